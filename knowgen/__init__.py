@@ -1,0 +1,46 @@
+"""knowgen: benchmark and evaluation harness for search-grounded image generation.
+
+The names below are loaded when first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from knowgen.api import Run, aggregate, compare, evaluate, load_run, load_task
+    from knowgen.generators.contract import Drawing
+    from knowgen.records import GenerationRequest
+
+_LAZY = {
+    "evaluate": "knowgen.api",
+    "load_task": "knowgen.api",
+    "load_run": "knowgen.api",
+    "compare": "knowgen.api",
+    "aggregate": "knowgen.api",
+    "Run": "knowgen.api",
+    "Drawing": "knowgen.generators.contract",
+    "GenerationRequest": "knowgen.records",
+}
+
+__all__ = [
+    "Drawing",
+    "GenerationRequest",
+    "Run",
+    "__version__",
+    "aggregate",
+    "compare",
+    "evaluate",
+    "load_run",
+    "load_task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name from its home on first use."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'knowgen' has no attribute {name!r}")

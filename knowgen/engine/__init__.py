@@ -1,0 +1,1 @@
+"""The engine: runs a specification and hands every result to the store."""

@@ -1,0 +1,1 @@
+"""Generators: the adapter contract and bundled adapters."""

@@ -1,0 +1,196 @@
+"""What a generator is: an object with one of three methods.
+
+    draw(prompt, references, seed) -> PIL.Image                     one at a time, in a thread
+    async generate(request) -> Drawing                              many at once, for services
+    generate_batch(requests) -> Iterator[Drawing]                   a batch at a time, yielding each as it is done
+
+It may also have `setup(device)` and `close()`, and class attributes that `traits_of` reads. A plain function
+`draw(prompt)`, `draw(prompt, seed)` or `draw(prompt, references, seed)` is a generator too.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from knowgen.errors import UsageError
+from knowgen.records import GenerationRequest, GenerationStatus, Usage
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Shape = Literal["draw", "generate", "generate_batch"]
+
+
+@dataclass
+class Drawing:
+    """What a generator gives back for one request; the engine stores it as a `Generation`.
+
+    Attributes:
+        image: A PIL image, the bytes of a PNG, JPEG or WebP file, or the path of one; None when the status is not ok.
+        request_id: The request it answers; needed from `generate_batch`, filled in by the engine otherwise.
+        status: ok, failed or refused.
+        reason: Why, when the status is not ok.
+        used_prompt: The prompt that was drawn, when it is not the request's.
+        references: Reference images that were used: title, url, note.
+        evidence: Text that was gathered: title, url, text.
+        trajectory: Steps of an agent.
+        settings: What decides the picture besides prompt and seed: steps, size, library versions, device.
+        usage: Tokens and cost.
+    """
+
+    image: Image | bytes | Path | None = None
+    request_id: str = ""
+    status: GenerationStatus = GenerationStatus.OK
+    reason: str = ""
+    used_prompt: str = ""
+    references: tuple[dict[str, Any], ...] = ()
+    evidence: tuple[dict[str, Any], ...] = ()
+    trajectory: tuple[dict[str, Any], ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+
+
+class DrawGenerator(Protocol):
+    """The simplest shape: one picture for one prompt, called in a thread."""
+
+    def draw(self, prompt: str, references: Sequence[Image], seed: int) -> Image:
+        """Draws one picture; the same seed gives the same picture."""
+        ...
+
+
+class AsyncGenerator(Protocol):
+    """The shape for services: many requests wait at once."""
+
+    async def generate(self, request: GenerationRequest) -> Drawing:
+        """Draws one picture; raises `PassingError` for a fault that may pass, `RefusedError` for a refusal."""
+        ...
+
+
+class BatchGenerator(Protocol):
+    """The shape for local models: a batch goes in, each drawing comes out as soon as it is done, in any order."""
+
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+        """Yields one drawing a request, each with its `request_id`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a generator declares about itself.
+
+    Attributes:
+        shape: Which of the three methods it has.
+        batch_size: Requests a call of `generate_batch` takes.
+        concurrency: Calls that may run at once (draw, generate_batch: threads; generate: tasks).
+        references: Does it take reference images?
+        privileged: Does it ask for the ground truth? Boards refuse it.
+        revision: Version of the model or code; part of every key.
+        wants_search: Does its factory take `search`, the name of a search backend?
+    """
+
+    shape: Shape
+    batch_size: int = 1
+    concurrency: int = 1
+    references: bool = False
+    privileged: bool = False
+    revision: str = ""
+    wants_search: bool = False
+
+
+def shape_of(target: Any) -> Shape:
+    """Returns the shape of a generator object or class.
+
+    Raises:
+        UsageError: It has none of the three methods, or `generate` is not a coroutine function.
+    """
+    if callable(getattr(target, "generate_batch", None)):
+        return "generate_batch"
+    generate = getattr(target, "generate", None)
+    if callable(generate):
+        if not inspect.iscoroutinefunction(generate):
+            raise UsageError("`generate` must be `async def`", where=_name(target), fix="or call it `draw`")
+        return "generate"
+    if callable(getattr(target, "draw", None)):
+        return "draw"
+    raise UsageError(
+        "is no generator", where=_name(target), fix="give it draw(prompt, references, seed), generate or generate_batch"
+    )
+
+
+def traits_of(target: Any) -> Traits:
+    """Reads what a generator object or class declares, with defaults where it says nothing."""
+    shape = shape_of(target)
+    return Traits(
+        shape=shape,
+        batch_size=int(getattr(target, "batch_size", 1)),
+        concurrency=int(getattr(target, "concurrency", 16 if shape == "generate" else 1)),
+        references=bool(getattr(target, "references", False)),
+        privileged=bool(getattr(target, "privileged", False)),
+        revision=str(getattr(target, "revision", "")),
+        wants_search=bool(getattr(target, "wants_search", False)),
+    )
+
+
+class FunctionGenerator:
+    """A plain function as a generator.
+
+    Args:
+        function: Takes `prompt` first, and `references` and `seed` by name where it has them; returns a PIL image.
+    """
+
+    def __init__(self, function: Callable[..., Image]) -> None:
+        self.function = function
+        parameters = inspect.signature(function).parameters
+        self.references = "references" in parameters
+        self._seed = "seed" in parameters
+        self.revision = str(getattr(function, "revision", ""))
+
+    def draw(self, prompt: str, references: Sequence[Image], seed: int) -> Image:
+        """Calls the function with the arguments it takes."""
+        arguments: dict[str, Any] = {}
+        if self.references:
+            arguments["references"] = references
+        if self._seed:
+            arguments["seed"] = seed
+        return self.function(prompt, **arguments)
+
+
+def is_plain_function(target: Any) -> bool:
+    """Tells a drawing function (first parameter `prompt`) from a class or factory."""
+    if not inspect.isfunction(target):
+        return False
+    return next(iter(inspect.signature(target).parameters), "") == "prompt"
+
+
+def _name(target: Any) -> str:
+    return target.__name__ if inspect.isclass(target) or inspect.isfunction(target) else type(target).__name__
+
+
+class DrawingSource(Protocol):
+    """Drawings made elsewhere (a folder, a results file): the engine takes them instead of running a generator."""
+
+    name: str
+    revision: str
+
+    def drawing(self, sample_id: str, repeat: int) -> Drawing:
+        """Returns the drawing of a sample; a missing or unreadable one is a failed drawing with its reason."""
+        ...
+
+
+__all__ = [
+    "AsyncGenerator",
+    "BatchGenerator",
+    "DrawGenerator",
+    "Drawing",
+    "DrawingSource",
+    "FunctionGenerator",
+    "Shape",
+    "Traits",
+    "is_plain_function",
+    "shape_of",
+    "traits_of",
+]

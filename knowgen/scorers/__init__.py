@@ -1,0 +1,1 @@
+"""Scorers: the contract, and judges that read a picture."""

@@ -1,0 +1,128 @@
+"""What a scorer is: what it needs, and `async score(sample, truth, generation)` or a batch form.
+
+    needs = frozenset({"image", "truth_image"})
+    async def score(sample, truth, generation) -> Score                         judges that wait for a service
+    score_batch(items) -> Iterator[Score]                                       measures that use the processor
+
+A batch form runs in worker processes that are rebuilt from name and arguments, so it must be importable by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from knowgen.errors import UsageError
+from knowgen.records import DIMENSIONS, Generation, GroundTruth, Reading, Sample, Score, ScoreStatus
+
+Item = tuple[Sample, GroundTruth, Generation]
+
+NEEDS = frozenset({"image", "truth_image", "required_text", "subjects", "references", "evidence"})
+"""What a scorer may need of a sample before it can look at it."""
+
+
+class AsyncScorer(Protocol):
+    """A scorer that waits, for a service or a server."""
+
+    needs: frozenset[str]
+
+    async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+        """Judges one generation.
+
+        Raises:
+            PassingError: A fault that may pass; the engine tries again with backoff.
+            UnscorableError: It cannot be judged, with the reason.
+        """
+        ...
+
+
+class BatchScorer(Protocol):
+    """A scorer that computes, in worker processes."""
+
+    needs: frozenset[str]
+
+    def score_batch(self, items: Sequence[Item]) -> Iterator[Score]:
+        """Yields one score an item, each as it is done; sample_id and repeat tell which."""
+        ...
+
+
+@dataclass(frozen=True)
+class ScorerTraits:
+    """What a scorer declares about itself.
+
+    Attributes:
+        shape: Which of the two methods it has.
+        needs: Out of `NEEDS`; a generation that lacks one is not applicable, which is shown and is no failure.
+        dimensions: The dimensions it gives values for.
+        version: Of the rubric, the arithmetic and the parser together; part of every key.
+        note: What every table says beside its figures, such as "world check, not a VLM judge".
+        concurrency: Judgements that may wait at once (score), items a call takes (score_batch).
+        workers: Processes a batch form wants; 0 lets the engine choose by the cores.
+        local: Does it load a model into the accelerator? Then `--schedule phased` closes the generator first.
+    """
+
+    shape: Literal["score", "score_batch"]
+    needs: frozenset[str]
+    dimensions: tuple[str, ...] = DIMENSIONS
+    version: str = ""
+    note: str = ""
+    concurrency: int = 16
+    workers: int = 0
+    local: bool = False
+
+
+def scorer_traits(target: Any) -> ScorerTraits:
+    """Reads what a scorer object or class declares.
+
+    Raises:
+        UsageError: It has neither method, or needs something unknown.
+    """
+    name = target.__name__ if inspect.isclass(target) else type(target).__name__
+    if callable(getattr(target, "score_batch", None)):
+        shape: Literal["score", "score_batch"] = "score_batch"
+    elif inspect.iscoroutinefunction(getattr(target, "score", None)):
+        shape = "score"
+    else:
+        raise UsageError("is no scorer", where=name, fix="give it `async score(sample, truth, generation)`")
+    needs = frozenset(getattr(target, "needs", frozenset({"image"})))
+    if not needs <= NEEDS:
+        raise UsageError(
+            f"needs {', '.join(sorted(needs - NEEDS))}", where=name, fix=f"known needs are {', '.join(sorted(NEEDS))}"
+        )
+    return ScorerTraits(
+        shape=shape,
+        needs=needs,
+        dimensions=tuple(getattr(target, "dimensions", DIMENSIONS)),
+        version=str(getattr(target, "version", "")),
+        note=str(getattr(target, "note", "")),
+        concurrency=int(getattr(target, "concurrency", 16 if shape == "score" else 4)),
+        workers=int(getattr(target, "workers", 0)),
+        local=bool(getattr(target, "local", False)),
+    )
+
+
+def missing_needs(needs: frozenset[str], truth: GroundTruth, generation: Generation) -> list[str]:
+    """Returns which needs a sample leaves unmet, in a fixed order; empty when the scorer can look."""
+    have = {
+        "image": generation.image is not None,
+        "truth_image": truth.image is not None,
+        "required_text": bool(truth.required_text) or truth.text_required is False,
+        "subjects": bool(truth.subjects),
+        "references": bool(generation.references),
+        "evidence": bool(generation.evidence),
+    }
+    return [need for need in sorted(needs) if not have[need]]
+
+
+def failed_score(sample_id: str, repeat: int, scorer: str, reason: str, **fields: Any) -> Score:
+    """Makes the record of a judgement that failed; `fields` are further fields of `Score`."""
+    reading = Reading(status=ScoreStatus.FAILED, reason=reason)
+    return Score(sample_id=sample_id, repeat=repeat, scorer=scorer, status=ScoreStatus.FAILED, strict=reading, **fields)
+
+
+def not_applicable_score(sample_id: str, repeat: int, scorer: str, reason: str) -> Score:
+    """Makes the record of a sample that lacks what the scorer needs."""
+    reading = Reading(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
+    return Score(sample_id=sample_id, repeat=repeat, scorer=scorer, status=ScoreStatus.NOT_APPLICABLE, strict=reading)

@@ -1,0 +1,1 @@
+"""Search: find pages, find pictures, open a page."""

@@ -1,0 +1,1 @@
+"""Statistics: the one aggregation, intervals, paired comparison."""

@@ -1,0 +1,1 @@
+"""Tasks: where samples and their ground truths come from."""

@@ -1,0 +1,1 @@
+"""Worlds: made-up benchmarks from a seed, registered like any plugin."""
