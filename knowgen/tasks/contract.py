@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from knowgen.records import GroundTruth, Sample
 
 
-@runtime_checkable
 class Task(Protocol):
     """A benchmark: an ordered set of samples with ground truths.
 
@@ -22,10 +21,18 @@ class Task(Protocol):
     """
 
     name: str
-    version: str
     default_scorers: tuple[str, ...]
     search: str
-    search_version: str
+
+    @property
+    def version(self) -> str:
+        """Changes whenever a prompt, a truth or a picture changes."""
+        ...
+
+    @property
+    def search_version(self) -> str:
+        """Identity of what the search backend answers from."""
+        ...
 
     def __len__(self) -> int:
         """Returns the number of samples."""
