@@ -1,0 +1,56 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+BASE := $(VENV)/.base-installed
+DEV := $(VENV)/.dev-installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+BROWSERS := chromium chromium-browser google-chrome
+
+.PHONY: demo test test-slow lint format browser clean
+
+demo: $(BASE)
+	@$(BIN)/python run_eval.py
+
+test: $(DEV) browser
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(DEV) browser
+	$(BIN)/python -m pytest -m slow
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed; name it: make PYTHON=/path/to/python3" >&2; exit 4; }
+	@echo "Setting up $(VENV) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(BASE): pyproject.toml | $(BIN)/python
+	@echo "Installing knowgen (once; a minute or two) ..."
+	@$(PIP) --editable .
+	@touch $@
+
+$(DEV): pyproject.toml $(BASE)
+	@echo "Installing what the tests need (once) ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+# The page is tested in a real browser. Debian's package is installed where that is possible; elsewhere those tests
+# say that they were skipped (in CI they fail instead).
+browser:
+	@if ! command -v $(BROWSERS) >/dev/null 2>&1 && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "Installing Chromium for the page tests (once) ..."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	fi
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
