@@ -145,6 +145,8 @@ def load(resolved: Resolved) -> Any:
     try:
         module = _import_file(module_name) if module_name.endswith(".py") else _import_module(module_name)
     except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == module_name.split(".")[0]:
+            raise UsageError(f"there is no module {error.name!r}", where=where, fix="mend the plugin") from error
         raise MissingDependencyError(
             f"needs the package {error.name!r}, which is not installed", where=where, fix=f"pip install {error.name}"
         ) from error
