@@ -1,0 +1,255 @@
+"""From what a user names to what the engine runs: tasks, generators and scorers with their arguments, as a RunSpec."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from knowgen import registry
+from knowgen.engine.handles import GeneratorHandle, Remake, ScorerHandle
+from knowgen.errors import DataError, UsageError
+from knowgen.generators.contract import FunctionGenerator, is_plain_function, traits_of
+from knowgen.records import Sample
+from knowgen.scorers.contract import scorer_traits
+from knowgen.spec import GeneratorSpec, ScorerSpec, Selection, canonical, secret_names, select
+from knowgen.tasks.contract import Task
+
+UNKEYED = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
+"""Arguments that change how fast or from where, never what comes out; a class may add its own as `unkeyed`."""
+
+
+def choose(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple[list[Sample], Selection]:
+    """Picks the samples of a run, in the task's order.
+
+    Args:
+        task: The task.
+        limit: Only the first so many.
+        ids: Only these.
+
+    Raises:
+        UsageError: Both were given, the limit is below 1, or an id is unknown.
+        DataError: The task holds no samples, or one id twice.
+    """
+    if limit is not None and ids:
+        raise UsageError("--limit and --ids exclude each other", fix="give one of them")
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit} leaves nothing to do", fix="give 1 or more")
+    kind: Literal["all", "limit", "ids"] = "ids" if ids else "all" if limit is None else "limit"
+    wanted = set(ids or ())
+    chosen: list[Sample] = []
+    seen: set[str] = set()
+    for sample in task.samples():
+        if sample.id in seen:
+            raise DataError(f"the id {sample.id!r} comes twice", where=f"task {task.name}", fix="make ids unique")
+        seen.add(sample.id)
+        if kind == "limit" and len(chosen) == limit:
+            break
+        if kind != "ids" or sample.id in wanted:
+            chosen.append(sample)
+    if unknown := sorted(wanted - seen):
+        raise UsageError(
+            f"task {task.name} has no sample {unknown[0]!r}", fix="`knowgen list samples --task …` shows ids"
+        )
+    if not chosen:
+        raise DataError("holds no samples", where=f"task {task.name}")
+    if kind == "limit" and limit is not None and len(chosen) < limit:
+        kind = "all"
+    return chosen, select([sample.id for sample in chosen], kind)
+
+
+def generator_handle(
+    generator: str | Callable[..., Any] | object, args: Mapping[str, Any], task: Task | None
+) -> GeneratorHandle:
+    """Makes ready what draws, without building it.
+
+    Args:
+        generator: A name, a class, a drawing function, or an object with one of the three methods.
+        args: Its arguments.
+        task: Brings the search backend for a generator that wants one and was not given another.
+
+    Raises:
+        UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is no generator.
+    """
+    arguments = dict(args)
+    _refuse_secrets(arguments, "generator")
+    if isinstance(generator, str):
+        resolved = registry.resolve("generators", generator)
+        target = registry.load(resolved)
+        name, model, origin = generator, resolved.model, resolved.origin
+        remake: Remake | None = Remake("generators", generator, arguments)
+    else:
+        target, model, remake = generator, None, None
+        name, origin = _own_name(generator), "local"
+    if is_plain_function(target):
+        return _function_handle(target, name, origin, arguments, remake)
+    if not inspect.isclass(target) and not inspect.isfunction(target):  # an object that is there already
+        return GeneratorHandle(
+            spec=_generator_spec(name, target, {}, "", origin),
+            traits=traits_of(target),
+            build=lambda: target,
+            remake=None,
+        )
+    traits = traits_of(target)
+    search = ""
+    if traits.wants_search:
+        arguments["search"], search = _search_for(arguments.get("search"), task, name)
+    build = partial(registry.build, target, arguments, model=model, where=f"generator {name!r}")
+    _check_arguments(target, arguments, model, f"generator {name!r}")
+    if remake is not None:
+        remake = Remake("generators", name, arguments)
+    return GeneratorHandle(
+        spec=_generator_spec(name, target, arguments, search, origin), traits=traits, build=build, remake=remake
+    )
+
+
+def _function_handle(
+    target: Callable[..., Any], name: str, origin: str, arguments: Mapping[str, Any], remake: Remake | None
+) -> GeneratorHandle:
+    if arguments:
+        raise UsageError(f"generator {name!r} is a function and takes no arguments", fix="make it a class")
+    wrapped = FunctionGenerator(target)
+    spec = _generator_spec(name, target, {}, "", origin)
+    return GeneratorHandle(spec=spec, traits=traits_of(wrapped), build=lambda: wrapped, remake=remake)
+
+
+def _search_for(wanted: Any, task: Task | None, name: str) -> tuple[Any, str]:
+    """Returns the search backend's name or object, and its identity for the key."""
+    if wanted is None or (task is not None and wanted == task.search.partition(":")[0]):
+        if task is None or not task.search:
+            raise UsageError(
+                f"generator {name!r} looks things up, and this task brings no search backend", fix="give -g search=NAME"
+            )
+        return task.search, f"{task.search.partition(':')[0]}@{task.search_version}"
+    if isinstance(wanted, str):
+        backend = registry.create(registry.resolve("search", wanted), {})
+        return wanted, f"{wanted.partition(':')[0]}@{backend.version}"
+    return wanted, f"{_own_name(wanted)}@{wanted.version}"
+
+
+def _generator_spec(name: str, target: Any, arguments: Mapping[str, Any], search: str, origin: str) -> GeneratorSpec:
+    return GeneratorSpec(
+        name=name,
+        args=_keyed(arguments, target, f"generator {name!r}"),
+        revision=str(getattr(target, "revision", "") or _revision(target, origin)),
+        search=search,
+        privileged=bool(getattr(target, "privileged", False)),
+    )
+
+
+def scorer_handle(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
+    """Makes ready what judges, without building it.
+
+    Raises:
+        UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is no scorer.
+    """
+    _refuse_secrets(args, "scorer")
+    resolved = registry.resolve("scorers", scorer)
+    target = registry.load(resolved)
+    traits = scorer_traits(target)
+    where = f"scorer {scorer!r}"
+    _check_arguments(target, args, resolved.model, where)
+    spec = ScorerSpec(
+        name=scorer,
+        args=_keyed(args, target, where),
+        version=traits.version or _revision(target, resolved.origin),
+        note=traits.note,
+        dimensions=traits.dimensions,
+    )
+    build = partial(registry.build, target, dict(args), model=resolved.model, where=where)
+    return ScorerHandle(spec=spec, traits=traits, build=build, remake=Remake("scorers", scorer, dict(args)))
+
+
+def scorer_handles(names: Iterable[str], args: Mapping[str, Any]) -> list[ScorerHandle]:
+    """Makes ready several scorers.
+
+    Args:
+        names: Scorer names, each once.
+        args: `base_url` belongs to the one scorer, `vlm.base_url` to the scorer `vlm:…` among several.
+
+    Raises:
+        UsageError: A name comes twice, or an argument belongs to nobody.
+    """
+    wanted = list(names)
+    if doubles := sorted({name for name in wanted if wanted.count(name) > 1}):
+        raise UsageError(
+            f"scorer {doubles[0]!r} is named twice", fix="name it once; for more judgements use --judge-repeats"
+        )
+    return [scorer_handle(name, own) for name, own in zip(wanted, _share_out(wanted, args), strict=True)]
+
+
+def _share_out(names: list[str], args: Mapping[str, Any]) -> list[dict[str, Any]]:
+    shares: list[dict[str, Any]] = [{} for _ in names]
+    bases = [name.partition(":")[0] for name in names]
+    for key, value in args.items():
+        base, dot, rest = key.partition(".")
+        if dot and base in bases:
+            for share, own in zip(shares, bases, strict=True):
+                if own == base:
+                    share[rest] = value
+        elif len(names) == 1:
+            shares[0][key] = value
+        else:
+            raise UsageError(f"-s {key} could belong to any of {', '.join(names)}", fix=f"write {bases[0]}.{key}=…")
+    return shares
+
+
+def _keyed(arguments: Mapping[str, Any], target: Any, where: str) -> dict[str, Any]:
+    """Returns the arguments that decide a result: what was given, less what is only a matter of speed or place."""
+    unkeyed = UNKEYED | frozenset(getattr(target, "unkeyed", ()))
+    kept = {name: value for name, value in arguments.items() if name not in unkeyed}
+    try:
+        canonical(kept)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"an argument is not plain data: {error}", where=where, fix="pass numbers, words, lists"
+        ) from error
+    return kept
+
+
+def _refuse_secrets(arguments: Mapping[str, Any], what: str) -> None:
+    if names := secret_names(dict(arguments)):
+        raise UsageError(
+            f"{names[0]} looks like a secret, and a {what}'s arguments are recorded", fix="put it into the environment"
+        )
+
+
+def _check_arguments(target: Any, arguments: Mapping[str, Any], model: str | None, where: str) -> None:
+    """Finds a wrong argument before anything is built or paid."""
+    given = dict(arguments) | ({"model": model} if model is not None else {})
+    signature = inspect.signature(target)
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        takes = ", ".join(name for name in signature.parameters if name not in {"self", "args", "kwargs"}) or "nothing"
+        raise UsageError(str(error), where=where, fix=f"it takes {takes}") from error
+
+
+def _own_name(target: Any) -> str:
+    kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _revision(target: Any, origin: str) -> str:
+    """Returns the version of a plugin, or the hash of the file a user's own class stands in.
+
+    Whoever edits a model and runs again must not be answered with the old pictures.
+    """
+    if origin != "local":
+        return origin
+    kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
+    module = sys.modules.get(kind.__module__)
+    file = getattr(module, "__file__", None)
+    try:
+        source = Path(file).read_bytes() if file else inspect.getsource(kind).encode()
+    except (OSError, TypeError) as error:
+        raise UsageError(
+            "its code cannot be found, so that results could not be told apart from those of another version",
+            where=_own_name(target),
+            fix="give it a class attribute `revision`",
+        ) from error
+    return f"source {hashlib.sha256(source).hexdigest()[:12]}"
