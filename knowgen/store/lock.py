@@ -1,0 +1,101 @@
+"""One process at a time in a run directory. The kernel drops the lock with its process, so none is ever stale."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from knowgen.errors import ConfigError
+
+LOCK_FILE = "run.lock"
+
+_UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL})
+
+
+class RunLock:
+    """Holds a run directory until it is released or the process ends.
+
+    Where a file system has no locks, the host and pid in the file decide: a dead process of this host is no
+    obstacle, a process of another host is.
+
+    Args:
+        folder: The run directory; must exist.
+
+    Raises:
+        ConfigError: Another process holds it (the message names host and pid), or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK_FILE
+        self._descriptor = self._acquire()
+
+    def _acquire(self) -> int:
+        while True:
+            try:
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot be written ({error.strerror})", where=str(self.path.parent), fix="choose another --out"
+                ) from error
+            try:
+                self._take(descriptor)
+                if not self._is_current(descriptor):
+                    os.close(descriptor)  # the holder removed the file between our open and our lock
+                    continue
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode(), 0)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return descriptor
+
+    def _take(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise self._held(descriptor) from error
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            if _alive(os.pread(descriptor, 400, 0)):
+                raise self._held(descriptor) from error
+
+    def _held(self, descriptor: int) -> ConfigError:
+        words = os.pread(descriptor, 400, 0).decode("utf-8", "replace").split()
+        holder = f"process {words[1]} on {words[0]}" if len(words) == 2 else "another process"
+        return ConfigError(
+            f"is in use by {holder}", where=str(self.path.parent), fix="wait for it to end or choose another --out"
+        )
+
+    def _is_current(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Gives the directory free; a second call does nothing."""
+        if self._descriptor < 0:
+            return
+        self.path.unlink(missing_ok=True)  # before the lock goes, so that no other process can hold the same file
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def _alive(holder: bytes) -> bool:
+    """Tells whether the process a lock file names may still run; one on another host may."""
+    words = holder.decode("utf-8", "replace").split()
+    if len(words) != 2 or not words[1].isdigit():
+        return False
+    if words[0] != socket.gethostname():
+        return True
+    try:
+        os.kill(int(words[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return int(words[1]) != os.getpid()

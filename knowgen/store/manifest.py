@@ -1,0 +1,211 @@
+"""run.json: what was run, with which versions, on which machine, and when it began."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from knowgen.errors import ConfigError, DataError
+from knowgen.spec import RunSpec, secret_names
+from knowgen.store.images import explain_os_error
+
+MANIFEST_FILE = "run.json"
+FORMAT = 1
+
+LIBRARIES = (
+    "bm25s", "httpx", "numpy", "onnxruntime", "openai", "opencv-python", "opencv-python-headless", "pandas", "pillow",
+    "pydantic", "pystemmer", "rapidocr", "torch", "transformers", "diffusers", "open-clip-torch",
+)  # fmt: skip
+"""Distributions whose version may decide a result; those that are installed are noted."""
+
+
+class Manifest(BaseModel):
+    """The content of run.json.
+
+    Attributes:
+        format: Version of this file's form.
+        spec: What was run last in the directory.
+        versions: knowgen, python and libraries.
+        git: Commit of the folder the run was started in, `-dirty` added where files differ; empty without git.
+        machine: Host, system, cores, memory, accelerators.
+        started: When the directory was begun, ISO 8601 in UTC.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: int = FORMAT
+    spec: RunSpec
+    versions: dict[str, str] = Field(default_factory=dict)
+    git: str = ""
+    machine: dict[str, Any] = Field(default_factory=dict)
+    started: str = ""
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Reads run.json; None where there is none.
+
+    Raises:
+        DataError: It is damaged, or from a newer version.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    fix = "restore a copy or start again with --fresh"
+    try:
+        data = json.loads(raw)
+    except ValueError as error:
+        raise DataError(f"is damaged ({error})", where=str(path), fix=fix) from error
+    if isinstance(data, dict) and isinstance(data.get("format"), int) and data["format"] > FORMAT:
+        raise DataError("was written by a newer knowgen", where=str(path), fix="update knowgen")
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise DataError(f"is damaged ({field}: {first['msg']})", where=str(path), fix=fix) from error
+
+
+def write_manifest(folder: Path, spec: RunSpec, earlier: Manifest | None) -> Manifest:
+    """Writes run.json, keeping when the directory was begun. A reader sees the old file or the new one.
+
+    Raises:
+        ConfigError: An argument looks like a secret, or the folder cannot be written.
+        DataError: The disk is full.
+    """
+    refuse_secrets(spec)
+    manifest = Manifest(
+        spec=spec,
+        versions=library_versions(),
+        git=git_commit(),
+        machine=machine_facts(),
+        started=earlier.started if earlier else datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_atomically(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+    return manifest
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a text file in one step, durably.
+
+    Raises:
+        ConfigError: The folder cannot be written.
+        DataError: The disk is full.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise explain_os_error(error, path.parent) from error
+
+
+def refuse_secrets(spec: RunSpec) -> None:
+    """Holds that no argument in a specification is named like a secret, at any depth.
+
+    Raises:
+        ConfigError: One is.
+    """
+    for name, args in (("generator", spec.generator.args), *((scorer.name, scorer.args) for scorer in spec.scorers)):
+        for level in _levels(args):
+            for secret in secret_names(level):
+                raise ConfigError(
+                    f"argument {secret!r} looks like a secret and would be written down",
+                    where=name,
+                    fix="give it by an environment variable",
+                )
+
+
+def _levels(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for inner in value.values():
+            yield from _levels(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _levels(inner)
+
+
+def difference(earlier: RunSpec, now: RunSpec) -> str:
+    """Says in words where two runs differ in what a directory is bound to; empty when they do not."""
+    return _difference(earlier.drawn_by(), now.drawn_by(), "")
+
+
+def _difference(earlier: Any, now: Any, name: str) -> str:
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        for key in sorted(earlier.keys() | now.keys()):
+            found = _difference(earlier.get(key), now.get(key), f"{name}.{key}" if name else key)
+            if found:
+                return found
+        return ""
+    return "" if earlier == now else f"{name} is {_short(earlier)} there and {_short(now)} here"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def library_versions() -> dict[str, str]:
+    """Returns the versions of knowgen, Python and the installed libraries of `LIBRARIES`."""
+    from knowgen import __version__
+
+    found = {"knowgen": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str:
+    """Returns the commit of the current folder, with `-dirty` where files differ; empty without git."""
+    if shutil.which("git") is None:
+        return ""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def machine_facts() -> dict[str, Any]:
+    """Returns host, system, processor, cores, memory in GiB, and the names of NVIDIA accelerators."""
+    facts: dict[str, Any] = {
+        "host": socket.gethostname(),
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "executable": Path(sys.executable).name,
+    }
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        facts["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    accelerators = []
+    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("Model:"):
+                accelerators.append(line.partition(":")[2].strip())
+    if accelerators:
+        facts["accelerators"] = accelerators
+    return facts

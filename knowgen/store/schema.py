@@ -1,0 +1,224 @@
+"""The tables of run.sqlite, as numbered migrations, and how the file is opened.
+
+Each table keeps the whole record as JSON beside the columns that look-ups need, so that
+`sqlite3 run.sqlite "select sample_id, status, reason from generations"` says something.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from knowgen.errors import DataError, KnowgenError
+from knowgen.store.database import explain_sqlite_error
+from knowgen.store.filesystem import filesystem_type, is_network
+
+T = TypeVar("T")
+
+APPLICATION_ID = 0x4B4E5747
+"""Marks the file as ours: `KNWG`."""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """create table samples (
+            place integer primary key,
+            sample_id text not null unique,
+            category text not null,
+            category_group text not null,
+            difficulty text not null,
+            text_required integer,
+            sample text not null,
+            truth text not null,
+            truth_file text not null
+        )""",
+        """create table generations (
+            number integer primary key,
+            key text not null unique,
+            sample_id text not null,
+            repeat integer not null,
+            status text not null,
+            reason text not null,
+            image text not null,
+            seconds real not null,
+            cost real,
+            attempts integer not null,
+            record text not null
+        )""",
+        "create index generations_by_sample on generations (sample_id, repeat)",
+        """create table scores (
+            number integer primary key,
+            key text not null unique,
+            sample_id text not null,
+            repeat integer not null,
+            scorer text not null,
+            scorer_hash text not null,
+            judge_repeat integer not null,
+            image text not null,
+            status text not null,
+            reason text not null,
+            strict_values text not null,
+            seconds real not null,
+            cost real,
+            tries integer not null,
+            record text not null
+        )""",
+        "create index scores_by_sample on scores (sample_id, scorer)",
+        """create table reservations (
+            number integer primary key,
+            who text not null,
+            at real not null,
+            reserved real not null,
+            settled real
+        )""",
+        """create table sessions (
+            number integer primary key,
+            started real not null,
+            seen real not null,
+            outcome text not null
+        )""",
+    ),
+)
+"""Statements that lead from one schema version to the next; the version is `pragma user_version`."""
+
+BUSY_SECONDS = 20.0
+
+
+def journal_mode(folder: Path, mounts: str | None = None) -> str:
+    """Returns `wal` on a local disk and `delete` on a network file system.
+
+    Args:
+        folder: The run directory.
+        mounts: Text of a mount table, as for `filesystem_type`.
+    """
+    return "delete" if is_network(filesystem_type(folder, mounts)) else "wal"
+
+
+def open_writer(path: Path, mounts: str | None = None) -> sqlite3.Connection:
+    """Opens run.sqlite for writing, makes it where there is none, and brings its tables up to date.
+
+    Raises:
+        DataError: The file is damaged, not ours, or written by a newer version.
+        ConfigError: It cannot be written.
+    """
+    return _guarded(path, lambda: _open_writer(path, journal_mode(path.parent, mounts)))
+
+
+def _open_writer(path: Path, mode: str) -> sqlite3.Connection:
+    connection = _connect(path.absolute().as_uri())
+    try:
+        migrate(connection, path)
+        connection.execute(f"pragma journal_mode={mode}")
+        # WAL: a killed process loses nothing; only a power cut can take the last commits, never the consistency
+        connection.execute(f"pragma synchronous={'normal' if mode == 'wal' else 'full'}")
+        connection.execute("pragma cache_size=-16000")
+        connection.execute("pragma wal_autocheckpoint=4000")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> tuple[sqlite3.Connection, tempfile.TemporaryDirectory[str] | None]:
+    """Opens run.sqlite without changing it, also in a directory that cannot be written.
+
+    Returns:
+        The connection, and a folder to clean up after it where the file had to be copied: a killed run leaves a log
+        that SQLite cannot read in place from read-only media.
+
+    Raises:
+        DataError: There is no such file, or it is damaged, not ours, or from a newer version.
+    """
+    if not path.is_file():
+        raise DataError("is no run directory: run.sqlite is missing", where=str(path.parent))
+    return _guarded(path, lambda: _open_reader(path))
+
+
+def _open_reader(path: Path) -> tuple[sqlite3.Connection, tempfile.TemporaryDirectory[str] | None]:
+    uri = path.absolute().as_uri()
+    log = path.with_name(path.name + "-wal")
+    has_log = log.is_file() and log.stat().st_size > 0
+    if not has_log and not os.access(path.parent, os.W_OK):
+        return _checked(_connect(uri + "?mode=ro&immutable=1"), path), None
+    try:
+        return _checked(_connect(uri + "?mode=ro"), path), None
+    except sqlite3.OperationalError:
+        if not has_log:
+            raise
+    folder = tempfile.TemporaryDirectory(prefix="knowgen-")
+    copy = Path(folder.name) / path.name
+    shutil.copyfile(path, copy)
+    shutil.copyfile(log, copy.with_name(log.name))
+    return _checked(_connect(copy.as_uri()), path), folder
+
+
+def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    try:
+        if check_version(connection, path) == 0:
+            raise DataError("holds no results yet", where=str(path), fix="start the run again")
+        if check_version(connection, path) < len(MIGRATIONS):
+            raise DataError("was written by an older knowgen", where=str(path), fix="start the run once to update it")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Returns the schema version of a file, 0 for an empty one.
+
+    Raises:
+        DataError: It is another program's database, or from a newer version.
+    """
+    version = int(connection.execute("pragma user_version").fetchone()[0])
+    mark = int(connection.execute("pragma application_id").fetchone()[0])
+    tables = int(connection.execute("select count(*) from sqlite_master").fetchone()[0])
+    if mark != APPLICATION_ID and (version or tables or mark):
+        raise DataError("is another program's database", where=str(path), fix="choose another --out")
+    if version > len(MIGRATIONS):
+        raise DataError(
+            f"was written by a newer knowgen (schema {version}, this one knows {len(MIGRATIONS)})",
+            where=str(path),
+            fix="update knowgen",
+        )
+    return version
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Brings the tables up to date in one transaction.
+
+    Raises:
+        DataError: See `check_version`.
+    """
+    version = check_version(connection, path)
+    if version == len(MIGRATIONS):
+        return
+    connection.execute("begin immediate")
+    try:
+        for statements in MIGRATIONS[version:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"pragma application_id={APPLICATION_ID}")
+        connection.execute(f"pragma user_version={len(MIGRATIONS)}")
+        connection.execute("commit")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("rollback")
+        raise
+
+
+def _guarded(path: Path, open_it: Callable[[], T]) -> T:
+    try:
+        return open_it()
+    except KnowgenError:
+        raise
+    except sqlite3.Error as error:
+        raise explain_sqlite_error(error, path) from error
