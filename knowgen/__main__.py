@@ -1,0 +1,5 @@
+"""`python -m knowgen`."""
+
+from knowgen.cli.main import main
+
+main()

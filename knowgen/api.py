@@ -1,0 +1,500 @@
+"""The Python interface: evaluate a generator, score pictures, load runs, compare them.
+
+import knowgen
+run = knowgen.evaluate("knowgen_mini", my_function, limit=8)
+print(run.summary.headline.value)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from knowgen import assemble, outputs
+from knowgen.engine.handles import GeneratorHandle, ScorerHandle
+from knowgen.engine.options import Options, Outcome
+from knowgen.errors import UsageError
+from knowgen.generators.contract import DrawingSource
+from knowgen.records import GroundTruth, Row, Sample
+from knowgen.spec import GeneratorSpec, RunSpec
+from knowgen.stats.aggregate import aggregate
+from knowgen.stats.policy import get_policy
+from knowgen.stats.summary import Summary
+from knowgen.store.run import RunStore
+from knowgen.tasks.contract import Task
+from knowgen.tasks.load import load_task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from knowgen.stats.compare import Comparison
+
+POLICIES = ("strict", "official")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is to be carried out.
+
+    Attributes:
+        policy: Policy of the headline; both are always written.
+        limit: Only the first so many samples.
+        ids: Only these samples.
+        seed: Seed of the first repeat, 0 <= seed < 2**31.
+        repeats: Pictures a sample.
+        judge_repeats: Judgements a picture and scorer.
+        concurrency: Calls that wait at once; None takes what generator and scorers declare.
+        budget: US dollars for this run directory, None for no limit.
+        schedule: stream or phased.
+        workers: Processes that draw; 0 draws in this one.
+        timeout: Seconds a drawing may take.
+        fresh: Forget what an earlier run left in the directory.
+        progress: Show progress on stderr.
+    """
+
+    policy: str = "strict"
+    limit: int | None = None
+    ids: Sequence[str] | None = None
+    seed: int = 0
+    repeats: int = 1
+    judge_repeats: int = 1
+    concurrency: int | None = None
+    budget: float | None = None
+    schedule: Literal["stream", "phased"] = "stream"
+    workers: int = 0
+    timeout: float = 600.0
+    fresh: bool = False
+    progress: bool = False
+
+
+class SelectedTask:
+    """A task reduced to the samples that take part."""
+
+    def __init__(self, task: Task, samples: Sequence[Sample]) -> None:
+        self._task, self._samples = task, samples
+        self.name, self.default_scorers, self.search = task.name, task.default_scorers, task.search
+
+    @property
+    def version(self) -> str:
+        """Version of the whole task."""
+        return self._task.version
+
+    @property
+    def search_version(self) -> str:
+        """Identity of the task's search backend."""
+        return self._task.search_version
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def samples(self) -> Iterator[Sample]:
+        """Yields the chosen samples."""
+        yield from self._samples
+
+    def truth(self, sample_id: str) -> GroundTruth:
+        """Returns the ground truth of a sample."""
+        return self._task.truth(sample_id)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is made ready: everything is understood and checked, nothing is built or paid.
+
+    Attributes:
+        spec: What decides the results.
+        task: The samples that take part.
+        generator: Who draws, or where the drawings lie.
+        scorers: Who judges.
+        settings: How it is carried out.
+        in_place: The drawings lie in the run directory that will be written.
+    """
+
+    spec: RunSpec
+    task: Task
+    generator: GeneratorHandle | DrawingSource
+    scorers: tuple[ScorerHandle, ...]
+    settings: Settings
+    in_place: bool = False
+
+
+@dataclass
+class Run:
+    """A run directory and what it says.
+
+    Attributes:
+        path: The directory.
+        spec: What was run.
+        policy: Policy of the headline.
+        outcome: What the last call did; None for a run that was only loaded.
+    """
+
+    path: Path
+    spec: RunSpec
+    policy: str = "strict"
+    outcome: Outcome | None = None
+    _cache: dict[tuple[str, str], Summary] = field(default_factory=dict, repr=False)
+
+    @property
+    def summary(self) -> Summary:
+        """The headline policy under the first scorer."""
+        return self.summarise()
+
+    def summarise(self, policy: str | None = None, scorer: str | None = None) -> Summary:
+        """Aggregates the run.
+
+        Args:
+            policy: strict or official; the headline's when None.
+            scorer: Label of a scorer; the first when None.
+
+        Raises:
+            UsageError: The run has no such scorer, or there is no such policy.
+        """
+        wanted, label = policy or self.policy, self._label(scorer)
+        if (wanted, label) not in self._cache:
+            self._cache[wanted, label] = outputs.summarise(self.path, self.spec, wanted, label)
+        return self._cache[wanted, label]
+
+    def summaries(self, policies: Sequence[str] = POLICIES) -> tuple[Summary, ...]:
+        """Returns a summary per scorer and policy, the headline's first."""
+        order = sorted(policies, key=lambda policy: policy != self.policy)
+        return tuple(self.summarise(policy, scorer.name) for scorer in self.spec.scorers for policy in order)
+
+    def rows(self, scorer: str | None = None) -> list[Row]:
+        """Returns what the statistics read, one row a generation and judgement."""
+        with RunStore.read(self.path) as store:
+            return list(store.rows(self._label(scorer)))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Returns one line a sample, repeat, scorer and judge repeat, with values by dimension (NaN where none)."""
+        import pandas as pd
+
+        lines = [
+            {
+                **row.model_dump(mode="json", exclude={"strict", "lenient"}),
+                "scorer": scorer.name,
+                "score": row.strict.status.value,
+                **{dimension: row.strict.values.get(dimension) for dimension in scorer.dimensions},
+                "reason": row.strict.reason,
+                "rationale": row.strict.rationale,
+            }
+            for scorer in self.spec.scorers
+            for row in self.rows(scorer.name)
+        ]
+        return pd.DataFrame(lines)
+
+    def report(self, out: Path | str | None = None) -> Path:
+        """Writes the page of this run alone and returns its path."""
+        return write_report([self], Path(out) if out else self.path / "report")
+
+    def _label(self, scorer: str | None) -> str:
+        names = [each.name for each in self.spec.scorers]
+        if scorer is None:
+            if not names:
+                raise UsageError("has not been scored", where=str(self.path), fix="`knowgen score RUN --scorer S`")
+            return names[0]
+        if scorer not in names:
+            known = ", ".join(names)
+            raise UsageError(f"no scorer {scorer!r} in this run", where=str(self.path), fix=f"it has {known}")
+        return scorer
+
+
+def plan(
+    task: str | Task,
+    generator: str | Callable[..., Any] | object,
+    scorers: Sequence[str] = (),
+    *,
+    generator_args: Mapping[str, Any] | None = None,
+    scorer_args: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
+) -> Plan:
+    """Understands and checks a run without building, drawing or paying anything.
+
+    Args:
+        task: Name or folder of a task, or a task.
+        generator: Name, class, object or drawing function.
+        scorers: Scorer names; the task's own when empty.
+        generator_args: Arguments of the generator.
+        scorer_args: Arguments of the scorer; `vlm.base_url` style among several.
+        settings: How it is carried out.
+
+    Raises:
+        UsageError: A name or argument is wrong.
+        DataError: The task is broken.
+    """
+    chosen = settings or Settings()
+    get_policy(chosen.policy)
+    whole = load_task(task) if isinstance(task, str) else task
+    handle = assemble.generator_handle(generator, generator_args or {}, whole)
+    return _plan(whole, handle, handle.spec, scorers, scorer_args or {}, chosen)
+
+
+def _plan(
+    whole: Task,
+    generator: GeneratorHandle | DrawingSource,
+    generator_spec: GeneratorSpec,
+    scorers: Sequence[str],
+    scorer_args: Mapping[str, Any],
+    settings: Settings,
+    *,
+    seed: int | None = None,
+    repeats: int | None = None,
+    in_place: bool = False,
+) -> Plan:
+    names = list(scorers) or list(whole.default_scorers)
+    if not names:
+        raise UsageError(f"task {whole.name} names no scorer of its own", fix="give --scorer S")
+    handles = assemble.scorer_handles(names, scorer_args)
+    samples, selection = assemble.choose(whole, limit=settings.limit, ids=settings.ids)
+    spec = RunSpec(
+        task=whole.name,
+        task_version=whole.version,
+        selection=selection,
+        generator=generator_spec,
+        scorers=tuple(handle.spec for handle in handles),
+        seed=settings.seed if seed is None else seed,
+        repeats=settings.repeats if repeats is None else repeats,
+        judge_repeats=settings.judge_repeats,
+    )
+    return Plan(spec, SelectedTask(whole, samples), generator, tuple(handles), settings, in_place)
+
+
+def plan_scoring(
+    source: Path | str,
+    scorers: Sequence[str] = (),
+    *,
+    task: str | Task | None = None,
+    scorer_args: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
+) -> Plan:
+    """Makes ready the scoring of pictures that exist already.
+
+    Args:
+        source: A run directory, an official results file, or a folder of pictures whose stems are sample ids.
+        scorers: Scorer names; the task's own (for a run: the run's own) when empty.
+        task: The task that a folder of pictures answers.
+        scorer_args: Arguments of the scorer.
+        settings: How it is carried out.
+
+    Raises:
+        UsageError: A name or argument is wrong, or a folder comes without its task.
+        DataError: The source is missing or broken.
+    """
+    from knowgen.elsewhere import open_source
+
+    chosen = settings or Settings()
+    get_policy(chosen.policy)
+    found = open_source(Path(source), load_task(task) if isinstance(task, str) else task)
+    return _plan(
+        found.task,
+        found.drawings,
+        found.generator,
+        list(scorers) or list(found.scorers),
+        scorer_args or {},
+        chosen,
+        seed=found.seed,
+        repeats=found.repeats,
+        in_place=found.in_place,
+    )
+
+
+def execute(plan: Plan, out: Path | str) -> Run:
+    """Carries out a plan in a run directory, going on from what is there, and writes summary, tables and page.
+
+    Raises:
+        ConfigError: The directory belongs to another run, is held by another process, or cannot be written.
+        DataError: The task's data or the directory is damaged, or the disk is full.
+    """
+    from knowgen.engine.run import run as run_engine
+
+    path, settings = Path(out), plan.settings
+    options = Options(
+        concurrency=settings.concurrency,
+        schedule=settings.schedule,
+        budget=settings.budget,
+        timeout=settings.timeout,
+        workers=settings.workers,
+        progress=settings.progress,
+    )
+    with RunStore.open(path, plan.spec, fresh=settings.fresh) as store:
+        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options)
+    run = Run(path, plan.spec, settings.policy, outcome)
+    if not outcome.all_cached or not outputs.complete(path, plan.spec):
+        outputs.write(run.path, run.spec, run.summaries())
+        write_report([run], path / "report")
+    return run
+
+
+def evaluate(
+    task: str | Task,
+    generator: str | Callable[..., Any] | object,
+    scorers: Sequence[str] | str = (),
+    *,
+    out: Path | str | None = None,
+    generator_args: Mapping[str, Any] | None = None,
+    scorer_args: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Run:
+    """Draws a task's prompts and scores the pictures.
+
+    Args:
+        task: Name or folder of a task, or a task.
+        generator: Name, class, object with one of the three methods, or a function `draw(prompt[, references, seed])`.
+        scorers: One or more scorer names; the task's own when empty.
+        out: Run directory; `reports/TASK__GENERATOR` when None.
+        generator_args: Arguments of the generator.
+        scorer_args: Arguments of the scorer.
+        settings: Fields of `Settings`, such as limit=8, seed=1, repeats=3, budget=5.0.
+
+    Returns:
+        The run; `run.summary.headline` is the K-Score with its interval.
+
+    Raises:
+        KnowgenError: What is wrong, where, and how to mend it.
+    """
+    names = (scorers,) if isinstance(scorers, str) else tuple(scorers)
+    ready = plan(
+        task, generator, names, generator_args=generator_args, scorer_args=scorer_args, settings=Settings(**settings)
+    )
+    return execute(ready, out if out is not None else default_out(ready.spec.task, ready.spec.generator.name))
+
+
+def default_out(task: str, system: str) -> Path:
+    """Returns `reports/TASK__SYSTEM`, fit for a file name."""
+    return Path("reports") / f"{outputs.slug(task)}__{outputs.slug(system)}"
+
+
+def score(
+    source: Path | str, scorers: Sequence[str] | str = (), *, out: Path | str | None = None, **arguments: Any
+) -> Run:
+    """Scores pictures that exist already; arguments as in `plan_scoring`.
+
+    Args:
+        source: A run directory, an official results file, or a folder of pictures (with `task`).
+        scorers: One or more scorer names.
+        out: Run directory; the source itself when it is a run and this is None.
+        arguments: `task`, `scorer_args`, `settings`.
+    """
+    names = (scorers,) if isinstance(scorers, str) else tuple(scorers)
+    ready = plan_scoring(source, names, **arguments)
+    if out is None:
+        out = source if ready.in_place else default_out(ready.spec.task, ready.spec.generator.name)
+    return execute(ready, out)
+
+
+def load_run(path: Path | str) -> Run:
+    """Opens a run directory for reading.
+
+    Raises:
+        DataError: It is no run directory, or a damaged one.
+    """
+    with RunStore.read(Path(path)) as store:
+        return Run(Path(path), store.spec)
+
+
+def compare(first: Run, second: Run, *, policy: str = "strict", scorer: str | None = None) -> Comparison:
+    """Compares two runs sample by sample.
+
+    Args:
+        first: The baseline.
+        second: The other; differences are second minus first.
+        policy: strict or official.
+        scorer: Whose judgements; the first scorer of the first run when None.
+
+    Raises:
+        UsageError: The runs answer different task versions, or were judged by different scorers.
+    """
+    from knowgen.stats.compare import check_comparable
+    from knowgen.stats.compare import compare as paired
+
+    a, b = first.summarise(policy, scorer), second.summarise(policy, scorer or first.summarise(policy).scorer)
+    check_comparable(a, b)
+    names = outputs.distinct_names([(run.path, run.spec.generator.name) for run in (first, second)])
+    return paired(
+        first.rows(a.scorer), second.rows(b.scorer), policy, dimensions=a.dimensions, a_name=names[0], b_name=names[1]
+    )
+
+
+def write_report(runs: Sequence[Run], out: Path) -> Path:
+    """Writes one page of several runs and returns the path of its `index.html`.
+
+    Raises:
+        UsageError: No run was given, or a run has not been scored.
+        ConfigError: The folder holds something that is no report.
+    """
+    from knowgen.report.html import ReportRun
+    from knowgen.report.html import write_report as write_page
+
+    if not runs:
+        raise UsageError("no run to report on", fix="name one or more run directories")
+    names = outputs.distinct_names([(run.path, run.spec.generator.name) for run in runs])
+    with contextlib.ExitStack() as stack:
+        pages = [
+            ReportRun(
+                store=stack.enter_context(RunStore.read(run.path)),
+                summaries=tuple(each.model_copy(update={"system": name}) for each in run.summaries()),
+            )
+            for run, name in zip(runs, names, strict=True)
+        ]
+        return write_page(pages, out)
+
+
+def export(run: Run, form: str, out: Path, *, scorer: str | None = None) -> int:
+    """Writes a run's results for other tools.
+
+    Args:
+        run: The run.
+        form: official, jsonl, parquet or csv.
+        out: The file.
+        scorer: Whose judgements; the first scorer when None.
+
+    Returns:
+        The number of rows written.
+    """
+    label = run.summarise(scorer=scorer).scorer
+    with RunStore.read(run.path) as store:
+        return outputs.export(store, form, out, label, run.summarise("official", label))
+
+
+def forecast(plan: Plan, out: Path) -> str:
+    """Says in a few lines what a plan would do and what is there already."""
+    expected = plan.spec.selection.n * plan.spec.repeats
+    lines = [
+        f"task       {plan.spec.task} {plan.spec.task_version}, {plan.spec.selection.label}",
+        f"generator  {plan.spec.generator.name} {plan.spec.generator.revision}".rstrip(),
+        *(f"scorer     {scorer.name} {scorer.version}".rstrip() for scorer in plan.spec.scorers),
+        f"pictures   {expected}",
+        f"judgements {expected * len(plan.spec.scorers) * plan.spec.judge_repeats}",
+        f"directory  {out}",
+    ]
+    if (out / "run.json").exists():
+        with RunStore.read(out) as store:
+            there, wanted = store.spec.drawn_by(), plan.spec.drawn_by()
+            if differs := sorted(key for key in there if there[key] != wanted[key]):
+                lines.append(f"           holds another run ({', '.join(differs)} differ); --fresh would erase it")
+            else:
+                drawn = sum(1 for _, each in store.generations() if each.status == "ok")
+                judged = sum(1 for _, each in store.scores() if each.status == "ok")
+                lines.append(f"           holds {drawn} pictures and {judged} judgements already")
+    return "\n".join(lines)
+
+
+__all__ = [
+    "Plan",
+    "Run",
+    "Settings",
+    "aggregate",
+    "compare",
+    "evaluate",
+    "execute",
+    "export",
+    "forecast",
+    "load_run",
+    "load_task",
+    "plan",
+    "plan_scoring",
+    "score",
+    "write_report",
+]

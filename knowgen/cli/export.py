@@ -1,0 +1,28 @@
+"""`knowgen export`: a run's results for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+EPILOG = """\b
+Example:
+  knowgen export reports/open_book --format official -o results_eval.json
+"""
+
+
+@click.command("export", epilog=EPILOG)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "form", required=True, type=click.Choice(["official", "jsonl", "parquet", "csv"]), help="What to write."
+)
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="PATH", help="Where to write it.")
+@click.option("--scorer", metavar="S", help="Whose judgements; the run's first scorer when left out.")
+def command(run: Path, form: str, out: Path, scorer: str | None) -> int:
+    """Write a run's results as official JSON, JSONL, CSV or Parquet."""
+    from knowgen import api
+
+    count = api.export(api.load_run(run), form, out, scorer=scorer)
+    click.echo(f"{count} rows in {out}")
+    return 0

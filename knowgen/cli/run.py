@@ -1,0 +1,77 @@
+"""`knowgen run`: a task through a generator and its scorers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from knowgen.cli.common import KEY_VALUE, closing_lines, command_line, exit_code, running_options
+
+EPILOG = """\b
+Examples:
+  knowgen run --task knowgen_mini --generator open_book --out reports/x
+  knowgen run --task knowgen_mini --generator my_model.py:MyModel -g steps=20
+A name is NAME, NAME:MODEL, module:Class or file.py:Class. An interrupted run goes on when called again.
+"""
+
+
+@click.command("run", epilog=EPILOG, context_settings={"max_content_width": 100})
+@click.option("--task", required=True, metavar="T", help="Task name, or a task's folder.")
+@click.option("--generator", required=True, metavar="G", help="Who draws.")
+@click.option("--scorer", "scorers", multiple=True, metavar="S", help="Who judges; the task's own when left out.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [reports/TASK__GENERATOR].")
+@click.option("-g", "generator_args", type=KEY_VALUE, multiple=True, help="Argument of the generator.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, metavar="N", help="Seed of the first repeat.")
+@click.option("--repeats", type=click.IntRange(1), default=1, metavar="K", help="Pictures a sample.")
+@click.option("--workers", type=click.IntRange(0), default=0, metavar="N", help="Processes that draw.")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), default=600.0, metavar="S", help="Seconds a drawing."
+)
+@click.option(
+    "--schedule", type=click.Choice(["stream", "phased"]), default="stream", help="phased: draw all, then judge."
+)
+@running_options
+def command(task: str, generator: str, scorers: tuple[str, ...], out: Path | None, **options: Any) -> int:
+    """Draw the prompts of a task, score the pictures, and write tables and a page."""
+    from knowgen import api
+
+    target = out or api.default_out(task, generator)
+    settings = api.Settings(
+        policy=options["policy"],
+        limit=options["limit"],
+        ids=options["ids"],
+        seed=options["seed"],
+        repeats=options["repeats"],
+        judge_repeats=options["judge_repeats"],
+        concurrency=options["concurrency"],
+        budget=options["budget"],
+        schedule=options["schedule"],
+        workers=options["workers"],
+        timeout=options["timeout"],
+        fresh=options["fresh"],
+        progress=True,
+    )
+    plan = api.plan(
+        task,
+        generator,
+        scorers,
+        generator_args=dict(options["generator_args"]),
+        scorer_args=dict(options["scorer_args"]),
+        settings=settings,
+    )
+    if options["dry_run"]:
+        click.echo(api.forecast(plan, target))
+        return 0
+    run = api.execute(plan, target)
+    words = [word for word in _words() if word != "--fresh"]
+    closing_lines(run, command_line("knowgen", *words))
+    return exit_code(run)
+
+
+def _words() -> list[str]:
+    """Returns the words after the program's name, so that the same command can be given again."""
+    words = sys.argv[1:]
+    return words if words and words[0] == "run" else ["run", *words]

@@ -1,0 +1,48 @@
+"""`knowgen score`: pictures that exist already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from knowgen.cli.common import closing_lines, exit_code, running_options
+
+EPILOG = """\b
+Examples:
+  knowgen score reports/open_book --scorer vlm:gpt-4.1
+  knowgen score results.json --scorer vlm:gpt-4.1 --out reports/theirs
+  knowgen score pictures/ --task knowgen_mini --out reports/mine
+SOURCE is a run, an official results.json, or a folder of pictures named by sample id (with --task).
+"""
+
+
+@click.command("score", epilog=EPILOG, context_settings={"max_content_width": 100})
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--task", metavar="T", help="The task a folder of pictures answers.")
+@click.option("--scorer", "scorers", multiple=True, metavar="S", help="Who judges; the task's own when left out.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [a run: itself].")
+@running_options
+def command(source: Path, task: str | None, scorers: tuple[str, ...], out: Path | None, **options: Any) -> int:
+    """Score pictures drawn elsewhere, or a run anew. No generator is loaded."""
+    from knowgen import api
+
+    settings = api.Settings(
+        policy=options["policy"],
+        limit=options["limit"],
+        ids=options["ids"],
+        judge_repeats=options["judge_repeats"],
+        concurrency=options["concurrency"],
+        budget=options["budget"],
+        fresh=options["fresh"],
+        progress=True,
+    )
+    plan = api.plan_scoring(source, scorers, task=task, scorer_args=dict(options["scorer_args"]), settings=settings)
+    target = out or (source if plan.in_place else api.default_out(plan.task.name, plan.spec.generator.name))
+    if options["dry_run"]:
+        click.echo(api.forecast(plan, target))
+        return 0
+    run = api.execute(plan, target)
+    closing_lines(run, None)
+    return exit_code(run)

@@ -1,0 +1,35 @@
+"""`knowgen world`: made-up benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+EPILOG = """\b
+Example:
+  knowgen world build --seed 7 --samples 96 --out worlds/seven
+  knowgen run --task worlds/seven --generator open_book
+"""
+
+
+@click.group("world", epilog=EPILOG)
+def command() -> None:
+    """Build a made-up world: prompts, truths, pages and pictures to search."""
+
+
+@command.command("build", epilog=EPILOG)
+@click.option("--seed", required=True, type=click.IntRange(0), metavar="N", help="Same seed, same world.")
+@click.option(
+    "--samples", required=True, type=click.IntRange(1), metavar="N", help="How many; 48 fill every category twice."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The task's folder.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes [all cores].")
+def build(seed: int, samples: int, out: Path, workers: int | None) -> int:
+    """Build a world from a seed, as a task folder."""
+    from knowgen.worlds.build import build_world
+
+    folder = build_world(out, seed, samples, workers=workers)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    click.echo(f"{samples} samples, {size / 1e6:.1f} MB in {folder}")
+    return 0

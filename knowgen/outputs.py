@@ -1,0 +1,107 @@
+"""What a run leaves beside its store: summary.json, tables, exports."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from knowgen.errors import UsageError
+from knowgen.spec import RunSpec
+from knowgen.stats.aggregate import aggregate
+from knowgen.stats.summary import Summary
+from knowgen.store.run import RunStore
+
+SUMMARY_FILE = "summary.json"
+TABLES = "tables"
+
+
+def summarise(path: Path, spec: RunSpec, policy: str, scorer: str) -> Summary:
+    """Aggregates a run directory under one policy and scorer."""
+    known = {each.name: each for each in spec.scorers}
+    if scorer not in known:
+        raise UsageError(f"no scorer {scorer!r} in this run", where=str(path), fix=f"it has {', '.join(known)}")
+    judge = known[scorer]
+    with RunStore.read(path) as store:
+        return aggregate(
+            store.rows(scorer),
+            policy,
+            dimensions=judge.dimensions,
+            system=spec.generator.name,
+            task=spec.task,
+            task_version=spec.task_version,
+            scorer=scorer,
+            scorer_note=judge.note,
+            selection=spec.selection.label,
+            cost=cost_of(store),
+            seconds=store.seconds(),
+        )
+
+
+def cost_of(store: RunStore) -> float | None:
+    """Returns the US dollars a run's records speak of; None where a call was paid at an unknown price."""
+    total = 0.0
+    for _, generation in store.generations():
+        usage = generation.usage
+        if usage.cost is None and usage.input_tokens + usage.output_tokens:
+            return None
+        total += usage.cost or 0.0
+    for _, score in store.scores():
+        usage = score.usage
+        if usage.cost is None and usage.input_tokens + usage.output_tokens:
+            return None
+        total += usage.cost or 0.0
+    return total
+
+
+def complete(path: Path, spec: RunSpec) -> bool:
+    """Tells whether the outputs of exactly this specification are there."""
+    summary = path / SUMMARY_FILE
+    if not (path / "report" / "index.html").is_file() or not summary.is_file():
+        return False
+    try:
+        found = json.loads(summary.read_text(encoding="utf-8"))
+    except ValueError:
+        return False  # a summary cut off by a kill is written anew
+    return bool(found.get("spec") == spec.model_dump(mode="json"))
+
+
+def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
+    """Writes summary.json and the tables; each file whole or not at all."""
+    from knowgen.report import tables
+
+    folder = path / TABLES
+    folder.mkdir(exist_ok=True)
+    for summary in summaries:
+        name = f"{slug(summary.scorer)}-{summary.policy}"
+        _replace(folder / f"{name}.md", tables.markdown([summary]))
+        _replace(folder / f"{name}.csv", tables.csv([summary]))
+    data = {
+        "spec": spec.model_dump(mode="json"),
+        "summaries": [summary.model_dump(mode="json") for summary in summaries],
+    }
+    _replace(path / SUMMARY_FILE, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def slug(text: str) -> str:
+    """Returns a name as part of a file name."""
+    name = Path(text).name if "/" in text else text
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+
+
+def distinct_names(runs: Sequence[tuple[Path, str]]) -> list[str]:
+    """Returns a label for each run: the generator's name, with the directory's where two share it."""
+    names = [name for _, name in runs]
+    return [name if names.count(name) == 1 else f"{name} ({path.resolve().name})" for path, name in runs]
+
+
+def export(store: RunStore, form: str, out: Path, scorer: str, official: Summary) -> int:
+    """Writes one of the export formats and returns the number of rows."""
+    raise UsageError(f"unknown format {form!r}", fix="official, jsonl, parquet or csv")
