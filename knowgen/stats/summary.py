@@ -55,7 +55,7 @@ class Slice(Record):
     """Figures over a part of the samples.
 
     Attributes:
-        kind: all, group, category or difficulty.
+        kind: all, group, category, difficulty, or judge where more than one judge model answered.
         name: The part, such as `science_and_knowledge`; empty for all.
         samples: Samples in it.
         figures: By dimension, and `overall`.
@@ -77,6 +77,7 @@ class Summary(Record):
         task: Name of the task.
         task_version: Its version.
         scorer: Label of the scorer.
+        scorer_version: Version of its rubric, arithmetic and parser.
         scorer_note: What tables say beside its figures.
         judges: Model names the judge's endpoint returned; more than one is warned of.
         policy: Name of the policy.
@@ -96,6 +97,7 @@ class Summary(Record):
     task: str = ""
     task_version: str = ""
     scorer: str = ""
+    scorer_version: str = ""
     scorer_note: str = ""
     judges: tuple[str, ...] = ()
     policy: str

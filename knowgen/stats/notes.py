@@ -1,0 +1,101 @@
+"""What a reader of a summary must know beside its figures, in words, and what forbids it on a board."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from knowgen.records import GROUPS, TEXT, UNKNOWN_GROUP
+from knowgen.stats.policy import Policy
+from knowgen.stats.summary import OVERALL, Slice
+from knowgen.stats.values import Values
+
+NA_PER_IMAGE = "na=per-image"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """Writes a number with its noun: `1 drawing`, `3 drawings`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def fitness(
+    values: Values, slices: Sequence[Slice], dimensions: Sequence[str], policy: Policy, selection: str
+) -> list[str]:
+    """Returns the reasons that forbid the summary on a board, each a line; empty when there is none."""
+    reasons = []
+    whole = slices[0].coverage
+    open_text = sum(unit.text_required is None for unit in values.units if unit.group != UNKNOWN_GROUP)
+    if policy.text_na == "prompt" and TEXT in dimensions and open_text:
+        reasons.append(
+            f"{NA_PER_IMAGE}: the task does not say whether {count(open_text, 'prompt')} of "
+            f"{len(values.units)} need text, so the judge decides it image by image"
+        )
+    waiting = [
+        count(whole.generation_not_run, "drawing") if whole.generation_not_run else "",
+        count(whole.judgement_not_run, "judgement") if whole.judgement_not_run else "",
+    ]
+    if any(waiting):
+        reasons.append(f"incomplete: {' and '.join(filter(None, waiting))} not run yet")
+    for part in slices:
+        if part.kind == "group" and part.name in GROUPS and part.samples and not part.figures[OVERALL].n:
+            reasons.append(f"{part.name}: nothing of it was judged, {_left_out(policy)}")
+    if slices[0].figures[OVERALL].value is None:
+        reasons.append("no K-Score: nothing that counts for it was judged")
+    if selection and not selection.startswith("all"):
+        reasons.append(f"a part of the task ({selection})")
+    return reasons
+
+
+def notes_of(values: Values, slices: Sequence[Slice], dimensions: Sequence[str], policy: Policy) -> list[str]:
+    """Returns what else a reader must know, each a line."""
+    notes = []
+    if values.table.shape[0] > 1:
+        notes.append(
+            f"figures are means over {values.table.shape[0]} slices ({count(values.repeats, 'repeat')} x "
+            f"{count(values.judge_repeats, 'judge repeat')}), each by the published arithmetic"
+        )
+    present = {part.name for part in slices if part.kind == "group" and part.samples}
+    notes += [f"{group}: no samples, {_left_out(policy)}" for group in GROUPS if group not in present]
+    unknown = sum(unit.group == UNKNOWN_GROUP for unit in values.units)
+    if unknown:
+        fate = "left out" if policy.unknown == "omit" else "shown apart and not part of the K-Score"
+        notes.append(f"{count(unknown, 'sample')} of unknown category: {fate}")
+    notes += _text_notes(slices, dimensions, policy)
+    notes += _fault_notes(values, policy)
+    if len(values.judges) > 1:
+        notes.append(f"more than one judge model answered: {', '.join(values.judges)}")
+    return notes
+
+
+def _left_out(policy: Policy) -> str:
+    return "counted as 0" if policy.empty_group == "zero" else "left out of the K-Score"
+
+
+def _text_notes(slices: Sequence[Slice], dimensions: Sequence[str], policy: Policy) -> list[str]:
+    if TEXT not in dimensions or len(dimensions) == 1:
+        return []
+    bare = [
+        part.name for part in slices if part.kind == "group" and part.figures[OVERALL].n and not part.figures[TEXT].n
+    ]
+    if policy.missing_text is None:
+        fate = "text accuracy is left out and the weights are renormalised"
+    else:
+        fate = f"text accuracy counts {policy.missing_text}"
+    return [f"{group}: no sample with text, {fate}" for group in bare]
+
+
+def _fault_notes(values: Values, policy: Policy) -> list[str]:
+    faults = values.faults
+    notes = []
+    if faults.malformed:
+        notes.append(
+            f"{count(faults.malformed, 'judgement')} with a missing value or one outside [0, 1]: counted as failed"
+        )
+    if faults.off_grid:
+        grid = ", ".join(f"{value:g}" for value in policy.grid)
+        notes.append(f"{count(faults.off_grid, 'judgement')} with a value off the grid ({grid}): counted as failed")
+    if faults.required_text_na:
+        notes.append(
+            f"{count(faults.required_text_na, 'judgement')} called the text not applicable where the prompt requires "
+            f"it: counted {policy.required_text_na:g}"
+        )
+    return notes

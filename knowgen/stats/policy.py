@@ -1,0 +1,112 @@
+"""Protocols as data: a policy says how judgements become figures, and `aggregate` does as it says.
+
+`official` is the published arithmetic (Gen-Searcher, arXiv 2603.28767, and its evaluator) to the last digit, faults
+included. `strict` is the default headline and mends those faults. Nothing else in the package decides such a question.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from knowgen.errors import UsageError
+from knowgen.records import Record
+
+KNOWGEN_WEIGHTS = (0.1, 0.4, 0.4, 0.1)
+"""Weights of faithfulness, visual correctness, text accuracy and aesthetics, in the order of `DIMENSIONS`."""
+
+GRID = (0.0, 0.5, 1.0)
+"""The values a KnowGen judge may give."""
+
+
+class Policy(Record):
+    """How judgements become figures.
+
+    Attributes:
+        name: As users write it.
+        version: Raised when a change to the arithmetic can change a figure.
+        reading: Which reading of a judgement counts.
+        failed_generation: A failed or refused drawing counts 0 in every dimension, or is left out. Its text counts 0
+            too, unless the prompt is known to need none.
+        failed_judgement: A failed or missing judgement is left out, and shown in the coverage.
+        text_na: Who decides that text accuracy does not apply: the prompt (`text_required`) or the judge, per image.
+        missing_text: Text accuracy of a group without any text value; None leaves it out and renormalises the weights.
+        required_text_na: With `text_na` prompt: what text counts where the prompt requires it and the judge found
+            none to judge.
+        off_grid: Is a value that is not on `grid` accepted, or is its judgement a failed one? Only judgements that were
+            parsed from a reply have a grid; a measure has none.
+        grid: Values a reply may hold.
+        rounding: Decimals after every step, None for no rounding.
+        empty_group: Does a group without samples count as 0, or is it left out?
+        unknown: A category that is in no group is left out, or gets a row of its own; the K-Score is without it.
+        unit: What repeats and judge repeats become: one value a sample, or slices that are computed one by one and
+            then averaged.
+        weights: Of the four KnowGen dimensions. Other sets of dimensions weigh the same each.
+        combination: How groups make the headline.
+    """
+
+    name: str
+    version: str
+    reading: Literal["strict", "lenient"]
+    failed_generation: Literal["zero", "exclude"]
+    failed_judgement: Literal["exclude"] = "exclude"
+    text_na: Literal["prompt", "image"]
+    missing_text: float | None
+    required_text_na: float = 0.0
+    off_grid: Literal["accept", "fail"]
+    grid: tuple[float, ...] = GRID
+    rounding: int | None
+    empty_group: Literal["zero", "omit"]
+    unknown: Literal["omit", "own_row"]
+    unit: Literal["sample", "slice"]
+    weights: tuple[float, float, float, float] = KNOWGEN_WEIGHTS
+    combination: Literal["mean_of_groups"] = "mean_of_groups"
+
+
+OFFICIAL = Policy(
+    name="official",
+    version="1",
+    reading="lenient",
+    failed_generation="exclude",
+    text_na="image",
+    missing_text=0.5,
+    off_grid="accept",
+    rounding=4,
+    empty_group="zero",
+    unknown="omit",
+    unit="slice",
+)
+"""The published arithmetic. Sums are plain additions in row order, as Python 3.11's `sum` makes them."""
+
+STRICT = Policy(
+    name="strict",
+    version="1",
+    reading="strict",
+    failed_generation="zero",
+    text_na="prompt",
+    missing_text=None,
+    off_grid="fail",
+    rounding=None,
+    empty_group="omit",
+    unknown="own_row",
+    unit="sample",
+)
+"""The default headline."""
+
+POLICIES: Mapping[str, Policy] = MappingProxyType({policy.name: policy for policy in (STRICT, OFFICIAL)})
+
+
+def get_policy(name: str) -> Policy:
+    """Returns the policy of a name.
+
+    Raises:
+        UsageError: There is no such policy; a near name is suggested.
+    """
+    if name in POLICIES:
+        return POLICIES[name]
+    near = difflib.get_close_matches(name, list(POLICIES), n=1, cutoff=0.5)
+    raise UsageError(
+        f"unknown policy {name!r}", fix=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(POLICIES)}"
+    )
