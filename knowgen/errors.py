@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class KnowgenError(Exception):
     """An error with a message for the user.
@@ -59,11 +61,13 @@ class PassingError(KnowgenError):
     Args:
         what: What happened.
         retry_after: Seconds the remote side asked to wait, or None.
+        attempts: `records.Attempt`s of the call that raised, oldest first, so that replies that were paid for are kept.
     """
 
-    def __init__(self, what: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, what: str, *, retry_after: float | None = None, attempts: tuple[Any, ...] = ()) -> None:
         super().__init__(what)
         self.retry_after = retry_after
+        self.attempts = attempts
 
 
 class RefusedError(KnowgenError):
