@@ -3,62 +3,25 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from knowgen.errors import ConfigError, DataError, UsageError
-from knowgen.records import (
-    Generation,
-    GenerationStatus,
-    GroundTruth,
-    ImageRef,
-    Reading,
-    Row,
-    Sample,
-    Score,
-    ScoreStatus,
-)
-from knowgen.spec import RunSpec, ScorerSpec, fingerprint
+from knowgen.errors import ConfigError, DataError
+from knowgen.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
+from knowgen.spec import RunSpec, ScorerSpec
+from knowgen.store.current import Cell, Current
 from knowgen.store.database import Database
-from knowgen.store.images import ImageFolder, explain_os_error
+from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, make_folder, remove_results
+from knowgen.store.images import ImageFolder
 from knowgen.store.ledger import Ledger
 from knowgen.store.lock import RunLock
-from knowgen.store.manifest import MANIFEST_FILE, Manifest, difference, read_manifest, refuse_secrets, write_manifest
+from knowgen.store.manifest import Manifest, difference, read_manifest, refuse_secrets, write_manifest
 from knowgen.store.schema import open_reader, open_writer
-
-DATABASE_FILE = "run.sqlite"
-IMAGE_FOLDER = "images"
-
-_RESULTS = ("images", "tables", "report", "summary.json")
-_DATABASE_FILES = (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm", f"{DATABASE_FILE}-journal")
-_PAGE = 256
-"""Samples that are held at once when going through a run."""
-
-_NOT_JUDGED = Reading(status=ScoreStatus.NOT_RUN)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One expected drawing with its judgements by one scorer, present or not.
-
-    Attributes:
-        sample: The sample.
-        repeat: Of the drawing.
-        generation: The drawing, None when there is none yet.
-        scores: One entry a judge repeat, None where there is no current judgement.
-    """
-
-    sample: Sample
-    repeat: int
-    generation: Generation | None
-    scores: tuple[Score | None, ...]
 
 
 class RunStore:
@@ -92,7 +55,7 @@ class RunStore:
             connection, path / DATABASE_FILE, writable=lock is not None, before_commit=self._note_seen
         )
         self._ledger = Ledger(self._database)
-        self._hashes: dict[int, tuple[ScorerSpec, str]] = {}
+        self._current = Current(self._database, self._images, self.spec, path)
 
     @classmethod
     def open(cls, path: Path, spec: RunSpec, *, fresh: bool = False) -> RunStore:
@@ -109,11 +72,11 @@ class RunStore:
             DataError: run.json or run.sqlite is damaged or from a newer version; the disk is full.
         """
         refuse_secrets(spec)
-        _make_folder(path, fresh=fresh)
+        make_folder(path, fresh=fresh)
         lock = RunLock(path)
         try:
             if fresh:
-                _remove_results(path)
+                remove_results(path)
             earlier = read_manifest(path)
             if earlier is None and (path / DATABASE_FILE).exists():
                 raise DataError("run.json is missing", where=str(path), fix="restore it or start again with --fresh")
@@ -197,7 +160,7 @@ class RunStore:
 
     def samples(self) -> Iterator[Sample]:
         """Yields the selected samples in order."""
-        for page in self._pages():
+        for page in self._current.pages():
             yield from page
 
     def truth(self, sample_id: str) -> GroundTruth:
@@ -214,16 +177,6 @@ class RunStore:
             return truth
         image = truth.image.model_copy(update={"path": Path(found[0][1])})
         return truth.model_copy(update={"image": image})
-
-    def _pages(self) -> Iterator[list[Sample]]:
-        after = -1
-        while True:
-            sql = "select place, sample from samples where place > ? order by place limit ?"
-            found = self._database.read(sql, (after, _PAGE))
-            if not found:
-                return
-            after = found[-1][0]
-            yield [Sample.model_validate_json(row[1]) for row in found]
 
     # -- pictures --------------------------------------------------------------------------------------------------
 
@@ -259,7 +212,7 @@ class RunStore:
     def generation(self, key: str) -> Generation | None:
         """Returns the drawing of a key, with the path of its picture; None when there is none."""
         found = self._database.read("select record from generations where key = ?", (key,))
-        return self._read_generation(found[0][0]) if found else None
+        return self._current.read_generation(found[0][0]) if found else None
 
     def put_generation(self, key: str, generation: Generation) -> None:
         """Writes a drawing; it becomes the current one of its sample and repeat. Its picture must be stored before."""
@@ -282,28 +235,7 @@ class RunStore:
 
     def generations(self) -> Iterator[tuple[str, Generation]]:
         """Yields the current drawing of every selected sample and repeat that has one, with its key."""
-        for page in self._pages():
-            yield from self._page_generations(page).values()
-
-    def _page_generations(self, page: list[Sample]) -> dict[tuple[str, int], tuple[str, Generation]]:
-        marks = ",".join("?" * len(page))
-        found = self._database.read(
-            f"select sample_id, repeat, key, record from generations where sample_id in ({marks}) and repeat < ?"
-            " order by number",
-            (*(sample.id for sample in page), self.spec.repeats),
-        )
-        latest = {(row[0], row[1]): (row[2], row[3]) for row in found}
-        wanted = ((sample.id, repeat) for sample in page for repeat in range(self.spec.repeats))
-        return {
-            place: (latest[place][0], self._read_generation(latest[place][1])) for place in wanted if place in latest
-        }
-
-    def _read_generation(self, record: str) -> Generation:
-        generation = Generation.model_validate_json(record)
-        if generation.image is None:
-            return generation
-        image = generation.image.model_copy(update={"path": self._images.path(generation.image)})
-        return generation.model_copy(update={"image": image})
+        return self._current.generations()
 
     # -- judgements ------------------------------------------------------------------------------------------------
 
@@ -328,7 +260,7 @@ class RunStore:
                 score.sample_id,
                 score.repeat,
                 score.scorer,
-                self._scorer_hash(scorer),
+                self._current.scorer_hash(scorer),
                 score.judge_repeat,
                 score.image,
                 score.status.value,
@@ -350,9 +282,7 @@ class RunStore:
         Raises:
             UsageError: The run has no such scorer.
         """
-        for spec in self.spec.scorers if scorer is None else (self._scorer(scorer),):
-            for page in self._pages():
-                yield from self._page_scores(page, spec, self._page_generations(page)).values()
+        return self._current.scores(scorer)
 
     def cells(self, scorer: str) -> Iterator[Cell]:
         """Yields every selected sample and repeat exactly once, in order, with what is there of it.
@@ -360,20 +290,7 @@ class RunStore:
         Raises:
             UsageError: The run has no such scorer.
         """
-        spec = self._scorer(scorer)
-        for page in self._pages():
-            generations = self._page_generations(page)
-            scores = self._page_scores(page, spec, generations)
-            for sample in page:
-                for repeat in range(self.spec.repeats):
-                    drawn = generations.get((sample.id, repeat))
-                    judged = [scores.get((sample.id, repeat, number)) for number in range(self.spec.judge_repeats)]
-                    yield Cell(
-                        sample=sample,
-                        repeat=repeat,
-                        generation=drawn[1] if drawn else None,
-                        scores=tuple(found[1] if found else None for found in judged),
-                    )
+        return self._current.cells(scorer)
 
     def rows(self, scorer: str) -> Iterator[Row]:
         """Yields every selected sample x repeat x judge repeat exactly once, in order.
@@ -384,52 +301,7 @@ class RunStore:
         Raises:
             UsageError: The run has no such scorer.
         """
-        for cell in self.cells(scorer):
-            for judge_repeat, score in enumerate(cell.scores):
-                yield _row(cell, judge_repeat, score)
-
-    def _page_scores(
-        self, page: list[Sample], scorer: ScorerSpec, generations: dict[tuple[str, int], tuple[str, Generation]]
-    ) -> dict[tuple[str, int, int], tuple[str, Score]]:
-        marks = ",".join("?" * len(page))
-        found = self._database.read(
-            f"select sample_id, repeat, judge_repeat, image, key, record from scores where sample_id in ({marks})"
-            " and scorer = ? and scorer_hash = ? and repeat < ? and judge_repeat < ? order by number",
-            (
-                *(sample.id for sample in page),
-                scorer.name,
-                self._scorer_hash(scorer),
-                self.spec.repeats,
-                self.spec.judge_repeats,
-            ),
-        )
-        latest: dict[tuple[str, int, int], tuple[str, str]] = {}
-        for sample_id, repeat, judge_repeat, image, key, record in found:
-            drawn = generations.get((sample_id, repeat))
-            current = drawn[1].image.sha256 if drawn and drawn[1].image else ""
-            if drawn is not None and image == current:
-                latest[sample_id, repeat, judge_repeat] = (key, record)
-        return {
-            place: (latest[place][0], Score.model_validate_json(latest[place][1]))
-            for sample in page
-            for repeat in range(self.spec.repeats)
-            for number in range(self.spec.judge_repeats)
-            if (place := (sample.id, repeat, number)) in latest
-        }
-
-    def _scorer(self, name: str) -> ScorerSpec:
-        for spec in self.spec.scorers:
-            if spec.name == name:
-                return spec
-        known = ", ".join(spec.name for spec in self.spec.scorers) or "none"
-        raise UsageError(f"the run has no scorer {name!r}", where=str(self.path), fix=f"it has {known}")
-
-    def _scorer_hash(self, scorer: ScorerSpec) -> str:
-        known = self._hashes.get(id(scorer))
-        if known is None or known[0] is not scorer:
-            value = fingerprint({"name": scorer.name, "args": scorer.args, "version": scorer.version})
-            known = self._hashes[id(scorer)] = (scorer, value)
-        return known[1]
+        return self._current.rows(scorer)
 
     # -- money and time --------------------------------------------------------------------------------------------
 
@@ -493,50 +365,3 @@ def _sample_row(place: int, sample: Sample, truth: GroundTruth) -> tuple[object,
         truth.model_dump_json(),
         str(file.absolute()) if file else "",
     )
-
-
-def _row(cell: Cell, judge_repeat: int, score: Score | None) -> Row:
-    sample, drawn = cell.sample, cell.generation
-    return Row(
-        sample_id=sample.id,
-        category=sample.category,
-        group=sample.group,
-        difficulty=sample.difficulty,
-        text_required=sample.text_required,
-        repeat=cell.repeat,
-        judge_repeat=judge_repeat,
-        generation=drawn.status if drawn else GenerationStatus.NOT_RUN,
-        generation_reason=drawn.reason if drawn else "",
-        strict=score.strict if score else _NOT_JUDGED,
-        lenient=score.lenient if score else None,
-        judge_returned=score.judge_returned if score else "",
-    )
-
-
-def is_run_directory(path: Path) -> bool:
-    """Tells whether a folder holds a run: run.json or run.sqlite."""
-    return (path / MANIFEST_FILE).is_file() or (path / DATABASE_FILE).is_file()
-
-
-def _make_folder(path: Path, *, fresh: bool) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if fresh and any(path.iterdir()) and not is_run_directory(path):
-            raise ConfigError("is not empty and no run directory", where=str(path), fix="choose another --out")
-    except FileExistsError as error:
-        raise ConfigError("is a file", where=str(path), fix="choose another --out") from error
-    except OSError as error:
-        raise explain_os_error(error, path) from error
-
-
-def _remove_results(path: Path) -> None:
-    """Removes what runs write; run.json goes last, so that a kill on the way leaves a run directory."""
-    try:
-        for name in (*_DATABASE_FILES, *_RESULTS, MANIFEST_FILE):
-            target = path / name
-            if target.is_dir() and not target.is_symlink():
-                shutil.rmtree(target)
-            else:
-                target.unlink(missing_ok=True)
-    except OSError as error:
-        raise explain_os_error(error, path) from error
