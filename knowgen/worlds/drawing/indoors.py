@@ -17,10 +17,10 @@ def paint_museum(pen: Pen, rng: random.Random, tint: Tint) -> None:
     gradient(pen, 0, 76, wall, mix(wall, tint.second, 0.35))
     box(pen, 0, 76, SCENE_WIDTH, 100, mix(tint.second, rgb("8a6f5a"), 0.6))
     box(pen, 0, 75, SCENE_WIDTH, 77.5, mix(wall, WHITE, 0.6))
-    for seam in range(9):
-        left = seam * 20.0
-        line = [(left - 10, 100.0), (left - 3, 77.5), (left - 1, 77.5), (left - 7, 100.0)]
-        pen.fill(line, mix(tint.second, rgb("70584a"), 0.7))
+    for seam in range(-6, 7):
+        far, near = 75 + seam * 15.0, 75 + seam * 24.0
+        line = [(near - 0.5, 100.0), (far - 0.3, 77.5), (far + 0.3, 77.5), (near + 0.5, 100.0)]
+        pen.fill(line, mix(tint.second, rgb("70584a"), 0.75))
     for x in (8, 134):
         pen.fill(rectangle(x, 8, x + 9, 76), mix(wall, WHITE, 0.45), shade=0.1)
         box(pen, x - 2, 6, x + 11, 10, mix(wall, WHITE, 0.6))
@@ -78,7 +78,7 @@ def paint_library(pen: Pen, rng: random.Random, tint: Tint) -> None:
         box(pen, 0, shelf, SCENE_WIDTH, shelf + 17, rgb("4a2f20"))
         x = 1.0
         while x < SCENE_WIDTH - 1:
-            width, height = rng.choice((2, 2.6, 3.4)), rng.choice((12, 13.5, 15))
+            width, height = rng.choice((2.0, 2.6, 3.4)), rng.choice((12.0, 13.5, 15.0))
             box(pen, x, shelf + 17 - height, x + width, shelf + 17, mix(rng.choice(spines), rgb("5d4030"), 0.38))
             x += width + 0.3
     box(pen, 0, 80, SCENE_WIDTH, 100, rgb("9c6b45"))

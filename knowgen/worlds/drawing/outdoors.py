@@ -31,9 +31,9 @@ def paint_harbour(pen: Pen, rng: random.Random, tint: Tint) -> None:
     """A harbour at sunset: sun, headland, water and a plank quay."""
     gradient(pen, 0, 62, mix(rgb("ffb88a"), tint.first, 0.1), rgb("ffe6c2"))
     pen.fill(ellipse(112, 50, 12), _CREAM)
-    for x, y in ((20, 16), (66, 10), (126, 20)):
-        pen.fill(ellipse(x, y, 12, 2.6), rgb("fff1e0"))
-        pen.fill(ellipse(x + 7, y - 2, 8, 2.4), rgb("fff1e0"))
+    for left, top in ((20, 16), (66, 10), (126, 20)):
+        pen.fill(ellipse(left, top, 12, 2.6), rgb("fff1e0"))
+        pen.fill(ellipse(left + 7, top - 2, 8, 2.4), rgb("fff1e0"))
     pen.fill([(0, 62), (0, 52), (22, 44), (40, 54), (62, 48), (80, 62)], rgb("b9788a"))
     gradient(pen, 60, 86, rgb("5fa8b8"), rgb("2f6f86"))
     for _ in range(16):
@@ -49,8 +49,9 @@ def paint_harbour(pen: Pen, rng: random.Random, tint: Tint) -> None:
 def paint_garden(pen: Pen, rng: random.Random, tint: Tint) -> None:
     """A flower garden with round bushes and a path that narrows into the distance."""
     gradient(pen, 0, 66, rgb("a9dcf2"), rgb("f2fbff"))
-    for x, y, radius in ((10, 60, 22), (45, 64, 26), (90, 62, 24), (136, 60, 26)):
-        pen.fill(ellipse(x, y, radius, radius * 0.75), mix(rgb("7cb87b"), tint.first, 0.12), shade=0.1)
+    for index, (left, top, breadth) in enumerate(((10, 60, 22), (45, 64, 26), (90, 62, 24), (136, 60, 26))):
+        green = mix(rgb("7cb87b"), tint.first, 0.12 + 0.05 * (index % 2))
+        pen.fill(ellipse(left, top, breadth, breadth * 0.75), green)
     rolling_ground(pen, 65, rgb("8fcf7a"), swell=3, stretch=21)
     pen.fill([(64, 66), (84, 66), (112, 100), (38, 100)], rgb("f0e2bd"))
     petals = (rgb("ff8fa3"), rgb("fff3b0"), rgb("c8a2ff"))
