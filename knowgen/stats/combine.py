@@ -53,17 +53,27 @@ def overall(means: Floats, dimensions: Sequence[str], policy: Policy) -> Floats:
     return _divided(total, weight)
 
 
-def sample_overall(values: Mapping[str, float], dimensions: Sequence[str], policy: Policy) -> float | None:
-    """Returns the overall of one sample from its values; a missing dimension is not applicable to it.
+def sample_overalls(table: Floats, dimensions: Sequence[str], policy: Policy) -> Floats:
+    """Returns the overall of each sample; what it has no value for is not applicable to it.
 
-    Under `official` this is the figure the published evaluator stores with a sample, whose text counts .5 when it is
-    N/A, before its rounding to 2 decimals.
+    Under `official` text that is N/A counts .5, as in the figure that the published evaluator stores with a sample.
+
+    Args:
+        table: Shape (slices, N, dimensions).
+        dimensions: Names of the columns.
+        policy: Gives the weights.
+
+    Returns:
+        Shape (N,), averaged over slices, unrounded; NaN where a sample has no value at all.
     """
-    held = dict(values)
-    if held and policy.missing_text is not None and TEXT in dimensions:
-        held.setdefault(TEXT, policy.missing_text)
-    row = np.array([[held.get(name, math.nan) for name in dimensions]])
-    value = float(overall(row, dimensions, policy)[0])
+    parts = [overall(_settled(one, dimensions, policy, of_group=False), dimensions, policy) for one in table]
+    return parts[0] if len(parts) == 1 else _mean_present(parts)
+
+
+def sample_overall(values: Mapping[str, float], dimensions: Sequence[str], policy: Policy) -> float | None:
+    """Returns the overall of one sample from its values, None when it has none; see `sample_overalls`."""
+    row = np.array([[[values.get(name, math.nan) for name in dimensions]]])
+    value = float(sample_overalls(row, dimensions, policy)[0])
     return None if math.isnan(value) else value
 
 
