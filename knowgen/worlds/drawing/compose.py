@@ -71,7 +71,7 @@ def compose(
     Args:
         scene: One of the scenes.
         subjects: One to four looks or cut-out RGBA pictures, from left to right.
-        lines: Texts of the sign from top to bottom, the first of several as a heading; blank ones are left out.
+        lines: Texts of the sign from top to bottom, the first as a heading; blank ones are left out.
         surface: One of the surfaces; unused without text.
         layouts: The family of layouts to choose from.
         seed: Decides layout, sizes and tints of sign and plinths.

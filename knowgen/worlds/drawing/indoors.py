@@ -59,8 +59,8 @@ def paint_stage(pen: Pen, rng: random.Random, tint: Tint) -> None:
         light_cone(pen, x, 80, 20, mix(back, rgb("fff2c8"), 0.2))
     for fold in range(5):
         cloth = mix(rgb("b3203f"), rgb("4a0c22"), (fold % 2) * 0.5)
-        for x in (fold * 4.2, SCENE_WIDTH - (fold + 1) * 4.2):
-            box(pen, x, 0, x + 4.3, 80, cloth)
+        for left in (fold * 4.2, SCENE_WIDTH - (fold + 1) * 4.2):
+            box(pen, left, 0, left + 4.3, 80, cloth)
     hem = [(float(x), 7 + 3 * abs(math.sin(x / 8))) for x in range(0, 152, 2)]
     pen.fill([(-2, 0), *hem, (SCENE_WIDTH + 2, 0)], rgb("d9a441"))
     box(pen, 0, 80, SCENE_WIDTH, 100, rgb("7a4a2b"))
@@ -76,11 +76,11 @@ def paint_library(pen: Pen, rng: random.Random, tint: Tint) -> None:
     spines = (tint.first, tint.second, rgb("b5543c"), rgb("d9b66a"), rgb("50727a"))
     for shelf in (3, 22, 41, 60):
         box(pen, 0, shelf, SCENE_WIDTH, shelf + 17, rgb("4a2f20"))
-        x = 1.0
-        while x < SCENE_WIDTH - 1:
+        left = 1.0
+        while left < SCENE_WIDTH - 1:
             width, height = rng.choice((2.0, 2.6, 3.4)), rng.choice((12.0, 13.5, 15.0))
-            box(pen, x, shelf + 17 - height, x + width, shelf + 17, mix(rng.choice(spines), rgb("5d4030"), 0.38))
-            x += width + 0.3
+            box(pen, left, shelf + 17 - height, left + width, shelf + 17, mix(rng.choice(spines), rgb("5d4030"), 0.38))
+            left += width + 0.3
     box(pen, 0, 80, SCENE_WIDTH, 100, rgb("9c6b45"))
     box(pen, 0, 79, SCENE_WIDTH, 81.5, rgb("b8845a"))
     carpet = mix(tint.first, rgb("7a2f3a"), 0.5)

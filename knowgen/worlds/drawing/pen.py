@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -143,4 +144,10 @@ def _rim(mask: Image.Image, shift: int, strength: float) -> Image.Image:
     """Returns what of the mask is left when itself, moved by `shift` pixels both ways, is taken away."""
     moved = Image.new("L", mask.size, 0)
     moved.paste(mask, (shift, shift))
-    return ImageChops.subtract(mask, moved).point([int(value * strength) for value in range(256)])
+    return ImageChops.subtract(mask, moved).point(_fading(strength))
+
+
+@lru_cache(maxsize=32)
+def _fading(strength: float) -> list[int]:
+    """Returns the table that weakens a mask."""
+    return [int(value * strength) for value in range(256)]

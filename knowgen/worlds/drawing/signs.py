@@ -80,7 +80,6 @@ def _paint_scroll(pen: Pen, width: float, height: float, _rng: random.Random) ->
 def _paint_chalkboard(pen: Pen, width: float, height: float, _rng: random.Random) -> Colour:
     pen.fill(rectangle(1, 1, width - 1, height - 1, 3), rgb("a06c3f"), outline=_EDGE, outline_width=2)
     pen.fill(rectangle(9, 9, width - 9, height - 9, 2), rgb("2f4a40"), outline=rgb("6d472b"), outline_width=1.5)
-    pen.fill(rectangle(width - 54, height - 14, width - 32, height - 10, 2), rgb("f4f1e8"))
     return rgb("f6f6ee")
 
 

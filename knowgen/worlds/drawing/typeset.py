@@ -84,7 +84,7 @@ def tidy_lines(lines: Sequence[str]) -> list[str]:
 
 
 def fit_text(lines: Sequence[str], max_width: float, max_height: float) -> TextBlock | None:
-    """Sets lines as large as they fit; the first of several is the heading.
+    """Sets lines as large as they fit; the first is the heading.
 
     A line is shrunk before it is wrapped, and a wrapped line keeps one size and rows of like length.
 
@@ -99,7 +99,7 @@ def fit_text(lines: Sequence[str], max_width: float, max_height: float) -> TextB
     for size, wrapped in _trials():
         rows: list[Row] = []
         for index, line in enumerate(lines):
-            heading = index == 0 and len(lines) > 1
+            heading = index == 0
             row_size = size if index == 0 else max(_SMALLEST, min(size, _body_size(size)))
             parts = _wrap(line, row_size, max_width) if wrapped else [line]
             rows += [Row(part, row_size, heading) for part in parts]

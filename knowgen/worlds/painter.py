@@ -1,0 +1,168 @@
+"""A painter for the reference systems: pastes reference pictures into a scene and letters a sign.
+
+It knows the words for scenes, surfaces and kinds, as a model knows the world, and nothing of any sample's truth: a
+prompt, pictures and texts are all it gets. It stands in for an image model where there is none.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from knowgen.worlds.drawing.compose import compose
+from knowgen.worlds.drawing.layouts import MOST_SUBJECTS
+from knowgen.worlds.drawing.looks import FLOATING_KINDS, KIND_NOUNS, KINDS, Look, random_look
+from knowgen.worlds.drawing.scenes import SCENE_WORDS, SCENES
+from knowgen.worlds.drawing.signs import SURFACE_WORDS, SURFACES
+
+_Pixels = NDArray[np.uint8]
+
+_TOLERANCE = 10
+"""How far a backdrop pixel may lie from the backdrop's colour, per channel of 255."""
+
+_PLAIN_SHARE = 0.85
+"""A backdrop is plain when at least this share of the picture's rim has its colour."""
+
+_ENCLOSED_TOLERANCE = 2
+_SMALLEST_HOLE = 12
+_SMALLEST_SUBJECT = 0.006
+_LARGEST_SUBJECT = 0.97
+_RIM = 3
+_CARD_MARGIN = 12
+_CARD: tuple[int, int, int, int] = (255, 252, 244, 255)
+_KERNEL: _Pixels = np.ones((3, 3), np.uint8)
+
+_NOUN = re.compile(r"\b(" + "|".join(sorted(KIND_NOUNS, key=len, reverse=True)) + r")(s?)\b", re.IGNORECASE)
+_DESCRIBED = re.compile(r"(?: [A-Z]| that\b| which\b| who\b| whose\b| [a-z]+ed\b| by\b| from\b| with\b| called\b)")
+_SHOWN_AFTER = re.compile(r"\b(?:shows|gives|states|presents|reads|names?)\b[^.;:]*$")
+
+
+def cut_out(image: Image.Image) -> Image.Image | None:
+    """Frees a subject from a plain backdrop.
+
+    The backdrop is what has the rim's commonest colour and is joined to the rim; gaps enclosed by the subject are
+    cleared where they have exactly that colour.
+
+    Args:
+        image: A picture of any mode.
+
+    Returns:
+        An RGBA picture cropped to the subject, or None when the backdrop is not plain or nothing stands on it.
+    """
+    pixels: _Pixels = np.asarray(image.convert("RGB"))
+    height, width = pixels.shape[:2]
+    if min(height, width) < 4 * _RIM:
+        return None
+    sides = (pixels[:_RIM], pixels[-_RIM:], pixels[:, :_RIM], pixels[:, -_RIM:])
+    rim = np.concatenate([side.reshape(-1, 3) for side in sides])
+    backdrop = np.median(rim, axis=0)
+    if (np.abs(rim - backdrop).max(axis=1) <= _TOLERANCE).mean() < _PLAIN_SHARE:
+        return None
+    subject = cv2.morphologyEx(255 - _backdrop_mask(pixels, backdrop), cv2.MORPH_OPEN, _KERNEL)
+    share = float(np.count_nonzero(subject)) / subject.size
+    if not _SMALLEST_SUBJECT <= share <= _LARGEST_SUBJECT:
+        return None
+    alpha = cv2.GaussianBlur(cv2.erode(subject, _KERNEL), (3, 3), 0)
+    rows, columns = np.nonzero(subject)
+    freed = image.convert("RGB").convert("RGBA")
+    freed.putalpha(Image.fromarray(alpha))
+    return freed.crop((int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1))
+
+
+def _backdrop_mask(pixels: _Pixels, backdrop: NDArray[np.float64]) -> _Pixels:
+    """Returns 255 where the backdrop is and 0 elsewhere, height x width."""
+    height, width = pixels.shape[:2]
+    framed = np.empty((height + 2, width + 2, 3), np.uint8)
+    framed[:] = backdrop.astype(np.uint8)
+    framed[1:-1, 1:-1] = pixels
+    mask = np.zeros((height + 4, width + 4), np.uint8)
+    reach = (_TOLERANCE,) * 3
+    flags = 4 | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY | (255 << 8)
+    cv2.floodFill(framed, mask, (0, 0), (0, 0, 0), reach, reach, flags)
+    outside = mask[2:-2, 2:-2].copy()
+    same = np.abs(pixels - backdrop).max(axis=2) <= _ENCLOSED_TOLERANCE
+    enclosed = (same & (outside == 0)).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(enclosed, connectivity=4)
+    large = np.zeros(count, bool)
+    large[1:] = stats[1:, cv2.CC_STAT_AREA] >= _SMALLEST_HOLE
+    outside[large[labels]] = 255
+    return outside
+
+
+def paint(prompt: str, references: Sequence[Image.Image], texts: Sequence[str], seed: int) -> Image.Image:
+    """Draws a prompt.
+
+    Scene and surface are found by their words in the prompt. References on plain backdrops are cut out, others are
+    pasted as cards; beyond four, the rest is left out. Without references, stand-ins of the kinds that the prompt's
+    nouns name are made up.
+
+    Args:
+        prompt: What to draw.
+        references: Pictures of the subjects, from left to right.
+        texts: Lines of the sign; none for a picture without text.
+        seed: Varies layout, tints and stand-ins; the same prompt and seed give the same picture in every process.
+
+    Returns:
+        An RGB picture of 768 x 512.
+
+    Raises:
+        DataError: The texts do not fit on a sign.
+    """
+    rng = random.Random(f"paint/{seed}/{prompt}")
+    scene = _named(prompt, SCENE_WORDS) or rng.choice(SCENES)
+    surface = _named(prompt, SURFACE_WORDS) or rng.choice(SURFACES)
+    kinds = named_kinds(prompt) or [rng.choice(KINDS)]
+    subjects: list[Look | Image.Image]
+    if references:
+        subjects = [cut_out(picture) or _card(picture) for picture in references[:MOST_SUBJECTS]]
+        floating = [set(kinds) <= FLOATING_KINDS] * len(subjects)
+    else:
+        looks = [random_look(kind, rng) for kind in kinds]
+        subjects, floating = list(looks), [look.floats for look in looks]
+    key = f"{seed}/{prompt}"
+    return compose(
+        scene, subjects, texts, surface, layouts="painter", seed=key, scene_seed=f"paint/{key}", floating=floating
+    ).image
+
+
+def named_kinds(prompt: str) -> list[str]:
+    """Returns the kinds that a prompt's nouns name, one for each subject, at most four.
+
+    Nouns that something is said of (`the tower that ...`, `the tower built by ...`, `the tower Ovar`) are subjects;
+    without such, the first noun is. A plural counts twice. Words of scenes and surfaces and quoted texts are not read.
+    """
+    text = re.sub(r'"[^"]*"|“[^”]*”', " ", prompt)
+    for words in (*SCENE_WORDS.values(), *SURFACE_WORDS.values()):
+        text = re.sub(re.escape(words), " ", text, flags=re.IGNORECASE)
+    found = list(_NOUN.finditer(text))
+    described = [
+        noun
+        for noun in found
+        if _DESCRIBED.match(text, noun.end())
+        and not _SHOWN_AFTER.search(text[max(0, noun.start() - 60) : noun.start()])
+    ]
+    kinds: list[str] = []
+    for noun in described or found[:1]:
+        kinds += [KIND_NOUNS[noun.group(1).lower()]] * (2 if noun.group(2) else 1)
+    return kinds[:MOST_SUBJECTS]
+
+
+def _named(prompt: str, words: Mapping[str, str]) -> str | None:
+    """Returns the key whose words come first in the prompt."""
+    lowered = prompt.lower()
+    places = {key: lowered.find(phrase) for key, phrase in words.items() if phrase in lowered}
+    return min(places, key=lambda key: places[key]) if places else None
+
+
+def _card(picture: Image.Image) -> Image.Image:
+    """Returns the whole picture on a pale card with a margin."""
+    size = (picture.width + 2 * _CARD_MARGIN, picture.height + 2 * _CARD_MARGIN)
+    card = Image.new("RGBA", size, _CARD)
+    card.paste(picture.convert("RGB"), (_CARD_MARGIN, _CARD_MARGIN))
+    return card
