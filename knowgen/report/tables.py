@@ -1,0 +1,250 @@
+"""Tables from summaries: terminal, Markdown and CSV. Figures run from 0 to 1 with three decimals; CSV keeps all digits.
+
+Under each table one line names task version, selection, policy, scorer and judges, and further lines say what else a
+reader must know. Summaries that were not measured alike come out as tables of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from knowgen.records import DIMENSIONS, GROUPS, UNKNOWN_GROUP
+from knowgen.report.comparison_tables import comparison_csv, comparison_markdown, comparison_terminal
+from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
+from knowgen.report.numbers import duration, money
+from knowgen.stats.notes import count
+from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
+
+__all__ = [
+    "comparison_csv",
+    "comparison_markdown",
+    "comparison_terminal",
+    "csv",
+    "markdown",
+    "terminal",
+]
+
+By = Literal["all", "group", "category", "difficulty"]
+BY: tuple[By, ...] = ("all", "group", "category", "difficulty")
+
+NONE = "-"
+SHORT = dict(zip(DIMENSIONS, "FVTA", strict=True))
+LEGEND = "F faithfulness, V visual correctness, T text accuracy, A aesthetics"
+_TITLES = {"group": "By group", "category": "By category", "difficulty": "By difficulty", "judge": "By judge model"}
+
+
+def terminal(summaries: Sequence[Summary], by: By = "all") -> str:
+    """Returns plain text, aligned for a monospaced font.
+
+    Args:
+        summaries: Of one or more systems; the best K-Score comes first.
+        by: The whole, or figures by group, category or difficulty.
+    """
+    return terminal_text(_grids(summaries, by))
+
+
+def markdown(summaries: Sequence[Summary], by: Sequence[By] = BY) -> str:
+    """Returns Markdown; by default the whole and then every part.
+
+    Args:
+        summaries: Of one or more systems; the best K-Score comes first.
+        by: Which tables, in this order.
+    """
+    return markdown_text(grid for each in by for grid in _grids(summaries, each))
+
+
+_COVERAGE = tuple(Coverage.model_fields)
+_CSV_HEAD = (
+    "system", "task", "task_version", "selection", "scorer", "scorer_version", "scorer_note", "judges", "policy",
+    "policy_version", "repeats", "judge_repeats", "kind", "name", "samples", "figure", "value", "low", "high", "n",
+    "note", *_COVERAGE, "cost", "seconds", "fit_for_board", "notes",
+)  # fmt: skip
+
+
+def csv(summaries: Sequence[Summary]) -> str:
+    """Returns CSV with full precision: one row for each system, part and figure; columns are named in its first line.
+
+    Values, ends of intervals and counts are empty where there is none. `cost` is in US dollars.
+    """
+    return csv_text(
+        _CSV_HEAD,
+        (
+            [
+                one.system, one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note,
+                "; ".join(one.judges), one.policy, one.policy_version, one.repeats, one.judge_repeats, part.kind,
+                part.name, part.samples, name, figure.value, figure.low, figure.high, figure.n, figure.note,
+                *(getattr(part.coverage, field) for field in _COVERAGE), one.cost, one.seconds,
+                str(one.fit_for_board).lower(), "; ".join(one.notes),
+            ]
+            for one in _sorted(summaries)
+            for part in one.slices
+            for name, figure in part.figures.items()
+        ),
+    )  # fmt: skip
+
+
+def _sorted(summaries: Sequence[Summary]) -> list[Summary]:
+    """Best K-Score first; those without one last; by name where they are level."""
+    return sorted(summaries, key=lambda one: (-_rank(one.headline), one.system))
+
+
+def _rank(figure: Figure) -> float:
+    return -1.0 if figure.value is None else figure.value
+
+
+def _alike(summaries: Sequence[Summary]) -> list[list[Summary]]:
+    """Sorts summaries into tables: only what was measured alike shares one, in the order in which they came."""
+    tables: dict[tuple[object, ...], list[Summary]] = {}
+    for one in summaries:
+        key = (
+            one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note, one.policy,
+            one.policy_version, one.dimensions,
+        )  # fmt: skip
+        tables.setdefault(key, []).append(one)
+    return [_sorted(table) for table in tables.values()]
+
+
+def _grids(summaries: Sequence[Summary], by: By) -> list[Grid]:
+    grids = []
+    for table in _alike(summaries):
+        if by == "all":
+            grids.append(_whole(table))
+            split = [one for one in table if any(part.kind == "judge" for part in one.slices)]
+            grids += [_one_by(one, "judge") for one in split]
+        elif not any(part.kind == by for one in table for part in one.slices):
+            continue
+        else:
+            grids.append(_one_by(table[0], by) if len(table) == 1 else _many_by(table, by))
+    return grids
+
+
+def number(figure: Figure) -> str:
+    """Writes a value with three decimals; a dash where there is none."""
+    return NONE if figure.value is None else f"{figure.value:.3f}"
+
+
+def with_interval(figure: Figure) -> str:
+    """Writes a value and its interval: `0.713 [0.679, 0.753]`; blanks keep the values of a column under each other."""
+    if figure.low is None or figure.high is None:
+        return f"{number(figure)}{' ' * 15}"
+    return f"{number(figure)} [{figure.low:.3f}, {figure.high:.3f}]"
+
+
+def score_name(dimensions: Sequence[str]) -> str:
+    """Returns what the headline of these dimensions is called."""
+    return "K-Score" if set(dimensions) == set(DIMENSIONS) else "overall"
+
+
+def _head(dimensions: Sequence[str]) -> list[str]:
+    knowgen = set(dimensions) == set(DIMENSIONS)
+    return [SHORT[name] if knowgen else name for name in dimensions]
+
+
+def _figures(part: Slice, dimensions: Sequence[str]) -> list[str]:
+    return [with_interval(part.figures[OVERALL]), *(number(part.figures[name]) for name in dimensions)]
+
+
+def _covered(part: Slice) -> list[str]:
+    held = part.coverage
+    failed = held.generation_failed + held.generation_refused + held.judgement_failed
+    return [str(part.figures[OVERALL].n), f"{held.scored}/{held.expected}", str(failed)]
+
+
+def _whole(table: Sequence[Summary]) -> Grid:
+    dimensions = table[0].dimensions
+    rows = [
+        [
+            one.system or NONE,
+            *_figures(one.slice(), dimensions),
+            *_covered(one.slice()),
+            NONE if one.cost is None else money(one.cost),
+            NONE if one.seconds is None else duration(one.seconds),
+        ]
+        for one in table
+    ]
+    head = ["system", score_name(dimensions), *_head(dimensions), "n", "coverage", "failed", "cost", "time"]
+    return Grid("", head, rows, lines=[_provenance(table), *_legend(dimensions), *_notes(table)])
+
+
+def _one_by(one: Summary, kind: str) -> Grid:
+    """Figures of one system, a row a part."""
+    head = [kind, score_name(one.dimensions) if kind == "judge" else "overall", *_head(one.dimensions)]
+    rows = [
+        [part.name or NONE, *_figures(part, one.dimensions), *_covered(part)]
+        for part in one.slices
+        if part.kind == kind
+    ]
+    lines = [_provenance([one]), *_legend(one.dimensions)]
+    title = f"{_TITLES[kind]}: {one.system}" if one.system else _TITLES[kind]
+    return Grid(title, [*head, "n", "coverage", "failed"], rows, lines=lines)
+
+
+def _many_by(table: Sequence[Summary], kind: str) -> Grid:
+    """Overall figures of several systems, a row a part and a column a system."""
+    held = [{part.name: part for part in one.slices if part.kind == kind} for one in table]
+    rows = []
+    for name in _in_order({name for parts in held for name in parts}, held):
+        parts = [one.get(name) for one in held]
+        n = sorted({part.figures[OVERALL].n for part in parts if part is not None})
+        cells = [NONE if part is None else with_interval(part.figures[OVERALL]) for part in parts]
+        rows.append([name or NONE, *cells, str(n[0]) if len(n) == 1 else f"{n[0]} to {n[-1]}"])
+    head = [kind, *(one.system or NONE for one in table), "n"]
+    return Grid(f"{_TITLES[kind]}: overall", head, rows, lines=[_provenance(table)])
+
+
+def _in_order(names: set[str], held: Sequence[dict[str, Slice]]) -> list[str]:
+    """Keeps the order of the summaries, which may lack parts; a benchmark's own names go first."""
+    fixed = [*GROUPS, UNKNOWN_GROUP, *(category for members in GROUPS.values() for category in members)]
+    seen = [name for parts in held for name in parts]
+    return sorted(names, key=lambda name: (fixed.index(name) if name in fixed else len(fixed), seen.index(name)))
+
+
+def _provenance(table: Sequence[Summary]) -> str:
+    """Says in one line what the figures of a table are."""
+    one = table[0]
+    judges = sorted({judge for each in table for judge in each.judges})
+    repeats = sorted({(each.repeats, each.judge_repeats) for each in table})
+    counts = sorted({each.headline.n for each in table})
+    parts = [
+        f"task {one.task or NONE} {one.task_version}".strip(),
+        f"selection {one.selection or NONE}",
+        f"policy {one.policy} {one.policy_version}".strip(),
+        f"scorer {one.scorer or NONE}{f' {one.scorer_version}' if one.scorer_version else ''}"
+        + (f" ({one.scorer_note})" if one.scorer_note else ""),
+        f"{'judge' if len(judges) < 2 else 'judges'} {', '.join(judges)}" if judges else "",
+        ", ".join(f"{count(a, 'picture')} a sample, {count(b, 'judgement')} a picture" for a, b in repeats)
+        if repeats != [(1, 1)]
+        else "",
+        f"n {counts[0]}" if len(counts) == 1 else f"n {counts[0]} to {counts[-1]}",
+        "[95 % interval]",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def _legend(dimensions: Sequence[str]) -> list[str]:
+    return [LEGEND] if set(dimensions) == set(DIMENSIONS) else []
+
+
+def _notes(table: Sequence[Summary]) -> list[str]:
+    """Lists failures and notes, system by system; one line for a note that all systems share."""
+    said = [(one.system or NONE, [*_failures(one.slice().coverage), *one.notes]) for one in table]
+    every = dict.fromkeys(note for _, notes in said for note in notes)
+    shared = [note for note in every if all(note in notes for _, notes in said)]
+    lines = [f"note: {note}" for note in shared]
+    lines += [f"{system}: {note}" for system, notes in said for note in notes if note not in shared]
+    unfit = [one.system or NONE for one in table if not one.fit_for_board]
+    if unfit:
+        lines.append(f"not fit for a board: {', '.join(unfit)}")
+    return lines
+
+
+def _failures(held: Coverage) -> list[str]:
+    parts = [
+        count(held.generation_failed, "drawing") + " failed" if held.generation_failed else "",
+        count(held.generation_refused, "drawing") + " refused" if held.generation_refused else "",
+        count(held.judgement_failed, "judgement") + " failed" if held.judgement_failed else "",
+        count(held.not_applicable, "judgement") + " not applicable" if held.not_applicable else "",
+    ]
+    line = ", ".join(part for part in parts if part)
+    return [line] if line else []
