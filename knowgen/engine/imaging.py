@@ -1,0 +1,108 @@
+"""From whatever a generator gave back to the bytes of a picture that certainly opens."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from knowgen.engine.faults import ContractError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 512 * 1024 * 1024
+MIN_SIDE = 16
+KEPT_FORMATS = frozenset({"PNG", "JPEG", "WEBP"})
+"""Files in these formats are stored byte for byte; any other becomes a PNG."""
+
+COMPRESS_LEVEL = 1
+
+
+class Encoded(NamedTuple):
+    """The bytes of a picture, its size in pixels and its format as Pillow names it."""
+
+    data: bytes
+    width: int
+    height: int
+    format: str
+
+
+def encode(image: Any) -> Encoded:
+    """Turns a PIL image into a PNG, and checks the bytes or the file of a picture by decoding it whole.
+
+    Args:
+        image: A PIL image (transparency is laid on white, other modes become RGB), bytes, or a path.
+
+    Raises:
+        ContractError: It is none of these, does not open, or has an impossible size; the message says which.
+    """
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return _encode_picture(image)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return _check_bytes(bytes(image))
+    if isinstance(image, Path):
+        return _check_bytes(_read(image))
+    if image is None:
+        raise ContractError("the generator gave no picture (None)")
+    raise ContractError(f"the generator gave a {type(image).__name__}, not a PIL image, bytes or a Path")
+
+
+def _encode_picture(image: Image) -> Encoded:
+    _check_size(image.width, image.height)
+    try:
+        buffer = io.BytesIO()
+        _to_rgb(image).save(buffer, "PNG", compress_level=COMPRESS_LEVEL)
+    except (OSError, ValueError, SyntaxError, MemoryError) as error:
+        raise ContractError(f"the picture cannot be written as PNG: {type(error).__name__}: {error}") from error
+    return Encoded(buffer.getvalue(), image.width, image.height, "PNG")
+
+
+def _to_rgb(image: Image) -> Image:
+    from PIL import Image as Pillow
+
+    if image.mode == "RGB":
+        return image
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        white = Pillow.new("RGB", picture.size, "white")
+        white.paste(picture, mask=picture.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ContractError(f"the picture file {path.name} is larger than {MAX_BYTES >> 20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise ContractError(f"the picture file {path.name} cannot be read: {error.strerror}") from error
+
+
+def _check_bytes(data: bytes) -> Encoded:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            _check_size(picture.width, picture.height)
+            picture.load()
+            if picture.format in KEPT_FORMATS:
+                return Encoded(data, picture.width, picture.height, picture.format)
+            return _encode_picture(picture)
+    except UnidentifiedImageError as error:
+        raise ContractError(f"the {len(data)} bytes of the picture are in no known image format") from error
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+        raise ContractError(f"the picture does not open: {type(error).__name__}: {error}") from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < MIN_SIDE or height < MIN_SIDE:
+        raise ContractError(f"the picture is {width}x{height} pixels; the smallest side allowed is {MIN_SIDE}")
+    if width * height > MAX_PIXELS:
+        raise ContractError(
+            f"the picture is {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million are allowed"
+        )

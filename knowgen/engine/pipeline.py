@@ -1,0 +1,138 @@
+"""Walks every sample along the line: drawn, stored, scored, without waiting for any other sample."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from knowgen.engine.control import Control
+from knowgen.engine.drawing import Drawer
+from knowgen.engine.faults import StoppedError, StoreError
+from knowgen.engine.plan import Job, Planner, Wanted
+from knowgen.engine.scoring import Judge
+from knowgen.engine.tally import Tally
+from knowgen.engine.threads import Lane
+from knowgen.errors import BudgetReachedError
+from knowgen.records import GenerationStatus
+
+CHUNK = 32
+
+
+class Pipeline:
+    """One pass over the samples of a run, with a bounded number of walks under way.
+
+    Args:
+        control: Says whether work is still taken.
+        planner: Says what each sample lacks.
+        drawer: Draws; None in a pass that only scores.
+        judges: Score; in the planner's order.
+        tally: Counts.
+        lane: A thread for planning.
+        width: Walks under way at once.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        planner: Planner,
+        drawer: Drawer | None,
+        judges: Sequence[Judge],
+        tally: Tally,
+        lane: Lane,
+        *,
+        width: int,
+    ) -> None:
+        self._control, self._planner, self._drawer, self._judges = control, planner, drawer, judges
+        self._tally, self._lane = tally, lane
+        self._slots = asyncio.Semaphore(width)
+        self._walks: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+
+    async def run(self) -> None:
+        """Starts walks until all have begun or the run stops, and waits until those under way have ended."""
+        jobs = self._planner.jobs()
+        chunk = await self._next(jobs)
+        while chunk and not self._control.stopped:
+            ahead = self._next(jobs)
+            for job in chunk:
+                if not await self._start(job):
+                    break
+            chunk = await ahead
+        while self._walks:
+            self._empty.clear()
+            await self._empty.wait()
+
+    def _next(self, jobs: Iterator[Job]) -> asyncio.Future[list[Job]]:
+        return self._lane.call(lambda: list(islice(jobs, CHUNK)))
+
+    async def _start(self, job: Job) -> bool:
+        """Begins a walk, or counts a job that lacks nothing; False when the run has stopped."""
+        if self._control.stopped:
+            return False
+        if not job.to_draw and not job.wanted:
+            self._tally.standing(job, drawing=self._drawer is not None)
+            self._tally.done += 1
+            return True
+        await self._slots.acquire()
+        if self._control.stopped:
+            self._slots.release()
+            return False
+        walk = asyncio.get_running_loop().create_task(self._walk(job))
+        self._walks.add(walk)
+        walk.add_done_callback(self._ended)
+        return True
+
+    def _ended(self, walk: asyncio.Task[None]) -> None:
+        self._walks.discard(walk)
+        self._slots.release()
+        if not self._walks:
+            self._empty.set()
+
+    def cancel(self) -> None:
+        """Cancels every walk under way."""
+        for walk in self._walks:
+            walk.cancel()
+
+    async def _walk(self, job: Job) -> None:
+        try:
+            await self._draw_and_judge(job)
+            self._tally.done += 1
+        except StoppedError:
+            return  # left not run; the reason is in the control
+        except BudgetReachedError:
+            self._control.stop("budget")
+        except StoreError as error:
+            self._control.fail(error.error)
+        except Exception as error:  # noqa: BLE001 - an error that would hit every sample, or one of the engine
+            self._control.fail(error)
+
+    async def _draw_and_judge(self, job: Job) -> None:
+        if job.to_draw and self._drawer is not None:
+            generation = await self._drawer.draw(job)
+            self._tally.drawn(generation)
+            job.generation = generation
+            if generation.status is GenerationStatus.OK and self._judges:
+                self._planner.after_drawing(job)
+                self._tally.settled(job)
+        else:
+            self._tally.standing(job, drawing=self._drawer is not None)
+        if len(job.wanted) == 1:
+            await self._judge(job, job.wanted[0])
+        elif job.wanted:
+            await self._judge_all(job)
+
+    async def _judge_all(self, job: Job) -> None:
+        """Has all judgements of a picture made side by side; the first error is raised when all have ended."""
+        results = await asyncio.gather(*(self._judge(job, one) for one in job.wanted), return_exceptions=True)
+        faults = [result for result in results if isinstance(result, BaseException)]
+        # an error of the store outweighs the others, and a spent budget mere stopping
+        faults.sort(key=lambda fault: (not isinstance(fault, StoreError), isinstance(fault, StoppedError)))
+        if faults:
+            raise faults[0]
+
+    async def _judge(self, job: Job, wanted: Wanted) -> None:
+        if job.generation is None:
+            return
+        score = await self._judges[wanted.scorer].judge(job, job.generation, wanted)
+        self._tally.judged(score, wanted.earlier)

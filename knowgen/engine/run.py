@@ -1,0 +1,271 @@
+"""Runs a specification: builds the stages, walks the samples, minds signals, and says what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+
+from knowgen.engine.budget import Books
+from knowgen.engine.control import Control
+from knowgen.engine.drawing import Drawer, Finisher, GeneratorDrawer, SourceDrawer
+from knowgen.engine.handles import GeneratorHandle, ScorerHandle
+from knowgen.engine.options import Options, Outcome
+from knowgen.engine.pipeline import Pipeline
+from knowgen.engine.plan import Planner, enter_samples
+from knowgen.engine.progress import Progress
+from knowgen.engine.scoring import Judge
+from knowgen.engine.signals import Signals
+from knowgen.engine.stages import generator_stage, scorer_stage, stage_width
+from knowgen.engine.tally import Tally
+from knowgen.engine.threads import Lane, Mailbox
+from knowgen.generators.contract import DrawingSource
+from knowgen.spec import RunSpec
+from knowgen.store.run import RunStore
+from knowgen.tasks.contract import Task
+
+GRACE_SECONDS = 1.2
+"""What is under way when a run is interrupted may still end within this time."""
+
+PATIENCE_SECONDS = 2.0
+"""After this time an interrupted run ends, whatever still hangs."""
+
+_TICK_SECONDS = 0.1
+_FINISHERS = 2
+
+
+class Engine:
+    """One run. Its loop lives in a thread of its own, so that a signal always finds the main thread awake.
+
+    Args:
+        spec: What decides the results.
+        task: Samples and ground truths.
+        generator: Who draws, or drawings made elsewhere.
+        scorers: Who judges, in the order of `spec.scorers`.
+        store: Where results go.
+        options: How the run is carried out.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        task: Task,
+        generator: GeneratorHandle | DrawingSource,
+        scorers: Sequence[ScorerHandle],
+        store: RunStore,
+        options: Options,
+    ) -> None:
+        self._spec, self._task, self._generator = spec, task, generator
+        self._scorers, self._store, self._options = scorers, store, options
+        self._passes = 2 if options.schedule == "phased" and scorers else 1
+        self._loop = asyncio.new_event_loop()
+        self._mailbox = Mailbox(self._loop)
+        self._books = Books(store, options.budget, self._refused)
+        self._control: Control | None = None
+        self._pipeline: Pipeline | None = None
+        self._drawer: Drawer | None = None
+        self._judges: list[Judge] = []
+        self._lanes: list[Lane] = []
+        self._error: BaseException | None = None
+        self.tally = Tally(spec.selection.n * spec.repeats, self._passes)
+        self.done = threading.Event()
+
+    @property
+    def cost(self) -> float:
+        """Returns US dollars spent by this run so far."""
+        return max(self._books.cost, self.tally.paid)
+
+    def interrupt(self) -> None:
+        """Takes no new work and ends soon; from any thread."""
+        self._mailbox.post(self._stop, "interrupted")
+
+    def _refused(self) -> None:
+        self._mailbox.post(self._stop, "budget")
+
+    def _stop(self, reason: str) -> None:
+        if self._control is not None:
+            self._control.stop(reason)
+
+    # -- the engine's thread ---------------------------------------------------------------------------------------
+
+    def main(self) -> None:
+        """Carries the run out; the body of the engine's thread."""
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._main())
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for the run
+            self._error = error
+        finally:
+            self._loop.close()
+            self.done.set()
+
+    async def _main(self) -> None:
+        control = self._control = Control()
+        planning = self._lane(1, "planning")
+        await planning.call(enter_samples, self._spec, self._task, self._store)
+        self._drawer = self._make_drawer(control)
+        self._judges = [self._make_judge(control, handle) for handle in self._scorers]
+        try:
+            for draw, score in [(True, False), (False, True)] if self._passes == 2 else [(True, True)]:
+                await self._pass(control, planning, draw=draw, score=score)
+                if draw and not score and not control.at_once:
+                    await self._drawer.close()
+        finally:
+            await self._close(control)
+        if control.error is not None:
+            raise control.error
+
+    async def _pass(self, control: Control, planning: Lane, *, draw: bool, score: bool) -> None:
+        if control.stopped:
+            return
+        handles = self._scorers if score else ()
+        planner = self._planner(handles, draw=draw)
+        pipeline = self._pipeline = Pipeline(
+            control,
+            planner,
+            self._drawer if draw else None,
+            self._judges if score else (),
+            self.tally,
+            planning,
+            width=stage_width(self._generator, handles, self._options),
+        )
+        running = self._loop.create_task(pipeline.run())
+        stopping = self._loop.create_task(self._mind(control, pipeline))
+        try:
+            await running
+        finally:
+            stopping.cancel()
+
+    def _planner(self, handles: Sequence[ScorerHandle], *, draw: bool) -> Planner:
+        cap = self._options.max_attempts
+        made_here = isinstance(self._generator, GeneratorHandle)
+        return Planner(
+            self._spec,
+            self._task,
+            self._store,
+            handles,
+            draw=draw,
+            max_attempts=cap if made_here else None,
+            max_tries=cap,
+        )
+
+    async def _mind(self, control: Control, pipeline: Pipeline) -> None:
+        """Lets go of what waits as soon as the run stops, and cuts off what is under way when it must end at once."""
+        while True:
+            await control.changed.wait()
+            control.changed.clear()
+            for part in [self._drawer, *self._judges]:
+                if part is not None and (control.at_once or part is self._drawer):
+                    part.stop()
+            if control.at_once:
+                break
+        await asyncio.sleep(0 if control.error is not None else GRACE_SECONDS)
+        pipeline.cancel()
+
+    async def _close(self, control: Control) -> None:
+        parts = [part.close() for part in [self._drawer, *self._judges] if part is not None]
+        await asyncio.wait_for(asyncio.gather(*parts), 0.5 if control.at_once else None)
+        for lane in self._lanes:
+            lane.close()
+
+    def _lane(self, threads: int, name: str) -> Lane:
+        lane = Lane(self._mailbox, threads, name)
+        self._lanes.append(lane)
+        return lane
+
+    def _make_drawer(self, control: Control) -> Drawer:
+        finisher = Finisher(self._spec, self._store)
+        lane = self._lane(_FINISHERS, "pictures")
+        if not isinstance(self._generator, GeneratorHandle):
+            return SourceDrawer(self._generator, finisher, lane)
+        stage = generator_stage(self._generator, self._options, self._mailbox, control, self._books, self._store.path)
+        privileged = self._generator.traits.privileged
+        return GeneratorDrawer(self._spec, self._options, stage, finisher, lane, privileged=privileged)
+
+    def _make_judge(self, control: Control, handle: ScorerHandle) -> Judge:
+        stage = scorer_stage(handle, self._options, self._mailbox, control, self._books, self._store.path)
+        return Judge(handle, self._options, stage, self._store)
+
+    # -- the caller's thread ---------------------------------------------------------------------------------------
+
+    def wait(self, progress: Progress, signals: Signals) -> Outcome:
+        """Waits for the run's end, shows progress, and gives up waiting soon after an interruption.
+
+        Raises:
+            KnowgenError: The run ended with an error; what was done is committed.
+        """
+        began = time.monotonic()
+        while not self.done.wait(_TICK_SECONDS):
+            progress.show(self.tally, self.cost)
+            if signals.since is not None and time.monotonic() - signals.since > PATIENCE_SECONDS:
+                break  # something hangs in a thread, and threads cannot be killed: leave it behind
+        outcome = self.tally.outcome
+        outcome.seconds = time.monotonic() - began
+        outcome.cost = self.cost
+        if self._control is not None:
+            outcome.stopped = self._control.stopped
+        if signals.since is not None:
+            outcome.stopped = "interrupted"
+        elif self._error is not None:
+            raise self._error
+        return outcome
+
+
+def run(
+    spec: RunSpec,
+    task: Task,
+    generator: GeneratorHandle | DrawingSource,
+    scorers: Sequence[ScorerHandle],
+    store: RunStore,
+    options: Options | None = None,
+) -> Outcome:
+    """Carries out a run and returns when it has ended.
+
+    What the store holds already is not done again. A first SIGINT or SIGTERM ends the run within about two seconds
+    with everything that was done committed; a second one ends the process at once.
+
+    Args:
+        spec: What decides the results; `spec.scorers` are those of `scorers`, in order.
+        task: Samples and ground truths: the selected ones, or all of which the first `spec.selection.n` are selected.
+        generator: Who draws, or drawings made elsewhere.
+        scorers: Who judges.
+        store: An open run directory.
+        options: How the run is carried out.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConfigError: A plugin cannot be built or configured; the store cannot be written; the task does not yield what
+            was selected.
+        DataError: A ground truth is missing; the disk is full.
+    """
+    options = options or Options()
+    engine = Engine(spec, task, generator, scorers, store, options)
+    progress = Progress(options.progress)
+    store.note_session("start")
+    outcome = ""
+    try:
+        with Signals(engine.interrupt) as signals:
+            threading.Thread(target=engine.main, name="knowgen engine", daemon=True).start()
+            result = engine.wait(progress, signals)
+        outcome = result.stopped or "done"
+    except BaseException as error:
+        outcome = f"error: {type(error).__name__}"
+        raise
+    finally:
+        progress.close()
+        _end_session(store, outcome)
+    return result
+
+
+def _end_session(store: RunStore, outcome: str) -> None:
+    """Commits; after an error of the store that error is the one to be told, not this one."""
+    from knowgen.errors import KnowgenError
+
+    try:
+        store.note_session("end", outcome)
+    except KnowgenError:
+        if not outcome.startswith("error"):
+            raise

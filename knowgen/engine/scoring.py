@@ -1,0 +1,135 @@
+"""The judging half of a walk: from a stored picture to a stored score, whatever the scorer does."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from knowgen.engine.faults import STOPPERS, ContractError, StoppedError, StoreError, describe, with_tries
+from knowgen.engine.handles import ScorerHandle
+from knowgen.engine.options import Options
+from knowgen.engine.plan import Job, Wanted
+from knowgen.engine.serve import item_id
+from knowgen.engine.stage import Stage
+from knowgen.errors import BudgetReachedError, KnowgenError
+from knowgen.records import Attempt, Generation, Score, ScoreStatus, Usage
+from knowgen.scorers.contract import failed_score, missing_needs, not_applicable_score
+from knowgen.store.run import RunStore
+
+
+class Judge:
+    """One scorer of a run.
+
+    Args:
+        handle: The scorer.
+        options: Tries and caps.
+        stage: Feeds the scorer.
+        store: Where scores go.
+    """
+
+    def __init__(self, handle: ScorerHandle, options: Options, stage: Stage, store: RunStore) -> None:
+        self._handle, self._options, self._stage, self._store = handle, options, stage, store
+        self._label = handle.spec.name
+
+    async def judge(self, job: Job, generation: Generation, wanted: Wanted) -> Score:
+        """Judges a picture and stores the score, whatever its status.
+
+        Raises:
+            StoppedError, BudgetReachedError: It was not judged, because the run ends.
+            StoreError: The store cannot be written.
+        """
+        if missing := missing_needs(self._handle.traits.needs, job.truth, generation):
+            reason = f"lacks what this scorer needs: {', '.join(missing)}"
+            score = not_applicable_score(job.sample.id, job.repeat, self._label, reason)
+            return self._put(score, generation, wanted, tries=1, faults=[])
+        before = wanted.earlier.tries if wanted.earlier is not None else 0
+        tries = max(1, min(self._options.tries, self._options.max_attempts - before))
+        faults: list[Attempt] = []
+        count = 0
+        name = item_id(job.sample.id, job.repeat)
+
+        async def attempt(number: int) -> Score:
+            nonlocal count
+            count = number
+            item = (job.sample, job.truth, generation)
+            return await self._stage.do(name, item, check, alone=number > 1)
+
+        async def check(value: Any, seconds: float) -> Score:
+            score = checked(value, job)
+            return score if score.seconds else score.model_copy(update={"seconds": seconds})
+
+        began = time.monotonic()
+        try:
+            score = await with_tries(attempt, tries, lambda error: faults.append(Attempt(error=describe(error))))
+        except (StoppedError, BudgetReachedError, *STOPPERS):
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a scorer may raise anything
+            seconds = time.monotonic() - began
+            score = failed_score(job.sample.id, job.repeat, self._label, describe(error), seconds=seconds)
+        return self._put(score, generation, wanted, tries=before + count, faults=faults)
+
+    def _put(self, score: Score, generation: Generation, wanted: Wanted, *, tries: int, faults: list[Attempt]) -> Score:
+        earlier = wanted.earlier
+        updates: dict[str, Any] = {
+            "scorer": self._label,
+            "judge_repeat": wanted.judge_repeat,
+            "image": generation.image.sha256 if generation.image is not None else "",
+            "tries": tries,
+        }
+        if earlier is not None or faults:
+            updates["attempts"] = (*(earlier.attempts if earlier else ()), *faults, *score.attempts)
+        if earlier is not None:
+            updates["usage"] = add_usage(earlier.usage, score.usage)
+        stored = score.model_copy(update=updates)
+        try:
+            self._store.put_score(wanted.key, stored, self._handle.spec)
+        except KnowgenError as error:
+            raise StoreError(error) from error
+        return stored
+
+    def stop(self) -> None:
+        """Lets go of what waits to be judged."""
+        self._stage.stop()
+
+    async def close(self) -> None:
+        """Closes the scorer."""
+        await self._stage.close()
+
+
+def checked(value: Any, job: Job) -> Score:
+    """Returns a score that keeps the contract.
+
+    Raises:
+        ContractError: It is no score, answers another sample, holds a value outside [0, 1] (in the lenient reading:
+            one that is no finite number), contradicts itself, or is not plain data.
+    """
+    if not isinstance(value, Score):
+        raise ContractError(f"the scorer gave a {type(value).__name__}, not a Score")
+    if (value.sample_id, value.repeat) != (job.sample.id, job.repeat):
+        raise ContractError(
+            f"the scorer gave a score of sample {value.sample_id!r} repeat {value.repeat}, which it was not asked for"
+        )
+    if value.status is not value.strict.status or value.status is ScoreStatus.NOT_RUN:
+        raise ContractError(f"the score says {value.status}, its strict reading {value.strict.status}")
+    for dimension, number in value.strict.values.items():
+        if not 0.0 <= number <= 1.0:  # also false for NaN
+            raise ContractError(f"the scorer gave {number!r} for {dimension}; values lie in [0, 1]")
+    if value.lenient is not None and not all(map(math.isfinite, value.lenient.values.values())):
+        raise ContractError("the scorer gave a value that is no finite number")
+    if value.details:
+        try:
+            value.model_dump_json()
+        except ValueError as error:
+            raise ContractError(f"the score's details are not plain data: {error}") from error
+    return value
+
+
+def add_usage(first: Usage, second: Usage) -> Usage:
+    """Adds up tokens and cost; the cost is unknown only where both are."""
+    costs = [usage.cost for usage in (first, second) if usage.cost is not None]
+    return Usage(
+        input_tokens=first.input_tokens + second.input_tokens,
+        output_tokens=first.output_tokens + second.output_tokens,
+        cost=sum(costs) if costs else None,
+    )

@@ -1,0 +1,122 @@
+"""Calling a plugin's own method on a batch, in a thread or in a worker process alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from knowgen.engine.handles import Remake
+from knowgen.engine.threads import END, Event
+from knowgen.errors import ConfigError, KnowgenError
+
+Emit = Callable[[Event], None]
+
+
+def item_id(sample_id: str, repeat: int) -> str:
+    """Names an item of a batch scorer; its score carries the same sample and repeat."""
+    return f"{repeat}\0{sample_id}"
+
+
+def serve(shape: str, plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
+    """Calls a plugin and reports each result as it comes, a fault if there is one, and the end.
+
+    Args:
+        shape: draw, generate, generate_batch or score_batch.
+        plugin: The generator or scorer.
+        batch: Requests, or items of a scorer.
+        emit: Takes the events.
+    """
+    try:
+        _SERVERS[shape](plugin, batch, emit)
+    except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, sys.exit included: all become states
+        emit(Event("fault", "", error))
+    emit(END)
+
+
+def _serve_draw(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
+    for request in batch:
+        references = [reference.open() for reference in request.references]
+        emit(Event("answer", request.id, plugin.draw(request.prompt, references, request.seed)))
+
+
+def _serve_generate(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
+    async def one(request: Any) -> None:
+        try:
+            emit(Event("answer", request.id, await plugin.generate(request)))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it belongs to this request alone
+            emit(Event("fault", request.id, error))
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(one(request) for request in batch))
+
+    asyncio.run(all_of_them())
+
+
+def _serve_generate_batch(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
+    for drawing in _iterate(plugin.generate_batch(batch), "generate_batch"):
+        name = getattr(drawing, "request_id", "")
+        emit(Event("answer", name or (batch[0].id if len(batch) == 1 else ""), drawing))
+
+
+def _serve_score_batch(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
+    for score in _iterate(plugin.score_batch(batch), "score_batch"):
+        name = item_id(getattr(score, "sample_id", ""), getattr(score, "repeat", 0))
+        if len(batch) == 1:  # a wrong answer to a single item is told as such, not as a missing one
+            name = item_id(batch[0][0].id, batch[0][2].repeat)
+        emit(Event("answer", name, score))
+
+
+def _iterate(results: Any, method: str) -> Iterable[Any]:
+    if not isinstance(results, Iterable):
+        raise TypeError(f"{method} returned a {type(results).__name__}, which cannot be iterated")
+    return results
+
+
+_SERVERS: dict[str, Callable[[Any, Sequence[Any], Emit], None]] = {
+    "draw": _serve_draw,
+    "generate": _serve_generate,
+    "generate_batch": _serve_generate_batch,
+    "score_batch": _serve_score_batch,
+}
+
+
+def make(build: Callable[[], Any], device: Callable[[], str], where: str) -> Any:
+    """Builds a plugin and sets it up.
+
+    Args:
+        build: Makes the object.
+        device: Says where it should compute; asked only when the plugin has a `setup`.
+        where: Names the plugin in errors.
+
+    Raises:
+        KnowgenError: What the plugin itself says is wrong.
+        ConfigError: It broke in any other way, `sys.exit` included.
+    """
+    try:
+        plugin = build()
+        if callable(setup := getattr(plugin, "setup", None)):
+            setup(device())
+    except KnowgenError:
+        raise
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())[:300]
+        raise ConfigError(f"broke while it was built: {type(error).__name__}: {text}", where=where) from error
+    return plugin
+
+
+def rebuild(remake: Remake) -> Any:
+    """Makes an object from its registered name and arguments, as a worker process does.
+
+    Raises:
+        UsageError: The name or the arguments do not fit any more.
+    """
+    from knowgen import registry
+    from knowgen.generators.contract import FunctionGenerator, is_plain_function
+
+    resolved = registry.resolve(remake.kind, remake.name)
+    target = registry.load(resolved)
+    if remake.kind == "generators" and is_plain_function(target):
+        return FunctionGenerator(target)
+    where = f"{registry.SINGULAR[remake.kind]} {remake.name!r}"
+    return registry.build(target, remake.args, model=resolved.model, where=where)

@@ -1,0 +1,124 @@
+"""From handles to stages: where each plugin runs, with how many slots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from knowgen.calls import Meter
+from knowgen.engine.control import Control
+from knowgen.engine.devices import own_device
+from knowgen.engine.handles import GeneratorHandle, ScorerHandle
+from knowgen.engine.hosts import Built, Hosts, LoopHosts, ThreadHosts
+from knowgen.engine.options import Options
+from knowgen.engine.stage import Stage
+from knowgen.engine.threads import Mailbox, Room
+from knowgen.generators.contract import DrawingSource
+
+_SPARE_WALKS = 8
+
+
+def generator_slots(handle: GeneratorHandle, options: Options) -> tuple[int, int]:
+    """Returns how many calls of a generator run at once, and how many requests each takes."""
+    traits = handle.traits
+    if in_workers(handle, options):
+        batch = {"draw": 1, "generate": options.concurrency or traits.concurrency, "generate_batch": traits.batch_size}
+        return options.workers, max(1, batch[traits.shape])
+    if traits.shape == "generate":
+        return max(1, options.concurrency or traits.concurrency), 1
+    return max(1, traits.concurrency), max(1, traits.batch_size) if traits.shape == "generate_batch" else 1
+
+
+def in_workers(handle: GeneratorHandle, options: Options) -> bool:
+    """Tells whether a generator runs in worker processes; an object of this process cannot."""
+    return options.workers > 0 and handle.remake is not None
+
+
+def scorer_slots(handle: ScorerHandle, options: Options) -> tuple[int, int]:
+    """Returns how many calls of a scorer run at once, and how many items each takes."""
+    traits = handle.traits
+    if traits.shape == "score":
+        return max(1, options.concurrency or traits.concurrency), 1
+    workers = traits.workers or os.cpu_count() or 1
+    return workers if handle.remake is not None else 1, max(1, traits.concurrency)
+
+
+def stage_width(generator: GeneratorHandle | DrawingSource, scorers: Sequence[ScorerHandle], options: Options) -> int:
+    """Returns how many walks may be under way: enough that no stage is ever short of work, and no more."""
+    width = _SPARE_WALKS
+    if isinstance(generator, GeneratorHandle):
+        slots, batch = generator_slots(generator, options)
+        width += 2 * slots * batch
+    for handle in scorers:
+        slots, batch = scorer_slots(handle, options)
+        width += 2 * slots * batch
+    return width
+
+
+def generator_stage(
+    handle: GeneratorHandle, options: Options, mailbox: Mailbox, control: Control, meter: Meter, folder: Path
+) -> Stage:
+    """Makes the stage of a generator; nothing is built yet.
+
+    Args:
+        handle: The generator.
+        options: Concurrency, deadline, worker processes.
+        mailbox: Of the engine's loop.
+        control: Says whether work is still taken.
+        meter: For paid calls.
+        folder: The run directory, for logs and pictures on their way.
+    """
+    where = f"generator {handle.spec.name!r}"
+    slots, batch = generator_slots(handle, options)
+    built = Built(mailbox, handle.build, own_device, where)
+    hosts: Hosts
+    if handle.traits.shape == "generate":
+        hosts = LoopHosts(mailbox, built, _generate, meter, where)
+    else:
+        hosts = ThreadHosts(mailbox, built, handle.traits.shape, meter, where)
+    return Stage(
+        mailbox,
+        control,
+        hosts,
+        slots=slots,
+        batch_size=batch,
+        timeout=options.timeout,
+        noun="drawing",
+        where=where,
+        fill=handle.traits.shape == "generate_batch",
+        room=Room(2 * slots * batch + 2),
+    )
+
+
+def scorer_stage(
+    handle: ScorerHandle, options: Options, mailbox: Mailbox, control: Control, meter: Meter, folder: Path
+) -> Stage:
+    """Makes the stage of a scorer; nothing is built yet. Arguments as for `generator_stage`."""
+    where = f"scorer {handle.spec.name!r}"
+    slots, batch = scorer_slots(handle, options)
+    built = Built(mailbox, handle.build, own_device, where)
+    hosts: Hosts
+    if handle.traits.shape == "score":
+        hosts = LoopHosts(mailbox, built, _score, meter, where)
+    else:
+        hosts = ThreadHosts(mailbox, built, "score_batch", meter, where)
+    return Stage(
+        mailbox,
+        control,
+        hosts,
+        slots=slots,
+        batch_size=batch,
+        timeout=options.score_timeout,
+        noun="score",
+        where=where,
+    )
+
+
+async def _generate(plugin: Any, request: Any) -> Any:
+    return await plugin.generate(request)
+
+
+async def _score(plugin: Any, item: Any) -> Any:
+    return await plugin.score(*item)
