@@ -1,0 +1,175 @@
+"""The rules by which `open_book` reads prompts and pages. They know English, and nothing of worlds.
+
+Each rule takes the first thing that fits. So a corrected year, a sum, or a rejected motto before the right one misleads
+it, which is what keeps a careful reader ahead of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from knowgen.search.contract import Link, Page
+
+if TYPE_CHECKING:
+    from Stemmer import Stemmer
+
+_QUOTED = re.compile(r'"([^"]+)"')
+_NAME = re.compile(r"[A-Z][a-z]+(?: [A-Z][a-z]+)*")
+_SENTENCE_START = re.compile(r"(^|[.:!?;]\s+)([A-Z])")
+_WORDLESS = re.compile(r"\bno (?:lettering|words|writing)\b|\bleave out all letters\b|\bwordless\b")
+_ASKED = re.compile(
+    r"\b(?:shows|gives|states|presents) (.+?)(?:\.(?: |$)|;|, spelled|, each on|, without|, and (?=the ))"
+)
+_NEXT_ASK = re.compile(r", (?=the |its |her |his )| and (?=the |its |her |his )")
+_YEAR = re.compile(r"\b(1[6-9]\d\d|20\d\d)\b")
+_AMOUNT = re.compile(r"\b(\d+ [a-z]+)\b")
+_STOP_WORDS = frozenset(
+    re.findall(r"\w+", "a an the of and in on is by that it she he was who for to with its her his full name number")
+)
+
+AskKind = Literal["name", "maker", "year", "birthplace", "town", "amount", "words"]
+
+
+@dataclass(frozen=True)
+class Described:
+    """A thing that a prompt describes.
+
+    Attributes:
+        words: The description.
+        noun: What it is, such as "bell tower".
+        names: Names in the description, in order.
+    """
+
+    words: str
+    noun: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PromptReading:
+    """What the rules find in a prompt.
+
+    Attributes:
+        quoted: Words in quotation marks, which must be written.
+        wordless: Does it forbid writing?
+        described: The things it describes, in order.
+        asks: What must be written, in order, as the prompt puts it.
+        names: All names, for a painter that looks nothing up.
+    """
+
+    quoted: tuple[str, ...]
+    wordless: bool
+    described: tuple[Described, ...]
+    asks: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def read_prompt(prompt: str, nouns: Iterable[str]) -> PromptReading:
+    """Reads a prompt.
+
+    Args:
+        prompt: The prompt.
+        nouns: Words for things that can be drawn, such as "tower".
+    """
+    body = _SENTENCE_START.sub(lambda match: match[1] + match[2].lower(), _QUOTED.sub("", prompt))
+    asked = _ASKED.search(body)
+    asks = tuple(part.strip() for part in _NEXT_ASK.split(asked[1])) if asked else ()
+    rest = body[: asked.start(1)] + body[asked.end(1) :] if asked else body
+    return PromptReading(
+        quoted=tuple(_QUOTED.findall(prompt)),
+        wordless=_WORDLESS.search(body) is not None,
+        described=tuple(_descriptions(rest, nouns)),
+        asks=asks,
+        names=tuple(dict.fromkeys(_NAME.findall(rest))),
+    )
+
+
+def _descriptions(text: str, nouns: Iterable[str]) -> Iterable[Described]:
+    """Yields each passage that begins with `the NOUN` and names something."""
+    known = "|".join(sorted(map(re.escape, nouns)))
+    starts = list(re.finditer(rf"\bthe (?:best-known )?((?:[a-z]+ ){{0,2}}(?:{known}))\b(?! maker)", text))
+    for start, following in zip(starts, [*starts[1:], None], strict=True):
+        words = text[start.start() : following.start() if following else len(text)]
+        names = tuple(_NAME.findall(words))
+        if names:
+            yield Described(words, start[1], names)
+
+
+def sentences(text: str) -> list[str]:
+    """Splits a page's text into sentences."""
+    return [part for part in re.split(r"(?<=[.!?])\s+", text) if part]
+
+
+@cache
+def _stemmer() -> Stemmer:
+    import Stemmer
+
+    return Stemmer.Stemmer("english")
+
+
+def words_of(text: str) -> frozenset[str]:
+    """Returns the stems of a text's words, without those that tell nothing."""
+    stems = _stemmer().stemWords(re.findall(r"[a-z]+|\d+", text.lower()))
+    return frozenset(stems) - _STOP_WORDS
+
+
+def is_about(page: Page, noun: str) -> bool:
+    """Tells whether a page's first sentence says that its title is such a thing."""
+    opening = sentences(page.text)[0] if page.text else ""
+    return opening.startswith(page.title) and re.search(rf"\ban? {re.escape(noun)}\b(?! maker)", opening) is not None
+
+
+def linked_sentences(page: Page) -> list[tuple[str, Link]]:
+    """Returns the links of a page, each with the first sentence that holds its text."""
+    split = sentences(page.text)
+    pairs = ((next((part for part in split if link.text in part), ""), link) for link in page.links)
+    return [(part, link) for part, link in pairs if part]
+
+
+def best_sentence(ask: str, pages: Iterable[Page]) -> str:
+    """Returns the first of the sentences that share most words with an ask; empty when none shares a word."""
+    wanted, best, most = words_of(ask), "", 0
+    for page in pages:
+        for sentence in sentences(page.text):
+            shared = len(wanted & words_of(sentence))
+            if shared > most:
+                best, most = sentence, shared
+    return best
+
+
+def kind_of(ask: str) -> AskKind:
+    """Tells what sort of answer an ask wants."""
+    if ask.startswith("the name of"):
+        return "name"
+    if "full name" in ask:
+        return "maker"
+    if "year" in ask:
+        return "year"
+    if "born" in ask:
+        return "birthplace"
+    if "town" in ask:
+        return "town"
+    return "amount" if "number of" in ask or re.search(r" in [a-z]+$", ask) else "words"
+
+
+def role_in(ask: str) -> str:
+    """Returns the trade that an ask names, as in "the village where the mask maker was born"; empty when none."""
+    match = re.search(r"(?:full name of the|where the|in which the) ([a-z ]+?)(?: was\b| received\b|$)", ask)
+    return match[1] if match else ""
+
+
+def person_in(page: Page, role: str) -> str:
+    """Returns the first person whom a page gives that trade; empty when there is none."""
+    match = re.search(rf"\b{re.escape(role)} ([A-Z][a-z]+ [A-Z][a-z]+)", page.text)
+    return match[1] if match else ""
+
+
+def answer_in(kind: AskKind, sentence: str) -> str:
+    """Returns the first answer of a kind in a sentence; empty when there is none."""
+    patterns = {"year": _YEAR, "amount": _AMOUNT, "words": _QUOTED, "birthplace": re.compile(r"born in ([A-Z][a-z]+)")}
+    match = patterns[kind].search(sentence) if kind in patterns else None
+    return match[1] if match else ""
