@@ -31,6 +31,7 @@ _PLAIN_SHARE = 0.85
 
 _ENCLOSED_TOLERANCE = 2
 _SMALLEST_HOLE = 12
+_SMALLEST_PATCH = 12
 _SMALLEST_SUBJECT = 0.006
 _LARGEST_SUBJECT = 0.97
 _RIM = 3
@@ -39,8 +40,13 @@ _CARD: tuple[int, int, int, int] = (255, 252, 244, 255)
 _KERNEL: _Pixels = np.ones((3, 3), np.uint8)
 
 _NOUN = re.compile(r"\b(" + "|".join(sorted(KIND_NOUNS, key=len, reverse=True)) + r")(s?)\b", re.IGNORECASE)
-_DESCRIBED = re.compile(r"(?: [A-Z]| that\b| which\b| who\b| whose\b| [a-z]+ed\b| by\b| from\b| with\b| called\b)")
-_SHOWN_AFTER = re.compile(r"\b(?:shows|gives|states|presents|reads|names?)\b[^.;:]*$")
+_DESCRIBED = re.compile(
+    r" (?:[A-Z]|(?:that|which|who|whose|by|from|with|called|first|put|brought|built|drawn|made|[a-z]+ed)\b)"
+)
+"""What follows a noun that is a subject: a name, a clause, or what was done to it."""
+
+_ASKED_FOR = re.compile(r"\b(?:names?|title|full name) of (?:the|each|its|her|his)(?: [a-z]+)* $")
+"""What stands before a noun that only says which text to write."""
 
 
 def cut_out(image: Image.Image) -> Image.Image | None:
@@ -61,38 +67,66 @@ def cut_out(image: Image.Image) -> Image.Image | None:
         return None
     sides = (pixels[:_RIM], pixels[-_RIM:], pixels[:, :_RIM], pixels[:, -_RIM:])
     rim = np.concatenate([side.reshape(-1, 3) for side in sides])
-    backdrop = np.median(rim, axis=0)
-    if (np.abs(rim - backdrop).max(axis=1) <= _TOLERANCE).mean() < _PLAIN_SHARE:
+    backdrop = np.median(rim, axis=0).astype(np.uint8)
+    if (np.abs(rim.astype(np.int16) - backdrop).max(axis=1) <= _TOLERANCE).mean() < _PLAIN_SHARE:
         return None
-    subject = cv2.morphologyEx(255 - _backdrop_mask(pixels, backdrop), cv2.MORPH_OPEN, _KERNEL)
+    distance = _distance(pixels, backdrop)
+    subject: _Pixels = np.uint8(255) - _backdrop_mask(pixels, backdrop, distance)
+    subject[_small_patches(subject, _SMALLEST_PATCH)] = 0
     share = float(np.count_nonzero(subject)) / subject.size
     if not _SMALLEST_SUBJECT <= share <= _LARGEST_SUBJECT:
         return None
-    alpha = cv2.GaussianBlur(cv2.erode(subject, _KERNEL), (3, 3), 0)
-    rows, columns = np.nonzero(subject)
-    freed = image.convert("RGB").convert("RGBA")
-    freed.putalpha(Image.fromarray(alpha))
-    return freed.crop((int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1))
+    freed = Image.fromarray(_freed(pixels, backdrop, distance, subject))
+    return freed.crop(Image.fromarray(subject).getbbox())
 
 
-def _backdrop_mask(pixels: _Pixels, backdrop: NDArray[np.float64]) -> _Pixels:
+def _distance(pixels: _Pixels, backdrop: _Pixels) -> _Pixels:
+    """Returns how far each pixel lies from the backdrop's colour in its worst channel, height x width."""
+    difference = cv2.absdiff(pixels, np.broadcast_to(backdrop, pixels.shape).copy())
+    red, green, blue = cv2.split(difference)
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
+
+
+def _backdrop_mask(pixels: _Pixels, backdrop: _Pixels, distance: _Pixels) -> _Pixels:
     """Returns 255 where the backdrop is and 0 elsewhere, height x width."""
-    height, width = pixels.shape[:2]
+    height, width = distance.shape
     framed = np.empty((height + 2, width + 2, 3), np.uint8)
-    framed[:] = backdrop.astype(np.uint8)
+    framed[:] = backdrop
     framed[1:-1, 1:-1] = pixels
     mask = np.zeros((height + 4, width + 4), np.uint8)
     reach = (_TOLERANCE,) * 3
     flags = 4 | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY | (255 << 8)
     cv2.floodFill(framed, mask, (0, 0), (0, 0, 0), reach, reach, flags)
-    outside = mask[2:-2, 2:-2].copy()
-    same = np.abs(pixels - backdrop).max(axis=2) <= _ENCLOSED_TOLERANCE
-    enclosed = (same & (outside == 0)).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(enclosed, connectivity=4)
-    large = np.zeros(count, bool)
-    large[1:] = stats[1:, cv2.CC_STAT_AREA] >= _SMALLEST_HOLE
-    outside[large[labels]] = 255
+    outside: _Pixels = mask[2:-2, 2:-2].copy()
+    enclosed = ((distance <= _ENCLOSED_TOLERANCE) & (outside == 0)).astype(np.uint8)
+    outside[(enclosed > 0) & ~_small_patches(enclosed, _SMALLEST_HOLE)] = 255
     return outside
+
+
+def _small_patches(mask: _Pixels, least: int) -> NDArray[np.bool_]:
+    """Tells which marked pixels belong to patches of fewer than `least` pixels."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    small = np.zeros(count, bool)
+    small[1:] = stats[1:, cv2.CC_STAT_AREA] < least
+    marked: NDArray[np.bool_] = small[labels]
+    return marked
+
+
+def _freed(pixels: _Pixels, backdrop: _Pixels, distance: _Pixels, subject: _Pixels) -> _Pixels:
+    """Returns the subject as RGBA pixels, its edge freed of the backdrop's colour.
+
+    A pixel on the edge is taken for a mixture of backdrop and subject. How much of it is subject is how far it lies
+    from the backdrop, measured by the farthest pixel next to it; the subject's own colour follows from that.
+    """
+    edge = (cv2.dilate(255 - subject, _KERNEL) > 0) & (subject > 0)
+    farthest = np.maximum(cv2.dilate(distance, _KERNEL)[edge], 1).astype(np.float32)
+    cover = np.clip(distance[edge] / farthest, 1 / 255, 1.0)
+    base = backdrop.astype(np.float32)
+    unmixed = base + (pixels[edge] - base) / cover[:, None]
+    freed = np.dstack([pixels, subject])
+    freed[edge, :3] = np.clip(unmixed, 0, 255).round().astype(np.uint8)
+    freed[edge, 3] = (cover * 255).round().astype(np.uint8)
+    return freed
 
 
 def paint(prompt: str, references: Sequence[Image.Image], texts: Sequence[str], seed: int) -> Image.Image:
@@ -140,13 +174,8 @@ def named_kinds(prompt: str) -> list[str]:
     text = re.sub(r'"[^"]*"|“[^”]*”', " ", prompt)
     for words in (*SCENE_WORDS.values(), *SURFACE_WORDS.values()):
         text = re.sub(re.escape(words), " ", text, flags=re.IGNORECASE)
-    found = list(_NOUN.finditer(text))
-    described = [
-        noun
-        for noun in found
-        if _DESCRIBED.match(text, noun.end())
-        and not _SHOWN_AFTER.search(text[max(0, noun.start() - 60) : noun.start()])
-    ]
+    found = [noun for noun in _NOUN.finditer(text) if not _ASKED_FOR.search(text[: noun.start()])]
+    described = [noun for noun in found if _DESCRIBED.match(text, noun.end())]
     kinds: list[str] = []
     for noun in described or found[:1]:
         kinds += [KIND_NOUNS[noun.group(1).lower()]] * (2 if noun.group(2) else 1)

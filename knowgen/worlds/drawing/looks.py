@@ -89,6 +89,12 @@ LOOK_ALIKE_RANGE = (0.07, 0.70)
 _SEARCH_RANGE = (0.09, 0.66)
 """Narrower than `LOOK_ALIKE_RANGE`, so that the promise also holds at other sizes than the one measured at."""
 
+_BACKDROPS: tuple[Colour, ...] = tuple(
+    mix(palette.light, palette.main, share) for palette in PALETTES for share in (0.0, 0.15, 0.25)
+)
+_BACKDROP_APART = 24
+"""Least difference, in some channel of 255, between a backdrop and each colour of the look on it."""
+
 _MEASURED_SIZE = 72
 _CLEAR_CHANGE = 40
 _LOOK_ALIKE_TRIES = 80
@@ -280,9 +286,9 @@ def plain_backdrop(look: Look, rng: random.Random) -> Colour:
     On such a backdrop the look can be cut out again: no pale part of it is taken for backdrop.
     """
     own = PALETTES[look.palette]
-    apart = 24
-    while True:
-        palette = rng.choice(PALETTES)
-        backdrop = mix(palette.light, palette.main, rng.choice((0.0, 0.15, 0.25)))
-        if all(max(abs(a - b) for a, b in zip(backdrop, colour, strict=True)) > apart for colour in own):
-            return backdrop
+    fitting = [
+        backdrop
+        for backdrop in _BACKDROPS
+        if all(max(abs(a - b) for a, b in zip(backdrop, colour, strict=True)) > _BACKDROP_APART for colour in own)
+    ]
+    return rng.choice(fitting)
