@@ -1,0 +1,132 @@
+"""The answer first: who is ahead, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from knowgen.records import DIMENSIONS
+from knowgen.report.numbers import interval, number
+from knowgen.report.view import System, View
+from knowgen.stats.summary import Figure, Summary
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the page says before anything else.
+
+    Attributes:
+        sentence: The finding, one sentence.
+        support: Sentences a reader needs with it.
+    """
+
+    sentence: str
+    support: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A paired difference between the first and the second system, first minus second.
+
+    Attributes:
+        value: Difference of the headline figures.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        n: Samples that both have.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def score_name(dimensions: Sequence[str]) -> str:
+    """Returns `K-Score` for the four KnowGen dimensions and `overall score` for any others."""
+    return "K-Score" if tuple(dimensions) == DIMENSIONS else "overall score"
+
+
+def ranked(systems: Sequence[System], view: View) -> list[System]:
+    """Returns the systems that may be ranked, best first: those with a figure that do not see the ground truth."""
+    held = [system for system in systems if not system.privileged and _figure(system, view).value is not None]
+    return sorted(held, key=lambda system: -(_figure(system, view).value or 0.0))
+
+
+def _figure(system: System, view: View) -> Figure:
+    summary = view.summaries[system.index]
+    return summary.headline if summary is not None else Figure()
+
+
+def differences(summaries: Sequence[Summary]) -> list[str]:
+    """Names what keeps summaries from being ranked: they must agree in task, version, selection and policy."""
+    names = {
+        "task": "task",
+        "task_version": "task version",
+        "selection": "selection of samples",
+        "policy_version": "version of the policy",
+        "dimensions": "dimensions",
+    }
+    return [words for name, words in names.items() if len({str(getattr(one, name)) for one in summaries}) > 1]
+
+
+def answer(systems: Sequence[System], view: View, lead: Lead | None) -> Answer:
+    """Puts the finding of a view into words.
+
+    Args:
+        systems: All systems of the page.
+        view: The scorer and policy.
+        lead: Paired difference of the two best; None when there is none, and the intervals must do.
+    """
+    order, name = ranked(systems, view), score_name(view.dimensions)
+    support = _privileged(systems, view)
+    if not order:
+        return Answer(f"No system has a {name} yet.", support)
+    if len(order) == 1:
+        figure = _figure(order[0], view)
+        return Answer(f"{order[0].label} reaches a {name} of {number(figure.value)}{_bracket(figure)}.", support)
+    clash = differences([summary for system in order if (summary := view.summaries[system.index]) is not None])
+    if clash:
+        reason = f"They differ in {_join(clash)}, so a higher figure does not mean a better system."
+        return Answer("These runs cannot be ranked.", (reason, *support))
+    sentence, how = _two(order[0], order[1], view, lead, name)
+    return Answer(sentence, (how, *support))
+
+
+def _two(first: System, second: System, view: View, lead: Lead | None, name: str) -> tuple[str, str]:
+    a, b = _figure(first, view), _figure(second, view)
+    scores = f"{number(a.value)} against {number(b.value)}"
+    if lead is not None:
+        sure, how = lead.low > 0, _paired(lead)
+    else:
+        sure = a.low is not None and b.high is not None and a.low > b.high
+        how = "their 95 % intervals do not overlap" if sure else "their 95 % intervals overlap or are not known"
+    support = f"{scores}; {how}."
+    if sure:
+        gap = number((a.value or 0.0) - (b.value or 0.0))
+        return f"{first.label} leads {second.label} by {gap} in {name}.", support
+    return f"No clear leader in {name} between {first.label} and {second.label}.", support
+
+
+def _paired(lead: Lead) -> str:
+    low, high = number(lead.low, signed=True), number(lead.high, signed=True)
+    return (
+        f"on the {lead.n} samples that both have, the paired difference is {number(lead.value, signed=True)} "
+        f"with a 95 % interval from {low} to {high}"
+    )
+
+
+def _privileged(systems: Sequence[System], view: View) -> tuple[str, ...]:
+    seeing = [one.label for one in systems if one.privileged and view.summaries[one.index] is not None]
+    if not seeing:
+        return ()
+    return (
+        f"{_join(seeing)} {'sees' if len(seeing) == 1 else 'see'} the ground truth and takes no part in the ranking.",
+    )
+
+
+def _bracket(figure: Figure) -> str:
+    return f" (95 % interval {interval(figure)})" if figure.low is not None else ""
+
+
+def _join(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,126 @@
+"""Writes a report as a folder that opens from disk: pages, pictures and data, with no need of a network."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from knowgen.errors import ConfigError, DataError
+from knowgen.report import payload
+from knowgen.report.collect import Collected, collect
+from knowgen.report.lead import lead_of
+from knowgen.report.page import render
+from knowgen.report.pictures import RECIPE, Shown, make_pictures
+from knowgen.report.scripts import write_data
+from knowgen.report.view import ReportRun, RunView, System, View, systems_of, views_of
+
+MARKER = "knowgen-report.txt"
+"""A file in every report; a folder without it is somebody else's and is left alone."""
+
+STATIC = (
+    "theme.js",
+    "address.js",
+    "page.js",
+    "viewer.js",
+    "card.js",
+    "depth.js",
+    "gallery.js",
+    "report.css",
+    "icon.svg",
+)
+
+
+def write_report(runs: Sequence[ReportRun], out: Path) -> Path:
+    """Writes the report of one or more runs.
+
+    The folder is made beside its place and moved there when it is complete, so that a reader never meets half a
+    report. An earlier report is replaced and its pictures are used again.
+
+    Args:
+        runs: The runs, in the order of the page; the first summary of the first run is the headline.
+        out: Folder to write.
+
+    Returns:
+        Path of `index.html`.
+
+    Raises:
+        UsageError: There is no run, or one has no summary.
+        ConfigError: `out` is a file, or a folder that holds something else.
+        DataError: The folder cannot be written.
+    """
+    systems = systems_of(runs)
+    views = views_of(systems)
+    out = out.absolute()
+    _refuse_foreign(out)
+    collected = collect(systems, views)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        try:
+            _fill(fresh, systems, views, collected, _pictures_of(out))
+            _move(fresh, out)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        where = str(error.filename or out)
+        raise DataError(
+            f"cannot be written: {error.strerror or error}", where=where, fix="free space or name another folder"
+        ) from error
+    return out / "index.html"
+
+
+def _refuse_foreign(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigError("is a file, not a folder", where=str(out), fix="name another folder with -o")
+    if any(out.iterdir()) and not (out / MARKER).is_file():
+        raise ConfigError(
+            "holds something that is no report", where=str(out), fix="name an empty or new folder with -o"
+        )
+
+
+def _pictures_of(out: Path) -> Path | None:
+    marker = out / MARKER
+    return out / "img" if marker.is_file() and RECIPE in marker.read_text(encoding="utf-8") else None
+
+
+def _fill(
+    folder: Path, systems: Sequence[System], views: Sequence[View], collected: Collected, earlier: Path | None
+) -> None:
+    folder.chmod(0o755)
+    for name in ("img", "data", "static"):
+        (folder / name).mkdir()
+    static = files("knowgen.report").joinpath("static")
+    for name in STATIC:
+        (folder / "static" / name).write_text(static.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
+    shown: dict[str, Shown] = make_pictures(collected.pictures, folder / "img", earlier)
+    write_data(folder / "data", "index", payload.index(systems, views, collected, shown))
+    for number, chunk in enumerate(payload.chunks(collected)):
+        write_data(folder / "data", f"chunk-{number}", chunk)
+    leads = {view.index: lead for view in views if (lead := lead_of(systems, view)) is not None}
+    (folder / "index.html").write_text(render(systems, views, collected, shown, leads), encoding="utf-8")
+    (folder / MARKER).write_text(f"A report written by knowgen. Pictures: {RECIPE}\n", encoding="utf-8")
+
+
+def _move(fresh: Path, out: Path) -> None:
+    """Puts a complete folder in its place; the one that was there stays until then."""
+    if not out.exists():
+        fresh.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        out.rename(old / "old")
+        try:
+            fresh.rename(out)
+        except OSError:
+            (old / "old").rename(out)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+__all__ = ["ReportRun", "RunView", "write_report"]

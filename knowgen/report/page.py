@@ -1,0 +1,285 @@
+"""Renders the page: what the templates need, worked out in Python so that they only lay it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from knowgen.report import numbers
+from knowgen.report.answer import Answer, Lead, answer, ranked, score_name
+from knowgen.report.collect import STATE_WORDS, Collected, Spending
+from knowgen.report.pictures import Shown
+from knowgen.report.view import System, View
+from knowgen.spec import canonical
+from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
+
+PART_KINDS = {"group": "Groups", "difficulty": "Difficulty", "category": "Categories", "judge": "Judges"}
+FILTERED = ("group", "difficulty", "category")
+"""Kinds of parts the gallery can filter by."""
+
+MOST_TROUBLES = 60
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A figure of one system, ready to draw."""
+
+    system: System
+    figure: Figure
+    link: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group, category or difficulty with the figures of all systems."""
+
+    name: str
+    samples: int
+    link: str
+    shots: tuple[Shot | None, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A system's line of the headline table."""
+
+    system: System
+    summary: Summary
+    headline: Shot
+    dimensions: tuple[Shot, ...]
+    coverage: Coverage
+    states: tuple[tuple[str, str, int, str], ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Everything the page shows under one scorer and policy."""
+
+    view: View
+    answer: Answer
+    score: str
+    lines: tuple[Line, ...]
+    absent: tuple[System, ...]
+    measures: tuple[tuple[str, str, tuple[Shot, ...]], ...]
+    parts: tuple[tuple[str, str, tuple[tuple[str, tuple[Part, ...]], ...]], ...]
+    notes: tuple[tuple[str, str], ...]
+    troubles: tuple[dict[str, Any], ...]
+    hidden_troubles: int
+
+
+def link(view: View, **chosen: str | None) -> str:
+    """Returns an address on the page that shows the samples behind a number."""
+    pairs = {
+        **{name: value for name, value in chosen.items() if value is not None},
+        "scorer": view.scorer,
+        "policy": view.policy,
+    }
+    return "#samples?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs.items())
+
+
+def environment() -> Environment:
+    """Returns the templates' environment: everything is escaped, and an unknown name is an error."""
+    made = Environment(
+        loader=PackageLoader("knowgen.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        number=numbers.number, interval=numbers.interval, position=numbers.position, money=numbers.money,
+        duration=numbers.duration, in_words=numbers.in_words, canonical=canonical,
+    )  # fmt: skip
+    made.globals.update(spoken=numbers.spoken, share=numbers.share, missing=numbers.missing, OVERALL=OVERALL)
+    return made
+
+
+def render(
+    systems: Sequence[System],
+    views: Sequence[View],
+    collected: Collected,
+    shown: Mapping[str, Shown],
+    leads: Mapping[int, Lead],
+) -> str:
+    """Returns the HTML of the page.
+
+    Args:
+        systems: The runs.
+        views: The scorers and policies.
+        collected: What was read of single samples.
+        shown: Pictures by digest.
+        leads: By index of the view, the paired difference of its two best systems.
+    """
+    panels = [_panel(systems, view, collected, leads.get(view.index)) for view in views]
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            panels=panels,
+            systems=systems,
+            views=views,
+            tasks=list(dict.fromkeys(system.run.store.spec.task for system in systems)),
+            scorers=list(dict.fromkeys(view.scorer for view in views)),
+            policies=list(dict.fromkeys(view.policy for view in views)),
+            spending=[_spending(system, collected.spending[system.index]) for system in systems],
+            entries=len(collected.entries),
+            choices=_choices(collected),
+            state_words=STATE_WORDS,
+            faults=[(digest, picture.fault) for digest, picture in shown.items() if picture.fault],
+        )
+    )
+
+
+def _panel(systems: Sequence[System], view: View, collected: Collected, lead: Lead | None) -> Panel:
+    lines = [
+        _line(system, view, summary) for system in systems if (summary := view.summaries[system.index]) is not None
+    ]
+    order = {system.index: place for place, system in enumerate(ranked(systems, view))}
+    lines.sort(key=lambda line: order.get(line.system.index, len(systems)))
+    measured = (OVERALL, *view.dimensions)
+    titles = {OVERALL: _capital(score_name(view.dimensions))}
+    troubles = sorted(
+        (trouble for trouble in collected.troubles if trouble.view == view.index),
+        key=lambda trouble: (trouble.system, -trouble.count),
+    )
+    return Panel(
+        view=view,
+        answer=answer(systems, view, lead),
+        score=score_name(view.dimensions),
+        lines=tuple(lines),
+        absent=tuple(system for system in systems if view.summaries[system.index] is None),
+        measures=tuple(
+            (
+                name,
+                titles.get(name, _capital(name)),
+                tuple(_shot(line.system, view, line.summary, name) for line in lines),
+            )
+            for name in measured
+        ),
+        parts=tuple((name, titles.get(name, _capital(name)), _parts(systems, view, name)) for name in measured),
+        notes=_notes(lines),
+        troubles=tuple(
+            {
+                "system": systems[trouble.system],
+                "state": STATE_WORDS[trouble.state],
+                "reason": trouble.reason,
+                "count": trouble.count,
+                "link": link(
+                    view, system=systems[trouble.system].label, status=trouble.state, q=_first_words(trouble.reason)
+                ),
+            }
+            for trouble in troubles[:MOST_TROUBLES]
+        ),
+        hidden_troubles=max(0, len(troubles) - MOST_TROUBLES),
+    )
+
+
+def _line(system: System, view: View, summary: Summary) -> Line:
+    coverage = summary.slice().coverage
+    states = tuple(
+        (state, words, count, link(view, system=system.label, status=state))
+        for state, words in STATE_WORDS.items()
+        if state != "scored" and (count := getattr(coverage, state))
+    )
+    return Line(
+        system=system,
+        summary=summary,
+        headline=_shot(system, view, summary, OVERALL),
+        dimensions=tuple(_shot(system, view, summary, name) for name in view.dimensions),
+        coverage=coverage,
+        states=states,
+    )
+
+
+def _shot(system: System, view: View, summary: Summary, name: str, kind: str = "all", part: str = "") -> Shot:
+    figure = summary.slice(kind, part).figures.get(name, Figure())
+    chosen = {kind: part} if kind in FILTERED else {}
+    return Shot(system, figure, link(view, system=system.label, **chosen))
+
+
+def _parts(systems: Sequence[System], view: View, name: str) -> tuple[tuple[str, tuple[Part, ...]], ...]:
+    found = []
+    for kind, title in PART_KINDS.items():
+        names: dict[str, int] = {}
+        for summary in view.summaries:
+            for piece in summary.slices if summary else ():
+                if piece.kind == kind:
+                    names[piece.name] = max(names.get(piece.name, 0), piece.samples)
+        parts = tuple(
+            Part(
+                part,
+                samples,
+                link(view, **({kind: part} if kind in FILTERED else {})),
+                _part_shots(systems, view, name, kind, part),
+            )
+            for part, samples in names.items()
+        )
+        if parts:
+            found.append((title, parts))
+    return tuple(found)
+
+
+def _part_shots(systems: Sequence[System], view: View, name: str, kind: str, part: str) -> tuple[Shot | None, ...]:
+    shots: list[Shot | None] = []
+    for system in systems:
+        summary = view.summaries[system.index]
+        held = summary is not None and any((one.kind, one.name) == (kind, part) for one in summary.slices)
+        shots.append(_shot(system, view, summary, name, kind, part) if summary is not None and held else None)
+    return tuple(shots)
+
+
+def _notes(lines: Sequence[Line]) -> tuple[tuple[str, str], ...]:
+    """Notes of the summaries; one that all systems share is said once."""
+    said: dict[str, list[str]] = {}
+    for line in lines:
+        for note in line.summary.notes:
+            said.setdefault(note, []).append(line.system.label)
+        if len(line.summary.judges) > 1:
+            moved = f"the judge's endpoint returned more than one model: {', '.join(line.summary.judges)}"
+            said.setdefault(moved, []).append(line.system.label)
+    return tuple(("" if len(labels) == len(lines) else ", ".join(labels), note) for note, labels in said.items())
+
+
+def _spending(system: System, spent: Spending) -> dict[str, Any]:
+    summary = system.run.summaries[0]
+    total = (
+        None if spent.drawing_cost is None or spent.judging_cost is None else spent.drawing_cost + spent.judging_cost
+    )
+    return {
+        "system": system,
+        "drawings": spent.drawings,
+        "median": median(spent.drawing_seconds) if spent.drawing_seconds else None,
+        "slowest": max(spent.drawing_seconds, default=None),
+        "drawing_cost": spent.drawing_cost,
+        "judgements": spent.judgements,
+        "judging_each": spent.judging_seconds / spent.judgements if spent.judgements else None,
+        "judging_cost": spent.judging_cost,
+        "tokens": spent.tokens,
+        "total": summary.cost if summary.cost is not None else total,
+        "each": total / spent.drawings if total is not None and spent.drawings else None,
+        "wall": summary.seconds,
+    }
+
+
+def _choices(collected: Collected) -> dict[str, list[str]]:
+    """What the filters offer, in the order of the task."""
+    names = ("group", "category", "difficulty")
+    return {
+        name: list(dict.fromkeys(value for entry in collected.entries if (value := getattr(entry.sample, name))))
+        for name in names
+    }
+
+
+def _first_words(reason: str) -> str | None:
+    """Enough of a reason to find its samples again."""
+    return reason[:80].strip() or None
+
+
+def _capital(text: str) -> str:
+    words = numbers.in_words(text)
+    return words[:1].upper() + words[1:]

@@ -1,0 +1,120 @@
+"""Pictures of a report: a small WebP of each for the page and a larger one to open, made in threads.
+
+Names come from the content of the original, so a picture that is there from an earlier report is not made again, and
+the same picture under many samples is made once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from knowgen.records import ImageRef
+
+SMALL = 512
+LARGE = 1600
+COPY_BELOW = 400_000
+"""Originals of at most this many bytes are copied as they are; heavier ones are drawn anew at `LARGE` pixels."""
+
+RECIPE = f"webp-{SMALL}-{LARGE}-1"
+"""Names the way pictures are made; pictures of an earlier report are reused only under the same recipe."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture as the page shows it.
+
+    Attributes:
+        small: File name under `img/`, empty when there is a fault.
+        large: File name under `img/` of the one to open.
+        width: Pixels of the original.
+        height: Pixels of the original.
+        fault: Why it cannot be shown, empty when it can.
+    """
+
+    small: str = ""
+    large: str = ""
+    width: int = 0
+    height: int = 0
+    fault: str = ""
+
+
+def make_pictures(
+    wanted: Iterable[tuple[ImageRef, Path]], folder: Path, earlier: Path | None = None
+) -> dict[str, Shown]:
+    """Makes what the page shows of each picture.
+
+    Args:
+        wanted: Each picture and where its file lies; repeated digests are made once.
+        folder: Folder to write to; it must exist.
+        earlier: Folder of an earlier report, from which finished pictures are linked or copied.
+
+    Returns:
+        By digest; a picture that is missing or does not decode has a `fault` instead of files.
+
+    Raises:
+        OSError: The folder cannot be written (a full disk).
+    """
+    once: dict[str, tuple[ImageRef, Path]] = {}
+    for ref, path in wanted:
+        once.setdefault(ref.sha256, (ref, path))
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        made = pool.map(lambda entry: _make(entry[0], entry[1], folder, earlier), once.values())
+        return dict(zip(once, made, strict=True))
+
+
+def _make(ref: ImageRef, path: Path, folder: Path, earlier: Path | None) -> Shown:
+    if not _DIGEST.fullmatch(ref.sha256) or ref.format not in _ENDINGS:
+        return Shown(fault=f"its record is not that of a stored picture ({ref.format})")
+    try:
+        weight = path.stat().st_size
+    except OSError as error:
+        return Shown(fault=f"its file cannot be read: {error.strerror or error}")
+    small = f"{ref.sha256}.small.webp"
+    copied = weight <= COPY_BELOW
+    large = f"{ref.sha256}.{_ENDINGS[ref.format]}" if copied else f"{ref.sha256}.large.webp"
+    shown = Shown(small, large, ref.width, ref.height)
+    if earlier is not None and _take(earlier, folder, small) and _take(earlier, folder, large):
+        return shown
+    try:
+        with Image.open(path, formats=tuple(_ENDINGS)) as opened:
+            picture = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return Shown(fault=f"it does not decode: {' '.join(str(error).split())[:160]}")
+    _write(picture, folder / small, SMALL, quality=82)
+    if copied:
+        shutil.copyfile(path, folder / large)
+    else:
+        _write(picture, folder / large, LARGE, quality=90)
+    return shown
+
+
+def _write(picture: Image.Image, path: Path, side: int, quality: int) -> None:
+    reduced = picture
+    if max(picture.size) > side:
+        reduced = picture.copy()
+        reduced.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    reduced.save(path, "WEBP", quality=quality, method=3)
+
+
+def _take(earlier: Path, folder: Path, name: str) -> bool:
+    source, target = earlier / name, folder / name
+    if target.exists():
+        return True
+    if not source.is_file() or source.is_symlink():
+        return False
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+    return True

@@ -1,0 +1,135 @@
+"use strict";
+// One sample: its prompt, the ground truth and what each system made of it, side by side, and why.
+(() => {
+  const page = window.KNOWGEN;
+  const { make, number } = page;
+  const loading = new Map();
+
+  // Details lie in scripts of fifty samples each, fetched by adding the script when one of its samples is shown.
+  function details(position) {
+    const chunk = Math.floor(position / page.data.chunk);
+    const name = "chunk-" + chunk;
+    if (!loading.has(name)) {
+      loading.set(
+        name,
+        new Promise((resolve, reject) => {
+          const script = document.createElement("script");
+          script.src = "data/" + name + ".js";
+          script.onload = () => resolve(window.KNOWGEN_DATA[name]);
+          script.onerror = () => reject(new Error("data/" + name + ".js is missing from this folder"));
+          document.head.append(script);
+        }),
+      );
+    }
+    return loading.get(name).then((entries) => entries[position % page.data.chunk]);
+  }
+
+  const words = (name) => name.replaceAll("_", " ");
+  const said = (text, tag) => make(tag || "p", { dir: "auto", class: "said" }, text);
+
+  function picture(shown, alt, open) {
+    if (shown.fault) return make("div", { class: "state" }, make("b", null, "picture not shown"), make("span", { dir: "auto" }, shown.fault));
+    const link = make(
+      "a",
+      { class: "frame", href: "img/" + shown.large, target: "_blank", rel: "noopener" },
+      make("img", { src: "img/" + shown.small, width: shown.width, height: shown.height, alt, loading: "lazy", decoding: "async" }),
+    );
+    link.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      open();
+    });
+    return link;
+  }
+
+  function points(reading, view) {
+    const state = page.data.states[reading[0]];
+    if (state.name !== "scored") return null;
+    return make(
+      "p",
+      { class: "points" },
+      make("b", { title: "score of this picture" }, number(reading[1])),
+      view.dimensions.map((name, index) =>
+        make("span", null, make("abbr", { title: name }, name.slice(0, 1).toUpperCase()), " ", make("i", null, number(reading[2][index]))),
+      ),
+    );
+  }
+
+  function made(sample, index, matches) {
+    const system = page.data.systems[index];
+    const cell = sample.cells[index];
+    const view = page.data.views[page.view];
+    const box = make("div", { class: matches ? "made" : "made other" });
+    box.append(make("h4", null, page.key(system), make("bdi", null, system.label)));
+    const reading = cell && cell.readings[page.view];
+    if (!cell) {
+      box.append(make("div", { class: "state" }, make("span", null, "takes no part in this sample")));
+      return box;
+    }
+    const state = reading ? page.data.states[reading[0]] : { name: "", words: "not under this scorer and policy" };
+    const why = () => [make("b", null, state.words), make("span", { dir: "auto", class: "said" }, cell.reason)];
+    if (cell.picture) {
+      const alt = "generated picture of " + system.label + " for sample " + sample.id;
+      box.append(picture(cell.picture, alt, () => page.viewer.open(sample, index)));
+      if (state.name !== "scored") box.append(make("div", { class: "state" }, why()));
+    } else {
+      box.append(make("div", { class: "state" }, why()));
+    }
+    if (reading) box.append(points(reading, view) || "");
+    box.append(make("p", { class: "why said", dir: "auto", "data-why": index }));
+    return box;
+  }
+
+  function tags(sample) {
+    const shown = [sample.category, sample.difficulty, sample.repeat ? "repeat " + (sample.repeat + 1) : ""].filter(Boolean);
+    const link = make("a", { href: "#samples?id=" + encodeURIComponent(sample.id) }, "sample " + sample.id);
+    const required = sample.required.length ? make("span", { class: "said", dir: "auto" }, "must read: " + sample.required.join(" · ")) : null;
+    return make("p", { class: "tags" }, shown.map((text) => make("span", { class: "said" }, words(text))), required, link);
+  }
+
+  // The rationale that the policy on show reads.
+  function rationale(cell, view) {
+    const score = cell && (cell.scores || []).find((one) => one.scorer === view.scorer);
+    if (!score) return "";
+    const reading = score.readings.find((one) => one.name === view.reading) || score.readings[0];
+    return reading.rationale || reading.reason;
+  }
+
+  function build(sample, position, shown, matching) {
+    const view = page.data.views[page.view];
+    const heading = make("h3", { dir: "auto", class: "said", id: "sample-" + position }, sample.prompt);
+    const columns = shown.map((index) => made(sample, index, matching.includes(index)));
+    if (sample.truth) {
+      const alt = "ground truth of sample " + sample.id;
+      columns.unshift(make("div", { class: "made" }, make("h4", null, "Ground truth"), picture(sample.truth, alt, () => page.viewer.open(sample, -1))));
+    }
+    const strip = make("div", { class: "strip" }, columns);
+    const depth = make("div", { class: "depth" });
+    const more = make("details", null, make("summary", null, "Details"), depth);
+    const card = make("article", { class: "card", "aria-labelledby": heading.id }, make("header", null, heading, tags(sample)), strip, make("footer", null, more));
+    page.columns(card, columns.length);
+    more.addEventListener("toggle", () => {
+      card.classList.toggle("open", more.open);
+      if (more.open && !depth.childElementCount) {
+        details(position).then(
+          (entry) => depth.replaceChildren(...page.depth(sample, entry, shown)),
+          (error) => depth.replaceChildren(make("p", null, error.message)),
+        );
+      }
+    });
+    details(position).then(
+      (entry) => {
+        for (const place of card.querySelectorAll("[data-why]")) place.textContent = rationale(entry.cells[Number(place.dataset.why)], view);
+      },
+      (error) => card.append(make("p", { class: "note" }, error.message)),
+    );
+    return card;
+  }
+
+  page.columns = (element, count) => {
+    element.style.setProperty("--columns", String(Math.min(count, 5)));
+    element.style.setProperty("--columns-middle", String(Math.min(count, 3)));
+    element.style.setProperty("--columns-small", String(Math.min(count, 2)));
+  };
+  page.card = { build };
+})();

@@ -1,0 +1,151 @@
+"use strict";
+// The sample gallery: filters from the address, and cards made as they come near the screen.
+(() => {
+  const page = window.KNOWGEN;
+  page.data = window.KNOWGEN_DATA.index;
+  const BATCH = 16;
+  const form = document.getElementById("filters");
+  const cards = document.getElementById("cards");
+  const found = document.getElementById("found");
+  const more = document.getElementById("more");
+  const NAMES = ["q", "system", "group", "category", "difficulty", "status", "min", "max", "sort", "alone"];
+  const { samples, systems, states } = page.data;
+  const texts = samples.map(() => null);
+  let queue = [];
+  let next = 0;
+  let shownSystems = [];
+  let drawnFor = "";
+
+  function text(position) {
+    if (texts[position] === null) {
+      const sample = samples[position];
+      const reasons = sample.cells.map((cell) => (cell ? cell.reason : ""));
+      texts[position] = [sample.prompt, sample.id, sample.category, sample.group, sample.difficulty, ...sample.required, ...reasons].join("\n").toLowerCase();
+    }
+    return texts[position];
+  }
+
+  const bound = (value, otherwise) => (value !== undefined && value !== "" && Number.isFinite(Number(value)) ? Number(value) : otherwise);
+
+  // Which of the systems fit the filters for one sample.
+  function fitting(sample, values, candidates) {
+    const low = bound(values.min, null);
+    const high = bound(values.max, null);
+    return candidates.filter((index) => {
+      const reading = sample.cells[index] && sample.cells[index].readings[page.view];
+      if (!reading) return !values.status && low === null && high === null && !values.system && Boolean(sample.cells[index]);
+      const state = states[reading[0]].name;
+      if (values.status === "problem" ? state === "scored" : values.status && state !== values.status) return false;
+      if (low === null && high === null) return true;
+      return reading[1] !== null && reading[1] >= (low === null ? 0 : low) - 1e-9 && reading[1] <= (high === null ? 1 : high) + 1e-9;
+    });
+  }
+
+  function score(entry) {
+    const values = entry.matching.map((index) => entry.sample.cells[index].readings[page.view]).filter(Boolean).map((reading) => reading[1]).filter((value) => value !== null);
+    if (!values.length) return { low: null, high: null };
+    return { low: Math.min(...values), high: Math.max(...values) };
+  }
+
+  const ORDERS = {
+    low: (a, b) => a.score.low - b.score.low,
+    high: (a, b) => b.score.high - a.score.high,
+    apart: (a, b) => b.score.high - b.score.low - (a.score.high - a.score.low),
+  };
+
+  function select(values) {
+    const chosen = systems.findIndex((system) => system.label === values.system);
+    const candidates = chosen >= 0 ? [chosen] : systems.map((system, index) => index);
+    const needles = (values.q || "").toLowerCase().split(/\s+/).filter(Boolean);
+    const kept = [];
+    samples.forEach((sample, position) => {
+      if (values.id && sample.id !== values.id) return;
+      for (const name of ["group", "category", "difficulty"]) if (values[name] && sample[name] !== values[name]) return;
+      if (needles.some((needle) => !text(position).includes(needle))) return;
+      const matching = fitting(sample, values, candidates);
+      if (matching.length) kept.push({ sample, position, matching });
+    });
+    const order = ORDERS[values.sort];
+    if (order) {
+      for (const entry of kept) entry.score = score(entry);
+      // Samples without a score come last, whichever way the rest is ordered.
+      kept.sort((a, b) => (a.score.low === null) - (b.score.low === null) || (a.score.low === null ? 0 : order(a, b)) || a.position - b.position);
+    }
+    shownSystems = chosen >= 0 && values.alone ? [chosen] : systems.map((system, index) => index);
+    return kept;
+  }
+
+  function tell(kept, values) {
+    const pictures = kept.reduce((sum, entry) => sum + entry.matching.length, 0);
+    const count = (n, word) => n.toLocaleString("en") + " " + word + (n === 1 ? "" : "s");
+    const filtered = NAMES.some((name) => values[name] && name !== "sort" && name !== "alone") || values.id;
+    found.textContent = kept.length
+      ? filtered
+        ? count(kept.length, "sample") + " of " + samples.length.toLocaleString("en") + ", " + count(pictures, "result")
+        : count(kept.length, "sample")
+      : "Nothing fits these filters.";
+  }
+
+  function append() {
+    const batch = queue.slice(next, next + BATCH);
+    next += batch.length;
+    cards.append(...batch.map((entry) => page.card.build(entry.sample, entry.position, shownSystems, entry.matching)));
+    // Observing anew reports at once whether the end is still near.
+    watcher.unobserve(more);
+    if (next < queue.length) watcher.observe(more);
+  }
+
+  const watcher = new IntersectionObserver(
+    (entries) => {
+      if (entries.some((entry) => entry.isIntersecting) && next < queue.length) append();
+    },
+    { rootMargin: "1200px" },
+  );
+
+  function fill(values) {
+    for (const name of NAMES) {
+      const field = form.elements[name];
+      if (!field) continue;
+      if (field.type === "checkbox") field.checked = Boolean(values[name]);
+      else if (document.activeElement !== field || field.value.trim() !== (values[name] || "")) field.value = values[name] || "";
+    }
+  }
+
+  function show(values) {
+    const wanted = JSON.stringify([page.view, values.id, ...NAMES.map((name) => values[name] || "")]);
+    fill(values);
+    if (wanted === drawnFor) return;
+    drawnFor = wanted;
+    queue = select(values);
+    next = 0;
+    cards.classList.toggle("narrow", shownSystems.length === 1);
+    cards.replaceChildren();
+    tell(queue, values);
+    append();
+  }
+
+  function current() {
+    const values = { id: "" };
+    for (const name of NAMES) {
+      const field = form.elements[name];
+      if (field) values[name] = field.type === "checkbox" ? (field.checked ? "1" : "") : field.value.trim();
+    }
+    return values;
+  }
+
+  let typing = 0;
+  form.addEventListener("input", (event) => {
+    const typed = event.target.matches('input[type="search"], input[type="number"]');
+    clearTimeout(typing);
+    if (typed) typing = setTimeout(() => page.address.change("samples", current(), true), 150);
+    else page.address.change("samples", current(), false);
+  });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", (event) => {
+    event.preventDefault();
+    page.address.change("samples", Object.fromEntries(["id", ...NAMES].map((name) => [name, ""])), false);
+  });
+
+  page.gallery = { show };
+  page.address.start();
+})();

@@ -1,0 +1,73 @@
+"use strict";
+// The larger picture, beside the ground truth, in a dialog; arrow keys go from system to system.
+(() => {
+  const page = window.KNOWGEN;
+  const { make } = page;
+  const dialog = document.getElementById("viewer");
+  let sample = null;
+  let at = -1;
+
+  const drawn = () => sample.cells.map((cell, index) => (cell && cell.picture && !cell.picture.fault ? index : -1)).filter((index) => index >= 0);
+
+  function figure(picture, caption, alt) {
+    return make(
+      "figure",
+      null,
+      make("img", { src: "img/" + picture.large, width: picture.width, height: picture.height, alt, decoding: "async" }),
+      make("figcaption", null, make("bdi", null, caption), " · " + picture.width + " × " + picture.height),
+    );
+  }
+
+  function draw() {
+    const systems = page.data.systems;
+    const name = at < 0 ? "Ground truth" : systems[at].label;
+    const figures = [];
+    if (at >= 0) figures.push(figure(sample.cells[at].picture, name, "generated picture of " + name + " for sample " + sample.id));
+    if (sample.truth && !sample.truth.fault) figures.push(figure(sample.truth, "Ground truth", "ground truth of sample " + sample.id));
+    const stage = make("div", { class: "stage" }, figures);
+    stage.style.setProperty("--pictures", String(figures.length));
+    const button = (words, label, act) => {
+      const made = make("button", { type: "button", class: "plain", "aria-label": label, title: label }, words);
+      made.addEventListener("click", act);
+      return made;
+    };
+    const steps = drawn().length > 1 ? [button("←", "Previous system", () => step(-1)), button("→", "Next system", () => step(1))] : [];
+    dialog.setAttribute("aria-label", name + ", sample " + sample.id);
+    const close = button("✕", "Close", () => dialog.close());
+    close.autofocus = true;
+    dialog.replaceChildren(
+      make(
+        "div",
+        { class: "viewing" },
+        make("header", null, make("h2", null, at >= 0 ? page.key(systems[at]) : null, at >= 0 ? " " : null, make("bdi", null, name)), steps, close),
+        stage,
+        make("p", { dir: "auto", class: "said" }, sample.prompt),
+      ),
+    );
+  }
+
+  function step(by) {
+    const order = drawn();
+    if (order.length < 2) return;
+    at = order[(order.indexOf(at) + by + order.length) % order.length];
+    draw();
+    dialog.querySelector("button:last-of-type").focus();
+  }
+
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowLeft") step(-1);
+    if (event.key === "ArrowRight") step(1);
+  });
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+
+  page.viewer = {
+    open: (chosen, system) => {
+      sample = chosen;
+      at = system;
+      draw();
+      dialog.showModal();
+    },
+  };
+})();
