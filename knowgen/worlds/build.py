@@ -6,43 +6,17 @@ order at the end. So memory stays flat, and the files are the same byte for byte
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from knowgen.errors import ConfigError, UsageError
-from knowgen.records import GroundTruth, ImageRef
-from knowgen.worlds import dials
-from knowgen.worlds.drawing.compose import compose
-from knowgen.worlds.drawing.looks import Look
-from knowgen.worlds.entities import Entity
-from knowgen.worlds.pictures import Picture, draw_picture
-from knowgen.worlds.samples import Planned
-from knowgen.worlds.shard import SHARD_SIZE, Shard, make_shard
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-SAMPLES, TRUTH, PAGES, PICTURES = "samples.jsonl", "truth.jsonl", "pages.jsonl", "pictures.jsonl"
-_FILES = (SAMPLES, TRUTH, PAGES, PICTURES)
-_PARTS = ".parts"
-
-
-@dataclass(frozen=True)
-class _Job:
-    folder: Path
-    seed: int
-    number: int
-    samples: int
+from knowgen.worlds import dials, shard_files
+from knowgen.worlds.shard import SHARD_SIZE
+from knowgen.worlds.shard_files import PARTS, ROW_FILES, part_path, write_shard
 
 
 def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, workers: int | None = None) -> Path:
@@ -71,14 +45,13 @@ def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, 
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", where=str(out.parent)) from error
     try:
-        for folder in ("truth", "pictures", _PARTS):
+        for folder in ("truth", "pictures", PARTS):
             (draft / folder).mkdir()
         shards = -(-samples // SHARD_SIZE)
-        jobs = [_Job(draft, seed, shard, min(SHARD_SIZE, samples - shard * SHARD_SIZE)) for shard in range(shards)]
-        _run(jobs, min(workers or os.cpu_count() or 1, shards))
-        for file in _FILES:
+        _write_shards(draft, seed, samples, min(workers or os.cpu_count() or 1, shards))
+        for file in ROW_FILES:
             _join(draft, file, shards)
-        (draft / _PARTS).rmdir()
+        (draft / PARTS).rmdir()
         _write_task_file(draft / "task.yaml", seed, samples, name or f"world-{seed}")
         draft.chmod(0o755)
         _put_in_place(draft, out)
@@ -89,103 +62,38 @@ def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, 
     return out
 
 
-def _run(jobs: list[_Job], workers: int) -> None:
+def _write_shards(folder: Path, seed: int, samples: int, workers: int) -> None:
+    """Writes all shards, each worker every `workers`-th of them.
+
+    Workers are plain processes of their own module, so that a script without a main guard can build a world too.
+    """
     if workers == 1:
-        for job in jobs:
-            _build_shard(job)
+        for number in range(-(-samples // SHARD_SIZE)):
+            write_shard(folder, seed, number, samples)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for _ in pool.map(_build_shard, jobs):
-            pass
-
-
-def _build_shard(job: _Job) -> None:
-    """Draws the pictures of a shard and writes its rows as parts."""
-    shard = make_shard(job.seed, job.number)
-    planned = shard.samples[: job.samples]
-    rows: dict[str, Iterable[dict[str, Any]]] = {
-        SAMPLES: (plan.sample.model_dump(mode="json") for plan in planned),
-        TRUTH: (_truth_row(plan, job.folder) for plan in planned),
-        PAGES: (page.model_dump(mode="json") for page in shard.pages),
-        PICTURES: _picture_rows(shard, job.folder),
-    }
-    for file in _FILES:
-        with _part(job.folder, file, job.number).open("w", encoding="utf-8", newline="\n") as part:
-            part.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[file])
-
-
-def _picture_rows(shard: Shard, folder: Path) -> Iterator[dict[str, Any]]:
-    """Draws the pictures of a shard and yields their rows in the order of their ids, which tells nothing."""
-    rows = [_picture_row(picture, folder) for picture in shard.pictures]
-    yield from sorted(rows, key=lambda row: str(row["file"]))
-
-
-def _picture_row(picture: Picture, folder: Path) -> dict[str, Any]:
-    file = f"pictures/{picture.id}.webp"
-    image = _save(draw_picture(picture), folder / file)
-    return {
-        "title": picture.title,
-        "url": picture.url,
-        "page_url": picture.page_url,
-        "file": file,
-        "image": image.model_dump(mode="json"),
-    }
-
-
-def truth_picture(plan: Planned) -> Image:
-    """Draws the ground-truth picture of a sample from the true facts."""
-    composition = compose(
-        plan.scene,
-        [entity.look for entity in plan.subjects],
-        plan.lines,
-        plan.surface,
-        layouts="truth",
-        seed=f"truth/{plan.sample.id}",
-        scene_seed=f"truth/{plan.sample.id}",
-    )
-    return composition.image
-
-
-def _truth_row(plan: Planned, folder: Path) -> dict[str, Any]:
-    file = f"truth/{plan.sample.id}.webp"
-    truth = GroundTruth(
-        sample_id=plan.sample.id,
-        image=_save(truth_picture(plan), folder / file),
-        required_text=plan.required_text,
-        subjects=tuple(
-            {"name": entity.name, "look": entity.look.to_dict(), "look_alike": _twin_look(entity).to_dict()}
-            for entity in plan.subjects
-        ),
-        text_required=plan.sample.text_required,
-        evidence=plan.evidence,
-        extra={"scene": plan.scene, "surface": plan.surface, "lines": list(plan.lines), "hops": list(plan.hops)},
-    )
-    return {**truth.model_dump(mode="json"), "image_file": file}
-
-
-def _twin_look(entity: Entity) -> Look:
-    if entity.twin is None:
-        raise ValueError(f"{entity.name} has no look-alike")
-    return entity.twin.look
-
-
-def _save(image: Image, path: Path) -> ImageRef:
-    """Writes a picture without loss at its final size and returns its record."""
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", lossless=True, method=1, quality=20)
-    data = buffer.getvalue()
-    path.write_bytes(data)
-    return ImageRef(sha256=hashlib.sha256(data).hexdigest(), width=image.width, height=image.height, format="WEBP")
-
-
-def _part(folder: Path, file: str, number: int) -> Path:
-    return folder / _PARTS / f"{number:06d}-{file}"
+    paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    started: list[subprocess.Popen[str]] = []
+    try:
+        for first in range(workers):
+            command = [sys.executable, "-m", shard_files.__name__, *map(str, (folder, seed, samples, first, workers))]
+            started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        for process in started:
+            _, complaint = process.communicate()
+            if process.returncode:
+                reason = complaint.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
+                raise ConfigError(f"a worker failed: {reason[0]}", where="world build", fix="try with one worker")
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
 
 def _join(folder: Path, file: str, shards: int) -> None:
     with (folder / file).open("wb") as whole:
         for number in range(shards):
-            part = _part(folder, file, number)
+            part = part_path(folder, file, number)
             with part.open("rb") as source:
                 shutil.copyfileobj(source, whole)
             part.unlink()
@@ -207,7 +115,7 @@ def _write_task_file(path: Path, seed: int, samples: int, name: str) -> None:
 
 
 def _is_world(folder: Path) -> bool:
-    return all((folder / file).is_file() for file in (*_FILES, "task.yaml"))
+    return all((folder / file).is_file() for file in (*ROW_FILES, "task.yaml"))
 
 
 def _refuse_foreign(out: Path) -> None:

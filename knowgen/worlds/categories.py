@@ -116,7 +116,7 @@ THEMES: tuple[Theme, ...] = (
     _theme("culture", "mask festival mask; mask theatre mask", "carved | mask maker",
            "the number of {its} dancers | the troupe that wears it has {n} | dancers | 12 | 120",
            "song", "stage museum"),
-    _theme("art", "vase painted vase", "painted | painter",
+    _theme("art", "vase porcelain vase; vase glazed vase", "painted | painter",
            "{its} auction price in crowns | the price at auction was {n} | crowns | 900 | 9900",
            "title", "museum library"),
     _theme("sports", "crest club crest; flag club flag", "designed | captain",

@@ -12,8 +12,7 @@ from knowgen.worlds.drawing.looks import KIND_NOUNS
 from knowgen.worlds.painter import cut_out
 from knowgen.worlds.reading import (
     Described,
-    answer_in,
-    best_sentence,
+    best_answer,
     is_about,
     kind_of,
     linked_sentences,
@@ -146,7 +145,7 @@ class Lookup:
         sources = [page, *await self._linked(page, page.title)]
         if role:
             sources = await self._linked(page, person_in(page, role) or role)
-        return answer_in(kind, best_sentence(ask, sources))
+        return best_answer(ask, sources)
 
     async def _linked(self, page: Page, words: str) -> list[Page]:
         """Opens the links of a page whose text holds the words."""

@@ -130,17 +130,6 @@ def linked_sentences(page: Page) -> list[tuple[str, Link]]:
     return [(part, link) for part, link in pairs if part]
 
 
-def best_sentence(ask: str, pages: Iterable[Page]) -> str:
-    """Returns the first of the sentences that share most words with an ask; empty when none shares a word."""
-    wanted, best, most = words_of(ask), "", 0
-    for page in pages:
-        for sentence in sentences(page.text):
-            shared = len(wanted & words_of(sentence))
-            if shared > most:
-                best, most = sentence, shared
-    return best
-
-
 def kind_of(ask: str) -> AskKind:
     """Tells what sort of answer an ask wants."""
     if ask.startswith("the name of"):
@@ -173,3 +162,14 @@ def answer_in(kind: AskKind, sentence: str) -> str:
     patterns = {"year": _YEAR, "amount": _AMOUNT, "words": _QUOTED, "birthplace": re.compile(r"born in ([A-Z][a-z]+)")}
     match = patterns[kind].search(sentence) if kind in patterns else None
     return match[1] if match else ""
+
+
+def best_answer(ask: str, pages: Iterable[Page]) -> str:
+    """Returns the answer of the sentence that shares most words with an ask, out of those that hold one; else empty."""
+    kind, wanted, best, most = kind_of(ask), words_of(ask), "", 0
+    for page in pages:
+        for sentence in sentences(page.text):
+            shared, answer = len(wanted & words_of(sentence)), answer_in(kind, sentence)
+            if answer and shared > most:
+                best, most = answer, shared
+    return best
