@@ -10,12 +10,13 @@ A batch form runs in worker processes that are rebuilt from name and arguments, 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from knowgen.errors import UsageError
-from knowgen.records import DIMENSIONS, Generation, GroundTruth, Reading, Sample, Score, ScoreStatus
+from knowgen.records import DIMENSIONS, Attempt, Generation, GroundTruth, Reading, Sample, Score, ScoreStatus, Usage
 
 Item = tuple[Sample, GroundTruth, Generation]
 
@@ -126,3 +127,38 @@ def not_applicable_score(sample_id: str, repeat: int, scorer: str, reason: str) 
     """Makes the record of a sample that lacks what the scorer needs."""
     reading = Reading(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
     return Score(sample_id=sample_id, repeat=repeat, scorer=scorer, status=ScoreStatus.NOT_APPLICABLE, strict=reading)
+
+
+def usage_of(attempts: Sequence[Attempt]) -> Usage:
+    """Returns tokens and cost of several attempts; the cost is None when that of any is not known."""
+    costs = [attempt.usage.cost for attempt in attempts]
+    known = [cost for cost in costs if cost is not None]
+    return Usage(
+        input_tokens=sum(attempt.usage.input_tokens for attempt in attempts),
+        output_tokens=sum(attempt.usage.output_tokens for attempt in attempts),
+        cost=math.fsum(known) if len(known) == len(costs) else None,
+    )
+
+
+def with_earlier(scorer: Any, score: Score, sample: Sample, earlier: Sequence[Attempt]) -> Score:
+    """Returns a score that also holds the attempts of earlier tries, which ended in a `PassingError`.
+
+    A scorer that can read attempts anew (`reread(score, sample, earlier) -> Score`) does so, because an earlier reply
+    may be the first that the official reading takes; for any other the attempts and what they cost are added.
+
+    Args:
+        scorer: The scorer object.
+        score: What its last try gave.
+        sample: The sample.
+        earlier: `PassingError.attempts` of the tries before, oldest first.
+    """
+    if not earlier:
+        return score
+    reread = getattr(scorer, "reread", None)
+    if callable(reread):
+        found = reread(score, sample, earlier)
+        if isinstance(found, Score):
+            return found
+        raise TypeError(f"reread of {type(scorer).__name__} gave {type(found).__name__} instead of a Score")
+    attempts = (*earlier, *score.attempts)
+    return score.model_copy(update={"attempts": attempts, "usage": usage_of(attempts)})

@@ -1,0 +1,78 @@
+"""One contract makes the instruction, the JSON schema and the strict parser: they cannot drift apart."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from typing import Any
+
+import pytest
+
+from knowgen.records import DIMENSIONS, TEXT, Reading
+from knowgen.scorers.reply import read_strict
+from knowgen.scorers.rubric import CONTRACT, na_flag, system_prompt, user_text
+
+KEYS = ("rationale", *DIMENSIONS, "text_accuracy_na")
+
+
+def fits_schema(schema: dict[str, Any], found: dict[str, Any]) -> bool:
+    """A small reading of the parts of JSON schema that the contract uses, apart from the parser."""
+    if not set(schema["required"]) <= set(found) or not set(found) <= set(schema["properties"]):
+        return False
+    kinds = {"string": str, "number": (int, float), "boolean": bool, "null": type(None)}
+    for name, value in found.items():
+        rule = schema["properties"][name]
+        wanted = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
+        if not any(
+            isinstance(value, kinds[kind]) and not (kind == "number" and isinstance(value, bool)) for kind in wanted
+        ):
+            return False
+        if "enum" in rule and value not in rule["enum"]:
+            return False
+    return True
+
+
+def test_the_instruction_names_exactly_the_keys_the_parser_takes() -> None:
+    listed = re.findall(r'^- "(\w+)":', CONTRACT.format_instruction(), re.MULTILINE)
+    assert tuple(listed) == KEYS == CONTRACT.keys
+    schema = CONTRACT.json_schema()
+    assert tuple(schema["required"]) == tuple(schema["properties"]) == KEYS
+    assert schema["additionalProperties"] is False
+    good = {"rationale": "r", **dict.fromkeys(DIMENSIONS, 1), "text_accuracy_na": False}
+    assert isinstance(read_strict(json.dumps(good), text_required=None), Reading)
+    for key in KEYS:
+        lacking = {name: value for name, value in good.items() if name != key}
+        assert not isinstance(read_strict(json.dumps(lacking), text_required=None), Reading), key
+
+
+def test_each_dimension_is_described_once_with_all_its_values() -> None:
+    prompt = system_prompt()
+    described = re.findall(r"^(\w+)$", prompt, re.MULTILINE)
+    assert tuple(described) == DIMENSIONS
+    for block in re.split(r"^(?:\w+)$", prompt, flags=re.MULTILINE)[1:]:
+        marks = re.findall(r"^- (1|0\.5|0): ", block, re.MULTILINE)
+        assert marks == ["1", "0.5", "0"]
+
+
+@pytest.mark.parametrize("name", DIMENSIONS)
+def test_schema_and_parser_accept_the_same_values(name: str) -> None:
+    """For every value: accepted by the parser under some N/A flag if and only if the schema allows it."""
+    values = [0, 0.5, 1, 1.0, None, True, 0.25, 2, -1, "1", "", [], {}]
+    for value in values:
+        replies = [
+            {"rationale": "r", **dict.fromkeys(DIMENSIONS, 1), name: value, "text_accuracy_na": na}
+            for na in (True, False)
+        ]
+        parsed = any(isinstance(read_strict(json.dumps(found), text_required=None), Reading) for found in replies)
+        assert parsed == any(fits_schema(CONTRACT.json_schema(), found) for found in replies), value
+
+
+def test_what_the_user_text_says() -> None:
+    prompts = ["A crest.", "Two\nlines {with} braces", "", "日本の城 \u202e"]
+    for prompt, required, fault in itertools.product(prompts, (None, True, False), ("", '"aesthetics" is missing')):
+        text = user_text("id 3", prompt, required, fault)
+        assert text.splitlines()[0] == "Sample id: id 3"
+        assert f"Prompt:\n{prompt}\n" in text
+        assert (na_flag(TEXT) in text) == (required is not None)
+        assert ("could not be used" in text) == bool(fault) and fault in text
