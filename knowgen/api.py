@@ -30,7 +30,7 @@ from knowgen.tasks.load import load_task
 if TYPE_CHECKING:
     import pandas as pd
 
-    from knowgen.stats.compare import Comparison
+    from knowgen.stats.comparison import Comparison
 
 POLICIES = ("strict", "official")
 

@@ -13,10 +13,14 @@ import click
 if TYPE_CHECKING:
     from knowgen.api import Run
 
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class KeyValue(click.ParamType):
+class KeyValue(ParamType):
     """`key=value`, the value read as YAML: 3 is a number, true a truth value, [a, b] a list, anything else a word."""
 
     name = "key=value"
@@ -37,7 +41,7 @@ class KeyValue(click.ParamType):
 KEY_VALUE = KeyValue()
 
 
-class Ids(click.ParamType):
+class Ids(ParamType):
     """Sample ids, separated by commas, or @FILE with one a line."""
 
     name = "ids"

@@ -73,5 +73,5 @@ def command(task: str, generator: str, scorers: tuple[str, ...], out: Path | Non
 
 def _words() -> list[str]:
     """Returns the words after the program's name, so that the same command can be given again."""
-    words = sys.argv[1:]
+    words = [word for word in sys.argv[1:] if word != "--debug"]
     return words if words and words[0] == "run" else ["run", *words]

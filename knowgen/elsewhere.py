@@ -1,0 +1,186 @@
+"""Pictures drawn elsewhere, made ready for the engine: a run, an official results file, a folder of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from knowgen.errors import DataError, UsageError
+from knowgen.generators.contract import Drawing, DrawingSource
+from knowgen.records import GroundTruth, Sample
+from knowgen.spec import GeneratorSpec, RunSpec
+from knowgen.store.official import read_results
+from knowgen.store.run import RunStore, is_run_directory
+from knowgen.store.sources import Elsewhere, FolderSource, RunSource
+from knowgen.tasks.contract import Task
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a source of pictures brings along.
+
+    Attributes:
+        task: The samples it answers.
+        drawings: The pictures.
+        generator: Who drew them, as recorded.
+        scorers: Scorers that judged them before.
+        seed: Seed they were drawn with.
+        repeats: Pictures a sample.
+        in_place: They lie in the run directory that will be written.
+    """
+
+    task: Task
+    drawings: DrawingSource
+    generator: GeneratorSpec
+    scorers: tuple[str, ...] = ()
+    seed: int = 0
+    repeats: int = 1
+    in_place: bool = False
+
+
+class Drawings:
+    """Adapts what the store finds to what the engine takes.
+
+    Args:
+        name: Of the source.
+        revision: Identity of its content.
+        look: Finds the picture of a sample and repeat.
+    """
+
+    def __init__(self, name: str, revision: str, look: Callable[[str, int], Elsewhere]) -> None:
+        self.name, self.revision, self._look = name, revision, look
+
+    def drawing(self, sample_id: str, repeat: int) -> Drawing:
+        """Returns the drawing of a sample and repeat, a failed one with its reason where there is none."""
+        found = self._look(sample_id, repeat)
+        drawn = found.generation
+        if drawn is None:
+            return Drawing(image=found.path, status=found.status, reason=found.reason)
+        return Drawing(
+            image=found.path,
+            status=found.status,
+            reason=found.reason,
+            used_prompt=drawn.used_prompt,
+            references=drawn.references,
+            evidence=drawn.evidence,
+            trajectory=drawn.trajectory,
+            settings=drawn.settings,
+            usage=drawn.usage,
+        )
+
+
+class RecordedTask:
+    """The task of a run, as the run recorded it: scoring anew needs neither the task's name nor its folder.
+
+    Args:
+        path: The run directory.
+        spec: Its specification.
+    """
+
+    def __init__(self, path: Path, spec: RunSpec) -> None:
+        self._path = path
+        self.name = spec.task
+        self.version = spec.task_version
+        self.default_scorers = tuple(scorer.name for scorer in spec.scorers)
+        self.search = ""
+        self.search_version = ""
+        with RunStore.read(path) as store:
+            self._pairs = {sample.id: (sample, store.truth(sample.id)) for sample in store.samples()}
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def samples(self) -> Iterator[Sample]:
+        """Yields the samples of the run."""
+        for sample, _ in self._pairs.values():
+            yield sample
+
+    def truth(self, sample_id: str) -> GroundTruth:
+        """Returns the ground truth a run recorded.
+
+        Raises:
+            DataError: The sample is not part of the run, or its ground-truth picture is no longer where it was.
+        """
+        if sample_id not in self._pairs:
+            raise DataError(f"sample {sample_id!r} is not part of the run", where=str(self._path))
+        truth = self._pairs[sample_id][1]
+        if truth.image is not None and (truth.image.path is None or not truth.image.path.is_file()):
+            raise DataError(
+                f"the ground-truth picture {truth.image.path} is missing",
+                where=str(self._path),
+                fix="name the task again with --task",
+            )
+        return truth
+
+
+def open_source(path: Path, task: Task | None) -> Source:
+    """Finds out what a path holds and makes it ready.
+
+    Args:
+        path: A run directory, an official results file, or a folder of pictures.
+        task: The task a folder of pictures answers; for a run, where to take samples and truths from instead.
+
+    Raises:
+        UsageError: A folder of pictures without a task, or a results file with one.
+        DataError: There is nothing at the path, or it is broken.
+    """
+    if is_run_directory(path):
+        return _run(path, task)
+    if path.is_dir():
+        if task is None:
+            raise UsageError(f"{path} is a folder of pictures", fix="name the task they answer with --task")
+        return _folder(path, task)
+    if not path.exists():
+        raise DataError("is missing", where=str(path), fix="name a run, a results.json or a folder of pictures")
+    if task is not None:
+        raise UsageError("a results file brings its own prompts and truths", where=str(path), fix="leave out --task")
+    return _results(path)
+
+
+def _run(path: Path, task: Task | None) -> Source:
+    source = RunSource(path)
+    spec = source.store.spec
+    if task is not None and task.version != spec.task_version:
+        raise UsageError(
+            f"the run answers {spec.task} {spec.task_version}, not {task.name} {task.version}",
+            where=str(path),
+            fix="name the task it was drawn for",
+        )
+    return Source(
+        task=task or RecordedTask(path, spec),
+        drawings=Drawings(source.name, source.revision, source.drawing),
+        generator=spec.generator,
+        scorers=tuple(scorer.name for scorer in spec.scorers),
+        seed=spec.seed,
+        repeats=spec.repeats,
+        in_place=True,
+    )
+
+
+def _folder(path: Path, task: Task) -> Source:
+    source = FolderSource(path, (sample.id for sample in task.samples()))
+    if not source.found:
+        raise DataError(
+            f"no picture here is named after a sample of {task.name}", where=str(path), fix="name them ID.png"
+        )
+    if source.unknown:
+        more = f" and {len(source.unknown) - 1} more" if len(source.unknown) > 1 else ""
+        click.echo(f"knowgen: {path}: {source.unknown[0]}{more} answer no sample of {task.name}; passed over", err=True)
+    return Source(
+        task=task,
+        drawings=Drawings(source.name, source.revision, source.drawing),
+        generator=GeneratorSpec(name=source.name, revision=f"pictures {source.revision}"),
+        repeats=source.repeats,
+    )
+
+
+def _results(path: Path) -> Source:
+    results = read_results(path)
+    return Source(
+        task=results.task(),
+        drawings=Drawings(results.name, results.revision, results.drawing),
+        generator=GeneratorSpec(name=results.name, revision=f"results {results.revision}"),
+    )
