@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 _PROBE = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 _PROBE_SECONDS = 120
 
 
+class Device(NamedTuple):
+    """A device as `setup` is told it, and what CUDA_VISIBLE_DEVICES is set to, empty to leave it alone."""
+
+    name: str
+    visible: str
+
+
+CPU = Device("cpu", "")
+
+
+def _has_driver() -> bool:
+    """Tells whether asking torch is worth the seconds its import takes."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists() or bool(shutil.which("nvidia-smi"))
+
+
 @cache
 def cuda_count() -> int:
     """Returns how many CUDA devices torch can use here; 0 where torch is not installed or finds none."""
-    if importlib.util.find_spec("torch") is None:
+    if not _has_driver() or importlib.util.find_spec("torch") is None:
         return 0
     try:
         done = subprocess.run(
@@ -31,17 +49,15 @@ def own_device() -> str:
     return "cuda:0" if cuda_count() else "cpu"
 
 
-def worker_devices(workers: int) -> list[tuple[str, str]]:
+def worker_devices(workers: int) -> list[Device]:
     """Shares the devices out among worker processes.
 
-    A worker sees only its own device, so its name is `cuda:0` in each of them.
-
-    Returns:
-        For each worker the device's name, and the value of CUDA_VISIBLE_DEVICES, empty to leave it alone.
+    A worker sees only its own device, so its name is `cuda:0` in each of them, and a plugin that says just "cuda"
+    lands on the right one as well.
     """
     count = cuda_count()
     if count == 0:
-        return [("cpu", "")] * workers
+        return [CPU] * workers
     allowed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     visible = allowed or [str(number) for number in range(count)]
-    return [("cuda:0", visible[number % len(visible)]) for number in range(workers)]
+    return [Device("cuda:0", visible[number % len(visible)]) for number in range(workers)]

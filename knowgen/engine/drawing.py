@@ -42,6 +42,10 @@ class Drawer(Protocol):
         """Closes the generator."""
         ...
 
+    def kill(self) -> None:
+        """Ends what can be ended, without waiting."""
+        ...
+
 
 class Finisher:
     """Encodes, checks and stores what was drawn; its methods may be called from any thread.
@@ -230,6 +234,10 @@ class GeneratorDrawer:
         """Closes the generator."""
         await self._stage.close()
 
+    def kill(self) -> None:
+        """Ends what can be ended, without waiting."""
+        self._stage.kill()
+
 
 class SourceDrawer:
     """Takes drawings that were made elsewhere.
@@ -260,3 +268,6 @@ class SourceDrawer:
 
     async def close(self) -> None:
         """Has nothing to close."""
+
+    def kill(self) -> None:
+        """Has nothing to end."""

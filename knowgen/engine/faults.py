@@ -39,6 +39,10 @@ class ContractError(Exception):
     """A plugin gave back something it must not."""
 
 
+class PluginError(Exception):
+    """What a plugin raised in a worker process, told in one line."""
+
+
 class StoreError(Exception):
     """The store cannot be written; the run ends with the clear error inside.
 
@@ -68,7 +72,7 @@ def describe(error: BaseException) -> str:
     text = " ".join(str(error).split())[:500]
     if isinstance(error, SystemExit):
         return f"the plugin called sys.exit({text})"
-    if isinstance(error, (KnowgenError, StoppedError, DeadlineError, GivenUpError, ContractError)):
+    if isinstance(error, (KnowgenError, StoppedError, DeadlineError, GivenUpError, ContractError, PluginError)):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -54,6 +54,10 @@ class Hosts(Protocol):
         """Closes the plugin, if it was built."""
         ...
 
+    def kill(self) -> None:
+        """Ends what can be ended, without waiting for anything."""
+        ...
+
 
 class Built:
     """A plugin that is built when it is first needed, in a thread, because building may load a model.
@@ -175,11 +179,15 @@ class ThreadHosts:
         self._built.drop()
         return True
 
-    async def close(self) -> None:
-        """Ends the threads and closes the plugin."""
+    def kill(self) -> None:
+        """Lets the threads end; one that hangs is left behind."""
         for _, thread in self._threads.values():
             thread.end()
         self._threads.clear()
+
+    async def close(self) -> None:
+        """Ends the threads and closes the plugin."""
+        self.kill()
         if (plugin := self._built.take()) is not None:
             await _close_in_thread(self._mailbox, plugin, self._where)
 
@@ -295,6 +303,12 @@ class LoopHosts:
             host.end()
             return True
         return False
+
+    def kill(self) -> None:
+        """Ends the loop; what is still under way in it is left."""
+        host, self._host = self._host, None
+        if host is not None:
+            host.end()
 
     async def close(self) -> None:
         """Closes the plugin in its own loop, where its connections live, and ends the loop."""

@@ -29,6 +29,25 @@ class Encoded(NamedTuple):
     format: str
 
 
+class ScratchFile(NamedTuple):
+    """A picture that a worker process has encoded and checked; reading it removes the file."""
+
+    path: Path
+    width: int
+    height: int
+    format: str
+
+    def read(self) -> Encoded:
+        """Takes the picture over.
+
+        Raises:
+            ContractError: The file is gone.
+        """
+        encoded = Encoded(_read(self.path), self.width, self.height, self.format)
+        self.path.unlink(missing_ok=True)
+        return encoded
+
+
 def encode(image: Any) -> Encoded:
     """Turns a PIL image into a PNG, and checks the bytes or the file of a picture by decoding it whole.
 
@@ -44,6 +63,8 @@ def encode(image: Any) -> Encoded:
         return _encode_picture(image)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _check_bytes(bytes(image))
+    if isinstance(image, ScratchFile):
+        return image.read()
     if isinstance(image, Path):
         return _check_bytes(_read(image))
     if image is None:

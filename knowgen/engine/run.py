@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from knowgen.engine.signals import Signals
 from knowgen.engine.stages import generator_stage, scorer_stage, stage_width
 from knowgen.engine.tally import Tally
 from knowgen.engine.threads import Lane, Mailbox
+from knowgen.engine.workers import SCRATCH
 from knowgen.generators.contract import DrawingSource
 from knowgen.spec import RunSpec
 from knowgen.store.run import RunStore
@@ -164,8 +166,13 @@ class Engine:
         pipeline.cancel()
 
     async def _close(self, control: Control) -> None:
-        parts = [part.close() for part in [self._drawer, *self._judges] if part is not None]
-        await asyncio.wait_for(asyncio.gather(*parts), 0.5 if control.at_once else None)
+        parts = [part for part in [self._drawer, *self._judges] if part is not None]
+        if control.at_once:
+            for part in parts:
+                part.kill()
+        else:
+            await asyncio.gather(*(part.close() for part in parts))
+        shutil.rmtree(self._store.path / SCRATCH, ignore_errors=True)
         for lane in self._lanes:
             lane.close()
 

@@ -96,6 +96,10 @@ class Judge:
         """Closes the scorer."""
         await self._stage.close()
 
+    def kill(self) -> None:
+        """Ends what can be ended, without waiting."""
+        self._stage.kill()
+
 
 def checked(value: Any, job: Job) -> Score:
     """Returns a score that keeps the contract.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from knowgen.engine.control import Control
-from knowgen.engine.faults import ContractError, DeadlineError, GivenUpError, StoppedError, is_passing
+from knowgen.engine.faults import ContractError, DeadlineError, GivenUpError, LostWorkerError, StoppedError, is_passing
 from knowgen.engine.hosts import Hosts
 from knowgen.engine.threads import Call, Event, Mailbox, Room
 from knowgen.errors import BudgetReachedError, KnowgenError
@@ -18,6 +18,7 @@ from knowgen.errors import BudgetReachedError, KnowgenError
 T = TypeVar("T")
 
 MAX_ABANDONED = 3
+MAX_DEATHS = 10
 LINGER_SECONDS = 0.02
 
 
@@ -158,6 +159,12 @@ class Stage:
         self._idle.clear()
         await self._hosts.close()
 
+    def kill(self) -> None:
+        """Ends what can be ended, without waiting."""
+        for runner in self._runners:
+            runner.cancel()
+        self._hosts.kill()
+
     async def _run(self, slot: int) -> None:
         try:
             while True:
@@ -267,6 +274,11 @@ class Stage:
         error = event.value
         if not event.id:
             waiting.clear()
+        if isinstance(error, LostWorkerError):
+            self._deaths += 1
+            if self._deaths >= MAX_DEATHS:
+                error = GivenUpError(f"{self._where} died {self._deaths} times in a row; the last time {error}")
+                self._give_up(str(error))
         passing = is_passing(error) or isinstance(error, (BudgetReachedError, KnowgenError))
         for task in hit:
             if len(hit) > 1 and not passing:  # one of them broke the batch; alone, the others come through
@@ -288,8 +300,13 @@ class Stage:
             self._abandoned += 1
         for task in waiting.values():
             task.fail(DeadlineError(reason))
+        self._deaths += 1
         if self._abandoned >= MAX_ABANDONED:
             self._give_up(f"{self._where} hung {self._abandoned} times and is not called again in this run")
+        elif self._deaths >= MAX_DEATHS:
+            self._give_up(
+                f"{self._where} hung or died {self._deaths} times in a row and is not called again in this run"
+            )
 
     def _give_up(self, reason: str) -> None:
         self._broken = reason

@@ -15,6 +15,7 @@ from knowgen.engine.hosts import Built, Hosts, LoopHosts, ThreadHosts
 from knowgen.engine.options import Options
 from knowgen.engine.stage import Stage
 from knowgen.engine.threads import Mailbox, Room
+from knowgen.engine.workers import Recipe, WorkerHosts
 from knowgen.generators.contract import DrawingSource
 
 _SPARE_WALKS = 8
@@ -74,7 +75,10 @@ def generator_stage(
     slots, batch = generator_slots(handle, options)
     built = Built(mailbox, handle.build, own_device, where)
     hosts: Hosts
-    if handle.traits.shape == "generate":
+    if handle.remake is not None and in_workers(handle, options):
+        recipe = Recipe(handle.remake, handle.traits.shape, where, folder, slots, accelerated=True)
+        hosts = WorkerHosts(recipe, mailbox, meter)
+    elif handle.traits.shape == "generate":
         hosts = LoopHosts(mailbox, built, _generate, meter, where)
     else:
         hosts = ThreadHosts(mailbox, built, handle.traits.shape, meter, where)
@@ -102,6 +106,10 @@ def scorer_stage(
     hosts: Hosts
     if handle.traits.shape == "score":
         hosts = LoopHosts(mailbox, built, _score, meter, where)
+    elif handle.remake is not None:
+        hosts = WorkerHosts(
+            Recipe(handle.remake, "score_batch", where, folder, slots, handle.traits.local), mailbox, meter
+        )
     else:
         hosts = ThreadHosts(mailbox, built, "score_batch", meter, where)
     return Stage(
