@@ -61,7 +61,9 @@ class Database:
                     self._connection.execute("begin immediate")
                     self._pending.set()
                 return self._connection.execute(sql, parameters)
-            except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+            except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+                raise  # a mistake of the caller: nothing was written, and what was stays good
+            except sqlite3.DatabaseError as error:
                 raise self._fail(error) from error
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -11,8 +11,10 @@ from knowgen.store.manifest import MANIFEST_FILE
 
 DATABASE_FILE = "run.sqlite"
 IMAGE_FOLDER = "images"
+SOURCE_FILE = "source.json"
+"""The rows of the results file that was scored, so that they can be written back as they were."""
 
-_RESULTS = (IMAGE_FOLDER, "tables", "report", "summary.json")
+_RESULTS = (IMAGE_FOLDER, "tables", "report", "summary.json", SOURCE_FILE)
 _DATABASE_FILES = (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm", f"{DATABASE_FILE}-journal")
 
 

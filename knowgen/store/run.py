@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from pydantic_core import PydanticSerializationError
+
 from knowgen.errors import ConfigError, DataError
 from knowgen.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
 from knowgen.spec import RunSpec, ScorerSpec
@@ -21,6 +23,7 @@ from knowgen.store.images import ImageFolder
 from knowgen.store.ledger import Ledger
 from knowgen.store.lock import RunLock
 from knowgen.store.manifest import Manifest, difference, read_manifest, refuse_secrets, write_manifest
+from knowgen.store.plain import as_json
 from knowgen.store.schema import open_reader, open_writer
 
 
@@ -143,20 +146,21 @@ class RunStore:
         """Writes the selection of this run, in order, in place of an earlier one; committed as a whole.
 
         Raises:
-            DataError: An id occurs twice.
+            DataError: An id occurs twice, or a record cannot be written as UTF-8 JSON.
         """
         sql = "insert into samples values (?, ?, ?, ?, ?, ?, ?, ?, ?)"
         with self._database.transaction() as connection:
             connection.execute("delete from samples")
             for place, (sample, truth) in enumerate(items):
+                where = f"task {self.spec.task}, sample number {place + 1} of the selection"
                 try:
                     connection.execute(sql, _sample_row(place, sample, truth))
                 except sqlite3.IntegrityError as error:
-                    raise DataError(
-                        f"sample id {sample.id!r} occurs twice",
-                        where=f"task {self.spec.task}, sample number {place + 1} of the selection",
-                        fix="give each sample its own id",
-                    ) from error
+                    fix = "give each sample its own id"
+                    raise DataError(f"sample id {sample.id!r} occurs twice", where=where, fix=fix) from error
+                except (PydanticSerializationError, UnicodeEncodeError) as error:
+                    fix = "write the task as UTF-8 JSON"
+                    raise DataError("has text or values that cannot be stored", where=where, fix=fix) from error
 
     def samples(self) -> Iterator[Sample]:
         """Yields the selected samples in order."""
@@ -215,7 +219,12 @@ class RunStore:
         return self._current.read_generation(found[0][0]) if found else None
 
     def put_generation(self, key: str, generation: Generation) -> None:
-        """Writes a drawing; it becomes the current one of its sample and repeat. Its picture must be stored before."""
+        """Writes a drawing; it becomes the current one of its sample and repeat. Its picture must be stored before.
+
+        Raises:
+            DataError, ConfigError: The disk is full or cannot be written.
+        """
+        generation, record = as_json(generation)
         self._database.write(
             "insert or replace into generations (key, sample_id, repeat, status, reason, image, seconds, cost,"
             " attempts, record) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -229,9 +238,15 @@ class RunStore:
                 generation.seconds,
                 generation.usage.cost,
                 generation.attempts,
-                generation.model_dump_json(),
+                record,
             ),
         )
+
+    def drawn(self, sample_id: str, repeat: int) -> Generation | None:
+        """Returns the latest drawing of a sample and repeat, whether or not it is selected; None when there is none."""
+        sql = "select record from generations where sample_id = ? and repeat = ? order by number desc limit 1"
+        found = self._database.read(sql, (sample_id, repeat))
+        return self._current.read_generation(found[0][0]) if found else None
 
     def generations(self) -> Iterator[tuple[str, Generation]]:
         """Yields the current drawing of every selected sample and repeat that has one, with its key."""
@@ -251,7 +266,12 @@ class RunStore:
             key: From `knowgen.spec.score_key`.
             score: The judgement; its `image` must be filled in, empty only where the drawing has no picture.
             scorer: Who judged; a judgement counts while the run's scorer of that name is this one.
+
+        Raises:
+            ValueError: A value of the strict reading is no finite number.
+            DataError, ConfigError: The disk is full or cannot be written.
         """
+        score, record = as_json(score)
         self._database.write(
             "insert or replace into scores (key, sample_id, repeat, scorer, scorer_hash, judge_repeat, image, status,"
             " reason, strict_values, seconds, cost, tries, record) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -265,11 +285,11 @@ class RunStore:
                 score.image,
                 score.status.value,
                 score.strict.reason,
-                json.dumps(score.strict.values),
+                json.dumps(score.strict.values, allow_nan=False),
                 score.seconds,
                 score.usage.cost,
                 score.tries,
-                score.model_dump_json(),
+                record,
             ),
         )
 

@@ -1,0 +1,42 @@
+"""Records as JSON text, also where a model or a plugin put something into them that JSON or UTF-8 does not know."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+from pydantic_core import PydanticSerializationError
+
+from knowgen.records import Record
+
+R = TypeVar("R", bound=Record)
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHOWN = 1000
+
+
+def as_json(record: R) -> tuple[R, str]:
+    """Returns a record and its JSON text.
+
+    Half a surrogate pair becomes U+FFFD, bytes and foreign objects become words; the record that is returned says
+    what the text says. A result that was paid for is never lost to a stray character.
+    """
+    try:
+        return record, record.model_dump_json()
+    except PydanticSerializationError:
+        clean = type(record).model_validate(_plain(record.model_dump()))
+        return clean, clean.model_dump_json()
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_SURROGATE.sub("\ufffd", str(key)): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "item") and getattr(value, "size", 0) == 1:  # a number of an array library
+        return _plain(value.item())
+    return _SURROGATE.sub("\ufffd", str(value))[:_SHOWN]
