@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 
 from knowgen.errors import UsageError
 from knowgen.records import DIMENSIONS, Attempt, Generation, GroundTruth, Reading, Sample, Score, ScoreStatus, Usage
+from knowgen.scorers.reply import PARSER_VERSION, read_attempts
 
 Item = tuple[Sample, GroundTruth, Generation]
 
@@ -61,6 +62,7 @@ class ScorerTraits:
         note: What every table says beside its figures, such as "world check, not a VLM judge".
         concurrency: Judgements that may wait at once (score), items a call takes (score_batch).
         workers: Processes a batch form wants; 0 lets the engine choose by the cores.
+        parser: Version of the parser that reads its replies, where that is `knowgen.scorers.reply`; else empty.
         local: Does it load a model into the accelerator? Then `--schedule phased` closes the generator first.
     """
 
@@ -72,6 +74,7 @@ class ScorerTraits:
     concurrency: int = 16
     workers: int = 0
     local: bool = False
+    parser: str = ""
 
 
 def scorer_traits(target: Any) -> ScorerTraits:
@@ -101,6 +104,7 @@ def scorer_traits(target: Any) -> ScorerTraits:
         concurrency=int(getattr(target, "concurrency", 16 if shape == "score" else 4)),
         workers=int(getattr(target, "workers", 0)),
         local=bool(getattr(target, "local", False)),
+        parser=str(getattr(target, "parser", "")),
     )
 
 
@@ -130,35 +134,38 @@ def not_applicable_score(sample_id: str, repeat: int, scorer: str, reason: str) 
 
 
 def usage_of(attempts: Sequence[Attempt]) -> Usage:
-    """Returns tokens and cost of several attempts; the cost is None when that of any is not known."""
-    costs = [attempt.usage.cost for attempt in attempts]
-    known = [cost for cost in costs if cost is not None]
+    """Returns tokens and cost of several attempts; the cost is None when none of them has a known one."""
+    known = [attempt.usage.cost for attempt in attempts if attempt.usage.cost is not None]
     return Usage(
         input_tokens=sum(attempt.usage.input_tokens for attempt in attempts),
         output_tokens=sum(attempt.usage.output_tokens for attempt in attempts),
-        cost=math.fsum(known) if len(known) == len(costs) else None,
+        cost=math.fsum(known) if known else None,
     )
 
 
-def with_earlier(scorer: Any, score: Score, sample: Sample, earlier: Sequence[Attempt]) -> Score:
-    """Returns a score that also holds the attempts of earlier tries, which ended in a `PassingError`.
+def with_earlier(traits: ScorerTraits, score: Score, sample: Sample, earlier: Sequence[Attempt]) -> Score:
+    """Returns a score that also holds the attempts of tries before it: those a `PassingError` carried, or stored ones.
 
-    A scorer that can read attempts anew (`reread(score, sample, earlier) -> Score`) does so, because an earlier reply
-    may be the first that the official reading takes; for any other the attempts and what they cost are added.
+    Where the scorer's replies are read by `knowgen.scorers.reply`, all attempts are read anew together, because an
+    earlier reply may be the first that the official reading takes, even where every try ended in a fault. For any
+    other scorer the attempts and what they cost are put before its own.
 
     Args:
-        scorer: The scorer object.
-        score: What its last try gave.
+        traits: Of the scorer.
+        score: What its last try gave, failed ones included.
         sample: The sample.
-        earlier: `PassingError.attempts` of the tries before, oldest first.
+        earlier: Attempts made before those of `score`, oldest first.
     """
     if not earlier:
         return score
-    reread = getattr(scorer, "reread", None)
-    if callable(reread):
-        found = reread(score, sample, earlier)
-        if isinstance(found, Score):
-            return found
-        raise TypeError(f"reread of {type(scorer).__name__} gave {type(found).__name__} instead of a Score")
     attempts = (*earlier, *score.attempts)
-    return score.model_copy(update={"attempts": attempts, "usage": usage_of(attempts)})
+    changes: dict[str, Any] = {"attempts": attempts, "usage": usage_of(attempts)}
+    if traits.parser == PARSER_VERSION:
+        strict, lenient, returned = read_attempts(attempts, sample.text_required)
+        if strict.status is ScoreStatus.FAILED and score.strict.reason:
+            strict = strict.model_copy(update={"reason": score.strict.reason})
+        changes |= {
+            "status": strict.status, "strict": strict, "lenient": lenient, "judge_returned": returned,
+            "parser": PARSER_VERSION,
+        }  # fmt: skip
+    return score.model_copy(update=changes)

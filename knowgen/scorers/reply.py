@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from knowgen.records import DIMENSIONS, TEXT, Reading, ScoreStatus
+from knowgen.records import DIMENSIONS, TEXT, Attempt, Reading, ScoreStatus
 from knowgen.scorers.rubric import CONTRACT, na_flag
 
 PARSER_VERSION = "knowgen-parser-1"
@@ -178,6 +178,32 @@ def read_strict(text: str, *, text_required: bool | None) -> Reading | ReplyFaul
     if faults:
         return ReplyFault(tuple(faults))
     return Reading(status=ScoreStatus.OK, values=values, na=na, rationale=clean_text(rationale[:RATIONALE_LIMIT]))
+
+
+def read_attempts(attempts: Sequence[Attempt], text_required: bool | None) -> tuple[Reading, Reading, str]:
+    """Reads the attempts of one judgement both ways.
+
+    Returns:
+        The strict reading: the first reply that meets the contract, else failed with the last fault. The lenient one:
+        the first reply that the official evaluator would not ask again, else failed. And the model name that came
+        with the reply that was read (strict before lenient before the last).
+    """
+    strict: tuple[Reading, str] | None = None
+    lenient: tuple[Reading, str] | None = None
+    last_fault, last_model = "the judge was not asked", ""
+    for attempt in attempts:
+        if lenient is None and (official := read_lenient(attempt.reply)) is not None:
+            lenient = (official, attempt.model)
+        found = read_strict(attempt.reply, text_required=text_required)
+        last_fault, last_model = attempt.error or str(found), attempt.model or last_model
+        if isinstance(found, Reading):
+            strict = (found, attempt.model)
+            break
+    readings = (
+        strict[0] if strict else Reading(status=ScoreStatus.FAILED, reason=last_fault),
+        lenient[0] if lenient else Reading(status=ScoreStatus.FAILED, reason=last_fault),
+    )
+    return *readings, next((found[1] for found in (strict, lenient) if found), last_model)
 
 
 def _contract_object(text: str) -> dict[str, Any] | ReplyFault:

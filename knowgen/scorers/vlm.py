@@ -17,13 +17,12 @@ from knowgen.records import (
     Reading,
     Sample,
     Score,
-    ScoreStatus,
 )
 from knowgen.scorers.contract import usage_of
 from knowgen.scorers.endpoint import Came, Endpoint, endpoint_url, key_for
 from knowgen.scorers.pictures import PICTURES_VERSION, Encoded, encode
 from knowgen.scorers.pricing import Price, most_input_tokens
-from knowgen.scorers.reply import PARSER_VERSION, ReplyFault, read_lenient, read_strict
+from knowgen.scorers.reply import PARSER_VERSION, ReplyFault, read_attempts, read_strict
 from knowgen.scorers.rubric import RUBRIC_VERSION, system_prompt, user_text
 
 if TYPE_CHECKING:
@@ -60,6 +59,7 @@ class VlmJudge:
     dimensions = DIMENSIONS
     version = f"{RUBRIC_VERSION} {PARSER_VERSION} {PICTURES_VERSION}"
     note = ""
+    parser = PARSER_VERSION
     concurrency = 16
     unkeyed = frozenset({"price_in", "price_out", "price_call", "key_env", "concurrency", "timeout"})
 
@@ -179,22 +179,6 @@ class VlmJudge:
             usage=usage_of(attempts),
         )
 
-    def reread(self, score: Score, sample: Sample, earlier: Sequence[Attempt] = ()) -> Score:
-        """Reads the stored attempts of a judgement anew, without asking anybody.
-
-        Args:
-            score: A judgement of this scorer.
-            sample: Its sample.
-            earlier: Attempts made before those of the score, such as `PassingError.attempts` of an earlier try.
-        """
-        attempts = (*earlier, *score.attempts)
-        strict, lenient, returned = read_attempts(attempts, sample.text_required)
-        changes: dict[str, Any] = {
-            "status": strict.status, "strict": strict, "lenient": lenient, "attempts": attempts,
-            "judge_returned": returned, "parser": PARSER_VERSION, "usage": usage_of(attempts),
-        }  # fmt: skip
-        return score.model_copy(update=changes)
-
 
 def build_messages(sample: Sample, pictures: Sequence[Encoded], fault: str = "") -> list[dict[str, Any]]:
     """Returns the request: the rubric; then the sample with its original prompt, the generated picture and the truth.
@@ -214,32 +198,6 @@ def build_messages(sample: Sample, pictures: Sequence[Encoded], fault: str = "")
             ],
         },
     ]
-
-
-def read_attempts(attempts: Sequence[Attempt], text_required: bool | None) -> tuple[Reading, Reading, str]:
-    """Reads the attempts of one judgement both ways.
-
-    Returns:
-        The strict reading: the first reply that meets the contract, else failed with the last fault. The lenient one:
-        the first reply that the official evaluator would not ask again, else failed. And the model name that came
-        with the reply that was read (strict before lenient before the last).
-    """
-    strict: tuple[Reading, str] | None = None
-    lenient: tuple[Reading, str] | None = None
-    last_fault, last_model = "the judge was not asked", ""
-    for attempt in attempts:
-        if lenient is None and (official := read_lenient(attempt.reply)) is not None:
-            lenient = (official, attempt.model)
-        found = read_strict(attempt.reply, text_required=text_required)
-        last_fault, last_model = attempt.error or str(found), attempt.model or last_model
-        if isinstance(found, Reading):
-            strict = (found, attempt.model)
-            break
-    readings = (
-        strict[0] if strict else Reading(status=ScoreStatus.FAILED, reason=last_fault),
-        lenient[0] if lenient else Reading(status=ScoreStatus.FAILED, reason=last_fault),
-    )
-    return *readings, next((found[1] for found in (strict, lenient) if found), last_model)
 
 
 def _fault_words(found: ReplyFault, attempt: Attempt) -> str:

@@ -19,7 +19,6 @@ from knowgen.calls import current_meter
 from knowgen.errors import BudgetReachedError, ConfigError, PassingError, UnscorableError, UsageError
 from knowgen.records import (
     DIMENSIONS,
-    TEXT,
     Attempt,
     Generation,
     GenerationStatus,
@@ -28,8 +27,9 @@ from knowgen.records import (
     Sample,
     Score,
     ScoreStatus,
+    Usage,
 )
-from knowgen.scorers.contract import scorer_traits, with_earlier
+from knowgen.scorers.contract import failed_score, scorer_traits, with_earlier
 from knowgen.scorers.rubric import system_prompt
 from knowgen.scorers.vlm import VlmJudge
 
@@ -294,17 +294,39 @@ def test_a_reply_before_the_fault_is_not_lost(item: Item) -> None:
     error = passing([Step(reply=off), Step(status=500)], item)
     assert [attempt.reply for attempt in error.attempts] == [off, ""]
     later, _ = judged([Step()], item)
-    whole = with_earlier(VlmJudge("any", base_url="http://127.0.0.1:1/v1"), later, item[0], error.attempts)
+    whole = with_earlier(scorer_traits(VlmJudge), later, item[0], error.attempts)
     assert len(whole.attempts) == 3 and whole.usage.input_tokens == 2000
     assert whole.strict == later.strict
     assert whole.lenient is not None and whole.lenient.values["aesthetics"] == 0.9
 
 
-def test_earlier_attempts_are_kept_for_a_scorer_that_cannot_read_anew(item: Item) -> None:
+def test_when_every_try_fails_the_official_reading_still_takes_the_first_readable_reply(item: Item) -> None:
+    off = good(aesthetics=0.9)
+    error = passing([Step(reply=off), Step(status=500)], item)
+    given_up = failed_score(item[0].id, 2, "vlm:any", "gave up after 4 tries")
+    whole = with_earlier(scorer_traits(VlmJudge), given_up, item[0], error.attempts)
+    assert (whole.status, whole.strict.reason) == (ScoreStatus.FAILED, "gave up after 4 tries")
+    assert whole.lenient is not None and whole.lenient.values["aesthetics"] == 0.9
+
+
+def test_a_stored_reply_that_meets_the_contract_is_not_asked_for_again(item: Item) -> None:
+    """A try that was cut short after it had paid for a good reply."""
+    given_up = failed_score(item[0].id, 2, "vlm:any", "no result in time")
+    whole = with_earlier(scorer_traits(VlmJudge), given_up, item[0], (Attempt(reply=good(), model="m"),))
+    assert (whole.status, whole.judge_returned) == (ScoreStatus.OK, "m")
+
+
+def test_earlier_attempts_are_kept_for_a_scorer_that_reads_otherwise(item: Item) -> None:
+    class Other:
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            raise NotImplementedError
+
     later, _ = judged([Step()], item)
-    whole = with_earlier(object(), later, item[0], (Attempt(error="429"),))
-    assert [attempt.error for attempt in whole.attempts] == ["429", ""]
-    assert with_earlier(object(), later, item[0], ()) is later
+    earlier = (Attempt(error="429"), Attempt(reply=good(aesthetics=0), usage=Usage(input_tokens=5, cost=0.5)))
+    whole = with_earlier(scorer_traits(Other), later, item[0], earlier)
+    assert [attempt.error for attempt in whole.attempts] == ["429", "", ""]
+    assert whole.strict == later.strict and whole.usage == Usage(input_tokens=1005, output_tokens=100, cost=0.5)
+    assert with_earlier(scorer_traits(Other), later, item[0], ()) is later
 
 
 @pytest.mark.parametrize("which", ["missing", "truncated", "text"])
@@ -532,14 +554,3 @@ def test_what_the_judge_declares() -> None:
     assert traits.shape == "score" and traits.needs == {"image", "truth_image"}
     assert traits.dimensions == DIMENSIONS and traits.note == "" and traits.version
     assert scorer_traits(VlmJudge("m", base_url="http://localhost:1", concurrency=3)).concurrency == 3
-
-
-def test_stored_attempts_can_be_read_anew(item: Item) -> None:
-    score, _ = judged([Step(reply=good(aesthetics=0.9)), Step()], item)
-    judge = VlmJudge("any", base_url="http://127.0.0.1:1/v1")
-    wiped = score.model_copy(update={"strict": score.strict.model_copy(update={"values": {}}), "lenient": None})
-    again = judge.reread(wiped, item[0])
-    assert again == score
-    na = item[0].model_copy(update={"text_required": False})
-    assert judge.reread(score, na).status is ScoreStatus.FAILED
-    assert TEXT in judge.reread(score, na).strict.reason
