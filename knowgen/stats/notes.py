@@ -38,7 +38,7 @@ def fitness(
     for part in slices:
         if part.kind == "group" and part.name in GROUPS and part.samples and not part.figures[OVERALL].n:
             reasons.append(f"{part.name}: nothing of it was judged, {_left_out(policy)}")
-    if slices[0].figures[OVERALL].value is None:
+    if not slices[0].figures[OVERALL].n:
         reasons.append("no K-Score: nothing that counts for it was judged")
     if selection and not selection.startswith("all"):
         reasons.append(f"a part of the task ({selection})")
