@@ -189,14 +189,14 @@ class _Reader:
 
     def read(self, drawing: _Drawing, judge: int) -> str:
         """Returns the state of one judgement of a drawing and keeps its values when it is scored."""
-        if drawing.status is not GenerationStatus.OK:
+        if drawing.status != GenerationStatus.OK:
             return _NO_DRAWING[drawing.status]
         row = drawing.rows.get(judge)
         if row is None:
             return "judgement_not_run"
         lenient = self.policy.reading == "lenient" and row.lenient is not None
         reading = row.lenient if lenient and row.lenient is not None else row.strict
-        if reading.status is not ScoreStatus.OK:
+        if reading.status != ScoreStatus.OK:
             return _READ[reading.status]
         values = self._values(reading, row)
         if values is None:
