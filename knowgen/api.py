@@ -110,6 +110,7 @@ class Plan:
         scorers: Who judges.
         settings: How it is carried out.
         in_place: The drawings lie in the run directory that will be written.
+        remember: Notes in the run directory what an export needs of the source of its drawings.
     """
 
     spec: RunSpec
@@ -118,6 +119,7 @@ class Plan:
     scorers: tuple[ScorerHandle, ...]
     settings: Settings
     in_place: bool = False
+    remember: Callable[[RunStore], None] | None = None
 
 
 @dataclass
@@ -242,6 +244,7 @@ def _plan(
     seed: int | None = None,
     repeats: int | None = None,
     in_place: bool = False,
+    remember: Callable[[RunStore], None] | None = None,
 ) -> Plan:
     names = list(scorers) or list(whole.default_scorers)
     if not names:
@@ -258,7 +261,7 @@ def _plan(
         repeats=settings.repeats if repeats is None else repeats,
         judge_repeats=settings.judge_repeats,
     )
-    return Plan(spec, SelectedTask(whole, samples), generator, tuple(handles), settings, in_place)
+    return Plan(spec, SelectedTask(whole, samples), generator, tuple(handles), settings, in_place, remember)
 
 
 def plan_scoring(
@@ -297,6 +300,7 @@ def plan_scoring(
         seed=found.seed,
         repeats=found.repeats,
         in_place=found.in_place,
+        remember=found.remember,
     )
 
 
@@ -319,6 +323,8 @@ def execute(plan: Plan, out: Path | str) -> Run:
         progress=settings.progress,
     )
     with RunStore.open(path, plan.spec, fresh=settings.fresh) as store:
+        if plan.remember is not None:
+            plan.remember(store)
         outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options)
     run = Run(path, plan.spec, settings.policy, outcome)
     if not outcome.all_cached or not outputs.complete(path, plan.spec):
@@ -455,7 +461,7 @@ def export(run: Run, form: str, out: Path, *, scorer: str | None = None) -> int:
     """
     label = run.summarise(scorer=scorer).scorer
     with RunStore.read(run.path) as store:
-        return outputs.export(store, form, out, label, run.summarise("official", label))
+        return outputs.export(store, form, out, label)
 
 
 def forecast(plan: Plan, out: Path) -> str:

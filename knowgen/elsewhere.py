@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -12,8 +13,10 @@ from knowgen.errors import DataError, UsageError
 from knowgen.generators.contract import Drawing, DrawingSource
 from knowgen.records import GroundTruth, Sample
 from knowgen.spec import GeneratorSpec, RunSpec
+from knowgen.store.folder import is_run_directory
 from knowgen.store.official import read_results
-from knowgen.store.run import RunStore, is_run_directory
+from knowgen.store.official_export import remember_source
+from knowgen.store.run import RunStore
 from knowgen.store.sources import Elsewhere, FolderSource, RunSource
 from knowgen.tasks.contract import Task
 
@@ -30,6 +33,7 @@ class Source:
         seed: Seed they were drawn with.
         repeats: Pictures a sample.
         in_place: They lie in the run directory that will be written.
+        remember: Notes in the new run what an export needs of the source.
     """
 
     task: Task
@@ -39,6 +43,7 @@ class Source:
     seed: int = 0
     repeats: int = 1
     in_place: bool = False
+    remember: Callable[[RunStore], None] | None = None
 
 
 class Drawings:
@@ -179,8 +184,10 @@ def _folder(path: Path, task: Task) -> Source:
 
 def _results(path: Path) -> Source:
     results = read_results(path)
+    drawings = results.drawings()
     return Source(
         task=results.task(),
-        drawings=Drawings(results.name, results.revision, results.drawing),
-        generator=GeneratorSpec(name=results.name, revision=f"results {results.revision}"),
+        drawings=Drawings(drawings.name, drawings.revision, drawings.drawing),
+        generator=GeneratorSpec(name=drawings.name, revision=f"results {drawings.revision}"),
+        remember=partial(remember_source, results=results),
     )

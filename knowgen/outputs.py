@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knowgen.errors import UsageError
+from knowgen.records import Row
 from knowgen.spec import RunSpec
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
+from knowgen.store.official_export import SummaryRow
 from knowgen.store.run import RunStore
 
 SUMMARY_FILE = "summary.json"
@@ -102,6 +104,35 @@ def distinct_names(runs: Sequence[tuple[Path, str]]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({path.resolve().name})" for path, name in runs]
 
 
-def export(store: RunStore, form: str, out: Path, scorer: str, official: Summary) -> int:
-    """Writes one of the export formats and returns the number of rows."""
-    raise UsageError(f"unknown format {form!r}", fix="official, jsonl, parquet or csv")
+def export(store: RunStore, form: str, out: Path, scorer: str) -> int:
+    """Writes one of the export formats.
+
+    Args:
+        store: The run.
+        form: official, jsonl, csv or parquet.
+        out: The file to write.
+        scorer: Whose judgements.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UsageError: The format is unknown.
+    """
+    from knowgen.store.export import Format, export_rows
+    from knowgen.store.official_export import export_official
+
+    if form == "official":
+        return export_official(store, out, scorer, _official_rows)
+    tables: dict[str, Format] = {"jsonl": "jsonl", "csv": "csv", "parquet": "parquet"}
+    if form not in tables:
+        raise UsageError(f"unknown format {form!r}", fix="official, jsonl, csv or parquet")
+    return export_rows(store, tables[form], out, scorer)
+
+
+def _official_rows(rows: Sequence[Row]) -> list[SummaryRow]:
+    """Makes the three closing rows of a result file from its scored rows."""
+    from knowgen.stats.official import summary_rows
+
+    made = summary_rows(aggregate(rows, "official", resamples=0))
+    return [SummaryRow(kind=row["summary_type"], figures=row["avg_scores"], count=row["count"]) for row in made]

@@ -93,7 +93,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     debug, words = _wants_debug(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = cli.main(args=words, prog_name="knowgen", standalone_mode=False)
+        result = cli.main(args=list(words), prog_name="knowgen", standalone_mode=False, obj=tuple(words))
         return int(result or 0)
     except KnowgenError as error:
         if debug:

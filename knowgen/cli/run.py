@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ EPILOG = """\b
 Examples:
   knowgen run --task knowgen_mini --generator open_book --out reports/x
   knowgen run --task knowgen_mini --generator my_model.py:MyModel -g steps=20
-A name is NAME, NAME:MODEL, module:Class or file.py:Class. An interrupted run goes on when called again.
+A name is NAME, NAME:MODEL, module:Class or file.py:Class. The same command resumes a run.
 """
 
 
@@ -66,12 +65,6 @@ def command(task: str, generator: str, scorers: tuple[str, ...], out: Path | Non
         click.echo(api.forecast(plan, target))
         return 0
     run = api.execute(plan, target)
-    words = [word for word in _words() if word != "--fresh"]
+    words = [word for word in click.get_current_context().obj if word != "--fresh"]
     closing_lines(run, command_line("knowgen", *words))
     return exit_code(run)
-
-
-def _words() -> list[str]:
-    """Returns the words after the program's name, so that the same command can be given again."""
-    words = [word for word in sys.argv[1:] if word != "--debug"]
-    return words if words and words[0] == "run" else ["run", *words]

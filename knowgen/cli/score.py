@@ -14,7 +14,7 @@ Examples:
   knowgen score reports/open_book --scorer vlm:gpt-4.1
   knowgen score results.json --scorer vlm:gpt-4.1 --out reports/theirs
   knowgen score pictures/ --task knowgen_mini --out reports/mine
-SOURCE is a run, an official results.json, or a folder of pictures named by sample id (with --task).
+SOURCE: a run, an official results.json, or a folder of pictures named by sample id.
 """
 
 

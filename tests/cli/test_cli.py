@@ -1,0 +1,320 @@
+"""The command line as its users type it: what it prints, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from knowgen.cli.main import VERBS, run
+from knowgen.store.run import RunStore
+
+RUN = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
+
+
+def one_line(text: str) -> str:
+    """Returns the only line of an error, and fails when it is more."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+@pytest.mark.parametrize("words", [[verb] for verb in VERBS] + [["world", "build"]], ids=" ".join)
+def test_every_help_fits_a_screen_and_shows_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= 30
+    assert max(len(line) for line in text.splitlines()) <= 96
+    assert re.search(rf"Examples?:\n +knowgen {words[0]}", text)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, contextlib, io\nfrom knowgen.cli.main import run\n"
+        "with contextlib.redirect_stdout(io.StringIO()): run(['--help'])\n"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"torch", "PIL", "numpy", "pandas", "openai", "pydantic", "cv2", "onnxruntime", "rapidocr", "jinja2"}
+    assert not heavy & set(loaded)
+
+
+def test_a_run_prints_its_table_and_says_how_to_go_on(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*RUN, "--out", "out"]) == 0
+    text = capsys.readouterr().out
+    assert "0.500" in text and "a scorer of the tests" in text
+    assert re.search(r"^resume +knowgen run ", text, re.MULTILINE)
+    assert re.search(r"^rescore +knowgen score out ", text, re.MULTILINE)
+    page = Path(re.findall(r"^report +(.*)$", text, re.MULTILINE)[0])
+    assert page.is_file() and page.name == "index.html"
+    summary = json.loads((desk / "out" / "summary.json").read_text())
+    assert {each["policy"] for each in summary["summaries"]} == {"strict", "official"}
+    assert sorted(path.suffix for path in (desk / "out" / "tables").iterdir()) == [".csv", ".csv", ".md", ".md"]
+
+
+def test_the_printed_resume_command_resumes(desk: Path) -> None:
+    command = [sys.executable, "-m", "knowgen", *RUN, "--out", "out dir"]
+    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    line = re.findall(r"^resume +(.*)$", first.stdout, re.MULTILINE)[0]
+    calls = (desk / "calls.txt").read_text()
+    program = line.replace("knowgen", f"{sys.executable} -m knowgen", 1)
+    assert subprocess.run(program, shell=True, capture_output=True, text=True, check=True).returncode == 0
+    assert (desk / "calls.txt").read_text() == calls
+
+
+def test_a_finished_run_repeated_does_no_work(desk: Path) -> None:
+    assert run([*RUN, "--out", "out"]) == 0
+    before = {path: path.stat().st_mtime_ns for path in (desk / "out" / "images").rglob("*.png")}
+    page = (desk / "out" / "report" / "index.html").stat().st_mtime_ns
+    calls = (desk / "calls.txt").read_text()
+    (desk / "my_generator.py").write_text((desk / "my_generator.py").read_text())
+    assert run([*RUN, "--out", "out"]) == 0
+    assert (desk / "calls.txt").read_text() == calls
+    assert {path: path.stat().st_mtime_ns for path in (desk / "out" / "images").rglob("*.png")} == before
+    assert (desk / "out" / "report" / "index.html").stat().st_mtime_ns == page
+
+
+def test_an_edited_model_is_not_answered_with_its_old_pictures(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "knowgen", *RUN, "--out", "out"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    (desk / "my_generator.py").write_text((desk / "my_generator.py").read_text().replace(", 9)", ", 10)"))
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 3
+    assert "generator.revision" in one_line(again.stderr)
+    assert subprocess.run([*command, "--fresh"], capture_output=True, check=False).returncode == 0
+
+
+def test_failed_samples_end_with_six_and_are_told(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["run", "--task", "small", "--generator", "my_generator:Picky", "--out", "out"]) == 6
+    with RunStore.read(desk / "out") as store:
+        failed = [each for _, each in store.generations() if each.status == "failed"]
+    assert [each.sample_id for each in failed] == ["s2"]
+    assert "cannot draw three" in failed[0].reason
+    assert re.search(r"\b1\b", capsys.readouterr().out.split("failed")[1])
+
+
+def test_limit_ids_and_growth_share_a_directory(desk: Path) -> None:
+    assert run([*RUN, "--out", "out", "--limit", "2"]) == 0
+    assert (desk / "calls.txt").read_text().split() == ["s0", "s1"]
+    assert run([*RUN, "--out", "out", "--ids", "s1,s5"]) == 0
+    assert run([*RUN, "--out", "out"]) == 0
+    assert sorted((desk / "calls.txt").read_text().split()) == ["s0", "s1", "s2", "s3", "s4", "s5"]
+    assert json.loads((desk / "out" / "summary.json").read_text())["summaries"][0]["selection"] == "all 6"
+
+
+def test_repeats_and_judge_repeats(desk: Path) -> None:
+    assert run([*RUN, "--out", "out", "--repeats", "2", "--judge-repeats", "3"]) == 0
+    assert len((desk / "calls.txt").read_text().split()) == 36
+    with RunStore.read(desk / "out") as store:
+        assert len(list(store.rows("my_scorer:Half"))) == 36
+        seeds = {(each.repeat, each.seed) for _, each in store.generations()}
+    assert seeds == {(0, 0), (1, 1)}
+
+
+def test_dry_run_draws_nothing(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*RUN, "--out", "out", "--dry-run"]) == 0
+    assert "pictures   6" in capsys.readouterr().out
+    assert not (desk / "out").exists() and not (desk / "calls.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["rnu"], 2, "unknown command 'rnu'; did you mean 'run'?"),
+        (["run", "--task", "knowgen_mnii", "--generator", "noise"], 2, "did you mean 'knowgen_mini'?"),
+        (["run", "--task", "small", "--generator", "oracel"], 2, "unknown generator 'oracel'; did you mean 'oracle'?"),
+        ([*RUN, "--scorer", "world_chek"], 2, "did you mean 'world_check'?"),
+        ([*RUN, "--policy", "stict"], 2, "did you mean 'strict'?"),
+        ([*RUN, "--limit", "0"], 2, "Invalid value for '--limit'"),
+        ([*RUN, "--limit", "1", "--ids", "s1"], 2, "exclude each other"),
+        ([*RUN, "--ids", "s1,zz"], 2, "no sample 'zz'"),
+        ([*RUN, "-g", "steps"], 2, "is not key=value"),
+        ([*RUN, "-s", "valeu=1"], 2, "it takes value"),
+        ([*RUN, "-s", "api_key=sk-1"], 2, "looks like a secret"),
+        (["run", "--task", "small", "--generator", "my_generator:Picky", "-g", "sise=3"], 2, "it takes size"),
+        (["run", "--task", "small", "--generator", "my_generator:nothing"], 2, "has no 'nothing'"),
+        (["run", "--task", "./nowhere", "--generator", "noise"], 2, "no task folder"),
+        (["score", "nowhere", "--scorer", "my_scorer:Half"], 3, "nowhere: is missing"),
+        (["score", "small/truth", "--scorer", "my_scorer:Half"], 2, "--task"),
+        (["compare", "out"], 2, "one run cannot be compared"),
+        (["compare", "out", "out2"], 3, "is no run directory"),
+        (["report", "nowhere", "-o", "x"], 3, "is no run directory"),
+        (["export", "nowhere", "--format", "csv", "-o", "x"], 3, "is no run directory"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_its_exit_code(
+    desk: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+) -> None:
+    assert run(words) == code
+    printed = capsys.readouterr()
+    line = one_line(printed.err)
+    assert line.startswith("knowgen: ") and said in line
+    assert "sk-1" not in line
+
+
+def test_a_broken_task_file_is_one_line(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (desk / "small" / "task.yaml").write_text("name: [x\n")
+    assert run(RUN) == 3
+    assert "task.yaml:2: broken YAML" in one_line(capsys.readouterr().err)
+
+
+def test_duplicate_ids_are_one_line(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = desk / "small" / "samples.jsonl"
+    samples.write_text(samples.read_text().replace('"s3"', '"s1"'))
+    assert run(RUN) == 3
+    assert "samples.jsonl:4: the id 's1' is already on line 2" in one_line(capsys.readouterr().err)
+
+
+def test_a_truth_picture_that_does_not_open_is_found_before_anything_is_drawn(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (desk / "small" / "truth" / "s4.png").unlink()
+    assert run(RUN) == 3
+    assert "truth/s4.png is missing" in one_line(capsys.readouterr().err)
+    assert not (desk / "calls.txt").exists()
+
+
+def test_another_runs_directory_is_refused(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*RUN, "--out", "out"]) == 0
+    capsys.readouterr()
+    assert run([*RUN, "--out", "out", "--seed", "5"]) == 3
+    assert "seed" in one_line(capsys.readouterr().err)
+    (desk / "precious").mkdir()
+    (desk / "precious" / "thesis.txt").write_text("x")
+    assert run([*RUN, "--out", "precious", "--fresh"]) == 3
+    assert (desk / "precious" / "thesis.txt").read_text() == "x"
+
+
+def test_debug_shows_the_traceback(desk: Path) -> None:
+    command = [sys.executable, "-m", "knowgen", "--debug", "run", "--task", "nope", "--generator", "noise"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback" in shown.stderr and "unknown task" in shown.stderr
+
+
+def test_a_folder_of_pictures_is_scored(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (desk / "mine").mkdir()
+    for number in range(4):
+        Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "mine" / f"s{number}.png")
+    (desk / "mine" / "s4.png").write_bytes(b"no picture")
+    Image.new("RGB", (8, 8)).save(desk / "mine" / "stranger.png")
+    assert run(["score", "mine", "--task", "small", "--out", "out"]) == 6
+    assert "stranger.png" in capsys.readouterr().err
+    with RunStore.read(desk / "out") as store:
+        states = {each.sample_id: (each.status.value, each.reason) for _, each in store.generations()}
+    assert [states[f"s{number}"][0] for number in range(6)] == ["ok"] * 4 + ["failed"] * 2
+    assert "s4.png" in states["s4"][1] and "no picture" in states["s5"][1]
+    assert sorted((desk / "calls.txt").read_text().split()) == ["s0", "s1", "s2", "s3"]
+
+
+def test_a_run_is_scored_anew_in_place_and_elsewhere(desk: Path) -> None:
+    assert run([*RUN, "--out", "out"]) == 0
+    shutil.rmtree(desk / "small" / "truth", ignore_errors=False)
+    (desk / "my_generator.py").unlink()  # no generator is loaded
+    shutil.copytree(desk / "out", desk / "kept")
+    (desk / "small" / "truth").mkdir()
+    for number in range(6):
+        Image.new("RGB", (64, 48), (number, 0, 0)).save(desk / "small" / "truth" / f"s{number}.png")
+    assert run(["score", "out", "--scorer", "my_scorer:Half", "-s", "value=1.0"]) == 0
+    assert run(["score", "kept", "--scorer", "my_scorer:Half", "-s", "value=0.0", "--out", "else"]) == 0
+    values = [
+        json.loads((desk / name / "summary.json").read_text())["summaries"][0]["slices"][0]["figures"]["overall"][
+            "value"
+        ]
+        for name in ("out", "kept", "else")
+    ]
+    assert values == [1.0, 0.5, 0.0]
+
+
+def test_official_results_are_scored_and_exported(desk: Path) -> None:
+    (desk / "pictures").mkdir()
+    rows = []
+    for number in range(3):
+        Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "pictures" / f"{number}.png")
+        rows.append({
+            "id": number, "success": number != 2, "prompt": f"prompt {number}",
+            "meta": {"category": "art", "difficulty": "easy"}, "output_path": f"pictures/{number}.png", "gt_image": f"small/truth/s{number}.png",
+        })  # fmt: skip
+    (desk / "results.json").write_text(json.dumps(rows))
+    assert run(["score", "results.json", "--scorer", "my_scorer:Half", "--out", "out"]) == 6
+    assert run(["export", "out", "--format", "official", "-o", "results_eval.json"]) == 0
+    back = json.loads((desk / "results_eval.json").read_text())
+    assert [row.get("id") for row in back[:3]] == [0, 1, 2]
+    assert [row["eval_success"] for row in back[:3]] == [True, True, False]
+    assert back[0]["scores"]["overall"] == 0.5 and back[2]["error"] == "not_evaluated"
+    assert [row["summary_type"] for row in back[3:]] == ["science_and_knowledge", "pop_culture_and_news", "overall_avg"]
+    assert back[5]["avg_scores"]["overall"] == 0.25  # the empty group counts as zero, officially
+    assert back[3]["count"] == 2
+
+
+def test_exports_for_other_tools_agree(desk: Path) -> None:
+    import pyarrow.parquet as pq
+
+    assert run([*RUN, "--out", "out", "--repeats", "2"]) == 0
+    for form in ("jsonl", "csv", "parquet"):
+        assert run(["export", "out", "--format", form, "-o", f"x.{form}"]) == 0
+    lines = [json.loads(line) for line in (desk / "x.jsonl").read_text().splitlines()]
+    with (desk / "x.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    parquet = pq.read_table(desk / "x.parquet").to_pylist()
+    assert len(lines) == len(table) == len(parquet) == 12
+    assert (
+        [row["sample_id"] for row in lines]
+        == [row["sample_id"] for row in table]
+        == [row["sample_id"] for row in parquet]
+    )
+
+
+def test_compare_and_report_over_several_runs(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*RUN, "--out", "a"]) == 0
+    assert run([*RUN, "--out", "b", "--seed", "3"]) == 0
+    assert run(["score", "b", "--scorer", "my_scorer:Half"]) == 0
+    capsys.readouterr()
+    assert run(["compare", "a", "b", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == 1
+    assert run(["compare", "a", "b"]) == 0
+    assert "(a)" in capsys.readouterr().out
+    assert run(["report", "a", "b", "-o", "both"]) == 0
+    assert Path(capsys.readouterr().out.strip()).is_file()
+
+
+def test_compare_refuses_what_cannot_be_compared(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*RUN, "--out", "a"]) == 0
+    samples = desk / "small" / "samples.jsonl"
+    samples.write_text(samples.read_text().replace("sixers", "seven"))
+    assert run([*RUN, "--out", "b"]) == 0
+    capsys.readouterr()
+    assert run(["compare", "a", "b"]) != 0
+    assert "task" in one_line(capsys.readouterr().err)
+
+
+def test_list_shows_runs_and_survives_a_broken_one(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*RUN, "--out", "reports/one"]) == 0
+    (desk / "reports" / "two").mkdir()
+    (desk / "reports" / "two" / "run.json").write_text("{")
+    capsys.readouterr()
+    assert run(["list", "runs"]) == 0
+    text = capsys.readouterr().out
+    assert "reports/one" in text and "strict 0.500" in text and "cannot be read" in text
+
+
+def test_list_names_without_importing(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, name in (("tasks", "knowgen_mini"), ("generators", "open_book"), ("scorers", "vlm"), ("search", "world")):
+        assert run(["list", kind]) == 0
+        assert name in capsys.readouterr().out
+
+
+def test_run_eval_is_knowgen_run(desk: Path) -> None:
+    script = Path(__file__).resolve().parents[2] / "run_eval.py"
+    words = [sys.executable, str(script), "--task", "small", "--generator", "my_generator:draw", "--out", "out"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ})
+    assert done.returncode == 0, done.stderr
+    assert "resume   knowgen run --task small" in done.stdout
