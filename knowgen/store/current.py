@@ -6,7 +6,7 @@ that has changed since. Nothing is thrown away; it only does not count. Everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,18 +75,17 @@ class Current:
         for page in self.pages():
             yield from self._page_generations(page).values()
 
-    def scores(self, scorer: str | None) -> Iterator[tuple[str, Score]]:
-        """Yields key and judgement, of one scorer or of all in turn."""
-        for spec in self._spec.scorers if scorer is None else (self.scorer(scorer),):
+    def scores(self, scorers: Iterable[ScorerSpec]) -> Iterator[tuple[str, Score]]:
+        """Yields key and judgement, of one scorer after the other."""
+        for spec in scorers:
             for page in self.pages():
                 yield from self._page_scores(page, spec, self._page_generations(page)).values()
 
-    def cells(self, scorer: str) -> Iterator[Cell]:
+    def cells(self, scorer: ScorerSpec) -> Iterator[Cell]:
         """Yields every selected sample and repeat exactly once, in order."""
-        spec = self.scorer(scorer)
         for page in self.pages():
             generations = self._page_generations(page)
-            scores = self._page_scores(page, spec, generations)
+            scores = self._page_scores(page, scorer, generations)
             for sample in page:
                 for repeat in range(self._spec.repeats):
                     drawn = generations.get((sample.id, repeat))
@@ -98,7 +97,7 @@ class Current:
                         scores=tuple(found[1] if found else None for found in judged),
                     )
 
-    def rows(self, scorer: str) -> Iterator[Row]:
+    def rows(self, scorer: ScorerSpec) -> Iterator[Row]:
         """Yields every selected sample x repeat x judge repeat exactly once, in order."""
         for cell in self.cells(scorer):
             for judge_repeat, score in enumerate(cell.scores):

@@ -26,6 +26,8 @@ from knowgen.store.manifest import Manifest, difference, read_manifest, refuse_s
 from knowgen.store.plain import as_json
 from knowgen.store.schema import open_reader, open_writer
 
+_VALUES = json.JSONEncoder(allow_nan=False)
+
 
 class RunStore:
     """The only writer of a run directory, or a reader of one. Made by `open` and `read`; a context manager.
@@ -87,8 +89,7 @@ class RunStore:
                 raise ConfigError(
                     f"holds another run: {differs}", where=str(path), fix="choose another --out, or start with --fresh"
                 )
-            manifest = write_manifest(path, spec, earlier)
-            store = cls(path, manifest, open_writer(path / DATABASE_FILE), lock)
+            store = cls(path, *_write_both(path, spec, earlier), lock)
         except BaseException:
             lock.release()
             raise
@@ -285,7 +286,7 @@ class RunStore:
                 score.image,
                 score.status.value,
                 score.strict.reason,
-                json.dumps(score.strict.values, allow_nan=False),
+                _VALUES.encode(score.strict.values),
                 score.seconds,
                 score.usage.cost,
                 score.tries,
@@ -302,7 +303,8 @@ class RunStore:
         Raises:
             UsageError: The run has no such scorer.
         """
-        return self._current.scores(scorer)
+        specs = self.spec.scorers if scorer is None else (self._current.scorer(scorer),)
+        return self._current.scores(specs)
 
     def cells(self, scorer: str) -> Iterator[Cell]:
         """Yields every selected sample and repeat exactly once, in order, with what is there of it.
@@ -310,7 +312,7 @@ class RunStore:
         Raises:
             UsageError: The run has no such scorer.
         """
-        return self._current.cells(scorer)
+        return self._current.cells(self._current.scorer(scorer))
 
     def rows(self, scorer: str) -> Iterator[Row]:
         """Yields every selected sample x repeat x judge repeat exactly once, in order.
@@ -321,7 +323,7 @@ class RunStore:
         Raises:
             UsageError: The run has no such scorer.
         """
-        return self._current.rows(scorer)
+        return self._current.rows(self._current.scorer(scorer))
 
     # -- money and time --------------------------------------------------------------------------------------------
 
@@ -385,3 +387,19 @@ def _sample_row(place: int, sample: Sample, truth: GroundTruth) -> tuple[object,
         truth.model_dump_json(),
         str(file.absolute()) if file else "",
     )
+
+
+def _write_both(path: Path, spec: RunSpec, earlier: Manifest | None) -> tuple[Manifest, sqlite3.Connection]:
+    """Opens run.sqlite and writes run.json, in the order that leaves both as they were where one cannot be used.
+
+    In a new directory run.json comes first, so that a kill leaves no database that belongs to nobody.
+    """
+    database = path / DATABASE_FILE
+    if not database.exists():
+        return write_manifest(path, spec, earlier), open_writer(database)
+    connection = open_writer(database)
+    try:
+        return write_manifest(path, spec, earlier), connection
+    except BaseException:
+        connection.close()
+        raise
