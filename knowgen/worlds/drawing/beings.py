@@ -143,7 +143,7 @@ def draw_mask(brush: Brush) -> None:
     spread = 24 if feathers == 5 else 18
     for index in range(feathers):
         angle = -90 + (index - (feathers - 1) / 2) * spread
-        x, y = around(50, 50, 38, angle)
+        x, y = around(50, 50, 36, angle)
         brush.part(ellipse(x, y, 13, 5.5, tilt=angle), (brush.second, brush.accent)[index % 2])
     match brush.choice(1, 3):
         case 1:

@@ -10,8 +10,11 @@ from knowgen.worlds.drawing.colours import WHITE, Colour, mix
 from knowgen.worlds.drawing.pen import Pen
 from knowgen.worlds.drawing.shapes import Outline, Point, ellipse, smooth, star
 
-LOOK_SPAN = 100.0
-"""A look is drawn on a square of this many units."""
+LOOK_MARGIN = 3.0
+"""Units kept free around the square of 100 units on which a look is drawn, for ears and lines that reach beyond."""
+
+LOOK_SPAN = 100.0 + 2 * LOOK_MARGIN
+"""Units across and down a whole look."""
 
 _PUPIL: Colour = (30, 20, 50)
 _FINE = 1.0

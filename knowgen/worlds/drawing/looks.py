@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from knowgen.errors import DataError
 from knowgen.worlds.drawing import beings, heraldry, machines, nature, people, structures
-from knowgen.worlds.drawing.brush import LOOK_SPAN, SYMBOLS, Brush
+from knowgen.worlds.drawing.brush import LOOK_MARGIN, LOOK_SPAN, SYMBOLS, Brush
 from knowgen.worlds.drawing.colours import PALETTES, Colour, mix
 from knowgen.worlds.drawing.pen import PATTERNS, Pen
 
@@ -86,8 +87,8 @@ _DRAW: Mapping[str, Callable[[Brush], None]] = MappingProxyType(
 LOOK_ALIKE_RANGE = (0.07, 0.70)
 """A look-alike changes at least and at most this share of the drawn pixels."""
 
-_SEARCH_RANGE = (0.09, 0.66)
-"""Narrower than `LOOK_ALIKE_RANGE`, so that the promise also holds at other sizes than the one measured at."""
+_SEARCH_RANGE = (0.11, 0.62)
+"""Narrower than `LOOK_ALIKE_RANGE`, for the share moves with the drawing's size, by up to 0.08 from 96 to 216 pixels."""
 
 _BACKDROPS: tuple[Colour, ...] = tuple(
     mix(palette.light, palette.main, share) for palette in PALETTES for share in (0.0, 0.15, 0.25)
@@ -95,7 +96,7 @@ _BACKDROPS: tuple[Colour, ...] = tuple(
 _BACKDROP_APART = 24
 """Least difference, in some channel of 255, between a backdrop and each colour of the look on it."""
 
-_MEASURED_SIZE = 72
+_MEASURED_SIZE = 110
 _CLEAR_CHANGE = 40
 _LOOK_ALIKE_TRIES = 80
 
@@ -220,7 +221,7 @@ def draw_look(look: Look, size: int) -> Image.Image:
     """
     palette = PALETTES[look.palette]
     roles = [palette[(role + look.rotation) % _ROLES] for role in range(_ROLES)]
-    pen = Pen((size, size), size / LOOK_SPAN)
+    pen = Pen((size, size), size / LOOK_SPAN, margin=LOOK_MARGIN)
     brush = Brush(
         pen,
         main=roles[0],
@@ -242,7 +243,14 @@ def visible_difference(first: Look, second: Look, size: int = _MEASURED_SIZE) ->
     A pixel counts as drawn when either look covers it by more than half, and as clearly different when any of its
     four channels differs by more than 40 of 255.
     """
-    one, other = (np.asarray(draw_look(look, size)).astype(np.int16) for look in (first, second))
+    return _changed_share(_channels(first, size), _channels(second, size))
+
+
+def _channels(look: Look, size: int) -> NDArray[np.int16]:
+    return np.asarray(draw_look(look, size)).astype(np.int16)
+
+
+def _changed_share(one: NDArray[np.int16], other: NDArray[np.int16]) -> float:
     drawn = (one[..., 3] > 128) | (other[..., 3] > 128)
     changed = (np.abs(one - other).max(axis=2) > _CLEAR_CHANGE) & drawn
     return float(changed.sum() / max(1, drawn.sum()))
@@ -252,14 +260,16 @@ def look_alike(look: Look, rng: random.Random) -> Look:
     """Returns a look easily taken for another: same kind and palette, a few things changed, visibly but not wholly.
 
     Two of five things change: the roles of the colours, the pattern, the symbol, and one or two features. The result
-    differs in 7 to 70 % of the drawn pixels (`visible_difference`).
+    differs in 7 to 70 % of the drawn pixels (`visible_difference`) at 96 pixels and more.
 
     Raises:
         DataError: No such look was found, which would be a fault in the recipe of that kind.
     """
+    drawn = _channels(look, _MEASURED_SIZE)
     for _ in range(_LOOK_ALIKE_TRIES):
         candidate = _vary(look, rng)
-        if _SEARCH_RANGE[0] <= visible_difference(look, candidate) <= _SEARCH_RANGE[1]:
+        share = _changed_share(drawn, _channels(candidate, _MEASURED_SIZE))
+        if _SEARCH_RANGE[0] <= share <= _SEARCH_RANGE[1]:
             return candidate
     raise DataError(f"no look-alike found for {look}", where="look_alike", fix="use another look")
 

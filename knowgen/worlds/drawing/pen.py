@@ -57,11 +57,13 @@ class Pen:
         size: Width and height of the finished picture, in pixels.
         unit: Pixels of the finished picture per unit of the coordinates.
         mode: `RGBA` for things to be pasted, `RGB` for whole scenes.
+        margin: Units between the picture's upper left corner and the origin, both ways.
     """
 
-    def __init__(self, size: tuple[int, int], unit: float, mode: str = "RGBA") -> None:
+    def __init__(self, size: tuple[int, int], unit: float, mode: str = "RGBA", margin: float = 0.0) -> None:
         background = (0, 0, 0, 0) if mode == "RGBA" else (0, 0, 0)
         self._scale = unit * SUPERSAMPLING
+        self._margin = margin
         self._image = Image.new(mode, (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING), background)
         self._draw = ImageDraw.Draw(self._image)
 
@@ -93,7 +95,7 @@ class Pen:
             outline: Colour of the line around it; None for no line.
             outline_width: Width of that line, in units.
         """
-        corners = [(x * self._scale, y * self._scale) for x, y in points]
+        corners = self._pixels(points)
         if shade or shine or (marks and pattern != "plain"):
             self._fill_worked(corners, colour, marks, pattern, shade, shine)
         else:
@@ -103,11 +105,15 @@ class Pen:
 
     def line(self, points: Sequence[Point], colour: Colour, width: float = 1.3) -> None:
         """Draws a line with round ends; `width` is in units, at least one drawn pixel."""
-        corners = [(x * self._scale, y * self._scale) for x, y in points]
+        corners = self._pixels(points)
         self._draw.line(corners, fill=colour, width=max(1, round(width * self._scale)), joint="curve")
         radius = width * self._scale / 2
         for x, y in (corners[0], corners[-1]):
             self._draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+
+    def _pixels(self, points: Sequence[Point]) -> list[Point]:
+        margin, scale = self._margin, self._scale
+        return [((x + margin) * scale, (y + margin) * scale) for x, y in points]
 
     def _fill_worked(
         self,
@@ -130,7 +136,7 @@ class Pen:
         ImageDraw.Draw(mask).polygon([(x - left, y - top) for x, y in corners], fill=255)
         self._image.paste(colour, box, mask)
         if marks and pattern != "plain":
-            rows, columns = np.mgrid[top:bottom, left:right] / self._scale
+            rows, columns = np.mgrid[top:bottom, left:right] / self._scale - self._margin
             stamp = Image.fromarray(_MARKS[pattern](columns, rows).astype(np.uint8) * 255)
             self._image.paste(marks, box, ImageChops.multiply(mask, stamp))
         depth = max(2, int(min(mask.size) * 0.13))
