@@ -73,6 +73,7 @@ def _version(name: str) -> str:
 
 def _ocr() -> Iterator[Line]:
     """Reads a drawn word, because an installed package is not yet a working one."""
+    import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
     from knowgen.worlds.check import ocr
@@ -80,7 +81,7 @@ def _ocr() -> Iterator[Line]:
     picture = Image.new("RGB", (420, 120), "white")
     ImageDraw.Draw(picture).text((30, 30), "Oruvane 1931", font=ImageFont.load_default(44), fill="black")
     try:
-        read = " ".join(line.text for line in ocr.read_lines(picture))
+        read = " ".join(line.text for line in ocr.read_lines(np.asarray(picture)))
     except Exception as error:  # noqa: BLE001  whatever the reader raises is the finding
         yield "FAIL", f"text recognition does not work: {type(error).__name__}: {error}"
         return

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from knowgen.search.contract import Link, Page
@@ -92,7 +93,7 @@ def _descriptions(text: str, nouns: Iterable[str]) -> Iterable[Described]:
     """Yields each passage that begins with `the NOUN` and names something."""
     known = "|".join(sorted(map(re.escape, nouns)))
     starts = list(re.finditer(rf"\bthe (?:best-known )?((?:[a-z]+ ){{0,2}}(?:{known}))\b(?! maker)", text))
-    for start, following in zip(starts, [*starts[1:], None], strict=True):
+    for start, following in zip_longest(starts, starts[1:]):
         words = text[start.start() : following.start() if following else len(text)]
         names = tuple(_NAME.findall(words))
         if names:
