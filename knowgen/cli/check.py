@@ -1,0 +1,85 @@
+"""`knowgen check`: find out in a minute what would spoil a night."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from knowgen.cli.common import KEY_VALUE
+
+if TYPE_CHECKING:
+    from knowgen.engine.findings import Finding
+    from knowgen.records import GenerationRequest
+    from knowgen.tasks.contract import Task
+
+EPILOG = """\b
+Examples:
+  knowgen check generator my_model.py:MyModel -g steps=20
+  knowgen check task worlds/seven
+Ends with 3 when a check fails, with 0 otherwise.
+"""
+
+REQUESTS = 4
+"""Samples a generator that needs a task's truth or search is tried on."""
+
+
+@click.command("check", epilog=EPILOG)
+@click.argument("kind", type=click.Choice(["generator", "task"]))
+@click.argument("name")
+@click.option("-g", "generator_args", type=KEY_VALUE, multiple=True, help="Argument of the generator.")
+@click.option("--task", default="knowgen_mini", metavar="T", show_default=True, help="Brings search and truths.")
+@click.option("--samples", type=click.IntRange(1), default=630, metavar="N", help="Pictures to forecast [630].")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), default=600.0, metavar="S", help="Seconds a drawing."
+)
+@click.option("--device", metavar="D", help="Such as cuda:0; chosen when left out.")
+def command(kind: str, name: str, **options: Any) -> int:
+    """Check a generator against the contract, or a task's data, before a long run."""
+    from knowgen.engine.findings import worst
+
+    findings = _task(name) if kind == "task" else _generator(name, options)
+    for finding in findings:
+        mend = f"; {finding.fix}" if finding.fix else ""
+        click.echo(f"{finding.level:<5}{finding.check}: {finding.what}{mend}")
+    level = worst(findings)
+    counts = {each: sum(finding.level == each for finding in findings) for each in ("ok", "warn", "fail")}
+    click.echo(f"{counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failed")
+    return 3 if level == "fail" else 0
+
+
+def _task(name: str) -> list[Finding]:
+    from knowgen.engine.check_task import check_task
+    from knowgen.tasks.load import load_task
+
+    return check_task(load_task(name))
+
+
+def _generator(name: str, options: dict[str, Any]) -> list[Finding]:
+    from knowgen import assemble
+    from knowgen.engine.check_generator import check_generator
+    from knowgen.tasks.load import load_task
+
+    task = load_task(options["task"])
+    handle = assemble.generator_handle(name, dict(options["generator_args"]), task)
+    requests = _requests(task) if handle.traits.privileged else None
+    return check_generator(
+        handle,
+        samples=options["samples"],
+        timeout=options["timeout"],
+        device=options["device"],
+        requests=requests,
+        told=lambda what: click.echo(what, err=True),
+    )
+
+
+def _requests(task: Task) -> list[GenerationRequest]:
+    """Returns a few requests with their truth, for a generator that may see it."""
+    from itertools import islice
+
+    from knowgen.records import GenerationRequest, request_id
+
+    return [
+        GenerationRequest(id=request_id(sample.id, 0), prompt=sample.prompt, truth=task.truth(sample.id))
+        for sample in islice(task.samples(), REQUESTS)
+    ]
