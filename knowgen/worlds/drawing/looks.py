@@ -88,7 +88,7 @@ LOOK_ALIKE_RANGE = (0.07, 0.70)
 """A look-alike changes at least and at most this share of the drawn pixels."""
 
 _SEARCH_RANGE = (0.11, 0.62)
-"""Narrower than `LOOK_ALIKE_RANGE`, for the share moves with the drawing's size, by up to 0.08 from 96 to 216 pixels."""
+"""Narrower than `LOOK_ALIKE_RANGE`: the share moves with the drawing's size, by up to 0.08 from 96 to 216 pixels."""
 
 _BACKDROPS: tuple[Colour, ...] = tuple(
     mix(palette.light, palette.main, share) for palette in PALETTES for share in (0.0, 0.15, 0.25)
