@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from knowgen.records import DIMENSIONS
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.stats.comparison import ComparedSlice, Comparison, Difference
-from knowgen.stats.notes import count
 from knowgen.stats.summary import OVERALL
+from knowgen.stats.words import count
 
 NONE = "-"
 

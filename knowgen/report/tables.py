@@ -13,8 +13,8 @@ from knowgen.records import DIMENSIONS, GROUPS, UNKNOWN_GROUP
 from knowgen.report.comparison_tables import comparison_csv, comparison_markdown, comparison_terminal
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.report.numbers import duration, money
-from knowgen.stats.notes import count
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
+from knowgen.stats.words import count
 
 __all__ = [
     "comparison_csv",

@@ -19,11 +19,11 @@ from knowgen.stats.aggregate import NOTHING, RESAMPLES, present
 from knowgen.stats.bootstrap import TOO_SMALL, counted_means, distribution, interval, large_enough, seeded
 from knowgen.stats.combine import point_means, sample_overalls, sliced_figures
 from knowgen.stats.comparison import ComparedSlice, Comparison, Difference
-from knowgen.stats.notes import count
 from knowgen.stats.parts import Part, group_names, parts_of
 from knowgen.stats.policy import Policy, get_policy
 from knowgen.stats.summary import OVERALL, Summary
 from knowgen.stats.values import Floats, Unit, Values, read_values
+from knowgen.stats.words import count
 
 _MUST_AGREE = ("task", "task_version", "scorer", "scorer_version", "policy", "policy_version", "dimensions")
 

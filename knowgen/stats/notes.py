@@ -8,13 +8,9 @@ from knowgen.records import GROUPS, TEXT, UNKNOWN_GROUP
 from knowgen.stats.policy import Policy
 from knowgen.stats.summary import OVERALL, Slice
 from knowgen.stats.values import Values
+from knowgen.stats.words import count
 
 NA_PER_IMAGE = "na=per-image"
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """Writes a number with its noun: `1 drawing`, `3 drawings`."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def fitness(

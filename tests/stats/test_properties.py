@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, reading, row
 
@@ -20,6 +20,7 @@ READINGS = st.one_of(
     st.sampled_from([FAILED, NOT_RUN, NOT_APPLICABLE]),
 )
 GENERATIONS = st.sampled_from(["ok", "ok", "ok", "ok", "failed", "refused", "not_run"])
+UNTIMED = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 POLICIES = st.sampled_from(["strict", "official"])
 
 
@@ -44,6 +45,7 @@ def some_rows(draw: st.DrawFn, categories: list[str] = CATEGORIES) -> list[Row]:
     return rows
 
 
+@UNTIMED
 @given(some_rows(), st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing_under_strict(rows: list[Row], chance: random.Random) -> None:
     mixed = list(rows)
@@ -51,6 +53,7 @@ def test_the_order_of_rows_changes_nothing_under_strict(rows: list[Row], chance:
     assert aggregate(rows, resamples=50) == aggregate(mixed, resamples=50)
 
 
+@UNTIMED
 @given(some_rows(), st.sampled_from(CATEGORIES), st.sampled_from([True, False, None]), st.sampled_from([0, 1]))
 def test_another_failed_drawing_never_raises_the_strict_score(
     rows: list[Row], category: str, text: bool | None, repeat: int
@@ -59,9 +62,11 @@ def test_another_failed_drawing_never_raises_the_strict_score(
     failed = row("another", category, generation="failed", text_required=text, repeat=repeat)
     after = aggregate([*rows, failed], resamples=0).headline.value
     if before is not None:
-        assert after is not None and after <= before + 1e-12
+        # None: nothing was judged so far, and the other samples' drawings of that repeat are yet to be made
+        assert (after is None and before == 0) or (after is not None and after <= before + 1e-12)
 
 
+@UNTIMED
 @given(some_rows(), st.data())
 def test_failing_a_drawing_that_was_judged_never_raises_the_strict_score(rows: list[Row], data: st.DataObject) -> None:
     """There is nothing to win by refusing a hard prompt."""
@@ -80,6 +85,7 @@ def test_failing_a_drawing_that_was_judged_never_raises_the_strict_score(rows: l
     assert after is None or after <= before + 1e-12
 
 
+@UNTIMED
 @given(some_rows(), POLICIES)
 def test_figures_are_bounded_and_counts_add_up(rows: list[Row], policy: str) -> None:
     summary = aggregate(rows, policy, resamples=20)
@@ -105,6 +111,7 @@ def test_figures_are_bounded_and_counts_add_up(rows: list[Row], policy: str) -> 
             assert sum(part.coverage.expected for part in parts) == expected
 
 
+@UNTIMED
 @given(some_rows())
 def test_the_strict_headline_is_the_mean_of_its_groups(rows: list[Row]) -> None:
     summary = aggregate(rows, resamples=0)
@@ -113,6 +120,7 @@ def test_the_strict_headline_is_the_mean_of_its_groups(rows: list[Row]) -> None:
     assert summary.headline.value == (sum(values) / len(values) if values else None)
 
 
+@UNTIMED
 @given(st.integers(1, 20), st.integers(0, 20), st.booleans(), POLICIES)
 def test_all_perfect_is_exactly_one(science: int, pop: int, text: bool, policy: str) -> None:
     if policy == "official":
@@ -127,7 +135,7 @@ def test_all_perfect_is_exactly_one(science: int, pop: int, text: bool, policy: 
         assert summary.headline.low == summary.headline.high == 1.0
 
 
-@settings(max_examples=60)
+@UNTIMED
 @given(some_rows(), POLICIES)
 def test_a_run_compared_with_itself_shows_no_difference(rows: list[Row], policy: str) -> None:
     found = compare(rows, rows, policy, resamples=50)
@@ -138,7 +146,7 @@ def test_a_run_compared_with_itself_shows_no_difference(rows: list[Row], policy:
             assert figure.low is None or (figure.low == figure.high == 0.0 and figure.p == 1.0)
 
 
-@settings(max_examples=60)
+@UNTIMED
 @given(some_rows(), some_rows(), POLICIES)
 def test_changing_sides_changes_the_sign(rows: list[Row], others: list[Row], policy: str) -> None:
     known = {one.sample_id: one for one in rows}
