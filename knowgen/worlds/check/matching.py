@@ -13,8 +13,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from knowgen.worlds.check.poses import Pose, area_of, candidate_poses, patch_at, refine, template_of
+from knowgen.worlds.check.poses import Pose, area_of, candidate_poses, patch_at, refine
 from knowgen.worlds.check.sight import Floats, Sight
+from knowgen.worlds.check.templates import template_of
 from knowgen.worlds.drawing.looks import Look
 
 PRESENT = 0.58
@@ -23,6 +24,8 @@ PRESENT = 0.58
 CLEAR = 0.05
 """Least lead (-1..1) of the look over its look-alike."""
 
+_CERTAIN = 0.3
+_SHARED_MOST = 0.25
 _CELLS = 9
 _CELL_FILLED = 0.3
 _FREE_DISTANCE, _FADING_DISTANCE = 7.0, 26.0
@@ -52,7 +55,7 @@ class Finding:
         verdict: What became of it.
         agreement: Mean agreement with the right look, 0..1.
         lead: How much nearer to the look than to its look-alike the differing pixels are, about -1..1.
-        points: Distinctive points of the look that agree on its place.
+        points: Distinctive points that agree on the place; 0 when it was found by its colours.
     """
 
     verdict: Verdict
@@ -67,6 +70,17 @@ class _Agreement(NamedTuple):
     distance: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a look was found, what is to be seen there, and how well the two agree."""
+
+    look: Look
+    pose: Pose
+    patch: Floats
+    agreement: float
+    fit: float
+
+
 def match_subject(sight: Sight, look: Look, look_alike: Look) -> Finding:
     """Looks for a subject.
 
@@ -75,39 +89,54 @@ def match_subject(sight: Sight, look: Look, look_alike: Look) -> Finding:
         look: How the subject looks.
         look_alike: What it is easily taken for.
     """
-    best: tuple[float, Pose, Look] | None = None
-    points = 0
-    for wanted in (look, look_alike):
-        for pose in candidate_poses(sight, wanted):
-            if wanted is look:
-                points = max(points, pose.points)
-            placed = refine(sight, wanted, pose)
-            fit = _agreement(patch_at(sight, placed), wanted)
-            if best is None or fit.mean + fit.lowest > best[0]:
-                best = (fit.mean + fit.lowest, placed, wanted)
-    if best is None:
-        return Finding(Verdict.ABSENT, 0.0, 0.0, points)
-    patch = patch_at(sight, best[1])
-    agreement, lead = _agreement(patch, look).mean, _lead(patch, look, look_alike)
-    alike = _agreement(patch, look_alike).mean
+    place = _best_place(sight, look)
+    lead = 0.0 if place is None else _lead(place.patch, look, look_alike)
+    if place is None or place.agreement < PRESENT or lead < _CERTAIN:
+        other = _best_place(sight, look_alike)
+        if other is not None and (place is None or other.fit > place.fit):
+            place, lead = other, _lead(other.patch, look, look_alike)
+    if place is None:
+        return Finding(Verdict.ABSENT, 0.0, 0.0, 0)
+    agreement = _compare(place.patch, look).mean
+    verdict = Verdict.ABSENT
     if agreement >= PRESENT and lead >= CLEAR:
-        hedged = _stands_elsewhere(sight, best, look_alike, look)
-        return Finding(Verdict.HEDGED if hedged else Verdict.RIGHT, agreement, lead, points)
-    present = max(agreement, alike) >= PRESENT
-    return Finding(Verdict.LOOK_ALIKE if present else Verdict.ABSENT, agreement, lead, points)
+        hedged = _stands_elsewhere(sight, place, look_alike, look)
+        verdict = Verdict.HEDGED if hedged else Verdict.RIGHT
+    elif max(agreement, _compare(place.patch, look_alike).mean) >= PRESENT:
+        verdict = Verdict.LOOK_ALIKE
+    return Finding(verdict, agreement, lead, place.pose.points)
 
 
-def _stands_elsewhere(sight: Sight, place: tuple[float, Pose, Look], wanted: Look, other: Look) -> bool:
+def _best_place(sight: Sight, look: Look) -> _Place | None:
+    """Returns the place where the picture agrees best with a look, None where nothing leads to any."""
+    best: _Place | None = None
+    for candidate in candidate_poses(sight, look):
+        best = _better(best, _place_at(sight, look, candidate))
+    return best
+
+
+def _place_at(sight: Sight, look: Look, pose: Pose) -> _Place:
+    placed = refine(sight, look, pose)
+    patch = patch_at(sight, placed)
+    found = _compare(patch, look)
+    return _Place(look, placed, patch, found.mean, found.mean + found.lowest)
+
+
+def _better(one: _Place | None, other: _Place) -> _Place:
+    return other if one is None or other.fit > one.fit else one
+
+
+def _stands_elsewhere(sight: Sight, place: _Place, wanted: Look, other: Look) -> bool:
     """Tells whether the look-alike is in the picture as well, outside the area of the match."""
-    rest = sight.without(area_of(sight, place[2], place[1]))
-    for pose in candidate_poses(rest, wanted):
-        patch = patch_at(rest, refine(rest, wanted, pose))
-        if _agreement(patch, wanted).mean >= PRESENT and _lead(patch, wanted, other) >= CLEAR:
-            return True
-    return False
+    taken = area_of(sight, place.look, place.pose)
+    found = _best_place(sight.without(taken), wanted)
+    if found is None or found.agreement < PRESENT or _lead(found.patch, wanted, other) < CLEAR:
+        return False
+    area = area_of(sight, wanted, found.pose)
+    return bool((area & taken).sum() < _SHARED_MOST * area.sum())
 
 
-def _agreement(patch: Floats, look: Look) -> _Agreement:
+def _compare(patch: Floats, look: Look) -> _Agreement:
     """Compares a patch with a look, cell by cell, after fitting gain and offset of the luminance.
 
     Returns:
@@ -115,19 +144,18 @@ def _agreement(patch: Floats, look: Look) -> _Agreement:
         distance of every pixel.
     """
     template = template_of(look)
-    inner = cv2.erode(template.mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    seen, drawn = cv2.blur(patch, (3, 3)), cv2.blur(template.lab, (3, 3))
+    inner, drawn = template.inner, template.softened
+    seen = np.asarray(cv2.blur(patch, (3, 3)), np.float32)
     light, wanted = seen[..., 0][inner], drawn[..., 0][inner]
     gain = 1.0
     if light.std() > 5:
-        gain = float(np.clip(np.cov(light, wanted)[0, 1] / light.var(), *_GAIN))
+        gain = float(np.clip(((light - light.mean()) * (wanted - wanted.mean())).mean() / light.var(), *_GAIN))
     offset = float(np.clip((wanted - gain * light).mean(), -_OFFSET, _OFFSET))
     seen[..., 0] = gain * seen[..., 0] + offset
-    distance: Floats = np.sqrt(((seen - drawn) ** 2).sum(axis=2))
-    likeness = np.exp(-np.maximum(distance - _FREE_DISTANCE, 0) / _FADING_DISTANCE) * inner
+    distance = np.asarray(cv2.sqrt(cv2.transform((seen - drawn) ** 2, np.ones((1, 3), np.float32))), np.float32)
+    likeness = np.exp(np.maximum(distance - _FREE_DISTANCE, 0) / -_FADING_DISTANCE) * inner
     cells, filled = _cell_sums(likeness), _cell_sums(inner.astype(np.float32))
-    side = len(likeness) // _CELLS
-    values = np.sort((cells / np.maximum(filled, 1))[filled > _CELL_FILLED * side * side])
+    values = np.sort((cells / np.maximum(filled, 1))[filled > _CELL_FILLED * filled.max()])
     if len(values) == 0:
         return _Agreement(0.0, 0.0, distance)
     return _Agreement(float(values.mean()), float(values[: max(1, len(values) // 5)].mean()), distance)
@@ -147,7 +175,7 @@ def _lead(patch: Floats, look: Look, other: Look) -> float:
     the other's distance is taken as 30 and the pixel counts half. Above 0 speaks for the look.
     """
     one, two = template_of(look), template_of(other)
-    to_one, to_two = (np.minimum(_agreement(patch, each).distance, _FARTHEST) for each in (look, other))
+    to_one, to_two = (np.minimum(_compare(patch, each).distance, _FARTHEST) for each in (look, other))
     apart = np.sqrt(((one.lab - two.lab) ** 2).sum(axis=2)) > _DIFFERENT
     both, only_one, only_two = one.mask & two.mask & apart, one.mask & ~two.mask, two.mask & ~one.mask
     total = float((to_two - to_one)[both].sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
@@ -19,9 +19,7 @@ SIDE = 768
 POINT_SIDE = 512
 """Longer side at which distinctive points are sought."""
 
-COARSE = 0.25
-"""Scale of the small copy that colour correlation searches."""
-
+_HALVINGS = 3
 _MOST_POINTS = 500
 _POINT_CONTRAST = 0.03
 
@@ -107,34 +105,55 @@ class Sight:
         return cls(lab, find_points(small, scale=POINT_SIDE / SIDE))
 
     @cached_property
-    def coarse(self) -> Floats:
-        """The small copy for colour correlation."""
-        height, width = self.lab.shape[:2]
-        size = (max(1, int(width * COARSE)), max(1, int(height * COARSE)))
-        return np.asarray(cv2.resize(self.lab, size, interpolation=cv2.INTER_AREA), np.float32)
+    def halvings(self) -> tuple[Floats, ...]:
+        """The picture at full, half, quarter and eighth size."""
+        levels = [self.lab]
+        for _ in range(_HALVINGS):
+            height, width = levels[-1].shape[:2]
+            size = (max(1, width // 2), max(1, height // 2))
+            levels.append(np.asarray(cv2.resize(levels[-1], size, interpolation=cv2.INTER_AREA), np.float32))
+        return tuple(levels)
+
+    def sampled(self, matrix: NDArray[np.float64], side: int) -> Floats:
+        """Returns the part of the picture that a map covers, smoothed to the size it is sampled at.
+
+        Args:
+            matrix: 2 x 3, from pixels of the part to pixels of the picture.
+            side: Width and height of the part.
+
+        Returns:
+            side x side x 3; what lies outside the picture repeats its edge.
+        """
+        scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+        level = int(np.clip(np.floor(np.log2(max(scale, 1e-6)) + 0.5), 0, _HALVINGS))
+        picture = self.halvings[level]
+        fit = np.array(picture.shape[1::-1]) / np.array(self.lab.shape[1::-1])
+        halved = matrix * fit[:, None]
+        halved[:, 2] += (fit - 1) / 2
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        part = cv2.warpAffine(picture, halved, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(part, np.float32)
 
     @cached_property
-    def coarse_energy(self) -> Floats:
-        """Squared length of every colour of the small copy."""
-        return np.asarray((self.coarse**2).sum(axis=2), np.float32)
-
-    @cached_property
-    def _blurred(self) -> dict[int, Floats]:
+    def _shrunk(self) -> dict[float, Floats]:
         return {}
 
-    def luminance_at(self, scale: float) -> Floats:
-        """Returns the luminance blurred as if the picture were `scale` times smaller."""
-        step = round(2 * scale)
-        if step not in self._blurred:
-            self._blurred[step] = np.asarray(
-                cv2.GaussianBlur(np.ascontiguousarray(self.lab[..., 0]), (0, 0), max(0.7, step * 0.4)), np.float32
-            )
-        return self._blurred[step]
+    def shrunk(self, scale: float) -> Floats:
+        """Returns the picture at a scale below 1."""
+        if scale not in self._shrunk:
+            height, width = self.lab.shape[:2]
+            source = self.halvings[min(_HALVINGS, max(0, int(-np.log2(scale))))]
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+            self._shrunk[scale] = np.asarray(cv2.resize(source, size, interpolation=cv2.INTER_AREA), np.float32)
+        return self._shrunk[scale]
 
     def without(self, area: NDArray[np.bool_]) -> Sight:
-        """Returns the picture with an area (height x width) painted over and its points dropped."""
+        """Returns the picture with an area (height x width) drowned in noise and its points dropped.
+
+        Noise is like nothing; a flat patch would be like any plain thing of that outline.
+        """
         lab = self.lab.copy()
-        lab[area] = self.lab.mean(axis=(0, 1))
-        columns, rows = (self.points.places + 0.5).astype(int).T if len(self.points) else (np.zeros(0, int),) * 2
+        lab[area] = np.random.default_rng(0).integers(0, 256, (int(area.sum()), 3))
+        columns, rows = (self.points.places + 0.5).astype(int).T
         inside = area[np.clip(rows, 0, area.shape[0] - 1), np.clip(columns, 0, area.shape[1] - 1)]
-        return replace(self, lab=lab, points=self.points.chosen(~inside))
+        return Sight(lab, self.points.chosen(~inside))

@@ -28,6 +28,7 @@ _BLOB_CELLS = (22, 600)
 _BLOB_HEIGHT = 6
 _THING_WIDTH, _WIDE = 13, 20
 _SIGN_MARGIN = 2
+_LEAST_LETTERS, _ROUND = 3, "o0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +80,25 @@ def judge_structure(
     rank = order.index(scene)
     things = max(recognised, _count_things(grid, _bank()[order[0]], lines))
     scene_right = rank == 0 and distances[scene] <= SCENE_FARTHEST
-    things_right, lettering_right = things >= subjects, bool(lines) == text_wanted
+    lettered = any(_is_lettering(line.text) for line in lines)
+    things_right, lettering_right = things >= subjects, lettered == text_wanted
     return Structure(
         nearest=order[0],
         rank=rank,
         distance=distances[scene],
         things=things,
-        lettered=bool(lines),
+        lettered=lettered,
         scene_right=scene_right,
         things_right=things_right,
         lettering_right=lettering_right,
         value=(things_right + lettering_right) / 2 if scene_right else 0.0,
     )
+
+
+def _is_lettering(text: str) -> bool:
+    """Tells text from rows of windows and portholes, which are read as `000` or `oo`."""
+    letters = [char for char in text.casefold() if char.isalnum()]
+    return len(letters) >= _LEAST_LETTERS and len(set(letters) - set(_ROUND)) > 0
 
 
 def _shrunk(picture: Image.Image) -> Pixels:
