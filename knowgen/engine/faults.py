@@ -98,9 +98,10 @@ async def with_tries(
         if tries <= 1 or not is_passing(error):
             raise
         first = error
-    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+    from tenacity.wait import wait_exponential, wait_random
 
-    backoff = wait_exponential_jitter(initial=0.5, max=30.0, jitter=0.5)
+    backoff = wait_exponential(multiplier=0.5, max=30.0) + wait_random(0.0, 0.5)
     faults: list[BaseException] = []
 
     def note(error: BaseException) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from knowgen.calls import Meter, current_meter
 from knowgen.engine.faults import LostWorkerError
@@ -21,6 +21,18 @@ from knowgen.errors import KnowgenError
 
 CLOSE_SECONDS = 10.0
 _PING_SECONDS = 1.0
+
+
+class Verdict(NamedTuple):
+    """How a call that ran out of time was ended.
+
+    Attributes:
+        left_behind: Did something that hangs have to be left behind?
+        innocent: Was the call itself not to blame, because another one blocked it?
+    """
+
+    left_behind: bool
+    innocent: bool = False
 
 
 class Host(Protocol):
@@ -42,12 +54,8 @@ class Hosts(Protocol):
         """
         ...
 
-    async def give_up(self, slot: int, call: Call[Any]) -> bool:
-        """Ends a call that has run out of time.
-
-        Returns:
-            True when something that hangs had to be left behind.
-        """
+    async def give_up(self, slot: int, call: Call[Any]) -> Verdict:
+        """Ends a call that has run out of time."""
         ...
 
     async def close(self) -> None:
@@ -170,14 +178,14 @@ class ThreadHosts:
             self._threads[slot] = known
         return known[1]
 
-    async def give_up(self, slot: int, call: Call[Any]) -> bool:
+    async def give_up(self, slot: int, call: Call[Any]) -> Verdict:
         """Leaves the thread behind and has the plugin built anew."""
         call.closed = True
         known = self._threads.pop(slot, None)
         if known is not None:
             known[1].end()
         self._built.drop()
-        return True
+        return Verdict(left_behind=True)
 
     def kill(self) -> None:
         """Lets the threads end; one that hangs is left behind."""
@@ -276,13 +284,21 @@ class LoopHosts:
                 self._host = _LoopHost(plugin, self._invoke, self._meter, self._where)
         return _Tracked(self._host)
 
-    async def give_up(self, slot: int, call: Call[Any]) -> bool:
+    async def give_up(self, slot: int, call: Call[Any]) -> Verdict:
         """Cancels the call; when the plugin's loop does not react at all, leaves it behind with all its calls."""
         call.closed = True
-        host = self._host
-        if host is None or call not in host.calls:
-            return False
+        host: _LoopHost = call.owner
         host.calls.discard(call)
+        if await self._reacts(host, call):
+            return Verdict(left_behind=False)
+        guilty = asyncio.current_task(host.loop)
+        first = self._host is host
+        if first:
+            self._leave(host)
+        return Verdict(left_behind=first, innocent=guilty is not None and guilty is not call.handle)
+
+    async def _reacts(self, host: _LoopHost, call: Call[Any]) -> bool:
+        """Cancels a call in the plugin's loop, and tells whether that loop did it."""
         pong: asyncio.Future[None] = self._mailbox.loop.create_future()
 
         def answer() -> None:
@@ -293,16 +309,18 @@ class LoopHosts:
         try:
             await asyncio.wait_for(pong, _PING_SECONDS)
         except TimeoutError:
-            if self._host is host:
-                self._host = None
-                self._built.drop()
-                for other in host.calls:
-                    other.arrive(Event("fault", "", LostWorkerError(f"{self._where} blocked its event loop")))
-                    other.arrive(END)
-                    other.closed = True
-            host.end()
-            return True
-        return False
+            return False
+        return True
+
+    def _leave(self, host: _LoopHost) -> None:
+        """Leaves a blocked loop behind; its other calls are lost and may be made again."""
+        self._host = None
+        self._built.drop()
+        for other in host.calls:
+            other.arrive(Event("fault", "", LostWorkerError(f"{self._where} blocked its event loop")))
+            other.arrive(END)
+            other.closed = True
+        host.end()
 
     def kill(self) -> None:
         """Ends the loop; what is still under way in it is left."""
@@ -348,5 +366,6 @@ class _Tracked:
 
     def start(self, call: Call[Any]) -> None:
         """Begins a call."""
+        call.owner = self._host
         self._host.start(call)
         call.finished = self._host.calls.discard

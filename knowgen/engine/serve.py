@@ -99,7 +99,7 @@ def make(build: Callable[[], Any], device: Callable[[], str], where: str) -> Any
             setup(device())
     except KnowgenError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         text = " ".join(str(error).split())[:300]
         raise ConfigError(f"broke while it was built: {type(error).__name__}: {text}", where=where) from error
     return plugin

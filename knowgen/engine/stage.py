@@ -10,10 +10,20 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from knowgen.engine.control import Control
-from knowgen.engine.faults import ContractError, DeadlineError, GivenUpError, LostWorkerError, StoppedError, is_passing
+from knowgen.engine.faults import (
+    STOPPERS,
+    ContractError,
+    DeadlineError,
+    GivenUpError,
+    LostWorkerError,
+    PluginError,
+    StoppedError,
+    describe,
+    is_passing,
+)
 from knowgen.engine.hosts import Hosts
 from knowgen.engine.threads import Call, Event, Mailbox, Room
-from knowgen.errors import BudgetReachedError, KnowgenError
+from knowgen.errors import BudgetReachedError
 
 T = TypeVar("T")
 
@@ -50,9 +60,12 @@ class Task:
             self.future.set_result((value, time.monotonic() - self.started))
 
     def fail(self, error: BaseException) -> None:
-        """Ends the task with a fault."""
-        if not self.future.done():
-            self.future.set_exception(error)
+        """Ends the task with a fault; one that would end a loop, such as SystemExit, becomes a plain one."""
+        if self.future.done():
+            return
+        if not isinstance(error, Exception) or isinstance(error, StopIteration):
+            error = PluginError(describe(error))
+        self.future.set_exception(error)
 
 
 class Stage:
@@ -279,9 +292,9 @@ class Stage:
             if self._deaths >= MAX_DEATHS:
                 error = GivenUpError(f"{self._where} died {self._deaths} times in a row; the last time {error}")
                 self._give_up(str(error))
-        passing = is_passing(error) or isinstance(error, (BudgetReachedError, KnowgenError))
+        of_all = is_passing(error) or isinstance(error, (BudgetReachedError, GivenUpError, *STOPPERS))
         for task in hit:
-            if len(hit) > 1 and not passing:  # one of them broke the batch; alone, the others come through
+            if len(hit) > 1 and not of_all:  # one of them broke the batch; alone, the others come through
                 task.alone = True
                 self._line.append(task)
                 self._wake()
@@ -296,11 +309,12 @@ class Stage:
         reason = f"no {self._noun} within {self._timeout:g} s"
         if len(waiting) > 1:
             reason += f" each, in a batch of which {len(waiting)} were open"
-        if await self._hosts.give_up(slot, call):
-            self._abandoned += 1
+        verdict = await self._hosts.give_up(slot, call)
+        blocked = LostWorkerError(f"another call blocked the event loop of {self._where}")
         for task in waiting.values():
-            task.fail(DeadlineError(reason))
-        self._deaths += 1
+            task.fail(blocked if verdict.innocent else DeadlineError(reason))
+        self._abandoned += verdict.left_behind
+        self._deaths += not verdict.innocent
         if self._abandoned >= MAX_ABANDONED:
             self._give_up(f"{self._where} hung {self._abandoned} times and is not called again in this run")
         elif self._deaths >= MAX_DEATHS:

@@ -149,15 +149,17 @@ class Call(Generic[T]):
     Attributes:
         closed: Was it given up? Events that still come are dropped.
         handle: For the host's own use.
+        owner: The host that carries it out, where several could.
         finished: Told by the loop when the call has ended; for the host's own use.
     """
 
-    __slots__ = ("_events", "_mailbox", "_waiter", "batch", "closed", "finished", "handle")
+    __slots__ = ("_events", "_mailbox", "_waiter", "batch", "closed", "finished", "handle", "owner")
 
     def __init__(self, mailbox: Mailbox, batch: list[T]) -> None:
         self.batch = batch
         self.closed = False
         self.handle: Any = None
+        self.owner: Any = None
         self.finished: Callable[[Call[T]], None] | None = None
         self._mailbox = mailbox
         self._events: deque[Event] = deque()

@@ -18,7 +18,7 @@ from knowgen.calls import Meter
 from knowgen.engine.devices import CPU, Device, worker_devices
 from knowgen.engine.faults import LostWorkerError
 from knowgen.engine.handles import Remake
-from knowgen.engine.hosts import CLOSE_SECONDS, Host
+from knowgen.engine.hosts import CLOSE_SECONDS, Host, Verdict
 from knowgen.engine.imaging import ScratchFile
 from knowgen.engine.messages import from_line, pack_batch, pack_error, to_line, unpack_error
 from knowgen.engine.threads import END, Call, Event, Lane, Mailbox
@@ -289,13 +289,13 @@ class WorkerHosts:
             return worker
         raise ConfigError(f"cannot be made in a worker process: {last}", where=self._recipe.where)
 
-    async def give_up(self, slot: int, call: Call[Any]) -> bool:
+    async def give_up(self, slot: int, call: Call[Any]) -> Verdict:
         """Kills the slot's process; nothing is left behind."""
         call.closed = True
         worker = self._workers.pop(slot, None)
         if worker is not None:
             worker.kill()
-        return False
+        return Verdict(left_behind=False)
 
     async def close(self) -> None:
         """Has the processes close their plugins and end; kills those that do not."""

@@ -1,0 +1,177 @@
+"""How many samples a second go through engine and store, at the run's own durability, and how that scales.
+
+    python benchmarks/throughput.py [--sizes 5000 50000] [--drawn bytes|pil]
+
+Every sample gets a picture of its own of about 20 kB, made before the clock runs out of nothing but its number, and
+a judgement by a scorer that does nothing. Each size runs in a process of its own, so that peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from knowgen.engine import GeneratorHandle, Options, ScorerHandle, run
+from knowgen.generators.contract import Drawing, traits_of
+from knowgen.records import DIMENSIONS, Generation, GenerationRequest, GroundTruth, Reading, Sample, Score, ScoreStatus
+from knowgen.scorers.contract import scorer_traits
+from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
+from knowgen.store.run import RunStore
+
+SIDE = 82
+"""Noise of 82 x 82 x 3 bytes does not compress: a PNG of 20 kB."""
+
+GOALS = {"rate": 1000.0, "ratio": 1.3, "memory": 400.0}
+
+
+class Numbers:
+    """A task in memory.
+
+    Args:
+        count: How many samples.
+    """
+
+    name = "numbers"
+    version = "1-0123456789ab"
+    default_scorers: tuple[str, ...] = ()
+    search = ""
+    search_version = ""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        """Returns how many samples there are."""
+        return self.count
+
+    def samples(self) -> Iterator[Sample]:
+        """Yields the samples."""
+        for number in range(self.count):
+            yield Sample(id=f"sample-{number:06d}", prompt=f"Draw number {number}.", category="astronomy")
+
+    def truth(self, sample_id: str) -> GroundTruth:
+        """Returns the truth of a sample."""
+        return GroundTruth(sample_id=sample_id, required_text=(sample_id,))
+
+
+class Distinct:
+    """Draws pictures that differ in every file: noise, with the request's number in its first pixels.
+
+    Args:
+        pil: Give PIL images instead of the bytes of PNG files.
+    """
+
+    batch_size = 16
+
+    def __init__(self, pil: bool) -> None:
+        import random
+
+        from PIL import Image
+
+        self._pil = pil
+        self._noise = random.Random(1).randbytes(SIDE * SIDE * 3)
+        self._image = Image
+        self._rows = [self._noise[row * SIDE * 3 : (row + 1) * SIDE * 3] for row in range(SIDE)]
+
+    def generate_batch(self, requests: list[GenerationRequest]) -> Iterator[Drawing]:
+        """Yields one picture a request."""
+        for request in requests:
+            mark = bytes.fromhex(request.id) * 2
+            if self._pil:
+                pixels = mark + self._noise[len(mark) :]
+                yield Drawing(image=self._image.frombytes("RGB", (SIDE, SIDE), pixels), request_id=request.id)
+            else:
+                yield Drawing(image=self._png(mark), request_id=request.id)
+
+    def _png(self, mark: bytes) -> bytes:
+        """Writes a PNG of stored blocks: the quickest way to bytes that are a picture and like no other."""
+        rows = [b"\0" + row for row in self._rows]
+        rows[0] = b"\0" + mark + self._rows[0][len(mark) :]
+        header = SIDE.to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
+        body = zlib.compress(b"".join(rows), 0)
+        return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+class Nothing:
+    """Judges without looking."""
+
+    needs = frozenset({"image"})
+
+    async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+        """Gives half a point."""
+        reading = Reading(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 0.5))
+        return Score(
+            sample_id=sample.id, repeat=generation.repeat, scorer="nothing", status=ScoreStatus.OK, strict=reading
+        )
+
+
+def measure(count: int, pil: bool, folder: Path) -> dict[str, float]:
+    """Runs `count` samples in a fresh directory; returns seconds, CPU seconds and peak memory in MB."""
+    task = Numbers(count)
+    generator = GeneratorHandle(GeneratorSpec(name="distinct"), traits_of(Distinct), lambda: Distinct(pil))
+    scorer = ScorerHandle(ScorerSpec(name="nothing"), scorer_traits(Nothing), Nothing)
+    spec = RunSpec(
+        task=task.name,
+        task_version=task.version,
+        selection=Selection(n=count),
+        generator=generator.spec,
+        scorers=(scorer.spec,),
+    )
+    began, cpu = time.perf_counter(), time.process_time()
+    with RunStore.open(folder / "run", spec) as store:
+        outcome = run(spec, task, generator, [scorer], store, Options())
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    assert (outcome.generated, outcome.scored) == (count, count), outcome
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
+    return {"count": count, "seconds": seconds, "cpu": cpu, "memory": peak / (1024 if sys.platform == "darwin" else 1)}
+
+
+def _in_process(count: int, drawn: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--one", str(count), "--drawn", drawn]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    """Measures every size and says whether the goals are met."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 50_000])
+    parser.add_argument("--drawn", choices=["bytes", "pil"], default="bytes")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(measure(options.one, options.drawn == "pil", Path(folder))))
+        return
+    results = [_in_process(count, options.drawn) for count in options.sizes]
+    print(f"{'samples':>8} {'seconds':>8} {'per s':>7} {'CPU ms each':>12} {'peak MB':>8}")
+    for one in results:
+        rate, each = one["count"] / one["seconds"], one["cpu"] / one["count"] * 1000
+        print(f"{one['count']:8d} {one['seconds']:8.1f} {rate:7.0f} {each:12.3f} {one['memory']:8.0f}")
+    first, last = results[0], results[-1]
+    ratio = (last["seconds"] / last["count"]) / (first["seconds"] / first["count"])
+    cpu_ratio = (last["cpu"] / last["count"]) / (first["cpu"] / first["count"])
+    rate = last["count"] / last["seconds"]
+    print(f"time per sample, last to first size: {ratio:.2f} (CPU time {cpu_ratio:.2f})")
+    met = rate >= GOALS["rate"] and ratio <= GOALS["ratio"] and last["memory"] < GOALS["memory"]
+    print(
+        f"goals ({GOALS['rate']:.0f}/s, ratio {GOALS['ratio']}, {GOALS['memory']:.0f} MB): {'met' if met else 'MISSED'}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""A generator may do anything: every sample still ends in a state, with a reason that helps."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+from engine_helpers import Bench, Half, generator_handle, quick, scorer_handle
+from PIL import Image
+
+from knowgen.engine import GeneratorHandle, Outcome, Remake
+from knowgen.errors import ConfigError
+from knowgen.records import Generation, GenerationStatus
+
+COUNT = 6
+
+
+def handle(name: str) -> GeneratorHandle:
+    kind = getattr(importlib.import_module("knowgen_hostile.generators"), name)
+    remake = Remake("generators", f"knowgen_hostile.generators:{name}")
+    return generator_handle(kind, name=name, build=kind, remake=remake)
+
+
+def draw(path: Path, name: str, **options: object) -> tuple[Outcome, dict[str, Generation]]:
+    bench = Bench(path / "run")
+    outcome = bench.run(COUNT, handle(name), [scorer_handle(Half())], quick(**{"timeout": 5.0, **options}))
+    found = bench.generations()
+    assert len(found) == COUNT, "every sample ends in a state"
+    assert all(row.strict.status == ("ok" if row.generation == "ok" else "not_run") for row in bench.rows())
+    return outcome, {sample: generation for (sample, _), generation in found.items()}
+
+
+WRONG_ON_TWO = {
+    "DropsOne": "gave no drawing for this request",
+    "UnknownId": "unknown request 'nobody asked'",
+    "YieldsJunk": "gave no drawing for this request",
+    "BreaksBatch": "ValueError: out of memory, says the model",
+    "GivesNone": "None",
+    "GivesText": "str",
+    "GivesDot": "1x1",
+    "GivesGarbage": "no known image format",
+    "GivesMissingFile": "cannot be read",
+    "GivesBomb": "3600000000 pixels",
+    "Raises": "KeyError: 'no such layer'",
+    "Exits": "sys.exit",
+    "Interrupts": "KeyboardInterrupt",
+    "Stops": "StopIteration: over",
+    "NotesJunk": "not plain data",
+    "ExitsInCoroutine": "sys.exit",
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ON_TWO)
+def test_what_goes_wrong_on_one_sample_stays_with_that_sample(hostile: Path, tmp_path: Path, name: str) -> None:
+    outcome, found = draw(tmp_path, name)
+    assert found["s2"].status is GenerationStatus.FAILED
+    assert WRONG_ON_TWO[name] in found["s2"].reason
+    assert "\n" not in found["s2"].reason
+    assert all(found[f"s{number}"].status is GenerationStatus.OK for number in (0, 1, 3, 4, 5))
+    assert (outcome.generated, outcome.generation_failed, outcome.scored, outcome.stopped) == (5, 1, 5, "")
+
+
+@pytest.mark.parametrize("name", ["DropsOne", "BreaksBatch", "GivesNone", "GivesDot", "Raises", "Exits", "NotesJunk"])
+def test_the_same_holds_in_a_worker_process(hostile: Path, tmp_path: Path, name: str) -> None:
+    outcome, found = draw(tmp_path, name, workers=1)
+    assert found["s2"].status is GenerationStatus.FAILED
+    assert WRONG_ON_TWO[name] in found["s2"].reason
+    assert outcome.generated == COUNT - 1
+
+
+def test_any_order_will_do(hostile: Path, tmp_path: Path) -> None:
+    outcome, found = draw(tmp_path, "OutOfOrder")
+    assert outcome.generated == COUNT
+    assert len({generation.image.sha256 for generation in found.values() if generation.image}) == COUNT
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_of_two_drawings_the_first_counts_and_a_note_says_so(hostile: Path, tmp_path: Path, workers: int) -> None:
+    _, found = draw(tmp_path, "Twice", workers=workers)
+    _, plain = draw(tmp_path / "plain", "OutOfOrder")
+    assert "more than once" in found["s2"].settings["note"]
+    assert [name for name, generation in found.items() if generation.settings] == ["s2"]
+    assert found["s2"].image is not None and plain["s2"].image is not None
+    assert found["s2"].image.sha256 == plain["s2"].image.sha256
+
+
+def test_a_batch_method_that_returns_nothing_fails_all(hostile: Path, tmp_path: Path) -> None:
+    outcome, found = draw(tmp_path, "ReturnsNothing")
+    assert outcome.generation_failed == COUNT
+    assert "NoneType" in found["s0"].reason
+
+
+def test_transparent_pictures_are_laid_on_white(hostile: Path, tmp_path: Path) -> None:
+    _, found = draw(tmp_path, "Transparent")
+    image = found["s0"].image
+    assert image is not None
+    opened = image.open()
+    assert opened.mode == "RGB"
+    assert opened.getpixel((0, 0)) == (255, 255, 255)
+    assert opened.getpixel((1, 0)) == (255, 0, 0)
+
+
+def test_a_refusal_is_kept_with_its_words_and_not_asked_again(hostile: Path, tmp_path: Path) -> None:
+    _, found = draw(tmp_path, "Refuses")
+    assert found["s2"].status is GenerationStatus.REFUSED
+    assert found["s2"].reason == "I would rather not draw this"
+    outcome, again = draw(tmp_path, "Refuses")
+    assert (outcome.generated, outcome.generation_failed) == (0, 1)
+    assert again["s2"].attempts == 1
+
+
+def test_a_fault_that_passes_is_tried_again(hostile: Path, tmp_path: Path) -> None:
+    _, found = draw(tmp_path, "Flaky")
+    assert {name: generation.attempts for name, generation in found.items()} == {
+        "s0": 1, "s1": 1, "s2": 3, "s3": 1, "s4": 1, "s5": 1
+    }  # fmt: skip
+    assert found["s2"].status is GenerationStatus.OK
+
+
+def test_a_thread_that_hangs_is_left_behind_and_the_rest_is_drawn(hostile: Path, tmp_path: Path) -> None:
+    outcome, found = draw(tmp_path, "Hangs", timeout=0.5)
+    assert found["s2"].reason == "no drawing within 0.5 s"
+    assert outcome.generated == COUNT - 1
+
+
+def test_a_hang_in_a_batch_costs_what_was_still_open_in_it(hostile: Path, tmp_path: Path) -> None:
+    outcome, found = draw(tmp_path, "HangsInBatch", timeout=0.25)
+    assert "within 0.25 s each, in a batch of which 2 were open" in found["s2"].reason
+    assert found["s0"].status is found["s1"].status is found["s5"].status is GenerationStatus.OK
+    assert outcome.generated == COUNT - 2
+
+
+def test_a_coroutine_that_blocks_its_loop_harms_only_itself(hostile: Path, tmp_path: Path) -> None:
+    outcome, found = draw(tmp_path, "BlocksLoop", timeout=0.5)
+    assert found["s2"].reason == "no drawing within 0.5 s"
+    assert outcome.generated == COUNT - 1
+
+
+def test_after_three_hangs_a_generator_is_not_called_again(hostile: Path, tmp_path: Path) -> None:
+    outcome, found = draw(tmp_path, "HangsAlways", timeout=0.2)
+    reasons = [generation.reason for generation in found.values()]
+    assert reasons.count("no drawing within 0.2 s") == 3
+    assert sum("hung 3 times" in reason for reason in reasons) == COUNT - 3
+    assert outcome.generation_failed == COUNT
+
+
+def test_a_worker_that_hangs_is_killed_and_another_goes_on(hostile: Path, tmp_path: Path) -> None:
+    outcome, found = draw(tmp_path, "Hangs", timeout=1.0, workers=1)
+    assert found["s2"].reason == "no drawing within 1 s"
+    assert outcome.generated == COUNT - 1
+
+
+def test_a_worker_that_dies_is_replaced_and_its_request_tried_three_times(hostile: Path, tmp_path: Path) -> None:
+    outcome, found = draw(tmp_path, "Dies", workers=2)
+    assert "was killed by SIGKILL" in found["s2"].reason
+    assert found["s2"].attempts == 3
+    assert outcome.generated == COUNT - 1
+
+
+def test_what_a_worker_prints_goes_to_its_log(hostile: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outcome, _ = draw(tmp_path, "Prints", workers=1)
+    assert outcome.generated == COUNT
+    assert capfd.readouterr() == ("", "")
+    (log,) = (tmp_path / "run" / "logs").iterdir()
+    assert log.read_text().count("raw noise") == COUNT
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_generator_that_cannot_be_built_ends_the_run_with_one_line(
+    hostile: Path, tmp_path: Path, workers: int
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Bench(tmp_path / "run").run(COUNT, handle("ExitsWhenBuilt"), [], quick(workers=workers))
+    assert str(caught.value) == "generator 'ExitsWhenBuilt': broke while it was built: SystemExit: no licence"
+    assert Bench(tmp_path / "run").generations() == {}
+
+
+def test_any_mode_of_pillow_is_stored_as_rgb(tmp_path: Path) -> None:
+    class Modes:
+        modes = ("1", "L", "LA", "P", "CMYK", "YCbCr", "HSV", "I;16", "I", "F", "RGBX", "LAB")
+
+        def draw(self, prompt: str, references: object, seed: int) -> Image.Image:
+            return Image.new(self.modes[int(prompt.split()[-1].strip("."))], (20, 20))
+
+    bench = Bench(tmp_path / "run")
+    assert bench.run(len(Modes.modes), Modes()).generated == len(Modes.modes)
+    for generation in bench.generations().values():
+        assert generation.image is not None and generation.image.open().mode == "RGB"

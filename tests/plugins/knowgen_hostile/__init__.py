@@ -1,0 +1,1 @@
+"""A plugin package that does everything wrong, one class a fault. Tests install it into a temporary folder."""

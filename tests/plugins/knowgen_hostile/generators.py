@@ -1,0 +1,293 @@
+"""Generators that break their contract. What they do wrong, they do to the sample whose prompt names number 2."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from knowgen.errors import PassingError, RefusedError
+from knowgen.generators.contract import Drawing
+
+HOURS = 3 * 3600
+
+
+def bad(prompt: str) -> bool:
+    """Tells whether this prompt is the one to go wrong on."""
+    return "number 2." in prompt
+
+
+def picture(prompt: str, seed: int, mode: str = "RGB") -> Image.Image:
+    """Makes a picture that depends on prompt and seed."""
+    dice = random.Random(f"{prompt} {seed}")
+    return Image.frombytes("RGB", (48, 32), dice.randbytes(48 * 32 * 3)).convert(mode)
+
+
+class _Batch:
+    batch_size = 4
+
+    def good(self, request) -> Drawing:
+        return Drawing(image=picture(request.prompt, request.seed), request_id=request.id)
+
+
+class OutOfOrder(_Batch):
+    """Yields the last first."""
+
+    def generate_batch(self, requests):
+        for request in reversed(requests):
+            yield self.good(request)
+
+
+class Twice(_Batch):
+    """Yields one drawing a second time, and another picture at that."""
+
+    def generate_batch(self, requests):
+        for request in requests:
+            yield self.good(request)
+            if bad(request.prompt):
+                yield Drawing(image=picture("another", 0), request_id=request.id)
+
+
+class DropsOne(_Batch):
+    """Leaves one out."""
+
+    def generate_batch(self, requests):
+        for request in requests:
+            if not bad(request.prompt):
+                yield self.good(request)
+
+
+class UnknownId(_Batch):
+    """Answers a request nobody made."""
+
+    def generate_batch(self, requests):
+        for request in requests:
+            drawing = self.good(request)
+            if bad(request.prompt):
+                drawing.request_id = "nobody asked"
+            yield drawing
+
+
+class YieldsJunk(_Batch):
+    """Yields things that are no drawings."""
+
+    def generate_batch(self, requests):
+        for request in requests:
+            yield "a string" if bad(request.prompt) else self.good(request)
+
+
+class ReturnsNothing(_Batch):
+    """Is no iterator at all."""
+
+    def generate_batch(self, requests):
+        return None
+
+
+class BreaksBatch(_Batch):
+    """Raises in the middle of a batch."""
+
+    def generate_batch(self, requests):
+        for request in requests:
+            if bad(request.prompt):
+                raise ValueError("out of memory, says the model")
+            yield self.good(request)
+
+
+class HangsInBatch(_Batch):
+    """Never comes back, after part of the batch."""
+
+    def generate_batch(self, requests):
+        for request in requests:
+            if bad(request.prompt):
+                time.sleep(HOURS)
+            yield self.good(request)
+
+
+class _Draw:
+    def wrong(self, prompt: str, seed: int):
+        raise NotImplementedError
+
+    def draw(self, prompt, references, seed):
+        return self.wrong(prompt, seed) if bad(prompt) else picture(prompt, seed)
+
+
+class Transparent(_Draw):
+    """Gives RGBA."""
+
+    def draw(self, prompt, references, seed):
+        image = picture(prompt, seed, "RGBA")
+        image.putpixel((0, 0), (255, 0, 0, 0))
+        image.putpixel((1, 0), (255, 0, 0, 255))
+        return image
+
+
+class GivesNone(_Draw):
+    """Gives None."""
+
+    def wrong(self, prompt, seed):
+        return None
+
+
+class GivesText(_Draw):
+    """Gives a string."""
+
+    def wrong(self, prompt, seed):
+        return "/tmp/picture.png"
+
+
+class GivesDot(_Draw):
+    """Gives one pixel."""
+
+    def wrong(self, prompt, seed):
+        return Image.new("RGB", (1, 1))
+
+
+class GivesGarbage(_Draw):
+    """Gives bytes that are no picture."""
+
+    def wrong(self, prompt, seed):
+        return b"GIF89a and then nothing"
+
+
+class GivesMissingFile(_Draw):
+    """Names a file that is not there."""
+
+    def wrong(self, prompt, seed):
+        return Path("/nowhere/picture.png")
+
+
+class GivesBomb(_Draw):
+    """Gives a small file that says it is a huge picture."""
+
+    def wrong(self, prompt, seed):
+        import struct
+        import zlib
+
+        def chunk(kind: bytes, data: bytes) -> bytes:
+            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+        header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+        body = chunk(b"IDAT", zlib.compress(b"\0" * 100000)) + chunk(b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body
+
+
+class Raises(_Draw):
+    """Raises."""
+
+    def wrong(self, prompt, seed):
+        raise KeyError("no such layer")
+
+
+class Refuses(_Draw):
+    """Declines."""
+
+    def wrong(self, prompt, seed):
+        raise RefusedError("I would rather not draw this")
+
+
+class Exits(_Draw):
+    """Calls sys.exit in its method."""
+
+    def wrong(self, prompt, seed):
+        sys.exit("enough")
+
+
+class Interrupts(_Draw):
+    """Raises KeyboardInterrupt itself."""
+
+    def wrong(self, prompt, seed):
+        raise KeyboardInterrupt
+
+
+class Stops(_Draw):
+    """Raises StopIteration, which futures do not like."""
+
+    def wrong(self, prompt, seed):
+        raise StopIteration("over")
+
+
+class Hangs(_Draw):
+    """Never comes back."""
+
+    def wrong(self, prompt, seed):
+        time.sleep(HOURS)
+
+
+class HangsAlways(_Draw):
+    """Never comes back, whatever it is asked."""
+
+    def draw(self, prompt, references, seed):
+        time.sleep(HOURS)
+
+
+class Dies(_Draw):
+    """Takes its process down."""
+
+    def wrong(self, prompt, seed):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Prints(_Draw):
+    """Writes to its standard streams, where a worker's messages would go."""
+
+    def draw(self, prompt, references, seed):
+        print('{"event": "end"}', flush=True)
+        os.write(1, b"raw noise\n")
+        sys.stdin.read()
+        return picture(prompt, seed)
+
+
+class NotesJunk:
+    """Puts an object into its settings."""
+
+    async def generate(self, request):
+        settings = {"pipe": object()} if bad(request.prompt) else {"steps": 4}
+        return Drawing(image=picture(request.prompt, request.seed), settings=settings)
+
+
+class Flaky:
+    """Fails twice with a fault that passes."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, int] = {}
+
+    async def generate(self, request):
+        self.seen[request.id] = self.seen.get(request.id, 0) + 1
+        if bad(request.prompt) and self.seen[request.id] < 3:
+            raise PassingError("the service is busy", retry_after=0.01)
+        return Drawing(image=picture(request.prompt, request.seed))
+
+
+class ExitsInCoroutine:
+    """Calls sys.exit in a coroutine, which would end an event loop."""
+
+    async def generate(self, request):
+        if bad(request.prompt):
+            sys.exit(1)
+        return Drawing(image=picture(request.prompt, request.seed))
+
+
+class BlocksLoop:
+    """Sleeps in a coroutine without letting go of the loop."""
+
+    concurrency = 4
+
+    async def generate(self, request):
+        if bad(request.prompt):
+            time.sleep(HOURS)
+        return Drawing(image=picture(request.prompt, request.seed))
+
+
+class ExitsWhenBuilt:
+    """Calls sys.exit in its constructor."""
+
+    def __init__(self) -> None:
+        sys.exit("no licence")
+
+    def draw(self, prompt, references, seed):
+        return picture(prompt, seed)

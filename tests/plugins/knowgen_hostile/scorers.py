@@ -1,0 +1,180 @@
+"""Scorers that break their contract on sample s2."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from knowgen.errors import PassingError, UnscorableError
+from knowgen.records import DIMENSIONS, Reading, Score, ScoreStatus
+
+HOURS = 3 * 3600
+
+
+def scored(sample_id: str, repeat: int, value: float = 0.5, **fields) -> Score:
+    """Makes a score."""
+    reading = Reading(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value))
+    return Score(
+        sample_id=sample_id, repeat=repeat, scorer="hostile", status=ScoreStatus.OK, strict=reading, **fields
+    )
+
+
+class _Async:
+    async def wrong(self, sample, generation):
+        raise NotImplementedError
+
+    async def score(self, sample, truth, generation):
+        if sample.id == "s2":
+            return await self.wrong(sample, generation)
+        return scored(sample.id, generation.repeat)
+
+
+class OtherSample(_Async):
+    """Answers for somebody else."""
+
+    async def wrong(self, sample, generation):
+        return scored("s0", generation.repeat)
+
+
+class NotANumber(_Async):
+    """Gives NaN."""
+
+    async def wrong(self, sample, generation):
+        return scored(sample.id, generation.repeat, float("nan"))
+
+
+class TooGood(_Async):
+    """Gives 1.5."""
+
+    async def wrong(self, sample, generation):
+        return scored(sample.id, generation.repeat, 1.5)
+
+
+class GivesNone(_Async):
+    """Gives None."""
+
+    async def wrong(self, sample, generation):
+        return None
+
+
+class Contradicts(_Async):
+    """Says ok with a reading that says failed."""
+
+    async def wrong(self, sample, generation):
+        reading = Reading(status=ScoreStatus.FAILED, reason="no")
+        return Score(sample_id=sample.id, scorer="hostile", status=ScoreStatus.OK, strict=reading)
+
+
+class NotesJunk(_Async):
+    """Puts an object into its details."""
+
+    async def wrong(self, sample, generation):
+        return scored(sample.id, generation.repeat, details={"model": object()})
+
+
+class Raises(_Async):
+    """Raises."""
+
+    async def wrong(self, sample, generation):
+        raise ZeroDivisionError("nothing to divide by")
+
+
+class CannotJudge(_Async):
+    """Says that it cannot judge."""
+
+    async def wrong(self, sample, generation):
+        raise UnscorableError("there is nothing to see")
+
+
+class Exits(_Async):
+    """Calls sys.exit."""
+
+    async def wrong(self, sample, generation):
+        sys.exit(1)
+
+
+class Hangs(_Async):
+    """Waits for ever."""
+
+    async def wrong(self, sample, generation):
+        import asyncio
+
+        await asyncio.sleep(HOURS)
+
+
+class Stubborn(_Async):
+    """Waits for ever and will not be cancelled."""
+
+    async def wrong(self, sample, generation):
+        import asyncio
+
+        while True:
+            try:
+                await asyncio.sleep(HOURS)
+            except asyncio.CancelledError:
+                pass
+
+
+class BlocksLoop(_Async):
+    """Blocks its event loop."""
+
+    async def wrong(self, sample, generation):
+        time.sleep(HOURS)
+
+
+class Flaky(_Async):
+    """Is busy, always."""
+
+    async def wrong(self, sample, generation):
+        raise PassingError("busy", retry_after=0.01)
+
+
+class _Batch:
+    concurrency = 3
+
+    def wrong(self, sample, generation):
+        raise NotImplementedError
+
+    def score_batch(self, items):
+        for sample, _, generation in items:
+            if sample.id == "s2":
+                yield self.wrong(sample, generation)
+            else:
+                yield scored(sample.id, generation.repeat)
+
+
+class BatchRaises(_Batch):
+    """Raises in the middle of a batch."""
+
+    def wrong(self, sample, generation):
+        raise ZeroDivisionError("nothing to divide by")
+
+
+class BatchDies(_Batch):
+    """Takes its process down."""
+
+    def wrong(self, sample, generation):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class BatchHangs(_Batch):
+    """Never comes back."""
+
+    def wrong(self, sample, generation):
+        time.sleep(HOURS)
+
+
+class BatchJunk(_Batch):
+    """Yields what is no score."""
+
+    def wrong(self, sample, generation):
+        return 0.5
+
+
+class BatchNotANumber(_Batch):
+    """Yields NaN."""
+
+    def wrong(self, sample, generation):
+        return scored(sample.id, generation.repeat, float("nan"))
