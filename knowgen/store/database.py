@@ -136,11 +136,13 @@ class Database:
             self._connection.close()
 
     def _leave_wal(self) -> None:
+        """Folds the log into the file. Where that cannot be, all is in the log, and the next opening reads it there."""
+        kept = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
         self._connection.execute("pragma busy_timeout=200")
         try:
             self._connection.execute("pragma journal_mode=delete").fetchone()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            if error.sqlite_errorcode & 0xFF not in kept:
                 raise explain_sqlite_error(error, self.path) from error
 
     def _tick(self) -> None:

@@ -1,0 +1,78 @@
+"""Pictures are complete under their name, written once, and found out when they are damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from knowgen.errors import DataError
+from knowgen.records import ImageRef
+from knowgen.store.images import ImageFolder
+
+
+def test_a_picture_lies_under_its_digest(tmp_path: Path, kit: SimpleNamespace) -> None:
+    images = ImageFolder(tmp_path / "images")
+    for kind, ending in (("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")):
+        data = kit.picture(7, kind=kind)
+        ref = images.put(data, width=24, height=16, format=kind)
+        digest = hashlib.sha256(data).hexdigest()
+        assert ref.path == tmp_path / "images" / digest[:2] / f"{digest}.{ending}"
+        assert ref.path.read_bytes() == data
+        assert images.path(ImageRef(sha256=digest, width=1, height=1, format=kind)) == ref.path
+        assert ref.open().size == (24, 16)
+
+
+def test_a_good_file_is_not_written_again_and_a_damaged_one_is(tmp_path: Path, kit: SimpleNamespace) -> None:
+    images = ImageFolder(tmp_path)
+    data = kit.picture(1)
+    ref = images.put(data, width=24, height=16, format="PNG")
+    assert ref.path is not None
+    before = ref.path.stat()
+    images.put(data, width=24, height=16, format="PNG")
+    assert (ref.path.stat().st_ino, ref.path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    for damage in (data[:-1], data + b"x", b"", data[:20] + b"?" + data[21:]):
+        ref.path.write_bytes(damage)
+        assert not images.ok(ref)
+        images.put(data, width=24, height=16, format="PNG")
+        assert images.ok(ref) and ref.path.read_bytes() == data
+    ref.path.unlink()
+    assert not images.ok(ref)
+
+
+def test_threads_that_store_the_same_picture_do_not_meet(tmp_path: Path, kit: SimpleNamespace) -> None:
+    images = ImageFolder(tmp_path)
+    data = kit.picture(3, (200, 200))
+    threads = [
+        threading.Thread(target=images.put, args=(data,), kwargs={"width": 200, "height": 200, "format": "PNG"})
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path.read_bytes() for path in files] == [data]
+
+
+@pytest.mark.parametrize("digest", ["", "../../etc/passwd", "A" * 64, "a" * 63, "a" * 64 + "\n", "/" + "a" * 63])
+def test_a_record_cannot_lead_out_of_the_folder(tmp_path: Path, digest: str) -> None:
+    with pytest.raises(DataError, match="no SHA-256"):
+        ImageFolder(tmp_path).path(ImageRef(sha256=digest, width=1, height=1, format="PNG"))
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"format '\.\./x' is none of PNG, JPEG, WEBP"):
+        ImageFolder(tmp_path).put(b"data", width=1, height=1, format="../x")
+
+
+def test_what_a_killed_writer_left_half_written_is_swept_away(tmp_path: Path, kit: SimpleNamespace) -> None:
+    images = ImageFolder(tmp_path)
+    ref = images.put(kit.picture(), width=24, height=16, format="PNG")
+    (tmp_path / ".part" / "123-0").write_bytes(b"half")
+    images.sweep()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [ref.path.name if ref.path else ""]
+    images.put(kit.picture(9), width=24, height=16, format="PNG")

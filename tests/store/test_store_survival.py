@@ -1,0 +1,378 @@
+"""Killed writers, a second process, a full disk, a read-only directory."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from knowgen.errors import ConfigError
+from knowgen.records import Generation
+from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
+from knowgen.store import lock as lock_module
+from knowgen.store.lock import RunLock
+from knowgen.store.run import RunStore
+
+SAMPLES = 120
+
+WRITER = """
+import hashlib, sys, time
+from pathlib import Path
+from knowgen.records import Generation, GroundTruth, Reading, Sample, Score
+from knowgen.spec import RunSpec
+from knowgen.store.run import RunStore
+
+folder, count = Path(sys.argv[1]), int(sys.argv[3])
+spec = RunSpec.model_validate_json(sys.argv[2])
+with RunStore.open(folder, spec) as store:
+    print("open", flush=True)
+    names = [f"s{number}" for number in range(count)]
+    store.put_samples((Sample(id=name, prompt=name), GroundTruth(sample_id=name)) for name in names)
+    for name in names:
+        if store.generation("g" + name) is not None and store.score("j" + name) is not None:
+            continue
+        number = store.reserve(0.01, "judge")
+        print("reserved", number, flush=True)
+        ref = store.put_image(hashlib.sha512(name.encode()).digest() * 200, width=8, height=8, format="PNG")
+        store.put_generation("g" + name, Generation(sample_id=name, status="ok", image=ref))
+        reading = Reading(status="ok", values={"faithfulness": 1.0})
+        score = Score(sample_id=name, scorer="judge", status="ok", strict=reading, image=ref.sha256)
+        store.put_score("j" + name, score, spec.scorers[0])
+        store.settle(number, 0.005)
+        time.sleep(0.002)
+        if int(name[1:]) % 5 == 0:
+            store.commit()
+            print("committed", name, flush=True)
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def spec() -> RunSpec:
+    scorer = ScorerSpec(name="judge")
+    return RunSpec(
+        task="t",
+        task_version="1",
+        selection=Selection(n=SAMPLES),
+        generator=GeneratorSpec(name="g"),
+        scorers=(scorer,),
+    )
+
+
+def _facts(folder: Path) -> dict[str, tuple[str, str, str]]:
+    """What a store says of each sample: statuses and the picture's digest."""
+    with RunStore.read(folder) as store:
+        digests = {each.sample_id: each.image.sha256 for _, each in store.generations() if each.image}
+        rows = store.rows("judge")
+        return {row.sample_id: (row.generation, row.strict.status, digests[row.sample_id]) for row in rows}
+
+
+def test_a_writer_killed_anywhere_leaves_a_whole_store_and_goes_on(
+    tmp_path: Path, kit: SimpleNamespace, spec: RunSpec
+) -> None:
+    chance = random.Random(5)
+    folder, promised, reserved, kills = tmp_path / "run", set(), 0, 0
+    while True:
+        process = kit.child(WRITER, folder, spec.model_dump_json(), SAMPLES)
+        lines_to_live = chance.randint(0, 30)
+        finished = False
+        for number, line in enumerate(process.stdout):
+            words = line.split()
+            promised |= {words[1]} if words[0] == "committed" else set()
+            reserved += words[0] == "reserved"
+            finished = words[0] == "done"
+            if number >= lines_to_live:
+                time.sleep(chance.random() * 0.01)
+                process.kill()
+                break
+        for line in process.stdout:  # what it said between our decision and its end
+            words = line.split()
+            promised |= {words[1]} if words[0] == "committed" else set()
+            reserved += words[0] == "reserved"
+            finished = finished or words[0] == "done"
+        assert process.wait() in {0, -signal.SIGKILL}, process.stderr.read()
+        process.stdout.close()
+        process.stderr.close()
+        _check(folder, promised, reserved)
+        if finished:
+            break
+        kills += 1
+    assert kills >= 4
+    calm = tmp_path / "calm"
+    whole = kit.child(WRITER, calm, spec.model_dump_json(), SAMPLES)
+    assert whole.communicate()[0].split()[-1] == "done"
+    assert _facts(folder) == _facts(calm)
+    assert _pictures(folder) == _pictures(calm)
+
+
+def _pictures(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "images").rglob("*") if path.is_file()}
+
+
+def _check(folder: Path, promised: set[str], reserved: int) -> None:
+    if not (folder / "run.sqlite").exists():
+        assert not promised and not reserved
+        return
+    connection = sqlite3.connect(folder / "run.sqlite")
+    assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+    if connection.execute("pragma user_version").fetchone() == (0,):
+        assert not promised and not reserved
+        connection.close()
+        return
+    connection.close()
+    with RunStore.read(folder) as store:
+        for name in promised:
+            assert store.generation("g" + name) is not None
+            assert store.score("j" + name) is not None
+        for _, generation in store.generations():
+            assert generation.image is not None and store.image_ok(generation.image)
+        assert store.spent() >= reserved * 0.005 - 1e-9
+
+
+def test_a_killed_run_can_be_read_where_nothing_can_be_written(
+    public_folder: Path, kit: SimpleNamespace, spec: RunSpec
+) -> None:
+    folder = public_folder / "run"
+    process = kit.child(WRITER, folder, spec.model_dump_json(), SAMPLES)
+    for line in process.stdout:
+        if line.startswith("committed"):
+            break
+    process.kill()
+    process.communicate()
+    assert (folder / "run.sqlite-wal").stat().st_size > 0
+    (folder / "run.sqlite-shm").unlink(missing_ok=True)
+    code = """
+    with RunStore.read(folder) as store:
+        print(sum(1 for _ in store.generations()), len(list(store.rows("judge"))))
+    """
+    drawn, rows = _as_stranger(kit, folder, code).split()
+    assert int(drawn) >= 1 and int(rows) == SAMPLES
+
+
+# -- read-only ---------------------------------------------------------------------------------------------------------
+
+STRANGER = """
+import os, sys
+from pathlib import Path
+from knowgen.errors import KnowgenError
+from knowgen.records import Generation
+from knowgen.spec import RunSpec
+from knowgen.store.run import RunStore
+
+folder = Path(sys.argv[1])
+with RunStore.read(folder) as store:  # loads everything while files of the installation can be read
+    list(store.rows("judge"))
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+%s
+except KnowgenError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def _as_stranger(kit: SimpleNamespace, folder: Path, code: str, *more: str) -> str:
+    """Runs code as a user who may read the folder and not write it."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    process = kit.child(STRANGER % code, folder, *more)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return str(out)
+
+
+def test_a_read_only_directory_can_be_read_and_refuses_a_writer_in_one_line(
+    public_folder: Path, kit: SimpleNamespace, spec: RunSpec
+) -> None:
+    folder = public_folder / "run"
+    with RunStore.open(folder, spec) as store:
+        store.put_samples(kit.items("a", "b"))
+        ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
+        store.put_generation("k", kit.drawn("a", ref))
+    reading = """
+    with RunStore.read(folder) as store:
+        print(store.generation("k").status, store.image_ok(store.generation("k").image), len(list(store.rows("judge"))))
+    """
+    assert _as_stranger(kit, folder, reading).split() == ["ok", "True", "2"]
+    writing = "    RunStore.open(folder, RunSpec.model_validate_json(sys.argv[2]))"
+    words = _as_stranger(kit, folder, writing, spec.model_dump_json())
+    assert words.startswith(f"ConfigError {folder}: cannot be written (Permission denied)")
+    assert len(words.splitlines()) == 1
+
+
+# -- full disk ---------------------------------------------------------------------------------------------------------
+
+FILLER = """
+import os, resource, sys
+from pathlib import Path
+from knowgen.errors import KnowgenError
+from knowgen.records import Generation
+from knowgen.spec import RunSpec
+from knowgen.store.run import RunStore
+
+folder, limit, what = Path(sys.argv[1]), int(sys.argv[3]), sys.argv[4]
+store = RunStore.open(folder, RunSpec.model_validate_json(sys.argv[2]))
+store.put_generation("first", Generation(sample_id="s0", status="failed", reason="early"))
+store.commit()
+print("committed", flush=True)
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    for number in range(10**6):
+        if what == "pictures":
+            store.put_image(os.urandom(300_000), width=8, height=8, format="PNG")
+        else:
+            store.put_generation(f"k{number}", Generation(sample_id=f"s{number}", status="failed", reason="x" * 5000))
+            if number % 20 == 0:
+                store.commit()
+except KnowgenError as error:
+    print(type(error).__name__, error, flush=True)
+for attempt in (lambda: store.put_generation("late", Generation(sample_id="s", status="failed")), store.commit):
+    try:
+        attempt()
+        print("no error")
+    except KnowgenError as error:
+        print(type(error).__name__, error, flush=True)
+print("read", store.generation("first").reason, flush=True)
+try:
+    store.close()
+except KnowgenError as error:
+    print("close", type(error).__name__, flush=True)
+"""
+
+
+@pytest.fixture(params=["small disk", "limited files"])
+def small_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A folder on a disk of 2 MB, and the limit of file sizes that stands in for it where none can be mounted."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    mountable = request.param == "small disk" and mount and os.geteuid() == 0
+    if mountable and subprocess.run(command, check=False, capture_output=True).returncode == 0:
+        yield folder, 0
+        subprocess.run(["umount", str(folder)], check=True)
+    else:
+        yield folder, 250_000
+
+
+@pytest.mark.parametrize("what", ["pictures", "rows"])
+def test_a_full_disk_is_told_in_one_line_and_what_was_committed_stays(
+    small_place: tuple[Path, int], kit: SimpleNamespace, spec: RunSpec, what: str
+) -> None:
+    place, limit = small_place
+    (place / "ballast").write_bytes(bytes(400_000))
+    process = kit.child(FILLER, place / "run", spec.model_dump_json(), limit, what)
+    out, err = process.communicate()
+    lines = out.splitlines()
+    assert process.returncode == 0, err
+    assert lines[0] == "committed"
+    assert lines[1].startswith(f"DataError {place / 'run'}") and "full" in lines[1] and "kept" in lines[1]
+    if what == "rows":  # nothing may be built on what was rolled back
+        assert lines[2] == lines[3] == lines[1]
+    assert "read early" in lines
+    for path in (place / "run" / "images").rglob("*.png"):
+        assert path.stat().st_size == 300_000
+        path.unlink()
+    (place / "ballast").unlink()  # make room
+    with RunStore.open(place / "run", spec) as store:
+        first = store.generation("first")
+        assert isinstance(first, Generation) and first.reason == "early"
+
+
+# -- one process at a time ---------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from knowgen.store.lock import RunLock
+lock = RunLock(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_second_process_is_refused_by_name_and_a_dead_one_is_no_obstacle(
+    tmp_path: Path, kit: SimpleNamespace, spec: RunSpec
+) -> None:
+    holder = kit.child(HOLDER, tmp_path)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ConfigError) as caught:
+        RunStore.open(tmp_path, spec)
+    assert f"is in use by process {holder.pid} on {socket.gethostname()}" in str(caught.value)
+    assert list(tmp_path.iterdir()) == [tmp_path / "run.lock"]
+    holder.kill()
+    holder.communicate()
+    assert (tmp_path / "run.lock").exists()
+    with RunStore.open(tmp_path, spec):
+        assert f"{os.getpid()}" in (tmp_path / "run.lock").read_text()
+    assert not (tmp_path / "run.lock").exists()
+
+
+def test_the_same_process_cannot_write_twice_either(tmp_path: Path, spec: RunSpec) -> None:
+    with RunStore.open(tmp_path, spec), pytest.raises(ConfigError, match=f"process {os.getpid()} on"):
+        RunStore.open(tmp_path, spec)
+    RunStore.open(tmp_path, spec).close()
+
+
+def test_a_failed_opening_gives_the_directory_free(tmp_path: Path, spec: RunSpec) -> None:
+    RunStore.open(tmp_path, spec).close()
+    with pytest.raises(ConfigError, match="holds another run"):
+        RunStore.open(tmp_path, spec.model_copy(update={"seed": 9}))
+    RunStore.open(tmp_path, spec).close()
+
+
+def test_many_processes_race_for_a_directory_and_one_has_it_at_a_time(tmp_path: Path, kit: SimpleNamespace) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from knowgen.errors import ConfigError
+from knowgen.store.lock import RunLock
+folder, got = Path(sys.argv[1]), 0
+while got < 40:
+    try:
+        lock = RunLock(folder)
+    except ConfigError:
+        continue
+    inside = os.open(folder / "inside", os.O_CREAT | os.O_EXCL)  # fails if anybody else is in
+    os.close(inside)
+    os.unlink(folder / "inside")
+    lock.release()
+    got += 1
+"""
+    racers = [kit.child(code, tmp_path) for _ in range(3)]
+    for racer in racers:
+        assert racer.communicate()[1] == ""
+        assert racer.returncode == 0
+
+
+def test_where_there_are_no_locks_the_file_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(lock_module.fcntl, "flock", unsupported)
+    file = tmp_path / "run.lock"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for content in ("", "nonsense", f"{socket.gethostname()} {gone.pid}"):
+        file.write_text(content)
+        RunLock(tmp_path).release()
+        assert not file.exists()
+    file.write_text("another-host 1")
+    with pytest.raises(ConfigError, match="process 1 on another-host"):
+        RunLock(tmp_path)
+    file.write_text(f"{socket.gethostname()} {os.getppid()}")
+    with pytest.raises(ConfigError, match=f"process {os.getppid()}"):
+        RunLock(tmp_path)
