@@ -1,0 +1,142 @@
+"""A generator under examination: what it has drawn so far, and what was noted about it."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from knowgen.engine.faults import ContractError, DeadlineError, describe
+from knowgen.engine.findings import Notes
+from knowgen.engine.handles import GeneratorHandle
+from knowgen.engine.trial import PeakMemory, Picture, Runner, Trial, difference, picture_of, resident_megabytes
+from knowgen.generators.contract import Drawing
+from knowgen.records import GenerationRequest
+
+SLIGHT = 3.0
+"""Levels (of 255) of mean difference that may come from the order of floating-point sums."""
+
+
+class StopError(Exception):
+    """Nothing more can be checked."""
+
+
+class Subject:
+    """A generator under examination.
+
+    Args:
+        handle: The generator.
+        requests: Neutral requests with different prompts and one seed.
+        timeout: Seconds a drawing may take.
+        device: For `setup`.
+
+    Attributes:
+        notes: What was found so far.
+        plugin: The generator object, None before it is built and after it is closed.
+        alone: What each request gave alone.
+        seconds: Time of each drawing alone, the first included.
+        together: Seconds a picture takes when several are asked for at once, None when not measured.
+        steady: Does the same request give the same picture, but for rounding?
+        added: Megabytes a drawing added, at most.
+        accelerator: Megabytes on the accelerator, at most.
+        held: Megabytes the process held after each drawing.
+        disturbed: Global random states that drawing has changed.
+    """
+
+    def __init__(
+        self, handle: GeneratorHandle, requests: Sequence[GenerationRequest], timeout: float, device: str
+    ) -> None:
+        self.handle, self.requests, self.timeout, self.device = handle, list(requests), timeout, device
+        self.notes = Notes()
+        self.runner = Runner(timeout)
+        self.plugin: Any = None
+        self.alone: list[Picture] = []
+        self.seconds: list[float] = []
+        self.together: float | None = None
+        self.steady = False
+        self.added = 0.0
+        self.accelerator = 0.0
+        self.held: list[float] = []
+        self.disturbed: set[str] = set()
+
+    def stop(self, check: str, what: str, fix: str) -> NoReturn:
+        """Notes a failure after which nothing more can be checked."""
+        self.notes.fail(check, what, fix)
+        raise StopError
+
+    def call(self, check: str, job: Callable[[], Any], fix: str) -> Any:
+        """Calls something of the generator.
+
+        Raises:
+            StopError: It hangs.
+            BaseException: What it raised.
+        """
+        try:
+            return self.runner.call(job)
+        except DeadlineError as error:
+            self.stop(check, describe(error), fix)
+
+    def give(self, check: str, requests: Sequence[GenerationRequest], *, threads: bool = False) -> Trial:
+        """Gives requests to the generator and measures memory on the way.
+
+        Raises:
+            StopError: It hangs.
+        """
+        with PeakMemory() as memory:
+            try:
+                trial = self.runner.run(self.plugin, requests, threads=threads)
+            except DeadlineError as error:
+                self.stop(check, describe(error), "find out what it waits for, or raise the time limit")
+        self.added = max(self.added, memory.added)
+        self.accelerator = max(self.accelerator, memory.accelerator)
+        self.held.append(resident_megabytes())
+        return trial
+
+    def draw(self, check: str, request: GenerationRequest) -> Picture | None:
+        """Draws one request; None when that failed, which is noted.
+
+        Raises:
+            StopError: It hangs.
+        """
+        before = random_states()
+        trial = self.give(check, [request])
+        after = random_states()
+        self.disturbed |= {name for name, state in before.items() if after[name] != state}
+        self.seconds.append(trial.seconds)
+        return self.read(check, trial, request.id)
+
+    def read(self, check: str, trial: Trial, name: str) -> Picture | None:
+        """Reads the answer to a neutral request; None when there is no picture, which is noted."""
+        try:
+            found = picture_of(trial.answer(name))
+        except SystemExit:
+            self.notes.fail(check, "it calls sys.exit", "raise an error instead")
+        except ContractError as error:
+            self.notes.fail(check, describe(error), "give a PIL image, the bytes of a picture file, or its path")
+        except Exception as error:  # noqa: BLE001 - a generator may raise anything
+            self.notes.fail(check, f"it raises {describe(error)}", "mend what raises it")
+        else:
+            if isinstance(found, Picture):
+                return found
+            self.notes.fail(check, f"no picture: {_told(found)}", "draw plain prompts")
+        return None
+
+    def same(self, picture: Picture, number: int = 0) -> bool:
+        """Tells whether a picture is what a request gave alone; True where pictures do not repeat anyway."""
+        return not self.steady or difference(self.alone[number], picture) <= SLIGHT
+
+
+def _told(drawing: Drawing) -> str:
+    return f"{drawing.status}, {drawing.reason or 'without a reason'}"
+
+
+def random_states() -> dict[str, object]:
+    """Returns the global random states of Python, and of numpy and torch where they are loaded."""
+    states: dict[str, object] = {"random": random.getstate()}
+    if (numpy := sys.modules.get("numpy")) is not None:
+        name, keys, *rest = numpy.random.get_state()
+        states["numpy.random"] = (name, keys.tobytes(), *rest)
+    if (torch := sys.modules.get("torch")) is not None:
+        states["torch"] = torch.random.get_rng_state().numpy().tobytes()
+    return states
