@@ -419,7 +419,16 @@ def compare(first: Run, second: Run, *, policy: str = "strict", scorer: str | No
     check_comparable(a, b)
     names = outputs.distinct_names([(run.path, run.spec.generator.name) for run in (first, second)])
     return paired(
-        first.rows(a.scorer), second.rows(b.scorer), policy, dimensions=a.dimensions, a_name=names[0], b_name=names[1]
+        first.rows(a.scorer),
+        second.rows(b.scorer),
+        policy,
+        dimensions=a.dimensions,
+        a_name=names[0],
+        b_name=names[1],
+        task=a.task,
+        task_version=a.task_version,
+        scorer=a.scorer,
+        scorer_note=a.scorer_note,
     )
 
 

@@ -34,6 +34,7 @@ def summarise(path: Path, spec: RunSpec, policy: str, scorer: str) -> Summary:
             task=spec.task,
             task_version=spec.task_version,
             scorer=scorer,
+            scorer_version=judge.version,
             scorer_note=judge.note,
             selection=spec.selection.label,
             cost=cost_of(store),
