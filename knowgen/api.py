@@ -311,7 +311,7 @@ def execute(plan: Plan, out: Path | str) -> Run:
         ConfigError: The directory belongs to another run, is held by another process, or cannot be written.
         DataError: The task's data or the directory is damaged, or the disk is full.
     """
-    from knowgen.engine.runner import run as run_engine
+    from knowgen.engine import run as run_engine
 
     path, settings = Path(out), plan.settings
     options = Options(
