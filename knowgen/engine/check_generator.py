@@ -170,7 +170,9 @@ def _forecast(subject: Subject, samples: int) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Writes a duration: `0.40 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    """Writes a duration: `40 ms`, `2.50 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    if seconds < 0.995:
+        return f"{seconds * 1000:.3g} ms"
     if seconds < 10:
         return f"{seconds:.2f} s"
     if seconds < 90:

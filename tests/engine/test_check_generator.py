@@ -704,7 +704,16 @@ def test_memory_that_is_kept_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.4, "0.40 s"), (42, "42 s"), (100, "2 min"), (3600, "60 min"), (12_000, "3 h 20 min"), (187_200, "2 d 4 h")],
+    [
+        (0.4, "400 ms"),
+        (0.00213, "2.13 ms"),
+        (2.5, "2.50 s"),
+        (42, "42 s"),
+        (100, "2 min"),
+        (3600, "60 min"),
+        (12_000, "3 h 20 min"),
+        (187_200, "2 d 4 h"),
+    ],
 )
 def test_durations(seconds: float, said: str) -> None:
     assert duration(seconds) == said

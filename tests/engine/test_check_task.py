@@ -33,26 +33,11 @@ def write_task(folder: Path, **changes: Any) -> Path:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         common = {"text_required": number % 2 == 0}
         named = {"id": f"s{number}", "prompt": f"Draw {number}.", "category": category, "group": group_of(category)}
-        samples.append(
-            {
-                "id": f"s{number}",
-                "prompt": f"Draw {number}.",
-                "category": category,
-                "group": group_of(category),
-                **common,
-            }
-        )
+        samples.append(named | common)
         image = {"sha256": digest, "width": 20 + number, "height": 10, "format": "PNG"}
         words = [f"word {number}"] if number % 2 == 0 else []
-        truths.append(
-            {
-                "sample_id": f"s{number}",
-                "image": image,
-                "image_file": f"truth/{number}.png",
-                "required_text": words,
-                **common,
-            }
-        )
+        told = {"sample_id": f"s{number}", "image": image, "image_file": f"truth/{number}.png", "required_text": words}
+        truths.append(told | common)
     write_lines(folder / "samples.jsonl", samples)
     write_lines(folder / "truth.jsonl", truths)
     return folder
