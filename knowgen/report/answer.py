@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from knowgen.records import DIMENSIONS
-from knowgen.report.numbers import interval, number
+from knowgen.report.numbers import number
 from knowgen.report.view import System, View
 from knowgen.stats.summary import Figure, Summary
+
+SURE = "95\N{NO-BREAK SPACE}%"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def differences(summaries: Sequence[Summary]) -> list[str]:
         "task": "task",
         "task_version": "task version",
         "selection": "selection of samples",
+        "scorer_version": "version of the scorer",
         "policy_version": "version of the policy",
         "dimensions": "dimensions",
     }
@@ -83,7 +86,7 @@ def answer(systems: Sequence[System], view: View, lead: Lead | None) -> Answer:
         return Answer(f"No system has a {name} yet.", support)
     if len(order) == 1:
         figure = _figure(order[0], view)
-        return Answer(f"{order[0].label} reaches a {name} of {number(figure.value)}{_bracket(figure)}.", support)
+        return Answer(f"{order[0].label} reaches a {name} of {number(figure.value)}.", (_surety(figure), *support))
     clash = differences([summary for system in order if (summary := view.summaries[system.index]) is not None])
     if clash:
         reason = f"They differ in {_join(clash)}, so a higher figure does not mean a better system."
@@ -99,7 +102,7 @@ def _two(first: System, second: System, view: View, lead: Lead | None, name: str
         sure, how = lead.low > 0, _paired(lead)
     else:
         sure = a.low is not None and b.high is not None and a.low > b.high
-        how = "their 95 % intervals do not overlap" if sure else "their 95 % intervals overlap or are not known"
+        how = f"their {SURE} intervals do not overlap" if sure else f"their {SURE} intervals overlap or are not known"
     support = f"{scores}; {how}."
     if sure:
         gap = number((a.value or 0.0) - (b.value or 0.0))
@@ -110,8 +113,8 @@ def _two(first: System, second: System, view: View, lead: Lead | None, name: str
 def _paired(lead: Lead) -> str:
     low, high = number(lead.low, signed=True), number(lead.high, signed=True)
     return (
-        f"on the {lead.n} samples that both have, the paired difference is {number(lead.value, signed=True)} "
-        f"with a 95 % interval from {low} to {high}"
+        f"on the {lead.n} samples for which both have a figure, the paired difference is "
+        f"{number(lead.value, signed=True)} with a {SURE} interval from {low} to {high}"
     )
 
 
@@ -124,8 +127,10 @@ def _privileged(systems: Sequence[System], view: View) -> tuple[str, ...]:
     )
 
 
-def _bracket(figure: Figure) -> str:
-    return f" (95 % interval {interval(figure)})" if figure.low is not None else ""
+def _surety(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return f"From {figure.n} samples; no interval{f': {figure.note}' if figure.note else ''}."
+    return f"{SURE} interval {number(figure.low)} to {number(figure.high)}, from {figure.n} samples."
 
 
 def _join(words: Sequence[str]) -> str:

@@ -80,6 +80,9 @@ def as_png(picture: Image.Image) -> bytes:
 class Lab:
     """Makes run directories under a folder."""
 
+    CHECK = CHECK
+    JUDGE = JUDGE
+
     def __init__(self, folder: Path, draw: Draw = plain_drawing) -> None:
         self.folder, self.draw = folder, draw
         self.task = "lighthouses"
@@ -87,6 +90,13 @@ class Lab:
         self.rationale = "The lamp room is right; the name on the sign has one wrong letter."
         self.subject = "Pharos of Teld"
         self.failing = True
+        self.fail_rate = 0.06
+        self.version = "1-abcdef012345"
+
+    @staticmethod
+    def samples(count: int, prompts: Sequence[str] = ()) -> list[Sample]:
+        """As `make_samples`."""
+        return make_samples(count, prompts)
 
     def truth(self, sample: Sample) -> GroundTruth:
         """The truth of a sample, with its picture in the task's folder."""
@@ -118,7 +128,7 @@ class Lab:
     ) -> ReportRun:
         """One finished run of a system whose scores rise with `skill`, in [0, 1]."""
         spec = RunSpec(
-            task=self.task, task_version="1-abcdef012345", selection=select([one.id for one in samples], "all"),
+            task=self.task, task_version=self.version, selection=select([one.id for one in samples], "all"),
             generator=GeneratorSpec(name=system, revision="2", privileged=privileged, args={"steps": 4}),
             scorers=tuple(scorers), seed=7, repeats=repeats,
         )  # fmt: skip
@@ -148,9 +158,9 @@ class Lab:
     def _draw(self, store: RunStore, sample: Sample, system: str, repeat: int) -> Generation:
         chance = random.Random(f"{sample.id} {system} {repeat} fate").random()
         status, reason, image = GenerationStatus.OK, "", None
-        if self.failing and chance < 0.06:
+        if self.failing and chance < self.fail_rate:
             status, reason = GenerationStatus.FAILED, self.reason
-        elif self.failing and chance < 0.1:
+        elif self.failing and chance < self.fail_rate + 0.04:
             status, reason = GenerationStatus.REFUSED, "the endpoint declined the prompt"
         else:
             picture = self.draw(sample, system)
@@ -221,3 +231,9 @@ class Lab:
 def lab(tmp_path: Path) -> Lab:
     """A maker of runs in a fresh folder."""
     return Lab(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def make_lab() -> type[Lab]:
+    """The maker itself, for fixtures that outlive a test."""
+    return Lab

@@ -112,7 +112,7 @@
       card.classList.toggle("open", more.open);
       if (more.open && !depth.childElementCount) {
         details(position).then(
-          (entry) => depth.replaceChildren(...page.depth(sample, entry, shown)),
+          (entry) => depth.replaceChildren(...page.depth(entry, shown)),
           (error) => depth.replaceChildren(make("p", null, error.message)),
         );
       }

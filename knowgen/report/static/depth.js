@@ -10,7 +10,7 @@
 
   function block(title, ...children) {
     const kept = children.flat().filter((child) => child !== null && child !== "");
-    return kept.length ? [make("h5", null, title), ...kept] : [];
+    return kept.length ? [title ? make("h5", null, title) : null, ...kept].filter(Boolean) : [];
   }
 
   function pairs(entries) {
@@ -18,14 +18,13 @@
     return make("dl", { class: "pairs" }, entries.flatMap(([name, text]) => [make("dt", { class: "said" }, words(name)), make("dd", { dir: "auto", class: "said" }, text)]));
   }
 
-  function truth(sample, found) {
+  function truth(found) {
     const required = found.required_text.length ? found.required_text.map(said) : [];
     const asked = found.text_required === false ? said("The prompt asks for no text.") : null;
     return make(
       "section",
       null,
       make("h4", null, "Ground truth"),
-      block("Prompt", said(sample.prompt)),
       block("Required text", required, asked),
       block("Subjects", found.subjects.map(pairs)),
       block("Follows from", found.evidence.map(said)),
@@ -35,7 +34,7 @@
   function reading(one, alone) {
     const values = Object.entries(one.values).map(([name, value]) => [name, number(value)]);
     const na = one.na.map((name) => [name, "not applicable"]);
-    const title = alone ? "Values" : one.name === "strict" ? "Strict reading" : "Official reading";
+    const title = alone ? "" : one.name === "strict" ? "Strict reading" : "Official reading";
     return block(title, one.status === "ok" ? null : said(words(one.status) + (one.reason ? ": " + one.reason : "")), one.rationale ? said(one.rationale) : null, pairs([...values, ...na]));
   }
 
@@ -75,5 +74,5 @@
     );
   }
 
-  page.depth = (sample, entry, shown) => [truth(sample, entry.truth), ...shown.map((index) => drawing(page.data.systems[index], entry.cells[index]))];
+  page.depth = (entry, shown) => [truth(entry.truth), ...shown.map((index) => drawing(page.data.systems[index], entry.cells[index]))];
 })();

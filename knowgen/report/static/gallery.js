@@ -106,8 +106,9 @@
     for (const name of NAMES) {
       const field = form.elements[name];
       if (!field) continue;
+      const wanted = field.type === "number" && bound(values[name], null) === null ? "" : values[name] || "";
       if (field.type === "checkbox") field.checked = Boolean(values[name]);
-      else if (document.activeElement !== field || field.value.trim() !== (values[name] || "")) field.value = values[name] || "";
+      else if (document.activeElement !== field || field.value.trim() !== wanted) field.value = wanted;
     }
   }
 

@@ -1,0 +1,559 @@
+"""A report in a real browser, opened from disk and offline, as its readers meet it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import pytest
+
+from knowgen.records import DIMENSIONS
+from knowgen.report.html import write_report
+from knowgen.stats.summary import OVERALL
+
+WIDTHS = (390, 768, 1440)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</script><svg onload=alert(1)>",
+    "\u202eright to left \u2067override\u2066 and \u2028 a line",
+    "unbroken" * 60,
+    "{{ 7 * 7 }} <!-- ]]> &lt;b&gt; %3Cb%3E '",
+)
+
+
+class Watched:
+    """A page that remembers what it complained of and what it asked for."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text) if message.type != "log" else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (self.complaints.append("dialog"), dialog.dismiss()))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def ids(self) -> list[str]:
+        """Ids of the samples that are drawn, in order, after scrolling to the end."""
+        self.to_the_end()
+        links = self.page.locator(".card .tags a").all_text_contents()
+        return [text.removeprefix("sample ") for text in links]
+
+    def to_the_end(self) -> None:
+        """Scrolls until no more cards come."""
+        before = -1
+        while (now := self.page.locator(".card").count()) != before:
+            before = now
+            self.page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+            self.page.wait_for_timeout(60)
+
+    def clean(self) -> None:
+        """Asserts that nothing went wrong and nothing left the disk."""
+        assert self.complaints == []
+        assert all(url.startswith("file://") for url in self.requests)
+
+
+Open = Callable[..., Watched]
+
+
+def until(page: Any, truth: str) -> None:
+    """Waits for an expression to hold, without the `eval` that the page's own policy forbids."""
+    for _ in range(400):
+        if page.evaluate(truth):
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError(f"never came true: {truth}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, if there is one; where CI is set there must be."""
+    path = next((found for name in NAMES if (found := shutil.which(name))), None)
+    if path is None:
+        reason = f"no browser on the path (looked for {', '.join(NAMES)})"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def view(browser: Any) -> Iterator[Open]:
+    """Opens pages in fresh offline contexts."""
+    contexts = []
+
+    def open_page(index: Path, address: str = "", *, width: int = 1440, theme: str = "light") -> Watched:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, offline=True)
+        contexts.append(context)
+        watched = Watched(context.new_page())
+        watched.page.goto(index.as_uri() + address)
+        watched.page.wait_for_selector("#found:not(:empty)")
+        return watched
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def site(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """A report of three systems over 40 samples under two scorers and two policies."""
+    lab = make_lab(tmp_path_factory.mktemp("site"))
+    samples = lab.samples(40)
+    runs = [
+        lab.run("open_book", samples, 0.8, scorers=(lab.CHECK, lab.JUDGE)),
+        lab.run("closed_book", samples, 0.25, scorers=(lab.CHECK, lab.JUDGE)),
+        lab.run("oracle", samples, 0.97, scorers=(lab.CHECK, lab.JUDGE), privileged=True),
+    ]
+    return write_report(runs, lab.folder / "page"), runs
+
+
+@pytest.fixture(scope="module")
+def hostile(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report whose every text tries to break out."""
+    lab = make_lab(tmp_path_factory.mktemp("hostile"))
+    lab.reason = lab.rationale = lab.subject = " ".join(HOSTILE)
+    lab.task = HOSTILE[0]
+    lab.fail_rate = 0.3
+    samples = lab.samples(12, HOSTILE)
+    runs = [
+        lab.run(name, samples, 0.6, scorers=(lab.CHECK, lab.JUDGE)) for name in (HOSTILE[0], HOSTILE[1], HOSTILE[4])
+    ]
+    return write_report(runs, lab.folder / "page")
+
+
+def summary(run: Any, scorer: str = "world_check", policy: str = "strict") -> Any:
+    """One of the summaries of a run."""
+    return next(one for one in run.summaries if (one.scorer, one.policy) == (scorer, policy))
+
+
+# -- the answer and its figures --------------------------------------------------------------------------------------
+
+
+def test_the_page_opens_and_says_who_is_ahead(site: Any, view: Open) -> None:
+    index, runs = site
+    opened = view(index)
+    first, second = (summary(run).headline.value for run in runs[:2])
+    heading = opened.page.locator("h1:visible").inner_text().replace("\u2011", "-")
+    assert heading == f"open_book leads closed_book by {first - second:.3f} in K-Score."
+    assert "oracle sees the ground truth" in opened.page.locator(".result:visible").inner_text()
+    opened.clean()
+
+
+def test_tables_hold_the_figures_of_the_summaries(site: Any, view: Open) -> None:
+    index, runs = site
+    page = view(index).page
+    for run in runs:
+        whole = summary(run).slice()
+        line = page.locator(".board:visible tbody tr", has_text=summary(run).system).first
+        shown = line.locator("a.figure").all_inner_texts()
+        assert shown == [f"{whole.figures[name].value:.3f}" for name in (OVERALL, *DIMENSIONS)]
+        held = whole.coverage
+        assert f"{held.generation_failed + held.generation_refused + held.judgement_failed}" in line.inner_text()
+
+
+def test_figures_are_drawn_where_their_values_are(site: Any, view: Open) -> None:
+    index, runs = site
+    page = view(index).page
+    for run in runs:
+        figure = summary(run).headline
+        plot = page.locator(".board:visible tbody tr", has_text=summary(run).system).first.locator("svg.plot")
+        frame = plot.bounding_box()
+        mark = plot.locator("path.halo").bounding_box()
+        ends = plot.locator("line.range").bounding_box()
+        assert (mark["x"] + mark["width"] / 2 - frame["x"]) / frame["width"] == pytest.approx(figure.value, abs=0.012)
+        assert (ends["x"] - frame["x"]) / frame["width"] == pytest.approx(figure.low, abs=0.012)
+        assert (ends["x"] + ends["width"] - frame["x"]) / frame["width"] == pytest.approx(figure.high, abs=0.012)
+
+
+def test_scorer_and_policy_are_chosen_and_kept_in_the_address(site: Any, view: Open) -> None:
+    index, runs = site
+    opened = view(index)
+    page = opened.page
+    page.get_by_text("official", exact=True).first.click()
+    page.locator("#scorer").select_option("vlm:tiny-judge")
+    wanted = summary(runs[0], "vlm:tiny-judge", "official")
+    assert page.locator(".board:visible a.figure").first.inner_text() == f"{wanted.headline.value:.3f}"
+    assert "policy=official" in page.url and "tiny-judge-2" in page.locator(".basis:visible").inner_text()
+    page.go_back()
+    page.go_back()
+    assert page.locator(".board:visible a.figure").first.inner_text() == f"{summary(runs[0]).headline.value:.3f}"
+    assert page.locator('input[value="strict"]').is_checked()
+    opened.clean()
+
+
+def test_the_breakdown_shows_each_measure(site: Any, view: Open) -> None:
+    index, runs = site
+    page = view(index).page
+    page.locator("[data-measure]:visible").select_option("aesthetics")
+    wanted = summary(runs[0]).slice("category", "biology").figures["aesthetics"]
+    line = page.locator(".parts:visible tbody tr", has_text="biology")
+    assert line.locator("td a.figure").first.inner_text() == f"{wanted.value:.3f}"
+
+
+# -- samples and filters ---------------------------------------------------------------------------------------------
+
+
+def states(run: Any) -> dict[str, str]:
+    """State of each sample, read from the rows by hand."""
+    found = {}
+    for row in run.store.rows("world_check"):
+        if row.generation != "ok":
+            found[row.sample_id] = str(row.generation)
+        else:
+            found[row.sample_id] = "scored" if row.strict.status == "ok" else "judgement " + row.strict.status
+    return found
+
+
+def test_filters_keep_exactly_what_fits(site: Any, view: Open) -> None:
+    index, runs = site
+    everything = [sample.id for sample in runs[0].store.samples()]
+    opened = view(index)
+    assert opened.ids() == everything
+    form = opened.page.locator("#filters")
+    form.get_by_label("Status").select_option("generation_failed")
+    held = [states(run) for run in runs]
+    assert opened.ids() == [one for one in everything if any(state[one] == "failed" for state in held)]
+    form.locator("[name=system]").select_option("closed_book")
+    assert opened.ids() == [one for one in everything if held[1][one] == "failed"]
+    form.get_by_role("button", name="Clear").click()
+    form.get_by_label("Category").select_option("game")
+    form.get_by_label("Difficulty").select_option("medium")
+    wanted = [one.id for one in runs[0].store.samples() if (one.category, one.difficulty) == ("game", "medium")]
+    assert opened.ids() == wanted
+    form.get_by_role("button", name="Clear").click()
+    form.get_by_label("Search").fill("LIGHTHOUSE number 17")
+    until(opened.page, "document.querySelectorAll('.card').length === 1")
+    assert opened.ids() == ["s017"]
+    opened.clean()
+
+
+def test_scores_can_be_asked_for_and_ordered(site: Any, view: Open) -> None:
+    index, runs = site
+    weights = dict(zip(DIMENSIONS, (0.1, 0.4, 0.4, 0.1), strict=True))
+    scores = {}
+    for row in runs[0].store.rows("world_check"):
+        if row.strict.status == "ok" and row.generation == "ok":
+            values = row.strict.values
+            scores[row.sample_id] = sum(weights[name] * value for name, value in values.items()) / sum(
+                weights[name] for name in values
+            )
+    opened = view(index, "#samples?system=open_book&min=0.5&max=0.9&sort=low&alone=1")
+    shown = opened.ids()
+    assert sorted(shown) == sorted(one for one, score in scores.items() if 0.5 <= round(score, 4) <= 0.9)
+    held = [round(scores[one], 4) for one in shown]
+    assert held == sorted(held)
+    assert opened.page.locator(".made h4 bdi").all_text_contents() == ["open_book"] * len(shown)
+
+
+def test_an_address_restores_a_view_and_back_returns(site: Any, view: Open) -> None:
+    index, _ = site
+    first = view(index)
+    first.page.locator("#filters").get_by_label("Group").select_option("pop_culture_and_news")
+    first.page.locator("#filters").get_by_label("Search").fill("number 1")
+    until(first.page, "location.hash.includes('q=number')")
+    again = view(index, first.page.url[first.page.url.index("#") :])
+    assert again.ids() == first.ids() != []
+    assert again.page.locator("#filters").get_by_label("Search").input_value() == "number 1"
+    first.page.go_back()
+    until(first.page, "document.querySelector('#found').textContent === '40 samples'")
+    assert first.page.locator("#filters").get_by_label("Group").input_value() == ""
+
+
+def test_every_number_leads_to_its_samples(site: Any, view: Open) -> None:
+    index, _ = site
+    opened = view(index)
+    page = opened.page
+    failures = page.locator(".troubles:visible tbody tr")
+    assert failures.count() > 3
+    for number in range(failures.count()):
+        link = failures.nth(number).locator("a.figure")
+        count = link.inner_text()
+        link.click()
+        until(page, "location.hash.includes('status=')")
+        told = page.locator("#found").inner_text()
+        assert re.search(rf"\b{count} results?$", told), told
+        page.go_back()
+    page.locator(".parts:visible th a", has_text="astronomy").click()
+    until(page, "location.hash.includes('category=astronomy')")
+    assert set(page.locator(".card .tags span:first-child").all_text_contents()) == {"astronomy"}
+    wanted = set(page.evaluate("[...document.querySelectorAll('a.figure')].map((a) => a.getAttribute('href'))"))
+    for href in wanted:
+        section, _, query = href.partition("?")
+        assert section in {"#samples", "#failures"} and set(parse_qs(query)) <= {
+            "system", "group", "category", "difficulty", "status", "q", "scorer", "policy"
+        }, unquote(href)  # fmt: skip
+    opened.clean()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_every_picture_loads_when_it_is_scrolled_to(site: Any, view: Open, width: int) -> None:
+    index, _ = site
+    opened = view(index, width=width)
+    assert opened.page.locator(".card").count() < 40
+    opened.to_the_end()
+    assert opened.page.locator(".card").count() == 40
+    for number in range(40):
+        opened.page.evaluate(f"document.querySelectorAll('.card')[{number}].scrollIntoView()")
+        opened.page.wait_for_timeout(20)
+    until(
+        opened.page, "[...document.querySelectorAll('.card img')].every((one) => one.complete && one.naturalWidth > 0)"
+    )
+    opened.clean()
+
+
+def test_details_show_what_went_in_what_came_out_and_why(site: Any, view: Open) -> None:
+    index, runs = site
+    good = next(one for one, state in states(runs[0]).items() if state == "scored")
+    opened = view(index, f"#samples?id={good}&scorer=vlm%3Atiny-judge")
+    page = opened.page
+    page.locator(".card summary").first.click()
+    page.wait_for_selector(".depth section")
+    page.get_by_text("Raw reply").first.click()
+    told = page.locator(".depth").inner_text()
+    for words in (
+        "Teld", "1898", "Pharos of Teld", "page 12: Lights of the coast", "The name is Teld.", "painter 1.0", "seed",
+        "Teld light, north side", "The lamp room is right", "tiny-judge-2", '"faithfulness": 1}', "finish reason",
+        "Teld · 1896",
+    ):  # fmt: skip
+        assert words in told, words
+    opened.clean()
+
+
+def test_the_larger_picture_stands_beside_the_truth(site: Any, view: Open) -> None:
+    index, runs = site
+    held = [states(run) for run in runs]
+    good = next(one for one in held[0] if all(state[one] != "failed" and state[one] != "refused" for state in held))
+    opened = view(index, f"#samples?id={good}")
+    page = opened.page
+    link = page.get_by_alt_text(f"generated picture of open_book for sample {good}")
+    page.locator(".frame", has=link).focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    assert dialog.get_by_alt_text(f"ground truth of sample {good}").is_visible()
+    assert dialog.locator("h2").inner_text().strip() == "open_book"
+    page.keyboard.press("ArrowRight")
+    assert dialog.locator("h2").inner_text().strip() == "closed_book"
+    until(page, "[...document.querySelectorAll('#viewer img')].every((one) => one.naturalWidth > 0)")
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert page.evaluate("document.activeElement.className") == "frame"
+    opened.clean()
+
+
+# -- hostile texts ---------------------------------------------------------------------------------------------------
+
+
+def test_hostile_texts_are_shown_as_texts(hostile: Path, view: Open) -> None:
+    opened = view(hostile)
+    page = opened.page
+    opened.to_the_end()
+    page.evaluate("for (const one of document.querySelectorAll('.card > footer > details')) one.open = true")
+    until(page, "[...document.querySelectorAll('.depth')].every((one) => one.childElementCount > 1)")
+    told = page.evaluate("document.body.textContent")
+    for text in HOSTILE:
+        assert text in told
+    assert page.locator("main script, main svg[onload], img:not([alt])").count() == 0
+    assert page.evaluate("[...document.images].every((one) => one.getAttribute('src').startsWith('img/'))")
+    assert page.evaluate(
+        "[...document.querySelectorAll('*')].every((one) => [...one.attributes].every((a) => !a.name.startsWith('on')))"
+    )
+    leader = page.locator(".board:visible tbody bdi").first.text_content()
+    assert leader in HOSTILE
+    page.locator(".board:visible a.figure").first.click()
+    until(page, "location.hash.includes('system=')")
+    assert page.locator("#filters [name=system]").input_value() == leader
+    opened.clean()
+
+
+def test_a_hostile_address_does_no_harm(site: Any, view: Open) -> None:
+    index, _ = site
+    opened = view(
+        index, "#samples?q=%3Cimg%20src=x%20onerror=alert(1)%3E&system=__proto__&policy=constructor&min=x&%%%"
+    )
+    assert opened.page.locator("#found").inner_text() == "Nothing fits these filters."
+    opened.clean()
+
+
+# -- sizes, colours, keyboard ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("which", ["site", "hostile"])
+def test_nothing_is_wider_than_the_screen(request: Any, view: Open, which: str, width: int) -> None:
+    index = request.getfixturevalue(which)
+    page = view(index[0] if which == "site" else index, width=width).page
+    page.evaluate(
+        "for (const one of [...document.querySelectorAll('.card > footer > details')].slice(0, 4)) one.open = true"
+    )
+    page.wait_for_selector(".depth section")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width == 390:
+        loose = page.evaluate(
+            "[...document.querySelectorAll('main *')]"
+            ".filter((one) => one.getBoundingClientRect().right > innerWidth + 1"
+            " && !one.closest('.sr, thead, pre, svg') && one.getClientRects().length).map((one) => one.className)"
+        )
+        assert loose == []
+
+
+def luminance(colour: str) -> float:
+    """WCAG relative luminance of a computed colour."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+CONTRASTS = """() => [...document.querySelectorAll('h1, h2, h3, p, a, td, th, dt, dd, label span, summary, caption')]
+  .filter((one) => one.getClientRects().length && one.textContent.trim())
+  .map((one) => {
+    let back = one;
+    while (back && getComputedStyle(back).backgroundColor === 'rgba(0, 0, 0, 0)') back = back.parentElement;
+    const behind = getComputedStyle(back || document.documentElement).backgroundColor;
+    return [getComputedStyle(one).color, behind, one.className + one.tagName];
+  })"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_texts_stand_out_in_light_and_dark(site: Any, view: Open, theme: str) -> None:
+    page = view(site[0], theme=theme).page
+    assert (luminance(page.evaluate("getComputedStyle(document.documentElement).backgroundColor")) > 0.5) == (
+        theme == "light"
+    )
+    seen = page.evaluate(CONTRASTS)
+    assert len(seen) > 100
+    for ink, back, what in seen:
+        light = sorted((luminance(ink), luminance(back)))
+        assert (light[1] + 0.05) / (light[0] + 0.05) >= 4.5, what
+
+
+def test_the_colours_can_be_switched_and_stay(site: Any, view: Open) -> None:
+    page = view(site[0], theme="light").page
+    button = page.locator("#theme")
+    assert button.get_attribute("aria-label") == "Colours: as the system has them"
+    button.click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    assert luminance(dark) < 0.1
+    page.reload()
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == dark
+
+
+def test_the_keyboard_goes_through_the_page_in_order(site: Any, view: Open) -> None:
+    page = view(site[0]).page
+    places = []
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        places.append(page.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
+        assert page.evaluate(
+            "getComputedStyle(document.activeElement).outlineStyle !== 'none'"
+            " || document.activeElement.type === 'radio'"
+        )
+    assert places == sorted(places)
+    page.evaluate("document.activeElement.blur()")
+    assert page.locator("[tabindex]:not([tabindex='0']):not([tabindex='-1'])").count() == 0
+
+
+def test_skipping_leads_to_the_samples(site: Any, view: Open) -> None:
+    page = view(site[0]).page
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    until(page, "document.activeElement.id === 'samples-title'")
+    assert 0 <= page.locator("#samples").bounding_box()["y"] < 200
+
+
+NAMELESS = """() => [...document.querySelectorAll('input, select, button, a, summary, [role=region], svg[role=img]')]
+  .filter((one) => one.getClientRects().length)
+  .filter((one) => !(one.getAttribute('aria-label')
+    || (one.labels && [...one.labels].some((label) => label.textContent.trim()))
+    || one.textContent.trim() || one.querySelector('img[alt]:not([alt=""])')))
+  .map((one) => one.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_everything_has_a_name_and_headings_are_in_order(site: Any, view: Open, width: int) -> None:
+    page = view(site[0], width=width).page
+    page.locator(".card > footer summary").first.click()
+    page.wait_for_selector(".depth section")
+    assert page.evaluate(NAMELESS) == []
+    assert page.locator("h1:visible").count() == 1
+    levels = page.evaluate(
+        "[...document.querySelectorAll('main h1, main h2, main h3, main h4, main h5')]"
+        ".filter((one) => one.getClientRects().length).map((one) => Number(one.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((one) => one.id)")
+    assert len(ids) == len(set(ids))
+    assert page.locator("th:not([scope])").count() == 0
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert page.evaluate("[...document.images].every((one) => /sample s\\d+$/.test(one.alt))")
+
+
+def test_rows_stay_rows_for_screen_readers_on_a_phone(site: Any, view: Open) -> None:
+    page = view(site[0], width=390).page
+    table = page.get_by_role("table").first
+    assert table.get_by_role("row").count() == 4
+    assert table.get_by_role("rowheader").count() == 3
+
+
+# -- other shapes of runs --------------------------------------------------------------------------------------------
+
+
+def test_runs_that_differ_in_task_version_are_not_ranked(lab: Any, view: Open, tmp_path: Path) -> None:
+    old = lab.run("open_book", lab.samples(8), 0.9)
+    lab.version = "2-000000000000"
+    new = lab.run("closed_book", lab.samples(8), 0.2)
+    opened = view(write_report([old, new], tmp_path / "page"))
+    assert opened.page.locator("h1").first.inner_text() == "These runs cannot be ranked."
+    assert "task version" in opened.page.locator(".lede").first.inner_text()
+    assert opened.ids() == [f"s{number:03d}" for number in range(8)] * 2
+    opened.clean()
+
+
+def test_one_run_with_repeats_and_one_policy(lab: Any, view: Open, tmp_path: Path) -> None:
+    lab.failing = False
+    run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, policies=("strict",))
+    opened = view(write_report([run], tmp_path / "page"))
+    assert opened.page.locator("#policy, #scorer").count() == 0
+    assert len(opened.ids()) == 12
+    assert "repeat 2" in opened.page.locator(".card").nth(1).text_content()
+    assert "every picture was drawn and judged" in opened.page.locator("main").inner_text()
+    opened.clean()
+
+
+def test_a_picture_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_path: Path) -> None:
+    lab.failing = False
+    run = lab.run("open_book", lab.samples(4), 0.8)
+    _, generation = next(iter(run.store.generations()))
+    run.store.image_path(generation.image).unlink()
+    opened = view(write_report([run], tmp_path / "page"))
+    assert "its file cannot be read" in opened.page.locator(".card").first.text_content()
+    assert opened.page.locator(".card img").count() == 7
+    opened.clean()
+
+
+@pytest.mark.slow
+def test_a_thousand_samples_are_drawn_a_few_at_a_time(lab: Any, view: Open, tmp_path: Path) -> None:
+    runs = [lab.run(name, lab.samples(1000), skill) for name, skill in (("open_book", 0.8), ("closed_book", 0.3))]
+    opened = view(write_report(runs, tmp_path / "page"))
+    page = opened.page
+    assert page.locator(".card").count() <= 64
+    assert len([url for url in opened.requests if "chunk-" in url]) <= 3
+    page.locator("#filters").get_by_label("Status").select_option("problem")
+    wanted = {one for run in runs for one, state in states(run).items() if state != "scored"}
+    assert page.locator("#found").inner_text().startswith(f"{len(wanted)} samples of 1,000")
+    opened.clean()
