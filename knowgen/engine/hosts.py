@@ -213,7 +213,6 @@ class _LoopHost:
         threading.Thread(target=self._run, name=f"knowgen {name}", daemon=True).start()
 
     def _run(self) -> None:
-        current_meter.set(self._meter)
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
@@ -236,6 +235,7 @@ class _LoopHost:
 
     async def _serve(self, call: Call[Any]) -> None:
         payload = call.batch[0]
+        current_meter.set(self._meter)  # of this task alone
         try:
             value = await self._invoke(self.plugin, payload)
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, sys.exit included

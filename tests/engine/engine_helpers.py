@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import os
 import random
+import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 from PIL import Image
 
+from knowgen.calls import paid_call
 from knowgen.engine import GeneratorHandle, Options, Outcome, Remake, ScorerHandle, run
+from knowgen.errors import PassingError
 from knowgen.generators.contract import DrawingSource, traits_of
 from knowgen.records import (
     DIMENSIONS,
@@ -22,6 +31,7 @@ from knowgen.records import (
     Sample,
     Score,
     ScoreStatus,
+    Usage,
 )
 from knowgen.scorers.contract import scorer_traits
 from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, select
@@ -169,3 +179,109 @@ class Measure:
 
 MEASURE = Remake("scorers", "engine_helpers:Measure")
 PLAIN = Remake("generators", "engine_helpers:Plain")
+
+
+@dataclass
+class Asked:
+    """A call the judge server saw."""
+
+    name: str
+    came: float
+    answered: float | None = None
+
+
+class JudgeServer:
+    """A judge on the loopback interface that logs every call.
+
+    Args:
+        seconds: How long it thinks.
+        answer: From the sample's id and the number of its call to status code and JSON body.
+    """
+
+    def __init__(self, seconds: float = 0.0, answer: Callable[[str, int], tuple[int, dict[str, Any]]] | None = None):
+        self.asked: list[Asked] = []
+        self.lock = threading.Lock()
+        self.open = self.most_open = 0
+        self.seconds = seconds
+        self._answer = answer or (lambda name, call: (200, {"value": 0.5}))
+        judge = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_POST(self) -> None:
+                name = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["sample"]
+                call = Asked(name, time.monotonic())
+                with judge.lock:
+                    judge.asked.append(call)
+                    number = sum(one.name == name for one in judge.asked)
+                    judge.open += 1
+                    judge.most_open = max(judge.most_open, judge.open)
+                time.sleep(judge.seconds)
+                status, body = judge._answer(name, number)
+                data = json.dumps(body).encode()
+                with judge.lock:
+                    call.answered = time.monotonic()
+                    judge.open -= 1
+                with contextlib.suppress(OSError):  # the asker may have been killed
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+
+            def log_message(self, *args: object) -> None:
+                """Logs nothing on stderr."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Minds no connection that a killed run leaves behind."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/judge"
+
+    def __enter__(self) -> JudgeServer:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answered(self) -> int:
+        with self.lock:
+            return sum(one.answered is not None for one in self.asked)
+
+
+class LoopbackJudge:
+    """A paid judge that asks a server on the loopback interface."""
+
+    concurrency = 8
+
+    def __init__(self, url: str, worst_case: float | None = 0.0, cost: float = 0.0) -> None:
+        self.url, self.worst_case, self.cost = url, worst_case, cost
+        self.client: httpx.AsyncClient | None = None
+
+    async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+        if self.client is None:
+            self.client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60)
+        async with paid_call(self.worst_case, "loopback") as ticket:
+            reply = await self.client.post(self.url, json={"sample": sample.id})
+            if reply.status_code == 200:
+                ticket.settle(self.cost)
+        if reply.status_code in {429, 503}:
+            asked = reply.headers.get("Retry-After")
+            raise PassingError(f"the judge answered {reply.status_code}", retry_after=float(asked) if asked else None)
+        reply.raise_for_status()
+        return score_of(sample, generation, reply.json()["value"], usage=Usage(cost=self.cost))
+
+    async def close(self) -> None:
+        if self.client is not None:
+            await self.client.aclose()
+
+
+def loopback_handle(url: str, **args: Any) -> ScorerHandle:
+    return scorer_handle(LoopbackJudge, build=lambda: LoopbackJudge(url, **args))

@@ -181,7 +181,7 @@ def test_any_mode_of_pillow_is_stored_as_rgb(tmp_path: Path) -> None:
         modes = ("1", "L", "LA", "P", "CMYK", "YCbCr", "HSV", "I;16", "I", "F", "RGBX", "LAB")
 
         def draw(self, prompt: str, references: object, seed: int) -> Image.Image:
-            return Image.new(self.modes[int(prompt.split()[-1].strip("."))], (20, 20))
+            return Image.new(self.modes[int(prompt.rsplit(maxsplit=1)[-1].strip("."))], (20, 20))
 
     bench = Bench(tmp_path / "run")
     assert bench.run(len(Modes.modes), Modes()).generated == len(Modes.modes)

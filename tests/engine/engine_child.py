@@ -1,0 +1,45 @@
+"""A run in a process of its own, which tests kill and interrupt.
+
+Takes one JSON argument: path, count, url; and may take hang (a sample whose drawing never comes), pause (seconds a
+drawing takes). Prints the outcome as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from engine_helpers import Bench, loopback_handle, picture, quick
+from PIL import Image
+
+
+class Draws:
+    def __init__(self, pause: float, hang: str) -> None:
+        self.pause, self.hang = pause, hang
+
+    def draw(self, prompt: str, references: object, seed: int) -> Image.Image:
+        if self.hang and f"number {self.hang}." in prompt:
+            print("hanging", flush=True)
+            time.sleep(3600)
+        time.sleep(self.pause)
+        return picture(prompt)
+
+
+def main() -> None:
+    asked = json.loads(sys.argv[1])
+    outcome = Bench(Path(asked["path"])).run(
+        asked["count"],
+        Draws(asked.get("pause", 0.0), asked.get("hang", "")),
+        [loopback_handle(asked["url"])],
+        quick(**asked.get("options", {})),
+    )
+    print(json.dumps(dataclasses.asdict(outcome)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

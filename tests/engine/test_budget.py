@@ -1,0 +1,121 @@
+"""The budget holds as the server counts it, whatever is in flight, and over all runs of a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from engine_helpers import (
+    Bench,
+    JudgeServer,
+    MemoryTask,
+    Plain,
+    generator_handle,
+    loopback_handle,
+    png,
+    quick,
+    scorer_handle,
+    spec_for,
+)
+
+from knowgen.calls import paid_call
+from knowgen.engine import Remake
+from knowgen.errors import ConfigError
+from knowgen.generators.contract import Drawing
+from knowgen.records import GenerationRequest, ScoreStatus
+from knowgen.store.run import RunStore
+
+PRICE = 0.01
+
+
+def test_with_64_calls_in_flight_the_spend_stays_within_the_budget(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run")
+    with JudgeServer(seconds=0.3) as server:
+        judge = loopback_handle(server.url, worst_case=2 * PRICE, cost=PRICE)
+        outcome = bench.run(300, Plain(), [judge], quick(budget=1.5, concurrency=64))
+        assert outcome.stopped == "budget"
+        assert server.most_open >= 32, "or this test shows nothing"
+        spent = len(server.asked) * PRICE
+        assert 1.5 - 64 * 2 * PRICE <= spent <= 1.5
+        assert outcome.cost == pytest.approx(spent)
+        assert outcome.scored == len(server.asked), "what was paid for is there"
+
+        # the directory remembers what was spent: nothing is left for another run under the same budget
+        left = (1.5 - spent) // (2 * PRICE)
+        again = bench.run(300, Plain(), [judge], quick(budget=1.5, concurrency=64))
+        assert again.stopped == "budget"
+        assert len(server.asked) * PRICE <= 1.5
+        assert again.scored <= left + 1
+
+        more = bench.run(300, Plain(), [judge], quick(budget=10.0, concurrency=64))
+        assert more.stopped == ""
+        assert len(server.asked) == 300
+    assert {row.strict.status for row in bench.rows()} == {ScoreStatus.OK}
+
+
+def test_reservations_left_open_by_a_killed_run_count_as_spent(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run")
+    task, generator = MemoryTask(3), generator_handle(Plain())
+    with JudgeServer() as server:
+        judge = loopback_handle(server.url, worst_case=PRICE, cost=PRICE)
+        with RunStore.open(bench.path, spec_for(task, generator, [judge])) as store:
+            store.reserve(0.99, "a call that was under way when the power went")
+        outcome = bench.run(3, Plain(), [judge], quick(budget=1.0))
+        assert len(server.asked) == 1
+    assert (outcome.scored, outcome.stopped) == (1, "budget")
+    statuses = [row.strict.status for row in bench.rows()]
+    assert statuses.count(ScoreStatus.NOT_RUN) == 2
+
+
+def test_a_call_of_unknown_price_under_a_budget_is_an_error(tmp_path: Path) -> None:
+    with JudgeServer() as server:
+        judge = loopback_handle(server.url, worst_case=None)
+        with pytest.raises(ConfigError, match="price of its calls is not known"):
+            Bench(tmp_path / "run").run(3, Plain(), [judge], quick(budget=1.0))
+        assert server.asked == []
+        assert Bench(tmp_path / "free").run(3, Plain(), [judge]).scored == 3
+
+
+def test_a_call_that_is_not_settled_counts_at_its_worst(tmp_path: Path) -> None:
+    with JudgeServer(answer=lambda name, call: (500, {})) as server:
+        judge = loopback_handle(server.url, worst_case=PRICE, cost=0.0)
+        outcome = Bench(tmp_path / "run").run(4, Plain(), [judge], quick(budget=1.0))
+    assert outcome.score_failed == 4
+    assert outcome.cost == pytest.approx(4 * PRICE)
+
+
+class PaidDrawing:
+    """A hosted generator whose pictures cost money."""
+
+    concurrency = 4
+
+    async def generate(self, request: GenerationRequest) -> Drawing:
+        async with paid_call(0.1, "painter") as ticket:
+            ticket.settle(0.1)
+        return Drawing(image=png(request.prompt))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_generator_is_held_to_the_budget_too_also_in_worker_processes(tmp_path: Path, workers: int) -> None:
+    bench = Bench(tmp_path / "run")
+    generator = generator_handle(PaidDrawing(), remake=Remake("generators", "test_budget_paid:PaidDrawing"))
+    path = Path(__file__).resolve()
+    generator = generator_handle(PaidDrawing(), remake=Remake("generators", f"{path}:PaidDrawing"))
+    outcome = bench.run(20, generator, options=quick(budget=0.75, workers=workers))
+    assert outcome.stopped == "budget"
+    assert outcome.generated == 7
+    assert outcome.cost == pytest.approx(0.7)
+    assert len(bench.generations()) == 7, "the rest is not run, not failed"
+
+
+def test_a_free_scorer_goes_on_where_the_paid_one_must_stop(tmp_path: Path) -> None:
+    from engine_helpers import Half
+
+    with JudgeServer() as server:
+        paid = loopback_handle(server.url, worst_case=PRICE, cost=PRICE)
+        free = scorer_handle(Half(), name="free")
+        bench = Bench(tmp_path / "run")
+        bench.run(10, Plain(), [paid, free], quick(budget=3 * PRICE))
+    scores = bench.scores()
+    assert sum(name == "judge" for _, _, name, _ in scores) == 3
+    assert all((sample, 0, "free", 0) in scores for sample, _, name, _ in scores if name == "judge")

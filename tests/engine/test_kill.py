@@ -1,0 +1,165 @@
+"""A run that is killed again and again ends like one that never was, and pays for nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_helpers import Bench, JudgeServer
+
+CHILD = Path(__file__).resolve().parent / "engine_child.py"
+PATIENCE = 60.0
+
+
+def child(path: Path, count: int, url: str, **more: Any) -> subprocess.Popen[str]:
+    asked = {"path": str(path), "count": count, "url": url, **more}
+    return subprocess.Popen([sys.executable, str(CHILD), json.dumps(asked)], stdout=subprocess.PIPE, text=True)
+
+
+def until(condition: Any, process: subprocess.Popen[str]) -> None:
+    """Waits for a condition, or the end of the process."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.002)
+
+
+def plain(bench: Bench) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """Everything that is stored, but for times."""
+    untimed = {"seconds": 0.0}
+    generations = {name: one.model_copy(update=untimed).model_dump() for name, one in bench.generations().items()}
+    return generations, {name: one.model_copy(update=untimed).model_dump() for name, one in bench.scores().items()}
+
+
+def pictures(bench: Bench) -> dict[str, tuple[int, int]]:
+    """Inode and time of every picture behind a committed row."""
+    found = {}
+    for generation in bench.generations().values():
+        assert generation.image is not None and generation.image.path is not None
+        stat = generation.image.path.stat()
+        found[generation.image.sha256] = (stat.st_ino, stat.st_mtime_ns)
+    return found
+
+
+def kill_and_resume(tmp_path: Path, count: int, kills: int) -> None:
+    killed, whole = Bench(tmp_path / "killed"), Bench(tmp_path / "whole")
+    in_flight = 0
+    files: dict[str, tuple[int, int]] = {}
+    with JudgeServer(seconds=0.01) as server:
+        for number in range(1, kills + 1):
+            before = len(server.asked)
+            process = child(killed.path, count, server.url, pause=0.002)
+            until(lambda goal=number * count // (kills + 1): server.answered() >= goal, process)
+            assert process.poll() is None, "it ended before it could be killed"
+            process.kill()
+            process.wait()
+            now = time.monotonic()
+            time.sleep(0.05)  # what was on its way reaches the server
+            asked = server.asked[before:]
+            done = {sample for sample, _, _, _ in killed.scores()}
+            long_ago = {call.name for call in asked if call.answered is not None and now - call.answered > 5}
+            assert long_ago <= done, "an answer was there for long and is lost"
+            in_flight += len({call.name for call in asked} - done)
+            present = pictures(killed)
+            assert files.items() <= present.items(), "a finished picture was written again"
+            files = present
+        outcome = json.loads(child(killed.path, count, server.url).communicate()[0])
+        assert outcome["stopped"] == ""
+        assert len(server.asked) <= count + in_flight
+        assert in_flight / kills < count / 4, "more was lost than can have been in flight"
+        assert {call.name for call in server.asked} == {f"s{number}" for number in range(count)}
+        assert files.items() <= pictures(killed).items()
+        child(whole.path, count, server.url).communicate()
+    assert plain(killed) == plain(whole)
+    assert len(plain(whole)[1]) == count
+
+
+def test_killed_at_three_points(tmp_path: Path) -> None:
+    kill_and_resume(tmp_path, count=160, kills=3)
+
+
+@pytest.mark.slow
+def test_killed_at_thirty_points(tmp_path: Path) -> None:
+    kill_and_resume(tmp_path, count=1240, kills=30)
+
+
+def test_ctrl_c_ends_in_order_even_while_a_drawing_hangs(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run")
+    with JudgeServer() as server:
+        process = child(bench.path, 30, server.url, hang="20")
+        assert process.stdout is not None and process.stdout.readline() == "hanging\n"
+        until(lambda: server.answered() >= 20, process)
+        process.send_signal(signal.SIGINT)
+        outcome = json.loads(process.communicate(timeout=PATIENCE)[0])
+        assert outcome["stopped"] == "interrupted"
+        assert outcome["scored"] == 20
+        assert len(bench.scores()) == len(bench.generations()) == 20
+        resumed = json.loads(child(bench.path, 30, server.url).communicate()[0])
+        assert (resumed["generated"], resumed["generation_cached"], resumed["stopped"]) == (10, 20, "")
+        assert len(server.asked) == 30
+
+
+def test_sigterm_is_taken_like_ctrl_c(tmp_path: Path) -> None:
+    with JudgeServer(seconds=0.02) as server:
+        process = child(tmp_path / "run", 400, server.url)
+        until(lambda: server.answered() >= 10, process)
+        process.terminate()
+        outcome = json.loads(process.communicate(timeout=PATIENCE)[0])
+        bench = Bench(tmp_path / "run")
+        assert outcome["stopped"] == "interrupted"
+        assert len(bench.scores()) == outcome["scored"] < 400
+        assert outcome["scored"] == len(server.asked), "what was under way could end"
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path) -> None:
+    with JudgeServer() as server:
+        process = child(tmp_path / "run", 3, server.url, hang="1")
+        assert process.stdout is not None and process.stdout.readline() == "hanging\n"
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=PATIENCE) == 130
+        assert process.stdout.read() == "", "it did not wait to tell the outcome"
+
+
+def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from engine_helpers import *\n"
+        "kind = Remake('generators', 'knowgen_hostile.generators:HangsAlways')\n"
+        "from knowgen_hostile.generators import HangsAlways\n"
+        "Bench(Path(sys.argv[2])).run(3, generator_handle(HangsAlways(), remake=kind), options=quick(workers=2))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(CHILD.parent), str(tmp_path / "run")])
+
+    def workers() -> list[int]:
+        found = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True).stdout
+        rows = [line.split(maxsplit=2) for line in found.splitlines() if "knowgen.engine.worker" in line]
+        return [int(row[0]) for row in rows if int(row[1]) == process.pid]
+
+    until(lambda: len(workers()) == 2, process)
+    mine = workers()
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + PATIENCE
+    while any(_alive(pid) for pid in mine):
+        assert time.monotonic() < deadline, "a worker lives on"
+        time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return False
+        return not Path("/proc").exists()

@@ -1,0 +1,375 @@
+"""Samples walk on their own: nothing waits for a barrier, nothing piles up, every stage keeps to its limit."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from engine_helpers import (
+    MEASURE,
+    PLAIN,
+    Bench,
+    Half,
+    Measure,
+    MemoryTask,
+    Plain,
+    generator_handle,
+    picture,
+    png,
+    quick,
+    score_of,
+    scorer_handle,
+    spec_for,
+)
+
+from knowgen.engine import run
+from knowgen.errors import ConfigError
+from knowgen.generators.contract import Drawing
+from knowgen.records import (
+    Generation,
+    GenerationRequest,
+    GenerationStatus,
+    GroundTruth,
+    Sample,
+    Score,
+    ScoreStatus,
+    request_id,
+)
+from knowgen.store.run import RunStore
+
+
+class Log:
+    """Notes in which order things happen, from any thread."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.lock = threading.Lock()
+
+    def add(self, event: str) -> None:
+        with self.lock:
+            self.events.append(event)
+
+
+class Gate:
+    """Counts how many are inside at once."""
+
+    def __init__(self) -> None:
+        self.inside = self.most = 0
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+
+
+def test_a_picture_is_scored_while_others_are_still_drawn(tmp_path: Path) -> None:
+    scored = threading.Event()
+
+    class Waits:
+        """Its second picture appears only when the first has been scored: with a barrier it never would."""
+
+        batch_size = 2
+
+        def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+            for number, request in enumerate(requests):
+                if number == 1:
+                    assert scored.wait(20), "nothing was scored while the batch was under way"
+                yield Drawing(image=picture(request.prompt), request_id=request.id)
+
+    class Tells:
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            scored.set()
+            return score_of(sample, generation)
+
+    outcome = Bench(tmp_path / "run").run(2, Waits(), [scorer_handle(Tells())])
+    assert (outcome.generated, outcome.scored) == (2, 2)
+
+
+def test_a_slow_judgement_holds_up_no_other(tmp_path: Path) -> None:
+    others = threading.Event()
+    log = Log()
+
+    class SlowOnFirst:
+        concurrency = 4
+
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            while sample.id == "s0" and not others.is_set():
+                await asyncio.sleep(0.005)
+            log.add(sample.id)
+            if len(log.events) == 39:
+                others.set()
+            return score_of(sample, generation)
+
+    assert Bench(tmp_path / "run").run(40, Plain(), [scorer_handle(SlowOnFirst())]).scored == 40
+    assert log.events[-1] == "s0"
+
+
+def test_draw_is_serial_unless_it_says_otherwise(tmp_path: Path) -> None:
+    def generator(width: int | None) -> tuple[object, Gate]:
+        gate = Gate()
+
+        class Draws:
+            def draw(self, prompt: str, references: object, seed: int) -> object:
+                with gate:
+                    time.sleep(0.005)
+                    return picture(prompt)
+
+        target = Draws()
+        if width is not None:
+            Draws.concurrency = width  # type: ignore[attr-defined]
+        return target, gate
+
+    for width, most in ((None, 1), (3, 3)):
+        target, gate = generator(width)
+        Bench(tmp_path / str(width)).run(30, target, options=quick(concurrency=8))
+        assert gate.most == most
+
+
+def test_concurrency_bounds_async_generators_and_scorers(tmp_path: Path) -> None:
+    drawing, scoring = Gate(), Gate()
+
+    class Service:
+        concurrency = 50
+
+        async def generate(self, request: GenerationRequest) -> Drawing:
+            with drawing:
+                await asyncio.sleep(0.01)
+                return Drawing(image=png(request.prompt))
+
+    class Judge:
+        concurrency = 50
+
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            with scoring:
+                await asyncio.sleep(0.01)
+                return score_of(sample, generation)
+
+    Bench(tmp_path / "run").run(60, Service(), [scorer_handle(Judge())], quick(concurrency=5))
+    assert (drawing.most, scoring.most) == (5, 5)
+
+
+def test_pictures_do_not_pile_up_behind_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Gate()
+    held: list[int] = []
+    put = RunStore.put_image
+
+    def slow(self: RunStore, data: bytes, **size: object) -> object:
+        time.sleep(0.01)
+        waiting.__exit__()
+        return put(self, data, **size)  # type: ignore[arg-type]
+
+    class Fast:
+        def draw(self, prompt: str, references: object, seed: int) -> object:
+            waiting.__enter__()
+            held.append(waiting.inside)
+            return picture(prompt)
+
+    monkeypatch.setattr(RunStore, "put_image", slow)
+    Bench(tmp_path / "run").run(100, Fast())
+    assert max(held) <= 6
+
+
+def test_batches_are_full_and_never_larger(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class Batches:
+        batch_size = 8
+
+        def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+            sizes.append(len(requests))
+            for request in requests:
+                yield Drawing(image=picture(request.prompt), request_id=request.id)
+
+    Bench(tmp_path / "run").run(40, Batches())
+    assert sum(sizes) == 40
+    assert max(sizes) == 8
+    assert len(sizes) <= 8, "mostly full"
+
+
+def test_a_request_tells_prompt_and_seed_and_nothing_of_truth_or_category(tmp_path: Path) -> None:
+    requests: list[GenerationRequest] = []
+
+    class Curious:
+        privileged = False
+
+        async def generate(self, request: GenerationRequest) -> Drawing:
+            requests.append(request)
+            return Drawing(image=picture(f"{request.seed}"), used_prompt="mine", settings={"steps": 4})
+
+    bench = Bench(tmp_path / "run")
+    bench.run(3, Curious(), repeats=2, seed=70)
+    assert {request.id for request in requests} == {request_id(f"s{n}", r) for n in range(3) for r in range(2)}
+    assert {(request.repeat, request.seed) for request in requests} == {(0, 70), (1, 71)}
+    assert all(request.truth is None for request in requests)
+    assert all("astronomy" not in request.model_dump_json() for request in requests)
+    stored = bench.generations()["s1", 1]
+    assert (stored.seed, stored.used_prompt, stored.settings) == (71, "mine", {"steps": 4})
+
+
+def test_the_truth_goes_only_to_a_generator_that_declares_itself_privileged(tmp_path: Path) -> None:
+    seen: list[GroundTruth | None] = []
+
+    class Oracle:
+        privileged = True
+
+        async def generate(self, request: GenerationRequest) -> Drawing:
+            seen.append(request.truth)
+            return Drawing(image=picture(request.prompt))
+
+    Bench(tmp_path / "run").run(2, Oracle())
+    assert {truth.required_text for truth in seen if truth} == {("s0",), ("s1",)}
+
+
+def test_files_in_a_known_format_are_kept_byte_for_byte(tmp_path: Path) -> None:
+    file = tmp_path / "given.png"
+    file.write_bytes(png("a file"))
+
+    class Gives:
+        def draw(self, prompt: str, references: object, seed: int) -> object:
+            return file if "number 0" in prompt else png("bytes")
+
+    bench = Bench(tmp_path / "run")
+    bench.run(2, Gives())
+    for sample, wanted in (("s0", file.read_bytes()), ("s1", png("bytes"))):
+        image = bench.generations()[sample, 0].image
+        assert image is not None and image.path is not None
+        assert image.path.read_bytes() == wanted
+        assert (image.width, image.height, image.format) == (48, 32, "PNG")
+
+
+def test_each_scorer_and_judge_repeat_judges_each_picture(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run")
+    scorers = [scorer_handle(Half(), name="one"), scorer_handle(Measure(), name="two")]
+    outcome = bench.run(4, Plain(), scorers, repeats=2, judge_repeats=3)
+    assert outcome.scored == 4 * 2 * 3 * 2
+    scores = bench.scores()
+    assert scores.keys() == {
+        (f"s{n}", r, name, j) for n in range(4) for r in range(2) for name in ("one", "two") for j in range(3)
+    }
+    images = {(sample, repeat): g.image.sha256 for (sample, repeat), g in bench.generations().items() if g.image}
+    assert all(score.image == images[sample, repeat] for (sample, repeat, _, _), score in scores.items())
+    assert all(score.tries == 1 and score.seconds > 0 for score in scores.values())
+
+
+def test_what_a_scorer_needs_and_a_sample_lacks_is_not_applicable(tmp_path: Path) -> None:
+    class Needy:
+        needs = frozenset({"image", "references", "truth_image"})
+
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            raise AssertionError("it must not be asked")
+
+    bench = Bench(tmp_path / "run")
+    assert bench.run(3, Plain(), [scorer_handle(Needy())]).not_applicable == 3
+    (score,) = {row.strict.status for row in bench.rows()}
+    assert score is ScoreStatus.NOT_APPLICABLE
+    assert "references, truth_image" in bench.scores()["s0", 0, "judge", 0].strict.reason
+    assert bench.run(3, Plain(), [scorer_handle(Needy())]).not_applicable == 3
+
+
+def test_a_phased_run_draws_all_then_closes_then_scores(tmp_path: Path) -> None:
+    log = Log()
+
+    class Draws:
+        def setup(self, device: str) -> None:
+            log.add(f"setup {device}")
+
+        def draw(self, prompt: str, references: object, seed: int) -> object:
+            log.add("draw")
+            return picture(prompt)
+
+        def close(self) -> None:
+            log.add("close generator")
+
+    class Judges:
+        def __init__(self) -> None:
+            log.add("build judge")
+
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            log.add("score")
+            return score_of(sample, generation)
+
+        async def close(self) -> None:
+            log.add("close judge")
+
+    bench = Bench(tmp_path / "run")
+    scorer = scorer_handle(Judges, build=Judges)
+    outcome = bench.run(3, Draws(), [scorer], quick(schedule="phased"))
+    assert log.events[0].startswith("setup c")
+    assert log.events[1:] == [
+        "draw", "draw", "draw", "close generator", "build judge", "score", "score", "score", "close judge"
+    ]  # fmt: skip
+    assert (outcome.generated, outcome.scored, outcome.generation_cached) == (3, 3, 0)
+
+
+def test_worker_processes_draw_what_this_process_would(tmp_path: Path) -> None:
+    here, there = Bench(tmp_path / "here"), Bench(tmp_path / "there")
+    here.run(8, Plain(), [scorer_handle(Half())])
+    there.run(8, generator_handle(Plain(), remake=PLAIN), [scorer_handle(Half())], quick(workers=2))
+
+    def digests(bench: Bench) -> dict[tuple[str, int], str]:
+        return {name: g.image.sha256 for name, g in bench.generations().items() if g.image}
+
+    assert digests(here) == digests(there)
+    assert len(digests(here)) == 8
+    assert not (there.path / "scratch").exists()
+
+
+def test_batch_scorers_run_in_other_processes(tmp_path: Path) -> None:
+    import os
+
+    bench = Bench(tmp_path / "run")
+    bench.run(12, Plain(), [scorer_handle(Measure(), remake=MEASURE)], judge_repeats=2)
+    found = bench.scores()
+    assert len(found) == 24
+    assert os.getpid() not in {score.details["pid"] for score in found.values()}
+    assert {tuple(score.details["size"]) for score in found.values()} == {(48, 32)}
+
+
+class Elsewhere:
+    """Drawings that were made elsewhere, but for s1."""
+
+    name = "folder"
+    revision = ""
+
+    def drawing(self, sample_id: str, repeat: int) -> Drawing:
+        if sample_id == "s1":
+            return Drawing(status=GenerationStatus.FAILED, reason="there is no s1.png")
+        return Drawing(image=png(sample_id))
+
+
+def test_drawings_made_elsewhere_are_scored_without_a_generator(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "run")
+    for _ in range(2):
+        outcome = bench.run(3, Elsewhere(), [scorer_handle(Half())])
+        assert outcome.generation_failed == 1
+    assert (outcome.generation_cached, outcome.score_cached, outcome.generated) == (2, 2, 0)
+    assert bench.generations()["s1", 0].reason == "there is no s1.png"
+
+
+def test_a_task_that_yields_something_else_than_was_selected_is_refused(tmp_path: Path) -> None:
+    task, generator = MemoryTask(4), generator_handle(Plain())
+    spec = spec_for(task, generator, [])
+    wrong = spec.model_copy(update={"selection": spec.selection.model_copy(update={"kind": "limit", "hash": "0" * 12})})
+    with RunStore.open(tmp_path / "run", wrong) as store, pytest.raises(ConfigError, match="yields other samples"):
+        run(wrong, task, generator, [], store, quick())
+
+
+def test_a_missing_key_ends_the_run_with_its_one_line(tmp_path: Path) -> None:
+    class NeedsKey:
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            raise ConfigError("no key", where="judge", fix="set JUDGE_KEY")
+
+    bench = Bench(tmp_path / "run")
+    with pytest.raises(ConfigError, match="judge: no key; set JUDGE_KEY"):
+        bench.run(5, Plain(), [scorer_handle(NeedsKey())])
+    assert bench.generations(), "what was drawn before is kept"
+    assert bench.scores() == {}
