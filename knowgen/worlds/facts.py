@@ -55,7 +55,7 @@ def facts_of(entity: Entity) -> dict[str, Fact]:
         Fact("maker", f"the full name of the {theme.role}", maker.name, maker.name, (own,)),
         Fact("figure", theme.measure, str(entity.figure), entity.amount, (own,)),
         Fact("label", f"{theme.possessive} {theme.label}", entity.label, entity.label, (own, notes)),
-        Fact("town", f"the town {theme.pronoun} belongs to", entity.town, entity.town, (own,)),
+        Fact("town", f"the town {theme.pronoun} {theme.home}", entity.town, entity.town, (own,)),
         Fact("birthplace", f"the village where the {theme.role} was born", maker.birthplace, maker.birthplace,
              (own, of_maker)),
         Fact("prize year", f"the year in which the {theme.role} received the {maker.prize.name}", prize_year,

@@ -15,7 +15,7 @@ ATLAS, LIBRARY, ARCHIVE, PEOPLE, GAZETTEER, HONOURS = "atlas", "library", "oldwe
 
 _NOTES = ("Notes on {}", "{} in detail", "The story of {}", "{}: a companion for readers")
 _REMARKS = (
-    "Visitors often compare {it} with {twin}, which is another {noun} altogether.",
+    "Readers often compare {it} with {twin}, which is another {noun} altogether.",
     "Careless guides confuse {it} with the {noun} {twin}.",
     "{It} is sometimes mistaken for {twin}, another {noun}.",
 )
@@ -80,12 +80,12 @@ def _links(entity: Entity) -> dict[str, str | Link]:
 
 def article_page(entity: Entity, rng: random.Random) -> Page:
     """Writes the article: what it is, when and by whom it was made, its figure, what it is confused with."""
-    a_noun = article(entity.noun)
+    a_noun, home = article(entity.noun), entity.theme.home
+    who = "that" if entity.theme.pronoun == "it" else "who"
     lead = rng.choice(
         (
-            f"{entity.name} is {a_noun} from {{town}}.",
-            f"{entity.name} is {a_noun} and the pride of {{town}}.",
-            f"{entity.name}, {a_noun}, belongs to {{town}}.",
+            f"{entity.name} is {a_noun} {who} {home} {{town}}.",
+            f"{entity.name}, {a_noun}, {home} {{town}}.",
         )
     )
     paragraphs = [
@@ -108,7 +108,7 @@ def notes_page(entity: Entity, rng: random.Random) -> Page:
             )
         ),
         capital(telling.label_story(entity, rng))
-        + rng.choice((" Every shop in the town prints it.", " Children learn it at school.", "")),
+        + rng.choice((" Every schoolbook prints it.", " Old and young know it by heart.", "")),
     ]
     return write_page(LIBRARY, notes_title(entity), paragraphs, _links(entity))
 

@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from knowgen.worlds import dials, pages
@@ -86,6 +87,12 @@ def _twin_titles(entity: Entity, rng: random.Random) -> list[tuple[str, View]]:
     return [(titles[0], "plain"), (titles[1], "turned")]
 
 
+@lru_cache(maxsize=4)
+def _drawn(look: Look) -> Image:
+    """Draws a look once for all views of it, which follow each other; nobody changes the picture."""
+    return draw_look(look, _LOOK_SIZE)
+
+
 def draw_picture(picture: Picture) -> Image:
     """Draws a picture.
 
@@ -95,7 +102,7 @@ def draw_picture(picture: Picture) -> Image:
     from PIL import Image
 
     rng = random.Random(f"picture/{picture.id}")
-    drawn = draw_look(picture.look, _LOOK_SIZE)
+    drawn = _drawn(picture.look)
     if picture.view == "scene":
         backdrop = draw_scene(picture.scene, picture.id)
         left = (backdrop.width - backdrop.height) // 2

@@ -24,7 +24,7 @@ _WITH_SIGN = (
     "Imagine the cover of a children's encyclopedia. {Subject} {stands} {in_scene}, and {sign}{heading} states {asks}, "
     "spelled exactly.",
     "Illustrate a visit to {scene} where {subject} can be seen up close. {Sign} beside the scene{heading} presents "
-    "{asks}, each on its own line.",
+    "{asks}, each on a line of its own.",
     "Design a picture-book page. The setting is {scene}. In the foreground {stands} {subject}; look up what "
     "{they_look} before drawing. {Sign}{heading} shows {asks}, without a single wrong letter or digit.",
     "For a travelling exhibition, paint {subject} {in_scene} as anybody who has seen {them} would recognise {them}. "

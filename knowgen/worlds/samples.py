@@ -132,7 +132,7 @@ def _write_shared(entities: Sequence[Entity], clues: Sequence[Clue], rng: random
     asks = {
         "name": "the name of each of them",
         "year": f"the year in which each of them was {theme.verb}",
-        "town": "the town that each of them belongs to",
+        "town": f"the town that each of them {theme.home}",
     }
     rows: list[list[Fact]] = [[facts_of(entity)[key] for key in chosen] for entity in entities]
     return _Writing(

@@ -49,8 +49,8 @@ def figure_story(entity: Entity, rng: random.Random) -> str:
     wrong = f"{_other_figure(entity, rng)} {entity.theme.unit}"
     return rng.choice(
         (
-            f"an old plate at the entrance promises {wrong}, yet by the last survey {told.format(n=amount)}.",
-            f"by the last survey {told.format(n=amount)}; the old plate at the entrance still promises {wrong}.",
+            f"an old almanac gives {wrong}, yet by the last survey {told.format(n=amount)}.",
+            f"by the last survey {told.format(n=amount)}; the old almanac still gives {wrong}.",
             f"it was long believed that {told.format(n=wrong)}, until a survey found {amount}.",
         )
     )
@@ -69,7 +69,7 @@ def label_story(entity: Entity, rng: random.Random) -> str:
         )
     return rng.choice(
         (
-            f'early souvenirs carry the rejected "{entity.former_label}"; since then {its} has been "{entity.label}".',
+            f'early papers carry the rejected "{entity.former_label}"; since then {its} has been "{entity.label}".',
             f'{its} is "{entity.label}", after an earlier "{entity.former_label}" had been turned down.',
             f'"{entity.former_label}" was only a working idea; {its} became "{entity.label}".',
         )

@@ -1,0 +1,173 @@
+"""Ground truth cannot leak: what `open_book` knows comes from the pages, and collecting everything does not pay."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from adversary import Sprayer, k_score
+from PIL import Image
+from world_helpers import BuiltWorld, rows_of
+
+from knowgen.errors import DataError
+from knowgen.generators.contract import Drawing
+from knowgen.records import GenerationRequest, Sample, request_id
+from knowgen.search.contract import Hit, ImageHit, Page, SearchBackend
+from knowgen.worlds.search import WorldSearch
+from knowgen.worlds.systems import ClosedBook, OpenBook
+
+SEARCHED = ("pages.jsonl", "pictures.jsonl", "pictures")
+
+
+class EmptySearch:
+    """A backend that knows nothing."""
+
+    version = "empty"
+
+    async def search(self, query: str, k: int = 5) -> list[Hit]:
+        return []
+
+    async def image_search(self, query: str, k: int = 5) -> list[ImageHit]:
+        return []
+
+    async def open(self, url: str) -> Page:
+        raise DataError("there is no such page", where=url)
+
+
+def draw(search: SearchBackend, sample: Sample, *, name: str = "") -> Drawing:
+    request = GenerationRequest(id=name or request_id(sample.id, 0), prompt=sample.prompt)
+    return asyncio.run(OpenBook(search).generate(request))
+
+
+def pixels(image: object) -> np.ndarray:
+    assert isinstance(image, Image.Image)
+    return np.asarray(image.convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def drawn(built_world: BuiltWorld) -> dict[str, np.ndarray]:
+    return {sample.id: pixels(draw(built_world.search, sample).image) for sample in built_world.task.samples()}
+
+
+def copy_searched(world: BuiltWorld, to: Path) -> Path:
+    for name in SEARCHED:
+        source = world.folder / name
+        if source.is_dir():
+            shutil.copytree(source, to / name)
+        else:
+            shutil.copy(source, to / name)
+    return to
+
+
+def test_requests_tell_nothing_but_the_prompt(built_world: BuiltWorld) -> None:
+    assert set(GenerationRequest.model_fields) == {"id", "prompt", "repeat", "seed", "references", "truth"}
+    for sample in built_world.task.samples():
+        names = {request_id(sample.id, 0), sample.id}
+        assert all(re.fullmatch(r"[0-9a-f]{16}", name) for name in names) and len(names) == 2
+
+
+def test_with_the_truth_moved_away_open_book_draws_the_same_pixels(
+    built_world: BuiltWorld, drawn: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    bare = WorldSearch(str(copy_searched(built_world, tmp_path)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SEARCHED)
+    for sample in built_world.task.samples():
+        assert np.array_equal(pixels(draw(bare, sample).image), drawn[sample.id])
+
+
+def test_open_book_opens_no_other_file_of_the_world(built_world: BuiltWorld, tmp_path: Path) -> None:
+    """An audit hook sees every file that the process opens."""
+    prompts = [sample.prompt for sample in list(built_world.task.samples())[:8]]
+    script = tmp_path / "watched.py"
+    script.write_text(
+        "import asyncio, json, sys\n"
+        "from knowgen.records import GenerationRequest\n"
+        "from knowgen.worlds.systems import OpenBook\n"
+        "folder, prompts, opened = sys.argv[1], json.loads(sys.argv[2]), set()\n"
+        "def watch(event, args):\n"
+        "    if event == 'open' and str(args[0]).startswith(folder):\n"
+        "        opened.add(str(args[0])[len(folder) + 1:].split('/')[0])\n"
+        "sys.addaudithook(watch)\n"
+        "system = OpenBook('world:' + folder)\n"
+        "for prompt in prompts:\n"
+        "    asyncio.run(system.generate(GenerationRequest(id='x', prompt=prompt)))\n"
+        "print(json.dumps(sorted(opened)))\n"
+    )
+    command = [sys.executable, str(script), str(built_world.folder), json.dumps(prompts)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["pages.jsonl", "pictures", "pictures.jsonl"]
+
+
+def test_the_name_of_a_request_decides_nothing(built_world: BuiltWorld, drawn: dict[str, np.ndarray]) -> None:
+    for sample in list(built_world.task.samples())[:6]:
+        drawing = draw(built_world.search, sample, name=sample.category)
+        assert drawing.request_id == sample.category
+        assert np.array_equal(pixels(drawing.image), drawn[sample.id])
+
+
+def test_with_an_empty_search_it_falls_to_closed_book(built_world: BuiltWorld, drawn: dict[str, np.ndarray]) -> None:
+    differing = 0
+    for sample in built_world.task.samples():
+        empty = draw(EmptySearch(), sample)
+        assert np.array_equal(pixels(empty.image), pixels(ClosedBook().draw(sample.prompt, [], 0)))
+        assert not empty.references and not empty.evidence
+        differing += not np.array_equal(pixels(empty.image), drawn[sample.id])
+    assert differing >= 46, "what it looks up shows"
+
+
+def written(image: object) -> str:
+    """Reads a picture's text with the OCR of the check."""
+    from knowgen.worlds.check.ocr import read_lines
+
+    assert isinstance(image, Image.Image)
+    return "\n".join(line.text for line in read_lines(np.asarray(image.convert("RGB"))))
+
+
+def test_when_a_fact_on_a_page_changes_the_written_text_follows(
+    built_world: BuiltWorld, drawn: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """Swaps the year on the article of some samples' subjects, and nothing else."""
+    copy_searched(built_world, tmp_path)
+    changed: dict[str, tuple[str, str]] = {}
+    pages = {row["url"]: row for row in rows_of(tmp_path / "pages.jsonl")}
+    for sample in built_world.task.samples():
+        truth = built_world.task.truth(sample.id)
+        own = pages[f"https://atlas.example/{truth.subjects[0]['name'].lower()}"]
+        years = [text for text in truth.required_text if re.fullmatch(r"\d{4}", text) and own["text"].count(text) == 1]
+        if sample.difficulty == "easy" and years and "year in which" in sample.prompt and len(truth.subjects) == 1:
+            new = str(int(years[0]) - 111)
+            own["text"] = own["text"].replace(years[0], new)
+            changed[sample.id] = (years[0], new)
+    (tmp_path / "pages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pages.values()))
+    assert len(changed) >= 2
+    search = WorldSearch(str(tmp_path))
+    followed = 0
+    for sample in built_world.task.samples():
+        if sample.id not in changed:
+            continue
+        old, new = changed[sample.id]
+        before, after = written(Image.fromarray(drawn[sample.id])), written(draw(search, sample).image)
+        if old in before:
+            followed += 1
+            assert new in after and old not in after
+    assert followed >= 2
+
+
+@pytest.mark.slow
+def test_printing_every_name_and_tiling_every_picture_does_not_beat_open_book(
+    built_world: BuiltWorld, tmp_path: Path
+) -> None:
+    samples = list(built_world.task.samples())[:24]
+    honest = {sample.id: draw(built_world.search, sample).image for sample in samples}
+    target = k_score(built_world, honest, tmp_path / "open_book")
+    for manner in ("tiles", "sign", "page"):
+        sprayer = Sprayer(built_world.search, manner)
+        sprayed = {sample.id: asyncio.run(sprayer.draw(sample.prompt)) for sample in samples}
+        assert k_score(built_world, sprayed, tmp_path / manner) < target - 0.1, manner

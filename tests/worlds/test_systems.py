@@ -1,0 +1,119 @@
+"""The four reference systems: their shapes, their seeds, and what each of them may know."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from world_helpers import BuiltWorld
+
+from knowgen import registry
+from knowgen.errors import ConfigError, UsageError
+from knowgen.generators.contract import Drawing, traits_of
+from knowgen.records import GenerationRequest, GroundTruth
+from knowgen.worlds.systems import ClosedBook, Noise, OpenBook, Oracle
+
+PROMPT = (
+    "In a flower garden, a dark billboard headed \"On Loan\" gives the year in which it was built; near it stands the "
+    "tower Nowhere, drawn with the true colours and markings."
+)  # fmt: skip
+
+
+def pixels(image: object) -> np.ndarray:
+    assert isinstance(image, Image.Image)
+    return np.asarray(image.convert("RGB"))
+
+
+def test_they_are_found_by_name_with_the_traits_they_need() -> None:
+    traits = {
+        name: traits_of(registry.load(registry.resolve("generators", name)))
+        for name in ("noise", "closed_book", "open_book", "oracle")
+    }
+    assert [traits[name].shape for name in traits] == ["draw", "draw", "generate", "generate"]
+    assert [name for name in traits if traits[name].privileged] == ["oracle"]
+    assert [name for name in traits if traits[name].wants_search] == ["open_book"]
+    assert all(traits[name].revision for name in traits)
+
+
+@pytest.mark.parametrize("system", [Noise(), ClosedBook()])
+def test_the_same_seed_gives_the_same_picture_and_another_seed_another(system: Noise | ClosedBook) -> None:
+    first, again, other = (pixels(system.draw(PROMPT, [], seed)) for seed in (5, 5, 6))
+    assert first.shape == (512, 768, 3)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, pixels(system.draw(PROMPT.replace("Nowhere", "Elsewhere"), [], 5)))
+
+
+def test_open_book_answers_a_sample_and_tells_how(built_world: BuiltWorld) -> None:
+    sample = next(s for s in built_world.task.samples() if s.difficulty == "medium" and s.text_required)
+    drawing = draw_open(built_world, sample.prompt)
+    assert pixels(drawing.image).shape == (512, 768, 3)
+    assert drawing.evidence and all(set(page) == {"title", "url", "text"} for page in drawing.evidence)
+    assert {step["tool"] for step in drawing.trajectory} == {"search", "open", "image_search"}
+    assert drawing.references and all(reference["url"] for reference in drawing.references)
+    assert drawing.request_id == "any"
+
+
+def draw_open(world: BuiltWorld, prompt: str, *, seed: int = 0) -> Drawing:
+    request = GenerationRequest(id="any", prompt=prompt, seed=seed)
+    return asyncio.run(OpenBook(world.search).generate(request))
+
+
+def test_open_book_finds_its_backend_by_name(built_world: BuiltWorld) -> None:
+    sample = next(built_world.task.samples())
+    request = GenerationRequest(id="any", prompt=sample.prompt)
+    by_name = asyncio.run(OpenBook(f"world:{built_world.folder}").generate(request))
+    assert np.array_equal(pixels(by_name.image), pixels(draw_open(built_world, sample.prompt).image))
+
+
+def test_open_book_reads_most_subjects_right_and_is_misled_by_some(built_world: BuiltWorld) -> None:
+    found, all_of = 0, 0
+    for sample in built_world.task.samples():
+        drawing = draw_open(built_world, sample.prompt)
+        names = {subject["name"] for subject in built_world.task.truth(sample.id).subjects}
+        titles = {reference["note"].removeprefix("taken to show ") for reference in drawing.references}
+        found, all_of = found + len(names & titles), all_of + len(names)
+    assert 0.7 <= found / all_of < 1
+
+
+def test_many_requests_at_once_give_what_each_gives_alone(built_world: BuiltWorld) -> None:
+    prompts = [sample.prompt for sample in list(built_world.task.samples())[:6]]
+
+    async def together() -> list[Drawing]:
+        system = OpenBook(built_world.search)
+        return await asyncio.gather(*(system.generate(GenerationRequest(id=p[:9], prompt=p)) for p in prompts))
+
+    for prompt, drawing in zip(prompts, asyncio.run(together()), strict=True):
+        assert np.array_equal(pixels(drawing.image), pixels(draw_open(built_world, prompt).image))
+
+
+def test_the_oracle_wants_the_truth_of_a_world() -> None:
+    with pytest.raises(ConfigError, match="no ground truth"):
+        asyncio.run(Oracle().generate(GenerationRequest(id="any", prompt=PROMPT)))
+    foreign = GroundTruth(sample_id="s", required_text=("Hello",))
+    with pytest.raises(UsageError, match="world build"):
+        asyncio.run(Oracle().generate(GenerationRequest(id="any", prompt=PROMPT, truth=foreign)))
+
+
+def test_the_oracle_does_not_copy_the_ground_truth_picture(built_world: BuiltWorld) -> None:
+    for sample in list(built_world.task.samples())[:6]:
+        truth = built_world.task.truth(sample.id)
+        request = GenerationRequest(id="any", prompt=sample.prompt, truth=truth)
+        drawn = pixels(asyncio.run(Oracle().generate(request)).image)
+        assert truth.image is not None
+        shown = pixels(truth.image.open())
+        assert drawn.shape == shown.shape
+        assert (np.abs(drawn.astype(int) - shown).max(axis=2) > 24).mean() > 0.03, "another layout"
+
+
+def test_naming_them_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; import knowgen.worlds.systems; "
+        "print([name for name in ('numpy', 'PIL', 'cv2', 'bm25s', 'Stemmer') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
