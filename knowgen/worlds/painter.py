@@ -155,7 +155,9 @@ def paint(prompt: str, references: Sequence[Image.Image], texts: Sequence[str], 
     subjects: list[Look | Image.Image]
     if references:
         subjects = [cut_out(picture) or _card(picture) for picture in references[:MOST_SUBJECTS]]
-        floating = [set(kinds) <= FLOATING_KINDS] * len(subjects)
+        one_each = len(kinds) == len(subjects)
+        shared = all(kind in FLOATING_KINDS for kind in kinds)
+        floating = [kind in FLOATING_KINDS for kind in kinds] if one_each else [shared] * len(subjects)
     else:
         looks = [random_look(kind, rng) for kind in kinds]
         subjects, floating = list(looks), [look.floats for look in looks]

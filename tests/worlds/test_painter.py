@@ -240,6 +240,21 @@ def test_floating_references_cast_no_shadow() -> None:
             assert (max(floors) >= 470) == shadow
 
 
+def test_each_of_several_references_floats_or_stands_as_its_noun_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def watched(*args: object, **settings: object) -> object:
+        asked.append(settings["floating"])
+        return compose(*args, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(painter, "compose", watched)
+    pair = [shown(random_look(kind, random.Random(1)), 1)[0] for kind in ("airship", "robot")]
+    paint("the rescue airship Ovar and the rescue robot Bilo in an old town street", pair, [], 1)
+    paint("the rescue robot Bilo and the rescue airship Ovar in an old town street", pair, [], 1)
+    paint("the planet Ovar and nothing else", pair, [], 1)
+    assert asked == [[True, False], [False, True], [True, True]]
+
+
 def test_at_most_four_references_are_used() -> None:
     references = [shown(random_look(kind, random.Random(1)), 1)[0] for kind in KINDS[:6]]
     assert paint("Six things", references, [], 1).tobytes() == paint("Six things", references[:4], [], 1).tobytes()
