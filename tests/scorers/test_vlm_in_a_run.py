@@ -1,0 +1,172 @@
+"""The VLM judge inside the engine: whatever the endpoint does, every sample ends scored or failed with a reason."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from judge_server import Call, JudgeServer, Step, good
+from PIL import Image
+
+from knowgen import assemble
+from knowgen.engine import Options, Outcome, run
+from knowgen.records import GroundTruth, ImageRef, Sample, Score, ScoreStatus
+from knowgen.spec import RunSpec, select
+from knowgen.store.run import RunStore
+
+SECRET = "sk-test-fedcba9876543210"
+
+
+class PictureTask:
+    """A task of some samples, each with a ground-truth picture."""
+
+    name = "pictures"
+    version = "1-feedbeef0123"
+    default_scorers: tuple[str, ...] = ()
+    search = ""
+    search_version = ""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.count = count
+        self.path = folder / "truth.png"
+        Image.new("RGB", (40, 30), "navy").save(self.path)
+        self.digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def samples(self) -> Iterator[Sample]:
+        for number in range(self.count):
+            yield Sample(id=f"s{number}", prompt=f"Draw {number}.", category="sports", text_required=True)
+
+    def truth(self, sample_id: str) -> GroundTruth:
+        image = ImageRef(sha256=self.digest, width=40, height=30, format="PNG", path=self.path)
+        return GroundTruth(sample_id=sample_id, image=image, text_required=True)
+
+
+class Noise:
+    """Draws what its seed says."""
+
+    revision = "1"
+
+    def draw(self, prompt: str, references: Sequence[Image.Image], seed: int) -> Image.Image:
+        return Image.frombytes("RGB", (32, 24), random.Random(f"{prompt}{seed}").randbytes(32 * 24 * 3))
+
+
+def evaluate(folder: Path, url: str, count: int = 12, options: Options | None = None, **args: Any) -> Outcome:
+    task = PictureTask(folder, count)
+    generator = assemble.generator_handle(Noise, {}, task)
+    scorer = assemble.scorer_handle("vlm:any", {"base_url": url, **args})
+    spec = RunSpec(
+        task=task.name,
+        task_version=task.version,
+        selection=select([sample.id for sample in task.samples()], "all"),
+        generator=generator.spec,
+        scorers=(scorer.spec,),
+    )
+    with RunStore.open(folder / "run", spec) as store:
+        return run(spec, task, generator, [scorer], store, options or Options(progress=False, tries=2))
+
+
+def scores_in(folder: Path) -> dict[str, Score]:
+    with RunStore.read(folder / "run") as store:
+        return {score.sample_id: score for _, score in store.scores()}
+
+
+FATES: dict[str, list[Step]] = {
+    "s0": [Step()],
+    "s1": [Step(status=429, headers={"Retry-After": "0"}), Step()],
+    "s2": [Step(status=500), Step()],
+    "s3": [Step(reply=good()[:40]), Step(reply="Sure! Here it comes:"), Step()],
+    "s4": [Step(close=True), Step()],
+    "s5": [Step(cut=True), Step()],
+    "s6": [Step(reply=None, refusal="I will not look at this.")],
+    "s7": [Step(status=400, error="the picture is too large")],
+    "s8": [Step(reply="never any JSON")],
+    "s9": [Step(status=503)],
+    "s10": [Step(reply=good(aesthetics=0.75))],
+    "s11": [Step(body=b"<html>bad gateway</html>"), Step(reply=""), Step(finish="length")],
+}
+GOOD_IN_THE_END = {"s0", "s1", "s2", "s3", "s4", "s5", "s11"}
+
+
+def test_every_sample_ends_scored_or_failed_with_its_reason(tmp_path: Path) -> None:
+    lock, met = threading.Lock(), Counter[str]()
+
+    def fate(call: Call) -> Step:
+        with lock:
+            number = met[call.sample_id]
+            met[call.sample_id] += 1
+        steps = FATES[call.sample_id]
+        return steps[min(number, len(steps) - 1)]
+
+    with JudgeServer(fate) as server:
+        first = evaluate(tmp_path, server.url)
+        assert (first.generated, first.scored + first.score_failed) == (12, 12)
+        scores = scores_in(tmp_path)
+        assert {name for name, score in scores.items() if score.status is ScoreStatus.OK} == GOOD_IN_THE_END
+        for name, words in {
+            "s6": "I will not look", "s7": "too large", "s8": "JSON", "s9": "503", "s10": "aesthetics"
+        }.items():  # fmt: skip
+            assert scores[name].status is ScoreStatus.FAILED and words in scores[name].strict.reason, name
+            assert not scores[name].strict.values
+        assert scores["s10"].lenient is not None and scores["s10"].lenient.values["aesthetics"] == 0.75
+        before = Counter(call.sample_id for call in server.calls)
+        second = evaluate(tmp_path, server.url)
+        after = Counter(call.sample_id for call in server.calls)
+    assert second.generated == 0
+    assert {name for name in after if after[name] > before[name]} == set(FATES) - GOOD_IN_THE_END
+
+
+def test_the_second_run_asks_nothing_when_all_is_there(tmp_path: Path) -> None:
+    with JudgeServer() as server:
+        evaluate(tmp_path, server.url)
+        asked = len(server.calls)
+        again = evaluate(tmp_path, server.url)
+    assert (asked, len(server.calls), again.score_cached) == (12, 12, 12)
+
+
+def test_speed_and_prices_are_not_part_of_the_key_but_the_decoding_is(tmp_path: Path) -> None:
+    with JudgeServer() as server:
+        evaluate(tmp_path, server.url, count=3)
+        evaluate(tmp_path, server.url, count=3, concurrency=2, timeout=50, price_in=1, price_out=2)
+        assert len(server.calls) == 3
+        evaluate(tmp_path, server.url, count=3, temperature=0.5)
+        assert len(server.calls) == 6
+
+
+def test_what_the_server_charges_never_exceeds_the_budget(tmp_path: Path) -> None:
+    def fate(call: Call) -> Step:
+        return Step(reply="no JSON" if call.number % 3 == 0 else good(), tokens=(2500, 300), delay=0.05)
+
+    budget = 0.35
+    with JudgeServer(fate, price=(2.0, 8.0)) as server:
+        options = Options(progress=False, tries=2, budget=budget, concurrency=12)
+        outcome = evaluate(tmp_path, server.url, 64, options, price_in=2.0, price_out=8.0, max_tokens=1000)
+        assert outcome.stopped == "budget"
+        assert 0 < server.spent <= budget
+        stored = [attempt for score in scores_in(tmp_path).values() for attempt in score.attempts]
+        assert len(stored) == len(server.calls)  # every reply that was paid for is there
+
+
+def test_a_budget_without_a_price_is_an_error(tmp_path: Path) -> None:
+    with JudgeServer() as server:
+        with pytest.raises(Exception, match="price"):
+            evaluate(tmp_path, server.url, options=Options(progress=False, budget=1.0))
+        assert server.calls == []
+
+
+def test_the_key_is_nowhere_in_the_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", SECRET)
+    step = Step(status=401, error=f"Incorrect API key provided: {SECRET}")
+    with JudgeServer([Step(), step]) as server:
+        evaluate(tmp_path, server.url, key_env="JUDGE_KEY")
+        assert server.calls[0].headers["authorization"] == f"Bearer {SECRET}"
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert files and not [path for path in files if SECRET.encode() in path.read_bytes()]
