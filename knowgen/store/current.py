@@ -15,6 +15,7 @@ from knowgen.records import Generation, GenerationStatus, Reading, Row, Sample, 
 from knowgen.spec import RunSpec, ScorerSpec, fingerprint
 from knowgen.store.database import Database
 from knowgen.store.images import ImageFolder
+from knowgen.store.plain import from_json
 
 PAGE = 256
 """Samples that are held at once when going through a run."""
@@ -68,7 +69,7 @@ class Current:
             if not found:
                 return
             after = found[-1][0]
-            yield [Sample.model_validate_json(row[1]) for row in found]
+            yield [from_json(Sample, row[1]) for row in found]
 
     def generations(self) -> Iterator[tuple[str, Generation]]:
         """Yields key and drawing of every selected sample and repeat that has one."""
@@ -130,7 +131,7 @@ class Current:
             if drawn is not None and image == (drawn[1].image.sha256 if drawn[1].image else ""):
                 latest[sample_id, repeat, judge_repeat] = (key, record)
         return {
-            place: (latest[place][0], Score.model_validate_json(latest[place][1]))
+            place: (latest[place][0], from_json(Score, latest[place][1]))
             for sample in page
             for repeat in range(self._spec.repeats)
             for number in range(self._spec.judge_repeats)
@@ -139,7 +140,7 @@ class Current:
 
     def read_generation(self, record: str) -> Generation:
         """Reads a stored drawing and fills in where its picture lies."""
-        generation = Generation.model_validate_json(record)
+        generation = from_json(Generation, record)
         if generation.image is None:
             return generation
         image = generation.image.model_copy(update={"path": self._images.path(generation.image)})

@@ -140,6 +140,7 @@ class Database:
         kept = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
         self._connection.execute("pragma busy_timeout=200")
         try:
+            self._connection.execute("pragma wal_checkpoint(truncate)").fetchone()  # also where a reader looks on
             self._connection.execute("pragma journal_mode=delete").fetchone()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF not in kept:

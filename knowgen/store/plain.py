@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from knowgen.errors import DataError
 from knowgen.records import Record
 
 R = TypeVar("R", bound=Record)
@@ -26,6 +28,24 @@ def as_json(record: R) -> tuple[R, str]:
     except PydanticSerializationError:
         clean = type(record).model_validate(_plain(record.model_dump()))
         return clean, clean.model_dump_json()
+
+
+def from_json(kind: type[R], text: str) -> R:
+    """Returns the record a JSON text holds.
+
+    Raises:
+        DataError: It is damaged, or from another version of the records.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "record"
+        raise DataError(
+            f"holds a damaged {kind.__name__} ({field}: {first['msg']})",
+            where="run.sqlite",
+            fix="restore a copy or start again with --fresh",
+        ) from error
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +22,9 @@ from knowgen.store.images import ImageFolder
 from knowgen.store.ledger import Ledger
 from knowgen.store.lock import RunLock
 from knowgen.store.manifest import Manifest, difference, read_manifest, refuse_secrets, write_manifest
-from knowgen.store.plain import as_json
+from knowgen.store.plain import as_json, from_json
 from knowgen.store.schema import open_reader, open_writer
+from knowgen.store.sessions import Sessions, seconds_of
 
 _VALUES = json.JSONEncoder(allow_nan=False)
 
@@ -55,9 +55,9 @@ class RunStore:
         self._lock = lock
         self._copy = copy
         self._images = ImageFolder(path.absolute() / IMAGE_FOLDER)
-        self._session = 0
+        self._sessions = Sessions()
         self._database = Database(
-            connection, path / DATABASE_FILE, writable=lock is not None, before_commit=self._note_seen
+            connection, path / DATABASE_FILE, writable=lock is not None, before_commit=self._sessions.seen
         )
         self._ledger = Ledger(self._database)
         self._current = Current(self._database, self._images, self.spec, path)
@@ -177,7 +177,7 @@ class RunStore:
         found = self._database.read("select truth, truth_file from samples where sample_id = ?", (sample_id,))
         if not found:
             raise DataError(f"sample {sample_id!r} is not part of the run", where=str(self.path))
-        truth = GroundTruth.model_validate_json(found[0][0])
+        truth = from_json(GroundTruth, found[0][0])
         if truth.image is None or not found[0][1]:
             return truth
         image = truth.image.model_copy(update={"path": Path(found[0][1])})
@@ -258,7 +258,7 @@ class RunStore:
     def score(self, key: str) -> Score | None:
         """Returns the judgement of a key; None when there is none."""
         found = self._database.read("select record from scores where key = ?", (key,))
-        return Score.model_validate_json(found[0][0]) if found else None
+        return from_json(Score, found[0][0]) if found else None
 
     def put_score(self, key: str, score: Score, scorer: ScorerSpec) -> None:
         """Writes a judgement. It counts while `score.image` is the digest of its sample's current picture.
@@ -355,23 +355,14 @@ class RunStore:
             event: start or end.
             outcome: How it ended, such as `done`, `budget` or `interrupted`.
         """
-        now = time.time()
         if event == "start":
-            sql = "insert into sessions (started, seen, outcome) values (?, ?, '')"
-            self._session = self._database.write(sql, (now, now)).lastrowid or 0
-        elif self._session:
-            sql = "update sessions set seen = ?, outcome = ? where number = ?"
-            self._database.write(sql, (now, outcome, self._session))
-            self._session = 0
-        self._database.commit()
+            self._sessions.start(self._database)
+        else:
+            self._sessions.end(self._database, outcome)
 
     def seconds(self) -> float:
         """Returns the wall time of all invocations, in seconds."""
-        return float(self._database.read("select coalesce(sum(seen - started), 0.0) from sessions")[0][0])
-
-    def _note_seen(self, connection: sqlite3.Connection) -> None:
-        if self._session:
-            connection.execute("update sessions set seen = ? where number = ?", (time.time(), self._session))
+        return seconds_of(self._database)
 
 
 def _sample_row(place: int, sample: Sample, truth: GroundTruth) -> tuple[object, ...]:

@@ -162,6 +162,7 @@ def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
             raise DataError("holds no results yet", where=str(path), fix="start the run again")
         if check_version(connection, path) < len(MIGRATIONS):
             raise DataError("was written by an older knowgen", where=str(path), fix="start the run once to update it")
+        connection.execute("pragma query_only=on")
     except BaseException:
         connection.close()
         raise

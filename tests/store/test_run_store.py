@@ -397,6 +397,34 @@ def test_a_reader_sees_a_running_run_and_changes_nothing(tmp_path: Path, kit: Si
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_what_was_committed_is_in_one_file_even_if_a_reader_looks_on(tmp_path: Path, kit: SimpleNamespace) -> None:
+    writer = RunStore.open(tmp_path, kit.spec())
+    writer.put_generation("k", kit.drawn("a"))
+    writer.commit()
+    with RunStore.read(tmp_path):
+        writer.close()
+        (tmp_path / "copy").mkdir()
+        for name in ("run.sqlite", "run.json"):
+            shutil.copy(tmp_path / name, tmp_path / "copy" / name)
+    with RunStore.read(tmp_path / "copy") as copy:
+        assert copy.generation("k") is not None
+
+
+def test_a_damaged_record_is_told_in_one_line(tmp_path: Path, kit: SimpleNamespace) -> None:
+    with RunStore.open(tmp_path, kit.spec()) as store:
+        store.put_samples(kit.items("a"))
+        store.put_generation("k", kit.drawn("a"))
+    connection = sqlite3.connect(tmp_path / "run.sqlite", isolation_level=None)
+    for record in ("{", '{"sample_id": "a", "status": "marvellous"}', '{"sample_id": "a", "status": "ok", "new": 1}'):
+        connection.execute("update generations set record = ?", (record,))
+        with RunStore.read(tmp_path) as store:
+            for look in (lambda: store.generation("k"), lambda: list(store.rows("judge"))):
+                with pytest.raises(DataError, match="damaged Generation") as caught:
+                    look()
+                assert "\n" not in str(caught.value)
+    connection.close()
+
+
 def test_the_tables_make_sense_to_stock_tools(tmp_path: Path, kit: SimpleNamespace) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         store.put_samples(kit.items("a"))
