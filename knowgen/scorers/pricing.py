@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from knowgen.errors import UsageError
@@ -65,7 +66,7 @@ def _is_price(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
-def most_input_tokens(texts: list[str], pictures: list[Encoded]) -> int:
+def most_input_tokens(texts: Sequence[str], pictures: Sequence[Encoded]) -> int:
     """Returns an upper bound of the input tokens of a request.
 
     A token of a byte-level vocabulary covers at least one byte, so the bytes of the text bound its tokens.

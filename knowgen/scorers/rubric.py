@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from knowgen.records import DIMENSIONS, TEXT
+from knowgen.records import TEXT
 
 RUBRIC_VERSION = "knowgen-rubric-1"
 """Raised whenever a word of the instruction or the contract changes: scores under two versions never mix."""
@@ -157,9 +157,6 @@ CONTRACT = ReplyContract(
     )
 )
 """The contract of this project's judge: the dimensions of the KnowGen protocol."""
-
-if CONTRACT.names != DIMENSIONS:
-    raise AssertionError("the contract must list the dimensions of the protocol in their order")
 
 _PREAMBLE = """\
 You judge pictures that were generated from a text prompt. Some prompts cannot be drawn right without knowing or \

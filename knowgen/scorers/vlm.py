@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from knowgen.errors import BudgetReachedError, PassingError, UnscorableError, UsageError
@@ -48,7 +48,7 @@ class VlmJudge:
         key_env: Environment variable with the key; empty means OPENAI_API_KEY, and none for an endpoint on this
             machine.
         concurrency: Judgements that may wait at once.
-        timeout: Seconds for one call.
+        timeout: Seconds for one call; a judgement that has taken longer is not asked again.
 
     Raises:
         UsageError: An argument is out of its range.
@@ -102,21 +102,20 @@ class VlmJudge:
             BudgetReachedError: The budget does not admit the first call.
             ConfigError: There is a budget and the price is not known.
         """
-        started = time.perf_counter()
+        started = perf_counter()
         if generation.image is None or truth.image is None:
             raise UnscorableError("a VLM judge needs the generated picture and the ground truth")
-        pictures = [
-            await encode(generation.image, "the generated picture"),
-            await encode(truth.image, "the ground truth"),
-        ]
-        attempts = await self._converse(sample, pictures)
-        return self._score_of(sample, generation, attempts, pictures, time.perf_counter() - started)
+        pictures = await asyncio.gather(
+            encode(generation.image, "the generated picture"), encode(truth.image, "the ground truth")
+        )
+        attempts = await self._converse(sample, pictures, started)
+        return self._score_of(sample, generation, attempts, pictures, perf_counter() - started)
 
-    async def _converse(self, sample: Sample, pictures: list[Encoded]) -> list[Attempt]:
-        """Asks until a reply meets the contract, the judge declines, or the attempts are used up."""
+    async def _converse(self, sample: Sample, pictures: Sequence[Encoded], started: float) -> list[Attempt]:
+        """Asks until a reply meets the contract, the judge declines, or attempts or time are used up."""
         attempts: list[Attempt] = []
         fault = ""
-        while len(attempts) < self.attempts:
+        while len(attempts) < self.attempts and not (attempts and perf_counter() - started > self.endpoint.timeout):
             messages = build_messages(sample, pictures, fault)
             most = most_input_tokens([messages[0]["content"], messages[1]["content"][0]["text"]], pictures)
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import logging
 import time
@@ -189,6 +190,14 @@ def test_a_judge_that_cannot_be_read_at_all_fails_in_both(item: Item) -> None:
     assert score.lenient is not None
     assert (score.strict.status, score.lenient.status) == (ScoreStatus.FAILED, ScoreStatus.FAILED)
     assert "JSON" in score.strict.reason and not score.strict.values and not score.lenient.values
+
+
+def test_a_judgement_that_takes_too_long_is_not_asked_again(item: Item, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which 40 s pass at every look; the judge may take 100 s."""
+    clock = itertools.count(0.0, 40.0)
+    monkeypatch.setattr("knowgen.scorers.vlm.perf_counter", lambda: next(clock))
+    score, server = judged([Step(reply="no")], item, attempts=50, timeout=100.0)
+    assert score.status is ScoreStatus.FAILED and len(server.calls) == len(score.attempts) == 3
 
 
 def test_a_cut_off_reply_is_told_to_be_shorter(item: Item) -> None:
