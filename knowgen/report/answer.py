@@ -11,6 +11,9 @@ from knowgen.report.view import System, View
 from knowgen.stats.summary import Figure, Summary
 
 SURE = "95\N{NO-BREAK SPACE}%"
+LONGEST_NAME = 48
+TURNING = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068\u200f"
+ISOLATE, END_ISOLATE = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def answer(systems: Sequence[System], view: View, lead: Lead | None) -> Answer:
         return Answer(f"No system has a {name} yet.", support)
     if len(order) == 1:
         figure = _figure(order[0], view)
-        return Answer(f"{order[0].label} reaches a {name} of {number(figure.value)}.", (_surety(figure), *support))
+        return Answer(f"{_name(order[0])} reaches a {name} of {number(figure.value)}.", (_surety(figure), *support))
     clash = differences([summary for system in order if (summary := view.summaries[system.index]) is not None])
     if clash:
         reason = f"They differ in {_join(clash)}, so a higher figure does not mean a better system."
@@ -106,8 +109,8 @@ def _two(first: System, second: System, view: View, lead: Lead | None, name: str
     support = f"{scores}; {how}."
     if sure:
         gap = number((a.value or 0.0) - (b.value or 0.0))
-        return f"{first.label} leads {second.label} by {gap} in {name}.", support
-    return f"No clear leader in {name} between {first.label} and {second.label}.", support
+        return f"{_name(first)} leads {_name(second)} by {gap} in {name}.", support
+    return f"No clear leader in {name} between {_name(first)} and {_name(second)}.", support
 
 
 def _paired(lead: Lead) -> str:
@@ -119,12 +122,18 @@ def _paired(lead: Lead) -> str:
 
 
 def _privileged(systems: Sequence[System], view: View) -> tuple[str, ...]:
-    seeing = [one.label for one in systems if one.privileged and view.summaries[one.index] is not None]
+    seeing = [_name(one) for one in systems if one.privileged and view.summaries[one.index] is not None]
     if not seeing:
         return ()
     return (
         f"{_join(seeing)} {'sees' if len(seeing) == 1 else 'see'} the ground truth and takes no part in the ranking.",
     )
+
+
+def _name(system: System) -> str:
+    """A label fit for a sentence: not endless, and without letters that turn the rest of the sentence around."""
+    label = system.label if len(system.label) <= LONGEST_NAME else f"{system.label[:LONGEST_NAME]}…"
+    return f"{ISOLATE}{label}{END_ISOLATE}" if any(letter in TURNING for letter in label) else label
 
 
 def _surety(figure: Figure) -> str:

@@ -12,6 +12,12 @@ LONGEST_TEXT = 1_200
 MOST = 24
 """At most this many entries of a list are shown; the rest is counted."""
 
+EMPTY: tuple[object, ...] = (None, "", [], {}, ())
+"""What is not worth a line."""
+
+READ_AS = ("recognised", "recognised_text", "lines")
+"""Names under which scorers keep the text they read in a picture: strings, or records with a `text`."""
+
 
 def cut(text: str, longest: int = LONGEST_TEXT) -> str:
     """Shortens a text and says by how much."""
@@ -22,7 +28,7 @@ def cut(text: str, longest: int = LONGEST_TEXT) -> str:
 
 def as_pairs(values: dict[str, Any]) -> list[list[str]]:
     """Turns a mapping into pairs of name and text, in order; entries without content are left out."""
-    return [[key, cut(as_text(value))] for key, value in values.items() if value not in (None, "", [], {}, ())]
+    return [[key, cut(as_text(value))] for key, value in values.items() if value not in EMPTY]
 
 
 def as_text(value: Any) -> str:
@@ -37,6 +43,9 @@ def as_text(value: Any) -> str:
         return " · ".join(as_text(entry) for entry in value)
     if isinstance(value, list | tuple) and all(isinstance(entry, dict) for entry in value):
         return "\n".join(", ".join(f"{key} {as_text(held)}" for key, held in entry.items()) for entry in value)
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        kept = {key: as_text(held) for key, held in value.items() if held not in EMPTY}
+        return "\n".join(f"{key.replace('_', ' ')}: {held}" for key, held in kept.items())
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -98,6 +107,16 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+def recognised(details: dict[str, Any]) -> list[str]:
+    """Returns the text that a scorer read in the picture, line by line; empty when it reads none."""
+    for name in READ_AS:
+        lines = details.get(name)
+        if isinstance(lines, list | tuple):
+            texts = [line.get("text") if isinstance(line, dict) else line for line in lines]
+            return [cut(text) for text in texts[:MOST] if isinstance(text, str)]
+    return []
+
+
 def score_details(score: Score) -> dict[str, Any]:
     """Returns what is shown of a judgement, raw replies included."""
     readings = [_reading("strict", score.strict)]
@@ -110,7 +129,8 @@ def score_details(score: Score) -> dict[str, Any]:
         "asked": score.judge_asked,
         "returned": score.judge_returned,
         "parser": score.parser,
-        "found": as_pairs(score.details),
+        "recognised": recognised(score.details),
+        "found": as_pairs({name: value for name, value in score.details.items() if name not in READ_AS}),
         "attempts": [_attempt(attempt) for attempt in score.attempts],
         "seconds": score.seconds,
         "usage": _usage(score.usage),

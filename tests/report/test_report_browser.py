@@ -327,7 +327,7 @@ def test_details_show_what_went_in_what_came_out_and_why(site: Any, view: Open) 
     for words in (
         "Teld", "1898", "Pharos of Teld", "page 12: Lights of the coast", "The name is Teld.", "painter 1.0", "seed",
         "Teld light, north side", "The lamp room is right", "tiny-judge-2", '"faithfulness": 1}', "finish reason",
-        "Teld · 1896",
+        "1896", "Recognised text",
     ):  # fmt: skip
         assert words in told, words
     opened.clean()

@@ -19,15 +19,16 @@ from PIL import Image
 
 from knowgen.errors import ConfigError, UsageError
 from knowgen.records import DIMENSIONS, GenerationStatus, ImageRef, Reading, Row, ScoreStatus
+from knowgen.report.answer import answer
 from knowgen.report.collect import read_cell
-from knowgen.report.details import as_text
+from knowgen.report.details import as_text, recognised
 from knowgen.report.html import MARKER, write_report
 from knowgen.report.numbers import duration, money, number, position, share
 from knowgen.report.page import environment
 from knowgen.report.palette import COLOURS, SHAPES, marks
 from knowgen.report.pictures import LARGE, SMALL, make_pictures
 from knowgen.report.scripts import as_script_json
-from knowgen.report.view import ReportRun, systems_of
+from knowgen.report.view import ReportRun, systems_of, views_of
 from knowgen.stats.policy import OFFICIAL, STRICT
 
 REPORT = files("knowgen.report")
@@ -84,6 +85,13 @@ def test_lists_of_records_are_written_for_people() -> None:
     assert as_text([{"subject": "Teld", "similarity": 0.81234}, {"seen": False}]) == (
         "subject Teld, similarity 0.8123\nseen no"
     )
+    assert as_text({"found": ["a", "b"], "missing": [], "top_line": 2}) == "found: a · b\ntop line: 2"
+
+
+def test_text_read_in_a_picture_is_found_in_what_a_scorer_kept() -> None:
+    assert recognised({"lines": [{"text": "Teld", "box": [0, 0, 1, 1]}, {"box": []}]}) == ["Teld"]
+    assert recognised({"recognised": ["Teld", "1898"]}) == ["Teld", "1898"]
+    assert recognised({"subjects": []}) == []
 
 
 def test_systems_are_told_apart_by_more_than_colour() -> None:
@@ -306,3 +314,13 @@ def test_a_run_directory_that_may_only_be_read_is_enough(lab: Any, tmp_path: Pat
     before = {path: path.stat().st_mtime_ns for path in run.store.path.rglob("*")}
     write_report([run], tmp_path / "page")
     assert {path: path.stat().st_mtime_ns for path in run.store.path.rglob("*")} == before
+
+
+def test_a_name_cannot_turn_or_flood_the_headline(lab: Any) -> None:
+    runs = [
+        lab.run(name, lab.samples(12), skill) for name, skill in (("\u202eabc" + "x" * 300, 0.9), ("closed_book", 0.1))
+    ]
+    systems = systems_of(runs)
+    sentence = answer(systems, views_of(systems)[0], None).sentence
+    assert "\u2068\u202eabcxxx" in sentence and "…\u2069" in sentence
+    assert len(sentence) < 140

@@ -51,7 +51,7 @@
       ? make("details", null, make("summary", null, score.attempts.length === 1 ? "Raw reply" : score.attempts.length + " raw replies"), score.attempts.flatMap(attempt))
       : null;
     const alone = score.readings.length === 1;
-    const parts = [...score.readings.flatMap((one) => reading(one, alone)), ...block("Found in the picture", pairs(score.found)), ...block("Judgement", pairs(facts.filter((pair) => pair[1]))), raw].filter(Boolean);
+    const parts = [...score.readings.flatMap((one) => reading(one, alone)), ...block("Recognised text", score.recognised.map(said)), ...block("Found in the picture", pairs(score.found)), ...block("Judgement", pairs(facts.filter((pair) => pair[1]))), raw].filter(Boolean);
     // The scorer on show is open, the others are one click away.
     if (score.scorer === page.data.views[page.view].scorer) return [make("h5", { class: "said" }, head), ...parts];
     return [make("details", null, make("summary", { class: "said" }, head), ...parts)];
