@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from world_helpers import BuiltWorld, rows_of
@@ -22,6 +23,7 @@ from knowgen.worlds import build
 from knowgen.worlds.build import build_world
 from knowgen.worlds.drawing.looks import FAMILIES, Look, visible_difference
 from knowgen.worlds.shard import make_shard
+from knowgen.worlds.shard_files import truth_picture
 from knowgen.worlds.task import MINI_SAMPLES, MINI_SEED, knowgen_mini
 
 CATEGORIES = [category for members in GROUPS.values() for category in members]
@@ -65,10 +67,10 @@ def picture_rows(world: BuiltWorld) -> list[dict[str, str]]:
 
 
 def test_prompts_stay_distinct_over_many_shards() -> None:
-    prompts = [plan.sample.prompt for shard in range(20) for plan in make_shard(31, shard).samples]
-    assert len(set(prompts)) == len(prompts) == 480
+    prompts = [plan.sample.prompt for shard in range(10) for plan in make_shard(31, shard).samples]
+    assert len(set(prompts)) == len(prompts) == 240
     openings = Counter(prompt[:14] for prompt in prompts)
-    assert len(openings) > 30
+    assert len(openings) > 20
 
 
 def test_looks_come_from_all_families(built_world: BuiltWorld) -> None:
@@ -157,7 +159,7 @@ def test_pictures_on_disk_are_what_their_rows_say(built_world: BuiltWorld) -> No
 
 def test_harder_subjects_have_more_pictures_that_carry_their_name_and_show_another_thing() -> None:
     misleading, all_of = Counter[str](), Counter[str]()
-    for number in range(12):
+    for number in range(8):
         shard = make_shard(5, number)
         shown = {picture.look: [p for p in shard.pictures if p.look == picture.look] for picture in shard.pictures}
         for plan in shard.samples:
@@ -260,3 +262,14 @@ def test_the_shipped_task_is_what_the_recipe_makes() -> None:
     assert list(task.samples()) == [plan.sample for shard in shards for plan in shard.samples]
     pages = rows_of(task.path / "pages.jsonl")
     assert pages == [page.model_dump(mode="json") for shard in shards for page in shard.pages]
+
+
+def test_the_shipped_truths_are_drawn_by_this_code() -> None:
+    """Compared loosely, since fonts are rendered a little differently by other versions of Pillow."""
+    task = knowgen_mini()
+    for number in range(2):
+        for plan in make_shard(MINI_SEED, number).samples[::4]:
+            image = task.truth(plan.sample.id).image
+            assert image is not None
+            shipped = np.asarray(image.open().convert("RGB")).astype(int)
+            assert np.abs(shipped - np.asarray(truth_picture(plan).convert("RGB"))).mean() < 2
