@@ -24,7 +24,8 @@ PRESENT = 0.58
 CLEAR = 0.05
 """Least lead (-1..1) of the look over its look-alike."""
 
-_CERTAIN = 0.3
+_CERTAIN_AGREEMENT, _CERTAIN_LEAD = 0.8, 0.3
+_HEDGE_AGREEMENT, _HEDGE_LEAD = 0.52, 0.2
 _SHARED_MOST = 0.25
 _CELLS = 9
 _CELL_FILLED = 0.3
@@ -91,7 +92,7 @@ def match_subject(sight: Sight, look: Look, look_alike: Look) -> Finding:
     """
     place = _best_place(sight, look)
     lead = 0.0 if place is None else _lead(place.patch, look, look_alike)
-    if place is None or place.agreement < PRESENT or lead < _CERTAIN:
+    if place is None or place.agreement < _CERTAIN_AGREEMENT or lead < _CERTAIN_LEAD:
         other = _best_place(sight, look_alike)
         if other is not None and (place is None or other.fit > place.fit):
             place, lead = other, _lead(other.patch, look, look_alike)
@@ -130,7 +131,7 @@ def _stands_elsewhere(sight: Sight, place: _Place, wanted: Look, other: Look) ->
     """Tells whether the look-alike is in the picture as well, outside the area of the match."""
     taken = area_of(sight, place.look, place.pose)
     found = _best_place(sight.without(taken), wanted)
-    if found is None or found.agreement < PRESENT or _lead(found.patch, wanted, other) < CLEAR:
+    if found is None or found.agreement < _HEDGE_AGREEMENT or _lead(found.patch, wanted, other) < _HEDGE_LEAD:
         return False
     area = area_of(sight, wanted, found.pose)
     return bool((area & taken).sum() < _SHARED_MOST * area.sum())

@@ -1,0 +1,133 @@
+"""Required texts among read lines: what counts as written, and what does not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knowgen.worlds.check.ocr import Line
+from knowgen.worlds.check.text import find_texts
+
+
+def sign(*texts: str) -> list[Line]:
+    """Lines one below the other, as on a sign."""
+    return [Line(text, 0.99, (0.1, 0.1 * row, 0.5, 0.1 * row + 0.07)) for row, text in enumerate(texts)]
+
+
+def value(required: list[str], *texts: str) -> float:
+    return find_texts(required, sign(*texts)).value
+
+
+@pytest.mark.parametrize(
+    ("required", "lines"),
+    [
+        (["1931"], ["1931"]),
+        (["1931"], ["Built in 1931."]),
+        (["1931"], ["I931"]),
+        (["Oruvane"], ["ORUVANE"]),
+        (["Oruvane"], ["WelcometoOruvane"]),
+        (["Seruri"], ["Serurl"]),
+        (["Quiet Lantern"], ["Quiet", "Lantern"]),
+        (["Quiet Lantern"], ["QuietLantern"]),
+        (["Bero-Kan's Prize"], ["Bero Kans Prize"]),
+        (["412"], ["412 metres"]),
+        (["412"], ["412metres"]),
+        (["9800"], ["9,800 seats"]),
+        (["9800 seats"], ["9 800 seats"]),
+        (["Oruvane", "1931"], ["Oruvane, 1931"]),
+        (["Velora", "Velori"], ["Velori", "Velora"]),
+    ],
+)
+def test_written_texts_are_found(required: list[str], lines: list[str]) -> None:
+    assert value(required, *lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("required", "lines"),
+    [
+        (["1931"], ["1937"]),
+        (["1931"], ["19311"]),
+        (["1931"], ["11931"]),
+        (["1931"], ["19", "31"]),
+        (["931"], ["1,931"]),
+        (["45"], ["4.5 kg"]),
+        (["Oruvane"], ["Oruvana"]),
+        (["Oruvane"], ["Oruvanes"]),
+        (["Ona"], ["Ramona"]),
+        (["Quiet Lantern"], ["Quiet Lanterns"]),
+        (["Oruvane"], ["Oru", "vane"]),
+        (["10"], ["lo"]),
+        (["Oruvane"], []),
+    ],
+)
+def test_other_texts_are_not(required: list[str], lines: list[str]) -> None:
+    assert value(required, *lines) == 0
+
+
+def test_each_text_needs_its_own_place() -> None:
+    assert value(["Oruvane", "Oruvane Medal"], "Oruvane Medal") == 0.5
+    assert value(["Oruvane", "Oruvane Medal"], "Oruvane", "Oruvane Medal") == 1
+    assert value(["1931", "1931"], "1931") == 0.5
+    assert value(["Velora", "Velori"], "Velora") == 0.5
+
+
+def test_half_of_the_texts_earn_half() -> None:
+    required = ["Oruvane", "1931", "Quiet Lantern", "Ansa Korund"]
+    assert value(required, "Oruvane", "1937", "Quiet Lantern") == 0.5
+    assert value(required, "Oruvane", "1937", "Quiet Letter") == 0
+
+
+def test_text_wrapped_within_a_column_beside_another_column() -> None:
+    lines = [
+        Line("Patient", 0.9, (0.1, 0.10, 0.3, 0.16)),
+        Line("Visitors", 0.9, (0.6, 0.11, 0.8, 0.17)),
+        Line("Anthem", 0.9, (0.1, 0.18, 0.3, 0.24)),
+        Line("welcome", 0.9, (0.6, 0.19, 0.8, 0.25)),
+    ]
+    assert find_texts(["Patient Anthem"], lines).missing == ()
+
+
+def test_two_candidate_numbers_earn_half() -> None:
+    found = find_texts(["1931"], sign("1931", "1937"))
+    assert (found.value, found.rivals) == (0.5, ("1937",))
+    assert value(["1931", "1937"], "1931", "1937") == 1
+    assert value(["1931", "412"], "1931", "412 metres") == 1
+
+
+def test_spraying_every_name_earns_nothing() -> None:
+    names = [f"{first}{last}" for first in ("Ba", "Te", "Ko", "Mu") for last in ("vane", "roth", "dale", "wyn", "ombe")]
+    assert value([names[7]], *names[:7]) == 0
+    assert value([names[3]], *names[:6]) == 0.5
+    assert value([names[3]], *names) == 0
+
+
+letters = st.text(alphabet="abcdefghkmnprstuvwyz", min_size=3, max_size=9).map(str.capitalize)
+numbers = st.integers(10, 99999).map(str)
+
+
+@given(st.lists(letters | numbers, min_size=1, max_size=4, unique_by=str.casefold), st.data())
+def test_found_just_as_by_comparing_words(words: list[str], data: st.DataObject) -> None:
+    """On single words with edges all around, the search agrees with comparing lists of words."""
+    shown = data.draw(st.lists(st.sampled_from(words) | letters | numbers, max_size=5))
+    lines = [text.upper() for text in shown]
+    stock = [re.sub("[IL]", "1", line.replace("O", "0")) for line in lines]
+    missing = []
+    for word in words:
+        plain = re.sub("[IL]", "1", word.upper().replace("O", "0"))
+        if plain in stock:
+            stock.remove(plain)
+        else:
+            missing.append(word)
+    assert sorted(find_texts(words, sign(*lines)).missing) == sorted(missing)
+
+
+@given(numbers, st.data())
+def test_any_wrong_digit_costs_the_text(number: str, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(number) - 1))
+    digit = data.draw(st.sampled_from([digit for digit in "0123456789" if digit != number[place]]))
+    wrong = number[:place] + digit + number[place + 1 :]
+    assert value([number], number) == 1
+    assert value([number], wrong) == 0
