@@ -19,7 +19,7 @@ from knowgen.engine.options import Options, Outcome
 from knowgen.errors import UsageError
 from knowgen.generators.contract import DrawingSource
 from knowgen.records import GroundTruth, Row, Sample
-from knowgen.spec import GeneratorSpec, RunSpec
+from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.policy import get_policy
 from knowgen.stats.summary import Summary
@@ -109,7 +109,7 @@ class Plan:
         generator: Who draws, or where the drawings lie.
         scorers: Who judges.
         settings: How it is carried out.
-        in_place: The drawings lie in the run directory that will be written.
+        source: The run directory the drawings lie in, when that is where they come from.
         remember: Notes in the run directory what an export needs of the source of its drawings.
     """
 
@@ -118,7 +118,7 @@ class Plan:
     generator: GeneratorHandle | DrawingSource
     scorers: tuple[ScorerHandle, ...]
     settings: Settings
-    in_place: bool = False
+    source: Path | None = None
     remember: Callable[[RunStore], None] | None = None
 
 
@@ -243,7 +243,8 @@ def _plan(
     *,
     seed: int | None = None,
     repeats: int | None = None,
-    in_place: bool = False,
+    source: Path | None = None,
+    earlier: Sequence[ScorerSpec] = (),
     remember: Callable[[RunStore], None] | None = None,
 ) -> Plan:
     names = list(scorers) or list(whole.default_scorers)
@@ -256,12 +257,12 @@ def _plan(
         task_version=whole.version,
         selection=selection,
         generator=generator_spec,
-        scorers=tuple(handle.spec for handle in handles),
+        scorers=(*(handle.spec for handle in handles), *(spec for spec in earlier if spec.name not in names)),
         seed=settings.seed if seed is None else seed,
         repeats=settings.repeats if repeats is None else repeats,
         judge_repeats=settings.judge_repeats,
     )
-    return Plan(spec, SelectedTask(whole, samples), generator, tuple(handles), settings, in_place, remember)
+    return Plan(spec, SelectedTask(whole, samples), generator, tuple(handles), settings, source, remember)
 
 
 def plan_scoring(
@@ -294,12 +295,13 @@ def plan_scoring(
         found.task,
         found.drawings,
         found.generator,
-        list(scorers) or list(found.scorers),
+        list(scorers) or [scorer.name for scorer in found.scorers],
         scorer_args or {},
         chosen,
         seed=found.seed,
         repeats=found.repeats,
-        in_place=found.in_place,
+        source=Path(source) if found.in_place else None,
+        earlier=found.scorers if found.in_place else (),
         remember=found.remember,
     )
 
@@ -314,6 +316,8 @@ def execute(plan: Plan, out: Path | str) -> Run:
     from knowgen.engine import run as run_engine
 
     path, settings = Path(out), plan.settings
+    if settings.fresh and plan.source is not None and path.resolve() == plan.source.resolve():
+        raise UsageError("--fresh would erase the pictures that are to be scored", where=str(path), fix="leave it out")
     options = Options(
         concurrency=settings.concurrency,
         schedule=settings.schedule,
@@ -327,6 +331,8 @@ def execute(plan: Plan, out: Path | str) -> Run:
             plan.remember(store)
         outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options)
     run = Run(path, plan.spec, settings.policy, outcome)
+    if outcome.stopped == "interrupted":
+        return run  # whoever presses Ctrl-C waits for nothing more; the next call writes the outputs
     if not outcome.all_cached or not outputs.complete(path, plan.spec):
         outputs.write(run.path, run.spec, run.summaries())
         write_report([run], path / "report")
@@ -386,7 +392,7 @@ def score(
     names = (scorers,) if isinstance(scorers, str) else tuple(scorers)
     ready = plan_scoring(source, names, **arguments)
     if out is None:
-        out = source if ready.in_place else default_out(ready.spec.task, ready.spec.generator.name)
+        out = ready.source or default_out(ready.spec.task, ready.spec.generator.name)
     return execute(ready, out)
 
 

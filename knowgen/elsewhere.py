@@ -12,7 +12,7 @@ import click
 from knowgen.errors import DataError, UsageError
 from knowgen.generators.contract import Drawing, DrawingSource
 from knowgen.records import GroundTruth, Sample
-from knowgen.spec import GeneratorSpec, RunSpec
+from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec
 from knowgen.store.folder import is_run_directory
 from knowgen.store.official import read_results
 from knowgen.store.official_export import remember_source
@@ -29,7 +29,7 @@ class Source:
         task: The samples it answers.
         drawings: The pictures.
         generator: Who drew them, as recorded.
-        scorers: Scorers that judged them before.
+        scorers: Scorers that judged them before; their judgements stay in a run that is scored in place.
         seed: Seed they were drawn with.
         repeats: Pictures a sample.
         in_place: They lie in the run directory that will be written.
@@ -39,7 +39,7 @@ class Source:
     task: Task
     drawings: DrawingSource
     generator: GeneratorSpec
-    scorers: tuple[str, ...] = ()
+    scorers: tuple[ScorerSpec, ...] = ()
     seed: int = 0
     repeats: int = 1
     in_place: bool = False
@@ -158,7 +158,7 @@ def _run(path: Path, task: Task | None) -> Source:
         task=task or RecordedTask(path, spec),
         drawings=Drawings(source.name, source.revision, source.drawing),
         generator=spec.generator,
-        scorers=tuple(scorer.name for scorer in spec.scorers),
+        scorers=spec.scorers,
         seed=spec.seed,
         repeats=spec.repeats,
         in_place=True,

@@ -90,6 +90,10 @@ def closing_lines(run: Run, resume: str | None) -> None:
     """Prints the table of a run, and how to go on from here."""
     from knowgen.report import tables
 
+    if run.outcome is not None and run.outcome.stopped == "interrupted":
+        click.echo("interrupted; what was finished is kept", err=True)
+        click.echo(f"resume   {resume or command_line('knowgen', 'score', run.path)}")
+        return
     click.echo()
     click.echo(tables.terminal(list(run.summaries(policies=(run.policy,)))))
     click.echo()

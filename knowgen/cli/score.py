@@ -39,7 +39,7 @@ def command(source: Path, task: str | None, scorers: tuple[str, ...], out: Path 
         progress=True,
     )
     plan = api.plan_scoring(source, scorers, task=task, scorer_args=dict(options["scorer_args"]), settings=settings)
-    target = out or (source if plan.in_place else api.default_out(plan.task.name, plan.spec.generator.name))
+    target = out or plan.source or api.default_out(plan.task.name, plan.spec.generator.name)
     if options["dry_run"]:
         click.echo(api.forecast(plan, target))
         return 0

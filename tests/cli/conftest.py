@@ -42,7 +42,8 @@ class Half:
         with open("calls.txt", "a") as file:
             file.write(sample.id + "\\n")
         reading = Reading(status=ScoreStatus.OK, values={name: self.value for name in DIMENSIONS}, rationale="half")
-        return Score(sample_id=sample.id, repeat=generation.repeat, scorer="half", status=ScoreStatus.OK, strict=reading)
+        place = {"sample_id": sample.id, "repeat": generation.repeat}
+        return Score(**place, scorer="half", status=ScoreStatus.OK, strict=reading)
 '''
 
 CATEGORIES = ("art", "film", "sports", "news", "history", "game")

@@ -103,7 +103,7 @@ def test_failed_samples_end_with_six_and_are_told(desk: Path, capsys: pytest.Cap
 
 def test_limit_ids_and_growth_share_a_directory(desk: Path) -> None:
     assert run([*RUN, "--out", "out", "--limit", "2"]) == 0
-    assert (desk / "calls.txt").read_text().split() == ["s0", "s1"]
+    assert sorted((desk / "calls.txt").read_text().split()) == ["s0", "s1"]
     assert run([*RUN, "--out", "out", "--ids", "s1,s5"]) == 0
     assert run([*RUN, "--out", "out"]) == 0
     assert sorted((desk / "calls.txt").read_text().split()) == ["s0", "s1", "s2", "s3", "s4", "s5"]
@@ -233,6 +233,21 @@ def test_a_run_is_scored_anew_in_place_and_elsewhere(desk: Path) -> None:
     assert values == [1.0, 0.5, 0.0]
 
 
+def test_scoring_in_place_keeps_what_other_scorers_said_and_never_erases(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*RUN, "--out", "out"]) == 0
+    (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
+    assert run(["score", "out", "--scorer", "other:Half", "-s", "value=1.0"]) == 0
+    told = {each["scorer"] for each in json.loads((desk / "out" / "summary.json").read_text())["summaries"]}
+    assert told == {"my_scorer:Half", "other:Half"}
+    capsys.readouterr()
+    assert run(["score", "out", "--scorer", "other:Half", "--fresh"]) == 2
+    assert "would erase the pictures" in one_line(capsys.readouterr().err)
+    with RunStore.read(desk / "out") as store:
+        assert sum(each.status == "ok" for _, each in store.generations()) == 6
+
+
 def test_official_results_are_scored_and_exported(desk: Path) -> None:
     (desk / "pictures").mkdir()
     rows = []
@@ -240,7 +255,8 @@ def test_official_results_are_scored_and_exported(desk: Path) -> None:
         Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "pictures" / f"{number}.png")
         rows.append({
             "id": number, "success": number != 2, "prompt": f"prompt {number}",
-            "meta": {"category": "art", "difficulty": "easy"}, "output_path": f"pictures/{number}.png", "gt_image": f"small/truth/s{number}.png",
+            "meta": {"category": "art", "difficulty": "easy"},
+            "output_path": f"pictures/{number}.png", "gt_image": f"small/truth/s{number}.png",
         })  # fmt: skip
     (desk / "results.json").write_text(json.dumps(rows))
     assert run(["score", "results.json", "--scorer", "my_scorer:Half", "--out", "out"]) == 6
