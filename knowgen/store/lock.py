@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 
 from knowgen.errors import ConfigError
+from knowgen.store.images import explain_os_error
 
 LOCK_FILE = "run.lock"
 
@@ -26,6 +27,7 @@ class RunLock:
 
     Raises:
         ConfigError: Another process holds it (the message names host and pid), or the folder cannot be written.
+        DataError: The disk is full.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,9 +39,7 @@ class RunLock:
             try:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except OSError as error:
-                raise ConfigError(
-                    f"cannot be written ({error.strerror})", where=str(self.path.parent), fix="choose another --out"
-                ) from error
+                raise explain_os_error(error, self.path.parent) from error
             try:
                 self._take(descriptor)
                 if not self._is_current(descriptor):
@@ -47,6 +47,9 @@ class RunLock:
                     continue
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode(), 0)
+            except OSError as error:
+                os.close(descriptor)
+                raise explain_os_error(error, self.path.parent) from error
             except BaseException:
                 os.close(descriptor)
                 raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -22,11 +21,10 @@ from knowgen.store.images import ImageFolder
 from knowgen.store.ledger import Ledger
 from knowgen.store.lock import RunLock
 from knowgen.store.manifest import Manifest, difference, read_manifest, refuse_secrets, write_manifest
-from knowgen.store.plain import as_json, from_json
+from knowgen.store.plain import from_json
 from knowgen.store.schema import open_reader, open_writer
 from knowgen.store.sessions import Sessions, seconds_of
-
-_VALUES = json.JSONEncoder(allow_nan=False)
+from knowgen.store.tables import generation_row, sample_row, score_row
 
 
 class RunStore:
@@ -149,13 +147,12 @@ class RunStore:
         Raises:
             DataError: An id occurs twice, or a record cannot be written as UTF-8 JSON.
         """
-        sql = "insert into samples values (?, ?, ?, ?, ?, ?, ?, ?, ?)"
         with self._database.transaction() as connection:
             connection.execute("delete from samples")
             for place, (sample, truth) in enumerate(items):
                 where = f"task {self.spec.task}, sample number {place + 1} of the selection"
                 try:
-                    connection.execute(sql, _sample_row(place, sample, truth))
+                    connection.execute(*sample_row(place, sample, truth))
                 except sqlite3.IntegrityError as error:
                     fix = "give each sample its own id"
                     raise DataError(f"sample id {sample.id!r} occurs twice", where=where, fix=fix) from error
@@ -225,23 +222,7 @@ class RunStore:
         Raises:
             DataError, ConfigError: The disk is full or cannot be written.
         """
-        generation, record = as_json(generation)
-        self._database.write(
-            "insert or replace into generations (key, sample_id, repeat, status, reason, image, seconds, cost,"
-            " attempts, record) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                key,
-                generation.sample_id,
-                generation.repeat,
-                generation.status.value,
-                generation.reason,
-                generation.image.sha256 if generation.image else "",
-                generation.seconds,
-                generation.usage.cost,
-                generation.attempts,
-                record,
-            ),
-        )
+        self._database.write(*generation_row(key, generation))
 
     def drawn(self, sample_id: str, repeat: int) -> Generation | None:
         """Returns the latest drawing of a sample and repeat, whether or not it is selected; None when there is none."""
@@ -272,27 +253,7 @@ class RunStore:
             ValueError: A value of the strict reading is no finite number.
             DataError, ConfigError: The disk is full or cannot be written.
         """
-        score, record = as_json(score)
-        self._database.write(
-            "insert or replace into scores (key, sample_id, repeat, scorer, scorer_hash, judge_repeat, image, status,"
-            " reason, strict_values, seconds, cost, tries, record) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                key,
-                score.sample_id,
-                score.repeat,
-                score.scorer,
-                self._current.scorer_hash(scorer),
-                score.judge_repeat,
-                score.image,
-                score.status.value,
-                score.strict.reason,
-                _VALUES.encode(score.strict.values),
-                score.seconds,
-                score.usage.cost,
-                score.tries,
-                record,
-            ),
-        )
+        self._database.write(*score_row(key, score, self._current.scorer_hash(scorer)))
 
     def scores(self, scorer: str | None = None) -> Iterator[tuple[str, Score]]:
         """Yields the current judgements with their keys, as `rows` would use them.
@@ -363,21 +324,6 @@ class RunStore:
     def seconds(self) -> float:
         """Returns the wall time of all invocations, in seconds."""
         return seconds_of(self._database)
-
-
-def _sample_row(place: int, sample: Sample, truth: GroundTruth) -> tuple[object, ...]:
-    file = truth.image.path if truth.image else None
-    return (
-        place,
-        sample.id,
-        sample.category,
-        sample.group,
-        sample.difficulty,
-        sample.text_required,
-        sample.model_dump_json(),
-        truth.model_dump_json(),
-        str(file.absolute()) if file else "",
-    )
 
 
 def _write_both(path: Path, spec: RunSpec, earlier: Manifest | None) -> tuple[Manifest, sqlite3.Connection]:
