@@ -216,6 +216,11 @@ class _LoopHost:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
+            left = asyncio.all_tasks(self.loop)
+            for task in left:
+                task.cancel()
+            # what was cut off lets go of its connections; one that will not end holds only this daemon thread
+            self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         finally:
             self.loop.close()
 
@@ -343,7 +348,7 @@ class LoopHosts:
 
 
 async def _farewell(plugin: Any) -> None:
-    """Calls `close`, or `aclose`, of a plugin that has one, and cancels what it left running."""
+    """Calls `close`, or `aclose`, of a plugin that has one."""
     close = getattr(plugin, "close", None) or getattr(plugin, "aclose", None)
     if callable(close):
         try:
@@ -352,10 +357,6 @@ async def _farewell(plugin: Any) -> None:
                 await result
         except SystemExit as error:
             raise KnowgenError("called sys.exit in close()") from error
-    mine = asyncio.current_task()
-    for task in asyncio.all_tasks():
-        if task is not mine:
-            task.cancel()
 
 
 class _Tracked:

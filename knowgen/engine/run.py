@@ -64,8 +64,7 @@ class Engine:
         self._loop = asyncio.new_event_loop()
         self._mailbox = Mailbox(self._loop)
         self._books = Books(store, options.budget, self._refused)
-        self._control: Control | None = None
-        self._pipeline: Pipeline | None = None
+        self._control = Control()
         self._drawer: Drawer | None = None
         self._judges: list[Judge] = []
         self._lanes: list[Lane] = []
@@ -86,8 +85,7 @@ class Engine:
         self._mailbox.post(self._stop, "budget")
 
     def _stop(self, reason: str) -> None:
-        if self._control is not None:
-            self._control.stop(reason)
+        self._control.stop(reason)
 
     # -- the engine's thread ---------------------------------------------------------------------------------------
 
@@ -103,7 +101,7 @@ class Engine:
             self.done.set()
 
     async def _main(self) -> None:
-        control = self._control = Control()
+        control = self._control
         planning = self._lane(1, "planning")
         await planning.call(enter_samples, self._spec, self._task, self._store)
         self._drawer = self._make_drawer(control)
@@ -123,7 +121,7 @@ class Engine:
             return
         handles = self._scorers if score else ()
         planner = self._planner(handles, draw=draw)
-        pipeline = self._pipeline = Pipeline(
+        pipeline = Pipeline(
             control,
             planner,
             self._drawer if draw else None,
@@ -210,8 +208,7 @@ class Engine:
         outcome = self.tally.outcome
         outcome.seconds = time.monotonic() - began
         outcome.cost = self.cost
-        if self._control is not None:
-            outcome.stopped = self._control.stopped
+        outcome.stopped = self._control.stopped
         if signals.since is not None:
             outcome.stopped = "interrupted"
         elif self._error is not None:

@@ -1,0 +1,57 @@
+"""A plugin that breaks when it is imported is named where it is used, and harms nobody else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from knowgen import registry
+from knowgen.errors import MissingDependencyError, UsageError
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_the_command_lists_a_plugin_that_exits_at_import(hostile: Path, kind: str) -> None:
+    command = [sys.executable, "-m", "knowgen.cli.main", "list", kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "hostile_exits_at_import" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_listing_imports_no_plugin(hostile: Path) -> None:
+    assert "hostile_exits_at_import" in registry.entries("generators")
+    assert not any(name.startswith("knowgen_hostile") for name in sys.modules)
+
+
+def test_a_bundled_name_cannot_be_taken_over(hostile: Path) -> None:
+    assert registry.entries("generators")["noise"].origin.startswith("knowgen ")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("hostile_exits_at_import", "broke while it was imported: SystemExit: 3"),
+        ("hostile_broken_import", "broke while it was imported: RuntimeError: this module is broken over two lines"),
+        ("hostile_missing_class", "has no 'NotThere'"),
+    ],
+)
+def test_using_a_broken_plugin_names_it_in_one_line(hostile: Path, name: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        registry.load(registry.resolve("generators", name))
+    message = str(caught.value)
+    assert words in message
+    assert name in message and "knowgen-hostile 6.6.6" in message
+    assert "\n" not in message
+
+
+def test_a_missing_module_of_a_plugin_is_a_missing_dependency(hostile: Path) -> None:
+    with pytest.raises(MissingDependencyError, match=r"knowgen_hostile\.not_there"):
+        registry.load(registry.resolve("generators", "hostile_missing_module"))
+
+
+def test_a_working_plugin_beside_the_broken_ones_is_found(hostile: Path) -> None:
+    kind = registry.load(registry.resolve("generators", "hostile_good_order"))
+    assert kind.__name__ == "OutOfOrder"
