@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -130,6 +131,12 @@ async def with_tries(
         stop=stop_after_attempt(tries),
         wait=wait,
         before_sleep=lambda state: note(state.outcome.exception()),  # type: ignore[union-attr,arg-type]
+        sleep=pause,
         reraise=True,
     )
     return await retrying(attempt)
+
+
+async def pause(seconds: float) -> None:
+    """Waits between two tries."""
+    await asyncio.sleep(seconds)

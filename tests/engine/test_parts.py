@@ -112,7 +112,7 @@ class TestFaults:
             self.waits.append(seconds)
 
         self.waits: list[float] = []
-        monkeypatch.setattr("tenacity.asyncio._portable_async_sleep", at_once)
+        monkeypatch.setattr("knowgen.engine.faults.pause", at_once)
 
     def test_passing_faults_are_tried_again(self) -> None:
         assert self.tries([self.busy(), ConnectionResetError(), TimeoutError()]) == ("done", [1, 2, 3, 4])

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from knowgen import registry
-from knowgen.errors import MissingDependencyError, UsageError
+from knowgen.errors import UsageError
 
 
 @pytest.mark.parametrize("kind", registry.KINDS)
 def test_the_command_lists_a_plugin_that_exits_at_import(hostile: Path, kind: str) -> None:
-    command = [sys.executable, "-m", "knowgen.cli.main", "list", kind]
+    command = [sys.executable, "-c", "from knowgen.cli.main import main; main()", "list", kind]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "hostile_exits_at_import" in done.stdout
@@ -35,6 +35,7 @@ def test_a_bundled_name_cannot_be_taken_over(hostile: Path) -> None:
     [
         ("hostile_exits_at_import", "broke while it was imported: SystemExit: 3"),
         ("hostile_broken_import", "broke while it was imported: RuntimeError: this module is broken over two lines"),
+        ("hostile_missing_module", "knowgen_hostile.not_there"),
         ("hostile_missing_class", "has no 'NotThere'"),
     ],
 )
@@ -45,11 +46,6 @@ def test_using_a_broken_plugin_names_it_in_one_line(hostile: Path, name: str, wo
     assert words in message
     assert name in message and "knowgen-hostile 6.6.6" in message
     assert "\n" not in message
-
-
-def test_a_missing_module_of_a_plugin_is_a_missing_dependency(hostile: Path) -> None:
-    with pytest.raises(MissingDependencyError, match=r"knowgen_hostile\.not_there"):
-        registry.load(registry.resolve("generators", "hostile_missing_module"))
 
 
 def test_a_working_plugin_beside_the_broken_ones_is_found(hostile: Path) -> None:
