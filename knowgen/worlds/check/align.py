@@ -70,9 +70,7 @@ def _linearised(look: Look, mirrored: bool, side: int) -> _Linearised:
     return _Linearised(pick, colours - colours.mean(axis=0), steepest, solver)
 
 
-def align(
-    sight: Sight, look: Look, matrix: Matrix, *, mirrored: bool, side: int, steps: int
-) -> tuple[Matrix, float]:
+def align(sight: Sight, look: Look, matrix: Matrix, *, mirrored: bool, side: int, steps: int) -> tuple[Matrix, float]:
     """Improves a map from a template onto the picture.
 
     Args:
