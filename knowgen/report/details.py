@@ -42,10 +42,10 @@ def as_text(value: Any) -> str:
     if isinstance(value, list | tuple) and all(isinstance(entry, str | int | float) for entry in value):
         return " · ".join(as_text(entry) for entry in value)
     if isinstance(value, list | tuple) and all(isinstance(entry, dict) for entry in value):
-        return "\n".join(", ".join(f"{key} {as_text(held)}" for key, held in entry.items()) for entry in value)
+        return "\n".join(as_text(entry) for entry in value)
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         kept = {key: as_text(held) for key, held in value.items() if held not in EMPTY}
-        return "\n".join(f"{key.replace('_', ' ')}: {held}" for key, held in kept.items())
+        return ", ".join(f"{key.replace('_', ' ')} {held}" for key, held in kept.items())
     return json.dumps(value, ensure_ascii=False, default=str)
 
 

@@ -58,7 +58,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Everything the page shows under one scorer and policy."""
+    """Everything the page shows under one scorer and policy; `fit` says whether any line is fit for a board."""
 
     view: View
     answer: Answer
@@ -67,6 +67,7 @@ class Panel:
     absent: tuple[System, ...]
     measures: tuple[tuple[str, str, tuple[Shot, ...]], ...]
     parts: tuple[tuple[str, str, tuple[tuple[str, tuple[Part, ...]], ...]], ...]
+    fit: bool
     notes: tuple[tuple[str, str], ...]
     troubles: tuple[dict[str, Any], ...]
     hidden_troubles: int
@@ -162,6 +163,7 @@ def _panel(systems: Sequence[System], view: View, collected: Collected, lead: Le
             for name in measured
         ),
         parts=tuple((name, titles.get(name, _capital(name)), _parts(systems, view, name)) for name in measured),
+        fit=any(line.summary.fit_for_board for line in lines),
         notes=_notes(lines),
         troubles=tuple(
             {
@@ -247,6 +249,8 @@ def _notes(lines: Sequence[Line]) -> tuple[tuple[str, str], ...]:
 
 def _spending(system: System, spent: Spending) -> dict[str, Any]:
     summary = system.run.summaries[0]
+    if summary.cost == 0:
+        spent.drawing_cost = spent.judging_cost = 0.0  # the books say that no call was paid for
     total = (
         None if spent.drawing_cost is None or spent.judging_cost is None else spent.drawing_cost + spent.judging_cost
     )

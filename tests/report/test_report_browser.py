@@ -410,6 +410,14 @@ def test_nothing_is_wider_than_the_screen(request: Any, view: Open, which: str, 
         assert loose == []
 
 
+def test_a_sheet_of_paper_holds_the_tables(site: Any, view: Open) -> None:
+    page = view(site[0], width=740, theme="dark").page
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 740
+    assert luminance(page.evaluate("getComputedStyle(document.querySelector('.wide')).backgroundColor")) > 0.9
+    assert not page.locator("#filters").is_visible()
+
+
 def luminance(colour: str) -> float:
     """WCAG relative luminance of a computed colour."""
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]

@@ -85,7 +85,7 @@ def test_lists_of_records_are_written_for_people() -> None:
     assert as_text([{"subject": "Teld", "similarity": 0.81234}, {"seen": False}]) == (
         "subject Teld, similarity 0.8123\nseen no"
     )
-    assert as_text({"found": ["a", "b"], "missing": [], "top_line": 2}) == "found: a · b\ntop line: 2"
+    assert as_text({"found": ["a", "b"], "missing": [], "top_line": 2}) == "found a · b, top line 2"
 
 
 def test_text_read_in_a_picture_is_found_in_what_a_scorer_kept() -> None:

@@ -6,7 +6,11 @@
 
   const words = (name) => name.replaceAll("_", " ");
   const said = (text) => make("p", { dir: "auto", class: "said" }, text);
-  const money = (cost) => (cost === null ? "price unknown" : cost === 0 ? "$0" : "$" + cost.toFixed(cost < 0.1 ? 4 : 2));
+  // A call without price and without tokens was none that anybody bills for.
+  const money = ({ cost, input, output }) => {
+    if (cost === null) return input + output ? "price not known" : "";
+    return cost === 0 ? "$0" : "$" + cost.toFixed(cost < 0.1 ? 4 : 2);
+  };
 
   function block(title, ...children) {
     const kept = children.flat().filter((child) => child !== null && child !== "");
@@ -39,14 +43,14 @@
   }
 
   function attempt(one, index) {
-    const facts = [["model", one.model], ["finish reason", one.finish], ["time", one.seconds.toFixed(2) + " s"], ["tokens", one.usage.input + " in, " + one.usage.output + " out"], ["cost", money(one.usage.cost)], ["error", one.error]];
+    const facts = [["model", one.model], ["finish reason", one.finish], ["time", one.seconds.toFixed(2) + " s"], ["tokens", one.usage.input + " in, " + one.usage.output + " out"], ["cost", money(one.usage)], ["error", one.error]];
     return [make("h5", null, "Reply " + (index + 1)), pairs(facts.filter((pair) => pair[1])), make("pre", { dir: "auto", tabindex: "0" }, one.reply || "nothing came back")];
   }
 
   function judgement(score) {
     const judge = score.returned || score.asked;
     const head = score.scorer + (score.judge_repeat ? ", judgement " + (score.judge_repeat + 1) : "");
-    const facts = [["judge", judge && score.asked && judge !== score.asked ? judge + " (asked for " + score.asked + ")" : judge], ["parser", score.parser], ["time", score.seconds.toFixed(2) + " s"], ["cost", money(score.usage.cost)]];
+    const facts = [["judge", judge && score.asked && judge !== score.asked ? judge + " (asked for " + score.asked + ")" : judge], ["parser", score.parser], ["time", score.seconds.toFixed(2) + " s"], ["cost", money(score.usage)]];
     const raw = score.attempts.length
       ? make("details", null, make("summary", null, score.attempts.length === 1 ? "Raw reply" : score.attempts.length + " raw replies"), score.attempts.flatMap(attempt))
       : null;
@@ -60,7 +64,7 @@
   function drawing(system, cell) {
     const title = make("h4", null, page.key(system), " ", make("bdi", null, system.label));
     if (!cell || !cell.status) return make("section", null, title, said("There is no drawing."), (cell && cell.scores ? cell.scores : []).flatMap(judgement));
-    const facts = [["seed", String(cell.seed)], ["time", cell.seconds.toFixed(2) + " s"], ["cost", money(cell.usage.cost)], ["tries", cell.attempts > 1 ? String(cell.attempts) : ""], ["steps", cell.steps ? String(cell.steps) : ""]];
+    const facts = [["seed", String(cell.seed)], ["time", cell.seconds.toFixed(2) + " s"], ["cost", money(cell.usage)], ["tries", cell.attempts > 1 ? String(cell.attempts) : ""], ["steps", cell.steps ? String(cell.steps) : ""]];
     return make(
       "section",
       null,
