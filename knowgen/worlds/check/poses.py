@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowgen.worlds.check.align import LARGE, MIDDLE, SCALES, SMALL, Matrix, align
-from knowgen.worlds.check.sight import Floats, Sight
+from knowgen.worlds.check.sight import Floats, Shrunk, Sight
 from knowgen.worlds.check.templates import TEMPLATE_SIDE, template_of
 from knowgen.worlds.drawing.looks import Look
 
@@ -115,7 +115,7 @@ def _by_colours(sight: Sight, look: Look) -> list[Pose]:
         for longest in _SIZES:
             scale = _COARSE_SIDE / longest
             picture = sight.shrunk(scale)
-            if size[0] >= picture.shape[1] or size[1] >= picture.shape[0]:
+            if size[0] >= picture.lab.shape[1] or size[1] >= picture.lab.shape[0]:
                 continue
             value, (x, y) = _correlate(picture, np.asarray(colours, np.float32), mask)
             zoom = shrink / scale
@@ -124,7 +124,7 @@ def _by_colours(sight: Sight, look: Look) -> list[Pose]:
     return sorted(poses, key=lambda pose: -pose.strength)
 
 
-def _correlate(picture: Floats, colours: Floats, mask: Floats) -> tuple[float, tuple[int, int]]:
+def _correlate(picture: Shrunk, colours: Floats, mask: Floats) -> tuple[float, tuple[int, int]]:
     """Returns the highest correlation, -1..1, of masked colours with a picture, and where it is.
 
     The masked, zero-mean, normalised correlation is put together from unmasked ones, which are far faster: with
@@ -134,11 +134,9 @@ def _correlate(picture: Floats, colours: Floats, mask: Floats) -> tuple[float, t
     count = float(mask.sum())
     mean = (colours * mask[..., None]).sum(axis=(0, 1)) / count
     pattern = np.ascontiguousarray((colours - mean) * mask[..., None], dtype=np.float32)
-    product = cv2.matchTemplate(picture, pattern, cv2.TM_CCORR)
-    energy = np.ascontiguousarray((picture**2).sum(axis=2))
-    spread = np.asarray(cv2.matchTemplate(energy, mask, cv2.TM_CCORR), np.float32)
-    for channel in range(3):
-        plane = np.ascontiguousarray(picture[..., channel])
+    product = cv2.matchTemplate(picture.lab, pattern, cv2.TM_CCORR)
+    spread = np.asarray(cv2.matchTemplate(picture.energy, mask, cv2.TM_CCORR), np.float32)
+    for plane in picture.planes:
         spread -= np.asarray(cv2.matchTemplate(plane, mask, cv2.TM_CCORR), np.float32) ** 2 / count
     norm = np.maximum(spread, count * _NOISE_FLOOR) * max(float((pattern**2).sum()), 1.0)
     _, value, _, (x, y) = cv2.minMaxLoc(product / np.sqrt(norm))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -85,6 +87,14 @@ def find_points(luminance: Pixels, mask: Pixels | None = None, scale: float = 1.
     return Points(places, np.asarray(marks, np.float32))
 
 
+class Shrunk(NamedTuple):
+    """A small copy of a picture: its colours, each channel by itself, and the squared length of every colour."""
+
+    lab: Floats
+    planes: Sequence[Floats]
+    energy: Floats
+
+
 @dataclass(frozen=True)
 class Sight:
     """A picture as the matcher sees it.
@@ -135,16 +145,18 @@ class Sight:
         return np.asarray(part, np.float32)
 
     @cached_property
-    def _shrunk(self) -> dict[float, Floats]:
+    def _shrunk(self) -> dict[float, Shrunk]:
         return {}
 
-    def shrunk(self, scale: float) -> Floats:
+    def shrunk(self, scale: float) -> Shrunk:
         """Returns the picture at a scale below 1."""
         if scale not in self._shrunk:
             height, width = self.lab.shape[:2]
             source = self.halvings[min(_HALVINGS, max(0, int(-np.log2(scale))))]
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            self._shrunk[scale] = np.asarray(cv2.resize(source, size, interpolation=cv2.INTER_AREA), np.float32)
+            lab = np.asarray(cv2.resize(source, size, interpolation=cv2.INTER_AREA), np.float32)
+            energy = np.ascontiguousarray((lab**2).sum(axis=2))
+            self._shrunk[scale] = Shrunk(lab, [np.ascontiguousarray(lab[..., channel]) for channel in range(3)], energy)
         return self._shrunk[scale]
 
     def without(self, area: NDArray[np.bool_]) -> Sight:
