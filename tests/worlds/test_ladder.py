@@ -1,0 +1,42 @@
+"""The four reference systems come out in order, on worlds that nobody tuned anything on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import pytest
+from adversary import k_score
+from world_helpers import BuiltWorld
+
+from knowgen.records import GenerationRequest, Sample
+from knowgen.tasks.folder import FolderTask
+from knowgen.worlds.build import build_world
+from knowgen.worlds.search import WorldSearch
+from knowgen.worlds.systems import ClosedBook, Noise, OpenBook, Oracle
+
+STEP = 0.08
+"""Neighbours are at least this far apart in K-Score."""
+
+
+def drawn_by(system: object, world: BuiltWorld, sample: Sample) -> object:
+    if isinstance(system, Noise | ClosedBook):
+        return system.draw(sample.prompt, [], 0)
+    truth = world.task.truth(sample.id) if isinstance(system, Oracle) else None
+    request = GenerationRequest(id="any", prompt=sample.prompt, truth=truth)
+    assert isinstance(system, OpenBook | Oracle)
+    return asyncio.run(system.generate(request)).image
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [101, 202, 303])
+def test_knowing_more_scores_more(seed: int, tmp_path: Path) -> None:
+    folder = build_world(tmp_path / "world", seed, 48)
+    world = BuiltWorld(folder, seed, FolderTask(folder), WorldSearch(str(folder)))
+    scores = []
+    for system in (Noise(), ClosedBook(), OpenBook(world.search), Oracle()):
+        drawings = {sample.id: drawn_by(system, world, sample) for sample in world.task.samples()}
+        scores.append(k_score(world, drawings, tmp_path / type(system).__name__))
+    assert all(lower + STEP <= higher for lower, higher in itertools.pairwise(scores)), scores
+    assert scores[0] < 0.05 and scores[-1] > 0.95
