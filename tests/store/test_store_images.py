@@ -11,6 +11,7 @@ import pytest
 
 from knowgen.errors import DataError
 from knowgen.records import ImageRef
+from knowgen.store import images as image_module
 from knowgen.store.images import ImageFolder
 
 
@@ -41,6 +42,23 @@ def test_a_good_file_is_not_written_again_and_a_damaged_one_is(tmp_path: Path, k
         assert images.ok(ref) and ref.path.read_bytes() == data
     ref.path.unlink()
     assert not images.ok(ref)
+
+
+def test_no_name_is_given_before_the_file_is_whole(
+    tmp_path: Path, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bytes] = []
+
+    def watched(part: str, name: str) -> None:
+        assert not Path(name).exists()
+        seen.append(Path(part).read_bytes())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(image_module.os, "rename", watched)
+    with pytest.raises(DataError, match="disk is full"):
+        ImageFolder(tmp_path).put(kit.picture(), width=24, height=16, format="PNG")
+    assert seen == [kit.picture()]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_threads_that_store_the_same_picture_do_not_meet(tmp_path: Path, kit: SimpleNamespace) -> None:

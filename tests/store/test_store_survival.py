@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -121,6 +122,8 @@ def _pictures(folder: Path) -> dict[str, bytes]:
 
 
 def _check(folder: Path, promised: set[str], reserved: int) -> None:
+    for path in (folder / "images").glob("??/*"):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.stem
     if not (folder / "run.sqlite").exists():
         assert not promised and not reserved
         return
@@ -210,6 +213,25 @@ def test_a_read_only_directory_can_be_read_and_refuses_a_writer_in_one_line(
     words = _as_stranger(kit, folder, writing, spec.model_dump_json())
     assert words.startswith(f"ConfigError {folder}: cannot be written (Permission denied)")
     assert len(words.splitlines()) == 1
+
+
+def test_a_run_whose_log_was_emptied_beside_a_reader_can_be_read_where_nothing_can_be_written(
+    public_folder: Path, kit: SimpleNamespace, spec: RunSpec
+) -> None:
+    folder = public_folder / "run"
+    writer = RunStore.open(folder, spec)
+    writer.put_generation("k", kit.drawn("a"))
+    with RunStore.read(folder) as reader:
+        writer.close()
+        assert reader.generation("k") is not None
+    for rest in ("run.sqlite-wal", "run.sqlite-shm"):
+        (folder / rest).unlink(missing_ok=True)
+    assert (folder / "run.sqlite").read_bytes()[18] == 2  # still marked as having a log
+    code = """
+    with RunStore.read(folder) as store:
+        print(store.generation("k").status)
+    """
+    assert _as_stranger(kit, folder, code).split() == ["failed"]
 
 
 # -- full disk ---------------------------------------------------------------------------------------------------------
