@@ -31,20 +31,35 @@ SampleKey = tuple[str, str]
 """Task version and sample id: the same id in another version of the task is another sample."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a picture comes to under one view.
+
+    Attributes:
+        state: One of `STATES`.
+        overall: Weighted mean of the dimensions that apply, None where it is not scored.
+        values: By dimension.
+        reason: Why it is not scored, empty when it is.
+    """
+
+    state: str
+    overall: float | None
+    values: list[float | None]
+    reason: str
+
+
 @dataclass
 class Cell:
     """What one system made of one sample and repeat.
 
     Attributes:
         image: Digest of its picture, empty when there is none.
-        reason: Why it has no picture or no judgement, empty when it has.
-        readings: By view: state, overall value and values by dimension; None where the system has no such view.
+        readings: By view; None where the system has no such view.
         details: What is shown when a reader opens the sample.
     """
 
     image: str = ""
-    reason: str = ""
-    readings: list[tuple[str, float | None, list[float | None]] | None] = field(default_factory=list)
+    readings: list[Outcome | None] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -97,7 +112,7 @@ class Collected:
     entries: list[Entry]
     truths: dict[SampleKey, dict[str, Any]]
     truth_images: dict[SampleKey, str]
-    pictures: list[tuple[ImageRef, Path]]
+    pictures: list[tuple[ImageRef, Path | None]]
     troubles: list[Trouble]
     spending: list[Spending]
 
@@ -123,7 +138,6 @@ def _cells(system: System, found: Collected) -> dict[tuple[str, int], Cell]:
     for _, generation in store.generations():
         cell = cells.setdefault((generation.sample_id, generation.repeat), Cell())
         cell.details = generation_details(generation)
-        cell.reason = "" if generation.status is GenerationStatus.OK else generation.reason
         if generation.image is not None:
             cell.image = generation.image.sha256
             found.pictures.append((generation.image, store.image_path(generation.image)))
@@ -166,10 +180,9 @@ def _read_view(
         cell = cells.setdefault(key, Cell())
         cell.readings.extend([None] * (n_views - len(cell.readings)))
         state, overall, values = read_cell(rows, policy, view.dimensions)
-        cell.readings[view.index] = (state, overall, values)
+        reason = "" if state == "scored" else _reason(rows, state)
+        cell.readings[view.index] = Outcome(state, overall, values, reason)
         if state != "scored":
-            reason = _reason(rows, state)
-            cell.reason = cell.reason or reason
             troubles[system.index, view.index, state, reason] += 1
 
 
@@ -236,5 +249,5 @@ def _file_under_samples(
 def _truth_image(truth: GroundTruth, found: Collected) -> str:
     if truth.image is None:
         return ""
-    found.pictures.append((truth.image, truth.image.path or Path("ground truth of the task")))
+    found.pictures.append((truth.image, truth.image.path))
     return truth.image.sha256

@@ -20,6 +20,9 @@ from knowgen.report.view import ReportRun, RunView, System, View, systems_of, vi
 MARKER = "knowgen-report.txt"
 """A file in every report; a folder without it is somebody else's and is left alone."""
 
+OWN = frozenset({"img", "data", "static", "index.html", MARKER})
+"""All that a report holds; a folder with anything else beside it is not replaced."""
+
 STATIC = (
     "theme.js",
     "address.js",
@@ -53,7 +56,7 @@ def write_report(runs: Sequence[ReportRun], out: Path) -> Path:
     """
     systems = systems_of(runs)
     views = views_of(systems)
-    out = out.absolute()
+    given, out = out, out.resolve()
     _refuse_foreign(out)
     collected = collect(systems, views)
     try:
@@ -69,7 +72,7 @@ def write_report(runs: Sequence[ReportRun], out: Path) -> Path:
         raise DataError(
             f"cannot be written: {error.strerror or error}", where=where, fix="free space or name another folder"
         ) from error
-    return out / "index.html"
+    return given / "index.html"
 
 
 def _refuse_foreign(out: Path) -> None:
@@ -77,10 +80,15 @@ def _refuse_foreign(out: Path) -> None:
         return
     if not out.is_dir():
         raise ConfigError("is a file, not a folder", where=str(out), fix="name another folder with -o")
-    if any(out.iterdir()) and not (out / MARKER).is_file():
+    held = sorted(path.name for path in out.iterdir())
+    if held and MARKER not in held:
         raise ConfigError(
             "holds something that is no report", where=str(out), fix="name an empty or new folder with -o"
         )
+    strange = [name for name in held if name not in OWN]
+    if strange:
+        fix = "move it elsewhere, or name another folder with -o"
+        raise ConfigError(f"holds {strange[0]!r} beside an earlier report", where=str(out), fix=fix)
 
 
 def _pictures_of(out: Path) -> Path | None:

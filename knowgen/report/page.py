@@ -172,7 +172,10 @@ def _panel(systems: Sequence[System], view: View, collected: Collected, lead: Le
                 "reason": trouble.reason,
                 "count": trouble.count,
                 "link": link(
-                    view, system=systems[trouble.system].label, status=trouble.state, q=_first_words(trouble.reason)
+                    view,
+                    system=systems[trouble.system].label,
+                    status=trouble.state,
+                    reason=_first_words(trouble.reason),
                 ),
             }
             for trouble in troubles[:MOST_TROUBLES]
@@ -280,8 +283,8 @@ def _choices(collected: Collected) -> dict[str, list[str]]:
 
 
 def _first_words(reason: str) -> str | None:
-    """Enough of a reason to find its samples again."""
-    return reason[:80].strip() or None
+    """The beginning of a reason, by which the gallery finds its samples again."""
+    return reason[:120] or None
 
 
 def _capital(text: str) -> str:

@@ -15,6 +15,7 @@ from knowgen.stats.values import STATES
 
 CHUNK = 50
 LONGEST_PROMPT = 2_000
+LONGEST_REASON = 300
 
 
 def index(
@@ -67,9 +68,13 @@ def _sample(entry: Entry, collected: Collected, shown: Mapping[str, Shown]) -> d
 def _cell(cell: Cell, shown: Mapping[str, Shown]) -> dict[str, Any]:
     return {
         "picture": _picture(cell.image, shown),
-        "reason": cut(cell.reason, 300),
         "readings": [
-            [STATES.index(reading[0]), _short(reading[1]), [_short(value) for value in reading[2]]]
+            [
+                STATES.index(reading.state),
+                _short(reading.overall),
+                [_short(value) for value in reading.values],
+                cut(reading.reason, LONGEST_REASON),
+            ]
             if reading is not None
             else None
             for reading in cell.readings

@@ -50,12 +50,13 @@ class Shown:
 
 
 def make_pictures(
-    wanted: Iterable[tuple[ImageRef, Path]], folder: Path, earlier: Path | None = None
+    wanted: Iterable[tuple[ImageRef, Path | None]], folder: Path, earlier: Path | None = None
 ) -> dict[str, Shown]:
     """Makes what the page shows of each picture.
 
     Args:
-        wanted: Each picture and where its file lies; repeated digests are made once.
+        wanted: Each picture and where its file lies, None when that is not on this
+            machine; repeated digests are made once.
         folder: Folder to write to; it must exist.
         earlier: Folder of an earlier report, from which finished pictures are linked or copied.
 
@@ -65,7 +66,7 @@ def make_pictures(
     Raises:
         OSError: The folder cannot be written (a full disk).
     """
-    once: dict[str, tuple[ImageRef, Path]] = {}
+    once: dict[str, tuple[ImageRef, Path | None]] = {}
     for ref, path in wanted:
         once.setdefault(ref.sha256, (ref, path))
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
@@ -73,9 +74,11 @@ def make_pictures(
         return dict(zip(once, made, strict=True))
 
 
-def _make(ref: ImageRef, path: Path, folder: Path, earlier: Path | None) -> Shown:
+def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None) -> Shown:
     if not _DIGEST.fullmatch(ref.sha256) or ref.format not in _ENDINGS:
         return Shown(fault=f"its record is not that of a stored picture ({ref.format})")
+    if path is None:
+        return Shown(fault="its file is not on this machine")
     try:
         weight = path.stat().st_size
     except OSError as error:

@@ -159,7 +159,7 @@ class Lab:
         chance = random.Random(f"{sample.id} {system} {repeat} fate").random()
         status, reason, image = GenerationStatus.OK, "", None
         if self.failing and chance < self.fail_rate:
-            status, reason = GenerationStatus.FAILED, self.reason
+            status, reason = GenerationStatus.FAILED, self.reason if chance < self.fail_rate / 2 else "out of memory"
         elif self.failing and chance < self.fail_rate + 0.04:
             status, reason = GenerationStatus.REFUSED, "the endpoint declined the prompt"
         else:

@@ -249,10 +249,12 @@ def test_a_picture_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
     ref, path = stored(tmp_path, Image.new("RGB", (40, 40)))
     gone = (ref.model_copy(update={"sha256": "0" * 64}), tmp_path / "gone.png")
     path.write_bytes(path.read_bytes()[:60])
+    away = (ref.model_copy(update={"sha256": "1" * 64}), None)
     odd = (ref.model_copy(update={"sha256": "../../etc"}), path)
     (tmp_path / "img").mkdir()
-    shown = make_pictures([(ref, path), gone, odd], tmp_path / "img")
+    shown = make_pictures([(ref, path), gone, odd, away], tmp_path / "img")
     assert "does not decode" in shown[ref.sha256].fault
+    assert "not on this machine" in shown["1" * 64].fault
     assert "cannot be read" in shown["0" * 64].fault
     assert "not that of a stored picture" in shown["../../etc"].fault
     assert list((tmp_path / "img").iterdir()) == []
@@ -263,10 +265,10 @@ def test_a_report_is_replaced_and_its_pictures_are_used_again(lab: Any, tmp_path
     out = tmp_path / "page"
     assert write_report([run], out) == out / "index.html"
     first = {path.name: path.stat().st_ino for path in (out / "img").iterdir()}
-    (out / "stale.html").write_text("old")
+    (out / "data" / "stale.js").write_text("old")
     write_report([run], out)
     assert {path.name: path.stat().st_ino for path in (out / "img").iterdir()} == first
-    assert not (out / "stale.html").exists()
+    assert not (out / "data" / "stale.js").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".page")] == []
 
 
@@ -286,6 +288,11 @@ def test_a_folder_of_somebody_else_is_left_alone(lab: Any, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="no report"):
         write_report([run], tmp_path / "thesis")
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
+    page = write_report([run], tmp_path / "page").parent
+    (page / "run-7").mkdir()
+    with pytest.raises(ConfigError, match="'run-7' beside an earlier report"):
+        write_report([run], page)
+    assert (page / "run-7").is_dir()
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="not a folder"):
         write_report([run], tmp_path / "file")

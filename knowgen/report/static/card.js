@@ -67,7 +67,7 @@
       return box;
     }
     const state = reading ? page.data.states[reading[0]] : { name: "", words: "not under this scorer and policy" };
-    const why = () => [make("b", null, state.words), make("span", { dir: "auto", class: "said" }, cell.reason)];
+    const why = () => [make("b", null, state.words), make("span", { dir: "auto", class: "said" }, reading ? reading[3] : "")];
     if (cell.picture) {
       const alt = "generated picture of " + system.label + " for sample " + sample.id;
       box.append(picture(cell.picture, alt, () => page.viewer.open(sample, index)));

@@ -19,7 +19,7 @@
   function text(position) {
     if (texts[position] === null) {
       const sample = samples[position];
-      const reasons = sample.cells.map((cell) => (cell ? cell.reason : ""));
+      const reasons = sample.cells.flatMap((cell) => (cell ? cell.readings.map((reading) => (reading ? reading[3] : "")) : []));
       texts[position] = [sample.prompt, sample.id, sample.category, sample.group, sample.difficulty, ...sample.required, ...reasons].join("\n").toLowerCase();
     }
     return texts[position];
@@ -33,9 +33,10 @@
     const high = bound(values.max, null);
     return candidates.filter((index) => {
       const reading = sample.cells[index] && sample.cells[index].readings[page.view];
-      if (!reading) return !values.status && low === null && high === null && !values.system && Boolean(sample.cells[index]);
+      if (!reading) return !values.status && !values.reason && low === null && high === null && !values.system && Boolean(sample.cells[index]);
       const state = states[reading[0]].name;
       if (values.status === "problem" ? state === "scored" : values.status && state !== values.status) return false;
+      if (values.reason && !reading[3].startsWith(values.reason)) return false;
       if (low === null && high === null) return true;
       return reading[1] !== null && reading[1] >= (low === null ? 0 : low) - 1e-9 && reading[1] <= (high === null ? 1 : high) + 1e-9;
     });
@@ -78,10 +79,10 @@
   function tell(kept, values) {
     const pictures = kept.reduce((sum, entry) => sum + entry.matching.length, 0);
     const count = (n, word) => n.toLocaleString("en") + " " + word + (n === 1 ? "" : "s");
-    const filtered = NAMES.some((name) => values[name] && name !== "sort" && name !== "alone") || values.id;
+    const filtered = NAMES.some((name) => values[name] && name !== "sort" && name !== "alone") || values.id || values.reason;
     found.textContent = kept.length
       ? filtered
-        ? count(kept.length, "sample") + " of " + samples.length.toLocaleString("en") + ", " + count(pictures, "result")
+        ? count(kept.length, "sample") + " of " + samples.length.toLocaleString("en") + ", " + count(pictures, "result") + (values.reason ? " with the reason “" + values.reason + "”" : "")
         : count(kept.length, "sample")
       : "Nothing fits these filters.";
   }
@@ -113,7 +114,7 @@
   }
 
   function show(values) {
-    const wanted = JSON.stringify([page.view, values.id, ...NAMES.map((name) => values[name] || "")]);
+    const wanted = JSON.stringify([page.view, values.id, values.reason, ...NAMES.map((name) => values[name] || "")]);
     fill(values);
     if (wanted === drawnFor) return;
     drawnFor = wanted;
@@ -126,7 +127,7 @@
   }
 
   function current() {
-    const values = { id: "" };
+    const values = { id: "", reason: "" };
     for (const name of NAMES) {
       const field = form.elements[name];
       if (field) values[name] = field.type === "checkbox" ? (field.checked ? "1" : "") : field.value.trim();
@@ -144,7 +145,7 @@
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", (event) => {
     event.preventDefault();
-    page.address.change("samples", Object.fromEntries(["id", ...NAMES].map((name) => [name, ""])), false);
+    page.address.change("samples", Object.fromEntries(["id", "reason", ...NAMES].map((name) => [name, ""])), false);
   });
 
   page.gallery = { show };
