@@ -139,8 +139,8 @@ def measure(count: int, pil: bool, folder: Path) -> dict[str, float]:
     return {"count": count, "seconds": seconds, "cpu": cpu, "memory": peak / (1024 if sys.platform == "darwin" else 1)}
 
 
-def _in_process(count: int, drawn: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", str(count), "--drawn", drawn]
+def _in_process(count: int, drawn: str, folder: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--one", str(count), "--drawn", drawn, "--folder", folder]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -152,12 +152,15 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 50_000])
     parser.add_argument("--drawn", choices=["bytes", "pil"], default="bytes")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(measure(options.one, options.drawn == "pil", Path(folder))))
+        folder = tempfile.mkdtemp(dir=options.folder)
+        print(json.dumps(measure(options.one, options.drawn == "pil", Path(folder))))
         return
-    results = [_in_process(count, options.drawn) for count in options.sizes]
+    # removed at the end only: ext4 is slow to make files for half a minute after many were deleted
+    with tempfile.TemporaryDirectory() as root:
+        results = [_in_process(count, options.drawn, root) for count in options.sizes]
     print(f"{'samples':>8} {'seconds':>8} {'per s':>7} {'CPU ms each':>12} {'peak MB':>8}")
     for one in results:
         rate, each = one["count"] / one["seconds"], one["cpu"] / one["count"] * 1000

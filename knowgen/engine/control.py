@@ -32,9 +32,13 @@ class Control:
             self.error = error
         self.stop(str(error))
 
-    def check(self) -> None:
-        """Raises `StoppedError` when no new work is taken."""
-        if self.stopped:
+    def check(self, *, drain: bool = False) -> None:
+        """Raises `StoppedError` when no new work is taken.
+
+        Args:
+            drain: Only when what is under way should end as well.
+        """
+        if self.at_once or (self.stopped and not drain):
             raise StoppedError(self.stopped)
 
     @property

@@ -60,6 +60,10 @@ class LostWorkerError(PassingError):
     """A worker process died under a request, which is then tried in another."""
 
 
+class BlockedLoopError(PassingError):
+    """Another call blocked the event loop a call was made in."""
+
+
 def is_passing(error: BaseException) -> bool:
     """Tells whether a fault may pass: `PassingError`, a lost connection or a network time-out."""
     if isinstance(error, (PassingError, ConnectionError, TimeoutError)):

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from knowgen.calls import Meter, current_meter
-from knowgen.engine.faults import LostWorkerError
+from knowgen.engine.faults import BlockedLoopError
 from knowgen.engine.serve import make, serve
 from knowgen.engine.threads import END, Call, Event, Lane, Mailbox
 from knowgen.errors import KnowgenError
@@ -322,7 +322,7 @@ class LoopHosts:
         self._host = None
         self._built.drop()
         for other in host.calls:
-            other.arrive(Event("fault", "", LostWorkerError(f"{self._where} blocked its event loop")))
+            other.arrive(Event("fault", "", BlockedLoopError(f"{self._where} blocked its event loop")))
             other.arrive(END)
             other.closed = True
         host.end()

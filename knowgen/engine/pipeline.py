@@ -51,6 +51,15 @@ class Pipeline:
 
     async def run(self) -> None:
         """Starts walks until all have begun or the run stops, and waits until those under way have ended."""
+        try:
+            await self._feed()
+        except Exception as error:  # noqa: BLE001 - a truth that is missing, a store that cannot be read
+            self._control.fail(error)
+        while self._walks:
+            self._empty.clear()
+            await self._empty.wait()
+
+    async def _feed(self) -> None:
         jobs = self._planner.jobs()
         chunk = await self._next(jobs)
         while chunk and not self._control.stopped:
@@ -59,9 +68,6 @@ class Pipeline:
                 if not await self._start(job):
                     break
             chunk = await ahead
-        while self._walks:
-            self._empty.clear()
-            await self._empty.wait()
 
     def _next(self, jobs: Iterator[Job]) -> asyncio.Future[list[Job]]:
         return self._lane.call(lambda: list(islice(jobs, CHUNK)))

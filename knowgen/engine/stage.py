@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from knowgen.engine.control import Control
 from knowgen.engine.faults import (
     STOPPERS,
+    BlockedLoopError,
     ContractError,
     DeadlineError,
     GivenUpError,
@@ -81,6 +82,7 @@ class Stage:
         noun: What it gives, for reasons: `drawing` or `score`.
         where: Names the plugin.
         fill: Waits a moment for a full batch, because a full one costs little more than a single task.
+        drain: Goes on while the run comes to its end in order, for what was drawn already.
         room: Bounds the answers that are held in memory until they are dealt with.
     """
 
@@ -96,11 +98,13 @@ class Stage:
         noun: str,
         where: str,
         fill: bool = False,
+        drain: bool = False,
         room: Room | None = None,
     ) -> None:
         self.slots, self.batch_size = slots, batch_size
         self._mailbox, self._control, self._hosts = mailbox, control, hosts
         self._timeout, self._noun, self._where, self._fill, self._room = timeout, noun, where, fill, room
+        self._drain = drain
         self._line: deque[Task] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._runners: list[asyncio.Task[None]] = []
@@ -136,7 +140,7 @@ class Stage:
             ContractError: The plugin ended its call without an answer.
             BaseException: Whatever the plugin raised.
         """
-        self._control.check()
+        self._control.check(drain=self._drain)
         if self._broken:
             raise GivenUpError(self._broken)
         task = Task(id, payload, self._mailbox.loop.create_future(), alone, on_repeat)
@@ -310,7 +314,7 @@ class Stage:
         if len(waiting) > 1:
             reason += f" each, in a batch of which {len(waiting)} were open"
         verdict = await self._hosts.give_up(slot, call)
-        blocked = LostWorkerError(f"another call blocked the event loop of {self._where}")
+        blocked = BlockedLoopError(f"another call blocked the event loop of {self._where}")
         for task in waiting.values():
             task.fail(blocked if verdict.innocent else DeadlineError(reason))
         self._abandoned += verdict.left_behind

@@ -121,6 +121,7 @@ def scorer_stage(
         timeout=options.score_timeout,
         noun="score",
         where=where,
+        drain=True,
     )
 
 

@@ -280,7 +280,7 @@ class WorkerHosts:
         for _ in range(BIRTHS):
             worker = self._workers.get(slot)
             if worker is None or worker.dead:
-                worker = self._workers[slot] = Worker(self._recipe, slot, device, self._mailbox, self._meter)
+                worker = self._workers[slot] = self._start(slot, device)
             try:
                 await asyncio.shield(worker.ready)
             except LostWorkerError as error:
@@ -288,6 +288,12 @@ class WorkerHosts:
                 continue
             return worker
         raise ConfigError(f"cannot be made in a worker process: {last}", where=self._recipe.where)
+
+    def _start(self, slot: int, device: Device) -> Worker:
+        try:
+            return Worker(self._recipe, slot, device, self._mailbox, self._meter)
+        except OSError as error:
+            raise ConfigError(f"no worker process can be started: {error}", where=self._recipe.where) from error
 
     async def give_up(self, slot: int, call: Call[Any]) -> Verdict:
         """Kills the slot's process; nothing is left behind."""

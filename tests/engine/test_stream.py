@@ -27,7 +27,7 @@ from engine_helpers import (
 )
 
 from knowgen.engine import run
-from knowgen.errors import ConfigError
+from knowgen.errors import ConfigError, DataError
 from knowgen.generators.contract import Drawing
 from knowgen.records import (
     Generation,
@@ -373,3 +373,34 @@ def test_a_missing_key_ends_the_run_with_its_one_line(tmp_path: Path) -> None:
         bench.run(5, Plain(), [scorer_handle(NeedsKey())])
     assert bench.generations(), "what was drawn before is kept"
     assert bench.scores() == {}
+
+
+def test_a_missing_truth_ends_the_run_with_its_one_line(tmp_path: Path) -> None:
+    class Loses(MemoryTask):
+        lost = False
+
+        def truth(self, sample_id: str) -> GroundTruth:
+            if self.lost and sample_id == "s70":
+                raise DataError("has no ground truth", where=sample_id)
+            self.lost = self.lost or sample_id == "s99"
+            return super().truth(sample_id)
+
+    task, generator = Loses(100), generator_handle(Plain())
+    spec = spec_for(task, generator, [])
+    with RunStore.open(tmp_path / "run", spec) as store, pytest.raises(DataError, match="s70: has no ground truth"):
+        run(spec, task, generator, [], store, quick())
+    assert Bench(tmp_path / "run").generations(), "what was drawn before is kept"
+
+
+def test_a_blocked_loop_costs_the_calls_beside_it_nothing(tmp_path: Path) -> None:
+    class Blocks:
+        concurrency = 32
+
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            if sample.id == "s30":
+                time.sleep(3600)
+            await asyncio.sleep(0.2)
+            return score_of(sample, generation)
+
+    outcome = Bench(tmp_path / "run").run(60, Plain(), [scorer_handle(Blocks, build=Blocks)], quick(score_timeout=1.0))
+    assert (outcome.scored, outcome.score_failed) == (59, 1)
