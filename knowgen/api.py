@@ -111,6 +111,7 @@ class Plan:
         settings: How it is carried out.
         source: The run directory the drawings lie in, when that is where they come from.
         remember: Notes in the run directory what an export needs of the source of its drawings.
+        release: Lets go of the source of its drawings.
     """
 
     spec: RunSpec
@@ -120,6 +121,7 @@ class Plan:
     settings: Settings
     source: Path | None = None
     remember: Callable[[RunStore], None] | None = None
+    release: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -246,6 +248,7 @@ def _plan(
     source: Path | None = None,
     earlier: Sequence[ScorerSpec] = (),
     remember: Callable[[RunStore], None] | None = None,
+    release: Callable[[], None] = lambda: None,
 ) -> Plan:
     names = list(scorers) or list(whole.default_scorers)
     if not names:
@@ -262,7 +265,7 @@ def _plan(
         repeats=settings.repeats if repeats is None else repeats,
         judge_repeats=settings.judge_repeats,
     )
-    return Plan(spec, SelectedTask(whole, samples), generator, tuple(handles), settings, source, remember)
+    return Plan(spec, SelectedTask(whole, samples), generator, tuple(handles), settings, source, remember, release)
 
 
 def plan_scoring(
@@ -303,6 +306,7 @@ def plan_scoring(
         source=Path(source) if found.in_place else None,
         earlier=found.scorers if found.in_place else (),
         remember=found.remember,
+        release=found.drawings.close,
     )
 
 
@@ -326,7 +330,9 @@ def execute(plan: Plan, out: Path | str) -> Run:
         workers=settings.workers,
         progress=settings.progress,
     )
-    with RunStore.open(path, plan.spec, fresh=settings.fresh) as store:
+    with contextlib.ExitStack() as stack:
+        stack.callback(plan.release)
+        store = stack.enter_context(RunStore.open(path, plan.spec, fresh=settings.fresh))
         if plan.remember is not None:
             plan.remember(store)
         outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from knowgen.errors import DataError, UsageError
-from knowgen.generators.contract import Drawing, DrawingSource
+from knowgen.generators.contract import Drawing
 from knowgen.records import GroundTruth, Sample
 from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec
 from knowgen.store.folder import is_run_directory
@@ -37,7 +37,7 @@ class Source:
     """
 
     task: Task
-    drawings: DrawingSource
+    drawings: Drawings
     generator: GeneratorSpec
     scorers: tuple[ScorerSpec, ...] = ()
     seed: int = 0
@@ -53,10 +53,17 @@ class Drawings:
         name: Of the source.
         revision: Identity of its content.
         look: Finds the picture of a sample and repeat.
+        close: Lets go of what was opened.
     """
 
-    def __init__(self, name: str, revision: str, look: Callable[[str, int], Elsewhere]) -> None:
-        self.name, self.revision, self._look = name, revision, look
+    def __init__(
+        self,
+        name: str,
+        revision: str,
+        look: Callable[[str, int], Elsewhere],
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self.revision, self._look, self.close = name, revision, look, close
 
     def drawing(self, sample_id: str, repeat: int) -> Drawing:
         """Returns the drawing of a sample and repeat, a failed one with its reason where there is none."""
@@ -156,7 +163,7 @@ def _run(path: Path, task: Task | None) -> Source:
         )
     return Source(
         task=task or RecordedTask(path, spec),
-        drawings=Drawings(source.name, source.revision, source.drawing),
+        drawings=Drawings(source.name, source.revision, source.drawing, source.close),
         generator=spec.generator,
         scorers=spec.scorers,
         seed=spec.seed,

@@ -16,7 +16,7 @@ KEY_VERSION = 1
 """Raised when the making of keys changes, so that no old result answers for a new question."""
 
 SECRET_NAME = re.compile(
-    r"(api[_-]?key|(?<!max_)token(?!s)|secret|password|passwd|authorization|credential)", re.IGNORECASE
+    r"(api[_-]?key|(?<!max_)token(?!s|iz)|secret|password|passwd|authorization|credential)", re.IGNORECASE
 )
 
 

@@ -44,7 +44,8 @@ def command(kind: str, name: str, **options: Any) -> int:
         click.echo(f"{finding.level:<5}{finding.check}: {finding.what}{mend}")
     level = worst(findings)
     counts = {each: sum(finding.level == each for finding in findings) for each in ("ok", "warn", "fail")}
-    click.echo(f"{counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failed")
+    plural = "" if counts["warn"] == 1 else "s"
+    click.echo(f"{counts['ok']} ok, {counts['warn']} warning{plural}, {counts['fail']} failed")
     return 3 if level == "fail" else 0
 
 

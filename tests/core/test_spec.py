@@ -98,7 +98,7 @@ def test_a_score_key_changes_with_judge_picture_and_truth() -> None:
 
 
 def test_secrets_are_recognised_by_name_and_limits_are_not() -> None:
-    args = {"api_key": 1, "API-KEY": 1, "apikey": 1, "hf_token": 1, "password": 1, "max_tokens": 1, "steps": 1}
+    args = {"api_key": 1, "API-KEY": 1, "apikey": 1, "hf_token": 1, "password": 1, "max_tokens": 1, "tokenizer": 1}
     assert set(secret_names(args)) == {"api_key", "API-KEY", "apikey", "hf_token", "password"}
 
 
