@@ -227,6 +227,9 @@ def test_filters_keep_exactly_what_fits(site: Any, view: Open) -> None:
     form.get_by_label("Status").select_option("generation_failed")
     held = [states(run) for run in runs]
     assert opened.ids() == [one for one in everything if any(state[one] == "failed" for state in held)]
+    form.get_by_label("Status").select_option("problem")
+    assert opened.ids() == [one for one in everything if any(state[one] != "scored" for state in held)]
+    form.get_by_label("Status").select_option("generation_failed")
     form.locator("[name=system]").select_option("closed_book")
     assert opened.ids() == [one for one in everything if held[1][one] == "failed"]
     form.get_by_role("button", name="Clear").click()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -71,6 +71,7 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
+@example({"</script>": "<!-- & ]]> \u2028 \u2029"})
 def test_script_data_is_the_same_data_and_cannot_end_its_script(value: Any) -> None:
     text = as_script_json(value)
     assert json.loads(text) == value
