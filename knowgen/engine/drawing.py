@@ -195,7 +195,10 @@ class GeneratorDrawer:
             )
 
         async def then(value: Any, seconds: float) -> Generation:
-            return await self._lane.call(self._finisher.finish, job, value, seconds, attempts, notes)
+            generation = await self._lane.call(self._finisher.finish, job, value, seconds, attempts, notes)
+            if notes and "note" not in generation.settings:  # it was given again while this one was being stored
+                await self._lane.call(self._finisher.note, job, REPEATED)
+            return generation
 
         began = time.monotonic()
         try:
