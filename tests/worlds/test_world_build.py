@@ -171,6 +171,30 @@ def test_harder_subjects_have_more_pictures_that_carry_their_name_and_show_anoth
     assert rates == sorted(rates) and rates[0] < 0.5 < rates[2]
 
 
+FINGERPRINT = """
+import hashlib, sys
+from knowgen.worlds.pictures import draw_picture
+from knowgen.worlds.shard import make_shard
+from knowgen.worlds.shard_files import truth_picture
+shard = make_shard(13, int(sys.argv[1]))
+digest = hashlib.sha256(repr((shard.samples, shard.pages, shard.pictures)).encode())
+for picture in shard.pictures[:6]:
+    digest.update(draw_picture(picture).tobytes())
+digest.update(truth_picture(shard.samples[0]).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_a_shard_is_the_same_under_every_hash_seed() -> None:
+    prints = []
+    for hash_seed, shard in (("0", "1"), ("4242", "1"), ("0", "2")):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        command = [sys.executable, "-c", FINGERPRINT, shard]
+        prints.append(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.slow
 def test_the_same_world_comes_out_of_other_processes_hash_seeds_and_worker_counts(tmp_path: Path) -> None:
     """Rows and pictures of two shards, drawn by one and by two processes under different hash seeds."""
     script = "import sys; from pathlib import Path; from knowgen.worlds.build import build_world; "
