@@ -14,7 +14,13 @@ from knowgen.engine.serve import item_id
 from knowgen.engine.stage import Stage
 from knowgen.errors import BudgetReachedError, KnowgenError
 from knowgen.records import Attempt, Generation, Score, ScoreStatus, Usage
-from knowgen.scorers.contract import failed_score, missing_needs, not_applicable_score
+from knowgen.scorers.contract import (
+    failed_score,
+    missing_needs,
+    not_applicable_score,
+    usage_of,
+    with_earlier,
+)
 from knowgen.store.run import RunStore
 
 
@@ -42,7 +48,7 @@ class Judge:
         if missing := missing_needs(self._handle.traits.needs, job.truth, generation):
             reason = f"lacks what this scorer needs: {', '.join(missing)}"
             score = not_applicable_score(job.sample.id, job.repeat, self._label, reason)
-            return self._put(score, generation, wanted, tries=1, faults=[])
+            return self._put(score, job, generation, wanted, tries=1, faults=[])
         before = wanted.earlier.tries if wanted.earlier is not None else 0
         tries = max(1, min(self._options.tries, self._options.max_attempts - before))
         faults: list[Attempt] = []
@@ -61,26 +67,29 @@ class Judge:
 
         began = time.monotonic()
         try:
-            score = await with_tries(attempt, tries, lambda error: faults.append(Attempt(error=describe(error))))
+            score = await with_tries(attempt, tries, lambda error: faults.extend(attempts_of(error)))
         except (StoppedError, BudgetReachedError, *STOPPERS):
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a scorer may raise anything
             seconds = time.monotonic() - began
+            faults.extend(attempts_of(error))
             score = failed_score(job.sample.id, job.repeat, self._label, describe(error), seconds=seconds)
-        return self._put(score, generation, wanted, tries=before + count, faults=faults)
+        return self._put(score, job, generation, wanted, tries=before + count, faults=faults)
 
-    def _put(self, score: Score, generation: Generation, wanted: Wanted, *, tries: int, faults: list[Attempt]) -> Score:
+    def _put(
+        self, score: Score, job: Job, generation: Generation, wanted: Wanted, *, tries: int, faults: list[Attempt]
+    ) -> Score:
         earlier = wanted.earlier
+        usage = add_usage(usage_of(faults), score.usage) if faults else score.usage
+        attempts = (*(earlier.attempts if earlier else ()), *faults)
+        score = with_earlier(self._handle.traits, score, job.sample, attempts)
         updates: dict[str, Any] = {
             "scorer": self._label,
             "judge_repeat": wanted.judge_repeat,
             "image": generation.image.sha256 if generation.image is not None else "",
             "tries": tries,
+            "usage": add_usage(earlier.usage, usage) if earlier is not None else usage,
         }
-        if earlier is not None or faults:
-            updates["attempts"] = (*(earlier.attempts if earlier else ()), *faults, *score.attempts)
-        if earlier is not None:
-            updates["usage"] = add_usage(earlier.usage, score.usage)
         stored = score.model_copy(update=updates)
         try:
             self._store.put_score(wanted.key, stored, self._handle.spec)
@@ -127,6 +136,11 @@ def checked(value: Any, job: Job) -> Score:
         except ValueError as error:
             raise ContractError(f"the score's details are not plain data: {error}") from error
     return value
+
+
+def attempts_of(error: BaseException) -> tuple[Attempt, ...]:
+    """Returns the calls that a fault speaks of: those it carries with their replies, or itself as one."""
+    return tuple(getattr(error, "attempts", ())) or (Attempt(error=describe(error)),)
 
 
 def add_usage(first: Usage, second: Usage) -> Usage:

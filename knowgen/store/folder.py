@@ -14,7 +14,7 @@ IMAGE_FOLDER = "images"
 SOURCE_FILE = "source.json"
 """The rows of the results file that was scored, so that they can be written back as they were."""
 
-_RESULTS = (IMAGE_FOLDER, "tables", "report", "summary.json", SOURCE_FILE)
+_RESULTS = (IMAGE_FOLDER, "tables", "report", "logs", "scratch", "summary.json", SOURCE_FILE)
 _DATABASE_FILES = (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm", f"{DATABASE_FILE}-journal")
 
 

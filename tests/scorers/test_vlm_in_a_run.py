@@ -170,3 +170,31 @@ def test_the_key_is_nowhere_in_the_run_directory(tmp_path: Path, monkeypatch: py
         assert server.calls[0].headers["authorization"] == f"Bearer {SECRET}"
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert files and not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_a_reply_paid_for_before_a_fault_stays_in_the_record(tmp_path: Path) -> None:
+    """An off-contract reply, then the endpoint breaks down, then a good reply: the official reading takes the first."""
+    steps = [Step(reply=good(aesthetics=0.75)), Step(status=500), Step(reply=good(aesthetics=0.5))]
+    with JudgeServer(steps) as server:
+        evaluate(tmp_path, server.url, count=1)
+        asked = len(server.calls)
+    score = scores_in(tmp_path)["s0"]
+    assert score.status is ScoreStatus.OK and asked == 3
+    assert [bool(attempt.reply) for attempt in score.attempts] == [True, False, True]
+    assert score.strict.values["aesthetics"] == 0.5
+    assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.75
+
+
+def test_replies_of_a_try_that_failed_altogether_are_kept_and_counted(tmp_path: Path) -> None:
+    def fate(call: Call) -> Step:
+        return Step(reply="no JSON", tokens=(100, 10)) if call.number % 2 == 0 else Step(status=500)
+
+    with JudgeServer(fate) as server:
+        evaluate(tmp_path, server.url, count=1, price_in=1.0, price_out=1.0)
+        asked = len(server.calls)
+    score = scores_in(tmp_path)["s0"]
+    assert score.status is ScoreStatus.FAILED
+    assert len(score.attempts) == asked
+    paid = sum(attempt.reply == "no JSON" for attempt in score.attempts)
+    assert paid >= 1 and score.usage.input_tokens == 100 * paid
+    assert score.usage.cost == pytest.approx(110e-6 * paid)
