@@ -119,7 +119,8 @@ def _possible(matrix: Matrix, ratio: float) -> bool:
 
 def _residual(sight: Sight, level: _Linearised, matrix: Matrix, side: int) -> Floats:
     """Returns n x 3 colour differences, picture less template, each channel less its mean."""
-    seen = sight.sampled(matrix, side).reshape(-1, 3)[level.pick]
+    part = cv2.GaussianBlur(sight.sampled(matrix, side), (3, 3), 0)
+    seen = np.asarray(part, np.float32).reshape(-1, 3)[level.pick]
     seen = seen - seen.mean(axis=0)
     light = seen[:, 0]
     energy = float(light @ light)

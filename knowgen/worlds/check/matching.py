@@ -80,6 +80,7 @@ class _Place:
     patch: Floats
     agreement: float
     fit: float
+    certain: bool
 
 
 def match_subject(sight: Sight, look: Look, look_alike: Look) -> Finding:
@@ -90,14 +91,14 @@ def match_subject(sight: Sight, look: Look, look_alike: Look) -> Finding:
         look: How the subject looks.
         look_alike: What it is easily taken for.
     """
-    place = _best_place(sight, look)
-    lead = 0.0 if place is None else _lead(place.patch, look, look_alike)
-    if place is None or place.agreement < _CERTAIN_AGREEMENT or lead < _CERTAIN_LEAD:
-        other = _best_place(sight, look_alike)
+    place = _best_place(sight, look, look_alike)
+    if place is None or not place.certain:
+        other = _best_place(sight, look_alike, look)
         if other is not None and (place is None or other.fit > place.fit):
-            place, lead = other, _lead(other.patch, look, look_alike)
+            place = other
     if place is None:
         return Finding(Verdict.ABSENT, 0.0, 0.0, 0)
+    lead = _lead(place.patch, look, look_alike)
     agreement = _compare(place.patch, look).mean
     verdict = Verdict.ABSENT
     if agreement >= PRESENT and lead >= CLEAR:
@@ -108,19 +109,25 @@ def match_subject(sight: Sight, look: Look, look_alike: Look) -> Finding:
     return Finding(verdict, agreement, lead, place.pose.points)
 
 
-def _best_place(sight: Sight, look: Look) -> _Place | None:
-    """Returns the place where the picture agrees best with a look, None where nothing leads to any."""
+def _best_place(sight: Sight, look: Look, other: Look) -> _Place | None:
+    """Returns where the picture agrees best with a look, None where nothing leads to any place.
+
+    The search ends early at a place that certainly shows the look and not the other.
+    """
     best: _Place | None = None
     for candidate in candidate_poses(sight, look):
-        best = _better(best, _place_at(sight, look, candidate))
+        best = _better(best, _place_at(sight, look, other, candidate))
+        if best.certain:
+            break
     return best
 
 
-def _place_at(sight: Sight, look: Look, pose: Pose) -> _Place:
+def _place_at(sight: Sight, look: Look, other: Look, pose: Pose) -> _Place:
     placed = refine(sight, look, pose)
     patch = patch_at(sight, placed)
     found = _compare(patch, look)
-    return _Place(look, placed, patch, found.mean, found.mean + found.lowest)
+    certain = found.mean >= _CERTAIN_AGREEMENT and _lead(patch, look, other) >= _CERTAIN_LEAD
+    return _Place(look, placed, patch, found.mean, found.mean + found.lowest, certain)
 
 
 def _better(one: _Place | None, other: _Place) -> _Place:
@@ -130,7 +137,7 @@ def _better(one: _Place | None, other: _Place) -> _Place:
 def _stands_elsewhere(sight: Sight, place: _Place, wanted: Look, other: Look) -> bool:
     """Tells whether the look-alike is in the picture as well, outside the area of the match."""
     taken = area_of(sight, place.look, place.pose)
-    found = _best_place(sight.without(taken), wanted)
+    found = _best_place(sight.without(taken), wanted, other)
     if found is None or found.agreement < _HEDGE_AGREEMENT or _lead(found.patch, wanted, other) < _HEDGE_LEAD:
         return False
     area = area_of(sight, wanted, found.pose)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from knowgen.errors import MissingDependencyError
 
-DETECTION_SIDE = 384
+DETECTION_SIDE = 512
 """Longer side, in pixels, at which lines are looked for; they are then read from the picture at full size."""
 
 SURE_ENOUGH = 0.6
@@ -23,8 +23,8 @@ SURE_ENOUGH = 0.6
 LARGEST_SIDE = 1536
 """Pictures with a longer side, in pixels, are scaled down to it before they are read."""
 
-_READABLE = re.compile(r"[A-Za-z0-9]")
-_LEAST_READABLE = 2
+_READABLE = re.compile(r"[A-Za-z0-9].*[A-Za-z0-9]")
+_ROUND = re.compile(r"[oO0\W]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,8 @@ def read_lines(picture: NDArray[np.uint8]) -> tuple[Line, ...]:
     """Reads the lines of text in a picture.
 
     Flat shapes are at times taken for stars or for Chinese signs, so lines count only when the recogniser is sure
-    of them and they hold two Latin letters or digits.
+    of them and they hold two Latin letters or digits; rows of windows are taken for zeros, so lines of nothing else
+    do not count.
 
     Args:
         picture: RGB, height x width x 3, values 0..255.
@@ -89,7 +90,7 @@ def read_lines(picture: NDArray[np.uint8]) -> tuple[Line, ...]:
         return ()
     lines = []
     for corners, text, score in zip(result.boxes, result.txts, result.scores, strict=True):
-        if score < SURE_ENOUGH or len(_READABLE.findall(text)) < _LEAST_READABLE:
+        if score < SURE_ENOUGH or not _READABLE.search(text) or _ROUND.fullmatch(text):
             continue
         (left, top), (right, bottom) = np.min(corners, axis=0), np.max(corners, axis=0)
         box = (float(left) / width, float(top) / height, float(right) / width, float(bottom) / height)

@@ -17,7 +17,6 @@ from knowgen.worlds.drawing.looks import Look
 ENOUGH_POINTS = 9
 """Agreeing points from which on the colours are not searched any more."""
 
-_CERTAIN_POINTS = 18
 _DISTINCT = 0.82
 _FULL_AFFINE_FROM = 8
 _LEAST_PAIRS = 4
@@ -25,7 +24,7 @@ _MOST_OFF = 6.0
 _COARSE_SIDE = 20
 _SIZES = tuple(float(size) for size in np.geomspace(64, 400, 13))
 _NOISE_FLOOR = 60.0
-_TRIED, _KEPT = 8, 2
+_TRIED, _KEPT = 6, 1
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,19 @@ class Pose:
 
 
 def candidate_poses(sight: Sight, look: Look) -> Iterator[Pose]:
-    """Yields the likeliest poses of a look: the best by points and, unless that one is sure, some by colours."""
-    by_points = _by_points(sight, look)[:1]
-    yield from by_points
-    if by_points and by_points[0].points >= ENOUGH_POINTS:
-        return
-    tried = [_aligned(sight, look, pose, SMALL, 10) for pose in _by_colours(sight, look)[:_TRIED]]
+    """Yields the likeliest poses of a look, cheap ones first; whoever is content with one need not ask for more.
+
+    First the best by points, upright and mirrored. Unless one of them is sure, then the best by colours as it is, and
+    those of the next ones by colours that a quick alignment favours.
+    """
+    sure = False
+    for mirrored in (False, True):
+        for pose in _by_points(sight, look, mirrored):
+            sure = sure or pose.points >= ENOUGH_POINTS
+            yield pose
+    by_colours = [] if sure else _by_colours(sight, look)
+    yield from by_colours[:1]
+    tried = [_aligned(sight, look, pose, SMALL, 10) for pose in by_colours[:_TRIED]]
     yield from sorted(tried, key=lambda pose: -pose.strength)[:_KEPT]
 
 
@@ -70,30 +76,24 @@ def _aligned(sight: Sight, look: Look, pose: Pose, side: int, steps: int) -> Pos
     return replace(pose, matrix=matrix, strength=share)
 
 
-def _by_points(sight: Sight, look: Look) -> list[Pose]:
+def _by_points(sight: Sight, look: Look, mirrored: bool) -> Iterator[Pose]:
     """Fits an affine map to matching points, robustly (RANSAC); a similarity while there are few of them."""
-    poses: list[Pose] = []
-    for mirrored in (False, True):
-        if any(pose.points >= _CERTAIN_POINTS for pose in poses):
-            break
-        points = template_of(look, mirrored).points
-        if min(len(points), len(sight.points)) < _LEAST_PAIRS:
-            continue
-        nearest = cv2.BFMatcher().knnMatch(points.marks, sight.points.marks, k=2)
-        pairs = [two[0] for two in nearest if len(two) == 2 and two[0].distance < _DISTINCT * two[1].distance]
-        if len(pairs) < _LEAST_PAIRS:
-            continue
-        start = points.places[[pair.queryIdx for pair in pairs]]
-        end = sight.points.places[[pair.trainIdx for pair in pairs]]
-        fit = cv2.estimateAffinePartial2D if len(pairs) < _FULL_AFFINE_FROM else cv2.estimateAffine2D
-        matrix, agreeing = fit(start, end, ransacReprojThreshold=_MOST_OFF, maxIters=1500)
-        if matrix is None:
-            continue
+    points = template_of(look, mirrored).points
+    if min(len(points), len(sight.points)) < _LEAST_PAIRS:
+        return
+    nearest = cv2.BFMatcher().knnMatch(points.marks, sight.points.marks, k=2)
+    pairs = [two[0] for two in nearest if len(two) == 2 and two[0].distance < _DISTINCT * two[1].distance]
+    if len(pairs) < _LEAST_PAIRS:
+        return
+    start = points.places[[pair.queryIdx for pair in pairs]]
+    end = sight.points.places[[pair.trainIdx for pair in pairs]]
+    fit = cv2.estimateAffinePartial2D if len(pairs) < _FULL_AFFINE_FROM else cv2.estimateAffine2D
+    matrix, agreeing = fit(start, end, ransacReprojThreshold=_MOST_OFF, maxIters=1500)
+    if matrix is not None:
         count = int(agreeing.sum())
         pose = Pose(matrix.astype(np.float64), mirrored, count, float(count))
         if SCALES[0] < pose.scale < SCALES[1]:
-            poses.append(pose)
-    return sorted(poses, key=lambda pose: -pose.strength)
+            yield pose
 
 
 def _by_colours(sight: Sight, look: Look) -> list[Pose]:

@@ -28,7 +28,7 @@ _BLOB_CELLS = (22, 600)
 _BLOB_HEIGHT = 6
 _THING_WIDTH, _WIDE = 13, 20
 _SIGN_MARGIN = 2
-_LEAST_LETTERS, _ROUND = 3, "o0"
+_LEAST_LETTERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def judge_structure(
     rank = order.index(scene)
     things = max(recognised, _count_things(grid, _bank()[order[0]], lines))
     scene_right = rank == 0 and distances[scene] <= SCENE_FARTHEST
-    lettered = any(_is_lettering(line.text) for line in lines)
+    lettered = any(sum(map(str.isalnum, line.text)) >= _LEAST_LETTERS for line in lines)
     things_right, lettering_right = things >= subjects, lettered == text_wanted
     return Structure(
         nearest=order[0],
@@ -93,12 +93,6 @@ def judge_structure(
         lettering_right=lettering_right,
         value=(things_right + lettering_right) / 2 if scene_right else 0.0,
     )
-
-
-def _is_lettering(text: str) -> bool:
-    """Tells text from rows of windows and portholes, which are read as `000` or `oo`."""
-    letters = [char for char in text.casefold() if char.isalnum()]
-    return len(letters) >= _LEAST_LETTERS and len(set(letters) - set(_ROUND)) > 0
 
 
 def _shrunk(picture: Image.Image) -> Pixels:
