@@ -22,7 +22,9 @@ ALLOWED: dict[str, set[str]] = {
     "worlds": {"records", "worlds", "tasks", "search", "generators", "scorers", "registry"},
     "store": {"records", "spec", "store"},
     "stats": {"records", "stats"},
-    "engine": {"records", "spec", "calls", "registry", "tasks", "search", "generators", "scorers", "store", "stats", "engine"},
+    "engine": {
+        "records", "spec", "calls", "registry", "tasks", "search", "generators", "scorers", "store", "stats", "engine"
+    },
     "report": {"records", "stats", "store", "report", "spec"},
 }  # fmt: skip
 """By room; `errors` may be used by all. `api`, `assemble`, `demo` and `cli` may import anything."""

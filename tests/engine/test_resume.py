@@ -106,7 +106,7 @@ def test_a_failed_judgement_keeps_its_earlier_attempts_in_front(tmp_path: Path) 
         assert bench.run(2, Plain(), [loopback_handle(server.url)], quick(tries=2)).scored == 1
         score = bench.scores()["s1", 0, "judge", 0]
     assert (score.status, score.tries) == (ScoreStatus.OK, 4)
-    assert [attempt.error for attempt in score.attempts] == ["the judge answered 503"] * 2
+    assert [attempt.error for attempt in score.attempts] == ["the judge answered 503"] * 3
     assert score.strict.values["faithfulness"] == 0.25
 
 
