@@ -1,27 +1,25 @@
 """The Python interface: evaluate a generator, score pictures, load runs, compare them.
 
-import knowgen
-run = knowgen.evaluate("knowgen_mini", my_function, limit=8)
-print(run.summary.headline.value)
+Example:
+    >>> run = knowgen.evaluate("knowgen_mini", my_function, limit=8)
+    >>> print(run.summary.headline.value)
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from knowgen import assemble, outputs
-from knowgen.engine.handles import GeneratorHandle, ScorerHandle
+from knowgen import outputs
 from knowgen.engine.options import Options, Outcome
 from knowgen.errors import UsageError
-from knowgen.generators.contract import DrawingSource
-from knowgen.records import GroundTruth, Row, Sample
-from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec
+from knowgen.planning import Plan, Settings, forecast, plan, plan_scoring
+from knowgen.records import Row
+from knowgen.spec import RunSpec
 from knowgen.stats.aggregate import aggregate
-from knowgen.stats.policy import get_policy
 from knowgen.stats.summary import Summary
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
@@ -33,95 +31,6 @@ if TYPE_CHECKING:
     from knowgen.stats.comparison import Comparison
 
 POLICIES = ("strict", "official")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a run is to be carried out.
-
-    Attributes:
-        policy: Policy of the headline; both are always written.
-        limit: Only the first so many samples.
-        ids: Only these samples.
-        seed: Seed of the first repeat, 0 <= seed < 2**31.
-        repeats: Pictures a sample.
-        judge_repeats: Judgements a picture and scorer.
-        concurrency: Calls that wait at once; None takes what generator and scorers declare.
-        budget: US dollars for this run directory, None for no limit.
-        schedule: stream or phased.
-        workers: Processes that draw; 0 draws in this one.
-        timeout: Seconds a drawing may take.
-        fresh: Forget what an earlier run left in the directory.
-        progress: Show progress on stderr.
-    """
-
-    policy: str = "strict"
-    limit: int | None = None
-    ids: Sequence[str] | None = None
-    seed: int = 0
-    repeats: int = 1
-    judge_repeats: int = 1
-    concurrency: int | None = None
-    budget: float | None = None
-    schedule: Literal["stream", "phased"] = "stream"
-    workers: int = 0
-    timeout: float = 600.0
-    fresh: bool = False
-    progress: bool = False
-
-
-class SelectedTask:
-    """A task reduced to the samples that take part."""
-
-    def __init__(self, task: Task, samples: Sequence[Sample]) -> None:
-        self._task, self._samples = task, samples
-        self.name, self.default_scorers, self.search = task.name, task.default_scorers, task.search
-
-    @property
-    def version(self) -> str:
-        """Version of the whole task."""
-        return self._task.version
-
-    @property
-    def search_version(self) -> str:
-        """Identity of the task's search backend."""
-        return self._task.search_version
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def samples(self) -> Iterator[Sample]:
-        """Yields the chosen samples."""
-        yield from self._samples
-
-    def truth(self, sample_id: str) -> GroundTruth:
-        """Returns the ground truth of a sample."""
-        return self._task.truth(sample_id)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A run that is made ready: everything is understood and checked, nothing is built or paid.
-
-    Attributes:
-        spec: What decides the results.
-        task: The samples that take part.
-        generator: Who draws, or where the drawings lie.
-        scorers: Who judges.
-        settings: How it is carried out.
-        source: The run directory the drawings lie in, when that is where they come from.
-        remember: Notes in the run directory what an export needs of the source of its drawings.
-        release: Lets go of the source of its drawings.
-    """
-
-    spec: RunSpec
-    task: Task
-    generator: GeneratorHandle | DrawingSource
-    scorers: tuple[ScorerHandle, ...]
-    settings: Settings
-    source: Path | None = None
-    remember: Callable[[RunStore], None] | None = None
-    release: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -203,111 +112,6 @@ class Run:
             known = ", ".join(names)
             raise UsageError(f"no scorer {scorer!r} in this run", where=str(self.path), fix=f"it has {known}")
         return scorer
-
-
-def plan(
-    task: str | Task,
-    generator: str | Callable[..., Any] | object,
-    scorers: Sequence[str] = (),
-    *,
-    generator_args: Mapping[str, Any] | None = None,
-    scorer_args: Mapping[str, Any] | None = None,
-    settings: Settings | None = None,
-) -> Plan:
-    """Understands and checks a run without building, drawing or paying anything.
-
-    Args:
-        task: Name or folder of a task, or a task.
-        generator: Name, class, object or drawing function.
-        scorers: Scorer names; the task's own when empty.
-        generator_args: Arguments of the generator.
-        scorer_args: Arguments of the scorer; `vlm.base_url` style among several.
-        settings: How it is carried out.
-
-    Raises:
-        UsageError: A name or argument is wrong.
-        DataError: The task is broken.
-    """
-    chosen = settings or Settings()
-    get_policy(chosen.policy)
-    whole = load_task(task) if isinstance(task, str) else task
-    handle = assemble.generator_handle(generator, generator_args or {}, whole)
-    return _plan(whole, handle, handle.spec, scorers, scorer_args or {}, chosen)
-
-
-def _plan(
-    whole: Task,
-    generator: GeneratorHandle | DrawingSource,
-    generator_spec: GeneratorSpec,
-    scorers: Sequence[str],
-    scorer_args: Mapping[str, Any],
-    settings: Settings,
-    *,
-    seed: int | None = None,
-    repeats: int | None = None,
-    source: Path | None = None,
-    earlier: Sequence[ScorerSpec] = (),
-    remember: Callable[[RunStore], None] | None = None,
-    release: Callable[[], None] = lambda: None,
-) -> Plan:
-    names = list(scorers) or list(whole.default_scorers)
-    if not names:
-        raise UsageError(f"task {whole.name} names no scorer of its own", fix="give --scorer S")
-    handles = assemble.scorer_handles(names, scorer_args)
-    samples, selection = assemble.choose(whole, limit=settings.limit, ids=settings.ids)
-    spec = RunSpec(
-        task=whole.name,
-        task_version=whole.version,
-        selection=selection,
-        generator=generator_spec,
-        scorers=(*(handle.spec for handle in handles), *(spec for spec in earlier if spec.name not in names)),
-        seed=settings.seed if seed is None else seed,
-        repeats=settings.repeats if repeats is None else repeats,
-        judge_repeats=settings.judge_repeats,
-    )
-    return Plan(spec, SelectedTask(whole, samples), generator, tuple(handles), settings, source, remember, release)
-
-
-def plan_scoring(
-    source: Path | str,
-    scorers: Sequence[str] = (),
-    *,
-    task: str | Task | None = None,
-    scorer_args: Mapping[str, Any] | None = None,
-    settings: Settings | None = None,
-) -> Plan:
-    """Makes ready the scoring of pictures that exist already.
-
-    Args:
-        source: A run directory, an official results file, or a folder of pictures whose stems are sample ids.
-        scorers: Scorer names; the task's own (for a run: the run's own) when empty.
-        task: The task that a folder of pictures answers.
-        scorer_args: Arguments of the scorer.
-        settings: How it is carried out.
-
-    Raises:
-        UsageError: A name or argument is wrong, or a folder comes without its task.
-        DataError: The source is missing or broken.
-    """
-    from knowgen.elsewhere import open_source
-
-    chosen = settings or Settings()
-    get_policy(chosen.policy)
-    found = open_source(Path(source), load_task(task) if isinstance(task, str) else task)
-    return _plan(
-        found.task,
-        found.drawings,
-        found.generator,
-        list(scorers) or [scorer.name for scorer in found.scorers],
-        scorer_args or {},
-        chosen,
-        seed=found.seed,
-        repeats=found.repeats,
-        source=Path(source) if found.in_place else None,
-        earlier=found.scorers if found.in_place else (),
-        remember=found.remember,
-        release=found.drawings.close,
-    )
 
 
 def execute(plan: Plan, out: Path | str) -> Run:
@@ -483,29 +287,6 @@ def export(run: Run, form: str, out: Path, *, scorer: str | None = None) -> int:
     label = run.summarise(scorer=scorer).scorer
     with RunStore.read(run.path) as store:
         return outputs.export(store, form, out, label)
-
-
-def forecast(plan: Plan, out: Path) -> str:
-    """Says in a few lines what a plan would do and what is there already."""
-    expected = plan.spec.selection.n * plan.spec.repeats
-    lines = [
-        f"task       {plan.spec.task} {plan.spec.task_version}, {plan.spec.selection.label}",
-        f"generator  {plan.spec.generator.name} {plan.spec.generator.revision}".rstrip(),
-        *(f"scorer     {scorer.name} {scorer.version}".rstrip() for scorer in plan.spec.scorers),
-        f"pictures   {expected}",
-        f"judgements {expected * len(plan.spec.scorers) * plan.spec.judge_repeats}",
-        f"directory  {out}",
-    ]
-    if (out / "run.json").exists():
-        with RunStore.read(out) as store:
-            there, wanted = store.spec.drawn_by(), plan.spec.drawn_by()
-            if differs := sorted(key for key in there if there[key] != wanted[key]):
-                lines.append(f"           holds another run ({', '.join(differs)} differ); --fresh would erase it")
-            else:
-                drawn = sum(1 for _, each in store.generations() if each.status == "ok")
-                judged = sum(1 for _, each in store.scores() if each.status == "ok")
-                lines.append(f"           holds {drawn} pictures and {judged} judgements already")
-    return "\n".join(lines)
 
 
 __all__ = [

@@ -33,7 +33,7 @@ def run_demo(out: Path, limit: int | None = None) -> int:
         if run.outcome is not None and run.outcome.stopped:
             click.echo(f"stopped ({run.outcome.stopped}); call it again to go on", err=True)
             return exit_code(run)
-    page = api.write_report(runs, out / "report")
+    page = api.write_report(runs[::-1], out / "report")  # the most knowing stands beside the ground truth
     click.echo()
     click.echo(tables.terminal([run.summary for run in runs]))
     click.echo()

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
 }  # fmt: skip
 """By room; `errors` may be used by all. `api`, `assemble`, `demo` and `cli` may import anything."""
 
-FREE = {"api", "assemble", "outputs", "elsewhere", "demo", "cli", "__init__", "__main__"}
+FREE = {"api", "assemble", "planning", "outputs", "elsewhere", "demo", "cli", "__init__", "__main__"}
 HEAVY = {
     "torch",
     "transformers",
