@@ -21,6 +21,9 @@ from knowgen.worlds.drawing.looks import Look
 PRESENT = 0.58
 """Least mean agreement (0..1) at which a subject counts as present."""
 
+PRESENT_THROUGHOUT = 0.27
+"""Least agreement of the worst fifth of its cells: one part in other colours makes it another thing."""
+
 CLEAR = 0.05
 """Least lead (-1..1) of the look over its look-alike."""
 
@@ -70,6 +73,11 @@ class _Agreement(NamedTuple):
     lowest: float
     distance: Floats
 
+    @property
+    def suffices(self) -> bool:
+        """Is there enough of it to call the thing present?"""
+        return self.mean >= PRESENT and self.lowest >= PRESENT_THROUGHOUT
+
 
 @dataclass(frozen=True, slots=True)
 class _Place:
@@ -99,14 +107,14 @@ def match_subject(sight: Sight, look: Look, look_alike: Look) -> Finding:
     if place is None:
         return Finding(Verdict.ABSENT, 0.0, 0.0, 0)
     lead = _lead(place.patch, look, look_alike)
-    agreement = _compare(place.patch, look).mean
+    agreement = _compare(place.patch, look)
     verdict = Verdict.ABSENT
-    if agreement >= PRESENT and lead >= CLEAR:
+    if agreement.suffices and lead >= CLEAR:
         hedged = _stands_elsewhere(sight, place, look_alike, look)
         verdict = Verdict.HEDGED if hedged else Verdict.RIGHT
-    elif max(agreement, _compare(place.patch, look_alike).mean) >= PRESENT:
+    elif agreement.suffices or _compare(place.patch, look_alike).suffices:
         verdict = Verdict.LOOK_ALIKE
-    return Finding(verdict, agreement, lead, place.pose.points)
+    return Finding(verdict, agreement.mean, lead, place.pose.points)
 
 
 def _best_place(sight: Sight, look: Look, other: Look) -> _Place | None:

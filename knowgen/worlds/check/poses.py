@@ -25,6 +25,7 @@ _COARSE_SIDE = 20
 _SIZES = tuple(float(size) for size in np.geomspace(64, 400, 13))
 _NOISE_FLOOR = 60.0
 _TRIED, _KEPT = 6, 1
+_WORTH_MORE = 0.15
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,13 @@ def candidate_poses(sight: Sight, look: Look) -> Iterator[Pose]:
     by_colours = [] if sure else _by_colours(sight, look)
     yield from by_colours[:1]
     tried = [_aligned(sight, look, pose, SMALL, 10) for pose in by_colours[:_TRIED]]
-    yield from sorted(tried, key=lambda pose: -pose.strength)[:_KEPT]
+    yield from (pose for pose in sorted(tried, key=lambda pose: -pose.strength)[:_KEPT] if pose.strength > 0)
 
 
 def refine(sight: Sight, look: Look, pose: Pose) -> Pose:
-    """Aligns a pose with the picture."""
-    return _aligned(sight, look, _aligned(sight, look, pose, MIDDLE, 10), LARGE, 4)
+    """Aligns a pose with the picture, the finest step only where the coarser one explains something."""
+    roughly = _aligned(sight, look, pose, MIDDLE, 10)
+    return roughly if roughly.strength < _WORTH_MORE else _aligned(sight, look, roughly, LARGE, 4)
 
 
 def _aligned(sight: Sight, look: Look, pose: Pose, side: int, steps: int) -> Pose:

@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 SIDE = 768
 """Longer side of every picture that is looked at, in pixels."""
 
-POINT_SIDE = 512
+POINT_SIDE = 448
 """Longer side at which distinctive points are sought."""
 
 _HALVINGS = 3
