@@ -135,7 +135,6 @@ def recoloured(degrees: int) -> Change:
 
 
 SUBJECT: Mapping[str, Change] = {
-    "as drawn": lambda picture, _: picture,
     "mirrored": lambda picture, _: ImageOps.mirror(picture),
     "turned 15": turned(15),
     "1.2 x wide": lambda picture, _: picture.resize((round(picture.width * 1.2), picture.height)),
