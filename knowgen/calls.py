@@ -7,6 +7,7 @@ The engine puts a meter into the context of each sample's walk; adapters and jud
         ticket.settle(cost_of(reply))
 
 A call that leaves the block without settling counts at its worst case, because the far side may have billed it.
+Under a budget a call may wait in line until others have come to their end, so one block must not stand inside another.
 Outside a run (a script, a test) there is no meter and the block costs nothing.
 """
 

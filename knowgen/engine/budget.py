@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from knowgen.errors import BudgetReachedError, ConfigError
@@ -19,15 +20,30 @@ _SLACK = 1e-9
 """US dollars by which sums of floats may be off."""
 
 
+PATIENCE_SECONDS = 60.0
+"""So long a call that does not fit now waits for others to come to their end, when none does."""
+
+_Entry = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
+
+
+class _NotYetError(Exception):
+    """A call would fit if those that are open cost nothing: it waits for what they come to."""
+
+
 class Books:
     """The meter of a run, used from any thread and any event loop.
 
-    Writing waits for the disk, so a thread of the books' own does it, and no event loop stands still meanwhile.
+    Writing waits for the disk, so a thread of the books' own does it, and no event loop stands still meanwhile. A call
+    is refused only when it would not fit even if all that are under way cost nothing: worst cases are many times what
+    calls really cost, and a run must not end on them.
 
     Args:
         store: Keeps reservations; those left open by a killed run count as spent.
         budget: US dollars over all runs of the directory, None for no limit.
         on_refusal: Called when a call is refused, from any thread.
+
+    Attributes:
+        refusal: Why the first call was refused; empty when none was.
     """
 
     def __init__(self, store: RunStore, budget: float | None, on_refusal: Callable[[], None]) -> None:
@@ -36,7 +52,10 @@ class Books:
         self._on_refusal = on_refusal
         self._before = store.spent()
         self._exhausted = False
-        self._work: SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
+        self.refusal = ""
+        self._open: dict[int, float] = {}
+        self._held: deque[_Entry] = deque()
+        self._work: SimpleQueue[_Entry | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
@@ -63,16 +82,35 @@ class Books:
             if cost:  # it was announced as free and was not: the books must say so
                 await self._do(self._record, cost)
             return
-        await self._do(self._store.settle, number, cost)
+        await self._do(self._settle, number, cost)
+
+    def close(self) -> None:
+        """Ends the books' thread when it has written what was asked for; a call that waits is refused."""
+        with self._starting:
+            if self._thread is not None:
+                self._work.put(None)
+                self._thread = None
 
     def _reserve(self, worst_case: float, who: str) -> int:
         if self._budget is not None:
-            left = self._budget - self._store.spent()
-            if self._exhausted or worst_case > left + _SLACK:
+            left = self._budget - self._store.spent() + _SLACK
+            if not self._exhausted and left < worst_case <= left + sum(self._open.values()):
+                raise _NotYetError
+            if self._exhausted or worst_case > left:
                 self._exhausted = True
+                self.refusal = self.refusal or (
+                    f"${self._budget:g} admits no further call: ${self._store.spent():.4f} is spent, "
+                    f"and a call of {who} may cost up to ${worst_case:.4f}"
+                )
                 self._on_refusal()
                 raise BudgetReachedError(f"the budget of ${self._budget:g} admits no further call", where=who)
-        return self._store.reserve(worst_case, who)
+        number = self._store.reserve(worst_case, who)
+        self._open[number] = worst_case
+        return number
+
+    def _settle(self, number: int, cost: float | None) -> None:
+        self._store.settle(number, cost)
+        self._open.pop(number, None)
 
     def _record(self, cost: float) -> None:
         self._store.settle(self._store.reserve(cost, "announced as free"), cost)
@@ -84,16 +122,50 @@ class Books:
                 self._thread.start()
         done: Future[Any] = Future()
         self._work.put((done, function, args))
-        # shielded: a walk that is cancelled must not undo what is being written
-        return await asyncio.shield(asyncio.wrap_future(done))
+        answer = asyncio.wrap_future(done)
+        if function == self._reserve:
+            return await answer  # whoever is cancelled makes no call, so nothing need be set aside
+        return await asyncio.shield(answer)  # a walk that is cancelled must not undo what is being written
 
     def _serve(self) -> None:
-        while True:
-            done, function, args = self._work.get()
+        while (entry := self._next()) is not None:
+            self._enter(entry)
+            if entry[1] != self._reserve:  # a call came to its end: there may be room for those that wait
+                waiting, self._held = self._held, deque()
+                for held in waiting:
+                    self._enter(held)
+            del entry
+        self._refuse_held()
+
+    def _next(self) -> _Entry | None:
+        """Returns what is to be done next, None at the end; refuses those that have waited in vain."""
+        if self._held:
             try:
-                result = function(*args)
-            except BaseException as error:  # noqa: BLE001 - it belongs to the call that waits
-                done.set_exception(error)
-            else:
-                done.set_result(result)
-            del done, function, args
+                return self._work.get(timeout=PATIENCE_SECONDS)
+            except Empty:  # what is open hangs or was left behind, and will never be settled
+                self._refuse_held()
+        return self._work.get()
+
+    def _refuse_held(self) -> None:
+        self._exhausted = self._exhausted or bool(self._held)
+        while self._held:
+            self._enter(self._held.popleft())
+
+    def _enter(self, entry: _Entry) -> None:
+        done, function, args = entry
+        if done.cancelled():
+            return
+        try:
+            result, error = function(*args), None
+        except _NotYetError:
+            self._held.append(entry)
+            return
+        except BaseException as fault:  # noqa: BLE001 - it belongs to the call that waits
+            result, error = None, fault
+        if not done.set_running_or_notify_cancel():
+            if function == self._reserve and error is None:
+                self._settle(result, 0.0)  # cancelled just now, before the call was made
+        elif error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)

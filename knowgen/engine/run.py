@@ -170,6 +170,7 @@ class Engine:
                 part.kill()
         else:
             await asyncio.gather(*(part.close() for part in parts))
+        self._books.close()
         shutil.rmtree(self._store.path / SCRATCH, ignore_errors=True)
         for lane in self._lanes:
             lane.close()
@@ -209,6 +210,7 @@ class Engine:
         outcome.seconds = time.monotonic() - began
         outcome.cost = self.cost
         outcome.stopped = self._control.stopped
+        outcome.refusal = self._books.refusal
         if signals.since is not None:
             outcome.stopped = "interrupted"
         elif self._error is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from typing import Any
@@ -68,7 +69,11 @@ class Judge:
         began = time.monotonic()
         try:
             score = await with_tries(attempt, tries, lambda error: faults.extend(attempts_of(error)))
-        except (StoppedError, BudgetReachedError, *STOPPERS):
+        except (StoppedError, BudgetReachedError, asyncio.CancelledError, *STOPPERS) as error:
+            if any(fault.reply for fault in faults):  # paid for, and what comes next time is read together with it
+                reason = f"ended before it had a reply to use: {describe(error)}"
+                score = failed_score(job.sample.id, job.repeat, self._label, reason)
+                self._put(score, job, generation, wanted, tries=before + count, faults=faults)
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a scorer may raise anything
             seconds = time.monotonic() - began

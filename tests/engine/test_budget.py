@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,17 @@ from engine_helpers import (
     loopback_handle,
     png,
     quick,
+    score_of,
     scorer_handle,
     spec_for,
 )
 
 from knowgen.calls import paid_call
-from knowgen.engine import Remake
-from knowgen.errors import ConfigError
+from knowgen.engine import Remake, ScorerHandle
+from knowgen.engine.budget import Books
+from knowgen.errors import ConfigError, PassingError
 from knowgen.generators.contract import Drawing
-from knowgen.records import GenerationRequest, ScoreStatus
+from knowgen.records import Attempt, Generation, GenerationRequest, GroundTruth, Sample, Score, ScoreStatus, Usage
 from knowgen.store.run import RunStore
 
 PRICE = 0.01
@@ -119,3 +122,74 @@ def test_a_free_scorer_goes_on_where_the_paid_one_must_stop(tmp_path: Path) -> N
     scores = bench.scores()
     assert sum(name == "judge" for _, _, name, _ in scores) == 3
     assert all((sample, 0, "free", 0) in scores for sample, _, name, _ in scores if name == "judge")
+
+
+def paid_scorer(worst_case: float, cost: float) -> ScorerHandle:
+    class Paid:
+        concurrency = 16
+
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            async with paid_call(worst_case, "judge") as ticket:
+                await asyncio.sleep(0.002)
+                ticket.settle(cost)
+            return score_of(sample, generation)
+
+    return scorer_handle(Paid())
+
+
+def test_worst_cases_far_above_the_cost_do_not_end_a_run_that_the_budget_has_room_for(tmp_path: Path) -> None:
+    outcome = Bench(tmp_path / "run").run(60, Plain(), [paid_scorer(0.1, 0.001)], quick(budget=0.25))
+    assert (outcome.stopped, outcome.scored) == ("", 60)
+    assert outcome.cost == pytest.approx(0.06)
+
+
+def test_a_call_that_waits_for_one_that_was_left_behind_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hangs:
+        concurrency = 2
+
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            async with paid_call(0.1, "judge"):
+                await asyncio.sleep(60)
+            return score_of(sample, generation)
+
+    monkeypatch.setattr("knowgen.engine.budget.PATIENCE_SECONDS", 0.2)
+    outcome = Bench(tmp_path / "run").run(2, Plain(), [scorer_handle(Hangs())], quick(budget=0.15, score_timeout=1.5))
+    assert (outcome.stopped, outcome.score_failed) == ("budget", 1)
+
+
+def test_a_reservation_that_is_cancelled_while_it_waits_sets_nothing_aside(tmp_path: Path) -> None:
+    task, generator = MemoryTask(1), generator_handle(Plain())
+    with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
+        books = Books(store, 0.15, lambda: None)
+
+        async def scene() -> None:
+            first = await books.reserve(0.1, "judge")
+            second = asyncio.create_task(books.reserve(0.1, "judge"))
+            await asyncio.sleep(0.05)
+            second.cancel()
+            await books.settle(first, 0.01)
+            third = await books.reserve(0.1, "judge")
+            await books.settle(third, 0.01)
+
+        asyncio.run(scene())
+        books.close()
+        assert store.spent() == pytest.approx(0.02)
+
+
+def test_a_reply_paid_for_before_the_budget_ended_a_retry_is_kept_for_the_next_run(tmp_path: Path) -> None:
+    class Busy:
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            async with paid_call(0.1, "judge") as ticket:
+                ticket.settle(0.1)
+            raise PassingError("busy", attempts=(Attempt(reply="not yet", usage=Usage(cost=0.1)),))
+
+    bench = Bench(tmp_path / "run")
+    outcome = bench.run(1, Plain(), [scorer_handle(Busy())], quick(budget=0.15))
+    assert outcome.stopped == "budget"
+    (kept,) = bench.scores().values()
+    assert (kept.status, [attempt.reply for attempt in kept.attempts]) == (ScoreStatus.FAILED, ["not yet"])
+    bench.run(1, Plain(), [paid_scorer(0.1, 0.1)], quick(budget=1.0))
+    (done,) = bench.scores().values()
+    assert (done.status, [attempt.reply for attempt in done.attempts]) == (ScoreStatus.OK, ["not yet"])
