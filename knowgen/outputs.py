@@ -12,6 +12,7 @@ from knowgen.records import Row
 from knowgen.spec import RunSpec
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
+from knowgen.store.manifest import write_atomically
 from knowgen.store.official_export import SummaryRow
 from knowgen.store.run import RunStore
 
@@ -59,7 +60,7 @@ def cost_of(store: RunStore) -> float | None:
 
 
 def complete(path: Path, spec: RunSpec) -> bool:
-    """Tells whether the outputs of exactly this specification are there."""
+    """Tells whether the outputs of exactly this specification and of all its results are there."""
     summary = path / SUMMARY_FILE
     if not (path / "report" / "index.html").is_file() or not summary.is_file():
         return False
@@ -67,7 +68,9 @@ def complete(path: Path, spec: RunSpec) -> bool:
         found = json.loads(summary.read_text(encoding="utf-8"))
     except ValueError:
         return False  # a summary cut off by a kill is written anew
-    return bool(found.get("spec") == spec.model_dump(mode="json"))
+    with RunStore.read(path) as store:  # a run that was killed before its outputs has newer results than they
+        latest = store.latest()
+    return found.get("spec") == spec.model_dump(mode="json") and found.get("results") == latest
 
 
 def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
@@ -78,19 +81,16 @@ def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
     folder.mkdir(exist_ok=True)
     for summary in summaries:
         name = f"{slug(summary.scorer)}-{summary.policy}"
-        _replace(folder / f"{name}.md", tables.markdown([summary]))
-        _replace(folder / f"{name}.csv", tables.csv([summary]))
+        write_atomically(folder / f"{name}.md", tables.markdown([summary]))
+        write_atomically(folder / f"{name}.csv", tables.csv([summary]))
+    with RunStore.read(path) as store:
+        latest = store.latest()
     data = {
         "spec": spec.model_dump(mode="json"),
+        "results": latest,
         "summaries": [summary.model_dump(mode="json") for summary in summaries],
     }
-    _replace(path / SUMMARY_FILE, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path / SUMMARY_FILE, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def slug(text: str) -> str:

@@ -96,6 +96,7 @@ class Plan:
         source: The run directory the drawings lie in, when that is where they come from.
         remember: Notes in the run directory what an export needs of the source of its drawings.
         release: Lets go of the source of its drawings.
+        origin: Where the drawings lie, for pictures that exist already.
     """
 
     spec: RunSpec
@@ -106,6 +107,7 @@ class Plan:
     source: Path | None = None
     remember: Callable[[RunStore], None] | None = None
     release: Callable[[], None] = lambda: None
+    origin: Path | None = None
 
 
 def plan(
@@ -152,6 +154,7 @@ def _plan(
     earlier: Sequence[ScorerSpec] = (),
     remember: Callable[[RunStore], None] | None = None,
     release: Callable[[], None] = lambda: None,
+    origin: Path | None = None,
 ) -> Plan:
     names = list(scorers) or list(whole.default_scorers)
     if not names:
@@ -168,7 +171,8 @@ def _plan(
         repeats=settings.repeats if repeats is None else repeats,
         judge_repeats=settings.judge_repeats,
     )
-    return Plan(spec, SelectedTask(whole, samples), generator, tuple(handles), settings, source, remember, release)
+    part = SelectedTask(whole, samples)
+    return Plan(spec, part, generator, tuple(handles), settings, source, remember, release, origin)
 
 
 def plan_scoring(
@@ -210,6 +214,7 @@ def plan_scoring(
         earlier=found.scorers if found.in_place else (),
         remember=found.remember,
         release=found.drawings.close,
+        origin=Path(source),
     )
 
 

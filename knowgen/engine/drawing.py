@@ -7,7 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from knowgen.engine.faults import STOPPERS, ContractError, StoppedError, StoreError, describe, with_tries
+from knowgen.engine.faults import (
+    STOPPERS,
+    ContractError,
+    NotDrawnError,
+    StoppedError,
+    StoreError,
+    describe,
+    with_tries,
+)
 from knowgen.engine.imaging import encode
 from knowgen.engine.options import Options
 from knowgen.engine.plan import Job
@@ -30,6 +38,7 @@ class Drawer(Protocol):
 
         Raises:
             StoppedError, BudgetReachedError: It was not drawn, because the run ends.
+            NotDrawnError: Its source has not drawn it yet.
             StoreError: The store cannot be written.
         """
         ...
@@ -264,6 +273,8 @@ class SourceDrawer:
             drawing = self._source.drawing(job.sample.id, job.repeat)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a source may be anybody's code
             return self._finisher.failed(job, describe(error), attempts)
+        if drawing.status is GenerationStatus.NOT_RUN:
+            raise NotDrawnError(drawing.reason)
         return self._finisher.finish(job, drawing, 0.0, attempts, [])
 
     def stop(self) -> None:

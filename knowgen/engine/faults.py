@@ -28,6 +28,10 @@ class StoppedError(Exception):
     """The run takes no new work; what was asked for is left not run."""
 
 
+class NotDrawnError(Exception):
+    """Where a drawing should come from nobody was asked for it yet; the sample is left not run."""
+
+
 class DeadlineError(Exception):
     """A call gave nothing within its time."""
 

@@ -8,7 +8,7 @@ from itertools import islice
 
 from knowgen.engine.control import Control
 from knowgen.engine.drawing import Drawer
-from knowgen.engine.faults import StoppedError, StoreError
+from knowgen.engine.faults import NotDrawnError, StoppedError, StoreError
 from knowgen.engine.plan import Job, Planner, Wanted
 from knowgen.engine.scoring import Judge
 from knowgen.engine.tally import Tally
@@ -106,6 +106,8 @@ class Pipeline:
             self._tally.done += 1
         except StoppedError:
             return  # left not run; the reason is in the control
+        except NotDrawnError:
+            self._tally.done += 1  # left not run: there is nothing to judge yet
         except BudgetReachedError:
             self._control.stop("budget")
         except StoreError as error:

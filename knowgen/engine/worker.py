@@ -94,6 +94,10 @@ class RemoteMeter:
         await self._link.ask({"event": "settle", "number": number, "cost": cost})
 
 
+_NOTED = [field.name for field in dataclasses.fields(Drawing) if field.name not in {"image", "usage"}]
+"""What goes along with a picture; a class of the plugin's own may have more, which nobody else knows."""
+
+
 class Replies:
     """Turns the events of a call into messages.
 
@@ -129,11 +133,7 @@ class Replies:
         return {"drawing": self._drawing(value)}
 
     def _drawing(self, drawing: Drawing) -> dict[str, Any]:
-        fields = {
-            field.name: getattr(drawing, field.name)
-            for field in dataclasses.fields(drawing)
-            if field.name not in {"image", "usage"}
-        }
+        fields = {name: getattr(drawing, name) for name in _NOTED}
         try:
             json.dumps(fields, allow_nan=False)
         except (TypeError, ValueError) as error:

@@ -199,8 +199,6 @@ class Worker:
         fields = dict(message["drawing"])
         picture = fields.pop("picture", None)
         fields["usage"] = Usage.model_validate(fields["usage"])
-        for name in ("references", "evidence", "trajectory"):
-            fields[name] = tuple(fields[name])
         # the finishing threads know this private kind of picture; plugins never see it
         image: Any = ScratchFile(self._recipe.scratch / picture[0], *picture[1:]) if picture else None
         return Event("answer", message["id"], Drawing(image=image, **fields))

@@ -177,7 +177,10 @@ class DrawingSource(Protocol):
     revision: str
 
     def drawing(self, sample_id: str, repeat: int) -> Drawing:
-        """Returns the drawing of a sample; a missing or unreadable one is a failed drawing with its reason."""
+        """Returns the drawing of a sample; a missing or unreadable one is a failed drawing with its reason.
+
+        One that was never asked for has the status not_run, and the run leaves it so.
+        """
         ...
 
 

@@ -321,6 +321,11 @@ class RunStore:
         else:
             self._sessions.end(self._database, outcome)
 
+    def latest(self) -> list[int]:
+        """Returns the numbers of the last drawing and the last judgement that were written; each new one raises one."""
+        sql = "select coalesce((select max(number) from generations), 0), coalesce((select max(number) from scores), 0)"
+        return list(self._database.read(sql)[0])
+
     def seconds(self) -> float:
         """Returns the wall time of all invocations, in seconds."""
         return seconds_of(self._database)

@@ -30,7 +30,7 @@ class Elsewhere:
 
     Attributes:
         path: The picture's file when the status is ok, else None.
-        status: ok, failed or refused.
+        status: ok, failed or refused; not_run where another run has not drawn it yet.
         reason: Why, when the status is not ok; names the file.
         generation: The stored drawing, from a run directory; brings prompt, references, evidence and settings along.
     """
@@ -225,7 +225,8 @@ class RunSource:
         """Returns the drawing of a sample and repeat with its status there, or why there is none."""
         generation = self.store.drawn(sample_id, repeat)
         if generation is None or generation.status is GenerationStatus.NOT_RUN:
-            return failed(f"{self.path} has no drawing of sample {sample_id!r}, repeat {repeat}")
+            reason = f"{self.path} has no drawing of sample {sample_id!r}, repeat {repeat}"
+            return Elsewhere(None, GenerationStatus.NOT_RUN, reason)  # it never failed, so nothing may count it so
         if generation.image is None:
             return Elsewhere(None, generation.status, generation.reason, generation)
         if not self.store.image_ok(generation.image):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -246,6 +248,59 @@ def test_scoring_in_place_keeps_what_other_scorers_said_and_never_erases(
     assert "would erase the pictures" in one_line(capsys.readouterr().err)
     with RunStore.read(desk / "out") as store:
         assert sum(each.status == "ok" for _, each in store.generations()) == 6
+
+
+def test_what_an_interrupted_run_did_not_draw_is_not_run_after_scoring_too(desk: Path) -> None:
+    assert run([*RUN, "--out", "out"]) == 0
+    with contextlib.closing(sqlite3.connect(desk / "out" / "run.sqlite")) as database, database:
+        database.execute("delete from generations where sample_id = 's1'")
+    (desk / "out" / "summary.json").unlink()
+    for target in ("out", "else"):
+        assert run(["score", "out", "--scorer", "my_scorer:Half", "--out", target]) == 0
+        slices = json.loads((desk / target / "summary.json").read_text())["summaries"][0]["slices"]
+        assert slices[0]["coverage"]["generation_not_run"] == 1
+        assert slices[0]["coverage"]["generation_failed"] == 0
+        assert slices[0]["figures"]["overall"]["value"] == 0.5
+
+
+def test_outputs_are_written_anew_when_a_run_was_killed_before_them(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise SystemExit("killed")
+
+    assert run([*RUN, "--out", "out"]) == 0
+    with contextlib.closing(sqlite3.connect(desk / "out" / "run.sqlite")) as database, database:
+        database.execute("delete from scores where sample_id = 's1'")
+    with monkeypatch.context() as patch:
+        patch.setattr("knowgen.outputs.write", killed)
+        with contextlib.suppress(SystemExit):
+            run([*RUN, "--out", "out"])
+    before = (desk / "out" / "summary.json").stat().st_mtime_ns
+    assert run([*RUN, "--out", "out"]) == 0
+    after = (desk / "out" / "summary.json").stat().st_mtime_ns
+    assert after > before
+    assert run([*RUN, "--out", "out"]) == 0
+    assert (desk / "out" / "summary.json").stat().st_mtime_ns == after, "nothing was left to do"
+
+
+def test_fresh_never_erases_pictures_that_lie_in_the_run_directory(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (desk / "own" / "images").mkdir(parents=True)
+    kept = desk / "own" / "images" / "0.png"
+    Image.new("RGB", (64, 48)).save(kept)
+    row = {
+        "id": 0, "success": True, "prompt": "p", "meta": {"category": "art"}, "output_path": "images/0.png",
+        "gt_image": "images/0.png",
+    }  # fmt: skip
+    (desk / "own" / "results.json").write_text(json.dumps([row]))
+    command = ["score", "own/results.json", "--scorer", "my_scorer:Half", "--out", "own"]
+    assert run(command) == 0
+    capsys.readouterr()
+    assert run([*command, "--fresh"]) == 2
+    assert "would erase the pictures" in one_line(capsys.readouterr().err)
+    assert kept.is_file()
 
 
 def test_official_results_are_scored_and_exported(desk: Path) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from engine_helpers import Bench, Half, generator_handle, quick, scorer_handle
+from engine_helpers import Bench, Half, generator_handle, picture, quick, scorer_handle
 from PIL import Image
 
 from knowgen.engine import GeneratorHandle, Outcome, Remake
 from knowgen.errors import ConfigError
-from knowgen.records import Generation, GenerationStatus
+from knowgen.generators.contract import Drawing
+from knowgen.records import Generation, GenerationRequest, GenerationStatus
 
 COUNT = 6
 
@@ -187,3 +189,36 @@ def test_any_mode_of_pillow_is_stored_as_rgb(tmp_path: Path) -> None:
     assert bench.run(len(Modes.modes), Modes()).generated == len(Modes.modes)
     for generation in bench.generations().values():
         assert generation.image is not None and generation.image.open().mode == "RGB"
+
+
+class StrangeNotes:
+    """What it says beside the picture is none of what a drawing may say."""
+
+    batch_size = 2
+
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+        for request in requests:
+            yield Drawing(image=picture(request.id), request_id=request.id, references=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_notes_that_are_none_fail_their_drawing_at_once(tmp_path: Path, workers: int) -> None:
+    remake = Remake("generators", "test_hostile_generators:StrangeNotes")
+    bench = Bench(tmp_path / "run")
+    bench.run(2, generator_handle(StrangeNotes(), remake=remake), options=quick(workers=workers, timeout=30))
+    for generation in bench.generations().values():
+        assert generation.status == "failed" and "references" in generation.reason
+
+
+@pytest.mark.parametrize("name", [5, ["x"], None])
+def test_a_request_id_that_is_no_text_is_an_unknown_one(tmp_path: Path, name: object) -> None:
+    class Misnames:
+        batch_size = 2
+
+        def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+            yield Drawing(image=picture("x"), request_id=name)  # type: ignore[arg-type]
+
+    bench = Bench(tmp_path / "run")
+    bench.run(2, Misnames())
+    for generation in bench.generations().values():
+        assert generation.status == "failed" and "gave no drawing for this request" in generation.reason
