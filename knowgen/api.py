@@ -124,7 +124,7 @@ def execute(plan: Plan, out: Path | str) -> Run:
     from knowgen.engine import run as run_engine
 
     path, settings = Path(out), plan.settings
-    if settings.fresh and plan.origin is not None and plan.origin.resolve().is_relative_to(path.resolve()):
+    if settings.fresh and plan.source is not None and path.resolve() == plan.source.resolve():
         raise UsageError("--fresh would erase the pictures that are to be scored", where=str(path), fix="leave it out")
     options = Options(
         concurrency=settings.concurrency,
@@ -200,7 +200,7 @@ def score(
         arguments: `task`, `scorer_args`, `settings`.
     """
     names = (scorers,) if isinstance(scorers, str) else tuple(scorers)
-    ready = plan_scoring(source, names, **arguments)
+    ready = plan_scoring(source, names, out=out, **arguments)
     if out is None:
         out = ready.source or default_out(ready.spec.task, ready.spec.generator.name)
     return execute(ready, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import inspect
 import sys
@@ -35,10 +36,12 @@ def choose(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple
         UsageError: Both were given, the limit is below 1, or an id is unknown.
         DataError: The task holds no samples, or one id twice.
     """
-    if limit is not None and ids:
+    if limit is not None and ids is not None:
         raise UsageError("--limit and --ids exclude each other", fix="give one of them")
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit} leaves nothing to do", fix="give 1 or more")
+    if ids is not None and not ids:
+        raise UsageError("the list of ids is empty", fix="name a sample, or leave it out for all")
     kind: Literal["all", "limit", "ids"] = "ids" if ids else "all" if limit is None else "limit"
     wanted = set(ids or ())
     chosen: list[Sample] = []
@@ -52,9 +55,9 @@ def choose(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple
         if kind != "ids" or sample.id in wanted:
             chosen.append(sample)
     if unknown := sorted(wanted - seen):
-        raise UsageError(
-            f"task {task.name} has no sample {unknown[0]!r}", fix="`knowgen list samples --task …` shows ids"
-        )
+        near = difflib.get_close_matches(unknown[0], seen, n=1)
+        fix = f"did you mean {near[0]!r}?" if near else "ids stand in the task's samples.jsonl"
+        raise UsageError(f"task {task.name} has no sample {unknown[0]!r}", fix=fix)
     if not chosen:
         raise DataError("holds no samples", where=f"task {task.name}")
     if kind == "limit" and limit is not None and len(chosen) < limit:

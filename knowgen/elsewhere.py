@@ -12,7 +12,7 @@ import click
 from knowgen.errors import DataError, UsageError
 from knowgen.generators.contract import Drawing
 from knowgen.records import GroundTruth, Sample
-from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec
+from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
 from knowgen.store.folder import is_run_directory
 from knowgen.store.official import read_results
 from knowgen.store.official_export import remember_source
@@ -32,7 +32,8 @@ class Source:
         scorers: Scorers that judged them before; their judgements stay in a run that is scored in place.
         seed: Seed they were drawn with.
         repeats: Pictures a sample.
-        in_place: They lie in the run directory that will be written.
+        in_place: They lie in a run directory, which may itself be the one that is written.
+        part_of: Which samples of the task that run took; None when the samples are the task's own.
         remember: Notes in the new run what an export needs of the source.
     """
 
@@ -43,6 +44,7 @@ class Source:
     seed: int = 0
     repeats: int = 1
     in_place: bool = False
+    part_of: Selection | None = None
     remember: Callable[[RunStore], None] | None = None
 
 
@@ -169,6 +171,7 @@ def _run(path: Path, task: Task | None) -> Source:
         seed=spec.seed,
         repeats=spec.repeats,
         in_place=True,
+        part_of=spec.selection if task is None else None,
     )
 
 

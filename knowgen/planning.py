@@ -12,7 +12,7 @@ from knowgen.engine.handles import GeneratorHandle, ScorerHandle
 from knowgen.errors import UsageError
 from knowgen.generators.contract import DrawingSource
 from knowgen.records import GroundTruth, Sample
-from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec
+from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection, select
 from knowgen.stats.policy import get_policy
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
@@ -52,6 +52,31 @@ class Settings:
     timeout: float = 600.0
     fresh: bool = False
     progress: bool = False
+
+
+_LEAST = {"seed": 0, "repeats": 1, "judge_repeats": 1, "workers": 0, "concurrency": 1, "limit": 1}
+
+
+def _check_settings(settings: Settings) -> None:
+    """Refuses settings that cannot be carried out.
+
+    Raises:
+        UsageError: A number is too small or none at all, or a name is unknown.
+    """
+    get_policy(settings.policy)
+    for name, least in _LEAST.items():
+        value = getattr(settings, name)
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise UsageError(f"{name}={value!r} is not possible", fix=f"give a whole number, {least} or more")
+    if settings.seed >= 2**31:
+        raise UsageError(f"seed={settings.seed} is too large", fix="give less than 2147483648")
+    # written so that NaN, which every comparison denies, is refused as well
+    if settings.budget is not None and not settings.budget >= 0:
+        raise UsageError(f"a budget of {settings.budget} cannot be kept", fix="give US dollars, 0 or more")
+    if not settings.timeout > 0:
+        raise UsageError(f"timeout={settings.timeout} is not possible", fix="give seconds, more than 0")
+    if settings.schedule not in ("stream", "phased"):
+        raise UsageError(f"unknown schedule {settings.schedule!r}", fix="stream or phased")
 
 
 class SelectedTask:
@@ -96,7 +121,6 @@ class Plan:
         source: The run directory the drawings lie in, when that is where they come from.
         remember: Notes in the run directory what an export needs of the source of its drawings.
         release: Lets go of the source of its drawings.
-        origin: Where the drawings lie, for pictures that exist already.
     """
 
     spec: RunSpec
@@ -107,7 +131,6 @@ class Plan:
     source: Path | None = None
     remember: Callable[[RunStore], None] | None = None
     release: Callable[[], None] = lambda: None
-    origin: Path | None = None
 
 
 def plan(
@@ -134,7 +157,7 @@ def plan(
         DataError: The task is broken.
     """
     chosen = settings or Settings()
-    get_policy(chosen.policy)
+    _check_settings(chosen)
     whole = load_task(task) if isinstance(task, str) else task
     handle = assemble.generator_handle(generator, generator_args or {}, whole)
     return _plan(whole, handle, handle.spec, scorers, scorer_args or {}, chosen)
@@ -152,15 +175,18 @@ def _plan(
     repeats: int | None = None,
     source: Path | None = None,
     earlier: Sequence[ScorerSpec] = (),
+    part_of: Selection | None = None,
     remember: Callable[[RunStore], None] | None = None,
     release: Callable[[], None] = lambda: None,
-    origin: Path | None = None,
 ) -> Plan:
     names = list(scorers) or list(whole.default_scorers)
     if not names:
         raise UsageError(f"task {whole.name} names no scorer of its own", fix="give --scorer S")
     handles = assemble.scorer_handles(names, scorer_args)
     samples, selection = assemble.choose(whole, limit=settings.limit, ids=settings.ids)
+    if part_of is not None and selection.kind == "all" and part_of.kind != "all":
+        # all of a part is still a part, and must not pass for the whole task
+        selection = select([sample.id for sample in samples], part_of.kind)
     spec = RunSpec(
         task=whole.name,
         task_version=whole.version,
@@ -171,8 +197,7 @@ def _plan(
         repeats=settings.repeats if repeats is None else repeats,
         judge_repeats=settings.judge_repeats,
     )
-    part = SelectedTask(whole, samples)
-    return Plan(spec, part, generator, tuple(handles), settings, source, remember, release, origin)
+    return Plan(spec, SelectedTask(whole, samples), generator, tuple(handles), settings, source, remember, release)
 
 
 def plan_scoring(
@@ -182,6 +207,7 @@ def plan_scoring(
     task: str | Task | None = None,
     scorer_args: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
+    out: Path | str | None = None,
 ) -> Plan:
     """Makes ready the scoring of pictures that exist already.
 
@@ -191,6 +217,7 @@ def plan_scoring(
         task: The task that a folder of pictures answers.
         scorer_args: Arguments of the scorer.
         settings: How it is carried out.
+        out: Run directory; the source itself when it is a run and this is None.
 
     Raises:
         UsageError: A name or argument is wrong, or a folder comes without its task.
@@ -199,8 +226,9 @@ def plan_scoring(
     from knowgen.elsewhere import open_source
 
     chosen = settings or Settings()
-    get_policy(chosen.policy)
+    _check_settings(chosen)
     found = open_source(Path(source), load_task(task) if isinstance(task, str) else task)
+    in_place = found.in_place and (out is None or Path(out).resolve() == Path(source).resolve())
     return _plan(
         found.task,
         found.drawings,
@@ -210,11 +238,11 @@ def plan_scoring(
         chosen,
         seed=found.seed,
         repeats=found.repeats,
-        source=Path(source) if found.in_place else None,
-        earlier=found.scorers if found.in_place else (),
+        source=Path(source) if in_place else None,
+        earlier=found.scorers if in_place else (),
+        part_of=found.part_of,
         remember=found.remember,
         release=found.drawings.close,
-        origin=Path(source),
     )
 
 

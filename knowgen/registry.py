@@ -111,9 +111,20 @@ def resolve(kind: Kind, spec: str) -> Resolved:
         return Resolved(kind, spec, entry.target, rest if colon else None, entry.origin)
     if colon and rest.isidentifier() and _importable(base):
         return Resolved(kind, spec, spec, None, "local")
+    if base.endswith(".py"):
+        raise _no_file(kind, base, rest)
     near = difflib.get_close_matches(base, list(known), n=1, cutoff=0.5)
     fix = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
     raise UsageError(f"unknown {SINGULAR[kind]} {spec!r}", fix=fix)
+
+
+def _no_file(kind: Kind, base: str, rest: str) -> UsageError:
+    """Says what is wrong with a name that looks like `file.py:attribute`."""
+    if not Path(base).is_file():
+        return UsageError(f"there is no file {base!r}", where=SINGULAR[kind])
+    if rest:
+        return UsageError(f"{rest!r} is no name in Python", where=base, fix=f"write {base}:NAME")
+    return UsageError(f"which class or function of {base}?", where=SINGULAR[kind], fix=f"write {base}:NAME")
 
 
 def _importable(base: str) -> bool:

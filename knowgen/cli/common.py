@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
 else:
     ParamType = click.ParamType
+
+REASONS = 3
+"""Reasons of failures that are told after a run; the report holds all."""
+
+REASON_LETTERS = 160
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,14 +55,18 @@ class Ids(ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         """Reads the list."""
         text = str(value)
+        parts = text.split(",")
         if text.startswith("@"):
             try:
-                return [
-                    line.strip() for line in Path(text[1:]).read_text(encoding="utf-8").splitlines() if line.strip()
-                ]
+                parts = Path(text[1:]).read_text(encoding="utf-8").splitlines()
             except OSError as error:
                 self.fail(f"{text[1:]} cannot be read: {error.strerror}", param, ctx)
-        return [part.strip() for part in text.split(",") if part.strip()]
+            except UnicodeDecodeError:
+                self.fail(f"{text[1:]} is not UTF-8 text", param, ctx)
+        ids = [part.strip() for part in parts if part.strip()]
+        if not ids:
+            self.fail(f"{text!r} names no sample", param, ctx)
+        return ids
 
 
 IDS = Ids()
@@ -71,7 +81,7 @@ def running_options(function: F) -> F:
             click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N samples."),
             click.option("--ids", type=IDS, metavar="A,B|@FILE", help="Only these samples."),
             click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Calls that wait at once."),
-            click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Never spend more than this."),
+            click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Spend no more, ever, in DIR."),
             click.option("--policy", default="strict", metavar="P", help="strict (default) or official."),
             click.option("--fresh", is_flag=True, help="Forget what an earlier run left here."),
             click.option("--dry-run", is_flag=True, help="Say what would be done, and stop."),
@@ -86,21 +96,55 @@ def command_line(*words: str | Path) -> str:
     return shlex.join(str(word) for word in words)
 
 
-def closing_lines(run: Run, resume: str | None) -> None:
-    """Prints the table of a run, and how to go on from here."""
+def again() -> str:
+    """Returns the command that is running as a line that goes on with its work."""
+    return command_line("knowgen", *(word for word in click.get_current_context().obj if word != "--fresh"))
+
+
+def closing_lines(run: Run, resume: str) -> None:
+    """Prints the table of a run, why samples failed, and how to go on from here."""
     from knowgen.report import tables
 
-    if run.outcome is not None and run.outcome.stopped == "interrupted":
+    stopped = run.outcome.stopped if run.outcome is not None else ""
+    if stopped == "interrupted":
         click.echo("interrupted; what was finished is kept", err=True)
-        click.echo(f"resume   {resume or command_line('knowgen', 'score', run.path)}")
+        click.echo(f"resume   {resume}")
         return
     click.echo()
     click.echo(tables.terminal(list(run.summaries(policies=(run.policy,)))))
     click.echo()
-    if resume:
-        click.echo(f"resume   {resume}")
+    for line in failure_lines(run):
+        click.echo(line)
+    if stopped == "budget" and run.outcome is not None:
+        click.echo(f"budget   {run.outcome.refusal}; raise --budget to go on", err=True)
+    click.echo(f"resume   {resume}")
     click.echo(f"rescore  {command_line('knowgen', 'score', run.path, '--scorer', run.spec.scorers[0].name)}")
     click.echo(f"report   {(run.path / 'report' / 'index.html').resolve()}")
+
+
+def failure_lines(run: Run) -> list[str]:
+    """Says in a few lines why drawings and judgements failed, the most frequent reasons first."""
+    from knowgen.records import GenerationStatus, ScoreStatus
+
+    drawings: dict[tuple[str, int], str] = {}
+    judgements: Counter[str] = Counter()
+    for scorer in run.spec.scorers:
+        for row in run.rows(scorer.name):
+            if row.generation in (GenerationStatus.FAILED, GenerationStatus.REFUSED):
+                drawings[row.sample_id, row.repeat] = f"{row.generation.value}: {row.generation_reason}"
+            elif row.strict.status is ScoreStatus.FAILED:
+                judgements[f"{scorer.name} failed: {row.strict.reason}"] += 1
+    found = (Counter(drawings.values()) + judgements).most_common()
+    lines = [f"{count:<8} {_plain(reason)}" for reason, count in found[:REASONS]]
+    if rest := found[REASONS:]:
+        lines.append(f"{sum(count for _, count in rest):<8} for {len(rest)} other reasons, see the report")
+    return lines
+
+
+def _plain(reason: str) -> str:
+    """Returns a reason as one short line that cannot steer a terminal."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in reason).split())
+    return text if len(text) <= REASON_LETTERS else text[: REASON_LETTERS - 1] + "…"
 
 
 def exit_code(run: Run) -> int:

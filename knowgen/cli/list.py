@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from knowgen.errors import DataError
+
 KINDS = ("tasks", "generators", "scorers", "search", "runs")
 EPILOG = """\b
 Examples:
@@ -20,6 +22,8 @@ Examples:
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 def command(kind: str, folder: Path | None) -> int:
     """List tasks, generators, scorers, search backends, or the runs below FOLDER [reports]."""
+    if folder is not None and kind == "runs" and not folder.is_dir():
+        raise DataError("is no folder", where=str(folder), fix="name the folder that holds the runs")
     rows = _runs(folder or Path("reports")) if kind == "runs" else _names(kind)
     if not rows:
         click.echo(f"no {kind}", err=True)
@@ -55,7 +59,7 @@ def _runs(folder: Path) -> list[tuple[str, ...]]:
                     _headline(manifest.parent / "summary.json"),
                 )
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
             rows.append((str(manifest.parent), "?", "?", "?", f"cannot be read: {type(error).__name__}"))
     return rows
 

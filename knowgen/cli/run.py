@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from knowgen.cli.common import KEY_VALUE, closing_lines, command_line, exit_code, running_options
+from knowgen.cli.common import KEY_VALUE, again, closing_lines, exit_code, running_options
 
 EPILOG = """\b
 Examples:
@@ -65,6 +65,5 @@ def command(task: str, generator: str, scorers: tuple[str, ...], out: Path | Non
         click.echo(api.forecast(plan, target))
         return 0
     run = api.execute(plan, target)
-    words = [word for word in click.get_current_context().obj if word != "--fresh"]
-    closing_lines(run, command_line("knowgen", *words))
+    closing_lines(run, again())
     return exit_code(run)

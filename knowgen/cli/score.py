@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from knowgen.cli.common import closing_lines, exit_code, running_options
+from knowgen.cli.common import again, closing_lines, exit_code, running_options
 
 EPILOG = """\b
 Examples:
@@ -38,11 +38,12 @@ def command(source: Path, task: str | None, scorers: tuple[str, ...], out: Path 
         fresh=options["fresh"],
         progress=True,
     )
-    plan = api.plan_scoring(source, scorers, task=task, scorer_args=dict(options["scorer_args"]), settings=settings)
+    scorer_args = dict(options["scorer_args"])
+    plan = api.plan_scoring(source, scorers, task=task, scorer_args=scorer_args, settings=settings, out=out)
     target = out or plan.source or api.default_out(plan.task.name, plan.spec.generator.name)
     if options["dry_run"]:
         click.echo(api.forecast(plan, target))
         return 0
     run = api.execute(plan, target)
-    closing_lines(run, None)
+    closing_lines(run, again())
     return exit_code(run)

@@ -50,6 +50,7 @@ class Outcome:
         not_applicable: Judgements whose sample lacks what the scorer needs.
         cost: US dollars spent by this run: what the books say or what the records say, whichever is more.
         seconds: Wall time.
+        refusal: Why the budget admitted no further call; empty when it did.
         stopped: Empty when all was done; else `budget`, `interrupted`, or the reason.
     """
 
@@ -63,6 +64,7 @@ class Outcome:
     not_applicable: int = 0
     cost: float = 0.0
     seconds: float = 0.0
+    refusal: str = ""
     stopped: str = ""
 
     @property

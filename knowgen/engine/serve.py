@@ -8,7 +8,7 @@ from typing import Any
 
 from knowgen.engine.handles import Remake
 from knowgen.engine.threads import END, Event
-from knowgen.errors import ConfigError, KnowgenError
+from knowgen.errors import ConfigError, KnowgenError, MissingDependencyError
 
 Emit = Callable[[Event], None]
 
@@ -55,7 +55,7 @@ def _serve_generate(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
 
 def _serve_generate_batch(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
     for drawing in _iterate(plugin.generate_batch(batch), "generate_batch"):
-        name = str(getattr(drawing, "request_id", "") or "")
+        name = getattr(drawing, "request_id", "")
         emit(Event("answer", name or (batch[0].id if len(batch) == 1 else ""), drawing))
 
 
@@ -91,6 +91,7 @@ def make(build: Callable[[], Any], device: Callable[[], str], where: str) -> Any
 
     Raises:
         KnowgenError: What the plugin itself says is wrong.
+        MissingDependencyError: A package that it imports is not installed.
         ConfigError: It broke in any other way, `sys.exit` included.
     """
     try:
@@ -99,6 +100,11 @@ def make(build: Callable[[], Any], device: Callable[[], str], where: str) -> Any
             setup(device())
     except KnowgenError:
         raise
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        raise MissingDependencyError(
+            f"needs the package {package!r}, which is not installed", where=where, fix=f"pip install {package}"
+        ) from error
     except BaseException as error:
         text = " ".join(str(error).split())[:300]
         raise ConfigError(f"broke while it was built: {type(error).__name__}: {text}", where=where) from error

@@ -18,9 +18,11 @@ def load_task(name: str) -> Task:
         UsageError: Nobody knows the name.
         DataError: The folder holds no task, or a broken one.
     """
-    if name not in registry.entries("tasks") and (Path(name).is_dir() or Path(name).name == TASK_FILE):
+    if name.strip() and name not in registry.entries("tasks") and (Path(name).is_dir() or Path(name).name == TASK_FILE):
         folder = Path(name).parent if Path(name).name == TASK_FILE else Path(name)
         return FolderTask(folder)
+    if not name.strip():
+        raise UsageError("the name of the task is empty", fix="name a task, or a task's folder")
     if "/" in name or name.startswith("."):
         raise UsageError(f"no task folder {name!r}", fix="make one with `knowgen world build`, or name a task")
     task = registry.create(registry.resolve("tasks", name), {})

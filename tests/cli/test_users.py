@@ -1,0 +1,131 @@
+"""What people who are new, in a hurry or clumsy do with the command line, and what they are told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import knowgen
+from knowgen.cli.main import run
+from knowgen.errors import UsageError
+from knowgen.store.run import RunStore
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scorers"))
+from judge_server import JudgeServer, Step, good
+
+RUN = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
+
+
+def last_line(text: str) -> str:
+    """Returns the last line that says something."""
+    return [line for line in text.splitlines() if line.strip()][-1]
+
+
+def test_scoring_a_part_anew_does_not_make_it_the_whole_task(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*RUN, "--out", "out", "--limit", "2"]) == 0
+    selection = json.loads((desk / "out" / "run.json").read_text())["spec"]["selection"]
+    for extra in ([], ["--out", "elsewhere"]):
+        assert run(["score", "out", "--scorer", "my_scorer:Half", "-s", "value=1.0", *extra]) == 0
+        assert "not fit for a board" in capsys.readouterr().out
+    for name in ("out", "elsewhere"):
+        assert json.loads((desk / name / "run.json").read_text())["spec"]["selection"] == selection
+
+
+def test_scoring_elsewhere_leaves_the_earlier_scorers_behind(desk: Path) -> None:
+    assert run([*RUN, "--out", "out"]) == 0
+    (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
+    assert run(["score", "out", "--scorer", "other:Half", "--out", "elsewhere"]) == 0
+    told = {each["scorer"] for each in json.loads((desk / "elsewhere" / "summary.json").read_text())["summaries"]}
+    assert told == {"other:Half"}
+
+
+def test_why_drawings_failed_is_told_on_the_terminal(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (desk / "my_generator.py").read_text().replace('"cannot draw three"', '"cannot\\n\\x1b[31m draw three"')
+    (desk / "my_generator.py").write_text(text)
+    assert run(["run", "--task", "small", "--generator", "my_generator:Picky", "--out", "out"]) == 6
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert [line for line in told.splitlines() if line.startswith("1 ") and "failed: " in line and "draw three" in line]
+
+
+def test_why_judgements_failed_and_what_the_budget_lacked_is_told(
+    desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert run([*RUN, "--out", "out", "--limit", "2"]) == 0
+    with JudgeServer([Step(reply="no")]) as server:
+        words = ["score", "out", "--scorer", "vlm:any", "-s", f"base_url={server.url}", "-s", "attempts=1"]
+        assert run(words) == 6
+        assert "2        vlm:any failed: the reply is not one JSON object" in capsys.readouterr().out
+    with JudgeServer([Step(reply=good())]) as server:
+        words = ["score", "out", "--scorer", "vlm:any", "-s", f"base_url={server.url}", "--out", "paid"]
+        assert run([*words, "-s", "price_in=2", "-s", "price_out=8", "--budget", "0.0001"]) == 5
+        assert not server.calls
+        told = last_line(capsys.readouterr().err)
+    assert told.startswith("budget   $0.0001 admits no further call: $0.0000 is spent, and a call of vlm:any may cost")
+    assert told.endswith("raise --budget to go on")
+
+
+def test_a_score_that_ends_early_says_how_to_go_on(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*RUN, "--out", "out"]) == 0
+    capsys.readouterr()
+    words = ["score", "out", "--scorer", "my_scorer:Half", "--out", "elsewhere"]
+    assert run(words) == 0
+    assert f"resume   knowgen {' '.join(words)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([*RUN, "--ids", ""], 2, "names no sample"),
+        ([*RUN, "--ids", "@empty.txt"], 2, "names no sample"),
+        ([*RUN, "--ids", "@binary.txt"], 2, "binary.txt is not UTF-8 text"),
+        ([*RUN, "--ids", "s01"], 2, "did you mean 's1'"),
+        ([*RUN, "--budget", "nan"], 2, "a budget of nan cannot be kept"),
+        ([*RUN, "--timeout", "nan"], 2, "timeout=nan is not possible"),
+        (["run", "--task", "small", "--generator", "my_generator.py"], 2, "write my_generator.py:NAME"),
+        (["run", "--task", "small", "--generator", "nowhere.py:Model"], 2, "there is no file 'nowhere.py'"),
+        (["run", "--task", "small", "--generator", "my_generator.py:a b"], 2, "'a b' is no name in Python"),
+        (["run", "--task", "", "--generator", "noise"], 2, "the name of the task is empty"),
+        (["list", "runs", "nowhere"], 3, "nowhere: is no folder"),
+    ],
+)
+def test_slips_cost_one_line(
+    desk: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+) -> None:
+    (desk / "empty.txt").write_text("\n \n")
+    (desk / "binary.txt").write_bytes(b"\xff\xfe\x00s\x001")
+    assert run(words) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert len(lines) == 1 and said in lines[0]
+    assert not (desk / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"repeats": 0}, {"judge_repeats": 0}, {"seed": -1}, {"seed": 2**31}, {"workers": -1}, {"concurrency": 0},
+        {"limit": "3"}, {"ids": []}, {"schedule": "later"}, {"budget": float("nan")}, {"timeout": 0},
+    ],
+)  # fmt: skip
+def test_wrong_settings_in_python_are_said_in_one_line(desk: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        knowgen.evaluate("small", "my_generator:draw", out="out", **wrong)
+    assert "\n" not in str(caught.value)
+    assert not (desk / "out").exists()
+
+
+def test_a_generator_whose_package_is_missing_is_a_missing_dependency(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "class Model:\n    revision = '1'\n    def __init__(self):\n        import no_such_package.part\n"
+    (desk / "lazy.py").write_text(text + "    def draw(self, prompt, references, seed): ...\n")
+    assert run(["run", "--task", "small", "--generator", "lazy.py:Model", "--out", "out"]) == 4
+    told = last_line(capsys.readouterr().err)
+    assert "needs the package 'no_such_package'" in told and "pip install no_such_package" in told
+    with RunStore.read(desk / "out") as store:
+        assert not list(store.generations())
