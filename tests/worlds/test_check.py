@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from check_helpers import make_case, save, score
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from knowgen.errors import MissingDependencyError
 from knowgen.records import DIMENSIONS, TEXT, Generation, GenerationStatus, GroundTruth, ImageRef, Sample, ScoreStatus
@@ -76,6 +76,21 @@ def test_text_is_not_applicable_where_none_is_wanted(tmp_path: Path) -> None:
     lettered = score(case, case.draw(texts=("Oruvane",)), tmp_path)
     assert lettered.strict.values["faithfulness"] == 0.5
     assert TEXT not in lettered.strict.values
+
+
+def test_marks_on_a_thing_are_no_lettering(tmp_path: Path) -> None:
+    """What is read off a recognised thing belongs to it; the same words on the ground are lettering."""
+    case = make_case(6, text=False)
+    picture = case.draw()
+    left, top, right, bottom = score(case, picture, tmp_path).details["subjects"][0]["box"]
+    font = ImageFont.load_default(22)
+    middle = ((left + right) / 2 * picture.width, (top + bottom) / 2 * picture.height)
+    for place, value in ((middle, 1.0), ((middle[0] + (384 if middle[0] < 384 else -384), 60.0), 0.5)):
+        marked = picture.copy()
+        ImageDraw.Draw(marked).text(place, "Yotana", "black", font, "mm", stroke_width=3, stroke_fill="white")
+        found = score(case, marked, tmp_path)
+        assert found.details["lines"], "the mark was not read at all"
+        assert found.strict.values["faithfulness"] == value
 
 
 def test_noise_and_blanks_earn_next_to_nothing(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ class Judgement:
                     "agreement": round(finding.agreement, 3),
                     "lead": round(finding.lead, 3),
                     "points": finding.points,
+                    "box": [round(edge, 4) for edge in finding.box] if finding.box else None,
                 }
                 for subject, finding in zip(self.wanted.subjects, self.findings, strict=True)
             ],
@@ -168,7 +169,7 @@ def judge(pixels: Pixels, wanted: Wanted) -> Judgement:
         lines,
         scene=wanted.scene,
         subjects=len(wanted.subjects),
-        recognised=sum(finding.verdict is not Verdict.ABSENT for finding in findings),
+        recognised=[finding.box for finding in findings if finding.box],
         text_wanted=bool(wanted.texts),
     )
     clock.append(time.process_time())

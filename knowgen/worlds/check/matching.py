@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from knowgen.worlds.check.poses import Pose, area_of, candidate_poses, patch_at, refine
+from knowgen.worlds.check.poses import Pose, area_of, box_of, candidate_poses, patch_at, refine
 from knowgen.worlds.check.sight import Floats, Sight
 from knowgen.worlds.check.templates import template_of
 from knowgen.worlds.drawing.looks import Look
@@ -60,12 +60,14 @@ class Finding:
         agreement: Mean agreement with the right look, 0..1.
         lead: How much nearer to the look than to its look-alike the differing pixels are, about -1..1.
         points: Distinctive points that agree on the place; 0 when it was found by its colours.
+        box: Left, top, right and bottom of it, as shares (0..1) of the picture's sides; None when it is absent.
     """
 
     verdict: Verdict
     agreement: float
     lead: float
     points: int
+    box: tuple[float, float, float, float] | None = None
 
 
 class _Agreement(NamedTuple):
@@ -114,7 +116,8 @@ def match_subject(sight: Sight, look: Look, look_alike: Look) -> Finding:
         verdict = Verdict.HEDGED if hedged else Verdict.RIGHT
     elif agreement.suffices or _compare(place.patch, look_alike).suffices:
         verdict = Verdict.LOOK_ALIKE
-    return Finding(verdict, agreement.mean, lead, place.pose.points)
+    box = None if verdict is Verdict.ABSENT else box_of(sight, place.look, place.pose)
+    return Finding(verdict, agreement.mean, lead, place.pose.points, box)
 
 
 def _best_place(sight: Sight, look: Look, other: Look) -> _Place | None:

@@ -157,3 +157,12 @@ def area_of(sight: Sight, look: Look, pose: Pose) -> NDArray[np.bool_]:
     mask = template_of(look, pose.mirrored).mask.astype(np.uint8)
     area = cv2.warpAffine(mask, pose.matrix, (width, height), flags=cv2.INTER_NEAREST)
     return np.asarray(cv2.dilate(area, np.ones((9, 9), np.uint8)) > 0)
+
+
+def box_of(sight: Sight, look: Look, pose: Pose) -> tuple[float, float, float, float]:
+    """Returns left, top, right and bottom of a look in this pose, as shares (0..1) of the picture's sides."""
+    left, top, right, bottom = template_of(look, pose.mirrored).box
+    corners = np.array([[left, right, left, right], [top, top, bottom, bottom], [1, 1, 1, 1]])
+    across, down = pose.matrix @ corners / np.array(sight.lab.shape[1::-1])[:, None]
+    edges = np.clip([across.min(), down.min(), across.max(), down.max()], 0, 1)
+    return float(edges[0]), float(edges[1]), float(edges[2]), float(edges[3])

@@ -31,6 +31,10 @@ _SIGN_MARGIN = 2
 _LEAST_LETTERS = 3
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, as shares (0..1) of the picture's sides."""
+
+
 @dataclass(frozen=True, slots=True)
 class Structure:
     """What was found of the whole.
@@ -59,7 +63,7 @@ class Structure:
 
 
 def judge_structure(
-    pixels: Pixels, lines: Sequence[Line], *, scene: str, subjects: int, recognised: int, text_wanted: bool
+    pixels: Pixels, lines: Sequence[Line], *, scene: str, subjects: int, recognised: Sequence[Box], text_wanted: bool
 ) -> Structure:
     """Judges a picture as a whole.
 
@@ -68,7 +72,7 @@ def judge_structure(
         lines: The text in it.
         scene: The wanted scene.
         subjects: How many subjects are wanted.
-        recognised: How many of them, or of their look-alikes, were recognised.
+        recognised: Boxes of those, or of their look-alikes, that were recognised, as shares of the picture's sides.
         text_wanted: Is any text wanted?
 
     Raises:
@@ -78,9 +82,9 @@ def judge_structure(
     distances = {name: _scene_distance(grid, bank) for name, bank in _bank().items()}
     order = sorted(distances, key=lambda name: distances[name])
     rank = order.index(scene)
-    things = max(recognised, _count_things(grid, _bank()[order[0]], lines))
+    things = max(len(recognised), _count_things(grid, _bank()[order[0]], lines))
     scene_right = rank == 0 and distances[scene] <= SCENE_FARTHEST
-    lettered = any(sum(map(str.isalnum, line.text)) >= _LEAST_LETTERS for line in lines)
+    lettered = any(_is_lettering(line, recognised) for line in lines)
     things_right, lettering_right = things >= subjects, lettered == text_wanted
     return Structure(
         nearest=order[0],
@@ -93,6 +97,13 @@ def judge_structure(
         lettering_right=lettering_right,
         value=(things_right + lettering_right) / 2 if scene_right else 0.0,
     )
+
+
+def _is_lettering(line: Line, things: Sequence[Box]) -> bool:
+    """Tells lettering from marks of a recognised thing, such as a row of teeth, that were taken for letters."""
+    across, down = (line.box[0] + line.box[2]) / 2, (line.box[1] + line.box[3]) / 2
+    within = any(left < across < right and top < down < bottom for left, top, right, bottom in things)
+    return not within and sum(map(str.isalnum, line.text)) >= _LEAST_LETTERS
 
 
 def _shrunk(picture: Image.Image) -> Pixels:
