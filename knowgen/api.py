@@ -124,7 +124,7 @@ def execute(plan: Plan, out: Path | str) -> Run:
     from knowgen.engine import run as run_engine
 
     path, settings = Path(out), plan.settings
-    if settings.fresh and plan.source is not None and path.resolve() == plan.source.resolve():
+    if settings.fresh and plan.origin is not None and plan.origin.resolve().is_relative_to(path.resolve()):
         raise UsageError("--fresh would erase the pictures that are to be scored", where=str(path), fix="leave it out")
     options = Options(
         concurrency=settings.concurrency,

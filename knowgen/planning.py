@@ -121,6 +121,7 @@ class Plan:
         source: The run directory the drawings lie in, when that is where they come from.
         remember: Notes in the run directory what an export needs of the source of its drawings.
         release: Lets go of the source of its drawings.
+        origin: Where the drawings lie, for pictures that exist already.
     """
 
     spec: RunSpec
@@ -131,6 +132,7 @@ class Plan:
     source: Path | None = None
     remember: Callable[[RunStore], None] | None = None
     release: Callable[[], None] = lambda: None
+    origin: Path | None = None
 
 
 def plan(
@@ -178,6 +180,7 @@ def _plan(
     part_of: Selection | None = None,
     remember: Callable[[RunStore], None] | None = None,
     release: Callable[[], None] = lambda: None,
+    origin: Path | None = None,
 ) -> Plan:
     names = list(scorers) or list(whole.default_scorers)
     if not names:
@@ -197,7 +200,8 @@ def _plan(
         repeats=settings.repeats if repeats is None else repeats,
         judge_repeats=settings.judge_repeats,
     )
-    return Plan(spec, SelectedTask(whole, samples), generator, tuple(handles), settings, source, remember, release)
+    part = SelectedTask(whole, samples)
+    return Plan(spec, part, generator, tuple(handles), settings, source, remember, release, origin)
 
 
 def plan_scoring(
@@ -243,6 +247,7 @@ def plan_scoring(
         part_of=found.part_of,
         remember=found.remember,
         release=found.drawings.close,
+        origin=Path(source),
     )
 
 

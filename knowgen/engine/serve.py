@@ -55,7 +55,7 @@ def _serve_generate(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
 
 def _serve_generate_batch(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
     for drawing in _iterate(plugin.generate_batch(batch), "generate_batch"):
-        name = getattr(drawing, "request_id", "")
+        name = str(getattr(drawing, "request_id", "") or "")
         emit(Event("answer", name or (batch[0].id if len(batch) == 1 else ""), drawing))
 
 
