@@ -70,7 +70,7 @@ def complete(path: Path, spec: RunSpec) -> bool:
         return False  # a summary cut off by a kill is written anew
     with RunStore.read(path) as store:  # a run that was killed before its outputs has newer results than they
         latest = store.latest()
-    return found.get("spec") == spec.model_dump(mode="json") and found.get("results") == latest
+    return bool(found.get("spec") == spec.model_dump(mode="json") and found.get("results") == latest)
 
 
 def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:

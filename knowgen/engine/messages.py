@@ -10,7 +10,7 @@ from typing import Any
 from knowgen import errors
 from knowgen.engine.faults import ContractError, PluginError, describe, is_passing
 from knowgen.errors import KnowgenError, PassingError
-from knowgen.records import Generation, GenerationRequest, GroundTruth, ImageRef, Sample
+from knowgen.records import Attempt, Generation, GenerationRequest, GroundTruth, ImageRef, Sample
 from knowgen.scorers.contract import Item
 
 _OURS: dict[str, type[KnowgenError]] = {
@@ -43,7 +43,12 @@ def pack_error(error: BaseException) -> dict[str, Any]:
         kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _OURS)
         return {"kind": kind, "what": error.what, "where": error.where, "fix": error.fix}
     if isinstance(error, Exception) and is_passing(error):
-        return {"kind": "PassingError", "what": describe(error), "retry_after": getattr(error, "retry_after", None)}
+        return {
+            "kind": "PassingError",
+            "what": describe(error),
+            "retry_after": getattr(error, "retry_after", None),
+            "attempts": [attempt.model_dump(mode="json") for attempt in getattr(error, "attempts", ())],
+        }
     if isinstance(error, ContractError):
         return {"kind": "ContractError", "what": str(error)}
     return {"kind": "PluginError", "what": describe(error)}
@@ -55,7 +60,8 @@ def unpack_error(data: dict[str, Any]) -> Exception:
     if kind in _OURS:
         return _OURS[kind](what, where=data["where"], fix=data["fix"])
     if kind == "PassingError":
-        return PassingError(what, retry_after=data["retry_after"])
+        attempts = tuple(Attempt.model_validate(attempt) for attempt in data["attempts"])
+        return PassingError(what, retry_after=data["retry_after"], attempts=attempts)
     return ContractError(what) if kind == "ContractError" else PluginError(what)
 
 

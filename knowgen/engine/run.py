@@ -69,7 +69,8 @@ class Engine:
         self._judges: list[Judge] = []
         self._lanes: list[Lane] = []
         self._error: BaseException | None = None
-        self.tally = Tally(spec.selection.n * spec.repeats, self._passes)
+        made_here = isinstance(generator, GeneratorHandle)
+        self.tally = Tally(spec.selection.n * spec.repeats, self._passes, draws=made_here)
         self.done = threading.Event()
 
     @property

@@ -10,6 +10,11 @@ from knowgen.records import Generation, GenerationStatus, Score, ScoreStatus
 class Tally:
     """Counts walks, drawings and judgements; written in the engine's loop, read from any thread.
 
+    Args:
+        expected: Samples x repeats.
+        passes: 2 for a phased run, else 1.
+        draws: Does this run draw, and pay for it? Drawings made elsewhere were paid for there.
+
     Attributes:
         outcome: What is told at the end.
         total: Walks there are: samples x repeats, twice that for a phased run.
@@ -17,7 +22,8 @@ class Tally:
         paid: US dollars the records of this run name.
     """
 
-    def __init__(self, expected: int, passes: int) -> None:
+    def __init__(self, expected: int, passes: int, *, draws: bool) -> None:
+        self._draws = draws
         self.outcome = Outcome(expected=expected)
         self.total = expected * passes
         self.done = 0
@@ -53,7 +59,8 @@ class Tally:
             self.outcome.generated += 1
         else:
             self.outcome.generation_failed += 1
-        self.paid += generation.usage.cost or 0.0
+        if self._draws:
+            self.paid += generation.usage.cost or 0.0
 
     def judged(self, score: Score, earlier: Score | None) -> None:
         """Counts a judgement of this run."""

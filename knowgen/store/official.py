@@ -220,7 +220,12 @@ class OfficialTask:
             [name, row.prompt, row.meta, file_digest(row.truth) if row.truth else ""]
             for name, row in self.chosen.items()
         ]
-        return f"official-{fingerprint(json.loads(json.dumps(content)))[:12]}"
+        try:
+            return f"official-{fingerprint(json.loads(json.dumps(content)))[:12]}"
+        except ValueError as error:
+            fix = "write the file as UTF-8 JSON, without NaN"
+            what = f"a prompt or meta cannot be stored ({error})"
+            raise DataError(what, where=f"task {self.name}", fix=fix) from error
 
     def __len__(self) -> int:
         """Returns the number of samples."""

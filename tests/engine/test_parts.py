@@ -28,12 +28,14 @@ from knowgen.engine.progress import Progress
 from knowgen.engine.tally import Tally
 from knowgen.errors import ConfigError, PassingError
 from knowgen.records import (
+    Attempt,
     Generation,
     GenerationRequest,
     GenerationStatus,
     GroundTruth,
     ImageRef,
     Sample,
+    Usage,
 )
 
 
@@ -149,8 +151,11 @@ class TestMessages:
             back = unpack_error(from_line(to_line(pack_error(kind("what", where="where", fix="fix")))))
             assert type(back) is kind
             assert str(back) == "where: what; fix"
-        passing = unpack_error(pack_error(PassingError("busy", retry_after=3.0)))
+        paid = Attempt(reply="half a reply", usage=Usage(cost=0.5))
+        busy = PassingError("busy", retry_after=3.0, attempts=(paid,))
+        passing = unpack_error(from_line(to_line(pack_error(busy))))
         assert isinstance(passing, PassingError) and passing.retry_after == 3.0
+        assert passing.attempts == (paid,), "what was paid for is kept"
         assert is_passing(unpack_error(pack_error(ConnectionResetError("gone"))))
         assert describe(unpack_error(pack_error(ValueError("no")))) == "ValueError: no"
         assert describe(unpack_error(pack_error(SystemExit(2)))) == describe(SystemExit(2))
@@ -206,7 +211,7 @@ class TestDevices:
 
 class TestProgress:
     def tally(self) -> Tally:
-        tally = Tally(10, 1)
+        tally = Tally(10, 1, draws=True)
         tally.done = 4
         tally.outcome.generated, tally.outcome.generation_cached, tally.outcome.generation_failed = 2, 1, 1
         return tally

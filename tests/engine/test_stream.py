@@ -37,6 +37,7 @@ from knowgen.records import (
     Sample,
     Score,
     ScoreStatus,
+    Usage,
     request_id,
 )
 from knowgen.store.run import RunStore
@@ -343,7 +344,7 @@ class Elsewhere:
     def drawing(self, sample_id: str, repeat: int) -> Drawing:
         if sample_id == "s1":
             return Drawing(status=GenerationStatus.FAILED, reason="there is no s1.png")
-        return Drawing(image=png(sample_id))
+        return Drawing(image=png(sample_id), usage=Usage(cost=0.25))
 
 
 def test_drawings_made_elsewhere_are_scored_without_a_generator(tmp_path: Path) -> None:
@@ -351,6 +352,7 @@ def test_drawings_made_elsewhere_are_scored_without_a_generator(tmp_path: Path) 
     for _ in range(2):
         outcome = bench.run(3, Elsewhere(), [scorer_handle(Half())])
         assert outcome.generation_failed == 1
+        assert outcome.cost == 0, "they were paid for elsewhere"
     assert (outcome.generation_cached, outcome.score_cached, outcome.generated) == (2, 2, 0)
     assert bench.generations()["s1", 0].reason == "there is no s1.png"
 

@@ -324,3 +324,11 @@ def test_summaries_in_another_order_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="in this order"):
         write_results(tmp_path / "eval.json", [], lambda rows: simple_summary(rows)[::-1])
     assert not (tmp_path / "eval.json").exists()
+
+
+@pytest.mark.parametrize("row", ['{"id": 1, "prompt": "\\ud800"}', '{"id": 1, "prompt": "p", "meta": {"x": NaN}}'])
+def test_what_cannot_be_stored_as_json_is_told_in_one_line(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(f"[{row}]")
+    with pytest.raises(DataError, match="a prompt or meta cannot be stored"):
+        assert read_results(path).task().version
