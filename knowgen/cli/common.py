@@ -118,8 +118,26 @@ def closing_lines(run: Run, resume: str) -> None:
     if stopped == "budget" and run.outcome is not None:
         click.echo(f"budget   {run.outcome.refusal}; raise --budget to go on", err=True)
     click.echo(f"resume   {resume}")
-    click.echo(f"rescore  {command_line('knowgen', 'score', run.path, '--scorer', run.spec.scorers[0].name)}")
+    scorer = run.spec.scorers[0]
+    # with its arguments: the same judge at another address would be another judge, and perhaps a paid one
+    words = [word for name, value in scorer.args.items() for word in ("-s", f"{name}={_as_argument(value)}")]
+    click.echo(f"rescore  {command_line('knowgen', 'score', run.path, '--scorer', scorer.name, *words)}")
     click.echo(f"report   {(run.path / 'report' / 'index.html').resolve()}")
+
+
+def _as_argument(value: Any) -> str:
+    """Writes a value so that `KeyValue` reads the same value from it."""
+    import json
+
+    import yaml
+
+    if isinstance(value, str):
+        try:
+            if yaml.safe_load(value) == value:
+                return value
+        except yaml.YAMLError:
+            return value
+    return json.dumps(value)
 
 
 def failure_lines(run: Run) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,18 @@ def test_a_generator_whose_package_is_missing_is_a_missing_dependency(
     assert "needs the package 'no_such_package'" in told and "pip install no_such_package" in told
     with RunStore.read(desk / "out") as store:
         assert not list(store.generations())
+
+
+@pytest.mark.parametrize("value", ["plain", "3", "true", "a: b", "[x", "", "http://127.0.0.1:8000/v1"])
+def test_the_rescore_line_names_the_same_scorer(desk: Path, capsys: pytest.CaptureFixture[str], value: str) -> None:
+    text = (desk / "my_scorer.py").read_text().replace("value=0.5)", "value=0.5, where='')")
+    (desk / "my_scorer.py").write_text(text)
+    given = json.dumps(value)
+    assert run([*RUN, "--out", "out", "--limit", "1", "-s", "value=0.25", "-s", f"where={given}"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("rescore  "))
+    spec = json.loads((desk / "out" / "run.json").read_text())["spec"]["scorers"]
+    assert spec[0]["args"]["where"] == value
+    calls = (desk / "calls.txt").read_text()
+    assert run(shlex.split(line.removeprefix("rescore  knowgen"))) == 0
+    assert json.loads((desk / "out" / "run.json").read_text())["spec"]["scorers"] == spec
+    assert (desk / "calls.txt").read_text() == calls
