@@ -173,7 +173,7 @@ class Planner:
                     scorer.spec,
                     task_version=self._spec.task_version,
                     sample_id=job.sample.id,
-                    truth_hash=job.truth_hash,
+                    truth_hash=_read_beside(job.truth_hash, scorer, generation),
                     image=generation.image.sha256,
                     repeat=job.repeat,
                     judge_repeat=judge_repeat,
@@ -184,3 +184,11 @@ class Planner:
         """Fills in the judgements a fresh drawing lacks; the same picture may have been judged before."""
         if job.generation is not None:
             self._judgements(job, job.generation)
+
+
+def _read_beside(truth_hash: str, scorer: ScorerHandle, generation: Generation) -> str:
+    """Returns the hash of what a scorer reads beside the picture; one may read what the generator gathered, too."""
+    if not scorer.traits.needs & {"references", "evidence"}:
+        return truth_hash
+    gathered = generation.model_dump(mode="json", include={"used_prompt", "references", "evidence", "trajectory"})
+    return fingerprint([truth_hash, gathered])

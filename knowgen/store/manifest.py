@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from knowgen.store.images import explain_os_error
 
 MANIFEST_FILE = "run.json"
 FORMAT = 1
+
+_USER_IN_ADDRESS = re.compile(r"\w+://[^/?#\s]*@")
 
 LIBRARIES = (
     "bm25s", "httpx", "numpy", "onnxruntime", "openai", "opencv-python", "opencv-python-headless", "pandas", "pillow",
@@ -120,14 +123,15 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def refuse_secrets(spec: RunSpec) -> None:
-    """Holds that no argument in a specification is named like a secret, at any depth.
+    """Holds that no argument in a specification is named like a secret or is an address with a user, at any depth.
 
     Raises:
         ConfigError: One is.
     """
     for name, args in (("generator", spec.generator.args), *((scorer.name, scorer.args) for scorer in spec.scorers)):
         for level in _levels(args):
-            for secret in secret_names(level):
+            addresses = [key for key, value in level.items() if _USER_IN_ADDRESS.search(str(value))]
+            for secret in (*secret_names(level), *addresses):
                 raise ConfigError(
                     f"argument {secret!r} looks like a secret and would be written down",
                     where=name,

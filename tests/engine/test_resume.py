@@ -15,11 +15,13 @@ from engine_helpers import (
     loopback_handle,
     picture,
     quick,
+    score_of,
     scorer_handle,
 )
 
 from knowgen.errors import DataError
-from knowgen.records import Generation, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus
+from knowgen.generators.contract import Drawing
+from knowgen.records import Generation, GenerationRequest, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus
 from knowgen.store.run import RunStore
 
 
@@ -186,3 +188,24 @@ def test_scores_of_one_run_are_scores_of_the_picture_they_name(tmp_path: Path) -
     bench.run(10, Plain(), [scorer_handle(ByDigest())], repeats=2)
     for score in bench.scores().values():
         assert score.strict.values["aesthetics"] == int(score.image[:4], 16) / 0xFFFF
+
+
+def test_a_scorer_that_reads_what_was_gathered_judges_anew_when_that_changes(tmp_path: Path) -> None:
+    class Agent:
+        text = "one"
+
+        async def generate(self, request: GenerationRequest) -> Drawing:
+            return Drawing(image=picture("the same"), evidence=({"text": Agent.text},))
+
+    class Reads:
+        needs = frozenset({"image", "evidence"})
+
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            return score_of(sample, generation, 1.0 if generation.evidence[0]["text"] == "one" else 0.0)
+
+    bench = Bench(tmp_path / "run")
+    for text, value in (("one", 1.0), ("two", 0.0)):
+        Agent.text = text
+        bench.run(1, Agent(), [scorer_handle(Reads())])
+        assert bench.rows()[0].strict.values["faithfulness"] == value
+        next((tmp_path / "run" / "images").rglob("*.png")).unlink()

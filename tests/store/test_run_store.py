@@ -541,3 +541,10 @@ def test_wall_time_adds_up_over_invocations(tmp_path: Path, kit: SimpleNamespace
     assert [row[2] for row in rows] == ["done", "done"]
     with RunStore.read(tmp_path) as store:
         assert store.seconds() == pytest.approx(sum(row[1] - row[0] for row in rows))
+
+
+def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_path: Path, kit: SimpleNamespace) -> None:
+    judge = ScorerSpec(name="vlm:m", args={"base_url": "https://me:hunter2@judge.invalid/v1"})
+    with pytest.raises(ConfigError, match="looks like a secret"):
+        RunStore.open(tmp_path / "run", kit.spec(scorers=(judge,)))
+    assert not (tmp_path / "run").exists()
