@@ -204,6 +204,22 @@ def _plan(
     return Plan(spec, part, generator, tuple(handles), settings, source, remember, release, origin)
 
 
+def _recorded_arguments(scorers: Sequence[ScorerSpec]) -> dict[str, Any]:
+    """Returns the arguments a run's own scorers had, so that the same judge is asked at the same address.
+
+    Raises:
+        UsageError: Several have arguments and cannot be told apart by the first part of their names.
+    """
+    if len(scorers) == 1:
+        return dict(scorers[0].args)
+    bases = [scorer.name.partition(":")[0] for scorer in scorers]
+    for scorer, base in zip(scorers, bases, strict=True):
+        if scorer.args and ("." in base or bases.count(base) > 1):
+            raise UsageError("the run has several scorers with arguments", fix="name one with --scorer, and its -s")
+    pairs = zip(scorers, bases, strict=True)
+    return {f"{base}.{key}": value for scorer, base in pairs for key, value in scorer.args.items()}
+
+
 def plan_scoring(
     source: Path | str,
     scorers: Sequence[str] = (),
@@ -238,7 +254,7 @@ def plan_scoring(
         found.drawings,
         found.generator,
         list(scorers) or [scorer.name for scorer in found.scorers],
-        scorer_args or {},
+        scorer_args or ({} if scorers else _recorded_arguments(found.scorers)),
         chosen,
         seed=found.seed,
         repeats=found.repeats,

@@ -145,3 +145,15 @@ def test_the_rescore_line_names_the_same_scorer(desk: Path, capsys: pytest.Captu
     assert run(shlex.split(line.removeprefix("rescore  knowgen"))) == 0
     assert json.loads((desk / "out" / "run.json").read_text())["spec"]["scorers"] == spec
     assert (desk / "calls.txt").read_text() == calls
+
+
+def test_a_run_scored_anew_without_a_scorer_asks_its_own_with_their_arguments(desk: Path) -> None:
+    assert run([*RUN, "--out", "out", "--limit", "1", "-s", "value=0.25"]) == 0
+    (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
+    for words in ([], ["--scorer", "other:Half", "-s", "value=1.0"], []):
+        before = json.loads((desk / "out" / "run.json").read_text())["spec"]["scorers"]
+        assert run(["score", "out", *words]) == 0
+        after = json.loads((desk / "out" / "run.json").read_text())["spec"]["scorers"]
+        assert words or after == before
+    assert [each["args"] for each in after] == [{"value": 1.0}, {"value": 0.25}]
+    assert len((desk / "calls.txt").read_text().splitlines()) == 2
