@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +68,13 @@ class Run:
         """
         wanted, label = policy or self.policy, self._label(scorer)
         if (wanted, label) not in self._cache:
-            self._cache[wanted, label] = outputs.summarise(self.path, self.spec, wanted, label)
+            self._cache[wanted, label] = outputs.summarise(self.path, self.spec, wanted, label, self.cost)
         return self._cache[wanted, label]
+
+    @cached_property
+    def cost(self) -> float | None:
+        """US dollars spent in the directory; None where a call was paid at an unknown price."""
+        return outputs.cost_of(self.path)
 
     def summaries(self, policies: Sequence[str] = POLICIES) -> tuple[Summary, ...]:
         """Returns a summary per scorer and policy, the headline's first."""
@@ -223,7 +229,7 @@ def compare(first: Run, second: Run, *, policy: str = "strict", scorer: str | No
         first: The baseline.
         second: The other; differences are second minus first.
         policy: strict or official.
-        scorer: Whose judgements; the first scorer of the first run when None.
+        scorer: Whose judgements; the first that both runs share when None.
 
     Raises:
         UsageError: The runs answer different task versions, or were judged by different scorers.
@@ -231,7 +237,8 @@ def compare(first: Run, second: Run, *, policy: str = "strict", scorer: str | No
     from knowgen.stats.compare import check_comparable
     from knowgen.stats.compare import compare as paired
 
-    a, b = first.summarise(policy, scorer), second.summarise(policy, scorer or first.summarise(policy).scorer)
+    label = scorer or _shared_scorer(first, second)
+    a, b = first.summarise(policy, label), second.summarise(policy, label)
     check_comparable(a, b)
     names = outputs.distinct_names([(run.path, run.spec.generator.name) for run in (first, second)])
     return paired(
@@ -246,6 +253,18 @@ def compare(first: Run, second: Run, *, policy: str = "strict", scorer: str | No
         scorer=a.scorer,
         scorer_note=a.scorer_note,
     )
+
+
+def _shared_scorer(first: Run, second: Run) -> str:
+    ours, theirs = ([scorer.name for scorer in run.spec.scorers] for run in (first, second))
+    shared = next((name for name in ours if name in theirs), None)
+    if shared is None:
+        raise UsageError(
+            f"no scorer has judged both runs: {', '.join(ours) or 'none'} there, {', '.join(theirs) or 'none'} here",
+            where=f"{first.path} and {second.path}",
+            fix="score one of them anew with `knowgen score RUN --scorer S`",
+        )
+    return shared
 
 
 def write_report(runs: Sequence[Run], out: Path) -> Path:

@@ -92,7 +92,7 @@ def generator_handle(
         return _function_handle(target, name, origin, arguments, remake)
     if not inspect.isclass(target) and not inspect.isfunction(target):  # an object that is there already
         return GeneratorHandle(
-            spec=_generator_spec(name, target, {}, "", origin),
+            spec=_generator_spec(name, target, _told_arguments(target), "", origin),
             traits=traits_of(target),
             build=lambda: target,
             remake=None,
@@ -116,8 +116,57 @@ def _function_handle(
     if arguments:
         raise UsageError(f"generator {name!r} is a function and takes no arguments", fix="make it a class")
     wrapped = FunctionGenerator(target)
-    spec = _generator_spec(name, target, {}, "", origin)
+    spec = _generator_spec(name, target, _told_closure(target), "", origin)
     return GeneratorHandle(spec=spec, traits=traits_of(wrapped), build=lambda: wrapped, remake=remake)
+
+
+def _told_arguments(target: object) -> dict[str, Any]:
+    """Returns what an object was made with: each constructor parameter that it keeps under the same name.
+
+    Raises:
+        UsageError: One of them cannot be told, and the class declares no revision that would stand for it.
+    """
+    told: dict[str, Any] = {}
+    for name, parameter in inspect.signature(type(target)).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        value = getattr(target, name, getattr(target, f"_{name}", None))
+        if _is_plain(value) and (value is not None or hasattr(target, name) or hasattr(target, f"_{name}")):
+            told[name] = value
+        elif not getattr(target, "revision", ""):
+            raise UsageError(
+                f"its argument {name!r} cannot be told from the object, so results could be mixed up",
+                where=f"generator {_own_name(target)}",
+                fix=f"keep it as self.{name} in plain data, or give the class a `revision`",
+            )
+    return told
+
+
+def _told_closure(target: Callable[..., Any]) -> dict[str, Any]:
+    """Returns the values a function closes over.
+
+    Raises:
+        UsageError: One of them is no plain data, and the function has no attribute `revision` that would stand for it.
+    """
+    told: dict[str, Any] = {}
+    for name, value in inspect.getclosurevars(target).nonlocals.items():
+        if _is_plain(value):
+            told[name] = value
+        elif not getattr(target, "revision", ""):
+            raise UsageError(
+                f"it closes over {name!r}, which is no plain data, so results could be mixed up",
+                where=f"generator {_own_name(target)}",
+                fix="give the function an attribute `revision`",
+            )
+    return told
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        canonical(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _search_for(wanted: Any, task: Task | None, name: str) -> tuple[Any, str]:

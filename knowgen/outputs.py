@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knowgen.errors import UsageError
-from knowgen.records import Row
+from knowgen.records import Row, Usage
 from knowgen.spec import RunSpec
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
@@ -20,8 +20,16 @@ SUMMARY_FILE = "summary.json"
 TABLES = "tables"
 
 
-def summarise(path: Path, spec: RunSpec, policy: str, scorer: str) -> Summary:
-    """Aggregates a run directory under one policy and scorer."""
+def summarise(path: Path, spec: RunSpec, policy: str, scorer: str, cost: float | None) -> Summary:
+    """Aggregates a run directory under one policy and scorer.
+
+    Args:
+        path: The run directory.
+        spec: What was run.
+        policy: strict or official.
+        scorer: Label of a scorer.
+        cost: From `cost_of`.
+    """
     known = {each.name: each for each in spec.scorers}
     if scorer not in known:
         raise UsageError(f"no scorer {scorer!r} in this run", where=str(path), fix=f"it has {', '.join(known)}")
@@ -38,25 +46,32 @@ def summarise(path: Path, spec: RunSpec, policy: str, scorer: str) -> Summary:
             scorer_version=judge.version,
             scorer_note=judge.note,
             selection=spec.selection.label,
-            cost=cost_of(store),
+            cost=cost,
             seconds=store.seconds(),
         )
 
 
-def cost_of(store: RunStore) -> float | None:
-    """Returns the US dollars a run's records speak of; None where a call was paid at an unknown price."""
-    total = 0.0
-    for _, generation in store.generations():
-        usage = generation.usage
-        if usage.cost is None and usage.input_tokens + usage.output_tokens:
-            return None
-        total += usage.cost or 0.0
-    for _, score in store.scores():
-        usage = score.usage
-        if usage.cost is None and usage.input_tokens + usage.output_tokens:
-            return None
-        total += usage.cost or 0.0
-    return total
+def cost_of(path: Path) -> float | None:
+    """Returns the US dollars spent in a run directory; None where a call was paid at an unknown price.
+
+    The books may know of more than the records do: of drawings and judgements that were replaced, and of calls whose
+    reply never came and which count at their worst case.
+    """
+    with RunStore.read(path) as store:
+        total = 0.0
+        for _, generation in store.generations():
+            if _unknown(generation.usage, called=False):
+                return None
+            total += generation.usage.cost or 0.0
+        for _, score in store.scores():
+            if any(_unknown(attempt.usage, called=bool(attempt.reply)) for attempt in score.attempts):
+                return None
+            total += score.usage.cost or 0.0
+        return max(total, store.spent())
+
+
+def _unknown(usage: Usage, *, called: bool) -> bool:
+    return usage.cost is None and (called or usage.input_tokens + usage.output_tokens > 0)
 
 
 def complete(path: Path, spec: RunSpec) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,7 +185,10 @@ def _plan(
     names = list(scorers) or list(whole.default_scorers)
     if not names:
         raise UsageError(f"task {whole.name} names no scorer of its own", fix="give --scorer S")
-    handles = assemble.scorer_handles(names, scorer_args)
+    handles = [
+        replace(handle, spec=_with_repeats(handle, settings.judge_repeats, earlier))
+        for handle in assemble.scorer_handles(names, scorer_args)
+    ]
     samples, selection = assemble.choose(whole, limit=settings.limit, ids=settings.ids)
     if part_of is not None and selection.kind == "all" and part_of.kind != "all":
         # all of a part is still a part, and must not pass for the whole task
@@ -202,6 +205,14 @@ def _plan(
     )
     part = SelectedTask(whole, samples)
     return Plan(spec, part, generator, tuple(handles), settings, source, remember, release, origin)
+
+
+def _with_repeats(handle: ScorerHandle, judge_repeats: int, earlier: Sequence[ScorerSpec]) -> ScorerSpec:
+    """Says how often a scorer judges each picture: a measure once, and no judge less often than it did before."""
+    if handle.traits.shape == "score_batch":
+        return handle.spec.model_copy(update={"judge_repeats": 1})
+    before = max((spec.judge_repeats or 1 for spec in earlier if spec.name == handle.spec.name), default=1)
+    return handle.spec.model_copy(update={"judge_repeats": max(judge_repeats, before)})
 
 
 def _recorded_arguments(scorers: Sequence[ScorerSpec]) -> dict[str, Any]:
@@ -275,7 +286,7 @@ def forecast(plan: Plan, out: Path) -> str:
         f"generator  {plan.spec.generator.name} {plan.spec.generator.revision}".rstrip(),
         *(f"scorer     {scorer.name} {scorer.version}".rstrip() for scorer in plan.spec.scorers),
         f"pictures   {expected}",
-        f"judgements {expected * len(plan.spec.scorers) * plan.spec.judge_repeats}",
+        f"judgements {expected * sum(plan.spec.judgements(scorer.spec) for scorer in plan.scorers)}",
         f"directory  {out}",
     ]
     if (out / "run.json").exists():

@@ -51,6 +51,7 @@ class ScorerSpec(_Plain):
         version: Version of its rubric, arithmetic and parser.
         note: What tables say beside its figures.
         dimensions: What it gives values for.
+        judge_repeats: Judgements of each picture; the run's number when None. No part of a key.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ScorerSpec(_Plain):
     version: str = ""
     note: str = ""
     dimensions: tuple[str, ...] = ()
+    judge_repeats: int | None = Field(default=None, ge=1)
 
 
 class Selection(_Plain):
@@ -101,6 +103,10 @@ class RunSpec(_Plain):
     seed: int = Field(default=0, ge=0, lt=2**31)
     repeats: int = Field(default=1, ge=1)
     judge_repeats: int = Field(default=1, ge=1)
+
+    def judgements(self, scorer: ScorerSpec) -> int:
+        """Returns how many judgements of each picture a scorer makes."""
+        return scorer.judge_repeats or self.judge_repeats
 
     def drawn_by(self) -> dict[str, Any]:
         """Returns the part of the specification that a run directory is bound to: task, generator and seed.

@@ -16,7 +16,7 @@ Every further run is compared with the first, over the samples that both hold.
 
 @click.command("compare", epilog=EPILOG)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--scorer", metavar="S", help="Whose judgements; the first scorer of the first run when left out.")
+@click.option("--scorer", metavar="S", help="Whose judgements; the first that they share when left out.")
 @click.option("--policy", default="strict", metavar="P", help="strict (default) or official.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(runs: tuple[Path, ...], scorer: str | None, policy: str, as_json: bool) -> int:

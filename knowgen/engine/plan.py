@@ -168,7 +168,7 @@ class Planner:
         if generation.image is None:
             return
         for place, scorer in enumerate(self._scorers):
-            for judge_repeat in range(self._spec.judge_repeats):
+            for judge_repeat in range(self._spec.judgements(scorer.spec)):
                 key = score_key(
                     scorer.spec,
                     task_version=self._spec.task_version,

@@ -117,7 +117,9 @@ def shape_of(target: Any) -> Shape:
     if callable(getattr(target, "draw", None)):
         return "draw"
     raise UsageError(
-        "is no generator", where=_name(target), fix="give it draw(prompt, references, seed), generate or generate_batch"
+        "is no generator",
+        where=_name(target),
+        fix="give it draw(prompt, references, seed), generate or generate_batch (a function takes `prompt` first)",
     )
 
 

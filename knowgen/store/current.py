@@ -84,13 +84,14 @@ class Current:
 
     def cells(self, scorer: ScorerSpec) -> Iterator[Cell]:
         """Yields every selected sample and repeat exactly once, in order."""
+        numbers = range(self._spec.judgements(scorer))
         for page in self.pages():
             generations = self._page_generations(page)
             scores = self._page_scores(page, scorer, generations)
             for sample in page:
                 for repeat in range(self._spec.repeats):
                     drawn = generations.get((sample.id, repeat))
-                    judged = [scores.get((sample.id, repeat, number)) for number in range(self._spec.judge_repeats)]
+                    judged = [scores.get((sample.id, repeat, number)) for number in numbers]
                     yield Cell(
                         sample=sample,
                         repeat=repeat,
@@ -119,7 +120,8 @@ class Current:
 
     def _page_scores(self, page: list[Sample], scorer: ScorerSpec, generations: _Generations) -> _Scores:
         marks = ",".join("?" * len(page))
-        counts = (scorer.name, self.scorer_hash(scorer), self._spec.repeats, self._spec.judge_repeats)
+        judgements = self._spec.judgements(scorer)
+        counts = (scorer.name, self.scorer_hash(scorer), self._spec.repeats, judgements)
         found = self._database.read(
             f"select sample_id, repeat, judge_repeat, image, key, record from scores where sample_id in ({marks})"
             " and scorer = ? and scorer_hash = ? and repeat < ? and judge_repeat < ? order by number",
@@ -134,7 +136,7 @@ class Current:
             place: (latest[place][0], from_json(Score, latest[place][1]))
             for sample in page
             for repeat in range(self._spec.repeats)
-            for number in range(self._spec.judge_repeats)
+            for number in range(judgements)
             if (place := (sample.id, repeat, number)) in latest
         }
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import knowgen
 from knowgen.cli.main import run
-from knowgen.errors import UsageError
+from knowgen.errors import ConfigError, UsageError
 from knowgen.store.run import RunStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scorers"))
@@ -157,3 +159,66 @@ def test_a_run_scored_anew_without_a_scorer_asks_its_own_with_their_arguments(de
         assert words or after == before
     assert [each["args"] for each in after] == [{"value": 1.0}, {"value": 0.25}]
     assert len((desk / "calls.txt").read_text().splitlines()) == 2
+
+
+class Painter:
+    """A generator that is made in Python, with an argument."""
+
+    def __init__(self, colour: str, pipe: object = None) -> None:
+        self.colour, self.pipe = colour, pipe
+
+    def draw(self, prompt: str, references: object, seed: int) -> Image.Image:
+        return Image.new("RGB", (64, 48), self.colour)
+
+
+def test_an_object_made_otherwise_is_another_generator(desk: Path) -> None:
+    """The pictures of a red painter must never answer for a blue one."""
+    knowgen.evaluate("small", Painter("red"), out="out", limit=2)
+    with pytest.raises(ConfigError, match="holds another run"):
+        knowgen.evaluate("small", Painter("blue"), out="out", limit=2)
+    again = knowgen.evaluate("small", Painter("red"), out="out", limit=2)
+    assert again.outcome is not None and again.outcome.generated == 0
+
+
+def test_a_function_that_closes_over_a_value_is_told_by_it(desk: Path) -> None:
+    def painter(colour: object) -> Callable[[str], Image.Image]:
+        def draw(prompt: str) -> Image.Image:
+            return Image.new("RGB", (64, 48), str(colour))
+
+        return draw
+
+    knowgen.evaluate("small", painter("red"), out="out", limit=2)
+    with pytest.raises(ConfigError, match="holds another run"):
+        knowgen.evaluate("small", painter("blue"), out="out", limit=2)
+    with pytest.raises(UsageError, match="closes over 'colour'"):
+        knowgen.evaluate("small", painter(object()), out="else", limit=2)
+
+
+def test_what_cannot_be_told_wants_a_revision(desk: Path) -> None:
+    with pytest.raises(UsageError, match="'pipe' cannot be told from the object"):
+        knowgen.evaluate("small", Painter("red", pipe=object()), out="out", limit=2)
+
+
+def test_more_judgements_by_one_scorer_leave_the_others_whole(desk: Path) -> None:
+    (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
+    assert run(["run", "--task", "small", "--generator", "my_generator.py:draw", "--out", "out"]) == 0
+    assert run(["score", "out", "--scorer", "other:Half", "--judge-repeats", "3"]) == 0
+    assert run(["score", "out", "--scorer", "other:Half"]) == 0
+    told = json.loads((desk / "out" / "summary.json").read_text())["summaries"]
+    repeats = {each["scorer"]: each["judge_repeats"] for each in told}
+    expected = {each["scorer"]: each["slices"][0]["coverage"] for each in told}
+    assert repeats == {"my_scorer:Half": 1, "other:Half": 3}
+    assert all(each["expected"] == each["scored"] for each in expected.values())
+
+
+def test_compare_takes_a_scorer_both_runs_share(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
+    words = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
+    assert run([*words, "--out", "a", "--scorer", "other:Half", "--scorer", "my_scorer:Half"]) == 0
+    assert run([*words, "--out", "b", "--scorer", "my_scorer:Half"]) == 0
+    assert run([*words, "--out", "c", "--scorer", "other:Half"]) == 0
+    capsys.readouterr()
+    assert run(["compare", "a", "b"]) == 0
+    assert "my_scorer:Half" in capsys.readouterr().out
+    assert run(["compare", "b", "c"]) == 2
+    assert "no scorer has judged both runs" in capsys.readouterr().err
