@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import random
 from collections.abc import Callable
@@ -11,9 +12,14 @@ import pytest
 from check_helpers import Case, make_case, pixels_of
 from PIL import Image, ImageOps
 
+from knowgen.records import GenerationRequest
+from knowgen.worlds.check.judgement import judge
 from knowgen.worlds.check.matching import Finding, Verdict, match_subject
 from knowgen.worlds.check.sight import Sight
+from knowgen.worlds.check.wanted import read_wanted
 from knowgen.worlds.drawing.looks import KINDS, draw_look, random_look
+from knowgen.worlds.systems import Oracle
+from knowgen.worlds.task import knowgen_mini
 
 
 def find(case: Case, picture: Image.Image) -> list[Finding]:
@@ -98,3 +104,15 @@ def test_no_look_alike_of_any_kind_ever_passes() -> None:
         assert (right.verdict, alike.verdict) == (Verdict.RIGHT, Verdict.LOOK_ALIKE), (seed, right, alike)
         assert right.lead > 0.3
         assert alike.lead < -0.1
+
+
+def test_many_points_on_the_wrong_thing_are_not_believed() -> None:
+    """Three robots share parts: for one of them, more points agree on a neighbour than on the robot itself."""
+    task = knowgen_mini()
+    sample = next(sample for sample in task.samples() if sample.id == "7b86c8229766011b")
+    truth = task.truth(sample.id)
+    request = GenerationRequest(id="r", prompt=sample.prompt, truth=truth)
+    image = asyncio.run(Oracle().generate(request)).image
+    assert isinstance(image, Image.Image)
+    found = judge(np.asarray(image.convert("RGB")), read_wanted(truth))
+    assert found.values["visual_correctness"] == 1.0

@@ -13,7 +13,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from knowgen.worlds.check.poses import Pose, area_of, box_of, candidate_poses, patch_at, refine
+from knowgen.worlds.check.poses import (
+    ENOUGH_POINTS,
+    Pose,
+    area_of,
+    box_of,
+    patch_at,
+    poses_by_colours,
+    poses_by_points,
+    refine,
+)
 from knowgen.worlds.check.sight import Floats, Sight
 from knowgen.worlds.check.templates import template_of
 from knowgen.worlds.drawing.looks import Look
@@ -123,13 +132,17 @@ def match_subject(sight: Sight, look: Look, look_alike: Look) -> Finding:
 def _best_place(sight: Sight, look: Look, other: Look) -> _Place | None:
     """Returns where the picture agrees best with a look, None where nothing leads to any place.
 
-    The search ends early at a place that certainly shows the look and not the other.
+    The search ends early at a place that certainly shows the look and not the other. Points alone are not believed:
+    things of one kind share parts, and many points may agree on the wrong one of them.
     """
     best: _Place | None = None
-    for candidate in candidate_poses(sight, look):
-        best = _better(best, _place_at(sight, look, other, candidate))
-        if best.certain:
-            break
+    for search in (poses_by_points, poses_by_colours):
+        for candidate in search(sight, look):
+            best = _better(best, _place_at(sight, look, other, candidate))
+            if best.certain:
+                return best
+        if best is not None and best.pose.points >= ENOUGH_POINTS and best.agreement >= PRESENT:
+            return best
     return best
 
 

@@ -15,7 +15,7 @@ from knowgen.worlds.check.templates import TEMPLATE_SIDE, template_of
 from knowgen.worlds.drawing.looks import Look
 
 ENOUGH_POINTS = 9
-"""Agreeing points from which on the colours are not searched any more."""
+"""Agreeing points from which on a place that agrees is believed, and the colours are not searched."""
 
 _DISTINCT = 0.82
 _FULL_AFFINE_FROM = 8
@@ -50,18 +50,15 @@ class Pose:
         return float(np.hypot(self.matrix[0, 0], self.matrix[1, 0]))
 
 
-def candidate_poses(sight: Sight, look: Look) -> Iterator[Pose]:
-    """Yields the likeliest poses of a look, cheap ones first; whoever is content with one need not ask for more.
-
-    First the best by points, upright and mirrored. Unless one of them is sure, then the best by colours as it is, and
-    those of the next ones by colours that a quick alignment favours.
-    """
-    sure = False
+def poses_by_points(sight: Sight, look: Look) -> Iterator[Pose]:
+    """Yields the best pose by distinctive points, upright and mirrored; cheap, and nothing where points are few."""
     for mirrored in (False, True):
-        for pose in _by_points(sight, look, mirrored):
-            sure = sure or pose.points >= ENOUGH_POINTS
-            yield pose
-    by_colours = [] if sure else _by_colours(sight, look)
+        yield from _by_points(sight, look, mirrored)
+
+
+def poses_by_colours(sight: Sight, look: Look) -> Iterator[Pose]:
+    """Yields the best pose by colours as it is, and those of the next ones that a quick alignment favours."""
+    by_colours = _by_colours(sight, look)
     yield from by_colours[:1]
     tried = [_aligned(sight, look, pose, SMALL, 10) for pose in by_colours[:_TRIED]]
     yield from (pose for pose in sorted(tried, key=lambda pose: -pose.strength)[:_KEPT] if pose.strength > 0)
