@@ -27,18 +27,27 @@ TRUTH_NEEDS = frozenset({"truth_image", "required_text", "subjects"})
 
 QUERIES = 3
 
+_TRUTH_FIXES = {
+    "truths": "write one ground truth a sample",
+    "text": "let sample and truth say the same",
+    "pictures": "fetch or build the task again",
+}
+"""Kinds of faults of truths in the order they are told, each with what to do where the error itself does not say it."""
+
 
 class Tally:
-    """Counts faults of one kind over many samples, and keeps the first as an example."""
+    """Counts faults of one kind over many samples, and keeps the first as an example, with its own remedy."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.first: dict[str, str] = {}
+        self.fixes: dict[str, str] = {}
 
-    def add(self, kind: str, example: str) -> None:
+    def add(self, kind: str, example: str, fix: str) -> None:
         """Counts one."""
         self.counts[kind] += 1
         self.first.setdefault(kind, example)
+        self.fixes.setdefault(kind, fix)
 
     def words(self, kind: str) -> str:
         """Returns `3 times, first in sample x`."""
@@ -73,6 +82,13 @@ def check_task(task: Task, *, told: Callable[[str], None] | None = None) -> list
     return notes.findings
 
 
+def _told(error: BaseException, fix: str) -> tuple[str, str]:
+    """Returns what an error says and how to mend it: the error's own words where it has some, else `fix`."""
+    if isinstance(error, KnowgenError) and error.fix:
+        return describe(KnowgenError(error.what, where=error.where)), error.fix
+    return describe(error), fix
+
+
 def _silent(what: str) -> None:
     """Tells nobody."""
 
@@ -83,7 +99,7 @@ def _read_samples(task: Task, notes: Notes) -> list[Sample]:
         samples = list(task.samples())
         count = len(task)
     except (KnowgenError, OSError) as error:
-        notes.fail("samples", describe(error), "mend the task's files")
+        notes.fail("samples", *_told(error, "mend the task's files"))
         return []
     if not samples:
         notes.fail("samples", "there are none", "fill the task, or name another folder")
@@ -155,27 +171,24 @@ def _check_truths(task: Task, samples: list[Sample], notes: Notes) -> Counter[st
         try:
             truth = task.truth(sample.id)
         except (KnowgenError, OSError, KeyError) as error:
-            faults.add("truths", f"sample {sample.id!r}: {describe(error)}")
+            what, fix = _told(error, _TRUTH_FIXES["truths"])
+            faults.add("truths", f"sample {sample.id!r}: {what}", fix)
             lacking.update(TRUTH_NEEDS)
             continue
         if truth.sample_id != sample.id:
-            faults.add("truths", f"sample {sample.id!r} is given the truth of {truth.sample_id!r}")
+            what = f"sample {sample.id!r} is given the truth of {truth.sample_id!r}"
+            faults.add("truths", what, _TRUTH_FIXES["truths"])
         if contradiction := _text_contradiction(sample, truth):
-            faults.add("text", f"sample {sample.id!r}: {contradiction}")
+            faults.add("text", f"sample {sample.id!r}: {contradiction}", _TRUTH_FIXES["text"])
         if truth.image is not None:
             pictures += 1
             if fault := picture_fault(truth.image):
-                faults.add("pictures", f"sample {sample.id!r}: {fault}")
+                faults.add("pictures", f"sample {sample.id!r}: {fault}", _TRUTH_FIXES["pictures"])
         drawn = Generation(sample_id=sample.id, status=GenerationStatus.OK)
         lacking.update(missing_needs(TRUTH_NEEDS, truth, drawn))
-    fixes = {
-        "truths": "write one ground truth a sample",
-        "text": "let sample and truth say the same",
-        "pictures": "fetch or build the task again",
-    }
-    for kind, fix in fixes.items():
+    for kind in _TRUTH_FIXES:
         if faults.counts[kind]:
-            notes.fail(kind, faults.words(kind), fix)
+            notes.fail(kind, faults.words(kind), faults.fixes[kind])
     if not faults.counts["truths"]:
         notes.ok("truths", "one for each sample")
     if not faults.counts["pictures"] and pictures:
@@ -224,7 +237,7 @@ def _check_version(task: Task, notes: Notes) -> None:
     try:
         version = task.version
     except (KnowgenError, OSError) as error:
-        notes.fail("version", describe(error), "mend the task's files")
+        notes.fail("version", *_told(error, "mend the task's files"))
         return
     tail = version.rpartition("-")[2]
     if len(tail) >= 8 and all(letter in "0123456789abcdef" for letter in tail):
@@ -242,7 +255,8 @@ def _check_scorers(task: Task, count: int, lacking: Counter[str], notes: Notes) 
         try:
             traits = scorer_traits(registry.load(registry.resolve("scorers", name)))
         except KnowgenError as error:
-            notes.fail("scorers", f"{name}: {describe(error)}", "name a scorer that `knowgen list scorers` shows")
+            what, fix = _told(error, "name a scorer that `knowgen list scorers` shows")
+            notes.fail("scorers", f"{name}: {what}", fix)
             continue
         unmet = {need: lacking[need] for need in sorted(traits.needs & TRUTH_NEEDS) if lacking[need]}
         if not unmet:
@@ -262,7 +276,7 @@ def _check_search(task: Task, queries: Iterable[str], notes: Notes) -> None:
     try:
         backend = registry.create(registry.resolve("search", task.search), {})
     except KnowgenError as error:
-        notes.fail("search", describe(error), "name a backend that `knowgen list search` shows")
+        notes.fail("search", *_told(error, "name a backend that `knowgen list search` shows"))
         return
     except Exception as error:  # noqa: BLE001 - a backend may be anybody's code
         notes.fail("search", f"{name} broke while it was built: {describe(error)}", "mend the backend or its files")

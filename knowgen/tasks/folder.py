@@ -162,9 +162,15 @@ class FolderTask:
         return truth.model_copy(update={"image": truth.image.model_copy(update={"path": picture})})
 
     def _inside(self, relative: str, where: str) -> Path:
+        if not relative:
+            raise DataError("image_file is missing", where=where, fix="name the picture by its path in the folder")
         picture = (self.path / relative).resolve()
-        if not relative or not picture.is_relative_to(self.path.resolve()):
-            raise DataError(f"image_file {relative!r} lies outside the task's folder", where=where)
+        if not picture.is_relative_to(self.path.resolve()):
+            raise DataError(
+                f"image_file {relative!r} lies outside the task's folder",
+                where=where,
+                fix="copy the picture into the folder; links out of it are not followed",
+            )
         if not picture.is_file():
             raise DataError(f"the ground-truth picture {relative} is missing", where=where, fix="fetch the task again")
         return picture

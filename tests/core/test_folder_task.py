@@ -103,6 +103,15 @@ def test_a_truth_picture_outside_the_folder_or_missing_is_refused(little: Path, 
         FolderTask(little).truth("a")
 
 
+def test_a_picture_that_is_a_link_out_of_the_folder_says_what_to_do(little: Path) -> None:
+    picture = next((little / "truth").iterdir())
+    outside = picture.rename(little.parent / picture.name)
+    picture.symlink_to(outside)
+    with pytest.raises(DataError, match="copy the picture into the folder; links out of it are not followed"):
+        for sample in FolderTask(little).samples():
+            FolderTask(little).truth(sample.id)
+
+
 def test_an_unknown_task_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="did you mean 'knowgen_mini'"):
         load_task("knowgen_mni")

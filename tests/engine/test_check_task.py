@@ -157,6 +157,14 @@ def test_faults_of_truths(tmp_path: Path, change: Any, name: str, words: str) ->
     assert words in the(edited(tmp_path / "task", "truth.jsonl", change), name, "fail").what
 
 
+def test_an_error_that_says_how_to_mend_it_is_not_given_a_second_remedy(tmp_path: Path) -> None:
+    twice = edited(tmp_path / "twice", "samples.jsonl", lambda rows: rows.append(dict(rows[0])))
+    found = the(twice, "samples", "fail")
+    assert found.fix == "make ids unique" and "make ids unique" not in found.what
+    outside = the(edited(tmp_path / "out", "truth.jsonl", set_field("image_file", "../x.png")), "truths", "fail")
+    assert outside.fix.startswith("copy the picture into the folder") and "copy" not in outside.what
+
+
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
 def test_a_picture_that_does_not_open(tmp_path: Path, damage: str) -> None:
     folder = write_task(tmp_path / "task")
