@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
-from knowgen.errors import MissingDependencyError, UsageError
+from knowgen.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
 
 Kind = Literal["tasks", "search", "generators", "scorers"]
 KINDS: tuple[Kind, ...] = ("tasks", "search", "generators", "scorers")
@@ -27,6 +27,8 @@ SINGULAR: dict[str, str] = {
     "tasks": "task", "search": "search backend", "generators": "generator", "scorers": "scorer"
 }  # fmt: skip
 OWN = "knowgen"
+LOCAL = "local"
+"""Origin of a name that stands for a module or file of the user's."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def resolve(kind: Kind, spec: str) -> Resolved:
             )
         return Resolved(kind, spec, entry.target, rest if colon else None, entry.origin)
     if colon and rest.isidentifier() and _importable(base):
-        return Resolved(kind, spec, spec, None, "local")
+        return Resolved(kind, spec, spec, None, LOCAL)
     if base.endswith(".py"):
         raise _no_file(kind, base, rest)
     near = difflib.get_close_matches(base, list(known), n=1, cutoff=0.5)
@@ -149,7 +151,8 @@ def load(resolved: Resolved) -> Any:
 
     Raises:
         MissingDependencyError: A package it needs is not installed.
-        UsageError: The plugin broke while it was imported, or lacks the attribute.
+        ConfigError: The user's own file or module broke while it was imported.
+        UsageError: An installed plugin broke while it was imported; or the attribute is not there.
     """
     module_name, _, attribute = resolved.target.rpartition(":")
     where = f"{SINGULAR[resolved.kind]} {resolved.spec!r} (from {resolved.origin})"
@@ -157,16 +160,23 @@ def load(resolved: Resolved) -> Any:
         module = _import_file(module_name) if module_name.endswith(".py") else _import_module(module_name)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == module_name.split(".")[0]:
-            raise UsageError(f"there is no module {error.name!r}", where=where, fix="mend the plugin") from error
+            raise _broken(resolved, f"there is no module {error.name!r}", where) from error
         raise MissingDependencyError(
             f"needs the package {error.name!r}, which is not installed", where=where, fix=f"pip install {error.name}"
         ) from error
     except (Exception, SystemExit) as error:
-        raise UsageError(f"broke while it was imported: {_short(error)}", where=where, fix="mend the plugin") from error
+        raise _broken(resolved, f"broke while it was imported: {_short(error)}", where) from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:
         raise UsageError(f"{module_name} has no {attribute!r}", where=where) from error
+
+
+def _broken(resolved: Resolved, what: str, where: str) -> KnowgenError:
+    """Says who can mend what broke: the user an own file, its makers an installed plugin."""
+    if resolved.origin == LOCAL:
+        return ConfigError(what, where=where, fix="mend that file")
+    return UsageError(what, where=where, fix="mend the plugin")
 
 
 def _import_module(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from knowgen import registry
-from knowgen.errors import MissingDependencyError, UsageError
+from knowgen.errors import ConfigError, MissingDependencyError, UsageError
 
 
 def install(folder: Path, name: str, code: str, points: str, version: str = "1.0") -> None:
@@ -53,6 +54,29 @@ def test_a_broken_plugin_is_named_and_harms_nobody(site: Path, code: str, said: 
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert registry.load(registry.resolve("generators", "noise")).__name__ == "Noise"
+
+
+@pytest.mark.parametrize("name", ["my_own.py:Gen", "my_own:Gen"])
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x = (\n", "SyntaxError"), ("raise RuntimeError('no luck')\n", "RuntimeError: no luck"),
+        ("import sys\nsys.exit('bye')\n", "SystemExit: bye"),
+        ("import my_own.part\n", "my_own.part"),
+    ],
+)  # fmt: skip
+def test_a_user_is_told_to_mend_the_own_file(
+    site: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str, said: str
+) -> None:
+    (site / "my_own.py").write_text(code)
+    monkeypatch.chdir(site)
+    with pytest.raises(ConfigError, match="mend that file") as caught:
+        registry.load(registry.resolve("generators", name))
+    assert said in str(caught.value) and "plugin" not in str(caught.value)
+    (site / "my_own.py").write_text("Other = 1\n")
+    importlib.invalidate_caches()
+    with pytest.raises(UsageError, match="has no 'Gen'"):
+        registry.load(registry.resolve("generators", name))
 
 
 def test_a_missing_package_is_named_with_what_to_install(site: Path) -> None:
