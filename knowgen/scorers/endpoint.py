@@ -229,23 +229,29 @@ NO_KEY = "no-key"
 """Sent to an endpoint on this machine that asks for none."""
 
 
-def endpoint_url(base_url: str) -> str:
+def endpoint_url(base_url: str, where: str) -> str:
     """Returns the address of an endpoint in one spelling; an empty one is OpenAI's.
+
+    Args:
+        base_url: As the user wrote it.
+        where: Names whose address it is, for errors.
 
     Raises:
         UsageError: It is no http address.
         ConfigError: It holds a password or other secret, which would be recorded.
     """
     url = (base_url or OPENAI_URL).strip().rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise UsageError(
-            "base_url is no http address", where=f"vlm: {parts.path[:60]}", fix="write http://HOST:PORT/v1"
-        )
+    try:
+        parts = urlsplit(url)
+        is_http = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:  # such as a bracket that is not closed
+        is_http = False
+    if not is_http:  # it is not repeated here, for it may hold a password
+        raise UsageError("base_url is no http address", where=where, fix="write base_url=http://HOST:PORT/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(
             "base_url must not hold a user, a password or a query, for it is recorded",
-            where=f"vlm: {parts.hostname}",
+            where=where,
             fix="put the key into an environment variable and name it with key_env",
         )
     return url

@@ -78,7 +78,7 @@ class VlmJudge:
         timeout: float = 120.0,
     ) -> None:
         _check(model, temperature, max_tokens, attempts, concurrency, timeout)
-        url = endpoint_url(base_url)
+        url = endpoint_url(base_url, f"scorer vlm:{model}")
         self.endpoint = Endpoint(
             model=model,
             base_url=url,

@@ -558,6 +558,15 @@ def test_arguments_out_of_range(args: dict[str, Any]) -> None:
         VlmJudge(**({"model": "m", "base_url": "http://127.0.0.1/v1"} | args))
 
 
+@pytest.mark.parametrize("url", ["ftp://x/", "127.0.0.1:80", "http://", "http://[::1", "ftp://me:hidden@x/"])
+def test_an_address_that_is_none_names_the_scorer_and_is_not_repeated(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        VlmJudge("org/model", base_url=url)
+    assert str(caught.value) == (
+        "scorer vlm:org/model: base_url is no http address; write base_url=http://HOST:PORT/v1"
+    )
+
+
 def test_what_the_judge_declares() -> None:
     traits = scorer_traits(VlmJudge)
     assert traits.shape == "score" and traits.needs == {"image", "truth_image"}
