@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,12 @@ from knowgen.store.official_export import remember_source
 from knowgen.store.run import RunStore
 from knowgen.store.sources import Elsewhere, FolderSource, RunSource
 from knowgen.tasks.contract import Task
+
+SOURCES = "name a run directory, a results file (a JSON array in UTF-8) or a folder of pictures"
+"""What a user is told a source may be."""
+
+HEAD_BYTES = 4096
+"""So much of a file is looked at to tell what it is."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ def open_source(path: Path, task: Task | None) -> Source:
 
     Raises:
         UsageError: A folder of pictures without a task, or a results file with one.
-        DataError: There is nothing at the path, or it is broken.
+        DataError: There is nothing at the path, it is none of these, or it is broken.
     """
     if is_run_directory(path):
         return _run(path, task)
@@ -148,10 +155,28 @@ def open_source(path: Path, task: Task | None) -> Source:
             raise UsageError(f"{path} is a folder of pictures", fix="name the task they answer with --task")
         return _folder(path, task)
     if not path.exists():
-        raise DataError("is missing", where=str(path), fix="name a run, a results.json or a folder of pictures")
+        raise DataError("is missing", where=str(path), fix=SOURCES)
+    if not _holds_array(path):
+        raise DataError("is no source of pictures", where=str(path), fix=SOURCES)
     if task is not None:
         raise UsageError("a results file brings its own prompts and truths", where=str(path), fix="leave out --task")
     return _results(path)
+
+
+def _holds_array(path: Path) -> bool:
+    """Tells whether a file begins as a JSON array does; the rest of it is looked at when it is read.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if not path.is_file():  # a pipe can be read only once
+        return True
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    return head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
 
 
 def _run(path: Path, task: Task | None) -> Source:

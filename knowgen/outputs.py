@@ -133,8 +133,10 @@ def export(store: RunStore, form: str, out: Path, scorer: str) -> int:
         The number of rows.
 
     Raises:
-        UsageError: The format is unknown.
+        UsageError: The format is unknown, or `out` is a folder.
     """
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", fix="name a file")
     from knowgen.store.export import Format, export_rows
     from knowgen.store.official_export import export_official
 

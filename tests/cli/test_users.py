@@ -109,6 +109,47 @@ def test_slips_cost_one_line(
 
 
 @pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["export", "out", "--format", "official", "-o", "small"], 2, "knowgen: small is a folder; name a file"),
+        (["export", "out", "--format", "jsonl", "-o", "."], 2, "knowgen: . is a folder; name a file"),
+        (["score", "photo.png"], 3, "photo.png: is no source of pictures; name a run directory, a results file"),
+        (["score", "my_scorer.py", "--task", "small"], 3, "my_scorer.py: is no source of pictures; name a run"),
+        (["score", "object.json"], 3, "object.json: is no source of pictures"),
+        (["score", "empty.json"], 3, "empty.json: is no source of pictures"),
+        (["score", "broken.json"], 3, "broken.json: is no JSON"),
+        (["score", "array.json", "--task", "small"], 2, "a results file brings its own prompts and truths"),
+        (
+            ["score", "out", "--scorer", "vlm:any", "-s", "base_url=ftp://x/"], 2,
+            "knowgen: scorer vlm:any: base_url is no http address; write base_url=http://HOST:PORT/v1",
+        ),
+        (["run", "--task", "small", "--generator", "slip.py:Model", "--out", "new"], 3, "SyntaxError: "),
+        (["run", "--task", "small", "--generator", "slip:Model", "--out", "new"], 3, "mend that file"),
+    ],
+)  # fmt: skip
+def test_wrong_files_and_addresses_cost_one_line_with_a_remedy(
+    desk: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+) -> None:
+    assert run([*RUN, "--out", "out", "--limit", "2"]) == 0
+    Image.new("RGB", (8, 8), "red").save(desk / "photo.png")
+    for name, text in {"object": "{}", "empty": "", "broken": "[{]", "array": "\ufeff [ ]"}.items():
+        (desk / f"{name}.json").write_text(text, encoding="utf-8")
+    (desk / "slip.py").write_text("class Model(:\n    pass\n")
+    capsys.readouterr()
+    assert run(words) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert len(lines) == 1 and said in lines[0], lines
+
+
+def test_a_task_folder_of_links_is_told_what_to_do(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for picture in (desk / "small" / "truth").iterdir():
+        picture.symlink_to(picture.rename(desk / picture.name))
+    assert run(["check", "task", "small"]) != 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "lies outside the task's folder" in line]
+    assert len(told) == 1 and told[0].endswith("; copy the picture into the folder; links out of it are not followed")
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"repeats": 0}, {"judge_repeats": 0}, {"seed": -1}, {"seed": 2**31}, {"workers": -1}, {"concurrency": 0},
