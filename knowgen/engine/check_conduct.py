@@ -9,7 +9,7 @@ from pathlib import Path
 from knowgen.engine.faults import ContractError, DeadlineError, describe
 from knowgen.engine.subject import SLIGHT, StopError, Subject
 from knowgen.engine.trial import Picture, difference, draw_afresh, picture_of
-from knowgen.errors import KnowgenError
+from knowgen.errors import KnowgenError, RefusedError
 from knowgen.records import GenerationRequest, ImageRef, request_id
 
 ODD_PROMPTS = {
@@ -63,7 +63,7 @@ def _raises(subject: Subject, name: str, prompt: str) -> bool:
 
 def _look_at_batch(subject: Subject, failing: str) -> None:
     """Looks whether a prompt that fails takes a good one of its batch down."""
-    good, seed = subject.requests[1], subject.requests[0].seed
+    good, seed = subject.requests[-1], subject.requests[0].seed
     bad = GenerationRequest(id=request_id("bad", 0), prompt=failing, seed=seed)
     trial = subject.give("odd prompts", [bad, good])
     if good.id not in [name for name, _, _ in trial.answers]:
@@ -148,6 +148,9 @@ def check_fresh_process(subject: Subject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             picture = draw_afresh(remake, subject.requests[0], subject.device, Path(folder), subject.timeout)
+        except RefusedError as error:
+            subject.decline("fresh process", describe(error))
+            return
         except (ContractError, DeadlineError) as error:
             notes.fail("fresh process", describe(error), "let its name and arguments be enough to build it")
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from knowgen.engine.faults import describe
+from knowgen.engine.faults import describe, is_decline
 from knowgen.engine.subject import SLIGHT, StopError, Subject
 from knowgen.engine.trial import Picture, Trial, difference
 from knowgen.records import request_id
@@ -17,16 +17,24 @@ DETERMINISTIC = "switch deterministic algorithms on, if pictures shall repeat ex
 
 
 def check_first(subject: Subject) -> None:
-    """Draws each prompt by itself and looks at the pictures.
+    """Draws each prompt by itself and looks at the pictures; prompts that are declined are left out from then on.
 
     Raises:
-        StopError: A prompt gave no picture.
+        StopError: Nothing was drawn, or a drawing broke the contract.
     """
-    for request in subject.requests:
+    asked = list(subject.requests)
+    for request in asked:
+        declined = len(subject.declined)
         picture = subject.draw("pictures", request)
-        if picture is None:
+        if picture is not None:
+            subject.alone.append(picture)
+        elif len(subject.declined) > declined:
+            subject.leave_out(request)
+        else:
             raise StopError
-        subject.alone.append(picture)
+    if not subject.alone:
+        what = f"none of {len(asked)} plain prompts gave a picture; the last: {subject.declined[-1]}"
+        subject.stop("pictures", what, "let it draw plain prompts")
     _look_at(subject)
 
 
@@ -42,7 +50,7 @@ def _look_at(subject: Subject) -> None:
             "a picture has one colour only; what failed must not be a blank picture",
             "raise an error, or give Drawing(status=…, reason=…)",
         )
-    if all(difference(pictures[0], picture) == 0 for picture in pictures[1:]):
+    if len(pictures) > 1 and all(difference(pictures[0], picture) == 0 for picture in pictures[1:]):
         notes.fail("prompt", "all prompts give the same picture", "use the prompt")
 
 
@@ -105,8 +113,12 @@ def _each_once(subject: Subject, trial: Trial) -> bool:
     strange = [name for name in given if name not in trial.asked]
     twice = {name for name in given if given.count(name) > 1} - set(strange)
     missing = [name for name in trial.asked if name not in given]
-    if trial.faults:
-        notes.fail("several", f"it raises {describe(trial.faults[0][1])}", "mend what raises it")
+    declines = [error for _, error in trial.faults if is_decline(error)]
+    broken = [error for _, error in trial.faults if not is_decline(error)]
+    if broken:
+        notes.fail("several", f"it raises {describe(broken[0])}", "mend what raises it")
+    elif declines:
+        subject.decline("several", describe(declines[0]))
     if strange:
         kind = "a request_id nobody asked for" if any(strange) else "no request_id"
         notes.fail("several", f"{len(strange)} drawings carry {kind}", "give each Drawing its request's own id")

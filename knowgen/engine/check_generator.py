@@ -153,7 +153,7 @@ def _built(subject: Subject) -> None:
 
 def _forecast(subject: Subject, samples: int) -> None:
     """Says what a run of real length will take, at the size that was drawn."""
-    alone = median(subject.seconds[1:])
+    alone = median(subject.seconds[1:] or subject.seconds)
     each = alone if subject.together is None else min(alone, subject.together)
     size = subject.alone[0].size
     what = f"{samples} pictures of {size} take about {duration(each * samples)} in one process"

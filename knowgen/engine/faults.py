@@ -12,6 +12,7 @@ from knowgen.errors import (
     KnowgenError,
     MissingDependencyError,
     PassingError,
+    RefusedError,
     UsageError,
 )
 
@@ -74,6 +75,11 @@ def is_passing(error: BaseException) -> bool:
         return True
     httpx = sys.modules.get("httpx")
     return httpx is not None and isinstance(error, httpx.TransportError)
+
+
+def is_decline(error: BaseException) -> bool:
+    """Tells whether a generator's error says that a prompt is not drawn, or not now, which keeps the contract."""
+    return isinstance(error, RefusedError) or is_passing(error)
 
 
 def describe(error: BaseException) -> str:

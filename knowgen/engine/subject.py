@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from knowgen.engine.faults import ContractError, DeadlineError, describe
+from knowgen.engine.faults import ContractError, DeadlineError, describe, is_decline
 from knowgen.engine.findings import Notes
 from knowgen.engine.handles import GeneratorHandle
 from knowgen.engine.trial import PeakMemory, Picture, Runner, Trial, difference, picture_of, resident_megabytes
@@ -16,6 +16,8 @@ from knowgen.records import GenerationRequest
 
 SLIGHT = 3.0
 """Levels (of 255) of mean difference that may come from the order of floating-point sums."""
+
+DECLINE_FIX = "draw plain prompts, or expect samples without a picture"
 
 
 class StopError(Exception):
@@ -39,6 +41,7 @@ class Subject:
         together: Seconds a picture takes when several are asked for at once, None when not measured.
         steady: Does the same request give the same picture, but for rounding?
         added: Megabytes a drawing added, at most.
+        declined: Why plain prompts gave no picture where that keeps the contract, in order.
         accelerator: Megabytes on the accelerator, at most.
         held: Megabytes the process held after each drawing.
         disturbed: Global random states that drawing has changed.
@@ -54,6 +57,7 @@ class Subject:
         self.alone: list[Picture] = []
         self.seconds: list[float] = []
         self.together: float | None = None
+        self.declined: list[str] = []
         self.steady = False
         self.added = 0.0
         self.accelerator = 0.0
@@ -94,7 +98,7 @@ class Subject:
         return trial
 
     def draw(self, check: str, request: GenerationRequest) -> Picture | None:
-        """Draws one request; None when that failed, which is noted.
+        """Draws one request; None when there is no picture, which is noted.
 
         Raises:
             StopError: It hangs.
@@ -103,8 +107,15 @@ class Subject:
         trial = self.give(check, [request])
         after = random_states()
         self.disturbed |= {name for name, state in before.items() if after[name] != state}
-        self.seconds.append(trial.seconds)
-        return self.read(check, trial, request.id)
+        picture = self.read(check, trial, request.id)
+        if picture is not None:
+            self.seconds.append(trial.seconds)  # to decline takes no time worth forecasting
+        return picture
+
+    def leave_out(self, request: GenerationRequest) -> None:
+        """Leaves a request that was just declined out of what is compared and measured from now on."""
+        self.requests.remove(request)
+        self.held.pop()
 
     def read(self, check: str, trial: Trial, name: str) -> Picture | None:
         """Reads the answer to a neutral request; None when there is no picture, which is noted."""
@@ -115,12 +126,20 @@ class Subject:
         except ContractError as error:
             self.notes.fail(check, describe(error), "give a PIL image, the bytes of a picture file, or its path")
         except Exception as error:  # noqa: BLE001 - a generator may raise anything
-            self.notes.fail(check, f"it raises {describe(error)}", "mend what raises it")
+            if is_decline(error):
+                self.decline(check, describe(error))
+            else:
+                self.notes.fail(check, f"it raises {describe(error)}", "mend what raises it")
         else:
             if isinstance(found, Picture):
                 return found
-            self.notes.fail(check, f"no picture: {_told(found)}", "draw plain prompts")
+            self.decline(check, _told(found))
         return None
+
+    def decline(self, check: str, words: str) -> None:
+        """Notes that a plain prompt gave no picture, in a way the contract knows."""
+        self.declined.append(words)
+        self.notes.warn(check, f"a plain prompt gave no picture: {words}", DECLINE_FIX)
 
     def same(self, picture: Picture, number: int = 0) -> bool:
         """Tells whether a picture is what a request gave alone; True where pictures do not repeat anyway."""

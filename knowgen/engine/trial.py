@@ -22,11 +22,12 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from knowgen.engine.faults import ContractError, DeadlineError, describe
+from knowgen.engine.faults import ContractError, DeadlineError, describe, is_decline
 from knowgen.engine.handles import Remake
 from knowgen.engine.imaging import encode
 from knowgen.engine.serve import make, rebuild, serve
 from knowgen.engine.threads import Event
+from knowgen.errors import RefusedError
 from knowgen.generators.contract import Drawing, shape_of
 from knowgen.records import GenerationRequest, GenerationStatus
 
@@ -38,6 +39,9 @@ T = TypeVar("T")
 
 _OTHER_HASHES = "4242"
 """So that a generator which seeds with `hash()` shows it even where the environment fixes the hashes."""
+
+_DECLINED = 9
+"""Exit code of a fresh process in which the generator declined to draw."""
 
 
 @dataclass
@@ -286,6 +290,7 @@ def draw_afresh(remake: Remake, request: GenerationRequest, device: str, folder:
 
     Raises:
         ContractError: The process failed; the message says how.
+        RefusedError: It declined to draw, or could not now.
         DeadlineError: It took too long.
     """
     out = folder / "afresh.png"
@@ -303,7 +308,8 @@ def draw_afresh(remake: Remake, request: GenerationRequest, device: str, folder:
         raise DeadlineError(f"no result within {timeout:g} s") from error
     if done.returncode != 0 or not out.is_file():
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise ContractError(lines[-1][:300] if lines else f"the process ended with {done.returncode}")
+        words = lines[-1][:300] if lines else f"the process ended with {done.returncode}"
+        raise RefusedError(words) if done.returncode == _DECLINED else ContractError(words)
     found = picture_of(out)
     if isinstance(found, Drawing):
         raise ContractError(found.reason)
@@ -319,12 +325,12 @@ def _main() -> int:
         plugin = runner.call(lambda: make(lambda: rebuild(Remake(**told["remake"])), lambda: told["device"], "check"))
         drawing = runner.run(plugin, [request]).answer(request.id)
         value = drawing if isinstance(drawing, Drawing) else Drawing(image=drawing)
-        if value.status is not GenerationStatus.OK:
-            raise ContractError(f"the generator gave {value.status}: {value.reason}")
+        if value.status in {GenerationStatus.FAILED, GenerationStatus.REFUSED}:
+            raise RefusedError(f"{value.status}, {value.reason or 'without a reason'}")
         Path(told["out"]).write_bytes(encode(value.image).data)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the process that asked
         sys.stderr.write(f"\n{describe(error)}\n")
-        return 1
+        return _DECLINED if is_decline(error) else 1
     return 0
 
 

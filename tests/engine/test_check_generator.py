@@ -20,7 +20,7 @@ from knowgen.engine.findings import Finding, worst
 from knowgen.engine.handles import GeneratorHandle, Remake
 from knowgen.engine.subject import Subject
 from knowgen.engine.trial import Picture, picture_of
-from knowgen.errors import ConfigError, RefusedError, UsageError
+from knowgen.errors import ConfigError, PassingError, RefusedError, UsageError
 from knowgen.generators.contract import Drawing, traits_of
 from knowgen.records import GenerationRequest, GenerationStatus, GroundTruth
 from knowgen.spec import GeneratorSpec
@@ -435,6 +435,97 @@ def test_what_odd_prompts_must_not_do(kind: type[Any], level: str, words: str) -
 def test_one_prompt_that_takes_its_batch_down() -> None:
     findings = of(check(BatchDies), "odd prompts")
     assert any("takes its whole batch down" in finding.what for finding in findings if finding.level == "warn")
+
+
+# ------------------------------------------------------------------------------------------ refusals, passing faults
+
+
+class RefusesSome(Good):
+    """Refuses prompts with a word in them."""
+
+    word = "lighthouse"
+
+    def draw(self, prompt: str, references: Sequence[Image.Image], seed: int) -> Image.Image:
+        if self.word in prompt:
+            raise RefusedError("policy says no")
+        return noise(prompt, seed)
+
+
+class RefusesFirst(RefusesSome):
+    word = "kite"
+
+
+class FailsSomeBatch(GoodBatch):
+    """Says by a state that a prompt was not drawn."""
+
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+        for request in requests:
+            if "OPEN TODAY" in request.prompt:
+                yield Drawing(status=GenerationStatus.FAILED, reason="policy says no", request_id=request.id)
+            else:
+                yield Drawing(image=noise(request.prompt, request.seed), request_id=request.id)
+
+
+class BusyAtFirst(GoodAsync):
+    """Is out of reach for two calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def generate(self, request: GenerationRequest) -> Drawing:
+        self.calls += 1
+        if self.calls <= 2:
+            raise PassingError("policy says no, for now")
+        return await super().generate(request)
+
+
+@pytest.mark.parametrize("kind", [RefusesSome, RefusesFirst, FailsSomeBatch, BusyAtFirst])
+def test_a_generator_that_declines_some_prompts_is_checked_with_the_others(kind: type[Any]) -> None:
+    findings = check(kind)
+    assert worst(findings) == "warn"
+    assert "policy says no" in the(findings, "pictures", "warn").what
+    assert {"seeds", "several", "odd prompts", "time", "memory"} <= {finding.check for finding in findings}
+    assert "the rest" not in [finding.check for finding in findings]
+    the(findings, "seeds", "ok")
+    the(findings, "several", "ok")
+
+
+@pytest.mark.parametrize("word", ["", " "])
+def test_a_generator_that_declines_every_prompt_fails(word: str) -> None:
+    findings = check(type("RefusesAll", (RefusesSome,), {"word": word}))
+    assert "none of 3 plain prompts gave a picture; the last: policy says no" in the(findings, "pictures", "fail").what
+    assert findings[-1].check == "the rest"
+
+
+@pytest.mark.parametrize("good", range(1, 12))
+def test_a_service_that_fails_after_some_calls_is_warned_of_whenever_that_is(good: int) -> None:
+    class Tires(GoodAsync):
+        concurrency = 4
+        calls = 0
+
+        async def generate(self, request: GenerationRequest) -> Drawing:
+            Tires.calls += 1
+            if Tires.calls > good:
+                raise ConnectionResetError("gone")
+            return await super().generate(request)
+
+    findings = check(Tires)
+    assert worst(findings) == "warn", [str(finding) for finding in findings]
+    assert "time" in [finding.check for finding in findings]
+
+
+def test_a_fresh_process_that_declines_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "declines_module.py"
+    path.write_text(
+        "from knowgen.errors import RefusedError\n"
+        "class Declines:\n"
+        "    def draw(self, prompt, references, seed):\n"
+        "        raise RefusedError('policy says no')\n"
+    )
+    findings = check_generator(
+        handle_of(Good, remake=Remake("generators", f"{path}:Declines")), timeout=60, device="cpu"
+    )
+    assert "policy says no" in the(findings, "fresh process", "warn").what
 
 
 # ------------------------------------------------------------------------------------------------- hanging, exiting
