@@ -30,6 +30,7 @@ class Pipeline:
         tally: Counts.
         lane: A thread for planning.
         width: Walks under way at once.
+        drain: Goes on where the run comes to its end in order, for what was drawn already.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class Pipeline:
         lane: Lane,
         *,
         width: int,
+        drain: bool = False,
     ) -> None:
         self._control, self._planner, self._drawer, self._judges = control, planner, drawer, judges
-        self._tally, self._lane = tally, lane
+        self._tally, self._lane, self._drain = tally, lane, drain
         self._slots = asyncio.Semaphore(width)
         self._walks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
@@ -59,10 +61,15 @@ class Pipeline:
             self._empty.clear()
             await self._empty.wait()
 
+    @property
+    def _stopped(self) -> bool:
+        """Tells whether no further walk begins."""
+        return self._control.at_once or (bool(self._control.stopped) and not self._drain)
+
     async def _feed(self) -> None:
         jobs = self._planner.jobs()
         chunk = await self._next(jobs)
-        while chunk and not self._control.stopped:
+        while chunk and not self._stopped:
             ahead = self._next(jobs)
             for job in chunk:
                 if not await self._start(job):
@@ -74,14 +81,14 @@ class Pipeline:
 
     async def _start(self, job: Job) -> bool:
         """Begins a walk, or counts a job that lacks nothing; False when the run has stopped."""
-        if self._control.stopped:
+        if self._stopped:
             return False
         if not job.to_draw and not job.wanted:
             self._tally.standing(job, drawing=self._drawer is not None)
             self._tally.done += 1
             return True
         await self._slots.acquire()
-        if self._control.stopped:
+        if self._stopped:
             self._slots.release()
             return False
         walk = asyncio.get_running_loop().create_task(self._walk(job))

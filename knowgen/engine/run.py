@@ -103,22 +103,29 @@ class Engine:
 
     async def _main(self) -> None:
         control = self._control
-        planning = self._lane(1, "planning")
-        await planning.call(enter_samples, self._spec, self._task, self._store)
-        self._drawer = self._make_drawer(control)
-        self._judges = [self._make_judge(control, handle) for handle in self._scorers]
         try:
+            planning = self._lane(1, "planning")
+            await planning.call(enter_samples, self._spec, self._task, self._store)
+            self._drawer = self._make_drawer(control)
+            for handle in self._scorers:
+                self._judges.append(self._make_judge(control, handle))
             for draw, score in [(True, False), (False, True)] if self._passes == 2 else [(True, True)]:
                 await self._pass(control, planning, draw=draw, score=score)
                 if draw and not score and not control.at_once:
                     await self._drawer.close()
         finally:
-            await self._close(control)
+            try:
+                await self._close(control)
+            finally:
+                for lane in self._lanes:
+                    lane.close()
         if control.error is not None:
             raise control.error
 
     async def _pass(self, control: Control, planning: Lane, *, draw: bool, score: bool) -> None:
-        if control.stopped:
+        # where the budget ended the drawing, scorers that cost nothing still judge what is there
+        drain = bool(control.stopped) and not draw
+        if control.at_once or (control.stopped and not drain):
             return
         handles = self._scorers if score else ()
         planner = self._planner(handles, draw=draw)
@@ -130,6 +137,7 @@ class Engine:
             self.tally,
             planning,
             width=stage_width(self._generator, handles, self._options),
+            drain=drain,
         )
         running = self._loop.create_task(pipeline.run())
         stopping = self._loop.create_task(self._mind(control, pipeline))
@@ -173,8 +181,6 @@ class Engine:
             await asyncio.gather(*(part.close() for part in parts))
         self._books.close()
         shutil.rmtree(self._store.path / SCRATCH, ignore_errors=True)
-        for lane in self._lanes:
-            lane.close()
 
     def _lane(self, threads: int, name: str) -> Lane:
         lane = Lane(self._mailbox, threads, name)

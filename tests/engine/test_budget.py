@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from engine_helpers import (
     Bench,
+    Half,
     JudgeServer,
     MemoryTask,
     Plain,
@@ -112,8 +114,6 @@ def test_a_generator_is_held_to_the_budget_too_also_in_worker_processes(tmp_path
 
 
 def test_a_free_scorer_goes_on_where_the_paid_one_must_stop(tmp_path: Path) -> None:
-    from engine_helpers import Half
-
     with JudgeServer() as server:
         paid = loopback_handle(server.url, worst_case=PRICE, cost=PRICE)
         free = scorer_handle(Half(), name="free")
@@ -122,6 +122,24 @@ def test_a_free_scorer_goes_on_where_the_paid_one_must_stop(tmp_path: Path) -> N
     scores = bench.scores()
     assert sum(name == "judge" for _, _, name, _ in scores) == 3
     assert all((sample, 0, "free", 0) in scores for sample, _, name, _ in scores if name == "judge")
+
+
+@pytest.mark.parametrize("schedule", ["stream", "phased"])
+def test_what_was_drawn_before_the_budget_ended_is_judged_by_the_free_scorer(
+    tmp_path: Path, schedule: Literal["stream", "phased"]
+) -> None:
+    bench = Bench(tmp_path / "run")
+    with JudgeServer() as server:
+        paid = loopback_handle(server.url, worst_case=0.1, cost=0.1)
+        free = scorer_handle(Half(), name="free")
+        scorers = [free] if schedule == "stream" else [paid, free]
+        outcome = bench.run(20, PaidDrawing(), scorers, quick(budget=0.75, schedule=schedule))
+        assert server.asked == []
+    assert (outcome.stopped, outcome.generated, outcome.scored) == ("budget", 7, 7)
+    assert outcome.cost == pytest.approx(0.7)
+    assert {(sample, name) for sample, _, name, _ in bench.scores()} == {
+        (sample, "free") for sample, _ in bench.generations()
+    }
 
 
 def paid_scorer(worst_case: float, cost: float) -> ScorerHandle:

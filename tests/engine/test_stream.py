@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -309,6 +310,23 @@ def test_a_phased_run_draws_all_then_closes_then_scores(tmp_path: Path) -> None:
         "draw", "draw", "draw", "close generator", "build judge", "score", "score", "score", "close judge"
     ]  # fmt: skip
     assert (outcome.generated, outcome.scored, outcome.generation_cached) == (3, 3, 0)
+
+
+@pytest.mark.parametrize("broken", ["enter_samples", "generator_stage", "scorer_stage"])
+def test_no_thread_is_left_behind_when_a_run_cannot_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*args: object) -> None:
+        raise ConfigError("cannot begin")
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr(sys.modules["knowgen.engine.run"], broken, fail)
+    with pytest.raises(ConfigError, match="cannot begin"):
+        Bench(tmp_path / "run").run(3, Plain(), [scorer_handle(Half())])
+    left = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("knowgen")]
+    for thread in left:
+        thread.join(10)
+    assert not [thread.name for thread in left if thread.is_alive()]
 
 
 def test_worker_processes_draw_what_this_process_would(tmp_path: Path) -> None:
