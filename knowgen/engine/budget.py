@@ -124,8 +124,18 @@ class Books:
         self._work.put((done, function, args))
         answer = asyncio.wrap_future(done)
         if function == self._reserve:
-            return await answer  # whoever is cancelled makes no call, so nothing need be set aside
+            try:
+                return await answer
+            except asyncio.CancelledError:  # whoever is cancelled makes no call, so nothing need be set aside
+                if not done.cancel():  # it is being set aside just now
+                    done.add_done_callback(self._give_back)
+                raise
         return await asyncio.shield(answer)  # a walk that is cancelled must not undo what is being written
+
+    def _give_back(self, done: Future[Any]) -> None:
+        """Takes back what was set aside for somebody who was cancelled before hearing of it."""
+        if not done.cancelled() and done.exception() is None:
+            self._work.put((Future(), self._settle, (done.result(), 0.0)))
 
     def _serve(self) -> None:
         while (entry := self._next()) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -194,6 +195,26 @@ def test_a_reservation_that_is_cancelled_while_it_waits_sets_nothing_aside(tmp_p
         asyncio.run(scene())
         books.close()
         assert store.spent() == pytest.approx(0.02)
+
+
+def test_a_reservation_made_before_its_caller_hears_of_the_cancelling_is_given_back(tmp_path: Path) -> None:
+    task, generator = MemoryTask(1), generator_handle(Plain())
+    with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
+        books = Books(store, 0.15, lambda: None)
+
+        async def scene() -> None:
+            waiting = asyncio.create_task(books.reserve(0.1, "judge"))
+            await asyncio.sleep(0)
+            while store.spent() == 0.0:  # the loop stands still, so the caller cannot hear of it
+                time.sleep(0.001)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert waiting.cancelled()
+            await books.settle(await books.reserve(0.1, "judge"), 0.01)
+
+        asyncio.run(scene())
+        books.close()
+        assert store.spent() == pytest.approx(0.01)
 
 
 def test_a_reply_paid_for_before_the_budget_ended_a_retry_is_kept_for_the_next_run(tmp_path: Path) -> None:
