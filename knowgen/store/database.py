@@ -128,12 +128,13 @@ class Database:
         self._pending.set()
         if self._ticker is not None:
             self._ticker.join()
-        try:
-            if self._ticker is not None:
-                self.commit()
-                self._leave_wal()
-        finally:
-            self._connection.close()
+        with self._lock:  # a thread that a run left behind may be writing, and closing under it ends the process
+            try:
+                if self._ticker is not None:
+                    self.commit()
+                    self._leave_wal()
+            finally:
+                self._connection.close()
 
     def _leave_wal(self) -> None:
         """Folds the log into the file. Where that cannot be, all is in the log, and the next opening reads it there."""

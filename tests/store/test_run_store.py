@@ -492,6 +492,37 @@ def test_many_threads_may_put_at_once(tmp_path: Path, kit: SimpleNamespace) -> N
     assert len(list((tmp_path / "images").rglob("*.png"))) == 7
 
 
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_thread_that_writes_on_while_the_store_is_closed_gets_an_error(
+    tmp_path: Path, kit: SimpleNamespace, attempt: int
+) -> None:
+    """Closing a connection under a statement would end the whole process."""
+    store = RunStore.open(tmp_path / "run", kit.spec())
+    store.put_samples(kit.items("a"))
+    errors: list[BaseException] = []
+    writing = threading.Barrier(4)
+
+    def write(number: int) -> None:
+        put = 0
+        try:
+            while True:
+                store.put_generation(f"{number}-{put}", kit.drawn("a"))
+                put += 1
+                if put == 20 + attempt:
+                    writing.wait()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,), daemon=True) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    writing.wait()
+    store.close()
+    for thread in threads:
+        thread.join(30)
+    assert [type(error) for error in errors] == [sqlite3.ProgrammingError] * 3
+
+
 def test_a_reservation_is_on_disk_before_the_call_and_counts_until_it_is_settled(
     tmp_path: Path, kit: SimpleNamespace
 ) -> None:
