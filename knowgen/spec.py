@@ -121,13 +121,16 @@ class RunSpec(_Plain):
         }
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: Any) -> str:
     """Returns JSON with sorted keys and no spaces, the same on every machine.
 
     Raises:
         TypeError, ValueError: The value is not plain data.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def fingerprint(value: Any) -> str:
@@ -143,6 +146,16 @@ def text_hash(text: str) -> str:
 def select(ids: list[str], kind: Literal["all", "limit", "ids"]) -> Selection:
     """Names a selection of sample ids."""
     return Selection(kind=kind, n=len(ids), hash="" if kind == "all" else fingerprint(ids)[:12])
+
+
+_last_generator: list[tuple[GeneratorSpec, dict[str, Any]]] = []
+
+
+def _plain_generator(generator: GeneratorSpec) -> dict[str, Any]:
+    """Returns a generator's specification as plain data; the last one is kept, since a run asks for each sample."""
+    if not _last_generator or _last_generator[0][0] is not generator:
+        _last_generator[:] = [(generator, generator.model_dump(mode="json"))]
+    return _last_generator[0][1]
 
 
 def generation_key(spec: RunSpec, *, sample_id: str, prompt_hash: str, references: tuple[str, ...], repeat: int) -> str:
@@ -165,7 +178,7 @@ def generation_key(spec: RunSpec, *, sample_id: str, prompt_hash: str, reference
             "sample": sample_id,
             "prompt": prompt_hash,
             "references": references,
-            "generator": spec.generator.model_dump(mode="json"),
+            "generator": _plain_generator(spec.generator),
             "seed": spec.seed + repeat,
             "repeat": repeat,
         }
