@@ -115,6 +115,9 @@ class Planner:
     ) -> None:
         self._spec, self._task, self._store, self._scorers = spec, task, store, scorers
         self._draw, self._max_attempts, self._max_tries = draw, max_attempts, max_tries
+        # a pass asks for each key once, so where nothing lay when it began there is nothing to look up
+        drawings, scores = store.latest()
+        self._no_drawings, self._no_scores = not drawings, not scores
 
     def jobs(self) -> Iterator[Job]:
         """Yields every sample x repeat in order, those included that lack nothing."""
@@ -129,7 +132,7 @@ class Planner:
                 yield self._job(Job(sample, truth, truth_hash, repeat, key))
 
     def _job(self, job: Job) -> Job:
-        known = self._store.generation(job.key)
+        known = None if self._no_drawings else self._store.generation(job.key)
         if known is None:
             job.to_draw = self._draw
         elif known.status is GenerationStatus.OK:
@@ -153,7 +156,7 @@ class Planner:
         settled: list[Score] = []
         wanted: list[Wanted] = []
         for one in self.wanted(job, generation):
-            known = self._store.score(one.key)
+            known = None if self._no_scores else self._store.score(one.key)
             if known is None:
                 wanted.append(one)
             elif known.status is ScoreStatus.FAILED and known.tries < self._max_tries:
