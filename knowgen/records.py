@@ -175,7 +175,7 @@ class Usage(Record):
 
     input_tokens: int = 0
     output_tokens: int = 0
-    cost: float | None = None
+    cost: float | None = Field(default=None, allow_inf_nan=False)
 
 
 class Generation(Record):
@@ -209,7 +209,7 @@ class Generation(Record):
     trajectory: tuple[dict[str, Any], ...] = ()
     seed: int = 0
     settings: dict[str, Any] = Field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: float = Field(default=0.0, allow_inf_nan=False)
     usage: Usage = Usage()
     attempts: int = 1
 
@@ -248,7 +248,7 @@ class Attempt(Record):
     error: str = ""
     model: str = ""
     finish_reason: str = ""
-    seconds: float = 0.0
+    seconds: float = Field(default=0.0, allow_inf_nan=False)
     usage: Usage = Usage()
 
 
@@ -288,7 +288,7 @@ class Score(Record):
     judge_returned: str = ""
     parser: str = ""
     details: dict[str, Any] = Field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: float = Field(default=0.0, allow_inf_nan=False)
     usage: Usage = Usage()
     tries: int = 1
 
