@@ -13,23 +13,24 @@ ALLOWED: dict[str, set[str]] = {
     "records": set(),
     "errors": set(),
     "calls": set(),
+    "caches": set(),
     "spec": set(),
     "registry": set(),
-    "tasks": {"records", "registry", "tasks"},
+    "tasks": {"records", "registry", "calls", "caches", "scorers", "tasks"},
     "search": {"records", "registry", "search"},
     "generators": {"records", "registry", "calls", "search", "generators"},
-    "scorers": {"records", "registry", "calls", "scorers"},
+    "scorers": {"records", "registry", "calls", "caches", "spec", "scorers"},
     "worlds": {"records", "worlds", "tasks", "search", "generators", "scorers", "registry"},
     "store": {"records", "spec", "store"},
     "stats": {"records", "stats"},
     "engine": {
-        "records", "spec", "calls", "registry", "tasks", "search", "generators", "scorers", "store", "stats", "engine"
+        "records", "spec", "calls", "caches", "registry", "tasks", "search", "generators", "scorers", "store", "stats", "engine"
     },
     "report": {"records", "stats", "store", "report", "spec"},
 }  # fmt: skip
 """By room; `errors` may be used by all. `api`, `assemble`, `demo` and `cli` may import anything."""
 
-FREE = {"api", "assemble", "planning", "outputs", "elsewhere", "demo", "cli", "__init__", "__main__"}
+FREE = {"api", "assemble", "planning", "outputs", "elsewhere", "demo", "suite", "cli", "__init__", "__main__"}
 HEAVY = {
     "torch",
     "transformers",
@@ -41,6 +42,9 @@ HEAVY = {
     "rapidocr",
     "pandas",
     "openai",
+    "datasets",
+    "huggingface_hub",
+    "sklearn",
 }
 
 

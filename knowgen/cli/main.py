@@ -21,6 +21,11 @@ VERBS: dict[str, str] = {
     "export": "Write a run's results as official JSON, JSONL, CSV or Parquet.",
     "list": "List tasks, generators, scorers, search backends or runs.",
     "check": "Check a generator or a task before a long run.",
+    "agree": "Say how far judges agree, with each other and with people.",
+    "judge-check": "Find out whether a judge is fit for use, on known changes to known pictures.",
+    "suite": "Run systems x tasks from one file into one table.",
+    "task": "Fetch and prepare a task's data, or settle which prompts ask for text.",
+    "cache": "Show or clear what is kept between runs.",
     "world": "Build a made-up world: prompts, truths, pages, pictures.",
     "doctor": "Say what is installed here, what works, and what is missing.",
     "demo": "Run four reference systems on the embedded world.",
@@ -47,7 +52,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command = importlib.import_module(f"knowgen.cli.{cmd_name}").command
+        command = importlib.import_module(f"knowgen.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 
