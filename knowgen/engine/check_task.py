@@ -17,6 +17,7 @@ from knowgen.engine.findings import Finding, Notes
 from knowgen.errors import KnowgenError
 from knowgen.records import UNKNOWN_GROUP, Generation, GenerationStatus, GroundTruth, ImageRef, Sample, group_of
 from knowgen.scorers.contract import missing_needs, scorer_traits
+from knowgen.tasks.folder import OtherPictureError
 
 if TYPE_CHECKING:
     from knowgen.tasks.contract import Task
@@ -170,6 +171,8 @@ def _check_truths(task: Task, samples: list[Sample], notes: Notes) -> Counter[st
     for sample in samples:
         try:
             truth = task.truth(sample.id)
+        except OtherPictureError as error:
+            truth = error.truth  # what is wrong with the picture is told below, with the others
         except (KnowgenError, OSError, KeyError) as error:
             what, fix = _told(error, _TRUTH_FIXES["truths"])
             faults.add("truths", f"sample {sample.id!r}: {what}", fix)

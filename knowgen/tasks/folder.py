@@ -3,6 +3,7 @@
     task.yaml       name, version, description, default_scorers, search (name of a backend that serves this folder)
     samples.jsonl   one sample a line
     truth.jsonl     one ground truth a line, with `image_file`, the relative path of its picture
+    text_required.json  where it is there: which prompts ask for written text, as `knowgen task annotate` froze it
 
 Samples and truths are apart, so that a generator's side of a run can be shown to work with the truth moved away.
 """
@@ -20,11 +21,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from knowgen.errors import DataError
 from knowgen.records import GroundTruth, Sample
+from knowgen.tasks.text_required import TEXT_FILE, FrozenText, read_frozen
 
 TASK_FILE = "task.yaml"
 SAMPLES_FILE = "samples.jsonl"
 TRUTH_FILE = "truth.jsonl"
 SEARCH_FILES = ("pages.jsonl", "pictures.jsonl")
+
+
+_DIGESTS: dict[Path, tuple[int, int, str]] = {}
+"""Size, time of change and digest of the pictures that were read in this process, so that each is hashed once."""
+
+
+class OtherPictureError(DataError):
+    """A ground-truth picture is not the one that is recorded.
+
+    Attributes:
+        truth: The ground truth as recorded, its picture with the path of the other one.
+    """
+
+    truth: GroundTruth
 
 
 class TaskFile(BaseModel):
@@ -110,8 +126,9 @@ class FolderTask:
 
     @cached_property
     def version(self) -> str:
-        """The version with the hash of samples and truths, such as `1-3f2a9c0d1b2e`."""
-        return f"{self.file.version}-{_hash_files(self.path, (SAMPLES_FILE, TRUTH_FILE))}"
+        """The version with the hash of samples, truths and frozen answers, such as `1-3f2a9c0d1b2e`."""
+        frozen = (TEXT_FILE,) if (self.path / TEXT_FILE).is_file() else ()
+        return f"{self.file.version}-{_hash_files(self.path, (SAMPLES_FILE, TRUTH_FILE, *frozen))}"
 
     @cached_property
     def search_version(self) -> str:
@@ -125,7 +142,7 @@ class FolderTask:
         """Yields the samples in file order, without touching the truth.
 
         Raises:
-            DataError: A line is no sample, or an id comes twice.
+            DataError: A line is no sample, an id comes twice, or the frozen answers are of other prompts.
         """
         path, seen = self.path / SAMPLES_FILE, dict[str, int]()
         for number, line in _lines(path):
@@ -138,12 +155,13 @@ class FolderTask:
                 first = seen[sample.id]
                 raise DataError(f"the id {sample.id!r} is already on line {first}", where=where, fix="make ids unique")
             seen[sample.id] = number
-            yield sample
+            yield self._frozen.settle(sample) if self._frozen is not None else sample
 
     def truth(self, sample_id: str) -> GroundTruth:
         """Returns the ground truth of a sample, its picture with a path.
 
         Raises:
+            OtherPictureError: Its picture is not the one that is recorded.
             DataError: There is none, or its picture is missing.
         """
         row = self._truths.get(sample_id)
@@ -156,10 +174,28 @@ class FolderTask:
             truth = GroundTruth.model_validate(fields)
         except ValidationError as error:
             raise DataError(one_line(error), where=where, fix="mend that line") from error
+        if truth.text_required is None and self._frozen is not None:
+            truth = truth.model_copy(update={"text_required": self._frozen.of(sample_id)})
         if truth.image is None:
             return truth
         picture = self._inside(str(data.get("image_file", "")), where)
-        return truth.model_copy(update={"image": truth.image.model_copy(update={"path": picture})})
+        image = truth.image.model_copy(update={"path": picture})
+        truth = truth.model_copy(update={"image": image})
+        self._hold_to_record(truth, image.sha256, picture)
+        return truth
+
+    def _hold_to_record(self, truth: GroundTruth, recorded: str, picture: Path) -> None:
+        """Refuses a picture whose bytes are not those that are recorded."""
+        if _digest(picture) == recorded:
+            return
+        relative = picture.relative_to(self.path.resolve())
+        error = OtherPictureError(
+            f"the ground-truth picture {relative} is not the one recorded, so nothing may be compared with it",
+            where=str(self.path / TRUTH_FILE),
+            fix="prepare or build the task again",
+        )
+        error.truth = truth
+        raise error
 
     def _inside(self, relative: str, where: str) -> Path:
         if not relative:
@@ -176,6 +212,10 @@ class FolderTask:
         return picture
 
     @cached_property
+    def _frozen(self) -> FrozenText | None:
+        return read_frozen(self.path / TEXT_FILE)
+
+    @cached_property
     def _truths(self) -> dict[str, tuple[int, dict[str, Any]]]:
         path, found = self.path / TRUTH_FILE, dict[str, tuple[int, dict[str, Any]]]()
         for number, line in _lines(path):
@@ -190,6 +230,20 @@ class FolderTask:
                 raise DataError(f"a second truth for sample {data['sample_id']!r}", where=where)
             found[data["sample_id"]] = (number, data)
         return found
+
+
+def _digest(picture: Path) -> str:
+    """Returns a picture's digest; a file that has not changed since is not read again."""
+    try:
+        status = picture.stat()
+        known = _DIGESTS.get(picture)
+        if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
+            with picture.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            known = _DIGESTS[picture] = (status.st_size, status.st_mtime_ns, digest)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(picture)) from error
+    return known[2]
 
 
 def _hash_files(folder: Path, names: tuple[str, ...]) -> str:

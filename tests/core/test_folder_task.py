@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -28,7 +29,8 @@ def little(tmp_path: Path) -> Path:
     folder = tmp_path / "little"
     (folder / "truth").mkdir(parents=True)
     Image.new("RGB", (8, 6), "red").save(folder / "truth" / "a.png")
-    image = {"sha256": "0" * 64, "width": 8, "height": 6, "format": "PNG"}
+    digest = hashlib.sha256((folder / "truth" / "a.png").read_bytes()).hexdigest()
+    image = {"sha256": digest, "width": 8, "height": 6, "format": "PNG"}
     samples = [{"id": "a", "prompt": "one", "category": "art"}, {"id": "b", "prompt": "two"}]
     truths = [{"sample_id": "a", "image": image, "image_file": "truth/a.png"}, {"sample_id": "b"}]
     return write_task(folder, samples, truths)

@@ -1,0 +1,71 @@
+"""`knowgen task`: fetch published data, and settle which prompts ask for text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from knowgen.tasks.home import Prepared
+
+EPILOG = """\b
+Examples:
+  knowgen task prepare knowgen
+  knowgen task annotate knowgen --judge vlm:gpt-4.1
+  knowgen check task knowgen
+"""
+
+PREPARE_EPILOG = """\b
+Names: knowgen, gen_searcher_sft, gen_searcher_rl
+Examples:
+  knowgen task prepare knowgen
+  knowgen task prepare gen_searcher_rl --data-dir downloads/Train-Data
+Data lies in $KNOWGEN_DATA, else $XDG_DATA_HOME/knowgen, else
+~/.local/share/knowgen. HF_ENDPOINT, HF_HOME and HF_TOKEN are honoured.
+"""
+
+ANNOTATE_EPILOG = """\b
+Examples:
+  knowgen task annotate knowgen --judge vlm:gpt-4.1 --budget 2 \\
+      -s price_in=2 -s price_out=8
+  knowgen task annotate my_task --judge vlm:qwen3-8b \\
+      -s base_url=http://127.0.0.1:8000/v1
+Asked again, it asks only what is missing. Ends with 6 when a prompt failed.
+"""
+
+LEFT_OUT_SHOWN = 5
+
+
+@click.group("task", epilog=EPILOG)
+def command() -> None:
+    """Fetch and prepare a task's data, or settle which prompts ask for text."""
+
+
+@command.command("prepare", epilog=PREPARE_EPILOG)
+@click.argument("name")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit [main]; pinned to a commit at first.")
+@click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Read this folder instead of the hub.")
+@click.option("--force", is_flag=True, help="Prepare it again; a named revision is resolved anew.")
+def prepare(name: str, revision: str | None, data_dir: Path | None, force: bool) -> int:
+    """Fetch data set NAME, unpack it, look at every picture, and put it in place."""
+    from knowgen.tasks.prepare import prepare as prepare_data
+
+    found, done = prepare_data(
+        name, revision=revision, data_dir=data_dir, force=force, told=lambda line: click.echo(line, err=True)
+    )
+    click.echo(f"{_summary(found)}" if done else f"already prepared: {_summary(found)}; --force prepares it again")
+    left_out = list(found.index.get("left_out", ()))
+    for line in left_out[:LEFT_OUT_SHOWN] if done else ():
+        click.echo(f"left out  {line}")
+    if done and len(left_out) > LEFT_OUT_SHOWN:
+        click.echo(f"left out  and {len(left_out) - LEFT_OUT_SHOWN} more, all listed in {found.folder / 'index.json'}")
+    return 0
+
+
+def _summary(found: Prepared) -> str:
+    index = found.index
+    told = f"{found.name} at {found.commit[:22]}, {index['rows']} rows, {index['pictures']} pictures"
+    out = f", {len(index['left_out'])} rows left out" if index.get("left_out") else ""
+    return f"{told} ({index['bytes'] / 1e6:.1f} MB){out}, in {found.folder}"

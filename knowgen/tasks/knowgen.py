@@ -1,0 +1,17 @@
+"""The KnowGen benchmark as it was prepared on this machine."""
+
+from __future__ import annotations
+
+from knowgen.tasks.folder import FolderTask
+from knowgen.tasks.home import need_prepared
+
+NAME = "knowgen"
+
+
+def knowgen() -> FolderTask:
+    """Returns the prepared benchmark, at the commit it was prepared from.
+
+    Raises:
+        DataError: It is not prepared on this machine; the message holds the command that does it.
+    """
+    return FolderTask(need_prepared(NAME).folder, name=NAME)

@@ -1,0 +1,202 @@
+"""Unpacking what strangers packed: what comes out, and what is refused with which words."""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_data import tarred, zipped
+
+from knowgen.errors import DataError
+from knowgen.tasks.archives import Limits, Unpacked, is_archive, stem, unpack
+
+ROOMY = Limits()
+
+
+def unpacked(tmp_path: Path, data: bytes, name: str = "a.zip", limits: Limits = ROOMY) -> dict[str, bytes]:
+    archive = tmp_path / name
+    archive.write_bytes(data)
+    into = tmp_path / "into"
+    unpack(archive, into, Unpacked(), limits)
+    return {path.relative_to(into).as_posix(): path.read_bytes() for path in into.rglob("*") if path.is_file()}
+
+
+def refusal(tmp_path: Path, data: bytes, name: str = "a.zip", limits: Limits = ROOMY) -> str:
+    with pytest.raises(DataError) as caught:
+        unpacked(tmp_path, data, name, limits)
+    outside = {path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(tmp_path / "into")}
+    assert outside == {tmp_path / name}, "nothing may be written beside the folder"
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+MEMBERS = {"a/b/c.png": b"1" * 3000, "d.png": b"", "a/ü 日.png": b"2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("x.zip", zipped(MEMBERS)),
+        ("x.tar", tarred(MEMBERS, "w:")),
+        ("x.tar.gz", tarred(MEMBERS)),
+        ("x.tgz", tarred(MEMBERS)),
+        ("x.tar.xz", tarred(MEMBERS, "w:xz")),
+        ("X.TAR.BZ2", tarred(MEMBERS, "w:bz2")),
+    ],
+)
+def test_what_was_packed_comes_out(tmp_path: Path, name: str, data: bytes) -> None:
+    assert is_archive(name) and stem(name).lower() == "x"
+    assert unpacked(tmp_path, data, name) == MEMBERS
+
+
+def zip_with(info: zipfile.ZipInfo, content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(info, content)
+    return buffer.getvalue()
+
+
+def tar_with(**fields: object) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo(str(fields.pop("name", "member")))
+        for name, value in fields.items():
+            setattr(info, name, value)
+        archive.addfile(info, io.BytesIO(b"x" * info.size))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("member", "why"),
+    [
+        ("../x.png", "leaves its folder"),
+        ("a/../../x.png", "leaves its folder"),
+        ("..\\x.png", "leaves its folder"),
+        ("/tmp/x.png", "absolute path"),
+        ("\\tmp\\x.png", "absolute path"),
+        ("C:/x.png", "absolute path"),
+        ("a\nb.png", "name that no file can have"),
+        ("n" * 300, "name that no file can have"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_paths_that_lead_out_are_refused(tmp_path: Path, member: str, why: str, kind: str) -> None:
+    data = zip_with(zipfile.ZipInfo(member), b"x") if kind == "zip" else tar_with(name=member, size=1)
+    said = refusal(tmp_path, data, f"bad.{kind}")
+    assert said.startswith(f"bad.{kind}: refused: its member {member[:200]!r}") and why in said
+
+
+def test_links_and_devices_are_refused(tmp_path: Path) -> None:
+    for kind in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR):
+        info = zipfile.ZipInfo("it")
+        info.create_system, info.external_attr = 3, (kind | 0o777) << 16
+        assert "'it' is a link or a device" in refusal(tmp_path, zip_with(info, b"/etc/passwd"))
+    for tar_kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+        (tmp_path / "a.zip").unlink(missing_ok=True)
+        data = tar_with(name="it", type=tar_kind, linkname="/etc/passwd")
+        assert "'it' is a link or a device" in refusal(tmp_path, data, "a.tar")
+
+
+def test_a_bad_member_refuses_a_zip_before_anything_is_written(tmp_path: Path) -> None:
+    refusal(tmp_path, zipped({"good.png": b"1", "../bad.png": b"2"}))
+    assert not [path for path in (tmp_path / "into").rglob("*") if path.is_file()]
+
+
+def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.png", b"1")
+        archive.writestr("a.png", b"2")
+    assert "'a.png' comes twice" in refusal(tmp_path, buffer.getvalue())
+
+
+def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path) -> None:
+    bomb = zipped({"zeros.png": bytes(40 << 20)})
+    assert len(bomb) < 100_000
+    assert "'zeros.png' swells to more than 100 times" in refusal(tmp_path, bomb)
+    assert sum(path.stat().st_size for path in (tmp_path / "into").rglob("*")) <= ROOMY.free_bytes + (1 << 20)
+    for name, mode in (("a.tar.gz", "w:gz"), ("a.tar.xz", "w:xz")):
+        (tmp_path / "a.zip").unlink(missing_ok=True)
+        (tmp_path / "a.tar.gz").unlink(missing_ok=True)
+        assert "swells" in refusal(tmp_path, tarred({f"{mode[2:]}.png": bytes(40 << 20)}, mode), name)
+
+
+def test_a_member_that_lies_about_its_size_is_counted_by_what_comes_out(tmp_path: Path) -> None:
+    data = bytearray(zipped({"zeros.png": bytes(1 << 20)}))
+    for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        start = data.index(signature) + offset
+        data[start : start + 4] = struct.pack("<I", 10)
+    limits = Limits(total_bytes=1000, free_bytes=0, ratio=1e9)
+    said = refusal(tmp_path, bytes(data), limits=limits)
+    assert "beyond the 1000 bytes" in said or "damaged" in said
+    assert sum(path.stat().st_size for path in (tmp_path / "into").rglob("*")) <= 1000
+
+
+def test_bytes_and_files_are_counted_over_all_archives(tmp_path: Path) -> None:
+    for name in ("a.zip", "b.zip"):
+        (tmp_path / name).write_bytes(zipped({f"{name}-{number}": bytes([number]) * 100 for number in range(4)}))
+    so_far = Unpacked()
+    unpack(tmp_path / "a.zip", tmp_path / "one", so_far, Limits(files=6))
+    assert (so_far.files, so_far.bytes) == (4, 400)
+    with pytest.raises(DataError, match=r"b\.zip: refused: its member 'b\.zip-2' is one file more than the 6 allowed"):
+        unpack(tmp_path / "b.zip", tmp_path / "two", so_far, Limits(files=6))
+    with pytest.raises(DataError, match=r"b\.zip: refused: its member 'b\.zip-1' takes .* beyond the 550 bytes"):
+        unpack(tmp_path / "b.zip", tmp_path / "three", Unpacked(4, 400), Limits(total_bytes=550))
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_broken_archives_are_one_line(tmp_path: Path, name: str) -> None:
+    assert "is no archive that can be read" in refusal(tmp_path, b"<html>sign in first</html>", name)
+
+
+def test_a_damaged_member_is_named(tmp_path: Path) -> None:
+    data = bytearray(zipped({"a.png": b"1", "hurt.png": bytes(range(256)) * 8}))
+    data[data.index(b"hurt.png") + 40] ^= 0xFF
+    assert "hurt.png' is damaged" in refusal(tmp_path, bytes(data))
+
+
+def test_a_truncated_tar_is_named(tmp_path: Path) -> None:
+    data = tarred({"a.png": bytes(range(256)) * 400})
+    assert refusal(tmp_path, data[: len(data) // 2], "cut.tar.gz").startswith("cut.tar.gz: ")
+
+
+def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
+    data = bytearray(zipped({"a.png": b"1"}))
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + offset] |= 1
+    assert "is encrypted" in refusal(tmp_path, bytes(data))
+
+
+def test_names_in_utf8_that_are_not_declared_so_are_understood(tmp_path: Path) -> None:
+    data = zipped({"日.png": b"1"})
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = data.index(signature) + offset
+        flags = struct.unpack("<H", data[start : start + 2])[0] & ~0x800
+        data = data[:start] + struct.pack("<H", flags) + data[start + 2 :]
+    assert unpacked(tmp_path, data) == {"日.png": b"1"}
+
+
+@given(st.lists(st.sampled_from(["a", "b", "..", ".", "", "C:", "ü"]), min_size=1, max_size=5), st.booleans())
+def test_whatever_the_name_nothing_leaves_the_folder(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[str], backslash: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    member = ("\\" if backslash else "/").join([*parts, "x.png"])
+    (folder / "a.tar").write_bytes(tar_with(name=member, size=1))
+    first = next(part for part in [*parts, "x.png"] if part not in ("", "."))
+    refused = ".." in parts or member[0] in "/\\" or first == "C:"
+    if refused:
+        with pytest.raises(DataError, match="refused: its member"):
+            unpack(folder / "a.tar", folder / "deep" / "into", Unpacked(), ROOMY)
+    else:
+        unpack(folder / "a.tar", folder / "deep" / "into", Unpacked(), ROOMY)
+    files = {path for path in folder.rglob("*") if path.is_file()} - {folder / "a.tar"}
+    assert len(files) == (0 if refused else 1)
+    assert all(path.is_relative_to(folder / "deep" / "into") for path in files)

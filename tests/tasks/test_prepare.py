@@ -1,0 +1,247 @@
+"""Preparing the benchmark from a hub: what is fetched, what is pinned, what a killed preparation leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from hub_server import HubServer
+from made_data import BENCH, BENCH_FILE, bench_files, bench_rows, picture, zipped
+
+from knowgen.engine.check_task import check_task
+from knowgen.engine.findings import worst
+from knowgen.errors import DataError
+from knowgen.records import group_of
+from knowgen.tasks.home import find_prepared
+from knowgen.tasks.load import load_task
+
+SLOW = pytest.mark.slow
+
+WANTED = {"0": 0, "1": 1, "3": 3, "4": 4, "5": 5}
+"""Which made picture each PNG row must end up with."""
+
+
+def test_the_benchmark_is_prepared_and_loads_as_a_task(hub: HubServer, knowgen: Command, home: Path) -> None:
+    sha = hub.commit(BENCH, bench_files())
+    done = knowgen("task", "prepare", "knowgen")
+    assert done.returncode == 0, done.stderr
+    assert f"knowgen at {sha[:22]}, 6 rows, 6 pictures" in done.stdout
+    task = load_task("knowgen")
+    samples = {sample.id: sample for sample in task.samples()}
+    assert list(samples) == [str(row["id"]) for row in bench_rows()] and len(task) == 6
+    for row in bench_rows():
+        sample = samples[str(row["id"])]
+        category = row["meta"]["category"].lower()
+        assert (sample.prompt, sample.category) == (row["prompt"], category)
+        assert sample.group == group_of(category) != "unknown"
+        assert (sample.difficulty, sample.meta) == (row["meta"]["difficulty"], {"lang": "en"})
+    for name, number in WANTED.items():
+        image = task.truth(name).image
+        assert image is not None and image.path is not None
+        assert image.path.read_bytes() == picture(number), f"sample {name}"
+        assert image.sha256 == hashlib.sha256(picture(number)).hexdigest()
+    jpeg = task.truth("2").image
+    assert jpeg is not None and jpeg.format == "JPEG" and jpeg.path is not None
+    assert jpeg.path.read_bytes() == picture(2, "JPEG")
+    assert task.default_scorers == ("vlm:gpt-4.1",)
+    assert task.version.startswith(sha[:12] + "-")
+    assert hub.fetched("README.md") == 0
+    fetched = [path for _, path in hub.requests if "/resolve/" in path]
+    assert len(fetched) == 8 and all(f"/resolve/{sha}/" in path for path in fetched), "exactly that commit's files"
+    the_check_finds_it_good()
+    the_index_says_where_it_came_from(sha)
+
+
+def the_check_finds_it_good() -> None:
+    findings = check_task(load_task("knowgen"))
+    by_name = {finding.check: finding for finding in findings}
+    assert "6 open, and are what is recorded" in by_name["pictures"].what
+    assert by_name["text"].level == "warn" and "6 of 6" in by_name["text"].what
+    assert [finding.check for finding in findings if finding.level == "fail"] == []
+    assert worst(findings) == "warn"
+
+
+def the_index_says_where_it_came_from(sha: str) -> None:
+    found = find_prepared("knowgen")
+    assert found is not None
+    index = json.loads((found.folder / "index.json").read_text())
+    assert (index["repo"], index["revision"], index["commit"]) == (BENCH, "main", sha)
+    assert index["file_sha256"] == hashlib.sha256(json.dumps(bench_rows()).encode()).hexdigest()
+    archives = {name: len(data) for name, data in bench_files().items() if name.endswith((".zip", ".gz"))}
+    assert index["archives"] == archives
+
+
+def test_repeated_it_does_nothing(hub: HubServer, knowgen: Command, home: Path) -> None:
+    hub.commit(BENCH, bench_files())
+    assert knowgen("task", "prepare", "knowgen").returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
+    asked = len(hub.requests)
+    again = knowgen("task", "prepare", "knowgen")
+    named = knowgen("task", "prepare", "knowgen", "--revision", "main")
+    for done in (again, named):
+        assert done.returncode == 0 and done.stdout.startswith("already prepared: knowgen at ")
+        assert done.stderr == ""
+    assert len(hub.requests) == asked
+    assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
+
+
+def test_repeated_it_loads_nothing_heavy(hub: HubServer, knowgen: Command) -> None:
+    hub.commit(BENCH, bench_files())
+    assert knowgen("task", "prepare", "knowgen").returncode == 0
+    script = (
+        "import sys; from knowgen.cli.main import run; code = run(['task', 'prepare', 'knowgen'])\n"
+        "heavy = {'huggingface_hub', 'PIL', 'numpy', 'pydantic', 'datasets', 'torch', 'zipfile'} & set(sys.modules)\n"
+        "print(code, sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.slow
+def test_the_commit_stays_when_the_hub_moves_on(hub: HubServer, knowgen: Command) -> None:
+    first = hub.commit(BENCH, bench_files())
+    assert knowgen("task", "prepare", "knowgen").returncode == 0
+    version = load_task("knowgen").version
+    rows = [{**row, "prompt": row["prompt"] + " anew"} for row in bench_rows()]
+    second = hub.commit(BENCH, bench_files(rows))
+    assert knowgen("task", "prepare", "knowgen").stdout.startswith("already prepared")
+    assert knowgen("task", "prepare", "knowgen", "--force").returncode == 0
+    found = find_prepared("knowgen")
+    assert found is not None and (found.commit, found.revision) == (first, "main")
+    assert load_task("knowgen").version == version
+    moved = knowgen("task", "prepare", "knowgen", "--revision", "main", "--force")
+    assert moved.returncode == 0 and second[:22] in moved.stdout
+    assert next(iter(load_task("knowgen").samples())).prompt.endswith("anew")
+    back = knowgen("task", "prepare", "knowgen", "--revision", first)
+    assert back.returncode == 0 and "unpacking" not in back.stderr
+    assert load_task("knowgen").version == version
+
+
+def test_the_token_is_the_hub_librarys_own(hub: HubServer, knowgen: Command, home: Path) -> None:
+    hub.commit(BENCH, bench_files())
+    done = knowgen("task", "prepare", "knowgen", HF_TOKEN="hf_madeuptoken")
+    assert done.returncode == 0 and "Bearer hf_madeuptoken" in hub.tokens
+    written = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+    assert b"madeuptoken" not in written + done.stdout.encode() + done.stderr.encode()
+
+
+def test_killed_while_downloading_it_goes_on_with_what_it_has(hub: HubServer, knowgen: Command, home: Path) -> None:
+    sha = hub.commit(BENCH, bench_files())
+    hub.stalled = {"packs/part2.zip"}
+    command = [sys.executable, "-m", "knowgen", "task", "prepare", "knowgen"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        assert hub.stalling.wait(60)
+        blobs = Path(os.environ["HF_HOME"]) / "hub"
+        wait_until(lambda: len([path for path in blobs.rglob("snapshots/*/*") if path.is_file()]) == 3)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    hub.release.set()
+    hub.stalled = set()
+    assert find_prepared("knowgen") is None
+    with pytest.raises(DataError, match="is not prepared on this machine; type: knowgen task prepare knowgen"):
+        load_task("knowgen")
+    assert knowgen("task", "prepare", "knowgen").returncode == 0
+    assert [hub.fetched(name) for name in (BENCH_FILE, "images.zip", "more.tar.gz")] == [1, 1, 1]
+    found = find_prepared("knowgen")
+    assert found is not None and found.commit == sha
+
+
+@pytest.mark.parametrize(
+    "step", ["look_at", pytest.param("write_rows", marks=SLOW), pytest.param("write_json", marks=SLOW)]
+)
+def test_killed_while_building_it_leaves_nothing_that_looks_finished(
+    hub: HubServer, knowgen: Command, home: Path, step: str
+) -> None:
+    hub.commit(BENCH, bench_files())
+    script = (
+        "import os, knowgen.tasks.build as build\n"
+        f"build.{step} = lambda *rest: os.kill(os.getpid(), 9)\n"
+        "from knowgen.cli.main import run; run(['task', 'prepare', 'knowgen'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = {path.name for path in (home / "knowgen").iterdir()}
+    assert any(name.startswith(".draft-") for name in left)
+    assert all(name.startswith(".") for name in left) and find_prepared("knowgen") is None
+    bodies = [request for request in hub.requests if request[0] == "GET" and "/resolve/" in request[1]]
+    assert knowgen("task", "prepare", "knowgen").returncode == 0
+    assert [request for request in hub.requests if request[0] == "GET" and "/resolve/" in request[1]] == bodies
+    assert not [path for path in (home / "knowgen").iterdir() if path.name.startswith(".draft-")]
+    assert worst(check_task(load_task("knowgen"))) == "warn"
+
+
+@pytest.mark.slow
+def test_two_at_once_are_refused(hub: HubServer, knowgen: Command) -> None:
+    hub.commit(BENCH, bench_files())
+    hub.stalled = {"packs/part2.zip"}
+    command = [sys.executable, "-m", "knowgen", "task", "prepare", "knowgen"]
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    assert hub.stalling.wait(60)
+    second = knowgen("task", "prepare", "knowgen")
+    assert second.returncode == 3 and "another process is preparing it" in second.stderr
+    hub.release.set()
+    assert first.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_a_forced_preparation_keeps_answers_that_were_paid_for(hub: HubServer, knowgen: Command) -> None:
+    hub.commit(BENCH, bench_files())
+    assert knowgen("task", "prepare", "knowgen").returncode == 0
+    found = find_prepared("knowgen")
+    assert found is not None
+    (found.folder / "text_required.journal.jsonl").write_text('{"paid": 1}\n')
+    assert knowgen("task", "prepare", "knowgen", "--force").returncode == 0
+    anew = find_prepared("knowgen")
+    assert anew is not None and not found.folder.exists() and anew.folder != found.folder
+    assert (anew.folder / "text_required.journal.jsonl").read_text() == '{"paid": 1}\n'
+
+
+@pytest.mark.slow
+def test_faults_of_the_hub_are_one_line(hub: HubServer, knowgen: Command, home: Path) -> None:
+    unknown = knowgen("task", "prepare", "knowgen")
+    assert unknown.returncode == 3 and "no such dataset" in unknown.stderr
+    hub.commit(BENCH, {"other.json": b"[]"})
+    nothing = knowgen("task", "prepare", "knowgen")
+    assert nothing.returncode == 3 and f"holds no {BENCH_FILE}; there are other.json" in nothing.stderr
+    revision = knowgen("task", "prepare", "knowgen", "--revision", "nope")
+    assert revision.returncode == 3 and "there is no revision 'nope'" in revision.stderr
+    away = knowgen("task", "prepare", "knowgen", HF_ENDPOINT="http://127.0.0.1:9")
+    assert away.returncode == 3 and "cannot be fetched" in away.stderr and "--data-dir" in away.stderr
+    name = knowgen("task", "prepare", "knowgn")
+    assert name.returncode == 2 and "did you mean 'knowgen'" in name.stderr
+    for done in (unknown, nothing, revision, away, name):
+        assert [line for line in done.stderr.splitlines() if line.startswith("knowgen: ")] == [
+            done.stderr.splitlines()[-1]
+        ]
+
+
+def test_the_archives_of_a_stranger_are_not_trusted(hub: HubServer, knowgen: Command, home: Path) -> None:
+    hub.commit(BENCH, bench_files(**{"evil.zip": zipped({"../../evil.txt": b"x"})}))
+    done = knowgen("task", "prepare", "knowgen")
+    assert done.returncode == 3 and "evil.zip: refused: its member '../../evil.txt' leaves its folder" in done.stderr
+    assert find_prepared("knowgen") is None and not list(home.parent.rglob("evil.txt"))
+
+
+def test_help_fits_a_screen_and_shows_an_example(knowgen: Command) -> None:
+    for words in (["task"], ["task", "prepare"], ["task", "annotate"]):
+        told = knowgen(*words, "--help").stdout
+        assert len(told.splitlines()) <= 24 and max(map(len, told.splitlines())) <= 80
+        assert "  knowgen task " in told
+
+
+def wait_until(met: object, seconds: float = 30.0) -> None:
+    assert callable(met)
+    end = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
