@@ -1,0 +1,118 @@
+"""Similarity scorers with DINO models of `transformers`, from a folder and from the hub's cache."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from similarity_models import as_hub_cache, items, save_dino
+
+from knowgen.errors import ConfigError, MissingDependencyError, UsageError
+from knowgen.scorers.similarity import PromptSimilarity, Similarity
+
+pytest.importorskip("transformers")
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("something went to the network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_dino(tmp_path / "dino")
+
+
+def cosines(model: str, batch: list[Any]) -> list[float]:
+    found = list(Similarity(model).score_batch(batch))
+    assert [str(score.status) for score in found] == ["ok"] * len(batch), [score.strict.reason for score in found]
+    return [score.details["cosines"][0] for score in found]
+
+
+def test_the_value_is_the_cosine_of_class_tokens(folder: Path, tmp_path: Path) -> None:
+    import torch
+    from PIL import Image
+    from transformers import BitImageProcessor, Dinov2Model
+
+    model, processor = Dinov2Model.from_pretrained(folder).eval(), BitImageProcessor.from_pretrained(folder)
+
+    def embed(file: Path) -> Any:
+        with torch.no_grad():
+            tokens = model(**processor(images=Image.open(file), return_tensors="pt")).last_hidden_state
+        return torch.nn.functional.normalize(tokens[0, 0], dim=0)
+
+    batch = items(tmp_path / "p", 5)
+    expected = [float(embed(one.image.path) @ embed(truth.image.path)) for _, truth, one in batch]
+    assert cosines(f"dino:{folder}", batch) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_second_pass_loads_no_model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from knowgen.scorers.embedding_dino import DinoSource
+
+    batch = items(tmp_path / "p", 3)
+    first = cosines(f"dino:{folder}", batch)
+    monkeypatch.setattr(DinoSource, "load", lambda *_: pytest.fail("a model was loaded"))
+    assert cosines(f"dino:{folder}", batch) == first
+
+
+def test_another_preprocessing_is_another_embedding(folder: Path, tmp_path: Path) -> None:
+    batch = items(tmp_path / "p", 3)
+    first = cosines(f"dino:{folder}", batch)
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"image_mean": [0.1, 0.2, 0.3]}))
+    assert cosines(f"dino:{folder}", batch) != pytest.approx(first, abs=1e-5)
+
+
+def test_a_hub_model_is_found_in_the_cache_alone(folder: Path, tmp_path: Path) -> None:
+    batch = items(tmp_path / "p", 3)
+    local = cosines(f"dino:{folder}", batch)
+    as_hub_cache(tmp_path / "hub", "someone/tiny-dino", folder)
+    assert cosines("dino:someone/tiny-dino", batch) == local
+
+
+def test_what_is_not_there_is_told_and_not_fetched(folder: Path) -> None:
+    with pytest.raises(MissingDependencyError, match="-s download=true, or `hf download someone/absent`"):
+        Similarity("dino:someone/absent").setup("cpu")
+    with pytest.raises(MissingDependencyError, match="there is no folder"):
+        Similarity("dino:/no/such/folder").setup("cpu")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(MissingDependencyError, match="holds no weights"):
+        Similarity(f"dino:{folder}").setup("cpu")
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(MissingDependencyError, match=r"holds no preprocessor_config\.json"):
+        Similarity(f"dino:{folder}").setup("cpu")
+
+
+def test_it_has_no_text_tower(folder: Path) -> None:
+    with pytest.raises(UsageError, match="a DINO model has no text tower"):
+        PromptSimilarity(f"dino:{folder}")
+
+
+def test_a_model_of_another_kind_is_refused(folder: Path) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "vit"}))
+    with pytest.raises(UsageError, match="'vit', which is neither DINOv2 nor DINOv3"):
+        Similarity(f"dino:{folder}").setup("cpu")
+
+
+def test_weights_that_lack_a_part_are_not_filled_up_at_random(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    gone = next(name for name in sorted(tensors) if name.endswith("attention.attention.key.weight"))
+    save_file({name: tensor for name, tensor in tensors.items() if name != gone}, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"the weights lack encoder\.layer\.0\.attention\."):
+        list(Similarity(f"dino:{folder}").score_batch(items(tmp_path / "p", 1)))

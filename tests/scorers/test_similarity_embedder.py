@@ -1,0 +1,249 @@
+"""Embedding each content once: the cache, its keys, doubles within a batch, and memory that runs out."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from similarity_models import ARCH, item, items, picture, save_clip
+
+from knowgen.records import ScoreStatus
+from knowgen.scorers.embedding_cache import EmbeddingCache
+from knowgen.scorers.embedding_clip import ClipNetwork, ClipSource
+from knowgen.scorers.embedding_embedder import Embedder
+from knowgen.scorers.embedding_networks import Identity, Vectors, is_out_of_memory
+from knowgen.scorers.similarity import PromptSimilarity, Similarity
+from knowgen.scorers.similarity_pictures import Picture
+
+pytest.importorskip("open_clip")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
+
+
+class Mean:
+    """A network that embeds a picture as its mean colour, and notes what it was asked."""
+
+    def __init__(self, most: int = 10_000, nan: bool = False) -> None:
+        self.most, self.nan = most, nan
+        self.batches: list[int] = []
+        self.opened = 0
+
+    def pixels(self, picture: Any) -> Any:
+        self.opened += 1
+        return np.asarray(picture, dtype=np.float32).mean(axis=(0, 1))
+
+    def images(self, batch: Sequence[Any]) -> Vectors:
+        if len(batch) > self.most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        self.batches.append(len(batch))
+        rows = np.stack(batch)
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows * np.float32(np.nan) if self.nan else rows
+
+    def texts(self, texts: Sequence[str]) -> tuple[Vectors, list[bool]]:
+        if len(texts) > self.most:
+            raise RuntimeError("CUDA out of memory")
+        self.batches.append(len(texts))
+        rows = np.array([[len(text), 1, 0] for text in texts], dtype=np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True), [len(text) > 9 for text in texts]
+
+
+IDENTITY = Identity(model="mean", weights="0" * 64, config="1" * 64, libraries={"numpy": "2"})
+
+
+class Source:
+    def __init__(self, network: Mean, identity: Identity = IDENTITY) -> None:
+        self.network, self.identity = network, identity
+        self.loads = 0
+
+    def prepare(self) -> Identity:
+        return self.identity
+
+    def load(self, device: str, precision: str) -> Mean:
+        self.loads += 1
+        return self.network
+
+
+def pictures(folder: Path, count: int) -> list[Picture]:
+    refs = [picture(folder, number) for number in range(count)]
+    return [Picture(ref.sha256, ref.path, f"picture {number}") for number, ref in enumerate(refs)]
+
+
+def test_doubles_are_opened_and_embedded_once(tmp_path: Path) -> None:
+    network = Mean()
+    three = pictures(tmp_path / "p", 3)
+    found = Embedder(Source(network), "cpu", "auto", 0).images([*three, *three, three[0]])
+    assert (network.opened, network.batches) == (3, [3])
+    assert set(found.vectors) == {one.sha256 for one in three}
+    texts = Embedder(Source(network), "cpu", "auto", 0).texts(["a", "b", "a", "a long text"])
+    assert network.batches == [3, 3]
+    assert texts.cut == {"a long text"}
+
+
+def test_a_second_pass_loads_no_model_and_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = save_clip(tmp_path / "w.pt")
+    batch = items(tmp_path / "p", 4)
+    kinds = (Similarity, PromptSimilarity)
+    first = [list(kind(f"{ARCH}@{weights}").score_batch(batch)) for kind in kinds]
+
+    def refuse(*_: object) -> None:
+        pytest.fail("a model was loaded")
+
+    monkeypatch.setattr(ClipSource, "load", refuse)
+    for _, truth, generation in batch:  # nor is a picture opened
+        truth.image.path.unlink()
+        generation.image.path.unlink()
+    second = [list(kind(f"{ARCH}@{weights}").score_batch(batch)) for kind in kinds]
+    assert [[s.strict for s in part] for part in first] == [[s.strict for s in part] for part in second]
+    assert [[s.details for s in part] for part in first] == [[s.details for s in part] for part in second]
+
+
+def test_other_weights_under_the_same_path_are_not_answered_from_the_cache(tmp_path: Path) -> None:
+    file = tmp_path / "w.pt"
+    batch = items(tmp_path / "p", 2)
+    found = []
+    for seed in (0, 1, 0):
+        save_clip(file, seed=seed)
+        found.append([(s.details["weights"], s.strict.values) for s in Similarity(f"{ARCH}@{file}").score_batch(batch)])
+    assert found[0] == found[2]
+    assert all(a != b and c != d for (a, c), (b, d) in zip(found[0], found[1], strict=True))
+
+
+def test_whatever_decides_an_embedding_changes_its_key() -> None:
+    changes: list[dict[str, Any]] = [
+        {}, {"model": "other"}, {"weights": "2" * 64}, {"config": "3" * 64}, {"libraries": {"numpy": "3"}}
+    ]  # fmt: skip
+    keys = {EmbeddingCache(dataclasses.replace(IDENTITY, **change), "fp32").image_key("ab") for change in changes}
+    keys.add(EmbeddingCache(IDENTITY, "bf16").image_key("ab"))
+    keys.add(EmbeddingCache(IDENTITY, "fp32").image_key("cd"))
+    keys.add(EmbeddingCache(IDENTITY, "fp32").text_key("ab"))
+    assert len(keys) == len(changes) + 3
+
+
+def test_the_preprocessing_is_part_of_a_clip_models_identity(tmp_path: Path) -> None:
+    from similarity_models import save_clip_folder
+
+    from knowgen.scorers.embedding_names import parse_name
+
+    def config(folder: Path) -> str:
+        return ClipSource(parse_name(f"local-dir:{folder}"), download=False, where="here").prepare().config
+
+    folder = save_clip_folder(tmp_path / "model")
+    before = config(folder)
+    file = folder / "open_clip_config.json"
+    file.write_text(file.read_text().replace('"squash"', '"shortest"'))
+    assert config(folder) != before
+
+
+def test_a_damaged_entry_is_made_again(tmp_path: Path) -> None:
+    one = pictures(tmp_path / "p", 1)
+    first = Embedder(Source(Mean()), "cpu", "auto", 0).images(one)
+    with sqlite3.connect(tmp_path / "cache" / "embeddings.sqlite") as connection:
+        connection.execute("update entries set value = ?", (b"\x00\x00\xc0\x7f" * 3,))
+    connection.close()
+    source = Source(Mean())
+    again = Embedder(source, "cpu", "auto", 0).images(one)
+    assert source.loads == 1
+    assert np.array_equal(again.vectors[one[0].sha256], first.vectors[one[0].sha256])
+
+
+def test_where_memory_runs_out_the_batch_is_halved_until_it_fits(tmp_path: Path) -> None:
+    network = Mean(most=3)
+    wanted = pictures(tmp_path / "p", 20)
+    embedder = Embedder(Source(network), "cpu", "auto", 16)
+    found = embedder.images(wanted)
+    assert embedder.batch_size == 2  # 16, 8, 4, 2
+    assert network.batches == [2] * 10
+    assert network.opened == 20  # what was opened is not opened anew
+    assert not found.faults
+    roomy = Embedder(Source(Mean(), dataclasses.replace(IDENTITY, model="again")), "cpu", "auto", 16).images(wanted)
+    assert all(np.allclose(found.vectors[key], roomy.vectors[key]) for key in roomy.vectors)
+    assert len(roomy.vectors) == 20
+
+
+def test_a_picture_that_does_not_fit_alone_fails_and_no_other(tmp_path: Path) -> None:
+    class Picky(Mean):
+        def images(self, batch: Sequence[Any]) -> Vectors:
+            if any(abs(float(row.sum()) - self.heavy) < 1e-3 for row in batch):
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+            return super().images(batch)
+
+    network, wanted = Picky(), pictures(tmp_path / "p", 6)
+    from knowgen.scorers.similarity_pictures import open_rgb
+
+    network.heavy = float(Mean().pixels(open_rgb(wanted[3].path)).sum())
+    found = Embedder(Source(network), "cpu", "auto", 4).images(wanted)
+    assert found.faults == {wanted[3].sha256: "does not fit into memory, even as a single picture"}
+    assert len(found.vectors) == 5
+
+
+def test_texts_are_halved_as_well() -> None:
+    network = Mean(most=1)
+    found = Embedder(Source(network), "cpu", "auto", 4).texts(["a", "bb", "ccc"])
+    assert network.batches == [1, 1, 1]
+    assert set(found.vectors) == {"a", "bb", "ccc"}
+
+
+def test_any_other_error_is_not_taken_for_full_memory(tmp_path: Path) -> None:
+    class Wrong(Mean):
+        def images(self, batch: Sequence[Any]) -> Vectors:
+            raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        Embedder(Source(Wrong()), "cpu", "auto", 4).images(pictures(tmp_path / "p", 2))
+
+
+def test_what_counts_as_full_memory() -> None:
+    import torch
+
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_a_vector_that_is_no_number_is_a_failure_and_is_not_kept(tmp_path: Path) -> None:
+    one = pictures(tmp_path / "p", 1)
+    found = Embedder(Source(Mean(nan=True)), "cpu", "auto", 0).images(one)
+    assert "no finite embedding at fp32" in found.faults[one[0].sha256]
+    source = Source(Mean())
+    assert Embedder(source, "cpu", "auto", 0).images(one).vectors
+    assert source.loads == 1
+
+
+def test_halving_reaches_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    weights = save_clip(tmp_path / "w.pt")
+    batch = items(tmp_path / "p", 5)
+    monkeypatch.setenv("KNOWGEN_CACHE", "off")
+    roomy = [score.strict for score in Similarity(f"{ARCH}@{weights}").score_batch(batch)]
+    whole = ClipNetwork.images
+
+    def narrow(self: ClipNetwork, tensors: Sequence[Any]) -> Vectors:
+        if len(tensors) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, tensors)
+
+    monkeypatch.setattr(ClipNetwork, "images", narrow)
+    tight = [score.strict for score in Similarity(f"{ARCH}@{weights}").score_batch(batch)]
+    assert [one.status for one in tight] == [ScoreStatus.OK] * 5
+    assert [one.values["truth"] for one in tight] == pytest.approx([one.values["truth"] for one in roomy], abs=1e-5)
+
+
+def test_without_a_cache_it_computes_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOWGEN_CACHE", "off")
+    weights = save_clip(tmp_path / "w.pt")
+    one = picture(tmp_path, 1)
+    (score,) = Similarity(f"{ARCH}@{weights}").score_batch([item("a", one, one)])
+    assert score.strict.values["truth"] == pytest.approx(1.0, abs=1e-6)
+    assert not (tmp_path / "cache").exists()
