@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from knowgen.records import DIMENSIONS
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.stats.comparison import ComparedSlice, Comparison, Difference
+from knowgen.stats.policy import POLICIES
 from knowgen.stats.summary import OVERALL
 from knowgen.stats.words import count
 
@@ -14,30 +15,38 @@ NONE = "-"
 
 
 def comparison_terminal(comparisons: Sequence[Comparison]) -> str:
-    """Returns plain text: for each comparison the whole with its dimensions, then groups, categories, difficulties."""
-    return terminal_text(grid for one in comparisons for grid in _grids(one))
+    """Returns plain text: for each comparison the whole with its dimensions, then groups, categories, difficulties.
+
+    Several comparisons end with a table of their headlines.
+    """
+    return terminal_text(_all_grids(comparisons))
 
 
 def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
     """Returns the same tables as Markdown."""
-    return markdown_text(grid for one in comparisons for grid in _grids(one))
+    return markdown_text(_all_grids(comparisons))
 
 
 _CSV_HEAD = (
     "a", "b", "task", "task_version", "scorer", "policy", "policy_version", "kind", "name", "samples", "figure",
-    "a_value", "b_value", "difference", "low", "high", "p", "n", "note",
+    "a_value", "b_value", "difference", "low", "high", "p", "n", "note", "p_permutation", "p_holm", "effect_dz",
+    "standard_error", "detectable",
 )  # fmt: skip
 
 
 def comparison_csv(comparisons: Sequence[Comparison]) -> str:
-    """Returns CSV with full precision: one row for each comparison, part and figure; differences are b - a."""
+    """Returns CSV with full precision: one row for each comparison, part and figure; differences are b - a.
+
+    `p` goes with the bootstrap interval, `p_permutation` is the permutation test's; `p_holm` stands with the headline.
+    """
     return csv_text(
         _CSV_HEAD,
         (
             [
                 one.a, one.b, one.task, one.task_version, one.scorer, one.policy, one.policy_version, part.kind,
                 part.name, part.samples, name, figure.a, figure.b, figure.value, figure.low, figure.high, figure.p,
-                figure.n, figure.note,
+                figure.n, figure.note, figure.p_permutation, one.p_holm if figure is one.headline else None,
+                figure.effect, figure.standard_error, figure.detectable,
             ]
             for one in comparisons
             for part in one.slices
@@ -61,11 +70,53 @@ def chance(p: float | None) -> str:
     return "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
-def _cells(figure: Difference) -> list[str]:
+def _with_ends(figure: Difference) -> str:
     ends = "" if figure.low is None else f" [{signed(figure.low):>6}, {signed(figure.high):>6}]"
+    return f"{signed(figure.value)}{ends or ' ' * 17}"
+
+
+def _cells(figure: Difference) -> list[str]:
     values = [NONE if value is None else f"{value:.3f}" for value in (figure.a, figure.b)]
-    difference = f"{signed(figure.value)}{ends or ' ' * 17}"
-    return [*values, difference, chance(figure.p), str(figure.n), figure.note]
+    return [*values, _with_ends(figure), chance(figure.p_permutation), str(figure.n), figure.note]
+
+
+def _all_grids(comparisons: Sequence[Comparison]) -> list[Grid]:
+    grids = [grid for one in comparisons for grid in _grids(one)]
+    return [*grids, _family(comparisons)] if len(comparisons) > 1 else grids
+
+
+def _family(comparisons: Sequence[Comparison]) -> Grid:
+    """Lays out the headlines of all comparisons, with p-values corrected for their number."""
+    rows = [
+        [
+            f"{one.b or 'second'} against {one.a or 'first'}",
+            _with_ends(one.headline),
+            chance(one.headline.p_permutation),
+            chance(one.p_holm),
+            _effect(one.headline),
+            _size(one.headline),
+            str(one.headline.n),
+        ]
+        for one in comparisons
+    ]
+    head = ["", "difference", "p", "p (Holm)", "d_z", "detectable", "n"]
+    tested = max(one.family for one in comparisons)
+    line = f"p (Holm): corrected for {count(tested, 'comparison')}; detectable: with 80 % power at 5 %"
+    return Grid(f"All comparisons: {_headline_name(comparisons[0])}", head, rows, frozenset({0}), [line])
+
+
+def _effect(figure: Difference) -> str:
+    return NONE if figure.effect is None else signed(figure.effect)[:-1]
+
+
+def _size(figure: Difference) -> str:
+    return NONE if figure.detectable is None else f"{figure.detectable:.3f}"
+
+
+def _headline_name(one: Comparison) -> str:
+    policy = POLICIES.get(one.policy)
+    is_score = set(one.dimensions) == set(DIMENSIONS) and not (policy and policy.not_for_board)
+    return "K-Score" if is_score else OVERALL
 
 
 def _grids(one: Comparison) -> list[Grid]:
@@ -73,9 +124,8 @@ def _grids(one: Comparison) -> list[Grid]:
     head = ["", a, b, "difference", "p", "n", "note"]
     left = frozenset({0, 6})
     whole = one.slice()
-    name = "K-Score" if set(one.dimensions) == set(DIMENSIONS) else OVERALL
     rows = [
-        [name, *_cells(whole.figures[OVERALL])],
+        [_headline_name(one), *_cells(whole.figures[OVERALL])],
         *([each.replace("_", " "), *_cells(whole.figures[each])] for each in one.dimensions),
     ]
     grids = [_trimmed(Grid(f"{b} against {a}", head, rows, left, [_verdict(one), *_lines(one)]))]
@@ -102,7 +152,9 @@ def _verdict(one: Comparison) -> str:
     figure, a, b = one.headline, one.a or "first", one.b or "second"
     split = f"better on {one.better}, level on {one.equal}, worse on {one.worse} of {count(one.paired, 'sample')}"
     if figure.low is None or figure.high is None or figure.value is None:
-        return f"{b} against {a}: no interval ({figure.note or 'none asked for'}); {split}"
+        same = one.paired and not one.better + one.worse
+        words = f"{b} and {a} cannot be told apart" if same else f"{b} against {a}"
+        return f"{words}: no interval ({figure.note or 'none asked for'}); {split}"
     if figure.low > 0 or figure.high < 0:
         return f"{b} is {'above' if figure.low > 0 else 'below'} {a}: the 95 % interval is without 0; {split}"
     return f"{b} and {a} cannot be told apart: the 95 % interval holds 0; {split}"
@@ -117,4 +169,24 @@ def _lines(one: Comparison) -> list[str]:
         f"n {one.paired}",
         "[95 % interval, paired by sample]",
     ]
-    return ["; ".join(part for part in parts if part), *(f"note: {note}" for note in one.notes)]
+    return [
+        "; ".join(part for part in parts if part),
+        *_tested(one),
+        *(f"note: {note}" for note in one.notes),
+    ]
+
+
+def _tested(one: Comparison) -> list[str]:
+    """Says how the p-value came about, how large the difference is, and how small a one could have been found."""
+    figure = one.headline
+    parts = []
+    if one.relabellings:
+        many = f"all {one.relabellings:,}" if one.exact else f"{one.relabellings:,}"
+        parts.append(f"p: paired permutation test, {many} exchanges of labels")
+    if one.family > 1:
+        parts.append(f"corrected for {count(one.family, 'comparison')} (Holm) {chance(one.p_holm)}")
+    if figure.effect is not None:
+        parts.append(f"effect size d_z {_effect(figure)}")
+    if figure.detectable is not None:
+        parts.append(f"detectable from {_size(figure)} on (80 % power at 5 %)")
+    return ["; ".join(parts)] if parts else []

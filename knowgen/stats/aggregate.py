@@ -15,8 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowgen.records import DIMENSIONS, Row
-from knowgen.stats.bootstrap import TOO_SMALL, counted_means, distribution, interval, large_enough, seeded
-from knowgen.stats.combine import point_means, sliced_figures
+from knowgen.stats.bootstrap import (
+    APART,
+    APART_OVERALL,
+    TOO_SMALL,
+    counted_means,
+    distribution,
+    interval,
+    large_enough,
+    seeded,
+    smallest_groups,
+)
+from knowgen.stats.combine import averaged, observed, point_means, sliced_figures
 from knowgen.stats.notes import fitness, notes_of
 from knowgen.stats.parts import Part, group_names, parts_of
 from knowgen.stats.policy import Policy, get_policy
@@ -114,7 +124,8 @@ def _slice(part: Part, values: Values, dimensions: tuple[str, ...], policy: Poli
     units = [unit for unit, counted in zip(values.units, part.counted, strict=True) if counted]
     strata = group_names(units)
     kind = "all" if part.kind == "judge" else part.kind
-    figures = sliced_figures(kind, strata, [point_means(one) for one in table], dimensions, policy, rounded=True)[0]
+    means = [point_means(one) for one in averaged(table, dimensions, policy)]
+    figures = sliced_figures(kind, strata, means, dimensions, policy, rounded=True)[0]
     drawn = _intervals(part, kind, table, strata, dimensions, policy, resamples, seed)
     counts = np.isfinite(present(table)).sum(axis=0).tolist()
     return Slice(
@@ -150,20 +161,22 @@ def _intervals(
     seed: int,
 ) -> list[tuple[float, float] | str]:
     """Returns for each figure its interval, or why there is none. Only samples with a value are drawn from."""
-    columns = present(table)
-    held = np.isfinite(columns[:, -1])
-    groups = strata[held]
-    enough = large_enough(columns[held], groups)
+    seen = observed(table, dimensions, policy)
+    held = np.isfinite(seen[:, -1])
+    groups, seen = strata[held], seen[held]
+    enough = large_enough(seen, groups, [APART] * len(dimensions) + [APART_OVERALL if len(dimensions) > 1 else APART])
     if not resamples or not any(enough):
         return [TOO_SMALL if resamples else ""] * len(enough)
+    kept = averaged(table, dimensions, policy)[:, held]
 
     def statistic(counts: Floats) -> Floats:
-        means = [counted_means(one[held], counts) for one in table]
+        means = [counted_means(one, counts) for one in kept]
         return sliced_figures(kind, groups, means, dimensions, policy, rounded=False)
 
     draws = distribution(statistic, groups, resamples, seeded(seed, part.kind, part.name))
     return [
-        (interval(column) or TOO_SMALL) if fine else TOO_SMALL for column, fine in zip(draws.T, enough, strict=True)
+        (interval(column, smallest) or TOO_SMALL) if fine else TOO_SMALL
+        for column, smallest, fine in zip(draws.T, smallest_groups(seen, groups), enough, strict=True)
     ]
 
 

@@ -1,14 +1,30 @@
-"""Intervals: the percentile bootstrap by sample, stratified by group.
+"""Intervals: the expanded percentile bootstrap by sample, stratified by group.
 
 Each resample draws, within each group, as many samples as the group has, with replacement (Efron and Tibshirani, An
 Introduction to the Bootstrap, chapters 8 and 13); the figures are then computed as for the whole, without rounding. It
 is done with counts instead of copies: a resample is a row of numbers that say how often each sample was drawn.
+
+A percentile interval of few samples is too narrow, because a resample spreads by the divisor n and by the normal
+distribution. Its ends are therefore taken a little further out (Hesterberg, What Teachers Should Know About the
+Bootstrap, The American Statistician 69, 2015, section 5.3: the expanded percentile interval).
+
+When an interval is given was found by simulation, with values on the grid 0, .5, 1, four correlated dimensions, 45 %
+of the prompts of one group without text, the levels of five published systems from the lowest to the best and of two
+near the ceiling, and groups of 5 to 336 samples, 1,000 benchmarks each. The plain percentile interval of the K-Score
+held the truth in 94 to 96 % of benchmarks of 294 + 336 samples, but in 91 to 93 % of 18 + 30 and 79 to 88 % of 5 + 5.
+Expanded it held in 93 to 97 % from 8 + 8 on, wherever at least `APART_OVERALL` samples departed from the most frequent
+overall, and in 92 % of 40 + 40 at the ceiling. A dimension at .3 % (two or three samples of 630 above 0) was held in
+85 to 90 % and at 100 + 100 in 59 to 80 %, since all samples were often 0: no resampling can know of what it has not
+seen. With the rule of `APART` departures it was held in 93 to 99 % of the cases that got an interval, and at worst 90
+%.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +35,12 @@ from knowgen.stats.values import Floats
 LEVEL = 0.95
 MIN_SAMPLES = 5
 """Fewest samples of a group that an interval is given for; below, resampling says nothing about the spread."""
+
+APART = 5
+"""Fewest samples, over all groups, whose value departs from the most frequent one of their group."""
+
+APART_OVERALL = 10
+"""The same for the overall of a system: it mixes four dimensions, and a few great departures may carry its spread."""
 
 TOO_SMALL = "n too small"
 
@@ -57,7 +79,7 @@ def resample_counts(strata: NDArray[np.str_], resamples: int, rng: np.random.Gen
 
 
 def counted_means(table: Floats, counts: Floats) -> Means:
-    """Returns means over resamples of a table of shape (N, dimensions); NaN where a resample has no value."""
+    """Returns means over resamples of a table of shape (N, columns); NaN where a resample has no value."""
     present = np.isfinite(table)
     values = np.round(np.where(present, table, 0.0) * _STEP) / _STEP
 
@@ -85,25 +107,69 @@ def distribution(
     return np.concatenate([statistic(counts) for counts in resample_counts(strata, resamples, rng)])
 
 
-def interval(draws: Floats) -> tuple[float, float] | None:
-    """Returns the ends of the 95 % percentile interval, None when no resample has a value."""
+def interval(draws: Floats, smallest: int) -> tuple[float, float] | None:
+    """Returns the ends of the 95 % expanded percentile interval, None when no resample has a value.
+
+    Args:
+        draws: The figure over resamples; NaN where a resample has none.
+        smallest: Samples of the smallest group that was drawn from, at least 2.
+    """
     held = draws[np.isfinite(draws)]
     if not len(held):
         return None
-    low, high = np.quantile(held, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    tail = expanded_tail(smallest)
+    low, high = np.quantile(held, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def large_enough(values: Floats, strata: NDArray[np.str_]) -> list[bool]:
-    """Tells for each column whether every group that has values has enough samples with one.
+@lru_cache(maxsize=1024)
+def expanded_tail(n: int) -> float:
+    """Returns the share of resamples outside one end: Phi(-sqrt(n / (n - 1)) t), t with n - 1 degrees of freedom.
+
+    With several groups n is the size of the smallest, which errs on the wide side.
+
+    Args:
+        n: Samples, at least 2.
+    """
+    from scipy.special import ndtr, stdtrit  # type: ignore[import-untyped]
+
+    t = stdtrit(n - 1, (1 + LEVEL) / 2)
+    return round(float(ndtr(-math.sqrt(n / (n - 1)) * t)), 12)  # the same on every machine
+
+
+def smallest_groups(values: Floats, strata: NDArray[np.str_]) -> list[int]:
+    """Returns for each column the size of its smallest group, counting samples with a value; 0 where none has one.
 
     Args:
         values: Shape (N, columns), NaN where a sample has no value.
         strata: Shape (N,).
     """
-    enough = []
+    found = []
     for column in values.T:
         sizes = [int(np.isfinite(column[strata == stratum]).sum()) for stratum in np.unique(strata)]
-        held = [size for size in sizes if size]
-        enough.append(bool(held) and min(held) >= MIN_SAMPLES)
+        found.append(min((size for size in sizes if size), default=0))
+    return found
+
+
+def large_enough(values: Floats, strata: NDArray[np.str_], apart: Sequence[int]) -> list[bool]:
+    """Tells for each column whether an interval can be given; the evidence is at the head of this module.
+
+    Every group that has values has `MIN_SAMPLES` of them and is not the same throughout, and over all groups enough
+    samples depart from the most frequent value of their group.
+
+    Args:
+        values: Shape (N, columns), NaN where a sample has no value.
+        strata: Shape (N,).
+        apart: For each column, how many must depart.
+    """
+    enough = []
+    for column, smallest, wanted in zip(values.T, smallest_groups(values, strata), apart, strict=True):
+        held = [column[(strata == stratum) & np.isfinite(column)] for stratum in np.unique(strata)]
+        departing = [_departing(part) for part in held if len(part)]
+        enough.append(smallest >= MIN_SAMPLES and min(departing) > 0 and sum(departing) >= wanted)
     return enough
+
+
+def _departing(values: Floats) -> int:
+    """Counts the values that are not the most frequent one; what differs by the rounding of additions is the same."""
+    return len(values) - int(np.unique(np.round(values, 9), return_counts=True)[1].max())

@@ -1,7 +1,8 @@
 """From values to figures: means, the weighted overall, the mean of the groups. One function for points and resamples.
 
 Formula (Gen-Searcher, arXiv 2603.28767): in each group overall = .1 F + .4 V + .4 T + .1 A from the group's means, and
-every figure of the whole is the mean of the groups. Rounding, empty groups and missing text are the policy's.
+every figure of the whole is the mean of the groups. Rounding, empty groups and missing text are the policy's, and so is
+whether means are weighed or weighed samples averaged.
 """
 
 from __future__ import annotations
@@ -77,8 +78,40 @@ def sample_overall(values: Mapping[str, float], dimensions: Sequence[str], polic
     return None if math.isnan(value) else value
 
 
+def averaged(table: Floats, dimensions: Sequence[str], policy: Policy) -> Floats:
+    """Returns what a policy averages over samples: the values, and each sample's overall where it is of samples.
+
+    Args:
+        table: Shape (slices, N, dimensions).
+        dimensions: Names of the columns.
+        policy: Its `combination` decides.
+
+    Returns:
+        Shape (slices, N, dimensions), or (slices, N, dimensions + 1).
+    """
+    if policy.combination == "mean_of_groups":
+        return table
+    overalls = np.stack([sample_overalls(one[None], dimensions, policy) for one in table])
+    return np.concatenate([table, overalls[:, :, None]], axis=2)
+
+
+def observed(table: Floats, dimensions: Sequence[str], policy: Policy) -> Floats:
+    """Returns what was seen of each sample: its values averaged over slices, and its overall.
+
+    Args:
+        table: Shape (slices, N, dimensions).
+        dimensions: Names of the columns.
+        policy: Gives the weights.
+
+    Returns:
+        Shape (N, dimensions + 1), NaN where there is no value.
+    """
+    values = _mean_present(list(table))
+    return np.column_stack([values, sample_overalls(table, dimensions, policy)])
+
+
 def point_means(table: Floats) -> Means:
-    """Returns means over a table of shape (N, dimensions), added up sample after sample."""
+    """Returns means over a table of shape (N, columns), added up sample after sample."""
 
     def means(mask: Mask) -> Floats:
         part = table[mask]
@@ -96,7 +129,7 @@ def part_figures(
     Args:
         kind: all, group, or anything else that is averaged as it stands.
         groups: Shape (N,), the group of each sample.
-        means: Gives the means over samples.
+        means: Gives the means over samples of a table made by `averaged`.
         dimensions: Names of the columns.
         policy: Says the rest.
         rounded: Round after every step, as far as the policy does; False for intervals.
@@ -104,13 +137,16 @@ def part_figures(
     Returns:
         Shape (resamples, dimensions + 1), the overall last; NaN where there is no figure.
     """
-    places = policy.rounding if rounded else None
+    places, number = policy.rounding if rounded else None, len(dimensions)
 
     def one(mask: Mask, *, of_group: bool) -> Floats:
-        figures = _rounded(_settled(means(mask), dimensions, policy, of_group=of_group), places)
-        return np.column_stack([figures, _rounded(overall(figures, dimensions, policy), places)])
+        found = means(mask)
+        figures = _rounded(_settled(found[:, :number], dimensions, policy, of_group=of_group), places)
+        if policy.combination == "mean_of_groups":
+            return np.column_stack([figures, _rounded(overall(figures, dimensions, policy), places)])
+        return np.column_stack([figures, _rounded(found[:, number], places)])
 
-    if kind != "all":
+    if kind != "all" or policy.combination == "mean_of_samples":
         return one(np.ones(len(groups), dtype=bool), of_group=kind == "group")
     return _rounded(_mean_present([one(groups == group, of_group=True) for group in GROUPS]), places)
 

@@ -1,29 +1,50 @@
 """Is the difference real? Two systems over the same samples.
 
-Both systems' figures are computed on the same resampled samples, so that what makes a sample hard for both cancels out.
-The p-value is twice the smaller share of resamples on either side of no difference, each counted with one more (Davison
-and Hinkley, Bootstrap Methods and their Application, section 4.4), at most 1.
+Both systems' figures are computed on the same resampled samples, so that what makes a sample hard for both cancels
+out. Beside the interval stand the p-value of a paired permutation test, the effect size and the smallest difference
+that could have been found. The bootstrap's own p-value is twice the smaller share of resamples on either side of no
+difference, each counted with one more (Davison and Hinkley, Bootstrap Methods and their Application, section 4.4), at
+most 1.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knowgen.errors import DataError, UsageError
+from knowgen.errors import UsageError
 from knowgen.records import DIMENSIONS, Row
-from knowgen.stats.aggregate import NOTHING, RESAMPLES, present
-from knowgen.stats.bootstrap import TOO_SMALL, counted_means, distribution, interval, large_enough, seeded
-from knowgen.stats.combine import point_means, sample_overalls, sliced_figures
+from knowgen.stats.aggregate import NOTHING, RESAMPLES
+from knowgen.stats.bootstrap import (
+    APART,
+    TOO_SMALL,
+    counted_means,
+    distribution,
+    interval,
+    large_enough,
+    seeded,
+    smallest_groups,
+)
+from knowgen.stats.combine import averaged, observed, point_means, sample_overalls, sliced_figures
 from knowgen.stats.comparison import ComparedSlice, Comparison, Difference
+from knowgen.stats.effect import detectable, paired_effect, standard_error
+from knowgen.stats.pairing import Pair, notes_of_pair
 from knowgen.stats.parts import Part, group_names, parts_of
+from knowgen.stats.permutation import (
+    PERMUTATIONS,
+    Permuted,
+    alike,
+    differing,
+    exchanged_means,
+    permutation_test,
+)
 from knowgen.stats.policy import Policy, get_policy
 from knowgen.stats.summary import OVERALL, Summary
-from knowgen.stats.values import Floats, Unit, Values, read_values
-from knowgen.stats.words import count
+from knowgen.stats.values import Floats, read_values
 
 _MUST_AGREE = ("task", "task_version", "scorer", "scorer_version", "policy", "policy_version", "dimensions")
 
@@ -48,6 +69,25 @@ def check_comparable(a: Summary, b: Summary) -> None:
             )
 
 
+@dataclass(frozen=True)
+class Amount:
+    """How much chance is drawn: resamples, exchanges of labels, and their seed."""
+
+    resamples: int
+    permutations: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """How sure a difference is: the ends of its interval, the bootstrap's p, its standard error."""
+
+    low: float
+    high: float
+    p: float
+    error: float
+
+
 def _plain(value: str | Sequence[str]) -> str:
     return value if isinstance(value, str) else ", ".join(value)
 
@@ -59,6 +99,7 @@ def compare(
     *,
     dimensions: Sequence[str] = DIMENSIONS,
     resamples: int = RESAMPLES,
+    permutations: int = PERMUTATIONS,
     seed: int = 0,
     a_name: str = "",
     b_name: str = "",
@@ -78,7 +119,8 @@ def compare(
         policy: A policy or its name.
         dimensions: What the scorer gives values for.
         resamples: Of the bootstrap; 0 for no intervals.
-        seed: Of the bootstrap.
+        permutations: Exchanges of labels in the permutation test, at most; 0 for no test.
+        seed: Of both; the same rows and seed give the same comparison.
         a_name: Name of the baseline; this and the following are copied into the comparison.
         b_name: Name of the other system.
         task: Name of the task.
@@ -92,10 +134,13 @@ def compare(
     """
     rule = get_policy(policy) if isinstance(policy, str) else policy
     names = tuple(dimensions)
-    pair = _Pair(read_values(a, rule, names), read_values(b, rule, names), rule, names)
+    pair = Pair(read_values(a, rule, names), read_values(b, rule, names), rule, names)
     parts = parts_of(pair.units, rule)
     levels = [_level(pair, parts[0], side) for side in (0, 1)]
     gap = levels[1] - levels[0]
+    amount = Amount(resamples, permutations, seed)
+    compared = [_compared(part, pair, amount) for part in parts if part.counted.any() or not part.name]
+    test = compared[0][1]
     judges = {judge for values in pair.values for judge in values.judges}
     return Comparison(
         a=a_name,
@@ -108,145 +153,155 @@ def compare(
         policy_version=rule.version,
         judges=tuple(sorted(judges)),
         dimensions=names,
-        slices=tuple(_compared(part, pair, resamples, seed) for part in parts if part.counted.any() or not part.name),
+        slices=tuple(part for part, _ in compared),
         paired=int(parts[0].counted.sum()),
         better=int((gap > LEVEL_WITHIN).sum()),
         equal=int((np.abs(gap) <= LEVEL_WITHIN).sum()),
         worse=int((gap < -LEVEL_WITHIN).sum()),
+        relabellings=test.relabellings if test else 0,
+        exact=test.exact if test else False,
+        p_holm=compared[0][0].figures[OVERALL].p_permutation,
         only_a=pair.only[0],
         only_b=pair.only[1],
         unscored=pair.unscored,
-        notes=tuple(_notes(pair)),
+        notes=tuple(notes_of_pair(pair)),
     )
 
 
-class _Pair:
-    """Two sets of values brought to the same samples in the same order.
-
-    Attributes:
-        values: As they were read, a and b.
-        units: The samples that both have a figure for.
-        tables: Shape (slices, N, dimensions) each; the number of slices may differ.
-        only: Ids that only a or only b has.
-        unscored: Common ids without a figure in one of them.
-    """
-
-    def __init__(self, a: Values, b: Values, policy: Policy, dimensions: tuple[str, ...]) -> None:
-        self.values, self.policy, self.dimensions = (a, b), policy, dimensions
-        places = [{unit.id: index for index, unit in enumerate(one.units)} for one in self.values]
-        self.only = tuple(tuple(key for key in places[i] if key not in places[1 - i]) for i in (0, 1))
-        common = [unit for unit in a.units if unit.id in places[1]]
-        for unit in common:
-            _check_same(unit, b.units[places[1][unit.id]])
-        rated = [np.isfinite(present(one.table)[:, -1]) for one in self.values]
-        both = [unit for unit in common if all(rated[i][places[i][unit.id]] for i in (0, 1))]
-        kept = {unit.id for unit in both}
-        self.unscored = tuple(unit.id for unit in common if unit.id not in kept)
-        self.units = tuple(both)
-        self.tables: tuple[Floats, ...] = tuple(
-            one.table[:, [places[i][unit.id] for unit in both], :] for i, one in enumerate(self.values)
-        )
-
-
-def _check_same(first: Unit, second: Unit) -> None:
-    if first != second:
-        raise DataError(
-            "the two runs disagree on its category, difficulty or text_required",
-            where=f"sample {first.id!r}",
-            fix="compare runs of the same task version",
-        )
-
-
-def _level(pair: _Pair, whole: Part, side: int) -> Floats:
+def _level(pair: Pair, whole: Part, side: int) -> Floats:
     """Returns the overall of each paired sample that counts for the whole, for the counts of better and worse."""
     return sample_overalls(pair.tables[side][:, whole.counted, :], pair.dimensions, pair.policy)
 
 
-def _compared(part: Part, pair: _Pair, resamples: int, seed: int) -> ComparedSlice:
-    tables = [table[:, part.counted, :] for table in pair.tables]
-    strata = group_names([unit for unit, counted in zip(pair.units, part.counted, strict=True) if counted])
+def _compared(part: Part, pair: Pair, amount: Amount) -> tuple[ComparedSlice, Permuted | None]:
+    sides = _sides(part, pair)
     points = [
         sliced_figures(
-            part.kind, strata, [point_means(one) for one in table], pair.dimensions, pair.policy, rounded=True
+            part.kind, sides.strata, [point_means(one) for one in table], pair.dimensions, pair.policy, rounded=True
         )[0].tolist()
-        for table in tables
+        for table in sides.tables
     ]
-    columns = [present(table) for table in tables]
-    counts = np.isfinite(columns[0] * columns[1]).sum(axis=0).tolist()
-    spread = _spread(part, pair, tables, strata, columns, resamples, seed)
+    counts = np.isfinite(sides.differences).sum(axis=0).tolist()
+    spreads = _spread(part, pair, sides, amount)
+    test = _tested(part, pair, sides, amount)
+    chances = test.p.tolist() if test else [math.nan] * len(counts)
+    effects = [paired_effect(column) for column in sides.differences.T]
     figures = {
-        name: _difference(first, second, number, low_high_p)
-        for name, first, second, number, low_high_p in zip(
-            (*pair.dimensions, OVERALL), *points, counts, spread, strict=True
+        name: _difference(first, second, number, spread, chance, effect)
+        for name, first, second, number, spread, chance, effect in zip(
+            (*pair.dimensions, OVERALL), *points, counts, spreads, chances, effects, strict=True
         )
     }
-    return ComparedSlice(kind=part.kind, name=part.name, samples=int(part.counted.sum()), figures=figures)
+    return ComparedSlice(kind=part.kind, name=part.name, samples=int(part.counted.sum()), figures=figures), test
 
 
-def _spread(
-    part: Part,
-    pair: _Pair,
-    tables: Sequence[Floats],
-    strata: NDArray[np.str_],
-    columns: Sequence[Floats],
-    resamples: int,
-    seed: int,
-) -> list[tuple[float, float, float] | str]:
-    """Returns for each figure the interval of the difference and its p, or why there is none."""
-    enough = [all(both) for both in zip(*(large_enough(one, strata) for one in columns), strict=True)]
-    if not resamples or not any(enough):
-        return [TOO_SMALL if resamples else ""] * len(enough)
+@dataclass(frozen=True)
+class _Sides:
+    """What a part of the paired samples holds.
+
+    Attributes:
+        strata: Shape (N,), the group of each sample.
+        tables: What the policy averages, a and b, shape (slices, N, columns) each.
+        seen: Values and overall of each sample, a and b, shape (N, dimensions + 1) each.
+        differences: b - a of these; NaN where one of them has none.
+    """
+
+    strata: NDArray[np.str_]
+    tables: tuple[Floats, Floats]
+    seen: tuple[Floats, Floats]
+    differences: Floats
+
+
+def _sides(part: Part, pair: Pair) -> _Sides:
+    tables = [table[:, part.counted, :] for table in pair.tables]
+    first, second = (observed(table, pair.dimensions, pair.policy) for table in tables)
+    return _Sides(
+        group_names([unit for unit, counted in zip(pair.units, part.counted, strict=True) if counted]),
+        (averaged(tables[0], pair.dimensions, pair.policy), averaged(tables[1], pair.dimensions, pair.policy)),
+        (first, second),
+        second - first,
+    )
+
+
+def _spread(part: Part, pair: Pair, sides: _Sides, amount: Amount) -> list[_Spread | str]:
+    """Returns for each figure how sure its difference is, or why that cannot be said."""
+    enough = large_enough(sides.differences, sides.strata, [APART] * sides.differences.shape[1])
+    if not amount.resamples or not any(enough):
+        return [TOO_SMALL if amount.resamples else ""] * len(enough)
 
     def statistic(counts: Floats) -> Floats:
         first, second = (
             sliced_figures(
                 part.kind,
-                strata,
+                sides.strata,
                 [counted_means(one, counts) for one in table],
                 pair.dimensions,
                 pair.policy,
                 rounded=False,
             )
-            for table in tables
+            for table in sides.tables
         )
         difference: Floats = second - first
         return difference
 
-    draws = distribution(statistic, strata, resamples, seeded(seed, part.kind, part.name))
-    return [_ends(column) if fine else TOO_SMALL for column, fine in zip(draws.T, enough, strict=True)]
+    draws = distribution(statistic, sides.strata, amount.resamples, seeded(amount.seed, part.kind, part.name))
+    sizes = smallest_groups(sides.differences, sides.strata)
+    return [
+        _ends(column, smallest) if fine else TOO_SMALL
+        for column, smallest, fine in zip(draws.T, sizes, enough, strict=True)
+    ]
 
 
-def _ends(draws: Floats) -> tuple[float, float, float] | str:
-    found = interval(draws)
-    if found is None:
+def _ends(draws: Floats, smallest: int) -> _Spread | str:
+    found, error = interval(draws, smallest), standard_error(draws, smallest)
+    if found is None or error is None:
         return TOO_SMALL
     held = draws[np.isfinite(draws)]
     # A resample that differs from 0 by the rounding of additions alone is one without a difference.
     below, above = int((held <= LEVEL_WITHIN).sum()), int((held >= -LEVEL_WITHIN).sum())
-    return *found, min(1.0, 2 * (min(below, above) + 1) / (len(held) + 1))
+    return _Spread(*found, min(1.0, 2 * (min(below, above) + 1) / (len(held) + 1)), error)
 
 
-def _difference(a: float, b: float, number: int, spread: tuple[float, float, float] | str) -> Difference:
+def _tested(part: Part, pair: Pair, sides: _Sides, amount: Amount) -> Permuted | None:
+    """Exchanges the labels of the two systems, sample by sample; None where no test was asked for."""
+    if not amount.permutations or not len(sides.strata):
+        return None
+    first, second = alike(sides.tables)
+
+    def statistic(exchanges: Floats) -> Floats:
+        a, b = (
+            sliced_figures(
+                part.kind,
+                sides.strata,
+                [exchanged_means(one, other, exchanges) for one, other in zip(own, others, strict=True)],
+                pair.dimensions,
+                pair.policy,
+                rounded=False,
+            )
+            for own, others in ((first, second), (second, first))
+        )
+        difference: Floats = b - a
+        return difference
+
+    rng = seeded(amount.seed, "permutation", part.kind, part.name)
+    return permutation_test(statistic, differing(first, second), amount.permutations, rng)
+
+
+def _difference(
+    a: float, b: float, number: int, spread: _Spread | str, chance: float, effect: float | None
+) -> Difference:
     values = {"a": None if math.isnan(a) else a, "b": None if math.isnan(b) else b}
     if math.isnan(a) or math.isnan(b):
         return Difference(**values, n=number, note=NOTHING)
+    known = {**values, "value": b - a, "p_permutation": None if math.isnan(chance) else chance, "effect": effect}
     if isinstance(spread, str):
-        return Difference(**values, value=b - a, n=number, note=spread)
-    return Difference(**values, value=b - a, low=spread[0], high=spread[1], p=spread[2], n=number)
-
-
-def _notes(pair: _Pair) -> list[str]:
-    notes = []
-    for ids, side in zip(pair.only, ("first", "second"), strict=True):
-        if ids:
-            notes.append(f"{count(len(ids), 'sample')} only in the {side} run: left out")
-    if pair.unscored:
-        notes.append(f"{count(len(pair.unscored), 'sample')} without a figure in one of the runs: left out of both")
-    judges = [set(values.judges) for values in pair.values]
-    if judges[0] != judges[1]:
-        named = " and ".join(", ".join(sorted(one)) or "none named" for one in judges)
-        notes.append(f"the runs were not judged by the same models: {named}")
-    shape = [(values.repeats, values.judge_repeats) for values in pair.values]
-    if shape[0] != shape[1]:
-        notes.append("the runs differ in repeats or judge repeats; each is averaged over its own")
-    return notes
+        return Difference(**known, n=number, note=spread)
+    return Difference(
+        **known,
+        low=spread.low,
+        high=spread.high,
+        p=spread.p,
+        standard_error=spread.error,
+        detectable=detectable(spread.error),
+        n=number,
+    )

@@ -17,7 +17,7 @@ def fitness(
     values: Values, slices: Sequence[Slice], dimensions: Sequence[str], policy: Policy, selection: str
 ) -> list[str]:
     """Returns the reasons that forbid the summary on a board, each a line; empty when there is none."""
-    reasons = []
+    reasons = [policy.not_for_board] if policy.not_for_board else []
     whole = slices[0].coverage
     open_text = sum(unit.text_required is None for unit in values.units if unit.group != UNKNOWN_GROUP)
     if policy.text_na == "prompt" and TEXT in dimensions and open_text:
@@ -31,7 +31,7 @@ def fitness(
     ]
     if any(waiting):
         reasons.append(f"incomplete: {' and '.join(filter(None, waiting))} not run yet")
-    for part in slices:
+    for part in slices if policy.combination != "mean_of_samples" else ():
         if part.kind == "group" and part.name in GROUPS and part.samples and not part.figures[OVERALL].n:
             reasons.append(f"{part.name}: nothing of it was judged, {_left_out(policy)}")
     if not slices[0].figures[OVERALL].n:
@@ -50,9 +50,10 @@ def notes_of(values: Values, slices: Sequence[Slice], dimensions: Sequence[str],
             f"{count(values.judge_repeats, 'judge repeat')}), each by the published arithmetic"
         )
     present = {part.name for part in slices if part.kind == "group" and part.samples}
-    notes += [f"{group}: no samples, {_left_out(policy)}" for group in GROUPS if group not in present]
+    if policy.combination != "mean_of_samples":
+        notes += [f"{group}: no samples, {_left_out(policy)}" for group in GROUPS if group not in present]
     unknown = sum(unit.group == UNKNOWN_GROUP for unit in values.units)
-    if unknown:
+    if unknown and policy.unknown != "count":
         fate = "left out" if policy.unknown == "omit" else "shown apart and not part of the K-Score"
         notes.append(f"{count(unknown, 'sample')} of unknown category: {fate}")
     notes += _text_notes(slices, dimensions, policy)

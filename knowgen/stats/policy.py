@@ -40,11 +40,18 @@ class Policy(Record):
         grid: Values a reply may hold.
         rounding: Decimals after every step, None for no rounding.
         empty_group: Does a group without samples count as 0, or is it left out?
-        unknown: A category that is in no group is left out, or gets a row of its own; the K-Score is without it.
+        missing_sample_text: What text accuracy counts for one sample that was judged and has none; None leaves it out.
+        unknown: A category that is in no group is left out; or gets a row of its own, the headline being without it; or
+            counts like any other, where groups do not make the headline.
         unit: What repeats and judge repeats become: one value a sample, or slices that are computed one by one and
             then averaged.
         weights: Of the four KnowGen dimensions. Other sets of dimensions weigh the same each.
-        combination: How groups make the headline.
+        combination: How values make the headline.
+            `mean_of_groups`: in each group the weighted sum of its means, then the mean of the groups.
+            `mean_of_samples_by_group`: the weighted mean of each sample over the dimensions that apply to it, then the
+            mean in each group, then the mean of the groups.
+            `mean_of_samples`: the weighted mean of each sample, then the mean over all samples; there are no groups.
+        not_for_board: Why no figure under it may stand on a board; empty where it may.
     """
 
     name: str
@@ -59,10 +66,12 @@ class Policy(Record):
     grid: tuple[float, ...] = GRID
     rounding: int | None
     empty_group: Literal["zero", "omit"]
-    unknown: Literal["omit", "own_row"]
+    missing_sample_text: float | None = None
+    unknown: Literal["omit", "own_row", "count"]
     unit: Literal["sample", "slice"]
     weights: tuple[float, float, float, float] = KNOWGEN_WEIGHTS
-    combination: Literal["mean_of_groups"] = "mean_of_groups"
+    combination: Literal["mean_of_groups", "mean_of_samples_by_group", "mean_of_samples"] = "mean_of_groups"
+    not_for_board: str = ""
 
 
 OFFICIAL = Policy(
@@ -95,7 +104,40 @@ STRICT = Policy(
 )
 """The default headline."""
 
-POLICIES: Mapping[str, Policy] = MappingProxyType({policy.name: policy for policy in (STRICT, OFFICIAL)})
+NA_RENORMALISE = STRICT.model_copy(
+    update={
+        "name": "na-renormalise",
+        "combination": "mean_of_samples_by_group",
+        "not_for_board": "na-renormalise is no K-Score: each sample is weighed over the dimensions that apply to it",
+    }
+)
+"""`strict` in everything but the combination. A sample without text has overall (.1 F + .4 V + .1 A) / .6, so that its
+drawing weighs as much as any other's; under `strict` the text of a group is the mean of those samples that need some,
+and each of them weighs the more, the fewer they are."""
+
+GENEVOLVE_MICRO = Policy(
+    name="genevolve-micro",
+    version="1",
+    reading="lenient",
+    failed_generation="exclude",
+    text_na="image",
+    missing_text=None,
+    missing_sample_text=0.5,
+    off_grid="accept",
+    rounding=None,
+    empty_group="omit",
+    unknown="count",
+    unit="sample",
+    combination="mean_of_samples",
+    not_for_board="genevolve-micro is no K-Score: the mean over all samples, whatever their group, with text .5 where "
+    "it is not applicable",
+)
+"""As the published table of GenEvolve-Bench is made: the mean over samples of .1 F + .4 V + .4 T + .1 A with text .5
+where it is N/A. What was not judged is left out. Its figures cannot be compared with a K-Score."""
+
+POLICIES: Mapping[str, Policy] = MappingProxyType(
+    {policy.name: policy for policy in (STRICT, OFFICIAL, NA_RENORMALISE, GENEVOLVE_MICRO)}
+)
 
 
 def get_policy(name: str) -> Policy:

@@ -149,6 +149,9 @@ def read_values(rows: Iterable[Row], policy: Policy, dimensions: Sequence[str]) 
         zeros = policy.failed_generation == "zero" and _failures_may_count(coverage)
         required = [units[sample].text_required for sample in order]
         table = _by_sample(held, required, tuple(dimensions), zeros=zeros)
+    if policy.missing_sample_text is not None and TEXT in dimensions:
+        text = table[:, :, list(dimensions).index(TEXT)]
+        text[np.isnan(text) & np.isfinite(table).any(axis=2)] = policy.missing_sample_text
     return Values(
         units=tuple(units[sample] for sample in order),
         table=table,

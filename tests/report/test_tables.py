@@ -218,7 +218,7 @@ def test_scorers_with_other_dimensions_have_their_own_columns() -> None:
 
 def a_comparison() -> Comparison:
     labels = {"task": "knowgen_mini", "task_version": "1-abc123", "scorer": "world_check", "scorer_note": "a check"}
-    return compare(some_rows(0.25), some_rows(0.5, failed=1), a_name="plain", b_name="agent", resamples=400, **labels)
+    return compare(some_rows(0.25), some_rows(0.875, failed=1), a_name="plain", b_name="agent", resamples=400, **labels)
 
 
 def test_a_comparison_says_who_is_ahead_and_how_sure_that_is() -> None:

@@ -37,6 +37,7 @@ def test_only_samples_that_both_have_a_figure_for_are_compared() -> None:
     assert found.slice("category", "physics").figures["overall"].value == pytest.approx(0.25)
     assert found.slice("category", "art").figures["text_accuracy"].value == pytest.approx(-0.5)
     assert found.headline.note == "n too small" and found.headline.p is None
+    assert found.headline.p_permutation == 1.0  # gains .5 and -1: as large with any signs
     assert found.notes[0] == "1 sample only in the first run: left out"
     assert found.notes[1] == "1 sample without a figure in one of the runs: left out of both"
     assert Comparison.model_validate_json(found.model_dump_json()) == found
@@ -48,14 +49,31 @@ def test_official_leaves_a_failed_drawing_out_on_both_sides() -> None:
     assert found.headline.a == pytest.approx(0.5 * 0.5) and found.headline.b == pytest.approx(0.3334, abs=1e-4)
 
 
-def test_a_difference_on_every_sample_is_as_sure_as_resamples_allow() -> None:
+def test_a_difference_on_every_sample_is_as_sure_as_draws_allow() -> None:
+    """Half of the samples gain .2 and half .4: no resample is without a gain, and one exchange in 2^11 is as large."""
+    a = [row(f"{i:02}", "physics", reading(0, 0, 0.5, 0), text_required=True) for i in range(12)]
+    b = [row(f"{i:02}", "physics", reading(0, 0.5 + i % 2 / 2, 0.5, 0), text_required=True) for i in range(12)]
+    found = compare(a, b, resamples=999)
+    head = found.headline
+    assert head.value == pytest.approx(0.3) and head.low is not None and head.high is not None
+    assert 0.2 <= head.low < 0.3 < head.high <= 0.4
+    assert head.p == pytest.approx(2 / 1000)
+    assert head.p_permutation == 2 / 4096 and (found.relabellings, found.exact) == (4096, True)
+    assert head.effect == pytest.approx(0.3 / (0.1 * (12 / 11) ** 0.5))
+    assert head.standard_error == pytest.approx(0.1 / 11**0.5, rel=0.08)
+    assert head.detectable == pytest.approx(2.8016 * head.standard_error, rel=1e-4)
+    level = found.slice().figures["text_accuracy"]
+    assert (level.value, level.low, level.note, level.p_permutation) == (0.0, None, "n too small", 1.0)
+
+
+def test_a_difference_that_is_the_same_on_all_samples_says_nothing_about_its_spread() -> None:
+    """No resample can differ from it, so an interval of no width would claim what was not seen; the test is exact."""
     a = [row(str(i), "physics", reading(0, 0.5, 0.5, 0), text_required=True) for i in range(10)]
     b = [row(str(i), "physics", reading(0, 1, 0.5, 0), text_required=True) for i in range(10)]
-    found = compare(a, b, resamples=999).headline
-    assert (found.low, found.high) == pytest.approx((0.2, 0.2))
-    assert found.p == pytest.approx(2 / 1000)
-    level = compare(a, b).slice().figures["text_accuracy"]
-    assert (level.value, level.low, level.high, level.p) == (0.0, 0.0, 0.0, 1.0)
+    found = compare(a, b).headline
+    assert (found.value, found.low, found.note) == (pytest.approx(0.2), None, "n too small")
+    assert found.p_permutation == 2 / 1024 and found.effect is None and found.detectable is None
+    assert compare(a, b, resamples=0, permutations=0).headline.p_permutation is None
 
 
 def test_judges_and_repeats_that_differ_are_said() -> None:

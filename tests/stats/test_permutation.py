@@ -1,0 +1,162 @@
+"""The paired permutation test, against every exchange written out, and on systems that are equal."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+from simulated import SIZES, Benchmark, published
+from stats_rows import reading, row
+
+from knowgen.records import Reading, Row, ScoreStatus
+from knowgen.stats import compare as compare_module
+from knowgen.stats.aggregate import aggregate
+from knowgen.stats.compare import compare
+from knowgen.stats.holm import corrected, holm
+from knowgen.stats.parts import parts_of
+
+GRID = (0.0, 0.5, 1.0)
+
+
+def measured(sample: str, value: float, category: str = "physics") -> Row:
+    """A row of a scorer that measures one thing."""
+    return row(sample, category, Reading(status=ScoreStatus.OK, values={"x": value}))
+
+
+def test_three_samples_by_hand() -> None:
+    """Differences .5, .3, -.1 add up to .7; of the eight signs only +++- patterns as large as that count:
+    (+ + -) .7, (+ + +) .9 and their mirrors, so p = 4 / 8.
+    """
+    a = [measured("1", 0.2), measured("2", 0.2), measured("3", 0.2)]
+    b = [measured("1", 0.7), measured("2", 0.5), measured("3", 0.1)]
+    found = compare(a, b, dimensions=("x",))
+    assert found.headline.p_permutation == 0.5
+    assert (found.relabellings, found.exact) == (8, True)
+    assert (found.p_holm, found.family) == (0.5, 1)
+    differences = [0.5, 0.3, -0.1]
+    assert found.headline.effect == pytest.approx(mean(differences) / stdev(differences))
+
+
+def some_rows(chance: random.Random, size: int) -> list[Row]:
+    """Rows of both groups in which the judge finds text here and there, and some drawings failed."""
+    rows = []
+    for index in range(size):
+        values = [chance.choice(GRID) for _ in range(4)]
+        text = values[2] if chance.random() < 0.7 else None
+        score = reading(values[0], values[1], text, values[3])
+        generation = "failed" if chance.random() < 0.1 else "ok"
+        category = "news" if index % 3 == 0 else "physics"
+        rows.append(row(f"s{index}", category, score, generation))
+    return rows
+
+
+@pytest.mark.parametrize("policy", ["strict", "official", "na-renormalise", "genevolve-micro"])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_exchange_written_out_gives_the_same_p(policy: str, seed: int) -> None:
+    """Rows change sides one by one, and both sides are aggregated anew, for all 2^n ways."""
+    chance = random.Random(seed)
+    a, b = some_rows(chance, 8), some_rows(chance, 8)
+    found = compare(a, b, policy, resamples=0)
+    kept = [key for key in (one.sample_id for one in a) if key not in found.unscored]
+    first, second = ({one.sample_id: one for one in side} for side in (a, b))
+
+    def difference(exchanged: tuple[bool, ...]) -> float:
+        sides: tuple[list[Row], list[Row]] = ([], [])
+        for key, swap in zip(kept, exchanged, strict=True):
+            sides[0].append((second if swap else first)[key])
+            sides[1].append((first if swap else second)[key])
+        k = [aggregate(side, rule, resamples=0).headline.value for side in sides]
+        assert k[0] is not None and k[1] is not None
+        return k[1] - k[0]
+
+    rule = compare_module.get_policy(policy).model_copy(update={"rounding": None})
+    all_of_them = [difference(ways) for ways in itertools.product((False, True), repeat=len(kept))]
+    as_large = sum(abs(each) >= abs(all_of_them[0]) - 1e-9 for each in all_of_them)
+    assert found.exact
+    assert found.headline.p_permutation == pytest.approx(as_large / len(all_of_them), abs=1e-12)
+    back = compare(b, a, policy, resamples=0)
+    assert back.headline.p_permutation == found.headline.p_permutation
+
+
+def test_drawn_exchanges_are_never_zero_and_near_the_exact_share() -> None:
+    chance = random.Random(3)
+    a, b = some_rows(chance, 13), some_rows(chance, 13)
+    exact = compare(a, b, resamples=0, permutations=2**13)
+    drawn = compare(a, b, resamples=0, permutations=4000, seed=1)
+    assert exact.exact and not drawn.exact and drawn.relabellings == 4001
+    assert exact.headline.p_permutation is not None
+    assert drawn.headline.p_permutation == pytest.approx(exact.headline.p_permutation, abs=0.03)
+    assert drawn == compare(a, b, resamples=0, permutations=4000, seed=1)
+    worst = [measured(f"s{i:02}", 0.0) for i in range(40)]
+    best = [measured(f"s{i:02}", 1.0) for i in range(40)]
+    sure = compare(worst, best, dimensions=("x",), permutations=999)
+    assert sure.headline.p_permutation == 1 / 1000
+    assert sure.headline.effect is None  # all differ by the same
+
+
+def test_runs_with_other_numbers_of_repeats_are_exchanged_whole_under_official() -> None:
+    """Two repeats against one: labels are exchanged with all drawings of a sample, and p does not depend on sides."""
+    chance = random.Random(9)
+    a = [one.model_copy(update={"repeat": repeat}) for repeat in range(2) for one in some_rows(chance, 7)]
+    b = some_rows(chance, 7)
+    there, back = compare(a, b, "official", resamples=0), compare(b, a, "official", resamples=0)
+    assert there.headline.p_permutation == back.headline.p_permutation
+    assert there.relabellings == 2 ** (there.paired)
+
+
+def test_holm_by_hand() -> None:
+    """Sorted .005 x 4, .01 x 3, .03 x 2, .04 x 1; the last may not be smaller than the one before."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+    chance = random.Random(4)
+    systems = [some_rows(chance, 8) for _ in range(3)]
+    family = corrected([compare(systems[0], other, resamples=0) for other in systems[1:]])
+    raw = [one.headline.p_permutation for one in family]
+    assert None not in raw
+    assert [one.p_holm for one in family] == holm([each for each in raw if each is not None])
+    assert {one.family for one in family} == {2}
+
+
+def only_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out groups and categories, which thousands of simulated benchmarks need not wait for."""
+    monkeypatch.setattr(compare_module, "parts_of", lambda units, policy: parts_of(units, policy)[:1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sizes", "rounds"), [(SIZES, 1500), ((40, 40), 2500), ((18, 30), 2500)])
+def test_equal_systems_are_told_apart_one_time_in_twenty(
+    sizes: tuple[int, int], rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two draws of one system at the level of Qwen-Image, or of Nano Banana Pro where benchmarks are small."""
+    only_the_whole(monkeypatch)
+    levels = published("Qwen-Image" if sizes == SIZES else "Nano Banana Pro")
+    alarms = 0
+    for number in range(rounds):
+        benchmark = Benchmark(levels, sizes, np.random.default_rng(number))
+        p = compare(benchmark.system(), benchmark.system(), resamples=0, permutations=399).headline.p_permutation
+        assert p is not None
+        alarms += p <= 0.05
+    assert 0.035 <= alarms / rounds <= 0.065
+
+
+@pytest.mark.slow
+def test_the_smallest_detectable_difference_is_detected_four_times_in_five(monkeypatch: pytest.MonkeyPatch) -> None:
+    only_the_whole(monkeypatch)
+    n, spread, rounds, power = 60, 0.1, 800, 0
+    true = (1.959964 + 0.841621) * spread / n**0.5
+    told = []
+    for number in range(rounds):
+        rng = np.random.default_rng(number)
+        level = rng.uniform(0.3, 0.6, n)
+        other = level + true + spread * rng.standard_normal(n)
+        a, b = ([measured(f"s{i:02}", float(v)) for i, v in enumerate(x)] for x in (level, np.clip(other, 0, 1)))
+        found = compare(a, b, dimensions=("x",), resamples=200, permutations=199).headline
+        assert found.p_permutation is not None and found.detectable is not None
+        told.append(found.detectable)
+        power += found.p_permutation <= 0.05
+    assert 0.76 <= power / rounds <= 0.84
+    assert mean(told) == pytest.approx(true, rel=0.03)
