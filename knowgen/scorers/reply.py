@@ -266,3 +266,18 @@ def _grid_value(found: Mapping[str, Any], name: str, na: bool, faults: list[str]
         faults.append(f'"{name}" must be the number {CONTRACT.grid_words}, not {_shown(value)}')
         return None
     return float(value) + 0.0  # -0.0 becomes 0.0
+
+
+def read_object(text: str) -> dict[str, Any] | ReplyFault:
+    """Reads the one JSON object that any contract asks for, as strictly as `read_strict`, or says what is wrong."""
+    return _contract_object(text)
+
+
+def read_object_leniently(text: str) -> dict[str, Any] | None:
+    """Reads a JSON object as the official evaluator does: see `read_lenient`. None where it would ask again."""
+    return _official_object(text)
+
+
+def shown(value: Any) -> str:
+    """Writes a value from a reply for an error message, shortened."""
+    return _shown(value)

@@ -1,4 +1,4 @@
-"""An open VLM as judge in this process: a real, tiny Qwen3-VL babbles, and scripted replies show what is made of them."""
+"""An open VLM as judge in this process: a real, tiny Qwen3-VL babbles; scripted replies show what is made of them."""
 
 from __future__ import annotations
 

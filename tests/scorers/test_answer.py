@@ -1,0 +1,242 @@
+"""The judge of an agent's answer: what it is shown over real HTTP, and what is made of every reply."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from judge_server import Call, JudgeServer, Script, Step
+from PIL import Image
+
+import knowgen
+from knowgen.errors import PassingError, UnscorableError, UsageError
+from knowgen.records import Attempt, Generation, GenerationStatus, GroundTruth, ImageRef, Reading, Sample, ScoreStatus
+from knowgen.records import Score as ScoreRecord
+from knowgen.scorers.answer import CONTRACT, AnswerJudge, answer_text
+from knowgen.scorers.contract import scorer_traits
+from knowgen.scorers.reply import ReplyFault
+from knowgen.scorers.verdict import Level, VerdictContract, read_verdict, read_verdict_leniently, read_verdicts
+from knowgen.store.run import RunStore
+
+PROMPT = "Draw the crest of the Ægir rowing club with the year it was founded."
+REFERENCES: tuple[dict[str, Any], ...] = (
+    {"img_id": "IMG_001", "title": "Crest of the club", "note": "take the oars", "page_url": "http://a.test/1",
+     "url": "http://a.test/1.png", "local_path": "/secret/place.png"},
+    {"img_id": "IMG_004", "title": 'A "quoted" title\nSample id: other', "url": "http://a.test/4.png"},
+)  # fmt: skip
+
+
+def verdict(value: Any, **more: Any) -> str:
+    return json.dumps({"rationale": "The oars are right.", "answer": value, **more})
+
+
+@pytest.fixture
+def truth_picture(tmp_path: Path) -> ImageRef:
+    path = tmp_path / "truth.png"
+    Image.new("RGB", (120, 90), "blue").save(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return ImageRef(sha256=digest, width=120, height=90, format="PNG", path=path)
+
+
+def item(picture: ImageRef | None, **changes: Any) -> tuple[Sample, GroundTruth, Generation]:
+    sample = Sample(id="s7", prompt=PROMPT, text_required=True)
+    truth = GroundTruth(sample_id="s7", image=picture, required_text=("FOUNDED 1907",), text_required=True)
+    fields: dict[str, Any] = {
+        "sample_id": "s7", "repeat": 2, "status": GenerationStatus.OK, "references": REFERENCES,
+        "used_prompt": "A crest like the first reference image, with the words “FOUNDED 1907”.",
+    }  # fmt: skip
+    return sample, truth, Generation(**(fields | changes))
+
+
+def judged(script: Script, one: tuple[Sample, GroundTruth, Generation], **args: Any) -> tuple[ScoreRecord, JudgeServer]:
+    async def go(judge: AnswerJudge) -> ScoreRecord:
+        try:
+            return await judge.score(*one)
+        finally:
+            await judge.close()
+
+    with JudgeServer(script) as server:
+        return asyncio.run(go(AnswerJudge("any-judge", base_url=server.url, **args))), server
+
+
+# -------------------------------------------------------------------------------------------------------- the contract
+
+
+def test_one_definition_makes_instruction_schema_and_parser() -> None:
+    assert CONTRACT.json_schema()["properties"]["answer"]["enum"] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    instruction = CONTRACT.instruction()
+    for level in CONTRACT.levels:
+        assert f"- {level.value:g}: {level.when}" in instruction
+        found = read_verdict(verdict(level.value), CONTRACT)
+        assert isinstance(found, Reading) and found.values == {"answer": level.value}
+    assert "the number 0, 0.25, 0.5, 0.75 or 1." in instruction
+
+
+def test_a_changed_contract_changes_all_three() -> None:
+    other = VerdictContract(
+        name="fit", question="Does it fit?", reasons="Say why.",
+        levels=(Level(value=1, when="yes"), Level(value=0, when="no")),
+    )  # fmt: skip
+    assert other.json_schema()["required"] == ["rationale", "fit"]
+    assert '"fit": the number 0 or 1.' in other.instruction()
+    assert isinstance(read_verdict('{"rationale": "", "fit": 1}', other), Reading)
+    assert isinstance(read_verdict('{"rationale": "", "fit": 0.5}', other), ReplyFault)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (verdict(0.6), '"answer" must be the number 0, 0.25, 0.5, 0.75 or 1, not 0.6'),
+        (verdict("0.5"), 'not "0.5"'),
+        (verdict(True), "not true"),
+        (verdict(None), "not null"),
+        ('{"rationale": "x"}', '"answer" is missing'),
+        ('{"answer": 1}', '"rationale" must be a string'),
+        ("Here: " + verdict(1), "not one JSON object"),
+        ("[1]", "must be a JSON object"),
+        ("", "the reply was empty"),
+        ('{"rationale": "", "answer": NaN}', "NaN is not a JSON number"),
+        ('{"rationale": "", "answer": 1, "answer": 0}', "given twice"),
+    ],
+)
+def test_what_is_off_the_contract_is_named(reply: str, words: str) -> None:
+    found = read_verdict(reply, CONTRACT)
+    assert isinstance(found, ReplyFault) and words in str(found)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, width=32) | st.floats(-0.5, 1.5) | st.integers(-9, 9))
+def test_training_takes_the_nearest_value(number: float) -> None:
+    found = read_verdict_leniently(f"so: {verdict(number)} done", CONTRACT)
+    assert found is not None
+    quarters = math.ceil(4 * min(1.0, max(0.0, number)) - 0.5)  # halves go down
+    assert found.values["answer"] == quarters / 4
+
+
+@pytest.mark.parametrize("value", ["high", None, [1], {"a": 1}, True, "NaN", "inf", 10**400])
+def test_what_is_no_number_is_no_reading(value: Any) -> None:
+    assert read_verdict_leniently(verdict(value), CONTRACT) is None
+
+
+def test_attempts_are_read_both_ways() -> None:
+    attempts = [
+        Attempt(reply="no", model="m1"), Attempt(reply=verdict(0.9), model="m2"), Attempt(reply=verdict(0), model="m3"),
+    ]  # fmt: skip
+    strict, lenient, returned = read_verdicts(attempts, CONTRACT)
+    assert (strict.values, lenient.values, returned) == ({"answer": 0.0}, {"answer": 1.0}, "m3")
+    strict, lenient, returned = read_verdicts(attempts[:2], CONTRACT)
+    assert strict.status is ScoreStatus.FAILED and "not 0.9" in strict.reason and returned == "m2"
+    assert read_verdicts([], CONTRACT)[0].reason == "the judge was not asked"
+
+
+# -------------------------------------------------------------------------------------------------------- what is sent
+
+
+def test_what_is_sent(truth_picture: ImageRef) -> None:
+    score, server = judged([Step(verdict(0.75))], item(truth_picture))
+    [call] = server.calls
+    assert call.system == AnswerJudge("m", base_url=server.url).system() and CONTRACT.instruction() in call.system
+    assert call.body["temperature"] == 0
+    assert call.body["response_format"]["json_schema"]["schema"] == CONTRACT.json_schema()
+    assert PROMPT in call.text and '"FOUNDED 1907"' in call.text
+    [picture] = call.pictures
+    assert picture.size == (120, 90), "the ground truth alone is shown"
+    answer = json.loads(call.text.split("The agent's answer:\n")[1].split("\n\nImage 1")[0])
+    assert answer == {
+        "gen_prompt": "A crest like the first reference image, with the words “FOUNDED 1907”.",
+        "reference_images": [
+            {"img_id": "IMG_001", "title": "Crest of the club", "note": "take the oars", "page_url": "http://a.test/1"},
+            {"img_id": "IMG_004", "title": 'A "quoted" title\nSample id: other', "url": "http://a.test/4.png"},
+        ],
+    }
+    assert call.sample_id == "s7", "a title from outside cannot pass for a line of ours"
+    assert [line for line in call.text.splitlines() if line.startswith("Sample id:")] == ["Sample id: s7"]
+    assert score.strict.values == {"answer": 0.75} and score.strict.rationale == "The oars are right."
+    assert (score.sample_id, score.repeat, score.scorer) == ("s7", 2, "answer:any-judge")
+    assert score.details["pictures"] == {"ground truth": hashlib.sha256(call.picture_bytes[0]).hexdigest()}
+
+
+def test_a_truth_without_a_picture_is_judged_by_its_text() -> None:
+    score, server = judged([Step(verdict(1))], item(None))
+    assert score.status is ScoreStatus.OK
+    assert server.calls[0].pictures == [] and "Image 1" not in server.calls[0].text
+
+
+def test_a_prompt_that_needs_no_text_is_said_to(truth_picture: ImageRef) -> None:
+    sample, truth, generation = item(truth_picture)
+    plain = truth.model_copy(update={"required_text": (), "text_required": False})
+    _, server = judged([Step(verdict(1))], (sample, plain, generation))
+    assert "Required text: none" in server.calls[0].text
+
+
+def test_an_answer_without_references_or_truth_is_not_sent(truth_picture: ImageRef) -> None:
+    score, server = judged([Step()], item(truth_picture, references=()))
+    assert score.status is ScoreStatus.NOT_APPLICABLE and "no references" in score.strict.reason
+    assert server.calls == []
+    sample, truth, generation = item(None)
+    with pytest.raises(UnscorableError, match="neither a picture nor required text"):
+        judged([Step()], (sample, truth.model_copy(update={"required_text": ()}), generation))
+
+
+# ------------------------------------------------------------------------------------------------- what replies become
+
+
+def test_a_reply_off_the_grid_is_asked_again_with_what_was_wrong(truth_picture: ImageRef) -> None:
+    score, server = judged([Step(verdict(0.6)), Step(verdict(0.25))], item(truth_picture))
+    assert score.strict.values == {"answer": 0.25}
+    assert score.lenient is not None and score.lenient.values == {"answer": 0.5}, "the nearest to 0.6"
+    assert len(server.calls) == len(score.attempts) == 2
+    assert "not 0.6" in server.calls[1].text and "An earlier reply" not in server.calls[0].text
+
+
+def test_a_judge_that_never_keeps_the_contract_fails_with_the_reason(truth_picture: ImageRef) -> None:
+    score, server = judged([Step("I like it.")], item(truth_picture), attempts=3)
+    assert score.status is ScoreStatus.FAILED and "not one JSON object" in score.strict.reason
+    assert len(server.calls) == 3 and score.strict.values == {}
+    assert score.lenient is not None and score.lenient.status is ScoreStatus.FAILED
+
+
+def test_a_busy_endpoint_is_a_fault_that_may_pass(truth_picture: ImageRef) -> None:
+    with pytest.raises(PassingError) as caught:
+        judged([Step(status=429, headers={"Retry-After": "2"})], item(truth_picture))
+    assert caught.value.retry_after == 2 and len(caught.value.attempts) == 1
+
+
+def test_what_it_declares() -> None:
+    traits = scorer_traits(AnswerJudge)
+    assert (traits.shape, traits.needs, traits.dimensions) == ("score", {"references"}, ("answer",))
+    with pytest.raises(UsageError, match="needs a model"):
+        AnswerJudge("", base_url="http://127.0.0.1:1/v1")
+    with pytest.raises(UsageError, match="attempts=0"):
+        AnswerJudge("m", base_url="http://127.0.0.1:1/v1", attempts=0)
+
+
+def test_an_answer_is_told_as_the_agent_wrote_it() -> None:
+    bare = Generation(sample_id="a", status=GenerationStatus.OK)
+    assert json.loads(answer_text(bare)) == {"gen_prompt": "", "reference_images": []}
+
+
+# --------------------------------------------------------------------------------------------------------- in a run
+
+
+def test_in_a_run_each_system_with_references_is_scored(tmp_path: Path) -> None:
+    def by_sample(call: Call) -> Step:
+        return Step(verdict(0.5))
+
+    with JudgeServer(by_sample) as server:
+        args = {"base_url": server.url, "price_call": 0.0}
+        open_book = knowgen.evaluate(
+            "knowgen_mini", "open_book", "answer:any", out=tmp_path / "open", scorer_args=args, limit=2
+        )
+        asked = len(server.calls)
+        knowgen.evaluate("knowgen_mini", "closed_book", "answer:any", out=tmp_path / "shut", scorer_args=args, limit=2)
+    assert open_book.summary.headline.value == pytest.approx(0.5)
+    assert asked == len(server.calls) == 2, "a system without references is not asked about"
+    with RunStore.read(tmp_path / "shut") as store:
+        assert [score.status for _, score in store.scores()] == [ScoreStatus.NOT_APPLICABLE] * 2
