@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from knowgen.cli.common import KEY_VALUE
+
 if TYPE_CHECKING:
+    from knowgen.tasks.annotate import Outcome
     from knowgen.tasks.home import Prepared
 
 EPILOG = """\b
@@ -36,6 +39,7 @@ Asked again, it asks only what is missing. Ends with 6 when a prompt failed.
 """
 
 LEFT_OUT_SHOWN = 5
+FAILURES_SHOWN = 20
 
 
 @click.group("task", epilog=EPILOG)
@@ -69,3 +73,41 @@ def _summary(found: Prepared) -> str:
     told = f"{found.name} at {found.commit[:22]}, {index['rows']} rows, {index['pictures']} pictures"
     out = f", {len(index['left_out'])} rows left out" if index.get("left_out") else ""
     return f"{told} ({index['bytes'] / 1e6:.1f} MB){out}, in {found.folder}"
+
+
+@command.command("annotate", epilog=ANNOTATE_EPILOG)
+@click.argument("name")
+@click.option("--judge", required=True, metavar="vlm:MODEL", help="Asked once a prompt; is shown text alone.")
+@click.option("-s", "args", type=KEY_VALUE, multiple=True, help="Argument of the judge.")
+@click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Spend no more, ever, on this task.")
+@click.option("--force", is_flag=True, help="Ask anew what is frozen.")
+def annotate(name: str, judge: str, args: tuple[tuple[str, Any], ...], budget: float | None, force: bool) -> int:
+    """Ask a judge which prompts of task NAME demand text, and freeze the answers."""
+    from knowgen.tasks.annotate import annotate as annotate_task
+
+    outcome = annotate_task(
+        name, judge, dict(args), budget=budget, force=force, told=lambda line: click.echo(line, err=True)
+    )
+    return _tell(outcome)
+
+
+def _tell(outcome: Outcome) -> int:
+    """Prints what came of an annotation; returns the exit code."""
+    task, frozen = outcome.task, outcome.frozen
+    if frozen is None:
+        for sample_id, why in outcome.failures[:FAILURES_SHOWN]:
+            click.echo(f"failed  {sample_id}: {why}")
+        if len(outcome.failures) > FAILURES_SHOWN:
+            click.echo(f"failed  and {len(outcome.failures) - FAILURES_SHOWN} more")
+        click.echo(f"nothing is frozen: {len(outcome.failures)} prompts are not settled; ask again for those alone")
+        return 6
+    required = sum(answer.required for answer in frozen.answers.values())
+    told = f"text is required in {required} of {len(frozen.answers)} prompts of {task.name}"
+    click.echo(f"frozen: {told}" if outcome.fresh else f"already frozen: {told}; --force asks anew")
+    click.echo(f"judge    {frozen.judge_asked}, which returned {', '.join(frozen.judge_returned) or 'no name'}")
+    if len(frozen.judge_returned) > 1:
+        click.echo("warning  several models answered: the name asked for was moved meanwhile", err=True)
+    if outcome.spent:
+        click.echo(f"spent    ${outcome.spent:.4f} over all calls")
+    click.echo(f"version  {task.version}")
+    return 0

@@ -144,6 +144,16 @@ class FolderTask:
         Raises:
             DataError: A line is no sample, an id comes twice, or the frozen answers are of other prompts.
         """
+        frozen = self._frozen
+        for sample in self.samples_as_written():
+            yield sample if frozen is None else frozen.settle(sample)
+
+    def samples_as_written(self) -> Iterator[Sample]:
+        """Yields the samples in file order, without what was frozen beside them.
+
+        Raises:
+            DataError: A line is no sample, or an id comes twice.
+        """
         path, seen = self.path / SAMPLES_FILE, dict[str, int]()
         for number, line in _lines(path):
             where = f"{path}:{number}"
@@ -155,7 +165,7 @@ class FolderTask:
                 first = seen[sample.id]
                 raise DataError(f"the id {sample.id!r} is already on line {first}", where=where, fix="make ids unique")
             seen[sample.id] = number
-            yield self._frozen.settle(sample) if self._frozen is not None else sample
+            yield sample
 
     def truth(self, sample_id: str) -> GroundTruth:
         """Returns the ground truth of a sample, its picture with a path.

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-HERE = str(Path(__file__).parent)
-if HERE not in sys.path:
-    sys.path.insert(0, HERE)
+HERE = Path(__file__).parent
+for place in (str(HERE), str(HERE.parent / "scorers")):  # the hub beside us, and the judge of the scorers' tests
+    if place not in sys.path:
+        sys.path.append(place)
 
 from hub_server import HubServer  # noqa: E402
-
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+from made_data import Command  # noqa: E402
 
 
 @pytest.fixture

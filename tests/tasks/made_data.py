@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from PIL import Image
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+"""Runs `knowgen` with words and environment variables."""
 
 BENCH, TRAIN = "GenSearcher/KnowGen-Bench", "GenSearcher/Train-Data"
 BENCH_FILE, SFT_FILE, RL_FILE = "KnowGen-Bench.json", "sft_data.json", "rl_data.json"

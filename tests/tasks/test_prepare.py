@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Command
 from hub_server import HubServer
-from made_data import BENCH, BENCH_FILE, bench_files, bench_rows, picture, zipped
+from made_data import BENCH, BENCH_FILE, Command, bench_files, bench_rows, picture, zipped
 
 from knowgen.engine.check_task import check_task
 from knowgen.engine.findings import worst

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command
-from made_data import BENCH_FILE, bench_files, bench_rows, picture, zipped
+from made_data import BENCH_FILE, Command, bench_files, bench_rows, picture, zipped
 
 from knowgen.errors import ConfigError, DataError, UsageError
 from knowgen.tasks.archives import Limits

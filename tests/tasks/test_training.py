@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command
 from hub_server import HubServer
-from made_data import RL_FILE, SFT_FILE, TRAIN, picture, sft_row, train_files, zipped
+from made_data import RL_FILE, SFT_FILE, TRAIN, Command, picture, sft_row, train_files, zipped
 
 from knowgen.errors import DataError, UsageError
 from knowgen.tasks.home import find_prepared

@@ -1,0 +1,392 @@
+"""Settling which prompts ask for text: what is asked, what is frozen, and what a second call does."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from judge_server import Call, JudgeServer, Step
+from made_data import Command
+
+from knowgen.engine.check_task import check_task
+from knowgen.errors import BudgetReachedError, ConfigError, DataError, PassingError, UsageError
+from knowgen.tasks import annotate as annotating
+from knowgen.tasks.annotate import Outcome, annotate
+from knowgen.tasks.folder import FolderTask
+from knowgen.tasks.load import load_task
+from knowgen.tasks.text_question import QUESTION_VERSION, read_answer
+
+PROMPTS = {
+    "a": "A poster with the title HELLO",
+    "b": "A heron in the mist",
+    "c": "A sign that says OPEN",
+    "d": "An old bridge",
+    "e": "A heron in the mist",
+}
+WANTED = {"a": True, "b": False, "c": True, "d": False, "e": False}
+FREE = {"price_call": 0}
+
+
+def reply(required: object, reason: object = "because") -> str:
+    return json.dumps({"reason": reason, "text_required": required})
+
+
+def prompt_of(call: Call) -> str:
+    return call.text.split("-----")[1].strip("\n")
+
+
+def honest(call: Call) -> Step:
+    words = prompt_of(call)
+    return Step(reply=reply("HELLO" in words or "OPEN" in words))
+
+
+@pytest.fixture
+def folder(home: Path, tmp_path: Path) -> Path:
+    place = tmp_path / "task"
+    place.mkdir()
+    (place / "task.yaml").write_text("name: five\nversion: '2'\n")
+    rows = [{"id": name, "prompt": prompt} for name, prompt in PROMPTS.items()]
+    (place / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "truth.jsonl").write_text("".join(json.dumps({"sample_id": name}) + "\n" for name in PROMPTS))
+    return place
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotating, "_FIRST_WAIT", 0.001)
+
+
+def asked(folder: Path, server: JudgeServer, **more: Any) -> Outcome:
+    args = {"base_url": server.url, **FREE, **more.pop("args", {})}
+    return annotate(str(folder), "vlm:reader", args, **more)
+
+
+def frozen_file(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "text_required.json").read_text())
+    return found
+
+
+def settled(folder: Path) -> dict[str, bool | None]:
+    return {sample.id: sample.text_required for sample in FolderTask(folder).samples()}
+
+
+# ------------------------------------------------------------------------------------------------ asking and freezing
+
+
+def test_every_prompt_is_asked_about_once_and_the_answers_are_frozen(folder: Path) -> None:
+    before = FolderTask(folder).version
+    with JudgeServer(honest) as server:
+        outcome = asked(folder, server)
+    assert Counter(map(prompt_of, server.calls)) == dict.fromkeys(PROMPTS.values(), 1), "equal prompts are asked once"
+    assert outcome.fresh and outcome.frozen is not None and not outcome.failures
+    assert settled(folder) == WANTED
+    assert {name: FolderTask(folder).truth(name).text_required for name in PROMPTS} == WANTED
+    assert outcome.task.version == FolderTask(folder).version != before
+    found = frozen_file(folder)
+    assert (found["judge_asked"], found["judge_returned"]) == ("vlm:reader", ["judge-2026-01-01"])
+    assert found["rubric"] == QUESTION_VERSION and found["created"].endswith("+00:00")
+    assert found["answers"]["a"]["required"] is True
+    assert found["answers"]["a"]["attempts"] == [reply(True)]
+    assert (
+        "required in 2 of 5" in next(each for each in check_task(load_task(str(folder))) if each.check == "text").what
+    )
+
+
+def test_the_judge_is_shown_text_alone(folder: Path) -> None:
+    with JudgeServer(honest) as server:
+        asked(folder, server)
+    for call in server.calls:
+        assert "image" not in json.dumps(call.body["messages"][1])
+        assert [part["type"] for part in call.parts] == ["text"]
+        assert call.body["temperature"] == 0
+        assert "one JSON object" in call.system
+
+
+def test_a_second_call_asks_nothing(folder: Path) -> None:
+    with JudgeServer(honest) as server:
+        first = asked(folder, server)
+        calls = len(server.calls)
+        second = asked(folder, server)
+    assert len(server.calls) == calls and not second.fresh and second.frozen == first.frozen
+
+
+def test_the_version_follows_the_answers(folder: Path) -> None:
+    versions = {FolderTask(folder).version}
+    with JudgeServer(honest) as server:
+        versions.add(asked(folder, server).task.version)
+    found = frozen_file(folder)
+    found["answers"]["b"]["required"] = True
+    (folder / "text_required.json").write_text(json.dumps(found))
+    versions.add(FolderTask(folder).version)
+    assert len(versions) == 3 and settled(folder)["b"] is True
+
+
+def test_bad_replies_are_asked_again_with_what_was_wrong(folder: Path) -> None:
+    bad = [reply("yes"), "Sure! It is true.", json.dumps({"text_required": True})]
+    seen: Counter[str] = Counter()
+
+    def stubborn(call: Call) -> Step:
+        words = prompt_of(call)
+        seen[words] += 1
+        return Step(reply=bad[seen[words] - 1]) if words == PROMPTS["a"] and seen[words] <= 3 else honest(call)
+
+    with JudgeServer(stubborn) as server:
+        asked(folder, server)
+    assert settled(folder) == WANTED
+    assert frozen_file(folder)["answers"]["a"]["attempts"] == [*bad, reply(True)]
+    texts = [call.text for call in server.calls if prompt_of(call) == PROMPTS["a"]]
+    assert "could not be used" not in texts[0]
+    assert '"text_required" must be true or false' in texts[1]
+    assert "is not one JSON object" in texts[2] and '"reason" must be a string' in texts[3]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (reply(True), True),
+        (f"```json\n{reply(False)}\n```", False),
+        (json.dumps({"reason": "", "text_required": False, "sure": 1}), False),
+        (f"Here: {reply(True)}", None),
+        (reply("true"), None),
+        (reply(1), None),
+        (reply(None), None),
+        (reply(True, reason=None), None),
+        ('{"reason": "", "text_required": true, "text_required": false}', None),
+        ("[true]", None),
+        ("true", None),
+        ("", None),
+        ("```\n```", None),
+        ("[" * 100_000, None),
+    ],
+)
+def test_what_counts_as_an_answer(text: str, wanted: bool | None) -> None:
+    found, fault = read_answer(text)
+    assert found is wanted and bool(fault) is (wanted is None)
+
+
+# ------------------------------------------------------------------------------------------------- what is not settled
+
+
+def test_nothing_is_frozen_until_all_is_settled_and_then_only_what_is_missing_is_asked(folder: Path) -> None:
+    with JudgeServer(lambda call: Step(reply="no") if prompt_of(call) == PROMPTS["d"] else honest(call)) as server:
+        outcome = asked(folder, server)
+        assert outcome.frozen is None and [name for name, _ in outcome.failures] == ["d"]
+        assert "4 replies were off the contract" in outcome.failures[0][1]
+        assert not (folder / "text_required.json").exists()
+        assert set(settled(folder).values()) == {None}
+        server.script, before = honest, len(server.calls)
+        outcome = asked(folder, server)
+    assert [prompt_of(call) for call in server.calls[before:]] == [PROMPTS["d"]]
+    assert outcome.fresh and settled(folder) == WANTED
+    assert frozen_file(folder)["answers"]["d"]["attempts"] == ["no"] * 4 + [reply(False)]
+
+
+def test_a_refusal_is_a_failure_with_its_reason(folder: Path) -> None:
+    step = Step(reply=None, refusal="I would rather not")
+    with JudgeServer(lambda call: step if prompt_of(call) == PROMPTS["c"] else honest(call)) as server:
+        outcome = asked(folder, server)
+    assert [(name, "I would rather not" in why) for name, why in outcome.failures] == [("c", True)]
+
+
+def test_faults_that_pass_are_tried_again(folder: Path, quick: None) -> None:
+    seen: Counter[str] = Counter()
+
+    def shaky(call: Call) -> Step:
+        seen[prompt_of(call)] += 1
+        return Step(status=503, headers={"Retry-After": "0"}) if seen[prompt_of(call)] == 1 else honest(call)
+
+    with JudgeServer(shaky) as server:
+        assert asked(folder, server).fresh
+    assert settled(folder) == WANTED
+
+
+def test_a_judge_that_rejects_every_call_ends_it_at_once(folder: Path) -> None:
+    with JudgeServer([Step(status=401, error="no such key")]) as server:
+        with pytest.raises(ConfigError, match="vlm:reader: rejected: .*no such key"):
+            asked(folder, server, args={"concurrency": 1})
+        assert len(server.calls) <= 2
+
+
+def test_one_prompt_that_is_rejected_fails_alone(folder: Path) -> None:
+    step = Step(status=400, code="content_filter", error="this prompt is not allowed")
+    with JudgeServer(lambda call: step if prompt_of(call) == PROMPTS["c"] else honest(call)) as server:
+        outcome = asked(folder, server, args={"concurrency": 1})
+    assert [(name, "this prompt is not allowed" in why) for name, why in outcome.failures] == [("c", True)]
+    assert {prompt_of(call) for call in server.calls} == set(PROMPTS.values())
+
+
+def test_a_judge_out_of_reach_is_given_up(folder: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotating, "TRIES", 2)
+    monkeypatch.setattr(annotating, "LOST", 2)
+    args = {"base_url": "http://127.0.0.1:9/v1", "concurrency": 1, **FREE}
+    with pytest.raises(PassingError, match="cannot be reached.*try again later"):
+        annotate(str(folder), "vlm:reader", args)
+
+
+def test_what_cannot_be_annotated_says_so(folder: Path, home: Path) -> None:
+    with pytest.raises(UsageError, match="knowgen_mini: settles text_required itself"):
+        annotate("knowgen_mini", "vlm:reader", {})
+    with pytest.raises(UsageError, match="not asked over an endpoint"):
+        annotate(str(folder), "pixels", {})
+    with pytest.raises(DataError, match="is not prepared on this machine"):
+        annotate("knowgen", "vlm:reader", {})
+
+
+# --------------------------------------------------------------------------------------------------- again, and anew
+
+
+def test_force_asks_anew_and_the_old_answers_stay_until_then(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOWGEN_CACHE", str(folder.parent / "cache"))
+    with JudgeServer(honest) as server:
+        first = asked(folder, server).task.version
+        server.script = lambda call: Step(reply="no") if prompt_of(call) == PROMPTS["d"] else Step(reply=reply(True))
+        half = asked(folder, server, force=True)
+        assert half.frozen is None and settled(folder) == WANTED, "the old answers are in use still"
+        server.script = lambda call: Step(reply=reply(True))
+        calls = len(server.calls)
+        second = asked(folder, server)
+        assert len(server.calls) == calls + 1, "the unfinished one is gone on with"
+    assert second.fresh and set(settled(folder).values()) == {True}
+    assert second.task.version != first
+
+
+def test_answers_to_other_prompts_are_never_used(folder: Path) -> None:
+    with JudgeServer(honest) as server:
+        asked(folder, server)
+        samples = folder / "samples.jsonl"
+        samples.write_text(samples.read_text().replace("An old bridge", "A bridge that says OPEN"))
+        with pytest.raises(DataError, match="was made for another prompt of sample 'd'"):
+            list(FolderTask(folder).samples())
+        calls = len(server.calls)
+        asked(folder, server)
+        assert [prompt_of(call) for call in server.calls[calls:]] == ["A bridge that says OPEN"]
+    assert settled(folder) == {**WANTED, "d": True}
+
+
+def test_a_broken_file_says_what_to_do(folder: Path) -> None:
+    (folder / "text_required.json").write_text('{"format": 1}')
+    with pytest.raises(DataError, match=r"text_required\.json: judge_asked: .*knowgen task annotate NAME --force"):
+        list(FolderTask(folder).samples())
+    with JudgeServer(honest) as server:
+        assert asked(folder, server, force=True).fresh
+    assert settled(folder) == WANTED
+
+
+def test_what_the_task_itself_says_stands(folder: Path) -> None:
+    samples = folder / "samples.jsonl"
+    samples.write_text(samples.read_text().replace('"id": "a"', '"text_required": false, "id": "a"'))
+    with JudgeServer(honest) as server:
+        asked(folder, server)
+        assert PROMPTS["a"] not in set(map(prompt_of, server.calls))
+    assert settled(folder) == {**WANTED, "a": False}
+
+
+def test_killed_it_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
+    many = {f"s{number}": f"Prompt {number}" for number in range(40)}
+    rows = [{"id": name, "prompt": prompt} for name, prompt in many.items()]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def slow(call: Call) -> Step:
+        return Step(reply=reply(False), delay=0.0 if call.number < 15 else 60.0)
+
+    with JudgeServer(slow) as server:
+        words = ["task", "annotate", str(folder), "--judge", "vlm:reader", "-s", f"base_url={server.url}"]
+        process = subprocess.Popen([sys.executable, "-m", "knowgen", *words, "-s", "price_call=0"])
+        journal = folder / "text_required.journal.jsonl"
+        wait_for(lambda: journal.exists() and journal.read_text().count('"answer"') == 15)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with journal.open("a") as file:
+            file.write('{"event": "answer", "sam')
+        server.script = lambda call: Step(reply=reply(False))
+        before = len(server.calls)
+        assert asked(folder, server).fresh
+        assert len(server.calls) - before == 25
+    assert set(settled(folder).values()) == {False} and len(settled(folder)) == 40
+
+
+def test_two_at_once_are_refused(folder: Path) -> None:
+    from knowgen.tasks.text_journal import journal_of
+
+    with (
+        JudgeServer(honest) as server,
+        journal_of(folder),
+        pytest.raises(ConfigError, match="another process is annotating"),
+    ):
+        asked(folder, server)
+
+
+# -------------------------------------------------------------------------------------------------------------- money
+
+
+def test_a_budget_holds_over_all_calls_and_keeps_what_was_settled(folder: Path) -> None:
+    # each call: 1000 tokens in and 100 out; 10 and 20 US$ a million, so 0.012 US$ a call
+    prices = {"price_in": 10, "price_out": 20, "price_call": None, "max_tokens": 200}
+    with JudgeServer(honest, price=(10, 20)) as server:
+        with pytest.raises(BudgetReachedError, match=r"\$0\.03 admits no further call"):
+            asked(folder, server, args=prices, budget=0.03)
+        assert 1 <= len(server.calls) <= 2 and server.spent <= 0.03
+        kept = len(server.calls)
+        outcome = asked(folder, server, args=prices, budget=1.0)
+        assert len(server.calls) == 4, "four different prompts, each paid for once"
+    assert outcome.fresh and kept < 4
+    assert outcome.spent == pytest.approx(server.spent) == pytest.approx(4 * 0.012)
+
+
+def test_a_budget_without_prices_is_an_error(folder: Path) -> None:
+    with JudgeServer(honest) as server:
+        with pytest.raises(ConfigError, match="price of its calls is not known"):
+            asked(folder, server, args={"price_call": None}, budget=1.0)
+        assert not server.calls
+
+
+def test_a_call_left_open_by_a_killed_process_counts_as_spent(folder: Path) -> None:
+    (folder / "text_required.journal.jsonl").write_text('{"event": "call", "number": 0, "usd": 0.5}\n')
+    with JudgeServer(honest) as server:
+        prices = {"price_in": 10, "price_out": 20, "price_call": None, "max_tokens": 200}
+        with pytest.raises(BudgetReachedError, match=r"\$0\.5000 is spent"):
+            asked(folder, server, args=prices, budget=0.5)
+
+
+# -------------------------------------------------------------------------------------------------- the command line
+
+
+def test_the_command_line_tells_what_came_of_it(
+    folder: Path, knowgen: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with JudgeServer(lambda call: Step(reply="no") if prompt_of(call) == PROMPTS["d"] else honest(call)) as server:
+        words = ["task", "annotate", folder, "--judge", "vlm:reader", "-s", f"base_url={server.url}"]
+        words += ["-s", "price_in=10", "-s", "price_out=20", "-s", "key_env=JUDGE_KEY"]
+        monkeypatch.setenv("JUDGE_KEY", "sk-madeup-secret")
+        failed = knowgen(*words)
+        assert failed.returncode == 6, failed.stderr
+        assert "failed  d: 4 replies were off the contract" in failed.stdout
+        assert "nothing is frozen: 1 prompts are not settled" in failed.stdout
+        server.script = honest
+        done = knowgen(*words)
+        assert done.returncode == 0, done.stderr
+        assert "frozen: text is required in 2 of 5 prompts of five" in done.stdout
+        assert "vlm:reader, which returned judge-2026-01-01" in done.stdout
+        assert FolderTask(folder).version in done.stdout
+        again = knowgen(*words)
+        assert again.stdout.startswith("already frozen: text is required in 2 of 5 prompts of five; --force asks anew")
+        assert {call.headers["authorization"] for call in server.calls} == {"Bearer sk-madeup-secret"}
+    told = "".join(each.stdout + each.stderr for each in (failed, done, again))
+    written = "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
+    assert "madeup" not in told + written
+
+
+def wait_for(met: Callable[[], bool], seconds: float = 60.0) -> None:
+    import time
+
+    end = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
