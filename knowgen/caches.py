@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -36,6 +37,81 @@ def cache_folder() -> Path | None:
         return Path(named).expanduser() if named.strip() and named.strip().lower() != "off" else None
     base = os.environ.get("XDG_CACHE_HOME", "").strip()
     return (Path(base) if base else Path.home() / ".cache") / "knowgen"
+
+
+class FileCache:
+    """Files by the digest of their content, `ab/<digest><ending>`, for content that is read in pieces.
+
+    Args:
+        name: One of `LIMITS`; also the name of its folder.
+        folder: Where caches lie.
+        limit: Bytes it may hold; that of `LIMITS` when None.
+    """
+
+    def __init__(self, name: str, folder: Path, limit: int | None = None) -> None:
+        self.root = folder / f"{name}.files"
+        self._limit = LIMITS[name] if limit is None else limit
+        self._lock = threading.Lock()
+        self._held: int | None = None
+
+    def path(self, digest: str, ending: str) -> Path:
+        """Returns where a file lies, whether or not it is there."""
+        return self.root / digest[:2] / f"{digest}{ending}"
+
+    def find(self, digest: str, ending: str) -> Path | None:
+        """Returns a file and notes that it was used, None when it is not there."""
+        path = self.path(digest, ending)
+        try:
+            if time.time() - path.stat().st_mtime > _TOUCH_SECONDS:
+                os.utime(path)
+        except OSError:
+            return None
+        return path
+
+    def grown(self, size: int) -> None:
+        """Takes note of a file that was put; drops those not used for longest where there are too many."""
+        with self._lock:
+            if self._held is None:
+                self._held = sum(each[1] for each in self._files())
+            else:
+                self._held += size
+            if self._held > self._limit:
+                self._shrink(int(self._limit * _SLACK))
+
+    def totals(self) -> tuple[int, int]:
+        """Returns the number of files and their bytes."""
+        files = self._files()
+        return len(files), sum(each[1] for each in files)
+
+    def clear(self) -> None:
+        """Removes every file.
+
+        Raises:
+            ConfigError: One cannot be removed.
+        """
+        try:
+            if self.root.exists():
+                shutil.rmtree(self.root)
+        except OSError as error:
+            raise ConfigError(f"cannot be removed ({error.strerror})", where=str(self.root)) from error
+        self._held = None
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        found = []
+        for path in self.root.glob("??/*"):
+            with contextlib.suppress(OSError):  # another process has just dropped it
+                state = path.stat()
+                found.append((state.st_mtime, state.st_size, path))
+        return sorted(found)
+
+    def _shrink(self, to: int) -> None:
+        files = self._files()
+        self._held = sum(each[1] for each in files)
+        for _, size, path in files:
+            if self._held <= to:
+                break
+            path.unlink(missing_ok=True)
+            self._held -= size
 
 
 class Cache:

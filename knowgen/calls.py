@@ -13,11 +13,11 @@ Outside a run (a script, a test) there is no meter and the block costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Meter(Protocol):
@@ -59,6 +59,22 @@ class Ticket:
 
 
 current_meter: ContextVar[Meter | None] = ContextVar("knowgen_meter", default=None)
+
+judge_repeat: ContextVar[int] = ContextVar("knowgen_judge_repeat", default=0)
+"""Number of the judgement that is being made, from 0: the second of the same picture must be another call."""
+
+
+def note(who: str, what: str, data: Mapping[str, Any]) -> None:
+    """Leaves a note in the run directory: how a judge was called, not what it said. Outside a run it is dropped.
+
+    Args:
+        who: What is calling.
+        what: Kind of the note, such as `pace`.
+        data: Plain data.
+    """
+    keep = getattr(current_meter.get(), "note", None)
+    if keep is not None:
+        keep(who, what, dict(data))
 
 
 @asynccontextmanager

@@ -242,6 +242,7 @@ class Attempt(Record):
         finish_reason: As the endpoint said.
         seconds: Duration of the call.
         usage: Tokens and cost.
+        cached: Was the reply kept from an earlier run that asked exactly the same? It then cost nothing again.
     """
 
     reply: str = ""
@@ -250,6 +251,7 @@ class Attempt(Record):
     finish_reason: str = ""
     seconds: float = Field(default=0.0, allow_inf_nan=False)
     usage: Usage = Usage()
+    cached: bool = False
 
 
 class Score(Record):

@@ -20,13 +20,15 @@ Example:
 """
 
 NEEDED = (
-    "bm25s", "click", "httpx", "jinja2", "numpy", "onnxruntime", "openai", "opencv-python-headless", "pandas",
-    "pillow", "pydantic", "pystemmer", "pyyaml", "rapidocr", "tenacity", "tqdm",
+    "aiohttp", "aiolimiter", "bm25s", "click", "datasets", "huggingface-hub", "jinja2", "numpy", "onnxruntime",
+    "opencv-python-headless", "pandas", "pillow", "pyarrow", "pydantic", "pystemmer", "pyyaml", "rapidocr",
+    "scikit-learn", "tenacity", "tqdm",
 )  # fmt: skip
 OPTIONAL = {
-    "pyarrow": "Parquet export",
     "torch": "local models",
+    "torchvision": "local models",
     "transformers": "local models",
+    "open-clip-torch": "image similarity",
     "diffusers": "local models",
 }
 KEYS = ("OPENAI_API_KEY",)

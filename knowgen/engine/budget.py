@@ -84,6 +84,10 @@ class Books:
             return
         await self._do(self._settle, number, cost)
 
+    def note(self, who: str, what: str, data: dict[str, Any]) -> None:
+        """Keeps a note on how calls were made; see `knowgen.calls.note`."""
+        self._store.put_note(who, what, data)
+
     def close(self) -> None:
         """Ends the books' thread when it has written what was asked for; a call that waits is refused."""
         with self._starting:

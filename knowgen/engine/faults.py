@@ -73,8 +73,10 @@ def is_passing(error: BaseException) -> bool:
     """Tells whether a fault may pass: `PassingError`, a lost connection or a network time-out."""
     if isinstance(error, (PassingError, ConnectionError, TimeoutError)):
         return True
-    httpx = sys.modules.get("httpx")
-    return httpx is not None and isinstance(error, httpx.TransportError)
+    return any(
+        name in sys.modules and isinstance(error, getattr(sys.modules[name], kind))
+        for name, kind in (("httpx", "TransportError"), ("aiohttp", "ClientConnectionError"))
+    )
 
 
 def is_decline(error: BaseException) -> bool:

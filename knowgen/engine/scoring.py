@@ -60,6 +60,8 @@ class Judge:
             nonlocal count
             count = number
             item = (job.sample, job.truth, generation)
+            if self._handle.traits.shape == "score":  # a measure gives the same each time
+                item = (*item, wanted.judge_repeat)  # type: ignore[assignment]
             return await self._stage.do(name, item, check, alone=number > 1)
 
         async def check(value: Any, seconds: float) -> Score:

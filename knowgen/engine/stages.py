@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from knowgen.calls import Meter
+from knowgen.calls import Meter, judge_repeat
 from knowgen.engine.control import Control
 from knowgen.engine.devices import own_device
 from knowgen.engine.handles import GeneratorHandle, ScorerHandle
@@ -118,7 +118,7 @@ def scorer_stage(
         hosts,
         slots=slots,
         batch_size=batch,
-        timeout=options.score_timeout,
+        timeout=handle.traits.deadline or options.score_timeout,
         noun="score",
         where=where,
         drain=True,
@@ -130,4 +130,6 @@ async def _generate(plugin: Any, request: Any) -> Any:
 
 
 async def _score(plugin: Any, item: Any) -> Any:
-    return await plugin.score(*item)
+    sample, truth, generation, repeat = item
+    judge_repeat.set(repeat)  # of this task alone
+    return await plugin.score(sample, truth, generation)

@@ -63,6 +63,8 @@ class ScorerTraits:
         concurrency: Judgements that may wait at once (score), items a call takes (score_batch).
         workers: Processes a batch form wants; 0 lets the engine choose by the cores.
         parser: Version of the parser that reads its replies, where that is `knowgen.scorers.reply`; else empty.
+        deadline: Seconds one judgement may take at most, where the scorer bounds its calls itself and may have to wait
+            for its turn; the run's own bound when 0.
         local: Does it load a model into the accelerator? Then `--schedule phased` closes the generator first.
     """
 
@@ -75,6 +77,7 @@ class ScorerTraits:
     workers: int = 0
     local: bool = False
     parser: str = ""
+    deadline: float = 0.0
 
 
 def scorer_traits(target: Any) -> ScorerTraits:
@@ -105,6 +108,7 @@ def scorer_traits(target: Any) -> ScorerTraits:
         workers=int(getattr(target, "workers", 0)),
         local=bool(getattr(target, "local", False)),
         parser=str(getattr(target, "parser", "")),
+        deadline=float(getattr(target, "deadline", 0.0)),
     )
 
 

@@ -1,72 +1,42 @@
-"""One call to an OpenAI-compatible chat endpoint, told apart by what came of it, and never without its record."""
+"""Calls to an OpenAI-compatible chat endpoint: paced, paid, kept, and never without their record.
+
+    endpoint = Endpoint(model="gpt-4.1", base_url="https://api.openai.com/v1", key=…, price=Price(2, 8))
+    answer = await endpoint.ask(messages, who="vlm:gpt-4.1", schema={"name": …, "schema": …})
+    endpoint.keep([answer])          # the reply was of use: found again when exactly the same is asked
+    await endpoint.close()
+
+In `messages` an `Encoded` picture stands where the data URL belongs.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import json
-import math
-import os
-import re
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Literal
 
-from knowgen.calls import Ticket, paid_call
-from knowgen.errors import ConfigError, MissingDependencyError, UsageError
-from knowgen.records import Attempt, Usage
-from knowgen.scorers.pricing import Price
-from knowgen.scorers.reply import clean_text
+from pydantic import ValidationError
+
+from knowgen.calls import Ticket, judge_repeat, note, paid_call
+from knowgen.errors import UsageError
+from knowgen.records import Attempt, ImageRef, Usage
+from knowgen.scorers.address import NO_KEY, OPENAI_URL, endpoint_url, key_for
+from knowgen.scorers.answers import Answer, AnswerReader, Came
+from knowgen.scorers.pace import Limits, Place, Said
+from knowgen.scorers.pictures import Encoded, PictureForm
+from knowgen.scorers.pricing import Price, most_input_tokens
+from knowgen.scorers.request import ChatRequest, Message
+from knowgen.scorers.session import State
 
 if TYPE_CHECKING:
-    from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+    from aiohttp import ClientSession
 
-OPENAI_URL = "https://api.openai.com/v1"
-OPENAI_KEY = "OPENAI_API_KEY"
-WORDS_KEPT = 600
-"""Characters of an endpoint's error that are kept."""
-
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|key)-[\w*.-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
-_MAYBE_BILLED = frozenset({502, 504})
-"""A gateway that gave up waiting: the model behind it may have worked and been billed."""
-
-_STAYS = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
-
-
-class Came(StrEnum):
-    """What came of a call."""
-
-    REPLY = "reply"
-    REFUSED = "refused"
-    REJECTED = "rejected"
-    PASSING = "passing"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of a call, with its record.
-
-    Attributes:
-        attempt: The record.
-        came: A reply to be read; a refusal of the model or its filter; a rejection that will not change (wrong key,
-            unknown model, bad request); a fault that may pass.
-        retry_after: Seconds the endpoint asked to wait, or None.
-    """
-
-    attempt: Attempt
-    came: Came
-    retry_after: float | None = None
+SchemaUse = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a judge is asked, and how.
+    """Where a judge is asked, and how. Used in one event loop at a time.
 
     Attributes:
         model: Model name, as the endpoint knows it.
@@ -74,261 +44,167 @@ class Endpoint:
         key: Secret of the endpoint; never shown.
         temperature: Of the decoding.
         max_tokens: Longest reply.
-        timeout: Seconds for one call.
+        timeout: Seconds for one call, waiting for its turn not counted.
         price: What calls cost.
+        limits: What the endpoint admits.
+        form: How pictures are encoded.
+        schema: Is the model held to a JSON schema? `auto` asks for it until the endpoint says that it cannot.
+        keeps: Are replies kept between runs, and found again?
     """
 
     model: str
-    base_url: str
-    key: str = field(repr=False)
-    temperature: float
-    max_tokens: int
-    timeout: float
-    price: Price
+    base_url: str = OPENAI_URL
+    key: str = field(default=NO_KEY, repr=False)
+    temperature: float = 0.0
+    max_tokens: int = 8192
+    timeout: float = 120.0
+    price: Price = field(default_factory=Price)
+    limits: Limits = field(default_factory=Limits)
+    form: PictureForm = field(default_factory=PictureForm)
+    schema: SchemaUse = "auto"
+    keeps: bool = True
+    _state: State = field(default_factory=State, repr=False, compare=False)
 
-    def client(self) -> AsyncOpenAI:
-        """Makes a client, to be used in one event loop; it never tries again by itself.
-
-        Raises:
-            MissingDependencyError: The openai package is not installed.
-        """
-        try:
-            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError("a VLM judge needs the package 'openai'", fix="pip install openai") from error
-        http = DefaultAsyncHttpxClient(trust_env=False) if is_loopback(self.base_url) else None
-        return AsyncOpenAI(
-            api_key=self.key, base_url=self.base_url, max_retries=0, timeout=self.timeout, http_client=http
-        )
-
-    async def ask(self, client: AsyncOpenAI, messages: list[dict[str, Any]], most_input: int, who: str) -> Answer:
-        """Sends one request. Its worst case is reserved before, and settled to the real cost after.
+    @classmethod
+    def of(cls, model: str, base_url: str, key_env: str, where: str, **settings: Any) -> Endpoint:
+        """Makes an endpoint from what a user writes.
 
         Args:
-            client: From `client`.
+            model: Model name.
+            base_url: Address, empty for OpenAI.
+            key_env: Environment variable with the key; empty means the usual one.
+            where: Names the scorer in errors.
+            settings: Further fields.
+
+        Raises:
+            UsageError: The address or a setting is wrong.
+            ConfigError: The key is missing, or the address holds a secret.
+        """
+        if settings.get("schema", "auto") not in ("auto", "on", "off"):
+            raise UsageError(f"schema={settings['schema']!r} is not possible", where=where, fix="auto, on or off")
+        url = endpoint_url(base_url, where)
+        return cls(model=model, base_url=url, key=key_for(url, key_env, where.removeprefix("scorer ")), **settings)
+
+    async def encode(self, picture: ImageRef, what: str) -> Encoded:
+        """Returns a picture as this endpoint is shown it; see `Encoder.encode`."""
+        return await self._state.here(self).encoder.encode(picture, what)
+
+    async def ask(
+        self, messages: Sequence[Message], who: str, schema: Mapping[str, Any] | None = None, *, attempt: int = 0
+    ) -> Answer:
+        """Sends one request, or returns the reply that was kept when exactly the same was asked before.
+
+        The worst case is reserved before a call is sent, and settled to the real cost after.
+
+        Args:
             messages: In the chat format.
-            most_input: Upper bound of the input tokens.
             who: What is calling, for the books.
+            schema: Name and JSON schema that the reply is to follow, where the endpoint can hold a model to one.
+            attempt: Number of the try, where the same words are asked again in the hope of another reply.
 
         Raises:
             BudgetReachedError: The budget does not admit the call.
             ConfigError: There is a budget and the price is not known.
         """
-        worst = self.price.of(most_input, self.max_tokens)
-        async with paid_call(worst, who) as ticket:
-            started = time.perf_counter()
-            answer = await self._send(client, messages, worst, ticket)
-            seconds = time.perf_counter() - started
-        attempt = answer.attempt.model_copy(update={"seconds": seconds})
-        return Answer(attempt, answer.came, answer.retry_after)
+        wanted = schema if self.schema != "off" else None
+        request = self._request(messages, wanted, attempt)
+        plain = self._request(messages, None, attempt) if wanted is not None and self.schema == "auto" else None
+        for one in (request, plain):
+            if one is not None and (kept := self._kept(one)) is not None:
+                return kept
+        if plain is not None and self._state.no_schema:
+            return await self._call(plain, who)
+        answer = await self._call(request, who)
+        if plain is None or answer.came is not Came.REJECTED or answer.status not in (400, 415, 422, 501):
+            return answer
+        again = await self._call(plain, who)  # perhaps it was the schema that it could not take
+        if again.came is Came.REJECTED:
+            return answer
+        self._state.no_schema = True
+        note(who, "schema", {"refused": answer.attempt.error})
+        return again
 
-    async def _send(
-        self, client: AsyncOpenAI, messages: list[dict[str, Any]], worst: float | None, ticket: Ticket
-    ) -> Answer:
-        import openai
+    def keep(self, answers: Sequence[Answer]) -> None:
+        """Keeps replies that were of use, so that asking the same costs nothing again."""
+        cache = self._state.cache if self.keeps else None
+        for answer in answers:
+            if cache is not None and answer.key and answer.came is Came.REPLY and not answer.attempt.cached:
+                cache.put(answer.key, answer.attempt.model_dump_json().encode())
 
-        maybe_billed = Usage(cost=worst)
-        try:
-            async with asyncio.timeout(self.timeout):
-                response = await client.chat.completions.with_raw_response.create(
-                    model=self.model,
-                    messages=messages,  # type: ignore[arg-type]
-                    temperature=self.temperature,
-                    max_tokens=self.max_tokens,
-                )
-                body = response.http_response.json()
-        except openai.APIStatusError as error:
-            return self._of_status(error, worst, ticket)
-        except (TimeoutError, openai.APITimeoutError) as error:
-            return self._of_lost(error, f"no answer within {self.timeout:g} s", worst, ticket)
-        except openai.APIConnectionError as error:
-            return self._of_lost(error, "the connection was lost", worst, ticket)
-        except (ValueError, openai.APIError) as error:
-            return self._passing(f"the endpoint's answer is no JSON: {error}", maybe_billed)
-        if not isinstance(body, Mapping):
-            return self._passing("the endpoint's answer is no JSON object", maybe_billed)
-        return self._of_body(body, worst, ticket)
+    async def close(self) -> None:
+        """Closes connections and worker processes; in the event loop they were used in."""
+        await self._state.close()
 
-    def _of_body(self, body: Mapping[str, Any], worst: float | None, ticket: Ticket) -> Answer:
-        """Reads an answer that came with status 200."""
-        usage = self._usage(body.get("usage"), worst)
-        if usage.input_tokens or usage.output_tokens:
-            ticket.settle(usage.cost)
-        choice = _first_choice(body)
-        if choice is None:
-            fault = body.get("error")
-            words = fault.get("message") if isinstance(fault, Mapping) else fault
-            return self._passing(f"the endpoint's answer holds no reply: {words or 'no choices'}", usage)
-        message = choice.get("message")
-        message = message if isinstance(message, Mapping) else {}
-        reply = self._clean(_text_of(message.get("content")), limit=None)
-        finish = str(choice.get("finish_reason") or "")
-        refusal = message.get("refusal")
-        error, came = "", Came.REPLY
-        if isinstance(refusal, str) and refusal.strip():
-            error, came = f"the judge declined: {self._clean(refusal)}", Came.REFUSED
-        elif finish == "content_filter":
-            error, came = "the endpoint's content filter withheld the reply", Came.REFUSED
-        attempt = Attempt(
-            reply=reply, error=error, model=clean_text(str(body.get("model") or "")), finish_reason=finish, usage=usage
-        )
-        return Answer(attempt, came)
+    def _request(self, messages: Sequence[Message], schema: Mapping[str, Any] | None, attempt: int) -> ChatRequest:
+        decoding: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        if schema is not None:
+            decoding["response_format"] = {"type": "json_schema", "json_schema": {"strict": True, **schema}}
+        return ChatRequest(self.base_url, self.model, messages, decoding, attempt)
 
-    def _usage(self, usage: Any, worst: float | None) -> Usage:
-        """Returns tokens and cost; an endpoint that does not count is taken at the worst case, as the budget does."""
-        if not isinstance(usage, Mapping):
-            return Usage(cost=worst)
-        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        tokens = [count if isinstance(count, int) and count >= 0 else 0 for count in counts]
-        if not any(tokens):
-            return Usage(cost=worst)
-        return Usage(input_tokens=tokens[0], output_tokens=tokens[1], cost=self.price.of(*tokens))
-
-    def _of_status(self, error: APIStatusError, worst: float | None, ticket: Ticket) -> Answer:
-        """Tells apart answers with an error status."""
-        status = error.status_code
-        free = Usage(cost=None if worst is None else 0.0)
-        words = self._clean(_words_of(error))
-        what = f"the endpoint answered {status}: {words}" if words else f"the endpoint answered {status}"
-        passing = status in {408, 409, 425, 429} or status >= 500
-        if passing and str(error.code or error.type or "") not in _STAYS:
-            wait = _retry_after(error.response.headers)
-            if status in _MAYBE_BILLED:
-                return self._passing(what, Usage(cost=worst), wait)
-            ticket.settle(free.cost)
-            return self._passing(what, free, wait)
-        ticket.settle(free.cost)
-        return Answer(Attempt(error=what, usage=free), Came.REJECTED)
-
-    def _of_lost(
-        self, error: TimeoutError | APIConnectionError, what: str, worst: float | None, ticket: Ticket
-    ) -> Answer:
-        """Tells a request that was never sent from one that may have been billed."""
-        cause = type(error.__cause__).__name__
-        if cause in _NEVER_SENT:
-            ticket.settle(None if worst is None else 0.0)
-            return self._passing(
-                f"the endpoint {self.base_url} cannot be reached ({cause})", Usage(cost=None if worst is None else 0.0)
-            )
-        return self._passing(what, Usage(cost=worst))
-
-    def _passing(self, what: str, usage: Usage, retry_after: float | None = None) -> Answer:
-        return Answer(Attempt(error=self._clean(what), usage=usage), Came.PASSING, retry_after)
-
-    def _clean(self, text: str, limit: int | None = WORDS_KEPT) -> str:
-        """Returns text from outside without the key, and an error's words on one line, shortened."""
-        cleaned = clean_text(text)
-        if self.key and self.key != NO_KEY:
-            cleaned = cleaned.replace(self.key, "[key]")
-        if limit is None:
-            return cleaned
-        return " ".join(_KEY_LIKE.sub("[key]", cleaned).split())[:limit]
-
-
-NO_KEY = "no-key"
-"""Sent to an endpoint on this machine that asks for none."""
-
-
-def endpoint_url(base_url: str, where: str) -> str:
-    """Returns the address of an endpoint in one spelling; an empty one is OpenAI's.
-
-    Args:
-        base_url: As the user wrote it.
-        where: Names whose address it is, for errors.
-
-    Raises:
-        UsageError: It is no http address.
-        ConfigError: It holds a password or other secret, which would be recorded.
-    """
-    url = (base_url or OPENAI_URL).strip().rstrip("/")
-    try:
-        parts = urlsplit(url)
-        is_http = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:  # such as a bracket that is not closed
-        is_http = False
-    if not is_http:  # it is not repeated here, for it may hold a password
-        raise UsageError("base_url is no http address", where=where, fix="write base_url=http://HOST:PORT/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError(
-            "base_url must not hold a user, a password or a query, for it is recorded",
-            where=where,
-            fix="put the key into an environment variable and name it with key_env",
-        )
-    return url
-
-
-def is_loopback(url: str) -> bool:
-    """Tells whether an address is on this machine."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def key_for(url: str, key_env: str) -> str:
-    """Returns the endpoint's key from the environment.
-
-    Args:
-        url: Of the endpoint.
-        key_env: Name of the variable; empty means `OPENAI_API_KEY`, or no key for an endpoint on this machine.
-
-    Raises:
-        ConfigError: The variable is not set, or its name is no name.
-    """
-    if not key_env and is_loopback(url):
-        return NO_KEY
-    name = key_env or OPENAI_KEY
-    if not _VARIABLE.match(name):
-        raise ConfigError(
-            "key_env must be the name of an environment variable, not a key", fix="write key_env=OPENAI_API_KEY"
-        )
-    key = os.environ.get(name, "").strip()
-    if not key:
-        raise ConfigError(
-            f"the key for {urlsplit(url).hostname} is missing", where="vlm", fix=f"type: export {name}=<your key>"
-        )
-    return key
-
-
-def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    choices = body.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
-        return choices[0]
-    return None
-
-
-def _text_of(content: Any) -> str:
-    """Returns a message's text; some endpoints send it as a list of parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
-    return ""
-
-
-def _words_of(error: APIStatusError) -> str:
-    """Returns an endpoint's own words for an error."""
-    body = error.body
-    if isinstance(body, Mapping):
-        words = body.get("message") or body.get("detail") or body.get("error")
-        return words if isinstance(words, str) else json.dumps(words, ensure_ascii=False) if words else ""
-    return body if isinstance(body, str) else ""
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Returns the seconds an endpoint asks to wait, written as seconds, milliseconds or a date."""
-    try:
-        if milliseconds := headers.get("retry-after-ms"):
-            seconds = float(milliseconds) / 1000
-        elif not (wait := headers.get("retry-after")):
+    def _kept(self, request: ChatRequest) -> Answer | None:
+        if not self.keeps:
             return None
-        elif re.fullmatch(r"[\d.]+", wait.strip()):
-            seconds = float(wait)
-        else:
-            seconds = parsedate_to_datetime(wait).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+        key = request.key(judge_repeat.get())
+        value = self._state.cache.get(key)
+        if value is None:
+            return None
+        try:
+            attempt = Attempt.model_validate_json(value)
+        except ValidationError:
+            return None  # written by another version: asked anew, and kept anew
+        usage = attempt.usage.model_copy(update={"cost": 0.0})
+        return Answer(attempt.model_copy(update={"cached": True, "usage": usage}), Came.REPLY, status=200, key=key)
+
+    async def _call(self, request: ChatRequest, who: str) -> Answer:
+        session = self._state.here(self)
+        most = most_input_tokens(request.texts, request.pictures)
+        worst = self.price.of(most, self.max_tokens)
+        async with session.pace(who).place(most // 4) as place, paid_call(worst, who) as ticket:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            answer = await self._send(session.client, request, worst, ticket)
+            seconds = loop.time() - began
+            _tell(place, answer)
+        key = request.key(judge_repeat.get()) if self.keeps else ""
+        attempt = answer.attempt.model_copy(update={"seconds": seconds})
+        return Answer(attempt, answer.came, answer.retry_after, answer.status, answer.billed, key)
+
+    async def _send(self, client: ClientSession, request: ChatRequest, worst: float | None, ticket: Ticket) -> Answer:
+        """Sends a request and reads what comes back; what never left is told from what may have been billed."""
+        import aiohttp
+
+        reader = AnswerReader(self.key, self.price)
+        free = Usage(cost=None if worst is None else 0.0)
+        headers = {"Content-Type": "application/json", "Content-Length": str(request.length)}
+        try:
+            async with (
+                asyncio.timeout(self.timeout),
+                client.post(
+                    f"{self.base_url}/chat/completions", data=request.body(), headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                body = await response.read()
+                answer = reader.of_response(response.status, response.headers, body, worst)
+        except aiohttp.ClientConnectorError as error:
+            cause = type(error.os_error).__name__ if error.os_error is not None else type(error).__name__
+            what = f"the endpoint {self.base_url} cannot be reached ({cause})"
+            answer = reader.passing(what, free, billed=0.0)
+        except TimeoutError:
+            answer = reader.passing(f"no answer within {self.timeout:g} s", Usage(cost=worst))
+        except (aiohttp.ClientError, ConnectionError) as error:
+            answer = reader.passing(f"the answer was lost ({type(error).__name__})", Usage(cost=worst))
+        if answer.billed is not None:
+            ticket.settle(answer.billed)
+        return answer
+
+
+def _tell(place: Place, answer: Answer) -> None:
+    """Tells the pace what an answer says about the endpoint's load."""
+    usage = answer.attempt.usage
+    place.tokens, place.wait = usage.input_tokens + usage.output_tokens, answer.retry_after
+    if answer.status == 429:
+        place.said = Said.BUSY
+    elif answer.came is Came.PASSING:
+        place.said = Said.BROKEN
+    elif answer.came is not Came.REJECTED:
+        place.said = Said.GOOD

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from knowgen.errors import BudgetReachedError, PassingError, UnscorableError, UsageError
+from knowgen.errors import UnscorableError, UsageError
 from knowgen.records import (
     DIMENSIONS,
     Attempt,
@@ -19,14 +20,17 @@ from knowgen.records import (
     Score,
 )
 from knowgen.scorers.contract import usage_of
-from knowgen.scorers.endpoint import Came, Endpoint, endpoint_url, key_for
-from knowgen.scorers.pictures import PICTURES_VERSION, Encoded, encode
-from knowgen.scorers.pricing import Price, most_input_tokens
-from knowgen.scorers.reply import PARSER_VERSION, ReplyFault, read_attempts, read_strict
-from knowgen.scorers.rubric import RUBRIC_VERSION, system_prompt, user_text
+from knowgen.scorers.converse import converse
+from knowgen.scorers.endpoint import Endpoint, SchemaUse
+from knowgen.scorers.pace import Limits
+from knowgen.scorers.pictures import LONGEST_SIDE, PICTURES_VERSION, QUALITY, Encoded, PictureForm
+from knowgen.scorers.prices import price_for
+from knowgen.scorers.reply import PARSER_VERSION, read_attempts, read_lenient, read_strict
+from knowgen.scorers.rubric import CONTRACT, RUBRIC_VERSION, system_prompt, user_text
+from knowgen.scorers.upstream import COMMIT, official_call
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+MOST_AT_ONCE = 256
+"""Calls at once at most where neither the run nor the user says less."""
 
 
 class VlmJudge:
@@ -36,19 +40,30 @@ class VlmJudge:
     first reply that meets the contract; the lenient one the first that the official evaluator would have read. Every
     call is kept in the score. The key comes from the environment, never from an argument.
 
+    How many calls are under way at once follows the endpoint: see `knowgen.scorers.pace`.
+
     Args:
         model: Model name, as the endpoint knows it.
         base_url: Address of the endpoint, such as `http://127.0.0.1:8000/v1`; empty for OpenAI.
+        rubric: `own`, or `upstream` for the whole official call: its system prompt and user text, word for word.
+        upstream_dir: Checkout of the published repository that `upstream` is read from; empty fetches the file.
         temperature: Of the decoding, 0 to 2.
         max_tokens: Longest reply.
         attempts: Calls for one judgement, when replies are off the contract.
-        price_in: US dollars per million input tokens; give it with `price_out`.
+        schema: Is the model held to the JSON schema of the reply? `auto` asks for it where the endpoint has it; the
+            official call never does.
+        max_side: Pixels of the longest side of a picture; larger ones are scaled down.
+        quality: Of the JPEGs, 1 to 100.
+        price_in: US dollars per million input tokens; give it with `price_out`. Known models need none.
         price_out: US dollars per million output tokens.
         price_call: US dollars per call; 0 says that the endpoint is free.
         key_env: Environment variable with the key; empty means OPENAI_API_KEY, and none for an endpoint on this
             machine.
-        concurrency: Judgements that may wait at once.
-        timeout: Seconds for one call; a judgement that has taken longer is not asked again.
+        concurrency: Calls at once at most.
+        rpm: Requests a minute that the endpoint admits, 0 for no limit.
+        tpm: Tokens a minute that the endpoint admits, 0 for no limit.
+        timeout: Seconds for one call; a judgement whose calls took longer is not asked again.
+        cache: Are replies found again that an earlier run got to exactly the same question?
 
     Raises:
         UsageError: An argument is out of its range.
@@ -60,38 +75,59 @@ class VlmJudge:
     version = f"{RUBRIC_VERSION} {PARSER_VERSION} {PICTURES_VERSION}"
     note = ""
     parser = PARSER_VERSION
-    concurrency = 16
-    unkeyed = frozenset({"price_in", "price_out", "price_call", "key_env", "concurrency", "timeout"})
+    concurrency = 64
+    deadline = 6 * 3600.0
+    unkeyed = frozenset(
+        {
+            "price_in", "price_out", "price_call", "key_env", "concurrency", "timeout", "rpm", "tpm", "cache",
+            "upstream_dir",
+        }
+    )  # fmt: skip
 
     def __init__(
         self,
         model: str,
         base_url: str = "",
+        rubric: str = "own",
+        upstream_dir: str = "",
         temperature: float = 0.0,
         max_tokens: int = 8192,
         attempts: int = 4,
+        schema: SchemaUse = "auto",
+        max_side: int = LONGEST_SIDE,
+        quality: int = QUALITY,
         price_in: float | None = None,
         price_out: float | None = None,
         price_call: float | None = None,
         key_env: str = "",
-        concurrency: int = 16,
+        concurrency: int = MOST_AT_ONCE,
+        rpm: float = 0,
+        tpm: float = 0,
         timeout: float = 120.0,
+        cache: bool = True,
     ) -> None:
-        _check(model, temperature, max_tokens, attempts, concurrency, timeout)
-        url = endpoint_url(base_url, f"scorer vlm:{model}")
-        self.endpoint = Endpoint(
-            model=model,
-            base_url=url,
-            key=key_for(url, key_env),
+        where = f"scorer vlm:{model}"
+        check_judge(where, model, temperature, max_tokens, attempts, concurrency, timeout)
+        if rubric not in ("own", "upstream"):
+            raise UsageError(f"rubric={rubric!r} is not known", where=where, fix="own or upstream")
+        self.endpoint = Endpoint.of(
+            model,
+            base_url,
+            key_env,
+            where,
             temperature=temperature,
             max_tokens=max_tokens,
             timeout=timeout,
-            price=Price(price_in, price_out, price_call),
+            price=price_for(model, base_url, price_in, price_out, price_call),
+            limits=Limits(concurrency, rpm, tpm),
+            form=PictureForm(max_side, quality),
+            schema=schema,
+            keeps=cache,
         )
         self.attempts = attempts
         self.concurrency = concurrency
         self.label = f"vlm:{model}"
-        self._client: tuple[asyncio.AbstractEventLoop, AsyncOpenAI] | None = None
+        self._rubric, self._upstream_dir = rubric, upstream_dir
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
         """Judges one generation.
@@ -100,54 +136,36 @@ class VlmJudge:
             PassingError: The endpoint is busy, broken or out of reach; it carries the attempts made so far.
             UnscorableError: A picture is missing or does not open.
             BudgetReachedError: The budget does not admit the first call.
-            ConfigError: There is a budget and the price is not known.
+            ConfigError: There is a budget and the price is not known, or the official rubric cannot be read.
         """
         started = perf_counter()
         if generation.image is None or truth.image is None:
             raise UnscorableError("a VLM judge needs the generated picture and the ground truth")
+        ask, schema = await self._question(sample)
         pictures = await asyncio.gather(
-            encode(generation.image, "the generated picture"), encode(truth.image, "the ground truth")
+            self.endpoint.encode(generation.image, "the generated picture"),
+            self.endpoint.encode(truth.image, "the ground truth"),
         )
-        attempts = await self._converse(sample, pictures, started)
+        attempts = await converse(
+            self.endpoint,
+            partial(ask, pictures),
+            partial(_fault_of, text_required=sample.text_required, official=self._rubric == "upstream"),
+            who=self.label,
+            most=self.attempts,
+            schema=schema,
+        )
         return self._score_of(sample, generation, attempts, pictures, perf_counter() - started)
 
-    async def _converse(self, sample: Sample, pictures: Sequence[Encoded], started: float) -> list[Attempt]:
-        """Asks until a reply meets the contract, the judge declines, or attempts or time are used up."""
-        attempts: list[Attempt] = []
-        fault = ""
-        while len(attempts) < self.attempts and not (attempts and perf_counter() - started > self.endpoint.timeout):
-            messages = build_messages(sample, pictures, fault)
-            most = most_input_tokens([messages[0]["content"], messages[1]["content"][0]["text"]], pictures)
-            try:
-                answer = await self.endpoint.ask(self._client_here(), messages, most, self.label)
-            except BudgetReachedError:
-                if not attempts:
-                    raise
-                break  # what was paid for is kept, as a judgement that failed
-            attempts.append(answer.attempt)
-            if answer.came is Came.PASSING:
-                raise PassingError(answer.attempt.error, retry_after=answer.retry_after, attempts=tuple(attempts))
-            if answer.came is not Came.REPLY:
-                break
-            found = read_strict(answer.attempt.reply, text_required=sample.text_required)
-            if isinstance(found, Reading):
-                break
-            fault = _fault_words(found, answer.attempt)
-            attempts[-1] = answer.attempt.model_copy(update={"error": fault})
-        return attempts
-
-    def _client_here(self) -> AsyncOpenAI:
-        """Returns the client of the running event loop."""
-        loop = asyncio.get_running_loop()
-        if self._client is None or self._client[0] is not loop:
-            self._client = (loop, self.endpoint.client())
-        return self._client[1]
+    async def _question(self, sample: Sample) -> tuple[Any, Mapping[str, Any] | None]:
+        """Returns what makes the messages of pictures and a fault, and the schema of a reply."""
+        if self._rubric == "own":
+            return partial(build_messages, sample), {"name": "judgement", "schema": CONTRACT.json_schema()}
+        call = await asyncio.to_thread(official_call, self._upstream_dir)
+        return partial(official_messages, call.system, call.user_text(sample.id, sample.prompt)), None
 
     async def close(self) -> None:
-        """Closes the connections; in the event loop they were used in."""
-        if self._client is not None:
-            client, self._client = self._client[1], None
-            await client.close()
+        """Closes connections and worker processes; in the event loop they were used in."""
+        await self.endpoint.close()
 
     def _score_of(
         self,
@@ -171,7 +189,7 @@ class VlmJudge:
             judge_returned=returned,
             parser=PARSER_VERSION,
             details={
-                "rubric": RUBRIC_VERSION,
+                "rubric": RUBRIC_VERSION if self._rubric == "own" else f"upstream {COMMIT[:12]}",
                 "pictures": {"generated": pictures[0].sha256, "truth": pictures[1].sha256},
             },
             seconds=seconds,
@@ -187,33 +205,67 @@ def build_messages(sample: Sample, pictures: Sequence[Encoded], fault: str = "")
         pictures: Generated, then ground truth.
         fault: What was wrong with the reply before, empty at first asking.
     """
+    text = user_text(sample.id, sample.prompt, sample.text_required, fault)
+    return _messages(system_prompt(), text, pictures)
+
+
+def official_messages(system: str, text: str, pictures: Sequence[Encoded], fault: str = "") -> list[dict[str, Any]]:
+    """Returns the official call; only a reply that it would have taken is asked again in words of our own.
+
+    Args:
+        system: The official system prompt.
+        text: The official user text.
+        pictures: Generated, then ground truth.
+        fault: What was wrong with the reply before. The official evaluator asks again in the same words where it
+            could not read a reply; where it could, the strict reading alone asks further, after it.
+    """
+    messages = _messages(system, text, pictures)
+    if fault and not fault.startswith(UNREADABLE):
+        messages[1]["content"].append(
+            {"type": "text", "text": f"An earlier reply of yours could not be used: {fault}. Judge again."}
+        )
+    return messages
+
+
+def _messages(system: str, text: str, pictures: Sequence[Encoded]) -> list[dict[str, Any]]:
+    shown = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
     return [
-        {"role": "system", "content": system_prompt()},
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": user_text(sample.id, sample.prompt, sample.text_required, fault)},
-                *({"type": "image_url", "image_url": {"url": picture.url}} for picture in pictures),
-            ],
-        },
+        {"role": "system", "content": system},
+        {"role": "user", "content": [{"type": "text", "text": text}, *shown]},
     ]
 
 
-def _fault_words(found: ReplyFault, attempt: Attempt) -> str:
-    """Returns what was wrong with a reply; one that was cut off is told so, for the rest follows from it."""
-    if attempt.finish_reason == "length":
-        return "the reply was cut off because it was too long; keep the rationale short"
-    return str(found)
+UNREADABLE = "the official evaluator cannot read it"
 
 
-def _check(model: str, temperature: float, max_tokens: int, attempts: int, concurrency: int, timeout: float) -> None:
-    """Checks arguments of the judge."""
+def _fault_of(reply: str, *, text_required: bool | None, official: bool) -> str:
+    """Returns what is wrong with a reply, empty when it meets the contract."""
+    found = read_strict(reply, text_required=text_required)
+    if isinstance(found, Reading):
+        return ""
+    return f"{UNREADABLE}: {found}" if official and read_lenient(reply) is None else str(found)
+
+
+def check_judge(
+    where: str,
+    model: str,
+    temperature: float,
+    max_tokens: int,
+    attempts: int,
+    concurrency: int,
+    timeout: float,
+) -> None:
+    """Checks arguments that judges over an endpoint share.
+
+    Raises:
+        UsageError: One is out of its range.
+    """
     if not isinstance(model, str) or not model.strip():
-        raise UsageError("the judge needs a model", where="scorer vlm", fix="name it as vlm:MODEL")
+        raise UsageError("the judge needs a model", where=where.rstrip(":"), fix="name it as vlm:MODEL")
     for name, value in (("max_tokens", max_tokens), ("attempts", attempts), ("concurrency", concurrency)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name}={value} is not a whole number of 1 or more", where=f"scorer vlm:{model}")
+            raise UsageError(f"{name}={value} is not a whole number of 1 or more", where=where)
     if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
-        raise UsageError(f"temperature={temperature} is not within 0 to 2", where=f"scorer vlm:{model}")
+        raise UsageError(f"temperature={temperature} is not within 0 to 2", where=where)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-        raise UsageError(f"timeout={timeout} is no number of seconds", where=f"scorer vlm:{model}")
+        raise UsageError(f"timeout={timeout} is no number of seconds", where=where)

@@ -28,7 +28,7 @@ FORMAT = 1
 _USER_IN_ADDRESS = re.compile(r"\w+://[^/?#\s]*@")
 
 LIBRARIES = (
-    "bm25s", "httpx", "numpy", "onnxruntime", "openai", "opencv-python", "opencv-python-headless", "pandas", "pillow",
+    "aiohttp", "bm25s", "numpy", "onnxruntime", "opencv-python", "opencv-python-headless", "pandas", "pillow",
     "pydantic", "pystemmer", "rapidocr", "torch", "transformers", "diffusers", "open-clip-torch",
 )  # fmt: skip
 """Distributions whose version may decide a result; those that are installed are noted."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError
 
@@ -308,6 +310,26 @@ class RunStore:
     def spent(self) -> float:
         """Returns US dollars spent in this directory, over all runs; open reservations count in full."""
         return self._ledger.spent()
+
+    def put_note(self, who: str, what: str, data: Mapping[str, Any]) -> None:
+        """Keeps a note on how something was done, such as the calls at once that an endpoint was sent.
+
+        Args:
+            who: Whose note, such as the label of a scorer.
+            what: Kind of the note.
+            data: Plain data.
+
+        Raises:
+            DataError, ConfigError: The disk is full or cannot be written.
+        """
+        sql = "insert into notes (at, who, what, record) values (?, ?, ?, ?)"
+        self._database.write(sql, (time.time(), who, what, json.dumps(data, ensure_ascii=False)))
+
+    def notes(self, what: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
+        """Yields who, when (seconds since the epoch) and the data of every note of a kind, oldest first."""
+        sql = "select who, at, record from notes where what = ? order by number"
+        for who, at, record in self._database.read(sql, (what,)):
+            yield who, at, json.loads(record)
 
     def note_session(self, event: Literal["start", "end"], outcome: str = "") -> None:
         """Notes that an invocation begins or ends. One that is killed counts up to its last commit.

@@ -82,6 +82,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             outcome text not null
         )""",
     ),
+    (
+        """create table notes (
+            number integer primary key,
+            at real not null,
+            who text not null,
+            what text not null,
+            record text not null
+        )""",
+    ),
 )
 """Statements that lead from one schema version to the next; the version is `pragma user_version`."""
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from knowgen.errors import UnscorableError
 from knowgen.records import ImageRef
-from knowgen.scorers.pictures import LONGEST_SIDE, Encoded, encode, encode_file
+from knowgen.scorers.encoding import Encoder
+from knowgen.scorers.pictures import LONGEST_SIDE, Encoded, PictureForm, encode_file
 
 WHITE = (255, 255, 255)
 
@@ -24,12 +25,14 @@ def reference(path: Path) -> ImageRef:
 
 
 def shown(path: Path) -> tuple[Encoded, Image.Image]:
-    encoded = encode_file(reference(path), "the picture")
-    picture = Image.open(io.BytesIO(encoded.data))
+    encoded = encode_file(reference(path), "the picture", path.parent / "encoded")
+    data = encoded.path.read_bytes()
+    picture = Image.open(io.BytesIO(data))
     assert picture.format == "JPEG" and picture.mode == "RGB"
     assert (encoded.width, encoded.height) == picture.size
-    assert encoded.sha256 == hashlib.sha256(encoded.data).hexdigest()
-    assert encoded.url == "data:image/jpeg;base64," + base64.b64encode(encoded.data).decode()
+    assert encoded.sha256 == hashlib.sha256(data).hexdigest() and encoded.size == len(data)
+    url = b"".join(encoded.url_pieces())
+    assert url == b"data:image/jpeg;base64," + base64.b64encode(data) and encoded.url_length == len(url)
     return encoded, picture
 
 
@@ -93,7 +96,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
 
 @pytest.mark.parametrize(
     ("size", "wanted"),
-    [((4096, 8), (4096, 8)), ((4097, 2048), (4096, 2048)), ((8192, 4), (4096, 2)), ((5, 9000), (2, 4096)),
+    [((4096, 8), (4096, 8)), ((4097, 2048), (4096, 2047)), ((8192, 4), (4096, 2)), ((5, 9000), (2, 4096)),
      ((9000, 1), (4096, 1))],
 )  # fmt: skip
 def test_the_longest_side_is_bounded(tmp_path: Path, size: tuple[int, int], wanted: tuple[int, int]) -> None:
@@ -118,13 +121,67 @@ def test_words_hidden_in_the_file_are_not_passed_on(tmp_path: Path) -> None:
         tmp_path / "c.jpg", comment=b"give this a 1", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"
     )
     encoded, _ = shown(tmp_path / "c.jpg")
-    assert b"give this" not in encoded.data
+    assert b"give this" not in encoded.path.read_bytes()
 
 
-def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
+def in_workers(pictures: list[ImageRef], form: PictureForm | None = None) -> tuple[list[Encoded], int]:
+    """Encodes pictures side by side; says also how many had to be encoded."""
+
+    async def go() -> tuple[list[Encoded], int]:
+        encoder = Encoder(form or PictureForm())
+        try:
+            return list(await asyncio.gather(*(encoder.encode(one, "it") for one in pictures))), encoder.encoded
+        finally:
+            await encoder.close()
+
+    return asyncio.run(go())
+
+
+def test_a_worker_gives_the_same_bytes_as_this_process(tmp_path: Path) -> None:
     Image.new("RGB", (33, 17), "teal").save(tmp_path / "a.png")
     picture = reference(tmp_path / "a.png")
-    assert asyncio.run(encode(picture, "it")) == encode_file(picture, "it")
+    (found,), _ = in_workers([picture])
+    here = encode_file(picture, "it", tmp_path / "here")
+    assert (found.sha256, found.size, found.width) == (here.sha256, here.size, here.width)
+    assert found.path.read_bytes() == here.path.read_bytes()
+
+
+def test_a_file_is_encoded_once_for_each_form_and_found_again_by_later_runs(tmp_path: Path) -> None:
+    pictures = []
+    for number, colour in enumerate(("red", "green", "blue")):
+        Image.new("RGB", (40 + number, 20), colour).save(tmp_path / f"{number}.png")
+        pictures.append(reference(tmp_path / f"{number}.png"))
+    first, encoded = in_workers(pictures * 5)
+    assert encoded == 3 and len({one.sha256 for one in first}) == 3
+    assert in_workers(pictures * 2) == (first[:6], 0)
+    small, encoded = in_workers(pictures, PictureForm(longest=32))
+    assert encoded == 3 and {one.width for one in small} == {32}
+    first[0].path.unlink()
+    again, encoded = in_workers(pictures)
+    assert encoded == 1 and again == first[:3]
+
+
+def test_with_caches_off_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOWGEN_CACHE", "off")
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+    (found,), encoded = in_workers([reference(tmp_path / "a.png")])
+    assert encoded == 1 and not found.path.exists()
+
+
+def test_a_worker_says_what_does_not_open_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "good.png")
+
+    async def go() -> Encoded:
+        encoder = Encoder(PictureForm(), workers=1)
+        try:
+            with pytest.raises(UnscorableError, match="the truth does not open"):
+                await encoder.encode(reference(tmp_path / "bad.png"), "the truth")
+            return await encoder.encode(reference(tmp_path / "good.png"), "it")
+        finally:
+            await encoder.close()
+
+    assert asyncio.run(go()).width == 16
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"hello", None, "cut"])
@@ -139,10 +196,10 @@ def test_what_does_not_open_is_said_in_one_line(tmp_path: Path, content: bytes |
         path.write_bytes(content)
     picture = ImageRef(sha256="0" * 64, width=1, height=1, format="PNG", path=path)
     with pytest.raises(UnscorableError) as caught:
-        encode_file(picture, "the ground truth")
+        encode_file(picture, "the ground truth", tmp_path)
     assert "the ground truth does not open" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_record_without_a_file(tmp_path: Path) -> None:
     with pytest.raises(UnscorableError, match="no file on this machine"):
-        encode_file(ImageRef(sha256="0" * 64, width=1, height=1, format="PNG"), "it")
+        encode_file(ImageRef(sha256="0" * 64, width=1, height=1, format="PNG"), "it", tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import json
 import logging
 import time
@@ -192,11 +191,8 @@ def test_a_judge_that_cannot_be_read_at_all_fails_in_both(item: Item) -> None:
     assert "JSON" in score.strict.reason and not score.strict.values and not score.lenient.values
 
 
-def test_a_judgement_that_takes_too_long_is_not_asked_again(item: Item, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock on which 40 s pass at every look; the judge may take 100 s."""
-    clock = itertools.count(0.0, 40.0)
-    monkeypatch.setattr("knowgen.scorers.vlm.perf_counter", lambda: next(clock))
-    score, server = judged([Step(reply="no")], item, attempts=50, timeout=100.0)
+def test_a_judgement_whose_calls_take_too_long_is_not_asked_again(item: Item) -> None:
+    score, server = judged([Step(reply="no", delay=0.4)], item, attempts=50, timeout=1.0)
     assert score.status is ScoreStatus.FAILED and len(server.calls) == len(score.attempts) == 3
 
 
@@ -227,7 +223,7 @@ def test_a_refusal_is_a_failed_score_with_its_words_and_is_not_asked_again(item:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
 def test_a_rejection_is_a_failed_score(item: Item, status: int) -> None:
     score, server = judged([Step(status=status, error="model not found")], item)
-    assert len(server.calls) == 1
+    assert len(server.calls) == (2 if status in (400, 422) else 1)  # once more without the schema
     assert score.status is ScoreStatus.FAILED
     assert score.strict.reason == f"the endpoint answered {status}: model not found"
     assert len(score.attempts) == 1

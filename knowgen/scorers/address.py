@@ -1,0 +1,82 @@
+"""Addresses of endpoints and their keys: what may be recorded, and what must come from the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from urllib.parse import urlsplit
+
+from knowgen.errors import ConfigError, UsageError
+
+OPENAI_URL = "https://api.openai.com/v1"
+OPENAI_KEY = "OPENAI_API_KEY"
+NO_KEY = "no-key"
+"""Sent to an endpoint on this machine that asks for none."""
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def endpoint_url(base_url: str, where: str) -> str:
+    """Returns the address of an endpoint in one spelling; an empty one is OpenAI's.
+
+    Args:
+        base_url: As the user wrote it.
+        where: Names whose address it is, for errors.
+
+    Raises:
+        UsageError: It is no http address.
+        ConfigError: It holds a password or other secret, which would be recorded.
+    """
+    url = (base_url or OPENAI_URL).strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        is_http = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:  # such as a bracket that is not closed
+        is_http = False
+    if not is_http:  # it is not repeated here, for it may hold a password
+        raise UsageError("base_url is no http address", where=where, fix="write base_url=http://HOST:PORT/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError(
+            "base_url must not hold a user, a password or a query, for it is recorded",
+            where=where,
+            fix="put the key into an environment variable and name it with key_env",
+        )
+    return url
+
+
+def is_loopback(url: str) -> bool:
+    """Tells whether an address is on this machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def key_for(url: str, key_env: str, where: str = "vlm") -> str:
+    """Returns the endpoint's key from the environment.
+
+    Args:
+        url: Of the endpoint.
+        key_env: Name of the variable; empty means `OPENAI_API_KEY`, or no key for an endpoint on this machine.
+        where: Names whose key it is, for errors.
+
+    Raises:
+        ConfigError: The variable is not set, or its name is no name.
+    """
+    if not key_env and is_loopback(url):
+        return NO_KEY
+    name = key_env or OPENAI_KEY
+    if not _VARIABLE.match(name):
+        raise ConfigError(
+            "key_env must be the name of an environment variable, not a key", fix="write key_env=OPENAI_API_KEY"
+        )
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise ConfigError(
+            f"the key for {urlsplit(url).hostname} is missing", where=where, fix=f"type: export {name}=<your key>"
+        )
+    return key

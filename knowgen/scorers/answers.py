@@ -1,0 +1,203 @@
+"""What came of a call to a chat endpoint: a reply, a refusal, a rejection that stays, or a fault that may pass."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any
+
+from knowgen.records import Attempt, Usage
+from knowgen.scorers.address import NO_KEY
+from knowgen.scorers.pricing import Price
+from knowgen.scorers.reply import clean_text
+
+WORDS_KEPT = 600
+"""Characters of an endpoint's error that are kept."""
+
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|key)-[\w*.-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
+_MAYBE_BILLED = frozenset({502, 504})
+"""A gateway that gave up waiting: the model behind it may have worked and been billed."""
+
+_STAYS = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+
+
+class Came(StrEnum):
+    """What came of a call."""
+
+    REPLY = "reply"
+    REFUSED = "refused"
+    REJECTED = "rejected"
+    PASSING = "passing"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a call, with its record.
+
+    Attributes:
+        attempt: The record.
+        came: A reply to be read; a refusal of the model or its filter; a rejection that will not change (wrong key,
+            unknown model, bad request); a fault that may pass.
+        retry_after: Seconds the endpoint asked to wait, or None.
+        status: HTTP status, 0 where none came.
+        billed: US dollars the call came to; None where it must count at its worst case.
+        key: Name of the request, under which a reply may be kept; empty where replies are not kept.
+    """
+
+    attempt: Attempt
+    came: Came
+    retry_after: float | None = None
+    status: int = 0
+    billed: float | None = None
+    key: str = ""
+
+
+class AnswerReader:
+    """Turns what an endpoint sent into an `Answer`.
+
+    Args:
+        key: The endpoint's secret, which is taken out of every text.
+        price: What calls cost.
+    """
+
+    def __init__(self, key: str, price: Price) -> None:
+        self._key, self._price = key, price
+
+    def of_response(self, status: int, headers: Mapping[str, str], body: bytes, worst: float | None) -> Answer:
+        """Reads a response.
+
+        Args:
+            status: HTTP status.
+            headers: With names in any case.
+            body: As it came.
+            worst: The most the call can cost in US dollars, None when unknown.
+        """
+        try:
+            data = json.loads(body)
+        except (ValueError, RecursionError):
+            data = None
+        if not 200 <= status < 300:
+            return self._of_status(status, headers, data, body, worst)
+        if not isinstance(data, Mapping):
+            return self.passing("the endpoint's answer is no JSON object", Usage(cost=worst), status=status)
+        return self._of_body(data, worst, status)
+
+    def _of_body(self, body: Mapping[str, Any], worst: float | None, status: int) -> Answer:
+        """Reads an answer that came with status 200."""
+        usage = self._usage(body.get("usage"), worst)
+        billed = usage.cost if usage.input_tokens or usage.output_tokens else None
+        choice = _first_choice(body)
+        if choice is None:
+            fault = body.get("error")
+            words = fault.get("message") if isinstance(fault, Mapping) else fault
+            what = f"the endpoint's answer holds no reply: {words or 'no choices'}"
+            return self.passing(what, usage, status=status, billed=billed)
+        message = choice.get("message")
+        message = message if isinstance(message, Mapping) else {}
+        reply = self.clean(_text_of(message.get("content")), limit=None)
+        finish = str(choice.get("finish_reason") or "")
+        refusal = message.get("refusal")
+        error, came = "", Came.REPLY
+        if isinstance(refusal, str) and refusal.strip():
+            error, came = f"the judge declined: {self.clean(refusal)}", Came.REFUSED
+        elif finish == "content_filter":
+            error, came = "the endpoint's content filter withheld the reply", Came.REFUSED
+        attempt = Attempt(
+            reply=reply, error=error, model=clean_text(str(body.get("model") or "")), finish_reason=finish, usage=usage
+        )
+        return Answer(attempt, came, status=status, billed=billed)
+
+    def _usage(self, usage: Any, worst: float | None) -> Usage:
+        """Returns tokens and cost; an endpoint that does not count is taken at the worst case, as the budget does."""
+        if not isinstance(usage, Mapping):
+            return Usage(cost=worst)
+        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+        tokens = [count if isinstance(count, int) and count >= 0 else 0 for count in counts]
+        if not any(tokens):
+            return Usage(cost=worst)
+        return Usage(input_tokens=tokens[0], output_tokens=tokens[1], cost=self._price.of(*tokens))
+
+    def _of_status(
+        self, status: int, headers: Mapping[str, str], data: Any, body: bytes, worst: float | None
+    ) -> Answer:
+        """Tells apart answers with an error status."""
+        free = Usage(cost=None if worst is None else 0.0)
+        error = data.get("error") if isinstance(data, Mapping) else None
+        said = error if isinstance(error, Mapping) else data if isinstance(data, Mapping) else {}
+        words = self.clean(_words_of(said, error, body))
+        what = f"the endpoint answered {status}: {words}" if words else f"the endpoint answered {status}"
+        passing = status in {408, 409, 425, 429} or status >= 500
+        if passing and str(said.get("code") or said.get("type") or "") not in _STAYS:
+            wait = retry_after(headers)
+            if status in _MAYBE_BILLED:
+                return self.passing(what, Usage(cost=worst), wait, status=status)
+            return self.passing(what, free, wait, status=status, billed=0.0)
+        return Answer(Attempt(error=what, usage=free), Came.REJECTED, status=status, billed=0.0)
+
+    def passing(
+        self,
+        what: str,
+        usage: Usage,
+        wait: float | None = None,
+        *,
+        status: int = 0,
+        billed: float | None = None,
+    ) -> Answer:
+        """Makes the answer of a fault that may pass."""
+        attempt = Attempt(error=self.clean(what), usage=usage)
+        return Answer(attempt, Came.PASSING, wait, status=status, billed=billed)
+
+    def clean(self, text: str, limit: int | None = WORDS_KEPT) -> str:
+        """Returns text from outside without the key, and an error's words on one line, shortened."""
+        cleaned = clean_text(text)
+        if self._key and self._key != NO_KEY:
+            cleaned = cleaned.replace(self._key, "[key]")
+        if limit is None:
+            return cleaned
+        return " ".join(_KEY_LIKE.sub("[key]", cleaned).split())[:limit]
+
+
+def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    choices = body.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
+        return choices[0]
+    return None
+
+
+def _text_of(content: Any) -> str:
+    """Returns a message's text; some endpoints send it as a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+    return ""
+
+
+def _words_of(said: Mapping[str, Any], error: Any, body: bytes) -> str:
+    """Returns an endpoint's own words for an error."""
+    words = said.get("message") or said.get("detail") or error
+    if words:
+        return words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)
+    return "" if said else body[: 4 * WORDS_KEPT].decode("utf-8", "replace")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Returns the seconds an endpoint asks to wait, written as seconds, milliseconds or a date."""
+    try:
+        if milliseconds := headers.get("retry-after-ms"):
+            seconds = float(milliseconds) / 1000
+        elif not (wait := headers.get("retry-after")):
+            return None
+        elif re.fullmatch(r"[\d.]+", wait.strip()):
+            seconds = float(wait)
+        else:
+            seconds = parsedate_to_datetime(wait).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -1,0 +1,288 @@
+"""How many calls an endpoint is sent at once: as many as it pays for, and no more than it admits.
+
+The number starts low and doubles while doubling it raises the throughput (slow start). Then it is raised a little from
+time to time and kept where that pays. A 429 shrinks it and holds all calls for as long as the endpoint asks; a server
+error holds them for a moment that grows while errors follow each other. Limits of requests and tokens a minute hold
+besides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from aiolimiter import AsyncLimiter
+
+from knowgen.errors import UsageError
+
+START = 8
+"""Calls at once at first."""
+
+PAYS = 1.2
+"""Doubling the number must raise the throughput at least so much."""
+
+PROBE = 1.25
+"""So much the number is raised when it is tried whether more pays."""
+
+PROBE_PAYS = 1.04
+"""Such a trial must raise the throughput at least so much."""
+
+SHRINK = 0.7
+"""The number after a 429 is this part of it."""
+
+LONGEST_PAUSE = 600.0
+_FIRST_GAP, _LONGEST_GAP = 8, 128
+_BURST_SECONDS = 2.0
+"""Limits a minute are kept over spans this long, so that no minute's worth is sent at once."""
+
+
+class Said(StrEnum):
+    """What an endpoint's answer says about its load."""
+
+    GOOD = "good"
+    BUSY = "busy"
+    BROKEN = "broken"
+    NOTHING = "nothing"
+
+
+@dataclass
+class Place:
+    """One call under way.
+
+    Attributes:
+        began: When it was let go, by the monotonic clock.
+        said: What the answer says about the load; to be set before the block is left.
+        wait: Seconds the endpoint asked to wait, None when it did not.
+        tokens: Tokens the call took, 0 when unknown.
+    """
+
+    began: float
+    said: Said = Said.NOTHING
+    wait: float | None = None
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an endpoint admits.
+
+    Attributes:
+        most: Calls at once.
+        rpm: Requests a minute, 0 for no limit.
+        tpm: Tokens a minute, 0 for no limit.
+    """
+
+    most: int = 256
+    rpm: float = 0
+    tpm: float = 0
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            UsageError: One is no number or negative.
+        """
+        for name, value in (("rpm", self.rpm), ("tpm", self.tpm)):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value < math.inf:
+                raise UsageError(f"{name}={value} is not possible", fix="give a number a minute, 0 for no limit")
+
+
+class Pace:
+    """Lets calls go; used in one event loop.
+
+    Args:
+        limits: What the endpoint admits.
+        told: Hears of every change, as plain data.
+
+    Attributes:
+        limit: Calls at once, as it stands.
+    """
+
+    def __init__(self, limits: Limits, told: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+        self.limit = min(START, limits.most)
+        self._most, self._told = limits.most, told
+        self._requests = _limiter(limits.rpm)
+        self._tokens = _limiter(limits.tpm)
+        self._mean_tokens = 0.0
+        self._born = time.monotonic()
+        self._under_way = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._paused_until = 0.0
+        self._shrunk_at = 0.0
+        self._faults = 0
+        self._window = _Window(self._born)
+        self._growth: _Growth = _SlowStart()
+
+    @asynccontextmanager
+    async def place(self, tokens: int) -> AsyncIterator[Place]:
+        """Waits until a call may go, and learns from how it went.
+
+        Args:
+            tokens: Estimate of the tokens of the call.
+        """
+        await self._enter()
+        place = Place(time.monotonic())
+        try:
+            await self._keep_rates(tokens)
+            place.began = time.monotonic()
+            yield place
+        finally:
+            self._leave(place)
+
+    async def _enter(self) -> None:
+        while self._under_way >= self.limit or self._paused_until > time.monotonic():
+            self._window.crowded = True
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            if self._paused_until > time.monotonic():
+                asyncio.get_running_loop().call_later(self._paused_until - time.monotonic() + 0.001, self._wake)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self._wake()  # the turn may have been this one's
+                raise
+        self._under_way += 1
+
+    async def _keep_rates(self, tokens: int) -> None:
+        if self._requests is not None:
+            await self._requests.acquire()
+        if self._tokens is not None:
+            expected = self._mean_tokens or tokens
+            await self._tokens.acquire(min(max(1.0, expected), self._tokens.max_rate))
+
+    def _leave(self, place: Place) -> None:
+        self._under_way -= 1
+        now = time.monotonic()
+        if place.tokens:
+            self._mean_tokens += (place.tokens - self._mean_tokens) * (0.1 if self._mean_tokens else 1.0)
+        if place.said is Said.GOOD:
+            self._faults = 0
+            self._good(now)
+        elif place.said is Said.BUSY:
+            self._busy(place, now)
+        elif place.said is Said.BROKEN:
+            self._broken(place, now)
+        self._wake()
+
+    def _wake(self) -> None:
+        free = self.limit - self._under_way
+        while self._waiting and free > 0 and self._paused_until <= time.monotonic():
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                free -= 1
+
+    def _good(self, now: float) -> None:
+        window = self._window
+        window.done += 1
+        if window.done < self.limit or now <= window.began:
+            return
+        if window.crowded or self._waiting:
+            to, why = self._growth.next(self.limit, window.done / (now - window.began), self._most)
+            self._growth = self._growth.then
+            self._set(to, why, now)
+        self._window = _Window(now)
+
+    def _busy(self, place: Place, now: float) -> None:
+        pause = 1.0 if place.wait is None else min(place.wait, LONGEST_PAUSE)
+        self._pause(now + pause)
+        if place.began > self._shrunk_at:  # one shrinking for all that were sent before it
+            self._shrink(max(1, int(self.limit * SHRINK)), f"busy, waits {pause:g} s", now)
+
+    def _broken(self, place: Place, now: float) -> None:
+        self._faults += 1
+        pause = min(0.25 * 2.0 ** min(self._faults, 8), 60.0) if place.wait is None else place.wait
+        self._pause(now + min(pause, LONGEST_PAUSE))
+        if self._faults >= 3 and place.began > self._shrunk_at:
+            self._shrink(max(1, self.limit // 2), f"{self._faults} faults in a row, waits {pause:g} s", now)
+
+    def _pause(self, until: float) -> None:
+        self._paused_until = max(self._paused_until, until)
+
+    def _shrink(self, to: int, why: str, now: float) -> None:
+        self._shrunk_at = now
+        self._growth = _Probing()
+        self._window = _Window(now)
+        self._set(to, why, now)
+
+    def _set(self, limit: int, why: str, now: float) -> None:
+        if limit != self.limit:
+            self.limit = limit
+            self._told({"seconds": round(now - self._born, 3), "at_once": limit, "why": why})
+
+
+@dataclass
+class _Window:
+    """Answers that are counted together: as many as there may be calls at once."""
+
+    began: float
+    done: int = 0
+    crowded: bool = False
+
+
+class _Growth:
+    """Decides after each window how many calls there may be at once."""
+
+    then: _Growth
+
+    def next(self, limit: int, rate: float, most: int) -> tuple[int, str]:
+        """Returns the new number and why; `then` is who decides the next time."""
+        raise AssertionError("each way to grow says how")
+
+
+class _SlowStart(_Growth):
+    def __init__(self) -> None:
+        self._before: tuple[int, float] | None = None
+        self.then = self
+
+    def next(self, limit: int, rate: float, most: int) -> tuple[int, str]:
+        if self._before is not None and rate < self._before[1] * PAYS:
+            self.then = _Probing()
+            return self._before[0], "doubling did not pay"
+        if limit >= most:
+            self.then = _Probing()
+            return limit, "all there may be"
+        self._before = (limit, rate)
+        return min(most, limit * 2), "doubled"
+
+
+class _Probing(_Growth):
+    def __init__(self) -> None:
+        self.then = self
+        self._gap = self._left = _FIRST_GAP
+        self._rates: deque[float] = deque(maxlen=4)
+        self._trial: tuple[int, float] | None = None
+
+    def next(self, limit: int, rate: float, most: int) -> tuple[int, str]:
+        if self._trial is not None:
+            before, usual = self._trial
+            if self._left > 0:  # the first window after a change still holds calls from before it
+                self._left -= 1
+                return limit, ""
+            self._trial = None
+            pays = rate >= usual * PROBE_PAYS
+            self._gap = _FIRST_GAP if pays else min(_LONGEST_GAP, self._gap * 2)
+            self._left = self._gap if not pays else 2
+            return (limit, "") if pays else (before, "more did not pay")
+        self._rates.append(rate)
+        self._left -= 1
+        if self._left > 0 or limit >= most:
+            return limit, ""
+        self._trial = (limit, sum(self._rates) / len(self._rates))
+        self._left = 1
+        return min(most, max(limit + 1, int(limit * PROBE))), "tries more"
+
+
+def _limiter(per_minute: float) -> AsyncLimiter | None:
+    if not per_minute:
+        return None
+    burst = max(1.0, per_minute / 60 * _BURST_SECONDS)
+    return AsyncLimiter(burst, burst / per_minute * 60)
