@@ -1,0 +1,90 @@
+"""`knowgen suite`: systems x tasks from one file into one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from knowgen.cli.common import ParamType, again, command_line
+
+if TYPE_CHECKING:
+    from knowgen.suite.result import SuiteResult
+
+EPILOG = """\b
+Examples:
+  knowgen suite example --out reports/example
+  knowgen suite my_suite.yaml --only open_book --budget 5
+FILE is a YAML file, or the name of a suite that comes with the package.
+Every run is a run directory DIR/TASK__SYSTEM; the same command goes on.
+"""
+
+
+class Names(ParamType):
+    """Names, separated by commas."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Splits the list."""
+        names = [part.strip() for part in str(value).split(",") if part.strip()]
+        if not names:
+            self.fail(f"{value!r} names no system", param, ctx)
+        return names
+
+
+@click.command("suite", epilog=EPILOG)
+@click.argument("file")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Directory of all runs [reports/NAME].")
+@click.option("--only", type=Names(), metavar="A,B", help="Run only these systems.")
+@click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Spend no more, ever, in DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+def command(
+    file: str, out: Path | None, only: list[str] | None, budget: float | None, *, as_json: bool, dry_run: bool
+) -> int:
+    """Run every system of a suite on every task, and put them in one table a task."""
+    import json
+
+    from knowgen.suite import carry_out, prepare
+
+    prepared = prepare(file, out, only=only or (), budget=budget, progress=True)
+    if dry_run:
+        click.echo(prepared.forecast())
+        return 0
+    result = carry_out(prepared, lambda line: click.echo(line, err=True))
+    if as_json and not result.interrupted:
+        click.echo(json.dumps(result.to_json(), indent=1, sort_keys=True, ensure_ascii=False))
+    else:
+        _closing_lines(result)
+    return result.exit_code
+
+
+def _closing_lines(result: SuiteResult) -> None:
+    """Prints the tables, which runs did not come to their end, and how to go on."""
+    from knowgen.report.grid import visible
+    from knowgen.suite import written
+
+    if result.interrupted:
+        click.echo("interrupted; what was finished is kept", err=True)
+        click.echo(f"resume   {again()}")
+        return
+    click.echo()
+    click.echo(written.terminal(result))
+    click.echo()
+    for run in result.runs:
+        if run.status != "done":
+            state = "failed" if run.status == "failed_samples" else run.status.replace("_", " ")
+            click.echo(visible(f"{state} {run.system} on {run.task}: {run.reason}"))
+    if any(run.status == "budget" for run in result.runs):
+        click.echo(f"budget   ${result.budget:g} for all of {result.path}; raise --budget to go on", err=True)
+    click.echo(f"resume   {again()}")
+    for task in result.tasks:
+        ranked = written.ranked(result, task)
+        if len(ranked) > 1:
+            click.echo(f"compare  {command_line('knowgen', 'compare', ranked[1].path, ranked[0].path)}")
+    click.echo(f"tables   {result.path / written.TABLES}")
+    click.echo(f"json     {result.path / written.SUITE_FILE}")
+    for page in result.pages.values():
+        click.echo(f"report   {page.resolve()}")
