@@ -15,8 +15,12 @@ from typing import Any, TypeVar
 
 from knowgen.errors import DataError, KnowgenError
 
-CONNECTIONS = 4
-"""Files fetched at once."""
+CONNECTIONS = 8
+"""Files fetched at once where there are many."""
+
+FEW = 16
+"""So few files are archives, which are fetched one after the other: large ones share a line anyway, and a download in
+a thread cannot be interrupted."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _QUERY = re.compile(r"\?[^\s'\")]*")
@@ -80,6 +84,8 @@ def download(commit: Commit, files: Sequence[str], told: Callable[[str], None]) 
         return Path(_asked(call, f"{commit.repo}/{file}", commit.sha))
 
     told(f"fetching {len(files)} files of {commit.repo} at {commit.sha[:12]}")
+    if len(files) <= FEW:
+        return {file: fetch(file) for file in files}
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         waiting = [pool.submit(fetch, file) for file in files]
         try:

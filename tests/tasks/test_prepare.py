@@ -179,6 +179,27 @@ def test_killed_while_building_it_leaves_nothing_that_looks_finished(
     assert worst(check_task(load_task("knowgen"))) == "warn"
 
 
+def test_interrupted_while_downloading_it_ends_at_once(hub: HubServer, home: Path) -> None:
+    hub.commit(BENCH, bench_files())
+    hub.stalled = {"images.zip"}
+    command = [sys.executable, "-m", "knowgen", "task", "prepare", "knowgen"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert hub.stalling.wait(60)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 130 and told.splitlines()[-1] == "knowgen: interrupted"
+    assert find_prepared("knowgen") is None
+
+
+def test_many_loose_pictures_are_fetched_too(hub: HubServer, knowgen: Command) -> None:
+    rows = [{"id": n, "prompt": f"p{n}", "gt_image": f"x/images/{n}.png"} for n in range(20)]
+    files = {BENCH_FILE: json.dumps(rows).encode(), **{f"images/{n}.png": picture(n) for n in range(20)}}
+    hub.commit(BENCH, files)
+    assert knowgen("task", "prepare", "knowgen").returncode == 0
+    found = [load_task("knowgen").truth(str(n)).image for n in range(20)]
+    assert [image.path.read_bytes() for image in found if image and image.path] == [picture(n) for n in range(20)]
+
+
 @pytest.mark.slow
 def test_two_at_once_are_refused(hub: HubServer, knowgen: Command) -> None:
     hub.commit(BENCH, bench_files())
