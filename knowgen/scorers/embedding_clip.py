@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 import pickle
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +132,8 @@ class ClipSource:
         Raises:
             UsageError: open_clip has none of that name.
         """
+        if (bundled := _bundled(self._name.arch)) is not None:
+            return bundled
         import open_clip
 
         config = open_clip.get_model_config(self._name.arch)
@@ -183,6 +187,22 @@ class ClipSource:
                 where=self._where,
                 fix="get it with -s download=true",
             ) from error
+
+
+def _bundled(arch: str) -> Any:
+    """Returns an architecture that open_clip brings along, read from its file; None where there is no such file.
+
+    Importing open_clip takes seconds, and a pass that finds all it needs in the cache does not need it. Where it is
+    imported already it is asked itself, for it may know architectures of the user's.
+    """
+    found = find_spec("open_clip")
+    if "open_clip" in sys.modules or found is None:
+        return None
+    for place in found.submodule_search_locations or ():
+        file = Path(place) / "model_configs" / f"{arch}.json"
+        if file.is_file():
+            return json.loads(file.read_text(encoding="utf-8"))
+    return None
 
 
 class ClipNetwork:

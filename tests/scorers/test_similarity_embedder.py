@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from similarity_models import ARCH, item, items, picture, save_clip
+from similarity_models import ARCH, item, items, picture, save_clip, save_clip_folder
 
 from knowgen.records import ScoreStatus
 from knowgen.scorers.embedding_cache import EmbeddingCache
@@ -129,8 +131,6 @@ def test_whatever_decides_an_embedding_changes_its_key() -> None:
 
 
 def test_the_preprocessing_is_part_of_a_clip_models_identity(tmp_path: Path) -> None:
-    from similarity_models import save_clip_folder
-
     from knowgen.scorers.embedding_names import parse_name
 
     def config(folder: Path) -> str:
@@ -247,3 +247,28 @@ def test_without_a_cache_it_computes_all_the_same(tmp_path: Path, monkeypatch: p
     (score,) = Similarity(f"{ARCH}@{weights}").score_batch([item("a", one, one)])
     assert score.strict.values["truth"] == pytest.approx(1.0, abs=1e-6)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_second_pass_imports_no_torch(tmp_path: Path) -> None:
+    folder, batch = save_clip_folder(tmp_path / "model"), items(tmp_path / "p", 1)
+    (first,) = Similarity(f"local-dir:{folder}").score_batch(batch)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from similarity_models import items; from pathlib import Path\n"
+        "from knowgen.scorers.similarity import Similarity\n"
+        "(score,) = Similarity(sys.argv[2]).score_batch(items(Path(sys.argv[3]), 1))\n"
+        "print(score.strict.values['truth'], 'torch' in sys.modules, 'open_clip' in sys.modules)"
+    )
+    arguments = [str(Path(__file__).parent), f"local-dir:{folder}", str(tmp_path / "p")]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(first.strict.values["truth"]), "False", "False"]
+
+
+def test_a_bundled_architecture_reads_the_same_from_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    import open_clip
+
+    from knowgen.scorers import embedding_clip
+
+    asked = {arch: open_clip.get_model_config(arch) for arch in ("ViT-B-32", "RN50", "ViT-SO400M-14-SigLIP")}
+    monkeypatch.delitem(sys.modules, "open_clip")
+    assert {arch: embedding_clip._bundled(arch) for arch in asked} == asked
+    assert embedding_clip._bundled("ViT-B-23") is None
