@@ -179,14 +179,14 @@ def _lines(one: Comparison) -> list[str]:
 def _tested(one: Comparison) -> list[str]:
     """Says how the p-value came about, how large the difference is, and how small a one could have been found."""
     figure = one.headline
-    parts = []
+    test, size = [], []
     if one.relabellings:
         many = f"all {one.relabellings:,}" if one.exact else f"{one.relabellings:,}"
-        parts.append(f"p: paired permutation test, {many} exchanges of labels")
+        test.append(f"p: paired permutation test, {many} exchanges of labels")
     if one.family > 1:
-        parts.append(f"corrected for {count(one.family, 'comparison')} (Holm) {chance(one.p_holm)}")
+        test.append(f"corrected for {count(one.family, 'comparison')} (Holm) {chance(one.p_holm)}")
     if figure.effect is not None:
-        parts.append(f"effect size d_z {_effect(figure)}")
+        size.append(f"effect size d_z {_effect(figure)}")
     if figure.detectable is not None:
-        parts.append(f"detectable from {_size(figure)} on (80 % power at 5 %)")
-    return ["; ".join(parts)] if parts else []
+        size.append(f"detectable from {_size(figure)} on (80 % power at 5 %)")
+    return ["; ".join(parts) for parts in (test, size) if parts]

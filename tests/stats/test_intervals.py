@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from knowgen.stats.aggregate import aggregate
 from knowgen.stats.bootstrap import counted_means, resample_counts, seeded
 from knowgen.stats.compare import compare
 from knowgen.stats.parts import parts_of
+from knowgen.stats.summary import Figure
 
 GRID = (0.0, 0.5, 1.0)
 
@@ -247,33 +249,38 @@ def test_intervals_of_the_k_score_hold_the_truth_as_often_as_they_say(
     """A thousand simulated benchmarks of each size, 45 % of the prompts of one group without text."""
     only_the_whole(monkeypatch)
     levels = published(system) if system else NEAR_THE_CEILING
-    truth, held, shown, rounds = true_score(levels), 0, 0, 1000
+    rounds = 1000
+    score, text = Coverage(true_score(levels)), Coverage(sum(level["text_accuracy"] for level in levels) / 2)
     for number in range(rounds):
         rows = Benchmark(levels, sizes, np.random.default_rng(number)).system()
-        figure = aggregate(rows, resamples=600).headline
-        if figure.low is not None and figure.high is not None:
-            shown += 1
-            held += figure.low <= truth <= figure.high
-    assert shown == rounds or min(sizes) < 40
-    assert shown >= 0.3 * rounds
-    assert at_least <= held / shown <= 0.98 if min(sizes) < 40 else 0.93 <= held / shown <= 0.97
+        figures = aggregate(rows, resamples=600).slice().figures
+        score.see(figures["overall"])
+        text.see(figures["text_accuracy"])
+    if min(sizes) >= 40:
+        assert score.shown == rounds and 0.93 <= score.share <= 0.97
+    else:
+        assert score.shown >= 0.3 * rounds and at_least <= score.share <= 0.98
+    if system == "Qwen-Image" and sizes == SIZES:
+        # text at .34 and 1.4 %: where the rule gives no interval, one in ten would miss the truth
+        assert 0.2 * rounds < text.shown < 0.8 * rounds and text.share >= 0.93
 
 
-@pytest.mark.slow
-def test_text_near_zero_gets_an_interval_only_where_it_can_hold_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text at .34 and 1.4 %: without the rule one interval in ten would miss the truth."""
-    only_the_whole(monkeypatch)
-    levels = published("Qwen-Image")
-    truth, held, shown, bare, rounds = (0.0034 + 0.0140) / 2, 0, 0, 0, 1000
-    for number in range(rounds):
-        rows = Benchmark(levels, SIZES, np.random.default_rng(number)).system()
-        figure = aggregate(rows, resamples=600).slice().figures["text_accuracy"]
-        bare += figure.low is None
+@dataclass
+class Coverage:
+    """How often intervals hold the truth, of those that are given."""
+
+    truth: float
+    shown: int = 0
+    held: int = 0
+
+    def see(self, figure: Figure) -> None:
         if figure.low is not None and figure.high is not None:
-            shown += 1
-            held += figure.low <= truth <= figure.high
-    assert shown + bare == rounds and shown > 200
-    assert held / shown >= 0.93
+            self.shown += 1
+            self.held += figure.low <= self.truth <= figure.high
+
+    @property
+    def share(self) -> float:
+        return self.held / self.shown
 
 
 @pytest.mark.slow
@@ -281,7 +288,7 @@ def test_text_near_zero_gets_an_interval_only_where_it_can_hold_the_truth(monkey
 def test_paired_intervals_hold_the_true_difference(sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     only_the_whole(monkeypatch)
     levels = published("Nano Banana Pro")
-    held, shown, rounds = 0, 0, 600
+    held, shown, rounds = 0, 0, 300 if sizes == SIZES else 1000
     for number in range(rounds):
         benchmark = Benchmark(levels, sizes, np.random.default_rng(number))
         figure = compare(benchmark.system(), benchmark.system(), resamples=600, permutations=0).headline
@@ -289,4 +296,4 @@ def test_paired_intervals_hold_the_true_difference(sizes: tuple[int, int], monke
             shown += 1
             held += figure.low <= 0 <= figure.high
     assert shown >= 0.95 * rounds
-    assert 0.925 <= held / shown <= 0.975
+    assert 0.92 <= held / shown <= 0.98

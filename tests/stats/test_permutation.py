@@ -146,7 +146,7 @@ def test_equal_systems_are_told_apart_one_time_in_twenty(
 @pytest.mark.slow
 def test_the_smallest_detectable_difference_is_detected_four_times_in_five(monkeypatch: pytest.MonkeyPatch) -> None:
     only_the_whole(monkeypatch)
-    n, spread, rounds, power = 60, 0.1, 800, 0
+    n, spread, rounds, power = 120, 0.1, 800, 0
     true = (1.959964 + 0.841621) * spread / n**0.5
     told = []
     for number in range(rounds):
@@ -154,7 +154,7 @@ def test_the_smallest_detectable_difference_is_detected_four_times_in_five(monke
         level = rng.uniform(0.3, 0.6, n)
         other = level + true + spread * rng.standard_normal(n)
         a, b = ([measured(f"s{i:02}", float(v)) for i, v in enumerate(x)] for x in (level, np.clip(other, 0, 1)))
-        found = compare(a, b, dimensions=("x",), resamples=200, permutations=199).headline
+        found = compare(a, b, dimensions=("x",), resamples=200, permutations=499).headline
         assert found.p_permutation is not None and found.detectable is not None
         told.append(found.detectable)
         power += found.p_permutation <= 0.05

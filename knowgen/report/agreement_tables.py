@@ -1,0 +1,104 @@
+"""Tables of agreement: terminal and CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from knowgen.report.grid import Grid, csv_text, terminal_text
+from knowgen.stats.agreement_records import Agreement, DimensionAgreement, PairAgreement, RankAgreement
+from knowgen.stats.summary import Figure
+
+NONE = "-"
+
+
+def agreement_terminal(found: Agreement) -> str:
+    """Returns plain text: a table for every two raters, one for all of them, and the order of systems."""
+    return terminal_text(_grids(found))
+
+
+_CSV_HEAD = ("first", "second", "dimension", "measure", "value", "low", "high", "n", "note")
+
+
+def agreement_csv(found: Agreement) -> str:
+    """Returns CSV with full precision: one row for each coefficient; `second` is empty where it is of all raters."""
+    rows: list[list[str | float | int | None]] = []
+    for pair in found.pairs:
+        for name, one in pair.dimensions.items():
+            for measure, figure in (("exact", one.exact), ("kappa", one.kappa), ("alpha", one.alpha)):
+                rows.append([pair.first, pair.second, name, measure, *_numbers(figure)])
+    rows += [["all", "", name, "alpha", *_numbers(figure)] for name, figure in found.together.items()]
+    for rank in found.ranks:
+        for measure, figure in (("kendall_tau_b", rank.kendall), ("spearman", rank.spearman)):
+            rows.append([rank.first, rank.second, "", measure, *_numbers(figure)])
+    return csv_text(_CSV_HEAD, rows)
+
+
+def _numbers(figure: Figure) -> list[str | float | int | None]:
+    return [figure.value, figure.low, figure.high, figure.n, figure.note]
+
+
+def _grids(found: Agreement) -> list[Grid]:
+    grids = [_pair(pair) for pair in found.pairs]
+    if found.together:
+        grids.append(_together(found.together))
+    if found.ranks:
+        grids.append(_ranks(found.ranks, len(found.systems)))
+    lines = [
+        f"kappa: Cohen's, quadratic weights; alpha: Krippendorff's, interval metric; policy {found.policy}; "
+        "[95 % interval by sample]",
+        *(f"note: {note}" for note in found.notes),
+    ]
+    last = grids[-1] if grids else Grid("", ["raters"], [[rater] for rater in found.raters])
+    return [*grids[:-1], Grid(last.title, last.head, last.rows, last.left, [*last.lines, *lines])]
+
+
+def _pair(pair: PairAgreement) -> Grid:
+    head = ["", "same value", "kappa", "alpha", "n", "only one", "note"]
+    rows = [[name.replace("_", " "), *_cells(one)] for name, one in pair.dimensions.items()]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return Grid(f"{pair.first} and {pair.second}", head, rows, frozenset({0, 6}))
+
+
+def _cells(one: DimensionAgreement) -> list[str]:
+    share = NONE if one.exact.value is None else f"{100 * one.exact.value:.0f} %"
+    notes = dict.fromkeys(figure.note for figure in (one.exact, one.kappa, one.alpha) if figure.note)
+    alone = one.only_first + one.only_second
+    return [share, with_ends(one.kappa), with_ends(one.alpha), str(one.kappa.n), str(alone), "; ".join(notes)]
+
+
+def with_ends(figure: Figure) -> str:
+    """Writes a coefficient with its interval: two decimals, as no more are known of it; a dash where there is none."""
+    if figure.value is None:
+        return NONE
+    ends = "" if figure.low is None else f" [{figure.low:.2f}, {figure.high:.2f}]"
+    return f"{figure.value:.2f}{ends}"
+
+
+def _together(figures: Mapping[str, Figure]) -> Grid:
+    rows = [
+        [name.replace("_", " "), with_ends(figure), str(figure.n), figure.note or ""]
+        for name, figure in figures.items()
+    ]
+    head = ["", "alpha", "n", "note"]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return Grid("All raters together", head, rows, frozenset({0, 3}))
+
+
+def _ranks(ranks: tuple[RankAgreement, ...], systems: int) -> Grid:
+    rows = [
+        [
+            f"{rank.first} and {rank.second}",
+            with_ends(rank.kendall),
+            with_ends(rank.spearman),
+            str(rank.kendall.n),
+            str(rank.samples),
+            rank.kendall.note,
+        ]
+        for rank in ranks
+    ]
+    head = ["", "Kendall's tau-b", "Spearman's rho", "systems", "samples", "note"]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return Grid(f"Order of {systems} systems", head, rows, frozenset({0, 5}))

@@ -1,0 +1,134 @@
+"""`knowgen compare` with several runs, panels and policies, as its users call it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from knowgen import api
+from knowgen.cli.main import run
+
+JUDGES = '''
+import hashlib
+from knowgen.records import DIMENSIONS, Reading, Score, ScoreStatus
+
+class Strict:
+    """Judges by the picture's bytes, so that systems differ; always the same."""
+    needs = frozenset({"image"})
+    version = "1"
+    lenience = 0.0
+    fails = ()
+    async def score(self, sample, truth, generation):
+        digest = hashlib.sha256((generation.image.sha256 + sample.id).encode()).digest()
+        place = {"sample_id": sample.id, "repeat": generation.repeat, "scorer": type(self).__name__}
+        if sample.id in self.fails:
+            reading = Reading(status=ScoreStatus.FAILED, reason="no answer")
+        else:
+            values = {name: min(1.0, digest[n] % 2 / 2 + self.lenience) for n, name in enumerate(DIMENSIONS)}
+            reading = Reading(status=ScoreStatus.OK, values=values, rationale="seen")
+        return Score(**place, status=reading.status, strict=reading)
+
+class Kind(Strict):
+    lenience = 0.5
+
+class Absent(Strict):
+    lenience = 0.5
+    fails = ("s0", "s1")
+'''
+SCORERS = ("three_judges:Strict", "three_judges:Kind", "three_judges:Absent")
+PANEL = ",".join(SCORERS)
+
+
+@pytest.fixture
+def runs(desk: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
+    """Runs a, b and c of one generator with other seeds, each judged by three judges."""
+    (desk / "three_judges.py").write_text(JUDGES)
+    for seed, name in enumerate("abc"):
+        words = ["run", "--task", "small", "--generator", "my_generator.py:draw", "--seed", str(seed), "--out", name]
+        assert run([*words, *(word for scorer in SCORERS for word in ("--scorer", scorer))]) in (0, 6)
+    capsys.readouterr()
+    yield desk
+    sys.modules.pop("three_judges", None)
+
+
+def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    code = run(words)
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return printed.out
+
+
+def test_further_runs_are_compared_with_the_first_and_corrected_for_their_number(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = json.loads(told(["compare", "a", "b", "c", "--json"], capsys))
+    assert [(one["a"][-3:], one["b"][-3:]) for one in found] == [("(a)", "(b)"), ("(a)", "(c)")]
+    raw = [one["slices"][0]["figures"]["overall"]["p_permutation"] for one in found]
+    low, high = sorted(raw)
+    expected = {low: min(1.0, 2 * low), high: max(high, min(1.0, 2 * low))}
+    assert [one["p_holm"] for one in found] == pytest.approx([expected[p] for p in raw])
+    assert all(one["family"] == 2 and one["exact"] and one["paired"] == 6 for one in found)
+    text = told(["compare", "a", "b", "c"], capsys)
+    assert "p: paired permutation test, all" in text and "corrected for 2 comparisons (Holm)" in text
+    assert "All comparisons: K-Score" in text
+
+
+def test_pairs_compares_every_two_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(told(["compare", "a", "b", "c", "--pairs", "--json"], capsys))
+    assert [(one["a"][-3:], one["b"][-3:]) for one in found] == [("(a)", "(b)"), ("(a)", "(c)"), ("(b)", "(c)")]
+    assert {one["family"] for one in found} == {3}
+    assert "All comparisons" not in told(["compare", "a", "b", "--pairs"], capsys)
+
+
+def test_a_panel_takes_the_median_and_names_itself(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(told(["compare", "a", "b", "--panel", PANEL, "--quorum", "2", "--json"], capsys))[0]
+    assert found["scorer"] == f"panel({', '.join(SCORERS)}; quorum 2)"
+    assert found["paired"] == 6
+    first = api.load_run("a")
+    rows = {scorer: {row.sample_id: row.strict for row in first.rows(scorer)} for scorer in SCORERS}
+    for row in api.panel_rows(first, SCORERS, 2):
+        values = [one[row.sample_id].values for one in rows.values() if one[row.sample_id].values]
+        middle = {name: sorted(one[name] for one in values)[(len(values) - 1) // 2] for name in values[0]}
+        assert row.strict.values == middle
+    assert api.panel_summary(first, SCORERS).scorer_note == "lower median of the members"
+    text = told(["compare", "a", "b", "--panel", PANEL], capsys)
+    assert "quorum 2) (lower median of the members)" in text
+
+
+def test_a_quorum_of_all_leaves_out_what_one_member_lacks(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(told(["compare", "a", "b", "--panel", PANEL, "--quorum", "3", "--json"], capsys))[0]
+    assert found["paired"] == 4 and sorted(found["unscored"]) == ["s0", "s1"]
+    coverage = api.panel_summary(api.load_run("a"), SCORERS, 3).slice().coverage
+    assert (coverage.scored, coverage.judgement_failed) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--quorum", "2"], "--quorum needs a panel"),
+        (["--panel", "three_judges:Strict"], "a panel needs two judges or more"),
+        (["--panel", "three_judges:Strict,three_judges:Kind", "--quorum", "3"], "quorum: 3 of 2 members"),
+        (["--panel", "three_judges:Strict,nobody"], "no scorer 'nobody' in this run"),
+        (["--panel", PANEL, "--scorer", "three_judges:Kind"], "a scorer and a panel exclude each other"),
+        (["--policy", "na-renormalize"], "did you mean 'na-renormalise'?"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    runs: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert run(["compare", "a", "b", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("policy", ["na-renormalise", "genevolve-micro"])
+def test_other_policies_say_that_they_are_no_k_score(
+    runs: Path, capsys: pytest.CaptureFixture[str], policy: str
+) -> None:
+    text = told(["compare", "a", "b", "c", "--policy", policy], capsys)
+    assert f"note: {policy} is no K-Score" in text
+    assert "All comparisons: overall" in text and "\nK-Score" not in text

@@ -1,0 +1,150 @@
+"""A panel of judges, worked by hand."""
+
+from __future__ import annotations
+
+import pytest
+from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, reading, row
+
+from knowgen.errors import DataError, UsageError
+from knowgen.records import DIMENSIONS, TEXT, Row, ScoreStatus
+from knowgen.stats.aggregate import aggregate
+from knowgen.stats.panel import Panel, panel_of, panel_rows
+
+ABC = panel_of(["a", "b", "c"])
+
+
+def panelled(*scores: Row, panel: Panel = ABC) -> Row:
+    """The panel's row of one sample that each member has one row of."""
+    rows = dict(zip(panel.members, ([score] for score in scores), strict=True))
+    found = panel_rows(panel, rows, DIMENSIONS)
+    assert len(found) == 1
+    return found[0]
+
+
+def test_the_median_of_three() -> None:
+    found = panelled(
+        row("1", "physics", reading(1, 0, 0.5, 1)),
+        row("1", "physics", reading(1, 0.5, 0, 0)),
+        row("1", "physics", reading(0, 1, 1, 0.5)),
+    )
+    assert found.strict.values == dict(zip(DIMENSIONS, (1, 0.5, 0.5, 0.5), strict=True))
+    assert found.strict.status is ScoreStatus.OK and found.lenient is None
+
+
+def test_of_two_that_differ_the_lower_counts_and_stays_on_the_grid() -> None:
+    """.75 would be no value that a judge may give, and strict would count the judgement as failed."""
+    found = panelled(
+        row("1", "physics", reading(1, 0.5, 1, 1), lenient=reading(1, 0.5, 1, 1)),
+        row("1", "physics", reading(0.5, 0.5, 0, 0.5), lenient=reading(0.5, 0.5, 0, 0.5)),
+        row("1", "physics", FAILED, lenient=FAILED),
+    )
+    assert list(found.strict.values.values()) == [0.5, 0.5, 0, 0.5]
+    assert aggregate([found]).headline.value == pytest.approx(0.05 + 0.2 + 0 + 0.05)
+
+
+def test_not_applicable_needs_more_than_half() -> None:
+    without, zero, one = reading(1, 1, None, 1), reading(1, 1, 0, 1), reading(1, 1, 1, 1)
+    two_of_three = panelled(*(row("1", "physics", score) for score in (without, without, one)))
+    assert two_of_three.strict.na == (TEXT,) and TEXT not in two_of_three.strict.values
+    one_of_three = panelled(*(row("1", "physics", score) for score in (without, zero, one)))
+    assert one_of_three.strict.na == () and one_of_three.strict.values[TEXT] == 0
+    one_of_two = panelled(*(row("1", "physics", score) for score in (without, FAILED, one)))
+    assert one_of_two.strict.values[TEXT] == 1
+
+
+def test_without_a_quorum_the_judgement_failed_and_names_who_lacked() -> None:
+    found = panelled(
+        row("1", "physics", reading(1, 1, 1, 1)), row("1", "physics", FAILED), row("1", "physics", NOT_APPLICABLE)
+    )
+    assert found.strict.status is ScoreStatus.FAILED and not found.strict.values
+    assert found.strict.reason == (
+        "1 of 3 members judged, 2 needed: b failed: no answer; c not applicable: no references"
+    )
+    assert aggregate([found]).slice().coverage.judgement_failed == 1
+
+
+def test_a_quorum_that_can_still_be_reached_waits() -> None:
+    waiting = panelled(
+        row("1", "physics", reading(1, 1, 1, 1)), row("1", "physics", NOT_RUN), row("1", "physics", FAILED)
+    )
+    assert waiting.strict.status is ScoreStatus.NOT_RUN
+    alone = panel_rows(ABC, {"a": [row("1", "physics", reading(1, 1, 1, 1))], "b": [], "c": []}, DIMENSIONS)[0]
+    assert alone.strict.status is ScoreStatus.NOT_RUN and "b not run; c not run" in alone.strict.reason
+    never = panelled(*(row("1", "physics", NOT_APPLICABLE) for _ in range(3)))
+    assert never.strict.status is ScoreStatus.NOT_APPLICABLE
+
+
+def test_both_readings_are_combined_each_for_itself() -> None:
+    """b's reply broke the contract: strict has two members, official all three."""
+    found = panelled(
+        row("1", "physics", reading(0, 0, 0, 0), lenient=reading(0, 0, 0, 0)),
+        row("1", "physics", FAILED, lenient=reading(0.7, 0.7, 0.7, 0.7)),
+        row("1", "physics", reading(1, 1, 1, 1), lenient=reading(1, 1, 1, 1)),
+    )
+    assert set(found.strict.values.values()) == {0.0}  # the lower of two
+    assert found.lenient is not None and set(found.lenient.values.values()) == {0.7}
+    assert aggregate([found], "official").slice("category", "physics").figures["overall"].value == 0.7
+
+
+def test_a_member_that_measures_counts_under_both_readings() -> None:
+    found = panelled(
+        row("1", "physics", reading(0.2, 0.2, 0.2, 0.2)),
+        row("1", "physics", reading(0.5, 0.5, 0.5, 0.5), lenient=reading(1, 1, 1, 1)),
+        row("1", "physics", FAILED, lenient=FAILED),
+        panel=panel_of(["a", "b", "c"], 2),
+    )
+    assert found.lenient is not None and set(found.lenient.values.values()) == {0.2}
+
+
+def test_failed_drawings_stay_failed() -> None:
+    found = panelled(*(row("1", "physics", generation="failed", text_required=True) for _ in range(3)))
+    assert found.generation == "failed"
+    both = [found, row("2", "physics", reading(1, 1, 1, 1), text_required=True)]
+    assert aggregate(both).headline.value == 0.5
+    with pytest.raises(DataError, match="sample '1', repeat 0: the members' rows disagree"):
+        panelled(
+            row("1", "physics", reading(1, 1, 1, 1)), row("1", "art", FAILED), row("1", "physics", reading(1, 1, 1, 1))
+        )
+
+
+def test_judge_repeats_that_only_few_members_made_do_not_count() -> None:
+    """a and b judge twice, c measures once: the second repeat has a quorum of two but not one of three."""
+    rows = {
+        "a": [row("1", "physics", reading(1, 1, 1, 1), judge_repeat=number) for number in (0, 1)],
+        "b": [row("1", "physics", reading(0, 0, 0, 0), judge_repeat=number) for number in (0, 1)],
+        "c": [row("1", "physics", reading(1, 1, 1, 1))],
+    }
+    found = panel_rows(panel_of("abc", 2), rows, DIMENSIONS)
+    assert [(one.judge_repeat, one.strict.values[TEXT]) for one in found] == [(0, 1), (1, 0)]
+    assert [one.judge_repeat for one in panel_rows(panel_of("abc", 3), rows, DIMENSIONS)] == [0]
+
+
+def test_the_panel_is_named_after_its_models_and_one_absence_makes_no_other_panel() -> None:
+    whole, half = reading(1, 1, 1, 1), reading(0.5, 0.5, 0.5, 0.5)
+    rows = {
+        "a": [row(key, "physics", whole, judge_returned="m-a") for key in "12"],
+        "b": [row("1", "physics", half, judge_returned="m-b"), row("2", "physics", FAILED)],
+        "c": [row(key, "physics", whole, judge_returned="m-c") for key in "12"],
+    }
+    found = panel_rows(ABC, rows, DIMENSIONS)
+    assert {one.judge_returned for one in found} == {"m-a + m-b + m-c"}
+    assert aggregate(found).judges == ("m-a + m-b + m-c",)
+
+
+@pytest.mark.parametrize(
+    ("members", "quorum", "said"),
+    [
+        (["a"], None, "a panel needs two judges or more"),
+        (["a", "a"], None, "'a' sits on the panel twice"),
+        (["a", "b"], 3, "quorum: 3 of 2 members; 1 to 2"),
+        (["a", "b"], 0, "quorum: 0 of 2"),
+    ],
+)
+def test_a_panel_that_cannot_sit_is_refused(members: list[str], quorum: int | None, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        panel_of(members, quorum)
+
+
+def test_the_quorum_is_more_than_half_unless_said() -> None:
+    assert [panel_of("abcde"[:size]).quorum for size in (2, 3, 4, 5)] == [2, 2, 3, 3]
+    assert panel_of(["vlm:a", "vlm:b"]).label == "panel(vlm:a, vlm:b; quorum 2)"
