@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from knowgen.errors import UnscorableError, UsageError
 from knowgen.records import DIMENSIONS, Attempt, ImageRef, Reading, Score, Usage
 from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score, usage_of
+from knowgen.scorers.converse import TOO_LONG
 from knowgen.scorers.hf_decoding import Decoder, Prompt, Reply
 from knowgen.scorers.hf_model import DTYPES, LocalVlm, Source, load
 from knowgen.scorers.pictures import PICTURES_VERSION, PictureForm, encode_bytes
@@ -61,6 +62,7 @@ class HfJudge:
     concurrency = 16
     workers = 1
     local = True
+    deadline = 1800.0  # a processor may take minutes for one reply
     unkeyed = frozenset({"download", "batch_size", "device_map"})
 
     def __init__(
@@ -202,7 +204,7 @@ class _Talk:
         )
         found = read_strict(attempt.reply, text_required=self._sample.text_required)
         if isinstance(found, ReplyFault) and not reply.error:
-            self._fault = fault_words(found, reply.finish)
+            self._fault = TOO_LONG if reply.finish == "length" else str(found)  # the rest follows from its being cut
             attempt = attempt.model_copy(update={"error": self._fault})
         self._attempts.append(attempt)
         enough = len(self._attempts) >= self._judge.attempts
@@ -233,13 +235,6 @@ class _Talk:
             seconds=sum(attempt.seconds for attempt in self._attempts),
             usage=usage_of(self._attempts),
         )
-
-
-def fault_words(found: ReplyFault, finish: str) -> str:
-    """Returns what was wrong with a reply; one that was cut off is told so, for the rest follows from it."""
-    if finish == "length":
-        return "the reply was cut off because it was too long; keep the rationale short"
-    return str(found)
 
 
 def _shown(picture: ImageRef | None, what: str, max_pixels: int | None) -> tuple[Image, str]:

@@ -100,7 +100,7 @@ def _model(folder: Path, source: Source, device: str, where: str) -> Any:
     import torch
     from transformers import AutoModelForImageTextToText
 
-    on_processor = device == "cpu" and not source.device_map
+    on_processor = not torch.cuda.is_available() if source.device_map else device == "cpu"
     name = source.dtype if source.dtype != "auto" else "float32" if on_processor else "bfloat16"
     placed = {"device_map": source.device_map} if source.device_map else {}
     model, told = _guarded(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from judge_server import good
 from PIL import Image
-from tiny_models import tiny_vlm
+from tiny_models import tiny_llava, tiny_vlm
 
 import knowgen
 from knowgen.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
@@ -134,8 +134,9 @@ def test_a_run_survives_a_judge_that_babbles(folder: Path, tmp_path: Path) -> No
     assert run.summary.headline.value is None, "failed judgements are no zeros"
 
 
-def test_a_batch_is_answered_as_each_prompt_alone(folder: Path) -> None:
-    vlm = load(Source(str(folder)), "cpu")
+@pytest.mark.parametrize("family", ["qwen3-vl", "llava"])
+def test_a_batch_is_answered_as_each_prompt_alone(family: str, folder: Path, tmp_path: Path) -> None:
+    vlm = load(Source(str(folder if family == "qwen3-vl" else tiny_llava(tmp_path / "llava"))), "cpu")
     decoder = Decoder(vlm, batch_size=5, max_new_tokens=40, temperature=0.0)
     prompts = [
         Prompt("Judge.", "word " * n, (Image.new("RGB", (40 + 30 * n, 80), "red"), Image.new("RGB", (64, 64), "blue")))
@@ -167,6 +168,16 @@ def test_a_reply_is_what_the_library_makes_of_the_same_conversation(folder: Path
     assert reply.text == vlm.processor.tokenizer.decode(output, skip_special_tokens=True)
     assert reply.input_tokens == inputs["input_ids"].shape[1]
     assert reply.output_tokens == len(output)
+
+
+@pytest.mark.parametrize(
+    "args", [{"dtype": "bfloat16"}, {"device_map": "auto"}, {"device_map": "auto", "dtype": "float16"}]
+)
+def test_other_number_formats_and_placements(args: dict[str, str], folder: Path, tmp_path: Path) -> None:
+    judge = ready(folder, attempts=1, max_new_tokens=6, **args)
+    [score] = judge.score_batch([item(tmp_path, "a")])
+    assert score.status is ScoreStatus.FAILED and score.usage.output_tokens == 6
+    assert score.details["dtype"] == args.get("dtype", "bfloat16" if torch.cuda.is_available() else "float32")
 
 
 def test_sampling_answers_the_same_batch_the_same_way(folder: Path) -> None:

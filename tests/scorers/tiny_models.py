@@ -103,6 +103,46 @@ def tiny_vlm(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def tiny_llava(folder: Path) -> Path:
+    """Saves a LLaVA with random weights: another family, with another tower, processor and mark for pictures."""
+    import torch
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    torch.manual_seed(0)
+    words = tokenizer()
+    words.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    made = LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer=words,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>"),
+    )
+    text = LlamaConfig(
+        vocab_size=len(words), hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=8192, initializer_range=0.4,
+    )  # fmt: skip
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
+    )
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(text_config=text, vision_config=vision, image_token_index=words.convert_tokens_to_ids("<image>"))
+    ).eval()
+    model.generation_config.eos_token_id = words.eos_token_id
+    model.generation_config.pad_token_id = words.pad_token_id
+    model.save_pretrained(folder)
+    made.save_pretrained(folder)
+    return folder
+
+
 def smollm2(folder: Path) -> Path:
     """Saves SmolLM2-135M-Instruct in plain weights: a text model, read from the quantised file of its package."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
