@@ -1,6 +1,7 @@
 """The result files of the official evaluator, read to the letter: rows as they are, a task, and a source of drawings.
 
 A row is `{id, success, prompt, meta {category, difficulty}, output_path, gt_image}`; paths are relative to the file.
+Neighbouring benchmarks write the same under other names, which are read where the official one is absent.
 What the official evaluator writes, `results_eval.json`, is read as well: its verdicts stay in the rows, its three
 summary rows are kept apart. Writing is in `knowgen.store.official_export`.
 """
@@ -22,6 +23,12 @@ from knowgen.store.sources import Elsewhere, failed, file_digest, look_at, pictu
 EMPTY_PROMPT = "empty_prompt"
 NOT_EVALUATED = "not_evaluated"
 SUMMARY_MARK = "summary_type"
+
+PROMPTS = ("prompt", "question", "user_prompt", "image_prompt")
+OUTPUTS = ("output_path", "image_path", "generated_image")
+TRUTHS = ("gt_image", "ground_truth", "target_image", "reference_image")
+EITHER = "gen_image"
+"""An older official name of the ground truth, and elsewhere one of the generated picture."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class OfficialRow:
     @property
     def prompt(self) -> str:
         """The prompt as the judge reads it: without white space around it."""
-        prompt = self.fields.get("prompt")
+        prompt = next((self.fields[name] for name in PROMPTS if name in self.fields), None)
         return prompt.strip() if isinstance(prompt, str) else ""
 
     @property
@@ -65,18 +72,37 @@ class OfficialRow:
 
     @property
     def success(self) -> bool:
-        """Did the generator say it succeeded? Any true value counts."""
-        return bool(self.fields.get("success"))
+        """Did the generator say it succeeded? Any true `success` counts, or, without one, the `image_status` ok."""
+        if "success" in self.fields:
+            return bool(self.fields["success"])
+        return self.fields.get("image_status") == "ok"
+
+    @property
+    def output_name(self) -> str | None:
+        """Name of the field that names the generated picture; None where there is none.
+
+        `gen_image` is that field unless the row has another one for it and names no ground truth.
+        """
+        found = next((name for name in OUTPUTS if name in self.fields), None)
+        return EITHER if found is None and EITHER in self.fields else found
+
+    @property
+    def truth_name(self) -> str | None:
+        """Name of the field that names the ground truth; None where there is none."""
+        found = next((name for name in TRUTHS if self._path(name) is not None), None)
+        if found is None and self.output_name not in {None, EITHER} and self._path(EITHER) is not None:
+            return EITHER
+        return found
 
     @property
     def output(self) -> Path | None:
         """Where the generated picture should lie; None where the row names none."""
-        return self._path("output_path")
+        return None if self.output_name is None else self._path(self.output_name)
 
     @property
     def truth(self) -> Path | None:
-        """Where the ground truth should lie; `gen_image` is an older name for `gt_image`."""
-        return self._path("gt_image") or self._path("gen_image")
+        """Where the ground truth should lie; None where the row names none."""
+        return None if self.truth_name is None else self._path(self.truth_name)
 
     def _path(self, name: str) -> Path | None:
         value = self.fields.get(name)
@@ -267,7 +293,7 @@ def _picture(row: OfficialRow) -> ImageRef | str:
     try:
         return picture_facts(row.truth)
     except DataError as error:
-        return f"{row.fields.get('gt_image') or row.fields.get('gen_image')}: {error.what}"
+        return f"{row.fields[row.truth_name or TRUTHS[0]]}: {error.what}"
 
 
 @dataclass
@@ -309,7 +335,7 @@ class OfficialDrawings:
             return failed(f"{self.path.name}, row {row.place}: names no picture")
         if not row.prompt:
             return failed(f"{self.path.name}, row {row.place}: the prompt is empty")
-        found = look_at(row.output, str(row.fields["output_path"]))
+        found = look_at(row.output, str(row.fields[row.output_name or OUTPUTS[0]]))
         if found.status is GenerationStatus.OK:
             return found
         return failed(f"{self.path.name}, row {row.place}: {found.reason}")
