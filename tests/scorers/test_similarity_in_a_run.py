@@ -1,0 +1,131 @@
+"""Similarity scorers inside the engine: worker processes, figures of the table, and errors as one line of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from similarity_models import picture, save_clip_folder
+
+from knowgen import assemble
+from knowgen.engine import Options, Outcome, run
+from knowgen.errors import MissingDependencyError, UsageError
+from knowgen.generators.contract import Drawing
+from knowgen.records import GenerationRequest, GenerationStatus, GroundTruth, Sample, ScoreStatus
+from knowgen.scorers.similarity import PromptSimilarity, ReferencesSimilarity, Similarity
+from knowgen.spec import RunSpec, select
+from knowgen.stats.aggregate import aggregate
+from knowgen.store.run import RunStore
+
+pytest.importorskip("open_clip")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
+
+
+class PictureTask:
+    """Four samples with a ground truth each."""
+
+    name = "pictures"
+    version = "1-feedbeef0123"
+    default_scorers: tuple[str, ...] = ()
+    search = ""
+    search_version = ""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return 4
+
+    def samples(self) -> Iterator[Sample]:
+        for number in range(4):
+            yield Sample(id=f"s{number}", prompt=f"Draw {number}.", category="sports")
+
+    def truth(self, sample_id: str) -> GroundTruth:
+        return GroundTruth(sample_id=sample_id, image=picture(self.folder / "truth", 100 + int(sample_id[1:])))
+
+
+class Drawer:
+    """Draws a picture a prompt and notes two references; it fails at the last sample."""
+
+    revision = "1"
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    async def generate(self, request: GenerationRequest) -> Drawing:
+        number = int(request.prompt.split()[1][:-1])
+        if number == 3:
+            return Drawing(status=GenerationStatus.FAILED, reason="it broke")
+        drawn = picture(Path(self.folder) / "drawn", number)
+        refs = [picture(Path(self.folder) / "refs", 10 * number + each) for each in (7, 8)]
+        noted = tuple({"title": "found", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
+        assert drawn.path is not None
+        return Drawing(image=Image.open(drawn.path), references=noted)
+
+
+def evaluate(folder: Path, scorer: str, model: str) -> tuple[Outcome, RunSpec]:
+    task = PictureTask(folder)
+    generator = assemble.generator_handle(Drawer, {"folder": str(folder)}, task)
+    handle = assemble.scorer_handle(scorer, {} if scorer.startswith("similarity:") else {"model": model})
+    spec = RunSpec(
+        task=task.name,
+        task_version=task.version,
+        selection=select([sample.id for sample in task.samples()], "all"),
+        generator=generator.spec,
+        scorers=(handle.spec,),
+    )
+    with RunStore.open(folder / "run", spec) as store:
+        return run(spec, task, generator, [handle], store, Options(progress=False)), spec
+
+
+@pytest.mark.slow  # a worker process imports torch
+@pytest.mark.parametrize("kind", [Similarity, ReferencesSimilarity, PromptSimilarity])
+def test_a_run_gives_the_scorers_values_and_their_mean(
+    kind: type[Similarity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = f"local-dir:{save_clip_folder(tmp_path / 'model')}"
+    name = f"similarity:{model}" if kind is Similarity else f"{kind.__module__}:{kind.__name__}"
+    outcome, spec = evaluate(tmp_path, name, model)
+    assert outcome.scored == 3
+    task = PictureTask(tmp_path)
+    with RunStore.read(tmp_path / "run") as store:
+        scores = {score.sample_id: score for _, score in store.scores()}
+        drawn = {one.sample_id: one for _, one in store.generations()}
+        rows = list(store.rows(name))
+    batch = [(sample, task.truth(sample.id), drawn[sample.id]) for sample in task.samples() if sample.id != "s3"]
+    monkeypatch.setenv("KNOWGEN_CACHE", "off")  # or it would be answered with what the worker kept
+    here = {score.sample_id: score for score in kind(model).score_batch(batch)}
+    assert {name: score.strict.values for name, score in scores.items()} == {
+        name: pytest.approx(score.strict.values, abs=1e-5) for name, score in here.items()
+    }
+    assert all(score.scorer == name and score.status is ScoreStatus.OK for score in scores.values())
+    whole = aggregate(rows, "strict", dimensions=spec.scorers[0].dimensions, resamples=0).slice()
+    for dimension in kind.dimensions:  # the drawing that failed counts 0 in what the scorer measures, and only there
+        expected = sum(score.strict.values[dimension] for score in scores.values()) / 4
+        assert whole.figures[dimension].value == pytest.approx(expected)
+    parts = [whole.figures[dimension].value for dimension in kind.dimensions]
+    assert whole.figures["overall"].value == pytest.approx(sum(parts) / len(parts))
+    assert set(whole.figures) == {*kind.dimensions, "overall"}
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("similarity:local-dir:/no/such/folder", MissingDependencyError, "name a folder in which open_clip can load"),
+        ("similarity:nonsense", UsageError, "names no weights"),
+    ],
+)
+def test_what_is_wrong_ends_the_run_with_its_line(
+    name: str, error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=words) as raised:
+        outcome, _ = evaluate(tmp_path, name, "")
+        assert outcome.error is not None
+        raise outcome.error
+    assert "\n" not in str(raised.value)
