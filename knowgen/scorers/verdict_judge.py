@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar
 
-from knowgen.errors import UnscorableError
+from knowgen.errors import UnscorableError, UsageError
 from knowgen.records import Attempt, Generation, GroundTruth, ImageRef, Reading, Sample, Score
 from knowgen.scorers.contract import missing_needs, not_applicable_score, usage_of
 from knowgen.scorers.converse import converse
@@ -94,6 +94,10 @@ class VerdictJudge(ABC):
         timeout: float = 120.0,
         cache: bool = True,
     ) -> None:
+        if not isinstance(model, str) or not model.strip():
+            raise UsageError(
+                "the judge needs a model", where=f"scorer {self.name}", fix=f"name it as {self.name}:MODEL"
+            )
         where = f"scorer {self.name}:{model}"
         check_judge(where, model, temperature, max_tokens, attempts, concurrency, timeout)
         self.endpoint = Endpoint.of(
