@@ -23,7 +23,7 @@ Examples:
   knowgen judge-check --scorer world_check
   knowgen judge-check --scorer vlm:gpt-4.1 --samples 48 --budget 5
   knowgen judge-check --scorer my_judge.py:Judge --task worlds/seven -s strength=2
-The judge is asked about ground-truth pictures in which one thing was changed, and about unchanged ones.
+The judge sees ground-truth pictures, unchanged and with one thing changed.
 The same command goes on where an earlier one ended.
 """
 
@@ -55,7 +55,7 @@ def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, a
         return 0
     if options["fresh"] and (target / "run.json").is_file():
         shutil.rmtree(target / FOLDER, ignore_errors=True)
-    run = api.execute(plan, target)
+    run = carry_out(plan, target)
     if run.outcome is not None and run.outcome.stopped == "interrupted":
         click.echo("interrupted; what was finished is kept", err=True)
         click.echo(f"resume   {again()}", err=as_json)
@@ -104,6 +104,26 @@ def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, 
     return changed, plan
 
 
+def carry_out(plan: Plan, target: Path) -> Run:
+    """Draws and judges what is not there yet, as any run does.
+
+    It leaves out the tables and the page of a run: a K-Score of pictures that were changed on purpose says nothing.
+
+    Raises:
+        ConfigError: The directory belongs to another run, is held by another process, or cannot be written.
+    """
+    from knowgen.api import Run
+    from knowgen.engine import run as run_engine
+    from knowgen.engine.options import Options
+    from knowgen.store.run import RunStore
+
+    settings = plan.settings
+    options = Options(concurrency=settings.concurrency, budget=settings.budget, progress=settings.progress)
+    with RunStore.open(target, plan.spec, fresh=settings.fresh) as store:
+        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options)
+    return Run(target, plan.spec, settings.policy, outcome)
+
+
 def expectations() -> list[Expectation]:
     """Returns what a judge must make of each change."""
     from knowgen.stats.judge_check import Expectation
@@ -128,6 +148,7 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
     from knowgen.stats.judge_check import Judged, judge_changes, overall
     from knowgen.stats.judge_check_records import JudgeCheck
     from knowgen.stats.policy import get_policy
+    from knowgen.store.run import RunStore
 
     scorer, lenient = run.spec.scorers[0], get_policy(run.policy).reading == "lenient"
     readings: dict[str, list[Reading]] = {}
@@ -141,6 +162,8 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
         Judged(picture.original.sample.id, picture.change.name, tuple(readings[picture.id]))
         for picture in changed.pictures.values()
     ]
+    with RunStore.read(run.path) as store:
+        seconds = store.seconds()
     changes = judge_changes(expectations(), judged, scorer.dimensions)
     fit, because = overall(changes)
     check = JudgeCheck(
@@ -159,7 +182,7 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
         fit=fit,
         because=because,
         cost=run.cost,
-        seconds=run.summary.seconds,
+        seconds=seconds,
     )
     return check, judged
 

@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from knowgen.worlds.changes.originals import Original
 from knowgen.worlds.drawing.layouts import TRUTH_LAYOUTS
@@ -18,8 +19,10 @@ from knowgen.worlds.drawing.typeset import fit_text, text_width, tidy_lines
 from knowgen.worlds.names import GIVEN_NAMES, fold, is_fit, spell
 from knowgen.worlds.prompts import HEADINGS
 
-_NAMES_TRIED = 240
+_NAMES_MADE, _NAMES_TRIED = 240, 60
 _MEASURED_SIZE = 40
+
+_Setting = tuple[tuple[int, ...], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,10 @@ def _other_names(name: str, rng: random.Random) -> list[str]:
     """Returns made-up names, those nearest in width first."""
     start = rng.randrange(1 << 20)
     seed = rng.randrange(1 << 30)
-    found = [made for number in range(start, start + _NAMES_TRIED) if is_fit(made := spell(number, seed))]
+    found = [made for number in range(start, start + _NAMES_MADE) if is_fit(made := spell(number, seed))]
     wanted = text_width(name, _MEASURED_SIZE)
     unlike = [made for made in found if fold(made)[:2] != fold(name)[:2]]
-    return sorted(unlike, key=lambda made: abs(text_width(made, _MEASURED_SIZE) - wanted))
+    return sorted(unlike, key=lambda made: abs(text_width(made, _MEASURED_SIZE) - wanted))[:_NAMES_TRIED]
 
 
 def _edited(original: Original, right: str, wrong: str) -> Edit | None:
@@ -110,14 +113,16 @@ def _edited(original: Original, right: str, wrong: str) -> Edit | None:
 
 def _set_alike(original: Original, lines: tuple[str, ...]) -> bool:
     """Tells whether every layout would set the lines like the original's, on a sign of the same size."""
+    count = len(original.looks)
+    return _settings(original.lines, original.surface, count) == _settings(lines, original.surface, count)
+
+
+@lru_cache(maxsize=256)
+def _settings(lines: tuple[str, ...], surface: str, count: int) -> tuple[_Setting | None, ...]:
+    """Returns, for each layout, the sizes of the rows and of the sign; None where the lines do not fit."""
+    settings: list[_Setting | None] = []
     for layout in TRUTH_LAYOUTS:
-        space = text_space(original.surface, layout.limit(len(original.looks)))
-        before, after = (fit_text(tidy_lines(each), *space) for each in (original.lines, lines))
-        if before is None or after is None:
-            if before is not after:
-                return False
-            continue
-        sizes = [[row.size for row in block.rows] for block in (before, after)]
-        if sizes[0] != sizes[1] or sign_size(original.surface, before) != sign_size(original.surface, after):
-            return False
-    return True
+        block = fit_text(tidy_lines(lines), *text_space(surface, layout.limit(count)))
+        sizes = None if block is None else tuple(row.size for row in block.rows)
+        settings.append(None if block is None or sizes is None else (sizes, sign_size(surface, block)))
+    return tuple(settings)

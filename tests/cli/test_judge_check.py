@@ -1,0 +1,336 @@
+"""`knowgen judge-check` as its users type it, with judges that are known to be good, and with useless ones."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from knowgen.cli.main import run
+from knowgen.stats.judge_check_records import ChangeResult, JudgeCheck
+
+JUDGES = '''
+import hashlib
+import json
+import random
+
+from knowgen.calls import paid_call
+from knowgen.records import DIMENSIONS, TEXT, Reading, Score, ScoreStatus, Usage
+from knowgen.tasks.load import load_task
+from knowgen.worlds.changes import make_changed_task
+
+
+class _Judge:
+    needs = frozenset({"image", "truth_image"})
+    version = "1"
+
+    async def score(self, sample, truth, generation):
+        with open("calls.txt", "a") as file:
+            file.write(json.dumps([sample.id, sample.model_dump(mode="json"), truth.model_dump(mode="json")]) + "\\n")
+        values = self.values(sample, truth, generation)
+        place = {"sample_id": sample.id, "repeat": generation.repeat, "scorer": "judge"}
+        if values is None:
+            reading = Reading(status=ScoreStatus.FAILED, reason="the judge\\x1b[2J fell asleep")
+            return Score(**place, status=ScoreStatus.FAILED, strict=reading)
+        if not sample.text_required:
+            values.pop(TEXT, None)
+        reading = Reading(status=ScoreStatus.OK, values=values, rationale="I <b>looked</b> at it.")
+        return Score(**place, status=ScoreStatus.OK, strict=reading)
+
+
+class Always(_Judge):
+    """Gives everything the same."""
+
+    def __init__(self, value=1.0):
+        self.value = value
+
+    def values(self, sample, truth, generation):
+        return dict.fromkeys(DIMENSIONS, self.value)
+
+
+class Chance(_Judge):
+    """Rolls dice."""
+
+    def values(self, sample, truth, generation):
+        dice = random.Random(sample.id)
+        return {name: dice.choice((0, 0.5, 1)) for name in DIMENSIONS}
+
+
+class Picky(_Judge):
+    """Gives full marks to the truth alone, and none to anything else."""
+
+    def values(self, sample, truth, generation):
+        same = truth.image.open().convert("RGB").tobytes() == generation.image.open().convert("RGB").tobytes()
+        return dict.fromkeys(DIMENSIONS, 1.0 if same else 0.0)
+
+
+class Sleepy(_Judge):
+    """Fails at every other picture."""
+
+    def values(self, sample, truth, generation):
+        return None if int(hashlib.sha256(sample.id.encode()).hexdigest(), 16) % 2 else dict.fromkeys(DIMENSIONS, 1.0)
+
+
+class Knowing(_Judge):
+    """Knows what was changed, and so answers as it should, a half lower where that is asked for."""
+
+    def __init__(self, start=1.0, confuses=""):
+        world = load_task("knowgen_mini")
+        self.known = make_changed_task(world, list(world.samples()), 999, 0).pictures
+        self.start, self.confuses = start, confuses
+
+    def values(self, sample, truth, generation):
+        change = self.known[sample.id].change
+        falls = DIMENSIONS if change.name == self.confuses else change.falls
+        return {name: self.start - (0.5 if name in falls else 0) for name in DIMENSIONS}
+
+
+class Paid(Always):
+    """Costs a cent a call."""
+
+    async def score(self, sample, truth, generation):
+        async with paid_call(0.01, "paid") as ticket:
+            ticket.settle(0.01)
+        found = await super().score(sample, truth, generation)
+        return found.model_copy(update={"usage": Usage(cost=0.01)})
+
+
+class Elsewhere(_Judge):
+    """Measures something else."""
+
+    dimensions = ("sharpness",)
+
+    def values(self, sample, truth, generation):
+        return {"sharpness": 1.0}
+'''
+
+
+FEW = ["--samples", "14"]
+"""The fewest that give each change ten pictures."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with judges, and a run directory whose pictures all judges share: they are drawn once."""
+    folder = tmp_path_factory.mktemp("judges")
+    (folder / "judges.py").write_text(JUDGES)
+    return folder
+
+
+@pytest.fixture
+def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Stands in the folder, where calls of judges are counted."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("KNOWGEN_CACHE", "off")
+    monkeypatch.syspath_prepend(str(place))
+    Path("calls.txt").unlink(missing_ok=True)
+    yield place
+    sys.modules.pop("judges", None)
+
+
+def calls() -> int:
+    path = Path("calls.txt")
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def check(
+    judge: str, capsys: pytest.CaptureFixture[str], *more: str, out: str = "shared", code: int = 0
+) -> tuple[JudgeCheck, dict[str, ChangeResult]]:
+    """Checks a judge and returns the record that `--json` prints."""
+    words = ["judge-check", "--scorer", f"judges:{judge}", "--out", out, "--json", *more]
+    assert run(words if "--samples" in more else [*words, *FEW]) == code
+    found = JudgeCheck.model_validate_json(capsys.readouterr().out)
+    return found, {one.name: one for one in found.changes}
+
+
+def test_a_judge_that_answers_as_it_should_is_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, changes = check("Knowing", capsys)
+    assert found.fit and found.because == "it is fit for all 8 changes"
+    assert {one.verdict for one in changes.values()} == {"fit"}
+    assert found.samples == 14 and changes["nothing"].n == 14 and min(one.n for one in changes.values()) == 10
+    assert calls() == sum(one.pictures for one in changes.values())
+
+
+def test_a_second_call_does_no_work_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check("Knowing", capsys)
+    before = {path: path.stat().st_mtime_ns for path in Path("shared").rglob("*") if "judge" in str(path)}
+    asked = calls()
+    check("Knowing", capsys)
+    assert calls() == asked
+    assert {path: path.stat().st_mtime_ns for path in Path("shared").rglob("*") if "judge" in str(path)} == before
+
+
+def test_more_samples_ask_only_about_the_new_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, few = check("Always", capsys, "--samples", "2", out="growing")
+    first = calls()
+    assert first == sum(one.pictures for one in few.values())
+    _, more = check("Always", capsys, "--samples", "3", out="growing")
+    assert calls() == sum(one.pictures for one in more.values()) > first
+
+
+def test_a_judge_that_confuses_one_change_is_unfit_for_that_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, changes = check("Knowing", capsys, "-s", "confuses=name")
+    assert not found.fit and found.because == "it is unfit for name"
+    assert changes["name"].sensitivity is not None and changes["name"].sensitivity.value == 1
+    assert changes["name"].specificity is not None and changes["name"].specificity.value == 0
+
+
+def test_a_judge_that_gives_the_truth_a_half_moves_from_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, changes = check("Knowing", capsys, "-s", "start=0.5")
+    assert not found.fit and found.because == "it is unfit for nothing"
+    assert changes["digit"].verdict == "fit"
+
+
+def test_a_judge_that_always_gives_full_marks_sees_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, changes = check("Always", capsys)
+    assert not found.fit
+    fit = {name for name, one in changes.items() if one.verdict == "fit"}
+    assert fit == {"nothing", "layout"}
+    assert all(one.sensitivity is None or one.sensitivity.value == 0 for one in changes.values())
+
+
+def test_a_judge_that_always_gives_nothing_is_unfit_and_its_floor_is_told(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, changes = check("Always", capsys, "-s", "value=0.0")
+    assert not found.fit and changes["nothing"].verdict == changes["digit"].verdict == "unfit"
+    text = next(one for one in changes["digit"].movements if one.dimension == "text_accuracy")
+    assert text.floored == text.n == changes["digit"].n
+
+
+def test_dice_are_unfit_for_everything(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, changes = check("Chance", capsys)
+    assert not found.fit and {one.verdict for one in changes.values()} == {"unfit"}
+
+
+def test_a_judge_that_punishes_any_change_is_unfit_though_it_misses_none(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, changes = check("Picky", capsys)
+    assert not found.fit and changes["nothing"].verdict == "fit"
+    assert all(one.sensitivity.value == 1 for one in changes.values() if one.sensitivity is not None)
+    assert {name for name, one in changes.items() if one.verdict == "unfit"} == changes.keys() - {"nothing"}
+
+
+def test_a_judge_that_fails_half_the_time_is_unfit_and_ends_with_6(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, changes = check("Sleepy", capsys, code=6)
+    assert not found.fit
+    assert "judgements failed" in changes["nothing"].reason and changes["nothing"].verdict == "unfit"
+    assert changes["nothing"].n + changes["nothing"].failed == 14
+    assert run(["judge-check", "--scorer", "judges:Sleepy", "--out", "shared", *FEW]) == 6
+    text = capsys.readouterr().out
+    assert "judges:Sleepy fit for use: no, because it is unfit for" in text
+    assert "fell asleep" in text and "\x1b" not in text
+
+
+def test_a_spent_budget_ends_with_5_and_says_what_is_missing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, changes = check("Paid", capsys, "--samples", "3", "--budget", "0.05", out="paid", code=5)
+    assert not found.fit and found.cost == pytest.approx(0.05)
+    assert (
+        calls() == 5
+        and sum(one.not_run for one in changes.values()) == sum(one.pictures for one in changes.values()) - 5
+    )
+    more, _ = check("Paid", capsys, "--samples", "3", "--budget", "5", out="paid")
+    assert calls() == sum(one.pictures for one in more.changes), "what was paid for was paid for again"
+
+
+def test_judges_are_not_told_what_they_look_at(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, changes = check("Always", capsys, "--samples", "2", out="blind")
+    rows = [json.loads(line) for line in Path("calls.txt").read_text().splitlines()]
+    seen = Counter()
+    for sample_id, sample, truth in rows:
+        assert re.fullmatch(r"[0-9a-f]{16}", sample_id)
+        del sample["id"], truth["sample_id"]
+        seen[json.dumps([sample, truth])] += 1
+    # beside its picture and its opaque id, all that a judge sees of a sample is the same under every change
+    assert len(seen) == 2 and sum(seen.values()) == sum(one.pictures for one in changes.values())
+
+
+def test_it_prints_the_answer_first_and_writes_tables_and_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["judge-check", "--scorer", "judges:Knowing", "--out", "shared", *FEW]) == 0
+    text = capsys.readouterr().out
+    lines = [line for line in text.splitlines() if line]
+    assert lines[0] == "judges:Knowing fit for use: yes, because it is fit for all 8 changes"
+    assert re.search(r"^digit +text accuracy +fit +1\.000 \[0\.\d{3}, 1\.000\]", text, re.MULTILINE)
+    assert re.search(r"^resume +knowgen judge-check --scorer judges:Knowing", text, re.MULTILINE)
+    page = Path(re.findall(r"^page +(.*)$", text, re.MULTILINE)[0])
+    assert page == (here / "shared" / "judge_check" / "index.html").resolve() and page.is_file()
+    assert "judges:Knowing is fit for use" in re.sub("</?bdi>", "", page.read_text())
+    rows = list(csv.DictReader((here / "shared/tables/judge-check-judges-Knowing-strict.csv").open()))
+    assert len(rows) == 8 * 4 and {row["verdict"] for row in rows} == {"fit"}
+    digit = next(row for row in rows if (row["change"], row["dimension"]) == ("digit", "text_accuracy"))
+    assert (digit["expected"], digit["down"], digit["mean_change"]) == ("falls", "1.0", "-0.5")
+    assert "| digit |" in (here / "shared/tables/judge-check-judges-Knowing-strict.md").read_text()
+    record = JudgeCheck.model_validate_json((page.parent / "result.json").read_text())
+    assert record.fit and record.task.startswith("knowgen_mini")
+
+
+def test_the_pictures_lie_in_an_ordinary_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, _ = check("Knowing", capsys)
+    connection = sqlite3.connect(f"file:{here / 'shared' / 'run.sqlite'}?mode=ro", uri=True)
+    drawn = connection.execute("select count(distinct sample_id) from generations").fetchone()[0]
+    connection.close()
+    pictures = sum(one.pictures for one in found.changes)
+    assert drawn == pictures == len(list((here / "shared" / "images").rglob("*.png")))
+
+
+def test_a_dry_run_says_how_much_there_is_to_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["judge-check", "--scorer", "judges:Always", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "judgements 180" in text and "pictures   180" in text and "judge-check__judges-Always" in text
+    assert calls() == 0 and not Path("reports").exists()
+
+
+def test_named_samples_alone_are_checked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--ids", "540ba13ae861c03b,574c808ab7603d63"]
+    found, changes = check("Always", capsys, *words, out="named")
+    assert found.samples == 2 and changes["nothing"].n == 2
+    assert changes["digit"].n == 0 and changes["digit"].verdict == "n too small"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--scorer", "judges:Elsewhere"], 2, "which no known change must move"),
+        (["--scorer", "judges:Always", "--task", "foreign"], 3, "knowgen world build"),
+        (["--scorer", "judges:Nobody"], 2, "Nobody"),
+        (["--scorer", "judges:Always", "--policy", "lenient"], 2, "unknown policy"),
+        ([], 2, "--scorer"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused_in_one_line(
+    words: list[str], code: int, says: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not Path("foreign").exists():
+        Path("foreign").mkdir()
+        (here / "foreign" / "task.yaml").write_text("name: foreign\n")
+        (here / "foreign" / "samples.jsonl").write_text('{"id": "a", "prompt": "a lighthouse"}\n')
+        (here / "foreign" / "truth.jsonl").write_text('{"sample_id": "a"}\n')
+    assert run(["judge-check", *words]) == code
+    error = capsys.readouterr().err.strip()
+    assert says in error and "\n" not in error
+    assert calls() == 0
+
+
+@pytest.mark.slow
+def test_world_check_is_held_against_the_same_limits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It sees every change. Its one weakness: it takes a podium or a house for a thing, and so misses that one is gone
+    in about one picture of eight."""
+    assert run(["judge-check", "--scorer", "world_check", "--out", "shared", "--json"]) == 0
+    found = JudgeCheck.model_validate_json(capsys.readouterr().out)
+    verdicts = {one.name: one.verdict for one in found.changes}
+    missing = next(one for one in found.changes if one.name == "missing subject")
+    assert "unfit" not in verdicts.values()
+    assert {name for name, verdict in verdicts.items() if verdict != "fit"} <= {"missing subject"}
+    down = {one.dimension: one.down for one in missing.movements}
+    assert down["visual_correctness"] == 1 and (down["faithfulness"] or 0) >= 0.8
+    assert all(one.specificity is None or one.specificity.value == 1 for one in found.changes)
