@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -31,14 +30,20 @@ PAYS = 1.2
 PROBE = 1.25
 """So much the number is raised when it is tried whether more pays."""
 
-PROBE_PAYS = 1.04
+PROBE_PAYS = 1.08
 """Such a trial must raise the throughput at least so much."""
 
-SHRINK = 0.7
+SHRINK = 0.8
 """The number after a 429 is this part of it."""
 
+NEAR = 0.9
+"""From this part of the number that was refused on, more is tried seldom and one by one."""
+
+WINDOW = 48
+"""Answers that are counted together at least when it is tried whether more pays; fewer say too little."""
+
 LONGEST_PAUSE = 600.0
-_FIRST_GAP, _LONGEST_GAP = 8, 128
+_FIRST_GAP, _LONGEST_GAP = 8, 64
 _BURST_SECONDS = 2.0
 """Limits a minute are kept over spans this long, so that no minute's worth is sent at once."""
 
@@ -57,7 +62,7 @@ class Place:
     """One call under way.
 
     Attributes:
-        began: When it was let go, by the monotonic clock.
+        began: When it was let go, by the loop's clock.
         said: What the answer says about the load; to be set before the block is left.
         wait: Seconds the endpoint asked to wait, None when it did not.
         tokens: Tokens the call took, 0 when unknown.
@@ -96,7 +101,7 @@ class Limits:
 
 
 class Pace:
-    """Lets calls go; used in one event loop.
+    """Lets calls go; made and used in one event loop.
 
     Args:
         limits: What the endpoint admits.
@@ -112,12 +117,14 @@ class Pace:
         self._requests = _limiter(limits.rpm)
         self._tokens = _limiter(limits.tpm)
         self._mean_tokens = 0.0
-        self._born = time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._born = self._loop.time()
         self._under_way = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._paused_until = 0.0
         self._shrunk_at = 0.0
         self._faults = 0
+        self._fault_at = 0.0
         self._window = _Window(self._born)
         self._growth: _Growth = _SlowStart()
 
@@ -129,21 +136,21 @@ class Pace:
             tokens: Estimate of the tokens of the call.
         """
         await self._enter()
-        place = Place(time.monotonic())
+        place = Place(self._loop.time())
         try:
             await self._keep_rates(tokens)
-            place.began = time.monotonic()
+            place.began = self._loop.time()
             yield place
         finally:
             self._leave(place)
 
     async def _enter(self) -> None:
-        while self._under_way >= self.limit or self._paused_until > time.monotonic():
+        while self._under_way >= self.limit or self._paused_until > self._loop.time():
             self._window.crowded = True
-            waiter = asyncio.get_running_loop().create_future()
+            waiter = self._loop.create_future()
             self._waiting.append(waiter)
-            if self._paused_until > time.monotonic():
-                asyncio.get_running_loop().call_later(self._paused_until - time.monotonic() + 0.001, self._wake)
+            if self._paused_until > self._loop.time():
+                self._loop.call_at(self._paused_until + 0.001, self._wake)
             try:
                 await waiter
             except asyncio.CancelledError:
@@ -160,7 +167,7 @@ class Pace:
 
     def _leave(self, place: Place) -> None:
         self._under_way -= 1
-        now = time.monotonic()
+        now = self._loop.time()
         if place.tokens:
             self._mean_tokens += (place.tokens - self._mean_tokens) * (0.1 if self._mean_tokens else 1.0)
         if place.said is Said.GOOD:
@@ -174,7 +181,7 @@ class Pace:
 
     def _wake(self) -> None:
         free = self.limit - self._under_way
-        while self._waiting and free > 0 and self._paused_until <= time.monotonic():
+        while self._waiting and free > 0 and self._paused_until <= self._loop.time():
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
@@ -183,7 +190,7 @@ class Pace:
     def _good(self, now: float) -> None:
         window = self._window
         window.done += 1
-        if window.done < self.limit or now <= window.began:
+        if window.done < self._growth.window(self.limit) or now <= window.began:
             return
         if window.crowded or self._waiting:
             to, why = self._growth.next(self.limit, window.done / (now - window.began), self._most)
@@ -195,13 +202,17 @@ class Pace:
         pause = 1.0 if place.wait is None else min(place.wait, LONGEST_PAUSE)
         self._pause(now + pause)
         if place.began > self._shrunk_at:  # one shrinking for all that were sent before it
+            self._growth = _Probing(self.limit)
             self._shrink(max(1, int(self.limit * SHRINK)), f"busy, waits {pause:g} s", now)
 
     def _broken(self, place: Place, now: float) -> None:
-        self._faults += 1
+        if place.began > self._fault_at:  # what was sent before the last fault was known is part of that one
+            self._faults += 1
+            self._fault_at = now
         pause = min(0.25 * 2.0 ** min(self._faults, 8), 60.0) if place.wait is None else place.wait
         self._pause(now + min(pause, LONGEST_PAUSE))
         if self._faults >= 3 and place.began > self._shrunk_at:
+            self._growth = _SlowStart()  # once it is mended it may take as much as before
             self._shrink(max(1, self.limit // 2), f"{self._faults} faults in a row, waits {pause:g} s", now)
 
     def _pause(self, until: float) -> None:
@@ -209,7 +220,6 @@ class Pace:
 
     def _shrink(self, to: int, why: str, now: float) -> None:
         self._shrunk_at = now
-        self._growth = _Probing()
         self._window = _Window(now)
         self._set(to, why, now)
 
@@ -233,6 +243,10 @@ class _Growth:
 
     then: _Growth
 
+    def window(self, limit: int) -> int:
+        """Returns how many answers are counted together."""
+        return limit
+
     def next(self, limit: int, rate: float, most: int) -> tuple[int, str]:
         """Returns the new number and why; `then` is who decides the next time."""
         raise AssertionError("each way to grow says how")
@@ -255,30 +269,49 @@ class _SlowStart(_Growth):
 
 
 class _Probing(_Growth):
-    def __init__(self) -> None:
+    """Tries a little more from time to time.
+
+    Args:
+        refused: The number at which the endpoint said that it was too many, 0 when it never did.
+    """
+
+    def __init__(self, refused: int = 0) -> None:
         self.then = self
+        self._near = refused * NEAR
         self._gap = self._left = _FIRST_GAP
         self._rates: deque[float] = deque(maxlen=4)
         self._trial: tuple[int, float] | None = None
 
+    def window(self, limit: int) -> int:
+        """Returns how many answers are counted together: enough that chance alone does not look like more."""
+        return limit if limit < self._near else max(WINDOW, 2 * limit)
+
     def next(self, limit: int, rate: float, most: int) -> tuple[int, str]:
+        """Climbs to where it was refused, then tries more and keeps it where it pays."""
+        if limit + 1 < self._near and self._trial is None:
+            return min(most, limit + max(1, limit // 20)), "climbs"
         if self._trial is not None:
-            before, usual = self._trial
-            if self._left > 0:  # the first window after a change still holds calls from before it
-                self._left -= 1
-                return limit, ""
-            self._trial = None
-            pays = rate >= usual * PROBE_PAYS
-            self._gap = _FIRST_GAP if pays else min(_LONGEST_GAP, self._gap * 2)
-            self._left = self._gap if not pays else 2
-            return (limit, "") if pays else (before, "more did not pay")
+            return self._judged(limit, rate)
         self._rates.append(rate)
         self._left -= 1
         if self._left > 0 or limit >= most:
             return limit, ""
         self._trial = (limit, sum(self._rates) / len(self._rates))
         self._left = 1
-        return min(most, max(limit + 1, int(limit * PROBE))), "tries more"
+        return min(most, limit + 1 if self._near else max(limit + 1, int(limit * PROBE))), "tries more"
+
+    def _judged(self, limit: int, rate: float) -> tuple[int, str]:
+        assert self._trial is not None
+        if self._left > 0:  # the first window after a change still holds calls from before it
+            self._left -= 1
+            return limit, ""
+        (before, usual), self._trial = self._trial, None
+        # near a number that was refused, more need not show in the rate: that it is admitted is enough
+        pays = rate >= usual * (1.0 if self._near else PROBE_PAYS)
+        self._gap = _FIRST_GAP if pays and not self._near else min(_LONGEST_GAP, self._gap * 2)
+        self._left = self._gap if not pays or self._near else 2
+        self._rates.clear()
+        return (limit, "") if pays else (before, "more did not pay")
 
 
 def _limiter(per_minute: float) -> AsyncLimiter | None:
