@@ -27,7 +27,9 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 FOLDER_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 """As open_clip looks for them in a folder, in its order."""
 
-LIBRARIES = ("open_clip_torch", "torch", "torchvision", "timm", "transformers", "pillow")
+LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
+PARTS = {"timm_model_name": "timm", "hf_model_name": "transformers", "hf_tokenizer_name": "transformers"}
+"""Fields of a configuration that bring in another library, which then decides the embedding as well."""
 
 
 class ClipSource:
@@ -58,7 +60,7 @@ class ClipSource:
             model=self._shown,
             weights=file_hash(self._weights),
             config=fingerprint({"model": config, "preprocess": self._preprocess}),
-            libraries=versions(*LIBRARIES),
+            libraries=versions(*LIBRARIES, *(library for part, library in PARTS.items() if part in json.dumps(config))),
         )
 
     def _prepare_hub(self) -> Any:

@@ -116,3 +116,34 @@ def test_weights_that_lack_a_part_are_not_filled_up_at_random(folder: Path, tmp_
     save_file({name: tensor for name, tensor in tensors.items() if name != gone}, file, metadata={"format": "pt"})
     with pytest.raises(ConfigError, match=r"the weights lack encoder\.layer\.0\.attention\."):
         list(Similarity(f"dino:{folder}").score_batch(items(tmp_path / "p", 1)))
+
+
+def test_when_asked_it_fetches_configurations_and_safetensors_only(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked: list[tuple[str, list[str]]] = []
+
+    def fetch(repository: str, *, allow_patterns: list[str]) -> str:
+        asked.append((repository, allow_patterns))
+        return str(folder)
+
+    batch = items(tmp_path / "p", 2)
+    local = cosines(f"dino:{folder}", batch)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    found = list(Similarity("dino:someone/tiny-dino", download=True).score_batch(batch))
+    assert [score.details["cosines"][0] for score in found] == local
+    ((repository, patterns),) = asked
+    assert repository == "someone/tiny-dino"
+    assert all(pattern.endswith((".json", ".safetensors")) for pattern in patterns)
+
+
+def test_a_download_that_fails_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(*_: object, **__: object) -> None:
+        raise socket.gaierror(-3, "no network here")
+
+    monkeypatch.setattr(socket, "getaddrinfo", cut_off)
+    with pytest.raises(MissingDependencyError, match=r"someone/absent could not be downloaded: .*no network") as raised:
+        Similarity("dino:someone/absent", download=True).setup("cpu")
+    assert "\n" not in str(raised.value)
