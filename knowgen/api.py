@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowgen import outputs
+from knowgen.dry_run import forecast
 from knowgen.engine.options import Options, Outcome
 from knowgen.errors import UsageError
-from knowgen.planning import Plan, Settings, forecast, plan, plan_scoring
+from knowgen.planning import Plan, Settings, plan, plan_scoring
 from knowgen.records import Row
 from knowgen.spec import RunSpec
 from knowgen.stats.aggregate import aggregate

@@ -276,26 +276,3 @@ def plan_scoring(
         release=found.drawings.close,
         origin=Path(source),
     )
-
-
-def forecast(plan: Plan, out: Path) -> str:
-    """Says in a few lines what a plan would do and what is there already."""
-    expected = plan.spec.selection.n * plan.spec.repeats
-    lines = [
-        f"task       {plan.spec.task} {plan.spec.task_version}, {plan.spec.selection.label}",
-        f"generator  {plan.spec.generator.name} {plan.spec.generator.revision}".rstrip(),
-        *(f"scorer     {scorer.name} {scorer.version}".rstrip() for scorer in plan.spec.scorers),
-        f"pictures   {expected}",
-        f"judgements {expected * sum(plan.spec.judgements(scorer.spec) for scorer in plan.scorers)}",
-        f"directory  {out}",
-    ]
-    if (out / "run.json").exists():
-        with RunStore.read(out) as store:
-            there, wanted = store.spec.drawn_by(), plan.spec.drawn_by()
-            if differs := sorted(key for key in there if there[key] != wanted[key]):
-                lines.append(f"           holds another run ({', '.join(differs)} differ); --fresh would erase it")
-            else:
-                drawn = sum(1 for _, each in store.generations() if each.status == "ok")
-                judged = sum(1 for _, each in store.scores() if each.status == "ok")
-                lines.append(f"           holds {drawn} pictures and {judged} judgements already")
-    return "\n".join(lines)

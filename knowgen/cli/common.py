@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -77,6 +77,8 @@ def running_options(function: F) -> F:
     for option in reversed(
         [
             click.option("-s", "scorer_args", type=KEY_VALUE, multiple=True, help="Argument of the scorer."),
+            click.option("--rubric", type=click.Choice(["own", "upstream"]), help="Whose words a vlm judge is given."),
+            click.option("--upstream-dir", metavar="DIR", help="Checkout the upstream rubric is read from."),
             click.option("--judge-repeats", type=click.IntRange(1), default=1, metavar="J", help="Judgements of each."),
             click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N samples."),
             click.option("--ids", type=IDS, metavar="A,B|@FILE", help="Only these samples."),
@@ -89,6 +91,16 @@ def running_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def scorer_arguments(options: Mapping[str, Any], scorers: Sequence[str]) -> dict[str, Any]:
+    """Returns the arguments of the scorers: those of `-s`, with `--rubric` and `--upstream-dir` for every vlm judge."""
+    arguments = dict(options["scorer_args"])
+    own = {name: options[name] for name in ("rubric", "upstream_dir") if options[name] is not None}
+    if own and scorers and not any(name.partition(":")[0] == "vlm" for name in scorers):
+        raise click.UsageError(f"--{next(iter(own)).replace('_', '-')} is for a vlm judge; give --scorer vlm:MODEL")
+    prefix = "vlm." if len(scorers) > 1 else ""
+    return arguments | {f"{prefix}{name}": value for name, value in own.items()}
 
 
 def command_line(*words: str | Path) -> str:

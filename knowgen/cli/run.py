@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from knowgen.cli.common import KEY_VALUE, again, closing_lines, exit_code, running_options
+from knowgen.cli.common import KEY_VALUE, again, closing_lines, exit_code, running_options, scorer_arguments
 
 EPILOG = """\b
 Examples:
@@ -58,7 +58,7 @@ def command(task: str, generator: str, scorers: tuple[str, ...], out: Path | Non
         generator,
         scorers,
         generator_args=dict(options["generator_args"]),
-        scorer_args=dict(options["scorer_args"]),
+        scorer_args=scorer_arguments(options, scorers),
         settings=settings,
     )
     if options["dry_run"]:

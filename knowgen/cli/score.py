@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from knowgen.cli.common import again, closing_lines, exit_code, running_options
+from knowgen.cli.common import again, closing_lines, exit_code, running_options, scorer_arguments
 
 EPILOG = """\b
 Examples:
@@ -38,7 +38,7 @@ def command(source: Path, task: str | None, scorers: tuple[str, ...], out: Path 
         fresh=options["fresh"],
         progress=True,
     )
-    scorer_args = dict(options["scorer_args"])
+    scorer_args = scorer_arguments(options, scorers)
     plan = api.plan_scoring(source, scorers, task=task, scorer_args=scorer_args, settings=settings, out=out)
     target = out or plan.source or api.default_out(plan.task.name, plan.spec.generator.name)
     if options["dry_run"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -19,9 +19,11 @@ from knowgen.records import (
     Sample,
     Score,
 )
+from knowgen.scorers.address import OPENAI_URL, endpoint_url
 from knowgen.scorers.contract import usage_of
 from knowgen.scorers.converse import converse
 from knowgen.scorers.endpoint import Endpoint, SchemaUse
+from knowgen.scorers.forecast import Estimate, reckon
 from knowgen.scorers.pace import Limits
 from knowgen.scorers.pictures import LONGEST_SIDE, PICTURES_VERSION, QUALITY, Encoded, PictureForm
 from knowgen.scorers.prices import price_for
@@ -162,6 +164,33 @@ class VlmJudge:
             return partial(build_messages, sample), {"name": "judgement", "schema": CONTRACT.json_schema()}
         call = await asyncio.to_thread(official_call, self._upstream_dir)
         return partial(official_messages, call.system, call.user_text(sample.id, sample.prompt)), None
+
+    @staticmethod
+    def reckon(
+        items: Iterable[tuple[Sample, GroundTruth]],
+        *,
+        model: str,
+        base_url: str = "",
+        max_side: int = LONGEST_SIDE,
+        price_in: float | None = None,
+        price_out: float | None = None,
+        price_call: float | None = None,
+        **_: Any,
+    ) -> Estimate | None:
+        """Reckons what one judgement takes, without building a judge or asking for its key.
+
+        Args:
+            items: Some samples with their ground truths.
+            model: As in the constructor, like all that follow.
+            base_url: Address.
+            max_side: Of pictures.
+            price_in: Price.
+            price_out: Price.
+            price_call: Price.
+        """
+        price = price_for(model, base_url, price_in, price_out, price_call)
+        tiles = endpoint_url(base_url, f"scorer vlm:{model}") == OPENAI_URL
+        return reckon(items, [system_prompt(), user_text("", "", True)], price, tiles=tiles, longest=max_side)
 
     async def close(self) -> None:
         """Closes connections and worker processes; in the event loop they were used in."""

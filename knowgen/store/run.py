@@ -327,6 +327,8 @@ class RunStore:
 
     def notes(self, what: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
         """Yields who, when (seconds since the epoch) and the data of every note of a kind, oldest first."""
+        if not self._database.read("select 1 from sqlite_master where name = 'notes'"):
+            return  # written before there were notes
         sql = "select who, at, record from notes where what = ? order by number"
         for who, at, record in self._database.read(sql, (what,)):
             yield who, at, json.loads(record)

@@ -94,6 +94,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 """Statements that lead from one schema version to the next; the version is `pragma user_version`."""
 
+READABLE_FROM = 1
+"""Files of this schema version and later can be read as they are; what came later only adds tables."""
+
 BUSY_SECONDS = 20.0
 
 
@@ -169,7 +172,7 @@ def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     try:
         if check_version(connection, path) == 0:
             raise DataError("holds no results yet", where=str(path), fix="start the run again")
-        if check_version(connection, path) < len(MIGRATIONS):
+        if check_version(connection, path) < READABLE_FROM:
             raise DataError("was written by an older knowgen", where=str(path), fix="start the run once to update it")
         connection.execute("pragma query_only=on")
     except BaseException:
