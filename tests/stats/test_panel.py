@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, reading, row
 
 from knowgen.errors import DataError, UsageError
-from knowgen.records import DIMENSIONS, TEXT, Row, ScoreStatus
+from knowgen.records import DIMENSIONS, TEXT, Reading, Row, ScoreStatus
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.panel import Panel, panel_of, panel_rows
 
@@ -148,3 +152,41 @@ def test_a_panel_that_cannot_sit_is_refused(members: list[str], quorum: int | No
 def test_the_quorum_is_more_than_half_unless_said() -> None:
     assert [panel_of("abcde"[:size]).quorum for size in (2, 3, 4, 5)] == [2, 2, 3, 3]
     assert panel_of(["vlm:a", "vlm:b"]).label == "panel(vlm:a, vlm:b; quorum 2)"
+
+
+GRID = st.sampled_from([0.0, 0.5, 1.0])
+READING = st.one_of(
+    st.builds(reading, GRID, GRID, st.one_of(st.none(), GRID), GRID), st.sampled_from([FAILED, NOT_APPLICABLE])
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.lists(READING, min_size=5, max_size=5), min_size=1, max_size=6), st.integers(1, 5), st.randoms())
+def test_any_panel_stays_on_the_grid_and_does_not_ask_who_comes_first(
+    judged: list[list[Reading]], quorum: int, chance: random.Random
+) -> None:
+    rows = {
+        name: [row(f"s{number}", "physics", scores[place]) for number, scores in enumerate(judged)]
+        for place, name in enumerate("abcde")
+    }
+    mixed = list("abcde")
+    chance.shuffle(mixed)
+    found = panel_rows(panel_of("abcde", quorum), rows, DIMENSIONS)
+    assert [one.strict.values for one in found] == [
+        one.strict.values for one in panel_rows(panel_of(mixed, quorum), rows, DIMENSIONS)
+    ]
+    for one, scores in zip(found, judged, strict=True):
+        sitting = [score for score in scores if score.status is ScoreStatus.OK]
+        assert (one.strict.status is ScoreStatus.OK) == (len(sitting) >= quorum)
+        for name, value in one.strict.values.items():
+            given_values = sorted(score.values[name] for score in sitting if name in score.values)
+            assert value == given_values[(len(given_values) - 1) // 2]
+            assert 2 * len(given_values) >= len(sitting)
+        assert set(one.strict.values) | set(one.strict.na) == (set(DIMENSIONS) if len(sitting) >= quorum else set())
+        assert one.strict.status is ScoreStatus.OK or one.strict.reason
+
+
+def test_a_panel_of_one_mind_is_that_judge() -> None:
+    rows = [row(f"s{n}", "physics", reading(1, n % 3 / 2, None if n % 2 else 0.5, 0)) for n in range(9)]
+    found = panel_rows(ABC, dict.fromkeys("abc", rows), DIMENSIONS)
+    assert aggregate(found).slices == aggregate(rows).slices
