@@ -53,8 +53,6 @@ def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, a
     if options["dry_run"]:
         click.echo(api.forecast(plan, target))
         return 0
-    if options["fresh"] and (target / "run.json").is_file():
-        shutil.rmtree(target / FOLDER, ignore_errors=True)
     run = carry_out(plan, target)
     if run.outcome is not None and run.outcome.stopped == "interrupted":
         click.echo("interrupted; what was finished is kept", err=True)
@@ -120,6 +118,8 @@ def carry_out(plan: Plan, target: Path) -> Run:
     settings = plan.settings
     options = Options(concurrency=settings.concurrency, budget=settings.budget, progress=settings.progress)
     with RunStore.open(target, plan.spec, fresh=settings.fresh) as store:
+        if settings.fresh and (target / FOLDER).exists():
+            shutil.rmtree(target / FOLDER)  # a page of judgements that are forgotten
         outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options)
     return Run(target, plan.spec, settings.policy, outcome)
 

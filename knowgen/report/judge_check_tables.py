@@ -101,13 +101,15 @@ def definitions() -> list[str]:
 
 
 def _reasons(check: JudgeCheck) -> list[str]:
+    """Says why changes are not found fit, and what was not judged; one line for all changes of which the same holds."""
     said: dict[str, list[str]] = {}
     for one in check.changes:
         if one.reason:
             said.setdefault(f"{one.verdict}, {one.reason}", []).append(one.name)
-    lines = [f"{', '.join(names)}: {reason}" for reason, names in said.items()]
-    lines += [f"{one.name}: {_gaps(one)}" for one in check.changes if _gaps(one)]
-    return lines
+    for one in check.changes:
+        if gaps := _gaps(one):
+            said.setdefault(gaps, []).append(one.name)
+    return [f"{', '.join(names)}: {what}" for what, names in said.items()]
 
 
 def _gaps(one: ChangeResult) -> str:

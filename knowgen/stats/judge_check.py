@@ -22,6 +22,7 @@ from typing import Literal
 
 from knowgen.records import Reading, ScoreStatus
 from knowgen.stats.judge_check_records import ChangeResult, Expected, Movement, Rate, Verdict
+from knowgen.stats.words import count
 
 MOVED = 0.25
 """Least difference that counts as a move: half a step of the grid 0, 0.5, 1 that the rubric's values stand on."""
@@ -41,6 +42,9 @@ figures of what is left."""
 LEAST_PICTURES = 10
 """Fewest judged pictures a change is found fit on. Even without a miss the 95 % interval then reaches down to 0.72, and
 with five it would reach down to 0.57."""
+
+LEAST_AGAINST = 2
+"""Fewest pictures that a change is found unfit on: of judges at the limit, one in ten misses the first."""
 
 FULL = 1.0
 
@@ -298,12 +302,14 @@ def _verdict(result: ChangeResult) -> tuple[Verdict, str]:
     )
     for name, rate, least in rates:
         if rate is not None and rate.value is not None and rate.high is not None and rate.value < least:
-            words = f"{name} {rate.value:.3f} on {rate.n} pictures is below {least}"
-            (unfit if rate.high < least else unsure).append(words)
+            words = f"{name} {rate.value:.3f} on {count(rate.n, 'picture')} is below {least}"
+            surely = rate.high < least and rate.n >= LEAST_AGAINST
+            (unfit if surely else unsure).append(words)
     failing = wilson(result.failed, result.judgements)
     if failing.low is not None and result.failed > FAILED_MOST * result.judgements:
         words = f"{result.failed} of {result.judgements} judgements failed, more than one in ten"
-        (unfit if failing.low > FAILED_MOST else unsure).append(words)
+        surely = failing.low > FAILED_MOST and failing.n >= LEAST_AGAINST
+        (unfit if surely else unsure).append(words)
     if unfit:
         return "unfit", "; ".join([*unfit, *unsure])
     if unsure:

@@ -283,6 +283,15 @@ def test_the_pictures_lie_in_an_ordinary_run(here: Path, capsys: pytest.CaptureF
     assert drawn == pictures == len(list((here / "shared" / "images").rglob("*.png")))
 
 
+def test_a_fresh_check_asks_again_and_makes_its_page_anew(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, changes = check("Always", capsys, "--samples", "1", out="fresh")
+    page = Path("fresh/judge_check/index.html")
+    page.write_text("old")
+    check("Always", capsys, "--samples", "1", "--fresh", out="fresh")
+    assert calls() == 2 * sum(one.pictures for one in changes.values())
+    assert "judges:Always" in page.read_text()
+
+
 def test_a_dry_run_says_how_much_there_is_to_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["judge-check", "--scorer", "judges:Always", "--dry-run"]) == 0
     text = capsys.readouterr().out
