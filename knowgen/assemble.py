@@ -205,10 +205,13 @@ def scorer_handle(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
     traits = scorer_traits(target)
     where = f"scorer {scorer!r}"
     _check_arguments(target, args, resolved.model, where)
+    version = traits.version or _revision(target, resolved.origin)
+    if callable(identity := getattr(target, "identity", None)):
+        version = f"{version} {identity(model=resolved.model, **args)}".rstrip()
     spec = ScorerSpec(
         name=scorer,
         args=_keyed(args, target, where),
-        version=traits.version or _revision(target, resolved.origin),
+        version=version,
         note=traits.note,
         dimensions=traits.dimensions,
     )

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from knowgen.errors import UsageError
 from knowgen.records import DIMENSIONS, Attempt, Generation, GroundTruth, Reading, Sample, Score, ScoreStatus, Usage
-from knowgen.scorers.reply import PARSER_VERSION, read_attempts
 
 Item = tuple[Sample, GroundTruth, Generation]
 
@@ -62,7 +61,9 @@ class ScorerTraits:
         note: What every table says beside its figures, such as "world check, not a VLM judge".
         concurrency: Judgements that may wait at once (score), items a call takes (score_batch).
         workers: Processes a batch form wants; 0 lets the engine choose by the cores.
-        parser: Version of the parser that reads its replies, where that is `knowgen.scorers.reply`; else empty.
+        parser: Version of the code that reads its replies; empty where nothing is parsed.
+        reread: Reads attempts of several tries together: from attempts and the sample to the strict reading, the
+            lenient one and the model's name. None where an earlier reply has no say.
         deadline: Seconds one judgement may take at most, where the scorer bounds its calls itself and may have to wait
             for its turn; the run's own bound when 0.
         local: Does it load a model into the accelerator? Then `--schedule phased` closes the generator first.
@@ -78,6 +79,7 @@ class ScorerTraits:
     local: bool = False
     parser: str = ""
     deadline: float = 0.0
+    reread: Callable[[Sequence[Attempt], Sample], tuple[Reading, Reading, str]] | None = None
 
 
 def scorer_traits(target: Any) -> ScorerTraits:
@@ -109,6 +111,7 @@ def scorer_traits(target: Any) -> ScorerTraits:
         local=bool(getattr(target, "local", False)),
         parser=str(getattr(target, "parser", "")),
         deadline=float(getattr(target, "deadline", 0.0)),
+        reread=getattr(target, "reread", None),
     )
 
 
@@ -150,9 +153,9 @@ def usage_of(attempts: Sequence[Attempt]) -> Usage:
 def with_earlier(traits: ScorerTraits, score: Score, sample: Sample, earlier: Sequence[Attempt]) -> Score:
     """Returns a score that also holds the attempts of tries before it: those a `PassingError` carried, or stored ones.
 
-    Where the scorer's replies are read by `knowgen.scorers.reply`, all attempts are read anew together, because an
-    earlier reply may be the first that the official reading takes, even where every try ended in a fault. For any
-    other scorer the attempts and what they cost are put before its own.
+    Where the scorer says how (`reread`), all attempts are read anew together, because an earlier reply may be the first
+    that the official reading takes, even where every try ended in a fault. For any other scorer the attempts and what
+    they cost are put before its own.
 
     Args:
         traits: Of the scorer.
@@ -164,12 +167,12 @@ def with_earlier(traits: ScorerTraits, score: Score, sample: Sample, earlier: Se
         return score
     attempts = (*earlier, *score.attempts)
     changes: dict[str, Any] = {"attempts": attempts, "usage": usage_of(attempts)}
-    if traits.parser == PARSER_VERSION:
-        strict, lenient, returned = read_attempts(attempts, sample.text_required)
+    if traits.reread is not None:
+        strict, lenient, returned = traits.reread(attempts, sample)
         if strict.status is ScoreStatus.FAILED and score.strict.reason:
             strict = strict.model_copy(update={"reason": score.strict.reason})
         changes |= {
             "status": strict.status, "strict": strict, "lenient": lenient, "judge_returned": returned,
-            "parser": PARSER_VERSION,
+            "parser": traits.parser,
         }  # fmt: skip
     return score.model_copy(update=changes)

@@ -117,10 +117,11 @@ def words_of(estimate: Estimate, judgements: int, at_once: int) -> str:
     cost = "price unknown (-s price_in=… -s price_out=…)"
     if estimate.cost is not None:
         cost = f"about ${estimate.cost * judgements:.2f}" if estimate.cost else "free"
-    minutes = estimate.seconds * math.ceil(judgements / at_once) / 60
+    seconds = estimate.seconds * math.ceil(judgements / at_once)
+    time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     basis = f"as {estimate.known_from} judgements took" if estimate.known_from else "reckoned"
     return (
         f"{cost}, {estimate.input_tokens * judgements / 1e6:.2f} M tokens in and "
         f"{estimate.output_tokens * judgements / 1e6:.2f} M out, "
-        f"{minutes:.0f} min at {estimate.seconds:.1f} s a judgement and {at_once} at once ({basis})"
+        f"{time} at {estimate.seconds:.1f} s a judgement and {at_once} at once ({basis})"
     )

@@ -7,14 +7,16 @@ import io
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowgen.errors import UnscorableError, UsageError
-from knowgen.records import DIMENSIONS, Attempt, ImageRef, Reading, Score, Usage
+from knowgen.records import DIMENSIONS, Attempt, ImageRef, Reading, Sample, Score, Usage
 from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score, usage_of
 from knowgen.scorers.converse import TOO_LONG
 from knowgen.scorers.hf_decoding import Decoder, Prompt, Reply
 from knowgen.scorers.hf_model import DTYPES, LocalVlm, Source, load
+from knowgen.scorers.hf_weights import weights_id
 from knowgen.scorers.pictures import PICTURES_VERSION, PictureForm, encode_bytes
 from knowgen.scorers.reply import PARSER_VERSION, ReplyFault, clean_text, read_attempts, read_strict
 from knowgen.scorers.rubric import RUBRIC_VERSION, system_prompt, user_text
@@ -98,6 +100,17 @@ class HfJudge:
         }  # fmt: skip
         self._ready: tuple[LocalVlm, Decoder] | None = None
 
+    @classmethod
+    def identity(cls, model: str, **_: Any) -> str:
+        """Tells apart weights that come to lie in the same folder; no heavy library is imported.
+
+        Returns:
+            The first 12 digits of their hash for a folder; empty for a name of the hub, which the revision tells apart,
+            and where nothing is there, which `setup` tells of.
+        """
+        folder = Path(model or "").expanduser()
+        return weights_id(folder) if any(folder.glob("*.safetensors")) else ""
+
     def setup(self, device: str) -> None:
         """Loads the model onto a device, such as `cuda:0` or `cpu`.
 
@@ -108,6 +121,11 @@ class HfJudge:
         """
         vlm = load(self.source, device)
         self._ready = (vlm, Decoder(vlm, **self._decoding))  # type: ignore[arg-type]
+
+    @staticmethod
+    def reread(attempts: Sequence[Attempt], sample: Sample) -> tuple[Reading, Reading, str]:
+        """Reads attempts of several tries together; see `knowgen.scorers.contract.with_earlier`."""
+        return read_attempts(attempts, sample.text_required)
 
     def score_batch(self, items: Sequence[Item]) -> Iterator[Score]:
         """Yields one score an item, each as soon as it is settled; whatever is wrong with one is its own failure.

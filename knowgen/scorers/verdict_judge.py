@@ -69,6 +69,7 @@ class VerdictJudge(ABC):
     rubric_version: ClassVar[str]
     needs: ClassVar[frozenset[str]]
     concurrency = 64
+    parser = VERDICT_PARSER_VERSION
     deadline = 6 * 3600.0
     unkeyed = frozenset(
         {"price_in", "price_out", "price_call", "key_env", "concurrency", "timeout", "rpm", "tpm", "cache"}
@@ -154,6 +155,11 @@ class VerdictJudge(ABC):
             schema={"name": self.name, "schema": self.contract.json_schema()},
         )
         return self._score_of(sample, generation, question, attempts, pictures, perf_counter() - started)
+
+    @classmethod
+    def reread(cls, attempts: Sequence[Attempt], sample: Sample) -> tuple[Reading, Reading, str]:
+        """Reads attempts of several tries together; see `knowgen.scorers.contract.with_earlier`."""
+        return read_verdicts(attempts, cls.contract)
 
     async def close(self) -> None:
         """Closes connections and worker processes; in the event loop they were used in."""

@@ -192,6 +192,11 @@ class VlmJudge:
         tiles = endpoint_url(base_url, f"scorer vlm:{model}") == OPENAI_URL
         return reckon(items, [system_prompt(), user_text("", "", True)], price, tiles=tiles, longest=max_side)
 
+    @staticmethod
+    def reread(attempts: Sequence[Attempt], sample: Sample) -> tuple[Reading, Reading, str]:
+        """Reads attempts of several tries together; see `knowgen.scorers.contract.with_earlier`."""
+        return read_attempts(attempts, sample.text_required)
+
     async def close(self) -> None:
         """Closes connections and worker processes; in the event loop they were used in."""
         await self.endpoint.close()

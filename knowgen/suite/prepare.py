@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from knowgen import api, assemble, outputs, registry
+from knowgen.dry_run import forecast
 from knowgen.engine.handles import GeneratorHandle
 from knowgen.errors import ConfigError, DataError, KnowgenError, UsageError
-from knowgen.planning import forecast
 from knowgen.store.manifest import difference, read_manifest, refuse_secrets
 from knowgen.suite.file import ScorerEntry, Source, SystemEntry, read_suite
 from knowgen.tasks.contract import Task
