@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from knowgen.api import Run, aggregate, compare, evaluate, load_run, load_task
+    from knowgen.api import Run, aggregate, compare, evaluate, load_run, load_task, score
     from knowgen.generators.contract import Drawing
     from knowgen.records import GenerationRequest
+    from knowgen.scorers.rewards import DualReward
+    from knowgen.suite import run_suite
 
 _LAZY = {
     "evaluate": "knowgen.api",
@@ -21,6 +23,9 @@ _LAZY = {
     "load_run": "knowgen.api",
     "compare": "knowgen.api",
     "aggregate": "knowgen.api",
+    "score": "knowgen.api",
+    "run_suite": "knowgen.suite",
+    "DualReward": "knowgen.scorers.rewards",
     "Run": "knowgen.api",
     "Drawing": "knowgen.generators.contract",
     "GenerationRequest": "knowgen.records",
@@ -28,6 +33,7 @@ _LAZY = {
 
 __all__ = [
     "Drawing",
+    "DualReward",
     "GenerationRequest",
     "Run",
     "__version__",
@@ -36,6 +42,8 @@ __all__ = [
     "evaluate",
     "load_run",
     "load_task",
+    "run_suite",
+    "score",
 ]
 
 

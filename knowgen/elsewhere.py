@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -20,6 +21,8 @@ from knowgen.store.official_export import remember_source
 from knowgen.store.run import RunStore
 from knowgen.store.sources import Elsewhere, FolderSource, RunSource
 from knowgen.tasks.contract import Task
+
+Duplicates = Literal["error", "last"]
 
 SOURCES = "name a run directory, a results file (a JSON array in UTF-8) or a folder of pictures"
 """What a user is told a source may be."""
@@ -137,12 +140,14 @@ class RecordedTask:
         return truth
 
 
-def open_source(path: Path, task: Task | None) -> Source:
+def open_source(path: Path, task: Task | None, duplicates: Duplicates = "error") -> Source:
     """Finds out what a path holds and makes it ready.
 
     Args:
         path: A run directory, an official results file, or a folder of pictures.
         task: The task a folder of pictures answers; for a run, where to take samples and truths from instead.
+        duplicates: What rows of a results file that share an id are: an error, or, as the official evaluator has it,
+            one sample that the last of them stands for.
 
     Raises:
         UsageError: A folder of pictures without a task, or a results file with one.
@@ -160,7 +165,7 @@ def open_source(path: Path, task: Task | None) -> Source:
         raise DataError("is no source of pictures", where=str(path), fix=SOURCES)
     if task is not None:
         raise UsageError("a results file brings its own prompts and truths", where=str(path), fix="leave out --task")
-    return _results(path)
+    return _results(path, duplicates)
 
 
 def _holds_array(path: Path) -> bool:
@@ -217,11 +222,11 @@ def _folder(path: Path, task: Task) -> Source:
     )
 
 
-def _results(path: Path) -> Source:
+def _results(path: Path, duplicates: Duplicates) -> Source:
     results = read_results(path)
-    drawings = results.drawings()
+    drawings = results.drawings(duplicates)
     return Source(
-        task=results.task(),
+        task=results.task(duplicates=duplicates),
         drawings=Drawings(drawings.name, drawings.revision, drawings.drawing),
         generator=GeneratorSpec(name=drawings.name, revision=f"results {drawings.revision}"),
         remember=partial(remember_source, results=results),

@@ -239,6 +239,7 @@ def plan_scoring(
     scorer_args: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     out: Path | str | None = None,
+    duplicates: Literal["error", "last"] = "error",
 ) -> Plan:
     """Makes ready the scoring of pictures that exist already.
 
@@ -249,6 +250,8 @@ def plan_scoring(
         scorer_args: Arguments of the scorer.
         settings: How it is carried out.
         out: Run directory; the source itself when it is a run and this is None.
+        duplicates: What rows of a results file that share an id are: an error, or one sample that the last stands for,
+            as the official evaluator has it.
 
     Raises:
         UsageError: A name or argument is wrong, or a folder comes without its task.
@@ -258,7 +261,7 @@ def plan_scoring(
 
     chosen = settings or Settings()
     _check_settings(chosen)
-    found = open_source(Path(source), load_task(task) if isinstance(task, str) else task)
+    found = open_source(Path(source), load_task(task) if isinstance(task, str) else task, duplicates)
     in_place = found.in_place and (out is None or Path(out).resolve() == Path(source).resolve())
     return _plan(
         found.task,

@@ -23,6 +23,9 @@ SOURCE: a run, an official results.json, or a folder of pictures named by sample
 @click.option("--task", metavar="T", help="The task a folder of pictures answers.")
 @click.option("--scorer", "scorers", multiple=True, metavar="S", help="Who judges; the task's own when left out.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [a run: itself].")
+@click.option(
+    "--duplicates", type=click.Choice(["error", "last"]), default="error", help="Rows of a results file with one id."
+)
 @running_options
 def command(source: Path, task: str | None, scorers: tuple[str, ...], out: Path | None, **options: Any) -> int:
     """Score pictures drawn elsewhere, or a run anew. No generator is loaded."""
@@ -39,7 +42,15 @@ def command(source: Path, task: str | None, scorers: tuple[str, ...], out: Path 
         progress=True,
     )
     scorer_args = scorer_arguments(options, scorers)
-    plan = api.plan_scoring(source, scorers, task=task, scorer_args=scorer_args, settings=settings, out=out)
+    plan = api.plan_scoring(
+        source,
+        scorers,
+        task=task,
+        scorer_args=scorer_args,
+        settings=settings,
+        out=out,
+        duplicates=options["duplicates"],
+    )
     target = out or plan.source or api.default_out(plan.task.name, plan.spec.generator.name)
     if options["dry_run"]:
         click.echo(api.forecast(plan, target))

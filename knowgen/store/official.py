@@ -195,7 +195,7 @@ class OfficialResults:
                 raise DataError(
                     f"id {row.id!r} comes twice, in rows {earlier.place} and {row.place}",
                     where=str(self.path),
-                    fix="give each row its own id",
+                    fix="give each row its own id, or take the last of them with --duplicates last",
                 )
             if earlier is None or row.to_be_judged or not earlier.to_be_judged:
                 chosen[row.id] = row
