@@ -106,6 +106,8 @@ def _hashed(value: Any) -> Any:
     """Returns plain data with each picture replaced by its hash."""
     if isinstance(value, Encoded):
         return {"jpeg_sha256": value.sha256}
+    if isinstance(value, str):  # as it is sent: half a surrogate pair has no bytes
+        return value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
         return {key: _hashed(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
