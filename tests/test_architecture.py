@@ -24,13 +24,17 @@ ALLOWED: dict[str, set[str]] = {
     "store": {"records", "spec", "store"},
     "stats": {"records", "stats"},
     "engine": {
-        "records", "spec", "calls", "caches", "registry", "tasks", "search", "generators", "scorers", "store", "stats", "engine"
+        "records", "spec", "calls", "caches", "registry", "tasks", "search", "generators", "scorers", "store", "stats",
+        "engine",
     },
     "report": {"records", "stats", "store", "report", "spec"},
 }  # fmt: skip
 """By room; `errors` may be used by all. `api`, `assemble`, `demo` and `cli` may import anything."""
 
-FREE = {"api", "assemble", "planning", "outputs", "elsewhere", "dry_run", "demo", "suite", "cli", "__init__", "__main__"}
+FREE = {
+    "api", "runs", "comparing", "assemble", "planning", "dry_run", "outputs", "elsewhere", "demo", "suite", "cli",
+    "__init__", "__main__",
+}  # fmt: skip
 HEAVY = {
     "torch",
     "transformers",

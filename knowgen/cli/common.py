@@ -84,7 +84,12 @@ def running_options(function: F) -> F:
             click.option("--ids", type=IDS, metavar="A,B|@FILE", help="Only these samples."),
             click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Calls that wait at once."),
             click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Spend no more, ever, in DIR."),
-            click.option("--policy", default="strict", metavar="P", help="strict (default) or official."),
+            click.option(
+                "--policy",
+                default="strict",
+                metavar="P",
+                help="strict (default), official, na-renormalise, genevolve-micro.",
+            ),
             click.option("--fresh", is_flag=True, help="Forget what an earlier run left here."),
             click.option("--dry-run", is_flag=True, help="Say what would be done, and stop."),
         ]

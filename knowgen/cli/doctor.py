@@ -22,7 +22,7 @@ Example:
 NEEDED = (
     "aiohttp", "aiolimiter", "bm25s", "click", "datasets", "huggingface-hub", "jinja2", "numpy", "onnxruntime",
     "opencv-python-headless", "pandas", "pillow", "pyarrow", "pydantic", "pystemmer", "pyyaml", "rapidocr",
-    "scikit-learn", "tenacity", "tqdm",
+    "scikit-learn", "scipy", "tenacity", "tqdm",
 )  # fmt: skip
 OPTIONAL = {
     "torch": "local models",

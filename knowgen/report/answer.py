@@ -46,6 +46,10 @@ class Lead:
     n: int
 
 
+def _article(name: str) -> str:
+    return "an" if name[0] in "aeiou" else "a"
+
+
 def score_name(dimensions: Sequence[str]) -> str:
     """Returns `K-Score` for the four KnowGen dimensions and `overall score` for any others."""
     return "K-Score" if tuple(dimensions) == DIMENSIONS else "overall score"
@@ -86,10 +90,12 @@ def answer(systems: Sequence[System], view: View, lead: Lead | None) -> Answer:
     order, name = ranked(systems, view), score_name(view.dimensions)
     support = _privileged(systems, view)
     if not order:
-        return Answer(f"No system has a {name} yet.", support)
+        return Answer(f"No system has {_article(name)} {name} yet.", support)
     if len(order) == 1:
         figure = _figure(order[0], view)
-        return Answer(f"{_name(order[0])} reaches a {name} of {number(figure.value)}.", (_surety(figure), *support))
+        return Answer(
+            f"{_name(order[0])} reaches {_article(name)} {name} of {number(figure.value)}.", (_surety(figure), *support)
+        )
     clash = differences([summary for system in order if (summary := view.summaries[system.index]) is not None])
     if clash:
         reason = f"They differ in {_join(clash)}, so a higher figure does not mean a better system."

@@ -26,6 +26,7 @@ def lead_of(systems: Sequence[System], view: View) -> Lead | None:
         best.run.store.rows(view.scorer),
         view.policy,
         dimensions=view.dimensions,
+        permutations=0,  # the interval alone is shown
         a_name=second.label,
         b_name=best.label,
     )

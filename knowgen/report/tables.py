@@ -13,6 +13,7 @@ from knowgen.records import DIMENSIONS, GROUPS, UNKNOWN_GROUP
 from knowgen.report.comparison_tables import comparison_csv, comparison_markdown, comparison_terminal
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.report.numbers import duration, money
+from knowgen.stats.policy import POLICIES
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
 from knowgen.stats.words import count
 
@@ -127,13 +128,15 @@ def number(figure: Figure) -> str:
 def with_interval(figure: Figure) -> str:
     """Writes a value and its interval: `0.713 [0.679, 0.753]`; blanks keep the values of a column under each other."""
     if figure.low is None or figure.high is None:
-        return f"{number(figure)}{' ' * 15}"
+        why = figure.note if figure.value is not None and len(figure.note) < 15 else ""
+        return f"{number(figure)} {why:<14}"
     return f"{number(figure)} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
-def score_name(dimensions: Sequence[str]) -> str:
-    """Returns what the headline of these dimensions is called."""
-    return "K-Score" if set(dimensions) == set(DIMENSIONS) else "overall"
+def score_name(dimensions: Sequence[str], policy: str = "strict") -> str:
+    """Returns what the headline is called: a K-Score has the four dimensions and is the mean of the groups."""
+    other = policy in POLICIES and POLICIES[policy].not_for_board
+    return "K-Score" if set(dimensions) == set(DIMENSIONS) and not other else "overall"
 
 
 def _head(dimensions: Sequence[str]) -> list[str]:
@@ -163,13 +166,22 @@ def _whole(table: Sequence[Summary]) -> Grid:
         ]
         for one in table
     ]
-    head = ["system", score_name(dimensions), *_head(dimensions), "n", "coverage", "failed", "cost", "time"]
+    head = [
+        "system",
+        score_name(dimensions, table[0].policy),
+        *_head(dimensions),
+        "n",
+        "coverage",
+        "failed",
+        "cost",
+        "time",
+    ]
     return Grid("", head, rows, lines=[_provenance(table), *_legend(dimensions), *_notes(table)])
 
 
 def _one_by(one: Summary, kind: str) -> Grid:
     """Figures of one system, a row a part."""
-    head = [kind, score_name(one.dimensions) if kind == "judge" else "overall", *_head(one.dimensions)]
+    head = [kind, score_name(one.dimensions, one.policy) if kind == "judge" else "overall", *_head(one.dimensions)]
     rows = [
         [part.name or NONE, *_figures(part, one.dimensions), *_covered(part)]
         for part in one.slices

@@ -64,7 +64,7 @@ def notes_of(values: Values, slices: Sequence[Slice], dimensions: Sequence[str],
 
 
 def _left_out(policy: Policy) -> str:
-    return "counted as 0" if policy.empty_group == "zero" else "left out of the K-Score"
+    return "counted as 0" if policy.empty_group == "zero" else "left out"
 
 
 def _text_notes(slices: Sequence[Slice], dimensions: Sequence[str], policy: Policy) -> list[str]:
