@@ -28,7 +28,7 @@ class WorldCheck:
 
     needs = frozenset({"image", "required_text", "subjects"})
     dimensions = DIMENSIONS
-    version = "1"
+    version = "2"
     note = "world check, not a VLM judge"
     concurrency = 4
 

@@ -134,6 +134,7 @@ def _scene_distance(grid: Floats, bank: Floats) -> float:
 def _count_things(grid: Floats, bank: Floats, lines: Sequence[Line]) -> int:
     """Counts connected areas, away from text, that no tint of the scene explains; a wide one counts as several."""
     foreground = (np.sqrt(((bank - grid) ** 2).sum(axis=3)).min(axis=0) > _FOREGROUND).astype(np.uint8)
+    _clear_podium(foreground, lines)
     for line in lines:
         left, right = (round(share * GRID[0]) for share in (line.box[0], line.box[2]))
         top, bottom = (round(share * GRID[1]) for share in (line.box[1], line.box[3]))
@@ -142,6 +143,26 @@ def _count_things(grid: Floats, bank: Floats, lines: Sequence[Line]) -> int:
     opened = cv2.morphologyEx(foreground, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
     count, _, boxes, _ = cv2.connectedComponentsWithStats(opened)
     return sum(_things_in(boxes[number]) for number in range(1, count))
+
+
+def _clear_podium(foreground: NDArray[np.uint8], lines: Sequence[Line]) -> None:
+    """Clears the body that bears a sign on its front, which is no thing of its own.
+
+    It reaches the lower edge and stands out on both sides of lettering in the lower half; what stands behind it, above
+    the lettering, is left.
+    """
+    if not lines:
+        return
+    left, right = min(line.box[0] for line in lines) * GRID[0], max(line.box[2] for line in lines) * GRID[0]
+    top = min(line.box[1] for line in lines) * GRID[1]
+    if top < GRID[1] / 2:
+        return
+    first = max(0, int(top) - 2 * _SIGN_MARGIN)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(foreground)
+    for number in range(1, count):
+        x, y, width, height = (int(edge) for edge in boxes[number][:4])
+        if y + height >= GRID[1] - 1 and x <= left and x + width >= right:
+            foreground[first:][labels[first:] == number] = 0
 
 
 def _things_in(box: NDArray[np.int32]) -> int:
