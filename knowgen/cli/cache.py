@@ -10,7 +10,8 @@ EPILOG = """\b
 Examples:
   knowgen cache
   knowgen cache clear replies
-A cache only saves work: run directories need none of it. KNOWGEN_CACHE names the folder, or turns caches off.
+A cache only saves work: run directories need none of it.
+KNOWGEN_CACHE names its folder, or turns caches off.
 """
 
 WHAT = {

@@ -77,8 +77,13 @@ def running_options(function: F) -> F:
     for option in reversed(
         [
             click.option("-s", "scorer_args", type=KEY_VALUE, multiple=True, help="Argument of the scorer."),
-            click.option("--rubric", type=click.Choice(["own", "upstream"]), help="Whose words a vlm judge is given."),
-            click.option("--upstream-dir", metavar="DIR", help="Checkout the upstream rubric is read from."),
+            click.option(
+                "--rubric",
+                type=click.Choice(["own", "upstream"]),
+                metavar="R",
+                help="own, or upstream (with --upstream-dir DIR).",
+            ),
+            click.option("--upstream-dir", metavar="DIR", hidden=True),
             click.option("--judge-repeats", type=click.IntRange(1), default=1, metavar="J", help="Judgements of each."),
             click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N samples."),
             click.option("--ids", type=IDS, metavar="A,B|@FILE", help="Only these samples."),
@@ -88,7 +93,7 @@ def running_options(function: F) -> F:
                 "--policy",
                 default="strict",
                 metavar="P",
-                help="strict (default), official, na-renormalise, genevolve-micro.",
+                help="strict (default), official, or another.",
             ),
             click.option("--fresh", is_flag=True, help="Forget what an earlier run left here."),
             click.option("--dry-run", is_flag=True, help="Say what would be done, and stop."),

@@ -13,13 +13,12 @@ EPILOG = """\b
 Examples:
   knowgen run --task knowgen_mini --generator open_book --out reports/x
   knowgen run --task knowgen_mini --generator my_model.py:MyModel -g steps=20
-A name is NAME, NAME:MODEL, module:Class or file.py:Class. The same command resumes a run.
 """
 
 
 @click.command("run", epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.option("--task", required=True, metavar="T", help="Task name, or a task's folder.")
-@click.option("--generator", required=True, metavar="G", help="Who draws.")
+@click.option("--generator", required=True, metavar="G", help="Who draws: NAME or file.py:Class.")
 @click.option("--scorer", "scorers", multiple=True, metavar="S", help="Who judges; the task's own when left out.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [reports/TASK__GENERATOR].")
 @click.option("-g", "generator_args", type=KEY_VALUE, multiple=True, help="Argument of the generator.")
@@ -34,7 +33,7 @@ A name is NAME, NAME:MODEL, module:Class or file.py:Class. The same command resu
 )
 @running_options
 def command(task: str, generator: str, scorers: tuple[str, ...], out: Path | None, **options: Any) -> int:
-    """Draw the prompts of a task, score the pictures, and write tables and a page."""
+    """Draw a task's prompts, score the pictures, write a page; again: resume."""
     from knowgen import api
 
     target = out or api.default_out(task, generator)
