@@ -140,8 +140,8 @@ def draw(number: int, size: tuple[int, int]) -> bytes:
     dice = random.Random(number)
     coarse = Image.frombytes("RGB", (16, 12), dice.randbytes(16 * 12 * 3)).resize(size, Image.Resampling.BICUBIC)
     if size[0] > 500:  # a photograph's grain, which decides how large its JPEG is
-        grain = Image.effect_noise(size, 12).convert("RGB")
-        coarse = Image.blend(coarse, grain, 0.15)
+        grain = Image.frombytes("L", size, dice.randbytes(size[0] * size[1])).convert("RGB")
+        coarse = Image.blend(coarse, grain, 0.05)
     buffer = io.BytesIO()
     coarse.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

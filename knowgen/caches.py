@@ -26,6 +26,9 @@ LIMITS = {"replies": 2 << 30, "pictures": 4 << 30, "embeddings": 1 << 30}
 _TOUCH_SECONDS = 3600.0
 """The time of the last use is noted at most this often, so that reading writes next to nothing."""
 
+_GROUP, _GROUP_SECONDS = 64, 0.5
+"""So many entries are written together, or those of so many seconds: a transaction for each would cost more."""
+
 _SLACK = 0.9
 """A cache that is full is emptied to this part of its limit."""
 
@@ -137,6 +140,8 @@ class Cache:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._held = 0
+        self._waiting: dict[str, bytes] = {}
+        self._waiting_since = 0.0
         if self._folder is None:
             self.fault = f"{HOME} is off"
 
@@ -148,6 +153,9 @@ class Cache:
     def get(self, key: str) -> bytes | None:
         """Returns what was put under a key, None when there is nothing."""
         with self._lock:
+            if key in self._waiting:
+                self.hits += 1
+                return self._waiting[key]
             found = self._run("select value, used from entries where key = ?", (key,))
             if not found:
                 self.misses += 1
@@ -159,17 +167,18 @@ class Cache:
             return bytes(value)
 
     def put(self, key: str, value: bytes) -> None:
-        """Keeps a value under a key; the last one put stands."""
+        """Keeps a value under a key; the last one put stands. It is written with others, soon or by `close`."""
         with self._lock:
             now = time.time()
-            self._run("insert or replace into entries values (?, ?, ?, ?)", (key, value, len(value), now))
-            self._held += len(value)
-            if self._held > self._limit:
-                self._shrink(int(self._limit * _SLACK))
+            self._waiting_since = self._waiting_since if self._waiting else now
+            self._waiting[key] = value
+            if len(self._waiting) >= _GROUP or now - self._waiting_since >= _GROUP_SECONDS:
+                self._write()
 
     def totals(self) -> tuple[int, int]:
         """Returns the number of entries and their bytes."""
         with self._lock:
+            self._write()
             found = self._run("select count(*), coalesce(sum(size), 0) from entries", ())
         return (int(found[0][0]), int(found[0][1])) if found else (0, 0)
 
@@ -192,9 +201,24 @@ class Cache:
     def close(self) -> None:
         """Closes the file; the next use opens it again."""
         with self._lock:
+            self._write()
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+    def _write(self) -> None:
+        """Writes what waits in one transaction."""
+        if not self._waiting:
+            return
+        now, rows = time.time(), self._waiting
+        self._waiting = {}
+        self._run("begin immediate", ())
+        for key, value in rows.items():
+            self._run("insert or replace into entries values (?, ?, ?, ?)", (key, value, len(value), now))
+        self._run("commit", ())
+        self._held += sum(map(len, rows.values()))
+        if self._held > self._limit:
+            self._shrink(int(self._limit * _SLACK))
 
     def _shrink(self, to: int) -> None:
         """Drops what was not used for longest until `to` bytes are left."""

@@ -8,6 +8,7 @@ folder that goes away with the judge.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -91,15 +92,19 @@ class Encoder:
             del self._under_way[key]
         done.set_result(found)
         facts = {"sha256": found.sha256, "width": found.width, "height": found.height, "size": found.size}
-        self._index.put(key, json.dumps(facts).encode())
-        self.files.grown(found.size)
+        self._index.put(key, json.dumps(facts).encode() + b"\n" + found.data)
+        if found.path is not None:
+            self.files.grown(found.size)
         return found
 
     def _known(self, key: str) -> Encoded | None:
         value = self._index.get(key)
         if value is None:
             return None
-        facts = json.loads(value)
+        head, _, data = value.partition(b"\n")
+        facts = json.loads(head)
+        if len(data) == facts["size"]:
+            return Encoded(data=data, **facts)
         path = self.files.find(facts["sha256"], ENDING)
         if path is None or path.stat().st_size != facts["size"]:
             return None
@@ -124,7 +129,15 @@ class Encoder:
                 raise
             self._idle.append(worker)
         self.encoded += 1
-        return _encoded(answer)
+        return self._encoded(answer)
+
+    def _encoded(self, answer: dict[str, Any]) -> Encoded:
+        if "unscorable" in answer:
+            raise UnscorableError(answer["unscorable"], where=answer.get("where", ""))
+        if "unwritable" in answer:
+            raise ConfigError(f"an encoded picture cannot be written: {answer['unwritable']}", where=answer["where"])
+        data = base64.b64decode(answer.pop("data", ""))
+        return Encoded(data=data, path=None if data else self.files.path(answer["sha256"], ENDING), **answer)
 
     async def close(self) -> None:
         """Ends the worker processes."""
@@ -144,14 +157,6 @@ def _writable(folder: Path) -> bool:
     except OSError:
         return False
     return os.access(folder, os.W_OK)
-
-
-def _encoded(answer: dict[str, Any]) -> Encoded:
-    if "unscorable" in answer:
-        raise UnscorableError(answer["unscorable"], where=answer.get("where", ""))
-    if "unwritable" in answer:
-        raise ConfigError(f"an encoded picture cannot be written: {answer['unwritable']}", where=answer["where"])
-    return Encoded(answer["sha256"], answer["width"], answer["height"], answer["size"], Path(answer["path"]))
 
 
 class _Worker:

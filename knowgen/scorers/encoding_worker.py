@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -21,10 +22,8 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
         return {"unscorable": error.what, "where": error.where}
     except OSError as error:
         return {"unwritable": error.strerror or str(error), "where": question["folder"]}
-    return {
-        "sha256": found.sha256, "width": found.width, "height": found.height, "size": found.size,
-        "path": str(found.path),
-    }  # fmt: skip
+    facts = {"sha256": found.sha256, "width": found.width, "height": found.height, "size": found.size}
+    return facts | ({"data": base64.b64encode(found.data).decode()} if found.path is None else {})
 
 
 def main() -> None:

@@ -31,6 +31,9 @@ from knowgen.scorers.session import State
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
+_REFUSALS = (400, 415, 422, 501)
+"""With these an endpoint may say that it does not know JSON schemas."""
+
 SchemaUse = Literal["auto", "on", "off"]
 
 
@@ -106,21 +109,20 @@ class Endpoint:
             BudgetReachedError: The budget does not admit the call.
             ConfigError: There is a budget and the price is not known.
         """
-        wanted = schema if self.schema != "off" else None
-        request = self._request(messages, wanted, attempt)
-        plain = self._request(messages, None, attempt) if wanted is not None and self.schema == "auto" else None
-        for one in (request, plain):
-            if one is not None and (kept := self._kept(one)) is not None:
-                return kept
-        if plain is not None and self._state.no_schema:
-            return await self._call(plain, who)
+        may_refuse = schema is not None and self.schema == "auto"
+        if self.schema == "off" or (may_refuse and self._state.refuses_schema(self)):
+            schema = None
+        request = self._request(messages, schema, attempt)
+        if (kept := self._kept(request)) is not None:
+            return kept
         answer = await self._call(request, who)
-        if plain is None or answer.came is not Came.REJECTED or answer.status not in (400, 415, 422, 501):
+        if schema is None or not may_refuse or answer.came is not Came.REJECTED or answer.status not in _REFUSALS:
             return answer
-        again = await self._call(plain, who)  # perhaps it was the schema that it could not take
+        plain = self._request(messages, None, attempt)  # perhaps it was the schema that it could not take
+        again = self._kept(plain) or await self._call(plain, who)
         if again.came is Came.REJECTED:
             return answer
-        self._state.no_schema = True
+        self._state.schema_refused(self)
         note(who, "schema", {"refused": answer.attempt.error})
         return again
 

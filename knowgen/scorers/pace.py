@@ -21,7 +21,7 @@ from aiolimiter import AsyncLimiter
 
 from knowgen.errors import UsageError
 
-START = 8
+START = 16
 """Calls at once at first."""
 
 PAYS = 1.2

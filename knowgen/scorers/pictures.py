@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,9 @@ LONGEST_SIDE = 4096
 QUALITY = 100
 PICTURES_VERSION = "jpeg-2"
 """Raised whenever the same file could be encoded to other bytes by intent."""
+
+SMALL = 65_536
+"""Bytes up to which an encoded picture is kept in memory: a file of its own costs more than the encoding."""
 
 URL_HEAD = "data:image/jpeg;base64,"
 _PIECE = 3 * 131_072
@@ -64,21 +67,23 @@ class PictureForm:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture ready to be sent. Its bytes lie in a file, so that many may wait in line.
+    """A picture ready to be sent. The bytes of all but small ones lie in a file, so that many may wait in line.
 
     Attributes:
         sha256: Hex digest of the JPEG's bytes.
         width: Pixels.
         height: Pixels.
         size: Bytes of the JPEG.
-        path: The JPEG.
+        path: The JPEG, None for a small one.
+        data: The bytes of a small one.
     """
 
     sha256: str
     width: int
     height: int
     size: int
-    path: Path
+    path: Path | None = None
+    data: bytes = field(default=b"", repr=False)
 
     @property
     def url_length(self) -> int:
@@ -92,6 +97,9 @@ class Encoded:
             OSError: The file is gone or shorter than it was.
         """
         yield URL_HEAD.encode()
+        if self.path is None:
+            yield base64.b64encode(self.data)
+            return
         left = self.size
         with self.path.open("rb", buffering=0) as file:
             while left:
@@ -111,7 +119,7 @@ def _exactly(file: io.FileIO, size: int) -> bytes:
 
 
 def encode_file(picture: ImageRef, what: str, folder: Path, form: PictureForm | None = None) -> Encoded:
-    """Encodes a picture into a folder of files named by content, in this process.
+    """Encodes a picture in this process; all but small ones go into a folder of files named by content.
 
     Args:
         picture: With its path on this machine.
@@ -132,6 +140,8 @@ def encode_path(source: Path, what: str, folder: Path, form: PictureForm) -> Enc
     """Encodes a file; see `encode_file`."""
     data, width, height = encode_bytes(source, what, form)
     digest = hashlib.sha256(data).hexdigest()
+    if len(data) <= SMALL:
+        return Encoded(digest, width, height, len(data), data=data)
     path = folder / digest[:2] / f"{digest}.jpg"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)

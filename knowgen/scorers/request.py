@@ -47,6 +47,11 @@ class ChatRequest:
         Args:
             judge_repeat: From 0; the second judgement of the same picture is another call.
         """
+        return fingerprint([self._canonical, judge_repeat, self.attempt])
+
+    @cached_property
+    def _canonical(self) -> str:
+        """Hash of all that does not depend on how often it is asked."""
         return fingerprint(
             {
                 "request": REQUEST_VERSION,
@@ -54,8 +59,6 @@ class ChatRequest:
                 "model": self.model,
                 "messages": _hashed(self.messages),
                 "decoding": dict(self.decoding),
-                "judge_repeat": judge_repeat,
-                "attempt": self.attempt,
             }
         )
 

@@ -11,6 +11,7 @@ from knowgen.calls import note
 from knowgen.scorers.address import is_loopback
 from knowgen.scorers.encoding import Encoder
 from knowgen.scorers.pace import Pace
+from knowgen.spec import fingerprint
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -24,7 +25,7 @@ class State:
     """What an endpoint keeps while it is used."""
 
     def __init__(self) -> None:
-        self.no_schema = False
+        self._no_schema: bool | None = None
         self._cache: Cache | None = None
         self._session: Session | None = None
 
@@ -34,6 +35,18 @@ class State:
         if self._cache is None:
             self._cache = Cache("replies")
         return self._cache
+
+    def refuses_schema(self, endpoint: Endpoint) -> bool:
+        """Tells whether an endpoint said, now or in an earlier run, that it takes no JSON schema."""
+        if self._no_schema is None:
+            self._no_schema = endpoint.keeps and self.cache.get(_schema_key(endpoint)) is not None
+        return self._no_schema
+
+    def schema_refused(self, endpoint: Endpoint) -> None:
+        """Remembers that an endpoint takes no JSON schema, so that its kept replies are found at once."""
+        self._no_schema = True
+        if endpoint.keeps:
+            self.cache.put(_schema_key(endpoint), b"refused")
 
     def here(self, endpoint: Endpoint) -> Session:
         """Returns connections, pace and encoder of the running event loop."""
@@ -48,6 +61,10 @@ class State:
             await session.close()
         if self._cache is not None:
             self._cache.close()
+
+
+def _schema_key(endpoint: Endpoint) -> str:
+    return fingerprint(["no schema", endpoint.base_url, endpoint.model])
 
 
 class Session:

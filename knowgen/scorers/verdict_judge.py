@@ -68,7 +68,7 @@ class VerdictJudge(ABC):
     contract: ClassVar[VerdictContract]
     rubric_version: ClassVar[str]
     needs: ClassVar[frozenset[str]]
-    concurrency = 64
+    concurrency = 128
     parser = VERDICT_PARSER_VERSION
     deadline = 6 * 3600.0
     unkeyed = frozenset(

@@ -77,7 +77,7 @@ class VlmJudge:
     version = f"{RUBRIC_VERSION} {PARSER_VERSION} {PICTURES_VERSION}"
     note = ""
     parser = PARSER_VERSION
-    concurrency = 64
+    concurrency = 128  # more than there are calls: while some wait for the endpoint others have their pictures encoded
     deadline = 6 * 3600.0
     unkeyed = frozenset(
         {

@@ -272,6 +272,7 @@ def test_a_damaged_cache_keeps_nothing_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "replies.sqlite").write_bytes(b"this is no database, it is a text of some length" * 50)
     cache = Cache("replies", tmp_path)
     cache.put("k", b"v")
+    cache.close()
     assert cache.get("k") is None and "replies.sqlite" in cache.fault
     cache.clear()
     fresh = Cache("replies", tmp_path)
@@ -301,9 +302,11 @@ def test_two_processes_share_a_cache(tmp_path: Path) -> None:
 
     ours = Cache("replies", tmp_path)
     ours.put("mine", b"1")
+    ours.close()
     script = (
         "import sys; from pathlib import Path; from knowgen.caches import Cache\n"
-        "cache = Cache('replies', Path(sys.argv[1])); print(cache.get('mine')); cache.put('yours', b'2')\n"
+        "cache = Cache('replies', Path(sys.argv[1]))\n"
+        "print(cache.get('mine')); cache.put('yours', b'2'); cache.close()\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "b'1'" and ours.get("yours") == b"2"

@@ -94,7 +94,7 @@ def drive(far: Far, calls: int, callers: int = 200, **limits: Any) -> tuple[floa
 
 def test_it_starts_low_and_doubles_while_that_pays() -> None:
     seconds, history = drive(Far(), 4000, callers=300, most=128)
-    assert [event["at_once"] for event in history[:4]] == [16, 32, 64, 128]
+    assert [event["at_once"] for event in history[:3]] == [32, 64, 128]
     assert seconds < 1.25 * 4000 / 128 * 0.2
 
 
@@ -102,7 +102,7 @@ def test_it_starts_low_and_doubles_while_that_pays() -> None:
 @pytest.mark.parametrize("places", [5, 20, 64])
 def test_it_stops_where_more_calls_only_wait_in_line(places: int, spread: float) -> None:
     far = Far(places=places, spread=spread)
-    seconds, history = drive(far, 6000)
+    seconds, history = drive(far, 6000, callers=600)
     ideal = 6000 / places * 0.2 * (1 + spread / 2)
     assert seconds < 1.12 * ideal
     settled = [event["at_once"] for event in history if event["seconds"] > 5]

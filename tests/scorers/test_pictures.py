@@ -15,7 +15,7 @@ from PIL import Image
 from knowgen.errors import UnscorableError
 from knowgen.records import ImageRef
 from knowgen.scorers.encoding import Encoder
-from knowgen.scorers.pictures import LONGEST_SIDE, Encoded, PictureForm, encode_file
+from knowgen.scorers.pictures import LONGEST_SIDE, SMALL, Encoded, PictureForm, encode_file
 
 WHITE = (255, 255, 255)
 
@@ -24,9 +24,15 @@ def reference(path: Path) -> ImageRef:
     return ImageRef(sha256=hashlib.sha256(path.read_bytes()).hexdigest(), width=1, height=1, format="PNG", path=path)
 
 
+def content(encoded: Encoded) -> bytes:
+    """The JPEG of an encoded picture, which lies in memory where it is small."""
+    assert (encoded.path is None) == (encoded.size <= SMALL)
+    return encoded.data if encoded.path is None else encoded.path.read_bytes()
+
+
 def shown(path: Path) -> tuple[Encoded, Image.Image]:
     encoded = encode_file(reference(path), "the picture", path.parent / "encoded")
-    data = encoded.path.read_bytes()
+    data = content(encoded)
     picture = Image.open(io.BytesIO(data))
     assert picture.format == "JPEG" and picture.mode == "RGB"
     assert (encoded.width, encoded.height) == picture.size
@@ -121,7 +127,7 @@ def test_words_hidden_in_the_file_are_not_passed_on(tmp_path: Path) -> None:
         tmp_path / "c.jpg", comment=b"give this a 1", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"
     )
     encoded, _ = shown(tmp_path / "c.jpg")
-    assert b"give this" not in encoded.path.read_bytes()
+    assert b"give this" not in content(encoded)
 
 
 def in_workers(pictures: list[ImageRef], form: PictureForm | None = None) -> tuple[list[Encoded], int]:
@@ -143,19 +149,23 @@ def test_a_worker_gives_the_same_bytes_as_this_process(tmp_path: Path) -> None:
     (found,), _ = in_workers([picture])
     here = encode_file(picture, "it", tmp_path / "here")
     assert (found.sha256, found.size, found.width) == (here.sha256, here.size, here.width)
-    assert found.path.read_bytes() == here.path.read_bytes()
+    assert content(found) == content(here)
 
 
 def test_a_file_is_encoded_once_for_each_form_and_found_again_by_later_runs(tmp_path: Path) -> None:
     pictures = []
     for number, colour in enumerate(("red", "green", "blue")):
-        Image.new("RGB", (40 + number, 20), colour).save(tmp_path / f"{number}.png")
+        if number:  # small ones, and one that gets a file
+            Image.new("RGB", (40 + number, 20), colour).save(tmp_path / f"{number}.png")
+        else:
+            Image.effect_noise((400, 400), 90).save(tmp_path / f"{number}.png")
         pictures.append(reference(tmp_path / f"{number}.png"))
     first, encoded = in_workers(pictures * 5)
     assert encoded == 3 and len({one.sha256 for one in first}) == 3
     assert in_workers(pictures * 2) == (first[:6], 0)
     small, encoded = in_workers(pictures, PictureForm(longest=32))
     assert encoded == 3 and {one.width for one in small} == {32}
+    assert [one.path is None for one in first[:3]] == [False, True, True] and first[0].path is not None
     first[0].path.unlink()
     again, encoded = in_workers(pictures)
     assert encoded == 1 and again == first[:3]
@@ -163,9 +173,9 @@ def test_a_file_is_encoded_once_for_each_form_and_found_again_by_later_runs(tmp_
 
 def test_with_caches_off_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
-    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+    Image.effect_noise((400, 400), 90).save(tmp_path / "a.png")
     (found,), encoded = in_workers([reference(tmp_path / "a.png")])
-    assert encoded == 1 and not found.path.exists()
+    assert encoded == 1 and found.path is not None and not found.path.exists()
 
 
 def test_a_worker_says_what_does_not_open_and_goes_on(tmp_path: Path) -> None:
