@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
 from knowgen.records import Attempt, Usage
-from knowgen.scorers.address import NO_KEY
+from knowgen.remote.address import NO_KEY
+from knowgen.remote.headers import retry_after
 from knowgen.scorers.pricing import Price
 from knowgen.scorers.reply import clean_text
 
@@ -185,19 +183,3 @@ def _words_of(said: Mapping[str, Any], error: Any, body: bytes) -> str:
     if words:
         return words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)
     return "" if said else body[: 4 * WORDS_KEPT].decode("utf-8", "replace")
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Returns the seconds an endpoint asks to wait, written as seconds, milliseconds or a date."""
-    try:
-        if milliseconds := headers.get("retry-after-ms"):
-            seconds = float(milliseconds) / 1000
-        elif not (wait := headers.get("retry-after")):
-            return None
-        elif re.fullmatch(r"[\d.]+", wait.strip()):
-            seconds = float(wait)
-        else:
-            seconds = parsedate_to_datetime(wait).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None

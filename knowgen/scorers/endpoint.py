@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from knowgen.calls import Ticket, judge_repeat, note, paid_call
 from knowgen.errors import UsageError
 from knowgen.records import Attempt, ImageRef, Usage
-from knowgen.scorers.address import NO_KEY, OPENAI_URL, endpoint_url, key_for
+from knowgen.remote.address import NO_KEY, OPENAI_URL, endpoint_url, key_for
+from knowgen.remote.pace import Limits, Place, Said
 from knowgen.scorers.answers import Answer, AnswerReader, Came
-from knowgen.scorers.pace import Limits, Place, Said
 from knowgen.scorers.pictures import Encoded, PictureForm
 from knowgen.scorers.pricing import Price, most_input_tokens
 from knowgen.scorers.request import ChatRequest, Message

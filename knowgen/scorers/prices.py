@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
-from knowgen.scorers.address import OPENAI_URL
+from knowgen.remote.address import OPENAI_URL
 from knowgen.scorers.pricing import Price
 
 PRICES_FILE = "prices.json"

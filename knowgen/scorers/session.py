@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from knowgen.caches import Cache
 from knowgen.calls import note
-from knowgen.scorers.address import is_loopback
+from knowgen.remote.address import is_loopback
+from knowgen.remote.pace import Pace
 from knowgen.scorers.encoding import Encoder
-from knowgen.scorers.pace import Pace
 from knowgen.spec import fingerprint
 
 if TYPE_CHECKING:

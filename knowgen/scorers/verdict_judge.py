@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 from knowgen.errors import UnscorableError, UsageError
 from knowgen.records import Attempt, Generation, GroundTruth, ImageRef, Reading, Sample, Score
+from knowgen.remote.pace import Limits
 from knowgen.scorers.contract import missing_needs, not_applicable_score, usage_of
 from knowgen.scorers.converse import converse
 from knowgen.scorers.endpoint import Endpoint, SchemaUse
-from knowgen.scorers.pace import Limits
 from knowgen.scorers.pictures import LONGEST_SIDE, QUALITY, Encoded, PictureForm
 from knowgen.scorers.prices import price_for
 from knowgen.scorers.verdict import VERDICT_PARSER_VERSION, VerdictContract, read_verdict, read_verdicts

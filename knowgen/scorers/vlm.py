@@ -19,12 +19,12 @@ from knowgen.records import (
     Sample,
     Score,
 )
-from knowgen.scorers.address import OPENAI_URL, endpoint_url
+from knowgen.remote.address import OPENAI_URL, endpoint_url
+from knowgen.remote.pace import Limits
 from knowgen.scorers.contract import usage_of
 from knowgen.scorers.converse import converse
 from knowgen.scorers.endpoint import Endpoint, SchemaUse
 from knowgen.scorers.forecast import Estimate, reckon
-from knowgen.scorers.pace import Limits
 from knowgen.scorers.pictures import LONGEST_SIDE, PICTURES_VERSION, QUALITY, Encoded, PictureForm
 from knowgen.scorers.prices import price_for
 from knowgen.scorers.reply import PARSER_VERSION, read_attempts, read_lenient, read_strict
@@ -42,7 +42,7 @@ class VlmJudge:
     first reply that meets the contract; the lenient one the first that the official evaluator would have read. Every
     call is kept in the score. The key comes from the environment, never from an argument.
 
-    How many calls are under way at once follows the endpoint: see `knowgen.scorers.pace`.
+    How many calls are under way at once follows the endpoint: see `knowgen.remote.pace`.
 
     Args:
         model: Model name, as the endpoint knows it.

@@ -12,7 +12,7 @@ import pytest
 from virtual_time import run
 
 from knowgen.errors import UsageError
-from knowgen.scorers.pace import START, Limits, Pace, Said
+from knowgen.remote.pace import START, Limits, Pace, Said
 
 
 @dataclass
