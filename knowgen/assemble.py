@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from knowgen import registry
 from knowgen.engine.handles import GeneratorHandle, Remake, ScorerHandle
@@ -17,7 +18,7 @@ from knowgen.errors import DataError, UsageError
 from knowgen.generators.contract import FunctionGenerator, is_plain_function, traits_of
 from knowgen.records import Sample
 from knowgen.scorers.contract import scorer_traits
-from knowgen.spec import GeneratorSpec, ScorerSpec, Selection, canonical, secret_names, select
+from knowgen.spec import GeneratorSpec, ScorerSpec, Selection, SelectionKind, Shard, canonical, secret_names, select
 from knowgen.tasks.contract import Task
 
 UNKEYED = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
@@ -42,7 +43,7 @@ def choose(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple
         raise UsageError(f"--limit {limit} leaves nothing to do", fix="give 1 or more")
     if ids is not None and not ids:
         raise UsageError("the list of ids is empty", fix="name a sample, or leave it out for all")
-    kind: Literal["all", "limit", "ids"] = "ids" if ids else "all" if limit is None else "limit"
+    kind: SelectionKind = "ids" if ids else "all" if limit is None else "limit"
     wanted = set(ids or ())
     chosen: list[Sample] = []
     seen: set[str] = set()
@@ -63,6 +64,32 @@ def choose(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple
     if kind == "limit" and limit is not None and len(chosen) < limit:
         kind = "all"
     return chosen, select([sample.id for sample in chosen], kind)
+
+
+def share(samples: list[Sample], selection: Selection, wanted: str) -> tuple[list[Sample], Selection, Shard]:
+    """Picks one part of a selection, for a run that several machines share.
+
+    Args:
+        samples: The selected samples, in order.
+        selection: Their name.
+        wanted: `I/N`, I from 1 to N.
+
+    Returns:
+        Every Nth sample from the Ith on, the name of that selection, and which part it is.
+
+    Raises:
+        UsageError: It is not `I/N`, or there are fewer samples than parts.
+    """
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", wanted)
+    if not found:
+        raise UsageError(f"shard {wanted!r} is not I/N", fix="write 2/4 for the second of four")
+    number, count = int(found[1]), int(found[2])
+    if not 1 <= number <= count:
+        raise UsageError(f"there is no shard {wanted}", fix="shards are counted from 1, such as 1/4 to 4/4")
+    if count > len(samples):
+        raise UsageError(f"{len(samples)} samples cannot be shared out in {count} shards", fix="take fewer shards")
+    part = samples[number - 1 :: count]
+    return part, select([sample.id for sample in part], "shard"), Shard(number=number, count=count, of=selection)
 
 
 def generator_handle(

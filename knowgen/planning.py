@@ -12,8 +12,9 @@ from knowgen.engine.handles import GeneratorHandle, ScorerHandle
 from knowgen.errors import UsageError
 from knowgen.generators.contract import DrawingSource
 from knowgen.records import GroundTruth, Sample
-from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection, select
+from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection, Shard, select
 from knowgen.stats.policy import get_policy
+from knowgen.store.manifest import read_manifest
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
 from knowgen.tasks.load import load_task
@@ -27,6 +28,7 @@ class Settings:
         policy: Policy of the headline; both are always written.
         limit: Only the first so many samples.
         ids: Only these samples.
+        shard: `I/N`: only every Nth of these, from the Ith on, for a run that several machines share.
         seed: Seed of the first repeat, 0 <= seed < 2**31.
         repeats: Pictures a sample.
         judge_repeats: Judgements a picture and scorer.
@@ -42,6 +44,7 @@ class Settings:
     policy: str = "strict"
     limit: int | None = None
     ids: Sequence[str] | None = None
+    shard: str | None = None
     seed: int = 0
     repeats: int = 1
     judge_repeats: int = 1
@@ -178,6 +181,7 @@ def _plan(
     source: Path | None = None,
     earlier: Sequence[ScorerSpec] = (),
     part_of: Selection | None = None,
+    shard: Shard | None = None,
     remember: Callable[[RunStore], None] | None = None,
     release: Callable[[], None] = lambda: None,
     origin: Path | None = None,
@@ -193,6 +197,11 @@ def _plan(
     if part_of is not None and selection.kind == "all" and part_of.kind != "all":
         # all of a part is still a part, and must not pass for the whole task
         selection = select([sample.id for sample in samples], part_of.kind)
+    shard = shard if selection == part_of else None
+    if settings.shard is not None:
+        if shard is not None:
+            raise UsageError(f"the source is {shard.label} of a run already", fix="score it without --shard")
+        samples, selection, shard = assemble.share(samples, selection, settings.shard)
     spec = RunSpec(
         task=whole.name,
         task_version=whole.version,
@@ -202,6 +211,7 @@ def _plan(
         seed=settings.seed if seed is None else seed,
         repeats=settings.repeats if repeats is None else repeats,
         judge_repeats=settings.judge_repeats,
+        shard=shard,
     )
     part = SelectedTask(whole, samples)
     return Plan(spec, part, generator, tuple(handles), settings, source, remember, release, origin)
@@ -213,6 +223,12 @@ def _with_repeats(handle: ScorerHandle, judge_repeats: int, earlier: Sequence[Sc
         return handle.spec.model_copy(update={"judge_repeats": 1})
     before = max((spec.judge_repeats or 1 for spec in earlier if spec.name == handle.spec.name), default=1)
     return handle.spec.model_copy(update={"judge_repeats": max(judge_repeats, before)})
+
+
+def _shard_of(run: Path) -> Shard | None:
+    """Returns which part of a run the run in a directory is, when it is one."""
+    manifest = read_manifest(run)
+    return manifest.spec.shard if manifest is not None else None
 
 
 def _recorded_arguments(scorers: Sequence[ScorerSpec]) -> dict[str, Any]:
@@ -263,6 +279,8 @@ def plan_scoring(
     _check_settings(chosen)
     found = open_source(Path(source), load_task(task) if isinstance(task, str) else task, duplicates)
     in_place = found.in_place and (out is None or Path(out).resolve() == Path(source).resolve())
+    if in_place and chosen.shard is not None:
+        raise UsageError("shards of a run cannot be scored in its own directory", fix="give each shard an --out")
     return _plan(
         found.task,
         found.drawings,
@@ -275,6 +293,7 @@ def plan_scoring(
         source=Path(source) if in_place else None,
         earlier=found.scorers if in_place else (),
         part_of=found.part_of,
+        shard=_shard_of(Path(source)) if found.in_place else None,
         remember=found.remember,
         release=found.drawings.close,
         origin=Path(source),

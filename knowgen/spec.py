@@ -62,16 +62,19 @@ class ScorerSpec(_Plain):
     judge_repeats: int | None = Field(default=None, ge=1)
 
 
+SelectionKind = Literal["all", "limit", "ids", "shard"]
+
+
 class Selection(_Plain):
     """Which samples of the task take part. A part of a task is another selection, named by its hash.
 
     Attributes:
-        kind: all, limit or ids.
+        kind: all, limit, ids, or shard: every so manieth sample of another selection.
         n: Number of samples.
         hash: First 12 hex digits over the ids in order; empty for all.
     """
 
-    kind: Literal["all", "limit", "ids"] = "all"
+    kind: SelectionKind = "all"
     n: int
     hash: str = ""
 
@@ -79,6 +82,25 @@ class Selection(_Plain):
     def label(self) -> str:
         """Returns `all 48` or `limit 8 (3f2a…)`."""
         return f"all {self.n}" if self.kind == "all" else f"{self.kind} {self.n} ({self.hash})"
+
+
+class Shard(_Plain):
+    """Which part of a run that is shared out among machines.
+
+    Attributes:
+        number: From 1; the part takes the samples at places number, number + count, … of the whole, counted from 1.
+        count: Into how many parts the run is shared out.
+        of: The selection of the whole run.
+    """
+
+    number: int = Field(ge=1)
+    count: int = Field(ge=1)
+    of: Selection
+
+    @property
+    def label(self) -> str:
+        """Returns `shard 2/3`."""
+        return f"shard {self.number}/{self.count}"
 
 
 class RunSpec(_Plain):
@@ -93,6 +115,8 @@ class RunSpec(_Plain):
         seed: Seed of the run; the picture of repeat r is drawn with seed + r.
         repeats: Pictures a sample.
         judge_repeats: Judgements a picture and scorer.
+        shard: Which part of a run this is; None for a run by itself. No part of a key.
+        requests: Identity of an agent's answers that are drawn in place of the prompts; empty for the prompts.
     """
 
     task: str
@@ -103,6 +127,8 @@ class RunSpec(_Plain):
     seed: int = Field(default=0, ge=0, lt=2**31)
     repeats: int = Field(default=1, ge=1)
     judge_repeats: int = Field(default=1, ge=1)
+    shard: Shard | None = None
+    requests: str = ""
 
     def judgements(self, scorer: ScorerSpec) -> int:
         """Returns how many judgements of each picture a scorer makes."""
@@ -118,6 +144,7 @@ class RunSpec(_Plain):
             "task_version": self.task_version,
             "generator": self.generator.model_dump(mode="json"),
             "seed": self.seed,
+            **({"requests": self.requests} if self.requests else {}),
         }
 
 
@@ -143,7 +170,7 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def select(ids: list[str], kind: Literal["all", "limit", "ids"]) -> Selection:
+def select(ids: list[str], kind: SelectionKind) -> Selection:
     """Names a selection of sample ids."""
     return Selection(kind=kind, n=len(ids), hash="" if kind == "all" else fingerprint(ids)[:12])
 

@@ -87,6 +87,7 @@ def running_options(function: F) -> F:
             click.option("--judge-repeats", type=click.IntRange(1), default=1, metavar="J", help="Judgements of each."),
             click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N samples."),
             click.option("--ids", type=IDS, metavar="A,B|@FILE", help="Only these samples."),
+            click.option("--shard", metavar="I/N", hidden=True),
             click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Calls that wait at once."),
             click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Spend no more, ever, in DIR."),
             click.option(
@@ -111,6 +112,11 @@ def scorer_arguments(options: Mapping[str, Any], scorers: Sequence[str]) -> dict
         raise click.UsageError(f"--{next(iter(own)).replace('_', '-')} is for a vlm judge; give --scorer vlm:MODEL")
     prefix = "vlm." if len(scorers) > 1 else ""
     return arguments | {f"{prefix}{name}": value for name, value in own.items()}
+
+
+def directory_of(out: Path, shard: str | None) -> Path:
+    """Returns a default run directory, with the shard's name where it holds only one: shards share no directory."""
+    return out.with_name(f"{out.name}__shard-{shard.replace('/', '-of-')}") if shard else out
 
 
 def command_line(*words: str | Path) -> str:

@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from knowgen.cli.common import KEY_VALUE, again, closing_lines, exit_code, running_options, scorer_arguments
+from knowgen.cli.common import (
+    KEY_VALUE,
+    again,
+    closing_lines,
+    directory_of,
+    exit_code,
+    running_options,
+    scorer_arguments,
+)
 
 EPILOG = """\b
 Examples:
@@ -36,11 +44,12 @@ def command(task: str, generator: str, scorers: tuple[str, ...], out: Path | Non
     """Draw a task's prompts, score the pictures, write a page; again: resume."""
     from knowgen import api
 
-    target = out or api.default_out(task, generator)
+    target = out or directory_of(api.default_out(task, generator), options["shard"])
     settings = api.Settings(
         policy=options["policy"],
         limit=options["limit"],
         ids=options["ids"],
+        shard=options["shard"],
         seed=options["seed"],
         repeats=options["repeats"],
         judge_repeats=options["judge_repeats"],

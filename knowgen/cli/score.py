@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from knowgen.cli.common import again, closing_lines, exit_code, running_options, scorer_arguments
+from knowgen.cli.common import again, closing_lines, directory_of, exit_code, running_options, scorer_arguments
 
 EPILOG = """\b
 Examples:
@@ -35,6 +35,7 @@ def command(source: Path, task: str | None, scorers: tuple[str, ...], out: Path 
         policy=options["policy"],
         limit=options["limit"],
         ids=options["ids"],
+        shard=options["shard"],
         judge_repeats=options["judge_repeats"],
         concurrency=options["concurrency"],
         budget=options["budget"],
@@ -51,7 +52,9 @@ def command(source: Path, task: str | None, scorers: tuple[str, ...], out: Path 
         out=out,
         duplicates=options["duplicates"],
     )
-    target = out or plan.source or api.default_out(plan.task.name, plan.spec.generator.name)
+    target = out or plan.source
+    if target is None:
+        target = directory_of(api.default_out(plan.task.name, plan.spec.generator.name), options["shard"])
     if options["dry_run"]:
         click.echo(api.forecast(plan, target))
         return 0
