@@ -17,18 +17,19 @@ NO_KEY = "no-key"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
-def endpoint_url(base_url: str, where: str) -> str:
-    """Returns the address of an endpoint in one spelling; an empty one is OpenAI's.
+def endpoint_url(base_url: str, where: str, default: str = OPENAI_URL) -> str:
+    """Returns the address of an endpoint in one spelling.
 
     Args:
         base_url: As the user wrote it.
         where: Names whose address it is, for errors.
+        default: What an empty address stands for.
 
     Raises:
         UsageError: It is no http address.
         ConfigError: It holds a password or other secret, which would be recorded.
     """
-    url = (base_url or OPENAI_URL).strip().rstrip("/")
+    url = (base_url or default).strip().rstrip("/")
     try:
         parts = urlsplit(url)
         is_http = parts.scheme in {"http", "https"} and bool(parts.hostname)
@@ -56,23 +57,24 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def key_for(url: str, key_env: str, where: str = "vlm") -> str:
+def key_for(url: str, key_env: str, where: str = "vlm", default: str = OPENAI_KEY) -> str:
     """Returns the endpoint's key from the environment.
 
     Args:
         url: Of the endpoint.
-        key_env: Name of the variable; empty means `OPENAI_API_KEY`, or no key for an endpoint on this machine.
+        key_env: Name of the variable; empty means the default, or no key for an endpoint on this machine.
         where: Names whose key it is, for errors.
+        default: Variable that is usual for this service.
 
     Raises:
         ConfigError: The variable is not set, or its name is no name.
     """
     if not key_env and is_loopback(url):
         return NO_KEY
-    name = key_env or OPENAI_KEY
+    name = key_env or default
     if not _VARIABLE.match(name):
         raise ConfigError(
-            "key_env must be the name of an environment variable, not a key", fix="write key_env=OPENAI_API_KEY"
+            "key_env must be the name of an environment variable, not a key", fix=f"write key_env={default}"
         )
     key = os.environ.get(name, "").strip()
     if not key:
