@@ -50,7 +50,7 @@ def execute(plan: Plan, out: Path | str) -> Run:
         store = stack.enter_context(RunStore.open(path, plan.spec, fresh=settings.fresh))
         if plan.remember is not None:
             plan.remember(store)
-        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options)
+        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options, plan.requests)
     run = Run(path, plan.spec, settings.policy, outcome)
     if outcome.stopped == "interrupted":
         return run  # whoever presses Ctrl-C waits for nothing more; the next call writes the outputs

@@ -175,6 +175,11 @@ class Cache:
             if len(self._waiting) >= _GROUP or now - self._waiting_since >= _GROUP_SECONDS:
                 self._write()
 
+    def flush(self) -> None:
+        """Writes what waits, so that others see it."""
+        with self._lock:
+            self._write()
+
     def totals(self) -> tuple[int, int]:
         """Returns the number of entries and their bytes."""
         with self._lock:

@@ -44,6 +44,7 @@ class Source:
         repeats: Pictures a sample.
         in_place: They lie in a run directory, which may itself be the one that is written.
         part_of: Which samples of the task that run took; None when the samples are the task's own.
+        requests: Identity of the agent's answers they were drawn from, empty for the prompts.
         remember: Notes in the new run what an export needs of the source.
     """
 
@@ -55,6 +56,7 @@ class Source:
     repeats: int = 1
     in_place: bool = False
     part_of: Selection | None = None
+    requests: str = ""
     remember: Callable[[RunStore], None] | None = None
 
 
@@ -201,6 +203,7 @@ def _run(path: Path, task: Task | None) -> Source:
         seed=spec.seed,
         repeats=spec.repeats,
         in_place=True,
+        requests=spec.requests,
         part_of=spec.selection if task is None else None,
     )
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from knowgen import assemble
 from knowgen.engine.handles import GeneratorHandle, ScorerHandle
 from knowgen.errors import UsageError
-from knowgen.generators.contract import DrawingSource
+from knowgen.generators.contract import DrawingSource, RequestSource
 from knowgen.records import GroundTruth, Sample
 from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection, Shard, select
 from knowgen.stats.policy import get_policy
@@ -29,6 +29,7 @@ class Settings:
         limit: Only the first so many samples.
         ids: Only these samples.
         shard: `I/N`: only every Nth of these, from the Ith on, for a run that several machines share.
+        requests: An agent's answers to draw in place of the prompts: its run directory or results file.
         seed: Seed of the first repeat, 0 <= seed < 2**31.
         repeats: Pictures a sample.
         judge_repeats: Judgements a picture and scorer.
@@ -45,6 +46,7 @@ class Settings:
     limit: int | None = None
     ids: Sequence[str] | None = None
     shard: str | None = None
+    requests: Path | None = None
     seed: int = 0
     repeats: int = 1
     judge_repeats: int = 1
@@ -125,6 +127,7 @@ class Plan:
         remember: Notes in the run directory what an export needs of the source of its drawings.
         release: Lets go of the source of its drawings.
         origin: Where the drawings lie, for pictures that exist already.
+        requests: What is drawn in place of the prompts.
     """
 
     spec: RunSpec
@@ -136,6 +139,7 @@ class Plan:
     remember: Callable[[RunStore], None] | None = None
     release: Callable[[], None] = lambda: None
     origin: Path | None = None
+    requests: RequestSource | None = None
 
 
 def plan(
@@ -165,7 +169,21 @@ def plan(
     _check_settings(chosen)
     whole = load_task(task) if isinstance(task, str) else task
     handle = assemble.generator_handle(generator, generator_args or {}, whole)
-    return _plan(whole, handle, handle.spec, scorers, scorer_args or {}, chosen)
+    made = _plan(whole, handle, handle.spec, scorers, scorer_args or {}, chosen)
+    return made if chosen.requests is None else _repainting(made, handle, chosen.requests)
+
+
+def _repainting(made: Plan, painter: GeneratorHandle, path: Path) -> Plan:
+    """Has an agent's answers drawn in place of the prompts."""
+    from knowgen.repainting import open_requests
+
+    if not painter.traits.references:
+        raise UsageError(
+            f"generator {painter.spec.name!r} takes no reference images, and an agent's answer is drawn from them",
+            fix="name a painter that declares `references = True`",
+        )
+    requests = open_requests(path)
+    return replace(made, requests=requests, spec=made.spec.model_copy(update={"requests": requests.identity}))
 
 
 def _plan(
@@ -281,7 +299,7 @@ def plan_scoring(
     in_place = found.in_place and (out is None or Path(out).resolve() == Path(source).resolve())
     if in_place and chosen.shard is not None:
         raise UsageError("shards of a run cannot be scored in its own directory", fix="give each shard an --out")
-    return _plan(
+    made = _plan(
         found.task,
         found.drawings,
         found.generator,
@@ -298,3 +316,4 @@ def plan_scoring(
         release=found.drawings.close,
         origin=Path(source),
     )
+    return replace(made, spec=made.spec.model_copy(update={"requests": found.requests}))

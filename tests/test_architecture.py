@@ -33,8 +33,8 @@ ALLOWED: dict[str, set[str]] = {
 """By room; `errors` may be used by all. `api`, `assemble`, `demo` and `cli` may import anything."""
 
 FREE = {
-    "api", "runs", "comparing", "assemble", "planning", "dry_run", "outputs", "elsewhere", "demo", "suite", "cli",
-    "__init__", "__main__",
+    "api", "runs", "comparing", "assemble", "planning", "dry_run", "repainting", "outputs", "elsewhere", "demo",
+    "suite", "cli", "__init__", "__main__",
 }  # fmt: skip
 HEAVY = {
     "torch",

@@ -33,9 +33,8 @@ Examples:
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, metavar="N", help="Seed of the first repeat.")
 @click.option("--repeats", type=click.IntRange(1), default=1, metavar="K", help="Pictures a sample.")
 @click.option("--workers", type=click.IntRange(0), default=0, metavar="N", help="Processes that draw.")
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), default=600.0, metavar="S", help="Seconds a drawing."
-)
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=600.0, metavar="S", hidden=True)
+@click.option("--requests", type=click.Path(path_type=Path), metavar="SRC", help="An agent's answers to draw.")
 @click.option(
     "--schedule", type=click.Choice(["stream", "phased"]), default="stream", help="phased: draw all, then judge."
 )
@@ -50,6 +49,7 @@ def command(task: str, generator: str, scorers: tuple[str, ...], out: Path | Non
         limit=options["limit"],
         ids=options["ids"],
         shard=options["shard"],
+        requests=options["requests"],
         seed=options["seed"],
         repeats=options["repeats"],
         judge_repeats=options["judge_repeats"],

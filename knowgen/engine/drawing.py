@@ -92,10 +92,13 @@ class Finisher:
             status = GenerationStatus.FAILED
         if image is None and not reason:
             reason = "the generator gave no reason"
+        asked = job.asked
+        if asked.reason:
+            notes = [*notes, asked.reason]
         plain = {
-            "references": drawing.references,
-            "evidence": drawing.evidence,
-            "trajectory": drawing.trajectory,
+            "references": drawing.references or asked.noted,
+            "evidence": drawing.evidence or asked.evidence,
+            "trajectory": drawing.trajectory or asked.trajectory,
             "settings": {**drawing.settings, "note": "; ".join(notes)} if notes else drawing.settings,
         }
         if any(plain.values()):
@@ -106,7 +109,7 @@ class Finisher:
             status=status,
             reason="" if image is not None else reason,
             image=image,
-            used_prompt=drawing.used_prompt,
+            used_prompt=drawing.used_prompt or asked.prompt,
             seed=self._spec.seed + job.repeat,
             seconds=seconds,
             usage=drawing.usage,
@@ -232,9 +235,10 @@ class GeneratorDrawer:
     def _request(self, job: Job) -> GenerationRequest:
         return GenerationRequest(
             id=request_id(job.sample.id, job.repeat),
-            prompt=job.sample.prompt,
+            prompt=job.asked.prompt or job.sample.prompt,
             repeat=job.repeat,
             seed=self._spec.seed + job.repeat,
+            references=job.asked.references,
             truth=job.truth if self._privileged else None,
         )
 

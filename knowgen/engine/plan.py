@@ -8,6 +8,7 @@ from itertools import islice
 
 from knowgen.engine.handles import ScorerHandle
 from knowgen.errors import ConfigError
+from knowgen.generators.contract import THE_PROMPT, Asked, RequestSource
 from knowgen.records import Generation, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus
 from knowgen.spec import RunSpec, fingerprint, generation_key, score_key, select, text_hash
 from knowgen.store.run import RunStore
@@ -46,6 +47,7 @@ class Job:
         wanted: Judgements to be made of a drawing that stands already.
         to_draw: Is the drawing to be made?
         settled: Judgements that stand already.
+        asked: What is drawn in place of the sample's prompt.
     """
 
     sample: Sample
@@ -58,6 +60,7 @@ class Job:
     wanted: Sequence[Wanted] = ()
     to_draw: bool = False
     settled: Sequence[Score] = ()
+    asked: Asked = THE_PROMPT
 
 
 def enter_samples(spec: RunSpec, task: Task, store: RunStore) -> None:
@@ -100,6 +103,7 @@ class Planner:
         draw: May this pass draw? A pass that only scores leaves what is not drawn.
         max_attempts: Tries over all runs; None for drawings made elsewhere, where looking again costs nothing.
         max_tries: The same for judgements.
+        requests: Says what is drawn in place of the samples' prompts.
     """
 
     def __init__(
@@ -112,9 +116,11 @@ class Planner:
         draw: bool,
         max_attempts: int | None,
         max_tries: int,
+        requests: RequestSource | None = None,
     ) -> None:
         self._spec, self._task, self._store, self._scorers = spec, task, store, scorers
         self._draw, self._max_attempts, self._max_tries = draw, max_attempts, max_tries
+        self._requests = requests
         # a pass asks for each key once, so where nothing lay when it began there is nothing to look up
         drawings, scores = store.latest()
         self._no_drawings, self._no_scores = not drawings, not scores
@@ -124,12 +130,16 @@ class Planner:
         for sample in self._store.samples():
             truth = self._task.truth(sample.id)
             truth_hash = fingerprint([sample.model_dump(mode="json"), truth.model_dump(mode="json")])
-            prompt_hash = text_hash(sample.prompt)
             for repeat in range(self._spec.repeats):
+                asked = self._requests.asked(sample.id, repeat) if self._requests is not None else THE_PROMPT
                 key = generation_key(
-                    self._spec, sample_id=sample.id, prompt_hash=prompt_hash, references=(), repeat=repeat
+                    self._spec,
+                    sample_id=sample.id,
+                    prompt_hash=text_hash(asked.prompt or sample.prompt),
+                    references=tuple(reference.sha256 for reference in asked.references),
+                    repeat=repeat,
                 )
-                yield self._job(Job(sample, truth, truth_hash, repeat, key))
+                yield self._job(Job(sample, truth, truth_hash, repeat, key, asked=asked))
 
     def _job(self, job: Job) -> Job:
         known = None if self._no_drawings else self._store.generation(job.key)

@@ -22,7 +22,7 @@ from knowgen.engine.stages import generator_stage, scorer_stage, stage_width
 from knowgen.engine.tally import Tally
 from knowgen.engine.threads import Lane, Mailbox
 from knowgen.engine.workers import SCRATCH
-from knowgen.generators.contract import DrawingSource
+from knowgen.generators.contract import DrawingSource, RequestSource
 from knowgen.spec import RunSpec
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
@@ -47,6 +47,7 @@ class Engine:
         scorers: Who judges, in the order of `spec.scorers`.
         store: Where results go.
         options: How the run is carried out.
+        requests: Says what is drawn in place of the samples' prompts.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class Engine:
         scorers: Sequence[ScorerHandle],
         store: RunStore,
         options: Options,
+        requests: RequestSource | None = None,
     ) -> None:
-        self._spec, self._task, self._generator = spec, task, generator
+        self._spec, self._task, self._generator, self._requests = spec, task, generator, requests
         self._scorers, self._store, self._options = scorers, store, options
         self._passes = 2 if options.schedule == "phased" and scorers else 1
         self._loop = asyncio.new_event_loop()
@@ -157,6 +159,7 @@ class Engine:
             draw=draw,
             max_attempts=cap if made_here else None,
             max_tries=cap,
+            requests=self._requests,
         )
 
     async def _mind(self, control: Control, pipeline: Pipeline) -> None:
@@ -232,6 +235,7 @@ def run(
     scorers: Sequence[ScorerHandle],
     store: RunStore,
     options: Options | None = None,
+    requests: RequestSource | None = None,
 ) -> Outcome:
     """Carries out a run and returns when it has ended.
 
@@ -245,6 +249,7 @@ def run(
         scorers: Who judges.
         store: An open run directory.
         options: How the run is carried out.
+        requests: Says what is drawn in place of the samples' prompts: the answers of an agent that searched.
 
     Returns:
         What was done.
@@ -255,7 +260,7 @@ def run(
         DataError: A ground truth is missing; the disk is full.
     """
     options = options or Options()
-    engine = Engine(spec, task, generator, scorers, store, options)
+    engine = Engine(spec, task, generator, scorers, store, options, requests)
     progress = Progress(options.progress)
     store.note_session("start")
     outcome = ""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from knowgen.errors import UsageError
-from knowgen.records import GenerationRequest, GenerationStatus, Usage
+from knowgen.records import GenerationRequest, GenerationStatus, ImageRef, Usage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -172,6 +172,44 @@ def _name(target: Any) -> str:
     return target.__name__ if inspect.isclass(target) or inspect.isfunction(target) else type(target).__name__
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is to be drawn for a sample in place of its prompt: the answer of an agent that searched.
+
+    Attributes:
+        prompt: The prompt to draw; empty to draw the sample's own.
+        references: Reference images, in order, with their paths.
+        noted: What the agent noted of each reference: title, url, note.
+        evidence: Text it gathered.
+        trajectory: Its steps.
+        reason: Why there is nothing to draw from; the sample's own prompt is then drawn, without references.
+    """
+
+    prompt: str = ""
+    references: tuple[ImageRef, ...] = ()
+    noted: tuple[dict[str, Any], ...] = ()
+    evidence: tuple[dict[str, Any], ...] = ()
+    trajectory: tuple[dict[str, Any], ...] = ()
+    reason: str = ""
+
+
+THE_PROMPT = Asked()
+"""The sample's own prompt."""
+
+
+class RequestSource(Protocol):
+    """Where requests come from when one search is drawn by many painters."""
+
+    @property
+    def identity(self) -> str:
+        """Tells this source's content from any other's."""
+        ...
+
+    def asked(self, sample_id: str, repeat: int) -> Asked:
+        """Returns what is to be drawn for a sample and repeat."""
+        ...
+
+
 class DrawingSource(Protocol):
     """Drawings made elsewhere (a folder, a results file): the engine takes them instead of running a generator."""
 
@@ -187,12 +225,15 @@ class DrawingSource(Protocol):
 
 
 __all__ = [
+    "THE_PROMPT",
+    "Asked",
     "AsyncGenerator",
     "BatchGenerator",
     "DrawGenerator",
     "Drawing",
     "DrawingSource",
     "FunctionGenerator",
+    "RequestSource",
     "Shape",
     "Traits",
     "is_plain_function",

@@ -63,6 +63,10 @@ class EmbeddingCache:
         """Closes the file."""
         self._cache.close()
 
+    def flush(self) -> None:
+        """Writes what was put, so that other processes find it."""
+        self._cache.flush()
+
 
 def _packed(vector: Vectors) -> bytes:
     return vector.astype("<f4").tobytes()

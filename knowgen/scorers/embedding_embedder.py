@@ -117,6 +117,7 @@ class Embedder:
                 if self._kept(text, vector, found):
                     self._cache.put_text(text, vector, cut)
             start += len(chunk)
+        self._cache.flush()
         return found
 
     def _compute(self, wanted: Mapping[str, Picture], found: Found) -> None:
@@ -126,6 +127,7 @@ class Embedder:
         for digest, vector in self._vectors(network, self._opened(waiting, found), found):
             if self._kept(digest, vector, found):
                 self._cache.put_image(digest, vector)
+        self._cache.flush()
 
     def _opened(self, waiting: list[tuple[str, Future[Any]]], found: Found) -> Iterator[tuple[str, Any]]:
         """Yields tensors in order as they are ready; notes the pictures that do not open."""
