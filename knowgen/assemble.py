@@ -132,9 +132,10 @@ def generator_handle(
     _check_arguments(target, arguments, model, f"generator {name!r}")
     if remake is not None:
         remake = Remake("generators", name, arguments)
-    return GeneratorHandle(
-        spec=_generator_spec(name, target, arguments, search, origin), traits=traits, build=build, remake=remake
-    )
+    spec = _generator_spec(name, target, arguments, search, origin)
+    revision = _told_apart(target, spec.revision, model, {k: v for k, v in arguments.items() if k != "search"})
+    spec = spec.model_copy(update={"revision": revision})
+    return GeneratorHandle(spec=spec, traits=traits, build=build, remake=remake)
 
 
 def _function_handle(
@@ -220,6 +221,15 @@ def _generator_spec(name: str, target: Any, arguments: Mapping[str, Any], search
     )
 
 
+def _told_apart(target: Any, version: str, model: str | None, args: Mapping[str, Any]) -> str:
+    """Adds to a version what a plugin would be built from, where it says so: weights that lie under the same name."""
+    identity = getattr(target, "identity", None)
+    if not callable(identity):
+        return version
+    given = {**args, **({"model": model} if model is not None else {})}
+    return f"{version} {identity(**given)}".rstrip()
+
+
 def scorer_handle(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
     """Makes ready what judges, without building it.
 
@@ -232,9 +242,7 @@ def scorer_handle(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
     traits = scorer_traits(target)
     where = f"scorer {scorer!r}"
     _check_arguments(target, args, resolved.model, where)
-    version = traits.version or _revision(target, resolved.origin)
-    if callable(identity := getattr(target, "identity", None)):
-        version = f"{version} {identity(model=resolved.model, **args)}".rstrip()
+    version = _told_apart(target, traits.version or _revision(target, resolved.origin), resolved.model, args)
     spec = ScorerSpec(
         name=scorer,
         args=_keyed(args, target, where),
