@@ -1,0 +1,109 @@
+"""What a run would cost and take, before anything is sent; and what is kept between runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from knowgen import api
+from knowgen.cli.main import run
+from knowgen.planning import Settings
+from knowgen.records import Attempt, Usage
+from knowgen.scorers.forecast import Estimate, learn, picture_tokens, words_of
+from knowgen.scorers.prices import price_for, price_list
+
+SCORERS = str(Path(__file__).resolve().parent.parent / "scorers")
+if SCORERS not in sys.path:
+    sys.path.insert(0, SCORERS)
+
+from judge_server import JudgeServer, Step  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("size", "tiles", "wanted"),
+    [
+        ((1024, 1024), True, 85 + 4 * 170),  # scaled to 768: two tiles each way (the guide's own example: 765)
+        ((2048, 4096), True, 85 + 6 * 170),  # 1024 x 2048, then 768 x 1536: two by three (the guide's: 1105)
+        ((512, 512), True, 85 + 170),
+        ((64, 64), True, 85 + 170),
+        ((320, 640), False, 10 * 20),
+        ((33, 32), False, 2),
+    ],
+)
+def test_tokens_of_a_picture(size: tuple[int, int], tiles: bool, wanted: int) -> None:
+    assert picture_tokens(*size, tiles) == wanted
+
+
+def test_what_judgements_took_is_learned_from_calls_that_were_made() -> None:
+    paid = Attempt(reply="x", seconds=2.0, usage=Usage(input_tokens=1000, output_tokens=100, cost=0.01))
+    again = Attempt(reply="y", seconds=1.0, usage=Usage(input_tokens=1000, output_tokens=60, cost=0.02))
+    kept = Attempt(reply="z", usage=Usage(input_tokens=1000, output_tokens=100, cost=0.0), cached=True)
+    found = learn([[paid, again], [kept], [paid], [Attempt(error="429")]])
+    assert found == Estimate(1500.0, 130.0, pytest.approx(0.02), 2.5, known_from=2)
+    assert learn([[kept], []]) is None
+    assert "as 2 judgements took" in words_of(found, 100, 10) and "$2.00" in words_of(found, 100, 10)
+    assert words_of(found, 0, 10) == "nothing to ask"
+
+
+def test_prices_are_of_one_host_and_a_date_is_passed_over() -> None:
+    listed = price_list()["hosts"]["api.openai.com"]["gpt-4.1"]
+    for name in ("gpt-4.1", "gpt-4.1-2025-04-14"):
+        assert price_for(name, "").of(1_000_000, 0) == listed[0]
+        assert price_for(name, "https://api.openai.com/v1").of(0, 1_000_000) == listed[1]
+    assert not price_for("gpt-4.1", "http://127.0.0.1:8000/v1").known
+    assert not price_for("gpt-4.1-of-mine", "").known
+    assert price_for("gpt-4.1", "", 1.0, 1.0).of(1_000_000, 0) == 1.0
+    assert price_for("gpt-4.1", "", price_call=0).of(1_000_000, 5) == 0
+
+
+def results(folder: Path) -> Path:
+    rows = []
+    for number in range(5):
+        for kind in ("out", "gt"):
+            Image.new("RGB", (512, 512), (number, 5, 5)).save(folder / f"{kind}{number}.png")
+        rows.append(
+            {
+                "id": number, "success": True, "prompt": "Draw.", "meta": {"category": "art"},
+                "output_path": f"out{number}.png", "gt_image": f"gt{number}.png",
+            }
+        )  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(rows))
+    return folder / "results.json"
+
+
+def test_a_dry_run_reckons_first_and_learns_from_what_was_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # a forecast asks for no key
+    source, out = results(tmp_path), tmp_path / "run"
+    line = ["score", str(source), "--scorer", "vlm:gpt-4.1", "--out", str(out), "--dry-run"]
+    assert run(line) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("vlm:gpt-4.1: 5 to ask, about $0.0") and "(reckoned)" in said and not out.exists()
+    with JudgeServer([Step(tokens=(4000, 500))]) as server:
+        args = {"base_url": server.url, "price_in": 10, "price_out": 100}
+        api.score(source, "vlm:any", out=out, scorer_args=args, settings=Settings(limit=2))
+        words = [f"{name}={value}" for name, value in args.items()]
+        assert run(["score", str(source), "--scorer", "vlm:any", "--out", str(out), "--dry-run", "-s", words[0], "-s",
+                    words[1], "-s", words[2]]) == 0  # fmt: skip
+        said = capsys.readouterr().out.splitlines()[-1]
+        assert said.startswith(f"vlm:any: 3 to ask, about ${3 * (0.04 + 0.05):.2f}") and "as 2 judgements took" in said
+        assert len(server.calls) == 2
+
+
+def test_what_is_kept_can_be_shown_and_cleared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = results(tmp_path)
+    with JudgeServer() as server:
+        api.score(source, "vlm:any", out=tmp_path / "run", scorer_args={"base_url": server.url, "price_call": 0})
+    assert run(["cache"]) == 0
+    # drawn and true pictures are the same files here, and one content is kept once
+    lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert lines == {"replies": "5", "pictures": "5", "embeddings": "0"}
+    assert run(["cache", "clear", "replies"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["replies", "0"]
+    assert run(["cache"]) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[:2] == ["pictures", "5"]
