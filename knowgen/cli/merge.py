@@ -1,0 +1,41 @@
+"""`knowgen merge`: the shards of a run, put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+EPILOG = """\b
+Example, on four machines and then on one:
+  knowgen run --task T --generator G --out parts/1 --shard 1/4    (and 2/4 …)
+  knowgen merge parts/* -o reports/whole
+"""
+
+
+@click.command("merge", epilog=EPILOG)
+@click.argument("shards", nargs=-1, required=True, metavar="SHARD...", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory to make.")
+@click.option("--policy", default="strict", metavar="P", help="strict (default), official, or another.")
+@click.option("--unfinished", is_flag=True, help="Also where drawings or judgements are lacking.")
+@click.option("--fresh", is_flag=True, help="Replace the run in DIR.")
+def command(shards: tuple[Path, ...], out: Path, policy: str, unfinished: bool, fresh: bool) -> int:
+    """Put the shards of a run together, as one run would have left them.
+
+    A shard is a run directory made by `knowgen run --shard I/N`: every Nth sample of the selection, from the Ith on.
+    Pictures are hard links where the file system has them.
+    """
+    from knowgen.cli.common import command_line, failure_lines
+    from knowgen.merging import merge
+    from knowgen.report import tables
+
+    run = merge(shards, out, policy=policy, unfinished=unfinished, fresh=fresh)
+    click.echo()
+    click.echo(tables.terminal(list(run.summaries(policies=(run.policy,)))))
+    click.echo()
+    for line in failure_lines(run):
+        click.echo(line)
+    click.echo(f"merged   {len(shards)} shards into {run.path}: {run.spec.selection.label}")
+    click.echo(f"rescore  {command_line('knowgen', 'score', run.path, '--scorer', run.spec.scorers[0].name)}")
+    click.echo(f"report   {(run.path / 'report' / 'index.html').resolve()}")
+    return 0

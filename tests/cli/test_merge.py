@@ -1,0 +1,300 @@
+"""Shards: several directories that make up one run, and one directory that equals the run that was not shared out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from knowgen import api, merging
+from knowgen.cli.main import run
+from knowgen.store import merge as store_merge
+from knowgen.store.run import RunStore
+
+TIMES = {"generation_seconds", "score_seconds"}
+RUN = ["run", "--task", "small", "--generator", "my_generator:Picky", "--repeats", "2", "--judge-repeats", "2"]
+
+
+def one_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+def exported(run_directory: Path, out: Path) -> list[dict[str, Any]]:
+    """The rows of the export, without how long things took."""
+    assert run(["export", str(run_directory), "--format", "jsonl", "-o", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+
+def figures(run_directory: Path) -> list[dict[str, Any]]:
+    """All summaries, without how long things took."""
+    summaries = json.loads((run_directory / "summary.json").read_text())["summaries"]
+    return [{name: value for name, value in each.items() if name != "seconds"} for each in summaries]
+
+
+def pictures(run_directory: Path) -> dict[str, str]:
+    """Every picture of a run by its place, with the hash of what lies there."""
+    root = run_directory / "images"
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def table(run_directory: Path, sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(run_directory / "run.sqlite")) as database:
+        return database.execute(sql).fetchall()
+
+
+def shards(count: int, *words: str) -> list[str]:
+    """Runs all shards and returns their directories."""
+    names = [f"part{number}" for number in range(1, count + 1)]
+    for number, name in enumerate(names, 1):
+        assert run([*RUN, *words, "--shard", f"{number}/{count}", "--out", name]) in (0, 6)
+    return names
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_merged_shards_equal_one_run(desk: Path, count: int) -> None:
+    assert run([*RUN, "--out", "one"]) == 6
+    names = shards(count)
+    assert run(["merge", *reversed(names), "-o", "whole"]) == 0
+    assert exported(desk / "whole", desk / "whole.jsonl") == exported(desk / "one", desk / "one.jsonl")
+    assert figures(desk / "whole") == figures(desk / "one")
+    assert pictures(desk / "whole") == pictures(desk / "one")
+    for sql in (
+        "select key, sample_id, repeat, status, reason, image from generations order by key",
+        "select key, scorer, scorer_hash, image, status, strict_values from scores order by key",
+        "select place, sample_id, category, sample, truth, truth_file from samples order by place",
+    ):
+        assert table(desk / "whole", sql) == table(desk / "one", sql)
+    with RunStore.read(desk / "whole") as whole, RunStore.read(desk / "one") as one:
+        assert whole.spec == one.spec
+        assert whole.manifest.versions == one.manifest.versions
+    assert (desk / "whole" / "report" / "index.html").is_file()
+    assert sorted(p.name for p in (desk / "whole" / "tables").iterdir()) == sorted(
+        p.name for p in (desk / "one" / "tables").iterdir()
+    )
+
+
+def test_shards_take_turns_and_know_what_they_are_part_of(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards(2, "--limit", "5")
+    told = capsys.readouterr().out
+    for name, ids in (("part1", ["s0", "s2", "s4"]), ("part2", ["s1", "s3"])):
+        with RunStore.read(desk / name) as store:
+            assert [sample.id for sample in store.samples()] == ids
+            assert store.spec.selection.kind == "shard"
+            assert store.spec.shard is not None and store.spec.shard.of.n == 5
+    assert "a part of the task (shard 3 " in told, "a shard alone is not fit for a board"
+
+
+def test_a_merged_run_goes_on_as_if_it_had_been_one(desk: Path) -> None:
+    assert run(["merge", *shards(2), "-o", "whole"]) == 0
+    (desk / "calls.txt").unlink()
+    assert run([*RUN, "--out", "whole"]) == 6
+    assert not (desk / "calls.txt").exists(), "nothing was judged again"
+    with RunStore.read(desk / "whole") as store:
+        assert max(each.attempts for _, each in store.generations() if each.status == "ok") == 1
+
+
+def test_pictures_are_hard_links_and_copies_elsewhere(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = shards(2)
+    assert run(["merge", *names, "-o", "whole"]) == 0
+    assert {path.stat().st_nlink for path in (desk / "whole" / "images").rglob("*.png")} == {2}
+
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert run(["merge", *names, "-o", "copied"]) == 0
+    assert pictures(desk / "copied") == pictures(desk / "whole")
+    assert {path.stat().st_nlink for path in (desk / "copied" / "images").rglob("*.png")} == {1}
+
+
+def test_costs_sessions_and_notes_add_up(desk: Path) -> None:
+    names = shards(2)
+    for number, name in enumerate(names):
+        with RunStore.open(desk / name, api.load_run(name).spec) as store:
+            store.settle(store.reserve(0.5, "judge"), 0.25 + number)
+            store.reserve(0.125, "judge")  # a call whose reply never came
+            store.put_note("judge", "pace", {"at once": number})
+    assert run(["merge", *names, "-o", "whole"]) == 0
+    with RunStore.read(desk / "whole") as whole:
+        assert whole.spent() == 0.25 + 1.25 + 2 * 0.125
+        assert [data["at once"] for _, _, data in whole.notes("pace")] == [0, 1]
+        assert whole.seconds() == pytest.approx(sum(_seconds(desk / name) for name in names))
+        ((_, _, origin),) = whole.notes("merged")
+    assert [part["part"] for part in origin["parts"]] == ["shard 1/2", "shard 2/2"]
+    assert len(table(desk / "whole", "select number from sessions")) == 2
+    assert figures(desk / "whole")[0]["cost"] == 1.75
+
+
+def _seconds(run_directory: Path) -> float:
+    with RunStore.read(run_directory) as store:
+        return store.seconds()
+
+
+def test_merging_again_does_nothing_and_changed_shards_want_fresh(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = shards(2)
+    assert run(["merge", *names, "-o", "whole"]) == 0
+    before = {path: path.stat().st_mtime_ns for path in (desk / "whole").rglob("*")}
+    assert run(["merge", *names, "-o", "whole"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (desk / "whole").rglob("*")} == before
+    assert run([*RUN, "--shard", "1/2", "--out", "part1"]) == 6, "the failing sample is tried again"
+    capsys.readouterr()
+    assert run(["merge", *names, "-o", "whole"]) == 3
+    assert "holds an earlier state of these shards" in one_line(capsys.readouterr().err)
+    assert run(["merge", *names, "-o", "whole", "--fresh"]) == 0
+    with RunStore.read(desk / "whole") as store:
+        assert {g.attempts for _, g in store.generations() if g.sample_id == "s2"} != {1}
+    assert not [path for path in desk.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("point", ["_take_picture", "_write_rows", "lock", "outputs"])
+def test_a_killed_merge_leaves_nothing_half_done_and_goes_on(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    names = shards(2)
+    assert run(["merge", *names, "-o", "expected"]) == 0
+    calls = 0
+
+    def killed(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if point != "_take_picture" or calls == 3:
+            raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        home, name = {
+            "lock": (merging.shutil, "rmtree"), "outputs": (merging.outputs, "write")
+        }.get(point, (store_merge, point))  # fmt: skip
+        patch.setattr(home, name, killed)
+        if point == "lock":  # between the last row and the new name
+            patch.setattr(Path, "rename", killed)
+        with pytest.raises(SystemExit):
+            merging.merge(names, "whole")
+    assert calls
+    assert (desk / "whole").exists() == (point == "outputs")
+    assert run(["merge", *names, "-o", "whole"]) == 0
+    assert figures(desk / "whole") == figures(desk / "expected")
+    assert pictures(desk / "whole") == pictures(desk / "expected")
+    assert len(table(desk / "whole", "select 1 from notes where what = 'merged'")) == 1
+    assert not [path for path in desk.iterdir() if path.name.startswith(".")]
+
+
+def test_what_does_not_belong_together_is_one_line(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards(3)
+    other = [*RUN, "--shard", "2/3"]
+    assert run([*other, "--out", "seeded", "--seed", "4"]) in (0, 6)
+    assert run([*other, "--out", "scored", "-s", "value=1.0"]) in (0, 6)
+    assert run([*other, "--out", "limited", "--limit", "5"]) in (0, 6)
+    assert run([*RUN, "--shard", "2/2", "--out", "halves"]) in (0, 6)
+    assert run([*RUN, "--out", "one"]) == 6
+    (desk / "taken").mkdir()
+    (desk / "taken" / "thesis.txt").write_text("x")
+    shutil.copytree("part1", "twin")
+    for words, code, said in [
+        (["part1", "part3"], 2, "shard 2/3 is not among the directories; name all shards"),
+        (["part3"], 2, "shard 1/3 and 1 more is not among"),
+        (["part1", "part2", "part3", "twin"], 2, "both hold shard 1/3"),
+        (["part1", "part1"], 2, "both hold shard 1/3"),
+        (["part1", "seeded", "part3"], 3, "seeded: is a shard of another run than part1: seed is 0 there and 4 here"),
+        (["part1", "scored", "part3"], 3, "scorer my_scorer:Half 1"),
+        (["part1", "limited", "part3"], 3, "selection all 6 there and limit 5"),
+        (["part1", "halves", "part3"], 3, "3 shards there and 2 here"),
+        (["part1", "one", "part3"], 2, "one: is no shard of a run"),
+        (["part1", "nowhere"], 3, "nowhere: is no run directory"),
+        (["part1", "part2", "part3", "-o", "part2"], 2, "is one of the shards"),
+        (["part1", "part2", "part3", "-o", "one"], 3, "holds another run"),
+        (["part1", "part2", "part3", "-o", "taken"], 3, "no run directory"),
+        (["part1", "part2", "part3", "-o", "taken", "--fresh"], 3, "no run directory"),
+    ]:
+        capsys.readouterr()
+        assert run(["merge", "-o", "whole", *words]) == code, words
+        assert said in one_line(capsys.readouterr().err)
+    assert not (desk / "whole").exists()
+    assert (desk / "taken" / "thesis.txt").read_text() == "x"
+
+
+def test_an_unfinished_shard_is_refused_unless_wanted(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = shards(2)
+    with closing(sqlite3.connect(desk / "part2" / "run.sqlite")) as database, database:
+        database.execute("delete from scores where sample_id = 's1'")
+    capsys.readouterr()
+    assert run(["merge", *names, "-o", "whole"]) == 3
+    assert "part2: shard 2/2 is not finished: 4 judgements by my_scorer:Half are lacking" in capsys.readouterr().err
+    with closing(sqlite3.connect(desk / "part2" / "run.sqlite")) as database, database:
+        database.execute("delete from generations where sample_id = 's1' and repeat = 1")
+    assert run(["merge", *names, "-o", "whole"]) == 3
+    assert "1 of 6 drawings are lacking" in one_line(capsys.readouterr().err)
+    assert run(["merge", *names, "-o", "whole", "--unfinished"]) == 0
+    assert figures(desk / "whole")[0]["slices"][0]["coverage"]["generation_not_run"] == 2  # one drawing, judged twice
+
+
+def test_a_damaged_picture_is_named(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = shards(2)
+    with RunStore.read(desk / "part1") as store:
+        damaged = next(g.image for _, g in store.generations() if g.sample_id == "s4")
+    assert damaged is not None and damaged.path is not None
+    damaged.path.write_bytes(damaged.path.read_bytes()[:-1])
+    capsys.readouterr()
+    assert run(["merge", *names, "-o", "whole"]) == 3
+    assert "part1: the picture of sample 's4' is missing or damaged" in one_line(capsys.readouterr().err)
+    assert not (desk / "whole").exists()
+
+
+def test_a_shard_scored_anew_stays_a_shard(desk: Path) -> None:
+    names = shards(2)
+    for name in names:
+        assert run(["score", name, "--scorer", "my_scorer:Half", "-s", "value=1.0", "--judge-repeats", "2"]) in (0, 6)
+    assert run(["merge", *names, "-o", "whole"]) == 0
+    assert figures(desk / "whole")[0]["slices"][0]["coverage"]["generation_failed"] == 4  # two drawings, judged twice
+    assert {
+        row["faithfulness"] for row in exported(desk / "whole", desk / "x.jsonl") if row["score_status"] == "ok"
+    } == {1.0}
+
+
+def test_a_run_is_scored_in_shards(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*RUN, "--out", "drawn"]) == 6
+    score = ["score", "drawn", "--scorer", "my_scorer:Half", "-s", "value=1.0"]
+    for number in (1, 2):
+        assert run([*score, "--shard", f"{number}/2", "--out", f"scored{number}"]) in (0, 6)
+    assert run(["merge", "scored1", "scored2", "-o", "whole"]) == 0
+    assert run([*score, "--out", "elsewhere"]) == 6
+    assert figures(desk / "whole") == figures(desk / "elsewhere")
+    capsys.readouterr()
+    assert run([*score, "--shard", "1/2"]) == 2
+    assert "give each shard an --out" in one_line(capsys.readouterr().err)
+    assert run(["score", "scored1", "--shard", "1/2", "--out", "again"]) == 2
+    assert "shard 1/2 of a run already" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [("0/2", "counted from 1"), ("3/2", "counted from 1"), ("x", "is not I/N"), ("1/7", "6 samples cannot be shared")],
+)
+def test_a_shard_that_cannot_be_is_one_line(
+    desk: Path, capsys: pytest.CaptureFixture[str], wanted: str, said: str
+) -> None:
+    assert run([*RUN, "--shard", wanted, "--out", "x"]) == 2
+    assert said in one_line(capsys.readouterr().err)
+
+
+def test_shards_without_a_name_get_directories_of_their_own(desk: Path) -> None:
+    for number in (1, 2):
+        assert run([*RUN, "--shard", f"{number}/2"]) in (0, 6)
+    assert sorted(path.name for path in (desk / "reports").iterdir()) == [
+        "small__my_generator-Picky__shard-1-of-2", "small__my_generator-Picky__shard-2-of-2"
+    ]  # fmt: skip
