@@ -127,6 +127,7 @@ class Pace:
         self._fault_at = 0.0
         self._window = _Window(self._born)
         self._growth: _Growth = _SlowStart()
+        told({"seconds": 0.0, "at_once": self.limit, "why": "begins"})
 
     @asynccontextmanager
     async def place(self, tokens: int) -> AsyncIterator[Place]:

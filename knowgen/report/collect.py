@@ -94,7 +94,10 @@ class Trouble:
 
 @dataclass
 class Spending:
-    """Money and time of one system; dollars are None where a price is not known."""
+    """Money and time of one system; dollars are None where a price is not known.
+
+    `kept` counts judgements whose reply an earlier run had paid for.
+    """
 
     drawings: int = 0
     drawing_seconds: list[float] = field(default_factory=list)
@@ -103,6 +106,7 @@ class Spending:
     judging_seconds: float = 0.0
     judging_cost: float | None = 0.0
     tokens: int = 0
+    kept: int = 0
 
 
 @dataclass
@@ -149,6 +153,7 @@ def _cells(system: System, found: Collected) -> dict[tuple[str, int], Cell]:
         spending.judging_seconds += score.seconds
         spending.judging_cost = _add(spending.judging_cost, score.usage.cost)
         spending.tokens += score.usage.input_tokens + score.usage.output_tokens
+        spending.kept += bool(score.attempts) and all(attempt.cached for attempt in score.attempts)
     found.spending.append(spending)
     return cells
 

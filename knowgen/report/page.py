@@ -17,6 +17,7 @@ from knowgen.report.pictures import Shown
 from knowgen.report.view import System, View
 from knowgen.spec import canonical
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
+from knowgen.stats.words import count
 
 PART_KINDS = {"group": "Groups", "difficulty": "Difficulty", "category": "Categories", "judge": "Judges"}
 FILTERED = ("group", "difficulty", "category")
@@ -270,7 +271,24 @@ def _spending(system: System, spent: Spending) -> dict[str, Any]:
         "total": summary.cost if summary.cost is not None else total,
         "each": total / spent.drawings if total is not None and spent.drawings else None,
         "wall": summary.seconds,
+        "asked": _asked(system, spent),
     }
+
+
+def _asked(system: System, spent: Spending) -> tuple[str, ...]:
+    """Says how judges were asked: how many calls at once an endpoint was sent, and what was not asked again."""
+    paces: dict[str, list[dict[str, Any]]] = {}
+    for who, _, change in system.run.store.notes("pace"):
+        paces.setdefault(who, []).append(change)
+    lines = []
+    for who, changes in paces.items():
+        held = sum("busy" in str(change["why"]) or "faults" in str(change["why"]) for change in changes)
+        most = max(int(change["at_once"]) for change in changes)
+        slowed = f"; it was slowed down {count(held, 'time')}" if held else ""
+        lines.append(f"{who} was sent up to {most} calls at once{slowed}")
+    if spent.kept:
+        lines.append(f"{count(spent.kept, 'judgement')} came from replies of earlier runs, and cost nothing again")
+    return tuple(lines)
 
 
 def _choices(collected: Collected) -> dict[str, list[str]]:

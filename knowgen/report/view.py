@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from knowgen.errors import UsageError
 from knowgen.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
@@ -41,6 +41,10 @@ class RunView(Protocol):
 
     def generations(self) -> Iterator[tuple[str, Generation]]:
         """Current drawings with their keys."""
+        ...
+
+    def notes(self, what: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
+        """Who left a note of a kind, when, and what it says, oldest first."""
         ...
 
     def scores(self, scorer: str | None = None) -> Iterator[tuple[str, Score]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -198,3 +199,29 @@ def test_replies_of_a_try_that_failed_altogether_are_kept_and_counted(tmp_path: 
     paid = sum(attempt.reply == "no JSON" for attempt in score.attempts)
     assert paid >= 1 and score.usage.input_tokens == 100 * paid
     assert score.usage.cost == pytest.approx(110e-6 * paid)
+
+
+def test_how_the_judge_was_asked_is_noted(tmp_path: Path) -> None:
+    """The pace of the calls, and that an endpoint takes no schema, stand in the run; so does a reply's origin."""
+    refused = Step(status=400, error="Unknown field response_format")
+
+    def script(call: Call) -> Step:
+        if "response_format" in call.body:
+            return refused
+        return Step(status=429, headers={"Retry-After": "0"}) if call.number == 20 else Step(delay=0.02)
+
+    with JudgeServer(script) as server:
+        evaluate(tmp_path, server.url, count=40)
+        assert {score.status for score in scores_in(tmp_path).values()} == {ScoreStatus.OK}
+        first = len(server.calls)
+        with RunStore.read(tmp_path / "run") as store:
+            paces = [(who, data["at_once"], data["why"]) for who, _, data in store.notes("pace")]
+            schemas = [data["refused"] for _, _, data in store.notes("schema")]
+        assert paces[0] == ("vlm:any", 16, "begins")
+        assert any("busy" in why for _, _, why in paces)
+        assert schemas and all("response_format" in said for said in schemas)
+        (tmp_path / "again").mkdir()
+        shutil.copy(tmp_path / "truth.png", tmp_path / "again")
+        evaluate(tmp_path / "again", server.url, count=40)
+        assert len(server.calls) == first  # the refused schema was remembered, and every reply found
+    assert all(score.attempts[0].cached for score in scores_in(tmp_path / "again").values())
