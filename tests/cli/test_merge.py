@@ -127,11 +127,11 @@ def test_costs_sessions_and_notes_add_up(desk: Path) -> None:
         with RunStore.open(desk / name, api.load_run(name).spec) as store:
             store.settle(store.reserve(0.5, "judge"), 0.25 + number)
             store.reserve(0.125, "judge")  # a call whose reply never came
-            store.put_note("judge", "pace", {"at once": number})
+            store.put_note("judge", "weather", {"wind": number})
     assert run(["merge", *names, "-o", "whole"]) == 0
     with RunStore.read(desk / "whole") as whole:
         assert whole.spent() == 0.25 + 1.25 + 2 * 0.125
-        assert [data["at once"] for _, _, data in whole.notes("pace")] == [0, 1]
+        assert [data["wind"] for _, _, data in whole.notes("weather")] == [0, 1]
         assert whole.seconds() == pytest.approx(sum(_seconds(desk / name) for name in names))
         ((_, _, origin),) = whole.notes("merged")
     assert [part["part"] for part in origin["parts"]] == ["shard 1/2", "shard 2/2"]
