@@ -1,0 +1,1 @@
+"""A generator offered to others over HTTP: `knowgen serve`."""

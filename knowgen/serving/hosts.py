@@ -1,0 +1,98 @@
+"""Where a served generator runs: the engine's own hosts, watched, so that batches and what is under way are known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from knowgen.engine.devices import own_device
+from knowgen.engine.handles import GeneratorHandle
+from knowgen.engine.hosts import Built, Host, Hosts, LoopHosts, ThreadHosts, Verdict
+from knowgen.engine.options import Options
+from knowgen.engine.stages import generator_slots, in_workers
+from knowgen.engine.threads import Call, Mailbox
+from knowgen.engine.workers import Recipe, WorkerHosts
+
+
+class FreeMeter:
+    """The books of a server, which keeps none: whoever serves a paid generator pays what it costs."""
+
+    async def reserve(self, worst_case: float | None, who: str) -> int:
+        """Admits every call."""
+        return -1
+
+    async def settle(self, number: int, cost: float | None) -> None:
+        """Has nothing to settle."""
+
+
+async def _generate(plugin: Any, request: Any) -> Any:
+    return await plugin.generate(request)
+
+
+def generator_hosts(handle: GeneratorHandle, options: Options, mailbox: Mailbox, folder: Path) -> Hosts:
+    """Makes the hosts of a generator as a run would have them; nothing is built yet.
+
+    Args:
+        handle: The generator.
+        options: Worker processes and concurrency.
+        mailbox: Of the server's loop.
+        folder: For logs and pictures on their way.
+    """
+    where = f"generator {handle.spec.name!r}"
+    meter = FreeMeter()
+    if handle.remake is not None and in_workers(handle, options):
+        slots, _ = generator_slots(handle, options)
+        recipe = Recipe(handle.remake, handle.traits.shape, where, folder, slots, accelerated=True)
+        return WorkerHosts(recipe, mailbox, meter)
+    built = Built(mailbox, handle.build, own_device, where)
+    if handle.traits.shape == "generate":
+        return LoopHosts(mailbox, built, _generate, meter, where)
+    return ThreadHosts(mailbox, built, handle.traits.shape, meter, where)
+
+
+class WatchedHosts:
+    """Hosts that tell what they are given.
+
+    Args:
+        inner: The hosts.
+        slots: How many there are.
+        given: Told the requests of every call when it begins.
+    """
+
+    def __init__(self, inner: Hosts, slots: int, given: Callable[[list[Any]], None]) -> None:
+        self._inner, self._slots, self._given = inner, slots, given
+
+    async def build(self) -> None:
+        """Builds the generator in every slot, before anybody asks for a picture.
+
+        Raises:
+            KnowgenError: It cannot be built.
+        """
+        await asyncio.gather(*(self._inner.host(slot) for slot in range(self._slots)))
+
+    async def host(self, slot: int) -> Host:
+        """Returns the host of a slot."""
+        return _WatchedHost(await self._inner.host(slot), self._given)
+
+    async def give_up(self, slot: int, call: Call[Any]) -> Verdict:
+        """Ends a call that has run out of time."""
+        return await self._inner.give_up(slot, call)
+
+    async def close(self) -> None:
+        """Closes the generator."""
+        await self._inner.close()
+
+    def kill(self) -> None:
+        """Ends what can be ended."""
+        self._inner.kill()
+
+
+class _WatchedHost:
+    def __init__(self, inner: Host, given: Callable[[list[Any]], None]) -> None:
+        self._inner, self._given = inner, given
+
+    def start(self, call: Call[Any]) -> None:
+        self._given(call.batch)
+        self._inner.start(call)

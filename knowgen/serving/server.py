@@ -1,0 +1,158 @@
+"""A server from its start to its end: the socket, the generator, signals, a stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import prometheus_client
+import uvicorn
+from fastapi import FastAPI
+
+from knowgen.engine.handles import GeneratorHandle
+from knowgen.errors import ConfigError, KnowgenError
+from knowgen.serving.app import make_app
+from knowgen.serving.desk import Desk
+from knowgen.serving.service import Service
+
+_BACKLOG = 512
+_GRACE = 5.0
+"""Seconds beyond one drawing's time that a stop in order may take."""
+
+_CAUGHT = (signal.SIGINT, signal.SIGTERM)
+
+
+def listen(service: Service) -> socket.socket:
+    """Returns a socket that listens where the service is to be.
+
+    Raises:
+        ConfigError: The address cannot be used.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            service.host, service.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except (OSError, OverflowError, UnicodeError) as error:
+        what = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"cannot listen on {service.host} port {service.port}: {what}", where="serve", fix="give another --port"
+        ) from error
+    return sock
+
+
+def address_of(sock: socket.socket) -> str:
+    """Returns the address a socket listens on, as clients write it."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """Tells of the first signal; a second one ends at once."""
+
+    def __init__(self, config: uvicorn.Config, told: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._told = told
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begins to stop."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+        self._told()
+
+
+def serve(handle: GeneratorHandle, service: Service, sock: socket.socket) -> None:
+    """Serves a generator until a signal comes: then what is being drawn is finished and all else turned away.
+
+    Args:
+        handle: The generator.
+        service: How it is offered.
+        sock: Listens already.
+
+    Raises:
+        KnowgenError: The generator cannot be built, or hung or died too often.
+    """
+    prometheus_client.disable_created_metrics()  # a second line for every counter that nobody reads
+    with tempfile.TemporaryDirectory(prefix="knowgen-serve-") as scratch:
+        holder: list[Desk] = []
+        app = FastAPI(lifespan=_lifespan(handle, service, Path(scratch), holder, lambda: _end(server)))
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=int(service.timeout + _GRACE),
+            backlog=_BACKLOG,
+        )
+        server = _Server(config, lambda: _stop(holder))
+        before = _hand_signals_to(server)
+        try:
+            server.run(sockets=[sock])
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        error = _error(holder)
+    if error is not None:
+        raise error
+
+
+def _end(server: uvicorn.Server) -> None:
+    server.should_exit = True
+
+
+def _stop(holder: list[Desk]) -> None:
+    """Has the desk stop; called by a signal, in the thread of the loop but not from within it."""
+    if holder:
+        asyncio.get_running_loop().call_soon_threadsafe(holder[0].stop)
+
+
+def _error(holder: list[Desk]) -> KnowgenError | None:
+    return holder[0].error if holder else ConfigError("could not be started", where="serve")
+
+
+def _hand_signals_to(server: uvicorn.Server) -> dict[int, Any]:
+    """Lets a signal count that comes before the server looks out for signals itself; returns the earlier handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, server.handle_exit) for number in _CAUGHT}
+
+
+def _lifespan(
+    handle: GeneratorHandle, service: Service, folder: Path, holder: list[Desk], end: Callable[[], None]
+) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        desk = Desk(handle, service, folder)
+        holder.append(desk)
+        app.mount("/", make_app(desk))
+        building = asyncio.ensure_future(desk.build())
+        minding = asyncio.ensure_future(_mind(desk, end))
+        try:
+            yield
+        finally:
+            building.cancel()
+            minding.cancel()
+            await desk.close()
+
+    return lifespan
+
+
+async def _mind(desk: Desk, end: Callable[[], None]) -> None:
+    """Ends the server when the generator cannot go on."""
+    while desk.control.error is None:
+        await desk.control.changed.wait()
+        desk.control.changed.clear()
+    end()
