@@ -16,6 +16,7 @@ from knowgen.generators.hosted_images import (
     Found,
     HostedImages,
     Vendor,
+    flag,
     one_of,
     text_in,
     tokens_in,
@@ -32,7 +33,10 @@ VENDOR = Vendor(
     scheme="",
     form=ReferenceForm(most=14, most_bytes=7_000_000, most_pixels=36_000_000),
 )
+LEFT_TO_MODEL = "left to the model"
 _MOST_OF_THE_SECOND = 3
+"""Reference images that models of the second generation take."""
+
 _SIZES = ("0.5K", "1K", "2K", "4K")
 _USUAL_SIZE = "1K"
 _ASPECTS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "1:4", "4:1", "1:8", "8:1")
@@ -87,14 +91,14 @@ class GeminiImages(HostedImages):
         where = f"generator gemini:{model}"
         self._size = one_of(size, "size", _SIZES, where)
         self._aspect = one_of(aspect, "aspect", _ASPECTS, where)
-        self._sends_seed = bool(send_seed)
+        self._sends_seed = flag(send_seed, "send_seed", where)
+        base_url = base_url.rstrip("/").removesuffix("/v1beta")
         access = Access(base_url, key_env, timeout, concurrency, rpm, tpm, price)
         vendor = VENDOR
         if "gemini-2" in str(model):
             vendor = replace(VENDOR, form=replace(VENDOR.form, most=_MOST_OF_THE_SECOND))
-        super().__init__(
-            vendor, model, access, {"size": self._size or "by the model", "aspect": self._aspect or "by the model"}
-        )
+        chosen = {"size": self._size, "aspect": self._aspect}
+        super().__init__(vendor, model, access, {name: value or LEFT_TO_MODEL for name, value in chosen.items()})
 
     def compose(self, request: GenerationRequest, pictures: Sequence[Reference]) -> Outgoing:
         """Returns the request: the prompt first, then the references inline."""

@@ -1,0 +1,347 @@
+"""What is sent to each service, field by field: against the vendor's own client where it has one, else as published."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from image_servers import ARK, GEMINI, KEY, OPENAI, Call, ImageServer, Step, ark_answer, picture
+from PIL import Image
+
+from knowgen.errors import ConfigError, UsageError
+from knowgen.generators.ark import ArkImages
+from knowgen.generators.contract import Drawing, traits_of
+from knowgen.generators.gemini import GeminiImages
+from knowgen.generators.hosted_images import HostedImages
+from knowgen.generators.openai_images import OpenAiImages
+from knowgen.records import GenerationRequest, GenerationStatus, ImageRef
+
+PROMPT = "A lighthouse of Mirelle, „open“ above the door\nand a red boat"
+SEED = 7
+KINDS = ("png", "jpeg", "webp")
+GPT, NANO, SEEDREAM = "gpt-image-1", "gemini-3-pro-image-preview", "doubao-seedream-4-5-251128"
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "GEMINI_API_KEY", "ARK_API_KEY"):
+        monkeypatch.setenv(name, KEY)
+
+
+def reference(folder: Path, name: str, data: bytes) -> ImageRef:
+    path = folder / name
+    path.write_bytes(data)
+    with Image.open(path) as opened:
+        width, height, kind = opened.width, opened.height, opened.format or ""
+    return ImageRef(sha256=hashlib.sha256(data).hexdigest(), width=width, height=height, format=kind, path=path)
+
+
+def draw(painter: HostedImages, *references: ImageRef, prompt: str = PROMPT) -> Drawing:
+    async def once() -> Drawing:
+        try:
+            request = GenerationRequest(id="r", prompt=prompt, seed=SEED, references=references)
+            return await painter.generate(request)
+        finally:
+            await painter.close()
+
+    return asyncio.run(once())
+
+
+def wire(call: Call) -> dict[str, Any]:
+    """A call without what differs from client to client: boundary, file names, the client's own headers."""
+    return {
+        "method": call.method,
+        "path": call.path,
+        "authorization": call.headers.get("authorization"),
+        "type": call.headers["content-type"].partition(";")[0],
+        "fields": call.fields,
+        "files": [(name, kind, data) for name, _, kind, data in call.files],
+    }
+
+
+def test_openai_generations_are_what_its_own_client_sends() -> None:
+    with ImageServer(OPENAI) as server:
+        drawing = draw(OpenAiImages(GPT, base_url=server.base, key_env="OPENAI_API_KEY"))
+        client = openai.OpenAI(base_url=server.base, api_key=KEY, max_retries=0)
+        theirs = client.images.generate(
+            model=GPT,
+            prompt=PROMPT,
+            n=1,
+            size="auto",
+            quality="auto",
+            moderation="low",
+            output_format="png",
+        )
+    assert drawing.status is GenerationStatus.OK
+    assert wire(server.calls[0]) == wire(server.calls[1])
+    assert theirs.data is not None and drawing.image == base64.b64decode(theirs.data[0].b64_json or "")
+    assert theirs.usage is not None
+    assert (drawing.usage.input_tokens, drawing.usage.output_tokens) == (
+        theirs.usage.input_tokens,
+        theirs.usage.output_tokens,
+    )
+
+
+def test_openai_edits_are_what_its_own_client_sends(tmp_path: Path) -> None:
+    files = [picture("red"), picture("blue", "JPEG"), picture("green", "WEBP")]
+    references = [reference(tmp_path, f"{number}", data) for number, data in enumerate(files)]
+    with ImageServer(OPENAI) as server:
+        painter = OpenAiImages(GPT, base_url=server.base, key_env="OPENAI_API_KEY", size="1024x1536", quality="low")
+        drawing = draw(painter, *references)
+        client = openai.OpenAI(base_url=server.base, api_key=KEY, max_retries=0)
+        client.images.edit(
+            model=GPT,
+            image=[
+                ("1.png", files[0], "image/png"),
+                ("2.jpg", files[1], "image/jpeg"),
+                ("3.webp", files[2], "image/webp"),
+            ],
+            prompt=PROMPT,
+            n=1,
+            size="1024x1536",
+            quality="low",
+            output_format="png",
+        )
+    assert wire(server.calls[0]) == wire(server.calls[1])
+    assert [name for name, *_ in server.calls[0].files] == ["image[]"] * 3
+    assert "moderation" not in server.calls[0].fields  # edits have no such field
+    assert drawing.settings["operation"] == "edits"
+    assert drawing.settings["references"] == [hashlib.sha256(data).hexdigest() for data in files]
+
+
+def test_another_server_in_the_form_of_openai_is_sent_only_what_all_know() -> None:
+    known = {path: fields | {"response_format"} for path, fields in OPENAI.fields.items()}
+    with ImageServer(replace(OPENAI, fields=known)) as server:
+        assert draw(OpenAiImages("flux-any", base_url=server.base)).status is GenerationStatus.OK
+    assert server.calls[0].fields == {"model": "flux-any", "prompt": PROMPT, "n": 1, "response_format": "b64_json"}
+
+
+ARK_BODY: Mapping[str, Any] = {
+    "model": SEEDREAM,
+    "prompt": PROMPT,
+    "size": "2K",
+    "watermark": False,
+    "sequential_image_generation": "disabled",
+    "response_format": "b64_json",
+}
+
+
+def test_ark_is_sent_what_openais_client_sends_as_ark_describes(tmp_path: Path) -> None:
+    files = [picture("red"), picture("blue", "JPEG")]
+    references = [reference(tmp_path, f"{number}", data) for number, data in enumerate(files)]
+    urls = [
+        "data:image/png;base64," + base64.b64encode(files[0]).decode(),
+        "data:image/jpeg;base64," + base64.b64encode(files[1]).decode(),
+    ]
+    with ImageServer(ARK) as server:
+        drawing = draw(ArkImages(SEEDREAM, base_url=server.base, key_env="ARK_API_KEY"), *references)
+        client = openai.OpenAI(base_url=server.base, api_key=KEY, max_retries=0)
+        client.images.generate(
+            model=SEEDREAM,
+            prompt=PROMPT,
+            size="2K",
+            response_format="b64_json",
+            extra_body={"image": urls, "watermark": False, "sequential_image_generation": "disabled"},
+        )
+    assert wire(server.calls[0]) == wire(server.calls[1])
+    assert server.calls[0].fields == {**ARK_BODY, "image": urls}
+    assert drawing.settings["seed"] == "not taken"
+    assert drawing.settings["returned_size"] == "2048x2048"
+
+
+def test_ark_models_of_the_third_generation_are_sent_the_seed_and_no_sequence() -> None:
+    with ImageServer(ARK) as server:
+        drawing = draw(ArkImages("doubao-seedream-3-0-t2i-250415", base_url=server.base, size="1024x1024"))
+        forced = draw(ArkImages("ep-20260101-own", base_url=server.base, send_seed=True))
+    assert server.calls[0].fields == {
+        "model": "doubao-seedream-3-0-t2i-250415",
+        "prompt": PROMPT,
+        "size": "1024x1024",
+        "watermark": False,
+        "seed": SEED,
+        "response_format": "b64_json",
+    }
+    assert server.calls[1].fields["seed"] == SEED
+    assert drawing.settings["seed"] == forced.settings["seed"] == SEED
+
+
+def test_gemini_is_sent_what_its_reference_describes(tmp_path: Path) -> None:
+    data = picture("red")
+    with ImageServer(GEMINI) as server:
+        plain = GeminiImages(NANO, base_url=server.base, key_env="GEMINI_API_KEY")
+        first = draw(plain)
+        full = GeminiImages(NANO, base_url=f"{server.base}/v1beta/", size="2K", aspect="16:9", send_seed=True)
+        second = draw(full, reference(tmp_path, "a", data))
+    one, two = server.calls
+    assert (one.method, one.path) == ("POST", "/v1beta/models/gemini-3-pro-image-preview:generateContent")
+    assert one.headers["x-goog-api-key"] == KEY and "authorization" not in one.headers
+    assert one.fields == {
+        "contents": [{"role": "user", "parts": [{"text": PROMPT}]}],
+        "generationConfig": {"responseModalities": ["TEXT", "IMAGE"]},
+    }
+    assert two.path == one.path
+    inline = {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(data).decode()}}
+    assert two.fields == {
+        "contents": [{"role": "user", "parts": [{"text": PROMPT}, inline]}],
+        "generationConfig": {
+            "responseModalities": ["TEXT", "IMAGE"],
+            "imageConfig": {"aspectRatio": "16:9", "imageSize": "2K"},
+            "seed": SEED,
+        },
+    }
+    assert first.settings["seed"] == "not taken" and second.settings["seed"] == SEED
+    assert first.settings["returned_model"] == NANO
+    # of an answer with a thought's sketch and a picture, the picture counts
+    assert isinstance(first.image, bytes) and first.image == picture("teal")
+
+
+def every(server: ImageServer, **args: Any) -> HostedImages:
+    kinds: dict[str, tuple[Any, str]] = {
+        OPENAI.root: (OpenAiImages, GPT),
+        ARK.root: (ArkImages, SEEDREAM),
+        GEMINI.root: (GeminiImages, NANO),
+    }
+    kind, model = kinds[server.dialect.root]
+    painter: HostedImages = kind(model, base_url=server.base, **args)
+    return painter
+
+
+DIALECTS = pytest.mark.parametrize("dialect", [OPENAI, GEMINI, ARK], ids=["openai", "gemini", "ark"])
+
+
+def sent_pictures(call: Call) -> list[bytes]:
+    if call.files:
+        return [data for *_, data in call.files]
+    if "image" in call.fields:
+        return [base64.b64decode(url.partition(",")[2]) for url in call.fields["image"]]
+    parts = call.fields["contents"][0]["parts"][1:]
+    return [base64.b64decode(part["inlineData"]["data"]) for part in parts]
+
+
+@DIALECTS
+def test_references_past_the_limit_are_left_out_and_noted(dialect: Any, tmp_path: Path) -> None:
+    references = [reference(tmp_path, f"{n}", picture("red", size=(20 + n, 20))) for n in range(18)]
+    with ImageServer(dialect) as server:
+        drawing = draw(every(server), *references)
+    most = 16 if dialect is OPENAI else 14
+    assert [Image.open(io.BytesIO(data)).width for data in sent_pictures(server.calls[0])] == [
+        20 + n for n in range(most)
+    ]
+    assert drawing.settings["references_dropped"] == f"{18 - most} past the service's limit of {most}"
+
+
+def test_gemini_of_the_second_generation_takes_three(tmp_path: Path) -> None:
+    references = [reference(tmp_path, f"{n}", picture("red", size=(20 + n, 20))) for n in range(5)]
+    with ImageServer(GEMINI) as server:
+        draw(GeminiImages("gemini-2.5-flash-image", base_url=server.base), *references)
+    assert len(sent_pictures(server.calls[0])) == 3
+
+
+@DIALECTS
+def test_a_reference_in_another_format_or_too_large_is_encoded_anew(
+    dialect: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = Image.effect_noise((400, 300), 80).convert("RGB")
+    buffer = io.BytesIO()
+    noise.save(buffer, "PNG")
+    gif = reference(tmp_path, "a", picture("blue", "GIF"))
+    with ImageServer(dialect) as server:
+        painter = every(server)
+        painter._form = replace(painter._form, most_bytes=20_000, most_pixels=90_000)
+        drawing = draw(painter, gif, reference(tmp_path, "b", buffer.getvalue()))
+    first, second = (Image.open(io.BytesIO(data)) for data in sent_pictures(server.calls[0]))
+    assert (first.format, first.size, first.convert("RGB").getpixel((5, 5))) == ("PNG", (48, 32), (0, 0, 255))
+    assert second.format == "JPEG" and len(sent_pictures(server.calls[0])[1]) <= 20_000
+    assert abs(second.width / second.height - 4 / 3) < 0.02
+    assert drawing.settings["references_changed"] == ["1: GIF sent as PNG", "2: made smaller, sent as JPEG"]
+
+
+@DIALECTS
+def test_a_reference_that_does_not_open_fails_the_drawing_before_anything_is_paid(dialect: Any, tmp_path: Path) -> None:
+    broken = reference(tmp_path, "a", picture("blue"))
+    assert broken.path is not None
+    broken.path.write_bytes(broken.path.read_bytes()[:10])
+    with ImageServer(dialect) as server:
+        drawing = draw(every(server), broken)
+        gone = draw(every(server), broken.model_copy(update={"path": None}))
+    assert not server.calls
+    for failed in (drawing, gone):
+        assert failed.status is GenerationStatus.FAILED and "reference image 1" in failed.reason
+
+
+@DIALECTS
+def test_what_an_adapter_says_of_itself(dialect: Any) -> None:
+    with ImageServer(dialect) as server:
+        painter = every(server, concurrency=5, timeout=20)
+    traits = traits_of(painter)
+    assert (traits.shape, traits.references, traits.concurrency) == ("generate", True, 5)
+    assert traits.revision.endswith("-images-1")
+    assert {"key_env", "concurrency", "timeout", "rpm", "tpm", "price"} <= painter.unkeyed
+    assert KEY not in repr(painter._service)
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "model"),
+    [
+        (OpenAiImages, "OPENAI_API_KEY", GPT),
+        (GeminiImages, "GEMINI_API_KEY", "g"),
+        (ArkImages, "ARK_API_KEY", "a"),
+    ],
+)
+def test_a_missing_key_says_which(kind: Any, variable: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(variable)
+    with pytest.raises(ConfigError, match=variable):
+        kind(model)
+    with pytest.raises(ConfigError, match=f"write key_env={variable}") as caught:
+        kind(model, key_env="sk-live-abcdef")
+    assert "abcdef" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "words"),
+    [
+        (OpenAiImages, {"output_format": "gif"}, "output_format='gif'"),
+        (OpenAiImages, {"timeout": 0}, "timeout=0"),
+        (OpenAiImages, {"concurrency": 0}, "concurrency=0"),
+        (OpenAiImages, {"price": -1}, "price=-1"),
+        (OpenAiImages, {"rpm": "many"}, "rpm=many"),
+        (OpenAiImages, {"base_url": "ftp://a"}, "http address"),
+        (GeminiImages, {"size": "8K"}, "size='8K'"),
+        (GeminiImages, {"aspect": "7:7"}, "aspect='7:7'"),
+        (ArkImages, {"response_format": "png"}, "response_format='png'"),
+        (ArkImages, {"watermark": "no"}, "watermark='no'"),
+    ],
+)
+def test_wrong_arguments_are_told(kind: Any, args: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        kind(GPT, **args)
+    assert words in str(caught.value)
+
+
+def test_a_rewritten_prompt_is_kept_as_the_prompt_that_was_drawn() -> None:
+    answer = json.loads(json.dumps(OPENAI.answer()))
+    answer["data"][0]["revised_prompt"] = f"A calm lighthouse {KEY}"
+    with ImageServer(OPENAI, [Step(answer=answer)]) as server:
+        drawing = draw(OpenAiImages(GPT, base_url=server.base, key_env="OPENAI_API_KEY"))
+    assert drawing.used_prompt == "A calm lighthouse [key]"
+    assert drawing.settings["returned_size"] == "1024x1024" and drawing.settings["returned_quality"] == "high"
+
+
+def test_ark_answers_by_address_when_asked_to() -> None:
+    data = picture("olive", "JPEG")
+    with ImageServer(
+        ARK, [Step(answer=lambda url: ark_answer(url=f"{url}/files/1.jpg", size="2048x2048"))], {"/files/1.jpg": data}
+    ) as server:
+        drawing = draw(ArkImages(SEEDREAM, base_url=server.base, response_format="url", key_env="ARK_API_KEY"))
+    assert server.calls[0].fields["response_format"] == "url"
+    assert drawing.image == data
+    assert "authorization" not in server.fetched[0].headers
