@@ -50,7 +50,8 @@ class Reply:
         came: What came of the call.
         words: Why there is no picture.
         picture: Bytes of the picture file; their format is told by the bytes alone.
-        told: What else the server said: served (generator, revision, its settings), used_prompt, references, evidence, trajectory, unused.
+        told: What else the server said: served (generator, revision, its settings), used_prompt, references, evidence,
+            trajectory, unused.
         retry_after: Seconds it asked to wait, None when it did not.
     """
 

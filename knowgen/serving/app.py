@@ -8,7 +8,7 @@ import hmac
 import logging
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from knowgen.engine.faults import ContractError, DeadlineError, GivenUpError, StoppedError, describe, is_passing
 from knowgen.errors import PassingError, RefusedError
@@ -48,15 +48,15 @@ class RejectedError(Exception):
         self.code, self.outcome, self.words, self.headers = code, outcome, words, headers or {}
 
 
-def make_app(desk: Desk) -> FastAPI:
-    """Makes the application.
+def make_router(desk: Desk) -> APIRouter:
+    """Makes the routes.
 
     Args:
         desk: Takes requests to the generator.
     """
-    app = FastAPI(title="knowgen serve", docs_url=None, redoc_url=None, openapi_url=None)
+    routes = APIRouter()
 
-    @app.post("/generate")
+    @routes.post("/generate")
     async def generate(request: Request) -> Response:
         try:
             _check_token(request, desk.service.token)
@@ -69,11 +69,11 @@ def make_app(desk: Desk) -> FastAPI:
         except RejectedError as error:
             return _rejection(desk, error)
 
-    @app.get("/health")
+    @routes.get("/health")
     async def health() -> Response:
         return Response(plain(desk.health()), media_type="application/json")
 
-    @app.get("/metrics")
+    @routes.get("/metrics")
     async def metrics(request: Request) -> Response:
         try:
             _check_token(request, desk.service.token)
@@ -81,7 +81,7 @@ def make_app(desk: Desk) -> FastAPI:
             return _rejection(desk, error)
         return Response(desk.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    return app
+    return routes
 
 
 def _check_token(request: Request, token: str) -> None:

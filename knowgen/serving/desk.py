@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.engine.control import Control
-from knowgen.engine.faults import describe, with_tries
+from knowgen.engine.faults import LostWorkerError, describe
 from knowgen.engine.handles import GeneratorHandle
 from knowgen.engine.imaging import Encoded, encode
 from knowgen.engine.options import Options
@@ -28,7 +28,8 @@ from knowgen.serving.metrics import Metrics
 from knowgen.serving.service import Service
 
 TRIES = 3
-"""So often a request is drawn when a worker process dies under it or a service behind it has a passing fault."""
+"""So often a request is drawn when a worker process dies under it. Other faults that may pass are told at once: the
+client knows better whether to wait or to ask another server."""
 
 STOPPING = "the server is being stopped"
 _LANES = 2
@@ -152,10 +153,16 @@ class Desk:
             Exception: Whatever the generator raised.
         """
 
-        async def attempt(number: int) -> Drawn:
-            return await self._stage.do(request.id, request, self._finish, alone=number > 1)
-
-        drawn = await with_tries(attempt, TRIES)
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                drawn = await self._stage.do(request.id, request, self._finish, alone=tries > 1)
+            except LostWorkerError:
+                if tries == TRIES:
+                    raise
+            else:
+                break
         began = self._started.get(request.id, 0.0)
         self._mean += (drawn.seconds - self._mean) * _MEMORY
         self.metrics.drawn(drawn.seconds, max(0.0, began - self._admitted.get(request.id, began)))

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from knowgen.engine.handles import GeneratorHandle
 from knowgen.errors import ConfigError, KnowgenError
-from knowgen.serving.app import make_app
+from knowgen.serving.app import make_router
 from knowgen.serving.desk import Desk
 from knowgen.serving.service import Service
 
@@ -84,10 +84,12 @@ def serve(handle: GeneratorHandle, service: Service, sock: socket.socket) -> Non
     Raises:
         KnowgenError: The generator cannot be built, or hung or died too often.
     """
-    prometheus_client.disable_created_metrics()  # a second line for every counter that nobody reads
+    # a second line for every counter, which nobody reads
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory(prefix="knowgen-serve-") as scratch:
         holder: list[Desk] = []
-        app = FastAPI(lifespan=_lifespan(handle, service, Path(scratch), holder, lambda: _end(server)))
+        lifespan = _lifespan(handle, service, Path(scratch), holder, lambda: _end(server))
+        app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -137,7 +139,7 @@ def _lifespan(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         desk = Desk(handle, service, folder)
         holder.append(desk)
-        app.mount("/", make_app(desk))
+        app.include_router(make_router(desk))
         building = asyncio.ensure_future(desk.build())
         minding = asyncio.ensure_future(_mind(desk, end))
         try:

@@ -1,0 +1,304 @@
+"""`knowgen serve` asked by a client that knows the published format alone: pictures, failures, limits, the end."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from serving_helpers import Answer, Served, served, start
+
+SETTINGS = {
+    "true_cfg_scale": 4.0,
+    "negative_prompt": " ",
+    "num_inference_steps": 40,
+    "guidance_scale": 1.0,
+    "num_images_per_prompt": 1,
+}
+
+
+def expected(prompt: str, seed: int, references: tuple[tuple[int, int, int], ...] = ()) -> tuple[int, ...]:
+    """The colour the tests' generators give, computed here."""
+    told = json.dumps([prompt, seed, [list(one) for one in references]])
+    return tuple(hashlib.sha256(told.encode()).digest()[:3])
+
+
+def png(colour: tuple[int, int, int], size: tuple[int, int] = (20, 20)) -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    with served(folder, "makers.py:Draws", "--max-body", "1", "--max-pixels", "0.01", "--timeout", "20") as one:
+        yield one
+
+
+def test_health_has_the_formats_fields(server: Served) -> None:
+    body = server.ask("/health").body
+    assert (body["status"], body["num_gpus"], body["disabled_gpus"]) == ("healthy", 1, [])
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**31 - 1])
+def test_prompt_and_seed_decide_the_picture(server: Served, seed: int) -> None:
+    answer = server.generate("a lamp", seed, **SETTINGS)
+    assert answer.status == 200 and answer.body["status"] == "ok"
+    assert answer.pixel == expected("a lamp", seed)
+    assert answer.body["unused"] == ["guidance_scale", "negative_prompt", "num_inference_steps", "true_cfg_scale"]
+
+
+def test_a_missing_seed_is_0_and_missing_pictures_are_none(server: Served) -> None:
+    assert server.ask("/generate", {"prompt": "a lamp"}).pixel == expected("a lamp", 0)
+    assert server.ask("/generate", {"prompt": "a lamp", "seed": None, "image_urls": []}).pixel == expected("a lamp", 0)
+
+
+def test_references_reach_the_generator_whatever_their_label_says(server: Served) -> None:
+    urls = [f"data:image/jpeg;base64,{png((200, 1, 2))}", f"data:image/png;base64,{png((3, 4, 250))}"]
+    assert server.generate("two", 1, image_urls=urls).pixel == expected("two", 1, ((200, 1, 2), (3, 4, 250)))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "status", "words"),
+    [
+        ("refuse this", "refused", "not this one"),
+        ("break this", "failed", "ValueError: cannot draw that"),
+        ("give nothing", "failed", "None"),
+    ],
+)
+def test_what_is_not_drawn_says_why_with_status_200(server: Served, prompt: str, status: str, words: str) -> None:
+    answer = server.generate(prompt)
+    assert answer.status == 200
+    assert (answer.body["success"], answer.body["status"]) == (False, status)
+    assert words in answer.body["message"]
+
+
+def test_a_fault_that_may_pass_is_503_with_the_wait_that_was_asked(server: Served) -> None:
+    answer = server.generate("later please")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "7")
+    assert "the service behind me is full" in answer.body["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"not json", "not JSON"),
+        (b"[1]", "no JSON object"),
+        (b'{"seed": 1}', "prompt"),
+        (b'{"prompt": ""}', "prompt"),
+        (b'{"prompt": 3}', "prompt"),
+        (b'{"prompt": "a", "seed": -1}', "seed"),
+        (b'{"prompt": "a", "seed": 2147483648}', "seed"),
+        (b'{"prompt": "a", "image_urls": "x"}', "image_urls"),
+        (b'{"prompt": "a", "image_urls": ["data:image/png;base64,@@@"]}', "base64"),
+        (b'{"prompt": "a", "image_urls": ["data:image/png;base64,aGVsbG8="]}', "does not open"),
+        (b'{"prompt": "a", "image_urls": ["file:///etc/passwd"]}', "no data URL"),
+        (b'{"prompt": "a", "image_urls": ["/etc/passwd"]}', "no data URL"),
+        (b'{"prompt": "a", "image_urls": ["http://127.0.0.1:1/x.png"]}', "data URLs only"),
+        (json.dumps({"prompt": "a", "image_urls": [f"data:;base64,{png((1, 2, 3), (200, 200))}"]}).encode(), "pixels"),
+        (json.dumps({"prompt": "a", "image_urls": ["x"] * 17}).encode(), "image_urls"),
+        (b'{"prompt": "a", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", ""),
+    ],
+)
+def test_what_is_not_understood_is_400_and_says_what(server: Served, body: bytes, words: str) -> None:
+    before = len(server.log())
+    answer = server.ask("/generate", body)
+    assert answer.status == 400, answer
+    assert answer.body["success"] is False and words in answer.body["message"]
+    assert len(server.log()) == before  # the generator was not bothered
+
+
+def test_a_body_of_another_kind_is_not_read(server: Served) -> None:
+    answer = server.ask("/generate", b'{"prompt": "a"}', {"Content-Type": "text/plain"})
+    assert answer.status == 415
+
+
+def test_a_body_that_is_too_long_is_turned_away_declared_or_not(server: Served) -> None:
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port)), 10) as line:
+        line.sendall(f"{head}Content-Length: {2 << 20}\r\n\r\n".encode())
+        assert b" 413 " in line.recv(4096)  # before any of it was sent
+    with socket.create_connection((host, int(port)), 10) as line:
+        line.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+        try:
+            for _ in range(64):  # 4 MiB where 1 is allowed
+                line.sendall(chunk)
+        except OSError:
+            pass  # it has closed the line already
+        else:
+            assert b" 413 " in line.recv(4096)
+    assert server.generate("still there", 2).pixel == expected("still there", 2)
+
+
+def test_unknown_paths_and_methods_are_not_there(server: Served) -> None:
+    assert server.ask("/").status == 404
+    assert server.ask("/docs").status == 404
+    assert server.ask("/generate").status == 405
+
+
+def test_metrics_count_what_happened(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Draws") as own:
+        for prompt in ("one", "two", "break", "refuse"):
+            own.generate(prompt)
+        own.ask("/generate", b"?")
+        assert own.metric('knowgen_requests_total{outcome="ok"}') == 2
+        assert own.metric('knowgen_requests_total{outcome="failed"}') == 1
+        assert own.metric('knowgen_requests_total{outcome="refused"}') == 1
+        assert own.metric('knowgen_requests_total{outcome="invalid"}') == 1
+        assert own.metric("knowgen_batch_size_sum") == 4
+        assert own.metric("knowgen_drawing_seconds_count") == 2
+        assert own.metric("knowgen_waiting") == own.metric("knowgen_under_way") == 0
+
+
+def together(server: Served, prompts: list[str]) -> list[Answer]:
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        return list(pool.map(lambda pair: server.generate(pair[1], pair[0]), enumerate(prompts)))
+
+
+def test_requests_that_wait_are_drawn_in_batches(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Batches", "-g", "seconds=0.3", "--batch", "4") as own:
+        assert own.ask("/health").body["capacity"] == 4
+        began = time.monotonic()
+        answers = together(own, [f"picture {number}" for number in range(16)])
+        seconds = time.monotonic() - began
+        assert own.metric("knowgen_batch_size_sum") == 16
+    assert [one.pixel for one in answers] == [expected(f"picture {number}", number) for number in range(16)]
+    sizes = own.log()
+    assert sum(sizes) == 16 and max(sizes) == 4
+    assert len(sizes) <= 6 and seconds < 3  # one at a time it would take 4.8 s
+    assert Counter(one.body["settings"]["batch"] for one in answers)[4] >= 8
+
+
+def test_an_async_generator_draws_as_many_at_once_as_it_says(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Waits") as own:
+        answers = together(own, [f"picture {number}" for number in range(8)])
+    assert [one.pixel for one in answers] == [expected(f"picture {number}", number) for number in range(8)]
+    assert answers[3].body["used_prompt"] == "PICTURE 3"
+
+
+def test_a_full_queue_turns_requests_away_at_once_and_says_when_to_come_back(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Draws", "-g", "seconds=0.5", "--queue", "2") as own:
+        answers = together(own, [f"picture {number}" for number in range(8)])
+        counts = Counter(one.status for one in answers)
+        assert counts == {200: 3, 503: 5}  # one is drawn, two wait
+        for one in answers:
+            if one.status == 503:
+                assert 1 <= int(one.headers["retry-after"]) <= 60
+                assert one.body["status"] == "busy" and "busy" in one.body["message"]
+        assert own.metric('knowgen_requests_total{outcome="busy"}') == 5
+        assert own.generate("afterwards", 1).pixel == expected("afterwards", 1)
+
+
+def test_only_who_brings_the_token_is_served(tmp_path: Path) -> None:
+    secret = {"SERVE_SECRET": "open sesame"}
+    with served(tmp_path, "makers.py:Draws", "--token-env", "SERVE_SECRET", environment=secret) as own:
+        assert own.generate("a lamp").status == 401
+        assert own.generate("a lamp", headers={"Authorization": "Bearer wrong"}).status == 401
+        assert own.generate("a lamp", headers={"Authorization": "open sesame"}).status == 401
+        assert own.ask("/metrics").status == 401
+        answer = own.generate("a lamp", headers={"Authorization": "Bearer open sesame"})
+        assert answer.pixel == expected("a lamp", 0)
+        code, out, err = own.stop()
+    assert code == 0 and "open sesame" not in out + err
+    assert own.log() == ["a lamp"]
+
+
+def test_a_generator_without_references_does_not_drop_them_silently(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Plain") as own:
+        answer = own.generate("a lamp", image_urls=[f"data:image/png;base64,{png((1, 2, 3))}"])
+    assert answer.status == 400 and "no reference images" in answer.body["message"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_picture_under_way_come_and_turns_the_rest_away(tmp_path: Path, signum: int) -> None:
+    with served(tmp_path, "makers.py:Draws", "-g", "seconds=1") as own, ThreadPoolExecutor(3) as pool:
+        first = pool.submit(own.generate, "first", 1)
+        own.until(lambda: own.log() == ["first"])
+        rest = [pool.submit(own.generate, f"another {number}") for number in range(2)]
+        own.until(lambda: own.ask("/health").body["waiting"] == 2)
+        code, out, _ = own.stop(signum)
+        assert first.result().pixel == expected("first", 1)
+        assert [one.result().status for one in rest] == [503, 503]
+        assert all("retry-after" in one.result().headers for one in rest)
+    assert code == 0 and out.splitlines()[-1] == "stopped"
+    assert own.log() == ["first"]
+
+
+def test_whoever_hangs_up_while_waiting_is_not_drawn_for(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Draws", "-g", "seconds=1") as own:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(own.generate, "first")
+            own.until(lambda: own.log() == ["first"])
+            host, _, port = own.url.removeprefix("http://").partition(":")
+            with socket.create_connection((host, int(port)), 10) as line:
+                body = b'{"prompt": "impatient"}'
+                head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+                own.until(lambda: own.ask("/health").body["waiting"] == 1)
+            own.until(lambda: own.ask("/health").body["waiting"] == 0)
+            assert first.result().status == 200
+        own.generate("last")
+        assert own.log() == ["first", "last"]
+        assert own.metric('knowgen_requests_total{outcome="gone"}') == 1
+
+
+def test_worker_processes_draw_and_one_that_dies_is_replaced(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Batches", "-g", "seconds=0", "--workers", "1", "--batch", "2") as own:
+        assert own.generate("a lamp", 3).pixel == expected("a lamp", 3)
+        deadly = own.generate("die")
+        assert deadly.status == 503 and "ended with code 9" in deadly.body["message"]
+        assert own.generate("a lamp", 4).pixel == expected("a lamp", 4)
+
+
+def test_a_drawing_that_hangs_is_504_and_the_next_one_comes(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Draws", "--timeout", "0.5") as own:
+        assert own.generate("hang").status == 504
+        assert own.generate("a lamp", 3).pixel == expected("a lamp", 3)
+
+
+def ended(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
+    process = start(folder, *words, environment=environment)
+    _, err = process.communicate(timeout=30)
+    return process.returncode, err.strip()
+
+
+def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:
+    code, err = ended(tmp_path, "makers.py:Knows")
+    assert code == 2 and "ground truth" in err and len(err.splitlines()) == 1
+    code, err = ended(tmp_path, "makers.py:Unbuildable", "--port", "0")
+    assert code == 3 and "the weights are not there" in err and len(err.splitlines()) == 1
+    code, err = ended(tmp_path, "makers.py:Draws", "--batch", "4")
+    assert code == 2 and "no batches" in err
+    code, err = ended(tmp_path, "makers.py:Draws", "--token-env", "NOT_SET_ANYWHERE")
+    assert code == 3 and "NOT_SET_ANYWHERE" in err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, err = ended(tmp_path, "makers.py:Draws", "--port", str(taken.getsockname()[1]))
+    assert code == 3 and "cannot listen" in err and len(err.splitlines()) == 1
+
+
+def test_an_open_door_is_warned_of(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Draws", "--host", "0.0.0.0") as own:
+        _, _, err = own.stop()
+    assert "warning" in err and "--token-env" in err
+
+
+def test_with_fetch_private_addresses_stay_closed(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Draws", "--fetch") as own:
+        port = own.url.rpartition(":")[2]
+        for host in ("127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1", "2130706433"):
+            answer = own.generate("peek", image_urls=[f"http://{host}:{port}/health"])
+            assert answer.status == 400 and "cannot be fetched" in answer.body["message"], (host, answer)
+    assert own.log() == []
