@@ -1,0 +1,223 @@
+"""The parts beneath `diffusers:MODEL`: presets, sizes of passes, faults of a GPU."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knowgen.errors import MissingDependencyError, PassingError, UsageError
+from knowgen.generators import local, local_faults
+from knowgen.generators.local import Diffusers
+from knowgen.generators.local_batches import PassSizes, grouped, passes
+from knowgen.generators.local_faults import GPU_FAULT_CODE, GpuHealth, is_gpu_fault, is_out_of_memory
+from knowgen.generators.local_presets import Preset, Way, facts, parse_size, partner, preset, presets, with_changes
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "published_knowgen.csv"
+
+
+# --- presets ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_open_row_of_the_published_table_has_a_preset() -> None:
+    with PUBLISHED.open(encoding="utf-8") as file:
+        rows = {row["system"] for row in csv.DictReader(file) if row["kind"] == "open"}
+    assert {one.row for one in presets() if one.row} == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "steps", "guidance"),
+    [
+        ("qwen-image", (1664, 928), 50, {"true_cfg_scale": 4.0}),
+        ("z-image", (720, 1280), 50, {"guidance_scale": 4.0}),
+        ("z-image-turbo", (1024, 1024), 9, {"guidance_scale": 0.0}),
+        ("flux.1-dev", (1024, 1024), 50, {"guidance_scale": 3.5}),
+        ("flux.1-krea", (1024, 1024), None, {"guidance_scale": 4.5}),
+        ("flux.2-klein-4b", (1024, 1024), 4, {"guidance_scale": 1.0}),
+        ("lumina-image-2.0", (1024, 1024), 50, {"guidance_scale": 4.0}),
+        ("sd-3.5-medium", None, 40, {"guidance_scale": 4.5}),
+        ("longcat-image", (1344, 768), 50, {"guidance_scale": 4.0}),
+    ],
+)
+def test_presets_hold_the_published_settings(
+    name: str, size: tuple[int, int] | None, steps: int | None, guidance: dict[str, float]
+) -> None:
+    found = preset(name)
+    assert found is not None
+    assert (found.width_height, found.steps, found.guidance) == (size, steps, guidance)
+
+
+def test_qwen_image_draws_and_edits_as_published() -> None:
+    text, edit = preset("Qwen-Image"), partner("QwenImagePipeline")
+    assert text is not None and edit is not None
+    assert (text.negative_prompt, text.suffix) == (" ", ", Ultra HD, 4K, cinematic composition.")
+    assert (edit.model, edit.steps, edit.most_references) == ("Qwen/Qwen-Image-Edit-2509", 40, 3)
+    assert (edit.guidance, edit.negative_prompt) == ({"true_cfg_scale": 4.0, "guidance_scale": 1.0}, " ")
+    krea, lumina = preset("flux.1-krea"), preset("lumina-image-2.0")
+    assert krea is not None and krea.published_seed is None
+    assert lumina is not None and lumina.arguments == {"cfg_trunc_ratio": 0.25}
+
+
+def test_settings_of_presets_are_arguments_of_their_classes() -> None:
+    """Asked of the installed library, so that a preset cannot name what its pipeline does not take."""
+    import inspect
+
+    import diffusers
+
+    for way in [*presets(), *(partner(one.pipeline) for one in presets())]:
+        if way is None or not way.pipeline:
+            continue
+        kind = getattr(diffusers, way.pipeline)
+        takes = set(inspect.signature(kind.__call__).parameters)
+        asked = {*way.guidance, *way.arguments, *(["height", "width"] if way.size else []), "num_inference_steps"}
+        asked |= {"negative_prompt"} if way.negative_prompt is not None else set()
+        assert asked <= takes, way.pipeline
+        if facts(way.pipeline).needs_image:
+            assert "image" in takes
+
+
+@pytest.mark.parametrize("name", ["hunyuanimage-3.0", "bagel"])
+def test_a_system_without_a_pipeline_says_what_draws_it(name: str) -> None:
+    with pytest.raises(MissingDependencyError, match="draw with http:URL"):
+        Diffusers(name)
+
+
+def test_a_preset_the_library_is_too_old_for_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    future = Preset(name="future", model="made-up/future", pipeline="FutureImagePipeline")
+    monkeypatch.setattr(local, "preset", lambda name: future if name == "future" else None)
+    with pytest.raises(MissingDependencyError, match=r"has no FutureImagePipeline; pip install -U diffusers"):
+        Diffusers("future")
+
+
+def test_a_users_settings_go_before_the_presets() -> None:
+    way = Way(model="m", guidance={"true_cfg_scale": 4.0, "guidance_scale": 1.0}, steps=40, suffix="!")
+    changed = with_changes(way, {"steps": 8, "suffix": "", "size": None}, 2.0)
+    assert (changed.steps, changed.suffix, changed.size) == (8, "", "")
+    assert changed.guidance == {"true_cfg_scale": 2.0, "guidance_scale": 1.0}
+    assert with_changes(way, {}, {"guidance_scale": 3.0}).guidance == {"true_cfg_scale": 4.0, "guidance_scale": 3.0}
+
+
+@pytest.mark.parametrize(("text", "size"), [("1664x928", (1664, 928)), ("512", (512, 512)), ("8 × 16", (8, 16))])
+def test_sizes(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0x8", "8x", "x", "0", "-1x2", "1e3", "8x8x8", "٣"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(UsageError, match="is no size"):
+        parse_size(text)
+
+
+# --- sizes of passes -------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 12), st.integers(1, 12))
+def test_every_request_is_drawn_once_and_in_order_and_none_in_too_large_a_pass(
+    calls: list[int], largest: int, fits: int
+) -> None:
+    sizes = PassSizes(largest)
+    misfits = []
+    for number, count in enumerate(calls):
+        drawn: list[int] = []
+        queue = passes(sizes, "shape", range(count))
+        batch = next(queue, None)
+        while batch is not None:
+            assert 1 <= len(batch) <= largest
+            went_well = len(batch) <= fits
+            if went_well:
+                drawn += batch
+            else:
+                misfits.append((number, len(batch)))
+            try:
+                batch = queue.send(went_well)
+            except StopIteration:
+                batch = None
+        assert drawn == list(range(count))
+    assert len(misfits) <= 4, "memory ran out again where it was known to"
+    assert [size for _, size in misfits] == sorted((size for _, size in misfits), reverse=True)
+
+
+def test_what_never_fits_is_tried_alone_once_and_left() -> None:
+    seen = []
+    queue = passes(PassSizes(8), "shape", ["a", "b"])
+    batch = next(queue)
+    while True:
+        seen.append(batch)
+        try:
+            batch = queue.send(False)
+        except StopIteration:
+            break
+    assert seen == [["a"], ["b"]]
+
+
+def test_shapes_learn_apart() -> None:
+    sizes = PassSizes(8)
+    sizes.fitted("small", 1)
+    sizes.fitted("small", 2)
+    sizes.did_not_fit("large", 1)
+    assert (sizes.size("small"), sizes.size("large"), sizes.size("new")) == (4, 1, 1)
+    sizes.fitted("small", 1)  # the rest of a batch says nothing
+    assert sizes.size("small") == 4
+
+
+def test_requests_of_one_shape_are_drawn_together() -> None:
+    assert list(grouped(["aa", "b", "cc", "d"], len)) == [(2, ["aa", "cc"]), (1, ["b", "d"])]
+
+
+# --- faults of a GPU -------------------------------------------------------------------------------------------------
+
+
+def test_memory_that_ran_out_is_told_from_a_gpu_that_failed() -> None:
+    import torch
+
+    memory = [
+        torch.OutOfMemoryError("Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        MemoryError(),
+    ]
+    gpu = [
+        RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ]
+    others = [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("CUDA error: no")]
+    assert all(map(is_out_of_memory, memory)) and not any(map(is_gpu_fault, memory))
+    assert all(map(is_gpu_fault, gpu)) and not any(map(is_out_of_memory, gpu))
+    assert not any(is_out_of_memory(error) or is_gpu_fault(error) for error in others)
+
+
+FAULT = RuntimeError("CUDA error: unspecified launch failure")
+
+
+def test_a_worker_ends_at_the_third_fault_and_no_other_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    health = GpuHealth(leave=left.append)
+    monkeypatch.setenv("KNOWGEN_DEVICE", "cuda:0")
+    for _ in range(2):
+        assert isinstance(health.failed(FAULT), PassingError)
+    assert left == []
+    health.failed(FAULT)
+    assert left == [GPU_FAULT_CODE]
+    monkeypatch.delenv("KNOWGEN_DEVICE")
+    health.failed(FAULT)
+    assert left == [GPU_FAULT_CODE]
+
+
+def test_a_worker_whose_gpu_answers_no_more_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setenv("KNOWGEN_DEVICE", "cuda:0")
+    monkeypatch.setattr(local_faults, "_context_is_dead", lambda: True)
+    GpuHealth(leave=left.append).failed(FAULT)
+    assert left == [GPU_FAULT_CODE]
+
+
+def test_a_worker_that_cannot_even_load_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setenv("KNOWGEN_DEVICE", "cuda:0")
+    GpuHealth(leave=left.append).failed(FAULT, fatal=True)
+    assert left == [GPU_FAULT_CODE]
