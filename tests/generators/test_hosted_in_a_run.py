@@ -1,0 +1,182 @@
+"""Hosted generators inside the engine: what is paid, what is asked again, and that the key is nowhere to be found."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from image_servers import ARK, GEMINI, KEY, OPENAI, Call, Dialect, ImageServer, Step, openai_answer, picture
+
+import knowgen
+from knowgen.errors import ConfigError
+from knowgen.generators import hosted_prices
+from knowgen.records import Generation, GenerationStatus
+from knowgen.runs import Run
+from knowgen.store.run import RunStore
+
+SCORER = '''
+from knowgen.records import DIMENSIONS, Reading, Score, ScoreStatus
+
+class Half:
+    """Gives one half to everything."""
+    needs = frozenset({"image"})
+    version = "1"
+    async def score(self, sample, truth, generation):
+        reading = Reading(status=ScoreStatus.OK, values={name: 0.5 for name in DIMENSIONS})
+        place = {"sample_id": sample.id, "repeat": generation.repeat}
+        return Score(**place, scorer="half", status=ScoreStatus.OK, strict=reading)
+'''
+
+GENERATORS: dict[str, tuple[str, Dialect]] = {
+    "openai": ("openai:gpt-image-1", OPENAI),
+    "gemini": ("gemini:gemini-3-pro-image-preview", GEMINI),
+    "ark": ("ark:doubao-seedream-4-5-251128", ARK),
+}
+PRICE = 0.25
+
+
+@pytest.fixture(autouse=True)
+def the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+
+
+def evaluate(folder: Path, server: ImageServer, name: str = "openai", limit: int = 3, **given: Any) -> Run:
+    scorer = folder / "half.py"
+    scorer.write_text(SCORER)
+    args = {"base_url": server.base, "key_env": "MY_KEY", "price": PRICE, **given.pop("args", {})}
+    return knowgen.evaluate(
+        "knowgen_mini", GENERATORS[name][0], f"{scorer}:Half", out=folder / "run", generator_args=args, limit=limit,
+        progress=False, **given,
+    )  # fmt: skip
+
+
+def stored(folder: Path) -> list[Generation]:
+    with RunStore.read(folder / "run") as store:
+        return [generation for _, generation in store.generations()]
+
+
+def by_prompt(fates: Callable[[int, int], Step]) -> Callable[[Call], Step]:
+    """A script by the prompt's place in the order of arrival, and how often it came."""
+    lock, met = threading.Lock(), Counter[str]()
+
+    def script(call: Call) -> Step:
+        with lock:
+            met[call.prompt] += 1
+            return fates(list(met).index(call.prompt), met[call.prompt])
+
+    return script
+
+
+@pytest.mark.parametrize("name", list(GENERATORS))
+def test_every_service_draws_a_task_and_leaves_no_key_behind(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with ImageServer(GENERATORS[name][1]) as server:
+        run = evaluate(tmp_path, server, name, budget=10.0)
+    assert run.outcome is not None
+    assert (run.outcome.generated, run.outcome.cost) == (3, 3 * PRICE)
+    for generation in stored(tmp_path):
+        assert generation.status is GenerationStatus.OK and generation.usage.cost == PRICE
+        assert generation.settings["seed"] == "not taken" and generation.settings["endpoint"] == server.base
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    shown = capsys.readouterr()
+    assert KEY not in shown.out + shown.err + caplog.text
+
+
+def test_every_sample_ends_drawn_refused_or_failed_with_its_reason(tmp_path: Path) -> None:
+    refused = OPENAI.error(400, "moderation_blocked", "Your request was rejected by the safety system.")
+    rejected = OPENAI.error(400, "invalid_value", f"Size is wrong for {KEY}.")
+    fates: list[list[Step]] = [
+        [Step()],
+        [Step(status=429, body=b"{}", headers={"Retry-After": "0"}), Step()],
+        [Step(status=500, body=b"{}"), Step()],
+        [Step(close=True), Step()],
+        [Step(status=400, error=refused)],
+        [Step(status=400, error=rejected)],
+        [Step(answer=openai_answer(picture(size=(99, 99))[:-30]))],
+        [Step(answer=lambda url: openai_answer(url=f"{url}/a.png"))],
+    ]
+    with ImageServer(
+        OPENAI,
+        by_prompt(lambda place, time: fates[place][min(time, len(fates[place])) - 1]),
+        {"/a.png": picture()},
+    ) as server:
+        run = evaluate(tmp_path, server, limit=8)
+        asked = Counter(call.prompt for call in server.calls)
+    assert run.outcome is not None
+    assert sorted(asked.values()) == [1, 1, 1, 1, 1, 2, 2, 2]
+    generations = stored(tmp_path)
+    assert Counter(generation.status.value for generation in generations) == {"ok": 5, "refused": 1, "failed": 2}
+    reasons = " | ".join(generation.reason for generation in generations)
+    assert "declined: Your request was rejected by the safety system." in reasons
+    assert "Size is wrong for [key]." in reasons and "does not open" in reasons
+    assert all(bool(generation.reason) is (generation.status is not GenerationStatus.OK) for generation in generations)
+    # six pictures came, one of them broken; the connection that was lost counts at its worst case
+    assert run.outcome.cost == pytest.approx(7 * PRICE)
+
+
+def test_a_budget_holds_and_more_of_it_draws_only_what_is_missing(tmp_path: Path) -> None:
+    with ImageServer(OPENAI) as server:
+        first = evaluate(tmp_path, server, budget=2 * PRICE)
+        assert first.outcome is not None
+        assert (first.outcome.stopped, first.outcome.generated, len(server.calls)) == ("budget", 2, 2)
+        second = evaluate(tmp_path, server, budget=10.0)
+        assert second.outcome is not None
+        assert (second.outcome.stopped, second.outcome.generated, second.outcome.generation_cached) == ("", 1, 2)
+        assert len({call.prompt for call in server.calls}) == len(server.calls) == 3
+        evaluate(tmp_path, server, args={"concurrency": 2, "timeout": 77, "price": 0.01, "rpm": 600})
+        assert len(server.calls) == 3  # none of these decides what is drawn
+
+
+def test_what_failed_is_asked_again_and_nothing_else(tmp_path: Path) -> None:
+    wrong = Step(status=400, error=OPENAI.error(400, "invalid_value", "No."))
+    with ImageServer(OPENAI, by_prompt(lambda place, time: wrong if (place, time) == (1, 1) else Step())) as server:
+        evaluate(tmp_path, server)
+        before = Counter(call.prompt for call in server.calls)
+        assert sorted(before.values()) == [1, 1, 1]
+        again = evaluate(tmp_path, server)
+        asked = Counter(call.prompt for call in server.calls) - before
+    assert again.outcome is not None and again.outcome.generated == 1
+    assert list(asked.values()) == [1]
+    assert {generation.status for generation in stored(tmp_path)} == {GenerationStatus.OK}
+
+
+def test_a_budget_without_a_price_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    with ImageServer(OPENAI) as server:
+        with pytest.raises(ConfigError, match="price"):
+            evaluate(tmp_path, server, budget=1.0, args={"price": None})
+        assert not server.calls
+
+
+def test_tokens_are_paid_for_by_the_published_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = hosted_prices.price_list()["hosts"]
+    here = {"hosts": {**listed, "127.0.0.1": listed["api.openai.com"]}}
+    monkeypatch.setattr(hosted_prices, "price_list", lambda: here)
+    with ImageServer(OPENAI) as server:
+        run = evaluate(tmp_path, server, budget=5.0, args={"price": None})
+    assert run.outcome is not None
+    each = (50 * 5 + 150 * 10 + 4160 * 40) / 1e6
+    assert run.outcome.cost == pytest.approx(3 * each)
+    assert [generation.usage.output_tokens for generation in stored(tmp_path)] == [4160] * 3
+
+
+def test_another_size_is_another_picture(tmp_path: Path) -> None:
+    with ImageServer(OPENAI) as server:
+        evaluate(tmp_path, server, limit=1)
+        with pytest.raises(ConfigError):
+            evaluate(tmp_path, server, limit=1, args={"size": "1024x1024"})
+
+
+def test_worker_processes_draw_as_well(tmp_path: Path) -> None:
+    with ImageServer(GEMINI) as server:
+        run = evaluate(tmp_path, server, "gemini", workers=1, budget=1.0)
+    assert run.outcome is not None
+    assert (run.outcome.generated, run.outcome.cost) == (3, 3 * PRICE)
+    logs = "".join(path.read_text() for path in (tmp_path / "run").rglob("*.log"))
+    assert KEY not in logs
