@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -55,20 +55,37 @@ class Answer:
     usage: Usage
 
 
+async def _open(service: Service) -> AsyncGenerator[aiohttp.ClientSession]:
+    """Yields an HTTP client, and closes it when the generator or the event loop it was opened in is shut down."""
+    import aiohttp
+
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_SECONDS, service.timeout)),
+        trust_env=not is_loopback(service.url),
+        headers={**service.headers, "User-Agent": "knowgen"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+    ) as client:
+        yield client
+
+
 class _Session:
-    """Connections and pace of one event loop."""
+    """Connections and pace of one event loop. A worker process has a loop for each of its batches."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, service: Service) -> None:
-        import aiohttp
-
         self.loop = loop
-        self.client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_SECONDS, service.timeout)),
-            trust_env=not is_loopback(service.url),
-            headers={**service.headers, "User-Agent": "knowgen"},
-        )
         self.pace = Pace(service.limits, partial(note, service.name, "pace"))
+        self._opening = _open(service)
+        self._client: aiohttp.ClientSession | None = None
+
+    async def client(self) -> aiohttp.ClientSession:
+        """Returns the HTTP client; the first call that is admitted opens it."""
+        if self._client is None:
+            self._client = await anext(self._opening)  # which gives way to no other call
+        return self._client
+
+    async def close(self) -> None:
+        await self._opening.aclose()
 
 
 class _State:
@@ -87,7 +104,7 @@ class _State:
     async def close(self) -> None:
         session, self._session = self._session, None
         if session is not None and session.loop is asyncio.get_running_loop():
-            await session.client.close()
+            await session.close()
 
 
 @dataclass(frozen=True)
@@ -133,7 +150,7 @@ class Service:
         """
         session = self._state.here(self)
         async with session.pace.place(tokens) as place, paid_call(worst, self.name) as ticket:
-            status, headers, body = await self._exchange(session.client, outgoing, place, ticket)
+            status, headers, body = await self._exchange(await session.client(), outgoing, place, ticket)
             if not 200 <= status < 300:
                 fault = fault_of(status, headers, body, self.key)
                 if status not in MAYBE_BILLED:

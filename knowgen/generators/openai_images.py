@@ -154,5 +154,5 @@ class OpenAiImages(HostedImages):
         return found
 
     def refuses(self, fault: Fault) -> bool:
-        """Tells whether an error is one of the safety system's."""
-        return fault.code in _REFUSALS
+        """Tells whether an error is one of the safety system's; servers in between may keep its words alone."""
+        return fault.code in _REFUSALS or "safety system" in fault.words

@@ -145,6 +145,12 @@ def test_a_refusal_inside_an_answer_of_gemini_is_one(case: str) -> None:
     assert books.settled == [0.0]  # no picture, no price of a picture
 
 
+def test_a_refusal_of_openai_is_known_by_its_words_alone() -> None:
+    step = error("openai", 400, "", "Your request was rejected as a result of our safety system.")
+    with ImageServer(OPENAI, [step]) as server, pytest.raises(RefusedError, match="safety system"):
+        draw(painter_of("openai", server))
+
+
 def test_ark_may_refuse_in_the_place_of_a_picture() -> None:
     said = {"code": "OutputImageSensitiveContentDetected", "message": "The picture may hold sensitive things."}
     answer = {**ark_answer(error=said), "usage": {"generated_images": 0, "output_tokens": 0, "total_tokens": 0}}

@@ -179,4 +179,4 @@ def test_worker_processes_draw_as_well(tmp_path: Path) -> None:
     assert run.outcome is not None
     assert (run.outcome.generated, run.outcome.cost) == (3, 3 * PRICE)
     logs = "".join(path.read_text() for path in (tmp_path / "run").rglob("*.log"))
-    assert KEY not in logs
+    assert KEY not in logs and "Unclosed" not in logs

@@ -209,6 +209,14 @@ def test_the_endpoint_itself_may_be_trusted_and_nothing_else_here() -> None:
         assert len(site.seen) == 1
 
 
+def test_an_endpoint_may_be_trusted_by_its_name() -> None:
+    with serving({"/a": sends(b"picture")}) as site:
+        here = f"http://localhost:{site.port}"
+        assert got(f"{here}/a", trusted=f"{here}/v1").data == b"picture"
+        with pytest.raises(BlockedError):
+            got(f"http://localhost:{site.port + 1}/a", trusted=here)
+
+
 def test_no_key_and_no_cookie_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
