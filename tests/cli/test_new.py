@@ -4,16 +4,23 @@ the page do as well."""
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
 import sysconfig
+import threading
 import tomllib
 import venv
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from knowgen.cli.main import run
 from knowgen.store.run import RunStore
@@ -134,3 +141,115 @@ def test_a_new_package_installs_offline_and_passes_its_checks(tmp_path: Path, mo
         assert store.spec.generator.revision == "star-map 0.1.0"
         assert [each.status.value for _, each in store.generations()] == ["ok"] * 3
     say("pytest", "-q", "star_map/tests")
+
+
+# -- docs/adapters.md --------------------------------------------------------------------------------------------------
+
+
+def blocks() -> dict[str, str]:
+    """The code of the page by file name, which its first line says."""
+    found = re.findall(
+        r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert len(found) == PAGE.read_text(encoding="utf-8").count("```python"), "every block says its file"
+    return dict(found)
+
+
+class Painter(BaseHTTPRequestHandler):
+    """The service of the page: a picture that depends on prompt and seed, a refusal of the empty prompt, and a 503 at
+    the first call."""
+
+    protocol_version = "HTTP/1.1"
+    calls = 0
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        type(self).calls += 1
+        if type(self).calls == 1:
+            return self.answer(503, b"busy")
+        if not asked["prompt"]:
+            return self.answer(422, b"there is nothing to draw")
+        digest = hashlib.sha256(f"{asked['seed']} {asked['prompt']}".encode("utf-8", "replace")).digest()
+        buffer = BytesIO()
+        Image.frombytes("RGB", (2, 2), digest[:12]).resize((64, 64), Image.Resampling.BILINEAR).save(buffer, "PNG")
+        return self.answer(200, buffer.getvalue())
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Logs nothing on stderr."""
+
+
+@pytest.fixture
+def service() -> Iterator[str]:
+    Painter.calls = 0
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Painter)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/paint"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("file", ["ten_lines.py", "in_batches.py", "my_service.py"])
+def test_an_adapter_copied_from_the_page_passes_its_check_and_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: str, file: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / file).write_text(blocks()[file], encoding="utf-8")
+    name = "".join(word.capitalize() for word in file.removesuffix(".py").split("_"))
+    given = ["-g", f"url={service}"] if file == "my_service.py" else []
+    run_words = [
+        "--generator",
+        f"{file}:{name}",
+        "--task",
+        "knowgen_mini",
+        "--scorer",
+        "pixels",
+        "--limit",
+        "3",
+        *given,
+    ]
+    assert run(["run", *run_words, "--out", "out"]) == 0
+    capsys.readouterr()
+    assert run(["check", "generator", f"{file}:{name}", *given]) == 0
+    assert "0 warnings, 0 failed" in capsys.readouterr().out
+    with RunStore.read(tmp_path / "out") as store:
+        drawn = [each for _, each in store.generations()]
+        spent = store.spent()
+    assert [each.status.value for each in drawn] == ["ok"] * 3
+    assert len({each.image.sha256 for each in drawn if each.image}) == 3
+    if given:
+        assert sum(each.attempts for each in drawn) == 4, "the 503 was tried again"
+        assert spent == pytest.approx(0.06) and "url" not in store.spec.generator.args
+    assert run(["reproduce", "out", *given]) == 0
+
+
+def test_ten_lines_are_ten_lines() -> None:
+    code = [line for line in blocks()["ten_lines.py"].splitlines() if line.strip()]
+    assert len(code) <= 10
+
+
+def test_the_python_example_runs_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "from_python.py").write_text(blocks()["from_python.py"], encoding="utf-8")
+    done = subprocess.run([sys.executable, "from_python.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"0\.\d+ in reports/from_python\n", done.stdout), done.stdout
+
+
+def test_the_page_names_only_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    commands = [line.split() for kind, block in fenced if not kind for line in block.splitlines()]
+    assert len(commands) >= 4
+    commands += [inline.split() for inline in re.findall(r"`(knowgen [^`]+)`", text)]
+    from knowgen.cli.main import VERBS, cli
+
+    for words in commands:
+        assert words[0] == "knowgen" and words[1] in VERBS, words
+        command = cli.get_command(None, words[1])  # type: ignore[arg-type]
+        options = {name for each in command.params for name in each.opts}
+        assert {word for word in words if word.startswith("-")} <= options, words
