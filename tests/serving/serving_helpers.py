@@ -67,7 +67,12 @@ class Plain:
     """Takes no reference images."""
     revision = "2"
 
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+
     def draw(self, prompt, references, seed):
+        log(prompt)
+        time.sleep(self.seconds)
         return picture(prompt, seed)
 
 

@@ -1,0 +1,68 @@
+"""Drawing through `knowgen serve` gives what drawing in process gives, also when a server dies in the middle."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from serving_helpers import Served, served
+
+from knowgen.records import Generation
+from knowgen.store.run import RunStore
+
+
+def run(folder: Path, out: Path, generator: str, *words: str, limit: int = 4) -> dict[str, Generation]:
+    """Runs `knowgen run` on the mini world in a process of its own; returns the drawings by sample."""
+    command = ["run", "--task", "knowgen_mini", "--generator", generator, "--limit", str(limit), "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "knowgen", *command, "--scorer", "pixels", "--seed", "11", *words],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    with RunStore.read(out) as store:
+        return {one.sample_id: one for _, one in store.generations()}
+
+
+def pixels(generation: Generation) -> bytes:
+    assert generation.image is not None
+    return generation.image.open().convert("RGB").tobytes()
+
+
+def test_the_same_pixels_come_through_a_server(tmp_path: Path) -> None:
+    here = run(tmp_path, tmp_path / "here", "noise")
+    with served(tmp_path, "noise") as server:
+        there = run(tmp_path, tmp_path / "there", f"http:{server.url}")
+        assert server.metric('knowgen_requests_total{outcome="ok"}') == 4
+    assert here.keys() == there.keys() and len(here) == 4
+    assert all(pixels(here[name]) == pixels(there[name]) for name in here)
+    assert len({pixels(one) for one in there.values()}) == 4
+    settings = next(iter(there.values())).settings
+    assert settings["served"]["generator"] == "noise" and settings["server"] == server.url
+
+
+def kill_in_the_middle(server: Served) -> None:
+    server.until(lambda: len(server.log()) >= 3)
+    server.process.kill()
+
+
+def test_a_server_that_dies_in_the_middle_costs_no_picture(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with (
+        served(tmp_path / "one", "makers.py:Plain", "-g", "seconds=0.3") as one,
+        served(tmp_path / "two", "makers.py:Plain", "-g", "seconds=0.3") as two,
+    ):
+        killer = threading.Thread(target=kill_in_the_middle, args=[one], daemon=True)
+        killer.start()
+        drawn = run(tmp_path, tmp_path / "out", f"http:{one.url},{two.url}", limit=12)
+        killer.join()
+        assert len(drawn) == 12 and all(each.image is not None for each in drawn.values())
+        assert len(two.log()) >= 8
+    assert {each.settings["server"] for each in drawn.values()} == {one.url, two.url}
