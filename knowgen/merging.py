@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import itertools
 import json
@@ -51,7 +52,7 @@ def merge(
         DataError: A shard is damaged or not finished; the disk is full.
     """
     get_policy(policy)
-    target = Path(out)
+    target = Path(out) if Path(out).name not in {"", ".."} else Path(out).resolve()
     if not shards:
         raise UsageError("no shard to merge", fix=MAKE)
     with contextlib.ExitStack() as stack:
@@ -215,7 +216,7 @@ def _place(target: Path, spec: RunSpec, parts: Sequence[Part], content: str) -> 
             finally:
                 lock.release()
         fresh.rename(target)
-        for left in target.parent.glob(f"{stem}*"):  # also of merges that were killed
+        for left in target.parent.glob(f"{glob.escape(stem)}*"):  # also of merges that were killed
             shutil.rmtree(left)
     except OSError as error:
         raise explain_os_error(error, target) from error

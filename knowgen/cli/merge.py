@@ -28,6 +28,7 @@ def command(shards: tuple[Path, ...], out: Path, policy: str, unfinished: bool, 
     from knowgen.cli.common import command_line, failure_lines
     from knowgen.merging import merge
     from knowgen.report import tables
+    from knowgen.store.manifest import read_manifest
 
     run = merge(shards, out, policy=policy, unfinished=unfinished, fresh=fresh)
     click.echo()
@@ -35,6 +36,10 @@ def command(shards: tuple[Path, ...], out: Path, policy: str, unfinished: bool, 
     click.echo()
     for line in failure_lines(run):
         click.echo(line)
+    manifest = read_manifest(run.path)
+    for name, versions in manifest.versions.items() if manifest is not None else ():
+        if ", " in versions:
+            click.echo(f"differ   the shards were made with {name} {versions}")
     click.echo(f"merged   {len(shards)} shards into {run.path}: {run.spec.selection.label}")
     click.echo(f"rescore  {command_line('knowgen', 'score', run.path, '--scorer', run.spec.scorers[0].name)}")
     click.echo(f"report   {(run.path / 'report' / 'index.html').resolve()}")

@@ -7,11 +7,14 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from knowgen import api, merging
 from knowgen.cli.main import run
@@ -298,3 +301,67 @@ def test_shards_without_a_name_get_directories_of_their_own(desk: Path) -> None:
     assert sorted(path.name for path in (desk / "reports").iterdir()) == [
         "small__my_generator-Picky__shard-1-of-2", "small__my_generator-Picky__shard-2-of-2"
     ]  # fmt: skip
+
+
+def test_a_results_file_is_judged_in_shards_and_written_back_as_it_was(desk: Path) -> None:
+    rows = []
+    (desk / "pictures").mkdir()
+    for number in range(5):
+        Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "pictures" / f"{number}.png")
+        rows.append({
+            "id": number, "success": number != 2, "prompt": f"prompt {number}",
+            "meta": {"category": "art", "difficulty": "easy"}, "note": f"kept {number}",
+            "output_path": f"pictures/{number}.png", "gt_image": f"small/truth/s{number}.png",
+        })  # fmt: skip
+    (desk / "results.json").write_text(json.dumps(rows))
+    score = ["score", "results.json", "--scorer", "my_scorer:Half", "--out"]
+    assert run([*score, "one"]) == 6
+    for number in (1, 2):
+        assert run([*score, f"part{number}", "--shard", f"{number}/2"]) in (0, 6)
+    assert run(["merge", "part2", "part1", "-o", "whole"]) == 0
+    for name in ("one", "whole"):
+        assert run(["export", name, "--format", "official", "-o", f"{name}.json"]) == 0
+    assert json.loads((desk / "whole.json").read_text()) == json.loads((desk / "one.json").read_text())
+    assert figures(desk / "whole") == figures(desk / "one")
+
+
+def test_shards_of_different_machines_are_told_apart(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = shards(2)
+    manifest = json.loads((desk / "part2" / "run.json").read_text())
+    manifest["versions"]["pillow"], manifest["machine"]["host"] = "9.0.1", "elsewhere"
+    (desk / "part2" / "run.json").write_text(json.dumps(manifest))
+    capsys.readouterr()
+    assert run(["merge", *names, "-o", "whole"]) == 0
+    with RunStore.read(desk / "part1") as first, RunStore.read(desk / "whole") as whole:
+        here = first.manifest
+        assert whole.manifest.versions["pillow"] == f"{here.versions['pillow']}, 9.0.1"
+        assert whole.manifest.versions["numpy"] == here.versions["numpy"]
+        assert whole.manifest.machine["host"] == [here.machine["host"], "elsewhere"]
+        ((_, _, origin),) = whole.notes("merged")
+    assert [part["versions"]["pillow"] for part in origin["parts"]] == [here.versions["pillow"], "9.0.1"]
+    assert f"made with pillow {here.versions['pillow']}, 9.0.1" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_merge_that_is_killed_anywhere_goes_on(desk: Path) -> None:
+    """SIGKILL after a growing time, until one merge gets through."""
+    names = shards(3)
+    assert run(["merge", *names, "-o", "expected"]) == 0
+    command = [sys.executable, "-m", "knowgen", "merge", *names, "-o", "whole"]
+    killed = 0
+    for step in range(200):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            _, said = child.communicate(timeout=0.25 + 0.05 * step)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.communicate()
+            killed += 1
+            continue
+        assert child.returncode == 0, said
+        break
+    assert killed
+    assert figures(desk / "whole") == figures(desk / "expected")
+    assert pictures(desk / "whole") == pictures(desk / "expected")
+    assert exported(desk / "whole", desk / "a.jsonl") == exported(desk / "expected", desk / "b.jsonl")
+    assert not [path for path in desk.iterdir() if path.name.startswith(".")]
