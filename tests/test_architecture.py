@@ -29,12 +29,14 @@ ALLOWED: dict[str, set[str]] = {
         "engine",
     },
     "report": {"records", "stats", "store", "report", "spec"},
+    "serving": {"records", "registry", "calls", "generators", "engine", "remote", "serving"},
+    "scaffold": set(),
 }  # fmt: skip
 """By room; `errors` may be used by all. `api`, `assemble`, `demo` and `cli` may import anything."""
 
 FREE = {
-    "api", "runs", "comparing", "assemble", "planning", "dry_run", "repainting", "outputs", "elsewhere", "demo",
-    "suite", "cli", "__init__", "__main__",
+    "api", "runs", "comparing", "assemble", "planning", "dry_run", "repainting", "reproducing", "merging", "outputs",
+    "elsewhere", "demo", "suite", "cli", "__init__", "__main__",
 }  # fmt: skip
 HEAVY = {
     "torch",
