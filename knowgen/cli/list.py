@@ -12,7 +12,7 @@ from knowgen.errors import DataError
 KINDS = ("tasks", "generators", "scorers", "search", "runs")
 EPILOG = """\b
 Examples:
-  knowgen list generators
+  knowgen list generators -v
   knowgen list runs reports
 """
 
@@ -20,17 +20,43 @@ Examples:
 @click.command("list", epilog=EPILOG)
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-def command(kind: str, folder: Path | None) -> int:
+@click.option("-v", "--verbose", is_flag=True, help="With generators: the presets of published systems.")
+def command(kind: str, folder: Path | None, verbose: bool) -> int:
     """List tasks, generators, scorers, search backends, or the runs below FOLDER [reports]."""
     if folder is not None and kind == "runs" and not folder.is_dir():
         raise DataError("is no folder", where=str(folder), fix="name the folder that holds the runs")
     rows = _runs(folder or Path("reports")) if kind == "runs" else _names(kind)
     if not rows:
         click.echo(f"no {kind}", err=True)
+    _print(rows)
+    if verbose and kind == "generators":
+        click.echo("\npresets of diffusers (seed, most references and more: knowgen/generators/presets.yaml)")
+        _print(_presets())
+    return 0
+
+
+def _print(rows: list[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return 0
+
+
+def _presets() -> list[tuple[str, ...]]:
+    """Returns a line a preset: name, model, class, size, steps, guidance, and why it cannot be drawn with here."""
+    from knowgen.generators.local_presets import presets
+
+    return [
+        (
+            f"diffusers:{preset.name}",
+            f"{preset.model}@{preset.revision}",
+            preset.pipeline,
+            preset.size or "own size",
+            f"{preset.steps} steps" if preset.steps else "own steps",
+            " ".join(f"{name}={value:g}" for name, value in preset.guidance.items()),
+            preset.elsewhere,
+        )
+        for preset in presets()
+    ]
 
 
 def _names(kind: str) -> list[tuple[str, ...]]:
