@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 EPILOG = """\b
-Example, on four machines and then on one:
-  knowgen run --task T --generator G --out parts/1 --shard 1/4    (and 2/4 …)
+Example:
   knowgen merge parts/* -o reports/whole
+after, on four machines (sbatch --array=1-4):
+  knowgen run --task T --generator G --shard $SLURM_ARRAY_TASK_ID/4
+      --out parts/$SLURM_ARRAY_TASK_ID
 """
 
 
