@@ -83,6 +83,11 @@ class Breaks(Base):
             raise ValueError("no weights")
         return noise(prompt)
 
+class Repaints(Base):
+    references = True
+    def draw(self, prompt, references, seed):
+        return noise(prompt + str([picture.getpixel((0, 0)) for picture in references]))
+
 class Shown(Base):
     """Sees the ground truth."""
     privileged = True
@@ -303,6 +308,39 @@ def test_a_searching_generator_finds_its_task_again(
     assert run([*words, "--out", "out"]) == 0
     found = again(capsys)
     assert found["ok"] and len(found["pictures"]) == 2
+
+
+def test_what_an_agent_found_is_drawn_again_from_the_agents_answers(
+    easel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [
+        {
+            "id": f"s{number}",
+            "gen_prompt": f"Rewritten {number}.",
+            "reference_images": [{"img_id": "IMG_001", "local_path": f"small/truth/s{number}.png"}],
+        }
+        for number in range(6)
+    ]
+    (easel / "agent.json").write_text(json.dumps(answers))
+    (easel / "other.json").write_text(json.dumps(answers[:5]))
+    draw("Repaints", "--requests", "agent.json")
+    draw("Repaints", out="plain")
+    assert again(capsys, "--requests", "agent.json")["ok"]
+    assert picture_of(easel / "out", "s1").stem != picture_of(easel / "plain", "s1").stem
+    for words, said in [
+        ([], "name them with --requests SRC"),
+        (["--requests", "other.json"], "the run was drawn from"),
+    ]:
+        assert run(["reproduce", "out", *words]) == 2
+        assert said in one_line(capsys.readouterr().err)
+    parts = []
+    for number in (1, 2):
+        parts.append(f"part{number}")
+        draw("Repaints", "--requests", "agent.json", "--shard", f"{number}/2", out=parts[-1])
+    assert run(["merge", *parts, "-o", "whole"]) == 0
+    with RunStore.read(easel / "whole") as whole, RunStore.read(easel / "out") as one:
+        assert {key for key, _ in whole.generations()} == {key for key, _ in one.generations()}
+        assert whole.spec == one.spec
 
 
 def test_a_shard_is_a_run_like_any(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
