@@ -230,30 +230,33 @@ def load(way: Way, weights: Weights, loading: Loading, where: str) -> Pipeline:
 
 
 class _Once(logging.Filter):
-    """Lets every message through once: what a pipeline warns of at every pass would bury the rest."""
+    """Lets every warning of the libraries through once, cut short: one at every pass would bury the rest."""
 
     def __init__(self) -> None:
         super().__init__()
         self._told: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tells whether a message is new."""
-        text = record.getMessage()[:_TOLD_LETTERS]
-        new = text not in self._told
-        self._told.add(text)
+        """Tells whether a message is new; messages that begin alike are one."""
+        text = record.getMessage()
+        record.msg, record.args = text[:_WARNING_LETTERS], ()
+        new = text[:_ALIKE_LETTERS] not in self._told
+        self._told.add(text[:_ALIKE_LETTERS])
         return new
 
 
-_TOLD_LETTERS = 60
-_once = _Once()
+_ALIKE_LETTERS, _WARNING_LETTERS = 60, 200
 
 
 def _tell_once() -> None:
     from diffusers.utils import logging as ours
+    from transformers.utils import logging as theirs
 
-    ours.get_logger("diffusers")  # makes the library's handlers
-    for handler in logging.getLogger("diffusers").handlers:
-        handler.addFilter(_once)  # adding it again changes nothing
+    for name, library in (("diffusers", ours), ("transformers", theirs)):
+        library.get_logger(name)  # makes the library's handlers
+        for handler in logging.getLogger(name).handlers:
+            if not any(isinstance(known, _Once) for known in handler.filters):
+                handler.addFilter(_Once())
 
 
 @contextmanager

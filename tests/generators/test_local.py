@@ -154,6 +154,29 @@ def test_defaults_of_the_class_are_recorded_where_nothing_was_set(tiny: Callable
     assert drawing.settings["guidance"]["guidance_scale"] == 3.5
 
 
+def test_what_a_library_warns_of_at_every_pass_is_told_once(tiny: Callable[[str], str]) -> None:
+    import io
+    import logging
+
+    told = io.StringIO()
+    handler = logging.StreamHandler(told)
+    logger = logging.getLogger("diffusers")
+    logger.addHandler(handler)
+    try:
+        generator = ready(tiny("sd3"), **SMALL)
+        long = " ".join(["a lighthouse"] * 60)
+        for _ in range(3):
+            drawn(generator, requests([long]))
+        logger.warning("something new %s", "x" * 5000)
+    finally:
+        logger.removeHandler(handler)
+    lines = told.getvalue().splitlines()
+    assert len(lines) == len({line[:60] for line in lines})
+    assert sum("CLIP can only handle" in line for line in lines) == 1
+    assert lines[-1].startswith("something new xxx")
+    assert max(map(len, lines)) <= 200
+
+
 # --- reference images ------------------------------------------------------------------------------------------------
 
 
