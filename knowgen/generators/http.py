@@ -230,11 +230,8 @@ class HttpPainter:
     async def close(self) -> None:
         """Closes connections, in the loop they were used in."""
         servers, self._servers = self._servers, None
-        client, self._client = self._client, None
         if servers is not None and servers.loop is asyncio.get_running_loop():
             await servers.close()
-            if client is not None:
-                await client.close()
 
 
 def addresses(model: str) -> list[str]:

@@ -77,7 +77,7 @@ def read_reply(status: int, body: bytes, retry_after: float | None = None) -> Re
     words = f"{words} (HTTP {status})" if words else f"HTTP {status}"
     if status in (401, 403, 407):
         came = Came.DENIED
-    elif status in (404, 405):
+    elif status in (404, 405) or 300 <= status < 400:  # a redirect is not followed: a token must go nowhere else
         came = Came.ABSENT
     elif status in (429, 503):
         came = Came.BUSY

@@ -70,7 +70,7 @@ class Servers:
 
     Args:
         urls: Addresses.
-        client: For asking after their health.
+        client: For asking after their health; closed with the servers.
         per_server: Calls at once to each; 0 takes what each says.
         every: Seconds between two looks at their health.
     """
@@ -177,10 +177,16 @@ class Servers:
             self._looking[server] = self.loop.create_task(self._look(server))
 
     async def _mind(self) -> None:
+        try:
+            await self._look_after()
+        finally:  # also when the loop is ended without a farewell
+            await self._client.close()
+
+    async def _look_after(self) -> None:
         while True:
             for server in self.all:
                 self._look_soon(server)
-            await asyncio.gather(*self._looking.values())
+            await asyncio.gather(*self._looking.values(), return_exceptions=True)
             if not self._known.done():
                 self._known.set_result(None)
             await asyncio.sleep(self._every)
@@ -192,7 +198,7 @@ class Servers:
         try:
             async with (
                 asyncio.timeout(HEALTH_SECONDS),
-                self._client.get(f"{server.url}/health", timeout=connect) as response,
+                self._client.get(f"{server.url}/health", timeout=connect, allow_redirects=False) as response,
             ):
                 health = read_health(response.status, await response.content.read(1 << 16))
                 server.seen = True

@@ -110,8 +110,10 @@ async def _serve(desk: Desk, request: Request, name: str) -> Response:
     asked = read_body(await _body(request, desk.service.max_body))
     if asked.image_urls and not desk.handle.traits.references:
         raise InvalidRequestError("this generator takes no reference images")
-    pictures = [await _picture(desk, url) for url in asked.image_urls or ()]
     service = desk.service
+    pictures: list[bytes] = []
+    for url in asked.image_urls or ():
+        pictures.append(await _picture(desk, url, service.max_body - sum(map(len, pictures))))
     wanted, files = await desk.call(request_of, asked, name, pictures, desk.folder, service.max_pixels)
     drawing = asyncio.ensure_future(_drawn(desk, wanted))
     try:
@@ -154,8 +156,8 @@ async def _body(request: Request, most: int) -> bytes:
     return bytes(data)
 
 
-async def _picture(desk: Desk, url: str) -> bytes:
-    """Returns the bytes of a reference image.
+async def _picture(desk: Desk, url: str, most: int) -> bytes:
+    """Returns the bytes of a reference image; of one that is fetched at most so many.
 
     Raises:
         InvalidRequestError: It is given by an address and those are not fetched, or cannot be had.
@@ -167,7 +169,7 @@ async def _picture(desk: Desk, url: str) -> bytes:
     from knowgen.remote.guard import BlockedError, FetchError, fetch
 
     try:
-        return (await fetch(url.strip(), most_bytes=desk.service.max_body)).data
+        return (await fetch(url.strip(), most_bytes=most)).data
     except (BlockedError, FetchError, PassingError) as error:
         raise InvalidRequestError(f"a reference image cannot be fetched: {error}") from error
 

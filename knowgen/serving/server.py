@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from knowgen.engine.handles import GeneratorHandle
+from knowgen.engine.signals import EXIT_INTERRUPTED
 from knowgen.errors import ConfigError, KnowgenError
 from knowgen.serving.app import make_router
 from knowgen.serving.desk import Desk
@@ -26,6 +30,9 @@ from knowgen.serving.service import Service
 _BACKLOG = 512
 _GRACE = 5.0
 """Seconds beyond one drawing's time that a stop in order may take."""
+
+_ECHO = 1.0
+"""A signal that follows the first within this time is the same one, told twice by a shell or a supervisor."""
 
 _CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
@@ -59,18 +66,28 @@ def address_of(sock: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Tells of the first signal; a second one ends at once."""
+    """Tells of the first signal; a second one ends the process, unless it is the echo of the first.
 
-    def __init__(self, config: uvicorn.Config, told: Callable[[], None]) -> None:
+    Args:
+        config: Of the server.
+        told: Told of the first signal.
+        scratch: Folder to remove before the process is ended.
+    """
+
+    def __init__(self, config: uvicorn.Config, told: Callable[[], None], scratch: str) -> None:
         super().__init__(config)
-        self._told = told
+        self._told, self._scratch = told, scratch
+        self._since = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins to stop."""
-        if self.should_exit:
-            self.force_exit = True
-        self.should_exit = True
-        self._told()
+        now = time.monotonic()
+        if not self._since:
+            self._since, self.should_exit = now, True
+            self._told()
+        elif now - self._since > _ECHO:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            os._exit(EXIT_INTERRUPTED)
 
 
 def serve(handle: GeneratorHandle, service: Service, sock: socket.socket) -> None:
@@ -99,7 +116,7 @@ def serve(handle: GeneratorHandle, service: Service, sock: socket.socket) -> Non
             timeout_graceful_shutdown=int(service.timeout + _GRACE),
             backlog=_BACKLOG,
         )
-        server = _Server(config, lambda: _stop(holder))
+        server = _Server(config, lambda: _stop(holder), scratch)
         before = _hand_signals_to(server)
         try:
             server.run(sockets=[sock])

@@ -24,6 +24,11 @@ from knowgen.generators.http import HttpPainter
 from knowgen.records import GenerationRequest, GenerationStatus, ImageRef
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("knowgen.generators.http_servers.FIRST_PAUSE", 0.05)
+
+
 def coloured(seed: int, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (32, 24), (seed % 256, 7, 9)).save(buffer, kind)
@@ -332,6 +337,12 @@ def test_the_least_busy_server_is_asked_first() -> None:
         seconds = time.monotonic() - began
     assert (len(small.calls), len(large.calls)) == (4, 12)
     assert seconds < 1.2  # four rounds of 0.1 s; one after the other they would take 1.6 s
+
+
+def test_what_leads_elsewhere_or_nowhere_ends_the_run_with_one_line() -> None:
+    for answer in ((404, {"detail": "Not Found"}), (302, b"", {"Location": "http://127.0.0.1:1/"})):
+        error = one(Upstream(answer=lambda call, answer=answer: answer))
+        assert isinstance(error, ConfigError) and "/generate is not there" in str(error)
 
 
 def test_a_slow_health_does_not_hold_up_the_other_server() -> None:

@@ -112,6 +112,17 @@ class Knows:
         return picture(prompt, seed)
 
 
+class Slow:
+    """Takes its time to be built."""
+    revision = "1"
+
+    def __init__(self, seconds=3.0):
+        time.sleep(seconds)
+
+    def draw(self, prompt, references, seed):
+        return picture(prompt, seed)
+
+
 class Unbuildable:
     revision = "1"
 
@@ -212,8 +223,10 @@ def start(folder: Path, *words: str, environment: dict[str, str] | None = None) 
 
 
 @contextmanager
-def served(folder: Path, *words: str, environment: dict[str, str] | None = None) -> Iterator[Served]:
-    """Serves a generator on a free port until the block is left."""
+def served(
+    folder: Path, *words: str, environment: dict[str, str] | None = None, state: str = "healthy"
+) -> Iterator[Served]:
+    """Serves a generator on a free port until the block is left, which is entered once its health says so."""
     process = start(folder, *words, "--port", "0", environment=environment)
     try:
         assert process.stdout is not None
@@ -222,7 +235,7 @@ def served(folder: Path, *words: str, environment: dict[str, str] | None = None)
         if found is None:
             raise AssertionError(f"{line}{process.communicate(timeout=20)}")
         server = Served(found[0], process, folder)
-        server.until(lambda: server.ask("/health").body["status"] == "healthy")
+        server.until(lambda: server.ask("/health").body["status"] == state)
         yield server
     finally:
         if process.poll() is None:

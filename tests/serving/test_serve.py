@@ -237,6 +237,34 @@ def test_a_signal_lets_the_picture_under_way_come_and_turns_the_rest_away(tmp_pa
     assert own.log() == ["first"]
 
 
+def test_a_second_signal_ends_it_at_once_but_an_echo_of_the_first_does_not(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Draws", "-g", "seconds=4") as own, ThreadPoolExecutor(1) as pool:
+        lost = pool.submit(own.generate, "first")
+        own.until(lambda: own.log() == ["first"])
+        for _ in range(2):
+            own.process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+        time.sleep(1.2)
+        assert own.process.poll() is None
+        code, _, err = own.stop()
+        with pytest.raises(OSError):
+            lost.result()
+    assert code == 130 and "Traceback" not in err
+
+
+def test_while_it_loads_requests_wait_and_health_says_so(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Slow", "-g", "seconds=1.5", state="loading") as own:
+        assert own.generate("a lamp", 3).pixel == expected("a lamp", 3)
+        assert own.ask("/health").body["status"] == "healthy"
+
+
+def test_a_signal_ends_it_also_while_it_loads(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Slow", "-g", "seconds=30", state="loading") as own:
+        began = time.monotonic()
+        assert own.stop()[0] == 0
+        assert time.monotonic() - began < 5
+
+
 def test_whoever_hangs_up_while_waiting_is_not_drawn_for(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Draws", "-g", "seconds=1") as own:
         with ThreadPoolExecutor(1) as pool:

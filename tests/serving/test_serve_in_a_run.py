@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from serving_helpers import Served, served
 
-from knowgen.records import Generation
+from knowgen.generators.http import HttpPainter
+from knowgen.records import Generation, GenerationRequest, GenerationStatus
 from knowgen.store.run import RunStore
 
 
@@ -45,6 +48,34 @@ def test_the_same_pixels_come_through_a_server(tmp_path: Path) -> None:
     assert len({pixels(one) for one in there.values()}) == 4
     settings = next(iter(there.values())).settings
     assert settings["served"]["generator"] == "noise" and settings["server"] == server.url
+
+
+def test_servers_that_are_not_there_end_a_run_with_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "knowgen", "run", "--task", "knowgen_mini", "--generator", "http:http://127.0.0.1:1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 3
+    assert len(done.stderr.splitlines()) == 1 and "start it first" in done.stderr
+
+
+def test_two_painters_share_a_server_that_has_no_queue(tmp_path: Path) -> None:
+    async def scenario(url: str) -> list[Any]:
+        painters = [HttpPainter(url), HttpPainter(url, per_server=3)]
+        requests = [GenerationRequest(id=f"q{number}", prompt=f"p{number}", seed=number) for number in range(4)]
+        try:
+            return await asyncio.gather(*(painter.generate(one) for painter in painters for one in requests))
+        finally:
+            for painter in painters:
+                await painter.close()
+
+    with served(tmp_path, "makers.py:Plain", "-g", "seconds=0.2", "--queue", "0") as server:
+        drawings = asyncio.run(scenario(server.url))
+        assert server.metric('knowgen_requests_total{outcome="busy"}') > 0  # and yet nothing was lost
+    assert len(drawings) == 8 and all(one.status is GenerationStatus.OK for one in drawings)
 
 
 def kill_in_the_middle(server: Served) -> None:
