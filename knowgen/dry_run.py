@@ -23,7 +23,7 @@ def forecast(plan: Plan, out: Path) -> str:
     """Says in a few lines what a plan would do, what is there already, and what the rest would cost and take."""
     expected = plan.spec.selection.n * plan.spec.repeats
     lines = [
-        f"task       {plan.spec.task} {plan.spec.task_version}, {plan.spec.selection.label}",
+        f"task       {plan.spec.task} {plan.spec.task_version}, {plan.spec.selection.label}{_shard(plan)}",
         f"generator  {plan.spec.generator.name} {plan.spec.generator.revision}".rstrip(),
         *(f"scorer     {scorer.name} {scorer.version}".rstrip() for scorer in plan.spec.scorers),
         f"pictures   {expected}",
@@ -36,6 +36,10 @@ def forecast(plan: Plan, out: Path) -> str:
     for handle in plan.scorers:
         lines += _of_scorer(plan, handle, there.get(handle.spec.name, []), expected)
     return "\n".join(lines)
+
+
+def _shard(plan: Plan) -> str:
+    return f", {plan.spec.shard.label}" if plan.spec.shard is not None else ""
 
 
 def _there(plan: Plan, out: Path, lines: list[str]) -> dict[str, list[Score]]:
