@@ -369,11 +369,54 @@ def test_a_pipeline_makes_room_for_its_partner(
 # --- what cannot be drawn with ---------------------------------------------------------------------------------------
 
 
-def test_weights_that_are_not_here_are_not_fetched_unasked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+@pytest.fixture
+def hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    from huggingface_hub import constants
+
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    return folder
+
+
+def test_weights_that_are_not_here_are_not_fetched_unasked(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import diffusers
+
     with pytest.raises(MissingDependencyError, match=r"hf download Qwen/Qwen-Image`, or give -g download=true"):
         ready("qwen-image")
     assert Diffusers.identity("qwen-image") == ""
+    assert not any(hub_cache.iterdir())
+
+    def download(name: str, **asked: Any) -> str:
+        assert (name, asked) == ("Qwen/Qwen-Image", {"revision": "main", "use_safetensors": True})
+        raise OSError("no\nroute")
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
+    with pytest.raises(MissingDependencyError, match=r"Qwen/Qwen-Image cannot be fetched \(no route\)"):
+        ready("qwen-image", download=True)
+
+
+def test_a_model_in_the_hubs_cache_is_drawn_with_and_its_commit_recorded(
+    tiny: Callable[[str], str], hub_cache: Path
+) -> None:
+    """Laid out as the hub's client does: files lie under their digests, and snapshots are links."""
+    store, commit = hub_cache / "models--made-up--tiny", "c0ffee" * 6 + "c0ff"
+    (store / "refs").mkdir(parents=True)
+    (store / "refs" / "main").write_text(commit)
+    (store / "blobs").mkdir()
+    for file in Path(tiny("sd3")).rglob("*"):
+        if file.is_file():
+            blob = store / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+            shutil.copy(file, blob)
+            link = store / "snapshots" / commit / file.relative_to(tiny("sd3"))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(blob)
+    drawing = drawn(ready("made-up/tiny", **SMALL), requests(["a lamp"]))["r0"]
+    assert (drawing.settings["model"], drawing.settings["revision"]) == ("made-up/tiny", commit)
+    assert drawing.settings["weights"] == Diffusers.identity(tiny("sd3"))
+    assert apart(drawing, drawn(ready(tiny("sd3"), **SMALL), requests(["a lamp"]))["r0"]) == 0
+    with pytest.raises(MissingDependencyError, match="are not on this machine"):
+        ready("made-up/tiny", model_revision="other", **SMALL)
 
 
 def _break_index(folder: Path, **changes: Any) -> None:
