@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 WHERE = "generator http"
+_FORM = "write http:http://HOST:PORT[,http://HOST:PORT]"
 _MOST_BYTES = 256 << 20
 _CONNECT_SECONDS = 10.0
 _TYPES = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
@@ -245,11 +246,20 @@ def addresses(model: str) -> list[str]:
     for part in str(model).split(","):
         if not part.strip():
             continue
-        url = endpoint_url(part.strip(), WHERE).removesuffix("/generate")
+        try:
+            url = endpoint_url(part.strip(), WHERE).removesuffix("/generate")
+        except UsageError as error:
+            raise UsageError("names no http address", where=WHERE, fix=_FORM) from error
+        except ConfigError as error:
+            raise ConfigError(
+                "an address must not hold a user, a password or a query, for it is recorded",
+                where=WHERE,
+                fix="put a token into an environment variable and name it with -g key_env=NAME",
+            ) from error
         if url not in found:
             found.append(url)
     if not found:
-        raise UsageError("names no server", where=WHERE, fix="write http:http://HOST:PORT[,http://HOST:PORT]")
+        raise UsageError("names no server", where=WHERE, fix=_FORM)
     return found
 
 
