@@ -85,7 +85,7 @@ def settings_of(name: str) -> dict[str, Any]:
 # --- a batch is what its pictures are by themselves -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sd3", "flux", "qwen_image"])
+@pytest.mark.parametrize("name", ["sd3", "flux", "flux2_klein", "qwen_image"])
 def test_a_picture_does_not_depend_on_its_batch(tiny: Callable[[str], str], name: str) -> None:
     generator = ready(tiny(name), **settings_of(name))
     asked = requests(PROMPTS * 2)
@@ -236,6 +236,20 @@ def test_qwen_image_edits_from_at_most_three_references(tiny: Callable[[str], st
     assert apart(mixed["r0"], drawing) == 0
     assert {name: one.settings["batch"] for name, one in mixed.items()} == dict.fromkeys(mixed, 1)
     assert mixed["r1"].used_prompt.endswith("Ultra HD, 4K, cinematic composition.")
+
+
+def test_flux2_takes_several_references_into_the_pipeline_that_draws_from_words(
+    tiny: Callable[[str], str], tmp_path: Path
+) -> None:
+    generator = ready("flux.2-klein-4b", weights=tiny("flux2_klein"), **SMALL)
+    given = [reference(tmp_path, name, (64, 80)) for name in ("red", "green", "blue")]
+    one, all_three = (drawn(generator, requests(["a lamp"], given[:count]))["r0"] for count in (1, 3))
+    assert [len(drawing.references) for drawing in (one, all_three)] == [1, 3]
+    assert {one.settings["pipeline"], all_three.settings["pipeline"]} == {"Flux2KleinPipeline"}
+    assert apart(one, all_three) > 0
+    assert apart(all_three, drawn(generator, requests(["a lamp"]))["r0"]) > 0
+    held = generator._painter._held  # type: ignore[union-attr]
+    assert held["text"].pipe is held["edit"].pipe
 
 
 @pytest.mark.usefixtures("small_references")

@@ -1,6 +1,6 @@
 """Tiny pipelines of the real classes with random weights, saved as real ones are. Nothing is fetched.
 
-folder = sd3(tmp_path / "sd3")            also flux, kontext, qwen_image, qwen_image_edit
+folder = sd3(tmp_path / "sd3")            also flux, kontext, flux2_klein, qwen_image, qwen_image_edit
 
 Their pictures mean nothing, but every part is there: tokenizers made here, text encoders, transformer, VAE, scheduler.
 """
@@ -223,6 +223,43 @@ def qwen_image_edit(folder: Path, seed: int = 1) -> Path:
         chat_template="{{ messages }}",
     )
     return _saved(QwenImageEditPlusPipeline(processor=processor, **parts), folder)
+
+
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def flux2_klein(folder: Path, seed: int = 0) -> Path:
+    """Saves a FLUX.2 klein, which draws from words and from several reference images alike."""
+    import torch
+    from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    words = qwen_tokenizer()
+    words.chat_template = CHAT
+    config = Qwen3Config(
+        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=28, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=1024, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    vae = AutoencoderKLFlux2(
+        sample_size=32, block_out_channels=(4, 8), layers_per_block=1, latent_channels=4, norm_num_groups=1,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    pipeline = Flux2KleinPipeline(
+        transformer=Flux2Transformer2DModel(
+            patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=48, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+        ),
+        scheduler=_scheduler(use_dynamic_shifting=True),
+        vae=_seeing(vae),
+        text_encoder=Qwen3ForCausalLM(config).eval(),
+        tokenizer=words,
+        is_distilled=True,
+    )  # fmt: skip
+    return _saved(pipeline, folder)
 
 
 def _saved(pipeline: Any, folder: Path) -> Path:
