@@ -55,7 +55,7 @@ class Diffusers:
         dtype: auto (a preset's on a GPU, float32 on a CPU), bfloat16, float16 or float32.
         variant: Form of the weights, such as fp16.
         noise: cpu (the same on every machine) or device: where random numbers are drawn.
-        batch: Most pictures in one pass.
+        batch: Most pictures in one pass; a run hands over at most `batch_size` requests at a time.
         download: May weights be fetched from the hub?
         device_map: As diffusers takes it.
         offload: model or sequential: parts wait in the machine's memory until they are needed.
@@ -234,7 +234,8 @@ class Diffusers:
             what, _, fix = lack.partition("; ")
             raise MissingDependencyError(what, where=self._where, fix=fix)
         self._device = device
-        self._painter = Painter(self._load, self._surroundings(), self.batch, self.noise, self._where)
+        noise = "cpu" if self.noise == "cpu" else device
+        self._painter = Painter(self._load, self._surroundings, self.batch, noise, self._where)
         self._painter.prepare()
 
     def close(self) -> None:

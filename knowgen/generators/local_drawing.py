@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 from knowgen.errors import ConfigError, KnowgenError
@@ -24,15 +25,16 @@ class Painter:
 
     Args:
         load: Loads the pipeline of a role; takes the one that draws from words, where that is held.
-        surroundings: What is recorded beside a pipeline's settings.
+        surroundings: Says what is recorded beside a pipeline's settings; asked once, when there is a picture.
         largest: Most requests in a pass.
-        noise: cpu, or device for the device of `surroundings`.
+        noise: Device whose random numbers are drawn.
         where: Names the generator in errors.
     """
 
-    def __init__(self, load: Load, surroundings: dict[str, Any], largest: int, noise: str, where: str) -> None:
-        self._load, self._surroundings, self._where = load, surroundings, where
-        self._noise = "cpu" if noise == "cpu" else str(surroundings["device"])
+    def __init__(
+        self, load: Load, surroundings: Callable[[], dict[str, Any]], largest: int, noise: str, where: str
+    ) -> None:
+        self._load, self._surroundings, self._noise, self._where = load, cache(surroundings), noise, where
         self._held: dict[Role, Pipeline] = {}
         self._sizes = PassSizes(largest)
         self._health = GpuHealth()
@@ -163,7 +165,7 @@ class Painter:
         prompts = [request.prompt + pipeline.way.suffix for request in batch]
         pictures = [[reference.open().convert("RGB") for reference in each] for each in used]
         images = pipeline.draw(prompts, [request.seed for request in batch], pictures, self._noise)
-        settings = {**pipeline.settings(), **self._surroundings, "batch": len(batch)}
+        settings = {**pipeline.settings(), **self._surroundings(), "batch": len(batch)}
         return [
             _drawing(request, image, prompt, references, settings)
             for request, image, prompt, references in zip(batch, images, prompts, used, strict=True)
