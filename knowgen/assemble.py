@@ -133,6 +133,8 @@ def generator_handle(
     if remake is not None:
         remake = Remake("generators", name, arguments)
     spec = _generator_spec(name, target, arguments, search, origin)
+    if model is not None and callable(known_as := getattr(target, "known_as", None)):
+        spec = spec.model_copy(update={"name": known_as(model=model, **arguments)})  # an address is no identity
     revision = _told_apart(target, spec.revision, model, {k: v for k, v in arguments.items() if k != "search"})
     spec = spec.model_copy(update={"revision": revision})
     return GeneratorHandle(spec=spec, traits=traits, build=build, remake=remake)

@@ -17,7 +17,7 @@ EPILOG = """\b
 Examples:
   knowgen serve my_model.py:MyModel -g steps=20 --port 8001
   knowgen run --task knowgen_mini --generator http:http://127.0.0.1:8001
-Settings that decide the picture (-g) are the server's; prompt, seed and reference images are the request's.
+Settings (-g) are the server's; prompt, seed and reference images the request's.
 """
 
 NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client"}

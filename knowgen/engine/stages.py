@@ -88,7 +88,7 @@ def generator_stage(
         hosts,
         slots=slots,
         batch_size=batch,
-        timeout=options.timeout,
+        timeout=handle.traits.deadline or options.timeout,
         noun="drawing",
         where=where,
         fill=handle.traits.shape == "generate_batch",

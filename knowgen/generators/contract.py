@@ -90,6 +90,8 @@ class Traits:
         privileged: Does it ask for the ground truth? Boards refuse it.
         revision: Version of the model or code; part of every key.
         wants_search: Does its factory take `search`, the name of a search backend?
+        deadline: Seconds one drawing may take at most, where the generator bounds its calls itself and may have to
+            wait for its turn; the run's own bound when 0.
     """
 
     shape: Shape
@@ -99,6 +101,7 @@ class Traits:
     privileged: bool = False
     revision: str = ""
     wants_search: bool = False
+    deadline: float = 0.0
 
 
 def shape_of(target: Any) -> Shape:
@@ -134,6 +137,7 @@ def traits_of(target: Any) -> Traits:
         privileged=bool(getattr(target, "privileged", False)),
         revision=str(getattr(target, "revision", "")),
         wants_search=bool(getattr(target, "wants_search", False)),
+        deadline=float(getattr(target, "deadline", 0.0)),
     )
 
 

@@ -121,6 +121,7 @@ class HostedImages(ABC):
 
     references = True
     concurrency = MOST_AT_ONCE
+    deadline = 6 * 3600.0
     unkeyed = UNKEYED
 
     def __init__(self, vendor: Vendor, model: str, access: Access, settings: Mapping[str, Any]) -> None:

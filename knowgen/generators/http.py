@@ -51,7 +51,7 @@ class HttpPainter:
         most_references: Only so many of a request's reference images are sent, the first ones.
         per_server: Calls at once to each server; 0 takes what its `/health` says.
         timeout: Seconds one call may take.
-        patience: Seconds to wait for a server with room. Together with `timeout` it stays under the engine's 600.
+        patience: Seconds to wait for a server with room.
         health_every: Seconds between two looks at the servers' health.
         key_env: Environment variable with a token that is sent as a bearer token; empty for none.
 
@@ -62,6 +62,7 @@ class HttpPainter:
 
     references = True
     concurrency = 16
+    deadline = 8000.0
     revision = "1"
     unkeyed = frozenset({"per_server", "patience", "health_every"})
 
@@ -77,8 +78,8 @@ class HttpPainter:
         suffix: str = "",
         most_references: int = 3,
         per_server: int = 0,
-        timeout: float = 380.0,
-        patience: float = 200.0,
+        timeout: float = 1800.0,
+        patience: float = 6000.0,
         health_every: float = 10.0,
         key_env: str = "",
     ) -> None:
