@@ -1,7 +1,8 @@
 """How fast generators are driven; each part prints what it measured and what limits it.
 
-    python benchmarks/generators.py [--parts local …]
+    python benchmarks/generators.py [--parts local serve]
 
+serve   `knowgen serve` against a server that polls for a free GPU, and what serving costs an image
 local   one pipeline of diffusers with tiny random weights on this CPU: batches against one picture at a time
 """
 
@@ -67,7 +68,15 @@ def local() -> None:
     )
 
 
-PARTS: dict[str, Callable[[], None]] = {"local": local}
+def serve() -> None:
+    """Draws through servers; see generators_http.py, which also takes arguments."""
+    import generators_http
+
+    generators_http.overhead(300, 16)
+    generators_http.against_polling(64, 0.5, 16, 5.0)
+
+
+PARTS: dict[str, Callable[[], None]] = {"local": local, "serve": serve}
 
 
 def main() -> None:

@@ -118,8 +118,10 @@ def generator_handle(
     if is_plain_function(target):
         return _function_handle(target, name, origin, arguments, remake)
     if not inspect.isclass(target) and not inspect.isfunction(target):  # an object that is there already
+        told = _told_arguments(target)
+        spec = _generator_spec(name, target, told, "", origin)
         return GeneratorHandle(
-            spec=_generator_spec(name, target, _told_arguments(target), "", origin),
+            spec=spec.model_copy(update={"revision": _told_apart(type(target), spec.revision, None, told)}),
             traits=traits_of(target),
             build=lambda: target,
             remake=None,

@@ -96,9 +96,9 @@ class Finisher:
         if asked.reason:
             notes = [*notes, asked.reason]
         plain = {
-            "references": drawing.references or asked.noted,
-            "evidence": drawing.evidence or asked.evidence,
-            "trajectory": drawing.trajectory or asked.trajectory,
+            "references": asked.noted if drawing.references == () else drawing.references,
+            "evidence": asked.evidence if drawing.evidence == () else drawing.evidence,
+            "trajectory": asked.trajectory if drawing.trajectory == () else drawing.trajectory,
             "settings": {**drawing.settings, "note": "; ".join(notes)} if notes else drawing.settings,
         }
         if any(plain.values()):

@@ -65,6 +65,10 @@ class LostWorkerError(PassingError):
     """A worker process died under a request, which is then tried in another."""
 
 
+class RetiredError(Exception):
+    """The device of a slot failed again and again; the slot takes no more work, and what it held goes elsewhere."""
+
+
 class BlockedLoopError(PassingError):
     """Another call blocked the event loop a call was made in."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from knowgen.engine.faults import (
     GivenUpError,
     LostWorkerError,
     PluginError,
+    RetiredError,
     StoppedError,
     describe,
     is_passing,
@@ -110,6 +112,7 @@ class Stage:
         self._runners: list[asyncio.Task[None]] = []
         self._abandoned = 0
         self._deaths = 0
+        self._retired = 0
         self._broken = ""
 
     async def do(
@@ -185,7 +188,12 @@ class Stage:
     async def _run(self, slot: int) -> None:
         try:
             while True:
-                await self._serve(slot, await self._next_batch())
+                batch = await self._next_batch()
+                try:
+                    await self._serve(slot, batch)
+                except RetiredError as error:
+                    self._retire(batch, str(error))
+                    return
         except Exception as error:  # noqa: BLE001 - a fault of the engine itself: the run must not hang on it
             self._control.fail(error)
             self.stop()
@@ -233,6 +241,8 @@ class Stage:
             if self._broken:
                 raise GivenUpError(self._broken)
             host = await self._hosts.host(slot)
+        except RetiredError:
+            raise
         except Exception as error:  # noqa: BLE001 - it cannot be built: nobody will get an answer
             if not isinstance(error, GivenUpError):
                 self._control.fail(error)
@@ -245,6 +255,17 @@ class Stage:
             task.started = now
         host.start(call)
         await self._listen(slot, call, {task.id: task for task in batch})
+
+    def _retire(self, batch: list[Task], reason: str) -> None:
+        """Gives what a slot held to the others; gives up where none is left."""
+        self._retired += 1
+        logging.getLogger("knowgen.engine").warning("%s: %s", self._where, reason)
+        self._line.extendleft(reversed(batch))
+        if self._retired >= self.slots:
+            self._give_up(f"{self._where}: no device is left; the last: {reason}")
+            return
+        for _ in batch:
+            self._wake()
 
     async def _listen(self, slot: int, call: Call[Any], tasks: dict[str, Task]) -> None:
         waiting = dict(tasks)

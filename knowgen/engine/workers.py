@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,20 +17,23 @@ from typing import Any
 
 from knowgen.calls import Meter
 from knowgen.engine.devices import CPU, Device, worker_devices
-from knowgen.engine.faults import LostWorkerError
+from knowgen.engine.faults import LostWorkerError, RetiredError
 from knowgen.engine.handles import Remake
 from knowgen.engine.hosts import CLOSE_SECONDS, Host, Verdict
 from knowgen.engine.imaging import ScratchFile
 from knowgen.engine.messages import from_line, pack_batch, pack_error, to_line, unpack_error
 from knowgen.engine.threads import END, Call, Event, Lane, Mailbox
 from knowgen.errors import ConfigError
-from knowgen.generators.contract import Drawing
+from knowgen.generators.contract import GPU_FAULT_CODE, Drawing
 from knowgen.records import Score, Usage
 
 SCRATCH = "scratch"
 
 BIRTHS = 3
 """So often a worker may die while it builds its plugin."""
+
+DEVICE_DEATHS = 3
+"""So often a worker may die of its device; then the device is retired."""
 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "KNOWGEN_THREADS")
 
@@ -138,6 +142,11 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
             return  # it is gone already
+
+    @property
+    def died_of_device(self) -> bool:
+        """Tells whether the process ended because its device failed."""
+        return self.dead and self._process.returncode == GPU_FAULT_CODE
 
     @property
     def running(self) -> bool:
@@ -255,6 +264,7 @@ class WorkerHosts:
     def __init__(self, recipe: Recipe, mailbox: Mailbox, meter: Meter) -> None:
         self._recipe, self._mailbox, self._meter = recipe, mailbox, meter
         self._workers: dict[int, Worker] = {}
+        self._device_deaths: Counter[int] = Counter()
         self._devices: asyncio.Future[list[Device]] | None = None
 
     async def _device(self, slot: int) -> Device:
@@ -273,11 +283,13 @@ class WorkerHosts:
         Raises:
             KnowgenError: The plugin cannot be made there.
             ConfigError: The process died again and again while making it.
+            RetiredError: The slot's device failed too often.
         """
         device = await self._device(slot)
         for _ in range(BIRTHS):
             worker = self._workers.get(slot)
             if worker is None or worker.dead:
+                self._mourn(slot, device, worker)
                 worker = self._workers[slot] = self._start(slot, device)
             try:
                 await asyncio.shield(worker.ready)
@@ -285,7 +297,16 @@ class WorkerHosts:
                 last = error
                 continue
             return worker
+        self._mourn(slot, device, self._workers.get(slot))
         raise ConfigError(f"cannot be made in a worker process: {last}", where=self._recipe.where)
+
+    def _mourn(self, slot: int, device: Device, worker: Worker | None) -> None:
+        """Counts a worker that died of its device, and retires a device of which too many have died."""
+        if worker is None or not worker.died_of_device:
+            return
+        self._device_deaths[slot] += 1
+        if self._device_deaths[slot] >= DEVICE_DEATHS:
+            raise RetiredError(f"{device.name} failed {self._device_deaths[slot]} times and is retired")
 
     def _start(self, slot: int, device: Device) -> Worker:
         try:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Shape = Literal["draw", "generate", "generate_batch"]
 
+GPU_FAULT_CODE = 70
+"""Exit code of a worker process that ended because its GPU failed; a GPU that does so again and again is retired."""
+
 
 @dataclass
 class Drawing:
@@ -229,6 +232,7 @@ class DrawingSource(Protocol):
 
 
 __all__ = [
+    "GPU_FAULT_CODE",
     "THE_PROMPT",
     "Asked",
     "AsyncGenerator",

@@ -8,12 +8,10 @@ import sys
 from collections.abc import Callable
 
 from knowgen.errors import PassingError
+from knowgen.generators.contract import GPU_FAULT_CODE
 
 MOST_FAULTS = 3
 """So many CUDA faults end a worker process, which the engine then starts anew."""
-
-GPU_FAULT_CODE = 70
-"""Exit code of a worker that ended because its GPU failed."""
 
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
 _CUDA_WORDS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import shutil
 import threading
@@ -204,11 +205,12 @@ def test_replies_of_a_try_that_failed_altogether_are_kept_and_counted(tmp_path: 
 def test_how_the_judge_was_asked_is_noted(tmp_path: Path) -> None:
     """The pace of the calls, and that an endpoint takes no schema, stand in the run; so does a reply's origin."""
     refused = Step(status=400, error="Unknown field response_format")
+    plain = itertools.count()
 
     def script(call: Call) -> Step:
         if "response_format" in call.body:
             return refused
-        return Step(status=429, headers={"Retry-After": "0"}) if call.number == 20 else Step(delay=0.02)
+        return Step(status=429, headers={"Retry-After": "0"}) if next(plain) == 10 else Step(delay=0.02)
 
     with JudgeServer(script) as server:
         evaluate(tmp_path, server.url, count=40)

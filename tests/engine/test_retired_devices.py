@@ -1,0 +1,71 @@
+"""A device that fails again and again is retired, and what it held is drawn elsewhere; real worker processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from engine_helpers import Bench, generator_handle, picture, quick
+from PIL import Image
+
+from knowgen.engine import workers
+from knowgen.engine.devices import Device
+from knowgen.engine.handles import Remake
+from knowgen.generators.contract import GPU_FAULT_CODE
+from knowgen.records import GenerationStatus
+
+BIRTHS = "KNOWGEN_TEST_BIRTHS"
+
+
+class Failing:
+    """Draws, but on a device that is called bad its process ends as one whose GPU failed does."""
+
+    revision = "1"
+
+    def __init__(self, at_once: bool = False) -> None:
+        self.at_once = at_once
+        self.device = ""
+
+    def setup(self, device: str) -> None:
+        self.device = device
+        with Path(os.environ[BIRTHS]).open("a") as file:
+            file.write(f"{device}\n")
+        if self.at_once and device.startswith("bad"):
+            os._exit(GPU_FAULT_CODE)
+
+    def draw(self, prompt: str, references: object, seed: int) -> Image.Image:
+        if self.device.startswith("bad"):
+            os._exit(GPU_FAULT_CODE)
+        return picture(prompt)
+
+
+def drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[str], count: int, at_once: bool = False
+) -> tuple[dict[str, tuple[GenerationStatus, str]], list[str]]:
+    births = tmp_path / "births"
+    monkeypatch.setenv(BIRTHS, str(births))
+    monkeypatch.setattr(workers, "worker_devices", lambda number: [Device(name, "") for name in devices][:number])
+    remake = Remake("generators", "test_retired_devices:Failing", {"at_once": at_once})
+    bench = Bench(tmp_path / "run")
+    bench.run(count, generator_handle(Failing(), remake=remake), options=quick(workers=len(devices), tries=4))
+    found = {name: (one.status, one.reason) for (name, _), one in bench.generations().items()}
+    return found, births.read_text().split()
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_a_failing_device_held_is_drawn_on_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    found, births = drawn(tmp_path, monkeypatch, ["bad:0", "good:1"], 12, at_once)
+    assert len(found) == 12 and {status for status, _ in found.values()} == {GenerationStatus.OK}
+    assert births.count("bad:0") <= workers.DEVICE_DEATHS and births.count("good:1") == 1
+
+
+def test_without_any_device_left_the_rest_fails_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, births = drawn(tmp_path, monkeypatch, ["bad:0", "bad:1"], 8)
+    assert {status for status, _ in found.values()} == {GenerationStatus.FAILED} and len(found) == 8
+    assert births.count("bad:0") == births.count("bad:1") == workers.DEVICE_DEATHS
+    assert any("is retired" in reason for _, reason in found.values())
