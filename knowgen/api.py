@@ -42,7 +42,7 @@ def execute(plan: Plan, out: Path | str) -> Run:
         schedule=settings.schedule,
         budget=settings.budget,
         timeout=settings.timeout,
-        workers=settings.workers,
+        workers=_workers(plan, path),
         progress=settings.progress,
     )
     with contextlib.ExitStack() as stack:
@@ -58,6 +58,19 @@ def execute(plan: Plan, out: Path | str) -> Run:
         outputs.write(run.path, run.spec, run.summaries())
         write_report([run], path / "report")
     return run
+
+
+def _workers(plan: Plan, path: Path) -> int:
+    """Returns how many processes draw; a run that is complete is not asked about its GPUs, which takes seconds."""
+    from knowgen.engine.handles import GeneratorHandle
+    from knowgen.engine.stages import workers_for
+
+    if plan.settings.workers is not None:
+        return plan.settings.workers
+    if not isinstance(plan.generator, GeneratorHandle):
+        return 0
+    done = not plan.settings.fresh and (path / "run.sqlite").is_file() and outputs.complete(path, plan.spec)
+    return 0 if done else workers_for(plan.generator)
 
 
 def evaluate(

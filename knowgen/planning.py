@@ -36,7 +36,7 @@ class Settings:
         concurrency: Calls that wait at once; None takes what generator and scorers declare.
         budget: US dollars for this run directory, None for no limit.
         schedule: stream or phased.
-        workers: Processes that draw; 0 draws in this one.
+        workers: Processes that draw; 0 draws in this one; None takes one a GPU where there are several.
         timeout: Seconds a drawing may take.
         fresh: Forget what an earlier run left in the directory.
         progress: Show progress on stderr.
@@ -53,7 +53,7 @@ class Settings:
     concurrency: int | None = None
     budget: float | None = None
     schedule: Literal["stream", "phased"] = "stream"
-    workers: int = 0
+    workers: int | None = None
     timeout: float = 600.0
     fresh: bool = False
     progress: bool = False

@@ -32,7 +32,7 @@ Examples:
 @click.option("-g", "generator_args", type=KEY_VALUE, multiple=True, help="Argument of the generator.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, metavar="N", help="Seed of the first repeat.")
 @click.option("--repeats", type=click.IntRange(1), default=1, metavar="K", help="Pictures a sample.")
-@click.option("--workers", type=click.IntRange(0), default=0, metavar="N", help="Processes that draw.")
+@click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes that draw [one a GPU].")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=600.0, metavar="S", hidden=True)
 @click.option("--requests", type=click.Path(path_type=Path), metavar="SRC", help="An agent's answers to draw.")
 @click.option(

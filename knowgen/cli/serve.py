@@ -88,6 +88,7 @@ def _handle(generator: str, options: dict[str, Any]) -> GeneratorHandle:
 
 
 def _service(handle: GeneratorHandle, options: dict[str, Any]) -> Service:
+    from knowgen.engine.stages import workers_for
     from knowgen.errors import UsageError
     from knowgen.serving.service import MEBIBYTE, Service
 
@@ -98,7 +99,7 @@ def _service(handle: GeneratorHandle, options: dict[str, Any]) -> Service:
     return Service(
         host=options["host"],
         port=options["port"],
-        workers=_workers(handle) if options["workers"] is None else options["workers"],
+        workers=workers_for(handle) if options["workers"] is None else options["workers"],
         queue=options["queue"],
         timeout=options["timeout"],
         token=_token(options["token_env"]),
@@ -106,16 +107,6 @@ def _service(handle: GeneratorHandle, options: dict[str, Any]) -> Service:
         max_pixels=int(options["max_pixels"] * 1e6),
         fetch=options["fetch"],
     )
-
-
-def _workers(handle: GeneratorHandle) -> int:
-    """Returns one worker a GPU where there are several; a service behind a generator needs none."""
-    from knowgen.engine.devices import cuda_count
-
-    if handle.remake is None or handle.traits.shape == "generate":
-        return 0
-    count = cuda_count()
-    return count if count > 1 else 0
 
 
 def _token(name: str | None) -> str:

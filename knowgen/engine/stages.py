@@ -9,7 +9,7 @@ from typing import Any
 
 from knowgen.calls import Meter, judge_repeat
 from knowgen.engine.control import Control
-from knowgen.engine.devices import own_device
+from knowgen.engine.devices import cuda_count, own_device
 from knowgen.engine.handles import GeneratorHandle, ScorerHandle
 from knowgen.engine.hosts import Built, Hosts, LoopHosts, ThreadHosts
 from knowgen.engine.options import Options
@@ -30,6 +30,17 @@ def generator_slots(handle: GeneratorHandle, options: Options) -> tuple[int, int
     if traits.shape == "generate":
         return max(1, options.concurrency or traits.concurrency), 1
     return max(1, traits.concurrency), max(1, traits.batch_size) if traits.shape == "generate_batch" else 1
+
+
+def workers_for(handle: GeneratorHandle) -> int:
+    """Returns how many worker processes a generator gets where the user names no number: one a GPU of several.
+
+    A service behind a generator needs none, and neither does one that asks for no device.
+    """
+    if handle.remake is None or handle.traits.shape == "generate" or not handle.traits.wants_device:
+        return 0
+    count = cuda_count()
+    return count if count > 1 else 0
 
 
 def in_workers(handle: GeneratorHandle, options: Options) -> bool:

@@ -252,6 +252,10 @@ def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
         future.exception()  # seen: nobody may be waiting any more
 
 
+def _shown(device: Device) -> str:
+    return f"GPU {device.visible}" if device.visible else device.name
+
+
 class WorkerHosts:
     """The worker processes of one plugin, one a slot; each starts when there is work for it.
 
@@ -306,7 +310,7 @@ class WorkerHosts:
             return
         self._device_deaths[slot] += 1
         if self._device_deaths[slot] >= DEVICE_DEATHS:
-            raise RetiredError(f"{device.name} failed {self._device_deaths[slot]} times and is retired")
+            raise RetiredError(f"{_shown(device)} failed {self._device_deaths[slot]} times and is retired")
 
     def _start(self, slot: int, device: Device) -> Worker:
         try:

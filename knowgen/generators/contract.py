@@ -95,6 +95,7 @@ class Traits:
         wants_search: Does its factory take `search`, the name of a search backend?
         deadline: Seconds one drawing may take at most, where the generator bounds its calls itself and may have to
             wait for its turn; the run's own bound when 0.
+        wants_device: Has it a `setup(device)`? Then it gets a worker process for each GPU where there are several.
     """
 
     shape: Shape
@@ -105,6 +106,7 @@ class Traits:
     revision: str = ""
     wants_search: bool = False
     deadline: float = 0.0
+    wants_device: bool = False
 
 
 def shape_of(target: Any) -> Shape:
@@ -141,6 +143,7 @@ def traits_of(target: Any) -> Traits:
         revision=str(getattr(target, "revision", "")),
         wants_search=bool(getattr(target, "wants_search", False)),
         deadline=float(getattr(target, "deadline", 0.0)),
+        wants_device=callable(getattr(target, "setup", None)),
     )
 
 

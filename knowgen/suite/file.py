@@ -119,7 +119,7 @@ class SuiteFile(_Part):
         budget: US dollars for all runs of the suite's directory together; None for no limit.
         concurrency: Calls that wait at once; None takes what generators and scorers declare.
         schedule: stream or phased.
-        workers: Processes that draw; 0 draws in this one.
+        workers: Processes that draw; 0 draws in this one; left out, one a GPU where there are several.
         timeout: Seconds a drawing may take.
     """
 
@@ -135,7 +135,7 @@ class SuiteFile(_Part):
     budget: float | None = Field(default=None, ge=0, allow_inf_nan=False, strict=True)
     concurrency: int | None = Field(default=None, ge=1, strict=True)
     schedule: Literal["stream", "phased"] = "stream"
-    workers: int = Field(default=0, ge=0, strict=True)
+    workers: int | None = Field(default=None, ge=0, strict=True)
     timeout: float = Field(default=600.0, gt=0, allow_inf_nan=False, strict=True)
 
 

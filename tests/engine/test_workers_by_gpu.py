@@ -1,0 +1,64 @@
+"""How many processes draw where nobody says: one a GPU, for generators that ask for a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from engine_helpers import PLAIN, Plain, generator_handle
+
+from knowgen import api
+from knowgen.engine import stages
+from knowgen.engine.stages import workers_for
+from knowgen.generators.contract import Drawing
+from knowgen.planning import Settings
+from knowgen.records import GenerationRequest
+
+
+class OnDevice(Plain):
+    def setup(self, device: str) -> None:
+        self.device = device
+
+
+class Service:
+    def setup(self, device: str) -> None:
+        """Wants a device and waits for a service."""
+
+    async def generate(self, request: GenerationRequest) -> Drawing:
+        raise NotImplementedError
+
+
+class Batch(OnDevice):
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("plugin", "remake", "gpus", "wanted"),
+    [
+        (OnDevice(), PLAIN, 8, 8),
+        (Batch(), PLAIN, 8, 8),
+        (OnDevice(), PLAIN, 1, 0),
+        (OnDevice(), PLAIN, 0, 0),
+        (OnDevice(), None, 8, 0),  # an object of this process cannot be made elsewhere
+        (Plain(), PLAIN, 8, 0),  # asks for no device
+        (Service(), PLAIN, 8, 0),
+    ],
+)
+def test_one_worker_a_gpu(monkeypatch: pytest.MonkeyPatch, plugin: Any, remake: Any, gpus: int, wanted: int) -> None:
+    monkeypatch.setattr(stages, "cuda_count", lambda: gpus)
+    assert workers_for(generator_handle(plugin, remake=remake)) == wanted
+
+
+def test_what_the_user_says_stands_and_a_plain_painter_asks_for_no_gpu(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked() -> int:
+        raise AssertionError("nobody needs to know")
+
+    monkeypatch.setattr(stages, "cuda_count", asked)
+    for workers in (None, 0):
+        plan = api.plan("knowgen_mini", "closed_book", ["pixels"], settings=Settings(limit=2, workers=workers))
+        run = api.execute(plan, tmp_path / str(workers))
+        assert run.outcome is not None and run.outcome.generated == 2
