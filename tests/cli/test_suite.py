@@ -495,3 +495,21 @@ def _drawn(database: Path) -> int:
             return int(connection.execute("select count(*) from generations").fetchone()[0])
     except sqlite3.OperationalError:
         return 0
+
+
+@pytest.mark.parametrize("name", ["example", "open_models_1gpu", "open_models_8gpu"])
+def test_every_shipped_suite_names_what_there_is(name: str) -> None:
+    """The ones for GPUs cannot be run here; what they name must exist all the same."""
+    from knowgen import registry
+    from knowgen.generators.local_presets import preset
+    from knowgen.suite.file import read_suite
+
+    suite = read_suite(content_folder("tasks") / "suites" / f"{name}.yaml").suite
+    assert suite.name == name
+    for system in suite.systems:
+        kind, _, model = system.generator.partition(":")
+        assert registry.resolve("generators", system.generator).origin.startswith("knowgen ")
+        assert kind != "diffusers" or preset(model) is not None
+    for scorer in suite.scorers:
+        assert registry.resolve("scorers", scorer.scorer).origin.startswith("knowgen ")
+    assert {task.task for task in suite.tasks} <= set(registry.entries("tasks"))
