@@ -19,6 +19,7 @@ from PIL import Image
 from knowgen import assemble
 from knowgen.engine import Options, Outcome, run
 from knowgen.records import GroundTruth, ImageRef, Sample, Score, ScoreStatus
+from knowgen.scorers.vlm import VlmJudge
 from knowgen.spec import RunSpec, select
 from knowgen.store.run import RunStore
 
@@ -227,3 +228,25 @@ def test_how_the_judge_was_asked_is_noted(tmp_path: Path) -> None:
         evaluate(tmp_path / "again", server.url, count=40)
         assert len(server.calls) == first  # the refused schema was remembered, and every reply found
     assert all(score.attempts[0].cached for score in scores_in(tmp_path / "again").values())
+
+
+def test_staggered_refusals_that_use_up_their_tries_leave_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both calls under way end with 429 at different times, while four wait in line and no further call is made."""
+    monkeypatch.setattr(VlmJudge, "deadline", 20.0)  # a score that waits in vain fails then
+    refused: set[str] = set()
+
+    def fate(call: Call) -> Step:
+        if call.number > 1:
+            return Step()
+        refused.add(call.sample_id)
+        wait = {"retry-after-ms": str(200 * (call.number + 1))}
+        return Step(status=429, headers=wait, delay=0.3 * (call.number + 1))
+
+    with JudgeServer(fate) as server:
+        outcome = evaluate(tmp_path, server.url, 6, Options(progress=False, tries=1), concurrency=2)
+    scores = scores_in(tmp_path)
+    assert len(scores) == 6 and len(refused) == 2 and not outcome.stopped
+    assert {name for name, score in scores.items() if score.status is ScoreStatus.OK} >= set(scores) - refused
+    assert all("429" in score.strict.reason for score in scores.values() if score.status is ScoreStatus.FAILED)
