@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from knowgen.calls import Ticket, note, paid_call
+from knowgen.calls import ReportedUsage, Ticket, note, paid_call
 from knowgen.errors import PassingError, RefusedError
 from knowgen.generators.hosted_faults import MAYBE_BILLED, Fault, RejectedError, fault_of
 from knowgen.generators.hosted_pictures import Reference
@@ -131,14 +131,14 @@ class Service:
     _state: _State = field(default_factory=_State, repr=False, compare=False)
 
     async def ask(
-        self, outgoing: Outgoing, worst: float | None, usage: Callable[[Mapping[str, Any]], Usage], tokens: int
+        self, outgoing: Outgoing, worst: float | None, usage: Callable[[Mapping[str, Any]], ReportedUsage], tokens: int
     ) -> Answer:
         """Sends one request; its worst case is reserved before, and settled to what it cost after.
 
         Args:
             outgoing: The request.
             worst: The most it can cost in US dollars, None when unknown.
-            usage: Reads tokens and cost from the answer; a cost of None counts at the worst case.
+            usage: Reads tokens and cost from the answer; what it leaves open counts at the worst case.
             tokens: Estimate of the tokens of the call, for limits a minute.
 
         Raises:
@@ -162,11 +162,11 @@ class Service:
             if data is None:
                 place.said = Said.BROKEN
                 raise PassingError(f"{self.name} answered {status} with no JSON object")
-            counted = usage(data)
-            place.said, place.tokens = Said.GOOD, counted.input_tokens + counted.output_tokens
-            if counted.cost is None:
-                counted = counted.model_copy(update={"cost": worst})
-            ticket.settle(counted.cost)
+            reported = usage(data)
+            place.said, place.tokens = Said.GOOD, reported.input_tokens + reported.output_tokens
+            cost = reported.charge(worst)
+            ticket.settle(cost)
+            counted = Usage(input_tokens=reported.input_tokens, output_tokens=reported.output_tokens, cost=cost)
             return Answer(data, counted)
 
     async def _exchange(

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from knowgen.calls import ReportedUsage
 from knowgen.errors import PassingError, UsageError
 from knowgen.generators.contract import Drawing
 from knowgen.generators.hosted_call import Outgoing, Service
@@ -155,8 +156,8 @@ class HostedImages(ABC):
         """Returns what the price of a picture depends on: quality and size, as the price list names them."""
 
     @abstractmethod
-    def usage(self, data: Mapping[str, Any]) -> Usage:
-        """Reads tokens and cost from an answer; a cost of None counts at the worst case."""
+    def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
+        """Reads tokens and cost from an answer; what it leaves open counts at the worst case."""
 
     @abstractmethod
     def find(self, data: Mapping[str, Any]) -> Found:
@@ -260,13 +261,6 @@ def flag(value: Any, name: str, where: str) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{name}={value!r} is not known", where=where, fix="write true or false")
     return value
-
-
-def tokens_in(data: Any, *names: str) -> int:
-    """Returns a count that stands under nested names, 0 where it is missing or no count."""
-    for name in names:
-        data = data.get(name) if isinstance(data, Mapping) else None
-    return data if isinstance(data, int) and not isinstance(data, bool) and data >= 0 else 0
 
 
 def text_in(data: Any, *names: str) -> str:
