@@ -27,9 +27,9 @@ from knowgen.stats.bootstrap import (
     smallest_groups,
 )
 from knowgen.stats.combine import averaged, observed, point_means, sliced_figures
-from knowgen.stats.coverage import no_result, reason_for_no_result, states_of_counted, withheld
+from knowgen.stats.coverage import no_result, reason_for_no_result, withheld
 from knowgen.stats.notes import fitness, notes_of
-from knowgen.stats.parts import Part, group_names, parts_of
+from knowgen.stats.parts import Part, counted_states, group_names, parts_of
 from knowgen.stats.policy import Policy, get_policy
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
 from knowgen.stats.values import JUDGED_TEXT, STATES, Floats, Values, read_values
@@ -86,7 +86,7 @@ def aggregate(
     values = read_values(held, rule, names)
     parts = parts_of(values.units, rule)
     slices = [_slice(part, values, names, rule, resamples, seed) for part in parts]
-    lacking = reason_for_no_result(states_of_counted(values, parts[0]), rule)
+    lacking = reason_for_no_result(counted_states(values, parts[0]), rule)
     if len(values.judges) > 1:
         slices += [_judge_slice(held, judge, names, rule, resamples, seed) for judge in values.judges]
     notes = notes_of(values, slices, names, rule)

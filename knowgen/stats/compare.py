@@ -30,11 +30,11 @@ from knowgen.stats.bootstrap import (
     smallest_groups,
 )
 from knowgen.stats.combine import averaged, observed, point_means, sample_overalls, sliced_figures
-from knowgen.stats.coverage import no_result, reason_for_no_result, states_of_counted
 from knowgen.stats.comparison import ComparedSlice, Comparison, Difference
+from knowgen.stats.coverage import no_result, reason_for_no_result
 from knowgen.stats.effect import detectable, paired_effect, standard_error
 from knowgen.stats.pairing import Pair, notes_of_pair
-from knowgen.stats.parts import Part, group_names, parts_of
+from knowgen.stats.parts import Part, counted_states, group_names, parts_of
 from knowgen.stats.permutation import (
     PERMUTATIONS,
     Permuted,
@@ -178,7 +178,7 @@ def _lacking(pair: Pair, names: tuple[str, str]) -> str:
     found = []
     for name, values in zip(names, pair.values, strict=True):
         whole = parts_of(values.units, pair.policy)[0]
-        if reason := reason_for_no_result(states_of_counted(values, whole), pair.policy):
+        if reason := reason_for_no_result(counted_states(values, whole), pair.policy):
             found.append(f"{name}: {reason}")
     return "; ".join(found)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from knowgen.records import GROUPS, TEXT, UNKNOWN_GROUP
-from knowgen.stats.coverage import HOW_TO_GO_ON, no_result, share_words
+from knowgen.stats.coverage import HOW_TO_GO_ON, no_result, reaches, share_words
 from knowgen.stats.policy import Policy
 from knowgen.stats.summary import OVERALL, Slice
 from knowgen.stats.values import Values
@@ -34,11 +34,20 @@ def fitness(
     """
     reasons = [policy.not_for_board] if policy.not_for_board else []
     if lacking:
-        kept = "" if policy.below_coverage == "withhold" else "; the figures are partial, as the published arithmetic has them"
+        kept = (
+            ""
+            if policy.below_coverage == "withhold"
+            else "; the figures are partial, as the published arithmetic has them"
+        )
         reasons.append(
             f"{no_result(lacking)} (at least {share_words(policy.min_coverage)} are needed){kept}: {HOW_TO_GO_ON}"
         )
     whole = slices[0].coverage
+    own_failures = whole.generation_failed + whole.generation_refused
+    applicable = whole.expected - whole.not_applicable
+    left_out = own_failures if policy.failed_generation == "exclude" else 0
+    if not reaches(applicable - left_out, applicable, policy.min_coverage):
+        reasons.append(f"{left_out} of {count(applicable, 'score')} left out: the generation failed or was refused")
     open_text = sum(unit.text_required is None for unit in values.units if unit.group != UNKNOWN_GROUP)
     if policy.text_na == "prompt" and TEXT in dimensions and open_text:
         reasons.append(

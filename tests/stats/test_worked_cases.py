@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, perfect, reading, row
+from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, UNBOUND, perfect, reading, row
 
 from knowgen.errors import DataError, UsageError
 from knowgen.records import POP, SCIENCE, Reading, Row
