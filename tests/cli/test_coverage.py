@@ -166,9 +166,11 @@ def test_compare_and_report_give_no_difference(large: Path, protocol: str, capsy
 
 
 def test_a_suite_gives_no_mean_over_a_task_without_result(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_task(large / "brief", [f"short {number}" for number in range(5)])
+    (large / "brief" / "task.yaml").write_text("name: brief\ndefault_scorers: ['partly_down:PartlyDown']\n")
     (large / "suite.yaml").write_text(
         "systems:\n  - name: drawer\n    generator: my_generator.py:draw\n"
-        "tasks:\n  - large\n  - {task: large, label: first, limit: 5}\nscorers: ['partly_down:PartlyDown']\n"
+        "tasks:\n  - large\n  - brief\nscorers: ['partly_down:PartlyDown']\n"
     )
     assert run(["suite", "suite.yaml", "--out", "all"]) == 6
     printed = capsys.readouterr().out
@@ -176,7 +178,7 @@ def test_a_suite_gives_no_mean_over_a_task_without_result(large: Path, capsys: p
     result = run_suite(large / "suite.yaml", large / "all")
     for mean in result.means:
         assert mean.figure.value is None and mean.by_task["large"].value is None
-        assert mean.by_task["first"].value == pytest.approx(0.417)
+        assert mean.by_task["brief"].value == pytest.approx(0.417)
     frame = result.to_pandas()
     lines = frame[(frame["task"] == "large") & (frame["policy"] == "strict")]
     assert lines["value"].isna().all() and (lines["no_result"] == REASON).all()

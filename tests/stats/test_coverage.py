@@ -153,9 +153,9 @@ def test_a_comparison_with_a_run_without_result_has_none(protocol: str, which: i
         for figure in part.figures.values():
             assert (figure.a, figure.b, figure.value, figure.low, figure.p, figure.p_permutation) == (None,) * 6
             assert figure.note == f"No result: {name}: 43 of 48 scores failed"
-    assert found.p_holm is None
+    assert found.p_holm is None and found.relabellings == 0
     text = tables.comparison_terminal([found])
-    assert f"No result: {name}: 43 of 48 scores failed; run the same command again" in text
+    assert f"No result: {name}: 43 of 48 scores failed; run that system again" in text
     assert "better on" not in text
 
 
