@@ -98,6 +98,9 @@ _SECRET_VARIABLE = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)S
 _SHORTEST_VALUE = 12
 """Characters of a variable's value from which on it is recognised; shorter ones occur in ordinary words."""
 
+_DEEPEST = 100
+"""Levels of data that are looked at; what is nested deeper is refused."""
+
 _in_use: set[str] = set()
 
 
@@ -142,7 +145,7 @@ def refuse_secrets(values: Mapping[str, Any] | Iterable[tuple[str, Any]], *, whe
 def find_secret(values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> FoundSecret | None:
     """Return the first value that looks like a key; arguments as in `refuse_secrets`."""
     pairs = values.items() if isinstance(values, Mapping) else values
-    return next(_in_pairs(pairs, ()), None)
+    return next(_in_pairs(pairs, (), set()), None)
 
 
 def command_line_values(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -243,28 +246,43 @@ def _known_secrets() -> set[str]:
     return found
 
 
-def _in_pairs(pairs: Iterable[tuple[Any, Any]], place: tuple[str | int, ...]) -> Iterator[FoundSecret]:
+def _in_pairs(
+    pairs: Iterable[tuple[Any, Any]], place: tuple[str | int, ...], seen: set[tuple[int, str]]
+) -> Iterator[FoundSecret]:
+    """Yield what looks like a key in names and values.
+
+    Args:
+        pairs: Names and values.
+        place: Where they stand.
+        seen: Identities of mappings and lists that were looked at, with their names; data from YAML may hold itself.
+    """
     for name, value in pairs:
         key = str(name)
         if found := _in_text(key, "argument"):
             yield FoundSecret(place, *found)
-            continue
-        yield from _in_value(key, value, (*place, key))
+        else:
+            yield from _in_value(key, value, (*place, key), seen)
 
 
-def _in_value(name: str, value: Any, place: tuple[str | int, ...]) -> Iterator[FoundSecret]:
+def _in_value(name: str, value: Any, place: tuple[str | int, ...], seen: set[tuple[int, str]]) -> Iterator[FoundSecret]:
     own = name.rpartition(".")[2]
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if (id(value), name) in seen:
+            return
+        seen.add((id(value), name))
+        if len(place) > _DEEPEST:
+            yield FoundSecret(place, f"{own} is nested deeper than {_DEEPEST} levels, where keys cannot be looked for")
+            return
     if isinstance(value, Mapping):
         if SECRET_NAME.search(own) and value:
             yield _named(own, place)
-        yield from _in_pairs(value.items(), place)
+        yield from _in_pairs(value.items(), place, seen)
     elif isinstance(value, list | tuple | set | frozenset):
         for number, inner in enumerate(value):
-            yield from _in_value(name, inner, (*place, number))
-    elif own == "key_env" or own.endswith("_env"):
+            yield from _in_value(name, inner, (*place, number), seen)
+    elif own.endswith("_env"):
         if value not in (None, "") and (not _VARIABLE.match(str(value)) or _is_key_alone(str(value))):
-            what = f"{own} must be the name of an environment variable, not a key"
-            yield FoundSecret(place, what)
+            yield FoundSecret(place, f"{own} must be the name of an environment variable, not a key")
     elif SECRET_NAME.search(own) and not isinstance(value, bool):
         yield _named(own, place)
     elif isinstance(value, bytes | str | PurePath):

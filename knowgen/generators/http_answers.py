@@ -73,7 +73,7 @@ def read_reply(status: int, body: bytes, retry_after: float | None = None, token
         retry_after: Seconds from the header.
         token: Secret that was sent, and is masked in the answer; empty for none.
     """
-    data = mask_secrets(_object(body), token)
+    data = _object(body, token)
     words = _words(data, mask_secrets(body, token) if data is None else b"")
     if status == 200:
         return _read_ok(data, words, retry_after)
@@ -127,9 +127,10 @@ def picture_bytes(image: Any) -> bytes:
     return data
 
 
-def _object(body: bytes) -> dict[str, Any] | None:
+def _object(body: bytes, token: str) -> dict[str, Any] | None:
+    """Return the JSON object of an answer with the token masked; None where it is something else."""
     try:
-        data = json.loads(body)
+        data = mask_secrets(json.loads(body), token)
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
@@ -190,7 +191,7 @@ def read_health(status: int, body: bytes, token: str = "") -> Health:
     """Reads the answer to `GET /health`. A server without one is taken to be well."""
     if status in (404, 405, 501):
         return Health(True)
-    data = mask_secrets(_object(body), token)
+    data = _object(body, token)
     if status >= 400:
         return Health(False, words=f"its health is HTTP {status}")
     if data is None:

@@ -61,6 +61,10 @@ PLAIN_KEYS = {
 }
 """Keys of no published form: recognised by where they stand."""
 
+SOME_VENDORS = ["openai_project", "hugging_face", "jwt"]
+SOME = [*SOME_VENDORS, *PLAIN_KEYS]
+"""Tried through whole commands; all others are tried on the function itself."""
+
 PLACES: dict[str, Callable[[str], tuple[str, str]]] = {
     "query": lambda key: ("base_url", f"https://judge.invalid/v1?api_key={key}"),
     "query_of_azure": lambda key: ("base_url", f"https://judge.invalid/openai?api-version=2024-10-21&code={key}"),
@@ -123,7 +127,7 @@ def refused(words: Sequence[str], key: str, desk: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("shape", [*VENDOR_KEYS, *PLAIN_KEYS])
+@pytest.mark.parametrize("shape", SOME)
 def test_a_key_in_an_argument_is_refused_before_anything_is_written(
     desk: Path, capsys: pytest.CaptureFixture[str], shape: str, command: str, place: str
 ) -> None:
@@ -132,7 +136,7 @@ def test_a_key_in_an_argument_is_refused_before_anything_is_written(
     refused([*COMMANDS[command], f"{name}={value}"], key, desk, capsys)
 
 
-@pytest.mark.parametrize("shape", VENDOR_KEYS)
+@pytest.mark.parametrize("shape", SOME_VENDORS)
 @pytest.mark.parametrize(
     "words",
     [
@@ -165,7 +169,7 @@ def test_a_key_anywhere_on_the_command_line_is_refused(
     refused([word.format(key) for word in words], key, desk, capsys)
 
 
-@pytest.mark.parametrize("shape", [*VENDOR_KEYS, *PLAIN_KEYS])
+@pytest.mark.parametrize("shape", SOME)
 @pytest.mark.parametrize("place", [*PLACES, "generator", "scorer", "argument"])
 def test_a_key_in_a_suite_file_is_refused_with_its_line(
     desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shape: str, place: str
@@ -185,7 +189,7 @@ def test_a_key_in_a_suite_file_is_refused_with_its_line(
     assert f"suite.yaml:{3 if scorer != 'world_check' else 1}: " in message
 
 
-@pytest.mark.parametrize("shape", [*VENDOR_KEYS, *PLAIN_KEYS])
+@pytest.mark.parametrize("shape", SOME)
 @pytest.mark.parametrize("place", [*PLACES, "model"])
 @pytest.mark.parametrize("call", ["evaluate", "generator", "score", "annotate", "suite"])
 def test_a_key_in_a_python_call_is_refused_before_anything_is_written(
@@ -208,6 +212,36 @@ def test_a_key_in_a_python_call_is_refused_before_anything_is_written(
             prepare(_suite(tmp_path, "oracle", f"{{scorer: 'vlm:{model}', args: {{{inner}}}}}"), desk / "out")
     assert key not in f"{caught.value}{caught.value.where}{caught.value.fix}"
     assert not leaks(desk, key) and not (desk / "out").exists()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("shape", [*VENDOR_KEYS, *PLAIN_KEYS])
+def test_every_form_of_a_key_is_recognised_in_every_place(shape: str, place: str) -> None:
+    name, value = PLACES[place]((VENDOR_KEYS | PLAIN_KEYS)[shape])
+    assert find_secret({name: value})
+    assert find_secret({"generator": {"args": [{f"vlm.{name}": value}]}})
+    assert find_secret(command_line_values(["run", "-s", f"vlm.{name}={value}"]))
+    assert find_secret(command_line_values([f"--{name.replace('_', '-')}={value}"]))
+
+
+@pytest.mark.parametrize("shape", VENDOR_KEYS)
+def test_a_published_form_is_recognised_in_any_text(shape: str) -> None:
+    for text in ("{}", "see {} there", "reports/{}/x", "my_{}", "'{}'", "x={}"):
+        assert find_secret({"note": text.format(VENDOR_KEYS[shape])}), text
+        assert find_secret({text.format(VENDOR_KEYS[shape]): 1}), text
+
+
+def test_data_that_holds_itself_is_looked_at_once_and_endless_nesting_is_refused() -> None:
+    looped: dict[str, Any] = {"size": 64}
+    looped["again"] = [looped]
+    refuse_secrets(looped)
+    looped["note"] = VENDOR_KEYS["openai"]
+    assert find_secret(looped)
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(ConfigError, match="nested deeper"):
+        refuse_secrets({"deep": deep})
 
 
 class Remote:
@@ -354,6 +388,7 @@ def test_a_key_is_masked_in_text_bytes_and_data(key: str) -> None:
 
 
 def test_a_key_in_use_is_masked_without_being_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("knowgen.core.secrets._in_use", set())
     key = "a-key-in-use-0001"
     assert mask_secrets(key) == key
     remember_secret(key)
