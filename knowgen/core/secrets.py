@@ -1,7 +1,7 @@
 """Keys, tokens and passwords: refused in arguments before anything is written or sent, masked in what services return.
 
-`refuse_secrets` is called with everything a user wrote (command line, Python arguments, suite files), `mask_secrets` with
-everything that comes from outside. Neither ever repeats a secret.
+`refuse_secrets` is called with everything a user wrote (command line, Python arguments, suite files), and
+`mask_secrets` with everything that comes from outside. Neither ever repeats a secret.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class FoundSecret:
 def refuse_secrets(values: Mapping[str, Any] | Iterable[tuple[str, Any]], *, where: str = "") -> None:
     """Refuse values that hold what looks like a key, before they are written to disk or sent.
 
-    The name of a value decides what is looked for besides the published forms of keys: `base_url` is read as an address,
+    Besides the published forms of keys, the name of a value decides what is looked for: `base_url` is an address,
     `key_env` must be the name of a variable, the model in `generator`, `scorer` or `model` must not be a random token,
     and a name such as `api_key` is refused whatever its value.
 
@@ -186,7 +186,9 @@ def check_variable_name(name: str, place: str, default: str = "OPENAI_API_KEY", 
     """
     if not _VARIABLE.match(name) or _is_key_alone(name):
         raise ConfigError(
-            f"{place} must be the name of an environment variable, not a key", where=where, fix=f"write {place}={default}"
+            f"{place} must be the name of an environment variable, not a key",
+            where=where,
+            fix=f"write {place}={default}",
         )
 
 
@@ -231,7 +233,9 @@ def _masked(value: Any, forms: Sequence[str]) -> Any:
 @lru_cache(maxsize=256)
 def _written_forms(secret: str) -> tuple[str, ...]:
     """Return a secret as it is, and as JSON and addresses write it."""
-    return tuple({secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], quote(secret, safe="")})
+    return tuple(
+        {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], quote(secret, safe="")}
+    )
 
 
 def _known_secrets() -> set[str]:
@@ -394,7 +398,9 @@ def _is_random(text: str, shortest: int = 20) -> bool:
     if not re.fullmatch(r"[\w+=-]+", text, re.ASCII):
         return False
     letters = re.sub(r"[^A-Za-z0-9]", "", text)
-    kinds = ["d" if letter.isdigit() else "u" if letter.isupper() else "l" if letter.isalpha() else "" for letter in text]
+    kinds = [
+        "d" if letter.isdigit() else "u" if letter.isupper() else "l" if letter.isalpha() else "" for letter in text
+    ]
     if len(letters) < shortest or not {"d"} < {*kinds} - {""}:
         return False
     changes = sum(bool(one) and bool(two) and one != two for one, two in itertools.pairwise(kinds))
@@ -422,5 +428,6 @@ def _inner_fields(text: str) -> list[tuple[str, Any]]:
     if not text.lstrip().startswith(("{", "[")):
         return []
     return [
-        (found[1].strip(), found[2].strip()) for found in re.finditer(r"[{,\[]\s*['\"]?([\w -]+?)['\"]?\s*:\s*([^,}\]]+)", text)
+        (found[1].strip(), found[2].strip())
+        for found in re.finditer(r"[{,\[]\s*['\"]?([\w -]+?)['\"]?\s*:\s*([^,}\]]+)", text)
     ]

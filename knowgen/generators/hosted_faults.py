@@ -122,7 +122,7 @@ def clean(text: str, key: str, limit: int | None = WORDS_KEPT) -> str:
         limit: Characters that are kept, on one line; None keeps all, and line ends.
     """
     whole = _CONTROL.sub(" ", text.encode("utf-8", "replace").decode("utf-8"))
-    whole = mask_secrets(whole, _secret(key))
+    whole = str(mask_secrets(whole, _secret(key)))
     if limit is None:
         return whole
     return " ".join(_KEY_LIKE.sub(MASK, whole).split())[:limit]

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from knowgen.core import secrets
-from knowgen.errors import ConfigError, DataError
+from knowgen.errors import DataError
 from knowgen.spec import RunSpec
 from knowgen.store.images import explain_os_error
 

@@ -22,8 +22,8 @@ def as_json(record: R) -> tuple[R, str]:
     """Returns a record and its JSON text.
 
     Half a surrogate pair becomes U+FFFD, bytes and foreign objects become words; the record that is returned says
-    what the text says. A result that was paid for is never lost to a stray character. Secrets are masked here as the last
-    guard, for a plugin may repeat one in its words.
+    what the text says. A result that was paid for is never lost to a stray character. Secrets are masked here last,
+    because a plugin may repeat one in its words.
     """
     try:
         text = record.model_dump_json()

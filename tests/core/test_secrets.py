@@ -371,7 +371,9 @@ def test_nearly_every_random_token_in_an_address_is_recognised() -> None:
             assert len(found) >= 0.97 * len(tokens), (alphabet, form)
 
 
-@pytest.mark.parametrize("name", ["", "1KEY", "MY-KEY", "MY KEY", "X" * 65, *VENDOR_KEYS.values(), *PLAIN_KEYS.values()])
+@pytest.mark.parametrize(
+    "name", ["", "1KEY", "MY-KEY", "MY KEY", "X" * 65, *VENDOR_KEYS.values(), *PLAIN_KEYS.values()]
+)
 def test_what_is_not_a_variables_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="must be the name of an environment variable") as caught:
         check_variable_name(name, "key_env", "MY_KEY")

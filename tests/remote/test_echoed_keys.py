@@ -252,7 +252,11 @@ def test_an_own_generator_that_repeats_a_key_in_its_error_leaves_it_nowhere(
 
 @pytest.mark.parametrize("status", [400, 401, 408, 429, 500, 502, 503, 504])
 def test_whatever_the_status_no_error_holds_the_key(status: int) -> None:
-    for body in (padded(KEY), json.dumps({"error": {"message": KEY, "code": KEY}}).encode(), b"[" * 2000 + KEY.encode()):
+    for body in (
+        padded(KEY),
+        json.dumps({"error": {"message": KEY, "code": KEY}}).encode(),
+        b"[" * 2000 + KEY.encode(),
+    ):
         answer = AnswerReader(KEY, Price()).of_response(status, {}, body, None)
         fault = fault_of(status, {}, body, KEY)
         reply = read_reply(status, body, None, KEY)

@@ -500,7 +500,9 @@ def test_a_key_given_as_a_name_is_not_repeated() -> None:
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", [f"http://me:{SECRET}@127.0.0.1/v1", f"https://example.org/v1?api_key={SECRET}", f"ftp://me:{SECRET}@x/"])
+@pytest.mark.parametrize(
+    "url", [f"http://me:{SECRET}@127.0.0.1/v1", f"https://example.org/v1?api_key={SECRET}", f"ftp://me:{SECRET}@x/"]
+)
 def test_an_address_holds_no_secret(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         VlmJudge("m", base_url=url)
