@@ -140,7 +140,7 @@ def test_dry_run_draws_nothing(desk: Path, capsys: pytest.CaptureFixture[str]) -
         ([*RUN, "--ids", "s1,zz"], 2, "no sample 'zz'"),
         ([*RUN, "-g", "steps"], 2, "is not key=value"),
         ([*RUN, "-s", "valeu=1"], 2, "it takes value"),
-        ([*RUN, "-s", "api_key=sk-1"], 2, "looks like a secret"),
+        ([*RUN, "-s", "api_key=sk-1"], 3, "looks like a secret"),
         (["run", "--task", "small", "--generator", "my_generator:Picky", "-g", "sise=3"], 2, "it takes size"),
         (["run", "--task", "small", "--generator", "my_generator:nothing"], 2, "has no 'nothing'"),
         (["run", "--task", "./nowhere", "--generator", "noise"], 2, "no task folder"),
