@@ -113,20 +113,20 @@ def generator_handle(
         resolved = registry.resolve("generators", generator)
         target = registry.load(resolved)
         name, model, origin = generator, resolved.model, resolved.origin
-        remake: ComponentRef | None = ComponentRef("generators", generator, arguments)
+        component_ref: ComponentRef | None = ComponentRef("generators", generator, arguments)
     else:
-        target, model, remake = generator, None, None
+        target, model, component_ref = generator, None, None
         name, origin = _own_name(generator), "local"
     if is_plain_function(target):
-        return _function_handle(target, name, origin, arguments, remake)
+        return _function_handle(target, name, origin, arguments, component_ref)
     if not inspect.isclass(target) and not inspect.isfunction(target):  # an object that is there already
         told = _told_arguments(target)
         spec = _generator_spec(name, target, told, "", origin)
         return GeneratorHandle(
             spec=spec.model_copy(update={"revision": _told_apart(type(target), spec.revision, None, told)}),
-            traits=capabilities_of(target),
+            capabilities=capabilities_of(target),
             build=lambda: target,
-            remake=None,
+            component_ref=None,
         )
     traits = capabilities_of(target)
     search = ""
@@ -134,24 +134,24 @@ def generator_handle(
         arguments["search"], search = _search_for(arguments.get("search"), task, name)
     build = partial(registry.build, target, arguments, model=model, where=f"generator {name!r}")
     _check_arguments(target, arguments, model, f"generator {name!r}")
-    if remake is not None:
-        remake = ComponentRef("generators", name, arguments)
+    if component_ref is not None:
+        component_ref = ComponentRef("generators", name, arguments)
     spec = _generator_spec(name, target, arguments, search, origin)
     if model is not None and callable(display_name := getattr(target, "display_name", None)):
         spec = spec.model_copy(update={"name": display_name(model=model, **arguments)})  # an address is no identity
     revision = _told_apart(target, spec.revision, model, {k: v for k, v in arguments.items() if k != "search"})
     spec = spec.model_copy(update={"revision": revision})
-    return GeneratorHandle(spec=spec, traits=traits, build=build, remake=remake)
+    return GeneratorHandle(spec=spec, capabilities=traits, build=build, component_ref=component_ref)
 
 
 def _function_handle(
-    target: Callable[..., Any], name: str, origin: str, arguments: Mapping[str, Any], remake: ComponentRef | None
+    target: Callable[..., Any], name: str, origin: str, arguments: Mapping[str, Any], component_ref: ComponentRef | None
 ) -> GeneratorHandle:
     if arguments:
         raise UsageError(f"generator {name!r} is a function and takes no arguments", fix="make it a class")
     wrapped = FunctionGenerator(target)
     spec = _generator_spec(name, target, _told_closure(target), "", origin)
-    return GeneratorHandle(spec=spec, traits=capabilities_of(wrapped), build=lambda: wrapped, remake=remake)
+    return GeneratorHandle(spec=spec, capabilities=capabilities_of(wrapped), build=lambda: wrapped, component_ref=component_ref)
 
 
 def _told_arguments(target: object) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def scorer_handle(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
         dimensions=traits.dimensions,
     )
     build = partial(registry.build, target, dict(args), model=resolved.model, where=where)
-    return ScorerHandle(spec=spec, traits=traits, build=build, remake=ComponentRef("scorers", scorer, dict(args)))
+    return ScorerHandle(spec=spec, capabilities=traits, build=build, component_ref=ComponentRef("scorers", scorer, dict(args)))
 
 
 def scorer_handles(names: Iterable[str], args: Mapping[str, Any]) -> list[ScorerHandle]:

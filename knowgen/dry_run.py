@@ -65,7 +65,7 @@ def _there(plan: Plan, out: Path, lines: list[str]) -> dict[str, list[Score]]:
 
 def _of_scorer(plan: Plan, handle: ScorerHandle, there: list[Score], expected: int) -> list[str]:
     """Returns what is to be said of a scorer that is asked over a network; nothing for one that computes."""
-    if handle.traits.shape != "score" or handle.remake is None:
+    if handle.capabilities.shape != "score" or handle.component_ref is None:
         return []
     estimate = learn([score.attempts for score in there[-LOOKED_AT:]]) or _reckoned(plan, handle)
     if estimate is None:
@@ -73,7 +73,7 @@ def _of_scorer(plan: Plan, handle: ScorerHandle, there: list[Score], expected: i
     done = sum(score.status is not ScoreStatus.FAILED for score in there)
     missing = expected * plan.spec.judgements(handle.spec) - done
     slots = scorer_slots(handle, EngineOptions(concurrency=plan.settings.concurrency))[0]
-    most = handle.remake.args.get("concurrency", slots)
+    most = handle.component_ref.args.get("concurrency", slots)
     return [f"{handle.spec.name}: {missing} to ask, {words_of(estimate, missing, min(slots, int(most)))}"]
 
 
@@ -81,10 +81,10 @@ def _reckoned(plan: Plan, handle: ScorerHandle) -> Estimate | None:
     """Has a scorer estimate_cost one judgement from some samples; None where it does not know how."""
     resolved = registry.resolve("scorers", handle.spec.name)
     estimate_cost: Any = getattr(registry.load(resolved), "estimate_cost", None)
-    if estimate_cost is None or handle.remake is None:
+    if estimate_cost is None or handle.component_ref is None:
         return None
     step = max(1, len(plan.task) // LOOKED_AT)
     items = ((sample, plan.task.truth(sample.id)) for sample in islice(plan.task.samples(), 0, None, step))
-    found = estimate_cost(items, model=resolved.model, **handle.remake.args)
+    found = estimate_cost(items, model=resolved.model, **handle.component_ref.args)
     assert found is None or isinstance(found, Estimate)
     return found

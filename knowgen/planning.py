@@ -182,7 +182,7 @@ def _repainting(made: Plan, painter: GeneratorHandle, path: Path) -> Plan:
     """Has an agent's answers drawn in place of the prompts."""
     from knowgen.interchange.agent_answers import open_requests
 
-    if not painter.traits.references:
+    if not painter.capabilities.references:
         raise UsageError(
             f"generator {painter.spec.name!r} takes no reference images, and an agent's answer is drawn from them",
             fix="name a painter that declares `references = True`",
@@ -242,7 +242,7 @@ def _plan(
 
 def _with_repeats(handle: ScorerHandle, judge_repeats: int, earlier: Sequence[ScorerSpec]) -> ScorerSpec:
     """Says how often a scorer judges each picture: a measure once, and no judge less often than it did before."""
-    if handle.traits.shape == "score_batch":
+    if handle.capabilities.shape == "score_batch":
         return handle.spec.model_copy(update={"judge_repeats": 1})
     before = max((spec.judge_repeats or 1 for spec in earlier if spec.name == handle.spec.name), default=1)
     return handle.spec.model_copy(update={"judge_repeats": max(judge_repeats, before)})

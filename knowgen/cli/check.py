@@ -63,7 +63,7 @@ def _generator(name: str, options: dict[str, Any]) -> list[Finding]:
 
     task = load_task(options["task"])
     handle = assemble.generator_handle(name, dict(options["generator_args"]), task)
-    requests = _requests(task) if handle.traits.privileged else None
+    requests = _requests(task) if handle.capabilities.privileged else None
     return check_generator(
         handle,
         samples=options["samples"],

@@ -78,13 +78,13 @@ def _handle(generator: str, options: dict[str, Any]) -> GeneratorHandle:
     from knowgen.core.errors import UsageError
 
     handle = assemble.generator_handle(generator, dict(options["generator_args"]), None)
-    if handle.traits.privileged:
+    if handle.capabilities.privileged:
         raise UsageError(f"generator {generator!r} wants the ground truth, which requests do not carry", where="serve")
     if (batch := options["batch"]) is None:
         return handle
-    if handle.traits.shape != "generate_batch":
+    if handle.capabilities.shape != "generate_batch":
         raise UsageError(f"generator {generator!r} draws no batches", where="serve", fix="leave --batch out")
-    return dataclasses.replace(handle, traits=dataclasses.replace(handle.traits, batch_size=batch))
+    return dataclasses.replace(handle, capabilities=dataclasses.replace(handle.capabilities, batch_size=batch))
 
 
 def _service(handle: GeneratorHandle, options: dict[str, Any]) -> ServiceSettings:
@@ -92,7 +92,7 @@ def _service(handle: GeneratorHandle, options: dict[str, Any]) -> ServiceSetting
     from knowgen.engine.placement import workers_for
     from knowgen.serving.settings import MEBIBYTE, ServiceSettings
 
-    if options["workers"] and handle.remake is None:
+    if options["workers"] and handle.component_ref is None:
         raise UsageError(
             "cannot be made in a worker process", where=f"generator {handle.spec.name!r}", fix="leave --workers out"
         )
@@ -125,6 +125,6 @@ def _token(name: str | None) -> str:
 def _manner(handle: GeneratorHandle, service: ServiceSettings) -> str:
     """Says how it draws, where that is not one after the other in this process."""
     parts = [f"{service.workers} worker processes"] if service.workers else []
-    if handle.traits.shape == "generate_batch":
-        parts.append(f"batches of up to {handle.traits.batch_size}")
+    if handle.capabilities.shape == "generate_batch":
+        parts.append(f"batches of up to {handle.capabilities.batch_size}")
     return f" ({', '.join(parts)})" if parts else ""

@@ -108,7 +108,7 @@ def reproduce(
             }
         )
         options = EngineOptions(budget=budget, timeout=timeout, progress=progress)
-        recorded = _Recorded(store, wanted, truths=handle.traits.privileged)
+        recorded = _Recorded(store, wanted, truths=handle.capabilities.privileged)
         with tempfile.TemporaryDirectory(prefix="knowgen-reproduce-", ignore_cleanup_errors=True) as folder:
             stopped = _draw(Path(folder) / "run", again, recorded, handle, options, source)
             with RunStore.read(Path(folder) / "run") as drawn:

@@ -160,7 +160,7 @@ def usage_of(attempts: Sequence[Attempt]) -> Usage:
     )
 
 
-def with_earlier(traits: ScorerCapabilities, score: Score, sample: Sample, earlier: Sequence[Attempt]) -> Score:
+def with_earlier(capabilities: ScorerCapabilities, score: Score, sample: Sample, earlier: Sequence[Attempt]) -> Score:
     """Returns a score that also holds the attempts of tries before it: those a `TransientError` carried, or stored ones.
 
     Where the scorer says how (`reparse`), all attempts are read anew together, because an earlier reply may be the first
@@ -168,7 +168,7 @@ def with_earlier(traits: ScorerCapabilities, score: Score, sample: Sample, earli
     they cost are put before its own.
 
     Args:
-        traits: Of the scorer.
+        capabilities: Of the scorer.
         score: What its last try gave, failed ones included.
         sample: The sample.
         earlier: Attempts made before those of `score`, oldest first.
@@ -177,12 +177,12 @@ def with_earlier(traits: ScorerCapabilities, score: Score, sample: Sample, earli
         return score
     attempts = (*earlier, *score.attempts)
     changes: dict[str, Any] = {"attempts": attempts, "usage": usage_of(attempts)}
-    if traits.reparse is not None:
-        strict, lenient, returned = traits.reparse(attempts, sample)
+    if capabilities.reparse is not None:
+        strict, lenient, returned = capabilities.reparse(attempts, sample)
         if strict.status is ScoreStatus.FAILED and score.strict.reason:
             strict = strict.model_copy(update={"reason": score.strict.reason})
         changes |= {
             "status": strict.status, "strict": strict, "lenient": lenient, "judge_returned": returned,
-            "parser": traits.parser,
+            "parser": capabilities.parser,
         }  # fmt: skip
     return score.model_copy(update=changes)

@@ -115,7 +115,7 @@ async def _serve(desk: RequestQueue, request: Request, name: str) -> Response:
     if desk.control.stopped:
         raise RequestRejectedError(503, "busy", STOPPING, {"Retry-After": "5"})
     asked = read_body(await _body(request, desk.service.max_body))
-    if asked.image_urls and not desk.handle.traits.references:
+    if asked.image_urls and not desk.handle.capabilities.references:
         raise InvalidRequestError("this generator takes no reference images")
     service = desk.service
     pictures: list[bytes] = []

@@ -46,14 +46,14 @@ def generator_hosts(handle: GeneratorHandle, options: EngineOptions, mailbox: Lo
     """
     where = f"generator {handle.spec.name!r}"
     meter = UnmeteredCalls()
-    if handle.remake is not None and in_workers(handle, options):
+    if handle.component_ref is not None and in_workers(handle, options):
         slots, _ = generator_slots(handle, options)
-        recipe = WorkerLaunch(handle.remake, handle.traits.shape, where, folder, slots, accelerated=True)
+        recipe = WorkerLaunch(handle.component_ref, handle.capabilities.shape, where, folder, slots, accelerated=True)
         return SubprocessExecutor(recipe, mailbox, meter)
     built = LazyPlugin(mailbox, handle.build, own_device, where)
-    if handle.traits.shape == "generate":
+    if handle.capabilities.shape == "generate":
         return LoopExecutor(mailbox, built, generate, meter, where)
-    return ThreadExecutor(mailbox, built, handle.traits.shape, meter, where)
+    return ThreadExecutor(mailbox, built, handle.capabilities.shape, meter, where)
 
 
 class ObservedExecutor:

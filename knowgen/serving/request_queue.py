@@ -99,7 +99,7 @@ class RequestQueue:
             timeout=service.timeout,
             noun="drawing",
             where=f"generator {handle.spec.name!r}",
-            fill=handle.traits.shape == "generate_batch",
+            fill=handle.capabilities.shape == "generate_batch",
             room=CapacityLimiter(2 * slots * batch + 2),
         )
         self._lane = WorkerThreads(self._mailbox, _LANES, "pictures")
@@ -220,5 +220,5 @@ class RequestQueue:
             "under_way": len(self._started),
             "generator": spec.name,
             "revision": spec.revision,
-            "references": self.handle.traits.references,
+            "references": self.handle.capabilities.references,
         }

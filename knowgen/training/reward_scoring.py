@@ -48,7 +48,7 @@ class EpisodeScoring:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"{name}={value} is not a whole number of 1 or more", where="dual reward")
         self._scorer: Any = scorer
-        self._traits = scorer_capabilities(scorer)
+        self._capabilities = scorer_capabilities(scorer)
         self._concurrency, self._tries = concurrency, tries
         self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
@@ -58,7 +58,7 @@ class EpisodeScoring:
         Raises:
             BudgetReachedError, ConfigError, UsageError, MissingDependencyError: See `STOPPERS`.
         """
-        if self._traits.shape == "score_batch":
+        if self._capabilities.shape == "score_batch":
             return await self._batches(items)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._guarded(item)) for item in items]
@@ -97,7 +97,7 @@ class EpisodeScoring:
                     raise
                 await asyncio.sleep(min(LONGEST_WAIT, error.retry_after or 0.5 * 2**number))
             else:
-                return self._checked(with_earlier(self._traits, score, item[0], earlier), item)
+                return self._checked(with_earlier(self._capabilities, score, item[0], earlier), item)
         raise AssertionError("the last try returns or raises")
 
     def _checked(self, score: Any, item: Item) -> ScoredEpisode:
@@ -109,8 +109,8 @@ class EpisodeScoring:
     async def _batches(self, items: Sequence[Item]) -> list[ScoredEpisode]:
         found: list[ScoredEpisode] = []
         async with self._turn():
-            for start in range(0, len(items), max(1, self._traits.concurrency)):
-                batch = items[start : start + max(1, self._traits.concurrency)]
+            for start in range(0, len(items), max(1, self._capabilities.concurrency)):
+                batch = items[start : start + max(1, self._capabilities.concurrency)]
                 found += await asyncio.to_thread(self._batch, batch)
         return found
 

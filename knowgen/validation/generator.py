@@ -70,7 +70,7 @@ def check_generator(
     if len(chosen) < 3 or len({request.prompt for request in chosen}) < len(chosen):
         raise UsageError("a check needs three or more requests with different prompts")
     subject = CheckedGenerator(handle, chosen, timeout, own_device() if device is None else device)
-    privileged = handle.traits.privileged
+    privileged = handle.capabilities.privileged
     if privileged and any(request.truth is None for request in chosen):
         _declared(subject)
         what = "it asks for the ground truth, and neutral prompts have none, so nothing was drawn"
@@ -120,11 +120,11 @@ def _steps(*, privileged: bool) -> list[Step]:
 
 def _declared(subject: CheckedGenerator) -> None:
     """Looks at what the generator says of itself."""
-    traits, notes = subject.handle.traits, subject.notes
-    revision = subject.handle.spec.revision or traits.revision
-    taken = "takes references" if traits.references else "takes no references"
-    notes.ok("contract", f"{traits.shape}, {taken}, batch size {traits.batch_size}, concurrency {traits.concurrency}")
-    for name, value in (("batch_size", traits.batch_size), ("concurrency", traits.concurrency)):
+    capabilities, notes = subject.handle.capabilities, subject.notes
+    revision = subject.handle.spec.revision or capabilities.revision
+    taken = "takes references" if capabilities.references else "takes no references"
+    notes.ok("contract", f"{capabilities.shape}, {taken}, batch size {capabilities.batch_size}, concurrency {capabilities.concurrency}")
+    for name, value in (("batch_size", capabilities.batch_size), ("concurrency", capabilities.concurrency)):
         if value < 1:
             subject.stop("contract", f"{name} is {value}", f"set {name} to 1 or more")
     if revision:
@@ -132,7 +132,7 @@ def _declared(subject: CheckedGenerator) -> None:
     else:
         what = "none is declared, so results of two versions of the model cannot be told apart"
         notes.warn("revision", what, "give the class an attribute `revision`")
-    if traits.privileged:
+    if capabilities.privileged:
         what = "it asks for the ground truth, and boards refuse it"
         notes.warn("privileged", what, "drop `privileged` unless it is a reference system")
 
@@ -145,8 +145,8 @@ def _built(subject: CheckedGenerator) -> None:
         shape = capabilities_of(subject.plugin).shape
     except KnowgenError as error:
         subject.stop("build", describe(error), fix)
-    if shape != handle.traits.shape:
-        what = f"the object has `{shape}`, but its class declares `{handle.traits.shape}`"
+    if shape != handle.capabilities.shape:
+        what = f"the object has `{shape}`, but its class declares `{handle.capabilities.shape}`"
         subject.stop("build", what, "define the same method on the class and the object")
     subject.notes.ok("build", f"built and set up on {subject.device}")
 

@@ -29,8 +29,8 @@ def check_odd_prompts(subject: CheckedGenerator) -> None:
     again = subject.draw("odd prompts", subject.requests[0])
     if again is not None and not subject.same(again):
         subject.notes.fail("odd prompts", "after them it draws other pictures", "keep no state between requests")
-    traits = subject.handle.traits
-    if failing is not None and traits.shape == "generate_batch" and traits.batch_size > 1:
+    capabilities = subject.handle.capabilities
+    if failing is not None and capabilities.shape == "generate_batch" and capabilities.batch_size > 1:
         _look_at_batch(subject, failing)
 
 
@@ -73,7 +73,7 @@ def _look_at_batch(subject: CheckedGenerator, failing: str) -> None:
 
 def check_references(subject: CheckedGenerator) -> None:
     """Gives a reference image, if they are taken."""
-    if not subject.handle.traits.references:
+    if not subject.handle.capabilities.references:
         return
     with tempfile.TemporaryDirectory() as folder:
         request = subject.requests[0].model_copy(update={"references": (_reference(Path(folder)),)})
@@ -140,14 +140,14 @@ def check_close_twice(subject: CheckedGenerator) -> None:
 
 def check_fresh_process(subject: CheckedGenerator) -> None:
     """Draws in a new process, as worker processes do, and as a run that is resumed."""
-    notes, remake = subject.notes, subject.handle.remake
-    if remake is None:
+    notes, component_ref = subject.notes, subject.handle.component_ref
+    if component_ref is None:
         what = "it lives in this process only, so worker processes cannot build it"
         notes.warn("fresh process", what, "name it as module:Class instead of passing an object")
         return
     with tempfile.TemporaryDirectory() as folder:
         try:
-            picture = draw_afresh(remake, subject.requests[0], subject.device, Path(folder), subject.timeout)
+            picture = draw_afresh(component_ref, subject.requests[0], subject.device, Path(folder), subject.timeout)
         except RefusalError as error:
             subject.decline("fresh process", describe(error))
             return

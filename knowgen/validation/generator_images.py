@@ -65,7 +65,7 @@ def check_seeds(subject: CheckedGenerator) -> None:
     subject.steady = apart <= SLIGHT
     if not subject.steady:
         what = f"the same prompt and seed gave another picture (mean difference {apart:.1f} of 255 levels)"
-        note = notes.warn if subject.handle.traits.shape == "generate" else notes.fail
+        note = notes.warn if subject.handle.capabilities.shape == "generate" else notes.fail
         note("seeds", what, "draw from the request's seed alone, so that results can be repeated")
     elif difference(subject.alone[0], other) == 0:
         what = "another seed gives the same picture, so repeats of a prompt would tell nothing"
@@ -79,29 +79,29 @@ def check_seeds(subject: CheckedGenerator) -> None:
 
 def check_random_state(subject: CheckedGenerator) -> None:
     """Looks at what drawing with two seeds has done to the global random state."""
-    traits, notes = subject.handle.traits, subject.notes
+    capabilities, notes = subject.handle.capabilities, subject.notes
     what = f"drawing changes the global state of {' and '.join(sorted(subject.disturbed))}"
     if not subject.disturbed:
         notes.ok("random state", "global random state is left alone")
-    elif traits.shape == "draw" and traits.concurrency > 1:
-        notes.fail("random state", f"{what}, which its {traits.concurrency} threads share", OWN_GENERATOR)
+    elif capabilities.shape == "draw" and capabilities.concurrency > 1:
+        notes.fail("random state", f"{what}, which its {capabilities.concurrency} threads share", OWN_GENERATOR)
     else:
         notes.warn("random state", what, OWN_GENERATOR)
 
 
 def check_several(subject: CheckedGenerator) -> None:
     """Gives several requests at once and compares with what each gave alone."""
-    traits = subject.handle.traits
-    at_once = traits.batch_size if traits.shape == "generate_batch" else traits.concurrency
+    capabilities = subject.handle.capabilities
+    at_once = capabilities.batch_size if capabilities.shape == "generate_batch" else capabilities.concurrency
     count = min(TOGETHER, at_once)
-    if traits.shape == "draw":
+    if capabilities.shape == "draw":
         count = max(2, count)  # one after the other, in another order, shows state between calls
     numbers = [number % len(subject.requests) for number in range(count)][::-1]
     batch = [
         subject.requests[number].model_copy(update={"id": request_id(f"together {place}", 0)})
         for place, number in enumerate(numbers)
     ]
-    trial = subject.give("several", batch, threads=traits.concurrency > 1)
+    trial = subject.give("several", batch, threads=capabilities.concurrency > 1)
     if _each_once(subject, trial):
         subject.together = trial.seconds / len(batch)
         _equals_alone(subject, trial, numbers)

@@ -283,12 +283,12 @@ def resident_megabytes() -> float:
 
 
 def draw_afresh(
-    remake: ComponentRef, request: GenerationRequest, device: str, folder: Path, timeout: float
+    component_ref: ComponentRef, request: GenerationRequest, device: str, folder: Path, timeout: float
 ) -> ProbedImage:
     """Draws one request in a new process, as a resumed run would.
 
     Args:
-        remake: From what the generator is built again.
+        component_ref: From what the generator is built again.
         request: Without truth and references.
         device: For `setup`.
         folder: Where the picture may be written.
@@ -301,7 +301,7 @@ def draw_afresh(
     """
     out = folder / "afresh.png"
     told = {
-        "remake": {"kind": remake.kind, "name": remake.name, "args": dict(remake.args)},
+        "component_ref": {"kind": component_ref.kind, "name": component_ref.name, "args": dict(component_ref.args)},
         "request": request.model_dump(mode="json"), "device": device, "out": str(out), "timeout": timeout,
     }  # fmt: skip
     try:
@@ -329,7 +329,7 @@ def _main() -> int:
     runner = ProbeRunner(told["timeout"])
     try:
         plugin = runner.call(
-            lambda: make(lambda: rebuild(ComponentRef(**told["remake"])), lambda: told["device"], "check")
+            lambda: make(lambda: rebuild(ComponentRef(**told["component_ref"])), lambda: told["device"], "check")
         )
         drawing = runner.run(plugin, [request]).answer(request.id)
         value = drawing if isinstance(drawing, GeneratedImage) else GeneratedImage(image=drawing)

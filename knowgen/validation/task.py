@@ -256,12 +256,12 @@ def _check_scorers(task: Task, count: int, lacking: Counter[str], notes: Finding
         notes.warn("scorers", "none is set, so every run must name one", "set default_scorers")
     for name in task.default_scorers:
         try:
-            traits = scorer_capabilities(registry.load(registry.resolve("scorers", name)))
+            capabilities = scorer_capabilities(registry.load(registry.resolve("scorers", name)))
         except KnowgenError as error:
             what, fix = _told(error, "name a scorer that `knowgen list scorers` shows")
             notes.fail("scorers", f"{name}: {what}", fix)
             continue
-        unmet = {need: lacking[need] for need in sorted(traits.needs & TRUTH_NEEDS) if lacking[need]}
+        unmet = {need: lacking[need] for need in sorted(capabilities.needs & TRUTH_NEEDS) if lacking[need]}
         if not unmet:
             notes.ok("scorers", f"{name} finds what it needs in every truth")
             continue

@@ -104,9 +104,9 @@ class PaidDrawing:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_generator_is_held_to_the_budget_too_also_in_worker_processes(tmp_path: Path, workers: int) -> None:
     bench = Bench(tmp_path / "run")
-    generator = generator_handle(PaidDrawing(), remake=ComponentRef("generators", "test_budget_paid:PaidDrawing"))
+    generator = generator_handle(PaidDrawing(), component_ref=ComponentRef("generators", "test_budget_paid:PaidDrawing"))
     path = Path(__file__).resolve()
-    generator = generator_handle(PaidDrawing(), remake=ComponentRef("generators", f"{path}:PaidDrawing"))
+    generator = generator_handle(PaidDrawing(), component_ref=ComponentRef("generators", f"{path}:PaidDrawing"))
     outcome = bench.run(20, generator, options=quick(budget=0.75, workers=workers))
     assert outcome.stopped == "budget"
     assert outcome.generated == 7

@@ -61,10 +61,10 @@ class GoodBatch:
 
 
 def handle_of(
-    kind: type[Any], build: Callable[[], Any] | None = None, remake: ComponentRef | None = None
+    kind: type[Any], build: Callable[[], Any] | None = None, component_ref: ComponentRef | None = None
 ) -> GeneratorHandle:
     traits = capabilities_of(kind)
-    return GeneratorHandle(GeneratorSpec(name=kind.__name__, revision=traits.revision), traits, build or kind, remake)
+    return GeneratorHandle(GeneratorSpec(name=kind.__name__, revision=traits.revision), traits, build or kind, component_ref)
 
 
 def check(kind: type[Any], **args: Any) -> list[Finding]:
@@ -129,8 +129,8 @@ def in_file(folder: Path, name: str, seeded: str) -> GeneratorHandle:
     path.write_text(SOURCE.format(name=name, seeded=seeded))
     resolved = registry.resolve("generators", f"{path}:{name}")
     kind = registry.load(resolved)
-    remake = ComponentRef("generators", f"{path}:{name}", {"shade": 3})
-    return handle_of(kind, lambda: registry.create(resolved, {"shade": 3}), remake)
+    component_ref = ComponentRef("generators", f"{path}:{name}", {"shade": 3})
+    return handle_of(kind, lambda: registry.create(resolved, {"shade": 3}), component_ref)
 
 
 def test_a_fresh_process_draws_the_same(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_generator_that_seeds_with_hash_is_found_out(tmp_path: Path) -> None:
 
 
 def test_arguments_a_process_cannot_be_told_are_named() -> None:
-    handle = handle_of(Good, remake=ComponentRef("generators", "noise", {"search": object()}))
+    handle = handle_of(Good, component_ref=ComponentRef("generators", "noise", {"search": object()}))
     assert "plain data" in the(check_generator(handle, timeout=5, device="cpu"), "fresh process", "fail").what
 
 
@@ -525,7 +525,7 @@ def test_a_fresh_process_that_declines_is_warned_of(tmp_path: Path) -> None:
         "        raise RefusalError('policy says no')\n"
     )
     findings = check_generator(
-        handle_of(Good, remake=ComponentRef("generators", f"{path}:Declines")), timeout=60, device="cpu"
+        handle_of(Good, component_ref=ComponentRef("generators", f"{path}:Declines")), timeout=60, device="cpu"
     )
     assert "policy says no" in the(findings, "fresh process", "warn").what
 

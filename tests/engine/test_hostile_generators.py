@@ -20,8 +20,8 @@ COUNT = 6
 
 def handle(name: str) -> GeneratorHandle:
     kind = getattr(importlib.import_module("knowgen_hostile.generators"), name)
-    remake = ComponentRef("generators", f"knowgen_hostile.generators:{name}")
-    return generator_handle(kind, name=name, build=kind, remake=remake)
+    component_ref = ComponentRef("generators", f"knowgen_hostile.generators:{name}")
+    return generator_handle(kind, name=name, build=kind, component_ref=component_ref)
 
 
 def draw(path: Path, name: str, **options: object) -> tuple[RunOutcome, dict[str, Generation]]:
@@ -203,9 +203,9 @@ class StrangeNotes:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_notes_that_are_none_fail_their_drawing_at_once(tmp_path: Path, workers: int) -> None:
-    remake = ComponentRef("generators", "test_hostile_generators:StrangeNotes")
+    component_ref = ComponentRef("generators", "test_hostile_generators:StrangeNotes")
     bench = Bench(tmp_path / "run")
-    bench.run(2, generator_handle(StrangeNotes(), remake=remake), options=quick(workers=workers, timeout=30))
+    bench.run(2, generator_handle(StrangeNotes(), component_ref=component_ref), options=quick(workers=workers, timeout=30))
     for generation in bench.generations().values():
         assert generation.status == "failed" and "references" in generation.reason
 

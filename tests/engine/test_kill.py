@@ -135,7 +135,7 @@ def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) 
         "from engine_helpers import *\n"
         "kind = Remake('generators', 'knowgen_hostile.generators:HangsAlways')\n"
         "from knowgen_hostile.generators import HangsAlways\n"
-        "Bench(Path(sys.argv[2])).run(3, generator_handle(HangsAlways(), remake=kind), options=quick(workers=2))\n"
+        "Bench(Path(sys.argv[2])).run(3, generator_handle(HangsAlways(), component_ref=kind), options=quick(workers=2))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(CHILD.parent), str(tmp_path / "run")])
 

@@ -46,9 +46,9 @@ def drawn(
     births = tmp_path / "births"
     monkeypatch.setenv(BIRTHS, str(births))
     monkeypatch.setattr(workers, "worker_devices", lambda number: [Device(name, "") for name in devices][:number])
-    remake = ComponentRef("generators", "test_retired_devices:Failing", {"at_once": at_once})
+    component_ref = ComponentRef("generators", "test_retired_devices:Failing", {"at_once": at_once})
     bench = Bench(tmp_path / "run")
-    bench.run(count, generator_handle(Failing(), remake=remake), options=quick(workers=len(devices), tries=4))
+    bench.run(count, generator_handle(Failing(), component_ref=component_ref), options=quick(workers=len(devices), tries=4))
     found = {name: (one.status, one.reason) for (name, _), one in bench.generations().items()}
     return found, births.read_text().split()
 

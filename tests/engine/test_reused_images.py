@@ -146,9 +146,9 @@ def test_what_is_reused_is_taken_before_the_next_call(tmp_path: Path, shape: str
 def test_the_same_holds_in_a_worker_process(tmp_path: Path, shape: str) -> None:
     kind = SHAPES[shape]
     args = {"kinds": list(KINDS), "wrap": "reused", "folder": str(tmp_path)}
-    remake = ComponentRef("generators", f"test_reused_images:{kind.__name__}", args)
+    component_ref = ComponentRef("generators", f"test_reused_images:{kind.__name__}", args)
     bench = Bench(tmp_path / "run")
-    bench.run(COUNT, generator_handle(kind, remake=remake), options=quick(workers=1))
+    bench.run(COUNT, generator_handle(kind, component_ref=component_ref), options=quick(workers=1))
     assert_each_shows_its_own_prompt(bench, noted=True)
 
 

@@ -332,7 +332,7 @@ def test_no_thread_is_left_behind_when_a_run_cannot_begin(
 def test_worker_processes_draw_what_this_process_would(tmp_path: Path) -> None:
     here, there = Bench(tmp_path / "here"), Bench(tmp_path / "there")
     here.run(8, Plain(), [scorer_handle(Half())])
-    there.run(8, generator_handle(Plain(), remake=PLAIN), [scorer_handle(Half())], quick(workers=2))
+    there.run(8, generator_handle(Plain(), component_ref=PLAIN), [scorer_handle(Half())], quick(workers=2))
 
     def digests(bench: Bench) -> dict[tuple[str, int], str]:
         return {name: g.image.sha256 for name, g in bench.generations().items() if g.image}
@@ -346,7 +346,7 @@ def test_batch_scorers_run_in_other_processes(tmp_path: Path) -> None:
     import os
 
     bench = Bench(tmp_path / "run")
-    bench.run(12, Plain(), [scorer_handle(Measure(), remake=MEASURE)], judge_repeats=2)
+    bench.run(12, Plain(), [scorer_handle(Measure(), component_ref=MEASURE)], judge_repeats=2)
     found = bench.scores()
     assert len(found) == 24
     assert os.getpid() not in {score.details["pid"] for score in found.values()}

@@ -35,7 +35,7 @@ class Batch(OnDevice):
 
 
 @pytest.mark.parametrize(
-    ("plugin", "remake", "gpus", "wanted"),
+    ("plugin", "component_ref", "gpus", "wanted"),
     [
         (OnDevice(), PLAIN, 8, 8),
         (Batch(), PLAIN, 8, 8),
@@ -46,9 +46,9 @@ class Batch(OnDevice):
         (Service(), PLAIN, 8, 0),
     ],
 )
-def test_one_worker_a_gpu(monkeypatch: pytest.MonkeyPatch, plugin: Any, remake: Any, gpus: int, wanted: int) -> None:
+def test_one_worker_a_gpu(monkeypatch: pytest.MonkeyPatch, plugin: Any, component_ref: Any, gpus: int, wanted: int) -> None:
     monkeypatch.setattr(stages, "cuda_count", lambda: gpus)
-    assert workers_for(generator_handle(plugin, remake=remake)) == wanted
+    assert workers_for(generator_handle(plugin, component_ref=component_ref)) == wanted
 
 
 def test_what_the_user_says_stands_and_a_plain_painter_asks_for_no_gpu(
