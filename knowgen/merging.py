@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knowgen import outputs
+from knowgen.core.atomic import remove_leftovers, replace_folder
 from knowgen.errors import ConfigError, DataError, UsageError
 from knowgen.records import GenerationStatus
 from knowgen.runs import Run, load_run
@@ -206,16 +207,16 @@ def _place(target: Path, spec: RunSpec, parts: Sequence[Part], content: str) -> 
     stem = f".{target.name}.merge-"
     fresh = target.with_name(f"{stem}{content[:12]}")
     write_merged(fresh, spec, parts, content)
-    old = target.with_name(f"{stem}old")
     try:
         if is_run_directory(target):
-            shutil.rmtree(old, ignore_errors=True)
             lock = RunLock(target)  # nobody may be writing what is replaced
             try:
-                target.rename(old)
+                replace_folder(fresh, target)
             finally:
                 lock.release()
-        fresh.rename(target)
+        else:
+            fresh.rename(target)
+        remove_leftovers(target)
         for left in target.parent.glob(f"{glob.escape(stem)}*"):  # also of merges that were killed
             shutil.rmtree(left)
     except OSError as error:

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from knowgen.core.atomic import write_file
 from knowgen.errors import ConfigError, DataError
 from knowgen.spec import RunSpec, secret_names
 from knowgen.store.images import explain_os_error
@@ -110,15 +111,9 @@ def write_atomically(path: Path, text: str) -> None:
         ConfigError: The folder cannot be written.
         DataError: The disk is full.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_file(path, text)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise explain_os_error(error, path.parent) from error
 
 
