@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowgen import registry
+from knowgen.core.images import UnreadableImageError, inspect_image
 from knowgen.engine.faults import describe
 from knowgen.engine.findings import Finding, Notes
 from knowgen.errors import KnowgenError
@@ -216,22 +215,17 @@ def picture_fault(picture: ImageRef) -> str:
     Args:
         picture: With its path on this machine.
     """
-    from PIL import Image
-
     if picture.path is None:
         return "its picture has no file"
     try:
-        data = Path(picture.path).read_bytes()
-        with Image.open(picture.path) as opened:
-            opened.load()
-            found = (opened.width, opened.height, opened.format)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"{picture.path.name} does not open: {' '.join(str(error).split())[:160]}"
-    if hashlib.sha256(data).hexdigest() != picture.sha256:
+        facts = inspect_image(picture.path)
+    except UnreadableImageError as error:
+        return f"{picture.path.name} does not open: {error.what}"
+    if facts.sha256 != picture.sha256:
         return f"{picture.path.name} is another picture than the one recorded"
-    if found != (picture.width, picture.height, picture.format):
-        told = f"{picture.width}x{picture.height} {picture.format}"
-        return f"{picture.path.name} is {found[0]}x{found[1]} {found[2]}, recorded as {told}"
+    if (facts.width, facts.height, facts.format) != (picture.width, picture.height, picture.format):
+        recorded = f"{picture.width}x{picture.height} {picture.format}"
+        return f"{picture.path.name} is {facts.width}x{facts.height} {facts.format}, recorded as {recorded}"
     return ""
 
 

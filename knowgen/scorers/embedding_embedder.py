@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from knowgen.core.images import UnreadableImageError, open_rgb
 from knowgen.scorers.embedding_cache import EmbeddingCache
 from knowgen.scorers.embedding_networks import Identity, Network, Source, Vectors, is_out_of_memory, settle_precision
-from knowgen.scorers.similarity_pictures import BrokenPictureError, Picture, open_rgb
+from knowgen.scorers.similarity_pictures import Picture
 
 BATCH_CPU, BATCH_ACCELERATOR = 16, 64
 """Pictures the model takes at once, where the user named no number."""
@@ -134,7 +135,7 @@ class Embedder:
         for digest, future in waiting:
             try:
                 yield digest, future.result()
-            except BrokenPictureError as error:
+            except UnreadableImageError as error:
                 found.faults[digest] = f"does not open: {error}"
 
     def _vectors(

@@ -254,7 +254,7 @@ def test_a_key_never_follows_a_redirect(name: str) -> None:
 
 
 BROKEN = {
-    "no picture": (b"<html>nothing</html>", "no known format"),
+    "no picture": (b"<html>nothing</html>", "unknown image format"),
     "cut": (picture("red", size=(200, 200))[:-40], "does not open"),
     "empty": (b"", "picture"),
 }

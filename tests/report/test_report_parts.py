@@ -254,7 +254,7 @@ def test_a_picture_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
     odd = (ref.model_copy(update={"sha256": "../../etc"}), path)
     (tmp_path / "img").mkdir()
     shown = make_pictures([(ref, path), gone, odd, away], tmp_path / "img")
-    assert "does not decode" in shown[ref.sha256].fault
+    assert "does not open" in shown[ref.sha256].fault
     assert "not on this machine" in shown["1" * 64].fault
     assert "cannot be read" in shown["0" * 64].fault
     assert "not that of a stored picture" in shown["../../etc"].fault

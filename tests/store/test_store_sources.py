@@ -60,7 +60,7 @@ def test_pictures_that_are_none_become_states_with_the_file_in_the_reason(tmp_pa
         assert f"{name}.png: " in found.reason and "\n" not in found.reason
     assert source.drawing("blank", 0).reason == "blank.png: is only 1x1 pixels"
     assert source.drawing("dangling", 0).reason == "dangling.png: is missing"
-    assert source.drawing("pipe", 0).reason == "pipe.png: is no file"
+    assert source.drawing("pipe", 0).reason == "pipe.png: is not a file"
     assert source.drawing("folder", 0).reason.startswith("no picture for sample 'folder'")
 
 

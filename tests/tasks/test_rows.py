@@ -216,7 +216,7 @@ def test_a_broken_picture_names_row_and_file(home: Path, tmp_path: Path, damage:
         "images.zip": zipped({"a.png": picture(0), "b.png": data}),
     }
     said = refusal(tmp_path / "local", files)
-    assert f"{BENCH_FILE}, row 2 (id '1'): the picture images/b.png does not open: " in said
+    assert f"{BENCH_FILE}, row 2 (id '1'): the image images/b.png does not open: " in said
 
 
 def test_pictures_are_not_written_anew(home: Path, tmp_path: Path) -> None:

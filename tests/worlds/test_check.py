@@ -149,7 +149,7 @@ def test_a_picture_that_cannot_be_read_fails_with_a_reason(tmp_path: Path) -> No
     for path in (broken, tmp_path / "gone.png", None):
         found = score(case, whole.model_copy(update={"path": path}), tmp_path)
         assert found.status == found.strict.status == ScoreStatus.FAILED
-        assert found.strict.reason.startswith("the picture cannot be read")
+        assert found.strict.reason.startswith("the generated image does not open: ")
         assert found.strict.values == {}
         assert found.image == whole.sha256
 
