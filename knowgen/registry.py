@@ -19,6 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
+from knowgen.core.text import error_summary
 from knowgen.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
 
 Kind = Literal["tasks", "search", "generators", "scorers"]
@@ -165,7 +166,7 @@ def load(resolved: Resolved) -> Any:
             f"needs the package {error.name!r}, which is not installed", where=where, fix=f"pip install {error.name}"
         ) from error
     except (Exception, SystemExit) as error:
-        raise _broken(resolved, f"broke while it was imported: {_short(error)}", where) from error
+        raise _broken(resolved, f"broke while it was imported: {error_summary(error)}", where) from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:
@@ -200,11 +201,6 @@ def _import_file(name: str) -> Any:
         del sys.modules[module_name]
         raise
     return module
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
 def create(resolved: Resolved, args: Mapping[str, Any]) -> Any:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from knowgen.core.text import one_line
+
 if TYPE_CHECKING:
     from knowgen.api import Run
 
@@ -181,16 +183,10 @@ def failure_lines(run: Run) -> list[str]:
             elif row.strict.status is ScoreStatus.FAILED:
                 judgements[f"{scorer.name} failed: {row.strict.reason}"] += 1
     found = (Counter(drawings.values()) + judgements).most_common()
-    lines = [f"{count:<8} {_plain(reason)}" for reason, count in found[:REASONS]]
+    lines = [f"{count:<8} {one_line(reason, REASON_LETTERS)}" for reason, count in found[:REASONS]]
     if rest := found[REASONS:]:
         lines.append(f"{sum(count for _, count in rest):<8} for {len(rest)} other reasons, see the report")
     return lines
-
-
-def _plain(reason: str) -> str:
-    """Returns a reason as one short line that cannot steer a terminal."""
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in reason).split())
-    return text if len(text) <= REASON_LETTERS else text[: REASON_LETTERS - 1] + "…"
 
 
 def exit_code(run: Run) -> int:

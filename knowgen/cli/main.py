@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import click
 
+from knowgen.core.text import error_summary, one_line
 from knowgen.errors import KnowgenError
 
 VERBS: dict[str, str] = {
@@ -124,12 +125,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        text = " ".join(str(error).split())
-        return _say(f"unexpected {type(error).__name__}: {text}; run it again with --debug and report it", 1)
+        return _say(f"unexpected {error_summary(error, None)}; run it again with --debug and report it", 1)
 
 
 def _say(line: str, code: int) -> int:
-    click.echo(f"knowgen: {' '.join(line.split())}", err=True)
+    click.echo(f"knowgen: {one_line(line)}", err=True)
     return code
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from knowgen.cli.common import IDS, KEY_VALUE
+from knowgen.core.text import one_line
 
 if TYPE_CHECKING:
     from knowgen.reproducing import Redrawn, Reproduction
@@ -86,7 +87,7 @@ def _table(pictures: list[Redrawn]) -> list[str]:
         if apart is not None:
             psnr = f"{apart.psnr:.1f} dB" if apart.psnr is not None else "equal"
             figures = [f"{apart.mean:.2f}", str(apart.largest), f"{apart.share:.1%}", psnr]
-        rows.append([_plain(each.sample_id), str(each.repeat), each.verdict, *figures, _plain(each.detail)])
+        rows.append([one_line(each.sample_id), str(each.repeat), each.verdict, *figures, one_line(each.detail)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     left = {0, 2, 7}
     return [
@@ -96,8 +97,3 @@ def _table(pictures: list[Redrawn]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-def _plain(text: str) -> str:
-    """Returns text as one line that cannot steer a terminal."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

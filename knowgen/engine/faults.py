@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from knowgen.core.text import error_summary, one_line
 from knowgen.errors import (
     ConfigError,
     KnowgenError,
@@ -90,12 +91,12 @@ def is_decline(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> str:
     """Returns one line about an error: the project's own words as they are, anything else with its type."""
-    text = " ".join(str(error).split())[:500]
+    text = one_line(error, 500)
     if isinstance(error, SystemExit):
         return f"the plugin called sys.exit({text})"
     if isinstance(error, (KnowgenError, StoppedError, DeadlineError, GivenUpError, ContractError, PluginError)):
         return text or type(error).__name__
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return error_summary(error, 500)
 
 
 async def with_tries(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, Literal, TypeVar
 
+from knowgen.core.text import error_summary
 from knowgen.errors import ConfigError, KnowgenError
 from knowgen.generators.contract import Drawing
 from knowgen.generators.local_batches import PassSizes, Shape, grouped, passes
@@ -135,7 +136,7 @@ class Painter:
             raise
         except Exception as error:  # noqa: BLE001 - a pipeline may raise anything
             if not is_out_of_memory(error):
-                fault = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                fault = error_summary(error, 300)
         if not fault:  # here the exception is gone, and with it the tensors it held
             free_memory()
             return None

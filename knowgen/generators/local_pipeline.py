@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from knowgen.core.text import error_message, error_summary
 from knowgen.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
 from knowgen.generators.local_faults import is_gpu_fault, is_out_of_memory
 from knowgen.generators.local_presets import ClassFacts, Way, facts, lacks_class, main_scale
@@ -221,11 +222,13 @@ def load(way: Way, weights: Weights, loading: Loading, where: str) -> Pipeline:
     except KnowgenError:
         raise
     except ImportError as error:
-        raise MissingDependencyError(_words(error), where=where, fix="pip install -U 'knowgen[models]'") from error
+        raise MissingDependencyError(
+            error_message(error, 300), where=where, fix="pip install -U 'knowgen[models]'"
+        ) from error
     except Exception as error:
         if is_out_of_memory(error) or is_gpu_fault(error):
             raise
-        raise DataError(f"cannot be loaded: {type(error).__name__}: {_words(error)}", where=where) from error
+        raise DataError(f"cannot be loaded: {error_summary(error, 300)}", where=where) from error
     return Pipeline(pipe, way, weights, dtype, where)
 
 
@@ -273,10 +276,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for module in loud:
             module.enable_progress_bar()
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _kind(wanted: str, weights: Weights, where: str) -> Any:
@@ -362,4 +361,4 @@ def _quantization(wanted: str | Mapping[str, Any], weights: Weights, where: str)
             quant_backend=backend, quant_kwargs=dict(wanted["kwargs"]), components_to_quantize=list(parts)
         )
     except (ValueError, TypeError) as error:
-        raise UsageError(f"quantization: {_words(error)}", where=where) from error
+        raise UsageError(f"quantization: {error_message(error, 300)}", where=where) from error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from knowgen.core.text import count
 from knowgen.records import DIMENSIONS
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.stats.comparison import ComparedSlice, Comparison, Difference
 from knowgen.stats.policy import POLICIES
 from knowgen.stats.summary import OVERALL
-from knowgen.stats.words import count
 
 NONE = "-"
 

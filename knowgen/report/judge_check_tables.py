@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from knowgen.core.text import count
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.report.numbers import duration, money
 from knowgen.stats.judge_check import (
@@ -12,7 +13,6 @@ from knowgen.stats.judge_check import (
     SPECIFICITY_LEAST,
 )
 from knowgen.stats.judge_check_records import ChangeResult, JudgeCheck, Movement, Rate
-from knowgen.stats.words import count
 
 NONE = "-"
 

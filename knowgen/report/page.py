@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from knowgen.core.text import count
 from knowgen.report import numbers
 from knowgen.report.answer import Answer, Lead, answer, ranked, score_name
 from knowgen.report.collect import STATE_WORDS, Collected, Spending
@@ -17,7 +18,6 @@ from knowgen.report.pictures import Shown
 from knowgen.report.view import System, View
 from knowgen.spec import canonical
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
-from knowgen.stats.words import count
 
 PART_KINDS = {"group": "Groups", "difficulty": "Difficulty", "category": "Categories", "judge": "Judges"}
 FILTERED = ("group", "difficulty", "category")

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from knowgen.core.text import count
 from knowgen.records import DIMENSIONS, GROUPS, UNKNOWN_GROUP
 from knowgen.report.comparison_tables import comparison_csv, comparison_markdown, comparison_terminal
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.report.numbers import duration, money
 from knowgen.stats.policy import POLICIES
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
-from knowgen.stats.words import count
 
 __all__ = [
     "comparison_csv",

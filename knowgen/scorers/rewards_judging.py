@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from knowgen.core.text import error_message
 from knowgen.errors import BudgetReachedError, ConfigError, MissingDependencyError, PassingError, UsageError
 from knowgen.records import Attempt, Score
 from knowgen.scorers.contract import AsyncScorer, BatchScorer, Item, scorer_traits, with_earlier
@@ -76,7 +77,7 @@ class Judging:
             except STOPPERS as error:
                 return error
             except Exception as error:  # noqa: BLE001 - a scorer may raise anything; it costs its own episode alone
-                return Asked(reason=f"{self._name()}: {words_of(error)}")
+                return Asked(reason=f"{self._name()}: {error_message(error, 300)}")
 
     def _here(self) -> asyncio.Semaphore:
         """Returns what bounds the judgements of the running event loop."""
@@ -137,7 +138,7 @@ class Judging:
         except STOPPERS:
             raise
         except Exception as error:  # noqa: BLE001 - a scorer may raise anything; what it gave before stands
-            reason = words_of(error)
+            reason = error_message(error, 300)
             if len(items) > 1:
                 left = [place for place in range(len(items)) if place not in found]
                 alone = {place: self._batch([items[place]])[0] for place in left}
@@ -161,9 +162,3 @@ class Judging:
             outcome = close()
             if asyncio.iscoroutine(outcome):
                 await outcome
-
-
-def words_of(error: BaseException) -> str:
-    """Returns an error's own words on one line."""
-    text = " ".join(str(error).split())[:300]
-    return text or type(error).__name__

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from knowgen.core.text import count
 from knowgen.errors import DataError, UsageError
 from knowgen.records import GenerationStatus, Row, ScoreStatus
 from knowgen.stats.agreement import RESAMPLES, Picture, pair_agreements, together
@@ -13,7 +14,6 @@ from knowgen.stats.agreement_records import Agreement
 from knowgen.stats.labels import Label, Labels, read_labels
 from knowgen.stats.policy import Policy, get_policy
 from knowgen.stats.ranks import rank_agreements
-from knowgen.stats.words import count
 
 
 @dataclass(frozen=True)

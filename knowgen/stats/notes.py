@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from knowgen.core.text import count
 from knowgen.records import GROUPS, TEXT, UNKNOWN_GROUP
 from knowgen.stats.policy import Policy
 from knowgen.stats.summary import OVERALL, Slice
 from knowgen.stats.values import Values
-from knowgen.stats.words import count
 
 NA_PER_IMAGE = "na=per-image"
 

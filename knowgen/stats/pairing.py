@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from knowgen.core.text import count
 from knowgen.errors import DataError
 from knowgen.stats.aggregate import present
 from knowgen.stats.policy import Policy
 from knowgen.stats.values import Floats, Unit, Values
-from knowgen.stats.words import count
 
 
 class Pair:

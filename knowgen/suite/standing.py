@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from knowgen import api, outputs
+from knowgen.core.text import count
 from knowgen.errors import DataError
 from knowgen.records import GenerationStatus, Reading, Row, ScoreStatus
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Figure, Summary
-from knowgen.stats.words import count
 from knowgen.store.folder import is_run_directory
 from knowgen.store.manifest import difference
 from knowgen.store.run import RunStore
