@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from knowgen.clients.pricing import TokenCounts
 from knowgen.errors import RefusedError
 from knowgen.generators.hosted_call import Outgoing
 from knowgen.generators.hosted_faults import Fault, RejectedError
@@ -21,7 +22,6 @@ from knowgen.generators.hosted_images import (
     tokens_in,
 )
 from knowgen.generators.hosted_pictures import Reference, ReferenceForm
-from knowgen.generators.hosted_prices import Counted
 from knowgen.generators.openai_images import first_picture
 from knowgen.records import GenerationRequest, Usage
 
@@ -114,7 +114,7 @@ class ArkImages(HostedImages):
         drawn = [one for one in entries if _is_picture(one)] if isinstance(entries, list) else []
         pictures = tokens_in(counts, "generated_images") or len(drawn)
         written = tokens_in(counts, "output_tokens")
-        cost = self.price.cost(Counted(image_out=written), pictures)
+        cost = self.price.cost(TokenCounts(image_out=written), pictures)
         return Usage(output_tokens=written, cost=cost)
 
     def find(self, data: Mapping[str, Any]) -> Found:

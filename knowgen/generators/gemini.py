@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+from knowgen.clients.pricing import TokenCounts
 from knowgen.errors import PassingError, RefusedError
 from knowgen.generators.hosted_call import Outgoing
 from knowgen.generators.hosted_faults import Fault, RejectedError
@@ -22,7 +23,6 @@ from knowgen.generators.hosted_images import (
     tokens_in,
 )
 from knowgen.generators.hosted_pictures import Reference, ReferenceForm
-from knowgen.generators.hosted_prices import Counted
 from knowgen.records import GenerationRequest, Usage
 
 VENDOR = Vendor(
@@ -130,10 +130,10 @@ class GeminiImages(HostedImages):
         pictures = sum(1 for _ in _pictures(data))
         drawn = min(written, _of_modality(counts, "candidatesTokensDetails", "IMAGE"))
         if pictures and not drawn:
-            drawn = self.price.picture_tokens(*self.traits())
+            drawn = self.price.image_tokens(*self.traits())
             written = max(written, drawn)
         seen = min(read, _of_modality(counts, "promptTokensDetails", "IMAGE"))
-        counted = Counted(read - seen, seen, thought + written - drawn, drawn)
+        counted = TokenCounts(read - seen, seen, thought + written - drawn, drawn)
         cost = self.price.cost(counted, min(pictures, 1))
         return Usage(input_tokens=read, output_tokens=thought + written, cost=cost)
 

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from knowgen.clients.pricing import image_price
 from knowgen.errors import PassingError, UsageError
 from knowgen.generators.contract import Drawing
 from knowgen.generators.hosted_call import Outgoing, Service
 from knowgen.generators.hosted_faults import Fault, RejectedError, clean
 from knowgen.generators.hosted_pictures import PictureError, Reference, ReferenceForm, check, decode, load_references
-from knowgen.generators.hosted_prices import price_for
 from knowgen.records import GenerationRequest, GenerationStatus, Usage
 from knowgen.remote.address import endpoint_url, key_for
 from knowgen.remote.guard import BlockedError, FetchError, fetch
@@ -133,7 +133,7 @@ class HostedImages(ABC):
         key = key_for(url, access.key_env, where, vendor.key_env)
         self.model = model
         self.concurrency = access.concurrency
-        self.price = price_for(model, url, access.price)
+        self.price = image_price(model, url, access.price)
         self._form = vendor.form
         self._settings = {"service": vendor.name, "model": model, "endpoint": url, **settings}
         self._service = Service(

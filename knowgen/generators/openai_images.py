@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from knowgen.clients.pricing import TokenCounts
 from knowgen.generators.hosted_call import Outgoing
 from knowgen.generators.hosted_faults import Fault, RejectedError
 from knowgen.generators.hosted_images import (
@@ -18,7 +19,6 @@ from knowgen.generators.hosted_images import (
     tokens_in,
 )
 from knowgen.generators.hosted_pictures import Reference, ReferenceForm
-from knowgen.generators.hosted_prices import Counted
 from knowgen.records import GenerationRequest, Usage
 from knowgen.remote.address import OPENAI_KEY, OPENAI_URL
 
@@ -131,9 +131,9 @@ class OpenAiImages(HostedImages):
         if not read and not written and pictures:
             asked = dict(zip(("quality", "size"), self.traits(), strict=True))
             traits = [str(data.get(name) or value) for name, value in asked.items()]
-            cost = self.price.cost(Counted(image_out=self.price.picture_tokens(*traits)), pictures)
+            cost = self.price.cost(TokenCounts(image_out=self.price.image_tokens(*traits)), pictures)
             return Usage(cost=cost)
-        counted = Counted(max(0, read - seen), min(seen, read), min(told, written), max(0, written - told))
+        counted = TokenCounts(max(0, read - seen), min(seen, read), min(told, written), max(0, written - told))
         return Usage(input_tokens=read, output_tokens=written, cost=self.price.cost(counted, pictures))
 
     def find(self, data: Mapping[str, Any]) -> Found:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from knowgen.clients.pricing import ChatPrice
 from knowgen.records import Attempt, Usage
 from knowgen.remote.address import NO_KEY
 from knowgen.remote.headers import retry_after
-from knowgen.scorers.pricing import Price
 from knowgen.scorers.reply import clean_text
 
 WORDS_KEPT = 600
@@ -64,7 +64,7 @@ class AnswerReader:
         price: What calls cost.
     """
 
-    def __init__(self, key: str, price: Price) -> None:
+    def __init__(self, key: str, price: ChatPrice) -> None:
         self._key, self._price = key, price
 
     def of_response(self, status: int, headers: Mapping[str, str], body: bytes, worst: float | None) -> Answer:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar
 
+from knowgen.clients.pricing import chat_price
 from knowgen.errors import UnscorableError, UsageError
 from knowgen.records import Attempt, Generation, GroundTruth, ImageRef, Reading, Sample, Score
 from knowgen.remote.pace import Limits
@@ -16,7 +17,6 @@ from knowgen.scorers.contract import missing_needs, not_applicable_score, usage_
 from knowgen.scorers.converse import converse
 from knowgen.scorers.endpoint import Endpoint, SchemaUse
 from knowgen.scorers.pictures import LONGEST_SIDE, QUALITY, Encoded, PictureForm
-from knowgen.scorers.prices import price_for
 from knowgen.scorers.verdict import VERDICT_PARSER_VERSION, VerdictContract, read_verdict, read_verdicts
 from knowgen.scorers.vlm import MOST_AT_ONCE, check_judge
 
@@ -109,7 +109,7 @@ class VerdictJudge(ABC):
             temperature=temperature,
             max_tokens=max_tokens,
             timeout=timeout,
-            price=price_for(model, base_url, price_in, price_out, price_call),
+            price=chat_price(model, base_url, price_in, price_out, price_call),
             limits=Limits(concurrency, rpm, tpm),
             form=PictureForm(max_side, quality),
             schema=schema,

@@ -9,6 +9,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from knowgen.clients.pricing import chat_price
 from knowgen.errors import UnscorableError, UsageError
 from knowgen.records import (
     DIMENSIONS,
@@ -26,7 +27,6 @@ from knowgen.scorers.converse import converse
 from knowgen.scorers.endpoint import Endpoint, SchemaUse
 from knowgen.scorers.forecast import Estimate, reckon
 from knowgen.scorers.pictures import LONGEST_SIDE, PICTURES_VERSION, QUALITY, Encoded, PictureForm
-from knowgen.scorers.prices import price_for
 from knowgen.scorers.reply import PARSER_VERSION, read_attempts, read_lenient, read_strict
 from knowgen.scorers.rubric import CONTRACT, RUBRIC_VERSION, system_prompt, user_text
 from knowgen.scorers.upstream import COMMIT, official_call
@@ -120,7 +120,7 @@ class VlmJudge:
             temperature=temperature,
             max_tokens=max_tokens,
             timeout=timeout,
-            price=price_for(model, base_url, price_in, price_out, price_call),
+            price=chat_price(model, base_url, price_in, price_out, price_call),
             limits=Limits(concurrency, rpm, tpm),
             form=PictureForm(max_side, quality),
             schema=schema,
@@ -188,7 +188,7 @@ class VlmJudge:
             price_out: Price.
             price_call: Price.
         """
-        price = price_for(model, base_url, price_in, price_out, price_call)
+        price = chat_price(model, base_url, price_in, price_out, price_call)
         tiles = endpoint_url(base_url, f"scorer vlm:{model}") == OPENAI_URL
         return reckon(items, [system_prompt(), user_text("", "", True)], price, tiles=tiles, longest=max_side)
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 from knowgen import api
 from knowgen.cli.main import run
+from knowgen.clients.pricing import CHAT_PRICES, chat_price, price_list
 from knowgen.planning import Settings
 from knowgen.records import Attempt, Usage
 from knowgen.scorers.forecast import Estimate, learn, picture_tokens, words_of
-from knowgen.scorers.prices import price_for, price_list
 
 SCORERS = str(Path(__file__).resolve().parent.parent / "scorers")
 if SCORERS not in sys.path:
@@ -50,14 +50,14 @@ def test_what_judgements_took_is_learned_from_calls_that_were_made() -> None:
 
 
 def test_prices_are_of_one_host_and_a_date_is_passed_over() -> None:
-    listed = price_list()["hosts"]["api.openai.com"]["gpt-4.1"]
+    listed = price_list(CHAT_PRICES)["hosts"]["api.openai.com"]["gpt-4.1"]
     for name in ("gpt-4.1", "gpt-4.1-2025-04-14"):
-        assert price_for(name, "").of(1_000_000, 0) == listed[0]
-        assert price_for(name, "https://api.openai.com/v1").of(0, 1_000_000) == listed[1]
-    assert not price_for("gpt-4.1", "http://127.0.0.1:8000/v1").known
-    assert not price_for("gpt-4.1-of-mine", "").known
-    assert price_for("gpt-4.1", "", 1.0, 1.0).of(1_000_000, 0) == 1.0
-    assert price_for("gpt-4.1", "", price_call=0).of(1_000_000, 5) == 0
+        assert chat_price(name, "").of(1_000_000, 0) == listed[0]
+        assert chat_price(name, "https://api.openai.com/v1").of(0, 1_000_000) == listed[1]
+    assert not chat_price("gpt-4.1", "http://127.0.0.1:8000/v1").known
+    assert not chat_price("gpt-4.1-of-mine", "").known
+    assert chat_price("gpt-4.1", "", 1.0, 1.0).of(1_000_000, 0) == 1.0
+    assert chat_price("gpt-4.1", "", price_call=0).of(1_000_000, 5) == 0
 
 
 def results(folder: Path) -> Path:

@@ -12,8 +12,8 @@ import pytest
 from image_servers import ARK, GEMINI, KEY, OPENAI, Call, Dialect, ImageServer, Step, openai_answer, picture
 
 import knowgen
+from knowgen.clients import pricing
 from knowgen.errors import ConfigError
-from knowgen.generators import hosted_prices
 from knowgen.records import Generation, GenerationStatus
 from knowgen.runs import Run
 from knowgen.store.run import RunStore
@@ -155,9 +155,9 @@ def test_a_budget_without_a_price_is_refused_before_anything_is_sent(tmp_path: P
 
 
 def test_tokens_are_paid_for_by_the_published_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = hosted_prices.price_list()["hosts"]
+    listed = pricing.price_list(pricing.IMAGE_PRICES)["hosts"]
     here = {"hosts": {**listed, "127.0.0.1": listed["api.openai.com"]}}
-    monkeypatch.setattr(hosted_prices, "price_list", lambda: here)
+    monkeypatch.setattr(pricing, "price_list", lambda file: here)
     with ImageServer(OPENAI) as server:
         run = evaluate(tmp_path, server, budget=5.0, args={"price": None})
     assert run.outcome is not None

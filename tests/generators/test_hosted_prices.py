@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_servers import gemini_answer, openai_answer
 
+from knowgen.clients.pricing import IMAGE_PRICES, ImagePrice, TokenCounts, image_price, price_list
 from knowgen.generators.ark import ArkImages
 from knowgen.generators.gemini import GeminiImages
-from knowgen.generators.hosted_prices import Counted, ImagePrice, price_for, price_list
 from knowgen.generators.openai_images import OpenAiImages
 
 OPENAI = "https://api.openai.com/v1"
@@ -27,7 +27,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_list_says_when_it_was_read_off_and_holds_nothing_odd() -> None:
-    listed = price_list()
+    listed = price_list(IMAGE_PRICES)
     assert datetime.date.fromisoformat(f"{listed['as_of']}-01") > datetime.date(2025, 1, 1)
     for models in listed["hosts"].values():
         for prices in models.values():
@@ -44,8 +44,8 @@ def test_the_list_says_when_it_was_read_off_and_holds_nothing_odd() -> None:
     ],
 )  # fmt: skip
 def test_tokens_of_gpt_image_come_to_the_published_price_a_picture(quality: str, size: str, dollars: float) -> None:
-    price = price_for("gpt-image-1", OPENAI)
-    assert price.cost(Counted(image_out=price.picture_tokens(quality, size)), 1) == pytest.approx(
+    price = image_price("gpt-image-1", OPENAI)
+    assert price.cost(TokenCounts(image_out=price.image_tokens(quality, size)), 1) == pytest.approx(
         dollars, rel=0.03
     )  # as rounded there
 
@@ -110,14 +110,14 @@ def test_ark_by_the_picture() -> None:
     ],
 )
 def test_an_unknown_price_is_none(model: str, url: str) -> None:
-    price = price_for(model, url)
-    assert not price.known and price.worst("a", 1) is None and price.cost(Counted(1, 1, 1, 1), 1) is None
+    price = image_price(model, url)
+    assert not price.known and price.worst("a", 1) is None and price.cost(TokenCounts(1, 1, 1, 1), 1) is None
 
 
 def test_what_the_user_says_stands_above_the_list() -> None:
-    price = price_for("gpt-image-1", OPENAI, 0.5)
-    assert price.worst("a" * 1000, 16, "high") == 0.5 and price.cost(Counted(10, 10, 10, 10), 1) == 0.5
-    assert price_for("gpt-image-1", OPENAI, 0).worst("a", 0) == 0.0
+    price = image_price("gpt-image-1", OPENAI, 0.5)
+    assert price.worst("a" * 1000, 16, "high") == 0.5 and price.cost(TokenCounts(10, 10, 10, 10), 1) == 0.5
+    assert image_price("gpt-image-1", OPENAI, 0).worst("a", 0) == 0.0
 
 
 @given(
@@ -130,13 +130,13 @@ def test_what_the_user_says_stands_above_the_list() -> None:
 def test_no_call_costs_more_than_its_worst_case(
     prompt: str, references: int, quality: str, size: str, data: Any
 ) -> None:
-    price = price_for("gpt-image-1", OPENAI)
+    price = image_price("gpt-image-1", OPENAI)
     worst = price.worst(prompt, references, quality, size)
-    counted = Counted(
+    counted = TokenCounts(
         data.draw(st.integers(0, len(prompt.encode()))),
         data.draw(st.integers(0, references * price.reference)),
         0,
-        data.draw(st.integers(0, price.picture_tokens(quality, size))),
+        data.draw(st.integers(0, price.image_tokens(quality, size))),
     )
     cost = price.cost(counted, 1)
     assert worst is not None and (cost is None or cost <= worst)

@@ -312,7 +312,7 @@ def test_a_missing_key_says_which(kind: Any, variable: str, model: str, monkeypa
         (OpenAiImages, {"output_format": "gif"}, "output_format='gif'"),
         (OpenAiImages, {"timeout": 0}, "timeout=0"),
         (OpenAiImages, {"concurrency": 0}, "concurrency=0"),
-        (OpenAiImages, {"price": -1}, "price=-1"),
+        (OpenAiImages, {"price": -1}, "price must be a number >= 0, got -1"),
         (OpenAiImages, {"rpm": "many"}, "rpm=many"),
         (OpenAiImages, {"base_url": "ftp://a"}, "http address"),
         (GeminiImages, {"size": "8K"}, "size='8K'"),
