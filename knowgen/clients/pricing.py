@@ -90,9 +90,7 @@ class ChatPrice:
             if price is not None and not _is_price(price):
                 raise UsageError(f"{name} must be a number >= 0, got {price}", fix="give US dollars")
         if (self.per_input is None) != (self.per_output is None):
-            raise UsageError(
-                "price_in and price_out belong together", fix="give both, in US dollars per million"
-            )
+            raise UsageError("price_in and price_out belong together", fix="give both, in US dollars per million")
 
     @property
     def known(self) -> bool:

@@ -64,7 +64,7 @@ def opened_image(
 
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=formats) as image:
+        with Image.open(file, formats=None if formats is None else tuple(formats)) as image:
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise UnreadableImageError(f"{image.width}x{image.height} pixels, at most {max_pixels} are allowed")
             image.load()

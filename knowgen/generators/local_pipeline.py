@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from knowgen.core.text import error_message, error_summary
 from knowgen.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
-from knowgen.generators.local_faults import is_gpu_fault, is_out_of_memory
 from knowgen.generators.local_presets import ClassFacts, Way, facts, lacks_class, main_scale
 from knowgen.generators.local_weights import Weights
+from knowgen.local_models.devices import auto_dtype, is_gpu_fault
+from knowgen.local_models.memory import is_out_of_memory
+from knowgen.local_models.weights import offline
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -201,7 +203,7 @@ def load(way: Way, weights: Weights, loading: Loading, where: str) -> Pipeline:
     import torch
 
     kind = _kind(way.pipeline, weights, where)
-    dtype = _dtype(loading.dtype, way.dtype, loading.device)
+    dtype = auto_dtype(loading.device, way.dtype) if loading.dtype == "auto" else loading.dtype
     _tell_once()
     more: dict[str, Any] = {
         _dtype_argument(): getattr(torch, dtype),
@@ -215,7 +217,7 @@ def load(way: Way, weights: Weights, loading: Loading, where: str) -> Pipeline:
     if loading.quantization:
         more["quantization_config"] = _quantization(loading.quantization, weights, where)
     try:
-        with _quiet():
+        with _quiet(), offline():  # all files are in the folder
             pipe = kind.from_pretrained(str(weights.folder), **more)
         pipe.set_progress_bar_config(disable=True)
         _place(pipe, loading, where)
@@ -299,16 +301,6 @@ def _dtype_argument() -> str:
 
     numbers = tuple(int(number) for number in diffusers.__version__.split(".")[:2])
     return "dtype" if numbers >= (0, 42) else "torch_dtype"
-
-
-def _dtype(asked: str, usual: str, device: str) -> str:
-    if asked != "auto":
-        return asked
-    if not device.startswith("cuda"):
-        return "float32"
-    import torch
-
-    return "float16" if usual == "bfloat16" and not torch.cuda.is_bf16_supported() else usual
 
 
 def _place(pipe: Any, loading: Loading, where: str) -> None:

@@ -271,9 +271,9 @@ def test_weights_of_another_model_end_the_run_with_one_line(weights: Path, tmp_p
 
 
 def test_a_missing_package_names_the_extra(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from knowgen.scorers import embedding_weights
+    from knowgen.local_models import weights as local_weights
 
-    monkeypatch.setattr(embedding_weights, "find_spec", lambda name: None if name == "open_clip" else object())
+    monkeypatch.setattr(local_weights, "find_spec", lambda name: None if name == "open_clip" else object())
     with pytest.raises(MissingDependencyError, match=r"needs open_clip.*pip install 'knowgen\[models\]'"):
         Similarity(f"{ARCH}@{weights}").setup("cpu")
 

@@ -18,7 +18,7 @@ from knowgen.records import ScoreStatus
 from knowgen.scorers.embedding_cache import EmbeddingCache
 from knowgen.scorers.embedding_clip import ClipNetwork, ClipSource
 from knowgen.scorers.embedding_embedder import Embedder
-from knowgen.scorers.embedding_networks import Identity, Vectors, is_out_of_memory
+from knowgen.scorers.embedding_networks import Identity, Vectors
 from knowgen.scorers.similarity import PromptSimilarity, Similarity
 from knowgen.scorers.similarity_pictures import Picture
 
@@ -177,7 +177,7 @@ def test_a_picture_that_does_not_fit_alone_fails_and_no_other(tmp_path: Path) ->
             return super().images(batch)
 
     network, wanted = Picky(), pictures(tmp_path / "p", 6)
-    from knowgen.scorers.similarity_pictures import open_rgb
+    from knowgen.core.images import open_rgb
 
     network.heavy = float(Mean().pixels(open_rgb(wanted[3].path)).sum())
     found = Embedder(Source(network), "cpu", "auto", 4).images(wanted)
@@ -199,16 +199,6 @@ def test_any_other_error_is_not_taken_for_full_memory(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         Embedder(Source(Wrong()), "cpu", "auto", 4).images(pictures(tmp_path / "p", 2))
-
-
-def test_what_counts_as_full_memory() -> None:
-    import torch
-
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(RuntimeError("MPS backend out of memory"))
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not is_out_of_memory(ValueError("out of memory"))
 
 
 def test_a_vector_that_is_no_number_is_a_failure_and_is_not_kept(tmp_path: Path) -> None:
