@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from knowgen.core.retry import exponential, retry
 from knowgen.core.text import error_summary, one_line
 from knowgen.errors import (
     ConfigError,
@@ -114,16 +116,6 @@ async def with_tries(
     Raises:
         Exception: What the last try raised.
     """
-    try:
-        return await call(1)
-    except Exception as error:
-        if tries <= 1 or not is_passing(error):
-            raise
-        first = error
-    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
-    from tenacity.wait import wait_exponential, wait_random
-
-    backoff = wait_exponential(multiplier=0.5, max=30.0) + wait_random(0.0, 0.5)
     faults: list[BaseException] = []
 
     def note(error: BaseException) -> None:
@@ -135,27 +127,11 @@ async def with_tries(
         lost = sum(isinstance(fault, LostWorkerError) for fault in [*faults, error])
         return is_passing(error) and lost < LOST_WORKERS
 
-    def wait(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome is not None else None
+    def wait(number: int, error: BaseException | None) -> float:
         asked = getattr(error, "retry_after", None) or 0.0
-        return min(max(backoff(state), asked), LONGEST_WAIT)
+        return min(max(exponential(number, 0.5, 30.0) + random.uniform(0.0, 0.5), asked), LONGEST_WAIT)
 
-    async def attempt() -> T:
-        nonlocal first
-        if first is not None:  # the first try is over; tenacity counts it and waits after it
-            error, first = first, None  # type: ignore[assignment]
-            raise error
-        return await call(retrying.statistics["attempt_number"])
-
-    retrying = AsyncRetrying(
-        retry=retry_if_exception(again),
-        stop=stop_after_attempt(tries),
-        wait=wait,
-        before_sleep=lambda state: note(state.outcome.exception()),  # type: ignore[union-attr,arg-type]
-        sleep=pause,
-        reraise=True,
-    )
-    return await retrying(attempt)
+    return await retry(call, attempts=tries, retryable=again, wait=wait, on_retry=note, sleep=pause)
 
 
 async def pause(seconds: float) -> None:

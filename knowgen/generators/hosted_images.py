@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knowgen.clients.pricing import image_price
+from knowgen.core.retry import exponential, retry
 from knowgen.errors import PassingError, UsageError
 from knowgen.generators.contract import Drawing
 from knowgen.generators.hosted_call import Outgoing, Service
@@ -220,16 +221,21 @@ class HostedImages(ABC):
 
     async def _fetched(self, url: str) -> bytes:
         """Fetches a picture, without the key; a fault that passes is tried again here, for the picture is paid for."""
-        for number in range(1, DOWNLOADS + 1):
-            try:
-                return (await fetch(url, trusted=self._service.url)).data
-            except (BlockedError, FetchError) as error:
-                raise PictureError(f"the picture's address was not fetched: {error}") from error
-            except PassingError as error:
-                if number == DOWNLOADS:
-                    raise PictureError(f"the picture could not be fetched in {DOWNLOADS} tries: {error}") from error
-                await asyncio.sleep(min(max(0.25 * 2.0**number, error.retry_after or 0.0), 10.0))
-        raise AssertionError("the last try returns or raises")
+
+        async def download(number: int) -> bytes:
+            return (await fetch(url, trusted=self._service.url)).data
+
+        def wait(number: int, error: BaseException | None) -> float:
+            return min(max(exponential(number, 0.5), getattr(error, "retry_after", None) or 0.0), 10.0)
+
+        try:
+            return await retry(
+                download, attempts=DOWNLOADS, retryable=lambda error: isinstance(error, PassingError), wait=wait
+            )
+        except (BlockedError, FetchError) as error:
+            raise PictureError(f"the picture's address was not fetched: {error}") from error
+        except PassingError as error:
+            raise PictureError(f"the picture could not be fetched in {DOWNLOADS} tries: {error}") from error
 
     def cleaned(self, text: str, *, whole: bool = False) -> str:
         """Returns a service's words without the key, on one line and shortened unless the whole is wanted."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from knowgen import registry
 from knowgen.calls import current_meter
+from knowgen.core.retry import exponential, retry
 from knowgen.errors import ConfigError, DataError, KnowgenError, PassingError, UsageError
 from knowgen.records import Sample
 from knowgen.scorers.answers import Answer, Came
@@ -238,20 +239,32 @@ class _Work:
             ConfigError: The endpoint rejects the call for a reason that will not pass.
             PassingError: The endpoint is out of reach for one prompt after the other.
         """
-        for tried in range(1, TRIES + 1):
+        answer: Answer
+
+        async def ask(number: int) -> Answer:
+            nonlocal answer
             answer = await self._endpoint.ask(messages(sample.prompt, fault), self._judge, SCHEMA, attempt=attempt)
-            if answer.came is Came.REJECTED:
-                self._lost += 1
-                if answer.status in _FOR_ALL or self._lost >= LOST:
-                    raise ConfigError(f"rejected: {answer.attempt.error}", where=self._judge, fix="mend its arguments")
-                return answer
-            if answer.came is not Came.PASSING:
-                self._lost = 0
-                return answer
-            if tried == TRIES:
-                break
-            wait = _FIRST_WAIT * 2.0 ** (tried - 1) if answer.retry_after is None else answer.retry_after
-            await asyncio.sleep(min(wait, _LONGEST_WAIT) * random.uniform(1.0, 1.2))
+            return answer
+
+        def wait(number: int, error: BaseException | None) -> float:
+            seconds = exponential(number, _FIRST_WAIT) if answer.retry_after is None else answer.retry_after
+            return min(seconds, _LONGEST_WAIT) * random.uniform(1.0, 1.2)
+
+        answer = await retry(
+            ask,
+            attempts=TRIES,
+            retryable=lambda error: False,
+            unfinished=lambda each: each.came is Came.PASSING,
+            wait=wait,
+        )
+        if answer.came is Came.REJECTED:
+            self._lost += 1
+            if answer.status in _FOR_ALL or self._lost >= LOST:
+                raise ConfigError(f"rejected: {answer.attempt.error}", where=self._judge, fix="correct its arguments")
+            return answer
+        if answer.came is not Came.PASSING:
+            self._lost = 0
+            return answer
         self._lost += 1
         if self._lost >= LOST:
             raise PassingError(f"{self._judge}: {answer.attempt.error}; what was settled is kept, try again later")
