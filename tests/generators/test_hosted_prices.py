@@ -70,10 +70,10 @@ def test_gpt_image_without_counts_by_quality_and_size() -> None:
 
 def test_the_worst_case_of_gpt_image() -> None:
     painter = OpenAiImages("gpt-image-1", quality="high", size="1024x1024")
-    worst = painter.price.worst("ab", 2, *painter.traits())
+    worst = painter.prices.worst("ab", 2, *painter.traits())
     assert worst == pytest.approx(((2 + 256) * 5 + 2 * 2000 * 10 + 4160 * 40) / 1e6)
     auto = OpenAiImages("gpt-image-1")
-    assert auto.price.worst("", 0, *auto.traits()) == pytest.approx((256 * 5 + 6240 * 40) / 1e6)
+    assert auto.prices.worst("", 0, *auto.traits()) == pytest.approx((256 * 5 + 6240 * 40) / 1e6)
 
 
 def test_gemini_by_what_the_answer_counts() -> None:
@@ -88,7 +88,7 @@ def test_gemini_by_what_the_answer_counts() -> None:
 
 def test_gemini_pictures_of_4k_cost_more() -> None:
     worst = [GeminiImages("gemini-3-pro-image-preview", size=size) for size in ("", "2K", "4K")]
-    costs = [painter.price.worst("", 0, *painter.traits()) for painter in worst]
+    costs = [painter.prices.worst("", 0, *painter.traits()) for painter in worst]
     told = [(256 * 2 + (32768 - drawn) * 12 + drawn * 120) / 1e6 for drawn in (1120, 1120, 2000)]
     assert costs == pytest.approx(told)
 
@@ -96,7 +96,7 @@ def test_gemini_pictures_of_4k_cost_more() -> None:
 def test_ark_by_the_picture() -> None:
     painter = ArkImages("doubao-seedream-4-5-251128")
     answer = {"data": [{"url": "https://x"}], "usage": {"generated_images": 1, "output_tokens": 16384}}
-    assert painter.usage(answer).cost == painter.price.worst("long " * 100, 14) == pytest.approx(0.25 / 7, abs=0.001)
+    assert painter.usage(answer).cost == painter.prices.worst("long " * 100, 14) == pytest.approx(0.25 / 7, abs=0.001)
     assert painter.usage({"data": [{"error": {"code": "x"}}]}).cost == 0
 
 
