@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from knowgen.caches import Cache
 from knowgen.core.text import error_message
@@ -197,7 +198,7 @@ def hub_folder(
     require_packages(where, "huggingface_hub")
     from huggingface_hub import snapshot_download
 
-    pinned = {} if revision is None else {"revision": revision}
+    pinned: dict[str, Any] = {} if revision is None else {"revision": revision}
     try:
         if download:
             with online():
