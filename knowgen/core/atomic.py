@@ -6,6 +6,8 @@ import glob
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -54,6 +56,23 @@ def _aside_prefix(target: Path) -> str:
     return f".{target.name}.old-"
 
 
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside a file; what the `with` block writes there becomes the file at its end.
+
+    Raises:
+        OSError: It cannot be renamed. An earlier file is unchanged, as it is when the block raises.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
 def write_file(path: Path, data: str | bytes, *, durable: bool = True) -> None:
     """Write a file under a temporary name beside its own, then rename it.
 
@@ -65,14 +84,8 @@ def write_file(path: Path, data: str | bytes, *, durable: bool = True) -> None:
     Raises:
         OSError: It cannot be written. An earlier file is unchanged.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(data.encode("utf-8") if isinstance(data, str) else data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with draft_of(path) as draft, draft.open("wb") as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())

@@ -7,7 +7,6 @@ import io
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +117,8 @@ def inspect_images(files: Mapping[str, Path], rows: Mapping[str, str]) -> dict[s
     Raises:
         DataError: An image does not open. The first by order is named, with the number of the others.
     """
+    from concurrent.futures import ThreadPoolExecutor  # a process that only encodes images starts without it
+
     names = list(files)
     with ThreadPoolExecutor(min(_MOST_THREADS, 2 * (os.cpu_count() or 1))) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about large images and odd metadata; what does not open is an error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 
 from knowgen.errors import UsageError
+from knowgen.remote.address import is_loopback_host
 
 MEBIBYTE = 1 << 20
 
@@ -52,13 +52,4 @@ class Service:
     @property
     def open_to_all(self) -> bool:
         """Tells whether other machines can reach it and no token keeps them out."""
-        return not self.token and not _is_loopback(self.host)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return not self.token and not is_loopback_host(self.host)

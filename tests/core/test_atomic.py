@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from knowgen.core.atomic import remove_leftovers, replace_folder, write_file
+from knowgen.core.atomic import draft_of, remove_leftovers, replace_folder, write_file
 
 
 def folder(path: Path, content: str) -> Path:
@@ -100,3 +100,16 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space"):
         write_file(path, "new")
     assert path.read_text() == "old" and names(tmp_path) == ["file"]
+
+
+def test_a_draft_becomes_the_file_only_when_its_block_ends_well(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="bad row"), draft_of(path) as draft:
+        draft.write_text("half")
+        raise ValueError("bad row")
+    assert path.read_text() == "old" and names(tmp_path) == ["file"]
+    with draft_of(path) as draft:
+        draft.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and names(tmp_path) == ["file"]
