@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from knowgen.calls import ReportedUsage, UsageReader
 from knowgen.clients.pricing import TokenCounts
 from knowgen.errors import RefusedError
 from knowgen.generators.hosted_call import Outgoing
@@ -18,11 +19,10 @@ from knowgen.generators.hosted_images import (
     flag,
     one_of,
     text_in,
-    tokens_in,
 )
 from knowgen.generators.hosted_pictures import Reference, ReferenceForm
 from knowgen.generators.openai_images import first_picture
-from knowgen.records import GenerationRequest, Usage
+from knowgen.records import GenerationRequest
 
 VENDOR = Vendor(
     name="ark",
@@ -95,15 +95,16 @@ class ArkImages(HostedImages):
         """Returns the size."""
         return (str(self._fields.get("size", "")),)
 
-    def usage(self, data: Mapping[str, Any]) -> Usage:
+    def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
         """Reads the tokens; what is paid for is the picture."""
-        counts = data.get("usage")
+        counts, images = UsageReader(data.get("usage")), UsageReader(data.get("usage"))
         entries = data.get("data")
         drawn = [one for one in entries if _is_picture(one)] if isinstance(entries, list) else []
-        pictures = tokens_in(counts, "generated_images") or len(drawn)
-        written = tokens_in(counts, "output_tokens")
+        pictures = max(images.optional("generated_images") or 0, len(drawn))
+        written = counts.optional("output_tokens") or 0
         cost = self.prices.cost(TokenCounts(image_out=written), pictures)
-        return Usage(output_tokens=written, cost=cost)
+        complete = images.complete if self.prices.per_image is not None else counts.complete
+        return ReportedUsage(0, written, cost, complete and isinstance(entries, list))
 
     def find(self, data: Mapping[str, Any]) -> Found:
         """Returns the picture, in base64 or as an address."""

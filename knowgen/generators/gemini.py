@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
+from knowgen.calls import ReportedUsage, UsageReader
 from knowgen.clients.pricing import TokenCounts
 from knowgen.errors import PassingError, RefusedError
 from knowgen.generators.hosted_call import Outgoing
@@ -18,10 +19,9 @@ from knowgen.generators.hosted_images import (
     flag,
     one_of,
     text_in,
-    tokens_in,
 )
 from knowgen.generators.hosted_pictures import Reference, ReferenceForm
-from knowgen.records import GenerationRequest, Usage
+from knowgen.records import GenerationRequest
 
 VENDOR = Vendor(
     name="gemini",
@@ -107,20 +107,29 @@ class GeminiImages(HostedImages):
         """Returns the size."""
         return (self._size or _USUAL_SIZE,)
 
-    def usage(self, data: Mapping[str, Any]) -> Usage:
+    def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
         """Reads the tokens: of the prompt, of thoughts and words, of the picture."""
-        counts = data.get("usageMetadata")
-        read = tokens_in(counts, "promptTokenCount")
-        thought, written = tokens_in(counts, "thoughtsTokenCount"), tokens_in(counts, "candidatesTokenCount")
+        counts = UsageReader(data.get("usageMetadata"))
         pictures = sum(1 for _ in _pictures(data))
-        drawn = min(written, _of_modality(counts, "candidatesTokensDetails", "IMAGE"))
-        if pictures and not drawn:
-            drawn = self.prices.image_tokens(*self.traits())
-            written = max(written, drawn)
-        seen = min(read, _of_modality(counts, "promptTokensDetails", "IMAGE"))
-        counted = TokenCounts(read - seen, seen, thought + written - drawn, drawn)
+        read = counts.required("promptTokenCount", least=1)
+        thought = counts.optional("thoughtsTokenCount") or 0
+        written = counts.optional("candidatesTokenCount") or 0  # left out where it is 0
+        if total := UsageReader(data.get("usageMetadata")).optional("totalTokenCount"):
+            thought = max(thought, total - read - written) if read else thought
+        drawn = _of_modality(counts, "candidatesTokensDetails", "IMAGE")
+        if drawn > written:
+            counts.complete = False
+        if pictures and not drawn:  # how much of it is the picture is open: all at the dearer price
+            counts.complete = counts.complete and written > 0
+            drawn = max(written, self.prices.image_tokens(*self.traits()))
+        seen = _of_modality(counts, "promptTokensDetails", "IMAGE")
+        if seen > read:
+            counts.complete = False
+        counted = TokenCounts(max(0, read - seen), seen, thought + max(0, written - drawn), drawn)
         cost = self.prices.cost(counted, min(pictures, 1))
-        return Usage(input_tokens=read, output_tokens=thought + written, cost=cost)
+        answered = bool(_candidate(data) or text_in(data, "promptFeedback", "blockReason"))
+        complete = answered if self.prices.per_image is not None else counts.complete
+        return ReportedUsage(read, thought + max(written, drawn), cost, complete)
 
     def find(self, data: Mapping[str, Any]) -> Found:
         """Returns the last picture that is no thought: what came before it was on the way to it."""
@@ -173,7 +182,6 @@ def _words(data: Mapping[str, Any]) -> str:
     return " ".join(text for part in _parts(data) if (text := text_in(part, "text")))
 
 
-def _of_modality(counts: Any, name: str, modality: str) -> int:
-    details = counts.get(name) if isinstance(counts, Mapping) else None
-    found = details if isinstance(details, list) else []
-    return sum(tokens_in(one, "tokenCount") for one in found if text_in(one, "modality") == modality)
+def _of_modality(counts: UsageReader, name: str, modality: str) -> int:
+    entries = [entry for entry in counts.entries(name) if entry.get("modality") == modality]
+    return sum(counts.count(entry.get("tokenCount")) for entry in entries)

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
+from knowgen.calls import ReportedUsage
 from knowgen.clients.pricing import image_price
 from knowgen.core.retry import exponential, retry
+from knowgen.core.secrets import refuse_secrets
 from knowgen.errors import PassingError, UsageError
 from knowgen.generators.contract import Drawing
 from knowgen.generators.hosted_call import Outgoing, Service
@@ -134,6 +136,7 @@ class HostedImages(ServiceAccess, ABC):
             UsageError: An argument is out of its range.
             ConfigError: The key is missing, or the URL holds a secret.
         """
+        refuse_secrets({"model": self.model})
         where = f"generator {vendor.name}:{self.model}"
         if not isinstance(self.model, str) or not self.model.strip():
             raise UsageError("no model is named", where=f"generator {vendor.name}", fix=f"write {vendor.name}:MODEL")
@@ -162,8 +165,8 @@ class HostedImages(ServiceAccess, ABC):
         """Returns what the price of a picture depends on: quality and size, as the price list names them."""
 
     @abstractmethod
-    def usage(self, data: Mapping[str, Any]) -> Usage:
-        """Reads tokens and cost from an answer; a cost of None counts at the worst case."""
+    def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
+        """Reads tokens and cost from an answer; what it leaves open counts at the worst case."""
 
     @abstractmethod
     def find(self, data: Mapping[str, Any]) -> Found:
@@ -272,13 +275,6 @@ def flag(value: Any, name: str, where: str) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{name}={value!r} is not known", where=where, fix="write true or false")
     return value
-
-
-def tokens_in(data: Any, *names: str) -> int:
-    """Returns a count that stands under nested names, 0 where it is missing or no count."""
-    for name in names:
-        data = data.get(name) if isinstance(data, Mapping) else None
-    return data if isinstance(data, int) and not isinstance(data, bool) and data >= 0 else 0
 
 
 def text_in(data: Any, *names: str) -> str:

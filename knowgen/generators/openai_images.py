@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from knowgen.calls import ReportedUsage, UsageReader
 from knowgen.clients.pricing import TokenCounts
 from knowgen.generators.hosted_call import Outgoing
 from knowgen.generators.hosted_faults import Fault, RejectedError
@@ -15,10 +16,9 @@ from knowgen.generators.hosted_images import (
     Vendor,
     one_of,
     text_in,
-    tokens_in,
 )
 from knowgen.generators.hosted_pictures import Reference, ReferenceForm
-from knowgen.records import GenerationRequest, Usage
+from knowgen.records import GenerationRequest
 from knowgen.remote.address import OPENAI_KEY, OPENAI_URL
 
 VENDOR = Vendor(
@@ -109,20 +109,27 @@ class OpenAiImages(HostedImages):
         """Returns quality and size."""
         return self._fields.get("quality", ""), self._fields.get("size", "")
 
-    def usage(self, data: Mapping[str, Any]) -> Usage:
-        """Reads the tokens; an answer without them counts as its quality and size do."""
-        counts = data.get("usage")
-        read, written = tokens_in(counts, "input_tokens"), tokens_in(counts, "output_tokens")
-        pictures = len(data["data"]) if isinstance(data.get("data"), list) else 0
-        seen = tokens_in(counts, "input_tokens_details", "image_tokens")
-        told = tokens_in(counts, "output_tokens_details", "text_tokens")
-        if not read and not written and pictures:
+    def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
+        """Reads the tokens; where an answer does not count them it comes to at least its quality and size."""
+        counts = UsageReader(data.get("usage"))
+        read, written = counts.required("input_tokens", least=1), counts.required("output_tokens")
+        seen = counts.optional("input_tokens_details", "image_tokens")
+        words = counts.optional("output_tokens_details", "text_tokens") or 0
+        entries = data.get("data")
+        pictures = len(entries) if isinstance(entries, list) else 0
+        drawn = max(0, written - words)
+        if pictures and not written:
+            counts.complete = False
             asked = dict(zip(("quality", "size"), self.traits(), strict=True))
             traits = [str(data.get(name) or value) for name, value in asked.items()]
-            cost = self.prices.cost(TokenCounts(image_out=self.prices.image_tokens(*traits)), pictures)
-            return Usage(cost=cost)
-        counted = TokenCounts(max(0, read - seen), min(seen, read), min(told, written), max(0, written - told))
-        return Usage(input_tokens=read, output_tokens=written, cost=self.prices.cost(counted, pictures))
+            drawn = self.prices.image_tokens(*traits) * pictures
+        if seen is None:  # which part is references is open: all at the dearer price
+            seen = read if self.prices.image_in > (self.prices.text_in or 0.0) else 0
+        if seen > read or words > written:
+            counts.complete = False
+        counted = TokenCounts(max(0, read - seen), seen, words, drawn)
+        complete = isinstance(entries, list) if self.prices.per_image is not None else counts.complete
+        return ReportedUsage(read, written, self.prices.cost(counted, pictures), complete)
 
     def find(self, data: Mapping[str, Any]) -> Found:
         """Returns the picture, in base64 or as an address."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from image_servers import (
     openai_answer,
     picture,
 )
+from knowgen.generators.hosted_prices import ImagePrice
 
 from knowgen.calls import current_meter
 from knowgen.errors import PassingError, RefusedError
@@ -37,6 +39,7 @@ KINDS: dict[str, tuple[Any, str, Any]] = {
     "gemini": (GeminiImages, "gemini-3-pro-image-preview", gemini_answer),
     "ark": (ArkImages, "doubao-seedream-4-5-251128", ark_answer),
 }
+MISSING = object()
 DIALECTS = {"openai": OPENAI, "gemini": GEMINI, "ark": ARK}
 PRICE = 0.25
 
@@ -289,6 +292,48 @@ def test_answers_without_a_picture_fail_and_break_nothing(name: str, body: dict[
     with ImageServer(DIALECTS[name], [Step(answer=body)]) as server:
         drawing = draw(painter_of(name, server))
     assert drawing.status is GenerationStatus.FAILED and "holds no picture" in drawing.reason
+
+
+@everywhere
+def test_an_answer_that_says_nothing_of_its_cost_counts_at_the_worst_case(name: str) -> None:
+    books = Books()
+    with ImageServer(DIALECTS[name], [Step(answer={})]) as server:
+        drawing = draw(painter_of(name, server), books)
+    assert (books.reserved, books.settled) == ([PRICE], [PRICE])
+    assert drawing.usage.cost == PRICE
+
+
+TOKEN_PRICE = ImagePrice(
+    text_in=5.0, image_in=10.0, text_out=12.0, image_out=40.0, most_output=5000, tokens={"1K": 4000}
+)
+
+
+@pytest.mark.parametrize("output", ["4160", 4160.5, None, -1, MISSING])
+@pytest.mark.parametrize("name", ["openai", "gemini"])
+def test_a_count_that_is_not_whole_leaves_the_reservation_spent(name: str, output: Any) -> None:
+    answer = KINDS[name][2]()
+    usage = answer["usage" if name == "openai" else "usageMetadata"]
+    if output is MISSING:
+        del usage["input_tokens" if name == "openai" else "promptTokenCount"]
+    else:
+        usage["output_tokens" if name == "openai" else "thoughtsTokenCount"] = output
+    books = Books()
+    with ImageServer(DIALECTS[name], [Step(answer=answer)]) as server:
+        painter = painter_of(name, server)
+        painter.price = replace(TOKEN_PRICE, text_out=0.0) if name == "openai" else TOKEN_PRICE
+        drawing = draw(painter, books)
+    assert drawing.status is GenerationStatus.OK
+    (worst,) = books.reserved
+    assert worst is not None and books.settled[0] == drawing.usage.cost
+    assert books.settled[0] is not None and books.settled[0] >= worst
+
+
+def test_a_call_that_costs_more_than_its_reservation_counts_in_full() -> None:
+    answer = {**ark_answer(), "usage": {"generated_images": 3}}
+    books = Books()
+    with ImageServer(ARK, [Step(answer=answer)]) as server:
+        drawing = draw(painter_of("ark", server), books)
+    assert (books.reserved, books.settled) == ([PRICE], [3 * PRICE]) and drawing.usage.cost == 3 * PRICE
 
 
 def by_url(path: str) -> Step:

@@ -240,3 +240,22 @@ def test_in_a_run_each_system_with_references_is_scored(tmp_path: Path) -> None:
     assert asked == len(server.calls) == 2, "a system without references is not asked about"
     with RunStore.read(tmp_path / "shut") as store:
         assert [score.status for _, score in store.scores()] == [ScoreStatus.NOT_APPLICABLE] * 2
+
+
+@pytest.mark.parametrize("step", [{"finish": "content_filter"}, {"refusal": "I will not judge this."}])
+def test_a_refusal_beside_a_verdict_is_a_refusal_in_both_readings(
+    truth_picture: ImageRef, step: dict[str, Any]
+) -> None:
+    score, server = judged([Step(reply=verdict(1), **step)], item(truth_picture))
+    assert len(server.calls) == 1
+    assert score.status is ScoreStatus.FAILED and not score.strict.values
+    assert score.strict.reason.startswith("the judge refused: ") and score.lenient == score.strict
+    assert score.attempts[0].reply == verdict(1) and score.attempts[0].refused
+
+
+def test_no_value_is_read_from_a_refused_attempt() -> None:
+    refused, good = Attempt(reply=verdict(0), refused=True), Attempt(reply=verdict(1), model="m")
+    strict, lenient, model = read_verdicts([refused, good], CONTRACT)
+    assert (strict.values, lenient.values, model) == ({"answer": 1.0}, {"answer": 1.0}, "m")
+    strict, lenient, _ = read_verdicts([refused], CONTRACT)
+    assert strict == lenient and (strict.status, strict.reason) == (ScoreStatus.FAILED, "the judge refused")

@@ -207,14 +207,48 @@ def test_a_cut_off_reply_is_told_to_be_shorter(item: Item) -> None:
         Step(reply=None, refusal="I won't compare these."),
         Step(reply=None, finish="content_filter"),
         Step(reply="", finish="content_filter"),
+        Step(reply=good(), refusal="I won't compare these."),
+        Step(reply=good(), finish="content_filter"),
+        Step(reply=good(), finish="SAFETY"),
+        Step(reply=good(), finish="PROHIBITED_CONTENT"),
     ],
 )
 def test_a_refusal_is_a_failed_score_with_its_words_and_is_not_asked_again(item: Item, step: Step) -> None:
     score, server = judged([step], item)
     assert len(server.calls) == 1
     assert score.status is ScoreStatus.FAILED
+    assert score.strict.reason.startswith("the judge refused: ")
     assert ("I won't compare these." if step.refusal else "content filter") in score.strict.reason
-    assert score.lenient is not None and score.lenient.status is ScoreStatus.FAILED
+    assert not score.strict.values
+    assert score.lenient == score.strict
+    (attempt,) = score.attempts
+    assert attempt.refused and attempt.reply == (step.reply or "") and attempt.usage.input_tokens == 1000
+
+
+def test_a_refusal_among_the_parts_of_a_message_is_one(item: Item) -> None:
+    parts = [{"type": "text", "text": good()}, {"type": "refusal", "refusal": "I won't."}]
+    message = {"role": "assistant", "content": parts}
+    body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+    score, server = judged([Step(body=body)], item)
+    assert len(server.calls) == 1 and score.strict.reason == "the judge refused: I won't."
+
+
+def test_an_earlier_reply_that_was_not_refused_stays_with_the_official_reading(item: Item) -> None:
+    """The official evaluator would have taken the first reply and not asked further."""
+    score, server = judged([Step(reply=good(aesthetics=0.9)), Step(finish="content_filter")], item)
+    assert len(server.calls) == 2
+    assert score.status is ScoreStatus.FAILED and score.strict.reason.startswith("the judge refused: ")
+    assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.9
+
+
+def test_a_stored_refusal_is_still_one_when_its_sample_is_asked_again(item: Item) -> None:
+    refused, _ = judged([Step(reply=good(aesthetics=0), finish="content_filter")], item)
+    later, _ = judged([Step(reply=good(aesthetics=1))], item)
+    stored = Score.model_validate_json(refused.model_dump_json())
+    whole = with_earlier(scorer_traits(VlmJudge), later, item[0], stored.attempts)
+    assert len(whole.attempts) == 2
+    assert whole.strict.values["aesthetics"] == 1
+    assert whole.lenient is not None and whole.lenient.values["aesthetics"] == 1
 
 
 # ------------------------------------------------------------------------------------------------- faults on the way
@@ -500,7 +534,9 @@ def test_a_key_given_as_a_name_is_not_repeated() -> None:
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", [f"http://me:{SECRET}@127.0.0.1/v1", f"https://example.org/v1?api_key={SECRET}"])
+@pytest.mark.parametrize(
+    "url", [f"http://me:{SECRET}@127.0.0.1/v1", f"https://example.org/v1?api_key={SECRET}", f"ftp://me:{SECRET}@x/"]
+)
 def test_an_address_holds_no_secret(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         VlmJudge("m", base_url=url)
@@ -554,7 +590,7 @@ def test_arguments_out_of_range(args: dict[str, Any]) -> None:
         VlmJudge(**({"model": "m", "base_url": "http://127.0.0.1/v1"} | args))
 
 
-@pytest.mark.parametrize("url", ["ftp://x/", "127.0.0.1:80", "http://", "http://[::1", "ftp://me:hidden@x/"])
+@pytest.mark.parametrize("url", ["ftp://x/", "127.0.0.1:80", "http://", "http://[::1"])
 def test_an_address_that_is_none_names_the_scorer_and_is_not_repeated(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         VlmJudge("org/model", base_url=url)

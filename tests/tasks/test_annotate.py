@@ -188,11 +188,27 @@ def test_nothing_is_frozen_until_all_is_settled_and_then_only_what_is_missing_is
     assert frozen_file(folder)["answers"]["d"]["attempts"] == ["no"] * 4 + [reply(False)]
 
 
-def test_a_refusal_is_a_failure_with_its_reason(folder: Path) -> None:
-    step = Step(reply=None, refusal="I would rather not")
+@pytest.mark.parametrize("content", [None, reply(True)])
+def test_a_refusal_is_a_failure_with_its_reason(folder: Path, content: str | None) -> None:
+    step = Step(reply=content, refusal="I would rather not")
     with JudgeServer(lambda call: step if prompt_of(call) == PROMPTS["c"] else honest(call)) as server:
         outcome = asked(folder, server)
     assert [(name, "I would rather not" in why) for name, why in outcome.failures] == [("c", True)]
+    assert len(server.calls) == len(set(PROMPTS.values()))  # a refusal is not asked again
+
+
+def test_usage_that_is_not_whole_leaves_the_reservation_spent(folder: Path) -> None:
+    def script(call: Call) -> Step:
+        message = {"role": "assistant", "content": honest(call).reply}
+        usage = {"prompt_tokens": 400, "completion_tokens": "2000"}
+        chat = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
+        return Step(body=json.dumps(chat).encode(), tokens=(400, 2000))
+
+    prices = {"price_call": None, "price_in": 1.0, "price_out": 10.0, "concurrency": 1}
+    with JudgeServer(script, price=(1.0, 10.0)) as server:
+        with pytest.raises(BudgetReachedError):
+            asked(folder, server, budget=0.06, args=prices)
+        assert 0 < server.spent <= 0.06 and len(server.calls) == 2
 
 
 def test_faults_that_pass_are_tried_again(folder: Path, quick: None) -> None:
