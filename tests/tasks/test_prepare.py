@@ -156,7 +156,7 @@ def test_killed_while_downloading_it_goes_on_with_what_it_has(hub: HubServer, kn
 
 
 @pytest.mark.parametrize(
-    "step", ["look_at", pytest.param("write_rows", marks=SLOW), pytest.param("write_json", marks=SLOW)]
+    "step", ["inspect_images", pytest.param("write_rows", marks=SLOW), pytest.param("write_json", marks=SLOW)]
 )
 def test_killed_while_building_it_leaves_nothing_that_looks_finished(
     hub: HubServer, knowgen: Command, home: Path, step: str
