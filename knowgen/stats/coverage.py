@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from knowgen.core.text import count
 from knowgen.stats.policy import Policy
 from knowgen.stats.summary import Coverage, Figure
-from knowgen.stats.words import count
 
 NO_RESULT = "No result"
 HOW_TO_GO_ON = "run the same command again to add the missing scores"

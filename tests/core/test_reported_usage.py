@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from knowgen.scorers.pricing import Price
 
 from knowgen.calls import MOST_TOKENS, ReportedUsage, Ticket, UsageReader, current_meter, paid_call
+from knowgen.clients.pricing import ChatPrice
 from knowgen.generators.ark import ArkImages
 from knowgen.generators.gemini import GeminiImages
 from knowgen.generators.openai_images import OpenAiImages
 from knowgen.scorers.answers import AnswerReader
 
-PRICE = Price(2.0, 8.0)
+PRICE = ChatPrice(2.0, 8.0)
 MISSING, WHOLE = object(), object()
 SAYS_NOTHING: list[Any] = [
     MISSING,
@@ -103,7 +103,7 @@ def test_a_call_settled_with_no_amount_of_money_keeps_its_worst_case(cost: float
     assert meter.settled is None
 
 
-def chat(usage: Any, worst: float | None, price: Price = PRICE) -> tuple[float | None, float | None]:
+def chat(usage: Any, worst: float | None, price: ChatPrice = PRICE) -> tuple[float | None, float | None]:
     """Return the recorded cost of a reply with this usage, and what its reservation is settled to."""
     choice = {"message": {"content": "{}"}, "finish_reason": "stop"}
     body = json.dumps({"choices": [choice], **({} if usage is MISSING else {"usage": usage})}).encode()
@@ -135,7 +135,7 @@ def test_a_chat_reply_above_its_reservation_counts_in_full() -> None:
 @pytest.mark.parametrize("usage", [MISSING, None, "none", [], {}, {"prompt_tokens": 0, "completion_tokens": 0}])
 def test_a_chat_reply_without_usage_stays_at_its_reservation(usage: Any) -> None:
     assert chat(usage, 0.5) == (0.5, None)
-    assert chat(usage, None, Price())[0] is None
+    assert chat(usage, None, ChatPrice())[0] is None
 
 
 TOKENS = st.one_of(st.integers(1, 5000), st.integers(1, 10_000_000))

@@ -23,9 +23,9 @@ from image_servers import (
     openai_answer,
     picture,
 )
-from knowgen.generators.hosted_prices import ImagePrice
 
 from knowgen.calls import current_meter
+from knowgen.clients.pricing import ImagePrice
 from knowgen.errors import PassingError, RefusedError
 from knowgen.generators.ark import ArkImages
 from knowgen.generators.contract import Drawing
@@ -304,7 +304,7 @@ def test_an_answer_that_says_nothing_of_its_cost_counts_at_the_worst_case(name: 
 
 
 TOKEN_PRICE = ImagePrice(
-    text_in=5.0, image_in=10.0, text_out=12.0, image_out=40.0, most_output=5000, tokens={"1K": 4000}
+    text_in=5.0, image_in=10.0, text_out=12.0, image_out=40.0, max_output=5000, tokens={"1K": 4000}
 )
 
 

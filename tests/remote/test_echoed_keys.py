@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from knowgen.scorers.pricing import Price
 from PIL import Image
 
 import knowgen
 from knowgen.cli.main import run
+from knowgen.clients.pricing import ChatPrice
 from knowgen.generators.hosted_faults import fault_of
 from knowgen.generators.http_answers import read_health, read_reply
 from knowgen.scorers.answers import AnswerReader
@@ -257,7 +257,7 @@ def test_whatever_the_status_no_error_holds_the_key(status: int) -> None:
         json.dumps({"error": {"message": KEY, "code": KEY}}).encode(),
         b"[" * 2000 + KEY.encode(),
     ):
-        answer = AnswerReader(KEY, Price()).of_response(status, {}, body, None)
+        answer = AnswerReader(KEY, ChatPrice()).of_response(status, {}, body, None)
         fault = fault_of(status, {}, body, KEY)
         reply = read_reply(status, body, None, KEY)
         for shown in (answer.attempt.model_dump_json(), repr(fault), repr(reply)):
