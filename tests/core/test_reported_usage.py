@@ -255,7 +255,7 @@ def test_images_paid_for_by_the_piece_need_no_tokens_but_a_whole_number_of_image
     image = {"b64_json": IMAGE}
     for usage in (None, {"output_tokens": "x"}, {"generated_images": 1}):
         reported = ark.usage({"data": [image], "usage": usage})
-        assert reported.complete and reported.cost == ark.price.picture
+        assert reported.complete and reported.cost == ark.prices.per_image
     for count in ("1", None, -1, 0.5, True):
         reported = ark.usage({"data": [image], "usage": {"generated_images": count}})
         assert not reported.complete and reported.charge(WORST) == WORST

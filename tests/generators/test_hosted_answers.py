@@ -320,7 +320,7 @@ def test_a_count_that_is_not_whole_leaves_the_reservation_spent(name: str, outpu
     books = Books()
     with ImageServer(DIALECTS[name], [Step(answer=answer)]) as server:
         painter = painter_of(name, server)
-        painter.price = replace(TOKEN_PRICE, text_out=0.0) if name == "openai" else TOKEN_PRICE
+        painter.prices = replace(TOKEN_PRICE, text_out=0.0) if name == "openai" else TOKEN_PRICE
         drawing = draw(painter, books)
     assert drawing.status is GenerationStatus.OK
     (worst,) = books.reserved
