@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,7 @@ from knowgen.planning import Settings
 from knowgen.records import Attempt, Usage
 from knowgen.scorers.forecast import Estimate, learn, picture_tokens, words_of
 from knowgen.scorers.prices import price_for, price_list
-
-SCORERS = str(Path(__file__).resolve().parent.parent / "scorers")
-if SCORERS not in sys.path:
-    sys.path.insert(0, SCORERS)
-
-from judge_server import JudgeServer, Step  # noqa: E402
+from tests.helpers.judge_server import JudgeServer, Step
 
 
 @pytest.mark.parametrize(

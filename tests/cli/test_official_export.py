@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,8 @@ import knowgen
 from knowgen import api
 from knowgen.errors import DataError
 from knowgen.planning import Settings
-
-TESTS = Path(__file__).resolve().parent.parent
-for folder in ("scorers", "stats"):
-    if str(TESTS / folder) not in sys.path:
-        sys.path.insert(0, str(TESTS / folder))
-
-from judge_server import Call, JudgeServer, Step  # noqa: E402
-from official_reference import NAMES, POP, SCIENCE, as_number, as_object, group_summary  # noqa: E402
+from tests.helpers.judge_server import Call, JudgeServer, Step
+from tests.helpers.official_reference import NAMES, POP, SCIENCE, as_number, as_object, group_summary
 
 WEIRD = [
     None, [], {}, "much", "0.5", "1e0", " 1 ", True, False, 2, -3, 0.333, 0.555, 1.005, "NaN", "Infinity", "-inf", "",

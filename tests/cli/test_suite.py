@@ -26,11 +26,8 @@ from knowgen.suite import prepare, read_suite, run_suite
 from knowgen.suite.means import mean_figure
 from knowgen.tasks.load import content_folder
 from knowgen.worlds.build import build_world
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scorers"))
-from judge_server import JudgeServer, Step
-
-from .conftest import make_task
+from tests.helpers.judge_server import JudgeServer, Step
+from tests.helpers.small_task import make_task
 
 SEEDS = (0, 90, 180)
 """Of pictures that stay different as JPEG, so that no judge's reply answers for another."""

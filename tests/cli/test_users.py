@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ import knowgen
 from knowgen.cli.main import run
 from knowgen.errors import ConfigError, UsageError
 from knowgen.store.run import RunStore
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scorers"))
-from judge_server import JudgeServer, Step, good
+from tests.helpers.judge_server import JudgeServer, Step, good
 
 RUN = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
 

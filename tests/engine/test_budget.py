@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from engine_helpers import (
+
+from knowgen.calls import paid_call
+from knowgen.engine import Remake, ScorerHandle
+from knowgen.engine.budget import Books
+from knowgen.errors import ConfigError, PassingError
+from knowgen.generators.contract import Drawing
+from knowgen.records import Attempt, Generation, GenerationRequest, GroundTruth, Sample, Score, ScoreStatus, Usage
+from knowgen.store.run import RunStore
+from tests.helpers.engine import (
     Bench,
     Half,
     JudgeServer,
@@ -22,14 +30,6 @@ from engine_helpers import (
     scorer_handle,
     spec_for,
 )
-
-from knowgen.calls import paid_call
-from knowgen.engine import Remake, ScorerHandle
-from knowgen.engine.budget import Books
-from knowgen.errors import ConfigError, PassingError
-from knowgen.generators.contract import Drawing
-from knowgen.records import Attempt, Generation, GenerationRequest, GroundTruth, Sample, Score, ScoreStatus, Usage
-from knowgen.store.run import RunStore
 
 PRICE = 0.01
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from engine_helpers import Bench, Half, generator_handle, picture, quick, scorer_handle
 from PIL import Image
 
 from knowgen.engine import GeneratorHandle, Outcome, Remake
 from knowgen.errors import ConfigError
 from knowgen.generators.contract import Drawing
 from knowgen.records import Generation, GenerationRequest, GenerationStatus
+from tests.helpers.engine import Bench, Half, generator_handle, picture, quick, scorer_handle
 
 COUNT = 6
 

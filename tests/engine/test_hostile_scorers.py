@@ -6,10 +6,10 @@ import importlib
 from pathlib import Path
 
 import pytest
-from engine_helpers import Bench, Plain, quick, scorer_handle
 
 from knowgen.engine import Outcome, Remake, ScorerHandle
 from knowgen.records import Score, ScoreStatus
+from tests.helpers.engine import Bench, Plain, quick, scorer_handle
 
 COUNT = 6
 

@@ -6,21 +6,21 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_helpers import Bench, JudgeServer
 
-CHILD = Path(__file__).resolve().parent / "engine_child.py"
+from tests.helpers.engine import Bench, JudgeServer
+from tests.helpers.processes import start_python
+
 PATIENCE = 60.0
 
 
 def child(path: Path, count: int, url: str, **more: Any) -> subprocess.Popen[str]:
     asked = {"path": str(path), "count": count, "url": url, **more}
-    return subprocess.Popen([sys.executable, str(CHILD), json.dumps(asked)], stdout=subprocess.PIPE, text=True)
+    return start_python("-m", "tests.helpers.engine_child", json.dumps(asked))
 
 
 def until(condition: Any, process: subprocess.Popen[str]) -> None:
@@ -131,13 +131,12 @@ def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path) -> None:
 
 def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from engine_helpers import *\n"
+        "import sys; from tests.helpers.engine import *\n"
         "kind = Remake('generators', 'knowgen_hostile.generators:HangsAlways')\n"
         "from knowgen_hostile.generators import HangsAlways\n"
-        "Bench(Path(sys.argv[2])).run(3, generator_handle(HangsAlways(), remake=kind), options=quick(workers=2))\n"
+        "Bench(Path(sys.argv[1])).run(3, generator_handle(HangsAlways(), remake=kind), options=quick(workers=2))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(CHILD.parent), str(tmp_path / "run")])
+    process = start_python("-c", code, tmp_path / "run")
 
     def workers() -> list[int]:
         found = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True).stdout

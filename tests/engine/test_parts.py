@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_helpers import Bench, Half, Plain, picture, png, quick, scorer_handle
 from PIL import Image
 
 from knowgen import errors
@@ -37,6 +36,7 @@ from knowgen.records import (
     Sample,
     Usage,
 )
+from tests.helpers.engine import Bench, Half, Plain, picture, png, quick, scorer_handle
 
 
 def saved(kind: str, image: Image.Image | None = None) -> bytes:

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_helpers import (
+
+from knowgen.errors import DataError
+from knowgen.generators.contract import Drawing
+from knowgen.records import Generation, GenerationRequest, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus
+from knowgen.store.run import RunStore
+from tests.helpers.engine import (
     Bench,
     Half,
     JudgeServer,
@@ -18,11 +23,6 @@ from engine_helpers import (
     score_of,
     scorer_handle,
 )
-
-from knowgen.errors import DataError
-from knowgen.generators.contract import Drawing
-from knowgen.records import Generation, GenerationRequest, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus
-from knowgen.store.run import RunStore
 
 
 def never() -> Any:
@@ -145,9 +145,8 @@ def test_a_full_disk_stops_the_run_with_one_clear_error_and_keeps_what_was_done(
 
 
 def test_another_truth_is_judged_anew_and_another_prompt_drawn_anew(tmp_path: Path) -> None:
-    from engine_helpers import MemoryTask, spec_for
-
     from knowgen.engine import run
+    from tests.helpers.engine import MemoryTask, spec_for
 
     class Changed(MemoryTask):
         word = "old"
@@ -178,7 +177,7 @@ def test_another_truth_is_judged_anew_and_another_prompt_drawn_anew(tmp_path: Pa
 def test_scores_of_one_run_are_scores_of_the_picture_they_name(tmp_path: Path) -> None:
     class ByDigest:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
-            from engine_helpers import score_of
+            from tests.helpers.engine import score_of
 
             assert generation.image is not None and generation.image.path is not None
             assert generation.image.path.is_file()

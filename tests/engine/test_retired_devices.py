@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-from engine_helpers import Bench, generator_handle, picture, quick
 from PIL import Image
 
 from knowgen.engine import workers
@@ -14,6 +13,7 @@ from knowgen.engine.devices import Device
 from knowgen.engine.handles import Remake
 from knowgen.generators.contract import GPU_FAULT_CODE
 from knowgen.records import GenerationStatus
+from tests.helpers.engine import Bench, generator_handle, picture, quick
 
 BIRTHS = "KNOWGEN_TEST_BIRTHS"
 

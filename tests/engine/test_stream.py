@@ -10,22 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from engine_helpers import (
-    MEASURE,
-    PLAIN,
-    Bench,
-    Half,
-    Measure,
-    MemoryTask,
-    Plain,
-    generator_handle,
-    picture,
-    png,
-    quick,
-    score_of,
-    scorer_handle,
-    spec_for,
-)
 
 from knowgen.engine import run
 from knowgen.errors import ConfigError, DataError
@@ -42,6 +26,22 @@ from knowgen.records import (
     request_id,
 )
 from knowgen.store.run import RunStore
+from tests.helpers.engine import (
+    MEASURE,
+    PLAIN,
+    Bench,
+    Half,
+    Measure,
+    MemoryTask,
+    Plain,
+    generator_handle,
+    picture,
+    png,
+    quick,
+    score_of,
+    scorer_handle,
+    spec_for,
+)
 
 
 class Log:

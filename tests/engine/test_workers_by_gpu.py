@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from engine_helpers import PLAIN, Plain, generator_handle
 
 from knowgen import api
 from knowgen.engine import stages
@@ -14,6 +13,7 @@ from knowgen.engine.stages import workers_for
 from knowgen.generators.contract import Drawing
 from knowgen.planning import Settings
 from knowgen.records import GenerationRequest
+from tests.helpers.engine import PLAIN, Plain, generator_handle
 
 
 class OnDevice(Plain):

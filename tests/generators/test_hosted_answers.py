@@ -8,7 +8,16 @@ import time
 from typing import Any
 
 import pytest
-from image_servers import (
+
+from knowgen.calls import current_meter
+from knowgen.errors import PassingError, RefusedError
+from knowgen.generators.ark import ArkImages
+from knowgen.generators.contract import Drawing
+from knowgen.generators.gemini import GeminiImages
+from knowgen.generators.hosted_images import HostedImages
+from knowgen.generators.openai_images import OpenAiImages
+from knowgen.records import GenerationRequest, GenerationStatus
+from tests.helpers.image_servers import (
     ARK,
     GEMINI,
     KEY,
@@ -22,15 +31,6 @@ from image_servers import (
     openai_answer,
     picture,
 )
-
-from knowgen.calls import current_meter
-from knowgen.errors import PassingError, RefusedError
-from knowgen.generators.ark import ArkImages
-from knowgen.generators.contract import Drawing
-from knowgen.generators.gemini import GeminiImages
-from knowgen.generators.hosted_images import HostedImages
-from knowgen.generators.openai_images import OpenAiImages
-from knowgen.records import GenerationRequest, GenerationStatus
 
 KINDS: dict[str, tuple[Any, str, Any]] = {
     "openai": (OpenAiImages, "gpt-image-1", openai_answer),

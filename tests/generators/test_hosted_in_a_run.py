@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_servers import ARK, GEMINI, KEY, OPENAI, Call, Dialect, ImageServer, Step, openai_answer, picture
 
 import knowgen
 from knowgen.errors import ConfigError
@@ -17,6 +16,18 @@ from knowgen.generators import hosted_prices
 from knowgen.records import Generation, GenerationStatus
 from knowgen.runs import Run
 from knowgen.store.run import RunStore
+from tests.helpers.image_servers import (
+    ARK,
+    GEMINI,
+    KEY,
+    OPENAI,
+    Call,
+    Dialect,
+    ImageServer,
+    Step,
+    openai_answer,
+    picture,
+)
 
 SCORER = '''
 from knowgen.records import DIMENSIONS, Reading, Score, ScoreStatus

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from image_servers import gemini_answer, openai_answer
 
 from knowgen.generators.ark import ArkImages
 from knowgen.generators.gemini import GeminiImages
 from knowgen.generators.hosted_prices import Counted, ImagePrice, price_for, price_list
 from knowgen.generators.openai_images import OpenAiImages
+from tests.helpers.image_servers import gemini_answer, openai_answer
 
 OPENAI = "https://api.openai.com/v1"
 GOOGLE = "https://generativelanguage.googleapis.com"

@@ -14,7 +14,6 @@ from typing import Any
 
 import openai
 import pytest
-from image_servers import ARK, GEMINI, KEY, OPENAI, Call, ImageServer, Step, ark_answer, picture
 from PIL import Image
 
 from knowgen.errors import ConfigError, UsageError
@@ -24,6 +23,7 @@ from knowgen.generators.gemini import GeminiImages
 from knowgen.generators.hosted_images import HostedImages
 from knowgen.generators.openai_images import OpenAiImages
 from knowgen.records import GenerationRequest, GenerationStatus, ImageRef
+from tests.helpers.image_servers import ARK, GEMINI, KEY, OPENAI, Call, ImageServer, Step, ark_answer, picture
 
 PROMPT = "A lighthouse of Mirelle, „open“ above the door\nand a red boat"
 SEED = 7

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_pipelines
 from PIL import Image
 
 from knowgen.errors import ConfigError, DataError, MissingDependencyError, PassingError, UsageError
 from knowgen.generators.contract import Drawing, traits_of
 from knowgen.generators.local import Diffusers
 from knowgen.records import GenerationRequest, GenerationStatus, ImageRef
+from tests.helpers import tiny_pipelines
 
 PROMPTS = ["a lamp", "a much longer prompt about a tower by the sea with fourteen windows", "x", "two lamps", "a ship"]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_pipelines
 
 import knowgen
 from knowgen.records import Generation, GenerationStatus
 from knowgen.store.run import RunStore
+from tests.helpers import tiny_pipelines
 
 pytestmark = pytest.mark.slow  # every worker imports torch and diffusers anew
 

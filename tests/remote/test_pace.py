@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from virtual_time import run
 
 from knowgen.errors import UsageError
 from knowgen.remote.pace import START, Limits, Pace, Said
+from tests.helpers.virtual_time import run
 
 
 @dataclass

@@ -16,6 +16,7 @@ import pytest
 from knowgen.records import DIMENSIONS
 from knowgen.report.html import write_report
 from knowgen.stats.summary import OVERALL
+from tests.helpers.report_runs import Lab
 
 WIDTHS = (390, 768, 1440)
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -109,9 +110,9 @@ def view(browser: Any) -> Iterator[Open]:
 
 
 @pytest.fixture(scope="module")
-def site(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+def site(make_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A report of three systems over 40 samples under two scorers and two policies."""
-    lab = make_lab(tmp_path_factory.mktemp("site"))
+    lab = Lab(tmp_path_factory.mktemp("site"))
     samples = lab.samples(40)
     runs = [
         lab.run("open_book", samples, 0.8, scorers=(lab.CHECK, lab.JUDGE)),
@@ -122,9 +123,9 @@ def site(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 @pytest.fixture(scope="module")
-def hostile(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hostile(make_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report whose every text tries to break out."""
-    lab = make_lab(tmp_path_factory.mktemp("hostile"))
+    lab = Lab(tmp_path_factory.mktemp("hostile"))
     lab.reason = lab.rationale = lab.subject = " ".join(HOSTILE)
     lab.task = HOSTILE[0]
     lab.fail_rate = 0.3
@@ -524,7 +525,7 @@ def test_rows_stay_rows_for_screen_readers_on_a_phone(site: Any, view: Open) -> 
 # -- other shapes of runs --------------------------------------------------------------------------------------------
 
 
-def test_runs_that_differ_in_task_version_are_not_ranked(lab: Any, view: Open, tmp_path: Path) -> None:
+def test_runs_that_differ_in_task_version_are_not_ranked(lab: Lab, view: Open, tmp_path: Path) -> None:
     old = lab.run("open_book", lab.samples(8), 0.9)
     lab.version = "2-000000000000"
     new = lab.run("closed_book", lab.samples(8), 0.2)
@@ -535,7 +536,7 @@ def test_runs_that_differ_in_task_version_are_not_ranked(lab: Any, view: Open, t
     opened.clean()
 
 
-def test_one_run_with_repeats_and_one_policy(lab: Any, view: Open, tmp_path: Path) -> None:
+def test_one_run_with_repeats_and_one_policy(lab: Lab, view: Open, tmp_path: Path) -> None:
     lab.failing = False
     run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, policies=("strict",))
     opened = view(write_report([run], tmp_path / "page"))
@@ -546,7 +547,7 @@ def test_one_run_with_repeats_and_one_policy(lab: Any, view: Open, tmp_path: Pat
     opened.clean()
 
 
-def test_a_picture_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_path: Path) -> None:
+def test_a_picture_that_is_gone_says_so_in_its_place(lab: Lab, view: Open, tmp_path: Path) -> None:
     lab.failing = False
     run = lab.run("open_book", lab.samples(4), 0.8)
     _, generation = next(iter(run.store.generations()))
@@ -558,7 +559,7 @@ def test_a_picture_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_p
 
 
 @pytest.mark.slow
-def test_a_thousand_samples_are_drawn_a_few_at_a_time(lab: Any, view: Open, tmp_path: Path) -> None:
+def test_a_thousand_samples_are_drawn_a_few_at_a_time(lab: Lab, view: Open, tmp_path: Path) -> None:
     runs = [lab.run(name, lab.samples(1000), skill) for name, skill in (("open_book", 0.8), ("closed_book", 0.3))]
     opened = view(write_report(runs, tmp_path / "page"))
     page = opened.page

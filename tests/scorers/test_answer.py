@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_server import Call, JudgeServer, Script, Step
 from PIL import Image
 
 import knowgen
@@ -24,6 +23,7 @@ from knowgen.scorers.contract import scorer_traits
 from knowgen.scorers.reply import ReplyFault
 from knowgen.scorers.verdict import Level, VerdictContract, read_verdict, read_verdict_leniently, read_verdicts
 from knowgen.store.run import RunStore
+from tests.helpers.judge_server import Call, JudgeServer, Script, Step
 
 PROMPT = "Draw the crest of the Ægir rowing club with the year it was founded."
 REFERENCES: tuple[dict[str, Any], ...] = (

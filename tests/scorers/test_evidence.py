@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_server import JudgeServer, Script, Step
 from PIL import Image
 
 import knowgen
@@ -19,6 +18,7 @@ from knowgen.errors import UnscorableError
 from knowgen.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample, Score, ScoreStatus
 from knowgen.scorers.contract import scorer_traits
 from knowgen.scorers.evidence import CONTRACT, CUT, MOST_CHARACTERS, EvidenceJudge, shares
+from tests.helpers.judge_server import JudgeServer, Script, Step
 
 PIECES: tuple[dict[str, Any], ...] = (
     {"title": "The club", "url": "http://a.test/1", "text": "Founded in 1907.\nIts crest holds two oars."},

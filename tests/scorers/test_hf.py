@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import good
 from PIL import Image
-from tiny_models import tiny_llava, tiny_vlm
 
 import knowgen
 from knowgen.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
@@ -24,6 +22,8 @@ from knowgen.scorers.hf_model import Source, load
 from knowgen.scorers.hf_weights import weights_id
 from knowgen.scorers.rubric import system_prompt, user_text
 from knowgen.store.run import RunStore
+from tests.helpers.judge_server import good
+from tests.helpers.tiny_models import tiny_llava, tiny_vlm
 
 torch = pytest.importorskip("torch")
 

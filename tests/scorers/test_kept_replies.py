@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import JudgeServer, Step, good
 from PIL import Image
 
 from knowgen import api
@@ -18,6 +17,7 @@ from knowgen.records import ScoreStatus
 from knowgen.scorers import upstream
 from knowgen.scorers.pictures import Encoded
 from knowgen.scorers.request import ChatRequest
+from tests.helpers.judge_server import JudgeServer, Step, good
 
 SYSTEM = 'You are the "official" judge.\nBe just.'
 USER = "Sample id: {sample_id}\n\nTask:\n{prompt}\n\nGo."

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from PIL import Image, ImageFilter
-from similarity_models import item, picture, reference
 
 from knowgen.records import Score
 from knowgen.scorers.contract import scorer_traits
@@ -27,6 +26,7 @@ from knowgen.scorers.similarity_measures import (
     luminance,
     structure,
 )
+from tests.helpers.similarity_models import item, picture, reference
 
 GREY = nps.arrays(np.float64, (16, 16), elements=st.integers(0, 255).map(float))
 RGB = nps.arrays(np.float64, (12, 12, 3), elements=st.integers(0, 255).map(float))

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_server import Call, JudgeServer, Step, good
 from PIL import Image
 
 from knowgen.errors import BudgetReachedError, ConfigError, PassingError, UsageError
@@ -35,6 +34,7 @@ from knowgen.scorers.answer import AnswerJudge
 from knowgen.scorers.contract import Item, failed_score, not_applicable_score
 from knowgen.scorers.rewards import DualReward, ReferencesRule, Reward, image_reward, masked, text_reward
 from knowgen.scorers.vlm import VlmJudge
+from tests.helpers.judge_server import Call, JudgeServer, Step, good
 
 REFERENCE = {"img_id": "IMG_001", "title": "A crest"}
 PICTURE = ImageRef(sha256="0" * 64, width=1, height=1, format="PNG")

@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from similarity_models import (
+
+from knowgen.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
+from knowgen.records import Score, ScoreStatus
+from knowgen.scorers.contract import Item, scorer_traits
+from knowgen.scorers.similarity import PromptSimilarity, ReferencesSimilarity, Similarity, as_value
+from tests.helpers.similarity_models import (
     ARCH,
     MODEL,
     PREPROCESS,
@@ -24,11 +29,6 @@ from similarity_models import (
     save_clip,
     save_clip_folder,
 )
-
-from knowgen.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
-from knowgen.records import Score, ScoreStatus
-from knowgen.scorers.contract import Item, scorer_traits
-from knowgen.scorers.similarity import PromptSimilarity, ReferencesSimilarity, Similarity, as_value
 
 pytest.importorskip("open_clip")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from similarity_models import as_hub_cache, items, save_dino
 
 from knowgen.errors import ConfigError, MissingDependencyError, UsageError
 from knowgen.scorers.similarity import PromptSimilarity, Similarity
+from tests.helpers.similarity_models import as_hub_cache, items, save_dino
 
 pytest.importorskip("transformers")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from similarity_models import ARCH, item, items, picture, save_clip, save_clip_folder
 
 from knowgen.records import ScoreStatus
 from knowgen.scorers.embedding_cache import EmbeddingCache
@@ -21,6 +19,8 @@ from knowgen.scorers.embedding_embedder import Embedder
 from knowgen.scorers.embedding_networks import Identity, Vectors, is_out_of_memory
 from knowgen.scorers.similarity import PromptSimilarity, Similarity
 from knowgen.scorers.similarity_pictures import Picture
+from tests.helpers.processes import run_python
+from tests.helpers.similarity_models import ARCH, item, items, picture, save_clip, save_clip_folder
 
 pytest.importorskip("open_clip")
 
@@ -253,13 +253,13 @@ def test_a_second_pass_imports_no_torch(tmp_path: Path) -> None:
     folder, batch = save_clip_folder(tmp_path / "model"), items(tmp_path / "p", 1)
     (first,) = Similarity(f"local-dir:{folder}").score_batch(batch)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from similarity_models import items; from pathlib import Path\n"
+        "import sys; from pathlib import Path; from tests.helpers.similarity_models import items\n"
         "from knowgen.scorers.similarity import Similarity\n"
-        "(score,) = Similarity(sys.argv[2]).score_batch(items(Path(sys.argv[3]), 1))\n"
+        "(score,) = Similarity(sys.argv[1]).score_batch(items(Path(sys.argv[2]), 1))\n"
         "print(score.strict.values['truth'], 'torch' in sys.modules, 'open_clip' in sys.modules)"
     )
-    arguments = [str(Path(__file__).parent), f"local-dir:{folder}", str(tmp_path / "p")]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    arguments = [f"local-dir:{folder}", str(tmp_path / "p")]
+    done = run_python("-c", code, *arguments)
     assert done.stdout.split() == [str(first.strict.values["truth"]), "False", "False"]
 
 

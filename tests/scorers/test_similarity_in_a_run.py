@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from similarity_models import picture, save_clip_folder
 
 from knowgen import assemble
 from knowgen.engine import Options, Outcome, run
@@ -18,6 +17,7 @@ from knowgen.scorers.similarity import PromptSimilarity, ReferencesSimilarity, S
 from knowgen.spec import RunSpec, select
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
+from tests.helpers.similarity_models import picture, save_clip_folder
 
 pytest.importorskip("open_clip")
 

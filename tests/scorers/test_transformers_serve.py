@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import SPECIAL, smollm2, tiny_vlm
 
 import knowgen
 from knowgen.records import Score, ScoreStatus
 from knowgen.store.run import RunStore
+from tests.helpers.tiny_models import SPECIAL, smollm2, tiny_vlm
 
 NEEDED = ("torch", "torchvision", "transformers", "accelerate", "fastapi", "uvicorn", "openai", "rich")
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import JudgeServer, Script, Step, good
 from PIL import Image
 
 from knowgen.calls import current_meter
@@ -32,6 +31,7 @@ from knowgen.records import (
 from knowgen.scorers.contract import failed_score, scorer_traits, with_earlier
 from knowgen.scorers.rubric import system_prompt
 from knowgen.scorers.vlm import VlmJudge
+from tests.helpers.judge_server import JudgeServer, Script, Step, good
 
 PROMPT = "A crest of the Ægir rowing club beside the words “FOUNDED 1907”.\nSecond line, {braces} and all."
 SECRET = "sk-test-0123456789abcdef"

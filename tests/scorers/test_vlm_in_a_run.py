@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import Call, JudgeServer, Step, good
 from PIL import Image
 
 from knowgen import assemble
@@ -21,6 +20,7 @@ from knowgen.engine import Options, Outcome, run
 from knowgen.records import GroundTruth, ImageRef, Sample, Score, ScoreStatus
 from knowgen.spec import RunSpec, select
 from knowgen.store.run import RunStore
+from tests.helpers.judge_server import Call, JudgeServer, Step, good
 
 SECRET = "sk-test-fedcba9876543210"
 

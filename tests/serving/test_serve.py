@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from serving_helpers import Answer, Served, served, start
+
+from tests.helpers.serving import Answer, Served, served, start
 
 SETTINGS = {
     "true_cfg_scale": 4.0,

@@ -10,11 +10,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from serving_helpers import Served, served
-
 from knowgen.generators.http import HttpPainter
 from knowgen.records import Generation, GenerationRequest, GenerationStatus
 from knowgen.store.run import RunStore
+from tests.helpers.serving import Served, served
 
 
 def run(folder: Path, out: Path, generator: str, *words: str, limit: int = 4) -> dict[str, Generation]:

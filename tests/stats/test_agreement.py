@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
 from sklearn.metrics import cohen_kappa_score
-from stats_rows import FAILED, reading, row
 
 from knowgen.errors import DataError, UsageError
 from knowgen.records import DIMENSIONS, Row
@@ -24,6 +23,7 @@ from knowgen.stats.agreement_records import Agreement
 from knowgen.stats.krippendorff import Metric, alpha, interval_alphas
 from knowgen.stats.labels import read_labels
 from knowgen.stats.ranks import kendalls, spearmans
+from tests.helpers.score_rows import FAILED, reading, row
 
 GRID = (0.0, 0.5, 1.0)
 NAN = math.nan

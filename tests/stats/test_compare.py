@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from stats_rows import FAILED, perfect, reading, row
 
 from knowgen.errors import DataError, UsageError
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare import check_comparable, compare
 from knowgen.stats.comparison import Comparison
+from tests.helpers.score_rows import FAILED, perfect, reading, row
 
 # Four common samples of one group; overall by sample:   a: 1 .5 0 1   b: 1 1 0 0
 A = [

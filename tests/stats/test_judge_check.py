@@ -7,7 +7,6 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stats_rows import FAILED, NOT_RUN, reading
 
 from knowgen.records import DIMENSIONS, Reading
 from knowgen.stats.judge_check import (
@@ -20,6 +19,7 @@ from knowgen.stats.judge_check import (
     wilson,
 )
 from knowgen.stats.judge_check_records import ChangeResult
+from tests.helpers.score_rows import FAILED, NOT_RUN, reading
 
 F, V, T, A = DIMENSIONS
 NOTHING = Expectation("nothing", "nothing is done", unchanged=True)

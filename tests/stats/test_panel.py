@@ -7,12 +7,12 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, reading, row
 
 from knowgen.errors import DataError, UsageError
 from knowgen.records import DIMENSIONS, TEXT, Reading, Row, ScoreStatus
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.panel import Panel, panel_of, panel_rows
+from tests.helpers.score_rows import FAILED, NOT_APPLICABLE, NOT_RUN, reading, row
 
 ABC = panel_of(["a", "b", "c"])
 

@@ -8,8 +8,6 @@ from statistics import mean, stdev
 
 import numpy as np
 import pytest
-from simulated import SIZES, Benchmark, published
-from stats_rows import reading, row
 
 from knowgen.records import Reading, Row, ScoreStatus
 from knowgen.stats import compare as compare_module
@@ -17,6 +15,8 @@ from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare import compare
 from knowgen.stats.holm import corrected, holm
 from knowgen.stats.parts import parts_of
+from tests.helpers.score_rows import reading, row
+from tests.helpers.simulated_benchmarks import SIZES, Benchmark, published
 
 GRID = (0.0, 0.5, 1.0)
 

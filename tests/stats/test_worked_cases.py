@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, perfect, reading, row
 
 from knowgen.errors import DataError, UsageError
 from knowgen.records import POP, SCIENCE, Reading, Row
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.policy import get_policy
 from knowgen.stats.summary import Coverage, Slice, Summary
+from tests.helpers.score_rows import FAILED, NOT_APPLICABLE, NOT_RUN, perfect, reading, row
 
 # Eight samples of one group, the other is empty.     strict                         official
 #   s1 physics     judged                             F1   V.5  T1   A.5             the same

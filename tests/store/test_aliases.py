@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from knowgen.records import DIMENSIONS, Reading, ScoreStatus
 from knowgen.store.official import OfficialRow, read_results
 from knowgen.store.official_export import EMPTY_PROMPT, Verdict, evaluated
+from tests.helpers import store_records as kit
 
 
 def row(**fields: Any) -> OfficialRow:
@@ -80,9 +80,7 @@ def test_success_or_the_status_of_the_picture() -> None:
     assert not row(success=False, image_status="ok").success  # the official field decides where it is there
 
 
-def test_a_file_of_other_names_is_a_task_and_a_source_and_comes_out_to_the_letter(
-    tmp_path: Path, kit: SimpleNamespace
-) -> None:
+def test_a_file_of_other_names_is_a_task_and_a_source_and_comes_out_to_the_letter(tmp_path: Path) -> None:
     for number, name in enumerate(("a.png", "b.png", "t.png")):
         (tmp_path / name).write_bytes(kit.picture(number))
     rows = [

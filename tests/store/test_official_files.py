@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from knowgen.store.official_export import (
     write_results,
 )
 from knowgen.store.run import RunStore
+from tests.helpers import store_records as kit
 
 KEYS = ["faithfulness", "visual_correctness", "text_accuracy", "aesthetics", "overall"]
 
@@ -38,7 +38,7 @@ def simple_summary(rows: Sequence[Row]) -> list[SummaryRow]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, kit: SimpleNamespace) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A results file with every kind of row, its pictures beside it."""
     for name in ("out/1.png", "out/2.png", "out/7.png", "gt/1.png", "gt/2.png", "gt/7.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -107,7 +107,7 @@ def test_a_results_file_is_a_task_and_a_source(folder: Path) -> None:
     assert source.drawing("1", 1).status == "failed"
 
 
-def test_versions_follow_prompts_truths_and_pictures(folder: Path, kit: SimpleNamespace) -> None:
+def test_versions_follow_prompts_truths_and_pictures(folder: Path) -> None:
     def versions() -> tuple[str, str]:
         results = read_results(folder / "results.json")
         return results.task().version, results.drawings().revision
@@ -154,7 +154,7 @@ def test_a_broken_file_is_told_in_one_line(tmp_path: Path, content: bytes, words
         read_results(tmp_path / "absent.json")
 
 
-def _scored(folder: Path, kit: SimpleNamespace, results: OfficialResults) -> RunStore:
+def _scored(folder: Path, results: OfficialResults) -> RunStore:
     """Walks the file as the engine would: sample 1 scored, 2 without text, 70 a failed judgement, truthy scored."""
     task, source = results.task(duplicates="last"), results.drawings("last")
     generator = GeneratorSpec(name="elsewhere", revision=source.revision)
@@ -183,11 +183,9 @@ def _scored(folder: Path, kit: SimpleNamespace, results: OfficialResults) -> Run
     return store
 
 
-def test_an_evaluated_file_has_the_rows_back_with_verdicts_and_three_summaries(
-    folder: Path, kit: SimpleNamespace
-) -> None:
+def test_an_evaluated_file_has_the_rows_back_with_verdicts_and_three_summaries(folder: Path) -> None:
     results = read_results(folder / "results.json")
-    store = _scored(folder, kit, results)
+    store = _scored(folder, results)
     for path in (folder / "out").iterdir():  # what was judged stays judged
         path.unlink()
     with store:
@@ -222,8 +220,8 @@ def test_an_evaluated_file_has_the_rows_back_with_verdicts_and_three_summaries(
     assert [each["count"] for each in summaries] == [2, 1, 3]
 
 
-def test_what_was_written_reads_back(folder: Path, kit: SimpleNamespace) -> None:
-    with _scored(folder, kit, read_results(folder / "results.json")) as store:
+def test_what_was_written_reads_back(folder: Path) -> None:
+    with _scored(folder, read_results(folder / "results.json")) as store:
         export_official(store, folder / "results_eval.json", "judge", simple_summary)
     again = read_results(folder / "results_eval.json")
     written = json.loads((folder / "results_eval.json").read_text())
@@ -238,7 +236,7 @@ def test_what_was_written_reads_back(folder: Path, kit: SimpleNamespace) -> None
     assert (folder / "copy.json").read_bytes() == (folder / "results_eval.json").read_bytes()
 
 
-def test_rows_that_share_an_id_all_show_the_one_that_was_judged_last(folder: Path, kit: SimpleNamespace) -> None:
+def test_rows_that_share_an_id_all_show_the_one_that_was_judged_last(folder: Path) -> None:
     rows = [
         _row(1, out="out/2.png", gt="gt/1.png", note="first"), _row(1, out="out/1.png", gt="gt/1.png", note="last"),
         _row("1", success=False, out=None, gt="gt/1.png", note="failed"),
@@ -247,7 +245,7 @@ def test_rows_that_share_an_id_all_show_the_one_that_was_judged_last(folder: Pat
         {"success": True, "prompt": "no id, row 5", "output_path": "out/1.png", "gt_image": "gt/1.png"},
     ]  # fmt: skip
     (folder / "twice.json").write_text(json.dumps(rows))
-    with _scored(folder, kit, read_results(folder / "twice.json")) as store:
+    with _scored(folder, read_results(folder / "twice.json")) as store:
         export_official(store, folder / "eval.json", "judge", simple_summary)
     written = json.loads((folder / "eval.json").read_text())
     assert [row.get("note") for row in written[:3]] == ["last", "last", "last"]
@@ -256,21 +254,21 @@ def test_rows_that_share_an_id_all_show_the_one_that_was_judged_last(folder: Pat
     assert written[-1]["count"] == 3  # each row counts, also those that share an id
 
 
-def test_a_row_without_id_is_looked_up_under_its_number_as_officially(folder: Path, kit: SimpleNamespace) -> None:
+def test_a_row_without_id_is_looked_up_under_its_number_as_officially(folder: Path) -> None:
     rows = [
         {"success": True, "prompt": "no id, row 0", "output_path": "out/1.png", "gt_image": "gt/1.png"},
         {"success": True, "prompt": "no id, row 1", "output_path": "out/1.png", "gt_image": "gt/1.png"},
         _row(1, out="out/2.png", gt="gt/2.png"),
     ]
     (folder / "bare.json").write_text(json.dumps(rows))
-    with _scored(folder, kit, read_results(folder / "bare.json")) as store:
+    with _scored(folder, read_results(folder / "bare.json")) as store:
         export_official(store, folder / "eval.json", "judge", simple_summary)
     written = json.loads((folder / "eval.json").read_text())
     assert [row["error"] for row in written[:3]] == ["not_evaluated", None, None]
     assert written[1] == written[2]
 
 
-def test_a_run_of_a_generator_exports_its_samples(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_run_of_a_generator_exports_its_samples(tmp_path: Path) -> None:
     with RunStore.open(tmp_path / "run", kit.spec(repeats=2)) as store:
         store.put_samples(kit.items("a", "b", "c"))
         ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
@@ -296,13 +294,13 @@ def test_a_run_of_a_generator_exports_its_samples(tmp_path: Path, kit: SimpleNam
     assert read_results(tmp_path / "eval.json").rows[0].output == tmp_path / written[0]["output_path"]
 
 
-def test_a_scorer_with_other_dimensions_has_no_official_form(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_scorer_with_other_dimensions_has_no_official_form(tmp_path: Path) -> None:
     other = ScorerSpec(name="similarity", dimensions=("cosine",))
     with RunStore.open(tmp_path, kit.spec(other)) as store, pytest.raises(DataError, match="gives cosine"):
         export_official(store, tmp_path / "eval.json", "similarity", simple_summary)
 
 
-def test_a_missing_value_is_an_error_of_the_row_and_not_a_zero(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_missing_value_is_an_error_of_the_row_and_not_a_zero(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         store.put_samples(kit.items("a"))
         ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +33,7 @@ from knowgen.records import (
 )
 from knowgen.spec import GeneratorSpec, ScorerSpec
 from knowgen.store.run import RunStore
+from tests.helpers import store_records as kit
 
 TEXT = st.text(max_size=30)
 PLAIN = st.recursive(
@@ -97,7 +97,7 @@ CALM = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace) -> Any:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with RunStore.open(tmp_path_factory.mktemp("shared") / "run", kit.spec()) as store:
         yield store
 
@@ -120,7 +120,7 @@ def test_a_judgement_comes_back_as_it_was_put(shared: RunStore, score: Score, ke
     assert shared.score(key) == score
 
 
-def test_a_lone_surrogate_or_a_foreign_object_costs_no_paid_reply(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_lone_surrogate_or_a_foreign_object_costs_no_paid_reply(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         store.put_generation("k", kit.drawn("a", settings={"word": "\ud800x", "folder": object(), "raw": b"\xff"}))
         score = kit.judged("a", "", attempts=(Attempt(reply="half \udfff pair"),))
@@ -132,7 +132,7 @@ def test_a_lone_surrogate_or_a_foreign_object_costs_no_paid_reply(tmp_path: Path
     assert judged.attempts[0].reply == "half \ufffd pair"
 
 
-def test_a_value_that_is_no_number_is_refused_when_it_is_put(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_value_that_is_no_number_is_refused_when_it_is_put(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         with pytest.raises(ValueError, match="not JSON compliant"):
             store.put_score("s", kit.judged("a", "", value=float("nan")), store.spec.scorers[0])
@@ -140,7 +140,7 @@ def test_a_value_that_is_no_number_is_refused_when_it_is_put(tmp_path: Path, kit
         assert store.score("s") is not None
 
 
-def test_samples_keep_their_order_over_many_pages(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_samples_keep_their_order_over_many_pages(tmp_path: Path) -> None:
     names = [f"s{number * 7919 % 1000}" for number in range(1000)]
     truth_file = tmp_path / "truth.png"
     truth_file.write_bytes(kit.picture())
@@ -154,7 +154,7 @@ def test_samples_keep_their_order_over_many_pages(tmp_path: Path, kit: SimpleNam
             store.truth("s1000")
 
 
-def test_an_id_that_comes_twice_is_named_and_the_earlier_selection_stays(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_an_id_that_comes_twice_is_named_and_the_earlier_selection_stays(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         store.put_samples(kit.items("a", "b"))
         with pytest.raises(DataError, match=r"sample number 3 of the selection: sample id 'x' occurs twice"):
@@ -162,7 +162,7 @@ def test_an_id_that_comes_twice_is_named_and_the_earlier_selection_stays(tmp_pat
         assert [each.id for each in store.samples()] == ["a", "b"]
 
 
-def test_a_broken_task_leaves_the_earlier_selection(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_broken_task_leaves_the_earlier_selection(tmp_path: Path) -> None:
     def broken() -> Any:
         yield from kit.items("x")
         raise RuntimeError("the task broke")
@@ -181,7 +181,7 @@ def test_a_broken_task_leaves_the_earlier_selection(tmp_path: Path, kit: SimpleN
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_rows_hold_each_triple_once_and_only_what_is_current(kit: SimpleNamespace, data: st.DataObject) -> None:
+def test_rows_hold_each_triple_once_and_only_what_is_current(data: st.DataObject) -> None:
     """Random histories of drawing, drawing again and judging, against a plain dictionary that is kept alongside."""
     names = [f"s{number}" for number in range(data.draw(st.integers(1, 5)))]
     repeats, judges = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
@@ -229,7 +229,7 @@ def test_rows_hold_each_triple_once_and_only_what_is_current(kit: SimpleNamespac
     assert listed == expected_scores
 
 
-def test_a_scorer_the_run_does_not_have_is_named(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_scorer_the_run_does_not_have_is_named(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         calls: list[Callable[[str], Any]] = [store.rows, store.scores, store.cells]
         for call in calls:
@@ -240,9 +240,7 @@ def test_a_scorer_the_run_does_not_have_is_named(tmp_path: Path, kit: SimpleName
 # -- opening -----------------------------------------------------------------------------------------------------------
 
 
-def test_results_outlive_the_process_and_selection_repeats_and_scorers_may_grow(
-    tmp_path: Path, kit: SimpleNamespace
-) -> None:
+def test_results_outlive_the_process_and_selection_repeats_and_scorers_may_grow(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         store.put_samples(kit.items("a"))
         ref = store.put_image(kit.picture(1), width=24, height=16, format="PNG")
@@ -269,9 +267,7 @@ def test_results_outlive_the_process_and_selection_repeats_and_scorers_may_grow(
         ({"generator": GeneratorSpec(name="painter", args={"steps": 4}, revision="r2")}, "generator.revision is"),
     ],
 )
-def test_another_run_is_refused_and_the_field_is_named(
-    tmp_path: Path, kit: SimpleNamespace, change: dict[str, Any], words: str
-) -> None:
+def test_another_run_is_refused_and_the_field_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     RunStore.open(tmp_path, kit.spec()).close()
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(ConfigError) as caught:
@@ -282,7 +278,7 @@ def test_another_run_is_refused_and_the_field_is_named(
         assert list(store.generations()) == []
 
 
-def test_fresh_removes_results_but_nothing_else(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_fresh_removes_results_but_nothing_else(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
         store.put_generation("k", kit.drawn("a", ref))
@@ -297,7 +293,7 @@ def test_fresh_removes_results_but_nothing_else(tmp_path: Path, kit: SimpleNames
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "run.json", "run.sqlite"]
 
 
-def test_fresh_of_a_folder_that_is_no_run_touches_nothing(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_fresh_of_a_folder_that_is_no_run_touches_nothing(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "holiday.png").write_text("mine")
     with pytest.raises(ConfigError, match="no run directory"):
@@ -307,7 +303,7 @@ def test_fresh_of_a_folder_that_is_no_run_touches_nothing(tmp_path: Path, kit: S
         assert list(store.samples()) == []
 
 
-def test_fresh_does_not_follow_a_linked_image_folder(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_fresh_does_not_follow_a_linked_image_folder(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "keep.png").write_text("mine")
     RunStore.open(tmp_path / "run", kit.spec()).close()
@@ -346,9 +342,7 @@ def _damage(folder: Path, how: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("writing", [True, False])
-def test_a_damaged_or_foreign_run_is_told_in_one_line_and_left_alone(
-    tmp_path: Path, kit: SimpleNamespace, how: str, writing: bool
-) -> None:
+def test_a_damaged_or_foreign_run_is_told_in_one_line_and_left_alone(tmp_path: Path, how: str, writing: bool) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         store.put_samples(kit.items(*(f"s{number}" for number in range(50))))
     _damage(tmp_path, how)
@@ -367,20 +361,20 @@ def test_a_folder_without_a_run_cannot_be_read(tmp_path: Path) -> None:
             RunStore.read(folder)
 
 
-def test_an_out_that_is_a_file_is_refused(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_an_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match="is a file"):
         RunStore.open(tmp_path / "out", kit.spec())
 
 
-def test_an_argument_named_like_a_secret_is_never_written(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_an_argument_named_like_a_secret_is_never_written(tmp_path: Path) -> None:
     hidden = ScorerSpec(name="vlm", args={"client": {"api_key": "sk-123"}})
     with pytest.raises(ConfigError, match=r"vlm: argument 'api_key' looks like a secret"):
         RunStore.open(tmp_path / "run", kit.spec(hidden))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_reader_sees_a_running_run_and_changes_nothing(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_reader_sees_a_running_run_and_changes_nothing(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as writer:
         writer.put_samples(kit.items("a", "b"))
         writer.put_generation("k", kit.drawn("a"))
@@ -397,7 +391,7 @@ def test_a_reader_sees_a_running_run_and_changes_nothing(tmp_path: Path, kit: Si
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_what_was_committed_is_in_one_file_even_if_a_reader_looks_on(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_what_was_committed_is_in_one_file_even_if_a_reader_looks_on(tmp_path: Path) -> None:
     writer = RunStore.open(tmp_path, kit.spec())
     writer.put_generation("k", kit.drawn("a"))
     writer.commit()
@@ -410,7 +404,7 @@ def test_what_was_committed_is_in_one_file_even_if_a_reader_looks_on(tmp_path: P
         assert copy.generation("k") is not None
 
 
-def test_a_damaged_record_is_told_in_one_line(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_damaged_record_is_told_in_one_line(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         store.put_samples(kit.items("a"))
         store.put_generation("k", kit.drawn("a"))
@@ -425,7 +419,7 @@ def test_a_damaged_record_is_told_in_one_line(tmp_path: Path, kit: SimpleNamespa
     connection.close()
 
 
-def test_the_tables_make_sense_to_stock_tools(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_the_tables_make_sense_to_stock_tools(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         store.put_samples(kit.items("a"))
         ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
@@ -458,7 +452,7 @@ def _seen_by_others(path: Path, query: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
-def test_what_is_put_is_committed_without_being_asked(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_what_is_put_is_committed_without_being_asked(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         for name in ("a", "b"):  # the second begins a group of its own
             store.put_generation(name, kit.drawn(name))
@@ -469,14 +463,14 @@ def test_what_is_put_is_committed_without_being_asked(tmp_path: Path, kit: Simpl
                 time.sleep(0.02)
 
 
-def test_commit_makes_it_durable_at_once(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_commit_makes_it_durable_at_once(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         store.put_generation("k", kit.drawn("a"))
         store.commit()
         assert _seen_by_others(tmp_path, "select key from generations") == [("k",)]
 
 
-def test_many_threads_may_put_at_once(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_many_threads_may_put_at_once(tmp_path: Path) -> None:
     def work(number: int) -> None:
         for step in range(40):
             ref = store.put_image(kit.picture(step % 7), width=24, height=16, format="PNG")
@@ -493,9 +487,7 @@ def test_many_threads_may_put_at_once(tmp_path: Path, kit: SimpleNamespace) -> N
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_a_thread_that_writes_on_while_the_store_is_closed_gets_an_error(
-    tmp_path: Path, kit: SimpleNamespace, attempt: int
-) -> None:
+def test_a_thread_that_writes_on_while_the_store_is_closed_gets_an_error(tmp_path: Path, attempt: int) -> None:
     """Closing a connection under a statement would end the whole process."""
     store = RunStore.open(tmp_path / "run", kit.spec())
     store.put_samples(kit.items("a"))
@@ -523,9 +515,7 @@ def test_a_thread_that_writes_on_while_the_store_is_closed_gets_an_error(
     assert [type(error) for error in errors] == [sqlite3.ProgrammingError] * 3
 
 
-def test_a_reservation_is_on_disk_before_the_call_and_counts_until_it_is_settled(
-    tmp_path: Path, kit: SimpleNamespace
-) -> None:
+def test_a_reservation_is_on_disk_before_the_call_and_counts_until_it_is_settled(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         numbers = [store.reserve(0.1, "vlm") for _ in range(10)]
         assert _seen_by_others(tmp_path, "select count(*), sum(settled) from reservations") == [(10, None)]
@@ -545,7 +535,7 @@ def test_a_reservation_is_on_disk_before_the_call_and_counts_until_it_is_settled
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.none() | st.integers(0, 10**6) | st.just("open")), max_size=20))
-def test_sums_of_money_are_exact_to_the_millionth(kit: SimpleNamespace, calls: list[tuple[int, Any]]) -> None:
+def test_sums_of_money_are_exact_to_the_millionth(calls: list[tuple[int, Any]]) -> None:
     folder = Path(tempfile.mkdtemp())
     expected = 0
     try:
@@ -562,7 +552,7 @@ def test_sums_of_money_are_exact_to_the_millionth(kit: SimpleNamespace, calls: l
         shutil.rmtree(folder)
 
 
-def test_wall_time_adds_up_over_invocations(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_wall_time_adds_up_over_invocations(tmp_path: Path) -> None:
     for _ in range(2):
         with RunStore.open(tmp_path, kit.spec()) as store:
             store.note_session("start")
@@ -574,7 +564,7 @@ def test_wall_time_adds_up_over_invocations(tmp_path: Path, kit: SimpleNamespace
         assert store.seconds() == pytest.approx(sum(row[1] - row[0] for row in rows))
 
 
-def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     judge = ScorerSpec(name="vlm:m", args={"base_url": "https://me:hunter2@judge.invalid/v1"})
     with pytest.raises(ConfigError, match="looks like a secret"):
         RunStore.open(tmp_path / "run", kit.spec(scorers=(judge,)))

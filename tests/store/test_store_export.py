@@ -6,7 +6,6 @@ import csv
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,12 +15,13 @@ from knowgen.records import Attempt, Reading
 from knowgen.spec import ScorerSpec
 from knowgen.store.export import export_rows
 from knowgen.store.run import RunStore
+from tests.helpers import store_records as kit
 
 HOSTILE = 'a "quoted", line\nbreak;\t<b>\x00é\u2028'
 
 
 @pytest.fixture
-def run(tmp_path: Path, kit: SimpleNamespace) -> Any:
+def run(tmp_path: Path) -> Any:
     second = ScorerSpec(name="similarity", dimensions=("cosine",))
     with RunStore.open(tmp_path / "run", kit.spec(kit.spec().scorers[0], second, judge_repeats=2)) as store:
         store.put_samples(kit.items("a", "b", "c"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,9 +12,10 @@ from knowgen.errors import DataError
 from knowgen.records import ImageRef
 from knowgen.store import images as image_module
 from knowgen.store.images import ImageFolder
+from tests.helpers import store_records as kit
 
 
-def test_a_picture_lies_under_its_digest(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_picture_lies_under_its_digest(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path / "images")
     for kind, ending in (("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")):
         data = kit.picture(7, kind=kind)
@@ -27,7 +27,7 @@ def test_a_picture_lies_under_its_digest(tmp_path: Path, kit: SimpleNamespace) -
         assert ref.open().size == (24, 16)
 
 
-def test_a_good_file_is_not_written_again_and_a_damaged_one_is(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_good_file_is_not_written_again_and_a_damaged_one_is(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path)
     data = kit.picture(1)
     ref = images.put(data, width=24, height=16, format="PNG")
@@ -44,9 +44,7 @@ def test_a_good_file_is_not_written_again_and_a_damaged_one_is(tmp_path: Path, k
     assert not images.ok(ref)
 
 
-def test_no_name_is_given_before_the_file_is_whole(
-    tmp_path: Path, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_name_is_given_before_the_file_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
 
     def watched(part: str, name: str) -> None:
@@ -61,7 +59,7 @@ def test_no_name_is_given_before_the_file_is_whole(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_threads_that_store_the_same_picture_do_not_meet(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_threads_that_store_the_same_picture_do_not_meet(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path)
     data = kit.picture(3, (200, 200))
     threads = [
@@ -87,7 +85,7 @@ def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
         ImageFolder(tmp_path).put(b"data", width=1, height=1, format="../x")
 
 
-def test_what_a_killed_writer_left_half_written_is_swept_away(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_what_a_killed_writer_left_half_written_is_swept_away(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path)
     ref = images.put(kit.picture(), width=24, height=16, format="PNG")
     (tmp_path / ".part" / "123-0").write_bytes(b"half")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -12,9 +11,10 @@ from knowgen.errors import DataError
 from knowgen.records import GenerationStatus
 from knowgen.store.run import RunStore
 from knowgen.store.sources import FolderSource, RunSource, picture_facts
+from tests.helpers import store_records as kit
 
 
-def test_file_stems_are_ids_and_repeats_may_be_numbered(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_file_stems_are_ids_and_repeats_may_be_numbered(tmp_path: Path) -> None:
     places = {
         "a.png": ("a", 0), "b_0.jpg": ("b", 0), "b_1.JPEG": ("b", 1), "c/0.webp": ("c", 0), "c/12.png": ("c", 12),
         "d_1.png": ("d_1", 0), "e.v2.png": ("e.v2", 0), "f g ü.png": ("f g ü", 0), "sub/h.png": ("sub/h", 0),
@@ -35,12 +35,12 @@ def test_file_stems_are_ids_and_repeats_may_be_numbered(tmp_path: Path, kit: Sim
     assert "repeat 3" in source.drawing("a", 3).reason
 
 
-def test_a_decomposed_file_name_finds_its_composed_id(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_decomposed_file_name_finds_its_composed_id(tmp_path: Path) -> None:
     (tmp_path / "e\u0301tude.png").write_bytes(kit.picture())
     assert FolderSource(tmp_path, ["\u00e9tude"]).drawing("\u00e9tude", 0).status == "ok"
 
 
-def test_pictures_that_are_none_become_states_with_the_file_in_the_reason(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_pictures_that_are_none_become_states_with_the_file_in_the_reason(tmp_path: Path) -> None:
     whole = kit.picture(5, (300, 300), "JPEG")
     broken = {
         "empty": b"", "text": b"not a picture at all", "cut_off": whole[: len(whole) // 2],
@@ -64,7 +64,7 @@ def test_pictures_that_are_none_become_states_with_the_file_in_the_reason(tmp_pa
     assert source.drawing("folder", 0).reason.startswith("no picture for sample 'folder'")
 
 
-def test_a_picture_that_vanishes_later_is_a_state_too(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_picture_that_vanishes_later_is_a_state_too(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(kit.picture())
     source = FolderSource(tmp_path, ["a"])
     (tmp_path / "a.png").unlink()
@@ -74,9 +74,7 @@ def test_a_picture_that_vanishes_later_is_a_state_too(tmp_path: Path, kit: Simpl
 @pytest.mark.parametrize(
     ("first", "second"), [("a.png", "a.jpg"), ("a.png", "a_0.png"), ("a_1.png", "a/1.png"), ("a_1.png", "a_01.png")]
 )
-def test_two_files_for_one_picture_are_an_error_that_names_both(
-    tmp_path: Path, kit: SimpleNamespace, first: str, second: str
-) -> None:
+def test_two_files_for_one_picture_are_an_error_that_names_both(tmp_path: Path, first: str, second: str) -> None:
     for name in (first, second):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(kit.picture())
@@ -85,7 +83,7 @@ def test_two_files_for_one_picture_are_an_error_that_names_both(
     assert first in str(caught.value) and second in str(caught.value) and "sample 'a'" in str(caught.value)
 
 
-def test_unknown_stems_and_hostile_names_are_listed_on_one_line_each(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_unknown_stems_and_hostile_names_are_listed_on_one_line_each(tmp_path: Path) -> None:
     hostile = ["b.png", "a_x.png", "line\nbreak.png", "<script>.png", "a_0000001.png", "..png", "a_\u0661.png"]
     for name in hostile:
         (tmp_path / name).write_bytes(kit.picture())
@@ -102,7 +100,7 @@ def test_unknown_stems_and_hostile_names_are_listed_on_one_line_each(tmp_path: P
     assert "\n" not in strange.drawing("line\nbreak", 0).reason
 
 
-def test_the_revision_follows_the_pictures_and_nothing_else(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_the_revision_follows_the_pictures_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(kit.picture(1))
     first = FolderSource(tmp_path, ["a", "b"]).revision
     (tmp_path / "unknown.png").write_bytes(kit.picture(2))
@@ -119,7 +117,7 @@ def test_a_source_that_is_no_folder_is_refused(tmp_path: Path) -> None:
         FolderSource(tmp_path / "absent", ["a"])
 
 
-def test_the_facts_of_a_picture_are_those_of_its_file(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_the_facts_of_a_picture_are_those_of_its_file(tmp_path: Path) -> None:
     file = tmp_path / "a.webp"
     file.write_bytes(kit.picture(4, (33, 21), "WEBP"))
     facts = picture_facts(file)
@@ -128,7 +126,7 @@ def test_the_facts_of_a_picture_are_those_of_its_file(tmp_path: Path, kit: Simpl
         picture_facts(tmp_path / "nowhere.png")
 
 
-def test_another_run_is_a_source(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_another_run_is_a_source(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec(repeats=2)) as store:
         store.put_samples(kit.items("a"))
         good, lost, cut = (

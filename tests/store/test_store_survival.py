@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -24,6 +23,7 @@ from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
 from knowgen.store import lock as lock_module
 from knowgen.store.lock import RunLock
 from knowgen.store.run import RunStore
+from tests.helpers import store_records as kit
 
 SAMPLES = 120
 
@@ -79,9 +79,7 @@ def _facts(folder: Path) -> dict[str, tuple[str, str, str]]:
         return {row.sample_id: (row.generation, row.strict.status, digests[row.sample_id]) for row in rows}
 
 
-def test_a_writer_killed_anywhere_leaves_a_whole_store_and_goes_on(
-    tmp_path: Path, kit: SimpleNamespace, spec: RunSpec
-) -> None:
+def test_a_writer_killed_anywhere_leaves_a_whole_store_and_goes_on(tmp_path: Path, spec: RunSpec) -> None:
     chance = random.Random(5)
     folder, promised, reserved, kills = tmp_path / "run", set(), 0, 0
     while True:
@@ -143,9 +141,7 @@ def _check(folder: Path, promised: set[str], reserved: int) -> None:
         assert store.spent() >= reserved * 0.005 - 1e-9
 
 
-def test_a_killed_run_can_be_read_where_nothing_can_be_written(
-    public_folder: Path, kit: SimpleNamespace, spec: RunSpec
-) -> None:
+def test_a_killed_run_can_be_read_where_nothing_can_be_written(public_folder: Path, spec: RunSpec) -> None:
     folder = public_folder / "run"
     process = kit.child(WRITER, folder, spec.model_dump_json(), SAMPLES)
     for line in process.stdout:
@@ -159,7 +155,7 @@ def test_a_killed_run_can_be_read_where_nothing_can_be_written(
     with RunStore.read(folder) as store:
         print(sum(1 for _ in store.generations()), len(list(store.rows("judge"))))
     """
-    drawn, rows = _as_stranger(kit, folder, code).split()
+    drawn, rows = _as_stranger(folder, code).split()
     assert int(drawn) >= 1 and int(rows) == SAMPLES
 
 
@@ -186,7 +182,7 @@ except KnowgenError as error:
 """
 
 
-def _as_stranger(kit: SimpleNamespace, folder: Path, code: str, *more: str) -> str:
+def _as_stranger(folder: Path, code: str, *more: str) -> str:
     """Runs code as a user who may read the folder and not write it."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -196,9 +192,7 @@ def _as_stranger(kit: SimpleNamespace, folder: Path, code: str, *more: str) -> s
     return str(out)
 
 
-def test_a_read_only_directory_can_be_read_and_refuses_a_writer_in_one_line(
-    public_folder: Path, kit: SimpleNamespace, spec: RunSpec
-) -> None:
+def test_a_read_only_directory_can_be_read_and_refuses_a_writer_in_one_line(public_folder: Path, spec: RunSpec) -> None:
     folder = public_folder / "run"
     with RunStore.open(folder, spec) as store:
         store.put_samples(kit.items("a", "b"))
@@ -208,15 +202,15 @@ def test_a_read_only_directory_can_be_read_and_refuses_a_writer_in_one_line(
     with RunStore.read(folder) as store:
         print(store.generation("k").status, store.image_ok(store.generation("k").image), len(list(store.rows("judge"))))
     """
-    assert _as_stranger(kit, folder, reading).split() == ["ok", "True", "2"]
+    assert _as_stranger(folder, reading).split() == ["ok", "True", "2"]
     writing = "    RunStore.open(folder, RunSpec.model_validate_json(sys.argv[2]))"
-    words = _as_stranger(kit, folder, writing, spec.model_dump_json())
+    words = _as_stranger(folder, writing, spec.model_dump_json())
     assert words.startswith(f"ConfigError {folder}: cannot be written (Permission denied)")
     assert len(words.splitlines()) == 1
 
 
 def test_a_run_whose_log_was_emptied_beside_a_reader_can_be_read_where_nothing_can_be_written(
-    public_folder: Path, kit: SimpleNamespace, spec: RunSpec
+    public_folder: Path, spec: RunSpec
 ) -> None:
     folder = public_folder / "run"
     writer = RunStore.open(folder, spec)
@@ -231,7 +225,7 @@ def test_a_run_whose_log_was_emptied_beside_a_reader_can_be_read_where_nothing_c
     with RunStore.read(folder) as store:
         print(store.generation("k").status)
     """
-    assert _as_stranger(kit, folder, code).split() == ["failed"]
+    assert _as_stranger(folder, code).split() == ["failed"]
 
 
 # -- full disk ---------------------------------------------------------------------------------------------------------
@@ -292,7 +286,7 @@ def small_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tupl
 
 @pytest.mark.parametrize("what", ["pictures", "rows"])
 def test_a_full_disk_is_told_in_one_line_and_what_was_committed_stays(
-    small_place: tuple[Path, int], kit: SimpleNamespace, spec: RunSpec, what: str
+    small_place: tuple[Path, int], spec: RunSpec, what: str
 ) -> None:
     place, limit = small_place
     (place / "ballast").write_bytes(bytes(400_000))
@@ -326,9 +320,7 @@ time.sleep(600)
 """
 
 
-def test_a_second_process_is_refused_by_name_and_a_dead_one_is_no_obstacle(
-    tmp_path: Path, kit: SimpleNamespace, spec: RunSpec
-) -> None:
+def test_a_second_process_is_refused_by_name_and_a_dead_one_is_no_obstacle(tmp_path: Path, spec: RunSpec) -> None:
     holder = kit.child(HOLDER, tmp_path)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(ConfigError) as caught:
@@ -356,7 +348,7 @@ def test_a_failed_opening_gives_the_directory_free(tmp_path: Path, spec: RunSpec
     RunStore.open(tmp_path, spec).close()
 
 
-def test_many_processes_race_for_a_directory_and_one_has_it_at_a_time(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_many_processes_race_for_a_directory_and_one_has_it_at_a_time(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path

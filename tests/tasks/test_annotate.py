@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import Call, JudgeServer, Step
-from made_data import Command
 
 from knowgen.engine.check_task import check_task
 from knowgen.errors import BudgetReachedError, ConfigError, DataError, PassingError, UsageError
@@ -22,6 +20,8 @@ from knowgen.tasks.annotate import Outcome, annotate
 from knowgen.tasks.folder import FolderTask
 from knowgen.tasks.load import load_task
 from knowgen.tasks.text_question import QUESTION_VERSION, read_answer
+from tests.helpers.archive_data import Command
+from tests.helpers.judge_server import Call, JudgeServer, Step
 
 PROMPTS = {
     "a": "A poster with the title HELLO",

@@ -12,8 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer
-from made_data import BENCH, BENCH_FILE, Command, bench_files, bench_rows, picture, zipped
 
 from knowgen.engine.check_task import check_task
 from knowgen.engine.findings import worst
@@ -21,6 +19,8 @@ from knowgen.errors import DataError
 from knowgen.records import group_of
 from knowgen.tasks.home import find_prepared
 from knowgen.tasks.load import load_task
+from tests.helpers.archive_data import BENCH, BENCH_FILE, Command, bench_files, bench_rows, picture, zipped
+from tests.helpers.hub_server import HubServer
 
 SLOW = pytest.mark.slow
 

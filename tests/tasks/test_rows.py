@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_data import BENCH_FILE, Command, bench_files, bench_rows, picture, zipped
 
 from knowgen.errors import ConfigError, DataError, UsageError
 from knowgen.tasks.archives import Limits
@@ -16,6 +15,7 @@ from knowgen.tasks.folder import FolderTask
 from knowgen.tasks.home import data_home, find_prepared
 from knowgen.tasks.load import load_task
 from knowgen.tasks.prepare import prepare
+from tests.helpers.archive_data import BENCH_FILE, Command, bench_files, bench_rows, picture, zipped
 
 Rows = list[dict[str, Any]]
 

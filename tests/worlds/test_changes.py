@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from world_helpers import BuiltWorld
 
 from knowgen.engine.imaging import encode
 from knowgen.errors import DataError, UsageError
@@ -24,6 +23,7 @@ from knowgen.worlds.check.ocr import read_lines
 from knowgen.worlds.check.text import find_texts
 from knowgen.worlds.drawing.layouts import Box
 from knowgen.worlds.prompts import HEADINGS
+from tests.helpers.built_world import BuiltWorld
 
 SEED = 0
 

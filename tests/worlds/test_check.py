@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from check_helpers import make_case, save, score
 from PIL import Image, ImageDraw, ImageFont
 
 from knowgen.errors import MissingDependencyError
@@ -17,6 +16,7 @@ from knowgen.records import DIMENSIONS, TEXT, Generation, GenerationStatus, Grou
 from knowgen.scorers.contract import scorer_traits
 from knowgen.worlds.check import WorldCheck
 from knowgen.worlds.check import scorer as scorer_module
+from tests.helpers.check_cases import make_case, save, score
 
 FULL = dict.fromkeys(DIMENSIONS, 1.0)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from check_helpers import Case, make_case, pixels_of
 from PIL import Image, ImageOps
 
 from knowgen.records import GenerationRequest
@@ -20,6 +19,7 @@ from knowgen.worlds.check.wanted import read_wanted
 from knowgen.worlds.drawing.looks import KINDS, draw_look, random_look
 from knowgen.worlds.systems import Oracle
 from knowgen.worlds.task import knowgen_mini
+from tests.helpers.check_cases import Case, make_case, pixels_of
 
 
 def find(case: Case, picture: Image.Image) -> list[Finding]:

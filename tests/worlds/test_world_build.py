@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from world_helpers import BuiltWorld, rows_of
 
 from knowgen.errors import ConfigError, UsageError
 from knowgen.records import GROUPS
@@ -25,6 +24,7 @@ from knowgen.worlds.drawing.looks import FAMILIES, Look, visible_difference
 from knowgen.worlds.shard import make_shard
 from knowgen.worlds.shard_files import truth_picture
 from knowgen.worlds.task import MINI_SAMPLES, MINI_SEED, knowgen_mini
+from tests.helpers.built_world import BuiltWorld, rows_of
 
 CATEGORIES = [category for members in GROUPS.values() for category in members]
 COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -177,8 +177,8 @@ class Measure:
                 yield score_of(sample, generation, details={"pid": os.getpid(), "size": list(opened.size)})
 
 
-MEASURE = Remake("scorers", "engine_helpers:Measure")
-PLAIN = Remake("generators", "engine_helpers:Plain")
+MEASURE = Remake("scorers", "tests.helpers.engine:Measure")
+PLAIN = Remake("generators", "tests.helpers.engine:Plain")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A run in a process of its own, which tests kill and interrupt.
+"""A run in a process of its own, which tests kill and interrupt: `python -m tests.helpers.engine_child JSON`.
 
 Takes one JSON argument: path, count, url; and may take hang (a sample whose drawing never comes), pause (seconds a
 drawing takes). Prints the outcome as JSON.
@@ -12,10 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from engine_helpers import Bench, loopback_handle, picture, quick
 from PIL import Image
+
+from tests.helpers.engine import Bench, loopback_handle, picture, quick
 
 
 class Draws:
