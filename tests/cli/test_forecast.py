@@ -37,7 +37,8 @@ def test_what_judgements_took_is_learned_from_calls_that_were_made() -> None:
     again = Attempt(reply="y", seconds=1.0, usage=Usage(input_tokens=1000, output_tokens=60, cost=0.02))
     kept = Attempt(reply="z", usage=Usage(input_tokens=1000, output_tokens=100, cost=0.0), cached=True)
     found = learn([[paid, again], [kept], [paid], [Attempt(error="429")]])
-    assert found == Estimate(1500.0, 130.0, pytest.approx(0.02), 2.5, known_from=2)
+    assert found is not None and found.cost == pytest.approx(0.02)
+    assert found == Estimate(1500.0, 130.0, found.cost, 2.5, known_from=2)
     assert learn([[kept], []]) is None
     assert "as 2 judgements took" in words_of(found, 100, 10) and "$2.00" in words_of(found, 100, 10)
     assert words_of(found, 0, 10) == "nothing to ask"

@@ -246,7 +246,7 @@ def test_a_spent_budget_ends_with_5_and_says_what_is_missing(here: Path, capsys:
 def test_judges_are_not_told_what_they_look_at(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, changes = check("Always", capsys, "--samples", "2", out="blind")
     rows = [json.loads(line) for line in Path("calls.txt").read_text().splitlines()]
-    seen = Counter()
+    seen: Counter[str] = Counter()
     for sample_id, sample, truth in rows:
         assert re.fullmatch(r"[0-9a-f]{16}", sample_id)
         del sample["id"], truth["sample_id"]

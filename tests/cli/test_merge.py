@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from knowgen import api, merging
+from knowgen import api, merging, outputs
 from knowgen.cli.main import run
 from knowgen.store import merge as store_merge
 from knowgen.store.run import RunStore
@@ -181,7 +181,7 @@ def test_a_killed_merge_leaves_nothing_half_done_and_goes_on(
 
     with monkeypatch.context() as patch:
         home, name = {
-            "lock": (merging.shutil, "rmtree"), "outputs": (merging.outputs, "write")
+            "lock": (shutil, "rmtree"), "outputs": (outputs, "write")
         }.get(point, (store_merge, point))  # fmt: skip
         patch.setattr(home, name, killed)
         if point == "lock":  # between the last row and the new name

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
+import click
 import pytest
 from PIL import Image
 
@@ -250,6 +251,7 @@ def test_the_page_names_only_commands_and_options_that_exist(capsys: pytest.Capt
 
     for words in commands:
         assert words[0] == "knowgen" and words[1] in VERBS, words
-        command = cli.get_command(None, words[1])  # type: ignore[arg-type]
+        command = cli.get_command(click.Context(cli), words[1])
+        assert command is not None, words
         options = {name for each in command.params for name in each.opts}
         assert {word for word in words if word.startswith("-")} <= options, words

@@ -22,7 +22,7 @@ from knowgen.planning import Settings
 from tests.helpers.judge_server import Call, JudgeServer, Step
 from tests.helpers.official_reference import NAMES, POP, SCIENCE, as_number, as_object, group_summary
 
-WEIRD = [
+WEIRD: list[Any] = [
     None, [], {}, "much", "0.5", "1e0", " 1 ", True, False, 2, -3, 0.333, 0.555, 1.005, "NaN", "Infinity", "-inf", "",
     0.25,
 ]  # fmt: skip

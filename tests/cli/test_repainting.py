@@ -31,7 +31,8 @@ class Painter:
     def draw(self, prompt: str, references: Sequence[Image.Image], seed: int) -> Image.Image:
         Painter.asked.append((prompt, len(references)))
         colour = references[0].convert("RGB").getpixel((0, 0)) if references else (1, 2, 3)
-        return Image.new("RGB", (64 + len(prompt), 64), colour)  # type: ignore[arg-type]
+        assert isinstance(colour, tuple)
+        return Image.new("RGB", (64 + len(prompt), 64), colour)
 
 
 class Agent:

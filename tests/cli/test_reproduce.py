@@ -8,6 +8,7 @@ import math
 import shutil
 import sqlite3
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ class Shown(Base):
 
 
 @pytest.fixture
-def easel(desk: Path) -> Path:
+def easel(desk: Path) -> Iterator[Path]:
     """The desk with a file of painters."""
     (desk / "painters.py").write_text(PAINTERS)
     yield desk
@@ -119,7 +120,8 @@ def again(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dic
     """Runs `knowgen reproduce --json` and returns what it prints."""
     capsys.readouterr()
     assert run(["reproduce", "out", "--json", *words]) == code
-    return json.loads(capsys.readouterr().out)
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return printed
 
 
 def one_line(text: str) -> str:
@@ -178,6 +180,7 @@ def test_a_forged_picture_with_a_forged_record_is_found_by_drawing(
     path = picture_of(easel / "out", "s2")
     forged = Image.open(path).convert("RGB")
     was = forged.getpixel((5, 5))
+    assert isinstance(was, tuple)
     forged.putpixel((5, 5), tuple((level + 100) % 256 for level in was))
     forged.save(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -32,7 +32,7 @@ def little(tmp_path: Path) -> Path:
     digest = hashlib.sha256((folder / "truth" / "a.png").read_bytes()).hexdigest()
     image = {"sha256": digest, "width": 8, "height": 6, "format": "PNG"}
     samples = [{"id": "a", "prompt": "one", "category": "art"}, {"id": "b", "prompt": "two"}]
-    truths = [{"sample_id": "a", "image": image, "image_file": "truth/a.png"}, {"sample_id": "b"}]
+    truths: list[dict[str, Any]] = [{"sample_id": "a", "image": image, "image_file": "truth/a.png"}, {"sample_id": "b"}]
     return write_task(folder, samples, truths)
 
 

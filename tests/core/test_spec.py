@@ -91,7 +91,8 @@ def test_a_score_key_changes_with_judge_picture_and_truth() -> None:
         {"task_version": "2"},
     ]  # fmt: skip
     keys |= {score_key(one, **(base | change)) for change in changes}
-    for change in ({"name": "z"}, {"args": {}}, {"version": "2"}):
+    others: list[dict[str, Any]] = [{"name": "z"}, {"args": {}}, {"version": "2"}]
+    for change in others:
         keys.add(score_key(one.model_copy(update=change), **base))
     assert len(keys) == 10
     assert score_key(one.model_copy(update={"note": "other words"}), **base) in keys

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class TestPictures:
 
 
 class TestFaults:
-    def tries(self, faults: list[Exception], tries: int = 4) -> tuple[str, list[int]]:
+    def tries(self, faults: Sequence[Exception], tries: int = 4) -> tuple[str, list[int]]:
         calls: list[int] = []
 
         async def call(number: int) -> str:

@@ -274,6 +274,11 @@ def later(first: Any) -> Callable[[dict[str, Any]], Any]:
     return answer
 
 
+def always(given: Any) -> Callable[[dict[str, Any]], Any]:
+    """Answers every call alike."""
+    return lambda call: given
+
+
 @pytest.mark.parametrize(
     "first",
     [
@@ -340,8 +345,9 @@ def test_the_least_busy_server_is_asked_first() -> None:
 
 
 def test_what_leads_elsewhere_or_nowhere_ends_the_run_with_one_line() -> None:
-    for answer in ((404, {"detail": "Not Found"}), (302, b"", {"Location": "http://127.0.0.1:1/"})):
-        error = one(Upstream(answer=lambda call, answer=answer: answer))
+    answers: list[tuple[Any, ...]] = [(404, {"detail": "Not Found"}), (302, b"", {"Location": "http://127.0.0.1:1/"})]
+    for answer in answers:
+        error = one(Upstream(answer=always(answer)))
         assert isinstance(error, ConfigError) and "/generate is not there" in str(error)
 
 

@@ -248,7 +248,7 @@ def test_flux2_takes_several_references_into_the_pipeline_that_draws_from_words(
     assert {one.settings["pipeline"], all_three.settings["pipeline"]} == {"Flux2KleinPipeline"}
     assert apart(one, all_three) > 0
     assert apart(all_three, drawn(generator, requests(["a lamp"]))["r0"]) > 0
-    held = generator._painter._held  # type: ignore[union-attr]
+    held: dict[str, Any] = vars(generator._painter)["_held"]
     assert held["text"].pipe is held["edit"].pipe
 
 
@@ -356,13 +356,13 @@ def test_a_pipeline_makes_room_for_its_partner(
     tiny: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import knowgen.generators.local as module
+    from knowgen.generators.local_pipeline import load as real
 
     generator = ready(
         tiny("flux"), edit=tiny("kontext"), edit_steps=2, edit_arguments={"max_area": 1024, "_auto_resize": False},
         **SMALL,
     )  # fmt: skip
-    held = generator._painter._held  # type: ignore[union-attr]
-    real = module.load
+    held: dict[str, Any] = vars(generator._painter)["_held"]
 
     def load(*args: Any) -> Any:
         if held:
@@ -374,7 +374,12 @@ def test_a_pipeline_makes_room_for_its_partner(
     assert drawing.settings["pipeline"] == "FluxKontextPipeline"
     assert list(held) == ["edit"]
     assert drawn(generator, requests(["a lamp"]))["r0"].settings["pipeline"] == "FluxPipeline"
-    monkeypatch.setattr(module, "load", lambda *args: load(*args, held.update(text=None)))
+
+    def load_while_one_is_loaded(*args: Any) -> Any:
+        held["text"] = None
+        return load(*args)
+
+    monkeypatch.setattr(module, "load", load_while_one_is_loaded)
     held.clear()
     with pytest.raises(ConfigError, match="do not fit into memory"):
         list(generator.generate_batch(requests(["a lamp"], [reference(tmp_path, "red")])))

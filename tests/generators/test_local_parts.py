@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from knowgen.errors import MissingDependencyError, PassingError, UsageError
 from knowgen.generators import local, local_faults
+from knowgen.generators.contract import GPU_FAULT_CODE
 from knowgen.generators.local import Diffusers
 from knowgen.generators.local_batches import PassSizes, grouped, passes
-from knowgen.generators.local_faults import GPU_FAULT_CODE, GpuHealth, is_gpu_fault, is_out_of_memory
+from knowgen.generators.local_faults import GpuHealth, is_gpu_fault, is_out_of_memory
 from knowgen.generators.local_presets import Preset, Way, facts, parse_size, partner, preset, presets, with_changes
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "published_knowgen.csv"

@@ -67,7 +67,7 @@ def bench_rows() -> list[dict[str, Any]]:
     ]
 
 
-def bench_files(rows: list[dict[str, Any]] | None = None, **more: bytes) -> dict[str, bytes]:
+def bench_files(rows: list[dict[str, Any]] | None = None) -> dict[str, bytes]:
     """The benchmark's files: two zips and a tar, pictures in nested folders, one name in two of them."""
     return {
         BENCH_FILE: json.dumps(bench_rows() if rows is None else rows).encode(),
@@ -77,7 +77,6 @@ def bench_files(rows: list[dict[str, Any]] | None = None, **more: bytes) -> dict
         ),
         "more.tar.gz": tarred({"./images/e.png": picture(4), "./notes.txt": b"not a picture"}),
         "README.md": b"never fetched",
-        **more,
     }
 
 

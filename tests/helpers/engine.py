@@ -173,6 +173,7 @@ class Measure:
 
     def score_batch(self, items: list[tuple[Sample, GroundTruth, Generation]]) -> Iterator[Score]:
         for sample, _, generation in items:
+            assert generation.image is not None
             with generation.image.open() as opened:
                 yield score_of(sample, generation, details={"pid": os.getpid(), "size": list(opened.size)})
 

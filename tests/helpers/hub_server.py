@@ -88,7 +88,7 @@ class HubServer:
         self.tokens.append(handler.headers.get("Authorization", ""))
         try:
             if found := _FILE.match(path):
-                self._file(handler, *found.groups(), body=body)
+                self._file(handler, found[1], found[2], found[3], body)
             elif found := _INFO.match(path):
                 self._info(handler, found.group(1), found.group(2) or "main")
             else:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +17,6 @@ from knowgen.stats.summary import OVERALL
 from tests.helpers.report_runs import Lab
 
 WIDTHS = (390, 768, 1440)
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -39,8 +36,12 @@ class Watched:
         self.requests: list[str] = []
         page.on("console", lambda message: self.complaints.append(message.text) if message.type != "log" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (self.complaints.append("dialog"), dialog.dismiss()))
+        page.on("dialog", self._dismiss)
         page.on("request", lambda request: self.requests.append(request.url))
+
+    def _dismiss(self, dialog: Any) -> None:
+        self.complaints.append("dialog")
+        dialog.dismiss()
 
     def ids(self) -> list[str]:
         """Ids of the samples that are drawn, in order, after scrolling to the end."""
@@ -74,23 +75,6 @@ def until(page: Any, truth: str) -> None:
     raise AssertionError(f"never came true: {truth}")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, if there is one; where CI is set there must be."""
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if path is None:
-        reason = f"no browser on the path (looked for {', '.join(NAMES)})"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def view(browser: Any) -> Iterator[Open]:
     """Opens pages in fresh offline contexts."""
@@ -110,7 +94,7 @@ def view(browser: Any) -> Iterator[Open]:
 
 
 @pytest.fixture(scope="module")
-def site(make_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A report of three systems over 40 samples under two scorers and two policies."""
     lab = Lab(tmp_path_factory.mktemp("site"))
     samples = lab.samples(40)
@@ -123,7 +107,7 @@ def site(make_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 @pytest.fixture(scope="module")
-def hostile(make_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report whose every text tries to break out."""
     lab = Lab(tmp_path_factory.mktemp("hostile"))
     lab.reason = lab.rationale = lab.subject = " ".join(HOSTILE)
@@ -551,6 +535,7 @@ def test_a_picture_that_is_gone_says_so_in_its_place(lab: Lab, view: Open, tmp_p
     lab.failing = False
     run = lab.run("open_book", lab.samples(4), 0.8)
     _, generation = next(iter(run.store.generations()))
+    assert generation.image is not None
     run.store.image_path(generation.image).unlink()
     opened = view(write_report([run], tmp_path / "page"))
     assert "its file cannot be read" in opened.page.locator(".card").first.text_content()

@@ -197,7 +197,8 @@ def row(values: dict[str, float], *, text_required: bool | None = True, lenient:
 
 def test_the_score_of_a_picture_weighs_what_applies() -> None:
     values = dict(zip(DIMENSIONS, (1.0, 0.5, 0.0, 1.0), strict=True))
-    assert read_cell([row(values)], STRICT, DIMENSIONS)[:2] == ("scored", pytest.approx(0.1 + 0.2 + 0.1))
+    state, overall, shown = read_cell([row(values)], STRICT, DIMENSIONS)
+    assert state == "scored" and overall == pytest.approx(0.1 + 0.2 + 0.1)
     del values["text_accuracy"]
     state, overall, shown = read_cell([row(values, text_required=False)], STRICT, DIMENSIONS)
     assert (state, shown[2]) == ("scored", None)

@@ -210,7 +210,7 @@ def test_a_busy_endpoint_is_a_fault_that_may_pass(truth_picture: ImageRef) -> No
 
 def test_what_it_declares() -> None:
     traits = scorer_traits(AnswerJudge)
-    assert (traits.shape, traits.needs, traits.dimensions) == ("score", {"references"}, ("answer",))
+    assert (traits.shape, traits.needs, traits.dimensions) == ("score", frozenset({"references"}), ("answer",))
     with pytest.raises(UsageError, match="name it as answer:MODEL"):
         AnswerJudge("", base_url="http://127.0.0.1:1/v1")
     with pytest.raises(UsageError, match="attempts=0"):

@@ -116,7 +116,7 @@ def test_shares_are_fair(texts: list[str], most: int) -> None:
 
 def test_what_it_declares() -> None:
     traits = scorer_traits(EvidenceJudge)
-    assert (traits.shape, traits.needs, traits.dimensions) == ("score", {"image", "evidence"}, ("evidence",))
+    assert (traits.shape, traits.needs, traits.dimensions) == ("score", frozenset({"image", "evidence"}), ("evidence",))
     assert "not by the ground truth" in traits.note
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Script:
     """
 
     def __init__(
-        self, judge: HfJudge, replies: dict[str, Sequence[str]], fits: int = 99, never: frozenset[str] = frozenset()
+        self, judge: HfJudge, replies: Mapping[str, Sequence[str]], fits: int = 99, never: frozenset[str] = frozenset()
     ) -> None:
         assert judge._ready is not None
         self.vlm = judge._ready[0]

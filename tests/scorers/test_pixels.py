@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as nps
 from PIL import Image, ImageFilter
 
 from knowgen.records import Score
-from knowgen.scorers.contract import scorer_traits
+from knowgen.scorers.contract import Item, scorer_traits
 from knowgen.scorers.pixels import Pixels
 from knowgen.scorers.similarity_measures import (
     LAB_BINS,
@@ -26,6 +26,7 @@ from knowgen.scorers.similarity_measures import (
     luminance,
     structure,
 )
+from tests.helpers.images import path_of
 from tests.helpers.similarity_models import item, picture, reference
 
 GREY = nps.arrays(np.float64, (16, 16), elements=st.integers(0, 255).map(float))
@@ -121,12 +122,12 @@ def test_edges_know_directions_and_places() -> None:
     assert edge_histogram(upright).sum() == pytest.approx(1.0)
 
 
-def scores(*batch: tuple) -> list[Score]:
+def scores(*batch: Item) -> list[Score]:
     return list(Pixels().score_batch(batch))
 
 
 def test_a_picture_beside_itself_is_1_and_size_does_not_matter(tmp_path: Path) -> None:
-    with Image.open(picture(tmp_path, 1, (400, 300)).path) as opened:
+    with Image.open(path_of(picture(tmp_path, 1, (400, 300)))) as opened:
         opened.resize((800, 600), Image.Resampling.BICUBIC).save(tmp_path / "large.png")
         opened.filter(ImageFilter.GaussianBlur(25)).save(tmp_path / "blurred.png")
     same = picture(tmp_path, 1, (400, 300))
@@ -154,7 +155,7 @@ def test_transparent_pixels_count_as_white(tmp_path: Path) -> None:
 
 def test_a_picture_that_does_not_open_fails_alone(tmp_path: Path) -> None:
     good, torn = picture(tmp_path, 1), tmp_path / "torn.png"
-    torn.write_bytes(good.path.read_bytes()[:150])
+    torn.write_bytes(path_of(good).read_bytes()[:150])
     found = scores(
         item("torn", reference(torn), good), item("truth", good, reference(torn)), item("none", good, None),
         item("good", good, good),

@@ -84,7 +84,8 @@ class Picture:
         return self.plain(told, name, repeat)
 
     def plain(self, told: Any, name: str, repeat: int) -> Score:
-        return knowgen_score(*(told or (1, 1, 1, 1)), name=name, repeat=repeat)
+        f, v, t, a = told or (1, 1, 1, 1)
+        return knowgen_score(f, v, t, a, name=name, repeat=repeat)
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
         self.asked += 1
@@ -213,7 +214,7 @@ def test_either_half_lost_masks_the_whole() -> None:
 
 def test_a_picture_that_was_not_drawn_is_a_mask() -> None:
     picture = Picture()
-    fields = {"status": GenerationStatus.FAILED, "image": None, "reason": "out of memory"}
+    fields: dict[str, Any] = {"status": GenerationStatus.FAILED, "image": None, "reason": "out of memory"}
     [found] = rewards(DualReward(picture, Answer()), item(**fields))
     assert found.masked and found.reason == "there is no picture: out of memory" and not found.drawn
     assert picture.asked == 0

@@ -15,6 +15,7 @@ from knowgen.errors import ConfigError, KnowgenError, MissingDependencyError, Us
 from knowgen.records import Score, ScoreStatus
 from knowgen.scorers.contract import Item, scorer_traits
 from knowgen.scorers.similarity import PromptSimilarity, ReferencesSimilarity, Similarity, as_value
+from tests.helpers.images import path_of
 from tests.helpers.similarity_models import (
     ARCH,
     MODEL,
@@ -85,7 +86,8 @@ def test_the_value_is_the_cosine_that_the_library_gives(weights: Path, tmp_path:
     batch = items(tmp_path / "p", 5)
     image, _ = by_hand(weights)
     for (sample, truth, generation), score in zip(batch, scores(Similarity(f"{ARCH}@{weights}"), batch), strict=True):
-        expected = float(image(generation.image.path) @ image(truth.image.path))
+        expected = float(image(path_of(generation.image)) @ image(path_of(truth.image)))
+        assert generation.image is not None
         assert (score.sample_id, score.status, score.image) == (sample.id, ScoreStatus.OK, generation.image.sha256)
         assert score.strict.values["truth"] == pytest.approx(max(0.0, expected), abs=1e-5)
         assert score.details["cosines"] == [pytest.approx(expected, abs=1e-5)]
@@ -105,7 +107,7 @@ def test_prompt_similarity_is_the_cosine_of_picture_and_text(weights: Path, tmp_
     batch = items(tmp_path / "p", 4)
     image, text = by_hand(weights)
     found = scores(PromptSimilarity(f"{ARCH}@{weights}"), batch)
-    expected = [float(image(one.image.path) @ text(sample.prompt)) for sample, _, one in batch]
+    expected = [float(image(path_of(one.image)) @ text(sample.prompt)) for sample, _, one in batch]
     assert [score.details["cosines"][0] for score in found] == pytest.approx(expected, abs=1e-5)
     assert [score.strict.values["prompt"] for score in found] == pytest.approx([max(0, e) for e in expected], abs=1e-5)
 
@@ -123,7 +125,7 @@ def test_references_give_their_mean_and_maximum(weights: Path, tmp_path: Path) -
     drawn, refs = picture(tmp_path, 0), [picture(tmp_path, n) for n in (1, 2, 3)]
     noted = tuple({"title": "x", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
     image, _ = by_hand(weights)
-    expected = [max(0.0, float(image(drawn.path) @ image(ref.path))) for ref in refs]
+    expected = [max(0.0, float(image(path_of(drawn)) @ image(path_of(ref)))) for ref in refs]
     (score,) = scores(ReferencesSimilarity(f"{ARCH}@{weights}"), [item("a", drawn, None, references=noted)])
     assert score.strict.values["references_mean"] == pytest.approx(np.mean(expected), abs=1e-5)
     assert score.strict.values["references_max"] == pytest.approx(max(expected), abs=1e-5)
@@ -154,7 +156,7 @@ def test_references_without_a_file_do_not_apply_and_lost_files_fail(weights: Pat
 def test_a_picture_that_does_not_open_fails_alone(weights: Path, tmp_path: Path) -> None:
     good, truth = picture(tmp_path, 0), picture(tmp_path, 1)
     torn = tmp_path / "torn.png"
-    torn.write_bytes(good.path.read_bytes()[:200])
+    torn.write_bytes(path_of(good).read_bytes()[:200])
     words = tmp_path / "words.png"
     words.write_text("no picture at all")
     batch = [
@@ -185,7 +187,7 @@ def test_a_folder_is_preprocessed_as_its_configuration_says(tmp_path: Path) -> N
     folder = save_clip_folder(tmp_path / "model")
     batch = items(tmp_path / "p", 3)
     image, _ = by_hand("", f"local-dir:{folder}")
-    expected = [float(image(one.image.path) @ image(truth.image.path)) for _, truth, one in batch]
+    expected = [float(image(path_of(one.image)) @ image(path_of(truth.image))) for _, truth, one in batch]
     found = scores(Similarity(f"local-dir:{folder}"), batch)
     assert [score.details["cosines"][0] for score in found] == pytest.approx(expected, abs=1e-5)
     add_architecture(tmp_path)

@@ -11,6 +11,7 @@ import pytest
 
 from knowgen.errors import ConfigError, MissingDependencyError, UsageError
 from knowgen.scorers.similarity import PromptSimilarity, Similarity
+from tests.helpers.images import path_of
 from tests.helpers.similarity_models import as_hub_cache, items, save_dino
 
 pytest.importorskip("transformers")
@@ -54,7 +55,7 @@ def test_the_value_is_the_cosine_of_class_tokens(folder: Path, tmp_path: Path) -
         return torch.nn.functional.normalize(tokens[0, 0], dim=0)
 
     batch = items(tmp_path / "p", 5)
-    expected = [float(embed(one.image.path) @ embed(truth.image.path)) for _, truth, one in batch]
+    expected = [float(embed(path_of(one.image)) @ embed(path_of(truth.image))) for _, truth, one in batch]
     assert cosines(f"dino:{folder}", batch) == pytest.approx(expected, abs=1e-5)
 
 

@@ -19,6 +19,7 @@ from knowgen.scorers.embedding_embedder import Embedder
 from knowgen.scorers.embedding_networks import Identity, Vectors, is_out_of_memory
 from knowgen.scorers.similarity import PromptSimilarity, Similarity
 from knowgen.scorers.similarity_pictures import Picture
+from tests.helpers.images import path_of
 from tests.helpers.processes import run_python
 from tests.helpers.similarity_models import ARCH, item, items, picture, save_clip, save_clip_folder
 
@@ -48,7 +49,8 @@ class Mean:
         self.batches.append(len(batch))
         rows = np.stack(batch)
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        return rows * np.float32(np.nan) if self.nan else rows
+        result: Vectors = rows * np.float32(np.nan) if self.nan else rows
+        return result
 
     def texts(self, texts: Sequence[str]) -> tuple[Vectors, list[bool]]:
         if len(texts) > self.most:
@@ -101,8 +103,8 @@ def test_a_second_pass_loads_no_model_and_gives_the_same_bits(tmp_path: Path, mo
 
     monkeypatch.setattr(ClipSource, "load", refuse)
     for _, truth, generation in batch:  # nor is a picture opened
-        truth.image.path.unlink()
-        generation.image.path.unlink()
+        path_of(truth.image).unlink()
+        path_of(generation.image).unlink()
     second = [list(kind(f"{ARCH}@{weights}").score_batch(batch)) for kind in kinds]
     assert [[s.strict for s in part] for part in first] == [[s.strict for s in part] for part in second]
     assert [[s.details for s in part] for part in first] == [[s.details for s in part] for part in second]
@@ -171,6 +173,8 @@ def test_where_memory_runs_out_the_batch_is_halved_until_it_fits(tmp_path: Path)
 
 def test_a_picture_that_does_not_fit_alone_fails_and_no_other(tmp_path: Path) -> None:
     class Picky(Mean):
+        heavy = 0.0
+
         def images(self, batch: Sequence[Any]) -> Vectors:
             if any(abs(float(row.sum()) - self.heavy) < 1e-3 for row in batch):
                 raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")

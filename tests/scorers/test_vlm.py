@@ -100,6 +100,7 @@ def test_what_is_sent(item: Item) -> None:
     drawn, truth = call.pictures
     assert (drawn.format, drawn.size, truth.format, truth.size) == ("JPEG", (64, 48), "JPEG", (120, 90))
     red, blue = (picture.convert("RGB").getpixel((5, 5)) for picture in (drawn, truth))
+    assert isinstance(red, tuple) and isinstance(blue, tuple)
     assert red[0] > 200 > red[2] and blue[2] > 200 > blue[0]
     digests = [hashlib.sha256(data).hexdigest() for data in call.picture_bytes]
     assert score.details["pictures"] == {"generated": digests[0], "truth": digests[1]}

@@ -15,6 +15,7 @@ from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare import compare
 from knowgen.stats.holm import corrected, holm
 from knowgen.stats.parts import parts_of
+from knowgen.stats.policy import get_policy
 from tests.helpers.score_rows import reading, row
 from tests.helpers.simulated_benchmarks import SIZES, Benchmark, published
 
@@ -72,7 +73,7 @@ def test_every_exchange_written_out_gives_the_same_p(policy: str, seed: int) -> 
         assert k[0] is not None and k[1] is not None
         return k[1] - k[0]
 
-    rule = compare_module.get_policy(policy).model_copy(update={"rounding": None})
+    rule = get_policy(policy).model_copy(update={"rounding": None})
     all_of_them = [difference(ways) for ways in itertools.product((False, True), repeat=len(kept))]
     as_large = sum(abs(each) >= abs(all_of_them[0]) - 1e-9 for each in all_of_them)
     assert found.exact

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from knowgen.records import DIMENSIONS, Reading, ScoreStatus
-from knowgen.store.official import OfficialRow, read_results
-from knowgen.store.official_export import EMPTY_PROMPT, Verdict, evaluated
+from knowgen.store.official import EMPTY_PROMPT, OfficialRow, read_results
+from knowgen.store.official_export import Verdict, evaluated
 from tests.helpers import store_records as kit
 
 
@@ -83,7 +83,7 @@ def test_success_or_the_status_of_the_picture() -> None:
 def test_a_file_of_other_names_is_a_task_and_a_source_and_comes_out_to_the_letter(tmp_path: Path) -> None:
     for number, name in enumerate(("a.png", "b.png", "t.png")):
         (tmp_path / name).write_bytes(kit.picture(number))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "1", "question": "one", "image_status": "ok", "generated_image": "a.png", "ground_truth": "t.png",
          "meta": {"category": "art"}},
         {"id": "2", "user_prompt": "two", "image_status": "ok", "gen_image": "b.png", "target_image": "none.png",

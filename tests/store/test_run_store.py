@@ -219,13 +219,13 @@ def test_rows_hold_each_triple_once_and_only_what_is_current(data: st.DataObject
     expected_scores = set()
     for row in found:
         image = images.get((row.sample_id, row.repeat))
-        value = None if image is None else scores.get((row.sample_id, row.repeat, row.judge_repeat, image))
+        expected = None if image is None else scores.get((row.sample_id, row.repeat, row.judge_repeat, image))
         assert row.generation == ("not_run" if image is None else "ok" if image else "failed")
-        if value is None:
+        if expected is None:
             assert row.strict.status == "not_run" and not row.strict.values
         else:
             expected_scores.add((row.sample_id, row.repeat, row.judge_repeat))
-            assert row.strict.values == dict.fromkeys(DIMENSIONS, value)
+            assert row.strict.values == dict.fromkeys(DIMENSIONS, expected)
     assert listed == expected_scores
 
 

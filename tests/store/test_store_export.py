@@ -38,7 +38,7 @@ def test_every_judgement_has_its_row_and_the_formats_agree(run: RunStore, tmp_pa
     import pyarrow.parquet
 
     for form in ("jsonl", "csv", "parquet"):
-        assert export_rows(run, form, tmp_path / form, "judge") == 6  # type: ignore[arg-type]
+        assert export_rows(run, form, tmp_path / form, "judge") == 6
     lines = [json.loads(line) for line in (tmp_path / "jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
     table = pyarrow.parquet.read_table(tmp_path / "parquet").to_pylist()
     with (tmp_path / "csv").open(encoding="utf-8", newline="") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import pytest
 
 from knowgen.errors import DataError
 from knowgen.records import ImageRef
-from knowgen.store import images as image_module
 from knowgen.store.images import ImageFolder
 from tests.helpers import store_records as kit
 
@@ -52,7 +52,7 @@ def test_no_name_is_given_before_the_file_is_whole(tmp_path: Path, monkeypatch: 
         seen.append(Path(part).read_bytes())
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(image_module.os, "rename", watched)
+    monkeypatch.setattr(os, "rename", watched)
     with pytest.raises(DataError, match="disk is full"):
         ImageFolder(tmp_path).put(kit.picture(), width=24, height=16, format="PNG")
     assert seen == [kit.picture()]

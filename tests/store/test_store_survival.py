@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import random
@@ -20,7 +21,6 @@ import pytest
 from knowgen.errors import ConfigError
 from knowgen.records import Generation
 from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
-from knowgen.store import lock as lock_module
 from knowgen.store.lock import RunLock
 from knowgen.store.run import RunStore
 from tests.helpers import store_records as kit
@@ -86,6 +86,7 @@ def test_a_writer_killed_anywhere_leaves_a_whole_store_and_goes_on(tmp_path: Pat
         process = kit.child(WRITER, folder, spec.model_dump_json(), SAMPLES)
         lines_to_live = chance.randint(0, 30)
         finished = False
+        assert process.stdout is not None and process.stderr is not None
         for number, line in enumerate(process.stdout):
             words = line.split()
             promised |= {words[1]} if words[0] == "committed" else set()
@@ -144,6 +145,7 @@ def _check(folder: Path, promised: set[str], reserved: int) -> None:
 def test_a_killed_run_can_be_read_where_nothing_can_be_written(public_folder: Path, spec: RunSpec) -> None:
     folder = public_folder / "run"
     process = kit.child(WRITER, folder, spec.model_dump_json(), SAMPLES)
+    assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("committed"):
             break
@@ -322,7 +324,7 @@ time.sleep(600)
 
 def test_a_second_process_is_refused_by_name_and_a_dead_one_is_no_obstacle(tmp_path: Path, spec: RunSpec) -> None:
     holder = kit.child(HOLDER, tmp_path)
-    assert holder.stdout.readline() == "held\n"
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with pytest.raises(ConfigError) as caught:
         RunStore.open(tmp_path, spec)
     assert f"is in use by process {holder.pid} on {socket.gethostname()}" in str(caught.value)
@@ -376,7 +378,7 @@ def test_where_there_are_no_locks_the_file_decides(tmp_path: Path, monkeypatch: 
     def unsupported(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(lock_module.fcntl, "flock", unsupported)
+    monkeypatch.setattr(fcntl, "flock", unsupported)
     file = tmp_path / "run.lock"
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

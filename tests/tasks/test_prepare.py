@@ -246,7 +246,7 @@ def test_faults_of_the_hub_are_one_line(hub: HubServer, knowgen: Command, home: 
 
 
 def test_the_archives_of_a_stranger_are_not_trusted(hub: HubServer, knowgen: Command, home: Path) -> None:
-    hub.commit(BENCH, bench_files(**{"evil.zip": zipped({"../../evil.txt": b"x"})}))
+    hub.commit(BENCH, {**bench_files(), "evil.zip": zipped({"../../evil.txt": b"x"})})
     done = knowgen("task", "prepare", "knowgen")
     assert done.returncode == 3 and "evil.zip: refused: its member '../../evil.txt' leaves its folder" in done.stderr
     assert find_prepared("knowgen") is None and not list(home.parent.rglob("evil.txt"))

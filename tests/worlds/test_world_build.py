@@ -18,7 +18,7 @@ from PIL import Image
 from knowgen.errors import ConfigError, UsageError
 from knowgen.records import GROUPS
 from knowgen.tasks.folder import FolderTask
-from knowgen.worlds import build
+from knowgen.worlds import build, shard_files
 from knowgen.worlds.build import build_world
 from knowgen.worlds.drawing.looks import FAMILIES, Look, visible_difference
 from knowgen.worlds.shard import make_shard
@@ -239,8 +239,8 @@ def test_an_earlier_world_is_replaced_only_when_the_new_one_is_finished(
         made.append(seed)
         if seed == 3:
             raise OSError(28, "No space left on device")
-        for file in build.ROW_FILES:
-            build.part_path(folder, file, 0).write_text(f"{seed}\n")
+        for file in shard_files.ROW_FILES:
+            shard_files.part_path(folder, file, 0).write_text(f"{seed}\n")
 
     monkeypatch.setattr(build, "_write_shards", write_three_files)
     out = tmp_path / "deep" / "world"
@@ -255,7 +255,7 @@ def test_an_earlier_world_is_replaced_only_when_the_new_one_is_finished(
 
 
 def test_a_worker_that_breaks_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build.shard_files, "__name__", "knowgen.worlds.no_such_module")
+    monkeypatch.setattr(shard_files, "__name__", "knowgen.worlds.no_such_module")
     with pytest.raises(ConfigError, match="a worker failed: .*no_such_module"):
         build_world(tmp_path / "world", 1, 48, workers=2)
     assert not list(tmp_path.iterdir())
