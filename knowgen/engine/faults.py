@@ -99,7 +99,10 @@ def describe(error: BaseException) -> str:
 
 
 async def with_tries(
-    call: Callable[[int], Awaitable[T]], tries: int, failed: Callable[[BaseException], None] | None = None
+    call: Callable[[int], Awaitable[T]],
+    tries: int,
+    failed: Callable[[BaseException], None] | None = None,
+    wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> T:
     """Calls until it works, the fault is one that stays, or the tries are used up.
 
@@ -109,6 +112,7 @@ async def with_tries(
         call: Takes the number of the try, from 1.
         tries: At most so many calls.
         failed: Told of every fault that is tried again.
+        wait: Wait so many seconds between two tries.
 
     Raises:
         Exception: What the last try raised.
@@ -134,7 +138,7 @@ async def with_tries(
         lost = sum(isinstance(fault, LostWorkerError) for fault in [*faults, error])
         return is_passing(error) and lost < LOST_WORKERS
 
-    def wait(state: RetryCallState) -> float:
+    def seconds(state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome is not None else None
         asked = getattr(error, "retry_after", None) or 0.0
         return min(max(backoff(state), asked), LONGEST_WAIT)
@@ -149,14 +153,9 @@ async def with_tries(
     retrying = AsyncRetrying(
         retry=retry_if_exception(again),
         stop=stop_after_attempt(tries),
-        wait=wait,
+        wait=seconds,
         before_sleep=lambda state: note(state.outcome.exception()),  # type: ignore[union-attr,arg-type]
-        sleep=pause,
+        sleep=wait,
         reraise=True,
     )
     return await retrying(attempt)
-
-
-async def pause(seconds: float) -> None:
-    """Waits between two tries."""
-    await asyncio.sleep(seconds)

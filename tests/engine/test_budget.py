@@ -12,7 +12,7 @@ import pytest
 from knowgen.calls import paid_call
 from knowgen.engine import Remake, ScorerHandle
 from knowgen.engine.budget import Books
-from knowgen.errors import ConfigError, PassingError
+from knowgen.errors import BudgetReachedError, ConfigError, PassingError
 from knowgen.generators.contract import Drawing
 from knowgen.records import Attempt, Generation, GenerationRequest, GroundTruth, Sample, Score, ScoreStatus, Usage
 from knowgen.store.run import RunStore
@@ -162,20 +162,21 @@ def test_worst_cases_far_above_the_cost_do_not_end_a_run_that_the_budget_has_roo
     assert outcome.cost == pytest.approx(0.06)
 
 
-def test_a_call_that_waits_for_one_that_was_left_behind_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Hangs:
-        concurrency = 2
+def test_a_call_that_waits_for_one_that_never_ends_is_refused(tmp_path: Path) -> None:
+    task, generator = MemoryTask(1), generator_handle(Plain())
+    refused: list[str] = []
+    with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
+        books = Books(store, 0.15, lambda: refused.append(books.refusal), patience=0.05)
 
-        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
-            async with paid_call(0.1, "judge"):
-                await asyncio.sleep(60)
-            return score_of(sample, generation)
+        async def reserve_twice() -> None:
+            await books.reserve(0.1, "judge")
+            with pytest.raises(BudgetReachedError):
+                await books.reserve(0.1, "judge")
 
-    monkeypatch.setattr("knowgen.engine.budget.PATIENCE_SECONDS", 0.2)
-    outcome = Bench(tmp_path / "run").run(2, Plain(), [scorer_handle(Hangs())], quick(budget=0.15, score_timeout=1.5))
-    assert (outcome.stopped, outcome.score_failed) == ("budget", 1)
+        asyncio.run(reserve_twice())
+        books.close()
+        assert store.spent() == pytest.approx(0.1), "the open call counts as spent"
+    assert len(refused) == 1 and "0.15" in refused[0]
 
 
 def test_a_reservation_that_is_cancelled_while_it_waits_sets_nothing_aside(tmp_path: Path) -> None:

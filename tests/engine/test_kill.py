@@ -60,12 +60,9 @@ def kill_and_resume(tmp_path: Path, count: int, kills: int) -> None:
             assert process.poll() is None, "it ended before it could be killed"
             process.kill()
             process.wait()
-            now = time.monotonic()
             time.sleep(0.05)  # what was on its way reaches the server
             asked = server.asked[before:]
             done = {sample for sample, _, _, _ in killed.scores()}
-            long_ago = {call.name for call in asked if call.answered is not None and now - call.answered > 5}
-            assert long_ago <= done, "an answer was there for long and is lost"
             in_flight += len({call.name for call in asked} - done)
             present = pictures(killed)
             assert files.items() <= present.items(), "a finished picture was written again"

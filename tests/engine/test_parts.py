@@ -24,7 +24,7 @@ from knowgen.engine.messages import (
     unpack_batch,
     unpack_error,
 )
-from knowgen.engine.progress import Progress
+from knowgen.engine.progress import LINE_SECONDS, Progress
 from knowgen.engine.tally import Tally
 from knowgen.errors import ConfigError, PassingError
 from knowgen.records import (
@@ -102,7 +102,7 @@ class TestFaults:
             return "done"
 
         try:
-            return asyncio.run(with_tries(call, tries)), calls
+            return asyncio.run(with_tries(call, tries, wait=self.wait)), calls
         except Exception as error:
             return describe(error), calls
 
@@ -110,12 +110,11 @@ class TestFaults:
         return PassingError("busy", retry_after=0.0)
 
     @pytest.fixture(autouse=True)
-    def _no_waiting(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        async def at_once(seconds: float) -> None:
-            self.waits.append(seconds)
-
+    def _no_waits_yet(self) -> None:
         self.waits: list[float] = []
-        monkeypatch.setattr("knowgen.engine.faults.pause", at_once)
+
+    async def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
 
     def test_passing_faults_are_tried_again(self) -> None:
         assert self.tries([self.busy(), ConnectionResetError(), TimeoutError()]) == ("done", [1, 2, 3, 4])
@@ -234,13 +233,13 @@ class TestProgress:
         for words in ("4/10", "ok 3", "failed 1", "cached 1", "$0.5000", "ETA"):
             assert words in text
 
-    def test_elsewhere_a_plain_line_comes_now_and_then(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        progress = Progress(True)
+    def test_without_a_terminal_a_plain_line_comes_now_and_then(self, capsys: pytest.CaptureFixture[str]) -> None:
+        now = [100.0]
+        progress = Progress(True, clock=lambda: now[0])
+        now[0] += LINE_SECONDS - 1
         progress.show(self.tally(), 0.0)
         assert capsys.readouterr().err == ""
-        monkeypatch.setattr("knowgen.engine.progress.LINE_SECONDS", 0.0)
+        now[0] += 1
         progress.show(self.tally(), 0.0)
         line = capsys.readouterr().err
         assert line.startswith("4/10 ok 3 failed 1 cached 1 ")

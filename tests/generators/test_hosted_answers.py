@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import pytest
@@ -356,12 +355,9 @@ def test_calls_go_out_together_and_no_more_than_are_allowed() -> None:
             await painter.close()
 
     with ImageServer(OPENAI, [Step(delay=0.1)]) as server:
-        began = time.monotonic()
         drawings = asyncio.run(many(painter_of("openai", server, concurrency=4)))
-        took = time.monotonic() - began
     assert all(drawing.status is GenerationStatus.OK for drawing in drawings)
     assert server.most_at_once == 4
-    assert took < 1.2  # three rounds, not twelve
 
 
 def test_an_object_serves_one_event_loop_after_another() -> None:

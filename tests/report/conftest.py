@@ -23,7 +23,10 @@ def lab(tmp_path: Path) -> Lab:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, if there is one; where CI is set there must be. A module long, because it holds the thread's event loop."""
+    """Chromium, if there is one; where CI is set there must be.
+
+    Of one module, because it holds the thread's event loop.
+    """
     path = next((found for name in NAMES if (found := shutil.which(name))), None)
     if path is None:
         reason = f"no browser on the path (looked for {', '.join(NAMES)})"

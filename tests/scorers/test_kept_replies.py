@@ -252,10 +252,9 @@ def test_a_key_follows_the_pictures_bytes_and_not_their_place(tmp_path: Path) ->
 # ---------------------------------------------------------------------------------------------------------- caches
 
 
-def test_a_full_cache_drops_what_was_not_used_for_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_cache_drops_what_was_not_used_for_longest(tmp_path: Path) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("knowgen.caches.time.time", lambda: clock[0])
-    cache = Cache("replies", tmp_path, limit=10_000)
+    cache = Cache("replies", tmp_path, limit=10_000, clock=lambda: clock[0])
     for number in range(9):
         clock[0] += 4000
         cache.put(f"k{number}", bytes(1000))

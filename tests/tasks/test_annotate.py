@@ -15,7 +15,6 @@ import pytest
 
 from knowgen.engine.check_task import check_task
 from knowgen.errors import BudgetReachedError, ConfigError, DataError, PassingError, UsageError
-from knowgen.tasks import annotate as annotating
 from knowgen.tasks.annotate import Outcome, annotate
 from knowgen.tasks.folder import FolderTask
 from knowgen.tasks.load import load_task
@@ -58,14 +57,14 @@ def folder(home: Path, tmp_path: Path) -> Path:
     return place
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annotating, "_FIRST_WAIT", 0.001)
+async def no_wait(seconds: float) -> None:
+    """Waits in no time."""
+    assert seconds >= 0
 
 
 def asked(folder: Path, server: JudgeServer, **more: Any) -> Outcome:
     args = {"base_url": server.url, **FREE, **more.pop("args", {})}
-    return annotate(str(folder), "vlm:reader", args, **more)
+    return annotate(str(folder), "vlm:reader", args, wait=no_wait, **more)
 
 
 def frozen_file(folder: Path) -> dict[str, Any]:
@@ -195,7 +194,7 @@ def test_a_refusal_is_a_failure_with_its_reason(folder: Path) -> None:
     assert [(name, "I would rather not" in why) for name, why in outcome.failures] == [("c", True)]
 
 
-def test_faults_that_pass_are_tried_again(folder: Path, quick: None) -> None:
+def test_faults_that_pass_are_tried_again(folder: Path) -> None:
     seen: Counter[str] = Counter()
 
     def shaky(call: Call) -> Step:
@@ -222,12 +221,10 @@ def test_one_prompt_that_is_rejected_fails_alone(folder: Path) -> None:
     assert {prompt_of(call) for call in server.calls} == set(PROMPTS.values())
 
 
-def test_a_judge_out_of_reach_is_given_up(folder: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annotating, "TRIES", 2)
-    monkeypatch.setattr(annotating, "LOST", 2)
+def test_a_judge_out_of_reach_is_given_up(folder: Path) -> None:
     args = {"base_url": "http://127.0.0.1:9/v1", "concurrency": 1, **FREE}
     with pytest.raises(PassingError, match="cannot be reached.*try again later"):
-        annotate(str(folder), "vlm:reader", args)
+        annotate(str(folder), "vlm:reader", args, tries=1, wait=no_wait)
 
 
 def test_what_cannot_be_annotated_says_so(folder: Path, home: Path) -> None:
