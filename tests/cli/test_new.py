@@ -157,7 +157,7 @@ def blocks() -> dict[str, str]:
 
 
 class Painter(BaseHTTPRequestHandler):
-    """The service of the page: a picture that depends on prompt and seed, a refusal of the empty prompt, and a 503 at
+    """The service of the page: an image that depends on prompt and seed, a refusal of the empty prompt, and a 503 at
     the first call."""
 
     protocol_version = "HTTP/1.1"

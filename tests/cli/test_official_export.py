@@ -207,7 +207,7 @@ def test_rows_that_share_an_id_are_an_error_unless_asked_for(tmp_path: Path) -> 
     assert plan.spec.selection.n == 1
 
 
-def test_the_order_of_keys_and_the_bytes_of_pictures_are_left_alone(tmp_path: Path) -> None:
+def test_the_order_of_keys_and_the_bytes_of_images_are_left_alone(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, random.Random(2), 4)
     (tmp_path / "results.json").write_text(json.dumps(rows))
     before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.glob("*.png")}

@@ -91,7 +91,7 @@ def test_a_call_that_is_not_settled_counts_at_its_worst(tmp_path: Path) -> None:
 
 
 class PaidDrawing:
-    """A hosted generator whose pictures cost money."""
+    """A hosted generator whose images cost money."""
 
     concurrency = 4
 
@@ -102,7 +102,7 @@ class PaidDrawing:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_generator_is_held_to_the_budget_too_also_in_worker_processes(tmp_path: Path, workers: int) -> None:
+def test_the_budget_limits_a_generator_too_also_in_worker_processes(tmp_path: Path, workers: int) -> None:
     bench = Bench(tmp_path / "run")
     generator = generator_handle(PaidDrawing(), remake=Remake("generators", "test_budget_paid:PaidDrawing"))
     path = Path(__file__).resolve()
@@ -126,7 +126,7 @@ def test_a_free_scorer_goes_on_where_the_paid_one_must_stop(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("schedule", ["stream", "phased"])
-def test_what_was_drawn_before_the_budget_ended_is_judged_by_the_free_scorer(
+def test_what_was_generated_before_the_budget_ended_is_scored_by_the_free_scorer(
     tmp_path: Path, schedule: Literal["stream", "phased"]
 ) -> None:
     bench = Bench(tmp_path / "run")
@@ -218,7 +218,7 @@ def test_a_reservation_made_before_its_caller_hears_of_the_cancelling_is_given_b
         assert store.spent() == pytest.approx(0.01)
 
 
-def test_a_reply_paid_for_before_the_budget_ended_a_retry_is_kept_for_the_next_run(tmp_path: Path) -> None:
+def test_a_reply_paid_for_before_the_budget_ended_a_retry_is_stored_for_the_next_run(tmp_path: Path) -> None:
     class Busy:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
             async with paid_call(0.1, "judge") as ticket:

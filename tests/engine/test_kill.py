@@ -39,7 +39,7 @@ def plain(bench: Bench) -> tuple[dict[Any, Any], dict[Any, Any]]:
 
 
 def pictures(bench: Bench) -> dict[str, tuple[int, int]]:
-    """Inode and time of every picture behind a committed row."""
+    """Inode and time of every image behind a committed row."""
     found = {}
     for generation in bench.generations().values():
         assert generation.image is not None and generation.image.path is not None
@@ -87,7 +87,7 @@ def test_killed_at_thirty_points(tmp_path: Path) -> None:
     kill_and_resume(tmp_path, count=1240, kills=30)
 
 
-def test_ctrl_c_ends_in_order_even_while_a_drawing_hangs(tmp_path: Path) -> None:
+def test_ctrl_c_ends_in_order_even_while_a_generation_hangs(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     with JudgeServer() as server:
         process = child(bench.path, 30, server.url, hang="20")

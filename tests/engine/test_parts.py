@@ -1,4 +1,4 @@
-"""The small parts: pictures, faults, messages between processes, devices, progress."""
+"""The small parts: images, faults, messages between processes, devices, progress."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class TestPictures:
         assert (red, green, blue) == (255, 127, 127)
 
     @pytest.mark.parametrize("size", [(1, 1), (15, 400), (400, 15)])
-    def test_tiny_pictures_are_refused_in_every_form(self, size: tuple[int, int]) -> None:
+    def test_tiny_images_are_refused_in_every_form(self, size: tuple[int, int]) -> None:
         image = Image.new("RGB", size)
         for given in (image, saved("PNG", image)):
             with pytest.raises(ContractError, match=f"{size[0]}x{size[1]} pixels; the smallest side"):
@@ -123,7 +123,7 @@ class TestFaults:
         assert self.tries([ValueError("no")]) == ("ValueError: no", [1])
         assert self.tries([self.busy(), ValueError("no")]) == ("ValueError: no", [1, 2])
 
-    def test_the_last_fault_is_told_when_the_tries_are_used_up(self) -> None:
+    def test_the_last_fault_is_reported_when_the_tries_are_used_up(self) -> None:
         assert self.tries([self.busy()] * 9, tries=3) == ("busy", [1, 2, 3])
 
     def test_waits_grow_and_are_at_least_what_was_asked(self) -> None:
@@ -160,7 +160,7 @@ class TestMessages:
         assert describe(unpack_error(pack_error(ValueError("no")))) == "ValueError: no"
         assert describe(unpack_error(pack_error(SystemExit(2)))) == describe(SystemExit(2))
 
-    def test_requests_and_items_come_back_as_they_were_with_their_pictures(self, tmp_path: Path) -> None:
+    def test_requests_and_items_come_back_as_they_were_with_their_images(self, tmp_path: Path) -> None:
         file = tmp_path / "p.png"
         file.write_bytes(png("p"))
         image = ImageRef(sha256="0" * 64, width=48, height=32, format="PNG", path=file)

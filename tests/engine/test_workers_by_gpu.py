@@ -51,7 +51,7 @@ def test_one_worker_a_gpu(monkeypatch: pytest.MonkeyPatch, plugin: Any, remake: 
     assert workers_for(generator_handle(plugin, remake=remake)) == wanted
 
 
-def test_what_the_user_says_stands_and_a_plain_painter_asks_for_no_gpu(
+def test_what_the_user_says_stands_and_a_plain_generator_asks_for_no_gpu(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked() -> int:

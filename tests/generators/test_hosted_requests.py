@@ -200,7 +200,7 @@ def test_gemini_is_sent_what_its_reference_describes(tmp_path: Path) -> None:
     }
     assert first.settings["seed"] == "not taken" and second.settings["seed"] == SEED
     assert first.settings["returned_model"] == NANO
-    # of an answer with a thought's sketch and a picture, the picture counts
+    # of an answer with a thought's sketch and an image, the image counts
     assert isinstance(first.image, bytes) and first.image == picture("teal")
 
 
@@ -247,7 +247,7 @@ def test_gemini_of_the_second_generation_takes_three(tmp_path: Path) -> None:
 
 
 @DIALECTS
-def test_a_reference_in_another_format_or_too_large_is_encoded_anew(
+def test_a_reference_in_another_format_or_too_large_is_encoded_again(
     dialect: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = Image.effect_noise((400, 300), 80).convert("RGB")
@@ -266,7 +266,9 @@ def test_a_reference_in_another_format_or_too_large_is_encoded_anew(
 
 
 @DIALECTS
-def test_a_reference_that_does_not_open_fails_the_drawing_before_anything_is_paid(dialect: Any, tmp_path: Path) -> None:
+def test_a_reference_that_does_not_open_fails_the_generation_before_anything_is_paid(
+    dialect: Any, tmp_path: Path
+) -> None:
     broken = reference(tmp_path, "a", picture("blue"))
     assert broken.path is not None
     broken.path.write_bytes(broken.path.read_bytes()[:10])
@@ -321,13 +323,13 @@ def test_a_missing_key_says_which(kind: Any, variable: str, model: str, monkeypa
         (ArkImages, {"watermark": "no"}, "watermark='no'"),
     ],
 )
-def test_wrong_arguments_are_told(kind: Any, args: dict[str, Any], words: str) -> None:
+def test_wrong_arguments_are_reported(kind: Any, args: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError) as caught:
         kind(GPT, **args)
     assert words in str(caught.value)
 
 
-def test_a_rewritten_prompt_is_kept_as_the_prompt_that_was_drawn() -> None:
+def test_a_rewritten_prompt_is_recorded_as_the_prompt_that_was_used() -> None:
     answer = json.loads(json.dumps(OPENAI.answer()))
     answer["data"][0]["revised_prompt"] = f"A calm lighthouse {KEY}"
     with ImageServer(OPENAI, [Step(answer=answer)]) as server:

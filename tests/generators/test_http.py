@@ -52,7 +52,7 @@ class Upstream:
         answer: Gives the body of an answer, (status, body), (status, body, headers), or None to break the connection.
         gpus: As `/health` says.
         disabled: As `/health` says.
-        seconds: A drawing takes.
+        seconds: A generation takes.
         health: `/health` answers once this is set.
         has_health: Is there a `/health`?
         token: Asked for when not empty.
@@ -148,7 +148,7 @@ def request(number: int = 0, references: tuple[ImageRef, ...] = ()) -> Generatio
 
 
 def paint(model: str, *requests: GenerationRequest, **arguments: Any) -> list[Any]:
-    """Gives requests to a painter all at once; returns a drawing or an error for each."""
+    """Gives requests to a painter all at once; returns a generation or an error for each."""
 
     async def all_of_them() -> list[Any]:
         painter = HttpPainter(model, **{"first_pause": 0.05, **arguments})
@@ -237,7 +237,7 @@ def test_references_are_sent_byte_for_byte_and_no_more_than_three(tmp_path: Path
     ids=["plain", "png called jpeg", "empty label", "in lines", "no padding"],
 )
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_a_picture_is_read_however_it_is_written(written: Callable[[bytes], str], kind: str) -> None:
+def test_an_image_is_read_however_it_is_written(written: Callable[[bytes], str], kind: str) -> None:
     data = coloured(3, kind)
     drawing = one(Upstream(answer=lambda call: {"success": True, "image": written(data)}))
     assert drawing.image == data and drawing.status is GenerationStatus.OK
@@ -251,12 +251,12 @@ def test_a_failure_with_status_200_keeps_its_words_and_is_not_asked_again() -> N
     assert len(server.calls) == 1
 
 
-def test_a_refusal_is_told_from_a_failure() -> None:
+def test_a_refusal_is_distinguished_from_a_failure() -> None:
     drawing = one(Upstream(answer=lambda call: {"success": False, "status": "refused", "message": "not this one"}))
     assert (drawing.status, drawing.reason) == (GenerationStatus.REFUSED, "not this one")
 
 
-def test_a_rejected_request_is_a_failed_drawing() -> None:
+def test_a_rejected_request_is_a_failed_generation() -> None:
     server = Upstream(answer=lambda call: (422, {"detail": [{"msg": "seed must be small"}]}))
     drawing = one(server)
     assert drawing.status is GenerationStatus.FAILED
@@ -265,7 +265,7 @@ def test_a_rejected_request_is_a_failed_drawing() -> None:
 
 
 def later(first: Any) -> Callable[[dict[str, Any]], Any]:
-    """Answers the first call with something else, and draws from then on."""
+    """Answers the first call with something else, and generates from then on."""
     asked: list[int] = []
 
     def answer(call: dict[str, Any]) -> Any:
@@ -456,7 +456,7 @@ def test_the_name_of_what_is_served_takes_the_place_of_the_addresses() -> None:
 
 
 @pytest.mark.parametrize("model", ["", ",", "ftp://a", "localhost:8001", "http://"])
-def test_what_is_no_address_is_said_to_be_none(model: str) -> None:
+def test_what_is_not_an_address_is_refused(model: str) -> None:
     with pytest.raises(UsageError):
         HttpPainter(model)
 

@@ -51,7 +51,7 @@ def test_presets_hold_the_published_settings(
     assert (found.width_height, found.steps, found.guidance) == (size, steps, guidance)
 
 
-def test_qwen_image_draws_and_edits_as_published() -> None:
+def test_qwen_image_generates_and_edits_as_published() -> None:
     text, edit = preset("Qwen-Image"), partner("QwenImagePipeline")
     assert text is not None and edit is not None
     assert (text.negative_prompt, text.suffix) == (" ", ", Ultra HD, 4K, cinematic composition.")
@@ -81,7 +81,7 @@ def test_settings_of_presets_are_arguments_of_their_classes() -> None:
 
 
 @pytest.mark.parametrize("name", ["hunyuanimage-3.0", "bagel"])
-def test_a_system_without_a_pipeline_says_what_draws_it(name: str) -> None:
+def test_a_system_without_a_pipeline_says_which_generator_runs_it(name: str) -> None:
     with pytest.raises(MissingDependencyError, match="draw with http:URL"):
         Diffusers(name)
 
@@ -107,7 +107,7 @@ def test_sizes(text: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0x8", "8x", "x", "0", "-1x2", "1e3", "8x8x8", "٣"])
-def test_what_is_no_size(text: str) -> None:
+def test_what_is_not_a_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is no size"):
         parse_size(text)
 
@@ -116,7 +116,7 @@ def test_what_is_no_size(text: str) -> None:
 
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 12), st.integers(1, 12))
-def test_every_request_is_drawn_once_and_in_order_and_none_in_too_large_a_pass(
+def test_every_request_is_generated_once_and_in_order_and_none_in_too_large_a_pass(
     calls: list[int], largest: int, fits: int
 ) -> None:
     sizes = PassSizes(largest)
@@ -164,14 +164,14 @@ def test_shapes_learn_apart() -> None:
     assert sizes.size("small") == 4
 
 
-def test_requests_of_one_shape_are_drawn_together() -> None:
+def test_requests_of_one_shape_are_generated_together() -> None:
     assert list(grouped(["aa", "b", "cc", "d"], len)) == [(2, ["aa", "cc"]), (1, ["b", "d"])]
 
 
 # --- faults of a GPU -------------------------------------------------------------------------------------------------
 
 
-def test_memory_that_ran_out_is_told_from_a_gpu_that_failed() -> None:
+def test_memory_that_ran_out_is_distinguished_from_a_gpu_that_failed() -> None:
     import torch
 
     memory = [

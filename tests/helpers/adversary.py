@@ -28,8 +28,8 @@ class Sprayer:
 
     Args:
         search: Where to look.
-        manner: `tiles` pastes pictures over the scene and writes between them; `sign` gives everything to the painter;
-            `page` writes all of it small on a blank page beside the pictures.
+        manner: `tiles` pastes images over the scene and writes between them; `sign` gives everything to the painter;
+            `page` writes all of it small on a blank page beside the images.
     """
 
     def __init__(self, search: SearchBackend, manner: Manner) -> None:

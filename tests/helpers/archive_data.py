@@ -1,4 +1,4 @@
-"""Small data sets packed as the published ones are: a JSON array of rows, and archives of pictures beside it."""
+"""Small data sets packed as the published ones are: a JSON array of rows, and archives of images beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BENCH_FILE, SFT_FILE, RL_FILE = "KnowGen-Bench.json", "sft_data.json", "rl_data.
 
 
 def picture(number: int, kind: str = "PNG", size: tuple[int, int] | None = None) -> bytes:
-    """A picture that no other number gives."""
+    """An image that no other number gives."""
     buffer = io.BytesIO()
     colour = (number % 256, number // 256 % 256, 80)
     Image.new("RGB", size or (20 + number % 7, 16), colour).save(buffer, kind)
@@ -46,7 +46,7 @@ def tarred(members: Mapping[str, bytes], mode: str = "w:gz") -> bytes:
 
 
 def bench_rows() -> list[dict[str, Any]]:
-    """Six rows whose pictures are named in the ways they are named upstream."""
+    """Six rows whose images are named in the ways they are named upstream."""
     names = [
         "images/a.png",
         "KnowGen-Bench/images/b.png",
@@ -68,7 +68,7 @@ def bench_rows() -> list[dict[str, Any]]:
 
 
 def bench_files(rows: list[dict[str, Any]] | None = None) -> dict[str, bytes]:
-    """The benchmark's files: two zips and a tar, pictures in nested folders, one name in two of them."""
+    """The benchmark's files: two zips and a tar, images in nested folders, one name in two of them."""
     return {
         BENCH_FILE: json.dumps(bench_rows() if rows is None else rows).encode(),
         "images.zip": zipped({"a.png": picture(0), "b.png": picture(1), "__MACOSX/._a.png": b"junk"}),
@@ -81,7 +81,7 @@ def bench_files(rows: list[dict[str, Any]] | None = None) -> dict[str, bytes]:
 
 
 def sft_row(number: int, pictures: int, marks: int | None = None) -> dict[str, Any]:
-    """A conversation with pictures, one mark for each unless told otherwise."""
+    """A conversation with images, one mark for each unless `marks` says otherwise."""
     marks = pictures if marks is None else marks
     return {
         "id": f"c{number}",
@@ -95,7 +95,7 @@ def sft_row(number: int, pictures: int, marks: int | None = None) -> dict[str, A
 
 
 def train_files(sft: list[dict[str, Any]], rl: list[dict[str, Any]], members: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The training repository: both sets' rows, and their pictures over two zips."""
+    """The training repository: both sets' rows, and their images over two zips."""
     names = list(members)
     half = len(names) // 2
     return {

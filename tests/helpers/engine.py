@@ -1,4 +1,4 @@
-"""A task in memory, pictures that differ, and small generators and scorers for the engine's tests."""
+"""A task in memory, images that differ, and small generators and scorers for the engine's tests."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class MemoryTask:
 
 
 def picture(words: str, size: tuple[int, int] = (48, 32)) -> Image.Image:
-    """Makes a picture that depends on the words alone."""
+    """Makes an image that depends on the words alone."""
     dice = random.Random(words)
     return Image.frombytes("RGB", size, dice.randbytes(size[0] * size[1] * 3))
 

@@ -1,7 +1,7 @@
 """A hub on this machine: real HTTP, the part of the hub's interface that its library uses to fetch data sets.
 
     with HubServer() as hub:
-        sha = hub.commit("owner/name", {"rows.json": b"[]", "pictures.zip": data})
+        sha = hub.commit("owner/name", {"rows.json": b"[]", "images.zip": data})
         subprocess.run([...], env={**os.environ, "HF_ENDPOINT": hub.url})
 
 A commit becomes the head of `main`. Every request is kept.

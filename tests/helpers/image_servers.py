@@ -28,7 +28,7 @@ KEY = "sk-test-0123456789abcdef"
 
 
 def picture(color: str = "teal", kind: str = "PNG", size: tuple[int, int] = (48, 32)) -> bytes:
-    """A small picture as a file."""
+    """A small image as a file."""
     buffer = io.BytesIO()
     Image.new("RGB", size, color).save(buffer, kind)
     return buffer.getvalue()
@@ -133,7 +133,7 @@ def openai_error(status: int, code: str, words: str) -> dict[str, Any]:
 
 
 def gemini_answer(data: bytes | None = None) -> dict[str, Any]:
-    """An answer of generateContent: a thought with a sketch, words, the picture."""
+    """An answer of generateContent: a thought with a sketch, words, the image."""
     sketch, drawn = picture("gray"), picture() if data is None else data
     parts = [
         {"text": "First a sketch.", "thought": True},
@@ -161,7 +161,7 @@ def gemini_error(status: int, code: str, words: str) -> dict[str, Any]:
 
 
 def ark_answer(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
-    """An answer of Ark to one picture."""
+    """An answer of Ark to one image."""
     drawn = b64(picture(kind="JPEG") if data is None else data)
     return {
         "model": "doubao-seedream-4-5-251128",
@@ -248,7 +248,7 @@ class ImageServer:
     Args:
         dialect: Whose form it speaks.
         script: Steps in order, the last one repeated; or a function of the call.
-        pages: Pictures that can be had by GET, by path; what is asked there is kept in `fetched`.
+        pages: Images that can be had by GET, by path; what is asked there is recorded in `fetched`.
 
     Attributes:
         calls: Every call, in order of arrival.

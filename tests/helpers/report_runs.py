@@ -62,7 +62,7 @@ def make_samples(count: int, prompts: Sequence[str] = ()) -> list[Sample]:
 
 
 def plain_drawing(sample: Sample, system: str) -> Image.Image:
-    """A tiny picture that tells samples and systems apart."""
+    """A tiny image that tells samples and systems apart."""
     shade = random.Random(f"{sample.id} {system}")
     picture = Image.new("RGB", (96, 64), tuple(shade.randrange(60, 230) for _ in range(3)))
     ImageDraw.Draw(picture).ellipse((20, 12, 70, 52), fill=tuple(shade.randrange(256) for _ in range(3)))
@@ -98,7 +98,7 @@ class Lab:
         return make_samples(count, prompts)
 
     def truth(self, sample: Sample) -> GroundTruth:
-        """The truth of a sample, with its picture in the task's folder."""
+        """The truth of a sample, with its image in the task's folder."""
         data = as_png(self.draw(sample, "truth"))
         digest = hashlib.sha256(data).hexdigest()
         path = self.folder / "truth" / f"{digest}.png"

@@ -173,7 +173,7 @@ class Served:
                 return _answer(error.code, error.headers, error.read())
 
     def generate(self, prompt: str, seed: int = 0, **fields: Any) -> Answer:
-        """Asks for a picture."""
+        """Asks for an image."""
         headers = fields.pop("headers", None)
         return self.ask("/generate", {"prompt": prompt, "seed": seed, "image_urls": None, **fields}, headers)
 

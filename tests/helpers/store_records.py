@@ -24,7 +24,7 @@ from tests.helpers.processes import start_python
 
 
 def picture(colour: int = 0, size: tuple[int, int] = (24, 16), kind: str = "PNG") -> bytes:
-    """The bytes of a small picture that depends on `colour`."""
+    """The bytes of a small image that depends on `colour`."""
     buffer = io.BytesIO()
     Image.new("RGB", size, (colour % 256, colour // 256 % 256, 90)).save(buffer, kind)
     return buffer.getvalue()

@@ -116,7 +116,7 @@ def test_the_answer_comes_first_and_escaped(shown: Any) -> None:
     assert "{{ 7 * 7 }}" in (shown.locator("#digit-wrong").text_content() or "")
 
 
-def test_it_is_no_wider_than_the_window(shown: Any) -> None:
+def test_it_is_not_wider_than_the_window(shown: Any) -> None:
     shown.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
@@ -130,7 +130,7 @@ def test_the_table_holds_the_figures_of_the_record(shown: Any) -> None:
     assert [re.sub(r"\D", "", cell) for cell in cells] == ["19", "7", "12", "1"]
 
 
-def test_failures_are_open_and_each_count_leads_to_its_pictures(shown: Any) -> None:
+def test_failures_are_open_and_each_count_leads_to_its_images(shown: Any) -> None:
     shown.locator(".changes tbody tr", has_text="one digit").locator("[data-label='Wrong'] a").click()
     assert shown.url.endswith("#digit-wrong")
     wrong = shown.locator("#digit-wrong .card")
@@ -146,7 +146,7 @@ def test_failures_are_open_and_each_count_leads_to_its_pictures(shown: Any) -> N
     assert f"{SAMPLES} right, {MOST_RIGHT} of them shown" in right.locator("summary").first.inner_text()
 
 
-def test_truth_and_changed_picture_stand_side_by_side_with_alt_texts(shown: Any) -> None:
+def test_truth_and_changed_image_stand_side_by_side_with_alt_texts(shown: Any) -> None:
     card = shown.locator("#digit-wrong .card").first
     card.scroll_into_view_if_needed()
     pictures = card.locator("img")

@@ -44,7 +44,7 @@ class Watched:
         dialog.dismiss()
 
     def ids(self) -> list[str]:
-        """Ids of the samples that are drawn, in order, after scrolling to the end."""
+        """Ids of the samples that are generated, in order, after scrolling to the end."""
         self.to_the_end()
         links = self.page.locator(".card .tags a").all_text_contents()
         return [text.removeprefix("sample ") for text in links]
@@ -150,7 +150,7 @@ def test_tables_hold_the_figures_of_the_summaries(site: Any, view: Open) -> None
         assert f"{held.generation_failed + held.generation_refused + held.judgement_failed}" in line.inner_text()
 
 
-def test_figures_are_drawn_where_their_values_are(site: Any, view: Open) -> None:
+def test_figures_are_plotted_where_their_values_are(site: Any, view: Open) -> None:
     index, runs = site
     page = view(index).page
     for run in runs:
@@ -164,7 +164,7 @@ def test_figures_are_drawn_where_their_values_are(site: Any, view: Open) -> None
         assert (ends["x"] + ends["width"] - frame["x"]) / frame["width"] == pytest.approx(figure.high, abs=0.012)
 
 
-def test_scorer_and_policy_are_chosen_and_kept_in_the_address(site: Any, view: Open) -> None:
+def test_scorer_and_protocol_are_chosen_and_stored_in_the_address(site: Any, view: Open) -> None:
     index, runs = site
     opened = view(index)
     page = opened.page
@@ -288,7 +288,7 @@ def test_every_number_leads_to_its_samples(site: Any, view: Open) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_every_picture_loads_when_it_is_scrolled_to(site: Any, view: Open, width: int) -> None:
+def test_every_image_loads_when_it_is_scrolled_to(site: Any, view: Open, width: int) -> None:
     index, _ = site
     opened = view(index, width=width)
     assert opened.page.locator(".card").count() < 40
@@ -321,7 +321,7 @@ def test_details_show_what_went_in_what_came_out_and_why(site: Any, view: Open) 
     opened.clean()
 
 
-def test_the_larger_picture_stands_beside_the_truth(site: Any, view: Open) -> None:
+def test_the_larger_image_stands_beside_the_truth(site: Any, view: Open) -> None:
     index, runs = site
     held = [states(run) for run in runs]
     good = next(one for one in held[0] if all(state[one] != "failed" and state[one] != "refused" for state in held))
@@ -520,7 +520,7 @@ def test_runs_that_differ_in_task_version_are_not_ranked(lab: Lab, view: Open, t
     opened.clean()
 
 
-def test_one_run_with_repeats_and_one_policy(lab: Lab, view: Open, tmp_path: Path) -> None:
+def test_one_run_with_repeats_and_one_protocol(lab: Lab, view: Open, tmp_path: Path) -> None:
     lab.failing = False
     run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, policies=("strict",))
     opened = view(write_report([run], tmp_path / "page"))
@@ -531,7 +531,7 @@ def test_one_run_with_repeats_and_one_policy(lab: Lab, view: Open, tmp_path: Pat
     opened.clean()
 
 
-def test_a_picture_that_is_gone_says_so_in_its_place(lab: Lab, view: Open, tmp_path: Path) -> None:
+def test_an_image_that_is_gone_says_so_in_its_place(lab: Lab, view: Open, tmp_path: Path) -> None:
     lab.failing = False
     run = lab.run("open_book", lab.samples(4), 0.8)
     _, generation = next(iter(run.store.generations()))
@@ -544,7 +544,7 @@ def test_a_picture_that_is_gone_says_so_in_its_place(lab: Lab, view: Open, tmp_p
 
 
 @pytest.mark.slow
-def test_a_thousand_samples_are_drawn_a_few_at_a_time(lab: Lab, view: Open, tmp_path: Path) -> None:
+def test_a_thousand_samples_are_rendered_a_few_at_a_time(lab: Lab, view: Open, tmp_path: Path) -> None:
     runs = [lab.run(name, lab.samples(1000), skill) for name, skill in (("open_book", 0.8), ("closed_book", 0.3))]
     opened = view(write_report(runs, tmp_path / "page"))
     page = opened.page

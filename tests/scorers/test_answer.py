@@ -120,7 +120,7 @@ def test_training_takes_the_nearest_value(number: float) -> None:
 
 
 @pytest.mark.parametrize("value", ["high", None, [1], {"a": 1}, True, "NaN", "inf", 10**400])
-def test_what_is_no_number_is_no_reading(value: Any) -> None:
+def test_what_is_not_a_number_is_not_a_reading(value: Any) -> None:
     assert read_verdict_leniently(verdict(value), CONTRACT) is None
 
 
@@ -162,7 +162,7 @@ def test_what_is_sent(truth_picture: ImageRef) -> None:
     assert score.details["pictures"] == {"ground truth": hashlib.sha256(call.picture_bytes[0]).hexdigest()}
 
 
-def test_a_truth_without_a_picture_is_judged_by_its_text() -> None:
+def test_a_truth_without_an_image_is_scored_by_its_text() -> None:
     score, server = judged([Step(verdict(1))], item(None))
     assert score.status is ScoreStatus.OK
     assert server.calls[0].pictures == [] and "Image 1" not in server.calls[0].text
@@ -217,7 +217,7 @@ def test_what_it_declares() -> None:
         AnswerJudge("m", base_url="http://127.0.0.1:1/v1", attempts=0)
 
 
-def test_an_answer_is_told_as_the_agent_wrote_it() -> None:
+def test_an_answer_is_recorded_as_the_agent_wrote_it() -> None:
     bare = Generation(sample_id="a", status=GenerationStatus.OK)
     assert json.loads(answer_text(bare)) == {"gen_prompt": "", "reference_images": []}
 

@@ -1,4 +1,4 @@
-"""The judge of a picture against the text its generator gathered: what it is shown, and what is made of its replies."""
+"""The judge of an image against the text its generator gathered: what it is shown, and what is made of its replies."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_structure_and_edges_are_symmetric_and_within_0_and_1(first: np.ndarray,
 
 @settings(max_examples=40, deadline=None)
 @given(RGB, RGB)
-def test_colour_counts_the_pixels_two_pictures_share(first: np.ndarray, second: np.ndarray) -> None:
+def test_colour_counts_the_pixels_two_images_share(first: np.ndarray, second: np.ndarray) -> None:
     assert colour(first, first) == pytest.approx(1.0)
     assert 0.0 <= colour(first, second) <= 1.0
     assert colour(first, second) == pytest.approx(colour(second, first))
@@ -126,7 +126,7 @@ def scores(*batch: Item) -> list[Score]:
     return list(Pixels().score_batch(batch))
 
 
-def test_a_picture_beside_itself_is_1_and_size_does_not_matter(tmp_path: Path) -> None:
+def test_an_image_beside_itself_is_1_and_size_does_not_matter(tmp_path: Path) -> None:
     with Image.open(path_of(picture(tmp_path, 1, (400, 300)))) as opened:
         opened.resize((800, 600), Image.Resampling.BICUBIC).save(tmp_path / "large.png")
         opened.filter(ImageFilter.GaussianBlur(25)).save(tmp_path / "blurred.png")
@@ -141,7 +141,7 @@ def test_a_picture_beside_itself_is_1_and_size_does_not_matter(tmp_path: Path) -
     assert found[0].image == same.sha256
 
 
-def test_the_common_size_keeps_a_picture_of_that_size(tmp_path: Path) -> None:
+def test_the_common_size_keeps_an_image_of_that_size(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     assert np.array_equal(common(Image.fromarray(pixels)), pixels.astype(float))
 
@@ -153,7 +153,7 @@ def test_transparent_pixels_count_as_white(tmp_path: Path) -> None:
     assert score.strict.values == pytest.approx({"structure": 1.0, "colour": 1.0, "edges": 1.0})
 
 
-def test_a_picture_that_does_not_open_fails_alone(tmp_path: Path) -> None:
+def test_an_image_that_does_not_open_fails_alone(tmp_path: Path) -> None:
     good, torn = picture(tmp_path, 1), tmp_path / "torn.png"
     torn.write_bytes(path_of(good).read_bytes()[:150])
     found = scores(

@@ -60,7 +60,7 @@ def scores(scorer: Similarity, batch: Sequence[Item]) -> list[Score]:
 
 
 def by_hand(weights: Path | str, arch: str = ARCH) -> tuple[Callable[[Path], Any], Callable[[str], Any]]:
-    """The library used as its README does: one picture at a time."""
+    """The library used as its README does: one image at a time."""
     import open_clip
     import torch
     from PIL import Image
@@ -103,7 +103,7 @@ def test_a_batch_gives_what_single_items_give(weights: Path, tmp_path: Path, mon
     assert together == pytest.approx(alone, abs=1e-5)
 
 
-def test_prompt_similarity_is_the_cosine_of_picture_and_text(weights: Path, tmp_path: Path) -> None:
+def test_prompt_similarity_is_the_cosine_of_image_and_text(weights: Path, tmp_path: Path) -> None:
     batch = items(tmp_path / "p", 4)
     image, text = by_hand(weights)
     found = scores(PromptSimilarity(f"{ARCH}@{weights}"), batch)
@@ -153,7 +153,7 @@ def test_references_without_a_file_do_not_apply_and_lost_files_fail(weights: Pat
     assert "another file" in found["swapped"].strict.reason
 
 
-def test_a_picture_that_does_not_open_fails_alone(weights: Path, tmp_path: Path) -> None:
+def test_an_image_that_does_not_open_fails_alone(weights: Path, tmp_path: Path) -> None:
     good, truth = picture(tmp_path, 0), picture(tmp_path, 1)
     torn = tmp_path / "torn.png"
     torn.write_bytes(path_of(good).read_bytes()[:200])
@@ -176,7 +176,7 @@ def test_a_picture_that_does_not_open_fails_alone(weights: Path, tmp_path: Path)
     assert found[0].strict.values == found[5].strict.values  # the cosine does not ask for the order
 
 
-def test_equal_pictures_are_1_and_no_value_leaves_0_to_1(weights: Path, tmp_path: Path) -> None:
+def test_equal_images_are_1_and_no_value_leaves_0_to_1(weights: Path, tmp_path: Path) -> None:
     one = picture(tmp_path, 0)
     (score,) = scores(Similarity(f"{ARCH}@{weights}"), [item("a", one, one)])
     assert score.strict.values["truth"] == pytest.approx(1.0, abs=1e-6)
@@ -235,7 +235,7 @@ def test_listed_weights_are_found_in_the_cache_and_preprocessed_as_listed(
         ("ViT-B-32/openai", UsageError, "ViT-B-32-quickgelu/openai"),
     ],
 )
-def test_what_is_not_there_is_told_in_one_line_and_not_fetched(
+def test_what_is_not_there_is_reported_in_one_line_and_not_fetched(
     model: str, error: type[KnowgenError], words: str
 ) -> None:
     with pytest.raises(error) as raised:
@@ -280,7 +280,7 @@ def test_a_missing_package_names_the_extra(weights: Path, monkeypatch: pytest.Mo
         Similarity(f"{ARCH}@{weights}").setup("cpu")
 
 
-def test_a_device_that_is_not_there_is_told(weights: Path, tmp_path: Path) -> None:
+def test_a_device_that_is_not_there_is_reported(weights: Path, tmp_path: Path) -> None:
     scorer = Similarity(f"{ARCH}@{weights}", precision="fp32")
     scorer.setup("cuda:99")
     with pytest.raises(ConfigError, match="does not go to the device 'cuda:99'"):
@@ -295,7 +295,7 @@ def test_half_precision_differs_little_and_has_a_key_of_its_own(weights: Path, t
     assert half != full
 
 
-def test_the_weights_hash_tells_files_of_one_name_apart(weights: Path, tmp_path: Path) -> None:
+def test_the_weights_hash_distinguishes_files_of_one_name(weights: Path, tmp_path: Path) -> None:
     import hashlib
 
     other = save_clip(tmp_path / "other.pt", seed=1)

@@ -83,7 +83,7 @@ def test_a_hub_model_is_found_in_the_cache_alone(folder: Path, tmp_path: Path) -
     assert cosines("dino:someone/tiny-dino", batch) == local
 
 
-def test_what_is_not_there_is_told_and_not_fetched(folder: Path) -> None:
+def test_what_is_not_there_is_reported_and_not_fetched(folder: Path) -> None:
     with pytest.raises(MissingDependencyError, match="-s download=true, or `hf download someone/absent`"):
         Similarity("dino:someone/absent").setup("cpu")
     with pytest.raises(MissingDependencyError, match="there is no folder"):
@@ -140,7 +140,7 @@ def test_when_asked_it_fetches_configurations_and_safetensors_only(
     assert all(pattern.endswith((".json", ".safetensors")) for pattern in patterns)
 
 
-def test_a_download_that_fails_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_that_fails_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def cut_off(*_: object, **__: object) -> None:
         raise socket.gaierror(-3, "no network here")
 

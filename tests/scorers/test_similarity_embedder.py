@@ -32,7 +32,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Mean:
-    """A network that embeds a picture as its mean colour, and notes what it was asked."""
+    """A network that embeds an image as its mean colour, and notes what it was asked."""
 
     def __init__(self, most: int = 10_000, nan: bool = False) -> None:
         self.most, self.nan = most, nan
@@ -102,7 +102,7 @@ def test_a_second_pass_loads_no_model_and_gives_the_same_bits(tmp_path: Path, mo
         pytest.fail("a model was loaded")
 
     monkeypatch.setattr(ClipSource, "load", refuse)
-    for _, truth, generation in batch:  # nor is a picture opened
+    for _, truth, generation in batch:  # nor is an image opened
         path_of(truth.image).unlink()
         path_of(generation.image).unlink()
     second = [list(kind(f"{ARCH}@{weights}").score_batch(batch)) for kind in kinds]
@@ -164,14 +164,14 @@ def test_where_memory_runs_out_the_batch_is_halved_until_it_fits(tmp_path: Path)
     found = embedder.images(wanted)
     assert embedder.batch_size == 2  # 16, 8, 4, 2
     assert network.batches == [2] * 10
-    assert network.opened == 20  # what was opened is not opened anew
+    assert network.opened == 20  # what was opened is not opened again
     assert not found.faults
     roomy = Embedder(Source(Mean(), dataclasses.replace(IDENTITY, model="again")), "cpu", "auto", 16).images(wanted)
     assert all(np.allclose(found.vectors[key], roomy.vectors[key]) for key in roomy.vectors)
     assert len(roomy.vectors) == 20
 
 
-def test_a_picture_that_does_not_fit_alone_fails_and_no_other(tmp_path: Path) -> None:
+def test_an_image_that_does_not_fit_alone_fails_and_no_other(tmp_path: Path) -> None:
     class Picky(Mean):
         heavy = 0.0
 
@@ -215,7 +215,7 @@ def test_what_counts_as_full_memory() -> None:
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
-def test_a_vector_that_is_no_number_is_a_failure_and_is_not_kept(tmp_path: Path) -> None:
+def test_a_vector_of_nan_is_a_failure_and_is_not_cached(tmp_path: Path) -> None:
     one = pictures(tmp_path / "p", 1)
     found = Embedder(Source(Mean(nan=True)), "cpu", "auto", 0).images(one)
     assert "no finite embedding at fp32" in found.faults[one[0].sha256]

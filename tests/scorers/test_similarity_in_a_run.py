@@ -51,7 +51,7 @@ class PictureTask:
 
 
 class Drawer:
-    """Draws a picture a prompt and notes two references; it fails at the last sample."""
+    """Generates an image a prompt and notes two references; it fails at the last sample."""
 
     revision = "1"
 
@@ -106,7 +106,7 @@ def test_a_run_gives_the_scorers_values_and_their_mean(
     }
     assert all(score.scorer == name and score.status is ScoreStatus.OK for score in scores.values())
     whole = aggregate(rows, "strict", dimensions=spec.scorers[0].dimensions, resamples=0).slice()
-    for dimension in kind.dimensions:  # the drawing that failed counts 0 in what the scorer measures, and only there
+    for dimension in kind.dimensions:  # the generation that failed counts 0 in what the scorer measures, and only there
         expected = sum(score.strict.values[dimension] for score in scores.values()) / 4
         assert whole.figures[dimension].value == pytest.approx(expected)
     parts = [value for dimension in kind.dimensions if (value := whole.figures[dimension].value) is not None]

@@ -123,7 +123,7 @@ def test_a_score_keeps_everything(item: Item) -> None:
     assert Score.model_validate_json(score.model_dump_json()) == score
 
 
-def test_what_the_task_settled_about_text_is_told(item: Item) -> None:
+def test_what_the_task_settled_about_text_is_reported(item: Item) -> None:
     sample, truth, generation = item
     for required, reply, words in (
         (True, good(), "asks for written text"),
@@ -192,12 +192,12 @@ def test_a_judge_that_cannot_be_read_at_all_fails_in_both(item: Item) -> None:
     assert "JSON" in score.strict.reason and not score.strict.values and not score.lenient.values
 
 
-def test_a_judgement_whose_calls_take_too_long_is_not_asked_again(item: Item) -> None:
+def test_a_score_whose_calls_take_too_long_is_not_asked_again(item: Item) -> None:
     score, server = judged([Step(reply="no", delay=0.4)], item, attempts=50, timeout=1.0)
     assert score.status is ScoreStatus.FAILED and len(server.calls) == len(score.attempts) == 3
 
 
-def test_a_cut_off_reply_is_told_to_be_shorter(item: Item) -> None:
+def test_a_cut_off_reply_is_asked_again_to_be_shorter(item: Item) -> None:
     _, server = judged([Step(reply=good()[:30], finish="length"), Step()], item)
     assert "too long" in server.calls[1].text
 
@@ -322,7 +322,7 @@ def test_a_stored_reply_that_meets_the_contract_is_not_asked_for_again(item: Ite
     assert (whole.status, whole.judge_returned) == (ScoreStatus.OK, "m")
 
 
-def test_earlier_attempts_are_kept_for_a_scorer_that_reads_otherwise(item: Item) -> None:
+def test_earlier_attempts_are_stored_for_a_scorer_that_reads_otherwise(item: Item) -> None:
     class Other:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
             raise NotImplementedError
@@ -336,7 +336,7 @@ def test_earlier_attempts_are_kept_for_a_scorer_that_reads_otherwise(item: Item)
 
 
 @pytest.mark.parametrize("which", ["missing", "truncated", "text"])
-def test_a_picture_that_does_not_open_is_not_sent(item: Item, which: str) -> None:
+def test_an_image_that_does_not_open_is_not_sent(item: Item, which: str) -> None:
     sample, truth, generation = item
     path = truth.image.path  # type: ignore[union-attr]
     assert path is not None

@@ -26,7 +26,7 @@ SECRET = "sk-test-fedcba9876543210"
 
 
 class PictureTask:
-    """A task of some samples, each with a ground-truth picture."""
+    """A task of some samples, each with a ground-truth image."""
 
     name = "pictures"
     version = "1-feedbeef0123"
@@ -53,7 +53,7 @@ class PictureTask:
 
 
 class Noise:
-    """Draws what its seed says."""
+    """Generate an image that its seed decides."""
 
     revision = "1"
 
@@ -187,7 +187,7 @@ def test_a_reply_paid_for_before_a_fault_stays_in_the_record(tmp_path: Path) -> 
     assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.75
 
 
-def test_replies_of_a_try_that_failed_altogether_are_kept_and_counted(tmp_path: Path) -> None:
+def test_replies_of_a_failed_try_are_stored_and_counted(tmp_path: Path) -> None:
     def fate(call: Call) -> Step:
         return Step(reply="no JSON", tokens=(100, 10)) if call.number % 2 == 0 else Step(status=500)
 

@@ -45,13 +45,13 @@ def test_only_samples_that_both_have_a_figure_for_are_compared() -> None:
     assert Comparison.model_validate_json(found.model_dump_json()) == found
 
 
-def test_official_leaves_a_failed_drawing_out_on_both_sides() -> None:
+def test_official_leaves_a_failed_generation_out_on_both_sides() -> None:
     found = compare(A, B, "official")
     assert found.unscored == ("4", "5")
     assert found.headline.a == pytest.approx(0.5 * 0.5) and found.headline.b == pytest.approx(0.3334, abs=1e-4)
 
 
-def test_a_difference_on_every_sample_is_as_sure_as_draws_allow() -> None:
+def test_a_difference_on_every_sample_is_as_sure_as_the_resamples_allow() -> None:
     """Half of the samples gain .2 and half .4: no resample is without a gain, and one exchange in 2^11 is as large."""
     a = [row(f"{i:02}", "physics", reading(0, 0, 0.5, 0), text_required=True) for i in range(12)]
     b = [row(f"{i:02}", "physics", reading(0, 0.5 + i % 2 / 2, 0.5, 0), text_required=True) for i in range(12)]

@@ -16,7 +16,7 @@ from tests.helpers.score_rows import perfect, reading, row
 # overall of each sample            na-renormalise               genevolve-micro
 #   1 physics      F1 V.5 T1 A.5    .1 + .2 + .4 + .05 = .75     the same
 #   2 biology      F.5 V1 -  A1     (.05 + .4 + .1) / .6         .05 + .4 + .4 x .5 + .1 = .75
-#   3 art          drawing failed   0                            left out
+#   3 art          generation failed   0                            left out
 #   4 news         F1 V0 T.5 A1     .1 + 0 + .2 + .1 = .4        the same
 #   5 volcanology  perfect          not part of the headline     1
 FIVE = [

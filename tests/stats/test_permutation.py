@@ -42,7 +42,7 @@ def test_three_samples_by_hand() -> None:
 
 
 def some_rows(chance: random.Random, size: int) -> list[Row]:
-    """Rows of both groups in which the judge finds text here and there, and some drawings failed."""
+    """Rows of both groups in which the judge finds text here and there, and some generations failed."""
     rows = []
     for index in range(size):
         values = [chance.choice(GRID) for _ in range(4)]
@@ -57,7 +57,7 @@ def some_rows(chance: random.Random, size: int) -> list[Row]:
 @pytest.mark.parametrize("policy", ["strict", "official", "na-renormalise", "genevolve-micro"])
 @pytest.mark.parametrize("seed", range(4))
 def test_every_exchange_written_out_gives_the_same_p(policy: str, seed: int) -> None:
-    """Rows change sides one by one, and both sides are aggregated anew, for all 2^n ways."""
+    """Rows change sides one by one, and both sides are aggregated again, for all 2^n ways."""
     chance = random.Random(seed)
     a, b = some_rows(chance, 8), some_rows(chance, 8)
     found = compare(a, b, policy, resamples=0)
@@ -82,7 +82,7 @@ def test_every_exchange_written_out_gives_the_same_p(policy: str, seed: int) -> 
     assert back.headline.p_permutation == found.headline.p_permutation
 
 
-def test_drawn_exchanges_are_never_zero_and_near_the_exact_share() -> None:
+def test_sampled_exchanges_are_never_zero_and_near_the_exact_share() -> None:
     chance = random.Random(3)
     a, b = some_rows(chance, 13), some_rows(chance, 13)
     exact = compare(a, b, resamples=0, permutations=2**13)
@@ -99,7 +99,7 @@ def test_drawn_exchanges_are_never_zero_and_near_the_exact_share() -> None:
 
 
 def test_runs_with_other_numbers_of_repeats_are_exchanged_whole_under_official() -> None:
-    """Two repeats against one: labels are exchanged with all drawings of a sample, and p does not depend on sides."""
+    """Two repeats against one: labels are exchanged with all generations of a sample; sides do not change p."""
     chance = random.Random(9)
     a = [one.model_copy(update={"repeat": repeat}) for repeat in range(2) for one in some_rows(chance, 7)]
     b = some_rows(chance, 7)
@@ -129,10 +129,10 @@ def only_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "rounds"), [(SIZES, 1500), ((40, 40), 2500), ((18, 30), 2500)])
-def test_equal_systems_are_told_apart_one_time_in_twenty(
+def test_equal_systems_are_distinguished_one_time_in_twenty(
     sizes: tuple[int, int], rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two draws of one system at the level of Qwen-Image, or of Nano Banana Pro where benchmarks are small."""
+    """Two simulations of one system at the level of Qwen-Image, or of Nano Banana Pro where benchmarks are small."""
     only_the_whole(monkeypatch)
     levels = published("Qwen-Image" if sizes == SIZES else "Nano Banana Pro")
     alarms = 0

@@ -39,7 +39,7 @@ def simple_summary(rows: Sequence[Row]) -> list[SummaryRow]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A results file with every kind of row, its pictures beside it."""
+    """A results file with every kind of row, its images beside it."""
     for name in ("out/1.png", "out/2.png", "out/7.png", "gt/1.png", "gt/2.png", "gt/7.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(kit.picture(len(name) + ord(name[-5])))
@@ -71,7 +71,7 @@ def _row(
     return {**row, **({"gt_image": gt} if gt is not None else {}), **more}
 
 
-def test_rows_are_kept_verbatim_and_in_order(folder: Path) -> None:
+def test_rows_are_preserved_verbatim_and_in_order(folder: Path) -> None:
     results = read_results(folder / "results.json")
     assert [row.fields for row in results.rows] == json.loads((folder / "results.json").read_text())
     assert [row.id for row in results.rows] == [
@@ -107,7 +107,7 @@ def test_a_results_file_is_a_task_and_a_source(folder: Path) -> None:
     assert source.drawing("1", 1).status == "failed"
 
 
-def test_versions_follow_prompts_truths_and_pictures(folder: Path) -> None:
+def test_versions_follow_prompts_truths_and_images(folder: Path) -> None:
     def versions() -> tuple[str, str]:
         results = read_results(folder / "results.json")
         return results.task().version, results.drawings().revision
@@ -145,7 +145,7 @@ def test_an_id_that_comes_twice_is_named_with_its_rows(folder: Path) -> None:
         (b'["\xff"]', "is not UTF-8"), (b"[" * 100_000, "is no JSON"),
     ],
 )  # fmt: skip
-def test_a_broken_file_is_told_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
+def test_a_broken_file_is_reported_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "results.json").write_bytes(content)
     with pytest.raises(DataError, match=words) as caught:
         read_results(tmp_path / "results.json")
@@ -155,7 +155,7 @@ def test_a_broken_file_is_told_in_one_line(tmp_path: Path, content: bytes, words
 
 
 def _scored(folder: Path, results: OfficialResults) -> RunStore:
-    """Walks the file as the engine would: sample 1 scored, 2 without text, 70 a failed judgement, truthy scored."""
+    """Walks the file as the engine would: sample 1 scored, 2 without text, 70 a failed score, truthy scored."""
     task, source = results.task(duplicates="last"), results.drawings("last")
     generator = GeneratorSpec(name="elsewhere", revision=source.revision)
     spec = kit.spec(task="results", task_version=task.version, generator=generator)
@@ -236,7 +236,7 @@ def test_what_was_written_reads_back(folder: Path) -> None:
     assert (folder / "copy.json").read_bytes() == (folder / "results_eval.json").read_bytes()
 
 
-def test_rows_that_share_an_id_all_show_the_one_that_was_judged_last(folder: Path) -> None:
+def test_rows_that_share_an_id_all_show_the_one_that_was_scored_last(folder: Path) -> None:
     rows = [
         _row(1, out="out/2.png", gt="gt/1.png", note="first"), _row(1, out="out/1.png", gt="gt/1.png", note="last"),
         _row("1", success=False, out=None, gt="gt/1.png", note="failed"),
@@ -325,7 +325,7 @@ def test_summaries_in_another_order_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", ['{"id": 1, "prompt": "\\ud800"}', '{"id": 1, "prompt": "p", "meta": {"x": NaN}}'])
-def test_what_cannot_be_stored_as_json_is_told_in_one_line(tmp_path: Path, row: str) -> None:
+def test_what_cannot_be_stored_as_json_is_reported_in_one_line(tmp_path: Path, row: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(f"[{row}]")
     with pytest.raises(DataError, match="a prompt or meta cannot be stored"):

@@ -104,7 +104,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @CALM
 @given(generation=GENERATION, key=DIGEST)
-def test_a_drawing_comes_back_as_it_was_put(shared: RunStore, generation: Generation, key: str) -> None:
+def test_a_generation_comes_back_as_it_was_put(shared: RunStore, generation: Generation, key: str) -> None:
     shared.put_generation(key, generation)
     found = shared.generation(key)
     assert found is not None
@@ -115,7 +115,7 @@ def test_a_drawing_comes_back_as_it_was_put(shared: RunStore, generation: Genera
 
 @CALM
 @given(score=SCORE, key=DIGEST)
-def test_a_judgement_comes_back_as_it_was_put(shared: RunStore, score: Score, key: str) -> None:
+def test_a_score_comes_back_as_it_was_put(shared: RunStore, score: Score, key: str) -> None:
     shared.put_score(key, score, shared.spec.scorers[0])
     assert shared.score(key) == score
 
@@ -132,7 +132,7 @@ def test_a_lone_surrogate_or_a_foreign_object_costs_no_paid_reply(tmp_path: Path
     assert judged.attempts[0].reply == "half \ufffd pair"
 
 
-def test_a_value_that_is_no_number_is_refused_when_it_is_put(tmp_path: Path) -> None:
+def test_a_value_that_is_not_a_number_is_refused_when_it_is_stored(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         with pytest.raises(ValueError, match="not JSON compliant"):
             store.put_score("s", kit.judged("a", "", value=float("nan")), store.spec.scorers[0])
@@ -182,7 +182,7 @@ def test_a_broken_task_leaves_the_earlier_selection(tmp_path: Path) -> None:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_rows_hold_each_triple_once_and_only_what_is_current(data: st.DataObject) -> None:
-    """Random histories of drawing, drawing again and judging, against a plain dictionary that is kept alongside."""
+    """Random histories of generating and scoring again and again, against a plain dictionary."""
     names = [f"s{number}" for number in range(data.draw(st.integers(1, 5)))]
     repeats, judges = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
     current = ScorerSpec(name="judge", version="2")
@@ -293,7 +293,7 @@ def test_fresh_removes_results_but_nothing_else(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "run.json", "run.sqlite"]
 
 
-def test_fresh_of_a_folder_that_is_no_run_touches_nothing(tmp_path: Path) -> None:
+def test_fresh_in_a_folder_that_is_not_a_run_touches_nothing(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "holiday.png").write_text("mine")
     with pytest.raises(ConfigError, match="no run directory"):
@@ -342,7 +342,9 @@ def _damage(folder: Path, how: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("writing", [True, False])
-def test_a_damaged_or_foreign_run_is_told_in_one_line_and_left_alone(tmp_path: Path, how: str, writing: bool) -> None:
+def test_a_damaged_or_foreign_run_is_reported_in_one_line_and_left_alone(
+    tmp_path: Path, how: str, writing: bool
+) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         store.put_samples(kit.items(*(f"s{number}" for number in range(50))))
     _damage(tmp_path, how)
@@ -404,7 +406,7 @@ def test_what_was_committed_is_in_one_file_even_if_a_reader_looks_on(tmp_path: P
         assert copy.generation("k") is not None
 
 
-def test_a_damaged_record_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_damaged_record_is_reported_in_one_line(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, kit.spec()) as store:
         store.put_samples(kit.items("a"))
         store.put_generation("k", kit.drawn("a"))

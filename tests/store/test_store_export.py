@@ -1,4 +1,4 @@
-"""One flat row a generation and judgement, the same in all three formats."""
+"""One flat row a generation and score, the same in all three formats."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> Any:
         yield store
 
 
-def test_every_judgement_has_its_row_and_the_formats_agree(run: RunStore, tmp_path: Path) -> None:
+def test_every_score_has_its_row_and_the_formats_agree(run: RunStore, tmp_path: Path) -> None:
     import pyarrow.parquet
 
     for form in ("jsonl", "csv", "parquet"):
@@ -78,6 +78,6 @@ def test_parquet_without_its_library_says_what_to_install(
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_a_place_that_cannot_be_written_is_told(run: RunStore, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(run: RunStore, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         export_rows(run, "jsonl", tmp_path / "absent" / "out.jsonl", "judge")

@@ -1,4 +1,4 @@
-"""Pictures are complete under their name, written once, and found out when they are damaged."""
+"""Images are complete under their name, written once, and found out when they are damaged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knowgen.store.images import ImageFolder
 from tests.helpers import store_records as kit
 
 
-def test_a_picture_lies_under_its_digest(tmp_path: Path) -> None:
+def test_an_image_lies_under_its_digest(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path / "images")
     for kind, ending in (("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")):
         data = kit.picture(7, kind=kind)
@@ -59,7 +59,7 @@ def test_no_name_is_given_before_the_file_is_whole(tmp_path: Path, monkeypatch: 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_threads_that_store_the_same_picture_do_not_meet(tmp_path: Path) -> None:
+def test_threads_that_store_the_same_image_do_not_meet(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path)
     data = kit.picture(3, (200, 200))
     threads = [

@@ -1,4 +1,4 @@
-"""Pictures drawn elsewhere: every sample ends with a picture or with a reason that names the file."""
+"""Images generated elsewhere: every sample ends with an image or with a reason that names the file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_decomposed_file_name_finds_its_composed_id(tmp_path: Path) -> None:
     assert FolderSource(tmp_path, ["\u00e9tude"]).drawing("\u00e9tude", 0).status == "ok"
 
 
-def test_pictures_that_are_none_become_states_with_the_file_in_the_reason(tmp_path: Path) -> None:
+def test_files_that_are_not_images_become_states_with_the_file_in_the_reason(tmp_path: Path) -> None:
     whole = kit.picture(5, (300, 300), "JPEG")
     broken = {
         "empty": b"", "text": b"not a picture at all", "cut_off": whole[: len(whole) // 2],
@@ -64,7 +64,7 @@ def test_pictures_that_are_none_become_states_with_the_file_in_the_reason(tmp_pa
     assert source.drawing("folder", 0).reason.startswith("no picture for sample 'folder'")
 
 
-def test_a_picture_that_vanishes_later_is_a_state_too(tmp_path: Path) -> None:
+def test_an_image_that_vanishes_later_is_a_state_too(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(kit.picture())
     source = FolderSource(tmp_path, ["a"])
     (tmp_path / "a.png").unlink()
@@ -74,7 +74,7 @@ def test_a_picture_that_vanishes_later_is_a_state_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "second"), [("a.png", "a.jpg"), ("a.png", "a_0.png"), ("a_1.png", "a/1.png"), ("a_1.png", "a_01.png")]
 )
-def test_two_files_for_one_picture_are_an_error_that_names_both(tmp_path: Path, first: str, second: str) -> None:
+def test_two_files_for_one_image_are_an_error_that_names_both(tmp_path: Path, first: str, second: str) -> None:
     for name in (first, second):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(kit.picture())
@@ -100,7 +100,7 @@ def test_unknown_stems_and_hostile_names_are_listed_on_one_line_each(tmp_path: P
     assert "\n" not in strange.drawing("line\nbreak", 0).reason
 
 
-def test_the_revision_follows_the_pictures_and_nothing_else(tmp_path: Path) -> None:
+def test_the_revision_follows_the_images_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(kit.picture(1))
     first = FolderSource(tmp_path, ["a", "b"]).revision
     (tmp_path / "unknown.png").write_bytes(kit.picture(2))
@@ -112,12 +112,12 @@ def test_the_revision_follows_the_pictures_and_nothing_else(tmp_path: Path) -> N
     assert len({first, second, FolderSource(tmp_path, ["a", "b"]).revision}) == 3
 
 
-def test_a_source_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+def test_a_source_that_is_not_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is no folder"):
         FolderSource(tmp_path / "absent", ["a"])
 
 
-def test_the_facts_of_a_picture_are_those_of_its_file(tmp_path: Path) -> None:
+def test_the_facts_of_an_image_are_those_of_its_file(tmp_path: Path) -> None:
     file = tmp_path / "a.webp"
     file.write_bytes(kit.picture(4, (33, 21), "WEBP"))
     facts = picture_facts(file)

@@ -72,7 +72,7 @@ def spec() -> RunSpec:
 
 
 def _facts(folder: Path) -> dict[str, tuple[str, str, str]]:
-    """What a store says of each sample: statuses and the picture's digest."""
+    """What a store says of each sample: statuses and the image's digest."""
     with RunStore.read(folder) as store:
         digests = {each.sample_id: each.image.sha256 for _, each in store.generations() if each.image}
         rows = store.rows("judge")
@@ -287,7 +287,7 @@ def small_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tupl
 
 
 @pytest.mark.parametrize("what", ["pictures", "rows"])
-def test_a_full_disk_is_told_in_one_line_and_what_was_committed_stays(
+def test_a_full_disk_is_reported_in_one_line_and_what_was_committed_stays(
     small_place: tuple[Path, int], spec: RunSpec, what: str
 ) -> None:
     place, limit = small_place
@@ -322,7 +322,7 @@ time.sleep(600)
 """
 
 
-def test_a_second_process_is_refused_by_name_and_a_dead_one_is_no_obstacle(tmp_path: Path, spec: RunSpec) -> None:
+def test_a_second_process_is_refused_by_name_and_a_dead_one_does_not_matter(tmp_path: Path, spec: RunSpec) -> None:
     holder = kit.child(HOLDER, tmp_path)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with pytest.raises(ConfigError) as caught:

@@ -236,10 +236,10 @@ def test_what_cannot_be_annotated_says_so(folder: Path, home: Path) -> None:
         annotate("knowgen", "vlm:reader", {})
 
 
-# --------------------------------------------------------------------------------------------------- again, and anew
+# --------------------------------------------------------------------------------------------------- again, and again
 
 
-def test_force_asks_anew_and_the_old_answers_stay_until_then(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_force_asks_again_and_the_old_answers_stay_until_then(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", str(folder.parent / "cache"))
     with JudgeServer(honest) as server:
         first = asked(folder, server).task.version
@@ -355,9 +355,7 @@ def test_a_call_left_open_by_a_killed_process_counts_as_spent(folder: Path) -> N
 # -------------------------------------------------------------------------------------------------- the command line
 
 
-def test_the_command_line_tells_what_came_of_it(
-    folder: Path, knowgen: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_line_reports_the_outcome(folder: Path, knowgen: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     with JudgeServer(lambda call: Step(reply="no") if prompt_of(call) == PROMPTS["d"] else honest(call)) as server:
         words = ["task", "annotate", folder, "--judge", "vlm:reader", "-s", f"base_url={server.url}"]
         words += ["-s", "price_in=10", "-s", "price_out=20", "-s", "key_env=JUDGE_KEY"]

@@ -191,7 +191,7 @@ def test_interrupted_while_downloading_it_ends_at_once(hub: HubServer, home: Pat
     assert find_prepared("knowgen") is None
 
 
-def test_many_loose_pictures_are_fetched_too(hub: HubServer, knowgen: Command) -> None:
+def test_many_loose_images_are_fetched_too(hub: HubServer, knowgen: Command) -> None:
     rows = [{"id": n, "prompt": f"p{n}", "gt_image": f"x/images/{n}.png"} for n in range(20)]
     files = {BENCH_FILE: json.dumps(rows).encode(), **{f"images/{n}.png": picture(n) for n in range(20)}}
     hub.commit(BENCH, files)

@@ -1,4 +1,4 @@
-"""From published rows to a task: spellings, paths from other machines, and rows or pictures that cannot be used."""
+"""From published rows to a task: spellings, paths from other machines, and rows or images that cannot be used."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_local_folder_serves_as_well(home: Path, tmp_path: Path, knowgen: Comm
     assert found is not None and found.commit.startswith("local-") and found.revision == ""
 
 
-def test_pictures_that_lie_unpacked_are_taken_and_left_where_they_are(home: Path, tmp_path: Path) -> None:
+def test_images_that_lie_unpacked_are_taken_and_left_where_they_are(home: Path, tmp_path: Path) -> None:
     rows = bench_rows()[:2]
     files = {BENCH_FILE: json.dumps(rows).encode(), "KnowGen-Bench/images/a.png": picture(0), "b/b.png": picture(1)}
     task = from_files(tmp_path / "local", files)
@@ -162,16 +162,16 @@ def test_a_file_of_no_rows_is_one_line(home: Path, tmp_path: Path, data: bytes) 
     assert said.startswith(f"{BENCH_FILE}: ") and "\n" not in said and len(said) < 400
 
 
-def test_an_unknown_category_is_kept_and_gets_no_group(home: Path, tmp_path: Path) -> None:
+def test_an_unknown_category_stays_and_gets_no_group(home: Path, tmp_path: Path) -> None:
     task = from_files(tmp_path / "local", changed(lambda rows: rows[0]["meta"].update(category="Gardening")))
     sample = next(task.samples())
     assert (sample.category, sample.group) == ("gardening", "unknown")
 
 
-# ----------------------------------------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------------------------------------- images
 
 
-def test_a_missing_picture_names_its_row(home: Path, tmp_path: Path) -> None:
+def test_a_missing_image_names_its_row(home: Path, tmp_path: Path) -> None:
     said = refusal(tmp_path / "local", changed(lambda rows: rows[4].update(gt_image="images/none.png")))
     assert f"{BENCH_FILE}, row 5 (id '4'): the picture 'images/none.png' is nowhere" in said
 
@@ -208,7 +208,7 @@ def test_an_archive_beside_its_own_content_must_agree_with_it(home: Path, tmp_pa
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
-def test_a_broken_picture_names_row_and_file(home: Path, tmp_path: Path, damage: str) -> None:
+def test_a_broken_image_names_row_and_file(home: Path, tmp_path: Path, damage: str) -> None:
     good = picture(1, "JPEG", (300, 200))
     data = {"truncated": good[: len(good) // 2], "empty": b"", "text": b"<html>not found</html>"}[damage]
     files = {
@@ -219,7 +219,7 @@ def test_a_broken_picture_names_row_and_file(home: Path, tmp_path: Path, damage:
     assert f"{BENCH_FILE}, row 2 (id '1'): the picture images/b.png does not open: " in said
 
 
-def test_pictures_are_not_written_anew(home: Path, tmp_path: Path) -> None:
+def test_images_are_not_written_twice(home: Path, tmp_path: Path) -> None:
     strange = picture(3, "JPEG", (90, 40)) + b"trailing words of a camera"
     rows = [{**bench_rows()[0], "gt_image": "images/a.png"}]
     files = {BENCH_FILE: json.dumps(rows).encode(), "images.zip": zipped({"a.png": strange})}
@@ -235,10 +235,10 @@ def test_limits_hold_for_all_archives_together(home: Path, tmp_path: Path) -> No
         prepare("knowgen", data_dir=folder, limits=Limits(files=4))
 
 
-# ------------------------------------------------------------------------------------------- pictures after preparing
+# ------------------------------------------------------------------------------------------- images after preparing
 
 
-def test_a_picture_that_was_exchanged_is_never_used(home: Path, tmp_path: Path) -> None:
+def test_an_image_that_was_exchanged_is_never_used(home: Path, tmp_path: Path) -> None:
     task = from_files(tmp_path / "local", bench_files())
     image = task.truth("0").image
     assert image is not None and image.path is not None
@@ -251,7 +251,7 @@ def test_a_picture_that_was_exchanged_is_never_used(home: Path, tmp_path: Path) 
     assert the_picture(task, "0") == picture(0)
 
 
-def test_a_picture_is_hashed_once(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_hashed_once(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = from_files(tmp_path / "local", bench_files())
     task.truth("0")
     opened: list[Path] = []

@@ -1,4 +1,4 @@
-"""The training sets: typed records, the published split, and data sets whose pictures stay on disk."""
+"""The training sets: typed records, the published split, and data sets whose images stay on disk."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def the_split(rows: list[dict[str, Any]], have: set[str]) -> tuple[list[str], li
     return [row["id"] for row in usable[:cut]], [row["id"] for row in usable[cut:]]
 
 
-def test_conversations_come_typed_with_their_pictures_in_order(home: Path, tmp_path: Path) -> None:
+def test_conversations_come_typed_with_their_images_in_order(home: Path, tmp_path: Path) -> None:
     prepare("gen_searcher_sft", data_dir=local(tmp_path / "t", SFT, rl_rows(3), members(3)))
     found = list(load_sft())
     assert [each.id for each in found] == ["c0", "c1", "c2"] and [each.row for each in found] == [1, 2, 3]
@@ -152,7 +152,7 @@ def test_unprepared_sets_say_what_to_type(home: Path) -> None:
             load()
 
 
-def test_a_picture_that_is_gone_is_an_error_and_does_not_change_the_split(home: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_gone_is_an_error_and_does_not_change_the_split(home: Path, tmp_path: Path) -> None:
     prepare("gen_searcher_rl", data_dir=local(tmp_path / "t", [], rl_rows(10), members(10)))
     first = next(iter(load_rl("train")))
     first.gt_image.unlink()
@@ -160,7 +160,7 @@ def test_a_picture_that_is_gone_is_an_error_and_does_not_change_the_split(home: 
         list(load_rl("train"))
 
 
-def test_data_sets_hold_paths_and_no_pictures(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_sets_contain_paths_and_not_images(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets.config
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "rows")
@@ -181,7 +181,7 @@ def test_data_sets_hold_paths_and_no_pictures(home: Path, tmp_path: Path, monkey
     assert decoded.size == (20 + (100 + int(next(iter(load_rl("train"))).source_id[1:])) % 7, 16)
 
 
-def test_a_fault_in_a_row_is_told_through_the_library(
+def test_a_fault_in_a_row_is_reported_through_the_library(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets.config

@@ -1,4 +1,4 @@
-"""Replies found again: what is asked anew when something changes, counted by a real server."""
+"""Replies found again: what is asked again when something changes, counted by a real server."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_what_is_asked_again(tmp_path: Path, upstream_dir: Path) -> None:
         assert elsewhere.calls == []
         asked(base=elsewhere.url)
         assert len(elsewhere.calls) == 4
-        assert asked(judge_repeats=2) == everything  # the second judgement is another call, the first is not
+        assert asked(judge_repeats=2) == everything  # the second score is another call, the first is not
         assert asked(judge_repeats=2) == []
         Image.new("RGB", (60, 30), "white").save(source.parent / "gt2.png")
         assert asked() == ["2"]  # the truth's bytes under the same path
@@ -121,7 +121,7 @@ def scores_of(path: Path) -> list[Any]:
         return list(store.scores())
 
 
-def test_one_picture_under_two_prompts_is_two_questions(tmp_path: Path) -> None:
+def test_one_image_under_two_prompts_is_two_questions(tmp_path: Path) -> None:
     source = results(tmp_path / "a", 2)
     rows = json.loads(source.read_text())
     rows[1] |= {"output_path": "out0.png", "gt_image": "gt0.png"}
@@ -134,7 +134,7 @@ def test_one_picture_under_two_prompts_is_two_questions(tmp_path: Path) -> None:
         assert asked() == ["1"]
 
 
-def test_what_failed_is_asked_anew_and_what_did_not_is_not(tmp_path: Path) -> None:
+def test_what_failed_is_asked_again_and_what_did_not_is_not(tmp_path: Path) -> None:
     source = results(tmp_path / "a")
     bad = {"1", "3"}
     with JudgeServer(lambda call: Step(reply="no" if call.sample_id in bad else good())) as server:
@@ -234,7 +234,7 @@ def test_the_body_is_the_json_that_a_plain_client_would_send(tmp_path: Path) -> 
     assert shown["image_url"]["url"] == "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
-def test_a_key_follows_the_pictures_bytes_and_not_their_place(tmp_path: Path) -> None:
+def test_a_key_follows_the_images_bytes_and_not_their_place(tmp_path: Path) -> None:
     one = Encoded("a" * 64, 10, 10, 5, tmp_path / "x.jpg")
     keys = {
         request(one).key(0),
