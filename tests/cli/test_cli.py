@@ -18,15 +18,9 @@ from PIL import Image
 
 from knowgen.cli.main import VERBS, run
 from knowgen.store.run import RunStore
+from tests.helpers.text import one_line
 
 RUN = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
-
-
-def one_line(text: str) -> str:
-    """Returns the only line of an error, and fails when it is more."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) == 1, text
-    return lines[0]
 
 
 @pytest.mark.parametrize("words", [[verb] for verb in VERBS] + [["world", "build"]], ids=" ".join)

@@ -20,15 +20,10 @@ from knowgen import api, merging, outputs
 from knowgen.cli.main import run
 from knowgen.store import merge as store_merge
 from knowgen.store.run import RunStore
+from tests.helpers.text import one_line
 
 TIMES = {"generation_seconds", "score_seconds"}
 RUN = ["run", "--task", "small", "--generator", "my_generator:Picky", "--repeats", "2", "--judge-repeats", "2"]
-
-
-def one_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) == 1, text
-    return lines[0]
 
 
 def exported(run_directory: Path, out: Path) -> list[dict[str, Any]]:

@@ -25,15 +25,10 @@ from PIL import Image
 
 from knowgen.cli.main import run
 from knowgen.store.run import RunStore
+from tests.helpers.text import one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "adapters.md"
-
-
-def one_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) == 1, text
-    return lines[0]
 
 
 def test_the_package_is_complete_and_its_code_is_clean(

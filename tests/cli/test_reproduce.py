@@ -23,6 +23,7 @@ from PIL import Image
 from knowgen.cli.main import run
 from knowgen.reproducing import difference, reproduce
 from knowgen.store.run import RunStore
+from tests.helpers.text import one_line
 
 PAINTERS = '''
 import io, os, random
@@ -122,12 +123,6 @@ def again(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dic
     assert run(["reproduce", "out", "--json", *words]) == code
     printed: dict[str, Any] = json.loads(capsys.readouterr().out)
     return printed
-
-
-def one_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) == 1, text
-    return lines[0]
 
 
 def picture_of(directory: Path, sample_id: str) -> Path:

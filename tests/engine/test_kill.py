@@ -7,15 +7,14 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.helpers.engine import Bench, JudgeServer
-from tests.helpers.processes import start_python
-
-PATIENCE = 60.0
+from tests.helpers.processes import PATIENCE, start_python, wait_until
 
 
 def child(path: Path, count: int, url: str, **more: Any) -> subprocess.Popen[str]:
@@ -23,12 +22,8 @@ def child(path: Path, count: int, url: str, **more: Any) -> subprocess.Popen[str
     return start_python("-m", "tests.helpers.engine_child", json.dumps(asked))
 
 
-def until(condition: Any, process: subprocess.Popen[str]) -> None:
-    """Waits for a condition, or the end of the process."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and process.poll() is None:
-        assert time.monotonic() < deadline, "no progress"
-        time.sleep(0.002)
+def has_answered(server: JudgeServer, calls: int) -> bool:
+    return server.answered() >= calls
 
 
 def plain(bench: Bench) -> tuple[dict[Any, Any], dict[Any, Any]]:
@@ -56,7 +51,7 @@ def kill_and_resume(tmp_path: Path, count: int, kills: int) -> None:
         for number in range(1, kills + 1):
             before = len(server.asked)
             process = child(killed.path, count, server.url, pause=0.002)
-            until(lambda goal=number * count // (kills + 1): server.answered() >= goal, process)
+            wait_until(partial(has_answered, server, number * count // (kills + 1)), process)
             assert process.poll() is None, "it ended before it could be killed"
             process.kill()
             process.wait()
@@ -92,7 +87,7 @@ def test_ctrl_c_ends_in_order_even_while_a_generation_hangs(tmp_path: Path) -> N
     with JudgeServer() as server:
         process = child(bench.path, 30, server.url, hang="20")
         assert process.stdout is not None and process.stdout.readline() == "hanging\n"
-        until(lambda: server.answered() >= 20, process)
+        wait_until(lambda: server.answered() >= 20, process)
         process.send_signal(signal.SIGINT)
         outcome = json.loads(process.communicate(timeout=PATIENCE)[0])
         assert outcome["stopped"] == "interrupted"
@@ -106,7 +101,7 @@ def test_ctrl_c_ends_in_order_even_while_a_generation_hangs(tmp_path: Path) -> N
 def test_sigterm_is_taken_like_ctrl_c(tmp_path: Path) -> None:
     with JudgeServer(seconds=0.02) as server:
         process = child(tmp_path / "run", 400, server.url)
-        until(lambda: server.answered() >= 10, process)
+        wait_until(lambda: server.answered() >= 10, process)
         process.terminate()
         outcome = json.loads(process.communicate(timeout=PATIENCE)[0])
         bench = Bench(tmp_path / "run")
@@ -140,14 +135,11 @@ def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) 
         rows = [line.split(maxsplit=2) for line in found.splitlines() if "knowgen.engine.worker" in line]
         return [int(row[0]) for row in rows if int(row[1]) == process.pid]
 
-    until(lambda: len(workers()) == 2, process)
+    wait_until(lambda: len(workers()) == 2, process)
     mine = workers()
     process.kill()
     process.wait()
-    deadline = time.monotonic() + PATIENCE
-    while any(_alive(pid) for pid in mine):
-        assert time.monotonic() < deadline, "a worker lives on"
-        time.sleep(0.02)
+    wait_until(lambda: not any(_alive(pid) for pid in mine))
 
 
 def _alive(pid: int) -> bool:

@@ -22,16 +22,13 @@ from knowgen.errors import ConfigError, PassingError, UsageError
 from knowgen.generators.contract import Drawing, traits_of
 from knowgen.generators.http import HttpPainter
 from knowgen.records import GenerationRequest, GenerationStatus, ImageRef
+from tests.helpers.image_servers import b64
 
 
 def coloured(seed: int, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (32, 24), (seed % 256, 7, 9)).save(buffer, kind)
     return buffer.getvalue()
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 def drawn(call: dict[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from PIL import Image
+
+from tests.helpers.listener import Listener
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -237,11 +239,6 @@ Script = Sequence[Step] | Callable[[Call], Step]
 Page = Step | bytes | list[Step | bytes]
 
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-
 class ImageServer:
     """Serves one service until the block is left.
 
@@ -278,7 +275,7 @@ class ImageServer:
             def log_message(self, format: str, *args: Any) -> None:
                 """Says nothing."""
 
-        self._http = _Listener(("127.0.0.1", 0), Handler)
+        self._http = Listener(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     @property

@@ -14,7 +14,7 @@ from PIL import Image
 
 import knowgen
 from knowgen.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
-from knowgen.records import Attempt, Generation, GenerationStatus, GroundTruth, ImageRef, Sample, Score, ScoreStatus
+from knowgen.records import Attempt, Generation, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus
 from knowgen.scorers.contract import Item, failed_score, scorer_traits, with_earlier
 from knowgen.scorers.hf import HfJudge
 from knowgen.scorers.hf_decoding import OUT_OF_MEMORY, Decoder, Prompt
@@ -22,6 +22,7 @@ from knowgen.scorers.hf_model import Source, load
 from knowgen.scorers.hf_weights import weights_id
 from knowgen.scorers.rubric import system_prompt, user_text
 from knowgen.store.run import RunStore
+from tests.helpers.images import save_image
 from tests.helpers.judge_server import good
 from tests.helpers.tiny_models import tiny_llava, tiny_vlm
 
@@ -56,16 +57,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_vlm(tmp_path_factory.mktemp("models") / "tiny-judge")
 
 
-def stored(path: Path, size: tuple[int, int], colour: str) -> ImageRef:
-    Image.new("RGB", size, colour).save(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return ImageRef(sha256=digest, width=size[0], height=size[1], format="PNG", path=path)
-
-
 def item(place: Path, name: str, prompt: str = "A lighthouse at dusk.", text_required: bool | None = True) -> Item:
     sample = Sample(id=name, prompt=prompt, category="sports", text_required=text_required)
-    truth = GroundTruth(sample_id=name, image=stored(place / f"{name}-truth.png", (90, 60), "navy"))
-    drawn = stored(place / f"{name}-drawn.png", (64, 48 + 16 * (len(name) % 3)), "red")
+    truth = GroundTruth(sample_id=name, image=save_image(place / f"{name}-truth.png", (90, 60), "navy"))
+    drawn = save_image(place / f"{name}-drawn.png", (64, 48 + 16 * (len(name) % 3)), "red")
     return sample, truth, Generation(sample_id=name, repeat=1, status=GenerationStatus.OK, image=drawn)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from knowgen.calls import current_meter
 from knowgen.errors import BudgetReachedError, ConfigError, PassingError, UnscorableError, UsageError
@@ -22,7 +21,6 @@ from knowgen.records import (
     Generation,
     GenerationStatus,
     GroundTruth,
-    ImageRef,
     Sample,
     Score,
     ScoreStatus,
@@ -31,6 +29,7 @@ from knowgen.records import (
 from knowgen.scorers.contract import failed_score, scorer_traits, with_earlier
 from knowgen.scorers.rubric import system_prompt
 from knowgen.scorers.vlm import VlmJudge
+from tests.helpers.images import save_image
 from tests.helpers.judge_server import JudgeServer, Script, Step, good
 
 PROMPT = "A crest of the Ægir rowing club beside the words “FOUNDED 1907”.\nSecond line, {braces} and all."
@@ -43,21 +42,15 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def stored(path: Path, size: tuple[int, int], colour: str) -> ImageRef:
-    Image.new("RGB", size, colour).save(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return ImageRef(sha256=digest, width=size[0], height=size[1], format="PNG", path=path)
-
-
 @pytest.fixture
 def item(tmp_path: Path) -> tuple[Sample, GroundTruth, Generation]:
     sample = Sample(id="sample-7", prompt=PROMPT, category="sports", text_required=True)
-    truth = GroundTruth(sample_id="sample-7", image=stored(tmp_path / "truth.png", (120, 90), "blue"))
+    truth = GroundTruth(sample_id="sample-7", image=save_image(tmp_path / "truth.png", (120, 90), "blue"))
     generation = Generation(
         sample_id="sample-7",
         repeat=2,
         status=GenerationStatus.OK,
-        image=stored(tmp_path / "drawn.png", (64, 48), "red"),
+        image=save_image(tmp_path / "drawn.png", (64, 48), "red"),
         used_prompt="a rewritten prompt the judge must not see",
     )
     return sample, truth, generation

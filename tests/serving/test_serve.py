@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.helpers.processes import wait_until
 from tests.helpers.serving import Answer, Served, served, start
 
 SETTINGS = {
@@ -225,9 +226,9 @@ def test_a_generator_without_references_does_not_drop_them_silently(tmp_path: Pa
 def test_a_signal_lets_the_image_under_way_finish_and_turns_the_rest_away(tmp_path: Path, signum: int) -> None:
     with served(tmp_path, "makers.py:Draws", "-g", "seconds=1") as own, ThreadPoolExecutor(3) as pool:
         first = pool.submit(own.generate, "first", 1)
-        own.until(lambda: own.log() == ["first"])
+        wait_until(lambda: own.log() == ["first"])
         rest = [pool.submit(own.generate, f"another {number}") for number in range(2)]
-        own.until(lambda: own.ask("/health").body["waiting"] == 2)
+        wait_until(lambda: own.ask("/health").body["waiting"] == 2)
         code, out, _ = own.stop(signum)
         assert first.result().pixel == expected("first", 1)
         assert [one.result().status for one in rest] == [503, 503]
@@ -239,7 +240,7 @@ def test_a_signal_lets_the_image_under_way_finish_and_turns_the_rest_away(tmp_pa
 def test_a_second_signal_ends_it_at_once_but_an_echo_of_the_first_does_not(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Draws", "-g", "seconds=4") as own, ThreadPoolExecutor(1) as pool:
         lost = pool.submit(own.generate, "first")
-        own.until(lambda: own.log() == ["first"])
+        wait_until(lambda: own.log() == ["first"])
         for _ in range(2):
             own.process.send_signal(signal.SIGTERM)
             time.sleep(0.1)
@@ -266,14 +267,14 @@ def test_whoever_hangs_up_while_waiting_is_not_generated_for(tmp_path: Path) -> 
     with served(tmp_path, "makers.py:Draws", "-g", "seconds=1") as own:
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(own.generate, "first")
-            own.until(lambda: own.log() == ["first"])
+            wait_until(lambda: own.log() == ["first"])
             host, _, port = own.url.removeprefix("http://").partition(":")
             with socket.create_connection((host, int(port)), 10) as line:
                 body = b'{"prompt": "impatient"}'
                 head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                 line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-                own.until(lambda: own.ask("/health").body["waiting"] == 1)
-            own.until(lambda: own.ask("/health").body["waiting"] == 0)
+                wait_until(lambda: own.ask("/health").body["waiting"] == 1)
+            wait_until(lambda: own.ask("/health").body["waiting"] == 0)
             assert first.result().status == 200
         own.generate("last")
         assert own.log() == ["first", "last"]

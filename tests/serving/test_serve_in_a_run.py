@@ -13,6 +13,7 @@ from typing import Any
 from knowgen.generators.http import HttpPainter
 from knowgen.records import Generation, GenerationRequest, GenerationStatus
 from knowgen.store.run import RunStore
+from tests.helpers.processes import wait_until
 from tests.helpers.serving import Served, served
 
 
@@ -78,7 +79,7 @@ def test_two_generators_share_a_server_that_has_no_queue(tmp_path: Path) -> None
 
 
 def kill_in_the_middle(server: Served) -> None:
-    server.until(lambda: len(server.log()) >= 3)
+    wait_until(lambda: len(server.log()) >= 3)
     server.process.kill()
 
 

@@ -8,8 +8,8 @@ import shutil
 import sqlite3
 import tempfile
 import threading
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from knowgen.records import (
 from knowgen.spec import GeneratorSpec, ScorerSpec
 from knowgen.store.run import RunStore
 from tests.helpers import store_records as kit
+from tests.helpers.processes import wait_until
 
 TEXT = st.text(max_size=30)
 PLAIN = st.recursive(
@@ -459,10 +460,11 @@ def test_what_is_put_is_committed_without_being_asked(tmp_path: Path) -> None:
         for name in ("a", "b"):  # the second begins a group of its own
             store.put_generation(name, kit.drawn(name))
             assert store.generation(name) is not None
-            deadline = time.monotonic() + 20
-            while (name,) not in _seen_by_others(tmp_path, "select key from generations"):
-                assert time.monotonic() < deadline, "never committed"
-                time.sleep(0.02)
+            wait_until(partial(_is_committed, tmp_path, name))
+
+
+def _is_committed(folder: Path, key: str) -> bool:
+    return (key,) in _seen_by_others(folder, "select key from generations")
 
 
 def test_commit_makes_it_durable_at_once(tmp_path: Path) -> None:

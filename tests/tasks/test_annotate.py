@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from knowgen.tasks.load import load_task
 from knowgen.tasks.text_question import QUESTION_VERSION, read_answer
 from tests.helpers.archive_data import Command
 from tests.helpers.judge_server import Call, JudgeServer, Step
+from tests.helpers.processes import wait_until
 
 PROMPTS = {
     "a": "A poster with the title HELLO",
@@ -297,7 +297,7 @@ def test_killed_it_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
         words = ["task", "annotate", str(folder), "--judge", "vlm:reader", "-s", f"base_url={server.url}"]
         process = subprocess.Popen([sys.executable, "-m", "knowgen", *words, "-s", "price_call=0"])
         journal = folder / "text_required.journal.jsonl"
-        wait_for(lambda: journal.exists() and journal.read_text().count('"answer"') == 15)
+        wait_until(lambda: journal.exists() and journal.read_text().count('"answer"') == 15)
         process.send_signal(signal.SIGKILL)
         process.wait()
         with journal.open("a") as file:
@@ -376,12 +376,3 @@ def test_the_command_line_reports_the_outcome(folder: Path, knowgen: Command, mo
     told = "".join(each.stdout + each.stderr for each in (failed, done, again))
     written = "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
     assert "madeup" not in told + written
-
-
-def wait_for(met: Callable[[], bool], seconds: float = 60.0) -> None:
-    import time
-
-    end = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from knowgen.tasks.home import find_prepared
 from knowgen.tasks.load import load_task
 from tests.helpers.archive_data import BENCH, BENCH_FILE, Command, bench_files, bench_rows, picture, zipped
 from tests.helpers.hub_server import HubServer
+from tests.helpers.processes import wait_until
 
 SLOW = pytest.mark.slow
 
@@ -257,11 +257,3 @@ def test_help_fits_a_screen_and_shows_an_example(knowgen: Command) -> None:
         told = knowgen(*words, "--help").stdout
         assert len(told.splitlines()) <= 24 and max(map(len, told.splitlines())) <= 80
         assert "  knowgen task " in told
-
-
-def wait_until(met: object, seconds: float = 30.0) -> None:
-    assert callable(met)
-    end = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)
