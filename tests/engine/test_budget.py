@@ -19,9 +19,9 @@ from knowgen.store.run import RunStore
 from tests.helpers.engine import (
     Bench,
     Half,
-    JudgeServer,
     MemoryTask,
     Plain,
+    ScoreServer,
     generator_handle,
     loopback_handle,
     png,
@@ -36,7 +36,7 @@ PRICE = 0.01
 
 def test_with_64_calls_in_flight_the_spend_stays_within_the_budget(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
-    with JudgeServer(seconds=0.3) as server:
+    with ScoreServer(seconds=0.3) as server:
         judge = loopback_handle(server.url, worst_case=2 * PRICE, cost=PRICE)
         outcome = bench.run(300, Plain(), [judge], quick(budget=1.5, concurrency=64))
         assert outcome.stopped == "budget"
@@ -62,7 +62,7 @@ def test_with_64_calls_in_flight_the_spend_stays_within_the_budget(tmp_path: Pat
 def test_reservations_left_open_by_a_killed_run_count_as_spent(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     task, generator = MemoryTask(3), generator_handle(Plain())
-    with JudgeServer() as server:
+    with ScoreServer() as server:
         judge = loopback_handle(server.url, worst_case=PRICE, cost=PRICE)
         with RunStore.open(bench.path, spec_for(task, generator, [judge])) as store:
             store.reserve(0.99, "a call that was under way when the power went")
@@ -74,7 +74,7 @@ def test_reservations_left_open_by_a_killed_run_count_as_spent(tmp_path: Path) -
 
 
 def test_a_call_of_unknown_price_under_a_budget_is_an_error(tmp_path: Path) -> None:
-    with JudgeServer() as server:
+    with ScoreServer() as server:
         judge = loopback_handle(server.url, worst_case=None)
         with pytest.raises(ConfigError, match="price of its calls is not known"):
             Bench(tmp_path / "run").run(3, Plain(), [judge], quick(budget=1.0))
@@ -83,7 +83,7 @@ def test_a_call_of_unknown_price_under_a_budget_is_an_error(tmp_path: Path) -> N
 
 
 def test_a_call_that_is_not_settled_counts_at_its_worst(tmp_path: Path) -> None:
-    with JudgeServer(answer=lambda name, call: (500, {})) as server:
+    with ScoreServer(answer=lambda name, call: (500, {})) as server:
         judge = loopback_handle(server.url, worst_case=PRICE, cost=0.0)
         outcome = Bench(tmp_path / "run").run(4, Plain(), [judge], quick(budget=1.0))
     assert outcome.score_failed == 4
@@ -104,7 +104,6 @@ class PaidDrawing:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_budget_limits_a_generator_too_also_in_worker_processes(tmp_path: Path, workers: int) -> None:
     bench = Bench(tmp_path / "run")
-    generator = generator_handle(PaidDrawing(), remake=Remake("generators", "test_budget_paid:PaidDrawing"))
     path = Path(__file__).resolve()
     generator = generator_handle(PaidDrawing(), remake=Remake("generators", f"{path}:PaidDrawing"))
     outcome = bench.run(20, generator, options=quick(budget=0.75, workers=workers))
@@ -115,7 +114,7 @@ def test_the_budget_limits_a_generator_too_also_in_worker_processes(tmp_path: Pa
 
 
 def test_a_free_scorer_goes_on_where_the_paid_one_must_stop(tmp_path: Path) -> None:
-    with JudgeServer() as server:
+    with ScoreServer() as server:
         paid = loopback_handle(server.url, worst_case=PRICE, cost=PRICE)
         free = scorer_handle(Half(), name="free")
         bench = Bench(tmp_path / "run")
@@ -130,7 +129,7 @@ def test_what_was_generated_before_the_budget_ended_is_scored_by_the_free_scorer
     tmp_path: Path, schedule: Literal["stream", "phased"]
 ) -> None:
     bench = Bench(tmp_path / "run")
-    with JudgeServer() as server:
+    with ScoreServer() as server:
         paid = loopback_handle(server.url, worst_case=0.1, cost=0.1)
         free = scorer_handle(Half(), name="free")
         scorers = [free] if schedule == "stream" else [paid, free]

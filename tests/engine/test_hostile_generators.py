@@ -13,7 +13,7 @@ from knowgen.engine import GeneratorHandle, Outcome, Remake
 from knowgen.errors import ConfigError
 from knowgen.generators.contract import Drawing
 from knowgen.records import Generation, GenerationRequest, GenerationStatus
-from tests.helpers.engine import Bench, Half, generator_handle, picture, quick, scorer_handle
+from tests.helpers.engine import Bench, Half, generator_handle, noise_image, quick, scorer_handle
 
 COUNT = 6
 
@@ -198,12 +198,12 @@ class StrangeNotes:
 
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
         for request in requests:
-            yield Drawing(image=picture(request.id), request_id=request.id, references=None)  # type: ignore[arg-type]
+            yield Drawing(image=noise_image(request.id), request_id=request.id, references=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_notes_that_are_not_objects_fail_their_generation_at_once(tmp_path: Path, workers: int) -> None:
-    remake = Remake("generators", "test_hostile_generators:StrangeNotes")
+    remake = Remake("generators", "tests.engine.test_hostile_generators:StrangeNotes")
     bench = Bench(tmp_path / "run")
     bench.run(2, generator_handle(StrangeNotes(), remake=remake), options=quick(workers=workers, timeout=30))
     for generation in bench.generations().values():
@@ -216,7 +216,7 @@ def test_a_request_id_that_is_not_text_is_an_unknown_one(tmp_path: Path, name: o
         batch_size = 2
 
         def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
-            yield Drawing(image=picture("x"), request_id=name)  # type: ignore[arg-type]
+            yield Drawing(image=noise_image("x"), request_id=name)  # type: ignore[arg-type]
 
     bench = Bench(tmp_path / "run")
     bench.run(2, Misnames())

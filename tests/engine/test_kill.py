@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.engine import Bench, JudgeServer
+from tests.helpers.engine import Bench, ScoreServer
 from tests.helpers.processes import PATIENCE, start_python, wait_until
 
 
@@ -22,7 +22,7 @@ def child(path: Path, count: int, url: str, **more: Any) -> subprocess.Popen[str
     return start_python("-m", "tests.helpers.engine_child", json.dumps(asked))
 
 
-def has_answered(server: JudgeServer, calls: int) -> bool:
+def has_answered(server: ScoreServer, calls: int) -> bool:
     return server.answered() >= calls
 
 
@@ -47,7 +47,7 @@ def kill_and_resume(tmp_path: Path, count: int, kills: int) -> None:
     killed, whole = Bench(tmp_path / "killed"), Bench(tmp_path / "whole")
     in_flight = 0
     files: dict[str, tuple[int, int]] = {}
-    with JudgeServer(seconds=0.01) as server:
+    with ScoreServer(seconds=0.01) as server:
         for number in range(1, kills + 1):
             before = len(server.asked)
             process = child(killed.path, count, server.url, pause=0.002)
@@ -84,7 +84,7 @@ def test_killed_at_thirty_points(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_in_order_even_while_a_generation_hangs(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
-    with JudgeServer() as server:
+    with ScoreServer() as server:
         process = child(bench.path, 30, server.url, hang="20")
         assert process.stdout is not None and process.stdout.readline() == "hanging\n"
         wait_until(lambda: server.answered() >= 20, process)
@@ -99,7 +99,7 @@ def test_ctrl_c_ends_in_order_even_while_a_generation_hangs(tmp_path: Path) -> N
 
 
 def test_sigterm_is_taken_like_ctrl_c(tmp_path: Path) -> None:
-    with JudgeServer(seconds=0.02) as server:
+    with ScoreServer(seconds=0.02) as server:
         process = child(tmp_path / "run", 400, server.url)
         wait_until(lambda: server.answered() >= 10, process)
         process.terminate()
@@ -111,7 +111,7 @@ def test_sigterm_is_taken_like_ctrl_c(tmp_path: Path) -> None:
 
 
 def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path) -> None:
-    with JudgeServer() as server:
+    with ScoreServer() as server:
         process = child(tmp_path / "run", 3, server.url, hang="1")
         assert process.stdout is not None and process.stdout.readline() == "hanging\n"
         process.send_signal(signal.SIGINT)

@@ -37,12 +37,12 @@ from knowgen.records import (
     Sample,
     Usage,
 )
-from tests.helpers.engine import Bench, Half, Plain, picture, png, quick, scorer_handle
+from tests.helpers.engine import Bench, Half, Plain, noise_image, png, quick, scorer_handle
 
 
 def saved(kind: str, image: Image.Image | None = None) -> bytes:
     buffer = io.BytesIO()
-    (image or picture("x")).save(buffer, kind)
+    (image or noise_image("x")).save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -57,7 +57,7 @@ class TestPictures:
 
     @pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF"])
     def test_other_formats_become_png_of_the_same_pixels(self, kind: str) -> None:
-        image = picture("x").quantize(16).convert("RGB") if kind == "GIF" else picture("x")
+        image = noise_image("x").quantize(16).convert("RGB") if kind == "GIF" else noise_image("x")
         encoded = encode(saved(kind, image))
         assert encoded.format == "PNG"
         with Image.open(io.BytesIO(encoded.data)) as opened:
@@ -204,7 +204,7 @@ class TestDevices:
                 self.device = device
 
             def draw(self, prompt: str, references: object, seed: int) -> Any:
-                return picture(prompt)
+                return noise_image(prompt)
 
         generator = Sets()
         Bench(tmp_path / "run").run(1, generator)

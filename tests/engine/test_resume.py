@@ -14,11 +14,11 @@ from knowgen.store.run import RunStore
 from tests.helpers.engine import (
     Bench,
     Half,
-    JudgeServer,
     Plain,
+    ScoreServer,
     generator_handle,
     loopback_handle,
-    picture,
+    noise_image,
     quick,
     score_of,
     scorer_handle,
@@ -45,7 +45,7 @@ def test_more_samples_repeats_and_scorers_in_the_same_directory_do_only_what_is_
     class Counts:
         def draw(self, prompt: str, references: object, seed: int) -> object:
             drawn.append(f"{prompt} {seed}")
-            return picture(f"{prompt} {seed}")
+            return noise_image(f"{prompt} {seed}")
 
     bench = Bench(tmp_path / "run")
     bench.run(3, generator_handle(Counts()), [scorer_handle(Half())])
@@ -82,7 +82,7 @@ class Unsteady:
     def draw(self, prompt: str, references: object, seed: int) -> object:
         if self.broken and "number 1." in prompt:
             raise RuntimeError("out of memory")
-        return picture(prompt)
+        return noise_image(prompt)
 
 
 def test_a_failed_generation_is_tried_again_by_the_next_run_until_the_cap(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_failed_generation_is_tried_again_by_the_next_run_until_the_cap(tmp_pa
 
 
 def test_a_failed_score_keeps_its_earlier_attempts_in_front(tmp_path: Path) -> None:
-    with JudgeServer(answer=lambda name, call: (503 if name == "s1" and call < 4 else 200, {"value": 0.25})) as server:
+    with ScoreServer(answer=lambda name, call: (503 if name == "s1" and call < 4 else 200, {"value": 0.25})) as server:
         bench = Bench(tmp_path / "run")
         assert bench.run(2, Plain(), [loopback_handle(server.url)], quick(tries=2)).score_failed == 1
         failed = bench.scores()["s1", 0, "judge", 0]
@@ -194,7 +194,7 @@ def test_a_scorer_that_reads_evidence_scores_again_when_that_changes(tmp_path: P
         text = "one"
 
         async def generate(self, request: GenerationRequest) -> Drawing:
-            return Drawing(image=picture("the same"), evidence=({"text": Agent.text},))
+            return Drawing(image=noise_image("the same"), evidence=({"text": Agent.text},))
 
     class Reads:
         needs = frozenset({"image", "evidence"})

@@ -13,7 +13,7 @@ from knowgen.engine.devices import Device
 from knowgen.engine.handles import Remake
 from knowgen.generators.contract import GPU_FAULT_CODE
 from knowgen.records import GenerationStatus
-from tests.helpers.engine import Bench, generator_handle, picture, quick
+from tests.helpers.engine import Bench, generator_handle, noise_image, quick
 
 BIRTHS = "KNOWGEN_TEST_BIRTHS"
 
@@ -37,7 +37,7 @@ class Failing:
     def draw(self, prompt: str, references: object, seed: int) -> Image.Image:
         if self.device.startswith("bad"):
             os._exit(GPU_FAULT_CODE)
-        return picture(prompt)
+        return noise_image(prompt)
 
 
 def drawn(
@@ -46,7 +46,7 @@ def drawn(
     births = tmp_path / "births"
     monkeypatch.setenv(BIRTHS, str(births))
     monkeypatch.setattr(workers, "worker_devices", lambda number: [Device(name, "") for name in devices][:number])
-    remake = Remake("generators", "test_retired_devices:Failing", {"at_once": at_once})
+    remake = Remake("generators", "tests.engine.test_retired_devices:Failing", {"at_once": at_once})
     bench = Bench(tmp_path / "run")
     bench.run(count, generator_handle(Failing(), remake=remake), options=quick(workers=len(devices), tries=4))
     found = {name: (one.status, one.reason) for (name, _), one in bench.generations().items()}

@@ -35,7 +35,7 @@ from tests.helpers.engine import (
     MemoryTask,
     Plain,
     generator_handle,
-    picture,
+    noise_image,
     png,
     quick,
     score_of,
@@ -85,7 +85,7 @@ def test_an_image_is_scored_while_others_are_still_being_generated(tmp_path: Pat
             for number, request in enumerate(requests):
                 if number == 1:
                     assert scored.wait(20), "nothing was scored while the batch was under way"
-                yield Drawing(image=picture(request.prompt), request_id=request.id)
+                yield Drawing(image=noise_image(request.prompt), request_id=request.id)
 
     class Tells:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
@@ -123,7 +123,7 @@ def test_draw_is_serial_unless_it_says_otherwise(tmp_path: Path) -> None:
             def draw(self, prompt: str, references: object, seed: int) -> object:
                 with gate:
                     time.sleep(0.005)
-                    return picture(prompt)
+                    return noise_image(prompt)
 
         target = Draws()
         if width is not None:
@@ -173,7 +173,7 @@ def test_images_do_not_pile_up_behind_a_slow_disk(tmp_path: Path, monkeypatch: p
         def draw(self, prompt: str, references: object, seed: int) -> object:
             waiting.__enter__()
             held.append(waiting.inside)
-            return picture(prompt)
+            return noise_image(prompt)
 
     monkeypatch.setattr(RunStore, "put_image", slow)
     Bench(tmp_path / "run").run(100, Fast())
@@ -189,7 +189,7 @@ def test_batches_are_full_and_never_larger(tmp_path: Path) -> None:
         def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
             sizes.append(len(requests))
             for request in requests:
-                yield Drawing(image=picture(request.prompt), request_id=request.id)
+                yield Drawing(image=noise_image(request.prompt), request_id=request.id)
 
     Bench(tmp_path / "run").run(40, Batches())
     assert sum(sizes) == 40
@@ -205,7 +205,7 @@ def test_a_request_holds_prompt_and_seed_and_nothing_of_truth_or_category(tmp_pa
 
         async def generate(self, request: GenerationRequest) -> Drawing:
             requests.append(request)
-            return Drawing(image=picture(f"{request.seed}"), used_prompt="mine", settings={"steps": 4})
+            return Drawing(image=noise_image(f"{request.seed}"), used_prompt="mine", settings={"steps": 4})
 
     bench = Bench(tmp_path / "run")
     bench.run(3, Curious(), repeats=2, seed=70)
@@ -225,7 +225,7 @@ def test_the_truth_goes_only_to_a_generator_that_declares_itself_privileged(tmp_
 
         async def generate(self, request: GenerationRequest) -> Drawing:
             seen.append(request.truth)
-            return Drawing(image=picture(request.prompt))
+            return Drawing(image=noise_image(request.prompt))
 
     Bench(tmp_path / "run").run(2, Oracle())
     assert {truth.required_text for truth in seen if truth} == {("s0",), ("s1",)}
@@ -286,7 +286,7 @@ def test_a_phased_run_generates_all_then_closes_then_scores(tmp_path: Path) -> N
 
         def draw(self, prompt: str, references: object, seed: int) -> object:
             log.add("draw")
-            return picture(prompt)
+            return noise_image(prompt)
 
         def close(self) -> None:
             log.add("close generator")

@@ -27,8 +27,8 @@ from tests.helpers.image_servers import (
     ark_answer,
     b64,
     gemini_answer,
+    image_bytes,
     openai_answer,
-    picture,
 )
 
 KINDS: dict[str, tuple[Any, str, Any]] = {
@@ -254,7 +254,7 @@ def test_a_key_never_follows_a_redirect(name: str) -> None:
 
 BROKEN = {
     "no picture": (b"<html>nothing</html>", "no known format"),
-    "cut": (picture("red", size=(200, 200))[:-40], "does not open"),
+    "cut": (image_bytes("red", size=(200, 200))[:-40], "does not open"),
     "empty": (b"", "picture"),
 }
 
@@ -295,7 +295,7 @@ def by_url(path: str) -> Step:
 
 
 def test_an_image_that_comes_as_an_address_is_fetched_without_the_key() -> None:
-    data = picture("purple", "WEBP")
+    data = image_bytes("purple", "WEBP")
     with ImageServer(OPENAI, [by_url("/files/a.webp?sig=1")], {"/files/a.webp?sig=1": data}) as server:
         drawing = draw(painter_of("openai", server))
     assert drawing.image == data
@@ -317,7 +317,7 @@ def test_an_address_inside_is_not_fetched(address: str) -> None:
 
 
 def test_a_redirect_of_an_image_inside_is_not_followed() -> None:
-    with ImageServer(OPENAI, pages={"/secret": picture()}) as inside:
+    with ImageServer(OPENAI, pages={"/secret": image_bytes()}) as inside:
         away = Step(status=302, body=b"", headers={"Location": f"{inside.url}/secret"})
         with ImageServer(OPENAI, [by_url("/a")], {"/a": away}) as server:
             drawing = draw(painter_of("openai", server))
@@ -326,10 +326,10 @@ def test_a_redirect_of_an_image_inside_is_not_followed() -> None:
 
 
 def test_an_image_that_is_not_there_at_once_is_fetched_again_and_not_generated_again() -> None:
-    pages: dict[str, Any] = {"/a.png": [Step(status=503, body=b""), picture("pink")]}
+    pages: dict[str, Any] = {"/a.png": [Step(status=503, body=b""), image_bytes("pink")]}
     with ImageServer(OPENAI, [by_url("/a.png")], pages) as server:
         drawing = draw(painter_of("openai", server))
-    assert drawing.image == picture("pink")
+    assert drawing.image == image_bytes("pink")
     assert (len(server.calls), len(server.fetched)) == (1, 2)
 
 
@@ -341,7 +341,7 @@ def test_an_image_that_never_comes_fails() -> None:
 
 
 def test_an_image_may_come_as_a_data_address() -> None:
-    data = picture("navy")
+    data = image_bytes("navy")
     with ImageServer(OPENAI, [by_url(f"data:image/png;base64,{b64(data)}")]) as server:
         assert draw(painter_of("openai", server)).image == data
 

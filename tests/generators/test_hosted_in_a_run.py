@@ -25,8 +25,8 @@ from tests.helpers.image_servers import (
     Dialect,
     ImageServer,
     Step,
+    image_bytes,
     openai_answer,
-    picture,
 )
 
 SCORER = '''
@@ -110,13 +110,13 @@ def test_every_sample_ends_generated_refused_or_failed_with_its_reason(tmp_path:
         [Step(close=True), Step()],
         [Step(status=400, error=refused)],
         [Step(status=400, error=rejected)],
-        [Step(answer=openai_answer(picture(size=(99, 99))[:-30]))],
+        [Step(answer=openai_answer(image_bytes(size=(99, 99))[:-30]))],
         [Step(answer=lambda url: openai_answer(url=f"{url}/a.png"))],
     ]
     with ImageServer(
         OPENAI,
         by_prompt(lambda place, time: fates[place][min(time, len(fates[place])) - 1]),
-        {"/a.png": picture()},
+        {"/a.png": image_bytes()},
     ) as server:
         run = evaluate(tmp_path, server, limit=8)
         asked = Counter(call.prompt for call in server.calls)

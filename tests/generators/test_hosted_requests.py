@@ -23,7 +23,7 @@ from knowgen.generators.gemini import GeminiImages
 from knowgen.generators.hosted_images import HostedImages
 from knowgen.generators.openai_images import OpenAiImages
 from knowgen.records import GenerationRequest, GenerationStatus, ImageRef
-from tests.helpers.image_servers import ARK, GEMINI, KEY, OPENAI, Call, ImageServer, Step, ark_answer, picture
+from tests.helpers.image_servers import ARK, GEMINI, KEY, OPENAI, Call, ImageServer, Step, ark_answer, image_bytes
 
 PROMPT = "A lighthouse of Mirelle, „open“ above the door\nand a red boat"
 SEED = 7
@@ -92,7 +92,7 @@ def test_openai_generations_are_what_its_own_client_sends() -> None:
 
 
 def test_openai_edits_are_what_its_own_client_sends(tmp_path: Path) -> None:
-    files = [picture("red"), picture("blue", "JPEG"), picture("green", "WEBP")]
+    files = [image_bytes("red"), image_bytes("blue", "JPEG"), image_bytes("green", "WEBP")]
     references = [reference(tmp_path, f"{number}", data) for number, data in enumerate(files)]
     with ImageServer(OPENAI) as server:
         painter = OpenAiImages(GPT, base_url=server.base, key_env="OPENAI_API_KEY", size="1024x1536", quality="low")
@@ -136,7 +136,7 @@ ARK_BODY: Mapping[str, Any] = {
 
 
 def test_ark_is_sent_what_openais_client_sends_as_ark_describes(tmp_path: Path) -> None:
-    files = [picture("red"), picture("blue", "JPEG")]
+    files = [image_bytes("red"), image_bytes("blue", "JPEG")]
     references = [reference(tmp_path, f"{number}", data) for number, data in enumerate(files)]
     urls = [
         "data:image/png;base64," + base64.b64encode(files[0]).decode(),
@@ -175,7 +175,7 @@ def test_ark_models_of_the_third_generation_are_sent_the_seed_and_no_sequence() 
 
 
 def test_gemini_is_sent_what_its_reference_describes(tmp_path: Path) -> None:
-    data = picture("red")
+    data = image_bytes("red")
     with ImageServer(GEMINI) as server:
         plain = GeminiImages(NANO, base_url=server.base, key_env="GEMINI_API_KEY")
         first = draw(plain)
@@ -201,7 +201,7 @@ def test_gemini_is_sent_what_its_reference_describes(tmp_path: Path) -> None:
     assert first.settings["seed"] == "not taken" and second.settings["seed"] == SEED
     assert first.settings["returned_model"] == NANO
     # of an answer with a thought's sketch and an image, the image counts
-    assert isinstance(first.image, bytes) and first.image == picture("teal")
+    assert isinstance(first.image, bytes) and first.image == image_bytes("teal")
 
 
 def every(server: ImageServer, **args: Any) -> HostedImages:
@@ -229,7 +229,7 @@ def sent_pictures(call: Call) -> list[bytes]:
 
 @DIALECTS
 def test_references_past_the_limit_are_left_out_and_noted(dialect: Any, tmp_path: Path) -> None:
-    references = [reference(tmp_path, f"{n}", picture("red", size=(20 + n, 20))) for n in range(18)]
+    references = [reference(tmp_path, f"{n}", image_bytes("red", size=(20 + n, 20))) for n in range(18)]
     with ImageServer(dialect) as server:
         drawing = draw(every(server), *references)
     most = 16 if dialect is OPENAI else 14
@@ -240,7 +240,7 @@ def test_references_past_the_limit_are_left_out_and_noted(dialect: Any, tmp_path
 
 
 def test_gemini_of_the_second_generation_takes_three(tmp_path: Path) -> None:
-    references = [reference(tmp_path, f"{n}", picture("red", size=(20 + n, 20))) for n in range(5)]
+    references = [reference(tmp_path, f"{n}", image_bytes("red", size=(20 + n, 20))) for n in range(5)]
     with ImageServer(GEMINI) as server:
         draw(GeminiImages("gemini-2.5-flash-image", base_url=server.base), *references)
     assert len(sent_pictures(server.calls[0])) == 3
@@ -253,7 +253,7 @@ def test_a_reference_in_another_format_or_too_large_is_encoded_again(
     noise = Image.effect_noise((400, 300), 80).convert("RGB")
     buffer = io.BytesIO()
     noise.save(buffer, "PNG")
-    gif = reference(tmp_path, "a", picture("blue", "GIF"))
+    gif = reference(tmp_path, "a", image_bytes("blue", "GIF"))
     with ImageServer(dialect) as server:
         painter = every(server)
         painter._form = replace(painter._form, most_bytes=20_000, most_pixels=90_000)
@@ -269,7 +269,7 @@ def test_a_reference_in_another_format_or_too_large_is_encoded_again(
 def test_a_reference_that_does_not_open_fails_the_generation_before_anything_is_paid(
     dialect: Any, tmp_path: Path
 ) -> None:
-    broken = reference(tmp_path, "a", picture("blue"))
+    broken = reference(tmp_path, "a", image_bytes("blue"))
     assert broken.path is not None
     broken.path.write_bytes(broken.path.read_bytes()[:10])
     with ImageServer(dialect) as server:
@@ -339,7 +339,7 @@ def test_a_rewritten_prompt_is_recorded_as_the_prompt_that_was_used() -> None:
 
 
 def test_ark_answers_by_address_when_asked_to() -> None:
-    data = picture("olive", "JPEG")
+    data = image_bytes("olive", "JPEG")
     with ImageServer(
         ARK, [Step(answer=lambda url: ark_answer(url=f"{url}/files/1.jpg", size="2048x2048"))], {"/files/1.jpg": data}
     ) as server:

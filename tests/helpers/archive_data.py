@@ -19,7 +19,7 @@ BENCH, TRAIN = "GenSearcher/KnowGen-Bench", "GenSearcher/Train-Data"
 BENCH_FILE, SFT_FILE, RL_FILE = "KnowGen-Bench.json", "sft_data.json", "rl_data.json"
 
 
-def picture(number: int, kind: str = "PNG", size: tuple[int, int] | None = None) -> bytes:
+def image_bytes(number: int, kind: str = "PNG", size: tuple[int, int] | None = None) -> bytes:
     """An image that no other number gives."""
     buffer = io.BytesIO()
     colour = (number % 256, number // 256 % 256, 80)
@@ -71,11 +71,15 @@ def bench_files(rows: list[dict[str, Any]] | None = None) -> dict[str, bytes]:
     """The benchmark's files: two zips and a tar, images in nested folders, one name in two of them."""
     return {
         BENCH_FILE: json.dumps(bench_rows() if rows is None else rows).encode(),
-        "images.zip": zipped({"a.png": picture(0), "b.png": picture(1), "__MACOSX/._a.png": b"junk"}),
+        "images.zip": zipped({"a.png": image_bytes(0), "b.png": image_bytes(1), "__MACOSX/._a.png": b"junk"}),
         "packs/part2.zip": zipped(
-            {"x/images/deep/c.jpg": picture(2, "JPEG"), "x/images/d.png": picture(3), "x/images/pop/a.png": picture(5)}
+            {
+                "x/images/deep/c.jpg": image_bytes(2, "JPEG"),
+                "x/images/d.png": image_bytes(3),
+                "x/images/pop/a.png": image_bytes(5),
+            }
         ),
-        "more.tar.gz": tarred({"./images/e.png": picture(4), "./notes.txt": b"not a picture"}),
+        "more.tar.gz": tarred({"./images/e.png": image_bytes(4), "./notes.txt": b"not a picture"}),
         "README.md": b"never fetched",
     }
 

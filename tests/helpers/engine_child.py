@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.helpers.engine import Bench, loopback_handle, picture, quick
+from tests.helpers.engine import Bench, loopback_handle, noise_image, quick
 
 
 class Draws:
@@ -26,7 +26,7 @@ class Draws:
             print("hanging", flush=True)
             time.sleep(3600)
         time.sleep(self.pause)
-        return picture(prompt)
+        return noise_image(prompt)
 
 
 def main() -> None:

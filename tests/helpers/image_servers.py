@@ -29,7 +29,7 @@ from tests.helpers.listener import Listener
 KEY = "sk-test-0123456789abcdef"
 
 
-def picture(color: str = "teal", kind: str = "PNG", size: tuple[int, int] = (48, 32)) -> bytes:
+def image_bytes(color: str = "teal", kind: str = "PNG", size: tuple[int, int] = (48, 32)) -> bytes:
     """A small image as a file."""
     buffer = io.BytesIO()
     Image.new("RGB", size, color).save(buffer, kind)
@@ -119,7 +119,7 @@ def openai_answer(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
         "output_format": "png",
         "quality": "high",
         "size": "1024x1024",
-        "data": [entry or {"b64_json": b64(picture() if data is None else data)}],
+        "data": [entry or {"b64_json": b64(image_bytes() if data is None else data)}],
         "usage": {
             "total_tokens": 4360,
             "input_tokens": 200,
@@ -136,7 +136,7 @@ def openai_error(status: int, code: str, words: str) -> dict[str, Any]:
 
 def gemini_answer(data: bytes | None = None) -> dict[str, Any]:
     """An answer of generateContent: a thought with a sketch, words, the image."""
-    sketch, drawn = picture("gray"), picture() if data is None else data
+    sketch, drawn = image_bytes("gray"), image_bytes() if data is None else data
     parts = [
         {"text": "First a sketch.", "thought": True},
         {"inlineData": {"mimeType": "image/png", "data": b64(sketch)}, "thought": True},
@@ -164,7 +164,7 @@ def gemini_error(status: int, code: str, words: str) -> dict[str, Any]:
 
 def ark_answer(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
     """An answer of Ark to one image."""
-    drawn = b64(picture(kind="JPEG") if data is None else data)
+    drawn = b64(image_bytes(kind="JPEG") if data is None else data)
     return {
         "model": "doubao-seedream-4-5-251128",
         "created": 1757323224,

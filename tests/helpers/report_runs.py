@@ -76,7 +76,7 @@ def as_png(picture: Image.Image) -> bytes:
     return held.getvalue()
 
 
-class Lab:
+class RunMaker:
     """Makes run directories under a folder."""
 
     CHECK = CHECK

@@ -88,7 +88,7 @@ def as_hub_cache(cache: Path, repository: str, folder: Path) -> None:
     folder.rename(base / "snapshots" / revision)
 
 
-def picture(folder: Path, number: int, size: tuple[int, int] = (60, 48)) -> ImageRef:
+def save_blocks(folder: Path, number: int, size: tuple[int, int] = (60, 48)) -> ImageRef:
     """Saves an image of blocks of colour that nobody else has."""
     folder.mkdir(parents=True, exist_ok=True)
     blocks = np.random.default_rng(number).integers(0, 256, (6, 5, 3), dtype=np.uint8)
@@ -116,4 +116,4 @@ def item(name: str, drawn: ImageRef | None, truth: ImageRef | None, **fields: An
 
 def items(folder: Path, count: int) -> list[Item]:
     """Makes items with images that are all different."""
-    return [item(f"s{n}", picture(folder, 2 * n), picture(folder, 2 * n + 1)) for n in range(count)]
+    return [item(f"s{n}", save_blocks(folder, 2 * n), save_blocks(folder, 2 * n + 1)) for n in range(count)]

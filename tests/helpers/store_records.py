@@ -23,7 +23,7 @@ from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
 from tests.helpers.processes import start_python
 
 
-def picture(colour: int = 0, size: tuple[int, int] = (24, 16), kind: str = "PNG") -> bytes:
+def image_bytes(colour: int = 0, size: tuple[int, int] = (24, 16), kind: str = "PNG") -> bytes:
     """The bytes of a small image that depends on `colour`."""
     buffer = io.BytesIO()
     Image.new("RGB", size, (colour % 256, colour // 256 % 256, 90)).save(buffer, kind)
@@ -50,14 +50,14 @@ def items(*names: str) -> list[tuple[Sample, GroundTruth]]:
     return [(sample(name), GroundTruth(sample_id=name, required_text=(name,))) for name in names]
 
 
-def drawn(name: str, image: ImageRef | None = None, repeat: int = 0, **changes: Any) -> Generation:
+def generation(name: str, image: ImageRef | None = None, repeat: int = 0, **changes: Any) -> Generation:
     fields: dict[str, Any] = {"sample_id": name, "repeat": repeat, "image": image}
     fields["status"] = GenerationStatus.OK if image else GenerationStatus.FAILED
     fields["reason"] = "" if image else "it broke"
     return Generation(**fields | changes)
 
 
-def judged(name: str, image: str, value: float = 0.5, repeat: int = 0, judge_repeat: int = 0, **more: Any) -> Score:
+def score(name: str, image: str, value: float = 0.5, repeat: int = 0, judge_repeat: int = 0, **more: Any) -> Score:
     reading = Reading(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value), rationale="seen")
     fields: dict[str, Any] = {
         "sample_id": name, "repeat": repeat, "scorer": "judge", "judge_repeat": judge_repeat,
@@ -66,6 +66,6 @@ def judged(name: str, image: str, value: float = 0.5, repeat: int = 0, judge_rep
     return Score(**fields | more)
 
 
-def child(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+def start_code(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Starts Python code in a process of its own, with the package at hand."""
     return start_python("-c", code, *arguments, **options)

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.report_runs import Lab
+from tests.helpers.report_runs import RunMaker
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
+def lab(tmp_path: Path) -> RunMaker:
     """A maker of runs in a fresh folder."""
-    return Lab(tmp_path)
+    return RunMaker(tmp_path)
 
 
 @pytest.fixture(scope="module")

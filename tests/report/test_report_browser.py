@@ -14,7 +14,7 @@ import pytest
 from knowgen.records import DIMENSIONS
 from knowgen.report.html import write_report
 from knowgen.stats.summary import OVERALL
-from tests.helpers.report_runs import Lab
+from tests.helpers.report_runs import RunMaker
 
 WIDTHS = (390, 768, 1440)
 HOSTILE = (
@@ -96,7 +96,7 @@ def view(browser: Any) -> Iterator[Open]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A report of three systems over 40 samples under two scorers and two policies."""
-    lab = Lab(tmp_path_factory.mktemp("site"))
+    lab = RunMaker(tmp_path_factory.mktemp("site"))
     samples = lab.samples(40)
     runs = [
         lab.run("open_book", samples, 0.8, scorers=(lab.CHECK, lab.JUDGE)),
@@ -109,7 +109,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report whose every text tries to break out."""
-    lab = Lab(tmp_path_factory.mktemp("hostile"))
+    lab = RunMaker(tmp_path_factory.mktemp("hostile"))
     lab.reason = lab.rationale = lab.subject = " ".join(HOSTILE)
     lab.task = HOSTILE[0]
     lab.fail_rate = 0.3
@@ -509,7 +509,7 @@ def test_rows_stay_rows_for_screen_readers_on_a_phone(site: Any, view: Open) -> 
 # -- other shapes of runs --------------------------------------------------------------------------------------------
 
 
-def test_runs_that_differ_in_task_version_are_not_ranked(lab: Lab, view: Open, tmp_path: Path) -> None:
+def test_runs_that_differ_in_task_version_are_not_ranked(lab: RunMaker, view: Open, tmp_path: Path) -> None:
     old = lab.run("open_book", lab.samples(8), 0.9)
     lab.version = "2-000000000000"
     new = lab.run("closed_book", lab.samples(8), 0.2)
@@ -520,7 +520,7 @@ def test_runs_that_differ_in_task_version_are_not_ranked(lab: Lab, view: Open, t
     opened.clean()
 
 
-def test_one_run_with_repeats_and_one_protocol(lab: Lab, view: Open, tmp_path: Path) -> None:
+def test_one_run_with_repeats_and_one_protocol(lab: RunMaker, view: Open, tmp_path: Path) -> None:
     lab.failing = False
     run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, policies=("strict",))
     opened = view(write_report([run], tmp_path / "page"))
@@ -531,7 +531,7 @@ def test_one_run_with_repeats_and_one_protocol(lab: Lab, view: Open, tmp_path: P
     opened.clean()
 
 
-def test_an_image_that_is_gone_says_so_in_its_place(lab: Lab, view: Open, tmp_path: Path) -> None:
+def test_an_image_that_is_gone_says_so_in_its_place(lab: RunMaker, view: Open, tmp_path: Path) -> None:
     lab.failing = False
     run = lab.run("open_book", lab.samples(4), 0.8)
     _, generation = next(iter(run.store.generations()))
@@ -544,7 +544,7 @@ def test_an_image_that_is_gone_says_so_in_its_place(lab: Lab, view: Open, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_thousand_samples_are_rendered_a_few_at_a_time(lab: Lab, view: Open, tmp_path: Path) -> None:
+def test_a_thousand_samples_are_rendered_a_few_at_a_time(lab: RunMaker, view: Open, tmp_path: Path) -> None:
     runs = [lab.run(name, lab.samples(1000), skill) for name, skill in (("open_book", 0.8), ("closed_book", 0.3))]
     opened = view(write_report(runs, tmp_path / "page"))
     page = opened.page

@@ -30,7 +30,7 @@ from knowgen.report.pictures import LARGE, SMALL, make_pictures
 from knowgen.report.scripts import as_script_json
 from knowgen.report.view import ReportRun, systems_of, views_of
 from knowgen.stats.policy import OFFICIAL, STRICT
-from tests.helpers.report_runs import Lab
+from tests.helpers.report_runs import RunMaker
 
 REPORT = files("knowgen.report")
 SOURCES = sorted(
@@ -263,7 +263,7 @@ def test_an_image_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
     assert list((tmp_path / "img").iterdir()) == []
 
 
-def test_a_report_is_replaced_and_its_images_are_used_again(lab: Lab, tmp_path: Path) -> None:
+def test_a_report_is_replaced_and_its_images_are_used_again(lab: RunMaker, tmp_path: Path) -> None:
     run = lab.run("open_book", lab.samples(6), 0.7)
     out = tmp_path / "page"
     assert write_report([run], out) == out / "index.html"
@@ -275,7 +275,7 @@ def test_a_report_is_replaced_and_its_images_are_used_again(lab: Lab, tmp_path: 
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".page")] == []
 
 
-def test_the_same_runs_give_the_same_bytes(lab: Lab, tmp_path: Path) -> None:
+def test_the_same_runs_give_the_same_bytes(lab: RunMaker, tmp_path: Path) -> None:
     runs = [lab.run("open_book", lab.samples(6), 0.7), lab.run("closed_book", lab.samples(6), 0.3)]
     pages = [write_report(runs, tmp_path / name).parent for name in ("a", "b")]
     held = [
@@ -284,7 +284,7 @@ def test_the_same_runs_give_the_same_bytes(lab: Lab, tmp_path: Path) -> None:
     assert held[0] == held[1]
 
 
-def test_a_folder_of_somebody_else_is_left_alone(lab: Lab, tmp_path: Path) -> None:
+def test_a_folder_of_somebody_else_is_left_alone(lab: RunMaker, tmp_path: Path) -> None:
     run = lab.run("open_book", lab.samples(2), 0.7)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
@@ -303,7 +303,7 @@ def test_a_folder_of_somebody_else_is_left_alone(lab: Lab, tmp_path: Path) -> No
     assert (write_report([run], tmp_path / "empty").parent / MARKER).is_file()
 
 
-def test_a_report_needs_a_scored_run(lab: Lab, tmp_path: Path) -> None:
+def test_a_report_needs_a_scored_run(lab: RunMaker, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least one run"):
         write_report([], tmp_path / "page")
     run = lab.run("open_book", lab.samples(2), 0.7)
@@ -311,7 +311,7 @@ def test_a_report_needs_a_scored_run(lab: Lab, tmp_path: Path) -> None:
         write_report([ReportRun(run.store, ())], tmp_path / "page")
 
 
-def test_runs_of_one_name_get_names_of_their_own(lab: Lab) -> None:
+def test_runs_of_one_name_get_names_of_their_own(lab: RunMaker) -> None:
     runs = [lab.run("open_book", lab.samples(2), 0.7, folder=name) for name in ("monday", "tuesday")]
     assert [system.label for system in systems_of(runs)] == ["open_book · monday", "open_book · tuesday"]
     runs.append(lab.run("closed_book", lab.samples(2), 0.7))
@@ -319,14 +319,14 @@ def test_runs_of_one_name_get_names_of_their_own(lab: Lab) -> None:
     assert len({system.label for system in systems_of([runs[0], runs[0]])}) == 2
 
 
-def test_a_run_directory_that_may_only_be_read_is_enough(lab: Lab, tmp_path: Path) -> None:
+def test_a_run_directory_that_may_only_be_read_is_enough(lab: RunMaker, tmp_path: Path) -> None:
     run = lab.run("open_book", lab.samples(3), 0.7)
     before = {path: path.stat().st_mtime_ns for path in run.store.path.rglob("*")}
     write_report([run], tmp_path / "page")
     assert {path: path.stat().st_mtime_ns for path in run.store.path.rglob("*")} == before
 
 
-def test_a_name_cannot_turn_or_flood_the_headline(lab: Lab) -> None:
+def test_a_name_cannot_turn_or_flood_the_headline(lab: RunMaker) -> None:
     runs = [
         lab.run(name, lab.samples(12), skill) for name, skill in (("\u202eabc" + "x" * 300, 0.9), ("closed_book", 0.1))
     ]

@@ -27,7 +27,7 @@ from knowgen.scorers.similarity_measures import (
     structure,
 )
 from tests.helpers.images import path_of
-from tests.helpers.similarity_models import item, picture, reference
+from tests.helpers.similarity_models import item, reference, save_blocks
 
 GREY = nps.arrays(np.float64, (16, 16), elements=st.integers(0, 255).map(float))
 RGB = nps.arrays(np.float64, (12, 12, 3), elements=st.integers(0, 255).map(float))
@@ -127,10 +127,10 @@ def scores(*batch: Item) -> list[Score]:
 
 
 def test_an_image_beside_itself_is_1_and_size_does_not_matter(tmp_path: Path) -> None:
-    with Image.open(path_of(picture(tmp_path, 1, (400, 300)))) as opened:
+    with Image.open(path_of(save_blocks(tmp_path, 1, (400, 300)))) as opened:
         opened.resize((800, 600), Image.Resampling.BICUBIC).save(tmp_path / "large.png")
         opened.filter(ImageFilter.GaussianBlur(25)).save(tmp_path / "blurred.png")
-    same = picture(tmp_path, 1, (400, 300))
+    same = save_blocks(tmp_path, 1, (400, 300))
     large, blurred = reference(tmp_path / "large.png", (800, 600)), reference(tmp_path / "blurred.png", (400, 300))
     found = scores(item("same", same, same), item("large", large, same), item("blurred", blurred, same))
     assert found[0].strict.values == pytest.approx({"structure": 1.0, "colour": 1.0, "edges": 1.0})
@@ -154,7 +154,7 @@ def test_transparent_pixels_count_as_white(tmp_path: Path) -> None:
 
 
 def test_an_image_that_does_not_open_fails_alone(tmp_path: Path) -> None:
-    good, torn = picture(tmp_path, 1), tmp_path / "torn.png"
+    good, torn = save_blocks(tmp_path, 1), tmp_path / "torn.png"
     torn.write_bytes(path_of(good).read_bytes()[:150])
     found = scores(
         item("torn", reference(torn), good), item("truth", good, reference(torn)), item("none", good, None),

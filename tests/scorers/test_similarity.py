@@ -25,8 +25,8 @@ from tests.helpers.similarity_models import (
     as_hub_cache,
     item,
     items,
-    picture,
     reference,
+    save_blocks,
     save_clip,
     save_clip_folder,
 )
@@ -113,7 +113,7 @@ def test_prompt_similarity_is_the_cosine_of_image_and_text(weights: Path, tmp_pa
 
 
 def test_a_prompt_beyond_the_models_context_is_said_to_be_cut(weights: Path, tmp_path: Path) -> None:
-    drawn = picture(tmp_path, 1)
+    drawn = save_blocks(tmp_path, 1)
     fits, long = "dog " * 14, "dog " * 15  # 16 tokens with begin and end, and one more
     batch = [item("a", drawn, None, prompt=fits), item("b", drawn, None, prompt=long)]
     for _ in range(2):  # the second time out of the cache
@@ -122,7 +122,7 @@ def test_a_prompt_beyond_the_models_context_is_said_to_be_cut(weights: Path, tmp
 
 
 def test_references_give_their_mean_and_maximum(weights: Path, tmp_path: Path) -> None:
-    drawn, refs = picture(tmp_path, 0), [picture(tmp_path, n) for n in (1, 2, 3)]
+    drawn, refs = save_blocks(tmp_path, 0), [save_blocks(tmp_path, n) for n in (1, 2, 3)]
     noted = tuple({"title": "x", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
     image, _ = by_hand(weights)
     expected = [max(0.0, float(image(path_of(drawn)) @ image(path_of(ref)))) for ref in refs]
@@ -133,7 +133,7 @@ def test_references_give_their_mean_and_maximum(weights: Path, tmp_path: Path) -
 
 
 def test_references_without_a_file_do_not_apply_and_lost_files_fail(weights: Path, tmp_path: Path) -> None:
-    drawn, ref = picture(tmp_path, 0), picture(tmp_path, 1)
+    drawn, ref = save_blocks(tmp_path, 0), save_blocks(tmp_path, 1)
     cases: dict[str, tuple[dict[str, Any], ...]] = {
         "none": (),
         "no file": ({"title": "x", "url": "world://x"},),
@@ -154,7 +154,7 @@ def test_references_without_a_file_do_not_apply_and_lost_files_fail(weights: Pat
 
 
 def test_an_image_that_does_not_open_fails_alone(weights: Path, tmp_path: Path) -> None:
-    good, truth = picture(tmp_path, 0), picture(tmp_path, 1)
+    good, truth = save_blocks(tmp_path, 0), save_blocks(tmp_path, 1)
     torn = tmp_path / "torn.png"
     torn.write_bytes(path_of(good).read_bytes()[:200])
     words = tmp_path / "words.png"
@@ -177,7 +177,7 @@ def test_an_image_that_does_not_open_fails_alone(weights: Path, tmp_path: Path) 
 
 
 def test_equal_images_are_1_and_no_value_leaves_0_to_1(weights: Path, tmp_path: Path) -> None:
-    one = picture(tmp_path, 0)
+    one = save_blocks(tmp_path, 0)
     (score,) = scores(Similarity(f"{ARCH}@{weights}"), [item("a", one, one)])
     assert score.strict.values["truth"] == pytest.approx(1.0, abs=1e-6)
     assert [as_value(x) for x in (-1.0, -0.01, 0.0, 0.25, 1.0000002)] == [0.0, 0.0, 0.0, 0.25, 1.0]

@@ -21,7 +21,7 @@ from knowgen.scorers.similarity import PromptSimilarity, Similarity
 from knowgen.scorers.similarity_pictures import Picture
 from tests.helpers.images import path_of
 from tests.helpers.processes import run_python
-from tests.helpers.similarity_models import ARCH, item, items, picture, save_clip, save_clip_folder
+from tests.helpers.similarity_models import ARCH, item, items, save_blocks, save_clip, save_clip_folder
 
 pytest.importorskip("open_clip")
 
@@ -77,7 +77,7 @@ class Source:
 
 
 def pictures(folder: Path, count: int) -> list[Picture]:
-    refs = [picture(folder, number) for number in range(count)]
+    refs = [save_blocks(folder, number) for number in range(count)]
     return [Picture(ref.sha256, ref.path, f"picture {number}") for number, ref in enumerate(refs)]
 
 
@@ -247,7 +247,7 @@ def test_halving_reaches_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_without_a_cache_it_computes_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
     weights = save_clip(tmp_path / "w.pt")
-    one = picture(tmp_path, 1)
+    one = save_blocks(tmp_path, 1)
     (score,) = Similarity(f"{ARCH}@{weights}").score_batch([item("a", one, one)])
     assert score.strict.values["truth"] == pytest.approx(1.0, abs=1e-6)
     assert not (tmp_path / "cache").exists()

@@ -17,7 +17,7 @@ from knowgen.scorers.similarity import PromptSimilarity, ReferencesSimilarity, S
 from knowgen.spec import RunSpec, select
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
-from tests.helpers.similarity_models import picture, save_clip_folder
+from tests.helpers.similarity_models import save_blocks, save_clip_folder
 
 pytest.importorskip("open_clip")
 
@@ -47,7 +47,7 @@ class PictureTask:
             yield Sample(id=f"s{number}", prompt=f"Draw {number}.", category="sports")
 
     def truth(self, sample_id: str) -> GroundTruth:
-        return GroundTruth(sample_id=sample_id, image=picture(self.folder / "truth", 100 + int(sample_id[1:])))
+        return GroundTruth(sample_id=sample_id, image=save_blocks(self.folder / "truth", 100 + int(sample_id[1:])))
 
 
 class Drawer:
@@ -62,8 +62,8 @@ class Drawer:
         number = int(request.prompt.split()[1][:-1])
         if number == 3:
             return Drawing(status=GenerationStatus.FAILED, reason="it broke")
-        drawn = picture(Path(self.folder) / "drawn", number)
-        refs = [picture(Path(self.folder) / "refs", 10 * number + each) for each in (7, 8)]
+        drawn = save_blocks(Path(self.folder) / "drawn", number)
+        refs = [save_blocks(Path(self.folder) / "refs", 10 * number + each) for each in (7, 8)]
         noted = tuple({"title": "found", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
         assert drawn.path is not None
         return Drawing(image=Image.open(drawn.path), references=noted)

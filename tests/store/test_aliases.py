@@ -11,7 +11,7 @@ import pytest
 from knowgen.records import DIMENSIONS, Reading, ScoreStatus
 from knowgen.store.official import EMPTY_PROMPT, OfficialRow, read_results
 from knowgen.store.official_export import Verdict, evaluated
-from tests.helpers import store_records as kit
+from tests.helpers import store_records
 
 
 def row(**fields: Any) -> OfficialRow:
@@ -82,7 +82,7 @@ def test_success_or_the_status_of_the_image() -> None:
 
 def test_a_file_of_other_names_is_a_task_and_a_source_and_comes_out_to_the_letter(tmp_path: Path) -> None:
     for number, name in enumerate(("a.png", "b.png", "t.png")):
-        (tmp_path / name).write_bytes(kit.picture(number))
+        (tmp_path / name).write_bytes(store_records.image_bytes(number))
     rows: list[dict[str, Any]] = [
         {"id": "1", "question": "one", "image_status": "ok", "generated_image": "a.png", "ground_truth": "t.png",
          "meta": {"category": "art"}},

@@ -22,7 +22,7 @@ from knowgen.store.official_export import (
     write_results,
 )
 from knowgen.store.run import RunStore
-from tests.helpers import store_records as kit
+from tests.helpers import store_records
 
 KEYS = ["faithfulness", "visual_correctness", "text_accuracy", "aesthetics", "overall"]
 
@@ -42,8 +42,8 @@ def folder(tmp_path: Path) -> Path:
     """A results file with every kind of row, its images beside it."""
     for name in ("out/1.png", "out/2.png", "out/7.png", "gt/1.png", "gt/2.png", "gt/7.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(kit.picture(len(name) + ord(name[-5])))
-    (tmp_path / "out" / "torn.png").write_bytes(kit.picture(1, (99, 99))[:120])
+        (tmp_path / name).write_bytes(store_records.image_bytes(len(name) + ord(name[-5])))
+    (tmp_path / "out" / "torn.png").write_bytes(store_records.image_bytes(1, (99, 99))[:120])
     rows: list[dict[str, Any]] = [
         _row(1, out="out/1.png", gt="gt/1.png", extra={"nested": [1, "ü"]}),
         _row("2", out=str(tmp_path / "out/2.png"), gt="gt/2.png", category=" Anime "),
@@ -114,10 +114,10 @@ def test_versions_follow_prompts_truths_and_images(folder: Path) -> None:
 
     first = versions()
     assert versions() == first
-    (folder / "gt/1.png").write_bytes(kit.picture(77))
+    (folder / "gt/1.png").write_bytes(store_records.image_bytes(77))
     second = versions()
     assert second[0] != first[0] and second[1] == first[1]
-    (folder / "out/1.png").write_bytes(kit.picture(78))
+    (folder / "out/1.png").write_bytes(store_records.image_bytes(78))
     third = versions()
     assert third[0] == second[0] and third[1] != second[1]
 
@@ -158,7 +158,7 @@ def _scored(folder: Path, results: OfficialResults) -> RunStore:
     """Walks the file as the engine would: sample 1 scored, 2 without text, 70 a failed score, truthy scored."""
     task, source = results.task(duplicates="last"), results.drawings("last")
     generator = GeneratorSpec(name="elsewhere", revision=source.revision)
-    spec = kit.spec(task="results", task_version=task.version, generator=generator)
+    spec = store_records.spec(task="results", task_version=task.version, generator=generator)
     store = RunStore.open(folder / "run", spec)
     store.put_samples((sample, task.truth(sample.id)) for sample in task.samples())
     remember_source(store, results)
@@ -174,11 +174,11 @@ def _scored(folder: Path, results: OfficialResults) -> RunStore:
         ref = None
         if found.path is not None:
             ref = store.put_image(found.path.read_bytes(), width=24, height=16, format="PNG")
-        store.put_generation(sample.id, kit.drawn(sample.id, ref, reason=found.reason))
+        store.put_generation(sample.id, store_records.generation(sample.id, ref, reason=found.reason))
         if ref is not None and sample.id in readings:
             reading = readings[sample.id]
             strict = Reading(status=ScoreStatus.FAILED, reason="off the grid") if sample.id == "2" else reading
-            score = kit.judged(sample.id, ref.sha256, status=strict.status, strict=strict, lenient=reading)
+            score = store_records.score(sample.id, ref.sha256, status=strict.status, strict=strict, lenient=reading)
             store.put_score(sample.id, score, store.spec.scorers[0])
     return store
 
@@ -269,14 +269,16 @@ def test_a_row_without_id_is_looked_up_under_its_number_as_officially(folder: Pa
 
 
 def test_a_run_of_a_generator_exports_its_samples(tmp_path: Path) -> None:
-    with RunStore.open(tmp_path / "run", kit.spec(repeats=2)) as store:
-        store.put_samples(kit.items("a", "b", "c"))
-        ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
+    with RunStore.open(tmp_path / "run", store_records.spec(repeats=2)) as store:
+        store.put_samples(store_records.items("a", "b", "c"))
+        ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
         for name in ("a", "b"):
             for repeat in (0, 1):
-                store.put_generation(f"{name}{repeat}", kit.drawn(name, ref if name == "a" else None, repeat))
-        store.put_score("s", kit.judged("a", ref.sha256, 1.0), store.spec.scorers[0])
-        store.put_score("t", kit.judged("a", ref.sha256, 0.0, repeat=1), store.spec.scorers[0])
+                store.put_generation(
+                    f"{name}{repeat}", store_records.generation(name, ref if name == "a" else None, repeat)
+                )
+        store.put_score("s", store_records.score("a", ref.sha256, 1.0), store.spec.scorers[0])
+        store.put_score("t", store_records.score("a", ref.sha256, 0.0, repeat=1), store.spec.scorers[0])
         assert export_official(store, tmp_path / "eval.json", "judge", simple_summary) == 3
         written = json.loads((tmp_path / "eval.json").read_text())
         export_official(store, tmp_path / "second.json", "judge", simple_summary, repeat=1)
@@ -287,7 +289,7 @@ def test_a_run_of_a_generator_exports_its_samples(tmp_path: Path) -> None:
         "id", "success", "prompt", "meta", "output_path", "gt_image", "eval_success", "scores", "error",
     ]  # fmt: skip
     assert written[0]["meta"] == {"category": "art", "difficulty": ""}
-    assert (tmp_path / written[0]["output_path"]).read_bytes() == kit.picture()
+    assert (tmp_path / written[0]["output_path"]).read_bytes() == store_records.image_bytes()
     assert [row["success"] for row in written[:3]] == [True, False, False]
     assert [row["error"] for row in written[:3]] == [None, "not_evaluated", "not_evaluated"]
     assert (written[0]["scores"]["overall"], second[0]["scores"]["overall"]) == (1.0, 0.0)
@@ -296,17 +298,17 @@ def test_a_run_of_a_generator_exports_its_samples(tmp_path: Path) -> None:
 
 def test_a_scorer_with_other_dimensions_has_no_official_form(tmp_path: Path) -> None:
     other = ScorerSpec(name="similarity", dimensions=("cosine",))
-    with RunStore.open(tmp_path, kit.spec(other)) as store, pytest.raises(DataError, match="gives cosine"):
+    with RunStore.open(tmp_path, store_records.spec(other)) as store, pytest.raises(DataError, match="gives cosine"):
         export_official(store, tmp_path / "eval.json", "similarity", simple_summary)
 
 
 def test_a_missing_value_is_an_error_of_the_row_and_not_a_zero(tmp_path: Path) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
-        store.put_samples(kit.items("a"))
-        ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
-        store.put_generation("a", kit.drawn("a", ref))
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        store.put_samples(store_records.items("a"))
+        ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
+        store.put_generation("a", store_records.generation("a", ref))
         reading = Reading(status="ok", values={"faithfulness": 1.0})
-        store.put_score("s", kit.judged("a", ref.sha256, strict=reading), store.spec.scorers[0])
+        store.put_score("s", store_records.score("a", ref.sha256, strict=reading), store.spec.scorers[0])
         export_official(store, tmp_path / "eval.json", "judge", simple_summary)
     row = json.loads((tmp_path / "eval.json").read_text())[0]
     assert (row["scores"], row["error"]) == (None, "there is no value for visual_correctness")

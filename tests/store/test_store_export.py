@@ -15,7 +15,7 @@ from knowgen.records import Attempt, Reading
 from knowgen.spec import ScorerSpec
 from knowgen.store.export import export_rows
 from knowgen.store.run import RunStore
-from tests.helpers import store_records as kit
+from tests.helpers import store_records
 
 HOSTILE = 'a "quoted", line\nbreak;\t<b>\x00é\u2028'
 
@@ -23,13 +23,15 @@ HOSTILE = 'a "quoted", line\nbreak;\t<b>\x00é\u2028'
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
     second = ScorerSpec(name="similarity", dimensions=("cosine",))
-    with RunStore.open(tmp_path / "run", kit.spec(kit.spec().scorers[0], second, judge_repeats=2)) as store:
-        store.put_samples(kit.items("a", "b", "c"))
-        ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
-        store.put_generation("1", kit.drawn("a", ref, used_prompt=HOSTILE, settings={"steps": 4}))
-        store.put_generation("2", kit.drawn("b", reason=HOSTILE))
+    with RunStore.open(
+        tmp_path / "run", store_records.spec(store_records.spec().scorers[0], second, judge_repeats=2)
+    ) as store:
+        store.put_samples(store_records.items("a", "b", "c"))
+        ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
+        store.put_generation("1", store_records.generation("a", ref, used_prompt=HOSTILE, settings={"steps": 4}))
+        store.put_generation("2", store_records.generation("b", reason=HOSTILE))
         lenient = Reading(status="ok", values={"faithfulness": 1.0}, na=("text_accuracy",))
-        score = kit.judged("a", ref.sha256, 0.25, lenient=lenient, attempts=(Attempt(reply=HOSTILE),))
+        score = store_records.score("a", ref.sha256, 0.25, lenient=lenient, attempts=(Attempt(reply=HOSTILE),))
         store.put_score("s", score, store.spec.scorers[0])
         yield store
 

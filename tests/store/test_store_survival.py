@@ -23,7 +23,7 @@ from knowgen.records import Generation
 from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
 from knowgen.store.lock import RunLock
 from knowgen.store.run import RunStore
-from tests.helpers import store_records as kit
+from tests.helpers import store_records
 
 SAMPLES = 120
 
@@ -83,7 +83,7 @@ def test_a_writer_killed_anywhere_leaves_a_whole_store_and_goes_on(tmp_path: Pat
     chance = random.Random(5)
     folder, promised, reserved, kills = tmp_path / "run", set(), 0, 0
     while True:
-        process = kit.child(WRITER, folder, spec.model_dump_json(), SAMPLES)
+        process = store_records.start_code(WRITER, folder, spec.model_dump_json(), SAMPLES)
         lines_to_live = chance.randint(0, 30)
         finished = False
         assert process.stdout is not None and process.stderr is not None
@@ -110,7 +110,7 @@ def test_a_writer_killed_anywhere_leaves_a_whole_store_and_goes_on(tmp_path: Pat
         kills += 1
     assert kills >= 4
     calm = tmp_path / "calm"
-    whole = kit.child(WRITER, calm, spec.model_dump_json(), SAMPLES)
+    whole = store_records.start_code(WRITER, calm, spec.model_dump_json(), SAMPLES)
     assert whole.communicate()[0].split()[-1] == "done"
     assert _facts(folder) == _facts(calm)
     assert _pictures(folder) == _pictures(calm)
@@ -144,7 +144,7 @@ def _check(folder: Path, promised: set[str], reserved: int) -> None:
 
 def test_a_killed_run_can_be_read_where_nothing_can_be_written(public_folder: Path, spec: RunSpec) -> None:
     folder = public_folder / "run"
-    process = kit.child(WRITER, folder, spec.model_dump_json(), SAMPLES)
+    process = store_records.start_code(WRITER, folder, spec.model_dump_json(), SAMPLES)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("committed"):
@@ -188,7 +188,7 @@ def _as_stranger(folder: Path, code: str, *more: str) -> str:
     """Runs code as a user who may read the folder and not write it."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    process = kit.child(STRANGER % code, folder, *more)
+    process = store_records.start_code(STRANGER % code, folder, *more)
     out, err = process.communicate()
     assert process.returncode == 0, err
     return str(out)
@@ -197,9 +197,9 @@ def _as_stranger(folder: Path, code: str, *more: str) -> str:
 def test_a_read_only_directory_can_be_read_and_refuses_a_writer_in_one_line(public_folder: Path, spec: RunSpec) -> None:
     folder = public_folder / "run"
     with RunStore.open(folder, spec) as store:
-        store.put_samples(kit.items("a", "b"))
-        ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
-        store.put_generation("k", kit.drawn("a", ref))
+        store.put_samples(store_records.items("a", "b"))
+        ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
+        store.put_generation("k", store_records.generation("a", ref))
     reading = """
     with RunStore.read(folder) as store:
         print(store.generation("k").status, store.image_ok(store.generation("k").image), len(list(store.rows("judge"))))
@@ -216,7 +216,7 @@ def test_a_run_whose_log_was_emptied_beside_a_reader_can_be_read_where_nothing_c
 ) -> None:
     folder = public_folder / "run"
     writer = RunStore.open(folder, spec)
-    writer.put_generation("k", kit.drawn("a"))
+    writer.put_generation("k", store_records.generation("a"))
     with RunStore.read(folder) as reader:
         writer.close()
         assert reader.generation("k") is not None
@@ -292,7 +292,7 @@ def test_a_full_disk_is_reported_in_one_line_and_what_was_committed_stays(
 ) -> None:
     place, limit = small_place
     (place / "ballast").write_bytes(bytes(400_000))
-    process = kit.child(FILLER, place / "run", spec.model_dump_json(), limit, what)
+    process = store_records.start_code(FILLER, place / "run", spec.model_dump_json(), limit, what)
     out, err = process.communicate()
     lines = out.splitlines()
     assert process.returncode == 0, err
@@ -323,7 +323,7 @@ time.sleep(600)
 
 
 def test_a_second_process_is_refused_by_name_and_a_dead_one_does_not_matter(tmp_path: Path, spec: RunSpec) -> None:
-    holder = kit.child(HOLDER, tmp_path)
+    holder = store_records.start_code(HOLDER, tmp_path)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with pytest.raises(ConfigError) as caught:
         RunStore.open(tmp_path, spec)
@@ -368,7 +368,7 @@ while got < 40:
     lock.release()
     got += 1
 """
-    racers = [kit.child(code, tmp_path) for _ in range(3)]
+    racers = [store_records.start_code(code, tmp_path) for _ in range(3)]
     for racer in racers:
         assert racer.communicate()[1] == ""
         assert racer.returncode == 0

@@ -18,7 +18,7 @@ from knowgen.errors import DataError
 from knowgen.records import group_of
 from knowgen.tasks.home import find_prepared
 from knowgen.tasks.load import load_task
-from tests.helpers.archive_data import BENCH, BENCH_FILE, Command, bench_files, bench_rows, picture, zipped
+from tests.helpers.archive_data import BENCH, BENCH_FILE, Command, bench_files, bench_rows, image_bytes, zipped
 from tests.helpers.hub_server import HubServer
 from tests.helpers.processes import wait_until
 
@@ -45,11 +45,11 @@ def test_the_benchmark_is_prepared_and_loads_as_a_task(hub: HubServer, knowgen: 
     for name, number in WANTED.items():
         image = task.truth(name).image
         assert image is not None and image.path is not None
-        assert image.path.read_bytes() == picture(number), f"sample {name}"
-        assert image.sha256 == hashlib.sha256(picture(number)).hexdigest()
+        assert image.path.read_bytes() == image_bytes(number), f"sample {name}"
+        assert image.sha256 == hashlib.sha256(image_bytes(number)).hexdigest()
     jpeg = task.truth("2").image
     assert jpeg is not None and jpeg.format == "JPEG" and jpeg.path is not None
-    assert jpeg.path.read_bytes() == picture(2, "JPEG")
+    assert jpeg.path.read_bytes() == image_bytes(2, "JPEG")
     assert task.default_scorers == ("vlm:gpt-4.1",)
     assert task.version.startswith(sha[:12] + "-")
     assert hub.fetched("README.md") == 0
@@ -193,11 +193,11 @@ def test_interrupted_while_downloading_it_ends_at_once(hub: HubServer, home: Pat
 
 def test_many_loose_images_are_fetched_too(hub: HubServer, knowgen: Command) -> None:
     rows = [{"id": n, "prompt": f"p{n}", "gt_image": f"x/images/{n}.png"} for n in range(20)]
-    files = {BENCH_FILE: json.dumps(rows).encode(), **{f"images/{n}.png": picture(n) for n in range(20)}}
+    files = {BENCH_FILE: json.dumps(rows).encode(), **{f"images/{n}.png": image_bytes(n) for n in range(20)}}
     hub.commit(BENCH, files)
     assert knowgen("task", "prepare", "knowgen").returncode == 0
     found = [load_task("knowgen").truth(str(n)).image for n in range(20)]
-    assert [image.path.read_bytes() for image in found if image and image.path] == [picture(n) for n in range(20)]
+    assert [image.path.read_bytes() for image in found if image and image.path] == [image_bytes(n) for n in range(20)]
 
 
 @pytest.mark.slow

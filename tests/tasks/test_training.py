@@ -14,7 +14,7 @@ from knowgen.errors import DataError, UsageError
 from knowgen.tasks.home import find_prepared
 from knowgen.tasks.prepare import prepare
 from knowgen.tasks.training import load_rl, load_sft, rl_dataset, sft_dataset
-from tests.helpers.archive_data import RL_FILE, SFT_FILE, TRAIN, Command, picture, sft_row, train_files, zipped
+from tests.helpers.archive_data import RL_FILE, SFT_FILE, TRAIN, Command, image_bytes, sft_row, train_files, zipped
 from tests.helpers.hub_server import HubServer
 
 SFT = [sft_row(0, 2), sft_row(1, 0), sft_row(2, 3)]
@@ -26,8 +26,8 @@ def rl_rows(count: int) -> list[dict[str, Any]]:
 
 
 def members(rl: int) -> dict[str, bytes]:
-    sft = {f"train/images/p{row}_{each}.png": picture(10 * row + each) for row, each in SFT_PICTURES}
-    return {**sft, **{f"rl/g{n}.png": picture(100 + n) for n in range(rl)}}
+    sft = {f"train/images/p{row}_{each}.png": image_bytes(10 * row + each) for row, each in SFT_PICTURES}
+    return {**sft, **{f"rl/g{n}.png": image_bytes(100 + n) for n in range(rl)}}
 
 
 def local(folder: Path, sft: list[dict[str, Any]], rl: list[dict[str, Any]], pictures: dict[str, bytes]) -> Path:
@@ -56,9 +56,9 @@ def test_conversations_come_typed_with_their_images_in_order(home: Path, tmp_pat
         assert [(message.role, message.content) for message in conversation.messages] == [
             (message["role"], message["content"]) for message in row["messages"]
         ]
-    assert [path.read_bytes() for path in found[0].images] == [picture(0), picture(1)]
+    assert [path.read_bytes() for path in found[0].images] == [image_bytes(0), image_bytes(1)]
     assert found[1].images == ()
-    assert [path.read_bytes() for path in found[2].images] == [picture(20), picture(21), picture(22)]
+    assert [path.read_bytes() for path in found[2].images] == [image_bytes(20), image_bytes(21), image_bytes(22)]
 
 
 @pytest.mark.parametrize(("pictures", "marks"), [(2, 1), (1, 2), (0, 1), (1, 0)])
@@ -114,7 +114,7 @@ def test_the_split_is_the_published_one(home: Path, tmp_path: Path) -> None:
         assert [prompt.id for prompt in prompts] == list(range(len(wanted)))
         for prompt in prompts:
             number = int(prompt.source_id[1:])
-            assert prompt.prompt == f"Draw {number}" and prompt.gt_image.read_bytes() == picture(100 + number)
+            assert prompt.prompt == f"Draw {number}" and prompt.gt_image.read_bytes() == image_bytes(100 + number)
     assert found.index["left_out"] == [
         f"{RL_FILE}, row 5: has no id",
         f"{RL_FILE}, row 10 (id 'q9'): has no prompt",
@@ -199,7 +199,7 @@ def test_sixteen_thousand_rows_are_quick(home: Path, tmp_path: Path) -> None:
     folder = tmp_path / "t"
     folder.mkdir()
     (folder / RL_FILE).write_text(json.dumps(rl_rows(count)))
-    (folder / "p.zip").write_bytes(zipped({f"rl/g{n}.png": picture(n) for n in range(count)}))
+    (folder / "p.zip").write_bytes(zipped({f"rl/g{n}.png": image_bytes(n) for n in range(count)}))
     began = time.monotonic()
     prepare("gen_searcher_rl", data_dir=folder)
     prepared = time.monotonic()
