@@ -55,12 +55,15 @@ class Tally:
         return f"{count} times, first: {self.first[kind]}" if count > 1 else self.first[kind]
 
 
-def check_task(task: Task, *, told: Callable[[str], None] | None = None) -> list[Finding]:
+def check_task(
+    task: Task, *, told: Callable[[str], None] | None = None, search_timeout: float = SEARCH_SECONDS
+) -> list[Finding]:
     """Checks a task; every truth is read and every picture opened, one after the other.
 
     Args:
         task: The task.
         told: Told what is being looked at, in a few words.
+        search_timeout: Seconds in which the search backend must have answered.
 
     Returns:
         What was found, in the order it was looked at; `findings.worst` says whether a run may be started.
@@ -78,7 +81,7 @@ def check_task(task: Task, *, told: Callable[[str], None] | None = None) -> list
     tell("default scorers")
     _check_scorers(task, len(samples), lacking, notes)
     tell("search")
-    _check_search(task, [sample.prompt for sample in islice(samples, QUERIES)], notes)
+    _check_search(task, [sample.prompt for sample in islice(samples, QUERIES)], notes, search_timeout)
     return notes.findings
 
 
@@ -264,7 +267,7 @@ def _check_scorers(task: Task, count: int, lacking: Counter[str], notes: Notes) 
         note("scorers", f"{name} misses {told}", "complete the truths, or set another default scorer")
 
 
-def _check_search(task: Task, queries: Iterable[str], notes: Notes) -> None:
+def _check_search(task: Task, queries: Iterable[str], notes: Notes, timeout: float) -> None:
     """Builds the task's search backend, and searches and opens with it."""
     if not task.search:
         notes.ok("search", "the task brings none")
@@ -284,9 +287,9 @@ def _check_search(task: Task, queries: Iterable[str], notes: Notes) -> None:
         notes.fail("search", f"{name} lacks {', '.join(lacks)}", "complete the backend")
         return
     try:
-        pages, pictures = asyncio.run(asyncio.wait_for(_try_search(backend, queries), SEARCH_SECONDS))
+        pages, pictures = asyncio.run(asyncio.wait_for(_try_search(backend, queries), timeout))
     except TimeoutError:
-        notes.fail("search", f"{name} gave no answer within {SEARCH_SECONDS:g} s", "mend the backend")
+        notes.fail("search", f"{name} gave no answer within {timeout:g} s", "mend the backend")
     except Exception as error:  # noqa: BLE001 - a backend may be anybody's code
         notes.fail("search", f"{name} raises {describe(error)}", "mend the backend or its files")
     else:

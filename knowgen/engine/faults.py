@@ -102,7 +102,10 @@ def describe(error: BaseException) -> str:
 
 
 async def with_tries(
-    call: Callable[[int], Awaitable[T]], tries: int, failed: Callable[[BaseException], None] | None = None
+    call: Callable[[int], Awaitable[T]],
+    tries: int,
+    failed: Callable[[BaseException], None] | None = None,
+    wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> T:
     """Calls until it works, the fault is one that stays, or the tries are used up.
 
@@ -112,6 +115,7 @@ async def with_tries(
         call: Takes the number of the try, from 1.
         tries: At most so many calls.
         failed: Told of every fault that is tried again.
+        wait: Wait so many seconds between two tries.
 
     Raises:
         Exception: What the last try raised.
@@ -127,13 +131,8 @@ async def with_tries(
         lost = sum(isinstance(fault, LostWorkerError) for fault in [*faults, error])
         return is_passing(error) and lost < LOST_WORKERS
 
-    def wait(number: int, error: BaseException | None) -> float:
+    def seconds(number: int, error: BaseException | None) -> float:
         asked = getattr(error, "retry_after", None) or 0.0
         return min(max(exponential(number, 0.5, 30.0) + random.uniform(0.0, 0.5), asked), LONGEST_WAIT)
 
-    return await retry(call, attempts=tries, retryable=again, wait=wait, on_retry=note, sleep=pause)
-
-
-async def pause(seconds: float) -> None:
-    """Waits between two tries."""
-    await asyncio.sleep(seconds)
+    return await retry(call, attempts=tries, retryable=again, wait=seconds, on_retry=note, sleep=wait)

@@ -138,7 +138,7 @@ class _Scores:
 
 
 def _point(name: str, first: Floats, second: Floats) -> float:
-    from scipy.stats import kendalltau, spearmanr  # type: ignore[import-untyped]
+    from scipy.stats import kendalltau, spearmanr
 
     if np.ptp(first) <= 1e-9 or np.ptp(second) <= 1e-9:
         return math.nan

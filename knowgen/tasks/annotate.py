@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -93,6 +93,8 @@ def annotate(
     budget: float | None = None,
     force: bool = False,
     told: Callable[[str], None] = lambda line: None,
+    tries: int = TRIES,
+    wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Outcome:
     """Settles for every prompt of a task whether it demands readable text.
 
@@ -103,6 +105,8 @@ def annotate(
         budget: US dollars that may be spent over all annotations of the folder, None for no limit.
         force: Ask anew what is frozen; the old answers stay until the new ones are complete.
         told: Told what is being done.
+        tries: Of one call that meets faults that may pass.
+        wait: Wait so many seconds between two tries of a call.
 
     Raises:
         UsageError: The task or the judge is none that can be used here.
@@ -124,7 +128,7 @@ def annotate(
         endpoint, question = _endpoint(judge, args)
         if force:
             journal.write("anew")
-        work = _Work(journal, endpoint, judge, question, int(args.get("concurrency", CONCURRENCY)))
+        work = _Work(journal, endpoint, judge, question, int(args.get("concurrency", CONCURRENCY)), tries, wait)
         missing = [sample for sample in samples if work.place(sample) not in journal.answers]
         told(f"asking {judge} about {len(missing)} prompts; {len(samples) - len(missing)} are settled")
         asyncio.run(work.run(missing, budget))
@@ -174,7 +178,17 @@ class _Work:
         failures: Why a prompt is not settled, by sample id.
     """
 
-    def __init__(self, journal: Journal, endpoint: Asked, judge: str, question: str, concurrency: int) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        endpoint: Asked,
+        judge: str,
+        question: str,
+        concurrency: int,
+        tries: int,
+        wait: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._tries, self._wait = tries, wait
         self._journal, self._endpoint, self._judge, self._question = journal, endpoint, judge, question
         self._turns = asyncio.Semaphore(concurrency)
         self.failures: dict[str, str] = {}
@@ -254,10 +268,11 @@ class _Work:
 
         answer = await retry(
             ask,
-            attempts=TRIES,
+            attempts=self._tries,
             retryable=lambda error: False,
             unfinished=lambda each: each.came is Came.PASSING,
             wait=wait,
+            sleep=self._wait,
         )
         if answer.came is Came.REJECTED:
             self._lost += 1

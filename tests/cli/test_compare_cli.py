@@ -45,7 +45,7 @@ PANEL = ",".join(SCORERS)
 
 @pytest.fixture
 def runs(desk: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
-    """Runs a, b and c of one generator with other seeds, each judged by three judges."""
+    """Runs a, b and c of one generator with other seeds, each scored by three judges."""
     (desk / "three_judges.py").write_text(JUDGES)
     for seed, name in enumerate("abc"):
         words = ["run", "--task", "small", "--generator", "my_generator.py:draw", "--seed", str(seed), "--out", name]
@@ -126,7 +126,7 @@ def test_what_cannot_be_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("policy", ["na-renormalise", "genevolve-micro"])
-def test_other_policies_say_that_they_are_no_k_score(
+def test_other_protocols_say_that_they_are_not_the_k_score(
     runs: Path, capsys: pytest.CaptureFixture[str], policy: str
 ) -> None:
     text = told(["compare", "a", "b", "c", "--policy", policy], capsys)

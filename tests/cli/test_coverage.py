@@ -16,7 +16,7 @@ from knowgen import api
 from knowgen.cli.main import run
 from knowgen.suite import run_suite
 
-from .conftest import make_task
+from tests.helpers.small_task import make_task
 
 PARTLY_DOWN = '''
 from pathlib import Path

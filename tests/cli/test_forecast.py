@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,7 @@ from knowgen.clients.pricing import CHAT_PRICES, chat_price, price_list
 from knowgen.planning import Settings
 from knowgen.records import Attempt, Usage
 from knowgen.scorers.forecast import Estimate, learn, picture_tokens, words_of
-
-SCORERS = str(Path(__file__).resolve().parent.parent / "scorers")
-if SCORERS not in sys.path:
-    sys.path.insert(0, SCORERS)
-
-from judge_server import JudgeServer, Step  # noqa: E402
+from tests.helpers.judge_server import JudgeServer, Step
 
 
 @pytest.mark.parametrize(
@@ -34,16 +28,17 @@ from judge_server import JudgeServer, Step  # noqa: E402
         ((33, 32), False, 2),
     ],
 )
-def test_tokens_of_a_picture(size: tuple[int, int], tiles: bool, wanted: int) -> None:
+def test_tokens_of_an_image(size: tuple[int, int], tiles: bool, wanted: int) -> None:
     assert picture_tokens(*size, tiles) == wanted
 
 
-def test_what_judgements_took_is_learned_from_calls_that_were_made() -> None:
+def test_the_cost_of_scores_is_estimated_from_earlier_calls() -> None:
     paid = Attempt(reply="x", seconds=2.0, usage=Usage(input_tokens=1000, output_tokens=100, cost=0.01))
     again = Attempt(reply="y", seconds=1.0, usage=Usage(input_tokens=1000, output_tokens=60, cost=0.02))
     kept = Attempt(reply="z", usage=Usage(input_tokens=1000, output_tokens=100, cost=0.0), cached=True)
     found = learn([[paid, again], [kept], [paid], [Attempt(error="429")]])
-    assert found == Estimate(1500.0, 130.0, pytest.approx(0.02), 2.5, known_from=2)
+    assert found is not None and found.cost == pytest.approx(0.02)
+    assert found == Estimate(1500.0, 130.0, found.cost, 2.5, known_from=2)
     assert learn([[kept], []]) is None
     assert "as 2 judgements took" in words_of(found, 100, 10) and "$2.00" in words_of(found, 100, 10)
     assert words_of(found, 0, 10) == "nothing to ask"
@@ -95,12 +90,12 @@ def test_a_dry_run_reckons_first_and_learns_from_what_was_asked(
         assert len(server.calls) == 2
 
 
-def test_what_is_kept_can_be_shown_and_cleared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cache_can_be_shown_and_cleared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = results(tmp_path)
     with JudgeServer() as server:
         api.score(source, "vlm:any", out=tmp_path / "run", scorer_args={"base_url": server.url, "price_call": 0})
     assert run(["cache"]) == 0
-    # drawn and true pictures are the same files here, and one content is kept once
+    # generated and true images are the same files here, and one content is stored once
     lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]}
     assert lines == {"replies": "5", "pictures": "5", "embeddings": "0"}
     assert run(["cache", "clear", "replies"]) == 0

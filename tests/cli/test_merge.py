@@ -16,19 +16,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from knowgen import api, merging
+from knowgen import api, merging, outputs
 from knowgen.cli.main import run
 from knowgen.store import merge as store_merge
 from knowgen.store.run import RunStore
+from tests.helpers.text import one_line
 
 TIMES = {"generation_seconds", "score_seconds"}
 RUN = ["run", "--task", "small", "--generator", "my_generator:Picky", "--repeats", "2", "--judge-repeats", "2"]
-
-
-def one_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) == 1, text
-    return lines[0]
 
 
 def exported(run_directory: Path, out: Path) -> list[dict[str, Any]]:
@@ -45,7 +40,7 @@ def figures(run_directory: Path) -> list[dict[str, Any]]:
 
 
 def pictures(run_directory: Path) -> dict[str, str]:
-    """Every picture of a run by its place, with the hash of what lies there."""
+    """Every image of a run by its place, with the hash of what lies there."""
     root = run_directory / "images"
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -110,7 +105,7 @@ def test_a_merged_run_goes_on_as_if_it_had_been_one(desk: Path) -> None:
         assert max(each.attempts for _, each in store.generations() if each.status == "ok") == 1
 
 
-def test_pictures_are_hard_links_and_copies_elsewhere(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_hard_links_and_copies_elsewhere(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = shards(2)
     assert run(["merge", *names, "-o", "whole"]) == 0
     assert {path.stat().st_nlink for path in (desk / "whole" / "images").rglob("*.png")} == {2}
@@ -181,7 +176,7 @@ def test_a_killed_merge_leaves_nothing_half_done_and_goes_on(
 
     with monkeypatch.context() as patch:
         home, name = {
-            "lock": (merging.shutil, "rmtree"), "outputs": (merging.outputs, "write")
+            "lock": (shutil, "rmtree"), "outputs": (outputs, "write")
         }.get(point, (store_merge, point))  # fmt: skip
         patch.setattr(home, name, killed)
         if point == "lock":  # between the last row and the new name
@@ -243,10 +238,11 @@ def test_an_unfinished_shard_is_refused_unless_wanted(desk: Path, capsys: pytest
     assert run(["merge", *names, "-o", "whole"]) == 3
     assert "1 of 6 drawings are lacking" in one_line(capsys.readouterr().err)
     assert run(["merge", *names, "-o", "whole", "--unfinished"]) == 0
-    assert figures(desk / "whole")[0]["slices"][0]["coverage"]["generation_not_run"] == 2  # one drawing, judged twice
+    coverage = figures(desk / "whole")[0]["slices"][0]["coverage"]
+    assert coverage["generation_not_run"] == 2  # one generation, scored twice
 
 
-def test_a_damaged_picture_is_named(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_image_is_named(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = shards(2)
     with RunStore.read(desk / "part1") as store:
         damaged = next(g.image for _, g in store.generations() if g.sample_id == "s4")
@@ -258,12 +254,13 @@ def test_a_damaged_picture_is_named(desk: Path, capsys: pytest.CaptureFixture[st
     assert not (desk / "whole").exists()
 
 
-def test_a_shard_scored_anew_stays_a_shard(desk: Path) -> None:
+def test_a_shard_scored_again_stays_a_shard(desk: Path) -> None:
     names = shards(2)
     for name in names:
         assert run(["score", name, "--scorer", "my_scorer:Half", "-s", "value=1.0", "--judge-repeats", "2"]) in (0, 6)
     assert run(["merge", *names, "-o", "whole"]) == 0
-    assert figures(desk / "whole")[0]["slices"][0]["coverage"]["generation_failed"] == 4  # two drawings, judged twice
+    coverage = figures(desk / "whole")[0]["slices"][0]["coverage"]
+    assert coverage["generation_failed"] == 4  # two generations, scored twice
     assert {
         row["faithfulness"] for row in exported(desk / "whole", desk / "x.jsonl") if row["score_status"] == "ok"
     } == {1.0}
@@ -303,7 +300,7 @@ def test_shards_without_a_name_get_directories_of_their_own(desk: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_results_file_is_judged_in_shards_and_written_back_as_it_was(desk: Path) -> None:
+def test_a_results_file_is_scored_in_shards_and_written_back_as_it_was(desk: Path) -> None:
     rows = []
     (desk / "pictures").mkdir()
     for number in range(5):
@@ -325,7 +322,7 @@ def test_a_results_file_is_judged_in_shards_and_written_back_as_it_was(desk: Pat
     assert figures(desk / "whole") == figures(desk / "one")
 
 
-def test_shards_of_different_machines_are_told_apart(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_of_different_machines_are_distinguished(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = shards(2)
     manifest = json.loads((desk / "part2" / "run.json").read_text())
     manifest["versions"]["pillow"], manifest["machine"]["host"] = "9.0.1", "elsewhere"

@@ -1,4 +1,4 @@
-"""Drawing a run again: what repeats, what was tampered with, what cannot be drawn again here."""
+"""Generating a run again: what repeats, what was tampered with, what cannot be generated again here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import shutil
 import sqlite3
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from PIL import Image
 from knowgen.cli.main import run
 from knowgen.reproducing import difference, reproduce
 from knowgen.store.run import RunStore
+from tests.helpers.text import one_line
 
 PAINTERS = '''
 import io, os, random
@@ -100,7 +102,7 @@ class Shown(Base):
 
 
 @pytest.fixture
-def easel(desk: Path) -> Path:
+def easel(desk: Path) -> Iterator[Path]:
     """The desk with a file of painters."""
     (desk / "painters.py").write_text(PAINTERS)
     yield desk
@@ -119,13 +121,8 @@ def again(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dic
     """Runs `knowgen reproduce --json` and returns what it prints."""
     capsys.readouterr()
     assert run(["reproduce", "out", "--json", *words]) == code
-    return json.loads(capsys.readouterr().out)
-
-
-def one_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) == 1, text
-    return lines[0]
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return printed
 
 
 def picture_of(directory: Path, sample_id: str) -> Path:
@@ -136,7 +133,9 @@ def picture_of(directory: Path, sample_id: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["Draws", "Batches", "Waits", "Shown"])
-def test_every_shape_of_generator_is_drawn_again(easel: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_every_shape_of_generator_is_generated_again(
+    easel: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     draw(name, "--repeats", "2", "--seed", "3")
     before = {path: path.stat().st_mtime_ns for path in (easel / "out").rglob("*")}
     found = again(capsys)
@@ -145,7 +144,7 @@ def test_every_shape_of_generator_is_drawn_again(easel: Path, capsys: pytest.Cap
     assert {path: path.stat().st_mtime_ns for path in (easel / "out").rglob("*")} == before, "the run is left alone"
 
 
-def test_a_part_is_drawn_again(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_is_generated_again(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw("Draws", "-g", "size=40")
     assert list(verdicts(again(capsys, "--limit", "2"))) == ["s0.0", "s1.0"]
     assert list(verdicts(again(capsys, "--ids", "s5,s3"))) == ["s3.0", "s5.0"]
@@ -153,7 +152,7 @@ def test_a_part_is_drawn_again(easel: Path, capsys: pytest.CaptureFixture[str]) 
     assert "no sample 's55'; did you mean 's5'?" in one_line(capsys.readouterr().err)
 
 
-def test_a_tampered_picture_is_found(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tampered_image_is_found(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw("Draws")
     path = picture_of(easel / "out", "s2")
     forged = Image.open(path).convert("RGB")
@@ -171,13 +170,14 @@ def test_a_tampered_picture_is_found(easel: Path, capsys: pytest.CaptureFixture[
     assert not found["ok"] and found["reproduced"] == 4
 
 
-def test_a_forged_picture_with_a_forged_record_is_found_by_drawing(
+def test_a_forged_image_with_a_forged_record_is_found_by_generating_it_again(
     easel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw("Draws")
     path = picture_of(easel / "out", "s2")
     forged = Image.open(path).convert("RGB")
     was = forged.getpixel((5, 5))
+    assert isinstance(was, tuple)
     forged.putpixel((5, 5), tuple((level + 100) % 256 for level in was))
     forged.save(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -217,7 +217,7 @@ def test_a_changed_seed_is_found_in_the_record_and_in_the_specification(
     assert set(verdicts(again(capsys, code=6)).values()) == {"differs"}, "forged alike in both, it shows in the pixels"
 
 
-def test_other_bytes_and_small_differences_are_told_apart(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_bytes_and_small_differences_are_distinguished(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw("Encodes", "--ids", "s0")
     (picture,) = again(capsys)["pictures"]
     assert picture["verdict"] == "same pixels" and picture["difference"]["psnr"] is None
@@ -235,7 +235,7 @@ def test_other_bytes_and_small_differences_are_told_apart(easel: Path, capsys: p
     assert "differs" in shown and "0 of 1 pictures come out again: 1 differs" in shown and " dB" in shown
 
 
-def test_failures_then_and_now_are_told(
+def test_failures_then_and_now_are_reported(
     easel: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw("Breaks")
@@ -264,7 +264,7 @@ def test_the_device_and_what_is_not_recorded_can_be_given(easel: Path, capsys: p
     assert "has no `setup`" in one_line(capsys.readouterr().err.splitlines()[-1])
 
 
-def test_what_has_changed_since_is_told(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_has_changed_since_is_reported(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw("Draws", "--limit", "1")
     assert again(capsys)["changes"] == {}
     manifest = json.loads((easel / "out" / "run.json").read_text())
@@ -278,7 +278,7 @@ def test_what_has_changed_since_is_told(easel: Path, capsys: pytest.CaptureFixtu
     assert "changed  pillow: 9.0.1 then, " in capsys.readouterr().out
 
 
-def test_what_cannot_be_drawn_again_is_one_line(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_generated_again_is_one_line(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (easel / "mine").mkdir()
     for number in range(6):
         Image.new("RGB", (64, 48), (number, 9, 9)).save(easel / "mine" / f"s{number}.png")
@@ -310,7 +310,7 @@ def test_a_searching_generator_finds_its_task_again(
     assert found["ok"] and len(found["pictures"]) == 2
 
 
-def test_what_an_agent_found_is_drawn_again_from_the_agents_answers(
+def test_what_an_agent_found_is_generated_again_from_the_agents_answers(
     easel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = [

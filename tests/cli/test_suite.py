@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 import shutil
 import signal
@@ -26,11 +25,8 @@ from knowgen.suite import prepare, read_suite, run_suite
 from knowgen.suite.means import mean_figure
 from knowgen.tasks.load import content_folder
 from knowgen.worlds.build import build_world
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scorers"))
-from judge_server import JudgeServer, Step
-
-from .conftest import make_task
+from tests.helpers.judge_server import JudgeServer, Step
+from tests.helpers.small_task import make_task
 
 SEEDS = (0, 90, 180)
 """Of pictures that stay different as JPEG, so that no judge's reply answers for another."""
@@ -66,7 +62,7 @@ def stamps(folder: Path) -> dict[Path, tuple[int, bytes]]:
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_system_draws_a_shipped_task(desk: Path) -> None:
+def test_every_system_runs_a_shipped_task(desk: Path) -> None:
     write(desk, "systems: [noise, closed_book, oracle]\ntasks: [{task: knowgen_mini, limit: 2}]\n"
                 "scorers: ['my_scorer.py:Half']\n")  # fmt: skip
     result = run_suite(desk / "suite.yaml", desk / "out")
@@ -117,7 +113,7 @@ def test_a_suite_repeated_touches_nothing(desk: Path) -> None:
     assert (desk / "calls.txt").read_text() == calls
 
 
-def test_a_damaged_picture_is_drawn_again(desk: Path) -> None:
+def test_a_damaged_image_is_generated_again(desk: Path) -> None:
     write(desk, "systems: ['my_generator.py:draw']\ntasks: [small]\n")
     assert run(["suite", "suite.yaml", "--out", "out"]) == 0
     picture = next((desk / "out" / "small__my_generator.py-draw" / "images").rglob("*.png"))
@@ -224,7 +220,7 @@ def test_a_scorer_beside_the_file_judges_with_its_own_arguments(desk: Path) -> N
          "suite.yaml:4: scorer 'vlm:x'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_by_its_line_before_anything_is_done(
+def test_what_is_wrong_is_reported_by_its_line_before_anything_is_done(
     desk: Path, capsys: pytest.CaptureFixture[str], text: str, code: int, words: str
 ) -> None:
     write(desk, text)
@@ -348,7 +344,7 @@ def test_two_tasks_give_two_tables_two_pages_and_a_mean(desk: Path, capsys: pyte
     with (desk / "out" / "tables" / "all-tasks.csv").open() as file:
         lines = [line for line in csv.DictReader(file) if (line["system"], line["policy"]) == ("second", "strict")]
     figures = {line["figure"]: float(line["value"]) for line in lines}
-    # three of four drawings are there, two of each group of two but for one
+    # three of four generations are there, two of each group of two but for one
     assert figures["hard"] == pytest.approx((0.5 + 0.25) / 2) and figures["hard"] != figures["small"]
     assert figures["mean over tasks"] == pytest.approx((figures["small"] + figures["hard"]) / 2)
     assert figures["small"] == load_run(desk / "out" / "small__second").summary.headline.value
@@ -390,7 +386,7 @@ def test_a_system_that_lacks_a_task_has_no_mean(desk: Path) -> None:
     assert means["my_generator.py:Late"].note == "no mean without hard (failed)"
 
 
-def test_tasks_judged_by_different_scorers_share_no_mean(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tasks_scored_by_different_scorers_share_no_mean(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_task(desk / "hard", ["only", "four"])
     (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
     (desk / "hard" / "task.yaml").write_text("name: hard\ndefault_scorers: ['other:Half']\n")
@@ -413,7 +409,7 @@ def test_the_interval_of_a_mean_is_that_of_simulated_normal_figures() -> None:
     assert found.value == pytest.approx(0.4) and found.n == 30
     assert found.low == pytest.approx(low, abs=2e-4) and found.high == pytest.approx(high, abs=2e-4)
     alone = mean_figure(figures[:1])
-    assert (alone.low, alone.high) == (pytest.approx(figures[0].low), pytest.approx(figures[0].high))
+    assert [alone.low, alone.high] == pytest.approx([figures[0].low, figures[0].high])
     assert mean_figure([*figures, Figure(value=0.5, n=2)]).low is None
     with pytest.raises(ValueError, match="every task"):
         mean_figure([Figure(note="nothing judged")])
@@ -428,8 +424,8 @@ def test_python_gives_a_table_and_pandas(desk: Path) -> None:
     assert len(frame) == 4  # two systems, two policies
     strict = frame[frame.policy == "strict"].set_index("system")
     assert strict.loc["first", "value"] == 0.5
-    # one of six drawings failed and counts 0: of two groups of three, its group has 2/3 of one half
-    assert math.isclose(strict.loc["second", "value"], (0.5 + 0.5 * 2 / 3) / 2)
+    # one of six generations failed and counts 0: of two groups of three, its group has 2/3 of one half
+    assert strict.loc["second", "value"] == pytest.approx((0.5 + 0.5 * 2 / 3) / 2)
     assert list(strict.status) == ["done", "failed_samples"]
     assert result.path == desk / "out" and result.pages["small"].is_file()
     with pytest.raises(UsageError, match="no system 'third'"):
@@ -453,7 +449,7 @@ def test_an_alias_in_the_file_is_read_once_and_a_loop_is_refused(desk: Path) -> 
         prepare(looped, desk / "out")
 
 
-def test_the_suites_directory_is_held_by_one_process(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_suites_directory_is_locked_by_one_process(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from knowgen.store.lock import RunLock
 
     write(desk, SMALL)

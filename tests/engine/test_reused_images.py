@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_helpers import Bench, generator_handle, picture, png, quick
 from PIL import Image
 
 from knowgen.engine import Remake
@@ -23,6 +22,7 @@ from knowgen.engine.imaging import encode
 from knowgen.engine.snapshot import snapshot
 from knowgen.generators.contract import Drawing
 from knowgen.records import GenerationRequest
+from tests.helpers.engine import Bench, generator_handle, picture, png, quick
 
 COUNT = 24
 SIZE = (160, 120)
@@ -144,7 +144,7 @@ def test_what_is_reused_is_taken_before_the_next_call(tmp_path: Path, shape: str
 def test_the_same_holds_in_a_worker_process(tmp_path: Path, shape: str) -> None:
     kind = SHAPES[shape]
     args = {"kinds": list(KINDS), "wrap": "reused", "folder": str(tmp_path)}
-    remake = Remake("generators", f"test_reused_images:{kind.__name__}", args)
+    remake = Remake("generators", f"tests.engine.test_reused_images:{kind.__name__}", args)
     bench = Bench(tmp_path / "run")
     bench.run(COUNT, generator_handle(kind, remake=remake), options=quick(workers=1))
     assert_each_shows_its_own_prompt(bench, noted=True)
@@ -221,7 +221,7 @@ class Exits(Image.Image):
     """An image that ends the process when it is loaded."""
 
     @classmethod
-    def frombytes(cls, image: Image.Image) -> Exits:  # type: ignore[override]
+    def frombytes(cls, image: Image.Image) -> Exits:
         exits = cls()
         exits.im, exits._mode, exits._size = image.im, image.mode, image.size
         return exits
@@ -289,7 +289,7 @@ def test_notes_that_contain_themselves_are_left_for_the_check_of_plain_data() ->
 def test_a_result_of_a_class_of_its_own_that_raises_becomes_a_fault_of_its_request() -> None:
     class Strange(Drawing):
         @property
-        def reason(self) -> str:  # type: ignore[override]
+        def reason(self) -> str:
             raise SystemExit("gone")
 
         @reason.setter

@@ -1,4 +1,4 @@
-"""What pictures cost, worked out by hand from the published prices."""
+"""What images cost, worked out by hand from the published prices."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from image_servers import gemini_answer, openai_answer
 
 from knowgen.clients.pricing import IMAGE_PRICES, ImagePrice, TokenCounts, image_price, price_list
 from knowgen.generators.ark import ArkImages
 from knowgen.generators.gemini import GeminiImages
 from knowgen.generators.openai_images import OpenAiImages
+from tests.helpers.image_servers import gemini_answer, openai_answer
 
 OPENAI = "https://api.openai.com/v1"
 GOOGLE = "https://generativelanguage.googleapis.com"
@@ -43,7 +43,7 @@ def test_the_list_says_when_it_was_read_off_and_holds_nothing_odd() -> None:
         ("high", "1024x1024", 0.167), ("high", "1024x1536", 0.25), ("high", "1536x1024", 0.25),
     ],
 )  # fmt: skip
-def test_tokens_of_gpt_image_come_to_the_published_price_a_picture(quality: str, size: str, dollars: float) -> None:
+def test_tokens_of_gpt_image_come_to_the_published_price_per_image(quality: str, size: str, dollars: float) -> None:
     price = image_price("gpt-image-1", OPENAI)
     assert price.cost(TokenCounts(image_out=price.image_tokens(quality, size)), 1) == pytest.approx(
         dollars, rel=0.03
@@ -52,7 +52,7 @@ def test_tokens_of_gpt_image_come_to_the_published_price_a_picture(quality: str,
 
 def test_gpt_image_by_what_the_answer_counts() -> None:
     painter = OpenAiImages("gpt-image-1")
-    usage = painter.usage(openai_answer())  # 50 of text and 150 of pictures in, 4160 out
+    usage = painter.usage(openai_answer())  # 50 of text and 150 of images in, 4160 out
     assert usage.cost == pytest.approx((50 * 5 + 150 * 10 + 4160 * 40) / 1e6)
     assert (usage.input_tokens, usage.output_tokens) == (200, 4160)
 
@@ -78,7 +78,7 @@ def test_the_worst_case_of_gpt_image() -> None:
 
 def test_gemini_by_what_the_answer_counts() -> None:
     painter = GeminiImages("gemini-3-pro-image-preview")
-    # 300 in; 200 of thoughts, 1130 out of which 1120 are the picture
+    # 300 in; 200 of thoughts, 1130 out of which 1120 are the image
     usage = painter.usage(gemini_answer())
     assert usage.cost == pytest.approx((300 * 2 + (200 + 10) * 12 + 1120 * 120) / 1e6)
     assert (usage.input_tokens, usage.output_tokens) == (300, 1330)
@@ -86,14 +86,14 @@ def test_gemini_by_what_the_answer_counts() -> None:
     assert painter.usage(uncounted).cost == pytest.approx(1120 * 120 / 1e6)
 
 
-def test_gemini_pictures_of_4k_cost_more() -> None:
+def test_gemini_images_of_4k_cost_more() -> None:
     worst = [GeminiImages("gemini-3-pro-image-preview", size=size) for size in ("", "2K", "4K")]
     costs = [painter.prices.worst("", 0, *painter.traits()) for painter in worst]
     told = [(256 * 2 + (32768 - drawn) * 12 + drawn * 120) / 1e6 for drawn in (1120, 1120, 2000)]
     assert costs == pytest.approx(told)
 
 
-def test_ark_by_the_picture() -> None:
+def test_ark_by_the_image() -> None:
     painter = ArkImages("doubao-seedream-4-5-251128")
     answer = {"data": [{"url": "https://x"}], "usage": {"generated_images": 1, "output_tokens": 16384}}
     assert painter.usage(answer).cost == painter.prices.worst("long " * 100, 14) == pytest.approx(0.25 / 7, abs=0.001)

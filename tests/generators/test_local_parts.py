@@ -11,7 +11,8 @@ from knowgen.errors import MissingDependencyError, PassingError, UsageError
 from knowgen.generators import local, local_faults
 from knowgen.generators.local import Diffusers
 from knowgen.generators.local_batches import grouped
-from knowgen.generators.local_faults import GPU_FAULT_CODE, GpuHealth
+from knowgen.generators.contract import GPU_FAULT_CODE
+from knowgen.generators.local_faults import GpuHealth
 from knowgen.generators.local_presets import Preset, Way, facts, parse_size, partner, preset, presets, with_changes
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "published_knowgen.csv"
@@ -48,7 +49,7 @@ def test_presets_hold_the_published_settings(
     assert (found.width_height, found.steps, found.guidance) == (size, steps, guidance)
 
 
-def test_qwen_image_draws_and_edits_as_published() -> None:
+def test_qwen_image_generates_and_edits_as_published() -> None:
     text, edit = preset("Qwen-Image"), partner("QwenImagePipeline")
     assert text is not None and edit is not None
     assert (text.negative_prompt, text.suffix) == (" ", ", Ultra HD, 4K, cinematic composition.")
@@ -78,7 +79,7 @@ def test_settings_of_presets_are_arguments_of_their_classes() -> None:
 
 
 @pytest.mark.parametrize("name", ["hunyuanimage-3.0", "bagel"])
-def test_a_system_without_a_pipeline_says_what_draws_it(name: str) -> None:
+def test_a_system_without_a_pipeline_says_which_generator_runs_it(name: str) -> None:
     with pytest.raises(MissingDependencyError, match="draw with http:URL"):
         Diffusers(name)
 
@@ -104,7 +105,7 @@ def test_sizes(text: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0x8", "8x", "x", "0", "-1x2", "1e3", "8x8x8", "٣"])
-def test_what_is_no_size(text: str) -> None:
+def test_what_is_not_a_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is no size"):
         parse_size(text)
 
@@ -112,7 +113,7 @@ def test_what_is_no_size(text: str) -> None:
 # --- requests that share a batch --------------------------------------------------------------------------------------
 
 
-def test_requests_of_one_shape_are_drawn_together() -> None:
+def test_requests_of_one_shape_are_generated_together() -> None:
     assert list(grouped(["aa", "b", "cc", "d"], len)) == [(2, ["aa", "cc"]), (1, ["b", "d"])]
 
 

@@ -7,7 +7,7 @@ import io
 import re
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -20,7 +20,7 @@ from knowgen.stats.comparison import Comparison
 from knowgen.stats.summary import Summary
 
 CATEGORIES = ("physics", "news", "art", "film")
-LABELS = {
+LABELS: dict[str, Any] = {
     "task": "knowgen_mini",
     "task_version": "1-abc123",
     "scorer": "world_check",
@@ -107,7 +107,7 @@ def test_summaries_that_were_not_measured_alike_do_not_share_a_table() -> None:
 
 
 @pytest.mark.parametrize("by", ["group", "category", "difficulty"])
-def test_parts_of_one_system_and_of_several(by: str) -> None:
+def test_parts_of_one_system_and_of_several(by: Literal["group", "category", "difficulty"]) -> None:
     one, other = summary("one", 0.5), summary("other", 0.25)
     names = [part.name for part in one.slices if part.kind == by]
     alone = tables.terminal([one], by).splitlines()
@@ -217,7 +217,12 @@ def test_scorers_with_other_dimensions_have_their_own_columns() -> None:
 
 
 def a_comparison() -> Comparison:
-    labels = {"task": "knowgen_mini", "task_version": "1-abc123", "scorer": "world_check", "scorer_note": "a check"}
+    labels: dict[str, Any] = {
+        "task": "knowgen_mini",
+        "task_version": "1-abc123",
+        "scorer": "world_check",
+        "scorer_note": "a check",
+    }
     return compare(some_rows(0.25), some_rows(0.875, failed=1), a_name="plain", b_name="agent", resamples=400, **labels)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import Call, JudgeServer, Step, good
 from PIL import Image
 
 from knowgen import assemble
@@ -23,12 +22,13 @@ from knowgen.records import GroundTruth, ImageRef, Sample, Score, ScoreStatus
 from knowgen.scorers.vlm import VlmJudge
 from knowgen.spec import RunSpec, select
 from knowgen.store.run import RunStore
+from tests.helpers.judge_server import Call, JudgeServer, Step, good
 
 SECRET = "sk-test-fedcba9876543210"
 
 
 class PictureTask:
-    """A task of some samples, each with a ground-truth picture."""
+    """A task of some samples, each with a ground-truth image."""
 
     name = "pictures"
     version = "1-feedbeef0123"
@@ -55,7 +55,7 @@ class PictureTask:
 
 
 class Noise:
-    """Draws what its seed says."""
+    """Generate an image that its seed decides."""
 
     revision = "1"
 
@@ -189,7 +189,7 @@ def test_a_reply_paid_for_before_a_fault_stays_in_the_record(tmp_path: Path) -> 
     assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.75
 
 
-def test_replies_of_a_try_that_failed_altogether_are_kept_and_counted(tmp_path: Path) -> None:
+def test_replies_of_a_failed_try_are_stored_and_counted(tmp_path: Path) -> None:
     def fate(call: Call) -> Step:
         return Step(reply="no JSON", tokens=(100, 10)) if call.number % 2 == 0 else Step(status=500)
 

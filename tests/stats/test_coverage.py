@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, perfect, row
-from test_properties import some_rows
 
 from knowgen.records import GenerationStatus, Row
 from knowgen.report import tables
@@ -14,6 +12,8 @@ from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare import compare
 from knowgen.stats.policy import MIN_COVERAGE, OFFICIAL, POLICIES, STRICT
 from knowgen.stats.summary import Summary
+from tests.helpers.score_rows import FAILED, NOT_APPLICABLE, NOT_RUN, perfect, row
+from tests.stats.test_properties import some_rows
 
 MISSING = {
     "score failed": {"score": FAILED},
@@ -26,7 +26,7 @@ CATEGORIES = ("physics", "news")
 def rows_of(size: int, missing: int, **fields: object) -> list[Row]:
     """Perfect rows over both groups; the first `missing` ones are as `fields` say."""
     return [
-        row(f"s{index:02}", CATEGORIES[index % 2], text_required=True, **fields)  # type: ignore[arg-type]
+        row(f"s{index:02}", CATEGORIES[index % 2], text_required=True, **fields)
         if index < missing
         else perfect(f"s{index:02}", CATEGORIES[index % 2])
         for index in range(size)

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 from scipy.stats import t as student
-from simulated import SIZES, Benchmark, published, true_score
-from stats_rows import perfect, reading, row
 
 from knowgen.records import POP, SCIENCE, Row
 from knowgen.stats import aggregate as aggregate_module
@@ -21,6 +19,8 @@ from knowgen.stats.bootstrap import counted_means, resample_counts, seeded
 from knowgen.stats.compare import compare
 from knowgen.stats.parts import parts_of
 from knowgen.stats.summary import Figure
+from tests.helpers.score_rows import perfect, reading, row
+from tests.helpers.simulated_benchmarks import SIZES, Benchmark, published, true_score
 
 GRID = (0.0, 0.5, 1.0)
 

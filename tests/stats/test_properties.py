@@ -6,11 +6,11 @@ import random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, UNBOUND, reading, row
 
 from knowgen.records import GROUPS, TEXT, Row
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare import compare
+from tests.helpers.score_rows import FAILED, NOT_APPLICABLE, NOT_RUN, UNBOUND, reading, row
 
 CATEGORIES = ["physics", "art", "sports", "news", "anime", "volcanology"]
 GRID = st.sampled_from([0.0, 0.5, 1.0])
@@ -55,20 +55,22 @@ def test_the_order_of_rows_changes_nothing_under_strict(rows: list[Row], chance:
 
 @UNTIMED
 @given(some_rows(), st.sampled_from(CATEGORIES), st.sampled_from([True, False, None]), st.sampled_from([0, 1]))
-def test_another_failed_drawing_never_raises_the_strict_score(
+def test_another_failed_generation_never_raises_the_strict_score(
     rows: list[Row], category: str, text: bool | None, repeat: int
 ) -> None:
     before = aggregate(rows, UNBOUND, resamples=0).headline.value
     failed = row("another", category, generation="failed", text_required=text, repeat=repeat)
     after = aggregate([*rows, failed], UNBOUND, resamples=0).headline.value
     if before is not None:
-        # None: nothing was judged so far, and the other samples' drawings of that repeat are yet to be made
+        # None: nothing was judged so far, and the other samples' generations of that repeat are yet to be made
         assert (after is None and before == 0) or (after is not None and after <= before + 1e-12)
 
 
 @UNTIMED
 @given(some_rows(), st.data())
-def test_failing_a_drawing_that_was_judged_never_raises_the_strict_score(rows: list[Row], data: st.DataObject) -> None:
+def test_failing_a_generation_that_was_scored_never_raises_the_strict_score(
+    rows: list[Row], data: st.DataObject
+) -> None:
     """There is nothing to win by refusing a hard prompt."""
     before = aggregate(rows, UNBOUND, resamples=0).headline.value
     judged = [one for one in rows if one.generation == "ok" and one.strict.status == "ok"]
@@ -76,7 +78,7 @@ def test_failing_a_drawing_that_was_judged_never_raises_the_strict_score(rows: l
         return
     victim = data.draw(st.sampled_from(judged))
     if victim.text_required is None:
-        return  # without a settled text the judge's N/A of the other judge repeats moves with the drawing
+        return  # without a settled text the judge's N/A of the other judge repeats moves with the generation
     drawing = [one for one in rows if (one.sample_id, one.repeat) == (victim.sample_id, victim.repeat)]
     worse = [
         one.model_copy(update={"generation": "failed", "strict": NOT_RUN}) if one in drawing else one for one in rows

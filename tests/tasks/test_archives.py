@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_data import tarred, zipped
 
 from knowgen.errors import DataError
 from knowgen.tasks.archives import Limits, Unpacked, is_archive, stem, unpack
+from tests.helpers.archive_data import tarred, zipped
 
 ROOMY = Limits()
 

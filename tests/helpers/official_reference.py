@@ -24,7 +24,7 @@ NAMES = ["faithfulness", "visual_correctness", "text_accuracy", "aesthetics"]
 
 @dataclass
 class Case:
-    """A sample: its category, whether a picture was made, and the replies that the judge gave one after the other."""
+    """A sample: its category, whether an image was made, and the replies that the judge gave one after the other."""
 
     id: str
     category: str

@@ -1,7 +1,7 @@
 """A hub on this machine: real HTTP, the part of the hub's interface that its library uses to fetch data sets.
 
     with HubServer() as hub:
-        sha = hub.commit("owner/name", {"rows.json": b"[]", "pictures.zip": data})
+        sha = hub.commit("owner/name", {"rows.json": b"[]", "images.zip": data})
         subprocess.run([...], env={**os.environ, "HF_ENDPOINT": hub.url})
 
 A commit becomes the head of `main`. Every request is kept.
@@ -88,7 +88,7 @@ class HubServer:
         self.tokens.append(handler.headers.get("Authorization", ""))
         try:
             if found := _FILE.match(path):
-                self._file(handler, *found.groups(), body=body)
+                self._file(handler, found[1], found[2], found[3], body)
             elif found := _INFO.match(path):
                 self._info(handler, found.group(1), found.group(2) or "main")
             else:

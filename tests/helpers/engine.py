@@ -1,4 +1,4 @@
-"""A task in memory, pictures that differ, and small generators and scorers for the engine's tests."""
+"""A task in memory, images that differ, and small generators and scorers for the engine's tests."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ class MemoryTask:
         return GroundTruth(sample_id=sample_id, required_text=(sample_id,))
 
 
-def picture(words: str, size: tuple[int, int] = (48, 32)) -> Image.Image:
-    """Makes a picture that depends on the words alone."""
+def noise_image(words: str, size: tuple[int, int] = (48, 32)) -> Image.Image:
+    """Makes an image that depends on the words alone."""
     dice = random.Random(words)
     return Image.frombytes("RGB", size, dice.randbytes(size[0] * size[1] * 3))
 
 
 def png(words: str, size: tuple[int, int] = (48, 32)) -> bytes:
     buffer = io.BytesIO()
-    picture(words, size).save(buffer, "PNG")
+    noise_image(words, size).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -88,7 +88,7 @@ class Plain:
     """The simplest generator."""
 
     def draw(self, prompt: str, references: object, seed: int) -> Image.Image:
-        return picture(f"{prompt} {seed}")
+        return noise_image(f"{prompt} {seed}")
 
 
 class Half:
@@ -173,16 +173,17 @@ class Measure:
 
     def score_batch(self, items: list[tuple[Sample, GroundTruth, Generation]]) -> Iterator[Score]:
         for sample, _, generation in items:
+            assert generation.image is not None
             with generation.image.open() as opened:
                 yield score_of(sample, generation, details={"pid": os.getpid(), "size": list(opened.size)})
 
 
-MEASURE = Remake("scorers", "engine_helpers:Measure")
-PLAIN = Remake("generators", "engine_helpers:Plain")
+MEASURE = Remake("scorers", "tests.helpers.engine:Measure")
+PLAIN = Remake("generators", "tests.helpers.engine:Plain")
 
 
 @dataclass
-class Asked:
+class ReceivedCall:
     """A call the judge server saw."""
 
     name: str
@@ -190,7 +191,7 @@ class Asked:
     answered: float | None = None
 
 
-class JudgeServer:
+class ScoreServer:
     """A judge on the loopback interface that logs every call.
 
     Args:
@@ -199,7 +200,7 @@ class JudgeServer:
     """
 
     def __init__(self, seconds: float = 0.0, answer: Callable[[str, int], tuple[int, dict[str, Any]]] | None = None):
-        self.asked: list[Asked] = []
+        self.asked: list[ReceivedCall] = []
         self.lock = threading.Lock()
         self.open = self.most_open = 0
         self.seconds = seconds
@@ -212,7 +213,7 @@ class JudgeServer:
 
             def do_POST(self) -> None:
                 name = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["sample"]
-                call = Asked(name, time.monotonic())
+                call = ReceivedCall(name, time.monotonic())
                 with judge.lock:
                     judge.asked.append(call)
                     number = sum(one.name == name for one in judge.asked)
@@ -243,7 +244,7 @@ class JudgeServer:
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/judge"
 
-    def __enter__(self) -> JudgeServer:
+    def __enter__(self) -> ScoreServer:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 

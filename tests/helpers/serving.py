@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from tests.helpers.processes import wait_until
 
 GENERATORS = '''
 import asyncio, hashlib, json, os, time
@@ -173,7 +174,7 @@ class Served:
                 return _answer(error.code, error.headers, error.read())
 
     def generate(self, prompt: str, seed: int = 0, **fields: Any) -> Answer:
-        """Asks for a picture."""
+        """Asks for an image."""
         headers = fields.pop("headers", None)
         return self.ask("/generate", {"prompt": prompt, "seed": seed, "image_urls": None, **fields}, headers)
 
@@ -188,13 +189,6 @@ class Served:
         """Returns what the generator wrote down."""
         path = self.folder / "log.txt"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def until(self, test: Any, seconds: float = 20.0) -> None:
-        """Waits until something is so."""
-        deadline = time.monotonic() + seconds
-        while not test():
-            assert time.monotonic() < deadline, "it did not come about"
-            time.sleep(0.02)
 
     def stop(self, signum: int = signal.SIGTERM) -> tuple[int, str, str]:
         """Ends the server; returns exit code and what it printed."""
@@ -235,7 +229,7 @@ def served(
         if found is None:
             raise AssertionError(f"{line}{process.communicate(timeout=20)}")
         server = Served(found[0], process, folder)
-        server.until(lambda: server.ask("/health").body["status"] == state)
+        wait_until(lambda: server.ask("/health").body["status"] == state)
         yield server
     finally:
         if process.poll() is None:

@@ -25,7 +25,7 @@ TEXTS = (("Oruvane", "1931"), ("Quiet Lantern", "412"), ("Bero Taskund",), ("Mab
 
 @dataclass(frozen=True)
 class Case:
-    """What a picture is to show, and what its subjects are easily taken for."""
+    """What an image is to show, and what its subjects are easily taken for."""
 
     seed: int
     scene: str
@@ -93,7 +93,7 @@ def save(image: Image.Image, folder: Path, format: str = "PNG") -> ImageRef:
 
 
 def score(case: Case, image: Image.Image | ImageRef, folder: Path) -> Score:
-    """Scores a picture through the scorer, as the engine would."""
+    """Scores an image through the scorer, as the engine would."""
     ref = image if isinstance(image, ImageRef) else save(image, folder)
     generation = Generation(sample_id=case.truth.sample_id, status=GenerationStatus.OK, image=ref)
     sample = Sample(id=case.truth.sample_id, prompt="a prompt", text_required=bool(case.texts))

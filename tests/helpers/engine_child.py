@@ -1,7 +1,7 @@
-"""A run in a process of its own, which tests kill and interrupt.
+"""A run in a process of its own, which tests kill and interrupt: `python -m tests.helpers.engine_child JSON`.
 
-Takes one JSON argument: path, count, url; and may take hang (a sample whose drawing never comes), pause (seconds a
-drawing takes). Prints the outcome as JSON.
+Takes one JSON argument: path, count, url; and may take hang (a sample whose generation never comes), pause (seconds a
+generation takes). Prints the outcome as JSON.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from engine_helpers import Bench, loopback_handle, picture, quick
 from PIL import Image
+
+from tests.helpers.engine import Bench, loopback_handle, noise_image, quick
 
 
 class Draws:
@@ -27,7 +26,7 @@ class Draws:
             print("hanging", flush=True)
             time.sleep(3600)
         time.sleep(self.pause)
-        return picture(prompt)
+        return noise_image(prompt)
 
 
 def main() -> None:

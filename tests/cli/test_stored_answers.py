@@ -1,4 +1,4 @@
-"""One search drawn by many painters: an agent's answers, ours or the published agent's, as the source of requests."""
+"""One search for many generators: an agent's answers, ours or the published agent's, as the source of requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from knowgen.store.run import RunStore
 
 
 class Painter:
-    """Draws what it is asked: the size tells the prompt's length, the colour the first reference's."""
+    """Generates what it is asked: the size tells the prompt's length, the colour the first reference's."""
 
     references = True
     revision = "1"
@@ -31,11 +31,12 @@ class Painter:
     def draw(self, prompt: str, references: Sequence[Image.Image], seed: int) -> Image.Image:
         Painter.asked.append((prompt, len(references)))
         colour = references[0].convert("RGB").getpixel((0, 0)) if references else (1, 2, 3)
-        return Image.new("RGB", (64 + len(prompt), 64), colour)  # type: ignore[arg-type]
+        assert isinstance(colour, tuple)
+        return Image.new("RGB", (64 + len(prompt), 64), colour)
 
 
 class Agent:
-    """Searches, in its way: rewrites the prompt and picks two pictures."""
+    """Searches, in its way: rewrites the prompt and picks two images."""
 
     revision = "1"
 
@@ -95,7 +96,7 @@ def paint(out: Path, requests: Path, **settings: Any) -> api.Run:
     return knowgen.evaluate("knowgen_mini", Painter(), "pixels", out=out, limit=4, requests=requests, **settings)
 
 
-def test_an_answer_is_drawn_from_its_prompt_and_references(tmp_path: Path, pictures: Path) -> None:
+def test_an_image_is_generated_from_an_answers_prompt_and_references(tmp_path: Path, pictures: Path) -> None:
     run = paint(tmp_path / "run", answers(tmp_path))
     assert run.outcome is not None and run.outcome.generated == 4
     assert sorted(Painter.asked) == [(f"A rewritten prompt, number {number}.", 2) for number in range(4)]
@@ -108,7 +109,7 @@ def test_an_answer_is_drawn_from_its_prompt_and_references(tmp_path: Path, pictu
         assert generation.image is not None and generation.image.open().getpixel((0, 0)) == (0, 0, 255)
 
 
-def test_a_second_painter_draws_the_search_of_a_run(tmp_path: Path, pictures: Path) -> None:
+def test_a_second_generator_reuses_the_search_of_a_run(tmp_path: Path, pictures: Path) -> None:
     knowgen.evaluate("knowgen_mini", Agent(str(pictures)), "pixels", out=tmp_path / "agent", limit=4)
     paint(tmp_path / "run", tmp_path / "agent")
     assert {count for _, count in Painter.asked} == {2}
@@ -118,7 +119,7 @@ def test_a_second_painter_draws_the_search_of_a_run(tmp_path: Path, pictures: Pa
         assert generation.image is not None and generation.image.open().getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_without_a_usable_reference_the_samples_own_prompt_is_drawn(tmp_path: Path, pictures: Path) -> None:
+def test_without_a_usable_reference_the_samples_own_prompt_is_used(tmp_path: Path, pictures: Path) -> None:
     path = answers(tmp_path)
     records = json.loads(path.read_text())
     records[0]["reference_images"] = []
@@ -151,7 +152,7 @@ def test_other_answers_are_another_run_and_the_same_ones_are_not(tmp_path: Path,
     assert rescored.spec.requests.startswith("agent ")
 
 
-def test_a_painter_without_references_is_refused(tmp_path: Path, pictures: Path) -> None:
+def test_a_generator_without_references_is_refused(tmp_path: Path, pictures: Path) -> None:
     with pytest.raises(UsageError, match="takes no reference images"):
         api.plan("knowgen_mini", "closed_book", settings=Settings(requests=answers(tmp_path)))
 
@@ -167,7 +168,7 @@ def test_a_painter_without_references_is_refused(tmp_path: Path, pictures: Path)
         ("[{]", "is no JSON"),
     ],
 )
-def test_a_broken_file_is_told_in_one_line(tmp_path: Path, content: str, words: str) -> None:
+def test_a_broken_file_is_reported_in_one_line(tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(DataError, match=words) as caught:
         open_requests(tmp_path / "a.json")

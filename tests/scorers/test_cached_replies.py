@@ -1,4 +1,4 @@
-"""Replies found again: what is asked anew when something changes, counted by a real server."""
+"""Replies found again: what is asked again when something changes, counted by a real server."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import JudgeServer, Step, good
 from PIL import Image
 
 from knowgen import api
 from knowgen.caches import Cache, FileCache
+from knowgen.errors import KnowgenError
 from knowgen.planning import Settings
 from knowgen.records import ScoreStatus
 from knowgen.scorers import upstream
 from knowgen.scorers.pictures import Encoded
 from knowgen.scorers.request import ChatRequest
+from tests.helpers.judge_server import JudgeServer, Step, good
 
 SYSTEM = 'You are the "official" judge.\nBe just.'
 USER = "Sample id: {sample_id}\n\nTask:\n{prompt}\n\nGo."
@@ -104,7 +105,7 @@ def test_what_is_asked_again(tmp_path: Path, upstream_dir: Path) -> None:
         assert elsewhere.calls == []
         asked(base=elsewhere.url)
         assert len(elsewhere.calls) == 4
-        assert asked(judge_repeats=2) == everything  # the second judgement is another call, the first is not
+        assert asked(judge_repeats=2) == everything  # the second score is another call, the first is not
         assert asked(judge_repeats=2) == []
         Image.new("RGB", (60, 30), "white").save(source.parent / "gt2.png")
         assert asked() == ["2"]  # the truth's bytes under the same path
@@ -120,7 +121,7 @@ def scores_of(path: Path) -> list[Any]:
         return list(store.scores())
 
 
-def test_one_picture_under_two_prompts_is_two_questions(tmp_path: Path) -> None:
+def test_one_image_under_two_prompts_is_two_questions(tmp_path: Path) -> None:
     source = results(tmp_path / "a", 2)
     rows = json.loads(source.read_text())
     rows[1] |= {"output_path": "out0.png", "gt_image": "gt0.png"}
@@ -133,7 +134,7 @@ def test_one_picture_under_two_prompts_is_two_questions(tmp_path: Path) -> None:
         assert asked() == ["1"]
 
 
-def test_what_failed_is_asked_anew_and_what_did_not_is_not(tmp_path: Path) -> None:
+def test_what_failed_is_asked_again_and_what_did_not_is_not(tmp_path: Path) -> None:
     source = results(tmp_path / "a")
     bad = {"1", "3"}
     with JudgeServer(lambda call: Step(reply="no" if call.sample_id in bad else good())) as server:
@@ -189,7 +190,7 @@ def test_the_official_call_is_sent_word_for_word(tmp_path: Path, upstream_dir: P
 def test_a_file_that_is_not_the_pinned_one_is_refused(upstream_dir: Path, change: Any, words: str) -> None:
     file = upstream_dir / upstream.JUDGE_FILE
     file.write_text(change(file.read_text()))
-    with pytest.raises(api.UsageError.__mro__[1], match=words):
+    with pytest.raises(KnowgenError, match=words):
         upstream.official_call(str(upstream_dir))
 
 
@@ -233,7 +234,7 @@ def test_the_body_is_the_json_that_a_plain_client_would_send(tmp_path: Path) -> 
     assert shown["image_url"]["url"] == "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
-def test_a_key_follows_the_pictures_bytes_and_not_their_place(tmp_path: Path) -> None:
+def test_a_key_follows_the_images_bytes_and_not_their_place(tmp_path: Path) -> None:
     one = Encoded("a" * 64, 10, 10, 5, tmp_path / "x.jpg")
     keys = {
         request(one).key(0),
@@ -251,10 +252,9 @@ def test_a_key_follows_the_pictures_bytes_and_not_their_place(tmp_path: Path) ->
 # ---------------------------------------------------------------------------------------------------------- caches
 
 
-def test_a_full_cache_drops_what_was_not_used_for_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_cache_drops_what_was_not_used_for_longest(tmp_path: Path) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("knowgen.caches.time.time", lambda: clock[0])
-    cache = Cache("replies", tmp_path, limit=10_000)
+    cache = Cache("replies", tmp_path, limit=10_000, clock=lambda: clock[0])
     for number in range(9):
         clock[0] += 4000
         cache.put(f"k{number}", bytes(1000))

@@ -17,7 +17,7 @@ HERE = Path(__file__)
 
 
 class Weighted:
-    """Draws and judges from a file of weights."""
+    """Generates and judges from a file of weights."""
 
     revision = "3"
     version = "judge-1"

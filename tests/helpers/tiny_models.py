@@ -49,7 +49,7 @@ def tokenizer() -> Any:
 
 
 def processor() -> Any:
-    """A Qwen3-VL processor that shows a picture as at most 16 tokens."""
+    """A Qwen3-VL processor that shows an image as at most 16 tokens."""
     from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
     size = {"shortest_edge": 32 * 32, "longest_edge": 128 * 128}
@@ -104,7 +104,7 @@ def tiny_vlm(folder: Path, seed: int = 0) -> Path:
 
 
 def tiny_llava(folder: Path) -> Path:
-    """Saves a LLaVA with random weights: another family, with another tower, processor and mark for pictures."""
+    """Saves a LLaVA with random weights: another family, with another tower, processor and mark for images."""
     import torch
     from transformers import (
         CLIPImageProcessor,

@@ -18,10 +18,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from PIL import Image
+
+from tests.helpers.listener import Listener
 
 GOOD: dict[str, Any] = {
     "rationale": "All there.",
@@ -124,11 +126,6 @@ class Call:
 Script = Sequence[Step] | Callable[[Call], Step]
 
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-
 class JudgeServer:
     """Serves `POST /v1/chat/completions` until the block is left.
 
@@ -162,7 +159,7 @@ class JudgeServer:
             def log_message(self, format: str, *args: Any) -> None:
                 """Says nothing."""
 
-        self._http = _Listener(("127.0.0.1", 0), Handler)
+        self._http = Listener(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
 
     @property

@@ -1,4 +1,4 @@
-"""Small data sets packed as the published ones are: a JSON array of rows, and archives of pictures beside it."""
+"""Small data sets packed as the published ones are: a JSON array of rows, and archives of images beside it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ BENCH, TRAIN = "GenSearcher/KnowGen-Bench", "GenSearcher/Train-Data"
 BENCH_FILE, SFT_FILE, RL_FILE = "KnowGen-Bench.json", "sft_data.json", "rl_data.json"
 
 
-def picture(number: int, kind: str = "PNG", size: tuple[int, int] | None = None) -> bytes:
-    """A picture that no other number gives."""
+def image_bytes(number: int, kind: str = "PNG", size: tuple[int, int] | None = None) -> bytes:
+    """An image that no other number gives."""
     buffer = io.BytesIO()
     colour = (number % 256, number // 256 % 256, 80)
     Image.new("RGB", size or (20 + number % 7, 16), colour).save(buffer, kind)
@@ -46,7 +46,7 @@ def tarred(members: Mapping[str, bytes], mode: str = "w:gz") -> bytes:
 
 
 def bench_rows() -> list[dict[str, Any]]:
-    """Six rows whose pictures are named in the ways they are named upstream."""
+    """Six rows whose images are named in the ways they are named upstream."""
     names = [
         "images/a.png",
         "KnowGen-Bench/images/b.png",
@@ -67,22 +67,25 @@ def bench_rows() -> list[dict[str, Any]]:
     ]
 
 
-def bench_files(rows: list[dict[str, Any]] | None = None, **more: bytes) -> dict[str, bytes]:
-    """The benchmark's files: two zips and a tar, pictures in nested folders, one name in two of them."""
+def bench_files(rows: list[dict[str, Any]] | None = None) -> dict[str, bytes]:
+    """The benchmark's files: two zips and a tar, images in nested folders, one name in two of them."""
     return {
         BENCH_FILE: json.dumps(bench_rows() if rows is None else rows).encode(),
-        "images.zip": zipped({"a.png": picture(0), "b.png": picture(1), "__MACOSX/._a.png": b"junk"}),
+        "images.zip": zipped({"a.png": image_bytes(0), "b.png": image_bytes(1), "__MACOSX/._a.png": b"junk"}),
         "packs/part2.zip": zipped(
-            {"x/images/deep/c.jpg": picture(2, "JPEG"), "x/images/d.png": picture(3), "x/images/pop/a.png": picture(5)}
+            {
+                "x/images/deep/c.jpg": image_bytes(2, "JPEG"),
+                "x/images/d.png": image_bytes(3),
+                "x/images/pop/a.png": image_bytes(5),
+            }
         ),
-        "more.tar.gz": tarred({"./images/e.png": picture(4), "./notes.txt": b"not a picture"}),
+        "more.tar.gz": tarred({"./images/e.png": image_bytes(4), "./notes.txt": b"not a picture"}),
         "README.md": b"never fetched",
-        **more,
     }
 
 
 def sft_row(number: int, pictures: int, marks: int | None = None) -> dict[str, Any]:
-    """A conversation with pictures, one mark for each unless told otherwise."""
+    """A conversation with images, one mark for each unless `marks` says otherwise."""
     marks = pictures if marks is None else marks
     return {
         "id": f"c{number}",
@@ -96,7 +99,7 @@ def sft_row(number: int, pictures: int, marks: int | None = None) -> dict[str, A
 
 
 def train_files(sft: list[dict[str, Any]], rl: list[dict[str, Any]], members: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The training repository: both sets' rows, and their pictures over two zips."""
+    """The training repository: both sets' rows, and their images over two zips."""
     names = list(members)
     half = len(names) // 2
     return {

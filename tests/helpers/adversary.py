@@ -10,13 +10,13 @@ from statistics import fmean
 from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
-from world_helpers import BuiltWorld
 
 from knowgen.records import GROUPS, Generation, GenerationStatus, ImageRef
 from knowgen.search.contract import Page, SearchBackend
 from knowgen.worlds.check import WorldCheck
 from knowgen.worlds.drawing.scenes import SCENE_WORDS, draw_scene
 from knowgen.worlds.painter import cut_out, paint
+from tests.helpers.built_world import BuiltWorld
 
 Manner = Literal["tiles", "sign", "page"]
 FACTS = re.compile(r'"[^"]+"|\b\d{4}\b|\b\d+ [a-z]+\b|[A-Z][a-z]+ [A-Z][a-z]+|[A-Z][a-z]{3,}')
@@ -28,8 +28,8 @@ class Sprayer:
 
     Args:
         search: Where to look.
-        manner: `tiles` pastes pictures over the scene and writes between them; `sign` gives everything to the painter;
-            `page` writes all of it small on a blank page beside the pictures.
+        manner: `tiles` pastes images over the scene and writes between them; `sign` gives everything to the painter;
+            `page` writes all of it small on a blank page beside the images.
     """
 
     def __init__(self, search: SearchBackend, manner: Manner) -> None:

@@ -88,8 +88,8 @@ def as_hub_cache(cache: Path, repository: str, folder: Path) -> None:
     folder.rename(base / "snapshots" / revision)
 
 
-def picture(folder: Path, number: int, size: tuple[int, int] = (60, 48)) -> ImageRef:
-    """Saves a picture of blocks of colour that nobody else has."""
+def save_blocks(folder: Path, number: int, size: tuple[int, int] = (60, 48)) -> ImageRef:
+    """Saves an image of blocks of colour that nobody else has."""
     folder.mkdir(parents=True, exist_ok=True)
     blocks = np.random.default_rng(number).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     file = folder / f"{number}.png"
@@ -98,7 +98,7 @@ def picture(folder: Path, number: int, size: tuple[int, int] = (60, 48)) -> Imag
 
 
 def reference(file: Path, size: tuple[int, int] = (60, 48)) -> ImageRef:
-    """Names a picture by its content."""
+    """Names an image by its content."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     return ImageRef(sha256=digest, width=size[0], height=size[1], format="PNG", path=file)
 
@@ -115,5 +115,5 @@ def item(name: str, drawn: ImageRef | None, truth: ImageRef | None, **fields: An
 
 
 def items(folder: Path, count: int) -> list[Item]:
-    """Makes items with pictures that are all different."""
-    return [item(f"s{n}", picture(folder, 2 * n), picture(folder, 2 * n + 1)) for n in range(count)]
+    """Makes items with images that are all different."""
+    return [item(f"s{n}", save_blocks(folder, 2 * n), save_blocks(folder, 2 * n + 1)) for n in range(count)]

@@ -1,4 +1,4 @@
-"""Pictures as they are shown to a judge, against what Pillow alone says of the same files."""
+"""Images as they are shown to a judge, against what Pillow alone says of the same files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def reference(path: Path) -> ImageRef:
 
 
 def content(encoded: Encoded) -> bytes:
-    """The JPEG of an encoded picture, which lies in memory where it is small."""
+    """The JPEG of an encoded image, which lies in memory where it is small."""
     assert (encoded.path is None) == (encoded.size <= SMALL)
     return encoded.data if encoded.path is None else encoded.path.read_bytes()
 
@@ -131,7 +131,7 @@ def test_words_hidden_in_the_file_are_not_passed_on(tmp_path: Path) -> None:
 
 
 def in_workers(pictures: list[ImageRef], form: PictureForm | None = None) -> tuple[list[Encoded], int]:
-    """Encodes pictures side by side; says also how many had to be encoded."""
+    """Encodes images side by side; also returns how many had to be encoded."""
 
     async def go() -> tuple[list[Encoded], int]:
         encoder = Encoder(form or PictureForm())

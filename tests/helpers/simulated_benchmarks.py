@@ -40,7 +40,7 @@ def true_score(levels: list[dict[str, float]]) -> float:
 
 @dataclass
 class Benchmark:
-    """Draws what systems of given levels get; the prompts that need no text are the same for all of them."""
+    """Generates what systems of given levels get; the prompts that need no text are the same for all of them."""
 
     levels: list[dict[str, float]]
     sizes: tuple[int, int]
@@ -74,7 +74,7 @@ def on_grid(latent: NDArray[np.float64], mean: float, halves: float) -> NDArray[
 
 
 def judged(sample: str, category: str, values: list[float], text: bool) -> Row:
-    """A row as the store gives it; not validated anew, since thousands of benchmarks are made of them."""
+    """A row as the store gives it; not validated again, since thousands of benchmarks are made of them."""
     held = dict(zip(DIMENSIONS, values, strict=True))
     if not text:
         del held[TEXT]

@@ -19,16 +19,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from PIL import Image
 
+from tests.helpers.listener import Listener
+
 KEY = "sk-test-0123456789abcdef"
 
 
-def picture(color: str = "teal", kind: str = "PNG", size: tuple[int, int] = (48, 32)) -> bytes:
-    """A small picture as a file."""
+def image_bytes(color: str = "teal", kind: str = "PNG", size: tuple[int, int] = (48, 32)) -> bytes:
+    """A small image as a file."""
     buffer = io.BytesIO()
     Image.new("RGB", size, color).save(buffer, kind)
     return buffer.getvalue()
@@ -117,7 +119,7 @@ def openai_answer(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
         "output_format": "png",
         "quality": "high",
         "size": "1024x1024",
-        "data": [entry or {"b64_json": b64(picture() if data is None else data)}],
+        "data": [entry or {"b64_json": b64(image_bytes() if data is None else data)}],
         "usage": {
             "total_tokens": 4360,
             "input_tokens": 200,
@@ -133,8 +135,8 @@ def openai_error(status: int, code: str, words: str) -> dict[str, Any]:
 
 
 def gemini_answer(data: bytes | None = None) -> dict[str, Any]:
-    """An answer of generateContent: a thought with a sketch, words, the picture."""
-    sketch, drawn = picture("gray"), picture() if data is None else data
+    """An answer of generateContent: a thought with a sketch, words, the image."""
+    sketch, drawn = image_bytes("gray"), image_bytes() if data is None else data
     parts = [
         {"text": "First a sketch.", "thought": True},
         {"inlineData": {"mimeType": "image/png", "data": b64(sketch)}, "thought": True},
@@ -161,8 +163,8 @@ def gemini_error(status: int, code: str, words: str) -> dict[str, Any]:
 
 
 def ark_answer(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
-    """An answer of Ark to one picture."""
-    drawn = b64(picture(kind="JPEG") if data is None else data)
+    """An answer of Ark to one image."""
+    drawn = b64(image_bytes(kind="JPEG") if data is None else data)
     return {
         "model": "doubao-seedream-4-5-251128",
         "created": 1757323224,
@@ -237,18 +239,13 @@ Script = Sequence[Step] | Callable[[Call], Step]
 Page = Step | bytes | list[Step | bytes]
 
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-
 class ImageServer:
     """Serves one service until the block is left.
 
     Args:
         dialect: Whose form it speaks.
         script: Steps in order, the last one repeated; or a function of the call.
-        pages: Pictures that can be had by GET, by path; what is asked there is kept in `fetched`.
+        pages: Images that can be had by GET, by path; what is asked there is recorded in `fetched`.
 
     Attributes:
         calls: Every call, in order of arrival.
@@ -278,7 +275,7 @@ class ImageServer:
             def log_message(self, format: str, *args: Any) -> None:
                 """Says nothing."""
 
-        self._http = _Listener(("127.0.0.1", 0), Handler)
+        self._http = Listener(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     @property

@@ -2,7 +2,7 @@
 
 folder = sd3(tmp_path / "sd3")            also flux, kontext, flux2_klein, qwen_image, qwen_image_edit
 
-Their pictures mean nothing, but every part is there: tokenizers made here, text encoders, transformer, VAE, scheduler.
+Their images mean nothing, but every part is there: tokenizers made here, text encoders, transformer, VAE, scheduler.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def t5_text(width: int) -> Any:
 
 
 def _seeing(vae: Any) -> Any:
-    """Has a VAE of random weights tell pictures apart: its latents are far from zero, and unlike each other."""
+    """Has a VAE of random weights tell images apart: its latents are far from zero, and unlike each other."""
     import torch
 
     with torch.no_grad():
@@ -232,7 +232,7 @@ CHAT = (
 
 
 def flux2_klein(folder: Path, seed: int = 0) -> Path:
-    """Saves a FLUX.2 klein, which draws from words and from several reference images alike."""
+    """Saves a FLUX.2 klein, which generates from words and from several reference images alike."""
     import torch
     from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
     from transformers import Qwen3Config, Qwen3ForCausalLM
