@@ -12,17 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from knowgen import outputs
-from knowgen.comparing import agree, compare, panel_rows, panel_summary
-from knowgen.dry_run import forecast
 from knowgen.engine.options import Options
 from knowgen.errors import UsageError
-from knowgen.planning import Plan, Settings, plan, plan_scoring
-from knowgen.runs import POLICIES, Run, load_run
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
 from knowgen.tasks.load import load_task
+from knowgen.workflows import artifacts
+from knowgen.workflows.compare import agree, compare, panel_rows, panel_summary
+from knowgen.workflows.forecast import forecast
+from knowgen.workflows.plan import Plan, Settings, plan, plan_scoring
+from knowgen.workflows.run import POLICIES, Run, load_run
 
 
 def execute(plan: Plan, out: Path | str) -> Run:
@@ -54,8 +54,8 @@ def execute(plan: Plan, out: Path | str) -> Run:
     run = Run(path, plan.spec, settings.policy, outcome)
     if outcome.stopped == "interrupted":
         return run  # whoever presses Ctrl-C waits for nothing more; the next call writes the outputs
-    if not outcome.all_cached or not outputs.complete(path, plan.spec):
-        outputs.write(run.path, run.spec, run.summaries())
+    if not outcome.all_cached or not artifacts.complete(path, plan.spec):
+        artifacts.write(run.path, run.spec, run.summaries())
         write_report([run], path / "report")
     return run
 
@@ -69,7 +69,7 @@ def _workers(plan: Plan, path: Path) -> int:
         return plan.settings.workers
     if not isinstance(plan.generator, GeneratorHandle):
         return 0
-    done = not plan.settings.fresh and (path / "run.sqlite").is_file() and outputs.complete(path, plan.spec)
+    done = not plan.settings.fresh and (path / "run.sqlite").is_file() and artifacts.complete(path, plan.spec)
     return 0 if done else workers_for(plan.generator)
 
 
@@ -109,7 +109,7 @@ def evaluate(
 
 def default_out(task: str, system: str) -> Path:
     """Returns `reports/TASK__SYSTEM`, fit for a file name."""
-    return Path("reports") / f"{outputs.slug(task)}__{outputs.slug(system)}"
+    return Path("reports") / f"{artifacts.slug(task)}__{artifacts.slug(system)}"
 
 
 def score(
@@ -142,7 +142,7 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
 
     if not runs:
         raise UsageError("no run to report on", fix="name one or more run directories")
-    names = outputs.distinct_names([(run.path, run.spec.generator.name) for run in runs])
+    names = artifacts.distinct_names([(run.path, run.spec.generator.name) for run in runs])
     with contextlib.ExitStack() as stack:
         pages = [
             ReportRun(
@@ -168,7 +168,7 @@ def export(run: Run, form: str, out: Path, *, scorer: str | None = None) -> int:
     """
     label = run.summarise(scorer=scorer).scorer
     with RunStore.read(run.path) as store:
-        return outputs.export(store, form, out, label)
+        return artifacts.export(store, form, out, label)
 
 
 __all__ = [

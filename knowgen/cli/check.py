@@ -57,12 +57,12 @@ def _task(name: str) -> list[Finding]:
 
 
 def _generator(name: str, options: dict[str, Any]) -> list[Finding]:
-    from knowgen import assemble
     from knowgen.engine.check_generator import check_generator
     from knowgen.tasks.load import load_task
+    from knowgen.workflows import resolve
 
     task = load_task(options["task"])
-    handle = assemble.generator_handle(name, dict(options["generator_args"]), task)
+    handle = resolve.generator_handle(name, dict(options["generator_args"]), task)
     requests = _requests(task) if handle.traits.privileged else None
     return check_generator(
         handle,

@@ -46,9 +46,10 @@ RECORD = "result.json"
 @running_options
 def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, as_json: bool, **options: Any) -> int:
     """Find out whether a judge is fit for use, on known changes to known pictures."""
-    from knowgen import api, outputs
+    from knowgen import api
+    from knowgen.workflows import artifacts
 
-    target = out or Path("reports") / f"judge-check__{outputs.slug(scorer)}"
+    target = out or Path("reports") / f"judge-check__{artifacts.slug(scorer)}"
     changed, plan = prepare(scorer, task, samples, seed, options)
     if options["dry_run"]:
         click.echo(api.forecast(plan, target))
@@ -74,13 +75,14 @@ def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, 
         UsageError: A name or argument is wrong, or the scorer gives no dimension that a change must move.
         DataError: The task is no made-up world.
     """
-    from knowgen import api, assemble
+    from knowgen import api
     from knowgen.errors import UsageError
     from knowgen.tasks.load import load_task
+    from knowgen.workflows import resolve
     from knowgen.worlds.changes import CHANGES, ChangedPictures, make_changed_task
 
     world = load_task(task)
-    chosen, _ = assemble.choose(world, limit=options["limit"], ids=options["ids"])
+    chosen, _ = resolve.choose(world, limit=options["limit"], ids=options["ids"])
     count = len(chosen) if options["ids"] else samples
     changed = make_changed_task(world, chosen, count, seed)
     settings = api.Settings(
@@ -193,19 +195,19 @@ def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Ju
     Returns:
         Path of the page.
     """
-    from knowgen import outputs
     from knowgen.report import judge_check_tables as tables
     from knowgen.report.judge_check import write_page
     from knowgen.store.manifest import write_atomically
+    from knowgen.workflows import artifacts
 
     page, record = run.path / FOLDER / "index.html", run.path / FOLDER / RECORD
     # the time spent grows with every call, and says nothing of the judge
     text = check.model_dump_json(indent=1, exclude={"seconds"}) + "\n"
     if page.is_file() and record.is_file() and record.read_text(encoding="utf-8") == text:
         return page
-    folder = run.path / outputs.TABLES
+    folder = run.path / artifacts.TABLES
     folder.mkdir(exist_ok=True)
-    name = f"judge-check-{outputs.slug(check.scorer)}-{check.policy}"
+    name = f"judge-check-{artifacts.slug(check.scorer)}-{check.policy}"
     write_atomically(folder / f"{name}.md", tables.markdown(check))
     write_atomically(folder / f"{name}.csv", tables.csv(check))
     write_page(check, _examples(run, changed, check, judged), run.path / FOLDER, RECORD, text)

@@ -28,9 +28,9 @@ def command(shards: tuple[Path, ...], out: Path, policy: str, unfinished: bool, 
     Pictures are hard links where the file system has them.
     """
     from knowgen.cli.common import command_line, failure_lines
-    from knowgen.merging import merge
     from knowgen.report import tables
     from knowgen.store.manifest import read_manifest
+    from knowgen.workflows.merge import merge
 
     run = merge(shards, out, policy=policy, unfinished=unfinished, fresh=fresh)
     click.echo()

@@ -11,7 +11,7 @@ import click
 from knowgen.cli.common import IDS, KEY_VALUE
 
 if TYPE_CHECKING:
-    from knowgen.reproducing import Redrawn, Reproduction
+    from knowgen.workflows.reproduce import Redrawn, Reproduction
 
 EPILOG = """\b
 Examples:
@@ -46,7 +46,7 @@ def command(run: Path, as_json: bool, generator_args: tuple[tuple[str, Any], ...
     Finds stored pictures that were changed, records whose seed is not the run's, and generators that do not repeat.
     Nothing in the run is changed. Hosted generators are paid again.
     """
-    from knowgen.reproducing import reproduce
+    from knowgen.workflows.reproduce import reproduce
 
     found = reproduce(run, generator_args=dict(generator_args), progress=not as_json, **options)
     if as_json:
@@ -62,7 +62,7 @@ def _lines(found: Reproduction) -> list[str]:
     """Says what came of it: what has changed since, the pictures, the count."""
     from collections import Counter
 
-    from knowgen.reproducing import NOT_COMPARED
+    from knowgen.workflows.reproduce import NOT_COMPARED
 
     lines = [
         f"changed  {name}: {then or 'none'} then, {now or 'none'} now" for name, (then, now) in found.changes.items()

@@ -74,10 +74,10 @@ def _check_installed() -> None:
 def _handle(generator: str, options: dict[str, Any]) -> GeneratorHandle:
     import dataclasses
 
-    from knowgen import assemble
     from knowgen.errors import UsageError
+    from knowgen.workflows import resolve
 
-    handle = assemble.generator_handle(generator, dict(options["generator_args"]), None)
+    handle = resolve.generator_handle(generator, dict(options["generator_args"]), None)
     if handle.traits.privileged:
         raise UsageError(f"generator {generator!r} wants the ground truth, which requests do not carry", where="serve")
     if (batch := options["batch"]) is None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from knowgen import outputs
 from knowgen.errors import DataError
+from knowgen.workflows import artifacts
 
 if TYPE_CHECKING:
     from yaml.nodes import MappingNode, Node
@@ -295,7 +295,7 @@ def _refuse_doubles(source: Source) -> None:
     if name := _double(names):
         where = source.where("systems", _last(names, name))
         raise DataError(f"a second system is called {name!r}", where=where, fix="give it a `name:` of its own")
-    folders = [outputs.slug(name).lower() for name in names]
+    folders = [artifacts.slug(name).lower() for name in names]
     if folder := _double(folders):
         where = source.where("systems", _last(folders, folder))
         raise DataError(f"a second system would lie in {folder!r}", where=where, fix="give it another `name:`")

@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from knowgen import api, assemble, outputs, registry
-from knowgen.dry_run import forecast
+from knowgen import api, registry
 from knowgen.engine.handles import GeneratorHandle
 from knowgen.errors import ConfigError, DataError, KnowgenError, UsageError
 from knowgen.store.manifest import difference, read_manifest, refuse_secrets
 from knowgen.suite.file import ScorerEntry, Source, SystemEntry, read_suite
 from knowgen.tasks.contract import Task
 from knowgen.tasks.load import content_folder, load_task
+from knowgen.workflows import artifacts, resolve
+from knowgen.workflows.forecast import forecast
 
 SHIPPED = "suites"
 """Folder of the suites that come with the package, among the tasks."""
@@ -109,7 +110,7 @@ def prepare(
     """
     source = read_suite(find_suite(name))
     selected = _selected(source, only)
-    target = out if out is not None else Path("reports") / outputs.slug(source.name)
+    target = out if out is not None else Path("reports") / artifacts.slug(source.name)
     if target.exists() and not target.is_dir():
         raise ConfigError("is a file", where=str(target), fix="choose another --out")
     _check_scorers(source)
@@ -152,7 +153,7 @@ def _check_scorers(source: Source) -> None:
     """Finds a wrong scorer by its own line, before it is planned with every system."""
     for index, entry in enumerate(source.suite.scorers):
         with _told(source.where("scorers", index)):
-            assemble.scorer_handle(_beside(source.path.parent, entry.scorer, "scorers"), entry.args)
+            resolve.scorer_handle(_beside(source.path.parent, entry.scorer, "scorers"), entry.args)
 
 
 def _tasks(source: Source) -> dict[str, Task]:
@@ -168,7 +169,7 @@ def _tasks(source: Source) -> dict[str, Task]:
         with _told(place):
             task = load_task(_beside(folder, entry.task, "tasks"))
             version = task.version
-            assemble.choose(task, limit=entry.limit, ids=entry.ids)
+            resolve.choose(task, limit=entry.limit, ids=entry.ids)
         label = entry.name or task.name
         if label in found:
             raise DataError(
@@ -212,7 +213,7 @@ def _cell(
     progress: bool,
 ) -> Cell:
     system = source.suite.systems[number]
-    path = out / f"{outputs.slug(label)}__{outputs.slug(system.name)}"
+    path = out / f"{artifacts.slug(label)}__{artifacts.slug(system.name)}"
     try:
         plan = _planned(source, number, index, task, budget=budget, progress=progress)
         earlier = read_manifest(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from knowgen import api, outputs
+from knowgen import api
 from knowgen.errors import DataError
 from knowgen.records import GenerationStatus, Reading, Row, ScoreStatus
 from knowgen.stats.aggregate import aggregate
@@ -13,6 +13,7 @@ from knowgen.store.manifest import difference
 from knowgen.store.run import RunStore
 from knowgen.suite.prepare import Cell
 from knowgen.suite.result import STANDS, Status, SuiteRun
+from knowgen.workflows import artifacts
 
 
 def standing(store: RunStore) -> tuple[Status, str]:
@@ -49,7 +50,7 @@ def finished(plan: api.Plan, cell: Cell) -> bool:
     Raises:
         DataError: The directory is damaged.
     """
-    if not is_run_directory(cell.path) or not outputs.complete(cell.path, plan.spec):
+    if not is_run_directory(cell.path) or not artifacts.complete(cell.path, plan.spec):
         return False
     with RunStore.read(cell.path) as store:
         if store.spec.model_dump(mode="json") != plan.spec.model_dump(mode="json") or standing(store)[0] != "done":

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from knowgen import outputs
 from knowgen.api import POLICIES
 from knowgen.report import tables
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
@@ -18,6 +17,7 @@ from knowgen.store.manifest import write_atomically
 from knowgen.store.run import RunStore
 from knowgen.suite.means import Mean
 from knowgen.suite.result import SuiteResult, SuiteRun
+from knowgen.workflows import artifacts
 
 SUITE_FILE = "suite.json"
 REPORT = "report"
@@ -78,8 +78,8 @@ def _table_files(result: SuiteResult) -> dict[Path, str]:
     for task in result.tasks:
         for policy in POLICIES:
             held = result.summaries(task, policy)
-            found[folder / f"{outputs.slug(task)}-{policy}.md"] = tables.markdown(held)
-            found[folder / f"{outputs.slug(task)}-{policy}.csv"] = tables.csv(held)
+            found[folder / f"{artifacts.slug(task)}-{policy}.md"] = tables.markdown(held)
+            found[folder / f"{artifacts.slug(task)}-{policy}.csv"] = tables.csv(held)
     if result.means:
         found[folder / f"{MEANS}.md"] = markdown_text(_grids(result, result.means))
         found[folder / f"{MEANS}.csv"] = csv_text(_MEANS_HEAD, (line for mean in result.means for line in _lines(mean)))
@@ -122,7 +122,7 @@ def _notes(means: Sequence[Mean]) -> list[str]:
 
 def _folder(result: SuiteResult, task: str) -> Path:
     report = result.path / REPORT
-    return report if len(result.tasks) == 1 else report / outputs.slug(task)
+    return report if len(result.tasks) == 1 else report / artifacts.slug(task)
 
 
 def ranked(result: SuiteResult, task: str) -> list[SuiteRun]:

@@ -273,7 +273,7 @@ def test_outputs_are_written_anew_when_a_run_was_killed_before_them(
     with contextlib.closing(sqlite3.connect(desk / "out" / "run.sqlite")) as database, database:
         database.execute("delete from scores where sample_id = 's1'")
     with monkeypatch.context() as patch:
-        patch.setattr("knowgen.outputs.write", killed)
+        patch.setattr("knowgen.workflows.artifacts.write", killed)
         with contextlib.suppress(SystemExit):
             run([*RUN, "--out", "out"])
     before = (desk / "out" / "summary.json").stat().st_mtime_ns

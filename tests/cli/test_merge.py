@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from knowgen import api, merging
+from knowgen import api
 from knowgen.cli.main import run
 from knowgen.store import merge as store_merge
 from knowgen.store.run import RunStore
+from knowgen.workflows import merge as merging
 
 TIMES = {"generation_seconds", "score_seconds"}
 RUN = ["run", "--task", "small", "--generator", "my_generator:Picky", "--repeats", "2", "--judge-repeats", "2"]
@@ -181,7 +182,7 @@ def test_a_killed_merge_leaves_nothing_half_done_and_goes_on(
 
     with monkeypatch.context() as patch:
         home, name = {
-            "lock": (merging.shutil, "rmtree"), "outputs": (merging.outputs, "write")
+            "lock": (merging.shutil, "rmtree"), "outputs": (merging.artifacts, "write")
         }.get(point, (store_merge, point))  # fmt: skip
         patch.setattr(home, name, killed)
         if point == "lock":  # between the last row and the new name

@@ -19,7 +19,7 @@ from PIL import Image
 import knowgen
 from knowgen import api
 from knowgen.errors import DataError
-from knowgen.planning import Settings
+from knowgen.workflows.plan import Settings
 
 TESTS = Path(__file__).resolve().parent.parent
 for folder in ("scorers", "stats"):

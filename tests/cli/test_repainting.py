@@ -15,10 +15,10 @@ import knowgen
 from knowgen import api
 from knowgen.errors import ConfigError, DataError, UsageError
 from knowgen.generators.contract import Drawing
-from knowgen.planning import Settings
 from knowgen.records import Generation, GenerationRequest
 from knowgen.repainting import open_requests
 from knowgen.store.run import RunStore
+from knowgen.workflows.plan import Settings
 
 
 class Painter:

@@ -20,8 +20,8 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from knowgen.cli.main import run
-from knowgen.reproducing import difference, reproduce
 from knowgen.store.run import RunStore
+from knowgen.workflows.reproduce import difference, reproduce
 
 PAINTERS = '''
 import io, os, random

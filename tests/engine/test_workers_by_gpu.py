@@ -12,8 +12,8 @@ from knowgen import api
 from knowgen.engine import stages
 from knowgen.engine.stages import workers_for
 from knowgen.generators.contract import Drawing
-from knowgen.planning import Settings
 from knowgen.records import GenerationRequest
+from knowgen.workflows.plan import Settings
 
 
 class OnDevice(Plain):

@@ -15,8 +15,8 @@ import knowgen
 from knowgen.errors import ConfigError
 from knowgen.generators import hosted_prices
 from knowgen.records import Generation, GenerationStatus
-from knowgen.runs import Run
 from knowgen.store.run import RunStore
+from knowgen.workflows.run import Run
 
 SCORER = '''
 from knowgen.records import DIMENSIONS, Reading, Score, ScoreStatus

@@ -13,11 +13,11 @@ from PIL import Image
 
 from knowgen import api
 from knowgen.caches import Cache, FileCache
-from knowgen.planning import Settings
 from knowgen.records import ScoreStatus
 from knowgen.scorers import upstream
 from knowgen.scorers.pictures import Encoded
 from knowgen.scorers.request import ChatRequest
+from knowgen.workflows.plan import Settings
 
 SYSTEM = 'You are the "official" judge.\nBe just.'
 USER = "Sample id: {sample_id}\n\nTask:\n{prompt}\n\nGo."

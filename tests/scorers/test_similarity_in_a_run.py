@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from similarity_models import picture, save_clip_folder
 
-from knowgen import assemble
 from knowgen.engine import Options, Outcome, run
 from knowgen.errors import MissingDependencyError, UsageError
 from knowgen.generators.contract import Drawing
@@ -18,6 +17,7 @@ from knowgen.scorers.similarity import PromptSimilarity, ReferencesSimilarity, S
 from knowgen.spec import RunSpec, select
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
+from knowgen.workflows import resolve
 
 pytest.importorskip("open_clip")
 
@@ -71,8 +71,8 @@ class Drawer:
 
 def evaluate(folder: Path, scorer: str, model: str) -> tuple[Outcome, RunSpec]:
     task = PictureTask(folder)
-    generator = assemble.generator_handle(Drawer, {"folder": str(folder)}, task)
-    handle = assemble.scorer_handle(scorer, {} if scorer.startswith("similarity:") else {"model": model})
+    generator = resolve.generator_handle(Drawer, {"folder": str(folder)}, task)
+    handle = resolve.scorer_handle(scorer, {} if scorer.startswith("similarity:") else {"model": model})
     spec = RunSpec(
         task=task.name,
         task_version=task.version,

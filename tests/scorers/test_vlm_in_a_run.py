@@ -16,11 +16,11 @@ import pytest
 from judge_server import Call, JudgeServer, Step, good
 from PIL import Image
 
-from knowgen import assemble
 from knowgen.engine import Options, Outcome, run
 from knowgen.records import GroundTruth, ImageRef, Sample, Score, ScoreStatus
 from knowgen.spec import RunSpec, select
 from knowgen.store.run import RunStore
+from knowgen.workflows import resolve
 
 SECRET = "sk-test-fedcba9876543210"
 
@@ -63,8 +63,8 @@ class Noise:
 
 def evaluate(folder: Path, url: str, count: int = 12, options: Options | None = None, **args: Any) -> Outcome:
     task = PictureTask(folder, count)
-    generator = assemble.generator_handle(Noise, {}, task)
-    scorer = assemble.scorer_handle("vlm:any", {"base_url": url, **args})
+    generator = resolve.generator_handle(Noise, {}, task)
+    scorer = resolve.scorer_handle("vlm:any", {"base_url": url, **args})
     spec = RunSpec(
         task=task.name,
         task_version=task.version,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from knowgen import assemble
 from knowgen.engine.handles import GeneratorHandle, ScorerHandle
 from knowgen.errors import UsageError
 from knowgen.generators.contract import DrawingSource, RequestSource
@@ -18,6 +17,7 @@ from knowgen.store.manifest import read_manifest
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
 from knowgen.tasks.load import load_task
+from knowgen.workflows import resolve
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def plan(
     chosen = settings or Settings()
     _check_settings(chosen)
     whole = load_task(task) if isinstance(task, str) else task
-    handle = assemble.generator_handle(generator, generator_args or {}, whole)
+    handle = resolve.generator_handle(generator, generator_args or {}, whole)
     made = _plan(whole, handle, handle.spec, scorers, scorer_args or {}, chosen)
     return made if chosen.requests is None else _repainting(made, handle, chosen.requests)
 
@@ -209,9 +209,9 @@ def _plan(
         raise UsageError(f"task {whole.name} names no scorer of its own", fix="give --scorer S")
     handles = [
         replace(handle, spec=_with_repeats(handle, settings.judge_repeats, earlier))
-        for handle in assemble.scorer_handles(names, scorer_args)
+        for handle in resolve.scorer_handles(names, scorer_args)
     ]
-    samples, selection = assemble.choose(whole, limit=settings.limit, ids=settings.ids)
+    samples, selection = resolve.choose(whole, limit=settings.limit, ids=settings.ids)
     if part_of is not None and selection.kind == "all" and part_of.kind != "all":
         # all of a part is still a part, and must not pass for the whole task
         selection = select([sample.id for sample in samples], part_of.kind)
@@ -219,7 +219,7 @@ def _plan(
     if settings.shard is not None:
         if shard is not None:
             raise UsageError(f"the source is {shard.label} of a run already", fix="score it without --shard")
-        samples, selection, shard = assemble.share(samples, selection, settings.shard)
+        samples, selection, shard = resolve.share(samples, selection, settings.shard)
     spec = RunSpec(
         task=whole.name,
         task_version=whole.version,

@@ -11,10 +11,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from knowgen import outputs
 from knowgen.errors import ConfigError, DataError, UsageError
 from knowgen.records import GenerationStatus
-from knowgen.runs import Run, load_run
 from knowgen.spec import RunSpec, Shard, select
 from knowgen.stats.policy import get_policy
 from knowgen.store.folder import is_run_directory
@@ -23,6 +21,8 @@ from knowgen.store.lock import RunLock
 from knowgen.store.manifest import difference
 from knowgen.store.merge import MERGED, Part, write_merged
 from knowgen.store.run import RunStore
+from knowgen.workflows import artifacts
+from knowgen.workflows.run import Run, load_run
 
 MAKE = "shards are made by `knowgen run … --shard I/N`"
 
@@ -69,10 +69,10 @@ def merge(
             _place(target, spec, parts, content)
     run = load_run(target)
     run.policy = policy
-    if not outputs.complete(target, run.spec):
+    if not artifacts.complete(target, run.spec):
         from knowgen.api import write_report
 
-        outputs.write(target, run.spec, run.summaries())
+        artifacts.write(target, run.spec, run.summaries())
         write_report([run], target / "report")
     return run
 

@@ -10,10 +10,10 @@ from knowgen import registry
 from knowgen.engine.handles import ScorerHandle
 from knowgen.engine.options import Options
 from knowgen.engine.stages import scorer_slots
-from knowgen.planning import Plan
 from knowgen.records import Score, ScoreStatus
 from knowgen.scorers.forecast import Estimate, learn, words_of
 from knowgen.store.run import RunStore
+from knowgen.workflows.plan import Plan
 
 LOOKED_AT = 64
 """Samples, and judgements of the directory, that a forecast is made from."""

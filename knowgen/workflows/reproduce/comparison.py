@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from knowgen.records import Generation, GenerationStatus, ImageRef
-from knowgen.reproducing.result import REPRODUCED, Difference, Redrawn, Verdict
 from knowgen.store.run import RunStore
+from knowgen.workflows.reproduce.result import REPRODUCED, Difference, Redrawn, Verdict
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowgen import outputs
 from knowgen.engine.options import Outcome
 from knowgen.errors import UsageError
 from knowgen.records import Row
 from knowgen.spec import RunSpec
 from knowgen.stats.summary import Summary
 from knowgen.store.run import RunStore
+from knowgen.workflows import artifacts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,13 +56,13 @@ class Run:
         """
         wanted, label = policy or self.policy, self.label(scorer)
         if (wanted, label) not in self._cache:
-            self._cache[wanted, label] = outputs.summarise(self.path, self.spec, wanted, label, self.cost)
+            self._cache[wanted, label] = artifacts.summarise(self.path, self.spec, wanted, label, self.cost)
         return self._cache[wanted, label]
 
     @cached_property
     def cost(self) -> float | None:
         """US dollars spent in the directory; None where a call was paid at an unknown price."""
-        return outputs.cost_of(self.path)
+        return artifacts.cost_of(self.path)
 
     def summaries(self, policies: Sequence[str] = POLICIES) -> tuple[Summary, ...]:
         """Returns a summary per scorer and policy, the headline's first."""

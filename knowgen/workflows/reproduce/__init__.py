@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from knowgen import assemble
 from knowgen.engine.handles import GeneratorHandle
 from knowgen.engine.options import Options
 from knowgen.errors import DataError, UsageError
 from knowgen.generators.contract import RequestSource
 from knowgen.records import Generation, GroundTruth, Sample
-from knowgen.reproducing.generator import changes_since, recorded_handle, recorded_requests
-from knowgen.reproducing.looking import difference, look
-from knowgen.reproducing.result import NOT_COMPARED, TOLERANCE, Redrawn, Reproduction
 from knowgen.spec import RunSpec, select
 from knowgen.store.run import RunStore
+from knowgen.workflows import resolve
+from knowgen.workflows.reproduce.comparison import difference, look
+from knowgen.workflows.reproduce.generator import changes_since, recorded_handle, recorded_requests
+from knowgen.workflows.reproduce.result import NOT_COMPARED, TOLERANCE, Redrawn, Reproduction
 
 __all__ = ["NOT_COMPARED", "Redrawn", "Reproduction", "difference", "reproduce"]
 
@@ -94,7 +94,7 @@ def reproduce(
             )
         handle = recorded_handle(spec, task, generator_args or {}, device)
         source = recorded_requests(spec, requests)
-        chosen, _ = assemble.choose(_Recorded(store, list(store.samples()), truths=False), limit=limit, ids=ids)
+        chosen, _ = resolve.choose(_Recorded(store, list(store.samples()), truths=False), limit=limit, ids=ids)
         then = {place: store.drawn(*place) for place in _places(spec, chosen)}
         wanted = [sample for sample in chosen if any(_has_picture(then[place]) for place in _places(spec, [sample]))]
         if not wanted:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowgen import outputs
 from knowgen.errors import UsageError
 from knowgen.records import Row
-from knowgen.runs import Run
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
+from knowgen.workflows import artifacts
+from knowgen.workflows.run import Run
 
 if TYPE_CHECKING:
     from knowgen.stats.agreement_records import Agreement
@@ -50,7 +50,7 @@ def compare(
         panel_summary(run, panel, quorum, policy) if panel else run.summarise(policy, label) for run in (first, second)
     )
     check_comparable(a, b)
-    names = outputs.distinct_names([(run.path, run.spec.generator.name) for run in (first, second)])
+    names = artifacts.distinct_names([(run.path, run.spec.generator.name) for run in (first, second)])
     rows = [panel_rows(run, panel, quorum) if panel else run.rows(label) for run in (first, second)]
     return paired(
         rows[0],
@@ -147,7 +147,7 @@ def agree(
 
     if not runs:
         raise UsageError("no run to look at", fix="name one or more run directories")
-    names = outputs.distinct_names([(run.path, run.spec.generator.name) for run in runs])
+    names = artifacts.distinct_names([(run.path, run.spec.generator.name) for run in runs])
     shared = [each for each in runs[0].spec.scorers if all(_has(run, each.name) for run in runs)]
     dimensions = {each.name: tuple(each.dimensions) for each in shared}
     sat = panel_of(panel, quorum).label if panel else ""
