@@ -22,7 +22,7 @@ from knowgen.workflows import artifacts
 from knowgen.workflows.compare import agree, compare, panel_rows, panel_summary
 from knowgen.workflows.forecast import forecast
 from knowgen.workflows.plan import Plan, Settings, plan, plan_scoring
-from knowgen.workflows.run import POLICIES, Run, load_run
+from knowgen.workflows.run import PROTOCOLS, Run, load_run
 
 
 def execute(plan: Plan, out: Path | str) -> Run:
@@ -51,7 +51,7 @@ def execute(plan: Plan, out: Path | str) -> Run:
         if plan.remember is not None:
             plan.remember(store)
         outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options, plan.requests)
-    run = Run(path, plan.spec, settings.policy, outcome)
+    run = Run(path, plan.spec, settings.protocol, outcome)
     if outcome.stopped == "interrupted":
         return run  # whoever presses Ctrl-C waits for nothing more; the next call writes the outputs
     if not outcome.all_cached or not artifacts.complete(path, plan.spec):
@@ -172,7 +172,7 @@ def export(run: Run, form: str, out: Path, *, scorer: str | None = None) -> int:
 
 
 __all__ = [
-    "POLICIES",
+    "PROTOCOLS",
     "Plan",
     "Run",
     "Settings",

@@ -91,7 +91,7 @@ def running_options(function: F) -> F:
             click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Calls that wait at once."),
             click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Spend no more, ever, in DIR."),
             click.option(
-                "--policy",
+                "--protocol",
                 default="strict",
                 metavar="P",
                 help="strict (default), official, or another.",
@@ -139,7 +139,7 @@ def closing_lines(run: Run, resume: str) -> None:
         click.echo(f"resume   {resume}")
         return
     click.echo()
-    click.echo(tables.terminal(list(run.summaries(policies=(run.policy,)))))
+    click.echo(tables.terminal(list(run.summaries(protocols=(run.protocol,)))))
     click.echo()
     for line in failure_lines(run):
         click.echo(line)

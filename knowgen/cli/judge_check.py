@@ -86,7 +86,7 @@ def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, 
     count = len(chosen) if options["ids"] else samples
     changed = make_changed_task(world, chosen, count, seed)
     settings = api.Settings(
-        policy=options["policy"],
+        protocol=options["protocol"],
         judge_repeats=options["judge_repeats"],
         concurrency=options["concurrency"],
         budget=options["budget"],
@@ -123,7 +123,7 @@ def carry_out(plan: Plan, target: Path) -> Run:
         if settings.fresh and (target / FOLDER).exists():
             shutil.rmtree(target / FOLDER)  # a page of judgements that are forgotten
         outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options)
-    return Run(target, plan.spec, settings.policy, outcome)
+    return Run(target, plan.spec, settings.protocol, outcome)
 
 
 def expectations() -> list[Expectation]:
@@ -149,10 +149,10 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
     """Reads the judgements of a run and works out what they say of the judge."""
     from knowgen.stats.judge_check import Judged, judge_changes, overall
     from knowgen.stats.judge_check_records import JudgeCheck
-    from knowgen.stats.policy import get_policy
+    from knowgen.stats.protocol import get_protocol
     from knowgen.store.run import RunStore
 
-    scorer, lenient = run.spec.scorers[0], get_policy(run.policy).reading == "lenient"
+    scorer, lenient = run.spec.scorers[0], get_protocol(run.protocol).reading == "lenient"
     readings: dict[str, list[Reading]] = {}
     judges: dict[str, None] = {}
     for row in run.rows(scorer.name):
@@ -175,7 +175,7 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
         judges=tuple(judges),
         task=changed.name,
         task_version=changed.version,
-        policy=run.policy,
+        protocol=run.protocol,
         seed=changed.seed,
         samples=len({one.sample for one in judged}),
         judge_repeats=run.spec.judgements(scorer),
@@ -207,7 +207,7 @@ def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Ju
         return page
     folder = run.path / artifacts.TABLES
     folder.mkdir(exist_ok=True)
-    name = f"judge-check-{artifacts.slug(check.scorer)}-{check.policy}"
+    name = f"judge-check-{artifacts.slug(check.scorer)}-{check.protocol}"
     write_atomically(folder / f"{name}.md", tables.markdown(check))
     write_atomically(folder / f"{name}.csv", tables.csv(check))
     write_page(check, _examples(run, changed, check, judged), run.path / FOLDER, RECORD, text)

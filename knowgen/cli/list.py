@@ -96,4 +96,4 @@ def _headline(path: Path) -> str:
         return "not finished"
     summary = json.loads(path.read_text(encoding="utf-8"))["summaries"][0]
     figure = next(part for part in summary["slices"] if part["kind"] == "all")["figures"]["overall"]
-    return f"{summary['policy']} n/a" if figure["value"] is None else f"{summary['policy']} {figure['value']:.3f}"
+    return f"{summary['protocol']} n/a" if figure["value"] is None else f"{summary['protocol']} {figure['value']:.3f}"

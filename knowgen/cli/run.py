@@ -45,7 +45,7 @@ def command(task: str, generator: str, scorers: tuple[str, ...], out: Path | Non
 
     target = out or directory_of(api.default_out(task, generator), options["shard"])
     settings = api.Settings(
-        policy=options["policy"],
+        protocol=options["protocol"],
         limit=options["limit"],
         ids=options["ids"],
         shard=options["shard"],

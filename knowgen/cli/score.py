@@ -32,7 +32,7 @@ def command(source: Path, task: str | None, scorers: tuple[str, ...], out: Path 
     from knowgen import api
 
     settings = api.Settings(
-        policy=options["policy"],
+        protocol=options["protocol"],
         limit=options["limit"],
         ids=options["ids"],
         shard=options["shard"],

@@ -67,13 +67,13 @@ def _figure(system: System, view: View) -> Figure:
 
 
 def differences(summaries: Sequence[Summary]) -> list[str]:
-    """Names what keeps summaries from being ranked: they must agree in task, version, selection and policy."""
+    """Names what keeps summaries from being ranked: they must agree in task, version, selection and protocol."""
     names = {
         "task": "task",
         "task_version": "task version",
         "selection": "selection of samples",
         "scorer_version": "version of the scorer",
-        "policy_version": "version of the policy",
+        "protocol_version": "version of the protocol",
         "dimensions": "dimensions",
     }
     return [words for name, words in names.items() if len({str(getattr(one, name)) for one in summaries}) > 1]
@@ -84,7 +84,7 @@ def answer(systems: Sequence[System], view: View, lead: Lead | None) -> Answer:
 
     Args:
         systems: All systems of the page.
-        view: The scorer and policy.
+        view: The scorer and protocol.
         lead: Paired difference of the two best; None when there is none, and the intervals must do.
     """
     order, name = ranked(systems, view), score_name(view.dimensions)

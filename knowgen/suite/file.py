@@ -115,7 +115,7 @@ class SuiteFile(_Part):
         seed: Seed of the first repeat.
         repeats: Pictures a sample.
         judge_repeats: Judgements a picture and scorer.
-        policy: Policy of the headline; both are always written.
+        protocol: Policy of the headline; both are always written.
         budget: US dollars for all runs of the suite's directory together; None for no limit.
         concurrency: Calls that wait at once; None takes what generators and scorers declare.
         schedule: stream or phased.
@@ -131,7 +131,7 @@ class SuiteFile(_Part):
     seed: int = Field(default=0, ge=0, lt=2**31, strict=True)
     repeats: int = Whole
     judge_repeats: int = Whole
-    policy: Literal["strict", "official"] = "strict"
+    protocol: Literal["strict", "official"] = "strict"
     budget: float | None = Field(default=None, ge=0, allow_inf_nan=False, strict=True)
     concurrency: int | None = Field(default=None, ge=1, strict=True)
     schedule: Literal["stream", "phased"] = "stream"

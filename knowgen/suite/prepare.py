@@ -235,7 +235,7 @@ def _planned(source: Source, number: int, index: int, task: Task, *, budget: flo
     suite, folder = source.suite, source.path.parent
     system, entry = suite.systems[number], suite.tasks[index]
     settings = api.Settings(
-        policy=suite.policy,
+        protocol=suite.protocol,
         limit=entry.limit,
         ids=entry.ids,
         seed=suite.seed if system.seed is None else system.seed,

@@ -73,7 +73,7 @@ def there(cell: Cell, plan: api.Plan, reason: str = "", status: Status | None = 
         with RunStore.read(cell.path) as store:
             held = next(store.samples(), None) is not None and not difference(store.spec, plan.spec)
             found, why = standing(store)
-            run, results = api.Run(cell.path, store.spec, plan.settings.policy), tuple(store.latest())
+            run, results = api.Run(cell.path, store.spec, plan.settings.protocol), tuple(store.latest())
         if not held:
             return row_of(cell, plan, status or "not_run", reason)
         own = run.summaries()
@@ -93,7 +93,7 @@ def row_of(cell: Cell, plan: api.Plan, status: Status, reason: str) -> SuiteRun:
         reason: Why.
     """
     spec = plan.spec
-    order = sorted(api.POLICIES, key=lambda policy: policy != plan.settings.policy)
+    order = sorted(api.PROTOCOLS, key=lambda protocol: protocol != plan.settings.protocol)
     missing = Reading(status=ScoreStatus.NOT_RUN, reason=reason)
     found = []
     for scorer in spec.scorers:
@@ -117,7 +117,7 @@ def row_of(cell: Cell, plan: api.Plan, status: Status, reason: str) -> SuiteRun:
         found += [
             aggregate(
                 rows,
-                policy,
+                protocol,
                 dimensions=scorer.dimensions,
                 task=spec.task,
                 task_version=spec.task_version,
@@ -126,7 +126,7 @@ def row_of(cell: Cell, plan: api.Plan, status: Status, reason: str) -> SuiteRun:
                 scorer_note=scorer.note,
                 selection=spec.selection.label,
             )
-            for policy in order
+            for protocol in order
         ]
     return _row(cell, status, reason, found)
 

@@ -20,13 +20,13 @@ SUMMARY_FILE = "summary.json"
 TABLES = "tables"
 
 
-def summarise(path: Path, spec: RunSpec, policy: str, scorer: str, cost: float | None) -> Summary:
-    """Aggregates a run directory under one policy and scorer.
+def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float | None) -> Summary:
+    """Aggregates a run directory under one protocol and scorer.
 
     Args:
         path: The run directory.
         spec: What was run.
-        policy: strict or official.
+        protocol: strict or official.
         scorer: Label of a scorer.
         cost: From `cost_of`.
     """
@@ -37,7 +37,7 @@ def summarise(path: Path, spec: RunSpec, policy: str, scorer: str, cost: float |
     with RunStore.read(path) as store:
         return aggregate(
             store.rows(scorer),
-            policy,
+            protocol,
             dimensions=judge.dimensions,
             system=spec.generator.name,
             task=spec.task,
@@ -96,7 +96,7 @@ def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
     folder.mkdir(exist_ok=True)
     for summary in summaries:
         # a scorer's model may hold a slash, and what stands before it tells it from others
-        name = f"{slug(summary.scorer.replace('/', '-'))}-{summary.policy}"
+        name = f"{slug(summary.scorer.replace('/', '-'))}-{summary.protocol}"
         write_atomically(folder / f"{name}.md", tables.markdown([summary]))
         write_atomically(folder / f"{name}.csv", tables.csv([summary]))
     with RunStore.read(path) as store:

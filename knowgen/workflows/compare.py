@@ -22,7 +22,7 @@ def compare(
     first: Run,
     second: Run,
     *,
-    policy: str = "strict",
+    protocol: str = "strict",
     scorer: str | None = None,
     panel: Sequence[str] = (),
     quorum: int | None = None,
@@ -32,7 +32,7 @@ def compare(
     Args:
         first: The baseline.
         second: The other; differences are second minus first.
-        policy: Name of a policy, such as strict or official.
+        protocol: Name of a protocol, such as strict or official.
         scorer: Whose judgements; the first that both runs share when None.
         panel: Labels of scorers whose judgements are combined, instead of one scorer.
         quorum: Fewest of them that must have judged a drawing; more than half when None.
@@ -47,7 +47,8 @@ def compare(
         raise UsageError("a scorer and a panel exclude each other", fix="name one of them")
     label = None if panel else scorer or _shared_scorer(first, second)
     a, b = (
-        panel_summary(run, panel, quorum, policy) if panel else run.summarise(policy, label) for run in (first, second)
+        panel_summary(run, panel, quorum, protocol) if panel else run.summarise(protocol, label)
+        for run in (first, second)
     )
     check_comparable(a, b)
     names = artifacts.distinct_names([(run.path, run.spec.generator.name) for run in (first, second)])
@@ -55,7 +56,7 @@ def compare(
     return paired(
         rows[0],
         rows[1],
-        policy,
+        protocol,
         dimensions=a.dimensions,
         a_name=names[0],
         b_name=names[1],
@@ -85,7 +86,7 @@ def panel_rows(run: Run, members: Sequence[str], quorum: int | None = None) -> l
     return combined(panel, rows, _panel_dimensions(run, panel.members))
 
 
-def panel_summary(run: Run, members: Sequence[str], quorum: int | None = None, policy: str | None = None) -> Summary:
+def panel_summary(run: Run, members: Sequence[str], quorum: int | None = None, protocol: str | None = None) -> Summary:
     """Aggregates a run as a panel of its scorers judged it; arguments as in `panel_rows`."""
     from knowgen.spec import fingerprint
     from knowgen.stats.panel import panel_of
@@ -95,7 +96,7 @@ def panel_summary(run: Run, members: Sequence[str], quorum: int | None = None, p
     versions = [known[member].version for member in panel.members]
     return aggregate(
         rows,
-        policy or run.policy,
+        protocol or run.protocol,
         dimensions=_panel_dimensions(run, panel.members),
         system=run.spec.generator.name,
         task=run.spec.task,
@@ -127,7 +128,7 @@ def agree(
     labels: Path | str | None = None,
     panel: Sequence[str] = (),
     quorum: int | None = None,
-    policy: str = "strict",
+    protocol: str = "strict",
 ) -> Agreement:
     """Says how far the scorers of one or more runs agree, with each other and with people.
 
@@ -136,7 +137,7 @@ def agree(
         labels: A CSV file of what people said, as in `knowgen.stats.labels`.
         panel: Labels of scorers whose panel takes part as one more rater.
         quorum: Of the panel.
-        policy: Says which reading of a judgement counts, and how systems are ranked.
+        protocol: Says which reading of a judgement counts, and how systems are ranked.
 
     Raises:
         UsageError: The runs differ in task, or there are fewer than two raters.
@@ -162,7 +163,7 @@ def agree(
         )
         for name, run in zip(names, runs, strict=True)
     ]
-    return agreement(systems, dimensions, labels=Path(labels) if labels else None, policy=policy)
+    return agreement(systems, dimensions, labels=Path(labels) if labels else None, protocol=protocol)
 
 
 def _has(run: Run, scorer: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from knowgen.errors import ConfigError, DataError, UsageError
 from knowgen.records import GenerationStatus
 from knowgen.spec import RunSpec, Shard, select
-from knowgen.stats.policy import get_policy
+from knowgen.stats.protocol import get_protocol
 from knowgen.store.folder import is_run_directory
 from knowgen.store.images import explain_os_error
 from knowgen.store.lock import RunLock
@@ -31,7 +31,7 @@ def merge(
     shards: Sequence[Path | str],
     out: Path | str,
     *,
-    policy: str = "strict",
+    protocol: str = "strict",
     unfinished: bool = False,
     fresh: bool = False,
 ) -> Run:
@@ -42,7 +42,7 @@ def merge(
     Args:
         shards: Run directories, in any order.
         out: The directory to make.
-        policy: Policy of the headline.
+        protocol: Policy of the headline.
         unfinished: Also where drawings or judgements are lacking in a shard; they count as not run.
         fresh: Replaces an earlier merge, or another run, in `out`.
 
@@ -51,7 +51,7 @@ def merge(
         ConfigError: They do not belong together, `out` holds something else, or it cannot be written.
         DataError: A shard is damaged or not finished; the disk is full.
     """
-    get_policy(policy)
+    get_protocol(protocol)
     target = Path(out) if Path(out).name not in {"", ".."} else Path(out).resolve()
     if not shards:
         raise UsageError("no shard to merge", fix=MAKE)
@@ -68,7 +68,7 @@ def merge(
                 _refuse_unfinished(parts)
             _place(target, spec, parts, content)
     run = load_run(target)
-    run.policy = policy
+    run.protocol = protocol
     if not artifacts.complete(target, run.spec):
         from knowgen.api import write_report
 

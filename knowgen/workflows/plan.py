@@ -12,7 +12,7 @@ from knowgen.errors import UsageError
 from knowgen.generators.contract import DrawingSource, RequestSource
 from knowgen.records import GroundTruth, Sample
 from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection, Shard, select
-from knowgen.stats.policy import get_policy
+from knowgen.stats.protocol import get_protocol
 from knowgen.store.manifest import read_manifest
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
@@ -25,7 +25,7 @@ class Settings:
     """How a run is to be carried out.
 
     Attributes:
-        policy: Policy of the headline; both are always written.
+        protocol: Policy of the headline; both are always written.
         limit: Only the first so many samples.
         ids: Only these samples.
         shard: `I/N`: only every Nth of these, from the Ith on, for a run that several machines share.
@@ -42,7 +42,7 @@ class Settings:
         progress: Show progress on stderr.
     """
 
-    policy: str = "strict"
+    protocol: str = "strict"
     limit: int | None = None
     ids: Sequence[str] | None = None
     shard: str | None = None
@@ -68,7 +68,7 @@ def _check_settings(settings: Settings) -> None:
     Raises:
         UsageError: A number is too small or none at all, or a name is unknown.
     """
-    get_policy(settings.policy)
+    get_protocol(settings.protocol)
     for name, least in _LEAST.items():
         value = getattr(settings, name)
         if value is not None and (not isinstance(value, int) or value < least):

@@ -19,7 +19,7 @@ from knowgen.workflows import artifacts
 if TYPE_CHECKING:
     import pandas as pd
 
-POLICIES = ("strict", "official")
+PROTOCOLS = ("strict", "official")
 
 
 @dataclass
@@ -29,32 +29,32 @@ class Run:
     Attributes:
         path: The directory.
         spec: What was run.
-        policy: Policy of the headline.
+        protocol: Policy of the headline.
         outcome: What the last call did; None for a run that was only loaded.
     """
 
     path: Path
     spec: RunSpec
-    policy: str = "strict"
+    protocol: str = "strict"
     outcome: Outcome | None = None
     _cache: dict[tuple[str, str], Summary] = field(default_factory=dict, repr=False)
 
     @property
     def summary(self) -> Summary:
-        """The headline policy under the first scorer."""
+        """The headline protocol under the first scorer."""
         return self.summarise()
 
-    def summarise(self, policy: str | None = None, scorer: str | None = None) -> Summary:
+    def summarise(self, protocol: str | None = None, scorer: str | None = None) -> Summary:
         """Aggregates the run.
 
         Args:
-            policy: strict or official; the headline's when None.
+            protocol: strict or official; the headline's when None.
             scorer: Label of a scorer; the first when None.
 
         Raises:
-            UsageError: The run has no such scorer, or there is no such policy.
+            UsageError: The run has no such scorer, or there is no such protocol.
         """
-        wanted, label = policy or self.policy, self.label(scorer)
+        wanted, label = protocol or self.protocol, self.label(scorer)
         if (wanted, label) not in self._cache:
             self._cache[wanted, label] = artifacts.summarise(self.path, self.spec, wanted, label, self.cost)
         return self._cache[wanted, label]
@@ -64,10 +64,10 @@ class Run:
         """US dollars spent in the directory; None where a call was paid at an unknown price."""
         return artifacts.cost_of(self.path)
 
-    def summaries(self, policies: Sequence[str] = POLICIES) -> tuple[Summary, ...]:
-        """Returns a summary per scorer and policy, the headline's first."""
-        order = dict.fromkeys((self.policy, *policies)) if policies == POLICIES else policies
-        return tuple(self.summarise(policy, scorer.name) for scorer in self.spec.scorers for policy in order)
+    def summaries(self, protocols: Sequence[str] = PROTOCOLS) -> tuple[Summary, ...]:
+        """Returns a summary per scorer and protocol, the headline's first."""
+        order = dict.fromkeys((self.protocol, *protocols)) if protocols == PROTOCOLS else protocols
+        return tuple(self.summarise(protocol, scorer.name) for scorer in self.spec.scorers for protocol in order)
 
     def rows(self, scorer: str | None = None) -> list[Row]:
         """Returns what the statistics read, one row a generation and judgement."""

@@ -58,7 +58,7 @@ def test_a_run_prints_its_table_and_says_how_to_go_on(desk: Path, capsys: pytest
     page = Path(re.findall(r"^report +(.*)$", text, re.MULTILINE)[0])
     assert page.is_file() and page.name == "index.html"
     summary = json.loads((desk / "out" / "summary.json").read_text())
-    assert {each["policy"] for each in summary["summaries"]} == {"strict", "official"}
+    assert {each["protocol"] for each in summary["summaries"]} == {"strict", "official"}
     assert sorted(path.suffix for path in (desk / "out" / "tables").iterdir()) == [".csv", ".csv", ".md", ".md"]
 
 
@@ -134,7 +134,7 @@ def test_dry_run_draws_nothing(desk: Path, capsys: pytest.CaptureFixture[str]) -
         (["run", "--task", "knowgen_mnii", "--generator", "noise"], 2, "did you mean 'knowgen_mini'?"),
         (["run", "--task", "small", "--generator", "oracel"], 2, "unknown generator 'oracel'; did you mean 'oracle'?"),
         ([*RUN, "--scorer", "world_chek"], 2, "did you mean 'world_check'?"),
-        ([*RUN, "--policy", "stict"], 2, "did you mean 'strict'?"),
+        ([*RUN, "--protocol", "stict"], 2, "did you mean 'strict'?"),
         ([*RUN, "--limit", "0"], 2, "Invalid value for '--limit'"),
         ([*RUN, "--limit", "1", "--ids", "s1"], 2, "exclude each other"),
         ([*RUN, "--ids", "s1,zz"], 2, "no sample 'zz'"),

@@ -185,7 +185,7 @@ def test_the_export_equals_what_the_official_evaluator_writes(tmp_path: Path, se
             out=tmp_path / "run",
             duplicates="last",
             scorer_args={"base_url": server.url, "price_call": 0, "attempts": 8},
-            settings=Settings(policy="official"),
+            settings=Settings(protocol="official"),
         )
     out = tmp_path / "results_eval.json"
     assert api.export(run, "official", out) == len(rows)

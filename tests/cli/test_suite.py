@@ -142,8 +142,8 @@ def test_a_broken_system_in_the_middle_is_a_row_with_its_reason(desk: Path, caps
     held = json.loads((desk / "out" / "suite.json").read_text())
     assert [each["status"] for each in held["runs"]] == ["done", "failed", "done"]
     assert "no weights" in held["runs"][1]["reason"]
-    for policy in ("strict", "official"):  # the published arithmetic would make a 0 of nothing
-        with (desk / "out" / "tables" / f"small-{policy}.csv").open() as file:
+    for protocol in ("strict", "official"):  # the published arithmetic would make a 0 of nothing
+        with (desk / "out" / "tables" / f"small-{protocol}.csv").open() as file:
             cells = [line for line in csv.DictReader(file) if line["kind"] == "all" and line["figure"] == "overall"]
         assert {line["system"]: line["value"] for line in cells}["my_generator.py:NoWeights"] == ""
         assert {line["generation_not_run"] for line in cells} == {"0", "6"}
@@ -209,7 +209,7 @@ def test_a_scorer_beside_the_file_judges_with_its_own_arguments(desk: Path) -> N
          "suite.yaml:3: systems.0.sed: there is no such field; did you mean 'seed'?"),
         ("systems: [oracle]\ntasks: [small]\nrepeats: '2'\n", 3, "suite.yaml:3: repeats: "),
         ("systems: [oracle]\ntasks: [small]\nbudget: .nan\n", 3, "suite.yaml:3: budget: "),
-        ("systems: [oracle]\ntasks: [small]\npolicy: lenient\n", 3, "suite.yaml:3: policy: "),
+        ("systems: [oracle]\ntasks: [small]\nprotocol: lenient\n", 3, "suite.yaml:3: protocol: "),
         ("systems: [oracle\ntasks: [small]\n", 3, "suite.yaml:2: broken YAML"),
         ("- oracle\n", 3, "must hold fields such as"),
         ("", 3, "suite.yaml: is empty"),
@@ -346,7 +346,7 @@ def test_two_tasks_give_two_tables_two_pages_and_a_mean(desk: Path, capsys: pyte
         assert "second" in (desk / "out" / "report" / task / "index.html").read_text()
         assert (desk / "out" / "tables" / f"{task}-official.md").is_file()
     with (desk / "out" / "tables" / "all-tasks.csv").open() as file:
-        lines = [line for line in csv.DictReader(file) if (line["system"], line["policy"]) == ("second", "strict")]
+        lines = [line for line in csv.DictReader(file) if (line["system"], line["protocol"]) == ("second", "strict")]
     figures = {line["figure"]: float(line["value"]) for line in lines}
     # three of four drawings are there, two of each group of two but for one
     assert figures["hard"] == pytest.approx((0.5 + 0.25) / 2) and figures["hard"] != figures["small"]
@@ -384,7 +384,7 @@ def test_a_system_that_lacks_a_task_has_no_mean(desk: Path) -> None:
     result = run_suite(desk / "suite.yaml", desk / "out")
     assert [run.status for run in result.runs] == ["done", "done", "done", "failed"]
     assert result.exit_code == 6 and "run.json is missing" in result.runs[3].reason
-    means = {mean.system: mean.figure for mean in result.means if mean.policy == "strict"}
+    means = {mean.system: mean.figure for mean in result.means if mean.protocol == "strict"}
     assert means[DRAW].value == pytest.approx(0.5)
     assert means["my_generator.py:Late"].value is None
     assert means["my_generator.py:Late"].note == "no mean without hard (failed)"
@@ -425,8 +425,8 @@ def test_python_gives_a_table_and_pandas(desk: Path) -> None:
     result = run_suite(desk / "suite.yaml", desk / "out", say=lines.append)
     assert lines == ["[1/2] first on small", "[2/2] second on small"]
     frame = result.to_pandas()
-    assert len(frame) == 4  # two systems, two policies
-    strict = frame[frame.policy == "strict"].set_index("system")
+    assert len(frame) == 4  # two systems, two protocols
+    strict = frame[frame.protocol == "strict"].set_index("system")
     assert strict.loc["first", "value"] == 0.5
     # one of six drawings failed and counts 0: of two groups of three, its group has 2/3 of one half
     assert math.isclose(strict.loc["second", "value"], (0.5 + 0.5 * 2 / 3) / 2)

@@ -29,7 +29,7 @@ from knowgen.report.palette import COLOURS, SHAPES, marks
 from knowgen.report.pictures import LARGE, SMALL, make_pictures
 from knowgen.report.scripts import as_script_json
 from knowgen.report.view import ReportRun, systems_of, views_of
-from knowgen.stats.policy import OFFICIAL, STRICT
+from knowgen.stats.protocol import OFFICIAL, STRICT
 
 REPORT = files("knowgen.report")
 SOURCES = sorted(
@@ -203,7 +203,7 @@ def test_the_score_of_a_picture_weighs_what_applies() -> None:
     assert overall == pytest.approx((0.1 + 0.2 + 0.1) / 0.6)
 
 
-def test_each_policy_reads_its_own_reading() -> None:
+def test_each_protocol_reads_its_own_reading() -> None:
     strict = dict.fromkeys(DIMENSIONS, 1.0)
     lenient = dict.fromkeys(DIMENSIONS, 0.5)
     both = [row(strict, lenient=lenient)]

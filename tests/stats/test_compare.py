@@ -91,7 +91,13 @@ def test_a_sample_that_is_not_the_same_in_both_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("task_version", "2-ff"), ("scorer", "vlm:x"), ("scorer_version", "9"), ("policy", "official"), ("task", "other")],
+    [
+        ("task_version", "2-ff"),
+        ("scorer", "vlm:x"),
+        ("scorer_version", "9"),
+        ("protocol", "official"),
+        ("task", "other"),
+    ],
 )
 def test_what_was_not_measured_alike_is_not_compared(name: str, value: str) -> None:
     labels = {"task": "t", "task_version": "1-aa", "scorer": "world_check", "scorer_version": "1"}

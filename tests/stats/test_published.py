@@ -10,7 +10,7 @@ from simulated import PUBLISHED
 
 from knowgen.records import DIMENSIONS, POP, SCIENCE
 from knowgen.stats.combine import part_figures
-from knowgen.stats.policy import OFFICIAL
+from knowgen.stats.protocol import OFFICIAL
 
 ROWS = list(csv.DictReader(PUBLISHED.open(encoding="utf-8")))
 
