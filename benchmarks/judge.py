@@ -170,7 +170,7 @@ def measure(count: int, size: tuple[int, int], port: int, folder: Path) -> dict[
     os.environ["KNOWGEN_CACHE"] = str(folder / "cache")
     task = Pictures(folder / "truths", count, size)
     generator = GeneratorHandle(GeneratorSpec(name="drawn"), traits_of(Drawn), lambda: Drawn(size))
-    judge = resolve.scorer_handle("vlm:measured", {"base_url": f"http://127.0.0.1:{port}/v1", "price_call": 0})
+    judge = resolve.resolve_scorer("vlm:measured", {"base_url": f"http://127.0.0.1:{port}/v1", "price_call": 0})
     seconds = _run(task, generator, [], folder / "run")
     if size == LARGE:
         subprocess.run(["sync"], check=False)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from knowgen.cli.options import run_option
+
 EPILOG = """\b
 Examples:
   knowgen agree reports/mine
@@ -22,7 +24,7 @@ may be left out) and any of the dimensions, from 0 to 1; blank is not rated.
 @click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="What people said, as CSV.")
 @click.option("--panel", metavar="A,B,C", help="Scorers whose panel is one more rater.")
 @click.option("--quorum", type=click.IntRange(1), metavar="N", help="Members that must have judged; more than half.")
-@click.option("--protocol", default="strict", metavar="P", help="Whose reading of a reply counts: strict or official.")
+@run_option("protocol")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     runs: tuple[Path, ...],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.common import again, exit_code, failure_lines, running_options
+from knowgen.cli.common import again, exit_code, failure_lines
+from knowgen.cli.options import run_config, run_options, scoring_options
 
 if TYPE_CHECKING:
     from knowgen.api import Plan, Run
@@ -43,7 +45,8 @@ RECORD = "result.json"
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, metavar="N", help="Decides what is changed.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [reports/judge-check__J].")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON and nothing else.")
-@running_options
+@run_options("judge-check")
+@scoring_options
 def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, as_json: bool, **options: Any) -> int:
     """Find out whether a judge is fit for use, on known changes to known pictures."""
     from knowgen import api
@@ -78,23 +81,16 @@ def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, 
     from knowgen import api
     from knowgen.errors import UsageError
     from knowgen.tasks.load import load_task
-    from knowgen.workflows import resolve
+    from knowgen.workflows.selection import choose
     from knowgen.worlds.changes import CHANGES, ChangedPictures, make_changed_task
 
     world = load_task(task)
-    chosen, _ = resolve.choose(world, limit=options["limit"], ids=options["ids"])
+    chosen, _ = choose(world, limit=options["limit"], ids=options["ids"])
     count = len(chosen) if options["ids"] else samples
     changed = make_changed_task(world, chosen, count, seed)
-    settings = api.Settings(
-        protocol=options["protocol"],
-        judge_repeats=options["judge_repeats"],
-        concurrency=options["concurrency"],
-        budget=options["budget"],
-        fresh=options["fresh"],
-        progress=True,
-    )
-    generator = ChangedPictures(changed)
-    plan = api.plan(changed, generator, (scorer,), scorer_args=dict(options["scorer_args"]), settings=settings)
+    # the selection was applied to the task that is changed
+    config = replace(run_config("judge-check", options, (scorer,)), limit=None, ids=None)
+    plan = api.plan(changed, ChangedPictures(changed), (scorer,), config)
     known = {name for change in CHANGES for name in change.falls}
     if not known & set(plan.spec.scorers[0].dimensions):
         raise UsageError(
@@ -117,13 +113,12 @@ def carry_out(plan: Plan, target: Path) -> Run:
     from knowgen.engine.options import Options
     from knowgen.store.run import RunStore
 
-    settings = plan.settings
-    options = Options(concurrency=settings.concurrency, budget=settings.budget, progress=settings.progress)
-    with RunStore.open(target, plan.spec, fresh=settings.fresh) as store:
-        if settings.fresh and (target / FOLDER).exists():
+    config = plan.config
+    with RunStore.open(target, plan.spec, fresh=config.fresh) as store:
+        if config.fresh and (target / FOLDER).exists():
             shutil.rmtree(target / FOLDER)  # a page of judgements that are forgotten
-        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options)
-    return Run(target, plan.spec, settings.protocol, outcome)
+        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, Options.of(config))
+    return Run(target, plan.spec, config.protocol, outcome)
 
 
 def expectations() -> list[Expectation]:

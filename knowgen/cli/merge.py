@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from knowgen.cli.options import run_option
+
 EPILOG = """\b
 Example:
   knowgen merge parts/* -o reports/whole
@@ -18,8 +20,8 @@ after, on four machines (sbatch --array=1-4):
 @click.command("merge", epilog=EPILOG)
 @click.argument("shards", nargs=-1, required=True, metavar="SHARD...", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory to make.")
-@click.option("--protocol", default="strict", metavar="P", help="strict (default), official, or another.")
-@click.option("--unfinished", is_flag=True, help="Also where drawings or judgements are lacking.")
+@run_option("protocol")
+@click.option("--unfinished", is_flag=True, help="Merge even if images or scores are missing.")
 @click.option("--fresh", is_flag=True, help="Replace the run in DIR.")
 def command(shards: tuple[Path, ...], out: Path, protocol: str, unfinished: bool, fresh: bool) -> int:
     """Put the shards of a run together, as one run would have left them.

@@ -1,4 +1,4 @@
-"""`knowgen reproduce`: draws again what a run has drawn."""
+"""`knowgen reproduce`: generate the images of a run again and compare."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.common import IDS, KEY_VALUE
+from knowgen.cli.options import run_option
 
 if TYPE_CHECKING:
     from knowgen.workflows.reproduce import Redrawn, Reproduction
@@ -26,19 +26,21 @@ SHOWN = 20
 
 @click.command("reproduce", epilog=EPILOG)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--ids", type=IDS, metavar="A,B|@FILE", help="Only these samples.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N samples.")
-@click.option("--device", metavar="D", help="Such as cuda:0; chosen when left out.")
-@click.option("--task", metavar="T", help="The run's task, if its generator looks things up there.")
+@run_option("ids")
+@run_option("limit")
+@click.option("--device", metavar="D", help="Device, such as cuda:0 [chosen automatically].")
+@click.option("--task", metavar="T", help="Task that provides the generator's search.")
+@run_option("requests", help="The agent's answers that the run was generated from.")
+@run_option("generator_args", help="Argument that is not recorded, such as a URL.")
 @click.option(
-    "--requests", type=click.Path(path_type=Path), metavar="SRC", help="The agent's answers it was drawn from."
+    "--tolerance",
+    type=click.IntRange(0, 255),
+    default=2,
+    metavar="L",
+    help="Allowed per-channel pixel difference, 0-255 [2].",
 )
-@click.option("-g", "generator_args", type=KEY_VALUE, multiple=True, help="What is not recorded, such as an address.")
-@click.option("--tolerance", type=click.IntRange(0, 255), default=2, metavar="L", help="Levels of 255 [2].")
-@click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Spend no more.")
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), default=600.0, metavar="S", help="Seconds a drawing."
-)
+@run_option("budget", help="Maximum cost in USD.")
+@run_option("timeout")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(run: Path, as_json: bool, generator_args: tuple[tuple[str, Any], ...], **options: Any) -> int:
     """Draw again from a run's record and compare hashes and pixels.

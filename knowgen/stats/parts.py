@@ -43,8 +43,8 @@ def parts_of(units: Sequence[Unit], protocol: ScoringProtocol) -> list[Part]:
     """Lists the parts in the order of a table: the whole, groups, categories, difficulties.
 
     Samples of an unknown category count for the whole only where the protocol says that they count like any other.
-    Where it omits them they count nowhere and have no rows; else they have a row as a group and as categories, and count for
-    their difficulty.
+    Where it omits them they count nowhere and have no rows; else they have a row as a group and as categories, and
+    count for their difficulty.
     """
     groups = group_names(units)
     known = groups != UNKNOWN_GROUP

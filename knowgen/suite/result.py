@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from knowgen.api import PROTOCOLS, Run
 from knowgen.stats.summary import Figure, Summary
 from knowgen.suite.means import Mean, mean_figure
+from knowgen.workflows.run import PROTOCOLS, Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ class SuiteResult:
     Attributes:
         path: The suite's directory.
         name: Of the suite.
-        protocol: Policy of the headline.
+        protocol: Protocol of the headline.
         tasks: What the suite calls its tasks, in order.
         systems: And its systems.
         runs: Every system on every task, task by task; fewer where the suite was interrupted.
@@ -146,7 +146,9 @@ class SuiteResult:
         return Mean(runs[0].system, scorer, protocol, dimensions, figure, figures)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per task, system, scorer and protocol: headline, interval, dimensions (NaN if missing), status.
+        """Return one row per task, system, scorer and protocol: headline, interval, dimensions, status.
+
+        A missing value is NaN.
 
         Costs are in US dollars, times in seconds.
         """

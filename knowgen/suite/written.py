@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from knowgen.api import PROTOCOLS
 from knowgen.report import tables
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.report.html import MARKER, OWN, ReportRun, write_report
@@ -18,6 +17,7 @@ from knowgen.store.run import RunStore
 from knowgen.suite.means import Mean
 from knowgen.suite.result import SuiteResult, SuiteRun
 from knowgen.workflows import artifacts
+from knowgen.workflows.run import PROTOCOLS
 
 SUITE_FILE = "suite.json"
 REPORT = "report"

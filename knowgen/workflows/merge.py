@@ -42,7 +42,7 @@ def merge(
     Args:
         shards: Run directories, in any order.
         out: The directory to make.
-        protocol: Policy of the headline.
+        protocol: Protocol of the headline.
         unfinished: Also where drawings or judgements are lacking in a shard; they count as not run.
         fresh: Replaces an earlier merge, or another run, in `out`.
 
@@ -70,10 +70,7 @@ def merge(
     run = load_run(target)
     run.protocol = protocol
     if not artifacts.complete(target, run.spec):
-        from knowgen.api import write_report
-
-        artifacts.write(target, run.spec, run.summaries())
-        write_report([run], target / "report")
+        run.write_outputs()
     return run
 
 

@@ -1,196 +1,285 @@
-"""From what a user names to what the engine runs: tasks, generators and scorers with their arguments, as a RunSpec."""
+"""From the name of a generator or scorer to what the engine runs, in three passes.
+
+`locate` finds the target of a name in the registry, `describe` reads once what the target declares, and `identify`
+makes the spec that is recorded and hashed. Nothing is built: the engine does that when there is work.
+"""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
-import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from knowgen import registry
 from knowgen.engine.handles import GeneratorHandle, Remake, ScorerHandle
-from knowgen.errors import DataError, UsageError
+from knowgen.errors import UsageError
 from knowgen.generators.contract import FunctionGenerator, is_plain_function, traits_of
-from knowgen.records import Sample
-from knowgen.scorers.contract import scorer_traits
-from knowgen.spec import GeneratorSpec, ScorerSpec, Selection, SelectionKind, Shard, canonical, secret_names, select
+from knowgen.scorers.contract import ScorerTraits, scorer_traits
+from knowgen.spec import GeneratorSpec, ScorerSpec, canonical, secret_names
 from knowgen.tasks.contract import Task
 
 UNKEYED = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
-"""Arguments that change how fast or from where, never what comes out; a class may add its own as `unkeyed`."""
+"""Arguments that change how fast or from where, never the result; a class may add its own as `unkeyed`."""
 
 
-def choose(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple[list[Sample], Selection]:
-    """Picks the samples of a run, in the task's order.
+class ScorerRequest(NamedTuple):
+    """A scorer to use.
 
-    Args:
-        task: The task.
-        limit: Only the first so many.
-        ids: Only these.
+    Attributes:
+        name: As the user wrote it: NAME, NAME:MODEL, module:Class or file.py:Class.
+        args: Its arguments.
+    """
+
+    name: str
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a plugin is.
+
+    Attributes:
+        kind: generators or scorers.
+        name: As the user wrote it; `module:Class` of an object.
+        target: The class, function or object.
+        model: The part after the colon of `NAME:MODEL`.
+        origin: The distribution it comes from, or `local`.
+        named: Was it given by name, so that a worker process can build it again?
+    """
+
+    kind: registry.Kind
+    name: str
+    target: Any
+    model: str | None
+    origin: str
+    named: bool
+
+    @property
+    def where(self) -> str:
+        """How error messages refer to it."""
+        return f"{registry.SINGULAR[self.kind]} {self.name!r}"
+
+
+def locate(kind: registry.Kind, plugin: str | Callable[..., Any] | object) -> Located:
+    """Find the target of a name; an object is its own target.
 
     Raises:
-        UsageError: Both were given, the limit is below 1, or an id is unknown.
-        DataError: The task holds no samples, or one id twice.
+        UsageError: The name is unknown, or two plugins claim it.
+        KnowgenError: The plugin cannot be imported.
     """
-    if limit is not None and ids is not None:
-        raise UsageError("--limit and --ids exclude each other", fix="give one of them")
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit {limit} leaves nothing to do", fix="give 1 or more")
-    if ids is not None and not ids:
-        raise UsageError("the list of ids is empty", fix="name a sample, or leave it out for all")
-    kind: SelectionKind = "ids" if ids else "all" if limit is None else "limit"
-    wanted = set(ids or ())
-    chosen: list[Sample] = []
-    seen: set[str] = set()
-    for sample in task.samples():
-        if sample.id in seen:
-            raise DataError(f"the id {sample.id!r} comes twice", where=f"task {task.name}", fix="make ids unique")
-        seen.add(sample.id)
-        if kind == "limit" and len(chosen) == limit:
-            break
-        if kind != "ids" or sample.id in wanted:
-            chosen.append(sample)
-    if unknown := sorted(wanted - seen):
-        near = difflib.get_close_matches(unknown[0], seen, n=1)
-        fix = f"did you mean {near[0]!r}?" if near else "ids stand in the task's samples.jsonl"
-        raise UsageError(f"task {task.name} has no sample {unknown[0]!r}", fix=fix)
-    if not chosen:
-        raise DataError("holds no samples", where=f"task {task.name}")
-    if kind == "limit" and limit is not None and len(chosen) < limit:
-        kind = "all"
-    return chosen, select([sample.id for sample in chosen], kind)
+    if not isinstance(plugin, str):
+        return Located(kind, _object_name(plugin), plugin, None, "local", named=False)
+    resolved = registry.resolve(kind, plugin)
+    return Located(kind, plugin, registry.load(resolved), resolved.model, resolved.origin, named=True)
 
 
-def share(samples: list[Sample], selection: Selection, wanted: str) -> tuple[list[Sample], Selection, Shard]:
-    """Picks one part of a selection, for a run that several machines share.
+@dataclass(frozen=True)
+class Description:
+    """What a plugin declares beside its traits.
 
-    Args:
-        samples: The selected samples, in order.
-        selection: Their name.
-        wanted: `I/N`, I from 1 to N.
-
-    Returns:
-        Every Nth sample from the Ith on, the name of that selection, and which part it is.
-
-    Raises:
-        UsageError: It is not `I/N`, or there are fewer samples than parts.
+    Attributes:
+        plugin: Where it is.
+        form: A plain function, an object that exists already, or a class or factory that is called to build one.
+        version: The revision or version it declares; empty when it declares none.
+        privileged: Does it see the ground truth?
+        unkeyed: Arguments that do not decide a result.
+        weights_identity: Returns the identity of what it would be built from, such as its weights.
+        display_name: Returns the recorded name of `NAME:MODEL`.
+        estimate: Returns the estimated cost of scoring some samples.
     """
-    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", wanted)
-    if not found:
-        raise UsageError(f"shard {wanted!r} is not I/N", fix="write 2/4 for the second of four")
-    number, count = int(found[1]), int(found[2])
-    if not 1 <= number <= count:
-        raise UsageError(f"there is no shard {wanted}", fix="shards are counted from 1, such as 1/4 to 4/4")
-    if count > len(samples):
-        raise UsageError(f"{len(samples)} samples cannot be shared out in {count} shards", fix="take fewer shards")
-    part = samples[number - 1 :: count]
-    return part, select([sample.id for sample in part], "shard"), Shard(number=number, count=count, of=selection)
+
+    plugin: Located
+    form: Literal["function", "object", "factory"]
+    version: str
+    privileged: bool
+    unkeyed: frozenset[str]
+    weights_identity: Callable[..., str] | None = None
+    display_name: Callable[..., str] | None = None
+    estimate: Callable[..., Any] | None = None
+
+    def keyed(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments that decide a result: all but those that only affect speed or place.
+
+        Raises:
+            UsageError: One of them is not plain data.
+        """
+        keyed = {name: value for name, value in arguments.items() if name not in self.unkeyed}
+        try:
+            canonical(keyed)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"an argument is not plain data: {error}", where=self.plugin.where, fix="pass numbers, text or lists"
+            ) from error
+        return keyed
+
+    def full_version(self, arguments: Mapping[str, Any]) -> str:
+        """Return the version, followed by the identity of weights where the plugin reports one."""
+        version = self.version or _code_version(self.plugin)
+        if self.weights_identity is None:
+            return version
+        model = {} if self.plugin.model is None else {"model": self.plugin.model}
+        return f"{version} {self.weights_identity(**{**arguments, **model})}".rstrip()
+
+    def check(self, arguments: Mapping[str, Any]) -> None:
+        """Check arguments against the signature, before anything is built or paid.
+
+        Raises:
+            UsageError: An argument is unknown or missing.
+        """
+        given = dict(arguments) | ({} if self.plugin.model is None else {"model": self.plugin.model})
+        signature = inspect.signature(self.plugin.target)
+        try:
+            signature.bind(**given)
+        except TypeError as error:
+            names = [name for name in signature.parameters if name not in {"self", "args", "kwargs"}]
+            fix = f"it takes {', '.join(names) or 'nothing'}"
+            raise UsageError(str(error), where=self.plugin.where, fix=fix) from error
+
+    def build(self, arguments: Mapping[str, Any]) -> Callable[[], Any]:
+        """Return what builds the plugin when it is called."""
+        plugin = self.plugin
+        return partial(registry.build, plugin.target, arguments, model=plugin.model, where=plugin.where)
+
+    def remake(self, arguments: Mapping[str, Any]) -> Remake | None:
+        """Return what a worker process builds the plugin from; None for an object of this process."""
+        return Remake(self.plugin.kind, self.plugin.name, arguments) if self.plugin.named else None
 
 
-def generator_handle(
+def describe(plugin: Located) -> Description:
+    """Read what a plugin declares."""
+    target = plugin.target
+    form: Literal["function", "object", "factory"] = "factory"
+    if plugin.kind == "generators" and is_plain_function(target):
+        form = "function"
+    elif not inspect.isclass(target) and not inspect.isfunction(target):
+        form = "object"
+    return Description(
+        plugin=plugin,
+        form=form,
+        version=str(getattr(target, "revision" if plugin.kind == "generators" else "version", None) or ""),
+        privileged=bool(getattr(target, "privileged", False)),
+        unkeyed=UNKEYED | frozenset(getattr(target, "unkeyed", ())),
+        weights_identity=_hook(type(target) if form == "object" else target, "identity"),
+        display_name=_hook(target, "known_as"),
+        estimate=_hook(target, "reckon"),
+    )
+
+
+def _hook(target: Any, name: str) -> Callable[..., Any] | None:
+    hook = getattr(target, name, None)
+    return hook if callable(hook) else None
+
+
+@dataclass(frozen=True)
+class SearchChoice:
+    """The search backend of a generator: what it is built with, and its identity in the key."""
+
+    backend: Any = None
+    identity: str = ""
+
+
+def resolve_generator(
     generator: str | Callable[..., Any] | object, args: Mapping[str, Any], task: Task | None
 ) -> GeneratorHandle:
-    """Makes ready what draws, without building it.
+    """Resolve a generator without building it.
 
     Args:
-        generator: A name, a class, a drawing function, or an object with one of the three methods.
+        generator: A name, a class, a plain function, or an object with one of the three methods.
         args: Its arguments.
-        task: Brings the search backend for a generator that wants one and was not given another.
+        task: Provides the search backend for a generator that needs one and was given none.
 
     Raises:
-        UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is no generator.
+        UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is not a generator.
     """
     arguments = dict(args)
     _refuse_secrets(arguments, "generator")
-    if isinstance(generator, str):
-        resolved = registry.resolve("generators", generator)
-        target = registry.load(resolved)
-        name, model, origin = generator, resolved.model, resolved.origin
-        remake: Remake | None = Remake("generators", generator, arguments)
-    else:
-        target, model, remake = generator, None, None
-        name, origin = _own_name(generator), "local"
-    if is_plain_function(target):
-        return _function_handle(target, name, origin, arguments, remake)
-    if not inspect.isclass(target) and not inspect.isfunction(target):  # an object that is there already
-        told = _told_arguments(target)
-        spec = _generator_spec(name, target, told, "", origin)
-        return GeneratorHandle(
-            spec=spec.model_copy(update={"revision": _told_apart(type(target), spec.revision, None, told)}),
-            traits=traits_of(target),
-            build=lambda: target,
-            remake=None,
-        )
+    found = describe(locate("generators", generator))
+    target = found.plugin.target
+    if found.form == "function":
+        return _function_handle(found, arguments)
     traits = traits_of(target)
-    search = ""
+    if found.form == "object":
+        spec = identify_generator(found, _constructor_arguments(target), SearchChoice())
+        return GeneratorHandle(spec=spec, traits=traits, build=lambda: target, remake=None)
+    search = _search_for(arguments.get("search"), task, found.plugin) if traits.wants_search else SearchChoice()
     if traits.wants_search:
-        arguments["search"], search = _search_for(arguments.get("search"), task, name)
-    build = partial(registry.build, target, arguments, model=model, where=f"generator {name!r}")
-    _check_arguments(target, arguments, model, f"generator {name!r}")
-    if remake is not None:
-        remake = Remake("generators", name, arguments)
-    spec = _generator_spec(name, target, arguments, search, origin)
-    if model is not None and callable(known_as := getattr(target, "known_as", None)):
-        spec = spec.model_copy(update={"name": known_as(model=model, **arguments)})  # an address is no identity
-    revision = _told_apart(target, spec.revision, model, {k: v for k, v in arguments.items() if k != "search"})
-    spec = spec.model_copy(update={"revision": revision})
-    return GeneratorHandle(spec=spec, traits=traits, build=build, remake=remake)
+        arguments["search"] = search.backend
+    found.check(arguments)
+    return GeneratorHandle(
+        spec=identify_generator(found, arguments, search),
+        traits=traits,
+        build=found.build(arguments),
+        remake=found.remake(arguments),
+    )
 
 
-def _function_handle(
-    target: Callable[..., Any], name: str, origin: str, arguments: Mapping[str, Any], remake: Remake | None
-) -> GeneratorHandle:
+def identify_generator(found: Description, arguments: Mapping[str, Any], search: SearchChoice) -> GeneratorSpec:
+    """Return the recorded identity of a generator."""
+    plugin, name = found.plugin, found.plugin.name
+    if plugin.model is not None and found.display_name is not None:
+        name = found.display_name(model=plugin.model, **arguments)  # an address is not an identity
+    return GeneratorSpec(
+        name=name,
+        args=found.keyed(arguments),
+        revision=found.full_version({key: value for key, value in arguments.items() if key != "search"}),
+        search=search.identity,
+        privileged=found.privileged,
+    )
+
+
+def _function_handle(found: Description, arguments: Mapping[str, Any]) -> GeneratorHandle:
     if arguments:
-        raise UsageError(f"generator {name!r} is a function and takes no arguments", fix="make it a class")
-    wrapped = FunctionGenerator(target)
-    spec = _generator_spec(name, target, _told_closure(target), "", origin)
-    return GeneratorHandle(spec=spec, traits=traits_of(wrapped), build=lambda: wrapped, remake=remake)
+        raise UsageError(f"{found.plugin.where} is a function and takes no arguments", fix="make it a class")
+    wrapped = FunctionGenerator(found.plugin.target)
+    traits = traits_of(wrapped)
+    spec = identify_generator(found, _closure_values(found.plugin.target), SearchChoice())
+    return GeneratorHandle(spec=spec, traits=traits, build=lambda: wrapped, remake=found.remake({}))
 
 
-def _told_arguments(target: object) -> dict[str, Any]:
-    """Returns what an object was made with: each constructor parameter that it keeps under the same name.
+def _constructor_arguments(target: object) -> dict[str, Any]:
+    """Return the arguments an object was built with: each constructor parameter stored under the same name.
 
     Raises:
-        UsageError: One of them cannot be told, and the class declares no revision that would stand for it.
+        UsageError: One of them is unknown, and the class declares no revision to stand for it.
     """
-    told: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for name, parameter in inspect.signature(type(target)).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         value = getattr(target, name, getattr(target, f"_{name}", None))
         if _is_plain(value) and (value is not None or hasattr(target, name) or hasattr(target, f"_{name}")):
-            told[name] = value
+            arguments[name] = value
         elif not getattr(target, "revision", ""):
             raise UsageError(
-                f"its argument {name!r} cannot be told from the object, so results could be mixed up",
-                where=f"generator {_own_name(target)}",
-                fix=f"keep it as self.{name} in plain data, or give the class a `revision`",
+                f"the value of its argument {name!r} is unknown, so results could be mixed up",
+                where=f"generator {_object_name(target)}",
+                fix=f"store it as self.{name} in plain data, or give the class a `revision`",
             )
-    return told
+    return arguments
 
 
-def _told_closure(target: Callable[..., Any]) -> dict[str, Any]:
-    """Returns the values a function closes over.
+def _closure_values(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the values a function closes over.
 
     Raises:
-        UsageError: One of them is no plain data, and the function has no attribute `revision` that would stand for it.
+        UsageError: One of them is not plain data, and the function has no attribute `revision` to stand for it.
     """
-    told: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, value in inspect.getclosurevars(target).nonlocals.items():
         if _is_plain(value):
-            told[name] = value
+            values[name] = value
         elif not getattr(target, "revision", ""):
             raise UsageError(
-                f"it closes over {name!r}, which is no plain data, so results could be mixed up",
-                where=f"generator {_own_name(target)}",
+                f"it closes over {name!r}, which is not plain data, so results could be mixed up",
+                where=f"generator {_object_name(target)}",
                 fix="give the function an attribute `revision`",
             )
-    return told
+    return values
 
 
 def _is_plain(value: Any) -> bool:
@@ -201,108 +290,93 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def _search_for(wanted: Any, task: Task | None, name: str) -> tuple[Any, str]:
-    """Returns the search backend's name or object, and its identity for the key."""
-    if wanted is None or (task is not None and wanted == task.search.partition(":")[0]):
+def _search_for(requested: Any, task: Task | None, plugin: Located) -> SearchChoice:
+    """Return the search backend of a generator: the requested one, else the task's."""
+    if requested is None or (task is not None and requested == task.search.partition(":")[0]):
         if task is None or not task.search:
             raise UsageError(
-                f"generator {name!r} looks things up, and this task brings no search backend", fix="give -g search=NAME"
+                f"{plugin.where} needs a search backend, and this task has none", fix="give -g search=NAME"
             )
-        return task.search, f"{task.search.partition(':')[0]}@{task.search_version}"
-    if isinstance(wanted, str):
-        backend = registry.create(registry.resolve("search", wanted), {})
-        return wanted, f"{wanted.partition(':')[0]}@{backend.version}"
-    return wanted, f"{_own_name(wanted)}@{wanted.version}"
+        return SearchChoice(task.search, f"{task.search.partition(':')[0]}@{task.search_version}")
+    if isinstance(requested, str):
+        backend = registry.create(registry.resolve("search", requested), {})
+        return SearchChoice(requested, f"{requested.partition(':')[0]}@{backend.version}")
+    return SearchChoice(requested, f"{_object_name(requested)}@{requested.version}")
 
 
-def _generator_spec(name: str, target: Any, arguments: Mapping[str, Any], search: str, origin: str) -> GeneratorSpec:
-    return GeneratorSpec(
-        name=name,
-        args=_keyed(arguments, target, f"generator {name!r}"),
-        revision=str(getattr(target, "revision", "") or _revision(target, origin)),
-        search=search,
-        privileged=bool(getattr(target, "privileged", False)),
+def resolve_scorer(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
+    """Resolve a scorer without building it.
+
+    Raises:
+        UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is not a scorer.
+    """
+    _refuse_secrets(args, "scorer")
+    found = describe(locate("scorers", scorer))
+    traits = scorer_traits(found.plugin.target)
+    found.check(args)
+    arguments = dict(args)
+    estimate = found.estimate and partial(found.estimate, model=found.plugin.model, **arguments)
+    return ScorerHandle(
+        spec=identify_scorer(found, arguments, traits),
+        traits=traits,
+        build=found.build(arguments),
+        remake=found.remake(arguments),
+        estimate=estimate,
     )
 
 
-def _told_apart(target: Any, version: str, model: str | None, args: Mapping[str, Any]) -> str:
-    """Adds to a version what a plugin would be built from, where it says so: weights that lie under the same name."""
-    identity = getattr(target, "identity", None)
-    if not callable(identity):
-        return version
-    given = {**args, **({"model": model} if model is not None else {})}
-    return f"{version} {identity(**given)}".rstrip()
-
-
-def scorer_handle(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
-    """Makes ready what judges, without building it.
-
-    Raises:
-        UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is no scorer.
-    """
-    _refuse_secrets(args, "scorer")
-    resolved = registry.resolve("scorers", scorer)
-    target = registry.load(resolved)
-    traits = scorer_traits(target)
-    where = f"scorer {scorer!r}"
-    _check_arguments(target, args, resolved.model, where)
-    version = _told_apart(target, traits.version or _revision(target, resolved.origin), resolved.model, args)
-    spec = ScorerSpec(
-        name=scorer,
-        args=_keyed(args, target, where),
-        version=version,
+def identify_scorer(found: Description, arguments: Mapping[str, Any], traits: ScorerTraits) -> ScorerSpec:
+    """Return the recorded identity of a scorer."""
+    return ScorerSpec(
+        name=found.plugin.name,
+        args=found.keyed(arguments),
+        version=found.full_version(arguments),
         note=traits.note,
         dimensions=traits.dimensions,
     )
-    build = partial(registry.build, target, dict(args), model=resolved.model, where=where)
-    return ScorerHandle(spec=spec, traits=traits, build=build, remake=Remake("scorers", scorer, dict(args)))
 
 
-def scorer_handles(names: Iterable[str], args: Mapping[str, Any]) -> list[ScorerHandle]:
-    """Makes ready several scorers.
-
-    Args:
-        names: Scorer names, each once.
-        args: `base_url` belongs to the one scorer, `vlm.base_url` to the scorer `vlm:…` among several.
+def resolve_scorers(requests: Sequence[ScorerRequest]) -> list[ScorerHandle]:
+    """Resolve several scorers.
 
     Raises:
-        UsageError: A name comes twice, or an argument belongs to nobody.
+        UsageError: A name is given twice, or one of them cannot be resolved.
     """
-    wanted = list(names)
-    if doubles := sorted({name for name in wanted if wanted.count(name) > 1}):
+    names = [request.name for request in requests]
+    if doubles := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(
-            f"scorer {doubles[0]!r} is named twice", fix="name it once; for more judgements use --judge-repeats"
+            f"scorer {doubles[0]!r} is named twice", fix="name it once; for more scores per image use --judge-repeats"
         )
-    return [scorer_handle(name, own) for name, own in zip(wanted, _share_out(wanted, args), strict=True)]
+    return [resolve_scorer(request.name, request.args) for request in requests]
 
 
-def _share_out(names: list[str], args: Mapping[str, Any]) -> list[dict[str, Any]]:
-    shares: list[dict[str, Any]] = [{} for _ in names]
+def scorer_requests(scorers: Sequence[str | ScorerRequest], args: Mapping[str, Any]) -> list[ScorerRequest]:
+    """Give each scorer its arguments.
+
+    Args:
+        scorers: Names, which take their arguments from `args`, and requests, which have their own.
+        args: `base_url` belongs to the only scorer, `vlm.base_url` to the scorer `vlm:…` of several.
+
+    Raises:
+        UsageError: It is unclear which scorer an argument belongs to.
+    """
+    own: list[dict[str, Any]] = [{} for _ in scorers]
+    names = [scorer if isinstance(scorer, str) else scorer.name for scorer in scorers]
     bases = [name.partition(":")[0] for name in names]
     for key, value in args.items():
         base, dot, rest = key.partition(".")
         if dot and base in bases:
-            for share, own in zip(shares, bases, strict=True):
-                if own == base:
-                    share[rest] = value
+            for arguments, each in zip(own, bases, strict=True):
+                if each == base:
+                    arguments[rest] = value
         elif len(names) == 1:
-            shares[0][key] = value
+            own[0][key] = value
         else:
             raise UsageError(f"-s {key} could belong to any of {', '.join(names)}", fix=f"write {bases[0]}.{key}=…")
-    return shares
-
-
-def _keyed(arguments: Mapping[str, Any], target: Any, where: str) -> dict[str, Any]:
-    """Returns the arguments that decide a result: what was given, less what is only a matter of speed or place."""
-    unkeyed = UNKEYED | frozenset(getattr(target, "unkeyed", ()))
-    kept = {name: value for name, value in arguments.items() if name not in unkeyed}
-    try:
-        canonical(kept)
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"an argument is not plain data: {error}", where=where, fix="pass numbers, words, lists"
-        ) from error
-    return kept
+    return [
+        ScorerRequest(scorer, arguments) if isinstance(scorer, str) else scorer
+        for scorer, arguments in zip(scorers, own, strict=True)
+    ]
 
 
 def _refuse_secrets(arguments: Mapping[str, Any], what: str) -> None:
@@ -312,29 +386,19 @@ def _refuse_secrets(arguments: Mapping[str, Any], what: str) -> None:
         )
 
 
-def _check_arguments(target: Any, arguments: Mapping[str, Any], model: str | None, where: str) -> None:
-    """Finds a wrong argument before anything is built or paid."""
-    given = dict(arguments) | ({"model": model} if model is not None else {})
-    signature = inspect.signature(target)
-    try:
-        signature.bind(**given)
-    except TypeError as error:
-        takes = ", ".join(name for name in signature.parameters if name not in {"self", "args", "kwargs"}) or "nothing"
-        raise UsageError(str(error), where=where, fix=f"it takes {takes}") from error
-
-
-def _own_name(target: Any) -> str:
+def _object_name(target: Any) -> str:
     kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _revision(target: Any, origin: str) -> str:
-    """Returns the version of a plugin, or the hash of the file a user's own class stands in.
+def _code_version(plugin: Located) -> str:
+    """Return the version of a plugin's distribution, or the hash of the file that defines a user's own class.
 
-    Whoever edits a model and runs again must not be answered with the old pictures.
+    After an edit of a model, images of the earlier code must not be reused.
     """
-    if origin != "local":
-        return origin
+    if plugin.origin != "local":
+        return plugin.origin
+    target = plugin.target
     kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
     module = sys.modules.get(kind.__module__)
     file = getattr(module, "__file__", None)
@@ -342,8 +406,8 @@ def _revision(target: Any, origin: str) -> str:
         source = Path(file).read_bytes() if file else inspect.getsource(kind).encode()
     except (OSError, TypeError) as error:
         raise UsageError(
-            "its code cannot be found, so that results could not be told apart from those of another version",
-            where=_own_name(target),
+            "its source code was not found, so results of different versions could be mixed up",
+            where=_object_name(target),
             fix="give it a class attribute `revision`",
         ) from error
     return f"source {hashlib.sha256(source).hexdigest()[:12]}"

@@ -19,7 +19,6 @@ from PIL import Image
 import knowgen
 from knowgen import api
 from knowgen.errors import DataError
-from knowgen.workflows.plan import Settings
 
 TESTS = Path(__file__).resolve().parent.parent
 for folder in ("scorers", "stats"):
@@ -185,7 +184,7 @@ def test_the_export_equals_what_the_official_evaluator_writes(tmp_path: Path, se
             out=tmp_path / "run",
             duplicates="last",
             scorer_args={"base_url": server.url, "price_call": 0, "attempts": 8},
-            settings=Settings(protocol="official"),
+            protocol="official",
         )
     out = tmp_path / "results_eval.json"
     assert api.export(run, "official", out) == len(rows)

@@ -18,7 +18,6 @@ from knowgen.generators.contract import Drawing
 from knowgen.records import Generation, GenerationRequest
 from knowgen.repainting import open_requests
 from knowgen.store.run import RunStore
-from knowgen.workflows.plan import Settings
 
 
 class Painter:
@@ -153,7 +152,7 @@ def test_other_answers_are_another_run_and_the_same_ones_are_not(tmp_path: Path,
 
 def test_a_painter_without_references_is_refused(tmp_path: Path, pictures: Path) -> None:
     with pytest.raises(UsageError, match="takes no reference images"):
-        api.plan("knowgen_mini", "closed_book", settings=Settings(requests=answers(tmp_path)))
+        api.plan("knowgen_mini", "closed_book", config=api.RunConfig(requests=answers(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -193,18 +193,18 @@ def test_a_scorer_beside_the_file_judges_with_its_own_arguments(desk: Path) -> N
         ("systems: [oracle]\ntasks:\n- {task: small, ids: [s1, s99]}\n", 2,
          "suite.yaml:3: task small has no sample 's99'"),
         ("systems: [oracle]\ntasks:\n- {task: small, ids: [s1, s1]}\n", 3,
-         "suite.yaml:3: tasks.0: the id 's1' comes twice"),
+         "suite.yaml:3: tasks.0: duplicate id 's1'"),
         ("systems: [oracle]\ntasks:\n- {task: small, ids: [s1], limit: 2}\n", 3, "limit and ids exclude each other"),
         ("systems: [oracle, noise, oracle]\ntasks: [small]\n", 3, "suite.yaml:1: a second system is called 'oracle'"),
         ("systems: [{name: a b, generator: noise},\n {name: A-b, generator: oracle}]\ntasks: [small]\n", 3,
          "suite.yaml:2: a second system would lie in 'a-b'"),
-        ("systems: [{name: 'a,b', generator: noise}]\ntasks: [small]\n", 3, "systems.0: the name 'a,b' holds"),
+        ("systems: [{name: 'a,b', generator: noise}]\ntasks: [small]\n", 3, "systems.0: the name 'a,b' contains"),
         ("systems: [oracle]\ntasks: [small,\n  ./small]\n", 3, "suite.yaml:3: a second task is called 'small'"),
         ("systems: [oracle]\ntasks:\n- small\n- {task: small, name: other}\n", 3,
          "suite.yaml:4: is the same task as 'small'"),
         ("systems: [oracle]\ntasks: [small]\nscorers: [world_check, world_check]\n", 3, "'world_check' is named twice"),
         ("systems: [oracle]\ntasks: [small]\nrepeats: 1\nrepeats: 2\n", 3,
-         "suite.yaml:4: the field 'repeats' comes twice"),
+         "suite.yaml:4: duplicate field 'repeats'"),
         ("systems:\n- generator: oracle\n  sed: 3\ntasks: [small]\n", 3,
          "suite.yaml:3: systems.0.sed: there is no such field; did you mean 'seed'?"),
         ("systems: [oracle]\ntasks: [small]\nrepeats: '2'\n", 3, "suite.yaml:3: repeats: "),
@@ -266,7 +266,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(desk: Path, capsys: py
     write(desk, SMALL + "budget: 2.5\nrepeats: 3\n")
     assert run(["suite", "suite.yaml", "--out", "out", "--dry-run"]) == 0
     text = capsys.readouterr().out
-    assert text.count("pictures   18") == 2
+    assert text.count("images     18") == 2
     assert "out/small__first" in text and "out/small__second" in text and "$2.5" in text
     assert not (desk / "out").exists()
 
@@ -331,7 +331,7 @@ def test_the_budget_is_one_for_all_runs(desk: Path, capsys: pytest.CaptureFixtur
 def test_a_budget_that_is_none_is_refused(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(desk, SMALL)
     assert run(["suite", "suite.yaml", "--out", "out", "--budget", "nan"]) == 2
-    assert "a budget of nan cannot be kept" in told(capsys)
+    assert "budget must be a number >= 0, got nan" in told(capsys)
 
 
 def test_two_tasks_give_two_tables_two_pages_and_a_mean(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,6 @@ from knowgen.engine import stages
 from knowgen.engine.stages import workers_for
 from knowgen.generators.contract import Drawing
 from knowgen.records import GenerationRequest
-from knowgen.workflows.plan import Settings
 
 
 class OnDevice(Plain):
@@ -59,6 +58,6 @@ def test_what_the_user_says_stands_and_a_plain_painter_asks_for_no_gpu(
 
     monkeypatch.setattr(stages, "cuda_count", asked)
     for workers in (None, 0):
-        plan = api.plan("knowgen_mini", "closed_book", ["pixels"], settings=Settings(limit=2, workers=workers))
+        plan = api.plan("knowgen_mini", "closed_book", ["pixels"], api.RunConfig(limit=2, workers=workers))
         run = api.execute(plan, tmp_path / str(workers))
         assert run.outcome is not None and run.outcome.generated == 2

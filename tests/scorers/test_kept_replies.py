@@ -17,7 +17,6 @@ from knowgen.records import ScoreStatus
 from knowgen.scorers import upstream
 from knowgen.scorers.pictures import Encoded
 from knowgen.scorers.request import ChatRequest
-from knowgen.workflows.plan import Settings
 
 SYSTEM = 'You are the "official" judge.\nBe just.'
 USER = "Sample id: {sample_id}\n\nTask:\n{prompt}\n\nGo."
@@ -55,7 +54,7 @@ class Asked:
             "vlm:any",
             out=self._source.parent / f"run{self._runs}",
             scorer_args={"base_url": base or self._server.url, "price_call": 0, **args},
-            settings=Settings(judge_repeats=judge_repeats),
+            judge_repeats=judge_repeats,
         )
         assert run.outcome is not None and run.outcome.score_failed == 0
         self.run = run

@@ -71,8 +71,8 @@ class Drawer:
 
 def evaluate(folder: Path, scorer: str, model: str) -> tuple[Outcome, RunSpec]:
     task = PictureTask(folder)
-    generator = resolve.generator_handle(Drawer, {"folder": str(folder)}, task)
-    handle = resolve.scorer_handle(scorer, {} if scorer.startswith("similarity:") else {"model": model})
+    generator = resolve.resolve_generator(Drawer, {"folder": str(folder)}, task)
+    handle = resolve.resolve_scorer(scorer, {} if scorer.startswith("similarity:") else {"model": model})
     spec = RunSpec(
         task=task.name,
         task_version=task.version,

@@ -63,8 +63,8 @@ class Noise:
 
 def evaluate(folder: Path, url: str, count: int = 12, options: Options | None = None, **args: Any) -> Outcome:
     task = PictureTask(folder, count)
-    generator = resolve.generator_handle(Noise, {}, task)
-    scorer = resolve.scorer_handle("vlm:any", {"base_url": url, **args})
+    generator = resolve.resolve_generator(Noise, {}, task)
+    scorer = resolve.resolve_scorer("vlm:any", {"base_url": url, **args})
     spec = RunSpec(
         task=task.name,
         task_version=task.version,

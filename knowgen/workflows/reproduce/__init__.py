@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from knowgen.core.run_config import GENERATION_TIMEOUT
 from knowgen.engine.handles import GeneratorHandle
 from knowgen.engine.options import Options
 from knowgen.errors import DataError, UsageError
@@ -14,10 +15,10 @@ from knowgen.generators.contract import RequestSource
 from knowgen.records import Generation, GroundTruth, Sample
 from knowgen.spec import RunSpec, select
 from knowgen.store.run import RunStore
-from knowgen.workflows import resolve
 from knowgen.workflows.reproduce.comparison import difference, look
 from knowgen.workflows.reproduce.generator import changes_since, recorded_handle, recorded_requests
 from knowgen.workflows.reproduce.result import NOT_COMPARED, TOLERANCE, Redrawn, Reproduction
+from knowgen.workflows.selection import choose
 
 __all__ = ["NOT_COMPARED", "Redrawn", "Reproduction", "difference", "reproduce"]
 
@@ -59,7 +60,7 @@ def reproduce(
     generator_args: Mapping[str, Any] | None = None,
     tolerance: int = TOLERANCE,
     budget: float | None = None,
-    timeout: float = 600.0,
+    timeout: float = GENERATION_TIMEOUT,
     progress: bool = False,
 ) -> Reproduction:
     """Draws pictures of a run again, through the engine as any run, and compares them with the stored ones.
@@ -94,7 +95,7 @@ def reproduce(
             )
         handle = recorded_handle(spec, task, generator_args or {}, device)
         source = recorded_requests(spec, requests)
-        chosen, _ = resolve.choose(_Recorded(store, list(store.samples()), truths=False), limit=limit, ids=ids)
+        chosen, _ = choose(_Recorded(store, list(store.samples()), truths=False), limit=limit, ids=ids)
         then = {place: store.drawn(*place) for place in _places(spec, chosen)}
         wanted = [sample for sample in chosen if any(_has_picture(then[place]) for place in _places(spec, [sample]))]
         if not wanted:

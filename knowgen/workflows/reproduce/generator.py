@@ -14,7 +14,7 @@ from knowgen.spec import RunSpec
 from knowgen.store.manifest import library_versions, machine_facts
 from knowgen.store.run import RunStore
 from knowgen.tasks.load import load_task
-from knowgen.workflows import resolve
+from knowgen.workflows.resolve import resolve_generator
 
 
 class _OnDevice:
@@ -47,7 +47,7 @@ def recorded_handle(spec: RunSpec, task: str | None, given: Mapping[str, Any], d
                 f"the generator looks things up in the task {spec.task}, which cannot be opened ({error.what})",
                 fix="name the task or its folder with --task",
             ) from error
-    handle = resolve.generator_handle(recorded.name, {**recorded.args, **given}, whole)
+    handle = resolve_generator(recorded.name, {**recorded.args, **given}, whole)
     if handle.spec.args != recorded.args:
         other = sorted(name for name in given if handle.spec.args.get(name) != recorded.args.get(name))
         raise UsageError(
