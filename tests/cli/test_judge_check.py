@@ -295,7 +295,7 @@ def test_a_fresh_check_asks_again_and_makes_its_page_anew(here: Path, capsys: py
 def test_a_dry_run_says_how_much_there_is_to_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["judge-check", "--scorer", "judges:Always", "--dry-run"]) == 0
     text = capsys.readouterr().out
-    assert "judgements 180" in text and "pictures   180" in text and "judge-check__judges-Always" in text
+    assert "scores     180" in text and "images     180" in text and "judge-check__judges-Always" in text
     assert calls() == 0 and not Path("reports").exists()
 
 

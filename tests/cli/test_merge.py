@@ -287,7 +287,7 @@ def test_a_run_is_scored_in_shards(desk: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("wanted", "said"),
-    [("0/2", "counted from 1"), ("3/2", "counted from 1"), ("x", "is not I/N"), ("1/7", "6 samples cannot be shared")],
+    [("0/2", "counted from 1"), ("3/2", "counted from 1"), ("x", "is not I/N"), ("1/7", "cannot split 6 samples")],
 )
 def test_a_shard_that_cannot_be_is_one_line(
     desk: Path, capsys: pytest.CaptureFixture[str], wanted: str, said: str
