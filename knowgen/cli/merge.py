@@ -1,4 +1,4 @@
-"""`knowgen merge`: the shards of a run, put together."""
+"""`knowgen merge`: merge the shards of a run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ after, on four machines (sbatch --array=1-4):
 @click.option("--unfinished", is_flag=True, help="Merge even if images or scores are missing.")
 @click.option("--fresh", is_flag=True, help="Replace the run in DIR.")
 def command(shards: tuple[Path, ...], out: Path, protocol: str, unfinished: bool, fresh: bool) -> int:
-    """Put the shards of a run together, as one run would have left them.
+    """Merge the shards of a run, as one run would have written them.
 
     A shard is a run directory made by `knowgen run --shard I/N`: every Nth sample of the selection, from the Ith on.
-    Pictures are hard links where the file system has them.
+    Images are hard links where the file system has them.
     """
     from knowgen.cli.common import command_line, failure_lines
     from knowgen.report import tables

@@ -11,17 +11,17 @@ import click
 from knowgen.cli.options import run_option
 
 if TYPE_CHECKING:
-    from knowgen.workflows.reproduce import Redrawn, Reproduction
+    from knowgen.workflows.reproduce import ImageComparison, Reproduction
 
 EPILOG = """\b
 Examples:
   knowgen reproduce reports/open_book --limit 8
   knowgen reproduce reports/mine --ids s1,s7 --device cuda:1 --json
-Ends with 0 when every picture comes out again, with 6 otherwise.
+Exit code 0 when every image is reproduced, 6 otherwise.
 """
 
 SHOWN = 20
-"""So many pictures are all shown; of more, only those that did not come out byte for byte."""
+"""Maximum number of images that are all shown; of more, only those that differ in any byte."""
 
 
 @click.command("reproduce", epilog=EPILOG)
@@ -43,9 +43,9 @@ SHOWN = 20
 @run_option("timeout")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(run: Path, as_json: bool, generator_args: tuple[tuple[str, Any], ...], **options: Any) -> int:
-    """Draw again from a run's record and compare hashes and pixels.
+    """Generate again from a run's record and compare hashes and pixels.
 
-    Finds stored pictures that were changed, records whose seed is not the run's, and generators that do not repeat.
+    Finds changed image files, records with a seed that is not the run's, and generators that are not deterministic.
     Nothing in the run is changed. Hosted generators are paid again.
     """
     from knowgen.workflows.reproduce import reproduce
@@ -61,7 +61,7 @@ def command(run: Path, as_json: bool, generator_args: tuple[tuple[str, Any], ...
 
 
 def _lines(found: Reproduction) -> list[str]:
-    """Says what came of it: what has changed since, the pictures, the count."""
+    """Return what has changed since, a table of images, and the counts."""
     from collections import Counter
 
     from knowgen.workflows.reproduce import NOT_COMPARED
@@ -69,20 +69,20 @@ def _lines(found: Reproduction) -> list[str]:
     lines = [
         f"changed  {name}: {then or 'none'} then, {now or 'none'} now" for name, (then, now) in found.changes.items()
     ]
-    shown = [each for each in found.pictures if len(found.pictures) <= SHOWN or each.verdict != "same"]
+    shown = [each for each in found.images if len(found.images) <= SHOWN or each.verdict != "same"]
     if shown:
         lines += ["", *_table(shown), ""]
-    counts = Counter(each.verdict for each in found.pictures if each.verdict not in NOT_COMPARED)
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    lines.append(f"{found.reproduced} of {found.compared} pictures come out again: {told}")
+    counts = Counter(each.verdict for each in found.images if each.verdict not in NOT_COMPARED)
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    lines.append(f"{found.reproduced} of {found.compared} images reproduced: {verdicts}")
     if found.stopped:
-        lines.append(f"ended before all were drawn: {found.stopped}")
+        lines.append(f"stopped before all were generated: {found.stopped}")
     return lines
 
 
-def _table(pictures: list[Redrawn]) -> list[str]:
+def _table(images: list[ImageComparison]) -> list[str]:
     rows = [["sample", "repeat", "verdict", "mean", "largest", "differ", "PSNR", ""]]
-    for each in pictures:
+    for each in images:
         apart = each.difference
         figures = ["", "", "", ""]
         if apart is not None:

@@ -1,4 +1,4 @@
-"""Runs beside each other: paired comparison, panels of judges, agreement."""
+"""Compare runs: paired comparison, panels of scorers, agreement."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def compare(
     panel: Sequence[str] = (),
     quorum: int | None = None,
 ) -> Comparison:
-    """Compares two runs sample by sample.
+    """Compare two runs sample by sample.
 
     Args:
         first: The baseline.
         second: The other; differences are second minus first.
-        protocol: Name of a protocol, such as strict or official.
-        scorer: Whose judgements; the first that both runs share when None.
-        panel: Labels of scorers whose judgements are combined, instead of one scorer.
-        quorum: Fewest of them that must have judged a drawing; more than half when None.
+        protocol: Name of a scoring protocol, such as strict or official.
+        scorer: Name of the scorer; the first that both runs share when None.
+        panel: Names of scorers whose scores are combined, instead of one scorer.
+        quorum: Minimum number of them that must have scored an image; more than half when None.
 
     Raises:
-        UsageError: The runs answer different task versions, or were judged by different scorers.
+        UsageError: The runs answer different task versions, or were scored by different scorers.
     """
     from knowgen.stats.compare import check_comparable
     from knowgen.stats.compare import compare as paired
@@ -68,12 +68,12 @@ def compare(
 
 
 def panel_rows(run: Run, members: Sequence[str], quorum: int | None = None) -> list[Row]:
-    """Returns the rows of a panel of a run's scorers: `aggregate` reads them like those of one scorer.
+    """Return the rows of a panel of a run's scorers: `aggregate` reads them like those of one scorer.
 
     Args:
         run: The run.
-        members: Labels of its scorers.
-        quorum: Fewest of them that must have judged a drawing; more than half when None.
+        members: Names of its scorers.
+        quorum: Minimum number of them that must have scored an image; more than half when None.
 
     Raises:
         UsageError: The run has no such scorer, or the members do not give values for the same dimensions.
@@ -87,7 +87,7 @@ def panel_rows(run: Run, members: Sequence[str], quorum: int | None = None) -> l
 
 
 def panel_summary(run: Run, members: Sequence[str], quorum: int | None = None, protocol: str | None = None) -> Summary:
-    """Aggregates a run as a panel of its scorers judged it; arguments as in `panel_rows`."""
+    """Aggregate a run under a panel of its scorers; arguments as in `panel_rows`."""
     from knowgen.spec import fingerprint
     from knowgen.stats.panel import panel_of
 
@@ -130,14 +130,14 @@ def agree(
     quorum: int | None = None,
     protocol: str = "strict",
 ) -> Agreement:
-    """Says how far the scorers of one or more runs agree, with each other and with people.
+    """Measure how far the scorers of one or more runs agree, with each other and with people.
 
     Args:
         runs: Of one task version; scorers that all of them have take part.
-        labels: A CSV file of what people said, as in `knowgen.stats.labels`.
-        panel: Labels of scorers whose panel takes part as one more rater.
+        labels: A CSV file of human ratings, as in `knowgen.stats.labels`.
+        panel: Names of scorers whose panel is one more rater.
         quorum: Of the panel.
-        protocol: Says which reading of a judgement counts, and how systems are ranked.
+        protocol: Scoring protocol that scores are read and systems are ranked by.
 
     Raises:
         UsageError: The runs differ in task, or there are fewer than two raters.
@@ -147,19 +147,19 @@ def agree(
     from knowgen.stats.panel import panel_of
 
     if not runs:
-        raise UsageError("no run to look at", fix="name one or more run directories")
+        raise UsageError("no run to compare", fix="name one or more run directories")
     names = artifacts.distinct_names([(run.path, run.spec.generator.name) for run in runs])
     shared = [each for each in runs[0].spec.scorers if all(_has(run, each.name) for run in runs)]
     dimensions = {each.name: tuple(each.dimensions) for each in shared}
-    sat = panel_of(panel, quorum).label if panel else ""
+    panel_label = panel_of(panel, quorum).label if panel else ""
     if panel:
-        dimensions[sat] = _panel_dimensions(runs[0], [runs[0].label(member) for member in panel])
+        dimensions[panel_label] = _panel_dimensions(runs[0], [runs[0].label(member) for member in panel])
     systems = [
         System(
             name,
             run.spec.task,
             run.spec.task_version,
-            {each: panel_rows(run, panel, quorum) if each == sat else run.rows(each) for each in dimensions},
+            {each: panel_rows(run, panel, quorum) if each == panel_label else run.rows(each) for each in dimensions},
         )
         for name, run in zip(names, runs, strict=True)
     ]
@@ -175,8 +175,8 @@ def _shared_scorer(first: Run, second: Run) -> str:
     shared = next((name for name in ours if name in theirs), None)
     if shared is None:
         raise UsageError(
-            f"no scorer has judged both runs: {', '.join(ours) or 'none'} there, {', '.join(theirs) or 'none'} here",
+            f"no scorer has scored both runs: {', '.join(ours) or 'none'} there, {', '.join(theirs) or 'none'} here",
             where=f"{first.path} and {second.path}",
-            fix="score one of them anew with `knowgen score RUN --scorer S`",
+            fix="score one of them again with `knowgen score RUN --scorer S`",
         )
     return shared

@@ -212,8 +212,8 @@ def test_what_does_not_belong_together_is_one_line(desk: Path, capsys: pytest.Ca
     for words, code, said in [
         (["part1", "part3"], 2, "shard 2/3 is not among the directories; name all shards"),
         (["part3"], 2, "shard 1/3 and 1 more is not among"),
-        (["part1", "part2", "part3", "twin"], 2, "both hold shard 1/3"),
-        (["part1", "part1"], 2, "both hold shard 1/3"),
+        (["part1", "part2", "part3", "twin"], 2, "both contain shard 1/3"),
+        (["part1", "part1"], 2, "both contain shard 1/3"),
         (["part1", "seeded", "part3"], 3, "seeded: is a shard of another run than part1: seed is 0 there and 4 here"),
         (["part1", "scored", "part3"], 3, "scorer my_scorer:Half 1"),
         (["part1", "limited", "part3"], 3, "selection all 6 there and limit 5"),
@@ -238,11 +238,11 @@ def test_an_unfinished_shard_is_refused_unless_wanted(desk: Path, capsys: pytest
         database.execute("delete from scores where sample_id = 's1'")
     capsys.readouterr()
     assert run(["merge", *names, "-o", "whole"]) == 3
-    assert "part2: shard 2/2 is not finished: 4 judgements by my_scorer:Half are lacking" in capsys.readouterr().err
+    assert "part2: shard 2/2 is not finished: 4 scores by my_scorer:Half are missing" in capsys.readouterr().err
     with closing(sqlite3.connect(desk / "part2" / "run.sqlite")) as database, database:
         database.execute("delete from generations where sample_id = 's1' and repeat = 1")
     assert run(["merge", *names, "-o", "whole"]) == 3
-    assert "1 of 6 drawings are lacking" in one_line(capsys.readouterr().err)
+    assert "1 of 6 images are missing" in one_line(capsys.readouterr().err)
     assert run(["merge", *names, "-o", "whole", "--unfinished"]) == 0
     assert figures(desk / "whole")[0]["slices"][0]["coverage"]["generation_not_run"] == 2  # one drawing, judged twice
 
