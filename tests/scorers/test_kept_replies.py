@@ -13,6 +13,7 @@ from PIL import Image
 
 from knowgen import api
 from knowgen.caches import Cache, FileCache
+from knowgen.errors import UsageError
 from knowgen.records import ScoreStatus
 from knowgen.scorers import upstream
 from knowgen.scorers.pictures import Encoded
@@ -188,7 +189,7 @@ def test_the_official_call_is_sent_word_for_word(tmp_path: Path, upstream_dir: P
 def test_a_file_that_is_not_the_pinned_one_is_refused(upstream_dir: Path, change: Any, words: str) -> None:
     file = upstream_dir / upstream.JUDGE_FILE
     file.write_text(change(file.read_text()))
-    with pytest.raises(api.UsageError.__mro__[1], match=words):
+    with pytest.raises(UsageError.__mro__[1], match=words):
         upstream.official_call(str(upstream_dir))
 
 
