@@ -1,1 +1,1 @@
-"""What every other package may use: records and keys, errors, caches, files, images and text."""
+"""Shared foundations: what every package may import."""

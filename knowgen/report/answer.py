@@ -9,7 +9,7 @@ from knowgen.records import DIMENSIONS
 from knowgen.report.numbers import number
 from knowgen.report.view import System, View
 from knowgen.stats.coverage import HOW_TO_GO_ON, no_result, share_words
-from knowgen.stats.policy import get_policy
+from knowgen.stats.protocol import get_protocol
 from knowgen.stats.summary import Figure, Summary
 
 SURE = "95\N{NO-BREAK SPACE}%"
@@ -69,13 +69,13 @@ def _figure(system: System, view: View) -> Figure:
 
 
 def differences(summaries: Sequence[Summary]) -> list[str]:
-    """Names what keeps summaries from being ranked: they must agree in task, version, selection and policy."""
+    """Names what keeps summaries from being ranked: they must agree in task, version, selection and protocol."""
     names = {
         "task": "task",
         "task_version": "task version",
         "selection": "selection of samples",
         "scorer_version": "version of the scorer",
-        "policy_version": "version of the policy",
+        "protocol_version": "version of the protocol",
         "dimensions": "dimensions",
     }
     return [words for name, words in names.items() if len({str(getattr(one, name)) for one in summaries}) > 1]
@@ -86,7 +86,7 @@ def answer(systems: Sequence[System], view: View, lead: Lead | None) -> Answer:
 
     Args:
         systems: All systems of the page.
-        view: The scorer and policy.
+        view: The scorer and protocol.
         lead: Paired difference of the two best; None when there is none, and the intervals must do.
     """
     order, name = ranked(systems, view), score_name(view.dimensions)
@@ -140,7 +140,7 @@ def _lacking(systems: Sequence[System], view: View) -> list[tuple[System, str]]:
 
 
 def _how_to_go_on(view: View) -> str:
-    needed = share_words(get_policy(view.policy).min_coverage)
+    needed = share_words(get_protocol(view.protocol).min_coverage)
     return f"A result needs at least {needed} of the scores: {HOW_TO_GO_ON}."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from knowgen.core.run_config import GENERATION_TIMEOUT
 from knowgen.errors import UsageError
 from knowgen.remote.address import is_loopback_host
 
@@ -30,7 +31,7 @@ class Service:
     port: int = 8001
     workers: int = 0
     queue: int = 64
-    timeout: float = 600.0
+    timeout: float = GENERATION_TIMEOUT
     token: str = field(default="", repr=False)
     max_body: int = 64 * MEBIBYTE
     max_pixels: int = 50_000_000

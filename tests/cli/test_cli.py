@@ -27,7 +27,7 @@ RUN = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
 def test_every_help_fits_a_screen_and_shows_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*words, "--help"]) == 0
     text = capsys.readouterr().out
-    assert len(text.splitlines()) <= 30
+    assert len(text.splitlines()) <= 36
     assert max(len(line) for line in text.splitlines()) <= 96
     assert re.search(rf"Examples?:\n +knowgen {words[0]}", text)
 
@@ -52,7 +52,7 @@ def test_a_run_prints_its_table_and_says_how_to_go_on(desk: Path, capsys: pytest
     page = Path(re.findall(r"^report +(.*)$", text, re.MULTILINE)[0])
     assert page.is_file() and page.name == "index.html"
     summary = json.loads((desk / "out" / "summary.json").read_text())
-    assert {each["policy"] for each in summary["summaries"]} == {"strict", "official"}
+    assert {each["protocol"] for each in summary["summaries"]} == {"strict", "official"}
     assert sorted(path.suffix for path in (desk / "out" / "tables").iterdir()) == [".csv", ".csv", ".md", ".md"]
 
 
@@ -117,7 +117,7 @@ def test_repeats_and_judge_repeats(desk: Path) -> None:
 
 def test_dry_run_generates_nothing(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*RUN, "--out", "out", "--dry-run"]) == 0
-    assert "pictures   6" in capsys.readouterr().out
+    assert "images     6" in capsys.readouterr().out
     assert not (desk / "out").exists() and not (desk / "calls.txt").exists()
 
 
@@ -128,8 +128,8 @@ def test_dry_run_generates_nothing(desk: Path, capsys: pytest.CaptureFixture[str
         (["run", "--task", "knowgen_mnii", "--generator", "noise"], 2, "did you mean 'knowgen_mini'?"),
         (["run", "--task", "small", "--generator", "oracel"], 2, "unknown generator 'oracel'; did you mean 'oracle'?"),
         ([*RUN, "--scorer", "world_chek"], 2, "did you mean 'world_check'?"),
-        ([*RUN, "--policy", "stict"], 2, "did you mean 'strict'?"),
-        ([*RUN, "--limit", "0"], 2, "Invalid value for '--limit'"),
+        ([*RUN, "--protocol", "stict"], 2, "did you mean 'strict'?"),
+        ([*RUN, "--limit", "0"], 2, "limit must be a whole number >= 1, got 0"),
         ([*RUN, "--limit", "1", "--ids", "s1"], 2, "exclude each other"),
         ([*RUN, "--ids", "s1,zz"], 2, "no sample 'zz'"),
         ([*RUN, "-g", "steps"], 2, "is not key=value"),
@@ -239,7 +239,7 @@ def test_scoring_in_place_keeps_what_other_scorers_said_and_never_erases(
     assert told == {"my_scorer:Half", "other:Half"}
     capsys.readouterr()
     assert run(["score", "out", "--scorer", "other:Half", "--fresh"]) == 2
-    assert "would erase the pictures" in one_line(capsys.readouterr().err)
+    assert "would delete the images" in one_line(capsys.readouterr().err)
     with RunStore.read(desk / "out") as store:
         assert sum(each.status == "ok" for _, each in store.generations()) == 6
 
@@ -269,7 +269,7 @@ def test_outputs_are_written_again_when_a_run_was_killed_before_them(
     with contextlib.closing(sqlite3.connect(desk / "out" / "run.sqlite")) as database, database:
         database.execute("delete from scores where sample_id = 's1'")
     with monkeypatch.context() as patch:
-        patch.setattr("knowgen.outputs.write", killed)
+        patch.setattr("knowgen.workflows.artifacts.write", killed)
         with contextlib.suppress(SystemExit):
             run([*RUN, "--out", "out"])
     before = (desk / "out" / "summary.json").stat().st_mtime_ns
@@ -295,7 +295,7 @@ def test_fresh_never_erases_images_that_lie_in_the_run_directory(
     assert run(command) == 0
     capsys.readouterr()
     assert run([*command, "--fresh"]) == 2
-    assert "would erase the pictures" in one_line(capsys.readouterr().err)
+    assert "would delete the images" in one_line(capsys.readouterr().err)
     assert kept.is_file()
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 from knowgen import api
 from knowgen.cli.main import run
 from knowgen.clients.pricing import CHAT_PRICES, chat_price, price_list
-from knowgen.planning import Settings
 from knowgen.records import Attempt, Usage
 from knowgen.scorers.forecast import Estimate, learn, picture_tokens, words_of
 from tests.helpers.judge_server import JudgeServer, Step
@@ -78,15 +77,16 @@ def test_a_dry_run_reckons_first_and_learns_from_what_was_asked(
     line = ["score", str(source), "--scorer", "vlm:gpt-4.1", "--out", str(out), "--dry-run"]
     assert run(line) == 0
     said = capsys.readouterr().out.splitlines()[-1]
-    assert said.startswith("vlm:gpt-4.1: 5 to ask, about $0.0") and "(reckoned)" in said and not out.exists()
+    assert said.startswith("vlm:gpt-4.1: 5 to score, about $0.0") and "(reckoned)" in said and not out.exists()
     with JudgeServer([Step(tokens=(4000, 500))]) as server:
         args = {"base_url": server.url, "price_in": 10, "price_out": 100}
-        api.score(source, "vlm:any", out=out, scorer_args=args, settings=Settings(limit=2))
+        api.score(source, "vlm:any", out=out, scorer_args=args, limit=2)
         words = [f"{name}={value}" for name, value in args.items()]
         assert run(["score", str(source), "--scorer", "vlm:any", "--out", str(out), "--dry-run", "-s", words[0], "-s",
                     words[1], "-s", words[2]]) == 0  # fmt: skip
         said = capsys.readouterr().out.splitlines()[-1]
-        assert said.startswith(f"vlm:any: 3 to ask, about ${3 * (0.04 + 0.05):.2f}") and "as 2 judgements took" in said
+        assert said.startswith(f"vlm:any: 3 to score, about ${3 * (0.04 + 0.05):.2f}")
+        assert "as 2 judgements took" in said
         assert len(server.calls) == 2
 
 

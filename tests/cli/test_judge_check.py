@@ -295,7 +295,7 @@ def test_a_fresh_check_asks_again_and_writes_its_page_again(here: Path, capsys: 
 def test_a_dry_run_says_how_much_there_is_to_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["judge-check", "--scorer", "judges:Always", "--dry-run"]) == 0
     text = capsys.readouterr().out
-    assert "judgements 180" in text and "pictures   180" in text and "judge-check__judges-Always" in text
+    assert "scores     180" in text and "images     180" in text and "judge-check__judges-Always" in text
     assert calls() == 0 and not Path("reports").exists()
 
 
@@ -312,7 +312,7 @@ def test_named_samples_alone_are_checked(here: Path, capsys: pytest.CaptureFixtu
         (["--scorer", "judges:Elsewhere"], 2, "which no known change must move"),
         (["--scorer", "judges:Always", "--task", "foreign"], 3, "knowgen world build"),
         (["--scorer", "judges:Nobody"], 2, "Nobody"),
-        (["--scorer", "judges:Always", "--policy", "lenient"], 2, "unknown policy"),
+        (["--scorer", "judges:Always", "--protocol", "lenient"], 2, "unknown protocol"),
         ([], 2, "--scorer"),
     ],
 )

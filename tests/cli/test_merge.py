@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from knowgen import api, merging, outputs
+from knowgen import api
 from knowgen.cli.main import run
 from knowgen.store import merge as store_merge
 from knowgen.store.run import RunStore
+from knowgen.workflows import artifacts
+from knowgen.workflows import merge as merging
 from tests.helpers.text import one_line
 
 TIMES = {"generation_seconds", "score_seconds"}
@@ -176,7 +178,7 @@ def test_a_killed_merge_leaves_nothing_half_done_and_goes_on(
 
     with monkeypatch.context() as patch:
         home, name = {
-            "lock": (shutil, "rmtree"), "outputs": (outputs, "write")
+            "lock": (shutil, "rmtree"), "outputs": (artifacts, "write")
         }.get(point, (store_merge, point))  # fmt: skip
         patch.setattr(home, name, killed)
         if point == "lock":  # between the last row and the new name
@@ -206,18 +208,18 @@ def test_what_does_not_belong_together_is_one_line(desk: Path, capsys: pytest.Ca
     for words, code, said in [
         (["part1", "part3"], 2, "shard 2/3 is not among the directories; name all shards"),
         (["part3"], 2, "shard 1/3 and 1 more is not among"),
-        (["part1", "part2", "part3", "twin"], 2, "both hold shard 1/3"),
-        (["part1", "part1"], 2, "both hold shard 1/3"),
+        (["part1", "part2", "part3", "twin"], 2, "both contain shard 1/3"),
+        (["part1", "part1"], 2, "both contain shard 1/3"),
         (["part1", "seeded", "part3"], 3, "seeded: is a shard of another run than part1: seed is 0 there and 4 here"),
         (["part1", "scored", "part3"], 3, "scorer my_scorer:Half 1"),
         (["part1", "limited", "part3"], 3, "selection all 6 there and limit 5"),
         (["part1", "halves", "part3"], 3, "3 shards there and 2 here"),
-        (["part1", "one", "part3"], 2, "one: is no shard of a run"),
+        (["part1", "one", "part3"], 2, "one: is not a shard of a run"),
         (["part1", "nowhere"], 3, "nowhere: is no run directory"),
         (["part1", "part2", "part3", "-o", "part2"], 2, "is one of the shards"),
         (["part1", "part2", "part3", "-o", "one"], 3, "holds another run"),
-        (["part1", "part2", "part3", "-o", "taken"], 3, "no run directory"),
-        (["part1", "part2", "part3", "-o", "taken", "--fresh"], 3, "no run directory"),
+        (["part1", "part2", "part3", "-o", "taken"], 3, "not a run directory"),
+        (["part1", "part2", "part3", "-o", "taken", "--fresh"], 3, "not a run directory"),
     ]:
         capsys.readouterr()
         assert run(["merge", "-o", "whole", *words]) == code, words
@@ -232,11 +234,11 @@ def test_an_unfinished_shard_is_refused_unless_wanted(desk: Path, capsys: pytest
         database.execute("delete from scores where sample_id = 's1'")
     capsys.readouterr()
     assert run(["merge", *names, "-o", "whole"]) == 3
-    assert "part2: shard 2/2 is not finished: 4 judgements by my_scorer:Half are lacking" in capsys.readouterr().err
+    assert "part2: shard 2/2 is not finished: 4 scores by my_scorer:Half are missing" in capsys.readouterr().err
     with closing(sqlite3.connect(desk / "part2" / "run.sqlite")) as database, database:
         database.execute("delete from generations where sample_id = 's1' and repeat = 1")
     assert run(["merge", *names, "-o", "whole"]) == 3
-    assert "1 of 6 drawings are lacking" in one_line(capsys.readouterr().err)
+    assert "1 of 6 images are missing" in one_line(capsys.readouterr().err)
     assert run(["merge", *names, "-o", "whole", "--unfinished"]) == 0
     coverage = figures(desk / "whole")[0]["slices"][0]["coverage"]
     assert coverage["generation_not_run"] == 2  # one generation, scored twice
@@ -283,7 +285,7 @@ def test_a_run_is_scored_in_shards(desk: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("wanted", "said"),
-    [("0/2", "counted from 1"), ("3/2", "counted from 1"), ("x", "is not I/N"), ("1/7", "6 samples cannot be shared")],
+    [("0/2", "counted from 1"), ("3/2", "counted from 1"), ("x", "is not I/N"), ("1/7", "cannot split 6 samples")],
 )
 def test_a_shard_that_cannot_be_is_one_line(
     desk: Path, capsys: pytest.CaptureFixture[str], wanted: str, said: str

@@ -18,7 +18,6 @@ from PIL import Image
 import knowgen
 from knowgen import api
 from knowgen.errors import DataError
-from knowgen.planning import Settings
 from tests.helpers.judge_server import Call, JudgeServer, Step
 from tests.helpers.official_reference import NAMES, POP, SCIENCE, as_number, as_object, group_summary
 
@@ -178,7 +177,7 @@ def test_the_export_equals_what_the_official_evaluator_writes(tmp_path: Path, se
             out=tmp_path / "run",
             duplicates="last",
             scorer_args={"base_url": server.url, "price_call": 0, "attempts": 8},
-            settings=Settings(policy="official"),
+            protocol="official",
         )
     out = tmp_path / "results_eval.json"
     assert api.export(run, "official", out) == len(rows)

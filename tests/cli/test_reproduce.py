@@ -21,8 +21,8 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from knowgen.cli.main import run
-from knowgen.reproducing import difference, reproduce
 from knowgen.store.run import RunStore
+from knowgen.workflows.reproduce import difference, reproduce
 from tests.helpers.text import one_line
 
 PAINTERS = '''
@@ -114,7 +114,7 @@ def draw(name: str, *words: str, out: str = "out") -> None:
 
 
 def verdicts(found: dict[str, Any]) -> dict[str, str]:
-    return {f"{each['sample_id']}.{each['repeat']}": each["verdict"] for each in found["pictures"]}
+    return {f"{each['sample_id']}.{each['repeat']}": each["verdict"] for each in found["images"]}
 
 
 def again(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def test_every_shape_of_generator_is_generated_again(
     draw(name, "--repeats", "2", "--seed", "3")
     before = {path: path.stat().st_mtime_ns for path in (easel / "out").rglob("*")}
     found = again(capsys)
-    assert set(verdicts(found).values()) == {"same"} and len(found["pictures"]) == 12
+    assert set(verdicts(found).values()) == {"same"} and len(found["images"]) == 12
     assert found["compared"] == found["reproduced"] == 12 and found["ok"]
     assert {path: path.stat().st_mtime_ns for path in (easel / "out").rglob("*")} == before, "the run is left alone"
 
@@ -164,8 +164,8 @@ def test_a_tampered_image_is_found(easel: Path, capsys: pytest.CaptureFixture[st
         "s2.0": "damaged",
         "s4.0": "damaged",
     }
-    details = {each["sample_id"]: each["detail"] for each in found["pictures"]}
-    assert details["s2"] == "the stored file was changed; drawn again it comes out as recorded"
+    details = {each["sample_id"]: each["detail"] for each in found["images"]}
+    assert details["s2"] == "the stored file was changed; the new one is as recorded"
     assert "is missing" in details["s4"]
     assert not found["ok"] and found["reproduced"] == 4
 
@@ -187,7 +187,7 @@ def test_a_forged_image_with_a_forged_record_is_found_by_generating_it_again(
     with closing(sqlite3.connect(easel / "out" / "run.sqlite")) as database, database:
         database.execute("update generations set record = replace(record, ?, ?)", (path.stem, digest))
     found = again(capsys, code=6)
-    (forgery,) = [each for each in found["pictures"] if each["verdict"] != "same"]
+    (forgery,) = [each for each in found["images"] if each["verdict"] != "same"]
     assert (forgery["sample_id"], forgery["verdict"]) == ("s2", "differs")
     assert forgery["difference"]["share"] == 1 / (48 * 32)
     assert forgery["difference"]["largest"] in {100, 156}
@@ -204,7 +204,7 @@ def test_a_changed_seed_is_found_in_the_record_and_in_the_specification(
         database.execute(sql)
     found = again(capsys, code=6)
     assert {place: verdict for place, verdict in verdicts(found).items() if verdict != "same"} == {"s1.0": "seed"}
-    assert "the record says seed 4, the specification 3; drawn with 3: same" in found["pictures"][1]["detail"]
+    assert "the record says seed 4, the specification 3; generated with 3: same" in found["images"][1]["detail"]
 
     shutil.rmtree("out")
     shutil.copytree("kept", "out")
@@ -219,20 +219,20 @@ def test_a_changed_seed_is_found_in_the_record_and_in_the_specification(
 
 def test_other_bytes_and_small_differences_are_distinguished(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw("Encodes", "--ids", "s0")
-    (picture,) = again(capsys)["pictures"]
+    (picture,) = again(capsys)["images"]
     assert picture["verdict"] == "same pixels" and picture["difference"]["psnr"] is None
     for path in easel.glob("drawn*"):
         path.unlink()
     shutil.rmtree("out")
     draw("Drifts", "--ids", "s0")
     for expected, code in [("within", 0), ("within", 0), ("differs", 6)]:
-        (picture,) = again(capsys, code=code)["pictures"]
+        (picture,) = again(capsys, code=code)["images"]
         assert picture["verdict"] == expected
         psnr = 10 * math.log10(255**2 * 48 * 32 * 3 / picture["difference"]["largest"] ** 2)
         assert picture["difference"]["psnr"] == pytest.approx(psnr)
     assert run(["reproduce", "out", "--tolerance", "0"]) == 6
     shown = capsys.readouterr().out
-    assert "differs" in shown and "0 of 1 pictures come out again: 1 differs" in shown and " dB" in shown
+    assert "differs" in shown and "0 of 1 images reproduced: 1 differs" in shown and " dB" in shown
 
 
 def test_failures_then_and_now_are_reported(
@@ -242,13 +242,13 @@ def test_failures_then_and_now_are_reported(
     monkeypatch.setenv("BROKEN", "1")
     found = again(capsys, code=6)
     assert verdicts(found)["s1.0"] == "failed"
-    assert "no weights" in found["pictures"][1]["detail"]
+    assert "no weights" in found["images"][1]["detail"]
     shutil.rmtree("out")
     assert run(["run", "--task", "small", "--generator", "painters:Breaks", "--out", "out"]) == 6
     found = again(capsys)
-    assert verdicts(found)["s1.0"] == "no picture" and found["compared"] == found["reproduced"] == 5
+    assert verdicts(found)["s1.0"] == "no image" and found["compared"] == found["reproduced"] == 5
     assert run(["reproduce", "out", "--ids", "s1"]) == 3
-    assert "holds no picture that could be drawn again" in capsys.readouterr().err
+    assert "no image to generate again" in capsys.readouterr().err
 
 
 def test_the_device_and_what_is_not_recorded_can_be_given(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,7 +257,7 @@ def test_the_device_and_what_is_not_recorded_can_be_given(easel: Path, capsys: p
     assert again(capsys, "--device", "cuda:7", "-g", "url=http://there")["ok"]
     assert (easel / "devices.txt").read_text() == "cuda:7\n"
     assert run(["reproduce", "out", "-g", "size=20"]) == 2
-    assert "-g size would have something drawn that the run does not record" in one_line(capsys.readouterr().err)
+    assert "-g size differs from the record and would change the result" in one_line(capsys.readouterr().err)
     draw("Draws", out="other")
     capsys.readouterr()
     assert run(["reproduce", "other", "--device", "cuda:7"]) == 2
@@ -289,11 +289,11 @@ def test_what_cannot_be_generated_again_is_one_line(easel: Path, capsys: pytest.
     manifest["spec"]["generator"]["name"] = "painters:Gone"
     (easel / "gone" / "run.json").write_text(json.dumps(manifest))
     for words, code, said in [
-        (["theirs"], 2, "theirs: its pictures were not drawn here but taken from 'mine'"),
+        (["theirs"], 2, "theirs: its images were taken from 'mine' and not generated here"),
         (["nowhere"], 3, "is no run directory"),
         (["gone"], 2, "has no 'Gone'"),
         (["out", "--limit", "1", "--ids", "s1"], 2, "exclude each other"),
-        (["out", "--requests", "gone"], 2, "the run was drawn from the prompts of the task"),
+        (["out", "--requests", "gone"], 2, "the run was generated from the prompts of the task"),
     ]:
         capsys.readouterr()
         assert run(["reproduce", *words]) == code, words
@@ -307,7 +307,7 @@ def test_a_searching_generator_finds_its_task_again(
     words = ["run", "--task", "knowgen_mini", "--generator", "open_book", "--scorer", "pixels", "--limit", "2"]
     assert run([*words, "--out", "out"]) == 0
     found = again(capsys)
-    assert found["ok"] and len(found["pictures"]) == 2
+    assert found["ok"] and len(found["images"]) == 2
 
 
 def test_what_an_agent_found_is_generated_again_from_the_agents_answers(
@@ -329,7 +329,7 @@ def test_what_an_agent_found_is_generated_again_from_the_agents_answers(
     assert picture_of(easel / "out", "s1").stem != picture_of(easel / "plain", "s1").stem
     for words, said in [
         ([], "name them with --requests SRC"),
-        (["--requests", "other.json"], "the run was drawn from"),
+        (["--requests", "other.json"], "the run was generated from"),
     ]:
         assert run(["reproduce", "out", *words]) == 2
         assert said in one_line(capsys.readouterr().err)

@@ -15,7 +15,6 @@ import knowgen
 from knowgen import api
 from knowgen.errors import ConfigError, DataError, UsageError
 from knowgen.generators.contract import Drawing
-from knowgen.planning import Settings
 from knowgen.records import Generation, GenerationRequest
 from knowgen.repainting import open_requests
 from knowgen.store.run import RunStore
@@ -154,7 +153,7 @@ def test_other_answers_are_another_run_and_the_same_ones_are_not(tmp_path: Path,
 
 def test_a_generator_without_references_is_refused(tmp_path: Path, pictures: Path) -> None:
     with pytest.raises(UsageError, match="takes no reference images"):
-        api.plan("knowgen_mini", "closed_book", settings=Settings(requests=answers(tmp_path)))
+        api.plan("knowgen_mini", "closed_book", config=api.RunConfig(requests=answers(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class Calls:
     async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
 
-    def run(self, attempts: int = 5, **options: Any) -> int:
+    def run(self, attempts: int = 5, **options: Any) -> Any:
         return asyncio.run(
             retry(
                 self.call,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from knowgen import assemble
 from knowgen.records import GenerationRequest
 from knowgen.scorers.contract import Item
+from knowgen.workflows import resolve
 
 HERE = Path(__file__)
 
@@ -45,14 +45,14 @@ def test_other_weights_are_another_system(tmp_path: Path, kind: str, monkeypatch
         weights.write_bytes(content)
         name = f"{HERE}:Weighted"
         if kind == "generator":
-            spec = assemble.generator_handle(name, {"model": str(weights)}, None).spec
+            spec = resolve.resolve_generator(name, {"model": str(weights)}, None).spec
             found.append(spec.revision)
         else:
-            found.append(assemble.scorer_handle(name, {"model": str(weights)}).spec.version)
+            found.append(resolve.resolve_scorer(name, {"model": str(weights)}).spec.version)
     assert found[0] == found[2] != found[1]
     assert found[0].startswith("3 " if kind == "generator" else "judge-1 ")
 
 
 def test_a_plugin_without_weights_keeps_its_version() -> None:
-    handle = assemble.scorer_handle("pixels", {})
+    handle = resolve.resolve_scorer("pixels", {})
     assert " " not in handle.spec.version

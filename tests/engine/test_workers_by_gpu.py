@@ -11,7 +11,6 @@ from knowgen import api
 from knowgen.engine import stages
 from knowgen.engine.stages import workers_for
 from knowgen.generators.contract import Drawing
-from knowgen.planning import Settings
 from knowgen.records import GenerationRequest
 from tests.helpers.engine import PLAIN, Plain, generator_handle
 
@@ -59,6 +58,6 @@ def test_what_the_user_says_stands_and_a_plain_generator_asks_for_no_gpu(
 
     monkeypatch.setattr(stages, "cuda_count", asked)
     for workers in (None, 0):
-        plan = api.plan("knowgen_mini", "closed_book", ["pixels"], settings=Settings(limit=2, workers=workers))
+        plan = api.plan("knowgen_mini", "closed_book", ["pixels"], api.RunConfig(limit=2, workers=workers))
         run = api.execute(plan, tmp_path / str(workers))
         assert run.outcome is not None and run.outcome.generated == 2

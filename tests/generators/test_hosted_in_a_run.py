@@ -14,8 +14,8 @@ import knowgen
 from knowgen.clients import pricing
 from knowgen.errors import ConfigError
 from knowgen.records import Generation, GenerationStatus
-from knowgen.runs import Run
 from knowgen.store.run import RunStore
+from knowgen.workflows.run import Run
 from tests.helpers.image_servers import (
     ARK,
     GEMINI,

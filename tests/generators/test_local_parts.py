@@ -9,9 +9,9 @@ import pytest
 
 from knowgen.errors import MissingDependencyError, PassingError, UsageError
 from knowgen.generators import local, local_faults
+from knowgen.generators.contract import GPU_FAULT_CODE
 from knowgen.generators.local import Diffusers
 from knowgen.generators.local_batches import grouped
-from knowgen.generators.contract import GPU_FAULT_CODE
 from knowgen.generators.local_faults import GpuHealth
 from knowgen.generators.local_presets import Preset, Way, facts, parse_size, partner, preset, presets, with_changes
 

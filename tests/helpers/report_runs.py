@@ -120,7 +120,7 @@ class RunMaker:
         skill: float,
         *,
         scorers: Sequence[ScorerSpec] = (CHECK,),
-        policies: Sequence[str] = ("strict", "official"),
+        protocols: Sequence[str] = ("strict", "official"),
         repeats: int = 1,
         privileged: bool = False,
         folder: str = "",
@@ -145,12 +145,12 @@ class RunMaker:
             reader,
             tuple(
                 aggregate(
-                    reader.rows(scorer.name), policy, dimensions=scorer.dimensions, resamples=400, system=system,
+                    reader.rows(scorer.name), protocol, dimensions=scorer.dimensions, resamples=400, system=system,
                     task=spec.task, task_version=spec.task_version, scorer=scorer.name, scorer_note=scorer.note,
                     selection=spec.selection.label, cost=0.24, seconds=81.0,
                 )
                 for scorer in scorers
-                for policy in policies
+                for protocol in protocols
             ),
         )  # fmt: skip
 

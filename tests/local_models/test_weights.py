@@ -46,7 +46,7 @@ def sha256(data: bytes) -> str:
 def is_offline() -> bool:
     states = {constants.HF_HUB_OFFLINE, *(os.environ.get(name) == "1" for name in NAMES)}
     assert len(states) == 1, "the constant and the environment say the same"
-    return states.pop()
+    return bool(states.pop())
 
 
 def test_a_digest_is_that_of_the_bytes_and_follows_a_change(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ Open = Callable[..., Watched]
 
 
 def until(page: Any, truth: str) -> None:
-    """Waits for an expression to hold, without the `eval` that the page's own policy forbids."""
+    """Waits for an expression to hold, without the `eval` that the page's own protocol forbids."""
     for _ in range(400):
         if page.evaluate(truth):
             return
@@ -95,7 +95,7 @@ def view(browser: Any) -> Iterator[Open]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """A report of three systems over 40 samples under two scorers and two policies."""
+    """A report of three systems over 40 samples under two scorers and two protocols."""
     lab = RunMaker(tmp_path_factory.mktemp("site"))
     samples = lab.samples(40)
     runs = [
@@ -120,9 +120,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(runs, lab.folder / "page")
 
 
-def summary(run: Any, scorer: str = "world_check", policy: str = "strict") -> Any:
+def summary(run: Any, scorer: str = "world_check", protocol: str = "strict") -> Any:
     """One of the summaries of a run."""
-    return next(one for one in run.summaries if (one.scorer, one.policy) == (scorer, policy))
+    return next(one for one in run.summaries if (one.scorer, one.protocol) == (scorer, protocol))
 
 
 # -- the answer and its figures --------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_scorer_and_protocol_are_chosen_and_stored_in_the_address(site: Any, vie
     page.locator("#scorer").select_option("vlm:tiny-judge")
     wanted = summary(runs[0], "vlm:tiny-judge", "official")
     assert page.locator(".board:visible a.figure").first.inner_text() == f"{wanted.headline.value:.3f}"
-    assert "policy=official" in page.url and "tiny-judge-2" in page.locator(".basis:visible").inner_text()
+    assert "protocol=official" in page.url and "tiny-judge-2" in page.locator(".basis:visible").inner_text()
     page.go_back()
     page.go_back()
     assert page.locator(".board:visible a.figure").first.inner_text() == f"{summary(runs[0]).headline.value:.3f}"
@@ -282,7 +282,7 @@ def test_every_number_leads_to_its_samples(site: Any, view: Open) -> None:
     for href in wanted:
         section, _, query = href.partition("?")
         assert section in {"#samples", "#failures"} and set(parse_qs(query)) <= {
-            "system", "group", "category", "difficulty", "status", "reason", "scorer", "policy"
+            "system", "group", "category", "difficulty", "status", "reason", "scorer", "protocol"
         }, unquote(href)  # fmt: skip
     opened.clean()
 
@@ -370,7 +370,7 @@ def test_hostile_texts_are_shown_as_texts(hostile: Path, view: Open) -> None:
 def test_a_hostile_address_does_no_harm(site: Any, view: Open) -> None:
     index, _ = site
     opened = view(
-        index, "#samples?q=%3Cimg%20src=x%20onerror=alert(1)%3E&system=__proto__&policy=constructor&min=x&%%%"
+        index, "#samples?q=%3Cimg%20src=x%20onerror=alert(1)%3E&system=__proto__&protocol=constructor&min=x&%%%"
     )
     assert opened.page.locator("#found").inner_text() == "Nothing fits these filters."
     opened.clean()
@@ -522,9 +522,9 @@ def test_runs_that_differ_in_task_version_are_not_ranked(lab: RunMaker, view: Op
 
 def test_one_run_with_repeats_and_one_protocol(lab: RunMaker, view: Open, tmp_path: Path) -> None:
     lab.failing = False
-    run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, policies=("strict",))
+    run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, protocols=("strict",))
     opened = view(write_report([run], tmp_path / "page"))
-    assert opened.page.locator("#policy, #scorer").count() == 0
+    assert opened.page.locator("#protocol, #scorer").count() == 0
     assert len(opened.ids()) == 12
     assert "repeat 2" in opened.page.locator(".card").nth(1).text_content()
     assert "every picture was drawn and judged" in opened.page.locator("main").inner_text()

@@ -29,7 +29,7 @@ from knowgen.report.palette import COLOURS, SHAPES, marks
 from knowgen.report.pictures import LARGE, SMALL, make_pictures
 from knowgen.report.scripts import as_script_json
 from knowgen.report.view import ReportRun, systems_of, views_of
-from knowgen.stats.policy import OFFICIAL, STRICT
+from knowgen.stats.protocol import OFFICIAL, STRICT
 from tests.helpers.report_runs import RunMaker
 
 REPORT = files("knowgen.report")

@@ -13,7 +13,6 @@ from PIL import Image
 from knowgen import api
 from knowgen.caches import Cache, FileCache
 from knowgen.errors import KnowgenError
-from knowgen.planning import Settings
 from knowgen.records import ScoreStatus
 from knowgen.scorers import upstream
 from knowgen.scorers.pictures import Encoded
@@ -56,7 +55,7 @@ class Asked:
             "vlm:any",
             out=self._source.parent / f"run{self._runs}",
             scorer_args={"base_url": base or self._server.url, "price_call": 0, **args},
-            settings=Settings(judge_repeats=judge_repeats),
+            judge_repeats=judge_repeats,
         )
         assert run.outcome is not None and run.outcome.score_failed == 0
         self.run = run

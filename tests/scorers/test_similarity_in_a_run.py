@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from knowgen import assemble
 from knowgen.engine import Options, Outcome, run
 from knowgen.errors import MissingDependencyError, UsageError
 from knowgen.generators.contract import Drawing
@@ -17,6 +16,7 @@ from knowgen.scorers.similarity import PromptSimilarity, ReferencesSimilarity, S
 from knowgen.spec import RunSpec, select
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
+from knowgen.workflows import resolve
 from tests.helpers.similarity_models import save_blocks, save_clip_folder
 
 pytest.importorskip("open_clip")
@@ -71,8 +71,8 @@ class Drawer:
 
 def evaluate(folder: Path, scorer: str, model: str) -> tuple[Outcome, RunSpec]:
     task = PictureTask(folder)
-    generator = assemble.generator_handle(Drawer, {"folder": str(folder)}, task)
-    handle = assemble.scorer_handle(scorer, {} if scorer.startswith("similarity:") else {"model": model})
+    generator = resolve.resolve_generator(Drawer, {"folder": str(folder)}, task)
+    handle = resolve.resolve_scorer(scorer, {} if scorer.startswith("similarity:") else {"model": model})
     spec = RunSpec(
         task=task.name,
         task_version=task.version,

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from knowgen import assemble
 from knowgen.engine import Options, Outcome, run
 from knowgen.records import GroundTruth, ImageRef, Sample, Score, ScoreStatus
 from knowgen.scorers.vlm import VlmJudge
 from knowgen.spec import RunSpec, select
 from knowgen.store.run import RunStore
+from knowgen.workflows import resolve
 from tests.helpers.judge_server import Call, JudgeServer, Step, good
 
 SECRET = "sk-test-fedcba9876543210"
@@ -65,8 +65,8 @@ class Noise:
 
 def evaluate(folder: Path, url: str, count: int = 12, options: Options | None = None, **args: Any) -> Outcome:
     task = PictureTask(folder, count)
-    generator = assemble.generator_handle(Noise, {}, task)
-    scorer = assemble.scorer_handle("vlm:any", {"base_url": url, **args})
+    generator = resolve.resolve_generator(Noise, {}, task)
+    scorer = resolve.resolve_scorer("vlm:any", {"base_url": url, **args})
     spec = RunSpec(
         task=task.name,
         task_version=task.version,

@@ -234,7 +234,7 @@ def test_what_one_rater_left_out_is_counted_apart() -> None:
     assert (text.exact.n, text.only_first, text.only_second) == (1, 0, 2)
     assert (found["aesthetics"].exact.value, found["aesthetics"].exact.n) == (0.5, 2)
     lenient = [one.model_copy(update={"lenient": reading(0, 0, 0, 0)}) for one in a]
-    official = agreement([System("x", "t", "1", {"vlm:a": lenient, "vlm:b": b})], BOTH, policy="official")
+    official = agreement([System("x", "t", "1", {"vlm:a": lenient, "vlm:b": b})], BOTH, protocol="official")
     assert official.pairs[0].dimensions["text_accuracy"].exact.n == 3
 
 

@@ -10,7 +10,7 @@ from knowgen.errors import DataError, UsageError
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare import check_comparable, compare
 from knowgen.stats.comparison import Comparison
-from knowgen.stats.policy import OFFICIAL
+from knowgen.stats.protocol import OFFICIAL
 from tests.helpers.score_rows import FAILED, UNBOUND, perfect, reading, row
 
 # Four common samples of one group; overall by sample:   a: 1 .5 0 1   b: 1 1 0 0
@@ -95,7 +95,13 @@ def test_a_sample_that_is_not_the_same_in_both_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("task_version", "2-ff"), ("scorer", "vlm:x"), ("scorer_version", "9"), ("policy", "official"), ("task", "other")],
+    [
+        ("task_version", "2-ff"),
+        ("scorer", "vlm:x"),
+        ("scorer_version", "9"),
+        ("protocol", "official"),
+        ("task", "other"),
+    ],
 )
 def test_what_was_not_measured_alike_is_not_compared(name: str, value: str) -> None:
     labels: dict[str, Any] = {"task": "t", "task_version": "1-aa", "scorer": "world_check", "scorer_version": "1"}

@@ -222,7 +222,7 @@ def test_the_paired_interval_is_that_of_a_plain_loop_and_narrower_than_an_unpair
 def only_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out groups and categories, which thousands of simulated benchmarks need not wait for."""
     for module in (aggregate_module, compare_module):
-        monkeypatch.setattr(module, "parts_of", lambda units, policy: parts_of(units, policy)[:1])
+        monkeypatch.setattr(module, "parts_of", lambda units, protocol: parts_of(units, protocol)[:1])
 
 
 NEAR_THE_CEILING = [

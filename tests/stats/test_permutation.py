@@ -15,7 +15,7 @@ from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare import compare
 from knowgen.stats.holm import corrected, holm
 from knowgen.stats.parts import parts_of
-from knowgen.stats.policy import get_policy
+from knowgen.stats.protocol import get_protocol
 from tests.helpers.score_rows import reading, row
 from tests.helpers.simulated_benchmarks import SIZES, Benchmark, published
 
@@ -54,13 +54,13 @@ def some_rows(chance: random.Random, size: int) -> list[Row]:
     return rows
 
 
-@pytest.mark.parametrize("policy", ["strict", "official", "na-renormalise", "genevolve-micro"])
+@pytest.mark.parametrize("protocol", ["strict", "official", "na-renormalise", "genevolve-micro"])
 @pytest.mark.parametrize("seed", range(4))
-def test_every_exchange_written_out_gives_the_same_p(policy: str, seed: int) -> None:
+def test_every_exchange_written_out_gives_the_same_p(protocol: str, seed: int) -> None:
     """Rows change sides one by one, and both sides are aggregated again, for all 2^n ways."""
     chance = random.Random(seed)
     a, b = some_rows(chance, 8), some_rows(chance, 8)
-    found = compare(a, b, policy, resamples=0)
+    found = compare(a, b, protocol, resamples=0)
     kept = [key for key in (one.sample_id for one in a) if key not in found.unscored]
     first, second = ({one.sample_id: one for one in side} for side in (a, b))
 
@@ -73,12 +73,12 @@ def test_every_exchange_written_out_gives_the_same_p(policy: str, seed: int) -> 
         assert k[0] is not None and k[1] is not None
         return k[1] - k[0]
 
-    rule = get_policy(policy).model_copy(update={"rounding": None})
+    rule = get_protocol(protocol).model_copy(update={"rounding": None})
     all_of_them = [difference(ways) for ways in itertools.product((False, True), repeat=len(kept))]
     as_large = sum(abs(each) >= abs(all_of_them[0]) - 1e-9 for each in all_of_them)
     assert found.exact
     assert found.headline.p_permutation == pytest.approx(as_large / len(all_of_them), abs=1e-12)
-    back = compare(b, a, policy, resamples=0)
+    back = compare(b, a, protocol, resamples=0)
     assert back.headline.p_permutation == found.headline.p_permutation
 
 
@@ -124,7 +124,7 @@ def test_holm_by_hand() -> None:
 
 def only_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out groups and categories, which thousands of simulated benchmarks need not wait for."""
-    monkeypatch.setattr(compare_module, "parts_of", lambda units, policy: parts_of(units, policy)[:1])
+    monkeypatch.setattr(compare_module, "parts_of", lambda units, protocol: parts_of(units, protocol)[:1])
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 
 from knowgen.records import DIMENSIONS, POP, SCIENCE
 from knowgen.stats.combine import part_figures
-from knowgen.stats.policy import OFFICIAL
+from knowgen.stats.protocol import OFFICIAL
 from tests.helpers.simulated_benchmarks import PUBLISHED
 
 ROWS = list(csv.DictReader(PUBLISHED.open(encoding="utf-8")))

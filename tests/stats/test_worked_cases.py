@@ -1,4 +1,4 @@
-"""Cases small enough to work out by hand, under both policies."""
+"""Cases small enough to work out by hand, under both protocols."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from knowgen.errors import DataError, UsageError
 from knowgen.records import POP, SCIENCE, Reading, Row
 from knowgen.stats.aggregate import aggregate
-from knowgen.stats.policy import get_policy
+from knowgen.stats.protocol import get_protocol
 from knowgen.stats.summary import Coverage, Slice, Summary
 from tests.helpers.score_rows import FAILED, NOT_APPLICABLE, NOT_RUN, UNBOUND, perfect, reading, row
 
@@ -281,6 +281,6 @@ def test_rows_that_contradict_each_other_are_refused() -> None:
 
 
 def test_an_unknown_protocol_is_named_with_a_near_one() -> None:
-    with pytest.raises(UsageError, match="unknown policy 'ofical'; did you mean 'official'"):
+    with pytest.raises(UsageError, match="unknown protocol 'ofical'; did you mean 'official'"):
         aggregate([], "ofical")
-    assert get_policy("strict").version
+    assert get_protocol("strict").version

@@ -1,4 +1,4 @@
-"""The two policies that answer other questions than the K-Score: worked by hand, and computed another way."""
+"""The two protocols that answer other questions than the K-Score: worked by hand, and computed another way."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from knowgen.api import POLICIES as WRITTEN_BY_DEFAULT
+from knowgen.api import PROTOCOLS as WRITTEN_BY_DEFAULT
 from knowgen.records import GROUPS, TEXT, Row
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare import compare
-from knowgen.stats.policy import POLICIES, get_policy
+from knowgen.stats.protocol import PROTOCOLS, get_protocol
 from tests.helpers.score_rows import perfect, reading, row
 
 # overall of each sample            na-renormalise               genevolve-micro
@@ -49,19 +49,19 @@ def test_genevolve_micro_is_the_plain_mean_over_samples() -> None:
     assert not [note for note in summary.notes if "group" in note and "left out" in note]
 
 
-@pytest.mark.parametrize("policy", ["na-renormalise", "genevolve-micro"])
-def test_neither_is_fit_for_a_board_and_says_why(policy: str) -> None:
+@pytest.mark.parametrize("protocol", ["na-renormalise", "genevolve-micro"])
+def test_neither_is_fit_for_a_board_and_says_why(protocol: str) -> None:
     rows = [perfect(f"p{i}", "physics") for i in range(4)] + [perfect(f"n{i}", "news") for i in range(4)]
     assert aggregate(rows, "strict").fit_for_board
-    summary = aggregate(rows, policy)
-    assert not summary.fit_for_board and summary.notes[0].startswith(f"{policy} is no K-Score")
+    summary = aggregate(rows, protocol)
+    assert not summary.fit_for_board and summary.notes[0].startswith(f"{protocol} is no K-Score")
     assert summary.headline.value == 1.0
 
 
 def test_they_can_be_asked_for_but_are_not_written_by_default() -> None:
-    assert set(POLICIES) == {"strict", "official", "na-renormalise", "genevolve-micro"}
+    assert set(PROTOCOLS) == {"strict", "official", "na-renormalise", "genevolve-micro"}
     assert WRITTEN_BY_DEFAULT == ("strict", "official")
-    assert get_policy("genevolve-micro").combination == "mean_of_samples"
+    assert get_protocol("genevolve-micro").combination == "mean_of_samples"
 
 
 def test_a_comparison_uses_the_same_arithmetic() -> None:

@@ -1,4 +1,4 @@
-"""What drawing a run again comes to: a verdict a picture, and what has changed since."""
+"""The result of generating a run again: a verdict per image, and what has changed since."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any, Literal
 
 from knowgen.spec import GeneratorSpec
 
-Verdict = Literal["same", "same pixels", "within", "differs", "damaged", "seed", "failed", "not drawn", "no picture"]
+MatchVerdict = Literal[
+    "same", "same pixels", "within", "differs", "damaged", "seed", "failed", "not generated", "no image"
+]
 
-REPRODUCED: frozenset[Verdict] = frozenset({"same", "same pixels", "within"})
-NOT_COMPARED: frozenset[Verdict] = frozenset({"no picture"})
-"""Verdicts of samples whose record holds no picture: there is nothing to reproduce, and nothing is counted."""
+REPRODUCED: frozenset[MatchVerdict] = frozenset({"same", "same pixels", "within"})
+NOT_COMPARED: frozenset[MatchVerdict] = frozenset({"no image"})
+"""Verdicts of samples without a stored image: there is nothing to reproduce, and nothing is counted."""
 
 TOLERANCE = 2
-"""Levels of 255 by which each value of a picture may be off and still count as drawn again: sums of floating-point
-numbers come out in another order on another machine."""
+"""Default of the allowed per-channel pixel difference: another machine adds floating-point numbers in another order."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two pictures of one size are apart.
+    """Pixel difference of two images of one size.
 
     Attributes:
         mean: Mean absolute difference of the channel values, in levels of 255.
@@ -39,63 +40,63 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Redrawn:
-    """What became of one picture.
+class ImageComparison:
+    """The comparison of one image.
 
     Attributes:
         sample_id: The sample.
         repeat: From 0.
         verdict: same (the same bytes), same pixels, within (the tolerance), differs; damaged: the stored file is not
-            what the record names; seed: the record's seed is not that of the specification; failed: drawing it again
-            gave no picture; not drawn: the work ended before; no picture: there was none to begin with.
-        detail: In words, where there is more to say.
-        difference: Between stored and drawn picture, where both could be read and have one size.
+            what the record names; seed: the record's seed is not that of the specification; failed: the new
+            generation has no image; not generated: the work ended before; no image: none is stored.
+        detail: Further explanation, if any.
+        difference: Between the stored and the new image, where both could be read and have one size.
     """
 
     sample_id: str
     repeat: int
-    verdict: Verdict
+    verdict: MatchVerdict
     detail: str = ""
     difference: Difference | None = None
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of drawing a run again.
+    """The result of generating a run again.
 
     Attributes:
         run: The run directory.
-        generator: Who drew, as recorded.
-        tolerance: Levels of 255 that count as the same.
-        pictures: One entry a sample and repeat, in order.
+        generator: The generator, as recorded.
+        tolerance: Allowed per-channel pixel difference.
+        images: One entry per sample and repeat, in order.
         changes: By name, what was recorded and what is here now: libraries, accelerators, the generator's revision.
-        stopped: Empty when all was drawn; else `budget` or `interrupted`.
+        stopped: Empty when all was generated; else `budget` or `interrupted`.
     """
 
     run: Path
     generator: GeneratorSpec
     tolerance: int
-    pictures: tuple[Redrawn, ...]
+    images: tuple[ImageComparison, ...]
     changes: Mapping[str, tuple[str, str]]
     stopped: str = ""
 
     @property
     def compared(self) -> int:
-        """Returns how many pictures there were to reproduce."""
-        return sum(each.verdict not in NOT_COMPARED for each in self.pictures)
+        """Number of stored images to reproduce."""
+        return sum(each.verdict not in NOT_COMPARED for each in self.images)
 
     @property
     def reproduced(self) -> int:
-        """Returns how many of them came out again."""
-        return sum(each.verdict in REPRODUCED for each in self.pictures)
+        """Number of them that were reproduced."""
+        return sum(each.verdict in REPRODUCED for each in self.images)
 
     @property
     def ok(self) -> bool:
-        """Tells whether every picture came out again."""
+        """Whether every image was reproduced."""
         return self.compared == self.reproduced and not self.stopped
 
     def plain(self) -> dict[str, Any]:
-        """Returns everything as plain data."""
+        """Return everything as plain data."""
         return {
             "run": str(self.run),
             "generator": self.generator.model_dump(mode="json"),
@@ -104,7 +105,7 @@ class Reproduction:
             "reproduced": self.reproduced,
             "ok": self.ok,
             "stopped": self.stopped,
-            "verdicts": dict(Counter(each.verdict for each in self.pictures)),
+            "verdicts": dict(Counter(each.verdict for each in self.images)),
             "changes": {name: {"then": then, "now": now} for name, (then, now) in self.changes.items()},
-            "pictures": [asdict(each) for each in self.pictures],
+            "images": [asdict(each) for each in self.images],
         }

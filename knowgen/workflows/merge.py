@@ -1,4 +1,4 @@
-"""Puts the shards of a run together: whether they belong together, one run directory of them, its tables and page."""
+"""Merge the shards of a run into one run directory, with its tables and page."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from knowgen import outputs
 from knowgen.core.atomic import remove_leftovers, replace_folder
 from knowgen.errors import ConfigError, DataError, UsageError
 from knowgen.records import GenerationStatus
-from knowgen.runs import Run, load_run
 from knowgen.spec import RunSpec, Shard, select
-from knowgen.stats.policy import get_policy
+from knowgen.stats.protocol import get_protocol
 from knowgen.store.folder import is_run_directory
 from knowgen.store.images import explain_os_error
 from knowgen.store.lock import RunLock
 from knowgen.store.manifest import difference
 from knowgen.store.merge import MERGED, Part, write_merged
 from knowgen.store.run import RunStore
+from knowgen.workflows import artifacts
+from knowgen.workflows.run import Run, load_run
 
-MAKE = "shards are made by `knowgen run … --shard I/N`"
+MAKE = "make shards with `knowgen run … --shard I/N`"
 
 
 def merge(
     shards: Sequence[Path | str],
     out: Path | str,
     *,
-    policy: str = "strict",
+    protocol: str = "strict",
     unfinished: bool = False,
     fresh: bool = False,
 ) -> Run:
-    """Puts the shards of a run together in one directory, as one unsharded run would have left it.
+    """Merge the shards of a run into one directory, the same as one unsharded run would have written.
 
-    The directory appears whole under its name. A second call does nothing, and finishes what a kill left.
+    The directory appears under its name when it is complete. A second call does nothing, or finishes after a kill.
 
     Args:
         shards: Run directories, in any order.
         out: The directory to make.
-        policy: Policy of the headline.
-        unfinished: Also where drawings or judgements are lacking in a shard; they count as not run.
-        fresh: Replaces an earlier merge, or another run, in `out`.
+        protocol: Protocol of the headline.
+        unfinished: Merge even if images or scores are missing in a shard; they count as not run.
+        fresh: Replace an earlier merge, or another run, in `out`.
 
     Raises:
-        UsageError: A shard is missing or comes twice, or a directory is no shard.
-        ConfigError: They do not belong together, `out` holds something else, or it cannot be written.
+        UsageError: A shard is missing or given twice, or a directory is not a shard.
+        ConfigError: They belong to different runs, `out` contains something else, or it cannot be written.
         DataError: A shard is damaged or not finished; the disk is full.
     """
-    get_policy(policy)
+    get_protocol(protocol)
     target = Path(out) if Path(out).name not in {"", ".."} else Path(out).resolve()
     if not shards:
         raise UsageError("no shard to merge", fix=MAKE)
@@ -69,19 +69,16 @@ def merge(
                 _refuse_unfinished(parts)
             _place(target, spec, parts, content)
     run = load_run(target)
-    run.policy = policy
-    if not outputs.complete(target, run.spec):
-        from knowgen.api import write_report
-
-        outputs.write(target, run.spec, run.summaries())
-        write_report([run], target / "report")
+    run.protocol = protocol
+    if not artifacts.complete(target, run.spec):
+        run.write_outputs()
     return run
 
 
 def _shard(part: Part) -> Shard:
     shard = part.manifest.spec.shard
     if shard is None:
-        raise UsageError("is no shard of a run", where=str(part.path), fix=MAKE)
+        raise UsageError("is not a shard of a run", where=str(part.path), fix=MAKE)
     return shard
 
 
@@ -90,10 +87,10 @@ def _number(part: Part) -> int:
 
 
 def _whole(parts: Sequence[Part]) -> RunSpec:
-    """Returns the specification of the run that the parts, sorted by number, make up.
+    """Return the specification of the run that the parts, sorted by number, make up.
 
     Raises:
-        UsageError: A part is missing or there twice.
+        UsageError: A part is missing or given twice.
         ConfigError: They are parts of different runs.
     """
     first = parts[0]
@@ -103,13 +100,13 @@ def _whole(parts: Sequence[Part]) -> RunSpec:
             raise ConfigError(
                 f"is a shard of another run than {first.path}: {differs}",
                 where=str(part.path),
-                fix="merge shards that were started alike",
+                fix="merge shards of one command line",
             )
     numbers = [_number(part) for part in parts]
     for earlier, later in itertools.pairwise(parts):
         if _number(earlier) == _number(later):
             raise UsageError(
-                f"{earlier.path} and {later.path} both hold {_shard(later).label}", fix="name each shard once"
+                f"{earlier.path} and {later.path} both contain {_shard(later).label}", fix="name each shard once"
             )
     if missing := sorted(set(range(1, shard.count + 1)) - set(numbers)):
         rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -122,13 +119,13 @@ def _whole(parts: Sequence[Part]) -> RunSpec:
         raise DataError(
             f"the shards do not make up the selection {shard.of.label}",
             where=str(first.path),
-            fix="run the shards anew, each with --fresh",
+            fix="run the shards again, each with --fresh",
         )
     return first.manifest.spec.model_copy(update={"selection": shard.of, "shard": None})
 
 
 def _apart(first: RunSpec, other: RunSpec) -> str:
-    """Says where two shards belong to different runs; empty when they are of one."""
+    """Return how two shards belong to different runs; empty when they belong to one."""
     assert first.shard is not None and other.shard is not None
     if found := difference(first, other):
         return found
@@ -148,7 +145,7 @@ def _apart(first: RunSpec, other: RunSpec) -> str:
 
 
 def _content(target: Path) -> str:
-    """Returns what a directory was put together from; empty where it was not, or is not there."""
+    """Return the hash of the shards that a directory was merged from; empty for any other directory."""
     if not is_run_directory(target):
         return ""
     with RunStore.read(target) as store:
@@ -156,60 +153,60 @@ def _content(target: Path) -> str:
 
 
 def _refuse_foreign(target: Path, *, fresh: bool) -> None:
-    """Holds that nothing of worth is in the way.
+    """Refuse to replace anything but an earlier merge.
 
     Raises:
-        ConfigError: Something is.
+        ConfigError: The directory contains something else.
     """
     if target.is_dir() and not any(target.iterdir()):
         return
     if is_run_directory(target):
         if not fresh:
-            held = "an earlier state of these shards, or others" if _content(target) else "another run"
-            raise ConfigError(f"holds {held}", where=str(target), fix="choose another -o, or merge with --fresh")
+            content = "an earlier state of these shards, or others" if _content(target) else "another run"
+            raise ConfigError(f"holds {content}", where=str(target), fix="choose another -o, or merge with --fresh")
     elif target.exists() or target.is_symlink():
-        raise ConfigError("is there already and no run directory", where=str(target), fix="choose another -o")
+        raise ConfigError("exists and is not a run directory", where=str(target), fix="choose another -o")
 
 
 def _refuse_unfinished(parts: Sequence[Part]) -> None:
-    """Holds that every sample of every shard was drawn and judged, be it in vain.
+    """Check that every sample of every shard was attempted, even if it failed.
 
     Raises:
-        DataError: Something is still to be done.
+        DataError: An image or score was never attempted.
     """
     for part in parts:
         with RunStore.read(part.path) as store:
-            if lacks := _lacking(store):
+            if missing := _missing(store):
                 raise DataError(
-                    f"{_shard(part).label} is not finished: {lacks}",
+                    f"{_shard(part).label} is not finished: {missing}",
                     where=str(part.path),
                     fix="run it again, or merge with --unfinished",
                 )
 
 
-def _lacking(store: RunStore) -> str:
-    undrawn = 0
+def _missing(store: RunStore) -> str:
+    no_image = 0
     for place, scorer in enumerate(store.spec.scorers):
-        unjudged = 0
+        no_score = 0
         for cell in store.cells(scorer.name):
-            undrawn += cell.generation is None and place == 0
+            no_image += cell.generation is None and place == 0
             if cell.generation is not None and cell.generation.status is GenerationStatus.OK:
-                unjudged += sum(score is None for score in cell.scores)
-        if undrawn:
-            return f"{undrawn} of {store.spec.selection.n * store.spec.repeats} drawings are lacking"
-        if unjudged:
-            return f"{unjudged} judgements by {scorer.name} are lacking"
+                no_score += sum(score is None for score in cell.scores)
+        if no_image:
+            return f"{no_image} of {store.spec.selection.n * store.spec.repeats} images are missing"
+        if no_score:
+            return f"{no_score} scores by {scorer.name} are missing"
     return ""
 
 
 def _place(target: Path, spec: RunSpec, parts: Sequence[Part], content: str) -> None:
-    """Writes the whole beside its place and gives it its name when it is complete."""
+    """Write the merged run beside its place and rename it when it is complete."""
     stem = f".{target.name}.merge-"
     fresh = target.with_name(f"{stem}{content[:12]}")
     write_merged(fresh, spec, parts, content)
     try:
         if is_run_directory(target):
-            lock = RunLock(target)  # nobody may be writing what is replaced
+            lock = RunLock(target)  # no process may be writing what is replaced
             try:
                 replace_folder(fresh, target)
             finally:

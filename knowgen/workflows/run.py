@@ -1,4 +1,4 @@
-"""A run directory in Python: what was run, its figures, its rows."""
+"""A run directory in Python: its specification, figures and rows."""
 
 from __future__ import annotations
 
@@ -8,74 +8,75 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowgen import outputs
 from knowgen.engine.options import Outcome
 from knowgen.errors import UsageError
 from knowgen.records import Row
 from knowgen.spec import RunSpec
 from knowgen.stats.summary import Summary
 from knowgen.store.run import RunStore
+from knowgen.workflows import artifacts
 
 if TYPE_CHECKING:
     import pandas as pd
 
-POLICIES = ("strict", "official")
+PROTOCOLS = ("strict", "official")
+"""Scoring protocols that every run is summarised under."""
 
 
 @dataclass
 class Run:
-    """A run directory and what it says.
+    """A run directory.
 
     Attributes:
         path: The directory.
         spec: What was run.
-        policy: Policy of the headline.
+        protocol: Scoring protocol of the headline.
         outcome: What the last call did; None for a run that was only loaded.
     """
 
     path: Path
     spec: RunSpec
-    policy: str = "strict"
+    protocol: str = "strict"
     outcome: Outcome | None = None
     _cache: dict[tuple[str, str], Summary] = field(default_factory=dict, repr=False)
 
     @property
     def summary(self) -> Summary:
-        """The headline policy under the first scorer."""
+        """Summary of the first scorer under the headline protocol."""
         return self.summarise()
 
-    def summarise(self, policy: str | None = None, scorer: str | None = None) -> Summary:
-        """Aggregates the run.
+    def summarise(self, protocol: str | None = None, scorer: str | None = None) -> Summary:
+        """Aggregate the run.
 
         Args:
-            policy: strict or official; the headline's when None.
-            scorer: Label of a scorer; the first when None.
+            protocol: Name of a scoring protocol; the headline's when None.
+            scorer: Name of a scorer; the first when None.
 
         Raises:
-            UsageError: The run has no such scorer, or there is no such policy.
+            UsageError: The run has no such scorer, or there is no such protocol.
         """
-        wanted, label = policy or self.policy, self.label(scorer)
-        if (wanted, label) not in self._cache:
-            self._cache[wanted, label] = outputs.summarise(self.path, self.spec, wanted, label, self.cost)
-        return self._cache[wanted, label]
+        key = protocol or self.protocol, self.label(scorer)
+        if key not in self._cache:
+            self._cache[key] = artifacts.summarise(self.path, self.spec, *key, self.cost)
+        return self._cache[key]
 
     @cached_property
     def cost(self) -> float | None:
         """US dollars spent in the directory; None where a call was paid at an unknown price."""
-        return outputs.cost_of(self.path)
+        return artifacts.cost_of(self.path)
 
-    def summaries(self, policies: Sequence[str] = POLICIES) -> tuple[Summary, ...]:
-        """Returns a summary per scorer and policy, the headline's first."""
-        order = dict.fromkeys((self.policy, *policies)) if policies == POLICIES else policies
-        return tuple(self.summarise(policy, scorer.name) for scorer in self.spec.scorers for policy in order)
+    def summaries(self, protocols: Sequence[str] = PROTOCOLS) -> tuple[Summary, ...]:
+        """Return a summary per scorer and protocol, the headline's first."""
+        order = dict.fromkeys((self.protocol, *protocols)) if protocols == PROTOCOLS else protocols
+        return tuple(self.summarise(protocol, scorer.name) for scorer in self.spec.scorers for protocol in order)
 
     def rows(self, scorer: str | None = None) -> list[Row]:
-        """Returns what the statistics read, one row a generation and judgement."""
+        """Return the rows that the statistics read, one per generation and score."""
         with RunStore.read(self.path) as store:
             return list(store.rows(self.label(scorer)))
 
     def to_pandas(self) -> pd.DataFrame:
-        """Returns one line a sample, repeat, scorer and judge repeat, with values by dimension (NaN where none)."""
+        """Return one row per sample, repeat, scorer and judge repeat, with values by dimension (NaN if missing)."""
         import pandas as pd
 
         lines = [
@@ -93,13 +94,16 @@ class Run:
         return pd.DataFrame(lines)
 
     def report(self, out: Path | str | None = None) -> Path:
-        """Writes the page of this run alone and returns its path."""
-        from knowgen.api import write_report
-
+        """Write the page of this run alone and return its path."""
         return write_report([self], Path(out) if out else self.path / "report")
 
+    def write_outputs(self) -> None:
+        """Write summary.json, the tables and the page into the run directory."""
+        artifacts.write(self.path, self.spec, self.summaries())
+        self.report()
+
     def label(self, scorer: str | None = None) -> str:
-        """Returns the label of a scorer of this run; of the first when None.
+        """Return the name of a scorer of this run; of the first when None.
 
         Raises:
             UsageError: The run has no such scorer, or none at all.
@@ -116,10 +120,25 @@ class Run:
 
 
 def load_run(path: Path | str) -> Run:
-    """Opens a run directory for reading.
+    """Open a run directory for reading.
 
     Raises:
-        DataError: It is no run directory, or a damaged one.
+        DataError: It is not a run directory, or is damaged.
     """
     with RunStore.read(Path(path)) as store:
         return Run(Path(path), store.spec)
+
+
+def write_report(runs: Sequence[Run], out: Path) -> Path:
+    """Write one page of several runs and return the path of its `index.html`.
+
+    Raises:
+        UsageError: No run was given, or a run has not been scored.
+        ConfigError: The folder contains something other than a report.
+    """
+    names = artifacts.distinct_names([(run.path, run.spec.generator.name) for run in runs])
+    pages = [
+        (run.path, [each.model_copy(update={"system": name}) for each in run.summaries()])
+        for run, name in zip(runs, names, strict=True)
+    ]
+    return artifacts.write_page(pages, out)

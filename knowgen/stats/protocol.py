@@ -1,4 +1,4 @@
-"""Protocols as data: a policy says how judgements become figures, and `aggregate` does as it says.
+"""Protocols as data: a protocol says how judgements become figures, and `aggregate` does as it says.
 
 `official` is the published arithmetic (Gen-Searcher, arXiv 2603.28767, and its evaluator) to the last digit, faults
 included. `strict` is the default headline and mends those faults. Nothing else in the package decides such a question.
@@ -25,7 +25,7 @@ MIN_COVERAGE = 0.95
 decide the figure. Published protocols have no such bound; here none of them is eligible for a board below it."""
 
 
-class Policy(Record):
+class ScoringProtocol(Record):
     """How judgements become figures.
 
     Attributes:
@@ -85,7 +85,7 @@ class Policy(Record):
     not_for_board: str = ""
 
 
-OFFICIAL = Policy(
+OFFICIAL = ScoringProtocol(
     name="official",
     version="1",
     reading="lenient",
@@ -101,7 +101,7 @@ OFFICIAL = Policy(
 )
 """The published arithmetic. Sums are plain additions in row order, as Python 3.11's `sum` makes them."""
 
-STRICT = Policy(
+STRICT = ScoringProtocol(
     name="strict",
     version="1",
     reading="strict",
@@ -128,7 +128,7 @@ NA_RENORMALISE = STRICT.model_copy(
 drawing weighs as much as any other's; under `strict` the text of a group is the mean of those samples that need some,
 and each of them weighs the more, the fewer they are."""
 
-GENEVOLVE_MICRO = Policy(
+GENEVOLVE_MICRO = ScoringProtocol(
     name="genevolve-micro",
     version="1",
     reading="lenient",
@@ -149,20 +149,20 @@ GENEVOLVE_MICRO = Policy(
 """As the published table of GenEvolve-Bench is made: the mean over samples of .1 F + .4 V + .4 T + .1 A with text .5
 where it is N/A. What was not judged is left out. Its figures cannot be compared with a K-Score."""
 
-POLICIES: Mapping[str, Policy] = MappingProxyType(
-    {policy.name: policy for policy in (STRICT, OFFICIAL, NA_RENORMALISE, GENEVOLVE_MICRO)}
+PROTOCOLS: Mapping[str, ScoringProtocol] = MappingProxyType(
+    {protocol.name: protocol for protocol in (STRICT, OFFICIAL, NA_RENORMALISE, GENEVOLVE_MICRO)}
 )
 
 
-def get_policy(name: str) -> Policy:
-    """Returns the policy of a name.
+def get_protocol(name: str) -> ScoringProtocol:
+    """Returns the protocol of a name.
 
     Raises:
-        UsageError: There is no such policy; a near name is suggested.
+        UsageError: There is no such protocol; a near name is suggested.
     """
-    if name in POLICIES:
-        return POLICIES[name]
-    near = difflib.get_close_matches(name, list(POLICIES), n=1, cutoff=0.5)
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    near = difflib.get_close_matches(name, list(PROTOCOLS), n=1, cutoff=0.5)
     raise UsageError(
-        f"unknown policy {name!r}", fix=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(POLICIES)}"
+        f"unknown protocol {name!r}", fix=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(PROTOCOLS)}"
     )

@@ -1,4 +1,4 @@
-"""How far what was drawn again is what is stored."""
+"""Compare an image that was generated again with the stored one."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ import math
 from typing import TYPE_CHECKING
 
 from knowgen.records import Generation, GenerationStatus, ImageRef
-from knowgen.reproducing.result import REPRODUCED, Difference, Redrawn, Verdict
 from knowgen.store.run import RunStore
+from knowgen.workflows.reproduce.result import REPRODUCED, Difference, ImageComparison, MatchVerdict
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-def look(
+def compare_image(
     store: RunStore, place: tuple[str, int], before: Generation | None, now: Generation | None, tolerance: int
-) -> Redrawn:
-    """Compares what is stored of a sample and repeat with what was drawn again."""
+) -> ImageComparison:
+    """Compare the stored result of a sample and repeat with the new one."""
     if before is None or before.image is None:
-        state = f"{before.status.value}: {before.reason}" if before is not None else "not drawn yet"
-        return Redrawn(*place, "no picture", state)
+        state = f"{before.status.value}: {before.reason}" if before is not None else "not generated yet"
+        return ImageComparison(*place, "no image", state)
     if not store.image_ok(before.image):
-        return Redrawn(*place, "damaged", _damage(store, before.image, now))
+        return ImageComparison(*place, "damaged", _damage(store, before.image, now))
     if now is None or now.image is None:
-        return Redrawn(*place, *(("not drawn", "") if now is None else ("failed", f"{now.status.value}: {now.reason}")))
+        return ImageComparison(
+            *place, *(("not generated", "") if now is None else ("failed", f"{now.status.value}: {now.reason}"))
+        )
     verdict, detail, apart = _compare(before.image, now.image, tolerance)
     seed = store.spec.seed + before.repeat
     if before.seed != seed:
-        detail = f"the record says seed {before.seed}, the specification {seed}; drawn with {seed}: {verdict}"
-        return Redrawn(*place, "seed", detail, apart)
-    if verdict not in REPRODUCED and (told := _settings(before, now)):
-        detail = f"{detail}; {told}" if detail else told
-    return Redrawn(*place, verdict, detail, apart)
+        detail = f"the record says seed {before.seed}, the specification {seed}; generated with {seed}: {verdict}"
+        return ImageComparison(*place, "seed", detail, apart)
+    if verdict not in REPRODUCED and (changed := _settings(before, now)):
+        detail = f"{detail}; {changed}" if detail else changed
+    return ImageComparison(*place, verdict, detail, apart)
 
 
 def _damage(store: RunStore, image: ImageRef, now: Generation | None) -> str:
@@ -41,11 +43,11 @@ def _damage(store: RunStore, image: ImageRef, now: Generation | None) -> str:
     if now is None or now.status is not GenerationStatus.OK or now.image is None:
         return what
     if now.image.sha256 == image.sha256:
-        return f"{what}; drawn again it comes out as recorded"
-    return f"{what}; drawn again it comes out with another hash than recorded"
+        return f"{what}; the new one is as recorded"
+    return f"{what}; the new one has another hash than recorded"
 
 
-def _compare(before: ImageRef, now: ImageRef, tolerance: int) -> tuple[Verdict, str, Difference | None]:
+def _compare(before: ImageRef, now: ImageRef, tolerance: int) -> tuple[MatchVerdict, str, Difference | None]:
     if before.sha256 == now.sha256:
         return "same", "", None
     sizes = (before.width, before.height), (now.width, now.height)
@@ -59,20 +61,20 @@ def _compare(before: ImageRef, now: ImageRef, tolerance: int) -> tuple[Verdict, 
 
 
 def _settings(before: Generation, now: Generation) -> str:
-    """Says which settings the generator noted otherwise than then; empty when none."""
+    """Return which settings the generator reports differently; empty when none."""
     names = [name for name, value in before.settings.items() if now.settings.get(name) != value]
     return "; ".join(f"{name} {before.settings[name]} then, {now.settings.get(name)} now" for name in names[:3])
 
 
 def _pixels(image: ImageRef) -> NDArray[np.int16]:
-    """Returns a picture as an array of shape (height, width, 3)."""
+    """Return an image as an array of shape (height, width, 3)."""
     import numpy as np
 
     return np.asarray(image.open().convert("RGB"), dtype=np.int16)
 
 
 def difference(first: NDArray[np.int16], second: NDArray[np.int16]) -> Difference:
-    """Measures how far two pictures are apart.
+    """Measure the pixel difference of two images.
 
     Args:
         first: Levels 0 to 255, shape (height, width, channels).
@@ -84,7 +86,7 @@ def difference(first: NDArray[np.int16], second: NDArray[np.int16]) -> Differenc
     import numpy as np
 
     if first.shape != second.shape:
-        raise ValueError(f"pictures of shapes {first.shape} and {second.shape} cannot be compared")
+        raise ValueError(f"cannot compare images of shapes {first.shape} and {second.shape}")
     off = np.abs(first.astype(np.int16) - second.astype(np.int16))
     squares = float(np.square(off.astype(np.float64)).mean())
     return Difference(

@@ -1,7 +1,8 @@
-"""What a run leaves beside its store: summary.json, tables, exports."""
+"""What a run writes beside its store: summary.json, tables, pages, exports."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -20,14 +21,14 @@ SUMMARY_FILE = "summary.json"
 TABLES = "tables"
 
 
-def summarise(path: Path, spec: RunSpec, policy: str, scorer: str, cost: float | None) -> Summary:
-    """Aggregates a run directory under one policy and scorer.
+def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float | None) -> Summary:
+    """Aggregate a run directory under one protocol and scorer.
 
     Args:
         path: The run directory.
         spec: What was run.
-        policy: strict or official.
-        scorer: Label of a scorer.
+        protocol: strict or official.
+        scorer: Name of a scorer.
         cost: From `cost_of`.
     """
     known = {each.name: each for each in spec.scorers}
@@ -37,7 +38,7 @@ def summarise(path: Path, spec: RunSpec, policy: str, scorer: str, cost: float |
     with RunStore.read(path) as store:
         return aggregate(
             store.rows(scorer),
-            policy,
+            protocol,
             dimensions=judge.dimensions,
             system=spec.generator.name,
             task=spec.task,
@@ -52,10 +53,10 @@ def summarise(path: Path, spec: RunSpec, policy: str, scorer: str, cost: float |
 
 
 def cost_of(path: Path) -> float | None:
-    """Returns the US dollars spent in a run directory; None where a call was paid at an unknown price.
+    """Return the US dollars spent in a run directory; None where a call was paid at an unknown price.
 
-    The books may know of more than the records do: of drawings and judgements that were replaced, and of calls whose
-    reply never came and which count at their worst case.
+    The budget meter may count more than the records do: results that were replaced, and calls without a reply, which
+    count at their worst case.
     """
     with RunStore.read(path) as store:
         total = 0.0
@@ -75,28 +76,28 @@ def _unknown(usage: Usage, *, called: bool) -> bool:
 
 
 def complete(path: Path, spec: RunSpec) -> bool:
-    """Tells whether the outputs of exactly this specification and of all its results are there."""
+    """Return whether the outputs of exactly this specification and of all its results are there."""
     summary = path / SUMMARY_FILE
     if not (path / "report" / "index.html").is_file() or not summary.is_file():
         return False
     try:
         found = json.loads(summary.read_text(encoding="utf-8"))
     except ValueError:
-        return False  # a summary cut off by a kill is written anew
-    with RunStore.read(path) as store:  # a run that was killed before its outputs has newer results than they
+        return False  # a summary cut off by a kill is written again
+    with RunStore.read(path) as store:  # a run killed before it wrote its outputs has newer results
         latest = store.latest()
     return bool(found.get("spec") == spec.model_dump(mode="json") and found.get("results") == latest)
 
 
 def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
-    """Writes summary.json and the tables; each file whole or not at all."""
+    """Write summary.json and the tables, each file atomically."""
     from knowgen.report import tables
 
     folder = path / TABLES
     folder.mkdir(exist_ok=True)
     for summary in summaries:
-        # a scorer's model may hold a slash, and what stands before it tells it from others
-        name = f"{slug(summary.scorer.replace('/', '-'))}-{summary.policy}"
+        # a scorer's model may contain a slash, and the part before it distinguishes it
+        name = f"{slug(summary.scorer.replace('/', '-'))}-{summary.protocol}"
         write_atomically(folder / f"{name}.md", tables.markdown([summary]))
         write_atomically(folder / f"{name}.csv", tables.csv([summary]))
     with RunStore.read(path) as store:
@@ -109,26 +110,49 @@ def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
     write_atomically(path / SUMMARY_FILE, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def write_page(runs: Sequence[tuple[Path, Sequence[Summary]]], out: Path) -> Path:
+    """Write one page of several runs and return the path of its `index.html`.
+
+    Args:
+        runs: Directory and summaries of each run, the headline's first.
+        out: Folder of the page.
+
+    Raises:
+        UsageError: No run was given.
+        ConfigError: The folder contains something other than a report.
+    """
+    from knowgen.report.html import ReportRun, write_report
+
+    if not runs:
+        raise UsageError("no run to report on", fix="name one or more run directories")
+    with contextlib.ExitStack() as stack:
+        pages = [
+            ReportRun(store=stack.enter_context(RunStore.read(path)), summaries=tuple(summaries))
+            for path, summaries in runs
+        ]
+        return write_report(pages, out)
+
+
 def slug(text: str) -> str:
-    """Returns a name as part of a file name."""
+    """Return a name in a form fit for file names."""
     name = Path(text).name if "/" in text else text
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
 
 
 def distinct_names(runs: Sequence[tuple[Path, str]]) -> list[str]:
-    """Returns a label for each run: the generator's name, with the directory's where two share it."""
+    """Return a label for each run: the generator's name, with the directory's where two share it."""
     names = [name for _, name in runs]
     return [name if names.count(name) == 1 else f"{name} ({path.resolve().name})" for path, name in runs]
 
 
 def export(store: RunStore, form: str, out: Path, scorer: str) -> int:
-    """Writes one of the export formats.
+    """Write one of the export formats.
 
     Args:
         store: The run.
         form: official, jsonl, csv or parquet.
         out: The file to write.
-        scorer: Whose judgements.
+        scorer: Name of the scorer whose scores are exported.
 
     Returns:
         The number of rows.
@@ -150,8 +174,8 @@ def export(store: RunStore, form: str, out: Path, scorer: str) -> int:
 
 
 def _official_rows(rows: Sequence[Row]) -> list[SummaryRow]:
-    """Makes the three closing rows of a result file from its scored rows."""
+    """Return the three summary rows of a results file."""
     from knowgen.stats.official import summary_rows
 
-    made = summary_rows(aggregate(rows, "official", resamples=0))
-    return [SummaryRow(kind=row["summary_type"], figures=row["avg_scores"], count=row["count"]) for row in made]
+    summaries = summary_rows(aggregate(rows, "official", resamples=0))
+    return [SummaryRow(kind=row["summary_type"], figures=row["avg_scores"], count=row["count"]) for row in summaries]

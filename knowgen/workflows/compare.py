@@ -1,4 +1,4 @@
-"""Runs beside each other: paired comparison, panels of judges, agreement."""
+"""Compare runs: paired comparison, panels of scorers, agreement."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowgen import outputs
 from knowgen.errors import UsageError
 from knowgen.records import Row
-from knowgen.runs import Run
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
+from knowgen.workflows import artifacts
+from knowgen.workflows.run import Run
 
 if TYPE_CHECKING:
     from knowgen.stats.agreement_records import Agreement
@@ -22,23 +22,23 @@ def compare(
     first: Run,
     second: Run,
     *,
-    policy: str = "strict",
+    protocol: str = "strict",
     scorer: str | None = None,
     panel: Sequence[str] = (),
     quorum: int | None = None,
 ) -> Comparison:
-    """Compares two runs sample by sample.
+    """Compare two runs sample by sample.
 
     Args:
         first: The baseline.
         second: The other; differences are second minus first.
-        policy: Name of a policy, such as strict or official.
-        scorer: Whose judgements; the first that both runs share when None.
-        panel: Labels of scorers whose judgements are combined, instead of one scorer.
-        quorum: Fewest of them that must have judged a drawing; more than half when None.
+        protocol: Name of a scoring protocol, such as strict or official.
+        scorer: Name of the scorer; the first that both runs share when None.
+        panel: Names of scorers whose scores are combined, instead of one scorer.
+        quorum: Minimum number of them that must have scored an image; more than half when None.
 
     Raises:
-        UsageError: The runs answer different task versions, or were judged by different scorers.
+        UsageError: The runs answer different task versions, or were scored by different scorers.
     """
     from knowgen.stats.compare import check_comparable
     from knowgen.stats.compare import compare as paired
@@ -47,15 +47,16 @@ def compare(
         raise UsageError("a scorer and a panel exclude each other", fix="name one of them")
     label = None if panel else scorer or _shared_scorer(first, second)
     a, b = (
-        panel_summary(run, panel, quorum, policy) if panel else run.summarise(policy, label) for run in (first, second)
+        panel_summary(run, panel, quorum, protocol) if panel else run.summarise(protocol, label)
+        for run in (first, second)
     )
     check_comparable(a, b)
-    names = outputs.distinct_names([(run.path, run.spec.generator.name) for run in (first, second)])
+    names = artifacts.distinct_names([(run.path, run.spec.generator.name) for run in (first, second)])
     rows = [panel_rows(run, panel, quorum) if panel else run.rows(label) for run in (first, second)]
     return paired(
         rows[0],
         rows[1],
-        policy,
+        protocol,
         dimensions=a.dimensions,
         a_name=names[0],
         b_name=names[1],
@@ -67,12 +68,12 @@ def compare(
 
 
 def panel_rows(run: Run, members: Sequence[str], quorum: int | None = None) -> list[Row]:
-    """Returns the rows of a panel of a run's scorers: `aggregate` reads them like those of one scorer.
+    """Return the rows of a panel of a run's scorers: `aggregate` reads them like those of one scorer.
 
     Args:
         run: The run.
-        members: Labels of its scorers.
-        quorum: Fewest of them that must have judged a drawing; more than half when None.
+        members: Names of its scorers.
+        quorum: Minimum number of them that must have scored an image; more than half when None.
 
     Raises:
         UsageError: The run has no such scorer, or the members do not give values for the same dimensions.
@@ -85,8 +86,8 @@ def panel_rows(run: Run, members: Sequence[str], quorum: int | None = None) -> l
     return combined(panel, rows, _panel_dimensions(run, panel.members))
 
 
-def panel_summary(run: Run, members: Sequence[str], quorum: int | None = None, policy: str | None = None) -> Summary:
-    """Aggregates a run as a panel of its scorers judged it; arguments as in `panel_rows`."""
+def panel_summary(run: Run, members: Sequence[str], quorum: int | None = None, protocol: str | None = None) -> Summary:
+    """Aggregate a run under a panel of its scorers; arguments as in `panel_rows`."""
     from knowgen.spec import fingerprint
     from knowgen.stats.panel import panel_of
 
@@ -95,7 +96,7 @@ def panel_summary(run: Run, members: Sequence[str], quorum: int | None = None, p
     versions = [known[member].version for member in panel.members]
     return aggregate(
         rows,
-        policy or run.policy,
+        protocol or run.protocol,
         dimensions=_panel_dimensions(run, panel.members),
         system=run.spec.generator.name,
         task=run.spec.task,
@@ -127,16 +128,16 @@ def agree(
     labels: Path | str | None = None,
     panel: Sequence[str] = (),
     quorum: int | None = None,
-    policy: str = "strict",
+    protocol: str = "strict",
 ) -> Agreement:
-    """Says how far the scorers of one or more runs agree, with each other and with people.
+    """Measure how far the scorers of one or more runs agree, with each other and with people.
 
     Args:
         runs: Of one task version; scorers that all of them have take part.
-        labels: A CSV file of what people said, as in `knowgen.stats.labels`.
-        panel: Labels of scorers whose panel takes part as one more rater.
+        labels: A CSV file of human ratings, as in `knowgen.stats.labels`.
+        panel: Names of scorers whose panel is one more rater.
         quorum: Of the panel.
-        policy: Says which reading of a judgement counts, and how systems are ranked.
+        protocol: Scoring protocol that scores are read and systems are ranked by.
 
     Raises:
         UsageError: The runs differ in task, or there are fewer than two raters.
@@ -146,23 +147,23 @@ def agree(
     from knowgen.stats.panel import panel_of
 
     if not runs:
-        raise UsageError("no run to look at", fix="name one or more run directories")
-    names = outputs.distinct_names([(run.path, run.spec.generator.name) for run in runs])
+        raise UsageError("no run to compare", fix="name one or more run directories")
+    names = artifacts.distinct_names([(run.path, run.spec.generator.name) for run in runs])
     shared = [each for each in runs[0].spec.scorers if all(_has(run, each.name) for run in runs)]
     dimensions = {each.name: tuple(each.dimensions) for each in shared}
-    sat = panel_of(panel, quorum).label if panel else ""
+    panel_label = panel_of(panel, quorum).label if panel else ""
     if panel:
-        dimensions[sat] = _panel_dimensions(runs[0], [runs[0].label(member) for member in panel])
+        dimensions[panel_label] = _panel_dimensions(runs[0], [runs[0].label(member) for member in panel])
     systems = [
         System(
             name,
             run.spec.task,
             run.spec.task_version,
-            {each: panel_rows(run, panel, quorum) if each == sat else run.rows(each) for each in dimensions},
+            {each: panel_rows(run, panel, quorum) if each == panel_label else run.rows(each) for each in dimensions},
         )
         for name, run in zip(names, runs, strict=True)
     ]
-    return agreement(systems, dimensions, labels=Path(labels) if labels else None, policy=policy)
+    return agreement(systems, dimensions, labels=Path(labels) if labels else None, protocol=protocol)
 
 
 def _has(run: Run, scorer: str) -> bool:
@@ -174,8 +175,8 @@ def _shared_scorer(first: Run, second: Run) -> str:
     shared = next((name for name in ours if name in theirs), None)
     if shared is None:
         raise UsageError(
-            f"no scorer has judged both runs: {', '.join(ours) or 'none'} there, {', '.join(theirs) or 'none'} here",
+            f"no scorer has scored both runs: {', '.join(ours) or 'none'} there, {', '.join(theirs) or 'none'} here",
             where=f"{first.path} and {second.path}",
-            fix="score one of them anew with `knowgen score RUN --scorer S`",
+            fix="score one of them again with `knowgen score RUN --scorer S`",
         )
     return shared
