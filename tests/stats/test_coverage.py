@@ -89,16 +89,13 @@ def test_samples_outside_of_the_groups_do_not_make_up_for_missing_scores() -> No
 
 
 def test_repeats_and_judge_repeats_count_one_by_one() -> None:
-    rows = [
-        (
-            perfect
-            if (index, repeat, judge) != (0, 0, 0)
-            else lambda *a, **k: row(*a, score=FAILED, text_required=True, **k)
-        )(f"s{index}", CATEGORIES[index % 2], repeat=repeat, judge_repeat=judge)
-        for index in range(5)
-        for repeat in range(2)
-        for judge in range(2)
-    ]
+    def one(index: int, repeat: int, judge: int) -> Row:
+        sample, category = f"s{index}", CATEGORIES[index % 2]
+        if (index, repeat, judge) == (0, 0, 0):
+            return row(sample, category, FAILED, text_required=True, repeat=repeat, judge_repeat=judge)
+        return perfect(sample, category, repeat=repeat, judge_repeat=judge)
+
+    rows = [one(index, repeat, judge) for index in range(5) for repeat in range(2) for judge in range(2)]
     assert aggregate(rows, resamples=0).headline.value == 1.0  # 19 of 20
     second = rows[1].model_copy(update={"strict": FAILED})
     assert aggregate([rows[0], second, *rows[2:]], resamples=0).no_result == "2 of 20 scores failed"
