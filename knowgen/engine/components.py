@@ -46,9 +46,14 @@ class GeneratorHandle:
 
 @dataclass(frozen=True)
 class ScorerHandle:
-    """A scorer that is built when the first image is to be scored; attributes as in `GeneratorHandle`."""
+    """A scorer that is built when the first image is to be scored; other attributes as in `GeneratorHandle`.
+
+    Attributes:
+        estimate: Returns the estimated cost of scoring some samples with their truths, None if it cannot say.
+    """
 
     spec: ScorerSpec
     capabilities: ScorerCapabilities
     build: Callable[[], Any]
     component_ref: ComponentRef | None = None
+    estimate: Callable[..., Any] | None = None

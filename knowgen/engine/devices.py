@@ -57,8 +57,8 @@ def own_device() -> str:
 def worker_devices(workers: int) -> list[Device]:
     """Assign a device to each worker process, in turn.
 
-    A worker sees only its own device, so the name is `cuda:0` in each, and a plugin that uses plain "cuda" gets the right
-    device as well.
+    A worker sees only its own device, so the name is `cuda:0` in each, and a plugin that uses plain "cuda" gets the
+    right device as well.
 
     Args:
         workers: Number of worker processes.

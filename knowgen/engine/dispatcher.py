@@ -334,7 +334,9 @@ class Dispatcher:
             if self._deaths >= MAX_DEATHS:
                 error = PluginDisabledError(f"{self._where} died {self._deaths} times in a row; the last time {error}")
                 self._disable(str(error))
-        concerns_all = is_transient(error) or isinstance(error, (BudgetReachedError, PluginDisabledError, *FATAL_ERRORS))
+        concerns_all = is_transient(error) or isinstance(
+            error, (BudgetReachedError, PluginDisabledError, *FATAL_ERRORS)
+        )
         for request in affected:
             if len(affected) > 1 and not concerns_all:  # one request broke the batch; alone, the others succeed
                 request.alone = True
@@ -348,9 +350,7 @@ class Dispatcher:
         reason = f"the {plugin} returned no {self._result_name} for this request"
         return f"{reason}; it returned one for an unknown request {unknown_ids[0][:60]!r}" if unknown_ids else reason
 
-    async def _timed_out(
-        self, slot: int, invocation: Invocation[Any], waiting: dict[str, QueuedRequest]
-    ) -> None:
+    async def _timed_out(self, slot: int, invocation: Invocation[Any], waiting: dict[str, QueuedRequest]) -> None:
         """Abandon an invocation that has run out of time; disable a plugin that hangs again and again."""
         reason = f"no {self._result_name} within {self._timeout:g} s"
         if len(waiting) > 1:

@@ -1,8 +1,8 @@
 """Run a specification: the entry point of the engine.
 
 `run` starts an `Engine` in a thread of its own. The engine stores the selected samples, builds one `GenerationStep` and
-one `ScoringStep` per scorer, sends every sample through them (`SamplePipeline`), and closes the plugins. The main thread
-meanwhile shows progress and handles signals.
+one `ScoringStep` per scorer, sends every sample through them (`SamplePipeline`), and closes the plugins. The main
+thread meanwhile shows progress and handles signals.
 """
 
 from __future__ import annotations

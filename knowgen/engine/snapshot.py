@@ -14,7 +14,9 @@ from knowgen.engine.imaging import UnusableImage, detach
 from knowgen.engine.retry import describe
 from knowgen.generators.contract import GeneratedImage
 
-_METADATA = tuple(field.name for field in dataclasses.fields(GeneratedImage) if field.name not in {"image", "request_id"})
+_METADATA = tuple(
+    field.name for field in dataclasses.fields(GeneratedImage) if field.name not in {"image", "request_id"}
+)
 
 
 def snapshot(value: Any) -> GeneratedImage:
@@ -24,8 +26,8 @@ def snapshot(value: Any) -> GeneratedImage:
         value: A `GeneratedImage`, or an image alone.
 
     Returns:
-        A new `GeneratedImage`. If something cannot be copied, its image is an `UnusableImage` with the reason, so that only
-        this request fails.
+        A new `GeneratedImage`. If something cannot be copied, its image is an `UnusableImage` with the reason, so that
+        only this request fails.
     """
     if not isinstance(value, GeneratedImage):
         return GeneratedImage(image=_image(value))
@@ -49,7 +51,7 @@ def _unusable(error: BaseException) -> Any:
 
 
 def _copied(value: Any) -> Any:
-    """Return a copy of plain data. Other data, or data that contains itself, is returned as it is and rejected later."""
+    """Return a copy of plain data. Other data is returned as it is and rejected later."""
     try:
         return _copied_level(value)
     except RecursionError:

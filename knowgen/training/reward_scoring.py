@@ -9,6 +9,8 @@ from typing import Any
 
 from knowgen.core.errors import BudgetReachedError, ConfigError, MissingDependencyError, TransientError, UsageError
 from knowgen.core.records import Attempt, Score
+from knowgen.core.retry import exponential, retry
+from knowgen.core.text import error_message
 from knowgen.scorers.contract import AsyncScorer, BatchScorer, Item, scorer_capabilities, with_earlier
 
 STOPPERS = (BudgetReachedError, ConfigError, UsageError, MissingDependencyError)
@@ -48,7 +50,7 @@ class EpisodeScoring:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"{name}={value} is not a whole number of 1 or more", where="dual reward")
         self._scorer: Any = scorer
-        self._capabilities = scorer_capabilities(scorer)
+        self._traits = scorer_capabilities(scorer)
         self._concurrency, self._tries = concurrency, tries
         self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
@@ -58,7 +60,7 @@ class EpisodeScoring:
         Raises:
             BudgetReachedError, ConfigError, UsageError, MissingDependencyError: See `STOPPERS`.
         """
-        if self._capabilities.shape == "score_batch":
+        if self._traits.shape == "score_batch":
             return await self._batches(items)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._guarded(item)) for item in items]
@@ -76,7 +78,7 @@ class EpisodeScoring:
             except STOPPERS as error:
                 return error
             except Exception as error:  # noqa: BLE001 - a scorer may raise anything; it costs its own episode alone
-                return ScoredEpisode(reason=f"{self._name()}: {words_of(error)}")
+                return ScoredEpisode(reason=f"{self._name()}: {error_message(error, 300)}")
 
     def _here(self) -> asyncio.Semaphore:
         """Returns what bounds the judgements of the running event loop."""
@@ -88,17 +90,21 @@ class EpisodeScoring:
     async def _one(self, item: Item) -> ScoredEpisode:
         """Asks about one item, and again where a fault may pass; calls of earlier tries are kept in the score."""
         earlier: list[Attempt] = []
-        for number in range(self._tries):
+
+        async def ask(number: int) -> Any:
             try:
-                score = await self._scorer.score(*item)
+                return await self._scorer.score(*item)
             except TransientError as error:
                 earlier.extend(error.attempts)
-                if number == self._tries - 1:
-                    raise
-                await asyncio.sleep(min(LONGEST_WAIT, error.retry_after or 0.5 * 2**number))
-            else:
-                return self._checked(with_earlier(self._capabilities, score, item[0], earlier), item)
-        raise AssertionError("the last try returns or raises")
+                raise
+
+        def wait(number: int, error: BaseException | None) -> float:
+            return min(LONGEST_WAIT, getattr(error, "retry_after", None) or exponential(number, 0.5))
+
+        score = await retry(
+            ask, attempts=self._tries, retryable=lambda error: isinstance(error, TransientError), wait=wait
+        )
+        return self._checked(with_earlier(self._traits, score, item[0], earlier), item)
 
     def _checked(self, score: Any, item: Item) -> ScoredEpisode:
         sample, _, generation = item
@@ -109,8 +115,8 @@ class EpisodeScoring:
     async def _batches(self, items: Sequence[Item]) -> list[ScoredEpisode]:
         found: list[ScoredEpisode] = []
         async with self._turn():
-            for start in range(0, len(items), max(1, self._capabilities.concurrency)):
-                batch = items[start : start + max(1, self._capabilities.concurrency)]
+            for start in range(0, len(items), max(1, self._traits.concurrency)):
+                batch = items[start : start + max(1, self._traits.concurrency)]
                 found += await asyncio.to_thread(self._batch, batch)
         return found
 
@@ -137,7 +143,7 @@ class EpisodeScoring:
         except STOPPERS:
             raise
         except Exception as error:  # noqa: BLE001 - a scorer may raise anything; what it gave before stands
-            reason = words_of(error)
+            reason = error_message(error, 300)
             if len(items) > 1:
                 left = [place for place in range(len(items)) if place not in found]
                 alone = {place: self._batch([items[place]])[0] for place in left}
@@ -161,9 +167,3 @@ class EpisodeScoring:
             outcome = close()
             if asyncio.iscoroutine(outcome):
                 await outcome
-
-
-def words_of(error: BaseException) -> str:
-    """Returns an error's own words on one line."""
-    text = " ".join(str(error).split())[:300]
-    return text or type(error).__name__

@@ -1,7 +1,7 @@
 """Messages between a run and its worker processes: one JSON object per line. Nothing is pickled.
 
-The run sends `build` (once), `invoke`, `reply` (to a reservation) and `close`, in the field `do`. A worker sends `ready`
-or `build_failed` (once), `result`, `error`, `end`, `reserve` and `settle`, in the field `event`.
+The run sends `build` (once), `invoke`, `reply` (to a reservation) and `close`, in the field `do`. A worker sends
+`ready` or `build_failed` (once), `result`, `error`, `end`, `reserve` and `settle`, in the field `event`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from knowgen.core import errors
 from knowgen.core.errors import KnowgenError, TransientError
 from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, ImageRef, Sample
-from knowgen.engine.retry import ContractError, PluginError, describe, is_passing
+from knowgen.engine.retry import ContractError, PluginError, describe, is_transient
 from knowgen.scorers.contract import Item
 
 _KNOWN_ERRORS: dict[str, type[KnowgenError]] = {
@@ -46,7 +46,7 @@ def pack_error(error: BaseException) -> dict[str, Any]:
     if isinstance(error, KnowgenError) and not isinstance(error, TransientError):
         kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _KNOWN_ERRORS)
         return {"kind": kind, "what": error.what, "where": error.where, "fix": error.fix}
-    if isinstance(error, Exception) and is_passing(error):
+    if isinstance(error, Exception) and is_transient(error):
         return {
             "kind": "TransientError",
             "what": describe(error),

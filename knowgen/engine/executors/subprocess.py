@@ -325,7 +325,9 @@ class SubprocessExecutor:
             return
         self._device_failures[slot] += 1
         if self._device_failures[slot] >= MAX_DEVICE_FAILURES:
-            raise DeviceDisabledError(f"{_device_name(device)} failed {self._device_failures[slot]} times and is disabled")
+            raise DeviceDisabledError(
+                f"{_device_name(device)} failed {self._device_failures[slot]} times and is disabled"
+            )
 
     def _start(self, slot: int, device: Device) -> WorkerProcess:
         try:

@@ -1,8 +1,8 @@
 """The program of a worker process: build one generator or scorer from its name, and call it for the run.
 
-Started by `subprocess.SubprocessExecutor` as `python -m knowgen.engine.executors.worker_main`. Messages (see `protocol`)
-go over the original standard streams; what the plugin prints goes to the log. The process ends when the run closes the
-connection, for whatever reason.
+Started by `subprocess.SubprocessExecutor` as `python -m knowgen.engine.executors.worker_main`. Messages (see
+`protocol`) go over the original standard streams; what the plugin prints goes to the log. The process ends when the run
+closes the connection, for whatever reason.
 """
 
 from __future__ import annotations
