@@ -324,8 +324,9 @@ def _check_arguments(target: Any, arguments: Mapping[str, Any], model: str | Non
 
 
 def _own_name(target: Any) -> str:
+    """Return the name of a class, function or object for its key: `spec_name` of its class, else module and name."""
     kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return str(getattr(kind, "spec_name", "") or f"{kind.__module__}:{kind.__qualname__}")
 
 
 def _revision(target: Any, origin: str) -> str:

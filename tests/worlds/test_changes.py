@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from world_helpers import BuiltWorld
 
+from knowgen.assemble import generator_handle
 from knowgen.engine.imaging import encode
 from knowgen.errors import DataError, UsageError
 from knowgen.records import DIMENSIONS, GenerationRequest, GroundTruth, Sample, request_id
@@ -288,3 +289,9 @@ def test_no_samples_are_refused(built_world: BuiltWorld) -> None:
 def test_an_unknown_changed_picture_has_no_truth(task: ChangedTask) -> None:
     with pytest.raises(DataError, match="no changed picture"):
         task.truth("nobody")
+
+
+def test_the_key_of_the_generator_does_not_depend_on_where_its_class_is_defined(built_world: BuiltWorld) -> None:
+    task = make_changed_task(built_world.task, list(built_world.task.samples()), 1, 0)
+    handle = generator_handle(ChangedPictures(task), {}, task)
+    assert handle.spec.name == "knowgen.worlds.changes.task:ChangedPictures"

@@ -101,6 +101,9 @@ class ChangedPictures:
         task: Whose pictures.
     """
 
+    spec_name = "knowgen.worlds.changes.task:ChangedPictures"
+    """Name in keys. It is fixed, so that results made before the class was moved or renamed are found again."""
+
     revision = REVISION
     privileged = True
     concurrency = 2
