@@ -28,14 +28,14 @@ from PIL import Image, ImageOps
 from knowgen.records import GroundTruth
 from knowgen.tasks.folder import FolderTask
 from knowgen.worlds.build import build_world
-from knowgen.worlds.check.judgement import Judgement, judge
-from knowgen.worlds.check.matching import Verdict, match_subject
-from knowgen.worlds.check.ocr import read_lines
-from knowgen.worlds.check.sight import Sight, open_pixels
-from knowgen.worlds.check.text import find_texts
-from knowgen.worlds.check.wanted import read_wanted
-from knowgen.worlds.drawing.compose import compose
-from knowgen.worlds.drawing.looks import Look, draw_look
+from knowgen.worlds.checker.assessment import Judgement, judge
+from knowgen.worlds.checker.image_features import Sight, open_pixels
+from knowgen.worlds.checker.matching import Verdict, match_subject
+from knowgen.worlds.checker.ocr import read_lines
+from knowgen.worlds.checker.requirements import read_wanted
+from knowgen.worlds.checker.text import find_texts
+from knowgen.worlds.rendering.appearance import Look, draw_look
+from knowgen.worlds.rendering.compose import compose
 
 Change = Callable[[Image.Image, random.Random], Image.Image]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from knowgen.records import Reading
     from knowgen.stats.judge_check import Expectation, Judged
     from knowgen.stats.judge_check_records import JudgeCheck
-    from knowgen.worlds.changes import ChangedTask
+    from knowgen.worlds.perturbations import ChangedTask
 
 EPILOG = """\b
 Examples:
@@ -77,7 +77,7 @@ def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, 
     from knowgen import api, assemble
     from knowgen.errors import UsageError
     from knowgen.tasks.load import load_task
-    from knowgen.worlds.changes import CHANGES, ChangedPictures, make_changed_task
+    from knowgen.worlds.perturbations import CHANGES, ChangedPictures, make_changed_task
 
     world = load_task(task)
     chosen, _ = assemble.choose(world, limit=options["limit"], ids=options["ids"])
@@ -127,8 +127,8 @@ def carry_out(plan: Plan, target: Path) -> Run:
 def expectations() -> list[Expectation]:
     """Returns what a judge must make of each change."""
     from knowgen.stats.judge_check import Expectation
-    from knowgen.worlds.changes import CHANGES
-    from knowgen.worlds.changes.kinds import NOTHING
+    from knowgen.worlds.perturbations import CHANGES
+    from knowgen.worlds.perturbations.kinds import NOTHING
 
     return [
         Expectation(

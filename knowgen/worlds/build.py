@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 from knowgen.errors import ConfigError, UsageError
-from knowgen.worlds import dials, shard_files
+from knowgen.worlds import shard_files
+from knowgen.worlds.content.difficulty import RECIPE_VERSION
 from knowgen.worlds.shard import SHARD_SIZE
 from knowgen.worlds.shard_files import PARTS, ROW_FILES, part_path, write_shard
 
@@ -104,7 +105,7 @@ def _write_task_file(path: Path, seed: int, samples: int, name: str) -> None:
 
     fields = {
         "name": name,
-        "version": str(dials.VERSION),
+        "version": str(RECIPE_VERSION),
         "description": f"A made-up world of {samples} samples, drawn from seed {seed}.",
         "license": "Apache-2.0",
         "default_scorers": ["world_check"],

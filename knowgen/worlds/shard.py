@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from knowgen.search.contract import Page
-from knowgen.worlds import dials
-from knowgen.worlds.categories import THEMES
-from knowgen.worlds.entities import Inventor, stream
-from knowgen.worlds.pages import cast_pages, town_page
-from knowgen.worlds.pictures import Picture, cast_pictures
-from knowgen.worlds.samples import Planned, plan_sample
+from knowgen.worlds.content.categories import THEMES
+from knowgen.worlds.content.difficulty import TEXTLESS
+from knowgen.worlds.content.entities import Inventor, stream
+from knowgen.worlds.content.pages import cast_pages, town_page
+from knowgen.worlds.content.samples import Planned, plan_sample
+from knowgen.worlds.content.search_images import Picture, cast_pictures
 
 SHARD_SIZE = len(THEMES)
 """Samples in a full shard."""
@@ -37,7 +37,7 @@ def make_shard(seed: int, number: int) -> Shard:
     """Makes a shard of the world of a seed; the same arguments give the same shard in every process."""
     inventor = Inventor(seed, number)
     casts = list(inventor.casts())
-    dealt = stream(seed, number, "textless").sample(range(SHARD_SIZE), dials.TEXTLESS[number % 2])
+    dealt = stream(seed, number, "textless").sample(range(SHARD_SIZE), TEXTLESS[number % 2])
     pages: list[Page] = []
     pictures: list[Picture] = []
     samples: list[Planned] = []

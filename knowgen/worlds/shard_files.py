@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from knowgen.errors import KnowgenError
 from knowgen.records import GroundTruth, ImageRef
-from knowgen.worlds.drawing.compose import compose
-from knowgen.worlds.drawing.looks import Look
-from knowgen.worlds.entities import Entity
-from knowgen.worlds.pictures import Picture, draw_picture
-from knowgen.worlds.samples import Planned
+from knowgen.worlds.content.entities import Entity
+from knowgen.worlds.content.samples import Planned
+from knowgen.worlds.content.search_images import Picture, draw_picture
+from knowgen.worlds.rendering.appearance import Look
+from knowgen.worlds.rendering.compose import compose
 from knowgen.worlds.shard import SHARD_SIZE, Shard, make_shard
 
 if TYPE_CHECKING:

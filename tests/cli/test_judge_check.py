@@ -24,7 +24,7 @@ import random
 from knowgen.calls import paid_call
 from knowgen.records import DIMENSIONS, TEXT, Reading, Score, ScoreStatus, Usage
 from knowgen.tasks.load import load_task
-from knowgen.worlds.changes import make_changed_task
+from knowgen.worlds.perturbations import make_changed_task
 
 
 class _Judge:

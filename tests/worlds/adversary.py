@@ -14,9 +14,9 @@ from world_helpers import BuiltWorld
 
 from knowgen.records import GROUPS, Generation, GenerationStatus, ImageRef
 from knowgen.search.contract import Page, SearchBackend
-from knowgen.worlds.check import WorldCheck
-from knowgen.worlds.drawing.scenes import SCENE_WORDS, draw_scene
-from knowgen.worlds.painter import cut_out, paint
+from knowgen.worlds.baselines.painter import cut_out, paint
+from knowgen.worlds.checker import WorldCheck
+from knowgen.worlds.rendering.scenes import SCENE_WORDS, draw_scene
 
 Manner = Literal["tiles", "sign", "page"]
 FACTS = re.compile(r'"[^"]+"|\b\d{4}\b|\b\d+ [a-z]+\b|[A-Z][a-z]+ [A-Z][a-z]+|[A-Z][a-z]{3,}')

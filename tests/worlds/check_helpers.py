@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from knowgen.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample, Score
-from knowgen.worlds.check import WorldCheck
-from knowgen.worlds.drawing.compose import compose
-from knowgen.worlds.drawing.looks import KINDS, Look, look_alike, random_look
-from knowgen.worlds.drawing.scenes import SCENES
-from knowgen.worlds.drawing.signs import SURFACES
+from knowgen.worlds.checker import WorldCheck
+from knowgen.worlds.rendering.appearance import KINDS, Look, look_alike, random_look
+from knowgen.worlds.rendering.compose import compose
+from knowgen.worlds.rendering.scenes import SCENES
+from knowgen.worlds.rendering.signs import SURFACES
 
 TEXTS = (("Oruvane", "1931"), ("Quiet Lantern", "412"), ("Bero Taskund",), ("Mabadale", "1874", "Paper Trumpet"))
 

@@ -15,16 +15,16 @@ from knowgen.assemble import generator_handle
 from knowgen.engine.imaging import encode
 from knowgen.errors import DataError, UsageError
 from knowgen.records import DIMENSIONS, GenerationRequest, GroundTruth, Sample, request_id
-from knowgen.worlds.changes import CHANGES, ChangedPictures, ChangedTask, make_changed_task
-from knowgen.worlds.changes.edits import wrong_digit, wrong_name
-from knowgen.worlds.changes.kinds import BLUR, COLOUR, DIGIT, LAYOUT, MISSING, NAME, NOTHING, SWAPPED, Change
-from knowgen.worlds.changes.originals import Original, read_original
-from knowgen.worlds.changes.redraw import draw_change, pick, turn_hue
-from knowgen.worlds.changes.task import ChangedPicture
-from knowgen.worlds.check.ocr import read_lines
-from knowgen.worlds.check.text import find_texts
-from knowgen.worlds.drawing.layouts import Box
-from knowgen.worlds.prompts import HEADINGS
+from knowgen.worlds.checker.ocr import read_lines
+from knowgen.worlds.checker.text import find_texts
+from knowgen.worlds.content.prompts import HEADINGS
+from knowgen.worlds.perturbations import CHANGES, ChangedPictures, ChangedTask, make_changed_task
+from knowgen.worlds.perturbations.apply import draw_change, pick, turn_hue
+from knowgen.worlds.perturbations.kinds import BLUR, COLOUR, DIGIT, LAYOUT, MISSING, NAME, NOTHING, SWAPPED, Change
+from knowgen.worlds.perturbations.originals import Original, read_original
+from knowgen.worlds.perturbations.task import ChangedPicture
+from knowgen.worlds.perturbations.text_edits import wrong_digit, wrong_name
+from knowgen.worlds.rendering.layouts import Box
 
 SEED = 0
 

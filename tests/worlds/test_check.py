@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from knowgen.errors import MissingDependencyError
 from knowgen.records import DIMENSIONS, TEXT, Generation, GenerationStatus, GroundTruth, ImageRef, Sample, ScoreStatus
 from knowgen.scorers.contract import scorer_traits
-from knowgen.worlds.check import WorldCheck
-from knowgen.worlds.check import scorer as scorer_module
+from knowgen.worlds.checker import WorldCheck
+from knowgen.worlds.checker import scorer as scorer_module
 
 FULL = dict.fromkeys(DIMENSIONS, 1.0)
 
@@ -32,7 +32,7 @@ def test_declares_what_the_engine_needs_to_know() -> None:
 
 def test_importing_it_loads_nothing_heavy() -> None:
     code = (
-        "import sys, knowgen.worlds.check as c; c.WorldCheck;"
+        "import sys, knowgen.worlds.checker as c; c.WorldCheck;"
         "print([m for m in ('cv2', 'rapidocr', 'onnxruntime', 'numpy', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

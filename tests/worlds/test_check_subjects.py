@@ -13,12 +13,12 @@ from check_helpers import Case, make_case, pixels_of
 from PIL import Image, ImageOps
 
 from knowgen.records import GenerationRequest
-from knowgen.worlds.check.judgement import judge
-from knowgen.worlds.check.matching import Finding, Verdict, match_subject
-from knowgen.worlds.check.sight import Sight
-from knowgen.worlds.check.wanted import read_wanted
-from knowgen.worlds.drawing.looks import KINDS, draw_look, random_look
-from knowgen.worlds.systems import Oracle
+from knowgen.worlds.baselines.systems import Oracle
+from knowgen.worlds.checker.assessment import judge
+from knowgen.worlds.checker.image_features import Sight
+from knowgen.worlds.checker.matching import Finding, Verdict, match_subject
+from knowgen.worlds.checker.requirements import read_wanted
+from knowgen.worlds.rendering.appearance import KINDS, draw_look, random_look
 from knowgen.worlds.task import knowgen_mini
 
 

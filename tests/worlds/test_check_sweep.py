@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from world_helpers import BuiltWorld
 
-from knowgen.worlds.check.judgement import judge
-from knowgen.worlds.check.ocr import read_lines
-from knowgen.worlds.check.sight import open_pixels
-from knowgen.worlds.check.text import find_texts
-from knowgen.worlds.check.wanted import read_wanted
+from knowgen.worlds.checker.assessment import judge
+from knowgen.worlds.checker.image_features import open_pixels
+from knowgen.worlds.checker.ocr import read_lines
+from knowgen.worlds.checker.requirements import read_wanted
+from knowgen.worlds.checker.text import find_texts
 
 
 def packed(picture: Image.Image) -> Image.Image:

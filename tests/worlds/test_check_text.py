@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowgen.worlds.check.ocr import Line
-from knowgen.worlds.check.text import find_texts
+from knowgen.worlds.checker.ocr import Line
+from knowgen.worlds.checker.text import find_texts
 
 
 def sign(*texts: str) -> list[Line]:

@@ -19,18 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from knowgen.errors import DataError
-from knowgen.worlds.drawing.brush import SYMBOLS
-from knowgen.worlds.drawing.colours import PALETTES
-from knowgen.worlds.drawing.compose import HEIGHT, WIDTH, Box, Composition, LayoutFamily, compose
-from knowgen.worlds.drawing.layouts import (
-    PAINTER_BARE,
-    PAINTER_LAYOUTS,
-    TRUTH_BARE,
-    TRUTH_LAYOUTS,
-    Arrangement,
-    SignLayout,
-)
-from knowgen.worlds.drawing.looks import (
+from knowgen.worlds.rendering.appearance import (
     FAMILIES,
     FLOATING_KINDS,
     KIND_NOUNS,
@@ -41,10 +30,21 @@ from knowgen.worlds.drawing.looks import (
     plain_backdrop,
     random_look,
 )
-from knowgen.worlds.drawing.pen import PATTERNS
-from knowgen.worlds.drawing.scenes import SCENE_PREPOSITIONS, SCENE_WORDS, SCENES, draw_scene
-from knowgen.worlds.drawing.signs import SURFACE_WORDS, SURFACES, draw_sign, sign_size, text_space
-from knowgen.worlds.drawing.typeset import fit_text, font, unsupported_letters
+from knowgen.worlds.rendering.brush import SYMBOLS
+from knowgen.worlds.rendering.canvas import PATTERNS
+from knowgen.worlds.rendering.colours import PALETTES
+from knowgen.worlds.rendering.compose import HEIGHT, WIDTH, Box, Composition, LayoutFamily, compose
+from knowgen.worlds.rendering.layouts import (
+    PAINTER_BARE,
+    PAINTER_LAYOUTS,
+    TRUTH_BARE,
+    TRUTH_LAYOUTS,
+    Arrangement,
+    SignLayout,
+)
+from knowgen.worlds.rendering.scenes import SCENE_PREPOSITIONS, SCENE_WORDS, SCENES, draw_scene
+from knowgen.worlds.rendering.signs import SURFACE_WORDS, SURFACES, draw_sign, sign_size, text_space
+from knowgen.worlds.rendering.typeset import fit_text, font, unsupported_letters
 
 LINES = ["Oruvane", "1931", "Ilka Torren", "12 470 crowns"]
 FAMILIES_OF_LAYOUTS: tuple[LayoutFamily, ...] = get_args(LayoutFamily)
@@ -52,9 +52,9 @@ LONG_LINES = ["The Silver Lantern of Merin", "Ravenna Ottoline Drosk", "Please D
 
 DIGEST_PROGRAM = """
 import hashlib, random
-from knowgen.worlds.drawing.compose import compose
-from knowgen.worlds.drawing.looks import KINDS, draw_look, look_alike, random_look
-from knowgen.worlds.drawing.scenes import SCENES
+from knowgen.worlds.rendering.compose import compose
+from knowgen.worlds.rendering.appearance import KINDS, draw_look, look_alike, random_look
+from knowgen.worlds.rendering.scenes import SCENES
 digest = hashlib.sha256()
 looks = [random_look(kind, random.Random(kind)) for kind in KINDS]
 for index, look in enumerate(looks):
@@ -454,7 +454,7 @@ def test_every_layout_is_used(family: LayoutFamily, monkeypatch: pytest.MonkeyPa
 
         return replace(layout, arrange=arrange)
 
-    name = f"knowgen.worlds.drawing.compose.{family.upper()}_LAYOUTS"
+    name = f"knowgen.worlds.rendering.compose.{family.upper()}_LAYOUTS"
     monkeypatch.setattr(name, tuple(watched(layout) for layout in layouts))
     for seed in range(24):
         compose("museum", some_looks(2, 2), LINES[:2], "placard", layouts=family, seed=seed, scene_seed=1)

@@ -12,9 +12,9 @@ from world_helpers import BuiltWorld
 
 from knowgen.records import GenerationRequest, Sample
 from knowgen.tasks.folder import FolderTask
+from knowgen.worlds.baselines.systems import ClosedBook, Noise, OpenBook, Oracle
 from knowgen.worlds.build import build_world
 from knowgen.worlds.search import WorldSearch
-from knowgen.worlds.systems import ClosedBook, Noise, OpenBook, Oracle
 
 STEP = 0.08
 """Neighbours are at least this far apart in K-Score."""

@@ -20,8 +20,8 @@ from knowgen.errors import DataError
 from knowgen.generators.contract import Drawing
 from knowgen.records import GenerationRequest, Sample, request_id
 from knowgen.search.contract import Hit, ImageHit, Page, SearchBackend
+from knowgen.worlds.baselines.systems import ClosedBook, OpenBook
 from knowgen.worlds.search import WorldSearch
-from knowgen.worlds.systems import ClosedBook, OpenBook
 
 SEARCHED = ("pages.jsonl", "pictures.jsonl", "pictures")
 
@@ -89,7 +89,7 @@ def test_open_book_opens_no_other_file_of_the_world(built_world: BuiltWorld, tmp
     script.write_text(
         "import asyncio, json, sys\n"
         "from knowgen.records import GenerationRequest\n"
-        "from knowgen.worlds.systems import OpenBook\n"
+        "from knowgen.worlds.baselines.systems import OpenBook\n"
         "folder, prompts, opened = sys.argv[1], json.loads(sys.argv[2]), set()\n"
         "def watch(event, args):\n"
         "    if event == 'open' and str(args[0]).startswith(folder):\n"
@@ -124,7 +124,7 @@ def test_with_an_empty_search_it_falls_to_closed_book(built_world: BuiltWorld, d
 
 def written(image: object) -> str:
     """Reads a picture's text with the OCR of the check."""
-    from knowgen.worlds.check.ocr import read_lines
+    from knowgen.worlds.checker.ocr import read_lines
 
     assert isinstance(image, Image.Image)
     return "\n".join(line.text for line in read_lines(np.asarray(image.convert("RGB"))))

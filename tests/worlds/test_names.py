@@ -8,9 +8,9 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowgen.worlds import names
-from knowgen.worlds.blocked import BLOCKED, OFFENSIVE_PARTS
-from knowgen.worlds.names import BLOCK, FAMILIES, fold, is_fit, shard_names, skeleton, spell
+from knowgen.worlds.content import names
+from knowgen.worlds.content.blocklist import BLOCKED, OFFENSIVE_PARTS
+from knowgen.worlds.content.names import BLOCK, FAMILIES, fold, is_fit, shard_names, skeleton, spell
 
 seeds = st.integers(0, 10**6)
 

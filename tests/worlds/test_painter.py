@@ -13,12 +13,20 @@ import pytest
 from PIL import Image
 
 from knowgen.errors import DataError
-from knowgen.worlds import painter
-from knowgen.worlds.drawing.compose import compose
-from knowgen.worlds.drawing.looks import FLOATING_KINDS, KIND_NOUNS, KINDS, Look, draw_look, plain_backdrop, random_look
-from knowgen.worlds.drawing.scenes import SCENE_WORDS, SCENES, TINT_COUNT, draw_scene
-from knowgen.worlds.drawing.signs import SURFACE_WORDS
-from knowgen.worlds.painter import cut_out, named_kinds, paint
+from knowgen.worlds.baselines import painter
+from knowgen.worlds.baselines.painter import cut_out, named_kinds, paint
+from knowgen.worlds.rendering.appearance import (
+    FLOATING_KINDS,
+    KIND_NOUNS,
+    KINDS,
+    Look,
+    draw_look,
+    plain_backdrop,
+    random_look,
+)
+from knowgen.worlds.rendering.compose import compose
+from knowgen.worlds.rendering.scenes import SCENE_WORDS, SCENES, TINT_COUNT, draw_scene
+from knowgen.worlds.rendering.signs import SURFACE_WORDS
 
 SIZE, LOOK_SIZE, PLACE = 256, 216, (17, 23)
 
@@ -193,7 +201,7 @@ def test_without_references_the_named_kind_is_drawn(kind: str) -> None:
         return draw_look(look, size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("knowgen.worlds.drawing.compose.draw_look", remember)
+        patch.setattr("knowgen.worlds.rendering.compose.draw_look", remember)
         paint(prompt, [], [], 5)
     assert set(drawn) == {kind}
 
@@ -278,4 +286,4 @@ def test_the_painter_knows_nothing_but_drawing() -> None:
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     ours = {name for name in imported if name.startswith("knowgen")}
     assert ours
-    assert all(name.startswith("knowgen.worlds.drawing.") for name in ours)
+    assert all(name.startswith("knowgen.worlds.rendering.") for name in ours)

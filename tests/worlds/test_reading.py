@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from knowgen.search.contract import Link, Page
-from knowgen.worlds.drawing.looks import KIND_NOUNS
-from knowgen.worlds.prose import address, write_page
-from knowgen.worlds.reading import (
+from knowgen.worlds.baselines.text_rules import (
     best_answer,
     is_about,
     kind_of,
@@ -16,6 +14,8 @@ from knowgen.worlds.reading import (
     read_prompt,
     role_in,
 )
+from knowgen.worlds.content.page_templates import address, write_page
+from knowgen.worlds.rendering.appearance import KIND_NOUNS
 from knowgen.worlds.shard import make_shard
 
 

@@ -15,7 +15,7 @@ from knowgen import registry
 from knowgen.errors import ConfigError, UsageError
 from knowgen.generators.contract import Drawing, traits_of
 from knowgen.records import GenerationRequest, GroundTruth
-from knowgen.worlds.systems import ClosedBook, Noise, OpenBook, Oracle
+from knowgen.worlds.baselines.systems import ClosedBook, Noise, OpenBook, Oracle
 
 PROMPT = (
     "In a flower garden, a dark billboard headed \"On Loan\" gives the year in which it was built; near it stands the "
@@ -112,7 +112,7 @@ def test_the_oracle_does_not_copy_the_ground_truth_picture(built_world: BuiltWor
 
 def test_naming_them_loads_nothing_heavy() -> None:
     script = (
-        "import sys; import knowgen.worlds.systems; "
+        "import sys; import knowgen.worlds.baselines.systems; "
         "print([name for name in ('numpy', 'PIL', 'cv2', 'bm25s', 'Stemmer') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -21,7 +21,7 @@ from knowgen.records import GROUPS
 from knowgen.tasks.folder import FolderTask
 from knowgen.worlds import build
 from knowgen.worlds.build import build_world
-from knowgen.worlds.drawing.looks import FAMILIES, Look, visible_difference
+from knowgen.worlds.rendering.appearance import FAMILIES, Look, visible_difference
 from knowgen.worlds.shard import make_shard
 from knowgen.worlds.shard_files import truth_picture
 from knowgen.worlds.task import MINI_SAMPLES, MINI_SEED, knowgen_mini
@@ -173,7 +173,7 @@ def test_harder_subjects_have_more_pictures_that_carry_their_name_and_show_anoth
 
 FINGERPRINT = """
 import hashlib, sys
-from knowgen.worlds.pictures import draw_picture
+from knowgen.worlds.content.search_images import draw_picture
 from knowgen.worlds.shard import make_shard
 from knowgen.worlds.shard_files import truth_picture
 shard = make_shard(13, int(sys.argv[1]))

@@ -1,0 +1,199 @@
+"""A painter for the reference systems: pastes reference pictures into a scene and letters a sign.
+
+It knows the words for scenes, surfaces and kinds, as a model knows the world, and nothing of any sample's truth: a
+prompt, pictures and texts are all it gets. It stands in for an image model where there is none.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from knowgen.worlds.rendering.appearance import FLOATING_KINDS, KIND_NOUNS, KINDS, Look, random_look
+from knowgen.worlds.rendering.compose import compose
+from knowgen.worlds.rendering.layouts import MOST_SUBJECTS
+from knowgen.worlds.rendering.scenes import SCENE_WORDS, SCENES
+from knowgen.worlds.rendering.signs import SURFACE_WORDS, SURFACES
+
+_Pixels = NDArray[np.uint8]
+
+_TOLERANCE = 10
+"""How far a backdrop pixel may lie from the backdrop's colour, per channel of 255."""
+
+_PLAIN_SHARE = 0.85
+"""A backdrop is plain when at least this share of the picture's rim has its colour."""
+
+_ENCLOSED_TOLERANCE = 2
+_SMALLEST_HOLE = 12
+_SMALLEST_PATCH = 12
+_SMALLEST_SUBJECT = 0.006
+_LARGEST_SUBJECT = 0.97
+_RIM = 3
+_CARD_MARGIN = 12
+_CARD: tuple[int, int, int, int] = (255, 252, 244, 255)
+_KERNEL: _Pixels = np.ones((3, 3), np.uint8)
+
+_NOUN = re.compile(r"\b(" + "|".join(sorted(KIND_NOUNS, key=len, reverse=True)) + r")(s?)\b", re.IGNORECASE)
+_DESCRIBED = re.compile(
+    r" (?:[A-Z]|(?:that|which|who|whose|by|from|with|called|first|put|brought|built|drawn|made|[a-z]+ed)\b)"
+)
+"""What follows a noun that is a subject: a name, a clause, or what was done to it."""
+
+_ASKED_FOR = re.compile(r"\b(?:names?|title|full name) of (?:the|each|its|her|his)(?: [a-z]+)* $")
+"""What stands before a noun that only says which text to write."""
+
+
+def cut_out(image: Image.Image) -> Image.Image | None:
+    """Frees a subject from a plain backdrop.
+
+    The backdrop is what has the rim's commonest colour and is joined to the rim; gaps enclosed by the subject are
+    cleared where they have exactly that colour.
+
+    Args:
+        image: A picture of any mode.
+
+    Returns:
+        An RGBA picture cropped to the subject, or None when the backdrop is not plain or nothing stands on it.
+    """
+    pixels: _Pixels = np.asarray(image.convert("RGB"))
+    height, width = pixels.shape[:2]
+    if min(height, width) < 4 * _RIM:
+        return None
+    sides = (pixels[:_RIM], pixels[-_RIM:], pixels[:, :_RIM], pixels[:, -_RIM:])
+    rim = np.concatenate([side.reshape(-1, 3) for side in sides])
+    backdrop = np.median(rim, axis=0).astype(np.uint8)
+    if (np.abs(rim.astype(np.int16) - backdrop).max(axis=1) <= _TOLERANCE).mean() < _PLAIN_SHARE:
+        return None
+    distance = _distance(pixels, backdrop)
+    subject: _Pixels = np.uint8(255) - _backdrop_mask(pixels, backdrop, distance)
+    subject[_small_patches(subject, _SMALLEST_PATCH)] = 0
+    share = float(np.count_nonzero(subject)) / subject.size
+    if not _SMALLEST_SUBJECT <= share <= _LARGEST_SUBJECT:
+        return None
+    freed = Image.fromarray(_freed(pixels, backdrop, distance, subject))
+    return freed.crop(Image.fromarray(subject).getbbox())
+
+
+def _distance(pixels: _Pixels, backdrop: _Pixels) -> _Pixels:
+    """Returns how far each pixel lies from the backdrop's colour in its worst channel, height x width."""
+    difference = cv2.absdiff(pixels, np.broadcast_to(backdrop, pixels.shape).copy())
+    red, green, blue = cv2.split(difference)
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
+
+
+def _backdrop_mask(pixels: _Pixels, backdrop: _Pixels, distance: _Pixels) -> _Pixels:
+    """Returns 255 where the backdrop is and 0 elsewhere, height x width."""
+    height, width = distance.shape
+    framed = np.empty((height + 2, width + 2, 3), np.uint8)
+    framed[:] = backdrop
+    framed[1:-1, 1:-1] = pixels
+    mask = np.zeros((height + 4, width + 4), np.uint8)
+    reach = (_TOLERANCE,) * 3
+    flags = 4 | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY | (255 << 8)
+    cv2.floodFill(framed, mask, (0, 0), (0, 0, 0), reach, reach, flags)
+    outside: _Pixels = mask[2:-2, 2:-2].copy()
+    enclosed = ((distance <= _ENCLOSED_TOLERANCE) & (outside == 0)).astype(np.uint8)
+    outside[(enclosed > 0) & ~_small_patches(enclosed, _SMALLEST_HOLE)] = 255
+    return outside
+
+
+def _small_patches(mask: _Pixels, least: int) -> NDArray[np.bool_]:
+    """Tells which marked pixels belong to patches of fewer than `least` pixels."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    small = np.zeros(count, bool)
+    small[1:] = stats[1:, cv2.CC_STAT_AREA] < least
+    marked: NDArray[np.bool_] = small[labels]
+    return marked
+
+
+def _freed(pixels: _Pixels, backdrop: _Pixels, distance: _Pixels, subject: _Pixels) -> _Pixels:
+    """Returns the subject as RGBA pixels, its edge freed of the backdrop's colour.
+
+    A pixel on the edge is taken for a mixture of backdrop and subject. How much of it is subject is how far it lies
+    from the backdrop, measured by the farthest pixel next to it; the subject's own colour follows from that.
+    """
+    edge = (cv2.dilate(255 - subject, _KERNEL) > 0) & (subject > 0)
+    farthest = np.maximum(cv2.dilate(distance, _KERNEL)[edge], 1).astype(np.float32)
+    cover = np.clip(distance[edge] / farthest, 1 / 255, 1.0)
+    base = backdrop.astype(np.float32)
+    unmixed = base + (pixels[edge] - base) / cover[:, None]
+    freed = np.dstack([pixels, subject])
+    freed[edge, :3] = np.clip(unmixed, 0, 255).round().astype(np.uint8)
+    freed[edge, 3] = (cover * 255).round().astype(np.uint8)
+    return freed
+
+
+def paint(prompt: str, references: Sequence[Image.Image], texts: Sequence[str], seed: int) -> Image.Image:
+    """Draws a prompt.
+
+    Scene and surface are found by their words in the prompt. References on plain backdrops are cut out, others are
+    pasted as cards; beyond four, the rest is left out. Without references, stand-ins of the kinds that the prompt's
+    nouns name are made up.
+
+    Args:
+        prompt: What to draw.
+        references: Pictures of the subjects, from left to right.
+        texts: Lines of the sign; none for a picture without text.
+        seed: Varies layout, tints and stand-ins; the same prompt and seed give the same picture in every process.
+
+    Returns:
+        An RGB picture of 768 x 512.
+
+    Raises:
+        DataError: The texts do not fit on a sign.
+    """
+    rng = random.Random(f"paint/{seed}/{prompt}")
+    scene = _named(prompt, SCENE_WORDS) or rng.choice(SCENES)
+    surface = _named(prompt, SURFACE_WORDS) or rng.choice(SURFACES)
+    kinds = named_kinds(prompt) or [rng.choice(KINDS)]
+    subjects: list[Look | Image.Image]
+    if references:
+        subjects = [cut_out(picture) or _card(picture) for picture in references[:MOST_SUBJECTS]]
+        one_each = len(kinds) == len(subjects)
+        shared = all(kind in FLOATING_KINDS for kind in kinds)
+        floating = [kind in FLOATING_KINDS for kind in kinds] if one_each else [shared] * len(subjects)
+    else:
+        looks = [random_look(kind, rng) for kind in kinds]
+        subjects, floating = list(looks), [look.floats for look in looks]
+    key = f"{seed}/{prompt}"
+    return compose(
+        scene, subjects, texts, surface, layouts="painter", seed=key, scene_seed=f"paint/{key}", floating=floating
+    ).image
+
+
+def named_kinds(prompt: str) -> list[str]:
+    """Returns the kinds that a prompt's nouns name, one for each subject, at most four.
+
+    Nouns that something is said of (`the tower that ...`, `the tower built by ...`, `the tower Ovar`) are subjects;
+    without such, the first noun is. A plural counts twice. Words of scenes and surfaces and quoted texts are not read.
+    """
+    text = re.sub(r'"[^"]*"|“[^”]*”', " ", prompt)
+    for words in (*SCENE_WORDS.values(), *SURFACE_WORDS.values()):
+        text = re.sub(re.escape(words), " ", text, flags=re.IGNORECASE)
+    found = [noun for noun in _NOUN.finditer(text) if not _ASKED_FOR.search(text[: noun.start()])]
+    described = [noun for noun in found if _DESCRIBED.match(text, noun.end())]
+    kinds: list[str] = []
+    for noun in described or found[:1]:
+        kinds += [KIND_NOUNS[noun.group(1).lower()]] * (2 if noun.group(2) else 1)
+    return kinds[:MOST_SUBJECTS]
+
+
+def _named(prompt: str, words: Mapping[str, str]) -> str | None:
+    """Returns the key whose words come first in the prompt."""
+    lowered = prompt.lower()
+    places = {key: lowered.find(phrase) for key, phrase in words.items() if phrase in lowered}
+    return min(places, key=lambda key: places[key]) if places else None
+
+
+def _card(picture: Image.Image) -> Image.Image:
+    """Returns the whole picture on a pale card with a margin."""
+    size = (picture.width + 2 * _CARD_MARGIN, picture.height + 2 * _CARD_MARGIN)
+    card = Image.new("RGBA", size, _CARD)
+    card.paste(picture.convert("RGB"), (_CARD_MARGIN, _CARD_MARGIN))
+    return card

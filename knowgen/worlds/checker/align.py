@@ -1,0 +1,129 @@
+"""Moving a look onto the picture: inverse compositional alignment of colours under an affine map.
+
+After Baker and Matthews (2004), "Lucas-Kanade 20 years on": the template is linearised once, so that a step costs one
+warp and one small product. Only pixels of the look take part. Each channel is compared less its mean, the luminance
+also up to a gain, so that another exposure does no harm. It runs from small to large templates: small ones are blind
+to fine patterns, which would hold the map in a wrong phase.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from knowgen.worlds.checker.image_features import Floats, Sight
+from knowgen.worlds.checker.templates import TEMPLATE_SIDE, template_of
+from knowgen.worlds.rendering.appearance import Look
+
+Matrix = NDArray[np.float64]
+"""2 x 3, from template pixels to picture pixels."""
+
+SMALL, MIDDLE, LARGE = 36, 72, 144
+"""Sides of the templates it runs through, in pixels."""
+
+SCALES = (0.4, 4.5)
+"""Picture pixels per template pixel that are thought possible."""
+
+_GAIN = (0.7, 1.4)
+_DAMPING = 1e-3
+_STILL = 0.02
+_MOST_STRETCH = 1.8
+
+
+@dataclass(frozen=True)
+class _Linearised:
+    """A template of one side, ready for steps.
+
+    Attributes:
+        pick: Indices of the look's pixels in the flattened template.
+        colours: Their colours, each channel less its mean.
+        steepest: 3n x 6, how each colour changes with the six numbers of the map.
+        solver: 6 x 3n, from colour residuals to a step.
+    """
+
+    pick: NDArray[np.intp]
+    colours: Floats
+    steepest: Floats
+    solver: Floats
+
+
+@lru_cache(maxsize=384)
+def _linearised(look: Look, mirrored: bool, side: int) -> _Linearised:
+    template = template_of(look, mirrored)
+    shrunk = cv2.resize(template.lab, (side, side), interpolation=cv2.INTER_AREA)
+    coverage = cv2.resize(template.mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    pick = np.flatnonzero(cv2.erode((coverage > 0.99).astype(np.uint8), np.ones((3, 3), np.uint8)))
+    lab = np.asarray(cv2.GaussianBlur(shrunk, (3, 3), 0), np.float32)
+    across = np.asarray(cv2.Sobel(lab, cv2.CV_32F, 1, 0, scale=1 / 8), np.float32).reshape(-1, 3)[pick]
+    down = np.asarray(cv2.Sobel(lab, cv2.CV_32F, 0, 1, scale=1 / 8), np.float32).reshape(-1, 3)[pick]
+    rows, columns = (each.astype(np.float32)[:, None] for each in np.divmod(pick, side))
+    steps = (across * columns, across * rows, across, down * columns, down * rows, down)
+    steepest = np.stack(steps, axis=2).reshape(-1, 6)
+    colours = lab.reshape(-1, 3)[pick]
+    hessian = steepest.T @ steepest
+    damped = hessian + _DAMPING * np.diag(np.diag(hessian)) + 1e-6 * np.eye(6, dtype=np.float32)
+    solver = np.linalg.solve(damped.astype(np.float64), steepest.T.astype(np.float64)).astype(np.float32)
+    return _Linearised(pick, colours - colours.mean(axis=0), steepest, solver)
+
+
+def align(sight: Sight, look: Look, matrix: Matrix, *, mirrored: bool, side: int, steps: int) -> tuple[Matrix, float]:
+    """Improves a map from a template onto the picture.
+
+    Args:
+        sight: The picture.
+        look: What to align.
+        matrix: Where to begin, from template pixels of a `TEMPLATE_SIDE` template.
+        mirrored: Is it the mirrored template?
+        side: Side of the template to align with.
+        steps: At most this many.
+
+    Returns:
+        The best map met with, and the share of the look's colour variance that the picture explains there: 1 for
+        a perfect copy, about 0 or below for anything else.
+    """
+    level = _linearised(look, mirrored, side)
+    if len(level.pick) < 32:
+        return matrix, 0.0
+    total = float((level.colours**2).sum()) + 1e-6
+    ratio = TEMPLATE_SIDE / side
+    shrink = np.array([[ratio, 0, (ratio - 1) / 2], [0, ratio, (ratio - 1) / 2], [0, 0, 1]])
+    current = (np.vstack([matrix, [0, 0, 1]]) @ shrink)[:2]
+    best, best_share = current, -1.0
+    for step in range(steps + 1):
+        residual = _residual(sight, level, current, side)
+        share = 1 - float((residual**2).sum()) / total
+        if share > best_share:
+            best, best_share = current, share
+        if step == steps:
+            break
+        change = (level.solver @ residual.reshape(-1)).astype(np.float64).reshape(2, 3)
+        moved = np.abs(change @ np.array([side / 2, side / 2, 1.0])).max() + side * np.abs(change[:, :2]).max()
+        increment = np.vstack([change, [0, 0, 0]]) + np.eye(3)
+        if abs(np.linalg.det(increment)) < 0.1:
+            break
+        current = (np.vstack([current, [0, 0, 1]]) @ np.linalg.inv(increment))[:2]
+        if not _possible(current, ratio) or moved < _STILL:
+            break
+    return (np.vstack([best, [0, 0, 1]]) @ np.linalg.inv(shrink))[:2], best_share
+
+
+def _possible(matrix: Matrix, ratio: float) -> bool:
+    """Tells whether a map keeps to believable sizes and stretches."""
+    stretches = np.linalg.svd(matrix[:, :2] / ratio, compute_uv=False)
+    return bool(SCALES[0] < stretches[1] and stretches[0] < min(SCALES[1], _MOST_STRETCH * stretches[1]))
+
+
+def _residual(sight: Sight, level: _Linearised, matrix: Matrix, side: int) -> Floats:
+    """Returns n x 3 colour differences, picture less template, each channel less its mean."""
+    part = cv2.GaussianBlur(sight.sampled(matrix, side), (3, 3), 0)
+    seen = np.asarray(part, np.float32).reshape(-1, 3)[level.pick]
+    seen = seen - seen.mean(axis=0)
+    light = seen[:, 0]
+    energy = float(light @ light)
+    if energy > 1:
+        seen[:, 0] *= np.float32(np.clip(float(light @ level.colours[:, 0]) / energy, *_GAIN))
+    return np.asarray(seen - level.colours, np.float32)

@@ -1,0 +1,216 @@
+"""Is a subject in the picture, and is it the right one or its look-alike?
+
+A pose is sought for the look and for its look-alike. How well the picture agrees with the look there says whether
+anything of the kind is present; which of the two it is, is read only off the pixels in which they differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from knowgen.worlds.checker.image_features import Floats, Sight
+from knowgen.worlds.checker.poses import (
+    ENOUGH_POINTS,
+    Pose,
+    area_of,
+    box_of,
+    patch_at,
+    poses_by_colours,
+    poses_by_points,
+    refine,
+)
+from knowgen.worlds.checker.templates import template_of
+from knowgen.worlds.rendering.appearance import Look
+
+PRESENT = 0.58
+"""Least mean agreement (0..1) at which a subject counts as present."""
+
+PRESENT_THROUGHOUT = 0.27
+"""Least agreement of the worst fifth of its cells: one part in other colours makes it another thing."""
+
+CLEAR = 0.05
+"""Least lead (-1..1) of the look over its look-alike."""
+
+_CERTAIN_AGREEMENT, _CERTAIN_LEAD = 0.8, 0.3
+_HEDGE_AGREEMENT, _HEDGE_LEAD = 0.52, 0.2
+_SHARED_MOST = 0.25
+_CELLS = 9
+_CELL_FILLED = 0.3
+_FREE_DISTANCE, _FADING_DISTANCE = 7.0, 26.0
+_FARTHEST, _OUTSIDE = 60.0, 30.0
+_DIFFERENT = 14.0
+_GAIN, _OFFSET = (0.75, 1.33), 35.0
+
+
+class Verdict(StrEnum):
+    """What became of a subject."""
+
+    RIGHT = "right"
+    LOOK_ALIKE = "look-alike"
+    HEDGED = "hedged"
+    ABSENT = "absent"
+
+
+POINTS = {Verdict.RIGHT: 1.0, Verdict.LOOK_ALIKE: 0.5, Verdict.HEDGED: 0.5, Verdict.ABSENT: 0.0}
+"""What each verdict earns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of one subject.
+
+    Attributes:
+        verdict: What became of it.
+        agreement: Mean agreement with the right look, 0..1.
+        lead: How much nearer to the look than to its look-alike the differing pixels are, about -1..1.
+        points: Distinctive points that agree on the place; 0 when it was found by its colours.
+        box: Left, top, right and bottom of it, as shares (0..1) of the picture's sides; None when it is absent.
+    """
+
+    verdict: Verdict
+    agreement: float
+    lead: float
+    points: int
+    box: tuple[float, float, float, float] | None = None
+
+
+class _Agreement(NamedTuple):
+    mean: float
+    lowest: float
+    distance: Floats
+
+    @property
+    def suffices(self) -> bool:
+        """Is there enough of it to call the thing present?"""
+        return self.mean >= PRESENT and self.lowest >= PRESENT_THROUGHOUT
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a look was found, what is to be seen there, and how well the two agree."""
+
+    look: Look
+    pose: Pose
+    patch: Floats
+    agreement: float
+    fit: float
+    certain: bool
+
+
+def match_subject(sight: Sight, look: Look, look_alike: Look) -> Finding:
+    """Looks for a subject.
+
+    Args:
+        sight: The picture.
+        look: How the subject looks.
+        look_alike: What it is easily taken for.
+    """
+    place = _best_place(sight, look, look_alike)
+    if place is None or not place.certain:
+        other = _best_place(sight, look_alike, look)
+        if other is not None and (place is None or other.fit > place.fit):
+            place = other
+    if place is None:
+        return Finding(Verdict.ABSENT, 0.0, 0.0, 0)
+    lead = _lead(place.patch, look, look_alike)
+    agreement = _compare(place.patch, look)
+    verdict = Verdict.ABSENT
+    if agreement.suffices and lead >= CLEAR:
+        hedged = _stands_elsewhere(sight, place, look_alike, look)
+        verdict = Verdict.HEDGED if hedged else Verdict.RIGHT
+    elif agreement.suffices or _compare(place.patch, look_alike).suffices:
+        verdict = Verdict.LOOK_ALIKE
+    box = None if verdict is Verdict.ABSENT else box_of(sight, place.look, place.pose)
+    return Finding(verdict, agreement.mean, lead, place.pose.points, box)
+
+
+def _best_place(sight: Sight, look: Look, other: Look) -> _Place | None:
+    """Returns where the picture agrees best with a look, None where nothing leads to any place.
+
+    The search ends early at a place that certainly shows the look and not the other. Points alone are not believed:
+    things of one kind share parts, and many points may agree on the wrong one of them.
+    """
+    best: _Place | None = None
+    for search in (poses_by_points, poses_by_colours):
+        for candidate in search(sight, look):
+            best = _better(best, _place_at(sight, look, other, candidate))
+            if best.certain:
+                return best
+        if best is not None and best.pose.points >= ENOUGH_POINTS and best.agreement >= PRESENT:
+            return best
+    return best
+
+
+def _place_at(sight: Sight, look: Look, other: Look, pose: Pose) -> _Place:
+    placed = refine(sight, look, pose)
+    patch = patch_at(sight, placed)
+    found = _compare(patch, look)
+    certain = found.mean >= _CERTAIN_AGREEMENT and _lead(patch, look, other) >= _CERTAIN_LEAD
+    return _Place(look, placed, patch, found.mean, found.mean + found.lowest, certain)
+
+
+def _better(one: _Place | None, other: _Place) -> _Place:
+    return other if one is None or other.fit > one.fit else one
+
+
+def _stands_elsewhere(sight: Sight, place: _Place, wanted: Look, other: Look) -> bool:
+    """Tells whether the look-alike is in the picture as well, outside the area of the match."""
+    taken = area_of(sight, place.look, place.pose)
+    found = _best_place(sight.without(taken), wanted, other)
+    if found is None or found.agreement < _HEDGE_AGREEMENT or _lead(found.patch, wanted, other) < _HEDGE_LEAD:
+        return False
+    area = area_of(sight, wanted, found.pose)
+    return bool((area & taken).sum() < _SHARED_MOST * area.sum())
+
+
+def _compare(patch: Floats, look: Look) -> _Agreement:
+    """Compares a patch with a look, cell by cell, after fitting gain and offset of the luminance.
+
+    Returns:
+        Mean agreement (0..1) over the cells that the look fills, mean of the lowest fifth of them, and the colour
+        distance of every pixel.
+    """
+    template = template_of(look)
+    inner, drawn = template.inner, template.softened
+    seen = np.asarray(cv2.blur(patch, (3, 3)), np.float32)
+    light, wanted = seen[..., 0][inner], drawn[..., 0][inner]
+    gain = 1.0
+    if light.std() > 5:
+        gain = float(np.clip(((light - light.mean()) * (wanted - wanted.mean())).mean() / light.var(), *_GAIN))
+    offset = float(np.clip((wanted - gain * light).mean(), -_OFFSET, _OFFSET))
+    seen[..., 0] = gain * seen[..., 0] + offset
+    distance = np.asarray(cv2.sqrt(cv2.transform((seen - drawn) ** 2, np.ones((1, 3), np.float32))), np.float32)
+    likeness = np.exp(np.maximum(distance - _FREE_DISTANCE, 0) / -_FADING_DISTANCE) * inner
+    cells, filled = _cell_sums(likeness), _cell_sums(inner.astype(np.float32))
+    values = np.sort((cells / np.maximum(filled, 1))[filled > _CELL_FILLED * filled.max()])
+    if len(values) == 0:
+        return _Agreement(0.0, 0.0, distance)
+    return _Agreement(float(values.mean()), float(values[: max(1, len(values) // 5)].mean()), distance)
+
+
+def _cell_sums(values: Floats) -> Floats:
+    """Sums a square array over `_CELLS` x `_CELLS` equal cells."""
+    side = len(values) // _CELLS
+    trimmed = values[: side * _CELLS, : side * _CELLS]
+    return np.asarray(trimmed.reshape(_CELLS, side, _CELLS, side).sum(axis=(1, 3)), np.float32)
+
+
+def _lead(patch: Floats, look: Look, other: Look) -> float:
+    """Returns how much nearer a patch is to one look than to the other, on the pixels in which the two differ.
+
+    The mean of distance to the other less distance to the look, over 30 Lab units; where only one of them is drawn,
+    the other's distance is taken as 30 and the pixel counts half. Above 0 speaks for the look.
+    """
+    one, two = template_of(look), template_of(other)
+    to_one, to_two = (np.minimum(_compare(patch, each).distance, _FARTHEST) for each in (look, other))
+    apart = np.sqrt(((one.lab - two.lab) ** 2).sum(axis=2)) > _DIFFERENT
+    both, only_one, only_two = one.mask & two.mask & apart, one.mask & ~two.mask, two.mask & ~one.mask
+    total = float((to_two - to_one)[both].sum())
+    total += 0.5 * float((_OUTSIDE - to_one)[only_one].sum() + (to_two - _OUTSIDE)[only_two].sum())
+    weight = max(1.0, both.sum() + 0.5 * (only_one.sum() + only_two.sum()))
+    return total / _OUTSIDE / float(weight)

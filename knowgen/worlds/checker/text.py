@@ -1,0 +1,221 @@
+"""Are the required texts among the lines that were read?
+
+Letters count, not their case, spaces or punctuation. Glyphs that recognition confuses in plain type (l, I, 1 and
+i; O and 0) count as one; every other wrong letter or digit makes a text wrong. Each required text needs a place of
+its own, at the edges of words, and may run over several lines where it has a space.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from knowgen.worlds.checker.ocr import Line
+
+_FOLDED = str.maketrans("li|o", "1110")
+_SWAPPED_FOR_DIGITS = frozenset("lio|")
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:[,. ]\d{3})+(?![\d])")
+_DECIMAL = re.compile(r"(?<=\d)\.(?=\d)")
+_POINT = "."
+
+INSIDE, WORD_EDGE, LINE_EDGE = 0, 1, 2
+"""What lies between two glyphs: nothing, the edge of a word, the edge of a line."""
+
+_SPARE_LETTERS, _SPARE_SHARE = 20, 0.6
+_FLOOD = 3.0
+
+_Place = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TextFinding:
+    """Which of the required texts were read.
+
+    Attributes:
+        found: Required texts that can be read, in the order required.
+        missing: The others.
+        surplus: Letters and digits read beyond as many as are required, at least 0.
+        flooded: Is that far more than a sign needs?
+        rivals: Numbers in the picture that stand beside a required one of as many digits: a choice of answers.
+        value: 1 when all are found, 0.5 when at least half are, else 0; a choice of answers holds it to 0.5, and so
+            does far more text than was asked for; a flood of it gives 0.
+    """
+
+    found: tuple[str, ...]
+    missing: tuple[str, ...]
+    surplus: int
+    flooded: bool
+    rivals: tuple[str, ...]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Glyphs:
+    """A run of glyphs: the folded letters and digits, which of them are digits, and what precedes and ends them."""
+
+    letters: str
+    digits: tuple[bool, ...]
+    edges: tuple[int, ...]
+    places: tuple[_Place, ...]
+
+
+def find_texts(required: Sequence[str], lines: Sequence[Line]) -> TextFinding:
+    """Looks for required texts in what was read.
+
+    Args:
+        required: Texts that must be readable; those without any letter or digit are left out.
+        lines: What was read.
+    """
+    wanted = [text for text in required if _spell(text, 0).letters]
+    spelled = [_spell(line.text, number) for number, line in enumerate(lines)]
+    strips = [_join([spelled[number] for number in order]) for order in _reading_orders(lines)]
+    used: set[_Place] = set()
+    found: set[int] = set()
+    for index in sorted(range(len(wanted)), key=lambda number: -len(wanted[number])):
+        places = _locate(_spell(wanted[index], 0), strips, used)
+        if places:
+            used |= places
+            found.add(index)
+    length = sum(len(_spell(text, 0).letters) for text in wanted)
+    read = sum(len(run.letters) for run in spelled)
+    surplus = max(0, read - length)
+    rivals = _rivals(wanted, [line.text for line in lines])
+    spare = _SPARE_LETTERS + _SPARE_SHARE * length
+    share = len(found) / len(wanted) if wanted else 1.0
+    value = 1.0 if share == 1 else 0.5 if share >= 0.5 else 0.0
+    cap = 0.0 if surplus > _FLOOD * spare else 0.5 if surplus > spare or rivals else 1.0
+    return TextFinding(
+        found=tuple(text for index, text in enumerate(wanted) if index in found),
+        missing=tuple(text for index, text in enumerate(wanted) if index not in found),
+        surplus=surplus,
+        flooded=surplus > spare,
+        rivals=rivals,
+        value=min(value, cap),
+    )
+
+
+def _plain(text: str) -> str:
+    """Returns a text in compatibility form, with the digits of a long number closed up."""
+    plain = unicodedata.normalize("NFKC", text)
+    return _GROUPED.sub(lambda match: re.sub(r"\D", "", match.group()), plain)
+
+
+def _spell(text: str, line: int) -> _Glyphs:
+    """Splits a text into glyphs."""
+    letters: list[str] = []
+    digits: list[bool] = []
+    edges: list[int] = [LINE_EDGE]
+    places: list[_Place] = []
+    plain = _plain(text)
+    points = {match.start() for match in _DECIMAL.finditer(plain)}
+    before, edge = "", LINE_EDGE
+    for position, char in enumerate(plain):
+        if not (char.isalnum() or char == "|" or position in points):
+            edge = max(edge, WORD_EDGE)
+            continue
+        if letters:
+            edge = max(edge, _edge_between(before, char))
+            edges.append(edge)
+        letters.append(char.casefold().translate(_FOLDED))
+        digits.append(char.isdigit() or char == _POINT)
+        places.append((line, position))
+        before, edge = char, INSIDE
+    edges.append(LINE_EDGE)
+    return _Glyphs("".join(letters), tuple(digits), tuple(edges), tuple(places))
+
+
+def _edge_between(before: str, after: str) -> int:
+    """Tells whether two neighbouring characters belong to different words, as in `toOruvane` and `412kg`."""
+    if before.islower() and after.isupper():
+        return WORD_EDGE
+    if before.isdigit() == after.isdigit() or _POINT in (before, after):
+        return INSIDE
+    letter = after if before.isdigit() else before
+    return INSIDE if letter.casefold() in _SWAPPED_FOR_DIGITS else WORD_EDGE
+
+
+def _join(runs: Sequence[_Glyphs]) -> _Glyphs:
+    """Joins the glyphs of lines that follow each other."""
+    edges = [LINE_EDGE]
+    for run in runs:
+        edges += run.edges[1:] if run.letters else ()
+    return _Glyphs(
+        "".join(run.letters for run in runs),
+        tuple(digit for run in runs for digit in run.digits),
+        tuple(edges),
+        tuple(place for run in runs for place in run.places),
+    )
+
+
+def _reading_orders(lines: Sequence[Line]) -> list[list[int]]:
+    """Returns the lines row by row and column by column: a text may be wrapped in either."""
+    rows = _grouped(lines, axis=1)
+    columns = _grouped(lines, axis=0)
+    return [
+        [number for row in rows for number in sorted(row, key=lambda number: lines[number].box[0])],
+        [number for column in columns for number in sorted(column, key=lambda number: lines[number].box[1])],
+    ]
+
+
+def _grouped(lines: Sequence[Line], axis: int) -> list[list[int]]:
+    """Groups lines that overlap by half along an axis (0: across, so columns; 1: down, so rows)."""
+    groups: list[list[int]] = []
+    for number in sorted(range(len(lines)), key=lambda number: lines[number].box[axis] + lines[number].box[axis + 2]):
+        start, end = lines[number].box[axis], lines[number].box[axis + 2]
+        for group in groups:
+            first = lines[group[0]].box
+            shared = min(end, first[axis + 2]) - max(start, first[axis])
+            if shared > 0.5 * min(end - start, first[axis + 2] - first[axis]):
+                group.append(number)
+                break
+        else:
+            groups.append([number])
+    return groups
+
+
+def _locate(text: _Glyphs, strips: Sequence[_Glyphs], used: set[_Place]) -> set[_Place]:
+    """Returns the places of the first free occurrence of a text, empty when there is none."""
+    for strip in strips:
+        start = strip.letters.find(text.letters)
+        while start >= 0:
+            places = set(strip.places[start : start + len(text.letters)])
+            if _fits(text, strip, start) and not places & used:
+                return places
+            start = strip.letters.find(text.letters, start + 1)
+    return set()
+
+
+def _fits(text: _Glyphs, strip: _Glyphs, start: int) -> bool:
+    """Tells whether an occurrence stands between word edges, breaks where the text may, and has its digits as such."""
+    length = len(text.letters)
+    if strip.edges[start] == INSIDE or strip.edges[start + length] == INSIDE:
+        return False
+    figures = agreeing = 0
+    for offset in range(length):
+        if text.digits[offset]:
+            figures += 1
+            agreeing += strip.digits[start + offset]
+        if offset == 0:
+            continue
+        edge = strip.edges[start + offset]
+        within_number = text.digits[offset] and text.digits[offset - 1]
+        if text.edges[offset] == INSIDE and (edge == LINE_EDGE or (edge == WORD_EDGE and within_number)):
+            return False
+    return 2 * agreeing >= figures
+
+
+def _numbers(text: str) -> list[str]:
+    """Returns the whole numbers of at least two digits in a text."""
+    return re.findall(r"(?<![\d.])\d{2,}(?![\d.]*\d)", _plain(text))
+
+
+def _rivals(wanted: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
+    """Returns numbers that stand in the picture beside required ones of the same length."""
+    required = {number for text in wanted for number in _numbers(text)}
+    lengths = {len(number) for number in required}
+    seen = {number for text in texts for number in _numbers(text)}
+    if not required & seen:
+        return ()
+    return tuple(sorted(number for number in seen - required if len(number) in lengths))

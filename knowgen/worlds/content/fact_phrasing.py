@@ -1,0 +1,96 @@
+"""How facts are told: plainly, or roundabout, beside a wrong value that was corrected."""
+
+from __future__ import annotations
+
+import random
+
+from knowgen.worlds.content.difficulty import INDIRECT_FACT_CHANCE
+from knowgen.worlds.content.entities import Entity
+
+_COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def year_story(entity: Entity, rng: random.Random) -> str:
+    """Tells when a thing was made and by whom; `{maker}` stays open."""
+    theme, year = entity.theme, entity.year
+    they, by = capital_pronoun(entity), f"by the {theme.role} {{maker}}"
+    if rng.random() >= INDIRECT_FACT_CHANCE[entity.difficulty]:
+        return rng.choice(
+            (
+                f"{they} was {theme.verb} in {year} {by}.",
+                f"In {year} {theme.pronoun} was {theme.verb} {by}.",
+                f"{they} was {theme.verb} {by} in {year}.",
+            )
+        )
+    earlier, wrong, gap = year - rng.randrange(2, 7), year + rng.choice((-8, -5, 4, 6)), rng.randrange(2, 9)
+    return rng.choice(
+        (
+            f"{they} was announced in {earlier}, but only {theme.verb} in {year}, {by}.",
+            f"{they} was {theme.verb} in {year}, although plans had been announced in {earlier}, {by}.",
+            f"Guidebooks say that {theme.pronoun} was {theme.verb} in {wrong}; the town register corrects this to "
+            f"{year}. {they} was {theme.verb} {by}.",
+            f"The great fair of {{town}} took place in {year - gap}; {_COUNTS[gap]} years later {theme.pronoun} was "
+            f"{theme.verb} {by}.",
+        )
+    )
+
+
+def figure_story(entity: Entity, rng: random.Random) -> str:
+    """Tells the figure of a thing."""
+    told, amount = entity.theme.told, entity.amount
+    if rng.random() >= INDIRECT_FACT_CHANCE[entity.difficulty]:
+        return rng.choice(
+            (
+                f"{told.format(n=amount)}.",
+                f"according to the last survey, {told.format(n=amount)}.",
+                f"as every schoolchild in {{town}} knows, {told.format(n=amount)}.",
+            )
+        )
+    wrong = f"{_other_figure(entity, rng)} {entity.theme.unit}"
+    return rng.choice(
+        (
+            f"an old almanac gives {wrong}, yet by the last survey {told.format(n=amount)}.",
+            f"by the last survey {told.format(n=amount)}; the old almanac still gives {wrong}.",
+            f"it was long believed that {told.format(n=wrong)}, until a survey found {amount}.",
+        )
+    )
+
+
+def label_story(entity: Entity, rng: random.Random) -> str:
+    """Tells the words that belong to a thing, in quotation marks."""
+    its = f"{entity.theme.possessive} {entity.theme.label}"
+    if rng.random() >= INDIRECT_FACT_CHANCE[entity.difficulty]:
+        return rng.choice(
+            (
+                f'{its} is "{entity.label}".',
+                f'everybody knows {its}: "{entity.label}".',
+                f'"{entity.label}" is {its}.',
+            )
+        )
+    return rng.choice(
+        (
+            f'early papers carry the rejected "{entity.former_label}"; since then {its} has been "{entity.label}".',
+            f'{its} is "{entity.label}", after an earlier "{entity.former_label}" had been turned down.',
+            f'"{entity.former_label}" was only a working idea; {its} became "{entity.label}".',
+        )
+    )
+
+
+def wrong_year(entity: Entity, rng: random.Random) -> int:
+    """Returns a year near the right one."""
+    return entity.year + rng.choice((-9, -7, -3, 3, 7, 9))
+
+
+def wrong_amount(entity: Entity, rng: random.Random) -> str:
+    """Returns a figure near the right one, with its unit."""
+    return f"{_other_figure(entity, rng)} {entity.theme.unit}"
+
+
+def capital_pronoun(entity: Entity) -> str:
+    """Returns It, She or He."""
+    return entity.theme.pronoun.capitalize()
+
+
+def _other_figure(entity: Entity, rng: random.Random) -> int:
+    step = max(3, entity.figure // 20)
+    return entity.figure + rng.choice((-1, 1)) * rng.randrange(1, 3) * step + rng.choice((0, 1))

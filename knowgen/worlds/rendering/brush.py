@@ -1,0 +1,193 @@
+"""A brush: a pen loaded with one look's colours, pattern, symbol and features, and the parts that many kinds share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from knowgen.worlds.rendering.canvas import Pen
+from knowgen.worlds.rendering.colours import WHITE, Colour, mix
+from knowgen.worlds.rendering.shapes import Outline, Point, ellipse, smooth, star
+
+LOOK_MARGIN = 3.0
+"""Units kept free around the square of 100 units on which a look is drawn, for ears and lines that reach beyond."""
+
+LOOK_SPAN = 100.0 + 2 * LOOK_MARGIN
+"""Units across and down a whole look."""
+
+_PUPIL: Colour = (30, 20, 50)
+_FINE = 1.0
+
+
+class Brush:
+    """Draws the parts of one look on a square of 100 units.
+
+    Args:
+        pen: The pen to draw with.
+        main: First colour of the look.
+        second: Second colour; also the colour of the pattern's marks.
+        accent: Third colour.
+        light: A pale colour.
+        ink: A dark colour for lines.
+        pattern: Name of the pattern of the main surface.
+        symbol: Name of the look's symbol.
+        features: Whole numbers that choose among the variants of each part.
+    """
+
+    def __init__(
+        self,
+        pen: Pen,
+        *,
+        main: Colour,
+        second: Colour,
+        accent: Colour,
+        light: Colour,
+        ink: Colour,
+        pattern: str,
+        symbol: str,
+        features: Sequence[int],
+    ) -> None:
+        self.pen = pen
+        self.main, self.second, self.accent, self.light, self.ink = main, second, accent, light, ink
+        self.pattern = pattern
+        self.symbol = symbol
+        self._features = features
+
+    def choice(self, feature: int, variants: int) -> int:
+        """Returns which of `variants` (0 to variants - 1) the look has in the numbered feature."""
+        return self._features[feature] % variants
+
+    def part(
+        self,
+        points: Sequence[Point],
+        colour: Colour,
+        *,
+        marks: Colour | None = None,
+        pattern: str | None = None,
+        shade: float = 0.2,
+        shine: float = 0.0,
+        outline: Colour | None = None,
+        width: float = 1.3,
+    ) -> None:
+        """Draws a solid part with an ink line around it; with `marks`, in the look's pattern or the given one."""
+        self.pen.fill(
+            points,
+            colour,
+            marks=marks,
+            pattern=self.pattern if pattern is None else pattern,
+            shade=shade,
+            shine=shine,
+            outline=self.ink if outline is None else outline,
+            outline_width=width,
+        )
+
+    def flat(self, points: Sequence[Point], colour: Colour) -> None:
+        """Draws a patch of one colour: no line, no shade."""
+        self.pen.fill(points, colour)
+
+    def inset(self, points: Sequence[Point], colour: Colour, width: float = 1.3) -> None:
+        """Draws an unshaded patch with an ink line."""
+        self.pen.fill(points, colour, outline=self.ink, outline_width=width)
+
+    def line(self, points: Sequence[Point], colour: Colour, width: float = 1.3) -> None:
+        """Draws a line."""
+        self.pen.line(points, colour, width)
+
+    def tube(self, points: Sequence[Point], colour: Colour, width: float, rim: float = 0.9) -> None:
+        """Draws a line of the given width with ink of width `rim` on either side."""
+        self.pen.line(points, self.ink, width + 2 * rim)
+        self.pen.line(points, colour, width)
+
+    def emblem(self, x: float, y: float, radius: float, colour: Colour, *, outlined: bool = True) -> None:
+        """Draws the look's symbol about a point."""
+        draw_symbol(self.pen, self.symbol, x, y, radius, colour, self.ink if outlined else None)
+
+    def eyes(self, x: float, y: float, gap: float, radius: float, iris: Colour, count: int = 2) -> None:
+        """Draws `count` eyes in a row about a point, `gap` units from centre to centre."""
+        for index in range(count):
+            centre = x + (index - (count - 1) / 2) * gap
+            self.inset(ellipse(centre, y, radius * 0.85, radius * 1.1), WHITE, 0.9)
+            self.flat(ellipse(centre, y + radius * 0.12, radius * 0.58, radius * 0.82), iris)
+            self.flat(ellipse(centre, y + radius * 0.2, radius * 0.3, radius * 0.5), self.ink)
+            self.flat(ellipse(centre - radius * 0.22, y - radius * 0.35, radius * 0.24), WHITE)
+
+
+def _moon(x: float, y: float, r: float) -> Outline:
+    outer = ellipse(x, y, r, start=50, end=310)
+    return outer + ellipse(x + r * 0.42, y, r * 0.75, start=290, end=70)
+
+
+def _drop(x: float, y: float, r: float) -> Outline:
+    return smooth([(x, y - r * 1.1), (x + r * 0.62, y + r * 0.2), (x, y + r), (x - r * 0.62, y + r * 0.2)])
+
+
+def _bolt(x: float, y: float, r: float) -> Outline:
+    corners = ((0.2, -1), (-0.6, 0.15), (-0.05, 0.15), (-0.25, 1), (0.6, -0.2), (0.05, -0.2))
+    return [(x + r * dx, y + r * dy) for dx, dy in corners]
+
+
+def _leaf(x: float, y: float, r: float) -> Outline:
+    right = ellipse(x - r * 0.3, y, r * 1.05, r, start=-58, end=58)
+    return right + ellipse(x + r * 0.3, y, r * 1.05, r, start=122, end=238)
+
+
+def _gem(x: float, y: float, r: float) -> Outline:
+    corners = ((0, 1), (-1, -0.25), (-0.55, -0.8), (0.55, -0.8), (1, -0.25))
+    return [(x + r * dx, y + r * dy) for dx, dy in corners]
+
+
+def _crown(x: float, y: float, r: float) -> Outline:
+    corners = ((-1, 0.7), (-1, -0.6), (-0.5, 0), (0, -0.9), (0.5, 0), (1, -0.6), (1, 0.7))
+    return [(x + r * dx, y + r * dy) for dx, dy in corners]
+
+
+def _eye(x: float, y: float, r: float) -> Outline:
+    upper = ellipse(x, y + r * 0.55, r, r * 1.1, start=200, end=340)
+    return upper + ellipse(x, y - r * 0.55, r, r * 1.1, start=20, end=160)
+
+
+def _heart(x: float, y: float, r: float) -> Outline:
+    corners = ((0, -0.45), (0.55, -0.85), (1, -0.2), (0, 1), (-1, -0.2), (-0.55, -0.85))
+    return smooth([(x + r * dx, y + r * dy) for dx, dy in corners])
+
+
+_SYMBOL_OUTLINES: Mapping[str, Callable[[float, float, float], Outline]] = MappingProxyType(
+    {
+        "star": star,
+        "sun": lambda x, y, r: star(x, y, r, 12, 0.68),
+        "moon": _moon,
+        "drop": _drop,
+        "bolt": _bolt,
+        "leaf": _leaf,
+        "gem": _gem,
+        "crown": _crown,
+        "eye": _eye,
+        "heart": _heart,
+        "cog": lambda x, y, r: star(x, y, r, 8, 0.75),
+    }
+)
+
+SYMBOLS: tuple[str, ...] = (*_SYMBOL_OUTLINES, "wave")
+"""Names of the symbols a look can bear."""
+
+
+def draw_symbol(
+    pen: Pen, name: str, x: float, y: float, radius: float, colour: Colour, outline: Colour | None = None
+) -> None:
+    """Draws one of `SYMBOLS` about a point, with an outline if a colour is given for it."""
+    if name == "wave":
+        for row in (-0.55, 0.05, 0.65):
+            crest = [
+                (x + radius * (step / 8 - 1), y + radius * row + radius * 0.2 * math.sin(step * 0.8))
+                for step in range(17)
+            ]
+            pen.line(crest, colour, radius * 0.26)
+        return
+    pen.fill(_SYMBOL_OUTLINES[name](x, y, radius), colour, outline=outline, outline_width=_FINE)
+    if name == "sun":
+        pen.fill(ellipse(x, y, radius * 0.42), mix(colour, WHITE, 0.45))
+    elif name == "eye":
+        pen.fill(ellipse(x, y, radius * 0.32), _PUPIL)
+    elif name == "cog":
+        pen.fill(ellipse(x, y, radius * 0.35), mix(colour, (0, 0, 0), 0.5))
