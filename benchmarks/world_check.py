@@ -28,13 +28,13 @@ from PIL import Image, ImageOps
 from knowgen.records import GroundTruth
 from knowgen.tasks.folder import FolderTask
 from knowgen.worlds.build import build_world
-from knowgen.worlds.checker.assessment import Judgement, judge
-from knowgen.worlds.checker.image_features import Sight, open_pixels
-from knowgen.worlds.checker.matching import Verdict, match_subject
+from knowgen.worlds.checker.assessment import ImageAssessment, assess_image
+from knowgen.worlds.checker.image_features import ImageFeatures, open_pixels
+from knowgen.worlds.checker.matching import SubjectVerdict, match_subject
 from knowgen.worlds.checker.ocr import read_lines
-from knowgen.worlds.checker.requirements import read_wanted
+from knowgen.worlds.checker.requirements import read_requirements
 from knowgen.worlds.checker.text import find_texts
-from knowgen.worlds.rendering.appearance import Look, draw_look
+from knowgen.worlds.rendering.appearance import Appearance, draw_appearance
 from knowgen.worlds.rendering.compose import compose
 
 Change = Callable[[Image.Image, random.Random], Image.Image]
@@ -148,7 +148,7 @@ SUBJECT: Mapping[str, Change] = {
 
 
 @dataclass
-class Tally:
+class CheckTally:
     """Counts of one process, added up at the end."""
 
     images: int = 0
@@ -159,7 +159,7 @@ class Tally:
     verdicts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     misses: list[str] = field(default_factory=list)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: CheckTally) -> None:
         """Adds another process's counts."""
         self.images += other.images
         self.wall += other.wall
@@ -170,22 +170,22 @@ class Tally:
         self.misses += other.misses
 
 
-def check_truths(folder: Path, first: int, step: int) -> Tally:
+def check_truths(folder: Path, first: int, step: int) -> CheckTally:
     """Checks every `step`-th ground truth as drawn, timed."""
     cv2.setNumThreads(1)
-    task, tally = FolderTask(folder), Tally()
+    task, tally = FolderTask(folder), CheckTally()
     items = [(truth, truth.image) for truth in _truths(task, first, step)]
     warm = np.zeros((64, 64, 3), np.uint8)
-    judge(warm, read_wanted(items[0][0]))  # loads the recogniser and draws the scenes, once a process
+    assess_image(warm, read_requirements(items[0][0]))  # loads the recogniser and draws the scenes, once a process
     for truth, image in items:
         if image is None:
             continue
         started = time.perf_counter()
-        judgement = judge(open_pixels(image.open()), read_wanted(truth))
+        assessment = assess_image(open_pixels(image.open()), read_requirements(truth))
         tally.wall += time.perf_counter() - started
         tally.images += 1
-        tally.stages.update(judgement.seconds)
-        _count_marks(tally, truth, judgement)
+        tally.stages.update(assessment.seconds)
+        _count_marks(tally, truth, assessment)
     return tally
 
 
@@ -193,18 +193,18 @@ def _truths(task: FolderTask, first: int, step: int) -> list[GroundTruth]:
     return [task.truth(sample.id) for number, sample in enumerate(task.samples()) if number % step == first]
 
 
-def _count_marks(tally: Tally, truth: GroundTruth, judgement: Judgement) -> None:
-    for dimension, value in judgement.values.items():
+def _count_marks(tally: CheckTally, truth: GroundTruth, assessment: ImageAssessment) -> None:
+    for dimension, value in assessment.values.items():
         tally.marks[f"{dimension} full" if value == 1 else f"{dimension} less"] += 1
-    tally.marks["all full" if set(judgement.values.values()) == {1.0} else "not all full"] += 1
-    if set(judgement.values.values()) != {1.0}:
-        tally.misses.append(f"{truth.sample_id}: {judgement.rationale}")
+    tally.marks["all full" if set(assessment.values.values()) == {1.0} else "not all full"] += 1
+    if set(assessment.values.values()) != {1.0}:
+        tally.misses.append(f"{truth.sample_id}: {assessment.rationale}")
 
 
-def check_changes(folder: Path, first: int, step: int) -> Tally:
+def check_changes(folder: Path, first: int, step: int) -> CheckTally:
     """Reads texts and looks for subjects in changed pictures, right ones and look-alikes."""
     cv2.setNumThreads(1)
-    tally = Tally()
+    tally = CheckTally()
     for truth in _truths(FolderTask(folder), first, step):
         if truth.image is None:
             continue
@@ -220,16 +220,16 @@ def check_changes(folder: Path, first: int, step: int) -> Tally:
     return tally
 
 
-def _check_subject(tally: Tally, truth: GroundTruth) -> None:
-    wanted = read_wanted(truth)
-    subject, lines = wanted.subjects[0], list(truth.required_text)
-    for role, look in (("right", subject.look), ("look-alike", subject.look_alike)):
+def _check_subject(tally: CheckTally, truth: GroundTruth) -> None:
+    requirements = read_requirements(truth)
+    subject, lines = requirements.subjects[0], list(truth.required_text)
+    for role, appearance in (("right", subject.appearance), ("look-alike", subject.distractor)):
         for name, change in (*WHOLE.items(), *SUBJECT.items()):
             rng = random.Random(f"{truth.sample_id}/{name}/{role}")
-            drawn = _cut(look)
+            drawn = _cut(appearance)
             shown = change(drawn, rng) if name in SUBJECT else drawn
             picture = compose(
-                wanted.scene,
+                requirements.scene,
                 [shown],
                 lines,
                 truth.extra["surface"],
@@ -238,26 +238,30 @@ def _check_subject(tally: Tally, truth: GroundTruth) -> None:
                 scene_seed=truth.sample_id,
             ).image
             changed = change(picture, rng) if name in WHOLE else picture
-            verdict = match_subject(Sight.of(open_pixels(changed)), subject.look, subject.look_alike).verdict
+            verdict = match_subject(
+                ImageFeatures.of(open_pixels(changed)), subject.appearance, subject.distractor
+            ).verdict
             tally.verdicts[name, role, verdict.value] += 1
 
 
-def _cut(look: Look) -> Image.Image:
-    drawn = draw_look(look, 300)
+def _cut(appearance: Appearance) -> Image.Image:
+    drawn = draw_appearance(appearance, 300)
     return drawn.crop(drawn.getbbox())
 
 
-def in_processes(work: Callable[[Path, int, int], Tally], folder: Path, processes: int) -> tuple[Tally, float]:
+def in_processes(
+    work: Callable[[Path, int, int], CheckTally], folder: Path, processes: int
+) -> tuple[CheckTally, float]:
     """Runs the work in processes and returns what it counted and the seconds it took."""
     started = time.perf_counter()
-    total = Tally()
+    total = CheckTally()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for tally in pool.map(work, [folder] * processes, range(processes), [processes] * processes):
             total.add(tally)
     return total, time.perf_counter() - started
 
 
-def report_truths(tally: Tally, processes: int) -> None:
+def report_truths(tally: CheckTally, processes: int) -> None:
     """Prints speed and marks of the ground truths."""
     print(
         f"{tally.images} ground truths, {processes} processes: {tally.wall / tally.images / processes:.3f} s an image"
@@ -270,15 +274,15 @@ def report_truths(tally: Tally, processes: int) -> None:
         print(f"  {name:20s} {full} of {full + less}")
 
 
-def report_changes(tally: Tally) -> None:
+def report_changes(tally: CheckTally) -> None:
     """Prints the table of changes."""
-    print(f"\n{'change':12s} {'texts read':>16s} {'right: right':>14s} {'look-alike: right':>19s}")
+    print(f"\n{'change':12s} {'texts read':>16s} {'right: right':>14s} {'appearance-alike: right':>19s}")
     for name in dict.fromkeys((*WHOLE, *SUBJECT)):
         read, unread = tally.texts[name, True], tally.texts[name, False]
         texts = f"{read} of {read + unread}" if read + unread else ""
         cells = []
         for role in ("right", "look-alike"):
-            count = sum(tally.verdicts[name, role, verdict.value] for verdict in Verdict)
+            count = sum(tally.verdicts[name, role, verdict.value] for verdict in SubjectVerdict)
             cells.append(f"{tally.verdicts[name, role, 'right']} of {count}")
         print(f"{name:12s} {texts:>16s} {cells[0]:>14s} {cells[1]:>19s}")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from knowgen.records import Reading
     from knowgen.stats.judge_check import Expectation, Judged
     from knowgen.stats.judge_check_records import JudgeCheck
-    from knowgen.worlds.perturbations import ChangedTask
+    from knowgen.worlds.perturbations import PerturbedTask
 
 EPILOG = """\b
 Examples:
@@ -67,7 +67,7 @@ def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, a
     return exit_code(run)
 
 
-def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, Any]) -> tuple[ChangedTask, Plan]:
+def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, Any]) -> tuple[PerturbedTask, Plan]:
     """Plans the changed pictures and the run that judges them; nothing is drawn or paid yet.
 
     Raises:
@@ -77,12 +77,12 @@ def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, 
     from knowgen import api, assemble
     from knowgen.errors import UsageError
     from knowgen.tasks.load import load_task
-    from knowgen.worlds.perturbations import CHANGES, ChangedPictures, make_changed_task
+    from knowgen.worlds.perturbations import PERTURBATIONS, PerturbedImages, make_perturbed_task
 
     world = load_task(task)
     chosen, _ = assemble.choose(world, limit=options["limit"], ids=options["ids"])
     count = len(chosen) if options["ids"] else samples
-    changed = make_changed_task(world, chosen, count, seed)
+    changed = make_perturbed_task(world, chosen, count, seed)
     settings = api.Settings(
         policy=options["policy"],
         judge_repeats=options["judge_repeats"],
@@ -91,9 +91,9 @@ def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, 
         fresh=options["fresh"],
         progress=True,
     )
-    generator = ChangedPictures(changed)
+    generator = PerturbedImages(changed)
     plan = api.plan(changed, generator, (scorer,), scorer_args=dict(options["scorer_args"]), settings=settings)
-    known = {name for change in CHANGES for name in change.falls}
+    known = {name for perturbation in PERTURBATIONS for name in perturbation.must_fall}
     if not known & set(plan.spec.scorers[0].dimensions):
         raise UsageError(
             f"scorer {scorer!r} gives {', '.join(plan.spec.scorers[0].dimensions)}, which no known change must move",
@@ -127,23 +127,23 @@ def carry_out(plan: Plan, target: Path) -> Run:
 def expectations() -> list[Expectation]:
     """Returns what a judge must make of each change."""
     from knowgen.stats.judge_check import Expectation
-    from knowgen.worlds.perturbations import CHANGES
-    from knowgen.worlds.perturbations.kinds import NOTHING
+    from knowgen.worlds.perturbations import PERTURBATIONS
+    from knowgen.worlds.perturbations.kinds import UNCHANGED
 
     return [
         Expectation(
-            name=change.name,
-            words=change.words,
-            falls=frozenset(change.falls),
-            may=frozenset(change.may),
-            why_may=change.why_may,
-            unchanged=change is NOTHING,
+            name=perturbation.name,
+            words=perturbation.description,
+            falls=frozenset(perturbation.must_fall),
+            may=frozenset(perturbation.may_fall),
+            why_may=perturbation.may_fall_reason,
+            unchanged=perturbation is UNCHANGED,
         )
-        for change in CHANGES
+        for perturbation in PERTURBATIONS
     ]
 
 
-def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
+def assess(run: Run, changed: PerturbedTask) -> tuple[JudgeCheck, list[Judged]]:
     """Reads the judgements of a run and works out what they say of the judge."""
     from knowgen.stats.judge_check import Judged, judge_changes, overall
     from knowgen.stats.judge_check_records import JudgeCheck
@@ -159,8 +159,8 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
         if row.judge_returned:
             judges[row.judge_returned] = None
     judged = [
-        Judged(picture.original.sample.id, picture.change.name, tuple(readings[picture.id]))
-        for picture in changed.pictures.values()
+        Judged(image.original.sample.id, image.perturbation.name, tuple(readings[image.id]))
+        for image in changed.images.values()
     ]
     with RunStore.read(run.path) as store:
         seconds = store.seconds()
@@ -187,7 +187,7 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
     return check, judged
 
 
-def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Judged]) -> Path:
+def write(run: Run, changed: PerturbedTask, check: JudgeCheck, judged: Sequence[Judged]) -> Path:
     """Writes record, tables and page into the run directory; what is there already and says the same is left.
 
     Returns:
@@ -212,7 +212,7 @@ def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Ju
     return page
 
 
-def _examples(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Judged]) -> list[Any]:
+def _examples(run: Run, changed: PerturbedTask, check: JudgeCheck, judged: Sequence[Judged]) -> list[Any]:
     """Returns what the page shows of each changed picture."""
     from knowgen.report.judge_check import Example
     from knowgen.stats.judge_check import account
@@ -223,17 +223,17 @@ def _examples(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequenc
     known = {expectation.name: expectation for expectation in expectations()}
     baselines = {one.sample: one for one in judged if known[one.change].unchanged}
     examples = []
-    for picture, one in zip(changed.pictures.values(), judged, strict=True):
-        generation = drawn.get(picture.id)
+    for image, one in zip(changed.images.values(), judged, strict=True):
+        generation = drawn.get(image.id)
         told = account(known[one.change], one, baselines.get(one.sample), check.dimensions)
         examples.append(
             Example(
                 change=one.change,
                 sample=one.sample,
-                category=picture.original.sample.category,
-                prompt=picture.original.sample.prompt,
-                what=picture.what,
-                truth=picture.original.truth.image,
+                category=image.original.sample.category,
+                prompt=image.original.sample.prompt,
+                what=image.summary,
+                truth=image.original.truth.image,
                 changed=generation.image if generation is not None else None,
                 drawing_fault=generation.reason if generation is not None else "not drawn yet",
                 account=told,

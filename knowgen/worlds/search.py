@@ -1,6 +1,6 @@
 """Search over a world folder: BM25 on its pages and on the titles of its pictures.
 
-It reads `pages.jsonl`, `pictures.jsonl` and the pictures they name; it never looks at samples or truths.
+It reads `pages.jsonl`, `images.jsonl` and the pictures they name; it never looks at samples or truths.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from knowgen.errors import DataError, UsageError
 from knowgen.records import ImageRef
 from knowgen.search.contract import Hit, ImageHit, Page
 
-PAGES_FILE, PICTURES_FILE = "pages.jsonl", "pictures.jsonl"
+PAGES_FILE, IMAGES_FILE = "pages.jsonl", "pictures.jsonl"
 _TITLE_WEIGHT = 3
 """A title counts as if it stood this many times in the text."""
 
@@ -60,7 +60,7 @@ class TextIndex:
 
 
 @dataclass(frozen=True)
-class _Pages:
+class _PageIndex:
     listed: list[Page]
     by_url: dict[str, Page]
     index: TextIndex
@@ -80,7 +80,7 @@ class WorldSearch:
 
     def __init__(self, model: str) -> None:
         self.folder = Path(model)
-        missing = [name for name in (PAGES_FILE, PICTURES_FILE) if not (self.folder / name).is_file()]
+        missing = [name for name in (PAGES_FILE, IMAGES_FILE) if not (self.folder / name).is_file()]
         if missing:
             raise UsageError(
                 f"there is no {' and no '.join(missing)}", where=model, fix="make a world with `knowgen world build`"
@@ -91,7 +91,7 @@ class WorldSearch:
     def version(self) -> str:
         """Hash of all that is answered from: 12 hex digits, the same as the task's `search_version`."""
         digest = hashlib.sha256()
-        for name in (PAGES_FILE, PICTURES_FILE):
+        for name in (PAGES_FILE, IMAGES_FILE):
             digest.update(f"{name}\0".encode())
             with (self.folder / name).open("rb") as file:
                 while block := file.read(1 << 20):
@@ -123,27 +123,27 @@ class WorldSearch:
         return [_hit(pages.listed[at]) for at in pages.index.find(query, k)]
 
     def _image_search(self, query: str, k: int) -> list[ImageHit]:
-        pictures, index = self._loaded_pictures()
-        return [pictures[at] for at in index.find(query, k)]
+        images, index = self._loaded_images()
+        return [images[at] for at in index.find(query, k)]
 
-    def _loaded_pages(self) -> _Pages:
+    def _loaded_pages(self) -> _PageIndex:
         with self._lock:
             return self._pages
 
-    def _loaded_pictures(self) -> tuple[list[ImageHit], TextIndex]:
+    def _loaded_images(self) -> tuple[list[ImageHit], TextIndex]:
         with self._lock:
-            return self._pictures
+            return self._images
 
     @cached_property
-    def _pages(self) -> _Pages:
+    def _pages(self) -> _PageIndex:
         listed = [_page(row, where) for where, row in _rows(self.folder / PAGES_FILE)]
         index = TextIndex([f"{page.title}. " * _TITLE_WEIGHT + page.text for page in listed])
-        return _Pages(listed, {page.url: page for page in listed}, index)
+        return _PageIndex(listed, {page.url: page for page in listed}, index)
 
     @cached_property
-    def _pictures(self) -> tuple[list[ImageHit], TextIndex]:
-        pictures = [_picture(row, self.folder, where) for where, row in _rows(self.folder / PICTURES_FILE)]
-        return pictures, TextIndex([picture.title for picture in pictures])
+    def _images(self) -> tuple[list[ImageHit], TextIndex]:
+        images = [_image(row, self.folder, where) for where, row in _rows(self.folder / IMAGES_FILE)]
+        return images, TextIndex([image.title for image in images])
 
 
 def _hit(page: Page) -> Hit:
@@ -170,7 +170,7 @@ def _page(row: dict[str, Any], where: str) -> Page:
         raise DataError("is no page", where=where, fix="build the world again") from error
 
 
-def _picture(row: dict[str, Any], folder: Path, where: str) -> ImageHit:
+def _image(row: dict[str, Any], folder: Path, where: str) -> ImageHit:
     """Makes the hit of a picture; its file must lie inside the world's folder."""
     try:
         image = ImageRef.model_validate(row["image"])

@@ -7,47 +7,47 @@ from dataclasses import dataclass
 from knowgen.search.contract import Page
 from knowgen.worlds.content.categories import THEMES
 from knowgen.worlds.content.difficulty import TEXTLESS
-from knowgen.worlds.content.entities import Inventor, stream
-from knowgen.worlds.content.pages import cast_pages, town_page
-from knowgen.worlds.content.samples import Planned, plan_sample
-from knowgen.worlds.content.search_images import Picture, cast_pictures
+from knowgen.worlds.content.entities import EntityGenerator, stream
+from knowgen.worlds.content.pages import category_pages, town_page
+from knowgen.worlds.content.samples import PlannedSample, plan_sample
+from knowgen.worlds.content.search_images import SearchImage, category_images
 
 SHARD_SIZE = len(THEMES)
 """Samples in a full shard."""
 
 
 @dataclass(frozen=True)
-class Shard:
+class WorldShard:
     """What a shard holds; shards share nothing, so they can be made in any order.
 
     Attributes:
         number: From 0.
         samples: One a category, in the order of the categories.
         pages: In an order that tells nothing.
-        pictures: Those of one thing follow each other, so that its look is drawn once.
+        images: Those of one thing follow each other, so that its look is drawn once.
     """
 
     number: int
-    samples: tuple[Planned, ...]
+    samples: tuple[PlannedSample, ...]
     pages: tuple[Page, ...]
-    pictures: tuple[Picture, ...]
+    images: tuple[SearchImage, ...]
 
 
-def make_shard(seed: int, number: int) -> Shard:
+def make_shard(seed: int, number: int) -> WorldShard:
     """Makes a shard of the world of a seed; the same arguments give the same shard in every process."""
-    inventor = Inventor(seed, number)
-    casts = list(inventor.casts())
+    inventor = EntityGenerator(seed, number)
+    categories = list(inventor.categories())
     dealt = stream(seed, number, "textless").sample(range(SHARD_SIZE), TEXTLESS[number % 2])
     pages: list[Page] = []
-    pictures: list[Picture] = []
-    samples: list[Planned] = []
-    for position, cast in enumerate(casts):
-        category = cast.theme.category
-        pages.extend(cast_pages(cast, stream(seed, number, category, "pages")))
-        pictures.extend(cast_pictures(cast, seed, number, stream(seed, number, category, "pictures")))
+    images: list[SearchImage] = []
+    samples: list[PlannedSample] = []
+    for position, group in enumerate(categories):
+        category = group.theme.category
+        pages.extend(category_pages(group, stream(seed, number, category, "pages")))
+        images.extend(category_images(group, seed, number, stream(seed, number, category, "pictures")))
         rng = stream(seed, number, category, "sample")
-        samples.append(plan_sample(cast, seed, number, textless=position in dealt, rng=rng))
-    things = [entity for cast in casts for entity in (*cast.subjects, *cast.bystanders)]
+        samples.append(plan_sample(group, seed, number, textless=position in dealt, rng=rng))
+    things = [entity for group in categories for entity in (*group.subjects, *group.bystanders)]
     pages.extend(town_page(town, [thing for thing in things if thing.town == town]) for town in inventor.towns)
     stream(seed, number, "order").shuffle(pages)
-    return Shard(number, tuple(samples), tuple(pages), tuple(pictures))
+    return WorldShard(number, tuple(samples), tuple(pages), tuple(images))

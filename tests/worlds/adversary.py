@@ -44,29 +44,29 @@ class Sprayer:
             for link in page.links:
                 pages.setdefault(link.url, await self.search.open(link.url))
         texts = dict.fromkeys(re.findall(r'"([^"]+)"', prompt))
-        pictures: dict[str, Image.Image] = {}
+        images: dict[str, Image.Image] = {}
         for page in pages.values():
             texts |= dict.fromkeys(fact.strip('"') for fact in FACTS.findall(f"{page.title}\n{page.text}"))
             for found in await self.search.image_search(page.title, 3):
-                if len(pictures) < 24:
-                    pictures.setdefault(found.url, found.image.open())
-        return list(texts), list(pictures.values())
+                if len(images) < 24:
+                    images.setdefault(found.url, found.image.open())
+        return list(texts), list(images.values())
 
     async def draw(self, prompt: str) -> Image.Image:
-        texts, pictures = await self.collect(prompt)
+        texts, images = await self.collect(prompt)
         if self.manner == "sign":
-            return paint(prompt, pictures[:4], texts[:6], 0)
+            return paint(prompt, images[:4], texts[:6], 0)
         scene = next((name for name, words in SCENE_WORDS.items() if words in prompt), "museum")
         canvas = draw_scene(scene, prompt) if self.manner == "tiles" else Image.new("RGB", (768, 512), "white")
-        return self._fill(canvas, texts, pictures)
+        return self._fill(canvas, texts, images)
 
-    def _fill(self, canvas: Image.Image, texts: list[str], pictures: list[Image.Image]) -> Image.Image:
+    def _fill(self, canvas: Image.Image, texts: list[str], images: list[Image.Image]) -> Image.Image:
         side = 128
-        for at, picture in enumerate(pictures[:18]):
-            tile = (cut_out(picture) if self.manner == "tiles" else None) or picture.convert("RGBA")
+        for at, image in enumerate(images[:18]):
+            tile = (cut_out(image) if self.manner == "tiles" else None) or image.convert("RGBA")
             tile.thumbnail((side - 8, side - 8))
             canvas.paste(tile, (at % 6 * side + 4, 512 - (at // 6 + 1) * side + 4), tile)
-        pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
+        canvas, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
         x, y = 6, 4
         for text in texts:
             width = int(font.getlength(text)) + 14
@@ -74,8 +74,8 @@ class Sprayer:
                 x, y = 6, y + 20
             if y > 120:
                 break
-            pen.rectangle((x - 3, y, x + width - 8, y + 18), fill="white")
-            pen.text((x, y), text, fill="black", font=font)
+            canvas.rectangle((x - 3, y, x + width - 8, y + 18), fill="white")
+            canvas.text((x, y), text, fill="black", font=font)
             x += width
         return canvas
 

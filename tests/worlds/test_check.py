@@ -55,7 +55,7 @@ def test_right_pictures_earn_everything(seed: int, tmp_path: Path) -> None:
 def test_faults_cost_their_dimension_and_are_named(tmp_path: Path) -> None:
     case = make_case(4)
     assert case.texts == ("Oruvane", "1931")
-    found = score(case, case.draw(case.alikes, ("Oruvane", "1937")), tmp_path)
+    found = score(case, case.draw(case.distractors, ("Oruvane", "1937")), tmp_path)
     assert found.strict.values == {**FULL, "visual_correctness": 0.5, TEXT: 0.5}
     assert '"1931" not found' in found.strict.rationale
     assert "Thing 0 drawn as its look-alike" in found.strict.rationale
@@ -81,12 +81,12 @@ def test_text_is_not_applicable_where_none_is_wanted(tmp_path: Path) -> None:
 def test_marks_on_a_thing_are_no_lettering(tmp_path: Path) -> None:
     """What is read off a recognised thing belongs to it; the same words on the ground are lettering."""
     case = make_case(6, text=False)
-    picture = case.draw()
-    left, top, right, bottom = score(case, picture, tmp_path).details["subjects"][0]["box"]
+    image = case.draw()
+    left, top, right, bottom = score(case, image, tmp_path).details["subjects"][0]["box"]
     font = ImageFont.load_default(22)
-    middle = ((left + right) / 2 * picture.width, (top + bottom) / 2 * picture.height)
+    middle = ((left + right) / 2 * image.width, (top + bottom) / 2 * image.height)
     for place, value in ((middle, 1.0), ((middle[0] + (384 if middle[0] < 384 else -384), 60.0), 0.5)):
-        marked = picture.copy()
+        marked = image.copy()
         ImageDraw.Draw(marked).text(place, "Yotana", "black", font, "mm", stroke_width=3, stroke_fill="white")
         found = score(case, marked, tmp_path)
         assert found.details["lines"], "the mark was not read at all"
@@ -96,24 +96,24 @@ def test_marks_on_a_thing_are_no_lettering(tmp_path: Path) -> None:
 def test_noise_and_blanks_earn_next_to_nothing(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     case, bare = make_case(1), make_case(2, text=False)
-    pictures = [
+    images = [
         Image.fromarray(rng.integers(0, 256, (512, 768, 3), np.uint8)),
         Image.new("RGB", (768, 512), "white"),
         Image.new("RGB", (768, 512)),
         Image.new("RGB", (1, 1)),
     ]
-    for picture in pictures:
-        assert set(score(case, picture, tmp_path).strict.values.values()) == {0.0}
-    assert set(score(bare, pictures[0], tmp_path).strict.values.values()) == {0.0}
+    for image in images:
+        assert set(score(case, image, tmp_path).strict.values.values()) == {0.0}
+    assert set(score(bare, images[0], tmp_path).strict.values.values()) == {0.0}
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "L"])
 def test_other_modes(mode: str, tmp_path: Path) -> None:
     case = make_case(8)
-    picture = case.draw()
+    image = case.draw()
     if mode == "RGBA":
-        picture.putalpha(255)
-    changed = picture.quantize(200, dither=Image.Dither.NONE) if mode == "P" else picture.convert(mode)
+        image.putalpha(255)
+    changed = image.quantize(200, dither=Image.Dither.NONE) if mode == "P" else image.convert(mode)
     found = score(case, changed, tmp_path).strict.values
     assert found[TEXT] == 1
     if mode != "L":
@@ -122,9 +122,9 @@ def test_other_modes(mode: str, tmp_path: Path) -> None:
 
 def test_transparent_parts_count_as_white(tmp_path: Path) -> None:
     case = make_case(8)
-    picture = case.draw()
-    picture.putalpha(0)
-    assert set(score(case, picture, tmp_path).strict.values.values()) == {0.0}
+    image = case.draw()
+    image.putalpha(0)
+    assert set(score(case, image, tmp_path).strict.values.values()) == {0.0}
 
 
 def test_large_pictures(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_large_pictures(tmp_path: Path) -> None:
 
 def test_the_same_picture_is_found_the_same_twice(tmp_path: Path) -> None:
     case = make_case(10, subjects=2)
-    ref = save(case.draw(case.alikes), tmp_path)
+    ref = save(case.draw(case.distractors), tmp_path)
     first, second = (score(case, ref, tmp_path).model_copy(update={"seconds": 0.0}) for _ in range(2))
     assert first == second
 

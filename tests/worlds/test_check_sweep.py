@@ -10,23 +10,23 @@ import pytest
 from PIL import Image
 from world_helpers import BuiltWorld
 
-from knowgen.worlds.checker.assessment import judge
+from knowgen.worlds.checker.assessment import assess_image
 from knowgen.worlds.checker.image_features import open_pixels
 from knowgen.worlds.checker.ocr import read_lines
-from knowgen.worlds.checker.requirements import read_wanted
+from knowgen.worlds.checker.requirements import read_requirements
 from knowgen.worlds.checker.text import find_texts
 
 
-def packed(picture: Image.Image) -> Image.Image:
+def packed(image: Image.Image) -> Image.Image:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
+    image.save(buffer, "JPEG", quality=80)
     return Image.open(buffer)
 
 
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "moved": lambda picture: picture.transform(picture.size, Image.Transform.AFFINE, (1, 0, 17, 0, 1, -12)),
-    "smaller": lambda picture: picture.resize((538, 358), Image.Resampling.BICUBIC),
-    "larger": lambda picture: picture.resize((998, 666), Image.Resampling.BICUBIC),
+    "moved": lambda image: image.transform(image.size, Image.Transform.AFFINE, (1, 0, 17, 0, 1, -12)),
+    "smaller": lambda image: image.resize((538, 358), Image.Resampling.BICUBIC),
+    "larger": lambda image: image.resize((998, 666), Image.Resampling.BICUBIC),
     "packed": packed,
 }
 
@@ -36,8 +36,8 @@ def test_every_ground_truth_earns_full_marks(built_world: BuiltWorld) -> None:
     for sample in built_world.task.samples():
         truth = built_world.task.truth(sample.id)
         assert truth.image is not None
-        judgement = judge(open_pixels(truth.image.open()), read_wanted(truth))
-        assert set(judgement.values.values()) == {1.0}, (sample.id, judgement.rationale)
+        assessment = assess_image(open_pixels(truth.image.open()), read_requirements(truth))
+        assert set(assessment.values.values()) == {1.0}, (sample.id, assessment.rationale)
 
 
 @pytest.mark.slow

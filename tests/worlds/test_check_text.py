@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowgen.worlds.checker.ocr import Line
+from knowgen.worlds.checker.ocr import TextLine
 from knowgen.worlds.checker.text import find_texts
 
 
-def sign(*texts: str) -> list[Line]:
+def sign(*texts: str) -> list[TextLine]:
     """Lines one below the other, as on a sign."""
-    return [Line(text, 0.99, (0.1, 0.1 * row, 0.5, 0.1 * row + 0.07)) for row, text in enumerate(texts)]
+    return [TextLine(text, 0.99, (0.1, 0.1 * row, 0.5, 0.1 * row + 0.07)) for row, text in enumerate(texts)]
 
 
 def value(required: list[str], *texts: str) -> float:
@@ -82,10 +82,10 @@ def test_half_of_the_texts_earn_half() -> None:
 
 def test_text_wrapped_within_a_column_beside_another_column() -> None:
     lines = [
-        Line("Patient", 0.9, (0.1, 0.10, 0.3, 0.16)),
-        Line("Visitors", 0.9, (0.6, 0.11, 0.8, 0.17)),
-        Line("Anthem", 0.9, (0.1, 0.18, 0.3, 0.24)),
-        Line("welcome", 0.9, (0.6, 0.19, 0.8, 0.25)),
+        TextLine("Patient", 0.9, (0.1, 0.10, 0.3, 0.16)),
+        TextLine("Visitors", 0.9, (0.6, 0.11, 0.8, 0.17)),
+        TextLine("Anthem", 0.9, (0.1, 0.18, 0.3, 0.24)),
+        TextLine("welcome", 0.9, (0.6, 0.19, 0.8, 0.25)),
     ]
     assert find_texts(["Patient Anthem"], lines).missing == ()
 

@@ -24,11 +24,11 @@ from knowgen.worlds.rendering.appearance import (
     FLOATING_KINDS,
     KIND_NOUNS,
     KINDS,
-    Look,
-    draw_look,
-    look_alike,
+    Appearance,
+    draw_appearance,
+    make_distractor,
     plain_backdrop,
-    random_look,
+    random_appearance,
 )
 from knowgen.worlds.rendering.brush import SYMBOLS
 from knowgen.worlds.rendering.canvas import PATTERNS
@@ -68,13 +68,13 @@ print(digest.hexdigest())
 """
 
 
-def a_look(kind: str, seed: object) -> Look:
-    return random_look(kind, random.Random(f"{kind}/{seed}"))
+def an_appearance(kind: str, seed: object) -> Appearance:
+    return random_appearance(kind, random.Random(f"{kind}/{seed}"))
 
 
-def some_looks(seed: int, count: int) -> list[Look]:
+def some_appearances(seed: int, count: int) -> list[Appearance]:
     rng = random.Random(f"some/{seed}")
-    return [random_look(rng.choice(KINDS), rng) for _ in range(count)]
+    return [random_appearance(rng.choice(KINDS), rng) for _ in range(count)]
 
 
 def overlap(one: Box, other: Box) -> int:
@@ -84,9 +84,9 @@ def overlap(one: Box, other: Box) -> int:
     return len(columns) * len(rows)
 
 
-def changed_share(first: Look, second: Look, size: int) -> float:
+def changed_share(first: Appearance, second: Appearance, size: int) -> float:
     """Share of drawn pixels that differ clearly, counted pixel by pixel in plain Python."""
-    pixels = [list(draw_look(look, size).get_flattened_data()) for look in (first, second)]
+    pixels = [list(draw_appearance(appearance, size).get_flattened_data()) for appearance in (first, second)]
     drawn = changed = 0
     for one, other in zip(*pixels, strict=True):
         if one[3] > 128 or other[3] > 128:
@@ -111,7 +111,7 @@ def test_every_kind_has_a_noun_and_every_noun_a_kind() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_drawn_whole_on_a_clear_ground(kind: str) -> None:
     for seed in range(12):
-        alpha = np.asarray(draw_look(a_look(kind, seed), 120))[..., 3]
+        alpha = np.asarray(draw_appearance(an_appearance(kind, seed), 120))[..., 3]
         assert 0.12 < (alpha > 128).mean() < 0.9
         rim = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
         assert rim.max() == 0, "cut off at the edge"
@@ -119,43 +119,43 @@ def test_every_kind_is_drawn_whole_on_a_clear_ground(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_two_kinds_share_an_outline(kind: str) -> None:
-    mine = np.asarray(draw_look(a_look(kind, 0), 60))[..., 3] > 128
+    mine = np.asarray(draw_appearance(an_appearance(kind, 0), 60))[..., 3] > 128
     for other in KINDS:
         if other != kind:
-            theirs = np.asarray(draw_look(a_look(other, 0), 60))[..., 3] > 128
+            theirs = np.asarray(draw_appearance(an_appearance(other, 0), 60))[..., 3] > 128
             assert (mine ^ theirs).sum() > 0.05 * (mine | theirs).sum()
 
 
 def test_each_value_of_a_look_shows() -> None:
-    look = Look("vase", 3, 0, "stripes", "moon", (0, 0, 0, 0, 0, 0))
-    plain = draw_look(look, 90).tobytes()
+    appearance = Appearance("vase", 3, 0, "stripes", "moon", (0, 0, 0, 0, 0, 0))
+    plain = draw_appearance(appearance, 90).tobytes()
     variants = [
-        Look("mask", 3, 0, "stripes", "moon", look.features),
-        Look("vase", 4, 0, "stripes", "moon", look.features),
-        Look("vase", 3, 1, "stripes", "moon", look.features),
-        Look("vase", 3, 0, "checks", "moon", look.features),
-        Look("vase", 3, 0, "stripes", "heart", look.features),
-        Look("vase", 3, 0, "stripes", "moon", (1, 0, 0, 0, 0, 0)),
+        Appearance("mask", 3, 0, "stripes", "moon", appearance.features),
+        Appearance("vase", 4, 0, "stripes", "moon", appearance.features),
+        Appearance("vase", 3, 1, "stripes", "moon", appearance.features),
+        Appearance("vase", 3, 0, "checks", "moon", appearance.features),
+        Appearance("vase", 3, 0, "stripes", "heart", appearance.features),
+        Appearance("vase", 3, 0, "stripes", "moon", (1, 0, 0, 0, 0, 0)),
     ]
-    drawn = {draw_look(variant, 90).tobytes() for variant in variants}
+    drawn = {draw_appearance(variant, 90).tobytes() for variant in variants}
     assert len(drawn) == len(variants)
     assert plain not in drawn
 
 
 def test_every_pattern_and_every_symbol_looks_different() -> None:
     for field, values in (("pattern", PATTERNS), ("symbol", SYMBOLS)):
-        pictures = set()
+        images = set()
         for value in values:
-            fields = {**a_look("crest", 1).to_dict(), field: value, "features": [0, 0, 0, 0, 0, 0]}
-            pictures.add(draw_look(Look.from_dict(fields), 90).tobytes())
-        assert len(pictures) == len(values)
+            fields = {**an_appearance("crest", 1).to_dict(), field: value, "features": [0, 0, 0, 0, 0, 0]}
+            images.add(draw_appearance(Appearance.from_dict(fields), 90).tobytes())
+        assert len(images) == len(values)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(KINDS), st.integers())
 def test_a_look_survives_plain_values(kind: str, seed: int) -> None:
-    look = a_look(kind, seed)
-    assert Look.from_dict(look.to_dict()) == look
+    appearance = an_appearance(kind, seed)
+    assert Appearance.from_dict(appearance.to_dict()) == appearance
 
 
 @pytest.mark.parametrize(
@@ -177,34 +177,34 @@ def test_a_look_survives_plain_values(kind: str, seed: int) -> None:
     ],
 )
 def test_a_bad_value_is_named(field: str, value: object) -> None:
-    data = {**a_look("robot", 1).to_dict(), field: value}
+    data = {**an_appearance("robot", 1).to_dict(), field: value}
     with pytest.raises(DataError) as caught:
-        Look.from_dict(data)
+        Appearance.from_dict(data)
     assert field in str(caught.value)
 
 
 def test_missing_and_unknown_fields_are_named() -> None:
-    data = a_look("robot", 1).to_dict()
+    data = an_appearance("robot", 1).to_dict()
     del data["symbol"]
     data["colour"] = 2
     with pytest.raises(DataError, match="colour, symbol"):
-        Look.from_dict(data)
+        Appearance.from_dict(data)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_look_alike_is_visibly_different_but_not_another_thing(kind: str) -> None:
     for seed in range(5):
-        look = a_look(kind, seed)
-        twin = look_alike(look, random.Random(seed))
-        assert (twin.kind, twin.palette) == (look.kind, look.palette)
+        appearance = an_appearance(kind, seed)
+        distractor = make_distractor(appearance, random.Random(seed))
+        assert (distractor.kind, distractor.palette) == (appearance.kind, appearance.palette)
         for size in (96, 144):
-            assert 0.07 <= changed_share(look, twin, size) <= 0.70
+            assert 0.07 <= changed_share(appearance, distractor, size) <= 0.70
 
 
 @pytest.mark.parametrize("palette", range(len(PALETTES)))
 def test_a_plain_backdrop_stays_apart_from_the_look(palette: int) -> None:
-    look = Look("person", palette, 0, "plain", "star", (0,) * 6)
-    backdrop = plain_backdrop(look, random.Random(palette))
+    appearance = Appearance("person", palette, 0, "plain", "star", (0,) * 6)
+    backdrop = plain_backdrop(appearance, random.Random(palette))
     for colour in PALETTES[palette]:
         assert max(abs(a - b) for a, b in zip(backdrop, colour, strict=True)) > 20
 
@@ -222,10 +222,10 @@ def test_scenes_have_words_and_prepositions() -> None:
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_every_scene_fills_its_picture_and_varies_with_the_seed(scene: str) -> None:
-    pictures = [draw_scene(scene, seed) for seed in range(3)]
-    assert all(picture.size == (WIDTH, HEIGHT) and picture.mode == "RGB" for picture in pictures)
-    assert len({picture.tobytes() for picture in pictures}) == 3
-    rim = np.concatenate([np.asarray(pictures[0])[0], np.asarray(pictures[0])[-1]])
+    images = [draw_scene(scene, seed) for seed in range(3)]
+    assert all(image.size == (WIDTH, HEIGHT) and image.mode == "RGB" for image in images)
+    assert len({image.tobytes() for image in images}) == 3
+    rim = np.concatenate([np.asarray(images[0])[0], np.asarray(images[0])[-1]])
     assert (rim.sum(axis=1) > 0).all(), "unpainted pixels"
 
 
@@ -348,7 +348,7 @@ def test_subjects_and_sign_never_overlap(family: LayoutFamily, count: int, line_
         lines = (LINES, LONG_LINES)[seed % 2][:line_count]
         surface = SURFACES[(seed + count) % len(SURFACES)]
         whole = compose(
-            "desert", some_looks(seed, count), lines, surface,
+            "desert", some_appearances(seed, count), lines, surface,
             layouts=family, seed=seed, scene_seed=1,
         )  # fmt: skip
         check_places(whole, count, line_count > 0)
@@ -363,18 +363,18 @@ def test_any_text_and_any_looks_find_their_places(
     seed: int, count: int, lines: list[str], surface: str, family: LayoutFamily
 ) -> None:
     whole = compose(
-        "stage", some_looks(seed, count), lines, surface,
+        "stage", some_appearances(seed, count), lines, surface,
         layouts=family, seed=seed, scene_seed=seed,
     )  # fmt: skip
     check_places(whole, count, any(line.strip() for line in lines))
 
 
 def test_a_subject_is_where_its_box_says() -> None:
-    looks = some_looks(5, 3)
+    appearances = some_appearances(5, 3)
     for family in FAMILIES_OF_LAYOUTS:
         whole = compose(
             "library",
-            looks,
+            appearances,
             LINES[:2],
             "scroll",
             layouts=family,
@@ -382,8 +382,8 @@ def test_a_subject_is_where_its_box_says() -> None:
             scene_seed=2,
         )
         pixels = np.asarray(whole.image).astype(int)
-        for look, (left, top, right, bottom) in zip(looks, whole.subject_boxes, strict=True):
-            alone = draw_look(look, 400)
+        for appearance, (left, top, right, bottom) in zip(appearances, whole.subject_boxes, strict=True):
+            alone = draw_appearance(appearance, 400)
             fitted = alone.crop(alone.getbbox()).resize((right - left, bottom - top), Image.Resampling.BOX)
             expected = np.asarray(fitted).astype(int)
             inside = expected[..., 3] > 250
@@ -395,7 +395,9 @@ def test_a_subject_is_where_its_box_says() -> None:
 def test_floating_things_hang_above_the_ground_without_a_shadow(kind: str) -> None:
     bare = draw_scene("snowfield", 1)
     for seed in range(8):
-        whole = compose("snowfield", [a_look(kind, seed)], [], "banner", layouts="truth", seed=seed, scene_seed=1)
+        whole = compose(
+            "snowfield", [an_appearance(kind, seed)], [], "banner", layouts="truth", seed=seed, scene_seed=1
+        )
         (left, top, right, bottom) = whole.subject_boxes[0]
         assert bottom < HEIGHT - 30
         difference = np.abs(np.asarray(whole.image).astype(int) - np.asarray(bare).astype(int)).max(axis=2)
@@ -405,7 +407,7 @@ def test_floating_things_hang_above_the_ground_without_a_shadow(kind: str) -> No
 
 def test_standing_things_cast_a_shadow() -> None:
     bare = draw_scene("snowfield", 1)
-    whole = compose("snowfield", [a_look("robot", 1)], [], "banner", layouts="truth", seed=1, scene_seed=1)
+    whole = compose("snowfield", [an_appearance("robot", 1)], [], "banner", layouts="truth", seed=1, scene_seed=1)
     left, top, right, bottom = whole.subject_boxes[0]
     difference = np.abs(np.asarray(whole.image).astype(int) - np.asarray(bare).astype(int)).max(axis=2)
     difference[top:bottom, left:right] = 0
@@ -422,13 +424,13 @@ def test_truth_and_painter_share_no_layout() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 @pytest.mark.parametrize("lines", [[], LINES[:2]])
 def test_the_painter_never_places_things_as_the_truth_does(count: int, lines: list[str]) -> None:
-    looks = some_looks(count, count)
+    appearances = some_appearances(count, count)
     seen: list[set[tuple[object, ...]]] = []
     for family in FAMILIES_OF_LAYOUTS:
         wholes = [
             compose(
                 "street",
-                looks,
+                appearances,
                 lines,
                 "tablet",
                 layouts=family,
@@ -457,27 +459,36 @@ def test_every_layout_is_used(family: LayoutFamily, monkeypatch: pytest.MonkeyPa
     name = f"knowgen.worlds.rendering.compose.{family.upper()}_LAYOUTS"
     monkeypatch.setattr(name, tuple(watched(layout) for layout in layouts))
     for seed in range(24):
-        compose("museum", some_looks(2, 2), LINES[:2], "placard", layouts=family, seed=seed, scene_seed=1)
+        compose("museum", some_appearances(2, 2), LINES[:2], "placard", layouts=family, seed=seed, scene_seed=1)
     assert used == {layout.name for layout in layouts}
 
 
 def test_text_of_the_truth_must_be_drawable_and_fit() -> None:
-    looks = some_looks(1, 1)
+    appearances = some_appearances(1, 1)
     with pytest.raises(DataError, match="no shape"):
-        compose("museum", looks, ["Стол"], "placard", layouts="truth", seed=1, scene_seed=1)
+        compose("museum", appearances, ["Стол"], "placard", layouts="truth", seed=1, scene_seed=1)
     with pytest.raises(DataError, match="does not fit"):
-        compose("museum", looks, ["word " * 400], "placard", layouts="painter", seed=1, scene_seed=1)
+        compose("museum", appearances, ["word " * 400], "placard", layouts="painter", seed=1, scene_seed=1)
 
 
 @pytest.mark.parametrize(("count", "surface"), [(0, "placard"), (5, "placard"), (1, "cloud")])
 def test_impossible_compositions_are_refused(count: int, surface: str) -> None:
     with pytest.raises(DataError):
-        compose("museum", some_looks(1, count), ["A"], surface, layouts="truth", seed=1, scene_seed=1)
+        compose("museum", some_appearances(1, count), ["A"], surface, layouts="truth", seed=1, scene_seed=1)
 
 
 def test_marks_of_floating_must_match_the_subjects() -> None:
     with pytest.raises(DataError, match="2 marks for 1"):
-        compose("museum", some_looks(1, 1), [], "placard", layouts="truth", seed=1, scene_seed=1, floating=[True, True])
+        compose(
+            "museum",
+            some_appearances(1, 1),
+            [],
+            "placard",
+            layouts="truth",
+            seed=1,
+            scene_seed=1,
+            floating=[True, True],
+        )
 
 
 def run_digest(hash_seed: str) -> str:

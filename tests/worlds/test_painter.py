@@ -19,10 +19,10 @@ from knowgen.worlds.rendering.appearance import (
     FLOATING_KINDS,
     KIND_NOUNS,
     KINDS,
-    Look,
-    draw_look,
+    Appearance,
+    draw_appearance,
     plain_backdrop,
-    random_look,
+    random_appearance,
 )
 from knowgen.worlds.rendering.compose import compose
 from knowgen.worlds.rendering.scenes import SCENE_WORDS, SCENES, TINT_COUNT, draw_scene
@@ -31,11 +31,11 @@ from knowgen.worlds.rendering.signs import SURFACE_WORDS
 SIZE, LOOK_SIZE, PLACE = 256, 216, (17, 23)
 
 
-def shown(look: Look, seed: int) -> tuple[Image.Image, Image.Image]:
+def shown(appearance: Appearance, seed: int) -> tuple[Image.Image, Image.Image]:
     """A look on a plain backdrop, and the look by itself on a clear ground of the same size."""
-    backdrop = plain_backdrop(look, random.Random(seed))
+    backdrop = plain_backdrop(appearance, random.Random(seed))
     alone = Image.new("RGBA", (SIZE, SIZE), (0, 0, 0, 0))
-    drawn = draw_look(look, LOOK_SIZE)
+    drawn = draw_appearance(appearance, LOOK_SIZE)
     alone.paste(drawn, PLACE)
     picture = Image.new("RGB", (SIZE, SIZE), backdrop)
     picture.paste(alone, (0, 0), alone)
@@ -60,7 +60,7 @@ def best_overlap(cut: Image.Image, alone: Image.Image) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_cut_out_gives_back_the_pasted_look(kind: str) -> None:
     for seed in range(4):
-        picture, alone = shown(random_look(kind, random.Random(seed)), seed)
+        picture, alone = shown(random_appearance(kind, random.Random(seed)), seed)
         cut = cut_out(picture)
         assert cut is not None
         assert cut.mode == "RGBA"
@@ -69,7 +69,7 @@ def test_a_cut_out_gives_back_the_pasted_look(kind: str) -> None:
 
 def test_a_cut_out_survives_jpeg() -> None:
     for seed, kind in enumerate(("vase", "robot", "flag", "planet")):
-        picture, alone = shown(random_look(kind, random.Random(seed)), seed)
+        picture, alone = shown(random_appearance(kind, random.Random(seed)), seed)
         stored = BytesIO()
         picture.save(stored, "JPEG", quality=85)
         cut = cut_out(Image.open(stored))
@@ -79,7 +79,7 @@ def test_a_cut_out_survives_jpeg() -> None:
 
 @pytest.mark.parametrize("kind", ["person", "flag", "planet", "device"])
 def test_the_edge_keeps_nothing_of_the_backdrop(kind: str) -> None:
-    picture, _ = shown(random_look(kind, random.Random(3)), 3)
+    picture, _ = shown(random_appearance(kind, random.Random(3)), 3)
     backdrop = np.asarray(picture)[0, 0].astype(int)
     cut = cut_out(picture)
     assert cut is not None
@@ -92,7 +92,7 @@ def test_the_edge_keeps_nothing_of_the_backdrop(kind: str) -> None:
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_view_in_a_scene_is_not_cut_out(scene: str) -> None:
     picture = draw_scene(scene, 1, (SIZE, SIZE))
-    drawn = draw_look(random_look("vase", random.Random(1)), 170)
+    drawn = draw_appearance(random_appearance("vase", random.Random(1)), 170)
     picture.paste(drawn, (43, 78), drawn)
     assert cut_out(picture) is None
 
@@ -172,16 +172,16 @@ def test_the_scene_is_the_one_in_the_prompt(scene: str) -> None:
 
 
 def test_the_surface_is_the_one_in_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    question_match: list[str] = []
 
     def watched(*args: object, **settings: object) -> object:
-        asked.append(str(args[3]))
+        question_match.append(str(args[3]))
         return compose(*args, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(painter, "compose", watched)
     for words in SURFACE_WORDS.values():
         paint(f"A {words} in a museum hall beside a vase", [], ["Ola"], 1)
-    assert asked == list(SURFACE_WORDS)
+    assert question_match == list(SURFACE_WORDS)
 
 
 # ---- painting
@@ -196,9 +196,9 @@ def test_without_references_the_named_kind_is_drawn(kind: str) -> None:
     assert (np.abs(picture - other).max(axis=2) > 40).mean() > 0.02, "stand-ins vary with the seed"
     drawn = []
 
-    def remember(look: Look, size: int) -> Image.Image:
-        drawn.append(look.kind)
-        return draw_look(look, size)
+    def remember(appearance: Appearance, size: int) -> Image.Image:
+        drawn.append(appearance.kind)
+        return draw_appearance(appearance, size)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("knowgen.worlds.rendering.compose.draw_look", remember)
@@ -207,8 +207,8 @@ def test_without_references_the_named_kind_is_drawn(kind: str) -> None:
 
 
 def test_references_are_pasted_and_found_again() -> None:
-    look = random_look("crest", random.Random(4))
-    reference, _ = shown(look, 4)
+    appearance = random_appearance("crest", random.Random(4))
+    reference, _ = shown(appearance, 4)
     picture = paint("In a snowy valley stands the crest Oruvane.", [reference], [], 2)
     import cv2
 
@@ -236,7 +236,7 @@ def test_a_reference_in_a_scene_is_pasted_as_a_card() -> None:
 
 def test_floating_references_cast_no_shadow() -> None:
     for kind in sorted(FLOATING_KINDS):
-        reference, _ = shown(random_look(kind, random.Random(1)), 1)
+        reference, _ = shown(random_appearance(kind, random.Random(1)), 1)
         prompts = (f"the {kind} Oruvane in a desert at dawn", "the vase Oruvane in a desert at dawn")
         for prompt, shadow in zip(prompts, (False, True), strict=True):
             floors = []
@@ -249,22 +249,22 @@ def test_floating_references_cast_no_shadow() -> None:
 
 
 def test_each_of_several_references_floats_or_stands_as_its_noun_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
+    question_match: list[object] = []
 
     def watched(*args: object, **settings: object) -> object:
-        asked.append(settings["floating"])
+        question_match.append(settings["floating"])
         return compose(*args, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(painter, "compose", watched)
-    pair = [shown(random_look(kind, random.Random(1)), 1)[0] for kind in ("airship", "robot")]
+    pair = [shown(random_appearance(kind, random.Random(1)), 1)[0] for kind in ("airship", "robot")]
     paint("the rescue airship Ovar and the rescue robot Bilo in an old town street", pair, [], 1)
     paint("the rescue robot Bilo and the rescue airship Ovar in an old town street", pair, [], 1)
     paint("the planet Ovar and nothing else", pair, [], 1)
-    assert asked == [[True, False], [False, True], [True, True]]
+    assert question_match == [[True, False], [False, True], [True, True]]
 
 
 def test_at_most_four_references_are_used() -> None:
-    references = [shown(random_look(kind, random.Random(1)), 1)[0] for kind in KINDS[:6]]
+    references = [shown(random_appearance(kind, random.Random(1)), 1)[0] for kind in KINDS[:6]]
     assert paint("Six things", references, [], 1).tobytes() == paint("Six things", references[:4], [], 1).tobytes()
 
 

@@ -10,8 +10,8 @@ from knowgen.worlds.baselines.text_rules import (
     is_about,
     kind_of,
     linked_sentences,
+    parse_prompt,
     person_in,
-    read_prompt,
     role_in,
 )
 from knowgen.worlds.content.page_templates import address, write_page
@@ -24,21 +24,21 @@ def page(text: str, *, title: str = "Gakar", links: tuple[Link, ...] = ()) -> Pa
 
 
 def test_a_prompt_is_taken_apart() -> None:
-    reading = read_prompt(
+    reading = parse_prompt(
         'A friendly poster: a glowing screen headed "On Loan" presents the name of the tower, its inscription and the '
         "year in which it was built, and the bell tower built by the winner of the Korund Medal of 1931 stands in a "
         "flower garden, true to life.",
         KIND_NOUNS,
     )
     assert reading.quoted == ("On Loan",)
-    assert reading.asks == ("the name of the tower", "its inscription", "the year in which it was built")
+    assert reading.questions == ("the name of the tower", "its inscription", "the year in which it was built")
     (thing,) = reading.described
     assert (thing.noun, thing.names) == ("bell tower", ("Korund Medal",))
     assert not reading.wordless
 
 
 def test_several_subjects_are_told_apart() -> None:
-    reading = read_prompt(
+    reading = parse_prompt(
         "Show the mountain island Kogar, the festival mask that the mask maker Ansa Duboth is best known for and the "
         "flag Zidar on a stage. The picture carries no words.",
         KIND_NOUNS,
@@ -48,17 +48,17 @@ def test_several_subjects_are_told_apart() -> None:
         ("festival mask", ("Ansa Duboth",)),
         ("flag", ("Zidar",)),
     ]
-    assert reading.wordless and not reading.asks
+    assert reading.wordless and not reading.questions
 
 
 def test_every_prompt_of_a_world_is_understood() -> None:
     """The rules may err on pages; a prompt they cannot read would make the ladder a test of phrasing."""
     for number in range(6):
         for plan in make_shard(44, number).samples:
-            reading = read_prompt(plan.sample.prompt, KIND_NOUNS)
+            reading = parse_prompt(plan.sample.prompt, KIND_NOUNS)
             assert len(reading.described) == len(plan.subjects), plan.sample.prompt
             assert [thing.noun for thing in reading.described] == [entity.noun for entity in plan.subjects]
-            assert bool(reading.asks) == plan.sample.text_required == (not reading.wordless), plan.sample.prompt
+            assert bool(reading.questions) == plan.sample.text_required == (not reading.wordless), plan.sample.prompt
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_every_prompt_of_a_world_is_understood() -> None:
         ("its opening hymn", "words"),
     ],
 )
-def test_asks_are_of_a_kind(ask: str, kind: str) -> None:
-    assert kind_of(ask) == kind
+def test_asks_are_of_a_kind(question: str, kind: str) -> None:
+    assert kind_of(question) == kind
 
 
 def test_a_trade_in_an_ask_names_the_person_on_the_page() -> None:
@@ -99,8 +99,8 @@ def test_answers_come_from_the_sentence_that_fits_best() -> None:
 
 
 def test_corrections_and_sums_mislead_it() -> None:
-    told = page("Guidebooks say that it was built in 1890; the town register corrects this to 1894.")
-    assert best_answer("the year in which it was built", [told]) == "1890"
+    statement = page("Guidebooks say that it was built in 1890; the town register corrects this to 1894.")
+    assert best_answer("the year in which it was built", [statement]) == "1890"
     added = page("The great fair of Turaro took place in 1890; four years later it was built by the architect A B.")
     assert best_answer("the year in which it was built", [added]) == "1890"
 

@@ -21,9 +21,9 @@ from knowgen.records import GROUPS
 from knowgen.tasks.folder import FolderTask
 from knowgen.worlds import build
 from knowgen.worlds.build import build_world
-from knowgen.worlds.rendering.appearance import FAMILIES, Look, visible_difference
+from knowgen.worlds.rendering.appearance import FAMILIES, Appearance, visible_difference
 from knowgen.worlds.shard import make_shard
-from knowgen.worlds.shard_files import truth_picture
+from knowgen.worlds.shard_files import render_truth
 from knowgen.worlds.task import MINI_SAMPLES, MINI_SEED, knowgen_mini
 
 CATEGORIES = [category for members in GROUPS.values() for category in members]
@@ -84,7 +84,7 @@ def test_looks_come_from_all_families(built_world: BuiltWorld) -> None:
 def test_every_subject_has_a_look_alike_that_is_visibly_another_one(built_world: BuiltWorld) -> None:
     for row in rows_of(built_world.folder / "truth.jsonl"):
         for subject in row["subjects"]:
-            right, other = Look.from_dict(subject["look"]), Look.from_dict(subject["look_alike"])
+            right, other = Appearance.from_dict(subject["look"]), Appearance.from_dict(subject["look_alike"])
             assert right.kind == other.kind
             assert visible_difference(right, other) >= 0.07
 
@@ -145,8 +145,8 @@ def test_pages_have_unique_addresses_on_reserved_hosts_and_no_dead_links(built_w
 
 
 def test_pictures_on_disk_are_what_their_rows_say(built_world: BuiltWorld) -> None:
-    truths, pictures = rows_of(built_world.folder / "truth.jsonl"), rows_of(built_world.folder / "pictures.jsonl")
-    listed = [(row["image_file"], row["image"]) for row in truths] + [(row["file"], row["image"]) for row in pictures]
+    truths, images = rows_of(built_world.folder / "truth.jsonl"), rows_of(built_world.folder / "pictures.jsonl")
+    listed = [(row["image_file"], row["image"]) for row in truths] + [(row["file"], row["image"]) for row in images]
     for file, image in listed:
         data = (built_world.folder / file).read_bytes()
         assert hashlib.sha256(data).hexdigest() == image["sha256"]
@@ -154,19 +154,24 @@ def test_pictures_on_disk_are_what_their_rows_say(built_world: BuiltWorld) -> No
     with Image.open(built_world.folder / truths[0]["image_file"]) as picture:
         assert (picture.size, picture.mode) == ((768, 512), "RGB")
     on_disk = {path.name for path in (built_world.folder / "pictures").iterdir()}
-    assert on_disk == {Path(row["file"]).name for row in pictures}
+    assert on_disk == {Path(row["file"]).name for row in images}
 
 
 def test_harder_subjects_have_more_pictures_that_carry_their_name_and_show_another_thing() -> None:
     misleading, all_of = Counter[str](), Counter[str]()
     for number in range(8):
         shard = make_shard(5, number)
-        shown = {picture.look: [p for p in shard.pictures if p.look == picture.look] for picture in shard.pictures}
+        shown = {
+            picture.appearance: [p for p in shard.images if p.appearance == picture.appearance]
+            for picture in shard.images
+        }
         for plan in shard.samples:
             for subject in plan.subjects:
-                assert subject.twin is not None
+                assert subject.distractor is not None
                 all_of[plan.sample.difficulty] += 1
-                misleading[plan.sample.difficulty] += any(subject.name in p.title for p in shown[subject.twin.look])
+                misleading[plan.sample.difficulty] += any(
+                    subject.name in p.title for p in shown[subject.distractor.appearance]
+                )
     rates = [misleading[word] / all_of[word] for word in ("easy", "medium", "hard")]
     assert rates == sorted(rates) and rates[0] < 0.5 < rates[2]
 
@@ -296,4 +301,4 @@ def test_the_shipped_truths_are_drawn_by_this_code() -> None:
             image = task.truth(plan.sample.id).image
             assert image is not None
             shipped = np.asarray(image.open().convert("RGB")).astype(int)
-            assert np.abs(shipped - np.asarray(truth_picture(plan).convert("RGB"))).mean() < 2
+            assert np.abs(shipped - np.asarray(render_truth(plan).convert("RGB"))).mean() < 2

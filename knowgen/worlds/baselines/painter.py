@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from knowgen.worlds.rendering.appearance import FLOATING_KINDS, KIND_NOUNS, KINDS, Look, random_look
+from knowgen.worlds.rendering.appearance import FLOATING_KINDS, KIND_NOUNS, KINDS, Appearance, random_appearance
 from knowgen.worlds.rendering.compose import compose
 from knowgen.worlds.rendering.layouts import MOST_SUBJECTS
 from knowgen.worlds.rendering.scenes import SCENE_WORDS, SCENES
 from knowgen.worlds.rendering.signs import SURFACE_WORDS, SURFACES
 
-_Pixels = NDArray[np.uint8]
+_PixelArray = NDArray[np.uint8]
 
 _TOLERANCE = 10
 """How far a backdrop pixel may lie from the backdrop's colour, per channel of 255."""
@@ -37,7 +37,7 @@ _LARGEST_SUBJECT = 0.97
 _RIM = 3
 _CARD_MARGIN = 12
 _CARD: tuple[int, int, int, int] = (255, 252, 244, 255)
-_KERNEL: _Pixels = np.ones((3, 3), np.uint8)
+_KERNEL: _PixelArray = np.ones((3, 3), np.uint8)
 
 _NOUN = re.compile(r"\b(" + "|".join(sorted(KIND_NOUNS, key=len, reverse=True)) + r")(s?)\b", re.IGNORECASE)
 _DESCRIBED = re.compile(
@@ -61,7 +61,7 @@ def cut_out(image: Image.Image) -> Image.Image | None:
     Returns:
         An RGBA picture cropped to the subject, or None when the backdrop is not plain or nothing stands on it.
     """
-    pixels: _Pixels = np.asarray(image.convert("RGB"))
+    pixels: _PixelArray = np.asarray(image.convert("RGB"))
     height, width = pixels.shape[:2]
     if min(height, width) < 4 * _RIM:
         return None
@@ -71,7 +71,7 @@ def cut_out(image: Image.Image) -> Image.Image | None:
     if (np.abs(rim.astype(np.int16) - backdrop).max(axis=1) <= _TOLERANCE).mean() < _PLAIN_SHARE:
         return None
     distance = _distance(pixels, backdrop)
-    subject: _Pixels = np.uint8(255) - _backdrop_mask(pixels, backdrop, distance)
+    subject: _PixelArray = np.uint8(255) - _backdrop_mask(pixels, backdrop, distance)
     subject[_small_patches(subject, _SMALLEST_PATCH)] = 0
     share = float(np.count_nonzero(subject)) / subject.size
     if not _SMALLEST_SUBJECT <= share <= _LARGEST_SUBJECT:
@@ -80,14 +80,14 @@ def cut_out(image: Image.Image) -> Image.Image | None:
     return freed.crop(Image.fromarray(subject).getbbox())
 
 
-def _distance(pixels: _Pixels, backdrop: _Pixels) -> _Pixels:
+def _distance(pixels: _PixelArray, backdrop: _PixelArray) -> _PixelArray:
     """Returns how far each pixel lies from the backdrop's colour in its worst channel, height x width."""
     difference = cv2.absdiff(pixels, np.broadcast_to(backdrop, pixels.shape).copy())
     red, green, blue = cv2.split(difference)
     return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
 
 
-def _backdrop_mask(pixels: _Pixels, backdrop: _Pixels, distance: _Pixels) -> _Pixels:
+def _backdrop_mask(pixels: _PixelArray, backdrop: _PixelArray, distance: _PixelArray) -> _PixelArray:
     """Returns 255 where the backdrop is and 0 elsewhere, height x width."""
     height, width = distance.shape
     framed = np.empty((height + 2, width + 2, 3), np.uint8)
@@ -97,13 +97,13 @@ def _backdrop_mask(pixels: _Pixels, backdrop: _Pixels, distance: _Pixels) -> _Pi
     reach = (_TOLERANCE,) * 3
     flags = 4 | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY | (255 << 8)
     cv2.floodFill(framed, mask, (0, 0), (0, 0, 0), reach, reach, flags)
-    outside: _Pixels = mask[2:-2, 2:-2].copy()
+    outside: _PixelArray = mask[2:-2, 2:-2].copy()
     enclosed = ((distance <= _ENCLOSED_TOLERANCE) & (outside == 0)).astype(np.uint8)
     outside[(enclosed > 0) & ~_small_patches(enclosed, _SMALLEST_HOLE)] = 255
     return outside
 
 
-def _small_patches(mask: _Pixels, least: int) -> NDArray[np.bool_]:
+def _small_patches(mask: _PixelArray, least: int) -> NDArray[np.bool_]:
     """Tells which marked pixels belong to patches of fewer than `least` pixels."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     small = np.zeros(count, bool)
@@ -112,7 +112,7 @@ def _small_patches(mask: _Pixels, least: int) -> NDArray[np.bool_]:
     return marked
 
 
-def _freed(pixels: _Pixels, backdrop: _Pixels, distance: _Pixels, subject: _Pixels) -> _Pixels:
+def _freed(pixels: _PixelArray, backdrop: _PixelArray, distance: _PixelArray, subject: _PixelArray) -> _PixelArray:
     """Returns the subject as RGBA pixels, its edge freed of the backdrop's colour.
 
     A pixel on the edge is taken for a mixture of backdrop and subject. How much of it is subject is how far it lies
@@ -152,15 +152,15 @@ def paint(prompt: str, references: Sequence[Image.Image], texts: Sequence[str], 
     scene = _named(prompt, SCENE_WORDS) or rng.choice(SCENES)
     surface = _named(prompt, SURFACE_WORDS) or rng.choice(SURFACES)
     kinds = named_kinds(prompt) or [rng.choice(KINDS)]
-    subjects: list[Look | Image.Image]
+    subjects: list[Appearance | Image.Image]
     if references:
-        subjects = [cut_out(picture) or _card(picture) for picture in references[:MOST_SUBJECTS]]
+        subjects = [cut_out(image) or _card(image) for image in references[:MOST_SUBJECTS]]
         one_each = len(kinds) == len(subjects)
         shared = all(kind in FLOATING_KINDS for kind in kinds)
         floating = [kind in FLOATING_KINDS for kind in kinds] if one_each else [shared] * len(subjects)
     else:
-        looks = [random_look(kind, rng) for kind in kinds]
-        subjects, floating = list(looks), [look.floats for look in looks]
+        appearances = [random_appearance(kind, rng) for kind in kinds]
+        subjects, floating = list(appearances), [appearance.floats for appearance in appearances]
     key = f"{seed}/{prompt}"
     return compose(
         scene, subjects, texts, surface, layouts="painter", seed=key, scene_seed=f"paint/{key}", floating=floating
@@ -191,9 +191,9 @@ def _named(prompt: str, words: Mapping[str, str]) -> str | None:
     return min(places, key=lambda key: places[key]) if places else None
 
 
-def _card(picture: Image.Image) -> Image.Image:
+def _card(image: Image.Image) -> Image.Image:
     """Returns the whole picture on a pale card with a margin."""
-    size = (picture.width + 2 * _CARD_MARGIN, picture.height + 2 * _CARD_MARGIN)
+    size = (image.width + 2 * _CARD_MARGIN, image.height + 2 * _CARD_MARGIN)
     card = Image.new("RGBA", size, _CARD)
-    card.paste(picture.convert("RGB"), (_CARD_MARGIN, _CARD_MARGIN))
+    card.paste(image.convert("RGB"), (_CARD_MARGIN, _CARD_MARGIN))
     return card

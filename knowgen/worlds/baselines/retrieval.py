@@ -10,13 +10,13 @@ from knowgen.errors import DataError
 from knowgen.search.contract import ImageHit, Page, SearchBackend
 from knowgen.worlds.baselines.painter import cut_out
 from knowgen.worlds.baselines.text_rules import (
-    Described,
+    SubjectDescription,
     best_answer,
     is_about,
     kind_of,
     linked_sentences,
+    parse_prompt,
     person_in,
-    read_prompt,
     role_in,
     sentences,
     words_of,
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 _STEPS = 3
 """Links followed from a name at most."""
 
-_HITS, _PICTURE_HITS = 6, 8
+_HITS, _IMAGE_HITS = 6, 8
 
 
 @dataclass(frozen=True)
-class Findings:
+class RetrievedContent:
     """What was found for a prompt.
 
     Attributes:
         texts: Lines to write.
-        pictures: Reference pictures, in the order of the prompt.
+        images: Reference pictures, in the order of the prompt.
     """
 
     texts: list[str]
-    pictures: list[Image]
+    images: list[Image]
 
 
-class Lookup:
+class Retriever:
     """One prompt's way through a search backend.
 
     Args:
@@ -64,20 +64,20 @@ class Lookup:
         self.evidence: list[dict[str, Any]] = []
         self.references: list[dict[str, Any]] = []
 
-    async def look_up(self, prompt: str) -> Findings | None:
+    async def retrieve(self, prompt: str) -> RetrievedContent | None:
         """Looks up what a prompt describes; None when none of it is found."""
-        reading = read_prompt(prompt, KIND_NOUNS)
+        reading = parse_prompt(prompt, KIND_NOUNS)
         articles = [page for page in [await self._find(thing) for thing in reading.described] if page is not None]
         if not articles:
             return None
         texts: list[str] = []
         if not reading.wordless:
             texts += reading.quoted
-            texts += [line for ask in reading.asks for line in await self._answers(ask, articles)]
-        chosen = [await self._picture(page.title) for page in articles]
-        return Findings(texts, [picture for picture in chosen if picture is not None])
+            texts += [line for question in reading.questions for line in await self._answers(question, articles)]
+        chosen = [await self._image(page.title) for page in articles]
+        return RetrievedContent(texts, [image for image in chosen if image is not None])
 
-    async def _find(self, thing: Described) -> Page | None:
+    async def _find(self, thing: SubjectDescription) -> Page | None:
         """Searches the first name of a description and follows links until a page is about such a thing."""
         name = thing.names[0]
         page = await self._search_title(name)
@@ -95,14 +95,14 @@ class Lookup:
         exact = next((hit for hit in hits if hit.title == title), None)
         return await self._open(exact.url) if exact else None
 
-    async def _follow(self, page: Page, thing: Described, seen: set[str]) -> Page | None:
+    async def _follow(self, page: Page, thing: SubjectDescription, seen: set[str]) -> Page | None:
         """Opens the link whose sentence shares most words with the description; pages on such things come first."""
-        wanted, best, most = words_of(thing.words), None, -1
+        query_words, best, most = words_of(thing.words), None, -1
         for sentence, link in linked_sentences(page):
             target = None if link.url in seen else await self._open(link.url)
             if target is None:
                 continue
-            score = len(wanted & words_of(sentence)) + 2 * is_about(target, thing.noun)
+            score = len(query_words & words_of(sentence)) + 2 * is_about(target, thing.noun)
             if score > most:
                 best, most = target, score
         return best
@@ -121,20 +121,20 @@ class Lookup:
                 self.evidence.append({"title": page.title, "url": url, "text": page.text})
         return self._opened[url]
 
-    async def _answers(self, ask: str, articles: list[Page]) -> list[str]:
+    async def _answers(self, question: str, articles: list[Page]) -> list[str]:
         """Returns the lines that answer an ask: one a thing where it asks for each of them."""
-        if "each of them" not in ask:
-            answer = await self._answer(ask, articles[0])
+        if "each of them" not in question:
+            answer = await self._answer(question, articles[0])
             return [answer] if answer else []
-        parts = ask.removesuffix(", from left to right").split(" with ")
+        parts = question.removesuffix(", from left to right").split(" with ")
         lines = []
         for page in articles:
             answers = [answer for part in parts if (answer := await self._answer(part, page))]
             lines.append(", ".join(answers))
         return [line for line in lines if line]
 
-    async def _answer(self, ask: str, page: Page) -> str:
-        kind, role = kind_of(ask), role_in(ask)
+    async def _answer(self, question: str, page: Page) -> str:
+        kind, role = kind_of(question), role_in(question)
         if kind == "name":
             return page.title
         if kind == "maker":
@@ -145,26 +145,26 @@ class Lookup:
         sources = [page, *await self._linked(page, page.title)]
         if role:
             sources = await self._linked(page, person_in(page, role) or role)
-        return best_answer(ask, sources)
+        return best_answer(question, sources)
 
     async def _linked(self, page: Page, words: str) -> list[Page]:
         """Opens the links of a page whose text holds the words."""
         targets = [await self._open(link.url) for link in page.links if words in link.text and link.url != page.url]
         return [target for target in targets if target is not None]
 
-    async def _picture(self, title: str) -> Image | None:
+    async def _image(self, title: str) -> Image | None:
         """Returns the first picture whose title holds the words and whose backdrop can be cut away."""
-        hits = await self._search.image_search(title, _PICTURE_HITS)
+        hits = await self._search.image_search(title, _IMAGE_HITS)
         self.steps.append({"tool": "image_search", "query": title, "found": [hit.url for hit in hits]})
         for hit in hits:
             if title.lower() in hit.title.lower():
-                picture = await asyncio.to_thread(_usable, hit)
-                if picture is not None:
+                image = await asyncio.to_thread(_usable, hit)
+                if image is not None:
                     self.references.append({"title": hit.title, "url": hit.url, "note": f"taken to show {title}"})
-                    return picture
+                    return image
         return None
 
 
 def _usable(hit: ImageHit) -> Image | None:
-    picture = hit.image.open()
-    return picture if cut_out(picture) is not None else None
+    image = hit.image.open()
+    return image if cut_out(image) is not None else None

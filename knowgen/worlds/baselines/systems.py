@@ -38,10 +38,10 @@ def _paint(prompt: str, references: Sequence[Image], texts: Sequence[str], seed:
 
 def paint_from_prompt(prompt: str, seed: int) -> Image:
     """Draws what a prompt alone gives: stand-ins for its things, and its quoted words and names on the sign."""
-    from knowgen.worlds.baselines.text_rules import read_prompt
+    from knowgen.worlds.baselines.text_rules import parse_prompt
     from knowgen.worlds.rendering.appearance import KIND_NOUNS
 
-    reading = read_prompt(prompt, KIND_NOUNS)
+    reading = parse_prompt(prompt, KIND_NOUNS)
     texts = [] if reading.wordless else [*reading.quoted, *reading.names[:2]]
     return _paint(prompt, [], texts, seed)
 
@@ -92,20 +92,20 @@ class OpenBook:
 
     async def generate(self, request: GenerationRequest) -> Drawing:
         """Looks up what the prompt describes and draws it; with nothing found it draws as `ClosedBook` does."""
-        from knowgen.worlds.baselines.retrieval import Lookup
+        from knowgen.worlds.baselines.retrieval import Retriever
 
-        lookup = Lookup(self._search)
-        findings = await lookup.look_up(request.prompt)
-        if findings is None:
+        retriever = Retriever(self._search)
+        matches = await retriever.retrieve(request.prompt)
+        if matches is None:
             image = await asyncio.to_thread(paint_from_prompt, request.prompt, request.seed)
         else:
-            image = await asyncio.to_thread(_paint, request.prompt, findings.pictures, findings.texts, request.seed)
+            image = await asyncio.to_thread(_paint, request.prompt, matches.images, matches.texts, request.seed)
         return Drawing(
             image=image,
             request_id=request.id,
-            references=tuple(lookup.references),
-            evidence=tuple(lookup.evidence),
-            trajectory=tuple(lookup.steps),
+            references=tuple(retriever.references),
+            evidence=tuple(retriever.evidence),
+            trajectory=tuple(retriever.steps),
         )
 
 
@@ -130,13 +130,13 @@ class Oracle:
 
 
 def _paint_truth(prompt: str, truth: GroundTruth, seed: int) -> Image:
-    from knowgen.worlds.content.search_images import Picture, draw_picture
-    from knowgen.worlds.rendering.appearance import Look
+    from knowgen.worlds.content.search_images import SearchImage, render_search_image
+    from knowgen.worlds.rendering.appearance import Appearance
 
     if "lines" not in truth.extra or not all("look" in subject for subject in truth.subjects):
         raise UsageError("its truth holds no looks and lines", where="oracle", fix="use a task made by `world build`")
-    pictures = []
+    images = []
     for position, subject in enumerate(truth.subjects):
-        look, name = Look.from_dict(subject["look"]), f"oracle-{position}-{_mixed(prompt, seed)}"
-        pictures.append(draw_picture(Picture(name, "", "", look, "plain", "")))
-    return _paint(prompt, pictures, [str(line) for line in truth.extra["lines"]], seed)
+        appearance, name = Appearance.from_dict(subject["look"]), f"oracle-{position}-{_mixed(prompt, seed)}"
+        images.append(render_search_image(SearchImage(name, "", "", appearance, "plain", "")))
+    return _paint(prompt, images, [str(line) for line in truth.extra["lines"]], seed)

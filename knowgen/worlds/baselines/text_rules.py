@@ -22,21 +22,21 @@ _QUOTED = re.compile(r'"([^"]+)"')
 _NAME = re.compile(r"[A-Z][a-z]+(?: [A-Z][a-z]+)*")
 _SENTENCE_START = re.compile(r"(^|[.:!?;]\s+)([A-Z])")
 _WORDLESS = re.compile(r"\bno (?:lettering|words|writing)\b|\bleave out all letters\b|\bwordless\b")
-_ASKED = re.compile(
+_QUESTIONS = re.compile(
     r"\b(?:shows|gives|states|presents) (.+?)(?:\.(?: |$)|;|, spelled|, each on|, without|, and (?=the ))"
 )
-_NEXT_ASK = re.compile(r", (?=the |its |her |his )| and (?=the |its |her |his )")
+_NEXT_QUESTION = re.compile(r", (?=the |its |her |his )| and (?=the |its |her |his )")
 _YEAR = re.compile(r"\b(1[6-9]\d\d|20\d\d)\b")
 _AMOUNT = re.compile(r"\b(\d+ [a-z]+)\b")
 _STOP_WORDS = frozenset(
     re.findall(r"\w+", "a an the of and in on is by that it she he was who for to with its her his full name number")
 )
 
-AskKind = Literal["name", "maker", "year", "birthplace", "town", "amount", "words"]
+QuestionKind = Literal["name", "maker", "year", "birthplace", "town", "amount", "words"]
 
 
 @dataclass(frozen=True)
-class Described:
+class SubjectDescription:
     """A thing that a prompt describes.
 
     Attributes:
@@ -51,25 +51,25 @@ class Described:
 
 
 @dataclass(frozen=True)
-class PromptReading:
+class ParsedPrompt:
     """What the rules find in a prompt.
 
     Attributes:
         quoted: Words in quotation marks, which must be written.
         wordless: Does it forbid writing?
         described: The things it describes, in order.
-        asks: What must be written, in order, as the prompt puts it.
+        questions: What must be written, in order, as the prompt puts it.
         names: All names, for a painter that looks nothing up.
     """
 
     quoted: tuple[str, ...]
     wordless: bool
-    described: tuple[Described, ...]
-    asks: tuple[str, ...]
+    described: tuple[SubjectDescription, ...]
+    questions: tuple[str, ...]
     names: tuple[str, ...]
 
 
-def read_prompt(prompt: str, nouns: Iterable[str]) -> PromptReading:
+def parse_prompt(prompt: str, nouns: Iterable[str]) -> ParsedPrompt:
     """Reads a prompt.
 
     Args:
@@ -77,19 +77,19 @@ def read_prompt(prompt: str, nouns: Iterable[str]) -> PromptReading:
         nouns: Words for things that can be drawn, such as "tower".
     """
     body = _SENTENCE_START.sub(lambda match: match[1] + match[2].lower(), _QUOTED.sub("", prompt))
-    asked = _ASKED.search(body)
-    asks = tuple(part.strip() for part in _NEXT_ASK.split(asked[1])) if asked else ()
-    rest = body[: asked.start(1)] + body[asked.end(1) :] if asked else body
-    return PromptReading(
+    question_match = _QUESTIONS.search(body)
+    questions = tuple(part.strip() for part in _NEXT_QUESTION.split(question_match[1])) if question_match else ()
+    rest = body[: question_match.start(1)] + body[question_match.end(1) :] if question_match else body
+    return ParsedPrompt(
         quoted=tuple(_QUOTED.findall(prompt)),
         wordless=_WORDLESS.search(body) is not None,
         described=tuple(_descriptions(rest, nouns)),
-        asks=asks,
+        questions=questions,
         names=tuple(dict.fromkeys(_NAME.findall(rest))),
     )
 
 
-def _descriptions(text: str, nouns: Iterable[str]) -> Iterable[Described]:
+def _descriptions(text: str, nouns: Iterable[str]) -> Iterable[SubjectDescription]:
     """Yields each passage that begins with `the NOUN` and names something."""
     known = "|".join(sorted(map(re.escape, nouns)))
     starts = list(re.finditer(rf"\bthe (?:best-known )?((?:[a-z]+ ){{0,2}}(?:{known}))\b(?! maker)", text))
@@ -97,7 +97,7 @@ def _descriptions(text: str, nouns: Iterable[str]) -> Iterable[Described]:
         words = text[start.start() : following.start() if following else len(text)]
         names = tuple(_NAME.findall(words))
         if names:
-            yield Described(words, start[1], names)
+            yield SubjectDescription(words, start[1], names)
 
 
 def sentences(text: str) -> list[str]:
@@ -131,24 +131,24 @@ def linked_sentences(page: Page) -> list[tuple[str, Link]]:
     return [(part, link) for part, link in pairs if part]
 
 
-def kind_of(ask: str) -> AskKind:
+def kind_of(question: str) -> QuestionKind:
     """Tells what sort of answer an ask wants."""
-    if ask.startswith("the name of"):
+    if question.startswith("the name of"):
         return "name"
-    if "full name" in ask:
+    if "full name" in question:
         return "maker"
-    if "year" in ask:
+    if "year" in question:
         return "year"
-    if "born" in ask:
+    if "born" in question:
         return "birthplace"
-    if "town" in ask:
+    if "town" in question:
         return "town"
-    return "amount" if "number of" in ask or re.search(r" in [a-z]+$", ask) else "words"
+    return "amount" if "number of" in question or re.search(r" in [a-z]+$", question) else "words"
 
 
-def role_in(ask: str) -> str:
+def role_in(question: str) -> str:
     """Returns the trade that an ask names, as in "the village where the mask maker was born"; empty when none."""
-    match = re.search(r"(?:full name of the|where the|in which the) ([a-z ]+?)(?: was\b| received\b|$)", ask)
+    match = re.search(r"(?:full name of the|where the|in which the) ([a-z ]+?)(?: was\b| received\b|$)", question)
     return match[1] if match else ""
 
 
@@ -158,19 +158,19 @@ def person_in(page: Page, role: str) -> str:
     return match[1] if match else ""
 
 
-def answer_in(kind: AskKind, sentence: str) -> str:
+def answer_in(kind: QuestionKind, sentence: str) -> str:
     """Returns the first answer of a kind in a sentence; empty when there is none."""
     patterns = {"year": _YEAR, "amount": _AMOUNT, "words": _QUOTED, "birthplace": re.compile(r"born in ([A-Z][a-z]+)")}
     match = patterns[kind].search(sentence) if kind in patterns else None
     return match[1] if match else ""
 
 
-def best_answer(ask: str, pages: Iterable[Page]) -> str:
+def best_answer(question: str, pages: Iterable[Page]) -> str:
     """Returns the answer of the sentence that shares most words with an ask, out of those that hold one; else empty."""
-    kind, wanted, best, most = kind_of(ask), words_of(ask), "", 0
+    kind, question_words, best, most = kind_of(question), words_of(question), "", 0
     for page in pages:
         for sentence in sentences(page.text):
-            shared, answer = len(wanted & words_of(sentence)), answer_in(kind, sentence)
+            shared, answer = len(question_words & words_of(sentence)), answer_in(kind, sentence)
             if answer and shared > most:
                 best, most = answer, shared
     return best

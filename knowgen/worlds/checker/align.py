@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from knowgen.worlds.checker.image_features import Floats, Sight
+from knowgen.worlds.checker.image_features import FloatArray, ImageFeatures
 from knowgen.worlds.checker.templates import TEMPLATE_SIDE, template_of
-from knowgen.worlds.rendering.appearance import Look
+from knowgen.worlds.rendering.appearance import Appearance
 
 Matrix = NDArray[np.float64]
 """2 x 3, from template pixels to picture pixels."""
@@ -46,18 +46,18 @@ class _Linearised:
     """
 
     pick: NDArray[np.intp]
-    colours: Floats
-    steepest: Floats
-    solver: Floats
+    colours: FloatArray
+    steepest: FloatArray
+    solver: FloatArray
 
 
 @lru_cache(maxsize=384)
-def _linearised(look: Look, mirrored: bool, side: int) -> _Linearised:
-    template = template_of(look, mirrored)
-    shrunk = cv2.resize(template.lab, (side, side), interpolation=cv2.INTER_AREA)
+def _linearised(appearance: Appearance, mirrored: bool, side: int) -> _Linearised:
+    template = template_of(appearance, mirrored)
+    scaled_to = cv2.resize(template.lab, (side, side), interpolation=cv2.INTER_AREA)
     coverage = cv2.resize(template.mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
     pick = np.flatnonzero(cv2.erode((coverage > 0.99).astype(np.uint8), np.ones((3, 3), np.uint8)))
-    lab = np.asarray(cv2.GaussianBlur(shrunk, (3, 3), 0), np.float32)
+    lab = np.asarray(cv2.GaussianBlur(scaled_to, (3, 3), 0), np.float32)
     across = np.asarray(cv2.Sobel(lab, cv2.CV_32F, 1, 0, scale=1 / 8), np.float32).reshape(-1, 3)[pick]
     down = np.asarray(cv2.Sobel(lab, cv2.CV_32F, 0, 1, scale=1 / 8), np.float32).reshape(-1, 3)[pick]
     rows, columns = (each.astype(np.float32)[:, None] for each in np.divmod(pick, side))
@@ -70,12 +70,14 @@ def _linearised(look: Look, mirrored: bool, side: int) -> _Linearised:
     return _Linearised(pick, colours - colours.mean(axis=0), steepest, solver)
 
 
-def align(sight: Sight, look: Look, matrix: Matrix, *, mirrored: bool, side: int, steps: int) -> tuple[Matrix, float]:
+def align(
+    features: ImageFeatures, appearance: Appearance, matrix: Matrix, *, mirrored: bool, side: int, steps: int
+) -> tuple[Matrix, float]:
     """Improves a map from a template onto the picture.
 
     Args:
-        sight: The picture.
-        look: What to align.
+        features: The picture.
+        appearance: What to align.
         matrix: Where to begin, from template pixels of a `TEMPLATE_SIDE` template.
         mirrored: Is it the mirrored template?
         side: Side of the template to align with.
@@ -85,7 +87,7 @@ def align(sight: Sight, look: Look, matrix: Matrix, *, mirrored: bool, side: int
         The best map met with, and the share of the look's colour variance that the picture explains there: 1 for
         a perfect copy, about 0 or below for anything else.
     """
-    level = _linearised(look, mirrored, side)
+    level = _linearised(appearance, mirrored, side)
     if len(level.pick) < 32:
         return matrix, 0.0
     total = float((level.colours**2).sum()) + 1e-6
@@ -94,7 +96,7 @@ def align(sight: Sight, look: Look, matrix: Matrix, *, mirrored: bool, side: int
     current = (np.vstack([matrix, [0, 0, 1]]) @ shrink)[:2]
     best, best_share = current, -1.0
     for step in range(steps + 1):
-        residual = _residual(sight, level, current, side)
+        residual = _residual(features, level, current, side)
         share = 1 - float((residual**2).sum()) / total
         if share > best_share:
             best, best_share = current, share
@@ -117,9 +119,9 @@ def _possible(matrix: Matrix, ratio: float) -> bool:
     return bool(SCALES[0] < stretches[1] and stretches[0] < min(SCALES[1], _MOST_STRETCH * stretches[1]))
 
 
-def _residual(sight: Sight, level: _Linearised, matrix: Matrix, side: int) -> Floats:
+def _residual(features: ImageFeatures, level: _Linearised, matrix: Matrix, side: int) -> FloatArray:
     """Returns n x 3 colour differences, picture less template, each channel less its mean."""
-    part = cv2.GaussianBlur(sight.sampled(matrix, side), (3, 3), 0)
+    part = cv2.GaussianBlur(features.sampled(matrix, side), (3, 3), 0)
     seen = np.asarray(part, np.float32).reshape(-1, 3)[level.pick]
     seen = seen - seen.mean(axis=0)
     light = seen[:, 0]

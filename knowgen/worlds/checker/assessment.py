@@ -8,41 +8,41 @@ from dataclasses import dataclass
 from typing import Any
 
 from knowgen.records import TEXT
-from knowgen.worlds.checker.image_features import SIDE, Pixels, Sight, scaled
-from knowgen.worlds.checker.matching import POINTS, Finding, Verdict, match_subject
-from knowgen.worlds.checker.ocr import LARGEST_SIDE, Line, read_lines
-from knowgen.worlds.checker.quality import Quality, measure_quality
-from knowgen.worlds.checker.requirements import Wanted
-from knowgen.worlds.checker.structure import Structure, judge_structure
-from knowgen.worlds.checker.text import TextFinding, find_texts
+from knowgen.worlds.checker.image_features import SIDE, ImageFeatures, PixelArray, scaled
+from knowgen.worlds.checker.matching import POINTS, SubjectMatch, SubjectVerdict, match_subject
+from knowgen.worlds.checker.ocr import LARGEST_SIDE, TextLine, read_lines
+from knowgen.worlds.checker.quality import ImageQuality, measure_quality
+from knowgen.worlds.checker.requirements import Requirements
+from knowgen.worlds.checker.structure import ImageStructure, measure_structure
+from knowgen.worlds.checker.text import TextMatch, find_texts
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ImageAssessment:
     """What was found in a picture.
 
     Attributes:
-        wanted: The demands it was held against.
+        requirements: The demands it was held against.
         lines: The text that was read.
         text: Which texts were found; None when none is wanted.
-        findings: One for each subject.
+        matches: One for each subject.
         structure: The picture as a whole.
         quality: Image statistics.
         seconds: Processor time by stage.
     """
 
-    wanted: Wanted
-    lines: tuple[Line, ...]
-    text: TextFinding | None
-    findings: tuple[Finding, ...]
-    structure: Structure
-    quality: Quality
+    requirements: Requirements
+    lines: tuple[TextLine, ...]
+    text: TextMatch | None
+    matches: tuple[SubjectMatch, ...]
+    structure: ImageStructure
+    quality: ImageQuality
     seconds: Mapping[str, float]
 
     @property
     def values(self) -> dict[str, float]:
         """Value by dimension, on the grid 0, 0.5, 1; text accuracy is absent when no text is wanted."""
-        share = sum(POINTS[finding.verdict] for finding in self.findings) / len(self.findings)
+        share = sum(POINTS[match.verdict] for match in self.matches) / len(self.matches)
         values = {
             "faithfulness": self.structure.value,
             "visual_correctness": 1.0 if share == 1 else 0.5 if share >= 0.5 else 0.0,
@@ -60,11 +60,11 @@ class Judgement:
         found = [*(f'"{text}"' for text in (self.text.found if self.text else ()))]
         found += [
             subject.name
-            for subject, finding in zip(self.wanted.subjects, self.findings, strict=True)
-            if finding.verdict is Verdict.RIGHT
+            for subject, match in zip(self.requirements.subjects, self.matches, strict=True)
+            if match.verdict is SubjectVerdict.RIGHT
         ]
         if self.structure.scene_right:
-            found.append(f"the {self.wanted.scene}")
+            found.append(f"the {self.requirements.scene}")
         first = f"Found: {', '.join(found)}." if found else "Found nothing that was asked for."
         return f"{first} Missed: {'; '.join(missed)}." if missed else f"{first} Nothing missed."
 
@@ -80,23 +80,23 @@ class Judgement:
 
     def _subject_faults(self) -> list[str]:
         words = {
-            Verdict.LOOK_ALIKE: "drawn as its look-alike",
-            Verdict.HEDGED: "drawn together with its look-alike",
-            Verdict.ABSENT: "not found",
+            SubjectVerdict.DISTRACTOR: "drawn as its look-alike",
+            SubjectVerdict.HEDGED: "drawn together with its look-alike",
+            SubjectVerdict.ABSENT: "not found",
         }
         return [
-            f"{subject.name} {words[finding.verdict]}"
-            for subject, finding in zip(self.wanted.subjects, self.findings, strict=True)
-            if finding.verdict in words
+            f"{subject.name} {words[match.verdict]}"
+            for subject, match in zip(self.requirements.subjects, self.matches, strict=True)
+            if match.verdict in words
         ]
 
     def _structure_faults(self) -> list[str]:
         structure, faults = self.structure, []
         if not structure.scene_right:
             nearest = f" (nearest is the {structure.nearest})" if structure.rank else ""
-            faults.append(f"the background is not the {self.wanted.scene}{nearest}")
+            faults.append(f"the background is not the {self.requirements.scene}{nearest}")
         if not structure.things_right:
-            faults.append(f"{structure.things} of {len(self.findings)} things stand out")
+            faults.append(f"{structure.things} of {len(self.matches)} things stand out")
         if not structure.lettering_right:
             faults.append("lettering where none was asked for" if structure.lettered else "no lettering at all")
         return faults
@@ -121,21 +121,21 @@ class Judgement:
             "subjects": [
                 {
                     "name": subject.name,
-                    "verdict": finding.verdict.value,
-                    "agreement": round(finding.agreement, 3),
-                    "lead": round(finding.lead, 3),
-                    "points": finding.points,
-                    "box": [round(edge, 4) for edge in finding.box] if finding.box else None,
+                    "verdict": match.verdict.value,
+                    "agreement": round(match.agreement, 3),
+                    "lead": round(match.lead, 3),
+                    "points": match.points,
+                    "box": [round(edge, 4) for edge in match.box] if match.box else None,
                 }
-                for subject, finding in zip(self.wanted.subjects, self.findings, strict=True)
+                for subject, match in zip(self.requirements.subjects, self.matches, strict=True)
             ],
             "scene": {
-                "wanted": self.wanted.scene,
+                "wanted": self.requirements.scene,
                 "nearest": structure.nearest,
                 "rank": structure.rank,
                 "distance": round(structure.distance, 2),
             },
-            "things": {"wanted": len(self.findings), "seen": structure.things},
+            "things": {"wanted": len(self.matches), "seen": structure.things},
             "quality": {
                 "grain": round(quality.grain, 2),
                 "colour": round(quality.colour, 2),
@@ -146,12 +146,12 @@ class Judgement:
         }
 
 
-def judge(pixels: Pixels, wanted: Wanted) -> Judgement:
+def assess_image(pixels: PixelArray, requirements: Requirements) -> ImageAssessment:
     """Holds a picture against what is wanted.
 
     Args:
         pixels: RGB, height x width x 3, of any size.
-        wanted: The demands, with at least one subject.
+        requirements: The demands, with at least one subject.
 
     Raises:
         MissingDependencyError: Text recognition is not installed.
@@ -161,26 +161,28 @@ def judge(pixels: Pixels, wanted: Wanted) -> Judgement:
     seen = scaled(full, SIDE)
     lines = read_lines(full)
     clock.append(time.process_time())
-    sight = Sight.of(seen)
-    findings = tuple(match_subject(sight, subject.look, subject.look_alike) for subject in wanted.subjects)
+    features = ImageFeatures.of(seen)
+    matches = tuple(
+        match_subject(features, subject.appearance, subject.distractor) for subject in requirements.subjects
+    )
     clock.append(time.process_time())
-    structure = judge_structure(
+    structure = measure_structure(
         seen,
         lines,
-        scene=wanted.scene,
-        subjects=len(wanted.subjects),
-        recognised=[finding.box for finding in findings if finding.box],
-        text_wanted=bool(wanted.texts),
+        scene=requirements.scene,
+        subjects=len(requirements.subjects),
+        recognised=[match.box for match in matches if match.box],
+        text_required=bool(requirements.texts),
     )
     clock.append(time.process_time())
     quality = measure_quality(seen)
     clock.append(time.process_time())
     stages = ("text", "subjects", "structure", "quality")
-    return Judgement(
-        wanted=wanted,
+    return ImageAssessment(
+        requirements=requirements,
         lines=lines,
-        text=find_texts(wanted.texts, lines) if wanted.texts else None,
-        findings=findings,
+        text=find_texts(requirements.texts, lines) if requirements.texts else None,
+        matches=matches,
         structure=structure,
         quality=quality,
         seconds={stage: clock[index + 1] - clock[index] for index, stage in enumerate(stages)},

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+PixelArray = NDArray[np.uint8]
+FloatArray = NDArray[np.float32]
 
 SIDE = 768
 """Longer side of every picture that is looked at, in pixels."""
@@ -26,16 +26,16 @@ _MOST_POINTS = 500
 _POINT_CONTRAST = 0.03
 
 
-def open_pixels(picture: Image.Image) -> Pixels:
+def open_pixels(image: Image.Image) -> PixelArray:
     """Returns a picture of any mode as RGB values, transparent parts over white."""
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        clear = picture.convert("RGBA")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        clear = image.convert("RGBA")
         ground = Image.new("RGBA", clear.size, "white")
-        picture = Image.alpha_composite(ground, clear)
-    return np.asarray(picture.convert("RGB"), dtype=np.uint8)
+        image = Image.alpha_composite(ground, clear)
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
-def scaled(pixels: Pixels, longest: int) -> Pixels:
+def scaled(pixels: PixelArray, longest: int) -> PixelArray:
     """Returns a picture whose longer side has a given length in pixels."""
     height, width = pixels.shape[:2]
     scale = longest / max(height, width)
@@ -46,13 +46,13 @@ def scaled(pixels: Pixels, longest: int) -> Pixels:
     return np.asarray(cv2.resize(pixels, size, interpolation=how), np.uint8)
 
 
-def to_lab(pixels: Pixels) -> Floats:
+def to_lab(pixels: PixelArray) -> FloatArray:
     """Returns RGB values as CIE Lab in OpenCV's 8-bit scaling, as floats."""
     return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2LAB).astype(np.float32)
 
 
 @dataclass(frozen=True)
-class Points:
+class Keypoints:
     """Distinctive points (SIFT).
 
     Attributes:
@@ -60,18 +60,18 @@ class Points:
         marks: n x 128 descriptors.
     """
 
-    places: Floats
-    marks: Floats
+    places: FloatArray
+    marks: FloatArray
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def chosen(self, keep: NDArray[np.bool_]) -> Points:
+    def chosen(self, keep: NDArray[np.bool_]) -> Keypoints:
         """Returns the points for which `keep` is true."""
-        return Points(self.places[keep], self.marks[keep])
+        return Keypoints(self.places[keep], self.marks[keep])
 
 
-def find_points(luminance: Pixels, mask: Pixels | None = None, scale: float = 1.0) -> Points:
+def find_keypoints(luminance: PixelArray, mask: PixelArray | None = None, scale: float = 1.0) -> Keypoints:
     """Finds distinctive points.
 
     Args:
@@ -82,21 +82,21 @@ def find_points(luminance: Pixels, mask: Pixels | None = None, scale: float = 1.
     detector = cv2.SIFT.create(_MOST_POINTS, contrastThreshold=_POINT_CONTRAST)
     found, marks = detector.detectAndCompute(luminance, mask)
     if marks is None:
-        return Points(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
+        return Keypoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
     places = np.array([point.pt for point in found], np.float32) / np.float32(scale)
-    return Points(places, np.asarray(marks, np.float32))
+    return Keypoints(places, np.asarray(marks, np.float32))
 
 
-class Shrunk(NamedTuple):
+class ScaledImage(NamedTuple):
     """A small copy of a picture: its colours, each channel by itself, and the squared length of every colour."""
 
-    lab: Floats
-    planes: Sequence[Floats]
-    energy: Floats
+    lab: FloatArray
+    planes: Sequence[FloatArray]
+    energy: FloatArray
 
 
 @dataclass(frozen=True)
-class Sight:
+class ImageFeatures:
     """A picture as the matcher sees it.
 
     Attributes:
@@ -104,18 +104,18 @@ class Sight:
         points: Its distinctive points.
     """
 
-    lab: Floats
-    points: Points
+    lab: FloatArray
+    points: Keypoints
 
     @classmethod
-    def of(cls, pixels: Pixels) -> Sight:
+    def of(cls, pixels: PixelArray) -> ImageFeatures:
         """Prepares RGB values of any size."""
         lab = to_lab(scaled(pixels, SIDE))
         small = scaled(np.ascontiguousarray(lab[..., 0].astype(np.uint8)), POINT_SIDE)
-        return cls(lab, find_points(small, scale=POINT_SIDE / SIDE))
+        return cls(lab, find_keypoints(small, scale=POINT_SIDE / SIDE))
 
     @cached_property
-    def halvings(self) -> tuple[Floats, ...]:
+    def halvings(self) -> tuple[FloatArray, ...]:
         """The picture at full, half, quarter and eighth size."""
         levels = [self.lab]
         for _ in range(_HALVINGS):
@@ -124,7 +124,7 @@ class Sight:
             levels.append(np.asarray(cv2.resize(levels[-1], size, interpolation=cv2.INTER_AREA), np.float32))
         return tuple(levels)
 
-    def sampled(self, matrix: NDArray[np.float64], side: int) -> Floats:
+    def sampled(self, matrix: NDArray[np.float64], side: int) -> FloatArray:
         """Returns the part of the picture that a map covers, smoothed to the size it is sampled at.
 
         Args:
@@ -136,30 +136,32 @@ class Sight:
         """
         scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
         level = int(np.clip(np.floor(np.log2(max(scale, 1e-6)) + 0.5), 0, _HALVINGS))
-        picture = self.halvings[level]
-        fit = np.array(picture.shape[1::-1]) / np.array(self.lab.shape[1::-1])
+        image = self.halvings[level]
+        fit = np.array(image.shape[1::-1]) / np.array(self.lab.shape[1::-1])
         halved = matrix * fit[:, None]
         halved[:, 2] += (fit - 1) / 2
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        part = cv2.warpAffine(picture, halved, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        part = cv2.warpAffine(image, halved, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(part, np.float32)
 
     @cached_property
-    def _shrunk(self) -> dict[float, Shrunk]:
+    def _scaled(self) -> dict[float, ScaledImage]:
         return {}
 
-    def shrunk(self, scale: float) -> Shrunk:
+    def scaled_to(self, scale: float) -> ScaledImage:
         """Returns the picture at a scale below 1."""
-        if scale not in self._shrunk:
+        if scale not in self._scaled:
             height, width = self.lab.shape[:2]
             source = self.halvings[min(_HALVINGS, max(0, int(-np.log2(scale))))]
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             lab = np.asarray(cv2.resize(source, size, interpolation=cv2.INTER_AREA), np.float32)
             energy = np.ascontiguousarray((lab**2).sum(axis=2))
-            self._shrunk[scale] = Shrunk(lab, [np.ascontiguousarray(lab[..., channel]) for channel in range(3)], energy)
-        return self._shrunk[scale]
+            self._scaled[scale] = ScaledImage(
+                lab, [np.ascontiguousarray(lab[..., channel]) for channel in range(3)], energy
+            )
+        return self._scaled[scale]
 
-    def without(self, area: NDArray[np.bool_]) -> Sight:
+    def without(self, area: NDArray[np.bool_]) -> ImageFeatures:
         """Returns the picture with an area (height x width) drowned in noise and its points dropped.
 
         Noise is like nothing; a flat patch would be like any plain thing of that outline.
@@ -168,4 +170,4 @@ class Sight:
         lab[area] = np.random.default_rng(0).integers(0, 256, (int(area.sum()), 3))
         columns, rows = (self.points.places + 0.5).astype(int).T
         inside = area[np.clip(rows, 0, area.shape[0] - 1), np.clip(columns, 0, area.shape[1] - 1)]
-        return Sight(lab, self.points.chosen(~inside))
+        return ImageFeatures(lab, self.points.chosen(~inside))

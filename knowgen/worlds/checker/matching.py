@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from knowgen.worlds.checker.image_features import Floats, Sight
+from knowgen.worlds.checker.image_features import FloatArray, ImageFeatures
 from knowgen.worlds.checker.poses import (
     ENOUGH_POINTS,
     Pose,
@@ -25,7 +25,7 @@ from knowgen.worlds.checker.poses import (
     refine,
 )
 from knowgen.worlds.checker.templates import template_of
-from knowgen.worlds.rendering.appearance import Look
+from knowgen.worlds.rendering.appearance import Appearance
 
 PRESENT = 0.58
 """Least mean agreement (0..1) at which a subject counts as present."""
@@ -47,21 +47,26 @@ _DIFFERENT = 14.0
 _GAIN, _OFFSET = (0.75, 1.33), 35.0
 
 
-class Verdict(StrEnum):
+class SubjectVerdict(StrEnum):
     """What became of a subject."""
 
     RIGHT = "right"
-    LOOK_ALIKE = "look-alike"
+    DISTRACTOR = "look-alike"
     HEDGED = "hedged"
     ABSENT = "absent"
 
 
-POINTS = {Verdict.RIGHT: 1.0, Verdict.LOOK_ALIKE: 0.5, Verdict.HEDGED: 0.5, Verdict.ABSENT: 0.0}
+POINTS = {
+    SubjectVerdict.RIGHT: 1.0,
+    SubjectVerdict.DISTRACTOR: 0.5,
+    SubjectVerdict.HEDGED: 0.5,
+    SubjectVerdict.ABSENT: 0.0,
+}
 """What each verdict earns."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SubjectMatch:
     """What was found of one subject.
 
     Attributes:
@@ -72,17 +77,17 @@ class Finding:
         box: Left, top, right and bottom of it, as shares (0..1) of the picture's sides; None when it is absent.
     """
 
-    verdict: Verdict
+    verdict: SubjectVerdict
     agreement: float
     lead: float
     points: int
     box: tuple[float, float, float, float] | None = None
 
 
-class _Agreement(NamedTuple):
+class _PatchAgreement(NamedTuple):
     mean: float
     lowest: float
-    distance: Floats
+    distance: FloatArray
 
     @property
     def suffices(self) -> bool:
@@ -91,54 +96,54 @@ class _Agreement(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Placement:
     """Where a look was found, what is to be seen there, and how well the two agree."""
 
-    look: Look
+    appearance: Appearance
     pose: Pose
-    patch: Floats
+    patch: FloatArray
     agreement: float
     fit: float
     certain: bool
 
 
-def match_subject(sight: Sight, look: Look, look_alike: Look) -> Finding:
+def match_subject(features: ImageFeatures, appearance: Appearance, distractor: Appearance) -> SubjectMatch:
     """Looks for a subject.
 
     Args:
-        sight: The picture.
-        look: How the subject looks.
-        look_alike: What it is easily taken for.
+        features: The picture.
+        appearance: How the subject looks.
+        distractor: What it is easily taken for.
     """
-    place = _best_place(sight, look, look_alike)
+    place = _best_place(features, appearance, distractor)
     if place is None or not place.certain:
-        other = _best_place(sight, look_alike, look)
+        other = _best_place(features, distractor, appearance)
         if other is not None and (place is None or other.fit > place.fit):
             place = other
     if place is None:
-        return Finding(Verdict.ABSENT, 0.0, 0.0, 0)
-    lead = _lead(place.patch, look, look_alike)
-    agreement = _compare(place.patch, look)
-    verdict = Verdict.ABSENT
+        return SubjectMatch(SubjectVerdict.ABSENT, 0.0, 0.0, 0)
+    lead = _lead(place.patch, appearance, distractor)
+    agreement = _compare(place.patch, appearance)
+    verdict = SubjectVerdict.ABSENT
     if agreement.suffices and lead >= CLEAR:
-        hedged = _stands_elsewhere(sight, place, look_alike, look)
-        verdict = Verdict.HEDGED if hedged else Verdict.RIGHT
-    elif agreement.suffices or _compare(place.patch, look_alike).suffices:
-        verdict = Verdict.LOOK_ALIKE
-    box = None if verdict is Verdict.ABSENT else box_of(sight, place.look, place.pose)
-    return Finding(verdict, agreement.mean, lead, place.pose.points, box)
+        hedged = _stands_elsewhere(features, place, distractor, appearance)
+        verdict = SubjectVerdict.HEDGED if hedged else SubjectVerdict.RIGHT
+    elif agreement.suffices or _compare(place.patch, distractor).suffices:
+        verdict = SubjectVerdict.DISTRACTOR
+    box = None if verdict is SubjectVerdict.ABSENT else box_of(features, place.appearance, place.pose)
+    return SubjectMatch(verdict, agreement.mean, lead, place.pose.points, box)
 
 
-def _best_place(sight: Sight, look: Look, other: Look) -> _Place | None:
+def _best_place(features: ImageFeatures, appearance: Appearance, other: Appearance) -> _Placement | None:
     """Returns where the picture agrees best with a look, None where nothing leads to any place.
 
     The search ends early at a place that certainly shows the look and not the other. Points alone are not believed:
     things of one kind share parts, and many points may agree on the wrong one of them.
     """
-    best: _Place | None = None
+    best: _Placement | None = None
     for search in (poses_by_points, poses_by_colours):
-        for candidate in search(sight, look):
-            best = _better(best, _place_at(sight, look, other, candidate))
+        for candidate in search(features, appearance):
+            best = _better(best, _place_at(features, appearance, other, candidate))
             if best.certain:
                 return best
         if best is not None and best.pose.points >= ENOUGH_POINTS and best.agreement >= PRESENT:
@@ -146,68 +151,68 @@ def _best_place(sight: Sight, look: Look, other: Look) -> _Place | None:
     return best
 
 
-def _place_at(sight: Sight, look: Look, other: Look, pose: Pose) -> _Place:
-    placed = refine(sight, look, pose)
-    patch = patch_at(sight, placed)
-    found = _compare(patch, look)
-    certain = found.mean >= _CERTAIN_AGREEMENT and _lead(patch, look, other) >= _CERTAIN_LEAD
-    return _Place(look, placed, patch, found.mean, found.mean + found.lowest, certain)
+def _place_at(features: ImageFeatures, appearance: Appearance, other: Appearance, pose: Pose) -> _Placement:
+    placed = refine(features, appearance, pose)
+    patch = patch_at(features, placed)
+    found = _compare(patch, appearance)
+    certain = found.mean >= _CERTAIN_AGREEMENT and _lead(patch, appearance, other) >= _CERTAIN_LEAD
+    return _Placement(appearance, placed, patch, found.mean, found.mean + found.lowest, certain)
 
 
-def _better(one: _Place | None, other: _Place) -> _Place:
+def _better(one: _Placement | None, other: _Placement) -> _Placement:
     return other if one is None or other.fit > one.fit else one
 
 
-def _stands_elsewhere(sight: Sight, place: _Place, wanted: Look, other: Look) -> bool:
+def _stands_elsewhere(features: ImageFeatures, place: _Placement, expected: Appearance, other: Appearance) -> bool:
     """Tells whether the look-alike is in the picture as well, outside the area of the match."""
-    taken = area_of(sight, place.look, place.pose)
-    found = _best_place(sight.without(taken), wanted, other)
-    if found is None or found.agreement < _HEDGE_AGREEMENT or _lead(found.patch, wanted, other) < _HEDGE_LEAD:
+    taken = area_of(features, place.appearance, place.pose)
+    found = _best_place(features.without(taken), expected, other)
+    if found is None or found.agreement < _HEDGE_AGREEMENT or _lead(found.patch, expected, other) < _HEDGE_LEAD:
         return False
-    area = area_of(sight, wanted, found.pose)
+    area = area_of(features, expected, found.pose)
     return bool((area & taken).sum() < _SHARED_MOST * area.sum())
 
 
-def _compare(patch: Floats, look: Look) -> _Agreement:
+def _compare(patch: FloatArray, appearance: Appearance) -> _PatchAgreement:
     """Compares a patch with a look, cell by cell, after fitting gain and offset of the luminance.
 
     Returns:
         Mean agreement (0..1) over the cells that the look fills, mean of the lowest fifth of them, and the colour
         distance of every pixel.
     """
-    template = template_of(look)
+    template = template_of(appearance)
     inner, drawn = template.inner, template.softened
     seen = np.asarray(cv2.blur(patch, (3, 3)), np.float32)
-    light, wanted = seen[..., 0][inner], drawn[..., 0][inner]
+    light, expected = seen[..., 0][inner], drawn[..., 0][inner]
     gain = 1.0
     if light.std() > 5:
-        gain = float(np.clip(((light - light.mean()) * (wanted - wanted.mean())).mean() / light.var(), *_GAIN))
-    offset = float(np.clip((wanted - gain * light).mean(), -_OFFSET, _OFFSET))
+        gain = float(np.clip(((light - light.mean()) * (expected - expected.mean())).mean() / light.var(), *_GAIN))
+    offset = float(np.clip((expected - gain * light).mean(), -_OFFSET, _OFFSET))
     seen[..., 0] = gain * seen[..., 0] + offset
     distance = np.asarray(cv2.sqrt(cv2.transform((seen - drawn) ** 2, np.ones((1, 3), np.float32))), np.float32)
     likeness = np.exp(np.maximum(distance - _FREE_DISTANCE, 0) / -_FADING_DISTANCE) * inner
     cells, filled = _cell_sums(likeness), _cell_sums(inner.astype(np.float32))
     values = np.sort((cells / np.maximum(filled, 1))[filled > _CELL_FILLED * filled.max()])
     if len(values) == 0:
-        return _Agreement(0.0, 0.0, distance)
-    return _Agreement(float(values.mean()), float(values[: max(1, len(values) // 5)].mean()), distance)
+        return _PatchAgreement(0.0, 0.0, distance)
+    return _PatchAgreement(float(values.mean()), float(values[: max(1, len(values) // 5)].mean()), distance)
 
 
-def _cell_sums(values: Floats) -> Floats:
+def _cell_sums(values: FloatArray) -> FloatArray:
     """Sums a square array over `_CELLS` x `_CELLS` equal cells."""
     side = len(values) // _CELLS
     trimmed = values[: side * _CELLS, : side * _CELLS]
     return np.asarray(trimmed.reshape(_CELLS, side, _CELLS, side).sum(axis=(1, 3)), np.float32)
 
 
-def _lead(patch: Floats, look: Look, other: Look) -> float:
+def _lead(patch: FloatArray, appearance: Appearance, other: Appearance) -> float:
     """Returns how much nearer a patch is to one look than to the other, on the pixels in which the two differ.
 
     The mean of distance to the other less distance to the look, over 30 Lab units; where only one of them is drawn,
     the other's distance is taken as 30 and the pixel counts half. Above 0 speaks for the look.
     """
-    one, two = template_of(look), template_of(other)
-    to_one, to_two = (np.minimum(_compare(patch, each).distance, _FARTHEST) for each in (look, other))
+    one, two = template_of(appearance), template_of(other)
+    to_one, to_two = (np.minimum(_compare(patch, each).distance, _FARTHEST) for each in (appearance, other))
     apart = np.sqrt(((one.lab - two.lab) ** 2).sum(axis=2)) > _DIFFERENT
     both, only_one, only_two = one.mask & two.mask & apart, one.mask & ~two.mask, two.mask & ~one.mask
     total = float((to_two - to_one)[both].sum())

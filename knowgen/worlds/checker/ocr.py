@@ -28,7 +28,7 @@ _ROUND = re.compile(r"[oO0\W]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TextLine:
     """A line of text as it was read.
 
     Attributes:
@@ -68,7 +68,7 @@ def _engine() -> Any:
     return engine
 
 
-def read_lines(picture: NDArray[np.uint8]) -> tuple[Line, ...]:
+def read_lines(image: NDArray[np.uint8]) -> tuple[TextLine, ...]:
     """Reads the lines of text in a picture.
 
     Flat shapes are at times taken for stars or for Chinese signs, so lines count only when the recogniser is sure
@@ -84,8 +84,8 @@ def read_lines(picture: NDArray[np.uint8]) -> tuple[Line, ...]:
     Raises:
         MissingDependencyError: The recogniser is not installed.
     """
-    height, width = picture.shape[:2]
-    result = _engine()(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), use_cls=False)
+    height, width = image.shape[:2]
+    result = _engine()(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), use_cls=False)
     if result.boxes is None or result.txts is None:
         return ()
     lines = []
@@ -94,5 +94,5 @@ def read_lines(picture: NDArray[np.uint8]) -> tuple[Line, ...]:
             continue
         (left, top), (right, bottom) = np.min(corners, axis=0), np.max(corners, axis=0)
         box = (float(left) / width, float(top) / height, float(right) / width, float(bottom) / height)
-        lines.append(Line(str(text), float(score), box))
+        lines.append(TextLine(str(text), float(score), box))
     return tuple(sorted(lines, key=lambda line: (line.box[1], line.box[0])))

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowgen.worlds.checker.align import LARGE, MIDDLE, SCALES, SMALL, Matrix, align
-from knowgen.worlds.checker.image_features import Floats, Shrunk, Sight
+from knowgen.worlds.checker.image_features import FloatArray, ImageFeatures, ScaledImage
 from knowgen.worlds.checker.templates import TEMPLATE_SIDE, template_of
-from knowgen.worlds.rendering.appearance import Look
+from knowgen.worlds.rendering.appearance import Appearance
 
 ENOUGH_POINTS = 9
 """Agreeing points from which on a place that agrees is believed, and the colours are not searched."""
@@ -50,42 +50,42 @@ class Pose:
         return float(np.hypot(self.matrix[0, 0], self.matrix[1, 0]))
 
 
-def poses_by_points(sight: Sight, look: Look) -> Iterator[Pose]:
+def poses_by_points(features: ImageFeatures, appearance: Appearance) -> Iterator[Pose]:
     """Yields the best pose by distinctive points, upright and mirrored; cheap, and nothing where points are few."""
     for mirrored in (False, True):
-        yield from _by_points(sight, look, mirrored)
+        yield from _by_points(features, appearance, mirrored)
 
 
-def poses_by_colours(sight: Sight, look: Look) -> Iterator[Pose]:
+def poses_by_colours(features: ImageFeatures, appearance: Appearance) -> Iterator[Pose]:
     """Yields the best pose by colours as it is, and those of the next ones that a quick alignment favours."""
-    by_colours = _by_colours(sight, look)
+    by_colours = _by_colours(features, appearance)
     yield from by_colours[:1]
-    tried = [_aligned(sight, look, pose, SMALL, 10) for pose in by_colours[:_TRIED]]
+    tried = [_aligned(features, appearance, pose, SMALL, 10) for pose in by_colours[:_TRIED]]
     yield from (pose for pose in sorted(tried, key=lambda pose: -pose.strength)[:_KEPT] if pose.strength > 0)
 
 
-def refine(sight: Sight, look: Look, pose: Pose) -> Pose:
+def refine(features: ImageFeatures, appearance: Appearance, pose: Pose) -> Pose:
     """Aligns a pose with the picture, the finest step only where the coarser one explains something."""
-    roughly = _aligned(sight, look, pose, MIDDLE, 10)
-    return roughly if roughly.strength < _WORTH_MORE else _aligned(sight, look, roughly, LARGE, 4)
+    roughly = _aligned(features, appearance, pose, MIDDLE, 10)
+    return roughly if roughly.strength < _WORTH_MORE else _aligned(features, appearance, roughly, LARGE, 4)
 
 
-def _aligned(sight: Sight, look: Look, pose: Pose, side: int, steps: int) -> Pose:
-    matrix, share = align(sight, look, pose.matrix, mirrored=pose.mirrored, side=side, steps=steps)
+def _aligned(features: ImageFeatures, appearance: Appearance, pose: Pose, side: int, steps: int) -> Pose:
+    matrix, share = align(features, appearance, pose.matrix, mirrored=pose.mirrored, side=side, steps=steps)
     return replace(pose, matrix=matrix, strength=share)
 
 
-def _by_points(sight: Sight, look: Look, mirrored: bool) -> Iterator[Pose]:
+def _by_points(features: ImageFeatures, appearance: Appearance, mirrored: bool) -> Iterator[Pose]:
     """Fits an affine map to matching points, robustly (RANSAC); a similarity while there are few of them."""
-    points = template_of(look, mirrored).points
-    if min(len(points), len(sight.points)) < _LEAST_PAIRS:
+    points = template_of(appearance, mirrored).points
+    if min(len(points), len(features.points)) < _LEAST_PAIRS:
         return
-    nearest = cv2.BFMatcher().knnMatch(points.marks, sight.points.marks, k=2)
+    nearest = cv2.BFMatcher().knnMatch(points.marks, features.points.marks, k=2)
     pairs = [two[0] for two in nearest if len(two) == 2 and two[0].distance < _DISTINCT * two[1].distance]
     if len(pairs) < _LEAST_PAIRS:
         return
     start = points.places[[pair.queryIdx for pair in pairs]]
-    end = sight.points.places[[pair.trainIdx for pair in pairs]]
+    end = features.points.places[[pair.trainIdx for pair in pairs]]
     fit = cv2.estimateAffinePartial2D if len(pairs) < _FULL_AFFINE_FROM else cv2.estimateAffine2D
     matrix, agreeing = fit(start, end, ransacReprojThreshold=_MOST_OFF, maxIters=1500)
     if matrix is not None:
@@ -95,14 +95,14 @@ def _by_points(sight: Sight, look: Look, mirrored: bool) -> Iterator[Pose]:
             yield pose
 
 
-def _by_colours(sight: Sight, look: Look) -> list[Pose]:
+def _by_colours(features: ImageFeatures, appearance: Appearance) -> list[Pose]:
     """Correlates the colours of the look with the picture, at many sizes; the best place of each size is a candidate.
 
     The look is always as small as 20 pixels, and the picture is shrunk to fit: patterns melt into their mean colour.
     """
     poses = []
-    for mirrored in (False,) if template_of(look).symmetric else (False, True):
-        template = template_of(look, mirrored)
+    for mirrored in (False,) if template_of(appearance).symmetric else (False, True):
+        template = template_of(appearance, mirrored)
         left, top, right, bottom = template.box
         shrink = _COARSE_SIDE / max(right - left, bottom - top)
         size = (max(6, round((right - left) * shrink)), max(6, round((bottom - top) * shrink)))
@@ -113,17 +113,17 @@ def _by_colours(sight: Sight, look: Look) -> list[Pose]:
             continue
         for longest in _SIZES:
             scale = _COARSE_SIDE / longest
-            picture = sight.shrunk(scale)
-            if size[0] >= picture.lab.shape[1] or size[1] >= picture.lab.shape[0]:
+            image = features.scaled_to(scale)
+            if size[0] >= image.lab.shape[1] or size[1] >= image.lab.shape[0]:
                 continue
-            value, (x, y) = _correlate(picture, np.asarray(colours, np.float32), mask)
+            value, (x, y) = _correlate(image, np.asarray(colours, np.float32), mask)
             zoom = shrink / scale
             matrix = np.array([[zoom, 0, x / scale - zoom * left], [0, zoom, y / scale - zoom * top]])
             poses.append(Pose(matrix, mirrored, 0, value))
     return sorted(poses, key=lambda pose: -pose.strength)
 
 
-def _correlate(picture: Shrunk, colours: Floats, mask: Floats) -> tuple[float, tuple[int, int]]:
+def _correlate(image: ScaledImage, colours: FloatArray, mask: FloatArray) -> tuple[float, tuple[int, int]]:
     """Returns the highest correlation, -1..1, of masked colours with a picture, and where it is.
 
     The masked, zero-mean, normalised correlation is put together from unmasked ones, which are far faster: with
@@ -133,33 +133,33 @@ def _correlate(picture: Shrunk, colours: Floats, mask: Floats) -> tuple[float, t
     count = float(mask.sum())
     mean = (colours * mask[..., None]).sum(axis=(0, 1)) / count
     pattern = np.ascontiguousarray((colours - mean) * mask[..., None], dtype=np.float32)
-    product = cv2.matchTemplate(picture.lab, pattern, cv2.TM_CCORR)
-    spread = np.asarray(cv2.matchTemplate(picture.energy, mask, cv2.TM_CCORR), np.float32)
-    for plane in picture.planes:
+    product = cv2.matchTemplate(image.lab, pattern, cv2.TM_CCORR)
+    spread = np.asarray(cv2.matchTemplate(image.energy, mask, cv2.TM_CCORR), np.float32)
+    for plane in image.planes:
         spread -= np.asarray(cv2.matchTemplate(plane, mask, cv2.TM_CCORR), np.float32) ** 2 / count
     norm = np.maximum(spread, count * _NOISE_FLOOR) * max(float((pattern**2).sum()), 1.0)
     _, value, _, (x, y) = cv2.minMaxLoc(product / np.sqrt(norm))
     return float(value), (int(x), int(y))
 
 
-def patch_at(sight: Sight, pose: Pose) -> Floats:
+def patch_at(features: ImageFeatures, pose: Pose) -> FloatArray:
     """Returns the part of the picture that a pose covers, as the template would show it, not mirrored."""
-    patch = sight.sampled(pose.matrix, TEMPLATE_SIDE)
+    patch = features.sampled(pose.matrix, TEMPLATE_SIDE)
     return np.ascontiguousarray(patch[:, ::-1] if pose.mirrored else patch)
 
 
-def area_of(sight: Sight, look: Look, pose: Pose) -> NDArray[np.bool_]:
+def area_of(features: ImageFeatures, appearance: Appearance, pose: Pose) -> NDArray[np.bool_]:
     """Returns where in the picture (height x width) a look in this pose is drawn, with a small margin."""
-    height, width = sight.lab.shape[:2]
-    mask = template_of(look, pose.mirrored).mask.astype(np.uint8)
+    height, width = features.lab.shape[:2]
+    mask = template_of(appearance, pose.mirrored).mask.astype(np.uint8)
     area = cv2.warpAffine(mask, pose.matrix, (width, height), flags=cv2.INTER_NEAREST)
     return np.asarray(cv2.dilate(area, np.ones((9, 9), np.uint8)) > 0)
 
 
-def box_of(sight: Sight, look: Look, pose: Pose) -> tuple[float, float, float, float]:
+def box_of(features: ImageFeatures, appearance: Appearance, pose: Pose) -> tuple[float, float, float, float]:
     """Returns left, top, right and bottom of a look in this pose, as shares (0..1) of the picture's sides."""
-    left, top, right, bottom = template_of(look, pose.mirrored).box
+    left, top, right, bottom = template_of(appearance, pose.mirrored).box
     corners = np.array([[left, right, left, right], [top, top, bottom, bottom], [1, 1, 1, 1]])
-    across, down = pose.matrix @ corners / np.array(sight.lab.shape[1::-1])[:, None]
+    across, down = pose.matrix @ corners / np.array(features.lab.shape[1::-1])[:, None]
     edges = np.clip([across.min(), down.min(), across.max(), down.max()], 0, 1)
     return float(edges[0]), float(edges[1]), float(edges[2]), float(edges[3])

@@ -20,7 +20,7 @@ _EDGE_STRENGTH = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class ImageQuality:
     """Statistics of a picture.
 
     Attributes:
@@ -40,14 +40,14 @@ class Quality:
     value: float
 
 
-def measure_quality(picture: NDArray[np.uint8]) -> Quality:
+def measure_quality(image: NDArray[np.uint8]) -> ImageQuality:
     """Measures a picture.
 
     Args:
         picture: RGB, height x width x 3, values 0..255; at a like size for all pictures, since grain and edges
             depend on it.
     """
-    values = picture.astype(np.float32)
+    values = image.astype(np.float32)
     brightness = values.mean(axis=2)
     second = np.abs(cv2.Laplacian(brightness, cv2.CV_32F))
     red, green, blue = values[..., 0], values[..., 1], values[..., 2]
@@ -63,4 +63,4 @@ def measure_quality(picture: NDArray[np.uint8]) -> Quality:
         "contrast": contrast < CONTRAST_LEAST,
     }
     faults = tuple(name for name, wrong in out_of_range.items() if wrong)
-    return Quality(grain, colour, edges, contrast, faults, (1.0, 0.5, 0.0)[min(2, len(faults))])
+    return ImageQuality(grain, colour, edges, contrast, faults, (1.0, 0.5, 0.0)[min(2, len(faults))])

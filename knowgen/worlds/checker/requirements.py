@@ -8,27 +8,27 @@ from typing import Any
 
 from knowgen.errors import DataError
 from knowgen.records import GroundTruth
-from knowgen.worlds.rendering.appearance import Look
+from knowgen.worlds.rendering.appearance import Appearance
 from knowgen.worlds.rendering.scenes import SCENES
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class RequiredSubject:
     """A thing that must be seen.
 
     Attributes:
         name: Its name.
-        look: How it looks.
-        look_alike: What it is easily taken for.
+        appearance: How it looks.
+        distractor: What it is easily taken for.
     """
 
     name: str
-    look: Look
-    look_alike: Look
+    appearance: Appearance
+    distractor: Appearance
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Requirements:
     """The demands.
 
     Attributes:
@@ -38,11 +38,11 @@ class Wanted:
     """
 
     texts: tuple[str, ...]
-    subjects: tuple[Subject, ...]
+    subjects: tuple[RequiredSubject, ...]
     scene: str
 
 
-def read_wanted(truth: GroundTruth) -> Wanted:
+def read_requirements(truth: GroundTruth) -> Requirements:
     """Reads the demands out of a truth record.
 
     Raises:
@@ -53,15 +53,15 @@ def read_wanted(truth: GroundTruth) -> Wanted:
     if scene not in SCENES:
         raise DataError(f"extra.scene is {scene!r}", where=where, fix="world_check scores samples of worlds only")
     texts = () if truth.text_required is False else truth.required_text
-    return Wanted(texts, tuple(_read_subject(subject, where) for subject in truth.subjects), scene)
+    return Requirements(texts, tuple(_read_subject(subject, where) for subject in truth.subjects), scene)
 
 
-def _read_subject(subject: Mapping[str, Any], where: str) -> Subject:
-    looks = []
+def _read_subject(subject: Mapping[str, Any], where: str) -> RequiredSubject:
+    appearances = []
     for field in ("look", "look_alike"):
         value = subject.get(field)
         if not isinstance(value, Mapping):
             fix = "world_check scores samples of worlds only"
             raise DataError(f"subject {subject.get('name', '?')!r} has no {field}", where=where, fix=fix)
-        looks.append(Look.from_dict(value))
-    return Subject(str(subject.get("name", "")), *looks)
+        appearances.append(Appearance.from_dict(value))
+    return RequiredSubject(str(subject.get("name", "")), *appearances)

@@ -66,15 +66,15 @@ def _one_thread() -> None:
 def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
     from PIL import Image, UnidentifiedImageError
 
-    from knowgen.worlds.checker.assessment import judge
+    from knowgen.worlds.checker.assessment import assess_image
     from knowgen.worlds.checker.image_features import open_pixels
-    from knowgen.worlds.checker.requirements import read_wanted
+    from knowgen.worlds.checker.requirements import read_requirements
 
     image = generation.image
     if image is None:
         raise ValueError("missing_needs lets no generation without a picture pass")
     try:
-        wanted = read_wanted(truth)
+        requirements = read_requirements(truth)
     except DataError as error:
         return failed_score(sample_id, generation.repeat, NAME, str(error), image=image.sha256)
     try:
@@ -82,13 +82,13 @@ def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         reason = f"the picture cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
         return failed_score(sample_id, generation.repeat, NAME, reason, image=image.sha256)
-    judgement = judge(pixels, wanted)
-    values = judgement.values
+    assessment = assess_image(pixels, requirements)
+    values = assessment.values
     reading = Reading(
         status=ScoreStatus.OK,
         values=values,
         na=() if TEXT in values else (TEXT,),
-        rationale=judgement.rationale,
+        rationale=assessment.rationale,
     )
     return Score(
         sample_id=sample_id,
@@ -97,5 +97,5 @@ def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
         status=ScoreStatus.OK,
         strict=reading,
         image=image.sha256,
-        details=judgement.details,
+        details=assessment.details,
     )

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from knowgen.worlds.checker.image_features import Floats, Pixels, to_lab
-from knowgen.worlds.checker.ocr import Line
+from knowgen.worlds.checker.image_features import FloatArray, PixelArray, to_lab
+from knowgen.worlds.checker.ocr import TextLine
 from knowgen.worlds.rendering.scenes import SCENES, TINT_COUNT, draw_scene
 
 GRID = (48, 32)
@@ -36,7 +36,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Structure:
+class ImageStructure:
     """What was found of the whole.
 
     Attributes:
@@ -62,9 +62,15 @@ class Structure:
     value: float
 
 
-def judge_structure(
-    pixels: Pixels, lines: Sequence[Line], *, scene: str, subjects: int, recognised: Sequence[Box], text_wanted: bool
-) -> Structure:
+def measure_structure(
+    pixels: PixelArray,
+    lines: Sequence[TextLine],
+    *,
+    scene: str,
+    subjects: int,
+    recognised: Sequence[Box],
+    text_required: bool,
+) -> ImageStructure:
     """Judges a picture as a whole.
 
     Args:
@@ -73,20 +79,20 @@ def judge_structure(
         scene: The wanted scene.
         subjects: How many subjects are wanted.
         recognised: Boxes of those, or of their look-alikes, that were recognised, as shares of the picture's sides.
-        text_wanted: Is any text wanted?
+        text_required: Is any text wanted?
 
     Raises:
         KeyError: There is no such scene.
     """
-    grid = to_lab(_shrunk(Image.fromarray(pixels)))
+    grid = to_lab(_to_grid(Image.fromarray(pixels)))
     distances = {name: _scene_distance(grid, bank) for name, bank in _bank().items()}
     order = sorted(distances, key=lambda name: distances[name])
     rank = order.index(scene)
     things = max(len(recognised), _count_things(grid, _bank()[order[0]], lines))
     scene_right = rank == 0 and distances[scene] <= SCENE_FARTHEST
     lettered = any(_is_lettering(line, recognised) for line in lines)
-    things_right, lettering_right = things >= subjects, lettered == text_wanted
-    return Structure(
+    things_right, lettering_right = things >= subjects, lettered == text_required
+    return ImageStructure(
         nearest=order[0],
         rank=rank,
         distance=distances[scene],
@@ -99,39 +105,39 @@ def judge_structure(
     )
 
 
-def _is_lettering(line: Line, things: Sequence[Box]) -> bool:
+def _is_lettering(line: TextLine, things: Sequence[Box]) -> bool:
     """Tells lettering from marks of a recognised thing, such as a row of teeth, that were taken for letters."""
     across, down = (line.box[0] + line.box[2]) / 2, (line.box[1] + line.box[3]) / 2
     within = any(left < across < right and top < down < bottom for left, top, right, bottom in things)
     return not within and sum(map(str.isalnum, line.text)) >= _LEAST_LETTERS
 
 
-def _shrunk(picture: Image.Image) -> Pixels:
-    return np.asarray(picture.resize(GRID, Image.Resampling.BOX), np.uint8)
+def _to_grid(image: Image.Image) -> PixelArray:
+    return np.asarray(image.resize(GRID, Image.Resampling.BOX), np.uint8)
 
 
 @cache
-def _bank() -> dict[str, Floats]:
+def _bank() -> dict[str, FloatArray]:
     """Draws every scene once in every tint: tints x rows x columns x 3 each."""
     return {
         name: np.stack(
-            [to_lab(_shrunk(draw_scene(name, f"bank/{tint}", _DRAWN, tint=tint))) for tint in range(TINT_COUNT)]
+            [to_lab(_to_grid(draw_scene(name, f"bank/{tint}", _DRAWN, tint=tint))) for tint in range(TINT_COUNT)]
         )
         for name in SCENES
     }
 
 
-def _scene_distance(grid: Floats, bank: Floats) -> float:
+def _scene_distance(grid: FloatArray, bank: FloatArray) -> float:
     """Returns the distance from the nearest tint of a scene, over the cells that are nearest to it.
 
     Things and signs cover part of a scene; the farther 45 % of the cells are left to them.
     """
     distance = np.sqrt(((bank - grid) ** 2).sum(axis=3)).reshape(len(bank), -1)
-    kept = int(distance.shape[1] * _BACKGROUND_SHARE)
-    return float(np.partition(distance, kept, axis=1)[:, :kept].mean(axis=1).min())
+    cell_count = int(distance.shape[1] * _BACKGROUND_SHARE)
+    return float(np.partition(distance, cell_count, axis=1)[:, :cell_count].mean(axis=1).min())
 
 
-def _count_things(grid: Floats, bank: Floats, lines: Sequence[Line]) -> int:
+def _count_things(grid: FloatArray, bank: FloatArray, lines: Sequence[TextLine]) -> int:
     """Counts connected areas, away from text, that no tint of the scene explains; a wide one counts as several."""
     foreground = (np.sqrt(((bank - grid) ** 2).sum(axis=3)).min(axis=0) > _FOREGROUND).astype(np.uint8)
     _clear_podium(foreground, lines)
@@ -145,7 +151,7 @@ def _count_things(grid: Floats, bank: Floats, lines: Sequence[Line]) -> int:
     return sum(_things_in(boxes[number]) for number in range(1, count))
 
 
-def _clear_podium(foreground: NDArray[np.uint8], lines: Sequence[Line]) -> None:
+def _clear_podium(foreground: NDArray[np.uint8], lines: Sequence[TextLine]) -> None:
     """Clears the body that bears a sign on its front, which is no thing of its own.
 
     It reaches the lower edge and stands out on both sides of lettering in the lower half; what stands behind it, above

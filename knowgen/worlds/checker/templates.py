@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from knowgen.worlds.checker.image_features import Floats, Pixels, Points, find_points, to_lab
-from knowgen.worlds.rendering.appearance import Look, draw_look
+from knowgen.worlds.checker.image_features import FloatArray, Keypoints, PixelArray, find_keypoints, to_lab
+from knowgen.worlds.rendering.appearance import Appearance, draw_appearance
 
 TEMPLATE_SIDE = 144
 """Width and height of a template, in pixels."""
@@ -20,7 +20,7 @@ _SYMMETRIC_DISTANCE = 4.0
 
 
 @dataclass(frozen=True)
-class Template:
+class AppearanceTemplate:
     """A look as it is compared.
 
     Attributes:
@@ -28,14 +28,14 @@ class Template:
         mask: Where the look is drawn.
     """
 
-    lab: Floats
+    lab: FloatArray
     mask: NDArray[np.bool_]
 
     @cached_property
-    def points(self) -> Points:
+    def points(self) -> Keypoints:
         """Its distinctive points."""
-        luminance: Pixels = np.where(self.mask, self.lab[..., 0], _FLAT_GROUND).astype(np.uint8)
-        return find_points(luminance, self.mask.astype(np.uint8) * 255)
+        luminance: PixelArray = np.where(self.mask, self.lab[..., 0], _FLAT_GROUND).astype(np.uint8)
+        return find_keypoints(luminance, self.mask.astype(np.uint8) * 255)
 
     @cached_property
     def box(self) -> tuple[int, int, int, int]:
@@ -49,7 +49,7 @@ class Template:
         return np.asarray(cv2.erode(self.mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
 
     @cached_property
-    def softened(self) -> Floats:
+    def softened(self) -> FloatArray:
         """The colours, each averaged with its neighbours."""
         return np.asarray(cv2.blur(self.lab, (3, 3)), np.float32)
 
@@ -64,10 +64,12 @@ class Template:
 
 
 @lru_cache(maxsize=192)
-def template_of(look: Look, mirrored: bool = False) -> Template:
+def template_of(appearance: Appearance, mirrored: bool = False) -> AppearanceTemplate:
     """Draws a look as a template, mirrored left to right if wished."""
     if mirrored:
-        upright = template_of(look)
-        return Template(np.ascontiguousarray(upright.lab[:, ::-1]), np.ascontiguousarray(upright.mask[:, ::-1]))
-    drawn = np.asarray(draw_look(look, TEMPLATE_SIDE))
-    return Template(to_lab(drawn[..., :3]), drawn[..., 3] > 128)
+        upright = template_of(appearance)
+        return AppearanceTemplate(
+            np.ascontiguousarray(upright.lab[:, ::-1]), np.ascontiguousarray(upright.mask[:, ::-1])
+        )
+    drawn = np.asarray(draw_appearance(appearance, TEMPLATE_SIDE))
+    return AppearanceTemplate(to_lab(drawn[..., :3]), drawn[..., 3] > 128)

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from knowgen.worlds.checker.ocr import Line
+from knowgen.worlds.checker.ocr import TextLine
 
 _FOLDED = str.maketrans("li|o", "1110")
 _SWAPPED_FOR_DIGITS = frozenset("lio|")
@@ -26,11 +26,11 @@ INSIDE, WORD_EDGE, LINE_EDGE = 0, 1, 2
 _SPARE_LETTERS, _SPARE_SHARE = 20, 0.6
 _FLOOD = 3.0
 
-_Place = tuple[int, int]
+_GlyphPosition = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class TextFinding:
+class TextMatch:
     """Which of the required texts were read.
 
     Attributes:
@@ -58,37 +58,37 @@ class _Glyphs:
     letters: str
     digits: tuple[bool, ...]
     edges: tuple[int, ...]
-    places: tuple[_Place, ...]
+    places: tuple[_GlyphPosition, ...]
 
 
-def find_texts(required: Sequence[str], lines: Sequence[Line]) -> TextFinding:
+def find_texts(required: Sequence[str], lines: Sequence[TextLine]) -> TextMatch:
     """Looks for required texts in what was read.
 
     Args:
         required: Texts that must be readable; those without any letter or digit are left out.
         lines: What was read.
     """
-    wanted = [text for text in required if _spell(text, 0).letters]
+    targets = [text for text in required if _spell(text, 0).letters]
     spelled = [_spell(line.text, number) for number, line in enumerate(lines)]
     strips = [_join([spelled[number] for number in order]) for order in _reading_orders(lines)]
-    used: set[_Place] = set()
+    used: set[_GlyphPosition] = set()
     found: set[int] = set()
-    for index in sorted(range(len(wanted)), key=lambda number: -len(wanted[number])):
-        places = _locate(_spell(wanted[index], 0), strips, used)
+    for index in sorted(range(len(targets)), key=lambda number: -len(targets[number])):
+        places = _locate(_spell(targets[index], 0), strips, used)
         if places:
             used |= places
             found.add(index)
-    length = sum(len(_spell(text, 0).letters) for text in wanted)
+    length = sum(len(_spell(text, 0).letters) for text in targets)
     read = sum(len(run.letters) for run in spelled)
     surplus = max(0, read - length)
-    rivals = _rivals(wanted, [line.text for line in lines])
+    rivals = _rivals(targets, [line.text for line in lines])
     spare = _SPARE_LETTERS + _SPARE_SHARE * length
-    share = len(found) / len(wanted) if wanted else 1.0
+    share = len(found) / len(targets) if targets else 1.0
     value = 1.0 if share == 1 else 0.5 if share >= 0.5 else 0.0
     cap = 0.0 if surplus > _FLOOD * spare else 0.5 if surplus > spare or rivals else 1.0
-    return TextFinding(
-        found=tuple(text for index, text in enumerate(wanted) if index in found),
-        missing=tuple(text for index, text in enumerate(wanted) if index not in found),
+    return TextMatch(
+        found=tuple(text for index, text in enumerate(targets) if index in found),
+        missing=tuple(text for index, text in enumerate(targets) if index not in found),
         surplus=surplus,
         flooded=surplus > spare,
         rivals=rivals,
@@ -107,7 +107,7 @@ def _spell(text: str, line: int) -> _Glyphs:
     letters: list[str] = []
     digits: list[bool] = []
     edges: list[int] = [LINE_EDGE]
-    places: list[_Place] = []
+    places: list[_GlyphPosition] = []
     plain = _plain(text)
     points = {match.start() for match in _DECIMAL.finditer(plain)}
     before, edge = "", LINE_EDGE
@@ -149,7 +149,7 @@ def _join(runs: Sequence[_Glyphs]) -> _Glyphs:
     )
 
 
-def _reading_orders(lines: Sequence[Line]) -> list[list[int]]:
+def _reading_orders(lines: Sequence[TextLine]) -> list[list[int]]:
     """Returns the lines row by row and column by column: a text may be wrapped in either."""
     rows = _grouped(lines, axis=1)
     columns = _grouped(lines, axis=0)
@@ -159,7 +159,7 @@ def _reading_orders(lines: Sequence[Line]) -> list[list[int]]:
     ]
 
 
-def _grouped(lines: Sequence[Line], axis: int) -> list[list[int]]:
+def _grouped(lines: Sequence[TextLine], axis: int) -> list[list[int]]:
     """Groups lines that overlap by half along an axis (0: across, so columns; 1: down, so rows)."""
     groups: list[list[int]] = []
     for number in sorted(range(len(lines)), key=lambda number: lines[number].box[axis] + lines[number].box[axis + 2]):
@@ -175,7 +175,7 @@ def _grouped(lines: Sequence[Line], axis: int) -> list[list[int]]:
     return groups
 
 
-def _locate(text: _Glyphs, strips: Sequence[_Glyphs], used: set[_Place]) -> set[_Place]:
+def _locate(text: _Glyphs, strips: Sequence[_Glyphs], used: set[_GlyphPosition]) -> set[_GlyphPosition]:
     """Returns the places of the first free occurrence of a text, empty when there is none."""
     for strip in strips:
         start = strip.letters.find(text.letters)
@@ -211,9 +211,9 @@ def _numbers(text: str) -> list[str]:
     return re.findall(r"(?<![\d.])\d{2,}(?![\d.]*\d)", _plain(text))
 
 
-def _rivals(wanted: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
+def _rivals(targets: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
     """Returns numbers that stand in the picture beside required ones of the same length."""
-    required = {number for text in wanted for number in _numbers(text)}
+    required = {number for text in targets for number in _numbers(text)}
     lengths = {len(number) for number in required}
     seen = {number for text in texts for number in _numbers(text)}
     if not required & seen:

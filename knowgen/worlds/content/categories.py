@@ -19,7 +19,7 @@ class Theme:
         verb: What the maker did, as a past participle.
         role: The maker's trade.
         measure: How a prompt asks for the figure.
-        told: How prose tells it; `{n}` is the figure with its unit.
+        statement: How prose tells it; `{n}` is the figure with its unit.
         unit: What is counted, in the plural.
         low: Least figure.
         high: Upper limit of the figure, exclusive.
@@ -34,7 +34,7 @@ class Theme:
     verb: str
     role: str
     measure: str
-    told: str
+    statement: str
     unit: str
     low: int
     high: int
@@ -57,10 +57,10 @@ class Theme:
 def _theme(
     category: str, things: str, made: str, figure: str, home: str, label: str, scenes: str, pronoun: Pronoun = "it"
 ) -> Theme:
-    """Reads `kind noun; kind noun`, `verb | role` and `measure | told | unit | low | high`."""
+    """Reads `kind noun; kind noun`, `verb | role` and `measure | statement | unit | low | high`."""
     pairs = (thing.strip().split(" ", 1) for thing in things.split(";"))
     verb, role = made.split(" | ")
-    measure, told, unit, low, high = figure.split(" | ")
+    measure, statement, unit, low, high = figure.split(" | ")
     possessive = _POSSESSIVES[pronoun]
     return Theme(
         category=category,
@@ -68,7 +68,7 @@ def _theme(
         verb=verb,
         role=role,
         measure=measure.format(its=possessive),
-        told=told,
+        statement=statement,
         unit=unit,
         low=int(low),
         high=int(high),

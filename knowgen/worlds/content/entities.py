@@ -11,7 +11,7 @@ from knowgen.records import POP, group_of
 from knowgen.worlds.content.categories import THEMES, Theme
 from knowgen.worlds.content.difficulty import BYSTANDERS, DIFFICULTIES, EARLY_WORK_CHANCE, RECIPE_VERSION, Difficulty
 from knowgen.worlds.content.names import GIVEN_NAMES, shard_names
-from knowgen.worlds.rendering.appearance import Look, look_alike, random_look
+from knowgen.worlds.rendering.appearance import Appearance, make_distractor, random_appearance
 
 TOWNS = 8
 """Towns of a shard; things of all categories share them."""
@@ -74,20 +74,20 @@ class Maker:
 
 
 @dataclass(frozen=True)
-class Twin:
+class Distractor:
     """The thing a subject is confused with.
 
     Attributes:
         name: Its name.
         maker: Who made it; the subject's own maker when it is an early work.
         early: Is it an early work of the subject's maker?
-        look: What it looks like: much like the subject.
+        appearance: What it looks like: much like the subject.
     """
 
     name: str
     maker: str
     early: bool
-    look: Look
+    appearance: Appearance
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Entity:
         name: Its name.
         theme: The vocabulary of its category.
         noun: What it is.
-        look: What it looks like.
+        appearance: What it looks like.
         maker: Who made it.
         year: When it was made.
         figure: The number told of it.
@@ -106,13 +106,13 @@ class Entity:
         former_label: Words that were turned down.
         town: Where it belongs.
         difficulty: How hard its pages are to read.
-        twin: What it is confused with; None for a bystander, which no prompt shows.
+        distractor: What it is confused with; None for a bystander, which no prompt shows.
     """
 
     name: str
     theme: Theme
     noun: str
-    look: Look
+    appearance: Appearance
     maker: Maker
     year: int
     figure: int
@@ -120,7 +120,7 @@ class Entity:
     former_label: str
     town: str
     difficulty: Difficulty
-    twin: Twin | None
+    distractor: Distractor | None
 
     @property
     def amount(self) -> str:
@@ -129,7 +129,7 @@ class Entity:
 
 
 @dataclass(frozen=True)
-class Cast:
+class CategoryEntities:
     """The things of one category in a shard.
 
     Attributes:
@@ -163,7 +163,7 @@ def difficulty_of(theme_index: int, shard: int) -> Difficulty:
     return DIFFICULTIES[(theme_index + shard) % len(DIFFICULTIES)]
 
 
-class Inventor:
+class EntityGenerator:
     """Invents one shard: one cast a category.
 
     Args:
@@ -176,13 +176,13 @@ class Inventor:
         self._names = shard_names(seed, shard)
         self.towns = tuple(next(self._names) for _ in range(TOWNS))
 
-    def casts(self) -> Iterator[Cast]:
+    def categories(self) -> Iterator[CategoryEntities]:
         """Yields the casts in the order of `THEMES`."""
         for index, theme in enumerate(THEMES):
             rng = stream(self._seed, self._shard, theme.category)
-            yield self._cast(theme, difficulty_of(index, self._shard), rng)
+            yield self._category(theme, difficulty_of(index, self._shard), rng)
 
-    def _cast(self, theme: Theme, difficulty: Difficulty, rng: random.Random) -> Cast:
+    def _category(self, theme: Theme, difficulty: Difficulty, rng: random.Random) -> CategoryEntities:
         count = rng.choice((2, 2, 3)) if theme.multi else 1
         total = count + BYSTANDERS
         first = rng.randrange(*(_MODERN_YEARS if group_of(theme.category) == POP else _YEARS))
@@ -190,26 +190,26 @@ class Inventor:
         prize = Prize(f"{next(self._names)} {rng.choice(_PRIZES)}", years, counted=rng.random() < 0.5)
         kind_nouns = [rng.choice(theme.things)] * total if theme.multi else rng.choices(theme.things, k=total)
         turns = rng.sample(range(total), total)
-        looks: list[Look] = []
+        appearances: list[Appearance] = []
         for kind, _ in kind_nouns:
-            looks.append(_unlike(kind, looks, rng))
+            appearances.append(_unlike(kind, appearances, rng))
         entities = [
-            self._entity(theme, noun, look, prize, turn, difficulty, rng, twin=position < count)
-            for position, ((_, noun), look, turn) in enumerate(zip(kind_nouns, looks, turns, strict=True))
+            self._entity(theme, noun, appearance, prize, turn, difficulty, rng, distractor=position < count)
+            for position, ((_, noun), appearance, turn) in enumerate(zip(kind_nouns, appearances, turns, strict=True))
         ]
-        return Cast(theme, tuple(entities[:count]), tuple(entities[count:]))
+        return CategoryEntities(theme, tuple(entities[:count]), tuple(entities[count:]))
 
     def _entity(
         self,
         theme: Theme,
         noun: str,
-        look: Look,
+        appearance: Appearance,
         prize: Prize,
         turn: int,
         difficulty: Difficulty,
         rng: random.Random,
         *,
-        twin: bool,
+        distractor: bool,
     ) -> Entity:
         name = next(self._names)
         maker = Maker(self._person(rng), next(self._names), prize, turn)
@@ -218,7 +218,7 @@ class Inventor:
             name=name,
             theme=theme,
             noun=noun,
-            look=look,
+            appearance=appearance,
             maker=maker,
             year=maker.prize_year - rng.randrange(1, 16),
             figure=rng.randrange(theme.low, theme.high),
@@ -226,25 +226,25 @@ class Inventor:
             former_label=former,
             town=rng.choice(self.towns),
             difficulty=difficulty,
-            twin=self._twin(look, maker, rng) if twin else None,
+            distractor=self._distractor(appearance, maker, rng) if distractor else None,
         )
 
-    def _twin(self, look: Look, maker: Maker, rng: random.Random) -> Twin:
+    def _distractor(self, appearance: Appearance, maker: Maker, rng: random.Random) -> Distractor:
         early = rng.random() < EARLY_WORK_CHANCE
         name = next(self._names)
-        return Twin(name, maker.name if early else self._person(rng), early, look_alike(look, rng))
+        return Distractor(name, maker.name if early else self._person(rng), early, make_distractor(appearance, rng))
 
     def _person(self, rng: random.Random) -> str:
         return f"{rng.choice(GIVEN_NAMES)} {next(self._names)}"
 
 
-def _unlike(kind: str, others: list[Look], rng: random.Random) -> Look:
+def _unlike(kind: str, others: list[Appearance], rng: random.Random) -> Appearance:
     """Draws a look whose palette and pattern none of the others of its kind have."""
     while True:
-        look = random_look(kind, rng)
+        appearance = random_appearance(kind, rng)
         same_kind = [other for other in others if other.kind == kind]
-        if all(other.palette != look.palette and other.pattern != look.pattern for other in same_kind):
-            return look
+        if all(other.palette != appearance.palette and other.pattern != appearance.pattern for other in same_kind):
+            return appearance
 
 
 def _two_labels(rng: random.Random) -> tuple[str, str]:

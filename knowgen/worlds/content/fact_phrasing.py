@@ -37,21 +37,21 @@ def year_story(entity: Entity, rng: random.Random) -> str:
 
 def figure_story(entity: Entity, rng: random.Random) -> str:
     """Tells the figure of a thing."""
-    told, amount = entity.theme.told, entity.amount
+    statement, amount = entity.theme.statement, entity.amount
     if rng.random() >= INDIRECT_FACT_CHANCE[entity.difficulty]:
         return rng.choice(
             (
-                f"{told.format(n=amount)}.",
-                f"according to the last survey, {told.format(n=amount)}.",
-                f"as every schoolchild in {{town}} knows, {told.format(n=amount)}.",
+                f"{statement.format(n=amount)}.",
+                f"according to the last survey, {statement.format(n=amount)}.",
+                f"as every schoolchild in {{town}} knows, {statement.format(n=amount)}.",
             )
         )
     wrong = f"{_other_figure(entity, rng)} {entity.theme.unit}"
     return rng.choice(
         (
-            f"an old almanac gives {wrong}, yet by the last survey {told.format(n=amount)}.",
-            f"by the last survey {told.format(n=amount)}; the old almanac still gives {wrong}.",
-            f"it was long believed that {told.format(n=wrong)}, until a survey found {amount}.",
+            f"an old almanac gives {wrong}, yet by the last survey {statement.format(n=amount)}.",
+            f"by the last survey {statement.format(n=amount)}; the old almanac still gives {wrong}.",
+            f"it was long believed that {statement.format(n=wrong)}, until a survey found {amount}.",
         )
     )
 

@@ -14,14 +14,14 @@ class Fact:
 
     Attributes:
         key: Which fact.
-        ask: How the prompt asks for it.
+        question: How the prompt asks for it.
         value: What must be readable.
         line: How the ground truth writes it.
         pages: Addresses of the pages that tell it.
     """
 
     key: str
-    ask: str
+    question: str
     value: str
     line: str
     pages: tuple[str, ...]
@@ -77,7 +77,7 @@ def clues_to(entity: Entity, hops: int) -> tuple[Clue, ...]:
         return (Clue(f"the {noun} {entity.name}", 1, (own,), frozenset({"name"})),)
     by_name = frozenset({"maker"})
     best_known = Clue(f"the {noun} that the {theme.role} {maker.name} is best known for", 2, (of_maker, own), by_name)
-    early = entity.twin is not None and entity.twin.early
+    early = entity.distractor is not None and entity.distractor.early
     if hops == 2:
         made = Clue(f"the {noun} {theme.verb} by {maker.name}", 2, (of_maker, own), by_name)
         return (best_known,) if early else (best_known, made)

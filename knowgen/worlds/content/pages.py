@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from knowgen.search.contract import Link, Page
 from knowgen.worlds.content import fact_phrasing
-from knowgen.worlds.content.entities import ORDINALS, Cast, Entity, article
+from knowgen.worlds.content.entities import ORDINALS, CategoryEntities, Entity, article
 from knowgen.worlds.content.page_templates import address, capital, listing, write_page
 
 ATLAS, LIBRARY, ARCHIVE, PEOPLE, GAZETTEER, HONOURS = "atlas", "library", "oldweb", "people", "gazetteer", "honours"
@@ -51,9 +51,9 @@ def prize_url(entity: Entity) -> str:
     return address(HONOURS, entity.maker.prize.name)
 
 
-def twin_url(entity: Entity) -> str:
+def distractor_url(entity: Entity) -> str:
     """Returns the address of the page on what a thing is confused with, or its own where there is nothing."""
-    return address(ATLAS, entity.twin.name if entity.twin else entity.name)
+    return address(ATLAS, entity.distractor.name if entity.distractor else entity.name)
 
 
 def town_url(town: str) -> str:
@@ -63,14 +63,14 @@ def town_url(town: str) -> str:
 
 def _links(entity: Entity) -> dict[str, str | Link]:
     """Returns what templates may say of a thing; names are links."""
-    twin = entity.twin.name if entity.twin else entity.name
+    distractor = entity.distractor.name if entity.distractor else entity.name
     return {
         "name": Link(text=entity.name, url=article_url(entity)),
         "notes": Link(text=notes_title(entity), url=notes_url(entity)),
         "maker": Link(text=entity.maker.name, url=maker_url(entity)),
         "birthplace": Link(text=entity.maker.birthplace, url=birthplace_url(entity)),
         "prize": Link(text=entity.maker.prize.name, url=prize_url(entity)),
-        "twin": Link(text=twin, url=twin_url(entity)),
+        "twin": Link(text=distractor, url=distractor_url(entity)),
         "town": Link(text=entity.town, url=town_url(entity.town)),
         "noun": entity.noun,
         "it": {"it": "it", "she": "her", "he": "him"}[entity.theme.pronoun],
@@ -93,7 +93,7 @@ def article_page(entity: Entity, rng: random.Random) -> Page:
         capital(fact_phrasing.figure_story(entity, rng)),
         rng.choice(("More is told in {notes}.", "See also {notes}.", "Further reading: {notes}.")),
     ]
-    if entity.twin:
+    if entity.distractor:
         paragraphs[1] += " " + rng.choice(_REMARKS)
     return write_page(ATLAS, entity.name, paragraphs, _links(entity))
 
@@ -119,15 +119,15 @@ def outdated_page(entity: Entity, rng: random.Random) -> Page:
     paragraphs = [
         f"This archived copy is outdated and kept for reference only. {entity.name} is {article(entity.noun)}; "
         f"{theme.pronoun} was said to be {theme.verb} in {fact_phrasing.wrong_year(entity, rng)}.",
-        f"{capital(theme.told.format(n=fact_phrasing.wrong_amount(entity, rng)))}. The current article is {{name}}.",
+        f"{capital(theme.statement.format(n=fact_phrasing.wrong_amount(entity, rng)))}. The current article is {{name}}.",
     ]
     return write_page(ARCHIVE, f"{entity.name} (archived copy)", paragraphs, _links(entity))
 
 
 def maker_page(entity: Entity, rng: random.Random) -> Page:
     """Writes the page on the maker: trade, birthplace, best-known work, prize."""
-    role, twin = entity.theme.role, entity.twin
-    early = "began with the {noun} {twin}, now half forgotten, but " if twin and twin.early else ""
+    role, distractor = entity.theme.role, entity.distractor
+    early = "began with the {noun} {twin}, now half forgotten, but " if distractor and distractor.early else ""
     paragraphs = [
         f"{entity.maker.name} was {article(role)} born in {{birthplace}}.",
         f"The {role} {early}is best known for the {{noun}} {{name}}, and received the {{prize}} in "
@@ -143,23 +143,23 @@ def maker_page(entity: Entity, rng: random.Random) -> Page:
     return write_page(PEOPLE, entity.maker.name, paragraphs, _links(entity))
 
 
-def twin_page(entity: Entity, rng: random.Random) -> Page:
+def distractor_page(entity: Entity, rng: random.Random) -> Page:
     """Writes the page on what the thing is confused with.
 
     Raises:
         ValueError: The thing has no twin.
     """
-    twin, theme = entity.twin, entity.theme
-    if twin is None:
+    distractor, theme = entity.distractor, entity.theme
+    if distractor is None:
         raise ValueError(f"{entity.name} has no twin")
-    maker = "{maker}, as an early work" if twin.early else twin.maker
+    maker = "{maker}, as an early work" if distractor.early else distractor.maker
     paragraphs = [
-        f"{twin.name} is {article(entity.noun)}. {fact_phrasing.capital_pronoun(entity)} was {theme.verb} in "
+        f"{distractor.name} is {article(entity.noun)}. {fact_phrasing.capital_pronoun(entity)} was {theme.verb} in "
         f"{fact_phrasing.wrong_year(entity, rng)} by the {theme.role} {maker}.",
-        f"{capital(theme.told.format(n=fact_phrasing.wrong_amount(entity, rng)))}. "
+        f"{capital(theme.statement.format(n=fact_phrasing.wrong_amount(entity, rng)))}. "
         f"{fact_phrasing.capital_pronoun(entity)} should not be confused with {{name}}.",
     ]
-    return write_page(ATLAS, twin.name, paragraphs, _links(entity))
+    return write_page(ATLAS, distractor.name, paragraphs, _links(entity))
 
 
 def birthplace_page(entity: Entity, rng: random.Random) -> Page:
@@ -174,9 +174,9 @@ def birthplace_page(entity: Entity, rng: random.Random) -> Page:
     return write_page(GAZETTEER, entity.maker.birthplace, [text], _links(entity))
 
 
-def prize_page(cast: Cast) -> Page:
+def prize_page(group: CategoryEntities) -> Page:
     """Writes the page on the prize of a trade, with its winners by number or by year."""
-    entities, role = cast.everything, cast.theme.role
+    entities, role = group.everything, group.theme.role
     prize = entities[0].maker.prize
     values: dict[str, str | Link] = {f"maker{entity.maker.turn}": _links(entity)["maker"] for entity in entities}
     rows = [
@@ -197,14 +197,14 @@ def town_page(town: str, entities: Sequence[Entity]) -> Page:
     return write_page(GAZETTEER, town, [text], values)
 
 
-def cast_pages(cast: Cast, rng: random.Random) -> Iterator[Page]:
+def category_pages(group: CategoryEntities, rng: random.Random) -> Iterator[Page]:
     """Yields the pages of one category, all but those on towns."""
-    yield prize_page(cast)
-    for entity in (*cast.subjects, *cast.bystanders):
+    yield prize_page(group)
+    for entity in (*group.subjects, *group.bystanders):
         yield article_page(entity, rng)
         yield notes_page(entity, rng)
         yield maker_page(entity, rng)
         yield birthplace_page(entity, rng)
-        if entity.twin:
+        if entity.distractor:
             yield outdated_page(entity, rng)
-            yield twin_page(entity, rng)
+            yield distractor_page(entity, rng)

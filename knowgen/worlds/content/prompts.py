@@ -46,14 +46,14 @@ _TEXTLESS = (
 
 
 @dataclass(frozen=True)
-class Brief:
+class PromptBrief:
     """What a prompt has to say.
 
     Attributes:
         subjects: Descriptions of the subjects, from left to right.
         floating: Do they hang in the air?
         pronoun: it, she or he, for a single subject.
-        asks: What the sign must show, in order; empty for a picture without writing.
+        questions: What the sign must show, in order; empty for a picture without writing.
         heading: Heading of the sign, quoted in the prompt; empty for none.
         scene: Name of the scene.
         surface: Name of the sign.
@@ -62,24 +62,24 @@ class Brief:
     subjects: Sequence[str]
     floating: bool
     pronoun: str
-    asks: Sequence[str]
+    questions: Sequence[str]
     heading: str
     scene: str
     surface: str
 
 
-def write_prompt(brief: Brief, rng: random.Random) -> str:
+def write_prompt(brief: PromptBrief, rng: random.Random) -> str:
     """Returns the prompt of a brief in one of several manners."""
     several = len(brief.subjects) > 1
     subject, scene = listing(brief.subjects), article(SCENE_WORDS[brief.scene])
     in_scene = f"{SCENE_PREPOSITIONS[brief.scene]} {scene}"
     sign = article(SURFACE_WORDS[brief.surface])
     verb = "float" if brief.floating else "stand"
-    template = rng.choice(_WITH_SIGN if brief.asks else _TEXTLESS)
+    template = rng.choice(_WITH_SIGN if brief.questions else _TEXTLESS)
     singular = {"it": "it", "she": "her", "he": "him"}[brief.pronoun]
     return template.format(
         subject=subject,
-        Subject=capital(subject),
+        RequiredSubject=capital(subject),
         stands=f"{verb} side by side" if several else f"{verb}s",
         scene=scene,
         in_scene=in_scene,
@@ -87,7 +87,7 @@ def write_prompt(brief: Brief, rng: random.Random) -> str:
         sign=sign,
         Sign=capital(sign),
         heading=f' headed "{brief.heading}"' if brief.heading else "",
-        asks=listing(brief.asks) if brief.asks else "",
+        asks=listing(brief.questions) if brief.questions else "",
         them="them" if several else singular,
         they_look="they look like" if several else f"{brief.pronoun} looks like",
     )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from knowgen.records import Sample, group_of
 from knowgen.worlds.content.difficulty import ASKS, HEADING_CHANCE, HOPS, NAME_ASKED_CHANCE, RECIPE_VERSION
-from knowgen.worlds.content.entities import Cast, Entity
+from knowgen.worlds.content.entities import CategoryEntities, Entity
 from knowgen.worlds.content.facts import Clue, Fact, clues_to, facts_of
-from knowgen.worlds.content.prompts import HEADINGS, Brief, write_prompt
+from knowgen.worlds.content.prompts import HEADINGS, PromptBrief, write_prompt
 from knowgen.worlds.rendering.signs import SURFACES
 
 _NEAR_FACTS = ("year", "maker", "figure", "label", "town")
@@ -23,7 +23,7 @@ _SHARED_FACTS = ("name", "year", "town")
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedSample:
     """A sample with all that its truth is made of.
 
     Attributes:
@@ -48,8 +48,8 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class _Writing:
-    asks: tuple[str, ...] = ()
+class _SignContent:
+    questions: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     pages: tuple[str, ...] = ()
@@ -61,24 +61,24 @@ def sample_id(seed: int, shard: int, category: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def plan_sample(cast: Cast, seed: int, shard: int, *, textless: bool, rng: random.Random) -> Planned:
+def plan_sample(group: CategoryEntities, seed: int, shard: int, *, textless: bool, rng: random.Random) -> PlannedSample:
     """Plans the sample of a category in a shard."""
-    theme, subjects = cast.theme, cast.subjects
+    theme, subjects = group.theme, group.subjects
     difficulty = subjects[0].difficulty
     clues = [rng.choice(clues_to(entity, rng.choice(HOPS[difficulty]))) for entity in subjects]
     if textless:
-        writing = _Writing()
+        writing = _SignContent()
     elif theme.multi:
         writing = _write_shared(subjects, clues, rng)
     else:
         writing = _write_single(subjects[0], clues[0], rng)
-    heading = rng.choice(HEADINGS) if writing.asks and rng.random() < HEADING_CHANCE else ""
+    heading = rng.choice(HEADINGS) if writing.questions and rng.random() < HEADING_CHANCE else ""
     scene, surface = rng.choice(theme.scenes), rng.choice(SURFACES)
-    brief = Brief(
+    brief = PromptBrief(
         subjects=[clue.words for clue in clues],
-        floating=all(entity.look.floats for entity in subjects),
+        floating=all(entity.appearance.floats for entity in subjects),
         pronoun=theme.pronoun,
-        asks=writing.asks,
+        questions=writing.questions,
         heading=heading,
         scene=scene,
         surface=surface,
@@ -90,9 +90,9 @@ def plan_sample(cast: Cast, seed: int, shard: int, *, textless: bool, rng: rando
         category=theme.category,
         group=group_of(theme.category),
         difficulty=difficulty,
-        text_required=bool(writing.asks),
+        text_required=bool(writing.questions),
     )
-    return Planned(
+    return PlannedSample(
         sample=sample,
         subjects=subjects,
         required_text=headed + writing.values,
@@ -104,7 +104,7 @@ def plan_sample(cast: Cast, seed: int, shard: int, *, textless: bool, rng: rando
     )
 
 
-def _write_single(entity: Entity, clue: Clue, rng: random.Random) -> _Writing:
+def _write_single(entity: Entity, clue: Clue, rng: random.Random) -> _SignContent:
     """Chooses what the sign tells of one subject; facts that the clue gives away are left out."""
     facts = facts_of(entity)
     pool = _NEAR_FACTS if entity.difficulty == "easy" else _NEAR_FACTS + _FAR_FACTS
@@ -113,15 +113,15 @@ def _write_single(entity: Entity, clue: Clue, rng: random.Random) -> _Writing:
     if "name" not in clue.gives and rng.random() < NAME_ASKED_CHANCE:
         chosen.insert(0, "name")
     picked = [facts[key] for key in chosen]
-    return _Writing(
-        asks=tuple(fact.ask for fact in picked),
+    return _SignContent(
+        questions=tuple(fact.question for fact in picked),
         values=tuple(fact.value for fact in picked),
         lines=tuple(fact.line for fact in picked),
         pages=tuple(page for fact in picked for page in fact.pages),
     )
 
 
-def _write_shared(entities: Sequence[Entity], clues: Sequence[Clue], rng: random.Random) -> _Writing:
+def _write_shared(entities: Sequence[Entity], clues: Sequence[Clue], rng: random.Random) -> _SignContent:
     """Chooses what the sign tells of each of several subjects: one line a subject, from left to right."""
     given = frozenset().union(*(clue.gives for clue in clues))
     keys = [key for key in _SHARED_FACTS if key not in given]
@@ -129,14 +129,14 @@ def _write_shared(entities: Sequence[Entity], clues: Sequence[Clue], rng: random
     picked = set(rng.sample(keys, count))
     chosen = [key for key in keys if key in picked]
     theme = entities[0].theme
-    asks = {
+    questions = {
         "name": "the name of each of them",
         "year": f"the year in which each of them was {theme.verb}",
         "town": f"the town that each of them {theme.home}",
     }
     rows: list[list[Fact]] = [[facts_of(entity)[key] for key in chosen] for entity in entities]
-    return _Writing(
-        asks=(" with ".join(asks[key] for key in chosen) + ", from left to right",),
+    return _SignContent(
+        questions=(" with ".join(questions[key] for key in chosen) + ", from left to right",),
         values=_once(fact.value for row in rows for fact in row),
         lines=tuple(", ".join(fact.line for fact in row) for row in rows),
         pages=tuple(page for row in rows for fact in row for page in fact.pages),

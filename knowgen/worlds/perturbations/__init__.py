@@ -6,7 +6,7 @@ again; `edits` changes what stands on its sign; `redraw` draws the changed pictu
 
 from __future__ import annotations
 
-from knowgen.worlds.perturbations.kinds import CHANGES, Change
-from knowgen.worlds.perturbations.task import ChangedPictures, ChangedTask, make_changed_task
+from knowgen.worlds.perturbations.kinds import PERTURBATIONS, Perturbation
+from knowgen.worlds.perturbations.task import PerturbedImages, PerturbedTask, make_perturbed_task
 
-__all__ = ["CHANGES", "Change", "ChangedPictures", "ChangedTask", "make_changed_task"]
+__all__ = ["PERTURBATIONS", "PerturbedImages", "PerturbedTask", "Perturbation", "make_perturbed_task"]

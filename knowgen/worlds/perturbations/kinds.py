@@ -18,50 +18,50 @@ FAITHFULNESS, VISUAL, _, AESTHETICS = DIMENSIONS
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Perturbation:
     """A known change to a ground-truth picture.
 
     Attributes:
         name: Its name.
         words: What is done, for readers.
-        falls: Dimensions that a judge must mark down.
-        may: Dimensions that may fall with them; how a judge moves them says nothing about it.
-        why_may: Why they may.
+        must_fall: Dimensions that a judge must mark down.
+        may_fall: Dimensions that may fall with them; how a judge moves them says nothing about it.
+        may_fall_reason: Why they may.
     """
 
     name: str
-    words: str
-    falls: tuple[str, ...] = ()
-    may: tuple[str, ...] = ()
-    why_may: str = ""
+    description: str
+    must_fall: tuple[str, ...] = ()
+    may_fall: tuple[str, ...] = ()
+    may_fall_reason: str = ""
 
 
-NOTHING = Change("nothing", "the ground truth itself, its pixels encoded anew")
-DIGIT = Change("digit", "one digit of a required text is another", falls=(TEXT,))
-NAME = Change("name", "a name on the sign is another", falls=(TEXT,))
-SWAPPED = Change("swapped subject", "a subject is drawn as its look-alike", falls=(VISUAL,))
-MISSING = Change(
+UNCHANGED = Perturbation("nothing", "the ground truth itself, its pixels encoded anew")
+DIGIT = Perturbation("digit", "one digit of a required text is another", must_fall=(TEXT,))
+NAME = Perturbation("name", "a name on the sign is another", must_fall=(TEXT,))
+SWAPPED = Perturbation("swapped subject", "a subject is drawn as its look-alike", must_fall=(VISUAL,))
+MISSING = Perturbation(
     "missing subject",
     "a subject is left out",
-    falls=(FAITHFULNESS, VISUAL),
-    may=(AESTHETICS,),
-    why_may="a picture with a hole in its middle is less well composed",
+    must_fall=(FAITHFULNESS, VISUAL),
+    may_fall=(AESTHETICS,),
+    may_fall_reason="a picture with a hole in its middle is less well composed",
 )
-BLUR = Change(
+BLUR = Perturbation(
     "blur",
     "the whole picture is blurred",
-    falls=(AESTHETICS,),
-    may=(VISUAL, TEXT),
-    why_may="marks and letters that cannot be made out cannot be confirmed",
+    must_fall=(AESTHETICS,),
+    may_fall=(VISUAL, TEXT),
+    may_fall_reason="marks and letters that cannot be made out cannot be confirmed",
 )
-COLOUR = Change(
+COLOUR = Perturbation(
     "colour shift",
     "the hue of the whole picture is turned by a third of the colour circle",
-    falls=(VISUAL,),
-    may=(FAITHFULNESS, AESTHETICS),
-    why_may="a place in foreign colours can pass for another place, and for an ugly one",
+    must_fall=(VISUAL,),
+    may_fall=(FAITHFULNESS, AESTHETICS),
+    may_fall_reason="a place in foreign colours can pass for another place, and for an ugly one",
 )
-LAYOUT = Change("layout", "the same place, subjects and texts, arranged otherwise")
+LAYOUT = Perturbation("layout", "the same place, subjects and texts, arranged otherwise")
 
-CHANGES: tuple[Change, ...] = (NOTHING, DIGIT, NAME, SWAPPED, MISSING, BLUR, COLOUR, LAYOUT)
+PERTURBATIONS: tuple[Perturbation, ...] = (UNCHANGED, DIGIT, NAME, SWAPPED, MISSING, BLUR, COLOUR, LAYOUT)
 """All changes, `nothing` first: a judge's reading of it is what the others are compared with."""

@@ -9,7 +9,7 @@ from PIL import Image
 
 from knowgen.errors import DataError
 from knowgen.records import GroundTruth, Sample
-from knowgen.worlds.rendering.appearance import Look
+from knowgen.worlds.rendering.appearance import Appearance
 from knowgen.worlds.rendering.compose import Composition, LayoutFamily, compose
 from knowgen.worlds.rendering.scenes import SCENES
 from knowgen.worlds.rendering.signs import SURFACES
@@ -22,14 +22,14 @@ library set letters a fraction of a pixel apart."""
 
 
 @dataclass(frozen=True)
-class Original:
+class OriginalSample:
     """A sample of a world with all that its picture is drawn from.
 
     Attributes:
         sample: What is public.
         truth: The ground truth.
-        looks: How each subject looks, from left to right.
-        look_alikes: What each is easily taken for.
+        appearances: How each subject looks, from left to right.
+        distractors: What each is easily taken for.
         names: What each is called.
         scene: Name of the place.
         surface: Name of the sign's surface.
@@ -38,8 +38,8 @@ class Original:
 
     sample: Sample
     truth: GroundTruth
-    looks: tuple[Look, ...]
-    look_alikes: tuple[Look, ...]
+    appearances: tuple[Appearance, ...]
+    distractors: tuple[Appearance, ...]
     names: tuple[str, ...]
     scene: str
     surface: str
@@ -48,7 +48,7 @@ class Original:
     def compose(
         self,
         *,
-        subjects: tuple[Look | Image.Image, ...] | None = None,
+        subjects: tuple[Appearance | Image.Image, ...] | None = None,
         lines: tuple[str, ...] | None = None,
         layouts: LayoutFamily = "truth",
         floating: tuple[bool, ...] | None = None,
@@ -66,7 +66,7 @@ class Original:
         key = f"truth/{self.truth_id}"
         return compose(
             self.scene,
-            self.looks if subjects is None else subjects,
+            self.appearances if subjects is None else subjects,
             self.lines if lines is None else lines,
             self.surface,
             layouts=layouts,
@@ -80,7 +80,7 @@ class Original:
         """The id under which the world drew the truth."""
         return self.sample.id
 
-    def stored(self) -> Image.Image:
+    def open_stored_image(self) -> Image.Image:
         """Opens the ground-truth picture.
 
         Raises:
@@ -94,16 +94,16 @@ class Original:
         except (OSError, ValueError) as error:
             raise DataError(f"its picture cannot be read: {error}", where=where, fix="build the world again") from error
 
-    def redrawn(self) -> Composition:
+    def rerender(self) -> Composition:
         """Draws the truth again and makes sure that it is the stored picture.
 
         Raises:
             DataError: It is not, so that a change could not be told from a difference in drawing.
         """
-        drawn, stored = self.compose(), self.stored()
+        drawn, open_stored_image = self.compose(), self.open_stored_image()
         where = f"truth of sample {self.sample.id!r}"
-        if drawn.image.size == stored.size:
-            pixels = (np.asarray(picture, np.int16) for picture in (drawn.image, stored))
+        if drawn.image.size == open_stored_image.size:
+            pixels = (np.asarray(image, np.int16) for image in (drawn.image, open_stored_image))
             drift = float(np.abs(next(pixels) - next(pixels)).mean())
             if drift <= LARGEST_DRIFT:
                 return drawn
@@ -112,7 +112,7 @@ class Original:
         )
 
 
-def read_original(sample: Sample, truth: GroundTruth) -> Original:
+def read_original(sample: Sample, truth: GroundTruth) -> OriginalSample:
     """Reads a truth.
 
     Raises:
@@ -123,11 +123,11 @@ def read_original(sample: Sample, truth: GroundTruth) -> Original:
     drawable = scene in SCENES and surface in SURFACES and isinstance(lines, list | tuple) and truth.subjects
     if not drawable or not all({"look", "look_alike"} <= subject.keys() for subject in truth.subjects):
         raise DataError("holds no scene, sign and looks to draw it from", where=where, fix=MADE_HERE)
-    return Original(
+    return OriginalSample(
         sample=sample,
         truth=truth,
-        looks=tuple(Look.from_dict(subject["look"]) for subject in truth.subjects),
-        look_alikes=tuple(Look.from_dict(subject["look_alike"]) for subject in truth.subjects),
+        appearances=tuple(Appearance.from_dict(subject["look"]) for subject in truth.subjects),
+        distractors=tuple(Appearance.from_dict(subject["look_alike"]) for subject in truth.subjects),
         names=tuple(str(subject.get("name", "")) for subject in truth.subjects),
         scene=str(scene),
         surface=str(surface),

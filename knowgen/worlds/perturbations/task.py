@@ -1,7 +1,7 @@
 """Changed pictures as a task and a generator, so that judging them is an ordinary run.
 
 Judges must not learn which change they look at. So a changed picture gets an opaque id of its own, and its sample and
-truth are those of the original in all else: what was changed stands only in `ChangedTask.pictures`.
+truth are those of the original in all else: what was changed stands only in `PerturbedTask.images`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from knowgen.errors import ConfigError, DataError, UsageError
 from knowgen.generators.contract import Drawing
 from knowgen.records import GenerationRequest, GroundTruth, Sample, request_id
-from knowgen.worlds.perturbations.apply import draw_change, what_changes
-from knowgen.worlds.perturbations.kinds import CHANGES, REVISION, Change
-from knowgen.worlds.perturbations.originals import Original, read_original
+from knowgen.worlds.perturbations.apply import describe_perturbation, render_perturbation
+from knowgen.worlds.perturbations.kinds import PERTURBATIONS, REVISION, Perturbation
+from knowgen.worlds.perturbations.originals import OriginalSample, read_original
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,35 +27,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ChangedPicture:
+class PerturbedImage:
     """One change to one sample.
 
     Attributes:
         id: Opaque; the id of the sample in the run.
         original: The sample that is changed.
-        change: What is done to it.
-        what: What it comes to for this sample, in a few words.
+        perturbation: What is done to it.
+        summary: What it comes to for this sample, in a few words.
         seed: Of the changes.
     """
 
     id: str
-    original: Original
-    change: Change
-    what: str
+    original: OriginalSample
+    perturbation: Perturbation
+    summary: str
     seed: int
 
-    def draw(self) -> Image:
-        """Draws it; see `draw_change`."""
-        return draw_change(self.original, self.change, self.seed)
+    def render(self) -> Image:
+        """Draws it; see `render_perturbation`."""
+        return render_perturbation(self.original, self.perturbation, self.seed)
 
 
-class ChangedTask:
+class PerturbedTask:
     """The samples of a world, each once for every change that can be made to it.
 
     Args:
         name: Of the world's task.
         version: Of the world's task.
-        pictures: The changed pictures.
+        images: The changed pictures.
         seed: Of the changes.
     """
 
@@ -63,9 +63,9 @@ class ChangedTask:
     search = ""
     search_version = ""
 
-    def __init__(self, name: str, version: str, pictures: Sequence[ChangedPicture], seed: int) -> None:
+    def __init__(self, name: str, version: str, images: Sequence[PerturbedImage], seed: int) -> None:
         self.name = f"{name} with known changes"
-        self.pictures = {picture.id: picture for picture in pictures}
+        self.images = {perturbed.id: perturbed for perturbed in images}
         self.seed = seed
         digest = hashlib.sha256(f"{version}\0{seed}\0{REVISION}".encode()).hexdigest()[:12]
         self._version = f"changes-{REVISION}-{digest}"
@@ -76,12 +76,12 @@ class ChangedTask:
         return self._version
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def samples(self) -> Iterator[Sample]:
         """Yields the sample of each changed picture, under an opaque id."""
-        for picture in self.pictures.values():
-            yield picture.original.sample.model_copy(update={"id": picture.id})
+        for perturbed in self.images.values():
+            yield perturbed.original.sample.model_copy(update={"id": perturbed.id})
 
     def truth(self, sample_id: str) -> GroundTruth:
         """Returns the unchanged truth.
@@ -89,13 +89,13 @@ class ChangedTask:
         Raises:
             DataError: There is no such changed picture.
         """
-        if sample_id not in self.pictures:
+        if sample_id not in self.images:
             raise DataError(f"no changed picture {sample_id!r}", where=self.name)
-        return self.pictures[sample_id].original.truth.model_copy(update={"sample_id": sample_id})
+        return self.images[sample_id].original.truth.model_copy(update={"sample_id": sample_id})
 
 
-class ChangedPictures:
-    """Draws the pictures of a `ChangedTask`. It works from the truth, so it is privileged, and boards refuse it.
+class PerturbedImages:
+    """Draws the pictures of a `PerturbedTask`. It works from the truth, so it is privileged, and boards refuse it.
 
     Args:
         task: Whose pictures.
@@ -108,8 +108,8 @@ class ChangedPictures:
     privileged = True
     concurrency = 2
 
-    def __init__(self, task: ChangedTask) -> None:
-        self._pictures = {request_id(picture.id, 0): picture for picture in task.pictures.values()}
+    def __init__(self, task: PerturbedTask) -> None:
+        self._images = {request_id(perturbed.id, 0): perturbed for perturbed in task.images.values()}
 
     async def generate(self, request: GenerationRequest) -> Drawing:
         """Draws the changed picture that a request asks for.
@@ -117,13 +117,13 @@ class ChangedPictures:
         Raises:
             ConfigError: The request belongs to another task.
         """
-        picture = self._pictures.get(request.id)
-        if picture is None:
+        perturbed = self._images.get(request.id)
+        if perturbed is None:
             raise ConfigError("the request asks for no changed picture", where="ChangedPictures")
-        return Drawing(image=await asyncio.to_thread(picture.draw), request_id=request.id)
+        return Drawing(image=await asyncio.to_thread(perturbed.render), request_id=request.id)
 
 
-def make_changed_task(task: Task, samples: Sequence[Sample], count: int, seed: int) -> ChangedTask:
+def make_perturbed_task(task: Task, samples: Sequence[Sample], count: int, seed: int) -> PerturbedTask:
     """Picks samples of a world and plans every change that can be made to them.
 
     Args:
@@ -141,32 +141,34 @@ def make_changed_task(task: Task, samples: Sequence[Sample], count: int, seed: i
         raise UsageError("no sample to change", where=f"task {task.name}", fix="take one or more")
     planned = [_plan(read_original(sample, task.truth(sample.id)), seed) for sample in samples]
     picked = _spread(planned, seed)[:count]
-    picked[0][0].original.redrawn()  # a world drawn by another version is told before anything is paid
-    return ChangedTask(task.name, task.version, [picture for plan in picked for picture in plan], seed)
+    picked[0][0].original.rerender()  # a world drawn by another version is told before anything is paid
+    return PerturbedTask(task.name, task.version, [perturbed for plan in picked for perturbed in plan], seed)
 
 
-def _plan(original: Original, seed: int) -> list[ChangedPicture]:
+def _plan(original: OriginalSample, seed: int) -> list[PerturbedImage]:
     """Plans the changes of one sample, `nothing` first."""
     plan = []
-    for change in CHANGES:
-        what = what_changes(original, change, seed)
-        if what is not None:
-            plan.append(ChangedPicture(_opaque(original.sample.id, change, seed), original, change, what, seed))
+    for perturbation in PERTURBATIONS:
+        summary = describe_perturbation(original, perturbation, seed)
+        if summary is not None:
+            plan.append(
+                PerturbedImage(_opaque(original.sample.id, perturbation, seed), original, perturbation, summary, seed)
+            )
     return plan
 
 
-def _opaque(sample_id: str, change: Change, seed: int) -> str:
-    return hashlib.sha256(f"changed\0{REVISION}\0{seed}\0{sample_id}\0{change.name}".encode()).hexdigest()[:16]
+def _opaque(sample_id: str, perturbation: Perturbation, seed: int) -> str:
+    return hashlib.sha256(f"changed\0{REVISION}\0{seed}\0{sample_id}\0{perturbation.name}".encode()).hexdigest()[:16]
 
 
-def _spread(plans: Sequence[list[ChangedPicture]], seed: int) -> list[list[ChangedPicture]]:
+def _spread(plans: Sequence[list[PerturbedImage]], seed: int) -> list[list[PerturbedImage]]:
     """Orders samples so that each category comes once, then each again, and so on.
 
     Within a category those to which most changes can be made come first, in random order among equals: a sample
     without writing says nothing of digits and names.
     """
     rng = random.Random(f"changes/{seed}/samples")
-    categories: dict[str, list[list[ChangedPicture]]] = {}
+    categories: dict[str, list[list[PerturbedImage]]] = {}
     for plan in plans:
         categories.setdefault(plan[0].original.sample.category, []).append(plan)
     for members in categories.values():

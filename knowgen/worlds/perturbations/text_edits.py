@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from knowgen.worlds.content.names import GIVEN_NAMES, fold, is_fit, spell
 from knowgen.worlds.content.prompts import HEADINGS
-from knowgen.worlds.perturbations.originals import Original
+from knowgen.worlds.perturbations.originals import OriginalSample
 from knowgen.worlds.rendering.layouts import TRUTH_LAYOUTS
 from knowgen.worlds.rendering.signs import sign_size, text_space
 from knowgen.worlds.rendering.typeset import fit_text, text_width, tidy_lines
@@ -26,7 +26,7 @@ _Setting = tuple[tuple[int, ...], tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Edit:
+class TextEdit:
     """What a sign says instead.
 
     Attributes:
@@ -40,7 +40,7 @@ class Edit:
     lines: tuple[str, ...]
 
 
-def wrong_digit(original: Original, rng: random.Random) -> Edit | None:
+def wrong_digit(original: OriginalSample, rng: random.Random) -> TextEdit | None:
     """Changes one digit of one required text; None where no required text holds a digit."""
     texts = [text for text in _once_on_sign(original) if any(map(str.isdigit, text))]
     rng.shuffle(texts)
@@ -51,7 +51,7 @@ def wrong_digit(original: Original, rng: random.Random) -> Edit | None:
     return None
 
 
-def wrong_name(original: Original, rng: random.Random) -> Edit | None:
+def wrong_name(original: OriginalSample, rng: random.Random) -> TextEdit | None:
     """Exchanges the last word of a required name for a made-up one.
 
     A subject's name comes first, then a person's, then a place's or a title. None where the sign shows no name, or no
@@ -68,7 +68,7 @@ def wrong_name(original: Original, rng: random.Random) -> Edit | None:
     return None
 
 
-def _once_on_sign(original: Original) -> list[str]:
+def _once_on_sign(original: OriginalSample) -> list[str]:
     """Returns the required texts that stand on the sign exactly once, so that one change makes each of them wrong."""
     written = " \n ".join(original.lines)
     return [text for text in original.truth.required_text if text and len(_places(text).findall(written)) == 1]
@@ -96,24 +96,28 @@ def _other_names(name: str, rng: random.Random) -> list[str]:
     """Returns made-up names, those nearest in width first."""
     start = rng.randrange(1 << 20)
     seed = rng.randrange(1 << 30)
-    found = [made for number in range(start, start + _NAMES_MADE) if is_fit(made := spell(number, seed))]
-    wanted = text_width(name, _MEASURED_SIZE)
-    unlike = [made for made in found if fold(made)[:2] != fold(name)[:2]]
-    return sorted(unlike, key=lambda made: abs(text_width(made, _MEASURED_SIZE) - wanted))[:_NAMES_TRIED]
+    candidates = [
+        name_candidate for number in range(start, start + _NAMES_MADE) if is_fit(name_candidate := spell(number, seed))
+    ]
+    target_width = text_width(name, _MEASURED_SIZE)
+    unlike = [name_candidate for name_candidate in candidates if fold(name_candidate)[:2] != fold(name)[:2]]
+    return sorted(unlike, key=lambda name_candidate: abs(text_width(name_candidate, _MEASURED_SIZE) - target_width))[
+        :_NAMES_TRIED
+    ]
 
 
-def _edited(original: Original, right: str, wrong: str) -> Edit | None:
+def _edited(original: OriginalSample, right: str, wrong: str) -> TextEdit | None:
     """Writes the wrong text in place of the right one; None where that would move things, or be right after all."""
     written = " \n ".join(original.lines)
     if any(_places(wrong).search(text) for text in (written, *original.truth.required_text)):
         return None
     lines = tuple(_places(right).sub(lambda _match: wrong, line) for line in original.lines)
-    return Edit(right, wrong, lines) if _set_alike(original, lines) else None
+    return TextEdit(right, wrong, lines) if _set_alike(original, lines) else None
 
 
-def _set_alike(original: Original, lines: tuple[str, ...]) -> bool:
+def _set_alike(original: OriginalSample, lines: tuple[str, ...]) -> bool:
     """Tells whether every layout would set the lines like the original's, on a sign of the same size."""
-    count = len(original.looks)
+    count = len(original.appearances)
     return _settings(original.lines, original.surface, count) == _settings(lines, original.surface, count)
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from knowgen.errors import DataError
 from knowgen.worlds.rendering import creatures, heraldry, machines, nature, people, structures
-from knowgen.worlds.rendering.brush import LOOK_MARGIN, LOOK_SPAN, SYMBOLS, Brush
-from knowgen.worlds.rendering.canvas import PATTERNS, Pen
+from knowgen.worlds.rendering.brush import APPEARANCE_MARGIN, APPEARANCE_SPAN, SYMBOLS, Brush
+from knowgen.worlds.rendering.canvas import PATTERNS, Canvas
 from knowgen.worlds.rendering.colours import PALETTES, Colour, mix
 
 FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -84,11 +84,11 @@ _DRAW: Mapping[str, Callable[[Brush], None]] = MappingProxyType(
     }
 )
 
-LOOK_ALIKE_RANGE = (0.07, 0.70)
+DISTRACTOR_RANGE = (0.07, 0.70)
 """A look-alike changes at least and at most this share of the drawn pixels."""
 
 _SEARCH_RANGE = (0.11, 0.62)
-"""Narrower than `LOOK_ALIKE_RANGE`: the share moves with the drawing's size, by up to 0.08 from 96 to 216 pixels."""
+"""Narrower than `DISTRACTOR_RANGE`: the share moves with the drawing's size, by up to 0.08 from 96 to 216 pixels."""
 
 _BACKDROPS: tuple[Colour, ...] = tuple(
     mix(palette.light, palette.main, share) for palette in PALETTES for share in (0.0, 0.15, 0.25)
@@ -98,11 +98,11 @@ _BACKDROP_APART = 24
 
 _MEASURED_SIZE = 110
 _CLEAR_CHANGE = 40
-_LOOK_ALIKE_TRIES = 80
+_DISTRACTOR_TRIES = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Appearance:
     """Everything that decides how a thing is drawn.
 
     Attributes:
@@ -147,7 +147,7 @@ class Look:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, object]) -> Look:
+    def from_dict(cls, data: Mapping[str, object]) -> Appearance:
         """Reads what `to_dict` wrote.
 
         Raises:
@@ -193,13 +193,13 @@ def _require_index(field: str, value: int, count: int) -> None:
         raise DataError(f"{field} is {value}", where=f"look.{field}", fix=f"use 0 to {count - 1}")
 
 
-def random_look(kind: str, rng: random.Random) -> Look:
+def random_appearance(kind: str, rng: random.Random) -> Appearance:
     """Returns a look of a kind, every other value drawn from `rng`.
 
     Raises:
         DataError: The kind is unknown.
     """
-    return Look(
+    return Appearance(
         kind=kind,
         palette=rng.randrange(len(PALETTES)),
         rotation=rng.randrange(_ROLES),
@@ -209,35 +209,35 @@ def random_look(kind: str, rng: random.Random) -> Look:
     )
 
 
-def draw_look(look: Look, size: int) -> Image.Image:
+def draw_appearance(appearance: Appearance, size: int) -> Image.Image:
     """Draws a look on a clear ground.
 
     Args:
-        look: What to draw.
+        appearance: What to draw.
         size: Width and height in pixels, at least 1.
 
     Returns:
         An RGBA picture; the same pixels for the same arguments in every process.
     """
-    palette = PALETTES[look.palette]
-    roles = [palette[(role + look.rotation) % _ROLES] for role in range(_ROLES)]
-    pen = Pen((size, size), size / LOOK_SPAN, margin=LOOK_MARGIN)
+    palette = PALETTES[appearance.palette]
+    roles = [palette[(role + appearance.rotation) % _ROLES] for role in range(_ROLES)]
+    canvas = Canvas((size, size), size / APPEARANCE_SPAN, margin=APPEARANCE_MARGIN)
     brush = Brush(
-        pen,
+        canvas,
         main=roles[0],
         second=roles[1],
         accent=roles[2],
         light=palette.light,
         ink=palette.ink,
-        pattern=look.pattern,
-        symbol=look.symbol,
-        features=look.features,
+        pattern=appearance.pattern,
+        symbol=appearance.symbol,
+        features=appearance.features,
     )
-    _DRAW[look.kind](brush)
-    return pen.finish()
+    _DRAW[appearance.kind](brush)
+    return canvas.finish()
 
 
-def visible_difference(first: Look, second: Look, size: int = _MEASURED_SIZE) -> float:
+def visible_difference(first: Appearance, second: Appearance, size: int = _MEASURED_SIZE) -> float:
     """Returns the share of drawn pixels that differ clearly between two looks, 0..1.
 
     A pixel counts as drawn when either look covers it by more than half, and as clearly different when any of its
@@ -246,8 +246,8 @@ def visible_difference(first: Look, second: Look, size: int = _MEASURED_SIZE) ->
     return _changed_share(_channels(first, size), _channels(second, size))
 
 
-def _channels(look: Look, size: int) -> NDArray[np.int16]:
-    return np.asarray(draw_look(look, size)).astype(np.int16)
+def _channels(appearance: Appearance, size: int) -> NDArray[np.int16]:
+    return np.asarray(draw_appearance(appearance, size)).astype(np.int16)
 
 
 def _changed_share(one: NDArray[np.int16], other: NDArray[np.int16]) -> float:
@@ -256,7 +256,7 @@ def _changed_share(one: NDArray[np.int16], other: NDArray[np.int16]) -> float:
     return float(changed.sum() / max(1, drawn.sum()))
 
 
-def look_alike(look: Look, rng: random.Random) -> Look:
+def make_distractor(appearance: Appearance, rng: random.Random) -> Appearance:
     """Returns a look easily taken for another: same kind and palette, a few things changed, visibly but not wholly.
 
     Two of five things change: the roles of the colours, the pattern, the symbol, and one or two features. The result
@@ -265,37 +265,37 @@ def look_alike(look: Look, rng: random.Random) -> Look:
     Raises:
         DataError: No such look was found, which would be a fault in the recipe of that kind.
     """
-    drawn = _channels(look, _MEASURED_SIZE)
-    for _ in range(_LOOK_ALIKE_TRIES):
-        candidate = _vary(look, rng)
+    drawn = _channels(appearance, _MEASURED_SIZE)
+    for _ in range(_DISTRACTOR_TRIES):
+        candidate = _vary(appearance, rng)
         share = _changed_share(drawn, _channels(candidate, _MEASURED_SIZE))
         if _SEARCH_RANGE[0] <= share <= _SEARCH_RANGE[1]:
             return candidate
-    raise DataError(f"no look-alike found for {look}", where="look_alike", fix="use another look")
+    raise DataError(f"no look-alike found for {appearance}", where="look_alike", fix="use another look")
 
 
-def _vary(look: Look, rng: random.Random) -> Look:
+def _vary(appearance: Appearance, rng: random.Random) -> Appearance:
     changes = rng.sample(("rotation", "pattern", "symbol", "feature", "other feature"), 2)
-    features = list(look.features)
+    features = list(appearance.features)
     for change in changes:
         if "feature" in change:
             features[rng.randrange(FEATURE_COUNT)] += 1
-    varied = replace(look, features=tuple(features))
+    varied = replace(appearance, features=tuple(features))
     if "rotation" in changes:
-        varied = replace(varied, rotation=(look.rotation + rng.randrange(1, _ROLES)) % _ROLES)
+        varied = replace(varied, rotation=(appearance.rotation + rng.randrange(1, _ROLES)) % _ROLES)
     if "pattern" in changes:
-        varied = replace(varied, pattern=rng.choice([name for name in PATTERNS if name != look.pattern]))
+        varied = replace(varied, pattern=rng.choice([name for name in PATTERNS if name != appearance.pattern]))
     if "symbol" in changes:
-        varied = replace(varied, symbol=rng.choice([name for name in SYMBOLS if name != look.symbol]))
+        varied = replace(varied, symbol=rng.choice([name for name in SYMBOLS if name != appearance.symbol]))
     return varied
 
 
-def plain_backdrop(look: Look, rng: random.Random) -> Colour:
+def plain_backdrop(appearance: Appearance, rng: random.Random) -> Colour:
     """Returns a pale colour to show a look on, clearly apart from every colour of the look's own palette.
 
     On such a backdrop the look can be cut out again: no pale part of it is taken for backdrop.
     """
-    own = PALETTES[look.palette]
+    own = PALETTES[appearance.palette]
     fitting = [
         backdrop
         for backdrop in _BACKDROPS

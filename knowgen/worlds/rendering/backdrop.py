@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from knowgen.worlds.rendering.canvas import Pen
+from knowgen.worlds.rendering.canvas import Canvas
 from knowgen.worlds.rendering.colours import Colour, mix
 from knowgen.worlds.rendering.shapes import Outline, rectangle
 
@@ -22,29 +22,31 @@ class Tint(NamedTuple):
     second: Colour
 
 
-ScenePainter = Callable[[Pen, random.Random, Tint], None]
+ScenePainter = Callable[[Canvas, random.Random, Tint], None]
 
 
-def box(pen: Pen, x0: float, y0: float, x1: float, y1: float, colour: Colour, radius: float = 0) -> None:
+def box(canvas: Canvas, x0: float, y0: float, x1: float, y1: float, colour: Colour, radius: float = 0) -> None:
     """Fills a rectangle, its corners rounded by `radius`."""
-    pen.fill(rectangle(x0, y0, x1, y1, radius), colour)
+    canvas.fill(rectangle(x0, y0, x1, y1, radius), colour)
 
 
-def gradient(pen: Pen, top: float, bottom: float, upper: Colour, lower: Colour, bands: int = 14) -> None:
+def gradient(canvas: Canvas, top: float, bottom: float, upper: Colour, lower: Colour, bands: int = 14) -> None:
     """Fills the whole width between two levels with bands that go from one colour to another."""
     height = (bottom - top) / bands
     for band in range(bands):
         y = top + height * band
-        box(pen, -1, y, SCENE_WIDTH + 1, y + height + 0.3, mix(upper, lower, band / (bands - 1)))
+        box(canvas, -1, y, SCENE_WIDTH + 1, y + height + 0.3, mix(upper, lower, band / (bands - 1)))
 
 
-def rolling_ground(pen: Pen, level: float, colour: Colour, *, swell: float, stretch: float, phase: float = 0.0) -> None:
+def rolling_ground(
+    canvas: Canvas, level: float, colour: Colour, *, swell: float, stretch: float, phase: float = 0.0
+) -> None:
     """Fills from a wavy line down to the lower edge; the line is level + swell * sin(x / stretch + phase)."""
     steps = range(0, int(SCENE_WIDTH) + 1, 3)
     ridge: Outline = [(float(x), level + swell * math.sin(x / stretch + phase)) for x in steps]
-    pen.fill([(0, level), *ridge, (SCENE_WIDTH, SCENE_HEIGHT), (0, SCENE_HEIGHT)], colour)
+    canvas.fill([(0, level), *ridge, (SCENE_WIDTH, SCENE_HEIGHT), (0, SCENE_HEIGHT)], colour)
 
 
-def light_cone(pen: Pen, x: float, floor: float, spread: float, colour: Colour) -> None:
+def light_cone(canvas: Canvas, x: float, floor: float, spread: float, colour: Colour) -> None:
     """Fills the cone of a lamp above the picture that shines down to a level."""
-    pen.fill([(x - 4, 0), (x + 4, 0), (x + spread, floor), (x - spread, floor)], colour)
+    canvas.fill([(x - 4, 0), (x + 4, 0), (x + spread, floor), (x - spread, floor)], colour)

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from knowgen.worlds.rendering.canvas import Pen
+from knowgen.worlds.rendering.canvas import Canvas
 from knowgen.worlds.rendering.colours import WHITE, Colour, mix
 from knowgen.worlds.rendering.shapes import Outline, Point, ellipse, smooth, star
 
-LOOK_MARGIN = 3.0
+APPEARANCE_MARGIN = 3.0
 """Units kept free around the square of 100 units on which a look is drawn, for ears and lines that reach beyond."""
 
-LOOK_SPAN = 100.0 + 2 * LOOK_MARGIN
+APPEARANCE_SPAN = 100.0 + 2 * APPEARANCE_MARGIN
 """Units across and down a whole look."""
 
 _PUPIL: Colour = (30, 20, 50)
@@ -24,7 +24,7 @@ class Brush:
     """Draws the parts of one look on a square of 100 units.
 
     Args:
-        pen: The pen to draw with.
+        canvas: The pen to draw with.
         main: First colour of the look.
         second: Second colour; also the colour of the pattern's marks.
         accent: Third colour.
@@ -37,7 +37,7 @@ class Brush:
 
     def __init__(
         self,
-        pen: Pen,
+        canvas: Canvas,
         *,
         main: Colour,
         second: Colour,
@@ -48,7 +48,7 @@ class Brush:
         symbol: str,
         features: Sequence[int],
     ) -> None:
-        self.pen = pen
+        self.canvas = canvas
         self.main, self.second, self.accent, self.light, self.ink = main, second, accent, light, ink
         self.pattern = pattern
         self.symbol = symbol
@@ -71,7 +71,7 @@ class Brush:
         width: float = 1.3,
     ) -> None:
         """Draws a solid part with an ink line around it; with `marks`, in the look's pattern or the given one."""
-        self.pen.fill(
+        self.canvas.fill(
             points,
             colour,
             marks=marks,
@@ -84,24 +84,24 @@ class Brush:
 
     def flat(self, points: Sequence[Point], colour: Colour) -> None:
         """Draws a patch of one colour: no line, no shade."""
-        self.pen.fill(points, colour)
+        self.canvas.fill(points, colour)
 
     def inset(self, points: Sequence[Point], colour: Colour, width: float = 1.3) -> None:
         """Draws an unshaded patch with an ink line."""
-        self.pen.fill(points, colour, outline=self.ink, outline_width=width)
+        self.canvas.fill(points, colour, outline=self.ink, outline_width=width)
 
     def line(self, points: Sequence[Point], colour: Colour, width: float = 1.3) -> None:
         """Draws a line."""
-        self.pen.line(points, colour, width)
+        self.canvas.line(points, colour, width)
 
     def tube(self, points: Sequence[Point], colour: Colour, width: float, rim: float = 0.9) -> None:
         """Draws a line of the given width with ink of width `rim` on either side."""
-        self.pen.line(points, self.ink, width + 2 * rim)
-        self.pen.line(points, colour, width)
+        self.canvas.line(points, self.ink, width + 2 * rim)
+        self.canvas.line(points, colour, width)
 
     def emblem(self, x: float, y: float, radius: float, colour: Colour, *, outlined: bool = True) -> None:
         """Draws the look's symbol about a point."""
-        draw_symbol(self.pen, self.symbol, x, y, radius, colour, self.ink if outlined else None)
+        draw_symbol(self.canvas, self.symbol, x, y, radius, colour, self.ink if outlined else None)
 
     def eyes(self, x: float, y: float, gap: float, radius: float, iris: Colour, count: int = 2) -> None:
         """Draws `count` eyes in a row about a point, `gap` units from centre to centre."""
@@ -173,7 +173,7 @@ SYMBOLS: tuple[str, ...] = (*_SYMBOL_OUTLINES, "wave")
 
 
 def draw_symbol(
-    pen: Pen, name: str, x: float, y: float, radius: float, colour: Colour, outline: Colour | None = None
+    canvas: Canvas, name: str, x: float, y: float, radius: float, colour: Colour, outline: Colour | None = None
 ) -> None:
     """Draws one of `SYMBOLS` about a point, with an outline if a colour is given for it."""
     if name == "wave":
@@ -182,12 +182,12 @@ def draw_symbol(
                 (x + radius * (step / 8 - 1), y + radius * row + radius * 0.2 * math.sin(step * 0.8))
                 for step in range(17)
             ]
-            pen.line(crest, colour, radius * 0.26)
+            canvas.line(crest, colour, radius * 0.26)
         return
-    pen.fill(_SYMBOL_OUTLINES[name](x, y, radius), colour, outline=outline, outline_width=_FINE)
+    canvas.fill(_SYMBOL_OUTLINES[name](x, y, radius), colour, outline=outline, outline_width=_FINE)
     if name == "sun":
-        pen.fill(ellipse(x, y, radius * 0.42), mix(colour, WHITE, 0.45))
+        canvas.fill(ellipse(x, y, radius * 0.42), mix(colour, WHITE, 0.45))
     elif name == "eye":
-        pen.fill(ellipse(x, y, radius * 0.32), _PUPIL)
+        canvas.fill(ellipse(x, y, radius * 0.32), _PUPIL)
     elif name == "cog":
-        pen.fill(ellipse(x, y, radius * 0.35), mix(colour, (0, 0, 0), 0.5))
+        canvas.fill(ellipse(x, y, radius * 0.35), mix(colour, (0, 0, 0), 0.5))

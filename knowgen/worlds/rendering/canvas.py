@@ -17,23 +17,23 @@ SUPERSAMPLING = 2
 """Pixels drawn per pixel kept, along each axis: smooth edges for flat polygons."""
 
 _SHADE: Colour = (24, 12, 48)
-_Grid = NDArray[np.float64]
-_Marks = NDArray[np.bool_]
+_CoordinateGrid = NDArray[np.float64]
+_MarkMask = NDArray[np.bool_]
 
 
-def _dots(u: _Grid, v: _Grid) -> _Marks:
+def _dots(u: _CoordinateGrid, v: _CoordinateGrid) -> _MarkMask:
     shifted = u + 5 * (np.floor(v / 8) % 2)
-    marks: _Marks = (shifted % 10 - 5) ** 2 + (v % 8 - 4) ** 2 < 6.5
+    marks: _MarkMask = (shifted % 10 - 5) ** 2 + (v % 8 - 4) ** 2 < 6.5
     return marks
 
 
-def _scales(u: _Grid, v: _Grid) -> _Marks:
+def _scales(u: _CoordinateGrid, v: _CoordinateGrid) -> _MarkMask:
     shifted = u + 5 * (np.floor(v / 6) % 2)
-    marks: _Marks = (shifted % 10 - 5) ** 2 + (v % 6) ** 2 > 22
+    marks: _MarkMask = (shifted % 10 - 5) ** 2 + (v % 6) ** 2 > 22
     return marks
 
 
-_MARKS: Mapping[str, Callable[[_Grid, _Grid], _Marks]] = MappingProxyType(
+_MARKS: Mapping[str, Callable[[_CoordinateGrid, _CoordinateGrid], _MarkMask]] = MappingProxyType(
     {
         "stripes": lambda u, v: (v % 10) < 4.2,
         "bars": lambda u, v: (u % 9) < 3.6,
@@ -50,7 +50,7 @@ PATTERNS: tuple[str, ...] = ("plain", *_MARKS)
 """Names of the patterns a part can be filled with; all repeat on a grid of 100 units."""
 
 
-class Pen:
+class Canvas:
     """Draws on a picture in units of its own.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Literal
 from PIL import Image, ImageDraw
 
 from knowgen.errors import DataError
-from knowgen.worlds.rendering.appearance import Look, draw_look
+from knowgen.worlds.rendering.appearance import Appearance, draw_appearance
 from knowgen.worlds.rendering.canvas import SUPERSAMPLING
 from knowgen.worlds.rendering.colours import PALETTES, Colour, mix, rgb
 from knowgen.worlds.rendering.layouts import (
@@ -57,7 +57,7 @@ class Composition:
 
 def compose(
     scene: str,
-    subjects: Sequence[Look | Image.Image],
+    subjects: Sequence[Appearance | Image.Image],
     lines: Sequence[str],
     surface: str,
     *,
@@ -90,7 +90,7 @@ def compose(
     if surface not in SURFACES:
         raise DataError(f"unknown surface {surface!r}", where="compose", fix="use one of " + ", ".join(SURFACES))
     if floating is None:
-        floating = [isinstance(subject, Look) and subject.floats for subject in subjects]
+        floating = [isinstance(subject, Appearance) and subject.floats for subject in subjects]
     if len(floating) != len(subjects):
         raise DataError(f"{len(floating)} marks for {len(subjects)} subjects", where="compose", fix="give one for each")
     rng = random.Random(f"layout/{layouts}/{seed}")
@@ -137,9 +137,9 @@ def _arrange_with_sign(
         raise DataError("the text does not fit on the sign", where="compose", fix="give fewer or shorter lines")
     best = min(_READABLE, max(block.smallest for _, block in fitting))
     layout, block = rng.choice([choice for choice in fitting if choice[1].smallest >= best])
-    wanted = sign_size(surface, block)
+    preferred = sign_size(surface, block)
     limit = layout.limit(count)
-    size = (min(limit[0], max(wanted[0], 200)), min(limit[1], max(wanted[1], 76)))
+    size = (min(limit[0], max(preferred[0], 200)), min(limit[1], max(preferred[1], 76)))
     return layout.arrange(count, size, rng), block
 
 
@@ -179,7 +179,7 @@ def _draw_block(image: Image.Image, box: Box, stone: Colour) -> None:
 
 def _place(
     image: Image.Image,
-    subject: Look | Image.Image,
+    subject: Appearance | Image.Image,
     cell: Box,
     plinth: bool,
     floats: bool,
@@ -191,36 +191,36 @@ def _place(
     share = rng.uniform(0.9, 1.0)
     room = (right - left, bottom - top)
     limit = (int(min(room[0], _LARGEST_SUBJECT) * share), int(min(room[1], _LARGEST_SUBJECT) * share))
-    picture = _fitted(subject, limit)
-    slack = room[0] - picture.width
+    cutout = _fitted(subject, limit)
+    slack = room[0] - cutout.width
     x = left + slack // 2 + round(slack * rng.uniform(-0.2, 0.2))
-    headroom = room[1] - picture.height
+    headroom = room[1] - cutout.height
     rise = round(min(headroom, 90) * rng.uniform(0.5, 0.9)) if floats else 0
-    y = bottom - picture.height - rise
+    y = bottom - cutout.height - rise
     if not floats:
         if plinth:
-            centre, half = x + picture.width // 2, max(picture.width // 2, 60)
+            centre, half = x + cutout.width // 2, max(cutout.width // 2, 60)
             _draw_block(image, (max(left, centre - half), bottom - 9, min(right, centre + half), HEIGHT - 6), stone)
-        _draw_shadow(image, x, bottom, picture.width)
-    image.paste(picture, (x, y), picture)
-    return x, y, x + picture.width, y + picture.height
+        _draw_shadow(image, x, bottom, cutout.width)
+    image.paste(cutout, (x, y), cutout)
+    return x, y, x + cutout.width, y + cutout.height
 
 
-def _fitted(subject: Look | Image.Image, limit: tuple[int, int]) -> Image.Image:
+def _fitted(subject: Appearance | Image.Image, limit: tuple[int, int]) -> Image.Image:
     """Returns the subject as an RGBA picture cropped to what is drawn, as large as the limit allows.
 
     A look is drawn at its final size, for scaling a finished drawing would blur it and multiply its colours.
     """
-    if isinstance(subject, Look):
-        probe = draw_look(subject, 100).getbbox()
+    if isinstance(subject, Appearance):
+        probe = draw_appearance(subject, 100).getbbox()
         if probe is None:
             raise DataError("a look that draws nothing", where="compose", fix="use another look")
         size = int(100 * min(limit[0] / (probe[2] - probe[0] + 1), limit[1] / (probe[3] - probe[1] + 1)))
-        picture = draw_look(subject, size)
-        return picture.crop(picture.getbbox())
+        cutout = draw_appearance(subject, size)
+        return cutout.crop(cutout.getbbox())
     scale = min(limit[0] / subject.width, limit[1] / subject.height)
-    size_wanted = (max(1, int(subject.width * scale)), max(1, int(subject.height * scale)))
-    return subject.convert("RGBA").resize(size_wanted, Image.Resampling.LANCZOS)
+    new_size = (max(1, int(subject.width * scale)), max(1, int(subject.height * scale)))
+    return subject.convert("RGBA").resize(new_size, Image.Resampling.LANCZOS)
 
 
 def _draw_shadow(image: Image.Image, left: int, ground: int, width: int) -> None:

@@ -46,7 +46,7 @@ def _draw_crest_trim(brush: Brush) -> None:
             for x in (36, 50, 64):
                 brush.part(star(x, 22, 5.4), brush.light, width=0.9)
         case 2:
-            draw_symbol(brush.pen, "crown", 50, 13, 11, GOLD, brush.ink)
+            draw_symbol(brush.canvas, "crown", 50, 13, 11, GOLD, brush.ink)
     if brush.choice(1, 3) == 2:
         ribbon: Outline = [(8, 76), (92, 76), (86, 83), (92, 91), (8, 91), (14, 83)]
         brush.part(ribbon, brush.accent)
@@ -88,7 +88,7 @@ def draw_flag(brush: Brush) -> None:
             brush.flat(_cloth(left, right, 37, 49), brush.light)
         case _:
             pattern = "diagonal" if brush.pattern == "plain" else brush.pattern
-            brush.pen.fill(_cloth(*_CLOTH), brush.main, marks=brush.second, pattern=pattern)
+            brush.canvas.fill(_cloth(*_CLOTH), brush.main, marks=brush.second, pattern=pattern)
     _draw_flag_charge(brush, division)
     brush.line([*_cloth(*_CLOTH), (left, top + _wave(left))], brush.ink, 1.4)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from knowgen.errors import DataError
 from knowgen.worlds.rendering import indoors, outdoors
 from knowgen.worlds.rendering.backdrop import SCENE_HEIGHT, SCENE_WIDTH, ScenePainter, Tint
-from knowgen.worlds.rendering.canvas import Pen
+from knowgen.worlds.rendering.canvas import Canvas
 from knowgen.worlds.rendering.colours import PALETTES
 
 _PAINT: Mapping[str, ScenePainter] = MappingProxyType(
@@ -89,8 +89,8 @@ def draw_scene(
     width, height = size
     unit = max(width / SCENE_WIDTH, height / SCENE_HEIGHT)
     whole = (math.ceil(SCENE_WIDTH * unit), math.ceil(SCENE_HEIGHT * unit))
-    pen = Pen(whole, unit, "RGB")
-    _PAINT[name](pen, rng, Tint(palette.main, palette.second))
-    picture = pen.finish()
+    canvas = Canvas(whole, unit, "RGB")
+    _PAINT[name](canvas, rng, Tint(palette.main, palette.second))
+    image = canvas.finish()
     left, top = (whole[0] - width) // 2, whole[1] - height
-    return picture.crop((left, top, left + width, top + height))
+    return image.crop((left, top, left + width, top + height))

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from PIL import Image, ImageDraw
 
-from knowgen.worlds.rendering.canvas import Pen
+from knowgen.worlds.rendering.canvas import Canvas
 from knowgen.worlds.rendering.colours import PALETTES, Colour, mix, rgb
 from knowgen.worlds.rendering.shapes import rectangle
 from knowgen.worlds.rendering.typeset import LEADING, TextBlock, font
@@ -32,63 +32,63 @@ class _Surface:
 
     words: str
     margins: tuple[int, int, int, int]
-    paint: Callable[[Pen, float, float, random.Random], Colour]
+    paint: Callable[[Canvas, float, float, random.Random], Colour]
 
 
-def _paint_placard(pen: Pen, width: float, height: float, rng: random.Random) -> Colour:
+def _paint_placard(canvas: Canvas, width: float, height: float, rng: random.Random) -> Colour:
     frame = rectangle(1, 1, width - 1, height - 1, 10)
-    pen.fill(frame, rgb("b8862f"), outline=_EDGE, outline_width=2)
-    pen.fill(rectangle(4, 4, width - 4, height - 4, 8), rgb("d2a347"))
-    pen.fill(rectangle(9, 9, width - 9, height - 9, 6), mix(rgb("fbf3dc"), rng.choice(PALETTES).light, 0.3))
+    canvas.fill(frame, rgb("b8862f"), outline=_EDGE, outline_width=2)
+    canvas.fill(rectangle(4, 4, width - 4, height - 4, 8), rgb("d2a347"))
+    canvas.fill(rectangle(9, 9, width - 9, height - 9, 6), mix(rgb("fbf3dc"), rng.choice(PALETTES).light, 0.3))
     for x in (14.0, width - 14):
         for y in (14.0, height - 14):
-            pen.fill(rectangle(x - 2.5, y - 2.5, x + 2.5, y + 2.5, 2.5), rgb("b8862f"))
+            canvas.fill(rectangle(x - 2.5, y - 2.5, x + 2.5, y + 2.5, 2.5), rgb("b8862f"))
     return rgb("2b2118")
 
 
-def _paint_banner(pen: Pen, width: float, height: float, rng: random.Random) -> Colour:
+def _paint_banner(canvas: Canvas, width: float, height: float, rng: random.Random) -> Colour:
     palette = rng.choice(PALETTES)
     cloth = [(8.0, 5.0), (width - 8, 5.0), (width - 8, height - 2), (width / 2, height - _POINT), (8.0, height - 2)]
-    pen.fill(cloth, mix(palette.ink, palette.main, 0.12), outline=palette.accent, outline_width=4)
-    pen.line([(4, 5), (width - 4, 5)], rgb("7a4a2b"), 8)
+    canvas.fill(cloth, mix(palette.ink, palette.main, 0.12), outline=palette.accent, outline_width=4)
+    canvas.line([(4, 5), (width - 4, 5)], rgb("7a4a2b"), 8)
     return rgb("fff6e0")
 
 
-def _paint_billboard(pen: Pen, width: float, height: float, rng: random.Random) -> Colour:
-    pen.fill(rectangle(1, 1, width - 1, height - 1, 4), rgb("e8e4da"), outline=_EDGE, outline_width=2)
+def _paint_billboard(canvas: Canvas, width: float, height: float, rng: random.Random) -> Colour:
+    canvas.fill(rectangle(1, 1, width - 1, height - 1, 4), rgb("e8e4da"), outline=_EDGE, outline_width=2)
     panel = mix(rgb("1f2a3d"), rng.choice(PALETTES).ink, 0.5)
-    pen.fill(rectangle(8, 8, width - 8, height - 8, 2), panel)
+    canvas.fill(rectangle(8, 8, width - 8, height - 8, 2), panel)
     return rgb("fdf7e6")
 
 
-def _paint_screen(pen: Pen, width: float, height: float, rng: random.Random) -> Colour:
+def _paint_screen(canvas: Canvas, width: float, height: float, rng: random.Random) -> Colour:
     glow = rng.choice((rgb("0e3a4a"), rgb("12324f"), rgb("173b36")))
-    pen.fill(rectangle(1, 1, width - 1, height - 1, 14), rgb("23283a"), outline=_EDGE, outline_width=2)
-    pen.fill(rectangle(8, 8, width - 8, height - 8, 8), mix(glow, rgb("c9fbff"), 0.22))
-    pen.fill(rectangle(11, 11, width - 11, height - 11, 7), glow)
+    canvas.fill(rectangle(1, 1, width - 1, height - 1, 14), rgb("23283a"), outline=_EDGE, outline_width=2)
+    canvas.fill(rectangle(8, 8, width - 8, height - 8, 8), mix(glow, rgb("c9fbff"), 0.22))
+    canvas.fill(rectangle(11, 11, width - 11, height - 11, 7), glow)
     return rgb("c9fbff")
 
 
-def _paint_scroll(pen: Pen, width: float, height: float, _rng: random.Random) -> Colour:
-    pen.fill(rectangle(10, 8, width - 10, height - 8), rgb("f6e3b8"), outline=rgb("a67c45"), outline_width=2)
+def _paint_scroll(canvas: Canvas, width: float, height: float, _rng: random.Random) -> Colour:
+    canvas.fill(rectangle(10, 8, width - 10, height - 8), rgb("f6e3b8"), outline=rgb("a67c45"), outline_width=2)
     for y in (9.0, height - 9):
         roll = rectangle(1, y - 8, width - 1, y + 8, 8)
-        pen.fill(roll, rgb("d9b877"), shade=0.15, outline=rgb("8c6536"), outline_width=2)
+        canvas.fill(roll, rgb("d9b877"), shade=0.15, outline=rgb("8c6536"), outline_width=2)
     return rgb("3b2712")
 
 
-def _paint_chalkboard(pen: Pen, width: float, height: float, _rng: random.Random) -> Colour:
-    pen.fill(rectangle(1, 1, width - 1, height - 1, 3), rgb("a06c3f"), outline=_EDGE, outline_width=2)
-    pen.fill(rectangle(9, 9, width - 9, height - 9, 2), rgb("2f4a40"), outline=rgb("6d472b"), outline_width=1.5)
+def _paint_chalkboard(canvas: Canvas, width: float, height: float, _rng: random.Random) -> Colour:
+    canvas.fill(rectangle(1, 1, width - 1, height - 1, 3), rgb("a06c3f"), outline=_EDGE, outline_width=2)
+    canvas.fill(rectangle(9, 9, width - 9, height - 9, 2), rgb("2f4a40"), outline=rgb("6d472b"), outline_width=1.5)
     return rgb("f6f6ee")
 
 
-def _paint_tablet(pen: Pen, width: float, height: float, rng: random.Random) -> Colour:
+def _paint_tablet(canvas: Canvas, width: float, height: float, rng: random.Random) -> Colour:
     stone = mix(rgb("c9c3b8"), rng.choice(PALETTES).second, 0.08)
-    pen.fill(rectangle(1, 1, width - 1, height - 1, 18), mix(stone, _EDGE, 0.35), outline=_EDGE, outline_width=2)
-    pen.fill(rectangle(3, 3, width - 5, height - 6, 16), stone)
-    pen.fill(rectangle(12, 12, width - 14, height - 15, 9), mix(stone, _EDGE, 0.18))
-    pen.fill(rectangle(14, 14, width - 14, height - 15, 9), mix(stone, rgb("ffffff"), 0.3))
+    canvas.fill(rectangle(1, 1, width - 1, height - 1, 18), mix(stone, _EDGE, 0.35), outline=_EDGE, outline_width=2)
+    canvas.fill(rectangle(3, 3, width - 5, height - 6, 16), stone)
+    canvas.fill(rectangle(12, 12, width - 14, height - 15, 9), mix(stone, _EDGE, 0.18))
+    canvas.fill(rectangle(14, 14, width - 14, height - 15, 9), mix(stone, rgb("ffffff"), 0.3))
     return rgb("2d2a33")
 
 
@@ -136,11 +136,11 @@ def draw_sign(surface: str, block: TextBlock, size: tuple[int, int], rng: random
         An RGBA picture of that size.
     """
     kind = _SURFACES[surface]
-    pen = Pen(size, 1)
-    ink = kind.paint(pen, size[0], size[1], rng)
-    picture = pen.finish()
+    canvas = Canvas(size, 1)
+    ink = kind.paint(canvas, size[0], size[1], rng)
+    image = canvas.finish()
     left, top, right, bottom = kind.margins
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(image)
     middle = (left + size[0] - right) / 2
     y = (top + size[1] - bottom - block.height) / 2
     for row in block.rows:
@@ -148,4 +148,4 @@ def draw_sign(surface: str, block: TextBlock, size: tuple[int, int], rng: random
         place = (middle, y + row.size * LEADING / 2)
         draw.text(place, row.text, font=font(row.size), fill=ink, anchor="mm", stroke_width=1 if bold else 0)
         y += row.size * LEADING
-    return picture
+    return image

@@ -20,7 +20,7 @@ _MISSING_GLYPH = "\uffff"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TextRow:
     """One row as it will stand: its text, font size in pixels, and whether it belongs to the heading."""
 
     text: str
@@ -38,7 +38,7 @@ class TextBlock:
         height: Height of all rows with their leading, in pixels.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[TextRow, ...]
     width: float
     height: float
 
@@ -97,12 +97,12 @@ def fit_text(lines: Sequence[str], max_width: float, max_height: float) -> TextB
         The set text, or None when it does not fit at the smallest size.
     """
     for size, wrapped in _trials():
-        rows: list[Row] = []
+        rows: list[TextRow] = []
         for index, line in enumerate(lines):
             heading = index == 0
             row_size = size if index == 0 else max(_SMALLEST, min(size, _body_size(size)))
             parts = _wrap(line, row_size, max_width) if wrapped else [line]
-            rows += [Row(part, row_size, heading) for part in parts]
+            rows += [TextRow(part, row_size, heading) for part in parts]
         width = max(text_width(row.text, row.size) for row in rows)
         height = sum(row.size * LEADING for row in rows)
         if width <= max_width and height <= max_height:
