@@ -79,7 +79,7 @@ def write_prompt(brief: PromptBrief, rng: random.Random) -> str:
     singular = {"it": "it", "she": "her", "he": "him"}[brief.pronoun]
     return template.format(
         subject=subject,
-        RequiredSubject=capital(subject),
+        Subject=capital(subject),
         stands=f"{verb} side by side" if several else f"{verb}s",
         scene=scene,
         in_scene=in_scene,
