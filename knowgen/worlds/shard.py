@@ -1,4 +1,4 @@
-"""One shard of a world: 24 samples, one a category, with the pages and pictures they can be answered from."""
+"""One shard of a world: 24 samples, one per category, with the pages and images that answer them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from knowgen.worlds.content.samples import PlannedSample, plan_sample
 from knowgen.worlds.content.search_images import SearchImage, category_images
 
 SHARD_SIZE = len(THEMES)
-"""Samples in a full shard."""
+"""Number of samples in a full shard."""
 
 
 @dataclass(frozen=True)
 class WorldShard:
-    """What a shard holds; shards share nothing, so they can be made in any order.
+    """Content of a shard. Shards share nothing, so they can be built in any order.
 
     Attributes:
-        number: From 0.
-        samples: One a category, in the order of the categories.
-        pages: In an order that tells nothing.
-        images: Those of one thing follow each other, so that its look is drawn once.
+        number: Index of the shard, from 0.
+        samples: One per category, in the order of the categories.
+        pages: Pages in random order.
+        images: Images; those of one entity are adjacent, so that its appearance is drawn once.
     """
 
     number: int
@@ -34,10 +34,10 @@ class WorldShard:
 
 
 def make_shard(seed: int, number: int) -> WorldShard:
-    """Makes a shard of the world of a seed; the same arguments give the same shard in every process."""
+    """Return a shard of a world; the same arguments give the same shard in every process."""
     inventor = EntityGenerator(seed, number)
     categories = list(inventor.categories())
-    dealt = stream(seed, number, "textless").sample(range(SHARD_SIZE), TEXTLESS[number % 2])
+    textless_positions = stream(seed, number, "textless").sample(range(SHARD_SIZE), TEXTLESS[number % 2])
     pages: list[Page] = []
     images: list[SearchImage] = []
     samples: list[PlannedSample] = []
@@ -46,7 +46,7 @@ def make_shard(seed: int, number: int) -> WorldShard:
         pages.extend(category_pages(group, stream(seed, number, category, "pages")))
         images.extend(category_images(group, seed, number, stream(seed, number, category, "pictures")))
         rng = stream(seed, number, category, "sample")
-        samples.append(plan_sample(group, seed, number, textless=position in dealt, rng=rng))
+        samples.append(plan_sample(group, seed, number, textless=position in textless_positions, rng=rng))
     things = [entity for group in categories for entity in (*group.subjects, *group.bystanders)]
     pages.extend(town_page(town, [thing for thing in things if thing.town == town]) for town in inventor.towns)
     stream(seed, number, "order").shuffle(pages)

@@ -1,6 +1,6 @@
-"""Writes one shard of a world to disk: its pictures, and its rows as parts that are joined later.
+"""Write one shard of a world to disk: its images, and its rows as parts that are concatenated later.
 
-Run as a module it writes several shards, which is how `build` spreads the work over processes.
+Run as a module it writes several shards, which is how `build` distributes the work over processes.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ PARTS = ".parts"
 
 
 def part_path(folder: Path, file: str, number: int) -> Path:
-    """Returns where the rows of one shard for one file lie until they are joined."""
+    """Return the path of the rows of one shard for one file, until the parts are concatenated."""
     return folder / PARTS / f"{number:06d}-{file}"
 
 
 def write_shard(folder: Path, seed: int, number: int, samples: int) -> None:
-    """Draws and writes a shard.
+    """Render and write a shard.
 
     Args:
-        folder: The world under construction, with its folders made.
-        seed: Of the world.
-        number: Of the shard, from 0.
-        samples: Of the whole world; the last shard may hold fewer than a full one.
+        folder: Folder of the world under construction, with its subfolders.
+        seed: World seed.
+        number: Index of the shard, from 0.
+        samples: Number of samples in the whole world; the last shard may have fewer than a full one.
     """
     shard = make_shard(seed, number)
     planned = shard.samples[: samples - number * SHARD_SIZE]
@@ -58,7 +58,7 @@ def write_shard(folder: Path, seed: int, number: int, samples: int) -> None:
 
 
 def _image_rows(shard: WorldShard, folder: Path) -> Iterator[dict[str, Any]]:
-    """Draws the pictures of a shard and yields their rows in the order of their ids, which tells nothing."""
+    """Render the images of a shard and yield their rows sorted by their opaque ids."""
     rows = [_image_row(search_image, folder) for search_image in shard.images]
     yield from sorted(rows, key=lambda row: str(row["file"]))
 
@@ -76,7 +76,7 @@ def _image_row(search_image: SearchImage, folder: Path) -> dict[str, Any]:
 
 
 def render_truth(plan: PlannedSample) -> Image:
-    """Draws the ground-truth picture of a sample from the true facts."""
+    """Render the ground-truth image of a sample."""
     composition = compose(
         plan.scene,
         [entity.appearance for entity in plan.subjects],
@@ -112,12 +112,12 @@ def _truth_row(plan: PlannedSample, folder: Path) -> dict[str, Any]:
 
 def _distractor_appearance(entity: Entity) -> Appearance:
     if entity.distractor is None:
-        raise ValueError(f"{entity.name} has no look-alike")
+        raise ValueError(f"{entity.name} has no distractor")
     return entity.distractor.appearance
 
 
 def _save(image: Image, path: Path) -> ImageRef:
-    """Writes a picture without loss at its final size and returns its record."""
+    """Write an image as lossless WebP and return its reference."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", lossless=True, method=1, quality=20)
     data = buffer.getvalue()
@@ -126,10 +126,10 @@ def _save(image: Image, path: Path) -> ImageRef:
 
 
 def main(arguments: list[str]) -> int:
-    """Writes every `step`-th shard from `first` on: arguments are folder, seed, samples, first, step.
+    """Write every `step`-th shard from `first` on: arguments are folder, seed, samples, first, step.
 
     Returns:
-        0, or 3 with one line on standard error when a shard could not be written.
+        0, or 3 with one line on standard error if a shard cannot be written.
     """
     folder, (seed, samples, first, step) = Path(arguments[0]), map(int, arguments[1:])
     try:

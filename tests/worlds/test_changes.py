@@ -92,7 +92,7 @@ def test_nothing_is_the_truth_to_the_pixel_in_another_file(task: PerturbedTask) 
         assert encode(perturbed.render()).data != truth.path.read_bytes()
 
 
-@pytest.mark.parametrize("change", [DIGIT, NAME], ids=lambda perturbation: perturbation.name)
+@pytest.mark.parametrize("perturbation", [DIGIT, NAME], ids=lambda perturbation: perturbation.name)
 def test_a_wrong_text_changes_its_own_row_of_the_sign_and_nothing_else(
     task: PerturbedTask, perturbation: Perturbation
 ) -> None:
@@ -103,7 +103,7 @@ def test_a_wrong_text_changes_its_own_row_of_the_sign_and_nothing_else(
         assert box[3] - box[1] <= 46, "higher than one row of the largest letters"
 
 
-@pytest.mark.parametrize("change", [DIGIT, NAME], ids=lambda perturbation: perturbation.name)
+@pytest.mark.parametrize("perturbation", [DIGIT, NAME], ids=lambda perturbation: perturbation.name)
 def test_a_reader_finds_the_wrong_text_where_the_right_one_stood(
     task: PerturbedTask, perturbation: Perturbation
 ) -> None:

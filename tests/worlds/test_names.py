@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from knowgen.worlds.content import names
 from knowgen.worlds.content.blocklist import BLOCKED, OFFENSIVE_PARTS
-from knowgen.worlds.content.names import BLOCK, FAMILIES, fold, is_fit, shard_names, skeleton, spell
+from knowgen.worlds.content.names import BLOCK, FAMILIES, fold, is_usable, shard_names, skeleton, spell
 
 seeds = st.integers(0, 10**6)
 
@@ -19,7 +19,7 @@ def test_numbers_and_names_are_one_to_one_over_the_whole_space_of_short_names() 
     short = names._capacity(2)
     spelled = [spell(number, seed=4) for number in range(short)]
     assert len(set(spelled)) == short
-    fit = [name for name in spelled if is_fit(name)]
+    fit = [name for name in spelled if is_usable(name)]
     assert len({fold(name) for name in fit}) == len(fit)
 
 
@@ -27,7 +27,7 @@ def test_numbers_and_names_are_one_to_one_over_the_whole_space_of_short_names() 
 def test_two_numbers_never_give_the_same_name_even_to_a_careless_reader(seed: int, one: int, other: int) -> None:
     first, second = spell(one, seed), spell(other, seed)
     assert (first == second) == (one == other)
-    if one != other and is_fit(first) and is_fit(second):
+    if one != other and is_usable(first) and is_usable(second):
         assert fold(first) != fold(second)
 
 
@@ -61,7 +61,7 @@ def test_no_ending_is_the_end_of_another_one_so_that_names_parse_in_one_way() ->
 
 def test_real_names_are_refused() -> None:
     for real in ("berlin", "toyota", "mozart", "pokemon", "serena", "panama", "canon"):
-        assert not is_fit(real.capitalize()), real
+        assert not is_usable(real.capitalize()), real
     assert len(BLOCKED) > 600
 
 

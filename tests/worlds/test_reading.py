@@ -62,7 +62,7 @@ def test_every_prompt_of_a_world_is_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ask", "kind"),
+    ("question", "kind"),
     [
         ("the name of the tower", "name"),
         ("the full name of the architect", "maker"),

@@ -1,7 +1,7 @@
-"""A painter for the reference systems: pastes reference pictures into a scene and letters a sign.
+"""Baseline painter of the reference systems: pastes reference images into a scene and writes text on a sign.
 
-It knows the words for scenes, surfaces and kinds, as a model knows the world, and nothing of any sample's truth: a
-prompt, pictures and texts are all it gets. It stands in for an image model where there is none.
+It replaces an image model. It knows the words for scenes, surfaces and kinds, and nothing of any ground truth: its only
+inputs are a prompt, images and texts.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from PIL import Image
 
 from knowgen.worlds.rendering.appearance import FLOATING_KINDS, KIND_NOUNS, KINDS, Appearance, random_appearance
 from knowgen.worlds.rendering.compose import compose
-from knowgen.worlds.rendering.layouts import MOST_SUBJECTS
+from knowgen.worlds.rendering.layouts import MAX_SUBJECTS
 from knowgen.worlds.rendering.scenes import SCENE_WORDS, SCENES
 from knowgen.worlds.rendering.signs import SURFACE_WORDS, SURFACES
 
 _PixelArray = NDArray[np.uint8]
 
 _TOLERANCE = 10
-"""How far a backdrop pixel may lie from the backdrop's colour, per channel of 255."""
+"""Maximum difference of a backdrop pixel from the backdrop colour, per channel, 0-255."""
 
 _PLAIN_SHARE = 0.85
-"""A backdrop is plain when at least this share of the picture's rim has its colour."""
+"""Minimum share of the image border that must have the backdrop colour."""
 
 _ENCLOSED_TOLERANCE = 2
 _SMALLEST_HOLE = 12
@@ -43,23 +43,23 @@ _NOUN = re.compile(r"\b(" + "|".join(sorted(KIND_NOUNS, key=len, reverse=True)) 
 _DESCRIBED = re.compile(
     r" (?:[A-Z]|(?:that|which|who|whose|by|from|with|called|first|put|brought|built|drawn|made|[a-z]+ed)\b)"
 )
-"""What follows a noun that is a subject: a name, a clause, or what was done to it."""
+"""Pattern after a noun that is a subject: a name, a clause or a participle."""
 
 _ASKED_FOR = re.compile(r"\b(?:names?|title|full name) of (?:the|each|its|her|his)(?: [a-z]+)* $")
-"""What stands before a noun that only says which text to write."""
+"""Pattern before a noun that only says which text to write."""
 
 
 def cut_out(image: Image.Image) -> Image.Image | None:
-    """Frees a subject from a plain backdrop.
+    """Cut out a subject from a plain backdrop.
 
-    The backdrop is what has the rim's commonest colour and is joined to the rim; gaps enclosed by the subject are
-    cleared where they have exactly that colour.
+    The backdrop is the region of the border's median colour that is connected to the border. Gaps enclosed by the
+    subject are cleared if they have exactly that colour.
 
     Args:
-        image: A picture of any mode.
+        image: An image of any mode.
 
     Returns:
-        An RGBA picture cropped to the subject, or None when the backdrop is not plain or nothing stands on it.
+        An RGBA image cropped to the subject; None if the backdrop is not plain or has nothing on it.
     """
     pixels: _PixelArray = np.asarray(image.convert("RGB"))
     height, width = pixels.shape[:2]
@@ -76,19 +76,19 @@ def cut_out(image: Image.Image) -> Image.Image | None:
     share = float(np.count_nonzero(subject)) / subject.size
     if not _SMALLEST_SUBJECT <= share <= _LARGEST_SUBJECT:
         return None
-    freed = Image.fromarray(_freed(pixels, backdrop, distance, subject))
-    return freed.crop(Image.fromarray(subject).getbbox())
+    subject_image = Image.fromarray(_cut_edge(pixels, backdrop, distance, subject))
+    return subject_image.crop(Image.fromarray(subject).getbbox())
 
 
 def _distance(pixels: _PixelArray, backdrop: _PixelArray) -> _PixelArray:
-    """Returns how far each pixel lies from the backdrop's colour in its worst channel, height x width."""
+    """Return the largest channel difference of each pixel from the backdrop colour, height x width."""
     difference = cv2.absdiff(pixels, np.broadcast_to(backdrop, pixels.shape).copy())
     red, green, blue = cv2.split(difference)
     return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
 
 
 def _backdrop_mask(pixels: _PixelArray, backdrop: _PixelArray, distance: _PixelArray) -> _PixelArray:
-    """Returns 255 where the backdrop is and 0 elsewhere, height x width."""
+    """Return a mask of the backdrop, 255 or 0, height x width."""
     height, width = distance.shape
     framed = np.empty((height + 2, width + 2, 3), np.uint8)
     framed[:] = backdrop
@@ -104,7 +104,7 @@ def _backdrop_mask(pixels: _PixelArray, backdrop: _PixelArray, distance: _PixelA
 
 
 def _small_patches(mask: _PixelArray, least: int) -> NDArray[np.bool_]:
-    """Tells which marked pixels belong to patches of fewer than `least` pixels."""
+    """Return the mask of the marked pixels in patches of fewer than `least` pixels."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     small = np.zeros(count, bool)
     small[1:] = stats[1:, cv2.CC_STAT_AREA] < least
@@ -112,41 +112,41 @@ def _small_patches(mask: _PixelArray, least: int) -> NDArray[np.bool_]:
     return marked
 
 
-def _freed(pixels: _PixelArray, backdrop: _PixelArray, distance: _PixelArray, subject: _PixelArray) -> _PixelArray:
-    """Returns the subject as RGBA pixels, its edge freed of the backdrop's colour.
+def _cut_edge(pixels: _PixelArray, backdrop: _PixelArray, distance: _PixelArray, subject: _PixelArray) -> _PixelArray:
+    """Return the subject as RGBA pixels, with the backdrop colour removed from its edge.
 
-    A pixel on the edge is taken for a mixture of backdrop and subject. How much of it is subject is how far it lies
-    from the backdrop, measured by the farthest pixel next to it; the subject's own colour follows from that.
+    An edge pixel is modelled as a mixture of backdrop and subject. Its opacity is its distance from the backdrop colour
+    divided by that of the most distant neighbour; the colour of the subject follows from it.
     """
     edge = (cv2.dilate(255 - subject, _KERNEL) > 0) & (subject > 0)
     farthest = np.maximum(cv2.dilate(distance, _KERNEL)[edge], 1).astype(np.float32)
     cover = np.clip(distance[edge] / farthest, 1 / 255, 1.0)
     base = backdrop.astype(np.float32)
     unmixed = base + (pixels[edge] - base) / cover[:, None]
-    freed = np.dstack([pixels, subject])
-    freed[edge, :3] = np.clip(unmixed, 0, 255).round().astype(np.uint8)
-    freed[edge, 3] = (cover * 255).round().astype(np.uint8)
-    return freed
+    result = np.dstack([pixels, subject])
+    result[edge, :3] = np.clip(unmixed, 0, 255).round().astype(np.uint8)
+    result[edge, 3] = (cover * 255).round().astype(np.uint8)
+    return result
 
 
 def paint(prompt: str, references: Sequence[Image.Image], texts: Sequence[str], seed: int) -> Image.Image:
-    """Draws a prompt.
+    """Paint an image for a prompt.
 
-    Scene and surface are found by their words in the prompt. References on plain backdrops are cut out, others are
-    pasted as cards; beyond four, the rest is left out. Without references, stand-ins of the kinds that the prompt's
-    nouns name are made up.
+    Scene and surface are chosen by their words in the prompt. References on plain backdrops are cut out and others are
+    pasted as cards; at most four are used. Without references, random appearances of the kinds named in the prompt are
+    used.
 
     Args:
-        prompt: What to draw.
-        references: Pictures of the subjects, from left to right.
-        texts: Lines of the sign; none for a picture without text.
-        seed: Varies layout, tints and stand-ins; the same prompt and seed give the same picture in every process.
+        prompt: Prompt.
+        references: Images of the subjects, from left to right.
+        texts: Lines of the sign; empty for an image without text.
+        seed: Seed of layout, tints and random appearances; the same arguments give the same image in every process.
 
     Returns:
-        An RGB picture of 768 x 512.
+        An RGB image of 768 x 512.
 
     Raises:
-        DataError: The texts do not fit on a sign.
+        DataError: If the texts do not fit on a sign.
     """
     rng = random.Random(f"paint/{seed}/{prompt}")
     scene = _named(prompt, SCENE_WORDS) or rng.choice(SCENES)
@@ -154,7 +154,7 @@ def paint(prompt: str, references: Sequence[Image.Image], texts: Sequence[str], 
     kinds = named_kinds(prompt) or [rng.choice(KINDS)]
     subjects: list[Appearance | Image.Image]
     if references:
-        subjects = [cut_out(image) or _card(image) for image in references[:MOST_SUBJECTS]]
+        subjects = [cut_out(image) or _card(image) for image in references[:MAX_SUBJECTS]]
         one_each = len(kinds) == len(subjects)
         shared = all(kind in FLOATING_KINDS for kind in kinds)
         floating = [kind in FLOATING_KINDS for kind in kinds] if one_each else [shared] * len(subjects)
@@ -168,31 +168,35 @@ def paint(prompt: str, references: Sequence[Image.Image], texts: Sequence[str], 
 
 
 def named_kinds(prompt: str) -> list[str]:
-    """Returns the kinds that a prompt's nouns name, one for each subject, at most four.
+    """Return the kinds that a prompt names, one per subject, at most four.
 
-    Nouns that something is said of (`the tower that ...`, `the tower built by ...`, `the tower Ovar`) are subjects;
-    without such, the first noun is. A plural counts twice. Words of scenes and surfaces and quoted texts are not read.
+    Nouns with a description (`the tower that ...`, `the tower built by ...`, `the tower Ovar`) are subjects; if there
+    are none, the first noun is. A plural counts twice. Words of scenes and surfaces and quoted texts are ignored.
+
+    Example:
+        >>> named_kinds("In a garden stands the bell tower Ovar.")
+        ['building']
     """
     text = re.sub(r'"[^"]*"|“[^”]*”', " ", prompt)
     for words in (*SCENE_WORDS.values(), *SURFACE_WORDS.values()):
         text = re.sub(re.escape(words), " ", text, flags=re.IGNORECASE)
-    found = [noun for noun in _NOUN.finditer(text) if not _ASKED_FOR.search(text[: noun.start()])]
-    described = [noun for noun in found if _DESCRIBED.match(text, noun.end())]
+    nouns = [noun for noun in _NOUN.finditer(text) if not _ASKED_FOR.search(text[: noun.start()])]
+    described = [noun for noun in nouns if _DESCRIBED.match(text, noun.end())]
     kinds: list[str] = []
-    for noun in described or found[:1]:
+    for noun in described or nouns[:1]:
         kinds += [KIND_NOUNS[noun.group(1).lower()]] * (2 if noun.group(2) else 1)
-    return kinds[:MOST_SUBJECTS]
+    return kinds[:MAX_SUBJECTS]
 
 
 def _named(prompt: str, words: Mapping[str, str]) -> str | None:
-    """Returns the key whose words come first in the prompt."""
+    """Return the key whose words appear first in the prompt; None if none does."""
     lowered = prompt.lower()
     places = {key: lowered.find(phrase) for key, phrase in words.items() if phrase in lowered}
     return min(places, key=lambda key: places[key]) if places else None
 
 
 def _card(image: Image.Image) -> Image.Image:
-    """Returns the whole picture on a pale card with a margin."""
+    """Return the image on a pale card with a margin."""
     size = (image.width + 2 * _CARD_MARGIN, image.height + 2 * _CARD_MARGIN)
     card = Image.new("RGBA", size, _CARD)
     card.paste(image.convert("RGB"), (_CARD_MARGIN, _CARD_MARGIN))

@@ -1,4 +1,4 @@
-"""How `open_book` looks things up: search a name, follow links to the thing, read its facts, choose a picture."""
+"""Retrieval of `open_book`: search a name, follow links to the subject, read its facts, choose an image."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _STEPS = 3
-"""Links followed from a name at most."""
+"""Maximum number of links followed from a name."""
 
 _HITS, _IMAGE_HITS = 6, 8
 
 
 @dataclass(frozen=True)
 class RetrievedContent:
-    """What was found for a prompt.
+    """Text and images retrieved for a prompt.
 
     Attributes:
-        texts: Lines to write.
-        images: Reference pictures, in the order of the prompt.
+        texts: Lines for the sign.
+        images: Reference images, in the order of the prompt.
     """
 
     texts: list[str]
@@ -46,15 +46,15 @@ class RetrievedContent:
 
 
 class Retriever:
-    """One prompt's way through a search backend.
+    """Retrieves content for one prompt from a search backend and records each step.
 
     Args:
-        search: Where to look.
+        search: Search backend.
 
     Attributes:
-        steps: Every call, with what it gave.
-        evidence: Pages that were read.
-        references: Pictures that were chosen.
+        steps: Every call with its result.
+        evidence: Pages that were opened.
+        references: Images that were chosen.
     """
 
     def __init__(self, search: SearchBackend) -> None:
@@ -65,9 +65,9 @@ class Retriever:
         self.references: list[dict[str, Any]] = []
 
     async def retrieve(self, prompt: str) -> RetrievedContent | None:
-        """Looks up what a prompt describes; None when none of it is found."""
+        """Return the content for a prompt; None if no subject is found."""
         reading = parse_prompt(prompt, KIND_NOUNS)
-        articles = [page for page in [await self._find(thing) for thing in reading.described] if page is not None]
+        articles = [page for page in [await self._find_page(thing) for thing in reading.described] if page is not None]
         if not articles:
             return None
         texts: list[str] = []
@@ -77,8 +77,8 @@ class Retriever:
         chosen = [await self._image(page.title) for page in articles]
         return RetrievedContent(texts, [image for image in chosen if image is not None])
 
-    async def _find(self, thing: SubjectDescription) -> Page | None:
-        """Searches the first name of a description and follows links until a page is about such a thing."""
+    async def _find_page(self, thing: SubjectDescription) -> Page | None:
+        """Search the first name of a description and follow links until a page is about such a subject."""
         name = thing.names[0]
         page = await self._search_title(name)
         seen: set[str] = set()
@@ -96,7 +96,7 @@ class Retriever:
         return await self._open(exact.url) if exact else None
 
     async def _follow(self, page: Page, thing: SubjectDescription, seen: set[str]) -> Page | None:
-        """Opens the link whose sentence shares most words with the description; pages on such things come first."""
+        """Open the link whose sentence shares most words with the description; prefer pages about such a subject."""
         query_words, best, most = words_of(thing.words), None, -1
         for sentence, link in linked_sentences(page):
             target = None if link.url in seen else await self._open(link.url)
@@ -108,7 +108,7 @@ class Retriever:
         return best
 
     async def _open(self, url: str) -> Page | None:
-        """Opens a page once; None for a dead link."""
+        """Return a page, opened at most once; None for a dead link."""
         if url not in self._opened:
             try:
                 page = await self._search.open(url)
@@ -122,7 +122,7 @@ class Retriever:
         return self._opened[url]
 
     async def _answers(self, question: str, articles: list[Page]) -> list[str]:
-        """Returns the lines that answer an ask: one a thing where it asks for each of them."""
+        """Return the lines that answer a question: one per subject if it asks for each of them."""
         if "each of them" not in question:
             answer = await self._answer(question, articles[0])
             return [answer] if answer else []
@@ -148,12 +148,12 @@ class Retriever:
         return best_answer(question, sources)
 
     async def _linked(self, page: Page, words: str) -> list[Page]:
-        """Opens the links of a page whose text holds the words."""
+        """Return the linked pages whose link text contains the words."""
         targets = [await self._open(link.url) for link in page.links if words in link.text and link.url != page.url]
         return [target for target in targets if target is not None]
 
     async def _image(self, title: str) -> Image | None:
-        """Returns the first picture whose title holds the words and whose backdrop can be cut away."""
+        """Return the first image whose title contains the words and whose backdrop can be removed."""
         hits = await self._search.image_search(title, _IMAGE_HITS)
         self.steps.append({"tool": "image_search", "query": title, "found": [hit.url for hit in hits]})
         for hit in hits:

@@ -1,6 +1,6 @@
-"""Four reference systems on one painter, from no knowledge to all of it: noise, closed_book, open_book, oracle.
+"""Four reference systems with the same painter and increasing knowledge: noise, closed_book, open_book, oracle.
 
-They differ in what they know, not in how they paint, so a scorer that works puts them in this order.
+They differ in what they know, not in how they paint, so a valid scorer ranks them in this order.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 REVISION = "1"
-"""Raised when any of the four would draw another picture."""
+"""Revision of the four systems; raise it when any of them would give another image."""
 
 WIDTH, HEIGHT = 768, 512
 
 
-def _mixed(prompt: str, seed: int) -> int:
-    """Returns a seed in 0 <= seed < 2**31 of a prompt and a seed, so that prompts get layouts of their own."""
+def _prompt_seed(prompt: str, seed: int) -> int:
+    """Return a seed, 0 <= seed < 2**31, that depends on prompt and seed, so that each prompt has its own layout."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{prompt}".encode()).digest()[:4], "big") >> 1
 
 
 def _paint(prompt: str, references: Sequence[Image], texts: Sequence[str], seed: int) -> Image:
     from knowgen.worlds.baselines.painter import paint
 
-    return paint(prompt, references, texts, _mixed(prompt, seed))
+    return paint(prompt, references, texts, _prompt_seed(prompt, seed))
 
 
 def paint_from_prompt(prompt: str, seed: int) -> Image:
-    """Draws what a prompt alone gives: stand-ins for its things, and its quoted words and names on the sign."""
+    """Paint from the prompt alone: random appearances, and its quoted words and names on the sign."""
     from knowgen.worlds.baselines.text_rules import parse_prompt
     from knowgen.worlds.rendering.appearance import KIND_NOUNS
 
@@ -47,38 +47,38 @@ def paint_from_prompt(prompt: str, seed: int) -> Image:
 
 
 class Noise:
-    """Draws noise: the floor."""
+    """Random noise: the lower bound."""
 
     revision = REVISION
 
     def draw(self, prompt: str, references: Sequence[Image], seed: int) -> Image:
-        """Returns random pixels that depend on prompt and seed."""
+        """Return random pixels that depend on prompt and seed."""
         import numpy as np
         from PIL import Image
 
-        generator = np.random.default_rng(_mixed(prompt, seed))
+        generator = np.random.default_rng(_prompt_seed(prompt, seed))
         return Image.fromarray(generator.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
 
 
 class ClosedBook:
-    """Draws from the prompt alone and looks nothing up."""
+    """Paints from the prompt alone, without search."""
 
     revision = REVISION
     concurrency = 2
 
     def draw(self, prompt: str, references: Sequence[Image], seed: int) -> Image:
-        """Draws what the prompt gives."""
+        """Return an image painted from the prompt."""
         return paint_from_prompt(prompt, seed)
 
 
 class OpenBook:
-    """Looks things up by simple rules, follows links, and paints from the pictures and facts it finds.
+    """Searches by simple rules, follows links, and paints from the retrieved images and facts.
 
     Args:
-        search: Name of a search backend, such as `world:DIR`, or a backend.
+        search: A search backend or the name of one, such as `world:DIR`.
 
     Raises:
-        UsageError: Nobody knows the backend.
+        UsageError: If the backend is unknown.
     """
 
     revision = REVISION
@@ -91,7 +91,7 @@ class OpenBook:
         )
 
     async def generate(self, request: GenerationRequest) -> Drawing:
-        """Looks up what the prompt describes and draws it; with nothing found it draws as `ClosedBook` does."""
+        """Retrieve what the prompt describes and paint it; without results, paint as `ClosedBook` does."""
         from knowgen.worlds.baselines.retrieval import Retriever
 
         retriever = Retriever(self._search)
@@ -110,21 +110,21 @@ class OpenBook:
 
 
 class Oracle:
-    """Paints the true facts and looks: the ceiling of this painter. It sees the ground truth, so boards refuse it."""
+    """Paints the ground truth: the upper bound of this painter. It is privileged, so leaderboards refuse it."""
 
     revision = REVISION
     privileged = True
     concurrency = 2
 
     async def generate(self, request: GenerationRequest) -> Drawing:
-        """Draws the truth of the sample in the painter's own layout.
+        """Paint the ground truth of the sample in the painter's own layout.
 
         Raises:
-            ConfigError: The request carries no truth.
-            UsageError: The truth is not that of a world.
+            ConfigError: If the request has no ground truth.
+            UsageError: If the ground truth is not from a world.
         """
         if request.truth is None:
-            raise ConfigError("the request carries no ground truth", where="oracle", fix="declare it privileged")
+            raise ConfigError("the request has no ground truth", where="oracle", fix="declare it privileged")
         image = await asyncio.to_thread(_paint_truth, request.prompt, request.truth, request.seed)
         return Drawing(image=image, request_id=request.id)
 
@@ -134,9 +134,11 @@ def _paint_truth(prompt: str, truth: GroundTruth, seed: int) -> Image:
     from knowgen.worlds.rendering.appearance import Appearance
 
     if "lines" not in truth.extra or not all("look" in subject for subject in truth.subjects):
-        raise UsageError("its truth holds no looks and lines", where="oracle", fix="use a task made by `world build`")
+        raise UsageError(
+            "the ground truth has no appearances and lines", where="oracle", fix="use a task made by `world build`"
+        )
     images = []
     for position, subject in enumerate(truth.subjects):
-        appearance, name = Appearance.from_dict(subject["look"]), f"oracle-{position}-{_mixed(prompt, seed)}"
+        appearance, name = Appearance.from_dict(subject["look"]), f"oracle-{position}-{_prompt_seed(prompt, seed)}"
         images.append(render_search_image(SearchImage(name, "", "", appearance, "plain", "")))
     return _paint(prompt, images, [str(line) for line in truth.extra["lines"]], seed)

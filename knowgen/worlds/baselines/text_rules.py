@@ -1,7 +1,7 @@
-"""The rules by which `open_book` reads prompts and pages. They know English, and nothing of worlds.
+"""Rules with which `open_book` reads prompts and pages. They are general English, not specific to worlds.
 
-Each rule takes the first thing that fits. So a corrected year, a sum, or a rejected motto before the right one misleads
-it, which is what keeps a careful reader ahead of it.
+Each rule takes the first match. A corrected year, a sum, or a rejected motto before the right one therefore misleads
+it, so that a careful reader scores higher.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ QuestionKind = Literal["name", "maker", "year", "birthplace", "town", "amount", 
 
 @dataclass(frozen=True)
 class SubjectDescription:
-    """A thing that a prompt describes.
+    """A subject that a prompt describes.
 
     Attributes:
         words: The description.
-        noun: What it is, such as "bell tower".
+        noun: Its noun, such as "bell tower".
         names: Names in the description, in order.
     """
 
@@ -52,14 +52,14 @@ class SubjectDescription:
 
 @dataclass(frozen=True)
 class ParsedPrompt:
-    """What the rules find in a prompt.
+    """A prompt split into its parts.
 
     Attributes:
-        quoted: Words in quotation marks, which must be written.
-        wordless: Does it forbid writing?
-        described: The things it describes, in order.
-        questions: What must be written, in order, as the prompt puts it.
-        names: All names, for a painter that looks nothing up.
+        quoted: Words in quotation marks, which the image must show.
+        wordless: Whether it forbids text.
+        described: Subjects it describes, in order.
+        questions: Phrases for the required text, in order.
+        names: All names, for a painter without search.
     """
 
     quoted: tuple[str, ...]
@@ -70,11 +70,15 @@ class ParsedPrompt:
 
 
 def parse_prompt(prompt: str, nouns: Iterable[str]) -> ParsedPrompt:
-    """Reads a prompt.
+    """Split a prompt into its parts.
 
     Args:
-        prompt: The prompt.
-        nouns: Words for things that can be drawn, such as "tower".
+        prompt: Prompt.
+        nouns: Nouns for subjects that can be drawn, such as "tower".
+
+    Example:
+        >>> parse_prompt("Paint the bell tower Ovar; leave out all letters.", ["tower"]).described[0].names
+        ('Ovar',)
     """
     body = _SENTENCE_START.sub(lambda match: match[1] + match[2].lower(), _QUOTED.sub("", prompt))
     question_match = _QUESTIONS.search(body)
@@ -90,7 +94,7 @@ def parse_prompt(prompt: str, nouns: Iterable[str]) -> ParsedPrompt:
 
 
 def _descriptions(text: str, nouns: Iterable[str]) -> Iterable[SubjectDescription]:
-    """Yields each passage that begins with `the NOUN` and names something."""
+    """Yield each passage that begins with `the NOUN` and contains a name."""
     known = "|".join(sorted(map(re.escape, nouns)))
     starts = list(re.finditer(rf"\bthe (?:best-known )?((?:[a-z]+ ){{0,2}}(?:{known}))\b(?! maker)", text))
     for start, following in zip_longest(starts, starts[1:]):
@@ -101,7 +105,7 @@ def _descriptions(text: str, nouns: Iterable[str]) -> Iterable[SubjectDescriptio
 
 
 def sentences(text: str) -> list[str]:
-    """Splits a page's text into sentences."""
+    """Split a page's text into sentences."""
     return [part for part in re.split(r"(?<=[.!?])\s+", text) if part]
 
 
@@ -113,26 +117,31 @@ def _stemmer() -> Stemmer:
 
 
 def words_of(text: str) -> frozenset[str]:
-    """Returns the stems of a text's words, without those that tell nothing."""
+    """Return the stems of a text's words, without stop words."""
     stems = _stemmer().stemWords(re.findall(r"[a-z]+|\d+", text.lower()))
     return frozenset(stems) - _STOP_WORDS
 
 
 def is_about(page: Page, noun: str) -> bool:
-    """Tells whether a page's first sentence says that its title is such a thing."""
+    """Return whether the first sentence of a page says that its title is such a subject."""
     opening = sentences(page.text)[0] if page.text else ""
     return opening.startswith(page.title) and re.search(rf"\ban? {re.escape(noun)}\b(?! maker)", opening) is not None
 
 
 def linked_sentences(page: Page) -> list[tuple[str, Link]]:
-    """Returns the links of a page, each with the first sentence that holds its text."""
+    """Return the links of a page, each with the first sentence that contains its text."""
     split = sentences(page.text)
     pairs = ((next((part for part in split if link.text in part), ""), link) for link in page.links)
     return [(part, link) for part, link in pairs if part]
 
 
 def kind_of(question: str) -> QuestionKind:
-    """Tells what sort of answer an ask wants."""
+    """Return the kind of answer that a question asks for.
+
+    Example:
+        >>> kind_of("the year in which it was built")
+        'year'
+    """
     if question.startswith("the name of"):
         return "name"
     if "full name" in question:
@@ -147,26 +156,26 @@ def kind_of(question: str) -> QuestionKind:
 
 
 def role_in(question: str) -> str:
-    """Returns the trade that an ask names, as in "the village where the mask maker was born"; empty when none."""
+    """Return the trade that a question names, as in "the village where the mask maker was born"; empty if none."""
     match = re.search(r"(?:full name of the|where the|in which the) ([a-z ]+?)(?: was\b| received\b|$)", question)
     return match[1] if match else ""
 
 
 def person_in(page: Page, role: str) -> str:
-    """Returns the first person whom a page gives that trade; empty when there is none."""
+    """Return the first person of that trade on a page; empty if there is none."""
     match = re.search(rf"\b{re.escape(role)} ([A-Z][a-z]+ [A-Z][a-z]+)", page.text)
     return match[1] if match else ""
 
 
 def answer_in(kind: QuestionKind, sentence: str) -> str:
-    """Returns the first answer of a kind in a sentence; empty when there is none."""
+    """Return the first answer of a kind in a sentence; empty if there is none."""
     patterns = {"year": _YEAR, "amount": _AMOUNT, "words": _QUOTED, "birthplace": re.compile(r"born in ([A-Z][a-z]+)")}
     match = patterns[kind].search(sentence) if kind in patterns else None
     return match[1] if match else ""
 
 
 def best_answer(question: str, pages: Iterable[Page]) -> str:
-    """Returns the answer of the sentence that shares most words with an ask, out of those that hold one; else empty."""
+    """Return the answer from the sentence that shares most words with a question; empty if no sentence has one."""
     kind, question_words, best, most = kind_of(question), words_of(question), "", 0
     for page in pages:
         for sentence in sentences(page.text):

@@ -1,6 +1,6 @@
-"""The exact check for made-up worlds: it knows the answers, so it reads and compares instead of asking a model.
+"""The scorer `world_check`: an exact check of images against the ground truth of a synthetic world, without a model.
 
-Importing this package is cheap; pictures, text recognition and the rest are loaded when the first item is scored.
+Importing this package is cheap; OpenCV, text recognition and NumPy are loaded when the first item is scored.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Moving a look onto the picture: inverse compositional alignment of colours under an affine map.
+"""Align a template with an image: inverse compositional alignment of colours under an affine map.
 
-After Baker and Matthews (2004), "Lucas-Kanade 20 years on": the template is linearised once, so that a step costs one
-warp and one small product. Only pixels of the look take part. Each channel is compared less its mean, the luminance
-also up to a gain, so that another exposure does no harm. It runs from small to large templates: small ones are blind
-to fine patterns, which would hold the map in a wrong phase.
+Method: Baker and Matthews (2004), "Lucas-Kanade 20 years on". The template is linearised once, so a step costs one warp
+and one small matrix product. Only pixels of the appearance are used. The mean of each channel is subtracted and the
+luminance is fitted up to a gain, so that exposure does not matter. Alignment goes from small to large templates: small
+ones do not resolve fine patterns, which could otherwise lock the map in a wrong phase.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from knowgen.worlds.checker.templates import TEMPLATE_SIDE, template_of
 from knowgen.worlds.rendering.appearance import Appearance
 
 Matrix = NDArray[np.float64]
-"""2 x 3, from template pixels to picture pixels."""
+"""Affine map, 2 x 3, from template pixels to image pixels."""
 
 SMALL, MIDDLE, LARGE = 36, 72, 144
-"""Sides of the templates it runs through, in pixels."""
+"""Side lengths of the templates, in pixels."""
 
 SCALES = (0.4, 4.5)
-"""Picture pixels per template pixel that are thought possible."""
+"""Range of accepted scales, in image pixels per template pixel."""
 
 _GAIN = (0.7, 1.4)
 _DAMPING = 1e-3
@@ -36,13 +36,13 @@ _MOST_STRETCH = 1.8
 
 @dataclass(frozen=True)
 class _Linearised:
-    """A template of one side, ready for steps.
+    """A linearised template of one size.
 
     Attributes:
-        pick: Indices of the look's pixels in the flattened template.
-        colours: Their colours, each channel less its mean.
-        steepest: 3n x 6, how each colour changes with the six numbers of the map.
-        solver: 6 x 3n, from colour residuals to a step.
+        pick: Indices of the appearance's n pixels in the flattened template.
+        colours: Their colours, n x 3, each channel minus its mean.
+        steepest: Derivative of the colours by the six parameters of the map, 3n x 6.
+        solver: Linear map from colour residuals to a step, 6 x 3n.
     """
 
     pick: NDArray[np.intp]
@@ -73,19 +73,19 @@ def _linearised(appearance: Appearance, mirrored: bool, side: int) -> _Linearise
 def align(
     features: ImageFeatures, appearance: Appearance, matrix: Matrix, *, mirrored: bool, side: int, steps: int
 ) -> tuple[Matrix, float]:
-    """Improves a map from a template onto the picture.
+    """Refine a map from a template onto the image.
 
     Args:
-        features: The picture.
-        appearance: What to align.
-        matrix: Where to begin, from template pixels of a `TEMPLATE_SIDE` template.
-        mirrored: Is it the mirrored template?
-        side: Side of the template to align with.
-        steps: At most this many.
+        features: Features of the image.
+        appearance: Appearance to align.
+        matrix: Initial map, for a template of side `TEMPLATE_SIDE`.
+        mirrored: Whether to use the mirrored template.
+        side: Side length of the template to align, in pixels.
+        steps: Maximum number of steps.
 
     Returns:
-        The best map met with, and the share of the look's colour variance that the picture explains there: 1 for
-        a perfect copy, about 0 or below for anything else.
+        The best map, and the share of the template's colour variance that the image explains there: 1 for a perfect
+        copy, about 0 or below without a match.
     """
     level = _linearised(appearance, mirrored, side)
     if len(level.pick) < 32:
@@ -114,13 +114,13 @@ def align(
 
 
 def _possible(matrix: Matrix, ratio: float) -> bool:
-    """Tells whether a map keeps to believable sizes and stretches."""
+    """Return whether a map has an accepted scale and stretch."""
     stretches = np.linalg.svd(matrix[:, :2] / ratio, compute_uv=False)
     return bool(SCALES[0] < stretches[1] and stretches[0] < min(SCALES[1], _MOST_STRETCH * stretches[1]))
 
 
 def _residual(features: ImageFeatures, level: _Linearised, matrix: Matrix, side: int) -> FloatArray:
-    """Returns n x 3 colour differences, picture less template, each channel less its mean."""
+    """Return the n x 3 colour differences, image minus template, each channel minus its mean."""
     part = cv2.GaussianBlur(features.sampled(matrix, side), (3, 3), 0)
     seen = np.asarray(part, np.float32).reshape(-1, 3)[level.pick]
     seen = seen - seen.mean(axis=0)

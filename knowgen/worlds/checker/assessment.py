@@ -1,4 +1,4 @@
-"""Everything the check finds in one picture, put together into four values and a few words."""
+"""Assessment of one image: four values, a rationale and the measurements behind them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from knowgen.worlds.checker.text import TextMatch, find_texts
 
 @dataclass(frozen=True)
 class ImageAssessment:
-    """What was found in a picture.
+    """Result of checking an image.
 
     Attributes:
-        requirements: The demands it was held against.
-        lines: The text that was read.
-        text: Which texts were found; None when none is wanted.
-        matches: One for each subject.
-        structure: The picture as a whole.
+        requirements: Requirements it was checked against.
+        lines: Recognised lines of text.
+        text: Match of the required texts; None if no text is required.
+        matches: Match of each required subject.
+        structure: Scene, number of things and lettering.
         quality: Image statistics.
         seconds: Processor time by stage.
     """
@@ -41,7 +41,7 @@ class ImageAssessment:
 
     @property
     def values(self) -> dict[str, float]:
-        """Value by dimension, on the grid 0, 0.5, 1; text accuracy is absent when no text is wanted."""
+        """Value by dimension, on the grid 0, 0.5, 1; text accuracy is absent if no text is required."""
         share = sum(POINTS[match.verdict] for match in self.matches) / len(self.matches)
         values = {
             "faithfulness": self.structure.value,
@@ -53,20 +53,20 @@ class ImageAssessment:
 
     @property
     def rationale(self) -> str:
-        """What was found and what was missed, in a sentence or two."""
-        missed = [*self._text_faults(), *self._subject_faults(), *self._structure_faults()]
+        """Summary of what was found and what is missing."""
+        missing = [*self._text_faults(), *self._subject_faults(), *self._structure_faults()]
         if self.quality.faults:
-            missed.append("image statistics out of range: " + ", ".join(self.quality.faults))
-        found = [*(f'"{text}"' for text in (self.text.found if self.text else ()))]
-        found += [
+            missing.append("image statistics out of range: " + ", ".join(self.quality.faults))
+        present = [*(f'"{text}"' for text in (self.text.found if self.text else ()))]
+        present += [
             subject.name
             for subject, match in zip(self.requirements.subjects, self.matches, strict=True)
             if match.verdict is SubjectVerdict.RIGHT
         ]
         if self.structure.scene_right:
-            found.append(f"the {self.requirements.scene}")
-        first = f"Found: {', '.join(found)}." if found else "Found nothing that was asked for."
-        return f"{first} Missed: {'; '.join(missed)}." if missed else f"{first} Nothing missed."
+            present.append(f"the {self.requirements.scene}")
+        first = f"Found: {', '.join(present)}." if present else "Found nothing that was asked for."
+        return f"{first} Missed: {'; '.join(missing)}." if missing else f"{first} Nothing missed."
 
     def _text_faults(self) -> list[str]:
         if self.text is None:
@@ -103,7 +103,7 @@ class ImageAssessment:
 
     @property
     def details(self) -> dict[str, Any]:
-        """The figures behind the values, rounded, fit for JSON; boxes are shares of the picture's width and height."""
+        """Rounded measurements behind the values, as JSON data; boxes are fractions of the image's width and height."""
         structure, quality, text = self.structure, self.quality, self.text
         return {
             "lines": [
@@ -147,14 +147,14 @@ class ImageAssessment:
 
 
 def assess_image(pixels: PixelArray, requirements: Requirements) -> ImageAssessment:
-    """Holds a picture against what is wanted.
+    """Check an image against its requirements.
 
     Args:
         pixels: RGB, height x width x 3, of any size.
-        requirements: The demands, with at least one subject.
+        requirements: Requirements with at least one subject.
 
     Raises:
-        MissingDependencyError: Text recognition is not installed.
+        MissingDependencyError: If text recognition is not installed.
     """
     clock = [time.process_time()]
     full = scaled(pixels, LARGEST_SIDE) if max(pixels.shape[:2]) > LARGEST_SIDE else pixels

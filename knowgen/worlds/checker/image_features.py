@@ -1,4 +1,4 @@
-"""A picture made ready to be looked at: one size for all, perceptual colours, and its distinctive points."""
+"""Features of an image: perceptual colours at a common size, and keypoints."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ PixelArray = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 
 SIDE = 768
-"""Longer side of every picture that is looked at, in pixels."""
+"""Longer side of an image after scaling, in pixels."""
 
 POINT_SIDE = 448
-"""Longer side at which distinctive points are sought."""
+"""Longer side at which keypoints are detected, in pixels."""
 
-_HALVINGS = 3
+_PYRAMID_LEVELS = 3
 _MOST_POINTS = 500
 _POINT_CONTRAST = 0.03
 
 
 def open_pixels(image: Image.Image) -> PixelArray:
-    """Returns a picture of any mode as RGB values, transparent parts over white."""
+    """Return an image of any mode as RGB values, height x width x 3; transparent parts become white."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         clear = image.convert("RGBA")
         ground = Image.new("RGBA", clear.size, "white")
@@ -36,7 +36,7 @@ def open_pixels(image: Image.Image) -> PixelArray:
 
 
 def scaled(pixels: PixelArray, longest: int) -> PixelArray:
-    """Returns a picture whose longer side has a given length in pixels."""
+    """Return the image scaled to a given length of its longer side, in pixels."""
     height, width = pixels.shape[:2]
     scale = longest / max(height, width)
     if scale == 1:
@@ -47,48 +47,48 @@ def scaled(pixels: PixelArray, longest: int) -> PixelArray:
 
 
 def to_lab(pixels: PixelArray) -> FloatArray:
-    """Returns RGB values as CIE Lab in OpenCV's 8-bit scaling, as floats."""
+    """Return RGB values as CIE Lab in OpenCV's 8-bit scaling, as float32."""
     return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2LAB).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Distinctive points (SIFT).
+    """SIFT keypoints.
 
     Attributes:
-        places: n x 2, x and y in pixels of the picture they belong to.
-        marks: n x 128 descriptors.
+        positions: Positions, n x 2, x and y in image pixels.
+        descriptors: Descriptors, n x 128.
     """
 
-    places: FloatArray
-    marks: FloatArray
+    positions: FloatArray
+    descriptors: FloatArray
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
-    def chosen(self, keep: NDArray[np.bool_]) -> Keypoints:
-        """Returns the points for which `keep` is true."""
-        return Keypoints(self.places[keep], self.marks[keep])
+    def select(self, keep: NDArray[np.bool_]) -> Keypoints:
+        """Return the keypoints for which `keep` is true."""
+        return Keypoints(self.positions[keep], self.descriptors[keep])
 
 
 def find_keypoints(luminance: PixelArray, mask: PixelArray | None = None, scale: float = 1.0) -> Keypoints:
-    """Finds distinctive points.
+    """Detect keypoints.
 
     Args:
-        luminance: Height x width.
-        mask: Where to look, None for everywhere.
-        scale: The luminance's size over that of the picture; places are given in the picture's pixels.
+        luminance: Luminance, height x width.
+        mask: Region to search; None for the whole image.
+        scale: Size of the luminance divided by that of the image; positions are in image pixels.
     """
     detector = cv2.SIFT.create(_MOST_POINTS, contrastThreshold=_POINT_CONTRAST)
-    found, marks = detector.detectAndCompute(luminance, mask)
-    if marks is None:
+    keypoints, descriptors = detector.detectAndCompute(luminance, mask)
+    if descriptors is None:
         return Keypoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
-    places = np.array([point.pt for point in found], np.float32) / np.float32(scale)
-    return Keypoints(places, np.asarray(marks, np.float32))
+    positions = np.array([point.pt for point in keypoints], np.float32) / np.float32(scale)
+    return Keypoints(positions, np.asarray(descriptors, np.float32))
 
 
 class ScaledImage(NamedTuple):
-    """A small copy of a picture: its colours, each channel by itself, and the squared length of every colour."""
+    """A scaled copy of an image: its colours, its channels, and the squared norm of every colour."""
 
     lab: FloatArray
     planes: Sequence[FloatArray]
@@ -97,11 +97,11 @@ class ScaledImage(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """A picture as the matcher sees it.
+    """Features of an image for matching.
 
     Attributes:
-        lab: Height x width x 3, the longer side `SIDE`.
-        points: Its distinctive points.
+        lab: Lab colours, height x width x 3, with a longer side of `SIDE`.
+        points: Its keypoints.
     """
 
     lab: FloatArray
@@ -109,34 +109,34 @@ class ImageFeatures:
 
     @classmethod
     def of(cls, pixels: PixelArray) -> ImageFeatures:
-        """Prepares RGB values of any size."""
+        """Return the features of RGB values of any size."""
         lab = to_lab(scaled(pixels, SIDE))
         small = scaled(np.ascontiguousarray(lab[..., 0].astype(np.uint8)), POINT_SIDE)
         return cls(lab, find_keypoints(small, scale=POINT_SIDE / SIDE))
 
     @cached_property
-    def halvings(self) -> tuple[FloatArray, ...]:
-        """The picture at full, half, quarter and eighth size."""
+    def pyramid(self) -> tuple[FloatArray, ...]:
+        """The image at full, half, quarter and eighth size (an image pyramid)."""
         levels = [self.lab]
-        for _ in range(_HALVINGS):
+        for _ in range(_PYRAMID_LEVELS):
             height, width = levels[-1].shape[:2]
             size = (max(1, width // 2), max(1, height // 2))
             levels.append(np.asarray(cv2.resize(levels[-1], size, interpolation=cv2.INTER_AREA), np.float32))
         return tuple(levels)
 
     def sampled(self, matrix: NDArray[np.float64], side: int) -> FloatArray:
-        """Returns the part of the picture that a map covers, smoothed to the size it is sampled at.
+        """Return the part of the image that a map covers, smoothed for its sampling rate.
 
         Args:
-            matrix: 2 x 3, from pixels of the part to pixels of the picture.
-            side: Width and height of the part.
+            matrix: Affine map, 2 x 3, from pixels of the part to image pixels.
+            side: Width and height of the part, in pixels.
 
         Returns:
-            side x side x 3; what lies outside the picture repeats its edge.
+            side x side x 3; beyond the image its edge is repeated.
         """
         scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-        level = int(np.clip(np.floor(np.log2(max(scale, 1e-6)) + 0.5), 0, _HALVINGS))
-        image = self.halvings[level]
+        level = int(np.clip(np.floor(np.log2(max(scale, 1e-6)) + 0.5), 0, _PYRAMID_LEVELS))
+        image = self.pyramid[level]
         fit = np.array(image.shape[1::-1]) / np.array(self.lab.shape[1::-1])
         halved = matrix * fit[:, None]
         halved[:, 2] += (fit - 1) / 2
@@ -149,10 +149,10 @@ class ImageFeatures:
         return {}
 
     def scaled_to(self, scale: float) -> ScaledImage:
-        """Returns the picture at a scale below 1."""
+        """Return the image at a scale below 1; results are cached."""
         if scale not in self._scaled:
             height, width = self.lab.shape[:2]
-            source = self.halvings[min(_HALVINGS, max(0, int(-np.log2(scale))))]
+            source = self.pyramid[min(_PYRAMID_LEVELS, max(0, int(-np.log2(scale))))]
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             lab = np.asarray(cv2.resize(source, size, interpolation=cv2.INTER_AREA), np.float32)
             energy = np.ascontiguousarray((lab**2).sum(axis=2))
@@ -162,12 +162,12 @@ class ImageFeatures:
         return self._scaled[scale]
 
     def without(self, area: NDArray[np.bool_]) -> ImageFeatures:
-        """Returns the picture with an area (height x width) drowned in noise and its points dropped.
+        """Return the features with an area (height x width) replaced by noise and its keypoints removed.
 
-        Noise is like nothing; a flat patch would be like any plain thing of that outline.
+        Noise matches nothing; a flat patch could match a plain subject of that outline.
         """
         lab = self.lab.copy()
         lab[area] = np.random.default_rng(0).integers(0, 256, (int(area.sum()), 3))
-        columns, rows = (self.points.places + 0.5).astype(int).T
+        columns, rows = (self.points.positions + 0.5).astype(int).T
         inside = area[np.clip(rows, 0, area.shape[0] - 1), np.clip(columns, 0, area.shape[1] - 1)]
-        return ImageFeatures(lab, self.points.chosen(~inside))
+        return ImageFeatures(lab, self.points.select(~inside))

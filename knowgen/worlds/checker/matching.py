@@ -1,7 +1,7 @@
-"""Is a subject in the picture, and is it the right one or its look-alike?
+"""Decide whether a subject is in the image, and whether it is the right one or its distractor.
 
-A pose is sought for the look and for its look-alike. How well the picture agrees with the look there says whether
-anything of the kind is present; which of the two it is, is read only off the pixels in which they differ.
+A pose is searched for the appearance and for its distractor. The agreement of the image with the appearance there
+decides whether such a subject is present; the pixels in which the two differ decide which of them it is.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from knowgen.worlds.checker.templates import template_of
 from knowgen.worlds.rendering.appearance import Appearance
 
 PRESENT = 0.58
-"""Least mean agreement (0..1) at which a subject counts as present."""
+"""Minimum mean agreement (0-1) of a subject that is present."""
 
 PRESENT_THROUGHOUT = 0.27
-"""Least agreement of the worst fifth of its cells: one part in other colours makes it another thing."""
+"""Minimum agreement of the worst fifth of the cells: one part in other colours means another subject."""
 
 CLEAR = 0.05
-"""Least lead (-1..1) of the look over its look-alike."""
+"""Minimum lead (-1 to 1) of the right appearance over its distractor."""
 
 _CERTAIN_AGREEMENT, _CERTAIN_LEAD = 0.8, 0.3
 _HEDGE_AGREEMENT, _HEDGE_LEAD = 0.52, 0.2
@@ -48,7 +48,7 @@ _GAIN, _OFFSET = (0.75, 1.33), 35.0
 
 
 class SubjectVerdict(StrEnum):
-    """What became of a subject."""
+    """Outcome of matching a subject; the values are stored in score details."""
 
     RIGHT = "right"
     DISTRACTOR = "look-alike"
@@ -62,19 +62,20 @@ POINTS = {
     SubjectVerdict.HEDGED: 0.5,
     SubjectVerdict.ABSENT: 0.0,
 }
-"""What each verdict earns."""
+"""Points per verdict."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectMatch:
-    """What was found of one subject.
+    """Match of one subject.
 
     Attributes:
-        verdict: What became of it.
-        agreement: Mean agreement with the right look, 0..1.
-        lead: How much nearer to the look than to its look-alike the differing pixels are, about -1..1.
-        points: Distinctive points that agree on the place; 0 when it was found by its colours.
-        box: Left, top, right and bottom of it, as shares (0..1) of the picture's sides; None when it is absent.
+        verdict: Outcome.
+        agreement: Mean agreement with the right appearance, 0-1.
+        lead: Difference of the distances to the distractor and to the right appearance, about -1 to 1; positive means
+            nearer to the right appearance.
+        points: Number of keypoints that agree on the pose; 0 if it was found by colours.
+        box: Left, top, right and bottom, as fractions (0-1) of the image size; None if it is absent.
     """
 
     verdict: SubjectVerdict
@@ -91,13 +92,13 @@ class _PatchAgreement(NamedTuple):
 
     @property
     def suffices(self) -> bool:
-        """Is there enough of it to call the thing present?"""
+        """Whether the agreement is high enough for the subject to be present."""
         return self.mean >= PRESENT and self.lowest >= PRESENT_THROUGHOUT
 
 
 @dataclass(frozen=True, slots=True)
 class _Placement:
-    """Where a look was found, what is to be seen there, and how well the two agree."""
+    """A pose of an appearance, the image patch there, and their agreement."""
 
     appearance: Appearance
     pose: Pose
@@ -108,16 +109,16 @@ class _Placement:
 
 
 def match_subject(features: ImageFeatures, appearance: Appearance, distractor: Appearance) -> SubjectMatch:
-    """Looks for a subject.
+    """Match a subject in an image.
 
     Args:
-        features: The picture.
-        appearance: How the subject looks.
-        distractor: What it is easily taken for.
+        features: Features of the image.
+        appearance: Appearance of the subject.
+        distractor: Appearance of its distractor.
     """
-    place = _best_place(features, appearance, distractor)
+    place = _best_placement(features, appearance, distractor)
     if place is None or not place.certain:
-        other = _best_place(features, distractor, appearance)
+        other = _best_placement(features, distractor, appearance)
         if other is not None and (place is None or other.fit > place.fit):
             place = other
     if place is None:
@@ -126,7 +127,7 @@ def match_subject(features: ImageFeatures, appearance: Appearance, distractor: A
     agreement = _compare(place.patch, appearance)
     verdict = SubjectVerdict.ABSENT
     if agreement.suffices and lead >= CLEAR:
-        hedged = _stands_elsewhere(features, place, distractor, appearance)
+        hedged = _present_elsewhere(features, place, distractor, appearance)
         verdict = SubjectVerdict.HEDGED if hedged else SubjectVerdict.RIGHT
     elif agreement.suffices or _compare(place.patch, distractor).suffices:
         verdict = SubjectVerdict.DISTRACTOR
@@ -134,16 +135,16 @@ def match_subject(features: ImageFeatures, appearance: Appearance, distractor: A
     return SubjectMatch(verdict, agreement.mean, lead, place.pose.points, box)
 
 
-def _best_place(features: ImageFeatures, appearance: Appearance, other: Appearance) -> _Placement | None:
-    """Returns where the picture agrees best with a look, None where nothing leads to any place.
+def _best_placement(features: ImageFeatures, appearance: Appearance, other: Appearance) -> _Placement | None:
+    """Return the placement where the image agrees best with an appearance; None without any candidate.
 
-    The search ends early at a place that certainly shows the look and not the other. Points alone are not believed:
-    things of one kind share parts, and many points may agree on the wrong one of them.
+    The search stops at a placement that certainly shows the appearance and not the other. Keypoints alone do not
+    suffice: subjects of one kind share parts, and many keypoints may agree on the wrong one.
     """
     best: _Placement | None = None
     for search in (poses_by_points, poses_by_colours):
         for candidate in search(features, appearance):
-            best = _better(best, _place_at(features, appearance, other, candidate))
+            best = _better(best, _placement_at(features, appearance, other, candidate))
             if best.certain:
                 return best
         if best is not None and best.pose.points >= ENOUGH_POINTS and best.agreement >= PRESENT:
@@ -151,33 +152,33 @@ def _best_place(features: ImageFeatures, appearance: Appearance, other: Appearan
     return best
 
 
-def _place_at(features: ImageFeatures, appearance: Appearance, other: Appearance, pose: Pose) -> _Placement:
+def _placement_at(features: ImageFeatures, appearance: Appearance, other: Appearance, pose: Pose) -> _Placement:
     placed = refine(features, appearance, pose)
     patch = patch_at(features, placed)
-    found = _compare(patch, appearance)
-    certain = found.mean >= _CERTAIN_AGREEMENT and _lead(patch, appearance, other) >= _CERTAIN_LEAD
-    return _Placement(appearance, placed, patch, found.mean, found.mean + found.lowest, certain)
+    agreement = _compare(patch, appearance)
+    certain = agreement.mean >= _CERTAIN_AGREEMENT and _lead(patch, appearance, other) >= _CERTAIN_LEAD
+    return _Placement(appearance, placed, patch, agreement.mean, agreement.mean + agreement.lowest, certain)
 
 
 def _better(one: _Placement | None, other: _Placement) -> _Placement:
     return other if one is None or other.fit > one.fit else one
 
 
-def _stands_elsewhere(features: ImageFeatures, place: _Placement, expected: Appearance, other: Appearance) -> bool:
-    """Tells whether the look-alike is in the picture as well, outside the area of the match."""
-    taken = area_of(features, place.appearance, place.pose)
-    found = _best_place(features.without(taken), expected, other)
-    if found is None or found.agreement < _HEDGE_AGREEMENT or _lead(found.patch, expected, other) < _HEDGE_LEAD:
+def _present_elsewhere(features: ImageFeatures, place: _Placement, expected: Appearance, other: Appearance) -> bool:
+    """Return whether the distractor is also in the image, outside the area of the match."""
+    occupied = area_of(features, place.appearance, place.pose)
+    second = _best_placement(features.without(occupied), expected, other)
+    if second is None or second.agreement < _HEDGE_AGREEMENT or _lead(second.patch, expected, other) < _HEDGE_LEAD:
         return False
-    area = area_of(features, expected, found.pose)
-    return bool((area & taken).sum() < _SHARED_MOST * area.sum())
+    area = area_of(features, expected, second.pose)
+    return bool((area & occupied).sum() < _SHARED_MOST * area.sum())
 
 
 def _compare(patch: FloatArray, appearance: Appearance) -> _PatchAgreement:
-    """Compares a patch with a look, cell by cell, after fitting gain and offset of the luminance.
+    """Compare a patch with an appearance, cell by cell, after fitting gain and offset of the luminance.
 
     Returns:
-        Mean agreement (0..1) over the cells that the look fills, mean of the lowest fifth of them, and the colour
+        Mean agreement (0-1) over the cells that the appearance fills, mean of the lowest fifth of them, and the colour
         distance of every pixel.
     """
     template = template_of(appearance)
@@ -199,17 +200,18 @@ def _compare(patch: FloatArray, appearance: Appearance) -> _PatchAgreement:
 
 
 def _cell_sums(values: FloatArray) -> FloatArray:
-    """Sums a square array over `_CELLS` x `_CELLS` equal cells."""
+    """Return the sums of a square array over `_CELLS` x `_CELLS` equal cells."""
     side = len(values) // _CELLS
     trimmed = values[: side * _CELLS, : side * _CELLS]
     return np.asarray(trimmed.reshape(_CELLS, side, _CELLS, side).sum(axis=(1, 3)), np.float32)
 
 
 def _lead(patch: FloatArray, appearance: Appearance, other: Appearance) -> float:
-    """Returns how much nearer a patch is to one look than to the other, on the pixels in which the two differ.
+    """Return how much nearer a patch is to an appearance than to the other, on the pixels in which they differ.
 
-    The mean of distance to the other less distance to the look, over 30 Lab units; where only one of them is drawn,
-    the other's distance is taken as 30 and the pixel counts half. Above 0 speaks for the look.
+    This is the mean of the distance to the other minus the distance to the appearance, divided by 30 Lab units. Where
+    only one of them is drawn, the distance to the other is 30 and the pixel has weight 0.5. Positive values favour the
+    appearance.
     """
     one, two = template_of(appearance), template_of(other)
     to_one, to_two = (np.minimum(_compare(patch, each).distance, _FARTHEST) for each in (appearance, other))

@@ -1,4 +1,4 @@
-"""Reading the text in a picture with a small recogniser that runs on the processor."""
+"""Text recognition in an image with a small model that runs on the CPU."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from knowgen.errors import MissingDependencyError
 
 DETECTION_SIDE = 512
-"""Longer side, in pixels, at which lines are looked for; they are then read from the picture at full size."""
+"""Longer side, in pixels, at which lines are detected; they are recognised at full size."""
 
-SURE_ENOUGH = 0.6
-"""Lines the recogniser is less sure of (0..1) are dropped."""
+MIN_CONFIDENCE = 0.6
+"""Minimum confidence (0-1) of a line."""
 
 LARGEST_SIDE = 1536
-"""Pictures with a longer side, in pixels, are scaled down to it before they are read."""
+"""Maximum longer side, in pixels; larger images are scaled down before recognition."""
 
 _READABLE = re.compile(r"[A-Za-z0-9].*[A-Za-z0-9]")
 _ROUND = re.compile(r"[oO0\W]*")
@@ -29,12 +29,12 @@ _ROUND = re.compile(r"[oO0\W]*")
 
 @dataclass(frozen=True, slots=True)
 class TextLine:
-    """A line of text as it was read.
+    """A recognised line of text.
 
     Attributes:
-        text: What it says.
-        score: How sure the recogniser is, 0..1.
-        box: Left, top, right and bottom, as shares (0..1) of the picture's width and height.
+        text: Its text.
+        score: Confidence of the recogniser, 0-1.
+        box: Left, top, right and bottom, as fractions (0-1) of the image's width and height.
     """
 
     text: str
@@ -44,7 +44,7 @@ class TextLine:
 
 @cache
 def _engine() -> Any:
-    """Loads the recogniser once a process, on one thread: worker processes share the cores between them."""
+    """Load the recogniser once per process, with one thread: worker processes share the cores."""
     try:
         from rapidocr import RapidOCR
     except ImportError as error:
@@ -64,25 +64,24 @@ def _engine() -> Any:
             "EngineConfig.onnxruntime.inter_op_num_threads": 1,
         }
     )
-    logging.getLogger("RapidOCR").setLevel(logging.CRITICAL)  # it warns of every picture without text
+    logging.getLogger("RapidOCR").setLevel(logging.CRITICAL)  # it logs a warning for every image without text
     return engine
 
 
 def read_lines(image: NDArray[np.uint8]) -> tuple[TextLine, ...]:
-    """Reads the lines of text in a picture.
+    """Recognise the lines of text in an image.
 
-    Flat shapes are at times taken for stars or for Chinese signs, so lines count only when the recogniser is sure
-    of them and they hold two Latin letters or digits; rows of windows are taken for zeros, so lines of nothing else
-    do not count.
+    The recogniser reads some flat shapes as stars or Chinese characters and rows of windows as zeros. Therefore a line
+    counts only if its confidence is high enough, it has two Latin letters or digits, and it is not only zeros.
 
     Args:
-        picture: RGB, height x width x 3, values 0..255.
+        image: RGB, height x width x 3, values 0..255.
 
     Returns:
         The lines, from top to bottom.
 
     Raises:
-        MissingDependencyError: The recogniser is not installed.
+        MissingDependencyError: If the recogniser is not installed.
     """
     height, width = image.shape[:2]
     result = _engine()(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), use_cls=False)
@@ -90,7 +89,7 @@ def read_lines(image: NDArray[np.uint8]) -> tuple[TextLine, ...]:
         return ()
     lines = []
     for corners, text, score in zip(result.boxes, result.txts, result.scores, strict=True):
-        if score < SURE_ENOUGH or not _READABLE.search(text) or _ROUND.fullmatch(text):
+        if score < MIN_CONFIDENCE or not _READABLE.search(text) or _ROUND.fullmatch(text):
             continue
         (left, top), (right, bottom) = np.min(corners, axis=0), np.max(corners, axis=0)
         box = (float(left) / width, float(top) / height, float(right) / width, float(bottom) / height)

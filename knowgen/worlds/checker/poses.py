@@ -1,4 +1,4 @@
-"""Where in a picture might a look be? Candidates from distinctive points and from colours, then refined."""
+"""Candidate poses of an appearance in an image, from keypoints and from colours, and their refinement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knowgen.worlds.checker.templates import TEMPLATE_SIDE, template_of
 from knowgen.worlds.rendering.appearance import Appearance
 
 ENOUGH_POINTS = 9
-"""Agreeing points from which on a place that agrees is believed, and the colours are not searched."""
+"""Number of agreeing keypoints from which a pose with good agreement is accepted without a search by colours."""
 
 _DISTINCT = 0.82
 _FULL_AFFINE_FROM = 8
@@ -24,19 +24,19 @@ _MOST_OFF = 6.0
 _COARSE_SIDE = 20
 _SIZES = tuple(float(size) for size in np.geomspace(64, 400, 13))
 _NOISE_FLOOR = 60.0
-_TRIED, _KEPT = 6, 1
+_ALIGNED_COUNT, _YIELDED_COUNT = 6, 1
 _WORTH_MORE = 0.15
 
 
 @dataclass(frozen=True)
 class Pose:
-    """A way the look may lie in the picture.
+    """A possible position, size and orientation of an appearance in an image.
 
     Attributes:
-        matrix: From template pixels to picture pixels.
-        mirrored: Is it the mirrored template?
-        points: Agreeing distinctive points; 0 for a candidate from colours.
-        strength: What candidates of the same source are ranked by; once aligned, the colour variance explained.
+        matrix: Affine map, 2 x 3, from template pixels to image pixels.
+        mirrored: Whether the template is mirrored.
+        points: Number of agreeing keypoints; 0 for a candidate from colours.
+        strength: Rank among candidates of the same source; after alignment, the share of colour variance explained.
     """
 
     matrix: Matrix
@@ -46,26 +46,26 @@ class Pose:
 
     @property
     def scale(self) -> float:
-        """Picture pixels per template pixel."""
+        """Image pixels per template pixel."""
         return float(np.hypot(self.matrix[0, 0], self.matrix[1, 0]))
 
 
 def poses_by_points(features: ImageFeatures, appearance: Appearance) -> Iterator[Pose]:
-    """Yields the best pose by distinctive points, upright and mirrored; cheap, and nothing where points are few."""
+    """Yield the best pose by keypoints, upright and mirrored; nothing if there are too few keypoints."""
     for mirrored in (False, True):
         yield from _by_points(features, appearance, mirrored)
 
 
 def poses_by_colours(features: ImageFeatures, appearance: Appearance) -> Iterator[Pose]:
-    """Yields the best pose by colours as it is, and those of the next ones that a quick alignment favours."""
+    """Yield the best pose by colours, then the best of the next ones after a short alignment."""
     by_colours = _by_colours(features, appearance)
     yield from by_colours[:1]
-    tried = [_aligned(features, appearance, pose, SMALL, 10) for pose in by_colours[:_TRIED]]
-    yield from (pose for pose in sorted(tried, key=lambda pose: -pose.strength)[:_KEPT] if pose.strength > 0)
+    aligned = [_aligned(features, appearance, pose, SMALL, 10) for pose in by_colours[:_ALIGNED_COUNT]]
+    yield from (pose for pose in sorted(aligned, key=lambda pose: -pose.strength)[:_YIELDED_COUNT] if pose.strength > 0)
 
 
 def refine(features: ImageFeatures, appearance: Appearance, pose: Pose) -> Pose:
-    """Aligns a pose with the picture, the finest step only where the coarser one explains something."""
+    """Align a pose with the image; the fine step runs only if the coarse one explains enough variance."""
     roughly = _aligned(features, appearance, pose, MIDDLE, 10)
     return roughly if roughly.strength < _WORTH_MORE else _aligned(features, appearance, roughly, LARGE, 4)
 
@@ -76,16 +76,16 @@ def _aligned(features: ImageFeatures, appearance: Appearance, pose: Pose, side: 
 
 
 def _by_points(features: ImageFeatures, appearance: Appearance, mirrored: bool) -> Iterator[Pose]:
-    """Fits an affine map to matching points, robustly (RANSAC); a similarity while there are few of them."""
+    """Fit an affine map to matching keypoints with RANSAC; with few matches, fit a similarity."""
     points = template_of(appearance, mirrored).points
     if min(len(points), len(features.points)) < _LEAST_PAIRS:
         return
-    nearest = cv2.BFMatcher().knnMatch(points.marks, features.points.marks, k=2)
+    nearest = cv2.BFMatcher().knnMatch(points.descriptors, features.points.descriptors, k=2)
     pairs = [two[0] for two in nearest if len(two) == 2 and two[0].distance < _DISTINCT * two[1].distance]
     if len(pairs) < _LEAST_PAIRS:
         return
-    start = points.places[[pair.queryIdx for pair in pairs]]
-    end = features.points.places[[pair.trainIdx for pair in pairs]]
+    start = points.positions[[pair.queryIdx for pair in pairs]]
+    end = features.points.positions[[pair.trainIdx for pair in pairs]]
     fit = cv2.estimateAffinePartial2D if len(pairs) < _FULL_AFFINE_FROM else cv2.estimateAffine2D
     matrix, agreeing = fit(start, end, ransacReprojThreshold=_MOST_OFF, maxIters=1500)
     if matrix is not None:
@@ -96,9 +96,9 @@ def _by_points(features: ImageFeatures, appearance: Appearance, mirrored: bool) 
 
 
 def _by_colours(features: ImageFeatures, appearance: Appearance) -> list[Pose]:
-    """Correlates the colours of the look with the picture, at many sizes; the best place of each size is a candidate.
+    """Correlate the colours of an appearance with the image at many sizes; the best position of each is a candidate.
 
-    The look is always as small as 20 pixels, and the picture is shrunk to fit: patterns melt into their mean colour.
+    The appearance is always scaled to 20 pixels and the image accordingly, so that patterns average out.
     """
     poses = []
     for mirrored in (False,) if template_of(appearance).symmetric else (False, True):
@@ -124,10 +124,10 @@ def _by_colours(features: ImageFeatures, appearance: Appearance) -> list[Pose]:
 
 
 def _correlate(image: ScaledImage, colours: FloatArray, mask: FloatArray) -> tuple[float, tuple[int, int]]:
-    """Returns the highest correlation, -1..1, of masked colours with a picture, and where it is.
+    """Return the highest correlation, -1 to 1, of masked colours with an image, and its position.
 
-    The masked, zero-mean, normalised correlation is put together from unmasked ones, which are far faster: with
-    template t less its mean on the mask m of n pixels and picture I, it is
+    The masked, zero-mean, normalised correlation is computed from unmasked ones, which are much faster: with
+    template t minus its mean on the mask m of n pixels and image I, it is
     sum(I t) / sqrt((sum(I^2 m) - sum(I m)^2 / n) sum(t^2)).
     """
     count = float(mask.sum())
@@ -143,13 +143,13 @@ def _correlate(image: ScaledImage, colours: FloatArray, mask: FloatArray) -> tup
 
 
 def patch_at(features: ImageFeatures, pose: Pose) -> FloatArray:
-    """Returns the part of the picture that a pose covers, as the template would show it, not mirrored."""
+    """Return the image part that a pose covers, in the coordinates of the upright template."""
     patch = features.sampled(pose.matrix, TEMPLATE_SIDE)
     return np.ascontiguousarray(patch[:, ::-1] if pose.mirrored else patch)
 
 
 def area_of(features: ImageFeatures, appearance: Appearance, pose: Pose) -> NDArray[np.bool_]:
-    """Returns where in the picture (height x width) a look in this pose is drawn, with a small margin."""
+    """Return the mask (height x width) of an appearance in this pose, with a small margin."""
     height, width = features.lab.shape[:2]
     mask = template_of(appearance, pose.mirrored).mask.astype(np.uint8)
     area = cv2.warpAffine(mask, pose.matrix, (width, height), flags=cv2.INTER_NEAREST)
@@ -157,7 +157,7 @@ def area_of(features: ImageFeatures, appearance: Appearance, pose: Pose) -> NDAr
 
 
 def box_of(features: ImageFeatures, appearance: Appearance, pose: Pose) -> tuple[float, float, float, float]:
-    """Returns left, top, right and bottom of a look in this pose, as shares (0..1) of the picture's sides."""
+    """Return left, top, right and bottom of an appearance in this pose, as fractions (0-1) of the image size."""
     left, top, right, bottom = template_of(appearance, pose.mirrored).box
     corners = np.array([[left, right, left, right], [top, top, bottom, bottom], [1, 1, 1, 1]])
     across, down = pose.matrix @ corners / np.array(features.lab.shape[1::-1])[:, None]

@@ -1,6 +1,6 @@
-"""Image statistics that tell a drawing from noise, a blank or mush.
+"""Image statistics that distinguish an illustration from noise, an empty image or blur.
 
-They stand in for the judge's aesthetics, no more: any clean drawing gets full marks.
+They replace the aesthetics score of a judge in a limited way: any clean illustration gets the full score.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _EDGE_STRENGTH = 40
 
 @dataclass(frozen=True, slots=True)
 class ImageQuality:
-    """Statistics of a picture.
+    """Statistics of an image.
 
     Attributes:
         grain: Median absolute Laplacian of the brightness (0..255): high for noise.
@@ -29,7 +29,7 @@ class ImageQuality:
         edges: Share of pixels with a strong Laplacian, 0..1.
         contrast: Standard deviation of the brightness, 0..128.
         faults: Names of the statistics that are out of range.
-        value: 1 without a fault, 0.5 with one, 0 with more.
+        value: 1 without faults, 0.5 with one, 0 with more.
     """
 
     grain: float
@@ -41,10 +41,10 @@ class ImageQuality:
 
 
 def measure_quality(image: NDArray[np.uint8]) -> ImageQuality:
-    """Measures a picture.
+    """Return the statistics of an image.
 
     Args:
-        picture: RGB, height x width x 3, values 0..255; at a like size for all pictures, since grain and edges
+        image: RGB, height x width x 3, values 0..255; use one size for all images, since grain and edges
             depend on it.
     """
     values = image.astype(np.float32)

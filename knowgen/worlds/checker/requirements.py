@@ -1,4 +1,4 @@
-"""What the truth of a world's sample demands of a picture."""
+"""Requirements that the ground truth of a world sample sets for an image."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from knowgen.worlds.rendering.scenes import SCENES
 
 @dataclass(frozen=True, slots=True)
 class RequiredSubject:
-    """A thing that must be seen.
+    """A subject that the image must show.
 
     Attributes:
         name: Its name.
-        appearance: How it looks.
-        distractor: What it is easily taken for.
+        appearance: Its appearance.
+        distractor: Appearance of its distractor.
     """
 
     name: str
@@ -29,12 +29,12 @@ class RequiredSubject:
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """The demands.
+    """Requirements for an image.
 
     Attributes:
-        texts: Texts that must be readable; empty when none is wanted.
-        subjects: Things that must be seen.
-        scene: The place.
+        texts: Texts that must be readable; empty if none is required.
+        subjects: Subjects that must be shown.
+        scene: Name of the scene.
     """
 
     texts: tuple[str, ...]
@@ -43,10 +43,10 @@ class Requirements:
 
 
 def read_requirements(truth: GroundTruth) -> Requirements:
-    """Reads the demands out of a truth record.
+    """Return the requirements of a ground truth.
 
     Raises:
-        DataError: It is no truth of a world: subjects without looks, an unknown scene.
+        DataError: If it is not from a world: a subject has no appearance, or the scene is unknown.
     """
     where = f"truth of sample {truth.sample_id!r}"
     scene = truth.extra.get("scene")

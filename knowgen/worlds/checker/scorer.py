@@ -1,4 +1,4 @@
-"""The scorer `world_check`: four dimensions measured against a made-up world's truth."""
+"""The scorer `world_check`: four dimensions measured against the ground truth of a synthetic world."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PACKAGES = {"cv2": "opencv-python-headless", "rapidocr": "rapidocr", "onnxrunti
 
 
 class WorldCheck:
-    """Scores pictures of made-up worlds by reading and comparing; no model is asked for an opinion.
+    """Scores images of synthetic worlds by text recognition and template matching, without a judge model.
 
-    It fits drawings made of the world's own pictures. A model that redraws its references loses the match of
-    subjects at shape drifts of a few per cent, so the figures compare pipelines and agents, never image models.
+    It is made for images that paste the world's own images. If a model redraws its references, subjects no longer
+    match at shape changes of a few per cent, so scores compare pipelines and agents, not image models.
 
     Raises:
-        MissingDependencyError: OpenCV, RapidOCR or ONNX Runtime is not installed.
+        MissingDependencyError: If OpenCV, RapidOCR or ONNX Runtime is not installed.
     """
 
     needs = frozenset({"image", "required_text", "subjects"})
@@ -36,19 +36,19 @@ class WorldCheck:
         missing = [name for name in _PACKAGES if find_spec(name) is None]
         if missing:
             raise MissingDependencyError(
-                f"needs {', '.join(missing)}, which is not installed",
+                f"needs {', '.join(missing)}, not installed",
                 where=f"scorer {NAME!r}",
                 fix=f"pip install {' '.join(_PACKAGES[name] for name in missing)}",
             )
 
     def score_batch(self, items: Sequence[Item]) -> Iterator[Score]:
-        """Yields one score an item, in order; a picture or truth that cannot be read gives a failed score."""
+        """Yield one score per item, in order; an unreadable image or ground truth gives a failed score."""
         _one_thread()
         for sample, truth, generation in items:
             started = time.perf_counter()
             lacking = missing_needs(self.needs, truth, generation)
             if lacking:
-                reason = f"there is no {' and no '.join(lacking)}"
+                reason = f"missing {' and '.join(lacking)}"
                 yield not_applicable_score(sample.id, generation.repeat, NAME, reason)
                 continue
             score = _score(sample.id, truth, generation)
@@ -57,7 +57,7 @@ class WorldCheck:
 
 @cache
 def _one_thread() -> None:
-    """Keeps OpenCV to one thread: there is one worker process a core."""
+    """Limit OpenCV to one thread, since there is one worker process per core."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -72,7 +72,7 @@ def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
 
     image = generation.image
     if image is None:
-        raise ValueError("missing_needs lets no generation without a picture pass")
+        raise ValueError("a generation without an image must not pass missing_needs")
     try:
         requirements = read_requirements(truth)
     except DataError as error:
@@ -80,7 +80,7 @@ def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
     try:
         pixels = open_pixels(image.open())
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = f"the picture cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
+        reason = f"image cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
         return failed_score(sample_id, generation.repeat, NAME, reason, image=image.sha256)
     assessment = assess_image(pixels, requirements)
     values = assessment.values

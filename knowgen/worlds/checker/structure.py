@@ -1,4 +1,4 @@
-"""Does the picture show what was asked for as a whole: the place, enough things in it, lettering or none?"""
+"""Structure of an image: its scene, the number of things in it, and whether there is lettering."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GRID = (48, 32)
 """Width and height, in cells, at which scenes are compared."""
 
 SCENE_FARTHEST = 40.0
-"""Mean colour distance (Lab) beyond which even the nearest scene is none."""
+"""Maximum mean colour distance (Lab) from the required scene."""
 
 _DRAWN = (96, 64)
 _BACKGROUND_SHARE = 0.55
@@ -32,23 +32,23 @@ _LEAST_LETTERS = 3
 
 
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom, as shares (0..1) of the picture's sides."""
+"""Left, top, right and bottom, as fractions (0-1) of the image size."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageStructure:
-    """What was found of the whole.
+    """Structure of an image.
 
     Attributes:
-        nearest: The scene the background is nearest to.
-        rank: Place of the wanted scene among all, 0 for the nearest.
-        distance: Mean colour distance (Lab) of the background from the wanted scene.
-        things: How many things stand out from the background, at least as many as subjects were recognised.
-        lettered: Is there any text?
-        scene_right: Is the wanted scene the nearest, and near enough?
-        things_right: Are there at least as many things as subjects?
-        lettering_right: Is there text just when it is wanted?
-        value: 0 in a wrong scene, else 1 when things and lettering are right, 0.5 when one of them is, 0 otherwise.
+        nearest: Name of the scene nearest to the background.
+        rank: Rank of the required scene by distance, 0 for the nearest.
+        distance: Mean colour distance (Lab) of the background from the required scene.
+        things: Number of foreground things, at least the number of recognised subjects.
+        lettered: Whether there is lettering.
+        scene_right: Whether the required scene is the nearest one and close enough.
+        things_right: Whether there are at least as many things as subjects.
+        lettering_right: Whether there is lettering if and only if text is required.
+        value: 0 for a wrong scene; otherwise 1 if things and lettering are right, 0.5 if one of them is, else 0.
     """
 
     nearest: str
@@ -71,18 +71,18 @@ def measure_structure(
     recognised: Sequence[Box],
     text_required: bool,
 ) -> ImageStructure:
-    """Judges a picture as a whole.
+    """Return the structure of an image.
 
     Args:
-        pixels: RGB, any size.
-        lines: The text in it.
-        scene: The wanted scene.
-        subjects: How many subjects are wanted.
-        recognised: Boxes of those, or of their look-alikes, that were recognised, as shares of the picture's sides.
-        text_required: Is any text wanted?
+        pixels: RGB, height x width x 3, of any size.
+        lines: Recognised lines of text.
+        scene: Name of the required scene.
+        subjects: Number of required subjects.
+        recognised: Boxes of the recognised subjects and distractors, as fractions of the image size.
+        text_required: Whether text is required.
 
     Raises:
-        KeyError: There is no such scene.
+        ValueError: If the scene is unknown.
     """
     grid = to_lab(_to_grid(Image.fromarray(pixels)))
     distances = {name: _scene_distance(grid, bank) for name, bank in _bank().items()}
@@ -106,7 +106,7 @@ def measure_structure(
 
 
 def _is_lettering(line: TextLine, things: Sequence[Box]) -> bool:
-    """Tells lettering from marks of a recognised thing, such as a row of teeth, that were taken for letters."""
+    """Return whether a line is lettering, not marks of a recognised subject that were read as letters."""
     across, down = (line.box[0] + line.box[2]) / 2, (line.box[1] + line.box[3]) / 2
     within = any(left < across < right and top < down < bottom for left, top, right, bottom in things)
     return not within and sum(map(str.isalnum, line.text)) >= _LEAST_LETTERS
@@ -118,7 +118,7 @@ def _to_grid(image: Image.Image) -> PixelArray:
 
 @cache
 def _bank() -> dict[str, FloatArray]:
-    """Draws every scene once in every tint: tints x rows x columns x 3 each."""
+    """Return the colours of every scene in every tint, tints x rows x columns x 3 each."""
     return {
         name: np.stack(
             [to_lab(_to_grid(draw_scene(name, f"bank/{tint}", _DRAWN, tint=tint))) for tint in range(TINT_COUNT)]
@@ -128,9 +128,9 @@ def _bank() -> dict[str, FloatArray]:
 
 
 def _scene_distance(grid: FloatArray, bank: FloatArray) -> float:
-    """Returns the distance from the nearest tint of a scene, over the cells that are nearest to it.
+    """Return the distance from the nearest tint of a scene, over the 55 % of the cells that are nearest to it.
 
-    Things and signs cover part of a scene; the farther 45 % of the cells are left to them.
+    The other cells may be covered by things and signs.
     """
     distance = np.sqrt(((bank - grid) ** 2).sum(axis=3)).reshape(len(bank), -1)
     cell_count = int(distance.shape[1] * _BACKGROUND_SHARE)
@@ -138,7 +138,7 @@ def _scene_distance(grid: FloatArray, bank: FloatArray) -> float:
 
 
 def _count_things(grid: FloatArray, bank: FloatArray, lines: Sequence[TextLine]) -> int:
-    """Counts connected areas, away from text, that no tint of the scene explains; a wide one counts as several."""
+    """Count connected areas without text that match no tint of the scene; a wide area counts as several."""
     foreground = (np.sqrt(((bank - grid) ** 2).sum(axis=3)).min(axis=0) > _FOREGROUND).astype(np.uint8)
     _clear_podium(foreground, lines)
     for line in lines:
@@ -152,10 +152,10 @@ def _count_things(grid: FloatArray, bank: FloatArray, lines: Sequence[TextLine])
 
 
 def _clear_podium(foreground: NDArray[np.uint8], lines: Sequence[TextLine]) -> None:
-    """Clears the body that bears a sign on its front, which is no thing of its own.
+    """Remove a podium with a sign on its front, which is not a thing, from the foreground.
 
-    It reaches the lower edge and stands out on both sides of lettering in the lower half; what stands behind it, above
-    the lettering, is left.
+    It reaches the lower edge and extends beyond the lettering in the lower half on both sides; what is above the
+    lettering stays.
     """
     if not lines:
         return

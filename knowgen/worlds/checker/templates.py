@@ -1,4 +1,4 @@
-"""Looks as they are compared: drawn at one size, with all that comparing needs worked out once."""
+"""Templates of appearances: drawn at one size, with cached derived data."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SYMMETRIC_DISTANCE = 4.0
 
 @dataclass(frozen=True)
 class AppearanceTemplate:
-    """A look as it is compared.
+    """An appearance as a template.
 
     Attributes:
-        lab: `TEMPLATE_SIDE` x `TEMPLATE_SIDE` x 3.
-        mask: Where the look is drawn.
+        lab: Lab colours, `TEMPLATE_SIDE` x `TEMPLATE_SIDE` x 3.
+        mask: Mask of the drawn pixels.
     """
 
     lab: FloatArray
@@ -33,29 +33,29 @@ class AppearanceTemplate:
 
     @cached_property
     def points(self) -> Keypoints:
-        """Its distinctive points."""
+        """Its keypoints."""
         luminance: PixelArray = np.where(self.mask, self.lab[..., 0], _FLAT_GROUND).astype(np.uint8)
         return find_keypoints(luminance, self.mask.astype(np.uint8) * 255)
 
     @cached_property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom of what is drawn; the last two are the first ones outside."""
+        """Left, top, right and bottom of the drawn pixels; right and bottom are exclusive."""
         rows, columns = np.nonzero(self.mask)
         return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
     @cached_property
     def inner(self) -> NDArray[np.bool_]:
-        """The mask without its rim, whose colours depend on the background."""
+        """The mask without its border, whose colours depend on the background."""
         return np.asarray(cv2.erode(self.mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
 
     @cached_property
     def softened(self) -> FloatArray:
-        """The colours, each averaged with its neighbours."""
+        """The colours after a 3 x 3 mean filter."""
         return np.asarray(cv2.blur(self.lab, (3, 3)), np.float32)
 
     @cached_property
     def symmetric(self) -> bool:
-        """Does it look much the same when mirrored about the middle of what is drawn?"""
+        """Whether it is nearly equal to its mirror image about the middle of the drawn pixels."""
         left, top, right, bottom = self.box
         lab, mask = self.lab[top:bottom, left:right], self.mask[top:bottom, left:right]
         both = mask & mask[:, ::-1]
@@ -65,7 +65,7 @@ class AppearanceTemplate:
 
 @lru_cache(maxsize=192)
 def template_of(appearance: Appearance, mirrored: bool = False) -> AppearanceTemplate:
-    """Draws a look as a template, mirrored left to right if wished."""
+    """Return the template of an appearance, optionally mirrored left to right."""
     if mirrored:
         upright = template_of(appearance)
         return AppearanceTemplate(

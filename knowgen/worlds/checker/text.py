@@ -1,8 +1,8 @@
-"""Are the required texts among the lines that were read?
+"""Match required texts against recognised lines.
 
-Letters count, not their case, spaces or punctuation. Glyphs that recognition confuses in plain type (l, I, 1 and
-i; O and 0) count as one; every other wrong letter or digit makes a text wrong. Each required text needs a place of
-its own, at the edges of words, and may run over several lines where it has a space.
+Case, spaces and punctuation are ignored. Glyphs that recognition confuses (l, I, 1 and i; O and 0) are equal; any other
+wrong letter or digit makes a text wrong. Each required text needs a position of its own, at word boundaries, and may
+continue on the next line at a space.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DECIMAL = re.compile(r"(?<=\d)\.(?=\d)")
 _POINT = "."
 
 INSIDE, WORD_EDGE, LINE_EDGE = 0, 1, 2
-"""What lies between two glyphs: nothing, the edge of a word, the edge of a line."""
+"""Boundary between two glyphs: none, of a word, of a line."""
 
 _SPARE_LETTERS, _SPARE_SHARE = 20, 0.6
 _FLOOD = 3.0
@@ -31,16 +31,16 @@ _GlyphPosition = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class TextMatch:
-    """Which of the required texts were read.
+    """Match of the required texts.
 
     Attributes:
-        found: Required texts that can be read, in the order required.
-        missing: The others.
-        surplus: Letters and digits read beyond as many as are required, at least 0.
-        flooded: Is that far more than a sign needs?
-        rivals: Numbers in the picture that stand beside a required one of as many digits: a choice of answers.
-        value: 1 when all are found, 0.5 when at least half are, else 0; a choice of answers holds it to 0.5, and so
-            does far more text than was asked for; a flood of it gives 0.
+        found: Required texts that were recognised, in order.
+        missing: Required texts that were not recognised.
+        surplus: Number of recognised letters and digits beyond the required number, at least 0.
+        flooded: Whether the surplus exceeds the tolerance.
+        rivals: Other numbers in the image with as many digits as a required number that is also there.
+        value: 1 if all are found, 0.5 if at least half are, else 0. Rivals or too much surplus limit it to 0.5; a much
+            larger surplus gives 0.
     """
 
     found: tuple[str, ...]
@@ -53,7 +53,7 @@ class TextMatch:
 
 @dataclass(frozen=True, slots=True)
 class _Glyphs:
-    """A run of glyphs: the folded letters and digits, which of them are digits, and what precedes and ends them."""
+    """A sequence of glyphs: folded letters and digits, digit flags, boundaries before and after them, and positions."""
 
     letters: str
     digits: tuple[bool, ...]
@@ -62,11 +62,16 @@ class _Glyphs:
 
 
 def find_texts(required: Sequence[str], lines: Sequence[TextLine]) -> TextMatch:
-    """Looks for required texts in what was read.
+    """Match required texts against recognised lines.
 
     Args:
-        required: Texts that must be readable; those without any letter or digit are left out.
-        lines: What was read.
+        required: Texts that must be readable; those without a letter or digit are ignored.
+        lines: Recognised lines.
+
+    Example:
+        >>> line = TextLine("ORUVANE, 1931", score=1.0, box=(0.1, 0.1, 0.9, 0.2))
+        >>> find_texts(["Oruvane", "1932"], [line]).missing
+        ('1932',)
     """
     targets = [text for text in required if _spell(text, 0).letters]
     spelled = [_spell(line.text, number) for number, line in enumerate(lines)]
@@ -97,13 +102,13 @@ def find_texts(required: Sequence[str], lines: Sequence[TextLine]) -> TextMatch:
 
 
 def _plain(text: str) -> str:
-    """Returns a text in compatibility form, with the digits of a long number closed up."""
+    """Return a text in Unicode form NFKC, without thousands separators."""
     plain = unicodedata.normalize("NFKC", text)
     return _GROUPED.sub(lambda match: re.sub(r"\D", "", match.group()), plain)
 
 
 def _spell(text: str, line: int) -> _Glyphs:
-    """Splits a text into glyphs."""
+    """Return the glyphs of a text."""
     letters: list[str] = []
     digits: list[bool] = []
     edges: list[int] = [LINE_EDGE]
@@ -127,7 +132,7 @@ def _spell(text: str, line: int) -> _Glyphs:
 
 
 def _edge_between(before: str, after: str) -> int:
-    """Tells whether two neighbouring characters belong to different words, as in `toOruvane` and `412kg`."""
+    """Return the boundary between two neighbouring characters, as in `toOruvane` and `412kg`."""
     if before.islower() and after.isupper():
         return WORD_EDGE
     if before.isdigit() == after.isdigit() or _POINT in (before, after):
@@ -137,7 +142,7 @@ def _edge_between(before: str, after: str) -> int:
 
 
 def _join(runs: Sequence[_Glyphs]) -> _Glyphs:
-    """Joins the glyphs of lines that follow each other."""
+    """Return the glyphs of consecutive lines as one sequence."""
     edges = [LINE_EDGE]
     for run in runs:
         edges += run.edges[1:] if run.letters else ()
@@ -150,7 +155,7 @@ def _join(runs: Sequence[_Glyphs]) -> _Glyphs:
 
 
 def _reading_orders(lines: Sequence[TextLine]) -> list[list[int]]:
-    """Returns the lines row by row and column by column: a text may be wrapped in either."""
+    """Return the lines in row order and in column order, since a text may be wrapped in either."""
     rows = _grouped(lines, axis=1)
     columns = _grouped(lines, axis=0)
     return [
@@ -160,7 +165,7 @@ def _reading_orders(lines: Sequence[TextLine]) -> list[list[int]]:
 
 
 def _grouped(lines: Sequence[TextLine], axis: int) -> list[list[int]]:
-    """Groups lines that overlap by half along an axis (0: across, so columns; 1: down, so rows)."""
+    """Return groups of lines that overlap by half along an axis (0: columns, 1: rows)."""
     groups: list[list[int]] = []
     for number in sorted(range(len(lines)), key=lambda number: lines[number].box[axis] + lines[number].box[axis + 2]):
         start, end = lines[number].box[axis], lines[number].box[axis + 2]
@@ -176,7 +181,7 @@ def _grouped(lines: Sequence[TextLine], axis: int) -> list[list[int]]:
 
 
 def _locate(text: _Glyphs, strips: Sequence[_Glyphs], used: set[_GlyphPosition]) -> set[_GlyphPosition]:
-    """Returns the places of the first free occurrence of a text, empty when there is none."""
+    """Return the positions of the first unused occurrence of a text; empty if there is none."""
     for strip in strips:
         start = strip.letters.find(text.letters)
         while start >= 0:
@@ -188,7 +193,7 @@ def _locate(text: _Glyphs, strips: Sequence[_Glyphs], used: set[_GlyphPosition])
 
 
 def _fits(text: _Glyphs, strip: _Glyphs, start: int) -> bool:
-    """Tells whether an occurrence stands between word edges, breaks where the text may, and has its digits as such."""
+    """Return whether an occurrence has word boundaries around it, breaks only at spaces, and has digits as digits."""
     length = len(text.letters)
     if strip.edges[start] == INSIDE or strip.edges[start + length] == INSIDE:
         return False
@@ -207,12 +212,12 @@ def _fits(text: _Glyphs, strip: _Glyphs, start: int) -> bool:
 
 
 def _numbers(text: str) -> list[str]:
-    """Returns the whole numbers of at least two digits in a text."""
+    """Return the whole numbers of at least two digits in a text."""
     return re.findall(r"(?<![\d.])\d{2,}(?![\d.]*\d)", _plain(text))
 
 
 def _rivals(targets: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
-    """Returns numbers that stand in the picture beside required ones of the same length."""
+    """Return other numbers in the image with the length of a required number that is also there."""
     required = {number for text in targets for number in _numbers(text)}
     lengths = {len(number) for number in required}
     seen = {number for text in texts for number in _numbers(text)}

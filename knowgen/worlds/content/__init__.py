@@ -1,1 +1,1 @@
-"""What a world holds: names, entities, facts, pages, prompts, samples and the images to search."""
+"""Content of a world: names, entities, facts, pages, prompts, samples and the images to search."""

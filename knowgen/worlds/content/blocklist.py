@@ -1,6 +1,6 @@
-"""Words that no made-up name may be: real people's names, places, brands and titles, and words that offend.
+"""Words that no generated name may equal: real people, places, brands and titles, and offensive words.
 
-The list holds what the sound families can come near to, so it is long on names that alternate consonants and vowels.
+The list covers what the sound families can produce, so most entries alternate consonants and vowels.
 """
 
 from __future__ import annotations
@@ -80,9 +80,13 @@ OFFENSIVE_PARTS = tuple(sorted(set(_OFFENSIVE_PARTS.split())))
 
 
 def is_blocked(word: str) -> bool:
-    """Tells whether a word in lower case is on the list, or holds a word that offends.
+    """Return whether a lower-case word is on the list or contains an offensive part.
 
-    Double letters are read as single ones, since the sound families never double.
+    Double letters are compared as single ones, since the sound families never double a letter.
+
+    Example:
+        >>> is_blocked("berlin"), is_blocked("oruvane")
+        (True, False)
     """
     return word in BLOCKED or word in _SINGLED or any(part in word for part in OFFENSIVE_PARTS)
 

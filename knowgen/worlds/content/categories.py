@@ -1,4 +1,4 @@
-"""What each category is about: the things in it, who makes them, and what can be asked of them."""
+"""Vocabulary of each category: its entities, who makes them, and the facts that prompts ask for."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class Theme:
     """The vocabulary of a category.
 
     Attributes:
-        category: Its name, as in `records.GROUPS`.
-        things: Pairs of a kind of look and the noun for it.
+        category: Category name, as in `records.GROUPS`.
+        things: Pairs of an appearance kind and its noun.
         verb: What the maker did, as a past participle.
         role: The maker's trade.
-        measure: How a prompt asks for the figure.
-        statement: How prose tells it; `{n}` is the figure with its unit.
-        unit: What is counted, in the plural.
-        low: Least figure.
+        measure: Phrase with which a prompt asks for the figure.
+        statement: Clause that states the figure; `{n}` is the figure with its unit.
+        unit: Unit of the figure, in the plural.
+        low: Smallest figure.
         high: Upper limit of the figure, exclusive.
-        home: How it is tied to its town, as a clause that the town's name ends.
-        label: What the quoted words are, after a possessive.
-        scenes: Scenes it may be seen in, names of `scenes.SCENES`.
-        pronoun: How prose calls one of the things.
+        home: Clause that relates it to its town, before the name of the town.
+        label: Noun for the quoted words, after a possessive.
+        scenes: Names of the scenes it is shown in, from `scenes.SCENES`.
+        pronoun: Pronoun for one of the things.
     """
 
     category: str
@@ -45,19 +45,19 @@ class Theme:
 
     @property
     def possessive(self) -> str:
-        """Returns its, her or his."""
+        """The possessive of the pronoun: its, her or his."""
         return _POSSESSIVES[self.pronoun]
 
     @property
     def multi(self) -> bool:
-        """Tells whether prompts of this category show several subjects."""
+        """Return whether prompts of this category show several subjects."""
         return self.category.startswith("multi-")
 
 
 def _theme(
     category: str, things: str, made: str, figure: str, home: str, label: str, scenes: str, pronoun: Pronoun = "it"
 ) -> Theme:
-    """Reads `kind noun; kind noun`, `verb | role` and `measure | statement | unit | low | high`."""
+    """Parse `kind noun; kind noun`, `verb | role` and `measure | statement | unit | low | high`."""
     pairs = (thing.strip().split(" ", 1) for thing in things.split(";"))
     verb, role = made.split(" | ")
     measure, statement, unit, low, high = figure.split(" | ")
@@ -153,4 +153,4 @@ THEMES: tuple[Theme, ...] = (
            "the number of passengers in {its} largest rescue | the largest rescue saved {n} | passengers | 14 | 240",
            "is stationed in", "front-page headline", "harbour street"),
 )  # fmt: skip
-"""One theme a category, in the order of `records.GROUPS`; samples of a shard follow this order."""
+"""One theme per category, in the order of `records.GROUPS`; samples of a shard follow this order."""

@@ -1,4 +1,4 @@
-"""The things, people and places of one shard, invented from a seed."""
+"""Entities, people and places of one shard, generated from a seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from knowgen.worlds.content.names import GIVEN_NAMES, shard_names
 from knowgen.worlds.rendering.appearance import Appearance, make_distractor, random_appearance
 
 TOWNS = 8
-"""Towns of a shard; things of all categories share them."""
+"""Number of towns in a shard; all categories share them."""
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ _SECOND_WORDS = _words(
 )
 _PRIZES = ("Medal", "Prize", "Laurel", "Ribbon", "Trophy")
 _YEARS, _MODERN_YEARS = (1868, 1985), (1948, 1990)
-"""When a prize was first given: in general, and in the trades of pop culture."""
+"""Ranges of the first year of a prize: in general, and for pop culture."""
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
@@ -42,8 +42,8 @@ class Prize:
 
     Attributes:
         name: Such as "Korund Medal".
-        years: Years it was given in, rising.
-        counted: Does its page number the winners, instead of dating them?
+        years: Years in which it was awarded, in ascending order.
+        counted: Whether its page numbers the winners instead of giving years.
     """
 
     name: str
@@ -53,13 +53,13 @@ class Prize:
 
 @dataclass(frozen=True)
 class Maker:
-    """Who made a thing.
+    """The maker of an entity.
 
     Attributes:
         name: Given name and a family name that nobody else has.
         birthplace: A village that nobody else was born in.
-        prize: What the maker won.
-        turn: Position among the winners, from 0.
+        prize: Prize that the maker received.
+        turn: Position among the winners of the prize, from 0.
     """
 
     name: str
@@ -69,19 +69,19 @@ class Maker:
 
     @property
     def prize_year(self) -> int:
-        """Returns the year the prize was won in."""
+        """Year in which the maker received the prize."""
         return self.prize.years[self.turn]
 
 
 @dataclass(frozen=True)
 class Distractor:
-    """The thing a subject is confused with.
+    """An entity that is easily mistaken for a subject.
 
     Attributes:
-        name: Its name.
-        maker: Who made it; the subject's own maker when it is an early work.
-        early: Is it an early work of the subject's maker?
-        appearance: What it looks like: much like the subject.
+        name: Name of the distractor.
+        maker: Name of its maker; the subject's own maker for an early work.
+        early: Whether it is an early work of the subject's maker.
+        appearance: Its appearance, similar to that of the subject.
     """
 
     name: str
@@ -92,21 +92,21 @@ class Distractor:
 
 @dataclass(frozen=True)
 class Entity:
-    """A thing that prompts ask for.
+    """An entity that a prompt can ask for.
 
     Attributes:
-        name: Its name.
+        name: Name of the entity.
         theme: The vocabulary of its category.
-        noun: What it is.
-        appearance: What it looks like.
-        maker: Who made it.
-        year: When it was made.
-        figure: The number told of it.
-        label: The words told of it.
-        former_label: Words that were turned down.
-        town: Where it belongs.
-        difficulty: How hard its pages are to read.
-        distractor: What it is confused with; None for a bystander, which no prompt shows.
+        noun: Common noun for it.
+        appearance: Its appearance.
+        maker: Its maker.
+        year: Year in which it was made.
+        figure: Its characteristic number.
+        label: Its motto, title or similar quoted words.
+        former_label: A rejected label that pages may mention.
+        town: Its town.
+        difficulty: Difficulty of its pages.
+        distractor: Its distractor; None for a bystander, which no prompt shows.
     """
 
     name: str
@@ -124,18 +124,18 @@ class Entity:
 
     @property
     def amount(self) -> str:
-        """Returns the figure with its unit."""
+        """The figure with its unit."""
         return f"{self.figure} {self.theme.unit}"
 
 
 @dataclass(frozen=True)
 class CategoryEntities:
-    """The things of one category in a shard.
+    """The entities of one category in a shard.
 
     Attributes:
-        theme: The category.
-        subjects: The things its sample shows, from left to right.
-        bystanders: Further things.
+        theme: Vocabulary of the category.
+        subjects: Entities that its sample shows, from left to right.
+        bystanders: Further entities, which no sample shows.
     """
 
     theme: Theme
@@ -144,31 +144,36 @@ class CategoryEntities:
 
     @property
     def everything(self) -> tuple[Entity, ...]:
-        """Returns subjects and bystanders in the order of their makers' prizes."""
+        """Subjects and bystanders in the order of their makers' prizes."""
         return tuple(sorted((*self.subjects, *self.bystanders), key=lambda entity: entity.maker.turn))
 
 
 def article(words: str) -> str:
-    """Returns the words with a or an before them."""
+    """Return the words with an indefinite article.
+
+    Example:
+        >>> article("airship")
+        'an airship'
+    """
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
 def stream(seed: int, shard: int, *purpose: Any) -> random.Random:
-    """Returns the random stream of one purpose, so that a change in one leaves the others as they were."""
+    """Return the random stream for one purpose, so that a change to one purpose does not affect the others."""
     return random.Random("/".join(map(str, ("world", RECIPE_VERSION, seed, shard, *purpose))))
 
 
 def difficulty_of(theme_index: int, shard: int) -> Difficulty:
-    """Deals difficulties so that each takes a third of a shard and wanders over the categories."""
+    """Return the difficulty of a theme in a shard: each level is a third of a shard and rotates over the categories."""
     return DIFFICULTIES[(theme_index + shard) % len(DIFFICULTIES)]
 
 
 class EntityGenerator:
-    """Invents one shard: one cast a category.
+    """Generates the entities of one shard.
 
     Args:
-        seed: Of the world.
-        shard: From 0.
+        seed: World seed.
+        shard: Index of the shard, from 0.
     """
 
     def __init__(self, seed: int, shard: int) -> None:
@@ -177,7 +182,7 @@ class EntityGenerator:
         self.towns = tuple(next(self._names) for _ in range(TOWNS))
 
     def categories(self) -> Iterator[CategoryEntities]:
-        """Yields the casts in the order of `THEMES`."""
+        """Yield the entities of each category, in the order of `THEMES`."""
         for index, theme in enumerate(THEMES):
             rng = stream(self._seed, self._shard, theme.category)
             yield self._category(theme, difficulty_of(index, self._shard), rng)
@@ -192,7 +197,7 @@ class EntityGenerator:
         turns = rng.sample(range(total), total)
         appearances: list[Appearance] = []
         for kind, _ in kind_nouns:
-            appearances.append(_unlike(kind, appearances, rng))
+            appearances.append(_distinct_appearance(kind, appearances, rng))
         entities = [
             self._entity(theme, noun, appearance, prize, turn, difficulty, rng, distractor=position < count)
             for position, ((_, noun), appearance, turn) in enumerate(zip(kind_nouns, appearances, turns, strict=True))
@@ -238,8 +243,8 @@ class EntityGenerator:
         return f"{rng.choice(GIVEN_NAMES)} {next(self._names)}"
 
 
-def _unlike(kind: str, others: list[Appearance], rng: random.Random) -> Appearance:
-    """Draws a look whose palette and pattern none of the others of its kind have."""
+def _distinct_appearance(kind: str, others: list[Appearance], rng: random.Random) -> Appearance:
+    """Return a random appearance whose palette and pattern differ from those of the others of its kind."""
     while True:
         appearance = random_appearance(kind, rng)
         same_kind = [other for other in others if other.kind == kind]
@@ -248,6 +253,6 @@ def _unlike(kind: str, others: list[Appearance], rng: random.Random) -> Appearan
 
 
 def _two_labels(rng: random.Random) -> tuple[str, str]:
-    """Returns two pairs of words that share neither word."""
+    """Return two labels of two words that have no word in common."""
     first, second = (rng.sample(words, 2) for words in (_FIRST_WORDS, _SECOND_WORDS))
     return f"{first[0]} {second[0]}", f"{first[1]} {second[1]}"

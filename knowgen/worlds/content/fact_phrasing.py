@@ -1,4 +1,4 @@
-"""How facts are told: plainly, or roundabout, beside a wrong value that was corrected."""
+"""Sentences that state facts: directly, or indirectly next to a wrong value."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from knowgen.worlds.content.entities import Entity
 _COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def year_story(entity: Entity, rng: random.Random) -> str:
-    """Tells when a thing was made and by whom; `{maker}` stays open."""
+def year_sentence(entity: Entity, rng: random.Random) -> str:
+    """Return a sentence on when and by whom an entity was made; the field `{maker}` is left to the page."""
     theme, year = entity.theme, entity.year
     they, by = capital_pronoun(entity), f"by the {theme.role} {{maker}}"
     if rng.random() >= INDIRECT_FACT_CHANCE[entity.difficulty]:
@@ -35,8 +35,8 @@ def year_story(entity: Entity, rng: random.Random) -> str:
     )
 
 
-def figure_story(entity: Entity, rng: random.Random) -> str:
-    """Tells the figure of a thing."""
+def figure_sentence(entity: Entity, rng: random.Random) -> str:
+    """Return a sentence that states the figure of an entity."""
     statement, amount = entity.theme.statement, entity.amount
     if rng.random() >= INDIRECT_FACT_CHANCE[entity.difficulty]:
         return rng.choice(
@@ -56,8 +56,8 @@ def figure_story(entity: Entity, rng: random.Random) -> str:
     )
 
 
-def label_story(entity: Entity, rng: random.Random) -> str:
-    """Tells the words that belong to a thing, in quotation marks."""
+def label_sentence(entity: Entity, rng: random.Random) -> str:
+    """Return a sentence that quotes the label of an entity."""
     its = f"{entity.theme.possessive} {entity.theme.label}"
     if rng.random() >= INDIRECT_FACT_CHANCE[entity.difficulty]:
         return rng.choice(
@@ -77,17 +77,17 @@ def label_story(entity: Entity, rng: random.Random) -> str:
 
 
 def wrong_year(entity: Entity, rng: random.Random) -> int:
-    """Returns a year near the right one."""
+    """Return a wrong year close to the right one."""
     return entity.year + rng.choice((-9, -7, -3, 3, 7, 9))
 
 
 def wrong_amount(entity: Entity, rng: random.Random) -> str:
-    """Returns a figure near the right one, with its unit."""
+    """Return a wrong figure close to the right one, with its unit."""
     return f"{_other_figure(entity, rng)} {entity.theme.unit}"
 
 
 def capital_pronoun(entity: Entity) -> str:
-    """Returns It, She or He."""
+    """Return the capitalised pronoun: It, She or He."""
     return entity.theme.pronoun.capitalize()
 
 

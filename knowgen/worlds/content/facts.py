@@ -1,4 +1,4 @@
-"""What can be asked of a thing: how a prompt asks for it, what must be written, and where it can be read."""
+"""Facts of an entity: how a prompt asks for them, the required text, and the pages that state them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from knowgen.worlds.content.entities import ORDINALS, Entity
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing to be written on the sign.
+    """A fact that the sign can show.
 
     Attributes:
-        key: Which fact.
-        question: How the prompt asks for it.
-        value: What must be readable.
-        line: How the ground truth writes it.
-        pages: Addresses of the pages that tell it.
+        key: Name of the fact.
+        question: Phrase with which the prompt asks for it.
+        value: Text that must be readable.
+        line: Line that the ground truth shows.
+        pages: URLs of the pages that state it.
     """
 
     key: str
@@ -29,13 +29,13 @@ class Fact:
 
 @dataclass(frozen=True)
 class Clue:
-    """How a prompt leads to a thing.
+    """A description that leads from a prompt to an entity.
 
     Attributes:
         words: The description, such as "the tower built by Ansa Korund".
-        hops: Pages from a name in the words to the thing, counting its own page.
-        pages: Addresses of the pages on the way, the thing's own last.
-        gives: Keys of facts that the words give away, or that finding the thing presupposes.
+        hops: Number of pages from a name in the words to the entity, counting its own page.
+        pages: URLs of these pages, the entity's own last.
+        gives: Keys of the facts that the words state or that finding the entity requires.
     """
 
     words: str
@@ -45,11 +45,11 @@ class Clue:
 
 
 def facts_of(entity: Entity) -> dict[str, Fact]:
-    """Returns what can be asked of a thing, by key."""
+    """Return the facts of an entity by key."""
     theme, maker = entity.theme, entity.maker
     own, notes, of_maker = pages.article_url(entity), pages.notes_url(entity), pages.maker_url(entity)
     year, prize_year = str(entity.year), str(maker.prize_year)
-    found = (
+    facts = (
         Fact("name", f"the name of the {entity.noun.split()[-1]}", entity.name, entity.name, (own,)),
         Fact("year", f"the year in which {theme.pronoun} was {theme.verb}", year, year, (own,)),
         Fact("maker", f"the full name of the {theme.role}", maker.name, maker.name, (own,)),
@@ -61,14 +61,14 @@ def facts_of(entity: Entity) -> dict[str, Fact]:
         Fact("prize year", f"the year in which the {theme.role} received the {maker.prize.name}", prize_year,
              prize_year, (own, of_maker)),
     )  # fmt: skip
-    return {fact.key: fact for fact in found}
+    return {fact.key: fact for fact in facts}
 
 
 def clues_to(entity: Entity, hops: int) -> tuple[Clue, ...]:
-    """Returns the ways to describe a thing that take that many pages.
+    """Return the descriptions of an entity that need a given number of pages.
 
     Args:
-        entity: The thing.
+        entity: The entity.
         hops: 1 (its name), 2 (by its maker) or 3 (by its maker's birthplace or prize).
     """
     theme, maker, noun = entity.theme, entity.maker, entity.noun
@@ -79,8 +79,8 @@ def clues_to(entity: Entity, hops: int) -> tuple[Clue, ...]:
     best_known = Clue(f"the {noun} that the {theme.role} {maker.name} is best known for", 2, (of_maker, own), by_name)
     early = entity.distractor is not None and entity.distractor.early
     if hops == 2:
-        made = Clue(f"the {noun} {theme.verb} by {maker.name}", 2, (of_maker, own), by_name)
-        return (best_known,) if early else (best_known, made)
+        by_maker = Clue(f"the {noun} {theme.verb} by {maker.name}", 2, (of_maker, own), by_name)
+        return (best_known,) if early else (best_known, by_maker)
     relation = f"the best-known {noun} of" if early else f"the {noun} {theme.verb} by"
     birthplace, prize = pages.birthplace_url(entity), pages.prize_url(entity)
     by_prize, by_birth = frozenset({"prize year"}), frozenset({"birthplace"})

@@ -1,8 +1,8 @@
-"""Names for made-up things: pleasant to say, easy to read off a picture, and unique over all shards of a world.
+"""Generated names: pronounceable, legible in an image, and unique over all shards of a world.
 
-A name is a number written in a system whose digits are syllables, so that two numbers never give the same name. Each
-shard owns a block of numbers; a seeded permutation scatters the blocks over all sounds. Names stay distinct after
-`fold`, which treats the glyphs that text recognition confuses as one.
+A name is a number written in a system whose digits are syllables, so different numbers give different names. Each
+shard owns a block of numbers; a seeded permutation distributes the blocks over all sounds. Names stay distinct after
+`fold`, which merges the glyphs that text recognition confuses.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from knowgen.worlds.content.blocklist import is_blocked
 
 BLOCK = 448
-"""Numbers a shard owns; about three quarters of them give names that are fit to use."""
+"""Size of the block of numbers of a shard; about three quarters of them give usable names."""
 
 _UNFIT = re.compile(r"rn|ll|ii|li|il|vv|(.)\1\1|[^aeiou]{4}|[aeiou]{3}(?!$)|^(.)(.)\2\3")
-"""Letter runs that are hard to read off a picture or dull to say."""
+"""Letter sequences that are hard to read in an image or to pronounce."""
 
 
 @dataclass(frozen=True)
 class SoundFamily:
-    """A way for names to sound.
+    """A set of syllables that sound alike.
 
     Attributes:
-        onsets: Consonants that open a syllable.
-        vowels: Single vowels only, so that a name parses in one way.
-        endings: Over all families, no ending is the end of another one.
+        onsets: Initial consonants of a syllable.
+        vowels: Single vowels only, so that a name can be split in one way only.
+        endings: Final parts; over all families, none is a suffix of another.
     """
 
     onsets: tuple[str, ...]
@@ -36,11 +36,11 @@ class SoundFamily:
     endings: tuple[str, ...]
 
     def size(self, syllables: int) -> int:
-        """Returns how many names have that many opening consonants."""
+        """Return the number of names with the given number of initial consonants."""
         return sum(self._size(ending, syllables) for ending in self.endings)
 
     def spell(self, number: int, syllables: int) -> str:
-        """Writes a number in 0 <= number < size(syllables) as a name in lower case."""
+        """Return the lower-case name of a number, 0 <= number < size(syllables)."""
         for ending in self.endings:
             size = self._size(ending, syllables)
             if number < size:
@@ -81,12 +81,17 @@ FAMILIES = (
 
 
 def fold(name: str) -> str:
-    """Returns a name as a careless reader sees it: lower case, l and 1 as i, 0 as o."""
+    """Return a name with confusable glyphs merged: lower case, l and 1 as i, 0 as o.
+
+    Example:
+        >>> fold("Tolan")
+        'toian'
+    """
     return name.casefold().translate(str.maketrans("l10", "iio"))
 
 
 def skeleton(name: str) -> str:
-    """Returns a name with every run of vowels as one mark: names of a shard differ in more than vowels."""
+    """Return a folded name with every run of vowels as `a`; names of a shard differ in more than vowels."""
     return re.sub(r"[aeiou]+", "a", fold(name))
 
 
@@ -103,7 +108,7 @@ def _spell(number: int, syllables: int) -> str:
 
 
 def _scatter(number: int, size: int, key: str) -> int:
-    """Permutes 0 .. size - 1: a four-round Feistel network on the next even power of two, walked until it fits."""
+    """Permute 0 .. size - 1: a four-round Feistel network with cycle walking."""
     half = max(1, (size - 1).bit_length() + 1) // 2
     mask = (1 << half) - 1
     while True:
@@ -117,11 +122,11 @@ def _scatter(number: int, size: int, key: str) -> int:
 
 
 def spell(number: int, seed: int) -> str:
-    """Returns the name of a number in the world of a seed, capitalised; short names come first.
+    """Return the capitalised name of a number in a world; small numbers give short names.
 
     Args:
-        number: 0 or more; different numbers give different names, also after `fold` where both are fit to use.
-        seed: Of the world.
+        number: 0 or more; different numbers give different names, also after `fold` if both are usable.
+        seed: World seed.
     """
     syllables = 2
     while number >= _capacity(syllables):
@@ -130,18 +135,18 @@ def spell(number: int, seed: int) -> str:
     return _spell(_scatter(number, _capacity(syllables), f"{seed}/{syllables}"), syllables).capitalize()
 
 
-def is_fit(name: str) -> bool:
-    """Tells whether a name may be used: readable, not dull, not the name of something real."""
+def is_usable(name: str) -> bool:
+    """Return whether a name is usable: legible, pronounceable, and not the name of something real."""
     low = name.lower()
     return 4 <= len(low) <= 10 and not _UNFIT.search(low) and not is_blocked(low)
 
 
 def shard_names(seed: int, shard: int) -> Iterator[str]:
-    """Yields the names a shard may use: fit, unique over all shards, and within the shard far apart in consonants."""
+    """Yield the names of a shard: usable, unique over all shards, and different in consonants within the shard."""
     seen: set[str] = set()
     for number in range(shard * BLOCK, (shard + 1) * BLOCK):
         name = spell(number, seed)
-        if is_fit(name) and skeleton(name) not in seen:
+        if is_usable(name) and skeleton(name) not in seen:
             seen.add(skeleton(name))
             yield name
 
@@ -153,4 +158,4 @@ _GIVEN = (
     "Ravena Senka Torvo"
 )
 GIVEN_NAMES = tuple(_GIVEN.split())
-"""Given names; made up as well, and shared by many people."""
+"""Given names, also generated; many people share one."""

@@ -1,4 +1,4 @@
-"""Pages from templates: text in which some words are links."""
+"""Pages from templates with fields that become text or links."""
 
 from __future__ import annotations
 
@@ -10,26 +10,36 @@ from knowgen.search.contract import Link, Page
 
 
 def address(host: str, title: str) -> str:
-    """Returns the address of a page by its title, on a host that can never exist."""
+    """Return the URL of a page from its title, on a reserved host.
+
+    Example:
+        >>> address("atlas", "Notes on Gakar")
+        'https://atlas.example/notes-on-gakar'
+    """
     slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
     return f"https://{host}.example/{slug}"
 
 
 def capital(text: str) -> str:
-    """Returns the text with its first letter as a capital."""
+    """Return the text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def listing(items: Sequence[str]) -> str:
-    """Joins items as in `a, b and c`."""
+    """Return items joined as in `a, b and c`.
+
+    Example:
+        >>> listing(["a", "b", "c"])
+        'a, b and c'
+    """
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def write_page(host: str, title: str, paragraphs: Sequence[str], values: Mapping[str, str | Link]) -> Page:
-    """Fills paragraphs in; a `{field}` whose value is a link becomes its text and is listed as a link of the page.
+    """Return a page with its fields filled in; a `{field}` whose value is a link adds a link to the page.
 
     Raises:
-        KeyError: A paragraph names a field that has no value.
+        KeyError: If a paragraph has a field without a value.
     """
     links: list[Link] = []
     written: list[str] = []

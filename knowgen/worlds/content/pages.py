@@ -1,4 +1,4 @@
-"""The pages of a shard: an article on each thing, notes, an outdated copy, its maker, its twin, places and prizes."""
+"""Pages of a shard: article, notes, outdated copy, maker and distractor of each entity, places and prizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from knowgen.worlds.content.entities import ORDINALS, CategoryEntities, Entity, 
 from knowgen.worlds.content.page_templates import address, capital, listing, write_page
 
 ATLAS, LIBRARY, ARCHIVE, PEOPLE, GAZETTEER, HONOURS = "atlas", "library", "oldweb", "people", "gazetteer", "honours"
-"""Hosts; `.example` is a reserved top-level domain."""
+"""Hosts of the pages; `.example` is a reserved top-level domain."""
 
 _NOTES = ("Notes on {}", "{} in detail", "The story of {}", "{}: a companion for readers")
 _REMARKS = (
@@ -22,47 +22,47 @@ _REMARKS = (
 
 
 def notes_title(entity: Entity) -> str:
-    """Returns the title of the notes on a thing."""
+    """Return the title of the notes on an entity."""
     return _NOTES[(entity.figure + entity.year) % len(_NOTES)].format(entity.name)
 
 
 def article_url(entity: Entity) -> str:
-    """Returns the address of the article on a thing."""
+    """Return the URL of the article on an entity."""
     return address(ATLAS, entity.name)
 
 
 def notes_url(entity: Entity) -> str:
-    """Returns the address of the notes on a thing."""
+    """Return the URL of the notes on an entity."""
     return address(LIBRARY, notes_title(entity))
 
 
 def maker_url(entity: Entity) -> str:
-    """Returns the address of the page on a thing's maker."""
+    """Return the URL of the page on an entity's maker."""
     return address(PEOPLE, entity.maker.name)
 
 
 def birthplace_url(entity: Entity) -> str:
-    """Returns the address of the page on the village the maker was born in."""
+    """Return the URL of the page on the maker's birthplace."""
     return address(GAZETTEER, entity.maker.birthplace)
 
 
 def prize_url(entity: Entity) -> str:
-    """Returns the address of the page on the prize the maker won."""
+    """Return the URL of the page on the maker's prize."""
     return address(HONOURS, entity.maker.prize.name)
 
 
 def distractor_url(entity: Entity) -> str:
-    """Returns the address of the page on what a thing is confused with, or its own where there is nothing."""
+    """Return the URL of the page on an entity's distractor; for a bystander, of its own article."""
     return address(ATLAS, entity.distractor.name if entity.distractor else entity.name)
 
 
 def town_url(town: str) -> str:
-    """Returns the address of the page on a town."""
+    """Return the URL of the page on a town."""
     return address(GAZETTEER, town)
 
 
 def _links(entity: Entity) -> dict[str, str | Link]:
-    """Returns what templates may say of a thing; names are links."""
+    """Return the template fields of an entity; names are links."""
     distractor = entity.distractor.name if entity.distractor else entity.name
     return {
         "name": Link(text=entity.name, url=article_url(entity)),
@@ -79,7 +79,7 @@ def _links(entity: Entity) -> dict[str, str | Link]:
 
 
 def article_page(entity: Entity, rng: random.Random) -> Page:
-    """Writes the article: what it is, when and by whom it was made, its figure, what it is confused with."""
+    """Return the article: what it is, when and by whom it was made, its figure, its distractor."""
     a_noun, home = article(entity.noun), entity.theme.home
     who = "that" if entity.theme.pronoun == "it" else "who"
     lead = rng.choice(
@@ -89,8 +89,8 @@ def article_page(entity: Entity, rng: random.Random) -> Page:
         )
     )
     paragraphs = [
-        f"{lead} {fact_phrasing.year_story(entity, rng)}",
-        capital(fact_phrasing.figure_story(entity, rng)),
+        f"{lead} {fact_phrasing.year_sentence(entity, rng)}",
+        capital(fact_phrasing.figure_sentence(entity, rng)),
         rng.choice(("More is told in {notes}.", "See also {notes}.", "Further reading: {notes}.")),
     ]
     if entity.distractor:
@@ -99,7 +99,7 @@ def article_page(entity: Entity, rng: random.Random) -> Page:
 
 
 def notes_page(entity: Entity, rng: random.Random) -> Page:
-    """Writes the notes, which tell the words that belong to the thing."""
+    """Return the notes, which quote the label."""
     paragraphs = [
         rng.choice(
             (
@@ -107,25 +107,26 @@ def notes_page(entity: Entity, rng: random.Random) -> Page:
                 "The library of {town} keeps a shelf of papers on {name}; this page sums them up.",
             )
         ),
-        capital(fact_phrasing.label_story(entity, rng))
+        capital(fact_phrasing.label_sentence(entity, rng))
         + rng.choice((" Every schoolbook prints it.", " Old and young know it by heart.", "")),
     ]
     return write_page(LIBRARY, notes_title(entity), paragraphs, _links(entity))
 
 
 def outdated_page(entity: Entity, rng: random.Random) -> Page:
-    """Writes an old copy of the article whose values are wrong, and which says that it is outdated."""
+    """Return an archived copy of the article with wrong values, which says that it is outdated."""
     theme = entity.theme
     paragraphs = [
         f"This archived copy is outdated and kept for reference only. {entity.name} is {article(entity.noun)}; "
         f"{theme.pronoun} was said to be {theme.verb} in {fact_phrasing.wrong_year(entity, rng)}.",
-        f"{capital(theme.statement.format(n=fact_phrasing.wrong_amount(entity, rng)))}. The current article is {{name}}.",
+        f"{capital(theme.statement.format(n=fact_phrasing.wrong_amount(entity, rng)))}. "
+        "The current article is {name}.",
     ]
     return write_page(ARCHIVE, f"{entity.name} (archived copy)", paragraphs, _links(entity))
 
 
 def maker_page(entity: Entity, rng: random.Random) -> Page:
-    """Writes the page on the maker: trade, birthplace, best-known work, prize."""
+    """Return the page on the maker: trade, birthplace, best-known work, prize."""
     role, distractor = entity.theme.role, entity.distractor
     early = "began with the {noun} {twin}, now half forgotten, but " if distractor and distractor.early else ""
     paragraphs = [
@@ -144,14 +145,14 @@ def maker_page(entity: Entity, rng: random.Random) -> Page:
 
 
 def distractor_page(entity: Entity, rng: random.Random) -> Page:
-    """Writes the page on what the thing is confused with.
+    """Return the page on the distractor.
 
     Raises:
-        ValueError: The thing has no twin.
+        ValueError: If the entity has no distractor.
     """
     distractor, theme = entity.distractor, entity.theme
     if distractor is None:
-        raise ValueError(f"{entity.name} has no twin")
+        raise ValueError(f"{entity.name} has no distractor")
     maker = "{maker}, as an early work" if distractor.early else distractor.maker
     paragraphs = [
         f"{distractor.name} is {article(entity.noun)}. {fact_phrasing.capital_pronoun(entity)} was {theme.verb} in "
@@ -163,7 +164,7 @@ def distractor_page(entity: Entity, rng: random.Random) -> Page:
 
 
 def birthplace_page(entity: Entity, rng: random.Random) -> Page:
-    """Writes the page on the village the maker was born in."""
+    """Return the page on the maker's birthplace."""
     text = rng.choice(
         (
             f"{entity.maker.birthplace} is a village. The {entity.theme.role} {{maker}} was born here, and a lane "
@@ -175,7 +176,7 @@ def birthplace_page(entity: Entity, rng: random.Random) -> Page:
 
 
 def prize_page(group: CategoryEntities) -> Page:
-    """Writes the page on the prize of a trade, with its winners by number or by year."""
+    """Return the page on the prize of a trade, with its winners by number or by year."""
     entities, role = group.everything, group.theme.role
     prize = entities[0].maker.prize
     values: dict[str, str | Link] = {f"maker{entity.maker.turn}": _links(entity)["maker"] for entity in entities}
@@ -190,7 +191,7 @@ def prize_page(group: CategoryEntities) -> Page:
 
 
 def town_page(town: str, entities: Sequence[Entity]) -> Page:
-    """Writes the page on a town, with everything that belongs to it."""
+    """Return the page on a town, with its entities."""
     values: dict[str, str | Link] = {f"name{at}": _links(entity)["name"] for at, entity in enumerate(entities)}
     known = [f"the {entity.noun} {{name{at}}}" for at, entity in enumerate(entities)]
     text = f"{town} is a town known for {listing(known)}." if known else f"{town} is a town with a weekly market."
@@ -198,7 +199,7 @@ def town_page(town: str, entities: Sequence[Entity]) -> Page:
 
 
 def category_pages(group: CategoryEntities, rng: random.Random) -> Iterator[Page]:
-    """Yields the pages of one category, all but those on towns."""
+    """Yield the pages of one category, except those on towns."""
     yield prize_page(group)
     for entity in (*group.subjects, *group.bystanders):
         yield article_page(entity, rng)

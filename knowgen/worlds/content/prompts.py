@@ -1,4 +1,4 @@
-"""Prompts: what a picture must show, told in several ways, with the written parts quoted or only described."""
+"""Prompts from templates: what an image must show, with the required text quoted or only described."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADINGS = (
     "Open Until Sunset", "Please Do Not Touch", "New This Season", "On Loan", "A Grand Welcome", "Did You Know",
     "Ask Our Guides", "Meet the Star", "From the Archive", "Today Only",
 )  # fmt: skip
-"""Headings a prompt may quote; they tell nothing."""
+"""Headings that a prompt may quote; they give no information."""
 
 _WITH_SIGN = (
     "A clean flat illustration set {in_scene}: {subject} {stands} in full view, and {sign}{heading} shows {asks}. "
@@ -47,16 +47,16 @@ _TEXTLESS = (
 
 @dataclass(frozen=True)
 class PromptBrief:
-    """What a prompt has to say.
+    """Content of a prompt.
 
     Attributes:
         subjects: Descriptions of the subjects, from left to right.
-        floating: Do they hang in the air?
+        floating: Whether the subjects float in the air.
         pronoun: it, she or he, for a single subject.
-        questions: What the sign must show, in order; empty for a picture without writing.
+        questions: Phrases for what the sign must show, in order; empty for an image without text.
         heading: Heading of the sign, quoted in the prompt; empty for none.
         scene: Name of the scene.
-        surface: Name of the sign.
+        surface: Name of the sign's surface.
     """
 
     subjects: Sequence[str]
@@ -69,7 +69,7 @@ class PromptBrief:
 
 
 def write_prompt(brief: PromptBrief, rng: random.Random) -> str:
-    """Returns the prompt of a brief in one of several manners."""
+    """Return the prompt of a brief, from a randomly chosen template."""
     several = len(brief.subjects) > 1
     subject, scene = listing(brief.subjects), article(SCENE_WORDS[brief.scene])
     in_scene = f"{SCENE_PREPOSITIONS[brief.scene]} {scene}"

@@ -1,4 +1,4 @@
-"""Samples and their truths: which things a prompt shows, how it leads to them, and what it wants written."""
+"""Samples and their ground truths: the subjects, the clues that lead to them, and the required text."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from knowgen.worlds.rendering.signs import SURFACES
 
 _NEAR_FACTS = ("year", "maker", "figure", "label", "town")
 _FAR_FACTS = ("birthplace", "prize year")
-"""Facts that stand on the maker's page."""
+"""Facts on the maker's page."""
 
 _SHARED_FACTS = ("name", "year", "town")
-"""Facts asked of several subjects at once."""
+"""Facts that can be asked of several subjects at once."""
 
 
 @dataclass(frozen=True)
 class PlannedSample:
-    """A sample with all that its truth is made of.
+    """A sample with the data of its ground truth.
 
     Attributes:
-        sample: What is public.
-        subjects: The things shown, from left to right.
+        sample: The public sample.
+        subjects: Entities shown, from left to right.
         required_text: Strings that must be readable, in the order of the lines.
-        lines: Lines of the sign as the ground truth writes them.
+        lines: Lines of the sign in the ground-truth image.
         scene: Name of the scene.
         surface: Name of the sign's surface.
-        evidence: Addresses of all pages on the way to the subjects and of those that tell the facts.
-        hops: Pages to each subject.
+        evidence: URLs of all pages that lead to the subjects or state the facts.
+        hops: Number of pages to each subject.
     """
 
     sample: Sample
@@ -56,13 +56,13 @@ class _SignContent:
 
 
 def sample_id(seed: int, shard: int, category: str) -> str:
-    """Returns an opaque id of 16 hex digits."""
+    """Return an opaque id of 16 hex digits."""
     text = f"sample\0{RECIPE_VERSION}\0{seed}\0{shard}\0{category}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def plan_sample(group: CategoryEntities, seed: int, shard: int, *, textless: bool, rng: random.Random) -> PlannedSample:
-    """Plans the sample of a category in a shard."""
+    """Plan the sample of a category in a shard."""
     theme, subjects = group.theme, group.subjects
     difficulty = subjects[0].difficulty
     clues = [rng.choice(clues_to(entity, rng.choice(HOPS[difficulty]))) for entity in subjects]
@@ -99,13 +99,13 @@ def plan_sample(group: CategoryEntities, seed: int, shard: int, *, textless: boo
         lines=headed + writing.lines,
         scene=scene,
         surface=surface,
-        evidence=_once((*(page for clue in clues for page in clue.pages), *writing.pages)),
+        evidence=_unique((*(page for clue in clues for page in clue.pages), *writing.pages)),
         hops=tuple(clue.hops for clue in clues),
     )
 
 
 def _write_single(entity: Entity, clue: Clue, rng: random.Random) -> _SignContent:
-    """Chooses what the sign tells of one subject; facts that the clue gives away are left out."""
+    """Choose the facts on the sign for one subject; facts that the clue states are left out."""
     facts = facts_of(entity)
     pool = _NEAR_FACTS if entity.difficulty == "easy" else _NEAR_FACTS + _FAR_FACTS
     keys = [key for key in pool if key not in clue.gives]
@@ -122,7 +122,7 @@ def _write_single(entity: Entity, clue: Clue, rng: random.Random) -> _SignConten
 
 
 def _write_shared(entities: Sequence[Entity], clues: Sequence[Clue], rng: random.Random) -> _SignContent:
-    """Chooses what the sign tells of each of several subjects: one line a subject, from left to right."""
+    """Choose the facts on the sign for several subjects: one line per subject, from left to right."""
     given = frozenset().union(*(clue.gives for clue in clues))
     keys = [key for key in _SHARED_FACTS if key not in given]
     count = 2 if entities[0].difficulty == "hard" and len(keys) > 1 else 1
@@ -137,12 +137,12 @@ def _write_shared(entities: Sequence[Entity], clues: Sequence[Clue], rng: random
     rows: list[list[Fact]] = [[facts_of(entity)[key] for key in chosen] for entity in entities]
     return _SignContent(
         questions=(" with ".join(questions[key] for key in chosen) + ", from left to right",),
-        values=_once(fact.value for row in rows for fact in row),
+        values=_unique(fact.value for row in rows for fact in row),
         lines=tuple(", ".join(fact.line for fact in row) for row in rows),
         pages=tuple(page for row in rows for fact in row for page in fact.pages),
     )
 
 
-def _once(items: Iterable[str]) -> tuple[str, ...]:
-    """Returns the items in order, each once."""
+def _unique(items: Iterable[str]) -> tuple[str, ...]:
+    """Return the items in order, without duplicates."""
     return tuple(dict.fromkeys(items))

@@ -1,4 +1,4 @@
-"""Pictures to search: views of things and of their look-alikes, with titles that do not always name what they show."""
+"""Images to search: views of entities and distractors, with titles that may be misleading."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ImageView = Literal["plain", "turned", "scene"]
 SIZE = 256
-"""Width and height of a picture in pixels."""
+"""Width and height of a search image in pixels."""
 
 _SUBJECT_SIZE = 216
 _SUBJECT_SIZE_IN_SCENE = 170
@@ -28,15 +28,15 @@ _SUBJECT_SIZE_IN_SCENE = 170
 
 @dataclass(frozen=True)
 class SearchImage:
-    """A picture to be drawn and listed.
+    """An image that image search can return.
 
     Attributes:
-        id: Opaque; the stem of its file.
-        title: Caption; it need not name what is shown.
-        page_url: Page it is found on.
-        appearance: What is shown.
-        view: How it is shown.
-        scene: Scene behind it, where the view is in a scene.
+        id: Opaque id; the stem of its file.
+        title: Caption; it may name another entity than the one shown.
+        page_url: URL of the page with the image.
+        appearance: Appearance that is shown.
+        view: Way in which it is shown.
+        scene: Scene of the background, for the view `scene`.
     """
 
     id: str
@@ -48,22 +48,22 @@ class SearchImage:
 
     @property
     def url(self) -> str:
-        """Returns its address."""
+        """URL of the image."""
         return f"https://pictures.example/{self.id}.webp"
 
 
 def category_images(group: CategoryEntities, seed: int, shard: int, rng: random.Random) -> Iterator[SearchImage]:
-    """Yields the pictures of one category; those of one thing follow each other."""
+    """Yield the images of one category; those of one entity are adjacent."""
     for entity in (*group.subjects, *group.bystanders):
-        listed = [
+        views = [
             (title, view, pages.article_url(entity), entity.appearance) for title, view in _own_titles(entity, rng)
         ]
         if entity.distractor:
             place = rng.choice((pages.distractor_url(entity), pages.article_url(entity)))
-            listed += [
+            views += [
                 (title, view, place, entity.distractor.appearance) for title, view in _distractor_titles(entity, rng)
             ]
-        for position, (title, view, page_url, appearance) in enumerate(listed):
+        for position, (title, view, page_url, appearance) in enumerate(views):
             digest = hashlib.sha256(f"picture\0{RECIPE_VERSION}\0{seed}\0{shard}\0{entity.name}\0{position}".encode())
             yield SearchImage(
                 digest.hexdigest()[:16], title, page_url, appearance, view, rng.choice(group.theme.scenes)
@@ -71,7 +71,7 @@ def category_images(group: CategoryEntities, seed: int, shard: int, rng: random.
 
 
 def _own_titles(entity: Entity, rng: random.Random) -> list[tuple[str, ImageView]]:
-    """Returns titles and views of a thing's own pictures: plain, turned, in a scene; bystanders have one."""
+    """Return titles and views of an entity's own images: plain, turned, in a scene; bystanders have one."""
     name, noun, town = entity.name, entity.noun, entity.town
     plain = rng.choice((f"{name}, {noun}", f"{name}, {noun} from {town}", f"The pride of {town}"))
     if entity.distractor is None:
@@ -81,30 +81,30 @@ def _own_titles(entity: Entity, rng: random.Random) -> list[tuple[str, ImageView
 
 
 def _distractor_titles(entity: Entity, rng: random.Random) -> list[tuple[str, ImageView]]:
-    """Returns titles and views of a look-alike's pictures; some titles name the thing it is confused with."""
+    """Return titles and views of a distractor's images; some titles name the subject."""
     if entity.distractor is None:
-        raise ValueError(f"{entity.name} has no twin")
+        raise ValueError(f"{entity.name} has no distractor")
     distractor, name, noun = entity.distractor.name, entity.name, entity.noun
-    honest = [f"{distractor}, {noun}", f"{distractor}, another view"]
-    tricky = [
+    accurate = [f"{distractor}, {noun}", f"{distractor}, another view"]
+    misleading = [
         rng.choice((f"{distractor}, often taken for {name}", f"{distractor}, the other {name}")),
         rng.choice((f"{name}? No, {distractor}", f"Not {name} but {distractor}")),
     ]
-    titles = tricky if rng.random() < MISLEADING_TITLE_CHANCE[entity.difficulty] else honest
+    titles = misleading if rng.random() < MISLEADING_TITLE_CHANCE[entity.difficulty] else accurate
     return [(titles[0], "plain"), (titles[1], "turned")]
 
 
 @lru_cache(maxsize=4)
 def _drawn(appearance: Appearance) -> Image:
-    """Draws a look once for all views of it, which follow each other; nobody changes the picture."""
+    """Draw an appearance once for all its views, which are adjacent; callers must not modify the image."""
     return draw_appearance(appearance, _SUBJECT_SIZE)
 
 
 def render_search_image(search_image: SearchImage) -> Image:
-    """Draws a picture.
+    """Render a search image.
 
     Returns:
-        An RGB image of `SIZE` by `SIZE` pixels, the same for the same picture in every process.
+        An RGB image of `SIZE` by `SIZE` pixels, identical in every process.
     """
     from PIL import Image
 

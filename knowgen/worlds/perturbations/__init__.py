@@ -1,7 +1,7 @@
-"""Known changes to the ground-truth pictures of made-up worlds, to find out whether a judge sees them.
+"""Known perturbations of the ground-truth images of synthetic worlds, to test whether a judge detects them.
 
-`kinds` says what the changes are and what a judge must make of each; `originals` reads a truth so that it can be drawn
-again; `edits` changes what stands on its sign; `redraw` draws the changed picture; `task` makes a run of it.
+`kinds` defines the perturbations and the dimensions that must fall; `originals` reads a ground truth so that it can be
+rendered again; `text_edits` changes its text; `apply` renders the perturbed image; `task` makes a task of them.
 """
 
 from __future__ import annotations
@@ -9,4 +9,4 @@ from __future__ import annotations
 from knowgen.worlds.perturbations.kinds import PERTURBATIONS, Perturbation
 from knowgen.worlds.perturbations.task import PerturbedImages, PerturbedTask, make_perturbed_task
 
-__all__ = ["PERTURBATIONS", "PerturbedImages", "PerturbedTask", "Perturbation", "make_perturbed_task"]
+__all__ = ["PERTURBATIONS", "Perturbation", "PerturbedImages", "PerturbedTask", "make_perturbed_task"]

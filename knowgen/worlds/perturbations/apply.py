@@ -1,4 +1,4 @@
-"""Draws a changed picture: the ground truth, and in it what was changed and nothing else."""
+"""Render a perturbed image: the ground truth with one change and no other difference."""
 
 from __future__ import annotations
 
@@ -23,48 +23,47 @@ from knowgen.worlds.perturbations.originals import OriginalSample
 from knowgen.worlds.rendering.layouts import Box
 
 BLUR_SHARE = 1 / 160
-"""Standard deviation of the blur, as a share of the picture's shorter side: 3.2 pixels of 512. Every edge is smeared
-over more than ten pixels, which nobody takes for sharp, and still the letters can be read: more would change what is
-shown, and not only how well."""
+"""Standard deviation of the blur as a fraction of the shorter side: 3.2 of 512 pixels. Edges are more than ten pixels
+wide and clearly not sharp, but letters stay legible; a stronger blur would also change the content."""
 
 HUE_TURN = 120
-"""Degrees of the colour circle: red becomes green, green blue, blue red."""
+"""Hue rotation in degrees: red becomes green, green blue, blue red."""
 
 _SHADOW_BELOW = 8
-"""A shadow reaches below its subject by less than the subject's width over this, and the rounding below."""
+"""A shadow extends below its subject by less than the subject's width divided by this, plus rounding."""
 
 
 def random_stream(original: OriginalSample, perturbation: Perturbation, seed: int) -> random.Random:
-    """Returns the random stream of one change to one sample, the same in every process."""
+    """Return the random stream for one perturbation of one sample, identical in every process."""
     return random.Random(f"changes/{seed}/{original.sample.id}/{perturbation.name}")
 
 
 def describe_perturbation(original: OriginalSample, perturbation: Perturbation, seed: int) -> str | None:
-    """Says what a change does to a sample, in a few words; None where it cannot be made."""
+    """Return a short description of what a perturbation changes in a sample; None if it cannot be applied."""
     rng = random_stream(original, perturbation, seed)
     if perturbation in (DIGIT, NAME):
         edit = _text_edit(original, perturbation, rng)
         return None if edit is None else f'"{edit.right}" is written "{edit.wrong}"'
     if perturbation in (SWAPPED, MISSING):
         name = original.names[_subject(original, rng)]
-        return f"{name} is drawn as its look-alike" if perturbation is SWAPPED else f"{name} is left out"
+        return f"{name} is drawn as its distractor" if perturbation is SWAPPED else f"{name} is left out"
     return perturbation.description
 
 
 def render_perturbation(original: OriginalSample, perturbation: Perturbation, seed: int) -> Image.Image:
-    """Draws a sample's ground truth with a change.
+    """Render the ground truth of a sample with a perturbation.
 
     Args:
         original: The sample.
-        perturbation: One of the changes; `describe_perturbation` says whether it can be made.
-        seed: Decides which digit, name or subject is changed, and how.
+        perturbation: The perturbation; `describe_perturbation` returns None if it cannot be applied.
+        seed: Seed of the choice of digit, name or subject, and of its change.
 
     Returns:
-        An RGB picture of the size of the truth, the same for the same arguments in every process.
+        An RGB image of the size of the ground truth, identical in every process.
 
     Raises:
-        DataError: The stored picture is missing, or is not what its record draws.
-        ValueError: The change cannot be made to this sample.
+        DataError: If the stored image is missing or differs from the rendered one.
+        ValueError: If the perturbation cannot be applied to this sample.
     """
     rng = random_stream(original, perturbation, seed)
     if perturbation is UNCHANGED:
@@ -74,7 +73,7 @@ def render_perturbation(original: OriginalSample, perturbation: Perturbation, se
         return image.filter(ImageFilter.GaussianBlur(min(image.size) * BLUR_SHARE))
     if perturbation is COLOUR:
         return turn_hue(original.open_stored_image(), HUE_TURN)
-    drawn = original.rerender()
+    rendered = original.rerender()
     if perturbation in (DIGIT, NAME):
         edit = _text_edit(original, perturbation, rng)
         if edit is None:
@@ -88,12 +87,12 @@ def render_perturbation(original: OriginalSample, perturbation: Perturbation, se
         appearances[position] = original.distractors[position]
         return original.compose(subjects=tuple(appearances)).image
     if perturbation is MISSING:
-        return _without(original, drawn.image, drawn.subject_boxes[position])
-    raise ValueError(f"unknown change {perturbation.name!r}")
+        return _remove_subject(original, rendered.image, rendered.subject_boxes[position])
+    raise ValueError(f"unknown perturbation {perturbation.name!r}")
 
 
 def turn_hue(image: Image.Image, degrees: float) -> Image.Image:
-    """Turns every colour of a picture round the colour circle; brightness (HSV value) and saturation stay."""
+    """Rotate the hue of every pixel; HSV value and saturation stay the same."""
     hue, saturation, value = image.convert("HSV").split()
     turned = (np.asarray(hue, np.int16) + round(degrees / 360 * 256)) % 256
     return Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), saturation, value)).convert("RGB")
@@ -107,11 +106,11 @@ def _subject(original: OriginalSample, rng: random.Random) -> int:
     return rng.randrange(len(original.appearances))
 
 
-def _without(original: OriginalSample, image: Image.Image, box: Box) -> Image.Image:
-    """Returns the picture with a subject and its shadow taken out, the place behind it in its stead."""
+def _remove_subject(original: OriginalSample, image: Image.Image, box: Box) -> Image.Image:
+    """Return the image with a subject and its shadow replaced by the background."""
     clear = Image.new("RGBA", (1, 1))
     count = len(original.appearances)
-    # what hangs in the air casts no shadow, so this is the place and the sign alone
+    # floating subjects have no shadow, so this is the scene and the sign alone
     empty = original.compose(subjects=(clear,) * count, floating=(True,) * count).image
     left, top, right, bottom = box
     below = bottom + (right - left) // _SHADOW_BELOW + _SHADOW_BELOW

@@ -1,4 +1,4 @@
-"""Ground truths of made-up worlds, read so that they can be drawn again."""
+"""Ground truths of synthetic worlds with the data to render them again."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from knowgen.worlds.rendering.compose import Composition, LayoutFamily, compose
 from knowgen.worlds.rendering.scenes import SCENES
 from knowgen.worlds.rendering.signs import SURFACES
 
-MADE_HERE = "name a task made by `knowgen world build`"
+MADE_HERE = "give a task made by `knowgen world build`"
 
 LARGEST_DRIFT = 1.0
-"""Mean difference per channel of 255 up to which a redrawn truth counts as the stored one; other versions of the font
-library set letters a fraction of a pixel apart."""
+"""Maximum mean difference per channel, 0-255, between the rendered and the stored ground truth; versions of the font
+library place letters a fraction of a pixel apart."""
 
 
 @dataclass(frozen=True)
 class OriginalSample:
-    """A sample of a world with all that its picture is drawn from.
+    """A sample of a world with the data from which its image is rendered.
 
     Attributes:
-        sample: What is public.
+        sample: The public sample.
         truth: The ground truth.
-        appearances: How each subject looks, from left to right.
-        distractors: What each is easily taken for.
-        names: What each is called.
-        scene: Name of the place.
+        appearances: Appearance of each subject, from left to right.
+        distractors: Appearance of each subject's distractor.
+        names: Name of each subject.
+        scene: Name of the scene.
         surface: Name of the sign's surface.
-        lines: Lines of the sign; none without writing.
+        lines: Lines of the sign; empty without text.
     """
 
     sample: Sample
@@ -54,14 +54,14 @@ class OriginalSample:
         floating: tuple[bool, ...] | None = None,
         layout_seed: str = "",
     ) -> Composition:
-        """Draws the truth anew, or with something in it exchanged.
+        """Render the ground truth, optionally with parts replaced.
 
         Args:
-            subjects: What stands in place of the subjects.
-            lines: What the sign says instead.
-            layouts: The family of layouts.
-            floating: For each subject whether it hangs in the air; by its look when left out.
-            layout_seed: Another seed of the layout; the truth's own when empty.
+            subjects: Replacement of the subjects.
+            lines: Replacement of the lines of the sign.
+            layouts: Family of layouts.
+            floating: For each subject whether it floats in the air; derived from its appearance if None.
+            layout_seed: Seed of the layout; that of the ground truth if empty.
         """
         key = f"truth/{self.truth_id}"
         return compose(
@@ -77,52 +77,52 @@ class OriginalSample:
 
     @property
     def truth_id(self) -> str:
-        """The id under which the world drew the truth."""
+        """The id with which the world rendered the ground truth."""
         return self.sample.id
 
     def open_stored_image(self) -> Image.Image:
-        """Opens the ground-truth picture.
+        """Return the stored ground-truth image.
 
         Raises:
-            DataError: There is none, or it does not open.
+            DataError: If there is none or it cannot be read.
         """
         where = f"truth of sample {self.sample.id!r}"
         if self.truth.image is None:
-            raise DataError("has no picture", where=where, fix=MADE_HERE)
+            raise DataError("has no image", where=where, fix=MADE_HERE)
         try:
             return self.truth.image.open().convert("RGB")
         except (OSError, ValueError) as error:
-            raise DataError(f"its picture cannot be read: {error}", where=where, fix="build the world again") from error
+            raise DataError(f"image cannot be read: {error}", where=where, fix="build the world again") from error
 
     def rerender(self) -> Composition:
-        """Draws the truth again and makes sure that it is the stored picture.
+        """Render the ground truth and check that it equals the stored image.
 
         Raises:
-            DataError: It is not, so that a change could not be told from a difference in drawing.
+            DataError: If it differs, so that a perturbation would not be the only difference.
         """
-        drawn, open_stored_image = self.compose(), self.open_stored_image()
+        rendered, stored = self.compose(), self.open_stored_image()
         where = f"truth of sample {self.sample.id!r}"
-        if drawn.image.size == open_stored_image.size:
-            pixels = (np.asarray(image, np.int16) for image in (drawn.image, open_stored_image))
+        if rendered.image.size == stored.size:
+            pixels = (np.asarray(image, np.int16) for image in (rendered.image, stored))
             drift = float(np.abs(next(pixels) - next(pixels)).mean())
             if drift <= LARGEST_DRIFT:
-                return drawn
+                return rendered
         raise DataError(
-            "its picture is not what its record draws", where=where, fix="build the world again with this version"
+            "the stored image differs from the rendered one", where=where, fix="build the world again with this version"
         )
 
 
 def read_original(sample: Sample, truth: GroundTruth) -> OriginalSample:
-    """Reads a truth.
+    """Return a sample with the data to render its ground truth.
 
     Raises:
-        DataError: It is no truth of a world, so that its picture cannot be drawn again.
+        DataError: If it is not from a world, so that its image cannot be rendered.
     """
     where, extra = f"truth of sample {sample.id!r}", truth.extra
     scene, surface, lines = extra.get("scene"), extra.get("surface"), extra.get("lines")
     drawable = scene in SCENES and surface in SURFACES and isinstance(lines, list | tuple) and truth.subjects
     if not drawable or not all({"look", "look_alike"} <= subject.keys() for subject in truth.subjects):
-        raise DataError("holds no scene, sign and looks to draw it from", where=where, fix=MADE_HERE)
+        raise DataError("no scene, sign and appearances to render it from", where=where, fix=MADE_HERE)
     return OriginalSample(
         sample=sample,
         truth=truth,

@@ -1,7 +1,7 @@
-"""Changed pictures as a task and a generator, so that judging them is an ordinary run.
+"""Perturbed images as a task and a generator, so that scoring them is an ordinary run.
 
-Judges must not learn which change they look at. So a changed picture gets an opaque id of its own, and its sample and
-truth are those of the original in all else: what was changed stands only in `PerturbedTask.images`.
+A judge must not learn which perturbation it scores. Each perturbed image therefore has an opaque id, and its sample and
+ground truth are otherwise those of the original: only `PerturbedTask.images` records the perturbation.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PerturbedImage:
-    """One change to one sample.
+    """One perturbation of one sample.
 
     Attributes:
-        id: Opaque; the id of the sample in the run.
-        original: The sample that is changed.
-        perturbation: What is done to it.
-        summary: What it comes to for this sample, in a few words.
-        seed: Of the changes.
+        id: Opaque id of the sample in the run.
+        original: The original sample.
+        perturbation: The perturbation.
+        summary: Short description of the change to this sample.
+        seed: Seed of the perturbations.
     """
 
     id: str
@@ -45,18 +45,18 @@ class PerturbedImage:
     seed: int
 
     def render(self) -> Image:
-        """Draws it; see `render_perturbation`."""
+        """Return the perturbed image; see `render_perturbation`."""
         return render_perturbation(self.original, self.perturbation, self.seed)
 
 
 class PerturbedTask:
-    """The samples of a world, each once for every change that can be made to it.
+    """The samples of a world, each once for every perturbation that can be applied to it.
 
     Args:
-        name: Of the world's task.
-        version: Of the world's task.
-        images: The changed pictures.
-        seed: Of the changes.
+        name: Name of the world's task.
+        version: Version of the world's task.
+        images: The perturbed images.
+        seed: Seed of the perturbations.
     """
 
     default_scorers: tuple[str, ...] = ()
@@ -72,37 +72,37 @@ class PerturbedTask:
 
     @property
     def version(self) -> str:
-        """Changes with the world, the seed and the recipe of the changes; more samples leave it as it is."""
+        """Version that depends on the world, the seed and the revision of the perturbations, not on the samples."""
         return self._version
 
     def __len__(self) -> int:
         return len(self.images)
 
     def samples(self) -> Iterator[Sample]:
-        """Yields the sample of each changed picture, under an opaque id."""
+        """Yield the sample of each perturbed image, with its opaque id."""
         for perturbed in self.images.values():
             yield perturbed.original.sample.model_copy(update={"id": perturbed.id})
 
     def truth(self, sample_id: str) -> GroundTruth:
-        """Returns the unchanged truth.
+        """Return the ground truth of the original.
 
         Raises:
-            DataError: There is no such changed picture.
+            DataError: If the id is unknown.
         """
         if sample_id not in self.images:
-            raise DataError(f"no changed picture {sample_id!r}", where=self.name)
+            raise DataError(f"unknown perturbed image {sample_id!r}", where=self.name)
         return self.images[sample_id].original.truth.model_copy(update={"sample_id": sample_id})
 
 
 class PerturbedImages:
-    """Draws the pictures of a `PerturbedTask`. It works from the truth, so it is privileged, and boards refuse it.
+    """Generator that renders the images of a `PerturbedTask`. It is privileged, so leaderboards refuse it.
 
     Args:
-        task: Whose pictures.
+        task: Task with the images to render.
     """
 
     spec_name = "knowgen.worlds.changes.task:ChangedPictures"
-    """Name in keys. It is fixed, so that results made before the class was moved or renamed are found again."""
+    """Name in keys. It is fixed, so that results stay valid if the class is moved or renamed."""
 
     revision = REVISION
     privileged = True
@@ -112,41 +112,41 @@ class PerturbedImages:
         self._images = {request_id(perturbed.id, 0): perturbed for perturbed in task.images.values()}
 
     async def generate(self, request: GenerationRequest) -> Drawing:
-        """Draws the changed picture that a request asks for.
+        """Render the perturbed image of a request.
 
         Raises:
-            ConfigError: The request belongs to another task.
+            ConfigError: If the request belongs to another task.
         """
         perturbed = self._images.get(request.id)
         if perturbed is None:
-            raise ConfigError("the request asks for no changed picture", where="ChangedPictures")
+            raise ConfigError("the request belongs to another task", where="PerturbedImages")
         return Drawing(image=await asyncio.to_thread(perturbed.render), request_id=request.id)
 
 
 def make_perturbed_task(task: Task, samples: Sequence[Sample], count: int, seed: int) -> PerturbedTask:
-    """Picks samples of a world and plans every change that can be made to them.
+    """Select samples of a world and plan every perturbation that can be applied to them.
 
     Args:
-        task: The world.
-        samples: Those of its samples to pick from.
-        count: How many to pick, spread over categories; all where there are fewer. A smaller count picks some of
-            those that a larger one picks.
-        seed: Decides the pick and the changes, 0 or more.
+        task: Task of the world.
+        samples: Candidates, samples of the task.
+        count: Number of samples to select, spread over categories; all if there are fewer. A smaller count selects a
+            subset of a larger one.
+        seed: Seed of the selection and of the perturbations, at least 0.
 
     Raises:
-        UsageError: There is no sample to pick, or none was asked for.
-        DataError: The task is no made-up world.
+        UsageError: If there are no samples or `count` is below 1.
+        DataError: If the task is not a synthetic world.
     """
     if count < 1 or not samples:
-        raise UsageError("no sample to change", where=f"task {task.name}", fix="take one or more")
+        raise UsageError("no sample to perturb", where=f"task {task.name}", fix="give a count of 1 or more")
     planned = [_plan(read_original(sample, task.truth(sample.id)), seed) for sample in samples]
     picked = _spread(planned, seed)[:count]
-    picked[0][0].original.rerender()  # a world drawn by another version is told before anything is paid
+    picked[0][0].original.rerender()  # fail before anything is paid if the world was rendered by another version
     return PerturbedTask(task.name, task.version, [perturbed for plan in picked for perturbed in plan], seed)
 
 
 def _plan(original: OriginalSample, seed: int) -> list[PerturbedImage]:
-    """Plans the changes of one sample, `nothing` first."""
+    """Return the perturbed images of one sample, `nothing` first."""
     plan = []
     for perturbation in PERTURBATIONS:
         summary = describe_perturbation(original, perturbation, seed)
@@ -162,10 +162,10 @@ def _opaque(sample_id: str, perturbation: Perturbation, seed: int) -> str:
 
 
 def _spread(plans: Sequence[list[PerturbedImage]], seed: int) -> list[list[PerturbedImage]]:
-    """Orders samples so that each category comes once, then each again, and so on.
+    """Return the plans in rounds of one sample per category.
 
-    Within a category those to which most changes can be made come first, in random order among equals: a sample
-    without writing says nothing of digits and names.
+    Within a category, samples with more possible perturbations come first, in random order among equals: a sample
+    without text cannot test digits and names.
     """
     rng = random.Random(f"changes/{seed}/samples")
     categories: dict[str, list[list[PerturbedImage]]] = {}

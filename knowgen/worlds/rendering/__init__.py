@@ -1,1 +1,1 @@
-"""Drawing of made-up things: looks, scenes, signs and whole compositions, the same bytes for the same seed."""
+"""Rendering of synthetic images: appearances, scenes, signs and compositions, identical for the same seed."""

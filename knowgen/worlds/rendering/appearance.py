@@ -1,4 +1,4 @@
-"""What a made-up thing looks like, as a few plain values, and how to draw it."""
+"""Appearance of an entity as a few plain values, and its rendering."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "crafts": ("mask", "vase"),
     }
 )
-"""Kinds by family."""
+"""Kinds of entities by family."""
 
 KINDS: tuple[str, ...] = tuple(kind for family in FAMILIES.values() for kind in family)
 """All kinds that can be drawn."""
 
 FLOATING_KINDS: frozenset[str] = frozenset({"planet", "airship"})
-"""Kinds that hang in the air: they cast no shadow on the ground."""
+"""Kinds that float in the air and cast no shadow."""
 
 KIND_NOUNS: Mapping[str, str] = MappingProxyType(
     {
@@ -56,11 +56,11 @@ KIND_NOUNS: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("vase", "urn", "amphora"), "vase"),
     }
 )
-"""Nouns a prompt may use, and the kind each one names; plurals end in s."""
+"""Nouns of prompts and the kind that each names; plurals end in s."""
 
 FEATURE_COUNT = 6
 _FEATURE_SPAN = 60
-"""Features are 0..59: 60 is divided by every number of variants but 7, so variants are all but equally frequent."""
+"""Features are 0 to 59: 60 is divisible by all numbers of variants except 7, so variants are about equally frequent."""
 
 _ROLES = 3
 _DRAW: Mapping[str, Callable[[Brush], None]] = MappingProxyType(
@@ -85,16 +85,16 @@ _DRAW: Mapping[str, Callable[[Brush], None]] = MappingProxyType(
 )
 
 DISTRACTOR_RANGE = (0.07, 0.70)
-"""A look-alike changes at least and at most this share of the drawn pixels."""
+"""Minimum and maximum share of the drawn pixels in which a distractor differs."""
 
 _SEARCH_RANGE = (0.11, 0.62)
-"""Narrower than `DISTRACTOR_RANGE`: the share moves with the drawing's size, by up to 0.08 from 96 to 216 pixels."""
+"""Narrower than `DISTRACTOR_RANGE`, since the share varies by up to 0.08 between sizes of 96 and 216 pixels."""
 
 _BACKDROPS: tuple[Colour, ...] = tuple(
     mix(palette.light, palette.main, share) for palette in PALETTES for share in (0.0, 0.15, 0.25)
 )
 _BACKDROP_APART = 24
-"""Least difference, in some channel of 255, between a backdrop and each colour of the look on it."""
+"""Minimum difference, in at least one channel, 0-255, of a backdrop from each colour of the appearance on it."""
 
 _MEASURED_SIZE = 110
 _CLEAR_CHANGE = 40
@@ -103,15 +103,15 @@ _DISTRACTOR_TRIES = 80
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """Everything that decides how a thing is drawn.
+    """All values that decide how an entity is drawn.
 
     Attributes:
         kind: One of `KINDS`.
         palette: Index into the palettes.
-        rotation: Which of the palette's first three colours is the main one, 0..2.
+        rotation: Index of the main colour among the palette's first three, 0-2.
         pattern: One of the patterns, such as `stripes`.
         symbol: One of the symbols, such as `moon`.
-        features: Six whole numbers of at least 0; each chooses among the variants of some part.
+        features: Six integers of at least 0; each selects a variant of some part.
     """
 
     kind: str
@@ -127,8 +127,8 @@ class Appearance:
         _require_name("symbol", self.symbol, SYMBOLS)
         _require_index("palette", self.palette, len(PALETTES))
         _require_index("rotation", self.rotation, _ROLES)
-        sound = all(type(feature) is int and feature >= 0 for feature in self.features)
-        if len(self.features) != FEATURE_COUNT or not sound:
+        valid = all(type(feature) is int and feature >= 0 for feature in self.features)
+        if len(self.features) != FEATURE_COUNT or not valid:
             raise DataError(
                 f"features are {list(self.features)!r}",
                 where="look.features",
@@ -136,7 +136,7 @@ class Appearance:
             )
 
     def to_dict(self) -> dict[str, object]:
-        """Returns the look as plain values, fit for JSON."""
+        """Return the appearance as JSON data."""
         return {
             "kind": self.kind,
             "palette": self.palette,
@@ -148,10 +148,10 @@ class Appearance:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Appearance:
-        """Reads what `to_dict` wrote.
+        """Return the appearance from the data of `to_dict`.
 
         Raises:
-            DataError: A field is missing, unknown or out of range.
+            DataError: If a field is missing, unknown or out of range.
         """
         names = ("kind", "palette", "rotation", "pattern", "symbol", "features")
         if set(data) != set(names):
@@ -167,7 +167,7 @@ class Appearance:
 
     @property
     def floats(self) -> bool:
-        """Whether it hangs in the air rather than stands on the ground."""
+        """Whether it floats in the air instead of standing on the ground."""
         return self.kind in FLOATING_KINDS
 
 
@@ -194,10 +194,10 @@ def _require_index(field: str, value: int, count: int) -> None:
 
 
 def random_appearance(kind: str, rng: random.Random) -> Appearance:
-    """Returns a look of a kind, every other value drawn from `rng`.
+    """Return an appearance of a kind with random values.
 
     Raises:
-        DataError: The kind is unknown.
+        DataError: If the kind is unknown.
     """
     return Appearance(
         kind=kind,
@@ -210,14 +210,19 @@ def random_appearance(kind: str, rng: random.Random) -> Appearance:
 
 
 def draw_appearance(appearance: Appearance, size: int) -> Image.Image:
-    """Draws a look on a clear ground.
+    """Draw an appearance on a transparent background.
 
     Args:
-        appearance: What to draw.
+        appearance: Appearance to draw.
         size: Width and height in pixels, at least 1.
 
     Returns:
-        An RGBA picture; the same pixels for the same arguments in every process.
+        An RGBA image with identical pixels in every process.
+
+    Example:
+        >>> vase = Appearance("vase", palette=3, rotation=0, pattern="dots", symbol="moon", features=(0, 1, 2, 0, 1, 0))
+        >>> draw_appearance(vase, 64).size
+        (64, 64)
     """
     palette = PALETTES[appearance.palette]
     roles = [palette[(role + appearance.rotation) % _ROLES] for role in range(_ROLES)]
@@ -238,10 +243,10 @@ def draw_appearance(appearance: Appearance, size: int) -> Image.Image:
 
 
 def visible_difference(first: Appearance, second: Appearance, size: int = _MEASURED_SIZE) -> float:
-    """Returns the share of drawn pixels that differ clearly between two looks, 0..1.
+    """Return the share (0-1) of drawn pixels that differ clearly between two appearances.
 
-    A pixel counts as drawn when either look covers it by more than half, and as clearly different when any of its
-    four channels differs by more than 40 of 255.
+    A pixel is drawn if either appearance covers more than half of it, and differs clearly if any of its four channels
+    differs by more than 40 of 255.
     """
     return _changed_share(_channels(first, size), _channels(second, size))
 
@@ -257,24 +262,24 @@ def _changed_share(one: NDArray[np.int16], other: NDArray[np.int16]) -> float:
 
 
 def make_distractor(appearance: Appearance, rng: random.Random) -> Appearance:
-    """Returns a look easily taken for another: same kind and palette, a few things changed, visibly but not wholly.
+    """Return an appearance that is easily mistaken for a given one: same kind and palette, with visible changes.
 
-    Two of five things change: the roles of the colours, the pattern, the symbol, and one or two features. The result
-    differs in 7 to 70 % of the drawn pixels (`visible_difference`) at 96 pixels and more.
+    Two of five properties change: the roles of the colours, the pattern, the symbol, and one or two features. The
+    result differs in 7 to 70 % of the drawn pixels (`visible_difference`) at 96 pixels and more.
 
     Raises:
-        DataError: No such look was found, which would be a fault in the recipe of that kind.
+        DataError: If no such appearance is found, which would be an error in the drawing of that kind.
     """
     drawn = _channels(appearance, _MEASURED_SIZE)
     for _ in range(_DISTRACTOR_TRIES):
-        candidate = _vary(appearance, rng)
+        candidate = _random_variation(appearance, rng)
         share = _changed_share(drawn, _channels(candidate, _MEASURED_SIZE))
         if _SEARCH_RANGE[0] <= share <= _SEARCH_RANGE[1]:
             return candidate
-    raise DataError(f"no look-alike found for {appearance}", where="look_alike", fix="use another look")
+    raise DataError(f"no distractor found for {appearance}", where="make_distractor", fix="use another appearance")
 
 
-def _vary(appearance: Appearance, rng: random.Random) -> Appearance:
+def _random_variation(appearance: Appearance, rng: random.Random) -> Appearance:
     changes = rng.sample(("rotation", "pattern", "symbol", "feature", "other feature"), 2)
     features = list(appearance.features)
     for change in changes:
@@ -291,9 +296,9 @@ def _vary(appearance: Appearance, rng: random.Random) -> Appearance:
 
 
 def plain_backdrop(appearance: Appearance, rng: random.Random) -> Colour:
-    """Returns a pale colour to show a look on, clearly apart from every colour of the look's own palette.
+    """Return a pale backdrop colour that differs clearly from every colour of the appearance's palette.
 
-    On such a backdrop the look can be cut out again: no pale part of it is taken for backdrop.
+    The appearance can be cut out of such a backdrop, since no pale part of it matches the backdrop.
     """
     own = PALETTES[appearance.palette]
     fitting = [

@@ -1,4 +1,4 @@
-"""What scenes share: their field of 150 x 100 units, level gradients, rolling ground, boxes."""
+"""Shared parts of scenes: a coordinate field of 150 x 100 units, vertical gradients, rolling ground, boxes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from knowgen.worlds.rendering.colours import Colour, mix
 from knowgen.worlds.rendering.shapes import Outline, rectangle
 
 SCENE_WIDTH, SCENE_HEIGHT = 150.0, 100.0
-"""A scene's field in units; its ground begins between 60 and 85 and reaches to the lower edge."""
+"""Size of a scene in units; its ground begins between 60 and 85 and extends to the lower edge."""
 
 
 class Tint(NamedTuple):
@@ -26,12 +26,12 @@ ScenePainter = Callable[[Canvas, random.Random, Tint], None]
 
 
 def box(canvas: Canvas, x0: float, y0: float, x1: float, y1: float, colour: Colour, radius: float = 0) -> None:
-    """Fills a rectangle, its corners rounded by `radius`."""
+    """Fill a rectangle, its corners rounded by `radius`."""
     canvas.fill(rectangle(x0, y0, x1, y1, radius), colour)
 
 
 def gradient(canvas: Canvas, top: float, bottom: float, upper: Colour, lower: Colour, bands: int = 14) -> None:
-    """Fills the whole width between two levels with bands that go from one colour to another."""
+    """Fill the full width between two levels with bands of a colour gradient."""
     height = (bottom - top) / bands
     for band in range(bands):
         y = top + height * band
@@ -41,12 +41,12 @@ def gradient(canvas: Canvas, top: float, bottom: float, upper: Colour, lower: Co
 def rolling_ground(
     canvas: Canvas, level: float, colour: Colour, *, swell: float, stretch: float, phase: float = 0.0
 ) -> None:
-    """Fills from a wavy line down to the lower edge; the line is level + swell * sin(x / stretch + phase)."""
+    """Fill the area below a wavy line; the line is level + swell * sin(x / stretch + phase)."""
     steps = range(0, int(SCENE_WIDTH) + 1, 3)
     ridge: Outline = [(float(x), level + swell * math.sin(x / stretch + phase)) for x in steps]
     canvas.fill([(0, level), *ridge, (SCENE_WIDTH, SCENE_HEIGHT), (0, SCENE_HEIGHT)], colour)
 
 
 def light_cone(canvas: Canvas, x: float, floor: float, spread: float, colour: Colour) -> None:
-    """Fills the cone of a lamp above the picture that shines down to a level."""
+    """Fill the light cone of a lamp above the image, down to a level."""
     canvas.fill([(x - 4, 0), (x + 4, 0), (x + spread, floor), (x - spread, floor)], colour)

@@ -1,4 +1,4 @@
-"""A brush: a pen loaded with one look's colours, pattern, symbol and features, and the parts that many kinds share."""
+"""A canvas with the colours, pattern, symbol and features of one appearance, and parts that many kinds share."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from knowgen.worlds.rendering.colours import WHITE, Colour, mix
 from knowgen.worlds.rendering.shapes import Outline, Point, ellipse, smooth, star
 
 APPEARANCE_MARGIN = 3.0
-"""Units kept free around the square of 100 units on which a look is drawn, for ears and lines that reach beyond."""
+"""Margin in units around the square of 100 units of an appearance, for ears and lines that extend beyond it."""
 
 APPEARANCE_SPAN = 100.0 + 2 * APPEARANCE_MARGIN
-"""Units across and down a whole look."""
+"""Width and height of an appearance with its margins, in units."""
 
 _PUPIL: Colour = (30, 20, 50)
 _FINE = 1.0
 
 
 class Brush:
-    """Draws the parts of one look on a square of 100 units.
+    """Draws the parts of one appearance on a square of 100 units.
 
     Args:
-        canvas: The pen to draw with.
-        main: First colour of the look.
+        canvas: Canvas to draw on.
+        main: First colour of the appearance.
         second: Second colour; also the colour of the pattern's marks.
         accent: Third colour.
         light: A pale colour.
         ink: A dark colour for lines.
         pattern: Name of the pattern of the main surface.
-        symbol: Name of the look's symbol.
-        features: Whole numbers that choose among the variants of each part.
+        symbol: Name of the symbol.
+        features: Integers that select the variants of the parts.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Brush:
         self._features = features
 
     def choice(self, feature: int, variants: int) -> int:
-        """Returns which of `variants` (0 to variants - 1) the look has in the numbered feature."""
+        """Return the variant (0 to variants - 1) that a feature selects."""
         return self._features[feature] % variants
 
     def part(
@@ -70,7 +70,7 @@ class Brush:
         outline: Colour | None = None,
         width: float = 1.3,
     ) -> None:
-        """Draws a solid part with an ink line around it; with `marks`, in the look's pattern or the given one."""
+        """Draw a solid part with an ink line around it; with `marks`, in its own or the given pattern."""
         self.canvas.fill(
             points,
             colour,
@@ -83,28 +83,28 @@ class Brush:
         )
 
     def flat(self, points: Sequence[Point], colour: Colour) -> None:
-        """Draws a patch of one colour: no line, no shade."""
+        """Draw an area of one colour without line and shade."""
         self.canvas.fill(points, colour)
 
     def inset(self, points: Sequence[Point], colour: Colour, width: float = 1.3) -> None:
-        """Draws an unshaded patch with an ink line."""
+        """Draw an unshaded area with an ink line."""
         self.canvas.fill(points, colour, outline=self.ink, outline_width=width)
 
     def line(self, points: Sequence[Point], colour: Colour, width: float = 1.3) -> None:
-        """Draws a line."""
+        """Draw a line."""
         self.canvas.line(points, colour, width)
 
     def tube(self, points: Sequence[Point], colour: Colour, width: float, rim: float = 0.9) -> None:
-        """Draws a line of the given width with ink of width `rim` on either side."""
+        """Draw a line of the given width with ink of width `rim` on either side."""
         self.canvas.line(points, self.ink, width + 2 * rim)
         self.canvas.line(points, colour, width)
 
     def emblem(self, x: float, y: float, radius: float, colour: Colour, *, outlined: bool = True) -> None:
-        """Draws the look's symbol about a point."""
+        """Draw the symbol around a point."""
         draw_symbol(self.canvas, self.symbol, x, y, radius, colour, self.ink if outlined else None)
 
     def eyes(self, x: float, y: float, gap: float, radius: float, iris: Colour, count: int = 2) -> None:
-        """Draws `count` eyes in a row about a point, `gap` units from centre to centre."""
+        """Draw `count` eyes in a row around a point, `gap` units from centre to centre."""
         for index in range(count):
             centre = x + (index - (count - 1) / 2) * gap
             self.inset(ellipse(centre, y, radius * 0.85, radius * 1.1), WHITE, 0.9)
@@ -169,13 +169,13 @@ _SYMBOL_OUTLINES: Mapping[str, Callable[[float, float, float], Outline]] = Mappi
 )
 
 SYMBOLS: tuple[str, ...] = (*_SYMBOL_OUTLINES, "wave")
-"""Names of the symbols a look can bear."""
+"""Names of the symbols."""
 
 
 def draw_symbol(
     canvas: Canvas, name: str, x: float, y: float, radius: float, colour: Colour, outline: Colour | None = None
 ) -> None:
-    """Draws one of `SYMBOLS` about a point, with an outline if a colour is given for it."""
+    """Draw one of `SYMBOLS` around a point, with an outline if its colour is given."""
     if name == "wave":
         for row in (-0.55, 0.05, 0.65):
             crest = [

@@ -1,4 +1,4 @@
-"""A pen that fills outlines at twice the wanted size, with patterns, shade and shine, and scales down at the end."""
+"""A canvas that fills outlines at twice the final size, with patterns, shade and shine, and scales down at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from knowgen.worlds.rendering.colours import WHITE, Colour
 from knowgen.worlds.rendering.shapes import Point
 
 SUPERSAMPLING = 2
-"""Pixels drawn per pixel kept, along each axis: smooth edges for flat polygons."""
+"""Supersampling factor per axis, for smooth edges of polygons."""
 
 _SHADE: Colour = (24, 12, 48)
 _CoordinateGrid = NDArray[np.float64]
@@ -47,17 +47,17 @@ _MARKS: Mapping[str, Callable[[_CoordinateGrid, _CoordinateGrid], _MarkMask]] = 
 )
 
 PATTERNS: tuple[str, ...] = ("plain", *_MARKS)
-"""Names of the patterns a part can be filled with; all repeat on a grid of 100 units."""
+"""Names of the fill patterns, defined on a grid of 100 units."""
 
 
 class Canvas:
-    """Draws on a picture in units of its own.
+    """An image with its own coordinate units to draw on.
 
     Args:
-        size: Width and height of the finished picture, in pixels.
-        unit: Pixels of the finished picture per unit of the coordinates.
-        mode: `RGBA` for things to be pasted, `RGB` for whole scenes.
-        margin: Units between the picture's upper left corner and the origin, both ways.
+        size: Width and height of the final image, in pixels.
+        unit: Pixels of the final image per coordinate unit.
+        mode: `RGBA` for parts to be pasted, `RGB` for scenes.
+        margin: Distance from the upper left corner to the origin on both axes, in units.
     """
 
     def __init__(self, size: tuple[int, int], unit: float, mode: str = "RGBA", margin: float = 0.0) -> None:
@@ -68,7 +68,7 @@ class Canvas:
         self._draw = ImageDraw.Draw(self._image)
 
     def finish(self) -> Image.Image:
-        """Returns the picture at its finished size."""
+        """Return the image at its final size."""
         return self._image.reduce(SUPERSAMPLING)
 
     def fill(
@@ -83,28 +83,28 @@ class Canvas:
         outline: Colour | None = None,
         outline_width: float = 1.3,
     ) -> None:
-        """Fills an outline.
+        """Fill an outline.
 
         Args:
             points: The corners, in units.
             colour: Colour of the surface.
-            marks: Colour of the pattern; without it the surface stays plain.
+            marks: Colour of the pattern; None for a plain surface.
             pattern: One of `PATTERNS`.
-            shade: Strength (0..1) of the shaded rim at the lower right.
-            shine: Strength (0..1) of the bright rim at the upper left.
+            shade: Strength (0-1) of the shaded rim at the lower right.
+            shine: Strength (0-1) of the bright rim at the upper left.
             outline: Colour of the line around it; None for no line.
             outline_width: Width of that line, in units.
         """
         corners = self._pixels(points)
         if shade or shine or (marks and pattern != "plain"):
-            self._fill_worked(corners, colour, marks, pattern, shade, shine)
+            self._fill_decorated(corners, colour, marks, pattern, shade, shine)
         else:
             self._draw.polygon(corners, fill=colour)
         if outline:
             self.line([*points, *points[:2]], outline, outline_width)
 
     def line(self, points: Sequence[Point], colour: Colour, width: float = 1.3) -> None:
-        """Draws a line with round ends; `width` is in units, at least one drawn pixel."""
+        """Draw a line with round ends; `width` is in units and at least one supersampled pixel."""
         corners = self._pixels(points)
         self._draw.line(corners, fill=colour, width=max(1, round(width * self._scale)), joint="curve")
         radius = width * self._scale / 2
@@ -115,7 +115,7 @@ class Canvas:
         margin, scale = self._margin, self._scale
         return [((x + margin) * scale, (y + margin) * scale) for x, y in points]
 
-    def _fill_worked(
+    def _fill_decorated(
         self,
         corners: list[Point],
         colour: Colour,
@@ -124,7 +124,7 @@ class Canvas:
         shade: float,
         shine: float,
     ) -> None:
-        """Fills through a mask the size of the shape alone, so that the cost follows the shape and not the picture."""
+        """Fill through a mask of the size of the shape, so that the cost depends on the shape and not on the image."""
         left = max(0, int(min(x for x, _ in corners)) - 2)
         top = max(0, int(min(y for _, y in corners)) - 2)
         right = min(self._image.width, int(max(x for x, _ in corners)) + 3)
@@ -147,13 +147,13 @@ class Canvas:
 
 
 def _rim(mask: Image.Image, shift: int, strength: float) -> Image.Image:
-    """Returns what of the mask is left when itself, moved by `shift` pixels both ways, is taken away."""
+    """Return the mask minus itself shifted by `shift` pixels on both axes."""
     moved = Image.new("L", mask.size, 0)
     moved.paste(mask, (shift, shift))
-    return ImageChops.subtract(mask, moved).point(_fading(strength))
+    return ImageChops.subtract(mask, moved).point(_scaling_table(strength))
 
 
 @lru_cache(maxsize=32)
-def _fading(strength: float) -> list[int]:
-    """Returns the table that weakens a mask."""
+def _scaling_table(strength: float) -> list[int]:
+    """Return the lookup table that scales a mask."""
     return [int(value * strength) for value in range(256)]

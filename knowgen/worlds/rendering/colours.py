@@ -1,31 +1,36 @@
-"""Colours that go together: palettes for looks and scenes, skin and hair tones, mixing."""
+"""Colours: palettes for appearances and scenes, skin and hair tones, mixing."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 Colour = tuple[int, int, int]
-"""Red, green and blue, each 0..255."""
+"""Red, green and blue, each 0-255."""
 
 
 def rgb(digits: str) -> Colour:
-    """Reads six hexadecimal digits, such as `"e4572e"`."""
+    """Return the colour of six hexadecimal digits.
+
+    Example:
+        >>> rgb("e4572e")
+        (228, 87, 46)
+    """
     return int(digits[0:2], 16), int(digits[2:4], 16), int(digits[4:6], 16)
 
 
 def mix(start: Colour, end: Colour, share: float) -> Colour:
-    """Returns the colour `share` (0..1) of the way from `start` to `end`."""
+    """Return the linear mix of two colours, `start` for a share of 0 and `end` for 1."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(start, end, strict=True))
     return red, green, blue
 
 
 def luminance(colour: Colour) -> float:
-    """Returns the perceived lightness of a colour, 0..255 (weights of ITU-R BT.601)."""
+    """Return the perceived lightness of a colour, 0-255 (weights of ITU-R BT.601)."""
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
 class Palette(NamedTuple):
-    """Five colours picked to go together; the first three trade roles when a look is rotated."""
+    """Five matching colours; the rotation of an appearance permutes the roles of the first three."""
 
     main: Colour
     second: Colour

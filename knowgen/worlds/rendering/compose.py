@@ -1,4 +1,4 @@
-"""A whole picture: a scene, one to four subjects and a sign with text, none over another."""
+"""Composition of an image: a scene, one to four subjects and a sign with text, without overlap."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knowgen.worlds.rendering.canvas import SUPERSAMPLING
 from knowgen.worlds.rendering.colours import PALETTES, Colour, mix, rgb
 from knowgen.worlds.rendering.layouts import (
     HEIGHT,
-    MOST_SUBJECTS,
+    MAX_SUBJECTS,
     PAINTER_BARE,
     PAINTER_LAYOUTS,
     TRUTH_BARE,
@@ -42,12 +42,12 @@ _PODIUM_OVERHANG = 26
 
 @dataclass(frozen=True)
 class Composition:
-    """A finished picture and where things are in it.
+    """A composed image and the boxes of its parts.
 
     Attributes:
         image: RGB, 768 x 512.
-        subject_boxes: The drawn extent of each subject, from left to right in the order given.
-        sign_box: The sign's extent, None without text.
+        subject_boxes: Box of each subject, from left to right.
+        sign_box: Box of the sign; None without text.
     """
 
     image: Image.Image
@@ -66,35 +66,37 @@ def compose(
     scene_seed: str | int,
     floating: Sequence[bool] | None = None,
 ) -> Composition:
-    """Draws a scene with subjects and, if there is text, a sign.
+    """Compose an image of a scene, subjects and, if there is text, a sign.
 
     Args:
-        scene: One of the scenes.
-        subjects: One to four looks or cut-out RGBA pictures, from left to right.
-        lines: Texts of the sign from top to bottom, the first as a heading; blank ones are left out.
-        surface: One of the surfaces; unused without text.
-        layouts: The family of layouts to choose from.
-        seed: Decides layout, sizes and tints of sign and plinths.
-        scene_seed: Decides tint and small things of the scene.
-        floating: For each subject whether it hangs in the air; found from the looks when left out.
+        scene: Name of a scene.
+        subjects: One to four appearances or cut-out RGBA images, from left to right.
+        lines: Lines of the sign from top to bottom, the first as a heading; blank ones are ignored.
+        surface: Name of a surface; unused without text.
+        layouts: Family of layouts to choose from.
+        seed: Seed of layout, sizes and tints of sign and plinths.
+        scene_seed: Seed of tint and details of the scene.
+        floating: For each subject whether it floats in the air; derived from the appearances if None.
 
     Returns:
-        The picture, the same for the same arguments in every process.
+        The composition, identical in every process.
 
     Raises:
-        DataError: Unknown scene or surface, no subject or too many, text that does not fit, or, for the truth,
-            text with letters that the font lacks.
+        DataError: If scene or surface is unknown, the number of subjects is out of range, the text does not fit, or,
+            for ground truths, the font lacks a letter.
     """
-    if not 1 <= len(subjects) <= MOST_SUBJECTS:
-        raise DataError(f"{len(subjects)} subjects", where="compose", fix=f"give 1 to {MOST_SUBJECTS}")
+    if not 1 <= len(subjects) <= MAX_SUBJECTS:
+        raise DataError(f"{len(subjects)} subjects", where="compose", fix=f"give 1 to {MAX_SUBJECTS}")
     if surface not in SURFACES:
         raise DataError(f"unknown surface {surface!r}", where="compose", fix="use one of " + ", ".join(SURFACES))
     if floating is None:
         floating = [isinstance(subject, Appearance) and subject.floats for subject in subjects]
     if len(floating) != len(subjects):
-        raise DataError(f"{len(floating)} marks for {len(subjects)} subjects", where="compose", fix="give one for each")
+        raise DataError(
+            f"{len(floating)} values of floating for {len(subjects)} subjects", where="compose", fix="give one each"
+        )
     rng = random.Random(f"layout/{layouts}/{seed}")
-    texts = _checked_lines(lines, layouts)
+    texts = _validated_lines(lines, layouts)
     image = draw_scene(scene, scene_seed, (WIDTH, HEIGHT))
     stone = mix(rgb("d8d2c8"), rng.choice(PALETTES).second, 0.18)
     if texts:
@@ -108,13 +110,13 @@ def compose(
         bare = rng.choice(TRUTH_BARE if layouts == "truth" else PAINTER_BARE)
         arrangement = bare.arrange(len(subjects), rng)
     boxes = tuple(
-        _place(image, subject, cell, arrangement.plinths, floats, stone, rng)
+        _draw_subject(image, subject, cell, arrangement.plinths, floats, stone, rng)
         for subject, cell, floats in zip(subjects, arrangement.cells, floating, strict=True)
     )
     return Composition(image, boxes, arrangement.sign)
 
 
-def _checked_lines(lines: Sequence[str], layouts: LayoutFamily) -> list[str]:
+def _validated_lines(lines: Sequence[str], layouts: LayoutFamily) -> list[str]:
     texts = tidy_lines(lines)
     missing = unsupported_letters("".join(texts)) if layouts == "truth" else ""
     if missing:
@@ -125,11 +127,11 @@ def _checked_lines(lines: Sequence[str], layouts: LayoutFamily) -> list[str]:
 def _arrange_with_sign(
     count: int, texts: list[str], surface: str, layouts: LayoutFamily, rng: random.Random
 ) -> tuple[Arrangement, TextBlock]:
-    """Picks a layout at random among those where the text is readable, else the one where it is largest."""
+    """Select a random layout in which the text is readable, otherwise the one with the largest text."""
     family = TRUTH_LAYOUTS if layouts == "truth" else PAINTER_LAYOUTS
     fitting: list[tuple[SignLayout, TextBlock]] = []
     for layout in family:
-        if layout.fewest_subjects <= count <= layout.most_subjects:
+        if layout.min_subjects <= count <= layout.max_subjects:
             block = fit_text(texts, *text_space(surface, layout.limit(count)))
             if block:
                 fitting.append((layout, block))
@@ -144,7 +146,7 @@ def _arrange_with_sign(
 
 
 def _draw_support(image: Image.Image, arrangement: Arrangement, stone: Colour) -> None:
-    """Draws what carries the sign, so that it does not hang in the air."""
+    """Draw the support of the sign."""
     if arrangement.sign is None:
         return
     left, top, right, bottom = arrangement.sign
@@ -163,7 +165,7 @@ def _draw_support(image: Image.Image, arrangement: Arrangement, stone: Colour) -
 
 
 def _draw_block(image: Image.Image, box: Box, stone: Colour) -> None:
-    """Draws a stone block with a slab on top whose upper face is seen a little from above."""
+    """Draw a stone block with a slab on top, seen slightly from above."""
     left, top, right, bottom = box
     draw = ImageDraw.Draw(image)
     line = mix(stone, rgb("2a1f2d"), 0.6)
@@ -177,7 +179,7 @@ def _draw_block(image: Image.Image, box: Box, stone: Colour) -> None:
     )
 
 
-def _place(
+def _draw_subject(
     image: Image.Image,
     subject: Appearance | Image.Image,
     cell: Box,
@@ -186,15 +188,15 @@ def _place(
     stone: Colour,
     rng: random.Random,
 ) -> Box:
-    """Draws one subject in its cell, with its shadow or plinth; returns its box, which lies within the cell."""
+    """Draw one subject in its cell, with its shadow or plinth, and return its box, which is inside the cell."""
     left, top, right, bottom = cell
     share = rng.uniform(0.9, 1.0)
-    room = (right - left, bottom - top)
-    limit = (int(min(room[0], _LARGEST_SUBJECT) * share), int(min(room[1], _LARGEST_SUBJECT) * share))
-    cutout = _fitted(subject, limit)
-    slack = room[0] - cutout.width
+    available = (right - left, bottom - top)
+    limit = (int(min(available[0], _LARGEST_SUBJECT) * share), int(min(available[1], _LARGEST_SUBJECT) * share))
+    cutout = _fit_subject(subject, limit)
+    slack = available[0] - cutout.width
     x = left + slack // 2 + round(slack * rng.uniform(-0.2, 0.2))
-    headroom = room[1] - cutout.height
+    headroom = available[1] - cutout.height
     rise = round(min(headroom, 90) * rng.uniform(0.5, 0.9)) if floats else 0
     y = bottom - cutout.height - rise
     if not floats:
@@ -206,15 +208,15 @@ def _place(
     return x, y, x + cutout.width, y + cutout.height
 
 
-def _fitted(subject: Appearance | Image.Image, limit: tuple[int, int]) -> Image.Image:
-    """Returns the subject as an RGBA picture cropped to what is drawn, as large as the limit allows.
+def _fit_subject(subject: Appearance | Image.Image, limit: tuple[int, int]) -> Image.Image:
+    """Return the subject as an RGBA image cropped to what is drawn, as large as the limit allows.
 
-    A look is drawn at its final size, for scaling a finished drawing would blur it and multiply its colours.
+    An appearance is drawn at its final size, since scaling the image would blur it and add colours.
     """
     if isinstance(subject, Appearance):
         probe = draw_appearance(subject, 100).getbbox()
         if probe is None:
-            raise DataError("a look that draws nothing", where="compose", fix="use another look")
+            raise DataError("the appearance has no drawn pixels", where="compose", fix="use another appearance")
         size = int(100 * min(limit[0] / (probe[2] - probe[0] + 1), limit[1] / (probe[3] - probe[1] + 1)))
         cutout = draw_appearance(subject, size)
         return cutout.crop(cutout.getbbox())
@@ -224,7 +226,7 @@ def _fitted(subject: Appearance | Image.Image, limit: tuple[int, int]) -> Image.
 
 
 def _draw_shadow(image: Image.Image, left: int, ground: int, width: int) -> None:
-    """Draws a soft-edged flat ellipse under a subject, within the subject's width."""
+    """Draw a soft flat ellipse under a subject, not wider than the subject."""
     height = max(8, width // 8)
     mask = Image.new("L", (width * SUPERSAMPLING, height * SUPERSAMPLING), 0)
     edge = width * SUPERSAMPLING * 0.06

@@ -1,4 +1,4 @@
-"""How creatures, robots and masks are drawn."""
+"""Drawing of creatures, robots and masks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TONGUE: Colour = (255, 123, 137)
 
 
 def draw_creature(brush: Brush) -> None:
-    """Draws a round, friendly creature with ears, a tail or wings, and one to three eyes."""
+    """Draw a round, friendly creature with ears, a tail or wings, and one to three eyes."""
     girth = (28, 23, 32)[brush.choice(1, 3)]
     crown = (34, 24, 42)[brush.choice(1, 3)]
     _draw_tail(brush)
@@ -85,7 +85,7 @@ def _draw_creature_face(brush: Brush, eye_line: float, girth: float) -> None:
 
 
 def draw_robot(brush: Brush) -> None:
-    """Draws a robot on legs, tracks or a jet, with a window in its chest."""
+    """Draw a robot on legs, tracks or a jet, with a window in its chest."""
     _draw_drive(brush)
     arms = both_sides([(70, 58), (84, 64), (84, 76)])
     hands = both_sides(ellipse(84, 78, 6))
@@ -138,7 +138,7 @@ def _draw_robot_head(brush: Brush) -> None:
 
 
 def draw_mask(brush: Brush) -> None:
-    """Draws a carnival mask with feathers, horns or ears."""
+    """Draw a carnival mask with feathers, horns or ears."""
     feathers = (0, 5, 7)[brush.choice(0, 3)]
     spread = 24 if feathers == 5 else 18
     for index in range(feathers):

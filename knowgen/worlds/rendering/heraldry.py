@@ -1,4 +1,4 @@
-"""How crests, flags and vases are drawn."""
+"""Drawing of crests, flags and vases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CLOTH = (13.0, 96.0, 14.0, 72.0)
 
 
 def draw_crest(brush: Brush) -> None:
-    """Draws a coat of arms: a shield with an emblem, perhaps with laurels, a ribbon, stars or a crown."""
+    """Draw a coat of arms: a shield with an emblem, perhaps with laurels, a ribbon, stars or a crown."""
     if brush.choice(1, 3) == 1:
         green = _LAUREL if brush.choice(2, 2) else brush.accent
         for step in range(5):
@@ -53,19 +53,19 @@ def _draw_crest_trim(brush: Brush) -> None:
 
 
 def _wave(x: float) -> float:
-    """How far the cloth of a flag hangs below its straight line at a place."""
+    """Return the vertical offset of the cloth of a flag at a position."""
     return 4 * math.sin((x - 12) / 13)
 
 
 def _cloth(x0: float, x1: float, y0: float, y1: float) -> Outline:
-    """Returns a piece of waving cloth between two upright and two level lines."""
+    """Return the outline of a piece of waving cloth between two vertical and two horizontal lines."""
     across = [x0 + (x1 - x0) * step / 17 for step in range(18)]
     upper = [(x, y0 + _wave(x)) for x in across]
     return upper + [(x, y1 + _wave(x)) for x in reversed(across)]
 
 
 def draw_flag(brush: Brush) -> None:
-    """Draws a waving flag on a pole, with one of six divisions and the look's symbol."""
+    """Draw a waving flag on a pole, with one of six divisions and the symbol."""
     brush.tube([(12, 97), (12, 7)], _POLE, 2.6, rim=1)
     brush.part(ellipse(12, 5, 4), GOLD)
     left, right, top, bottom = _CLOTH
@@ -102,7 +102,7 @@ def _draw_flag_charge(brush: Brush, division: int) -> None:
 
 
 def draw_vase(brush: Brush) -> None:
-    """Draws a painted vase with up to two handles and a medallion."""
+    """Draw a painted vase with up to two handles and a medallion."""
     belly = (26, 32, 22)[brush.choice(0, 3)]
     neck = (9, 13, 7)[brush.choice(1, 3)]
     handle = ellipse(50 + belly * 0.7, 40, 16, 17, start=-70, end=80, steps=14)

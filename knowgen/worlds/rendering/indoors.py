@@ -1,4 +1,4 @@
-"""How the scenes under a roof are painted."""
+"""Drawing of the indoor scenes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from knowgen.worlds.rendering.colours import WHITE, mix, rgb
 from knowgen.worlds.rendering.shapes import Outline, ellipse, rectangle
 
 
-def paint_museum(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
-    """A museum hall with two columns and two cones of light on a tinted wall."""
+def draw_museum(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
+    """Draw a museum hall with two columns and two cones of light on a tinted wall."""
     wall = mix(tint.first, rgb("f3ead9"), 0.25)
     gradient(canvas, 0, 76, wall, mix(wall, tint.second, 0.35))
     box(canvas, 0, 76, SCENE_WIDTH, 100, mix(tint.second, rgb("8a6f5a"), 0.6))
@@ -29,8 +29,8 @@ def paint_museum(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
         light_cone(canvas, x, 76, 24, mix(wall, rgb("fff6d8"), 0.22))
 
 
-def paint_laboratory(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
-    """A tiled laboratory with two shelves of flasks and a row of cupboards."""
+def draw_laboratory(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
+    """Draw a tiled laboratory with two shelves of flasks and a row of cupboards."""
     gradient(canvas, 0, 72, rgb("e6f1f3"), rgb("cfe3e6"))
     for x in range(0, int(SCENE_WIDTH), 15):
         box(canvas, x, 0, x + 0.5, 72, rgb("c1d9dd"))
@@ -51,8 +51,8 @@ def paint_laboratory(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
         box(canvas, x, 80, x + 32, 97, rgb("a5c2c9"), 1)
 
 
-def paint_stage(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
-    """A theatre stage between red curtains, with spotlights and footlights."""
+def draw_stage(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
+    """Draw a theatre stage between red curtains, with spotlights and footlights."""
     back = mix(tint.first, rgb("5a0f2e"), 0.55)
     gradient(canvas, 0, 84, mix(back, (0, 0, 16), 0.35), back)
     for x in (30, 75, 120):
@@ -70,8 +70,8 @@ def paint_stage(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
         canvas.fill(ellipse(x, 97, 2.4, 1.8), rgb("fff0b5"))
 
 
-def paint_library(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
-    """A tall library: four shelves of books above a floor with a carpet."""
+def draw_library(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
+    """Draw a tall library: four shelves of books above a floor with a carpet."""
     box(canvas, 0, 0, SCENE_WIDTH, 80, rgb("6b4630"))
     spines = (tint.first, tint.second, rgb("b5543c"), rgb("d9b66a"), rgb("50727a"))
     for shelf in (3, 22, 41, 60):
@@ -94,8 +94,8 @@ def paint_library(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
     canvas.fill(ellipse(75, 92, 52, 6), carpet, outline=rgb("e2c58a"), outline_width=0.7)
 
 
-def paint_workshop(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
-    """A sunlit workshop: a board of tools, a window and a plank floor."""
+def draw_workshop(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
+    """Draw a sunlit workshop: a board of tools, a window and a plank floor."""
     gradient(canvas, 0, 76, mix(rgb("f0d3a6"), tint.first, 0.08), rgb("dfb682"))
     box(canvas, 6, 8, 60, 40, rgb("c49a68"), 1)
     for tool in range(7):

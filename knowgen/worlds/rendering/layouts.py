@@ -1,7 +1,7 @@
-"""Where subjects and the sign stand in a picture: two families of layouts that share none.
+"""Layouts of subjects and sign in an image, in two disjoint families.
 
-The ground truth uses one family, the generators' painter the other, so that no picture is right for standing where the
-truth happens to stand. Within a layout the sign and the cells of the subjects never overlap.
+The ground truth uses one family and the baseline painter the other, so that no image matches by its layout alone.
+Within a layout the sign and the cells of the subjects never overlap.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Literal
 WIDTH, HEIGHT = 768, 512
 """Size of every composition, in pixels."""
 
-MOST_SUBJECTS = 4
+MAX_SUBJECTS = 4
 
 Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels; right and bottom are the first ones outside."""
+"""Left, top, right and bottom in pixels; right and bottom are exclusive."""
 
 Support = Literal["cords", "posts", "podium", "none"]
-"""What carries a sign: cords from above, posts to the ground, a podium it is the front of, nothing."""
+"""Support of a sign: cords from above, posts on the ground, a podium with the sign on its front, or none."""
 
 _EDGE = 18
 _GAP = 14
@@ -30,13 +30,13 @@ _CEILING = 44
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """The places of one picture.
+    """Positions in one image.
 
     Attributes:
-        cells: One box for each subject, from left to right; a subject stands on its lower edge.
-        sign: The sign's box, None without a sign.
-        support: What carries the sign.
-        plinths: Whether each subject stands on a plinth that reaches from its cell to the ground.
+        cells: Box of each subject, from left to right; a subject stands on its lower edge.
+        sign: Box of the sign; None without a sign.
+        support: Support of the sign.
+        plinths: Whether each subject stands on a plinth below its cell.
     """
 
     cells: tuple[Box, ...]
@@ -51,43 +51,43 @@ class SignLayout:
 
     Attributes:
         name: Its name.
-        most_subjects: How many subjects it takes at most.
-        limit: The largest sign it takes for a number of subjects, as width and height.
-        arrange: Places a number of subjects and a sign of a given size.
-        fewest_subjects: How many subjects it takes at least.
+        max_subjects: Maximum number of subjects.
+        limit: Function from the number of subjects to the maximum size of the sign.
+        arrange: Function that positions the subjects and a sign of a given size.
+        min_subjects: Minimum number of subjects.
     """
 
     name: str
-    most_subjects: int
+    max_subjects: int
     limit: Callable[[int], tuple[int, int]]
     arrange: Callable[[int, tuple[int, int], random.Random], Arrangement]
-    fewest_subjects: int = 1
+    min_subjects: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class BareLayout:
-    """A layout without a sign: places a number of subjects."""
+    """A layout without a sign, which positions a number of subjects."""
 
     name: str
     arrange: Callable[[int, random.Random], Arrangement]
 
 
 def _columns(left: int, right: int, top: int, bottom: int, count: int) -> list[Box]:
-    """Splits a space into equal columns with gaps between them."""
+    """Return equal columns with gaps between them."""
     width = (right - left - _GAP * (count - 1)) / count
     starts = [left + round(index * (width + _GAP)) for index in range(count)]
     return [(start, top, start + int(width), bottom) for start in starts]
 
 
 def _lifted(cell: Box, by: int) -> Box:
-    """Returns the cell with its lower edge raised."""
+    """Return the cell with its lower edge raised."""
     return cell[0], cell[1], cell[2], cell[3] - by
 
 
 def _beside(
     count: int, size: tuple[int, int], top: int, *, sign_left: bool, cells_top: int = _CEILING
 ) -> tuple[Box, tuple[Box, ...]]:
-    """Places a sign at one side with its upper edge at `top`, and the subjects in the space left."""
+    """Return a sign at one side with its upper edge at `top`, and cells for the subjects in the remaining space."""
     if sign_left:
         sign = (_EDGE + 8, top, _EDGE + 8 + size[0], top + size[1])
         left, right = sign[2] + _GAP, WIDTH - _EDGE
@@ -102,7 +102,7 @@ def _board_limit(count: int) -> tuple[int, int]:
 
 
 def _high_board(sign_left: bool) -> Callable[[int, tuple[int, int], random.Random], Arrangement]:
-    """A board on posts, in the upper part at one side."""
+    """Return the arrangement with a board on posts, in the upper part at one side."""
 
     def arrange(count: int, size: tuple[int, int], rng: random.Random) -> Arrangement:
         sign, cells = _beside(count, size, rng.randrange(46, 100), sign_left=sign_left)
@@ -112,7 +112,7 @@ def _high_board(sign_left: bool) -> Callable[[int, tuple[int, int], random.Rando
 
 
 def _low_board(sign_left: bool) -> Callable[[int, tuple[int, int], random.Random], Arrangement]:
-    """A board that stands low on short posts at one side, lower than any high board of its size."""
+    """Return the arrangement with a low board on short posts at one side, lower than any high board of its size."""
 
     def arrange(count: int, size: tuple[int, int], rng: random.Random) -> Arrangement:
         top = _GROUND - rng.randrange(24, 44) - size[1]
@@ -123,7 +123,7 @@ def _low_board(sign_left: bool) -> Callable[[int, tuple[int, int], random.Random
 
 
 def _overhead(count: int, size: tuple[int, int], rng: random.Random) -> Arrangement:
-    """A sign that hangs from above in the middle, the subjects in a row beneath."""
+    """Arrange a sign that hangs from above in the middle, and the subjects in a row below."""
     left = (WIDTH - size[0]) // 2 + rng.randrange(-14, 15)
     top = rng.randrange(18, 30)
     sign = (left, top, left + size[0], top + size[1])
@@ -131,7 +131,7 @@ def _overhead(count: int, size: tuple[int, int], rng: random.Random) -> Arrangem
 
 
 def _podium(count: int, size: tuple[int, int], rng: random.Random) -> Arrangement:
-    """A podium that carries the subjects and bears the sign on its front."""
+    """Arrange a podium with the subjects on it and the sign on its front."""
     left = (WIDTH - size[0]) // 2
     bottom = HEIGHT - rng.randrange(10, 22)
     sign = (left, bottom - size[1], left + size[0], bottom)
@@ -143,7 +143,7 @@ def _podium(count: int, size: tuple[int, int], rng: random.Random) -> Arrangemen
 
 
 def _corner(count: int, size: tuple[int, int], rng: random.Random) -> Arrangement:
-    """A sign in one upper corner, the subjects beneath on ground that rises from that side to the other."""
+    """Arrange a sign in an upper corner, and the subjects below, rising from that side to the other."""
     at_left = rng.random() < 0.5
     left = _EDGE if at_left else WIDTH - _EDGE - size[0]
     sign = (left, 16, left + size[0], 16 + size[1])
@@ -157,7 +157,7 @@ def _corner(count: int, size: tuple[int, int], rng: random.Random) -> Arrangemen
 
 
 def _between(_count: int, size: tuple[int, int], rng: random.Random) -> Arrangement:
-    """A sign on posts between two subjects."""
+    """Arrange a sign on posts between two subjects."""
     left = (WIDTH - size[0]) // 2
     top = rng.randrange(110, 150)
     sign = (left, top, left + size[0], top + size[1])
@@ -166,7 +166,7 @@ def _between(_count: int, size: tuple[int, int], rng: random.Random) -> Arrangem
 
 
 def _plinths_below(count: int, size: tuple[int, int], rng: random.Random) -> Arrangement:
-    """A sign high in the middle, each subject beneath on a plinth of its own height."""
+    """Arrange a sign at the top in the middle, and each subject below on a plinth of its own height."""
     left = (WIDTH - size[0]) // 2
     sign = (left, 14, left + size[0], 14 + size[1])
     cells = _columns(_EDGE + 10, WIDTH - _EDGE - 10, sign[3] + 8, HEIGHT - 12, count)
@@ -175,12 +175,12 @@ def _plinths_below(count: int, size: tuple[int, int], rng: random.Random) -> Arr
 
 
 def _row(count: int, _rng: random.Random) -> Arrangement:
-    """All on the same ground."""
+    """Arrange all subjects on the same ground."""
     return Arrangement(tuple(_columns(_EDGE + 30, WIDTH - _EDGE - 30, 70, _GROUND, count)))
 
 
 def _arc(count: int, rng: random.Random) -> Arrangement:
-    """Those in the middle stand further back."""
+    """Arrange the subjects in an arc, with the middle ones further back."""
     depth = rng.randrange(18, 34)
     cells = _columns(_EDGE + 10, WIDTH - _EDGE - 10, 60, _GROUND + 6, count)
     middle = (count - 1) / 2
@@ -189,13 +189,13 @@ def _arc(count: int, rng: random.Random) -> Arrangement:
 
 
 def _plinth_row(count: int, rng: random.Random) -> Arrangement:
-    """Each on a plinth of its own height."""
+    """Arrange each subject on a plinth of its own height."""
     cells = _columns(_EDGE + 16, WIDTH - _EDGE - 16, 40, HEIGHT - 12, count)
     return Arrangement(tuple(_lifted(cell, rng.randrange(44, 84)) for cell in cells), plinths=True)
 
 
 def _slope(count: int, rng: random.Random) -> Arrangement:
-    """Each a little further back than its neighbour; one alone stands well to a side."""
+    """Arrange each subject further back than its neighbour; a single subject is at one side."""
     rising = rng.random() < 0.5
     if count == 1:
         left = _EDGE if rising else WIDTH // 2 - 40
@@ -221,22 +221,22 @@ def _between_limit(_count: int) -> tuple[int, int]:
 TRUTH_LAYOUTS: tuple[SignLayout, ...] = (
     SignLayout("high board at the left", 2, _board_limit, _high_board(sign_left=True)),
     SignLayout("high board at the right", 2, _board_limit, _high_board(sign_left=False)),
-    SignLayout("overhead", MOST_SUBJECTS, _overhead_limit, _overhead),
-    SignLayout("podium", MOST_SUBJECTS, _podium_limit, _podium),
+    SignLayout("overhead", MAX_SUBJECTS, _overhead_limit, _overhead),
+    SignLayout("podium", MAX_SUBJECTS, _podium_limit, _podium),
 )
-"""Layouts of the ground truth, for pictures with text."""
+"""Layouts of the ground truth, for images with text."""
 
 PAINTER_LAYOUTS: tuple[SignLayout, ...] = (
     SignLayout("low board at the left", 2, _board_limit, _low_board(sign_left=True)),
     SignLayout("low board at the right", 2, _board_limit, _low_board(sign_left=False)),
-    SignLayout("between", 2, _between_limit, _between, fewest_subjects=2),
-    SignLayout("corner", MOST_SUBJECTS, lambda _count: (600, 190), _corner),
-    SignLayout("plinths below", MOST_SUBJECTS, lambda _count: (640, 180), _plinths_below),
+    SignLayout("between", 2, _between_limit, _between, min_subjects=2),
+    SignLayout("corner", MAX_SUBJECTS, lambda _count: (600, 190), _corner),
+    SignLayout("plinths below", MAX_SUBJECTS, lambda _count: (640, 180), _plinths_below),
 )
-"""Layouts of the painter, for pictures with text."""
+"""Layouts of the baseline painter, for images with text."""
 
 TRUTH_BARE: tuple[BareLayout, ...] = (BareLayout("row", _row), BareLayout("arc", _arc))
-"""Layouts of the ground truth, for pictures without text."""
+"""Layouts of the ground truth, for images without text."""
 
 PAINTER_BARE: tuple[BareLayout, ...] = (BareLayout("plinth row", _plinth_row), BareLayout("slope", _slope))
-"""Layouts of the painter, for pictures without text."""
+"""Layouts of the baseline painter, for images without text."""

@@ -1,4 +1,4 @@
-"""How devices, airships and ships are drawn."""
+"""Drawing of devices, airships and ships."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from knowgen.worlds.rendering.shapes import Outline, around, both_sides, ellipse
 
 
 def draw_device(brush: Brush) -> None:
-    """Draws a scientific instrument: a stand with a dial and, above it, a lens, a coil, an orbit model or a wheel."""
+    """Draw a scientific instrument: a stand with a dial and, above it, a lens, a coil, an orbit model or a wheel."""
     brush.part([(24, 96), (76, 96), (68, 78), (32, 78)], brush.second)
     brush.part(rectangle(38, 56, 62, 80, 3), brush.main, marks=brush.second)
     brush.part(ellipse(50, 68, 7.5), brush.light)
@@ -40,7 +40,7 @@ def draw_device(brush: Brush) -> None:
 
 
 def draw_airship(brush: Brush) -> None:
-    """Draws an airship with fins, a gondola and a propeller."""
+    """Draw an airship with fins, a gondola and a propeller."""
     for side in (1, -1):
         fin: Outline = [(84, 36 + 8 * side), (98, 36 + 24 * side), (97, 36 + 8 * side)]
         round_fin: Outline = [(80, 36 + 8 * side), (95, 36 + 26 * side), (98, 36 + 9 * side)]
@@ -66,7 +66,7 @@ def draw_airship(brush: Brush) -> None:
 
 
 def draw_ship(brush: Brush) -> None:
-    """Draws a sailing ship with one to three masts."""
+    """Draw a sailing ship with one to three masts."""
     masts = 1 + brush.choice(0, 3)
     width = (26, 17, 13)[masts - 1]
     for index in range(masts):

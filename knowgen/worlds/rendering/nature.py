@@ -1,4 +1,4 @@
-"""How planets, plants, crystals and islands are drawn."""
+"""Drawing of planets, plants, crystals and islands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RING_TILT = -18.0
 
 
 def draw_planet(brush: Brush) -> None:
-    """Draws a planet, with rings, craters, a storm, a polar cap and up to three moons as its features have it."""
+    """Draw a planet, with rings, craters, a storm, a polar cap and up to three moons depending on its features."""
     rings = brush.choice(0, 3)
     if rings:
         brush.tube(ellipse(50, 50, 45, 13, start=180, end=360, tilt=_RING_TILT), brush.accent, 4.4, rim=1.05)
@@ -37,7 +37,7 @@ def draw_planet(brush: Brush) -> None:
 
 
 def draw_plant(brush: Brush) -> None:
-    """Draws a flowering plant in a pot."""
+    """Draw a flowering plant in a pot."""
     green = mix(_LEAF_GREEN, brush.main, 0.2) if brush.choice(0, 2) else _DEEP_GREEN
     brush.tube([(50, 84), (48, 66), (50, 44)], green, 3, rim=1.2)
     for index in range(1 + brush.choice(1, 3)):
@@ -72,7 +72,7 @@ def _draw_petals(brush: Brush, count: int) -> None:
 
 
 def draw_crystal(brush: Brush) -> None:
-    """Draws a cluster of three to six crystals on a rock or a plate."""
+    """Draw a cluster of three to six crystals on a rock or a plate."""
     spires = (
         (50.0, 8.0, 13.0, brush.main),
         (30.0, 30.0, 10.0, brush.second),
@@ -106,7 +106,7 @@ def _draw_spire(brush: Brush, x: float, tip: float, width: float, colour: Colour
 
 
 def draw_island(brush: Brush) -> None:
-    """Draws an island of one to three snow-capped mountains, with trees and perhaps a sun."""
+    """Draw an island of one to three snow-capped mountains, with trees and perhaps a sun."""
     if brush.choice(1, 3):
         brush.part(ellipse(74 if brush.choice(1, 3) == 1 else 24, 20, 10), brush.accent)
     peaks = ((50.0, 10.0, 32.0, brush.main), (27.0, 34.0, 22.0, brush.second), (74.0, 30.0, 22.0, brush.main))

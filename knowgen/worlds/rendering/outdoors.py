@@ -1,4 +1,4 @@
-"""How the scenes under the open sky are painted."""
+"""Drawing of the outdoor scenes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from knowgen.worlds.rendering.shapes import Outline, ellipse, rectangle, star
 _CREAM = rgb("fff3d0")
 
 
-def paint_observatory(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
-    """A starry night above hills, with a small observatory dome on the right."""
+def draw_observatory(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
+    """Draw a starry night above hills, with a small observatory dome on the right."""
     gradient(canvas, 0, 92, rgb("0f1440"), mix(rgb("4a3f86"), tint.first, 0.3))
     for _ in range(70):
         x, y, radius = rng.random() * SCENE_WIDTH, rng.random() * 70, rng.choice((0.25, 0.35, 0.5))
@@ -27,8 +27,8 @@ def paint_observatory(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
     canvas.fill([(126, 70), (131, 70), (136, 82), (130, 82)], rgb("ffe08a"))
 
 
-def paint_harbour(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
-    """A harbour at sunset: sun, headland, water and a plank quay."""
+def draw_harbour(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
+    """Draw a harbour at sunset: sun, headland, water and a plank quay."""
     gradient(canvas, 0, 62, mix(rgb("ffb88a"), tint.first, 0.1), rgb("ffe6c2"))
     canvas.fill(ellipse(112, 50, 12), _CREAM)
     for left, top in ((20, 16), (66, 10), (126, 20)):
@@ -46,8 +46,8 @@ def paint_harbour(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
         box(canvas, x, 80, x + 4, 90, rgb("6d472b"), 1)
 
 
-def paint_garden(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
-    """A flower garden with round bushes and a path that narrows into the distance."""
+def draw_garden(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
+    """Draw a flower garden with round bushes and a path that narrows into the distance."""
     gradient(canvas, 0, 66, rgb("a9dcf2"), rgb("f2fbff"))
     for index, (left, top, breadth) in enumerate(((10, 60, 22), (45, 64, 26), (90, 62, 24), (136, 60, 26))):
         green = mix(rgb("7cb87b"), tint.first, 0.12 + 0.05 * (index % 2))
@@ -60,8 +60,8 @@ def paint_garden(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
         canvas.fill(star(x, y, 1.7, 5, 0.6), rng.choice(petals))
 
 
-def paint_stadium(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
-    """A stadium: a stand full of spectators behind a pitch with its markings, under floodlights."""
+def draw_stadium(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
+    """Draw a stadium: a stand full of spectators behind a pitch with its markings, under floodlights."""
     gradient(canvas, 0, 40, rgb("7cc4f0"), rgb("d8f0ff"))
     box(canvas, 0, 26, SCENE_WIDTH, 66, rgb("586a86"))
     shirts = (tint.first, tint.second, rgb("f4f1e8"), rgb("e9b872"))
@@ -78,14 +78,14 @@ def paint_stadium(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
         box(canvas, x - 6, 2, x + 6, 9, rgb("fff7c9"), 1)
 
 
-def paint_street(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
-    """An old town street: a row of gabled and flat houses behind a pavement."""
+def draw_street(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
+    """Draw an old town street: a row of gabled and flat houses behind a pavement."""
     gradient(canvas, 0, 78, rgb("f9d9a8"), rgb("fbeed2"))
     x = -4
     while x < SCENE_WIDTH:
         width, height = rng.randrange(16, 27), rng.randrange(28, 56)
         front = rng.choice((tint.first, tint.second, rgb("d98f7a"), rgb("88a9b8")))
-        _paint_house(canvas, x, width, height, mix(front, rgb("fff0dc"), 0.5))
+        _draw_house(canvas, x, width, height, mix(front, rgb("fff0dc"), 0.5))
         x += width
     box(canvas, 0, 80, SCENE_WIDTH, 100, rgb("b9aa9a"))
     box(canvas, 0, 80, SCENE_WIDTH, 83, rgb("d8cbbb"))
@@ -94,7 +94,7 @@ def paint_street(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
         canvas.fill([(left, 91), (left + 10, 91), (left + 8, 93), (left - 2, 93)], rgb("e9dfd0"))
 
 
-def _paint_house(canvas: Canvas, left: int, width: int, height: int, front: Colour) -> None:
+def _draw_house(canvas: Canvas, left: int, width: int, height: int, front: Colour) -> None:
     eaves = 80 - height
     box(canvas, left, eaves, left + width, 80, front)
     for y in range(eaves + 5, 74, 9):
@@ -107,8 +107,8 @@ def _paint_house(canvas: Canvas, left: int, width: int, height: int, front: Colo
         box(canvas, left - 1, eaves - 1.5, left + width + 1, eaves + 0.5, roof)
 
 
-def paint_snowfield(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
-    """A snowy valley with peaks, firs and falling flakes."""
+def draw_snowfield(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
+    """Draw a snowy valley with peaks, firs and falling flakes."""
     gradient(canvas, 0, 82, mix(rgb("8fb8dd"), tint.first, 0.08), rgb("eaf5fc"))
     peaks: Outline = [(0, 72), (20, 36), (40, 58), (66, 26), (92, 60), (118, 38), (150, 72)]
     canvas.fill(peaks, rgb("9db7cf"))
@@ -124,8 +124,8 @@ def paint_snowfield(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
         canvas.fill(ellipse(rng.random() * SCENE_WIDTH, rng.random() * 100, 0.55, steps=8), WHITE)
 
 
-def paint_desert(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
-    """Dunes at dawn between two cacti."""
+def draw_desert(canvas: Canvas, rng: random.Random, tint: Tint) -> None:
+    """Draw dunes at dawn between two cacti."""
     gradient(canvas, 0, 78, mix(rgb("f6a56b"), tint.first, 0.12), rgb("ffe2b0"))
     canvas.fill(ellipse(24 + rng.random() * 30, 30, 11), rgb("fff0c4"))
     for level, colour, stretch in ((60, "e8a867", 19), (70, "dd9450", 27), (84, "c97f40", 15)):

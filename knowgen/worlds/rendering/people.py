@@ -1,4 +1,4 @@
-"""How a person is drawn: body, dress, face, hair and headwear, each in several variants."""
+"""Drawing of a person: body, dress, face, hair and headwear, each in several variants."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FRINGES: tuple[Outline, ...] = (
 
 
 def draw_person(brush: Brush) -> None:
-    """Draws a person with a large head, in a dress, tunic or coat."""
+    """Draw a person with a large head, in a dress, tunic or coat."""
     skin = SKIN_TONES[brush.choice(_SKIN, len(SKIN_TONES))]
     hair = HAIR_TONES[brush.choice(_HAIR, len(HAIR_TONES))]
     style = brush.choice(_HAIRSTYLE, len(_FRINGES))

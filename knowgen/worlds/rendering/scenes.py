@@ -1,4 +1,4 @@
-"""The twelve places a picture can be set in."""
+"""The twelve scenes of images."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from knowgen.worlds.rendering.backdrop import SCENE_HEIGHT, SCENE_WIDTH, ScenePa
 from knowgen.worlds.rendering.canvas import Canvas
 from knowgen.worlds.rendering.colours import PALETTES
 
-_PAINT: Mapping[str, ScenePainter] = MappingProxyType(
+_SCENE_DRAWERS: Mapping[str, ScenePainter] = MappingProxyType(
     {
-        "museum": indoors.paint_museum,
-        "observatory": outdoors.paint_observatory,
-        "harbour": outdoors.paint_harbour,
-        "garden": outdoors.paint_garden,
-        "stadium": outdoors.paint_stadium,
-        "laboratory": indoors.paint_laboratory,
-        "street": outdoors.paint_street,
-        "stage": indoors.paint_stage,
-        "library": indoors.paint_library,
-        "snowfield": outdoors.paint_snowfield,
-        "desert": outdoors.paint_desert,
-        "workshop": indoors.paint_workshop,
+        "museum": indoors.draw_museum,
+        "observatory": outdoors.draw_observatory,
+        "harbour": outdoors.draw_harbour,
+        "garden": outdoors.draw_garden,
+        "stadium": outdoors.draw_stadium,
+        "laboratory": indoors.draw_laboratory,
+        "street": outdoors.draw_street,
+        "stage": indoors.draw_stage,
+        "library": indoors.draw_library,
+        "snowfield": outdoors.draw_snowfield,
+        "desert": outdoors.draw_desert,
+        "workshop": indoors.draw_workshop,
     }
 )
 
-SCENES: tuple[str, ...] = tuple(_PAINT)
+SCENES: tuple[str, ...] = tuple(_SCENE_DRAWERS)
 """Names of the scenes."""
 
 SCENE_WORDS: Mapping[str, str] = MappingProxyType(
@@ -51,35 +51,39 @@ SCENE_WORDS: Mapping[str, str] = MappingProxyType(
         "workshop": "sunlit workshop",
     }
 )
-"""How prompts name each scene; no phrase is part of another."""
+"""Phrase for each scene in prompts; none contains another."""
 
 SCENE_PREPOSITIONS: Mapping[str, str] = MappingProxyType(
     {name: "on" if name in ("stage", "observatory", "street") else "in" for name in SCENES}
 )
-"""`in` or `on`, as it stands before a scene's words with their article."""
+"""Preposition (`in` or `on`) before the phrase of each scene."""
 
 TINT_COUNT = len(PALETTES)
-"""Number of tints a scene can take."""
+"""Number of tints of a scene."""
 
 
 def draw_scene(
     name: str, seed: str | int, size: tuple[int, int] = (768, 512), *, tint: int | None = None
 ) -> Image.Image:
-    """Paints a scene.
+    """Draw a scene.
 
     Args:
         name: One of `SCENES`.
-        seed: Decides tint and small things such as stars, houses and books.
-        size: Width and height in pixels; another shape than 3:2 shows the middle of the scene.
-        tint: Takes this tint, 0 to `TINT_COUNT` - 1, in place of the seed's.
+        seed: Seed of tint and details such as stars, houses and books.
+        size: Width and height in pixels; if the aspect ratio is not 3:2, the middle of the scene is shown.
+        tint: Index of the tint, 0 to `TINT_COUNT` - 1; derived from the seed if None.
 
     Returns:
-        An RGB picture, the same for the same arguments in every process.
+        An RGB image, identical in every process.
 
     Raises:
-        DataError: The scene or the tint is unknown.
+        DataError: If the scene or the tint is unknown.
+
+    Example:
+        >>> draw_scene("harbour", seed=1, size=(150, 100)).size
+        (150, 100)
     """
-    if name not in _PAINT:
+    if name not in _SCENE_DRAWERS:
         raise DataError(f"unknown scene {name!r}", where="draw_scene", fix="use one of " + ", ".join(SCENES))
     if tint is not None and not 0 <= tint < TINT_COUNT:
         raise DataError(f"tint is {tint}", where="draw_scene", fix=f"use 0 to {TINT_COUNT - 1}")
@@ -90,7 +94,7 @@ def draw_scene(
     unit = max(width / SCENE_WIDTH, height / SCENE_HEIGHT)
     whole = (math.ceil(SCENE_WIDTH * unit), math.ceil(SCENE_HEIGHT * unit))
     canvas = Canvas(whole, unit, "RGB")
-    _PAINT[name](canvas, rng, Tint(palette.main, palette.second))
+    _SCENE_DRAWERS[name](canvas, rng, Tint(palette.main, palette.second))
     image = canvas.finish()
     left, top = (whole[0] - width) // 2, whole[1] - height
     return image.crop((left, top, left + width, top + height))

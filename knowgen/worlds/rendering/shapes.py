@@ -1,4 +1,4 @@
-"""Outlines as lists of points, in the coordinates of whoever draws them (x to the right, y downwards)."""
+"""Outlines as lists of points (x to the right, y downwards), in the units of the caller."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def ellipse(
     steps: int = 48,
     tilt: float = 0,
 ) -> Outline:
-    """Returns an ellipse or an arc of one.
+    """Return an ellipse or an arc of one.
 
     Args:
-        cx: Centre, across.
-        cy: Centre, down.
-        rx: Radius across.
-        ry: Radius down; a circle when left out.
-        start: First angle in degrees, clockwise from three o'clock.
+        cx: Centre, x.
+        cy: Centre, y.
+        rx: Horizontal radius.
+        ry: Vertical radius; `rx` if None.
+        start: First angle in degrees, clockwise from the positive x axis.
         end: Last angle in degrees.
-        steps: Number of straight pieces.
-        tilt: Clockwise rotation of the whole about its centre, in degrees.
+        steps: Number of line segments.
+        tilt: Clockwise rotation about the centre, in degrees.
     """
     ry = rx if ry is None else ry
     cosine, sine = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
@@ -43,7 +43,7 @@ def ellipse(
 
 
 def star(cx: float, cy: float, radius: float, points: int = 5, inner: float = 0.45) -> Outline:
-    """Returns a star standing on two of its points; `inner` is the share of the radius at its notches."""
+    """Return a star with one point up; `inner` is the inner radius as a fraction of the radius."""
     corners: Outline = []
     for corner in range(2 * points):
         angle = math.radians(180 * corner / points - 90)
@@ -53,7 +53,7 @@ def star(cx: float, cy: float, radius: float, points: int = 5, inner: float = 0.
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float, radius: float = 0) -> Outline:
-    """Returns a rectangle, its corners rounded by `radius` as far as the sides allow."""
+    """Return a rectangle with corners rounded by `radius`, at most half of a side."""
     if radius <= 0:
         return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     radius = min(radius, (x1 - x0) / 2, (y1 - y0) / 2)
@@ -69,7 +69,7 @@ def rectangle(x0: float, y0: float, x1: float, y1: float, radius: float = 0) -> 
 
 
 def smooth(points: Sequence[Point], steps: int = 10) -> Outline:
-    """Returns a closed curve through the points (uniform Catmull-Rom spline, `steps` pieces between two points)."""
+    """Return a closed curve through the points (uniform Catmull-Rom spline, `steps` segments between two points)."""
     curve: Outline = []
     count = len(points)
     for index in range(count):
@@ -91,15 +91,20 @@ def smooth(points: Sequence[Point], steps: int = 10) -> Outline:
 
 
 def mirrored(points: Sequence[Point], axis: float = 50) -> Outline:
-    """Returns the outline reflected in the upright line at `axis`."""
+    """Return the outline mirrored at the vertical line x = `axis`.
+
+    Example:
+        >>> mirrored([(60, 10)])
+        [(40, 10)]
+    """
     return [(2 * axis - x, y) for x, y in points]
 
 
 def both_sides(points: Sequence[Point], axis: float = 50) -> tuple[Outline, Outline]:
-    """Returns the outline and its mirror image."""
+    """Return the outline and its mirror image."""
     return list(points), mirrored(points, axis)
 
 
 def around(cx: float, cy: float, radius: float, degrees: float) -> Point:
-    """Returns the point at an angle on a circle, clockwise from three o'clock."""
+    """Return the point at an angle on a circle, clockwise from the positive x axis."""
     return cx + radius * math.cos(math.radians(degrees)), cy + radius * math.sin(math.radians(degrees))

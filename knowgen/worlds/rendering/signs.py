@@ -1,4 +1,4 @@
-"""The surfaces that carry text in a picture: placards, banners, screens and the like."""
+"""Sign surfaces with text: placards, banners, screens and others."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class _Surface:
     """A kind of sign.
 
     Attributes:
-        words: How prompts name it.
-        margins: Pixels kept free of text at the left, top, right and bottom.
-        paint: Paints the empty sign on a pen whose unit is a pixel, given width and height; returns the text's colour.
+        words: Phrase for it in prompts.
+        margins: Margins around the text at the left, top, right and bottom, in pixels.
+        paint: Function that draws the empty sign on a canvas with pixel units and returns the text colour.
     """
 
     words: str
@@ -108,32 +108,32 @@ SURFACES: tuple[str, ...] = tuple(_SURFACES)
 """Names of the surfaces."""
 
 SURFACE_WORDS: Mapping[str, str] = MappingProxyType({name: surface.words for name, surface in _SURFACES.items()})
-"""How prompts name each surface; no phrase is part of another."""
+"""Phrase for each surface in prompts; none contains another."""
 
 
 def text_space(surface: str, limit: tuple[int, int]) -> tuple[int, int]:
-    """Returns the width and height left for text on a sign of the given size, in pixels."""
+    """Return the width and height available for text on a sign of the given size, in pixels."""
     left, top, right, bottom = _SURFACES[surface].margins
     return limit[0] - left - right, limit[1] - top - bottom
 
 
 def sign_size(surface: str, block: TextBlock) -> tuple[int, int]:
-    """Returns the width and height of the smallest sign that holds a text, in pixels."""
+    """Return the width and height of the smallest sign for a text, in pixels."""
     left, top, right, bottom = _SURFACES[surface].margins
     return math.ceil(block.width) + left + right, math.ceil(block.height) + top + bottom
 
 
 def draw_sign(surface: str, block: TextBlock, size: tuple[int, int], rng: random.Random) -> Image.Image:
-    """Draws a sign with its text in the middle.
+    """Draw a sign with its text in the middle.
 
     Args:
         surface: One of `SURFACES`.
-        block: The text as set by `fit_text`.
+        block: Text typeset by `fit_text`.
         size: Width and height in pixels, at least `sign_size`.
-        rng: Decides tints.
+        rng: Random stream for the tints.
 
     Returns:
-        An RGBA picture of that size.
+        An RGBA image of that size.
     """
     kind = _SURFACES[surface]
     canvas = Canvas(size, 1)

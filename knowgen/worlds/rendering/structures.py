@@ -1,4 +1,4 @@
-"""How buildings and shrines are drawn."""
+"""Drawing of buildings and shrines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DOORWAY: Colour = rgb("ffd980")
 
 
 def draw_building(brush: Brush) -> None:
-    """Draws a tower of two to four storeys with a dome, a spire, battlements or pagoda roofs, and perhaps two wings."""
+    """Draw a tower of two to four storeys with a dome, a spire, battlements or pagoda roofs, and perhaps two wings."""
     if brush.choice(2, 2):
         _draw_wings(brush)
     top, half = _draw_storeys(brush, roof=brush.choice(0, 4))
@@ -31,7 +31,7 @@ def _draw_wings(brush: Brush) -> None:
 
 
 def _draw_storeys(brush: Brush, roof: int) -> tuple[float, float]:
-    """Draws the storeys from the ground up; returns where the last one ends and half its width."""
+    """Draw the storeys from the ground up and return the top of the last one and half its width."""
     storeys = 2 + brush.choice(1, 3)
     windows = 2 + brush.choice(3, 2)
     taper = (5, 3, 6)[brush.choice(4, 3)]
@@ -74,7 +74,7 @@ def _draw_roof(brush: Brush, roof: int, top: float, half: float) -> None:
 
 
 def draw_shrine(brush: Brush) -> None:
-    """Draws a columned shrine with a gable, a dome or two curved roofs."""
+    """Draw a columned shrine with a gable, a dome or two curved roofs."""
     brush.part(rectangle(10, 88, 90, 96, 1), brush.light)
     brush.part(rectangle(16, 81, 84, 88, 1), mix(brush.light, brush.second, 0.4))
     brush.flat(rectangle(26, 46, 74, 81, 1), mix(brush.ink, brush.main, 0.5))

@@ -1,4 +1,4 @@
-"""Fitting lines of text into a space: one size for a heading, one for the rest, wrapped only when shrinking fails."""
+"""Typesetting of lines into a space: one size for the heading, one for the rest, wrapped only if smaller type fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import ImageFont
 from knowgen.errors import DataError
 
 LEADING = 1.34
-"""Height of a row of text, in font sizes."""
+"""Line height as a multiple of the font size."""
 
 _LARGEST, _UNWRAPPED_SMALLEST, _SMALLEST = 46, 28, 12
 _BODY_SHARE = 0.8
@@ -21,7 +21,7 @@ _MISSING_GLYPH = "\uffff"
 
 @dataclass(frozen=True, slots=True)
 class TextRow:
-    """One row as it will stand: its text, font size in pixels, and whether it belongs to the heading."""
+    """A row of text, with its font size in pixels and whether it belongs to the heading."""
 
     text: str
     size: int
@@ -30,7 +30,7 @@ class TextRow:
 
 @dataclass(frozen=True, slots=True)
 class TextBlock:
-    """Rows set one below the other.
+    """Typeset rows of text.
 
     Attributes:
         rows: The rows, from top to bottom.
@@ -44,16 +44,16 @@ class TextBlock:
 
     @property
     def smallest(self) -> int:
-        """Smallest font size used, in pixels."""
+        """Smallest font size, in pixels."""
         return min(row.size for row in self.rows)
 
 
 @lru_cache(maxsize=64)
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Returns Pillow's built-in scalable font at a size in pixels.
+    """Return Pillow's built-in scalable font at a size in pixels.
 
     Raises:
-        DataError: This Pillow was built without FreeType.
+        DataError: If Pillow was built without FreeType.
     """
     loaded = ImageFont.load_default(size)
     if not isinstance(loaded, ImageFont.FreeTypeFont):
@@ -63,7 +63,7 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=8192)
 def text_width(text: str, size: int) -> float:
-    """Returns how wide a text is at a font size, in pixels."""
+    """Return the width of a text at a font size, in pixels."""
     return font(size).getlength(text)
 
 
@@ -74,29 +74,29 @@ def _can_draw(letter: str) -> bool:
 
 
 def unsupported_letters(text: str) -> str:
-    """Returns the letters of a text that the font has no shape for, each once, in order; whitespace is no letter."""
+    """Return the letters of a text that the font lacks, each once, in order; whitespace is ignored."""
     return "".join(dict.fromkeys(letter for letter in text if not letter.isspace() and not _can_draw(letter)))
 
 
 def tidy_lines(lines: Sequence[str]) -> list[str]:
-    """Returns the lines with single spaces, those without any letter left out."""
+    """Return the lines with single spaces, without blank lines."""
     return [tidy for tidy in (" ".join(line.split()) for line in lines) if tidy]
 
 
 def fit_text(lines: Sequence[str], max_width: float, max_height: float) -> TextBlock | None:
-    """Sets lines as large as they fit; the first is the heading.
+    """Typeset lines as large as they fit; the first is the heading.
 
-    A line is shrunk before it is wrapped, and a wrapped line keeps one size and rows of like length.
+    A smaller size is tried before wrapping; a wrapped line has one size and rows of similar length.
 
     Args:
         lines: Texts with single spaces, at least one.
-        max_width: Pixels across.
-        max_height: Pixels down.
+        max_width: Maximum width in pixels.
+        max_height: Maximum height in pixels.
 
     Returns:
-        The set text, or None when it does not fit at the smallest size.
+        The typeset text; None if it does not fit at the smallest size.
     """
-    for size, wrapped in _trials():
+    for size, wrapped in _size_candidates():
         rows: list[TextRow] = []
         for index, line in enumerate(lines):
             heading = index == 0
@@ -114,7 +114,7 @@ def _body_size(heading_size: int) -> int:
     return max(_BODY_PREFERRED, int(heading_size * _BODY_SHARE))
 
 
-def _trials() -> Iterator[tuple[int, bool]]:
+def _size_candidates() -> Iterator[tuple[int, bool]]:
     for size in range(_LARGEST, _UNWRAPPED_SMALLEST - 1, -2):
         yield size, False
     for size in range(_LARGEST - 8, _SMALLEST - 1, -2):
@@ -122,7 +122,7 @@ def _trials() -> Iterator[tuple[int, bool]]:
 
 
 def _wrap(line: str, size: int, max_width: float) -> list[str]:
-    """Breaks a line at spaces into as few rows as fit, then narrows them while their number stays the same."""
+    """Break a line at spaces into as few rows as possible, then narrow them while their number stays the same."""
     rows = _fill_rows(line, size, max_width)
     if len(rows) == 1:
         return rows
