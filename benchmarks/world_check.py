@@ -212,7 +212,7 @@ def check_changes(folder: Path, first: int, step: int) -> CheckTally:
         for name, change in WHOLE.items():
             changed = open_pixels(change(picture, random.Random(f"{truth.sample_id}/{name}")))
             found = find_texts(truth.required_text, read_lines(changed))
-            tally.texts[name, True] += len(found.found)
+            tally.texts[name, True] += len(found.recognised)
             tally.texts[name, False] += len(found.missing)
             if found.missing:
                 tally.misses.append(f"{name}: {', '.join(found.missing)} not read in {truth.sample_id}")
@@ -239,7 +239,7 @@ def _check_subject(tally: CheckTally, truth: GroundTruth) -> None:
             ).image
             changed = change(picture, rng) if name in WHOLE else picture
             verdict = match_subject(
-                ImageFeatures.of(open_pixels(changed)), subject.appearance, subject.distractor
+                ImageFeatures.from_pixels(open_pixels(changed)), subject.appearance, subject.distractor
             ).verdict
             tally.verdicts[name, role, verdict.value] += 1
 

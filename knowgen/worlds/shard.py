@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from knowgen.search.contract import Page
 from knowgen.worlds.content.categories import THEMES
 from knowgen.worlds.content.difficulty import TEXTLESS
-from knowgen.worlds.content.entities import EntityGenerator, stream
+from knowgen.worlds.content.entities import EntityGenerator, random_stream
 from knowgen.worlds.content.pages import category_pages, town_page
 from knowgen.worlds.content.samples import PlannedSample, plan_sample
 from knowgen.worlds.content.search_images import SearchImage, category_images
@@ -37,17 +37,17 @@ def make_shard(seed: int, number: int) -> WorldShard:
     """Return a shard of a world; the same arguments give the same shard in every process."""
     inventor = EntityGenerator(seed, number)
     categories = list(inventor.categories())
-    textless_positions = stream(seed, number, "textless").sample(range(SHARD_SIZE), TEXTLESS[number % 2])
+    textless_positions = random_stream(seed, number, "textless").sample(range(SHARD_SIZE), TEXTLESS[number % 2])
     pages: list[Page] = []
     images: list[SearchImage] = []
     samples: list[PlannedSample] = []
     for position, group in enumerate(categories):
         category = group.theme.category
-        pages.extend(category_pages(group, stream(seed, number, category, "pages")))
-        images.extend(category_images(group, seed, number, stream(seed, number, category, "pictures")))
-        rng = stream(seed, number, category, "sample")
+        pages.extend(category_pages(group, random_stream(seed, number, category, "pages")))
+        images.extend(category_images(group, seed, number, random_stream(seed, number, category, "pictures")))
+        rng = random_stream(seed, number, category, "sample")
         samples.append(plan_sample(group, seed, number, textless=position in textless_positions, rng=rng))
     things = [entity for group in categories for entity in (*group.subjects, *group.bystanders)]
     pages.extend(town_page(town, [thing for thing in things if thing.town == town]) for town in inventor.towns)
-    stream(seed, number, "order").shuffle(pages)
+    random_stream(seed, number, "order").shuffle(pages)
     return WorldShard(number, tuple(samples), tuple(pages), tuple(images))

@@ -19,7 +19,7 @@ from knowgen.worlds.checker.ocr import read_lines
 from knowgen.worlds.checker.text import find_texts
 from knowgen.worlds.content.prompts import HEADINGS
 from knowgen.worlds.perturbations import PERTURBATIONS, PerturbedImages, PerturbedTask, make_perturbed_task
-from knowgen.worlds.perturbations.apply import random_stream, render_perturbation, turn_hue
+from knowgen.worlds.perturbations.apply import perturbation_stream, render_perturbation, turn_hue
 from knowgen.worlds.perturbations.kinds import (
     BLUR,
     COLOUR,
@@ -73,7 +73,7 @@ def lies_in(inner: Box, outer: Box) -> bool:
     return inner[0] >= outer[0] and inner[1] >= outer[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
 
 
-def test_every_change_says_what_must_fall_out_of_the_four_dimensions() -> None:
+def test_every_perturbation_names_the_dimensions_that_must_fall() -> None:
     assert PERTURBATIONS[0] is UNCHANGED and len({perturbation.name for perturbation in PERTURBATIONS}) == len(
         PERTURBATIONS
     )
@@ -84,7 +84,7 @@ def test_every_change_says_what_must_fall_out_of_the_four_dimensions() -> None:
     assert {perturbation.name for perturbation in PERTURBATIONS if not perturbation.must_fall} == {"nothing", "layout"}
 
 
-def test_nothing_is_the_truth_to_the_pixel_in_another_file(task: PerturbedTask) -> None:
+def test_the_unchanged_image_has_the_pixels_of_the_ground_truth_in_another_file(task: PerturbedTask) -> None:
     for perturbed in of(task, UNCHANGED):
         assert changed_box(perturbed.original, perturbed.render()) is None
         truth = perturbed.original.truth.image
@@ -93,9 +93,7 @@ def test_nothing_is_the_truth_to_the_pixel_in_another_file(task: PerturbedTask) 
 
 
 @pytest.mark.parametrize("perturbation", [DIGIT, NAME], ids=lambda perturbation: perturbation.name)
-def test_a_wrong_text_changes_its_own_row_of_the_sign_and_nothing_else(
-    task: PerturbedTask, perturbation: Perturbation
-) -> None:
+def test_a_wrong_text_changes_only_its_row_of_the_sign(task: PerturbedTask, perturbation: Perturbation) -> None:
     for perturbed in of(task, perturbation):
         sign = perturbed.original.compose().sign_box
         box = changed_box(perturbed.original, perturbed.render())
@@ -104,29 +102,29 @@ def test_a_wrong_text_changes_its_own_row_of_the_sign_and_nothing_else(
 
 
 @pytest.mark.parametrize("perturbation", [DIGIT, NAME], ids=lambda perturbation: perturbation.name)
-def test_a_reader_finds_the_wrong_text_where_the_right_one_stood(
+def test_text_recognition_reads_the_wrong_text_in_place_of_the_right_one(
     task: PerturbedTask, perturbation: Perturbation
 ) -> None:
     finder = wrong_digit if perturbation is DIGIT else wrong_name
     for perturbed in of(task, perturbation):
-        edit = finder(perturbed.original, random_stream(perturbed.original, perturbation, SEED))
+        edit = finder(perturbed.original, perturbation_stream(perturbed.original, perturbation, SEED))
         assert edit is not None and f'"{edit.right}" is written "{edit.wrong}"' == perturbed.summary
         lines = read_lines(np.asarray(perturbed.render(), np.uint8))
         required = perturbed.original.truth.required_text
         assert find_texts(required, lines).missing == (edit.right,)
-        assert find_texts([edit.wrong], lines).found == (edit.wrong,)
+        assert find_texts([edit.wrong], lines).recognised == (edit.wrong,)
 
 
 def test_a_wrong_digit_is_one_digit_and_a_wrong_name_one_word(originals: list[OriginalSample]) -> None:
     digits = names = 0
     for original in originals:
-        if edit := wrong_digit(original, random_stream(original, DIGIT, SEED)):
+        if edit := wrong_digit(original, perturbation_stream(original, DIGIT, SEED)):
             digits += 1
             differing = [(a, b) for a, b in zip(edit.right, edit.wrong, strict=True) if a != b]
             assert len(differing) == 1 and all(map(str.isdigit, differing[0]))
             assert edit.right[0].isdigit() <= (edit.wrong[0] != "0")
             assert edit.wrong not in original.truth.required_text
-        if edit := wrong_name(original, random_stream(original, NAME, SEED)):
+        if edit := wrong_name(original, perturbation_stream(original, NAME, SEED)):
             names += 1
             right, wrong = edit.right.split(), edit.wrong.split()
             assert right[:-1] == wrong[:-1] and right[-1] != wrong[-1]
@@ -135,27 +133,27 @@ def test_a_wrong_digit_is_one_digit_and_a_wrong_name_one_word(originals: list[Or
     assert names >= 0.8 * sum(any(text.isalpha() for text in one) for one in texts) > 20
 
 
-def test_a_sample_without_writing_takes_part_in_no_change_of_writing(originals: list[OriginalSample]) -> None:
+def test_a_sample_without_text_has_no_text_perturbation(originals: list[OriginalSample]) -> None:
     bare = [original for original in originals if not original.lines]
     assert bare
     for original in bare:
-        assert wrong_digit(original, random_stream(original, DIGIT, SEED)) is None
-        assert wrong_name(original, random_stream(original, NAME, SEED)) is None
+        assert wrong_digit(original, perturbation_stream(original, DIGIT, SEED)) is None
+        assert wrong_name(original, perturbation_stream(original, NAME, SEED)) is None
 
 
-def test_a_text_that_stands_twice_is_left_alone(originals: list[OriginalSample]) -> None:
+def test_a_text_that_appears_twice_is_not_changed(originals: list[OriginalSample]) -> None:
     """One wrong copy of two would leave the required text readable."""
     original = next(one for one in originals if any(text.isdigit() for text in one.truth.required_text))
     year = next(text for text in original.truth.required_text if text.isdigit())
     truth = original.truth.model_copy(update={"required_text": (year,)})
     twice = OriginalSample(**{**vars(original), "truth": truth, "lines": (year, f"since {year}")})
-    assert wrong_digit(twice, random_stream(twice, DIGIT, SEED)) is None
+    assert wrong_digit(twice, perturbation_stream(twice, DIGIT, SEED)) is None
 
 
-def test_a_swapped_subject_changes_its_own_place_only(task: PerturbedTask) -> None:
+def test_a_swapped_subject_changes_only_its_own_region(task: PerturbedTask) -> None:
     for perturbed in of(task, SWAPPED):
         original = perturbed.original
-        place = random_stream(original, SWAPPED, SEED).randrange(len(original.appearances))
+        place = perturbation_stream(original, SWAPPED, SEED).randrange(len(original.appearances))
         assert original.names[place] in perturbed.summary
         appearances = list(original.appearances)
         appearances[place] = original.look_alikes[place]
@@ -170,13 +168,13 @@ def test_a_swapped_subject_changes_its_own_place_only(task: PerturbedTask) -> No
         assert box is not None and lies_in(box, (room[0], room[1], room[2], room[3] + shadow))
 
 
-def test_a_missing_subject_leaves_the_place_as_it_is_without_it(originals: list[OriginalSample]) -> None:
+def test_a_missing_subject_is_replaced_by_the_background(originals: list[OriginalSample]) -> None:
     """Every pixel is that of the truth or that of the place with its sign and without any subject or shadow."""
     for original in originals[:12]:
         clear = (Image.new("RGBA", (1, 1)),) * len(original.appearances)
         empty = pixels(original.compose(subjects=clear, floating=(True,) * len(clear)).image)
         drawn, truth = pixels(render_perturbation(original, MISSING, SEED)), pixels(original.open_stored_image())
-        place = random_stream(original, MISSING, SEED).randrange(len(original.appearances))
+        place = perturbation_stream(original, MISSING, SEED).randrange(len(original.appearances))
         boxes = original.compose().subject_boxes
         left, top, right, bottom = boxes[place]
         assert (drawn[top:bottom, left:right] == empty[top:bottom, left:right]).all()
@@ -188,7 +186,7 @@ def test_a_missing_subject_leaves_the_place_as_it_is_without_it(originals: list[
         assert (drawn != truth).any()
 
 
-def test_a_blur_smears_every_edge_over_more_than_ten_pixels_and_leaves_the_text_readable(task: PerturbedTask) -> None:
+def test_a_blur_widens_every_edge_to_more_than_ten_pixels_and_the_text_stays_legible(task: PerturbedTask) -> None:
     for perturbed in of(task, BLUR):
         sharp, soft = (
             pixels(each).astype(float) for each in (perturbed.original.open_stored_image(), perturbed.render())
@@ -201,7 +199,7 @@ def test_a_blur_smears_every_edge_over_more_than_ten_pixels_and_leaves_the_text_
             assert sum(map(str.isalnum, "".join(line.text for line in read_lines(soft.round().astype(np.uint8))))) >= 3
 
 
-def test_a_turned_hue_goes_round_and_comes_back() -> None:
+def test_three_hue_rotations_of_120_degrees_give_the_original() -> None:
     band = Image.new("RGB", (3, 1))
     for place, colour in enumerate(((255, 0, 0), (0, 255, 0), (90, 90, 90))):
         band.putpixel((place, 0), colour)
@@ -211,7 +209,7 @@ def test_a_turned_hue_goes_round_and_comes_back() -> None:
     assert np.abs(thrice - pixels(band)).max() <= 8
 
 
-def test_a_colour_shift_leaves_brightness_and_letters(task: PerturbedTask) -> None:
+def test_a_colour_shift_keeps_brightness_and_letters(task: PerturbedTask) -> None:
     for perturbed in of(task, COLOUR)[:3]:
         before, after = (
             np.asarray(each.convert("HSV"), np.int16)
@@ -222,7 +220,7 @@ def test_a_colour_shift_leaves_brightness_and_letters(task: PerturbedTask) -> No
         assert not find_texts(perturbed.original.truth.required_text, lines).missing
 
 
-def test_another_layout_holds_the_same_texts_in_another_place(task: PerturbedTask) -> None:
+def test_another_layout_shows_the_same_texts_in_another_position(task: PerturbedTask) -> None:
     for perturbed in of(task, LAYOUT)[:3]:
         lines = read_lines(np.asarray(perturbed.render(), np.uint8))
         required = perturbed.original.truth.required_text
@@ -235,7 +233,7 @@ def test_another_layout_holds_the_same_texts_in_another_place(task: PerturbedTas
         assert shared and all(at[text] != before[text] for text in shared)
 
 
-def test_the_same_seed_gives_the_same_pictures_and_another_seed_others(built_world: BuiltWorld) -> None:
+def test_perturbed_images_depend_on_the_seed_alone(built_world: BuiltWorld) -> None:
     samples = list(built_world.task.samples())
 
     def made(seed: int) -> dict[str, bytes]:
@@ -247,7 +245,7 @@ def test_the_same_seed_gives_the_same_pictures_and_another_seed_others(built_wor
     assert not ids[0] & ids[1]
 
 
-def test_nothing_that_a_judge_sees_names_the_change(task: PerturbedTask) -> None:
+def test_the_judge_input_does_not_name_the_perturbation(task: PerturbedTask) -> None:
     description = (
         {perturbation.name for perturbation in PERTURBATIONS}
         | {perturbation.name.split()[0] for perturbation in PERTURBATIONS}
@@ -263,7 +261,7 @@ def test_nothing_that_a_judge_sees_names_the_change(task: PerturbedTask) -> None
         assert len(perturbed.id) == 16 and set(perturbed.id) <= set("0123456789abcdef")
 
 
-def test_samples_are_spread_over_categories_and_a_smaller_pick_is_part_of_a_larger(built_world: BuiltWorld) -> None:
+def test_samples_are_spread_over_categories_and_a_smaller_count_selects_a_subset(built_world: BuiltWorld) -> None:
     samples = list(built_world.task.samples())
     large = make_perturbed_task(built_world.task, samples, 24, SEED)
     picked = {perturbed.original.sample.id: perturbed.original.sample for perturbed in large.images.values()}
@@ -276,7 +274,7 @@ def test_samples_are_spread_over_categories_and_a_smaller_pick_is_part_of_a_larg
     assert len({perturbed.original.sample.id for perturbed in everything.images.values()}) == len(samples)
 
 
-def test_the_generator_draws_what_it_is_asked_for(task: PerturbedTask) -> None:
+def test_the_generator_renders_the_requested_image(task: PerturbedTask) -> None:
     perturbed = of(task, MISSING)[0]
     generator = PerturbedImages(task)
     drawing = asyncio.run(generator.generate(GenerationRequest(id=request_id(perturbed.id, 0), prompt="unread")))
@@ -285,13 +283,13 @@ def test_the_generator_draws_what_it_is_asked_for(task: PerturbedTask) -> None:
     assert generator.privileged
 
 
-def test_a_truth_that_is_no_world_is_refused() -> None:
+def test_a_ground_truth_from_another_task_is_an_error() -> None:
     sample = Sample(id="x", prompt="a lighthouse")
     with pytest.raises(DataError, match="world build"):
         read_original(sample, GroundTruth(sample_id="x", required_text=("Teld",)))
 
 
-def test_a_world_drawn_otherwise_is_refused_before_anything_is_drawn(built_world: BuiltWorld) -> None:
+def test_a_world_rendered_by_another_version_is_an_error_before_rendering(built_world: BuiltWorld) -> None:
     """Where the stored picture is not what the record draws, a change could not be told from the difference."""
 
     class Moved:
@@ -306,12 +304,12 @@ def test_a_world_drawn_otherwise_is_refused_before_anything_is_drawn(built_world
         make_perturbed_task(Moved(), list(built_world.task.samples()), 1, SEED)  # type: ignore[arg-type]
 
 
-def test_no_samples_are_refused(built_world: BuiltWorld) -> None:
+def test_an_empty_selection_is_an_error(built_world: BuiltWorld) -> None:
     with pytest.raises(UsageError, match="one or more"):
         make_perturbed_task(built_world.task, [], 3, SEED)
 
 
-def test_an_unknown_changed_picture_has_no_truth(task: PerturbedTask) -> None:
+def test_the_ground_truth_of_an_unknown_image_is_an_error(task: PerturbedTask) -> None:
     with pytest.raises(DataError, match="no changed picture"):
         task.truth("nobody")
 

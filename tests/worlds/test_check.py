@@ -21,7 +21,7 @@ from knowgen.worlds.checker import scorer as scorer_module
 FULL = dict.fromkeys(DIMENSIONS, 1.0)
 
 
-def test_declares_what_the_engine_needs_to_know() -> None:
+def test_the_scorer_declares_its_needs_dimensions_and_version() -> None:
     traits = scorer_traits(WorldCheck)
     assert traits.shape == "score_batch"
     assert traits.needs == {"image", "required_text", "subjects"}
@@ -30,7 +30,7 @@ def test_declares_what_the_engine_needs_to_know() -> None:
     assert traits.version
 
 
-def test_importing_it_loads_nothing_heavy() -> None:
+def test_importing_the_checker_loads_no_heavy_library() -> None:
     code = (
         "import sys, knowgen.worlds.checker as c; c.WorldCheck;"
         "print([m for m in ('cv2', 'rapidocr', 'onnxruntime', 'numpy', 'PIL') if m in sys.modules])"
@@ -40,7 +40,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 5])
-def test_right_pictures_earn_everything(seed: int, tmp_path: Path) -> None:
+def test_correct_images_get_full_scores(seed: int, tmp_path: Path) -> None:
     case = make_case(seed, subjects=1 + seed % 3)
     found = score(case, case.draw(), tmp_path)
     assert found.strict.values == FULL, found.strict.rationale
@@ -52,7 +52,7 @@ def test_right_pictures_earn_everything(seed: int, tmp_path: Path) -> None:
     assert all(0 <= edge <= 1 for line in found.details["lines"] for edge in line["box"])
 
 
-def test_faults_cost_their_dimension_and_are_named(tmp_path: Path) -> None:
+def test_faults_lower_their_dimension_and_are_named_in_the_rationale(tmp_path: Path) -> None:
     case = make_case(4)
     assert case.texts == ("Oruvane", "1931")
     found = score(case, case.draw(case.distractors, ("Oruvane", "1937")), tmp_path)
@@ -61,14 +61,14 @@ def test_faults_cost_their_dimension_and_are_named(tmp_path: Path) -> None:
     assert "Thing 0 drawn as its look-alike" in found.strict.rationale
 
 
-def test_another_scene_costs_faithfulness(tmp_path: Path) -> None:
+def test_a_wrong_scene_lowers_faithfulness(tmp_path: Path) -> None:
     case = make_case(3)
     found = score(case, case.draw(scene="desert"), tmp_path)
     assert found.strict.values == {**FULL, "faithfulness": 0.0}
     assert found.details["scene"]["nearest"] == "desert"
 
 
-def test_text_is_not_applicable_where_none_is_wanted(tmp_path: Path) -> None:
+def test_text_accuracy_is_not_applicable_if_no_text_is_required(tmp_path: Path) -> None:
     case = make_case(6, text=False)
     bare = score(case, case.draw(), tmp_path)
     assert bare.strict.values == {name: 1.0 for name in DIMENSIONS if name != TEXT}
@@ -78,7 +78,7 @@ def test_text_is_not_applicable_where_none_is_wanted(tmp_path: Path) -> None:
     assert TEXT not in lettered.strict.values
 
 
-def test_marks_on_a_thing_are_no_lettering(tmp_path: Path) -> None:
+def test_letters_read_on_a_subject_are_not_lettering(tmp_path: Path) -> None:
     """What is read off a recognised thing belongs to it; the same words on the ground are lettering."""
     case = make_case(6, text=False)
     image = case.draw()
@@ -93,7 +93,7 @@ def test_marks_on_a_thing_are_no_lettering(tmp_path: Path) -> None:
         assert found.strict.values["faithfulness"] == value
 
 
-def test_noise_and_blanks_earn_next_to_nothing(tmp_path: Path) -> None:
+def test_noise_and_blank_images_get_almost_no_score(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     case, bare = make_case(1), make_case(2, text=False)
     images = [
@@ -108,7 +108,7 @@ def test_noise_and_blanks_earn_next_to_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "L"])
-def test_other_modes(mode: str, tmp_path: Path) -> None:
+def test_images_of_other_modes_are_scored(mode: str, tmp_path: Path) -> None:
     case = make_case(8)
     image = case.draw()
     if mode == "RGBA":
@@ -127,20 +127,20 @@ def test_transparent_parts_count_as_white(tmp_path: Path) -> None:
     assert set(score(case, image, tmp_path).strict.values.values()) == {0.0}
 
 
-def test_large_pictures(tmp_path: Path) -> None:
+def test_large_images_are_scored(tmp_path: Path) -> None:
     case = make_case(9, subjects=2)
     large = case.draw().resize((2048, 1365), Image.Resampling.LANCZOS)
     assert score(case, large, tmp_path).strict.values == FULL
 
 
-def test_the_same_picture_is_found_the_same_twice(tmp_path: Path) -> None:
+def test_the_same_image_gets_the_same_score_twice(tmp_path: Path) -> None:
     case = make_case(10, subjects=2)
     ref = save(case.draw(case.distractors), tmp_path)
     first, second = (score(case, ref, tmp_path).model_copy(update={"seconds": 0.0}) for _ in range(2))
     assert first == second
 
 
-def test_a_picture_that_cannot_be_read_fails_with_a_reason(tmp_path: Path) -> None:
+def test_an_unreadable_image_gives_a_failed_score_with_a_reason(tmp_path: Path) -> None:
     case = make_case(0)
     whole = save(case.draw(), tmp_path)
     assert whole.path is not None
@@ -160,7 +160,7 @@ def judged(truth: GroundTruth, image: ImageRef | None) -> tuple[ScoreStatus, str
     return found.status, found.strict.reason
 
 
-def test_samples_of_other_tasks_are_not_judged(tmp_path: Path) -> None:
+def test_samples_of_other_tasks_are_not_applicable(tmp_path: Path) -> None:
     ref = save(Image.new("RGB", (8, 8)), tmp_path)
     plain = GroundTruth(sample_id="a", required_text=("x",))
     assert judged(plain, ref) == (ScoreStatus.NOT_APPLICABLE, "there is no subjects")

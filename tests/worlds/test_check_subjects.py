@@ -23,7 +23,7 @@ from knowgen.worlds.task import knowgen_mini
 
 
 def find(case: Case, image: Image.Image) -> list[SubjectMatch]:
-    features = ImageFeatures.of(pixels_of(image))
+    features = ImageFeatures.from_pixels(pixels_of(image))
     return [
         match_subject(features, appearance, alike)
         for appearance, alike in zip(case.appearances, case.distractors, strict=True)
@@ -35,21 +35,21 @@ def verdicts(case: Case, image: Image.Image) -> set[SubjectVerdict]:
 
 
 @pytest.mark.parametrize("seed", range(0, 32, 4))
-def test_right_subjects_and_look_alikes_are_told_apart(seed: int) -> None:
+def test_right_subjects_and_distractors_are_distinguished(seed: int) -> None:
     case = make_case(seed, subjects=1 + seed % 3)
     assert verdicts(case, case.draw()) == {SubjectVerdict.RIGHT}
     assert verdicts(case, case.draw(case.distractors)) == {SubjectVerdict.DISTRACTOR}
 
 
 @pytest.mark.parametrize("seed", [1, 3, 5, 7])
-def test_other_things_are_neither(seed: int) -> None:
+def test_other_subjects_are_absent(seed: int) -> None:
     case = make_case(seed)
     stranger = random_appearance(case.appearances[0].kind, random.Random(seed + 1000))
     assert verdicts(case, case.draw((stranger,))) == {SubjectVerdict.ABSENT}
 
 
 @pytest.mark.parametrize("seed", [1, 4, 7, 10, 13])
-def test_drawing_both_is_hedging(seed: int) -> None:
+def test_an_image_of_both_subject_and_distractor_is_hedged(seed: int) -> None:
     case = make_case(seed)
     for both in ((*case.appearances, *case.distractors), (*case.distractors, *case.appearances)):
         assert verdicts(case, case.draw(both)) in ({SubjectVerdict.HEDGED}, {SubjectVerdict.DISTRACTOR})
@@ -77,7 +77,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changes_of_the_whole_picture_do_no_harm(change: str) -> None:
+def test_changes_of_the_whole_image_keep_the_verdict(change: str) -> None:
     for seed in (2, 11):
         case = make_case(seed)
         assert verdicts(case, CHANGES[change](case.draw())) == {SubjectVerdict.RIGHT}
@@ -85,7 +85,7 @@ def test_changes_of_the_whole_picture_do_no_harm(change: str) -> None:
 
 
 @pytest.mark.parametrize("turn", [-12, 12])
-def test_turned_subjects(turn: int) -> None:
+def test_rotated_subjects_keep_their_verdict(turn: int) -> None:
     for seed in (0, 9):
         case = make_case(seed)
         for appearance, verdict in (
@@ -96,14 +96,14 @@ def test_turned_subjects(turn: int) -> None:
             assert verdicts(case, case.draw((drawn,))) == {verdict}
 
 
-def test_pictures_of_any_size_and_shape_can_be_looked_at() -> None:
+def test_images_of_any_size_and_shape_are_matched() -> None:
     case = make_case(0)
     for size in ((1, 1), (3, 700), (2000, 5), (30, 30), (640, 1600)):
         assert verdicts(case, Image.new("RGB", size, "teal")) == {SubjectVerdict.ABSENT}
 
 
 @pytest.mark.slow
-def test_no_look_alike_of_any_kind_ever_passes() -> None:
+def test_no_distractor_of_any_kind_passes() -> None:
     for seed in range(6 * len(KINDS)):
         case = make_case(seed)
         right, alike = find(case, case.draw())[0], find(case, case.draw(case.distractors))[0]
@@ -112,7 +112,7 @@ def test_no_look_alike_of_any_kind_ever_passes() -> None:
         assert alike.lead < -0.1
 
 
-def test_many_points_on_the_wrong_thing_are_not_believed() -> None:
+def test_many_keypoints_on_the_wrong_subject_do_not_decide() -> None:
     """Three robots share parts: for one of them, more points agree on a neighbour than on the robot itself."""
     task = knowgen_mini()
     sample = next(sample for sample in task.samples() if sample.id == "7b86c8229766011b")

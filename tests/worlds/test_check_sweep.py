@@ -32,7 +32,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 @pytest.mark.slow
-def test_every_ground_truth_earns_full_marks(built_world: BuiltWorld) -> None:
+def test_every_ground_truth_gets_full_scores(built_world: BuiltWorld) -> None:
     for sample in built_world.task.samples():
         truth = built_world.task.truth(sample.id)
         assert truth.image is not None
@@ -42,13 +42,13 @@ def test_every_ground_truth_earns_full_marks(built_world: BuiltWorld) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
-def test_texts_are_read_after_common_changes(built_world: BuiltWorld, change: str) -> None:
+def test_texts_are_recognised_after_common_image_changes(built_world: BuiltWorld, change: str) -> None:
     read = missed = 0
     for sample in built_world.task.samples():
         truth = built_world.task.truth(sample.id)
         assert truth.image is not None
         changed = CHANGES[change](truth.image.open().convert("RGB"))
         found = find_texts(truth.required_text, read_lines(np.asarray(changed)))
-        read, missed = read + len(found.found), missed + len(found.missing)
+        read, missed = read + len(found.recognised), missed + len(found.missing)
     assert read > 80
     assert read / (read + missed) >= 0.98

@@ -109,7 +109,7 @@ def test_every_kind_has_a_noun_and_every_noun_a_kind() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_drawn_whole_on_a_clear_ground(kind: str) -> None:
+def test_every_kind_is_drawn_completely_on_a_transparent_background(kind: str) -> None:
     for seed in range(12):
         alpha = np.asarray(draw_appearance(an_appearance(kind, seed), 120))[..., 3]
         assert 0.12 < (alpha > 128).mean() < 0.9
@@ -126,7 +126,7 @@ def test_no_two_kinds_share_an_outline(kind: str) -> None:
             assert (mine ^ theirs).sum() > 0.05 * (mine | theirs).sum()
 
 
-def test_each_value_of_a_look_shows() -> None:
+def test_each_value_of_an_appearance_is_visible() -> None:
     appearance = Appearance("vase", 3, 0, "stripes", "moon", (0, 0, 0, 0, 0, 0))
     plain = draw_appearance(appearance, 90).tobytes()
     variants = [
@@ -153,7 +153,7 @@ def test_every_pattern_and_every_symbol_looks_different() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(KINDS), st.integers())
-def test_a_look_survives_plain_values(kind: str, seed: int) -> None:
+def test_an_appearance_survives_a_round_trip_through_plain_values(kind: str, seed: int) -> None:
     appearance = an_appearance(kind, seed)
     assert Appearance.from_dict(appearance.to_dict()) == appearance
 
@@ -192,7 +192,7 @@ def test_missing_and_unknown_fields_are_named() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_look_alike_is_visibly_different_but_not_another_thing(kind: str) -> None:
+def test_a_distractor_is_visibly_different_but_similar(kind: str) -> None:
     for seed in range(5):
         appearance = an_appearance(kind, seed)
         distractor = make_distractor(appearance, random.Random(seed))
@@ -202,7 +202,7 @@ def test_a_look_alike_is_visibly_different_but_not_another_thing(kind: str) -> N
 
 
 @pytest.mark.parametrize("palette", range(len(PALETTES)))
-def test_a_plain_backdrop_stays_apart_from_the_look(palette: int) -> None:
+def test_a_plain_backdrop_differs_from_every_colour_of_the_appearance(palette: int) -> None:
     appearance = Appearance("person", palette, 0, "plain", "star", (0,) * 6)
     backdrop = plain_backdrop(appearance, random.Random(palette))
     for colour in PALETTES[palette]:
@@ -221,7 +221,7 @@ def test_scenes_have_words_and_prepositions() -> None:
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_every_scene_fills_its_picture_and_varies_with_the_seed(scene: str) -> None:
+def test_every_scene_fills_its_image_and_varies_with_the_seed(scene: str) -> None:
     images = [draw_scene(scene, seed) for seed in range(3)]
     assert all(image.size == (WIDTH, HEIGHT) and image.mode == "RGB" for image in images)
     assert len({image.tobytes() for image in images}) == 3
@@ -271,7 +271,7 @@ def rows_needed(lines: list[str], width: int) -> float:
     st.integers(160, 640),
     st.integers(60, 300),
 )
-def test_set_text_keeps_every_word_and_stays_inside(lines: list[str], width: int, height: int) -> None:
+def test_typeset_text_keeps_every_word_and_stays_inside(lines: list[str], width: int, height: int) -> None:
     tidy = [" ".join(line.split()) or "x" for line in lines]
     block = fit_text(tidy, width, height)
     if block is None:
@@ -284,7 +284,7 @@ def test_set_text_keeps_every_word_and_stays_inside(lines: list[str], width: int
     assert len({row.size for row in block.rows if not row.heading}) <= 1
 
 
-def test_a_line_is_shrunk_before_it_is_wrapped() -> None:
+def test_a_smaller_size_is_tried_before_wrapping() -> None:
     block = fit_text(["The Silver Lantern"], 310, 100)
     assert block is not None
     assert len(block.rows) == 1
@@ -301,7 +301,7 @@ def test_a_wrapped_heading_has_one_size_and_even_rows() -> None:
     assert min(widths) > 0.45 * max(widths)
 
 
-def test_letters_without_a_shape_are_found() -> None:
+def test_letters_that_the_font_lacks_are_reported() -> None:
     assert unsupported_letters("Ilka Torren, 12 % \u201cyes\u201d") == ""
     assert unsupported_letters("caf\u00e9 \u0416\u4e2d \u0416") == "\u00e9\u0416\u4e2d"
 
@@ -359,7 +359,7 @@ def test_subjects_and_sign_never_overlap(family: LayoutFamily, count: int, line_
     st.integers(0, 10**6), st.integers(1, 4), st.lists(st.text("abcXYZ 019", max_size=30), max_size=4),
     st.sampled_from(SURFACES), st.sampled_from(FAMILIES_OF_LAYOUTS),
 )  # fmt: skip
-def test_any_text_and_any_looks_find_their_places(
+def test_any_text_and_any_appearances_can_be_composed(
     seed: int, count: int, lines: list[str], surface: str, family: LayoutFamily
 ) -> None:
     whole = compose(
@@ -369,7 +369,7 @@ def test_any_text_and_any_looks_find_their_places(
     check_places(whole, count, any(line.strip() for line in lines))
 
 
-def test_a_subject_is_where_its_box_says() -> None:
+def test_a_subject_is_inside_its_box() -> None:
     appearances = some_appearances(5, 3)
     for family in FAMILIES_OF_LAYOUTS:
         whole = compose(
@@ -392,7 +392,7 @@ def test_a_subject_is_where_its_box_says() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(FLOATING_KINDS))
-def test_floating_things_hang_above_the_ground_without_a_shadow(kind: str) -> None:
+def test_floating_subjects_are_above_the_ground_without_a_shadow(kind: str) -> None:
     bare = draw_scene("snowfield", 1)
     for seed in range(8):
         whole = compose(
@@ -405,7 +405,7 @@ def test_floating_things_hang_above_the_ground_without_a_shadow(kind: str) -> No
         assert difference.max() == 0
 
 
-def test_standing_things_cast_a_shadow() -> None:
+def test_standing_subjects_have_a_shadow() -> None:
     bare = draw_scene("snowfield", 1)
     whole = compose("snowfield", [an_appearance("robot", 1)], [], "banner", layouts="truth", seed=1, scene_seed=1)
     left, top, right, bottom = whole.subject_boxes[0]
@@ -414,7 +414,7 @@ def test_standing_things_cast_a_shadow() -> None:
     assert difference[bottom : bottom + 20].max() > 20
 
 
-def test_truth_and_painter_share_no_layout() -> None:
+def test_ground_truth_and_painter_have_no_common_layout() -> None:
     truth = {*(layout.name for layout in TRUTH_LAYOUTS), *(layout.name for layout in TRUTH_BARE)}
     painter = {*(layout.name for layout in PAINTER_LAYOUTS), *(layout.name for layout in PAINTER_BARE)}
     assert not truth & painter
@@ -423,7 +423,7 @@ def test_truth_and_painter_share_no_layout() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 @pytest.mark.parametrize("lines", [[], LINES[:2]])
-def test_the_painter_never_places_things_as_the_truth_does(count: int, lines: list[str]) -> None:
+def test_the_painter_never_uses_a_layout_of_the_ground_truth(count: int, lines: list[str]) -> None:
     appearances = some_appearances(count, count)
     seen: list[set[tuple[object, ...]]] = []
     for family in FAMILIES_OF_LAYOUTS:
@@ -463,7 +463,7 @@ def test_every_layout_is_used(family: LayoutFamily, monkeypatch: pytest.MonkeyPa
     assert used == {layout.name for layout in layouts}
 
 
-def test_text_of_the_truth_must_be_drawable_and_fit() -> None:
+def test_text_of_the_ground_truth_must_be_drawable_and_fit() -> None:
     appearances = some_appearances(1, 1)
     with pytest.raises(DataError, match="no shape"):
         compose("museum", appearances, ["Стол"], "placard", layouts="truth", seed=1, scene_seed=1)
@@ -472,12 +472,12 @@ def test_text_of_the_truth_must_be_drawable_and_fit() -> None:
 
 
 @pytest.mark.parametrize(("count", "surface"), [(0, "placard"), (5, "placard"), (1, "cloud")])
-def test_impossible_compositions_are_refused(count: int, surface: str) -> None:
+def test_impossible_compositions_are_errors(count: int, surface: str) -> None:
     with pytest.raises(DataError):
         compose("museum", some_appearances(1, count), ["A"], surface, layouts="truth", seed=1, scene_seed=1)
 
 
-def test_marks_of_floating_must_match_the_subjects() -> None:
+def test_the_number_of_floating_values_must_match_the_subjects() -> None:
     with pytest.raises(DataError, match="2 marks for 1"):
         compose(
             "museum",

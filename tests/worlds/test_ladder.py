@@ -31,7 +31,7 @@ def drawn_by(system: object, world: BuiltWorld, sample: Sample) -> object:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [101, 202, 303])
-def test_knowing_more_scores_more(seed: int, tmp_path: Path) -> None:
+def test_systems_with_more_knowledge_score_higher(seed: int, tmp_path: Path) -> None:
     folder = build_world(tmp_path / "world", seed, 48)
     world = BuiltWorld(folder, seed, FolderTask(folder), WorldSearch(str(folder)))
     scores = []

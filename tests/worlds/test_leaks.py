@@ -66,14 +66,14 @@ def copy_searched(world: BuiltWorld, to: Path) -> Path:
     return to
 
 
-def test_requests_tell_nothing_but_the_prompt(built_world: BuiltWorld) -> None:
+def test_requests_contain_nothing_but_the_prompt(built_world: BuiltWorld) -> None:
     assert set(GenerationRequest.model_fields) == {"id", "prompt", "repeat", "seed", "references", "truth"}
     for sample in built_world.task.samples():
         names = {request_id(sample.id, 0), sample.id}
         assert all(re.fullmatch(r"[0-9a-f]{16}", name) for name in names) and len(names) == 2
 
 
-def test_with_the_truth_moved_away_open_book_draws_the_same_pixels(
+def test_open_book_paints_the_same_pixels_without_the_ground_truth_files(
     built_world: BuiltWorld, drawn: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     bare = WorldSearch(str(copy_searched(built_world, tmp_path)))
@@ -105,14 +105,16 @@ def test_open_book_opens_no_other_file_of_the_world(built_world: BuiltWorld, tmp
     assert json.loads(done.stdout) == ["pages.jsonl", "pictures", "pictures.jsonl"]
 
 
-def test_the_name_of_a_request_decides_nothing(built_world: BuiltWorld, drawn: dict[str, np.ndarray]) -> None:
+def test_the_id_of_a_request_has_no_effect(built_world: BuiltWorld, drawn: dict[str, np.ndarray]) -> None:
     for sample in list(built_world.task.samples())[:6]:
         drawing = draw(built_world.search, sample, name=sample.category)
         assert drawing.request_id == sample.category
         assert np.array_equal(pixels(drawing.image), drawn[sample.id])
 
 
-def test_with_an_empty_search_it_falls_to_closed_book(built_world: BuiltWorld, drawn: dict[str, np.ndarray]) -> None:
+def test_with_an_empty_search_open_book_equals_closed_book(
+    built_world: BuiltWorld, drawn: dict[str, np.ndarray]
+) -> None:
     differing = 0
     for sample in built_world.task.samples():
         empty = draw(EmptySearch(), sample)
@@ -130,7 +132,7 @@ def written(image: object) -> str:
     return "\n".join(line.text for line in read_lines(np.asarray(image.convert("RGB"))))
 
 
-def test_when_a_fact_on_a_page_changes_the_written_text_follows(
+def test_the_painted_text_follows_a_changed_fact_on_a_page(
     built_world: BuiltWorld, drawn: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     """Swaps the year on the article of some samples' subjects, and nothing else."""
@@ -161,7 +163,7 @@ def test_when_a_fact_on_a_page_changes_the_written_text_follows(
 
 
 @pytest.mark.slow
-def test_printing_every_name_and_tiling_every_picture_does_not_beat_open_book(
+def test_writing_every_name_and_tiling_every_image_does_not_beat_open_book(
     built_world: BuiltWorld, tmp_path: Path
 ) -> None:
     samples = list(built_world.task.samples())[:24]

@@ -58,7 +58,7 @@ def best_overlap(cut: Image.Image, alone: Image.Image) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cut_out_gives_back_the_pasted_look(kind: str) -> None:
+def test_a_cut_out_equals_the_pasted_appearance(kind: str) -> None:
     for seed in range(4):
         picture, alone = shown(random_appearance(kind, random.Random(seed)), seed)
         cut = cut_out(picture)
@@ -78,7 +78,7 @@ def test_a_cut_out_survives_jpeg() -> None:
 
 
 @pytest.mark.parametrize("kind", ["person", "flag", "planet", "device"])
-def test_the_edge_keeps_nothing_of_the_backdrop(kind: str) -> None:
+def test_the_edge_has_no_backdrop_colour(kind: str) -> None:
     picture, _ = shown(random_appearance(kind, random.Random(3)), 3)
     backdrop = np.asarray(picture)[0, 0].astype(int)
     cut = cut_out(picture)
@@ -98,7 +98,7 @@ def test_a_view_in_a_scene_is_not_cut_out(scene: str) -> None:
 
 
 @pytest.mark.parametrize("picture", [Image.new("RGB", (200, 200), (200, 210, 220)), Image.new("L", (8, 8), 9)])
-def test_a_picture_of_nothing_is_not_cut_out(picture: Image.Image) -> None:
+def test_an_empty_image_is_not_cut_out(picture: Image.Image) -> None:
     assert cut_out(picture) is None
 
 
@@ -143,7 +143,7 @@ def test_every_noun_names_its_kind(noun: str) -> None:
         ("nothing in particular", []),
     ],
 )
-def test_subjects_are_told_from_words_on_the_sign(prompt: str, kinds: list[str]) -> None:
+def test_subjects_are_distinguished_from_words_on_the_sign(prompt: str, kinds: list[str]) -> None:
     assert named_kinds(prompt) == kinds
 
 
@@ -206,7 +206,7 @@ def test_without_references_the_named_kind_is_drawn(kind: str) -> None:
     assert set(drawn) == {kind}
 
 
-def test_references_are_pasted_and_found_again() -> None:
+def test_references_are_pasted_and_can_be_matched() -> None:
     appearance = random_appearance("crest", random.Random(4))
     reference, _ = shown(appearance, 4)
     picture = paint("In a snowy valley stands the crest Oruvane.", [reference], [], 2)
@@ -234,7 +234,7 @@ def test_a_reference_in_a_scene_is_pasted_as_a_card() -> None:
     assert counts.get((255, 252, 244), 0) > 2000
 
 
-def test_floating_references_cast_no_shadow() -> None:
+def test_floating_references_have_no_shadow() -> None:
     for kind in sorted(FLOATING_KINDS):
         reference, _ = shown(random_appearance(kind, random.Random(1)), 1)
         prompts = (f"the {kind} Oruvane in a desert at dawn", "the vase Oruvane in a desert at dawn")
@@ -268,19 +268,19 @@ def test_at_most_four_references_are_used() -> None:
     assert paint("Six things", references, [], 1).tobytes() == paint("Six things", references[:4], [], 1).tobytes()
 
 
-def test_prompt_and_seed_decide_the_picture() -> None:
+def test_the_image_depends_on_prompt_and_seed() -> None:
     first = paint("the robot Ovar in a tall library", [], ["Ovar"], 1)
     assert first.tobytes() == paint("the robot Ovar in a tall library", [], ["Ovar"], 1).tobytes()
     assert first.tobytes() != paint("the robot Ovar in a tall library", [], ["Ovar"], 2).tobytes()
     assert first.tobytes() != paint("the robot Ovar in a tall library.", [], ["Ovar"], 1).tobytes()
 
 
-def test_text_beyond_a_sign_is_an_error() -> None:
+def test_text_that_does_not_fit_on_a_sign_is_an_error() -> None:
     with pytest.raises(DataError, match="does not fit"):
         paint("the robot Ovar in a tall library", [], ["many words " * 200], 1)
 
 
-def test_the_painter_knows_nothing_but_drawing() -> None:
+def test_the_painter_imports_only_rendering() -> None:
     tree = ast.parse(Path(painter.__file__).read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

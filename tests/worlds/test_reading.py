@@ -7,12 +7,12 @@ import pytest
 from knowgen.search.contract import Link, Page
 from knowgen.worlds.baselines.text_rules import (
     best_answer,
+    find_person,
+    find_role,
     is_about,
-    kind_of,
     linked_sentences,
     parse_prompt,
-    person_in,
-    role_in,
+    question_kind,
 )
 from knowgen.worlds.content.page_templates import address, write_page
 from knowgen.worlds.rendering.appearance import KIND_NOUNS
@@ -23,7 +23,7 @@ def page(text: str, *, title: str = "Gakar", links: tuple[Link, ...] = ()) -> Pa
     return Page(url="https://atlas.example/gakar", title=title, text=text, links=links)
 
 
-def test_a_prompt_is_taken_apart() -> None:
+def test_a_prompt_is_split_into_its_parts() -> None:
     reading = parse_prompt(
         'A friendly poster: a glowing screen headed "On Loan" presents the name of the tower, its inscription and the '
         "year in which it was built, and the bell tower built by the winner of the Korund Medal of 1931 stands in a "
@@ -37,7 +37,7 @@ def test_a_prompt_is_taken_apart() -> None:
     assert not reading.wordless
 
 
-def test_several_subjects_are_told_apart() -> None:
+def test_several_subjects_are_separated() -> None:
     reading = parse_prompt(
         "Show the mountain island Kogar, the festival mask that the mask maker Ansa Duboth is best known for and the "
         "flag Zidar on a stage. The picture carries no words.",
@@ -75,20 +75,20 @@ def test_every_prompt_of_a_world_is_understood() -> None:
         ("its opening hymn", "words"),
     ],
 )
-def test_asks_are_of_a_kind(question: str, kind: str) -> None:
-    assert kind_of(question) == kind
+def test_the_kind_of_a_question_is_recognised(question: str, kind: str) -> None:
+    assert question_kind(question) == kind
 
 
-def test_a_trade_in_an_ask_names_the_person_on_the_page() -> None:
-    assert role_in("the village where the mask maker was born") == "mask maker"
-    assert role_in("the full name of the architect") == "architect"
-    assert role_in("its height in metres") == ""
+def test_a_trade_in_a_question_leads_to_the_person_on_the_page() -> None:
+    assert find_role("the village where the mask maker was born") == "mask maker"
+    assert find_role("the full name of the architect") == "architect"
+    assert find_role("its height in metres") == ""
     text = "It was carved in 1903 by the mask maker Torvo Sesharen."
-    assert person_in(page(text), "mask maker") == "Torvo Sesharen"
-    assert person_in(page(text), "architect") == ""
+    assert find_person(page(text), "mask maker") == "Torvo Sesharen"
+    assert find_person(page(text), "architect") == ""
 
 
-def test_answers_come_from_the_sentence_that_fits_best() -> None:
+def test_answers_come_from_the_best_matching_sentence() -> None:
     story = page(
         "Gakar is a painted vase. It was painted in 1946 by the painter Ansa Duboth.\n\n"
         "The price at auction was 7671 crowns. It was shown in 1999."
@@ -98,14 +98,14 @@ def test_answers_come_from_the_sentence_that_fits_best() -> None:
     assert best_answer("its motto", [story]) == ""
 
 
-def test_corrections_and_sums_mislead_it() -> None:
+def test_corrections_and_sums_mislead_the_rules() -> None:
     statement = page("Guidebooks say that it was built in 1890; the town register corrects this to 1894.")
     assert best_answer("the year in which it was built", [statement]) == "1890"
     added = page("The great fair of Turaro took place in 1890; four years later it was built by the architect A B.")
     assert best_answer("the year in which it was built", [added]) == "1890"
 
 
-def test_pages_say_what_they_are_about() -> None:
+def test_the_first_sentence_says_what_a_page_is_about() -> None:
     assert is_about(page("Gakar is a bell tower that stands in Turaro. More."), "bell tower")
     assert not is_about(page("Gakar is a village. The bell tower Turar stands here."), "bell tower")
     assert not is_about(page("Gakar was a mask maker born in Turaro."), "mask")

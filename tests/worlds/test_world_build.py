@@ -73,7 +73,7 @@ def test_prompts_stay_distinct_over_many_shards() -> None:
     assert len(openings) > 20
 
 
-def test_looks_come_from_all_families(built_world: BuiltWorld) -> None:
+def test_appearances_come_from_all_families(built_world: BuiltWorld) -> None:
     family_of = {kind: family for family, kinds in FAMILIES.items() for kind in kinds}
     kinds = [
         subject["look"]["kind"] for row in rows_of(built_world.folder / "truth.jsonl") for subject in row["subjects"]
@@ -81,7 +81,7 @@ def test_looks_come_from_all_families(built_world: BuiltWorld) -> None:
     assert len({family_of[kind] for kind in kinds}) >= 4
 
 
-def test_every_subject_has_a_look_alike_that_is_visibly_another_one(built_world: BuiltWorld) -> None:
+def test_every_subject_has_a_visibly_different_distractor(built_world: BuiltWorld) -> None:
     for row in rows_of(built_world.folder / "truth.jsonl"):
         for subject in row["subjects"]:
             right, other = Appearance.from_dict(subject["look"]), Appearance.from_dict(subject["look_alike"])
@@ -89,7 +89,7 @@ def test_every_subject_has_a_look_alike_that_is_visibly_another_one(built_world:
             assert visible_difference(right, other) >= 0.07
 
 
-def test_every_written_fact_stands_in_the_evidence(built_world: BuiltWorld) -> None:
+def test_every_required_fact_is_in_the_evidence(built_world: BuiltWorld) -> None:
     pages = {row["url"]: row for row in rows_of(built_world.folder / "pages.jsonl")}
     facts = 0
     for sample in built_world.task.samples():
@@ -121,7 +121,7 @@ def test_evidence_leads_from_a_name_in_the_prompt_over_links_to_the_subject(buil
     assert followed > 20
 
 
-def test_titles_give_no_figure_and_no_label_away(built_world: BuiltWorld) -> None:
+def test_titles_contain_no_figure_and_no_label(built_world: BuiltWorld) -> None:
     titles = [row["title"] for name in ("pages", "pictures") for row in rows_of(built_world.folder / f"{name}.jsonl")]
     assert not any(character.isdigit() for title in titles for character in title)
     everything = "\n".join(titles)
@@ -131,7 +131,7 @@ def test_titles_give_no_figure_and_no_label_away(built_world: BuiltWorld) -> Non
     assert not any(label in everything for label in labels)
 
 
-def test_pages_have_unique_addresses_on_reserved_hosts_and_no_dead_links(built_world: BuiltWorld) -> None:
+def test_pages_have_unique_urls_on_reserved_hosts_and_no_dead_links(built_world: BuiltWorld) -> None:
     rows = rows_of(built_world.folder / "pages.jsonl")
     urls = {row["url"] for row in rows}
     assert len(urls) == len(rows)
@@ -144,7 +144,7 @@ def test_pages_have_unique_addresses_on_reserved_hosts_and_no_dead_links(built_w
     assert all(row["page_url"] in urls for row in picture_rows(built_world))
 
 
-def test_pictures_on_disk_are_what_their_rows_say(built_world: BuiltWorld) -> None:
+def test_image_files_match_their_rows(built_world: BuiltWorld) -> None:
     truths, images = rows_of(built_world.folder / "truth.jsonl"), rows_of(built_world.folder / "pictures.jsonl")
     listed = [(row["image_file"], row["image"]) for row in truths] + [(row["file"], row["image"]) for row in images]
     for file, image in listed:
@@ -157,7 +157,7 @@ def test_pictures_on_disk_are_what_their_rows_say(built_world: BuiltWorld) -> No
     assert on_disk == {Path(row["file"]).name for row in images}
 
 
-def test_harder_subjects_have_more_pictures_that_carry_their_name_and_show_another_thing() -> None:
+def test_harder_subjects_have_more_images_with_misleading_titles() -> None:
     misleading, all_of = Counter[str](), Counter[str]()
     for number in range(8):
         shard = make_shard(5, number)
@@ -200,7 +200,7 @@ def test_a_shard_is_the_same_under_every_hash_seed() -> None:
 
 
 @pytest.mark.slow
-def test_the_same_world_comes_out_of_other_processes_hash_seeds_and_worker_counts(tmp_path: Path) -> None:
+def test_a_world_does_not_depend_on_process_hash_seed_and_worker_count(tmp_path: Path) -> None:
     """Rows and pictures of two shards, drawn by one and by two processes under different hash seeds."""
     script = "import sys; from pathlib import Path; from knowgen.worlds.build import build_world; "
     script += "build_world(Path(sys.argv[1]), 13, 26, name='same', workers=int(sys.argv[2]))"
@@ -222,20 +222,20 @@ def test_a_smaller_world_is_the_beginning_of_a_larger_one(built_world: BuiltWorl
 
 
 @pytest.mark.parametrize("content", ["notes.txt", "samples.jsonl"])
-def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path, content: str) -> None:
+def test_a_folder_with_other_content_is_not_replaced(tmp_path: Path, content: str) -> None:
     (tmp_path / content).write_text("mine")
     with pytest.raises(ConfigError, match="no world"):
         build_world(tmp_path, 1, 1)
     assert [path.name for path in tmp_path.iterdir()] == [content]
 
 
-def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+def test_an_existing_file_at_the_path_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("mine")
     with pytest.raises(ConfigError, match="is a file"):
         build_world(tmp_path / "here", 1, 1)
 
 
-def test_an_earlier_world_is_replaced_only_when_the_new_one_is_finished(
+def test_an_existing_world_is_replaced_only_after_the_new_one_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
@@ -259,7 +259,7 @@ def test_an_earlier_world_is_replaced_only_when_the_new_one_is_finished(
     assert [path.name for path in out.parent.iterdir()] == ["world"], "no drafts are left behind"
 
 
-def test_a_worker_that_breaks_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_worker_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.shard_files, "__name__", "knowgen.worlds.no_such_module")
     with pytest.raises(ConfigError, match="a worker failed: .*no_such_module"):
         build_world(tmp_path / "world", 1, 48, workers=2)
@@ -267,12 +267,12 @@ def test_a_worker_that_breaks_is_told_in_one_line(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(("seed", "samples", "workers"), [(-1, 1, 1), (1, 0, 1), (1, 1, 0)])
-def test_numbers_out_of_range_are_refused(tmp_path: Path, seed: int, samples: int, workers: int) -> None:
+def test_numbers_out_of_range_are_errors(tmp_path: Path, seed: int, samples: int, workers: int) -> None:
     with pytest.raises(UsageError):
         build_world(tmp_path / "world", seed, samples, workers=workers)
 
 
-def test_the_shipped_task_is_whole_and_small() -> None:
+def test_the_bundled_task_is_complete_and_small() -> None:
     task = knowgen_mini()
     samples = list(task.samples())
     assert task.name == "knowgen_mini" and len(task) == MINI_SAMPLES == 48
@@ -286,14 +286,14 @@ def test_the_shipped_task_is_whole_and_small() -> None:
         assert hashlib.sha256(image.path.read_bytes()).hexdigest() == image.sha256
 
 
-def test_the_shipped_task_is_what_the_recipe_makes() -> None:
+def test_the_bundled_task_equals_a_new_build() -> None:
     task, shards = knowgen_mini(), [make_shard(MINI_SEED, number) for number in range(2)]
     assert list(task.samples()) == [plan.sample for shard in shards for plan in shard.samples]
     pages = rows_of(task.path / "pages.jsonl")
     assert pages == [page.model_dump(mode="json") for shard in shards for page in shard.pages]
 
 
-def test_the_shipped_truths_are_drawn_by_this_code() -> None:
+def test_the_bundled_ground_truths_are_rendered_by_this_code() -> None:
     """Compared loosely, since fonts are rendered a little differently by other versions of Pillow."""
     task = knowgen_mini()
     for number in range(2):

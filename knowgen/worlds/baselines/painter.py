@@ -149,8 +149,8 @@ def paint(prompt: str, references: Sequence[Image.Image], texts: Sequence[str], 
         DataError: If the texts do not fit on a sign.
     """
     rng = random.Random(f"paint/{seed}/{prompt}")
-    scene = _named(prompt, SCENE_WORDS) or rng.choice(SCENES)
-    surface = _named(prompt, SURFACE_WORDS) or rng.choice(SURFACES)
+    scene = _first_named(prompt, SCENE_WORDS) or rng.choice(SCENES)
+    surface = _first_named(prompt, SURFACE_WORDS) or rng.choice(SURFACES)
     kinds = named_kinds(prompt) or [rng.choice(KINDS)]
     subjects: list[Appearance | Image.Image]
     if references:
@@ -188,7 +188,7 @@ def named_kinds(prompt: str) -> list[str]:
     return kinds[:MAX_SUBJECTS]
 
 
-def _named(prompt: str, words: Mapping[str, str]) -> str | None:
+def _first_named(prompt: str, words: Mapping[str, str]) -> str | None:
     """Return the key whose words appear first in the prompt; None if none does."""
     lowered = prompt.lower()
     places = {key: lowered.find(phrase) for key, phrase in words.items() if phrase in lowered}

@@ -12,14 +12,14 @@ from knowgen.worlds.baselines.painter import cut_out
 from knowgen.worlds.baselines.text_rules import (
     SubjectDescription,
     best_answer,
+    content_words,
+    find_person,
+    find_role,
     is_about,
-    kind_of,
     linked_sentences,
     parse_prompt,
-    person_in,
-    role_in,
+    question_kind,
     sentences,
-    words_of,
 )
 from knowgen.worlds.rendering.appearance import KIND_NOUNS
 
@@ -74,19 +74,19 @@ class Retriever:
         if not reading.wordless:
             texts += reading.quoted
             texts += [line for question in reading.questions for line in await self._answers(question, articles)]
-        chosen = [await self._image(page.title) for page in articles]
-        return RetrievedContent(texts, [image for image in chosen if image is not None])
+        references = [await self._image(page.title) for page in articles]
+        return RetrievedContent(texts, [image for image in references if image is not None])
 
     async def _find_page(self, thing: SubjectDescription) -> Page | None:
         """Search the first name of a description and follow links until a page is about such a subject."""
         name = thing.names[0]
         page = await self._search_title(name)
-        seen: set[str] = set()
+        visited: set[str] = set()
         for _ in range(_STEPS):
             if page is None or is_about(page, thing.noun):
                 return page
-            seen.add(page.url)
-            page = await self._follow(page, thing, seen)
+            visited.add(page.url)
+            page = await self._follow(page, thing, visited)
         return page if page is not None and is_about(page, thing.noun) else None
 
     async def _search_title(self, title: str) -> Page | None:
@@ -95,14 +95,14 @@ class Retriever:
         exact = next((hit for hit in hits if hit.title == title), None)
         return await self._open(exact.url) if exact else None
 
-    async def _follow(self, page: Page, thing: SubjectDescription, seen: set[str]) -> Page | None:
+    async def _follow(self, page: Page, thing: SubjectDescription, visited: set[str]) -> Page | None:
         """Open the link whose sentence shares most words with the description; prefer pages about such a subject."""
-        query_words, best, most = words_of(thing.words), None, -1
+        query_words, best, most = content_words(thing.words), None, -1
         for sentence, link in linked_sentences(page):
-            target = None if link.url in seen else await self._open(link.url)
+            target = None if link.url in visited else await self._open(link.url)
             if target is None:
                 continue
-            score = len(query_words & words_of(sentence)) + 2 * is_about(target, thing.noun)
+            score = len(query_words & content_words(sentence)) + 2 * is_about(target, thing.noun)
             if score > most:
                 best, most = target, score
         return best
@@ -134,20 +134,20 @@ class Retriever:
         return [line for line in lines if line]
 
     async def _answer(self, question: str, page: Page) -> str:
-        kind, role = kind_of(question), role_in(question)
+        kind, role = question_kind(question), find_role(question)
         if kind == "name":
             return page.title
         if kind == "maker":
-            return person_in(page, role)
+            return find_person(page, role)
         if kind == "town":
             opening = sentences(page.text)[0]
             return next((link.text for link in page.links if link.text in opening), "")
-        sources = [page, *await self._linked(page, page.title)]
+        sources = [page, *await self._linked_pages(page, page.title)]
         if role:
-            sources = await self._linked(page, person_in(page, role) or role)
+            sources = await self._linked_pages(page, find_person(page, role) or role)
         return best_answer(question, sources)
 
-    async def _linked(self, page: Page, words: str) -> list[Page]:
+    async def _linked_pages(self, page: Page, words: str) -> list[Page]:
         """Return the linked pages whose link text contains the words."""
         targets = [await self._open(link.url) for link in page.links if words in link.text and link.url != page.url]
         return [target for target in targets if target is not None]
@@ -158,13 +158,13 @@ class Retriever:
         self.steps.append({"tool": "image_search", "query": title, "found": [hit.url for hit in hits]})
         for hit in hits:
             if title.lower() in hit.title.lower():
-                image = await asyncio.to_thread(_usable, hit)
+                image = await asyncio.to_thread(_open_usable_image, hit)
                 if image is not None:
                     self.references.append({"title": hit.title, "url": hit.url, "note": f"taken to show {title}"})
                     return image
         return None
 
 
-def _usable(hit: ImageHit) -> Image | None:
+def _open_usable_image(hit: ImageHit) -> Image | None:
     image = hit.image.open()
     return image if cut_out(image) is not None else None

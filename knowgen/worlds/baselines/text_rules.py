@@ -95,8 +95,8 @@ def parse_prompt(prompt: str, nouns: Iterable[str]) -> ParsedPrompt:
 
 def _descriptions(text: str, nouns: Iterable[str]) -> Iterable[SubjectDescription]:
     """Yield each passage that begins with `the NOUN` and contains a name."""
-    known = "|".join(sorted(map(re.escape, nouns)))
-    starts = list(re.finditer(rf"\bthe (?:best-known )?((?:[a-z]+ ){{0,2}}(?:{known}))\b(?! maker)", text))
+    noun_pattern = "|".join(sorted(map(re.escape, nouns)))
+    starts = list(re.finditer(rf"\bthe (?:best-known )?((?:[a-z]+ ){{0,2}}(?:{noun_pattern}))\b(?! maker)", text))
     for start, following in zip_longest(starts, starts[1:]):
         words = text[start.start() : following.start() if following else len(text)]
         names = tuple(_NAME.findall(words))
@@ -116,7 +116,7 @@ def _stemmer() -> Stemmer:
     return Stemmer.Stemmer("english")
 
 
-def words_of(text: str) -> frozenset[str]:
+def content_words(text: str) -> frozenset[str]:
     """Return the stems of a text's words, without stop words."""
     stems = _stemmer().stemWords(re.findall(r"[a-z]+|\d+", text.lower()))
     return frozenset(stems) - _STOP_WORDS
@@ -135,7 +135,7 @@ def linked_sentences(page: Page) -> list[tuple[str, Link]]:
     return [(part, link) for part, link in pairs if part]
 
 
-def kind_of(question: str) -> QuestionKind:
+def question_kind(question: str) -> QuestionKind:
     """Return the kind of answer that a question asks for.
 
     Example:
@@ -155,19 +155,19 @@ def kind_of(question: str) -> QuestionKind:
     return "amount" if "number of" in question or re.search(r" in [a-z]+$", question) else "words"
 
 
-def role_in(question: str) -> str:
+def find_role(question: str) -> str:
     """Return the trade that a question names, as in "the village where the mask maker was born"; empty if none."""
     match = re.search(r"(?:full name of the|where the|in which the) ([a-z ]+?)(?: was\b| received\b|$)", question)
     return match[1] if match else ""
 
 
-def person_in(page: Page, role: str) -> str:
+def find_person(page: Page, role: str) -> str:
     """Return the first person of that trade on a page; empty if there is none."""
     match = re.search(rf"\b{re.escape(role)} ([A-Z][a-z]+ [A-Z][a-z]+)", page.text)
     return match[1] if match else ""
 
 
-def answer_in(kind: QuestionKind, sentence: str) -> str:
+def find_answer(kind: QuestionKind, sentence: str) -> str:
     """Return the first answer of a kind in a sentence; empty if there is none."""
     patterns = {"year": _YEAR, "amount": _AMOUNT, "words": _QUOTED, "birthplace": re.compile(r"born in ([A-Z][a-z]+)")}
     match = patterns[kind].search(sentence) if kind in patterns else None
@@ -176,10 +176,10 @@ def answer_in(kind: QuestionKind, sentence: str) -> str:
 
 def best_answer(question: str, pages: Iterable[Page]) -> str:
     """Return the answer from the sentence that shares most words with a question; empty if no sentence has one."""
-    kind, question_words, best, most = kind_of(question), words_of(question), "", 0
+    kind, question_words, best, most = question_kind(question), content_words(question), "", 0
     for page in pages:
         for sentence in sentences(page.text):
-            shared, answer = len(question_words & words_of(sentence)), answer_in(kind, sentence)
+            shared, answer = len(question_words & content_words(sentence)), find_answer(kind, sentence)
             if answer and shared > most:
                 best, most = answer, shared
     return best

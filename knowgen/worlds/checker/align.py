@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowgen.worlds.checker.image_features import FloatArray, ImageFeatures
-from knowgen.worlds.checker.templates import TEMPLATE_SIDE, template_of
+from knowgen.worlds.checker.templates import TEMPLATE_SIDE, appearance_template
 from knowgen.worlds.rendering.appearance import Appearance
 
 Matrix = NDArray[np.float64]
@@ -52,12 +52,12 @@ class _Linearised:
 
 
 @lru_cache(maxsize=384)
-def _linearised(appearance: Appearance, mirrored: bool, side: int) -> _Linearised:
-    template = template_of(appearance, mirrored)
-    scaled_to = cv2.resize(template.lab, (side, side), interpolation=cv2.INTER_AREA)
+def _linearise(appearance: Appearance, mirrored: bool, side: int) -> _Linearised:
+    template = appearance_template(appearance, mirrored)
+    scaled_copy = cv2.resize(template.lab, (side, side), interpolation=cv2.INTER_AREA)
     coverage = cv2.resize(template.mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
     pick = np.flatnonzero(cv2.erode((coverage > 0.99).astype(np.uint8), np.ones((3, 3), np.uint8)))
-    lab = np.asarray(cv2.GaussianBlur(scaled_to, (3, 3), 0), np.float32)
+    lab = np.asarray(cv2.GaussianBlur(scaled_copy, (3, 3), 0), np.float32)
     across = np.asarray(cv2.Sobel(lab, cv2.CV_32F, 1, 0, scale=1 / 8), np.float32).reshape(-1, 3)[pick]
     down = np.asarray(cv2.Sobel(lab, cv2.CV_32F, 0, 1, scale=1 / 8), np.float32).reshape(-1, 3)[pick]
     rows, columns = (each.astype(np.float32)[:, None] for each in np.divmod(pick, side))
@@ -87,7 +87,7 @@ def align(
         The best map, and the share of the template's colour variance that the image explains there: 1 for a perfect
         copy, about 0 or below without a match.
     """
-    level = _linearised(appearance, mirrored, side)
+    level = _linearise(appearance, mirrored, side)
     if len(level.pick) < 32:
         return matrix, 0.0
     total = float((level.colours**2).sum()) + 1e-6
@@ -103,17 +103,17 @@ def align(
         if step == steps:
             break
         change = (level.solver @ residual.reshape(-1)).astype(np.float64).reshape(2, 3)
-        moved = np.abs(change @ np.array([side / 2, side / 2, 1.0])).max() + side * np.abs(change[:, :2]).max()
+        displacement = np.abs(change @ np.array([side / 2, side / 2, 1.0])).max() + side * np.abs(change[:, :2]).max()
         increment = np.vstack([change, [0, 0, 0]]) + np.eye(3)
         if abs(np.linalg.det(increment)) < 0.1:
             break
         current = (np.vstack([current, [0, 0, 1]]) @ np.linalg.inv(increment))[:2]
-        if not _possible(current, ratio) or moved < _STILL:
+        if not _is_plausible(current, ratio) or displacement < _STILL:
             break
     return (np.vstack([best, [0, 0, 1]]) @ np.linalg.inv(shrink))[:2], best_share
 
 
-def _possible(matrix: Matrix, ratio: float) -> bool:
+def _is_plausible(matrix: Matrix, ratio: float) -> bool:
     """Return whether a map has an accepted scale and stretch."""
     stretches = np.linalg.svd(matrix[:, :2] / ratio, compute_uv=False)
     return bool(SCALES[0] < stretches[1] and stretches[0] < min(SCALES[1], _MOST_STRETCH * stretches[1]))
@@ -121,11 +121,11 @@ def _possible(matrix: Matrix, ratio: float) -> bool:
 
 def _residual(features: ImageFeatures, level: _Linearised, matrix: Matrix, side: int) -> FloatArray:
     """Return the n x 3 colour differences, image minus template, each channel minus its mean."""
-    part = cv2.GaussianBlur(features.sampled(matrix, side), (3, 3), 0)
-    seen = np.asarray(part, np.float32).reshape(-1, 3)[level.pick]
-    seen = seen - seen.mean(axis=0)
-    light = seen[:, 0]
+    part = cv2.GaussianBlur(features.sample_patch(matrix, side), (3, 3), 0)
+    observed = np.asarray(part, np.float32).reshape(-1, 3)[level.pick]
+    observed = observed - observed.mean(axis=0)
+    light = observed[:, 0]
     energy = float(light @ light)
     if energy > 1:
-        seen[:, 0] *= np.float32(np.clip(float(light @ level.colours[:, 0]) / energy, *_GAIN))
-    return np.asarray(seen - level.colours, np.float32)
+        observed[:, 0] *= np.float32(np.clip(float(light @ level.colours[:, 0]) / energy, *_GAIN))
+    return np.asarray(observed - level.colours, np.float32)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from knowgen.records import TEXT
-from knowgen.worlds.checker.image_features import SIDE, ImageFeatures, PixelArray, scaled
+from knowgen.worlds.checker.image_features import SIDE, ImageFeatures, PixelArray, resize_longest
 from knowgen.worlds.checker.matching import POINTS, SubjectMatch, SubjectVerdict, match_subject
 from knowgen.worlds.checker.ocr import LARGEST_SIDE, TextLine, read_lines
 from knowgen.worlds.checker.quality import ImageQuality, measure_quality
@@ -57,7 +57,7 @@ class ImageAssessment:
         missing = [*self._text_faults(), *self._subject_faults(), *self._structure_faults()]
         if self.quality.faults:
             missing.append("image statistics out of range: " + ", ".join(self.quality.faults))
-        present = [*(f'"{text}"' for text in (self.text.found if self.text else ()))]
+        present = [*(f'"{text}"' for text in (self.text.recognised if self.text else ()))]
         present += [
             subject.name
             for subject, match in zip(self.requirements.subjects, self.matches, strict=True)
@@ -113,7 +113,7 @@ class ImageAssessment:
             "text": None
             if text is None
             else {
-                "found": list(text.found),
+                "found": list(text.recognised),
                 "missing": list(text.missing),
                 "surplus": text.surplus,
                 "rivals": list(text.rivals),
@@ -157,17 +157,17 @@ def assess_image(pixels: PixelArray, requirements: Requirements) -> ImageAssessm
         MissingDependencyError: If text recognition is not installed.
     """
     clock = [time.process_time()]
-    full = scaled(pixels, LARGEST_SIDE) if max(pixels.shape[:2]) > LARGEST_SIDE else pixels
-    seen = scaled(full, SIDE)
+    full = resize_longest(pixels, LARGEST_SIDE) if max(pixels.shape[:2]) > LARGEST_SIDE else pixels
+    resized = resize_longest(full, SIDE)
     lines = read_lines(full)
     clock.append(time.process_time())
-    features = ImageFeatures.of(seen)
+    features = ImageFeatures.from_pixels(resized)
     matches = tuple(
         match_subject(features, subject.appearance, subject.distractor) for subject in requirements.subjects
     )
     clock.append(time.process_time())
     structure = measure_structure(
-        seen,
+        resized,
         lines,
         scene=requirements.scene,
         subjects=len(requirements.subjects),
@@ -175,7 +175,7 @@ def assess_image(pixels: PixelArray, requirements: Requirements) -> ImageAssessm
         text_required=bool(requirements.texts),
     )
     clock.append(time.process_time())
-    quality = measure_quality(seen)
+    quality = measure_quality(resized)
     clock.append(time.process_time())
     stages = ("text", "subjects", "structure", "quality")
     return ImageAssessment(

@@ -35,7 +35,7 @@ def open_pixels(image: Image.Image) -> PixelArray:
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
-def scaled(pixels: PixelArray, longest: int) -> PixelArray:
+def resize_longest(pixels: PixelArray, longest: int) -> PixelArray:
     """Return the image scaled to a given length of its longer side, in pixels."""
     height, width = pixels.shape[:2]
     scale = longest / max(height, width)
@@ -108,10 +108,10 @@ class ImageFeatures:
     points: Keypoints
 
     @classmethod
-    def of(cls, pixels: PixelArray) -> ImageFeatures:
+    def from_pixels(cls, pixels: PixelArray) -> ImageFeatures:
         """Return the features of RGB values of any size."""
-        lab = to_lab(scaled(pixels, SIDE))
-        small = scaled(np.ascontiguousarray(lab[..., 0].astype(np.uint8)), POINT_SIDE)
+        lab = to_lab(resize_longest(pixels, SIDE))
+        small = resize_longest(np.ascontiguousarray(lab[..., 0].astype(np.uint8)), POINT_SIDE)
         return cls(lab, find_keypoints(small, scale=POINT_SIDE / SIDE))
 
     @cached_property
@@ -124,7 +124,7 @@ class ImageFeatures:
             levels.append(np.asarray(cv2.resize(levels[-1], size, interpolation=cv2.INTER_AREA), np.float32))
         return tuple(levels)
 
-    def sampled(self, matrix: NDArray[np.float64], side: int) -> FloatArray:
+    def sample_patch(self, matrix: NDArray[np.float64], side: int) -> FloatArray:
         """Return the part of the image that a map covers, smoothed for its sampling rate.
 
         Args:
@@ -148,7 +148,7 @@ class ImageFeatures:
     def _scaled(self) -> dict[float, ScaledImage]:
         return {}
 
-    def scaled_to(self, scale: float) -> ScaledImage:
+    def scaled_copy(self, scale: float) -> ScaledImage:
         """Return the image at a scale below 1; results are cached."""
         if scale not in self._scaled:
             height, width = self.lab.shape[:2]
@@ -161,7 +161,7 @@ class ImageFeatures:
             )
         return self._scaled[scale]
 
-    def without(self, area: NDArray[np.bool_]) -> ImageFeatures:
+    def without_area(self, area: NDArray[np.bool_]) -> ImageFeatures:
         """Return the features with an area (height x width) replaced by noise and its keypoints removed.
 
         Noise matches nothing; a flat patch could match a plain subject of that outline.

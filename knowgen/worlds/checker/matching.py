@@ -17,14 +17,14 @@ from knowgen.worlds.checker.image_features import FloatArray, ImageFeatures
 from knowgen.worlds.checker.poses import (
     ENOUGH_POINTS,
     Pose,
-    area_of,
-    box_of,
-    patch_at,
+    pose_box,
+    pose_mask,
+    pose_patch,
     poses_by_colours,
     poses_by_points,
     refine,
 )
-from knowgen.worlds.checker.templates import template_of
+from knowgen.worlds.checker.templates import appearance_template
 from knowgen.worlds.rendering.appearance import Appearance
 
 PRESENT = 0.58
@@ -91,7 +91,7 @@ class _PatchAgreement(NamedTuple):
     distance: FloatArray
 
     @property
-    def suffices(self) -> bool:
+    def is_sufficient(self) -> bool:
         """Whether the agreement is high enough for the subject to be present."""
         return self.mean >= PRESENT and self.lowest >= PRESENT_THROUGHOUT
 
@@ -126,12 +126,12 @@ def match_subject(features: ImageFeatures, appearance: Appearance, distractor: A
     lead = _lead(place.patch, appearance, distractor)
     agreement = _compare(place.patch, appearance)
     verdict = SubjectVerdict.ABSENT
-    if agreement.suffices and lead >= CLEAR:
+    if agreement.is_sufficient and lead >= CLEAR:
         hedged = _present_elsewhere(features, place, distractor, appearance)
         verdict = SubjectVerdict.HEDGED if hedged else SubjectVerdict.RIGHT
-    elif agreement.suffices or _compare(place.patch, distractor).suffices:
+    elif agreement.is_sufficient or _compare(place.patch, distractor).is_sufficient:
         verdict = SubjectVerdict.DISTRACTOR
-    box = None if verdict is SubjectVerdict.ABSENT else box_of(features, place.appearance, place.pose)
+    box = None if verdict is SubjectVerdict.ABSENT else pose_box(features, place.appearance, place.pose)
     return SubjectMatch(verdict, agreement.mean, lead, place.pose.points, box)
 
 
@@ -144,7 +144,7 @@ def _best_placement(features: ImageFeatures, appearance: Appearance, other: Appe
     best: _Placement | None = None
     for search in (poses_by_points, poses_by_colours):
         for candidate in search(features, appearance):
-            best = _better(best, _placement_at(features, appearance, other, candidate))
+            best = _better_placement(best, _placement_at(features, appearance, other, candidate))
             if best.certain:
                 return best
         if best is not None and best.pose.points >= ENOUGH_POINTS and best.agreement >= PRESENT:
@@ -153,24 +153,24 @@ def _best_placement(features: ImageFeatures, appearance: Appearance, other: Appe
 
 
 def _placement_at(features: ImageFeatures, appearance: Appearance, other: Appearance, pose: Pose) -> _Placement:
-    placed = refine(features, appearance, pose)
-    patch = patch_at(features, placed)
+    refined = refine(features, appearance, pose)
+    patch = pose_patch(features, refined)
     agreement = _compare(patch, appearance)
     certain = agreement.mean >= _CERTAIN_AGREEMENT and _lead(patch, appearance, other) >= _CERTAIN_LEAD
-    return _Placement(appearance, placed, patch, agreement.mean, agreement.mean + agreement.lowest, certain)
+    return _Placement(appearance, refined, patch, agreement.mean, agreement.mean + agreement.lowest, certain)
 
 
-def _better(one: _Placement | None, other: _Placement) -> _Placement:
+def _better_placement(one: _Placement | None, other: _Placement) -> _Placement:
     return other if one is None or other.fit > one.fit else one
 
 
 def _present_elsewhere(features: ImageFeatures, place: _Placement, expected: Appearance, other: Appearance) -> bool:
     """Return whether the distractor is also in the image, outside the area of the match."""
-    occupied = area_of(features, place.appearance, place.pose)
-    second = _best_placement(features.without(occupied), expected, other)
+    occupied = pose_mask(features, place.appearance, place.pose)
+    second = _best_placement(features.without_area(occupied), expected, other)
     if second is None or second.agreement < _HEDGE_AGREEMENT or _lead(second.patch, expected, other) < _HEDGE_LEAD:
         return False
-    area = area_of(features, expected, second.pose)
+    area = pose_mask(features, expected, second.pose)
     return bool((area & occupied).sum() < _SHARED_MOST * area.sum())
 
 
@@ -181,16 +181,18 @@ def _compare(patch: FloatArray, appearance: Appearance) -> _PatchAgreement:
         Mean agreement (0-1) over the cells that the appearance fills, mean of the lowest fifth of them, and the colour
         distance of every pixel.
     """
-    template = template_of(appearance)
-    inner, drawn = template.inner, template.softened
-    seen = np.asarray(cv2.blur(patch, (3, 3)), np.float32)
-    light, expected = seen[..., 0][inner], drawn[..., 0][inner]
+    template = appearance_template(appearance)
+    inner, template_colours = template.inner, template.softened
+    colours = np.asarray(cv2.blur(patch, (3, 3)), np.float32)
+    light, expected = colours[..., 0][inner], template_colours[..., 0][inner]
     gain = 1.0
     if light.std() > 5:
         gain = float(np.clip(((light - light.mean()) * (expected - expected.mean())).mean() / light.var(), *_GAIN))
     offset = float(np.clip((expected - gain * light).mean(), -_OFFSET, _OFFSET))
-    seen[..., 0] = gain * seen[..., 0] + offset
-    distance = np.asarray(cv2.sqrt(cv2.transform((seen - drawn) ** 2, np.ones((1, 3), np.float32))), np.float32)
+    colours[..., 0] = gain * colours[..., 0] + offset
+    distance = np.asarray(
+        cv2.sqrt(cv2.transform((colours - template_colours) ** 2, np.ones((1, 3), np.float32))), np.float32
+    )
     likeness = np.exp(np.maximum(distance - _FREE_DISTANCE, 0) / -_FADING_DISTANCE) * inner
     cells, filled = _cell_sums(likeness), _cell_sums(inner.astype(np.float32))
     values = np.sort((cells / np.maximum(filled, 1))[filled > _CELL_FILLED * filled.max()])
@@ -213,7 +215,7 @@ def _lead(patch: FloatArray, appearance: Appearance, other: Appearance) -> float
     only one of them is drawn, the distance to the other is 30 and the pixel has weight 0.5. Positive values favour the
     appearance.
     """
-    one, two = template_of(appearance), template_of(other)
+    one, two = appearance_template(appearance), appearance_template(other)
     to_one, to_two = (np.minimum(_compare(patch, each).distance, _FARTHEST) for each in (appearance, other))
     apart = np.sqrt(((one.lab - two.lab) ** 2).sum(axis=2)) > _DIFFERENT
     both, only_one, only_two = one.mask & two.mask & apart, one.mask & ~two.mask, two.mask & ~one.mask

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from knowgen.worlds.checker.align import LARGE, MIDDLE, SCALES, SMALL, Matrix, align
 from knowgen.worlds.checker.image_features import FloatArray, ImageFeatures, ScaledImage
-from knowgen.worlds.checker.templates import TEMPLATE_SIDE, template_of
+from knowgen.worlds.checker.templates import TEMPLATE_SIDE, appearance_template
 from knowgen.worlds.rendering.appearance import Appearance
 
 ENOUGH_POINTS = 9
@@ -53,31 +53,31 @@ class Pose:
 def poses_by_points(features: ImageFeatures, appearance: Appearance) -> Iterator[Pose]:
     """Yield the best pose by keypoints, upright and mirrored; nothing if there are too few keypoints."""
     for mirrored in (False, True):
-        yield from _by_points(features, appearance, mirrored)
+        yield from _keypoint_candidates(features, appearance, mirrored)
 
 
 def poses_by_colours(features: ImageFeatures, appearance: Appearance) -> Iterator[Pose]:
     """Yield the best pose by colours, then the best of the next ones after a short alignment."""
-    by_colours = _by_colours(features, appearance)
+    by_colours = _colour_candidates(features, appearance)
     yield from by_colours[:1]
-    aligned = [_aligned(features, appearance, pose, SMALL, 10) for pose in by_colours[:_ALIGNED_COUNT]]
+    aligned = [_align_pose(features, appearance, pose, SMALL, 10) for pose in by_colours[:_ALIGNED_COUNT]]
     yield from (pose for pose in sorted(aligned, key=lambda pose: -pose.strength)[:_YIELDED_COUNT] if pose.strength > 0)
 
 
 def refine(features: ImageFeatures, appearance: Appearance, pose: Pose) -> Pose:
     """Align a pose with the image; the fine step runs only if the coarse one explains enough variance."""
-    roughly = _aligned(features, appearance, pose, MIDDLE, 10)
-    return roughly if roughly.strength < _WORTH_MORE else _aligned(features, appearance, roughly, LARGE, 4)
+    roughly = _align_pose(features, appearance, pose, MIDDLE, 10)
+    return roughly if roughly.strength < _WORTH_MORE else _align_pose(features, appearance, roughly, LARGE, 4)
 
 
-def _aligned(features: ImageFeatures, appearance: Appearance, pose: Pose, side: int, steps: int) -> Pose:
+def _align_pose(features: ImageFeatures, appearance: Appearance, pose: Pose, side: int, steps: int) -> Pose:
     matrix, share = align(features, appearance, pose.matrix, mirrored=pose.mirrored, side=side, steps=steps)
     return replace(pose, matrix=matrix, strength=share)
 
 
-def _by_points(features: ImageFeatures, appearance: Appearance, mirrored: bool) -> Iterator[Pose]:
+def _keypoint_candidates(features: ImageFeatures, appearance: Appearance, mirrored: bool) -> Iterator[Pose]:
     """Fit an affine map to matching keypoints with RANSAC; with few matches, fit a similarity."""
-    points = template_of(appearance, mirrored).points
+    points = appearance_template(appearance, mirrored).points
     if min(len(points), len(features.points)) < _LEAST_PAIRS:
         return
     nearest = cv2.BFMatcher().knnMatch(points.descriptors, features.points.descriptors, k=2)
@@ -95,25 +95,25 @@ def _by_points(features: ImageFeatures, appearance: Appearance, mirrored: bool) 
             yield pose
 
 
-def _by_colours(features: ImageFeatures, appearance: Appearance) -> list[Pose]:
+def _colour_candidates(features: ImageFeatures, appearance: Appearance) -> list[Pose]:
     """Correlate the colours of an appearance with the image at many sizes; the best position of each is a candidate.
 
     The appearance is always scaled to 20 pixels and the image accordingly, so that patterns average out.
     """
     poses = []
-    for mirrored in (False,) if template_of(appearance).symmetric else (False, True):
-        template = template_of(appearance, mirrored)
+    for mirrored in (False,) if appearance_template(appearance).symmetric else (False, True):
+        template = appearance_template(appearance, mirrored)
         left, top, right, bottom = template.box
         shrink = _COARSE_SIDE / max(right - left, bottom - top)
         size = (max(6, round((right - left) * shrink)), max(6, round((bottom - top) * shrink)))
         colours = cv2.resize(template.lab[top:bottom, left:right], size, interpolation=cv2.INTER_AREA)
-        drawn = template.mask[top:bottom, left:right].astype(np.float32)
-        mask = (cv2.resize(drawn, size, interpolation=cv2.INTER_AREA) > 0.6).astype(np.float32)
+        coverage = template.mask[top:bottom, left:right].astype(np.float32)
+        mask = (cv2.resize(coverage, size, interpolation=cv2.INTER_AREA) > 0.6).astype(np.float32)
         if mask.sum() < 16:
             continue
         for longest in _SIZES:
             scale = _COARSE_SIDE / longest
-            image = features.scaled_to(scale)
+            image = features.scaled_copy(scale)
             if size[0] >= image.lab.shape[1] or size[1] >= image.lab.shape[0]:
                 continue
             value, (x, y) = _correlate(image, np.asarray(colours, np.float32), mask)
@@ -142,23 +142,23 @@ def _correlate(image: ScaledImage, colours: FloatArray, mask: FloatArray) -> tup
     return float(value), (int(x), int(y))
 
 
-def patch_at(features: ImageFeatures, pose: Pose) -> FloatArray:
+def pose_patch(features: ImageFeatures, pose: Pose) -> FloatArray:
     """Return the image part that a pose covers, in the coordinates of the upright template."""
-    patch = features.sampled(pose.matrix, TEMPLATE_SIDE)
+    patch = features.sample_patch(pose.matrix, TEMPLATE_SIDE)
     return np.ascontiguousarray(patch[:, ::-1] if pose.mirrored else patch)
 
 
-def area_of(features: ImageFeatures, appearance: Appearance, pose: Pose) -> NDArray[np.bool_]:
+def pose_mask(features: ImageFeatures, appearance: Appearance, pose: Pose) -> NDArray[np.bool_]:
     """Return the mask (height x width) of an appearance in this pose, with a small margin."""
     height, width = features.lab.shape[:2]
-    mask = template_of(appearance, pose.mirrored).mask.astype(np.uint8)
+    mask = appearance_template(appearance, pose.mirrored).mask.astype(np.uint8)
     area = cv2.warpAffine(mask, pose.matrix, (width, height), flags=cv2.INTER_NEAREST)
     return np.asarray(cv2.dilate(area, np.ones((9, 9), np.uint8)) > 0)
 
 
-def box_of(features: ImageFeatures, appearance: Appearance, pose: Pose) -> tuple[float, float, float, float]:
+def pose_box(features: ImageFeatures, appearance: Appearance, pose: Pose) -> tuple[float, float, float, float]:
     """Return left, top, right and bottom of an appearance in this pose, as fractions (0-1) of the image size."""
-    left, top, right, bottom = template_of(appearance, pose.mirrored).box
+    left, top, right, bottom = appearance_template(appearance, pose.mirrored).box
     corners = np.array([[left, right, left, right], [top, top, bottom, bottom], [1, 1, 1, 1]])
     across, down = pose.matrix @ corners / np.array(features.lab.shape[1::-1])[:, None]
     edges = np.clip([across.min(), down.min(), across.max(), down.max()], 0, 1)

@@ -43,7 +43,7 @@ class WorldCheck:
 
     def score_batch(self, items: Sequence[Item]) -> Iterator[Score]:
         """Yield one score per item, in order; an unreadable image or ground truth gives a failed score."""
-        _one_thread()
+        _limit_threads()
         for sample, truth, generation in items:
             started = time.perf_counter()
             lacking = missing_needs(self.needs, truth, generation)
@@ -56,7 +56,7 @@ class WorldCheck:
 
 
 @cache
-def _one_thread() -> None:
+def _limit_threads() -> None:
     """Limit OpenCV to one thread, since there is one worker process per core."""
     import cv2
 

@@ -85,10 +85,10 @@ def measure_structure(
         ValueError: If the scene is unknown.
     """
     grid = to_lab(_to_grid(Image.fromarray(pixels)))
-    distances = {name: _scene_distance(grid, bank) for name, bank in _bank().items()}
+    distances = {name: _scene_distance(grid, bank) for name, bank in _scene_bank().items()}
     order = sorted(distances, key=lambda name: distances[name])
     rank = order.index(scene)
-    things = max(len(recognised), _count_things(grid, _bank()[order[0]], lines))
+    things = max(len(recognised), _count_things(grid, _scene_bank()[order[0]], lines))
     scene_right = rank == 0 and distances[scene] <= SCENE_FARTHEST
     lettered = any(_is_lettering(line, recognised) for line in lines)
     things_right, lettering_right = things >= subjects, lettered == text_required
@@ -117,7 +117,7 @@ def _to_grid(image: Image.Image) -> PixelArray:
 
 
 @cache
-def _bank() -> dict[str, FloatArray]:
+def _scene_bank() -> dict[str, FloatArray]:
     """Return the colours of every scene in every tint, tints x rows x columns x 3 each."""
     return {
         name: np.stack(
@@ -148,7 +148,7 @@ def _count_things(grid: FloatArray, bank: FloatArray, lines: Sequence[TextLine])
         foreground[rows, max(0, left - _SIGN_MARGIN) : right + _SIGN_MARGIN + 1] = 0
     opened = cv2.morphologyEx(foreground, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
     count, _, boxes, _ = cv2.connectedComponentsWithStats(opened)
-    return sum(_things_in(boxes[number]) for number in range(1, count))
+    return sum(_thing_count(boxes[number]) for number in range(1, count))
 
 
 def _clear_podium(foreground: NDArray[np.uint8], lines: Sequence[TextLine]) -> None:
@@ -171,7 +171,7 @@ def _clear_podium(foreground: NDArray[np.uint8], lines: Sequence[TextLine]) -> N
             foreground[first:][labels[first:] == number] = 0
 
 
-def _things_in(box: NDArray[np.int32]) -> int:
+def _thing_count(box: NDArray[np.int32]) -> int:
     width, height, cells = (int(box[field]) for field in (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT, cv2.CC_STAT_AREA))
     if height < _BLOB_HEIGHT or not _BLOB_CELLS[0] < cells < _BLOB_CELLS[1]:
         return 0

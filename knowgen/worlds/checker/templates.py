@@ -64,12 +64,12 @@ class AppearanceTemplate:
 
 
 @lru_cache(maxsize=192)
-def template_of(appearance: Appearance, mirrored: bool = False) -> AppearanceTemplate:
+def appearance_template(appearance: Appearance, mirrored: bool = False) -> AppearanceTemplate:
     """Return the template of an appearance, optionally mirrored left to right."""
     if mirrored:
-        upright = template_of(appearance)
+        upright = appearance_template(appearance)
         return AppearanceTemplate(
             np.ascontiguousarray(upright.lab[:, ::-1]), np.ascontiguousarray(upright.mask[:, ::-1])
         )
-    drawn = np.asarray(draw_appearance(appearance, TEMPLATE_SIDE))
-    return AppearanceTemplate(to_lab(drawn[..., :3]), drawn[..., 3] > 128)
+    image = np.asarray(draw_appearance(appearance, TEMPLATE_SIDE))
+    return AppearanceTemplate(to_lab(image[..., :3]), image[..., 3] > 128)

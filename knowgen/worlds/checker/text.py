@@ -34,7 +34,7 @@ class TextMatch:
     """Match of the required texts.
 
     Attributes:
-        found: Required texts that were recognised, in order.
+        recognised: Required texts that were recognised, in order.
         missing: Required texts that were not recognised.
         surplus: Number of recognised letters and digits beyond the required number, at least 0.
         flooded: Whether the surplus exceeds the tolerance.
@@ -43,7 +43,7 @@ class TextMatch:
             larger surplus gives 0.
     """
 
-    found: tuple[str, ...]
+    recognised: tuple[str, ...]
     missing: tuple[str, ...]
     surplus: int
     flooded: bool
@@ -73,27 +73,27 @@ def find_texts(required: Sequence[str], lines: Sequence[TextLine]) -> TextMatch:
         >>> find_texts(["Oruvane", "1932"], [line]).missing
         ('1932',)
     """
-    targets = [text for text in required if _spell(text, 0).letters]
-    spelled = [_spell(line.text, number) for number, line in enumerate(lines)]
-    strips = [_join([spelled[number] for number in order]) for order in _reading_orders(lines)]
-    used: set[_GlyphPosition] = set()
-    found: set[int] = set()
+    targets = [text for text in required if _to_glyphs(text, 0).letters]
+    spelled = [_to_glyphs(line.text, number) for number, line in enumerate(lines)]
+    strips = [_concatenate([spelled[number] for number in order]) for order in _reading_orders(lines)]
+    occupied: set[_GlyphPosition] = set()
+    recognised: set[int] = set()
     for index in sorted(range(len(targets)), key=lambda number: -len(targets[number])):
-        places = _locate(_spell(targets[index], 0), strips, used)
+        places = _locate(_to_glyphs(targets[index], 0), strips, occupied)
         if places:
-            used |= places
-            found.add(index)
-    length = sum(len(_spell(text, 0).letters) for text in targets)
-    read = sum(len(run.letters) for run in spelled)
-    surplus = max(0, read - length)
+            occupied |= places
+            recognised.add(index)
+    length = sum(len(_to_glyphs(text, 0).letters) for text in targets)
+    letter_count = sum(len(run.letters) for run in spelled)
+    surplus = max(0, letter_count - length)
     rivals = _rivals(targets, [line.text for line in lines])
     spare = _SPARE_LETTERS + _SPARE_SHARE * length
-    share = len(found) / len(targets) if targets else 1.0
+    share = len(recognised) / len(targets) if targets else 1.0
     value = 1.0 if share == 1 else 0.5 if share >= 0.5 else 0.0
     cap = 0.0 if surplus > _FLOOD * spare else 0.5 if surplus > spare or rivals else 1.0
     return TextMatch(
-        found=tuple(text for index, text in enumerate(targets) if index in found),
-        missing=tuple(text for index, text in enumerate(targets) if index not in found),
+        recognised=tuple(text for index, text in enumerate(targets) if index in recognised),
+        missing=tuple(text for index, text in enumerate(targets) if index not in recognised),
         surplus=surplus,
         flooded=surplus > spare,
         rivals=rivals,
@@ -101,19 +101,19 @@ def find_texts(required: Sequence[str], lines: Sequence[TextLine]) -> TextMatch:
     )
 
 
-def _plain(text: str) -> str:
+def _normalise(text: str) -> str:
     """Return a text in Unicode form NFKC, without thousands separators."""
     plain = unicodedata.normalize("NFKC", text)
     return _GROUPED.sub(lambda match: re.sub(r"\D", "", match.group()), plain)
 
 
-def _spell(text: str, line: int) -> _Glyphs:
+def _to_glyphs(text: str, line: int) -> _Glyphs:
     """Return the glyphs of a text."""
     letters: list[str] = []
     digits: list[bool] = []
     edges: list[int] = [LINE_EDGE]
     places: list[_GlyphPosition] = []
-    plain = _plain(text)
+    plain = _normalise(text)
     points = {match.start() for match in _DECIMAL.finditer(plain)}
     before, edge = "", LINE_EDGE
     for position, char in enumerate(plain):
@@ -141,7 +141,7 @@ def _edge_between(before: str, after: str) -> int:
     return INSIDE if letter.casefold() in _SWAPPED_FOR_DIGITS else WORD_EDGE
 
 
-def _join(runs: Sequence[_Glyphs]) -> _Glyphs:
+def _concatenate(runs: Sequence[_Glyphs]) -> _Glyphs:
     """Return the glyphs of consecutive lines as one sequence."""
     edges = [LINE_EDGE]
     for run in runs:
@@ -156,15 +156,15 @@ def _join(runs: Sequence[_Glyphs]) -> _Glyphs:
 
 def _reading_orders(lines: Sequence[TextLine]) -> list[list[int]]:
     """Return the lines in row order and in column order, since a text may be wrapped in either."""
-    rows = _grouped(lines, axis=1)
-    columns = _grouped(lines, axis=0)
+    rows = _group_lines(lines, axis=1)
+    columns = _group_lines(lines, axis=0)
     return [
         [number for row in rows for number in sorted(row, key=lambda number: lines[number].box[0])],
         [number for column in columns for number in sorted(column, key=lambda number: lines[number].box[1])],
     ]
 
 
-def _grouped(lines: Sequence[TextLine], axis: int) -> list[list[int]]:
+def _group_lines(lines: Sequence[TextLine], axis: int) -> list[list[int]]:
     """Return groups of lines that overlap by half along an axis (0: columns, 1: rows)."""
     groups: list[list[int]] = []
     for number in sorted(range(len(lines)), key=lambda number: lines[number].box[axis] + lines[number].box[axis + 2]):
@@ -180,19 +180,19 @@ def _grouped(lines: Sequence[TextLine], axis: int) -> list[list[int]]:
     return groups
 
 
-def _locate(text: _Glyphs, strips: Sequence[_Glyphs], used: set[_GlyphPosition]) -> set[_GlyphPosition]:
+def _locate(text: _Glyphs, strips: Sequence[_Glyphs], occupied: set[_GlyphPosition]) -> set[_GlyphPosition]:
     """Return the positions of the first unused occurrence of a text; empty if there is none."""
     for strip in strips:
         start = strip.letters.find(text.letters)
         while start >= 0:
             places = set(strip.places[start : start + len(text.letters)])
-            if _fits(text, strip, start) and not places & used:
+            if _is_occurrence(text, strip, start) and not places & occupied:
                 return places
             start = strip.letters.find(text.letters, start + 1)
     return set()
 
 
-def _fits(text: _Glyphs, strip: _Glyphs, start: int) -> bool:
+def _is_occurrence(text: _Glyphs, strip: _Glyphs, start: int) -> bool:
     """Return whether an occurrence has word boundaries around it, breaks only at spaces, and has digits as digits."""
     length = len(text.letters)
     if strip.edges[start] == INSIDE or strip.edges[start + length] == INSIDE:
@@ -213,14 +213,14 @@ def _fits(text: _Glyphs, strip: _Glyphs, start: int) -> bool:
 
 def _numbers(text: str) -> list[str]:
     """Return the whole numbers of at least two digits in a text."""
-    return re.findall(r"(?<![\d.])\d{2,}(?![\d.]*\d)", _plain(text))
+    return re.findall(r"(?<![\d.])\d{2,}(?![\d.]*\d)", _normalise(text))
 
 
 def _rivals(targets: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
     """Return other numbers in the image with the length of a required number that is also there."""
     required = {number for text in targets for number in _numbers(text)}
     lengths = {len(number) for number in required}
-    seen = {number for text in texts for number in _numbers(text)}
-    if not required & seen:
+    numbers = {number for text in texts for number in _numbers(text)}
+    if not required & numbers:
         return ()
-    return tuple(sorted(number for number in seen - required if len(number) in lengths))
+    return tuple(sorted(number for number in numbers - required if len(number) in lengths))

@@ -88,11 +88,11 @@ def is_blocked(word: str) -> bool:
         >>> is_blocked("berlin"), is_blocked("oruvane")
         (True, False)
     """
-    return word in BLOCKED or word in _SINGLED or any(part in word for part in OFFENSIVE_PARTS)
+    return word in BLOCKED or word in _BLOCKED_WITHOUT_DOUBLE_LETTERS or any(part in word for part in OFFENSIVE_PARTS)
 
 
-def _singled(word: str) -> str:
+def _without_double_letters(word: str) -> str:
     return "".join(letter for letter, previous in zip(word, " " + word, strict=False) if letter != previous)
 
 
-_SINGLED = frozenset(map(_singled, BLOCKED))
+_BLOCKED_WITHOUT_DOUBLE_LETTERS = frozenset(map(_without_double_letters, BLOCKED))

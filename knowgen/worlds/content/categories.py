@@ -55,11 +55,11 @@ class Theme:
 
 
 def _theme(
-    category: str, things: str, made: str, figure: str, home: str, label: str, scenes: str, pronoun: Pronoun = "it"
+    category: str, things: str, maker: str, figure: str, home: str, label: str, scenes: str, pronoun: Pronoun = "it"
 ) -> Theme:
     """Parse `kind noun; kind noun`, `verb | role` and `measure | statement | unit | low | high`."""
     pairs = (thing.strip().split(" ", 1) for thing in things.split(";"))
-    verb, role = made.split(" | ")
+    verb, role = maker.split(" | ")
     measure, statement, unit, low, high = figure.split(" | ")
     possessive = _POSSESSIVES[pronoun]
     return Theme(

@@ -143,7 +143,7 @@ class CategoryEntities:
     bystanders: tuple[Entity, ...]
 
     @property
-    def everything(self) -> tuple[Entity, ...]:
+    def all_entities(self) -> tuple[Entity, ...]:
         """Subjects and bystanders in the order of their makers' prizes."""
         return tuple(sorted((*self.subjects, *self.bystanders), key=lambda entity: entity.maker.turn))
 
@@ -158,12 +158,12 @@ def article(words: str) -> str:
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
-def stream(seed: int, shard: int, *purpose: Any) -> random.Random:
+def random_stream(seed: int, shard: int, *purpose: Any) -> random.Random:
     """Return the random stream for one purpose, so that a change to one purpose does not affect the others."""
     return random.Random("/".join(map(str, ("world", RECIPE_VERSION, seed, shard, *purpose))))
 
 
-def difficulty_of(theme_index: int, shard: int) -> Difficulty:
+def shard_difficulty(theme_index: int, shard: int) -> Difficulty:
     """Return the difficulty of a theme in a shard: each level is a third of a shard and rotates over the categories."""
     return DIFFICULTIES[(theme_index + shard) % len(DIFFICULTIES)]
 
@@ -184,8 +184,8 @@ class EntityGenerator:
     def categories(self) -> Iterator[CategoryEntities]:
         """Yield the entities of each category, in the order of `THEMES`."""
         for index, theme in enumerate(THEMES):
-            rng = stream(self._seed, self._shard, theme.category)
-            yield self._category(theme, difficulty_of(index, self._shard), rng)
+            rng = random_stream(self._seed, self._shard, theme.category)
+            yield self._category(theme, shard_difficulty(index, self._shard), rng)
 
     def _category(self, theme: Theme, difficulty: Difficulty, rng: random.Random) -> CategoryEntities:
         count = rng.choice((2, 2, 3)) if theme.multi else 1

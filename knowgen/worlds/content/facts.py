@@ -44,7 +44,7 @@ class Clue:
     gives: frozenset[str]
 
 
-def facts_of(entity: Entity) -> dict[str, Fact]:
+def entity_facts(entity: Entity) -> dict[str, Fact]:
     """Return the facts of an entity by key."""
     theme, maker = entity.theme, entity.maker
     own, notes, of_maker = pages.article_url(entity), pages.notes_url(entity), pages.maker_url(entity)
@@ -64,7 +64,7 @@ def facts_of(entity: Entity) -> dict[str, Fact]:
     return {fact.key: fact for fact in facts}
 
 
-def clues_to(entity: Entity, hops: int) -> tuple[Clue, ...]:
+def entity_clues(entity: Entity, hops: int) -> tuple[Clue, ...]:
     """Return the descriptions of an entity that need a given number of pages.
 
     Args:

@@ -42,7 +42,7 @@ def write_page(host: str, title: str, paragraphs: Sequence[str], values: Mapping
         KeyError: If a paragraph has a field without a value.
     """
     links: list[Link] = []
-    written: list[str] = []
+    texts: list[str] = []
     for paragraph in paragraphs:
         text = ""
         for literal, field, _, _ in Formatter().parse(paragraph):
@@ -53,5 +53,5 @@ def write_page(host: str, title: str, paragraphs: Sequence[str], values: Mapping
                     links.append(value)
                     value = value.text
                 text += value
-        written.append(text)
-    return Page(url=address(host, title), title=title, text="\n\n".join(written), links=tuple(links))
+        texts.append(text)
+    return Page(url=address(host, title), title=title, text="\n\n".join(texts), links=tuple(links))

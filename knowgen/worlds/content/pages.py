@@ -177,7 +177,7 @@ def birthplace_page(entity: Entity, rng: random.Random) -> Page:
 
 def prize_page(group: CategoryEntities) -> Page:
     """Return the page on the prize of a trade, with its winners by number or by year."""
-    entities, role = group.everything, group.theme.role
+    entities, role = group.all_entities, group.theme.role
     prize = entities[0].maker.prize
     values: dict[str, str | Link] = {f"maker{entity.maker.turn}": _links(entity)["maker"] for entity in entities}
     rows = [
@@ -193,8 +193,8 @@ def prize_page(group: CategoryEntities) -> Page:
 def town_page(town: str, entities: Sequence[Entity]) -> Page:
     """Return the page on a town, with its entities."""
     values: dict[str, str | Link] = {f"name{at}": _links(entity)["name"] for at, entity in enumerate(entities)}
-    known = [f"the {entity.noun} {{name{at}}}" for at, entity in enumerate(entities)]
-    text = f"{town} is a town known for {listing(known)}." if known else f"{town} is a town with a weekly market."
+    entries = [f"the {entity.noun} {{name{at}}}" for at, entity in enumerate(entities)]
+    text = f"{town} is a town known for {listing(entries)}." if entries else f"{town} is a town with a weekly market."
     return write_page(GAZETTEER, town, [text], values)
 
 

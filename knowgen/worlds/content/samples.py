@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from knowgen.records import Sample, group_of
 from knowgen.worlds.content.difficulty import ASKS, HEADING_CHANCE, HOPS, NAME_ASKED_CHANCE, RECIPE_VERSION
 from knowgen.worlds.content.entities import CategoryEntities, Entity
-from knowgen.worlds.content.facts import Clue, Fact, clues_to, facts_of
+from knowgen.worlds.content.facts import Clue, Fact, entity_clues, entity_facts
 from knowgen.worlds.content.prompts import HEADINGS, PromptBrief, write_prompt
 from knowgen.worlds.rendering.signs import SURFACES
 
@@ -65,7 +65,7 @@ def plan_sample(group: CategoryEntities, seed: int, shard: int, *, textless: boo
     """Plan the sample of a category in a shard."""
     theme, subjects = group.theme, group.subjects
     difficulty = subjects[0].difficulty
-    clues = [rng.choice(clues_to(entity, rng.choice(HOPS[difficulty]))) for entity in subjects]
+    clues = [rng.choice(entity_clues(entity, rng.choice(HOPS[difficulty]))) for entity in subjects]
     if textless:
         writing = _SignContent()
     elif theme.multi:
@@ -106,37 +106,37 @@ def plan_sample(group: CategoryEntities, seed: int, shard: int, *, textless: boo
 
 def _write_single(entity: Entity, clue: Clue, rng: random.Random) -> _SignContent:
     """Choose the facts on the sign for one subject; facts that the clue states are left out."""
-    facts = facts_of(entity)
+    facts = entity_facts(entity)
     pool = _NEAR_FACTS if entity.difficulty == "easy" else _NEAR_FACTS + _FAR_FACTS
     keys = [key for key in pool if key not in clue.gives]
-    chosen = rng.sample(keys, rng.choice(ASKS[entity.difficulty]))
+    selected_keys = rng.sample(keys, rng.choice(ASKS[entity.difficulty]))
     if "name" not in clue.gives and rng.random() < NAME_ASKED_CHANCE:
-        chosen.insert(0, "name")
-    picked = [facts[key] for key in chosen]
+        selected_keys.insert(0, "name")
+    selection = [facts[key] for key in selected_keys]
     return _SignContent(
-        questions=tuple(fact.question for fact in picked),
-        values=tuple(fact.value for fact in picked),
-        lines=tuple(fact.line for fact in picked),
-        pages=tuple(page for fact in picked for page in fact.pages),
+        questions=tuple(fact.question for fact in selection),
+        values=tuple(fact.value for fact in selection),
+        lines=tuple(fact.line for fact in selection),
+        pages=tuple(page for fact in selection for page in fact.pages),
     )
 
 
 def _write_shared(entities: Sequence[Entity], clues: Sequence[Clue], rng: random.Random) -> _SignContent:
     """Choose the facts on the sign for several subjects: one line per subject, from left to right."""
-    given = frozenset().union(*(clue.gives for clue in clues))
-    keys = [key for key in _SHARED_FACTS if key not in given]
+    stated_keys = frozenset().union(*(clue.gives for clue in clues))
+    keys = [key for key in _SHARED_FACTS if key not in stated_keys]
     count = 2 if entities[0].difficulty == "hard" and len(keys) > 1 else 1
-    picked = set(rng.sample(keys, count))
-    chosen = [key for key in keys if key in picked]
+    selection = set(rng.sample(keys, count))
+    selected_keys = [key for key in keys if key in selection]
     theme = entities[0].theme
     questions = {
         "name": "the name of each of them",
         "year": f"the year in which each of them was {theme.verb}",
         "town": f"the town that each of them {theme.home}",
     }
-    rows: list[list[Fact]] = [[facts_of(entity)[key] for key in chosen] for entity in entities]
+    rows: list[list[Fact]] = [[entity_facts(entity)[key] for key in selected_keys] for entity in entities]
     return _SignContent(
-        questions=(" with ".join(questions[key] for key in chosen) + ", from left to right",),
+        questions=(" with ".join(questions[key] for key in selected_keys) + ", from left to right",),
         values=_unique(fact.value for row in rows for fact in row),
         lines=tuple(", ".join(fact.line for fact in row) for row in rows),
         pages=tuple(page for row in rows for fact in row for page in fact.pages),

@@ -95,7 +95,7 @@ def _distractor_titles(entity: Entity, rng: random.Random) -> list[tuple[str, Im
 
 
 @lru_cache(maxsize=4)
-def _drawn(appearance: Appearance) -> Image:
+def _subject_image(appearance: Appearance) -> Image:
     """Draw an appearance once for all its views, which are adjacent; callers must not modify the image."""
     return draw_appearance(appearance, _SUBJECT_SIZE)
 
@@ -109,19 +109,19 @@ def render_search_image(search_image: SearchImage) -> Image:
     from PIL import Image
 
     rng = random.Random(f"picture/{search_image.id}")
-    drawn = _drawn(search_image.appearance)
+    subject = _subject_image(search_image.appearance)
     if search_image.view == "scene":
         backdrop = draw_scene(search_image.scene, search_image.id)
         left = (backdrop.width - backdrop.height) // 2
         square = backdrop.crop((left, 0, left + backdrop.height, backdrop.height))
         canvas = square.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-        drawn = drawn.resize((_SUBJECT_SIZE_IN_SCENE, _SUBJECT_SIZE_IN_SCENE), Image.Resampling.LANCZOS)
+        subject = subject.resize((_SUBJECT_SIZE_IN_SCENE, _SUBJECT_SIZE_IN_SCENE), Image.Resampling.LANCZOS)
         margin = 8
     else:
         canvas = Image.new("RGB", (SIZE, SIZE), plain_backdrop(search_image.appearance, rng))
         margin = (SIZE - _SUBJECT_SIZE) // 2
     if search_image.view == "turned":
-        mirrored = drawn.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        drawn = mirrored.rotate(rng.choice((-7, 6)), Image.Resampling.BICUBIC)
-    canvas.paste(drawn, ((SIZE - drawn.width) // 2, SIZE - drawn.height - margin), drawn)
+        flipped = subject.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        subject = flipped.rotate(rng.choice((-7, 6)), Image.Resampling.BICUBIC)
+    canvas.paste(subject, ((SIZE - subject.width) // 2, SIZE - subject.height - margin), subject)
     return canvas

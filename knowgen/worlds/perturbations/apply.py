@@ -33,14 +33,14 @@ _SHADOW_BELOW = 8
 """A shadow extends below its subject by less than the subject's width divided by this, plus rounding."""
 
 
-def random_stream(original: OriginalSample, perturbation: Perturbation, seed: int) -> random.Random:
+def perturbation_stream(original: OriginalSample, perturbation: Perturbation, seed: int) -> random.Random:
     """Return the random stream for one perturbation of one sample, identical in every process."""
     return random.Random(f"changes/{seed}/{original.sample.id}/{perturbation.name}")
 
 
 def describe_perturbation(original: OriginalSample, perturbation: Perturbation, seed: int) -> str | None:
     """Return a short description of what a perturbation changes in a sample; None if it cannot be applied."""
-    rng = random_stream(original, perturbation, seed)
+    rng = perturbation_stream(original, perturbation, seed)
     if perturbation in (DIGIT, NAME):
         edit = _text_edit(original, perturbation, rng)
         return None if edit is None else f'"{edit.right}" is written "{edit.wrong}"'
@@ -65,7 +65,7 @@ def render_perturbation(original: OriginalSample, perturbation: Perturbation, se
         DataError: If the stored image is missing or differs from the rendered one.
         ValueError: If the perturbation cannot be applied to this sample.
     """
-    rng = random_stream(original, perturbation, seed)
+    rng = perturbation_stream(original, perturbation, seed)
     if perturbation is UNCHANGED:
         return original.open_stored_image()
     if perturbation is BLUR:

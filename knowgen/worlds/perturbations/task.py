@@ -139,29 +139,31 @@ def make_perturbed_task(task: Task, samples: Sequence[Sample], count: int, seed:
     """
     if count < 1 or not samples:
         raise UsageError("no sample to perturb", where=f"task {task.name}", fix="give a count of 1 or more")
-    planned = [_plan(read_original(sample, task.truth(sample.id)), seed) for sample in samples]
-    picked = _spread(planned, seed)[:count]
-    picked[0][0].original.rerender()  # fail before anything is paid if the world was rendered by another version
-    return PerturbedTask(task.name, task.version, [perturbed for plan in picked for perturbed in plan], seed)
+    planned = [_plan_sample(read_original(sample, task.truth(sample.id)), seed) for sample in samples]
+    selected = _spread_over_categories(planned, seed)[:count]
+    selected[0][0].original.rerender()  # fail before anything is paid if the world was rendered by another version
+    return PerturbedTask(task.name, task.version, [perturbed for plan in selected for perturbed in plan], seed)
 
 
-def _plan(original: OriginalSample, seed: int) -> list[PerturbedImage]:
+def _plan_sample(original: OriginalSample, seed: int) -> list[PerturbedImage]:
     """Return the perturbed images of one sample, `nothing` first."""
     plan = []
     for perturbation in PERTURBATIONS:
         summary = describe_perturbation(original, perturbation, seed)
         if summary is not None:
             plan.append(
-                PerturbedImage(_opaque(original.sample.id, perturbation, seed), original, perturbation, summary, seed)
+                PerturbedImage(
+                    _opaque_id(original.sample.id, perturbation, seed), original, perturbation, summary, seed
+                )
             )
     return plan
 
 
-def _opaque(sample_id: str, perturbation: Perturbation, seed: int) -> str:
+def _opaque_id(sample_id: str, perturbation: Perturbation, seed: int) -> str:
     return hashlib.sha256(f"changed\0{REVISION}\0{seed}\0{sample_id}\0{perturbation.name}".encode()).hexdigest()[:16]
 
 
-def _spread(plans: Sequence[list[PerturbedImage]], seed: int) -> list[list[PerturbedImage]]:
+def _spread_over_categories(plans: Sequence[list[PerturbedImage]], seed: int) -> list[list[PerturbedImage]]:
     """Return the plans in rounds of one sample per category.
 
     Within a category, samples with more possible perturbations come first, in random order among equals: a sample

@@ -46,7 +46,7 @@ def wrong_digit(original: OriginalSample, rng: random.Random) -> TextEdit | None
     rng.shuffle(texts)
     for text in texts:
         for wrong in _other_digits(text, rng):
-            if edit := _edited(original, text, wrong):
+            if edit := _make_edit(original, text, wrong):
                 return edit
     return None
 
@@ -63,18 +63,18 @@ def wrong_name(original: OriginalSample, rng: random.Random) -> TextEdit | None:
     for text in texts:
         first, last = text.rpartition(" ")[0], text.rpartition(" ")[2]
         for name in _other_names(last, rng):
-            if edit := _edited(original, text, f"{first} {name}".strip()):
+            if edit := _make_edit(original, text, f"{first} {name}".strip()):
                 return edit
     return None
 
 
 def _texts_on_sign_once(original: OriginalSample) -> list[str]:
     """Return the required texts that appear on the sign exactly once, so that one change makes each of them wrong."""
-    written = " \n ".join(original.lines)
-    return [text for text in original.truth.required_text if text and len(_places(text).findall(written)) == 1]
+    sign_text = " \n ".join(original.lines)
+    return [text for text in original.truth.required_text if text and len(_word_pattern(text).findall(sign_text)) == 1]
 
 
-def _places(text: str) -> re.Pattern[str]:
+def _word_pattern(text: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){re.escape(text)}(?!\w)")
 
 
@@ -102,23 +102,23 @@ def _other_names(name: str, rng: random.Random) -> list[str]:
     return sorted(candidates, key=lambda other: abs(text_width(other, _MEASURED_SIZE) - width))[:_NAMES_TRIED]
 
 
-def _edited(original: OriginalSample, right: str, wrong: str) -> TextEdit | None:
+def _make_edit(original: OriginalSample, right: str, wrong: str) -> TextEdit | None:
     """Return the edit that writes `wrong` for `right`; None if it changes the layout or is a required text."""
-    written = " \n ".join(original.lines)
-    if any(_places(wrong).search(text) for text in (written, *original.truth.required_text)):
+    sign_text = " \n ".join(original.lines)
+    if any(_word_pattern(wrong).search(text) for text in (sign_text, *original.truth.required_text)):
         return None
-    lines = tuple(_places(right).sub(lambda _match: wrong, line) for line in original.lines)
+    lines = tuple(_word_pattern(right).sub(lambda _match: wrong, line) for line in original.lines)
     return TextEdit(right, wrong, lines) if _same_layout(original, lines) else None
 
 
 def _same_layout(original: OriginalSample, lines: tuple[str, ...]) -> bool:
     """Return whether every layout sets the lines in the font sizes and sign size of the original."""
     count = len(original.appearances)
-    return _settings(original.lines, original.surface, count) == _settings(lines, original.surface, count)
+    return _typeset_sizes(original.lines, original.surface, count) == _typeset_sizes(lines, original.surface, count)
 
 
 @lru_cache(maxsize=256)
-def _settings(lines: tuple[str, ...], surface: str, count: int) -> tuple[_Setting | None, ...]:
+def _typeset_sizes(lines: tuple[str, ...], surface: str, count: int) -> tuple[_Setting | None, ...]:
     """Return, for each layout, the font sizes of the rows and the size of the sign; None if the lines do not fit."""
     settings: list[_Setting | None] = []
     for layout in TRUTH_LAYOUTS:

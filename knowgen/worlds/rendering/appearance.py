@@ -183,9 +183,9 @@ def _require_whole(name: str, value: object) -> int:
     return value
 
 
-def _require_name(field: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise DataError(f"unknown {field} {value!r}", where=f"look.{field}", fix="use one of " + ", ".join(known))
+def _require_name(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise DataError(f"unknown {field} {value!r}", where=f"look.{field}", fix="use one of " + ", ".join(choices))
 
 
 def _require_index(field: str, value: int, count: int) -> None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from knowgen.worlds.rendering.canvas import Canvas
 from knowgen.worlds.rendering.colours import WHITE, Colour, mix
-from knowgen.worlds.rendering.shapes import Outline, Point, ellipse, smooth, star
+from knowgen.worlds.rendering.shapes import Outline, Point, ellipse, smooth_curve, star
 
 APPEARANCE_MARGIN = 3.0
 """Margin in units around the square of 100 units of an appearance, for ears and lines that extend beyond it."""
@@ -119,7 +119,7 @@ def _moon(x: float, y: float, r: float) -> Outline:
 
 
 def _drop(x: float, y: float, r: float) -> Outline:
-    return smooth([(x, y - r * 1.1), (x + r * 0.62, y + r * 0.2), (x, y + r), (x - r * 0.62, y + r * 0.2)])
+    return smooth_curve([(x, y - r * 1.1), (x + r * 0.62, y + r * 0.2), (x, y + r), (x - r * 0.62, y + r * 0.2)])
 
 
 def _bolt(x: float, y: float, r: float) -> Outline:
@@ -149,7 +149,7 @@ def _eye(x: float, y: float, r: float) -> Outline:
 
 def _heart(x: float, y: float, r: float) -> Outline:
     corners = ((0, -0.45), (0.55, -0.85), (1, -0.2), (0, 1), (-1, -0.2), (-0.55, -0.85))
-    return smooth([(x + r * dx, y + r * dy) for dx, dy in corners])
+    return smooth_curve([(x + r * dx, y + r * dy) for dx, dy in corners])
 
 
 _SYMBOL_OUTLINES: Mapping[str, Callable[[float, float, float], Outline]] = MappingProxyType(

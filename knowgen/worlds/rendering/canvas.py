@@ -141,16 +141,16 @@ class Canvas:
             self._image.paste(marks, box, ImageChops.multiply(mask, stamp))
         depth = max(2, int(min(mask.size) * 0.13))
         if shade:
-            self._image.paste(_SHADE, box, _rim(mask, -depth, shade))
+            self._image.paste(_SHADE, box, _border_mask(mask, -depth, shade))
         if shine:
-            self._image.paste(WHITE, box, _rim(mask, depth, shine))
+            self._image.paste(WHITE, box, _border_mask(mask, depth, shine))
 
 
-def _rim(mask: Image.Image, shift: int, strength: float) -> Image.Image:
+def _border_mask(mask: Image.Image, shift: int, strength: float) -> Image.Image:
     """Return the mask minus itself shifted by `shift` pixels on both axes."""
-    moved = Image.new("L", mask.size, 0)
-    moved.paste(mask, (shift, shift))
-    return ImageChops.subtract(mask, moved).point(_scaling_table(strength))
+    shifted = Image.new("L", mask.size, 0)
+    shifted.paste(mask, (shift, shift))
+    return ImageChops.subtract(mask, shifted).point(_scaling_table(strength))
 
 
 @lru_cache(maxsize=32)

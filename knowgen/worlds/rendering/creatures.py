@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from knowgen.worlds.rendering.brush import Brush
 from knowgen.worlds.rendering.colours import WHITE, Colour, mix
-from knowgen.worlds.rendering.shapes import Outline, around, both_sides, ellipse, rectangle, smooth
+from knowgen.worlds.rendering.shapes import Outline, both_sides, ellipse, point_on_circle, rectangle, smooth_curve
 
 _TONGUE: Colour = (255, 123, 137)
 
@@ -19,7 +19,7 @@ def draw_creature(brush: Brush) -> None:
         brush.part(foot, brush.second)
     right = [(50 + girth * 0.8, crown + 10), (50 + girth, 72), (50 + girth * 0.7, 92)]
     left = [(50 - girth * 0.7, 92), (50 - girth, 72), (50 - girth * 0.8, crown + 10)]
-    brush.part(smooth([(50, crown), *right, (50, 94), *left]), brush.main, marks=brush.second, shine=0.14)
+    brush.part(smooth_curve([(50, crown), *right, (50, 94), *left]), brush.main, marks=brush.second, shine=0.14)
     if brush.choice(3, 3):
         brush.inset(ellipse(50, 80, girth * 0.58, 12.5), brush.light, 1)
     if brush.choice(3, 3) == 2:
@@ -31,10 +31,10 @@ def _draw_tail(brush: Brush) -> None:
     match brush.choice(2, 3):
         case 0:
             tail: Outline = [(70, 78), (88, 76), (94, 54), (86, 50), (80, 66), (68, 66)]
-            brush.part(smooth(tail), brush.second)
+            brush.part(smooth_curve(tail), brush.second)
         case 1:
             wing: Outline = [(70, 56), (84, 36), (97, 40), (92, 56), (95, 66), (84, 68)]
-            for side in both_sides(smooth(wing)):
+            for side in both_sides(smooth_curve(wing)):
                 pattern = "bars" if brush.choice(3, 2) else "plain"
                 brush.part(side, brush.accent, marks=brush.second, pattern=pattern)
         case _:
@@ -50,14 +50,14 @@ def _draw_ears(brush: Brush, crown: float) -> None:
             for inside in both_sides([(63, crown + 2), (72, crown - 11), (74, crown + 8)]):
                 brush.flat(inside, brush.accent)
         case 1:
-            ears = smooth([(56, crown + 6), (60, crown - 24), (70, crown - 26), (70, crown + 8)])
+            ears = smooth_curve([(56, crown + 6), (60, crown - 24), (70, crown - 26), (70, crown + 8)])
             for ear in both_sides(ears):
                 brush.part(ear, brush.main)
             for inside in both_sides(ellipse(64.5, crown - 9, 2.8, 10)):
                 brush.flat(inside, brush.accent)
         case 2:
             horn = [(60, crown + 6), (66, crown - 8), (80, crown - 18), (76, crown + 2), (70, crown + 10)]
-            for side in both_sides(smooth(horn)):
+            for side in both_sides(smooth_curve(horn)):
                 brush.part(side, brush.light)
         case 3:
             for feeler in both_sides([(56, crown + 4), (62, crown - 12), (68, crown - 14)]):
@@ -77,7 +77,7 @@ def _draw_creature_face(brush: Brush, eye_line: float, girth: float) -> None:
     if brush.choice(5, 2):
         brush.line(ellipse(50, eye_line + 10, 5, 3.4, start=15, end=165, steps=8), brush.ink, 1.2)
     else:
-        brush.flat(smooth([(44, eye_line + 9), (56, eye_line + 9), (50, eye_line + 16)]), brush.ink)
+        brush.flat(smooth_curve([(44, eye_line + 9), (56, eye_line + 9), (50, eye_line + 16)]), brush.ink)
         brush.flat(ellipse(50, eye_line + 13, 2.6, 1.6), _TONGUE)
     for side in (-1, 1):
         cheek = ellipse(50 + side * girth * 0.62, eye_line + 9, 3.4, 2.2)
@@ -143,20 +143,20 @@ def draw_mask(brush: Brush) -> None:
     spread = 24 if feathers == 5 else 18
     for index in range(feathers):
         angle = -90 + (index - (feathers - 1) / 2) * spread
-        x, y = around(50, 50, 36, angle)
+        x, y = point_on_circle(50, 50, 36, angle)
         brush.part(ellipse(x, y, 13, 5.5, tilt=angle), (brush.second, brush.accent)[index % 2])
     match brush.choice(1, 3):
         case 1:
-            for horn in both_sides(smooth([(66, 26), (74, 6), (92, 4), (84, 18), (80, 36)])):
+            for horn in both_sides(smooth_curve([(66, 26), (74, 6), (92, 4), (84, 18), (80, 36)])):
                 brush.part(horn, brush.light)
         case 2:
             for ear in both_sides([(64, 26), (84, 8), (82, 44)]):
                 brush.part(ear, brush.accent)
     face: Outline = [(50, 18), (74, 24), (82, 48), (70, 78), (50, 93), (30, 78), (18, 48), (26, 24)]
-    brush.part(smooth(face), brush.main, marks=brush.second, shine=0.15)
+    brush.part(smooth_curve(face), brush.main, marks=brush.second, shine=0.15)
     if brush.choice(2, 2):
         nose: Outline = [(50, 22), (60, 30), (56, 62), (50, 70), (44, 62), (40, 30)]
-        brush.inset(smooth(nose), brush.light, 1)
+        brush.inset(smooth_curve(nose), brush.light, 1)
     else:
         brush.emblem(50, 31, 8, brush.light)
     _draw_mask_features(brush)
@@ -165,7 +165,7 @@ def draw_mask(brush: Brush) -> None:
 def _draw_mask_features(brush: Brush) -> None:
     openings: tuple[Outline, ...] = (
         ellipse(65, 47, 9, 6),
-        smooth([(56, 50), (66, 40), (77, 42), (68, 54)]),
+        smooth_curve([(56, 50), (66, 40), (77, 42), (68, 54)]),
         ellipse(65, 47, 7.5),
     )
     for opening in both_sides(openings[brush.choice(3, 3)]):
@@ -178,7 +178,7 @@ def _draw_mask_features(brush: Brush) -> None:
             brush.inset(cheek, brush.accent)
     mouths: tuple[Outline, ...] = (
         ellipse(50, 77, 12, 5),
-        smooth([(36, 72), (50, 76), (64, 72), (50, 86)]),
+        smooth_curve([(36, 72), (50, 76), (64, 72), (50, 86)]),
         rectangle(40, 73, 60, 81, 2),
     )
     brush.part(mouths[brush.choice(5, 3)], brush.ink if painted_cheeks else brush.accent)

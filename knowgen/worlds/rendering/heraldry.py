@@ -6,7 +6,7 @@ import math
 
 from knowgen.worlds.rendering.brush import Brush, draw_symbol
 from knowgen.worlds.rendering.colours import GOLD, Colour, rgb
-from knowgen.worlds.rendering.shapes import Outline, both_sides, ellipse, mirrored, rectangle, smooth, star
+from knowgen.worlds.rendering.shapes import Outline, both_sides, ellipse, mirror, rectangle, smooth_curve, star
 
 _LAUREL: Colour = rgb("7fb069")
 _POLE: Colour = rgb("d9a441")
@@ -112,7 +112,7 @@ def draw_vase(brush: Brush) -> None:
         *((54 + neck, 12), (50 + neck, 18), (50 + neck, 28), (50 + belly, 50)),
         *((50 + belly * 0.9, 70), (50 + belly * 0.5, 90), (50 + belly * 0.55, 96)),
     ]
-    body = smooth(profile + mirrored(profile)[::-1], 6)
+    body = smooth_curve(profile + mirror(profile)[::-1], 6)
     brush.part(body, brush.main, marks=brush.second, shade=0.26, shine=0.25)
     brush.part(rectangle(45 - neck, 8, 55 + neck, 14, 2), brush.accent)
     brush.part(rectangle(50 - belly * 0.62, 92, 50 + belly * 0.62, 98, 2), brush.accent)

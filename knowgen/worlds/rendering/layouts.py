@@ -79,12 +79,12 @@ def _columns(left: int, right: int, top: int, bottom: int, count: int) -> list[B
     return [(start, top, start + int(width), bottom) for start in starts]
 
 
-def _lifted(cell: Box, by: int) -> Box:
+def _raise_cell(cell: Box, by: int) -> Box:
     """Return the cell with its lower edge raised."""
     return cell[0], cell[1], cell[2], cell[3] - by
 
 
-def _beside(
+def _sign_beside(
     count: int, size: tuple[int, int], top: int, *, sign_left: bool, cells_top: int = _CEILING
 ) -> tuple[Box, tuple[Box, ...]]:
     """Return a sign at one side with its upper edge at `top`, and cells for the subjects in the remaining space."""
@@ -105,7 +105,7 @@ def _high_board(sign_left: bool) -> Callable[[int, tuple[int, int], random.Rando
     """Return the arrangement with a board on posts, in the upper part at one side."""
 
     def arrange(count: int, size: tuple[int, int], rng: random.Random) -> Arrangement:
-        sign, cells = _beside(count, size, rng.randrange(46, 100), sign_left=sign_left)
+        sign, cells = _sign_beside(count, size, rng.randrange(46, 100), sign_left=sign_left)
         return Arrangement(cells, sign, "posts")
 
     return arrange
@@ -116,7 +116,7 @@ def _low_board(sign_left: bool) -> Callable[[int, tuple[int, int], random.Random
 
     def arrange(count: int, size: tuple[int, int], rng: random.Random) -> Arrangement:
         top = _GROUND - rng.randrange(24, 44) - size[1]
-        sign, cells = _beside(count, size, top, sign_left=sign_left)
+        sign, cells = _sign_beside(count, size, top, sign_left=sign_left)
         return Arrangement(cells, sign, "posts")
 
     return arrange
@@ -153,7 +153,7 @@ def _corner(count: int, size: tuple[int, int], rng: random.Random) -> Arrangemen
     else:
         cells = _columns(_EDGE, WIDTH - _EDGE, sign[3] + 8, _GROUND + 8, count)
     rise = [8 * (index if at_left else len(cells) - 1 - index) for index in range(len(cells))]
-    return Arrangement(tuple(_lifted(cell, by) for cell, by in zip(cells, rise, strict=True)), sign, "cords")
+    return Arrangement(tuple(_raise_cell(cell, by) for cell, by in zip(cells, rise, strict=True)), sign, "cords")
 
 
 def _between(_count: int, size: tuple[int, int], rng: random.Random) -> Arrangement:
@@ -170,7 +170,7 @@ def _plinths_below(count: int, size: tuple[int, int], rng: random.Random) -> Arr
     left = (WIDTH - size[0]) // 2
     sign = (left, 14, left + size[0], 14 + size[1])
     cells = _columns(_EDGE + 10, WIDTH - _EDGE - 10, sign[3] + 8, HEIGHT - 12, count)
-    raised = [_lifted(cell, rng.randrange(34, 52)) for cell in cells]
+    raised = [_raise_cell(cell, rng.randrange(34, 52)) for cell in cells]
     return Arrangement(tuple(raised), sign, "none", plinths=True)
 
 
@@ -185,13 +185,13 @@ def _arc(count: int, rng: random.Random) -> Arrangement:
     cells = _columns(_EDGE + 10, WIDTH - _EDGE - 10, 60, _GROUND + 6, count)
     middle = (count - 1) / 2
     lifts = [round(depth * (1 - abs(index - middle) / max(middle, 1))) for index in range(count)]
-    return Arrangement(tuple(_lifted(cell, by) for cell, by in zip(cells, lifts, strict=True)))
+    return Arrangement(tuple(_raise_cell(cell, by) for cell, by in zip(cells, lifts, strict=True)))
 
 
 def _plinth_row(count: int, rng: random.Random) -> Arrangement:
     """Arrange each subject on a plinth of its own height."""
     cells = _columns(_EDGE + 16, WIDTH - _EDGE - 16, 40, HEIGHT - 12, count)
-    return Arrangement(tuple(_lifted(cell, rng.randrange(44, 84)) for cell in cells), plinths=True)
+    return Arrangement(tuple(_raise_cell(cell, rng.randrange(44, 84)) for cell in cells), plinths=True)
 
 
 def _slope(count: int, rng: random.Random) -> Arrangement:
@@ -203,7 +203,7 @@ def _slope(count: int, rng: random.Random) -> Arrangement:
     cells = _columns(_EDGE, WIDTH - _EDGE, 60, _GROUND + 10, count)
     step = rng.randrange(13, 18)
     lifts = [step * (index if rising else count - 1 - index) for index in range(count)]
-    return Arrangement(tuple(_lifted(cell, by) for cell, by in zip(cells, lifts, strict=True)))
+    return Arrangement(tuple(_raise_cell(cell, by) for cell, by in zip(cells, lifts, strict=True)))
 
 
 def _overhead_limit(_count: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from knowgen.worlds.rendering.brush import Brush
 from knowgen.worlds.rendering.colours import mix
-from knowgen.worlds.rendering.shapes import Outline, around, both_sides, ellipse, rectangle, smooth, star
+from knowgen.worlds.rendering.shapes import Outline, both_sides, ellipse, point_on_circle, rectangle, smooth_curve, star
 
 
 def draw_device(brush: Brush) -> None:
@@ -12,7 +12,7 @@ def draw_device(brush: Brush) -> None:
     brush.part([(24, 96), (76, 96), (68, 78), (32, 78)], brush.second)
     brush.part(rectangle(38, 56, 62, 80, 3), brush.main, marks=brush.second)
     brush.part(ellipse(50, 68, 7.5), brush.light)
-    brush.line([(50, 68), around(50, 68, 6, -150 + 40 * brush.choice(4, 5))], brush.accent, 1.5)
+    brush.line([(50, 68), point_on_circle(50, 68, 6, -150 + 40 * brush.choice(4, 5))], brush.accent, 1.5)
     match brush.choice(0, 4):
         case 0:
             glass = mix(brush.light, brush.second, 0.25)
@@ -44,7 +44,7 @@ def draw_airship(brush: Brush) -> None:
     for side in (1, -1):
         fin: Outline = [(84, 36 + 8 * side), (98, 36 + 24 * side), (97, 36 + 8 * side)]
         round_fin: Outline = [(80, 36 + 8 * side), (95, 36 + 26 * side), (98, 36 + 9 * side)]
-        brush.part(fin if brush.choice(0, 2) else smooth(round_fin), brush.accent)
+        brush.part(fin if brush.choice(0, 2) else smooth_curve(round_fin), brush.accent)
     for x in (38, 62):
         brush.line([(x - 3, 56), (x, 72)], brush.ink, 1.1)
     height = (19, 24, 27)[brush.choice(1, 3)]
@@ -57,7 +57,7 @@ def draw_airship(brush: Brush) -> None:
     brush.emblem(44, 36, 10, brush.light)
     square: Outline = [(30, 70), (70, 70), (64, 84), (36, 84)]
     rounded: Outline = [(26, 70), (74, 70), (66, 86), (34, 86)]
-    brush.part(square if brush.choice(3, 2) else smooth(rounded), brush.second)
+    brush.part(square if brush.choice(3, 2) else smooth_curve(rounded), brush.second)
     portholes = 3 + brush.choice(4, 3)
     for index in range(portholes):
         brush.inset(ellipse(37 + index * 26 / (portholes - 1), 76, 2.6), brush.light, 0.9)
@@ -79,7 +79,7 @@ def draw_ship(brush: Brush) -> None:
             *((x, 58), (x - width * 1.05, 62)),
         ]
         swollen: Outline = [(x - 2, top), (x + width, 58), (x - width * 0.8, 60)]
-        sail = square if brush.choice(1, 2) else smooth(swollen, 8)
+        sail = square if brush.choice(1, 2) else smooth_curve(swollen, 8)
         brush.part(sail, cloth, marks=brush.second)
         brush.part([(x, top - 6), (x + 12, top - 3), (x, top)], brush.accent)
     for x in (24, 76) if masts == 2 else (50,):
@@ -88,7 +88,7 @@ def draw_ship(brush: Brush) -> None:
         *((5, 66), (22, 73), (50, 74), (78, 73), (96, 62)),
         *((86, 86), (70, 94), (30, 94), (14, 86)),
     ]
-    brush.part(smooth(hull), brush.main)
+    brush.part(smooth_curve(hull), brush.main)
     band = ("plain", "bars", "checks")[brush.choice(2, 3)]
     strake: Outline = [(13, 80), (89, 79), (86, 86), (15, 86)]
     brush.part(strake, brush.accent, marks=brush.light, pattern=band, shade=0)

@@ -6,7 +6,7 @@ import math
 
 from knowgen.worlds.rendering.brush import Brush
 from knowgen.worlds.rendering.colours import WHITE, Colour, mix, rgb
-from knowgen.worlds.rendering.shapes import Outline, around, both_sides, ellipse, rectangle, smooth, star
+from knowgen.worlds.rendering.shapes import Outline, both_sides, ellipse, point_on_circle, rectangle, smooth_curve, star
 
 _LEAF_GREEN, _DEEP_GREEN, _MEADOW, _SEA = rgb("4c9a54"), rgb("2f7f6d"), rgb("6aa84f"), rgb("5fb7d4")
 _RING_TILT = -18.0
@@ -47,7 +47,7 @@ def draw_plant(brush: Brush) -> None:
             (80, 60 - 6 * index),
             (70, 73 - 7 * index),
         ]
-        left, right = reversed(both_sides(smooth(leaf)))
+        left, right = reversed(both_sides(smooth_curve(leaf)))
         brush.part(right if index % 2 else left, green)
     _draw_petals(brush, 5 + brush.choice(2, 5))
     middle = "dots" if brush.choice(4, 3) else "checks"
@@ -64,10 +64,14 @@ def _draw_petals(brush: Brush, count: int) -> None:
     for index in range(count):
         angle = 360 * index / count - 90
         if brush.choice(3, 3):
-            x, y = around(50, 32, 19, angle)
+            x, y = point_on_circle(50, 32, 19, angle)
             petal = ellipse(x, y, 13 if long_petals else 10, 8 if long_petals else 9.5, tilt=angle)
         else:
-            petal = [around(50, 32, 8, angle - 90), around(50, 32, 32, angle), around(50, 32, 8, angle + 90)]
+            petal = [
+                point_on_circle(50, 32, 8, angle - 90),
+                point_on_circle(50, 32, 32, angle),
+                point_on_circle(50, 32, 8, angle + 90),
+            ]
         brush.part(petal, brush.main, marks=brush.light, pattern=pattern)
 
 
@@ -90,7 +94,7 @@ def draw_crystal(brush: Brush) -> None:
         brush.emblem(50, 89, 5.4, brush.light, outlined=False)
     else:
         rock: Outline = [(14, 92), (30, 80), (50, 84), (70, 79), (86, 92), (50, 97)]
-        brush.part(smooth(rock), mix(brush.ink, brush.main, 0.4))
+        brush.part(smooth_curve(rock), mix(brush.ink, brush.main, 0.4))
     for x, y in ((12, 20), (88, 16), (90, 72))[: brush.choice(3, 4)]:
         brush.inset(star(x, y, 7, 4, 0.34), brush.accent, 0.9)
 
@@ -122,7 +126,7 @@ def draw_island(brush: Brush) -> None:
         ]
         brush.part(cap, brush.light, shade=0.1)
     shore: Outline = [(8, 84), (22, 74), (50, 76), (78, 74), (92, 84), (70, 92), (30, 92)]
-    brush.part(smooth(shore), mix(_MEADOW, brush.second, 0.35))
+    brush.part(smooth_curve(shore), mix(_MEADOW, brush.second, 0.35))
     for x in (20, 80, 34, 66, 50)[: 2 + brush.choice(3, 4)]:
         brush.line([(x, 84), (x, 74)], brush.ink, 1.6)
         fir: Outline = [(x - 6, 78), (x, 62), (x + 6, 78)]

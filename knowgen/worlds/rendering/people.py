@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from knowgen.worlds.rendering.brush import Brush
 from knowgen.worlds.rendering.colours import GOLD, HAIR_TONES, SKIN_TONES, Colour, mix, rgb
-from knowgen.worlds.rendering.shapes import Outline, both_sides, ellipse, rectangle, smooth
+from knowgen.worlds.rendering.shapes import Outline, both_sides, ellipse, rectangle, smooth_curve
 
 _SKIN, _HAIR, _HAIRSTYLE, _DRESS, _FRONT, _HEADWEAR = range(6)
 _LONG_HAIR = (1, 4)
@@ -40,7 +40,7 @@ def draw_person(brush: Brush) -> None:
     _draw_body(brush, skin)
     _draw_front(brush)
     _draw_face(brush, skin)
-    fringe = _FRINGES[style] if style == _SPIKES else smooth(_FRINGES[style], 6)
+    fringe = _FRINGES[style] if style == _SPIKES else smooth_curve(_FRINGES[style], 6)
     brush.part(fringe, hair, shine=0.18)
     if style == _BUN:
         brush.part(ellipse(50, 8, 9, 8), hair)
@@ -50,7 +50,7 @@ def draw_person(brush: Brush) -> None:
 def _draw_hair_behind(brush: Brush, hair: Colour, style: int) -> None:
     if style in _LONG_HAIR:
         brush.part(
-            smooth(
+            smooth_curve(
                 [
                     *((50, 12), (76, 24), (80, 56), (74, 74), (64, 66), (50, 64)),
                     *((36, 66), (26, 74), (20, 56), (24, 24)),
@@ -59,7 +59,7 @@ def _draw_hair_behind(brush: Brush, hair: Colour, style: int) -> None:
             hair,
         )
     elif style == _PIGTAILS:
-        for tail in both_sides(smooth([(70, 26), (84, 30), (88, 52), (80, 64), (76, 48)])):
+        for tail in both_sides(smooth_curve([(70, 26), (84, 30), (88, 52), (80, 64), (76, 48)])):
             brush.part(tail, hair)
 
 
@@ -69,8 +69,8 @@ def _draw_body(brush: Brush, skin: Colour) -> None:
         brush.part(rectangle(x - 5, 82, x + 5, 97, 3), boots)
     if brush.choice(_DRESS, 4) == 3:
         cape = [(50, 56), (70, 62), (80, 92), (50, 88), (20, 92), (30, 62)]
-        brush.part(smooth([(float(x), float(y)) for x, y in cape]), brush.accent)
-    arms = both_sides(smooth([(60, 61), (69, 64), (75, 80), (68, 83)]))
+        brush.part(smooth_curve([(float(x), float(y)) for x, y in cape]), brush.accent)
+    arms = both_sides(smooth_curve([(60, 61), (69, 64), (75, 80), (68, 83)]))
     hands = both_sides(ellipse(71.5, 82, 4))
     for arm, hand in zip(arms, hands, strict=True):
         brush.part(arm, brush.main)

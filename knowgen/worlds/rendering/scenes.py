@@ -88,8 +88,8 @@ def draw_scene(
     if tint is not None and not 0 <= tint < TINT_COUNT:
         raise DataError(f"tint is {tint}", where="draw_scene", fix=f"use 0 to {TINT_COUNT - 1}")
     rng = random.Random(f"scene/{name}/{seed}")
-    chosen = rng.randrange(TINT_COUNT)
-    palette = PALETTES[chosen if tint is None else tint]
+    seed_tint = rng.randrange(TINT_COUNT)
+    palette = PALETTES[seed_tint if tint is None else tint]
     width, height = size
     unit = max(width / SCENE_WIDTH, height / SCENE_HEIGHT)
     whole = (math.ceil(SCENE_WIDTH * unit), math.ceil(SCENE_HEIGHT * unit))

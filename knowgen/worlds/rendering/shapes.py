@@ -68,7 +68,7 @@ def rectangle(x0: float, y0: float, x1: float, y1: float, radius: float = 0) -> 
     return points
 
 
-def smooth(points: Sequence[Point], steps: int = 10) -> Outline:
+def smooth_curve(points: Sequence[Point], steps: int = 10) -> Outline:
     """Return a closed curve through the points (uniform Catmull-Rom spline, `steps` segments between two points)."""
     curve: Outline = []
     count = len(points)
@@ -90,7 +90,7 @@ def smooth(points: Sequence[Point], steps: int = 10) -> Outline:
     return curve
 
 
-def mirrored(points: Sequence[Point], axis: float = 50) -> Outline:
+def mirror(points: Sequence[Point], axis: float = 50) -> Outline:
     """Return the outline mirrored at the vertical line x = `axis`.
 
     Example:
@@ -102,9 +102,9 @@ def mirrored(points: Sequence[Point], axis: float = 50) -> Outline:
 
 def both_sides(points: Sequence[Point], axis: float = 50) -> tuple[Outline, Outline]:
     """Return the outline and its mirror image."""
-    return list(points), mirrored(points, axis)
+    return list(points), mirror(points, axis)
 
 
-def around(cx: float, cy: float, radius: float, degrees: float) -> Point:
+def point_on_circle(cx: float, cy: float, radius: float, degrees: float) -> Point:
     """Return the point at an angle on a circle, clockwise from the positive x axis."""
     return cx + radius * math.cos(math.radians(degrees)), cy + radius * math.sin(math.radians(degrees))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from knowgen.worlds.rendering.brush import Brush
 from knowgen.worlds.rendering.colours import LAMPLIGHT, Colour, mix, rgb
-from knowgen.worlds.rendering.shapes import Outline, both_sides, ellipse, rectangle, smooth
+from knowgen.worlds.rendering.shapes import Outline, both_sides, ellipse, rectangle, smooth_curve
 
 _DOME, _SPIRE, _BATTLEMENTS, _PAGODA = range(4)
 _LANTERN: Colour = rgb("ff9f4a")
@@ -47,7 +47,7 @@ def _draw_storeys(brush: Brush, roof: int) -> tuple[float, float]:
                 *((42 - half, ceiling + 1), (54 - half, ceiling - 5), (46 + half, ceiling - 5)),
                 *((58 + half, ceiling + 1), (50, ceiling + 2)),
             ]
-            brush.part(smooth(eaves), brush.accent)
+            brush.part(smooth_curve(eaves), brush.accent)
         else:
             brush.part(rectangle(49 - half, ceiling - 2, 51 + half, ceiling + 2, 1), brush.light)
         for index in range(windows if storey else 0):
@@ -95,7 +95,7 @@ def draw_shrine(brush: Brush) -> None:
             brush.emblem(50, 25, 8, brush.light)
         case _:
             for half, eaves, colour in ((46, 46, brush.accent), (34, 30, brush.second)):
-                brush.part(smooth(_curved_roof(half, eaves)), colour)
+                brush.part(smooth_curve(_curved_roof(half, eaves)), colour)
             brush.emblem(50, 40, 6, brush.light)
     ropes = both_sides([(88, 48), (88, 58)])
     lanterns = both_sides(ellipse(88, 64, 6, 7))
