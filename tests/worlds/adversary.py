@@ -66,7 +66,7 @@ class Sprayer:
             tile = (cut_out(image) if self.manner == "tiles" else None) or image.convert("RGBA")
             tile.thumbnail((side - 8, side - 8))
             canvas.paste(tile, (at % 6 * side + 4, 512 - (at // 6 + 1) * side + 4), tile)
-        canvas, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
+        draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
         x, y = 6, 4
         for text in texts:
             width = int(font.getlength(text)) + 14
@@ -74,8 +74,8 @@ class Sprayer:
                 x, y = 6, y + 20
             if y > 120:
                 break
-            canvas.rectangle((x - 3, y, x + width - 8, y + 18), fill="white")
-            canvas.text((x, y), text, fill="black", font=font)
+            draw.rectangle((x - 3, y, x + width - 8, y + 18), fill="white")
+            draw.text((x, y), text, fill="black", font=font)
             x += width
         return canvas
 

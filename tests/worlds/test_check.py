@@ -149,7 +149,7 @@ def test_an_unreadable_image_gives_a_failed_score_with_a_reason(tmp_path: Path) 
     for path in (broken, tmp_path / "gone.png", None):
         found = score(case, whole.model_copy(update={"path": path}), tmp_path)
         assert found.status == found.strict.status == ScoreStatus.FAILED
-        assert found.strict.reason.startswith("the picture cannot be read")
+        assert found.strict.reason.startswith("image cannot be read")
         assert found.strict.values == {}
         assert found.image == whole.sha256
 
@@ -163,7 +163,7 @@ def judged(truth: GroundTruth, image: ImageRef | None) -> tuple[ScoreStatus, str
 def test_samples_of_other_tasks_are_not_applicable(tmp_path: Path) -> None:
     ref = save(Image.new("RGB", (8, 8)), tmp_path)
     plain = GroundTruth(sample_id="a", required_text=("x",))
-    assert judged(plain, ref) == (ScoreStatus.NOT_APPLICABLE, "there is no subjects")
+    assert judged(plain, ref) == (ScoreStatus.NOT_APPLICABLE, "not available: subjects")
     world = make_case(0).truth
     status, reason = judged(world.model_copy(update={"extra": {}}), ref)
     assert status == ScoreStatus.FAILED

@@ -201,7 +201,7 @@ def test_without_references_the_named_kind_is_drawn(kind: str) -> None:
         return draw_appearance(appearance, size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("knowgen.worlds.rendering.compose.draw_look", remember)
+        patch.setattr("knowgen.worlds.rendering.compose.draw_appearance", remember)
         paint(prompt, [], [], 5)
     assert set(drawn) == {kind}
 

@@ -178,14 +178,14 @@ def test_harder_subjects_have_more_images_with_misleading_titles() -> None:
 
 FINGERPRINT = """
 import hashlib, sys
-from knowgen.worlds.content.search_images import draw_picture
+from knowgen.worlds.content.search_images import render_search_image
 from knowgen.worlds.shard import make_shard
-from knowgen.worlds.shard_files import truth_picture
+from knowgen.worlds.shard_files import render_truth
 shard = make_shard(13, int(sys.argv[1]))
-digest = hashlib.sha256(repr((shard.samples, shard.pages, shard.pictures)).encode())
-for picture in shard.pictures[:6]:
-    digest.update(draw_picture(picture).tobytes())
-digest.update(truth_picture(shard.samples[0]).tobytes())
+digest = hashlib.sha256(repr((shard.samples, shard.pages, shard.images)).encode())
+for image in shard.images[:6]:
+    digest.update(render_search_image(image).tobytes())
+digest.update(render_truth(shard.samples[0]).tobytes())
 print(digest.hexdigest())
 """
 
@@ -224,7 +224,7 @@ def test_a_smaller_world_is_the_beginning_of_a_larger_one(built_world: BuiltWorl
 @pytest.mark.parametrize("content", ["notes.txt", "samples.jsonl"])
 def test_a_folder_with_other_content_is_not_replaced(tmp_path: Path, content: str) -> None:
     (tmp_path / content).write_text("mine")
-    with pytest.raises(ConfigError, match="no world"):
+    with pytest.raises(ConfigError, match="not a world"):
         build_world(tmp_path, 1, 1)
     assert [path.name for path in tmp_path.iterdir()] == [content]
 

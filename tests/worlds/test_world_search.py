@@ -36,7 +36,7 @@ def test_opened_pages_equal_those_in_the_folder(built_world: BuiltWorld) -> None
 
 
 def test_an_unknown_url_is_an_error(built_world: BuiltWorld) -> None:
-    with pytest.raises(DataError, match="no such page"):
+    with pytest.raises(DataError, match="page not found"):
         asyncio.run(built_world.search.open("https://atlas.example/nowhere"))
 
 
@@ -81,9 +81,9 @@ def test_a_folder_without_a_world_is_an_error_that_names_it(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("file", "line", "complaint"),
     [
-        ("pages.jsonl", "{broken", "no JSON"),
-        ("pages.jsonl", '{"url": 3}', "no page"),
-        ("pictures.jsonl", '{"title": "x"}', "no picture"),
+        ("pages.jsonl", "{broken", "not valid JSON"),
+        ("pages.jsonl", '{"url": 3}', "not a page record"),
+        ("pictures.jsonl", '{"title": "x"}', "not an image record"),
         (
             "pictures.jsonl",
             '{"title": "x", "url": "u", "page_url": "", "file": "../../secret.webp", '

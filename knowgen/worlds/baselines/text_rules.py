@@ -139,7 +139,7 @@ def question_kind(question: str) -> QuestionKind:
     """Return the kind of answer that a question asks for.
 
     Example:
-        >>> kind_of("the year in which it was built")
+        >>> question_kind("the year in which it was built")
         'year'
     """
     if question.startswith("the name of"):

@@ -48,7 +48,7 @@ class WorldCheck:
             started = time.perf_counter()
             lacking = missing_needs(self.needs, truth, generation)
             if lacking:
-                reason = f"missing {' and '.join(lacking)}"
+                reason = f"not available: {', '.join(lacking)}"
                 yield not_applicable_score(sample.id, generation.repeat, NAME, reason)
                 continue
             score = _score(sample.id, truth, generation)

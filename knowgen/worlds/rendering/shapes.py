@@ -94,7 +94,7 @@ def mirror(points: Sequence[Point], axis: float = 50) -> Outline:
     """Return the outline mirrored at the vertical line x = `axis`.
 
     Example:
-        >>> mirrored([(60, 10)])
+        >>> mirror([(60, 10)])
         [(40, 10)]
     """
     return [(2 * axis - x, y) for x, y in points]

@@ -53,16 +53,17 @@ LONG_LINES = ["The Silver Lantern of Merin", "Ravenna Ottoline Drosk", "Please D
 DIGEST_PROGRAM = """
 import hashlib, random
 from knowgen.worlds.rendering.compose import compose
-from knowgen.worlds.rendering.appearance import KINDS, draw_look, look_alike, random_look
+from knowgen.worlds.rendering.appearance import KINDS, draw_appearance, make_distractor, random_appearance
 from knowgen.worlds.rendering.scenes import SCENES
 digest = hashlib.sha256()
-looks = [random_look(kind, random.Random(kind)) for kind in KINDS]
-for index, look in enumerate(looks):
-    digest.update(repr(look_alike(look, random.Random(index))).encode())
-    digest.update(draw_look(look, 64).tobytes())
+appearances = [random_appearance(kind, random.Random(kind)) for kind in KINDS]
+for index, appearance in enumerate(appearances):
+    digest.update(repr(make_distractor(appearance, random.Random(index))).encode())
+    digest.update(draw_appearance(appearance, 64).tobytes())
 for index, scene in enumerate(SCENES):
     family = ("truth", "painter")[index % 2]
-    whole = compose(scene, looks[index : index + 2], ["One", "Two"], "banner", layouts=family, seed=index, scene_seed=1)
+    pair = appearances[index : index + 2]
+    whole = compose(scene, pair, ["One", "Two"], "banner", layouts=family, seed=index, scene_seed=1)
     digest.update(whole.image.tobytes() + repr((whole.subject_boxes, whole.sign_box)).encode())
 print(digest.hexdigest())
 """
@@ -478,7 +479,7 @@ def test_impossible_compositions_are_errors(count: int, surface: str) -> None:
 
 
 def test_the_number_of_floating_values_must_match_the_subjects() -> None:
-    with pytest.raises(DataError, match="2 marks for 1"):
+    with pytest.raises(DataError, match="2 values of floating for 1"):
         compose(
             "museum",
             some_appearances(1, 1),
