@@ -1,4 +1,4 @@
-"""A generator that collects all it can find instead of answering, and the K-Score of a set of drawings, by hand."""
+"""A generator that collects everything instead of answering, and the K-Score of a set of images, computed by hand."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NAMES = re.compile(r"[A-Z][a-z]+(?: [A-Z][a-z]+)*")
 
 
 class Sprayer:
-    """Searches every name of a prompt, opens what it finds and what that links to, and draws it all.
+    """Searches every name of a prompt, opens the hits and their links, and draws everything.
 
     Args:
-        search: Where to look.
-        manner: `tiles` pastes pictures over the scene and writes between them; `sign` gives everything to the painter;
-            `page` writes all of it small on a blank page beside the pictures.
+        search: Search backend.
+        manner: `tiles` pastes images over the scene and writes between them; `sign` gives everything to the painter;
+            `page` writes everything in small type on a blank page beside the images.
     """
 
     def __init__(self, search: SearchBackend, manner: Manner) -> None:
@@ -81,7 +81,7 @@ class Sprayer:
 
 
 def k_score(world: BuiltWorld, drawings: Mapping[str, object], folder: Path) -> float:
-    """Scores drawings by sample id with the world check and returns the mean of the two groups' weighted dimensions."""
+    """Score images by sample id with the world check and return the mean of the two groups' weighted dimensions."""
     folder.mkdir()
     check, values = WorldCheck(), []
     for sample in world.task.samples():

@@ -1,4 +1,4 @@
-"""Composed samples with their truths, for the tests of the check."""
+"""Composed samples with their ground truths, for the tests of the check."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXTS = (("Oruvane", "1931"), ("Quiet Lantern", "412"), ("Bero Taskund",), ("Mab
 
 @dataclass(frozen=True)
 class Case:
-    """What a picture is to show, and what its subjects are easily taken for."""
+    """Content of an image, and the distractors of its subjects."""
 
     seed: int
     scene: str
@@ -54,7 +54,7 @@ class Case:
         texts: Sequence[str] | None = None,
         scene: str | None = None,
     ) -> Image.Image:
-        """Draws the case, or one in which something else stands."""
+        """Render the case, optionally with parts replaced."""
         return compose(
             scene or self.scene,
             self.appearances if appearances is None else appearances,
@@ -93,7 +93,7 @@ def save(image: Image.Image, folder: Path, format: str = "PNG") -> ImageRef:
 
 
 def score(case: Case, image: Image.Image | ImageRef, folder: Path) -> Score:
-    """Scores a picture through the scorer, as the engine would."""
+    """Score an image with the scorer, as the engine does."""
     ref = image if isinstance(image, ImageRef) else save(image, folder)
     generation = Generation(sample_id=case.truth.sample_id, status=GenerationStatus.OK, image=ref)
     sample = Sample(id=case.truth.sample_id, prompt="a prompt", text_required=bool(case.texts))

@@ -1,4 +1,4 @@
-"""The world check as a whole: what pictures earn, and what becomes of those that cannot be judged."""
+"""The scorer world_check: scores of images, and results for images that cannot be scored."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_text_accuracy_is_not_applicable_if_no_text_is_required(tmp_path: Path) 
 
 
 def test_letters_read_on_a_subject_are_not_lettering(tmp_path: Path) -> None:
-    """What is read off a recognised thing belongs to it; the same words on the ground are lettering."""
+    """Letters read on a recognised subject belong to it; the same words on the background are lettering."""
     case = make_case(6, text=False)
     image = case.draw()
     left, top, right, bottom = score(case, image, tmp_path).details["subjects"][0]["box"]

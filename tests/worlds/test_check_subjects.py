@@ -1,4 +1,4 @@
-"""Subjects in pictures: the right ones are found, however placed; look-alikes and hedges never pass for them."""
+"""Matching of subjects: right ones are found in any position; distractors and hedges are not accepted."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_no_distractor_of_any_kind_passes() -> None:
 
 
 def test_many_keypoints_on_the_wrong_subject_do_not_decide() -> None:
-    """Three robots share parts: for one of them, more points agree on a neighbour than on the robot itself."""
+    """Three robots share parts: for one of them, more keypoints agree on a neighbour than on the robot itself."""
     task = knowgen_mini()
     sample = next(sample for sample in task.samples() if sample.id == "7b86c8229766011b")
     truth = task.truth(sample.id)

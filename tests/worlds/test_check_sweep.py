@@ -1,4 +1,4 @@
-"""The check on all ground truths of a world: full marks as drawn, and texts that survive common changes."""
+"""The check on all ground truths of a world: full scores, and texts recognised after common image changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Required texts among read lines: what counts as written, and what does not."""
+"""Matching of required texts against recognised lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from knowgen.worlds.checker.text import find_texts
 
 
 def sign(*texts: str) -> list[TextLine]:
-    """Lines one below the other, as on a sign."""
+    """Return lines one below the other, as on a sign."""
     return [TextLine(text, 0.99, (0.1, 0.1 * row, 0.5, 0.1 * row + 0.07)) for row, text in enumerate(texts)]
 
 
@@ -110,7 +110,7 @@ numbers = st.integers(10, 99999).map(str)
 
 @given(st.lists(letters | numbers, min_size=1, max_size=4, unique_by=str.casefold), st.data())
 def test_the_search_agrees_with_comparing_lists_of_words(words: list[str], data: st.DataObject) -> None:
-    """On single words with edges all around, the search agrees with comparing lists of words."""
+    """For single words between word boundaries, the search agrees with comparing lists of words."""
     shown = data.draw(st.lists(st.sampled_from(words) | letters | numbers, max_size=5))
     lines = [text.upper() for text in shown]
     stock = [re.sub("[IL]", "1", line.replace("O", "0")) for line in lines]

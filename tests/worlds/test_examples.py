@@ -1,4 +1,4 @@
-"""The examples in the docstrings of worlds run and give what they show."""
+"""The examples in the docstrings of worlds run and give the output they show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four reference systems come out in order, on worlds that nobody tuned anything on."""
+"""The four reference systems are ranked in order on worlds that were not used for tuning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from knowgen.worlds.build import build_world
 from knowgen.worlds.search import WorldSearch
 
 STEP = 0.08
-"""Neighbours are at least this far apart in K-Score."""
+"""Minimum difference in K-Score between neighbours."""
 
 
 def drawn_by(system: object, world: BuiltWorld, sample: Sample) -> object:

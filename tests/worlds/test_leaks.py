@@ -1,4 +1,4 @@
-"""Ground truth cannot leak: what `open_book` knows comes from the pages, and collecting everything does not pay."""
+"""Ground truth cannot leak: `open_book` knows only the pages, and collecting everything does not score higher."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEARCHED = ("pages.jsonl", "pictures.jsonl", "pictures")
 
 
 class EmptySearch:
-    """A backend that knows nothing."""
+    """A backend without any pages or images."""
 
     version = "empty"
 
@@ -38,7 +38,7 @@ class EmptySearch:
         return []
 
     async def open(self, url: str) -> Page:
-        raise DataError("there is no such page", where=url)
+        raise DataError("page not found", where=url)
 
 
 def draw(search: SearchBackend, sample: Sample, *, name: str = "") -> Drawing:
@@ -125,7 +125,7 @@ def test_with_an_empty_search_open_book_equals_closed_book(
 
 
 def written(image: object) -> str:
-    """Reads a picture's text with the OCR of the check."""
+    """Return the text of an image, read with the OCR of the check."""
     from knowgen.worlds.checker.ocr import read_lines
 
     assert isinstance(image, Image.Image)
@@ -135,7 +135,7 @@ def written(image: object) -> str:
 def test_the_painted_text_follows_a_changed_fact_on_a_page(
     built_world: BuiltWorld, drawn: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    """Swaps the year on the article of some samples' subjects, and nothing else."""
+    """Only the year on the article of some samples' subjects is replaced."""
     copy_searched(built_world, tmp_path)
     changed: dict[str, tuple[str, str]] = {}
     pages = {row["url"]: row for row in rows_of(tmp_path / "pages.jsonl")}

@@ -1,4 +1,4 @@
-"""Names are distinct by construction, readable, and not those of real things."""
+"""Names are distinct by construction, legible, and not those of real things."""
 
 from __future__ import annotations
 

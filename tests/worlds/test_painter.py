@@ -1,4 +1,4 @@
-"""The painter: freeing subjects from backdrops, reading a prompt's scene, surface and kinds, and pasting."""
+"""The baseline painter: cutting out subjects, reading scene, surface and kinds of a prompt, and pasting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIZE, LOOK_SIZE, PLACE = 256, 216, (17, 23)
 
 
 def shown(appearance: Appearance, seed: int) -> tuple[Image.Image, Image.Image]:
-    """A look on a plain backdrop, and the look by itself on a clear ground of the same size."""
+    """Return an appearance on a plain backdrop, and alone on a transparent background of the same size."""
     backdrop = plain_backdrop(appearance, random.Random(seed))
     alone = Image.new("RGBA", (SIZE, SIZE), (0, 0, 0, 0))
     drawn = draw_appearance(appearance, LOOK_SIZE)
@@ -43,7 +43,7 @@ def shown(appearance: Appearance, seed: int) -> tuple[Image.Image, Image.Image]:
 
 
 def best_overlap(cut: Image.Image, alone: Image.Image) -> float:
-    """Intersection over union of a cut-out with the known mask, at the best shift within two pixels."""
+    """Return the intersection over union of a cut-out with the known mask, at the best shift within two pixels."""
     known = np.asarray(alone)[..., 3] > 127
     freed = np.asarray(cut)[..., 3] > 127
     rows, columns = np.nonzero(known)
@@ -148,7 +148,7 @@ def test_subjects_are_distinguished_from_words_on_the_sign(prompt: str, kinds: l
 
 
 def closest_scene(picture: Image.Image) -> str:
-    """The scene whose upper strip and corners, over all its tints, come closest to the picture."""
+    """Return the scene whose upper strip and corners, over all tints, are closest to the image."""
 
     def signature(image: Image.Image) -> np.ndarray:
         small = np.asarray(image.resize((24, 16), Image.Resampling.BOX)).astype(float)

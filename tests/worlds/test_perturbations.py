@@ -1,4 +1,4 @@
-"""Known changes to ground truths: each changes what it says and nothing else."""
+"""Perturbations of ground truths: each changes what it describes and nothing else."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SEED = 0
 
 @pytest.fixture(scope="module")
 def task(built_world: BuiltWorld) -> PerturbedTask:
-    """Changes to six samples of a small world."""
+    """Perturbations of six samples of a small world."""
     return make_perturbed_task(built_world.task, list(built_world.task.samples()), 6, SEED)
 
 
@@ -62,7 +62,7 @@ def pixels(perturbed: Image.Image) -> NDArray[np.int16]:
 
 
 def changed_box(original: OriginalSample, perturbed: Image.Image) -> Box | None:
-    """The smallest box that holds every pixel that differs from the stored truth."""
+    """Return the smallest box around all pixels that differ from the stored ground truth."""
     rows, columns = np.nonzero((pixels(original.open_stored_image()) != pixels(perturbed)).any(axis=2))
     if not len(rows):
         return None
@@ -142,7 +142,7 @@ def test_a_sample_without_text_has_no_text_perturbation(originals: list[Original
 
 
 def test_a_text_that_appears_twice_is_not_changed(originals: list[OriginalSample]) -> None:
-    """One wrong copy of two would leave the required text readable."""
+    """With one of two copies changed, the required text would still be readable."""
     original = next(one for one in originals if any(text.isdigit() for text in one.truth.required_text))
     year = next(text for text in original.truth.required_text if text.isdigit())
     truth = original.truth.model_copy(update={"required_text": (year,)})
@@ -169,7 +169,7 @@ def test_a_swapped_subject_changes_only_its_own_region(task: PerturbedTask) -> N
 
 
 def test_a_missing_subject_is_replaced_by_the_background(originals: list[OriginalSample]) -> None:
-    """Every pixel is that of the truth or that of the place with its sign and without any subject or shadow."""
+    """Every pixel is that of the ground truth or that of the scene and sign without subjects and shadows."""
     for original in originals[:12]:
         clear = (Image.new("RGBA", (1, 1)),) * len(original.appearances)
         empty = pixels(original.compose(subjects=clear, floating=(True,) * len(clear)).image)
@@ -290,7 +290,7 @@ def test_a_ground_truth_from_another_task_is_an_error() -> None:
 
 
 def test_a_world_rendered_by_another_version_is_an_error_before_rendering(built_world: BuiltWorld) -> None:
-    """Where the stored picture is not what the record draws, a change could not be told from the difference."""
+    """If the stored image differs from the rendered one, the perturbation is not the only difference."""
 
     class Moved:
         name, version = "moved", "1"

@@ -1,4 +1,4 @@
-"""Looks, scenes, signs and compositions: what is drawn, where it stands, and that it is always the same."""
+"""Rendering of appearances, scenes, signs and compositions: content, positions and determinism."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def some_appearances(seed: int, count: int) -> list[Appearance]:
 
 
 def overlap(one: Box, other: Box) -> int:
-    """Area shared by two boxes, found by counting rows and columns."""
+    """Return the common area of two boxes by counting rows and columns."""
     columns = set(range(one[0], one[2])) & set(range(other[0], other[2]))
     rows = set(range(one[1], one[3])) & set(range(other[1], other[3]))
     return len(columns) * len(rows)
 
 
 def changed_share(first: Appearance, second: Appearance, size: int) -> float:
-    """Share of drawn pixels that differ clearly, counted pixel by pixel in plain Python."""
+    """Return the share of drawn pixels that differ clearly, counted pixel by pixel in plain Python."""
     pixels = [list(draw_appearance(appearance, size).get_flattened_data()) for appearance in (first, second)]
     drawn = changed = 0
     for one, other in zip(*pixels, strict=True):
@@ -96,7 +96,7 @@ def changed_share(first: Appearance, second: Appearance, size: int) -> float:
     return changed / drawn
 
 
-# ---- looks
+# ---- appearances
 
 
 def test_there_are_sixteen_kinds_in_at_least_four_families() -> None:
@@ -252,7 +252,7 @@ def test_an_unknown_scene_or_tint_is_named() -> None:
 
 
 def rows_needed(lines: list[str], width: int) -> float:
-    """Rows that lines take at 12 pixels when words are put into each row until it is full; infinite if one cannot."""
+    """Return the number of rows at 12 pixels with greedy wrapping; infinite if a word does not fit."""
     rows = 0.0
     for line in lines:
         left = 0.0

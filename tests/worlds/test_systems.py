@@ -1,4 +1,4 @@
-"""The four reference systems: their shapes, their seeds, and what each of them may know."""
+"""The four reference systems: their interfaces, their seeds, and the data that each may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules `open_book` reads by, on sentences worked out by hand and on the prompts of worlds."""
+"""The text rules of `open_book`, on hand-written sentences and on prompts of worlds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_several_subjects_are_separated() -> None:
 
 
 def test_every_prompt_of_a_world_is_understood() -> None:
-    """The rules may err on pages; a prompt they cannot read would make the ladder a test of phrasing."""
+    """The rules may fail on pages; if they failed on prompts, the ranking would depend on phrasing."""
     for number in range(6):
         for plan in make_shard(44, number).samples:
             reading = parse_prompt(plan.sample.prompt, KIND_NOUNS)

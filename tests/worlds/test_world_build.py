@@ -1,4 +1,4 @@
-"""What a built world holds, and that it is the same however it is built."""
+"""Content of a built world, and its independence of how it is built."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_shard_is_the_same_under_every_hash_seed() -> None:
 
 @pytest.mark.slow
 def test_a_world_does_not_depend_on_process_hash_seed_and_worker_count(tmp_path: Path) -> None:
-    """Rows and pictures of two shards, drawn by one and by two processes under different hash seeds."""
+    """Rows and images of two shards, built by one and by two processes with different hash seeds."""
     script = "import sys; from pathlib import Path; from knowgen.worlds.build import build_world; "
     script += "build_world(Path(sys.argv[1]), 13, 26, name='same', workers=int(sys.argv[2]))"
     for hash_seed, workers in (("0", 1), ("4242", 2)):
@@ -294,7 +294,7 @@ def test_the_bundled_task_equals_a_new_build() -> None:
 
 
 def test_the_bundled_ground_truths_are_rendered_by_this_code() -> None:
-    """Compared loosely, since fonts are rendered a little differently by other versions of Pillow."""
+    """Compared with a tolerance, since versions of Pillow render fonts slightly differently."""
     task = knowgen_mini()
     for number in range(2):
         for plan in make_shard(MINI_SEED, number).samples[::4]:

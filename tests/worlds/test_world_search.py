@@ -1,4 +1,4 @@
-"""The search backend of a world: what it finds, what it opens, and what it never reads."""
+"""The search backend of a world: hits, pages, and the files it never reads."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_folder_without_a_world_is_an_error_that_names_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("file", "line", "complaint"),
+    ("file", "line", "message"),
     [
         ("pages.jsonl", "{broken", "not valid JSON"),
         ("pages.jsonl", '{"url": 3}', "not a page record"),
@@ -92,11 +92,11 @@ def test_a_folder_without_a_world_is_an_error_that_names_it(tmp_path: Path) -> N
         ),
     ],
 )
-def test_invalid_rows_are_reported_with_their_line(tmp_path: Path, file: str, line: str, complaint: str) -> None:
+def test_invalid_rows_are_reported_with_their_line(tmp_path: Path, file: str, line: str, message: str) -> None:
     for name in ("pages.jsonl", "pictures.jsonl"):
         (tmp_path / name).write_text(f"{line}\n" if name == file else "")
     search = WorldSearch(str(tmp_path))
-    with pytest.raises(DataError, match=rf"{file}:1: .*{complaint}"):
+    with pytest.raises(DataError, match=rf"{file}:1: .*{message}"):
         asyncio.run(search.search("x") if file == "pages.jsonl" else search.image_search("x"))
 
 

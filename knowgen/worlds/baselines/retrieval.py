@@ -66,28 +66,30 @@ class Retriever:
 
     async def retrieve(self, prompt: str) -> RetrievedContent | None:
         """Return the content for a prompt; None if no subject is found."""
-        reading = parse_prompt(prompt, KIND_NOUNS)
-        articles = [page for page in [await self._find_page(thing) for thing in reading.described] if page is not None]
+        parsed = parse_prompt(prompt, KIND_NOUNS)
+        articles = [
+            page for page in [await self._find_page(subject) for subject in parsed.described] if page is not None
+        ]
         if not articles:
             return None
         texts: list[str] = []
-        if not reading.wordless:
-            texts += reading.quoted
-            texts += [line for question in reading.questions for line in await self._answers(question, articles)]
+        if not parsed.wordless:
+            texts += parsed.quoted
+            texts += [line for question in parsed.questions for line in await self._answers(question, articles)]
         references = [await self._image(page.title) for page in articles]
         return RetrievedContent(texts, [image for image in references if image is not None])
 
-    async def _find_page(self, thing: SubjectDescription) -> Page | None:
+    async def _find_page(self, subject: SubjectDescription) -> Page | None:
         """Search the first name of a description and follow links until a page is about such a subject."""
-        name = thing.names[0]
+        name = subject.names[0]
         page = await self._search_title(name)
         visited: set[str] = set()
         for _ in range(_STEPS):
-            if page is None or is_about(page, thing.noun):
+            if page is None or is_about(page, subject.noun):
                 return page
             visited.add(page.url)
-            page = await self._follow(page, thing, visited)
-        return page if page is not None and is_about(page, thing.noun) else None
+            page = await self._follow(page, subject, visited)
+        return page if page is not None and is_about(page, subject.noun) else None
 
     async def _search_title(self, title: str) -> Page | None:
         hits = await self._search.search(title, _HITS)
@@ -95,14 +97,14 @@ class Retriever:
         exact = next((hit for hit in hits if hit.title == title), None)
         return await self._open(exact.url) if exact else None
 
-    async def _follow(self, page: Page, thing: SubjectDescription, visited: set[str]) -> Page | None:
+    async def _follow(self, page: Page, subject: SubjectDescription, visited: set[str]) -> Page | None:
         """Open the link whose sentence shares most words with the description; prefer pages about such a subject."""
-        query_words, best, most = content_words(thing.words), None, -1
+        query_words, best, most = content_words(subject.words), None, -1
         for sentence, link in linked_sentences(page):
             target = None if link.url in visited else await self._open(link.url)
             if target is None:
                 continue
-            score = len(query_words & content_words(sentence)) + 2 * is_about(target, thing.noun)
+            score = len(query_words & content_words(sentence)) + 2 * is_about(target, subject.noun)
             if score > most:
                 best, most = target, score
         return best

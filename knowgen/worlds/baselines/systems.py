@@ -41,8 +41,8 @@ def paint_from_prompt(prompt: str, seed: int) -> Image:
     from knowgen.worlds.baselines.text_rules import parse_prompt
     from knowgen.worlds.rendering.appearance import KIND_NOUNS
 
-    reading = parse_prompt(prompt, KIND_NOUNS)
-    texts = [] if reading.wordless else [*reading.quoted, *reading.names[:2]]
+    parsed = parse_prompt(prompt, KIND_NOUNS)
+    texts = [] if parsed.wordless else [*parsed.quoted, *parsed.names[:2]]
     return _paint(prompt, [], texts, seed)
 
 

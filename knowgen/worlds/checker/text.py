@@ -23,7 +23,7 @@ _POINT = "."
 INSIDE, WORD_EDGE, LINE_EDGE = 0, 1, 2
 """Boundary between two glyphs: none, of a word, of a line."""
 
-_SPARE_LETTERS, _SPARE_SHARE = 20, 0.6
+_TOLERATED_LETTERS, _TOLERATED_SHARE = 20, 0.6
 _FLOOD = 3.0
 
 _GlyphPosition = tuple[int, int]
@@ -58,7 +58,7 @@ class _Glyphs:
     letters: str
     digits: tuple[bool, ...]
     edges: tuple[int, ...]
-    places: tuple[_GlyphPosition, ...]
+    positions: tuple[_GlyphPosition, ...]
 
 
 def find_texts(required: Sequence[str], lines: Sequence[TextLine]) -> TextMatch:
@@ -74,28 +74,28 @@ def find_texts(required: Sequence[str], lines: Sequence[TextLine]) -> TextMatch:
         ('1932',)
     """
     targets = [text for text in required if _to_glyphs(text, 0).letters]
-    spelled = [_to_glyphs(line.text, number) for number, line in enumerate(lines)]
-    strips = [_concatenate([spelled[number] for number in order]) for order in _reading_orders(lines)]
+    glyph_lines = [_to_glyphs(line.text, number) for number, line in enumerate(lines)]
+    sequences = [_concatenate([glyph_lines[number] for number in order]) for order in _reading_orders(lines)]
     occupied: set[_GlyphPosition] = set()
     recognised: set[int] = set()
     for index in sorted(range(len(targets)), key=lambda number: -len(targets[number])):
-        places = _locate(_to_glyphs(targets[index], 0), strips, occupied)
-        if places:
-            occupied |= places
+        positions = _locate(_to_glyphs(targets[index], 0), sequences, occupied)
+        if positions:
+            occupied |= positions
             recognised.add(index)
     length = sum(len(_to_glyphs(text, 0).letters) for text in targets)
-    letter_count = sum(len(run.letters) for run in spelled)
+    letter_count = sum(len(run.letters) for run in glyph_lines)
     surplus = max(0, letter_count - length)
     rivals = _rivals(targets, [line.text for line in lines])
-    spare = _SPARE_LETTERS + _SPARE_SHARE * length
+    tolerance = _TOLERATED_LETTERS + _TOLERATED_SHARE * length
     share = len(recognised) / len(targets) if targets else 1.0
     value = 1.0 if share == 1 else 0.5 if share >= 0.5 else 0.0
-    cap = 0.0 if surplus > _FLOOD * spare else 0.5 if surplus > spare or rivals else 1.0
+    cap = 0.0 if surplus > _FLOOD * tolerance else 0.5 if surplus > tolerance or rivals else 1.0
     return TextMatch(
         recognised=tuple(text for index, text in enumerate(targets) if index in recognised),
         missing=tuple(text for index, text in enumerate(targets) if index not in recognised),
         surplus=surplus,
-        flooded=surplus > spare,
+        flooded=surplus > tolerance,
         rivals=rivals,
         value=min(value, cap),
     )
@@ -112,7 +112,7 @@ def _to_glyphs(text: str, line: int) -> _Glyphs:
     letters: list[str] = []
     digits: list[bool] = []
     edges: list[int] = [LINE_EDGE]
-    places: list[_GlyphPosition] = []
+    positions: list[_GlyphPosition] = []
     plain = _normalise(text)
     points = {match.start() for match in _DECIMAL.finditer(plain)}
     before, edge = "", LINE_EDGE
@@ -125,10 +125,10 @@ def _to_glyphs(text: str, line: int) -> _Glyphs:
             edges.append(edge)
         letters.append(char.casefold().translate(_FOLDED))
         digits.append(char.isdigit() or char == _POINT)
-        places.append((line, position))
+        positions.append((line, position))
         before, edge = char, INSIDE
     edges.append(LINE_EDGE)
-    return _Glyphs("".join(letters), tuple(digits), tuple(edges), tuple(places))
+    return _Glyphs("".join(letters), tuple(digits), tuple(edges), tuple(positions))
 
 
 def _edge_between(before: str, after: str) -> int:
@@ -150,7 +150,7 @@ def _concatenate(runs: Sequence[_Glyphs]) -> _Glyphs:
         "".join(run.letters for run in runs),
         tuple(digit for run in runs for digit in run.digits),
         tuple(edges),
-        tuple(place for run in runs for place in run.places),
+        tuple(place for run in runs for place in run.positions),
     )
 
 
@@ -180,35 +180,35 @@ def _group_lines(lines: Sequence[TextLine], axis: int) -> list[list[int]]:
     return groups
 
 
-def _locate(text: _Glyphs, strips: Sequence[_Glyphs], occupied: set[_GlyphPosition]) -> set[_GlyphPosition]:
+def _locate(text: _Glyphs, sequences: Sequence[_Glyphs], occupied: set[_GlyphPosition]) -> set[_GlyphPosition]:
     """Return the positions of the first unused occurrence of a text; empty if there is none."""
-    for strip in strips:
-        start = strip.letters.find(text.letters)
+    for sequence in sequences:
+        start = sequence.letters.find(text.letters)
         while start >= 0:
-            places = set(strip.places[start : start + len(text.letters)])
-            if _is_occurrence(text, strip, start) and not places & occupied:
-                return places
-            start = strip.letters.find(text.letters, start + 1)
+            positions = set(sequence.positions[start : start + len(text.letters)])
+            if _is_occurrence(text, sequence, start) and not positions & occupied:
+                return positions
+            start = sequence.letters.find(text.letters, start + 1)
     return set()
 
 
-def _is_occurrence(text: _Glyphs, strip: _Glyphs, start: int) -> bool:
+def _is_occurrence(text: _Glyphs, sequence: _Glyphs, start: int) -> bool:
     """Return whether an occurrence has word boundaries around it, breaks only at spaces, and has digits as digits."""
     length = len(text.letters)
-    if strip.edges[start] == INSIDE or strip.edges[start + length] == INSIDE:
+    if sequence.edges[start] == INSIDE or sequence.edges[start + length] == INSIDE:
         return False
-    figures = agreeing = 0
+    digit_count = matching_digits = 0
     for offset in range(length):
         if text.digits[offset]:
-            figures += 1
-            agreeing += strip.digits[start + offset]
+            digit_count += 1
+            matching_digits += sequence.digits[start + offset]
         if offset == 0:
             continue
-        edge = strip.edges[start + offset]
+        edge = sequence.edges[start + offset]
         within_number = text.digits[offset] and text.digits[offset - 1]
         if text.edges[offset] == INSIDE and (edge == LINE_EDGE or (edge == WORD_EDGE and within_number)):
             return False
-    return 2 * agreeing >= figures
+    return 2 * matching_digits >= digit_count
 
 
 def _numbers(text: str) -> list[str]:

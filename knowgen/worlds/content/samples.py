@@ -14,8 +14,8 @@ from knowgen.worlds.content.facts import Clue, Fact, entity_clues, entity_facts
 from knowgen.worlds.content.prompts import HEADINGS, PromptBrief, write_prompt
 from knowgen.worlds.rendering.signs import SURFACES
 
-_NEAR_FACTS = ("year", "maker", "figure", "label", "town")
-_FAR_FACTS = ("birthplace", "prize year")
+_ARTICLE_FACTS = ("year", "maker", "figure", "label", "town")
+_MAKER_FACTS = ("birthplace", "prize year")
 """Facts on the maker's page."""
 
 _SHARED_FACTS = ("name", "year", "town")
@@ -67,47 +67,47 @@ def plan_sample(group: CategoryEntities, seed: int, shard: int, *, textless: boo
     difficulty = subjects[0].difficulty
     clues = [rng.choice(entity_clues(entity, rng.choice(HOPS[difficulty]))) for entity in subjects]
     if textless:
-        writing = _SignContent()
+        content = _SignContent()
     elif theme.multi:
-        writing = _write_shared(subjects, clues, rng)
+        content = _shared_content(subjects, clues, rng)
     else:
-        writing = _write_single(subjects[0], clues[0], rng)
-    heading = rng.choice(HEADINGS) if writing.questions and rng.random() < HEADING_CHANCE else ""
+        content = _single_subject_content(subjects[0], clues[0], rng)
+    heading = rng.choice(HEADINGS) if content.questions and rng.random() < HEADING_CHANCE else ""
     scene, surface = rng.choice(theme.scenes), rng.choice(SURFACES)
     brief = PromptBrief(
         subjects=[clue.words for clue in clues],
         floating=all(entity.appearance.floats for entity in subjects),
         pronoun=theme.pronoun,
-        questions=writing.questions,
+        questions=content.questions,
         heading=heading,
         scene=scene,
         surface=surface,
     )
-    headed = (heading,) if heading else ()
+    heading_lines = (heading,) if heading else ()
     sample = Sample(
         id=sample_id(seed, shard, theme.category),
         prompt=write_prompt(brief, rng),
         category=theme.category,
         group=group_of(theme.category),
         difficulty=difficulty,
-        text_required=bool(writing.questions),
+        text_required=bool(content.questions),
     )
     return PlannedSample(
         sample=sample,
         subjects=subjects,
-        required_text=headed + writing.values,
-        lines=headed + writing.lines,
+        required_text=heading_lines + content.values,
+        lines=heading_lines + content.lines,
         scene=scene,
         surface=surface,
-        evidence=_unique((*(page for clue in clues for page in clue.pages), *writing.pages)),
+        evidence=_unique((*(page for clue in clues for page in clue.pages), *content.pages)),
         hops=tuple(clue.hops for clue in clues),
     )
 
 
-def _write_single(entity: Entity, clue: Clue, rng: random.Random) -> _SignContent:
+def _single_subject_content(entity: Entity, clue: Clue, rng: random.Random) -> _SignContent:
     """Choose the facts on the sign for one subject; facts that the clue states are left out."""
     facts = entity_facts(entity)
-    pool = _NEAR_FACTS if entity.difficulty == "easy" else _NEAR_FACTS + _FAR_FACTS
+    pool = _ARTICLE_FACTS if entity.difficulty == "easy" else _ARTICLE_FACTS + _MAKER_FACTS
     keys = [key for key in pool if key not in clue.gives]
     selected_keys = rng.sample(keys, rng.choice(ASKS[entity.difficulty]))
     if "name" not in clue.gives and rng.random() < NAME_ASKED_CHANCE:
@@ -121,7 +121,7 @@ def _write_single(entity: Entity, clue: Clue, rng: random.Random) -> _SignConten
     )
 
 
-def _write_shared(entities: Sequence[Entity], clues: Sequence[Clue], rng: random.Random) -> _SignContent:
+def _shared_content(entities: Sequence[Entity], clues: Sequence[Clue], rng: random.Random) -> _SignContent:
     """Choose the facts on the sign for several subjects: one line per subject, from left to right."""
     stated_keys = frozenset().union(*(clue.gives for clue in clues))
     keys = [key for key in _SHARED_FACTS if key not in stated_keys]
