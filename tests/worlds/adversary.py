@@ -47,9 +47,9 @@ class Sprayer:
         images: dict[str, Image.Image] = {}
         for page in pages.values():
             texts |= dict.fromkeys(fact.strip('"') for fact in FACTS.findall(f"{page.title}\n{page.text}"))
-            for found in await self.search.image_search(page.title, 3):
+            for image_hit in await self.search.image_search(page.title, 3):
                 if len(images) < 24:
-                    images.setdefault(found.url, found.image.open())
+                    images.setdefault(image_hit.url, image_hit.image.open())
         return list(texts), list(images.values())
 
     async def draw(self, prompt: str) -> Image.Image:
@@ -97,8 +97,8 @@ def k_score(world: BuiltWorld, drawings: Mapping[str, object], folder: Path) -> 
         assert score.status == "ok", score.strict.reason
         values.append((sample.group, score.strict.values))
     weights = {"faithfulness": 0.1, "visual_correctness": 0.4, "text_accuracy": 0.4, "aesthetics": 0.1}
-    groups = [[found for group, found in values if group == name] for name in GROUPS]
+    groups = [[scores for group, scores in values if group == name] for name in GROUPS]
     return fmean(
-        sum(weight * fmean(found[name] for found in group if name in found) for name, weight in weights.items())
+        sum(weight * fmean(scores[name] for scores in group if name in scores) for name, weight in weights.items())
         for group in groups
     )

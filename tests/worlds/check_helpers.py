@@ -97,5 +97,5 @@ def score(case: Case, image: Image.Image | ImageRef, folder: Path) -> Score:
     ref = image if isinstance(image, ImageRef) else save(image, folder)
     generation = Generation(sample_id=case.truth.sample_id, status=GenerationStatus.OK, image=ref)
     sample = Sample(id=case.truth.sample_id, prompt="a prompt", text_required=bool(case.texts))
-    (found,) = WorldCheck().score_batch([(sample, case.truth, generation)])
-    return found
+    (result,) = WorldCheck().score_batch([(sample, case.truth, generation)])
+    return result

@@ -42,30 +42,30 @@ def test_importing_the_checker_loads_no_heavy_library() -> None:
 @pytest.mark.parametrize("seed", [0, 5])
 def test_correct_images_get_full_scores(seed: int, tmp_path: Path) -> None:
     case = make_case(seed, subjects=1 + seed % 3)
-    found = score(case, case.draw(), tmp_path)
-    assert found.strict.values == FULL, found.strict.rationale
-    assert found.status == found.strict.status == ScoreStatus.OK
-    assert found.strict.na == ()
-    assert found.strict.rationale.endswith("Nothing missed.")
-    assert json.loads(json.dumps(found.details)) == found.details
-    assert {line["text"] for line in found.details["lines"]} == set(case.texts)
-    assert all(0 <= edge <= 1 for line in found.details["lines"] for edge in line["box"])
+    result = score(case, case.draw(), tmp_path)
+    assert result.strict.values == FULL, result.strict.rationale
+    assert result.status == result.strict.status == ScoreStatus.OK
+    assert result.strict.na == ()
+    assert result.strict.rationale.endswith("Nothing missed.")
+    assert json.loads(json.dumps(result.details)) == result.details
+    assert {line["text"] for line in result.details["lines"]} == set(case.texts)
+    assert all(0 <= edge <= 1 for line in result.details["lines"] for edge in line["box"])
 
 
 def test_faults_lower_their_dimension_and_are_named_in_the_rationale(tmp_path: Path) -> None:
     case = make_case(4)
     assert case.texts == ("Oruvane", "1931")
-    found = score(case, case.draw(case.distractors, ("Oruvane", "1937")), tmp_path)
-    assert found.strict.values == {**FULL, "visual_correctness": 0.5, TEXT: 0.5}
-    assert '"1931" not found' in found.strict.rationale
-    assert "Thing 0 drawn as its look-alike" in found.strict.rationale
+    result = score(case, case.draw(case.distractors, ("Oruvane", "1937")), tmp_path)
+    assert result.strict.values == {**FULL, "visual_correctness": 0.5, TEXT: 0.5}
+    assert '"1931" not found' in result.strict.rationale
+    assert "Thing 0 drawn as its look-alike" in result.strict.rationale
 
 
 def test_a_wrong_scene_lowers_faithfulness(tmp_path: Path) -> None:
     case = make_case(3)
-    found = score(case, case.draw(scene="desert"), tmp_path)
-    assert found.strict.values == {**FULL, "faithfulness": 0.0}
-    assert found.details["scene"]["nearest"] == "desert"
+    result = score(case, case.draw(scene="desert"), tmp_path)
+    assert result.strict.values == {**FULL, "faithfulness": 0.0}
+    assert result.details["scene"]["nearest"] == "desert"
 
 
 def test_text_accuracy_is_not_applicable_if_no_text_is_required(tmp_path: Path) -> None:
@@ -88,9 +88,9 @@ def test_letters_read_on_a_subject_are_not_lettering(tmp_path: Path) -> None:
     for place, value in ((middle, 1.0), ((middle[0] + (384 if middle[0] < 384 else -384), 60.0), 0.5)):
         marked = image.copy()
         ImageDraw.Draw(marked).text(place, "Yotana", "black", font, "mm", stroke_width=3, stroke_fill="white")
-        found = score(case, marked, tmp_path)
-        assert found.details["lines"], "the mark was not read at all"
-        assert found.strict.values["faithfulness"] == value
+        result = score(case, marked, tmp_path)
+        assert result.details["lines"], "the mark was not read at all"
+        assert result.strict.values["faithfulness"] == value
 
 
 def test_noise_and_blank_images_get_almost_no_score(tmp_path: Path) -> None:
@@ -114,10 +114,10 @@ def test_images_of_other_modes_are_scored(mode: str, tmp_path: Path) -> None:
     if mode == "RGBA":
         image.putalpha(255)
     changed = image.quantize(200, dither=Image.Dither.NONE) if mode == "P" else image.convert(mode)
-    found = score(case, changed, tmp_path).strict.values
-    assert found[TEXT] == 1
+    result = score(case, changed, tmp_path).strict.values
+    assert result[TEXT] == 1
     if mode != "L":
-        assert found == FULL
+        assert result == FULL
 
 
 def test_transparent_parts_count_as_white(tmp_path: Path) -> None:
@@ -147,17 +147,17 @@ def test_an_unreadable_image_gives_a_failed_score_with_a_reason(tmp_path: Path) 
     broken = tmp_path / "broken.png"
     broken.write_bytes(whole.path.read_bytes()[:5000])
     for path in (broken, tmp_path / "gone.png", None):
-        found = score(case, whole.model_copy(update={"path": path}), tmp_path)
-        assert found.status == found.strict.status == ScoreStatus.FAILED
-        assert found.strict.reason.startswith("image cannot be read")
-        assert found.strict.values == {}
-        assert found.image == whole.sha256
+        result = score(case, whole.model_copy(update={"path": path}), tmp_path)
+        assert result.status == result.strict.status == ScoreStatus.FAILED
+        assert result.strict.reason.startswith("image cannot be read")
+        assert result.strict.values == {}
+        assert result.image == whole.sha256
 
 
 def judged(truth: GroundTruth, image: ImageRef | None) -> tuple[ScoreStatus, str]:
     generation = Generation(sample_id="a", status=GenerationStatus.OK, image=image)
-    (found,) = WorldCheck().score_batch([(Sample(id="a", prompt="p"), truth, generation)])
-    return found.status, found.strict.reason
+    (result,) = WorldCheck().score_batch([(Sample(id="a", prompt="p"), truth, generation)])
+    return result.status, result.strict.reason
 
 
 def test_samples_of_other_tasks_are_not_applicable(tmp_path: Path) -> None:

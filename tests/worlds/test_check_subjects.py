@@ -120,5 +120,5 @@ def test_many_keypoints_on_the_wrong_subject_do_not_decide() -> None:
     request = GenerationRequest(id="r", prompt=sample.prompt, truth=truth)
     image = asyncio.run(Oracle().generate(request)).image
     assert isinstance(image, Image.Image)
-    found = assess_image(np.asarray(image.convert("RGB")), read_requirements(truth))
-    assert found.values["visual_correctness"] == 1.0
+    assessment = assess_image(np.asarray(image.convert("RGB")), read_requirements(truth))
+    assert assessment.values["visual_correctness"] == 1.0

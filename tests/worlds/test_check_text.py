@@ -91,8 +91,8 @@ def test_text_wrapped_within_a_column_beside_another_column_is_found() -> None:
 
 
 def test_two_candidate_numbers_give_half_of_the_score() -> None:
-    found = find_texts(["1931"], sign("1931", "1937"))
-    assert (found.value, found.rivals) == (0.5, ("1937",))
+    match = find_texts(["1931"], sign("1931", "1937"))
+    assert (match.value, match.rivals) == (0.5, ("1937",))
     assert value(["1931", "1937"], "1931", "1937") == 1
     assert value(["1931", "412"], "1931", "412 metres") == 1
 

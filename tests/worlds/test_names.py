@@ -34,10 +34,10 @@ def test_two_numbers_never_give_the_same_name_even_after_folding(seed: int, one:
 @settings(max_examples=25, deadline=None)
 @given(seeds, st.integers(0, 2000))
 def test_names_of_a_shard_are_readable_and_far_apart(seed: int, shard: int) -> None:
-    found = list(shard_names(seed, shard))
-    assert len(found) >= 280, "a shard needs about 250 names"
-    assert len({skeleton(name) for name in found}) == len(found)
-    for name in found:
+    names_of_shard = list(shard_names(seed, shard))
+    assert len(names_of_shard) >= 280, "a shard needs about 250 names"
+    assert len({skeleton(name) for name in names_of_shard}) == len(names_of_shard)
+    for name in names_of_shard:
         low = name.lower()
         assert name.isalpha() and name.isascii() and name == low.capitalize() and 4 <= len(name) <= 10
         assert not any(run in low for run in ("rn", "ll", "ii", "il", "li"))

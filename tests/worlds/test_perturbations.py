@@ -52,9 +52,9 @@ def originals(built_world: BuiltWorld) -> list[OriginalSample]:
 
 
 def of(task: PerturbedTask, perturbation: Perturbation) -> list[PerturbedImage]:
-    found = [perturbed for perturbed in task.images.values() if perturbed.perturbation is perturbation]
-    assert found
-    return found
+    images = [perturbed for perturbed in task.images.values() if perturbed.perturbation is perturbation]
+    assert images
+    return images
 
 
 def pixels(perturbed: Image.Image) -> NDArray[np.int16]:
@@ -226,8 +226,8 @@ def test_another_layout_shows_the_same_texts_in_another_position(task: Perturbed
         required = perturbed.original.truth.required_text
         assert not find_texts(required, lines).missing
         at, before = (
-            {line.text: line.box for line in found}
-            for found in (lines, read_lines(np.asarray(perturbed.original.open_stored_image(), np.uint8)))
+            {line.text: line.box for line in side}
+            for side in (lines, read_lines(np.asarray(perturbed.original.open_stored_image(), np.uint8)))
         )
         shared = at.keys() & before.keys()
         assert shared and all(at[text] != before[text] for text in shared)
@@ -236,11 +236,11 @@ def test_another_layout_shows_the_same_texts_in_another_position(task: Perturbed
 def test_perturbed_images_depend_on_the_seed_alone(built_world: BuiltWorld) -> None:
     samples = list(built_world.task.samples())
 
-    def made(seed: int) -> dict[str, bytes]:
-        found = make_perturbed_task(built_world.task, samples, 2, seed).images.values()
-        return {f"{one.original.sample.id} {one.perturbation.name}": one.render().tobytes() for one in found}
+    def rendered(seed: int) -> dict[str, bytes]:
+        images = make_perturbed_task(built_world.task, samples, 2, seed).images.values()
+        return {f"{one.original.sample.id} {one.perturbation.name}": one.render().tobytes() for one in images}
 
-    assert made(3) == made(3)
+    assert rendered(3) == rendered(3)
     ids = [set(make_perturbed_task(built_world.task, samples, 2, seed).images) for seed in (3, 4)]
     assert not ids[0] & ids[1]
 
@@ -296,9 +296,9 @@ def test_a_world_rendered_by_another_version_is_an_error_before_rendering(built_
         name, version = "moved", "1"
 
         def truth(self, sample_id: str) -> GroundTruth:
-            found = built_world.task.truth(sample_id)
-            scene = "desert" if found.extra["scene"] != "desert" else "museum"
-            return found.model_copy(update={"extra": {**found.extra, "scene": scene}})
+            truth = built_world.task.truth(sample_id)
+            scene = "desert" if truth.extra["scene"] != "desert" else "museum"
+            return truth.model_copy(update={"extra": {**truth.extra, "scene": scene}})
 
     with pytest.raises(DataError, match="differs from the rendered one"):
         make_perturbed_task(Moved(), list(built_world.task.samples()), 1, SEED)  # type: ignore[arg-type]

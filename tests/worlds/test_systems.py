@@ -71,13 +71,13 @@ def test_open_book_finds_its_backend_by_name(built_world: BuiltWorld) -> None:
 
 
 def test_open_book_finds_most_subjects_and_is_misled_by_some(built_world: BuiltWorld) -> None:
-    found, all_of = 0, 0
+    correct, total = 0, 0
     for sample in built_world.task.samples():
         drawing = draw_open(built_world, sample.prompt)
         names = {subject["name"] for subject in built_world.task.truth(sample.id).subjects}
         titles = {reference["note"].removeprefix("taken to show ") for reference in drawing.references}
-        found, all_of = found + len(names & titles), all_of + len(names)
-    assert 0.7 <= found / all_of < 1
+        correct, total = correct + len(names & titles), total + len(names)
+    assert 0.7 <= correct / total < 1
 
 
 def test_concurrent_requests_give_the_same_images_as_single_ones(built_world: BuiltWorld) -> None:

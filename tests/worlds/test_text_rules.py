@@ -113,11 +113,11 @@ def test_the_first_sentence_says_what_a_page_is_about() -> None:
 
 def test_pages_are_written_with_their_links_in_order() -> None:
     turaro = Link(text="Turaro", url=address("gazetteer", "Turaro"))
-    made = write_page("atlas", "Notes on Gakar", ["{name} lies near {town}.", "It is {age}."],
+    article = write_page("atlas", "Notes on Gakar", ["{name} lies near {town}.", "It is {age}."],
                       {"name": "Gakar", "town": turaro, "age": "old"})  # fmt: skip
-    assert made.url == "https://atlas.example/notes-on-gakar"
-    assert made.text == "Gakar lies near Turaro.\n\nIt is old."
-    assert made.links == (turaro,)
-    assert linked_sentences(made) == [("Gakar lies near Turaro.", turaro)]
+    assert article.url == "https://atlas.example/notes-on-gakar"
+    assert article.text == "Gakar lies near Turaro.\n\nIt is old."
+    assert article.links == (turaro,)
+    assert linked_sentences(article) == [("Gakar lies near Turaro.", turaro)]
     with pytest.raises(KeyError):
         write_page("atlas", "Gakar", ["{missing}"], {})

@@ -238,10 +238,10 @@ def test_an_existing_file_at_the_path_is_an_error(tmp_path: Path) -> None:
 def test_an_existing_world_is_replaced_only_after_the_new_one_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[int] = []
+    seeds: list[int] = []
 
     def write_three_files(folder: Path, seed: int, samples: int, workers: int) -> None:
-        made.append(seed)
+        seeds.append(seed)
         if seed == 3:
             raise OSError(28, "No space left on device")
         for file in build.ROW_FILES:
@@ -255,7 +255,7 @@ def test_an_existing_world_is_replaced_only_after_the_new_one_is_complete(
     with pytest.raises(ConfigError, match="No space left"):
         build_world(out, 3, 1)
     assert (out / "samples.jsonl").read_text() == "2\n"
-    assert made == [1, 2, 3]
+    assert seeds == [1, 2, 3]
     assert [path.name for path in out.parent.iterdir()] == ["world"], "no drafts are left behind"
 
 

@@ -69,8 +69,8 @@ def test_search_needs_neither_samples_nor_ground_truths(built_world: BuiltWorld,
 
 
 def test_the_backend_is_found_by_name(built_world: BuiltWorld) -> None:
-    made = registry.create(registry.resolve("search", f"world:{built_world.folder}"), {})
-    assert made.version == built_world.search.version
+    backend = registry.create(registry.resolve("search", f"world:{built_world.folder}"), {})
+    assert backend.version == built_world.search.version
 
 
 def test_a_folder_without_a_world_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ WORDS = ("tower", "harbour", "medal", "village", "lantern", "garden")
 )
 def test_exactly_the_texts_that_share_a_word_are_found(texts: list[list[str]], query: list[str], k: int) -> None:
     sharing = {at for at, text in enumerate(texts) if set(text) & set(query)}
-    found = TextIndex([" ".join(text) for text in texts]).find(" ".join(query), k)
-    assert len(found) == len(set(found)) == min(k, len(sharing))
-    assert set(found) <= sharing
+    positions = TextIndex([" ".join(text) for text in texts]).find(" ".join(query), k)
+    assert len(positions) == len(set(positions)) == min(k, len(sharing))
+    assert set(positions) <= sharing
 
 
 def test_rarer_words_count_more() -> None:
