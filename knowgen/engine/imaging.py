@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,28 +51,60 @@ class ScratchFile(NamedTuple):
         return encoded
 
 
+@dataclass(frozen=True)
+class UnusableImage:
+    """Stands for an image that could not be taken from a generator; `encode` raises the reason."""
+
+    reason: str
+
+
+def detach(image: Any) -> Image | bytes:
+    """Return an image that shares no memory and no file with what a generator returned.
+
+    Decoding and encoding are left to `encode`, so that this is fast enough for the generator's own thread. A PIL image
+    is copied (a lazily opened one is loaded first), a file is read.
+
+    Args:
+        image: A PIL image, bytes or another buffer, or a path.
+
+    Raises:
+        ContractError: It is none of these, cannot be read, or has an impossible size; the message says which.
+    """
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        _check_size(image.width, image.height)
+        try:
+            return Image.Image.copy(image)  # not a subclass's own copy(), which may return the same pixels
+        except Exception as error:  # Pillow raises all kinds for a broken image object
+            raise ContractError(f"the image cannot be read: {type(error).__name__}: {error}") from error
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return image if type(image) is bytes else bytes(image)
+    if isinstance(image, Path):
+        return _read(image)
+    if image is None:
+        raise ContractError("the generator gave no picture (None)")
+    raise ContractError(f"the generator gave a {type(image).__name__}, not a PIL image, bytes or a Path")
+
+
 def encode(image: Any) -> Encoded:
     """Turns a PIL image into a PNG, and checks the bytes or the file of a picture by decoding it whole.
 
     Args:
-        image: A PIL image (transparency is laid on white, other modes become RGB), bytes, or a path.
+        image: A PIL image (transparency is laid on white, other modes become RGB), or what else `detach` takes.
 
     Raises:
         ContractError: It is none of these, does not open, or has an impossible size; the message says which.
     """
     from PIL import Image
 
-    if isinstance(image, Image.Image):
-        return _encode_picture(image)
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return _check_bytes(bytes(image))
+    if isinstance(image, UnusableImage):
+        raise ContractError(image.reason)
     if isinstance(image, ScratchFile):
         return image.read()
-    if isinstance(image, Path):
-        return _check_bytes(_read(image))
-    if image is None:
-        raise ContractError("the generator gave no picture (None)")
-    raise ContractError(f"the generator gave a {type(image).__name__}, not a PIL image, bytes or a Path")
+    if not isinstance(image, Image.Image):
+        image = detach(image)
+    return _check_bytes(image) if isinstance(image, bytes) else _encode_picture(image)
 
 
 def _encode_picture(image: Image) -> Encoded:
@@ -98,7 +132,10 @@ def _to_rgb(image: Image) -> Image:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may block, or never end
+            raise ContractError(f"the picture file {path.name} is not a regular file")
+        if status.st_size > MAX_BYTES:
             raise ContractError(f"the picture file {path.name} is larger than {MAX_BYTES >> 20} MiB")
         return path.read_bytes()
     except OSError as error:

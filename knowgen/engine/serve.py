@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from knowgen.core.text import error_summary
 from knowgen.engine.handles import Remake
+from knowgen.engine.snapshot import snapshot
 from knowgen.engine.threads import END, Event
 from knowgen.errors import ConfigError, KnowgenError, MissingDependencyError
+from knowgen.generators.contract import Drawing
 
 Emit = Callable[[Event], None]
 
@@ -37,13 +40,22 @@ def serve(shape: str, plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
 def _serve_draw(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
     for request in batch:
         references = [reference.open() for reference in request.references]
-        emit(Event("answer", request.id, plugin.draw(request.prompt, references, request.seed)))
+        emit(Event("answer", request.id, snapshot(plugin.draw(request.prompt, references, request.seed))))
+
+
+async def generate(plugin: Any, request: Any) -> Drawing:
+    """Call `generate` of a plugin; its result is copied before the plugin's event loop goes on.
+
+    Raises:
+        BaseException: Whatever the plugin raised.
+    """
+    return snapshot(await plugin.generate(request))
 
 
 def _serve_generate(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
     async def one(request: Any) -> None:
         try:
-            emit(Event("answer", request.id, await plugin.generate(request)))
+            emit(Event("answer", request.id, await generate(plugin, request)))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it belongs to this request alone
             emit(Event("fault", request.id, error))
 
@@ -56,7 +68,7 @@ def _serve_generate(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
 def _serve_generate_batch(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
     for drawing in _iterate(plugin.generate_batch(batch), "generate_batch"):
         name = str(getattr(drawing, "request_id", "") or "")
-        emit(Event("answer", name or (batch[0].id if len(batch) == 1 else ""), drawing))
+        emit(Event("answer", name or (batch[0].id if len(batch) == 1 else ""), snapshot(drawing)))
 
 
 def _serve_score_batch(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
@@ -106,8 +118,7 @@ def make(build: Callable[[], Any], device: Callable[[], str], where: str) -> Any
             f"needs the package {package!r}, which is not installed", where=where, fix=f"pip install {package}"
         ) from error
     except BaseException as error:
-        text = " ".join(str(error).split())[:300]
-        raise ConfigError(f"broke while it was built: {type(error).__name__}: {text}", where=where) from error
+        raise ConfigError(f"broke while it was built: {error_summary(error, 300)}", where=where) from error
     return plugin
 
 

@@ -13,6 +13,7 @@ from knowgen.engine.devices import cuda_count, own_device
 from knowgen.engine.handles import GeneratorHandle, ScorerHandle
 from knowgen.engine.hosts import Built, Hosts, LoopHosts, ThreadHosts
 from knowgen.engine.options import Options
+from knowgen.engine.serve import generate
 from knowgen.engine.stage import Stage
 from knowgen.engine.threads import Mailbox, Room
 from knowgen.engine.workers import Recipe, WorkerHosts
@@ -90,7 +91,7 @@ def generator_stage(
         recipe = Recipe(handle.remake, handle.traits.shape, where, folder, slots, accelerated=True)
         hosts = WorkerHosts(recipe, mailbox, meter)
     elif handle.traits.shape == "generate":
-        hosts = LoopHosts(mailbox, built, _generate, meter, where)
+        hosts = LoopHosts(mailbox, built, generate, meter, where)
     else:
         hosts = ThreadHosts(mailbox, built, handle.traits.shape, meter, where)
     return Stage(
@@ -134,10 +135,6 @@ def scorer_stage(
         where=where,
         drain=True,
     )
-
-
-async def _generate(plugin: Any, request: Any) -> Any:
-    return await plugin.generate(request)
 
 
 async def _score(plugin: Any, item: Any) -> Any:

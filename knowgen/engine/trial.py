@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from knowgen.engine.faults import ContractError, DeadlineError, describe, is_decline
 from knowgen.engine.handles import Remake
 from knowgen.engine.imaging import encode
-from knowgen.engine.serve import make, rebuild, serve
+from knowgen.engine.serve import generate, make, rebuild, serve
 from knowgen.engine.threads import Event
 from knowgen.errors import RefusedError
 from knowgen.generators.contract import Drawing, shape_of
@@ -168,7 +168,7 @@ def _within(future: Future[T], seconds: float) -> T:
 async def _together(plugin: Any, requests: Sequence[GenerationRequest], take: Callable[[Event], None]) -> None:
     async def one(request: GenerationRequest) -> None:
         try:
-            take(Event("answer", request.id, await plugin.generate(request)))
+            take(Event("answer", request.id, await generate(plugin, request)))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a generator may raise anything
             take(Event("fault", request.id, error))
 

@@ -11,6 +11,7 @@ from knowgen.engine.devices import own_device
 from knowgen.engine.handles import GeneratorHandle
 from knowgen.engine.hosts import Built, Host, Hosts, LoopHosts, ThreadHosts, Verdict
 from knowgen.engine.options import Options
+from knowgen.engine.serve import generate
 from knowgen.engine.stages import generator_slots, in_workers
 from knowgen.engine.threads import Call, Mailbox
 from knowgen.engine.workers import Recipe, WorkerHosts
@@ -25,10 +26,6 @@ class FreeMeter:
 
     async def settle(self, number: int, cost: float | None) -> None:
         """Has nothing to settle."""
-
-
-async def _generate(plugin: Any, request: Any) -> Any:
-    return await plugin.generate(request)
 
 
 def generator_hosts(handle: GeneratorHandle, options: Options, mailbox: Mailbox, folder: Path) -> Hosts:
@@ -48,7 +45,7 @@ def generator_hosts(handle: GeneratorHandle, options: Options, mailbox: Mailbox,
         return WorkerHosts(recipe, mailbox, meter)
     built = Built(mailbox, handle.build, own_device, where)
     if handle.traits.shape == "generate":
-        return LoopHosts(mailbox, built, _generate, meter, where)
+        return LoopHosts(mailbox, built, generate, meter, where)
     return ThreadHosts(mailbox, built, handle.traits.shape, meter, where)
 
 

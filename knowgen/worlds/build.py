@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from knowgen.core.atomic import replace_folder
 from knowgen.errors import ConfigError, UsageError
 from knowgen.worlds import shard_files
 from knowgen.worlds.content.difficulty import RECIPE_VERSION
@@ -63,7 +64,7 @@ def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, 
         (draft / PARTS).rmdir()
         _write_task_file(draft / "task.yaml", seed, samples, name or f"world-{seed}")
         draft.chmod(0o755)
-        _replace_folder(draft, out)
+        replace_folder(draft, out)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", where=str(out), fix="check the disk") from error
     finally:
@@ -132,14 +133,3 @@ def _require_replaceable(out: Path) -> None:
         raise ConfigError("the folder has content that is not a world", where=str(out), fix="name another folder")
     if out.exists() and not out.is_dir():
         raise ConfigError("is a file, not a folder", where=str(out), fix="name a folder")
-
-
-def _replace_folder(draft: Path, out: Path) -> None:
-    """Rename the finished draft to `out`; move an earlier world aside first and delete it last."""
-    if not out.exists():
-        draft.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-old-"))
-    out.rename(old / "world")
-    draft.rename(out)
-    shutil.rmtree(old)

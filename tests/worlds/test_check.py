@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from check_helpers import make_case, save, score
 from PIL import Image, ImageDraw, ImageFont
 
 from knowgen.errors import MissingDependencyError
@@ -17,6 +16,7 @@ from knowgen.records import DIMENSIONS, TEXT, Generation, GenerationStatus, Grou
 from knowgen.scorers.contract import scorer_traits
 from knowgen.worlds.checker import WorldCheck
 from knowgen.worlds.checker import scorer as scorer_module
+from tests.helpers.check_cases import make_case, save, score
 
 FULL = dict.fromkeys(DIMENSIONS, 1.0)
 
@@ -149,7 +149,7 @@ def test_an_unreadable_image_gives_a_failed_score_with_a_reason(tmp_path: Path) 
     for path in (broken, tmp_path / "gone.png", None):
         result = score(case, whole.model_copy(update={"path": path}), tmp_path)
         assert result.status == result.strict.status == ScoreStatus.FAILED
-        assert result.strict.reason.startswith("image cannot be read")
+        assert result.strict.reason.startswith("the generated image does not open: ")
         assert result.strict.values == {}
         assert result.image == whole.sha256
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from check_helpers import Case, make_case, pixels_of
 from PIL import Image, ImageOps
 
 from knowgen.records import GenerationRequest
@@ -20,6 +19,7 @@ from knowgen.worlds.checker.matching import SubjectMatch, SubjectVerdict, match_
 from knowgen.worlds.checker.requirements import read_requirements
 from knowgen.worlds.rendering.appearance import KINDS, draw_appearance, random_appearance
 from knowgen.worlds.task import knowgen_mini
+from tests.helpers.check_cases import Case, make_case, pixels_of
 
 
 def find(case: Case, image: Image.Image) -> list[SubjectMatch]:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image
-from world_helpers import BuiltWorld
 
 from knowgen.worlds.checker.assessment import assess_image
 from knowgen.worlds.checker.image_features import open_pixels
 from knowgen.worlds.checker.ocr import read_lines
 from knowgen.worlds.checker.requirements import read_requirements
 from knowgen.worlds.checker.text import find_texts
+from tests.helpers.built_world import BuiltWorld
 
 
 def packed(image: Image.Image) -> Image.Image:

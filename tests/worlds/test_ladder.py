@@ -7,14 +7,14 @@ import itertools
 from pathlib import Path
 
 import pytest
-from adversary import k_score
-from world_helpers import BuiltWorld
 
 from knowgen.records import GenerationRequest, Sample
 from knowgen.tasks.folder import FolderTask
 from knowgen.worlds.baselines.systems import ClosedBook, Noise, OpenBook, Oracle
 from knowgen.worlds.build import build_world
 from knowgen.worlds.search import WorldSearch
+from tests.helpers.adversary import k_score
+from tests.helpers.built_world import BuiltWorld
 
 STEP = 0.08
 """Minimum difference in K-Score between neighbours."""

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from adversary import Sprayer, k_score
 from PIL import Image
-from world_helpers import BuiltWorld, rows_of
 
 from knowgen.errors import DataError
 from knowgen.generators.contract import Drawing
@@ -22,6 +20,8 @@ from knowgen.records import GenerationRequest, Sample, request_id
 from knowgen.search.contract import Hit, ImageHit, Page, SearchBackend
 from knowgen.worlds.baselines.systems import ClosedBook, OpenBook
 from knowgen.worlds.search import WorldSearch
+from tests.helpers.adversary import Sprayer, k_score
+from tests.helpers.built_world import BuiltWorld, rows_of
 
 SEARCHED = ("pages.jsonl", "pictures.jsonl", "pictures")
 

@@ -188,7 +188,7 @@ def test_the_surface_is_the_one_in_the_prompt(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_references_the_named_kind_is_drawn(kind: str) -> None:
+def test_without_references_the_named_kind_is_rendered(kind: str) -> None:
     noun = next(noun for noun, named in KIND_NOUNS.items() if named == kind)
     prompt = f"In a museum hall stands the {noun} Oruvane."
     picture = np.asarray(paint(prompt, [], [], 5)).astype(int)

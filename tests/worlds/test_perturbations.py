@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from world_helpers import BuiltWorld
 
-from knowgen.assemble import generator_handle
 from knowgen.engine.imaging import encode
 from knowgen.errors import DataError, UsageError
 from knowgen.records import DIMENSIONS, GenerationRequest, GroundTruth, Sample, request_id
+from knowgen.workflows.resolve import resolve_generator
 from knowgen.worlds.checker.ocr import read_lines
 from knowgen.worlds.checker.text import find_texts
 from knowgen.worlds.content.prompts import HEADINGS
@@ -35,6 +34,7 @@ from knowgen.worlds.perturbations.originals import OriginalSample, read_original
 from knowgen.worlds.perturbations.task import PerturbedImage
 from knowgen.worlds.perturbations.text_edits import wrong_digit, wrong_name
 from knowgen.worlds.rendering.layouts import Box
+from tests.helpers.built_world import BuiltWorld
 
 SEED = 0
 
@@ -316,5 +316,5 @@ def test_the_ground_truth_of_an_unknown_image_is_an_error(task: PerturbedTask) -
 
 def test_the_key_of_the_generator_does_not_depend_on_where_its_class_is_defined(built_world: BuiltWorld) -> None:
     task = make_perturbed_task(built_world.task, list(built_world.task.samples()), 1, 0)
-    handle = generator_handle(PerturbedImages(task), {}, task)
+    handle = resolve_generator(PerturbedImages(task), {}, task)
     assert handle.spec.name == "knowgen.worlds.changes.task:ChangedPictures"

@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from world_helpers import BuiltWorld
 
 from knowgen import registry
 from knowgen.errors import ConfigError, UsageError
 from knowgen.generators.contract import Drawing, traits_of
 from knowgen.records import GenerationRequest, GroundTruth
 from knowgen.worlds.baselines.systems import ClosedBook, Noise, OpenBook, Oracle
+from tests.helpers.built_world import BuiltWorld
 
 PROMPT = (
     "In a flower garden, a dark billboard headed \"On Loan\" gives the year in which it was built; near it stands the "

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from world_helpers import BuiltWorld, rows_of
 
 from knowgen.errors import ConfigError, UsageError
 from knowgen.records import GROUPS
 from knowgen.tasks.folder import FolderTask
-from knowgen.worlds import build
+from knowgen.worlds import build, shard_files
 from knowgen.worlds.build import build_world
 from knowgen.worlds.rendering.appearance import FAMILIES, Appearance, visible_difference
 from knowgen.worlds.shard import make_shard
 from knowgen.worlds.shard_files import render_truth
 from knowgen.worlds.task import MINI_SAMPLES, MINI_SEED, knowgen_mini
+from tests.helpers.built_world import BuiltWorld, rows_of
 
 CATEGORIES = [category for members in GROUPS.values() for category in members]
 COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -244,8 +244,8 @@ def test_an_existing_world_is_replaced_only_after_the_new_one_is_complete(
         seeds.append(seed)
         if seed == 3:
             raise OSError(28, "No space left on device")
-        for file in build.ROW_FILES:
-            build.part_path(folder, file, 0).write_text(f"{seed}\n")
+        for file in shard_files.ROW_FILES:
+            shard_files.part_path(folder, file, 0).write_text(f"{seed}\n")
 
     monkeypatch.setattr(build, "_write_shards", write_three_files)
     out = tmp_path / "deep" / "world"
@@ -260,7 +260,7 @@ def test_an_existing_world_is_replaced_only_after_the_new_one_is_complete(
 
 
 def test_a_failed_worker_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build.shard_files, "__name__", "knowgen.worlds.no_such_module")
+    monkeypatch.setattr(shard_files, "__name__", "knowgen.worlds.no_such_module")
     with pytest.raises(ConfigError, match="a worker failed: .*no_such_module"):
         build_world(tmp_path / "world", 1, 48, workers=2)
     assert not list(tmp_path.iterdir())

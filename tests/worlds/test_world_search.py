@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world_helpers import BuiltWorld, rows_of
 
 from knowgen import registry
 from knowgen.errors import DataError, UsageError
 from knowgen.worlds.search import TextIndex, WorldSearch
+from tests.helpers.built_world import BuiltWorld, rows_of
 
 
 def test_a_title_finds_its_own_page(built_world: BuiltWorld) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 
+from knowgen.core.images import UnreadableImageError, opened_image
 from knowgen.errors import DataError, MissingDependencyError
 from knowgen.records import DIMENSIONS, TEXT, Generation, GroundTruth, Reading, Score, ScoreStatus
 from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score
@@ -64,7 +65,6 @@ def _limit_threads() -> None:
 
 
 def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
-    from PIL import Image, UnidentifiedImageError
 
     from knowgen.worlds.checker.assessment import assess_image
     from knowgen.worlds.checker.image_features import open_pixels
@@ -78,9 +78,12 @@ def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
     except DataError as error:
         return failed_score(sample_id, generation.repeat, NAME, str(error), image=image.sha256)
     try:
-        pixels = open_pixels(image.open())
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = f"image cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
+        if image.path is None:
+            raise UnreadableImageError("no file on this machine")
+        with opened_image(image.path) as opened:
+            pixels = open_pixels(opened)
+    except UnreadableImageError as error:
+        reason = f"the generated image does not open: {error.what}"
         return failed_score(sample_id, generation.repeat, NAME, reason, image=image.sha256)
     assessment = assess_image(pixels, requirements)
     values = assessment.values
