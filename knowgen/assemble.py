@@ -18,6 +18,8 @@ from knowgen.errors import DataError, UsageError
 from knowgen.generators.contract import FunctionGenerator, is_plain_function, traits_of
 from knowgen.records import Sample
 from knowgen.scorers.contract import scorer_traits
+from knowgen.scorers.short_form import function_scorer, is_scoring_function
+from knowgen.search.load import load_search
 from knowgen.spec import GeneratorSpec, ScorerSpec, Selection, SelectionKind, Shard, canonical, secret_names, select
 from knowgen.tasks.contract import Task
 
@@ -210,9 +212,13 @@ def _search_for(wanted: Any, task: Task | None, name: str) -> tuple[Any, str]:
             )
         return task.search, f"{task.search.partition(':')[0]}@{task.search_version}"
     if isinstance(wanted, str):
-        backend = registry.create(registry.resolve("search", wanted), {})
-        return wanted, f"{wanted.partition(':')[0]}@{backend.version}"
-    return wanted, f"{_own_name(wanted)}@{wanted.version}"
+        resolved = registry.resolve("search", wanted)
+        backend = load_search(wanted)
+        # of a plugin's own the whole name: one file may hold several backends
+        label = wanted if resolved.origin == registry.LOCAL else wanted.partition(":")[0]
+        return wanted, f"{label}@{getattr(backend, 'version', '') or _revision(backend, resolved.origin)}"
+    version = getattr(wanted, "version", "") or _revision(wanted, registry.LOCAL)
+    return load_search(wanted), f"{_own_name(wanted)}@{version}"
 
 
 def _generator_spec(name: str, target: Any, arguments: Mapping[str, Any], search: str, origin: str) -> GeneratorSpec:
@@ -245,7 +251,11 @@ def scorer_handle(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
     target = registry.load(resolved)
     traits = scorer_traits(target)
     where = f"scorer {scorer!r}"
-    _check_arguments(target, args, resolved.model, where)
+    is_function = is_scoring_function(target)
+    if is_function and (args or resolved.model is not None):
+        raise UsageError("it is a function and takes no arguments", where=where, fix="make it a class")
+    if not is_function:
+        _check_arguments(target, args, resolved.model, where)
     version = _told_apart(target, traits.version or _revision(target, resolved.origin), resolved.model, args)
     spec = ScorerSpec(
         name=scorer,
@@ -254,7 +264,9 @@ def scorer_handle(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
         note=traits.note,
         dimensions=traits.dimensions,
     )
-    build = partial(registry.build, target, dict(args), model=resolved.model, where=where)
+    build: Callable[[], Any] = partial(registry.build, target, dict(args), model=resolved.model, where=where)
+    if is_function:
+        build = partial(function_scorer, target)
     return ScorerHandle(spec=spec, traits=traits, build=build, remake=Remake("scorers", scorer, dict(args)))
 
 

@@ -28,6 +28,11 @@ ALLOWED: dict[str, set[str]] = {
         "records", "spec", "calls", "caches", "registry", "tasks", "search", "generators", "scorers", "store", "stats",
         "engine",
     },
+    "validation": {
+        "records", "spec", "calls", "caches", "registry", "tasks", "search", "generators", "scorers", "store", "stats",
+        "engine", "validation",
+    },
+    "plugin": {"records", "calls", "tasks", "search", "generators", "scorers"},
     "report": {"records", "stats", "store", "report", "spec"},
     "serving": {"records", "registry", "calls", "generators", "engine", "remote", "serving"},
     "scaffold": set(),

@@ -18,6 +18,7 @@ from knowgen.engine.stage import Stage
 from knowgen.engine.threads import Mailbox, Room
 from knowgen.engine.workers import Recipe, WorkerHosts
 from knowgen.generators.contract import DrawingSource
+from knowgen.scorers.short_form import score_item
 
 _SPARE_WALKS = 8
 
@@ -140,4 +141,4 @@ def scorer_stage(
 async def _score(plugin: Any, item: Any) -> Any:
     sample, truth, generation, repeat = item
     judge_repeat.set(repeat)  # of this task alone
-    return await plugin.score(sample, truth, generation)
+    return await score_item(plugin, (sample, truth, generation))

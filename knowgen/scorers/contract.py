@@ -1,10 +1,12 @@
-"""What a scorer is: what it needs, and `async score(sample, truth, generation)` or a batch form.
+"""What a scorer is: what it needs, and one of three methods, or a plain function.
 
     needs = frozenset({"image", "truth_image"})
-    async def score(sample, truth, generation) -> Score                         judges that wait for a service
-    score_batch(items) -> Iterator[Score]                                       measures that use the processor
+    async def score(sample, truth, generation) -> Score | float | dict          judges that wait for a service
+    def score(sample, truth, generation) -> Score | float | dict                measures, one image at a time
+    score_batch(items) -> Iterator[Score]                                       measures, several images at a time
 
-A batch form runs in worker processes that are rebuilt from name and arguments, so it must be importable by name.
+A number, or numbers by dimension, become a `Score` (see `short_form`). Measures run in worker processes, where they are
+rebuilt from name and arguments, so they must be importable by name.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 from knowgen.errors import UsageError
 from knowgen.records import DIMENSIONS, Attempt, Generation, GroundTruth, Reading, Sample, Score, ScoreStatus, Usage
+from knowgen.scorers.short_form import function_scorer, is_scoring_function
 
 Item = tuple[Sample, GroundTruth, Generation]
 
@@ -54,7 +57,7 @@ class ScorerTraits:
     """What a scorer declares about itself.
 
     Attributes:
-        shape: Which of the two methods it has.
+        shape: `score` where it waits, `score_batch` where it computes, be it one item at a time.
         needs: Out of `NEEDS`; a generation that lacks one is not applicable, which is shown and is no failure.
         dimensions: The dimensions it gives values for.
         version: Of the rubric, the arithmetic and the parser together; part of every key.
@@ -83,19 +86,28 @@ class ScorerTraits:
 
 
 def scorer_traits(target: Any) -> ScorerTraits:
-    """Reads what a scorer object or class declares.
+    """Reads what a scorer object, class or function declares.
 
     Raises:
         UsageError: It has neither method, or needs something unknown.
     """
-    name = target.__name__ if inspect.isclass(target) else type(target).__name__
+    name = target.__name__ if inspect.isclass(target) or inspect.isfunction(target) else type(target).__name__
+    if is_scoring_function(target):
+        target = function_scorer(target)
     if callable(getattr(target, "score_batch", None)):
         shape: Literal["score", "score_batch"] = "score_batch"
     elif inspect.iscoroutinefunction(getattr(target, "score", None)):
         shape = "score"
+    elif callable(getattr(target, "score", None)):
+        shape = "score_batch"
     else:
-        raise UsageError("is no scorer", where=name, fix="give it `async score(sample, truth, generation)`")
-    needs = frozenset(getattr(target, "needs", frozenset({"image"})))
+        raise UsageError(
+            "not a scorer",
+            where=name,
+            fix="give it `score(sample, truth, generation)` (a function takes `prompt` and `image` first)",
+        )
+    declared = getattr(target, "needs", ("image",))
+    needs = frozenset((declared,) if isinstance(declared, str) else declared)
     if not needs <= NEEDS:
         raise UsageError(
             f"needs {', '.join(sorted(needs - NEEDS))}", where=name, fix=f"known needs are {', '.join(sorted(NEEDS))}"
@@ -103,7 +115,7 @@ def scorer_traits(target: Any) -> ScorerTraits:
     return ScorerTraits(
         shape=shape,
         needs=needs,
-        dimensions=tuple(getattr(target, "dimensions", DIMENSIONS)),
+        dimensions=_dimensions(target, name),
         version=str(getattr(target, "version", "")),
         note=str(getattr(target, "note", "")),
         concurrency=int(getattr(target, "concurrency", 16 if shape == "score" else 4)),
@@ -113,6 +125,15 @@ def scorer_traits(target: Any) -> ScorerTraits:
         deadline=float(getattr(target, "deadline", 0.0)),
         reread=getattr(target, "reread", None),
     )
+
+
+def _dimensions(target: Any, name: str) -> tuple[str, ...]:
+    declared = getattr(target, "dimensions", DIMENSIONS)
+    dimensions = (declared,) if isinstance(declared, str) else tuple(declared)
+    if not dimensions or len(set(dimensions)) < len(dimensions):
+        what = "names a dimension twice" if dimensions else "declares no dimension"
+        raise UsageError(what, where=name, fix='name each once, such as dimensions = ("sharpness",)')
+    return dimensions
 
 
 def missing_needs(needs: frozenset[str], truth: GroundTruth, generation: Generation) -> list[str]:

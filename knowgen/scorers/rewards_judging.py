@@ -10,6 +10,7 @@ from typing import Any
 from knowgen.errors import BudgetReachedError, ConfigError, MissingDependencyError, PassingError, UsageError
 from knowgen.records import Attempt, Score
 from knowgen.scorers.contract import AsyncScorer, BatchScorer, Item, scorer_traits, with_earlier
+from knowgen.scorers.short_form import compute_items, score_item
 
 STOPPERS = (BudgetReachedError, ConfigError, UsageError, MissingDependencyError)
 """Errors that would hit every episode alike: they are raised."""
@@ -90,7 +91,7 @@ class Judging:
         earlier: list[Attempt] = []
         for number in range(self._tries):
             try:
-                score = await self._scorer.score(*item)
+                score = await score_item(self._scorer, item)
             except PassingError as error:
                 earlier.extend(error.attempts)
                 if number == self._tries - 1:
@@ -131,7 +132,7 @@ class Judging:
         found: dict[int, Score] = {}
         reason = "it gave no score of this sample"
         try:
-            for score in self._scorer.score_batch(numbered):
+            for score in compute_items(self._scorer, numbered):
                 if isinstance(score, Score) and score.repeat in range(len(items)):
                     found[score.repeat] = score
         except STOPPERS:
