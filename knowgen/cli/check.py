@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   knowgen check generator my_model.py:MyModel -g steps=20
+  knowgen check scorer my_scorer.py:sharpness
   knowgen check task worlds/seven
 Ends with 3 when a check fails, with 0 otherwise.
 """
@@ -25,20 +26,22 @@ REQUESTS = 4
 
 
 @click.command("check", epilog=EPILOG)
-@click.argument("kind", type=click.Choice(["generator", "task"]))
+@click.argument("kind", type=click.Choice(["generator", "scorer", "task"]))
 @click.argument("name")
 @click.option("-g", "generator_args", type=KEY_VALUE, multiple=True, help="Argument of the generator.")
-@click.option("--task", default="knowgen_mini", metavar="T", show_default=True, help="Brings search and truths.")
-@click.option("--samples", type=click.IntRange(1), default=630, metavar="N", help="Pictures to forecast [630].")
+@click.option("-s", "scorer_args", type=KEY_VALUE, multiple=True, help="Argument of the scorer.")
+@click.option("--task", default="knowgen_mini", metavar="T", show_default=True, help="Brings samples, search and truths.")
+@click.option("--samples", type=click.IntRange(1), default=630, metavar="N", help="Images to forecast [630].")
 @click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), default=600.0, metavar="S", help="Seconds a drawing."
+    "--timeout", type=click.FloatRange(0, min_open=True), default=600.0, metavar="S", help="Seconds for each image."
 )
 @click.option("--device", metavar="D", help="Such as cuda:0; chosen when left out.")
+@click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Lets a paid scorer make calls.")
 def command(kind: str, name: str, **options: Any) -> int:
-    """Check a generator against the contract, or a task's data, before a long run."""
+    """Check a generator or scorer against the contract, or a task's data, before a long run."""
     from knowgen.engine.findings import worst
 
-    findings = _task(name) if kind == "task" else _generator(name, options)
+    findings = _task(name) if kind == "task" else (_scorer if kind == "scorer" else _generator)(name, options)
     for finding in findings:
         mend = f"; {finding.fix}" if finding.fix else ""
         click.echo(f"{finding.level:<5}{finding.check}: {finding.what}{mend}")
@@ -71,6 +74,22 @@ def _generator(name: str, options: dict[str, Any]) -> list[Finding]:
         device=options["device"],
         requests=requests,
         told=lambda what: click.echo(what, err=True),
+    )
+
+
+def _scorer(name: str, options: dict[str, Any]) -> list[Finding]:
+    from knowgen import assemble
+    from knowgen.tasks.load import load_task
+    from knowgen.validation.scorer import check_scorer
+
+    return check_scorer(
+        assemble.scorer_handle(name, dict(options["scorer_args"])),
+        load_task(options["task"]),
+        samples=options["samples"],
+        budget=options["budget"],
+        timeout=options["timeout"],
+        device=options["device"],
+        on_step=lambda what: click.echo(what, err=True),
     )
 
 

@@ -27,6 +27,10 @@ DECLARED = ("needs", "version", "note", "concurrency", "workers", "local", "dead
 """Attributes that a scoring function may have, with the meaning they have on a class."""
 
 
+class InvalidScoreError(UnscorableError):
+    """A scorer returned something that cannot be made into a score."""
+
+
 def is_scoring_function(target: Any) -> bool:
     """Tell a scoring function (first parameter `prompt`, second `image`) from a class or factory."""
     return inspect.isfunction(target) and list(inspect.signature(target).parameters)[:2] == ["prompt", "image"]
@@ -86,7 +90,7 @@ def score_record(value: Any, scorer: Any, item: Item) -> Score:
         item: What was scored.
 
     Raises:
-        UnscorableError: It is something else: no number, a number outside [0, 1], NaN, a dimension that is missing or
+        InvalidScoreError: It is something else: no number, a number outside [0, 1], NaN, a dimension that is missing or
             not declared.
     """
     if isinstance(value, Score):
@@ -94,14 +98,17 @@ def score_record(value: Any, scorer: Any, item: Item) -> Score:
     if inspect.isawaitable(value):
         if inspect.iscoroutine(value):
             value.close()
-        raise UnscorableError("score() returned an awaitable; declare it `async def`")
+        raise InvalidScoreError("score() returned an awaitable", fix="declare it `async def`")
     declared = getattr(scorer, "dimensions", DIMENSIONS)
     dimensions = (declared,) if isinstance(declared, str) else tuple(declared)
     by_dimension = dict(value) if isinstance(value, Mapping) else _single(value, dimensions)
     if unknown := [str(name) for name in by_dimension if name not in dimensions]:
-        raise UnscorableError(f"score() returned {unknown[0]!r}, and declares {', '.join(dimensions)}; fix `dimensions`")
+        what = f"score() returned {unknown[0]!r}, and declares {', '.join(dimensions)}"
+        raise InvalidScoreError(what, fix="name every dimension in `dimensions`")
     if missing := [name for name in dimensions if name not in by_dimension]:
-        raise UnscorableError(f"score() returned no {missing[0]!r}; return None where a dimension does not apply")
+        raise InvalidScoreError(
+            f"score() returned no {missing[0]!r}", fix="return None where a dimension does not apply"
+        )
     values = {name: _number(name, by_dimension[name]) for name in dimensions if by_dimension[name] is not None}
     reading = Reading(status=ScoreStatus.OK, values=values, na=tuple(name for name in dimensions if name not in values))
     sample, _, generation = item
@@ -116,10 +123,10 @@ def score_record(value: Any, scorer: Any, item: Item) -> Score:
 
 def _single(value: Any, dimensions: Sequence[str]) -> dict[str, Any]:
     if value is None:
-        raise UnscorableError("score() returned None; return a number, or numbers by dimension")
+        raise InvalidScoreError("score() returned None", fix="return a number, or numbers by dimension")
     if len(dimensions) != 1:
         what = f"score() returned one value for {len(dimensions)} dimensions ({', '.join(dimensions)})"
-        raise UnscorableError(f'{what}; return them by name, or declare one, such as dimensions = ("sharpness",)')
+        raise InvalidScoreError(what, fix='return them by name, or declare one, such as dimensions = ("sharpness",)')
     return {dimensions[0]: value}
 
 
@@ -127,9 +134,10 @@ def _number(dimension: str, value: Any) -> float:
     try:
         number = float("nan") if isinstance(value, (str, bytes)) else float(value)
     except (TypeError, ValueError, OverflowError):
-        raise UnscorableError(f"score() returned a {type(value).__name__} for {dimension}; return a number") from None
+        what = f"score() returned a {type(value).__name__} for {dimension}"
+        raise InvalidScoreError(what, fix="return a number") from None
     if not 0.0 <= number <= 1.0:  # also false for NaN
-        raise UnscorableError(f"score() returned {value!r} for {dimension}; values lie in [0, 1]")
+        raise InvalidScoreError(f"score() returned {value!r} for {dimension}", fix="return a number in [0, 1]")
     return number
 
 
@@ -137,7 +145,7 @@ async def score_item(scorer: Any, item: Item) -> Score:
     """Await `score` of a scorer that waits, and return its value as a `Score`.
 
     Raises:
-        UnscorableError: It returned something that cannot be used.
+        InvalidScoreError: It returned something that cannot be used.
         BaseException: Whatever the scorer raised.
     """
     return score_record(await scorer.score(*item), scorer, item)
@@ -147,7 +155,7 @@ def compute_item(scorer: Any, item: Item) -> Score:
     """Call `score` of a scorer that computes, and return its value as a `Score` with its duration.
 
     Raises:
-        UnscorableError: It returned something that cannot be used.
+        InvalidScoreError: It returned something that cannot be used.
         BaseException: Whatever the scorer raised.
     """
     started = time.perf_counter()
