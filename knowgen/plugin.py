@@ -3,7 +3,7 @@
 | you write | you may need |
 |---|---|
 | a generator | `GeneratedImage` to return more than an image; `GenerationRequest`; `Usage`; `paid_call` around calls that cost money; `load_search` to look things up; `GPU_FAULT_CODE` |
-| a scorer | nothing for a function; `Sample`, `GroundTruth`, `Generation` for its types; `Score`, `ParsedScore`, `Attempt` to keep replies and a rationale; `failed_score`, `not_applicable_score`, `missing_needs`, `usage_of`, `Item`; `NEEDS`, `DIMENSIONS` |
+| a scorer | nothing for a function; `Sample`, `GroundTruth`, `Generation` for its types; `Score`, `ParsedScore`, `Attempt` to keep replies and a rationale; `ok_score`, `failed_score`, `not_applicable_score`, `missing_needs`, `usage_of`, `Item`; `NEEDS`, `DIMENSIONS` |
 | a task | `InMemoryTask`, or `FolderTask`; `Sample`, `GroundTruth`, `ImageRef`, `image_ref`; `GROUPS`, `group_of` |
 | a search backend | `Hit`, `ImageHit`, `Page`, `Link`; `image_ref` |
 | any of them | `TransientError` where trying again may help, `RefusalError`, `UnscorableError`; `ConfigError`, `DataError`, `UsageError`, `MissingDependencyError` for one clear line |
@@ -57,6 +57,7 @@ from knowgen.scorers.contract import (
     failed_score,
     missing_needs,
     not_applicable_score,
+    ok_score,
     usage_of,
 )
 from knowgen.search.contract import Hit, ImageHit, Link, Page, SearchBackend
@@ -110,6 +111,7 @@ __all__ = [
     "load_search",
     "missing_needs",
     "not_applicable_score",
+    "ok_score",
     "paid_call",
     "usage_of",
 ]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -147,6 +147,42 @@ def missing_needs(needs: frozenset[str], truth: GroundTruth, generation: Generat
         "evidence": bool(generation.evidence),
     }
     return [need for need in sorted(needs) if not have[need]]
+
+
+def ok_score(
+    sample: Sample,
+    generation: Generation,
+    values: Mapping[str, float],
+    *,
+    na: Sequence[str] = (),
+    rationale: str = "",
+    attempts: Sequence[Attempt] = (),
+    scorer: str = "",
+    **fields: Any,
+) -> Score:
+    """Return the record of a score, whose tokens and cost are those of its attempts.
+
+    Args:
+        sample: The sample.
+        generation: What was scored.
+        values: By dimension, each in [0, 1].
+        na: Dimensions that do not apply to the sample.
+        rationale: Why, in the judge's words.
+        attempts: Calls that were made, in order.
+        scorer: Name of the scorer; a run writes its own.
+        **fields: Further fields of `Score`.
+    """
+    reading = Reading(status=ScoreStatus.OK, values=dict(values), na=tuple(na), rationale=rationale)
+    return Score(
+        sample_id=sample.id,
+        repeat=generation.repeat,
+        scorer=scorer,
+        status=ScoreStatus.OK,
+        strict=reading,
+        attempts=tuple(attempts),
+        usage=usage_of(attempts),
+        **fields,
+    )
 
 
 def failed_score(sample_id: str, repeat: int, scorer: str, reason: str, **fields: Any) -> Score:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from knowgen.errors import DataError
-from knowgen.records import GroundTruth, Sample
+from knowgen.records import UNKNOWN_GROUP, GroundTruth, Sample, group_of
 
 
 class InMemoryTask:
@@ -16,7 +16,7 @@ class InMemoryTask:
 
     Args:
         name: As users write it.
-        samples: In order, with unique ids.
+        samples: In order, with unique ids. A sample without a group gets the one of its category.
         truths: Ground truths; a sample without one gets an empty one, which scorers that compare with nothing need not.
         default_scorers: Scorers of a run that names none.
         search: Name of the search backend that serves this task's pages, empty for none.
@@ -42,7 +42,8 @@ class InMemoryTask:
         for sample in samples:
             if sample.id in self._samples:
                 raise DataError(f"duplicate id {sample.id!r}", where=f"task {name}", fix="make ids unique")
-            self._samples[sample.id] = sample
+            group = group_of(sample.category) if sample.group == UNKNOWN_GROUP else sample.group
+            self._samples[sample.id] = sample.model_copy(update={"group": group})
         if not self._samples:
             raise DataError("there are no samples", where=f"task {name}")
         self._truths = {truth.sample_id: truth for truth in truths}

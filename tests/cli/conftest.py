@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+HERE = Path(__file__).resolve().parent
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
+
 GENERATOR = '''
 from PIL import Image
 
