@@ -76,7 +76,7 @@ def _workers(plan: Plan, path: Path) -> int:
 def evaluate(
     task: str | Task,
     generator: str | Callable[..., Any] | object,
-    scorers: Sequence[str] | str = (),
+    scorers: Sequence[str | Callable[..., Any] | object] | str = (),
     *,
     out: Path | str | None = None,
     generator_args: Mapping[str, Any] | None = None,
@@ -88,7 +88,8 @@ def evaluate(
     Args:
         task: Name or folder of a task, or a task.
         generator: Name, class, object with one of the three methods, or a function `draw(prompt[, references, seed])`.
-        scorers: One or more scorer names; the task's own when empty.
+        scorers: A name, or a list of names, classes, objects and functions `score(prompt, image[, truth])`; the
+            task's own when empty.
         out: Run directory; `reports/TASK__GENERATOR` when None.
         generator_args: Arguments of the generator.
         scorer_args: Arguments of the scorer.
@@ -113,13 +114,17 @@ def default_out(task: str, system: str) -> Path:
 
 
 def score(
-    source: Path | str, scorers: Sequence[str] | str = (), *, out: Path | str | None = None, **arguments: Any
+    source: Path | str,
+    scorers: Sequence[str | Callable[..., Any] | object] | str = (),
+    *,
+    out: Path | str | None = None,
+    **arguments: Any,
 ) -> Run:
     """Scores pictures that exist already; arguments as in `plan_scoring`.
 
     Args:
         source: A run directory, an official results file, or a folder of pictures (with `task`).
-        scorers: One or more scorer names.
+        scorers: A name, or a list of names, classes, objects and functions.
         out: Run directory; the source itself when it is a run and this is None.
         arguments: `task`, `scorer_args`, `settings`.
     """

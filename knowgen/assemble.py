@@ -26,6 +26,9 @@ from knowgen.tasks.contract import Task
 UNKEYED = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
 """Arguments that change how fast or from where, never what comes out; a class may add its own as `unkeyed`."""
 
+_VERSION_OF = {"generator": "revision", "scorer": "version"}
+"""Attribute by which each kind of plugin declares its version."""
+
 
 def choose(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple[list[Sample], Selection]:
     """Picks the samples of a run, in the task's order.
@@ -154,7 +157,7 @@ def _function_handle(
     return GeneratorHandle(spec=spec, traits=traits_of(wrapped), build=lambda: wrapped, remake=remake)
 
 
-def _told_arguments(target: object) -> dict[str, Any]:
+def _told_arguments(target: object, kind: str = "generator") -> dict[str, Any]:
     """Returns what an object was made with: each constructor parameter that it keeps under the same name.
 
     Raises:
@@ -167,16 +170,16 @@ def _told_arguments(target: object) -> dict[str, Any]:
         value = getattr(target, name, getattr(target, f"_{name}", None))
         if _is_plain(value) and (value is not None or hasattr(target, name) or hasattr(target, f"_{name}")):
             told[name] = value
-        elif not getattr(target, "revision", ""):
+        elif not getattr(target, _VERSION_OF[kind], ""):
             raise UsageError(
                 f"its argument {name!r} cannot be told from the object, so results could be mixed up",
-                where=f"generator {_own_name(target)}",
-                fix=f"keep it as self.{name} in plain data, or give the class a `revision`",
+                where=f"{kind} {_own_name(target)}",
+                fix=f"keep it as self.{name} in plain data, or give the class a `{_VERSION_OF[kind]}`",
             )
     return told
 
 
-def _told_closure(target: Callable[..., Any]) -> dict[str, Any]:
+def _told_closure(target: Callable[..., Any], kind: str = "generator") -> dict[str, Any]:
     """Returns the values a function closes over.
 
     Raises:
@@ -186,11 +189,11 @@ def _told_closure(target: Callable[..., Any]) -> dict[str, Any]:
     for name, value in inspect.getclosurevars(target).nonlocals.items():
         if _is_plain(value):
             told[name] = value
-        elif not getattr(target, "revision", ""):
+        elif not getattr(target, _VERSION_OF[kind], ""):
             raise UsageError(
                 f"it closes over {name!r}, which is no plain data, so results could be mixed up",
-                where=f"generator {_own_name(target)}",
-                fix="give the function an attribute `revision`",
+                where=f"{kind} {_own_name(target)}",
+                fix=f"give the function an attribute `{_VERSION_OF[kind]}`",
             )
     return told
 
@@ -240,52 +243,74 @@ def _told_apart(target: Any, version: str, model: str | None, args: Mapping[str,
     return f"{version} {identity(**given)}".rstrip()
 
 
-def scorer_handle(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
-    """Makes ready what judges, without building it.
+def scorer_handle(scorer: str | Callable[..., Any] | object, args: Mapping[str, Any]) -> ScorerHandle:
+    """Prepare a scorer without building it.
+
+    Args:
+        scorer: A name, a class, a scoring function, or an object with one of the methods.
+        args: Its arguments.
 
     Raises:
-        UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is no scorer.
+        UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is not a scorer.
     """
     _refuse_secrets(args, "scorer")
-    resolved = registry.resolve("scorers", scorer)
-    target = registry.load(resolved)
+    remake: Remake | None = None
+    if isinstance(scorer, str):
+        resolved = registry.resolve("scorers", scorer)
+        target = registry.load(resolved)
+        name, model, origin = scorer, resolved.model, resolved.origin
+        remake = Remake("scorers", scorer, dict(args))
+    else:
+        target, name, model, origin = scorer, _own_name(scorer), None, registry.LOCAL
+    where = f"scorer {name!r}"
     traits = scorer_traits(target)
-    where = f"scorer {scorer!r}"
-    is_function = is_scoring_function(target)
-    if is_function and (args or resolved.model is not None):
-        raise UsageError("it is a function and takes no arguments", where=where, fix="make it a class")
-    if not is_function:
-        _check_arguments(target, args, resolved.model, where)
-    version = _told_apart(target, traits.version or _revision(target, resolved.origin), resolved.model, args)
+    keyed: Mapping[str, Any] = args
+    build: Callable[[], Any]
+    if is_scoring_function(target):
+        if args or model is not None:
+            raise UsageError("it is a function and takes no arguments", where=where, fix="make it a class")
+        keyed, build = _told_closure(target, "scorer"), partial(function_scorer, target)
+    elif inspect.isclass(target) or inspect.isfunction(target):
+        _check_arguments(target, args, model, where)
+        build = partial(registry.build, target, dict(args), model=model, where=where)
+    else:
+        if args:
+            raise UsageError("it is an object and takes no arguments", where=where, fix="give them to its class")
+        keyed, build = _told_arguments(target, "scorer"), partial(_same, target)
+        remake = None  # a worker process cannot make it again
+    version = _told_apart(target, traits.version or _revision(target, origin), model, keyed)
     spec = ScorerSpec(
-        name=scorer,
-        args=_keyed(args, target, where),
+        name=name,
+        args=_keyed(keyed, target, where),
         version=version,
         note=traits.note,
         dimensions=traits.dimensions,
     )
-    build: Callable[[], Any] = partial(registry.build, target, dict(args), model=resolved.model, where=where)
-    if is_function:
-        build = partial(function_scorer, target)
-    return ScorerHandle(spec=spec, traits=traits, build=build, remake=Remake("scorers", scorer, dict(args)))
+    return ScorerHandle(spec=spec, traits=traits, build=build, remake=remake)
 
 
-def scorer_handles(names: Iterable[str], args: Mapping[str, Any]) -> list[ScorerHandle]:
+def _same(target: object) -> object:
+    """Return the object: it is built already."""
+    return target
+
+
+def scorer_handles(scorers: Iterable[str | Callable[..., Any] | object], args: Mapping[str, Any]) -> list[ScorerHandle]:
     """Makes ready several scorers.
 
     Args:
-        names: Scorer names, each once.
+        scorers: Names, classes, functions or objects, each once.
         args: `base_url` belongs to the one scorer, `vlm.base_url` to the scorer `vlm:…` among several.
 
     Raises:
         UsageError: A name comes twice, or an argument belongs to nobody.
     """
-    wanted = list(names)
+    chosen = list(scorers)
+    wanted = [each if isinstance(each, str) else _own_name(each) for each in chosen]
     if doubles := sorted({name for name in wanted if wanted.count(name) > 1}):
         raise UsageError(
             f"scorer {doubles[0]!r} is named twice", fix="name it once; for more judgements use --judge-repeats"
         )
-    return [scorer_handle(name, own) for name, own in zip(wanted, _share_out(wanted, args), strict=True)]
+    return [scorer_handle(each, own) for each, own in zip(chosen, _share_out(wanted, args), strict=True)]
 
 
 def _share_out(names: list[str], args: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -145,7 +145,7 @@ class Plan:
 def plan(
     task: str | Task,
     generator: str | Callable[..., Any] | object,
-    scorers: Sequence[str] = (),
+    scorers: Sequence[str | Callable[..., Any] | object] = (),
     *,
     generator_args: Mapping[str, Any] | None = None,
     scorer_args: Mapping[str, Any] | None = None,
@@ -156,7 +156,7 @@ def plan(
     Args:
         task: Name or folder of a task, or a task.
         generator: Name, class, object or drawing function.
-        scorers: Scorer names; the task's own when empty.
+        scorers: Names, classes, functions or objects; the task's own when empty.
         generator_args: Arguments of the generator.
         scorer_args: Arguments of the scorer; `vlm.base_url` style among several.
         settings: How it is carried out.
@@ -190,7 +190,7 @@ def _plan(
     whole: Task,
     generator: GeneratorHandle | DrawingSource,
     generator_spec: GeneratorSpec,
-    scorers: Sequence[str],
+    scorers: Sequence[str | Callable[..., Any] | object],
     scorer_args: Mapping[str, Any],
     settings: Settings,
     *,
@@ -204,13 +204,14 @@ def _plan(
     release: Callable[[], None] = lambda: None,
     origin: Path | None = None,
 ) -> Plan:
-    names = list(scorers) or list(whole.default_scorers)
-    if not names:
+    chosen = list(scorers) or list(whole.default_scorers)
+    if not chosen:
         raise UsageError(f"task {whole.name} names no scorer of its own", fix="give --scorer S")
     handles = [
         replace(handle, spec=_with_repeats(handle, settings.judge_repeats, earlier))
-        for handle in assemble.scorer_handles(names, scorer_args)
+        for handle in assemble.scorer_handles(chosen, scorer_args)
     ]
+    names = [handle.spec.name for handle in handles]
     samples, selection = assemble.choose(whole, limit=settings.limit, ids=settings.ids)
     if part_of is not None and selection.kind == "all" and part_of.kind != "all":
         # all of a part is still a part, and must not pass for the whole task
@@ -267,7 +268,7 @@ def _recorded_arguments(scorers: Sequence[ScorerSpec]) -> dict[str, Any]:
 
 def plan_scoring(
     source: Path | str,
-    scorers: Sequence[str] = (),
+    scorers: Sequence[str | Callable[..., Any] | object] = (),
     *,
     task: str | Task | None = None,
     scorer_args: Mapping[str, Any] | None = None,
@@ -279,7 +280,7 @@ def plan_scoring(
 
     Args:
         source: A run directory, an official results file, or a folder of pictures whose stems are sample ids.
-        scorers: Scorer names; the task's own (for a run: the run's own) when empty.
+        scorers: Names, classes, functions or objects; the task's own (for a run: the run's own) when empty.
         task: The task that a folder of pictures answers.
         scorer_args: Arguments of the scorer.
         settings: How it is carried out.

@@ -29,8 +29,8 @@ from knowgen.generators.contract import (
     GPU_FAULT_CODE,
     AsyncGenerator,
     BatchGenerator,
-    Drawing,
     DrawGenerator,
+    Drawing,
 )
 from knowgen.records import (
     DIMENSIONS,

@@ -30,7 +30,9 @@ REQUESTS = 4
 @click.argument("name")
 @click.option("-g", "generator_args", type=KEY_VALUE, multiple=True, help="Argument of the generator.")
 @click.option("-s", "scorer_args", type=KEY_VALUE, multiple=True, help="Argument of the scorer.")
-@click.option("--task", default="knowgen_mini", metavar="T", show_default=True, help="Brings samples, search and truths.")
+@click.option(
+    "--task", default="knowgen_mini", metavar="T", show_default=True, help="Brings samples, search and truths."
+)
 @click.option("--samples", type=click.IntRange(1), default=630, metavar="N", help="Images to forecast [630].")
 @click.option(
     "--timeout", type=click.FloatRange(0, min_open=True), default=600.0, metavar="S", help="Seconds for each image."

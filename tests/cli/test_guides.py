@@ -134,6 +134,7 @@ def test_what_authors_need_is_exported_and_described(name: str) -> None:
     assert name in plugin.__all__ and hasattr(plugin, name)
 
 
+OUTSIDE = ("sharpness.py", "notes.py")
 PYPROJECT = """
 [project]
 name = "outside"
@@ -151,7 +152,7 @@ def test_an_outside_package_adds_a_scorer_and_a_search_backend(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From the guides' first examples: both are listed, named in the run record, and seen in the report."""
-    write(folder, {"sharpness.py": files_of("scorer.md")["sharpness.py"], "notes.py": files_of("search.md")["notes.py"]})
+    write(folder, {name: files_of(guide)[name] for guide, name in FIRST.items() if name in OUTSIDE})
     (folder / "pyproject.toml").write_text(PYPROJECT)
     install(folder, folder / "site", monkeypatch)
     for kind, line in (("scorers", "sharpness"), ("search", "notes")):

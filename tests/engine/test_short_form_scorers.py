@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 import knowgen
+from knowgen.errors import UsageError
 from knowgen.records import GroundTruth, Sample, Score, ScoreStatus
 from knowgen.store.run import RunStore
 from knowgen.tasks.in_memory import InMemoryTask
 
-SCORERS = '''
+SCORERS = """
 from PIL import ImageStat
 
 from knowgen.plugin import UnscorableError, ok_score
@@ -66,7 +67,7 @@ def needs_text(prompt, image, truth):
 
 
 needs_text.needs = {"image", "required_text"}
-'''
+"""
 
 
 def generator(prompt: str, seed: int) -> Image.Image:
@@ -133,3 +134,50 @@ def test_a_measure_scores_once_and_a_judge_each_repeat(scored: Any) -> None:
         for _, each in store.scores():
             counts[each.scorer] = counts.get(each.scorer, 0) + 1
     assert counts == {"mine.py:red": 5, "mine.py:red_later": 10}
+
+
+def greenness(prompt: str, image: Image.Image) -> float:
+    return image.resize((1, 1)).getpixel((0, 0))[2] / 255  # type: ignore[index]
+
+
+class Tinted:
+    """A scorer as an object.
+
+    Args:
+        channel: Which of red, green and blue.
+    """
+
+    dimensions = ("tint",)
+
+    def __init__(self, channel: int) -> None:
+        self.channel = channel
+
+    def score(self, sample: Sample, truth: GroundTruth, generation: Any) -> float:
+        return generation.image.open().getpixel((0, 0))[self.channel] / 255
+
+
+def test_functions_and_objects_are_scorers_in_python(tmp_path: Path) -> None:
+    task = InMemoryTask("plain", [Sample(id=f"s{n}", prompt=f"plain s{n}", category="art") for n in range(3)])
+    run = knowgen.evaluate(task, generator, [greenness, Tinted(2)], out=tmp_path / "out")
+    blue = [0.0, 9 / 255, 18 / 255]
+    with RunStore.read(tmp_path / "out") as store:
+        values = [(each.scorer, each.sample_id, each.strict.values) for _, each in store.scores()]
+        first, second = store.spec.scorers
+    assert sorted(values, key=str) == sorted(
+        [(first.name, f"s{n}", {"greenness": pytest.approx(blue[n])}) for n in range(3)]
+        + [(second.name, f"s{n}", {"tint": pytest.approx(blue[n])}) for n in range(3)],
+        key=str,
+    )
+    assert first.name.endswith(":greenness") and second.args == {"channel": 2}
+    assert run.spec.scorers == (first, second)
+
+
+def test_an_object_whose_arguments_are_unknown_needs_a_version(tmp_path: Path) -> None:
+    class Hidden(Tinted):
+        def __init__(self, shade: int) -> None:
+            super().__init__(0)
+
+    task = InMemoryTask("plain", [Sample(id="s0", prompt="plain s0")])
+    with pytest.raises(UsageError, match="'shade' cannot be told") as caught:
+        knowgen.evaluate(task, generator, [Hidden(3)], out=tmp_path / "out")
+    assert "give the class a `version`" in str(caught.value)

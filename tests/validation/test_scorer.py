@@ -1,4 +1,4 @@
-"""`knowgen check scorer`: what it finds in scorers that keep the contract and in those that break it, and what it pays."""
+"""`knowgen check scorer`: what it finds in scorers that keep the contract and in others, and what it pays."""
 
 from __future__ import annotations
 
@@ -122,7 +122,8 @@ class NotesMissing(Base):
     dimensions = ("luck", "skill")
 
     async def score(self, sample, truth, generation):
-        return ok_score(sample, generation, {"luck": ImageStat.Stat(generation.image.open().convert("L")).mean[0] / 255})
+        value = ImageStat.Stat(generation.image.open().convert("L")).mean[0] / 255
+        return ok_score(sample, generation, {"luck": value})
 
 
 class Paid(Base):
@@ -200,7 +201,7 @@ def test_a_scorer_that_keeps_the_contract_has_no_finding(task: InMemoryTask) -> 
         ("Nan", "fail scores: sample 's0', true image and 8 more: score() returned nan for luck"),
         ("TooHigh", "fail scores: sample 's0', true image and 8 more: score() returned 1.5 for luck"),
         ("Undeclared", "score() returned 'skill', and declares luck"),
-        ("UndeclaredRecord", "fail dimensions: sample 's0', true image and 8 more: it gives skill, which no table shows"),
+        ("UndeclaredRecord", "fail dimensions: sample 's0', true image and 8 more: it gives skill, which no"),
         ("ReadsTruth", "fail needs: a sample without truth_image, required_text breaks it: AttributeError"),
         ("Exits", "it calls sys.exit"),
         ("Unbuildable", "fail build: the scorer: broke while it was built: RuntimeError: no weights"),
@@ -274,9 +275,7 @@ def test_it_is_set_up_and_closed(task: InMemoryTask, tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "set up on cpu; closed"
 
 
-def test_the_command_ends_with_3_where_something_fails(
-    task: InMemoryTask, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_ends_with_3_where_something_fails(task: InMemoryTask, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "scorer", "scorers.py:Nan"]) == 3
     assert "4 ok, 1 warning, 1 failed" in capsys.readouterr().out
     assert run(["check", "scorer", "scorers.py:brightness", "-s", "size=3"]) == 2
