@@ -16,6 +16,8 @@ from guide_helpers import GUIDES, ROOT, commands_of, files_of, install
 
 from knowgen import plugin, registry
 from knowgen.cli.main import VERBS, cli, run
+from knowgen.generators.contract import Drawing
+from knowgen.records import Reading
 
 PLUGIN_GUIDES = ["generator.md", "scorer.md", "task.md", "search.md"]
 FIRST = {"generator.md": "ten_lines.py", "scorer.md": "sharpness.py", "task.md": "plain.py", "search.md": "notes.py"}
@@ -126,7 +128,7 @@ def test_the_plugin_module_exports_what_it_imports_and_loads_nothing_heavy() -> 
         "missing_needs", "NEEDS", "DIMENSIONS", "InMemoryTask", "FolderTask", "Task", "ImageRef", "image_ref",
         "group_of", "Hit", "ImageHit", "Page", "Link", "SearchBackend", "AsyncScorer", "BatchScorer",
         "UnscorableError", "ConfigError", "DataError", "UsageError", "MissingDependencyError",
-        plugin.Drawing.__name__, plugin.DrawGenerator.__name__, plugin.Reading.__name__, plugin.PassingError.__name__,
+        Drawing.__name__, plugin.DrawGenerator.__name__, Reading.__name__, plugin.PassingError.__name__,
         plugin.RefusedError.__name__,
     ],
 )  # fmt: skip
