@@ -146,7 +146,7 @@ version = "2.5"
 sharpness = "sharpness:sharpness"
 
 [project.entry-points."knowgen.search"]
-notes = "notes:Notes"
+notes = "notes:NoteSearch"
 """
 
 
@@ -178,15 +178,15 @@ def test_an_outside_package_adds_a_scorer_and_a_search_backend(
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("class Notes:\n    async def search(self, query, k=5): ...\n", "image_search() is missing"),
-        ("class Notes:\n    def search(self, query, k=5): ...\n", "search() is not `async def`"),
+        ("class NoteSearch:\n    async def search(self, query, k=5): ...\n", "image_search() is missing"),
+        ("class NoteSearch:\n    def search(self, query, k=5): ...\n", "search() is not `async def`"),
     ],
 )
 def test_a_search_backend_that_lacks_a_method_is_refused_before_the_run(
     folder: Path, capsys: pytest.CaptureFixture[str], code: str, said: str
 ) -> None:
     (folder / "broken.py").write_text(code)
-    words = ["--task", "knowgen_mini", "--generator", "open_book", "-g", "search=broken.py:Notes"]
+    words = ["--task", "knowgen_mini", "--generator", "open_book", "-g", "search=broken.py:NoteSearch"]
     assert run(["run", *words, "--limit", "1", "--out", "out"]) == 2
     assert said in capsys.readouterr().err and not (folder / "out").exists()
 
@@ -199,7 +199,7 @@ def test_an_edited_search_backend_is_another_one(folder: Path) -> None:
     names = []
     for number in range(2):
         (folder / f"notes{number}.py").write_text(files_of("search.md")["notes.py"] + f"# {number}\n")
-        handle = assemble.generator_handle("open_book", {"search": f"notes{number}.py:Notes"}, task)
+        handle = assemble.generator_handle("open_book", {"search": f"notes{number}.py:NoteSearch"}, task)
         names.append(handle.spec.search.partition("@"))
-    assert [name for name, _, _ in names] == ["notes0.py:Notes", "notes1.py:Notes"]
+    assert [name for name, _, _ in names] == ["notes0.py:NoteSearch", "notes1.py:NoteSearch"]
     assert len({version for _, _, version in names}) == 2
