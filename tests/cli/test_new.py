@@ -83,7 +83,7 @@ def test_a_new_package_is_listed_and_passes_its_check_and_its_own_tests(
 ) -> None:
     """Installed as pip would, but without it; the commands run in a process of their own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     assert run(["new", kind, "star_map"]) == 0
     install(tmp_path / "star_map", tmp_path / "site", monkeypatch)
     registry.entries.cache_clear()
