@@ -305,12 +305,12 @@ def scorer_handles(scorers: Iterable[str | Callable[..., Any] | object], args: M
         UsageError: A name comes twice, or an argument belongs to nobody.
     """
     chosen = list(scorers)
-    wanted = [each if isinstance(each, str) else _own_name(each) for each in chosen]
-    if doubles := sorted({name for name in wanted if wanted.count(name) > 1}):
+    labels = [each if isinstance(each, str) else _own_name(each) for each in chosen]
+    if doubles := sorted({name for name in labels if labels.count(name) > 1}):
         raise UsageError(
             f"scorer {doubles[0]!r} is named twice", fix="name it once; for more judgements use --judge-repeats"
         )
-    return [scorer_handle(each, own) for each, own in zip(chosen, _share_out(wanted, args), strict=True)]
+    return [scorer_handle(each, own) for each, own in zip(chosen, _share_out(labels, args), strict=True)]
 
 
 def _share_out(names: list[str], args: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ class ScorerTraits:
     """What a scorer declares about itself.
 
     Attributes:
-        shape: `score` where it waits, `score_batch` where it computes, be it one item at a time.
+        shape: `score` where it waits, `score_batch` where it computes, also one item at a time.
         needs: Out of `NEEDS`; a generation that lacks one is not applicable, which is shown and is no failure.
         dimensions: The dimensions it gives values for.
         version: Of the rubric, the arithmetic and the parser together; part of every key.

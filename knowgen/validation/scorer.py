@@ -159,11 +159,11 @@ class CheckedScorer:
     problems: dict[tuple[Level, str, str, str], list[str]] = field(default_factory=dict)
 
     def problem(self, level: Level, check: str, result: ScoredItem, what: str, fix: str) -> None:
-        """Keep what is wrong with a score, to be noted once for all images that it happens to."""
+        """Collect what is wrong with a score, to be noted once for all images that it happens to."""
         self.problems.setdefault((level, check, what, fix), []).append(result.where)
 
     def note_problems(self) -> bool:
-        """Note the problems that were kept, each with its first image; tell whether one is a failure."""
+        """Note the problems that were collected, each with its first image; tell whether one is a failure."""
         failed = False
         for (level, check, what, fix), places in self.problems.items():
             more = f" and {len(places) - 1} more" if len(places) > 1 else ""
@@ -585,9 +585,9 @@ def _estimate(subject: CheckedScorer) -> float | None:
     if remake is None or subject.is_measure:
         return None
     resolved = registry.resolve("scorers", remake.name)
-    estimate: Any = getattr(registry.load(resolved), "reckon", None)
-    if estimate is None:
+    estimator: Any = getattr(registry.load(resolved), "reckon", None)
+    if estimator is None:
         return None
     model = {"model": resolved.model} if resolved.model is not None else {}
-    found = estimate([item[:2] for item in subject.items[:: len(KINDS)]], **model, **remake.args)
-    return None if found is None else found.cost
+    estimate = estimator([item[:2] for item in subject.items[:: len(KINDS)]], **model, **remake.args)
+    return None if estimate is None else estimate.cost

@@ -18,9 +18,9 @@ GUIDES = ROOT / "docs" / "guides"
 def files_of(guide: str) -> dict[str, str]:
     """Return the python and toml blocks of a guide by file name, which the first line of each says."""
     text = (GUIDES / guide).read_text(encoding="utf-8")
-    found = re.findall(r"^```(?:python|toml)\n# (\S+\.(?:py|toml))\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(found) == len(re.findall(r"^```(?:python|toml)$", text, re.MULTILINE)), "a block says no file"
-    return dict(found)
+    blocks = re.findall(r"^```(?:python|toml)\n# (\S+\.(?:py|toml))\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == len(re.findall(r"^```(?:python|toml)$", text, re.MULTILINE)), "a block says no file"
+    return dict(blocks)
 
 
 def commands_of(guide: str) -> list[list[str]]:

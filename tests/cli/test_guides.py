@@ -87,13 +87,13 @@ def test_commands_in_the_text_exist(guide: str) -> None:
 
 def imported(source: str) -> list[tuple[str, str]]:
     """Return what a source imports of knowgen, as module and name."""
-    found: list[tuple[str, str]] = []
+    imports: list[tuple[str, str]] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "knowgen":
-            found += [(node.module or "", alias.name) for alias in node.names]
+            imports += [(node.module or "", alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
-            found += [("", alias.name) for alias in node.names if alias.name.split(".")[0] == "knowgen"]
-    return found
+            imports += [("", alias.name) for alias in node.names if alias.name.split(".")[0] == "knowgen"]
+    return imports
 
 
 def test_guides_and_templates_import_from_the_plugin_module_only() -> None:

@@ -85,11 +85,11 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def score(*names: str, **fields: Any) -> dict[str, dict[str, Score]]:
         full = [f"mine.py:{name}" for name in names]
         knowgen.evaluate(task, generator, full, out="out", **fields)
-        found: dict[str, dict[str, Score]] = {name: {} for name in names}
+        scores: dict[str, dict[str, Score]] = {name: {} for name in names}
         with RunStore.read(Path("out")) as store:
             for _, each in store.scores():
-                found[each.scorer.removeprefix("mine.py:")][each.sample_id] = each
-        return found
+                scores[each.scorer.removeprefix("mine.py:")][each.sample_id] = each
+        return scores
 
     return score
 
@@ -102,29 +102,29 @@ def plain(score: Score, dimension: str) -> dict[str, Any]:
 
 
 def test_the_same_records_come_out_of_every_form(scored: Any) -> None:
-    found = scored("ByHand", "Method", "red", "red_later")
+    scores = scored("ByHand", "Method", "red", "red_later")
     dimensions = {"ByHand": "red", "Method": "red", "red": "red", "red_later": "red_later"}
-    by_hand = {name: plain(score, "red") for name, score in found["ByHand"].items()}
+    by_hand = {name: plain(score, "red") for name, score in scores["ByHand"].items()}
     assert len(by_hand) == 5 and len({record["strict"]["values"]["red"] for record in by_hand.values()}) > 2
     for name, dimension in dimensions.items():
-        assert {each: plain(score, dimension) for each, score in found[name].items()} == by_hand, name
+        assert {each: plain(score, dimension) for each, score in scores[name].items()} == by_hand, name
 
 
 def test_what_cannot_be_scored_costs_its_own_sample_alone(scored: Any) -> None:
-    found = scored("sometimes")["sometimes"]
-    assert {name: score.status.value for name, score in found.items()} == {
+    scores = scored("sometimes")["sometimes"]
+    assert {name: score.status.value for name, score in scores.items()} == {
         "s0": "ok", "s1": "failed", "s2": "failed", "s3": "failed", "s4": "ok"
     }  # fmt: skip
-    assert "returned nan for sometimes" in found["s1"].strict.reason
-    assert found["s2"].strict.reason == "not this one"
-    assert "sys.exit" in found["s3"].strict.reason
+    assert "returned nan for sometimes" in scores["s1"].strict.reason
+    assert scores["s2"].strict.reason == "not this one"
+    assert "sys.exit" in scores["s3"].strict.reason
 
 
 def test_a_missing_need_is_not_applicable_and_the_function_is_not_called(scored: Any) -> None:
-    found = scored("needs_text")["needs_text"]
-    assert found["s0"].strict.values == {"needs_text": 0.4}
-    assert {found[name].status for name in ("s1", "s2", "s3", "s4")} == {ScoreStatus.NOT_APPLICABLE}
-    assert "required_text" in found["s1"].strict.reason
+    scores = scored("needs_text")["needs_text"]
+    assert scores["s0"].strict.values == {"needs_text": 0.4}
+    assert {scores[name].status for name in ("s1", "s2", "s3", "s4")} == {ScoreStatus.NOT_APPLICABLE}
+    assert "required_text" in scores["s1"].strict.reason
 
 
 def test_a_measure_scores_once_and_a_judge_each_repeat(scored: Any) -> None:

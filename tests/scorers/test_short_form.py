@@ -140,9 +140,13 @@ def test_what_is_declared_is_read_from_functions_and_classes() -> None:
         return 0.0
 
     likeness.needs, likeness.version, likeness.note = "truth_image", "3", "a test"  # type: ignore[attr-defined]
-    found = scorer_traits(likeness)
-    assert (found.shape, found.needs, found.dimensions) == ("score_batch", {"truth_image"}, ("likeness",))
-    assert (found.version, found.note) == ("3", "a test")
+    capabilities = scorer_traits(likeness)
+    assert (capabilities.shape, capabilities.needs, capabilities.dimensions) == (
+        "score_batch",
+        {"truth_image"},
+        ("likeness",),
+    )
+    assert (capabilities.version, capabilities.note) == ("3", "a test")
     plain = scorer_traits(Returns)
     assert (plain.shape, plain.dimensions, plain.needs) == ("score_batch", DIMENSIONS, {"image"})
 

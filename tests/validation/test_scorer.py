@@ -208,8 +208,8 @@ def test_a_scorer_that_keeps_the_contract_has_no_finding(task: InMemoryTask) -> 
     ],
 )
 def test_what_breaks_the_contract_fails(task: InMemoryTask, name: str, said: str) -> None:
-    found = check(name, task)
-    assert said in found and found.endswith("worst fail"), found
+    report = check(name, task)
+    assert said in report and report.endswith("worst fail"), report
 
 
 @pytest.mark.parametrize(
@@ -225,40 +225,40 @@ def test_what_breaks_the_contract_fails(task: InMemoryTask, name: str, said: str
 )
 def test_what_may_surprise_is_a_warning(task: InMemoryTask, name: str, said: str) -> None:
     random.seed(5)
-    found = check(name, task)
-    assert said in found and found.endswith("worst warn"), found
+    report = check(name, task)
+    assert said in report and report.endswith("worst warn"), report
 
 
 def test_samples_that_lack_a_need_are_counted_and_left_out(task: InMemoryTask) -> None:
-    found = check("Reads", task)
-    assert "ok   needs: 3 of 4 samples lack required_text; they become not_applicable" in found
-    assert "scores: 3 of 3 images" in found
+    report = check("Reads", task)
+    assert "ok   needs: 3 of 4 samples lack required_text; they become not_applicable" in report
+    assert "scores: 3 of 3 images" in report
 
 
 def test_a_task_that_meets_no_need_fails(task: InMemoryTask) -> None:
     bare = InMemoryTask("bare", [Sample(id="a", prompt="A wall.")])
-    found = check("Distance", bare)
-    assert "fail needs: none of 1 samples of bare has truth_image" in found and found.endswith("worst fail")
+    report = check("Distance", bare)
+    assert "fail needs: none of 1 samples of bare has truth_image" in report and report.endswith("worst fail")
 
 
 def test_a_scorer_that_hangs_fails_in_time(task: InMemoryTask) -> None:
-    found = check("Hangs", task, timeout=0.1)
-    assert "fail time: no result within" in found and "warn the rest: was not checked" in found
+    report = check("Hangs", task, timeout=0.1)
+    assert "fail time: no result within" in report and "warn the rest: was not checked" in report
 
 
 def test_without_a_budget_no_paid_call_is_sent(task: InMemoryTask, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    found = check("Paid", task, log=str(log))
+    report = check("Paid", task, log=str(log))
     assert not log.exists()
-    assert "warn cost: a call has up to $0.0100, and none was made; give --budget USD" in found
+    assert "warn cost: a call has up to $0.0100, and none was made; give --budget USD" in report
 
 
 def test_a_budget_is_spent_and_not_exceeded(task: InMemoryTask, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    found = check("Paid", task, budget=0.03, log=str(log))
+    report = check("Paid", task, budget=0.03, log=str(log))
     # each call settles at 0.004: the sixth still fits its worst case of 0.01 (0.02 + 0.01), the seventh does not
     assert log.read_text().count("sent") == 6
-    assert "warn cost: $0.0240 of $0.03 is spent" in found
+    assert "warn cost: $0.0240 of $0.03 is spent" in report
     plenty = check("Paid", task, budget=1.0, log=str(log))
     assert "scores: 9 of 9 images" in plenty and "ok   cost: $0.0520 for 13 calls, $0.0040 each" in plenty, plenty
 
