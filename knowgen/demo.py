@@ -27,8 +27,8 @@ def run_demo(out: Path, limit: int | None = None) -> int:
     runs: list[api.Run] = []
     for system in SYSTEMS:
         click.echo(f"{system} on {TASK}", err=True)
-        settings = api.Settings(limit=limit, progress=True)
-        run = api.execute(api.plan(TASK, system, settings=settings), out / system)
+        config = api.RunConfig(limit=limit, progress=True)
+        run = api.execute(api.plan(TASK, system, config=config), out / system)
         runs.append(run)
         if run.outcome is not None and run.outcome.stopped:
             click.echo(f"stopped ({run.outcome.stopped}); call it again to go on", err=True)

@@ -257,6 +257,7 @@ class Attempt(Record):
         error: What went wrong with the call or the reply, empty when nothing did.
         model: Model name the endpoint returned.
         finish_reason: As the endpoint said.
+        refused: Did the judge or its filter refuse? Whatever the reply holds then, no value is read from it.
         seconds: Duration of the call.
         usage: Tokens and cost.
         cached: Was the reply kept from an earlier run that asked exactly the same? It then cost nothing again.
@@ -266,6 +267,7 @@ class Attempt(Record):
     error: str = ""
     model: str = ""
     finish_reason: str = ""
+    refused: bool = False
     seconds: float = Field(default=0.0, allow_inf_nan=False)
     usage: Usage = Usage()
     cached: bool = False
@@ -282,7 +284,7 @@ class Score(Record):
         status: Status of the strict reading.
         strict: The reading that holds to the scorer's contract.
         lenient: The official reading of the same attempts; None where a scorer measures and nothing was parsed, so
-            that both policies read `strict`.
+            that both protocols read `strict`.
         image: Digest of the picture that was judged.
         attempts: Every call, in order, over all runs.
         judge_asked: Model name asked for.

@@ -19,6 +19,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
+from knowgen.core.secrets import refuse_secrets
+from knowgen.core.text import error_summary
 from knowgen.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
 
 Kind = Literal["tasks", "search", "generators", "scorers"]
@@ -100,7 +102,9 @@ def resolve(kind: Kind, spec: str) -> Resolved:
 
     Raises:
         UsageError: Nobody registered it, or two plugins claim it; near names are suggested.
+        ConfigError: It holds what looks like a key.
     """
+    refuse_secrets({SINGULAR[kind]: spec})
     known = entries(kind)
     base, colon, rest = spec.partition(":")
     if base in known:
@@ -165,7 +169,7 @@ def load(resolved: Resolved) -> Any:
             f"needs the package {error.name!r}, which is not installed", where=where, fix=f"pip install {error.name}"
         ) from error
     except (Exception, SystemExit) as error:
-        raise _broken(resolved, f"broke while it was imported: {_short(error)}", where) from error
+        raise _broken(resolved, f"broke while it was imported: {error_summary(error)}", where) from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:
@@ -200,11 +204,6 @@ def _import_file(name: str) -> Any:
         del sys.modules[module_name]
         raise
     return module
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
 def create(resolved: Resolved, args: Mapping[str, Any]) -> Any:

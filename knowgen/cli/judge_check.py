@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.common import again, exit_code, failure_lines, running_options
+from knowgen.cli.common import again, exit_code, failure_lines
+from knowgen.cli.options import run_config, run_options, scoring_options
 
 if TYPE_CHECKING:
     from knowgen.api import Plan, Run
     from knowgen.records import Reading
     from knowgen.stats.judge_check import Expectation, Judged
     from knowgen.stats.judge_check_records import JudgeCheck
-    from knowgen.worlds.changes import ChangedTask
+    from knowgen.worlds.perturbations import PerturbedTask
 
 EPILOG = """\b
 Examples:
@@ -43,12 +45,14 @@ RECORD = "result.json"
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, metavar="N", help="Decides what is changed.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [reports/judge-check__J].")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON and nothing else.")
-@running_options
+@run_options("judge-check")
+@scoring_options
 def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, as_json: bool, **options: Any) -> int:
     """Find out whether a judge is fit for use, on known changes to known pictures."""
-    from knowgen import api, outputs
+    from knowgen import api
+    from knowgen.workflows import artifacts
 
-    target = out or Path("reports") / f"judge-check__{outputs.slug(scorer)}"
+    target = out or Path("reports") / f"judge-check__{artifacts.slug(scorer)}"
     changed, plan = prepare(scorer, task, samples, seed, options)
     if options["dry_run"]:
         click.echo(api.forecast(plan, target))
@@ -67,33 +71,27 @@ def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, a
     return exit_code(run)
 
 
-def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, Any]) -> tuple[ChangedTask, Plan]:
+def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, Any]) -> tuple[PerturbedTask, Plan]:
     """Plans the changed pictures and the run that judges them; nothing is drawn or paid yet.
 
     Raises:
         UsageError: A name or argument is wrong, or the scorer gives no dimension that a change must move.
         DataError: The task is no made-up world.
     """
-    from knowgen import api, assemble
+    from knowgen import api
     from knowgen.errors import UsageError
     from knowgen.tasks.load import load_task
-    from knowgen.worlds.changes import CHANGES, ChangedPictures, make_changed_task
+    from knowgen.workflows.selection import choose
+    from knowgen.worlds.perturbations import PERTURBATIONS, PerturbedImages, make_perturbed_task
 
     world = load_task(task)
-    chosen, _ = assemble.choose(world, limit=options["limit"], ids=options["ids"])
+    chosen, _ = choose(world, limit=options["limit"], ids=options["ids"])
     count = len(chosen) if options["ids"] else samples
-    changed = make_changed_task(world, chosen, count, seed)
-    settings = api.Settings(
-        policy=options["policy"],
-        judge_repeats=options["judge_repeats"],
-        concurrency=options["concurrency"],
-        budget=options["budget"],
-        fresh=options["fresh"],
-        progress=True,
-    )
-    generator = ChangedPictures(changed)
-    plan = api.plan(changed, generator, (scorer,), scorer_args=dict(options["scorer_args"]), settings=settings)
-    known = {name for change in CHANGES for name in change.falls}
+    changed = make_perturbed_task(world, chosen, count, seed)
+    # the selection was applied to the task that is changed
+    config = replace(run_config("judge-check", options, (scorer,)), limit=None, ids=None)
+    plan = api.plan(changed, PerturbedImages(changed), (scorer,), config)
+    known = {name for perturbation in PERTURBATIONS for name in perturbation.must_fall}
     if not known & set(plan.spec.scorers[0].dimensions):
         raise UsageError(
             f"scorer {scorer!r} gives {', '.join(plan.spec.scorers[0].dimensions)}, which no known change must move",
@@ -115,42 +113,41 @@ def carry_out(plan: Plan, target: Path) -> Run:
     from knowgen.engine.options import Options
     from knowgen.store.run import RunStore
 
-    settings = plan.settings
-    options = Options(concurrency=settings.concurrency, budget=settings.budget, progress=settings.progress)
-    with RunStore.open(target, plan.spec, fresh=settings.fresh) as store:
-        if settings.fresh and (target / FOLDER).exists():
+    config = plan.config
+    with RunStore.open(target, plan.spec, fresh=config.fresh) as store:
+        if config.fresh and (target / FOLDER).exists():
             shutil.rmtree(target / FOLDER)  # a page of judgements that are forgotten
-        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options)
-    return Run(target, plan.spec, settings.policy, outcome)
+        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, Options.of(config))
+    return Run(target, plan.spec, config.protocol, outcome)
 
 
 def expectations() -> list[Expectation]:
     """Returns what a judge must make of each change."""
     from knowgen.stats.judge_check import Expectation
-    from knowgen.worlds.changes import CHANGES
-    from knowgen.worlds.changes.kinds import NOTHING
+    from knowgen.worlds.perturbations import PERTURBATIONS
+    from knowgen.worlds.perturbations.kinds import UNCHANGED
 
     return [
         Expectation(
-            name=change.name,
-            words=change.words,
-            falls=frozenset(change.falls),
-            may=frozenset(change.may),
-            why_may=change.why_may,
-            unchanged=change is NOTHING,
+            name=perturbation.name,
+            words=perturbation.description,
+            falls=frozenset(perturbation.must_fall),
+            may=frozenset(perturbation.may_fall),
+            why_may=perturbation.may_fall_reason,
+            unchanged=perturbation is UNCHANGED,
         )
-        for change in CHANGES
+        for perturbation in PERTURBATIONS
     ]
 
 
-def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
+def assess(run: Run, changed: PerturbedTask) -> tuple[JudgeCheck, list[Judged]]:
     """Reads the judgements of a run and works out what they say of the judge."""
     from knowgen.stats.judge_check import Judged, judge_changes, overall
     from knowgen.stats.judge_check_records import JudgeCheck
-    from knowgen.stats.policy import get_policy
+    from knowgen.stats.protocol import get_protocol
     from knowgen.store.run import RunStore
 
-    scorer, lenient = run.spec.scorers[0], get_policy(run.policy).reading == "lenient"
+    scorer, lenient = run.spec.scorers[0], get_protocol(run.protocol).reading == "lenient"
     readings: dict[str, list[Reading]] = {}
     judges: dict[str, None] = {}
     for row in run.rows(scorer.name):
@@ -159,8 +156,8 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
         if row.judge_returned:
             judges[row.judge_returned] = None
     judged = [
-        Judged(picture.original.sample.id, picture.change.name, tuple(readings[picture.id]))
-        for picture in changed.pictures.values()
+        Judged(image.original.sample.id, image.perturbation.name, tuple(readings[image.id]))
+        for image in changed.images.values()
     ]
     with RunStore.read(run.path) as store:
         seconds = store.seconds()
@@ -173,7 +170,7 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
         judges=tuple(judges),
         task=changed.name,
         task_version=changed.version,
-        policy=run.policy,
+        protocol=run.protocol,
         seed=changed.seed,
         samples=len({one.sample for one in judged}),
         judge_repeats=run.spec.judgements(scorer),
@@ -187,32 +184,32 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
     return check, judged
 
 
-def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Judged]) -> Path:
+def write(run: Run, changed: PerturbedTask, check: JudgeCheck, judged: Sequence[Judged]) -> Path:
     """Writes record, tables and page into the run directory; what is there already and says the same is left.
 
     Returns:
         Path of the page.
     """
-    from knowgen import outputs
     from knowgen.report import judge_check_tables as tables
     from knowgen.report.judge_check import write_page
     from knowgen.store.manifest import write_atomically
+    from knowgen.workflows import artifacts
 
     page, record = run.path / FOLDER / "index.html", run.path / FOLDER / RECORD
     # the time spent grows with every call, and says nothing of the judge
     text = check.model_dump_json(indent=1, exclude={"seconds"}) + "\n"
     if page.is_file() and record.is_file() and record.read_text(encoding="utf-8") == text:
         return page
-    folder = run.path / outputs.TABLES
+    folder = run.path / artifacts.TABLES
     folder.mkdir(exist_ok=True)
-    name = f"judge-check-{outputs.slug(check.scorer)}-{check.policy}"
+    name = f"judge-check-{artifacts.slug(check.scorer)}-{check.protocol}"
     write_atomically(folder / f"{name}.md", tables.markdown(check))
     write_atomically(folder / f"{name}.csv", tables.csv(check))
     write_page(check, _examples(run, changed, check, judged), run.path / FOLDER, RECORD, text)
     return page
 
 
-def _examples(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Judged]) -> list[Any]:
+def _examples(run: Run, changed: PerturbedTask, check: JudgeCheck, judged: Sequence[Judged]) -> list[Any]:
     """Returns what the page shows of each changed picture."""
     from knowgen.report.judge_check import Example
     from knowgen.stats.judge_check import account
@@ -223,17 +220,17 @@ def _examples(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequenc
     known = {expectation.name: expectation for expectation in expectations()}
     baselines = {one.sample: one for one in judged if known[one.change].unchanged}
     examples = []
-    for picture, one in zip(changed.pictures.values(), judged, strict=True):
-        generation = drawn.get(picture.id)
+    for image, one in zip(changed.images.values(), judged, strict=True):
+        generation = drawn.get(image.id)
         told = account(known[one.change], one, baselines.get(one.sample), check.dimensions)
         examples.append(
             Example(
                 change=one.change,
                 sample=one.sample,
-                category=picture.original.sample.category,
-                prompt=picture.original.sample.prompt,
-                what=picture.what,
-                truth=picture.original.truth.image,
+                category=image.original.sample.category,
+                prompt=image.original.sample.prompt,
+                what=image.summary,
+                truth=image.original.truth.image,
                 changed=generation.image if generation is not None else None,
                 drawing_fault=generation.reason if generation is not None else "not drawn yet",
                 account=told,

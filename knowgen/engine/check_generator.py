@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from knowgen.core.run_config import GENERATION_TIMEOUT
 from knowgen.engine.check_conduct import (
     check_close_twice,
     check_fresh_process,
@@ -44,7 +45,7 @@ def check_generator(
     handle: GeneratorHandle,
     *,
     samples: int = 630,
-    timeout: float = 600.0,
+    timeout: float = GENERATION_TIMEOUT,
     device: str | None = None,
     requests: Sequence[GenerationRequest] | None = None,
     told: Callable[[str], None] | None = None,

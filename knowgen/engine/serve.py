@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from knowgen.core.text import error_summary
 from knowgen.engine.handles import Remake
 from knowgen.engine.snapshot import snapshot
 from knowgen.engine.threads import END, Event
@@ -130,8 +131,7 @@ def make(build: Callable[[], Any], device: Callable[[], str], where: str) -> Any
             f"needs the package {package!r}, which is not installed", where=where, fix=f"pip install {package}"
         ) from error
     except BaseException as error:
-        text = " ".join(str(error).split())[:300]
-        raise ConfigError(f"broke while it was built: {type(error).__name__}: {text}", where=where) from error
+        raise ConfigError(f"broke while it was built: {error_summary(error, 300)}", where=where) from error
     return plugin
 
 

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
+from knowgen.calls import ReportedUsage, UsageReader
+from knowgen.clients.pricing import TokenCounts
 from knowgen.errors import PassingError, RefusedError
 from knowgen.generators.hosted_call import Outgoing
 from knowgen.generators.hosted_faults import Fault, RejectedError
 from knowgen.generators.hosted_images import (
-    MOST_AT_ONCE,
-    Access,
     Found,
     HostedImages,
     Vendor,
     flag,
     one_of,
     text_in,
-    tokens_in,
 )
 from knowgen.generators.hosted_pictures import Reference, ReferenceForm
-from knowgen.generators.hosted_prices import Counted
-from knowgen.records import GenerationRequest, Usage
+from knowgen.records import GenerationRequest
 
 VENDOR = Vendor(
     name="gemini",
@@ -51,6 +49,7 @@ _NOTHING_DRAWN = frozenset({"NO_IMAGE"})
 """The model took the request and drew nothing; the same request may well give a picture the next time."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class GeminiImages(HostedImages):
     """A Gemini model that draws.
 
@@ -60,12 +59,8 @@ class GeminiImages(HostedImages):
         size: 1K, 2K, 4K where the model knows sizes; empty leaves it to the model (1K).
         aspect: Such as 1:1 or 16:9; empty leaves it to the model.
         send_seed: Is the seed sent as `generationConfig.seed`? It is not published that these models heed it.
-        key_env: Environment variable with the key; empty means GEMINI_API_KEY, and none for a server on this machine.
-        timeout: Seconds for one call.
-        concurrency: Calls at once at most.
-        rpm: Requests a minute that the service admits, 0 for no limit.
-        tpm: Tokens a minute that the service admits, 0 for no limit.
-        price: US dollars a picture; the published prices by tokens when None.
+
+    Further arguments are those of `ServiceAccess`.
 
     Raises:
         UsageError: An argument is out of its range.
@@ -74,31 +69,21 @@ class GeminiImages(HostedImages):
 
     revision = "gemini-images-1"
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str = "",
-        size: str = "",
-        aspect: str = "",
-        send_seed: bool = False,
-        key_env: str = "",
-        timeout: float = 300.0,
-        concurrency: int = MOST_AT_ONCE,
-        rpm: float = 0,
-        tpm: float = 0,
-        price: float | None = None,
-    ) -> None:
-        where = f"generator gemini:{model}"
-        self._size = one_of(size, "size", _SIZES, where)
-        self._aspect = one_of(aspect, "aspect", _ASPECTS, where)
-        self._sends_seed = flag(send_seed, "send_seed", where)
-        base_url = base_url.rstrip("/").removesuffix("/v1beta")
-        access = Access(base_url, key_env, timeout, concurrency, rpm, tpm, price)
+    size: str = ""
+    aspect: str = ""
+    send_seed: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the arguments and prepare the service."""
+        where = f"generator gemini:{self.model}"
+        self._size = one_of(self.size, "size", _SIZES, where)
+        self._aspect = one_of(self.aspect, "aspect", _ASPECTS, where)
+        self._sends_seed = flag(self.send_seed, "send_seed", where)
         vendor = VENDOR
-        if "gemini-2" in str(model):
+        if "gemini-2" in str(self.model):
             vendor = replace(VENDOR, form=replace(VENDOR.form, most=_MOST_OF_THE_SECOND))
-        chosen = {"size": self._size, "aspect": self._aspect}
-        super().__init__(vendor, model, access, {name: value or LEFT_TO_MODEL for name, value in chosen.items()})
+        settings = {"size": self._size or LEFT_TO_MODEL, "aspect": self._aspect or LEFT_TO_MODEL}
+        self.connect(vendor, settings, self.base_url.rstrip("/").removesuffix("/v1beta"))
 
     def compose(self, request: GenerationRequest, pictures: Sequence[Reference]) -> Outgoing:
         """Returns the request: the prompt first, then the references inline."""
@@ -122,20 +107,29 @@ class GeminiImages(HostedImages):
         """Returns the size."""
         return (self._size or _USUAL_SIZE,)
 
-    def usage(self, data: Mapping[str, Any]) -> Usage:
+    def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
         """Reads the tokens: of the prompt, of thoughts and words, of the picture."""
-        counts = data.get("usageMetadata")
-        read = tokens_in(counts, "promptTokenCount")
-        thought, written = tokens_in(counts, "thoughtsTokenCount"), tokens_in(counts, "candidatesTokenCount")
+        counts = UsageReader(data.get("usageMetadata"))
         pictures = sum(1 for _ in _pictures(data))
-        drawn = min(written, _of_modality(counts, "candidatesTokensDetails", "IMAGE"))
-        if pictures and not drawn:
-            drawn = self.price.picture_tokens(*self.traits())
-            written = max(written, drawn)
-        seen = min(read, _of_modality(counts, "promptTokensDetails", "IMAGE"))
-        counted = Counted(read - seen, seen, thought + written - drawn, drawn)
-        cost = self.price.cost(counted, min(pictures, 1))
-        return Usage(input_tokens=read, output_tokens=thought + written, cost=cost)
+        read = counts.required("promptTokenCount", least=1)
+        thought = counts.optional("thoughtsTokenCount") or 0
+        written = counts.optional("candidatesTokenCount") or 0  # left out where it is 0
+        if total := UsageReader(data.get("usageMetadata")).optional("totalTokenCount"):
+            thought = max(thought, total - read - written) if read else thought
+        drawn = _of_modality(counts, "candidatesTokensDetails", "IMAGE")
+        if drawn > written:
+            counts.complete = False
+        if pictures and not drawn:  # how much of it is the picture is open: all at the dearer price
+            counts.complete = counts.complete and written > 0
+            drawn = max(written, self.prices.image_tokens(*self.traits()))
+        seen = _of_modality(counts, "promptTokensDetails", "IMAGE")
+        if seen > read:
+            counts.complete = False
+        counted = TokenCounts(max(0, read - seen), seen, thought + max(0, written - drawn), drawn)
+        cost = self.prices.cost(counted, min(pictures, 1))
+        answered = bool(_candidate(data) or text_in(data, "promptFeedback", "blockReason"))
+        complete = answered if self.prices.per_image is not None else counts.complete
+        return ReportedUsage(read, thought + max(written, drawn), cost, complete)
 
     def find(self, data: Mapping[str, Any]) -> Found:
         """Returns the last picture that is no thought: what came before it was on the way to it."""
@@ -188,7 +182,6 @@ def _words(data: Mapping[str, Any]) -> str:
     return " ".join(text for part in _parts(data) if (text := text_in(part, "text")))
 
 
-def _of_modality(counts: Any, name: str, modality: str) -> int:
-    details = counts.get(name) if isinstance(counts, Mapping) else None
-    found = details if isinstance(details, list) else []
-    return sum(tokens_in(one, "tokenCount") for one in found if text_in(one, "modality") == modality)
+def _of_modality(counts: UsageReader, name: str, modality: str) -> int:
+    entries = [entry for entry in counts.entries(name) if entry.get("modality") == modality]
+    return sum(counts.count(entry.get("tokenCount")) for entry in entries)

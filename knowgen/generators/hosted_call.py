@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from knowgen.calls import Ticket, note, paid_call
+from knowgen.calls import ReportedUsage, Ticket, note, paid_call
+from knowgen.core.secrets import mask_secrets
 from knowgen.errors import PassingError, RefusedError
 from knowgen.generators.hosted_faults import MAYBE_BILLED, Fault, RejectedError, fault_of
 from knowgen.generators.hosted_pictures import Reference
 from knowgen.records import Usage
-from knowgen.remote.address import is_loopback
+from knowgen.remote.address import NO_KEY, is_loopback
 from knowgen.remote.pace import Limits, Pace, Place, Said
 
 if TYPE_CHECKING:
@@ -131,14 +132,14 @@ class Service:
     _state: _State = field(default_factory=_State, repr=False, compare=False)
 
     async def ask(
-        self, outgoing: Outgoing, worst: float | None, usage: Callable[[Mapping[str, Any]], Usage], tokens: int
+        self, outgoing: Outgoing, worst: float | None, usage: Callable[[Mapping[str, Any]], ReportedUsage], tokens: int
     ) -> Answer:
         """Sends one request; its worst case is reserved before, and settled to what it cost after.
 
         Args:
             outgoing: The request.
             worst: The most it can cost in US dollars, None when unknown.
-            usage: Reads tokens and cost from the answer; a cost of None counts at the worst case.
+            usage: Reads tokens and cost from the answer; what it leaves open counts at the worst case.
             tokens: Estimate of the tokens of the call, for limits a minute.
 
         Raises:
@@ -158,15 +159,15 @@ class Service:
                 error = fault.error(self.name, self.refuses)
                 _tell(place, fault, error)
                 raise error
-            data = await asyncio.to_thread(_object, body)
+            data = await asyncio.to_thread(_object, body, self.key)
             if data is None:
                 place.said = Said.BROKEN
                 raise PassingError(f"{self.name} answered {status} with no JSON object")
-            counted = usage(data)
-            place.said, place.tokens = Said.GOOD, counted.input_tokens + counted.output_tokens
-            if counted.cost is None:
-                counted = counted.model_copy(update={"cost": worst})
-            ticket.settle(counted.cost)
+            reported = usage(data)
+            place.said, place.tokens = Said.GOOD, reported.input_tokens + reported.output_tokens
+            cost = reported.charge(worst)
+            ticket.settle(cost)
+            counted = Usage(input_tokens=reported.input_tokens, output_tokens=reported.output_tokens, cost=cost)
             return Answer(data, counted)
 
     async def _exchange(
@@ -219,9 +220,10 @@ def _tell(place: Place, fault: Fault, error: Exception) -> None:
         place.said = Said.GOOD
 
 
-def _object(body: bytes) -> Mapping[str, Any] | None:
+def _object(body: bytes, key: str) -> Mapping[str, Any] | None:
+    """Return the JSON object of an answer with the key masked; None where it is something else."""
     try:
-        data = json.loads(body)
+        data = mask_secrets(json.loads(body), "" if key == NO_KEY else key)
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, Mapping) else None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from knowgen.core.images import UnreadableImageError, opened_image, rgb_on_white
 from knowgen.errors import KnowgenError
 from knowgen.records import ImageRef
 
@@ -103,41 +104,26 @@ def load_references(references: Sequence[ImageRef], form: ReferenceForm) -> tupl
 
 
 def _load(reference: ImageRef, form: ReferenceForm, what: str) -> tuple[Reference, str]:
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     if reference.path is None:
         raise PictureError(f"{what} has no file on this machine")
     try:
         data = reference.path.read_bytes()
-        with Image.open(io.BytesIO(data)) as picture:
-            pixels = picture.width * picture.height
-            if pixels > MOST_PIXELS:
-                raise PictureError(f"{what} is {picture.width}x{picture.height} pixels, which is too large")
-            fits = len(data) <= form.most_bytes and pixels <= form.most_pixels
-            if fits and picture.format in _MIME:
-                return Reference(data, _MIME[picture.format]), ""
-            upright = ImageOps.exif_transpose(picture)
-            return _encode(_flat(upright), form, keep=fits), _told(picture.format, fits=fits)
-    except PictureError:
-        raise
-    except Exception as error:  # Pillow raises all kinds for a broken file
-        raise PictureError(f"{what} does not open ({type(error).__name__})") from error
+        with opened_image(data, max_pixels=MOST_PIXELS) as image:
+            fits = len(data) <= form.most_bytes and image.width * image.height <= form.most_pixels
+            if fits and image.format in _MIME:
+                return Reference(data, _MIME[image.format]), ""
+            upright = ImageOps.exif_transpose(image)
+            return _encode(rgb_on_white(upright), form, keep=fits), _told(image.format, fits=fits)
+    except OSError as error:
+        raise PictureError(f"{what} cannot be read: {error.strerror}") from error
+    except UnreadableImageError as error:
+        raise PictureError(f"{what} does not open: {error.what}") from error
 
 
 def _told(kind: str | None, *, fits: bool) -> str:
     return f"{kind} sent as PNG" if fits else "made smaller, sent as JPEG"
-
-
-def _flat(picture: Image) -> Image:
-    """Lays transparency on white."""
-    from PIL import Image as Pillow
-
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    layered = picture.convert("RGBA")
-    white = Pillow.new("RGB", layered.size, "white")
-    white.paste(layered, mask=layered.getchannel("A"))
-    return white
 
 
 def _encode(picture: Image, form: ReferenceForm, *, keep: bool) -> Reference:
@@ -176,16 +162,8 @@ def check(data: bytes) -> None:
     Raises:
         PictureError: It does not open, and why.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise PictureError(f"the picture in the answer is {picture.width}x{picture.height} pixels")
-            picture.load()
-    except UnidentifiedImageError as error:
-        raise PictureError(f"the {len(data)} bytes of the picture in the answer are in no known format") from error
-    except PictureError:
-        raise
-    except Exception as error:  # Pillow raises all kinds for a broken file
-        raise PictureError(f"the picture in the answer does not open ({type(error).__name__})") from error
+        with opened_image(data, max_pixels=MOST_PIXELS):
+            pass
+    except UnreadableImageError as error:
+        raise PictureError(f"the image in the answer ({len(data)} bytes) does not open: {error.what}") from error

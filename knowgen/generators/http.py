@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import re
 from typing import TYPE_CHECKING, Any
 
+from knowgen.core.secrets import check_variable_name, remember_secret
 from knowgen.errors import ConfigError, PassingError, UsageError
 from knowgen.generators.contract import Drawing
 from knowgen.generators.http_answers import Came, Reply, read_reply
-from knowgen.generators.http_servers import NoServerError, Server, Servers
+from knowgen.generators.http_servers import FIRST_PAUSE, HEALTH_SECONDS, NoServerError, Server, Servers
 from knowgen.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.remote.address import endpoint_url, is_loopback
 from knowgen.remote.headers import retry_after
@@ -27,7 +27,6 @@ _FORM = "write http:http://HOST:PORT[,http://HOST:PORT]"
 _MOST_BYTES = 256 << 20
 _CONNECT_SECONDS = 10.0
 _TYPES = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 class HttpPainter:
@@ -53,6 +52,8 @@ class HttpPainter:
         timeout: Seconds one call may take.
         patience: Seconds to wait for a server with room.
         health_every: Seconds between two looks at the servers' health.
+        health_timeout: Seconds to wait for a server's health.
+        first_pause: Seconds a busy server is left alone when it does not say how long; doubled while it stays busy.
         key_env: Environment variable with a token that is sent as a bearer token; empty for none.
 
     Raises:
@@ -64,7 +65,7 @@ class HttpPainter:
     concurrency = 16
     deadline = 8000.0
     revision = "1"
-    unkeyed = frozenset({"per_server", "patience", "health_every"})
+    unkeyed = frozenset({"per_server", "patience", "health_every", "health_timeout", "first_pause"})
 
     def __init__(
         self,
@@ -81,11 +82,14 @@ class HttpPainter:
         timeout: float = 1800.0,
         patience: float = 6000.0,
         health_every: float = 10.0,
+        health_timeout: float = HEALTH_SECONDS,
+        first_pause: float = FIRST_PAUSE,
         key_env: str = "",
     ) -> None:
         self.urls = addresses(model)
         self.system, self.suffix, self.most_references = system, suffix, most_references
         self.per_server, self.timeout, self.patience, self.health_every = per_server, timeout, patience, health_every
+        self.health_timeout, self.first_pause = health_timeout, first_pause
         self._settings: dict[str, Any] = {
             "num_inference_steps": steps,
             "true_cfg_scale": true_cfg_scale,
@@ -93,6 +97,7 @@ class HttpPainter:
             "negative_prompt": negative_prompt,
         }
         _check_numbers(steps=steps, timeout=timeout, patience=patience, health_every=health_every)
+        _check_numbers(health_timeout=health_timeout, first_pause=first_pause)
         if per_server < 0 or most_references < 0:
             raise UsageError("per_server and most_references cannot be negative", where=WHERE)
         self._token = _token(key_env)
@@ -201,7 +206,8 @@ class HttpPainter:
                     data += chunk
                     if len(data) > _MOST_BYTES:
                         return Reply(Came.BROKEN, f"the answer is longer than {_MOST_BYTES >> 20} MiB")
-                return await asyncio.to_thread(read_reply, response.status, bytes(data), retry_after(response.headers))
+                wait = retry_after(response.headers)
+                return await asyncio.to_thread(read_reply, response.status, bytes(data), wait, self._token)
         except aiohttp.ServerTimeoutError:
             return Reply(Came.BROKEN, f"cannot be reached (no connection within {_CONNECT_SECONDS:g} s)")
         except TimeoutError:
@@ -226,7 +232,15 @@ class HttpPainter:
                 trust_env=not all(is_loopback(url) for url in self.urls),
                 headers=headers,
             )
-            self._servers = Servers(self.urls, self._client, self.per_server, self.health_every)
+            self._servers = Servers(
+                self.urls,
+                self._client,
+                self.per_server,
+                self.health_every,
+                self.health_timeout,
+                self.first_pause,
+                token=self._token,
+            )
         return self._servers
 
     async def close(self) -> None:
@@ -281,11 +295,9 @@ def _check_numbers(**numbers: float) -> None:
 def _token(key_env: str) -> str:
     if not key_env:
         return ""
-    if not _VARIABLE.match(key_env):
-        raise ConfigError(
-            "key_env must be the name of an environment variable, not a token", where=WHERE, fix="write key_env=NAME"
-        )
+    check_variable_name(key_env, "key_env", "SERVE_TOKEN", WHERE)
     token = os.environ.get(key_env, "").strip()
     if not token:
         raise ConfigError(f"the variable {key_env} is not set", where=WHERE, fix=f"type: export {key_env}=<the token>")
+    remember_secret(token)
     return token

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from knowgen.errors import MissingDependencyError, UsageError
 from knowgen.generators.contract import Drawing
 from knowgen.generators.local_drawing import Painter, Role
-from knowgen.generators.local_faults import device_name
 from knowgen.generators.local_pipeline import DTYPES, OFFLOADS, Loading, Pipeline, load
 from knowgen.generators.local_presets import (
     Preset,
@@ -26,6 +25,7 @@ from knowgen.generators.local_presets import (
     with_changes,
 )
 from knowgen.generators.local_weights import Weights, find
+from knowgen.local_models.devices import device_name
 from knowgen.records import GenerationRequest
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from knowgen.calls import ReportedUsage, UsageReader
+from knowgen.clients.pricing import TokenCounts
 from knowgen.generators.hosted_call import Outgoing
 from knowgen.generators.hosted_faults import Fault, RejectedError
 from knowgen.generators.hosted_images import (
-    MOST_AT_ONCE,
-    Access,
     Found,
     HostedImages,
     Vendor,
     one_of,
     text_in,
-    tokens_in,
 )
 from knowgen.generators.hosted_pictures import Reference, ReferenceForm
-from knowgen.generators.hosted_prices import Counted
-from knowgen.records import GenerationRequest, Usage
+from knowgen.records import GenerationRequest
 from knowgen.remote.address import OPENAI_KEY, OPENAI_URL
 
 VENDOR = Vendor(
@@ -47,6 +46,7 @@ def first_picture(data: Mapping[str, Any], service: str) -> Mapping[str, Any]:
     return entries[0]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class OpenAiImages(HostedImages):
     """A model behind an Images API in OpenAI's form.
 
@@ -59,12 +59,8 @@ class OpenAiImages(HostedImages):
         quality: auto, low, medium, high; or what another server knows.
         moderation: low or auto. Edits have no such field.
         output_format: png, jpeg or webp.
-        key_env: Environment variable with the key; empty means OPENAI_API_KEY, and none for a server on this machine.
-        timeout: Seconds for one call.
-        concurrency: Calls at once at most.
-        rpm: Requests a minute that the service admits, 0 for no limit.
-        tpm: Tokens a minute that the service admits, 0 for no limit.
-        price: US dollars a picture; the published prices by tokens when None.
+
+    Further arguments are those of `ServiceAccess`.
 
     Raises:
         UsageError: An argument is out of its range.
@@ -73,32 +69,24 @@ class OpenAiImages(HostedImages):
 
     revision = "openai-images-1"
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str = "",
-        size: str = "auto",
-        quality: str = "auto",
-        moderation: str = "low",
-        output_format: str = "png",
-        key_env: str = "",
-        timeout: float = 300.0,
-        concurrency: int = MOST_AT_ONCE,
-        rpm: float = 0,
-        tpm: float = 0,
-        price: float | None = None,
-    ) -> None:
-        where = f"generator openai:{model}"
-        gpt = str(model).startswith(_GPT)
-        kept = {"size": size, "quality": quality}
+    size: str = "auto"
+    quality: str = "auto"
+    moderation: str = "low"
+    output_format: str = "png"
+
+    def __post_init__(self) -> None:
+        """Check the arguments and prepare the service."""
+        where = f"generator openai:{self.model}"
+        gpt = str(self.model).startswith(_GPT)
+        given = {"size": self.size, "quality": self.quality}
         if gpt:
-            kept["output_format"] = one_of(output_format, "output_format", ("png", "jpeg", "webp"), where)
-        self._fields = {name: value for name, value in kept.items() if value and (gpt or value != "auto")}
+            formats = ("png", "jpeg", "webp")
+            given["output_format"] = one_of(self.output_format, "output_format", formats, where)
+        self._fields = {name: value for name, value in given.items() if value and (gpt or value != "auto")}
         if not gpt:
             self._fields["response_format"] = "b64_json"
-        self._moderation = one_of(moderation, "moderation", ("low", "auto"), where) if gpt else ""
-        access = Access(base_url, key_env, timeout, concurrency, rpm, tpm, price)
-        super().__init__(VENDOR, model, access, self._fields)
+        self._moderation = one_of(self.moderation, "moderation", ("low", "auto"), where) if gpt else ""
+        self.connect(VENDOR, self._fields)
 
     def compose(self, request: GenerationRequest, pictures: Sequence[Reference]) -> Outgoing:
         """Returns the request: JSON without references, a form with them."""
@@ -121,20 +109,27 @@ class OpenAiImages(HostedImages):
         """Returns quality and size."""
         return self._fields.get("quality", ""), self._fields.get("size", "")
 
-    def usage(self, data: Mapping[str, Any]) -> Usage:
-        """Reads the tokens; an answer without them counts as its quality and size do."""
-        counts = data.get("usage")
-        read, written = tokens_in(counts, "input_tokens"), tokens_in(counts, "output_tokens")
-        pictures = len(data["data"]) if isinstance(data.get("data"), list) else 0
-        seen = tokens_in(counts, "input_tokens_details", "image_tokens")
-        told = tokens_in(counts, "output_tokens_details", "text_tokens")
-        if not read and not written and pictures:
+    def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
+        """Reads the tokens; where an answer does not count them it comes to at least its quality and size."""
+        counts = UsageReader(data.get("usage"))
+        read, written = counts.required("input_tokens", least=1), counts.required("output_tokens")
+        seen = counts.optional("input_tokens_details", "image_tokens")
+        words = counts.optional("output_tokens_details", "text_tokens") or 0
+        entries = data.get("data")
+        pictures = len(entries) if isinstance(entries, list) else 0
+        drawn = max(0, written - words)
+        if pictures and not written:
+            counts.complete = False
             asked = dict(zip(("quality", "size"), self.traits(), strict=True))
             traits = [str(data.get(name) or value) for name, value in asked.items()]
-            cost = self.price.cost(Counted(image_out=self.price.picture_tokens(*traits)), pictures)
-            return Usage(cost=cost)
-        counted = Counted(max(0, read - seen), min(seen, read), min(told, written), max(0, written - told))
-        return Usage(input_tokens=read, output_tokens=written, cost=self.price.cost(counted, pictures))
+            drawn = self.prices.image_tokens(*traits) * pictures
+        if seen is None:  # which part is references is open: all at the dearer price
+            seen = read if self.prices.image_in > (self.prices.text_in or 0.0) else 0
+        if seen > read or words > written:
+            counts.complete = False
+        counted = TokenCounts(max(0, read - seen), seen, words, drawn)
+        complete = isinstance(entries, list) if self.prices.per_image is not None else counts.complete
+        return ReportedUsage(read, written, self.prices.cost(counted, pictures), complete)
 
     def find(self, data: Mapping[str, Any]) -> Found:
         """Returns the picture, in base64 or as an address."""

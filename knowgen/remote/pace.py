@@ -122,6 +122,7 @@ class Pace:
         self._under_way = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._paused_until = 0.0
+        self._pause_end: asyncio.TimerHandle | None = None
         self._shrunk_at = 0.0
         self._faults = 0
         self._fault_at = 0.0
@@ -146,29 +147,45 @@ class Pace:
             self._leave(place)
 
     async def _enter(self) -> None:
-        while self._under_way >= self.limit or self._paused_until > self._loop.time():
-            self._window.crowded = True
-            waiter = self._loop.create_future()
-            self._waiting.append(waiter)
-            if self._paused_until > self._loop.time():
-                self._loop.call_at(self._paused_until + 0.001, self._wake)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                self._wake()  # the turn may have been this one's
-                raise
-        self._under_way += 1
+        """Take a slot, after the calls that wait already."""
+        if not self._waiting and not self._paused and self._under_way < self.limit:
+            self._under_way += 1
+            return
+        self._window.crowded = True
+        waiter = self._loop.create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():  # `_wake` gave it a slot before: the slot goes to the next in line
+                self._under_way -= 1
+            elif waiter in self._waiting:
+                self._waiting.remove(waiter)
+            self._wake()
+            raise
 
     async def _keep_rates(self, tokens: int) -> None:
-        if self._requests is not None:
-            await self._requests.acquire()
-        if self._tokens is not None:
-            expected = self._mean_tokens or tokens
-            await self._tokens.acquire(min(max(1.0, expected), self._tokens.max_rate))
+        """Wait for the limits a minute; a call admitted during a pause waits for its end, then for the limits again."""
+        while True:
+            if self._requests is not None:
+                await self._requests.acquire()
+            if self._tokens is not None:
+                expected = self._mean_tokens or tokens
+                await self._tokens.acquire(min(max(1.0, expected), self._tokens.max_rate))
+            if not self._paused:
+                return
+            while self._paused:
+                await asyncio.sleep(max(0.0, self._paused_until - self._loop.time()))
 
     def _leave(self, place: Place) -> None:
+        """Free the slot of a call and let others go, even when learning from the call fails."""
         self._under_way -= 1
-        now = self._loop.time()
+        try:
+            self._learn(place, self._loop.time())
+        finally:
+            self._wake()
+
+    def _learn(self, place: Place, now: float) -> None:
         if place.tokens:
             self._mean_tokens += (place.tokens - self._mean_tokens) * (0.1 if self._mean_tokens else 1.0)
         if place.said is Said.GOOD:
@@ -178,15 +195,14 @@ class Pace:
             self._busy(place, now)
         elif place.said is Said.BROKEN:
             self._broken(place, now)
-        self._wake()
 
     def _wake(self) -> None:
-        free = self.limit - self._under_way
-        while self._waiting and free > 0 and self._paused_until <= self._loop.time():
+        """Give free slots to the calls that have waited longest."""
+        while self._waiting and not self._paused and self._under_way < self.limit:
             waiter = self._waiting.popleft()
             if not waiter.done():
+                self._under_way += 1
                 waiter.set_result(None)
-                free -= 1
 
     def _good(self, now: float) -> None:
         window = self._window
@@ -216,8 +232,22 @@ class Pace:
             self._growth = _SlowStart()  # once it is mended it may take as much as before
             self._shrink(max(1, self.limit // 2), f"{self._faults} faults in a row, waits {pause:g} s", now)
 
+    @property
+    def _paused(self) -> bool:
+        return self._pause_end is not None
+
     def _pause(self, until: float) -> None:
-        self._paused_until = max(self._paused_until, until)
+        """Let no call go before `until`. A timer ends the pause: there may be no call under way whose end would."""
+        if until <= max(self._paused_until, self._loop.time()):
+            return
+        if self._pause_end is not None:
+            self._pause_end.cancel()
+        self._paused_until = until
+        self._pause_end = self._loop.call_at(until, self._resume)
+
+    def _resume(self) -> None:
+        self._pause_end = None
+        self._wake()
 
     def _shrink(self, to: int, why: str, now: float) -> None:
         self._shrunk_at = now

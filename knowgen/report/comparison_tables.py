@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from knowgen.core.text import count
 from knowgen.records import DIMENSIONS
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.stats.comparison import ComparedSlice, Comparison, Difference
-from knowgen.stats.policy import POLICIES
+from knowgen.stats.coverage import NO_RESULT, no_result
+from knowgen.stats.protocol import PROTOCOLS
 from knowgen.stats.summary import OVERALL
-from knowgen.stats.words import count
 
 NONE = "-"
 
@@ -28,7 +29,7 @@ def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
 
 
 _CSV_HEAD = (
-    "a", "b", "task", "task_version", "scorer", "policy", "policy_version", "kind", "name", "samples", "figure",
+    "a", "b", "task", "task_version", "scorer", "protocol", "protocol_version", "kind", "name", "samples", "figure",
     "a_value", "b_value", "difference", "low", "high", "p", "n", "note", "p_permutation", "p_holm", "effect_dz",
     "standard_error", "detectable",
 )  # fmt: skip
@@ -43,7 +44,7 @@ def comparison_csv(comparisons: Sequence[Comparison]) -> str:
         _CSV_HEAD,
         (
             [
-                one.a, one.b, one.task, one.task_version, one.scorer, one.policy, one.policy_version, part.kind,
+                one.a, one.b, one.task, one.task_version, one.scorer, one.protocol, one.protocol_version, part.kind,
                 part.name, part.samples, name, figure.a, figure.b, figure.value, figure.low, figure.high, figure.p,
                 figure.n, figure.note, figure.p_permutation, one.p_holm if figure is one.headline else None,
                 figure.effect, figure.standard_error, figure.detectable,
@@ -77,7 +78,8 @@ def _with_ends(figure: Difference) -> str:
 
 def _cells(figure: Difference) -> list[str]:
     values = [NONE if value is None else f"{value:.3f}" for value in (figure.a, figure.b)]
-    return [*values, _with_ends(figure), chance(figure.p_permutation), str(figure.n), figure.note]
+    note = "no result" if figure.note.startswith(NO_RESULT) else figure.note
+    return [*values, _with_ends(figure), chance(figure.p_permutation), str(figure.n), note]
 
 
 def _all_grids(comparisons: Sequence[Comparison]) -> list[Grid]:
@@ -114,8 +116,8 @@ def _size(figure: Difference) -> str:
 
 
 def _headline_name(one: Comparison) -> str:
-    policy = POLICIES.get(one.policy)
-    is_score = set(one.dimensions) == set(DIMENSIONS) and not (policy and policy.not_for_board)
+    protocol = PROTOCOLS.get(one.protocol)
+    is_score = set(one.dimensions) == set(DIMENSIONS) and not (protocol and protocol.not_for_board)
     return "K-Score" if is_score else OVERALL
 
 
@@ -149,6 +151,8 @@ def _trimmed(grid: Grid) -> Grid:
 
 def _verdict(one: Comparison) -> str:
     """Says in one line whether the difference is real."""
+    if one.no_result:
+        return f"{no_result(one.no_result)}; run that system again to add the missing scores"
     figure, a, b = one.headline, one.a or "first", one.b or "second"
     split = f"better on {one.better}, level on {one.equal}, worse on {one.worse} of {count(one.paired, 'sample')}"
     if figure.low is None or figure.high is None or figure.value is None:
@@ -163,7 +167,7 @@ def _verdict(one: Comparison) -> str:
 def _lines(one: Comparison) -> list[str]:
     parts = [
         f"task {one.task} {one.task_version}".strip() if one.task else "",
-        f"policy {one.policy} {one.policy_version}".strip(),
+        f"protocol {one.protocol} {one.protocol_version}".strip(),
         f"scorer {one.scorer}{f' ({one.scorer_note})' if one.scorer_note else ''}" if one.scorer else "",
         f"{'judge' if len(one.judges) < 2 else 'judges'} {', '.join(one.judges)}" if one.judges else "",
         f"n {one.paired}",

@@ -24,7 +24,7 @@ def lead_of(systems: Sequence[System], view: View) -> Lead | None:
     found = compare(
         second.run.store.rows(view.scorer),
         best.run.store.rows(view.scorer),
-        view.policy,
+        view.protocol,
         dimensions=view.dimensions,
         permutations=0,  # the interval alone is shown
         a_name=second.label,

@@ -10,7 +10,7 @@ from knowgen.report.details import cut
 from knowgen.report.numbers import in_words
 from knowgen.report.pictures import Shown
 from knowgen.report.view import System, View
-from knowgen.stats.policy import get_policy
+from knowgen.stats.protocol import get_protocol
 from knowgen.stats.values import STATES
 
 CHUNK = 50
@@ -37,9 +37,9 @@ def index(
         "views": [
             {
                 "scorer": view.scorer,
-                "policy": view.policy,
+                "protocol": view.protocol,
                 "note": view.first.scorer_note,
-                "reading": get_policy(view.policy).reading,
+                "reading": get_protocol(view.protocol).reading,
                 "dimensions": [in_words(name) for name in view.dimensions],
             }
             for view in views

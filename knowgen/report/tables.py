@@ -1,6 +1,6 @@
 """Tables from summaries: terminal, Markdown and CSV. Figures run from 0 to 1 with three decimals; CSV keeps all digits.
 
-Under each table one line names task version, selection, policy, scorer and judges, and further lines say what else a
+Under each table one line names task version, selection, protocol, scorer and judges, and further lines say what else a
 reader must know. Summaries that were not measured alike come out as tables of their own.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from knowgen.core.text import count
 from knowgen.records import DIMENSIONS, GROUPS, UNKNOWN_GROUP
 from knowgen.report.comparison_tables import comparison_csv, comparison_markdown, comparison_terminal
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.report.numbers import duration, money
-from knowgen.stats.policy import POLICIES
+from knowgen.stats.coverage import NO_RESULT
+from knowgen.stats.protocol import PROTOCOLS
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
-from knowgen.stats.words import count
 
 __all__ = [
     "comparison_csv",
@@ -57,9 +58,9 @@ def markdown(summaries: Sequence[Summary], by: Sequence[By] = BY) -> str:
 
 _COVERAGE = tuple(Coverage.model_fields)
 _CSV_HEAD = (
-    "system", "task", "task_version", "selection", "scorer", "scorer_version", "scorer_note", "judges", "policy",
-    "policy_version", "repeats", "judge_repeats", "kind", "name", "samples", "figure", "value", "low", "high", "n",
-    "note", *_COVERAGE, "cost", "seconds", "fit_for_board", "notes",
+    "system", "task", "task_version", "selection", "scorer", "scorer_version", "scorer_note", "judges", "protocol",
+    "protocol_version", "repeats", "judge_repeats", "kind", "name", "samples", "figure", "value", "low", "high", "n",
+    "note", "partial", "no_result", *_COVERAGE, "cost", "seconds", "fit_for_board", "notes",
 )  # fmt: skip
 
 
@@ -73,8 +74,9 @@ def csv(summaries: Sequence[Summary]) -> str:
         (
             [
                 one.system, one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note,
-                "; ".join(one.judges), one.policy, one.policy_version, one.repeats, one.judge_repeats, part.kind,
+                "; ".join(one.judges), one.protocol, one.protocol_version, one.repeats, one.judge_repeats, part.kind,
                 part.name, part.samples, name, figure.value, figure.low, figure.high, figure.n, figure.note,
+                figure.partial, one.no_result,
                 *(getattr(part.coverage, field) for field in _COVERAGE), one.cost, one.seconds,
                 str(one.fit_for_board).lower(), "; ".join(one.notes),
             ]
@@ -87,7 +89,7 @@ def csv(summaries: Sequence[Summary]) -> str:
 
 def _sorted(summaries: Sequence[Summary]) -> list[Summary]:
     """Best K-Score first; those without one last; by name where they are level."""
-    return sorted(summaries, key=lambda one: (-_rank(one.headline), one.system))
+    return sorted(summaries, key=lambda one: (bool(one.no_result), -_rank(one.headline), one.system))
 
 
 def _rank(figure: Figure) -> float:
@@ -99,8 +101,8 @@ def _alike(summaries: Sequence[Summary]) -> list[list[Summary]]:
     tables: dict[tuple[object, ...], list[Summary]] = {}
     for one in summaries:
         key = (
-            one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note, one.policy,
-            one.policy_version, one.dimensions,
+            one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note, one.protocol,
+            one.protocol_version, one.dimensions,
         )  # fmt: skip
         tables.setdefault(key, []).append(one)
     return [_sorted(table) for table in tables.values()]
@@ -121,21 +123,25 @@ def _grids(summaries: Sequence[Summary], by: By) -> list[Grid]:
 
 
 def number(figure: Figure) -> str:
-    """Writes a value with three decimals; a dash where there is none."""
+    """Write a value with three decimals; one that is not a result in brackets; a dash where there is none."""
+    if figure.value is None and figure.partial is not None:
+        return f"({figure.partial:.3f})"
     return NONE if figure.value is None else f"{figure.value:.3f}"
 
 
 def with_interval(figure: Figure) -> str:
     """Writes a value and its interval: `0.713 [0.679, 0.753]`; blanks keep the values of a column under each other."""
+    if figure.value is None and figure.partial is not None:
+        return f"{number(figure)} partial"
     if figure.low is None or figure.high is None:
         why = figure.note if figure.value is not None and len(figure.note) < 15 else ""
         return f"{number(figure)} {why:<14}"
     return f"{number(figure)} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
-def score_name(dimensions: Sequence[str], policy: str = "strict") -> str:
+def score_name(dimensions: Sequence[str], protocol: str = "strict") -> str:
     """Returns what the headline is called: a K-Score has the four dimensions and is the mean of the groups."""
-    other = policy in POLICIES and POLICIES[policy].not_for_board
+    other = protocol in PROTOCOLS and PROTOCOLS[protocol].not_for_board
     return "K-Score" if set(dimensions) == set(DIMENSIONS) and not other else "overall"
 
 
@@ -146,6 +152,18 @@ def _head(dimensions: Sequence[str]) -> list[str]:
 
 def _figures(part: Slice, dimensions: Sequence[str]) -> list[str]:
     return [with_interval(part.figures[OVERALL]), *(number(part.figures[name]) for name in dimensions)]
+
+
+def _result(one: Summary) -> list[str]:
+    """Return the headline figure and its dimensions; no figure where there is no result.
+
+    The figures of published arithmetic stay, marked as partial.
+    """
+    if not one.no_result:
+        return _figures(one.slice(), one.dimensions)
+    if one.headline.value is None:
+        return ["no result", *(NONE for _ in one.dimensions)]
+    return [f"{number(one.headline)} partial", *_figures(one.slice(), one.dimensions)[1:]]
 
 
 def _covered(part: Slice) -> list[str]:
@@ -159,7 +177,7 @@ def _whole(table: Sequence[Summary]) -> Grid:
     rows = [
         [
             one.system or NONE,
-            *_figures(one.slice(), dimensions),
+            *_result(one),
             *_covered(one.slice()),
             NONE if one.cost is None else money(one.cost),
             NONE if one.seconds is None else duration(one.seconds),
@@ -168,7 +186,7 @@ def _whole(table: Sequence[Summary]) -> Grid:
     ]
     head = [
         "system",
-        score_name(dimensions, table[0].policy),
+        score_name(dimensions, table[0].protocol),
         *_head(dimensions),
         "n",
         "coverage",
@@ -176,12 +194,12 @@ def _whole(table: Sequence[Summary]) -> Grid:
         "cost",
         "time",
     ]
-    return Grid("", head, rows, lines=[_provenance(table), *_legend(dimensions), *_notes(table)])
+    return Grid("", head, rows, lines=[*_no_results(table), _provenance(table), *_legend(dimensions), *_notes(table)])
 
 
 def _one_by(one: Summary, kind: str) -> Grid:
     """Figures of one system, a row a part."""
-    head = [kind, score_name(one.dimensions, one.policy) if kind == "judge" else "overall", *_head(one.dimensions)]
+    head = [kind, score_name(one.dimensions, one.protocol) if kind == "judge" else "overall", *_head(one.dimensions)]
     rows = [
         [part.name or NONE, *_figures(part, one.dimensions), *_covered(part)]
         for part in one.slices
@@ -221,7 +239,7 @@ def _provenance(table: Sequence[Summary]) -> str:
     parts = [
         f"task {one.task or NONE} {one.task_version}".strip(),
         f"selection {one.selection or NONE}",
-        f"policy {one.policy} {one.policy_version}".strip(),
+        f"protocol {one.protocol} {one.protocol_version}".strip(),
         f"scorer {one.scorer or NONE}{f' {one.scorer_version}' if one.scorer_version else ''}"
         + (f" ({one.scorer_note})" if one.scorer_note else ""),
         f"{'judge' if len(judges) < 2 else 'judges'} {', '.join(judges)}" if judges else "",
@@ -240,7 +258,7 @@ def _legend(dimensions: Sequence[str]) -> list[str]:
 
 def _notes(table: Sequence[Summary]) -> list[str]:
     """Lists failures and notes, system by system; one line for a note that all systems share."""
-    said = [(one.system or NONE, [*_failures(one.slice().coverage), *one.notes]) for one in table]
+    said = [(one.system or NONE, [*_failures(one.slice().coverage), *_other(one)]) for one in table]
     every = dict.fromkeys(note for _, notes in said for note in notes)
     shared = [note for note in every if all(note in notes for _, notes in said)]
     lines = [f"note: {note}" for note in shared]
@@ -249,6 +267,16 @@ def _notes(table: Sequence[Summary]) -> list[str]:
     if unfit:
         lines.append(f"not fit for a board: {', '.join(unfit)}")
     return lines
+
+
+def _no_results(table: Sequence[Summary]) -> list[str]:
+    """Say which systems have no result, and why: the first thing a reader of the table must know."""
+    said = [(one, note) for one in table for note in one.notes if note.startswith(NO_RESULT)]
+    return [note if len(table) == 1 else f"{one.system or NONE}: {note}" for one, note in said]
+
+
+def _other(one: Summary) -> list[str]:
+    return [note for note in one.notes if not note.startswith(NO_RESULT)]
 
 
 def _failures(held: Coverage) -> list[str]:

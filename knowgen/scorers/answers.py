@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from knowgen.calls import ReportedUsage, UsageReader
+from knowgen.clients.pricing import ChatPrice
+from knowgen.core.secrets import MASK, mask_secrets
 from knowgen.records import Attempt, Usage
 from knowgen.remote.address import NO_KEY
 from knowgen.remote.headers import retry_after
-from knowgen.scorers.pricing import Price
 from knowgen.scorers.reply import clean_text
 
 WORDS_KEPT = 600
@@ -21,6 +23,12 @@ WORDS_KEPT = 600
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|key)-[\w*.-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
 _MAYBE_BILLED = frozenset({502, 504})
 """A gateway that gave up waiting: the model behind it may have worked and been billed."""
+
+_REFUSAL_FINISHES = frozenset(
+    {"contentfilter", "safety", "imagesafety", "prohibitedcontent", "recitation", "blocklist", "spii", "refusal"}
+)
+"""Finish reasons of a refusal, in lower case without underscores: of OpenAI's API, and as other services pass theirs
+on."""
 
 _STAYS = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
@@ -64,8 +72,8 @@ class AnswerReader:
         price: What calls cost.
     """
 
-    def __init__(self, key: str, price: Price) -> None:
-        self._key, self._price = key, price
+    def __init__(self, key: str, price: ChatPrice) -> None:
+        self._secret, self._price = key if key != NO_KEY else "", price
 
     def of_response(self, status: int, headers: Mapping[str, str], body: bytes, worst: float | None) -> Answer:
         """Reads a response.
@@ -77,9 +85,9 @@ class AnswerReader:
             worst: The most the call can cost in US dollars, None when unknown.
         """
         try:
-            data = json.loads(body)
+            data = mask_secrets(json.loads(body), self._secret)
         except (ValueError, RecursionError):
-            data = None
+            data, body = None, mask_secrets(body, self._secret)
         if not 200 <= status < 300:
             return self._of_status(status, headers, data, body, worst)
         if not isinstance(data, Mapping):
@@ -88,8 +96,9 @@ class AnswerReader:
 
     def _of_body(self, body: Mapping[str, Any], worst: float | None, status: int) -> Answer:
         """Reads an answer that came with status 200."""
-        usage = self._usage(body.get("usage"), worst)
-        billed = usage.cost if usage.input_tokens or usage.output_tokens else None
+        reported = self._usage(body.get("usage"))
+        usage = _usage(reported, worst)
+        billed = usage.cost if reported.complete or usage.cost != worst else None
         choice = _first_choice(body)
         if choice is None:
             fault = body.get("error")
@@ -100,26 +109,31 @@ class AnswerReader:
         message = message if isinstance(message, Mapping) else {}
         reply = self.clean(_text_of(message.get("content")), limit=None)
         finish = str(choice.get("finish_reason") or "")
-        refusal = message.get("refusal")
-        error, came = "", Came.REPLY
-        if isinstance(refusal, str) and refusal.strip():
-            error, came = f"the judge declined: {self.clean(refusal)}", Came.REFUSED
-        elif finish == "content_filter":
-            error, came = "the endpoint's content filter withheld the reply", Came.REFUSED
+        error = ""
+        if refusal := _refusal_of(message):
+            error = f"the judge refused: {self.clean(refusal)}"
+        elif finish.replace("_", "").casefold() in _REFUSAL_FINISHES:
+            error = f"the judge refused: the endpoint's content filter withheld the reply ({self.clean(finish)})"
         attempt = Attempt(
-            reply=reply, error=error, model=clean_text(str(body.get("model") or "")), finish_reason=finish, usage=usage
+            reply=reply,
+            error=error,
+            model=clean_text(str(body.get("model") or "")),
+            finish_reason=finish,
+            refused=bool(error),
+            usage=usage,
         )
-        return Answer(attempt, came, status=status, billed=billed)
+        return Answer(attempt, Came.REFUSED if error else Came.REPLY, status=status, billed=billed)
 
-    def _usage(self, usage: Any, worst: float | None) -> Usage:
-        """Returns tokens and cost; an endpoint that does not count is taken at the worst case, as the budget does."""
-        if not isinstance(usage, Mapping):
-            return Usage(cost=worst)
-        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        tokens = [count if isinstance(count, int) and count >= 0 else 0 for count in counts]
-        if not any(tokens):
-            return Usage(cost=worst)
-        return Usage(input_tokens=tokens[0], output_tokens=tokens[1], cost=self._price.of(*tokens))
+    def _usage(self, usage: Any) -> ReportedUsage:
+        """Read tokens and cost. Some endpoints leave thoughts out of the completion: the total counts them."""
+        counts = UsageReader(usage)
+        read, written = counts.required("prompt_tokens", least=1), counts.required("completion_tokens")
+        total = UsageReader(usage).optional("total_tokens") or 0
+        if read:
+            written = max(written, total - read)
+        else:
+            read = max(0, total - written)
+        return ReportedUsage(read, written, self._price.of(read, written), counts.complete)
 
     def _of_status(
         self, status: int, headers: Mapping[str, str], data: Any, body: bytes, worst: float | None
@@ -153,12 +167,14 @@ class AnswerReader:
 
     def clean(self, text: str, limit: int | None = WORDS_KEPT) -> str:
         """Returns text from outside without the key, and an error's words on one line, shortened."""
-        cleaned = clean_text(text)
-        if self._key and self._key != NO_KEY:
-            cleaned = cleaned.replace(self._key, "[key]")
+        cleaned = clean_text(mask_secrets(text, self._secret))
         if limit is None:
             return cleaned
-        return " ".join(_KEY_LIKE.sub("[key]", cleaned).split())[:limit]
+        return " ".join(_KEY_LIKE.sub(MASK, cleaned).split())[:limit]
+
+
+def _usage(reported: ReportedUsage, worst: float | None) -> Usage:
+    return Usage(input_tokens=reported.input_tokens, output_tokens=reported.output_tokens, cost=reported.charge(worst))
 
 
 def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -175,6 +191,15 @@ def _text_of(content: Any) -> str:
     if isinstance(content, list):
         return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
     return ""
+
+
+def _refusal_of(message: Mapping[str, Any]) -> str:
+    """Return the words of a refusal, which stand in a field of the message or in parts of its content."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    said = [message.get("refusal"), *(part.get("refusal") for part in parts)]
+    words = [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in said if one]
+    return " ".join(text.strip() for text in words if text.strip())
 
 
 def _words_of(said: Mapping[str, Any], error: Any, body: bytes) -> str:

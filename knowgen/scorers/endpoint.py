@@ -1,6 +1,6 @@
 """Calls to an OpenAI-compatible chat endpoint: paced, paid, kept, and never without their record.
 
-    endpoint = Endpoint(model="gpt-4.1", base_url="https://api.openai.com/v1", key=…, price=Price(2, 8))
+    endpoint = Endpoint(model="gpt-4.1", base_url="https://api.openai.com/v1", key=…, price=ChatPrice(2, 8))
     answer = await endpoint.ask(messages, who="vlm:gpt-4.1", schema={"name": …, "schema": …})
     endpoint.keep([answer])          # the reply was of use: found again when exactly the same is asked
     await endpoint.close()
@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from knowgen.calls import Ticket, judge_repeat, note, paid_call
+from knowgen.clients.pricing import ChatPrice, max_input_tokens
+from knowgen.core.secrets import refuse_secrets
 from knowgen.errors import UsageError
 from knowgen.records import Attempt, ImageRef, Usage
 from knowgen.remote.address import NO_KEY, OPENAI_URL, endpoint_url, key_for
 from knowgen.remote.pace import Limits, Place, Said
 from knowgen.scorers.answers import Answer, AnswerReader, Came
 from knowgen.scorers.pictures import Encoded, PictureForm
-from knowgen.scorers.pricing import Price, most_input_tokens
 from knowgen.scorers.request import ChatRequest, Message
 from knowgen.scorers.session import State
 
@@ -61,7 +62,7 @@ class Endpoint:
     temperature: float = 0.0
     max_tokens: int = 8192
     timeout: float = 120.0
-    price: Price = field(default_factory=Price)
+    price: ChatPrice = field(default_factory=ChatPrice)
     limits: Limits = field(default_factory=Limits)
     form: PictureForm = field(default_factory=PictureForm)
     schema: SchemaUse = "auto"
@@ -83,6 +84,7 @@ class Endpoint:
             UsageError: The address or a setting is wrong.
             ConfigError: The key is missing, or the address holds a secret.
         """
+        refuse_secrets({"model": model})
         if settings.get("schema", "auto") not in ("auto", "on", "off"):
             raise UsageError(f"schema={settings['schema']!r} is not possible", where=where, fix="auto, on or off")
         url = endpoint_url(base_url, where)
@@ -159,7 +161,7 @@ class Endpoint:
 
     async def _call(self, request: ChatRequest, who: str) -> Answer:
         session = self._state.here(self)
-        most = most_input_tokens(request.texts, request.pictures)
+        most = max_input_tokens(request.texts, ((each.width, each.height) for each in request.pictures))
         worst = self.price.of(most, self.max_tokens)
         async with session.pace(who).place(most // 4) as place, paid_call(worst, who) as ticket:
             loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowgen.errors import UnscorableError, UsageError
+from knowgen.local_models.memory import free_memory
 from knowgen.records import DIMENSIONS, Attempt, ImageRef, Reading, Sample, Score, Usage
 from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score, usage_of
 from knowgen.scorers.converse import TOO_LONG
@@ -169,10 +170,7 @@ class HfJudge:
         if self._ready is None:
             return
         self._ready = None
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 class _Talk:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from knowgen.core.images import UnreadableImageError, open_rgb
 from knowgen.records import Generation, GroundTruth, ImageRef, Reading, Score, ScoreStatus
 from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score
 from knowgen.scorers.similarity_measures import SIDE, colour, common, edges, luminance, structure
-from knowgen.scorers.similarity_pictures import BrokenPictureError, open_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,7 +59,7 @@ def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
     try:
         first = common(_opened(drawn, "the generated picture"))
         second = common(_opened(real, "the ground truth"))
-    except BrokenPictureError as error:
+    except UnreadableImageError as error:
         return failed_score(sample_id, generation.repeat, NAME, str(error), image=drawn.sha256)
     grey, other = luminance(first), luminance(second)
     values = {"structure": structure(grey, other), "colour": colour(first, second), "edges": edges(grey, other)}
@@ -77,5 +77,5 @@ def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
 def _opened(image: ImageRef, what: str) -> Image:
     try:
         return open_rgb(image.path)
-    except BrokenPictureError as error:
-        raise BrokenPictureError(f"{what} does not open: {error}") from error
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"{what} does not open: {error}") from error

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from knowgen.records import DIMENSIONS, TEXT, Attempt, Reading, ScoreStatus
 from knowgen.scorers.rubric import CONTRACT, na_flag
 
-PARSER_VERSION = "knowgen-parser-1"
+PARSER_VERSION = "knowgen-parser-2"
 """Raised whenever a reply could be read differently than before."""
 
 RATIONALE_LIMIT = CONTRACT.rationale_limit
@@ -181,7 +181,7 @@ def read_strict(text: str, *, text_required: bool | None) -> Reading | ReplyFaul
 
 
 def read_attempts(attempts: Sequence[Attempt], text_required: bool | None) -> tuple[Reading, Reading, str]:
-    """Reads the attempts of one judgement both ways.
+    """Reads the attempts of one judgement both ways. From a refused one nothing is read, whatever its reply holds.
 
     Returns:
         The strict reading: the first reply that meets the contract, else failed with the last fault. The lenient one:
@@ -192,6 +192,9 @@ def read_attempts(attempts: Sequence[Attempt], text_required: bool | None) -> tu
     lenient: tuple[Reading, str] | None = None
     last_fault, last_model = "the judge was not asked", ""
     for attempt in attempts:
+        if attempt.refused:
+            last_fault, last_model = attempt.error or "the judge refused", attempt.model or last_model
+            continue
         if lenient is None and (official := read_lenient(attempt.reply)) is not None:
             lenient = (official, attempt.model)
         found = read_strict(attempt.reply, text_required=text_required)

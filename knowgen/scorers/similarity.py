@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.errors import UnscorableError, UsageError
+from knowgen.local_models.weights import file_digest, files_digest
 from knowgen.records import Generation, GroundTruth, ImageRef, Reading, Sample, Score, ScoreStatus
 from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score
 from knowgen.scorers.embedding_clip import ClipSource
@@ -28,7 +29,6 @@ from knowgen.scorers.embedding_dino import DinoSource
 from knowgen.scorers.embedding_embedder import Embedder, Found
 from knowgen.scorers.embedding_names import parse_name
 from knowgen.scorers.embedding_networks import Source, check_precision
-from knowgen.scorers.embedding_weights import file_hash, files_hash
 from knowgen.scorers.similarity_pictures import Picture
 
 
@@ -98,11 +98,11 @@ class Similarity:
         name = parse_name(model)
         path = Path(name.source).expanduser()
         if name.family == "file" and path.is_file():
-            return file_hash(path)[:12]
+            return file_digest(path)[:12]
         if name.family in {"folder", "dino"} and (
             weights := sorted([*path.glob("*.safetensors"), *path.glob("*.bin")])
         ):
-            return files_hash(weights)[:12]
+            return files_digest(weights)[:12]
         return ""
 
     def setup(self, device: str) -> None:
@@ -302,7 +302,7 @@ def _reference(number: int, noted: Mapping[str, Any]) -> Picture:
     if not path.is_absolute():
         raise UnscorableError(f"{what} has no absolute path")
     try:
-        digest = file_hash(path)
+        digest = file_digest(path)
     except OSError as error:
         raise UnscorableError(f"{what} cannot be read: {error.strerror}") from error
     if noted.get("sha256") not in (None, "", digest):

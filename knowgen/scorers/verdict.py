@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from knowgen.records import Attempt, Reading, ScoreStatus
 from knowgen.scorers.reply import ReplyFault, clean_text, read_object, read_object_leniently, shown
 
-VERDICT_PARSER_VERSION = "knowgen-verdict-1"
+VERDICT_PARSER_VERSION = "knowgen-verdict-2"
 """Raised whenever a reply could be read differently than before."""
 
 RATIONALE = "rationale"
@@ -149,7 +149,7 @@ def _reading(contract: VerdictContract, value: float, rationale: str) -> Reading
 
 
 def read_verdicts(attempts: Sequence[Attempt], contract: VerdictContract) -> tuple[Reading, Reading, str]:
-    """Reads the attempts of one judgement both ways.
+    """Reads the attempts of one judgement both ways. From a refused one nothing is read, whatever its reply holds.
 
     Returns:
         The strict reading: the first reply that meets the contract, else failed with the last fault. The lenient one:
@@ -160,6 +160,9 @@ def read_verdicts(attempts: Sequence[Attempt], contract: VerdictContract) -> tup
     lenient: tuple[Reading, str] | None = None
     last_fault, last_model = "the judge was not asked", ""
     for attempt in attempts:
+        if attempt.refused:
+            last_fault, last_model = attempt.error or "the judge refused", attempt.model or last_model
+            continue
         if lenient is None and (loose := read_verdict_leniently(attempt.reply, contract)) is not None:
             lenient = (loose, attempt.model)
         found = read_verdict(attempt.reply, contract)

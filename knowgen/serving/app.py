@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from knowgen.core.text import one_line
 from knowgen.engine.faults import ContractError, DeadlineError, GivenUpError, StoppedError, describe, is_passing
 from knowgen.errors import PassingError, RefusedError
 from knowgen.generators.contract import Drawing
@@ -211,7 +212,7 @@ async def _answer(desk: Desk, asked: Asked, drawn: Drawn) -> Response:
         status, body = "failed", _said("failed", f"what the generator noted is not plain data: {describe(error)}")
     desk.metrics.ended(status)
     if status != "ok":
-        _log.warning("%s: %s", status, _one_line(drawn.drawing.reason))
+        _log.warning("%s: %s", status, one_line(drawn.drawing.reason, 300))
     return Response(body, media_type="application/json")
 
 
@@ -236,8 +237,3 @@ def _written(desk: Desk, asked: Asked, drawn: Drawn) -> tuple[str, bytes]:
     if asked.unused:
         answer["unused"] = asked.unused
     return "ok", plain(answer)
-
-
-def _one_line(words: str) -> str:
-    """Returns words as one short line that cannot steer a terminal."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())[:300]

@@ -31,9 +31,10 @@ from knowgen.stats.bootstrap import (
 )
 from knowgen.stats.combine import averaged, observed, point_means, sample_overalls, sliced_figures
 from knowgen.stats.comparison import ComparedSlice, Comparison, Difference
+from knowgen.stats.coverage import no_result, reason_for_no_result
 from knowgen.stats.effect import detectable, paired_effect, standard_error
 from knowgen.stats.pairing import Pair, notes_of_pair
-from knowgen.stats.parts import Part, group_names, parts_of
+from knowgen.stats.parts import Part, counted_states, group_names, parts_of
 from knowgen.stats.permutation import (
     PERMUTATIONS,
     Permuted,
@@ -42,11 +43,11 @@ from knowgen.stats.permutation import (
     exchanged_means,
     permutation_test,
 )
-from knowgen.stats.policy import Policy, get_policy
+from knowgen.stats.protocol import ScoringProtocol, get_protocol
 from knowgen.stats.summary import OVERALL, Summary
 from knowgen.stats.values import Floats, read_values
 
-_MUST_AGREE = ("task", "task_version", "scorer", "scorer_version", "policy", "policy_version", "dimensions")
+_MUST_AGREE = ("task", "task_version", "scorer", "scorer_version", "protocol", "protocol_version", "dimensions")
 
 LEVEL_WITHIN = 1e-9
 """Sample values closer than this are level: they differ by the order of additions alone."""
@@ -56,7 +57,7 @@ def check_comparable(a: Summary, b: Summary) -> None:
     """Refuses to compare what was not measured alike.
 
     Raises:
-        UsageError: The two differ in task, scorer or policy, or in the version of one.
+        UsageError: The two differ in task, scorer or protocol, or in the version of one.
     """
     for name in _MUST_AGREE:
         first, second = getattr(a, name), getattr(b, name)
@@ -95,7 +96,7 @@ def _plain(value: str | Sequence[str]) -> str:
 def compare(
     a: Iterable[Row],
     b: Iterable[Row],
-    policy: Policy | str = "strict",
+    protocol: ScoringProtocol | str = "strict",
     *,
     dimensions: Sequence[str] = DIMENSIONS,
     resamples: int = RESAMPLES,
@@ -111,12 +112,13 @@ def compare(
     """Compares two systems over the samples that both have a figure for; differences are b - a.
 
     The rows must come from the same version of the task and the same scorer: `check_comparable` sees to that. A sample
-    that one of them lacks is reported and takes no part.
+    that one of them lacks is reported and takes no part. Where too few scores of a system are there for a result under
+    the protocol, there is no result of the comparison either, under any protocol.
 
     Args:
         a: Rows of the baseline.
         b: Rows of the other system.
-        policy: A policy or its name.
+        protocol: A protocol or its name.
         dimensions: What the scorer gives values for.
         resamples: Of the bootstrap; 0 for no intervals.
         permutations: Exchanges of labels in the permutation test, at most; 0 for no test.
@@ -130,9 +132,9 @@ def compare(
 
     Raises:
         DataError: A row comes twice, or rows of one sample contradict each other.
-        UsageError: There is no such policy.
+        UsageError: There is no such protocol.
     """
-    rule = get_policy(policy) if isinstance(policy, str) else policy
+    rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
     names = tuple(dimensions)
     pair = Pair(read_values(a, rule, names), read_values(b, rule, names), rule, names)
     parts = parts_of(pair.units, rule)
@@ -141,6 +143,8 @@ def compare(
     amount = Amount(resamples, permutations, seed)
     compared = [_compared(part, pair, amount) for part in parts if part.counted.any() or not part.name]
     test = compared[0][1]
+    lacking = _lacking(pair, (a_name or "first", b_name or "second"))
+    slices = [_without_result(part, lacking) if lacking else part for part, _ in compared]
     judges = {judge for values in pair.values for judge in values.judges}
     return Comparison(
         a=a_name,
@@ -149,18 +153,19 @@ def compare(
         task_version=task_version,
         scorer=scorer,
         scorer_note=scorer_note,
-        policy=rule.name,
-        policy_version=rule.version,
+        protocol=rule.name,
+        protocol_version=rule.version,
         judges=tuple(sorted(judges)),
         dimensions=names,
-        slices=tuple(part for part, _ in compared),
+        slices=tuple(slices),
+        no_result=lacking,
         paired=int(parts[0].counted.sum()),
         better=int((gap > LEVEL_WITHIN).sum()),
         equal=int((np.abs(gap) <= LEVEL_WITHIN).sum()),
         worse=int((gap < -LEVEL_WITHIN).sum()),
-        relabellings=test.relabellings if test else 0,
-        exact=test.exact if test else False,
-        p_holm=compared[0][0].figures[OVERALL].p_permutation,
+        relabellings=test.relabellings if test and not lacking else 0,
+        exact=test.exact if test and not lacking else False,
+        p_holm=slices[0].figures[OVERALL].p_permutation,
         only_a=pair.only[0],
         only_b=pair.only[1],
         unscored=pair.unscored,
@@ -168,16 +173,31 @@ def compare(
     )
 
 
+def _lacking(pair: Pair, names: tuple[str, str]) -> str:
+    """Return which systems have no result of their own, and why; empty where both have one."""
+    found = []
+    for name, values in zip(names, pair.values, strict=True):
+        whole = parts_of(values.units, pair.protocol)[0]
+        if reason := reason_for_no_result(counted_states(values, whole), pair.protocol):
+            found.append(f"{name}: {reason}")
+    return "; ".join(found)
+
+
+def _without_result(part: ComparedSlice, lacking: str) -> ComparedSlice:
+    figures = {name: Difference(n=figure.n, note=no_result(lacking)) for name, figure in part.figures.items()}
+    return part.model_copy(update={"figures": figures})
+
+
 def _level(pair: Pair, whole: Part, side: int) -> Floats:
     """Returns the overall of each paired sample that counts for the whole, for the counts of better and worse."""
-    return sample_overalls(pair.tables[side][:, whole.counted, :], pair.dimensions, pair.policy)
+    return sample_overalls(pair.tables[side][:, whole.counted, :], pair.dimensions, pair.protocol)
 
 
 def _compared(part: Part, pair: Pair, amount: Amount) -> tuple[ComparedSlice, Permuted | None]:
     sides = _sides(part, pair)
     points = [
         sliced_figures(
-            part.kind, sides.strata, [point_means(one) for one in table], pair.dimensions, pair.policy, rounded=True
+            part.kind, sides.strata, [point_means(one) for one in table], pair.dimensions, pair.protocol, rounded=True
         )[0].tolist()
         for table in sides.tables
     ]
@@ -201,7 +221,7 @@ class _Sides:
 
     Attributes:
         strata: Shape (N,), the group of each sample.
-        tables: What the policy averages, a and b, shape (slices, N, columns) each.
+        tables: What the protocol averages, a and b, shape (slices, N, columns) each.
         seen: Values and overall of each sample, a and b, shape (N, dimensions + 1) each.
         differences: b - a of these; NaN where one of them has none.
     """
@@ -214,10 +234,10 @@ class _Sides:
 
 def _sides(part: Part, pair: Pair) -> _Sides:
     tables = [table[:, part.counted, :] for table in pair.tables]
-    first, second = (observed(table, pair.dimensions, pair.policy) for table in tables)
+    first, second = (observed(table, pair.dimensions, pair.protocol) for table in tables)
     return _Sides(
         group_names([unit for unit, counted in zip(pair.units, part.counted, strict=True) if counted]),
-        (averaged(tables[0], pair.dimensions, pair.policy), averaged(tables[1], pair.dimensions, pair.policy)),
+        (averaged(tables[0], pair.dimensions, pair.protocol), averaged(tables[1], pair.dimensions, pair.protocol)),
         (first, second),
         second - first,
     )
@@ -236,7 +256,7 @@ def _spread(part: Part, pair: Pair, sides: _Sides, amount: Amount) -> list[_Spre
                 sides.strata,
                 [counted_means(one, counts) for one in table],
                 pair.dimensions,
-                pair.policy,
+                pair.protocol,
                 rounded=False,
             )
             for table in sides.tables
@@ -275,7 +295,7 @@ def _tested(part: Part, pair: Pair, sides: _Sides, amount: Amount) -> Permuted |
                 sides.strata,
                 [exchanged_means(one, other, exchanges) for one, other in zip(own, others, strict=True)],
                 pair.dimensions,
-                pair.policy,
+                pair.protocol,
                 rounded=False,
             )
             for own, others in ((first, second), (second, first))

@@ -64,8 +64,8 @@ class Comparison(Record):
         task_version: Its version.
         scorer: Label of the scorer.
         scorer_note: What tables say beside its figures.
-        policy: Name of the policy.
-        policy_version: Version of its arithmetic.
+        protocol: Name of the protocol.
+        protocol_version: Version of its arithmetic.
         judges: Model names that the judges' endpoints returned, over both systems.
         dimensions: In the order of the table.
         slices: The whole first, then groups, categories, difficulties.
@@ -80,6 +80,8 @@ class Comparison(Record):
         only_a: Ids of samples that only the first system was asked.
         only_b: Ids of samples that only the second system was asked.
         unscored: Ids of common samples without a figure in one of them, left out on both sides.
+        no_result: Why there is no result, such as `first: 43 of 48 scores failed`: one of the systems lacks too many
+            scores. No figure has a value then. Empty where both have enough.
         notes: What a reader must know.
     """
 
@@ -89,8 +91,8 @@ class Comparison(Record):
     task_version: str = ""
     scorer: str = ""
     scorer_note: str = ""
-    policy: str
-    policy_version: str = ""
+    protocol: str
+    protocol_version: str = ""
     judges: tuple[str, ...] = ()
     dimensions: tuple[str, ...]
     slices: tuple[ComparedSlice, ...]
@@ -105,6 +107,7 @@ class Comparison(Record):
     only_a: tuple[str, ...] = ()
     only_b: tuple[str, ...] = ()
     unscored: tuple[str, ...] = ()
+    no_result: str = ""
     notes: tuple[str, ...] = ()
 
     def slice(self, kind: str = "all", name: str = "") -> ComparedSlice:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import Literal
 
+from knowgen.core.text import count
 from knowgen.records import Reading, ScoreStatus
 from knowgen.stats.judge_check_records import ChangeResult, Expected, Movement, Rate, Verdict
-from knowgen.stats.words import count
 
 MOVED = 0.25
 """Least difference that counts as a move: half a step of the grid 0, 0.5, 1 that the rubric's values stand on."""

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from knowgen.records import GROUPS, UNKNOWN_GROUP
 from knowgen.stats.combine import Mask
-from knowgen.stats.policy import Policy
-from knowgen.stats.values import Unit
+from knowgen.stats.protocol import ScoringProtocol
+from knowgen.stats.summary import Coverage
+from knowgen.stats.values import STATES, Unit, Values
 
 _USUAL = ("easy", "medium", "hard")
 CATEGORIES = tuple(category for members in GROUPS.values() for category in members)
@@ -39,21 +40,21 @@ def group_names(units: Sequence[Unit]) -> NDArray[np.str_]:
     return np.array([unit.group for unit in units], dtype=np.str_)
 
 
-def parts_of(units: Sequence[Unit], policy: Policy) -> list[Part]:
+def parts_of(units: Sequence[Unit], protocol: ScoringProtocol) -> list[Part]:
     """Lists the parts in the order of a table: the whole, groups, categories, difficulties.
 
-    Samples of an unknown category count for the whole only where the policy says that they count like any other. Where
-    it omits them they count nowhere and have no rows; else they have a row as a group and as categories, and count for
-    their difficulty.
+    Samples of an unknown category count for the whole only where the protocol says that they count like any other.
+    Where it omits them they count nowhere and have no rows; else they have a row as a group and as categories, and
+    count for their difficulty.
     """
     groups = group_names(units)
     known = groups != UNKNOWN_GROUP
     everyone = np.ones(len(units), dtype=bool)
-    shown = known if policy.unknown == "omit" else everyone
-    parts = [Part("all", "", everyone, everyone if policy.unknown == "count" else known)]
+    shown = known if protocol.unknown == "omit" else everyone
+    parts = [Part("all", "", everyone, everyone if protocol.unknown == "count" else known)]
     for group in (*GROUPS, UNKNOWN_GROUP):
         members = groups == group
-        wanted = policy.empty_group == "zero" if group in GROUPS else False
+        wanted = protocol.empty_group == "zero" if group in GROUPS else False
         if (members & shown).any() or wanted:
             parts.append(Part("group", group, members, members & shown))
     for kind, names, order in (
@@ -65,6 +66,12 @@ def parts_of(units: Sequence[Unit], policy: Policy) -> list[Part]:
             members = column == name
             parts.append(Part(kind, name, members, members & shown))
     return [part for part in parts if part.name or part.kind != "difficulty"]
+
+
+def counted_states(values: Values, part: Part) -> Coverage:
+    """Return what became of the scores of those samples that count for the figures of a part."""
+    counts = dict(zip(STATES, values.coverage[part.counted].sum(axis=0).tolist(), strict=False))
+    return Coverage(expected=sum(counts.values()), **counts)
 
 
 def in_order(names: set[str], order: Sequence[str]) -> list[str]:

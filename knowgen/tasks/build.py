@@ -6,16 +6,18 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from knowgen import __version__
+from knowgen.core.images import inspect_images
 from knowgen.errors import DataError
+from knowgen.records import ImageRef
 from knowgen.tasks.archives import Limits, Unpacked, stem, unpack
 from knowgen.tasks.catalog import DataSet, Kind
 from knowgen.tasks.home import INDEX_FILE, INDEX_FORMAT, write_json
-from knowgen.tasks.looking import look_at
 from knowgen.tasks.published import read_rows
 from knowgen.tasks.rebase import MissingPictureError, Rebase
 from knowgen.tasks.rows import Entry, entries_of, write_rows
@@ -54,7 +56,7 @@ def build(draft: Path, data: DataSet, source: Source, told: Callable[[str], None
     named = {place: entry.row.where for entry in reversed(entries) for place in entry.places}
     placed = {place: _put(files[place], draft, place) for place in sorted(named)}
     told(f"opening {len(placed)} pictures")
-    refs = look_at(placed, named)
+    refs = {name: ImageRef(**asdict(facts)) for name, facts in inspect_images(placed, named).items()}
     shutil.rmtree(draft / _UNPACKED, ignore_errors=True)
     written = write_rows(draft, data, source, entries, refs, PICTURES)
     index = {

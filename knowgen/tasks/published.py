@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from knowgen.core.text import error_message
 from knowgen.errors import DataError
 from knowgen.records import Sample, group_of
 
@@ -64,9 +65,7 @@ def read_rows(file: Path, name: str) -> list[Row]:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=name) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"is no JSON: {' '.join(str(error).split())[:160]}", where=name, fix="fetch it again"
-        ) from error
+        raise DataError(f"is no JSON: {error_message(error)}", where=name, fix="fetch it again") from error
     if not isinstance(data, list) or not data:
         raise DataError("must be a JSON array with at least one row", where=name, fix="fetch it again")
     rows = []

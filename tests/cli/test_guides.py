@@ -11,13 +11,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
-from guide_helpers import GUIDES, ROOT, commands_of, files_of, install
 
 from knowgen import plugin, registry
 from knowgen.cli.main import VERBS, cli, run
 from knowgen.generators.contract import Drawing
 from knowgen.records import Reading
+from tests.helpers.guides import GUIDES, ROOT, commands_of, files_of, install
 
 PLUGIN_GUIDES = ["generator.md", "scorer.md", "task.md", "search.md"]
 FIRST = {"generator.md": "ten_lines.py", "scorer.md": "sharpness.py", "task.md": "plain.py", "search.md": "notes.py"}
@@ -80,7 +81,8 @@ def test_commands_in_the_text_exist(guide: str) -> None:
         if words[1] == "new" and len(words) == 2:
             continue
         assert words[1] in VERBS, words
-        command = cli.get_command(None, words[1])  # type: ignore[arg-type]
+        command = cli.get_command(click.Context(cli), words[1])
+        assert command is not None, words
         options = {name for each in command.params for name in each.opts}
         assert {word.strip("[]") for word in words if re.match(r"\[?-", word)} <= options, words
 

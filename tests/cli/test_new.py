@@ -20,20 +20,15 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from guide_helpers import ROOT, files_of, install
 from PIL import Image
 
 from knowgen import registry
 from knowgen.cli.main import run
 from knowgen.store.run import RunStore
+from tests.helpers.guides import ROOT, files_of, install
+from tests.helpers.text import one_line
 
 GUIDE = "generator.md"
-
-
-def one_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) == 1, text
-    return lines[0]
 
 
 KINDS = {

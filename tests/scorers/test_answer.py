@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_server import Call, JudgeServer, Script, Step
 from PIL import Image
 
 import knowgen
@@ -24,6 +23,7 @@ from knowgen.scorers.contract import scorer_traits
 from knowgen.scorers.reply import ReplyFault
 from knowgen.scorers.verdict import Level, VerdictContract, read_verdict, read_verdict_leniently, read_verdicts
 from knowgen.store.run import RunStore
+from tests.helpers.judge_server import Call, JudgeServer, Script, Step
 
 PROMPT = "Draw the crest of the Ægir rowing club with the year it was founded."
 REFERENCES: tuple[dict[str, Any], ...] = (
@@ -120,7 +120,7 @@ def test_training_takes_the_nearest_value(number: float) -> None:
 
 
 @pytest.mark.parametrize("value", ["high", None, [1], {"a": 1}, True, "NaN", "inf", 10**400])
-def test_what_is_no_number_is_no_reading(value: Any) -> None:
+def test_what_is_not_a_number_is_not_a_reading(value: Any) -> None:
     assert read_verdict_leniently(verdict(value), CONTRACT) is None
 
 
@@ -162,7 +162,7 @@ def test_what_is_sent(truth_picture: ImageRef) -> None:
     assert score.details["pictures"] == {"ground truth": hashlib.sha256(call.picture_bytes[0]).hexdigest()}
 
 
-def test_a_truth_without_a_picture_is_judged_by_its_text() -> None:
+def test_a_truth_without_an_image_is_scored_by_its_text() -> None:
     score, server = judged([Step(verdict(1))], item(None))
     assert score.status is ScoreStatus.OK
     assert server.calls[0].pictures == [] and "Image 1" not in server.calls[0].text
@@ -210,14 +210,14 @@ def test_a_busy_endpoint_is_a_fault_that_may_pass(truth_picture: ImageRef) -> No
 
 def test_what_it_declares() -> None:
     traits = scorer_traits(AnswerJudge)
-    assert (traits.shape, traits.needs, traits.dimensions) == ("score", {"references"}, ("answer",))
+    assert (traits.shape, traits.needs, traits.dimensions) == ("score", frozenset({"references"}), ("answer",))
     with pytest.raises(UsageError, match="name it as answer:MODEL"):
         AnswerJudge("", base_url="http://127.0.0.1:1/v1")
     with pytest.raises(UsageError, match="attempts=0"):
         AnswerJudge("m", base_url="http://127.0.0.1:1/v1", attempts=0)
 
 
-def test_an_answer_is_told_as_the_agent_wrote_it() -> None:
+def test_an_answer_is_recorded_as_the_agent_wrote_it() -> None:
     bare = Generation(sample_id="a", status=GenerationStatus.OK)
     assert json.loads(answer_text(bare)) == {"gen_prompt": "", "reference_images": []}
 
@@ -240,3 +240,22 @@ def test_in_a_run_each_system_with_references_is_scored(tmp_path: Path) -> None:
     assert asked == len(server.calls) == 2, "a system without references is not asked about"
     with RunStore.read(tmp_path / "shut") as store:
         assert [score.status for _, score in store.scores()] == [ScoreStatus.NOT_APPLICABLE] * 2
+
+
+@pytest.mark.parametrize("step", [{"finish": "content_filter"}, {"refusal": "I will not judge this."}])
+def test_a_refusal_beside_a_verdict_is_a_refusal_in_both_readings(
+    truth_picture: ImageRef, step: dict[str, Any]
+) -> None:
+    score, server = judged([Step(reply=verdict(1), **step)], item(truth_picture))
+    assert len(server.calls) == 1
+    assert score.status is ScoreStatus.FAILED and not score.strict.values
+    assert score.strict.reason.startswith("the judge refused: ") and score.lenient == score.strict
+    assert score.attempts[0].reply == verdict(1) and score.attempts[0].refused
+
+
+def test_no_value_is_read_from_a_refused_attempt() -> None:
+    refused, good = Attempt(reply=verdict(0), refused=True), Attempt(reply=verdict(1), model="m")
+    strict, lenient, model = read_verdicts([refused, good], CONTRACT)
+    assert (strict.values, lenient.values, model) == ({"answer": 1.0}, {"answer": 1.0}, "m")
+    strict, lenient, _ = read_verdicts([refused], CONTRACT)
+    assert strict == lenient and (strict.status, strict.reason) == (ScoreStatus.FAILED, "the judge refused")

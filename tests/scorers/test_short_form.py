@@ -143,12 +143,12 @@ def test_what_is_declared_is_read_from_functions_and_classes() -> None:
     capabilities = scorer_traits(likeness)
     assert (capabilities.shape, capabilities.needs, capabilities.dimensions) == (
         "score_batch",
-        {"truth_image"},
+        frozenset({"truth_image"}),
         ("likeness",),
     )
     assert (capabilities.version, capabilities.note) == ("3", "a test")
     plain = scorer_traits(Returns)
-    assert (plain.shape, plain.dimensions, plain.needs) == ("score_batch", DIMENSIONS, {"image"})
+    assert (plain.shape, plain.dimensions, plain.needs) == ("score_batch", DIMENSIONS, frozenset({"image"}))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import JudgeServer, Script, Step, good
-from PIL import Image
 
 from knowgen.calls import current_meter
 from knowgen.errors import BudgetReachedError, ConfigError, PassingError, UnscorableError, UsageError
@@ -23,7 +21,6 @@ from knowgen.records import (
     Generation,
     GenerationStatus,
     GroundTruth,
-    ImageRef,
     Sample,
     Score,
     ScoreStatus,
@@ -32,6 +29,8 @@ from knowgen.records import (
 from knowgen.scorers.contract import failed_score, scorer_traits, with_earlier
 from knowgen.scorers.rubric import system_prompt
 from knowgen.scorers.vlm import VlmJudge
+from tests.helpers.images import save_image
+from tests.helpers.judge_server import JudgeServer, Script, Step, good
 
 PROMPT = "A crest of the Ægir rowing club beside the words “FOUNDED 1907”.\nSecond line, {braces} and all."
 SECRET = "sk-test-0123456789abcdef"
@@ -43,21 +42,15 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def stored(path: Path, size: tuple[int, int], colour: str) -> ImageRef:
-    Image.new("RGB", size, colour).save(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return ImageRef(sha256=digest, width=size[0], height=size[1], format="PNG", path=path)
-
-
 @pytest.fixture
 def item(tmp_path: Path) -> tuple[Sample, GroundTruth, Generation]:
     sample = Sample(id="sample-7", prompt=PROMPT, category="sports", text_required=True)
-    truth = GroundTruth(sample_id="sample-7", image=stored(tmp_path / "truth.png", (120, 90), "blue"))
+    truth = GroundTruth(sample_id="sample-7", image=save_image(tmp_path / "truth.png", (120, 90), "blue"))
     generation = Generation(
         sample_id="sample-7",
         repeat=2,
         status=GenerationStatus.OK,
-        image=stored(tmp_path / "drawn.png", (64, 48), "red"),
+        image=save_image(tmp_path / "drawn.png", (64, 48), "red"),
         used_prompt="a rewritten prompt the judge must not see",
     )
     return sample, truth, generation
@@ -100,6 +93,7 @@ def test_what_is_sent(item: Item) -> None:
     drawn, truth = call.pictures
     assert (drawn.format, drawn.size, truth.format, truth.size) == ("JPEG", (64, 48), "JPEG", (120, 90))
     red, blue = (picture.convert("RGB").getpixel((5, 5)) for picture in (drawn, truth))
+    assert isinstance(red, tuple) and isinstance(blue, tuple)
     assert red[0] > 200 > red[2] and blue[2] > 200 > blue[0]
     digests = [hashlib.sha256(data).hexdigest() for data in call.picture_bytes]
     assert score.details["pictures"] == {"generated": digests[0], "truth": digests[1]}
@@ -122,7 +116,7 @@ def test_a_score_keeps_everything(item: Item) -> None:
     assert Score.model_validate_json(score.model_dump_json()) == score
 
 
-def test_what_the_task_settled_about_text_is_told(item: Item) -> None:
+def test_what_the_task_settled_about_text_is_reported(item: Item) -> None:
     sample, truth, generation = item
     for required, reply, words in (
         (True, good(), "asks for written text"),
@@ -191,12 +185,12 @@ def test_a_judge_that_cannot_be_read_at_all_fails_in_both(item: Item) -> None:
     assert "JSON" in score.strict.reason and not score.strict.values and not score.lenient.values
 
 
-def test_a_judgement_whose_calls_take_too_long_is_not_asked_again(item: Item) -> None:
+def test_a_score_whose_calls_take_too_long_is_not_asked_again(item: Item) -> None:
     score, server = judged([Step(reply="no", delay=0.4)], item, attempts=50, timeout=1.0)
     assert score.status is ScoreStatus.FAILED and len(server.calls) == len(score.attempts) == 3
 
 
-def test_a_cut_off_reply_is_told_to_be_shorter(item: Item) -> None:
+def test_a_cut_off_reply_is_asked_again_to_be_shorter(item: Item) -> None:
     _, server = judged([Step(reply=good()[:30], finish="length"), Step()], item)
     assert "too long" in server.calls[1].text
 
@@ -207,14 +201,48 @@ def test_a_cut_off_reply_is_told_to_be_shorter(item: Item) -> None:
         Step(reply=None, refusal="I won't compare these."),
         Step(reply=None, finish="content_filter"),
         Step(reply="", finish="content_filter"),
+        Step(reply=good(), refusal="I won't compare these."),
+        Step(reply=good(), finish="content_filter"),
+        Step(reply=good(), finish="SAFETY"),
+        Step(reply=good(), finish="PROHIBITED_CONTENT"),
     ],
 )
 def test_a_refusal_is_a_failed_score_with_its_words_and_is_not_asked_again(item: Item, step: Step) -> None:
     score, server = judged([step], item)
     assert len(server.calls) == 1
     assert score.status is ScoreStatus.FAILED
+    assert score.strict.reason.startswith("the judge refused: ")
     assert ("I won't compare these." if step.refusal else "content filter") in score.strict.reason
-    assert score.lenient is not None and score.lenient.status is ScoreStatus.FAILED
+    assert not score.strict.values
+    assert score.lenient == score.strict
+    (attempt,) = score.attempts
+    assert attempt.refused and attempt.reply == (step.reply or "") and attempt.usage.input_tokens == 1000
+
+
+def test_a_refusal_among_the_parts_of_a_message_is_one(item: Item) -> None:
+    parts = [{"type": "text", "text": good()}, {"type": "refusal", "refusal": "I won't."}]
+    message = {"role": "assistant", "content": parts}
+    body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+    score, server = judged([Step(body=body)], item)
+    assert len(server.calls) == 1 and score.strict.reason == "the judge refused: I won't."
+
+
+def test_an_earlier_reply_that_was_not_refused_stays_with_the_official_reading(item: Item) -> None:
+    """The official evaluator would have taken the first reply and not asked further."""
+    score, server = judged([Step(reply=good(aesthetics=0.9)), Step(finish="content_filter")], item)
+    assert len(server.calls) == 2
+    assert score.status is ScoreStatus.FAILED and score.strict.reason.startswith("the judge refused: ")
+    assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.9
+
+
+def test_a_stored_refusal_is_still_one_when_its_sample_is_asked_again(item: Item) -> None:
+    refused, _ = judged([Step(reply=good(aesthetics=0), finish="content_filter")], item)
+    later, _ = judged([Step(reply=good(aesthetics=1))], item)
+    stored = Score.model_validate_json(refused.model_dump_json())
+    whole = with_earlier(scorer_traits(VlmJudge), later, item[0], stored.attempts)
+    assert len(whole.attempts) == 2
+    assert whole.strict.values["aesthetics"] == 1
+    assert whole.lenient is not None and whole.lenient.values["aesthetics"] == 1
 
 
 # ------------------------------------------------------------------------------------------------- faults on the way
@@ -321,7 +349,7 @@ def test_a_stored_reply_that_meets_the_contract_is_not_asked_for_again(item: Ite
     assert (whole.status, whole.judge_returned) == (ScoreStatus.OK, "m")
 
 
-def test_earlier_attempts_are_kept_for_a_scorer_that_reads_otherwise(item: Item) -> None:
+def test_earlier_attempts_are_stored_for_a_scorer_that_reads_otherwise(item: Item) -> None:
     class Other:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
             raise NotImplementedError
@@ -335,7 +363,7 @@ def test_earlier_attempts_are_kept_for_a_scorer_that_reads_otherwise(item: Item)
 
 
 @pytest.mark.parametrize("which", ["missing", "truncated", "text"])
-def test_a_picture_that_does_not_open_is_not_sent(item: Item, which: str) -> None:
+def test_an_image_that_does_not_open_is_not_sent(item: Item, which: str) -> None:
     sample, truth, generation = item
     path = truth.image.path  # type: ignore[union-attr]
     assert path is not None
@@ -500,7 +528,9 @@ def test_a_key_given_as_a_name_is_not_repeated() -> None:
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", [f"http://me:{SECRET}@127.0.0.1/v1", f"https://example.org/v1?api_key={SECRET}"])
+@pytest.mark.parametrize(
+    "url", [f"http://me:{SECRET}@127.0.0.1/v1", f"https://example.org/v1?api_key={SECRET}", f"ftp://me:{SECRET}@x/"]
+)
 def test_an_address_holds_no_secret(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         VlmJudge("m", base_url=url)
@@ -554,7 +584,7 @@ def test_arguments_out_of_range(args: dict[str, Any]) -> None:
         VlmJudge(**({"model": "m", "base_url": "http://127.0.0.1/v1"} | args))
 
 
-@pytest.mark.parametrize("url", ["ftp://x/", "127.0.0.1:80", "http://", "http://[::1", "ftp://me:hidden@x/"])
+@pytest.mark.parametrize("url", ["ftp://x/", "127.0.0.1:80", "http://", "http://[::1"])
 def test_an_address_that_is_none_names_the_scorer_and_is_not_repeated(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         VlmJudge("org/model", base_url=url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import random
 import shutil
 import threading
@@ -13,20 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import Call, JudgeServer, Step, good
 from PIL import Image
 
-from knowgen import assemble
 from knowgen.engine import Options, Outcome, run
 from knowgen.records import GroundTruth, ImageRef, Sample, Score, ScoreStatus
+from knowgen.scorers.vlm import VlmJudge
 from knowgen.spec import RunSpec, select
 from knowgen.store.run import RunStore
+from knowgen.workflows import resolve
+from tests.helpers.judge_server import Call, JudgeServer, Step, good
 
 SECRET = "sk-test-fedcba9876543210"
 
 
 class PictureTask:
-    """A task of some samples, each with a ground-truth picture."""
+    """A task of some samples, each with a ground-truth image."""
 
     name = "pictures"
     version = "1-feedbeef0123"
@@ -53,7 +55,7 @@ class PictureTask:
 
 
 class Noise:
-    """Draws what its seed says."""
+    """Generate an image that its seed decides."""
 
     revision = "1"
 
@@ -63,8 +65,8 @@ class Noise:
 
 def evaluate(folder: Path, url: str, count: int = 12, options: Options | None = None, **args: Any) -> Outcome:
     task = PictureTask(folder, count)
-    generator = assemble.generator_handle(Noise, {}, task)
-    scorer = assemble.scorer_handle("vlm:any", {"base_url": url, **args})
+    generator = resolve.resolve_generator(Noise, {}, task)
+    scorer = resolve.resolve_scorer("vlm:any", {"base_url": url, **args})
     spec = RunSpec(
         task=task.name,
         task_version=task.version,
@@ -187,7 +189,7 @@ def test_a_reply_paid_for_before_a_fault_stays_in_the_record(tmp_path: Path) -> 
     assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.75
 
 
-def test_replies_of_a_try_that_failed_altogether_are_kept_and_counted(tmp_path: Path) -> None:
+def test_replies_of_a_failed_try_are_stored_and_counted(tmp_path: Path) -> None:
     def fate(call: Call) -> Step:
         return Step(reply="no JSON", tokens=(100, 10)) if call.number % 2 == 0 else Step(status=500)
 
@@ -227,3 +229,59 @@ def test_how_the_judge_was_asked_is_noted(tmp_path: Path) -> None:
         evaluate(tmp_path / "again", server.url, count=40)
         assert len(server.calls) == first  # the refused schema was remembered, and every reply found
     assert all(score.attempts[0].cached for score in scores_in(tmp_path / "again").values())
+
+
+def test_staggered_refusals_that_use_up_their_tries_leave_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both calls under way end with 429 at different times, while four wait in line and no further call is made."""
+    monkeypatch.setattr(VlmJudge, "deadline", 20.0)  # a score that waits in vain fails then
+    refused: set[str] = set()
+
+    def fate(call: Call) -> Step:
+        if call.number > 1:
+            return Step()
+        refused.add(call.sample_id)
+        wait = {"retry-after-ms": str(200 * (call.number + 1))}
+        return Step(status=429, headers=wait, delay=0.3 * (call.number + 1))
+
+    with JudgeServer(fate) as server:
+        outcome = evaluate(tmp_path, server.url, 6, Options(progress=False, tries=1), concurrency=2)
+    scores = scores_in(tmp_path)
+    assert len(scores) == 6 and len(refused) == 2 and not outcome.stopped
+    assert {name for name, score in scores.items() if score.status is ScoreStatus.OK} >= set(scores) - refused
+    assert all("429" in score.strict.reason for score in scores.values() if score.status is ScoreStatus.FAILED)
+
+
+def with_usage(**usage: Any) -> Step:
+    """A good reply that is billed at 2,500 tokens in and 700 out, and reports what it likes."""
+    message = {"role": "assistant", "content": good()}
+    chat = {"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
+    return Step(body=json.dumps(chat).encode(), tokens=(2500, 700))
+
+
+@pytest.mark.parametrize("output", ["700", 700.5, None, -700])
+def test_a_usage_that_is_not_whole_keeps_the_budget(tmp_path: Path, output: Any) -> None:
+    budget = 0.1
+    step = with_usage(prompt_tokens=2500, completion_tokens=output)
+    with JudgeServer([step], price=(2.0, 8.0)) as server:
+        options = Options(progress=False, tries=2, budget=budget, concurrency=4)
+        outcome = evaluate(tmp_path, server.url, 16, options, price_in=2.0, price_out=8.0, max_tokens=1000)
+        assert outcome.stopped == "budget"
+        assert 0 < server.spent <= budget
+    with RunStore.read(tmp_path / "run") as store:
+        assert server.spent <= store.spent() <= budget
+
+
+def test_a_call_that_costs_more_than_its_reservation_counts_in_full_and_ends_a_run_beyond_its_budget(
+    tmp_path: Path,
+) -> None:
+    step = with_usage(prompt_tokens=2500, completion_tokens=100_000)
+    with JudgeServer([step]) as server:
+        options = Options(progress=False, tries=2, budget=0.5, concurrency=1)
+        outcome = evaluate(
+            tmp_path, server.url, 8, options, price_in=2.0, price_out=8.0, max_tokens=1000, concurrency=1
+        )
+        assert outcome.stopped == "budget" and len(server.calls) == 1
+    with RunStore.read(tmp_path / "run") as store:
+        assert store.spent() == pytest.approx(2500 * 2e-6 + 100_000 * 8e-6)

@@ -1,0 +1,1 @@
+"""Shared foundations: what every package may import."""
