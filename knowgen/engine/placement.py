@@ -22,6 +22,7 @@ from knowgen.engine.executors.subprocess import SubprocessExecutor, WorkerLaunch
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.run_state import RunState
 from knowgen.generators.contract import GenerationSource
+from knowgen.scorers.short_form import score_item
 
 _SPARE_ITEMS = 8
 
@@ -162,4 +163,4 @@ def scorer_dispatcher(
 async def _score(plugin: Any, inputs: Any) -> Any:
     sample, truth, generation, repeat = inputs
     judge_repeat.set(repeat)  # in the context of this asyncio task only
-    return await plugin.score(sample, truth, generation)
+    return await score_item(plugin, (sample, truth, generation))

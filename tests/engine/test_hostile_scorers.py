@@ -36,7 +36,7 @@ WRONG_ON_TWO = {
     "OtherSample": "sample 's0'",
     "NotANumber": "nan for faithfulness",
     "TooGood": "1.5 for faithfulness",
-    "GivesNone": "NoneType, not a Score",
+    "GivesNone": "score() returned None",
     "Contradicts": "that of its strict part failed",
     "NotesJunk": "not plain data",
     "Raises": "ZeroDivisionError: nothing to divide by",

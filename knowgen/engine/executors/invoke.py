@@ -12,6 +12,7 @@ from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.concurrency import END, InvocationEvent
 from knowgen.engine.snapshot import snapshot
 from knowgen.generators.contract import GeneratedImage
+from knowgen.scorers.short_form import compute_item, has_batch_form
 
 Emit = Callable[[InvocationEvent], None]
 
@@ -72,11 +73,23 @@ def _generate_batch(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
 
 
 def _score_batch(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
+    if not has_batch_form(plugin):
+        for item in batch:
+            _score(plugin, item, emit)
+        return
     for score in _iterate(plugin.score_batch(batch), "score_batch"):
         id = item_id(getattr(score, "sample_id", ""), getattr(score, "repeat", 0))
         if len(batch) == 1:  # a score of a wrong sample is then reported as such, not as a missing one
             id = item_id(batch[0][0].id, batch[0][2].repeat)
         emit(InvocationEvent("result", id, score))
+
+
+def _score(plugin: Any, item: Any, emit: Emit) -> None:
+    id = item_id(item[0].id, item[2].repeat)
+    try:
+        emit(InvocationEvent("result", id, compute_item(plugin, item)))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - concerns this item only
+        emit(InvocationEvent("error", id, error))
 
 
 def _iterate(results: Any, method: str) -> Iterable[Any]:
@@ -130,10 +143,13 @@ def build_from_ref(component_ref: ComponentRef) -> Any:
     """
     from knowgen.core import registry
     from knowgen.generators.contract import FunctionGenerator, is_plain_function
+    from knowgen.scorers.short_form import function_scorer, is_scoring_function
 
     resolved = registry.resolve(component_ref.kind, component_ref.name)
     target = registry.load(resolved)
     if component_ref.kind == "generators" and is_plain_function(target):
         return FunctionGenerator(target)
+    if component_ref.kind == "scorers" and is_scoring_function(target):
+        return function_scorer(target)
     where = f"{registry.SINGULAR[component_ref.kind]} {component_ref.name!r}"
     return registry.build(target, component_ref.args, model=resolved.model, where=where)

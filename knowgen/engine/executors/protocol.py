@@ -13,9 +13,8 @@ from typing import Any
 
 from knowgen.core import errors
 from knowgen.core.errors import KnowgenError, TransientError
-from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, ImageRef, Sample
+from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, ImageRef, Item, Sample
 from knowgen.engine.retry import ContractError, PluginError, describe, is_transient
-from knowgen.scorers.contract import Item
 
 _KNOWN_ERRORS: dict[str, type[KnowgenError]] = {
     name: value
