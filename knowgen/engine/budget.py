@@ -38,8 +38,8 @@ class BudgetMeter:
     """The meter of a run. May be used from any thread and any event loop.
 
     Writing waits for the disk, so the meter has a thread of its own, and no event loop is blocked. Worst cases are many
-    times the actual costs and must not end a run by themselves, so a call is refused only if it would not fit even if all
-    calls in flight cost nothing.
+    times the actual costs and must not end a run by themselves, so a call is refused only if it would not fit even if
+    all calls in flight cost nothing.
 
     Args:
         store: Store of the reservations. Those that a killed run left open count as spent.

@@ -70,7 +70,7 @@ class ScoringStep:
             return await self._dispatcher.submit(name, inputs, check, alone=number > 1)
 
         async def check(value: Any, seconds: float) -> Score:
-            score = checked(value, item)
+            score = validated_score(value, item)
             return score if score.seconds else score.model_copy(update={"seconds": seconds})
 
         started = time.monotonic()
@@ -130,7 +130,7 @@ class ScoringStep:
         self._dispatcher.kill()
 
 
-def checked(value: Any, item: WorkItem) -> Score:
+def validated_score(value: Any, item: WorkItem) -> Score:
     """Return what a scorer returned if it is a valid score of this item.
 
     Raises:

@@ -179,7 +179,8 @@ class FunctionGenerator:
     """A plain function as a generator.
 
     Args:
-        function: Takes `prompt` first, and `references` and `seed` by name if it has such parameters; returns a PIL image.
+        function: Takes `prompt` first, and `references` and `seed` by name if it has such parameters; returns a PIL
+            image.
 
     Example:
         >>> from PIL import Image

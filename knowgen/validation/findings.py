@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from knowgen.core.errors import KnowgenError
+from knowgen.engine.retry import describe
+
 ValueLevel = Literal["ok", "warn", "fail"]
 LEVELS: tuple[ValueLevel, ...] = ("ok", "warn", "fail")
 
@@ -62,3 +65,10 @@ class FindingLog:
     def fail(self, check: str, what: str, fix: str) -> None:
         """Add something that breaks the contract."""
         self.findings.append(Finding("fail", check, what, fix))
+
+
+def error_and_fix(error: BaseException, fix: str) -> tuple[str, str]:
+    """Return an error and its fix as texts: the error's own fix if it has one, else `fix`."""
+    if isinstance(error, KnowgenError) and error.fix:
+        return describe(KnowgenError(error.what, where=error.where)), error.fix
+    return describe(error), fix

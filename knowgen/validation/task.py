@@ -16,7 +16,7 @@ from knowgen.core.records import UNKNOWN_GROUP, Generation, GenerationStatus, Gr
 from knowgen.engine.retry import describe
 from knowgen.scorers.contract import missing_needs, scorer_capabilities
 from knowgen.tasks.folder import ImageMismatchError
-from knowgen.validation.findings import Finding, FindingLog
+from knowgen.validation.findings import Finding, FindingLog, error_and_fix
 
 if TYPE_CHECKING:
     from knowgen.tasks.contract import Task
@@ -89,13 +89,6 @@ def check_task(
     return notes.findings
 
 
-def _what_and_fix(error: BaseException, fix: str) -> tuple[str, str]:
-    """Return an error and its fix as texts: the error's own fix if it has one, else `fix`."""
-    if isinstance(error, KnowgenError) and error.fix:
-        return describe(KnowgenError(error.what, where=error.where)), error.fix
-    return describe(error), fix
-
-
 def _ignore(what: str) -> None:
     """Report no progress."""
 
@@ -106,7 +99,7 @@ def _read_samples(task: Task, notes: FindingLog) -> list[Sample]:
         samples = list(task.samples())
         count = len(task)
     except (KnowgenError, OSError) as error:
-        notes.fail("samples", *_what_and_fix(error, "fix the files of the task"))
+        notes.fail("samples", *error_and_fix(error, "fix the files of the task"))
         return []
     if not samples:
         notes.fail("samples", "there are none", "fill the task, or name another folder")
@@ -184,7 +177,7 @@ def _check_truths(task: Task, samples: list[Sample], notes: FindingLog) -> Count
         except ImageMismatchError as error:
             truth = error.truth  # the problem of the image is counted below
         except (KnowgenError, OSError, KeyError) as error:
-            what, fix = _what_and_fix(error, _TRUTH_FIXES["truths"])
+            what, fix = error_and_fix(error, _TRUTH_FIXES["truths"])
             problems.add("truths", f"sample {sample.id!r}: {what}", fix)
             lacking.update(TRUTH_NEEDS)
             continue
@@ -245,7 +238,7 @@ def _check_version(task: Task, notes: FindingLog) -> None:
     try:
         version = task.version
     except (KnowgenError, OSError) as error:
-        notes.fail("version", *_what_and_fix(error, "fix the files of the task"))
+        notes.fail("version", *error_and_fix(error, "fix the files of the task"))
         return
     tail = version.rpartition("-")[2]
     if len(tail) >= 8 and all(letter in "0123456789abcdef" for letter in tail):
@@ -263,7 +256,7 @@ def _check_scorers(task: Task, count: int, lacking: Counter[str], notes: Finding
         try:
             capabilities = scorer_capabilities(registry.load(registry.resolve("scorers", name)))
         except KnowgenError as error:
-            what, fix = _what_and_fix(error, "name a scorer that `knowgen list scorers` shows")
+            what, fix = error_and_fix(error, "name a scorer that `knowgen list scorers` shows")
             notes.fail("scorers", f"{name}: {what}", fix)
             continue
         unmet = {need: lacking[need] for need in sorted(capabilities.needs & TRUTH_NEEDS) if lacking[need]}
@@ -284,7 +277,7 @@ def _check_search(task: Task, queries: Iterable[str], notes: FindingLog, timeout
     try:
         backend = registry.create(registry.resolve("search", task.search), {})
     except KnowgenError as error:
-        notes.fail("search", *_what_and_fix(error, "name a backend that `knowgen list search` shows"))
+        notes.fail("search", *error_and_fix(error, "name a backend that `knowgen list search` shows"))
         return
     except Exception as error:  # noqa: BLE001 - a backend may raise anything
         notes.fail("search", f"{name} broke while it was built: {describe(error)}", "fix the backend or its files")
