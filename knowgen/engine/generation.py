@@ -36,7 +36,7 @@ REPEATED = "the generator returned this image more than once; the first is used"
 
 
 class GenerationStep(Protocol):
-    """Makes and stores the generation of a work item."""
+    """Generates and stores the image of a work item."""
 
     async def generate(self, item: WorkItem) -> Generation:
         """Return the stored generation, whatever its status.
@@ -302,7 +302,7 @@ class SourceStep:
         """Do nothing: no request is queued for long."""
 
     async def close(self) -> None:
-        """Do nothing: there is no plugin to close."""
+        """Do nothing: a source has nothing to close."""
 
     def kill(self) -> None:
-        """Do nothing: there is no plugin to end."""
+        """Do nothing: a source has nothing to end."""

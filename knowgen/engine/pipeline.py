@@ -121,7 +121,7 @@ class SamplePipeline:
         except StoppedError:
             return  # stays not run; the reason is in the run state
         except NotGeneratedError:
-            self._counts.done += 1  # stays not run: there is no image to score yet
+            self._counts.done += 1  # stays not run: nothing to score yet
         except BudgetReachedError:
             self._state.stop("budget")
         except StoreError as error:

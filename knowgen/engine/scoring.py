@@ -1,7 +1,7 @@
 """The scoring step of a run: score a stored image with one scorer and store the `Score`.
 
 Requests go to the scorer through a `Dispatcher`. Whatever the scorer does, the result is a stored score: ok, failed or
-not applicable, with the reason. Replies that were paid for are kept even if the run stops before a usable one.
+not applicable, with the reason. Replies that were paid for are stored even if the run stops before a usable one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from knowgen.store.run import RunStore
 
 
 class ScoringStep:
-    """Makes and stores the scores of one scorer.
+    """Scores images with one scorer and stores the scores.
 
     Args:
         handle: The scorer.

@@ -227,7 +227,8 @@ class AgentAnswer:
         reference_notes: The agent's notes on each reference: title, url, note.
         evidence: Text it gathered.
         trajectory: Its steps.
-        reason: Why there is no answer; the image is then generated from the sample's own prompt, without references.
+        reason: Why the agent gave no answer; the image is then generated from the sample's own prompt, without
+            references.
     """
 
     prompt: str = ""

@@ -18,7 +18,7 @@ class UnmeteredCalls:
         return -1
 
     async def settle(self, number: int, cost: float | None) -> None:
-        """Do nothing: there is no reservation."""
+        """Do nothing: nothing was reserved."""
 
 
 class ObservedExecutor:

@@ -39,7 +39,7 @@ _MEAN_WEIGHT = 0.2
 
 
 class QueueFullError(Exception):
-    """There is no room for another request.
+    """The queue has no room for another request.
 
     Args:
         seconds: Seconds after which the client may try again.

@@ -67,7 +67,7 @@ class ProbeResult:
 
         Raises:
             Exception: What the generator raised instead.
-            ContractError: There is no result.
+            ContractError: It returned nothing for this request.
         """
         for result_id, value, _ in self.results:
             if result_id == id:

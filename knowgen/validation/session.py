@@ -120,7 +120,7 @@ class CheckedGenerator:
         self.changed_states |= {name for name, state in before.items() if after[name] != state}
         image = self.image(check, result, request.id)
         if image is not None:
-            self.seconds.append(result.seconds)  # the time of a refusal is no basis of a forecast
+            self.seconds.append(result.seconds)  # the time of a refusal says nothing about that of an image
         return image
 
     def image(self, check: str, result: ProbeResult, id: str) -> ProbedImage | None:

@@ -1,4 +1,4 @@
-"""A scorer may do anything: every image still ends with a score in some state."""
+"""Whatever a scorer does, every image ends with a score that has a status."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ WRONG_ON_TWO = {
 
 
 @pytest.mark.parametrize("name", WRONG_ON_TWO)
-def test_a_fault_of_one_image_stays_with_it(hostile: Path, tmp_path: Path, name: str) -> None:
+def test_an_error_on_one_image_affects_no_other(hostile: Path, tmp_path: Path, name: str) -> None:
     outcome, found = judge(tmp_path, name)
     assert found["s2"].status is found["s2"].strict.status is ScoreStatus.FAILED
     assert WRONG_ON_TWO[name] in found["s2"].strict.reason
@@ -71,7 +71,9 @@ def test_a_dead_scoring_worker_is_replaced(hostile: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("name", "component_ref"), [("Hangs", False), ("Stubborn", False), ("BlocksLoop", False)])
-def test_a_score_that_never_comes_fails_in_time(hostile: Path, tmp_path: Path, name: str, component_ref: bool) -> None:
+def test_a_score_that_never_arrives_fails_at_the_time_limit(
+    hostile: Path, tmp_path: Path, name: str, component_ref: bool
+) -> None:
     outcome, found = judge(tmp_path, name, component_ref=component_ref, score_timeout=0.5)
     assert found["s2"].strict.reason == "no score within 0.5 s"
     assert outcome.scored == 5
@@ -85,11 +87,11 @@ def test_a_hanging_scoring_worker_is_killed(hostile: Path, tmp_path: Path) -> No
     assert len(found) == COUNT
 
 
-def test_tries_and_attempts_add_up_over_runs_until_the_cap(hostile: Path, tmp_path: Path) -> None:
+def test_attempts_add_up_over_runs_until_the_limit(hostile: Path, tmp_path: Path) -> None:
     seen = []
     for _ in range(4):
         _, found = judge(tmp_path, "Flaky", tries=2, max_attempts=5)
         seen.append((found["s2"].tries, len(found["s2"].attempts)))
-    # each run tries twice and keeps every fault; the third may try only once more, the fourth not at all
+    # each run makes two attempts and stores each; the third run may make only one more, the fourth none
     assert seen == [(2, 2), (4, 4), (5, 5), (5, 5)]
     assert found["s2"].strict.reason == "busy"

@@ -1,4 +1,4 @@
-"""`knowgen check scorer`: what it finds in scorers that keep the contract and in others, and what it pays."""
+"""`knowgen check scorer`: its findings for good and bad scorers, and what it spends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of a generator: a good one passes, and each way of being bad is named."""
+"""`knowgen check generator`: a good generator passes, and every kind of problem is reported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIZE = (48, 32)
 
 
 def noise(words: str, seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
-    """An image that depends on words and seed alone."""
+    """Return an image that depends on words and seed only."""
     dice = random.Random(hashlib.sha256(f"{words}\0{seed}".encode()).digest())
     return Image.frombytes("RGB", size, dice.randbytes(size[0] * size[1] * 3))
 
@@ -81,13 +81,13 @@ def of(findings: list[Finding], name: str) -> list[Finding]:
 
 
 def the(findings: list[Finding], name: str, level: str) -> Finding:
-    """The finding of a check; there must be one at this level, and none that is graver."""
+    """Return the finding of a check; there must be one at this level, and none more serious."""
     found = of(findings, name)
     assert worst(found) == level, [str(finding) for finding in found]
     return next(finding for finding in found if finding.level == level)
 
 
-# -------------------------------------------------------------------------------------------------- good ones pass
+# -------------------------------------------------------------------------------------------------- good generators
 
 
 @pytest.mark.parametrize("kind", [Good, GoodAsync, GoodBatch])
@@ -125,7 +125,7 @@ class {name}:
 
 
 def in_file(folder: Path, name: str, seeded: str) -> GeneratorHandle:
-    """A generator in a user's own file, as worker processes build it."""
+    """Return a generator in a user's own file, as worker processes build it."""
     from knowgen.core import registry
 
     path = folder / f"{name.lower()}_module.py"
@@ -143,14 +143,14 @@ def test_a_fresh_process_generates_the_same(tmp_path: Path) -> None:
     assert "same image" in the(findings, "fresh process", "ok").what
 
 
-def test_a_generator_that_seeds_with_hash_is_found_out(tmp_path: Path) -> None:
+def test_a_generator_that_seeds_with_hash_is_reported(tmp_path: Path) -> None:
     handle = in_file(tmp_path, "Hashed", "hash((prompt, seed))")
     findings = check_generator(handle, timeout=60, device="cpu")
     the(findings, "seeds", "ok")
     assert "hash()" in the(findings, "fresh process", "fail").fix
 
 
-def test_arguments_that_cannot_be_sent_to_a_process_are_named() -> None:
+def test_arguments_that_cannot_be_sent_to_a_process_are_reported() -> None:
     handle = handle_of(Good, component_ref=ComponentRef("generators", "noise", {"search": object()}))
     assert "plain data" in the(check_generator(handle, timeout=5, device="cpu"), "fresh process", "fail").what
 
@@ -176,7 +176,7 @@ class Wrong(Good):
     ],
     ids=lambda value: str(type(value).__name__),
 )  # fmt: skip
-def test_what_is_not_an_image_fails_at_once(given: Any, words: str) -> None:
+def test_what_is_not_an_image_ends_the_check(given: Any, words: str) -> None:
     kind = type("WrongOne", (Wrong,), {"given": given})
     findings = check(kind)
     assert words in the(findings, "images", "fail").what
@@ -244,7 +244,7 @@ class ChangesSharedGlobals(ChangesGlobals):
 
 
 class CountsUp(Good):
-    """Generates by how often it was called: the order of the requests decides."""
+    """Gives images that depend on the number of calls before."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -331,7 +331,7 @@ class OnlyOne(GoodBatch):
 
 
 class Racing(Good):
-    """Two threads share one attribute."""
+    """Shares one attribute between threads."""
 
     concurrency = 4
 
@@ -349,7 +349,7 @@ class Racing(Good):
         (Racing, "mixed up"),
     ],
 )  # fmt: skip
-def test_faults_of_several_at_once(kind: type[Any], words: str) -> None:
+def test_errors_with_several_requests_at_once_are_reported(kind: type[Any], words: str) -> None:
     assert words in the(check(kind), "several", "fail").what
 
 
@@ -420,9 +420,9 @@ class BatchDies(GoodBatch):
 
 def test_odd_prompts_end_as_images_or_states() -> None:
     findings = of(check(BreaksOnOdd), "odd prompts")
-    told = {finding.level + " " + finding.what for finding in findings}
-    assert any(line.startswith("warn an empty prompt raises ValueError: empty") for line in told)
-    assert any("20,000 characters is declined: too long for me" in line for line in told)
+    lines = {finding.level + " " + finding.what for finding in findings}
+    assert any(line.startswith("warn an empty prompt raises ValueError: empty") for line in lines)
+    assert any("20,000 characters is declined: too long for me" in line for line in lines)
     assert worst(findings) == "warn"
 
 
@@ -433,16 +433,16 @@ def test_odd_prompts_end_as_images_or_states() -> None:
         (BrokenByOdd, "fail", "after them"),
     ],
 )  # fmt: skip
-def test_what_odd_prompts_must_not_do(kind: type[Any], level: str, words: str) -> None:
+def test_what_odd_prompts_must_not_cause_is_reported(kind: type[Any], level: str, words: str) -> None:
     assert words in the(check(kind), "odd prompts", level).what
 
 
-def test_one_prompt_that_takes_its_batch_down() -> None:
+def test_a_prompt_that_makes_its_batch_fail_is_reported() -> None:
     findings = of(check(BatchDies), "odd prompts")
     assert any("makes its whole batch fail" in finding.what for finding in findings if finding.level == "warn")
 
 
-# ------------------------------------------------------------------------------------------ refusals, passing faults
+# ------------------------------------------------------------------------------------------ refusals, transient errors
 
 
 class RefusesSome(Good):
@@ -461,7 +461,7 @@ class RefusesFirst(RefusesSome):
 
 
 class FailsSomeBatch(GoodBatch):
-    """Says by a state that a prompt was not drawn."""
+    """Refuses prompts by a status."""
 
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         for request in requests:
@@ -472,7 +472,7 @@ class FailsSomeBatch(GoodBatch):
 
 
 class BusyAtFirst(GoodAsync):
-    """Is out of reach for two calls."""
+    """Cannot be reached for two calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -610,7 +610,7 @@ def test_an_object_that_is_not_what_its_class_declares() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("concurrency", -1)])
-def test_impossible_traits(name: str, value: int) -> None:
+def test_capabilities_below_one_fail(name: str, value: int) -> None:
     assert name in the(check(type("Odd", (GoodBatch,), {name: value})), "contract", "fail").what
 
 
@@ -723,7 +723,7 @@ def test_setup_and_close_that_cannot_be_called_twice(kind: type[Any], name: str,
 
 
 class AsyncClose(GoodAsync):
-    """Its connection belongs to one event loop, as those of HTTP clients do."""
+    """Has a connection that belongs to one event loop, as those of HTTP clients do."""
 
     loop: Any = None
 
@@ -761,21 +761,21 @@ class NeedsTruthBatch(GoodBatch):
             yield GeneratedImage(image=noise(request.truth.sample_id, request.seed), request_id=request.id)
 
 
-def test_a_privileged_generator_is_refused_without_truths() -> None:
+def test_a_privileged_generator_is_not_checked_without_ground_truths() -> None:
     findings = check(NeedsTruthBatch)
     assert "leaderboards reject it" in the(findings, "privileged", "warn").what
     assert "ground truth" in of(findings, "the rest")[0].what
-    told = [
+    requests = [
         request.model_copy(update={"truth": GroundTruth(sample_id=str(number))})
         for number, request in enumerate(neutral_requests())
     ]
-    findings = check(NeedsTruthBatch, requests=told)
+    findings = check(NeedsTruthBatch, requests=requests)
     assert worst([finding for finding in findings if finding.check != "privileged"]) == "ok"
     assert "several" in [finding.check for finding in findings]
 
 
 def test_the_forecast_is_the_time_of_an_image_times_their_number() -> None:
-    """Worked out by hand: 36,000 images at 0.4 s are 4 h; noise of 512 x 512 x 3 bytes does not compress."""
+    """Computed by hand: 36,000 images at 0.4 s are 4 h; noise of 512 x 512 x 3 bytes does not compress."""
     picture = probed_image(noise("x", 1, (512, 512)))
     assert isinstance(picture, ProbedImage)
     for together, said in ((None, "about 4 h 0 min"), (0.1, "about 60 min")):
@@ -813,18 +813,18 @@ def test_memory_that_is_not_released_is_reported() -> None:
         (187_200, "2 d 4 h"),
     ],
 )
-def test_durations(seconds: float, said: str) -> None:
+def test_durations_are_written_in_readable_units(seconds: float, said: str) -> None:
     assert duration(seconds) == said
 
 
-def test_too_few_requests() -> None:
+def test_too_few_or_equal_requests_are_rejected() -> None:
     with pytest.raises(UsageError):
         check(Good, requests=neutral_requests()[:2])
     with pytest.raises(UsageError):
         check(Good, requests=[neutral_requests()[0]] * 3)
 
 
-def test_what_is_looked_at_is_reported() -> None:
-    told: list[str] = []
-    check(Good, on_progress=told.append)
-    assert told[:3] == ["declarations", "build", "first images"] and len(told) == 11
+def test_each_check_is_reported_before_it_starts() -> None:
+    lines: list[str] = []
+    check(Good, on_progress=lines.append)
+    assert lines[:3] == ["declarations", "build", "first images"] and len(lines) == 11

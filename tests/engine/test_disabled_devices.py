@@ -1,4 +1,4 @@
-"""A device that fails again and again is disabled, and its requests move to another; real worker processes."""
+"""A device that fails repeatedly is disabled, and its requests go to another one; with real worker processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STARTS = "KNOWGEN_TEST_STARTS"
 
 
 class Failing:
-    """Generates, but on a device that is called bad its process ends as one whose GPU failed does."""
+    """Generates images; on the device called bad, its process ends like one whose GPU failed."""
 
     revision = "1"
 
@@ -56,7 +56,7 @@ def drawn(
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_what_a_failing_device_held_is_generated_on_another(
+def test_requests_of_a_failing_device_are_generated_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
     found, births = drawn(tmp_path, monkeypatch, ["bad:0", "good:1"], 12, at_once)
