@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from knowgen import registry
+from knowgen.core.secrets import refuse_secrets
 from knowgen.engine.handles import GeneratorHandle, Remake, ScorerHandle
 from knowgen.errors import DataError, UsageError
 from knowgen.generators.contract import FunctionGenerator, is_plain_function, traits_of
 from knowgen.records import Sample
 from knowgen.scorers.contract import scorer_traits
-from knowgen.spec import GeneratorSpec, ScorerSpec, Selection, SelectionKind, Shard, canonical, secret_names, select
+from knowgen.spec import GeneratorSpec, ScorerSpec, Selection, SelectionKind, Shard, canonical, select
 from knowgen.tasks.contract import Task
 
 UNKEYED = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
@@ -106,8 +107,9 @@ def generator_handle(
         UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is no generator.
     """
     arguments = dict(args)
-    _refuse_secrets(arguments, "generator")
+    refuse_secrets(arguments, where="generator")
     if isinstance(generator, str):
+        refuse_secrets({"generator": generator})
         resolved = registry.resolve("generators", generator)
         target = registry.load(resolved)
         name, model, origin = generator, resolved.model, resolved.origin
@@ -216,6 +218,7 @@ def _search_for(wanted: Any, task: Task | None, name: str) -> tuple[Any, str]:
 
 
 def _generator_spec(name: str, target: Any, arguments: Mapping[str, Any], search: str, origin: str) -> GeneratorSpec:
+    refuse_secrets(arguments, where="generator")  # an object brings arguments of its own
     return GeneratorSpec(
         name=name,
         args=_keyed(arguments, target, f"generator {name!r}"),
@@ -240,7 +243,8 @@ def scorer_handle(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
     Raises:
         UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is no scorer.
     """
-    _refuse_secrets(args, "scorer")
+    refuse_secrets({"scorer": scorer})
+    refuse_secrets(args, where="scorer")
     resolved = registry.resolve("scorers", scorer)
     target = registry.load(resolved)
     traits = scorer_traits(target)
@@ -269,6 +273,7 @@ def scorer_handles(names: Iterable[str], args: Mapping[str, Any]) -> list[Scorer
         UsageError: A name comes twice, or an argument belongs to nobody.
     """
     wanted = list(names)
+    refuse_secrets({"scorers": wanted, **args})
     if doubles := sorted({name for name in wanted if wanted.count(name) > 1}):
         raise UsageError(
             f"scorer {doubles[0]!r} is named twice", fix="name it once; for more judgements use --judge-repeats"
@@ -303,13 +308,6 @@ def _keyed(arguments: Mapping[str, Any], target: Any, where: str) -> dict[str, A
             f"an argument is not plain data: {error}", where=where, fix="pass numbers, words, lists"
         ) from error
     return kept
-
-
-def _refuse_secrets(arguments: Mapping[str, Any], what: str) -> None:
-    if names := secret_names(dict(arguments)):
-        raise UsageError(
-            f"{names[0]} looks like a secret, and a {what}'s arguments are recorded", fix="put it into the environment"
-        )
 
 
 def _check_arguments(target: Any, arguments: Mapping[str, Any], model: str | None, where: str) -> None:

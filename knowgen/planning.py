@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from knowgen import assemble
+from knowgen.core.secrets import refuse_secrets
 from knowgen.engine.handles import GeneratorHandle, ScorerHandle
 from knowgen.errors import UsageError
 from knowgen.generators.contract import DrawingSource, RequestSource
@@ -68,6 +69,7 @@ def _check_settings(settings: Settings) -> None:
     Raises:
         UsageError: A number is too small or none at all, or a name is unknown.
     """
+    refuse_secrets(vars(settings))
     get_policy(settings.policy)
     for name, least in _LEAST.items():
         value = getattr(settings, name)
@@ -166,6 +168,9 @@ def plan(
         DataError: The task is broken.
     """
     chosen = settings or Settings()
+    refuse_secrets({"task": task, "generator": generator, "scorers": list(scorers)})
+    refuse_secrets(generator_args or {}, where="generator")
+    refuse_secrets(scorer_args or {}, where="scorer")
     _check_settings(chosen)
     whole = load_task(task) if isinstance(task, str) else task
     handle = assemble.generator_handle(generator, generator_args or {}, whole)
@@ -294,6 +299,8 @@ def plan_scoring(
     from knowgen.elsewhere import open_source
 
     chosen = settings or Settings()
+    refuse_secrets({"source": source, "task": task, "scorers": list(scorers), "out": out})
+    refuse_secrets(scorer_args or {}, where="scorer")
     _check_settings(chosen)
     found = open_source(Path(source), load_task(task) if isinstance(task, str) else task, duplicates)
     in_place = found.in_place and (out is None or Path(out).resolve() == Path(source).resolve())

@@ -19,6 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
+from knowgen.core.secrets import refuse_secrets
 from knowgen.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
 
 Kind = Literal["tasks", "search", "generators", "scorers"]
@@ -100,7 +101,9 @@ def resolve(kind: Kind, spec: str) -> Resolved:
 
     Raises:
         UsageError: Nobody registered it, or two plugins claim it; near names are suggested.
+        ConfigError: It holds what looks like a key.
     """
+    refuse_secrets({SINGULAR[kind]: spec})
     known = entries(kind)
     base, colon, rest = spec.partition(":")
     if base in known:

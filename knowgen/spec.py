@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 KEY_VERSION = 1
 """Raised when the making of keys changes, so that no old result answers for a new question."""
-
-SECRET_NAME = re.compile(
-    r"(api[_-]?key|(?<!max_)token(?!s|iz)|secret|password|passwd|authorization|credential)", re.IGNORECASE
-)
 
 
 class _Plain(BaseModel):
@@ -248,8 +243,3 @@ def score_key(
             "judge_repeat": judge_repeat,
         }
     )
-
-
-def secret_names(args: dict[str, Any]) -> list[str]:
-    """Returns the names of arguments that look like secrets; these must come from the environment instead."""
-    return sorted(name for name in args if SECRET_NAME.search(name))

@@ -95,5 +95,7 @@ def _headline(path: Path) -> str:
     if not path.is_file():
         return "not finished"
     summary = json.loads(path.read_text(encoding="utf-8"))["summaries"][0]
+    if reason := summary.get("no_result"):
+        return f"{summary['policy']} no result: {reason}"
     figure = next(part for part in summary["slices"] if part["kind"] == "all")["figures"]["overall"]
     return f"{summary['policy']} n/a" if figure["value"] is None else f"{summary['policy']} {figure['value']:.3f}"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import click
 
+from knowgen.core.secrets import command_line_values, mask_secrets, refuse_secrets
 from knowgen.errors import KnowgenError
 
 VERBS: dict[str, str] = {
@@ -102,6 +103,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     debug, words = _wants_debug(sys.argv[1:] if arguments is None else arguments)
     try:
+        refuse_secrets(command_line_values(words))
         result = cli.main(args=list(words), prog_name="knowgen", standalone_mode=False, obj=tuple(words))
         return int(result or 0)
     except KnowgenError as error:
@@ -129,7 +131,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(line: str, code: int) -> int:
-    click.echo(f"knowgen: {' '.join(line.split())}", err=True)
+    click.echo(f"knowgen: {' '.join(mask_secrets(line).split())}", err=True)
     return code
 
 

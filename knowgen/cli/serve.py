@@ -110,10 +110,12 @@ def _service(handle: GeneratorHandle, options: dict[str, Any]) -> Service:
 
 
 def _token(name: str | None) -> str:
+    from knowgen.core.secrets import check_variable_name
     from knowgen.errors import ConfigError
 
     if name is None:
         return ""
+    check_variable_name(name, "--token-env", "SERVE_TOKEN")
     token = os.environ.get(name, "").strip()
     if not token:
         raise ConfigError(f"the variable {name} is not set", where="--token-env", fix=f"type: export {name}=<a secret>")

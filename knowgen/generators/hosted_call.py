@@ -10,11 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from knowgen.calls import ReportedUsage, Ticket, note, paid_call
+from knowgen.core.secrets import mask_secrets
 from knowgen.errors import PassingError, RefusedError
 from knowgen.generators.hosted_faults import MAYBE_BILLED, Fault, RejectedError, fault_of
 from knowgen.generators.hosted_pictures import Reference
 from knowgen.records import Usage
-from knowgen.remote.address import is_loopback
+from knowgen.remote.address import NO_KEY, is_loopback
 from knowgen.remote.pace import Limits, Pace, Place, Said
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Service:
                 error = fault.error(self.name, self.refuses)
                 _tell(place, fault, error)
                 raise error
-            data = await asyncio.to_thread(_object, body)
+            data = await asyncio.to_thread(_object, body, self.key)
             if data is None:
                 place.said = Said.BROKEN
                 raise PassingError(f"{self.name} answered {status} with no JSON object")
@@ -219,9 +220,10 @@ def _tell(place: Place, fault: Fault, error: Exception) -> None:
         place.said = Said.GOOD
 
 
-def _object(body: bytes) -> Mapping[str, Any] | None:
+def _object(body: bytes, key: str) -> Mapping[str, Any] | None:
+    """Return the JSON object of an answer with the key masked; None where it is something else."""
     try:
-        data = json.loads(body)
+        data = mask_secrets(json.loads(body), "" if key == NO_KEY else key)
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, Mapping) else None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from knowgen.core.secrets import MASK, mask_secrets
 from knowgen.errors import KnowgenError, PassingError, RefusedError
 from knowgen.remote.address import NO_KEY
 from knowgen.remote.headers import retry_after
@@ -80,9 +81,9 @@ def fault_of(status: int, headers: Mapping[str, str], body: bytes, key: str) -> 
         key: The service's secret, which is taken out of every text.
     """
     try:
-        data = json.loads(body)
+        data = mask_secrets(json.loads(body), _secret(key))
     except (ValueError, RecursionError):
-        data = None
+        data, body = None, mask_secrets(body, _secret(key))
     error = data.get("error") if isinstance(data, Mapping) else None
     said = error if isinstance(error, Mapping) else data if isinstance(data, Mapping) else {}
     codes = (said.get(name) for name in ("code", "status", "type"))
@@ -108,6 +109,10 @@ def _retry_info(said: Mapping[str, Any]) -> float | None:
     return None
 
 
+def _secret(key: str) -> str:
+    return "" if key == NO_KEY else key
+
+
 def clean(text: str, key: str, limit: int | None = WORDS_KEPT) -> str:
     """Returns text from outside as it may be stored: without the key and without broken or control characters.
 
@@ -117,8 +122,7 @@ def clean(text: str, key: str, limit: int | None = WORDS_KEPT) -> str:
         limit: Characters that are kept, on one line; None keeps all, and line ends.
     """
     whole = _CONTROL.sub(" ", text.encode("utf-8", "replace").decode("utf-8"))
-    if key and key != NO_KEY:
-        whole = whole.replace(key, "[key]")
+    whole = str(mask_secrets(whole, _secret(key)))
     if limit is None:
         return whole
-    return " ".join(_KEY_LIKE.sub("[key]", whole).split())[:limit]
+    return " ".join(_KEY_LIKE.sub(MASK, whole).split())[:limit]

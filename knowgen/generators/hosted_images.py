@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knowgen.calls import ReportedUsage
+from knowgen.core.secrets import refuse_secrets
 from knowgen.errors import PassingError, UsageError
 from knowgen.generators.contract import Drawing
 from knowgen.generators.hosted_call import Outgoing, Service
@@ -126,6 +127,7 @@ class HostedImages(ABC):
     unkeyed = UNKEYED
 
     def __init__(self, vendor: Vendor, model: str, access: Access, settings: Mapping[str, Any]) -> None:
+        refuse_secrets({"model": model})
         where = f"generator {vendor.name}:{model}"
         if not isinstance(model, str) or not model.strip():
             raise UsageError("no model is named", where=f"generator {vendor.name}", fix=f"write {vendor.name}:MODEL")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import re
 from typing import TYPE_CHECKING, Any
 
+from knowgen.core.secrets import check_variable_name, remember_secret
 from knowgen.errors import ConfigError, PassingError, UsageError
 from knowgen.generators.contract import Drawing
 from knowgen.generators.http_answers import Came, Reply, read_reply
@@ -27,7 +27,6 @@ _FORM = "write http:http://HOST:PORT[,http://HOST:PORT]"
 _MOST_BYTES = 256 << 20
 _CONNECT_SECONDS = 10.0
 _TYPES = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 class HttpPainter:
@@ -201,7 +200,8 @@ class HttpPainter:
                     data += chunk
                     if len(data) > _MOST_BYTES:
                         return Reply(Came.BROKEN, f"the answer is longer than {_MOST_BYTES >> 20} MiB")
-                return await asyncio.to_thread(read_reply, response.status, bytes(data), retry_after(response.headers))
+                wait = retry_after(response.headers)
+                return await asyncio.to_thread(read_reply, response.status, bytes(data), wait, self._token)
         except aiohttp.ServerTimeoutError:
             return Reply(Came.BROKEN, f"cannot be reached (no connection within {_CONNECT_SECONDS:g} s)")
         except TimeoutError:
@@ -226,7 +226,7 @@ class HttpPainter:
                 trust_env=not all(is_loopback(url) for url in self.urls),
                 headers=headers,
             )
-            self._servers = Servers(self.urls, self._client, self.per_server, self.health_every)
+            self._servers = Servers(self.urls, self._client, self.per_server, self.health_every, self._token)
         return self._servers
 
     async def close(self) -> None:
@@ -281,11 +281,9 @@ def _check_numbers(**numbers: float) -> None:
 def _token(key_env: str) -> str:
     if not key_env:
         return ""
-    if not _VARIABLE.match(key_env):
-        raise ConfigError(
-            "key_env must be the name of an environment variable, not a token", where=WHERE, fix="write key_env=NAME"
-        )
+    check_variable_name(key_env, "key_env", "SERVE_TOKEN", WHERE)
     token = os.environ.get(key_env, "").strip()
     if not token:
         raise ConfigError(f"the variable {key_env} is not set", where=WHERE, fix=f"type: export {key_env}=<the token>")
+    remember_secret(token)
     return token

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from knowgen.core.secrets import mask_secrets
+
 _BUSY = re.compile(
     r"\bbusy\b|no (free |idle |available )?gpus?\b|gpus? .*(unavailable|occupied|disabled)|queue is full|"
     r"overloaded|try again|temporarily",
@@ -62,16 +64,17 @@ class Reply:
     retry_after: float | None = None
 
 
-def read_reply(status: int, body: bytes, retry_after: float | None = None) -> Reply:
+def read_reply(status: int, body: bytes, retry_after: float | None = None, token: str = "") -> Reply:
     """Reads an answer.
 
     Args:
         status: HTTP status.
         body: As it came.
         retry_after: Seconds from the header.
+        token: Secret that was sent, and is masked in the answer; empty for none.
     """
-    data = _object(body)
-    words = _words(data, body)
+    data = _object(body, token)
+    words = _words(data, mask_secrets(body, token) if data is None else b"")
     if status == 200:
         return _read_ok(data, words, retry_after)
     words = f"{words} (HTTP {status})" if words else f"HTTP {status}"
@@ -124,9 +127,10 @@ def picture_bytes(image: Any) -> bytes:
     return data
 
 
-def _object(body: bytes) -> dict[str, Any] | None:
+def _object(body: bytes, token: str) -> dict[str, Any] | None:
+    """Return the JSON object of an answer with the token masked; None where it is something else."""
     try:
-        data = json.loads(body)
+        data = mask_secrets(json.loads(body), token)
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
@@ -183,11 +187,11 @@ class Health:
     words: str = ""
 
 
-def read_health(status: int, body: bytes) -> Health:
+def read_health(status: int, body: bytes, token: str = "") -> Health:
     """Reads the answer to `GET /health`. A server without one is taken to be well."""
     if status in (404, 405, 501):
         return Health(True)
-    data = _object(body)
+    data = _object(body, token)
     if status >= 400:
         return Health(False, words=f"its health is HTTP {status}")
     if data is None:

@@ -73,12 +73,13 @@ class Servers:
         client: For asking after their health; closed with the servers.
         per_server: Calls at once to each; 0 takes what each says.
         every: Seconds between two looks at their health.
+        token: Secret that is sent to them, and masked in what they say; empty for none.
     """
 
-    def __init__(self, urls: list[str], client: ClientSession, per_server: int, every: float) -> None:
+    def __init__(self, urls: list[str], client: ClientSession, per_server: int, every: float, token: str = "") -> None:
         self.all = [Server(url) for url in urls]
         self.loop = asyncio.get_running_loop()
-        self._client, self._per_server, self._every = client, per_server, every
+        self._client, self._per_server, self._every, self._token = client, per_server, every, token
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._known: asyncio.Future[None] = self.loop.create_future()
         self._minding = self.loop.create_task(self._mind())
@@ -200,7 +201,7 @@ class Servers:
                 asyncio.timeout(HEALTH_SECONDS),
                 self._client.get(f"{server.url}/health", timeout=connect, allow_redirects=False) as response,
             ):
-                health = read_health(response.status, await response.content.read(1 << 16))
+                health = read_health(response.status, await response.content.read(1 << 16), self._token)
                 server.seen = True
         except aiohttp.ServerTimeoutError:
             health = Health(False, words="cannot be reached (no connection in time)")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 from urllib.parse import urlsplit
 
+from knowgen.core.secrets import check_variable_name, refuse_secrets, remember_secret
 from knowgen.errors import ConfigError, UsageError
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
 NO_KEY = "no-key"
 """Sent to an endpoint on this machine that asks for none."""
-
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 def endpoint_url(base_url: str, where: str, default: str = OPENAI_URL) -> str:
@@ -29,6 +27,7 @@ def endpoint_url(base_url: str, where: str, default: str = OPENAI_URL) -> str:
         UsageError: It is no http address.
         ConfigError: It holds a password or other secret, which would be recorded.
     """
+    refuse_secrets({"base_url": base_url}, where=where)
     url = (base_url or default).strip().rstrip("/")
     try:
         parts = urlsplit(url)
@@ -72,13 +71,11 @@ def key_for(url: str, key_env: str, where: str = "vlm", default: str = OPENAI_KE
     if not key_env and is_loopback(url):
         return NO_KEY
     name = key_env or default
-    if not _VARIABLE.match(name):
-        raise ConfigError(
-            "key_env must be the name of an environment variable, not a key", fix=f"write key_env={default}"
-        )
+    check_variable_name(name, "key_env", default)
     key = os.environ.get(name, "").strip()
     if not key:
         raise ConfigError(
             f"the key for {urlsplit(url).hostname} is missing", where=where, fix=f"type: export {name}=<your key>"
         )
+    remember_secret(key)
     return key

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from knowgen.records import DIMENSIONS
 from knowgen.report.numbers import number
 from knowgen.report.view import System, View
+from knowgen.stats.coverage import HOW_TO_GO_ON, no_result, share_words
+from knowgen.stats.policy import get_policy
 from knowgen.stats.summary import Figure, Summary
 
 SURE = "95\N{NO-BREAK SPACE}%"
@@ -56,14 +58,14 @@ def score_name(dimensions: Sequence[str]) -> str:
 
 
 def ranked(systems: Sequence[System], view: View) -> list[System]:
-    """Returns the systems that may be ranked, best first: those with a figure that do not see the ground truth."""
+    """Returns the systems that may be ranked, best first: those with a result that do not see the ground truth."""
     held = [system for system in systems if not system.privileged and _figure(system, view).value is not None]
     return sorted(held, key=lambda system: -(_figure(system, view).value or 0.0))
 
 
 def _figure(system: System, view: View) -> Figure:
     summary = view.summaries[system.index]
-    return summary.headline if summary is not None else Figure()
+    return summary.headline if summary is not None and not summary.no_result else Figure()
 
 
 def differences(summaries: Sequence[Summary]) -> list[str]:
@@ -88,7 +90,11 @@ def answer(systems: Sequence[System], view: View, lead: Lead | None) -> Answer:
         lead: Paired difference of the two best; None when there is none, and the intervals must do.
     """
     order, name = ranked(systems, view), score_name(view.dimensions)
-    support = _privileged(systems, view)
+    support = (*_without_result(systems, view), *_privileged(systems, view))
+    lacking = _lacking(systems, view)
+    if not order and lacking:
+        reasons = "; ".join(why if len(systems) == 1 else f"{_name(one)}: {why}" for one, why in lacking)
+        return Answer(f"{no_result(reasons)}.", (_how_to_go_on(view), *_published(view), *_privileged(systems, view)))
     if not order:
         return Answer(f"No system has {_article(name)} {name} yet.", support)
     if len(order) == 1:
@@ -125,6 +131,28 @@ def _paired(lead: Lead) -> str:
         f"on the {lead.n} samples for which both have a figure, the paired difference is "
         f"{number(lead.value, signed=True)} with a {SURE} interval from {low} to {high}"
     )
+
+
+def _lacking(systems: Sequence[System], view: View) -> list[tuple[System, str]]:
+    """Return the systems with too few scores for a result, and what they lack."""
+    found = [(system, view.summaries[system.index]) for system in systems]
+    return [(system, summary.no_result) for system, summary in found if summary is not None and summary.no_result]
+
+
+def _how_to_go_on(view: View) -> str:
+    needed = share_words(get_policy(view.policy).min_coverage)
+    return f"A result needs at least {needed} of the scores: {HOW_TO_GO_ON}."
+
+
+def _without_result(systems: Sequence[System], view: View) -> tuple[str, ...]:
+    lacking = [f"{_name(one)} has no result: {why}." for one, why in _lacking(systems, view)]
+    return (*lacking, _how_to_go_on(view)) if lacking else ()
+
+
+def _published(view: View) -> tuple[str, ...]:
+    """Say that figures of published arithmetic are shown though they rest on a part of the scores."""
+    shown = [one for one in view.summaries if one is not None and one.no_result and one.headline.value is not None]
+    return ("The figures below are partial: the published arithmetic of what was scored.",) if shown else ()
 
 
 def _privileged(systems: Sequence[System], view: View) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from knowgen.records import DIMENSIONS
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.stats.comparison import ComparedSlice, Comparison, Difference
+from knowgen.stats.coverage import NO_RESULT, no_result
 from knowgen.stats.policy import POLICIES
 from knowgen.stats.summary import OVERALL
 from knowgen.stats.words import count
@@ -77,7 +78,8 @@ def _with_ends(figure: Difference) -> str:
 
 def _cells(figure: Difference) -> list[str]:
     values = [NONE if value is None else f"{value:.3f}" for value in (figure.a, figure.b)]
-    return [*values, _with_ends(figure), chance(figure.p_permutation), str(figure.n), figure.note]
+    note = "no result" if figure.note.startswith(NO_RESULT) else figure.note
+    return [*values, _with_ends(figure), chance(figure.p_permutation), str(figure.n), note]
 
 
 def _all_grids(comparisons: Sequence[Comparison]) -> list[Grid]:
@@ -149,6 +151,8 @@ def _trimmed(grid: Grid) -> Grid:
 
 def _verdict(one: Comparison) -> str:
     """Says in one line whether the difference is real."""
+    if one.no_result:
+        return f"{no_result(one.no_result)}; run that system again to add the missing scores"
     figure, a, b = one.headline, one.a or "first", one.b or "second"
     split = f"better on {one.better}, level on {one.equal}, worse on {one.worse} of {count(one.paired, 'sample')}"
     if figure.low is None or figure.high is None or figure.value is None:

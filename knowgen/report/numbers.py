@@ -67,6 +67,8 @@ def missing(coverage: Coverage) -> int:
 
 def spoken(label: str, figure: Figure) -> str:
     """Says a figure in words, for screen readers and tool tips."""
+    if figure.value is None and figure.partial is not None:
+        return f"{label}: {figure.note}; partial {number(figure.partial)}, {figure.n} samples"
     if figure.value is None:
         return f"{label}: no value{f', {figure.note}' if figure.note else ''}"
     within = f", 95 % interval {number(figure.low)} to {number(figure.high)}" if figure.low is not None else ""

@@ -13,6 +13,7 @@ from knowgen.records import DIMENSIONS, GROUPS, UNKNOWN_GROUP
 from knowgen.report.comparison_tables import comparison_csv, comparison_markdown, comparison_terminal
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.report.numbers import duration, money
+from knowgen.stats.coverage import NO_RESULT
 from knowgen.stats.policy import POLICIES
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
 from knowgen.stats.words import count
@@ -59,7 +60,7 @@ _COVERAGE = tuple(Coverage.model_fields)
 _CSV_HEAD = (
     "system", "task", "task_version", "selection", "scorer", "scorer_version", "scorer_note", "judges", "policy",
     "policy_version", "repeats", "judge_repeats", "kind", "name", "samples", "figure", "value", "low", "high", "n",
-    "note", *_COVERAGE, "cost", "seconds", "fit_for_board", "notes",
+    "note", "partial", "no_result", *_COVERAGE, "cost", "seconds", "fit_for_board", "notes",
 )  # fmt: skip
 
 
@@ -75,6 +76,7 @@ def csv(summaries: Sequence[Summary]) -> str:
                 one.system, one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note,
                 "; ".join(one.judges), one.policy, one.policy_version, one.repeats, one.judge_repeats, part.kind,
                 part.name, part.samples, name, figure.value, figure.low, figure.high, figure.n, figure.note,
+                figure.partial, one.no_result,
                 *(getattr(part.coverage, field) for field in _COVERAGE), one.cost, one.seconds,
                 str(one.fit_for_board).lower(), "; ".join(one.notes),
             ]
@@ -87,7 +89,7 @@ def csv(summaries: Sequence[Summary]) -> str:
 
 def _sorted(summaries: Sequence[Summary]) -> list[Summary]:
     """Best K-Score first; those without one last; by name where they are level."""
-    return sorted(summaries, key=lambda one: (-_rank(one.headline), one.system))
+    return sorted(summaries, key=lambda one: (bool(one.no_result), -_rank(one.headline), one.system))
 
 
 def _rank(figure: Figure) -> float:
@@ -121,12 +123,16 @@ def _grids(summaries: Sequence[Summary], by: By) -> list[Grid]:
 
 
 def number(figure: Figure) -> str:
-    """Writes a value with three decimals; a dash where there is none."""
+    """Write a value with three decimals; one that is not a result in brackets; a dash where there is none."""
+    if figure.value is None and figure.partial is not None:
+        return f"({figure.partial:.3f})"
     return NONE if figure.value is None else f"{figure.value:.3f}"
 
 
 def with_interval(figure: Figure) -> str:
     """Writes a value and its interval: `0.713 [0.679, 0.753]`; blanks keep the values of a column under each other."""
+    if figure.value is None and figure.partial is not None:
+        return f"{number(figure)} partial"
     if figure.low is None or figure.high is None:
         why = figure.note if figure.value is not None and len(figure.note) < 15 else ""
         return f"{number(figure)} {why:<14}"
@@ -148,6 +154,18 @@ def _figures(part: Slice, dimensions: Sequence[str]) -> list[str]:
     return [with_interval(part.figures[OVERALL]), *(number(part.figures[name]) for name in dimensions)]
 
 
+def _result(one: Summary) -> list[str]:
+    """Return the headline figure and its dimensions; no figure where there is no result.
+
+    The figures of published arithmetic stay, marked as partial.
+    """
+    if not one.no_result:
+        return _figures(one.slice(), one.dimensions)
+    if one.headline.value is None:
+        return ["no result", *(NONE for _ in one.dimensions)]
+    return [f"{number(one.headline)} partial", *_figures(one.slice(), one.dimensions)[1:]]
+
+
 def _covered(part: Slice) -> list[str]:
     held = part.coverage
     failed = held.generation_failed + held.generation_refused + held.judgement_failed
@@ -159,7 +177,7 @@ def _whole(table: Sequence[Summary]) -> Grid:
     rows = [
         [
             one.system or NONE,
-            *_figures(one.slice(), dimensions),
+            *_result(one),
             *_covered(one.slice()),
             NONE if one.cost is None else money(one.cost),
             NONE if one.seconds is None else duration(one.seconds),
@@ -176,7 +194,7 @@ def _whole(table: Sequence[Summary]) -> Grid:
         "cost",
         "time",
     ]
-    return Grid("", head, rows, lines=[_provenance(table), *_legend(dimensions), *_notes(table)])
+    return Grid("", head, rows, lines=[*_no_results(table), _provenance(table), *_legend(dimensions), *_notes(table)])
 
 
 def _one_by(one: Summary, kind: str) -> Grid:
@@ -240,7 +258,7 @@ def _legend(dimensions: Sequence[str]) -> list[str]:
 
 def _notes(table: Sequence[Summary]) -> list[str]:
     """Lists failures and notes, system by system; one line for a note that all systems share."""
-    said = [(one.system or NONE, [*_failures(one.slice().coverage), *one.notes]) for one in table]
+    said = [(one.system or NONE, [*_failures(one.slice().coverage), *_other(one)]) for one in table]
     every = dict.fromkeys(note for _, notes in said for note in notes)
     shared = [note for note in every if all(note in notes for _, notes in said)]
     lines = [f"note: {note}" for note in shared]
@@ -249,6 +267,16 @@ def _notes(table: Sequence[Summary]) -> list[str]:
     if unfit:
         lines.append(f"not fit for a board: {', '.join(unfit)}")
     return lines
+
+
+def _no_results(table: Sequence[Summary]) -> list[str]:
+    """Say which systems have no result, and why: the first thing a reader of the table must know."""
+    said = [(one, note) for one in table for note in one.notes if note.startswith(NO_RESULT)]
+    return [note if len(table) == 1 else f"{one.system or NONE}: {note}" for one, note in said]
+
+
+def _other(one: Summary) -> list[str]:
+    return [note for note in one.notes if not note.startswith(NO_RESULT)]
 
 
 def _failures(held: Coverage) -> list[str]:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from knowgen.calls import ReportedUsage, UsageReader
+from knowgen.core.secrets import MASK, mask_secrets
 from knowgen.records import Attempt, Usage
 from knowgen.remote.address import NO_KEY
 from knowgen.remote.headers import retry_after
@@ -72,7 +73,7 @@ class AnswerReader:
     """
 
     def __init__(self, key: str, price: Price) -> None:
-        self._key, self._price = key, price
+        self._secret, self._price = key if key != NO_KEY else "", price
 
     def of_response(self, status: int, headers: Mapping[str, str], body: bytes, worst: float | None) -> Answer:
         """Reads a response.
@@ -84,9 +85,9 @@ class AnswerReader:
             worst: The most the call can cost in US dollars, None when unknown.
         """
         try:
-            data = json.loads(body)
+            data = mask_secrets(json.loads(body), self._secret)
         except (ValueError, RecursionError):
-            data = None
+            data, body = None, mask_secrets(body, self._secret)
         if not 200 <= status < 300:
             return self._of_status(status, headers, data, body, worst)
         if not isinstance(data, Mapping):
@@ -166,12 +167,10 @@ class AnswerReader:
 
     def clean(self, text: str, limit: int | None = WORDS_KEPT) -> str:
         """Returns text from outside without the key, and an error's words on one line, shortened."""
-        cleaned = clean_text(text)
-        if self._key and self._key != NO_KEY:
-            cleaned = cleaned.replace(self._key, "[key]")
+        cleaned = clean_text(mask_secrets(text, self._secret))
         if limit is None:
             return cleaned
-        return " ".join(_KEY_LIKE.sub("[key]", cleaned).split())[:limit]
+        return " ".join(_KEY_LIKE.sub(MASK, cleaned).split())[:limit]
 
 
 def _usage(reported: ReportedUsage, worst: float | None) -> Usage:

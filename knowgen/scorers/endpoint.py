@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from knowgen.calls import Ticket, judge_repeat, note, paid_call
+from knowgen.core.secrets import refuse_secrets
 from knowgen.errors import UsageError
 from knowgen.records import Attempt, ImageRef, Usage
 from knowgen.remote.address import NO_KEY, OPENAI_URL, endpoint_url, key_for
@@ -83,6 +84,7 @@ class Endpoint:
             UsageError: The address or a setting is wrong.
             ConfigError: The key is missing, or the address holds a secret.
         """
+        refuse_secrets({"model": model})
         if settings.get("schema", "auto") not in ("auto", "on", "off"):
             raise UsageError(f"schema={settings['schema']!r} is not possible", where=where, fix="auto, on or off")
         url = endpoint_url(base_url, where)

@@ -27,8 +27,9 @@ from knowgen.stats.bootstrap import (
     smallest_groups,
 )
 from knowgen.stats.combine import averaged, observed, point_means, sliced_figures
+from knowgen.stats.coverage import no_result, reason_for_no_result, withheld
 from knowgen.stats.notes import fitness, notes_of
-from knowgen.stats.parts import Part, group_names, parts_of
+from knowgen.stats.parts import Part, counted_states, group_names, parts_of
 from knowgen.stats.policy import Policy, get_policy
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
 from knowgen.stats.values import JUDGED_TEXT, STATES, Floats, Values, read_values
@@ -83,11 +84,15 @@ def aggregate(
     names = tuple(dimensions)
     held = list(rows)
     values = read_values(held, rule, names)
-    slices = [_slice(part, values, names, rule, resamples, seed) for part in parts_of(values.units, rule)]
+    parts = parts_of(values.units, rule)
+    slices = [_slice(part, values, names, rule, resamples, seed) for part in parts]
+    lacking = reason_for_no_result(counted_states(values, parts[0]), rule)
     if len(values.judges) > 1:
         slices += [_judge_slice(held, judge, names, rule, resamples, seed) for judge in values.judges]
     notes = notes_of(values, slices, names, rule)
-    reasons = fitness(values, slices, names, rule, selection)
+    reasons = fitness(values, slices, names, rule, selection, lacking)
+    if lacking and rule.below_coverage == "withhold":
+        slices = [_withheld(each, lacking, rule) for each in slices]
     return Summary(
         system=system,
         task=task,
@@ -103,11 +108,24 @@ def aggregate(
         judge_repeats=values.judge_repeats,
         dimensions=names,
         slices=tuple(slices),
+        no_result=lacking,
         fit_for_board=not reasons,
         notes=(*reasons, *notes),
         cost=cost,
         seconds=seconds,
     )
+
+
+def _withheld(part: Slice, lacking: str, policy: Policy) -> Slice:
+    """Withhold the figures of the whole, and of every part that lacks scores itself; the others keep theirs."""
+    if part.kind in {"all", "judge"}:
+        note = no_result(lacking)
+    elif reason := reason_for_no_result(part.coverage, policy):
+        note = f"partial: {reason}"
+    else:
+        return part
+    figures = {name: withheld(figure, note) for name, figure in part.figures.items()}
+    return part.model_copy(update={"figures": figures})
 
 
 def _judge_slice(

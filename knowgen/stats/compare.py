@@ -31,9 +31,10 @@ from knowgen.stats.bootstrap import (
 )
 from knowgen.stats.combine import averaged, observed, point_means, sample_overalls, sliced_figures
 from knowgen.stats.comparison import ComparedSlice, Comparison, Difference
+from knowgen.stats.coverage import no_result, reason_for_no_result
 from knowgen.stats.effect import detectable, paired_effect, standard_error
 from knowgen.stats.pairing import Pair, notes_of_pair
-from knowgen.stats.parts import Part, group_names, parts_of
+from knowgen.stats.parts import Part, counted_states, group_names, parts_of
 from knowgen.stats.permutation import (
     PERMUTATIONS,
     Permuted,
@@ -111,7 +112,8 @@ def compare(
     """Compares two systems over the samples that both have a figure for; differences are b - a.
 
     The rows must come from the same version of the task and the same scorer: `check_comparable` sees to that. A sample
-    that one of them lacks is reported and takes no part.
+    that one of them lacks is reported and takes no part. Where too few scores of a system are there for a result under
+    the protocol, there is no result of the comparison either, under any protocol.
 
     Args:
         a: Rows of the baseline.
@@ -141,6 +143,8 @@ def compare(
     amount = Amount(resamples, permutations, seed)
     compared = [_compared(part, pair, amount) for part in parts if part.counted.any() or not part.name]
     test = compared[0][1]
+    lacking = _lacking(pair, (a_name or "first", b_name or "second"))
+    slices = [_without_result(part, lacking) if lacking else part for part, _ in compared]
     judges = {judge for values in pair.values for judge in values.judges}
     return Comparison(
         a=a_name,
@@ -153,19 +157,35 @@ def compare(
         policy_version=rule.version,
         judges=tuple(sorted(judges)),
         dimensions=names,
-        slices=tuple(part for part, _ in compared),
+        slices=tuple(slices),
+        no_result=lacking,
         paired=int(parts[0].counted.sum()),
         better=int((gap > LEVEL_WITHIN).sum()),
         equal=int((np.abs(gap) <= LEVEL_WITHIN).sum()),
         worse=int((gap < -LEVEL_WITHIN).sum()),
-        relabellings=test.relabellings if test else 0,
-        exact=test.exact if test else False,
-        p_holm=compared[0][0].figures[OVERALL].p_permutation,
+        relabellings=test.relabellings if test and not lacking else 0,
+        exact=test.exact if test and not lacking else False,
+        p_holm=slices[0].figures[OVERALL].p_permutation,
         only_a=pair.only[0],
         only_b=pair.only[1],
         unscored=pair.unscored,
         notes=tuple(notes_of_pair(pair)),
     )
+
+
+def _lacking(pair: Pair, names: tuple[str, str]) -> str:
+    """Return which systems have no result of their own, and why; empty where both have one."""
+    found = []
+    for name, values in zip(names, pair.values, strict=True):
+        whole = parts_of(values.units, pair.policy)[0]
+        if reason := reason_for_no_result(counted_states(values, whole), pair.policy):
+            found.append(f"{name}: {reason}")
+    return "; ".join(found)
+
+
+def _without_result(part: ComparedSlice, lacking: str) -> ComparedSlice:
+    figures = {name: Difference(n=figure.n, note=no_result(lacking)) for name, figure in part.figures.items()}
+    return part.model_copy(update={"figures": figures})
 
 
 def _level(pair: Pair, whole: Part, side: int) -> Floats:

@@ -80,6 +80,8 @@ class Comparison(Record):
         only_a: Ids of samples that only the first system was asked.
         only_b: Ids of samples that only the second system was asked.
         unscored: Ids of common samples without a figure in one of them, left out on both sides.
+        no_result: Why there is no result, such as `first: 43 of 48 scores failed`: one of the systems lacks too many
+            scores. No figure has a value then. Empty where both have enough.
         notes: What a reader must know.
     """
 
@@ -105,6 +107,7 @@ class Comparison(Record):
     only_a: tuple[str, ...] = ()
     only_b: tuple[str, ...] = ()
     unscored: tuple[str, ...] = ()
+    no_result: str = ""
     notes: tuple[str, ...] = ()
 
     def slice(self, kind: str = "all", name: str = "") -> ComparedSlice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from knowgen.records import GROUPS, TEXT, UNKNOWN_GROUP
+from knowgen.stats.coverage import HOW_TO_GO_ON, no_result, reaches, share_words
 from knowgen.stats.policy import Policy
 from knowgen.stats.summary import OVERALL, Slice
 from knowgen.stats.values import Values
@@ -14,11 +15,39 @@ NA_PER_IMAGE = "na=per-image"
 
 
 def fitness(
-    values: Values, slices: Sequence[Slice], dimensions: Sequence[str], policy: Policy, selection: str
+    values: Values,
+    slices: Sequence[Slice],
+    dimensions: Sequence[str],
+    policy: Policy,
+    selection: str,
+    lacking: str = "",
 ) -> list[str]:
-    """Returns the reasons that forbid the summary on a board, each a line; empty when there is none."""
+    """Return the reasons that forbid the summary on a board, each a line; empty when there is none.
+
+    Args:
+        values: What was read of the rows.
+        slices: The whole first.
+        dimensions: What the scorer gives values for.
+        policy: The protocol.
+        selection: Which samples.
+        lacking: Why there is no result, as in `Summary.no_result`.
+    """
     reasons = [policy.not_for_board] if policy.not_for_board else []
+    if lacking:
+        kept = (
+            ""
+            if policy.below_coverage == "withhold"
+            else "; the figures are partial, as the published arithmetic has them"
+        )
+        reasons.append(
+            f"{no_result(lacking)} (at least {share_words(policy.min_coverage)} are needed){kept}: {HOW_TO_GO_ON}"
+        )
     whole = slices[0].coverage
+    own_failures = whole.generation_failed + whole.generation_refused
+    applicable = whole.expected - whole.not_applicable
+    left_out = own_failures if policy.failed_generation == "exclude" else 0
+    if not reaches(applicable - left_out, applicable, policy.min_coverage):
+        reasons.append(f"{left_out} of {count(applicable, 'score')} left out: the generation failed or was refused")
     open_text = sum(unit.text_required is None for unit in values.units if unit.group != UNKNOWN_GROUP)
     if policy.text_na == "prompt" and TEXT in dimensions and open_text:
         reasons.append(
@@ -34,7 +63,7 @@ def fitness(
     for part in slices if policy.combination != "mean_of_samples" else ():
         if part.kind == "group" and part.name in GROUPS and part.samples and not part.figures[OVERALL].n:
             reasons.append(f"{part.name}: nothing of it was judged, {_left_out(policy)}")
-    if not slices[0].figures[OVERALL].n:
+    if not slices[0].figures[OVERALL].n and not lacking:
         reasons.append("no K-Score: nothing that counts for it was judged")
     if selection and not selection.startswith("all"):
         reasons.append(f"a part of the task ({selection})")

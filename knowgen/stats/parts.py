@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from knowgen.records import GROUPS, UNKNOWN_GROUP
 from knowgen.stats.combine import Mask
 from knowgen.stats.policy import Policy
-from knowgen.stats.values import Unit
+from knowgen.stats.summary import Coverage
+from knowgen.stats.values import STATES, Unit, Values
 
 _USUAL = ("easy", "medium", "hard")
 CATEGORIES = tuple(category for members in GROUPS.values() for category in members)
@@ -65,6 +66,12 @@ def parts_of(units: Sequence[Unit], policy: Policy) -> list[Part]:
             members = column == name
             parts.append(Part(kind, name, members, members & shown))
     return [part for part in parts if part.name or part.kind != "difficulty"]
+
+
+def counted_states(values: Values, part: Part) -> Coverage:
+    """Return what became of the scores of those samples that count for the figures of a part."""
+    counts = dict(zip(STATES, values.coverage[part.counted].sum(axis=0).tolist(), strict=False))
+    return Coverage(expected=sum(counts.values()), **counts)
 
 
 def in_order(names: set[str], order: Sequence[str]) -> list[str]:

@@ -20,6 +20,10 @@ KNOWGEN_WEIGHTS = (0.1, 0.4, 0.4, 0.1)
 GRID = (0.0, 0.5, 1.0)
 """The values a KnowGen judge may give."""
 
+MIN_COVERAGE = 0.95
+"""Smallest share of the expected scores that a result may rest on: with fewer, the samples that happened to be scored
+decide the figure. Published protocols have no such bound; here none of them is eligible for a board below it."""
+
 
 class Policy(Record):
     """How judgements become figures.
@@ -51,6 +55,11 @@ class Policy(Record):
             `mean_of_samples_by_group`: the weighted mean of each sample over the dimensions that apply to it, then the
             mean in each group, then the mean of the groups.
             `mean_of_samples`: the weighted mean of each sample, then the mean over all samples; there are no groups.
+        min_coverage: Smallest share of the expected scores, in [0, 1], for a result; below it there is no eligibility.
+            Samples that the scorer does not apply to are not expected to carry a score; a failed or refused generation
+            that counts 0 does carry one.
+        below_coverage: What becomes of the figures below `min_coverage`: they are withheld, and given as partial; or
+            given as the published arithmetic has them, with a note that they are partial.
         not_for_board: Why no figure under it may stand on a board; empty where it may.
     """
 
@@ -71,6 +80,8 @@ class Policy(Record):
     unit: Literal["sample", "slice"]
     weights: tuple[float, float, float, float] = KNOWGEN_WEIGHTS
     combination: Literal["mean_of_groups", "mean_of_samples_by_group", "mean_of_samples"] = "mean_of_groups"
+    min_coverage: float = MIN_COVERAGE
+    below_coverage: Literal["withhold", "note"]
     not_for_board: str = ""
 
 
@@ -86,6 +97,7 @@ OFFICIAL = Policy(
     empty_group="zero",
     unknown="omit",
     unit="slice",
+    below_coverage="note",
 )
 """The published arithmetic. Sums are plain additions in row order, as Python 3.11's `sum` makes them."""
 
@@ -101,6 +113,7 @@ STRICT = Policy(
     empty_group="omit",
     unknown="own_row",
     unit="sample",
+    below_coverage="withhold",
 )
 """The default headline."""
 
@@ -129,6 +142,7 @@ GENEVOLVE_MICRO = Policy(
     unknown="count",
     unit="sample",
     combination="mean_of_samples",
+    below_coverage="note",
     not_for_board="genevolve-micro is no K-Score: the mean over all samples, whatever their group, with text .5 where "
     "it is not applicable",
 )

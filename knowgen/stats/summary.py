@@ -11,11 +11,12 @@ class Figure(Record):
     """A number that says how sure it is.
 
     Attributes:
-        value: In [0, 1]; None where there is nothing to average.
+        value: In [0, 1]; None where there is nothing to average, or too little of it for a result.
         low: Lower end of the 95 % interval, None where none is given.
         high: Upper end.
         n: Samples it rests on.
         note: Why there is no value or no interval ("n too small").
+        partial: The mean over what was scored, where too few scores are there for a value; not a result.
     """
 
     value: float | None = None
@@ -23,6 +24,7 @@ class Figure(Record):
     high: float | None = None
     n: int = 0
     note: str = ""
+    partial: float | None = None
 
 
 class Coverage(Record):
@@ -87,6 +89,8 @@ class Summary(Record):
         judge_repeats: Judgements a picture.
         dimensions: In the order of the table.
         slices: The whole first, then groups, categories, difficulties.
+        no_result: Why there is no result, such as `43 of 48 scores failed`: too few scores are there. Empty where there
+            are enough. The figures are then partial, or under published arithmetic given as it has them.
         fit_for_board: False where a reason in `notes` forbids it.
         notes: What a reader must know: N/A per image, an empty group, unknown categories, moved models.
         cost: US dollars spent on generation and judgement; None where a price is not known.
@@ -107,6 +111,7 @@ class Summary(Record):
     judge_repeats: int = 1
     dimensions: tuple[str, ...]
     slices: tuple[Slice, ...]
+    no_result: str = ""
     fit_for_board: bool = True
     notes: tuple[str, ...] = ()
     cost: float | None = None
@@ -125,5 +130,8 @@ class Summary(Record):
 
     @property
     def headline(self) -> Figure:
-        """The K-Score: `overall` of the whole."""
+        """The K-Score: `overall` of the whole. Below the protocol's coverage it has no value, and its note says why.
+
+        The published arithmetic of `official` keeps its value; `no_result` tells.
+        """
         return self.slice().figures[OVERALL]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +147,7 @@ def read_values(rows: Iterable[Row], policy: Policy, dimensions: Sequence[str]) 
         judged = np.any(np.isfinite(slices), axis=(1, 2))  # a repeat that waits to be judged is no slice of zeros
         table = slices[judged] if judged.any() else slices[:1]
     else:
-        zeros = policy.failed_generation == "zero" and _failures_may_count(coverage)
+        zeros = policy.failed_generation == "zero" and _failures_may_count(coverage, policy)
         required = [units[sample].text_required for sample in order]
         table = _by_sample(held, required, tuple(dimensions), zeros=zeros)
     if policy.missing_sample_text is not None and TEXT in dimensions:
@@ -238,14 +239,16 @@ class _Reader:
         return self.policy.off_grid == "fail" and parsed and knowgen and not on
 
 
-def _failures_may_count(coverage: NDArray[np.int64]) -> bool:
-    """Tells whether failed drawings may count 0.
+def _failures_may_count(coverage: NDArray[np.int64], policy: Policy) -> bool:
+    """Return whether failed generations may count 0.
 
-    They may not as long as nothing at all was judged though there is something to judge: a run whose judge is down
-    would show 0 for its few failed drawings, and so would a scorer that does not apply to the system.
+    While nothing is scored they may only if they alone reach the protocol's coverage: a run whose judge is down would
+    show 0 for its few failed generations, and so would a scorer that does not apply to the system.
     """
     count = dict(zip(STATES, coverage.sum(axis=0).tolist(), strict=False))
-    return bool(count["scored"] or count["generation_failed"] + count["generation_refused"] == sum(count.values()))
+    failed = count["generation_failed"] + count["generation_refused"]
+    needed = (Fraction(str(policy.min_coverage)) or 1) * sum(count.values())
+    return bool(count["scored"] or (failed >= needed and not count["not_applicable"]))
 
 
 def _by_slice(held: list[Drawings], repeats: list[int], judges: list[int], dimensions: tuple[str, ...]) -> Floats:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,14 +16,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from knowgen.errors import ConfigError, DataError
-from knowgen.spec import RunSpec, secret_names
+from knowgen.core import secrets
+from knowgen.errors import DataError
+from knowgen.spec import RunSpec
 from knowgen.store.images import explain_os_error
 
 MANIFEST_FILE = "run.json"
 FORMAT = 1
-
-_USER_IN_ADDRESS = re.compile(r"\w+://[^/?#\s]*@")
 
 LIBRARIES = (
     "aiohttp", "bm25s", "numpy", "onnxruntime", "opencv-python", "opencv-python-headless", "pandas", "pillow",
@@ -123,30 +120,18 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def refuse_secrets(spec: RunSpec) -> None:
-    """Holds that no argument in a specification is named like a secret or is an address with a user, at any depth.
+    """Refuse a specification that holds what looks like a key, at any depth.
 
     Raises:
-        ConfigError: One is.
+        ConfigError: It does.
     """
-    for name, args in (("generator", spec.generator.args), *((scorer.name, scorer.args) for scorer in spec.scorers)):
-        for level in _levels(args):
-            addresses = [key for key, value in level.items() if _USER_IN_ADDRESS.search(str(value))]
-            for secret in (*secret_names(level), *addresses):
-                raise ConfigError(
-                    f"argument {secret!r} looks like a secret and would be written down",
-                    where=name,
-                    fix="give it by an environment variable",
-                )
-
-
-def _levels(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        yield value
-        for inner in value.values():
-            yield from _levels(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _levels(inner)
+    plain = spec.model_dump(mode="json")
+    generator, scorers = plain.pop("generator"), plain.pop("scorers")
+    secrets.refuse_secrets(plain)
+    for kind, part in (("generator", generator), *(("scorer", each) for each in scorers)):
+        name, args = part.pop("name"), part.pop("args")
+        secrets.refuse_secrets({kind: name, **part})
+        secrets.refuse_secrets(args, where=name)
 
 
 def difference(earlier: RunSpec, now: RunSpec) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from knowgen.core.secrets import mask_secrets
 from knowgen.errors import DataError
 from knowgen.records import Record
 
@@ -21,13 +22,16 @@ def as_json(record: R) -> tuple[R, str]:
     """Returns a record and its JSON text.
 
     Half a surrogate pair becomes U+FFFD, bytes and foreign objects become words; the record that is returned says
-    what the text says. A result that was paid for is never lost to a stray character.
+    what the text says. A result that was paid for is never lost to a stray character. Secrets are masked here last,
+    because a plugin may repeat one in its words.
     """
     try:
-        return record, record.model_dump_json()
+        text = record.model_dump_json()
     except PydanticSerializationError:
-        clean = type(record).model_validate(_plain(record.model_dump()))
-        return clean, clean.model_dump_json()
+        record = type(record).model_validate(_plain(record.model_dump()))
+        text = record.model_dump_json()
+    masked = mask_secrets(text)
+    return (record, text) if masked == text else (type(record).model_validate_json(masked), masked)
 
 
 def from_json(kind: type[R], text: str) -> R:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError
 
+from knowgen.core import secrets
+from knowgen.core.secrets import mask_secrets
 from knowgen.errors import ConfigError, DataError
 from knowgen.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
 from knowgen.spec import RunSpec, ScorerSpec
@@ -77,6 +79,7 @@ class RunStore:
             DataError: run.json or run.sqlite is damaged or from a newer version; the disk is full.
         """
         refuse_secrets(spec)
+        secrets.refuse_secrets({"out": path})
         make_folder(path, fresh=fresh)
         lock = RunLock(path)
         try:
@@ -323,7 +326,7 @@ class RunStore:
             DataError, ConfigError: The disk is full or cannot be written.
         """
         sql = "insert into notes (at, who, what, record) values (?, ?, ?, ?)"
-        self._database.write(sql, (time.time(), who, what, json.dumps(data, ensure_ascii=False)))
+        self._database.write(sql, (time.time(), who, what, mask_secrets(json.dumps(data, ensure_ascii=False))))
 
     def notes(self, what: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
         """Yields who, when (seconds since the epoch) and the data of every note of a kind, oldest first."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from knowgen import outputs
+from knowgen.core.secrets import find_secret
 from knowgen.errors import DataError
 
 if TYPE_CHECKING:
@@ -188,6 +189,8 @@ def read_suite(path: Path) -> Source:
         raise _broken(path, error) from error
     if not isinstance(data, dict):
         raise DataError("must hold fields such as `systems: [open_book]`", where=str(path))
+    if secret := find_secret(data):
+        raise secret.error(f"{path}:{_line(root, secret.place)}")
     for mapping in _mappings(root, set()):
         _refuse_double_keys(path, mapping)
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from knowgen import api, assemble, outputs, registry
+from knowgen.core import secrets
 from knowgen.dry_run import forecast
 from knowgen.engine.handles import GeneratorHandle
 from knowgen.errors import ConfigError, DataError, KnowgenError, UsageError
@@ -107,6 +108,7 @@ def prepare(
         DataError: The file or a task is broken, or two tasks are one.
         ConfigError: A directory holds another run, or an argument looks like a secret.
     """
+    secrets.refuse_secrets({"file": name, "out": out, "only": list(only)})
     source = read_suite(find_suite(name))
     selected = _selected(source, only)
     target = out if out is not None else Path("reports") / outputs.slug(source.name)

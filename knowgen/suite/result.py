@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from knowgen.api import POLICIES, Run
+from knowgen.stats.coverage import no_result
 from knowgen.stats.summary import Figure, Summary
 from knowgen.suite.means import Mean, mean_figure
 
@@ -137,7 +138,11 @@ class SuiteResult:
         for run in runs:
             summary = run.summary(policy, scorer)
             figures[run.task] = summary.headline if summary else Figure(note="not judged by this scorer")
-            if run.status not in STANDS or figures[run.task].value is None:
+            if summary and summary.no_result:
+                figures[run.task] = _without_result(summary)
+            if run.status in STANDS and summary and summary.no_result:
+                lacking.append(f"{run.task} ({summary.no_result})")
+            elif run.status not in STANDS or figures[run.task].value is None:
                 lacking.append(f"{run.task} ({run.status.replace('_', ' ')})")
         if lacking:
             figure = Figure(note=f"no mean without {', '.join(lacking)}")
@@ -190,6 +195,13 @@ class SuiteResult:
         }
 
 
+def _without_result(summary: Summary) -> Figure:
+    """Return the headline of a task without a result, also of published arithmetic: none of a mean's parts."""
+    head = summary.headline
+    partial = head.partial if head.value is None else head.value
+    return Figure(partial=partial, n=head.n, note=no_result(summary.no_result))
+
+
 def _measure(summary: Summary) -> tuple[str, str, str, tuple[str, ...]]:
     """What must be alike for figures of two tasks to share a mean."""
     return summary.scorer, summary.scorer_version, summary.scorer_note, summary.dimensions
@@ -210,6 +222,7 @@ def _lines(run: SuiteRun) -> Iterator[dict[str, Any]]:
             **{dimension: whole.figures[dimension].value for dimension in one.dimensions},
             "scored": whole.coverage.scored,
             "expected": whole.coverage.expected,
+            "no_result": one.no_result,
             "cost": one.cost,
             "seconds": one.seconds,
             "status": run.status,

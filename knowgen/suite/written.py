@@ -14,6 +14,8 @@ from knowgen.report import tables
 from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.report.html import MARKER, OWN, ReportRun, write_report
 from knowgen.report.tables import number, score_name, with_interval
+from knowgen.stats.coverage import NO_RESULT
+from knowgen.stats.summary import Figure
 from knowgen.store.manifest import write_atomically
 from knowgen.store.run import RunStore
 from knowgen.suite.means import Mean
@@ -100,7 +102,7 @@ def _grids(result: SuiteResult, means: Sequence[Mean]) -> list[Grid]:
         held = [mean for mean in means if (mean.policy, mean.scorer) == (policy, scorer)]
         held.sort(key=lambda mean: (mean.figure.value is None, -(mean.figure.value or 0.0), mean.system))
         rows = [
-            [mean.system, with_interval(mean.figure), *(number(mean.by_task[task]) for task in result.tasks)]
+            [mean.system, with_interval(mean.figure), *(_of_task(mean.by_task[task]) for task in result.tasks)]
             for mean in held
         ]
         lines = [
@@ -110,6 +112,10 @@ def _grids(result: SuiteResult, means: Sequence[Mean]) -> list[Grid]:
         ]
         grids.append(Grid(f"Over all tasks ({policy})", ["system", "mean", *result.tasks], rows, lines=lines))
     return grids
+
+
+def _of_task(figure: Figure) -> str:
+    return "no result" if figure.note.startswith(NO_RESULT) else number(figure)
 
 
 def _notes(means: Sequence[Mean]) -> list[str]:
@@ -133,7 +139,7 @@ def ranked(result: SuiteResult, task: str) -> list[SuiteRun]:
 
 def _rank(run: SuiteRun) -> float:
     value = run.summaries[0].headline.value
-    return -1.0 if value is None else value
+    return -1.0 if value is None or run.summaries[0].no_result else value
 
 
 def _write_page(runs: Sequence[SuiteRun], folder: Path) -> None:

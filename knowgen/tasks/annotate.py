@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from knowgen import registry
 from knowgen.calls import current_meter
+from knowgen.core.secrets import refuse_secrets
 from knowgen.errors import ConfigError, DataError, KnowgenError, PassingError, UsageError
 from knowgen.records import Sample
 from knowgen.scorers.answers import Answer, Came
@@ -108,6 +109,7 @@ def annotate(
         BudgetReachedError: The budget admits no further call; what was settled is kept.
         PassingError: The judge is out of reach; what was settled is kept.
     """
+    refuse_secrets({"judge": judge, **args})
     task = load_task(name)
     if not isinstance(task, FolderTask):
         raise UsageError("is no task that lies in a folder", where=name, fix="settle text_required in the task itself")

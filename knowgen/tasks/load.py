@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from knowgen import registry
+from knowgen.core.secrets import refuse_secrets
 from knowgen.errors import UsageError
 from knowgen.tasks.contract import Task
 from knowgen.tasks.folder import TASK_FILE, FolderTask
@@ -18,6 +19,7 @@ def load_task(name: str) -> Task:
         UsageError: Nobody knows the name.
         DataError: The folder holds no task, or a broken one.
     """
+    refuse_secrets({"task": name})
     if name.strip() and name not in registry.entries("tasks") and (Path(name).is_dir() or Path(name).name == TASK_FILE):
         folder = Path(name).parent if Path(name).name == TASK_FILE else Path(name)
         return FolderTask(folder)

@@ -140,7 +140,7 @@ def test_dry_run_draws_nothing(desk: Path, capsys: pytest.CaptureFixture[str]) -
         ([*RUN, "--ids", "s1,zz"], 2, "no sample 'zz'"),
         ([*RUN, "-g", "steps"], 2, "is not key=value"),
         ([*RUN, "-s", "valeu=1"], 2, "it takes value"),
-        ([*RUN, "-s", "api_key=sk-1"], 2, "looks like a secret"),
+        ([*RUN, "-s", "api_key=sk-1"], 3, "looks like a secret"),
         (["run", "--task", "small", "--generator", "my_generator:Picky", "-g", "sise=3"], 2, "it takes size"),
         (["run", "--task", "small", "--generator", "my_generator:nothing"], 2, "has no 'nothing'"),
         (["run", "--task", "./nowhere", "--generator", "noise"], 2, "no task folder"),
@@ -260,7 +260,9 @@ def test_what_an_interrupted_run_did_not_draw_is_not_run_after_scoring_too(desk:
         slices = json.loads((desk / target / "summary.json").read_text())["summaries"][0]["slices"]
         assert slices[0]["coverage"]["generation_not_run"] == 1
         assert slices[0]["coverage"]["generation_failed"] == 0
-        assert slices[0]["figures"]["overall"]["value"] == 0.5
+        overall = slices[0]["figures"]["overall"]
+        assert (overall["value"], overall["partial"]) == (None, 0.5)
+        assert overall["note"] == "No result: 1 of 6 scores not run yet"
 
 
 def test_outputs_are_written_anew_when_a_run_was_killed_before_them(

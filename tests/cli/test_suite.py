@@ -137,7 +137,7 @@ def test_a_broken_system_in_the_middle_is_a_row_with_its_reason(desk: Path, caps
     text = capsys.readouterr().out
     assert "\x1b" not in text
     row = re.findall(r"^my_generator.py:NoWeights +(.*)$", text, re.MULTILINE)[0]
-    assert row.split()[0] == "-" and "0/6" in row
+    assert row.startswith("no result ") and "0/6" in row
     assert re.search(r"^failed my_generator.py:NoWeights on small: .*no weights", text, re.MULTILINE)
     held = json.loads((desk / "out" / "suite.json").read_text())
     assert [each["status"] for each in held["runs"]] == ["done", "failed", "done"]
@@ -214,8 +214,8 @@ def test_a_scorer_beside_the_file_judges_with_its_own_arguments(desk: Path) -> N
         ("- oracle\n", 3, "must hold fields such as"),
         ("", 3, "suite.yaml: is empty"),
         ("tasks: [small]\n", 3, "systems: "),
-        ("systems:\n- {generator: 'my_generator.py:Picky', args: {api_key: abc123}}\ntasks: [small]\n", 2,
-         "suite.yaml:2: api_key looks like a secret"),
+        ("systems:\n- {generator: 'my_generator.py:Picky', args: {api_key: abc123}}\ntasks: [small]\n", 3,
+         "suite.yaml:2: argument 'api_key' looks like a secret"),
         ("systems:\n- {generator: 'my_generator.py:Picky', args: {size: {token: abc123}}}\ntasks: [small]\n", 3,
          "'token' looks like a secret"),
         ("systems:\n- {generator: 'my_generator.py:Picky', args: {sise: 3}}\ntasks: [small]\n", 2,

@@ -19,7 +19,6 @@ from knowgen.spec import (
     fingerprint,
     generation_key,
     score_key,
-    secret_names,
     select,
 )
 
@@ -95,11 +94,6 @@ def test_a_score_key_changes_with_judge_picture_and_truth() -> None:
         keys.add(score_key(one.model_copy(update=change), **base))
     assert len(keys) == 10
     assert score_key(one.model_copy(update={"note": "other words"}), **base) in keys
-
-
-def test_secrets_are_recognised_by_name_and_limits_are_not() -> None:
-    args = {"api_key": 1, "API-KEY": 1, "apikey": 1, "hf_token": 1, "password": 1, "max_tokens": 1, "tokenizer": 1}
-    assert set(secret_names(args)) == {"api_key", "API-KEY", "apikey", "hf_token", "password"}
 
 
 def test_a_part_of_a_task_is_named_by_its_ids() -> None:

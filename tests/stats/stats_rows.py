@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from knowgen.records import DIMENSIONS, TEXT, Reading, Row, ScoreStatus, group_of
+from knowgen.stats.policy import STRICT
+
+UNBOUND = STRICT.model_copy(update={"min_coverage": 0.0})
+"""`strict` without its bound on coverage: for the arithmetic of a few rows, some of them without a score."""
 
 FAILED = Reading(status=ScoreStatus.FAILED, reason="no answer")
 NOT_RUN = Reading(status=ScoreStatus.NOT_RUN)

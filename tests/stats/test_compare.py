@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from stats_rows import FAILED, perfect, reading, row
+from stats_rows import FAILED, UNBOUND, perfect, reading, row
 
 from knowgen.errors import DataError, UsageError
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare import check_comparable, compare
 from knowgen.stats.comparison import Comparison
+from knowgen.stats.policy import OFFICIAL
 
 # Four common samples of one group; overall by sample:   a: 1 .5 0 1   b: 1 1 0 0
 A = [
@@ -29,7 +30,7 @@ B = [
 
 
 def test_only_samples_that_both_have_a_figure_for_are_compared() -> None:
-    found = compare(A, B, a_name="plain", b_name="agent")
+    found = compare(A, B, UNBOUND, a_name="plain", b_name="agent")
     assert (found.paired, found.better, found.equal, found.worse) == (4, 1, 2, 1)
     assert (found.only_a, found.only_b, found.unscored) == (("only a",), (), ("5",))
     assert found.headline.a == pytest.approx(2.5 / 4) and found.headline.b == pytest.approx(2 / 4)
@@ -44,7 +45,7 @@ def test_only_samples_that_both_have_a_figure_for_are_compared() -> None:
 
 
 def test_official_leaves_a_failed_drawing_out_on_both_sides() -> None:
-    found = compare(A, B, "official")
+    found = compare(A, B, OFFICIAL.model_copy(update={"min_coverage": 0.0}))
     assert found.unscored == ("4", "5")
     assert found.headline.a == pytest.approx(0.5 * 0.5) and found.headline.b == pytest.approx(0.3334, abs=1e-4)
 

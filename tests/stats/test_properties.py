@@ -6,7 +6,7 @@ import random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, reading, row
+from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, UNBOUND, reading, row
 
 from knowgen.records import GROUPS, TEXT, Row
 from knowgen.stats.aggregate import aggregate
@@ -58,9 +58,9 @@ def test_the_order_of_rows_changes_nothing_under_strict(rows: list[Row], chance:
 def test_another_failed_drawing_never_raises_the_strict_score(
     rows: list[Row], category: str, text: bool | None, repeat: int
 ) -> None:
-    before = aggregate(rows, resamples=0).headline.value
+    before = aggregate(rows, UNBOUND, resamples=0).headline.value
     failed = row("another", category, generation="failed", text_required=text, repeat=repeat)
-    after = aggregate([*rows, failed], resamples=0).headline.value
+    after = aggregate([*rows, failed], UNBOUND, resamples=0).headline.value
     if before is not None:
         # None: nothing was judged so far, and the other samples' drawings of that repeat are yet to be made
         assert (after is None and before == 0) or (after is not None and after <= before + 1e-12)
@@ -70,7 +70,7 @@ def test_another_failed_drawing_never_raises_the_strict_score(
 @given(some_rows(), st.data())
 def test_failing_a_drawing_that_was_judged_never_raises_the_strict_score(rows: list[Row], data: st.DataObject) -> None:
     """There is nothing to win by refusing a hard prompt."""
-    before = aggregate(rows, resamples=0).headline.value
+    before = aggregate(rows, UNBOUND, resamples=0).headline.value
     judged = [one for one in rows if one.generation == "ok" and one.strict.status == "ok"]
     if not judged or before is None:
         return
@@ -81,7 +81,7 @@ def test_failing_a_drawing_that_was_judged_never_raises_the_strict_score(rows: l
     worse = [
         one.model_copy(update={"generation": "failed", "strict": NOT_RUN}) if one in drawing else one for one in rows
     ]
-    after = aggregate(worse, resamples=0).headline.value
+    after = aggregate(worse, UNBOUND, resamples=0).headline.value
     assert after is None or after <= before + 1e-12
 
 
@@ -114,7 +114,7 @@ def test_figures_are_bounded_and_counts_add_up(rows: list[Row], policy: str) -> 
 @UNTIMED
 @given(some_rows())
 def test_the_strict_headline_is_the_mean_of_its_groups(rows: list[Row]) -> None:
-    summary = aggregate(rows, resamples=0)
+    summary = aggregate(rows, UNBOUND, resamples=0)
     held = [part for part in summary.slices if part.kind == "group" and part.name in GROUPS]
     values = [part.figures["overall"].value for part in held if part.figures["overall"].value is not None]
     assert summary.headline.value == (sum(values) / len(values) if values else None)

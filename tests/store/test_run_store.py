@@ -576,6 +576,6 @@ def test_wall_time_adds_up_over_invocations(tmp_path: Path, kit: SimpleNamespace
 
 def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_path: Path, kit: SimpleNamespace) -> None:
     judge = ScorerSpec(name="vlm:m", args={"base_url": "https://me:hunter2@judge.invalid/v1"})
-    with pytest.raises(ConfigError, match="looks like a secret"):
+    with pytest.raises(ConfigError, match="base_url holds what looks like a key"):
         RunStore.open(tmp_path / "run", kit.spec(scorers=(judge,)))
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,1 @@
+"""What every package builds on; imports nothing of the project but `knowgen.errors`."""
