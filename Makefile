@@ -26,7 +26,7 @@ lint: $(DEV)
 	$(BIN)/python .ci/check_words.py
 
 docs: $(DEV)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(DEV)
 	$(BIN)/ruff check --fix .

@@ -25,7 +25,9 @@ def main() -> None:
     headline = run.summary.headline
     print(f"K-Score {headline.value} over {headline.n} samples {headline.note}")
     table = run.to_pandas()
-    print(table[["sample_id", "faithfulness", "visual_correctness", "text_accuracy", "aesthetics"]].to_string(index=False))
+    print(
+        table[["sample_id", "faithfulness", "visual_correctness", "text_accuracy", "aesthetics"]].to_string(index=False)
+    )
     print("report:", run.path / "report" / "index.html")
 
 

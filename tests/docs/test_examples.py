@@ -64,7 +64,9 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
     stored = [cell for cell in notebook.cells if cell.cell_type == "code" and (cell.outputs or cell.execution_count)]
     assert not stored, "clear the outputs of the notebook before you commit it"
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     last = next(cell for cell in reversed(notebook.cells) if cell.cell_type == "code")
     assert "report/index.html" in last.outputs[0]["data"]["text/plain"]
     assert (tmp_path / "reports" / "notebook_open_book" / "run.json").is_file()
