@@ -28,8 +28,8 @@ def local() -> None:
     import numpy as np
     import torch
 
-    from knowgen.generators.local import Diffusers
-    from knowgen.records import GenerationRequest
+    from knowgen.core.records import GenerationRequest
+    from knowgen.generators.diffusers.generator import DiffusersGenerator
 
     sys.path.insert(0, str(ROOT / "tests" / "generators"))
     tiny_pipelines = importlib.import_module("tiny_pipelines")
@@ -46,7 +46,7 @@ def local() -> None:
             getattr(tiny_pipelines, name)(folder, **({"side": side} if name == "sd3" else {}))
             single, first = 0.0, {}
             for batch in (1, 4, 16):
-                generator = Diffusers(str(folder), batch=batch, size=f"{side}x{side}", steps=STEPS)
+                generator = DiffusersGenerator(str(folder), batch=batch, size=f"{side}x{side}", steps=STEPS)
                 generator.setup("cpu")
                 seconds, drawn = [], {}
                 for number in range(ROUNDS + 1):  # the first one grows the passes and warms up

@@ -33,7 +33,7 @@ GOAL_SECONDS = 0.005
 MAKER = '''
 import io, time
 from PIL import Image
-from knowgen.generators.contract import Drawing
+from knowgen.generators.contract import GeneratedImage
 
 buffer = io.BytesIO()
 Image.new("RGB", (64, 64), (9, 9, 9)).save(buffer, "PNG")
@@ -60,7 +60,7 @@ class BatchPause(Pause):
     def generate_batch(self, requests):
         time.sleep(self.seconds)
         for one in requests:
-            yield Drawing(image=PICTURE, request_id=one.id)
+            yield GeneratedImage(image=PICTURE, request_id=one.id)
 '''
 
 

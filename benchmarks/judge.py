@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from knowgen import assemble
-from knowgen.engine import GeneratorHandle, Options, ScorerHandle, run
-from knowgen.generators.contract import Drawing, traits_of
-from knowgen.records import GenerationRequest, GroundTruth, ImageRef, Sample
-from knowgen.spec import GeneratorSpec, RunSpec, Selection
+from knowgen.core.records import GenerationRequest, GroundTruth, ImageRef, Sample
+from knowgen.core.spec import GeneratorSpec, RunSpec, Selection
+from knowgen.engine import EngineOptions, GeneratorHandle, ScorerHandle, run
+from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.store.run import RunStore
 
 GOALS = {"share": 0.9, "ratio": 1.2, "memory": 500.0}
@@ -159,17 +159,17 @@ class Drawn:
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = size
 
-    def generate_batch(self, requests: list[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: list[GenerationRequest]) -> Iterator[GeneratedImage]:
         """Yields one picture a request."""
         for request in requests:
-            yield Drawing(image=draw(int(request.id[:8], 16), self._size), request_id=request.id)
+            yield GeneratedImage(image=draw(int(request.id[:8], 16), self._size), request_id=request.id)
 
 
 def measure(count: int, size: tuple[int, int], port: int, folder: Path) -> dict[str, float]:
     """Draws, then judges `count` samples twice; returns seconds, peak memory in MB and the calls of the second run."""
     os.environ["KNOWGEN_CACHE"] = str(folder / "cache")
     task = Pictures(folder / "truths", count, size)
-    generator = GeneratorHandle(GeneratorSpec(name="drawn"), traits_of(Drawn), lambda: Drawn(size))
+    generator = GeneratorHandle(GeneratorSpec(name="drawn"), capabilities_of(Drawn), lambda: Drawn(size))
     judge = assemble.scorer_handle("vlm:measured", {"base_url": f"http://127.0.0.1:{port}/v1", "price_call": 0})
     seconds = _run(task, generator, [], folder / "run")
     if size == LARGE:
@@ -198,7 +198,7 @@ def _run(task: Pictures, generator: GeneratorHandle, scorers: list[ScorerHandle]
     )
     began = time.perf_counter()
     with RunStore.open(folder, spec) as store:
-        outcome = run(spec, task, generator, scorers, store, Options(progress=False))
+        outcome = run(spec, task, generator, scorers, store, EngineOptions(progress=False))
     assert not outcome.failed, outcome
     return time.perf_counter() - began
 

@@ -22,9 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from knowgen.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample
+from knowgen.core.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample
 from knowgen.scorers.contract import Item
-from knowgen.scorers.similarity import Similarity
+from knowgen.scorers.similarity.scorers import Similarity
 
 SIDE = 1024
 KINDS = {"drawn": "PNG", "truth": "JPEG"}

@@ -20,11 +20,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from knowgen.engine import GeneratorHandle, Options, ScorerHandle, run
-from knowgen.generators.contract import Drawing, traits_of
-from knowgen.records import DIMENSIONS, Generation, GenerationRequest, GroundTruth, Reading, Sample, Score, ScoreStatus
-from knowgen.scorers.contract import scorer_traits
-from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
+from knowgen.core.records import (
+    DIMENSIONS,
+    Generation,
+    GenerationRequest,
+    GroundTruth,
+    ParsedScore,
+    Sample,
+    Score,
+    ScoreStatus,
+)
+from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
+from knowgen.engine import EngineOptions, GeneratorHandle, ScorerHandle, run
+from knowgen.generators.contract import GeneratedImage, capabilities_of
+from knowgen.scorers.contract import scorer_capabilities
 from knowgen.store.run import RunStore
 
 SIDE = 82
@@ -82,15 +91,15 @@ class Distinct:
         self._image = Image
         self._rows = [self._noise[row * SIDE * 3 : (row + 1) * SIDE * 3] for row in range(SIDE)]
 
-    def generate_batch(self, requests: list[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: list[GenerationRequest]) -> Iterator[GeneratedImage]:
         """Yields one picture a request."""
         for request in requests:
             mark = bytes.fromhex(request.id) * 2
             if self._pil:
                 pixels = mark + self._noise[len(mark) :]
-                yield Drawing(image=self._image.frombytes("RGB", (SIDE, SIDE), pixels), request_id=request.id)
+                yield GeneratedImage(image=self._image.frombytes("RGB", (SIDE, SIDE), pixels), request_id=request.id)
             else:
-                yield Drawing(image=self._png(mark), request_id=request.id)
+                yield GeneratedImage(image=self._png(mark), request_id=request.id)
 
     def _png(self, mark: bytes) -> bytes:
         """Writes a PNG of stored blocks: the quickest way to bytes that are a picture and like no other."""
@@ -112,7 +121,7 @@ class Nothing:
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
         """Gives half a point."""
-        reading = Reading(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 0.5))
+        reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 0.5))
         return Score(
             sample_id=sample.id, repeat=generation.repeat, scorer="nothing", status=ScoreStatus.OK, strict=reading
         )
@@ -121,8 +130,8 @@ class Nothing:
 def measure(count: int, pil: bool, folder: Path) -> dict[str, float]:
     """Runs `count` samples in a fresh directory; returns seconds, CPU seconds and peak memory in MB."""
     task = Numbers(count)
-    generator = GeneratorHandle(GeneratorSpec(name="distinct"), traits_of(Distinct), lambda: Distinct(pil))
-    scorer = ScorerHandle(ScorerSpec(name="nothing"), scorer_traits(Nothing), Nothing)
+    generator = GeneratorHandle(GeneratorSpec(name="distinct"), capabilities_of(Distinct), lambda: Distinct(pil))
+    scorer = ScorerHandle(ScorerSpec(name="nothing"), scorer_capabilities(Nothing), Nothing)
     spec = RunSpec(
         task=task.name,
         task_version=task.version,
@@ -132,7 +141,7 @@ def measure(count: int, pil: bool, folder: Path) -> dict[str, float]:
     )
     began, cpu = time.perf_counter(), time.process_time()
     with RunStore.open(folder / "run", spec) as store:
-        outcome = run(spec, task, generator, [scorer], store, Options())
+        outcome = run(spec, task, generator, [scorer], store, EngineOptions())
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     assert (outcome.generated, outcome.scored) == (count, count), outcome
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)

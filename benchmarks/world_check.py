@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from knowgen.records import GroundTruth
+from knowgen.core.records import GroundTruth
 from knowgen.tasks.folder import FolderTask
 from knowgen.worlds.build import build_world
 from knowgen.worlds.check.judgement import Judgement, judge

@@ -12,10 +12,10 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from knowgen.api import Run, aggregate, compare, evaluate, load_run, load_task, score
-    from knowgen.generators.contract import Drawing
-    from knowgen.records import GenerationRequest
-    from knowgen.scorers.rewards import DualReward
-    from knowgen.suite import run_suite
+    from knowgen.core.records import GenerationRequest
+    from knowgen.generators.contract import GeneratedImage
+    from knowgen.suites import run_suite
+    from knowgen.training.rewards import DualReward
 
 _LAZY = {
     "evaluate": "knowgen.api",
@@ -24,16 +24,16 @@ _LAZY = {
     "compare": "knowgen.api",
     "aggregate": "knowgen.api",
     "score": "knowgen.api",
-    "run_suite": "knowgen.suite",
-    "DualReward": "knowgen.scorers.rewards",
+    "run_suite": "knowgen.suites",
+    "DualReward": "knowgen.training.rewards",
     "Run": "knowgen.api",
-    "Drawing": "knowgen.generators.contract",
-    "GenerationRequest": "knowgen.records",
+    "GeneratedImage": "knowgen.generators.contract",
+    "GenerationRequest": "knowgen.core.records",
 }
 
 __all__ = [
-    "Drawing",
     "DualReward",
+    "GeneratedImage",
     "GenerationRequest",
     "Run",
     "__version__",

@@ -14,9 +14,9 @@ from typing import Any
 
 from knowgen import outputs
 from knowgen.comparing import agree, compare, panel_rows, panel_summary
+from knowgen.core.errors import UsageError
 from knowgen.dry_run import forecast
-from knowgen.engine.options import Options
-from knowgen.errors import UsageError
+from knowgen.engine.options import EngineOptions
 from knowgen.planning import Plan, Settings, plan, plan_scoring
 from knowgen.runs import POLICIES, Run, load_run
 from knowgen.stats.aggregate import aggregate
@@ -37,7 +37,7 @@ def execute(plan: Plan, out: Path | str) -> Run:
     path, settings = Path(out), plan.settings
     if settings.fresh and plan.origin is not None and plan.origin.resolve().is_relative_to(path.resolve()):
         raise UsageError("--fresh would erase the pictures that are to be scored", where=str(path), fix="leave it out")
-    options = Options(
+    options = EngineOptions(
         concurrency=settings.concurrency,
         schedule=settings.schedule,
         budget=settings.budget,
@@ -62,8 +62,8 @@ def execute(plan: Plan, out: Path | str) -> Run:
 
 def _workers(plan: Plan, path: Path) -> int:
     """Returns how many processes draw; a run that is complete is not asked about its GPUs, which takes seconds."""
-    from knowgen.engine.handles import GeneratorHandle
-    from knowgen.engine.stages import workers_for
+    from knowgen.engine.components import GeneratorHandle
+    from knowgen.engine.placement import workers_for
 
     if plan.settings.workers is not None:
         return plan.settings.workers

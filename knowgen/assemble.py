@@ -12,18 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from knowgen import registry
+from knowgen.core import registry
+from knowgen.core.errors import DataError, UsageError
+from knowgen.core.records import Sample
 from knowgen.core.secrets import refuse_secrets
-from knowgen.engine.handles import GeneratorHandle, Remake, ScorerHandle
-from knowgen.errors import DataError, UsageError
-from knowgen.generators.contract import FunctionGenerator, is_plain_function, traits_of
-from knowgen.records import Sample
-from knowgen.scorers.contract import scorer_traits
-from knowgen.spec import GeneratorSpec, ScorerSpec, Selection, SelectionKind, Shard, canonical, select
+from knowgen.core.spec import GeneratorSpec, RunShard, ScorerSpec, Selection, SelectionKind, canonical, select
+from knowgen.engine.components import ComponentRef, GeneratorHandle, ScorerHandle
+from knowgen.generators.contract import FunctionGenerator, capabilities_of, is_plain_function
+from knowgen.scorers.contract import scorer_capabilities
 from knowgen.tasks.contract import Task
 
 UNKEYED = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
-"""Arguments that change how fast or from where, never what comes out; a class may add its own as `unkeyed`."""
+"""Arguments that change how fast or from where, never what comes out; a class may add its own as `identity_excludes`."""
 
 
 def choose(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple[list[Sample], Selection]:
@@ -67,7 +67,7 @@ def choose(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple
     return chosen, select([sample.id for sample in chosen], kind)
 
 
-def share(samples: list[Sample], selection: Selection, wanted: str) -> tuple[list[Sample], Selection, Shard]:
+def share(samples: list[Sample], selection: Selection, wanted: str) -> tuple[list[Sample], Selection, RunShard]:
     """Picks one part of a selection, for a run that several machines share.
 
     Args:
@@ -90,7 +90,7 @@ def share(samples: list[Sample], selection: Selection, wanted: str) -> tuple[lis
     if count > len(samples):
         raise UsageError(f"{len(samples)} samples cannot be shared out in {count} shards", fix="take fewer shards")
     part = samples[number - 1 :: count]
-    return part, select([sample.id for sample in part], "shard"), Shard(number=number, count=count, of=selection)
+    return part, select([sample.id for sample in part], "shard"), RunShard(number=number, count=count, of=selection)
 
 
 def generator_handle(
@@ -113,7 +113,7 @@ def generator_handle(
         resolved = registry.resolve("generators", generator)
         target = registry.load(resolved)
         name, model, origin = generator, resolved.model, resolved.origin
-        remake: Remake | None = Remake("generators", generator, arguments)
+        remake: ComponentRef | None = ComponentRef("generators", generator, arguments)
     else:
         target, model, remake = generator, None, None
         name, origin = _own_name(generator), "local"
@@ -124,34 +124,34 @@ def generator_handle(
         spec = _generator_spec(name, target, told, "", origin)
         return GeneratorHandle(
             spec=spec.model_copy(update={"revision": _told_apart(type(target), spec.revision, None, told)}),
-            traits=traits_of(target),
+            traits=capabilities_of(target),
             build=lambda: target,
             remake=None,
         )
-    traits = traits_of(target)
+    traits = capabilities_of(target)
     search = ""
     if traits.wants_search:
         arguments["search"], search = _search_for(arguments.get("search"), task, name)
     build = partial(registry.build, target, arguments, model=model, where=f"generator {name!r}")
     _check_arguments(target, arguments, model, f"generator {name!r}")
     if remake is not None:
-        remake = Remake("generators", name, arguments)
+        remake = ComponentRef("generators", name, arguments)
     spec = _generator_spec(name, target, arguments, search, origin)
-    if model is not None and callable(known_as := getattr(target, "known_as", None)):
-        spec = spec.model_copy(update={"name": known_as(model=model, **arguments)})  # an address is no identity
+    if model is not None and callable(display_name := getattr(target, "display_name", None)):
+        spec = spec.model_copy(update={"name": display_name(model=model, **arguments)})  # an address is no identity
     revision = _told_apart(target, spec.revision, model, {k: v for k, v in arguments.items() if k != "search"})
     spec = spec.model_copy(update={"revision": revision})
     return GeneratorHandle(spec=spec, traits=traits, build=build, remake=remake)
 
 
 def _function_handle(
-    target: Callable[..., Any], name: str, origin: str, arguments: Mapping[str, Any], remake: Remake | None
+    target: Callable[..., Any], name: str, origin: str, arguments: Mapping[str, Any], remake: ComponentRef | None
 ) -> GeneratorHandle:
     if arguments:
         raise UsageError(f"generator {name!r} is a function and takes no arguments", fix="make it a class")
     wrapped = FunctionGenerator(target)
     spec = _generator_spec(name, target, _told_closure(target), "", origin)
-    return GeneratorHandle(spec=spec, traits=traits_of(wrapped), build=lambda: wrapped, remake=remake)
+    return GeneratorHandle(spec=spec, traits=capabilities_of(wrapped), build=lambda: wrapped, remake=remake)
 
 
 def _told_arguments(target: object) -> dict[str, Any]:
@@ -247,7 +247,7 @@ def scorer_handle(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
     refuse_secrets(args, where="scorer")
     resolved = registry.resolve("scorers", scorer)
     target = registry.load(resolved)
-    traits = scorer_traits(target)
+    traits = scorer_capabilities(target)
     where = f"scorer {scorer!r}"
     _check_arguments(target, args, resolved.model, where)
     version = _told_apart(target, traits.version or _revision(target, resolved.origin), resolved.model, args)
@@ -259,7 +259,7 @@ def scorer_handle(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
         dimensions=traits.dimensions,
     )
     build = partial(registry.build, target, dict(args), model=resolved.model, where=where)
-    return ScorerHandle(spec=spec, traits=traits, build=build, remake=Remake("scorers", scorer, dict(args)))
+    return ScorerHandle(spec=spec, traits=traits, build=build, remake=ComponentRef("scorers", scorer, dict(args)))
 
 
 def scorer_handles(names: Iterable[str], args: Mapping[str, Any]) -> list[ScorerHandle]:
@@ -299,8 +299,8 @@ def _share_out(names: list[str], args: Mapping[str, Any]) -> list[dict[str, Any]
 
 def _keyed(arguments: Mapping[str, Any], target: Any, where: str) -> dict[str, Any]:
     """Returns the arguments that decide a result: what was given, less what is only a matter of speed or place."""
-    unkeyed = UNKEYED | frozenset(getattr(target, "unkeyed", ()))
-    kept = {name: value for name, value in arguments.items() if name not in unkeyed}
+    identity_excludes = UNKEYED | frozenset(getattr(target, "identity_excludes", ()))
+    kept = {name: value for name, value in arguments.items() if name not in identity_excludes}
     try:
         canonical(kept)
     except (TypeError, ValueError) as error:

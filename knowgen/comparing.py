@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowgen import outputs
-from knowgen.errors import UsageError
-from knowgen.records import Row
+from knowgen.core.errors import UsageError
+from knowgen.core.records import Row
 from knowgen.runs import Run
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
 
 if TYPE_CHECKING:
-    from knowgen.stats.agreement_records import Agreement
-    from knowgen.stats.comparison import Comparison
+    from knowgen.stats.agreement.records import Agreement
+    from knowgen.stats.compare.records import Comparison
 
 
 def compare(
@@ -40,8 +40,8 @@ def compare(
     Raises:
         UsageError: The runs answer different task versions, or were judged by different scorers.
     """
-    from knowgen.stats.compare import check_comparable
-    from knowgen.stats.compare import compare as paired
+    from knowgen.stats.compare.systems import check_comparable
+    from knowgen.stats.compare.systems import compare as paired
 
     if panel and scorer:
         raise UsageError("a scorer and a panel exclude each other", fix="name one of them")
@@ -87,7 +87,7 @@ def panel_rows(run: Run, members: Sequence[str], quorum: int | None = None) -> l
 
 def panel_summary(run: Run, members: Sequence[str], quorum: int | None = None, policy: str | None = None) -> Summary:
     """Aggregates a run as a panel of its scorers judged it; arguments as in `panel_rows`."""
-    from knowgen.spec import fingerprint
+    from knowgen.core.spec import fingerprint
     from knowgen.stats.panel import panel_of
 
     panel, known = panel_of(members, quorum), {each.name: each for each in run.spec.scorers}
@@ -133,7 +133,7 @@ def agree(
 
     Args:
         runs: Of one task version; scorers that all of them have take part.
-        labels: A CSV file of what people said, as in `knowgen.stats.labels`.
+        labels: A CSV file of what people said, as in `knowgen.stats.agreement.labels`.
         panel: Labels of scorers whose panel takes part as one more rater.
         quorum: Of the panel.
         policy: Says which reading of a judgement counts, and how systems are ranked.
@@ -142,7 +142,7 @@ def agree(
         UsageError: The runs differ in task, or there are fewer than two raters.
         DataError: The labels are broken, or rate what the runs do not have.
     """
-    from knowgen.stats.agree import System, agreement
+    from knowgen.stats.agreement.panel_agreement import RatedSystem, agreement
     from knowgen.stats.panel import panel_of
 
     if not runs:
@@ -154,7 +154,7 @@ def agree(
     if panel:
         dimensions[sat] = _panel_dimensions(runs[0], [runs[0].label(member) for member in panel])
     systems = [
-        System(
+        RatedSystem(
             name,
             run.spec.task,
             run.spec.task_version,

@@ -6,13 +6,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from knowgen import registry
-from knowgen.engine.handles import ScorerHandle
-from knowgen.engine.options import Options
-from knowgen.engine.stages import scorer_slots
+from knowgen.core import registry
+from knowgen.core.records import Score, ScoreStatus
+from knowgen.engine.components import ScorerHandle
+from knowgen.engine.options import EngineOptions
+from knowgen.engine.placement import scorer_slots
 from knowgen.planning import Plan
-from knowgen.records import Score, ScoreStatus
-from knowgen.scorers.forecast import Estimate, learn, words_of
+from knowgen.scorers.vlm.cost_estimate import Estimate, learn, words_of
 from knowgen.store.run import RunStore
 
 LOOKED_AT = 64
@@ -72,19 +72,19 @@ def _of_scorer(plan: Plan, handle: ScorerHandle, there: list[Score], expected: i
         return [f"{handle.spec.name}: says nothing of what its calls cost"]
     done = sum(score.status is not ScoreStatus.FAILED for score in there)
     missing = expected * plan.spec.judgements(handle.spec) - done
-    slots = scorer_slots(handle, Options(concurrency=plan.settings.concurrency))[0]
+    slots = scorer_slots(handle, EngineOptions(concurrency=plan.settings.concurrency))[0]
     most = handle.remake.args.get("concurrency", slots)
     return [f"{handle.spec.name}: {missing} to ask, {words_of(estimate, missing, min(slots, int(most)))}"]
 
 
 def _reckoned(plan: Plan, handle: ScorerHandle) -> Estimate | None:
-    """Has a scorer reckon one judgement from some samples; None where it does not know how."""
+    """Has a scorer estimate_cost one judgement from some samples; None where it does not know how."""
     resolved = registry.resolve("scorers", handle.spec.name)
-    reckon: Any = getattr(registry.load(resolved), "reckon", None)
-    if reckon is None or handle.remake is None:
+    estimate_cost: Any = getattr(registry.load(resolved), "estimate_cost", None)
+    if estimate_cost is None or handle.remake is None:
         return None
     step = max(1, len(plan.task) // LOOKED_AT)
     items = ((sample, plan.task.truth(sample.id)) for sample in islice(plan.task.samples(), 0, None, step))
-    found = reckon(items, model=resolved.model, **handle.remake.args)
+    found = estimate_cost(items, model=resolved.model, **handle.remake.args)
     assert found is None or isinstance(found, Estimate)
     return found

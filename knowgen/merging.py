@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knowgen import outputs
-from knowgen.errors import ConfigError, DataError, UsageError
-from knowgen.records import GenerationStatus
+from knowgen.core.errors import ConfigError, DataError, UsageError
+from knowgen.core.records import GenerationStatus
+from knowgen.core.spec import RunShard, RunSpec, select
 from knowgen.runs import Run, load_run
-from knowgen.spec import RunSpec, Shard, select
-from knowgen.stats.policy import get_policy
+from knowgen.stats.protocol import get_policy
 from knowgen.store.folder import is_run_directory
 from knowgen.store.images import explain_os_error
 from knowgen.store.lock import RunLock
 from knowgen.store.manifest import difference
-from knowgen.store.merge import MERGED, Part, write_merged
+from knowgen.store.merge import MERGED, RunPart, write_merged
 from knowgen.store.run import RunStore
 
 MAKE = "shards are made by `knowgen run … --shard I/N`"
@@ -56,7 +56,7 @@ def merge(
     if not shards:
         raise UsageError("no shard to merge", fix=MAKE)
     with contextlib.ExitStack() as stack:
-        parts = [stack.enter_context(Part(Path(shard))) for shard in shards]
+        parts = [stack.enter_context(RunPart(Path(shard))) for shard in shards]
         parts.sort(key=_number)
         spec = _whole(parts)
         if any(part.path.resolve() == target.resolve() for part in parts):
@@ -77,18 +77,18 @@ def merge(
     return run
 
 
-def _shard(part: Part) -> Shard:
+def _shard(part: RunPart) -> RunShard:
     shard = part.manifest.spec.shard
     if shard is None:
         raise UsageError("is no shard of a run", where=str(part.path), fix=MAKE)
     return shard
 
 
-def _number(part: Part) -> int:
+def _number(part: RunPart) -> int:
     return _shard(part).number
 
 
-def _whole(parts: Sequence[Part]) -> RunSpec:
+def _whole(parts: Sequence[RunPart]) -> RunSpec:
     """Returns the specification of the run that the parts, sorted by number, make up.
 
     Raises:
@@ -170,7 +170,7 @@ def _refuse_foreign(target: Path, *, fresh: bool) -> None:
         raise ConfigError("is there already and no run directory", where=str(target), fix="choose another -o")
 
 
-def _refuse_unfinished(parts: Sequence[Part]) -> None:
+def _refuse_unfinished(parts: Sequence[RunPart]) -> None:
     """Holds that every sample of every shard was drawn and judged, be it in vain.
 
     Raises:
@@ -201,7 +201,7 @@ def _lacking(store: RunStore) -> str:
     return ""
 
 
-def _place(target: Path, spec: RunSpec, parts: Sequence[Part], content: str) -> None:
+def _place(target: Path, spec: RunSpec, parts: Sequence[RunPart], content: str) -> None:
     """Writes the whole beside its place and gives it its name when it is complete."""
     stem = f".{target.name}.merge-"
     fresh = target.with_name(f"{stem}{content[:12]}")

@@ -7,13 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from knowgen.errors import UsageError
-from knowgen.records import Row, Usage
-from knowgen.spec import RunSpec
+from knowgen.core.errors import UsageError
+from knowgen.core.records import Row, Usage
+from knowgen.core.spec import RunSpec
+from knowgen.interchange.official_export import SummaryRow
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
 from knowgen.store.manifest import write_atomically
-from knowgen.store.official_export import SummaryRow
 from knowgen.store.run import RunStore
 
 SUMMARY_FILE = "summary.json"
@@ -138,8 +138,8 @@ def export(store: RunStore, form: str, out: Path, scorer: str) -> int:
     """
     if out.is_dir():
         raise UsageError(f"{out} is a folder", fix="name a file")
-    from knowgen.store.export import Format, export_rows
-    from knowgen.store.official_export import export_official
+    from knowgen.interchange.official_export import export_official
+    from knowgen.interchange.table_export import Format, export_rows
 
     if form == "official":
         return export_official(store, out, scorer, _official_rows)

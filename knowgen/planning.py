@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from knowgen import assemble
+from knowgen.core.errors import UsageError
+from knowgen.core.records import GroundTruth, Sample
 from knowgen.core.secrets import refuse_secrets
-from knowgen.engine.handles import GeneratorHandle, ScorerHandle
-from knowgen.errors import UsageError
-from knowgen.generators.contract import DrawingSource, RequestSource
-from knowgen.records import GroundTruth, Sample
-from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection, Shard, select
-from knowgen.stats.policy import get_policy
+from knowgen.core.spec import GeneratorSpec, RunShard, RunSpec, ScorerSpec, Selection, select
+from knowgen.engine.components import GeneratorHandle, ScorerHandle
+from knowgen.generators.contract import AnswerSource, GenerationSource
+from knowgen.stats.protocol import get_policy
 from knowgen.store.manifest import read_manifest
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
@@ -134,14 +134,14 @@ class Plan:
 
     spec: RunSpec
     task: Task
-    generator: GeneratorHandle | DrawingSource
+    generator: GeneratorHandle | GenerationSource
     scorers: tuple[ScorerHandle, ...]
     settings: Settings
     source: Path | None = None
     remember: Callable[[RunStore], None] | None = None
     release: Callable[[], None] = lambda: None
     origin: Path | None = None
-    requests: RequestSource | None = None
+    requests: AnswerSource | None = None
 
 
 def plan(
@@ -180,7 +180,7 @@ def plan(
 
 def _repainting(made: Plan, painter: GeneratorHandle, path: Path) -> Plan:
     """Has an agent's answers drawn in place of the prompts."""
-    from knowgen.repainting import open_requests
+    from knowgen.interchange.agent_answers import open_requests
 
     if not painter.traits.references:
         raise UsageError(
@@ -193,7 +193,7 @@ def _repainting(made: Plan, painter: GeneratorHandle, path: Path) -> Plan:
 
 def _plan(
     whole: Task,
-    generator: GeneratorHandle | DrawingSource,
+    generator: GeneratorHandle | GenerationSource,
     generator_spec: GeneratorSpec,
     scorers: Sequence[str],
     scorer_args: Mapping[str, Any],
@@ -204,7 +204,7 @@ def _plan(
     source: Path | None = None,
     earlier: Sequence[ScorerSpec] = (),
     part_of: Selection | None = None,
-    shard: Shard | None = None,
+    shard: RunShard | None = None,
     remember: Callable[[RunStore], None] | None = None,
     release: Callable[[], None] = lambda: None,
     origin: Path | None = None,
@@ -248,7 +248,7 @@ def _with_repeats(handle: ScorerHandle, judge_repeats: int, earlier: Sequence[Sc
     return handle.spec.model_copy(update={"judge_repeats": max(judge_repeats, before)})
 
 
-def _shard_of(run: Path) -> Shard | None:
+def _shard_of(run: Path) -> RunShard | None:
     """Returns which part of a run the run in a directory is, when it is one."""
     manifest = read_manifest(run)
     return manifest.spec.shard if manifest is not None else None
@@ -296,7 +296,7 @@ def plan_scoring(
         UsageError: A name or argument is wrong, or a folder comes without its task.
         DataError: The source is missing or broken.
     """
-    from knowgen.elsewhere import open_source
+    from knowgen.interchange.open_source import open_source
 
     chosen = settings or Settings()
     refuse_secrets({"source": source, "task": task, "scorers": list(scorers), "out": out})

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowgen import outputs
-from knowgen.engine.options import Outcome
-from knowgen.errors import UsageError
-from knowgen.records import Row
-from knowgen.spec import RunSpec
+from knowgen.core.errors import UsageError
+from knowgen.core.records import Row
+from knowgen.core.spec import RunSpec
+from knowgen.engine.options import RunOutcome
 from knowgen.stats.summary import Summary
 from knowgen.store.run import RunStore
 
@@ -36,7 +36,7 @@ class Run:
     path: Path
     spec: RunSpec
     policy: str = "strict"
-    outcome: Outcome | None = None
+    outcome: RunOutcome | None = None
     _cache: dict[tuple[str, str], Summary] = field(default_factory=dict, repr=False)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from knowgen.caches import HOME, LIMITS
+from knowgen.core.cache import HOME, LIMITS
 
 EPILOG = """\b
 Examples:
@@ -26,7 +26,7 @@ WHAT = {
 @click.argument("names", nargs=-1, type=click.Choice(list(LIMITS)))
 def command(action: str, names: tuple[str, ...]) -> int:
     """Show what is kept between runs, or clear it: all of it, or only NAMES."""
-    from knowgen.caches import Cache, FileCache, cache_folder
+    from knowgen.core.cache import Cache, FileCache, cache_folder
 
     folder = cache_folder()
     if folder is None:

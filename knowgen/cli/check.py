@@ -9,9 +9,9 @@ import click
 from knowgen.cli.common import KEY_VALUE
 
 if TYPE_CHECKING:
-    from knowgen.engine.findings import Finding
-    from knowgen.records import GenerationRequest
+    from knowgen.core.records import GenerationRequest
     from knowgen.tasks.contract import Task
+    from knowgen.validation.findings import Finding
 
 EPILOG = """\b
 Examples:
@@ -36,7 +36,7 @@ REQUESTS = 4
 @click.option("--device", metavar="D", help="Such as cuda:0; chosen when left out.")
 def command(kind: str, name: str, **options: Any) -> int:
     """Check a generator against the contract, or a task's data, before a long run."""
-    from knowgen.engine.findings import worst
+    from knowgen.validation.findings import worst
 
     findings = _task(name) if kind == "task" else _generator(name, options)
     for finding in findings:
@@ -50,16 +50,16 @@ def command(kind: str, name: str, **options: Any) -> int:
 
 
 def _task(name: str) -> list[Finding]:
-    from knowgen.engine.check_task import check_task
     from knowgen.tasks.load import load_task
+    from knowgen.validation.task import check_task
 
     return check_task(load_task(name))
 
 
 def _generator(name: str, options: dict[str, Any]) -> list[Finding]:
     from knowgen import assemble
-    from knowgen.engine.check_generator import check_generator
     from knowgen.tasks.load import load_task
+    from knowgen.validation.generator import check_generator
 
     task = load_task(options["task"])
     handle = assemble.generator_handle(name, dict(options["generator_args"]), task)
@@ -78,7 +78,7 @@ def _requests(task: Task) -> list[GenerationRequest]:
     """Returns a few requests with their truth, for a generator that may see it."""
     from itertools import islice
 
-    from knowgen.records import GenerationRequest, request_id
+    from knowgen.core.records import GenerationRequest, request_id
 
     return [
         GenerationRequest(id=request_id(sample.id, 0), prompt=sample.prompt, truth=task.truth(sample.id))

@@ -170,7 +170,7 @@ def _as_argument(value: Any) -> str:
 
 def failure_lines(run: Run) -> list[str]:
     """Says in a few lines why drawings and judgements failed, the most frequent reasons first."""
-    from knowgen.records import GenerationStatus, ScoreStatus
+    from knowgen.core.records import GenerationStatus, ScoreStatus
 
     drawings: dict[tuple[str, int], str] = {}
     judgements: Counter[str] = Counter()

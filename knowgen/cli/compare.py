@@ -38,9 +38,9 @@ def command(
 ) -> int:
     """Compare runs sample by sample, with paired intervals and tests."""
     from knowgen import api
-    from knowgen.errors import UsageError
+    from knowgen.core.errors import UsageError
     from knowgen.report import tables
-    from knowgen.stats.holm import corrected
+    from knowgen.stats.compare.holm import corrected
 
     if len(runs) < 2:
         raise UsageError("one run cannot be compared", fix="name two or more")
@@ -66,7 +66,7 @@ def members_of(panel: str | None, quorum: int | None) -> tuple[str, ...]:
     Raises:
         UsageError: A quorum was named without a panel.
     """
-    from knowgen.errors import UsageError
+    from knowgen.core.errors import UsageError
 
     members = tuple(name.strip() for name in (panel or "").split(",") if name.strip())
     if quorum is not None and not members:

@@ -92,8 +92,8 @@ def _ocr() -> Iterator[Line]:
 
 
 def _plugins() -> Iterator[Line]:
-    from knowgen import registry
-    from knowgen.errors import KnowgenError
+    from knowgen.core import registry
+    from knowgen.core.errors import KnowgenError
 
     for kind in registry.KINDS:
         for entry in registry.entries(kind).values():
@@ -107,7 +107,7 @@ def _plugins() -> Iterator[Line]:
 
 
 def _content() -> Iterator[Line]:
-    from knowgen.errors import KnowgenError
+    from knowgen.core.errors import KnowgenError
     from knowgen.tasks.load import load_task
 
     try:

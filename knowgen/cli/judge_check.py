@@ -13,9 +13,9 @@ from knowgen.cli.common import again, exit_code, failure_lines, running_options
 
 if TYPE_CHECKING:
     from knowgen.api import Plan, Run
-    from knowgen.records import Reading
-    from knowgen.stats.judge_check import Expectation, Judged
-    from knowgen.stats.judge_check_records import JudgeCheck
+    from knowgen.core.records import ParsedScore
+    from knowgen.judge_check.analysis import CheckedImage, Expectation
+    from knowgen.judge_check.records import JudgeCheck
     from knowgen.worlds.changes import ChangedTask
 
 EPILOG = """\b
@@ -75,7 +75,7 @@ def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, 
         DataError: The task is no made-up world.
     """
     from knowgen import api, assemble
-    from knowgen.errors import UsageError
+    from knowgen.core.errors import UsageError
     from knowgen.tasks.load import load_task
     from knowgen.worlds.changes import CHANGES, ChangedPictures, make_changed_task
 
@@ -112,11 +112,11 @@ def carry_out(plan: Plan, target: Path) -> Run:
     """
     from knowgen.api import Run
     from knowgen.engine import run as run_engine
-    from knowgen.engine.options import Options
+    from knowgen.engine.options import EngineOptions
     from knowgen.store.run import RunStore
 
     settings = plan.settings
-    options = Options(concurrency=settings.concurrency, budget=settings.budget, progress=settings.progress)
+    options = EngineOptions(concurrency=settings.concurrency, budget=settings.budget, progress=settings.progress)
     with RunStore.open(target, plan.spec, fresh=settings.fresh) as store:
         if settings.fresh and (target / FOLDER).exists():
             shutil.rmtree(target / FOLDER)  # a page of judgements that are forgotten
@@ -126,7 +126,7 @@ def carry_out(plan: Plan, target: Path) -> Run:
 
 def expectations() -> list[Expectation]:
     """Returns what a judge must make of each change."""
-    from knowgen.stats.judge_check import Expectation
+    from knowgen.judge_check.analysis import Expectation
     from knowgen.worlds.changes import CHANGES
     from knowgen.worlds.changes.kinds import NOTHING
 
@@ -143,15 +143,15 @@ def expectations() -> list[Expectation]:
     ]
 
 
-def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
+def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[CheckedImage]]:
     """Reads the judgements of a run and works out what they say of the judge."""
-    from knowgen.stats.judge_check import Judged, judge_changes, overall
-    from knowgen.stats.judge_check_records import JudgeCheck
-    from knowgen.stats.policy import get_policy
+    from knowgen.judge_check.analysis import CheckedImage, judge_changes, overall
+    from knowgen.judge_check.records import JudgeCheck
+    from knowgen.stats.protocol import get_policy
     from knowgen.store.run import RunStore
 
     scorer, lenient = run.spec.scorers[0], get_policy(run.policy).reading == "lenient"
-    readings: dict[str, list[Reading]] = {}
+    readings: dict[str, list[ParsedScore]] = {}
     judges: dict[str, None] = {}
     for row in run.rows(scorer.name):
         reading = row.lenient if lenient and row.lenient is not None else row.strict
@@ -159,7 +159,7 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
         if row.judge_returned:
             judges[row.judge_returned] = None
     judged = [
-        Judged(picture.original.sample.id, picture.change.name, tuple(readings[picture.id]))
+        CheckedImage(picture.original.sample.id, picture.change.name, tuple(readings[picture.id]))
         for picture in changed.pictures.values()
     ]
     with RunStore.read(run.path) as store:
@@ -187,15 +187,15 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[Judged]]:
     return check, judged
 
 
-def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Judged]) -> Path:
+def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[CheckedImage]) -> Path:
     """Writes record, tables and page into the run directory; what is there already and says the same is left.
 
     Returns:
         Path of the page.
     """
     from knowgen import outputs
-    from knowgen.report import judge_check_tables as tables
-    from knowgen.report.judge_check import write_page
+    from knowgen.judge_check import tables
+    from knowgen.judge_check.page import write_page
     from knowgen.store.manifest import write_atomically
 
     page, record = run.path / FOLDER / "index.html", run.path / FOLDER / RECORD
@@ -212,10 +212,10 @@ def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Ju
     return page
 
 
-def _examples(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Judged]) -> list[Any]:
+def _examples(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[CheckedImage]) -> list[Any]:
     """Returns what the page shows of each changed picture."""
-    from knowgen.report.judge_check import Example
-    from knowgen.stats.judge_check import account
+    from knowgen.judge_check.analysis import account
+    from knowgen.judge_check.page import Example
     from knowgen.store.run import RunStore
 
     with RunStore.read(run.path) as store:
@@ -245,7 +245,7 @@ def _examples(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequenc
 
 
 def _print(run: Run, check: JudgeCheck, page: Path) -> None:
-    from knowgen.report import judge_check_tables as tables
+    from knowgen.judge_check import tables
 
     click.echo()
     click.echo(tables.terminal(check))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from knowgen.errors import DataError
+from knowgen.core.errors import DataError
 
 KINDS = ("tasks", "generators", "scorers", "search", "runs")
 EPILOG = """\b
@@ -30,7 +30,7 @@ def command(kind: str, folder: Path | None, verbose: bool) -> int:
         click.echo(f"no {kind}", err=True)
     _print(rows)
     if verbose and kind == "generators":
-        click.echo("\npresets of diffusers (seed, most references and more: knowgen/generators/presets.yaml)")
+        click.echo("\npresets of diffusers (seed, most references and more: knowgen/generators/diffusers/presets.yaml)")
         _print(_presets())
     return 0
 
@@ -43,7 +43,7 @@ def _print(rows: list[tuple[str, ...]]) -> None:
 
 def _presets() -> list[tuple[str, ...]]:
     """Returns a line a preset: name, model, class, size, steps, guidance, and why it cannot be drawn with here."""
-    from knowgen.generators.local_presets import presets
+    from knowgen.generators.diffusers.presets import presets
 
     return [
         (
@@ -60,7 +60,7 @@ def _presets() -> list[tuple[str, ...]]:
 
 
 def _names(kind: str) -> list[tuple[str, ...]]:
-    from knowgen import registry
+    from knowgen.core import registry
 
     found = registry.entries(next(each for each in registry.KINDS if each == kind))
     return [

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import click
 
+from knowgen.core.errors import KnowgenError
 from knowgen.core.secrets import command_line_values, mask_secrets, refuse_secrets
-from knowgen.errors import KnowgenError
 
 VERBS: dict[str, str] = {
     "run": "Draw a task's prompts with a generator, and score them.",

@@ -11,7 +11,7 @@ from string import Template
 
 import click
 
-from knowgen.errors import ConfigError, UsageError
+from knowgen.core.errors import ConfigError, UsageError
 
 EPILOG = """\b
 Example:
@@ -62,7 +62,7 @@ def _check_name(name: str) -> None:
         usable = 3 <= len(better) <= 60 and not keyword.iskeyword(better)
         hint = f"did you mean {better!r}?" if usable else "such as my_model"
         raise UsageError(f"{name!r} cannot name a module: small letters, digits and _, a letter first", fix=hint)
-    from knowgen import registry
+    from knowgen.core import registry
 
     taken = registry.entries("generators").get(name)
     if taken is not None:

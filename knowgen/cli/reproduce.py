@@ -11,7 +11,7 @@ import click
 from knowgen.cli.common import IDS, KEY_VALUE
 
 if TYPE_CHECKING:
-    from knowgen.reproducing import Redrawn, Reproduction
+    from knowgen.reproducing import RegeneratedImage, Reproduction
 
 EPILOG = """\b
 Examples:
@@ -78,7 +78,7 @@ def _lines(found: Reproduction) -> list[str]:
     return lines
 
 
-def _table(pictures: list[Redrawn]) -> list[str]:
+def _table(pictures: list[RegeneratedImage]) -> list[str]:
     rows = [["sample", "repeat", "verdict", "mean", "largest", "differ", "PSNR", ""]]
     for each in pictures:
         apart = each.difference

@@ -10,8 +10,8 @@ import click
 from knowgen.cli.common import KEY_VALUE
 
 if TYPE_CHECKING:
-    from knowgen.engine.handles import GeneratorHandle
-    from knowgen.serving.service import Service
+    from knowgen.engine.components import GeneratorHandle
+    from knowgen.serving.settings import ServiceSettings
 
 EPILOG = """\b
 Examples:
@@ -65,7 +65,7 @@ def command(generator: str, **options: Any) -> int:
 def _check_installed() -> None:
     from importlib.util import find_spec
 
-    from knowgen.errors import MissingDependencyError
+    from knowgen.core.errors import MissingDependencyError
 
     if missing := [package for module, package in NEEDED.items() if find_spec(module) is None]:
         raise MissingDependencyError(f"needs {', '.join(missing)}", where="serve", fix="pip install 'knowgen[serve]'")
@@ -75,7 +75,7 @@ def _handle(generator: str, options: dict[str, Any]) -> GeneratorHandle:
     import dataclasses
 
     from knowgen import assemble
-    from knowgen.errors import UsageError
+    from knowgen.core.errors import UsageError
 
     handle = assemble.generator_handle(generator, dict(options["generator_args"]), None)
     if handle.traits.privileged:
@@ -87,16 +87,16 @@ def _handle(generator: str, options: dict[str, Any]) -> GeneratorHandle:
     return dataclasses.replace(handle, traits=dataclasses.replace(handle.traits, batch_size=batch))
 
 
-def _service(handle: GeneratorHandle, options: dict[str, Any]) -> Service:
-    from knowgen.engine.stages import workers_for
-    from knowgen.errors import UsageError
-    from knowgen.serving.service import MEBIBYTE, Service
+def _service(handle: GeneratorHandle, options: dict[str, Any]) -> ServiceSettings:
+    from knowgen.core.errors import UsageError
+    from knowgen.engine.placement import workers_for
+    from knowgen.serving.settings import MEBIBYTE, ServiceSettings
 
     if options["workers"] and handle.remake is None:
         raise UsageError(
             "cannot be made in a worker process", where=f"generator {handle.spec.name!r}", fix="leave --workers out"
         )
-    return Service(
+    return ServiceSettings(
         host=options["host"],
         port=options["port"],
         workers=workers_for(handle) if options["workers"] is None else options["workers"],
@@ -110,8 +110,8 @@ def _service(handle: GeneratorHandle, options: dict[str, Any]) -> Service:
 
 
 def _token(name: str | None) -> str:
+    from knowgen.core.errors import ConfigError
     from knowgen.core.secrets import check_variable_name
-    from knowgen.errors import ConfigError
 
     if name is None:
         return ""
@@ -122,7 +122,7 @@ def _token(name: str | None) -> str:
     return token
 
 
-def _manner(handle: GeneratorHandle, service: Service) -> str:
+def _manner(handle: GeneratorHandle, service: ServiceSettings) -> str:
     """Says how it draws, where that is not one after the other in this process."""
     parts = [f"{service.workers} worker processes"] if service.workers else []
     if handle.traits.shape == "generate_batch":

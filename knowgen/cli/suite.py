@@ -10,7 +10,7 @@ import click
 from knowgen.cli.common import ParamType, again, command_line
 
 if TYPE_CHECKING:
-    from knowgen.suite.result import SuiteResult
+    from knowgen.suites.result import SuiteResult
 
 EPILOG = """\b
 Examples:
@@ -47,7 +47,7 @@ def command(
     """Run every system of a suite on every task, and put them in one table a task."""
     import json
 
-    from knowgen.suite import carry_out, prepare
+    from knowgen.suites import carry_out, prepare
 
     prepared = prepare(file, out, only=only or (), budget=budget, progress=True)
     if dry_run:
@@ -63,8 +63,8 @@ def command(
 
 def _closing_lines(result: SuiteResult) -> None:
     """Prints the tables, which runs did not come to their end, and how to go on."""
-    from knowgen.report.grid import visible
-    from knowgen.suite import written
+    from knowgen.report.text_table import visible
+    from knowgen.suites import artifacts as written
 
     if result.interrupted:
         click.echo("interrupted; what was finished is kept", err=True)

@@ -10,8 +10,8 @@ import click
 from knowgen.cli.common import KEY_VALUE
 
 if TYPE_CHECKING:
-    from knowgen.tasks.annotate import Outcome
-    from knowgen.tasks.home import Prepared
+    from knowgen.tasks.data_home import PreparedData
+    from knowgen.tasks.text_labels.annotate import AnnotationOutcome
 
 EPILOG = """\b
 Examples:
@@ -54,7 +54,7 @@ def command() -> None:
 @click.option("--force", is_flag=True, help="Prepare it again; a named revision is resolved anew.")
 def prepare(name: str, revision: str | None, data_dir: Path | None, force: bool) -> int:
     """Fetch data set NAME, unpack it, look at every picture, and put it in place."""
-    from knowgen.tasks.prepare import prepare as prepare_data
+    from knowgen.tasks.prepare.run import prepare as prepare_data
 
     found, done = prepare_data(
         name, revision=revision, data_dir=data_dir, force=force, told=lambda line: click.echo(line, err=True)
@@ -68,7 +68,7 @@ def prepare(name: str, revision: str | None, data_dir: Path | None, force: bool)
     return 0
 
 
-def _summary(found: Prepared) -> str:
+def _summary(found: PreparedData) -> str:
     index = found.index
     told = f"{found.name} at {found.commit[:22]}, {index['rows']} rows, {index['pictures']} pictures"
     out = f", {len(index['left_out'])} rows left out" if index.get("left_out") else ""
@@ -83,7 +83,7 @@ def _summary(found: Prepared) -> str:
 @click.option("--force", is_flag=True, help="Ask anew what is frozen.")
 def annotate(name: str, judge: str, args: tuple[tuple[str, Any], ...], budget: float | None, force: bool) -> int:
     """Ask a judge which prompts of task NAME demand text, and freeze the answers."""
-    from knowgen.tasks.annotate import annotate as annotate_task
+    from knowgen.tasks.text_labels.annotate import annotate as annotate_task
 
     outcome = annotate_task(
         name, judge, dict(args), budget=budget, force=force, told=lambda line: click.echo(line, err=True)
@@ -91,7 +91,7 @@ def annotate(name: str, judge: str, args: tuple[tuple[str, Any], ...], budget: f
     return _tell(outcome)
 
 
-def _tell(outcome: Outcome) -> int:
+def _tell(outcome: AnnotationOutcome) -> int:
     """Prints what came of an annotation; returns the exit code."""
     task, frozen = outcome.task, outcome.frozen
     if frozen is None:

@@ -1,1 +1,1 @@
-"""What every package builds on; imports nothing of the project but `knowgen.errors`."""
+"""What every package builds on; imports nothing of the project but `knowgen.core.errors`."""

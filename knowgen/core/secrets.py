@@ -17,7 +17,7 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from knowgen.errors import ConfigError
+from knowgen.core.errors import ConfigError
 
 MASK = "[key]"
 """Stands in stored text where a secret was."""

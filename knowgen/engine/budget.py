@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from knowgen.errors import BudgetReachedError, ConfigError
+from knowgen.core.errors import BudgetReachedError, ConfigError
 from knowgen.store.run import RunStore
 
 FREE = -1
@@ -30,7 +30,7 @@ class _NotYetError(Exception):
     """A call would fit if those that are open cost nothing: it waits for what they come to."""
 
 
-class Books:
+class BudgetMeter:
     """The meter of a run, used from any thread and any event loop.
 
     Writing waits for the disk, so a thread of the books' own does it, and no event loop stands still meanwhile. A call
@@ -65,7 +65,7 @@ class Books:
         return self._store.spent() - self._before
 
     async def reserve(self, worst_case: float | None, who: str) -> int:
-        """Sets aside the worst case of one call in US dollars; see `knowgen.calls.Meter`."""
+        """Sets aside the worst case of one call in US dollars; see `knowgen.core.metering.Meter`."""
         if worst_case is None and self._budget is not None:
             raise ConfigError(
                 "the price of its calls is not known, so no budget can be kept",
@@ -85,7 +85,7 @@ class Books:
         await self._do(self._settle, number, cost)
 
     def note(self, who: str, what: str, data: dict[str, Any]) -> None:
-        """Keeps a note on how calls were made; see `knowgen.calls.note`."""
+        """Keeps a note on how calls were made; see `knowgen.core.metering.note`."""
         self._store.put_note(who, what, data)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from knowgen.engine.faults import ContractError
+from knowgen.engine.retry import ContractError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,7 +23,7 @@ COMPRESS_LEVEL = 1
 """Of PNG. A photo-like picture of 1024 pixels takes 0.11 s and 2.0 MB at level 1, 0.20 s and 1.8 MB at level 6."""
 
 
-class Encoded(NamedTuple):
+class EncodedImage(NamedTuple):
     """The bytes of a picture, its size in pixels and its format as Pillow names it."""
 
     data: bytes
@@ -40,13 +40,13 @@ class ScratchFile(NamedTuple):
     height: int
     format: str
 
-    def read(self) -> Encoded:
+    def read(self) -> EncodedImage:
         """Takes the picture over.
 
         Raises:
             ContractError: The file is gone.
         """
-        encoded = Encoded(_read(self.path), self.width, self.height, self.format)
+        encoded = EncodedImage(_read(self.path), self.width, self.height, self.format)
         self.path.unlink(missing_ok=True)
         return encoded
 
@@ -87,7 +87,7 @@ def detach(image: Any) -> Image | bytes:
     raise ContractError(f"the generator gave a {type(image).__name__}, not a PIL image, bytes or a Path")
 
 
-def encode(image: Any) -> Encoded:
+def encode(image: Any) -> EncodedImage:
     """Turns a PIL image into a PNG, and checks the bytes or the file of a picture by decoding it whole.
 
     Args:
@@ -107,14 +107,14 @@ def encode(image: Any) -> Encoded:
     return _check_bytes(image) if isinstance(image, bytes) else _encode_picture(image)
 
 
-def _encode_picture(image: Image) -> Encoded:
+def _encode_picture(image: Image) -> EncodedImage:
     _check_size(image.width, image.height)
     try:
         buffer = io.BytesIO()
         _to_rgb(image).save(buffer, "PNG", compress_level=COMPRESS_LEVEL)
     except Exception as error:  # Pillow raises all kinds for a broken image object
         raise ContractError(f"the picture cannot be written as PNG: {type(error).__name__}: {error}") from error
-    return Encoded(buffer.getvalue(), image.width, image.height, "PNG")
+    return EncodedImage(buffer.getvalue(), image.width, image.height, "PNG")
 
 
 def _to_rgb(image: Image) -> Image:
@@ -142,7 +142,7 @@ def _read(path: Path) -> bytes:
         raise ContractError(f"the picture file {path.name} cannot be read: {error.strerror}") from error
 
 
-def _check_bytes(data: bytes) -> Encoded:
+def _check_bytes(data: bytes) -> EncodedImage:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -150,7 +150,7 @@ def _check_bytes(data: bytes) -> Encoded:
             _check_size(picture.width, picture.height)
             picture.load()
             if picture.format in KEPT_FORMATS:
-                return Encoded(data, picture.width, picture.height, picture.format)
+                return EncodedImage(data, picture.width, picture.height, picture.format)
             return _encode_picture(picture)
     except UnidentifiedImageError as error:
         raise ContractError(f"the {len(data)} bytes of the picture are in no known image format") from error

@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Options:
+class EngineOptions:
     """How a run is carried out. Nothing here decides a result, so nothing here is part of a key.
 
     Attributes:
@@ -36,7 +36,7 @@ class Options:
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """What a run did, and what stands at its end.
 
     Attributes:

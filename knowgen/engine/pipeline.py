@@ -6,20 +6,20 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from knowgen.engine.control import Control
-from knowgen.engine.drawing import Drawer
-from knowgen.engine.faults import NotDrawnError, StoppedError, StoreError
-from knowgen.engine.plan import Job, Planner, Wanted
-from knowgen.engine.scoring import Judge
-from knowgen.engine.tally import Tally
-from knowgen.engine.threads import Lane
-from knowgen.errors import BudgetReachedError
-from knowgen.records import GenerationStatus
+from knowgen.core.errors import BudgetReachedError
+from knowgen.core.records import GenerationStatus
+from knowgen.engine.executors.concurrency import WorkerThreads
+from knowgen.engine.generation import GenerationStep
+from knowgen.engine.progress import RunCounts
+from knowgen.engine.retry import NotGeneratedError, StoppedError, StoreError
+from knowgen.engine.run_state import RunState
+from knowgen.engine.scoring import ScoringStep
+from knowgen.engine.work_plan import PendingScore, WorkItem, WorkPlanner
 
 CHUNK = 32
 
 
-class Pipeline:
+class SamplePipeline:
     """One pass over the samples of a run, with a bounded number of walks under way.
 
     Args:
@@ -35,12 +35,12 @@ class Pipeline:
 
     def __init__(
         self,
-        control: Control,
-        planner: Planner,
-        drawer: Drawer | None,
-        judges: Sequence[Judge],
-        tally: Tally,
-        lane: Lane,
+        control: RunState,
+        planner: WorkPlanner,
+        drawer: GenerationStep | None,
+        judges: Sequence[ScoringStep],
+        tally: RunCounts,
+        lane: WorkerThreads,
         *,
         width: int,
         drain: bool = False,
@@ -76,10 +76,10 @@ class Pipeline:
                     break
             chunk = await ahead
 
-    def _next(self, jobs: Iterator[Job]) -> asyncio.Future[list[Job]]:
+    def _next(self, jobs: Iterator[WorkItem]) -> asyncio.Future[list[WorkItem]]:
         return self._lane.call(lambda: list(islice(jobs, CHUNK)))
 
-    async def _start(self, job: Job) -> bool:
+    async def _start(self, job: WorkItem) -> bool:
         """Begins a walk, or counts a job that lacks nothing; False when the run has stopped."""
         if self._stopped:
             return False
@@ -107,13 +107,13 @@ class Pipeline:
         for walk in self._walks:
             walk.cancel()
 
-    async def _walk(self, job: Job) -> None:
+    async def _walk(self, job: WorkItem) -> None:
         try:
             await self._draw_and_judge(job)
             self._tally.done += 1
         except StoppedError:
             return  # left not run; the reason is in the control
-        except NotDrawnError:
+        except NotGeneratedError:
             self._tally.done += 1  # left not run: there is nothing to judge yet
         except BudgetReachedError:
             self._control.stop("budget")
@@ -122,7 +122,7 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - an error that would hit every sample, or one of the engine
             self._control.fail(error)
 
-    async def _draw_and_judge(self, job: Job) -> None:
+    async def _draw_and_judge(self, job: WorkItem) -> None:
         if job.to_draw and self._drawer is not None:
             generation = await self._drawer.draw(job)
             self._tally.drawn(generation)
@@ -137,7 +137,7 @@ class Pipeline:
         elif job.wanted:
             await self._judge_all(job)
 
-    async def _judge_all(self, job: Job) -> None:
+    async def _judge_all(self, job: WorkItem) -> None:
         """Has all judgements of a picture made side by side; the first error is raised when all have ended."""
         results = await asyncio.gather(*(self._judge(job, one) for one in job.wanted), return_exceptions=True)
         faults = [result for result in results if isinstance(result, BaseException)]
@@ -146,7 +146,7 @@ class Pipeline:
         if faults:
             raise faults[0]
 
-    async def _judge(self, job: Job, wanted: Wanted) -> None:
+    async def _judge(self, job: WorkItem, wanted: PendingScore) -> None:
         if job.generation is None:
             return
         score = await self._judges[wanted.scorer].judge(job, job.generation, wanted)

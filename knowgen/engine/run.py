@@ -8,22 +8,20 @@ import threading
 import time
 from collections.abc import Sequence
 
-from knowgen.engine.budget import Books
-from knowgen.engine.control import Control
-from knowgen.engine.drawing import Drawer, Finisher, GeneratorDrawer, SourceDrawer
-from knowgen.engine.handles import GeneratorHandle, ScorerHandle
-from knowgen.engine.options import Options, Outcome
-from knowgen.engine.pipeline import Pipeline
-from knowgen.engine.plan import Planner, enter_samples
-from knowgen.engine.progress import Progress
-from knowgen.engine.scoring import Judge
-from knowgen.engine.signals import Signals
-from knowgen.engine.stages import generator_stage, scorer_stage, stage_width
-from knowgen.engine.tally import Tally
-from knowgen.engine.threads import Lane, Mailbox
-from knowgen.engine.workers import SCRATCH
-from knowgen.generators.contract import DrawingSource, RequestSource
-from knowgen.spec import RunSpec
+from knowgen.core.spec import RunSpec
+from knowgen.engine.budget import BudgetMeter
+from knowgen.engine.components import GeneratorHandle, ScorerHandle
+from knowgen.engine.executors.concurrency import LoopBridge, WorkerThreads
+from knowgen.engine.executors.subprocess import SCRATCH
+from knowgen.engine.generation import GenerationStep, GenerationWriter, GeneratorStep, SourceStep
+from knowgen.engine.options import EngineOptions, RunOutcome
+from knowgen.engine.pipeline import SamplePipeline
+from knowgen.engine.placement import generator_stage, scorer_stage, stage_width
+from knowgen.engine.progress import Progress, RunCounts
+from knowgen.engine.run_state import RunState, SignalHandler
+from knowgen.engine.scoring import ScoringStep
+from knowgen.engine.work_plan import WorkPlanner, enter_samples
+from knowgen.generators.contract import AnswerSource, GenerationSource
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
 
@@ -54,25 +52,25 @@ class Engine:
         self,
         spec: RunSpec,
         task: Task,
-        generator: GeneratorHandle | DrawingSource,
+        generator: GeneratorHandle | GenerationSource,
         scorers: Sequence[ScorerHandle],
         store: RunStore,
-        options: Options,
-        requests: RequestSource | None = None,
+        options: EngineOptions,
+        requests: AnswerSource | None = None,
     ) -> None:
         self._spec, self._task, self._generator, self._requests = spec, task, generator, requests
         self._scorers, self._store, self._options = scorers, store, options
         self._passes = 2 if options.schedule == "phased" and scorers else 1
         self._loop = asyncio.new_event_loop()
-        self._mailbox = Mailbox(self._loop)
-        self._books = Books(store, options.budget, self._refused)
-        self._control = Control()
-        self._drawer: Drawer | None = None
-        self._judges: list[Judge] = []
-        self._lanes: list[Lane] = []
+        self._mailbox = LoopBridge(self._loop)
+        self._books = BudgetMeter(store, options.budget, self._refused)
+        self._control = RunState()
+        self._drawer: GenerationStep | None = None
+        self._judges: list[ScoringStep] = []
+        self._lanes: list[WorkerThreads] = []
         self._error: BaseException | None = None
         made_here = isinstance(generator, GeneratorHandle)
-        self.tally = Tally(spec.selection.n * spec.repeats, self._passes, draws=made_here)
+        self.tally = RunCounts(spec.selection.n * spec.repeats, self._passes, draws=made_here)
         self.done = threading.Event()
 
     @property
@@ -124,14 +122,14 @@ class Engine:
         if control.error is not None:
             raise control.error
 
-    async def _pass(self, control: Control, planning: Lane, *, draw: bool, score: bool) -> None:
+    async def _pass(self, control: RunState, planning: WorkerThreads, *, draw: bool, score: bool) -> None:
         # where the budget ended the drawing, scorers that cost nothing still judge what is there
         drain = bool(control.stopped) and not draw
         if control.at_once or (control.stopped and not drain):
             return
         handles = self._scorers if score else ()
         planner = self._planner(handles, draw=draw)
-        pipeline = Pipeline(
+        pipeline = SamplePipeline(
             control,
             planner,
             self._drawer if draw else None,
@@ -148,10 +146,10 @@ class Engine:
         finally:
             stopping.cancel()
 
-    def _planner(self, handles: Sequence[ScorerHandle], *, draw: bool) -> Planner:
+    def _planner(self, handles: Sequence[ScorerHandle], *, draw: bool) -> WorkPlanner:
         cap = self._options.max_attempts
         made_here = isinstance(self._generator, GeneratorHandle)
-        return Planner(
+        return WorkPlanner(
             self._spec,
             self._task,
             self._store,
@@ -162,7 +160,7 @@ class Engine:
             requests=self._requests,
         )
 
-    async def _mind(self, control: Control, pipeline: Pipeline) -> None:
+    async def _mind(self, control: RunState, pipeline: SamplePipeline) -> None:
         """Lets go of what waits as soon as the run stops, and cuts off what is under way when it must end at once."""
         while True:
             await control.changed.wait()
@@ -175,7 +173,7 @@ class Engine:
         await asyncio.sleep(0 if control.error is not None else GRACE_SECONDS)
         pipeline.cancel()
 
-    async def _close(self, control: Control) -> None:
+    async def _close(self, control: RunState) -> None:
         parts = [part for part in [self._drawer, *self._judges] if part is not None]
         if control.at_once:
             for part in parts:
@@ -185,27 +183,27 @@ class Engine:
         self._books.close()
         shutil.rmtree(self._store.path / SCRATCH, ignore_errors=True)
 
-    def _lane(self, threads: int, name: str) -> Lane:
-        lane = Lane(self._mailbox, threads, name)
+    def _lane(self, threads: int, name: str) -> WorkerThreads:
+        lane = WorkerThreads(self._mailbox, threads, name)
         self._lanes.append(lane)
         return lane
 
-    def _make_drawer(self, control: Control) -> Drawer:
-        finisher = Finisher(self._spec, self._store)
+    def _make_drawer(self, control: RunState) -> GenerationStep:
+        finisher = GenerationWriter(self._spec, self._store)
         lane = self._lane(_FINISHERS, "pictures")
         if not isinstance(self._generator, GeneratorHandle):
-            return SourceDrawer(self._generator, finisher, lane)
+            return SourceStep(self._generator, finisher, lane)
         stage = generator_stage(self._generator, self._options, self._mailbox, control, self._books, self._store.path)
         privileged = self._generator.traits.privileged
-        return GeneratorDrawer(self._spec, self._options, stage, finisher, lane, privileged=privileged)
+        return GeneratorStep(self._spec, self._options, stage, finisher, lane, privileged=privileged)
 
-    def _make_judge(self, control: Control, handle: ScorerHandle) -> Judge:
+    def _make_judge(self, control: RunState, handle: ScorerHandle) -> ScoringStep:
         stage = scorer_stage(handle, self._options, self._mailbox, control, self._books, self._store.path)
-        return Judge(handle, self._options, stage, self._store)
+        return ScoringStep(handle, self._options, stage, self._store)
 
     # -- the caller's thread ---------------------------------------------------------------------------------------
 
-    def wait(self, progress: Progress, signals: Signals) -> Outcome:
+    def wait(self, progress: Progress, signals: SignalHandler) -> RunOutcome:
         """Waits for the run's end, shows progress, and gives up waiting soon after an interruption.
 
         Raises:
@@ -231,12 +229,12 @@ class Engine:
 def run(
     spec: RunSpec,
     task: Task,
-    generator: GeneratorHandle | DrawingSource,
+    generator: GeneratorHandle | GenerationSource,
     scorers: Sequence[ScorerHandle],
     store: RunStore,
-    options: Options | None = None,
-    requests: RequestSource | None = None,
-) -> Outcome:
+    options: EngineOptions | None = None,
+    requests: AnswerSource | None = None,
+) -> RunOutcome:
     """Carries out a run and returns when it has ended.
 
     What the store holds already is not done again. A first SIGINT or SIGTERM ends the run within about two seconds
@@ -259,13 +257,13 @@ def run(
             was selected.
         DataError: A ground truth is missing; the disk is full.
     """
-    options = options or Options()
+    options = options or EngineOptions()
     engine = Engine(spec, task, generator, scorers, store, options, requests)
     progress = Progress(options.progress)
     store.note_session("start")
     outcome = ""
     try:
-        with Signals(engine.interrupt) as signals:
+        with SignalHandler(engine.interrupt) as signals:
             threading.Thread(target=engine.main, name="knowgen engine", daemon=True).start()
             result = engine.wait(progress, signals)
         outcome = result.stopped or "done"
@@ -280,7 +278,7 @@ def run(
 
 def _end_session(store: RunStore, outcome: str) -> None:
     """Commits; after an error of the store that error is the one to be told, not this one."""
-    from knowgen.errors import KnowgenError
+    from knowgen.core.errors import KnowgenError
 
     try:
         store.note_session("end", outcome)

@@ -7,14 +7,14 @@ import math
 import time
 from typing import Any
 
-from knowgen.engine.faults import STOPPERS, ContractError, StoppedError, StoreError, describe, with_tries
-from knowgen.engine.handles import ScorerHandle
-from knowgen.engine.options import Options
-from knowgen.engine.plan import Job, Wanted
-from knowgen.engine.serve import item_id
-from knowgen.engine.stage import Stage
-from knowgen.errors import BudgetReachedError, KnowgenError
-from knowgen.records import Attempt, Generation, Score, ScoreStatus, Usage
+from knowgen.core.errors import BudgetReachedError, KnowgenError
+from knowgen.core.records import Attempt, Generation, Score, ScoreStatus, Usage
+from knowgen.engine.components import ScorerHandle
+from knowgen.engine.dispatcher import Dispatcher
+from knowgen.engine.executors.invoke import item_id
+from knowgen.engine.options import EngineOptions
+from knowgen.engine.retry import STOPPERS, ContractError, StoppedError, StoreError, describe, with_tries
+from knowgen.engine.work_plan import PendingScore, WorkItem
 from knowgen.scorers.contract import (
     failed_score,
     missing_needs,
@@ -25,7 +25,7 @@ from knowgen.scorers.contract import (
 from knowgen.store.run import RunStore
 
 
-class Judge:
+class ScoringStep:
     """One scorer of a run.
 
     Args:
@@ -35,11 +35,11 @@ class Judge:
         store: Where scores go.
     """
 
-    def __init__(self, handle: ScorerHandle, options: Options, stage: Stage, store: RunStore) -> None:
+    def __init__(self, handle: ScorerHandle, options: EngineOptions, stage: Dispatcher, store: RunStore) -> None:
         self._handle, self._options, self._stage, self._store = handle, options, stage, store
         self._label = handle.spec.name
 
-    async def judge(self, job: Job, generation: Generation, wanted: Wanted) -> Score:
+    async def judge(self, job: WorkItem, generation: Generation, wanted: PendingScore) -> Score:
         """Judges a picture and stores the score, whatever its status.
 
         Raises:
@@ -84,7 +84,14 @@ class Judge:
         return self._put(score, job, generation, wanted, tries=before + count, faults=faults)
 
     def _put(
-        self, score: Score, job: Job, generation: Generation, wanted: Wanted, *, tries: int, faults: list[Attempt]
+        self,
+        score: Score,
+        job: WorkItem,
+        generation: Generation,
+        wanted: PendingScore,
+        *,
+        tries: int,
+        faults: list[Attempt],
     ) -> Score:
         earlier = wanted.earlier
         usage = add_usage(usage_of(faults), score.usage) if faults else score.usage
@@ -117,7 +124,7 @@ class Judge:
         self._stage.kill()
 
 
-def checked(value: Any, job: Job) -> Score:
+def checked(value: Any, job: WorkItem) -> Score:
     """Returns a score that keeps the contract.
 
     Raises:

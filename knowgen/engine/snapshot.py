@@ -10,31 +10,31 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from knowgen.engine.faults import describe
 from knowgen.engine.imaging import UnusableImage, detach
-from knowgen.generators.contract import Drawing
+from knowgen.engine.retry import describe
+from knowgen.generators.contract import GeneratedImage
 
-_NOTES = tuple(field.name for field in dataclasses.fields(Drawing) if field.name not in {"image", "request_id"})
+_NOTES = tuple(field.name for field in dataclasses.fields(GeneratedImage) if field.name not in {"image", "request_id"})
 
 
-def snapshot(value: Any) -> Drawing:
+def snapshot(value: Any) -> GeneratedImage:
     """Return a copy of what a generator returned that none of the generator's later steps can change.
 
     Args:
-        value: A `Drawing`, or an image alone.
+        value: A `GeneratedImage`, or an image alone.
 
     Returns:
-        A new `Drawing`. Where something cannot be copied, its image is an `UnusableImage` with the reason, so that the
+        A new `GeneratedImage`. Where something cannot be copied, its image is an `UnusableImage` with the reason, so that the
         fault stays with this request.
     """
-    if not isinstance(value, Drawing):
-        return Drawing(image=_image(value))
+    if not isinstance(value, GeneratedImage):
+        return GeneratedImage(image=_image(value))
     try:
         notes = {name: _copied(getattr(value, name)) for name in _NOTES}
         name, image = value.request_id, value.image
     except BaseException as error:  # noqa: BLE001 - a subclass of the plugin's own may raise anything
-        return Drawing(image=_unusable(error))
-    return Drawing(image=None if image is None else _image(image), request_id=name, **notes)
+        return GeneratedImage(image=_unusable(error))
+    return GeneratedImage(image=None if image is None else _image(image), request_id=name, **notes)
 
 
 def _image(image: Any) -> Any:

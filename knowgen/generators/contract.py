@@ -4,7 +4,7 @@
     async generate(request) -> Drawing                              many at once, for services
     generate_batch(requests) -> Iterator[Drawing]                   a batch at a time, yielding each as it is done
 
-It may also have `setup(device)` and `close()`, and class attributes that `traits_of` reads. A plain function
+It may also have `setup(device)` and `close()`, and class attributes that `capabilities_of` reads. A plain function
 `draw(prompt)`, `draw(prompt, seed)` or `draw(prompt, references, seed)` is a generator too.
 """
 
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from knowgen.errors import UsageError
-from knowgen.records import GenerationRequest, GenerationStatus, ImageRef, Usage
+from knowgen.core.errors import UsageError
+from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef, Usage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,7 +29,7 @@ GPU_FAULT_CODE = 70
 
 
 @dataclass
-class Drawing:
+class GeneratedImage:
     """What a generator gives back for one request; the engine stores it as a `Generation`.
 
     Attributes:
@@ -57,7 +57,7 @@ class Drawing:
     usage: Usage = field(default_factory=Usage)
 
 
-class DrawGenerator(Protocol):
+class SimpleGenerator(Protocol):
     """The simplest shape: one picture for one prompt, called in a thread."""
 
     def draw(self, prompt: str, references: Sequence[Image], seed: int) -> Image:
@@ -68,21 +68,21 @@ class DrawGenerator(Protocol):
 class AsyncGenerator(Protocol):
     """The shape for services: many requests wait at once."""
 
-    async def generate(self, request: GenerationRequest) -> Drawing:
-        """Draws one picture; raises `PassingError` for a fault that may pass, `RefusedError` for a refusal."""
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
+        """Draws one picture; raises `TransientError` for a fault that may pass, `RefusalError` for a refusal."""
         ...
 
 
 class BatchGenerator(Protocol):
     """The shape for local models: a batch goes in, each drawing comes out as soon as it is done, in any order."""
 
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         """Yields one drawing a request, each with its `request_id`."""
         ...
 
 
 @dataclass(frozen=True)
-class Traits:
+class GeneratorCapabilities:
     """What a generator declares about itself.
 
     Attributes:
@@ -131,10 +131,10 @@ def shape_of(target: Any) -> Shape:
     )
 
 
-def traits_of(target: Any) -> Traits:
+def capabilities_of(target: Any) -> GeneratorCapabilities:
     """Reads what a generator object or class declares, with defaults where it says nothing."""
     shape = shape_of(target)
-    return Traits(
+    return GeneratorCapabilities(
         shape=shape,
         batch_size=int(getattr(target, "batch_size", 1)),
         concurrency=int(getattr(target, "concurrency", 16 if shape == "generate" else 1)),
@@ -183,7 +183,7 @@ def _name(target: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AgentAnswer:
     """What is to be drawn for a sample in place of its prompt: the answer of an agent that searched.
 
     Attributes:
@@ -203,11 +203,11 @@ class Asked:
     reason: str = ""
 
 
-THE_PROMPT = Asked()
+THE_PROMPT = AgentAnswer()
 """The sample's own prompt."""
 
 
-class RequestSource(Protocol):
+class AnswerSource(Protocol):
     """Where requests come from when one search is drawn by many painters."""
 
     @property
@@ -215,18 +215,18 @@ class RequestSource(Protocol):
         """Tells this source's content from any other's."""
         ...
 
-    def asked(self, sample_id: str, repeat: int) -> Asked:
+    def asked(self, sample_id: str, repeat: int) -> AgentAnswer:
         """Returns what is to be drawn for a sample and repeat."""
         ...
 
 
-class DrawingSource(Protocol):
+class GenerationSource(Protocol):
     """Drawings made elsewhere (a folder, a results file): the engine takes them instead of running a generator."""
 
     name: str
     revision: str
 
-    def drawing(self, sample_id: str, repeat: int) -> Drawing:
+    def drawing(self, sample_id: str, repeat: int) -> GeneratedImage:
         """Returns the drawing of a sample; a missing or unreadable one is a failed drawing with its reason.
 
         One that was never asked for has the status not_run, and the run leaves it so.
@@ -237,17 +237,17 @@ class DrawingSource(Protocol):
 __all__ = [
     "GPU_FAULT_CODE",
     "THE_PROMPT",
-    "Asked",
+    "AgentAnswer",
+    "AnswerSource",
     "AsyncGenerator",
     "BatchGenerator",
-    "DrawGenerator",
-    "Drawing",
-    "DrawingSource",
     "FunctionGenerator",
-    "RequestSource",
+    "GeneratedImage",
+    "GenerationSource",
+    "GeneratorCapabilities",
     "Shape",
-    "Traits",
+    "SimpleGenerator",
+    "capabilities_of",
     "is_plain_function",
     "shape_of",
-    "traits_of",
 ]

@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
-from knowgen.errors import UsageError
+from knowgen.core.errors import UsageError
 
 PRICES_FILE = "image_prices.json"
 MILLION = 1_000_000
@@ -23,7 +23,7 @@ _DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4,8}|preview(-[\d-]+)?|latest)\Z")
 
 
 @dataclass(frozen=True)
-class Counted:
+class TokenCounts:
     """Tokens of a call, as its answer counts them."""
 
     text_in: int = 0
@@ -84,9 +84,9 @@ class ImagePrice:
             return None
         read = len(prompt.encode("utf-8", "replace")) + TEMPLATE_TOKENS
         told = max(0, self.most_output - drawn)
-        return self._sum(Counted(read, references * self.reference, told, drawn))
+        return self._sum(TokenCounts(read, references * self.reference, told, drawn))
 
-    def cost(self, counted: Counted, pictures: int) -> float | None:
+    def cost(self, counted: TokenCounts, pictures: int) -> float | None:
         """Returns what a call cost in US dollars, None when that cannot be told.
 
         Args:
@@ -99,7 +99,7 @@ class ImagePrice:
             return None
         return self._sum(counted)
 
-    def _sum(self, counted: Counted) -> float:
+    def _sum(self, counted: TokenCounts) -> float:
         total = (
             (self.text_in or 0.0) * counted.text_in
             + self.image_in * counted.image_in

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from knowgen.caches import Cache
-from knowgen.errors import DataError, MissingDependencyError, UsageError
+from knowgen.core.cache import Cache
+from knowgen.core.errors import DataError, MissingDependencyError, UsageError
 
 INDEX = "model_index.json"
 """Names the pipeline's class and the class of each part, which lies in a folder of its name."""

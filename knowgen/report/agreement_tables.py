@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from knowgen.report.grid import Grid, csv_text, terminal_text
-from knowgen.stats.agreement_records import Agreement, DimensionAgreement, PairAgreement, RankAgreement
+from knowgen.report.text_table import TextTable, csv_text, terminal_text
+from knowgen.stats.agreement.records import Agreement, DimensionAgreement, PairAgreement, RankAgreement
 from knowgen.stats.summary import Figure
 
 NONE = "-"
@@ -37,7 +37,7 @@ def _numbers(figure: Figure) -> list[str | float | int | None]:
     return [figure.value, figure.low, figure.high, figure.n, figure.note]
 
 
-def _grids(found: Agreement) -> list[Grid]:
+def _grids(found: Agreement) -> list[TextTable]:
     grids = [_pair(pair) for pair in found.pairs]
     if found.together:
         grids.append(_together(found.together))
@@ -48,16 +48,16 @@ def _grids(found: Agreement) -> list[Grid]:
         "[95 % interval by sample]",
         *(f"note: {note}" for note in found.notes),
     ]
-    last = grids[-1] if grids else Grid("", ["raters"], [[rater] for rater in found.raters])
-    return [*grids[:-1], Grid(last.title, last.head, last.rows, last.left, [*last.lines, *lines])]
+    last = grids[-1] if grids else TextTable("", ["raters"], [[rater] for rater in found.raters])
+    return [*grids[:-1], TextTable(last.title, last.head, last.rows, last.left, [*last.lines, *lines])]
 
 
-def _pair(pair: PairAgreement) -> Grid:
+def _pair(pair: PairAgreement) -> TextTable:
     head = ["", "same value", "kappa", "alpha", "n", "only one", "note"]
     rows = [[name.replace("_", " "), *_cells(one)] for name, one in pair.dimensions.items()]
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
-    return Grid(f"{pair.first} and {pair.second}", head, rows, frozenset({0, 6}))
+    return TextTable(f"{pair.first} and {pair.second}", head, rows, frozenset({0, 6}))
 
 
 def _cells(one: DimensionAgreement) -> list[str]:
@@ -75,7 +75,7 @@ def with_ends(figure: Figure) -> str:
     return f"{figure.value:.2f}{ends}"
 
 
-def _together(figures: Mapping[str, Figure]) -> Grid:
+def _together(figures: Mapping[str, Figure]) -> TextTable:
     rows = [
         [name.replace("_", " "), with_ends(figure), str(figure.n), figure.note or ""]
         for name, figure in figures.items()
@@ -83,10 +83,10 @@ def _together(figures: Mapping[str, Figure]) -> Grid:
     head = ["", "alpha", "n", "note"]
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
-    return Grid("All raters together", head, rows, frozenset({0, 3}))
+    return TextTable("All raters together", head, rows, frozenset({0, 3}))
 
 
-def _ranks(ranks: tuple[RankAgreement, ...], systems: int) -> Grid:
+def _ranks(ranks: tuple[RankAgreement, ...], systems: int) -> TextTable:
     rows = [
         [
             f"{rank.first} and {rank.second}",
@@ -101,4 +101,4 @@ def _ranks(ranks: tuple[RankAgreement, ...], systems: int) -> Grid:
     head = ["", "Kendall's tau-b", "Spearman's rho", "systems", "samples", "note"]
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
-    return Grid(f"Order of {systems} systems", head, rows, frozenset({0, 5}))
+    return TextTable(f"Order of {systems} systems", head, rows, frozenset({0, 5}))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from knowgen.records import DIMENSIONS
-from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
-from knowgen.stats.comparison import ComparedSlice, Comparison, Difference
+from knowgen.core.records import DIMENSIONS
+from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
+from knowgen.stats.compare.records import ComparedSlice, Comparison, FigureDifference
 from knowgen.stats.coverage import NO_RESULT, no_result
-from knowgen.stats.policy import POLICIES
+from knowgen.stats.protocol import POLICIES
 from knowgen.stats.summary import OVERALL
 from knowgen.stats.words import count
 
@@ -71,23 +71,23 @@ def chance(p: float | None) -> str:
     return "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
-def _with_ends(figure: Difference) -> str:
+def _with_ends(figure: FigureDifference) -> str:
     ends = "" if figure.low is None else f" [{signed(figure.low):>6}, {signed(figure.high):>6}]"
     return f"{signed(figure.value)}{ends or ' ' * 17}"
 
 
-def _cells(figure: Difference) -> list[str]:
+def _cells(figure: FigureDifference) -> list[str]:
     values = [NONE if value is None else f"{value:.3f}" for value in (figure.a, figure.b)]
     note = "no result" if figure.note.startswith(NO_RESULT) else figure.note
     return [*values, _with_ends(figure), chance(figure.p_permutation), str(figure.n), note]
 
 
-def _all_grids(comparisons: Sequence[Comparison]) -> list[Grid]:
+def _all_grids(comparisons: Sequence[Comparison]) -> list[TextTable]:
     grids = [grid for one in comparisons for grid in _grids(one)]
     return [*grids, _family(comparisons)] if len(comparisons) > 1 else grids
 
 
-def _family(comparisons: Sequence[Comparison]) -> Grid:
+def _family(comparisons: Sequence[Comparison]) -> TextTable:
     """Lays out the headlines of all comparisons, with p-values corrected for their number."""
     rows = [
         [
@@ -104,14 +104,14 @@ def _family(comparisons: Sequence[Comparison]) -> Grid:
     head = ["", "difference", "p", "p (Holm)", "d_z", "detectable", "n"]
     tested = max(one.family for one in comparisons)
     line = f"p (Holm): corrected for {count(tested, 'comparison')}; detectable: with 80 % power at 5 %"
-    return Grid(f"All comparisons: {_headline_name(comparisons[0])}", head, rows, frozenset({0}), [line])
+    return TextTable(f"All comparisons: {_headline_name(comparisons[0])}", head, rows, frozenset({0}), [line])
 
 
-def _effect(figure: Difference) -> str:
+def _effect(figure: FigureDifference) -> str:
     return NONE if figure.effect is None else signed(figure.effect)[:-1]
 
 
-def _size(figure: Difference) -> str:
+def _size(figure: FigureDifference) -> str:
     return NONE if figure.detectable is None else f"{figure.detectable:.3f}"
 
 
@@ -121,7 +121,7 @@ def _headline_name(one: Comparison) -> str:
     return "K-Score" if is_score else OVERALL
 
 
-def _grids(one: Comparison) -> list[Grid]:
+def _grids(one: Comparison) -> list[TextTable]:
     a, b = one.a or "first", one.b or "second"
     head = ["", a, b, "difference", "p", "n", "note"]
     left = frozenset({0, 6})
@@ -130,11 +130,11 @@ def _grids(one: Comparison) -> list[Grid]:
         [_headline_name(one), *_cells(whole.figures[OVERALL])],
         *([each.replace("_", " "), *_cells(whole.figures[each])] for each in one.dimensions),
     ]
-    grids = [_trimmed(Grid(f"{b} against {a}", head, rows, left, [_verdict(one), *_lines(one)]))]
+    grids = [_trimmed(TextTable(f"{b} against {a}", head, rows, left, [_verdict(one), *_lines(one)]))]
     for kind in ("group", "category", "difficulty"):
         parts = [part for part in one.slices if part.kind == kind]
         if parts:
-            grids.append(_trimmed(Grid(f"By {kind}: overall", [kind, *head[1:]], _rows(parts), left)))
+            grids.append(_trimmed(TextTable(f"By {kind}: overall", [kind, *head[1:]], _rows(parts), left)))
     return grids
 
 
@@ -142,11 +142,11 @@ def _rows(parts: Sequence[ComparedSlice]) -> list[list[str]]:
     return [[part.name or NONE, *_cells(part.figures[OVERALL])] for part in parts]
 
 
-def _trimmed(grid: Grid) -> Grid:
+def _trimmed(grid: TextTable) -> TextTable:
     """Drops the column of notes where none is given."""
     if any(row[-1] for row in grid.rows):
         return grid
-    return Grid(grid.title, grid.head[:-1], [row[:-1] for row in grid.rows], grid.left, grid.lines)
+    return TextTable(grid.title, grid.head[:-1], [row[:-1] for row in grid.rows], grid.left, grid.lines)
 
 
 def _verdict(one: Comparison) -> str:

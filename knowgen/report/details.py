@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from knowgen.records import Attempt, Generation, GroundTruth, Reading, Score, Usage
+from knowgen.core.records import Attempt, Generation, GroundTruth, ParsedScore, Score, Usage
 
 LONGEST_REPLY = 8_000
 LONGEST_TEXT = 1_200
@@ -85,7 +85,7 @@ def truth_details(truth: GroundTruth) -> dict[str, Any]:
     }
 
 
-def _reading(name: str, reading: Reading) -> dict[str, Any]:
+def _reading(name: str, reading: ParsedScore) -> dict[str, Any]:
     return {
         "name": name,
         "status": reading.status.value,

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from knowgen.errors import ConfigError, DataError
+from knowgen.core.errors import ConfigError, DataError
 from knowgen.report import payload
-from knowgen.report.collect import Collected, collect
-from knowgen.report.lead import lead_of
+from knowgen.report.gallery import Gallery, collect
+from knowgen.report.headline import lead_of
 from knowgen.report.page import render
-from knowgen.report.pictures import RECIPE, Shown, make_pictures
-from knowgen.report.scripts import write_data
-from knowgen.report.view import ReportRun, RunView, System, View, systems_of, views_of
+from knowgen.report.payload import write_data
+from knowgen.report.pictures import RECIPE, ShownImage, make_pictures
+from knowgen.report.view import ReportRun, ReportSystem, ReportView, RunView, systems_of, views_of
 
 MARKER = "knowgen-report.txt"
 """A file in every report; a folder without it is somebody else's and is left alone."""
@@ -97,7 +97,7 @@ def _pictures_of(out: Path) -> Path | None:
 
 
 def _fill(
-    folder: Path, systems: Sequence[System], views: Sequence[View], collected: Collected, earlier: Path | None
+    folder: Path, systems: Sequence[ReportSystem], views: Sequence[ReportView], collected: Gallery, earlier: Path | None
 ) -> None:
     folder.chmod(0o755)
     for name in ("img", "data", "static"):
@@ -105,7 +105,7 @@ def _fill(
     static = files("knowgen.report").joinpath("static")
     for name in STATIC:
         (folder / "static" / name).write_text(static.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
-    shown: dict[str, Shown] = make_pictures(collected.pictures, folder / "img", earlier)
+    shown: dict[str, ShownImage] = make_pictures(collected.pictures, folder / "img", earlier)
     write_data(folder / "data", "index", payload.index(systems, views, collected, shown))
     for number, chunk in enumerate(payload.chunks(collected)):
         write_data(folder / "data", f"chunk-{number}", chunk)

@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from knowgen.core.spec import canonical
 from knowgen.report import numbers
-from knowgen.report.answer import Answer, Lead, answer, ranked, score_name
-from knowgen.report.collect import STATE_WORDS, Collected, Spending
-from knowgen.report.pictures import Shown
-from knowgen.report.view import System, View
-from knowgen.spec import canonical
+from knowgen.report.gallery import STATE_WORDS, Gallery, Spending
+from knowgen.report.headline import Headline, LeadDifference, answer, ranked, score_name
+from knowgen.report.pictures import ShownImage
+from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
 from knowgen.stats.words import count
 
@@ -27,54 +27,54 @@ MOST_TROUBLES = 60
 
 
 @dataclass(frozen=True)
-class Shot:
+class FigureDot:
     """A figure of one system, ready to draw."""
 
-    system: System
+    system: ReportSystem
     figure: Figure
     link: str
 
 
 @dataclass(frozen=True)
-class Part:
+class FigureGroup:
     """A group, category or difficulty with the figures of all systems."""
 
     name: str
     samples: int
     link: str
-    shots: tuple[Shot | None, ...]
+    shots: tuple[FigureDot | None, ...]
 
 
 @dataclass(frozen=True)
-class Line:
+class HeadlineRow:
     """A system's line of the headline table."""
 
-    system: System
+    system: ReportSystem
     summary: Summary
-    headline: Shot
-    dimensions: tuple[Shot, ...]
+    headline: FigureDot
+    dimensions: tuple[FigureDot, ...]
     coverage: Coverage
     states: tuple[tuple[str, str, int, str], ...]
 
 
 @dataclass(frozen=True)
-class Panel:
+class ScorerPanel:
     """Everything the page shows under one scorer and policy; `fit` says whether any line is fit for a board."""
 
-    view: View
-    answer: Answer
+    view: ReportView
+    answer: Headline
     score: str
-    lines: tuple[Line, ...]
-    absent: tuple[System, ...]
-    measures: tuple[tuple[str, str, tuple[Shot, ...]], ...]
-    parts: tuple[tuple[str, str, tuple[tuple[str, tuple[Part, ...]], ...]], ...]
+    lines: tuple[HeadlineRow, ...]
+    absent: tuple[ReportSystem, ...]
+    measures: tuple[tuple[str, str, tuple[FigureDot, ...]], ...]
+    parts: tuple[tuple[str, str, tuple[tuple[str, tuple[FigureGroup, ...]], ...]], ...]
     fit: bool
     notes: tuple[tuple[str, str], ...]
     troubles: tuple[dict[str, Any], ...]
     hidden_troubles: int
 
 
-def link(view: View, **chosen: str | None) -> str:
+def link(view: ReportView, **chosen: str | None) -> str:
     """Returns an address on the page that shows the samples behind a number."""
     pairs = {
         **{name: value for name, value in chosen.items() if value is not None},
@@ -102,11 +102,11 @@ def environment() -> Environment:
 
 
 def render(
-    systems: Sequence[System],
-    views: Sequence[View],
-    collected: Collected,
-    shown: Mapping[str, Shown],
-    leads: Mapping[int, Lead],
+    systems: Sequence[ReportSystem],
+    views: Sequence[ReportView],
+    collected: Gallery,
+    shown: Mapping[str, ShownImage],
+    leads: Mapping[int, LeadDifference],
 ) -> str:
     """Returns the HTML of the page.
 
@@ -137,7 +137,9 @@ def render(
     )
 
 
-def _panel(systems: Sequence[System], view: View, collected: Collected, lead: Lead | None) -> Panel:
+def _panel(
+    systems: Sequence[ReportSystem], view: ReportView, collected: Gallery, lead: LeadDifference | None
+) -> ScorerPanel:
     lines = [
         _line(system, view, summary) for system in systems if (summary := view.summaries[system.index]) is not None
     ]
@@ -149,7 +151,7 @@ def _panel(systems: Sequence[System], view: View, collected: Collected, lead: Le
         (trouble for trouble in collected.troubles if trouble.view == view.index),
         key=lambda trouble: (trouble.system, -trouble.count),
     )
-    return Panel(
+    return ScorerPanel(
         view=view,
         answer=answer(systems, view, lead),
         score=score_name(view.dimensions),
@@ -185,14 +187,14 @@ def _panel(systems: Sequence[System], view: View, collected: Collected, lead: Le
     )
 
 
-def _line(system: System, view: View, summary: Summary) -> Line:
+def _line(system: ReportSystem, view: ReportView, summary: Summary) -> HeadlineRow:
     coverage = summary.slice().coverage
     states = tuple(
         (state, words, count, link(view, system=system.label, status=state))
         for state, words in STATE_WORDS.items()
         if state != "scored" and (count := getattr(coverage, state))
     )
-    return Line(
+    return HeadlineRow(
         system=system,
         summary=summary,
         headline=_shot(system, view, summary, OVERALL),
@@ -202,13 +204,17 @@ def _line(system: System, view: View, summary: Summary) -> Line:
     )
 
 
-def _shot(system: System, view: View, summary: Summary, name: str, kind: str = "all", part: str = "") -> Shot:
+def _shot(
+    system: ReportSystem, view: ReportView, summary: Summary, name: str, kind: str = "all", part: str = ""
+) -> FigureDot:
     figure = summary.slice(kind, part).figures.get(name, Figure())
     chosen = {kind: part} if kind in FILTERED else {}
-    return Shot(system, figure, link(view, system=system.label, **chosen))
+    return FigureDot(system, figure, link(view, system=system.label, **chosen))
 
 
-def _parts(systems: Sequence[System], view: View, name: str) -> tuple[tuple[str, tuple[Part, ...]], ...]:
+def _parts(
+    systems: Sequence[ReportSystem], view: ReportView, name: str
+) -> tuple[tuple[str, tuple[FigureGroup, ...]], ...]:
     found = []
     for kind, title in PART_KINDS.items():
         names: dict[str, int] = {}
@@ -217,7 +223,7 @@ def _parts(systems: Sequence[System], view: View, name: str) -> tuple[tuple[str,
                 if piece.kind == kind:
                     names[piece.name] = max(names.get(piece.name, 0), piece.samples)
         parts = tuple(
-            Part(
+            FigureGroup(
                 part,
                 samples,
                 link(view, **({kind: part} if kind in FILTERED else {})),
@@ -230,8 +236,10 @@ def _parts(systems: Sequence[System], view: View, name: str) -> tuple[tuple[str,
     return tuple(found)
 
 
-def _part_shots(systems: Sequence[System], view: View, name: str, kind: str, part: str) -> tuple[Shot | None, ...]:
-    shots: list[Shot | None] = []
+def _part_shots(
+    systems: Sequence[ReportSystem], view: ReportView, name: str, kind: str, part: str
+) -> tuple[FigureDot | None, ...]:
+    shots: list[FigureDot | None] = []
     for system in systems:
         summary = view.summaries[system.index]
         held = summary is not None and any((one.kind, one.name) == (kind, part) for one in summary.slices)
@@ -239,7 +247,7 @@ def _part_shots(systems: Sequence[System], view: View, name: str, kind: str, par
     return tuple(shots)
 
 
-def _notes(lines: Sequence[Line]) -> tuple[tuple[str, str], ...]:
+def _notes(lines: Sequence[HeadlineRow]) -> tuple[tuple[str, str], ...]:
     """Notes of the summaries; one that all systems share is said once."""
     said: dict[str, list[str]] = {}
     for line in lines:
@@ -251,7 +259,7 @@ def _notes(lines: Sequence[Line]) -> tuple[tuple[str, str], ...]:
     return tuple(("" if len(labels) == len(lines) else ", ".join(labels), note) for note, labels in said.items())
 
 
-def _spending(system: System, spent: Spending) -> dict[str, Any]:
+def _spending(system: ReportSystem, spent: Spending) -> dict[str, Any]:
     summary = system.run.summaries[0]
     if summary.cost == 0:
         spent.drawing_cost = spent.judging_cost = 0.0  # the books say that no call was paid for
@@ -275,7 +283,7 @@ def _spending(system: System, spent: Spending) -> dict[str, Any]:
     }
 
 
-def _asked(system: System, spent: Spending) -> tuple[str, ...]:
+def _asked(system: ReportSystem, spent: Spending) -> tuple[str, ...]:
     """Says how judges were asked: how many calls at once an endpoint was sent, and what was not asked again."""
     paces: dict[str, list[dict[str, Any]]] = {}
     for who, _, change in system.run.store.notes("pace"):
@@ -291,7 +299,7 @@ def _asked(system: System, spent: Spending) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _choices(collected: Collected) -> dict[str, list[str]]:
+def _choices(collected: Gallery) -> dict[str, list[str]]:
     """What the filters offer, in the order of the task."""
     names = ("group", "category", "difficulty")
     return {

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from knowgen.report.collect import STATE_WORDS, Cell, Collected, Entry
 from knowgen.report.details import cut
+from knowgen.report.gallery import STATE_WORDS, Gallery, GalleryCell, GalleryEntry
 from knowgen.report.numbers import in_words
-from knowgen.report.pictures import Shown
-from knowgen.report.view import System, View
-from knowgen.stats.policy import get_policy
+from knowgen.report.pictures import ShownImage
+from knowgen.report.view import ReportSystem, ReportView
+from knowgen.stats.protocol import get_policy
 from knowgen.stats.values import STATES
 
 CHUNK = 50
@@ -19,7 +22,7 @@ LONGEST_REASON = 300
 
 
 def index(
-    systems: Sequence[System], views: Sequence[View], collected: Collected, shown: Mapping[str, Shown]
+    systems: Sequence[ReportSystem], views: Sequence[ReportView], collected: Gallery, shown: Mapping[str, ShownImage]
 ) -> dict[str, Any]:
     """Returns what the gallery must know of every entry to filter, sort and draw it."""
     return {
@@ -48,7 +51,7 @@ def index(
     }
 
 
-def _sample(entry: Entry, collected: Collected, shown: Mapping[str, Shown]) -> dict[str, Any]:
+def _sample(entry: GalleryEntry, collected: Gallery, shown: Mapping[str, ShownImage]) -> dict[str, Any]:
     key = (entry.task_version, entry.sample.id)
     sample = entry.sample
     return {
@@ -65,7 +68,7 @@ def _sample(entry: Entry, collected: Collected, shown: Mapping[str, Shown]) -> d
     }
 
 
-def _cell(cell: Cell, shown: Mapping[str, Shown]) -> dict[str, Any]:
+def _cell(cell: GalleryCell, shown: Mapping[str, ShownImage]) -> dict[str, Any]:
     return {
         "picture": _picture(cell.image, shown),
         "readings": [
@@ -86,7 +89,7 @@ def _short(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _picture(digest: str, shown: Mapping[str, Shown]) -> dict[str, Any] | None:
+def _picture(digest: str, shown: Mapping[str, ShownImage]) -> dict[str, Any] | None:
     if not digest:
         return None
     picture = shown[digest]
@@ -95,14 +98,48 @@ def _picture(digest: str, shown: Mapping[str, Shown]) -> dict[str, Any] | None:
     return {"small": picture.small, "large": picture.large, "width": picture.width, "height": picture.height}
 
 
-def chunks(collected: Collected) -> Iterator[list[dict[str, Any]]]:
+def chunks(collected: Gallery) -> Iterator[list[dict[str, Any]]]:
     """Yields the details of `CHUNK` entries at a time, in the order of the index."""
     for start in range(0, len(collected.entries), CHUNK):
         yield [_details(entry, collected) for entry in collected.entries[start : start + CHUNK]]
 
 
-def _details(entry: Entry, collected: Collected) -> dict[str, Any]:
+def _details(entry: GalleryEntry, collected: Gallery) -> dict[str, Any]:
     return {
         "truth": collected.truths[entry.task_version, entry.sample.id],
         "cells": [cell.details if cell else None for cell in entry.cells],
     }
+
+
+GLOBAL = "KNOWGEN_DATA"
+_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+def as_script_json(value: Any) -> str:
+    """Returns JSON that is safe inside a script: no `<`, `>`, `&` and no line separators of Unicode.
+
+    Numbers that JSON does not know (NaN, infinities) and lone surrogates come out as text that JSON does know, so that
+    one odd value in a stored record cannot break the page.
+    """
+    text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
+    return text.translate(_ESCAPES)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_text(str(key)): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return _text(value) if isinstance(value, str) else value
+
+
+def _text(text: str) -> str:
+    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
+
+
+def write_data(folder: Path, name: str, value: Any) -> None:
+    """Writes one value as `<folder>/<name>.js`, to be read as `KNOWGEN_DATA["<name>"]`."""
+    line = f'(window.{GLOBAL}=window.{GLOBAL}||{{}})["{name}"]={as_script_json(value)};\n'
+    (folder / f"{name}.js").write_text(line, encoding="utf-8")

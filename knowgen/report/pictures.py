@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from knowgen.records import ImageRef
+from knowgen.core.records import ImageRef
 
 SMALL = 512
 LARGE = 1600
@@ -31,7 +31,7 @@ _ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownImage:
     """A picture as the page shows it.
 
     Attributes:
@@ -51,7 +51,7 @@ class Shown:
 
 def make_pictures(
     wanted: Iterable[tuple[ImageRef, Path | None]], folder: Path, earlier: Path | None = None
-) -> dict[str, Shown]:
+) -> dict[str, ShownImage]:
     """Makes what the page shows of each picture.
 
     Args:
@@ -74,26 +74,26 @@ def make_pictures(
         return dict(zip(once, made, strict=True))
 
 
-def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None) -> Shown:
+def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None) -> ShownImage:
     if not _DIGEST.fullmatch(ref.sha256) or ref.format not in _ENDINGS:
-        return Shown(fault=f"its record is not that of a stored picture ({ref.format})")
+        return ShownImage(fault=f"its record is not that of a stored picture ({ref.format})")
     if path is None:
-        return Shown(fault="its file is not on this machine")
+        return ShownImage(fault="its file is not on this machine")
     try:
         weight = path.stat().st_size
     except OSError as error:
-        return Shown(fault=f"its file cannot be read: {error.strerror or error}")
+        return ShownImage(fault=f"its file cannot be read: {error.strerror or error}")
     small = f"{ref.sha256}.small.webp"
     copied = weight <= COPY_BELOW
     large = f"{ref.sha256}.{_ENDINGS[ref.format]}" if copied else f"{ref.sha256}.large.webp"
-    shown = Shown(small, large, ref.width, ref.height)
+    shown = ShownImage(small, large, ref.width, ref.height)
     if earlier is not None and _take(earlier, folder, small) and _take(earlier, folder, large):
         return shown
     try:
         with Image.open(path, formats=tuple(_ENDINGS)) as opened:
             picture = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return Shown(fault=f"it does not decode: {' '.join(str(error).split())[:160]}")
+        return ShownImage(fault=f"it does not decode: {' '.join(str(error).split())[:160]}")
     _write(picture, folder / small, SMALL, quality=82)
     if copied:
         shutil.copyfile(path, folder / large)

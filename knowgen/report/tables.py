@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from knowgen.records import DIMENSIONS, GROUPS, UNKNOWN_GROUP
+from knowgen.core.records import DIMENSIONS, GROUPS, UNKNOWN_GROUP
 from knowgen.report.comparison_tables import comparison_csv, comparison_markdown, comparison_terminal
-from knowgen.report.grid import Grid, csv_text, markdown_text, terminal_text
 from knowgen.report.numbers import duration, money
+from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
 from knowgen.stats.coverage import NO_RESULT
-from knowgen.stats.policy import POLICIES
+from knowgen.stats.protocol import POLICIES
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
 from knowgen.stats.words import count
 
@@ -108,7 +108,7 @@ def _alike(summaries: Sequence[Summary]) -> list[list[Summary]]:
     return [_sorted(table) for table in tables.values()]
 
 
-def _grids(summaries: Sequence[Summary], by: By) -> list[Grid]:
+def _grids(summaries: Sequence[Summary], by: By) -> list[TextTable]:
     grids = []
     for table in _alike(summaries):
         if by == "all":
@@ -172,7 +172,7 @@ def _covered(part: Slice) -> list[str]:
     return [str(part.figures[OVERALL].n), f"{held.scored}/{held.expected}", str(failed)]
 
 
-def _whole(table: Sequence[Summary]) -> Grid:
+def _whole(table: Sequence[Summary]) -> TextTable:
     dimensions = table[0].dimensions
     rows = [
         [
@@ -194,10 +194,12 @@ def _whole(table: Sequence[Summary]) -> Grid:
         "cost",
         "time",
     ]
-    return Grid("", head, rows, lines=[*_no_results(table), _provenance(table), *_legend(dimensions), *_notes(table)])
+    return TextTable(
+        "", head, rows, lines=[*_no_results(table), _provenance(table), *_legend(dimensions), *_notes(table)]
+    )
 
 
-def _one_by(one: Summary, kind: str) -> Grid:
+def _one_by(one: Summary, kind: str) -> TextTable:
     """Figures of one system, a row a part."""
     head = [kind, score_name(one.dimensions, one.policy) if kind == "judge" else "overall", *_head(one.dimensions)]
     rows = [
@@ -207,10 +209,10 @@ def _one_by(one: Summary, kind: str) -> Grid:
     ]
     lines = [_provenance([one]), *_legend(one.dimensions)]
     title = f"{_TITLES[kind]}: {one.system}" if one.system else _TITLES[kind]
-    return Grid(title, [*head, "n", "coverage", "failed"], rows, lines=lines)
+    return TextTable(title, [*head, "n", "coverage", "failed"], rows, lines=lines)
 
 
-def _many_by(table: Sequence[Summary], kind: str) -> Grid:
+def _many_by(table: Sequence[Summary], kind: str) -> TextTable:
     """Overall figures of several systems, a row a part and a column a system."""
     held = [{part.name: part for part in one.slices if part.kind == kind} for one in table]
     rows = []
@@ -220,7 +222,7 @@ def _many_by(table: Sequence[Summary], kind: str) -> Grid:
         cells = [NONE if part is None else with_interval(part.figures[OVERALL]) for part in parts]
         rows.append([name or NONE, *cells, str(n[0]) if len(n) == 1 else f"{n[0]} to {n[-1]}"])
     head = [kind, *(one.system or NONE for one in table), "n"]
-    return Grid(f"{_TITLES[kind]}: overall", head, rows, lines=[_provenance(table)])
+    return TextTable(f"{_TITLES[kind]}: overall", head, rows, lines=[_provenance(table)])
 
 
 def _in_order(names: set[str], held: Sequence[dict[str, Slice]]) -> list[str]:

@@ -7,11 +7,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from knowgen.errors import UsageError
-from knowgen.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
-from knowgen.report.palette import Mark, marks
-from knowgen.spec import RunSpec, canonical
+from knowgen.core.errors import UsageError
+from knowgen.core.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
+from knowgen.core.spec import RunSpec, canonical
 from knowgen.stats.summary import Summary
+
+COLOURS = 8
+"""Colours there are; `static/report.css` defines each of them once."""
+
+SHAPES: tuple[tuple[str, str], ...] = (
+    ("circle", "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z"),
+    ("square", "M-4 -4h8v8h-8z"),
+    ("triangle", "M0 -5.2L5 3.8H-5z"),
+    ("diamond", "M0 -5.6L5.6 0L0 5.6L-5.6 0z"),
+    ("wedge", "M0 5.2L5 -3.8H-5z"),
+    ("cross", "M-1.6 -5h3.2v3.4h3.4v3.2h-3.4v3.4h-3.2v-3.4h-3.4v-3.2h3.4z"),
+    ("pentagon", "M0 -5.2L5 -1.6L3.1 4.2H-3.1L-5 -1.6z"),
+    ("hourglass", "M-4.6 -4.8h9.2L1.4 0L4.6 4.8h-9.2L-1.4 0z"),
+)
+"""Name and SVG outline of each shape, centred on the origin, about 10 units wide."""
+
+
+@dataclass(frozen=True)
+class SystemMarker:
+    """How a system is drawn.
+
+    Attributes:
+        colour: Index of its colour, 0 <= colour < COLOURS.
+        shape: Name of its shape.
+        outline: SVG path of the shape.
+    """
+
+    colour: int
+    shape: str
+    outline: str
+
+
+def marks(labels: Sequence[str]) -> list[SystemMarker]:
+    """Returns a mark for each system, in order; 64 systems are told apart before a pair repeats."""
+    found = []
+    for position in range(len(labels)):
+        shape, outline = SHAPES[(position + position // COLOURS) % len(SHAPES)]
+        found.append(SystemMarker(position % COLOURS, shape, outline))
+    return found
 
 
 class RunView(Protocol):
@@ -70,7 +108,7 @@ class ReportRun:
 
 
 @dataclass(frozen=True)
-class System:
+class ReportSystem:
     """A run as the page names and draws it.
 
     Attributes:
@@ -83,13 +121,13 @@ class System:
 
     index: int
     label: str
-    mark: Mark
+    mark: SystemMarker
     run: ReportRun
     privileged: bool
 
 
 @dataclass(frozen=True)
-class View:
+class ReportView:
     """One way to read the page: a scorer and a policy.
 
     Attributes:
@@ -112,7 +150,7 @@ class View:
         return next(summary for summary in self.summaries if summary is not None)
 
 
-def systems_of(runs: Sequence[ReportRun]) -> tuple[System, ...]:
+def systems_of(runs: Sequence[ReportRun]) -> tuple[ReportSystem, ...]:
     """Names and marks the runs, in the order given.
 
     Raises:
@@ -125,7 +163,7 @@ def systems_of(runs: Sequence[ReportRun]) -> tuple[System, ...]:
             raise UsageError("has no summary", where=str(run.store.path), fix="score the run first")
     labels = _labels(runs)
     return tuple(
-        System(index, label, mark, run, run.store.spec.generator.privileged)
+        ReportSystem(index, label, mark, run, run.store.spec.generator.privileged)
         for index, (label, mark, run) in enumerate(zip(labels, marks(labels), runs, strict=True))
     )
 
@@ -149,7 +187,7 @@ def _labels(runs: Sequence[ReportRun]) -> list[str]:
     return labels
 
 
-def views_of(systems: Sequence[System]) -> tuple[View, ...]:
+def views_of(systems: Sequence[ReportSystem]) -> tuple[ReportView, ...]:
     """Returns every scorer and policy that a run was summed up under; the headline of the first run comes first."""
     pairs: dict[tuple[str, str], None] = {}
     for system in systems:
@@ -161,10 +199,10 @@ def views_of(systems: Sequence[System]) -> tuple[View, ...]:
         dimensions: dict[str, None] = {}
         for held in found:
             dimensions.update(dict.fromkeys(held.dimensions if held else ()))
-        views.append(View(index, scorer, policy, tuple(dimensions), found))
+        views.append(ReportView(index, scorer, policy, tuple(dimensions), found))
     return tuple(views)
 
 
-def _summary(system: System, scorer: str, policy: str) -> Summary | None:
+def _summary(system: ReportSystem, scorer: str, policy: str) -> Summary | None:
     wanted = (summary for summary in system.run.summaries if (summary.scorer, summary.policy) == (scorer, policy))
     return next(wanted, None)

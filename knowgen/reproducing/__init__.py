@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from knowgen import assemble
-from knowgen.engine.handles import GeneratorHandle
-from knowgen.engine.options import Options
-from knowgen.errors import DataError, UsageError
-from knowgen.generators.contract import RequestSource
-from knowgen.records import Generation, GroundTruth, Sample
+from knowgen.core.errors import DataError, UsageError
+from knowgen.core.records import Generation, GroundTruth, Sample
+from knowgen.core.spec import RunSpec, select
+from knowgen.engine.components import GeneratorHandle
+from knowgen.engine.options import EngineOptions
+from knowgen.generators.contract import AnswerSource
 from knowgen.reproducing.generator import changes_since, recorded_handle, recorded_requests
 from knowgen.reproducing.looking import difference, look
-from knowgen.reproducing.result import NOT_COMPARED, TOLERANCE, Redrawn, Reproduction
-from knowgen.spec import RunSpec, select
+from knowgen.reproducing.result import NOT_COMPARED, TOLERANCE, RegeneratedImage, Reproduction
 from knowgen.store.run import RunStore
 
-__all__ = ["NOT_COMPARED", "Redrawn", "Reproduction", "difference", "reproduce"]
+__all__ = ["NOT_COMPARED", "RegeneratedImage", "Reproduction", "difference", "reproduce"]
 
 _ELSEWHERE = ("pictures ", "results ")
 """How the revision of drawings that were taken from a folder or a results file begins."""
@@ -107,7 +107,7 @@ def reproduce(
                 "shard": None,
             }
         )
-        options = Options(budget=budget, timeout=timeout, progress=progress)
+        options = EngineOptions(budget=budget, timeout=timeout, progress=progress)
         recorded = _Recorded(store, wanted, truths=handle.traits.privileged)
         with tempfile.TemporaryDirectory(prefix="knowgen-reproduce-", ignore_cleanup_errors=True) as folder:
             stopped = _draw(Path(folder) / "run", again, recorded, handle, options, source)
@@ -131,8 +131,8 @@ def _draw(
     spec: RunSpec,
     task: _Recorded,
     handle: GeneratorHandle,
-    options: Options,
-    source: RequestSource | None,
+    options: EngineOptions,
+    source: AnswerSource | None,
 ) -> str:
     """Draws into a directory of its own; returns why it stopped, empty when all was drawn."""
     from knowgen.engine import run as run_engine

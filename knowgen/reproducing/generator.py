@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from knowgen import assemble
-from knowgen.engine.handles import GeneratorHandle
-from knowgen.errors import KnowgenError, UsageError
-from knowgen.generators.contract import RequestSource
-from knowgen.spec import RunSpec
+from knowgen.core.errors import KnowgenError, UsageError
+from knowgen.core.spec import RunSpec
+from knowgen.engine.components import GeneratorHandle
+from knowgen.generators.contract import AnswerSource
 from knowgen.store.manifest import library_versions, machine_facts
 from knowgen.store.run import RunStore
 from knowgen.tasks.load import load_task
@@ -66,7 +66,7 @@ def recorded_handle(spec: RunSpec, task: str | None, given: Mapping[str, Any], d
     return replace(handle, build=build, remake=None)
 
 
-def recorded_requests(spec: RunSpec, path: Path | str | None) -> RequestSource | None:
+def recorded_requests(spec: RunSpec, path: Path | str | None) -> AnswerSource | None:
     """Opens the agent's answers a run was drawn from.
 
     Raises:
@@ -78,7 +78,7 @@ def recorded_requests(spec: RunSpec, path: Path | str | None) -> RequestSource |
                 f"the run was drawn from the answers of an agent ({spec.requests})", fix="name them with --requests SRC"
             )
         return None
-    from knowgen.repainting import open_requests
+    from knowgen.interchange.agent_answers import open_requests
 
     source = open_requests(Path(path))
     if source.identity != spec.requests:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from knowgen.records import Generation, GenerationStatus, ImageRef
-from knowgen.reproducing.result import REPRODUCED, Difference, Redrawn, Verdict
+from knowgen.core.records import Generation, GenerationStatus, ImageRef
+from knowgen.reproducing.result import REPRODUCED, Difference, RegeneratedImage, Verdict
 from knowgen.store.run import RunStore
 
 if TYPE_CHECKING:
@@ -16,23 +16,25 @@ if TYPE_CHECKING:
 
 def look(
     store: RunStore, place: tuple[str, int], before: Generation | None, now: Generation | None, tolerance: int
-) -> Redrawn:
+) -> RegeneratedImage:
     """Compares what is stored of a sample and repeat with what was drawn again."""
     if before is None or before.image is None:
         state = f"{before.status.value}: {before.reason}" if before is not None else "not drawn yet"
-        return Redrawn(*place, "no picture", state)
+        return RegeneratedImage(*place, "no picture", state)
     if not store.image_ok(before.image):
-        return Redrawn(*place, "damaged", _damage(store, before.image, now))
+        return RegeneratedImage(*place, "damaged", _damage(store, before.image, now))
     if now is None or now.image is None:
-        return Redrawn(*place, *(("not drawn", "") if now is None else ("failed", f"{now.status.value}: {now.reason}")))
+        return RegeneratedImage(
+            *place, *(("not drawn", "") if now is None else ("failed", f"{now.status.value}: {now.reason}"))
+        )
     verdict, detail, apart = _compare(before.image, now.image, tolerance)
     seed = store.spec.seed + before.repeat
     if before.seed != seed:
         detail = f"the record says seed {before.seed}, the specification {seed}; drawn with {seed}: {verdict}"
-        return Redrawn(*place, "seed", detail, apart)
+        return RegeneratedImage(*place, "seed", detail, apart)
     if verdict not in REPRODUCED and (told := _settings(before, now)):
         detail = f"{detail}; {told}" if detail else told
-    return Redrawn(*place, verdict, detail, apart)
+    return RegeneratedImage(*place, verdict, detail, apart)
 
 
 def _damage(store: RunStore, image: ImageRef, now: Generation | None) -> str:

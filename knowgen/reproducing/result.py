@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from knowgen.spec import GeneratorSpec
+from knowgen.core.spec import GeneratorSpec
 
 Verdict = Literal["same", "same pixels", "within", "differs", "damaged", "seed", "failed", "not drawn", "no picture"]
 
@@ -39,7 +39,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Redrawn:
+class RegeneratedImage:
     """What became of one picture.
 
     Attributes:
@@ -75,7 +75,7 @@ class Reproduction:
     run: Path
     generator: GeneratorSpec
     tolerance: int
-    pictures: tuple[Redrawn, ...]
+    pictures: tuple[RegeneratedImage, ...]
     changes: Mapping[str, tuple[str, str]]
     stopped: str = ""
 

@@ -15,8 +15,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from knowgen.errors import UsageError
-from knowgen.records import DIMENSIONS, Attempt, Generation, GroundTruth, Reading, Sample, Score, ScoreStatus, Usage
+from knowgen.core.errors import UsageError
+from knowgen.core.records import (
+    DIMENSIONS,
+    Attempt,
+    Generation,
+    GroundTruth,
+    ParsedScore,
+    Sample,
+    Score,
+    ScoreStatus,
+    Usage,
+)
 
 Item = tuple[Sample, GroundTruth, Generation]
 
@@ -33,7 +43,7 @@ class AsyncScorer(Protocol):
         """Judges one generation.
 
         Raises:
-            PassingError: A fault that may pass; the engine tries again with backoff.
+            TransientError: A fault that may pass; the engine tries again with backoff.
             UnscorableError: It cannot be judged, with the reason.
         """
         ...
@@ -50,7 +60,7 @@ class BatchScorer(Protocol):
 
 
 @dataclass(frozen=True)
-class ScorerTraits:
+class ScorerCapabilities:
     """What a scorer declares about itself.
 
     Attributes:
@@ -62,7 +72,7 @@ class ScorerTraits:
         concurrency: Judgements that may wait at once (score), items a call takes (score_batch).
         workers: Processes a batch form wants; 0 lets the engine choose by the cores.
         parser: Version of the code that reads its replies; empty where nothing is parsed.
-        reread: Reads attempts of several tries together: from attempts and the sample to the strict reading, the
+        reparse: Reads attempts of several tries together: from attempts and the sample to the strict reading, the
             lenient one and the model's name. None where an earlier reply has no say.
         deadline: Seconds one judgement may take at most, where the scorer bounds its calls itself and may have to wait
             for its turn; the run's own bound when 0.
@@ -79,10 +89,10 @@ class ScorerTraits:
     local: bool = False
     parser: str = ""
     deadline: float = 0.0
-    reread: Callable[[Sequence[Attempt], Sample], tuple[Reading, Reading, str]] | None = None
+    reparse: Callable[[Sequence[Attempt], Sample], tuple[ParsedScore, ParsedScore, str]] | None = None
 
 
-def scorer_traits(target: Any) -> ScorerTraits:
+def scorer_capabilities(target: Any) -> ScorerCapabilities:
     """Reads what a scorer object or class declares.
 
     Raises:
@@ -100,7 +110,7 @@ def scorer_traits(target: Any) -> ScorerTraits:
         raise UsageError(
             f"needs {', '.join(sorted(needs - NEEDS))}", where=name, fix=f"known needs are {', '.join(sorted(NEEDS))}"
         )
-    return ScorerTraits(
+    return ScorerCapabilities(
         shape=shape,
         needs=needs,
         dimensions=tuple(getattr(target, "dimensions", DIMENSIONS)),
@@ -111,7 +121,7 @@ def scorer_traits(target: Any) -> ScorerTraits:
         local=bool(getattr(target, "local", False)),
         parser=str(getattr(target, "parser", "")),
         deadline=float(getattr(target, "deadline", 0.0)),
-        reread=getattr(target, "reread", None),
+        reparse=getattr(target, "reparse", None),
     )
 
 
@@ -130,13 +140,13 @@ def missing_needs(needs: frozenset[str], truth: GroundTruth, generation: Generat
 
 def failed_score(sample_id: str, repeat: int, scorer: str, reason: str, **fields: Any) -> Score:
     """Makes the record of a judgement that failed; `fields` are further fields of `Score`."""
-    reading = Reading(status=ScoreStatus.FAILED, reason=reason)
+    reading = ParsedScore(status=ScoreStatus.FAILED, reason=reason)
     return Score(sample_id=sample_id, repeat=repeat, scorer=scorer, status=ScoreStatus.FAILED, strict=reading, **fields)
 
 
 def not_applicable_score(sample_id: str, repeat: int, scorer: str, reason: str) -> Score:
     """Makes the record of a sample that lacks what the scorer needs."""
-    reading = Reading(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
+    reading = ParsedScore(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
     return Score(sample_id=sample_id, repeat=repeat, scorer=scorer, status=ScoreStatus.NOT_APPLICABLE, strict=reading)
 
 
@@ -150,10 +160,10 @@ def usage_of(attempts: Sequence[Attempt]) -> Usage:
     )
 
 
-def with_earlier(traits: ScorerTraits, score: Score, sample: Sample, earlier: Sequence[Attempt]) -> Score:
-    """Returns a score that also holds the attempts of tries before it: those a `PassingError` carried, or stored ones.
+def with_earlier(traits: ScorerCapabilities, score: Score, sample: Sample, earlier: Sequence[Attempt]) -> Score:
+    """Returns a score that also holds the attempts of tries before it: those a `TransientError` carried, or stored ones.
 
-    Where the scorer says how (`reread`), all attempts are read anew together, because an earlier reply may be the first
+    Where the scorer says how (`reparse`), all attempts are read anew together, because an earlier reply may be the first
     that the official reading takes, even where every try ended in a fault. For any other scorer the attempts and what
     they cost are put before its own.
 
@@ -167,8 +177,8 @@ def with_earlier(traits: ScorerTraits, score: Score, sample: Sample, earlier: Se
         return score
     attempts = (*earlier, *score.attempts)
     changes: dict[str, Any] = {"attempts": attempts, "usage": usage_of(attempts)}
-    if traits.reread is not None:
-        strict, lenient, returned = traits.reread(attempts, sample)
+    if traits.reparse is not None:
+        strict, lenient, returned = traits.reparse(attempts, sample)
         if strict.status is ScoreStatus.FAILED and score.strict.reason:
             strict = strict.model_copy(update={"reason": score.strict.reason})
         changes |= {

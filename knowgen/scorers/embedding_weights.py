@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from knowgen.errors import MissingDependencyError
-from knowgen.spec import fingerprint
+from knowgen.core.errors import MissingDependencyError
+from knowgen.core.spec import fingerprint
 
 _hashes: dict[tuple[str, int, int], str] = {}
 """Digests by path, size and time of change, so that a process reads a checkpoint for its hash once."""

@@ -6,8 +6,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from knowgen.caches import Cache
-from knowgen.errors import DataError, MissingDependencyError, UsageError
+from knowgen.core.cache import Cache
+from knowgen.core.errors import DataError, MissingDependencyError, UsageError
 
 _TOLD_BY_ENDING = (".json", ".jinja", ".txt", ".model")
 """Files beside the weights that decide what a model says: configuration, vocabulary, chat template."""

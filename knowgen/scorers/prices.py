@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
-from knowgen.remote.address import OPENAI_URL
+from knowgen.clients.endpoint_url import OPENAI_URL
 from knowgen.scorers.pricing import Price
 
 PRICES_FILE = "prices.json"

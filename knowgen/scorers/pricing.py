@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from knowgen.errors import UsageError
-from knowgen.scorers.pictures import Encoded
+from knowgen.clients.chat.image_encoding import EncodedImageFile
+from knowgen.core.errors import UsageError
 
 MILLION = 1_000_000
 PATCH = 28
@@ -66,7 +66,7 @@ def _is_price(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
-def most_input_tokens(texts: Sequence[str], pictures: Sequence[Encoded]) -> int:
+def most_input_tokens(texts: Sequence[str], pictures: Sequence[EncodedImageFile]) -> int:
     """Returns an upper bound of the input tokens of a request.
 
     A token of a byte-level vocabulary covers at least one byte, so the bytes of the text bound its tokens.

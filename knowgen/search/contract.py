@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from knowgen.records import ImageRef, Record
+from knowgen.core.records import ImageRef, Record
 
 
 class Hit(Record):
@@ -76,6 +76,6 @@ class SearchBackend(Protocol):
 
         Raises:
             DataError: There is no such page.
-            PassingError: It could not be fetched now.
+            TransientError: It could not be fetched now.
         """
         ...

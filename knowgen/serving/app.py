@@ -10,12 +10,19 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from knowgen.engine.faults import ContractError, DeadlineError, GivenUpError, StoppedError, describe, is_passing
-from knowgen.errors import PassingError, RefusedError
-from knowgen.generators.contract import Drawing
-from knowgen.records import GenerationRequest, GenerationStatus
-from knowgen.serving.asked import (
-    Asked,
+from knowgen.core.errors import RefusalError, TransientError
+from knowgen.core.records import GenerationRequest, GenerationStatus
+from knowgen.engine.retry import (
+    CallTimeoutError,
+    ContractError,
+    PluginDisabledError,
+    StoppedError,
+    describe,
+    is_passing,
+)
+from knowgen.generators.contract import GeneratedImage
+from knowgen.serving.request_parsing import (
+    GenerateRequestBody,
     InvalidRequestError,
     data_of,
     is_address,
@@ -24,7 +31,7 @@ from knowgen.serving.asked import (
     remove,
     request_of,
 )
-from knowgen.serving.desk import STOPPING, Desk, Drawn, FullError
+from knowgen.serving.request_queue import STOPPING, QueueFullError, QueueResult, RequestQueue
 
 BODY_SECONDS = 60.0
 """So long a client may take to send its request."""
@@ -33,7 +40,7 @@ _NOTED = ("used_prompt", "references", "evidence", "trajectory", "settings")
 _log = logging.getLogger("knowgen.serving")
 
 
-class RejectedError(Exception):
+class RequestRejectedError(Exception):
     """A request that is turned away.
 
     Args:
@@ -48,7 +55,7 @@ class RejectedError(Exception):
         self.code, self.outcome, self.words, self.headers = code, outcome, words, headers or {}
 
 
-def make_router(desk: Desk) -> APIRouter:
+def make_router(desk: RequestQueue) -> APIRouter:
     """Makes the routes.
 
     Args:
@@ -62,11 +69,11 @@ def make_router(desk: Desk) -> APIRouter:
             _check_token(request, desk.service.token)
             with desk.place() as name:
                 return await _serve(desk, request, name)
-        except FullError as error:
-            return _rejection(desk, RejectedError(503, "busy", str(error), {"Retry-After": str(error.seconds)}))
+        except QueueFullError as error:
+            return _rejection(desk, RequestRejectedError(503, "busy", str(error), {"Retry-After": str(error.seconds)}))
         except InvalidRequestError as error:
-            return _rejection(desk, RejectedError(400, "invalid", str(error)))
-        except RejectedError as error:
+            return _rejection(desk, RequestRejectedError(400, "invalid", str(error)))
+        except RequestRejectedError as error:
             return _rejection(desk, error)
 
     @routes.get("/health")
@@ -77,7 +84,7 @@ def make_router(desk: Desk) -> APIRouter:
     async def metrics(request: Request) -> Response:
         try:
             _check_token(request, desk.service.token)
-        except RejectedError as error:
+        except RequestRejectedError as error:
             return _rejection(desk, error)
         return Response(desk.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -89,10 +96,10 @@ def _check_token(request: Request, token: str) -> None:
         return
     sent = request.headers.get("authorization", "")
     if not hmac.compare_digest(sent.encode(), f"Bearer {token}".encode()):
-        raise RejectedError(401, "denied", "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+        raise RequestRejectedError(401, "denied", "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
 
 
-def _rejection(desk: Desk, error: RejectedError) -> Response:
+def _rejection(desk: RequestQueue, error: RequestRejectedError) -> Response:
     desk.metrics.ended(error.outcome)
     # a body that was not read would otherwise be taken for the next request
     headers = {**error.headers, "Connection": "close"}
@@ -104,9 +111,9 @@ def _said(status: str, words: str) -> bytes:
     return plain({"success": False, "status": status, "message": words, "detail": words})
 
 
-async def _serve(desk: Desk, request: Request, name: str) -> Response:
+async def _serve(desk: RequestQueue, request: Request, name: str) -> Response:
     if desk.control.stopped:
-        raise RejectedError(503, "busy", STOPPING, {"Retry-After": "5"})
+        raise RequestRejectedError(503, "busy", STOPPING, {"Retry-After": "5"})
     asked = read_body(await _body(request, desk.service.max_body))
     if asked.image_urls and not desk.handle.traits.references:
         raise InvalidRequestError("this generator takes no reference images")
@@ -124,7 +131,7 @@ async def _serve(desk: Desk, request: Request, name: str) -> Response:
             if not desk.started(name):
                 drawing.cancel()
             await asyncio.gather(drawing, return_exceptions=True)
-            raise RejectedError(499, "gone", "the client has gone")
+            raise RequestRejectedError(499, "gone", "the client has gone")
         drawn = drawing.result()
     finally:
         drawing.cancel()
@@ -136,11 +143,11 @@ async def _body(request: Request, most: int) -> bytes:
     """Reads a body, never more of it than is allowed.
 
     Raises:
-        RejectedError: It is too long, too slow, or not declared as JSON.
+        RequestRejectedError: It is too long, too slow, or not declared as JSON.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise RejectedError(415, "invalid", "the body must be application/json")
-    too_long = RejectedError(413, "invalid", f"the body is longer than {most} bytes")
+        raise RequestRejectedError(415, "invalid", "the body must be application/json")
+    too_long = RequestRejectedError(413, "invalid", f"the body is longer than {most} bytes")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most:
         raise too_long
@@ -152,11 +159,11 @@ async def _body(request: Request, most: int) -> bytes:
                 if len(data) > most:
                     raise too_long
     except TimeoutError as error:
-        raise RejectedError(408, "invalid", f"the body did not come within {BODY_SECONDS:g} s") from error
+        raise RequestRejectedError(408, "invalid", f"the body did not come within {BODY_SECONDS:g} s") from error
     return bytes(data)
 
 
-async def _picture(desk: Desk, url: str, most: int) -> bytes:
+async def _picture(desk: RequestQueue, url: str, most: int) -> bytes:
     """Returns the bytes of a reference image; of one that is fetched at most so many.
 
     Raises:
@@ -166,11 +173,11 @@ async def _picture(desk: Desk, url: str, most: int) -> bytes:
         return bytes(await desk.call(data_of, url))
     if not desk.service.fetch:
         raise InvalidRequestError("a reference image is given by an address; this server takes data URLs only")
-    from knowgen.remote.guard import BlockedError, FetchError, fetch
+    from knowgen.clients.safe_fetch import BlockedError, FetchError, fetch
 
     try:
         return (await fetch(url.strip(), most_bytes=most)).data
-    except (BlockedError, FetchError, PassingError) as error:
+    except (BlockedError, FetchError, TransientError) as error:
         raise InvalidRequestError(f"a reference image cannot be fetched: {error}") from error
 
 
@@ -180,31 +187,31 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _drawn(desk: Desk, wanted: GenerationRequest) -> Drawn:
+async def _drawn(desk: RequestQueue, wanted: GenerationRequest) -> QueueResult:
     """Has a request drawn; a fault of the generator becomes a failed drawing with its words.
 
     Raises:
-        RejectedError: It was not drawn, and asking again or elsewhere may help.
+        RequestRejectedError: It was not drawn, and asking again or elsewhere may help.
     """
     try:
         return await desk.draw(wanted)
-    except RefusedError as error:
-        return Drawn(Drawing(status=GenerationStatus.REFUSED, reason=describe(error)), None, 0.0)
+    except RefusalError as error:
+        return QueueResult(GeneratedImage(status=GenerationStatus.REFUSED, reason=describe(error)), None, 0.0)
     except StoppedError as error:
-        raise RejectedError(503, "busy", STOPPING, {"Retry-After": "5"}) from error
-    except DeadlineError as error:
-        raise RejectedError(504, "failed", describe(error)) from error
-    except GivenUpError as error:
+        raise RequestRejectedError(503, "busy", STOPPING, {"Retry-After": "5"}) from error
+    except CallTimeoutError as error:
+        raise RequestRejectedError(504, "failed", describe(error)) from error
+    except PluginDisabledError as error:
         desk.give_up(error)
-        raise RejectedError(503, "failed", describe(error)) from error
+        raise RequestRejectedError(503, "failed", describe(error)) from error
     except (Exception, SystemExit) as error:  # a generator may raise anything
         if is_passing(error):
             wait = max(1, round(getattr(error, "retry_after", None) or 1))
-            raise RejectedError(503, "failed", describe(error), {"Retry-After": str(wait)}) from error
-        return Drawn(Drawing(status=GenerationStatus.FAILED, reason=describe(error)), None, 0.0)
+            raise RequestRejectedError(503, "failed", describe(error), {"Retry-After": str(wait)}) from error
+        return QueueResult(GeneratedImage(status=GenerationStatus.FAILED, reason=describe(error)), None, 0.0)
 
 
-async def _answer(desk: Desk, asked: Asked, drawn: Drawn) -> Response:
+async def _answer(desk: RequestQueue, asked: GenerateRequestBody, drawn: QueueResult) -> Response:
     try:
         status, body = await desk.call(_written, desk, asked, drawn)
     except (ContractError, TypeError, ValueError) as error:
@@ -215,7 +222,7 @@ async def _answer(desk: Desk, asked: Asked, drawn: Drawn) -> Response:
     return Response(body, media_type="application/json")
 
 
-def _written(desk: Desk, asked: Asked, drawn: Drawn) -> tuple[str, bytes]:
+def _written(desk: RequestQueue, asked: GenerateRequestBody, drawn: QueueResult) -> tuple[str, bytes]:
     """Returns the status and the body of an answer; in a thread, for pictures are large."""
     drawing, picture = drawn.drawing, drawn.picture
     if picture is None:

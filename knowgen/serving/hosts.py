@@ -7,17 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.devices import own_device
-from knowgen.engine.handles import GeneratorHandle
-from knowgen.engine.hosts import Built, Host, Hosts, LoopHosts, ThreadHosts, Verdict
-from knowgen.engine.options import Options
-from knowgen.engine.serve import generate
-from knowgen.engine.stages import generator_slots, in_workers
-from knowgen.engine.threads import Call, Mailbox
-from knowgen.engine.workers import Recipe, WorkerHosts
+from knowgen.engine.executors.concurrency import Invocation, LoopBridge
+from knowgen.engine.executors.in_process import (
+    Executor,
+    ExecutorSlot,
+    LazyPlugin,
+    LoopExecutor,
+    ThreadExecutor,
+    TimeoutOutcome,
+)
+from knowgen.engine.executors.invoke import generate
+from knowgen.engine.executors.subprocess import SubprocessExecutor, WorkerLaunch
+from knowgen.engine.options import EngineOptions
+from knowgen.engine.placement import generator_slots, in_workers
 
 
-class FreeMeter:
+class UnmeteredCalls:
     """The books of a server, which keeps none: whoever serves a paid generator pays what it costs."""
 
     async def reserve(self, worst_case: float | None, who: str) -> int:
@@ -28,7 +35,7 @@ class FreeMeter:
         """Has nothing to settle."""
 
 
-def generator_hosts(handle: GeneratorHandle, options: Options, mailbox: Mailbox, folder: Path) -> Hosts:
+def generator_hosts(handle: GeneratorHandle, options: EngineOptions, mailbox: LoopBridge, folder: Path) -> Executor:
     """Makes the hosts of a generator as a run would have them; nothing is built yet.
 
     Args:
@@ -38,18 +45,18 @@ def generator_hosts(handle: GeneratorHandle, options: Options, mailbox: Mailbox,
         folder: For logs and pictures on their way.
     """
     where = f"generator {handle.spec.name!r}"
-    meter = FreeMeter()
+    meter = UnmeteredCalls()
     if handle.remake is not None and in_workers(handle, options):
         slots, _ = generator_slots(handle, options)
-        recipe = Recipe(handle.remake, handle.traits.shape, where, folder, slots, accelerated=True)
-        return WorkerHosts(recipe, mailbox, meter)
-    built = Built(mailbox, handle.build, own_device, where)
+        recipe = WorkerLaunch(handle.remake, handle.traits.shape, where, folder, slots, accelerated=True)
+        return SubprocessExecutor(recipe, mailbox, meter)
+    built = LazyPlugin(mailbox, handle.build, own_device, where)
     if handle.traits.shape == "generate":
-        return LoopHosts(mailbox, built, generate, meter, where)
-    return ThreadHosts(mailbox, built, handle.traits.shape, meter, where)
+        return LoopExecutor(mailbox, built, generate, meter, where)
+    return ThreadExecutor(mailbox, built, handle.traits.shape, meter, where)
 
 
-class WatchedHosts:
+class ObservedExecutor:
     """Hosts that tell what they are given.
 
     Args:
@@ -58,7 +65,7 @@ class WatchedHosts:
         given: Told the requests of every call when it begins.
     """
 
-    def __init__(self, inner: Hosts, slots: int, given: Callable[[list[Any]], None]) -> None:
+    def __init__(self, inner: Executor, slots: int, given: Callable[[list[Any]], None]) -> None:
         self._inner, self._slots, self._given = inner, slots, given
 
     async def build(self) -> None:
@@ -69,11 +76,11 @@ class WatchedHosts:
         """
         await asyncio.gather(*(self._inner.host(slot) for slot in range(self._slots)))
 
-    async def host(self, slot: int) -> Host:
+    async def host(self, slot: int) -> ExecutorSlot:
         """Returns the host of a slot."""
-        return _WatchedHost(await self._inner.host(slot), self._given)
+        return _ObservedSlot(await self._inner.host(slot), self._given)
 
-    async def give_up(self, slot: int, call: Call[Any]) -> Verdict:
+    async def give_up(self, slot: int, call: Invocation[Any]) -> TimeoutOutcome:
         """Ends a call that has run out of time."""
         return await self._inner.give_up(slot, call)
 
@@ -86,10 +93,10 @@ class WatchedHosts:
         self._inner.kill()
 
 
-class _WatchedHost:
-    def __init__(self, inner: Host, given: Callable[[list[Any]], None]) -> None:
+class _ObservedSlot:
+    def __init__(self, inner: ExecutorSlot, given: Callable[[list[Any]], None]) -> None:
         self._inner, self._given = inner, given
 
-    def start(self, call: Call[Any]) -> None:
+    def start(self, call: Invocation[Any]) -> None:
         self._given(call.batch)
         self._inner.start(call)

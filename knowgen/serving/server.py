@@ -20,12 +20,12 @@ import prometheus_client
 import uvicorn
 from fastapi import FastAPI
 
-from knowgen.engine.handles import GeneratorHandle
-from knowgen.engine.signals import EXIT_INTERRUPTED
-from knowgen.errors import ConfigError, KnowgenError
+from knowgen.core.errors import ConfigError, KnowgenError
+from knowgen.engine.components import GeneratorHandle
+from knowgen.engine.run_state import EXIT_INTERRUPTED
 from knowgen.serving.app import make_router
-from knowgen.serving.desk import Desk
-from knowgen.serving.service import Service
+from knowgen.serving.request_queue import RequestQueue
+from knowgen.serving.settings import ServiceSettings
 
 _BACKLOG = 512
 _GRACE = 5.0
@@ -37,7 +37,7 @@ _ECHO = 1.0
 _CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
 
-def listen(service: Service) -> socket.socket:
+def listen(service: ServiceSettings) -> socket.socket:
     """Returns a socket that listens where the service is to be.
 
     Raises:
@@ -90,7 +90,7 @@ class _Server(uvicorn.Server):
             os._exit(EXIT_INTERRUPTED)
 
 
-def serve(handle: GeneratorHandle, service: Service, sock: socket.socket) -> None:
+def serve(handle: GeneratorHandle, service: ServiceSettings, sock: socket.socket) -> None:
     """Serves a generator until a signal comes: then what is being drawn is finished and all else turned away.
 
     Args:
@@ -104,7 +104,7 @@ def serve(handle: GeneratorHandle, service: Service, sock: socket.socket) -> Non
     # a second line for every counter, which nobody reads
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory(prefix="knowgen-serve-") as scratch:
-        holder: list[Desk] = []
+        holder: list[RequestQueue] = []
         lifespan = _lifespan(handle, service, Path(scratch), holder, lambda: _end(server))
         app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
         config = uvicorn.Config(
@@ -132,13 +132,13 @@ def _end(server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
-def _stop(holder: list[Desk]) -> None:
+def _stop(holder: list[RequestQueue]) -> None:
     """Has the desk stop; called by a signal, in the thread of the loop but not from within it."""
     if holder:
         asyncio.get_running_loop().call_soon_threadsafe(holder[0].stop)
 
 
-def _error(holder: list[Desk]) -> KnowgenError | None:
+def _error(holder: list[RequestQueue]) -> KnowgenError | None:
     return holder[0].error if holder else ConfigError("could not be started", where="serve")
 
 
@@ -150,11 +150,11 @@ def _hand_signals_to(server: uvicorn.Server) -> dict[int, Any]:
 
 
 def _lifespan(
-    handle: GeneratorHandle, service: Service, folder: Path, holder: list[Desk], end: Callable[[], None]
+    handle: GeneratorHandle, service: ServiceSettings, folder: Path, holder: list[RequestQueue], end: Callable[[], None]
 ) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        desk = Desk(handle, service, folder)
+        desk = RequestQueue(handle, service, folder)
         holder.append(desk)
         app.include_router(make_router(desk))
         building = asyncio.ensure_future(desk.build())
@@ -169,7 +169,7 @@ def _lifespan(
     return lifespan
 
 
-async def _mind(desk: Desk, end: Callable[[], None]) -> None:
+async def _mind(desk: RequestQueue, end: Callable[[], None]) -> None:
     """Ends the server when the generator cannot go on."""
     while desk.control.error is None:
         await desk.control.changed.wait()

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from knowgen.records import DIMENSIONS, Row
+from knowgen.core.records import DIMENSIONS, Row
 from knowgen.stats.bootstrap import (
     APART,
     APART_OVERALL,
@@ -26,11 +26,11 @@ from knowgen.stats.bootstrap import (
     seeded,
     smallest_groups,
 )
+from knowgen.stats.caveats import fitness, notes_of
 from knowgen.stats.combine import averaged, observed, point_means, sliced_figures
 from knowgen.stats.coverage import no_result, reason_for_no_result, withheld
-from knowgen.stats.notes import fitness, notes_of
-from knowgen.stats.parts import Part, counted_states, group_names, parts_of
-from knowgen.stats.policy import Policy, get_policy
+from knowgen.stats.protocol import ScoringProtocol, get_policy
+from knowgen.stats.subsets import SampleSubset, counted_states, group_names, parts_of
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
 from knowgen.stats.values import JUDGED_TEXT, STATES, Floats, Values, read_values
 
@@ -40,7 +40,7 @@ NOTHING = "nothing judged"
 
 def aggregate(
     rows: Iterable[Row],
-    policy: Policy | str = "strict",
+    policy: ScoringProtocol | str = "strict",
     *,
     dimensions: Sequence[str] = DIMENSIONS,
     resamples: int = RESAMPLES,
@@ -116,7 +116,7 @@ def aggregate(
     )
 
 
-def _withheld(part: Slice, lacking: str, policy: Policy) -> Slice:
+def _withheld(part: Slice, lacking: str, policy: ScoringProtocol) -> Slice:
     """Withhold the figures of the whole, and of every part that lacks scores itself; the others keep theirs."""
     if part.kind in {"all", "judge"}:
         note = no_result(lacking)
@@ -129,15 +129,19 @@ def _withheld(part: Slice, lacking: str, policy: Policy) -> Slice:
 
 
 def _judge_slice(
-    rows: list[Row], judge: str, dimensions: tuple[str, ...], policy: Policy, resamples: int, seed: int
+    rows: list[Row], judge: str, dimensions: tuple[str, ...], policy: ScoringProtocol, resamples: int, seed: int
 ) -> Slice:
     """Returns the figures of the whole as one of several judge models sees them: what it judged, and nothing else."""
     values = read_values([row for row in rows if row.judge_returned == judge], policy, dimensions)
     whole = parts_of(values.units, policy)[0]
-    return _slice(Part("judge", judge, whole.members, whole.counted), values, dimensions, policy, resamples, seed)
+    return _slice(
+        SampleSubset("judge", judge, whole.members, whole.counted), values, dimensions, policy, resamples, seed
+    )
 
 
-def _slice(part: Part, values: Values, dimensions: tuple[str, ...], policy: Policy, resamples: int, seed: int) -> Slice:
+def _slice(
+    part: SampleSubset, values: Values, dimensions: tuple[str, ...], policy: ScoringProtocol, resamples: int, seed: int
+) -> Slice:
     table = values.table[:, part.counted, :]
     units = [unit for unit, counted in zip(values.units, part.counted, strict=True) if counted]
     strata = group_names(units)
@@ -169,12 +173,12 @@ def _figure(value: float, count: int, drawn: tuple[float, float] | str) -> Figur
 
 
 def _intervals(
-    part: Part,
+    part: SampleSubset,
     kind: str,
     table: Floats,
     strata: NDArray[np.str_],
     dimensions: tuple[str, ...],
-    policy: Policy,
+    policy: ScoringProtocol,
     resamples: int,
     seed: int,
 ) -> list[tuple[float, float] | str]:
@@ -211,7 +215,7 @@ def present(table: Floats) -> Floats:
     return np.where(np.column_stack([found, np.any(found, axis=1)]), 1.0, math.nan)
 
 
-def _coverage(values: Values, part: Part) -> Coverage:
+def _coverage(values: Values, part: SampleSubset) -> Coverage:
     counts = values.coverage[part.members].sum(axis=0).tolist()
     states = dict(zip(STATES, counts, strict=False))
     return Coverage(expected=sum(states.values()), judged_text=counts[JUDGED_TEXT], **states)

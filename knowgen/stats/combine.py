@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knowgen.records import DIMENSIONS, GROUPS, TEXT
-from knowgen.stats.policy import Policy
+from knowgen.core.records import DIMENSIONS, GROUPS, TEXT
+from knowgen.stats.protocol import ScoringProtocol
 from knowgen.stats.values import Floats, plain_mean
 
 Mask = NDArray[np.bool_]
@@ -23,7 +23,7 @@ Means = Callable[[Mask], Floats]
 """Gives the means over the samples of a mask: shape (resamples, dimensions), NaN where there is none."""
 
 
-def weights_of(dimensions: Sequence[str], policy: Policy) -> list[tuple[str, float]]:
+def weights_of(dimensions: Sequence[str], policy: ScoringProtocol) -> list[tuple[str, float]]:
     """Returns dimensions with their weights, in the order in which they are added up.
 
     The four KnowGen dimensions have the policy's weights; any other set weighs the same each, so that its overall is
@@ -34,7 +34,7 @@ def weights_of(dimensions: Sequence[str], policy: Policy) -> list[tuple[str, flo
     return [(name, 1.0) for name in dimensions]
 
 
-def overall(means: Floats, dimensions: Sequence[str], policy: Policy) -> Floats:
+def overall(means: Floats, dimensions: Sequence[str], policy: ScoringProtocol) -> Floats:
     """Weighs means; a dimension without a value is left out and the weights are renormalised.
 
     Args:
@@ -54,7 +54,7 @@ def overall(means: Floats, dimensions: Sequence[str], policy: Policy) -> Floats:
     return _divided(total, weight)
 
 
-def sample_overalls(table: Floats, dimensions: Sequence[str], policy: Policy) -> Floats:
+def sample_overalls(table: Floats, dimensions: Sequence[str], policy: ScoringProtocol) -> Floats:
     """Returns the overall of each sample; what it has no value for is not applicable to it.
 
     Under `official` text that is N/A counts .5, as in the figure that the published evaluator stores with a sample.
@@ -71,14 +71,14 @@ def sample_overalls(table: Floats, dimensions: Sequence[str], policy: Policy) ->
     return parts[0] if len(parts) == 1 else _mean_present(parts)
 
 
-def sample_overall(values: Mapping[str, float], dimensions: Sequence[str], policy: Policy) -> float | None:
+def sample_overall(values: Mapping[str, float], dimensions: Sequence[str], policy: ScoringProtocol) -> float | None:
     """Returns the overall of one sample from its values, None when it has none; see `sample_overalls`."""
     row = np.array([[[values.get(name, math.nan) for name in dimensions]]])
     value = float(sample_overalls(row, dimensions, policy)[0])
     return None if math.isnan(value) else value
 
 
-def averaged(table: Floats, dimensions: Sequence[str], policy: Policy) -> Floats:
+def averaged(table: Floats, dimensions: Sequence[str], policy: ScoringProtocol) -> Floats:
     """Returns what a policy averages over samples: the values, and each sample's overall where it is of samples.
 
     Args:
@@ -95,7 +95,7 @@ def averaged(table: Floats, dimensions: Sequence[str], policy: Policy) -> Floats
     return np.concatenate([table, overalls[:, :, None]], axis=2)
 
 
-def observed(table: Floats, dimensions: Sequence[str], policy: Policy) -> Floats:
+def observed(table: Floats, dimensions: Sequence[str], policy: ScoringProtocol) -> Floats:
     """Returns what was seen of each sample: its values averaged over slices, and its overall.
 
     Args:
@@ -122,7 +122,13 @@ def point_means(table: Floats) -> Means:
 
 
 def part_figures(
-    kind: str, groups: NDArray[np.str_], means: Means, dimensions: Sequence[str], policy: Policy, *, rounded: bool
+    kind: str,
+    groups: NDArray[np.str_],
+    means: Means,
+    dimensions: Sequence[str],
+    policy: ScoringProtocol,
+    *,
+    rounded: bool,
 ) -> Floats:
     """Computes every figure of a part of the samples.
 
@@ -151,7 +157,7 @@ def part_figures(
     return _rounded(_mean_present([one(groups == group, of_group=True) for group in GROUPS]), places)
 
 
-def _settled(means: Floats, dimensions: Sequence[str], policy: Policy, *, of_group: bool) -> Floats:
+def _settled(means: Floats, dimensions: Sequence[str], policy: ScoringProtocol, *, of_group: bool) -> Floats:
     """Fills in what the policy counts for a group without samples and for one without text."""
     empty = ~np.isfinite(means).any(axis=1)
     settled = means.copy()
@@ -193,7 +199,7 @@ def sliced_figures(
     groups: NDArray[np.str_],
     per_slice: Sequence[Means],
     dimensions: Sequence[str],
-    policy: Policy,
+    policy: ScoringProtocol,
     *,
     rounded: bool,
 ) -> Floats:

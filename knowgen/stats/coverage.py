@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from knowgen.stats.policy import Policy
+from knowgen.stats.protocol import ScoringProtocol
 from knowgen.stats.summary import Coverage, Figure
 from knowgen.stats.words import count
 
@@ -55,7 +55,7 @@ def score_coverage(states: Coverage) -> ScoreCoverage:
     )
 
 
-def reason_for_no_result(states: Coverage, policy: Policy) -> str:
+def reason_for_no_result(states: Coverage, policy: ScoringProtocol) -> str:
     """Return why there is no result, such as `43 of 48 scores failed`; empty where the coverage is sufficient."""
     found = score_coverage(states)
     if found.reaches(policy.min_coverage):

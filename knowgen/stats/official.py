@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from knowgen.records import DIMENSIONS, GROUPS
+from knowgen.core.records import DIMENSIONS, GROUPS
 from knowgen.stats.combine import sample_overall
-from knowgen.stats.policy import OFFICIAL
+from knowgen.stats.protocol import OFFICIAL
 from knowgen.stats.summary import OVERALL, Slice, Summary
 
 WHOLE = "overall_avg"

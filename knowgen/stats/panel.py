@@ -15,15 +15,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
-from knowgen.errors import DataError, UsageError
-from knowgen.records import TEXT, GenerationStatus, Reading, Row, ScoreStatus
+from knowgen.core.errors import DataError, UsageError
+from knowgen.core.records import TEXT, GenerationStatus, ParsedScore, Row, ScoreStatus
 
 Key = tuple[str, int, int]
 """Sample, repeat, judge repeat."""
 
 
 @dataclass(frozen=True)
-class Panel:
+class JudgePanel:
     """Which scorers sit on a panel, and how many must have judged.
 
     Attributes:
@@ -40,7 +40,7 @@ class Panel:
         return f"panel({', '.join(self.members)}; quorum {self.quorum})"
 
 
-def panel_of(members: Sequence[str], quorum: int | None = None) -> Panel:
+def panel_of(members: Sequence[str], quorum: int | None = None) -> JudgePanel:
     """Makes a panel.
 
     Args:
@@ -58,10 +58,10 @@ def panel_of(members: Sequence[str], quorum: int | None = None) -> Panel:
     wanted = len(names) // 2 + 1 if quorum is None else quorum
     if not 1 <= wanted <= len(names):
         raise UsageError(f"{wanted} of {len(names)} members", where="quorum", fix=f"1 to {len(names)}")
-    return Panel(names, wanted)
+    return JudgePanel(names, wanted)
 
 
-def panel_rows(panel: Panel, rows: Mapping[str, Sequence[Row]], dimensions: Sequence[str]) -> list[Row]:
+def panel_rows(panel: JudgePanel, rows: Mapping[str, Sequence[Row]], dimensions: Sequence[str]) -> list[Row]:
     """Makes the rows of a panel.
 
     A judge repeat counts when at least a quorum of members has judged so often: a scorer that measures judges once,
@@ -94,7 +94,9 @@ def panel_rows(panel: Panel, rows: Mapping[str, Sequence[Row]], dimensions: Sequ
     ]
 
 
-def _row(panel: Panel, found: Mapping[str, Row], names: Mapping[str, set[str]], dimensions: tuple[str, ...]) -> Row:
+def _row(
+    panel: JudgePanel, found: Mapping[str, Row], names: Mapping[str, set[str]], dimensions: tuple[str, ...]
+) -> Row:
     first = next(iter(found.values()))
     for row in found.values():
         if _facts(row) != _facts(first):
@@ -130,12 +132,12 @@ def _judge(member: str, found: Mapping[str, Row], names: set[str]) -> str:
     return next(iter(names)) if len(names) == 1 else ""
 
 
-def _combined(panel: Panel, readings: Mapping[str, Reading], dimensions: tuple[str, ...]) -> Reading:
-    held = {member: readings.get(member, Reading(status=ScoreStatus.NOT_RUN)) for member in panel.members}
+def _combined(panel: JudgePanel, readings: Mapping[str, ParsedScore], dimensions: tuple[str, ...]) -> ParsedScore:
+    held = {member: readings.get(member, ParsedScore(status=ScoreStatus.NOT_RUN)) for member in panel.members}
     lacks = {member: reason for member, one in held.items() if (reason := _lack(one, dimensions))}
     sitting = [one for member, one in held.items() if member not in lacks]
     if len(sitting) < panel.quorum:
-        return Reading(status=_missing(panel, held, len(sitting)), reason=_reason(panel, len(sitting), lacks))
+        return ParsedScore(status=_missing(panel, held, len(sitting)), reason=_reason(panel, len(sitting), lacks))
     values: dict[str, float] = {}
     na = []
     for name in dimensions:
@@ -145,10 +147,10 @@ def _combined(panel: Panel, readings: Mapping[str, Reading], dimensions: tuple[s
         else:
             values[name] = median_low(given)
     words = [f"{member}: {one.rationale}" for member, one in held.items() if one in sitting and one.rationale]
-    return Reading(status=ScoreStatus.OK, values=values, na=tuple(na), rationale="\n".join(words))
+    return ParsedScore(status=ScoreStatus.OK, values=values, na=tuple(na), rationale="\n".join(words))
 
 
-def _lack(one: Reading, dimensions: tuple[str, ...]) -> str:
+def _lack(one: ParsedScore, dimensions: tuple[str, ...]) -> str:
     """Says why a reading cannot take part; empty when it can."""
     if one.status is not ScoreStatus.OK:
         return one.status.value.replace("_", " ") + (f": {one.reason}" if one.reason else "")
@@ -156,7 +158,7 @@ def _lack(one: Reading, dimensions: tuple[str, ...]) -> str:
     return f"has no {', '.join(without)}" if without else ""
 
 
-def _missing(panel: Panel, held: Mapping[str, Reading], sitting: int) -> ScoreStatus:
+def _missing(panel: JudgePanel, held: Mapping[str, ParsedScore], sitting: int) -> ScoreStatus:
     """Returns the status of a judgement without a quorum: one that can still be reached is not run yet."""
     states = [one.status for one in held.values()]
     if all(state is ScoreStatus.NOT_APPLICABLE for state in states):
@@ -165,6 +167,6 @@ def _missing(panel: Panel, held: Mapping[str, Reading], sitting: int) -> ScoreSt
     return ScoreStatus.NOT_RUN if waiting and sitting + waiting >= panel.quorum else ScoreStatus.FAILED
 
 
-def _reason(panel: Panel, sitting: int, lacks: Mapping[str, str]) -> str:
+def _reason(panel: JudgePanel, sitting: int, lacks: Mapping[str, str]) -> str:
     told = "; ".join(f"{member} {reason}" for member, reason in lacks.items())
     return f"{sitting} of {len(panel.members)} members judged, {panel.quorum} needed: {told}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from knowgen.records import Record
+from knowgen.core.records import Record
 
 OVERALL = "overall"
 

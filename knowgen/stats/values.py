@@ -13,17 +13,17 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from knowgen.errors import DataError
-from knowgen.records import (
+from knowgen.core.errors import DataError
+from knowgen.core.records import (
     DIMENSIONS,
     TEXT,
     GenerationStatus,
-    Reading,
+    ParsedScore,
     Row,
     ScoreStatus,
     group_of,
 )
-from knowgen.stats.policy import Policy
+from knowgen.stats.protocol import ScoringProtocol
 
 Floats = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ class Unit:
 
 
 @dataclass
-class Faults:
+class RowProblems:
     """Counts of judgements that a reader must hear of.
 
     Attributes:
@@ -101,11 +101,11 @@ class Values:
     repeats: int
     judge_repeats: int
     judges: tuple[str, ...]
-    faults: Faults
+    faults: RowProblems
 
 
 @dataclass
-class _Drawing:
+class _GenerationValues:
     """One generation: its rows, and the values of those that were scored, by judge repeat."""
 
     status: GenerationStatus
@@ -113,11 +113,11 @@ class _Drawing:
     values: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
-Drawings = dict[int, _Drawing]
+StoredGenerations = dict[int, _GenerationValues]
 """Drawings of one sample, by repeat."""
 
 
-def read_values(rows: Iterable[Row], policy: Policy, dimensions: Sequence[str]) -> Values:
+def read_values(rows: Iterable[Row], policy: ScoringProtocol, dimensions: Sequence[str]) -> Values:
     """Reads rows as a policy says.
 
     Args:
@@ -136,7 +136,7 @@ def read_values(rows: Iterable[Row], policy: Policy, dimensions: Sequence[str]) 
     coverage = np.zeros((len(order), len(STATES) + 1), dtype=np.int64)
     for index, sample in enumerate(order):
         for repeat in repeats:
-            drawing = drawings[sample].get(repeat, _Drawing(GenerationStatus.NOT_RUN))
+            drawing = drawings[sample].get(repeat, _GenerationValues(GenerationStatus.NOT_RUN))
             for judge in judge_repeats:
                 state = reader.read(drawing, judge)
                 coverage[index, STATES.index(state)] += 1
@@ -164,15 +164,15 @@ def read_values(rows: Iterable[Row], policy: Policy, dimensions: Sequence[str]) 
     )
 
 
-def _collect(rows: Iterable[Row]) -> tuple[dict[str, Unit], dict[str, Drawings]]:
+def _collect(rows: Iterable[Row]) -> tuple[dict[str, Unit], dict[str, StoredGenerations]]:
     units: dict[str, Unit] = {}
-    drawings: dict[str, Drawings] = {}
+    drawings: dict[str, StoredGenerations] = {}
     for row in rows:
         where = f"sample {row.sample_id!r}"
         unit = Unit(row.sample_id, row.category, group_of(row.category), row.difficulty, row.text_required)
         if units.setdefault(row.sample_id, unit) != unit:
             raise DataError("rows disagree on its category, difficulty or text_required", where=where)
-        drawing = drawings.setdefault(row.sample_id, {}).setdefault(row.repeat, _Drawing(row.generation))
+        drawing = drawings.setdefault(row.sample_id, {}).setdefault(row.repeat, _GenerationValues(row.generation))
         where += f", repeat {row.repeat}"
         if drawing.status != row.generation:
             raise DataError("rows disagree on what became of its drawing", where=where)
@@ -186,12 +186,12 @@ def _collect(rows: Iterable[Row]) -> tuple[dict[str, Unit], dict[str, Drawings]]
 class _Reader:
     """Reads judgements under one policy, and counts what a reader must hear of."""
 
-    def __init__(self, policy: Policy, dimensions: tuple[str, ...]) -> None:
+    def __init__(self, policy: ScoringProtocol, dimensions: tuple[str, ...]) -> None:
         self.policy, self.dimensions = policy, dimensions
-        self.faults = Faults()
+        self.faults = RowProblems()
         self.judges: set[str] = set()
 
-    def read(self, drawing: _Drawing, judge: int) -> str:
+    def read(self, drawing: _GenerationValues, judge: int) -> str:
         """Returns the state of one judgement of a drawing and keeps its values when it is scored."""
         if drawing.status != GenerationStatus.OK:
             return _NO_DRAWING[drawing.status]
@@ -209,7 +209,7 @@ class _Reader:
         self.judges.add(row.judge_returned)
         return "scored"
 
-    def _values(self, reading: Reading, row: Row) -> dict[str, float] | None:
+    def _values(self, reading: ParsedScore, row: Row) -> dict[str, float] | None:
         """Returns the values that count, None when the judgement cannot be used."""
         values = {name: reading.values[name] for name in self.dimensions if name in reading.values}
         for name in reading.na:
@@ -239,7 +239,7 @@ class _Reader:
         return self.policy.off_grid == "fail" and parsed and knowgen and not on
 
 
-def _failures_may_count(coverage: NDArray[np.int64], policy: Policy) -> bool:
+def _failures_may_count(coverage: NDArray[np.int64], policy: ScoringProtocol) -> bool:
     """Return whether failed generations may count 0.
 
     While nothing is scored they may only if they alone reach the protocol's coverage: a run whose judge is down would
@@ -251,7 +251,9 @@ def _failures_may_count(coverage: NDArray[np.int64], policy: Policy) -> bool:
     return bool(count["scored"] or (failed >= needed and not count["not_applicable"]))
 
 
-def _by_slice(held: list[Drawings], repeats: list[int], judges: list[int], dimensions: tuple[str, ...]) -> Floats:
+def _by_slice(
+    held: list[StoredGenerations], repeats: list[int], judges: list[int], dimensions: tuple[str, ...]
+) -> Floats:
     """Lays out the values as (repeat, judge repeat) slices; NaN where nothing was scored."""
     table = np.full((max(len(repeats) * len(judges), 1), len(held), len(dimensions)), math.nan)
     for index, drawings in enumerate(held):
@@ -264,7 +266,7 @@ def _by_slice(held: list[Drawings], repeats: list[int], judges: list[int], dimen
 
 
 def _by_sample(
-    held: list[Drawings], required: list[bool | None], dimensions: tuple[str, ...], *, zeros: bool
+    held: list[StoredGenerations], required: list[bool | None], dimensions: tuple[str, ...], *, zeros: bool
 ) -> Floats:
     """Averages judge repeats within each drawing, then drawings within each sample; NaN where nothing counts."""
     table = np.full((1, len(held), len(dimensions)), math.nan)
@@ -276,7 +278,7 @@ def _by_sample(
 
 
 def _drawing_values(
-    drawing: _Drawing, dimensions: tuple[str, ...], text_required: bool | None, *, zeros: bool
+    drawing: _GenerationValues, dimensions: tuple[str, ...], text_required: bool | None, *, zeros: bool
 ) -> dict[str, float]:
     if drawing.status in (GenerationStatus.FAILED, GenerationStatus.REFUSED):
         # Where nobody has settled whether text is required it counts 0 as well, or failing could raise the mean.

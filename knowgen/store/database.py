@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from knowgen.errors import ConfigError, DataError, KnowgenError
+from knowgen.core.errors import ConfigError, DataError, KnowgenError
 
 COMMIT_SECONDS = 0.15
 """A write is committed at most this long after it was made, plus the commit itself."""

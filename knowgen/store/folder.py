@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from knowgen.errors import ConfigError
+from knowgen.core.errors import ConfigError
 from knowgen.store.images import explain_os_error
 from knowgen.store.manifest import MANIFEST_FILE
 

@@ -10,8 +10,8 @@ import re
 import shutil
 from pathlib import Path
 
-from knowgen.errors import ConfigError, DataError, KnowgenError
-from knowgen.records import ImageRef
+from knowgen.core.errors import ConfigError, DataError, KnowgenError
+from knowgen.core.records import ImageRef
 
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 """File name extensions by Pillow's name of the format."""

@@ -8,7 +8,7 @@ import os
 import socket
 from pathlib import Path
 
-from knowgen.errors import ConfigError
+from knowgen.core.errors import ConfigError
 from knowgen.store.images import explain_os_error
 
 LOCK_FILE = "run.lock"

@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from knowgen.core import secrets
-from knowgen.errors import DataError
-from knowgen.spec import RunSpec
+from knowgen.core.errors import DataError
+from knowgen.core.spec import RunSpec
 from knowgen.store.images import explain_os_error
 
 MANIFEST_FILE = "run.json"

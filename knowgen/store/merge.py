@@ -12,15 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from knowgen.errors import DataError
-from knowgen.records import Generation, ImageRef
-from knowgen.spec import RunSpec
+from knowgen.core.errors import DataError
+from knowgen.core.records import Generation, ImageRef
+from knowgen.core.spec import RunSpec
 from knowgen.store.database import Database
 from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, SOURCE_FILE
 from knowgen.store.images import ImageFolder, explain_os_error
 from knowgen.store.lock import RunLock
 from knowgen.store.manifest import MANIFEST_FILE, Manifest, read_manifest, write_atomically
-from knowgen.store.plain import from_json
+from knowgen.store.rows import from_json
 from knowgen.store.schema import open_reader, open_writer
 
 MERGED = "merged"
@@ -40,7 +40,7 @@ _SELECTED = "where sample_id in (select sample_id from samples)"
 _BATCH = 256
 
 
-class Part:
+class RunPart:
     """A run directory as it stood when it was opened; a context manager.
 
     Args:
@@ -65,7 +65,7 @@ class Part:
         self._images = ImageFolder(path.absolute() / IMAGE_FOLDER)
         self._connection.execute("begin")  # one view of it, though its run may go on
 
-    def __enter__(self) -> Part:
+    def __enter__(self) -> RunPart:
         """Returns the part itself."""
         return self
 
@@ -120,7 +120,7 @@ class Part:
                 yield generation, self._images.path(generation.image)
 
 
-def write_merged(target: Path, spec: RunSpec, parts: Sequence[Part], content: str) -> None:
+def write_merged(target: Path, spec: RunSpec, parts: Sequence[RunPart], content: str) -> None:
     """Writes a run directory that holds what the parts hold; a second call after a kill goes on.
 
     Args:
@@ -183,7 +183,7 @@ def _put(images: ImageFolder, data: bytes, image: ImageRef) -> None:
     images.put(data, width=image.width, height=image.height, format=image.format)
 
 
-def _write_rows(path: Path, parts: Sequence[Part], content: str) -> None:
+def _write_rows(path: Path, parts: Sequence[RunPart], content: str) -> None:
     """Writes all rows in one transaction, so that a file holds everything or nothing."""
     database = Database(open_writer(path), path, writable=True)
     try:
@@ -207,14 +207,14 @@ def _write_rows(path: Path, parts: Sequence[Part], content: str) -> None:
         database.close()
 
 
-def _origin(part: Part) -> dict[str, Any]:
+def _origin(part: RunPart) -> dict[str, Any]:
     manifest = part.manifest
     label = manifest.spec.shard.label if manifest.spec.shard is not None else ""
     facts = manifest.model_dump(mode="json", include={"versions", "git", "machine", "started"})
     return {"part": label, "directory": part.path.resolve().name, **facts}
 
 
-def _manifest(spec: RunSpec, parts: Sequence[Part]) -> Manifest:
+def _manifest(spec: RunSpec, parts: Sequence[RunPart]) -> Manifest:
     """Returns what run.json says of the whole: what the parts agree in, else each of their values once."""
     each = [part.manifest for part in parts]
     return Manifest(

@@ -14,21 +14,19 @@ from typing import Any, Literal
 from pydantic_core import PydanticSerializationError
 
 from knowgen.core import secrets
+from knowgen.core.errors import ConfigError, DataError
+from knowgen.core.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
 from knowgen.core.secrets import mask_secrets
-from knowgen.errors import ConfigError, DataError
-from knowgen.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
-from knowgen.spec import RunSpec, ScorerSpec
-from knowgen.store.current import Cell, Current
+from knowgen.core.spec import RunSpec, ScorerSpec
+from knowgen.store.current_view import CurrentView, ExpectedGeneration
 from knowgen.store.database import Database
 from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, make_folder, remove_results
 from knowgen.store.images import ImageFolder
-from knowgen.store.ledger import Ledger
+from knowgen.store.ledger import Ledger, Sessions, seconds_of
 from knowgen.store.lock import RunLock
 from knowgen.store.manifest import Manifest, difference, read_manifest, refuse_secrets, write_manifest
-from knowgen.store.plain import from_json
+from knowgen.store.rows import from_json, generation_row, sample_row, score_row
 from knowgen.store.schema import open_reader, open_writer
-from knowgen.store.sessions import Sessions, seconds_of
-from knowgen.store.tables import generation_row, sample_row, score_row
 
 
 class RunStore:
@@ -62,7 +60,7 @@ class RunStore:
             connection, path / DATABASE_FILE, writable=lock is not None, before_commit=self._sessions.seen
         )
         self._ledger = Ledger(self._database)
-        self._current = Current(self._database, self._images, self.spec, path)
+        self._current = CurrentView(self._database, self._images, self.spec, path)
 
     @classmethod
     def open(cls, path: Path, spec: RunSpec, *, fresh: bool = False) -> RunStore:
@@ -250,7 +248,7 @@ class RunStore:
         """Writes a judgement. It counts while `score.image` is the digest of its sample's current picture.
 
         Args:
-            key: From `knowgen.spec.score_key`.
+            key: From `knowgen.core.spec.score_key`.
             score: The judgement; its `image` must be filled in, empty only where the drawing has no picture.
             scorer: Who judged; a judgement counts while the run's scorer of that name is this one.
 
@@ -272,7 +270,7 @@ class RunStore:
         specs = self.spec.scorers if scorer is None else (self._current.scorer(scorer),)
         return self._current.scores(specs)
 
-    def cells(self, scorer: str) -> Iterator[Cell]:
+    def cells(self, scorer: str) -> Iterator[ExpectedGeneration]:
         """Yields every selected sample and repeat exactly once, in order, with what is there of it.
 
         Raises:

@@ -12,12 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from knowgen.errors import UsageError
+from knowgen.core.errors import UsageError
 
 DEFAULT_REVISION = "main"
 
 
-class Kind(StrEnum):
+class DataSetKind(StrEnum):
     """What the rows of a data set are."""
 
     BENCHMARK = "benchmark"
@@ -26,7 +26,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class DataSet:
+class PublishedDataSet:
     """A published data set.
 
     Attributes:
@@ -38,7 +38,7 @@ class DataSet:
     """
 
     name: str
-    kind: Kind
+    kind: DataSetKind
     repo: str
     file: str
     about: str
@@ -47,16 +47,16 @@ class DataSet:
 CATALOG = {
     each.name: each
     for each in (
-        DataSet(
-            "knowgen", Kind.BENCHMARK, "GenSearcher/KnowGen-Bench", "KnowGen-Bench.json",
+        PublishedDataSet(
+            "knowgen", DataSetKind.BENCHMARK, "GenSearcher/KnowGen-Bench", "KnowGen-Bench.json",
             "the KnowGen benchmark: prompts with ground-truth pictures",
         ),
-        DataSet(
-            "gen_searcher_sft", Kind.SFT, "GenSearcher/Train-Data", "sft_data.json",
+        PublishedDataSet(
+            "gen_searcher_sft", DataSetKind.SFT, "GenSearcher/Train-Data", "sft_data.json",
             "conversations to fine-tune the agent on",
         ),
-        DataSet(
-            "gen_searcher_rl", Kind.RL, "GenSearcher/Train-Data", "rl_data.json",
+        PublishedDataSet(
+            "gen_searcher_rl", DataSetKind.RL, "GenSearcher/Train-Data", "rl_data.json",
             "prompts with ground-truth pictures to train the agent on with rewards",
         ),
     )
@@ -64,7 +64,7 @@ CATALOG = {
 """By name."""
 
 
-def data_set(name: str) -> DataSet:
+def data_set(name: str) -> PublishedDataSet:
     """Returns a data set of the catalog.
 
     Raises:

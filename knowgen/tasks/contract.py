@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from knowgen.records import GroundTruth, Sample
+from knowgen.core.records import GroundTruth, Sample
 
 
 class Task(Protocol):

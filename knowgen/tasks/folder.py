@@ -19,9 +19,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from knowgen.errors import DataError
-from knowgen.records import GroundTruth, Sample
-from knowgen.tasks.text_required import TEXT_FILE, FrozenText, read_frozen
+from knowgen.core.errors import DataError
+from knowgen.core.records import GroundTruth, Sample
+from knowgen.tasks.text_labels.labels import TEXT_FILE, FrozenText, read_frozen
 
 TASK_FILE = "task.yaml"
 SAMPLES_FILE = "samples.jsonl"
@@ -33,7 +33,7 @@ _DIGESTS: dict[Path, tuple[int, int, str]] = {}
 """Size, time of change and digest of the pictures that were read in this process, so that each is hashed once."""
 
 
-class OtherPictureError(DataError):
+class ImageMismatchError(DataError):
     """A ground-truth picture is not the one that is recorded.
 
     Attributes:
@@ -171,7 +171,7 @@ class FolderTask:
         """Returns the ground truth of a sample, its picture with a path.
 
         Raises:
-            OtherPictureError: Its picture is not the one that is recorded.
+            ImageMismatchError: Its picture is not the one that is recorded.
             DataError: There is none, or its picture is missing.
         """
         row = self._truths.get(sample_id)
@@ -199,7 +199,7 @@ class FolderTask:
         if _digest(picture) == recorded:
             return
         relative = picture.relative_to(self.path.resolve())
-        error = OtherPictureError(
+        error = ImageMismatchError(
             f"the ground-truth picture {relative} is not the one recorded, so nothing may be compared with it",
             where=str(self.path / TRUTH_FILE),
             fix="prepare or build the task again",

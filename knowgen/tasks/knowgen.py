@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from knowgen.tasks.data_home import need_prepared
 from knowgen.tasks.folder import FolderTask
-from knowgen.tasks.home import need_prepared
 
 NAME = "knowgen"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from knowgen import registry
+from knowgen.core import registry
+from knowgen.core.errors import UsageError
 from knowgen.core.secrets import refuse_secrets
-from knowgen.errors import UsageError
 from knowgen.tasks.contract import Task
 from knowgen.tasks.folder import TASK_FILE, FolderTask
 

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowgen.errors import DataError
+from knowgen.core.errors import DataError
 
 if TYPE_CHECKING:
-    from knowgen.records import ImageRef
+    from knowgen.core.records import ImageRef
 
 
 def look_at(pictures: Mapping[str, Path], rows: Mapping[str, str]) -> dict[str, ImageRef]:
@@ -45,7 +45,7 @@ def _look(path: Path) -> ImageRef | str:
     """Opens one picture; returns what it is, or why it does not open."""
     from PIL import Image
 
-    from knowgen.records import ImageRef
+    from knowgen.core.records import ImageRef
 
     try:
         with path.open("rb") as file:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from knowgen.errors import ConfigError, UsageError
+from knowgen.core.errors import ConfigError, UsageError
 from knowgen.worlds import dials, shard_files
 from knowgen.worlds.shard import SHARD_SIZE
 from knowgen.worlds.shard_files import PARTS, ROW_FILES, part_path, write_shard

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from knowgen.records import POP, group_of
+from knowgen.core.records import POP, group_of
 from knowgen.worlds import dials
 from knowgen.worlds.categories import THEMES, Theme
 from knowgen.worlds.dials import Difficulty

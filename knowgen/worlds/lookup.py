@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from knowgen.errors import DataError
+from knowgen.core.errors import DataError
 from knowgen.search.contract import ImageHit, Page, SearchBackend
 from knowgen.worlds.drawing.looks import KIND_NOUNS
 from knowgen.worlds.painter import cut_out

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from knowgen.records import Sample, group_of
+from knowgen.core.records import Sample, group_of
 from knowgen.worlds import dials
 from knowgen.worlds.drawing.signs import SURFACES
 from knowgen.worlds.entities import Cast, Entity

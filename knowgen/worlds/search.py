@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from knowgen.errors import DataError, UsageError
-from knowgen.records import ImageRef
+from knowgen.core.errors import DataError, UsageError
+from knowgen.core.records import ImageRef
 from knowgen.search.contract import Hit, ImageHit, Page
 
 PAGES_FILE, PICTURES_FILE = "pages.jsonl", "pictures.jsonl"

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowgen.errors import KnowgenError
-from knowgen.records import GroundTruth, ImageRef
+from knowgen.core.errors import KnowgenError
+from knowgen.core.records import GroundTruth, ImageRef
 from knowgen.worlds.drawing.compose import compose
 from knowgen.worlds.drawing.looks import Look
 from knowgen.worlds.entities import Entity

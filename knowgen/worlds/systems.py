@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from knowgen import registry
-from knowgen.errors import ConfigError, UsageError
-from knowgen.generators.contract import Drawing
-from knowgen.records import GenerationRequest, GroundTruth
+from knowgen.core import registry
+from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.records import GenerationRequest, GroundTruth
+from knowgen.generators.contract import GeneratedImage
 from knowgen.search.contract import SearchBackend
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class OpenBook:
             registry.create(registry.resolve("search", search), {}) if isinstance(search, str) else search
         )
 
-    async def generate(self, request: GenerationRequest) -> Drawing:
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
         """Looks up what the prompt describes and draws it; with nothing found it draws as `ClosedBook` does."""
         from knowgen.worlds.lookup import Lookup
 
@@ -100,7 +100,7 @@ class OpenBook:
             image = await asyncio.to_thread(paint_from_prompt, request.prompt, request.seed)
         else:
             image = await asyncio.to_thread(_paint, request.prompt, findings.pictures, findings.texts, request.seed)
-        return Drawing(
+        return GeneratedImage(
             image=image,
             request_id=request.id,
             references=tuple(lookup.references),
@@ -116,7 +116,7 @@ class Oracle:
     privileged = True
     concurrency = 2
 
-    async def generate(self, request: GenerationRequest) -> Drawing:
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
         """Draws the truth of the sample in the painter's own layout.
 
         Raises:
@@ -126,7 +126,7 @@ class Oracle:
         if request.truth is None:
             raise ConfigError("the request carries no ground truth", where="oracle", fix="declare it privileged")
         image = await asyncio.to_thread(_paint_truth, request.prompt, request.truth, request.seed)
-        return Drawing(image=image, request_id=request.id)
+        return GeneratedImage(image=image, request_id=request.id)
 
 
 def _paint_truth(prompt: str, truth: GroundTruth, seed: int) -> Image:

@@ -29,7 +29,7 @@ class Picky:
 '''
 
 SCORER = '''
-from knowgen.records import DIMENSIONS, Reading, Score, ScoreStatus
+from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 
 class Half:
     """Gives one half to everything, and counts its calls in a file."""
@@ -41,7 +41,7 @@ class Half:
     async def score(self, sample, truth, generation):
         with open("calls.txt", "a") as file:
             file.write(sample.id + "\\n")
-        reading = Reading(status=ScoreStatus.OK, values={name: self.value for name in DIMENSIONS}, rationale="half")
+        reading = ParsedScore(status=ScoreStatus.OK, values={name: self.value for name in DIMENSIONS}, rationale="half")
         place = {"sample_id": sample.id, "repeat": generation.repeat}
         return Score(**place, scorer="half", status=ScoreStatus.OK, strict=reading)
 '''

@@ -14,11 +14,11 @@ import pytest
 from knowgen import api
 from knowgen.cli.main import run
 from knowgen.report.agreement_tables import agreement_csv, agreement_terminal
-from knowgen.stats.agreement_records import Agreement, DimensionAgreement, PairAgreement
+from knowgen.stats.agreement.records import Agreement, DimensionAgreement, PairAgreement
 from knowgen.stats.summary import Figure
 
 JUDGES = '''
-from knowgen.records import DIMENSIONS, Reading, Score, ScoreStatus
+from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 
 class One:
     """Gives 0, .5 or 1 by the number of the sample."""
@@ -27,7 +27,7 @@ class One:
     shift = 0
     async def score(self, sample, truth, generation):
         value = (int(sample.id[1:]) + self.shift * (sample.id == "s1")) % 3 / 2
-        reading = Reading(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value))
+        reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value))
         place = {"sample_id": sample.id, "repeat": generation.repeat, "scorer": type(self).__name__}
         return Score(**place, status=ScoreStatus.OK, strict=reading)
 

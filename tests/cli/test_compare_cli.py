@@ -14,7 +14,7 @@ from knowgen.cli.main import run
 
 JUDGES = '''
 import hashlib
-from knowgen.records import DIMENSIONS, Reading, Score, ScoreStatus
+from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 
 class Strict:
     """Judges by the picture's bytes, so that systems differ; always the same."""
@@ -26,10 +26,10 @@ class Strict:
         digest = hashlib.sha256((generation.image.sha256 + sample.id).encode()).digest()
         place = {"sample_id": sample.id, "repeat": generation.repeat, "scorer": type(self).__name__}
         if sample.id in self.fails:
-            reading = Reading(status=ScoreStatus.FAILED, reason="no answer")
+            reading = ParsedScore(status=ScoreStatus.FAILED, reason="no answer")
         else:
             values = {name: min(1.0, digest[n] % 2 / 2 + self.lenience) for n, name in enumerate(DIMENSIONS)}
-            reading = Reading(status=ScoreStatus.OK, values=values, rationale="seen")
+            reading = ParsedScore(status=ScoreStatus.OK, values=values, rationale="seen")
         return Score(**place, status=reading.status, strict=reading)
 
 class Kind(Strict):

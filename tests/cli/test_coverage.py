@@ -14,13 +14,13 @@ import pytest
 
 from knowgen import api
 from knowgen.cli.main import run
-from knowgen.suite import run_suite
+from knowgen.suites import run_suite
 
 from .conftest import make_task
 
 PARTLY_DOWN = '''
 from pathlib import Path
-from knowgen.records import DIMENSIONS, Reading, Score, ScoreStatus
+from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 
 class PartlyDown:
     """Answers for the samples in answers.txt, and fails for all others."""
@@ -28,9 +28,9 @@ class PartlyDown:
     version = "1"
     async def score(self, sample, truth, generation):
         if sample.id in Path("answers.txt").read_text().split():
-            reading = Reading(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 0.417))
+            reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 0.417))
         else:
-            reading = Reading(status=ScoreStatus.FAILED, reason="connection reset")
+            reading = ParsedScore(status=ScoreStatus.FAILED, reason="connection reset")
         place = {"sample_id": sample.id, "repeat": generation.repeat}
         return Score(**place, scorer="partly_down", status=reading.status, strict=reading)
 '''

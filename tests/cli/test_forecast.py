@@ -11,10 +11,10 @@ from PIL import Image
 
 from knowgen import api
 from knowgen.cli.main import run
+from knowgen.core.records import Attempt, Usage
 from knowgen.planning import Settings
-from knowgen.records import Attempt, Usage
-from knowgen.scorers.forecast import Estimate, learn, picture_tokens, words_of
 from knowgen.scorers.prices import price_for, price_list
+from knowgen.scorers.vlm.cost_estimate import Estimate, learn, picture_tokens, words_of
 
 SCORERS = str(Path(__file__).resolve().parent.parent / "scorers")
 if SCORERS not in sys.path:

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from knowgen.cli.main import run
-from knowgen.stats.judge_check_records import ChangeResult, JudgeCheck
+from knowgen.judge_check.records import ChangeResult, JudgeCheck
 
 JUDGES = '''
 import hashlib
 import json
 import random
 
-from knowgen.calls import paid_call
-from knowgen.records import DIMENSIONS, TEXT, Reading, Score, ScoreStatus, Usage
+from knowgen.core.metering import paid_call
+from knowgen.core.records import DIMENSIONS, TEXT, ParsedScore, Score, ScoreStatus, Usage
 from knowgen.tasks.load import load_task
 from knowgen.worlds.changes import make_changed_task
 
@@ -37,11 +37,11 @@ class _Judge:
         values = self.values(sample, truth, generation)
         place = {"sample_id": sample.id, "repeat": generation.repeat, "scorer": "judge"}
         if values is None:
-            reading = Reading(status=ScoreStatus.FAILED, reason="the judge\\x1b[2J fell asleep")
+            reading = ParsedScore(status=ScoreStatus.FAILED, reason="the judge\\x1b[2J fell asleep")
             return Score(**place, status=ScoreStatus.FAILED, strict=reading)
         if not sample.text_required:
             values.pop(TEXT, None)
-        reading = Reading(status=ScoreStatus.OK, values=values, rationale="I <b>looked</b> at it.")
+        reading = ParsedScore(status=ScoreStatus.OK, values=values, rationale="I <b>looked</b> at it.")
         return Score(**place, status=ScoreStatus.OK, strict=reading)
 
 
@@ -309,7 +309,7 @@ def test_named_samples_alone_are_checked(here: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--scorer", "judges:Elsewhere"], 2, "which no known change must move"),
+        (["--scorer", "judges:ImageSource"], 2, "which no known change must move"),
         (["--scorer", "judges:Always", "--task", "foreign"], 3, "knowgen world build"),
         (["--scorer", "judges:Nobody"], 2, "Nobody"),
         (["--scorer", "judges:Always", "--policy", "lenient"], 2, "unknown policy"),

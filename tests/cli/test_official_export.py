@@ -18,7 +18,7 @@ from PIL import Image
 
 import knowgen
 from knowgen import api
-from knowgen.errors import DataError
+from knowgen.core.errors import DataError
 from knowgen.planning import Settings
 
 TESTS = Path(__file__).resolve().parent.parent

@@ -13,11 +13,11 @@ from PIL import Image
 
 import knowgen
 from knowgen import api
-from knowgen.errors import ConfigError, DataError, UsageError
-from knowgen.generators.contract import Drawing
+from knowgen.core.errors import ConfigError, DataError, UsageError
+from knowgen.core.records import Generation, GenerationRequest
+from knowgen.generators.contract import GeneratedImage
+from knowgen.interchange.agent_answers import open_requests
 from knowgen.planning import Settings
-from knowgen.records import Generation, GenerationRequest
-from knowgen.repainting import open_requests
 from knowgen.store.run import RunStore
 
 
@@ -47,7 +47,7 @@ class Agent:
             noted = tuple(
                 {"img_id": f"IMG_{k:03d}", "path": f"{self.folder}/{k}.png", "note": "<b>seen</b>"} for k in (0, 1)
             )
-            yield Drawing(
+            yield GeneratedImage(
                 image=Image.new("RGB", (32, 32), "grey"),
                 request_id=request.id,
                 used_prompt="" if number == 9 else f"{request.prompt} As in the first reference image.",

@@ -1,4 +1,4 @@
-"""Drawing a run again: what repeats, what was tampered with, what cannot be drawn again here."""
+"""GeneratedImage a run again: what repeats, what was tampered with, what cannot be drawn again here."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ PAINTERS = '''
 import io, os, random
 from pathlib import Path
 from PIL import Image
-from knowgen import Drawing
+from knowgen import GeneratedImage
 
 def noise(words, size=48):
     return Image.frombytes("RGB", (size, 32), random.Random(words).randbytes(size * 32 * 3))
 
 class Base:
     revision = "1"
-    unkeyed = ("url",)
+    identity_excludes = ("url",)
     def __init__(self, url="", size=48):
         self.url, self.size = url, size
 
@@ -46,11 +46,11 @@ class Batches(Base):
     batch_size = 4
     def generate_batch(self, requests):
         for request in reversed(requests):
-            yield Drawing(noise(f"{request.seed} {request.prompt}", self.size), request_id=request.id)
+            yield GeneratedImage(noise(f"{request.seed} {request.prompt}", self.size), request_id=request.id)
 
 class Waits(Base):
     async def generate(self, request):
-        return Drawing(noise(f"{request.seed} {request.prompt}", self.size))
+        return GeneratedImage(noise(f"{request.seed} {request.prompt}", self.size))
 
 class Encodes(Base):
     """The same pixels in other bytes each time."""
@@ -94,7 +94,7 @@ class Shown(Base):
     def draw(self, prompt, references, seed):
         return noise(prompt)
     async def generate(self, request):
-        return Drawing(request.truth.image.open().resize((48, 32)))
+        return GeneratedImage(request.truth.image.open().resize((48, 32)))
     draw = None
 '''
 

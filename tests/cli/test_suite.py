@@ -19,11 +19,11 @@ import yaml
 
 from knowgen.api import load_run
 from knowgen.cli.main import run
-from knowgen.errors import DataError, UsageError
+from knowgen.core.errors import DataError, UsageError
 from knowgen.stats.summary import Figure
 from knowgen.store.run import RunStore
-from knowgen.suite import prepare, read_suite, run_suite
-from knowgen.suite.means import mean_figure
+from knowgen.suites import prepare, read_suite, run_suite
+from knowgen.suites.macro_mean import mean_figure
 from knowgen.tasks.load import content_folder
 from knowgen.worlds.build import build_world
 
@@ -500,9 +500,9 @@ def _drawn(database: Path) -> int:
 @pytest.mark.parametrize("name", ["example", "open_models_1gpu", "open_models_8gpu"])
 def test_every_shipped_suite_names_what_there_is(name: str) -> None:
     """The ones for GPUs cannot be run here; what they name must exist all the same."""
-    from knowgen import registry
-    from knowgen.generators.local_presets import preset
-    from knowgen.suite.file import read_suite
+    from knowgen.core import registry
+    from knowgen.generators.diffusers.presets import preset
+    from knowgen.suites.schema import read_suite
 
     suite = read_suite(content_folder("tasks") / "suites" / f"{name}.yaml").suite
     assert suite.name == name

@@ -14,7 +14,7 @@ from PIL import Image
 
 import knowgen
 from knowgen.cli.main import run
-from knowgen.errors import ConfigError, UsageError
+from knowgen.core.errors import ConfigError, UsageError
 from knowgen.store.run import RunStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scorers"))

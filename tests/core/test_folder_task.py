@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from knowgen.errors import DataError, UsageError
+from knowgen.core.errors import DataError, UsageError
 from knowgen.tasks.folder import FolderTask
 from knowgen.tasks.load import load_task
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from knowgen import registry
-from knowgen.errors import ConfigError, MissingDependencyError, UsageError
+from knowgen.core import registry
+from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
 
 
 def install(folder: Path, name: str, code: str, points: str, version: str = "1.0") -> None:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowgen.calls import MOST_TOKENS, ReportedUsage, Ticket, UsageReader, current_meter, paid_call
-from knowgen.generators.ark import ArkImages
-from knowgen.generators.gemini import GeminiImages
-from knowgen.generators.openai_images import OpenAiImages
-from knowgen.scorers.answers import AnswerReader
+from knowgen.clients.chat.response import ResponseReader
+from knowgen.core.metering import MOST_TOKENS, ReportedUsage, Reservation, UsageReader, current_meter, paid_call
+from knowgen.generators.hosted.ark import ArkImages
+from knowgen.generators.hosted.gemini import GeminiImages
+from knowgen.generators.hosted.openai import OpenAiImages
 from knowgen.scorers.pricing import Price
 
 PRICE = Price(2.0, 8.0)
@@ -95,7 +95,7 @@ def test_a_call_settled_with_no_amount_of_money_keeps_its_worst_case(cost: float
     async def go(meter: Meter) -> None:
         current_meter.set(meter)
         async with paid_call(0.5, "test") as ticket:
-            assert isinstance(ticket, Ticket)
+            assert isinstance(ticket, Reservation)
             ticket.settle(cost)
 
     meter = Meter()
@@ -107,7 +107,7 @@ def chat(usage: Any, worst: float | None, price: Price = PRICE) -> tuple[float |
     """Return the recorded cost of a reply with this usage, and what its reservation is settled to."""
     choice = {"message": {"content": "{}"}, "finish_reason": "stop"}
     body = json.dumps({"choices": [choice], **({} if usage is MISSING else {"usage": usage})}).encode()
-    answer = AnswerReader("", price).of_response(200, {}, body, worst)
+    answer = ResponseReader("", price).of_response(200, {}, body, worst)
     return answer.attempt.usage.cost, answer.billed
 
 

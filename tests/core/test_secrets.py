@@ -12,6 +12,7 @@ import pytest
 
 import knowgen
 from knowgen.cli.main import VERBS, run
+from knowgen.core.errors import ConfigError
 from knowgen.core.secrets import (
     check_variable_name,
     command_line_values,
@@ -20,9 +21,8 @@ from knowgen.core.secrets import (
     refuse_secrets,
     remember_secret,
 )
-from knowgen.errors import ConfigError
-from knowgen.suite import prepare
-from knowgen.tasks.annotate import annotate
+from knowgen.suites import prepare
+from knowgen.tasks.text_labels.annotate import annotate
 
 _RANDOM = random.Random(20261128)
 _LETTERS = string.ascii_letters + string.digits

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowgen.records import Sample, group_of, request_id
-from knowgen.spec import (
+from knowgen.core.records import Sample, group_of, request_id
+from knowgen.core.spec import (
     GeneratorSpec,
     RunSpec,
     ScorerSpec,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from knowgen import assemble
-from knowgen.records import GenerationRequest
+from knowgen.core.records import GenerationRequest
 from knowgen.scorers.contract import Item
 
 HERE = Path(__file__)

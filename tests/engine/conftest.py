@@ -49,7 +49,7 @@ def install(folder: Path) -> Path:
 @pytest.fixture()
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Installs the hostile plugin for this test, in this process and for those it starts."""
-    from knowgen import registry
+    from knowgen.core import registry
 
     folder = install(tmp_path / "site")
     monkeypatch.syspath_prepend(str(folder))

@@ -18,23 +18,23 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from knowgen.calls import paid_call
-from knowgen.engine import GeneratorHandle, Options, Outcome, Remake, ScorerHandle, run
-from knowgen.errors import PassingError
-from knowgen.generators.contract import DrawingSource, traits_of
-from knowgen.records import (
+from knowgen.core.errors import TransientError
+from knowgen.core.metering import paid_call
+from knowgen.core.records import (
     DIMENSIONS,
     Generation,
     GroundTruth,
-    Reading,
+    ParsedScore,
     Row,
     Sample,
     Score,
     ScoreStatus,
     Usage,
 )
-from knowgen.scorers.contract import scorer_traits
-from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, select
+from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, select
+from knowgen.engine import ComponentRef, EngineOptions, GeneratorHandle, RunOutcome, ScorerHandle, run
+from knowgen.generators.contract import GenerationSource, capabilities_of
+from knowgen.scorers.contract import scorer_capabilities
 from knowgen.store.run import RunStore
 
 
@@ -79,7 +79,7 @@ def score_of(sample: Sample, generation: Generation, value: float = 0.5, **field
         repeat=generation.repeat,
         scorer="whatever it calls itself",
         status=ScoreStatus.OK,
-        strict=Reading(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value)),
+        strict=ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value)),
         **fields,
     )
 
@@ -99,21 +99,21 @@ class Half:
 
 
 def generator_handle(
-    target: Any, *, name: str = "mine", build: Callable[[], Any] | None = None, remake: Remake | None = None
+    target: Any, *, name: str = "mine", build: Callable[[], Any] | None = None, remake: ComponentRef | None = None
 ) -> GeneratorHandle:
-    traits = traits_of(target)
+    traits = capabilities_of(target)
     spec = GeneratorSpec(name=name, privileged=traits.privileged)
     return GeneratorHandle(spec, traits, build or (lambda: target), remake)
 
 
 def scorer_handle(
-    target: Any, *, name: str = "judge", build: Callable[[], Any] | None = None, remake: Remake | None = None
+    target: Any, *, name: str = "judge", build: Callable[[], Any] | None = None, remake: ComponentRef | None = None
 ) -> ScorerHandle:
-    return ScorerHandle(ScorerSpec(name=name), scorer_traits(target), build or (lambda: target), remake)
+    return ScorerHandle(ScorerSpec(name=name), scorer_capabilities(target), build or (lambda: target), remake)
 
 
 def spec_for(
-    task: MemoryTask, generator: GeneratorHandle | DrawingSource, scorers: list[ScorerHandle], **fields: Any
+    task: MemoryTask, generator: GeneratorHandle | GenerationSource, scorers: list[ScorerHandle], **fields: Any
 ) -> RunSpec:
     drawn_by = generator.spec if isinstance(generator, GeneratorHandle) else GeneratorSpec(name=generator.name)
     return RunSpec(
@@ -126,9 +126,9 @@ def spec_for(
     )
 
 
-def quick(**fields: Any) -> Options:
+def quick(**fields: Any) -> EngineOptions:
     """Options for a test: no progress."""
-    return Options(**{"progress": False, **fields})
+    return EngineOptions(**{"progress": False, **fields})
 
 
 class Bench:
@@ -140,11 +140,11 @@ class Bench:
     def run(
         self,
         count: int,
-        generator: GeneratorHandle | DrawingSource | Any,
+        generator: GeneratorHandle | GenerationSource | Any,
         scorers: list[ScorerHandle] | None = None,
-        options: Options | None = None,
+        options: EngineOptions | None = None,
         **fields: Any,
-    ) -> Outcome:
+    ) -> RunOutcome:
         if not isinstance(generator, GeneratorHandle) and not hasattr(generator, "drawing"):
             generator = generator_handle(generator)
         scorers = scorers or []
@@ -177,8 +177,8 @@ class Measure:
                 yield score_of(sample, generation, details={"pid": os.getpid(), "size": list(opened.size)})
 
 
-MEASURE = Remake("scorers", "engine_helpers:Measure")
-PLAIN = Remake("generators", "engine_helpers:Plain")
+MEASURE = ComponentRef("scorers", "engine_helpers:Measure")
+PLAIN = ComponentRef("generators", "engine_helpers:Plain")
 
 
 @dataclass
@@ -274,7 +274,7 @@ class LoopbackJudge:
                 ticket.settle(self.cost)
         if reply.status_code in {429, 503}:
             asked = reply.headers.get("Retry-After")
-            raise PassingError(f"the judge answered {reply.status_code}", retry_after=float(asked) if asked else None)
+            raise TransientError(f"the judge answered {reply.status_code}", retry_after=float(asked) if asked else None)
         reply.raise_for_status()
         return score_of(sample, generation, reply.json()["value"], usage=Usage(cost=self.cost))
 

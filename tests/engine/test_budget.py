@@ -23,12 +23,12 @@ from engine_helpers import (
     spec_for,
 )
 
-from knowgen.calls import paid_call
-from knowgen.engine import Remake, ScorerHandle
-from knowgen.engine.budget import Books
-from knowgen.errors import ConfigError, PassingError
-from knowgen.generators.contract import Drawing
-from knowgen.records import Attempt, Generation, GenerationRequest, GroundTruth, Sample, Score, ScoreStatus, Usage
+from knowgen.core.errors import ConfigError, TransientError
+from knowgen.core.metering import paid_call
+from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, Sample, Score, ScoreStatus, Usage
+from knowgen.engine import ComponentRef, ScorerHandle
+from knowgen.engine.budget import BudgetMeter
+from knowgen.generators.contract import GeneratedImage
 from knowgen.store.run import RunStore
 
 PRICE = 0.01
@@ -95,18 +95,18 @@ class PaidDrawing:
 
     concurrency = 4
 
-    async def generate(self, request: GenerationRequest) -> Drawing:
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
         async with paid_call(0.1, "painter") as ticket:
             ticket.settle(0.1)
-        return Drawing(image=png(request.prompt))
+        return GeneratedImage(image=png(request.prompt))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_generator_is_held_to_the_budget_too_also_in_worker_processes(tmp_path: Path, workers: int) -> None:
     bench = Bench(tmp_path / "run")
-    generator = generator_handle(PaidDrawing(), remake=Remake("generators", "test_budget_paid:PaidDrawing"))
+    generator = generator_handle(PaidDrawing(), remake=ComponentRef("generators", "test_budget_paid:PaidDrawing"))
     path = Path(__file__).resolve()
-    generator = generator_handle(PaidDrawing(), remake=Remake("generators", f"{path}:PaidDrawing"))
+    generator = generator_handle(PaidDrawing(), remake=ComponentRef("generators", f"{path}:PaidDrawing"))
     outcome = bench.run(20, generator, options=quick(budget=0.75, workers=workers))
     assert outcome.stopped == "budget"
     assert outcome.generated == 7
@@ -181,7 +181,7 @@ def test_a_call_that_waits_for_one_that_was_left_behind_is_refused(
 def test_a_reservation_that_is_cancelled_while_it_waits_sets_nothing_aside(tmp_path: Path) -> None:
     task, generator = MemoryTask(1), generator_handle(Plain())
     with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
-        books = Books(store, 0.15, lambda: None)
+        books = BudgetMeter(store, 0.15, lambda: None)
 
         async def scene() -> None:
             first = await books.reserve(0.1, "judge")
@@ -200,7 +200,7 @@ def test_a_reservation_that_is_cancelled_while_it_waits_sets_nothing_aside(tmp_p
 def test_a_reservation_made_before_its_caller_hears_of_the_cancelling_is_given_back(tmp_path: Path) -> None:
     task, generator = MemoryTask(1), generator_handle(Plain())
     with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
-        books = Books(store, 0.15, lambda: None)
+        books = BudgetMeter(store, 0.15, lambda: None)
 
         async def scene() -> None:
             waiting = asyncio.create_task(books.reserve(0.1, "judge"))
@@ -222,7 +222,7 @@ def test_a_reply_paid_for_before_the_budget_ended_a_retry_is_kept_for_the_next_r
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
             async with paid_call(0.1, "judge") as ticket:
                 ticket.settle(0.1)
-            raise PassingError("busy", attempts=(Attempt(reply="not yet", usage=Usage(cost=0.1)),))
+            raise TransientError("busy", attempts=(Attempt(reply="not yet", usage=Usage(cost=0.1)),))
 
     bench = Bench(tmp_path / "run")
     outcome = bench.run(1, Plain(), [scorer_handle(Busy())], quick(budget=0.15))

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowgen.engine.check_generator import _forecast, check_generator, duration, neutral_requests
-from knowgen.engine.findings import Finding, worst
-from knowgen.engine.handles import GeneratorHandle, Remake
-from knowgen.engine.subject import Subject
-from knowgen.engine.trial import Picture, picture_of
-from knowgen.errors import ConfigError, PassingError, RefusedError, UsageError
-from knowgen.generators.contract import Drawing, traits_of
-from knowgen.records import GenerationRequest, GenerationStatus, GroundTruth
-from knowgen.spec import GeneratorSpec
+from knowgen.core.errors import ConfigError, RefusalError, TransientError, UsageError
+from knowgen.core.records import GenerationRequest, GenerationStatus, GroundTruth
+from knowgen.core.spec import GeneratorSpec
+from knowgen.engine.components import ComponentRef, GeneratorHandle
+from knowgen.generators.contract import GeneratedImage, capabilities_of
+from knowgen.validation.findings import Finding, worst
+from knowgen.validation.generator import _forecast, check_generator, duration, neutral_requests
+from knowgen.validation.probe import ProbedImage, picture_of
+from knowgen.validation.session import CheckedGenerator
 
 SIZE = (48, 32)
 
@@ -46,22 +46,24 @@ class Good:
 class GoodAsync:
     revision = "1"
 
-    async def generate(self, request: GenerationRequest) -> Drawing:
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
         await asyncio.sleep(0.01)
-        return Drawing(image=noise(request.prompt, request.seed))
+        return GeneratedImage(image=noise(request.prompt, request.seed))
 
 
 class GoodBatch:
     revision = "1"
     batch_size = 4
 
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         for request in reversed(requests):
-            yield Drawing(image=noise(request.prompt, request.seed), request_id=request.id)
+            yield GeneratedImage(image=noise(request.prompt, request.seed), request_id=request.id)
 
 
-def handle_of(kind: type[Any], build: Callable[[], Any] | None = None, remake: Remake | None = None) -> GeneratorHandle:
-    traits = traits_of(kind)
+def handle_of(
+    kind: type[Any], build: Callable[[], Any] | None = None, remake: ComponentRef | None = None
+) -> GeneratorHandle:
+    traits = capabilities_of(kind)
     return GeneratorHandle(GeneratorSpec(name=kind.__name__, revision=traits.revision), traits, build or kind, remake)
 
 
@@ -121,13 +123,13 @@ class {name}:
 
 def in_file(folder: Path, name: str, seeded: str) -> GeneratorHandle:
     """A generator in a user's own file, as worker processes build it."""
-    from knowgen import registry
+    from knowgen.core import registry
 
     path = folder / f"{name.lower()}_module.py"
     path.write_text(SOURCE.format(name=name, seeded=seeded))
     resolved = registry.resolve("generators", f"{path}:{name}")
     kind = registry.load(resolved)
-    remake = Remake("generators", f"{path}:{name}", {"shade": 3})
+    remake = ComponentRef("generators", f"{path}:{name}", {"shade": 3})
     return handle_of(kind, lambda: registry.create(resolved, {"shade": 3}), remake)
 
 
@@ -146,7 +148,7 @@ def test_a_generator_that_seeds_with_hash_is_found_out(tmp_path: Path) -> None:
 
 
 def test_arguments_a_process_cannot_be_told_are_named() -> None:
-    handle = handle_of(Good, remake=Remake("generators", "noise", {"search": object()}))
+    handle = handle_of(Good, remake=ComponentRef("generators", "noise", {"search": object()}))
     assert "plain data" in the(check_generator(handle, timeout=5, device="cpu"), "fresh process", "fail").what
 
 
@@ -165,9 +167,9 @@ class Wrong(Good):
     [
         (None, "None"), ("a.png", "str"), (b"no picture", "format"), (Path("nowhere.png"), "cannot be read"),
         (Image.new("RGB", (1, 1)), "1x1"), (np.zeros((8, 8, 3), np.uint8), "ndarray"),
-        (Drawing(status=GenerationStatus.FAILED, reason="out of order"), "out of order"),
-        (Drawing(status=GenerationStatus.NOT_RUN), "not_run"),
-        (Drawing(image=Image.new("RGB", SIZE), settings={"x": object()}), "plain data"),
+        (GeneratedImage(status=GenerationStatus.FAILED, reason="out of order"), "out of order"),
+        (GeneratedImage(status=GenerationStatus.NOT_RUN), "not_run"),
+        (GeneratedImage(image=Image.new("RGB", SIZE), settings={"x": object()}), "plain data"),
     ],
     ids=lambda value: str(type(value).__name__),
 )  # fmt: skip
@@ -216,8 +218,8 @@ class Forgetful(Good):
 
 
 class ForgetfulService(GoodAsync):
-    async def generate(self, request: GenerationRequest) -> Drawing:
-        return Drawing(image=noise(request.prompt, time.perf_counter_ns()))
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
+        return GeneratedImage(image=noise(request.prompt, time.perf_counter_ns()))
 
 
 class Trembling(Good):
@@ -280,46 +282,46 @@ def test_state_between_calls_is_found() -> None:
 
 
 class MixedUp(GoodBatch):
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         for request, other in zip(requests, reversed(requests), strict=True):
-            yield Drawing(image=noise(other.prompt, other.seed), request_id=request.id)
+            yield GeneratedImage(image=noise(other.prompt, other.seed), request_id=request.id)
 
 
 class Twice(GoodBatch):
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         yield from super().generate_batch(requests)
         yield from super().generate_batch(requests[:1])
 
 
 class Drops(GoodBatch):
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         yield from super().generate_batch(requests[1:] or requests)
 
 
 class Nameless(GoodBatch):
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         for request in requests:
-            yield Drawing(image=noise(request.prompt, request.seed))
+            yield GeneratedImage(image=noise(request.prompt, request.seed))
 
 
 class Stranger(GoodBatch):
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         yield from super().generate_batch(requests)
         if len(requests) > 1:
-            yield Drawing(image=noise("x", 1), request_id="somebody else")
+            yield GeneratedImage(image=noise("x", 1), request_id="somebody else")
 
 
 class OneSeed(GoodBatch):
     """Seeds the batch by its first request, as diffusers does with one torch generator."""
 
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         dice = random.Random(requests[0].seed)
         for request in requests:
-            yield Drawing(image=noise(request.prompt, dice.getrandbits(30)), request_id=request.id)
+            yield GeneratedImage(image=noise(request.prompt, dice.getrandbits(30)), request_id=request.id)
 
 
 class OnlyOne(GoodBatch):
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         if len(requests) > 1:
             raise RuntimeError("out of memory")
         yield from super().generate_batch(requests)
@@ -375,7 +377,7 @@ class BreaksOnOdd(Good):
         if not prompt:
             raise ValueError("empty")
         if len(prompt) > 10_000:
-            raise RefusedError("too long for me")
+            raise RefusalError("too long for me")
         return noise(prompt, seed)
 
 
@@ -392,9 +394,9 @@ class NothingOnOdd(Good):
 
 
 class Silent(GoodAsync):
-    async def generate(self, request: GenerationRequest) -> Drawing:
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
         if not request.prompt:
-            return Drawing(status=GenerationStatus.REFUSED)
+            return GeneratedImage(status=GenerationStatus.REFUSED)
         return await super().generate(request)
 
 
@@ -407,7 +409,7 @@ class BrokenByOdd(BreaksOnOdd):
 
 
 class BatchDies(GoodBatch):
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         if not all(request.prompt for request in requests):
             raise ValueError("an empty prompt")
         yield from super().generate_batch(requests)
@@ -447,7 +449,7 @@ class RefusesSome(Good):
 
     def draw(self, prompt: str, references: Sequence[Image.Image], seed: int) -> Image.Image:
         if self.word in prompt:
-            raise RefusedError("policy says no")
+            raise RefusalError("policy says no")
         return noise(prompt, seed)
 
 
@@ -458,12 +460,12 @@ class RefusesFirst(RefusesSome):
 class FailsSomeBatch(GoodBatch):
     """Says by a state that a prompt was not drawn."""
 
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         for request in requests:
             if "OPEN TODAY" in request.prompt:
-                yield Drawing(status=GenerationStatus.FAILED, reason="policy says no", request_id=request.id)
+                yield GeneratedImage(status=GenerationStatus.FAILED, reason="policy says no", request_id=request.id)
             else:
-                yield Drawing(image=noise(request.prompt, request.seed), request_id=request.id)
+                yield GeneratedImage(image=noise(request.prompt, request.seed), request_id=request.id)
 
 
 class BusyAtFirst(GoodAsync):
@@ -472,10 +474,10 @@ class BusyAtFirst(GoodAsync):
     def __init__(self) -> None:
         self.calls = 0
 
-    async def generate(self, request: GenerationRequest) -> Drawing:
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
         self.calls += 1
         if self.calls <= 2:
-            raise PassingError("policy says no, for now")
+            raise TransientError("policy says no, for now")
         return await super().generate(request)
 
 
@@ -503,7 +505,7 @@ def test_a_service_that_fails_after_some_calls_is_warned_of_whenever_that_is(goo
         concurrency = 4
         calls = 0
 
-        async def generate(self, request: GenerationRequest) -> Drawing:
+        async def generate(self, request: GenerationRequest) -> GeneratedImage:
             Tires.calls += 1
             if Tires.calls > good:
                 raise ConnectionResetError("gone")
@@ -517,13 +519,13 @@ def test_a_service_that_fails_after_some_calls_is_warned_of_whenever_that_is(goo
 def test_a_fresh_process_that_declines_is_warned_of(tmp_path: Path) -> None:
     path = tmp_path / "declines_module.py"
     path.write_text(
-        "from knowgen.errors import RefusedError\n"
+        "from knowgen.core.errors import RefusalError\n"
         "class Declines:\n"
         "    def draw(self, prompt, references, seed):\n"
-        "        raise RefusedError('policy says no')\n"
+        "        raise RefusalError('policy says no')\n"
     )
     findings = check_generator(
-        handle_of(Good, remake=Remake("generators", f"{path}:Declines")), timeout=60, device="cpu"
+        handle_of(Good, remake=ComponentRef("generators", f"{path}:Declines")), timeout=60, device="cpu"
     )
     assert "policy says no" in the(findings, "fresh process", "warn").what
 
@@ -564,7 +566,7 @@ class HangsAtOnce(Good):
 
 
 class HangsForever(GoodAsync):
-    async def generate(self, request: GenerationRequest) -> Drawing:
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
         await asyncio.Event().wait()
         raise AssertionError("never")
 
@@ -637,10 +639,10 @@ class BadWithReferences(Good):
 class BatchReferences(GoodBatch):
     references = True
 
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         for request in requests:
             shapes = [reference.open().size for reference in request.references]
-            yield Drawing(image=noise(f"{request.prompt}{shapes}", request.seed), request_id=request.id)
+            yield GeneratedImage(image=noise(f"{request.prompt}{shapes}", request.seed), request_id=request.id)
 
 
 def test_references() -> None:
@@ -720,7 +722,7 @@ class AsyncClose(GoodAsync):
 
     loop: Any = None
 
-    async def generate(self, request: GenerationRequest) -> Drawing:
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
         self.loop = self.loop or asyncio.get_running_loop()
         assert self.loop is asyncio.get_running_loop()
         return await super().generate(request)
@@ -748,10 +750,10 @@ class NeedsTruth(Good):
 class NeedsTruthBatch(GoodBatch):
     privileged = True
 
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         for request in requests:
             assert request.truth is not None
-            yield Drawing(image=noise(request.truth.sample_id, request.seed), request_id=request.id)
+            yield GeneratedImage(image=noise(request.truth.sample_id, request.seed), request_id=request.id)
 
 
 def test_a_privileged_generator_is_not_drawn_with_without_truths() -> None:
@@ -770,9 +772,9 @@ def test_a_privileged_generator_is_not_drawn_with_without_truths() -> None:
 def test_the_forecast_is_the_time_of_a_picture_times_their_number() -> None:
     """Worked out by hand: 36,000 pictures at 0.4 s are 4 h; noise of 512 x 512 x 3 bytes does not compress."""
     picture = picture_of(noise("x", 1, (512, 512)))
-    assert isinstance(picture, Picture)
+    assert isinstance(picture, ProbedImage)
     for together, said in ((None, "about 4 h 0 min"), (0.1, "about 60 min")):
-        subject = Subject(handle_of(Good), neutral_requests(), 5.0, "cpu")
+        subject = CheckedGenerator(handle_of(Good), neutral_requests(), 5.0, "cpu")
         subject.alone, subject.seconds, subject.together = [picture] * 3, [9.0, 0.4, 0.4, 0.5], together
         _forecast(subject, 36_000)
         time_said, space_said = (the(subject.notes.findings, name, "ok").what for name in ("time", "memory"))

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from knowgen.engine.check_task import check_task, picture_fault
-from knowgen.engine.findings import Finding, worst
-from knowgen.errors import DataError
-from knowgen.records import GroundTruth, ImageRef, Sample, group_of
+from knowgen.core.errors import DataError
+from knowgen.core.records import GroundTruth, ImageRef, Sample, group_of
 from knowgen.tasks.folder import FolderTask
+from knowgen.validation.findings import Finding, worst
+from knowgen.validation.task import check_task, picture_fault
 
 CATEGORIES = ("astronomy", "sports", "anime", "news")
 
@@ -280,7 +280,7 @@ SEARCH = """
 import asyncio
 from pathlib import Path
 from PIL import Image
-from knowgen.records import ImageRef
+from knowgen.core.records import ImageRef
 from knowgen.search.contract import Hit, ImageHit, Page
 
 PICTURE = Path(__file__).with_suffix(".png")
@@ -343,7 +343,7 @@ class Hangs(Good):
 def test_the_search_backend_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, level: str, words: str
 ) -> None:
-    monkeypatch.setattr("knowgen.engine.check_task.SEARCH_SECONDS", 0.5)
+    monkeypatch.setattr("knowgen.validation.task.SEARCH_SECONDS", 0.5)
     path = tmp_path / f"backend_{name.lower()}.py"
     path.write_text(SEARCH)
     assert words in the(check_task(changed(search=f"{path}:{name}")), "search", level).what

@@ -10,21 +10,21 @@ import pytest
 from engine_helpers import Bench, Half, generator_handle, picture, quick, scorer_handle
 from PIL import Image
 
-from knowgen.engine import GeneratorHandle, Outcome, Remake
-from knowgen.errors import ConfigError
-from knowgen.generators.contract import Drawing
-from knowgen.records import Generation, GenerationRequest, GenerationStatus
+from knowgen.core.errors import ConfigError
+from knowgen.core.records import Generation, GenerationRequest, GenerationStatus
+from knowgen.engine import ComponentRef, GeneratorHandle, RunOutcome
+from knowgen.generators.contract import GeneratedImage
 
 COUNT = 6
 
 
 def handle(name: str) -> GeneratorHandle:
     kind = getattr(importlib.import_module("knowgen_hostile.generators"), name)
-    remake = Remake("generators", f"knowgen_hostile.generators:{name}")
+    remake = ComponentRef("generators", f"knowgen_hostile.generators:{name}")
     return generator_handle(kind, name=name, build=kind, remake=remake)
 
 
-def draw(path: Path, name: str, **options: object) -> tuple[Outcome, dict[str, Generation]]:
+def draw(path: Path, name: str, **options: object) -> tuple[RunOutcome, dict[str, Generation]]:
     bench = Bench(path / "run")
     outcome = bench.run(COUNT, handle(name), [scorer_handle(Half())], quick(**{"timeout": 5.0, **options}))
     found = bench.generations()
@@ -196,14 +196,14 @@ class StrangeNotes:
 
     batch_size = 2
 
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         for request in requests:
-            yield Drawing(image=picture(request.id), request_id=request.id, references=None)  # type: ignore[arg-type]
+            yield GeneratedImage(image=picture(request.id), request_id=request.id, references=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_notes_that_are_none_fail_their_drawing_at_once(tmp_path: Path, workers: int) -> None:
-    remake = Remake("generators", "test_hostile_generators:StrangeNotes")
+    remake = ComponentRef("generators", "test_hostile_generators:StrangeNotes")
     bench = Bench(tmp_path / "run")
     bench.run(2, generator_handle(StrangeNotes(), remake=remake), options=quick(workers=workers, timeout=30))
     for generation in bench.generations().values():
@@ -215,8 +215,8 @@ def test_a_request_id_that_is_no_text_is_an_unknown_one(tmp_path: Path, name: ob
     class Misnames:
         batch_size = 2
 
-        def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
-            yield Drawing(image=picture("x"), request_id=name)  # type: ignore[arg-type]
+        def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
+            yield GeneratedImage(image=picture("x"), request_id=name)  # type: ignore[arg-type]
 
     bench = Bench(tmp_path / "run")
     bench.run(2, Misnames())

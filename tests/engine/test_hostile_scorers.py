@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 from engine_helpers import Bench, Plain, quick, scorer_handle
 
-from knowgen.engine import Outcome, Remake, ScorerHandle
-from knowgen.records import Score, ScoreStatus
+from knowgen.core.records import Score, ScoreStatus
+from knowgen.engine import ComponentRef, RunOutcome, ScorerHandle
 
 COUNT = 6
 
 
 def handle(name: str, *, remake: bool = False) -> ScorerHandle:
     kind = getattr(importlib.import_module("knowgen_hostile.scorers"), name)
-    made = Remake("scorers", f"knowgen_hostile.scorers:{name}") if remake else None
+    made = ComponentRef("scorers", f"knowgen_hostile.scorers:{name}") if remake else None
     return scorer_handle(kind, build=kind, remake=made)
 
 
-def judge(path: Path, name: str, *, remake: bool = False, **options: object) -> tuple[Outcome, dict[str, Score]]:
+def judge(path: Path, name: str, *, remake: bool = False, **options: object) -> tuple[RunOutcome, dict[str, Score]]:
     bench = Bench(path / "run")
     scorer = handle(name, remake=remake)
     outcome = bench.run(COUNT, Plain(), [scorer], quick(**{"score_timeout": 5.0, **options}))

@@ -141,7 +141,7 @@ def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) 
 
     def workers() -> list[int]:
         found = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True).stdout
-        rows = [line.split(maxsplit=2) for line in found.splitlines() if "knowgen.engine.worker" in line]
+        rows = [line.split(maxsplit=2) for line in found.splitlines() if "knowgen.engine.executors.worker_main" in line]
         return [int(row[0]) for row in rows if int(row[1]) == process.pid]
 
     until(lambda: len(workers()) == 2, process)

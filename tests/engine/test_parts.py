@@ -12,22 +12,9 @@ import pytest
 from engine_helpers import Bench, Half, Plain, picture, png, quick, scorer_handle
 from PIL import Image
 
-from knowgen import errors
-from knowgen.engine import devices
-from knowgen.engine.faults import ContractError, describe, is_passing, with_tries
-from knowgen.engine.imaging import encode
-from knowgen.engine.messages import (
-    from_line,
-    pack_batch,
-    pack_error,
-    to_line,
-    unpack_batch,
-    unpack_error,
-)
-from knowgen.engine.progress import Progress
-from knowgen.engine.tally import Tally
-from knowgen.errors import ConfigError, PassingError
-from knowgen.records import (
+from knowgen.core import errors
+from knowgen.core.errors import ConfigError, TransientError
+from knowgen.core.records import (
     Attempt,
     Generation,
     GenerationRequest,
@@ -37,6 +24,18 @@ from knowgen.records import (
     Sample,
     Usage,
 )
+from knowgen.engine import devices
+from knowgen.engine.executors.protocol import (
+    from_line,
+    pack_batch,
+    pack_error,
+    to_line,
+    unpack_batch,
+    unpack_error,
+)
+from knowgen.engine.imaging import encode
+from knowgen.engine.progress import Progress, RunCounts
+from knowgen.engine.retry import ContractError, describe, is_passing, with_tries
 
 
 def saved(kind: str, image: Image.Image | None = None) -> bytes:
@@ -105,8 +104,8 @@ class TestFaults:
         except Exception as error:
             return describe(error), calls
 
-    def busy(self) -> PassingError:
-        return PassingError("busy", retry_after=0.0)
+    def busy(self) -> TransientError:
+        return TransientError("busy", retry_after=0.0)
 
     @pytest.fixture(autouse=True)
     def _no_waiting(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +113,7 @@ class TestFaults:
             self.waits.append(seconds)
 
         self.waits: list[float] = []
-        monkeypatch.setattr("knowgen.engine.faults.pause", at_once)
+        monkeypatch.setattr("knowgen.engine.retry.pause", at_once)
 
     def test_passing_faults_are_tried_again(self) -> None:
         assert self.tries([self.busy(), ConnectionResetError(), TimeoutError()]) == ("done", [1, 2, 3, 4])
@@ -127,7 +126,7 @@ class TestFaults:
         assert self.tries([self.busy()] * 9, tries=3) == ("busy", [1, 2, 3])
 
     def test_waits_grow_and_are_at_least_what_was_asked(self) -> None:
-        self.tries([PassingError("busy")] * 3 + [PassingError("busy", retry_after=99.0)], tries=5)
+        self.tries([TransientError("busy")] * 3 + [TransientError("busy", retry_after=99.0)], tries=5)
         first, second, third, fourth = self.waits
         assert 0.5 <= first <= 1.0 <= second <= 1.5 and 2.0 <= third <= 2.5
         assert fourth == 99.0
@@ -147,14 +146,14 @@ class TestFaults:
 
 class TestMessages:
     def test_errors_keep_their_kind(self) -> None:
-        for kind in (errors.RefusedError, errors.ConfigError, errors.BudgetReachedError, errors.UnscorableError):
+        for kind in (errors.RefusalError, errors.ConfigError, errors.BudgetReachedError, errors.UnscorableError):
             back = unpack_error(from_line(to_line(pack_error(kind("what", where="where", fix="fix")))))
             assert type(back) is kind
             assert str(back) == "where: what; fix"
         paid = Attempt(reply="half a reply", usage=Usage(cost=0.5))
-        busy = PassingError("busy", retry_after=3.0, attempts=(paid,))
+        busy = TransientError("busy", retry_after=3.0, attempts=(paid,))
         passing = unpack_error(from_line(to_line(pack_error(busy))))
-        assert isinstance(passing, PassingError) and passing.retry_after == 3.0
+        assert isinstance(passing, TransientError) and passing.retry_after == 3.0
         assert passing.attempts == (paid,), "what was paid for is kept"
         assert is_passing(unpack_error(pack_error(ConnectionResetError("gone"))))
         assert describe(unpack_error(pack_error(ValueError("no")))) == "ValueError: no"
@@ -213,8 +212,8 @@ class TestDevices:
 
 
 class TestProgress:
-    def tally(self) -> Tally:
-        tally = Tally(10, 1, draws=True)
+    def tally(self) -> RunCounts:
+        tally = RunCounts(10, 1, draws=True)
         tally.done = 4
         tally.outcome.generated, tally.outcome.generation_cached, tally.outcome.generation_failed = 2, 1, 1
         return tally

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from knowgen import registry
-from knowgen.errors import UsageError
+from knowgen.core import registry
+from knowgen.core.errors import UsageError
 
 
 @pytest.mark.parametrize("kind", registry.KINDS)

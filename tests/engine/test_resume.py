@@ -19,9 +19,17 @@ from engine_helpers import (
     scorer_handle,
 )
 
-from knowgen.errors import DataError
-from knowgen.generators.contract import Drawing
-from knowgen.records import Generation, GenerationRequest, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus
+from knowgen.core.errors import DataError
+from knowgen.core.records import (
+    Generation,
+    GenerationRequest,
+    GenerationStatus,
+    GroundTruth,
+    Sample,
+    Score,
+    ScoreStatus,
+)
+from knowgen.generators.contract import GeneratedImage
 from knowgen.store.run import RunStore
 
 
@@ -194,8 +202,8 @@ def test_a_scorer_that_reads_what_was_gathered_judges_anew_when_that_changes(tmp
     class Agent:
         text = "one"
 
-        async def generate(self, request: GenerationRequest) -> Drawing:
-            return Drawing(image=picture("the same"), evidence=({"text": Agent.text},))
+        async def generate(self, request: GenerationRequest) -> GeneratedImage:
+            return GeneratedImage(image=picture("the same"), evidence=({"text": Agent.text},))
 
     class Reads:
         needs = frozenset({"image", "evidence"})

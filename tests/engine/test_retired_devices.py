@@ -9,11 +9,11 @@ import pytest
 from engine_helpers import Bench, generator_handle, picture, quick
 from PIL import Image
 
-from knowgen.engine import workers
+from knowgen.core.records import GenerationStatus
+from knowgen.engine.components import ComponentRef
 from knowgen.engine.devices import Device
-from knowgen.engine.handles import Remake
+from knowgen.engine.executors import subprocess as workers
 from knowgen.generators.contract import GPU_FAULT_CODE
-from knowgen.records import GenerationStatus
 
 BIRTHS = "KNOWGEN_TEST_BIRTHS"
 
@@ -46,7 +46,7 @@ def drawn(
     births = tmp_path / "births"
     monkeypatch.setenv(BIRTHS, str(births))
     monkeypatch.setattr(workers, "worker_devices", lambda number: [Device(name, "") for name in devices][:number])
-    remake = Remake("generators", "test_retired_devices:Failing", {"at_once": at_once})
+    remake = ComponentRef("generators", "test_retired_devices:Failing", {"at_once": at_once})
     bench = Bench(tmp_path / "run")
     bench.run(count, generator_handle(Failing(), remake=remake), options=quick(workers=len(devices), tries=4))
     found = {name: (one.status, one.reason) for (name, _), one in bench.generations().items()}

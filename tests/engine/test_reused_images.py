@@ -15,14 +15,14 @@ import pytest
 from engine_helpers import Bench, generator_handle, picture, png, quick
 from PIL import Image
 
-from knowgen.engine import Remake
-from knowgen.engine.check_generator import check_generator
-from knowgen.engine.faults import ContractError
-from knowgen.engine.findings import worst
+from knowgen.core.records import GenerationRequest
+from knowgen.engine import ComponentRef
 from knowgen.engine.imaging import encode
+from knowgen.engine.retry import ContractError
 from knowgen.engine.snapshot import snapshot
-from knowgen.generators.contract import Drawing
-from knowgen.records import GenerationRequest
+from knowgen.generators.contract import GeneratedImage
+from knowgen.validation.findings import worst
+from knowgen.validation.generator import check_generator
 
 COUNT = 24
 SIZE = (160, 120)
@@ -42,7 +42,7 @@ class Reuses:
 
     Args:
         kinds: Which of `KINDS`; by turns where there are several.
-        wrap: `bare` for the image alone, `fresh` for a `Drawing` around it, `reused` for one `Drawing` for all.
+        wrap: `bare` for the image alone, `fresh` for a `GeneratedImage` around it, `reused` for one `GeneratedImage` for all.
         folder: For the output file.
     """
 
@@ -56,7 +56,7 @@ class Reuses:
         self.pixels = np.full((SIZE[1], SIZE[0], 4), 255, dtype=np.uint8)
         self.buffer = bytearray(bmp(""))
         self.settings: dict[str, Any] = {"nested": {}}
-        self.result = Drawing(settings=self.settings)
+        self.result = GeneratedImage(settings=self.settings)
 
     def image(self, words: str) -> Any:
         kind = self.kinds[self.calls % len(self.kinds)]
@@ -80,7 +80,9 @@ class Reuses:
         if self.wrap == "bare":
             return image
         if self.wrap == "fresh":
-            return Drawing(image=image, request_id=name, used_prompt=words, settings={"nested": {"words": words}})
+            return GeneratedImage(
+                image=image, request_id=name, used_prompt=words, settings={"nested": {"words": words}}
+            )
         self.settings["nested"]["words"] = words
         self.result.image, self.result.request_id, self.result.used_prompt = image, name, words
         return self.result
@@ -144,7 +146,7 @@ def test_what_is_reused_is_taken_before_the_next_call(tmp_path: Path, shape: str
 def test_the_same_holds_in_a_worker_process(tmp_path: Path, shape: str) -> None:
     kind = SHAPES[shape]
     args = {"kinds": list(KINDS), "wrap": "reused", "folder": str(tmp_path)}
-    remake = Remake("generators", f"test_reused_images:{kind.__name__}", args)
+    remake = ComponentRef("generators", f"test_reused_images:{kind.__name__}", args)
     bench = Bench(tmp_path / "run")
     bench.run(COUNT, generator_handle(kind, remake=remake), options=quick(workers=1))
     assert_each_shows_its_own_prompt(bench, noted=True)
@@ -156,12 +158,12 @@ def test_a_batch_that_sweeps_up_after_each_image(tmp_path: Path) -> None:
     class Sweeps:
         batch_size = 8
 
-        def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+        def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
             for request in requests:
                 with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
                     file = Path(folder) / "image.png"
                     file.write_bytes(png(request.prompt, SIZE))
-                    yield Drawing(image=file, request_id=request.id)
+                    yield GeneratedImage(image=file, request_id=request.id)
 
     bench = Bench(tmp_path / "run")
     bench.run(COUNT, Sweeps())
@@ -187,11 +189,11 @@ def test_one_canvas_for_a_whole_list_is_found_by_the_check() -> None:
         def __init__(self) -> None:
             self.canvas = Image.new("RGB", SIZE)
 
-        def generate_batch(self, requests: Sequence[GenerationRequest]) -> list[Drawing]:
+        def generate_batch(self, requests: Sequence[GenerationRequest]) -> list[GeneratedImage]:
             drawings = []
             for request in requests:
                 self.canvas.paste(picture(f"{request.prompt} {request.seed}", SIZE))
-                drawings.append(Drawing(image=self.canvas, request_id=request.id))
+                drawings.append(GeneratedImage(image=self.canvas, request_id=request.id))
             return drawings
 
     findings = check_generator(generator_handle(Lists, build=Lists), timeout=20.0, device="cpu")
@@ -206,7 +208,7 @@ class Loses:
     batch_size = 8
     calls = 0
 
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         type(self).calls += 1
         for request in requests:
             image: Any = picture(request.prompt, SIZE)
@@ -214,7 +216,7 @@ class Loses:
                 image = Path("nowhere.png")
             elif "number 4." in request.prompt:
                 image = Exits.frombytes(image)
-            yield Drawing(image=image, request_id=request.id)
+            yield GeneratedImage(image=image, request_id=request.id)
 
 
 class Exits(Image.Image):
@@ -283,11 +285,11 @@ def test_a_copy_loses_neither_orientation_nor_colour_profile(tmp_path: Path) -> 
 def test_notes_that_contain_themselves_are_left_for_the_check_of_plain_data() -> None:
     cycle: dict[str, Any] = {}
     cycle["again"] = cycle
-    assert snapshot(Drawing(image=png("x"), settings=cycle)).settings is cycle
+    assert snapshot(GeneratedImage(image=png("x"), settings=cycle)).settings is cycle
 
 
 def test_a_result_of_a_class_of_its_own_that_raises_becomes_a_fault_of_its_request() -> None:
-    class Strange(Drawing):
+    class Strange(GeneratedImage):
         @property
         def reason(self) -> str:  # type: ignore[override]
             raise SystemExit("gone")

@@ -27,10 +27,8 @@ from engine_helpers import (
     spec_for,
 )
 
-from knowgen.engine import run
-from knowgen.errors import ConfigError, DataError
-from knowgen.generators.contract import Drawing
-from knowgen.records import (
+from knowgen.core.errors import ConfigError, DataError
+from knowgen.core.records import (
     Generation,
     GenerationRequest,
     GenerationStatus,
@@ -41,6 +39,8 @@ from knowgen.records import (
     Usage,
     request_id,
 )
+from knowgen.engine import run
+from knowgen.generators.contract import GeneratedImage
 from knowgen.store.run import RunStore
 
 
@@ -81,11 +81,11 @@ def test_a_picture_is_scored_while_others_are_still_drawn(tmp_path: Path) -> Non
 
         batch_size = 2
 
-        def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+        def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
             for number, request in enumerate(requests):
                 if number == 1:
                     assert scored.wait(20), "nothing was scored while the batch was under way"
-                yield Drawing(image=picture(request.prompt), request_id=request.id)
+                yield GeneratedImage(image=picture(request.prompt), request_id=request.id)
 
     class Tells:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
@@ -142,10 +142,10 @@ def test_concurrency_bounds_async_generators_and_scorers(tmp_path: Path) -> None
     class Service:
         concurrency = 50
 
-        async def generate(self, request: GenerationRequest) -> Drawing:
+        async def generate(self, request: GenerationRequest) -> GeneratedImage:
             with drawing:
                 await asyncio.sleep(0.01)
-                return Drawing(image=png(request.prompt))
+                return GeneratedImage(image=png(request.prompt))
 
     class Judge:
         concurrency = 50
@@ -186,10 +186,10 @@ def test_batches_are_full_and_never_larger(tmp_path: Path) -> None:
     class Batches:
         batch_size = 8
 
-        def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+        def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
             sizes.append(len(requests))
             for request in requests:
-                yield Drawing(image=picture(request.prompt), request_id=request.id)
+                yield GeneratedImage(image=picture(request.prompt), request_id=request.id)
 
     Bench(tmp_path / "run").run(40, Batches())
     assert sum(sizes) == 40
@@ -203,9 +203,9 @@ def test_a_request_tells_prompt_and_seed_and_nothing_of_truth_or_category(tmp_pa
     class Curious:
         privileged = False
 
-        async def generate(self, request: GenerationRequest) -> Drawing:
+        async def generate(self, request: GenerationRequest) -> GeneratedImage:
             requests.append(request)
-            return Drawing(image=picture(f"{request.seed}"), used_prompt="mine", settings={"steps": 4})
+            return GeneratedImage(image=picture(f"{request.seed}"), used_prompt="mine", settings={"steps": 4})
 
     bench = Bench(tmp_path / "run")
     bench.run(3, Curious(), repeats=2, seed=70)
@@ -223,9 +223,9 @@ def test_the_truth_goes_only_to_a_generator_that_declares_itself_privileged(tmp_
     class Oracle:
         privileged = True
 
-        async def generate(self, request: GenerationRequest) -> Drawing:
+        async def generate(self, request: GenerationRequest) -> GeneratedImage:
             seen.append(request.truth)
-            return Drawing(image=picture(request.prompt))
+            return GeneratedImage(image=picture(request.prompt))
 
     Bench(tmp_path / "run").run(2, Oracle())
     assert {truth.required_text for truth in seen if truth} == {("s0",), ("s1",)}
@@ -353,22 +353,22 @@ def test_batch_scorers_run_in_other_processes(tmp_path: Path) -> None:
     assert {tuple(score.details["size"]) for score in found.values()} == {(48, 32)}
 
 
-class Elsewhere:
+class ImageSource:
     """Drawings that were made elsewhere, but for s1."""
 
     name = "folder"
     revision = ""
 
-    def drawing(self, sample_id: str, repeat: int) -> Drawing:
+    def drawing(self, sample_id: str, repeat: int) -> GeneratedImage:
         if sample_id == "s1":
-            return Drawing(status=GenerationStatus.FAILED, reason="there is no s1.png")
-        return Drawing(image=png(sample_id), usage=Usage(cost=0.25))
+            return GeneratedImage(status=GenerationStatus.FAILED, reason="there is no s1.png")
+        return GeneratedImage(image=png(sample_id), usage=Usage(cost=0.25))
 
 
 def test_drawings_made_elsewhere_are_scored_without_a_generator(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     for _ in range(2):
-        outcome = bench.run(3, Elsewhere(), [scorer_handle(Half())])
+        outcome = bench.run(3, ImageSource(), [scorer_handle(Half())])
         assert outcome.generation_failed == 1
         assert outcome.cost == 0, "they were paid for elsewhere"
     assert (outcome.generation_cached, outcome.score_cached, outcome.generated) == (2, 2, 0)

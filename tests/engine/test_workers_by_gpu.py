@@ -9,11 +9,11 @@ import pytest
 from engine_helpers import PLAIN, Plain, generator_handle
 
 from knowgen import api
-from knowgen.engine import stages
-from knowgen.engine.stages import workers_for
-from knowgen.generators.contract import Drawing
+from knowgen.core.records import GenerationRequest
+from knowgen.engine import placement as stages
+from knowgen.engine.placement import workers_for
+from knowgen.generators.contract import GeneratedImage
 from knowgen.planning import Settings
-from knowgen.records import GenerationRequest
 
 
 class OnDevice(Plain):
@@ -25,12 +25,12 @@ class Service:
     def setup(self, device: str) -> None:
         """Wants a device and waits for a service."""
 
-    async def generate(self, request: GenerationRequest) -> Drawing:
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
         raise NotImplementedError
 
 
 class Batch(OnDevice):
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[Drawing]:
+    def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         raise NotImplementedError
 
 

@@ -24,15 +24,15 @@ from image_servers import (
     picture,
 )
 
-from knowgen.calls import current_meter
-from knowgen.errors import PassingError, RefusedError
-from knowgen.generators.ark import ArkImages
-from knowgen.generators.contract import Drawing
-from knowgen.generators.gemini import GeminiImages
-from knowgen.generators.hosted_images import HostedImages
+from knowgen.core.errors import RefusalError, TransientError
+from knowgen.core.metering import current_meter
+from knowgen.core.records import GenerationRequest, GenerationStatus
+from knowgen.generators.contract import GeneratedImage
+from knowgen.generators.hosted.ark import ArkImages
+from knowgen.generators.hosted.base import HostedImages
+from knowgen.generators.hosted.gemini import GeminiImages
+from knowgen.generators.hosted.openai import OpenAiImages
 from knowgen.generators.hosted_prices import ImagePrice
-from knowgen.generators.openai_images import OpenAiImages
-from knowgen.records import GenerationRequest, GenerationStatus
 
 KINDS: dict[str, tuple[Any, str, Any]] = {
     "openai": (OpenAiImages, "gpt-image-1", openai_answer),
@@ -46,7 +46,7 @@ PRICE = 0.25
 everywhere = pytest.mark.parametrize("name", list(KINDS))
 
 
-class Books:
+class BudgetMeter:
     """A meter that keeps what was set aside and what it came to."""
 
     def __init__(self) -> None:
@@ -72,8 +72,8 @@ def painter_of(name: str, server: ImageServer, **args: Any) -> HostedImages:
     return painter
 
 
-def draw(painter: HostedImages, books: Books | None = None) -> Drawing:
-    async def once() -> Drawing:
+def draw(painter: HostedImages, books: BudgetMeter | None = None) -> GeneratedImage:
+    async def once() -> GeneratedImage:
         current_meter.set(books)
         try:
             return await painter.generate(GenerationRequest(id="r", prompt="A red boat"))
@@ -90,7 +90,7 @@ def error(name: str, status: int, code: str, words: str, **step: Any) -> Step:
 
 @everywhere
 def test_a_picture_comes_back_and_is_paid_for(name: str) -> None:
-    books = Books()
+    books = BudgetMeter()
     with ImageServer(DIALECTS[name]) as server:
         drawing = draw(painter_of(name, server), books)
     assert drawing.status is GenerationStatus.OK and isinstance(drawing.image, bytes)
@@ -111,10 +111,10 @@ REFUSALS = {
 @pytest.mark.parametrize("case", list(REFUSALS))
 def test_a_refusal_by_status_keeps_the_services_words_and_costs_nothing(case: str) -> None:
     name, code, status = REFUSALS[case]
-    books = Books()
+    books = BudgetMeter()
     with (
         ImageServer(DIALECTS[name], [error(name, status, code, "Not this one, says the house.")]) as server,
-        pytest.raises(RefusedError, match="declined: Not this one, says the house") as caught,
+        pytest.raises(RefusalError, match="declined: Not this one, says the house") as caught,
     ):
         draw(painter_of(name, server), books)
     assert KEY not in str(caught.value)
@@ -136,10 +136,10 @@ GEMINI_REFUSALS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", list(GEMINI_REFUSALS))
 def test_a_refusal_inside_an_answer_of_gemini_is_one(case: str) -> None:
     answer = GEMINI_REFUSALS[case]
-    books = Books()
+    books = BudgetMeter()
     with (
         ImageServer(GEMINI, [Step(answer=answer)]) as server,
-        pytest.raises(RefusedError, match="declined: ") as caught,
+        pytest.raises(RefusalError, match="declined: ") as caught,
     ):
         draw(painter_of("gemini", server), books)
     said = {"prompt": "PROHIBITED_CONTENT", "unnamed": "OTHER", "safety": "SAFETY", "picture": "Unsafe, it says.",
@@ -150,14 +150,14 @@ def test_a_refusal_inside_an_answer_of_gemini_is_one(case: str) -> None:
 
 def test_a_refusal_of_openai_is_known_by_its_words_alone() -> None:
     step = error("openai", 400, "", "Your request was rejected as a result of our safety system.")
-    with ImageServer(OPENAI, [step]) as server, pytest.raises(RefusedError, match="safety system"):
+    with ImageServer(OPENAI, [step]) as server, pytest.raises(RefusalError, match="safety system"):
         draw(painter_of("openai", server))
 
 
 def test_ark_may_refuse_in_the_place_of_a_picture() -> None:
     said = {"code": "OutputImageSensitiveContentDetected", "message": "The picture may hold sensitive things."}
     answer = {**ark_answer(error=said), "usage": {"generated_images": 0, "output_tokens": 0, "total_tokens": 0}}
-    with ImageServer(ARK, [Step(answer=answer)]) as server, pytest.raises(RefusedError, match="may hold sensitive"):
+    with ImageServer(ARK, [Step(answer=answer)]) as server, pytest.raises(RefusalError, match="may hold sensitive"):
         draw(painter_of("ark", server))
     broken = {**answer, "data": [{"error": {"code": "InternalServiceError", "message": "oops"}}]}
     with ImageServer(ARK, [Step(answer=broken)]) as server:
@@ -166,7 +166,7 @@ def test_ark_may_refuse_in_the_place_of_a_picture() -> None:
 
 def test_gemini_that_drew_nothing_may_draw_the_next_time() -> None:
     answer = {"candidates": [{"content": {"parts": [{"text": "Hm."}]}, "finishReason": "NO_IMAGE"}]}
-    with ImageServer(GEMINI, [Step(answer=answer)]) as server, pytest.raises(PassingError, match="NO_IMAGE Hm"):
+    with ImageServer(GEMINI, [Step(answer=answer)]) as server, pytest.raises(TransientError, match="NO_IMAGE Hm"):
         draw(painter_of("gemini", server))
 
 
@@ -194,9 +194,9 @@ PASSING: dict[str, tuple[Step, float | None, str]] = {
 @pytest.mark.parametrize("case", list(PASSING))
 def test_faults_that_may_pass_count_at_what_they_may_have_cost(name: str, case: str) -> None:
     step, cost, words = PASSING[case]
-    books = Books()
+    books = BudgetMeter()
     timeout = 0.3 if case == "slow" else 20.0
-    with ImageServer(DIALECTS[name], [step]) as server, pytest.raises(PassingError, match=words) as caught:
+    with ImageServer(DIALECTS[name], [step]) as server, pytest.raises(TransientError, match=words) as caught:
         draw(painter_of(name, server, timeout=timeout), books)
     assert books.reserved == [PRICE]
     assert books.settled == [cost]  # None keeps the worst case
@@ -206,10 +206,10 @@ def test_faults_that_may_pass_count_at_what_they_may_have_cost(name: str, case: 
 
 @everywhere
 def test_a_service_that_is_not_there_costs_nothing(name: str) -> None:
-    books = Books()
+    books = BudgetMeter()
     with ImageServer(DIALECTS[name]) as server:
         painter = painter_of(name, server)
-    with pytest.raises(PassingError, match="cannot be reached"):
+    with pytest.raises(TransientError, match="cannot be reached"):
         draw(painter, books)
     assert books.settled == [0.0]
 
@@ -221,7 +221,7 @@ def test_gemini_says_in_its_details_how_long_to_wait() -> None:
     ]}  # fmt: skip
     with (
         ImageServer(GEMINI, [Step(status=429, error={"error": said})]) as server,
-        pytest.raises(PassingError) as caught,
+        pytest.raises(TransientError) as caught,
     ):
         draw(painter_of("gemini", server))
     assert caught.value.retry_after == 34.5
@@ -237,7 +237,7 @@ def test_a_quota_that_is_used_up_is_not_asked_again() -> None:
 @everywhere
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
 def test_other_rejections_fail_with_their_reason(name: str, status: int) -> None:
-    books = Books()
+    books = BudgetMeter()
     with ImageServer(DIALECTS[name], [error(name, status, "invalid_value", f"Bad size; key {KEY}.")]) as server:
         drawing = draw(painter_of(name, server), books)
     assert drawing.status is GenerationStatus.FAILED
@@ -268,7 +268,7 @@ BROKEN = {
 def test_a_broken_picture_fails_with_its_reason_and_its_cost(name: str, case: str) -> None:
     data, words = BROKEN[case]
     answer = KINDS[name][2](data)
-    books = Books()
+    books = BudgetMeter()
     with ImageServer(DIALECTS[name], [Step(answer=answer)]) as server:
         drawing = draw(painter_of(name, server), books)
     assert drawing.status is GenerationStatus.FAILED and words in drawing.reason
@@ -296,7 +296,7 @@ def test_answers_without_a_picture_fail_and_break_nothing(name: str, body: dict[
 
 @everywhere
 def test_an_answer_that_says_nothing_of_its_cost_counts_at_the_worst_case(name: str) -> None:
-    books = Books()
+    books = BudgetMeter()
     with ImageServer(DIALECTS[name], [Step(answer={})]) as server:
         drawing = draw(painter_of(name, server), books)
     assert (books.reserved, books.settled) == ([PRICE], [PRICE])
@@ -317,7 +317,7 @@ def test_a_count_that_is_not_whole_leaves_the_reservation_spent(name: str, outpu
         del usage["input_tokens" if name == "openai" else "promptTokenCount"]
     else:
         usage["output_tokens" if name == "openai" else "thoughtsTokenCount"] = output
-    books = Books()
+    books = BudgetMeter()
     with ImageServer(DIALECTS[name], [Step(answer=answer)]) as server:
         painter = painter_of(name, server)
         painter.price = replace(TOKEN_PRICE, text_out=0.0) if name == "openai" else TOKEN_PRICE
@@ -330,7 +330,7 @@ def test_a_count_that_is_not_whole_leaves_the_reservation_spent(name: str, outpu
 
 def test_a_call_that_costs_more_than_its_reservation_counts_in_full() -> None:
     answer = {**ark_answer(), "usage": {"generated_images": 3}}
-    books = Books()
+    books = BudgetMeter()
     with ImageServer(ARK, [Step(answer=answer)]) as server:
         drawing = draw(painter_of("ark", server), books)
     assert (books.reserved, books.settled) == ([PRICE], [3 * PRICE]) and drawing.usage.cost == 3 * PRICE
@@ -393,7 +393,7 @@ def test_a_picture_may_come_as_a_data_address() -> None:
 
 
 def test_calls_go_out_together_and_no_more_than_are_allowed() -> None:
-    async def many(painter: HostedImages) -> list[Drawing]:
+    async def many(painter: HostedImages) -> list[GeneratedImage]:
         requests = [GenerationRequest(id=str(number), prompt="A boat") for number in range(12)]
         try:
             return await asyncio.gather(*(painter.generate(request) for request in requests))

@@ -12,21 +12,21 @@ import pytest
 from image_servers import ARK, GEMINI, KEY, OPENAI, Call, Dialect, ImageServer, Step, openai_answer, picture
 
 import knowgen
-from knowgen.errors import ConfigError
+from knowgen.core.errors import ConfigError
+from knowgen.core.records import Generation, GenerationStatus
 from knowgen.generators import hosted_prices
-from knowgen.records import Generation, GenerationStatus
 from knowgen.runs import Run
 from knowgen.store.run import RunStore
 
 SCORER = '''
-from knowgen.records import DIMENSIONS, Reading, Score, ScoreStatus
+from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 
 class Half:
     """Gives one half to everything."""
     needs = frozenset({"image"})
     version = "1"
     async def score(self, sample, truth, generation):
-        reading = Reading(status=ScoreStatus.OK, values={name: 0.5 for name in DIMENSIONS})
+        reading = ParsedScore(status=ScoreStatus.OK, values={name: 0.5 for name in DIMENSIONS})
         place = {"sample_id": sample.id, "repeat": generation.repeat}
         return Score(**place, scorer="half", status=ScoreStatus.OK, strict=reading)
 '''

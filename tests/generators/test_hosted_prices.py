@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_servers import gemini_answer, openai_answer
 
-from knowgen.generators.ark import ArkImages
-from knowgen.generators.gemini import GeminiImages
-from knowgen.generators.hosted_prices import Counted, ImagePrice, price_for, price_list
-from knowgen.generators.openai_images import OpenAiImages
+from knowgen.generators.hosted.ark import ArkImages
+from knowgen.generators.hosted.gemini import GeminiImages
+from knowgen.generators.hosted.openai import OpenAiImages
+from knowgen.generators.hosted_prices import ImagePrice, TokenCounts, price_for, price_list
 
 OPENAI = "https://api.openai.com/v1"
 GOOGLE = "https://generativelanguage.googleapis.com"
@@ -45,7 +45,7 @@ def test_the_list_says_when_it_was_read_off_and_holds_nothing_odd() -> None:
 )  # fmt: skip
 def test_tokens_of_gpt_image_come_to_the_published_price_a_picture(quality: str, size: str, dollars: float) -> None:
     price = price_for("gpt-image-1", OPENAI)
-    assert price.cost(Counted(image_out=price.picture_tokens(quality, size)), 1) == pytest.approx(
+    assert price.cost(TokenCounts(image_out=price.picture_tokens(quality, size)), 1) == pytest.approx(
         dollars, rel=0.03
     )  # as rounded there
 
@@ -111,12 +111,12 @@ def test_ark_by_the_picture() -> None:
 )
 def test_an_unknown_price_is_none(model: str, url: str) -> None:
     price = price_for(model, url)
-    assert not price.known and price.worst("a", 1) is None and price.cost(Counted(1, 1, 1, 1), 1) is None
+    assert not price.known and price.worst("a", 1) is None and price.cost(TokenCounts(1, 1, 1, 1), 1) is None
 
 
 def test_what_the_user_says_stands_above_the_list() -> None:
     price = price_for("gpt-image-1", OPENAI, 0.5)
-    assert price.worst("a" * 1000, 16, "high") == 0.5 and price.cost(Counted(10, 10, 10, 10), 1) == 0.5
+    assert price.worst("a" * 1000, 16, "high") == 0.5 and price.cost(TokenCounts(10, 10, 10, 10), 1) == 0.5
     assert price_for("gpt-image-1", OPENAI, 0).worst("a", 0) == 0.0
 
 
@@ -132,7 +132,7 @@ def test_no_call_costs_more_than_its_worst_case(
 ) -> None:
     price = price_for("gpt-image-1", OPENAI)
     worst = price.worst(prompt, references, quality, size)
-    counted = Counted(
+    counted = TokenCounts(
         data.draw(st.integers(0, len(prompt.encode()))),
         data.draw(st.integers(0, references * price.reference)),
         0,

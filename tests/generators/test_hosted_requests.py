@@ -17,13 +17,13 @@ import pytest
 from image_servers import ARK, GEMINI, KEY, OPENAI, Call, ImageServer, Step, ark_answer, picture
 from PIL import Image
 
-from knowgen.errors import ConfigError, UsageError
-from knowgen.generators.ark import ArkImages
-from knowgen.generators.contract import Drawing, traits_of
-from knowgen.generators.gemini import GeminiImages
-from knowgen.generators.hosted_images import HostedImages
-from knowgen.generators.openai_images import OpenAiImages
-from knowgen.records import GenerationRequest, GenerationStatus, ImageRef
+from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
+from knowgen.generators.contract import GeneratedImage, capabilities_of
+from knowgen.generators.hosted.ark import ArkImages
+from knowgen.generators.hosted.base import HostedImages
+from knowgen.generators.hosted.gemini import GeminiImages
+from knowgen.generators.hosted.openai import OpenAiImages
 
 PROMPT = "A lighthouse of Mirelle, „open“ above the door\nand a red boat"
 SEED = 7
@@ -45,8 +45,8 @@ def reference(folder: Path, name: str, data: bytes) -> ImageRef:
     return ImageRef(sha256=hashlib.sha256(data).hexdigest(), width=width, height=height, format=kind, path=path)
 
 
-def draw(painter: HostedImages, *references: ImageRef, prompt: str = PROMPT) -> Drawing:
-    async def once() -> Drawing:
+def draw(painter: HostedImages, *references: ImageRef, prompt: str = PROMPT) -> GeneratedImage:
+    async def once() -> GeneratedImage:
         try:
             request = GenerationRequest(id="r", prompt=prompt, seed=SEED, references=references)
             return await painter.generate(request)
@@ -282,10 +282,10 @@ def test_a_reference_that_does_not_open_fails_the_drawing_before_anything_is_pai
 def test_what_an_adapter_says_of_itself(dialect: Any) -> None:
     with ImageServer(dialect) as server:
         painter = every(server, concurrency=5, timeout=20)
-    traits = traits_of(painter)
+    traits = capabilities_of(painter)
     assert (traits.shape, traits.references, traits.concurrency) == ("generate", True, 5)
     assert traits.revision.endswith("-images-1")
-    assert {"key_env", "concurrency", "timeout", "rpm", "tpm", "price"} <= painter.unkeyed
+    assert {"key_env", "concurrency", "timeout", "rpm", "tpm", "price"} <= painter.identity_excludes
     assert KEY not in repr(painter._service)
 
 

@@ -18,15 +18,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from knowgen.errors import ConfigError, PassingError, UsageError
-from knowgen.generators.contract import Drawing, traits_of
-from knowgen.generators.http import HttpPainter
-from knowgen.records import GenerationRequest, GenerationStatus, ImageRef
+from knowgen.core.errors import ConfigError, TransientError, UsageError
+from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
+from knowgen.generators.contract import GeneratedImage, capabilities_of
+from knowgen.generators.http.generator import HttpGenerator
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("knowgen.generators.http_servers.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("knowgen.generators.http.servers.FIRST_PAUSE", 0.05)
 
 
 def coloured(seed: int, kind: str = "PNG") -> bytes:
@@ -150,7 +150,7 @@ def paint(model: str, *requests: GenerationRequest, **arguments: Any) -> list[An
     """Gives requests to a painter all at once; returns a drawing or an error for each."""
 
     async def all_of_them() -> list[Any]:
-        painter = HttpPainter(model, **arguments)
+        painter = HttpGenerator(model, **arguments)
         try:
             return await asyncio.gather(*(painter.generate(one) for one in requests), return_exceptions=True)
         finally:
@@ -164,7 +164,7 @@ def one(server: Upstream, **arguments: Any) -> Any:
         return paint(server.url, request(5), **arguments)[0]
 
 
-def pixel(drawing: Drawing) -> tuple[int, ...]:
+def pixel(drawing: GeneratedImage) -> tuple[int, ...]:
     assert isinstance(drawing.image, bytes)
     value = Image.open(io.BytesIO(drawing.image)).convert("RGB").getpixel((1, 1))
     assert isinstance(value, tuple)
@@ -172,7 +172,7 @@ def pixel(drawing: Drawing) -> tuple[int, ...]:
 
 
 def test_it_declares_what_the_engine_wants_to_know() -> None:
-    traits = traits_of(HttpPainter)
+    traits = capabilities_of(HttpGenerator)
     assert (traits.shape, traits.references, traits.privileged, traits.revision) == ("generate", True, False, "1")
 
 
@@ -295,14 +295,14 @@ def later(first: Any) -> Callable[[dict[str, Any]], Any]:
 def test_what_may_pass_is_asked_again(first: Any) -> None:
     server = Upstream(answer=later(first))
     drawing = one(server)
-    assert isinstance(drawing, Drawing), drawing
+    assert isinstance(drawing, GeneratedImage), drawing
     assert pixel(drawing) == (5, 7, 9) and len(server.calls) == 2
 
 
 def test_a_fault_that_stays_is_handed_to_the_engine_as_one_that_may_pass() -> None:
     server = Upstream(answer=lambda call: (500, {"detail": "out of order"}))
     error = one(server)
-    assert isinstance(error, PassingError) and "out of order" in str(error)
+    assert isinstance(error, TransientError) and "out of order" in str(error)
     assert len(server.calls) == 2  # one more than there are servers; the engine decides on the rest
 
 
@@ -310,7 +310,7 @@ def test_a_busy_server_is_waited_for_no_longer_than_patience() -> None:
     server = Upstream(answer=lambda call: (503, {"detail": "busy"}, {"Retry-After": "0.1"}))
     began = time.monotonic()
     error = one(server, patience=0.6)
-    assert isinstance(error, PassingError) and "busy" in str(error) and error.retry_after == 0.1
+    assert isinstance(error, TransientError) and "busy" in str(error) and error.retry_after == 0.1
     assert 0.5 < time.monotonic() - began < 3
     assert 3 <= len(server.calls) <= 8  # it kept to what it was asked to wait
 
@@ -350,12 +350,12 @@ def test_a_slow_health_does_not_hold_up_the_other_server() -> None:
         began = time.monotonic()
         drawings = paint(f"{slow.url},{quick.url}", *map(request, range(4)))
         seconds = time.monotonic() - began
-    assert all(isinstance(drawing, Drawing) for drawing in drawings)
+    assert all(isinstance(drawing, GeneratedImage) for drawing in drawings)
     assert seconds < 4 and len(quick.calls) == 4
 
 
 def test_a_server_that_is_slow_to_say_how_it_is_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("knowgen.generators.http_servers.HEALTH_SECONDS", 0.2)
+    monkeypatch.setattr("knowgen.generators.http.servers.HEALTH_SECONDS", 0.2)
     assert pixel(one(Upstream(health_seconds=2))) == (5, 7, 9)
 
 
@@ -372,7 +372,7 @@ def test_when_one_of_two_servers_dies_the_other_takes_its_work_and_it_is_asked_a
         with running(survivor):
             with running(mortal):
                 port = int(mortal.url.rpartition(":")[2])
-                painter = HttpPainter(f"{mortal.url},{survivor.url}", health_every=0.1)
+                painter = HttpGenerator(f"{mortal.url},{survivor.url}", health_every=0.1)
                 first = await asyncio.gather(*(painter.generate(request(number)) for number in range(6)))
                 mortal.answer = lambda call: None  # it breaks every connection from now on …
                 broken = await asyncio.gather(*(painter.generate(request(number)) for number in range(6)))
@@ -418,7 +418,7 @@ def test_a_token_comes_from_the_environment_and_a_wrong_one_ends_the_run(monkeyp
     error = one(Upstream(token="another"), key_env="PAINTER_SECRET")
     assert isinstance(error, ConfigError) and "open sesame" not in str(error)
     with pytest.raises(ConfigError, match="not set"):
-        HttpPainter("http://127.0.0.1:1", key_env="NOT_SET_ANYWHERE")
+        HttpGenerator("http://127.0.0.1:1", key_env="NOT_SET_ANYWHERE")
 
 
 def test_what_the_server_says_of_itself_is_recorded() -> None:
@@ -442,29 +442,29 @@ def test_what_the_server_says_of_itself_is_recorded() -> None:
 
 def test_a_call_that_takes_too_long_is_a_fault_that_may_pass() -> None:
     error = one(Upstream(seconds=1.5), timeout=0.2, patience=0.1)
-    assert isinstance(error, PassingError) and "0.2 s" in str(error)
+    assert isinstance(error, TransientError) and "0.2 s" in str(error)
 
 
 def test_the_name_of_what_is_served_takes_the_place_of_the_addresses() -> None:
     two = "http://b:8001/, http://a:8001"
-    assert HttpPainter.known_as(two) == "http:http://a:8001,http://b:8001"
-    assert HttpPainter.known_as("http://a:8001,http://b:8001") == HttpPainter.known_as(two)
-    assert HttpPainter.known_as(two, system="qwen", steps=4) == "http:qwen"
+    assert HttpGenerator.display_name(two) == "http:http://a:8001,http://b:8001"
+    assert HttpGenerator.display_name("http://a:8001,http://b:8001") == HttpGenerator.display_name(two)
+    assert HttpGenerator.display_name(two, system="qwen", steps=4) == "http:qwen"
 
 
 @pytest.mark.parametrize("model", ["", ",", "ftp://a", "localhost:8001", "http://"])
 def test_what_is_no_address_is_said_to_be_none(model: str) -> None:
     with pytest.raises(UsageError):
-        HttpPainter(model)
+        HttpGenerator(model)
 
 
 def test_an_address_with_a_secret_is_not_taken() -> None:
     with pytest.raises(ConfigError) as caught:
-        HttpPainter("http://user:hush@a:8001")
+        HttpGenerator("http://user:hush@a:8001")
     assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"timeout": -1}, {"patience": "long"}, {"per_server": -1}])
 def test_impossible_numbers_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        HttpPainter("http://a:8001", **wrong)
+        HttpGenerator("http://a:8001", **wrong)

@@ -14,10 +14,10 @@ import pytest
 import tiny_pipelines
 from PIL import Image
 
-from knowgen.errors import ConfigError, DataError, MissingDependencyError, PassingError, UsageError
-from knowgen.generators.contract import Drawing, traits_of
-from knowgen.generators.local import Diffusers
-from knowgen.records import GenerationRequest, GenerationStatus, ImageRef
+from knowgen.core.errors import ConfigError, DataError, MissingDependencyError, TransientError, UsageError
+from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
+from knowgen.generators.contract import GeneratedImage, capabilities_of
+from knowgen.generators.diffusers.generator import DiffusersGenerator
 
 PROMPTS = ["a lamp", "a much longer prompt about a tower by the sea with fourteen windows", "x", "two lamps", "a ship"]
 
@@ -56,25 +56,25 @@ def reference(folder: Path, name: str, size: tuple[int, int] = (48, 32)) -> Imag
     return ImageRef(sha256=digest, width=size[0], height=size[1], format="PNG", path=path)
 
 
-def ready(model: str, **args: Any) -> Diffusers:
-    made = Diffusers(model, **args)
+def ready(model: str, **args: Any) -> DiffusersGenerator:
+    made = DiffusersGenerator(model, **args)
     made.setup("cpu")
     return made
 
 
-def drawn(generator: Diffusers, asked: Sequence[GenerationRequest]) -> dict[str, Drawing]:
+def drawn(generator: DiffusersGenerator, asked: Sequence[GenerationRequest]) -> dict[str, GeneratedImage]:
     drawings = list(generator.generate_batch(asked))
     assert sorted(drawing.request_id for drawing in drawings) == sorted(request.id for request in asked)
     assert [drawing.reason for drawing in drawings if drawing.status is not GenerationStatus.OK] == []
     return {drawing.request_id: drawing for drawing in drawings}
 
 
-def pixels(drawing: Drawing) -> np.ndarray:
+def pixels(drawing: GeneratedImage) -> np.ndarray:
     assert isinstance(drawing.image, Image.Image)
     return np.asarray(drawing.image).astype(int)
 
 
-def apart(one: Drawing, other: Drawing) -> int:
+def apart(one: GeneratedImage, other: GeneratedImage) -> int:
     return int(np.abs(pixels(one) - pixels(other)).max())
 
 
@@ -267,7 +267,9 @@ def test_an_editing_model_by_itself_needs_a_reference(tiny: Callable[[str], str]
 class Limited:
     """Makes a pipeline run out of memory, or fail, as a GPU would."""
 
-    def __init__(self, generator: Diffusers, fits: int = 99, fault: Callable[[list[str]], None] | None = None) -> None:
+    def __init__(
+        self, generator: DiffusersGenerator, fits: int = 99, fault: Callable[[list[str]], None] | None = None
+    ) -> None:
         self.calls: list[int] = []
         pipeline = generator._painter._held["text"]  # type: ignore[union-attr]
         draw = pipeline.draw
@@ -348,14 +350,14 @@ def test_a_gpu_that_fails_is_a_fault_that_may_pass(tiny: Callable[[str], str], m
 
     Limited(generator, fault=fault)
     for _ in range(4):  # no worker: the process goes on
-        with pytest.raises(PassingError, match="the GPU failed: CUDA error: device-side assert"):
+        with pytest.raises(TransientError, match="the GPU failed: CUDA error: device-side assert"):
             list(generator.generate_batch(requests(PROMPTS)))
 
 
 def test_a_pipeline_makes_room_for_its_partner(
     tiny: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import knowgen.generators.local as module
+    import knowgen.generators.diffusers.generator as module
 
     generator = ready(
         tiny("flux"), edit=tiny("kontext"), edit_steps=2, edit_arguments={"max_area": 1024, "_auto_resize": False},
@@ -398,7 +400,7 @@ def test_weights_that_are_not_here_are_not_fetched_unasked(hub_cache: Path, monk
 
     with pytest.raises(MissingDependencyError, match=r"hf download Qwen/Qwen-Image`, or give -g download=true"):
         ready("qwen-image")
-    assert Diffusers.identity("qwen-image") == ""
+    assert DiffusersGenerator.identity("qwen-image") == ""
     assert not any(hub_cache.iterdir())
 
     def download(name: str, **asked: Any) -> str:
@@ -427,7 +429,7 @@ def test_a_model_in_the_hubs_cache_is_drawn_with_and_its_commit_recorded(
             link.symlink_to(blob)
     drawing = drawn(ready("made-up/tiny", **SMALL), requests(["a lamp"]))["r0"]
     assert (drawing.settings["model"], drawing.settings["revision"]) == ("made-up/tiny", commit)
-    assert drawing.settings["weights"] == Diffusers.identity(tiny("sd3"))
+    assert drawing.settings["weights"] == DiffusersGenerator.identity(tiny("sd3"))
     assert apart(drawing, drawn(ready(tiny("sd3"), **SMALL), requests(["a lamp"]))["r0"]) == 0
     with pytest.raises(MissingDependencyError, match="are not on this machine"):
         ready("made-up/tiny", model_revision="other", **SMALL)
@@ -511,19 +513,21 @@ def test_other_weights_in_the_same_folder_are_another_system(tiny: Callable[[str
     tiny_pipelines.sd3(one)
     shutil.copytree(one, copy)
     tiny_pipelines.sd3(two, seed=1)
-    first = Diffusers.identity(str(one))
+    first = DiffusersGenerator.identity(str(one))
     assert len(first) == 12
-    assert Diffusers.identity(str(copy)) == first
-    assert Diffusers.identity(str(two)) != first
+    assert DiffusersGenerator.identity(str(copy)) == first
+    assert DiffusersGenerator.identity(str(two)) != first
     shutil.rmtree(one)
     shutil.copytree(two, one)
-    assert Diffusers.identity(str(one)) == Diffusers.identity(str(two))
-    both = Diffusers.identity(str(one), edit=tiny("kontext"))
-    assert both == f"{Diffusers.identity(str(one))}+{Diffusers.identity(tiny('kontext'))}"
-    assert drawn(ready(str(two), **SMALL), requests(["x"]))["r0"].settings["weights"] == Diffusers.identity(str(two))
+    assert DiffusersGenerator.identity(str(one)) == DiffusersGenerator.identity(str(two))
+    both = DiffusersGenerator.identity(str(one), edit=tiny("kontext"))
+    assert both == f"{DiffusersGenerator.identity(str(one))}+{DiffusersGenerator.identity(tiny('kontext'))}"
+    assert drawn(ready(str(two), **SMALL), requests(["x"]))["r0"].settings["weights"] == DiffusersGenerator.identity(
+        str(two)
+    )
 
 
 def test_the_class_says_how_the_engine_is_to_call_it() -> None:
-    traits = traits_of(Diffusers)
+    traits = capabilities_of(DiffusersGenerator)
     assert (traits.shape, traits.batch_size, traits.concurrency) == ("generate_batch", 8, 1)
     assert traits.references and not traits.privileged and traits.revision

@@ -13,7 +13,7 @@ import pytest
 import tiny_pipelines
 
 import knowgen
-from knowgen.records import Generation, GenerationStatus
+from knowgen.core.records import Generation, GenerationStatus
 from knowgen.store.run import RunStore
 
 pytestmark = pytest.mark.slow  # every worker imports torch and diffusers anew
@@ -66,7 +66,7 @@ def worker_processes() -> list[int]:
             command = (entry / "cmdline").read_bytes()
         except OSError:
             continue  # it has just ended
-        if int(parent) == os.getpid() and b"knowgen.engine.worker" in command:
+        if int(parent) == os.getpid() and b"knowgen.engine.executors.worker_main" in command:
             found.append(int(entry.name))
     return found
 
@@ -105,10 +105,10 @@ FAULTY = '''
 import os
 from pathlib import Path
 
-from knowgen.generators.local import Diffusers
+from knowgen.generators.diffusers.generator import DiffusersGenerator
 
 
-class Faulty(Diffusers):
+class Faulty(DiffusersGenerator):
     """Its GPU answers no more at the first pass of the first process that gets to one."""
 
     def setup(self, device):

@@ -9,12 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowgen.errors import MissingDependencyError, PassingError, UsageError
-from knowgen.generators import local, local_faults
-from knowgen.generators.local import Diffusers
-from knowgen.generators.local_batches import PassSizes, grouped, passes
-from knowgen.generators.local_faults import GPU_FAULT_CODE, GpuHealth, is_gpu_fault, is_out_of_memory
-from knowgen.generators.local_presets import Preset, Way, facts, parse_size, partner, preset, presets, with_changes
+from knowgen.core.errors import MissingDependencyError, TransientError, UsageError
+from knowgen.generators.diffusers import device_health as local_faults
+from knowgen.generators.diffusers import generator as local
+from knowgen.generators.diffusers.batching import BatchSizes, grouped, passes
+from knowgen.generators.diffusers.device_health import GPU_FAULT_CODE, GpuHealth, is_gpu_fault, is_out_of_memory
+from knowgen.generators.diffusers.generator import DiffusersGenerator
+from knowgen.generators.diffusers.presets import (
+    PipelineSettings,
+    Preset,
+    facts,
+    parse_size,
+    partner,
+    preset,
+    presets,
+    with_changes,
+)
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "published_knowgen.csv"
 
@@ -82,18 +92,18 @@ def test_settings_of_presets_are_arguments_of_their_classes() -> None:
 @pytest.mark.parametrize("name", ["hunyuanimage-3.0", "bagel"])
 def test_a_system_without_a_pipeline_says_what_draws_it(name: str) -> None:
     with pytest.raises(MissingDependencyError, match="draw with http:URL"):
-        Diffusers(name)
+        DiffusersGenerator(name)
 
 
 def test_a_preset_the_library_is_too_old_for_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     future = Preset(name="future", model="made-up/future", pipeline="FutureImagePipeline")
     monkeypatch.setattr(local, "preset", lambda name: future if name == "future" else None)
     with pytest.raises(MissingDependencyError, match=r"has no FutureImagePipeline; pip install -U diffusers"):
-        Diffusers("future")
+        DiffusersGenerator("future")
 
 
 def test_a_users_settings_go_before_the_presets() -> None:
-    way = Way(model="m", guidance={"true_cfg_scale": 4.0, "guidance_scale": 1.0}, steps=40, suffix="!")
+    way = PipelineSettings(model="m", guidance={"true_cfg_scale": 4.0, "guidance_scale": 1.0}, steps=40, suffix="!")
     changed = with_changes(way, {"steps": 8, "suffix": "", "size": None}, 2.0)
     assert (changed.steps, changed.suffix, changed.size) == (8, "", "")
     assert changed.guidance == {"true_cfg_scale": 2.0, "guidance_scale": 1.0}
@@ -118,7 +128,7 @@ def test_what_is_no_size(text: str) -> None:
 def test_every_request_is_drawn_once_and_in_order_and_none_in_too_large_a_pass(
     calls: list[int], largest: int, fits: int
 ) -> None:
-    sizes = PassSizes(largest)
+    sizes = BatchSizes(largest)
     misfits = []
     for number, count in enumerate(calls):
         drawn: list[int] = []
@@ -142,7 +152,7 @@ def test_every_request_is_drawn_once_and_in_order_and_none_in_too_large_a_pass(
 
 def test_what_never_fits_is_tried_alone_once_and_left() -> None:
     seen = []
-    queue = passes(PassSizes(8), "shape", ["a", "b"])
+    queue = passes(BatchSizes(8), "shape", ["a", "b"])
     batch = next(queue)
     while True:
         seen.append(batch)
@@ -154,7 +164,7 @@ def test_what_never_fits_is_tried_alone_once_and_left() -> None:
 
 
 def test_shapes_learn_apart() -> None:
-    sizes = PassSizes(8)
+    sizes = BatchSizes(8)
     sizes.fitted("small", 1)
     sizes.fitted("small", 2)
     sizes.did_not_fit("large", 1)
@@ -199,7 +209,7 @@ def test_a_worker_ends_at_the_third_fault_and_no_other_process_does(monkeypatch:
     health = GpuHealth(leave=left.append)
     monkeypatch.setenv("KNOWGEN_DEVICE", "cuda:0")
     for _ in range(2):
-        assert isinstance(health.failed(FAULT), PassingError)
+        assert isinstance(health.failed(FAULT), TransientError)
     assert left == []
     health.failed(FAULT)
     assert left == [GPU_FAULT_CODE]

@@ -17,9 +17,9 @@ from PIL import Image
 
 import knowgen
 from knowgen.cli.main import run
-from knowgen.generators.hosted_faults import fault_of
-from knowgen.generators.http_answers import read_health, read_reply
-from knowgen.scorers.answers import AnswerReader
+from knowgen.clients.chat.response import ResponseReader
+from knowgen.generators.hosted.errors import fault_of
+from knowgen.generators.http.responses import read_health, read_reply
 from knowgen.scorers.pricing import Price
 from knowgen.store.run import RunStore
 
@@ -217,9 +217,9 @@ class Half:
     version = "1"
 
     def score_batch(self, items):
-        from knowgen.records import Reading, Score, ScoreStatus
+        from knowgen.core.records import ParsedScore, Score, ScoreStatus
 
-        strict = Reading(status=ScoreStatus.OK, values=dict.fromkeys(self.dimensions, 0.5))
+        strict = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(self.dimensions, 0.5))
         return [Score(sample_id=item.sample.id, scorer="half", strict=strict) for item in items]
 '''
 
@@ -257,7 +257,7 @@ def test_whatever_the_status_no_error_holds_the_key(status: int) -> None:
         json.dumps({"error": {"message": KEY, "code": KEY}}).encode(),
         b"[" * 2000 + KEY.encode(),
     ):
-        answer = AnswerReader(KEY, Price()).of_response(status, {}, body, None)
+        answer = ResponseReader(KEY, Price()).of_response(status, {}, body, None)
         fault = fault_of(status, {}, body, KEY)
         reply = read_reply(status, body, None, KEY)
         for shown in (answer.attempt.model_dump_json(), repr(fault), repr(reply)):

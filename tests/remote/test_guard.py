@@ -17,8 +17,16 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowgen.errors import PassingError
-from knowgen.remote.guard import BlockedError, Fetched, FetchError, PublicResolver, check_url, fetch, is_public
+from knowgen.clients.safe_fetch import (
+    BlockedError,
+    FetchError,
+    FetchResult,
+    PublicResolver,
+    check_url,
+    fetch,
+    is_public,
+)
+from knowgen.core.errors import TransientError
 
 PRIVATE = [
     "127.0.0.1", "127.8.9.10", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254",
@@ -188,7 +196,7 @@ def stalls(handler: BaseHTTPRequestHandler) -> None:
     threading.Event().wait(1)
 
 
-def got(url: str, **settings: Any) -> Fetched:
+def got(url: str, **settings: Any) -> FetchResult:
     return asyncio.run(fetch(url, **settings))
 
 
@@ -281,14 +289,14 @@ def test_errors_that_stay_are_told_from_those_that_pass() -> None:
     with serving(answers) as site:
         with pytest.raises(FetchError, match="404"):
             got(f"{site.url}/gone", trusted=site.url)
-        with pytest.raises(PassingError, match="429") as caught:
+        with pytest.raises(TransientError, match="429") as caught:
             got(f"{site.url}/busy", trusted=site.url)
         assert caught.value.retry_after == 7
-        with pytest.raises(PassingError, match="503"):
+        with pytest.raises(TransientError, match="503"):
             got(f"{site.url}/broken", trusted=site.url)
-        with pytest.raises(PassingError, match=r"within 0\.2 s"):
+        with pytest.raises(TransientError, match=r"within 0\.2 s"):
             got(f"{site.url}/slow", trusted=site.url, seconds=0.2)
-    with pytest.raises(PassingError, match="cannot be fetched"):
+    with pytest.raises(TransientError, match="cannot be fetched"):
         got(f"{site.url}/gone?signature=secret", trusted=site.url)
 
 

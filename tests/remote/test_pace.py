@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from virtual_time import run
 
-from knowgen.errors import UsageError
-from knowgen.remote.pace import START, Limits, Pace, Said
+from knowgen.clients.rate_control import START, LoadSignal, RateControl, RateLimits
+from knowgen.core.errors import UsageError
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Far:
     sent: list[float] = field(default_factory=list)
     busy_at: list[float] = field(default_factory=list)
 
-    async def call(self, dice: random.Random) -> tuple[Said, float | None]:
+    async def call(self, dice: random.Random) -> tuple[LoadSignal, float | None]:
         now = asyncio.get_running_loop().time()
         self.sent.append(now)
         self.under_way += 1
@@ -52,15 +52,15 @@ class Far:
                 await asyncio.sleep(0.01)
                 self.busy += 1
                 self.busy_at.append(asyncio.get_running_loop().time())
-                return Said.BUSY, self.retry_after
+                return LoadSignal.BUSY, self.retry_after
             if self.broken[0] <= now < self.broken[1]:
                 await asyncio.sleep(0.01)
                 self.faults += 1
-                return Said.BROKEN, None
+                return LoadSignal.BROKEN, None
             async with self.free:
                 await asyncio.sleep(self.latency * (1 + self.spread * dice.random()))
             self.good += 1
-            return Said.GOOD, None
+            return LoadSignal.GOOD, None
         finally:
             self.under_way -= 1
 
@@ -73,15 +73,15 @@ def drive(far: Far, calls: int, callers: int = 200, **limits: Any) -> tuple[floa
     history: list[dict[str, Any]] = []
 
     async def go() -> float:
-        pace = Pace(Limits(**limits), history.append)
+        pace = RateControl(RateLimits(**limits), history.append)
         left = iter(range(calls))
         dice = random.Random(7)
         began = asyncio.get_running_loop().time()
 
         async def caller() -> None:
             for _ in left:
-                said = Said.NOTHING
-                while said is not Said.GOOD:
+                said = LoadSignal.NOTHING
+                while said is not LoadSignal.GOOD:
                     async with pace.place(100) as place:
                         said, wait = await far.call(dice)
                         place.said, place.wait, place.tokens = said, wait, 100
@@ -169,14 +169,14 @@ def test_never_more_than_there_may_be() -> None:
 
 def test_a_caller_that_gives_up_leaves_its_turn_to_another() -> None:
     async def go() -> int:
-        pace = Pace(Limits(most=1))
+        pace = RateControl(RateLimits(most=1))
         done = 0
 
         async def one(seconds: float) -> None:
             nonlocal done
             async with pace.place(1) as place:
                 await asyncio.sleep(seconds)
-                place.said = Said.GOOD
+                place.said = LoadSignal.GOOD
                 done += 1
 
         first = asyncio.create_task(one(1.0))
@@ -194,4 +194,4 @@ def test_a_caller_that_gives_up_leaves_its_turn_to_another() -> None:
 @pytest.mark.parametrize("limits", [{"rpm": -1}, {"tpm": float("nan")}, {"rpm": "5"}, {"tpm": True}])
 def test_limits_that_are_none(limits: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Limits(**limits)
+        RateLimits(**limits)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import run
 
-from knowgen.remote.pace import LONGEST_PAUSE, Limits, Pace, Said
+from knowgen.clients.rate_control import LONGEST_PAUSE, LoadSignal, RateControl, RateLimits
 
 WITHOUT_WAIT = 64.0
 """Seconds that a fault without a stated wait pauses the calls at most, with some to spare."""
@@ -27,14 +27,14 @@ class Reply:
         seconds: From sending to the reply.
     """
 
-    said: Said
+    said: LoadSignal
     wait: float | None = None
     seconds: float = 0.5
 
     @property
     def pause(self) -> float:
         """Most seconds this reply may pause all calls."""
-        if self.said not in (Said.BUSY, Said.BROKEN):
+        if self.said not in (LoadSignal.BUSY, LoadSignal.BROKEN):
             return 0.0
         return WITHOUT_WAIT if self.wait is None else min(self.wait, LONGEST_PAUSE)
 
@@ -73,10 +73,10 @@ class Log:
     most: int = 0
 
 
-async def simulate(callers: list[Caller], limits: Limits, patience: float) -> tuple[Log, set[asyncio.Task[None]]]:
+async def simulate(callers: list[Caller], limits: RateLimits, patience: float) -> tuple[Log, set[asyncio.Task[None]]]:
     """Run callers against an endpoint; return what happened and the callers that had not ended after `patience`."""
     loop = asyncio.get_running_loop()
-    pace = Pace(limits)
+    pace = RateControl(limits)
     log = Log()
     epoch = loop.time()
 
@@ -89,7 +89,7 @@ async def simulate(callers: list[Caller], limits: Limits, patience: float) -> tu
                 await asyncio.sleep(reply.seconds)
                 place.said, place.wait, place.tokens = reply.said, reply.wait, 100
                 now = loop.time() - epoch
-                if reply.said in (Said.BUSY, Said.BROKEN) and reply.wait:
+                if reply.said in (LoadSignal.BUSY, LoadSignal.BROKEN) and reply.wait:
                     log.pauses.append((now, now + min(reply.wait, LONGEST_PAUSE)))
             finally:
                 log.under_way -= 1
@@ -115,45 +115,45 @@ async def simulate(callers: list[Caller], limits: Limits, patience: float) -> tu
 def test_a_refusal_of_the_last_call_under_way_wakes_the_calls_in_line() -> None:
     """Two calls may go at once, and a third waits. Both end with 429: at 1 s with a wait of 5 s, at 2 s with 10 s."""
     callers = [
-        Caller((Reply(Said.BUSY, 5.0, 1.0),)),
-        Caller((Reply(Said.BUSY, 10.0, 2.0),)),
-        Caller((Reply(Said.GOOD),)),
+        Caller((Reply(LoadSignal.BUSY, 5.0, 1.0),)),
+        Caller((Reply(LoadSignal.BUSY, 10.0, 2.0),)),
+        Caller((Reply(LoadSignal.GOOD),)),
     ]
-    log, pending = run(simulate(callers, Limits(most=2), 3600.0))
+    log, pending = run(simulate(callers, RateLimits(most=2), 3600.0))
     assert not pending
     assert log.sent == pytest.approx([0.0, 0.0, 12.0], abs=1e-3)
 
 
 def test_a_longer_pause_moves_the_wake_up_and_a_shorter_one_does_not() -> None:
     callers = [
-        Caller((Reply(Said.BUSY, 30.0, 1.0),)),
-        Caller((Reply(Said.BUSY, 2.0, 3.0),)),
-        Caller((Reply(Said.BROKEN, 40.0, 4.0),)),
-        Caller((Reply(Said.GOOD),)),
-        Caller((Reply(Said.GOOD),)),
+        Caller((Reply(LoadSignal.BUSY, 30.0, 1.0),)),
+        Caller((Reply(LoadSignal.BUSY, 2.0, 3.0),)),
+        Caller((Reply(LoadSignal.BROKEN, 40.0, 4.0),)),
+        Caller((Reply(LoadSignal.GOOD),)),
+        Caller((Reply(LoadSignal.GOOD),)),
     ]
-    log, pending = run(simulate(callers, Limits(most=3), 3600.0))
+    log, pending = run(simulate(callers, RateLimits(most=3), 3600.0))
     assert not pending
     assert log.sent[3:] == pytest.approx([44.0, 44.0], abs=1e-3)
 
 
 def test_a_call_that_waits_for_the_rate_is_not_sent_during_a_pause() -> None:
     """At 30 a minute one call goes every two seconds; the first is refused at 1 s with a wait of 20 s."""
-    callers = [Caller((Reply(Said.BUSY, 20.0, 1.0),)), *[Caller((Reply(Said.GOOD),)) for _ in range(3)]]
-    log, pending = run(simulate(callers, Limits(rpm=30), 3600.0))
+    callers = [Caller((Reply(LoadSignal.BUSY, 20.0, 1.0),)), *[Caller((Reply(LoadSignal.GOOD),)) for _ in range(3)]]
+    log, pending = run(simulate(callers, RateLimits(rpm=30), 3600.0))
     assert not pending
     assert log.sent == pytest.approx([0.0, 21.0, 23.0, 25.0], abs=1e-3)
 
 
 def test_a_slot_given_to_a_call_that_is_cancelled_at_that_moment_goes_to_the_next() -> None:
     async def go() -> list[str]:
-        pace = Pace(Limits(most=1))
+        pace = RateControl(RateLimits(most=1))
         order: list[str] = []
 
         async def call(name: str, seconds: float) -> None:
             async with pace.place(1) as place:
                 await asyncio.sleep(seconds)
-                place.said = Said.GOOD
+                place.said = LoadSignal.GOOD
             order.append(name)
             if name == "first":  # its end gave the slot to the second, which does not know it yet
                 second.cancel()
@@ -175,14 +175,17 @@ def test_a_listener_that_raises_keeps_no_call_waiting() -> None:
             if change["why"] != "begins":
                 raise OSError("the disk is full")
 
-        pace = Pace(Limits(most=2), hear)
+        pace = RateControl(RateLimits(most=2), hear)
 
-        async def call(said: Said) -> None:
+        async def call(said: LoadSignal) -> None:
             async with pace.place(1) as place:
                 await asyncio.sleep(1.0)
                 place.said = said
 
-        calls = [asyncio.create_task(call(said)) for said in (Said.BUSY, Said.NOTHING, Said.GOOD, Said.GOOD)]
+        calls = [
+            asyncio.create_task(call(said))
+            for said in (LoadSignal.BUSY, LoadSignal.NOTHING, LoadSignal.GOOD, LoadSignal.GOOD)
+        ]
         done, pending = await asyncio.wait(calls, timeout=3600.0)
         assert not pending
         return sum(isinstance(task.exception(), OSError) for task in done)
@@ -192,7 +195,7 @@ def test_a_listener_that_raises_keeps_no_call_waiting() -> None:
 
 REPLIES = st.builds(
     Reply,
-    said=st.sampled_from([Said.GOOD, Said.BUSY, Said.BUSY, Said.BROKEN, Said.NOTHING]),
+    said=st.sampled_from([LoadSignal.GOOD, LoadSignal.BUSY, LoadSignal.BUSY, LoadSignal.BROKEN, LoadSignal.NOTHING]),
     wait=st.one_of(st.none(), st.sampled_from([0.0, 0.3, 1.0, 5.0, 30.0, 3600.0])),
     seconds=st.sampled_from([0.0, 0.1, 0.5, 1.0, 7.0]),
 )
@@ -218,7 +221,7 @@ def test_every_call_ends_and_none_is_sent_during_a_pause(
     each = (60.0 / rpm if rpm else 0.0) + (60.0 * 100 / tpm if tpm else 0.0)
     # as if all were sent one by one, and each pause made every call wait for the rate once more
     patience = 60.0 + sum(reply.seconds + reply.pause for reply in replies) + each * (len(replies) + 1) ** 2
-    log, pending = run(simulate(callers, Limits(most, rpm, tpm), patience))
+    log, pending = run(simulate(callers, RateLimits(most, rpm, tpm), patience))
     assert not pending
     assert log.most <= most
     if not any(caller.cancel is not None for caller in callers):

@@ -11,22 +11,21 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from knowgen.records import (
+from knowgen.core.records import (
     DIMENSIONS,
     Attempt,
     Generation,
     GenerationStatus,
     GroundTruth,
     ImageRef,
-    Reading,
+    ParsedScore,
     Sample,
     Score,
     ScoreStatus,
     Usage,
     group_of,
 )
-from knowgen.report.view import ReportRun
-from knowgen.spec import (
+from knowgen.core.spec import (
     GeneratorSpec,
     RunSpec,
     ScorerSpec,
@@ -36,6 +35,7 @@ from knowgen.spec import (
     select,
     text_hash,
 )
+from knowgen.report.view import ReportRun
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
 
@@ -202,7 +202,9 @@ class Lab:
         status, reason = ScoreStatus.OK, ""
         if self.failing and chance.random() < 0.04:
             status, reason, values, na = ScoreStatus.FAILED, "three replies in a row were not JSON", {}, ()
-        strict = Reading(status=status, values=values, na=na, rationale=self.rationale if values else "", reason=reason)
+        strict = ParsedScore(
+            status=status, values=values, na=na, rationale=self.rationale if values else "", reason=reason
+        )
         assert generation.image is not None
         judged = scorer.name.startswith("vlm")
         reply = Attempt(

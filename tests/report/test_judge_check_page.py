@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from knowgen.records import DIMENSIONS, ImageRef, Reading, ScoreStatus
-from knowgen.report import judge_check_tables as tables
-from knowgen.report.judge_check import MOST_RIGHT, Example, write_page
-from knowgen.stats.judge_check import Expectation, Judged, account, judge_changes, overall
-from knowgen.stats.judge_check_records import JudgeCheck
+from knowgen.core.records import DIMENSIONS, ImageRef, ParsedScore, ScoreStatus
+from knowgen.judge_check import tables
+from knowgen.judge_check.analysis import CheckedImage, Expectation, account, judge_changes, overall
+from knowgen.judge_check.page import MOST_RIGHT, Example, write_page
+from knowgen.judge_check.records import JudgeCheck
 
 F, V, T, A = DIMENSIONS
 HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(1)> \u202e {{ 7 * 7 }} ' + "unbroken" * 40
@@ -30,17 +30,17 @@ SAMPLES = 20
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-def values(f: float, v: float, t: float, a: float) -> Reading:
-    return Reading(
+def values(f: float, v: float, t: float, a: float) -> ParsedScore:
+    return ParsedScore(
         status=ScoreStatus.OK, values=dict(zip(DIMENSIONS, (f, v, t, a), strict=True)), rationale=f"Seen. {HOSTILE}"
     )
 
 
-def reading_of(number: int, change: str) -> Reading:
+def reading_of(number: int, change: str) -> ParsedScore:
     """Digits: 12 seen, 7 unseen, 1 failed. Missing subjects: all seen."""
     if change == "digit" and number >= 12:
         if number == 19:
-            return Reading(status=ScoreStatus.FAILED, reason=f"no JSON in {HOSTILE}")
+            return ParsedScore(status=ScoreStatus.FAILED, reason=f"no JSON in {HOSTILE}")
         return values(1, 0.5, 1, 1)
     return {"nothing": values(1, 1, 1, 1), "digit": values(1, 1, 0.5, 1)}.get(change, values(0.5, 0, 1, 0.5))
 
@@ -54,7 +54,7 @@ def picture(folder: Path, number: int, name: str) -> ImageRef:
 
 def made(folder: Path) -> tuple[JudgeCheck, list[Example]]:
     judged = [
-        Judged(f"s{number}", change.name, (reading_of(number, change.name),))
+        CheckedImage(f"s{number}", change.name, (reading_of(number, change.name),))
         for number in range(SAMPLES)
         for change in CHANGES
     ]

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote
 
 import pytest
 
-from knowgen.records import DIMENSIONS
+from knowgen.core.records import DIMENSIONS
 from knowgen.report.html import write_report
 from knowgen.stats.summary import OVERALL
 

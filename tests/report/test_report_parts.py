@@ -17,19 +17,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from knowgen.errors import ConfigError, UsageError
-from knowgen.records import DIMENSIONS, GenerationStatus, ImageRef, Reading, Row, ScoreStatus
-from knowgen.report.answer import answer
-from knowgen.report.collect import read_cell
+from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.records import DIMENSIONS, GenerationStatus, ImageRef, ParsedScore, Row, ScoreStatus
 from knowgen.report.details import as_text, recognised
+from knowgen.report.gallery import read_cell
+from knowgen.report.headline import answer
 from knowgen.report.html import MARKER, write_report
 from knowgen.report.numbers import duration, money, number, position, share
 from knowgen.report.page import environment
-from knowgen.report.palette import COLOURS, SHAPES, marks
+from knowgen.report.payload import as_script_json
 from knowgen.report.pictures import LARGE, SMALL, make_pictures
-from knowgen.report.scripts import as_script_json
-from knowgen.report.view import ReportRun, systems_of, views_of
-from knowgen.stats.policy import OFFICIAL, STRICT
+from knowgen.report.view import COLOURS, SHAPES, ReportRun, marks, systems_of, views_of
+from knowgen.stats.protocol import OFFICIAL, STRICT
 
 REPORT = files("knowgen.report")
 SOURCES = sorted(
@@ -189,8 +188,8 @@ def row(values: dict[str, float], *, text_required: bool | None = True, lenient:
     return Row(
         sample_id="a", category="game", group="pop_culture_and_news", text_required=text_required,
         generation=GenerationStatus.OK,
-        strict=Reading(status=ScoreStatus.OK, values=values, na=tuple(set(DIMENSIONS) - set(values))),
-        lenient=Reading(status=ScoreStatus.OK, values=lenient) if lenient else None,
+        strict=ParsedScore(status=ScoreStatus.OK, values=values, na=tuple(set(DIMENSIONS) - set(values))),
+        lenient=ParsedScore(status=ScoreStatus.OK, values=lenient) if lenient else None,
     )  # fmt: skip
 
 
@@ -214,7 +213,7 @@ def test_each_policy_reads_its_own_reading() -> None:
 def test_a_failed_drawing_has_a_state_and_no_number() -> None:
     failed = Row(
         sample_id="a", generation=GenerationStatus.FAILED, generation_reason="gone",
-        strict=Reading(status=ScoreStatus.NOT_RUN),
+        strict=ParsedScore(status=ScoreStatus.NOT_RUN),
     )  # fmt: skip
     assert read_cell([failed], STRICT, DIMENSIONS) == ("generation_failed", None, [None] * 4)
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from knowgen.records import DIMENSIONS, Reading, Row, group_of
+from knowgen.core.records import DIMENSIONS, ParsedScore, Row, group_of
 from knowgen.report import tables
-from knowgen.report.grid import Grid, markdown_text, terminal_text, visible, width
+from knowgen.report.text_table import TextTable, markdown_text, terminal_text, visible, width
 from knowgen.stats.aggregate import aggregate
-from knowgen.stats.compare import compare
-from knowgen.stats.comparison import Comparison
+from knowgen.stats.compare.records import Comparison
+from knowgen.stats.compare.systems import compare
 from knowgen.stats.summary import Summary
 
 CATEGORIES = ("physics", "news", "art", "film")
@@ -43,7 +43,7 @@ def some_rows(level: float, *, failed: int = 0, size: int = 24, judge: str = "")
                 difficulty=("easy", "hard")[index % 2],
                 text_required=True,
                 generation="failed" if index < failed else "ok",
-                strict=Reading(status="ok", values=values),
+                strict=ParsedScore(status="ok", values=values),
                 judge_returned=judge,
             )
         )
@@ -188,10 +188,10 @@ def test_names_are_made_visible() -> None:
     assert visible("a\r\n b\tc\x00\ud800") == "a b c\\x00\\ud800"
     assert visible("x" * 10, 8) == "xxxxx..."
     assert (
-        markdown_text([Grid("", ["snake_case", "_em_", "*b*"], [])]).splitlines()[0]
+        markdown_text([TextTable("", ["snake_case", "_em_", "*b*"], [])]).splitlines()[0]
         == "| snake_case | \\_em\\_ | \\*b\\* |"
     )
-    assert terminal_text([Grid("t", ["a"], [])]) == "t\na\n-"
+    assert terminal_text([TextTable("t", ["a"], [])]) == "t\na\n-"
 
 
 def test_judge_models_that_differ_are_split_under_the_table() -> None:
@@ -207,7 +207,7 @@ def test_scorers_with_other_dimensions_have_their_own_columns() -> None:
             sample_id=str(i),
             category="physics",
             generation="ok",
-            strict=Reading(status="ok", values={"similarity": 0.5}),
+            strict=ParsedScore(status="ok", values={"similarity": 0.5}),
         )
         for i in range(6)
     ]

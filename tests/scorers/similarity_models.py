@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from knowgen.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample
+from knowgen.core.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample
 from knowgen.scorers.contract import Item
 
 ARCH = "tiny-test-clip"

@@ -16,13 +16,28 @@ from judge_server import Call, JudgeServer, Script, Step
 from PIL import Image
 
 import knowgen
-from knowgen.errors import PassingError, UnscorableError, UsageError
-from knowgen.records import Attempt, Generation, GenerationStatus, GroundTruth, ImageRef, Reading, Sample, ScoreStatus
-from knowgen.records import Score as ScoreRecord
-from knowgen.scorers.answer import CONTRACT, AnswerJudge, answer_text
-from knowgen.scorers.contract import scorer_traits
-from knowgen.scorers.reply import ReplyFault
-from knowgen.scorers.verdict import Level, VerdictContract, read_verdict, read_verdict_leniently, read_verdicts
+from knowgen.core.errors import TransientError, UnscorableError, UsageError
+from knowgen.core.records import (
+    Attempt,
+    Generation,
+    GenerationStatus,
+    GroundTruth,
+    ImageRef,
+    ParsedScore,
+    Sample,
+    ScoreStatus,
+)
+from knowgen.core.records import Score as ScoreRecord
+from knowgen.scorers.contract import scorer_capabilities
+from knowgen.scorers.vlm.answer import CONTRACT, AnswerJudge, answer_text
+from knowgen.scorers.vlm.parsing import ReplyError
+from knowgen.scorers.vlm.single_value import (
+    SingleValueContract,
+    ValueLevel,
+    read_verdict,
+    read_verdict_leniently,
+    read_verdicts,
+)
 from knowgen.store.run import RunStore
 
 PROMPT = "Draw the crest of the Ægir rowing club with the year it was founded."
@@ -75,19 +90,19 @@ def test_one_definition_makes_instruction_schema_and_parser() -> None:
     for level in CONTRACT.levels:
         assert f"- {level.value:g}: {level.when}" in instruction
         found = read_verdict(verdict(level.value), CONTRACT)
-        assert isinstance(found, Reading) and found.values == {"answer": level.value}
+        assert isinstance(found, ParsedScore) and found.values == {"answer": level.value}
     assert "the number 0, 0.25, 0.5, 0.75 or 1." in instruction
 
 
 def test_a_changed_contract_changes_all_three() -> None:
-    other = VerdictContract(
+    other = SingleValueContract(
         name="fit", question="Does it fit?", reasons="Say why.",
-        levels=(Level(value=1, when="yes"), Level(value=0, when="no")),
+        levels=(ValueLevel(value=1, when="yes"), ValueLevel(value=0, when="no")),
     )  # fmt: skip
     assert other.json_schema()["required"] == ["rationale", "fit"]
     assert '"fit": the number 0 or 1.' in other.instruction()
-    assert isinstance(read_verdict('{"rationale": "", "fit": 1}', other), Reading)
-    assert isinstance(read_verdict('{"rationale": "", "fit": 0.5}', other), ReplyFault)
+    assert isinstance(read_verdict('{"rationale": "", "fit": 1}', other), ParsedScore)
+    assert isinstance(read_verdict('{"rationale": "", "fit": 0.5}', other), ReplyError)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +123,7 @@ def test_a_changed_contract_changes_all_three() -> None:
 )
 def test_what_is_off_the_contract_is_named(reply: str, words: str) -> None:
     found = read_verdict(reply, CONTRACT)
-    assert isinstance(found, ReplyFault) and words in str(found)
+    assert isinstance(found, ReplyError) and words in str(found)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32) | st.floats(-0.5, 1.5) | st.integers(-9, 9))
@@ -203,13 +218,13 @@ def test_a_judge_that_never_keeps_the_contract_fails_with_the_reason(truth_pictu
 
 
 def test_a_busy_endpoint_is_a_fault_that_may_pass(truth_picture: ImageRef) -> None:
-    with pytest.raises(PassingError) as caught:
+    with pytest.raises(TransientError) as caught:
         judged([Step(status=429, headers={"Retry-After": "2"})], item(truth_picture))
     assert caught.value.retry_after == 2 and len(caught.value.attempts) == 1
 
 
 def test_what_it_declares() -> None:
-    traits = scorer_traits(AnswerJudge)
+    traits = scorer_capabilities(AnswerJudge)
     assert (traits.shape, traits.needs, traits.dimensions) == ("score", {"references"}, ("answer",))
     with pytest.raises(UsageError, match="name it as answer:MODEL"):
         AnswerJudge("", base_url="http://127.0.0.1:1/v1")

@@ -15,10 +15,10 @@ from judge_server import JudgeServer, Script, Step
 from PIL import Image
 
 import knowgen
-from knowgen.errors import UnscorableError
-from knowgen.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample, Score, ScoreStatus
-from knowgen.scorers.contract import scorer_traits
-from knowgen.scorers.evidence import CONTRACT, CUT, MOST_CHARACTERS, EvidenceJudge, shares
+from knowgen.core.errors import UnscorableError
+from knowgen.core.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample, Score, ScoreStatus
+from knowgen.scorers.contract import scorer_capabilities
+from knowgen.scorers.vlm.evidence import CONTRACT, CUT, MOST_CHARACTERS, EvidenceJudge, shares
 
 PIECES: tuple[dict[str, Any], ...] = (
     {"title": "The club", "url": "http://a.test/1", "text": "Founded in 1907.\nIts crest holds two oars."},
@@ -115,7 +115,7 @@ def test_shares_are_fair(texts: list[str], most: int) -> None:
 
 
 def test_what_it_declares() -> None:
-    traits = scorer_traits(EvidenceJudge)
+    traits = scorer_capabilities(EvidenceJudge)
     assert (traits.shape, traits.needs, traits.dimensions) == ("score", {"image", "evidence"}, ("evidence",))
     assert "not by the ground truth" in traits.note
 

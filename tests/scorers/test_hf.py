@@ -15,14 +15,23 @@ from PIL import Image
 from tiny_models import tiny_llava, tiny_vlm
 
 import knowgen
-from knowgen.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
-from knowgen.records import Attempt, Generation, GenerationStatus, GroundTruth, ImageRef, Sample, Score, ScoreStatus
-from knowgen.scorers.contract import Item, failed_score, scorer_traits, with_earlier
-from knowgen.scorers.hf import HfJudge
-from knowgen.scorers.hf_decoding import OUT_OF_MEMORY, Decoder, Prompt
-from knowgen.scorers.hf_model import Source, load
+from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
+from knowgen.core.records import (
+    Attempt,
+    Generation,
+    GenerationStatus,
+    GroundTruth,
+    ImageRef,
+    Sample,
+    Score,
+    ScoreStatus,
+)
+from knowgen.scorers.contract import Item, failed_score, scorer_capabilities, with_earlier
+from knowgen.scorers.hf.decoding import OUT_OF_MEMORY, Decoder, DecoderPrompt
+from knowgen.scorers.hf.judge import HfJudge
+from knowgen.scorers.hf.model import ModelSource, load
 from knowgen.scorers.hf_weights import weights_id
-from knowgen.scorers.rubric import system_prompt, user_text
+from knowgen.scorers.vlm.rubric import system_prompt, user_text
 from knowgen.store.run import RunStore
 
 torch = pytest.importorskip("torch")
@@ -136,10 +145,12 @@ def test_a_run_survives_a_judge_that_babbles(folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("family", ["qwen3-vl", "llava"])
 def test_a_batch_is_answered_as_each_prompt_alone(family: str, folder: Path, tmp_path: Path) -> None:
-    vlm = load(Source(str(folder if family == "qwen3-vl" else tiny_llava(tmp_path / "llava"))), "cpu")
+    vlm = load(ModelSource(str(folder if family == "qwen3-vl" else tiny_llava(tmp_path / "llava"))), "cpu")
     decoder = Decoder(vlm, batch_size=5, max_new_tokens=40, temperature=0.0)
     prompts = [
-        Prompt("Judge.", "word " * n, (Image.new("RGB", (40 + 30 * n, 80), "red"), Image.new("RGB", (64, 64), "blue")))
+        DecoderPrompt(
+            "Judge.", "word " * n, (Image.new("RGB", (40 + 30 * n, 80), "red"), Image.new("RGB", (64, 64), "blue"))
+        )
         for n in range(5)
     ]
     together = list(decoder.replies(prompts))
@@ -151,10 +162,10 @@ def test_a_batch_is_answered_as_each_prompt_alone(family: str, folder: Path, tmp
 
 
 def test_a_reply_is_what_the_library_makes_of_the_same_conversation(folder: Path) -> None:
-    vlm = load(Source(str(folder)), "cpu")
+    vlm = load(ModelSource(str(folder)), "cpu")
     pictures = (Image.new("RGB", (70, 50), "green"), Image.new("RGB", (64, 64), "white"))
     reply = next(iter(Decoder(vlm, batch_size=1, max_new_tokens=30, temperature=0.0).replies(
-        [Prompt("Rules.", "Look at this.", pictures)]
+        [DecoderPrompt("Rules.", "Look at this.", pictures)]
     )))  # fmt: skip
     content = [{"type": "text", "text": "Look at this."}, *({"type": "image", "image": each} for each in pictures)]
     messages = [
@@ -181,9 +192,9 @@ def test_other_number_formats_and_placements(args: dict[str, str], folder: Path,
 
 
 def test_sampling_answers_the_same_batch_the_same_way(folder: Path) -> None:
-    vlm = load(Source(str(folder)), "cpu")
+    vlm = load(ModelSource(str(folder)), "cpu")
     decoder = Decoder(vlm, batch_size=2, max_new_tokens=20, temperature=1.5)
-    prompts = [Prompt("Judge.", text, (Image.new("RGB", (64, 64), "red"),)) for text in ("one", "two")]
+    prompts = [DecoderPrompt("Judge.", text, (Image.new("RGB", (64, 64), "red"),)) for text in ("one", "two")]
     before = torch.get_rng_state()
     first, second = list(decoder.replies(prompts)), list(decoder.replies(prompts))
     assert [reply.text for reply in first] == [reply.text for reply in second]
@@ -472,7 +483,7 @@ def test_arguments_out_of_range_are_refused(args: dict[str, Any]) -> None:
 
 
 def test_what_it_declares() -> None:
-    traits = scorer_traits(HfJudge)
+    traits = scorer_capabilities(HfJudge)
     assert (traits.shape, traits.local, traits.workers) == ("score_batch", True, 1)
     assert traits.needs == {"image", "truth_image"}
     assert traits.note == "open VLM judge in process"
@@ -483,8 +494,8 @@ def test_replies_of_an_earlier_run_are_read_together_with_new_ones(folder: Path,
     Script(judge, {"a": [good()]})
     sample, truth, generation = item(tmp_path, "a")
     [score] = judge.score_batch([(sample, truth, generation)])
-    joined = with_earlier(scorer_traits(HfJudge), score, sample, (Attempt(reply=good(aesthetics=0.7)),))
+    joined = with_earlier(scorer_capabilities(HfJudge), score, sample, (Attempt(reply=good(aesthetics=0.7)),))
     assert joined.lenient is not None and joined.lenient.values["aesthetics"] == 0.7
     assert joined.strict == score.strict and len(joined.attempts) == 2
     lost = failed_score("a", 1, judge.label, "killed")
-    assert with_earlier(scorer_traits(HfJudge), lost, sample, score.attempts).status is ScoreStatus.OK
+    assert with_earlier(scorer_capabilities(HfJudge), lost, sample, score.attempts).status is ScoreStatus.OK

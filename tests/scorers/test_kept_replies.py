@@ -12,12 +12,12 @@ from judge_server import JudgeServer, Step, good
 from PIL import Image
 
 from knowgen import api
-from knowgen.caches import Cache, FileCache
+from knowgen.clients.chat.image_encoding import EncodedImageFile
+from knowgen.clients.chat.request import ChatRequest
+from knowgen.core.cache import Cache, FileCache
+from knowgen.core.records import ScoreStatus
 from knowgen.planning import Settings
-from knowgen.records import ScoreStatus
-from knowgen.scorers import upstream
-from knowgen.scorers.pictures import Encoded
-from knowgen.scorers.request import ChatRequest
+from knowgen.scorers.vlm.judge import official_prompt as upstream
 
 SYSTEM = 'You are the "official" judge.\nBe just.'
 USER = "Sample id: {sample_id}\n\nTask:\n{prompt}\n\nGo."
@@ -194,7 +194,7 @@ def test_a_file_that_is_not_the_pinned_one_is_refused(upstream_dir: Path, change
 
 
 def test_a_folder_without_it_is_named(tmp_path: Path) -> None:
-    from knowgen.errors import ConfigError
+    from knowgen.core.errors import ConfigError
 
     with pytest.raises(ConfigError, match="name a checkout of"):
         upstream.official_call(str(tmp_path))
@@ -203,7 +203,7 @@ def test_a_folder_without_it_is_named(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- canonical form
 
 
-def request(picture: Encoded, **changes: Any) -> ChatRequest:
+def request(picture: EncodedImageFile, **changes: Any) -> ChatRequest:
     parts = [{"type": "text", "text": "Größe ❄ \ud800"}, {"type": "image_url", "image_url": {"url": picture}}]
     fields: dict[str, Any] = {
         "url": "http://h/v1", "model": "m", "messages": [{"role": "user", "content": parts}],
@@ -219,7 +219,7 @@ def test_the_body_is_the_json_that_a_plain_client_would_send(tmp_path: Path) -> 
 
     data = os.urandom(1_000_001)
     (tmp_path / "x.jpg").write_bytes(data)
-    picture = Encoded("a" * 64, 10, 10, len(data), tmp_path / "x.jpg")
+    picture = EncodedImageFile("a" * 64, 10, 10, len(data), tmp_path / "x.jpg")
 
     async def sent() -> bytes:
         return b"".join([piece async for piece in request(picture).body()])
@@ -234,10 +234,10 @@ def test_the_body_is_the_json_that_a_plain_client_would_send(tmp_path: Path) -> 
 
 
 def test_a_key_follows_the_pictures_bytes_and_not_their_place(tmp_path: Path) -> None:
-    one = Encoded("a" * 64, 10, 10, 5, tmp_path / "x.jpg")
+    one = EncodedImageFile("a" * 64, 10, 10, 5, tmp_path / "x.jpg")
     keys = {
         request(one).key(0),
-        request(Encoded("b" * 64, 10, 10, 5, tmp_path / "x.jpg")).key(0),
+        request(EncodedImageFile("b" * 64, 10, 10, 5, tmp_path / "x.jpg")).key(0),
         request(one).key(1),
         request(one, attempt=1).key(0),
         request(one, model="n").key(0),
@@ -245,7 +245,7 @@ def test_a_key_follows_the_pictures_bytes_and_not_their_place(tmp_path: Path) ->
         request(one, decoding={"temperature": 0.1}).key(0),
     }
     assert len(keys) == 7
-    assert request(Encoded("a" * 64, 10, 10, 5, tmp_path / "y.jpg")).key(0) in keys
+    assert request(EncodedImageFile("a" * 64, 10, 10, 5, tmp_path / "y.jpg")).key(0) in keys
 
 
 # ---------------------------------------------------------------------------------------------------------- caches
@@ -253,7 +253,7 @@ def test_a_key_follows_the_pictures_bytes_and_not_their_place(tmp_path: Path) ->
 
 def test_a_full_cache_drops_what_was_not_used_for_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("knowgen.caches.time.time", lambda: clock[0])
+    monkeypatch.setattr("knowgen.core.cache.time.time", lambda: clock[0])
     cache = Cache("replies", tmp_path, limit=10_000)
     for number in range(9):
         clock[0] += 4000
@@ -304,7 +304,7 @@ def test_two_processes_share_a_cache(tmp_path: Path) -> None:
     ours.put("mine", b"1")
     ours.close()
     script = (
-        "import sys; from pathlib import Path; from knowgen.caches import Cache\n"
+        "import sys; from pathlib import Path; from knowgen.core.cache import Cache\n"
         "cache = Cache('replies', Path(sys.argv[1]))\n"
         "print(cache.get('mine')); cache.put('yours', b'2'); cache.close()\n"
     )

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowgen.errors import UnscorableError
-from knowgen.records import ImageRef
-from knowgen.scorers.encoding import Encoder
-from knowgen.scorers.pictures import LONGEST_SIDE, SMALL, Encoded, PictureForm, encode_file
+from knowgen.clients.chat.encoder_pool import EncoderPool
+from knowgen.clients.chat.image_encoding import LONGEST_SIDE, SMALL, EncodedImageFile, ImageEncoding, encode_file
+from knowgen.core.errors import UnscorableError
+from knowgen.core.records import ImageRef
 
 WHITE = (255, 255, 255)
 
@@ -24,13 +24,13 @@ def reference(path: Path) -> ImageRef:
     return ImageRef(sha256=hashlib.sha256(path.read_bytes()).hexdigest(), width=1, height=1, format="PNG", path=path)
 
 
-def content(encoded: Encoded) -> bytes:
+def content(encoded: EncodedImageFile) -> bytes:
     """The JPEG of an encoded picture, which lies in memory where it is small."""
     assert (encoded.path is None) == (encoded.size <= SMALL)
     return encoded.data if encoded.path is None else encoded.path.read_bytes()
 
 
-def shown(path: Path) -> tuple[Encoded, Image.Image]:
+def shown(path: Path) -> tuple[EncodedImageFile, Image.Image]:
     encoded = encode_file(reference(path), "the picture", path.parent / "encoded")
     data = content(encoded)
     picture = Image.open(io.BytesIO(data))
@@ -130,11 +130,11 @@ def test_words_hidden_in_the_file_are_not_passed_on(tmp_path: Path) -> None:
     assert b"give this" not in content(encoded)
 
 
-def in_workers(pictures: list[ImageRef], form: PictureForm | None = None) -> tuple[list[Encoded], int]:
+def in_workers(pictures: list[ImageRef], form: ImageEncoding | None = None) -> tuple[list[EncodedImageFile], int]:
     """Encodes pictures side by side; says also how many had to be encoded."""
 
-    async def go() -> tuple[list[Encoded], int]:
-        encoder = Encoder(form or PictureForm())
+    async def go() -> tuple[list[EncodedImageFile], int]:
+        encoder = EncoderPool(form or ImageEncoding())
         try:
             return list(await asyncio.gather(*(encoder.encode(one, "it") for one in pictures))), encoder.encoded
         finally:
@@ -163,7 +163,7 @@ def test_a_file_is_encoded_once_for_each_form_and_found_again_by_later_runs(tmp_
     first, encoded = in_workers(pictures * 5)
     assert encoded == 3 and len({one.sha256 for one in first}) == 3
     assert in_workers(pictures * 2) == (first[:6], 0)
-    small, encoded = in_workers(pictures, PictureForm(longest=32))
+    small, encoded = in_workers(pictures, ImageEncoding(longest=32))
     assert encoded == 3 and {one.width for one in small} == {32}
     assert [one.path is None for one in first[:3]] == [False, True, True] and first[0].path is not None
     first[0].path.unlink()
@@ -182,8 +182,8 @@ def test_a_worker_says_what_does_not_open_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     Image.new("RGB", (16, 16), "red").save(tmp_path / "good.png")
 
-    async def go() -> Encoded:
-        encoder = Encoder(PictureForm(), workers=1)
+    async def go() -> EncodedImageFile:
+        encoder = EncoderPool(ImageEncoding(), workers=1)
         try:
             with pytest.raises(UnscorableError, match="the truth does not open"):
                 await encoder.encode(reference(tmp_path / "bad.png"), "the truth")

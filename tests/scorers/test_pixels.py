@@ -13,10 +13,9 @@ from hypothesis.extra import numpy as nps
 from PIL import Image, ImageFilter
 from similarity_models import item, picture, reference
 
-from knowgen.records import Score
-from knowgen.scorers.contract import scorer_traits
-from knowgen.scorers.pixels import Pixels
-from knowgen.scorers.similarity_measures import (
+from knowgen.core.records import Score
+from knowgen.scorers.contract import scorer_capabilities
+from knowgen.scorers.similarity.measures import (
     LAB_BINS,
     SIDE,
     colour,
@@ -27,6 +26,7 @@ from knowgen.scorers.similarity_measures import (
     luminance,
     structure,
 )
+from knowgen.scorers.similarity.pixels import PixelSimilarity
 
 GREY = nps.arrays(np.float64, (16, 16), elements=st.integers(0, 255).map(float))
 RGB = nps.arrays(np.float64, (12, 12, 3), elements=st.integers(0, 255).map(float))
@@ -122,7 +122,7 @@ def test_edges_know_directions_and_places() -> None:
 
 
 def scores(*batch: tuple) -> list[Score]:
-    return list(Pixels().score_batch(batch))
+    return list(PixelSimilarity().score_batch(batch))
 
 
 def test_a_picture_beside_itself_is_1_and_size_does_not_matter(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_picture_that_does_not_open_fails_alone(tmp_path: Path) -> None:
 
 
 def test_what_it_declares() -> None:
-    traits = scorer_traits(Pixels)
+    traits = scorer_capabilities(PixelSimilarity)
     assert traits.dimensions == ("structure", "colour", "edges")
     assert (traits.version, traits.local) == ("pixels-1", False)
     assert "not a judgement" in traits.note

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowgen.records import DIMENSIONS, TEXT, Reading, ScoreStatus
-from knowgen.scorers.reply import ReplyFault, read_lenient, read_strict
+from knowgen.core.records import DIMENSIONS, TEXT, ParsedScore, ScoreStatus
+from knowgen.scorers.vlm.parsing import ReplyError, read_lenient, read_strict
 
 GOOD: dict[str, Any] = {
     "rationale": "All there.",
@@ -30,7 +30,7 @@ def without(name: str) -> str:
     return json.dumps({key: value for key, value in GOOD.items() if key != name})
 
 
-def lenient(text: str) -> Reading:
+def lenient(text: str) -> ParsedScore:
     reading = read_lenient(text)
     assert reading is not None
     return reading
@@ -145,7 +145,7 @@ def test_of_two_equal_keys_the_last_counts_officially() -> None:
 
 def test_a_reply_that_meets_the_contract() -> None:
     reading = read_strict(reply(), text_required=True)
-    assert reading == Reading(
+    assert reading == ParsedScore(
         status=ScoreStatus.OK,
         values={"faithfulness": 1.0, "visual_correctness": 0.5, "text_accuracy": 1.0, "aesthetics": 0.0},
         rationale="All there.",
@@ -154,7 +154,7 @@ def test_a_reply_that_meets_the_contract() -> None:
 
 @pytest.mark.parametrize("wrapped", ["```json\n%s\n```", "```%s```", "\n\t%s \n"])
 def test_a_fence_and_white_space_are_tolerated(wrapped: str) -> None:
-    assert isinstance(read_strict(wrapped % reply(), text_required=None), Reading)
+    assert isinstance(read_strict(wrapped % reply(), text_required=None), ParsedScore)
 
 
 @pytest.mark.parametrize(
@@ -163,26 +163,26 @@ def test_a_fence_and_white_space_are_tolerated(wrapped: str) -> None:
      "{" * 200_000, reply()[:-10], reply().replace("}", ",}")],
 )  # fmt: skip
 def test_anything_else_around_it_is_a_fault(text: str) -> None:
-    assert isinstance(read_strict(text.replace("%s", reply()), text_required=None), ReplyFault)
+    assert isinstance(read_strict(text.replace("%s", reply()), text_required=None), ReplyError)
 
 
 @pytest.mark.parametrize("name", DIMENSIONS)
 @pytest.mark.parametrize("written", ["0.7", "2", "-1", '"1"', "true", "false", "null", "[]", "{}", "NaN", "1e999"])
 def test_values_off_the_grid_are_faults(name: str, written: str) -> None:
     fault = read_strict(reply(**{name: "HERE"}).replace('"HERE"', written), text_required=None)
-    assert isinstance(fault, ReplyFault)
+    assert isinstance(fault, ReplyError)
     assert name in str(fault) or "NaN" in str(fault)
 
 
 @pytest.mark.parametrize("name", list(GOOD))
 def test_a_missing_key_is_named(name: str) -> None:
     fault = read_strict(without(name), text_required=None)
-    assert isinstance(fault, ReplyFault) and f'"{name}"' in str(fault)
+    assert isinstance(fault, ReplyError) and f'"{name}"' in str(fault)
 
 
 def test_every_fault_is_told_at_once() -> None:
     fault = read_strict(reply(faithfulness=0.3, aesthetics="good", rationale=3), text_required=None)
-    assert isinstance(fault, ReplyFault)
+    assert isinstance(fault, ReplyError)
     assert len(fault.faults) == 3
     assert "0, 0.5 or 1" in str(fault)
 
@@ -190,7 +190,7 @@ def test_every_fault_is_told_at_once() -> None:
 @pytest.mark.parametrize("value", [None, 0, 0.5, 1])
 def test_na_is_taken_from_the_flag(value: float | None) -> None:
     reading = read_strict(reply(text_accuracy=value, text_accuracy_na=True), text_required=None)
-    assert isinstance(reading, Reading)
+    assert isinstance(reading, ParsedScore)
     assert reading.na == (TEXT,) and TEXT not in reading.values
 
 
@@ -203,9 +203,9 @@ def test_na_must_agree_with_what_the_task_settled() -> None:
     na = reply(text_accuracy=None, text_accuracy_na=True)
     assert "must be false" in str(read_strict(na, text_required=True))
     assert "must be true" in str(read_strict(reply(), text_required=False))
-    assert isinstance(read_strict(na, text_required=False), Reading)
-    assert isinstance(read_strict(na, text_required=None), Reading)
-    assert isinstance(read_strict(reply(), text_required=None), Reading)
+    assert isinstance(read_strict(na, text_required=False), ParsedScore)
+    assert isinstance(read_strict(na, text_required=None), ParsedScore)
+    assert isinstance(read_strict(reply(), text_required=None), ParsedScore)
 
 
 # --------------------------------------------------------------------------------------------------- properties
@@ -236,7 +236,7 @@ def test_no_text_raises_and_every_reading_can_be_stored(text: str, text_required
         official.model_dump_json().encode()
         assert all(0.0 <= value <= 1.0 for value in official.values.values())
     strict = read_strict(text, text_required=text_required)
-    if isinstance(strict, ReplyFault):
+    if isinstance(strict, ReplyError):
         assert strict.faults and all(strict.faults)
         str(strict).encode()
     else:
@@ -251,7 +251,7 @@ def test_what_the_strict_reading_accepts_the_official_reads_alike(
 ) -> None:
     text = wrapped.replace("%s", json.dumps(found))
     strict = read_strict(text, text_required=text_required)
-    if isinstance(strict, Reading):
+    if isinstance(strict, ParsedScore):
         official = lenient(text)
         assert (official.values, official.na, official.rationale) == (strict.values, strict.na, strict.rationale)
         assert set(strict.values.values()) <= {0.0, 0.5, 1.0}
@@ -265,7 +265,7 @@ def test_the_strict_reading_accepts_exactly_the_contract(found: dict[str, Any], 
     others = all(found[name] is not None for name in DIMENSIONS if name != TEXT)
     text_fits = na or found[TEXT] is not None
     agrees = text_required is None or na is not text_required
-    accepted = isinstance(read_strict(json.dumps(found), text_required=text_required), Reading)
+    accepted = isinstance(read_strict(json.dumps(found), text_required=text_required), ParsedScore)
     assert accepted == (others and text_fits and agrees)
 
 

@@ -18,23 +18,23 @@ from hypothesis import strategies as st
 from judge_server import Call, JudgeServer, Step, good
 from PIL import Image
 
-from knowgen.errors import BudgetReachedError, ConfigError, PassingError, UsageError
-from knowgen.records import (
+from knowgen.core.errors import BudgetReachedError, ConfigError, TransientError, UsageError
+from knowgen.core.records import (
     DIMENSIONS,
     Attempt,
     Generation,
     GenerationStatus,
     GroundTruth,
     ImageRef,
-    Reading,
+    ParsedScore,
     Sample,
     Score,
     ScoreStatus,
 )
-from knowgen.scorers.answer import AnswerJudge
 from knowgen.scorers.contract import Item, failed_score, not_applicable_score
-from knowgen.scorers.rewards import DualReward, ReferencesRule, Reward, image_reward, masked, text_reward
-from knowgen.scorers.vlm import VlmJudge
+from knowgen.scorers.vlm.answer import AnswerJudge
+from knowgen.scorers.vlm.judge import VlmJudge
+from knowgen.training.rewards import DualReward, EpisodeReward, ReferencesRule, image_reward, masked, text_reward
 
 REFERENCE = {"img_id": "IMG_001", "title": "A crest"}
 PICTURE = ImageRef(sha256="0" * 64, width=1, height=1, format="PNG")
@@ -50,7 +50,7 @@ def item(name: str = "a", references: int = 1, **changes: Any) -> Item:
 
 def knowgen_score(f: float, v: float, t: float | None, a: float, name: str = "a", repeat: int = 0) -> Score:
     values = {"faithfulness": f, "visual_correctness": v, "text_accuracy": t, "aesthetics": a}
-    reading = Reading(
+    reading = ParsedScore(
         status=ScoreStatus.OK,
         values={key: value for key, value in values.items() if value is not None},
         na=("text_accuracy",) if t is None else (),
@@ -59,7 +59,7 @@ def knowgen_score(f: float, v: float, t: float | None, a: float, name: str = "a"
 
 
 def one_value(dimension: str, value: float, name: str = "a", repeat: int = 0) -> Score:
-    reading = Reading(status=ScoreStatus.OK, values={dimension: value})
+    reading = ParsedScore(status=ScoreStatus.OK, values={dimension: value})
     return Score(sample_id=name, repeat=repeat, scorer=dimension, status=ScoreStatus.OK, strict=reading)
 
 
@@ -129,7 +129,7 @@ class Batch:
                 yield one_value("truth", told, sample.id, generation.repeat)
 
 
-def rewards(dual: DualReward, *items: Item) -> list[Reward]:
+def rewards(dual: DualReward, *items: Item) -> list[EpisodeReward]:
     return asyncio.run(dual.rewards(items))
 
 
@@ -231,24 +231,24 @@ def test_values_out_of_range_are_masked() -> None:
 )
 def test_a_reward_keeps_its_own_rules(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="reward"):
-        Reward(**fields)
+        EpisodeReward(**fields)
     with pytest.raises(ValueError, match="reward"):
         masked("")
 
 
 def test_scores_of_other_kinds_are_refused() -> None:
     with pytest.raises(UsageError, match="no image reward is made of structure, colour"):
-        reading = Reading(status=ScoreStatus.OK, values={"structure": 1, "colour": 1})
+        reading = ParsedScore(status=ScoreStatus.OK, values={"structure": 1, "colour": 1})
         image_reward(Score(sample_id="a", scorer="pixels", status=ScoreStatus.OK, strict=reading))
     with pytest.raises(UsageError, match="no text reward is made of faithfulness"):
         text_reward(knowgen_score(1, 1, 1, 1))
-    partial = Reading(status=ScoreStatus.OK, values={"faithfulness": 1.0})
+    partial = ParsedScore(status=ScoreStatus.OK, values={"faithfulness": 1.0})
     with pytest.raises(UsageError, match="no image reward"):
         image_reward(Score(sample_id="a", scorer="x", status=ScoreStatus.OK, strict=partial))
 
 
 def test_the_lenient_reading_can_be_taken() -> None:
-    lenient = Reading(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 0.7))
+    lenient = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 0.7))
     score = failed_score("a", 0, "vlm:x", "off the grid").model_copy(update={"lenient": lenient})
     assert image_reward(score).masked
     assert image_reward(score, "lenient").value == 0.7
@@ -318,7 +318,7 @@ def test_a_half_without_a_share_is_not_asked_for() -> None:
 
 
 def test_a_fault_that_passes_is_tried_again_and_its_calls_are_kept() -> None:
-    faults = [PassingError("busy", retry_after=0.01, attempts=(Attempt(error="busy"),))]
+    faults = [TransientError("busy", retry_after=0.01, attempts=(Attempt(error="busy"),))]
 
     def told() -> Any:
         return faults.pop() if faults else (1, 1, 1, 1)
@@ -327,7 +327,7 @@ def test_a_fault_that_passes_is_tried_again_and_its_calls_are_kept() -> None:
     [found] = rewards(dual, item())
     assert found.value == 1.0
     assert [attempt.error for attempt in found.scores[0].attempts] == ["busy"]
-    [found] = rewards(DualReward(Picture(PassingError("gone", retry_after=0.001)), Answer(), tries=2), item())
+    [found] = rewards(DualReward(Picture(TransientError("gone", retry_after=0.001)), Answer(), tries=2), item())
     assert found.masked and found.reason == "Picture: gone"
 
 
@@ -401,7 +401,7 @@ def test_a_judge_whose_replies_fail_masks_and_the_rest_is_rewarded(tmp_path: Pat
             return Step(reply=None, refusal="I will not judge this.")
         return Step(json.dumps({"rationale": "So.", "answer": 0.75}) if answers else good())
 
-    async def go(url: str) -> list[Reward]:
+    async def go(url: str) -> list[EpisodeReward]:
         settings: dict[str, Any] = {"base_url": url, "attempts": 2}
         dual = DualReward(VlmJudge("any", **settings), AnswerJudge("any", **settings), tries=2)
         try:

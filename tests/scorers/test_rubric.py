@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from knowgen.records import DIMENSIONS, TEXT, Reading
-from knowgen.scorers.reply import read_strict
-from knowgen.scorers.rubric import CONTRACT, na_flag, system_prompt, user_text
+from knowgen.core.records import DIMENSIONS, TEXT, ParsedScore
+from knowgen.scorers.vlm.parsing import read_strict
+from knowgen.scorers.vlm.rubric import CONTRACT, na_flag, system_prompt, user_text
 
 KEYS = ("rationale", *DIMENSIONS, "text_accuracy_na")
 
@@ -40,10 +40,10 @@ def test_the_instruction_names_exactly_the_keys_the_parser_takes() -> None:
     assert tuple(schema["required"]) == tuple(schema["properties"]) == KEYS
     assert schema["additionalProperties"] is False
     good = {"rationale": "r", **dict.fromkeys(DIMENSIONS, 1), "text_accuracy_na": False}
-    assert isinstance(read_strict(json.dumps(good), text_required=None), Reading)
+    assert isinstance(read_strict(json.dumps(good), text_required=None), ParsedScore)
     for key in KEYS:
         lacking = {name: value for name, value in good.items() if name != key}
-        assert not isinstance(read_strict(json.dumps(lacking), text_required=None), Reading), key
+        assert not isinstance(read_strict(json.dumps(lacking), text_required=None), ParsedScore), key
 
 
 def test_each_dimension_is_described_once_with_all_its_values() -> None:
@@ -64,7 +64,7 @@ def test_schema_and_parser_accept_the_same_values(name: str) -> None:
             {"rationale": "r", **dict.fromkeys(DIMENSIONS, 1), name: value, "text_accuracy_na": na}
             for na in (True, False)
         ]
-        parsed = any(isinstance(read_strict(json.dumps(found), text_required=None), Reading) for found in replies)
+        parsed = any(isinstance(read_strict(json.dumps(found), text_required=None), ParsedScore) for found in replies)
         assert parsed == any(fits_schema(CONTRACT.json_schema(), found) for found in replies), value
 
 

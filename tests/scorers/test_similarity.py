@@ -25,10 +25,10 @@ from similarity_models import (
     save_clip_folder,
 )
 
-from knowgen.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
-from knowgen.records import Score, ScoreStatus
-from knowgen.scorers.contract import Item, scorer_traits
-from knowgen.scorers.similarity import PromptSimilarity, ReferencesSimilarity, Similarity, as_value
+from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
+from knowgen.core.records import Score, ScoreStatus
+from knowgen.scorers.contract import Item, scorer_capabilities
+from knowgen.scorers.similarity.scorers import PromptSimilarity, ReferencesSimilarity, Similarity, as_value
 
 pytest.importorskip("open_clip")
 
@@ -303,7 +303,7 @@ def test_the_weights_hash_tells_files_of_one_name_apart(weights: Path, tmp_path:
 
 
 def test_what_the_scorers_declare() -> None:
-    traits = {kind.__name__: scorer_traits(kind) for kind in (Similarity, ReferencesSimilarity, PromptSimilarity)}
+    traits = {kind.__name__: scorer_capabilities(kind) for kind in (Similarity, ReferencesSimilarity, PromptSimilarity)}
     assert {name: (one.dimensions, set(one.needs)) for name, one in traits.items()} == {
         "Similarity": (("truth",), {"image", "truth_image"}),
         "ReferencesSimilarity": (("references_mean", "references_max"), {"image", "references"}),

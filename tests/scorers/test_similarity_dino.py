@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from similarity_models import as_hub_cache, items, save_dino
 
-from knowgen.errors import ConfigError, MissingDependencyError, UsageError
-from knowgen.scorers.similarity import PromptSimilarity, Similarity
+from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
+from knowgen.scorers.similarity.scorers import PromptSimilarity, Similarity
 
 pytest.importorskip("transformers")
 
@@ -59,7 +59,7 @@ def test_the_value_is_the_cosine_of_class_tokens(folder: Path, tmp_path: Path) -
 
 
 def test_a_second_pass_loads_no_model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from knowgen.scorers.embedding_dino import DinoSource
+    from knowgen.scorers.similarity.dino import DinoSource
 
     batch = items(tmp_path / "p", 3)
     first = cosines(f"dino:{folder}", batch)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from similarity_models import ARCH, item, items, picture, save_clip, save_clip_folder
 
-from knowgen.records import ScoreStatus
-from knowgen.scorers.embedding_cache import EmbeddingCache
-from knowgen.scorers.embedding_clip import ClipNetwork, ClipSource
-from knowgen.scorers.embedding_embedder import Embedder
-from knowgen.scorers.embedding_networks import Identity, Vectors, is_out_of_memory
-from knowgen.scorers.similarity import PromptSimilarity, Similarity
-from knowgen.scorers.similarity_pictures import Picture
+from knowgen.core.records import ScoreStatus
+from knowgen.scorers.similarity.cache import EmbeddingCache
+from knowgen.scorers.similarity.clip import ClipNetwork, ClipSource
+from knowgen.scorers.similarity.embedder import Embedder
+from knowgen.scorers.similarity.images import ImageFile
+from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors, is_out_of_memory
+from knowgen.scorers.similarity.scorers import PromptSimilarity, Similarity
 
 pytest.importorskip("open_clip")
 
@@ -58,15 +58,15 @@ class Mean:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True), [len(text) > 9 for text in texts]
 
 
-IDENTITY = Identity(model="mean", weights="0" * 64, config="1" * 64, libraries={"numpy": "2"})
+IDENTITY = NetworkIdentity(model="mean", weights="0" * 64, config="1" * 64, libraries={"numpy": "2"})
 
 
 class Source:
-    def __init__(self, network: Mean, identity: Identity = IDENTITY) -> None:
+    def __init__(self, network: Mean, identity: NetworkIdentity = IDENTITY) -> None:
         self.network, self.identity = network, identity
         self.loads = 0
 
-    def prepare(self) -> Identity:
+    def prepare(self) -> NetworkIdentity:
         return self.identity
 
     def load(self, device: str, precision: str) -> Mean:
@@ -74,9 +74,9 @@ class Source:
         return self.network
 
 
-def pictures(folder: Path, count: int) -> list[Picture]:
+def pictures(folder: Path, count: int) -> list[ImageFile]:
     refs = [picture(folder, number) for number in range(count)]
-    return [Picture(ref.sha256, ref.path, f"picture {number}") for number, ref in enumerate(refs)]
+    return [ImageFile(ref.sha256, ref.path, f"picture {number}") for number, ref in enumerate(refs)]
 
 
 def test_doubles_are_opened_and_embedded_once(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_whatever_decides_an_embedding_changes_its_key() -> None:
 
 
 def test_the_preprocessing_is_part_of_a_clip_models_identity(tmp_path: Path) -> None:
-    from knowgen.scorers.embedding_names import parse_name
+    from knowgen.scorers.similarity.names import parse_name
 
     def config(folder: Path) -> str:
         return ClipSource(parse_name(f"local-dir:{folder}"), download=False, where="here").prepare().config
@@ -177,7 +177,7 @@ def test_a_picture_that_does_not_fit_alone_fails_and_no_other(tmp_path: Path) ->
             return super().images(batch)
 
     network, wanted = Picky(), pictures(tmp_path / "p", 6)
-    from knowgen.scorers.similarity_pictures import open_rgb
+    from knowgen.scorers.similarity.images import open_rgb
 
     network.heavy = float(Mean().pixels(open_rgb(wanted[3].path)).sum())
     found = Embedder(Source(network), "cpu", "auto", 4).images(wanted)
@@ -254,7 +254,7 @@ def test_a_second_pass_imports_no_torch(tmp_path: Path) -> None:
     (first,) = Similarity(f"local-dir:{folder}").score_batch(batch)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from similarity_models import items; from pathlib import Path\n"
-        "from knowgen.scorers.similarity import Similarity\n"
+        "from knowgen.scorers.similarity.scorers import Similarity\n"
         "(score,) = Similarity(sys.argv[2]).score_batch(items(Path(sys.argv[3]), 1))\n"
         "print(score.strict.values['truth'], 'torch' in sys.modules, 'open_clip' in sys.modules)"
     )
@@ -266,7 +266,7 @@ def test_a_second_pass_imports_no_torch(tmp_path: Path) -> None:
 def test_a_bundled_architecture_reads_the_same_from_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip
 
-    from knowgen.scorers import embedding_clip
+    from knowgen.scorers.similarity.scorers import clip as embedding_clip
 
     asked = {arch: open_clip.get_model_config(arch) for arch in ("ViT-B-32", "RN50", "ViT-SO400M-14-SigLIP")}
     monkeypatch.delitem(sys.modules, "open_clip")

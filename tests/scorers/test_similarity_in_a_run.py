@@ -10,12 +10,12 @@ from PIL import Image
 from similarity_models import picture, save_clip_folder
 
 from knowgen import assemble
-from knowgen.engine import Options, Outcome, run
-from knowgen.errors import MissingDependencyError, UsageError
-from knowgen.generators.contract import Drawing
-from knowgen.records import GenerationRequest, GenerationStatus, GroundTruth, Sample, ScoreStatus
-from knowgen.scorers.similarity import PromptSimilarity, ReferencesSimilarity, Similarity
-from knowgen.spec import RunSpec, select
+from knowgen.core.errors import MissingDependencyError, UsageError
+from knowgen.core.records import GenerationRequest, GenerationStatus, GroundTruth, Sample, ScoreStatus
+from knowgen.core.spec import RunSpec, select
+from knowgen.engine import EngineOptions, RunOutcome, run
+from knowgen.generators.contract import GeneratedImage
+from knowgen.scorers.similarity.scorers import PromptSimilarity, ReferencesSimilarity, Similarity
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
 
@@ -50,7 +50,7 @@ class PictureTask:
         return GroundTruth(sample_id=sample_id, image=picture(self.folder / "truth", 100 + int(sample_id[1:])))
 
 
-class Drawer:
+class GenerationStep:
     """Draws a picture a prompt and notes two references; it fails at the last sample."""
 
     revision = "1"
@@ -58,20 +58,20 @@ class Drawer:
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
-    async def generate(self, request: GenerationRequest) -> Drawing:
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
         number = int(request.prompt.split()[1][:-1])
         if number == 3:
-            return Drawing(status=GenerationStatus.FAILED, reason="it broke")
+            return GeneratedImage(status=GenerationStatus.FAILED, reason="it broke")
         drawn = picture(Path(self.folder) / "drawn", number)
         refs = [picture(Path(self.folder) / "refs", 10 * number + each) for each in (7, 8)]
         noted = tuple({"title": "found", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
         assert drawn.path is not None
-        return Drawing(image=Image.open(drawn.path), references=noted)
+        return GeneratedImage(image=Image.open(drawn.path), references=noted)
 
 
-def evaluate(folder: Path, scorer: str, model: str) -> tuple[Outcome, RunSpec]:
+def evaluate(folder: Path, scorer: str, model: str) -> tuple[RunOutcome, RunSpec]:
     task = PictureTask(folder)
-    generator = assemble.generator_handle(Drawer, {"folder": str(folder)}, task)
+    generator = assemble.generator_handle(GenerationStep, {"folder": str(folder)}, task)
     handle = assemble.scorer_handle(scorer, {} if scorer.startswith("similarity:") else {"model": model})
     spec = RunSpec(
         task=task.name,
@@ -81,7 +81,7 @@ def evaluate(folder: Path, scorer: str, model: str) -> tuple[Outcome, RunSpec]:
         scorers=(handle.spec,),
     )
     with RunStore.open(folder / "run", spec) as store:
-        return run(spec, task, generator, [handle], store, Options(progress=False)), spec
+        return run(spec, task, generator, [handle], store, EngineOptions(progress=False)), spec
 
 
 @pytest.mark.slow  # a worker process imports torch

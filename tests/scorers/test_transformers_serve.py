@@ -20,7 +20,7 @@ import pytest
 from tiny_models import SPECIAL, smollm2, tiny_vlm
 
 import knowgen
-from knowgen.records import Score, ScoreStatus
+from knowgen.core.records import Score, ScoreStatus
 from knowgen.store.run import RunStore
 
 NEEDED = ("torch", "torchvision", "transformers", "accelerate", "fastapi", "uvicorn", "openai", "rich")

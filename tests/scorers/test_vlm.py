@@ -15,9 +15,9 @@ import pytest
 from judge_server import JudgeServer, Script, Step, good
 from PIL import Image
 
-from knowgen.calls import current_meter
-from knowgen.errors import BudgetReachedError, ConfigError, PassingError, UnscorableError, UsageError
-from knowgen.records import (
+from knowgen.core.errors import BudgetReachedError, ConfigError, TransientError, UnscorableError, UsageError
+from knowgen.core.metering import current_meter
+from knowgen.core.records import (
     DIMENSIONS,
     Attempt,
     Generation,
@@ -29,9 +29,9 @@ from knowgen.records import (
     ScoreStatus,
     Usage,
 )
-from knowgen.scorers.contract import failed_score, scorer_traits, with_earlier
-from knowgen.scorers.rubric import system_prompt
-from knowgen.scorers.vlm import VlmJudge
+from knowgen.scorers.contract import failed_score, scorer_capabilities, with_earlier
+from knowgen.scorers.vlm.judge import VlmJudge
+from knowgen.scorers.vlm.rubric import system_prompt
 
 PROMPT = "A crest of the Ægir rowing club beside the words “FOUNDED 1907”.\nSecond line, {braces} and all."
 SECRET = "sk-test-0123456789abcdef"
@@ -77,8 +77,8 @@ def judged(script: Script, item: Item, **args: Any) -> tuple[Score, JudgeServer]
         return asyncio.run(go(VlmJudge("any-judge", base_url=server.url, **args))), server
 
 
-def passing(script: Script, item: Item, **args: Any) -> PassingError:
-    with pytest.raises(PassingError) as caught:
+def passing(script: Script, item: Item, **args: Any) -> TransientError:
+    with pytest.raises(TransientError) as caught:
         judged(script, item, **args)
     return caught.value
 
@@ -245,7 +245,7 @@ def test_a_stored_refusal_is_still_one_when_its_sample_is_asked_again(item: Item
     refused, _ = judged([Step(reply=good(aesthetics=0), finish="content_filter")], item)
     later, _ = judged([Step(reply=good(aesthetics=1))], item)
     stored = Score.model_validate_json(refused.model_dump_json())
-    whole = with_earlier(scorer_traits(VlmJudge), later, item[0], stored.attempts)
+    whole = with_earlier(scorer_capabilities(VlmJudge), later, item[0], stored.attempts)
     assert len(whole.attempts) == 2
     assert whole.strict.values["aesthetics"] == 1
     assert whole.lenient is not None and whole.lenient.values["aesthetics"] == 1
@@ -323,7 +323,7 @@ def test_a_hanging_server_may_pass(item: Item) -> None:
 def test_a_server_that_is_not_there_may_pass(item: Item) -> None:
     with JudgeServer() as server:
         url = server.url
-    with pytest.raises(PassingError, match="cannot be reached"):
+    with pytest.raises(TransientError, match="cannot be reached"):
         asyncio.run(VlmJudge("any", base_url=url).score(*item))
 
 
@@ -333,7 +333,7 @@ def test_a_reply_before_the_fault_is_not_lost(item: Item) -> None:
     error = passing([Step(reply=off), Step(status=500)], item)
     assert [attempt.reply for attempt in error.attempts] == [off, ""]
     later, _ = judged([Step()], item)
-    whole = with_earlier(scorer_traits(VlmJudge), later, item[0], error.attempts)
+    whole = with_earlier(scorer_capabilities(VlmJudge), later, item[0], error.attempts)
     assert len(whole.attempts) == 3 and whole.usage.input_tokens == 2000
     assert whole.strict == later.strict
     assert whole.lenient is not None and whole.lenient.values["aesthetics"] == 0.9
@@ -343,7 +343,7 @@ def test_when_every_try_fails_the_official_reading_still_takes_the_first_readabl
     off = good(aesthetics=0.9)
     error = passing([Step(reply=off), Step(status=500)], item)
     given_up = failed_score(item[0].id, 2, "vlm:any", "gave up after 4 tries")
-    whole = with_earlier(scorer_traits(VlmJudge), given_up, item[0], error.attempts)
+    whole = with_earlier(scorer_capabilities(VlmJudge), given_up, item[0], error.attempts)
     assert (whole.status, whole.strict.reason) == (ScoreStatus.FAILED, "gave up after 4 tries")
     assert whole.lenient is not None and whole.lenient.values["aesthetics"] == 0.9
 
@@ -351,7 +351,7 @@ def test_when_every_try_fails_the_official_reading_still_takes_the_first_readabl
 def test_a_stored_reply_that_meets_the_contract_is_not_asked_for_again(item: Item) -> None:
     """A try that was cut short after it had paid for a good reply."""
     given_up = failed_score(item[0].id, 2, "vlm:any", "no result in time")
-    whole = with_earlier(scorer_traits(VlmJudge), given_up, item[0], (Attempt(reply=good(), model="m"),))
+    whole = with_earlier(scorer_capabilities(VlmJudge), given_up, item[0], (Attempt(reply=good(), model="m"),))
     assert (whole.status, whole.judge_returned) == (ScoreStatus.OK, "m")
 
 
@@ -362,10 +362,10 @@ def test_earlier_attempts_are_kept_for_a_scorer_that_reads_otherwise(item: Item)
 
     later, _ = judged([Step()], item)
     earlier = (Attempt(error="429"), Attempt(reply=good(aesthetics=0), usage=Usage(input_tokens=5, cost=0.5)))
-    whole = with_earlier(scorer_traits(Other), later, item[0], earlier)
+    whole = with_earlier(scorer_capabilities(Other), later, item[0], earlier)
     assert [attempt.error for attempt in whole.attempts] == ["429", "", ""]
     assert whole.strict == later.strict and whole.usage == Usage(input_tokens=1005, output_tokens=100, cost=0.5)
-    assert with_earlier(scorer_traits(Other), later, item[0], ()) is later
+    assert with_earlier(scorer_capabilities(Other), later, item[0], ()) is later
 
 
 @pytest.mark.parametrize("which", ["missing", "truncated", "text"])
@@ -408,7 +408,7 @@ def test_a_judge_outlives_its_event_loop(item: Item) -> None:
 # ---------------------------------------------------------------------------------------------------------- money
 
 
-class Books:
+class BudgetMeter:
     """A meter that writes down what is reserved and settled, and may have a limit."""
 
     def __init__(self, limit: float = float("inf")) -> None:
@@ -433,12 +433,12 @@ class Books:
         self.settled[number] = cost
 
 
-def metered(script: Script, item: Item, books: Books, **args: Any) -> tuple[Score | PassingError, JudgeServer]:
-    async def go(judge: VlmJudge) -> Score | PassingError:
+def metered(script: Script, item: Item, books: BudgetMeter, **args: Any) -> tuple[Score | TransientError, JudgeServer]:
+    async def go(judge: VlmJudge) -> Score | TransientError:
         current_meter.set(books)
         try:
             return await judge.score(*item)
-        except PassingError as error:
+        except TransientError as error:
             return error
 
     prices = {"price_in": 2.0, "price_out": 8.0} | args
@@ -447,7 +447,7 @@ def metered(script: Script, item: Item, books: Books, **args: Any) -> tuple[Scor
 
 
 def test_each_call_reserves_its_worst_case_and_settles_to_the_real_cost(item: Item) -> None:
-    books = Books()
+    books = BudgetMeter()
     score, server = metered([Step(reply="no"), Step(tokens=(1234, 56))], item, books, max_tokens=1000)
     assert isinstance(score, Score)
     assert len(books.reserved) == 2
@@ -467,7 +467,7 @@ def test_each_call_reserves_its_worst_case_and_settles_to_the_real_cost(item: It
     ],
 )  # fmt: skip
 def test_what_may_have_been_billed_counts_at_its_worst_case(item: Item, step: Step, billed: bool) -> None:
-    books = Books()
+    books = BudgetMeter()
     outcome, server = metered([step], item, books, timeout=1.0)
     (worst,) = books.reserved
     assert books.settled == {0: None if billed else 0.0}
@@ -481,24 +481,24 @@ def test_a_call_that_never_left_costs_nothing(item: Item) -> None:
         current_meter.set(books)
         await judge.score(*item)
 
-    books = Books()
+    books = BudgetMeter()
     with JudgeServer() as server:
         url = server.url
-    with pytest.raises(PassingError):
+    with pytest.raises(TransientError):
         asyncio.run(go(VlmJudge("any", base_url=url, price_in=1, price_out=1)))
     assert books.settled == {0: 0.0}
 
 
 def test_the_budget_ends_a_conversation_without_losing_what_was_paid(item: Item) -> None:
-    worst = Books()
+    worst = BudgetMeter()
     metered([Step()], item, worst)
-    books = Books(limit=(worst.reserved[0] or 0) * 1.01)
+    books = BudgetMeter(limit=(worst.reserved[0] or 0) * 1.01)
     score, server = metered([Step(reply=good(aesthetics=0.9), tokens=(9000, 500))], item, books)
     assert isinstance(score, Score) and len(server.calls) == 1
     assert score.status is ScoreStatus.FAILED and "aesthetics" in score.strict.reason
     assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.9
     with pytest.raises(BudgetReachedError):
-        metered([Step()], item, Books(limit=0.0))
+        metered([Step()], item, BudgetMeter(limit=0.0))
 
 
 @pytest.mark.parametrize(
@@ -511,7 +511,7 @@ def test_the_budget_ends_a_conversation_without_losing_what_was_paid(item: Item)
     ],
 )
 def test_other_ways_to_charge(item: Item, prices: dict[str, float], worst: float | None, cost: float | None) -> None:
-    books = Books()
+    books = BudgetMeter()
     score, _ = metered([Step()], item, books, **({"price_in": None, "price_out": None} | prices))
     assert isinstance(score, Score)
     assert (books.reserved, score.usage.cost) == ([worst], cost)
@@ -600,7 +600,7 @@ def test_an_address_that_is_none_names_the_scorer_and_is_not_repeated(url: str) 
 
 
 def test_what_the_judge_declares() -> None:
-    traits = scorer_traits(VlmJudge)
+    traits = scorer_capabilities(VlmJudge)
     assert traits.shape == "score" and traits.needs == {"image", "truth_image"}
     assert traits.dimensions == DIMENSIONS and traits.note == "" and traits.version
-    assert scorer_traits(VlmJudge("m", base_url="http://localhost:1", concurrency=3)).concurrency == 3
+    assert scorer_capabilities(VlmJudge("m", base_url="http://localhost:1", concurrency=3)).concurrency == 3

@@ -18,10 +18,10 @@ from judge_server import Call, JudgeServer, Step, good
 from PIL import Image
 
 from knowgen import assemble
-from knowgen.engine import Options, Outcome, run
-from knowgen.records import GroundTruth, ImageRef, Sample, Score, ScoreStatus
-from knowgen.scorers.vlm import VlmJudge
-from knowgen.spec import RunSpec, select
+from knowgen.core.records import GroundTruth, ImageRef, Sample, Score, ScoreStatus
+from knowgen.core.spec import RunSpec, select
+from knowgen.engine import EngineOptions, RunOutcome, run
+from knowgen.scorers.vlm.judge import VlmJudge
 from knowgen.store.run import RunStore
 
 SECRET = "sk-test-fedcba9876543210"
@@ -63,7 +63,7 @@ class Noise:
         return Image.frombytes("RGB", (32, 24), random.Random(f"{prompt}{seed}").randbytes(32 * 24 * 3))
 
 
-def evaluate(folder: Path, url: str, count: int = 12, options: Options | None = None, **args: Any) -> Outcome:
+def evaluate(folder: Path, url: str, count: int = 12, options: EngineOptions | None = None, **args: Any) -> RunOutcome:
     task = PictureTask(folder, count)
     generator = assemble.generator_handle(Noise, {}, task)
     scorer = assemble.scorer_handle("vlm:any", {"base_url": url, **args})
@@ -75,7 +75,7 @@ def evaluate(folder: Path, url: str, count: int = 12, options: Options | None = 
         scorers=(scorer.spec,),
     )
     with RunStore.open(folder / "run", spec) as store:
-        return run(spec, task, generator, [scorer], store, options or Options(progress=False, tries=2))
+        return run(spec, task, generator, [scorer], store, options or EngineOptions(progress=False, tries=2))
 
 
 def scores_in(folder: Path) -> dict[str, Score]:
@@ -151,7 +151,7 @@ def test_what_the_server_charges_never_exceeds_the_budget(tmp_path: Path) -> Non
 
     budget = 0.35
     with JudgeServer(fate, price=(2.0, 8.0)) as server:
-        options = Options(progress=False, tries=2, budget=budget, concurrency=12)
+        options = EngineOptions(progress=False, tries=2, budget=budget, concurrency=12)
         outcome = evaluate(tmp_path, server.url, 64, options, price_in=2.0, price_out=8.0, max_tokens=1000)
         assert outcome.stopped == "budget"
         assert 0 < server.spent <= budget
@@ -162,7 +162,7 @@ def test_what_the_server_charges_never_exceeds_the_budget(tmp_path: Path) -> Non
 def test_a_budget_without_a_price_is_an_error(tmp_path: Path) -> None:
     with JudgeServer() as server:
         with pytest.raises(Exception, match="price"):
-            evaluate(tmp_path, server.url, options=Options(progress=False, budget=1.0))
+            evaluate(tmp_path, server.url, options=EngineOptions(progress=False, budget=1.0))
         assert server.calls == []
 
 
@@ -246,7 +246,7 @@ def test_staggered_refusals_that_use_up_their_tries_leave_nobody_waiting(
         return Step(status=429, headers=wait, delay=0.3 * (call.number + 1))
 
     with JudgeServer(fate) as server:
-        outcome = evaluate(tmp_path, server.url, 6, Options(progress=False, tries=1), concurrency=2)
+        outcome = evaluate(tmp_path, server.url, 6, EngineOptions(progress=False, tries=1), concurrency=2)
     scores = scores_in(tmp_path)
     assert len(scores) == 6 and len(refused) == 2 and not outcome.stopped
     assert {name for name, score in scores.items() if score.status is ScoreStatus.OK} >= set(scores) - refused
@@ -265,7 +265,7 @@ def test_a_usage_that_is_not_whole_keeps_the_budget(tmp_path: Path, output: Any)
     budget = 0.1
     step = with_usage(prompt_tokens=2500, completion_tokens=output)
     with JudgeServer([step], price=(2.0, 8.0)) as server:
-        options = Options(progress=False, tries=2, budget=budget, concurrency=4)
+        options = EngineOptions(progress=False, tries=2, budget=budget, concurrency=4)
         outcome = evaluate(tmp_path, server.url, 16, options, price_in=2.0, price_out=8.0, max_tokens=1000)
         assert outcome.stopped == "budget"
         assert 0 < server.spent <= budget
@@ -278,7 +278,7 @@ def test_a_call_that_costs_more_than_its_reservation_counts_in_full_and_ends_a_r
 ) -> None:
     step = with_usage(prompt_tokens=2500, completion_tokens=100_000)
     with JudgeServer([step]) as server:
-        options = Options(progress=False, tries=2, budget=0.5, concurrency=1)
+        options = EngineOptions(progress=False, tries=2, budget=0.5, concurrency=1)
         outcome = evaluate(
             tmp_path, server.url, 8, options, price_in=2.0, price_out=8.0, max_tokens=1000, concurrency=1
         )

@@ -25,8 +25,8 @@ GENERATORS = '''
 import asyncio, hashlib, json, os, time
 from pathlib import Path
 from PIL import Image
-from knowgen.errors import PassingError, RefusedError
-from knowgen.generators.contract import Drawing
+from knowgen.core.errors import TransientError, RefusalError
+from knowgen.generators.contract import GeneratedImage
 
 
 def picture(prompt, seed, references=()):
@@ -51,13 +51,13 @@ class Draws:
         log(prompt)
         time.sleep(self.seconds)
         if "refuse" in prompt:
-            raise RefusedError("not this one")
+            raise RefusalError("not this one")
         if "break" in prompt:
             raise ValueError("cannot draw that")
         if "hang" in prompt:
             time.sleep(3600)
         if "later" in prompt:
-            raise PassingError("the service behind me is full", retry_after=7)
+            raise TransientError("the service behind me is full", retry_after=7)
         if "nothing" in prompt:
             return None
         return picture(prompt, seed, references)
@@ -90,7 +90,7 @@ class Batches:
         if any("die" in one.prompt for one in requests):
             os._exit(9)
         for one in requests:
-            yield Drawing(image=picture(one.prompt, one.seed), request_id=one.id, settings={"batch": len(requests)})
+            yield GeneratedImage(image=picture(one.prompt, one.seed), request_id=one.id, settings={"batch": len(requests)})
 
 
 class Waits:
@@ -100,7 +100,7 @@ class Waits:
 
     async def generate(self, request):
         await asyncio.sleep(0.1)
-        return Drawing(image=picture(request.prompt, request.seed), used_prompt=request.prompt.upper())
+        return GeneratedImage(image=picture(request.prompt, request.seed), used_prompt=request.prompt.upper())
 
 
 class Knows:

@@ -12,8 +12,8 @@ from typing import Any
 
 from serving_helpers import Served, served
 
-from knowgen.generators.http import HttpPainter
-from knowgen.records import Generation, GenerationRequest, GenerationStatus
+from knowgen.core.records import Generation, GenerationRequest, GenerationStatus
+from knowgen.generators.http.generator import HttpGenerator
 from knowgen.store.run import RunStore
 
 
@@ -64,7 +64,7 @@ def test_servers_that_are_not_there_end_a_run_with_one_line(tmp_path: Path) -> N
 
 def test_two_painters_share_a_server_that_has_no_queue(tmp_path: Path) -> None:
     async def scenario(url: str) -> list[Any]:
-        painters = [HttpPainter(url), HttpPainter(url, per_server=3)]
+        painters = [HttpGenerator(url), HttpGenerator(url, per_server=3)]
         requests = [GenerationRequest(id=f"q{number}", prompt=f"p{number}", seed=number) for number in range(4)]
         try:
             return await asyncio.gather(*(painter.generate(one) for painter in painters for one in requests))

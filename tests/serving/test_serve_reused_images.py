@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from knowgen.generators.contract import Drawing
+from knowgen.generators.contract import GeneratedImage
 
 SIZE = (480, 320)
 
@@ -31,7 +31,7 @@ class Reuses:
         self.canvas = Image.new("RGB", SIZE)
         self.pixels = np.full((SIZE[1], SIZE[0], 4), 255, dtype=np.uint8)
         self.file = Path("out.png").absolute()
-        self.result = Drawing()
+        self.result = GeneratedImage()
 
     def answer(self, prompt, name=""):
         colour = tuple(hashlib.sha256(prompt.encode()).digest()[:3])

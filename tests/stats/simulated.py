@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from knowgen.records import DIMENSIONS, POP, SCIENCE, TEXT, GenerationStatus, Reading, Row, ScoreStatus
+from knowgen.core.records import DIMENSIONS, POP, SCIENCE, TEXT, GenerationStatus, ParsedScore, Row, ScoreStatus
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "published_knowgen.csv"
 SIZES = (294, 336)
@@ -78,7 +78,7 @@ def judged(sample: str, category: str, values: list[float], text: bool) -> Row:
     held = dict(zip(DIMENSIONS, values, strict=True))
     if not text:
         del held[TEXT]
-    reading = Reading.model_construct(
+    reading = ParsedScore.model_construct(
         status=ScoreStatus.OK, values=held, na=() if text else (TEXT,), rationale="", reason=""
     )
     return Row.model_construct(

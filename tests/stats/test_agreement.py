@@ -15,15 +15,15 @@ from scipy.stats import kendalltau, spearmanr
 from sklearn.metrics import cohen_kappa_score
 from stats_rows import FAILED, reading, row
 
-from knowgen.errors import DataError, UsageError
-from knowgen.records import DIMENSIONS, Row
+from knowgen.core.errors import DataError, UsageError
+from knowgen.core.records import DIMENSIONS, Row
 from knowgen.stats.aggregate import aggregate
-from knowgen.stats.agree import System, agreement
-from knowgen.stats.agreement import pair_agreements, quadratic_kappa, squared_kappas
-from knowgen.stats.agreement_records import Agreement
-from knowgen.stats.krippendorff import Metric, alpha, interval_alphas
-from knowgen.stats.labels import read_labels
-from knowgen.stats.ranks import kendalls, spearmans
+from knowgen.stats.agreement.krippendorff import Metric, alpha, interval_alphas
+from knowgen.stats.agreement.labels import read_labels
+from knowgen.stats.agreement.measures import pair_agreements, quadratic_kappa, squared_kappas
+from knowgen.stats.agreement.panel_agreement import RatedSystem, agreement
+from knowgen.stats.agreement.ranks import kendalls, spearmans
+from knowgen.stats.agreement.records import Agreement
 
 GRID = (0.0, 0.5, 1.0)
 NAN = math.nan
@@ -158,9 +158,9 @@ def nearly(rows: list[Row], chance: random.Random, share: float = 0.2) -> list[R
     ]
 
 
-def two_judges(size: int = 60) -> System:
+def two_judges(size: int = 60) -> RatedSystem:
     rows = some_rows(random.Random(1), size)
-    return System("plain", "t", "1", {"vlm:a": rows, "vlm:b": nearly(rows, random.Random(2))})
+    return RatedSystem("plain", "t", "1", {"vlm:a": rows, "vlm:b": nearly(rows, random.Random(2))})
 
 
 BOTH = {"vlm:a": DIMENSIONS, "vlm:b": DIMENSIONS}
@@ -217,7 +217,9 @@ def test_few_samples_or_no_spread_give_no_interval() -> None:
     few = agreement([two_judges(19)], BOTH).pairs[0].dimensions["aesthetics"]
     assert few.kappa.value is not None and few.kappa.low is None and few.kappa.note == "n too small"
     flat = [one.model_copy(update={"strict": reading(1, 1, 1, 1)}) for one in some_rows(random.Random(1), 30)]
-    level = agreement([System("x", "t", "1", {"vlm:a": flat, "vlm:b": flat})], BOTH).pairs[0].dimensions["aesthetics"]
+    level = (
+        agreement([RatedSystem("x", "t", "1", {"vlm:a": flat, "vlm:b": flat})], BOTH).pairs[0].dimensions["aesthetics"]
+    )
     assert level.exact.value == 1.0 and level.exact.note == "n too small"
     assert (level.kappa.value, level.kappa.note, level.alpha.note) == (None, "no spread", "no spread")
 
@@ -229,12 +231,12 @@ def test_what_one_rater_left_out_is_counted_apart() -> None:
         row("2", "art", reading(1, 0, 1, 0)),
         row("3", "art", reading(1, 1, 1, 1)),
     ]
-    found = agreement([System("x", "t", "1", {"vlm:a": a, "vlm:b": b})], BOTH).pairs[0].dimensions
+    found = agreement([RatedSystem("x", "t", "1", {"vlm:a": a, "vlm:b": b})], BOTH).pairs[0].dimensions
     text = found["text_accuracy"]
     assert (text.exact.n, text.only_first, text.only_second) == (1, 0, 2)
     assert (found["aesthetics"].exact.value, found["aesthetics"].exact.n) == (0.5, 2)
     lenient = [one.model_copy(update={"lenient": reading(0, 0, 0, 0)}) for one in a]
-    official = agreement([System("x", "t", "1", {"vlm:a": lenient, "vlm:b": b})], BOTH, policy="official")
+    official = agreement([RatedSystem("x", "t", "1", {"vlm:a": lenient, "vlm:b": b})], BOTH, policy="official")
     assert official.pairs[0].dimensions["text_accuracy"].exact.n == 3
 
 
@@ -245,17 +247,17 @@ def test_of_several_judgements_the_first_that_is_ok_counts() -> None:
         row("1", "art", reading(0, 0, 0, 0), judge_repeat=2),
     ]
     b = [row("1", "art", reading(1, 1, 1, 1))]
-    found = agreement([System("x", "t", "1", {"vlm:a": a, "vlm:b": b})], BOTH)
+    found = agreement([RatedSystem("x", "t", "1", {"vlm:a": a, "vlm:b": b})], BOTH)
     assert found.pairs[0].dimensions["aesthetics"].exact.value == 1.0
     assert "of several judgements of a picture the first that is ok counts" in found.notes
 
 
-def systems_of(skills: list[float], *, turned: bool = False) -> list[System]:
+def systems_of(skills: list[float], *, turned: bool = False) -> list[RatedSystem]:
     made = []
     for number, skill in enumerate(skills):
         rows = some_rows(random.Random(number), 40, skill=skill)
         other = some_rows(random.Random(50 + number), 40, skill=1 - skill if turned else skill)
-        made.append(System(f"system {number}", "t", "1", {"vlm:a": rows, "vlm:b": other}))
+        made.append(RatedSystem(f"system {number}", "t", "1", {"vlm:a": rows, "vlm:b": other}))
     return made
 
 
@@ -289,7 +291,7 @@ def test_two_systems_have_no_order_to_speak_of() -> None:
 def test_three_raters_have_an_alpha_together() -> None:
     rows = some_rows(random.Random(1), 40)
     judges = {name: nearly(rows, random.Random(number)) for number, name in enumerate(("vlm:a", "vlm:b", "vlm:c"))}
-    found = agreement([System("x", "t", "1", judges)], dict.fromkeys(judges, DIMENSIONS), resamples=200)
+    found = agreement([RatedSystem("x", "t", "1", judges)], dict.fromkeys(judges, DIMENSIONS), resamples=200)
     assert len(found.pairs) == 3
     values = np.array([[one.strict.values["aesthetics"] for one in rows] for rows in judges.values()])
     assert found.together["aesthetics"].value == pytest.approx(brute_alpha(values, "interval"))
@@ -298,15 +300,15 @@ def test_three_raters_have_an_alpha_together() -> None:
 def test_systems_of_other_tasks_and_a_lone_rater_are_refused() -> None:
     one = two_judges()
     with pytest.raises(UsageError, match="plain and plain: task t 1 here, t 2 there"):
-        agreement([one, System("plain", "t", "2", one.rows)], BOTH)
+        agreement([one, RatedSystem("plain", "t", "2", one.rows)], BOTH)
     with pytest.raises(UsageError, match="one rater .vlm:a. has nobody to agree with"):
-        agreement([System("x", "t", "1", {"vlm:a": one.rows["vlm:a"]})], {"vlm:a": DIMENSIONS})
+        agreement([RatedSystem("x", "t", "1", {"vlm:a": one.rows["vlm:a"]})], {"vlm:a": DIMENSIONS})
 
 
 def test_a_scorer_with_nothing_in_common_is_named() -> None:
     one = two_judges(30)
     rows = {**one.rows, "pixels": one.rows["vlm:a"]}
-    found = agreement([System("x", "t", "1", rows)], {**BOTH, "pixels": ("likeness",)}, resamples=0)
+    found = agreement([RatedSystem("x", "t", "1", rows)], {**BOTH, "pixels": ("likeness",)}, resamples=0)
     assert "pixels: no dimension in common with another rater" in found.notes
 
 
@@ -320,7 +322,7 @@ def test_people_are_raters(tmp_path: Path) -> None:
     lines = [f"{one.sample_id},anna,{one.strict.values['aesthetics']:g},,well drawn" for one in rows]
     lines += [f"{rows[0].sample_id},ben,1,0.5,", "elsewhere,ben,1,1,"]
     file = write(tmp_path / "labels.csv", "\n".join(["sample_id,rater,aesthetics,text_accuracy,comment", *lines]))
-    found = agreement([System("x", "t", "1", {"vlm:a": rows})], {"vlm:a": DIMENSIONS}, labels=file, resamples=200)
+    found = agreement([RatedSystem("x", "t", "1", {"vlm:a": rows})], {"vlm:a": DIMENSIONS}, labels=file, resamples=200)
     assert found.raters == ("vlm:a", "human:anna", "human:ben")
     anna = found.pairs[0].dimensions
     assert set(anna) == {"text_accuracy", "aesthetics"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from stats_rows import FAILED, UNBOUND, perfect, reading, row
 
-from knowgen.errors import DataError, UsageError
+from knowgen.core.errors import DataError, UsageError
 from knowgen.stats.aggregate import aggregate
-from knowgen.stats.compare import check_comparable, compare
-from knowgen.stats.comparison import Comparison
-from knowgen.stats.policy import OFFICIAL
+from knowgen.stats.compare.records import Comparison
+from knowgen.stats.compare.systems import check_comparable, compare
+from knowgen.stats.protocol import OFFICIAL
 
 # Four common samples of one group; overall by sample:   a: 1 .5 0 1   b: 1 1 0 0
 A = [

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, perfect, row
 from test_properties import some_rows
 
-from knowgen.records import GenerationStatus, Row
+from knowgen.core.records import GenerationStatus, Row
 from knowgen.report import tables
 from knowgen.stats.aggregate import aggregate
-from knowgen.stats.compare import compare
-from knowgen.stats.policy import MIN_COVERAGE, OFFICIAL, POLICIES, STRICT
+from knowgen.stats.compare.systems import compare
+from knowgen.stats.protocol import MIN_COVERAGE, OFFICIAL, POLICIES, STRICT
 from knowgen.stats.summary import Summary
 
 MISSING = {

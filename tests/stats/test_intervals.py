@@ -13,13 +13,13 @@ from scipy.stats import t as student
 from simulated import SIZES, Benchmark, published, true_score
 from stats_rows import perfect, reading, row
 
-from knowgen.records import POP, SCIENCE, Row
+from knowgen.core.records import POP, SCIENCE, Row
 from knowgen.stats import aggregate as aggregate_module
-from knowgen.stats import compare as compare_module
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.bootstrap import counted_means, resample_counts, seeded
-from knowgen.stats.compare import compare
-from knowgen.stats.parts import parts_of
+from knowgen.stats.compare.systems import compare
+from knowgen.stats.compare.systems import systems as compare_module
+from knowgen.stats.subsets import parts_of
 from knowgen.stats.summary import Figure
 
 GRID = (0.0, 0.5, 1.0)

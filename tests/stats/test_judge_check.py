@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stats_rows import FAILED, NOT_RUN, reading
 
-from knowgen.records import DIMENSIONS, Reading
-from knowgen.stats.judge_check import (
+from knowgen.core.records import DIMENSIONS, ParsedScore
+from knowgen.judge_check.analysis import (
     LEAST_PICTURES,
+    CheckedImage,
     Expectation,
-    Judged,
     account,
     judge_changes,
     overall,
     wilson,
 )
-from knowgen.stats.judge_check_records import ChangeResult
+from knowgen.judge_check.records import ChangeResult
 
 F, V, T, A = DIMENSIONS
 NOTHING = Expectation("nothing", "nothing is done", unchanged=True)
@@ -29,14 +29,14 @@ LAYOUT = Expectation("layout", "arranged otherwise")
 FULL = reading(1, 1, 1, 1)
 WRONG_TEXT = reading(1, 1, 0.5, 1)
 
-Change = tuple[Expectation, list[Reading]]
+Change = tuple[Expectation, list[ParsedScore]]
 
 
-def judged_as(base: list[Reading], *changes: Change) -> dict[str, ChangeResult]:
+def judged_as(base: list[ParsedScore], *changes: Change) -> dict[str, ChangeResult]:
     """Results by change, where the n-th reading of each list is of the n-th sample."""
-    judged = [Judged(f"s{number}", "nothing", (one,)) for number, one in enumerate(base)]
+    judged = [CheckedImage(f"s{number}", "nothing", (one,)) for number, one in enumerate(base)]
     for expectation, readings in changes:
-        judged += [Judged(f"s{number}", expectation.name, (one,)) for number, one in enumerate(readings)]
+        judged += [CheckedImage(f"s{number}", expectation.name, (one,)) for number, one in enumerate(readings)]
     results = judge_changes([NOTHING, *(expectation for expectation, _ in changes)], judged, DIMENSIONS)
     return {result.name: result for result in results}
 
@@ -122,7 +122,9 @@ def test_what_is_0_already_cannot_fall_and_counts_as_unseen() -> None:
     text = next(moved for moved in result.movements if moved.dimension == T)
     assert text.floored == 2 and text.down == 0.8
     assert result.sensitivity is not None and result.sensitivity.hits == 8
-    told = account(DIGIT, Judged("s8", "digit", (base[8],)), Judged("s8", "nothing", (base[8],)), DIMENSIONS)
+    told = account(
+        DIGIT, CheckedImage("s8", "digit", (base[8],)), CheckedImage("s8", "nothing", (base[8],)), DIMENSIONS
+    )
     assert told.faults == ((T, "was 0 already and could not fall"),)
 
 
@@ -134,7 +136,7 @@ def test_small_wobbles_are_no_moves() -> None:
 
 
 def test_several_judgements_count_by_their_mean_and_failed_ones_are_left_out() -> None:
-    judged = [Judged("s", "nothing", (FULL, FULL, FULL)), Judged("s", "digit", (WRONG_TEXT, FULL, FAILED))]
+    judged = [CheckedImage("s", "nothing", (FULL, FULL, FULL)), CheckedImage("s", "digit", (WRONG_TEXT, FULL, FAILED))]
     digit = judge_changes([NOTHING, DIGIT], judged, DIMENSIONS)[1]
     assert digit.sensitivity is not None and digit.sensitivity.hits == 1  # 0.75 is a quarter below 1
     assert (digit.n, digit.failed, digit.judgements) == (1, 1, 3)
@@ -159,7 +161,9 @@ def test_failures_are_in_no_rate_and_have_a_limit_of_their_own() -> None:
 def test_a_picture_counts_only_beside_its_unchanged_one() -> None:
     result = judged_as([FULL] * 9 + [FAILED, NOT_RUN], (DIGIT, [WRONG_TEXT] * 10 + [NOT_RUN]))["digit"]
     assert (result.n, result.no_baseline, result.not_run, result.pictures) == (9, 1, 1, 11)
-    told = account(DIGIT, Judged("s9", "digit", (WRONG_TEXT,)), Judged("s9", "nothing", (FAILED,)), DIMENSIONS)
+    told = account(
+        DIGIT, CheckedImage("s9", "digit", (WRONG_TEXT,)), CheckedImage("s9", "nothing", (FAILED,)), DIMENSIONS
+    )
     assert told.outcome == "not judged" and "unchanged" in told.faults[0][1]
 
 
@@ -184,7 +188,7 @@ def test_verdicts_follow_rate_interval_and_number(seen: int, n: int, verdict: st
 
 
 def test_a_change_that_moves_nothing_the_judge_gives_is_not_applicable() -> None:
-    judged = [Judged("s", name, (Reading(status="ok", values={A: 1.0}),)) for name in ("nothing", "digit")]
+    judged = [CheckedImage("s", name, (ParsedScore(status="ok", values={A: 1.0}),)) for name in ("nothing", "digit")]
     nothing, digit = judge_changes([NOTHING, DIGIT], judged, (A,))
     assert digit.verdict == "not applicable" and nothing.verdict == "n too small"
 
@@ -204,10 +208,10 @@ def test_the_unchanged_picture_must_be_there_once() -> None:
 
 
 def test_accounts_name_what_went_wrong() -> None:
-    base = Judged("s", "nothing", (FULL,))
-    right = account(DIGIT, Judged("s", "digit", (WRONG_TEXT,)), base, DIMENSIONS)
+    base = CheckedImage("s", "nothing", (FULL,))
+    right = account(DIGIT, CheckedImage("s", "digit", (WRONG_TEXT,)), base, DIMENSIONS)
     assert (right.outcome, right.faults) == ("right", ())
-    wrong = account(DIGIT, Judged("s", "digit", (reading(0.5, 1, 1, 1),)), base, DIMENSIONS)
+    wrong = account(DIGIT, CheckedImage("s", "digit", (reading(0.5, 1, 1, 1),)), base, DIMENSIONS)
     assert wrong.outcome == "wrong" and set(wrong.faults) == {(T, "did not fall"), (F, "fell")}
-    assert account(DIGIT, Judged("s", "digit", (FAILED,)), base, DIMENSIONS).outcome == "failed"
-    assert account(DIGIT, Judged("s", "digit", (NOT_RUN,)), base, DIMENSIONS).outcome == "not judged"
+    assert account(DIGIT, CheckedImage("s", "digit", (FAILED,)), base, DIMENSIONS).outcome == "failed"
+    assert account(DIGIT, CheckedImage("s", "digit", (NOT_RUN,)), base, DIMENSIONS).outcome == "not judged"

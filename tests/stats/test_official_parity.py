@@ -10,8 +10,8 @@ import official_reference as reference
 from official_reference import Case
 from stats_rows import FAILED, row
 
-from knowgen.records import DIMENSIONS, Reading, Row
-from knowgen.scorers.reply import read_lenient
+from knowgen.core.records import DIMENSIONS, ParsedScore, Row
+from knowgen.scorers.vlm.parsing import read_lenient
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.official import stored_overall, summary_rows
 
@@ -84,7 +84,7 @@ def a_set(seed: int, seen: set[str]) -> list[Case]:
 
 def as_row(case: Case) -> Row:
     """Walks through the attempts as the official reading does: the first reply that is an object counts."""
-    found: Reading | None = None
+    found: ParsedScore | None = None
     for reply in case.replies:
         found = read_lenient(reply)
         if found is not None:

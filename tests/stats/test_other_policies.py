@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from stats_rows import perfect, reading, row
 
 from knowgen.api import POLICIES as WRITTEN_BY_DEFAULT
-from knowgen.records import GROUPS, TEXT, Row
+from knowgen.core.records import GROUPS, TEXT, Row
 from knowgen.stats.aggregate import aggregate
-from knowgen.stats.compare import compare
-from knowgen.stats.policy import POLICIES, get_policy
+from knowgen.stats.compare.systems import compare
+from knowgen.stats.protocol import POLICIES, get_policy
 
 # overall of each sample            na-renormalise               genevolve-micro
 #   1 physics      F1 V.5 T1 A.5    .1 + .2 + .4 + .05 = .75     the same

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, reading, row
 
-from knowgen.errors import DataError, UsageError
-from knowgen.records import DIMENSIONS, TEXT, Reading, Row, ScoreStatus
+from knowgen.core.errors import DataError, UsageError
+from knowgen.core.records import DIMENSIONS, TEXT, ParsedScore, Row, ScoreStatus
 from knowgen.stats.aggregate import aggregate
-from knowgen.stats.panel import Panel, panel_of, panel_rows
+from knowgen.stats.panel import JudgePanel, panel_of, panel_rows
 
 ABC = panel_of(["a", "b", "c"])
 
 
-def panelled(*scores: Row, panel: Panel = ABC) -> Row:
+def panelled(*scores: Row, panel: JudgePanel = ABC) -> Row:
     """The panel's row of one sample that each member has one row of."""
     rows = dict(zip(panel.members, ([score] for score in scores), strict=True))
     found = panel_rows(panel, rows, DIMENSIONS)
@@ -163,7 +163,7 @@ READING = st.one_of(
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.lists(READING, min_size=5, max_size=5), min_size=1, max_size=6), st.integers(1, 5), st.randoms())
 def test_any_panel_stays_on_the_grid_and_does_not_ask_who_comes_first(
-    judged: list[list[Reading]], quorum: int, chance: random.Random
+    judged: list[list[ParsedScore]], quorum: int, chance: random.Random
 ) -> None:
     rows = {
         name: [row(f"s{number}", "physics", scores[place]) for number, scores in enumerate(judged)]

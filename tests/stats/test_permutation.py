@@ -11,19 +11,19 @@ import pytest
 from simulated import SIZES, Benchmark, published
 from stats_rows import reading, row
 
-from knowgen.records import Reading, Row, ScoreStatus
-from knowgen.stats import compare as compare_module
+from knowgen.core.records import ParsedScore, Row, ScoreStatus
 from knowgen.stats.aggregate import aggregate
-from knowgen.stats.compare import compare
-from knowgen.stats.holm import corrected, holm
-from knowgen.stats.parts import parts_of
+from knowgen.stats.compare.holm import corrected, holm
+from knowgen.stats.compare.systems import compare
+from knowgen.stats.compare.systems import systems as compare_module
+from knowgen.stats.subsets import parts_of
 
 GRID = (0.0, 0.5, 1.0)
 
 
 def measured(sample: str, value: float, category: str = "physics") -> Row:
     """A row of a scorer that measures one thing."""
-    return row(sample, category, Reading(status=ScoreStatus.OK, values={"x": value}))
+    return row(sample, category, ParsedScore(status=ScoreStatus.OK, values={"x": value}))
 
 
 def test_three_samples_by_hand() -> None:

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, UNBOUND, reading, row
 
-from knowgen.records import GROUPS, TEXT, Row
+from knowgen.core.records import GROUPS, TEXT, Row
 from knowgen.stats.aggregate import aggregate
-from knowgen.stats.compare import compare
+from knowgen.stats.compare.systems import compare
 
 CATEGORIES = ["physics", "art", "sports", "news", "anime", "volcanology"]
 GRID = st.sampled_from([0.0, 0.5, 1.0])

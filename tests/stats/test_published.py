@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from simulated import PUBLISHED
 
-from knowgen.records import DIMENSIONS, POP, SCIENCE
+from knowgen.core.records import DIMENSIONS, POP, SCIENCE
 from knowgen.stats.combine import part_figures
-from knowgen.stats.policy import OFFICIAL
+from knowgen.stats.protocol import OFFICIAL
 
 ROWS = list(csv.DictReader(PUBLISHED.open(encoding="utf-8")))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, UNBOUND, perfect, reading, row
 
-from knowgen.errors import DataError, UsageError
-from knowgen.records import POP, SCIENCE, Reading, Row
+from knowgen.core.errors import DataError, UsageError
+from knowgen.core.records import POP, SCIENCE, ParsedScore, Row
 from knowgen.stats.aggregate import aggregate
-from knowgen.stats.policy import get_policy
+from knowgen.stats.protocol import get_policy
 from knowgen.stats.summary import Coverage, Slice, Summary
 
 # Eight samples of one group, the other is empty.     strict                         official
@@ -188,7 +188,7 @@ def test_values_off_the_grid_fail_only_where_a_reply_was_parsed() -> None:
 def test_a_judgement_that_breaks_its_contract_is_a_failed_one(values: dict[str, float]) -> None:
     whole = {"faithfulness": 1.0, "visual_correctness": 1.0, "text_accuracy": 1.0, "aesthetics": 1.0}
     broken = values if len(values) == 1 and values["faithfulness"] == 1.0 else {**whole, **values}
-    rows = [perfect("1", "physics"), row("2", "physics", Reading(status="ok", values=broken), text_required=True)]
+    rows = [perfect("1", "physics"), row("2", "physics", ParsedScore(status="ok", values=broken), text_required=True)]
     summary = aggregate(rows, UNBOUND)
     assert summary.headline.value == 1.0
     assert summary.slice().coverage.judgement_failed == 1
@@ -213,7 +213,7 @@ def test_what_is_not_run_or_not_applicable_is_no_failure() -> None:
 
 
 @pytest.mark.parametrize("status", [FAILED, NOT_RUN, NOT_APPLICABLE])
-def test_failed_drawings_make_no_score_of_zero_while_nothing_was_judged(status: Reading) -> None:
+def test_failed_drawings_make_no_score_of_zero_while_nothing_was_judged(status: ParsedScore) -> None:
     rows = [row("1", "physics", status, text_required=True), row("2", "physics", generation="failed")]
     assert aggregate(rows).headline.value is None
     assert aggregate(rows[1:]).headline.value == 0.0  # all drawings failed: that is a result
@@ -221,7 +221,7 @@ def test_failed_drawings_make_no_score_of_zero_while_nothing_was_judged(status: 
 
 def test_other_dimensions_weigh_the_same() -> None:
     def measure(sample: str, category: str, **values: float) -> Row:
-        return row(sample, category, Reading(status="ok", values=values))
+        return row(sample, category, ParsedScore(status="ok", values=values))
 
     single = [measure("1", "physics", similarity=0.2), measure("2", "physics", similarity=0.4)]
     single += [measure("3", "news", similarity=0.9)]

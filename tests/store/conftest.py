@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from knowgen.records import (
+from knowgen.core.records import (
     DIMENSIONS,
     Generation,
     GenerationStatus,
     GroundTruth,
     ImageRef,
-    Reading,
+    ParsedScore,
     Sample,
     Score,
     ScoreStatus,
 )
-from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
+from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
 
 
 def picture(colour: int = 0, size: tuple[int, int] = (24, 16), kind: str = "PNG") -> bytes:
@@ -63,7 +63,7 @@ def drawn(name: str, image: ImageRef | None = None, repeat: int = 0, **changes: 
 
 
 def judged(name: str, image: str, value: float = 0.5, repeat: int = 0, judge_repeat: int = 0, **more: Any) -> Score:
-    reading = Reading(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value), rationale="seen")
+    reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value), rationale="seen")
     fields: dict[str, Any] = {
         "sample_id": name, "repeat": repeat, "scorer": "judge", "judge_repeat": judge_repeat,
         "status": ScoreStatus.OK, "strict": reading, "image": image,

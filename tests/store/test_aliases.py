@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from knowgen.records import DIMENSIONS, Reading, ScoreStatus
-from knowgen.store.official import OfficialRow, read_results
-from knowgen.store.official_export import EMPTY_PROMPT, Verdict, evaluated
+from knowgen.core.records import DIMENSIONS, ParsedScore, ScoreStatus
+from knowgen.interchange.official import OfficialRow, read_results
+from knowgen.interchange.official_export import EMPTY_PROMPT, ExportedVerdict, evaluated
 
 
 def row(**fields: Any) -> OfficialRow:
@@ -106,8 +106,8 @@ def test_a_file_of_other_names_is_a_task_and_a_source_and_comes_out_to_the_lette
     assert source.drawing("1", 0).path == tmp_path / "a.png" and source.drawing("2", 0).path == tmp_path / "b.png"
     assert source.drawing("3", 0).reason == "results.json, row 2: success is false"
     assert source.drawing("4", 0).reason == "results.json, row 3: gone.png: is missing"
-    reading = Reading(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 1.0))
-    verdicts = {"1": (results.rows[0], Verdict({"overall": reading.values["aesthetics"]}, None))}
+    reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 1.0))
+    verdicts = {"1": (results.rows[0], ExportedVerdict({"overall": reading.values["aesthetics"]}, None))}
     written = list(evaluated(results, verdicts))
     for before, after in zip(rows, written, strict=True):
         assert list(after)[: len(before)] == list(before)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from knowgen.errors import DataError, UsageError
-from knowgen.records import DIMENSIONS, Reading, Row, ScoreStatus
-from knowgen.spec import GeneratorSpec, ScorerSpec
-from knowgen.store.official import OfficialResults, read_results
-from knowgen.store.official_export import (
+from knowgen.core.errors import DataError, UsageError
+from knowgen.core.records import DIMENSIONS, ParsedScore, Row, ScoreStatus
+from knowgen.core.spec import GeneratorSpec, ScorerSpec
+from knowgen.interchange.official import OfficialResults, read_results
+from knowgen.interchange.official_export import (
     SUMMARY_TYPES,
     SummaryRow,
     evaluated_rows,
@@ -163,11 +163,13 @@ def _scored(folder: Path, kit: SimpleNamespace, results: OfficialResults) -> Run
     store.put_samples((sample, task.truth(sample.id)) for sample in task.samples())
     remember_source(store, results)
     readings = {
-        "1": Reading(status="ok", values=dict(zip(DIMENSIONS, (1, 0.5, 0.5, 0), strict=True)), rationale="ü" * 1200),
-        "2": Reading(status="ok", values={"faithfulness": 0.33, "visual_correctness": 1, "aesthetics": 0.5}),
-        "70": Reading(status="failed", reason="f" * 400),
-        "truthy": Reading(status="ok", values=dict.fromkeys(DIMENSIONS, 1.0)),
-        "no truth": Reading(status="not_applicable", reason="lacks truth_image"),
+        "1": ParsedScore(
+            status="ok", values=dict(zip(DIMENSIONS, (1, 0.5, 0.5, 0), strict=True)), rationale="ü" * 1200
+        ),
+        "2": ParsedScore(status="ok", values={"faithfulness": 0.33, "visual_correctness": 1, "aesthetics": 0.5}),
+        "70": ParsedScore(status="failed", reason="f" * 400),
+        "truthy": ParsedScore(status="ok", values=dict.fromkeys(DIMENSIONS, 1.0)),
+        "no truth": ParsedScore(status="not_applicable", reason="lacks truth_image"),
     }
     for sample in task.samples():
         found = source.drawing(sample.id, 0)
@@ -177,7 +179,7 @@ def _scored(folder: Path, kit: SimpleNamespace, results: OfficialResults) -> Run
         store.put_generation(sample.id, kit.drawn(sample.id, ref, reason=found.reason))
         if ref is not None and sample.id in readings:
             reading = readings[sample.id]
-            strict = Reading(status=ScoreStatus.FAILED, reason="off the grid") if sample.id == "2" else reading
+            strict = ParsedScore(status=ScoreStatus.FAILED, reason="off the grid") if sample.id == "2" else reading
             score = kit.judged(sample.id, ref.sha256, status=strict.status, strict=strict, lenient=reading)
             store.put_score(sample.id, score, store.spec.scorers[0])
     return store
@@ -307,7 +309,7 @@ def test_a_missing_value_is_an_error_of_the_row_and_not_a_zero(tmp_path: Path, k
         store.put_samples(kit.items("a"))
         ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
         store.put_generation("a", kit.drawn("a", ref))
-        reading = Reading(status="ok", values={"faithfulness": 1.0})
+        reading = ParsedScore(status="ok", values={"faithfulness": 1.0})
         store.put_score("s", kit.judged("a", ref.sha256, strict=reading), store.spec.scorers[0])
         export_official(store, tmp_path / "eval.json", "judge", simple_summary)
     row = json.loads((tmp_path / "eval.json").read_text())[0]

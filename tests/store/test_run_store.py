@@ -18,21 +18,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from knowgen.errors import ConfigError, DataError, UsageError
-from knowgen.records import (
+from knowgen.core.errors import ConfigError, DataError, UsageError
+from knowgen.core.records import (
     DIMENSIONS,
     Attempt,
     Generation,
     GenerationStatus,
     GroundTruth,
     ImageRef,
-    Reading,
+    ParsedScore,
     Sample,
     Score,
     ScoreStatus,
     Usage,
 )
-from knowgen.spec import GeneratorSpec, ScorerSpec
+from knowgen.core.spec import GeneratorSpec, ScorerSpec
 from knowgen.store.run import RunStore
 
 TEXT = st.text(max_size=30)
@@ -45,7 +45,7 @@ OBJECTS = st.dictionaries(TEXT, PLAIN, max_size=3)
 UNIT = st.floats(0, 1)
 USAGE = st.builds(Usage, input_tokens=st.integers(0, 10**6), output_tokens=st.integers(0, 10**6), cost=st.none() | UNIT)
 READING = st.builds(
-    Reading,
+    ParsedScore,
     status=st.sampled_from(ScoreStatus),
     values=st.dictionaries(st.sampled_from(DIMENSIONS), UNIT),
     na=st.lists(st.sampled_from(DIMENSIONS), max_size=2).map(tuple),

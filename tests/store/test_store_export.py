@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from knowgen.errors import ConfigError, MissingDependencyError, UsageError
-from knowgen.records import Attempt, Reading
-from knowgen.spec import ScorerSpec
-from knowgen.store.export import export_rows
+from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
+from knowgen.core.records import Attempt, ParsedScore
+from knowgen.core.spec import ScorerSpec
+from knowgen.interchange.table_export import export_rows
 from knowgen.store.run import RunStore
 
 HOSTILE = 'a "quoted", line\nbreak;\t<b>\x00é\u2028'
@@ -28,7 +28,7 @@ def run(tmp_path: Path, kit: SimpleNamespace) -> Any:
         ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
         store.put_generation("1", kit.drawn("a", ref, used_prompt=HOSTILE, settings={"steps": 4}))
         store.put_generation("2", kit.drawn("b", reason=HOSTILE))
-        lenient = Reading(status="ok", values={"faithfulness": 1.0}, na=("text_accuracy",))
+        lenient = ParsedScore(status="ok", values={"faithfulness": 1.0}, na=("text_accuracy",))
         score = kit.judged("a", ref.sha256, 0.25, lenient=lenient, attempts=(Attempt(reply=HOSTILE),))
         store.put_score("s", score, store.spec.scorers[0])
         yield store

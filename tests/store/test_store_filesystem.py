@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from knowgen.store.filesystem import filesystem_type, is_network
-from knowgen.store.schema import journal_mode, open_writer
+from knowgen.store.schema import filesystem_type, is_network, journal_mode, open_writer
 
 MOUNTS = r"""
 /dev/root / ext4 rw 0 0

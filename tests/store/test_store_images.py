@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from knowgen.errors import DataError
-from knowgen.records import ImageRef
+from knowgen.core.errors import DataError
+from knowgen.core.records import ImageRef
 from knowgen.store import images as image_module
 from knowgen.store.images import ImageFolder
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from knowgen.errors import DataError
-from knowgen.records import GenerationStatus
+from knowgen.core.errors import DataError
+from knowgen.core.records import GenerationStatus
+from knowgen.interchange.image_sources import FolderSource, RunSource, picture_facts
 from knowgen.store.run import RunStore
-from knowgen.store.sources import FolderSource, RunSource, picture_facts
 
 
 def test_file_stems_are_ids_and_repeats_may_be_numbered(tmp_path: Path, kit: SimpleNamespace) -> None:

@@ -18,9 +18,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from knowgen.errors import ConfigError
-from knowgen.records import Generation
-from knowgen.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
+from knowgen.core.errors import ConfigError
+from knowgen.core.records import Generation
+from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
 from knowgen.store import lock as lock_module
 from knowgen.store.lock import RunLock
 from knowgen.store.run import RunStore
@@ -30,8 +30,8 @@ SAMPLES = 120
 WRITER = """
 import hashlib, sys, time
 from pathlib import Path
-from knowgen.records import Generation, GroundTruth, Reading, Sample, Score
-from knowgen.spec import RunSpec
+from knowgen.core.records import Generation, GroundTruth, ParsedScore, Sample, Score
+from knowgen.core.spec import RunSpec
 from knowgen.store.run import RunStore
 
 folder, count = Path(sys.argv[1]), int(sys.argv[3])
@@ -47,7 +47,7 @@ with RunStore.open(folder, spec) as store:
         print("reserved", number, flush=True)
         ref = store.put_image(hashlib.sha512(name.encode()).digest() * 200, width=8, height=8, format="PNG")
         store.put_generation("g" + name, Generation(sample_id=name, status="ok", image=ref))
-        reading = Reading(status="ok", values={"faithfulness": 1.0})
+        reading = ParsedScore(status="ok", values={"faithfulness": 1.0})
         score = Score(sample_id=name, scorer="judge", status="ok", strict=reading, image=ref.sha256)
         store.put_score("j" + name, score, spec.scorers[0])
         store.settle(number, 0.005)
@@ -168,9 +168,9 @@ def test_a_killed_run_can_be_read_where_nothing_can_be_written(
 STRANGER = """
 import os, sys
 from pathlib import Path
-from knowgen.errors import KnowgenError
-from knowgen.records import Generation
-from knowgen.spec import RunSpec
+from knowgen.core.errors import KnowgenError
+from knowgen.core.records import Generation
+from knowgen.core.spec import RunSpec
 from knowgen.store.run import RunStore
 
 folder = Path(sys.argv[1])
@@ -239,9 +239,9 @@ def test_a_run_whose_log_was_emptied_beside_a_reader_can_be_read_where_nothing_c
 FILLER = """
 import os, resource, sys
 from pathlib import Path
-from knowgen.errors import KnowgenError
-from knowgen.records import Generation
-from knowgen.spec import RunSpec
+from knowgen.core.errors import KnowgenError
+from knowgen.core.records import Generation
+from knowgen.core.spec import RunSpec
 from knowgen.store.run import RunStore
 
 folder, limit, what = Path(sys.argv[1]), int(sys.argv[3]), sys.argv[4]
@@ -360,7 +360,7 @@ def test_many_processes_race_for_a_directory_and_one_has_it_at_a_time(tmp_path: 
     code = """
 import os, sys
 from pathlib import Path
-from knowgen.errors import ConfigError
+from knowgen.core.errors import ConfigError
 from knowgen.store.lock import RunLock
 folder, got = Path(sys.argv[1]), 0
 while got < 40:

@@ -15,13 +15,13 @@ import pytest
 from judge_server import Call, JudgeServer, Step
 from made_data import Command
 
-from knowgen.engine.check_task import check_task
-from knowgen.errors import BudgetReachedError, ConfigError, DataError, PassingError, UsageError
-from knowgen.tasks import annotate as annotating
-from knowgen.tasks.annotate import Outcome, annotate
+from knowgen.core.errors import BudgetReachedError, ConfigError, DataError, TransientError, UsageError
 from knowgen.tasks.folder import FolderTask
 from knowgen.tasks.load import load_task
-from knowgen.tasks.text_question import QUESTION_VERSION, read_answer
+from knowgen.tasks.text_labels import annotate as annotating
+from knowgen.tasks.text_labels.annotate import AnnotationOutcome, annotate
+from knowgen.tasks.text_labels.question import QUESTION_VERSION, read_answer
+from knowgen.validation.task import check_task
 
 PROMPTS = {
     "a": "A poster with the title HELLO",
@@ -63,7 +63,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(annotating, "_FIRST_WAIT", 0.001)
 
 
-def asked(folder: Path, server: JudgeServer, **more: Any) -> Outcome:
+def asked(folder: Path, server: JudgeServer, **more: Any) -> AnnotationOutcome:
     args = {"base_url": server.url, **FREE, **more.pop("args", {})}
     return annotate(str(folder), "vlm:reader", args, **more)
 
@@ -242,7 +242,7 @@ def test_a_judge_out_of_reach_is_given_up(folder: Path, quick: None, monkeypatch
     monkeypatch.setattr(annotating, "TRIES", 2)
     monkeypatch.setattr(annotating, "LOST", 2)
     args = {"base_url": "http://127.0.0.1:9/v1", "concurrency": 1, **FREE}
-    with pytest.raises(PassingError, match="cannot be reached.*try again later"):
+    with pytest.raises(TransientError, match="cannot be reached.*try again later"):
         annotate(str(folder), "vlm:reader", args)
 
 
@@ -329,7 +329,7 @@ def test_killed_it_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
 
 
 def test_two_at_once_are_refused(folder: Path) -> None:
-    from knowgen.tasks.text_journal import journal_of
+    from knowgen.tasks.text_labels.journal import journal_of
 
     with (
         JudgeServer(honest) as server,

@@ -14,21 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_data import tarred, zipped
 
-from knowgen.errors import DataError
-from knowgen.tasks.archives import Limits, Unpacked, is_archive, stem, unpack
+from knowgen.core.errors import DataError
+from knowgen.tasks.prepare.archives import ArchiveLimits, UnpackedTotals, is_archive, stem, unpack
 
-ROOMY = Limits()
+ROOMY = ArchiveLimits()
 
 
-def unpacked(tmp_path: Path, data: bytes, name: str = "a.zip", limits: Limits = ROOMY) -> dict[str, bytes]:
+def unpacked(tmp_path: Path, data: bytes, name: str = "a.zip", limits: ArchiveLimits = ROOMY) -> dict[str, bytes]:
     archive = tmp_path / name
     archive.write_bytes(data)
     into = tmp_path / "into"
-    unpack(archive, into, Unpacked(), limits)
+    unpack(archive, into, UnpackedTotals(), limits)
     return {path.relative_to(into).as_posix(): path.read_bytes() for path in into.rglob("*") if path.is_file()}
 
 
-def refusal(tmp_path: Path, data: bytes, name: str = "a.zip", limits: Limits = ROOMY) -> str:
+def refusal(tmp_path: Path, data: bytes, name: str = "a.zip", limits: ArchiveLimits = ROOMY) -> str:
     with pytest.raises(DataError) as caught:
         unpacked(tmp_path, data, name, limits)
     outside = {path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(tmp_path / "into")}
@@ -133,7 +133,7 @@ def test_a_member_that_lies_about_its_size_is_counted_by_what_comes_out(tmp_path
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         start = data.index(signature) + offset
         data[start : start + 4] = struct.pack("<I", 10)
-    limits = Limits(total_bytes=1000, free_bytes=0, ratio=1e9)
+    limits = ArchiveLimits(total_bytes=1000, free_bytes=0, ratio=1e9)
     said = refusal(tmp_path, bytes(data), limits=limits)
     assert "beyond the 1000 bytes" in said or "damaged" in said
     assert sum(path.stat().st_size for path in (tmp_path / "into").rglob("*")) <= 1000
@@ -142,13 +142,13 @@ def test_a_member_that_lies_about_its_size_is_counted_by_what_comes_out(tmp_path
 def test_bytes_and_files_are_counted_over_all_archives(tmp_path: Path) -> None:
     for name in ("a.zip", "b.zip"):
         (tmp_path / name).write_bytes(zipped({f"{name}-{number}": bytes([number]) * 100 for number in range(4)}))
-    so_far = Unpacked()
-    unpack(tmp_path / "a.zip", tmp_path / "one", so_far, Limits(files=6))
+    so_far = UnpackedTotals()
+    unpack(tmp_path / "a.zip", tmp_path / "one", so_far, ArchiveLimits(files=6))
     assert (so_far.files, so_far.bytes) == (4, 400)
     with pytest.raises(DataError, match=r"b\.zip: refused: its member 'b\.zip-2' is one file more than the 6 allowed"):
-        unpack(tmp_path / "b.zip", tmp_path / "two", so_far, Limits(files=6))
+        unpack(tmp_path / "b.zip", tmp_path / "two", so_far, ArchiveLimits(files=6))
     with pytest.raises(DataError, match=r"b\.zip: refused: its member 'b\.zip-1' takes .* beyond the 550 bytes"):
-        unpack(tmp_path / "b.zip", tmp_path / "three", Unpacked(4, 400), Limits(total_bytes=550))
+        unpack(tmp_path / "b.zip", tmp_path / "three", UnpackedTotals(4, 400), ArchiveLimits(total_bytes=550))
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
@@ -194,9 +194,9 @@ def test_whatever_the_name_nothing_leaves_the_folder(
     refused = ".." in parts or member[0] in "/\\" or first == "C:"
     if refused:
         with pytest.raises(DataError, match="refused: its member"):
-            unpack(folder / "a.tar", folder / "deep" / "into", Unpacked(), ROOMY)
+            unpack(folder / "a.tar", folder / "deep" / "into", UnpackedTotals(), ROOMY)
     else:
-        unpack(folder / "a.tar", folder / "deep" / "into", Unpacked(), ROOMY)
+        unpack(folder / "a.tar", folder / "deep" / "into", UnpackedTotals(), ROOMY)
     files = {path for path in folder.rglob("*") if path.is_file()} - {folder / "a.tar"}
     assert len(files) == (0 if refused else 1)
     assert all(path.is_relative_to(folder / "deep" / "into") for path in files)

@@ -15,12 +15,12 @@ import pytest
 from hub_server import HubServer
 from made_data import BENCH, BENCH_FILE, Command, bench_files, bench_rows, picture, zipped
 
-from knowgen.engine.check_task import check_task
-from knowgen.engine.findings import worst
-from knowgen.errors import DataError
-from knowgen.records import group_of
-from knowgen.tasks.home import find_prepared
+from knowgen.core.errors import DataError
+from knowgen.core.records import group_of
+from knowgen.tasks.data_home import find_prepared
 from knowgen.tasks.load import load_task
+from knowgen.validation.findings import worst
+from knowgen.validation.task import check_task
 
 SLOW = pytest.mark.slow
 
@@ -163,7 +163,7 @@ def test_killed_while_building_it_leaves_nothing_that_looks_finished(
 ) -> None:
     hub.commit(BENCH, bench_files())
     script = (
-        "import os, knowgen.tasks.build as build\n"
+        "import os, knowgen.tasks.prepare.build as build\n"
         f"build.{step} = lambda *rest: os.kill(os.getpid(), 9)\n"
         "from knowgen.cli.main import run; run(['task', 'prepare', 'knowgen'])"
     )

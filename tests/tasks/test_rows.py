@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from made_data import BENCH_FILE, Command, bench_files, bench_rows, picture, zipped
 
-from knowgen.errors import ConfigError, DataError, UsageError
-from knowgen.tasks.archives import Limits
+from knowgen.core.errors import ConfigError, DataError, UsageError
+from knowgen.tasks.data_home import data_home, find_prepared
 from knowgen.tasks.folder import FolderTask
-from knowgen.tasks.home import data_home, find_prepared
 from knowgen.tasks.load import load_task
-from knowgen.tasks.prepare import prepare
+from knowgen.tasks.prepare.archives import ArchiveLimits
+from knowgen.tasks.prepare.run import prepare
 
 Rows = list[dict[str, Any]]
 
@@ -232,7 +232,7 @@ def test_pictures_are_not_written_anew(home: Path, tmp_path: Path) -> None:
 def test_limits_hold_for_all_archives_together(home: Path, tmp_path: Path) -> None:
     folder = laid_out(tmp_path / "local", bench_files())
     with pytest.raises(DataError, match="one file more than the 4 allowed"):
-        prepare("knowgen", data_dir=folder, limits=Limits(files=4))
+        prepare("knowgen", data_dir=folder, limits=ArchiveLimits(files=4))
 
 
 # ------------------------------------------------------------------------------------------- pictures after preparing

@@ -12,10 +12,10 @@ import pytest
 from hub_server import HubServer
 from made_data import RL_FILE, SFT_FILE, TRAIN, Command, picture, sft_row, train_files, zipped
 
-from knowgen.errors import DataError, UsageError
-from knowgen.tasks.home import find_prepared
-from knowgen.tasks.prepare import prepare
-from knowgen.tasks.training import load_rl, load_sft, rl_dataset, sft_dataset
+from knowgen.core.errors import DataError, UsageError
+from knowgen.tasks.data_home import find_prepared
+from knowgen.tasks.prepare.run import prepare
+from knowgen.training.datasets import load_rl, load_sft, rl_dataset, sft_dataset
 
 SFT = [sft_row(0, 2), sft_row(1, 0), sft_row(2, 3)]
 SFT_PICTURES = [(row, each) for row, count in ((0, 2), (2, 3)) for each in range(count)]

@@ -12,7 +12,7 @@ from typing import Literal
 from PIL import Image, ImageDraw, ImageFont
 from world_helpers import BuiltWorld
 
-from knowgen.records import GROUPS, Generation, GenerationStatus, ImageRef
+from knowgen.core.records import GROUPS, Generation, GenerationStatus, ImageRef
 from knowgen.search.contract import Page, SearchBackend
 from knowgen.worlds.check import WorldCheck
 from knowgen.worlds.drawing.scenes import SCENE_WORDS, draw_scene

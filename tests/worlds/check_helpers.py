@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from knowgen.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample, Score
+from knowgen.core.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample, Score
 from knowgen.worlds.check import WorldCheck
 from knowgen.worlds.drawing.compose import compose
 from knowgen.worlds.drawing.looks import KINDS, Look, look_alike, random_look

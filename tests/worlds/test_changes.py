@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from world_helpers import BuiltWorld
 
+from knowgen.core.errors import DataError, UsageError
+from knowgen.core.records import DIMENSIONS, GenerationRequest, GroundTruth, Sample, request_id
 from knowgen.engine.imaging import encode
-from knowgen.errors import DataError, UsageError
-from knowgen.records import DIMENSIONS, GenerationRequest, GroundTruth, Sample, request_id
 from knowgen.worlds.changes import CHANGES, ChangedPictures, ChangedTask, make_changed_task
 from knowgen.worlds.changes.edits import wrong_digit, wrong_name
 from knowgen.worlds.changes.kinds import BLUR, COLOUR, DIGIT, LAYOUT, MISSING, NAME, NOTHING, SWAPPED, Change

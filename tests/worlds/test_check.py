@@ -12,9 +12,18 @@ import pytest
 from check_helpers import make_case, save, score
 from PIL import Image, ImageDraw, ImageFont
 
-from knowgen.errors import MissingDependencyError
-from knowgen.records import DIMENSIONS, TEXT, Generation, GenerationStatus, GroundTruth, ImageRef, Sample, ScoreStatus
-from knowgen.scorers.contract import scorer_traits
+from knowgen.core.errors import MissingDependencyError
+from knowgen.core.records import (
+    DIMENSIONS,
+    TEXT,
+    Generation,
+    GenerationStatus,
+    GroundTruth,
+    ImageRef,
+    Sample,
+    ScoreStatus,
+)
+from knowgen.scorers.contract import scorer_capabilities
 from knowgen.worlds.check import WorldCheck
 from knowgen.worlds.check import scorer as scorer_module
 
@@ -22,7 +31,7 @@ FULL = dict.fromkeys(DIMENSIONS, 1.0)
 
 
 def test_declares_what_the_engine_needs_to_know() -> None:
-    traits = scorer_traits(WorldCheck)
+    traits = scorer_capabilities(WorldCheck)
     assert traits.shape == "score_batch"
     assert traits.needs == {"image", "required_text", "subjects"}
     assert traits.dimensions == DIMENSIONS

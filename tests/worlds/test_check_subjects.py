@@ -12,7 +12,7 @@ import pytest
 from check_helpers import Case, make_case, pixels_of
 from PIL import Image, ImageOps
 
-from knowgen.records import GenerationRequest
+from knowgen.core.records import GenerationRequest
 from knowgen.worlds.check.judgement import judge
 from knowgen.worlds.check.matching import Finding, Verdict, match_subject
 from knowgen.worlds.check.sight import Sight

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from knowgen.errors import DataError
+from knowgen.core.errors import DataError
 from knowgen.worlds.drawing.brush import SYMBOLS
 from knowgen.worlds.drawing.colours import PALETTES
 from knowgen.worlds.drawing.compose import HEIGHT, WIDTH, Box, Composition, LayoutFamily, compose

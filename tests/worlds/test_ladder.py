@@ -10,7 +10,7 @@ import pytest
 from adversary import k_score
 from world_helpers import BuiltWorld
 
-from knowgen.records import GenerationRequest, Sample
+from knowgen.core.records import GenerationRequest, Sample
 from knowgen.tasks.folder import FolderTask
 from knowgen.worlds.build import build_world
 from knowgen.worlds.search import WorldSearch

@@ -16,9 +16,9 @@ from adversary import Sprayer, k_score
 from PIL import Image
 from world_helpers import BuiltWorld, rows_of
 
-from knowgen.errors import DataError
-from knowgen.generators.contract import Drawing
-from knowgen.records import GenerationRequest, Sample, request_id
+from knowgen.core.errors import DataError
+from knowgen.core.records import GenerationRequest, Sample, request_id
+from knowgen.generators.contract import GeneratedImage
 from knowgen.search.contract import Hit, ImageHit, Page, SearchBackend
 from knowgen.worlds.search import WorldSearch
 from knowgen.worlds.systems import ClosedBook, OpenBook
@@ -41,7 +41,7 @@ class EmptySearch:
         raise DataError("there is no such page", where=url)
 
 
-def draw(search: SearchBackend, sample: Sample, *, name: str = "") -> Drawing:
+def draw(search: SearchBackend, sample: Sample, *, name: str = "") -> GeneratedImage:
     request = GenerationRequest(id=name or request_id(sample.id, 0), prompt=sample.prompt)
     return asyncio.run(OpenBook(search).generate(request))
 
@@ -88,7 +88,7 @@ def test_open_book_opens_no_other_file_of_the_world(built_world: BuiltWorld, tmp
     script = tmp_path / "watched.py"
     script.write_text(
         "import asyncio, json, sys\n"
-        "from knowgen.records import GenerationRequest\n"
+        "from knowgen.core.records import GenerationRequest\n"
         "from knowgen.worlds.systems import OpenBook\n"
         "folder, prompts, opened = sys.argv[1], json.loads(sys.argv[2]), set()\n"
         "def watch(event, args):\n"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knowgen.errors import DataError
+from knowgen.core.errors import DataError
 from knowgen.worlds import painter
 from knowgen.worlds.drawing.compose import compose
 from knowgen.worlds.drawing.looks import FLOATING_KINDS, KIND_NOUNS, KINDS, Look, draw_look, plain_backdrop, random_look

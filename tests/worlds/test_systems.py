@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from world_helpers import BuiltWorld
 
-from knowgen import registry
-from knowgen.errors import ConfigError, UsageError
-from knowgen.generators.contract import Drawing, traits_of
-from knowgen.records import GenerationRequest, GroundTruth
+from knowgen.core import registry
+from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.records import GenerationRequest, GroundTruth
+from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.worlds.systems import ClosedBook, Noise, OpenBook, Oracle
 
 PROMPT = (
@@ -30,7 +30,7 @@ def pixels(image: object) -> np.ndarray:
 
 def test_they_are_found_by_name_with_the_traits_they_need() -> None:
     traits = {
-        name: traits_of(registry.load(registry.resolve("generators", name)))
+        name: capabilities_of(registry.load(registry.resolve("generators", name)))
         for name in ("noise", "closed_book", "open_book", "oracle")
     }
     assert [traits[name].shape for name in traits] == ["draw", "draw", "generate", "generate"]
@@ -45,7 +45,7 @@ def test_the_same_seed_gives_the_same_picture_and_another_seed_another(system: N
     assert first.shape == (512, 768, 3)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    assert not np.array_equal(first, pixels(system.draw(PROMPT.replace("Nowhere", "Elsewhere"), [], 5)))
+    assert not np.array_equal(first, pixels(system.draw(PROMPT.replace("Nowhere", "ImageSource"), [], 5)))
 
 
 def test_open_book_answers_a_sample_and_tells_how(built_world: BuiltWorld) -> None:
@@ -58,7 +58,7 @@ def test_open_book_answers_a_sample_and_tells_how(built_world: BuiltWorld) -> No
     assert drawing.request_id == "any"
 
 
-def draw_open(world: BuiltWorld, prompt: str, *, seed: int = 0) -> Drawing:
+def draw_open(world: BuiltWorld, prompt: str, *, seed: int = 0) -> GeneratedImage:
     request = GenerationRequest(id="any", prompt=prompt, seed=seed)
     return asyncio.run(OpenBook(world.search).generate(request))
 
@@ -83,7 +83,7 @@ def test_open_book_reads_most_subjects_right_and_is_misled_by_some(built_world: 
 def test_many_requests_at_once_give_what_each_gives_alone(built_world: BuiltWorld) -> None:
     prompts = [sample.prompt for sample in list(built_world.task.samples())[:6]]
 
-    async def together() -> list[Drawing]:
+    async def together() -> list[GeneratedImage]:
         system = OpenBook(built_world.search)
         return await asyncio.gather(*(system.generate(GenerationRequest(id=p[:9], prompt=p)) for p in prompts))
 

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from world_helpers import BuiltWorld, rows_of
 
-from knowgen.errors import ConfigError, UsageError
-from knowgen.records import GROUPS
+from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.records import GROUPS
 from knowgen.tasks.folder import FolderTask
 from knowgen.worlds import build
 from knowgen.worlds.build import build_world

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world_helpers import BuiltWorld, rows_of
 
-from knowgen import registry
-from knowgen.errors import DataError, UsageError
+from knowgen.core import registry
+from knowgen.core.errors import DataError, UsageError
 from knowgen.worlds.search import TextIndex, WorldSearch
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from knowgen.records import DIMENSIONS, TEXT
+from knowgen.core.records import DIMENSIONS, TEXT
 
 REVISION = "1"
 """Raised when any change would give another picture."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from knowgen.errors import DataError
-from knowgen.records import GroundTruth, Sample
+from knowgen.core.errors import DataError
+from knowgen.core.records import GroundTruth, Sample
 from knowgen.worlds.drawing.compose import Composition, LayoutFamily, compose
 from knowgen.worlds.drawing.looks import Look
 from knowgen.worlds.drawing.scenes import SCENES

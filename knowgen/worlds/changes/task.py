@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from knowgen.errors import ConfigError, DataError, UsageError
-from knowgen.generators.contract import Drawing
-from knowgen.records import GenerationRequest, GroundTruth, Sample, request_id
+from knowgen.core.errors import ConfigError, DataError, UsageError
+from knowgen.core.records import GenerationRequest, GroundTruth, Sample, request_id
+from knowgen.generators.contract import GeneratedImage
 from knowgen.worlds.changes.kinds import CHANGES, REVISION, Change
 from knowgen.worlds.changes.originals import Original, read_original
 from knowgen.worlds.changes.redraw import draw_change, what_changes
@@ -108,7 +108,7 @@ class ChangedPictures:
     def __init__(self, task: ChangedTask) -> None:
         self._pictures = {request_id(picture.id, 0): picture for picture in task.pictures.values()}
 
-    async def generate(self, request: GenerationRequest) -> Drawing:
+    async def generate(self, request: GenerationRequest) -> GeneratedImage:
         """Draws the changed picture that a request asks for.
 
         Raises:
@@ -117,7 +117,7 @@ class ChangedPictures:
         picture = self._pictures.get(request.id)
         if picture is None:
             raise ConfigError("the request asks for no changed picture", where="ChangedPictures")
-        return Drawing(image=await asyncio.to_thread(picture.draw), request_id=request.id)
+        return GeneratedImage(image=await asyncio.to_thread(picture.draw), request_id=request.id)
 
 
 def make_changed_task(task: Task, samples: Sequence[Sample], count: int, seed: int) -> ChangedTask:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from knowgen.records import TEXT
+from knowgen.core.records import TEXT
 from knowgen.worlds.check.matching import POINTS, Finding, Verdict, match_subject
 from knowgen.worlds.check.ocr import LARGEST_SIDE, Line, read_lines
 from knowgen.worlds.check.quality import Quality, measure_quality
-from knowgen.worlds.check.sight import SIDE, Pixels, Sight, scaled
+from knowgen.worlds.check.sight import SIDE, PixelSimilarity, Sight, scaled
 from knowgen.worlds.check.structure import Structure, judge_structure
 from knowgen.worlds.check.text import TextFinding, find_texts
 from knowgen.worlds.check.wanted import Wanted
@@ -146,7 +146,7 @@ class Judgement:
         }
 
 
-def judge(pixels: Pixels, wanted: Wanted) -> Judgement:
+def judge(pixels: PixelSimilarity, wanted: Wanted) -> Judgement:
     """Holds a picture against what is wanted.
 
     Args:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from knowgen.errors import MissingDependencyError
+from knowgen.core.errors import MissingDependencyError
 
 DETECTION_SIDE = 512
 """Longer side, in pixels, at which lines are looked for; they are then read from the picture at full size."""

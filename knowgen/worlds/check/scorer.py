@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 
-from knowgen.errors import DataError, MissingDependencyError
-from knowgen.records import DIMENSIONS, TEXT, Generation, GroundTruth, Reading, Score, ScoreStatus
+from knowgen.core.errors import DataError, MissingDependencyError
+from knowgen.core.records import DIMENSIONS, TEXT, Generation, GroundTruth, ParsedScore, Score, ScoreStatus
 from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score
 
 NAME = "world_check"
@@ -84,7 +84,7 @@ def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
         return failed_score(sample_id, generation.repeat, NAME, reason, image=image.sha256)
     judgement = judge(pixels, wanted)
     values = judgement.values
-    reading = Reading(
+    reading = ParsedScore(
         status=ScoreStatus.OK,
         values=values,
         na=() if TEXT in values else (TEXT,),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Pixels = NDArray[np.uint8]
+PixelSimilarity = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 SIDE = 768
@@ -26,7 +26,7 @@ _MOST_POINTS = 500
 _POINT_CONTRAST = 0.03
 
 
-def open_pixels(picture: Image.Image) -> Pixels:
+def open_pixels(picture: Image.Image) -> PixelSimilarity:
     """Returns a picture of any mode as RGB values, transparent parts over white."""
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         clear = picture.convert("RGBA")
@@ -35,7 +35,7 @@ def open_pixels(picture: Image.Image) -> Pixels:
     return np.asarray(picture.convert("RGB"), dtype=np.uint8)
 
 
-def scaled(pixels: Pixels, longest: int) -> Pixels:
+def scaled(pixels: PixelSimilarity, longest: int) -> PixelSimilarity:
     """Returns a picture whose longer side has a given length in pixels."""
     height, width = pixels.shape[:2]
     scale = longest / max(height, width)
@@ -46,7 +46,7 @@ def scaled(pixels: Pixels, longest: int) -> Pixels:
     return np.asarray(cv2.resize(pixels, size, interpolation=how), np.uint8)
 
 
-def to_lab(pixels: Pixels) -> Floats:
+def to_lab(pixels: PixelSimilarity) -> Floats:
     """Returns RGB values as CIE Lab in OpenCV's 8-bit scaling, as floats."""
     return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2LAB).astype(np.float32)
 
@@ -71,7 +71,7 @@ class Points:
         return Points(self.places[keep], self.marks[keep])
 
 
-def find_points(luminance: Pixels, mask: Pixels | None = None, scale: float = 1.0) -> Points:
+def find_points(luminance: PixelSimilarity, mask: PixelSimilarity | None = None, scale: float = 1.0) -> Points:
     """Finds distinctive points.
 
     Args:
@@ -108,7 +108,7 @@ class Sight:
     points: Points
 
     @classmethod
-    def of(cls, pixels: Pixels) -> Sight:
+    def of(cls, pixels: PixelSimilarity) -> Sight:
         """Prepares RGB values of any size."""
         lab = to_lab(scaled(pixels, SIDE))
         small = scaled(np.ascontiguousarray(lab[..., 0].astype(np.uint8)), POINT_SIDE)

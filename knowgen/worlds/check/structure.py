@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from knowgen.worlds.check.ocr import Line
-from knowgen.worlds.check.sight import Floats, Pixels, to_lab
+from knowgen.worlds.check.sight import Floats, PixelSimilarity, to_lab
 from knowgen.worlds.drawing.scenes import SCENES, TINT_COUNT, draw_scene
 
 GRID = (48, 32)
@@ -63,7 +63,13 @@ class Structure:
 
 
 def judge_structure(
-    pixels: Pixels, lines: Sequence[Line], *, scene: str, subjects: int, recognised: Sequence[Box], text_wanted: bool
+    pixels: PixelSimilarity,
+    lines: Sequence[Line],
+    *,
+    scene: str,
+    subjects: int,
+    recognised: Sequence[Box],
+    text_wanted: bool,
 ) -> Structure:
     """Judges a picture as a whole.
 
@@ -106,7 +112,7 @@ def _is_lettering(line: Line, things: Sequence[Box]) -> bool:
     return not within and sum(map(str.isalnum, line.text)) >= _LEAST_LETTERS
 
 
-def _shrunk(picture: Image.Image) -> Pixels:
+def _shrunk(picture: Image.Image) -> PixelSimilarity:
     return np.asarray(picture.resize(GRID, Image.Resampling.BOX), np.uint8)
 
 

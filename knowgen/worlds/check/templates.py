@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from knowgen.worlds.check.sight import Floats, Pixels, Points, find_points, to_lab
+from knowgen.worlds.check.sight import Floats, PixelSimilarity, Points, find_points, to_lab
 from knowgen.worlds.drawing.looks import Look, draw_look
 
 TEMPLATE_SIDE = 144
@@ -34,7 +34,7 @@ class Template:
     @cached_property
     def points(self) -> Points:
         """Its distinctive points."""
-        luminance: Pixels = np.where(self.mask, self.lab[..., 0], _FLAT_GROUND).astype(np.uint8)
+        luminance: PixelSimilarity = np.where(self.mask, self.lab[..., 0], _FLAT_GROUND).astype(np.uint8)
         return find_points(luminance, self.mask.astype(np.uint8) * 255)
 
     @cached_property

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from knowgen.errors import DataError
-from knowgen.records import GroundTruth
+from knowgen.core.errors import DataError
+from knowgen.core.records import GroundTruth
 from knowgen.worlds.drawing.looks import Look
 from knowgen.worlds.drawing.scenes import SCENES
 

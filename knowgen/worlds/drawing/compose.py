@@ -9,7 +9,7 @@ from typing import Literal
 
 from PIL import Image, ImageDraw
 
-from knowgen.errors import DataError
+from knowgen.core.errors import DataError
 from knowgen.worlds.drawing.colours import PALETTES, Colour, mix, rgb
 from knowgen.worlds.drawing.layouts import (
     HEIGHT,

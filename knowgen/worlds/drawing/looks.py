@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from knowgen.errors import DataError
+from knowgen.core.errors import DataError
 from knowgen.worlds.drawing import beings, heraldry, machines, nature, people, structures
 from knowgen.worlds.drawing.brush import LOOK_MARGIN, LOOK_SPAN, SYMBOLS, Brush
 from knowgen.worlds.drawing.colours import PALETTES, Colour, mix

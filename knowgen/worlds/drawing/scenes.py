@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from PIL import Image
 
-from knowgen.errors import DataError
+from knowgen.core.errors import DataError
 from knowgen.worlds.drawing import indoors, outdoors
 from knowgen.worlds.drawing.backdrop import SCENE_HEIGHT, SCENE_WIDTH, ScenePainter, Tint
 from knowgen.worlds.drawing.colours import PALETTES

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from PIL import ImageFont
 
-from knowgen.errors import DataError
+from knowgen.core.errors import DataError
 
 LEADING = 1.34
 """Height of a row of text, in font sizes."""

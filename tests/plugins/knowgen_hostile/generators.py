@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from knowgen.errors import PassingError, RefusedError
-from knowgen.generators.contract import Drawing
+from knowgen.core.errors import TransientError, RefusalError
+from knowgen.generators.contract import GeneratedImage
 
 HOURS = 3 * 3600
 
@@ -31,8 +31,8 @@ def picture(prompt: str, seed: int, mode: str = "RGB") -> Image.Image:
 class _Batch:
     batch_size = 4
 
-    def good(self, request) -> Drawing:
-        return Drawing(image=picture(request.prompt, request.seed), request_id=request.id)
+    def good(self, request) -> GeneratedImage:
+        return GeneratedImage(image=picture(request.prompt, request.seed), request_id=request.id)
 
 
 class OutOfOrder(_Batch):
@@ -50,7 +50,7 @@ class Twice(_Batch):
         for request in requests:
             yield self.good(request)
             if bad(request.prompt):
-                yield Drawing(image=picture("another", 0), request_id=request.id)
+                yield GeneratedImage(image=picture("another", 0), request_id=request.id)
 
 
 class DropsOne(_Batch):
@@ -187,7 +187,7 @@ class Refuses(_Draw):
     """Declines."""
 
     def wrong(self, prompt, seed):
-        raise RefusedError("I would rather not draw this")
+        raise RefusalError("I would rather not draw this")
 
 
 class Exits(_Draw):
@@ -247,7 +247,7 @@ class NotesJunk:
 
     async def generate(self, request):
         settings = {"pipe": object()} if bad(request.prompt) else {"steps": 4}
-        return Drawing(image=picture(request.prompt, request.seed), settings=settings)
+        return GeneratedImage(image=picture(request.prompt, request.seed), settings=settings)
 
 
 class Flaky:
@@ -259,8 +259,8 @@ class Flaky:
     async def generate(self, request):
         self.seen[request.id] = self.seen.get(request.id, 0) + 1
         if bad(request.prompt) and self.seen[request.id] < 3:
-            raise PassingError("the service is busy", retry_after=0.01)
-        return Drawing(image=picture(request.prompt, request.seed))
+            raise TransientError("the service is busy", retry_after=0.01)
+        return GeneratedImage(image=picture(request.prompt, request.seed))
 
 
 class ExitsInCoroutine:
@@ -269,7 +269,7 @@ class ExitsInCoroutine:
     async def generate(self, request):
         if bad(request.prompt):
             sys.exit(1)
-        return Drawing(image=picture(request.prompt, request.seed))
+        return GeneratedImage(image=picture(request.prompt, request.seed))
 
 
 class BlocksLoop:
@@ -280,7 +280,7 @@ class BlocksLoop:
     async def generate(self, request):
         if bad(request.prompt):
             time.sleep(HOURS)
-        return Drawing(image=picture(request.prompt, request.seed))
+        return GeneratedImage(image=picture(request.prompt, request.seed))
 
 
 class ExitsWhenBuilt:

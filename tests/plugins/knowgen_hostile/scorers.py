@@ -7,15 +7,15 @@ import signal
 import sys
 import time
 
-from knowgen.errors import PassingError, UnscorableError
-from knowgen.records import DIMENSIONS, Reading, Score, ScoreStatus
+from knowgen.core.errors import TransientError, UnscorableError
+from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 
 HOURS = 3 * 3600
 
 
 def scored(sample_id: str, repeat: int, value: float = 0.5, **fields) -> Score:
     """Makes a score."""
-    reading = Reading(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value))
+    reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value))
     return Score(
         sample_id=sample_id, repeat=repeat, scorer="hostile", status=ScoreStatus.OK, strict=reading, **fields
     )
@@ -63,7 +63,7 @@ class Contradicts(_Async):
     """Says ok with a reading that says failed."""
 
     async def wrong(self, sample, generation):
-        reading = Reading(status=ScoreStatus.FAILED, reason="no")
+        reading = ParsedScore(status=ScoreStatus.FAILED, reason="no")
         return Score(sample_id=sample.id, scorer="hostile", status=ScoreStatus.OK, strict=reading)
 
 
@@ -128,7 +128,7 @@ class Flaky(_Async):
     """Is busy, always."""
 
     async def wrong(self, sample, generation):
-        raise PassingError("busy", retry_after=0.01)
+        raise TransientError("busy", retry_after=0.01)
 
 
 class _Batch:

@@ -1,0 +1,245 @@
+"""Names to factories. Names come from package metadata, so that listing them imports nothing.
+
+A name is `name`, `name:model`, `module:attribute` or `file.py:attribute`. Plugins register by entry points in the
+groups `knowgen.tasks`, `knowgen.search`, `knowgen.generators` and `knowgen.scorers`. A plugin that breaks when it is
+loaded, be it by `SystemExit`, is named in the error and harms nobody else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
+from knowgen.core.secrets import refuse_secrets
+
+Kind = Literal["tasks", "search", "generators", "scorers"]
+KINDS: tuple[Kind, ...] = ("tasks", "search", "generators", "scorers")
+SINGULAR: dict[str, str] = {
+    "tasks": "task", "search": "search backend", "generators": "generator", "scorers": "scorer"
+}  # fmt: skip
+OWN = "knowgen"
+LOCAL = "local"
+"""Origin of a name that stands for a module or file of the user's."""
+
+
+@dataclass(frozen=True)
+class RegistryEntry:
+    """A registered name.
+
+    Attributes:
+        kind: What it names.
+        name: As users write it.
+        target: `module:attribute`.
+        origin: Distribution that brought it, with its version.
+        clash: Another distribution that claims the same name, empty when there is none.
+    """
+
+    kind: Kind
+    name: str
+    target: str
+    origin: str
+    clash: str = ""
+
+
+@cache
+def entries(kind: Kind) -> Mapping[str, RegistryEntry]:
+    """Returns the registered names of a kind, sorted, read from metadata alone."""
+    found: dict[str, RegistryEntry] = {}
+    for point in sorted(entry_points(group=f"knowgen.{kind}"), key=lambda point: (point.name, point.value)):
+        origin = _origin(point)
+        earlier = found.get(point.name)
+        if earlier is None or earlier.target == point.value:
+            found[point.name] = RegistryEntry(kind, point.name, point.value, origin)
+        elif _is_own(earlier.origin):
+            continue  # a plugin cannot take over a bundled name
+        elif _is_own(origin):
+            found[point.name] = RegistryEntry(kind, point.name, point.value, origin)
+        else:
+            found[point.name] = RegistryEntry(kind, point.name, earlier.target, earlier.origin, clash=origin)
+    return dict(sorted(found.items()))
+
+
+def _is_own(origin: str) -> bool:
+    return origin.split(" ", maxsplit=1)[0] == OWN
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+
+
+@dataclass(frozen=True)
+class ResolvedName:
+    """A name that was understood.
+
+    Attributes:
+        kind: What it names.
+        spec: As the user wrote it.
+        target: `module:attribute` to load.
+        model: What stood after the colon of `name:model`, None when nothing did.
+        origin: Distribution it comes from, `local` for a module or file of the user's.
+    """
+
+    kind: Kind
+    spec: str
+    target: str
+    model: str | None
+    origin: str
+
+
+def resolve(kind: Kind, spec: str) -> ResolvedName:
+    """Understands a name without importing anything.
+
+    Raises:
+        UsageError: Nobody registered it, or two plugins claim it; near names are suggested.
+        ConfigError: It holds what looks like a key.
+    """
+    refuse_secrets({SINGULAR[kind]: spec})
+    known = entries(kind)
+    base, colon, rest = spec.partition(":")
+    if base in known:
+        entry = known[base]
+        if entry.clash:
+            raise UsageError(
+                f"{SINGULAR[kind]} {base!r} is offered by both {entry.origin} and {entry.clash}",
+                fix=f"name it as module:Class, such as {entry.target}",
+            )
+        return ResolvedName(kind, spec, entry.target, rest if colon else None, entry.origin)
+    if colon and rest.isidentifier() and _importable(base):
+        return ResolvedName(kind, spec, spec, None, LOCAL)
+    if base.endswith(".py"):
+        raise _no_file(kind, base, rest)
+    near = difflib.get_close_matches(base, list(known), n=1, cutoff=0.5)
+    fix = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
+    raise UsageError(f"unknown {SINGULAR[kind]} {spec!r}", fix=fix)
+
+
+def _no_file(kind: Kind, base: str, rest: str) -> UsageError:
+    """Says what is wrong with a name that looks like `file.py:attribute`."""
+    if not Path(base).is_file():
+        return UsageError(f"there is no file {base!r}", where=SINGULAR[kind])
+    if rest:
+        return UsageError(f"{rest!r} is no name in Python", where=base, fix=f"write {base}:NAME")
+    return UsageError(f"which class or function of {base}?", where=SINGULAR[kind], fix=f"write {base}:NAME")
+
+
+def _importable(base: str) -> bool:
+    if base.endswith(".py"):
+        return Path(base).is_file()
+    _current_folder_first()
+    try:
+        return importlib.util.find_spec(base) is not None
+    except (ImportError, ValueError, AttributeError):
+        return False
+
+
+def _current_folder_first() -> None:
+    """Lets `module:Class` find modules beside the user, as `python -m` would."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+
+
+def load(resolved: ResolvedName) -> Any:
+    """Imports what a name stands for.
+
+    Raises:
+        MissingDependencyError: A package it needs is not installed.
+        ConfigError: The user's own file or module broke while it was imported.
+        UsageError: An installed plugin broke while it was imported; or the attribute is not there.
+    """
+    module_name, _, attribute = resolved.target.rpartition(":")
+    where = f"{SINGULAR[resolved.kind]} {resolved.spec!r} (from {resolved.origin})"
+    try:
+        module = _import_file(module_name) if module_name.endswith(".py") else _import_module(module_name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == module_name.split(".")[0]:
+            raise _broken(resolved, f"there is no module {error.name!r}", where) from error
+        raise MissingDependencyError(
+            f"needs the package {error.name!r}, which is not installed", where=where, fix=f"pip install {error.name}"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise _broken(resolved, f"broke while it was imported: {_short(error)}", where) from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        raise UsageError(f"{module_name} has no {attribute!r}", where=where) from error
+
+
+def _broken(resolved: ResolvedName, what: str, where: str) -> KnowgenError:
+    """Says who can mend what broke: the user an own file, its makers an installed plugin."""
+    if resolved.origin == LOCAL:
+        return ConfigError(what, where=where, fix="mend that file")
+    return UsageError(what, where=where, fix="mend the plugin")
+
+
+def _import_module(name: str) -> Any:
+    _current_folder_first()
+    return importlib.import_module(name)
+
+
+def _import_file(name: str) -> Any:
+    path = Path(name).resolve()
+    module_name = f"knowgen_user_{path.stem}"
+    if module_name in sys.modules and getattr(sys.modules[module_name], "__file__", None) == str(path):
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def create(resolved: ResolvedName, args: Mapping[str, Any]) -> Any:
+    """Builds the object a name stands for.
+
+    Args:
+        resolved: From `resolve`.
+        args: Keyword arguments; `model` is added from `name:model`.
+
+    Raises:
+        UsageError: The arguments do not fit, or the factory broke.
+    """
+    return build(load(resolved), args, model=resolved.model, where=f"{SINGULAR[resolved.kind]} {resolved.spec!r}")
+
+
+def build(factory: Callable[..., Any], args: Mapping[str, Any], *, model: str | None, where: str) -> Any:
+    """Calls a factory with arguments that were checked against its signature first.
+
+    Raises:
+        UsageError: An argument is unknown or missing, or `name:model` is not understood by this factory.
+        KnowgenError: Whatever clear error the factory itself raises.
+    """
+    arguments = dict(args)
+    if model is not None:
+        arguments["model"] = model
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return factory(**arguments)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        takes = ", ".join(name for name in signature.parameters if name not in {"self", "args", "kwargs"}) or "nothing"
+        raise UsageError(f"{error}", where=where, fix=f"it takes {takes}") from error
+    return factory(**arguments)

@@ -1,0 +1,124 @@
+"""What a run and its worker processes tell each other: one JSON object a line. Nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from knowgen.core import errors
+from knowgen.core.errors import KnowgenError, TransientError
+from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, ImageRef, Sample
+from knowgen.engine.retry import ContractError, PluginError, describe, is_passing
+from knowgen.scorers.contract import Item
+
+_OURS: dict[str, type[KnowgenError]] = {
+    name: value
+    for name, value in vars(errors).items()
+    if isinstance(value, type) and issubclass(value, KnowgenError) and value is not TransientError
+}
+
+
+def to_line(message: dict[str, Any]) -> bytes:
+    """Returns a message as a line."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def from_line(line: bytes) -> dict[str, Any]:
+    """Reads a line.
+
+    Raises:
+        ValueError: It is no JSON object.
+    """
+    message = json.loads(line)
+    if not isinstance(message, dict):
+        raise ValueError("a message must be an object")
+    return message
+
+
+def pack_error(error: BaseException) -> dict[str, Any]:
+    """Makes an error plain data; its kind is kept as far as the engine treats kinds differently."""
+    if isinstance(error, KnowgenError) and not isinstance(error, TransientError):
+        kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _OURS)
+        return {"kind": kind, "what": error.what, "where": error.where, "fix": error.fix}
+    if isinstance(error, Exception) and is_passing(error):
+        return {
+            "kind": "TransientError",
+            "what": describe(error),
+            "retry_after": getattr(error, "retry_after", None),
+            "attempts": [attempt.model_dump(mode="json") for attempt in getattr(error, "attempts", ())],
+        }
+    if isinstance(error, ContractError):
+        return {"kind": "ContractError", "what": str(error)}
+    return {"kind": "PluginError", "what": describe(error)}
+
+
+def unpack_error(data: dict[str, Any]) -> Exception:
+    """Makes an error again from `pack_error`."""
+    kind, what = data["kind"], data["what"]
+    if kind in _OURS:
+        return _OURS[kind](what, where=data["where"], fix=data["fix"])
+    if kind == "TransientError":
+        attempts = tuple(Attempt.model_validate(attempt) for attempt in data["attempts"])
+        return TransientError(what, retry_after=data["retry_after"], attempts=attempts)
+    return ContractError(what) if kind == "ContractError" else PluginError(what)
+
+
+def pack_batch(batch: Sequence[Any]) -> list[dict[str, Any]]:
+    """Makes requests, or items of a scorer, plain data; where their pictures lie goes along."""
+    return [_pack_request(one) if isinstance(one, GenerationRequest) else _pack_item(one) for one in batch]
+
+
+def unpack_batch(data: Sequence[dict[str, Any]]) -> list[Any]:
+    """Makes requests or items again from `pack_batch`."""
+    return [_unpack_request(one) if "request" in one else _unpack_item(one) for one in data]
+
+
+def _path(ref: ImageRef | None) -> str | None:
+    return str(ref.path.absolute()) if ref is not None and ref.path is not None else None
+
+
+def _placed(ref: ImageRef | None, path: str | None) -> ImageRef | None:
+    return ref.model_copy(update={"path": Path(path)}) if ref is not None and path is not None else ref
+
+
+def _pack_request(request: GenerationRequest) -> dict[str, Any]:
+    return {
+        "request": request.model_dump(mode="json"),
+        "references": [_path(reference) for reference in request.references],
+        "truth": _path(request.truth.image) if request.truth is not None else None,
+    }
+
+
+def _unpack_request(data: dict[str, Any]) -> GenerationRequest:
+    request = GenerationRequest.model_validate(data["request"])
+    updates: dict[str, Any] = {
+        "references": tuple(map(_placed, request.references, data["references"])),
+        "truth": _truth(request.truth, data["truth"]) if request.truth is not None else None,
+    }
+    return request.model_copy(update=updates)
+
+
+def _truth(truth: GroundTruth, path: str | None) -> GroundTruth:
+    return truth.model_copy(update={"image": _placed(truth.image, path)})
+
+
+def _pack_item(item: Item) -> dict[str, Any]:
+    sample, truth, generation = item
+    return {
+        "sample": sample.model_dump(mode="json"),
+        "truth": truth.model_dump(mode="json"),
+        "generation": generation.model_dump(mode="json"),
+        "paths": [_path(truth.image), _path(generation.image)],
+    }
+
+
+def _unpack_item(data: dict[str, Any]) -> Item:
+    truth_path, image_path = data["paths"]
+    generation = Generation.model_validate(data["generation"])
+    return (
+        Sample.model_validate(data["sample"]),
+        _truth(GroundTruth.model_validate(data["truth"]), truth_path),
+        generation.model_copy(update={"image": _placed(generation.image, image_path)}),
+    )

@@ -1,0 +1,276 @@
+"""The page of a check of a judge: the answer, the figures, and every changed picture with what the judge made of it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from knowgen.core.errors import DataError
+from knowgen.core.records import ImageRef
+from knowgen.judge_check.analysis import CheckResult
+from knowgen.judge_check.records import ChangeResult, JudgeCheck, Movement, Rate
+from knowgen.judge_check.tables import definitions, words
+from knowgen.report.page import environment
+from knowgen.report.pictures import ShownImage, make_pictures
+
+STATIC = ("theme.js", "report.css", "judge_check.css", "icon.svg")
+
+MOST_RIGHT = 12
+"""Pictures that the judge got right, for each change; all that it got wrong are shown, up to `MOST_WRONG`."""
+
+MOST_WRONG = 200
+
+OUTCOMES = ("wrong", "failed", "not judged", "right")
+"""In the order of the page: what needs a look comes first."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A changed picture as the page shows it.
+
+    Attributes:
+        change: Name of the change.
+        sample: The sample that was changed.
+        category: Of the sample.
+        prompt: Of the sample.
+        what: What was changed.
+        truth: The ground-truth picture.
+        changed: The changed picture; None when it was not drawn.
+        drawing_fault: Why it was not drawn.
+        account: What the judge made of it.
+        rationales: The judge's words, one a judgement that has some.
+        reasons: Why judgements failed.
+    """
+
+    change: str
+    sample: str
+    category: str
+    prompt: str
+    what: str
+    truth: ImageRef | None
+    changed: ImageRef | None
+    drawing_fault: str
+    account: CheckResult
+    rationales: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckStep:
+    """One dimension of one picture: its values, what it had to do, and what it did wrong."""
+
+    dimension: str
+    before: str
+    after: str
+    expected: str
+    fault: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """An example with its pictures and steps."""
+
+    example: Example
+    truth: ShownImage
+    changed: ShownImage
+    steps: tuple[CheckStep, ...]
+
+
+@dataclass(frozen=True)
+class CheckGroup:
+    """The examples of one change that came out alike.
+
+    Attributes:
+        outcome: One of `OUTCOMES`.
+        anchor: Where it stands on the page.
+        count: How many there are.
+        cards: Those that are shown.
+    """
+
+    outcome: str
+    anchor: str
+    count: int
+    cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class CheckSection:
+    """One change on the page."""
+
+    result: ChangeResult
+    anchor: str
+    groups: tuple[CheckGroup, ...]
+
+    def group(self, outcome: str) -> CheckGroup | None:
+        """Returns the examples of one outcome; None where there are none."""
+        return next((group for group in self.groups if group.outcome == outcome), None)
+
+
+def write_page(check: JudgeCheck, examples: Sequence[Example], out: Path, record: str, record_text: str) -> Path:
+    """Writes the page as a folder that opens from disk; an earlier one is replaced in one step.
+
+    Args:
+        check: What the check came to.
+        examples: The changed pictures.
+        out: The folder. It belongs to this page alone.
+        record: Name of the file in it that holds the record.
+        record_text: Its content.
+
+    Returns:
+        Path of `index.html`.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    try:
+        fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        try:
+            fresh.chmod(0o755)
+            _fill(fresh, check, examples, out / "img")
+            (fresh / record).write_text(record_text, encoding="utf-8")
+            _replace(out, fresh)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        where = str(error.filename or out)
+        raise DataError(f"cannot be written: {error.strerror or error}", where=where, fix="free space") from error
+    return out / "index.html"
+
+
+def _fill(folder: Path, check: JudgeCheck, examples: Sequence[Example], earlier: Path) -> None:
+    for name in ("img", "static"):
+        (folder / name).mkdir()
+    static = files("knowgen.report").joinpath("static")
+    for name in STATIC:
+        (folder / "static" / name).write_text(static.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
+    shown = [example for group in _grouped(check, examples).values() for example in group[1]]
+    pictures = [(ref, ref.path) for one in shown for ref in (one.truth, one.changed) if ref is not None]
+    made = make_pictures(pictures, folder / "img", earlier if earlier.is_dir() else None)
+    (folder / "index.html").write_text(render(check, examples, made), encoding="utf-8")
+
+
+def _replace(out: Path, fresh: Path) -> None:
+    """Puts a complete folder in its place; the one that was there stays until then."""
+    if not out.exists():
+        fresh.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        out.rename(old / "old")
+        fresh.rename(out)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def render(check: JudgeCheck, examples: Sequence[Example], shown: Mapping[str, ShownImage]) -> str:
+    """Returns the HTML of the page.
+
+    Args:
+        check: What the check came to.
+        examples: The changed pictures.
+        shown: Pictures by digest.
+    """
+    grouped = _grouped(check, examples)
+    parts = []
+    for result in check.changes:
+        groups = []
+        for outcome in OUTCOMES:
+            count, some = grouped.get((result.name, outcome), (0, []))
+            if count:
+                cards = tuple(_card(example, result, shown) for example in some)
+                groups.append(CheckGroup(outcome, f"{_anchor(result.name)}-{_anchor(outcome)}", count, cards))
+        parts.append(CheckSection(result, _anchor(result.name), tuple(groups)))
+    made = environment()
+    made.filters.update(words=words, rate=_rate, rate_interval=_rate_interval, percent=_percent)
+    return made.get_template("judge_check.html").render(
+        check=check,
+        parts=parts,
+        definitions=definitions(),
+        moved=lambda result: {movement.dimension: movement for movement in result.movements},
+        matched=_matched,
+        standing=_standing(check),
+        title=f"{check.scorer} {_standing(check)}",
+    )
+
+
+def _standing(check: JudgeCheck) -> str:
+    """Says whether the judge is fit, keeping what was found apart from what could not be told."""
+    if check.fit:
+        return "is fit for use"
+    unfit = any(change.verdict == "unfit" for change in check.changes)
+    return "is not fit for use" if unfit else "has not been shown to be fit for use"
+
+
+def _grouped(check: JudgeCheck, examples: Sequence[Example]) -> dict[tuple[str, str], tuple[int, list[Example]]]:
+    """Sorts examples by change and outcome; each comes with how many there are and those that are shown."""
+    sorted_out: dict[tuple[str, str], list[Example]] = {}
+    for example in examples:
+        sorted_out.setdefault((example.change, example.account.outcome), []).append(example)
+    return {
+        key: (len(some), some[: MOST_RIGHT if key[1] == "right" else MOST_WRONG]) for key, some in sorted_out.items()
+    }
+
+
+def _card(example: Example, result: ChangeResult, shown: Mapping[str, ShownImage]) -> Card:
+    def picture(ref: ImageRef | None, fault: str) -> ShownImage:
+        return shown[ref.sha256] if ref is not None and ref.sha256 in shown else ShownImage(fault=fault)
+
+    return Card(
+        example=example,
+        truth=picture(example.truth, "the task has none"),
+        changed=picture(example.changed, example.drawing_fault or "it was not drawn"),
+        steps=_steps(example.account, result),
+    )
+
+
+def _steps(told: CheckResult, result: ChangeResult) -> tuple[CheckStep, ...]:
+    if told.after is None:
+        return ()
+    faults, before = dict(told.faults), told.before or {}
+    return tuple(
+        CheckStep(
+            movement.dimension,
+            _value(before.get(movement.dimension)),
+            _value(told.after.get(movement.dimension)),
+            f"must {'fall' if movement.expected == 'falls' else 'stay'}"
+            if movement.expected != "may fall"
+            else movement.expected,
+            faults.get(movement.dimension, ""),
+        )
+        for movement in result.movements
+    )
+
+
+def _value(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _anchor(name: str) -> str:
+    """Makes an id for the page out of a name."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
+
+
+def _matched(movement: Movement) -> str:
+    """Tells how far a dimension did what it had to: `good`, `bad`, or `open` where it may do either."""
+    if movement.down is None or movement.up is None or movement.expected == "may fall":
+        return "open"
+    if movement.expected == "falls":
+        return "good" if movement.down == 1 else "bad"
+    return "good" if movement.unchanged == 1 else "bad"
+
+
+def _rate(rate: Rate | None) -> str:
+    return "–" if rate is None or rate.value is None else f"{rate.value:.3f}"
+
+
+def _rate_interval(rate: Rate | None) -> str:
+    return "" if rate is None or rate.low is None or rate.high is None else f"{rate.low:.3f}–{rate.high:.3f}"
+
+
+def _percent(share: Any) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"

@@ -1,0 +1,213 @@
+"""The answer first: who is ahead, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from knowgen.core.records import DIMENSIONS
+from knowgen.report.numbers import number
+from knowgen.report.view import ReportSystem, ReportView
+from knowgen.stats.compare.systems import compare
+from knowgen.stats.coverage import HOW_TO_GO_ON, no_result, share_words
+from knowgen.stats.protocol import get_policy
+from knowgen.stats.summary import OVERALL, Figure, Summary
+
+SURE = "95\N{NO-BREAK SPACE}%"
+LONGEST_NAME = 48
+TURNING = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068\u200f"
+ISOLATE, END_ISOLATE = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What the page says before anything else.
+
+    Attributes:
+        sentence: The finding, one sentence.
+        support: Sentences a reader needs with it.
+    """
+
+    sentence: str
+    support: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LeadDifference:
+    """A paired difference between the first and the second system, first minus second.
+
+    Attributes:
+        value: Difference of the headline figures.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        n: Samples that both have.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def _article(name: str) -> str:
+    return "an" if name[0] in "aeiou" else "a"
+
+
+def score_name(dimensions: Sequence[str]) -> str:
+    """Returns `K-Score` for the four KnowGen dimensions and `overall score` for any others."""
+    return "K-Score" if tuple(dimensions) == DIMENSIONS else "overall score"
+
+
+def ranked(systems: Sequence[ReportSystem], view: ReportView) -> list[ReportSystem]:
+    """Returns the systems that may be ranked, best first: those with a result that do not see the ground truth."""
+    held = [system for system in systems if not system.privileged and _figure(system, view).value is not None]
+    return sorted(held, key=lambda system: -(_figure(system, view).value or 0.0))
+
+
+def _figure(system: ReportSystem, view: ReportView) -> Figure:
+    summary = view.summaries[system.index]
+    return summary.headline if summary is not None and not summary.no_result else Figure()
+
+
+def differences(summaries: Sequence[Summary]) -> list[str]:
+    """Names what keeps summaries from being ranked: they must agree in task, version, selection and policy."""
+    names = {
+        "task": "task",
+        "task_version": "task version",
+        "selection": "selection of samples",
+        "scorer_version": "version of the scorer",
+        "policy_version": "version of the policy",
+        "dimensions": "dimensions",
+    }
+    return [words for name, words in names.items() if len({str(getattr(one, name)) for one in summaries}) > 1]
+
+
+def answer(systems: Sequence[ReportSystem], view: ReportView, lead: LeadDifference | None) -> Headline:
+    """Puts the finding of a view into words.
+
+    Args:
+        systems: All systems of the page.
+        view: The scorer and policy.
+        lead: Paired difference of the two best; None when there is none, and the intervals must do.
+    """
+    order, name = ranked(systems, view), score_name(view.dimensions)
+    support = (*_without_result(systems, view), *_privileged(systems, view))
+    lacking = _lacking(systems, view)
+    if not order and lacking:
+        reasons = "; ".join(why if len(systems) == 1 else f"{_name(one)}: {why}" for one, why in lacking)
+        return Headline(f"{no_result(reasons)}.", (_how_to_go_on(view), *_published(view), *_privileged(systems, view)))
+    if not order:
+        return Headline(f"No system has {_article(name)} {name} yet.", support)
+    if len(order) == 1:
+        figure = _figure(order[0], view)
+        return Headline(
+            f"{_name(order[0])} reaches {_article(name)} {name} of {number(figure.value)}.", (_surety(figure), *support)
+        )
+    clash = differences([summary for system in order if (summary := view.summaries[system.index]) is not None])
+    if clash:
+        reason = f"They differ in {_join(clash)}, so a higher figure does not mean a better system."
+        return Headline("These runs cannot be ranked.", (reason, *support))
+    sentence, how = _two(order[0], order[1], view, lead, name)
+    return Headline(sentence, (how, *support))
+
+
+def _two(
+    first: ReportSystem, second: ReportSystem, view: ReportView, lead: LeadDifference | None, name: str
+) -> tuple[str, str]:
+    a, b = _figure(first, view), _figure(second, view)
+    scores = f"{number(a.value)} against {number(b.value)}"
+    if lead is not None:
+        sure, how = lead.low > 0, _paired(lead)
+    else:
+        sure = a.low is not None and b.high is not None and a.low > b.high
+        how = f"their {SURE} intervals do not overlap" if sure else f"their {SURE} intervals overlap or are not known"
+    support = f"{scores}; {how}."
+    if sure:
+        gap = number((a.value or 0.0) - (b.value or 0.0))
+        return f"{_name(first)} leads {_name(second)} by {gap} in {name}.", support
+    return f"No clear leader in {name} between {_name(first)} and {_name(second)}.", support
+
+
+def _paired(lead: LeadDifference) -> str:
+    low, high = number(lead.low, signed=True), number(lead.high, signed=True)
+    return (
+        f"on the {lead.n} samples for which both have a figure, the paired difference is "
+        f"{number(lead.value, signed=True)} with a {SURE} interval from {low} to {high}"
+    )
+
+
+def _lacking(systems: Sequence[ReportSystem], view: ReportView) -> list[tuple[ReportSystem, str]]:
+    """Return the systems with too few scores for a result, and what they lack."""
+    found = [(system, view.summaries[system.index]) for system in systems]
+    return [(system, summary.no_result) for system, summary in found if summary is not None and summary.no_result]
+
+
+def _how_to_go_on(view: ReportView) -> str:
+    needed = share_words(get_policy(view.policy).min_coverage)
+    return f"A result needs at least {needed} of the scores: {HOW_TO_GO_ON}."
+
+
+def _without_result(systems: Sequence[ReportSystem], view: ReportView) -> tuple[str, ...]:
+    lacking = [f"{_name(one)} has no result: {why}." for one, why in _lacking(systems, view)]
+    return (*lacking, _how_to_go_on(view)) if lacking else ()
+
+
+def _published(view: ReportView) -> tuple[str, ...]:
+    """Say that figures of published arithmetic are shown though they rest on a part of the scores."""
+    shown = [one for one in view.summaries if one is not None and one.no_result and one.headline.value is not None]
+    return ("The figures below are partial: the published arithmetic of what was scored.",) if shown else ()
+
+
+def _privileged(systems: Sequence[ReportSystem], view: ReportView) -> tuple[str, ...]:
+    seeing = [_name(one) for one in systems if one.privileged and view.summaries[one.index] is not None]
+    if not seeing:
+        return ()
+    return (
+        f"{_join(seeing)} {'sees' if len(seeing) == 1 else 'see'} the ground truth and takes no part in the ranking.",
+    )
+
+
+def _name(system: ReportSystem) -> str:
+    """A label fit for a sentence: not endless, and without letters that turn the rest of the sentence around."""
+    label = system.label if len(system.label) <= LONGEST_NAME else f"{system.label[:LONGEST_NAME]}…"
+    return f"{ISOLATE}{label}{END_ISOLATE}" if any(letter in TURNING for letter in label) else label
+
+
+def _surety(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return f"From {figure.n} samples; no interval{f': {figure.note}' if figure.note else ''}."
+    return f"{SURE} interval {number(figure.low)} to {number(figure.high)}, from {figure.n} samples."
+
+
+def _join(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def lead_of(systems: Sequence[ReportSystem], view: ReportView) -> LeadDifference | None:
+    """Compares the two best systems of a view over the samples that both have.
+
+    Returns:
+        The difference, best minus second; None where there is no second system, the runs cannot be compared, or there
+        are too few samples for an interval.
+    """
+    order = ranked(systems, view)[:2]
+    if len(order) < 2 or differences(_summaries(order, view)):
+        return None
+    best, second = order
+    found = compare(
+        second.run.store.rows(view.scorer),
+        best.run.store.rows(view.scorer),
+        view.policy,
+        dimensions=view.dimensions,
+        permutations=0,  # the interval alone is shown
+        a_name=second.label,
+        b_name=best.label,
+    )
+    figure = found.slices[0].figures[OVERALL]
+    if figure.value is None or figure.low is None or figure.high is None:
+        return None
+    return LeadDifference(figure.value, figure.low, figure.high, figure.n)
+
+
+def _summaries(order: Sequence[ReportSystem], view: ReportView) -> list[Summary]:
+    return [summary for system in order if (summary := view.summaries[system.index]) is not None]

@@ -1,0 +1,252 @@
+"""CLIP-like models from `open_clip`: weights it lists, a checkpoint file, a folder, or a repository of the hub."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import pickle
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
+from knowgen.core.spec import fingerprint
+from knowgen.scorers.embedding_weights import file_hash, hub_file, missing_weights, offline, require_packages, versions
+from knowgen.scorers.similarity.names import ModelName
+from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors, autocast, placed, unit_vectors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""As open_clip looks for them in a repository, in its order."""
+
+FOLDER_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+"""As open_clip looks for them in a folder, in its order."""
+
+LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
+PARTS = {"timm_model_name": "timm", "hf_model_name": "transformers", "hf_tokenizer_name": "transformers"}
+"""Fields of a configuration that bring in another library, which then decides the embedding as well."""
+
+
+class ClipSource:
+    """Finds and loads an open_clip model.
+
+    Args:
+        name: Of any family but dino.
+        download: Fetch weights that are not on this machine?
+        where: Names the scorer in errors.
+    """
+
+    def __init__(self, name: ModelName, *, download: bool, where: str) -> None:
+        self._name, self._download, self._where = name, download, where
+        self._weights = Path()
+        self._preprocess: dict[str, Any] = {}
+
+    def prepare(self) -> NetworkIdentity:
+        """Finds the weights; see `embedding_networks.Source`."""
+        require_packages(self._where, "open_clip", "torch", "torchvision")
+        ways = {
+            "hub": self._prepare_hub,
+            "folder": self._prepare_folder,
+            "tag": self._prepare_tag,
+            "file": self._prepare_file,
+        }
+        config = ways[self._name.family]()
+        return NetworkIdentity(
+            model=self._shown,
+            weights=file_hash(self._weights),
+            config=fingerprint({"model": config, "preprocess": self._preprocess}),
+            libraries=versions(*LIBRARIES, *(library for part, library in PARTS.items() if part in json.dumps(config))),
+        )
+
+    def _prepare_hub(self) -> Any:
+        repository = self._name.source
+        path = hub_file(repository, [CONFIG], download=self._download, where=self._where)
+        self._weights = hub_file(repository, WEIGHTS, download=self._download, where=self._where)
+        return self._read(path)
+
+    def _prepare_folder(self) -> Any:
+        folder = Path(self._name.source).expanduser()
+        held = [folder / name for name in FOLDER_WEIGHTS if (folder / name).is_file()]
+        if not held or not (folder / CONFIG).is_file():
+            raise MissingDependencyError(
+                f"{str(folder)!r} holds no {CONFIG} with {' or '.join(FOLDER_WEIGHTS)}",
+                where=self._where,
+                fix="name a folder in which open_clip can load a model",
+            )
+        self._weights = held[0]
+        return self._read(folder / CONFIG)
+
+    def _read(self, path: Path) -> Any:
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"is no JSON: {error}", where=str(path), fix="put a whole file there") from error
+
+    def _prepare_file(self) -> Any:
+        config = self._architecture()
+        self._weights = Path(self._name.source).expanduser()
+        if not self._weights.is_file():
+            raise MissingDependencyError(
+                f"there is no file {str(self._weights)!r}", where=self._where, fix="put the checkpoint there"
+            )
+        return config
+
+    def _prepare_tag(self) -> Any:
+        import open_clip
+
+        config, (arch, tag) = self._architecture(), (self._name.arch, self._name.source)
+        listed = open_clip.get_pretrained_cfg(arch, tag)
+        if not listed:
+            tags = open_clip.list_pretrained_tags_by_model(arch)
+            near = difflib.get_close_matches(tag, tags, n=1, cutoff=0.4)
+            fix = f"did you mean {arch}/{near[0]}?" if near else f"known are {', '.join(tags) or 'none'}"
+            raise UsageError(f"open_clip lists no weights {tag!r} of {arch}", where=self._where, fix=fix)
+        if listed.get("quick_gelu") and not config.get("quick_gelu"):
+            # open_clip only warns of it, and computes with an activation that the weights were not trained with
+            raise UsageError(
+                f"the weights {tag!r} were trained with another activation than {arch} has",
+                where=self._where,
+                fix=f"name it {arch}-quickgelu/{tag}",
+            )
+        self._preprocess = {key: listed.get(key) for key in ("mean", "std", "interpolation", "resize_mode")}
+        self._weights = self._of_tag(listed)
+        return config
+
+    def _of_tag(self, listed: dict[str, Any]) -> Path:
+        """Returns the file of listed weights: of the hub's cache, or of open_clip's own folder."""
+        repository, _, file = str(listed.get("hf_hub", "")).rpartition("/")
+        own = Path.home() / ".cache" / "clip" / Path(str(listed.get("url", ""))).name
+        if listed.get("url") and own.is_file():
+            return own
+        if not repository:
+            raise missing_weights(f"{self._name.text} ({listed.get('url', '')})", self._where)
+        names = WEIGHTS if not file else (str(Path(file).with_suffix(".safetensors")), file)
+        return hub_file(repository, names, download=self._download, where=self._where)
+
+    def _architecture(self) -> Any:
+        """Returns the configuration of the architecture.
+
+        Raises:
+            UsageError: open_clip has none of that name.
+        """
+        if (bundled := _bundled(self._name.arch)) is not None:
+            return bundled
+        import open_clip
+
+        config = open_clip.get_model_config(self._name.arch)
+        if config is None:
+            known = open_clip.list_models()
+            near = difflib.get_close_matches(self._name.arch, known, n=1, cutoff=0.4)
+            fix = f"did you mean {near[0]!r}?" if near else "see open_clip.list_models()"
+            raise UsageError(f"open_clip has no architecture {self._name.arch!r}", where=self._where, fix=fix)
+        return config
+
+    def load(self, device: str, precision: str) -> ClipNetwork:
+        """Loads the model; see `embedding_networks.Source`."""
+        import open_clip
+
+        overlay = {f"image_{key}": value for key, value in self._preprocess.items()}
+        try:
+            with offline(not self._download):
+                model, preprocess = open_clip.create_model_from_pretrained(
+                    self._library_name, str(self._weights) if self._name.arch else None, weights_only=True, **overlay
+                )
+        except (RuntimeError, ValueError, KeyError, AttributeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            raise ConfigError(
+                f"{self._weights.name} cannot be loaded as weights of {self._shown}: "
+                f"{' '.join(str(error).split())[:200]}",
+                where=self._where,
+                fix="give the checkpoint of that architecture",
+            ) from error
+        return ClipNetwork(placed(model, device, self._where), preprocess, self._tokenizer, device, precision)
+
+    @property
+    def _library_name(self) -> str:
+        """The model's name as open_clip takes it."""
+        if self._name.family == "folder":
+            return f"local-dir:{Path(self._name.source).expanduser()}"
+        return self._name.arch or f"hf-hub:{self._name.source}"
+
+    @property
+    def _shown(self) -> str:
+        """The model's name without where it lies on this machine."""
+        return Path(self._name.source).name if self._name.family == "folder" else self._name.arch or self._name.source
+
+    def _tokenizer(self) -> Any:
+        import open_clip
+
+        try:
+            with offline(not self._download):
+                return open_clip.get_tokenizer(self._library_name)
+        except (OSError, ValueError) as error:
+            raise MissingDependencyError(
+                f"the tokenizer of {self._shown} is not on this machine: {' '.join(str(error).split())[:200]}",
+                where=self._where,
+                fix="get it with -s download=true",
+            ) from error
+
+
+def _bundled(arch: str) -> Any:
+    """Returns an architecture that open_clip brings along, read from its file; None where there is no such file.
+
+    Importing open_clip takes seconds, and a pass that finds all it needs in the cache does not need it. Where it is
+    imported already it is asked itself, for it may know architectures of the user's.
+    """
+    found = find_spec("open_clip")
+    if "open_clip" in sys.modules or found is None:
+        return None
+    for place in found.submodule_search_locations or ():
+        file = Path(place) / "model_configs" / f"{arch}.json"
+        if file.is_file():
+            return json.loads(file.read_text(encoding="utf-8"))
+    return None
+
+
+class ClipNetwork:
+    """An open_clip model in memory; see `embedding_networks.Network`.
+
+    Args:
+        model: The model, on its device.
+        preprocess: From an RGB picture to a tensor.
+        tokenizer: Makes the tokenizer, when the first text comes.
+        device: As torch names it.
+        precision: fp32, bf16 or fp16.
+    """
+
+    def __init__(self, model: Any, preprocess: Any, tokenizer: Any, device: str, precision: str) -> None:
+        self._model, self._preprocess, self._make_tokenizer = model, preprocess, tokenizer
+        self._device, self._precision = device, precision
+        self._tokenizer: Any = None
+
+    def pixels(self, picture: Image) -> Any:
+        """Returns a tensor of shape (3, size, size)."""
+        return self._preprocess(picture)
+
+    def images(self, batch: Sequence[Any]) -> Vectors:
+        """Embeds pictures."""
+        import torch
+
+        with torch.inference_mode(), autocast(self._device, self._precision):
+            return unit_vectors(self._model.encode_image(torch.stack(list(batch)).to(self._device)))
+
+    def texts(self, texts: Sequence[str]) -> tuple[Vectors, list[bool]]:
+        """Embeds texts; one that is longer than the model's context is cut at its end."""
+        import torch
+
+        if self._tokenizer is None:
+            self._tokenizer = self._make_tokenizer()
+        tokens = self._tokenizer(list(texts))
+        with torch.inference_mode(), autocast(self._device, self._precision):
+            vectors = unit_vectors(self._model.encode_text(tokens.to(self._device)))
+        return vectors, [self._is_cut(text) for text in texts]
+
+    def _is_cut(self, text: str) -> bool:
+        """Tells whether a text has more tokens than the model takes; two of them mark begin and end."""
+        inner = getattr(self._tokenizer, "tokenizer", None)  # a wrapped tokenizer of transformers
+        tokens = len(inner(text)["input_ids"]) if inner is not None else len(self._tokenizer.encode(text)) + 2
+        return tokens > int(self._tokenizer.context_length)

@@ -1,0 +1,147 @@
+"""DINOv2 and DINOv3 through `transformers`: the vector of the class token, from a local folder or the hub's cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
+from knowgen.core.spec import fingerprint
+from knowgen.scorers.embedding_weights import (
+    files_hash,
+    hub_folder,
+    missing_weights,
+    offline,
+    require_packages,
+    versions,
+)
+from knowgen.scorers.similarity.names import ModelName, is_hub_name
+from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors, autocast, placed, unit_vectors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+PATTERNS = (CONFIG, PREPROCESSOR, "*.safetensors", "*.safetensors.index.json")
+"""Only safetensors: other formats may run code when they are opened."""
+
+LIBRARIES = ("transformers", "torch", "torchvision", "pillow")
+
+
+class DinoSource:
+    """Finds and loads a DINO model.
+
+    Args:
+        name: Of the family dino.
+        download: Fetch weights that are not on this machine?
+        where: Names the scorer in errors.
+    """
+
+    def __init__(self, name: ModelName, *, download: bool, where: str) -> None:
+        self._name, self._download, self._where = name, download, where
+        self._folder = Path()
+
+    def prepare(self) -> NetworkIdentity:
+        """Finds the weights; see `embedding_networks.Source`."""
+        require_packages(self._where, "transformers", "torch", "torchvision")
+        self._folder = self._find()
+        configs = {name: self._config(name) for name in (CONFIG, PREPROCESSOR)}
+        kind = str(configs[CONFIG].get("model_type", ""))
+        if not kind.startswith(("dinov2", "dinov3")):
+            raise UsageError(
+                f"{self._name.source} holds a model of type {kind!r}, which is neither DINOv2 nor DINOv3",
+                where=self._where,
+                fix="name a CLIP model without `dino:`",
+            )
+        weights = sorted(self._folder.glob("*.safetensors"))
+        if not weights:
+            raise MissingDependencyError(
+                f"{self._folder} holds no weights (*.safetensors)", where=self._where, fix="get them with download=true"
+            )
+        return NetworkIdentity(
+            model=self._name.source if is_hub_name(self._name.source) else self._folder.name,
+            weights=files_hash(weights),
+            config=fingerprint(configs),
+            libraries=versions(*LIBRARIES),
+        )
+
+    def _find(self) -> Path:
+        source = self._name.source
+        folder = Path(source).expanduser()
+        if folder.is_dir():
+            return folder
+        if not is_hub_name(source):
+            raise MissingDependencyError(
+                f"there is no folder {source!r}", where=self._where, fix="name a folder, or a repository ORG/NAME"
+            )
+        return hub_folder(source, PATTERNS, download=self._download, where=self._where)
+
+    def _config(self, name: str) -> dict[str, Any]:
+        path = self._folder / name
+        if not path.is_file():
+            if is_hub_name(self._name.source) and not Path(self._name.source).is_dir():
+                raise missing_weights(self._name.source, self._where)
+            raise MissingDependencyError(f"{self._folder} holds no {name}", where=self._where, fix="put it there")
+        try:
+            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"is no JSON: {error}", where=str(path), fix="fetch it anew") from error
+        return config
+
+    def load(self, device: str, precision: str) -> DinoNetwork:
+        """Loads the model; see `embedding_networks.Source`."""
+        import transformers
+
+        library: Any = transformers  # parts of it have no types
+        try:
+            with offline(True):
+                processor = library.AutoImageProcessor.from_pretrained(str(self._folder), local_files_only=True)
+                model, report = library.AutoModel.from_pretrained(
+                    str(self._folder), local_files_only=True, use_safetensors=True, output_loading_info=True
+                )
+        except (RuntimeError, ValueError, KeyError, AttributeError, OSError) as error:
+            raise self._broken(" ".join(str(error).split())[:200]) from error
+        if report["missing_keys"]:  # transformers would leave them random
+            missing = sorted(report["missing_keys"])
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise self._broken(f"the weights lack {missing[0]}{more}")
+        return DinoNetwork(placed(model, device, self._where), processor, device, precision)
+
+    def _broken(self, what: str) -> ConfigError:
+        return ConfigError(f"{self._folder} cannot be loaded: {what}", where=self._where, fix="fetch the model anew")
+
+
+class DinoNetwork:
+    """A DINO model in memory; see `embedding_networks.Network`.
+
+    Args:
+        model: The model, on its device.
+        processor: From an RGB picture to a tensor.
+        device: As torch names it.
+        precision: fp32, bf16 or fp16.
+    """
+
+    def __init__(self, model: Any, processor: Any, device: str, precision: str) -> None:
+        self._model, self._processor, self._device, self._precision = model, processor, device, precision
+
+    def pixels(self, picture: Image) -> Any:
+        """Returns a tensor of shape (3, height, width)."""
+        return self._processor(images=picture, return_tensors="pt")["pixel_values"][0]
+
+    def images(self, batch: Sequence[Any]) -> Vectors:
+        """Embeds pictures: the class token after the last norm."""
+        import torch
+
+        with torch.inference_mode(), autocast(self._device, self._precision):
+            outputs = self._model(pixel_values=torch.stack(list(batch)).to(self._device))
+            return unit_vectors(outputs.pooler_output)
+
+    def texts(self, texts: Sequence[str]) -> tuple[Vectors, list[bool]]:
+        """Raises: a DINO model has no text tower.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError("a DINO model has no text tower", fix="name a CLIP model")

@@ -1,0 +1,143 @@
+"""Records as JSON text, also where a model or a plugin put something into them that JSON or UTF-8 does not know."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from knowgen.core.errors import DataError
+from knowgen.core.records import Generation, GroundTruth, Record, Sample, Score
+from knowgen.core.secrets import mask_secrets
+
+R = TypeVar("R", bound=Record)
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHOWN = 1000
+
+
+def as_json(record: R) -> tuple[R, str]:
+    """Returns a record and its JSON text.
+
+    Half a surrogate pair becomes U+FFFD, bytes and foreign objects become words; the record that is returned says
+    what the text says. A result that was paid for is never lost to a stray character. Secrets are masked here last,
+    because a plugin may repeat one in its words.
+    """
+    try:
+        text = record.model_dump_json()
+    except PydanticSerializationError:
+        record = type(record).model_validate(_plain(record.model_dump()))
+        text = record.model_dump_json()
+    masked = mask_secrets(text)
+    return (record, text) if masked == text else (type(record).model_validate_json(masked), masked)
+
+
+def from_json(kind: type[R], text: str) -> R:
+    """Returns the record a JSON text holds.
+
+    Raises:
+        DataError: It is damaged, or from another version of the records.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "record"
+        raise DataError(
+            f"holds a damaged {kind.__name__} ({field}: {first['msg']})",
+            where="run.sqlite",
+            fix="restore a copy or start again with --fresh",
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_SURROGATE.sub("\ufffd", str(key)): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "item") and getattr(value, "size", 0) == 1:  # a number of an array library
+        return _plain(value.item())
+    return _SURROGATE.sub("\ufffd", str(value))[:_SHOWN]
+
+
+Statement = tuple[str, tuple[object, ...]]
+
+_SAMPLE = "insert into samples values (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_GENERATION = (
+    "insert or replace into generations (key, sample_id, repeat, status, reason, image, seconds, cost, attempts,"
+    " record) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_SCORE = (
+    "insert or replace into scores (key, sample_id, repeat, scorer, scorer_hash, judge_repeat, image, status, reason,"
+    " strict_values, seconds, cost, tries, record) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_VALUES = json.JSONEncoder(allow_nan=False)
+
+
+def sample_row(place: int, sample: Sample, truth: GroundTruth) -> Statement:
+    """Returns the statement that writes a sample at its place in the selection.
+
+    Raises:
+        PydanticSerializationError: It holds text or values that are no UTF-8 JSON.
+    """
+    file = truth.image.path if truth.image else None
+    return _SAMPLE, (
+        place,
+        sample.id,
+        sample.category,
+        sample.group,
+        sample.difficulty,
+        sample.text_required,
+        sample.model_dump_json(),
+        truth.model_dump_json(),
+        str(file.absolute()) if file else "",
+    )
+
+
+def generation_row(key: str, generation: Generation) -> Statement:
+    """Returns the statement that writes a drawing; one that replaces another counts as the later."""
+    generation, record = as_json(generation)
+    return _GENERATION, (
+        key,
+        generation.sample_id,
+        generation.repeat,
+        generation.status.value,
+        generation.reason,
+        generation.image.sha256 if generation.image else "",
+        generation.seconds,
+        generation.usage.cost,
+        generation.attempts,
+        record,
+    )
+
+
+def score_row(key: str, score: Score, scorer_hash: str) -> Statement:
+    """Returns the statement that writes a judgement.
+
+    Raises:
+        ValueError: A value of the strict reading is no finite number.
+    """
+    score, record = as_json(score)
+    return _SCORE, (
+        key,
+        score.sample_id,
+        score.repeat,
+        score.scorer,
+        scorer_hash,
+        score.judge_repeat,
+        score.image,
+        score.status.value,
+        score.strict.reason,
+        _VALUES.encode(score.strict.values),
+        score.seconds,
+        score.usage.cost,
+        score.tries,
+        record,
+    )

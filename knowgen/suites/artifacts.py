@@ -1,0 +1,164 @@
+"""What a suite leaves in its directory beside the runs: tables, report pages, suite.json."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from knowgen import outputs
+from knowgen.api import POLICIES
+from knowgen.report import tables
+from knowgen.report.html import MARKER, OWN, ReportRun, write_report
+from knowgen.report.tables import number, score_name, with_interval
+from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
+from knowgen.stats.coverage import NO_RESULT
+from knowgen.stats.summary import Figure
+from knowgen.store.manifest import write_atomically
+from knowgen.store.run import RunStore
+from knowgen.suites.macro_mean import MacroMean
+from knowgen.suites.result import SuiteResult, SuiteRun
+
+SUITE_FILE = "suite.json"
+REPORT = "report"
+TABLES = "tables"
+MEANS = "all-tasks"
+
+_MEANS_HEAD = ("system", "scorer", "policy", "figure", "value", "low", "high", "n", "note")
+
+
+def terminal(result: SuiteResult) -> str:
+    """Returns one table a task and, for several tasks, the means over them, in plain text."""
+    parts = []
+    for task in result.tasks:
+        title = [f"{task}:"] if len(result.tasks) > 1 else []
+        parts.append("\n".join([*title, tables.terminal(result.summaries(task))]))
+    means = [mean for mean in result.means if mean.policy == result.policy]
+    if means:
+        parts.append(terminal_text(_grids(result, means)))
+    elif len(result.tasks) > 1:
+        parts.append("no mean over tasks: no scorer has judged them all")
+    return "\n\n".join(parts)
+
+
+def write(result: SuiteResult) -> dict[str, Path]:
+    """Writes tables, pages and, at last, suite.json; nothing where they are there and no result is new.
+
+    Returns:
+        The page of each task; a task of which nothing was run has none.
+
+    Raises:
+        ConfigError: A folder holds something that is no report, or cannot be written.
+        DataError: The disk is full.
+    """
+    text = json.dumps(result.to_json(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    folders = {task: _folder(result, task) for task in result.tasks if ranked(result, task)}
+    pages = {task: folder / "index.html" for task, folder in folders.items()}
+    file = result.path / SUITE_FILE
+    files = _table_files(result)
+    if (
+        all(page.is_file() for page in (*pages.values(), *files))
+        and file.is_file()
+        and file.read_bytes() == text.encode()
+    ):
+        return pages
+    (result.path / TABLES).mkdir(exist_ok=True)
+    for path, content in files.items():
+        write_atomically(path, content)
+    _clear_report(result.path / REPORT, several=len(result.tasks) > 1)
+    for task, folder in folders.items():
+        _write_page(ranked(result, task), folder)
+    write_atomically(file, text)
+    return pages
+
+
+def _table_files(result: SuiteResult) -> dict[Path, str]:
+    """Returns the tables by file: each task under each policy, and the means."""
+    folder, found = result.path / TABLES, dict[Path, str]()
+    for task in result.tasks:
+        for policy in POLICIES:
+            held = result.summaries(task, policy)
+            found[folder / f"{outputs.slug(task)}-{policy}.md"] = tables.markdown(held)
+            found[folder / f"{outputs.slug(task)}-{policy}.csv"] = tables.csv(held)
+    if result.means:
+        found[folder / f"{MEANS}.md"] = markdown_text(_grids(result, result.means))
+        found[folder / f"{MEANS}.csv"] = csv_text(_MEANS_HEAD, (line for mean in result.means for line in _lines(mean)))
+    return found
+
+
+def _lines(mean: MacroMean) -> Iterator[list[str | float | int | None]]:
+    for name, figure in [("mean over tasks", mean.figure), *mean.by_task.items()]:
+        yield [
+            mean.system, mean.scorer, mean.policy, name, figure.value, figure.low, figure.high, figure.n, figure.note,
+        ]  # fmt: skip
+
+
+def _grids(result: SuiteResult, means: Sequence[MacroMean]) -> list[TextTable]:
+    """Returns a table a scorer and policy, the best mean first, those without one last."""
+    grids = []
+    for policy, scorer in dict.fromkeys((mean.policy, mean.scorer) for mean in means):
+        held = [mean for mean in means if (mean.policy, mean.scorer) == (policy, scorer)]
+        held.sort(key=lambda mean: (mean.figure.value is None, -(mean.figure.value or 0.0), mean.system))
+        rows = [
+            [mean.system, with_interval(mean.figure), *(_of_task(mean.by_task[task]) for task in result.tasks)]
+            for mean in held
+        ]
+        lines = [
+            f"macro mean of {score_name(held[0].dimensions)} over {len(result.tasks)} tasks, each counting the same; "
+            f"policy {policy}; scorer {scorer}; [95 % interval, by sample within each task]",
+            *_notes(held),
+        ]
+        grids.append(TextTable(f"Over all tasks ({policy})", ["system", "mean", *result.tasks], rows, lines=lines))
+    return grids
+
+
+def _of_task(figure: Figure) -> str:
+    return "no result" if figure.note.startswith(NO_RESULT) else number(figure)
+
+
+def _notes(means: Sequence[MacroMean]) -> list[str]:
+    """Returns a line for each note, with the systems it is about."""
+    notes: dict[str, list[str]] = {}
+    for mean in means:
+        notes.setdefault(mean.figure.note, []).append(mean.system)
+    return [f"{', '.join(systems)}: {note}" for note, systems in notes.items() if note]
+
+
+def _folder(result: SuiteResult, task: str) -> Path:
+    report = result.path / REPORT
+    return report if len(result.tasks) == 1 else report / outputs.slug(task)
+
+
+def ranked(result: SuiteResult, task: str) -> list[SuiteRun]:
+    """Returns the runs of a task that have results, the best first: its figures are the answer of the page."""
+    held = [run for run in result.of_task(task) if run.run is not None]
+    return sorted(held, key=lambda run: -_rank(run))
+
+
+def _rank(run: SuiteRun) -> float:
+    value = run.summaries[0].headline.value
+    return -1.0 if value is None or run.summaries[0].no_result else value
+
+
+def _write_page(runs: Sequence[SuiteRun], folder: Path) -> None:
+    with ExitStack() as stack:
+        pages = [ReportRun(store=stack.enter_context(RunStore.read(run.path)), summaries=run.summaries) for run in runs]
+        write_report(pages, folder)
+
+
+def _clear_report(folder: Path, *, several: bool) -> None:
+    """Removes the pages of an earlier call when a suite goes from one task to several, or back."""
+    if not folder.is_dir():
+        return
+    if several and (folder / MARKER).is_file():
+        for name in OWN:
+            path = folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    elif not several and not (folder / MARKER).is_file():
+        for path in [each for each in folder.iterdir() if (each / MARKER).is_file()]:
+            shutil.rmtree(path)

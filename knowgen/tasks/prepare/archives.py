@@ -1,0 +1,209 @@
+"""Unpacking archives that strangers packed: nothing leaves the folder, nothing but files and folders, and not too much.
+
+A member with an absolute path, with `..`, with a link or a device, with a name that comes twice, refuses the whole
+archive. So does an archive that unpacks to more bytes or files than allowed, or that swells like no pictures do. What
+counts is what comes out while unpacking, not what the archive says of itself.
+"""
+
+from __future__ import annotations
+
+import stat
+import tarfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from knowgen.core.errors import DataError
+
+ZIP_ENDINGS = (".zip",)
+TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+ENDINGS = (*ZIP_ENDINGS, *TAR_ENDINGS)
+
+_BLOCK = 1 << 20
+_UTF8_FLAG, _ENCRYPTED_FLAG = 0x800, 0x1
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """How much may come out of the archives of one data set.
+
+    Attributes:
+        total_bytes: Of all archives together.
+        files: Of all archives together.
+        ratio: Unpacked bytes by packed bytes, of each archive; pictures hardly shrink.
+        free_bytes: An archive that unpacks to less is not asked about its ratio.
+    """
+
+    total_bytes: int = 512 << 30
+    files: int = 2_000_000
+    ratio: float = 100.0
+    free_bytes: int = 16 << 20
+
+
+@dataclass
+class UnpackedTotals:
+    """What came out so far, over several archives."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    stream: IO[bytes]
+
+
+def is_archive(name: str) -> bool:
+    """Tells whether a file is an archive that can be unpacked, by its name."""
+    return name.lower().endswith(ENDINGS)
+
+
+def stem(name: str) -> str:
+    """Returns an archive's file name without its ending: `pictures` for `pictures.tar.gz`."""
+    base = Path(name).name
+    ending = max((each for each in ENDINGS if base.lower().endswith(each)), key=len, default="")
+    return base[: len(base) - len(ending)] if ending else base
+
+
+def unpack(archive: Path, into: Path, so_far: UnpackedTotals, limits: ArchiveLimits, name: str = "") -> None:
+    """Unpacks an archive into a folder.
+
+    Args:
+        archive: A zip or tar file.
+        into: The folder to fill; made when it is not there.
+        so_far: What came out of earlier archives of the same data set; counted on.
+        limits: What may come out.
+        name: Of the archive in errors, where its file has another name.
+
+    Raises:
+        DataError: The archive is broken, holds something that is refused, or too much; names archive and member.
+    """
+    name = name or archive.name
+    packed, before = archive.stat().st_size, so_far.bytes
+    members = _zip_members if name.lower().endswith(ZIP_ENDINGS) else _tar_members
+    into.mkdir(parents=True, exist_ok=True)
+    try:
+        for member in members(archive, name):
+            so_far.files += 1
+            if so_far.files > limits.files:
+                raise _refused(name, member.name, f"is one file more than the {limits.files} allowed")
+            path = into / _safe(member.name, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                for block in _blocks(member, name):
+                    so_far.bytes += len(block)
+                    _hold_to(limits, so_far.bytes, so_far.bytes - before, packed, name, member.name)
+                    file.write(block)
+    except _BROKEN as error:
+        raise DataError(f"is no archive that can be read: {_words(error)}", where=name, fix="fetch it again") from error
+    except OSError as error:
+        raise DataError(f"cannot be unpacked: {error.strerror or error}", where=name, fix="look at the disk") from error
+
+
+def _blocks(member: _Member, archive: str) -> Iterator[bytes]:
+    """Yields a member's bytes."""
+    with closing(member.stream) as stream:
+        while True:
+            try:
+                block = stream.read(_BLOCK)
+            except _BROKEN as error:
+                raise DataError(
+                    f"its member {member.name!r} is damaged: {_words(error)}", where=archive, fix="fetch it again"
+                ) from error
+            if not block:
+                return
+            yield block
+
+
+def _hold_to(limits: ArchiveLimits, total: int, of_archive: int, packed: int, archive: str, member: str) -> None:
+    if total > limits.total_bytes:
+        raise _refused(archive, member, f"takes what is unpacked beyond the {limits.total_bytes} bytes allowed")
+    if of_archive > limits.free_bytes and of_archive > limits.ratio * packed:
+        what = f"swells to more than {limits.ratio:g} times the {packed} bytes of its archive, as no pictures do"
+        raise _refused(archive, member, what)
+
+
+def _zip_members(archive: Path, name: str) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as opened:
+        infos = [(info, _zip_name(info)) for info in opened.infolist()]
+        seen = set[str]()
+        for info, member in infos:  # all are looked at before the first is written
+            _safe(member, name)
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _refused(name, member, "is a link or a device")
+            if info.flag_bits & _ENCRYPTED_FLAG:
+                raise _refused(name, member, "is encrypted")
+            _once(member, seen, name)
+        for info, member in infos:
+            if not info.is_dir():
+                yield _Member(member, opened.open(info))
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Returns a member's name; packers that wrote UTF-8 without saying so are understood."""
+    if info.flag_bits & _UTF8_FLAG:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
+
+
+def _tar_members(archive: Path, name: str) -> Iterator[_Member]:
+    seen = set[str]()
+    with tarfile.open(archive) as opened:
+        for info in opened:
+            _safe(info.name, name)
+            if info.isdir():
+                continue
+            if not info.isreg():
+                raise _refused(name, info.name, "is a link or a device")
+            _once(info.name, seen, name)
+            stream = opened.extractfile(info)
+            assert stream is not None, "a regular file has content"
+            yield _Member(info.name, stream)
+
+
+def _once(member: str, seen: set[str], archive: str) -> None:
+    """Refuses a file that comes twice, for which of the two is meant cannot be known."""
+    if member.endswith("/"):
+        return
+    plain = str(_safe(member, archive))
+    if plain in seen:
+        raise _refused(archive, member, "comes twice")
+    seen.add(plain)
+
+
+def _safe(member: str, archive: str) -> Path:
+    """Returns a member's name as a relative path that stays inside.
+
+    Raises:
+        DataError: It is absolute, climbs with `..`, or cannot be the name of a file.
+    """
+    name = member.replace("\\", "/")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or (parts and parts[0].endswith(":")):
+        raise _refused(archive, member, "has an absolute path")
+    if ".." in parts:
+        raise _refused(archive, member, "leaves its folder with `..`")
+    if any(ord(letter) < 32 for letter in name) or any(len(part.encode()) > 255 for part in parts):
+        raise _refused(archive, member, "has a name that no file can have")
+    return Path(*(unicodedata.normalize("NFC", part) for part in parts))
+
+
+def _refused(archive: str, member: str, why: str) -> DataError:
+    return DataError(
+        f"refused: its member {member[:200]!r} {why}", where=archive, fix="use it only from a source that you trust"
+    )
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,0 +1,154 @@
+"""From published rows to the rows of a prepared folder.
+
+benchmark   task.yaml, samples.jsonl, truth.jsonl: an ordinary task folder
+sft         rows.jsonl: id, messages, images (paths in the folder, in the order of the `<image>` marks)
+rl          rows.jsonl: id, prompt, gt_image (a path in the folder)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from knowgen.core.errors import DataError
+from knowgen.core.records import GroundTruth, ImageRef
+from knowgen.tasks.catalog import DataSetKind, PublishedDataSet
+from knowgen.tasks.folder import SAMPLES_FILE, TASK_FILE, TRUTH_FILE
+from knowgen.tasks.prepare.published import PICTURE_FIELDS, PublishedRow, conversation_of, sample_of
+from knowgen.tasks.prepare.sources import SourceFiles
+
+ROWS_FILE = "rows.jsonl"
+DEFAULT_SCORERS = ("vlm:gpt-4.1",)
+"""The published judge."""
+
+
+@dataclass(frozen=True)
+class PreparedRow:
+    """A row that is used.
+
+    Attributes:
+        row: As published.
+        named: Its pictures, as it names them.
+        places: Its pictures, by their paths among the data set's files; empty until they are found.
+    """
+
+    row: PublishedRow
+    named: tuple[str, ...]
+    places: tuple[str, ...] = ()
+
+    def at(self, places: tuple[str, ...]) -> PreparedRow:
+        """Returns it with its pictures found."""
+        return replace(self, places=places)
+
+
+def entries_of(kind: DataSetKind, rows: Sequence[PublishedRow]) -> tuple[list[PreparedRow], list[str]]:
+    """Holds the rows to what their kind must have, before anything is unpacked.
+
+    Returns:
+        The rows to use, and why each other one is left out. Only the RL set leaves rows out, as its published split
+        does: those without id, prompt or ground truth.
+
+    Raises:
+        DataError: A row of a benchmark or of conversations is not what it must be, or an id comes twice.
+    """
+    if kind is DataSetKind.RL:
+        lacking = {row.number: _lacks(row) for row in rows}
+        used = [PreparedRow(row, (row.picture,)) for row in rows if not lacking[row.number]]
+        return used, [f"{row.where}: has no {lacking[row.number]}" for row in rows if lacking[row.number]]
+    if kind is DataSetKind.SFT:
+        return [PreparedRow(row, tuple(conversation_of(row)[1])) for row in rows], []
+    seen = dict[str, int]()
+    for row in rows:
+        sample_of(row)
+        if row.id in seen:
+            raise DataError(f"the id {row.id!r} is already that of row {seen[row.id]}", where=row.where)
+        seen[row.id] = row.number
+        if not row.picture:
+            fields = ", ".join(PICTURE_FIELDS)
+            raise DataError(f"names no ground-truth picture under any of {fields}", where=row.where)
+    return [PreparedRow(row, (row.picture,)) for row in rows], []
+
+
+def _lacks(row: PublishedRow) -> str:
+    have = {"id": row.id, "prompt": row.prompt, "ground truth": row.picture}
+    return " and no ".join(name for name, value in have.items() if not value)
+
+
+def write_rows(
+    draft: Path,
+    data: PublishedDataSet,
+    source: SourceFiles,
+    entries: Sequence[PreparedRow],
+    refs: Mapping[str, ImageRef],
+    pictures: str,
+) -> tuple[str, ...]:
+    """Writes the rows of a prepared folder.
+
+    Args:
+        draft: The folder.
+        data: What is prepared.
+        source: Where it came from.
+        entries: With their pictures found.
+        refs: What each picture is, by its place.
+        pictures: Folder of the pictures in the draft.
+
+    Returns:
+        Names of the files whose content is the data set's.
+    """
+    if data.kind is DataSetKind.BENCHMARK:
+        _write_task(draft / TASK_FILE, data, source)
+        samples = (sample_of(entry.row).model_dump(mode="json") for entry in entries)
+        _write_lines(draft / SAMPLES_FILE, samples)
+        _write_lines(draft / TRUTH_FILE, (_truth(entry, refs, pictures) for entry in entries))
+        return SAMPLES_FILE, TRUTH_FILE
+    make = _sft if data.kind is DataSetKind.SFT else _rl
+    _write_lines(draft / ROWS_FILE, (make(entry, refs, pictures) for entry in entries))
+    return (ROWS_FILE,)
+
+
+def _truth(entry: PreparedRow, refs: Mapping[str, ImageRef], pictures: str) -> dict[str, Any]:
+    (place,) = entry.places
+    truth = GroundTruth(sample_id=entry.row.id, image=refs[place])
+    return {**truth.model_dump(mode="json", exclude_defaults=True), "image_file": f"{pictures}/{place}"}
+
+
+def _sft(entry: PreparedRow, refs: Mapping[str, ImageRef], pictures: str) -> dict[str, Any]:
+    return {
+        "id": entry.row.id,
+        "row": entry.row.number,
+        "messages": conversation_of(entry.row)[0],
+        "images": [f"{pictures}/{place}" for place in entry.places],
+        "sha256": [refs[place].sha256 for place in entry.places],
+    }
+
+
+def _rl(entry: PreparedRow, refs: Mapping[str, ImageRef], pictures: str) -> dict[str, Any]:
+    (place,) = entry.places
+    return {
+        "id": entry.row.id,
+        "row": entry.row.number,
+        "prompt": entry.row.prompt,
+        "gt_image": f"{pictures}/{place}",
+        "sha256": refs[place].sha256,
+    }
+
+
+def _write_task(path: Path, data: PublishedDataSet, source: SourceFiles) -> None:
+    import yaml
+
+    origin = f"{data.repo} at commit {source.commit}" if source.commit else f"a local copy of {data.repo}"
+    fields = {
+        "name": data.name,
+        "version": source.commit[:12] or "local",
+        "description": f"{data.about}; from {origin}",
+        "default_scorers": list(DEFAULT_SCORERS),
+    }
+    path.write_text(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

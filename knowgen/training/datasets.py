@@ -1,0 +1,209 @@
+"""The training sets as they were prepared on this machine: conversations to imitate, prompts to be rewarded on.
+
+    for conversation in load_sft(): ...
+    for prompt in load_rl(split="train"): ...
+    trainer = SFTTrainer(train_dataset=sft_dataset(), ...)
+
+Pictures stay files: records hold their paths, and data sets hold paths and not bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from knowgen.core.errors import DataError, UsageError
+from knowgen.tasks.data_home import PreparedData, need_prepared, prepare_again
+from knowgen.tasks.prepare.published import check_marks
+from knowgen.tasks.prepare.rows import ROWS_FILE
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SFT_NAME, RL_NAME = "gen_searcher_sft", "gen_searcher_rl"
+
+Split = Literal["train", "test"]
+SPLIT_SEED = 42
+TRAIN_SHARE = 0.9
+"""The published split: rows are shuffled with this seed, and the first `int(share * n)` train."""
+
+
+class _DatasetRow(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SftMessage(_DatasetRow):
+    """One message of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        content: The text; an `<image>` mark stands where a picture belongs.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class SftConversation(_DatasetRow):
+    """A conversation of the fine-tuning set.
+
+    Attributes:
+        id: As published; empty where the row has none.
+        row: Number of the published row, from 1.
+        messages: In order.
+        images: Paths on this machine, in the order of the `<image>` marks.
+    """
+
+    id: str
+    row: int
+    messages: tuple[SftMessage, ...]
+    images: tuple[Path, ...]
+
+
+class RlPrompt(_DatasetRow):
+    """A prompt of the reinforcement-learning set.
+
+    Attributes:
+        id: Number in its part of the split, from 0.
+        source_id: As published.
+        prompt: The prompt.
+        gt_image: Path of the ground truth on this machine.
+    """
+
+    id: int
+    source_id: str
+    prompt: str
+    gt_image: Path
+
+
+def load_sft() -> Iterator[SftConversation]:
+    """Yields the conversations in published order.
+
+    Raises:
+        DataError: The set is not prepared; a row has not as many `<image>` marks as pictures; a picture is gone.
+    """
+    prepared = need_prepared(SFT_NAME)
+    return _conversations(prepared)
+
+
+def _conversations(prepared: PreparedData) -> Iterator[SftConversation]:
+    for row in _rows(prepared):
+        where = _where(prepared, row)
+        images = tuple(_picture(prepared, name, where) for name in row["images"])
+        check_marks([message["content"] for message in row["messages"]], len(images), where)
+        try:
+            yield SftConversation(id=row["id"], row=row["row"], messages=row["messages"], images=images)
+        except ValidationError as error:
+            raise DataError(error.errors()[0]["msg"], where=where, fix=prepare_again(prepared.name)) from error
+
+
+def load_rl(split: Split = "train") -> Iterator[RlPrompt]:
+    """Yields one part of the prompts, in the published split's order.
+
+    The rows that have id, prompt and ground truth are shuffled as `random.seed(42); random.shuffle(rows)` does; the
+    first `int(0.9 n)` are train, the others test, and each part is numbered from 0.
+
+    Raises:
+        UsageError: There is no such part.
+        DataError: The set is not prepared, or a picture is gone.
+    """
+    if split not in ("train", "test"):
+        raise UsageError(f"no split {split!r}", where=RL_NAME, fix="name train or test")
+    prepared = need_prepared(RL_NAME)
+    rows = list(_rows(prepared))
+    random.Random(SPLIT_SEED).shuffle(rows)
+    cut = int(TRAIN_SHARE * len(rows))
+    return _prompts(prepared, rows[:cut] if split == "train" else rows[cut:])
+
+
+def _prompts(prepared: PreparedData, rows: list[dict[str, Any]]) -> Iterator[RlPrompt]:
+    for number, row in enumerate(rows):
+        picture = _picture(prepared, row["gt_image"], _where(prepared, row))
+        yield RlPrompt(id=number, source_id=row["id"], prompt=row["prompt"], gt_image=picture)
+
+
+def sft_dataset() -> Dataset:
+    """Returns the conversations as a `datasets.Dataset` with the columns id, messages and images.
+
+    `messages` holds role and content; `images` holds pictures that are not decoded: `{"path": ..., "bytes": None}`.
+
+    Raises:
+        DataError: As `load_sft`.
+    """
+    from datasets import Dataset, Features, Image, Value
+    from datasets.exceptions import DatasetGenerationError
+
+    features = Features(
+        {
+            "id": Value("string"),
+            "messages": [{"role": Value("string"), "content": Value("string")}],
+            "images": [Image(decode=False)],
+        }
+    )
+    try:
+        return Dataset.from_generator(_sft_rows, features=features, gen_kwargs={"folder": _key(SFT_NAME)})
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, DataError):  # the row and its fault, not the library's words about them
+            raise error.__cause__ from None
+        raise
+
+
+def rl_dataset(split: Split = "train") -> Dataset:
+    """Returns one part of the prompts as a `datasets.Dataset` with the columns id, prompt and gt_image.
+
+    `gt_image` holds pictures that are not decoded: `{"path": ..., "bytes": None}`.
+
+    Raises:
+        UsageError: There is no such part.
+        DataError: As `load_rl`.
+    """
+    from datasets import Dataset, Features, Image, Value
+
+    features = Features({"id": Value("int64"), "prompt": Value("string"), "gt_image": Image(decode=False)})
+    rows = [{"id": each.id, "prompt": each.prompt, "gt_image": str(each.gt_image)} for each in load_rl(split)]
+    return Dataset.from_list(rows, features=features)
+
+
+def _key(name: str) -> str:
+    """Returns the prepared folder and when it was made: what the library's cache of rows hangs on."""
+    prepared = need_prepared(name)
+    return f"{prepared.folder}\0{prepared.index['created']}"
+
+
+def _sft_rows(folder: str) -> Iterator[dict[str, Any]]:
+    """Yields rows for `datasets`; `folder` only tells its cache which data is meant."""
+    for each in load_sft():
+        messages = [{"role": message.role, "content": message.content} for message in each.messages]
+        yield {"id": each.id, "messages": messages, "images": [str(path) for path in each.images]}
+
+
+def _rows(prepared: PreparedData) -> Iterator[dict[str, Any]]:
+    path = prepared.folder / ROWS_FILE
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    fix = prepare_again(prepared.name)
+                    raise DataError("is no JSON", where=f"{path}:{number}", fix=fix) from error
+    except OSError as error:
+        fix = prepare_again(prepared.name)
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path), fix=fix) from error
+
+
+def _where(prepared: PreparedData, row: dict[str, Any]) -> str:
+    identity = f" (id {str(row['id'])[:80]!r})" if row["id"] else ""
+    return f"{prepared.name}, row {row['row']}{identity}"
+
+
+def _picture(prepared: PreparedData, name: str, where: str) -> Path:
+    path = prepared.folder / name
+    if not path.is_file():
+        raise DataError(f"the picture {name} is gone", where=where, fix=prepare_again(prepared.name))
+    return path
