@@ -31,19 +31,19 @@ class MemorySearch:
         return [Hit(title=page.title, url=page.url, snippet=page.text) for page in ranked[:k]]
 
     async def image_search(self, query: str, k: int = 5) -> list[ImageHit]:
-        """Return no image: this backend has none."""
+        """Return an empty list: this backend has no images."""
         return []
 
     async def open(self, url: str) -> Page:
         """Return the page at an address.
 
         Raises:
-            DataError: There is no such page.
+            DataError: The page does not exist.
         """
         for page in PAGES:
             if page.url == url:
                 return page
-        raise DataError("there is no such page", where=url)
+        raise DataError("no such page", where=url)
 
 
 class SnippetPainter:

@@ -23,6 +23,9 @@ from knowgen.cli.main import VERBS, cli
 ROOT = Path(__file__).resolve().parents[2]
 ROOT_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/README.md")
 PAGES = sorted([*(ROOT / name for name in ROOT_PAGES), *(ROOT / "docs").rglob("*.md")])
+GUIDES = [f"docs/guides/{name}.md" for name in ("generator", "scorer", "task", "search")]
+"""Their blocks run in `tests/cli/test_guides.py`, with the servers and packages that they need."""
+
 SHELL = {"sh", "shell", "bash", "console"}
 OUTPUT = {"text", "yaml", "json", "toml", "html", "mermaid"}
 COMMANDS = ("knowgen ", "make ", "pip ", "python ")
@@ -76,7 +79,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 CODE = [block for block in BLOCKS if block.language in {"python", "shell"}]
-RUNNABLE = sorted({block.page for block in CODE if not block.not_run})
+RUNNABLE = sorted({block.page for block in CODE if not block.not_run} - set(GUIDES))
 
 
 def run_words(words: list[str], folder: Path) -> None:
@@ -108,6 +111,14 @@ def parse(words: list[str]) -> None:
     assert command is not None
     if "--help" not in rest:
         command.make_context(name, rest)
+
+
+def test_the_files_of_a_run_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = text.partition("in fifteen files")[2].partition("\n## ")[0]
+    named = re.findall(r"^\d+\. `([\w/]+\.py)`", section, re.MULTILINE)
+    assert len(named) == 15
+    assert [name for name in named if not (ROOT / "knowgen" / name).is_file()] == []
 
 
 def test_blocks_are_found_and_no_page_is_empty_of_them() -> None:
