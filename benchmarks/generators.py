@@ -1,6 +1,6 @@
 """How fast generators are driven; each part prints what it measured and what limits it.
 
-    python benchmarks/generators.py [--parts local serve]
+    python -m benchmarks.generators [--parts local serve]
 
 serve   `knowgen serve` against a server that polls for a free GPU, and what serving costs an image
 local   one pipeline of diffusers with tiny random weights on this CPU: batches against one picture at a time
@@ -9,9 +9,7 @@ local   one pipeline of diffusers with tiny random weights on this CPU: batches 
 from __future__ import annotations
 
 import argparse
-import importlib
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,9 +28,7 @@ def local() -> None:
 
     from knowgen.core.records import GenerationRequest
     from knowgen.generators.diffusers.generator import DiffusersGenerator
-
-    sys.path.insert(0, str(ROOT / "tests" / "generators"))
-    tiny_pipelines = importlib.import_module("tiny_pipelines")
+    from tests.helpers import tiny_pipelines
 
     prompts = [f"A lighthouse on cliff number {number}, with a sign" for number in range(PICTURES)]
     requests = [GenerationRequest(id=f"r{number}", prompt=prompt, seed=0) for number, prompt in enumerate(prompts)]
@@ -70,7 +66,7 @@ def local() -> None:
 
 def serve() -> None:
     """Draws through servers; see generators_http.py, which also takes arguments."""
-    import generators_http
+    from benchmarks import generators_http
 
     generators_http.overhead(300, 16)
     generators_http.against_polling(64, 0.5, 16, 5.0)

@@ -24,12 +24,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from knowgen import assemble
 from knowgen.core.records import GenerationRequest, GroundTruth, ImageRef, Sample
 from knowgen.core.spec import GeneratorSpec, RunSpec, Selection
 from knowgen.engine import EngineOptions, GeneratorHandle, ScorerHandle, run
 from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.store.run import RunStore
+from knowgen.workflows import resolve
 
 GOALS = {"share": 0.9, "ratio": 1.2, "memory": 500.0}
 SMALL = (48, 36)
@@ -170,7 +170,7 @@ def measure(count: int, size: tuple[int, int], port: int, folder: Path) -> dict[
     os.environ["KNOWGEN_CACHE"] = str(folder / "cache")
     task = Pictures(folder / "truths", count, size)
     generator = GeneratorHandle(GeneratorSpec(name="drawn"), capabilities_of(Drawn), lambda: Drawn(size))
-    judge = assemble.scorer_handle("vlm:measured", {"base_url": f"http://127.0.0.1:{port}/v1", "price_call": 0})
+    judge = resolve.resolve_scorer("vlm:measured", {"base_url": f"http://127.0.0.1:{port}/v1", "price_call": 0})
     seconds = _run(task, generator, [], folder / "run")
     if size == LARGE:
         subprocess.run(["sync"], check=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from knowgen.core.version import __version__
 
 if TYPE_CHECKING:
     from knowgen.api import Run, aggregate, compare, evaluate, load_run, load_task, score

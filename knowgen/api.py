@@ -1,4 +1,4 @@
-"""The Python interface: evaluate a generator, score pictures, load runs, compare them.
+"""The Python interface: evaluate a generator, score images, load runs, compare them.
 
 Example:
     >>> run = knowgen.evaluate("knowgen_mini", my_function, limit=8)
@@ -7,178 +7,160 @@ Example:
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, ParamSpec, Protocol, cast
 
-from knowgen import outputs
-from knowgen.comparing import agree, compare, panel_rows, panel_summary
-from knowgen.core.errors import UsageError
-from knowgen.dry_run import forecast
-from knowgen.engine.options import EngineOptions
-from knowgen.planning import Plan, Settings, plan, plan_scoring
-from knowgen.runs import POLICIES, Run, load_run
+from knowgen.core.run_config import RunConfig, run_fields
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
 from knowgen.tasks.load import load_task
+from knowgen.workflows import artifacts
+from knowgen.workflows.compare import agree, compare, panel_rows, panel_summary
+from knowgen.workflows.execute import default_out, execute
+from knowgen.workflows.forecast import forecast
+from knowgen.workflows.plan import Plan, plan, plan_scoring
+from knowgen.workflows.resolve import ScorerRequest
+from knowgen.workflows.run import PROTOCOLS, Run, load_run, write_report
+
+Fields = ParamSpec("Fields")
+"""The keywords of `RunConfig`."""
 
 
-def execute(plan: Plan, out: Path | str) -> Run:
-    """Carries out a plan in a run directory, going on from what is there, and writes summary, tables and page.
-
-    Raises:
-        ConfigError: The directory belongs to another run, is held by another process, or cannot be written.
-        DataError: The task's data or the directory is damaged, or the disk is full.
-    """
-    from knowgen.engine import run as run_engine
-
-    path, settings = Path(out), plan.settings
-    if settings.fresh and plan.origin is not None and plan.origin.resolve().is_relative_to(path.resolve()):
-        raise UsageError("--fresh would erase the pictures that are to be scored", where=str(path), fix="leave it out")
-    options = EngineOptions(
-        concurrency=settings.concurrency,
-        schedule=settings.schedule,
-        budget=settings.budget,
-        timeout=settings.timeout,
-        workers=_workers(plan, path),
-        progress=settings.progress,
-    )
-    with contextlib.ExitStack() as stack:
-        stack.callback(plan.release)
-        store = stack.enter_context(RunStore.open(path, plan.spec, fresh=settings.fresh))
-        if plan.remember is not None:
-            plan.remember(store)
-        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options, plan.requests)
-    run = Run(path, plan.spec, settings.policy, outcome)
-    if outcome.stopped == "interrupted":
-        return run  # whoever presses Ctrl-C waits for nothing more; the next call writes the outputs
-    if not outcome.all_cached or not outputs.complete(path, plan.spec):
-        outputs.write(run.path, run.spec, run.summaries())
-        write_report([run], path / "report")
-    return run
+class _Evaluate(Protocol[Fields]):
+    def __call__(
+        self,
+        task: str | Task,
+        generator: str | Callable[..., Any] | object,
+        scorers: Sequence[str | ScorerRequest] | str = (),
+        *no_more: Fields.args,
+        **fields: Fields.kwargs,
+    ) -> Run: ...
 
 
-def _workers(plan: Plan, path: Path) -> int:
-    """Returns how many processes draw; a run that is complete is not asked about its GPUs, which takes seconds."""
-    from knowgen.engine.components import GeneratorHandle
-    from knowgen.engine.placement import workers_for
+class _Score(Protocol[Fields]):
+    def __call__(
+        self,
+        source: Path | str,
+        scorers: Sequence[str | ScorerRequest] | str = (),
+        task: str | Task | None = None,
+        duplicates: Literal["error", "last"] = "error",
+        *no_more: Fields.args,
+        **fields: Fields.kwargs,
+    ) -> Run: ...
 
-    if plan.settings.workers is not None:
-        return plan.settings.workers
-    if not isinstance(plan.generator, GeneratorHandle):
-        return 0
-    done = not plan.settings.fresh and (path / "run.sqlite").is_file() and outputs.complete(path, plan.spec)
-    return 0 if done else workers_for(plan.generator)
+
+def _evaluate_with(config: Callable[Fields, RunConfig]) -> Callable[[Callable[..., Run]], _Evaluate[Fields]]:
+    """Give `evaluate` the keywords of a config class, for type checkers, editors and `help`."""
+    return lambda function: cast("_Evaluate[Fields]", _with_keywords(function, config, "run"))
 
 
+def _score_with(config: Callable[Fields, RunConfig]) -> Callable[[Callable[..., Run]], _Score[Fields]]:
+    """Give `score` the keywords of a config class, for type checkers, editors and `help`."""
+    return lambda function: cast("_Score[Fields]", _with_keywords(function, config, "score"))
+
+
+def _with_keywords(function: Callable[..., Run], config: Callable[..., RunConfig], command: str) -> Callable[..., Run]:
+    """Replace `**fields` in a function's signature, and the line on them in its docstring, by the options it takes."""
+    offered = {each.name: each for each in run_fields() if not each.option.commands or command in each.option.commands}
+    signature = inspect.signature(function)
+    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    options = [each for name, each in inspect.signature(config).parameters.items() if name in offered]
+    described: Any = function
+    described.__signature__ = signature.replace(parameters=[*own, *options])
+    lines = [f"    {name}: {each.help()}" for name, each in offered.items()]
+    text = inspect.cleandoc(function.__doc__ or "").splitlines()
+    described.__doc__ = "\n".join(new for line in text for new in (lines if "fields: " in line else [line]))
+    return function
+
+
+@_evaluate_with(RunConfig)
 def evaluate(
     task: str | Task,
     generator: str | Callable[..., Any] | object,
-    scorers: Sequence[str] | str = (),
-    *,
-    out: Path | str | None = None,
-    generator_args: Mapping[str, Any] | None = None,
-    scorer_args: Mapping[str, Any] | None = None,
-    **settings: Any,
+    scorers: Sequence[str | ScorerRequest] | str = (),
+    **fields: Any,
 ) -> Run:
-    """Draws a task's prompts and scores the pictures.
+    """Generate an image for each prompt of a task, and score the images.
 
     Args:
         task: Name or folder of a task, or a task.
         generator: Name, class, object with one of the three methods, or a function `draw(prompt[, references, seed])`.
-        scorers: One or more scorer names; the task's own when empty.
-        out: Run directory; `reports/TASK__GENERATOR` when None.
-        generator_args: Arguments of the generator.
-        scorer_args: Arguments of the scorer.
-        settings: Fields of `Settings`, such as limit=8, seed=1, repeats=3, budget=5.0.
+        scorers: One or more scorers; the task's default scorers when empty.
+        fields: Options of `RunConfig`, such as limit=8, seed=1, repeats=3, budget=5.0.
 
     Returns:
         The run; `run.summary.headline` is the K-Score with its interval.
 
     Raises:
-        KnowgenError: What is wrong, where, and how to mend it.
+        KnowgenError: Something is wrong; the message says what, where and how to fix it.
     """
-    names = (scorers,) if isinstance(scorers, str) else tuple(scorers)
-    ready = plan(
-        task, generator, names, generator_args=generator_args, scorer_args=scorer_args, settings=Settings(**settings)
-    )
-    return execute(ready, out if out is not None else default_out(ready.spec.task, ready.spec.generator.name))
+    config = RunConfig(**fields)
+    ready = plan(task, generator, _names(scorers), config)
+    return execute(ready, config.out or default_out(ready.spec.task, ready.spec.generator.name))
 
 
-def default_out(task: str, system: str) -> Path:
-    """Returns `reports/TASK__SYSTEM`, fit for a file name."""
-    return Path("reports") / f"{outputs.slug(task)}__{outputs.slug(system)}"
-
-
+@_score_with(RunConfig)
 def score(
-    source: Path | str, scorers: Sequence[str] | str = (), *, out: Path | str | None = None, **arguments: Any
+    source: Path | str,
+    scorers: Sequence[str | ScorerRequest] | str = (),
+    task: str | Task | None = None,
+    duplicates: Literal["error", "last"] = "error",
+    **fields: Any,
 ) -> Run:
-    """Scores pictures that exist already; arguments as in `plan_scoring`.
+    """Score images that exist already; no generator is loaded.
 
     Args:
-        source: A run directory, an official results file, or a folder of pictures (with `task`).
-        scorers: One or more scorer names.
-        out: Run directory; the source itself when it is a run and this is None.
-        arguments: `task`, `scorer_args`, `settings`.
-    """
-    names = (scorers,) if isinstance(scorers, str) else tuple(scorers)
-    ready = plan_scoring(source, names, out=out, **arguments)
-    if out is None:
-        out = ready.source or default_out(ready.spec.task, ready.spec.generator.name)
-    return execute(ready, out)
+        source: A run directory, an official results file, or a folder of images named by sample id (with `task`).
+        scorers: One or more scorers; the run's own, else the task's default scorers, when empty.
+        task: The task of a folder of images.
+        duplicates: Rows of a results file that share an id are an error, or the last one counts.
+        fields: Options of `RunConfig`, such as limit=8, seed=1, repeats=3, budget=5.0.
 
-
-def write_report(runs: Sequence[Run], out: Path) -> Path:
-    """Writes one page of several runs and returns the path of its `index.html`.
+    Returns:
+        The run; without `out` it is the source itself when that is a run.
 
     Raises:
-        UsageError: No run was given, or a run has not been scored.
-        ConfigError: The folder holds something that is no report.
+        KnowgenError: Something is wrong; the message says what, where and how to fix it.
     """
-    from knowgen.report.html import ReportRun
-    from knowgen.report.html import write_report as write_page
+    config = RunConfig(**fields)
+    ready = plan_scoring(source, _names(scorers), task, duplicates, config)
+    return execute(ready, config.out or ready.source or default_out(ready.spec.task, ready.spec.generator.name))
 
-    if not runs:
-        raise UsageError("no run to report on", fix="name one or more run directories")
-    names = outputs.distinct_names([(run.path, run.spec.generator.name) for run in runs])
-    with contextlib.ExitStack() as stack:
-        pages = [
-            ReportRun(
-                store=stack.enter_context(RunStore.read(run.path)),
-                summaries=tuple(each.model_copy(update={"system": name}) for each in run.summaries()),
-            )
-            for run, name in zip(runs, names, strict=True)
-        ]
-        return write_page(pages, out)
+
+def _names(scorers: Sequence[str | ScorerRequest] | str) -> Sequence[str | ScorerRequest]:
+    return (scorers,) if isinstance(scorers, str) else tuple(scorers)
 
 
 def export(run: Run, form: str, out: Path, *, scorer: str | None = None) -> int:
-    """Writes a run's results for other tools.
+    """Write a run's results for other tools.
 
     Args:
         run: The run.
         form: official, jsonl, parquet or csv.
         out: The file.
-        scorer: Whose judgements; the first scorer when None.
+        scorer: Name of the scorer whose scores are exported; the first scorer when None.
 
     Returns:
         The number of rows written.
     """
-    label = run.summarise(scorer=scorer).scorer
+    name = run.label(scorer)
     with RunStore.read(run.path) as store:
-        return outputs.export(store, form, out, label)
+        return artifacts.export(store, form, out, name)
 
 
 __all__ = [
-    "POLICIES",
+    "PROTOCOLS",
     "Plan",
     "Run",
-    "Settings",
+    "RunConfig",
+    "ScorerRequest",
     "aggregate",
     "agree",
     "compare",
+    "default_out",
     "evaluate",
     "execute",
     "export",

@@ -6,6 +6,8 @@ import itertools
 
 import pytest
 
+pytest.register_assert_rewrite("tests.helpers")
+
 _numbers = itertools.count()
 
 

@@ -1,125 +1,226 @@
-"""The rooms and what each may import, held by reading the source."""
+"""The layers of the package, read from docs/architecture.md and held against the imports in the source."""
 
 from __future__ import annotations
 
 import ast
+import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "knowgen"
-
-ALLOWED: dict[str, set[str]] = {
-    "core": set(),
-    "records": set(),
-    "errors": set(),
-    "calls": set(),
-    "caches": set(),
-    "spec": set(),
-    "registry": set(),
-    "remote": {"remote"},
-    "tasks": {"records", "registry", "calls", "caches", "remote", "scorers", "tasks"},
-    "search": {"records", "registry", "search"},
-    "generators": {"records", "registry", "calls", "caches", "remote", "search", "generators"},
-    "scorers": {"records", "registry", "calls", "caches", "remote", "spec", "scorers"},
-    "worlds": {"records", "worlds", "tasks", "search", "generators", "scorers", "registry"},
-    "store": {"records", "spec", "store"},
-    "stats": {"records", "stats"},
-    "engine": {
-        "records", "spec", "calls", "caches", "registry", "tasks", "search", "generators", "scorers", "store", "stats",
-        "engine",
-    },
-    "report": {"records", "stats", "store", "report", "spec"},
-    "serving": {"records", "registry", "calls", "generators", "engine", "remote", "serving"},
-    "scaffold": set(),
-}  # fmt: skip
-"""By room; `core` and `errors` may be used by all. `api`, `assemble`, `demo` and `cli` may import anything."""
-
-FREE = {
-    "api", "runs", "comparing", "assemble", "planning", "dry_run", "repainting", "reproducing", "merging", "outputs",
-    "elsewhere", "demo", "suite", "cli", "__init__", "__main__",
-}  # fmt: skip
+ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {
+    "datasets",
+    "diffusers",
+    "huggingface_hub",
+    "matplotlib",
+    "onnxruntime",
+    "open_clip",
+    "openai",
+    "pandas",
+    "rapidocr",
+    "ray",
+    "sklearn",
     "torch",
     "transformers",
-    "diffusers",
-    "open_clip",
-    "ray",
-    "plotly",
-    "onnxruntime",
-    "rapidocr",
-    "pandas",
-    "openai",
-    "datasets",
-    "huggingface_hub",
-    "sklearn",
+    "trl",
 }
+PACKAGE_NAME = "knowgen"
 
 
-def room_of(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).parts
-    return parts[0].removesuffix(".py")
+class Source:
+    """The modules of a package and what each imports of the package itself.
+
+    Args:
+        package: The folder of the package.
+    """
+
+    def __init__(self, package: Path) -> None:
+        self.package = package
+        self.paths = {module_name(package, path): path for path in sorted(package.rglob("*.py"))}
+        self.trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in self.paths.items()}
+
+    def imports(self, name: str) -> set[str]:
+        """Return the modules of the package that a module imports anywhere, inside functions too."""
+        modules: set[str] = set()
+        for node in ast.walk(self.trees[name]):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{self.paths[name]}: relative import"
+                for alias in node.names:
+                    submodule = f"{node.module}.{alias.name}"
+                    modules.add(submodule if submodule in self.paths else str(node.module))
+        return {module for module in modules if module in self.paths and module != name}
+
+    def layer_violations(self, layers: dict[str, int]) -> list[str]:
+        """Return a line for each import that does not point to a lower layer."""
+        found = []
+        for name in self.paths:
+            importer = part_of(name)
+            for module in sorted(self.imports(name)):
+                imported = part_of(module)
+                if importer and imported and importer != imported and layers[imported] >= layers[importer]:
+                    found.append(f"{name} (layer {layers[importer]}) imports {module} (layer {layers[imported]})")
+        return found
+
+    def circles(self) -> list[set[str]]:
+        """Return the sets of modules that import each other, by Tarjan's algorithm."""
+        index: dict[str, int] = {}
+        lowest: dict[str, int] = {}
+        stack: list[str] = []
+        circles: list[set[str]] = []
+
+        def visit(name: str) -> None:
+            index[name] = lowest[name] = len(index)
+            stack.append(name)
+            for module in self.imports(name):
+                if module not in index:
+                    visit(module)
+                    lowest[name] = min(lowest[name], lowest[module])
+                elif module in stack:
+                    lowest[name] = min(lowest[name], index[module])
+            if lowest[name] == index[name]:
+                members = set(stack[stack.index(name) :])
+                del stack[stack.index(name) :]
+                if len(members) > 1:
+                    circles.append(members)
+
+        for name in self.paths:
+            if name not in index:
+                visit(name)
+        return circles
+
+    def duplicate_classes(self) -> dict[str, list[str]]:
+        """Return the class names that are defined in more than one place."""
+        places: dict[str, list[str]] = defaultdict(list)
+        for name, tree in self.trees.items():
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ClassDef):
+                    places[node.name].append(name)
+        return {name: modules for name, modules in places.items() if len(modules) > 1}
 
 
-def own_imports(path: Path) -> set[str]:
-    rooms = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            module = node.module or ""
-            names = [f"{module}.{alias.name}" for alias in node.names] if module == "knowgen" else [module]
-        rooms |= {name.split(".")[1] for name in names if name.startswith("knowgen.")}
-    return rooms
+def module_name(package: Path, path: Path) -> str:
+    """Return the dotted name of a file; a package is named by its folder."""
+    return ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-SOURCES = sorted(PACKAGE.rglob("*.py"))
+def part_of(module: str) -> str:
+    """Return the package or top-level module that a module belongs to; empty for `knowgen` itself."""
+    return module.split(".")[1] if "." in module else ""
 
 
-def test_every_room_is_in_the_table() -> None:
-    assert {room_of(path) for path in SOURCES} <= ALLOWED.keys() | FREE
+def documented_layers() -> dict[str, int]:
+    """Return the layer of each package, read from the table in docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    layers: dict[str, int] = {}
+    for number, packages in re.findall(r"^\| *(\d+) *\| *([^|]+)\|", text, re.MULTILINE):
+        for package in re.findall(r"`(\w+)(?:/|\.py)`", packages):
+            assert package not in layers, f"{package} is in the table twice"
+            layers[package] = int(number)
+    return layers
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_room_imports_only_what_the_table_allows(path: Path) -> None:
-    room = room_of(path)
-    if room in FREE:
-        return
-    forbidden = own_imports(path) - ALLOWED[room] - {"core", "errors", "__version__", room}
-    assert not forbidden, f"{path.name} in {room} imports {sorted(forbidden)}"
+SOURCE = Source(ROOT / PACKAGE_NAME)
+LAYERS = documented_layers()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+def test_the_table_lists_every_package_and_nothing_else() -> None:
+    assert {part_of(name) for name in SOURCE.paths} - {""} == LAYERS.keys()
+
+
+def test_every_import_points_to_a_lower_layer() -> None:
+    assert SOURCE.layer_violations(LAYERS) == []
+
+
+def test_no_modules_import_each_other() -> None:
+    assert SOURCE.circles() == []
+
+
+def test_no_class_name_stands_for_two_things() -> None:
+    assert SOURCE.duplicate_classes() == {}
+
+
+def test_no_prefix_of_file_names_is_used_as_a_folder() -> None:
+    prefixes: dict[tuple[Path, str], list[str]] = defaultdict(list)
+    for path in SOURCE.paths.values():
+        prefix, underscore, _ = path.stem.partition("_")
+        if underscore and prefix:
+            prefixes[path.parent, prefix].append(path.name)
+    assert {key: names for key, names in prefixes.items() if len(names) > 2} == {}
+
+
+@pytest.mark.parametrize("name", SOURCE.paths)
+def test_heavy_libraries_are_imported_inside_functions(name: str) -> None:
+    top = [node for node in SOURCE.trees[name].body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name.split(".")[0] for node in top if isinstance(node, ast.Import) for alias in node.names}
     names |= {(node.module or "").split(".")[0] for node in top if isinstance(node, ast.ImportFrom)}
     assert not names & HEAVY
 
 
-def test_the_core_does_not_know_worlds_exist() -> None:
-    for path in SOURCES:
-        if room_of(path) not in FREE | {"worlds"}:
-            assert "worlds" not in own_imports(path), path
+def test_nothing_but_the_command_line_knows_that_worlds_exist() -> None:
+    for name in SOURCE.paths:
+        if part_of(name) not in {"worlds", "cli"}:
+            assert not {module for module in SOURCE.imports(name) if part_of(module) == "worlds"}, name
 
 
-def test_the_project_speaks_of_itself_alone() -> None:
+def test_no_path_outside_the_project_is_named() -> None:
     words = ("../sha" + "red", "/wo" + "rk/")
-    root = PACKAGE.parent
-    folders = [PACKAGE, root / "docs", root / "tests", root / "benchmarks", root / ".ci"]
-    files = [
-        path for folder in folders for path in folder.rglob("*") if path.suffix in {".py", ".md", ".js", ".html", ""}
+    folders = [ROOT / name for name in ("knowgen", "docs", "tests", "benchmarks", "examples", ".ci", ".github")]
+    files = [path for folder in folders if folder.is_dir() for path in folder.rglob("*")]
+    files += [
+        path
+        for path in ROOT.iterdir()
+        if path.name != ".git" and path.suffix in {".md", ".toml", ".yml", ".yaml", ".cff", ""}
     ]
-    for path in [*files, root / "README.md", root / "Makefile", root / "CHANGELOG.md"]:
-        if path.is_file():
+    for path in files:
+        if path.is_file() and path.suffix in {".py", ".md", ".js", ".html", ".toml", ".yml", ".yaml", ".cff", ""}:
             text = path.read_text(encoding="utf-8", errors="ignore")
             assert not [word for word in words if word in text], path
 
 
-def test_a_forbidden_import_would_be_found(tmp_path: Path) -> None:
-    source = tmp_path / "bad.py"
-    source.write_text("def f():\n    from knowgen import worlds\n    import knowgen.engine.run\n")
-    assert own_imports(source) == {"worlds", "engine"}
+def planted(tmp_path: Path, files: dict[str, str]) -> Source:
+    """Return a small package with the given files."""
+    for name, text in files.items():
+        path = tmp_path / PACKAGE_NAME / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return Source(tmp_path / PACKAGE_NAME)
+
+
+def test_a_planted_import_against_the_layers_is_found(tmp_path: Path) -> None:
+    source = planted(
+        tmp_path,
+        {
+            "core/a.py": "def f():\n    from knowgen.engine import run\n",
+            "engine/run.py": "import knowgen.core.a\n",
+        },
+    )
+    assert source.layer_violations({"core": 1, "engine": 4}) == [
+        "knowgen.core.a (layer 1) imports knowgen.engine.run (layer 4)"
+    ]
+    assert source.circles() == [{"knowgen.core.a", "knowgen.engine.run"}]
+
+
+def test_a_planted_import_beside_is_found(tmp_path: Path) -> None:
+    source = planted(tmp_path, {"tasks/a.py": "from knowgen.scorers.b import C\n", "scorers/b.py": "C = 1\n"})
+    assert source.layer_violations({"tasks": 3, "scorers": 3}) == [
+        "knowgen.tasks.a (layer 3) imports knowgen.scorers.b (layer 3)"
+    ]
+
+
+def test_a_planted_circle_within_a_package_is_found(tmp_path: Path) -> None:
+    files = {
+        "core/a.py": "from knowgen.core import b\n",
+        "core/b.py": "from knowgen.core.c import x\n",
+        "core/c.py": "def x():\n    import knowgen.core.a\n",
+        "core/d.py": "import knowgen.core.a\n",
+    }
+    assert planted(tmp_path, files).circles() == [{"knowgen.core.a", "knowgen.core.b", "knowgen.core.c"}]
+
+
+def test_a_planted_duplicate_class_is_found(tmp_path: Path) -> None:
+    source = planted(tmp_path, {"core/a.py": "class Part: ...\n", "core/b.py": "class Part: ...\n"})
+    assert source.duplicate_classes() == {"Part": ["knowgen.core.a", "knowgen.core.b"]}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from knowgen.cli.options import run_option
+
 EPILOG = """\b
 Examples:
   knowgen agree reports/mine
@@ -22,14 +24,14 @@ may be left out) and any of the dimensions, from 0 to 1; blank is not rated.
 @click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="What people said, as CSV.")
 @click.option("--panel", metavar="A,B,C", help="Scorers whose panel is one more rater.")
 @click.option("--quorum", type=click.IntRange(1), metavar="N", help="Members that must have judged; more than half.")
-@click.option("--policy", default="strict", metavar="P", help="Whose reading of a reply counts: strict or official.")
+@run_option("protocol")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     runs: tuple[Path, ...],
     labels: Path | None,
     panel: str | None,
     quorum: int | None,
-    policy: str,
+    protocol: str,
     as_json: bool,
 ) -> int:
     """Say how far judges agree, with each other and with people."""
@@ -42,7 +44,7 @@ def command(
         labels=labels,
         panel=members_of(panel, quorum),
         quorum=quorum,
-        policy=policy,
+        protocol=protocol,
     )
     if as_json:
         click.echo(json.dumps(found.model_dump(mode="json"), indent=1, sort_keys=True))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.common import KEY_VALUE
+from knowgen.cli.options import run_option
 
 if TYPE_CHECKING:
     from knowgen.core.records import GenerationRequest
@@ -27,13 +27,11 @@ REQUESTS = 4
 @click.command("check", epilog=EPILOG)
 @click.argument("kind", type=click.Choice(["generator", "task"]))
 @click.argument("name")
-@click.option("-g", "generator_args", type=KEY_VALUE, multiple=True, help="Argument of the generator.")
-@click.option("--task", default="knowgen_mini", metavar="T", show_default=True, help="Brings search and truths.")
-@click.option("--samples", type=click.IntRange(1), default=630, metavar="N", help="Pictures to forecast [630].")
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), default=600.0, metavar="S", help="Seconds a drawing."
-)
-@click.option("--device", metavar="D", help="Such as cuda:0; chosen when left out.")
+@run_option("generator_args")
+@click.option("--task", default="knowgen_mini", metavar="T", help="Task with search and ground truths [knowgen_mini].")
+@click.option("--samples", type=click.IntRange(1), default=630, metavar="N", help="Images to forecast [630].")
+@run_option("timeout")
+@click.option("--device", metavar="D", help="Device, such as cuda:0 [chosen automatically].")
 def command(kind: str, name: str, **options: Any) -> int:
     """Check a generator against the contract, or a task's data, before a long run."""
     from knowgen.validation.findings import worst
@@ -57,12 +55,12 @@ def _task(name: str) -> list[Finding]:
 
 
 def _generator(name: str, options: dict[str, Any]) -> list[Finding]:
-    from knowgen import assemble
     from knowgen.tasks.load import load_task
     from knowgen.validation.generator import check_generator
+    from knowgen.workflows.resolve import resolve_generator
 
     task = load_task(options["task"])
-    handle = assemble.generator_handle(name, dict(options["generator_args"]), task)
+    handle = resolve_generator(name, dict(options["generator_args"]), task)
     requests = _requests(task) if handle.traits.privileged else None
     return check_generator(
         handle,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from knowgen.cli.options import run_option
+
 EPILOG = """\b
 Examples:
   knowgen compare reports/closed_book reports/open_book
@@ -23,9 +25,7 @@ p-values of several comparisons are corrected for their number.
 @click.option("--panel", metavar="A,B,C", help="Scorers whose judgements are combined into one.")
 @click.option("--quorum", type=click.IntRange(1), metavar="N", help="Members that must have judged; more than half.")
 @click.option("--pairs", is_flag=True, help="Compare every two runs, not each with the first.")
-@click.option(
-    "--policy", default="strict", metavar="P", help="strict (default), official, na-renormalise or genevolve-micro."
-)
+@run_option("protocol", help="strict, official, na-renormalise or genevolve-micro [strict].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     runs: tuple[Path, ...],
@@ -33,7 +33,7 @@ def command(
     panel: str | None,
     quorum: int | None,
     pairs: bool,
-    policy: str,
+    protocol: str,
     as_json: bool,
 ) -> int:
     """Compare runs sample by sample, with paired intervals and tests."""
@@ -49,7 +49,7 @@ def command(
     members = members_of(panel, quorum)
     found = corrected(
         [
-            api.compare(first, second, policy=policy, scorer=scorer, panel=members, quorum=quorum)
+            api.compare(first, second, protocol=protocol, scorer=scorer, panel=members, quorum=quorum)
             for first, second in made
         ]
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.common import again, exit_code, failure_lines, running_options
+from knowgen.cli.common import again, exit_code, failure_lines
+from knowgen.cli.options import run_config, run_options, scoring_options
 
 if TYPE_CHECKING:
     from knowgen.api import Plan, Run
@@ -43,12 +45,14 @@ RECORD = "result.json"
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, metavar="N", help="Decides what is changed.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [reports/judge-check__J].")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON and nothing else.")
-@running_options
+@run_options("judge-check")
+@scoring_options
 def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, as_json: bool, **options: Any) -> int:
     """Find out whether a judge is fit for use, on known changes to known pictures."""
-    from knowgen import api, outputs
+    from knowgen import api
+    from knowgen.workflows import artifacts
 
-    target = out or Path("reports") / f"judge-check__{outputs.slug(scorer)}"
+    target = out or Path("reports") / f"judge-check__{artifacts.slug(scorer)}"
     changed, plan = prepare(scorer, task, samples, seed, options)
     if options["dry_run"]:
         click.echo(api.forecast(plan, target))
@@ -74,25 +78,19 @@ def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, 
         UsageError: A name or argument is wrong, or the scorer gives no dimension that a change must move.
         DataError: The task is no made-up world.
     """
-    from knowgen import api, assemble
+    from knowgen import api
     from knowgen.core.errors import UsageError
     from knowgen.tasks.load import load_task
+    from knowgen.workflows.selection import choose
     from knowgen.worlds.changes import CHANGES, ChangedPictures, make_changed_task
 
     world = load_task(task)
-    chosen, _ = assemble.choose(world, limit=options["limit"], ids=options["ids"])
+    chosen, _ = choose(world, limit=options["limit"], ids=options["ids"])
     count = len(chosen) if options["ids"] else samples
     changed = make_changed_task(world, chosen, count, seed)
-    settings = api.Settings(
-        policy=options["policy"],
-        judge_repeats=options["judge_repeats"],
-        concurrency=options["concurrency"],
-        budget=options["budget"],
-        fresh=options["fresh"],
-        progress=True,
-    )
-    generator = ChangedPictures(changed)
-    plan = api.plan(changed, generator, (scorer,), scorer_args=dict(options["scorer_args"]), settings=settings)
+    # the selection was applied to the task that is changed
+    config = replace(run_config("judge-check", options, (scorer,)), limit=None, ids=None)
+    plan = api.plan(changed, ChangedPictures(changed), (scorer,), config)
     known = {name for change in CHANGES for name in change.falls}
     if not known & set(plan.spec.scorers[0].dimensions):
         raise UsageError(
@@ -115,13 +113,12 @@ def carry_out(plan: Plan, target: Path) -> Run:
     from knowgen.engine.options import EngineOptions
     from knowgen.store.run import RunStore
 
-    settings = plan.settings
-    options = EngineOptions(concurrency=settings.concurrency, budget=settings.budget, progress=settings.progress)
-    with RunStore.open(target, plan.spec, fresh=settings.fresh) as store:
-        if settings.fresh and (target / FOLDER).exists():
+    config = plan.config
+    with RunStore.open(target, plan.spec, fresh=config.fresh) as store:
+        if config.fresh and (target / FOLDER).exists():
             shutil.rmtree(target / FOLDER)  # a page of judgements that are forgotten
-        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options)
-    return Run(target, plan.spec, settings.policy, outcome)
+        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, EngineOptions.of(config))
+    return Run(target, plan.spec, config.protocol, outcome)
 
 
 def expectations() -> list[Expectation]:
@@ -147,10 +144,10 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[CheckedImag
     """Reads the judgements of a run and works out what they say of the judge."""
     from knowgen.judge_check.analysis import CheckedImage, judge_changes, overall
     from knowgen.judge_check.records import JudgeCheck
-    from knowgen.stats.protocol import get_policy
+    from knowgen.stats.protocol import get_protocol
     from knowgen.store.run import RunStore
 
-    scorer, lenient = run.spec.scorers[0], get_policy(run.policy).reading == "lenient"
+    scorer, lenient = run.spec.scorers[0], get_protocol(run.protocol).reading == "lenient"
     readings: dict[str, list[ParsedScore]] = {}
     judges: dict[str, None] = {}
     for row in run.rows(scorer.name):
@@ -173,7 +170,7 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[CheckedImag
         judges=tuple(judges),
         task=changed.name,
         task_version=changed.version,
-        policy=run.policy,
+        protocol=run.protocol,
         seed=changed.seed,
         samples=len({one.sample for one in judged}),
         judge_repeats=run.spec.judgements(scorer),
@@ -193,19 +190,19 @@ def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Ch
     Returns:
         Path of the page.
     """
-    from knowgen import outputs
     from knowgen.judge_check import tables
     from knowgen.judge_check.page import write_page
     from knowgen.store.manifest import write_atomically
+    from knowgen.workflows import artifacts
 
     page, record = run.path / FOLDER / "index.html", run.path / FOLDER / RECORD
     # the time spent grows with every call, and says nothing of the judge
     text = check.model_dump_json(indent=1, exclude={"seconds"}) + "\n"
     if page.is_file() and record.is_file() and record.read_text(encoding="utf-8") == text:
         return page
-    folder = run.path / outputs.TABLES
+    folder = run.path / artifacts.TABLES
     folder.mkdir(exist_ok=True)
-    name = f"judge-check-{outputs.slug(check.scorer)}-{check.policy}"
+    name = f"judge-check-{artifacts.slug(check.scorer)}-{check.protocol}"
     write_atomically(folder / f"{name}.md", tables.markdown(check))
     write_atomically(folder / f"{name}.csv", tables.csv(check))
     write_page(check, _examples(run, changed, check, judged), run.path / FOLDER, RECORD, text)

@@ -13,10 +13,11 @@ import click
 
 from knowgen.core.errors import KnowgenError
 from knowgen.core.secrets import command_line_values, mask_secrets, refuse_secrets
+from knowgen.core.text import error_summary, one_line
 
 VERBS: dict[str, str] = {
-    "run": "Draw a task's prompts with a generator, and score them.",
-    "score": "Score pictures drawn elsewhere, or score a run anew.",
+    "run": "Generate an image per prompt of a task, and score it.",
+    "score": "Score images made elsewhere, or a run again.",
     "report": "Make one page of one or more runs.",
     "compare": "Say whether runs differ, sample by sample.",
     "export": "Write a run's results as official JSON, JSONL, CSV or Parquet.",
@@ -26,8 +27,8 @@ VERBS: dict[str, str] = {
     "judge-check": "Find out whether a judge is fit for use, on known changes to known pictures.",
     "suite": "Run systems x tasks from one file into one table.",
     "task": "Fetch and prepare a task's data, or settle which prompts ask for text.",
-    "merge": "Put the shards of a run together.",
-    "reproduce": "Draw again from a run's record and compare.",
+    "merge": "Merge the shards of a run.",
+    "reproduce": "Generate again from a run's record and compare.",
     "new": "Write a small package for a generator of your own.",
     "serve": "Offer a generator to others over HTTP.",
     "cache": "Show or clear what is kept between runs.",
@@ -126,12 +127,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        text = " ".join(str(error).split())
-        return _say(f"unexpected {type(error).__name__}: {text}; run it again with --debug and report it", 1)
+        return _say(f"unexpected {error_summary(error, None)}; run it again with --debug and report it", 1)
 
 
 def _say(line: str, code: int) -> int:
-    click.echo(f"knowgen: {' '.join(mask_secrets(line).split())}", err=True)
+    click.echo(f"knowgen: {one_line(mask_secrets(line))}", err=True)
     return code
 
 

@@ -1,10 +1,12 @@
-"""`knowgen merge`: the shards of a run, put together."""
+"""`knowgen merge`: merge the shards of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+
+from knowgen.cli.options import run_option
 
 EPILOG = """\b
 Example:
@@ -18,23 +20,23 @@ after, on four machines (sbatch --array=1-4):
 @click.command("merge", epilog=EPILOG)
 @click.argument("shards", nargs=-1, required=True, metavar="SHARD...", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory to make.")
-@click.option("--policy", default="strict", metavar="P", help="strict (default), official, or another.")
-@click.option("--unfinished", is_flag=True, help="Also where drawings or judgements are lacking.")
+@run_option("protocol")
+@click.option("--unfinished", is_flag=True, help="Merge even if images or scores are missing.")
 @click.option("--fresh", is_flag=True, help="Replace the run in DIR.")
-def command(shards: tuple[Path, ...], out: Path, policy: str, unfinished: bool, fresh: bool) -> int:
-    """Put the shards of a run together, as one run would have left them.
+def command(shards: tuple[Path, ...], out: Path, protocol: str, unfinished: bool, fresh: bool) -> int:
+    """Merge the shards of a run, as one run would have written them.
 
     A shard is a run directory made by `knowgen run --shard I/N`: every Nth sample of the selection, from the Ith on.
-    Pictures are hard links where the file system has them.
+    Images are hard links where the file system has them.
     """
     from knowgen.cli.common import command_line, failure_lines
-    from knowgen.merging import merge
     from knowgen.report import tables
     from knowgen.store.manifest import read_manifest
+    from knowgen.workflows.merge import merge
 
-    run = merge(shards, out, policy=policy, unfinished=unfinished, fresh=fresh)
+    run = merge(shards, out, protocol=protocol, unfinished=unfinished, fresh=fresh)
     click.echo()
-    click.echo(tables.terminal(list(run.summaries(policies=(run.policy,)))))
+    click.echo(tables.terminal(list(run.summaries(protocols=(run.protocol,)))))
     click.echo()
     for line in failure_lines(run):
         click.echo(line)

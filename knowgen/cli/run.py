@@ -1,4 +1,4 @@
-"""`knowgen run`: a task through a generator and its scorers."""
+"""`knowgen run`: generate images for a task and score them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,8 @@ from typing import Any
 
 import click
 
-from knowgen.cli.common import (
-    KEY_VALUE,
-    again,
-    closing_lines,
-    directory_of,
-    exit_code,
-    running_options,
-    scorer_arguments,
-)
+from knowgen.cli.common import again, closing_lines, directory_of, exit_code
+from knowgen.cli.options import GENERATOR_HELP, run_config, run_options, scoring_options
 
 EPILOG = """\b
 Examples:
@@ -25,51 +18,19 @@ Examples:
 
 
 @click.command("run", epilog=EPILOG, context_settings={"max_content_width": 100})
-@click.option("--task", required=True, metavar="T", help="Task name, or a task's folder.")
-@click.option("--generator", required=True, metavar="G", help="Who draws: NAME or file.py:Class.")
-@click.option("--scorer", "scorers", multiple=True, metavar="S", help="Who judges; the task's own when left out.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [reports/TASK__GENERATOR].")
-@click.option("-g", "generator_args", type=KEY_VALUE, multiple=True, help="Argument of the generator.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, metavar="N", help="Seed of the first repeat.")
-@click.option("--repeats", type=click.IntRange(1), default=1, metavar="K", help="Pictures a sample.")
-@click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes that draw [one a GPU].")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=600.0, metavar="S", hidden=True)
-@click.option("--requests", type=click.Path(path_type=Path), metavar="SRC", help="An agent's answers to draw.")
-@click.option(
-    "--schedule", type=click.Choice(["stream", "phased"]), default="stream", help="phased: draw all, then judge."
-)
-@running_options
-def command(task: str, generator: str, scorers: tuple[str, ...], out: Path | None, **options: Any) -> int:
-    """Draw a task's prompts, score the pictures, write a page; again: resume."""
+@click.option("--task", required=True, metavar="T", help="Name of a task, or a task's folder.")
+@click.option("--generator", required=True, metavar="G", help=GENERATOR_HELP)
+@click.option("--scorer", "scorers", multiple=True, metavar="S", help="Scorer [the task's default scorers].")
+@run_options("run")
+@scoring_options
+def command(task: str, generator: str, scorers: tuple[str, ...], *, dry_run: bool, **options: Any) -> int:
+    """Generate an image per prompt, score it, write a page; again: resume."""
     from knowgen import api
 
-    target = out or directory_of(api.default_out(task, generator), options["shard"])
-    settings = api.Settings(
-        policy=options["policy"],
-        limit=options["limit"],
-        ids=options["ids"],
-        shard=options["shard"],
-        requests=options["requests"],
-        seed=options["seed"],
-        repeats=options["repeats"],
-        judge_repeats=options["judge_repeats"],
-        concurrency=options["concurrency"],
-        budget=options["budget"],
-        schedule=options["schedule"],
-        workers=options["workers"],
-        timeout=options["timeout"],
-        fresh=options["fresh"],
-        progress=True,
-    )
-    plan = api.plan(
-        task,
-        generator,
-        scorers,
-        generator_args=dict(options["generator_args"]),
-        scorer_args=scorer_arguments(options, scorers),
-        settings=settings,
-    )
-    if options["dry_run"]:
+    config = run_config("run", options, scorers)
+    target = Path(config.out or directory_of(api.default_out(task, generator), config.shard))
+    plan = api.plan(task, generator, scorers, config)
+    if dry_run:
         click.echo(api.forecast(plan, target))
         return 0
     run = api.execute(plan, target)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.common import KEY_VALUE
+from knowgen.cli.options import run_option
 
 if TYPE_CHECKING:
     from knowgen.engine.components import GeneratorHandle
@@ -25,16 +25,14 @@ NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prom
 
 @click.command("serve", epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.argument("generator")
-@click.option("-g", "generator_args", type=KEY_VALUE, multiple=True, help="Argument of the generator.")
+@run_option("generator_args")
 @click.option("--host", default="127.0.0.1", metavar="H", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8001, metavar="P", show_default=True, help="0: any.")
-@click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes that draw [one a GPU, if several].")
-@click.option("--batch", type=click.IntRange(1), metavar="N", help="Requests drawn together [the generator's own].")
-@click.option("--queue", type=click.IntRange(0), default=64, metavar="N", show_default=True, help="May wait in line.")
+@run_option("workers")
+@click.option("--batch", type=click.IntRange(1), metavar="N", help="Maximum requests per batch [as declared].")
+@click.option("--queue", type=click.IntRange(0), default=64, metavar="N", help="Maximum queued requests [64].")
 @click.option("--token-env", metavar="NAME", help="Environment variable with the token that clients must bring.")
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), default=600.0, metavar="S", help="Seconds a drawing."
-)
+@run_option("timeout")
 @click.option(
     "--max-body", type=click.FloatRange(0, min_open=True), default=64.0, metavar="MIB", help="Longest request [64]."
 )
@@ -74,10 +72,10 @@ def _check_installed() -> None:
 def _handle(generator: str, options: dict[str, Any]) -> GeneratorHandle:
     import dataclasses
 
-    from knowgen import assemble
     from knowgen.core.errors import UsageError
+    from knowgen.workflows.resolve import resolve_generator
 
-    handle = assemble.generator_handle(generator, dict(options["generator_args"]), None)
+    handle = resolve_generator(generator, dict(options["generator_args"]), None)
     if handle.traits.privileged:
         raise UsageError(f"generator {generator!r} wants the ground truth, which requests do not carry", where="serve")
     if (batch := options["batch"]) is None:

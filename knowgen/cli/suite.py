@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.common import ParamType, again, command_line
+from knowgen.cli.common import again, command_line
+from knowgen.cli.options import ParamType, run_option
 
 if TYPE_CHECKING:
     from knowgen.suites.result import SuiteResult
@@ -38,9 +39,9 @@ class Names(ParamType):
 @click.argument("file")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Directory of all runs [reports/NAME].")
 @click.option("--only", type=Names(), metavar="A,B", help="Run only these systems.")
-@click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Spend no more, ever, in DIR.")
+@run_option("budget", help="Maximum total cost in USD for all runs of the suite [the file's].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done and its cost, and stop.")
 def command(
     file: str, out: Path | None, only: list[str] | None, budget: float | None, *, as_json: bool, dry_run: bool
 ) -> int:

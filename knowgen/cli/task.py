@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.common import KEY_VALUE
+from knowgen.cli.options import KEY_VALUE
 
 if TYPE_CHECKING:
     from knowgen.tasks.data_home import PreparedData

@@ -51,8 +51,12 @@ def endpoint_url(base_url: str, where: str, default: str = OPENAI_URL) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Tells whether an address is on this machine."""
-    host = urlsplit(url).hostname or ""
+    """Return whether a URL is of this machine."""
+    return is_loopback_host(urlsplit(url).hostname or "")
+
+
+def is_loopback_host(host: str) -> bool:
+    """Return whether a host name or address is of this machine."""
     if host == "localhost":
         return True
     try:

@@ -1,1 +1,1 @@
-"""What every package builds on; imports nothing of the project but `knowgen.core.errors`."""
+"""Shared foundations: what every package may import."""

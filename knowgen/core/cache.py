@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ class Cache:
         name: One of `LIMITS`; also the name of its file.
         folder: Where it lies; `cache_folder()` when None.
         limit: Bytes it may hold; that of `LIMITS` when None.
+        clock: Current time in seconds since the epoch.
 
     Attributes:
         fault: Why it keeps nothing, empty when it works.
@@ -131,7 +133,13 @@ class Cache:
         misses: Entries looked for in vain since it was opened.
     """
 
-    def __init__(self, name: str, folder: Path | None = None, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path | None = None,
+        limit: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.name = name
         self.fault = ""
         self.hits = self.misses = 0
@@ -142,6 +150,7 @@ class Cache:
         self._held = 0
         self._waiting: dict[str, bytes] = {}
         self._waiting_since = 0.0
+        self._clock = clock
         if self._folder is None:
             self.fault = f"{HOME} is off"
 
@@ -162,14 +171,14 @@ class Cache:
                 return None
             self.hits += 1
             value, used = found[0]
-            if time.time() - used > _TOUCH_SECONDS:
-                self._run("update entries set used = ? where key = ?", (time.time(), key))
+            if self._clock() - used > _TOUCH_SECONDS:
+                self._run("update entries set used = ? where key = ?", (self._clock(), key))
             return bytes(value)
 
     def put(self, key: str, value: bytes) -> None:
         """Keeps a value under a key; the last one put stands. It is written with others, soon or by `close`."""
         with self._lock:
-            now = time.time()
+            now = self._clock()
             self._waiting_since = self._waiting_since if self._waiting else now
             self._waiting[key] = value
             if len(self._waiting) >= _GROUP or now - self._waiting_since >= _GROUP_SECONDS:
@@ -215,7 +224,7 @@ class Cache:
         """Writes what waits in one transaction."""
         if not self._waiting:
             return
-        now, rows = time.time(), self._waiting
+        now, rows = self._clock(), self._waiting
         self._waiting = {}
         self._run("begin immediate", ())
         for key, value in rows.items():

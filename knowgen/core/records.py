@@ -267,7 +267,7 @@ class Score(Record):
         status: Status of the strict reading.
         strict: The reading that holds to the scorer's contract.
         lenient: The official reading of the same attempts; None where a scorer measures and nothing was parsed, so
-            that both policies read `strict`.
+            that both protocols read `strict`.
         image: Digest of the picture that was judged.
         attempts: Every call, in order, over all runs.
         judge_asked: Model name asked for.

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
 from knowgen.core.secrets import refuse_secrets
+from knowgen.core.text import error_summary
 
 Kind = Literal["tasks", "search", "generators", "scorers"]
 KINDS: tuple[Kind, ...] = ("tasks", "search", "generators", "scorers")
@@ -168,7 +169,7 @@ def load(resolved: ResolvedName) -> Any:
             f"needs the package {error.name!r}, which is not installed", where=where, fix=f"pip install {error.name}"
         ) from error
     except (Exception, SystemExit) as error:
-        raise _broken(resolved, f"broke while it was imported: {_short(error)}", where) from error
+        raise _broken(resolved, f"broke while it was imported: {error_summary(error)}", where) from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:
@@ -203,11 +204,6 @@ def _import_file(name: str) -> Any:
         del sys.modules[module_name]
         raise
     return module
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
 def create(resolved: ResolvedName, args: Mapping[str, Any]) -> Any:

@@ -41,12 +41,20 @@ class BudgetMeter:
         store: Keeps reservations; those left open by a killed run count as spent.
         budget: US dollars over all runs of the directory, None for no limit.
         on_refusal: Called when a call is refused, from any thread.
+        patience: Seconds that a call which does not fit now waits for others to end, when none does.
 
     Attributes:
         refusal: Why the first call was refused; empty when none was.
     """
 
-    def __init__(self, store: RunStore, budget: float | None, on_refusal: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        budget: float | None,
+        on_refusal: Callable[[], None],
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._patience = patience
         self._store = store
         self._budget = budget
         self._on_refusal = on_refusal
@@ -155,7 +163,7 @@ class BudgetMeter:
         """Returns what is to be done next, None at the end; refuses those that have waited in vain."""
         if self._held:
             try:
-                return self._work.get(timeout=PATIENCE_SECONDS)
+                return self._work.get(timeout=self._patience)
             except Empty:  # what is open hangs or was left behind, and will never be settled
                 self._refuse_held()
         return self._work.get()

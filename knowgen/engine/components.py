@@ -46,9 +46,14 @@ class GeneratorHandle:
 
 @dataclass(frozen=True)
 class ScorerHandle:
-    """A scorer that is built when there is something to judge; fields as in `GeneratorHandle`."""
+    """A scorer that is built when there is something to score; fields as in `GeneratorHandle`.
+
+    Attributes:
+        estimate: Returns the estimated cost of scoring some samples with their truths; None where it cannot say.
+    """
 
     spec: ScorerSpec
     traits: ScorerCapabilities
     build: Callable[[], Any]
     remake: ComponentRef | None = None
+    estimate: Callable[..., Any] | None = None

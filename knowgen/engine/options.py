@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+
+from knowgen.core.run_config import EngineConfig, declared_fields
 
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """How a run is carried out. Nothing here decides a result, so nothing here is part of a key.
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(EngineConfig):
+    """What the engine is given beside the run's specification: the user's options and its own limits.
+
+    `schedule="phased"` generates all images, closes the generator, then scores, for one accelerator that cannot hold
+    both. `concurrency` applies to async generators and scorers; those that compute keep to what they declare.
 
     Attributes:
-        concurrency: Calls of an async generator or scorer that may wait at once; None takes what each declares.
-            Generators and scorers that compute keep to what they declare.
-        schedule: `stream` scores a picture as soon as it is drawn; `phased` draws all, closes the generator, then
-            scores, for one accelerator that cannot hold both.
-        budget: US dollars that may be spent in this run directory, over all runs; None for no limit.
-        timeout: Seconds one drawing may take.
-        score_timeout: Seconds one judgement may take.
-        tries: Tries within this run for faults that may pass.
-        max_attempts: Tries over all runs of the directory; what still fails then keeps its last record.
+        score_timeout: Time limit of one score in seconds.
+        tries: Attempts within this run at what failed with a transient error.
+        max_attempts: Attempts over all runs of the directory; after that a failure is final.
         workers: Worker processes of the generator; 0 runs it in this process.
-        progress: Show progress on stderr: a bar on a terminal, elsewhere a line every half minute.
     """
 
-    concurrency: int | None = None
-    schedule: Literal["stream", "phased"] = "stream"
-    budget: float | None = None
-    timeout: float = 600.0
     score_timeout: float = 300.0
     tries: int = 4
     max_attempts: int = 12
     workers: int = 0
-    progress: bool = True
+
+    @classmethod
+    def of(cls, config: EngineConfig, *, workers: int = 0) -> EngineOptions:
+        """Return the options of a run's configuration.
+
+        Args:
+            config: The user's options.
+            workers: Worker processes of the generator, now that their number is known.
+        """
+        given = {name: getattr(config, name) for name in declared_fields(EngineConfig)}
+        return cls(**{**given, "workers": workers})
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from knowgen.core.records import Generation, GenerationStatus, Score, ScoreStatus
@@ -18,13 +19,15 @@ class Progress:
 
     Args:
         wanted: Show anything at all?
+        clock: Current time in seconds.
     """
 
-    def __init__(self, wanted: bool) -> None:
+    def __init__(self, wanted: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._wanted = wanted
         self._terminal = wanted and sys.stderr.isatty()
         self._bar: Any = None
-        self._began = self._told = time.monotonic()
+        self._began = self._told = self._clock()
 
     def show(self, tally: RunCounts | None, cost: float) -> None:
         """Brings the display up to date; cheap enough to be called ten times a second.
@@ -37,8 +40,8 @@ class Progress:
             return
         if self._terminal:
             self._show_bar(tally, cost)
-        elif time.monotonic() - self._told >= LINE_SECONDS:
-            self._told = time.monotonic()
+        elif self._clock() - self._told >= LINE_SECONDS:
+            self._told = self._clock()
             sys.stderr.write(self._line(tally, cost) + "\n")
             sys.stderr.flush()
 
@@ -53,7 +56,7 @@ class Progress:
         self._bar.refresh()
 
     def _line(self, tally: RunCounts, cost: float) -> str:
-        seconds = time.monotonic() - self._began
+        seconds = self._clock() - self._began
         rate = tally.done / seconds if seconds > 0 else 0.0
         left = f"{(tally.total - tally.done) / rate:.0f} s" if rate > 0 else "unknown"
         return f"{tally.done}/{tally.total} {_counts(tally, cost)} {rate:.2f}/s ETA {left}"

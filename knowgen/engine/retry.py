@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -15,6 +16,8 @@ from knowgen.core.errors import (
     TransientError,
     UsageError,
 )
+from knowgen.core.retry import exponential, retry
+from knowgen.core.text import error_summary, one_line
 
 T = TypeVar("T")
 
@@ -90,18 +93,21 @@ def is_decline(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> str:
     """Returns one line about an error: the project's own words as they are, anything else with its type."""
-    text = " ".join(str(error).split())[:500]
+    text = one_line(error, 500)
     if isinstance(error, SystemExit):
         return f"the plugin called sys.exit({text})"
     if isinstance(
         error, (KnowgenError, StoppedError, CallTimeoutError, PluginDisabledError, ContractError, PluginError)
     ):
         return text or type(error).__name__
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return error_summary(error, 500)
 
 
 async def with_tries(
-    call: Callable[[int], Awaitable[T]], tries: int, failed: Callable[[BaseException], None] | None = None
+    call: Callable[[int], Awaitable[T]],
+    tries: int,
+    failed: Callable[[BaseException], None] | None = None,
+    wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> T:
     """Calls until it works, the fault is one that stays, or the tries are used up.
 
@@ -111,20 +117,11 @@ async def with_tries(
         call: Takes the number of the try, from 1.
         tries: At most so many calls.
         failed: Told of every fault that is tried again.
+        wait: Wait so many seconds between two tries.
 
     Raises:
         Exception: What the last try raised.
     """
-    try:
-        return await call(1)
-    except Exception as error:
-        if tries <= 1 or not is_passing(error):
-            raise
-        first = error
-    from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
-    from tenacity.wait import wait_exponential, wait_random
-
-    backoff = wait_exponential(multiplier=0.5, max=30.0) + wait_random(0.0, 0.5)
     faults: list[BaseException] = []
 
     def note(error: BaseException) -> None:
@@ -136,29 +133,8 @@ async def with_tries(
         lost = sum(isinstance(fault, WorkerDiedError) for fault in [*faults, error])
         return is_passing(error) and lost < LOST_WORKERS
 
-    def wait(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome is not None else None
+    def seconds(number: int, error: BaseException | None) -> float:
         asked = getattr(error, "retry_after", None) or 0.0
-        return min(max(backoff(state), asked), LONGEST_WAIT)
+        return min(max(exponential(number, 0.5, 30.0) + random.uniform(0.0, 0.5), asked), LONGEST_WAIT)
 
-    async def attempt() -> T:
-        nonlocal first
-        if first is not None:  # the first try is over; tenacity counts it and waits after it
-            error, first = first, None  # type: ignore[assignment]
-            raise error
-        return await call(retrying.statistics["attempt_number"])
-
-    retrying = AsyncRetrying(
-        retry=retry_if_exception(again),
-        stop=stop_after_attempt(tries),
-        wait=wait,
-        before_sleep=lambda state: note(state.outcome.exception()),  # type: ignore[union-attr,arg-type]
-        sleep=pause,
-        reraise=True,
-    )
-    return await retrying(attempt)
-
-
-async def pause(seconds: float) -> None:
-    """Waits between two tries."""
-    await asyncio.sleep(seconds)
+    return await retry(call, attempts=tries, retryable=again, wait=seconds, on_retry=note, sleep=wait)

@@ -1,8 +1,7 @@
-"""Where the parts of a pipeline lie on this machine, whether they are all there, and which they are."""
+"""The parts of a diffusers pipeline on this machine: where they are, whether all are there, and which they are."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -10,17 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.cache import Cache
 from knowgen.core.errors import DataError, MissingDependencyError, UsageError
+from knowgen.local_models.weights import (
+    SAFETENSORS,
+    content_id,
+    hub_folder,
+    is_hub_name,
+    looks_like_path,
+    not_downloaded,
+    online,
+    refuse_pickles,
+)
 
 INDEX = "model_index.json"
 """Names the pipeline's class and the class of each part, which lies in a folder of its name."""
 
 _TEXTS = (".json", ".txt", ".model", ".jinja")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_LOOKS_LOCAL = re.compile(r"[.~/\\]|[A-Za-z]:[\\/]")
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+\Z")
 
 
 @dataclass(frozen=True)
@@ -40,25 +44,14 @@ class Weights:
     parts: tuple[str, ...]
 
     def digest(self) -> str:
-        """Returns what names the model by its content: 12 hex digits over the files of its parts.
-
-        Two copies have the same one, wherever they lie. The hub's own copies carry the digest of a large file in its
-        name; those of other weights are kept in a cache by path, size and time of change.
-        """
-        total = hashlib.sha256()
-        cache = Cache("embeddings")
-        try:
-            for file in self._files():
-                total.update(f"{file.relative_to(self.folder).as_posix()}\0{_digest(file, cache)}\n".encode())
-        finally:
-            cache.close()
-        return total.hexdigest()[:12]
+        """Return what names the model by its content: 12 hex digits over the files of its parts."""
+        return content_id(self.folder, self._files())
 
     def _files(self) -> Iterator[Path]:
         yield self.folder / INDEX
         for part in sorted(self.parts):
             for file in sorted((self.folder / part).rglob("*")):
-                if file.suffix in {*_TEXTS, ".safetensors"} and file.is_file():
+                if file.suffix in {*_TEXTS, SAFETENSORS} and file.is_file():
                     yield file
 
 
@@ -80,9 +73,9 @@ def find(model: str, revision: str, *, download: bool, where: str, variant: str 
     folder = Path(model).expanduser()
     commit = ""
     if not folder.is_dir():
-        if _LOOKS_LOCAL.match(model):
+        if looks_like_path(model):
             raise MissingDependencyError("there is no such folder", where=where, fix=f"it should hold {INDEX}")
-        if not _HUB_NAME.match(model):
+        if not is_hub_name(model, owner=True):
             raise UsageError(
                 f"{model!r} is no preset, no folder and no ORG/NAME of the hub",
                 where=where,
@@ -98,23 +91,17 @@ def find(model: str, revision: str, *, download: bool, where: str, variant: str 
 
 
 def _from_hub(model: str, revision: str, download: bool, variant: str, where: str) -> Path:
-    from huggingface_hub import snapshot_download
+    if not download:
+        return hub_folder(model, revision=revision, download=False, where=where, option="-g")
+    from diffusers import DiffusionPipeline
 
+    more = {"variant": variant} if variant else {}
     try:
-        if not download:
-            return Path(snapshot_download(model, revision=revision, local_files_only=True))
-        from diffusers import DiffusionPipeline
-
-        more = {"variant": variant} if variant else {}
         # it fetches what the index names, and only safetensors
-        return Path(DiffusionPipeline.download(model, revision=revision, use_safetensors=True, **more))
+        with online():
+            return Path(DiffusionPipeline.download(model, revision=revision, use_safetensors=True, **more))
     except (OSError, ValueError) as error:  # every error of the hub's client is one of the two
-        if not download:
-            raise _missing(model, where, "are not on this machine, and nothing is downloaded unasked") from error
-        words = " ".join(str(error).split())[:200]
-        raise MissingDependencyError(
-            f"{model} cannot be fetched ({words})", where=where, fix="check the name, the network and HF_TOKEN"
-        ) from error
+        raise not_downloaded(model, error, where) from error
 
 
 def _missing(model: str, where: str, what: str) -> MissingDependencyError:
@@ -151,33 +138,10 @@ def _check_part(folder: Path, part: str, library: str, model: str, where: str) -
     if "config.json" not in names or names & {"tokenizer_config.json", "preprocessor_config.json"}:
         return  # a tokenizer, a processor, a scheduler: nothing heavy
     if not any(name.endswith(".safetensors") for name in names):
-        if any(name.endswith(_PICKLES) for name in names):
-            raise DataError(
-                f"the weights of {part} are pickles, which can run code when they are opened",
-                where=where,
-                fix="save them anew as safetensors",
-            )
+        refuse_pickles(names, part, where)
         raise _missing(model, where, f"are not complete here: {part} has none")
     for name in names:
         if name.endswith(".safetensors.index.json"):
             shards = set(json.loads((place / name).read_text(encoding="utf-8"))["weight_map"].values())
             if absent := sorted(shards - names):
                 raise _missing(model, where, f"are not complete here: {part} lacks {absent[0]}")
-
-
-def _digest(file: Path, cache: Cache) -> str:
-    """Returns the sha256 of a file, in hex."""
-    real = file.resolve()
-    if real.parent.name == "blobs" and _DIGEST.match(real.name):
-        return real.name  # the hub's cache names large files by their sha256
-    status = real.stat()
-    key = f"weights\0{real}\0{status.st_size}\0{status.st_mtime_ns}"
-    large = file.suffix == ".safetensors"
-    known = cache.get(key) if large else None
-    if known is not None:
-        return known.decode("ascii")
-    with real.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if large:
-        cache.put(key, found.encode("ascii"))
-    return found

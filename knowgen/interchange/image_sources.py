@@ -7,12 +7,13 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
 from knowgen.core.errors import DataError
+from knowgen.core.images import UnreadableImageError, inspect_image
 from knowgen.core.records import Generation, GenerationStatus, ImageRef
 from knowgen.core.spec import fingerprint
 from knowgen.store.run import RunStore
@@ -69,26 +70,15 @@ def picture_facts(path: Path) -> ImageRef:
     Raises:
         DataError: It is missing, is no file, does not decode to its end, or is smaller than `SMALLEST_SIDE`.
     """
-    import io
-
-    from PIL import Image, UnidentifiedImageError
-
+    if not path.is_file():  # also keeps away from pipes, which would wait forever
+        raise DataError("is not a file" if path.exists() else "is missing", where=str(path))
     try:
-        if not path.is_file():  # also keeps away from pipes, which would wait forever
-            raise DataError("is missing" if not path.exists() else "is no file", where=str(path))
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as picture:
-            width, height, kind = picture.width, picture.height, picture.format or ""
-            picture.load()
-    except UnidentifiedImageError as error:
-        raise DataError("is no picture", where=str(path)) from error
-    except Image.DecompressionBombError as error:
-        raise DataError("has too many pixels", where=str(path)) from error
-    except (OSError, ValueError, SyntaxError, MemoryError) as error:
-        raise DataError(f"does not open ({' '.join(str(error).split())[:120]})", where=str(path)) from error
-    if min(width, height) < SMALLEST_SIDE:
-        raise DataError(f"is only {width}x{height} pixels", where=str(path))
-    return ImageRef(sha256=hashlib.sha256(data).hexdigest(), width=width, height=height, format=kind, path=path)
+        facts = inspect_image(path)
+    except UnreadableImageError as error:
+        raise DataError(f"does not open: {error.what}", where=str(path)) from error
+    if min(facts.width, facts.height) < SMALLEST_SIDE:
+        raise DataError(f"is only {facts.width}x{facts.height} pixels", where=str(path))
+    return ImageRef(**asdict(facts), path=path)
 
 
 def file_digest(path: Path) -> str:

@@ -230,7 +230,7 @@ def export_official(
         store: The run.
         path: The file to write.
         scorer: Whose judgements.
-        summarise: Makes the summary rows under the official policy.
+        summarise: Makes the summary rows under the official protocol.
         repeat: Which drawing of each sample; the format has room for one.
         judge_repeat: Which judgement.
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from knowgen.core.atomic import draft_of
 from knowgen.core.errors import MissingDependencyError
 from knowgen.core.records import DIMENSIONS, Generation, ParsedScore, Score
 from knowgen.store.current_view import ExpectedGeneration
@@ -145,16 +144,11 @@ def export_rows(store: RunStore, form: Format, path: Path, scorer: str | None = 
     scorers = [scorer] if scorer is not None else [spec.name for spec in store.spec.scorers]
     columns = columns_of(store, scorers)
     rows = (_in_order(row, columns) for name in scorers for row in flat_rows(store, name))
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        count = _WRITERS[form](part, rows, columns)
-        part.replace(path)
+        with draft_of(path) as draft:
+            return _WRITERS[form](draft, rows, columns)
     except OSError as error:
         raise explain_os_error(error, path) from error
-    finally:
-        with suppress(OSError):  # only there when writing failed, which is told already
-            part.unlink(missing_ok=True)
-    return count
 
 
 def _in_order(row: dict[str, Any], columns: Mapping[str, type]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from statistics import NormalDist, fmean
 from typing import Literal
 
 from knowgen.core.records import ParsedScore, ScoreStatus
+from knowgen.core.text import count
 from knowgen.judge_check.records import ChangeResult, Expected, Movement, Rate, Verdict
-from knowgen.stats.words import count
 
 MOVED = 0.25
 """Least difference that counts as a move: half a step of the grid 0, 0.5, 1 that the rubric's values stand on."""

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from knowgen.core.atomic import replace_folder
 from knowgen.core.errors import DataError
 from knowgen.core.records import ImageRef
 from knowgen.judge_check.analysis import CheckResult
@@ -133,7 +134,7 @@ def write_page(check: JudgeCheck, examples: Sequence[Example], out: Path, record
             fresh.chmod(0o755)
             _fill(fresh, check, examples, out / "img")
             (fresh / record).write_text(record_text, encoding="utf-8")
-            _replace(out, fresh)
+            replace_folder(fresh, out)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
@@ -152,19 +153,6 @@ def _fill(folder: Path, check: JudgeCheck, examples: Sequence[Example], earlier:
     pictures = [(ref, ref.path) for one in shown for ref in (one.truth, one.changed) if ref is not None]
     made = make_pictures(pictures, folder / "img", earlier if earlier.is_dir() else None)
     (folder / "index.html").write_text(render(check, examples, made), encoding="utf-8")
-
-
-def _replace(out: Path, fresh: Path) -> None:
-    """Puts a complete folder in its place; the one that was there stays until then."""
-    if not out.exists():
-        fresh.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        out.rename(old / "old")
-        fresh.rename(out)
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def render(check: JudgeCheck, examples: Sequence[Example], shown: Mapping[str, ShownImage]) -> str:

@@ -102,7 +102,7 @@ class JudgeCheck(Record):
         judges: Model names its endpoint returned.
         task: The world.
         task_version: Of the changed pictures.
-        policy: Which reading of the replies was taken.
+        protocol: Which reading of the replies was taken.
         seed: Of the changes.
         samples: Samples that were changed.
         judge_repeats: Judgements of each picture; their mean is what moves.
@@ -120,7 +120,7 @@ class JudgeCheck(Record):
     judges: tuple[str, ...] = ()
     task: str = ""
     task_version: str = ""
-    policy: str = "strict"
+    protocol: str = "strict"
     seed: int = 0
     samples: int = 0
     judge_repeats: int = 1

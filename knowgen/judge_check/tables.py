@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from knowgen.core.text import count
 from knowgen.judge_check.analysis import (
     FAILED_MOST,
     LEAST_PICTURES,
@@ -12,7 +13,6 @@ from knowgen.judge_check.analysis import (
 from knowgen.judge_check.records import ChangeResult, JudgeCheck, Movement, Rate
 from knowgen.report.numbers import duration, money
 from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
-from knowgen.stats.words import count
 
 NONE = "-"
 
@@ -33,7 +33,7 @@ def answer(check: JudgeCheck) -> str:
 
 
 _CSV_HEAD = (
-    "scorer", "scorer_version", "judges", "task", "task_version", "policy", "seed", "samples", "judge_repeats",
+    "scorer", "scorer_version", "judges", "task", "task_version", "protocol", "seed", "samples", "judge_repeats",
     "change", "verdict", "reason", "pictures", "n", "judgements", "failed", "no_baseline", "not_run", "sensitivity",
     "sensitivity_low", "sensitivity_high", "specificity", "specificity_low", "specificity_high", "dimension",
     "expected", "dimension_n", "down", "up", "unchanged", "mean_change", "floored", "fit",
@@ -47,7 +47,7 @@ def csv(check: JudgeCheck) -> str:
         (
             [
                 check.scorer, check.scorer_version, "; ".join(check.judges), check.task, check.task_version,
-                check.policy, check.seed, check.samples, check.judge_repeats, one.name, one.verdict, one.reason,
+                check.protocol, check.seed, check.samples, check.judge_repeats, one.name, one.verdict, one.reason,
                 one.pictures, one.n, one.judgements, one.failed, one.no_baseline, one.not_run,
                 *_csv_rate(one.sensitivity), *_csv_rate(one.specificity), moved.dimension, moved.expected, moved.n,
                 moved.down, moved.up, moved.unchanged, moved.mean, moved.floored, str(check.fit).lower(),
@@ -126,7 +126,7 @@ def _provenance(check: JudgeCheck) -> str:
     parts = [
         f"task {check.task} {check.task_version}".strip(),
         f"{count(check.samples, 'sample')}, seed {check.seed}",
-        f"policy {check.policy}",
+        f"protocol {check.protocol}",
         f"scorer {check.scorer}{f' {check.scorer_version}' if check.scorer_version else ''}"
         + (f" ({check.scorer_note})" if check.scorer_note else ""),
         f"{'judge' if len(check.judges) < 2 else 'judges'} {judges}" if judges else "",

@@ -44,7 +44,7 @@ def _grids(found: Agreement) -> list[TextTable]:
     if found.ranks:
         grids.append(_ranks(found.ranks, len(found.systems)))
     lines = [
-        f"kappa: Cohen's, quadratic weights; alpha: Krippendorff's, interval metric; policy {found.policy}; "
+        f"kappa: Cohen's, quadratic weights; alpha: Krippendorff's, interval metric; protocol {found.protocol}; "
         "[95 % interval by sample]",
         *(f"note: {note}" for note in found.notes),
     ]

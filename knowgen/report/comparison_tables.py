@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from knowgen.core.records import DIMENSIONS
+from knowgen.core.text import count
 from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
 from knowgen.stats.compare.records import ComparedSlice, Comparison, FigureDifference
 from knowgen.stats.coverage import NO_RESULT, no_result
-from knowgen.stats.protocol import POLICIES
+from knowgen.stats.protocol import PROTOCOLS
 from knowgen.stats.summary import OVERALL
-from knowgen.stats.words import count
 
 NONE = "-"
 
@@ -29,7 +29,7 @@ def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
 
 
 _CSV_HEAD = (
-    "a", "b", "task", "task_version", "scorer", "policy", "policy_version", "kind", "name", "samples", "figure",
+    "a", "b", "task", "task_version", "scorer", "protocol", "protocol_version", "kind", "name", "samples", "figure",
     "a_value", "b_value", "difference", "low", "high", "p", "n", "note", "p_permutation", "p_holm", "effect_dz",
     "standard_error", "detectable",
 )  # fmt: skip
@@ -44,7 +44,7 @@ def comparison_csv(comparisons: Sequence[Comparison]) -> str:
         _CSV_HEAD,
         (
             [
-                one.a, one.b, one.task, one.task_version, one.scorer, one.policy, one.policy_version, part.kind,
+                one.a, one.b, one.task, one.task_version, one.scorer, one.protocol, one.protocol_version, part.kind,
                 part.name, part.samples, name, figure.a, figure.b, figure.value, figure.low, figure.high, figure.p,
                 figure.n, figure.note, figure.p_permutation, one.p_holm if figure is one.headline else None,
                 figure.effect, figure.standard_error, figure.detectable,
@@ -116,8 +116,8 @@ def _size(figure: FigureDifference) -> str:
 
 
 def _headline_name(one: Comparison) -> str:
-    policy = POLICIES.get(one.policy)
-    is_score = set(one.dimensions) == set(DIMENSIONS) and not (policy and policy.not_for_board)
+    protocol = PROTOCOLS.get(one.protocol)
+    is_score = set(one.dimensions) == set(DIMENSIONS) and not (protocol and protocol.not_for_board)
     return "K-Score" if is_score else OVERALL
 
 
@@ -167,7 +167,7 @@ def _verdict(one: Comparison) -> str:
 def _lines(one: Comparison) -> list[str]:
     parts = [
         f"task {one.task} {one.task_version}".strip() if one.task else "",
-        f"policy {one.policy} {one.policy_version}".strip(),
+        f"protocol {one.protocol} {one.protocol_version}".strip(),
         f"scorer {one.scorer}{f' ({one.scorer_note})' if one.scorer_note else ''}" if one.scorer else "",
         f"{'judge' if len(one.judges) < 2 else 'judges'} {', '.join(one.judges)}" if one.judges else "",
         f"n {one.paired}",

@@ -13,7 +13,7 @@ from typing import Any
 from knowgen.core.records import DIMENSIONS, Generation, GenerationStatus, GroundTruth, ImageRef, Row, Sample
 from knowgen.report.details import generation_details, score_details, truth_details
 from knowgen.report.view import ReportSystem, ReportView
-from knowgen.stats.protocol import ScoringProtocol, get_policy
+from knowgen.stats.protocol import ScoringProtocol, get_protocol
 from knowgen.stats.values import STATES, read_values
 
 STATE_WORDS = {
@@ -180,11 +180,11 @@ def _read_view(
 ) -> None:
     if view.summaries[system.index] is None:
         return
-    policy = get_policy(view.policy)
+    protocol = get_protocol(view.protocol)
     for key, rows in _by_picture(system.run.store.rows(view.scorer)):
         cell = cells.setdefault(key, GalleryCell())
         cell.readings.extend([None] * (n_views - len(cell.readings)))
-        state, overall, values = read_cell(rows, policy, view.dimensions)
+        state, overall, values = read_cell(rows, protocol, view.dimensions)
         reason = "" if state == "scored" else _reason(rows, state)
         cell.readings[view.index] = ImageScore(state, overall, values, reason)
         if state != "scored":
@@ -205,15 +205,15 @@ def _reason(rows: Sequence[Row], state: str) -> str:
 
 
 def read_cell(
-    rows: Sequence[Row], policy: ScoringProtocol, dimensions: tuple[str, ...]
+    rows: Sequence[Row], protocol: ScoringProtocol, dimensions: tuple[str, ...]
 ) -> tuple[str, float | None, list[float | None]]:
-    """Reads the judgements of one picture as a policy does.
+    """Reads the judgements of one picture as a protocol does.
 
     Returns:
         Its state, the weighted mean of the dimensions that apply to it, and the values by dimension, in [0, 1]. A
-        picture without judgement has no values, whatever the policy counts for it: a failure is a state.
+        picture without judgement has no values, whatever the protocol counts for it: a failure is a state.
     """
-    read = read_values(rows, policy, dimensions)
+    read = read_values(rows, protocol, dimensions)
     counts = read.coverage[:, : len(STATES)].sum(axis=0)
     if counts[0] == 0:
         return STATES[int(counts.argmax())], None, [None] * len(dimensions)
@@ -221,7 +221,7 @@ def read_cell(
     for column in range(len(dimensions)):
         known = [float(value) for value in read.table[:, :, column].ravel() if not math.isnan(value)]
         values.append(sum(known) / len(known) if known else None)
-    weights = policy.weights if dimensions == DIMENSIONS else (1.0,) * len(dimensions)
+    weights = protocol.weights if dimensions == DIMENSIONS else (1.0,) * len(dimensions)
     applying = [(weight, value) for weight, value in zip(weights, values, strict=True) if value is not None]
     total = sum(weight for weight, _ in applying)
     return "scored", sum(weight * value for weight, value in applying) / total if total else None, values

@@ -11,13 +11,13 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from knowgen.core.spec import canonical
+from knowgen.core.text import count
 from knowgen.report import numbers
 from knowgen.report.gallery import STATE_WORDS, Gallery, Spending
 from knowgen.report.headline import Headline, LeadDifference, answer, ranked, score_name
 from knowgen.report.pictures import ShownImage
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
-from knowgen.stats.words import count
 
 PART_KINDS = {"group": "Groups", "difficulty": "Difficulty", "category": "Categories", "judge": "Judges"}
 FILTERED = ("group", "difficulty", "category")
@@ -59,7 +59,7 @@ class HeadlineRow:
 
 @dataclass(frozen=True)
 class ScorerPanel:
-    """Everything the page shows under one scorer and policy; `fit` says whether any line is fit for a board."""
+    """Everything the page shows under one scorer and protocol; `fit` says whether any line is fit for a board."""
 
     view: ReportView
     answer: Headline
@@ -79,7 +79,7 @@ def link(view: ReportView, **chosen: str | None) -> str:
     pairs = {
         **{name: value for name, value in chosen.items() if value is not None},
         "scorer": view.scorer,
-        "policy": view.policy,
+        "protocol": view.protocol,
     }
     return "#samples?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs.items())
 
@@ -112,7 +112,7 @@ def render(
 
     Args:
         systems: The runs.
-        views: The scorers and policies.
+        views: The scorers and protocols.
         collected: What was read of single samples.
         shown: Pictures by digest.
         leads: By index of the view, the paired difference of its two best systems.
@@ -127,7 +127,7 @@ def render(
             views=views,
             tasks=list(dict.fromkeys(system.run.store.spec.task for system in systems)),
             scorers=list(dict.fromkeys(view.scorer for view in views)),
-            policies=list(dict.fromkeys(view.policy for view in views)),
+            protocols=list(dict.fromkeys(view.protocol for view in views)),
             spending=[_spending(system, collected.spending[system.index]) for system in systems],
             entries=len(collected.entries),
             choices=_choices(collected),

@@ -13,7 +13,7 @@ from knowgen.report.gallery import STATE_WORDS, Gallery, GalleryCell, GalleryEnt
 from knowgen.report.numbers import in_words
 from knowgen.report.pictures import ShownImage
 from knowgen.report.view import ReportSystem, ReportView
-from knowgen.stats.protocol import get_policy
+from knowgen.stats.protocol import get_protocol
 from knowgen.stats.values import STATES
 
 CHUNK = 50
@@ -40,9 +40,9 @@ def index(
         "views": [
             {
                 "scorer": view.scorer,
-                "policy": view.policy,
+                "protocol": view.protocol,
                 "note": view.first.scorer_note,
-                "reading": get_policy(view.policy).reading,
+                "reading": get_protocol(view.protocol).reading,
                 "dimensions": [in_words(name) for name in view.dimensions],
             }
             for view in views

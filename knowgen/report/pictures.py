@@ -16,6 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from knowgen.core.images import UnreadableImageError, opened_image
 from knowgen.core.records import ImageRef
 
 SMALL = 512
@@ -90,10 +91,10 @@ def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None) 
     if earlier is not None and _take(earlier, folder, small) and _take(earlier, folder, large):
         return shown
     try:
-        with Image.open(path, formats=tuple(_ENDINGS)) as opened:
-            picture = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return ShownImage(fault=f"it does not decode: {' '.join(str(error).split())[:160]}")
+        with opened_image(path, formats=tuple(_ENDINGS)) as image:
+            picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    except UnreadableImageError as error:
+        return ShownImage(fault=f"it does not open: {error.what}")
     _write(picture, folder / small, SMALL, quality=82)
     if copied:
         shutil.copyfile(path, folder / large)

@@ -1,6 +1,6 @@
 """Tables from summaries: terminal, Markdown and CSV. Figures run from 0 to 1 with three decimals; CSV keeps all digits.
 
-Under each table one line names task version, selection, policy, scorer and judges, and further lines say what else a
+Under each table one line names task version, selection, protocol, scorer and judges, and further lines say what else a
 reader must know. Summaries that were not measured alike come out as tables of their own.
 """
 
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from knowgen.core.records import DIMENSIONS, GROUPS, UNKNOWN_GROUP
+from knowgen.core.text import count
 from knowgen.report.comparison_tables import comparison_csv, comparison_markdown, comparison_terminal
 from knowgen.report.numbers import duration, money
 from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
 from knowgen.stats.coverage import NO_RESULT
-from knowgen.stats.protocol import POLICIES
+from knowgen.stats.protocol import PROTOCOLS
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
-from knowgen.stats.words import count
 
 __all__ = [
     "comparison_csv",
@@ -58,8 +58,8 @@ def markdown(summaries: Sequence[Summary], by: Sequence[By] = BY) -> str:
 
 _COVERAGE = tuple(Coverage.model_fields)
 _CSV_HEAD = (
-    "system", "task", "task_version", "selection", "scorer", "scorer_version", "scorer_note", "judges", "policy",
-    "policy_version", "repeats", "judge_repeats", "kind", "name", "samples", "figure", "value", "low", "high", "n",
+    "system", "task", "task_version", "selection", "scorer", "scorer_version", "scorer_note", "judges", "protocol",
+    "protocol_version", "repeats", "judge_repeats", "kind", "name", "samples", "figure", "value", "low", "high", "n",
     "note", "partial", "no_result", *_COVERAGE, "cost", "seconds", "fit_for_board", "notes",
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ def csv(summaries: Sequence[Summary]) -> str:
         (
             [
                 one.system, one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note,
-                "; ".join(one.judges), one.policy, one.policy_version, one.repeats, one.judge_repeats, part.kind,
+                "; ".join(one.judges), one.protocol, one.protocol_version, one.repeats, one.judge_repeats, part.kind,
                 part.name, part.samples, name, figure.value, figure.low, figure.high, figure.n, figure.note,
                 figure.partial, one.no_result,
                 *(getattr(part.coverage, field) for field in _COVERAGE), one.cost, one.seconds,
@@ -101,8 +101,8 @@ def _alike(summaries: Sequence[Summary]) -> list[list[Summary]]:
     tables: dict[tuple[object, ...], list[Summary]] = {}
     for one in summaries:
         key = (
-            one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note, one.policy,
-            one.policy_version, one.dimensions,
+            one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note, one.protocol,
+            one.protocol_version, one.dimensions,
         )  # fmt: skip
         tables.setdefault(key, []).append(one)
     return [_sorted(table) for table in tables.values()]
@@ -139,9 +139,9 @@ def with_interval(figure: Figure) -> str:
     return f"{number(figure)} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
-def score_name(dimensions: Sequence[str], policy: str = "strict") -> str:
+def score_name(dimensions: Sequence[str], protocol: str = "strict") -> str:
     """Returns what the headline is called: a K-Score has the four dimensions and is the mean of the groups."""
-    other = policy in POLICIES and POLICIES[policy].not_for_board
+    other = protocol in PROTOCOLS and PROTOCOLS[protocol].not_for_board
     return "K-Score" if set(dimensions) == set(DIMENSIONS) and not other else "overall"
 
 
@@ -186,7 +186,7 @@ def _whole(table: Sequence[Summary]) -> TextTable:
     ]
     head = [
         "system",
-        score_name(dimensions, table[0].policy),
+        score_name(dimensions, table[0].protocol),
         *_head(dimensions),
         "n",
         "coverage",
@@ -201,7 +201,7 @@ def _whole(table: Sequence[Summary]) -> TextTable:
 
 def _one_by(one: Summary, kind: str) -> TextTable:
     """Figures of one system, a row a part."""
-    head = [kind, score_name(one.dimensions, one.policy) if kind == "judge" else "overall", *_head(one.dimensions)]
+    head = [kind, score_name(one.dimensions, one.protocol) if kind == "judge" else "overall", *_head(one.dimensions)]
     rows = [
         [part.name or NONE, *_figures(part, one.dimensions), *_covered(part)]
         for part in one.slices
@@ -241,7 +241,7 @@ def _provenance(table: Sequence[Summary]) -> str:
     parts = [
         f"task {one.task or NONE} {one.task_version}".strip(),
         f"selection {one.selection or NONE}",
-        f"policy {one.policy} {one.policy_version}".strip(),
+        f"protocol {one.protocol} {one.protocol_version}".strip(),
         f"scorer {one.scorer or NONE}{f' {one.scorer_version}' if one.scorer_version else ''}"
         + (f" ({one.scorer_note})" if one.scorer_note else ""),
         f"{'judge' if len(judges) < 2 else 'judges'} {', '.join(judges)}" if judges else "",

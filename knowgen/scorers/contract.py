@@ -37,7 +37,10 @@ NEEDS = frozenset({"image", "truth_image", "required_text", "subjects", "referen
 class AsyncScorer(Protocol):
     """A scorer that waits, for a service or a server."""
 
-    needs: frozenset[str]
+    @property
+    def needs(self) -> frozenset[str]:
+        """Return what it needs of a sample, out of `NEEDS`."""
+        ...
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
         """Judges one generation.
@@ -52,7 +55,10 @@ class AsyncScorer(Protocol):
 class BatchScorer(Protocol):
     """A scorer that computes, in worker processes."""
 
-    needs: frozenset[str]
+    @property
+    def needs(self) -> frozenset[str]:
+        """Return what it needs of a sample, out of `NEEDS`."""
+        ...
 
     def score_batch(self, items: Sequence[Item]) -> Iterator[Score]:
         """Yields one score an item, each as it is done; sample_id and repeat tell which."""

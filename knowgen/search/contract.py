@@ -55,13 +55,12 @@ class Page(Record):
 
 
 class SearchBackend(Protocol):
-    """Finds and opens pages and pictures.
+    """Finds and opens pages and pictures."""
 
-    Attributes:
-        version: Identity of what it answers from, for keys; "live" for the open web.
-    """
-
-    version: str
+    @property
+    def version(self) -> str:
+        """Return the identity of what it answers from, for keys; "live" for the open web."""
+        ...
 
     async def search(self, query: str, k: int = 5) -> list[Hit]:
         """Returns at most `k` pages, best first; an empty list when nothing is found."""

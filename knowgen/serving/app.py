@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from knowgen.core.errors import RefusalError, TransientError
 from knowgen.core.records import GenerationRequest, GenerationStatus
+from knowgen.core.text import one_line
 from knowgen.engine.retry import (
     CallTimeoutError,
     ContractError,
@@ -218,7 +219,7 @@ async def _answer(desk: RequestQueue, asked: GenerateRequestBody, drawn: QueueRe
         status, body = "failed", _said("failed", f"what the generator noted is not plain data: {describe(error)}")
     desk.metrics.ended(status)
     if status != "ok":
-        _log.warning("%s: %s", status, _one_line(drawn.drawing.reason))
+        _log.warning("%s: %s", status, one_line(drawn.drawing.reason, 300))
     return Response(body, media_type="application/json")
 
 
@@ -243,8 +244,3 @@ def _written(desk: RequestQueue, asked: GenerateRequestBody, drawn: QueueResult)
     if asked.unused:
         answer["unused"] = asked.unused
     return "ok", plain(answer)
-
-
-def _one_line(words: str) -> str:
-    """Returns words as one short line that cannot steer a terminal."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())[:300]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import io
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from knowgen.core.images import UnreadableImageError, inspect_image
 from knowgen.core.records import GenerationRequest, ImageRef
 
 MOST_REFERENCES = 16
@@ -105,22 +105,12 @@ def place_picture(data: bytes, path: Path, max_pixels: int) -> ImageRef:
     Raises:
         InvalidRequestError: It does not open, or is too large.
     """
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            width, height, kind = picture.width, picture.height, picture.format or ""
-            if width * height > max_pixels:
-                raise InvalidRequestError(
-                    f"a reference image has {width}x{height} pixels; at most {max_pixels} are allowed"
-                )
-            picture.load()
-    except InvalidRequestError:
-        raise
-    except Exception as error:  # Pillow raises all kinds for a broken file
-        raise InvalidRequestError("a reference image does not open") from error
+        facts = inspect_image(data, formats=_FORMATS, max_pixels=max_pixels)
+    except UnreadableImageError as error:
+        raise InvalidRequestError(f"a reference image does not open: {error.what}") from error
     path.write_bytes(data)
-    return ImageRef(sha256=hashlib.sha256(data).hexdigest(), width=width, height=height, format=kind, path=path)
+    return ImageRef(**asdict(facts), path=path)
 
 
 def request_of(

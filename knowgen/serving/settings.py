@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 
+from knowgen.clients.endpoint_url import is_loopback_host
 from knowgen.core.errors import UsageError
+from knowgen.core.run_config import GENERATION_TIMEOUT
 
 MEBIBYTE = 1 << 20
 
@@ -30,7 +31,7 @@ class ServiceSettings:
     port: int = 8001
     workers: int = 0
     queue: int = 64
-    timeout: float = 600.0
+    timeout: float = GENERATION_TIMEOUT
     token: str = field(default="", repr=False)
     max_body: int = 64 * MEBIBYTE
     max_pixels: int = 50_000_000
@@ -52,13 +53,4 @@ class ServiceSettings:
     @property
     def open_to_all(self) -> bool:
         """Tells whether other machines can reach it and no token keeps them out."""
-        return not self.token and not _is_loopback(self.host)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return not self.token and not is_loopback_host(self.host)

@@ -1,4 +1,4 @@
-"""The one function that makes a headline figure: `aggregate(rows, policy)`.
+"""The one function that makes a headline figure: `aggregate(rows, protocol)`.
 
 Under `strict` judge repeats are averaged within a drawing, then drawings within a sample; the sample is the unit. Under
 `official` the published arithmetic is computed for each (repeat, judge repeat) and the results are averaged. Parity
@@ -29,7 +29,7 @@ from knowgen.stats.bootstrap import (
 from knowgen.stats.caveats import fitness, notes_of
 from knowgen.stats.combine import averaged, observed, point_means, sliced_figures
 from knowgen.stats.coverage import no_result, reason_for_no_result, withheld
-from knowgen.stats.protocol import ScoringProtocol, get_policy
+from knowgen.stats.protocol import ScoringProtocol, get_protocol
 from knowgen.stats.subsets import SampleSubset, counted_states, group_names, parts_of
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
 from knowgen.stats.values import JUDGED_TEXT, STATES, Floats, Values, read_values
@@ -40,7 +40,7 @@ NOTHING = "nothing judged"
 
 def aggregate(
     rows: Iterable[Row],
-    policy: ScoringProtocol | str = "strict",
+    protocol: ScoringProtocol | str = "strict",
     *,
     dimensions: Sequence[str] = DIMENSIONS,
     resamples: int = RESAMPLES,
@@ -55,14 +55,14 @@ def aggregate(
     cost: float | None = None,
     seconds: float | None = None,
 ) -> Summary:
-    """Makes every figure of one run under one scorer and one policy.
+    """Makes every figure of one run under one scorer and one protocol.
 
     With the four KnowGen dimensions a part's `overall` is .1 F + .4 V + .4 T + .1 A of its means; with any other set it
     is their plain mean. Every figure of the whole is the mean of its groups' figures: its `overall` is the K-Score.
 
     Args:
         rows: Each (sample, repeat, judge repeat) once. Rows that are missing beside others count as not run.
-        policy: A policy or its name.
+        protocol: A protocol or its name.
         dimensions: What the scorer gives values for.
         resamples: Of the bootstrap; 0 for no intervals.
         seed: Of the bootstrap; the same rows and seed give the same intervals.
@@ -78,9 +78,9 @@ def aggregate(
 
     Raises:
         DataError: A row comes twice, or rows of one sample contradict each other.
-        UsageError: There is no such policy.
+        UsageError: There is no such protocol.
     """
-    rule = get_policy(policy) if isinstance(policy, str) else policy
+    rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
     names = tuple(dimensions)
     held = list(rows)
     values = read_values(held, rule, names)
@@ -101,8 +101,8 @@ def aggregate(
         scorer_version=scorer_version,
         scorer_note=scorer_note,
         judges=values.judges,
-        policy=rule.name,
-        policy_version=rule.version,
+        protocol=rule.name,
+        protocol_version=rule.version,
         selection=selection,
         repeats=values.repeats,
         judge_repeats=values.judge_repeats,
@@ -116,11 +116,11 @@ def aggregate(
     )
 
 
-def _withheld(part: Slice, lacking: str, policy: ScoringProtocol) -> Slice:
+def _withheld(part: Slice, lacking: str, protocol: ScoringProtocol) -> Slice:
     """Withhold the figures of the whole, and of every part that lacks scores itself; the others keep theirs."""
     if part.kind in {"all", "judge"}:
         note = no_result(lacking)
-    elif reason := reason_for_no_result(part.coverage, policy):
+    elif reason := reason_for_no_result(part.coverage, protocol):
         note = f"partial: {reason}"
     else:
         return part
@@ -129,26 +129,31 @@ def _withheld(part: Slice, lacking: str, policy: ScoringProtocol) -> Slice:
 
 
 def _judge_slice(
-    rows: list[Row], judge: str, dimensions: tuple[str, ...], policy: ScoringProtocol, resamples: int, seed: int
+    rows: list[Row], judge: str, dimensions: tuple[str, ...], protocol: ScoringProtocol, resamples: int, seed: int
 ) -> Slice:
     """Returns the figures of the whole as one of several judge models sees them: what it judged, and nothing else."""
-    values = read_values([row for row in rows if row.judge_returned == judge], policy, dimensions)
-    whole = parts_of(values.units, policy)[0]
+    values = read_values([row for row in rows if row.judge_returned == judge], protocol, dimensions)
+    whole = parts_of(values.units, protocol)[0]
     return _slice(
-        SampleSubset("judge", judge, whole.members, whole.counted), values, dimensions, policy, resamples, seed
+        SampleSubset("judge", judge, whole.members, whole.counted), values, dimensions, protocol, resamples, seed
     )
 
 
 def _slice(
-    part: SampleSubset, values: Values, dimensions: tuple[str, ...], policy: ScoringProtocol, resamples: int, seed: int
+    part: SampleSubset,
+    values: Values,
+    dimensions: tuple[str, ...],
+    protocol: ScoringProtocol,
+    resamples: int,
+    seed: int,
 ) -> Slice:
     table = values.table[:, part.counted, :]
     units = [unit for unit, counted in zip(values.units, part.counted, strict=True) if counted]
     strata = group_names(units)
     kind = "all" if part.kind == "judge" else part.kind
-    means = [point_means(one) for one in averaged(table, dimensions, policy)]
-    figures = sliced_figures(kind, strata, means, dimensions, policy, rounded=True)[0]
-    drawn = _intervals(part, kind, table, strata, dimensions, policy, resamples, seed)
+    means = [point_means(one) for one in averaged(table, dimensions, protocol)]
+    figures = sliced_figures(kind, strata, means, dimensions, protocol, rounded=True)[0]
+    drawn = _intervals(part, kind, table, strata, dimensions, protocol, resamples, seed)
     counts = np.isfinite(present(table)).sum(axis=0).tolist()
     return Slice(
         kind=part.kind,
@@ -178,22 +183,22 @@ def _intervals(
     table: Floats,
     strata: NDArray[np.str_],
     dimensions: tuple[str, ...],
-    policy: ScoringProtocol,
+    protocol: ScoringProtocol,
     resamples: int,
     seed: int,
 ) -> list[tuple[float, float] | str]:
     """Returns for each figure its interval, or why there is none. Only samples with a value are drawn from."""
-    seen = observed(table, dimensions, policy)
+    seen = observed(table, dimensions, protocol)
     held = np.isfinite(seen[:, -1])
     groups, seen = strata[held], seen[held]
     enough = large_enough(seen, groups, [APART] * len(dimensions) + [APART_OVERALL if len(dimensions) > 1 else APART])
     if not resamples or not any(enough):
         return [TOO_SMALL if resamples else ""] * len(enough)
-    kept = averaged(table, dimensions, policy)[:, held]
+    kept = averaged(table, dimensions, protocol)[:, held]
 
     def statistic(counts: Floats) -> Floats:
         means = [counted_means(one, counts) for one in kept]
-        return sliced_figures(kind, groups, means, dimensions, policy, rounded=False)
+        return sliced_figures(kind, groups, means, dimensions, protocol, rounded=False)
 
     draws = distribution(statistic, groups, resamples, seeded(seed, part.kind, part.name))
     return [

@@ -131,7 +131,7 @@ def expanded_tail(n: int) -> float:
     Args:
         n: Samples, at least 2.
     """
-    from scipy.special import ndtr, stdtrit  # type: ignore[import-untyped]
+    from scipy.special import ndtr, stdtrit
 
     t = stdtrit(n - 1, (1 + LEVEL) / 2)
     return round(float(ndtr(-math.sqrt(n / (n - 1)) * t)), 12)  # the same on every machine

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from knowgen.core.text import count
 from knowgen.stats.protocol import ScoringProtocol
 from knowgen.stats.summary import Coverage, Figure
-from knowgen.stats.words import count
 
 NO_RESULT = "No result"
 HOW_TO_GO_ON = "run the same command again to add the missing scores"
@@ -55,10 +55,10 @@ def score_coverage(states: Coverage) -> ScoreCoverage:
     )
 
 
-def reason_for_no_result(states: Coverage, policy: ScoringProtocol) -> str:
+def reason_for_no_result(states: Coverage, protocol: ScoringProtocol) -> str:
     """Return why there is no result, such as `43 of 48 scores failed`; empty where the coverage is sufficient."""
     found = score_coverage(states)
-    if found.reaches(policy.min_coverage):
+    if found.reaches(protocol.min_coverage):
         return ""
     total = f"of {count(found.expected, 'score')}"
     if found.failed and found.not_run:

@@ -30,13 +30,13 @@ def summary_rows(summary: Summary) -> list[dict[str, Any]]:
     """Returns the three rows that end a result file: each group, then the mean of both.
 
     Args:
-        summary: Made with the policy `official` from the four KnowGen dimensions.
+        summary: Made with the protocol `official` from the four KnowGen dimensions.
 
     Raises:
         ValueError: It was made otherwise.
     """
-    if summary.policy != OFFICIAL.name or set(summary.dimensions) != set(DIMENSIONS):
-        raise ValueError(f"needs the four KnowGen dimensions under the policy official, not {summary.policy!r}")
+    if summary.protocol != OFFICIAL.name or set(summary.dimensions) != set(DIMENSIONS):
+        raise ValueError(f"needs the four KnowGen dimensions under the protocol official, not {summary.protocol!r}")
     rows = [_row(group, summary.slice("group", group)) for group in GROUPS]
     return [*rows, _row(WHOLE, summary.slice())]
 

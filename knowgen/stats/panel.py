@@ -6,7 +6,7 @@ may require; and of two values that split an even panel the lower one counts, as
 verified scores lower. A dimension is not applicable where more than half of the members say so.
 
 A judgement stands when at least a quorum of members has one. Both readings are combined, each for itself, so that every
-policy finds its own.
+protocol finds its own.
 """
 
 from __future__ import annotations

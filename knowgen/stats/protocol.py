@@ -1,4 +1,4 @@
-"""Protocols as data: a policy says how judgements become figures, and `aggregate` does as it says.
+"""Protocols as data: a protocol says how judgements become figures, and `aggregate` does as it says.
 
 `official` is the published arithmetic (Gen-Searcher, arXiv 2603.28767, and its evaluator) to the last digit, faults
 included. `strict` is the default headline and mends those faults. Nothing else in the package decides such a question.
@@ -149,20 +149,20 @@ GENEVOLVE_MICRO = ScoringProtocol(
 """As the published table of GenEvolve-Bench is made: the mean over samples of .1 F + .4 V + .4 T + .1 A with text .5
 where it is N/A. What was not judged is left out. Its figures cannot be compared with a K-Score."""
 
-POLICIES: Mapping[str, ScoringProtocol] = MappingProxyType(
-    {policy.name: policy for policy in (STRICT, OFFICIAL, NA_RENORMALISE, GENEVOLVE_MICRO)}
+PROTOCOLS: Mapping[str, ScoringProtocol] = MappingProxyType(
+    {protocol.name: protocol for protocol in (STRICT, OFFICIAL, NA_RENORMALISE, GENEVOLVE_MICRO)}
 )
 
 
-def get_policy(name: str) -> ScoringProtocol:
-    """Returns the policy of a name.
+def get_protocol(name: str) -> ScoringProtocol:
+    """Returns the protocol of a name.
 
     Raises:
-        UsageError: There is no such policy; a near name is suggested.
+        UsageError: There is no such protocol; a near name is suggested.
     """
-    if name in POLICIES:
-        return POLICIES[name]
-    near = difflib.get_close_matches(name, list(POLICIES), n=1, cutoff=0.5)
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    near = difflib.get_close_matches(name, list(PROTOCOLS), n=1, cutoff=0.5)
     raise UsageError(
-        f"unknown policy {name!r}", fix=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(POLICIES)}"
+        f"unknown protocol {name!r}", fix=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(PROTOCOLS)}"
     )

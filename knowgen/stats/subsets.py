@@ -40,21 +40,21 @@ def group_names(units: Sequence[Unit]) -> NDArray[np.str_]:
     return np.array([unit.group for unit in units], dtype=np.str_)
 
 
-def parts_of(units: Sequence[Unit], policy: ScoringProtocol) -> list[SampleSubset]:
+def parts_of(units: Sequence[Unit], protocol: ScoringProtocol) -> list[SampleSubset]:
     """Lists the parts in the order of a table: the whole, groups, categories, difficulties.
 
-    Samples of an unknown category count for the whole only where the policy says that they count like any other. Where
-    it omits them they count nowhere and have no rows; else they have a row as a group and as categories, and count for
-    their difficulty.
+    Samples of an unknown category count for the whole only where the protocol says that they count like any other.
+    Where it omits them they count nowhere and have no rows; else they have a row as a group and as categories, and
+    count for their difficulty.
     """
     groups = group_names(units)
     known = groups != UNKNOWN_GROUP
     everyone = np.ones(len(units), dtype=bool)
-    shown = known if policy.unknown == "omit" else everyone
-    parts = [SampleSubset("all", "", everyone, everyone if policy.unknown == "count" else known)]
+    shown = known if protocol.unknown == "omit" else everyone
+    parts = [SampleSubset("all", "", everyone, everyone if protocol.unknown == "count" else known)]
     for group in (*GROUPS, UNKNOWN_GROUP):
         members = groups == group
-        wanted = policy.empty_group == "zero" if group in GROUPS else False
+        wanted = protocol.empty_group == "zero" if group in GROUPS else False
         if (members & shown).any() or wanted:
             parts.append(SampleSubset("group", group, members, members & shown))
     for kind, names, order in (

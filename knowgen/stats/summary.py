@@ -32,7 +32,7 @@ class Coverage(Record):
 
     Attributes:
         expected: Samples x repeats x judge repeats.
-        scored: Judged under the policy's reading.
+        scored: Judged under the protocol's reading.
         generation_failed: The drawing failed.
         generation_refused: The drawing was refused.
         generation_not_run: There is no drawing yet.
@@ -72,7 +72,7 @@ class Slice(Record):
 
 
 class Summary(Record):
-    """All figures of one run under one scorer and one policy.
+    """All figures of one run under one scorer and one protocol.
 
     Attributes:
         system: The generator's name, as tables show it.
@@ -82,8 +82,8 @@ class Summary(Record):
         scorer_version: Version of its rubric, arithmetic and parser.
         scorer_note: What tables say beside its figures.
         judges: Model names the judge's endpoint returned; more than one is warned of.
-        policy: Name of the policy.
-        policy_version: Version of its arithmetic.
+        protocol: Name of the protocol.
+        protocol_version: Version of its arithmetic.
         selection: Which samples, such as `all 48`.
         repeats: Pictures a sample.
         judge_repeats: Judgements a picture.
@@ -104,8 +104,8 @@ class Summary(Record):
     scorer_version: str = ""
     scorer_note: str = ""
     judges: tuple[str, ...] = ()
-    policy: str
-    policy_version: str = ""
+    protocol: str
+    protocol_version: str = ""
     selection: str = ""
     repeats: int = 1
     judge_repeats: int = 1

@@ -81,7 +81,7 @@ class RowProblems:
 
 @dataclass(frozen=True)
 class Values:
-    """Values of a set of rows under one policy.
+    """Values of a set of rows under one protocol.
 
     Attributes:
         units: The N samples. Sorted by id where the sample is the unit, so that the order of rows cannot matter;
@@ -117,22 +117,22 @@ StoredGenerations = dict[int, _GenerationValues]
 """Drawings of one sample, by repeat."""
 
 
-def read_values(rows: Iterable[Row], policy: ScoringProtocol, dimensions: Sequence[str]) -> Values:
-    """Reads rows as a policy says.
+def read_values(rows: Iterable[Row], protocol: ScoringProtocol, dimensions: Sequence[str]) -> Values:
+    """Reads rows as a protocol says.
 
     Args:
         rows: In any order; each (sample, repeat, judge repeat) once.
-        policy: How to read them.
+        protocol: How to read them.
         dimensions: What the scorer gives values for.
 
     Raises:
         DataError: A row comes twice, or rows of one sample or drawing contradict each other.
     """
     units, drawings = _collect(rows)
-    order = sorted(units) if policy.unit == "sample" else list(units)
+    order = sorted(units) if protocol.unit == "sample" else list(units)
     repeats = sorted({repeat for held in drawings.values() for repeat in held})
     judge_repeats = sorted({judge for held in drawings.values() for one in held.values() for judge in one.rows})
-    reader = _Reader(policy, tuple(dimensions))
+    reader = _Reader(protocol, tuple(dimensions))
     coverage = np.zeros((len(order), len(STATES) + 1), dtype=np.int64)
     for index, sample in enumerate(order):
         for repeat in repeats:
@@ -142,17 +142,17 @@ def read_values(rows: Iterable[Row], policy: ScoringProtocol, dimensions: Sequen
                 coverage[index, STATES.index(state)] += 1
                 coverage[index, JUDGED_TEXT] += TEXT in drawing.values.get(judge, {})
     held = [drawings[sample] for sample in order]
-    if policy.unit == "slice":
+    if protocol.unit == "slice":
         slices = _by_slice(held, repeats, judge_repeats, tuple(dimensions))
         judged = np.any(np.isfinite(slices), axis=(1, 2))  # a repeat that waits to be judged is no slice of zeros
         table = slices[judged] if judged.any() else slices[:1]
     else:
-        zeros = policy.failed_generation == "zero" and _failures_may_count(coverage, policy)
+        zeros = protocol.failed_generation == "zero" and _failures_may_count(coverage, protocol)
         required = [units[sample].text_required for sample in order]
         table = _by_sample(held, required, tuple(dimensions), zeros=zeros)
-    if policy.missing_sample_text is not None and TEXT in dimensions:
+    if protocol.missing_sample_text is not None and TEXT in dimensions:
         text = table[:, :, list(dimensions).index(TEXT)]
-        text[np.isnan(text) & np.isfinite(table).any(axis=2)] = policy.missing_sample_text
+        text[np.isnan(text) & np.isfinite(table).any(axis=2)] = protocol.missing_sample_text
     return Values(
         units=tuple(units[sample] for sample in order),
         table=table,
@@ -184,10 +184,10 @@ def _collect(rows: Iterable[Row]) -> tuple[dict[str, Unit], dict[str, StoredGene
 
 
 class _Reader:
-    """Reads judgements under one policy, and counts what a reader must hear of."""
+    """Reads judgements under one protocol, and counts what a reader must hear of."""
 
-    def __init__(self, policy: ScoringProtocol, dimensions: tuple[str, ...]) -> None:
-        self.policy, self.dimensions = policy, dimensions
+    def __init__(self, protocol: ScoringProtocol, dimensions: tuple[str, ...]) -> None:
+        self.protocol, self.dimensions = protocol, dimensions
         self.faults = RowProblems()
         self.judges: set[str] = set()
 
@@ -198,7 +198,7 @@ class _Reader:
         row = drawing.rows.get(judge)
         if row is None:
             return "judgement_not_run"
-        lenient = self.policy.reading == "lenient" and row.lenient is not None
+        lenient = self.protocol.reading == "lenient" and row.lenient is not None
         reading = row.lenient if lenient and row.lenient is not None else row.strict
         if reading.status != ScoreStatus.OK:
             return _READ[reading.status]
@@ -215,7 +215,7 @@ class _Reader:
         for name in reading.na:
             values.pop(name, None)
         lacks = [name for name in self.dimensions if name not in values and name not in reading.na]
-        by_prompt = self.policy.text_na == "prompt" and TEXT in self.dimensions
+        by_prompt = self.protocol.text_na == "prompt" and TEXT in self.dimensions
         if lacks and (lacks != [TEXT] or (by_prompt and row.text_required is True)):
             self.faults.malformed += 1
             return None
@@ -227,7 +227,7 @@ class _Reader:
             return None
         if by_prompt and row.text_required is True and TEXT not in values:
             self.faults.required_text_na += 1
-            values[TEXT] = self.policy.required_text_na
+            values[TEXT] = self.protocol.required_text_na
         if by_prompt and row.text_required is False:
             values.pop(TEXT, None)
         return values
@@ -235,11 +235,11 @@ class _Reader:
     def _off_grid(self, values: dict[str, float], row: Row) -> bool:
         parsed = row.lenient is not None  # a measure is not parsed from a reply, and has no grid
         knowgen = set(self.dimensions) == set(DIMENSIONS)
-        on = all(value in self.policy.grid for value in values.values())
-        return self.policy.off_grid == "fail" and parsed and knowgen and not on
+        on = all(value in self.protocol.grid for value in values.values())
+        return self.protocol.off_grid == "fail" and parsed and knowgen and not on
 
 
-def _failures_may_count(coverage: NDArray[np.int64], policy: ScoringProtocol) -> bool:
+def _failures_may_count(coverage: NDArray[np.int64], protocol: ScoringProtocol) -> bool:
     """Return whether failed generations may count 0.
 
     While nothing is scored they may only if they alone reach the protocol's coverage: a run whose judge is down would
@@ -247,7 +247,7 @@ def _failures_may_count(coverage: NDArray[np.int64], policy: ScoringProtocol) ->
     """
     count = dict(zip(STATES, coverage.sum(axis=0).tolist(), strict=False))
     failed = count["generation_failed"] + count["generation_refused"]
-    needed = (Fraction(str(policy.min_coverage)) or 1) * sum(count.values())
+    needed = (Fraction(str(protocol.min_coverage)) or 1) * sum(count.values())
     return bool(count["scored"] or (failed >= needed and not count["not_applicable"]))
 
 

@@ -83,7 +83,8 @@ class RunLock:
         """Gives the directory free; a second call does nothing."""
         if self._descriptor < 0:
             return
-        self.path.unlink(missing_ok=True)  # before the lock goes, so that no other process can hold the same file
+        if self._is_current(self._descriptor):  # the folder may have been replaced by another one meanwhile
+            self.path.unlink(missing_ok=True)  # before the lock goes, so that no other process can hold the same file
         os.close(self._descriptor)
         self._descriptor = -1
 

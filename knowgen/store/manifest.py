@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from knowgen.core import secrets
+from knowgen.core.atomic import write_file
 from knowgen.core.errors import DataError
 from knowgen.core.spec import RunSpec
 from knowgen.store.images import explain_os_error
@@ -107,15 +108,9 @@ def write_atomically(path: Path, text: str) -> None:
         ConfigError: The folder cannot be written.
         DataError: The disk is full.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_file(path, text)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise explain_os_error(error, path.parent) from error
 
 
@@ -156,7 +151,7 @@ def _short(value: Any) -> str:
 
 def library_versions() -> dict[str, str]:
     """Returns the versions of knowgen, Python and the installed libraries of `LIBRARIES`."""
-    from knowgen import __version__
+    from knowgen.core.version import __version__
 
     found = {"knowgen": __version__, "python": platform.python_version()}
     for name in LIBRARIES:

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from knowgen import outputs
-from knowgen.api import POLICIES
 from knowgen.report import tables
 from knowgen.report.html import MARKER, OWN, ReportRun, write_report
 from knowgen.report.tables import number, score_name, with_interval
@@ -20,13 +18,15 @@ from knowgen.store.manifest import write_atomically
 from knowgen.store.run import RunStore
 from knowgen.suites.macro_mean import MacroMean
 from knowgen.suites.result import SuiteResult, SuiteRun
+from knowgen.workflows import artifacts
+from knowgen.workflows.run import PROTOCOLS
 
 SUITE_FILE = "suite.json"
 REPORT = "report"
 TABLES = "tables"
 MEANS = "all-tasks"
 
-_MEANS_HEAD = ("system", "scorer", "policy", "figure", "value", "low", "high", "n", "note")
+_MEANS_HEAD = ("system", "scorer", "protocol", "figure", "value", "low", "high", "n", "note")
 
 
 def terminal(result: SuiteResult) -> str:
@@ -35,7 +35,7 @@ def terminal(result: SuiteResult) -> str:
     for task in result.tasks:
         title = [f"{task}:"] if len(result.tasks) > 1 else []
         parts.append("\n".join([*title, tables.terminal(result.summaries(task))]))
-    means = [mean for mean in result.means if mean.policy == result.policy]
+    means = [mean for mean in result.means if mean.protocol == result.protocol]
     if means:
         parts.append(terminal_text(_grids(result, means)))
     elif len(result.tasks) > 1:
@@ -75,13 +75,13 @@ def write(result: SuiteResult) -> dict[str, Path]:
 
 
 def _table_files(result: SuiteResult) -> dict[Path, str]:
-    """Returns the tables by file: each task under each policy, and the means."""
+    """Returns the tables by file: each task under each protocol, and the means."""
     folder, found = result.path / TABLES, dict[Path, str]()
     for task in result.tasks:
-        for policy in POLICIES:
-            held = result.summaries(task, policy)
-            found[folder / f"{outputs.slug(task)}-{policy}.md"] = tables.markdown(held)
-            found[folder / f"{outputs.slug(task)}-{policy}.csv"] = tables.csv(held)
+        for protocol in PROTOCOLS:
+            held = result.summaries(task, protocol)
+            found[folder / f"{artifacts.slug(task)}-{protocol}.md"] = tables.markdown(held)
+            found[folder / f"{artifacts.slug(task)}-{protocol}.csv"] = tables.csv(held)
     if result.means:
         found[folder / f"{MEANS}.md"] = markdown_text(_grids(result, result.means))
         found[folder / f"{MEANS}.csv"] = csv_text(_MEANS_HEAD, (line for mean in result.means for line in _lines(mean)))
@@ -91,15 +91,15 @@ def _table_files(result: SuiteResult) -> dict[Path, str]:
 def _lines(mean: MacroMean) -> Iterator[list[str | float | int | None]]:
     for name, figure in [("mean over tasks", mean.figure), *mean.by_task.items()]:
         yield [
-            mean.system, mean.scorer, mean.policy, name, figure.value, figure.low, figure.high, figure.n, figure.note,
+            mean.system, mean.scorer, mean.protocol, name, figure.value, figure.low, figure.high, figure.n, figure.note,
         ]  # fmt: skip
 
 
 def _grids(result: SuiteResult, means: Sequence[MacroMean]) -> list[TextTable]:
-    """Returns a table a scorer and policy, the best mean first, those without one last."""
+    """Returns a table a scorer and protocol, the best mean first, those without one last."""
     grids = []
-    for policy, scorer in dict.fromkeys((mean.policy, mean.scorer) for mean in means):
-        held = [mean for mean in means if (mean.policy, mean.scorer) == (policy, scorer)]
+    for protocol, scorer in dict.fromkeys((mean.protocol, mean.scorer) for mean in means):
+        held = [mean for mean in means if (mean.protocol, mean.scorer) == (protocol, scorer)]
         held.sort(key=lambda mean: (mean.figure.value is None, -(mean.figure.value or 0.0), mean.system))
         rows = [
             [mean.system, with_interval(mean.figure), *(_of_task(mean.by_task[task]) for task in result.tasks)]
@@ -107,10 +107,10 @@ def _grids(result: SuiteResult, means: Sequence[MacroMean]) -> list[TextTable]:
         ]
         lines = [
             f"macro mean of {score_name(held[0].dimensions)} over {len(result.tasks)} tasks, each counting the same; "
-            f"policy {policy}; scorer {scorer}; [95 % interval, by sample within each task]",
+            f"protocol {protocol}; scorer {scorer}; [95 % interval, by sample within each task]",
             *_notes(held),
         ]
-        grids.append(TextTable(f"Over all tasks ({policy})", ["system", "mean", *result.tasks], rows, lines=lines))
+        grids.append(TextTable(f"Over all tasks ({protocol})", ["system", "mean", *result.tasks], rows, lines=lines))
     return grids
 
 
@@ -128,7 +128,7 @@ def _notes(means: Sequence[MacroMean]) -> list[str]:
 
 def _folder(result: SuiteResult, task: str) -> Path:
     report = result.path / REPORT
-    return report if len(result.tasks) == 1 else report / outputs.slug(task)
+    return report if len(result.tasks) == 1 else report / artifacts.slug(task)
 
 
 def ranked(result: SuiteResult, task: str) -> list[SuiteRun]:

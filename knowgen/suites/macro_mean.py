@@ -11,12 +11,12 @@ from knowgen.stats.summary import Figure
 
 @dataclass(frozen=True)
 class MacroMean:
-    """One system over all tasks, under one scorer and policy.
+    """One system over all tasks, under one scorer and protocol.
 
     Attributes:
         system: The system.
         scorer: Label of the scorer.
-        policy: Name of the policy.
+        protocol: Name of the protocol.
         dimensions: What the scorer gives values for.
         figure: Mean of the tasks' headlines with its interval; no value where a task has none that stands. `n` counts
             the samples of all tasks.
@@ -25,7 +25,7 @@ class MacroMean:
 
     system: str
     scorer: str
-    policy: str
+    protocol: str
     dimensions: tuple[str, ...]
     figure: Figure
     by_task: dict[str, Figure]

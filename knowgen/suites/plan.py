@@ -1,4 +1,4 @@
-"""From a suite file to runs that are made ready: everything is understood and checked, nothing is drawn or paid."""
+"""From a suite file to planned runs: everything is checked, nothing is generated or paid."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from knowgen import api, assemble, outputs
 from knowgen.core import registry, secrets
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, UsageError
-from knowgen.dry_run import forecast
 from knowgen.engine.components import GeneratorHandle
 from knowgen.store.manifest import difference, read_manifest, refuse_secrets
 from knowgen.suites.schema import ScorerEntry, SuiteSource, SystemEntry, read_suite
 from knowgen.tasks.contract import Task
 from knowgen.tasks.load import content_folder, load_task
+from knowgen.workflows import artifacts
+from knowgen.workflows.forecast import forecast
+from knowgen.workflows.plan import Plan
+from knowgen.workflows.plan import plan as plan_run
+from knowgen.workflows.resolve import ScorerRequest, resolve_scorer
+from knowgen.workflows.selection import choose
 
 SHIPPED = "suites"
 """Folder of the suites that come with the package, among the tasks."""
@@ -27,32 +31,32 @@ class SuiteCell:
     """One system on one task.
 
     Attributes:
-        task: What the suite calls the task.
-        system: What the suite calls the system.
+        task: Name of the task in the suite.
+        system: Name of the system in the suite.
         path: Its run directory.
-        plan: The run made ready; None where that failed and the cell does not take part in this call.
+        plan: The planned run; None if planning failed and the cell is not selected.
         reason: Why there is no plan.
-        selected: Does it take part in this call?
+        selected: Is it run by this call?
     """
 
     task: str
     system: str
     path: Path
-    plan: api.Plan | None
+    plan: Plan | None
     reason: str = ""
     selected: bool = True
 
 
 @dataclass(frozen=True)
 class SuitePlan:
-    """A suite made ready.
+    """A planned suite.
 
     Attributes:
         source: The file.
         out: The suite's directory.
-        tasks: What the suite calls its tasks, in order.
+        tasks: Names of the tasks, in order.
         cells: Every system on every task, task by task.
-        budget: US dollars for all runs in the directory together.
+        budget: Maximum cost in USD of all runs in the directory together.
     """
 
     source: SuiteSource
@@ -61,12 +65,12 @@ class SuitePlan:
     cells: tuple[SuiteCell, ...]
     budget: float | None
 
-    def model_of(self, task: str) -> api.Plan:
-        """Returns a plan for a task, from which a system that has none takes task, selection and scorers."""
+    def model_of(self, task: str) -> Plan:
+        """Return a plan for a task, as a model for a system that has none."""
         return next(cell.plan for cell in self.cells if cell.task == task and cell.plan is not None)
 
     def forecast(self) -> str:
-        """Says what would be done and what is there already."""
+        """Return what would be done and what is stored already."""
         parts = [forecast(cell.plan, cell.path) for cell in self.cells if cell.selected and cell.plan is not None]
         if self.budget is not None:
             parts.append(f"budget     ${self.budget:g} for all runs in {self.out}")
@@ -74,7 +78,7 @@ class SuitePlan:
 
 
 def find_suite(name: Path | str) -> Path:
-    """Returns the file of a suite, named by its path or, for one that comes with the package, by its stem.
+    """Return the file of a suite, named by its path or, for one that comes with the package, by its stem.
 
     Raises:
         UsageError: There is no such file.
@@ -93,33 +97,41 @@ def find_suite(name: Path | str) -> Path:
 def prepare(
     name: Path | str, out: Path | None, *, only: Sequence[str] = (), budget: float | None = None, progress: bool = False
 ) -> SuitePlan:
-    """Reads a suite file and makes every run of it ready.
+    """Read a suite file and plan every run of it.
 
     Args:
         name: The file, or the stem of one that comes with the package.
         out: The suite's directory; `reports/NAME` when None.
-        only: Systems that take part in this call; all when empty. The others are planned too, but a fault of theirs
-            is kept as the reason why they have no plan.
-        budget: In place of the file's.
+        only: Systems to run in this call; all when empty. The others are planned too, but an error of theirs is only
+            recorded as the reason why they have no plan.
+        budget: Overrides the file's.
         progress: Show the progress of runs on stderr.
 
     Raises:
-        UsageError: A name or argument is wrong, with the line it stands on.
+        UsageError: A name or argument is wrong; the message names its line.
         DataError: The file or a task is broken, or two tasks are one.
-        ConfigError: A directory holds another run, or an argument looks like a secret.
+        ConfigError: A directory contains another run, or an argument looks like a secret.
     """
     secrets.refuse_secrets({"file": name, "out": out, "only": list(only)})
     source = read_suite(find_suite(name))
     selected = _selected(source, only)
-    target = out if out is not None else Path("reports") / outputs.slug(source.name)
+    target = out if out is not None else Path("reports") / artifacts.slug(source.name)
     if target.exists() and not target.is_dir():
         raise ConfigError("is a file", where=str(target), fix="choose another --out")
     _check_scorers(source)
     tasks = _tasks(source)
-    total = source.suite.budget if budget is None else budget
+    total = source.suite.config.budget if budget is None else budget
     cells = tuple(
         _cell(
-            source, target, number, index, label, task, wanted=system.name in selected, budget=total, progress=progress
+            source,
+            target,
+            number,
+            index,
+            label,
+            task,
+            selected=system.name in selected,
+            budget=total,
+            progress=progress,
         )
         for index, (label, task) in enumerate(tasks.items())
         for number, system in enumerate(source.suite.systems)
@@ -141,8 +153,8 @@ def _selected(source: SuiteSource, only: Sequence[str]) -> set[str]:
 
 
 @contextmanager
-def _told(place: str) -> Iterator[None]:
-    """Says of an error where in the suite file it comes from."""
+def _located(place: str) -> Iterator[None]:
+    """Add to an error the place in the suite file that it comes from."""
     try:
         yield
     except KnowgenError as error:
@@ -151,26 +163,26 @@ def _told(place: str) -> Iterator[None]:
 
 
 def _check_scorers(source: SuiteSource) -> None:
-    """Finds a wrong scorer by its own line, before it is planned with every system."""
+    """Report a wrong scorer with its own line, before it is planned with every system."""
     for index, entry in enumerate(source.suite.scorers):
-        with _told(source.where("scorers", index)):
-            assemble.scorer_handle(_beside(source.path.parent, entry.scorer, "scorers"), entry.args)
+        with _located(source.where("scorers", index)):
+            resolve_scorer(_beside(source.path.parent, entry.scorer, "scorers"), entry.args)
 
 
 def _tasks(source: SuiteSource) -> dict[str, Task]:
-    """Loads every task once.
+    """Load every task once.
 
     Raises:
-        DataError: Two have one name, or are one task: a mean over tasks would count it twice.
+        DataError: Two have one name, or are the same task, which a mean over tasks would count twice.
     """
     found: dict[str, Task] = {}
     folder = source.path.parent
     for index, entry in enumerate(source.suite.tasks):
         place = source.where("tasks", index)
-        with _told(place):
+        with _located(place):
             task = load_task(_beside(folder, entry.task, "tasks"))
             version = task.version
-            assemble.choose(task, limit=entry.limit, ids=entry.ids)
+            choose(task, limit=entry.limit, ids=entry.ids)
         label = entry.name or task.name
         if label in found:
             raise DataError(
@@ -184,12 +196,12 @@ def _tasks(source: SuiteSource) -> dict[str, Task]:
 
 
 def _beside(folder: Path, name: str, kind: registry.Kind) -> str:
-    """Reads a path in a name from the folder of the suite file.
+    """Read a path in a name relative to the folder of the suite file.
 
     Args:
-        folder: Where the suite file lies.
+        folder: Folder of the suite file.
         name: A registered name, `module:Class`, a task's folder, or `file.py:Class`.
-        kind: What it names.
+        kind: Kind of the plugin.
     """
     base, colon, rest = name.partition(":")
     if base in registry.entries(kind):
@@ -209,12 +221,12 @@ def _cell(
     label: str,
     task: Task,
     *,
-    wanted: bool,
+    selected: bool,
     budget: float | None,
     progress: bool,
 ) -> SuiteCell:
     system = source.suite.systems[number]
-    path = out / f"{outputs.slug(label)}__{outputs.slug(system.name)}"
+    path = out / f"{artifacts.slug(label)}__{artifacts.slug(system.name)}"
     try:
         plan = _planned(source, number, index, task, budget=budget, progress=progress)
         earlier = read_manifest(path)
@@ -225,60 +237,48 @@ def _cell(
                 fix="choose another --out, or remove that folder",
             )
     except KnowgenError as error:
-        if wanted:
+        if selected:
             raise
         return SuiteCell(label, system.name, path, None, reason=str(error), selected=False)
-    return SuiteCell(label, system.name, path, plan, selected=wanted)
+    return SuiteCell(label, system.name, path, plan, selected=selected)
 
 
-def _planned(
-    source: SuiteSource, number: int, index: int, task: Task, *, budget: float | None, progress: bool
-) -> api.Plan:
-    """Plans one run; each scorer is planned with its own arguments, so that two of one kind may differ in them."""
+def _planned(source: SuiteSource, number: int, index: int, task: Task, *, budget: float | None, progress: bool) -> Plan:
+    """Plan one run."""
     suite, folder = source.suite, source.path.parent
     system, entry = suite.systems[number], suite.tasks[index]
-    settings = api.Settings(
-        policy=suite.policy,
+    config = replace(
+        suite.config,
         limit=entry.limit,
         ids=entry.ids,
-        seed=suite.seed if system.seed is None else system.seed,
-        repeats=suite.repeats,
-        judge_repeats=suite.judge_repeats,
-        concurrency=suite.concurrency,
-        schedule=suite.schedule,
-        workers=suite.workers,
-        timeout=suite.timeout,
+        seed=suite.config.seed if system.seed is None else system.seed,
+        generator_args=system.args,
         budget=budget,
         progress=progress,
     )
-    generator = _beside(folder, system.generator, "generators")
-    wanted = [(_beside(folder, each.scorer, "scorers"), each.args) for each in suite.scorers]
-    with _told(source.where("systems", number)):
-        plans = [
-            api.plan(task, generator, names, generator_args=system.args, scorer_args=args, settings=settings)
-            for names, args in [([name], args) for name, args in wanted] or [([], {})]
-        ]
-    plan = _as_written(plans, system, suite.scorers)
-    with _told(str(source.path)):
+    scorers = [ScorerRequest(_beside(folder, each.scorer, "scorers"), each.args) for each in suite.scorers]
+    with _located(source.where("systems", number)):
+        plan = plan_run(task, _beside(folder, system.generator, "generators"), scorers, config)
+    plan = _as_written(plan, system, suite.scorers)
+    with _located(str(source.path)):
         refuse_secrets(plan.spec)
     return plan
 
 
-def _as_written(plans: Sequence[api.Plan], system: SystemEntry, scorers: Sequence[ScorerEntry]) -> api.Plan:
-    """Joins the plans of one run, one a scorer, and names things as the file does.
+def _as_written(plan: Plan, system: SystemEntry, scorers: Sequence[ScorerEntry]) -> Plan:
+    """Name generator and scorers as the file does.
 
-    A path that was read from the file's folder would make another run of it on another machine, or from another
+    A path that was read relative to the file's folder would make another run of it on another machine, or from another
     current folder.
     """
-    first = plans[0]
-    if not isinstance(first.generator, GeneratorHandle):
-        raise TypeError("a suite draws, so its plans hold a generator")
-    handles = first.scorers
+    if not isinstance(plan.generator, GeneratorHandle):
+        raise TypeError("a suite generates images, so its plans have a generator")
+    handles = plan.scorers
     if scorers:
         handles = tuple(
-            replace(plan.scorers[0], spec=plan.scorers[0].spec.model_copy(update={"name": entry.scorer}))
-            for plan, entry in zip(plans, scorers, strict=True)
+            replace(handle, spec=handle.spec.model_copy(update={"name": entry.scorer}))
+            for handle, entry in zip(plan.scorers, scorers, strict=True)
         )
-    drawn_by = first.generator.spec.model_copy(update={"name": system.generator})
-    spec = first.spec.model_copy(update={"generator": drawn_by, "scorers": tuple(each.spec for each in handles)})
-    return replace(first, spec=spec, generator=replace(first.generator, spec=drawn_by), scorers=handles)
+    generator = plan.generator.spec.model_copy(update={"name": system.generator})
+    spec = plan.spec.model_copy(update={"generator": generator, "scorers": tuple(each.spec for each in handles)})
+    return replace(plan, spec=spec, generator=replace(plan.generator, spec=generator), scorers=handles)

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from knowgen.api import POLICIES, Run
 from knowgen.stats.coverage import no_result
 from knowgen.stats.summary import Figure, Summary
 from knowgen.suites.macro_mean import MacroMean, mean_figure
+from knowgen.workflows.run import PROTOCOLS, Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ class SuiteRun:
         status: `done`; `failed_samples`, done but for some that failed; `failed`, the run itself; `budget`, ended by
             the budget; `incomplete`, from an earlier call that did not end; `interrupted`; `not_run`.
         reason: Why, for every status but `done`.
-        summaries: A summary per scorer and policy, the headline's first; of a run without results too.
+        summaries: A summary per scorer and protocol, the headline's first; of a run without results too.
         run: The run directory; None where there are no results.
         selected: Did it take part in this call?
         results: Numbers of the last drawing and the last judgement; each new one raises one.
@@ -50,9 +50,9 @@ class SuiteRun:
     selected: bool = True
     results: tuple[int, ...] = ()
 
-    def summary(self, policy: str, scorer: str | None = None) -> Summary | None:
-        """Returns the summary of a policy and scorer (the first when None); None when there is none."""
-        found = (one for one in self.summaries if one.policy == policy and scorer in (None, one.scorer))
+    def summary(self, protocol: str, scorer: str | None = None) -> Summary | None:
+        """Returns the summary of a protocol and scorer (the first when None); None when there is none."""
+        found = (one for one in self.summaries if one.protocol == protocol and scorer in (None, one.scorer))
         return next(found, None)
 
 
@@ -63,7 +63,7 @@ class SuiteResult:
     Attributes:
         path: The suite's directory.
         name: Of the suite.
-        policy: Policy of the headline.
+        protocol: Protocol of the headline.
         tasks: What the suite calls its tasks, in order.
         systems: And its systems.
         runs: Every system on every task, task by task; fewer where the suite was interrupted.
@@ -74,7 +74,7 @@ class SuiteResult:
 
     path: Path
     name: str
-    policy: str
+    protocol: str
     tasks: tuple[str, ...]
     systems: tuple[str, ...]
     runs: tuple[SuiteRun, ...]
@@ -101,42 +101,42 @@ class SuiteResult:
         """Returns the runs of a task, in the order of the systems."""
         return tuple(run for run in self.runs if run.task == task)
 
-    def summaries(self, task: str, policy: str | None = None) -> list[Summary]:
+    def summaries(self, task: str, protocol: str | None = None) -> list[Summary]:
         """Returns the summaries of a task, scorer by scorer, as tables take them.
 
         Args:
             task: What the suite calls it.
-            policy: strict or official; the headline's when None.
+            protocol: strict or official; the headline's when None.
         """
-        wanted = policy or self.policy
-        return [one for run in self.of_task(task) for one in run.summaries if one.policy == wanted]
+        wanted = protocol or self.protocol
+        return [one for run in self.of_task(task) for one in run.summaries if one.protocol == wanted]
 
     @cached_property
     def means(self) -> tuple[MacroMean, ...]:
-        """The mean over tasks by policy, scorer and system; empty for one task, or where no scorer judged them all.
+        """The mean over tasks by protocol, scorer and system; empty for one task, or where no scorer judged them all.
 
         A system whose run of a task did not come to its end has no mean: one over fewer tasks would be another figure.
         """
         if len(self.tasks) < 2:
             return ()
-        order = sorted(POLICIES, key=lambda policy: policy != self.policy)
-        return tuple(mean for policy in order for mean in self._means(policy))
+        order = sorted(PROTOCOLS, key=lambda protocol: protocol != self.protocol)
+        return tuple(mean for protocol in order for mean in self._means(protocol))
 
-    def _means(self, policy: str) -> Iterator[MacroMean]:
-        by_task = [{_measure(one): None for one in self.summaries(task, policy)} for task in self.tasks]
+    def _means(self, protocol: str) -> Iterator[MacroMean]:
+        by_task = [{_measure(one): None for one in self.summaries(task, protocol)} for task in self.tasks]
         for measure in by_task[0]:
             if not all(measure in others for others in by_task):
                 continue
             scorer, _, _, dimensions = measure
             for system in self.systems:
                 runs = [run for run in self.runs if run.system == system]
-                yield self._mean(runs, policy, scorer, dimensions)
+                yield self._mean(runs, protocol, scorer, dimensions)
 
-    def _mean(self, runs: list[SuiteRun], policy: str, scorer: str, dimensions: tuple[str, ...]) -> MacroMean:
+    def _mean(self, runs: list[SuiteRun], protocol: str, scorer: str, dimensions: tuple[str, ...]) -> MacroMean:
         figures: dict[str, Figure] = {}
         lacking = []
         for run in runs:
-            summary = run.summary(policy, scorer)
+            summary = run.summary(protocol, scorer)
             figures[run.task] = summary.headline if summary else Figure(note="not judged by this scorer")
             if summary and summary.no_result:
                 figures[run.task] = _without_result(summary)
@@ -148,10 +148,12 @@ class SuiteResult:
             figure = Figure(note=f"no mean without {', '.join(lacking)}")
         else:
             figure = mean_figure(list(figures.values()))
-        return MacroMean(runs[0].system, scorer, policy, dimensions, figure, figures)
+        return MacroMean(runs[0].system, scorer, protocol, dimensions, figure, figures)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Returns one line a task, system, scorer and policy: headline, interval, dimensions (NaN where none), status.
+        """Return one row per task, system, scorer and protocol: headline, interval, dimensions, status.
+
+        A missing value is NaN.
 
         Costs are in US dollars, times in seconds.
         """
@@ -164,7 +166,7 @@ class SuiteResult:
         return {
             "format": FORMAT,
             "suite": self.name,
-            "policy": self.policy,
+            "protocol": self.protocol,
             "budget": self.budget,
             "spent": self.spent,
             "tasks": list(self.tasks),
@@ -186,7 +188,7 @@ class SuiteResult:
                 {
                     "system": mean.system,
                     "scorer": mean.scorer,
-                    "policy": mean.policy,
+                    "protocol": mean.protocol,
                     "mean": mean.figure.model_dump(mode="json"),
                     "by_task": {task: figure.model_dump(mode="json") for task, figure in mean.by_task.items()},
                 }
@@ -214,7 +216,7 @@ def _lines(run: SuiteRun) -> Iterator[dict[str, Any]]:
             "task": run.task,
             "system": run.system,
             "scorer": one.scorer,
-            "policy": one.policy,
+            "protocol": one.protocol,
             "value": one.headline.value,
             "low": one.headline.low,
             "high": one.headline.high,

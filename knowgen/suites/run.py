@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from knowgen import api
 from knowgen.core.errors import DataError, KnowgenError
 from knowgen.store.folder import is_run_directory
 from knowgen.store.images import explain_os_error
@@ -17,6 +16,7 @@ from knowgen.suites import artifacts as written
 from knowgen.suites.plan import SuiteCell, SuitePlan, prepare
 from knowgen.suites.result import Status, SuiteResult, SuiteRun
 from knowgen.suites.status import finished, row_of, there
+from knowgen.workflows.execute import execute
 
 
 def run_suite(
@@ -71,7 +71,7 @@ def carry_out(prepared: SuitePlan, say: Callable[[str], None] = lambda line: Non
         result = SuiteResult(
             path=prepared.out,
             name=prepared.source.name,
-            policy=suite.policy,
+            protocol=suite.config.protocol,
             tasks=prepared.tasks,
             systems=tuple(system.name for system in suite.systems),
             runs=tuple(runs),
@@ -118,11 +118,11 @@ def _outcome(prepared: SuitePlan, cell: SuiteCell) -> SuiteRun:
     try:
         if finished(cell.plan, cell):
             return there(cell, cell.plan)
-        settings = cell.plan.settings
+        config = cell.plan.config
         if prepared.budget is not None:
             # a run's budget counts all that was ever spent in its directory; what others spent is not there for it
-            settings = replace(settings, budget=max(0.0, prepared.budget - spent(prepared.out, but=cell.path)))
-        run = api.execute(replace(cell.plan, settings=settings), cell.path)
+            config = replace(config, budget=max(0.0, prepared.budget - spent(prepared.out, but=cell.path)))
+        run = execute(replace(cell.plan, config=config), cell.path)
     except KnowgenError as error:
         status, reason = "failed", str(error)
     except Exception as error:  # noqa: BLE001 - one system's fault must not cost the others their turn

@@ -1,4 +1,4 @@
-"""The suite file: what it may say, and where in it a fault stands."""
+"""The suite file: its schema, and the line of an error in it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
-from knowgen import outputs
 from knowgen.core.errors import DataError
+from knowgen.core.run_config import DeclaredField, RunConfig, declared_fields, run_fields
 from knowgen.core.secrets import find_secret
+from knowgen.workflows import artifacts
+from knowgen.workflows.run import PROTOCOLS
 
 if TYPE_CHECKING:
     from yaml.nodes import MappingNode, Node
@@ -21,19 +23,44 @@ if TYPE_CHECKING:
 Place = tuple[str | int, ...]
 """Where something stands in the file, such as `("systems", 2, "args")`."""
 
-Whole = Field(default=1, ge=1, strict=True)
+RUN_FIELDS = declared_fields(RunConfig)
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _field(declared: DeclaredField, default: Any) -> Any:
+    """Return a field with the bounds of an option of a run."""
+    option = declared.option
+    return Field(
+        default=default,
+        ge=option.minimum,
+        gt=option.above,
+        le=option.maximum,
+        allow_inf_nan=False if declared.type is float else None,
+        strict=True if declared.type in (int, float) else None,
+    )
+
+
+_MODEL_FIELDS: dict[str, Any] = {
+    each.name: (each.type | None if each.optional else each.type, _field(each, each.default))
+    for each in run_fields()
+    if each.option.suite
+}
+
+if TYPE_CHECKING:
+    _RunOptions = _Part
+else:
+    _RunOptions = create_model("_RunOptions", __base__=_Part, **_MODEL_FIELDS)
+
+
 class SystemEntry(_Part):
-    """One system. A word alone is the name of its generator.
+    """One system. A string is the name of its generator.
 
     Attributes:
-        generator: Who draws: NAME, NAME:MODEL, module:Class or file.py:Class.
-        name: What tables and directories call it; the generator's name when left out.
+        generator: NAME, NAME:MODEL, module:Class or file.py:Class.
+        name: Its name in tables and directories; the generator's name by default.
         args: Arguments of the generator.
         seed: Seed of the first repeat; the suite's when None.
     """
@@ -41,7 +68,7 @@ class SystemEntry(_Part):
     generator: str = Field(min_length=1)
     name: str = Field(min_length=1, max_length=60)
     args: dict[str, Any] = Field(default_factory=dict)
-    seed: int | None = Field(default=None, ge=0, lt=2**31, strict=True)
+    seed: int | None = _field(RUN_FIELDS["seed"], None)
 
     @model_validator(mode="before")
     @classmethod
@@ -54,23 +81,23 @@ class SystemEntry(_Part):
     @model_validator(mode="after")
     def _can_be_named(self) -> SystemEntry:
         if "," in self.name:
-            raise ValueError(f"the name {self.name!r} holds a comma, so --only could not name it")
+            raise ValueError(f"the name {self.name!r} contains a comma, which --only cannot express")
         return self
 
 
 class TaskEntry(_Part):
-    """One task. A word alone is its name or folder.
+    """One task. A string is its name or folder.
 
     Attributes:
         task: Name of a task, or a task's folder.
-        name: What tables and directories call it; the task's own name when None.
-        limit: Only the first so many samples.
+        name: Its name in tables and directories; the task's own name when None.
+        limit: Maximum number of samples, from the first on.
         ids: Only these samples.
     """
 
     task: str = Field(min_length=1)
     name: str | None = Field(default=None, min_length=1, max_length=60)
-    limit: int | None = Field(default=None, ge=1, strict=True)
+    limit: int | None = _field(RUN_FIELDS["limit"], None)
     ids: tuple[str, ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="before")
@@ -83,15 +110,15 @@ class TaskEntry(_Part):
         if self.limit is not None and self.ids is not None:
             raise ValueError("limit and ids exclude each other")
         if double := _double(self.ids or ()):
-            raise ValueError(f"the id {double!r} comes twice")
+            raise ValueError(f"duplicate id {double!r}")
         return self
 
 
 class ScorerEntry(_Part):
-    """One scorer. A word alone is its name.
+    """One scorer. A string is its name.
 
     Attributes:
-        scorer: Who judges: NAME, NAME:MODEL, module:Class or file.py:Class.
+        scorer: NAME, NAME:MODEL, module:Class or file.py:Class.
         args: Arguments of the scorer.
     """
 
@@ -104,24 +131,17 @@ class ScorerEntry(_Part):
         return {"scorer": data} if isinstance(data, str) else data
 
 
-class SuiteFile(_Part):
-    """The content of a suite file: every system answers every task, and every scorer judges every picture.
+class SuiteFile(_RunOptions):
+    """The content of a suite file: every system answers every task, and every scorer scores every image.
+
+    It has a field for every option of a run that is declared with `suite=True`; these apply to all runs.
 
     Attributes:
-        name: Of the suite; the file's stem when left out.
+        name: Name of the suite; the file's stem by default.
         description: For readers.
-        systems: Who draws.
-        tasks: What is drawn.
-        scorers: Who judges; each task's own when empty.
-        seed: Seed of the first repeat.
-        repeats: Pictures a sample.
-        judge_repeats: Judgements a picture and scorer.
-        policy: Policy of the headline; both are always written.
-        budget: US dollars for all runs of the suite's directory together; None for no limit.
-        concurrency: Calls that wait at once; None takes what generators and scorers declare.
-        schedule: stream or phased.
-        workers: Processes that draw; 0 draws in this one; left out, one a GPU where there are several.
-        timeout: Seconds a drawing may take.
+        systems: The systems.
+        tasks: The tasks.
+        scorers: The scorers; each task's own when empty.
     """
 
     name: str = Field(default="", max_length=60)
@@ -129,25 +149,28 @@ class SuiteFile(_Part):
     systems: tuple[SystemEntry, ...] = Field(min_length=1)
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)
     scorers: tuple[ScorerEntry, ...] = ()
-    seed: int = Field(default=0, ge=0, lt=2**31, strict=True)
-    repeats: int = Whole
-    judge_repeats: int = Whole
-    policy: Literal["strict", "official"] = "strict"
-    budget: float | None = Field(default=None, ge=0, allow_inf_nan=False, strict=True)
-    concurrency: int | None = Field(default=None, ge=1, strict=True)
-    schedule: Literal["stream", "phased"] = "stream"
-    workers: int | None = Field(default=None, ge=0, strict=True)
-    timeout: float = Field(default=600.0, gt=0, allow_inf_nan=False, strict=True)
+
+    @field_validator("protocol", check_fields=False)
+    @classmethod
+    def _is_written(cls, protocol: str) -> str:
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"must be one of {', '.join(PROTOCOLS)}")
+        return protocol
+
+    @property
+    def config(self) -> RunConfig:
+        """The options of all runs."""
+        return RunConfig(**{name: getattr(self, name) for name in _MODEL_FIELDS})
 
 
 @dataclass(frozen=True)
 class SuiteSource:
-    """A suite file with its text, so that a fault found later can still be told by its line.
+    """A suite file with its text, so that an error found later can name its line.
 
     Attributes:
         path: The file.
         text: Its content.
-        suite: What it says.
+        suite: Its parsed content.
     """
 
     path: Path
@@ -160,7 +183,7 @@ class SuiteSource:
         return self.suite.name or self.path.stem
 
     def where(self, *place: str | int) -> str:
-        """Returns `file:line` of a place; of the nearest part around it when it is not written out."""
+        """Return `file:line` of a place, or of the nearest part around it that the file has."""
         return f"{self.path}:{_line(self._root, place)}"
 
     @cached_property
@@ -169,10 +192,10 @@ class SuiteSource:
 
 
 def read_suite(path: Path) -> SuiteSource:
-    """Reads a suite file.
+    """Read a suite file.
 
     Raises:
-        DataError: It cannot be read, is no YAML, or has a wrong, unknown or repeated field or name.
+        DataError: It cannot be read, is not YAML, or has a wrong, unknown or duplicate field or name.
     """
     import yaml
 
@@ -185,7 +208,7 @@ def read_suite(path: Path) -> SuiteSource:
     root = _compose(path, text)
     try:
         data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a tag, or a date that is none
+    except (yaml.YAMLError, ValueError) as error:  # a tag, or an invalid date
         raise _broken(path, error) from error
     if not isinstance(data, dict):
         raise DataError("must hold fields such as `systems: [open_book]`", where=str(path))
@@ -217,15 +240,15 @@ def _compose(path: Path, text: str) -> Node:
 def _broken(path: Path, error: Exception) -> DataError:
     mark = getattr(error, "problem_mark", None)
     where = f"{path}:{mark.line + 1}" if mark else str(path)
-    return DataError(f"broken YAML: {getattr(error, 'problem', None) or error}", where=where, fix="mend that line")
+    return DataError(f"broken YAML: {getattr(error, 'problem', None) or error}", where=where, fix="fix that line")
 
 
 def _wrong(path: Path, root: Node, error: ValidationError) -> DataError:
-    """Tells the first complaint by line and field, a misspelt field with the one that was meant."""
+    """Return the first error with its line and field, and a suggestion for a misspelt field."""
     import difflib
 
     places = [fault["loc"] for fault in error.errors()]
-    # a list of which an entry is wrong is counted as too short as well
+    # a list with a wrong entry is reported as too short as well
     faults = [
         fault
         for fault in error.errors()
@@ -235,7 +258,7 @@ def _wrong(path: Path, root: Node, error: ValidationError) -> DataError:
     place = first["loc"]
     field = ".".join(str(part) for part in place)
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    what, fix = first["msg"].removeprefix("Value error, "), "mend that field"
+    what, fix = first["msg"].removeprefix("Value error, "), "fix that field"
     if first["type"] == "extra_forbidden":
         known = list(_model_at(place[:-1]).model_fields)
         near = difflib.get_close_matches(str(place[-1]), known, n=1)
@@ -249,7 +272,7 @@ def _model_at(place: Sequence[str | int]) -> type[BaseModel]:
 
 
 def _line(root: Node, place: Sequence[str | int]) -> int:
-    """Returns the line, from 1, of the deepest part of a place that the file writes out."""
+    """Return the line, from 1, of the deepest part of a place that the file has."""
     import yaml
 
     node, line = root, root.start_mark.line
@@ -284,12 +307,12 @@ def _mappings(node: Node, seen: set[int]) -> Iterator[MappingNode]:
 
 
 def _refuse_double_keys(path: Path, mapping: MappingNode) -> None:
-    """YAML readers keep the last of two equal keys and say nothing."""
+    """Refuse duplicate keys, of which YAML readers silently use the last."""
     seen: set[str] = set()
     for key, _ in mapping.value:
         if isinstance(key.value, str) and key.value in seen:
             where = f"{path}:{key.start_mark.line + 1}"
-            raise DataError(f"the field {key.value!r} comes twice", where=where, fix="leave one of them out")
+            raise DataError(f"duplicate field {key.value!r}", where=where, fix="remove one of them")
         seen.add(str(key.value))
 
 
@@ -298,7 +321,7 @@ def _refuse_doubles(source: SuiteSource) -> None:
     if name := _double(names):
         where = source.where("systems", _last(names, name))
         raise DataError(f"a second system is called {name!r}", where=where, fix="give it a `name:` of its own")
-    folders = [outputs.slug(name).lower() for name in names]
+    folders = [artifacts.slug(name).lower() for name in names]
     if folder := _double(folders):
         where = source.where("systems", _last(folders, folder))
         raise DataError(f"a second system would lie in {folder!r}", where=where, fix="give it another `name:`")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from knowgen import api, outputs
 from knowgen.core.errors import DataError
 from knowgen.core.records import GenerationStatus, ParsedScore, Row, ScoreStatus
+from knowgen.core.text import count
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Figure, Summary
-from knowgen.stats.words import count
 from knowgen.store.folder import is_run_directory
 from knowgen.store.manifest import difference
 from knowgen.store.run import RunStore
 from knowgen.suites.plan import SuiteCell
 from knowgen.suites.result import STANDS, Status, SuiteRun
+from knowgen.workflows import artifacts
+from knowgen.workflows.plan import Plan
+from knowgen.workflows.run import PROTOCOLS, Run
 
 
 def standing(store: RunStore) -> tuple[Status, str]:
@@ -41,7 +43,7 @@ def _both(drawings: int, judgements: int) -> str:
     return " and ".join(part for part in parts if part)
 
 
-def finished(plan: api.Plan, cell: SuiteCell) -> bool:
+def finished(plan: Plan, cell: SuiteCell) -> bool:
     """Tells whether a run is done with nothing to try again, its pictures sound and its outputs written.
 
     Such a run is not opened for writing, so that a suite that is called again leaves it untouched.
@@ -49,7 +51,7 @@ def finished(plan: api.Plan, cell: SuiteCell) -> bool:
     Raises:
         DataError: The directory is damaged.
     """
-    if not is_run_directory(cell.path) or not outputs.complete(cell.path, plan.spec):
+    if not is_run_directory(cell.path) or not artifacts.complete(cell.path, plan.spec):
         return False
     with RunStore.read(cell.path) as store:
         if store.spec.model_dump(mode="json") != plan.spec.model_dump(mode="json") or standing(store)[0] != "done":
@@ -57,7 +59,7 @@ def finished(plan: api.Plan, cell: SuiteCell) -> bool:
         return all(each.image is not None and store.image_ok(each.image) for _, each in store.generations())
 
 
-def there(cell: SuiteCell, plan: api.Plan, reason: str = "", status: Status | None = None) -> SuiteRun:
+def there(cell: SuiteCell, plan: Plan, reason: str = "", status: Status | None = None) -> SuiteRun:
     """Returns the row of a run from what lies in its directory.
 
     Args:
@@ -72,7 +74,7 @@ def there(cell: SuiteCell, plan: api.Plan, reason: str = "", status: Status | No
         with RunStore.read(cell.path) as store:
             held = next(store.samples(), None) is not None and not difference(store.spec, plan.spec)
             found, why = standing(store)
-            run, results = api.Run(cell.path, store.spec, plan.settings.policy), tuple(store.latest())
+            run, results = Run(cell.path, store.spec, plan.config.protocol), tuple(store.latest())
         if not held:
             return row_of(cell, plan, status or "not_run", reason)
         own = run.summaries()
@@ -82,7 +84,7 @@ def there(cell: SuiteCell, plan: api.Plan, reason: str = "", status: Status | No
     return _row(cell, status, why, own, run=run, results=results)
 
 
-def row_of(cell: SuiteCell, plan: api.Plan, status: Status, reason: str) -> SuiteRun:
+def row_of(cell: SuiteCell, plan: Plan, status: Status, reason: str) -> SuiteRun:
     """Returns the row of a run without results: every drawing and judgement counts as not run.
 
     Args:
@@ -92,7 +94,7 @@ def row_of(cell: SuiteCell, plan: api.Plan, status: Status, reason: str) -> Suit
         reason: Why.
     """
     spec = plan.spec
-    order = sorted(api.POLICIES, key=lambda policy: policy != plan.settings.policy)
+    order = sorted(PROTOCOLS, key=lambda protocol: protocol != plan.config.protocol)
     missing = ParsedScore(status=ScoreStatus.NOT_RUN, reason=reason)
     found = []
     for scorer in spec.scorers:
@@ -116,7 +118,7 @@ def row_of(cell: SuiteCell, plan: api.Plan, status: Status, reason: str) -> Suit
         found += [
             aggregate(
                 rows,
-                policy,
+                protocol,
                 dimensions=scorer.dimensions,
                 task=spec.task,
                 task_version=spec.task_version,
@@ -125,7 +127,7 @@ def row_of(cell: SuiteCell, plan: api.Plan, status: Status, reason: str) -> Suit
                 scorer_note=scorer.note,
                 selection=spec.selection.label,
             )
-            for policy in order
+            for protocol in order
         ]
     return _row(cell, status, reason, found)
 
@@ -136,7 +138,7 @@ def _row(
     reason: str,
     summaries: list[Summary] | tuple[Summary, ...],
     *,
-    run: api.Run | None = None,
+    run: Run | None = None,
     results: tuple[int, ...] = (),
 ) -> SuiteRun:
     """Names the summaries as the suite does, and lets tables say why a run is not what it should be."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from knowgen.core.atomic import write_file
 from knowgen.core.errors import DataError
 
 HOME = "KNOWGEN_DATA"
@@ -122,12 +123,7 @@ def put_current(name: str, folder: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Writes a JSON file so that a reader sees the old content or the new, never half of it."""
-    draft = path.with_name(f".{path.name}-{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    write_file(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any] | None:

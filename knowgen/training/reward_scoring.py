@@ -9,6 +9,8 @@ from typing import Any
 
 from knowgen.core.errors import BudgetReachedError, ConfigError, MissingDependencyError, TransientError, UsageError
 from knowgen.core.records import Attempt, Score
+from knowgen.core.retry import exponential, retry
+from knowgen.core.text import error_message
 from knowgen.scorers.contract import AsyncScorer, BatchScorer, Item, scorer_capabilities, with_earlier
 
 STOPPERS = (BudgetReachedError, ConfigError, UsageError, MissingDependencyError)
@@ -76,7 +78,7 @@ class EpisodeScoring:
             except STOPPERS as error:
                 return error
             except Exception as error:  # noqa: BLE001 - a scorer may raise anything; it costs its own episode alone
-                return ScoredEpisode(reason=f"{self._name()}: {words_of(error)}")
+                return ScoredEpisode(reason=f"{self._name()}: {error_message(error, 300)}")
 
     def _here(self) -> asyncio.Semaphore:
         """Returns what bounds the judgements of the running event loop."""
@@ -88,17 +90,21 @@ class EpisodeScoring:
     async def _one(self, item: Item) -> ScoredEpisode:
         """Asks about one item, and again where a fault may pass; calls of earlier tries are kept in the score."""
         earlier: list[Attempt] = []
-        for number in range(self._tries):
+
+        async def ask(number: int) -> Any:
             try:
-                score = await self._scorer.score(*item)
+                return await self._scorer.score(*item)
             except TransientError as error:
                 earlier.extend(error.attempts)
-                if number == self._tries - 1:
-                    raise
-                await asyncio.sleep(min(LONGEST_WAIT, error.retry_after or 0.5 * 2**number))
-            else:
-                return self._checked(with_earlier(self._traits, score, item[0], earlier), item)
-        raise AssertionError("the last try returns or raises")
+                raise
+
+        def wait(number: int, error: BaseException | None) -> float:
+            return min(LONGEST_WAIT, getattr(error, "retry_after", None) or exponential(number, 0.5))
+
+        score = await retry(
+            ask, attempts=self._tries, retryable=lambda error: isinstance(error, TransientError), wait=wait
+        )
+        return self._checked(with_earlier(self._traits, score, item[0], earlier), item)
 
     def _checked(self, score: Any, item: Item) -> ScoredEpisode:
         sample, _, generation = item
@@ -137,7 +143,7 @@ class EpisodeScoring:
         except STOPPERS:
             raise
         except Exception as error:  # noqa: BLE001 - a scorer may raise anything; what it gave before stands
-            reason = words_of(error)
+            reason = error_message(error, 300)
             if len(items) > 1:
                 left = [place for place in range(len(items)) if place not in found]
                 alone = {place: self._batch([items[place]])[0] for place in left}
@@ -161,9 +167,3 @@ class EpisodeScoring:
             outcome = close()
             if asyncio.iscoroutine(outcome):
                 await outcome
-
-
-def words_of(error: BaseException) -> str:
-    """Returns an error's own words on one line."""
-    text = " ".join(str(error).split())[:300]
-    return text or type(error).__name__

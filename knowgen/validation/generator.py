@@ -10,6 +10,7 @@ from statistics import median
 
 from knowgen.core.errors import KnowgenError, UsageError
 from knowgen.core.records import GenerationRequest, request_id
+from knowgen.core.run_config import GENERATION_TIMEOUT
 from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.devices import own_device
 from knowgen.engine.executors.invoke import make
@@ -44,7 +45,7 @@ def check_generator(
     handle: GeneratorHandle,
     *,
     samples: int = 630,
-    timeout: float = 600.0,
+    timeout: float = GENERATION_TIMEOUT,
     device: str | None = None,
     requests: Sequence[GenerationRequest] | None = None,
     told: Callable[[str], None] | None = None,

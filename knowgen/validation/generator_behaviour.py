@@ -57,7 +57,7 @@ def _raises(subject: CheckedGenerator, name: str, prompt: str) -> bool:
         elif found.reason:
             notes.ok("odd prompts", f"{name} is {found.status}: {found.reason}")
         else:
-            notes.warn("odd prompts", f"{name} is {found.status} without a reason", "give GeneratedImage a reason")
+            notes.warn("odd prompts", f"{name} is {found.status} without a reason", "give Drawing a reason")
     return False
 
 
@@ -68,7 +68,7 @@ def _look_at_batch(subject: CheckedGenerator, failing: str) -> None:
     trial = subject.give("odd prompts", [bad, good])
     if good.id not in [name for name, _, _ in trial.answers]:
         what = "one failing prompt takes its whole batch down, which must then be drawn one by one"
-        subject.notes.warn("odd prompts", what, "yield GeneratedImage(status=failed, reason=…) for it and go on")
+        subject.notes.warn("odd prompts", what, "yield Drawing(status=failed, reason=…) for it and go on")
 
 
 def check_references(subject: CheckedGenerator) -> None:

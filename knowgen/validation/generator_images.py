@@ -48,7 +48,7 @@ def _look_at(subject: CheckedGenerator) -> None:
         notes.warn(
             "pictures",
             "a picture has one colour only; what failed must not be a blank picture",
-            "raise an error, or give GeneratedImage(status=…, reason=…)",
+            "raise an error, or give Drawing(status=…, reason=…)",
         )
     if len(pictures) > 1 and all(difference(pictures[0], picture) == 0 for picture in pictures[1:]):
         notes.fail("prompt", "all prompts give the same picture", "use the prompt")
@@ -121,12 +121,12 @@ def _each_once(subject: CheckedGenerator, trial: ProbeResult) -> bool:
         subject.decline("several", describe(declines[0]))
     if strange:
         kind = "a request_id nobody asked for" if any(strange) else "no request_id"
-        notes.fail("several", f"{len(strange)} drawings carry {kind}", "give each GeneratedImage its request's own id")
+        notes.fail("several", f"{len(strange)} drawings carry {kind}", "give each Drawing its request's own id")
     if twice:
         notes.fail("several", f"{len(twice)} requests were answered more than once", "yield each once")
     if missing and not trial.faults:
         what = f"{len(missing)} of {len(trial.asked)} requests got no answer"
-        notes.fail("several", what, "yield a GeneratedImage for each, with a status where it failed")
+        notes.fail("several", what, "yield a Drawing for each, with a status where it failed")
     return not (trial.faults or strange or twice or missing)
 
 
@@ -138,7 +138,7 @@ def _equals_alone(subject: CheckedGenerator, trial: ProbeResult, numbers: Sequen
             return
         if _is_of_another(subject, picture, number):
             what = "answers are mixed up: a request got the picture of another"
-            notes.fail("several", what, "give each GeneratedImage the id of the request it answers")
+            notes.fail("several", what, "give each Drawing the id of the request it answers")
             return
         largest = max(largest, difference(subject.alone[number], picture))
     count = len(numbers)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowgen.core import registry
 from knowgen.core.errors import KnowgenError
+from knowgen.core.images import UnreadableImageError, inspect_image
 from knowgen.core.records import UNKNOWN_GROUP, Generation, GenerationStatus, GroundTruth, ImageRef, Sample, group_of
 from knowgen.engine.retry import describe
 from knowgen.scorers.contract import missing_needs, scorer_capabilities
@@ -56,12 +55,15 @@ class FaultCounter:
         return f"{count} times, first: {self.first[kind]}" if count > 1 else self.first[kind]
 
 
-def check_task(task: Task, *, told: Callable[[str], None] | None = None) -> list[Finding]:
+def check_task(
+    task: Task, *, told: Callable[[str], None] | None = None, search_timeout: float = SEARCH_SECONDS
+) -> list[Finding]:
     """Checks a task; every truth is read and every picture opened, one after the other.
 
     Args:
         task: The task.
         told: Told what is being looked at, in a few words.
+        search_timeout: Seconds in which the search backend must have answered.
 
     Returns:
         What was found, in the order it was looked at; `findings.worst` says whether a run may be started.
@@ -79,7 +81,7 @@ def check_task(task: Task, *, told: Callable[[str], None] | None = None) -> list
     tell("default scorers")
     _check_scorers(task, len(samples), lacking, notes)
     tell("search")
-    _check_search(task, [sample.prompt for sample in islice(samples, QUERIES)], notes)
+    _check_search(task, [sample.prompt for sample in islice(samples, QUERIES)], notes, search_timeout)
     return notes.findings
 
 
@@ -216,22 +218,17 @@ def picture_fault(picture: ImageRef) -> str:
     Args:
         picture: With its path on this machine.
     """
-    from PIL import Image
-
     if picture.path is None:
         return "its picture has no file"
     try:
-        data = Path(picture.path).read_bytes()
-        with Image.open(picture.path) as opened:
-            opened.load()
-            found = (opened.width, opened.height, opened.format)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"{picture.path.name} does not open: {' '.join(str(error).split())[:160]}"
-    if hashlib.sha256(data).hexdigest() != picture.sha256:
+        facts = inspect_image(picture.path)
+    except UnreadableImageError as error:
+        return f"{picture.path.name} does not open: {error.what}"
+    if facts.sha256 != picture.sha256:
         return f"{picture.path.name} is another picture than the one recorded"
-    if found != (picture.width, picture.height, picture.format):
-        told = f"{picture.width}x{picture.height} {picture.format}"
-        return f"{picture.path.name} is {found[0]}x{found[1]} {found[2]}, recorded as {told}"
+    if (facts.width, facts.height, facts.format) != (picture.width, picture.height, picture.format):
+        recorded = f"{picture.width}x{picture.height} {picture.format}"
+        return f"{picture.path.name} is {facts.width}x{facts.height} {facts.format}, recorded as {recorded}"
     return ""
 
 
@@ -270,7 +267,7 @@ def _check_scorers(task: Task, count: int, lacking: Counter[str], notes: Finding
         note("scorers", f"{name} misses {told}", "complete the truths, or set another default scorer")
 
 
-def _check_search(task: Task, queries: Iterable[str], notes: FindingLog) -> None:
+def _check_search(task: Task, queries: Iterable[str], notes: FindingLog, timeout: float) -> None:
     """Builds the task's search backend, and searches and opens with it."""
     if not task.search:
         notes.ok("search", "the task brings none")
@@ -290,9 +287,9 @@ def _check_search(task: Task, queries: Iterable[str], notes: FindingLog) -> None
         notes.fail("search", f"{name} lacks {', '.join(lacks)}", "complete the backend")
         return
     try:
-        pages, pictures = asyncio.run(asyncio.wait_for(_try_search(backend, queries), SEARCH_SECONDS))
+        pages, pictures = asyncio.run(asyncio.wait_for(_try_search(backend, queries), timeout))
     except TimeoutError:
-        notes.fail("search", f"{name} gave no answer within {SEARCH_SECONDS:g} s", "mend the backend")
+        notes.fail("search", f"{name} gave no answer within {timeout:g} s", "mend the backend")
     except Exception as error:  # noqa: BLE001 - a backend may be anybody's code
         notes.fail("search", f"{name} raises {describe(error)}", "mend the backend or its files")
     else:

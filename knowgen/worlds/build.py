@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from knowgen.core.atomic import replace_folder
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.worlds import dials, shard_files
 from knowgen.worlds.shard import SHARD_SIZE
@@ -54,7 +55,7 @@ def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, 
         (draft / PARTS).rmdir()
         _write_task_file(draft / "task.yaml", seed, samples, name or f"world-{seed}")
         draft.chmod(0o755)
-        _put_in_place(draft, out)
+        replace_folder(draft, out)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", where=str(out), fix="check the disk") from error
     finally:
@@ -123,14 +124,3 @@ def _refuse_foreign(out: Path) -> None:
         raise ConfigError("the folder holds something that is no world", where=str(out), fix="name another folder")
     if out.exists() and not out.is_dir():
         raise ConfigError("is a file", where=str(out), fix="name a folder")
-
-
-def _put_in_place(draft: Path, out: Path) -> None:
-    """Renames the finished draft to its name; an earlier world is moved aside first and deleted last."""
-    if not out.exists():
-        draft.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-old-"))
-    out.rename(old / "world")
-    draft.rename(out)
-    shutil.rmtree(old)

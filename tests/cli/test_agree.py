@@ -124,7 +124,7 @@ def test_hostile_names_steer_no_terminal_and_every_digit_is_in_the_csv() -> None
     figure = Figure(value=1 / 3, low=0.1, high=0.7, n=31)
     one = DimensionAgreement(exact=figure, kappa=figure, alpha=Figure(n=31, note="no spread"), only_first=2)
     pair = PairAgreement(first="=a\x1b[31m", second="b|c", dimensions={"text_accuracy": one})
-    found = Agreement(systems=("x",), policy="strict", raters=("=a\x1b[31m", "b|c"), pairs=(pair,))
+    found = Agreement(systems=("x",), protocol="strict", raters=("=a\x1b[31m", "b|c"), pairs=(pair,))
     text = agreement_terminal(found)
     assert "\x1b" not in text and "0.33 [0.10, 0.70]" in text and "no spread" in text
     rows = list(csv.DictReader(io.StringIO(agreement_csv(found))))

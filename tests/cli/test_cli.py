@@ -18,22 +18,16 @@ from PIL import Image
 
 from knowgen.cli.main import VERBS, run
 from knowgen.store.run import RunStore
+from tests.helpers.text import one_line
 
 RUN = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
-
-
-def one_line(text: str) -> str:
-    """Returns the only line of an error, and fails when it is more."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) == 1, text
-    return lines[0]
 
 
 @pytest.mark.parametrize("words", [[verb] for verb in VERBS] + [["world", "build"]], ids=" ".join)
 def test_every_help_fits_a_screen_and_shows_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*words, "--help"]) == 0
     text = capsys.readouterr().out
-    assert len(text.splitlines()) <= 30
+    assert len(text.splitlines()) <= 36
     assert max(len(line) for line in text.splitlines()) <= 96
     assert re.search(rf"Examples?:\n +knowgen {words[0]}", text)
 
@@ -58,7 +52,7 @@ def test_a_run_prints_its_table_and_says_how_to_go_on(desk: Path, capsys: pytest
     page = Path(re.findall(r"^report +(.*)$", text, re.MULTILINE)[0])
     assert page.is_file() and page.name == "index.html"
     summary = json.loads((desk / "out" / "summary.json").read_text())
-    assert {each["policy"] for each in summary["summaries"]} == {"strict", "official"}
+    assert {each["protocol"] for each in summary["summaries"]} == {"strict", "official"}
     assert sorted(path.suffix for path in (desk / "out" / "tables").iterdir()) == [".csv", ".csv", ".md", ".md"]
 
 
@@ -84,7 +78,7 @@ def test_a_finished_run_repeated_does_no_work(desk: Path) -> None:
     assert (desk / "out" / "report" / "index.html").stat().st_mtime_ns == page
 
 
-def test_an_edited_model_is_not_answered_with_its_old_pictures(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_edited_model_is_not_answered_with_its_old_images(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-m", "knowgen", *RUN, "--out", "out"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     (desk / "my_generator.py").write_text((desk / "my_generator.py").read_text().replace(", 9)", ", 10)"))
@@ -94,7 +88,7 @@ def test_an_edited_model_is_not_answered_with_its_old_pictures(desk: Path, capsy
     assert subprocess.run([*command, "--fresh"], capture_output=True, check=False).returncode == 0
 
 
-def test_failed_samples_end_with_six_and_are_told(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_samples_end_with_six_and_are_reported(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["run", "--task", "small", "--generator", "my_generator:Picky", "--out", "out"]) == 6
     with RunStore.read(desk / "out") as store:
         failed = [each for _, each in store.generations() if each.status == "failed"]
@@ -121,9 +115,9 @@ def test_repeats_and_judge_repeats(desk: Path) -> None:
     assert seeds == {(0, 0), (1, 1)}
 
 
-def test_dry_run_draws_nothing(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_generates_nothing(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*RUN, "--out", "out", "--dry-run"]) == 0
-    assert "pictures   6" in capsys.readouterr().out
+    assert "images     6" in capsys.readouterr().out
     assert not (desk / "out").exists() and not (desk / "calls.txt").exists()
 
 
@@ -134,8 +128,8 @@ def test_dry_run_draws_nothing(desk: Path, capsys: pytest.CaptureFixture[str]) -
         (["run", "--task", "knowgen_mnii", "--generator", "noise"], 2, "did you mean 'knowgen_mini'?"),
         (["run", "--task", "small", "--generator", "oracel"], 2, "unknown generator 'oracel'; did you mean 'oracle'?"),
         ([*RUN, "--scorer", "world_chek"], 2, "did you mean 'world_check'?"),
-        ([*RUN, "--policy", "stict"], 2, "did you mean 'strict'?"),
-        ([*RUN, "--limit", "0"], 2, "Invalid value for '--limit'"),
+        ([*RUN, "--protocol", "stict"], 2, "did you mean 'strict'?"),
+        ([*RUN, "--limit", "0"], 2, "limit must be a whole number >= 1, got 0"),
         ([*RUN, "--limit", "1", "--ids", "s1"], 2, "exclude each other"),
         ([*RUN, "--ids", "s1,zz"], 2, "no sample 'zz'"),
         ([*RUN, "-g", "steps"], 2, "is not key=value"),
@@ -175,7 +169,7 @@ def test_duplicate_ids_are_one_line(desk: Path, capsys: pytest.CaptureFixture[st
     assert "samples.jsonl:4: the id 's1' is already on line 2" in one_line(capsys.readouterr().err)
 
 
-def test_a_truth_picture_that_does_not_open_is_found_before_anything_is_drawn(
+def test_a_truth_image_that_does_not_open_is_found_before_anything_is_generated(
     desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (desk / "small" / "truth" / "s4.png").unlink()
@@ -201,7 +195,7 @@ def test_debug_shows_the_traceback(desk: Path) -> None:
     assert "Traceback" in shown.stderr and "unknown task" in shown.stderr
 
 
-def test_a_folder_of_pictures_is_scored(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_images_is_scored(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (desk / "mine").mkdir()
     for number in range(4):
         Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "mine" / f"s{number}.png")
@@ -216,7 +210,7 @@ def test_a_folder_of_pictures_is_scored(desk: Path, capsys: pytest.CaptureFixtur
     assert sorted((desk / "calls.txt").read_text().split()) == ["s0", "s1", "s2", "s3"]
 
 
-def test_a_run_is_scored_anew_in_place_and_elsewhere(desk: Path) -> None:
+def test_a_run_is_scored_again_in_place_and_elsewhere(desk: Path) -> None:
     assert run([*RUN, "--out", "out"]) == 0
     shutil.rmtree(desk / "small" / "truth", ignore_errors=False)
     (desk / "my_generator.py").unlink()  # no generator is loaded
@@ -245,12 +239,12 @@ def test_scoring_in_place_keeps_what_other_scorers_said_and_never_erases(
     assert told == {"my_scorer:Half", "other:Half"}
     capsys.readouterr()
     assert run(["score", "out", "--scorer", "other:Half", "--fresh"]) == 2
-    assert "would erase the pictures" in one_line(capsys.readouterr().err)
+    assert "would delete the images" in one_line(capsys.readouterr().err)
     with RunStore.read(desk / "out") as store:
         assert sum(each.status == "ok" for _, each in store.generations()) == 6
 
 
-def test_what_an_interrupted_run_did_not_draw_is_not_run_after_scoring_too(desk: Path) -> None:
+def test_what_an_interrupted_run_did_not_generate_is_not_run_after_scoring_too(desk: Path) -> None:
     assert run([*RUN, "--out", "out"]) == 0
     with contextlib.closing(sqlite3.connect(desk / "out" / "run.sqlite")) as database, database:
         database.execute("delete from generations where sample_id = 's1'")
@@ -265,7 +259,7 @@ def test_what_an_interrupted_run_did_not_draw_is_not_run_after_scoring_too(desk:
         assert overall["note"] == "No result: 1 of 6 scores not run yet"
 
 
-def test_outputs_are_written_anew_when_a_run_was_killed_before_them(
+def test_outputs_are_written_again_when_a_run_was_killed_before_them(
     desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
@@ -275,7 +269,7 @@ def test_outputs_are_written_anew_when_a_run_was_killed_before_them(
     with contextlib.closing(sqlite3.connect(desk / "out" / "run.sqlite")) as database, database:
         database.execute("delete from scores where sample_id = 's1'")
     with monkeypatch.context() as patch:
-        patch.setattr("knowgen.outputs.write", killed)
+        patch.setattr("knowgen.workflows.artifacts.write", killed)
         with contextlib.suppress(SystemExit):
             run([*RUN, "--out", "out"])
     before = (desk / "out" / "summary.json").stat().st_mtime_ns
@@ -286,7 +280,7 @@ def test_outputs_are_written_anew_when_a_run_was_killed_before_them(
     assert (desk / "out" / "summary.json").stat().st_mtime_ns == after, "nothing was left to do"
 
 
-def test_fresh_never_erases_pictures_that_lie_in_the_run_directory(
+def test_fresh_never_erases_images_that_lie_in_the_run_directory(
     desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (desk / "own" / "images").mkdir(parents=True)
@@ -301,7 +295,7 @@ def test_fresh_never_erases_pictures_that_lie_in_the_run_directory(
     assert run(command) == 0
     capsys.readouterr()
     assert run([*command, "--fresh"]) == 2
-    assert "would erase the pictures" in one_line(capsys.readouterr().err)
+    assert "would delete the images" in one_line(capsys.readouterr().err)
     assert kept.is_file()
 
 

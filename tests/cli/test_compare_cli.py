@@ -1,4 +1,4 @@
-"""`knowgen compare` with several runs, panels and policies, as its users call it."""
+"""`knowgen compare` with several runs, panels and protocols, as its users call it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PANEL = ",".join(SCORERS)
 
 @pytest.fixture
 def runs(desk: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
-    """Runs a, b and c of one generator with other seeds, each judged by three judges."""
+    """Runs a, b and c of one generator with other seeds, each scored by three judges."""
     (desk / "three_judges.py").write_text(JUDGES)
     for seed, name in enumerate("abc"):
         words = ["run", "--task", "small", "--generator", "my_generator.py:draw", "--seed", str(seed), "--out", name]
@@ -114,7 +114,7 @@ def test_a_quorum_of_all_leaves_out_what_one_member_lacks(runs: Path, capsys: py
         (["--panel", "three_judges:Strict,three_judges:Kind", "--quorum", "3"], "quorum: 3 of 2 members"),
         (["--panel", "three_judges:Strict,nobody"], "no scorer 'nobody' in this run"),
         (["--panel", PANEL, "--scorer", "three_judges:Kind"], "a scorer and a panel exclude each other"),
-        (["--policy", "na-renormalize"], "did you mean 'na-renormalise'?"),
+        (["--protocol", "na-renormalize"], "did you mean 'na-renormalise'?"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -125,10 +125,10 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert said in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("policy", ["na-renormalise", "genevolve-micro"])
-def test_other_policies_say_that_they_are_no_k_score(
-    runs: Path, capsys: pytest.CaptureFixture[str], policy: str
+@pytest.mark.parametrize("protocol", ["na-renormalise", "genevolve-micro"])
+def test_other_protocols_say_that_they_are_not_the_k_score(
+    runs: Path, capsys: pytest.CaptureFixture[str], protocol: str
 ) -> None:
-    text = told(["compare", "a", "b", "c", "--policy", policy], capsys)
-    assert f"note: {policy} is no K-Score" in text
+    text = told(["compare", "a", "b", "c", "--protocol", protocol], capsys)
+    assert f"note: {protocol} is no K-Score" in text
     assert "All comparisons: overall" in text and "\nK-Score" not in text

@@ -15,8 +15,7 @@ import pytest
 from knowgen import api
 from knowgen.cli.main import run
 from knowgen.suites import run_suite
-
-from .conftest import make_task
+from tests.helpers.small_task import make_task
 
 PARTLY_DOWN = '''
 from pathlib import Path
@@ -77,7 +76,7 @@ def test_every_surface_says_that_there_is_no_result(large: Path, capsys: pytest.
 
     summaries = json.loads((large / "down" / "summary.json").read_text())["summaries"]
     strict, official = summaries
-    assert [each["policy"] for each in summaries] == ["strict", "official"]
+    assert [each["protocol"] for each in summaries] == ["strict", "official"]
     for each in summaries:
         assert each["no_result"] == REASON and each["fit_for_board"] is False
     overall = strict["slices"][0]["figures"]["overall"]
@@ -149,11 +148,11 @@ def test_compare_and_report_give_no_difference(large: Path, protocol: str, capsy
     answer_for(large, SIZE)
     assert run([*WORDS, "--seed", "1", "--out", "up"]) == 0
     capsys.readouterr()
-    assert run(["compare", "up", "down", "--policy", protocol]) == 0
+    assert run(["compare", "up", "down", "--protocol", protocol]) == 0
     printed = capsys.readouterr().out
     verdict = next(line for line in printed.splitlines() if "No result" in line)
     assert REASON in verdict and "(down)" in verdict and "0.417" not in printed
-    assert run(["compare", "up", "down", "--policy", protocol, "--json"]) == 0
+    assert run(["compare", "up", "down", "--protocol", protocol, "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert REASON in found["no_result"]
     assert found["slices"][0]["figures"]["overall"]["value"] is None
@@ -180,5 +179,5 @@ def test_a_suite_gives_no_mean_over_a_task_without_result(large: Path, capsys: p
         assert mean.figure.value is None and mean.by_task["large"].value is None
         assert mean.by_task["brief"].value == pytest.approx(0.417)
     frame = result.to_pandas()
-    lines = frame[(frame["task"] == "large") & (frame["policy"] == "strict")]
+    lines = frame[(frame["task"] == "large") & (frame["protocol"] == "strict")]
     assert lines["value"].isna().all() and (lines["no_result"] == REASON).all()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,10 @@ from PIL import Image
 
 from knowgen import api
 from knowgen.cli.main import run
+from knowgen.clients.pricing import CHAT_PRICES, chat_price, price_list
 from knowgen.core.records import Attempt, Usage
-from knowgen.planning import Settings
-from knowgen.scorers.prices import price_for, price_list
 from knowgen.scorers.vlm.cost_estimate import Estimate, learn, picture_tokens, words_of
-
-SCORERS = str(Path(__file__).resolve().parent.parent / "scorers")
-if SCORERS not in sys.path:
-    sys.path.insert(0, SCORERS)
-
-from judge_server import JudgeServer, Step  # noqa: E402
+from tests.helpers.judge_server import JudgeServer, Step
 
 
 @pytest.mark.parametrize(
@@ -34,30 +27,31 @@ from judge_server import JudgeServer, Step  # noqa: E402
         ((33, 32), False, 2),
     ],
 )
-def test_tokens_of_a_picture(size: tuple[int, int], tiles: bool, wanted: int) -> None:
+def test_tokens_of_an_image(size: tuple[int, int], tiles: bool, wanted: int) -> None:
     assert picture_tokens(*size, tiles) == wanted
 
 
-def test_what_judgements_took_is_learned_from_calls_that_were_made() -> None:
+def test_the_cost_of_scores_is_estimated_from_earlier_calls() -> None:
     paid = Attempt(reply="x", seconds=2.0, usage=Usage(input_tokens=1000, output_tokens=100, cost=0.01))
     again = Attempt(reply="y", seconds=1.0, usage=Usage(input_tokens=1000, output_tokens=60, cost=0.02))
     kept = Attempt(reply="z", usage=Usage(input_tokens=1000, output_tokens=100, cost=0.0), cached=True)
     found = learn([[paid, again], [kept], [paid], [Attempt(error="429")]])
-    assert found == Estimate(1500.0, 130.0, pytest.approx(0.02), 2.5, known_from=2)
+    assert found is not None and found.cost == pytest.approx(0.02)
+    assert found == Estimate(1500.0, 130.0, found.cost, 2.5, known_from=2)
     assert learn([[kept], []]) is None
     assert "as 2 judgements took" in words_of(found, 100, 10) and "$2.00" in words_of(found, 100, 10)
     assert words_of(found, 0, 10) == "nothing to ask"
 
 
 def test_prices_are_of_one_host_and_a_date_is_passed_over() -> None:
-    listed = price_list()["hosts"]["api.openai.com"]["gpt-4.1"]
+    listed = price_list(CHAT_PRICES)["hosts"]["api.openai.com"]["gpt-4.1"]
     for name in ("gpt-4.1", "gpt-4.1-2025-04-14"):
-        assert price_for(name, "").of(1_000_000, 0) == listed[0]
-        assert price_for(name, "https://api.openai.com/v1").of(0, 1_000_000) == listed[1]
-    assert not price_for("gpt-4.1", "http://127.0.0.1:8000/v1").known
-    assert not price_for("gpt-4.1-of-mine", "").known
-    assert price_for("gpt-4.1", "", 1.0, 1.0).of(1_000_000, 0) == 1.0
-    assert price_for("gpt-4.1", "", price_call=0).of(1_000_000, 5) == 0
+        assert chat_price(name, "").of(1_000_000, 0) == listed[0]
+        assert chat_price(name, "https://api.openai.com/v1").of(0, 1_000_000) == listed[1]
+    assert not chat_price("gpt-4.1", "http://127.0.0.1:8000/v1").known
+    assert not chat_price("gpt-4.1-of-mine", "").known
+    assert chat_price("gpt-4.1", "", 1.0, 1.0).of(1_000_000, 0) == 1.0
+    assert chat_price("gpt-4.1", "", price_call=0).of(1_000_000, 5) == 0
 
 
 def results(folder: Path) -> Path:
@@ -83,24 +77,25 @@ def test_a_dry_run_reckons_first_and_learns_from_what_was_asked(
     line = ["score", str(source), "--scorer", "vlm:gpt-4.1", "--out", str(out), "--dry-run"]
     assert run(line) == 0
     said = capsys.readouterr().out.splitlines()[-1]
-    assert said.startswith("vlm:gpt-4.1: 5 to ask, about $0.0") and "(reckoned)" in said and not out.exists()
+    assert said.startswith("vlm:gpt-4.1: 5 to score, about $0.0") and "(reckoned)" in said and not out.exists()
     with JudgeServer([Step(tokens=(4000, 500))]) as server:
         args = {"base_url": server.url, "price_in": 10, "price_out": 100}
-        api.score(source, "vlm:any", out=out, scorer_args=args, settings=Settings(limit=2))
+        api.score(source, "vlm:any", out=out, scorer_args=args, limit=2)
         words = [f"{name}={value}" for name, value in args.items()]
         assert run(["score", str(source), "--scorer", "vlm:any", "--out", str(out), "--dry-run", "-s", words[0], "-s",
                     words[1], "-s", words[2]]) == 0  # fmt: skip
         said = capsys.readouterr().out.splitlines()[-1]
-        assert said.startswith(f"vlm:any: 3 to ask, about ${3 * (0.04 + 0.05):.2f}") and "as 2 judgements took" in said
+        assert said.startswith(f"vlm:any: 3 to score, about ${3 * (0.04 + 0.05):.2f}")
+        assert "as 2 judgements took" in said
         assert len(server.calls) == 2
 
 
-def test_what_is_kept_can_be_shown_and_cleared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cache_can_be_shown_and_cleared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = results(tmp_path)
     with JudgeServer() as server:
         api.score(source, "vlm:any", out=tmp_path / "run", scorer_args={"base_url": server.url, "price_call": 0})
     assert run(["cache"]) == 0
-    # drawn and true pictures are the same files here, and one content is kept once
+    # generated and true images are the same files here, and one content is stored once
     lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]}
     assert lines == {"replies": "5", "pictures": "5", "embeddings": "0"}
     assert run(["cache", "clear", "replies"]) == 0

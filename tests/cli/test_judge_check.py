@@ -118,7 +118,7 @@ FEW = ["--samples", "14"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with judges, and a run directory whose pictures all judges share: they are drawn once."""
+    """A folder with judges, and a run directory whose images all judges share: they are generated once."""
     folder = tmp_path_factory.mktemp("judges")
     (folder / "judges.py").write_text(JUDGES)
     return folder
@@ -196,7 +196,7 @@ def test_a_judge_that_always_gives_full_marks_sees_nothing(here: Path, capsys: p
     assert all(one.sensitivity is None or one.sensitivity.value == 0 for one in changes.values())
 
 
-def test_a_judge_that_always_gives_nothing_is_unfit_and_its_floor_is_told(
+def test_a_judge_that_always_gives_nothing_is_unfit_and_its_floor_is_reported(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found, changes = check("Always", capsys, "-s", "value=0.0")
@@ -243,15 +243,15 @@ def test_a_spent_budget_ends_with_5_and_says_what_is_missing(here: Path, capsys:
     assert calls() == sum(one.pictures for one in more.changes), "what was paid for was paid for again"
 
 
-def test_judges_are_not_told_what_they_look_at(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_judges_do_not_see_what_was_changed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, changes = check("Always", capsys, "--samples", "2", out="blind")
     rows = [json.loads(line) for line in Path("calls.txt").read_text().splitlines()]
-    seen = Counter()
+    seen: Counter[str] = Counter()
     for sample_id, sample, truth in rows:
         assert re.fullmatch(r"[0-9a-f]{16}", sample_id)
         del sample["id"], truth["sample_id"]
         seen[json.dumps([sample, truth])] += 1
-    # beside its picture and its opaque id, all that a judge sees of a sample is the same under every change
+    # beside its image and its opaque id, all that a judge sees of a sample is the same under every change
     assert len(seen) == 2 and sum(seen.values()) == sum(one.pictures for one in changes.values())
 
 
@@ -274,7 +274,7 @@ def test_it_prints_the_answer_first_and_writes_tables_and_page(here: Path, capsy
     assert record.fit and record.task.startswith("knowgen_mini")
 
 
-def test_the_pictures_lie_in_an_ordinary_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_images_lie_in_an_ordinary_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found, _ = check("Knowing", capsys)
     connection = sqlite3.connect(f"file:{here / 'shared' / 'run.sqlite'}?mode=ro", uri=True)
     drawn = connection.execute("select count(distinct sample_id) from generations").fetchone()[0]
@@ -283,7 +283,7 @@ def test_the_pictures_lie_in_an_ordinary_run(here: Path, capsys: pytest.CaptureF
     assert drawn == pictures == len(list((here / "shared" / "images").rglob("*.png")))
 
 
-def test_a_fresh_check_asks_again_and_makes_its_page_anew(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fresh_check_asks_again_and_writes_its_page_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, changes = check("Always", capsys, "--samples", "1", out="fresh")
     page = Path("fresh/judge_check/index.html")
     page.write_text("old")
@@ -295,7 +295,7 @@ def test_a_fresh_check_asks_again_and_makes_its_page_anew(here: Path, capsys: py
 def test_a_dry_run_says_how_much_there_is_to_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["judge-check", "--scorer", "judges:Always", "--dry-run"]) == 0
     text = capsys.readouterr().out
-    assert "judgements 180" in text and "pictures   180" in text and "judge-check__judges-Always" in text
+    assert "scores     180" in text and "images     180" in text and "judge-check__judges-Always" in text
     assert calls() == 0 and not Path("reports").exists()
 
 
@@ -312,7 +312,7 @@ def test_named_samples_alone_are_checked(here: Path, capsys: pytest.CaptureFixtu
         (["--scorer", "judges:ImageSource"], 2, "which no known change must move"),
         (["--scorer", "judges:Always", "--task", "foreign"], 3, "knowgen world build"),
         (["--scorer", "judges:Nobody"], 2, "Nobody"),
-        (["--scorer", "judges:Always", "--policy", "lenient"], 2, "unknown policy"),
+        (["--scorer", "judges:Always", "--protocol", "lenient"], 2, "unknown protocol"),
         ([], 2, "--scorer"),
     ],
 )
@@ -331,7 +331,7 @@ def test_what_cannot_be_checked_is_refused_in_one_line(
 
 
 @pytest.mark.slow
-def test_world_check_is_held_against_the_same_limits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_world_check_passes_the_same_limits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["judge-check", "--scorer", "world_check", "--out", "shared", "--json"]) == 0
     found = JudgeCheck.model_validate_json(capsys.readouterr().out)
     assert {one.name for one in found.changes if one.verdict != "fit"} == set()

@@ -16,19 +16,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from knowgen import api, merging
+from knowgen import api
 from knowgen.cli.main import run
 from knowgen.store import merge as store_merge
 from knowgen.store.run import RunStore
+from knowgen.workflows import artifacts
+from knowgen.workflows import merge as merging
+from tests.helpers.text import one_line
 
 TIMES = {"generation_seconds", "score_seconds"}
 RUN = ["run", "--task", "small", "--generator", "my_generator:Picky", "--repeats", "2", "--judge-repeats", "2"]
-
-
-def one_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) == 1, text
-    return lines[0]
 
 
 def exported(run_directory: Path, out: Path) -> list[dict[str, Any]]:
@@ -45,7 +42,7 @@ def figures(run_directory: Path) -> list[dict[str, Any]]:
 
 
 def pictures(run_directory: Path) -> dict[str, str]:
-    """Every picture of a run by its place, with the hash of what lies there."""
+    """Every image of a run by its place, with the hash of what lies there."""
     root = run_directory / "images"
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -110,7 +107,7 @@ def test_a_merged_run_goes_on_as_if_it_had_been_one(desk: Path) -> None:
         assert max(each.attempts for _, each in store.generations() if each.status == "ok") == 1
 
 
-def test_pictures_are_hard_links_and_copies_elsewhere(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_hard_links_and_copies_elsewhere(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = shards(2)
     assert run(["merge", *names, "-o", "whole"]) == 0
     assert {path.stat().st_nlink for path in (desk / "whole" / "images").rglob("*.png")} == {2}
@@ -181,7 +178,7 @@ def test_a_killed_merge_leaves_nothing_half_done_and_goes_on(
 
     with monkeypatch.context() as patch:
         home, name = {
-            "lock": (merging.shutil, "rmtree"), "outputs": (merging.outputs, "write")
+            "lock": (shutil, "rmtree"), "outputs": (artifacts, "write")
         }.get(point, (store_merge, point))  # fmt: skip
         patch.setattr(home, name, killed)
         if point == "lock":  # between the last row and the new name
@@ -211,18 +208,18 @@ def test_what_does_not_belong_together_is_one_line(desk: Path, capsys: pytest.Ca
     for words, code, said in [
         (["part1", "part3"], 2, "shard 2/3 is not among the directories; name all shards"),
         (["part3"], 2, "shard 1/3 and 1 more is not among"),
-        (["part1", "part2", "part3", "twin"], 2, "both hold shard 1/3"),
-        (["part1", "part1"], 2, "both hold shard 1/3"),
+        (["part1", "part2", "part3", "twin"], 2, "both contain shard 1/3"),
+        (["part1", "part1"], 2, "both contain shard 1/3"),
         (["part1", "seeded", "part3"], 3, "seeded: is a shard of another run than part1: seed is 0 there and 4 here"),
         (["part1", "scored", "part3"], 3, "scorer my_scorer:Half 1"),
         (["part1", "limited", "part3"], 3, "selection all 6 there and limit 5"),
         (["part1", "halves", "part3"], 3, "3 shards there and 2 here"),
-        (["part1", "one", "part3"], 2, "one: is no shard of a run"),
+        (["part1", "one", "part3"], 2, "one: is not a shard of a run"),
         (["part1", "nowhere"], 3, "nowhere: is no run directory"),
         (["part1", "part2", "part3", "-o", "part2"], 2, "is one of the shards"),
         (["part1", "part2", "part3", "-o", "one"], 3, "holds another run"),
-        (["part1", "part2", "part3", "-o", "taken"], 3, "no run directory"),
-        (["part1", "part2", "part3", "-o", "taken", "--fresh"], 3, "no run directory"),
+        (["part1", "part2", "part3", "-o", "taken"], 3, "not a run directory"),
+        (["part1", "part2", "part3", "-o", "taken", "--fresh"], 3, "not a run directory"),
     ]:
         capsys.readouterr()
         assert run(["merge", "-o", "whole", *words]) == code, words
@@ -237,16 +234,17 @@ def test_an_unfinished_shard_is_refused_unless_wanted(desk: Path, capsys: pytest
         database.execute("delete from scores where sample_id = 's1'")
     capsys.readouterr()
     assert run(["merge", *names, "-o", "whole"]) == 3
-    assert "part2: shard 2/2 is not finished: 4 judgements by my_scorer:Half are lacking" in capsys.readouterr().err
+    assert "part2: shard 2/2 is not finished: 4 scores by my_scorer:Half are missing" in capsys.readouterr().err
     with closing(sqlite3.connect(desk / "part2" / "run.sqlite")) as database, database:
         database.execute("delete from generations where sample_id = 's1' and repeat = 1")
     assert run(["merge", *names, "-o", "whole"]) == 3
-    assert "1 of 6 drawings are lacking" in one_line(capsys.readouterr().err)
+    assert "1 of 6 images are missing" in one_line(capsys.readouterr().err)
     assert run(["merge", *names, "-o", "whole", "--unfinished"]) == 0
-    assert figures(desk / "whole")[0]["slices"][0]["coverage"]["generation_not_run"] == 2  # one drawing, judged twice
+    coverage = figures(desk / "whole")[0]["slices"][0]["coverage"]
+    assert coverage["generation_not_run"] == 2  # one generation, scored twice
 
 
-def test_a_damaged_picture_is_named(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_image_is_named(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = shards(2)
     with RunStore.read(desk / "part1") as store:
         damaged = next(g.image for _, g in store.generations() if g.sample_id == "s4")
@@ -258,12 +256,13 @@ def test_a_damaged_picture_is_named(desk: Path, capsys: pytest.CaptureFixture[st
     assert not (desk / "whole").exists()
 
 
-def test_a_shard_scored_anew_stays_a_shard(desk: Path) -> None:
+def test_a_shard_scored_again_stays_a_shard(desk: Path) -> None:
     names = shards(2)
     for name in names:
         assert run(["score", name, "--scorer", "my_scorer:Half", "-s", "value=1.0", "--judge-repeats", "2"]) in (0, 6)
     assert run(["merge", *names, "-o", "whole"]) == 0
-    assert figures(desk / "whole")[0]["slices"][0]["coverage"]["generation_failed"] == 4  # two drawings, judged twice
+    coverage = figures(desk / "whole")[0]["slices"][0]["coverage"]
+    assert coverage["generation_failed"] == 4  # two generations, scored twice
     assert {
         row["faithfulness"] for row in exported(desk / "whole", desk / "x.jsonl") if row["score_status"] == "ok"
     } == {1.0}
@@ -286,7 +285,7 @@ def test_a_run_is_scored_in_shards(desk: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("wanted", "said"),
-    [("0/2", "counted from 1"), ("3/2", "counted from 1"), ("x", "is not I/N"), ("1/7", "6 samples cannot be shared")],
+    [("0/2", "counted from 1"), ("3/2", "counted from 1"), ("x", "is not I/N"), ("1/7", "cannot split 6 samples")],
 )
 def test_a_shard_that_cannot_be_is_one_line(
     desk: Path, capsys: pytest.CaptureFixture[str], wanted: str, said: str
@@ -303,7 +302,7 @@ def test_shards_without_a_name_get_directories_of_their_own(desk: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_results_file_is_judged_in_shards_and_written_back_as_it_was(desk: Path) -> None:
+def test_a_results_file_is_scored_in_shards_and_written_back_as_it_was(desk: Path) -> None:
     rows = []
     (desk / "pictures").mkdir()
     for number in range(5):
@@ -325,7 +324,7 @@ def test_a_results_file_is_judged_in_shards_and_written_back_as_it_was(desk: Pat
     assert figures(desk / "whole") == figures(desk / "one")
 
 
-def test_shards_of_different_machines_are_told_apart(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_of_different_machines_are_distinguished(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = shards(2)
     manifest = json.loads((desk / "part2" / "run.json").read_text())
     manifest["versions"]["pillow"], manifest["machine"]["host"] = "9.0.1", "elsewhere"

@@ -19,20 +19,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
+import click
 import pytest
 from PIL import Image
 
 from knowgen.cli.main import run
 from knowgen.store.run import RunStore
+from tests.helpers.text import one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "adapters.md"
-
-
-def one_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) == 1, text
-    return lines[0]
 
 
 def test_the_package_is_complete_and_its_code_is_clean(
@@ -156,7 +152,7 @@ def blocks() -> dict[str, str]:
 
 
 class Painter(BaseHTTPRequestHandler):
-    """The service of the page: a picture that depends on prompt and seed, a refusal of the empty prompt, and a 503 at
+    """The service of the page: an image that depends on prompt and seed, a refusal of the empty prompt, and a 503 at
     the first call."""
 
     protocol_version = "HTTP/1.1"
@@ -250,6 +246,7 @@ def test_the_page_names_only_commands_and_options_that_exist(capsys: pytest.Capt
 
     for words in commands:
         assert words[0] == "knowgen" and words[1] in VERBS, words
-        command = cli.get_command(None, words[1])  # type: ignore[arg-type]
+        command = cli.get_command(click.Context(cli), words[1])
+        assert command is not None, words
         options = {name for each in command.params for name in each.opts}
         assert {word for word in words if word.startswith("-")} <= options, words

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,10 @@ from PIL import Image
 import knowgen
 from knowgen import api
 from knowgen.core.errors import DataError
-from knowgen.planning import Settings
+from tests.helpers.judge_server import Call, JudgeServer, Step
+from tests.helpers.official_reference import NAMES, POP, SCIENCE, as_number, as_object, group_summary
 
-TESTS = Path(__file__).resolve().parent.parent
-for folder in ("scorers", "stats"):
-    if str(TESTS / folder) not in sys.path:
-        sys.path.insert(0, str(TESTS / folder))
-
-from judge_server import Call, JudgeServer, Step  # noqa: E402
-from official_reference import NAMES, POP, SCIENCE, as_number, as_object, group_summary  # noqa: E402
-
-WEIRD = [
+WEIRD: list[Any] = [
     None, [], {}, "much", "0.5", "1e0", " 1 ", True, False, 2, -3, 0.333, 0.555, 1.005, "NaN", "Infinity", "-inf", "",
     0.25,
 ]  # fmt: skip
@@ -185,7 +177,7 @@ def test_the_export_equals_what_the_official_evaluator_writes(tmp_path: Path, se
             out=tmp_path / "run",
             duplicates="last",
             scorer_args={"base_url": server.url, "price_call": 0, "attempts": 8},
-            settings=Settings(policy="official"),
+            protocol="official",
         )
     out = tmp_path / "results_eval.json"
     assert api.export(run, "official", out) == len(rows)
@@ -214,7 +206,7 @@ def test_rows_that_share_an_id_are_an_error_unless_asked_for(tmp_path: Path) -> 
     assert plan.spec.selection.n == 1
 
 
-def test_the_order_of_keys_and_the_bytes_of_pictures_are_left_alone(tmp_path: Path) -> None:
+def test_the_order_of_keys_and_the_bytes_of_images_are_left_alone(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, random.Random(2), 4)
     (tmp_path / "results.json").write_text(json.dumps(rows))
     before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.glob("*.png")}

@@ -1,4 +1,4 @@
-"""GeneratedImage a run again: what repeats, what was tampered with, what cannot be drawn again here."""
+"""Generating a run again: what repeats, what was tampered with, what cannot be generated again here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import shutil
 import sqlite3
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from knowgen.cli.main import run
-from knowgen.reproducing import difference, reproduce
 from knowgen.store.run import RunStore
+from knowgen.workflows.reproduce import difference, reproduce
+from tests.helpers.text import one_line
 
 PAINTERS = '''
 import io, os, random
@@ -100,7 +102,7 @@ class Shown(Base):
 
 
 @pytest.fixture
-def easel(desk: Path) -> Path:
+def easel(desk: Path) -> Iterator[Path]:
     """The desk with a file of painters."""
     (desk / "painters.py").write_text(PAINTERS)
     yield desk
@@ -112,20 +114,15 @@ def draw(name: str, *words: str, out: str = "out") -> None:
 
 
 def verdicts(found: dict[str, Any]) -> dict[str, str]:
-    return {f"{each['sample_id']}.{each['repeat']}": each["verdict"] for each in found["pictures"]}
+    return {f"{each['sample_id']}.{each['repeat']}": each["verdict"] for each in found["images"]}
 
 
 def again(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, Any]:
     """Runs `knowgen reproduce --json` and returns what it prints."""
     capsys.readouterr()
     assert run(["reproduce", "out", "--json", *words]) == code
-    return json.loads(capsys.readouterr().out)
-
-
-def one_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) == 1, text
-    return lines[0]
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return printed
 
 
 def picture_of(directory: Path, sample_id: str) -> Path:
@@ -136,16 +133,18 @@ def picture_of(directory: Path, sample_id: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["Draws", "Batches", "Waits", "Shown"])
-def test_every_shape_of_generator_is_drawn_again(easel: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_every_shape_of_generator_is_generated_again(
+    easel: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     draw(name, "--repeats", "2", "--seed", "3")
     before = {path: path.stat().st_mtime_ns for path in (easel / "out").rglob("*")}
     found = again(capsys)
-    assert set(verdicts(found).values()) == {"same"} and len(found["pictures"]) == 12
+    assert set(verdicts(found).values()) == {"same"} and len(found["images"]) == 12
     assert found["compared"] == found["reproduced"] == 12 and found["ok"]
     assert {path: path.stat().st_mtime_ns for path in (easel / "out").rglob("*")} == before, "the run is left alone"
 
 
-def test_a_part_is_drawn_again(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_is_generated_again(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw("Draws", "-g", "size=40")
     assert list(verdicts(again(capsys, "--limit", "2"))) == ["s0.0", "s1.0"]
     assert list(verdicts(again(capsys, "--ids", "s5,s3"))) == ["s3.0", "s5.0"]
@@ -153,7 +152,7 @@ def test_a_part_is_drawn_again(easel: Path, capsys: pytest.CaptureFixture[str]) 
     assert "no sample 's55'; did you mean 's5'?" in one_line(capsys.readouterr().err)
 
 
-def test_a_tampered_picture_is_found(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tampered_image_is_found(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw("Draws")
     path = picture_of(easel / "out", "s2")
     forged = Image.open(path).convert("RGB")
@@ -165,19 +164,20 @@ def test_a_tampered_picture_is_found(easel: Path, capsys: pytest.CaptureFixture[
         "s2.0": "damaged",
         "s4.0": "damaged",
     }
-    details = {each["sample_id"]: each["detail"] for each in found["pictures"]}
-    assert details["s2"] == "the stored file was changed; drawn again it comes out as recorded"
+    details = {each["sample_id"]: each["detail"] for each in found["images"]}
+    assert details["s2"] == "the stored file was changed; the new one is as recorded"
     assert "is missing" in details["s4"]
     assert not found["ok"] and found["reproduced"] == 4
 
 
-def test_a_forged_picture_with_a_forged_record_is_found_by_drawing(
+def test_a_forged_image_with_a_forged_record_is_found_by_generating_it_again(
     easel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw("Draws")
     path = picture_of(easel / "out", "s2")
     forged = Image.open(path).convert("RGB")
     was = forged.getpixel((5, 5))
+    assert isinstance(was, tuple)
     forged.putpixel((5, 5), tuple((level + 100) % 256 for level in was))
     forged.save(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -187,7 +187,7 @@ def test_a_forged_picture_with_a_forged_record_is_found_by_drawing(
     with closing(sqlite3.connect(easel / "out" / "run.sqlite")) as database, database:
         database.execute("update generations set record = replace(record, ?, ?)", (path.stem, digest))
     found = again(capsys, code=6)
-    (forgery,) = [each for each in found["pictures"] if each["verdict"] != "same"]
+    (forgery,) = [each for each in found["images"] if each["verdict"] != "same"]
     assert (forgery["sample_id"], forgery["verdict"]) == ("s2", "differs")
     assert forgery["difference"]["share"] == 1 / (48 * 32)
     assert forgery["difference"]["largest"] in {100, 156}
@@ -204,7 +204,7 @@ def test_a_changed_seed_is_found_in_the_record_and_in_the_specification(
         database.execute(sql)
     found = again(capsys, code=6)
     assert {place: verdict for place, verdict in verdicts(found).items() if verdict != "same"} == {"s1.0": "seed"}
-    assert "the record says seed 4, the specification 3; drawn with 3: same" in found["pictures"][1]["detail"]
+    assert "the record says seed 4, the specification 3; generated with 3: same" in found["images"][1]["detail"]
 
     shutil.rmtree("out")
     shutil.copytree("kept", "out")
@@ -217,38 +217,38 @@ def test_a_changed_seed_is_found_in_the_record_and_in_the_specification(
     assert set(verdicts(again(capsys, code=6)).values()) == {"differs"}, "forged alike in both, it shows in the pixels"
 
 
-def test_other_bytes_and_small_differences_are_told_apart(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_bytes_and_small_differences_are_distinguished(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw("Encodes", "--ids", "s0")
-    (picture,) = again(capsys)["pictures"]
+    (picture,) = again(capsys)["images"]
     assert picture["verdict"] == "same pixels" and picture["difference"]["psnr"] is None
     for path in easel.glob("drawn*"):
         path.unlink()
     shutil.rmtree("out")
     draw("Drifts", "--ids", "s0")
     for expected, code in [("within", 0), ("within", 0), ("differs", 6)]:
-        (picture,) = again(capsys, code=code)["pictures"]
+        (picture,) = again(capsys, code=code)["images"]
         assert picture["verdict"] == expected
         psnr = 10 * math.log10(255**2 * 48 * 32 * 3 / picture["difference"]["largest"] ** 2)
         assert picture["difference"]["psnr"] == pytest.approx(psnr)
     assert run(["reproduce", "out", "--tolerance", "0"]) == 6
     shown = capsys.readouterr().out
-    assert "differs" in shown and "0 of 1 pictures come out again: 1 differs" in shown and " dB" in shown
+    assert "differs" in shown and "0 of 1 images reproduced: 1 differs" in shown and " dB" in shown
 
 
-def test_failures_then_and_now_are_told(
+def test_failures_then_and_now_are_reported(
     easel: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw("Breaks")
     monkeypatch.setenv("BROKEN", "1")
     found = again(capsys, code=6)
     assert verdicts(found)["s1.0"] == "failed"
-    assert "no weights" in found["pictures"][1]["detail"]
+    assert "no weights" in found["images"][1]["detail"]
     shutil.rmtree("out")
     assert run(["run", "--task", "small", "--generator", "painters:Breaks", "--out", "out"]) == 6
     found = again(capsys)
-    assert verdicts(found)["s1.0"] == "no picture" and found["compared"] == found["reproduced"] == 5
+    assert verdicts(found)["s1.0"] == "no image" and found["compared"] == found["reproduced"] == 5
     assert run(["reproduce", "out", "--ids", "s1"]) == 3
-    assert "holds no picture that could be drawn again" in capsys.readouterr().err
+    assert "no image to generate again" in capsys.readouterr().err
 
 
 def test_the_device_and_what_is_not_recorded_can_be_given(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,14 +257,14 @@ def test_the_device_and_what_is_not_recorded_can_be_given(easel: Path, capsys: p
     assert again(capsys, "--device", "cuda:7", "-g", "url=http://there")["ok"]
     assert (easel / "devices.txt").read_text() == "cuda:7\n"
     assert run(["reproduce", "out", "-g", "size=20"]) == 2
-    assert "-g size would have something drawn that the run does not record" in one_line(capsys.readouterr().err)
+    assert "-g size differs from the record and would change the result" in one_line(capsys.readouterr().err)
     draw("Draws", out="other")
     capsys.readouterr()
     assert run(["reproduce", "other", "--device", "cuda:7"]) == 2
     assert "has no `setup`" in one_line(capsys.readouterr().err.splitlines()[-1])
 
 
-def test_what_has_changed_since_is_told(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_has_changed_since_is_reported(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw("Draws", "--limit", "1")
     assert again(capsys)["changes"] == {}
     manifest = json.loads((easel / "out" / "run.json").read_text())
@@ -278,7 +278,7 @@ def test_what_has_changed_since_is_told(easel: Path, capsys: pytest.CaptureFixtu
     assert "changed  pillow: 9.0.1 then, " in capsys.readouterr().out
 
 
-def test_what_cannot_be_drawn_again_is_one_line(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_generated_again_is_one_line(easel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (easel / "mine").mkdir()
     for number in range(6):
         Image.new("RGB", (64, 48), (number, 9, 9)).save(easel / "mine" / f"s{number}.png")
@@ -289,11 +289,11 @@ def test_what_cannot_be_drawn_again_is_one_line(easel: Path, capsys: pytest.Capt
     manifest["spec"]["generator"]["name"] = "painters:Gone"
     (easel / "gone" / "run.json").write_text(json.dumps(manifest))
     for words, code, said in [
-        (["theirs"], 2, "theirs: its pictures were not drawn here but taken from 'mine'"),
+        (["theirs"], 2, "theirs: its images were taken from 'mine' and not generated here"),
         (["nowhere"], 3, "is no run directory"),
         (["gone"], 2, "has no 'Gone'"),
         (["out", "--limit", "1", "--ids", "s1"], 2, "exclude each other"),
-        (["out", "--requests", "gone"], 2, "the run was drawn from the prompts of the task"),
+        (["out", "--requests", "gone"], 2, "the run was generated from the prompts of the task"),
     ]:
         capsys.readouterr()
         assert run(["reproduce", *words]) == code, words
@@ -307,10 +307,10 @@ def test_a_searching_generator_finds_its_task_again(
     words = ["run", "--task", "knowgen_mini", "--generator", "open_book", "--scorer", "pixels", "--limit", "2"]
     assert run([*words, "--out", "out"]) == 0
     found = again(capsys)
-    assert found["ok"] and len(found["pictures"]) == 2
+    assert found["ok"] and len(found["images"]) == 2
 
 
-def test_what_an_agent_found_is_drawn_again_from_the_agents_answers(
+def test_what_an_agent_found_is_generated_again_from_the_agents_answers(
     easel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = [
@@ -329,7 +329,7 @@ def test_what_an_agent_found_is_drawn_again_from_the_agents_answers(
     assert picture_of(easel / "out", "s1").stem != picture_of(easel / "plain", "s1").stem
     for words, said in [
         ([], "name them with --requests SRC"),
-        (["--requests", "other.json"], "the run was drawn from"),
+        (["--requests", "other.json"], "the run was generated from"),
     ]:
         assert run(["reproduce", "out", *words]) == 2
         assert said in one_line(capsys.readouterr().err)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 import shutil
 import signal
@@ -26,11 +25,8 @@ from knowgen.suites import prepare, read_suite, run_suite
 from knowgen.suites.macro_mean import mean_figure
 from knowgen.tasks.load import content_folder
 from knowgen.worlds.build import build_world
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scorers"))
-from judge_server import JudgeServer, Step
-
-from .conftest import make_task
+from tests.helpers.judge_server import JudgeServer, Step
+from tests.helpers.small_task import make_task
 
 SEEDS = (0, 90, 180)
 """Of pictures that stay different as JPEG, so that no judge's reply answers for another."""
@@ -66,7 +62,7 @@ def stamps(folder: Path) -> dict[Path, tuple[int, bytes]]:
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_system_draws_a_shipped_task(desk: Path) -> None:
+def test_every_system_runs_a_shipped_task(desk: Path) -> None:
     write(desk, "systems: [noise, closed_book, oracle]\ntasks: [{task: knowgen_mini, limit: 2}]\n"
                 "scorers: ['my_scorer.py:Half']\n")  # fmt: skip
     result = run_suite(desk / "suite.yaml", desk / "out")
@@ -117,7 +113,7 @@ def test_a_suite_repeated_touches_nothing(desk: Path) -> None:
     assert (desk / "calls.txt").read_text() == calls
 
 
-def test_a_damaged_picture_is_drawn_again(desk: Path) -> None:
+def test_a_damaged_image_is_generated_again(desk: Path) -> None:
     write(desk, "systems: ['my_generator.py:draw']\ntasks: [small]\n")
     assert run(["suite", "suite.yaml", "--out", "out"]) == 0
     picture = next((desk / "out" / "small__my_generator.py-draw" / "images").rglob("*.png"))
@@ -142,8 +138,8 @@ def test_a_broken_system_in_the_middle_is_a_row_with_its_reason(desk: Path, caps
     held = json.loads((desk / "out" / "suite.json").read_text())
     assert [each["status"] for each in held["runs"]] == ["done", "failed", "done"]
     assert "no weights" in held["runs"][1]["reason"]
-    for policy in ("strict", "official"):  # the published arithmetic would make a 0 of nothing
-        with (desk / "out" / "tables" / f"small-{policy}.csv").open() as file:
+    for protocol in ("strict", "official"):  # the published arithmetic would make a 0 of nothing
+        with (desk / "out" / "tables" / f"small-{protocol}.csv").open() as file:
             cells = [line for line in csv.DictReader(file) if line["kind"] == "all" and line["figure"] == "overall"]
         assert {line["system"]: line["value"] for line in cells}["my_generator.py:NoWeights"] == ""
         assert {line["generation_not_run"] for line in cells} == {"0", "6"}
@@ -193,23 +189,23 @@ def test_a_scorer_beside_the_file_judges_with_its_own_arguments(desk: Path) -> N
         ("systems: [oracle]\ntasks:\n- {task: small, ids: [s1, s99]}\n", 2,
          "suite.yaml:3: task small has no sample 's99'"),
         ("systems: [oracle]\ntasks:\n- {task: small, ids: [s1, s1]}\n", 3,
-         "suite.yaml:3: tasks.0: the id 's1' comes twice"),
+         "suite.yaml:3: tasks.0: duplicate id 's1'"),
         ("systems: [oracle]\ntasks:\n- {task: small, ids: [s1], limit: 2}\n", 3, "limit and ids exclude each other"),
         ("systems: [oracle, noise, oracle]\ntasks: [small]\n", 3, "suite.yaml:1: a second system is called 'oracle'"),
         ("systems: [{name: a b, generator: noise},\n {name: A-b, generator: oracle}]\ntasks: [small]\n", 3,
          "suite.yaml:2: a second system would lie in 'a-b'"),
-        ("systems: [{name: 'a,b', generator: noise}]\ntasks: [small]\n", 3, "systems.0: the name 'a,b' holds"),
+        ("systems: [{name: 'a,b', generator: noise}]\ntasks: [small]\n", 3, "systems.0: the name 'a,b' contains"),
         ("systems: [oracle]\ntasks: [small,\n  ./small]\n", 3, "suite.yaml:3: a second task is called 'small'"),
         ("systems: [oracle]\ntasks:\n- small\n- {task: small, name: other}\n", 3,
          "suite.yaml:4: is the same task as 'small'"),
         ("systems: [oracle]\ntasks: [small]\nscorers: [world_check, world_check]\n", 3, "'world_check' is named twice"),
         ("systems: [oracle]\ntasks: [small]\nrepeats: 1\nrepeats: 2\n", 3,
-         "suite.yaml:4: the field 'repeats' comes twice"),
+         "suite.yaml:4: duplicate field 'repeats'"),
         ("systems:\n- generator: oracle\n  sed: 3\ntasks: [small]\n", 3,
          "suite.yaml:3: systems.0.sed: there is no such field; did you mean 'seed'?"),
         ("systems: [oracle]\ntasks: [small]\nrepeats: '2'\n", 3, "suite.yaml:3: repeats: "),
         ("systems: [oracle]\ntasks: [small]\nbudget: .nan\n", 3, "suite.yaml:3: budget: "),
-        ("systems: [oracle]\ntasks: [small]\npolicy: lenient\n", 3, "suite.yaml:3: policy: "),
+        ("systems: [oracle]\ntasks: [small]\nprotocol: lenient\n", 3, "suite.yaml:3: protocol: "),
         ("systems: [oracle\ntasks: [small]\n", 3, "suite.yaml:2: broken YAML"),
         ("- oracle\n", 3, "must hold fields such as"),
         ("", 3, "suite.yaml: is empty"),
@@ -224,7 +220,7 @@ def test_a_scorer_beside_the_file_judges_with_its_own_arguments(desk: Path) -> N
          "suite.yaml:4: scorer 'vlm:x'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_by_its_line_before_anything_is_done(
+def test_what_is_wrong_is_reported_by_its_line_before_anything_is_done(
     desk: Path, capsys: pytest.CaptureFixture[str], text: str, code: int, words: str
 ) -> None:
     write(desk, text)
@@ -266,7 +262,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(desk: Path, capsys: py
     write(desk, SMALL + "budget: 2.5\nrepeats: 3\n")
     assert run(["suite", "suite.yaml", "--out", "out", "--dry-run"]) == 0
     text = capsys.readouterr().out
-    assert text.count("pictures   18") == 2
+    assert text.count("images     18") == 2
     assert "out/small__first" in text and "out/small__second" in text and "$2.5" in text
     assert not (desk / "out").exists()
 
@@ -331,7 +327,7 @@ def test_the_budget_is_one_for_all_runs(desk: Path, capsys: pytest.CaptureFixtur
 def test_a_budget_that_is_none_is_refused(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(desk, SMALL)
     assert run(["suite", "suite.yaml", "--out", "out", "--budget", "nan"]) == 2
-    assert "a budget of nan cannot be kept" in told(capsys)
+    assert "budget must be a number >= 0, got nan" in told(capsys)
 
 
 def test_two_tasks_give_two_tables_two_pages_and_a_mean(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -346,9 +342,9 @@ def test_two_tasks_give_two_tables_two_pages_and_a_mean(desk: Path, capsys: pyte
         assert "second" in (desk / "out" / "report" / task / "index.html").read_text()
         assert (desk / "out" / "tables" / f"{task}-official.md").is_file()
     with (desk / "out" / "tables" / "all-tasks.csv").open() as file:
-        lines = [line for line in csv.DictReader(file) if (line["system"], line["policy"]) == ("second", "strict")]
+        lines = [line for line in csv.DictReader(file) if (line["system"], line["protocol"]) == ("second", "strict")]
     figures = {line["figure"]: float(line["value"]) for line in lines}
-    # three of four drawings are there, two of each group of two but for one
+    # three of four generations are there, two of each group of two but for one
     assert figures["hard"] == pytest.approx((0.5 + 0.25) / 2) and figures["hard"] != figures["small"]
     assert figures["mean over tasks"] == pytest.approx((figures["small"] + figures["hard"]) / 2)
     assert figures["small"] == load_run(desk / "out" / "small__second").summary.headline.value
@@ -384,13 +380,13 @@ def test_a_system_that_lacks_a_task_has_no_mean(desk: Path) -> None:
     result = run_suite(desk / "suite.yaml", desk / "out")
     assert [run.status for run in result.runs] == ["done", "done", "done", "failed"]
     assert result.exit_code == 6 and "run.json is missing" in result.runs[3].reason
-    means = {mean.system: mean.figure for mean in result.means if mean.policy == "strict"}
+    means = {mean.system: mean.figure for mean in result.means if mean.protocol == "strict"}
     assert means[DRAW].value == pytest.approx(0.5)
     assert means["my_generator.py:Late"].value is None
     assert means["my_generator.py:Late"].note == "no mean without hard (failed)"
 
 
-def test_tasks_judged_by_different_scorers_share_no_mean(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tasks_scored_by_different_scorers_share_no_mean(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_task(desk / "hard", ["only", "four"])
     (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
     (desk / "hard" / "task.yaml").write_text("name: hard\ndefault_scorers: ['other:Half']\n")
@@ -413,7 +409,7 @@ def test_the_interval_of_a_mean_is_that_of_simulated_normal_figures() -> None:
     assert found.value == pytest.approx(0.4) and found.n == 30
     assert found.low == pytest.approx(low, abs=2e-4) and found.high == pytest.approx(high, abs=2e-4)
     alone = mean_figure(figures[:1])
-    assert (alone.low, alone.high) == (pytest.approx(figures[0].low), pytest.approx(figures[0].high))
+    assert [alone.low, alone.high] == pytest.approx([figures[0].low, figures[0].high])
     assert mean_figure([*figures, Figure(value=0.5, n=2)]).low is None
     with pytest.raises(ValueError, match="every task"):
         mean_figure([Figure(note="nothing judged")])
@@ -425,11 +421,11 @@ def test_python_gives_a_table_and_pandas(desk: Path) -> None:
     result = run_suite(desk / "suite.yaml", desk / "out", say=lines.append)
     assert lines == ["[1/2] first on small", "[2/2] second on small"]
     frame = result.to_pandas()
-    assert len(frame) == 4  # two systems, two policies
-    strict = frame[frame.policy == "strict"].set_index("system")
+    assert len(frame) == 4  # two systems, two protocols
+    strict = frame[frame.protocol == "strict"].set_index("system")
     assert strict.loc["first", "value"] == 0.5
-    # one of six drawings failed and counts 0: of two groups of three, its group has 2/3 of one half
-    assert math.isclose(strict.loc["second", "value"], (0.5 + 0.5 * 2 / 3) / 2)
+    # one of six generations failed and counts 0: of two groups of three, its group has 2/3 of one half
+    assert strict.loc["second", "value"] == pytest.approx((0.5 + 0.5 * 2 / 3) / 2)
     assert list(strict.status) == ["done", "failed_samples"]
     assert result.path == desk / "out" and result.pages["small"].is_file()
     with pytest.raises(UsageError, match="no system 'third'"):
@@ -441,7 +437,7 @@ def test_the_file_in_the_manual_can_be_read(tmp_path: Path) -> None:
     block = re.findall(r"```yaml\n(.*?)```", manual.read_text(), re.DOTALL)[0]
     suite = read_suite(write(tmp_path, block)).suite
     assert [system.name for system in suite.systems] == ["closed_book", "my_model-20"]
-    assert (suite.budget, suite.tasks[1].limit) == (20, 24)
+    assert (suite.config.budget, suite.tasks[1].limit) == (20, 24)
 
 
 def test_an_alias_in_the_file_is_read_once_and_a_loop_is_refused(desk: Path) -> None:
@@ -453,7 +449,7 @@ def test_an_alias_in_the_file_is_read_once_and_a_loop_is_refused(desk: Path) -> 
         prepare(looped, desk / "out")
 
 
-def test_the_suites_directory_is_held_by_one_process(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_suites_directory_is_locked_by_one_process(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from knowgen.store.lock import RunLock
 
     write(desk, SMALL)

@@ -1,10 +1,9 @@
-"""What people who are new, in a hurry or clumsy do with the command line, and what they are told."""
+"""What people who are new, in a hurry or clumsy do with the command line, and the messages they get."""
 
 from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ import knowgen
 from knowgen.cli.main import run
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.store.run import RunStore
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scorers"))
-from judge_server import JudgeServer, Step, good
+from tests.helpers.judge_server import JudgeServer, Step, good
 
 RUN = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
 
@@ -28,7 +25,7 @@ def last_line(text: str) -> str:
     return [line for line in text.splitlines() if line.strip()][-1]
 
 
-def test_scoring_a_part_anew_does_not_make_it_the_whole_task(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scoring_a_part_again_does_not_make_it_the_whole_task(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*RUN, "--out", "out", "--limit", "2"]) == 0
     selection = json.loads((desk / "out" / "run.json").read_text())["spec"]["selection"]
     for extra in ([], ["--out", "elsewhere"]):
@@ -46,7 +43,7 @@ def test_scoring_elsewhere_leaves_the_earlier_scorers_behind(desk: Path) -> None
     assert told == {"other:Half"}
 
 
-def test_why_drawings_failed_is_told_on_the_terminal(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_why_generations_failed_is_reported_on_the_terminal(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (desk / "my_generator.py").read_text().replace('"cannot draw three"', '"cannot\\n\\x1b[31m draw three"')
     (desk / "my_generator.py").write_text(text)
     assert run(["run", "--task", "small", "--generator", "my_generator:Picky", "--out", "out"]) == 6
@@ -55,7 +52,7 @@ def test_why_drawings_failed_is_told_on_the_terminal(desk: Path, capsys: pytest.
     assert [line for line in told.splitlines() if line.startswith("1 ") and "failed: " in line and "draw three" in line]
 
 
-def test_why_judgements_failed_and_what_the_budget_lacked_is_told(
+def test_why_scores_failed_and_what_the_budget_lacked_is_reported(
     desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -88,8 +85,8 @@ def test_a_score_that_ends_early_says_how_to_go_on(desk: Path, capsys: pytest.Ca
         ([*RUN, "--ids", "@empty.txt"], 2, "names no sample"),
         ([*RUN, "--ids", "@binary.txt"], 2, "binary.txt is not UTF-8 text"),
         ([*RUN, "--ids", "s01"], 2, "did you mean 's1'"),
-        ([*RUN, "--budget", "nan"], 2, "a budget of nan cannot be kept"),
-        ([*RUN, "--timeout", "nan"], 2, "timeout=nan is not possible"),
+        ([*RUN, "--budget", "nan"], 2, "budget must be a number >= 0, got nan"),
+        ([*RUN, "--timeout", "nan"], 2, "timeout must be a number > 0, got nan"),
         (["run", "--task", "small", "--generator", "my_generator.py"], 2, "write my_generator.py:NAME"),
         (["run", "--task", "small", "--generator", "nowhere.py:Model"], 2, "there is no file 'nowhere.py'"),
         (["run", "--task", "small", "--generator", "my_generator.py:a b"], 2, "'a b' is no name in Python"),
@@ -141,7 +138,7 @@ def test_wrong_files_and_addresses_cost_one_line_with_a_remedy(
     assert len(lines) == 1 and said in lines[0], lines
 
 
-def test_a_task_folder_of_links_is_told_what_to_do(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_task_folder_of_links_is_refused_with_a_fix(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for picture in (desk / "small" / "truth").iterdir():
         picture.symlink_to(picture.rename(desk / picture.name))
     assert run(["check", "task", "small"]) != 0
@@ -190,7 +187,7 @@ def test_the_rescore_line_names_the_same_scorer(desk: Path, capsys: pytest.Captu
     assert (desk / "calls.txt").read_text() == calls
 
 
-def test_a_run_scored_anew_without_a_scorer_asks_its_own_with_their_arguments(desk: Path) -> None:
+def test_a_run_scored_again_without_a_scorer_asks_its_own_with_their_arguments(desk: Path) -> None:
     assert run([*RUN, "--out", "out", "--limit", "1", "-s", "value=0.25"]) == 0
     (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
     for words in ([], ["--scorer", "other:Half", "-s", "value=1.0"], []):
@@ -213,7 +210,7 @@ class Painter:
 
 
 def test_an_object_made_otherwise_is_another_generator(desk: Path) -> None:
-    """The pictures of a red painter must never answer for a blue one."""
+    """The images of a red painter must never answer for a blue one."""
     knowgen.evaluate("small", Painter("red"), out="out", limit=2)
     with pytest.raises(ConfigError, match="holds another run"):
         knowgen.evaluate("small", Painter("blue"), out="out", limit=2)
@@ -221,7 +218,7 @@ def test_an_object_made_otherwise_is_another_generator(desk: Path) -> None:
     assert again.outcome is not None and again.outcome.generated == 0
 
 
-def test_a_function_that_closes_over_a_value_is_told_by_it(desk: Path) -> None:
+def test_a_function_that_closes_over_a_value_is_identified_by_it(desk: Path) -> None:
     def painter(colour: object) -> Callable[[str], Image.Image]:
         def draw(prompt: str) -> Image.Image:
             return Image.new("RGB", (64, 48), str(colour))
@@ -235,12 +232,12 @@ def test_a_function_that_closes_over_a_value_is_told_by_it(desk: Path) -> None:
         knowgen.evaluate("small", painter(object()), out="else", limit=2)
 
 
-def test_what_cannot_be_told_wants_a_revision(desk: Path) -> None:
-    with pytest.raises(UsageError, match="'pipe' cannot be told from the object"):
+def test_a_generator_that_cannot_be_identified_needs_a_revision(desk: Path) -> None:
+    with pytest.raises(UsageError, match="the value of its argument 'pipe' is unknown"):
         knowgen.evaluate("small", Painter("red", pipe=object()), out="out", limit=2)
 
 
-def test_more_judgements_by_one_scorer_leave_the_others_whole(desk: Path) -> None:
+def test_more_scores_by_one_scorer_leave_the_others_whole(desk: Path) -> None:
     (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
     assert run(["run", "--task", "small", "--generator", "my_generator.py:draw", "--out", "out"]) == 0
     assert run(["score", "out", "--scorer", "other:Half", "--judge-repeats", "3"]) == 0

@@ -32,11 +32,11 @@ def little(tmp_path: Path) -> Path:
     digest = hashlib.sha256((folder / "truth" / "a.png").read_bytes()).hexdigest()
     image = {"sha256": digest, "width": 8, "height": 6, "format": "PNG"}
     samples = [{"id": "a", "prompt": "one", "category": "art"}, {"id": "b", "prompt": "two"}]
-    truths = [{"sample_id": "a", "image": image, "image_file": "truth/a.png"}, {"sample_id": "b"}]
+    truths: list[dict[str, Any]] = [{"sample_id": "a", "image": image, "image_file": "truth/a.png"}, {"sample_id": "b"}]
     return write_task(folder, samples, truths)
 
 
-def test_samples_come_in_order_and_truths_with_their_picture(little: Path) -> None:
+def test_samples_come_in_order_and_truths_with_their_image(little: Path) -> None:
     task = load_task(str(little))
     assert [sample.id for sample in task.samples()] == ["a", "b"]
     assert len(task) == 2
@@ -96,7 +96,7 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside.png", "/etc/hostname", "", "truth/none.png"])
-def test_a_truth_picture_outside_the_folder_or_missing_is_refused(little: Path, name: str) -> None:
+def test_a_truth_image_outside_the_folder_or_missing_is_refused(little: Path, name: str) -> None:
     (little.parent / "outside.png").write_bytes(b"x")
     rows = [json.loads(line) for line in (little / "truth.jsonl").read_text().splitlines()]
     rows[0]["image_file"] = name
@@ -105,7 +105,7 @@ def test_a_truth_picture_outside_the_folder_or_missing_is_refused(little: Path, 
         FolderTask(little).truth("a")
 
 
-def test_a_picture_that_is_a_link_out_of_the_folder_says_what_to_do(little: Path) -> None:
+def test_an_image_that_is_a_link_out_of_the_folder_says_what_to_do(little: Path) -> None:
     picture = next((little / "truth").iterdir())
     outside = picture.rename(little.parent / picture.name)
     picture.symlink_to(outside)

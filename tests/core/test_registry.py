@@ -65,7 +65,7 @@ def test_a_broken_plugin_is_named_and_harms_nobody(site: Path, code: str, said: 
         ("import my_own.part\n", "my_own.part"),
     ],
 )  # fmt: skip
-def test_a_user_is_told_to_mend_the_own_file(
+def test_an_error_asks_users_to_fix_their_own_file(
     site: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str, said: str
 ) -> None:
     (site / "my_own.py").write_text(code)

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knowgen.clients.chat.response import ResponseReader
+from knowgen.clients.pricing import ChatPrice
 from knowgen.core.metering import MOST_TOKENS, ReportedUsage, Reservation, UsageReader, current_meter, paid_call
 from knowgen.generators.hosted.ark import ArkImages
 from knowgen.generators.hosted.gemini import GeminiImages
 from knowgen.generators.hosted.openai import OpenAiImages
-from knowgen.scorers.pricing import Price
 
-PRICE = Price(2.0, 8.0)
+PRICE = ChatPrice(2.0, 8.0)
 MISSING, WHOLE = object(), object()
 SAYS_NOTHING: list[Any] = [
     MISSING,
@@ -103,7 +103,7 @@ def test_a_call_settled_with_no_amount_of_money_keeps_its_worst_case(cost: float
     assert meter.settled is None
 
 
-def chat(usage: Any, worst: float | None, price: Price = PRICE) -> tuple[float | None, float | None]:
+def chat(usage: Any, worst: float | None, price: ChatPrice = PRICE) -> tuple[float | None, float | None]:
     """Return the recorded cost of a reply with this usage, and what its reservation is settled to."""
     choice = {"message": {"content": "{}"}, "finish_reason": "stop"}
     body = json.dumps({"choices": [choice], **({} if usage is MISSING else {"usage": usage})}).encode()
@@ -135,7 +135,7 @@ def test_a_chat_reply_above_its_reservation_counts_in_full() -> None:
 @pytest.mark.parametrize("usage", [MISSING, None, "none", [], {}, {"prompt_tokens": 0, "completion_tokens": 0}])
 def test_a_chat_reply_without_usage_stays_at_its_reservation(usage: Any) -> None:
     assert chat(usage, 0.5) == (0.5, None)
-    assert chat(usage, None, Price())[0] is None
+    assert chat(usage, None, ChatPrice())[0] is None
 
 
 TOKENS = st.one_of(st.integers(1, 5000), st.integers(1, 10_000_000))
@@ -255,7 +255,7 @@ def test_images_paid_for_by_the_piece_need_no_tokens_but_a_whole_number_of_image
     image = {"b64_json": IMAGE}
     for usage in (None, {"output_tokens": "x"}, {"generated_images": 1}):
         reported = ark.usage({"data": [image], "usage": usage})
-        assert reported.complete and reported.cost == ark.price.picture
+        assert reported.complete and reported.cost == ark.prices.per_image
     for count in ("1", None, -1, 0.5, True):
         reported = ark.usage({"data": [image], "usage": {"generated_images": count}})
         assert not reported.complete and reported.charge(WORST) == WORST

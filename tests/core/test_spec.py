@@ -55,7 +55,7 @@ def test_nan_has_no_key() -> None:
         canonical({"x": float("nan")})
 
 
-def test_a_generation_key_changes_with_everything_that_decides_the_picture() -> None:
+def test_a_generation_key_changes_with_everything_that_decides_the_image() -> None:
     generator = GeneratorSpec(name="g", args={"steps": 4}, revision="r1")
     keys = {
         key(spec()),
@@ -73,13 +73,13 @@ def test_a_generation_key_changes_with_everything_that_decides_the_picture() -> 
     assert len(keys) == 11
 
 
-def test_a_generation_key_ignores_what_does_not_decide_the_picture() -> None:
+def test_a_generation_key_ignores_what_does_not_decide_the_image() -> None:
     scorer = ScorerSpec(name="s")
     assert key(spec(scorers=(scorer,), repeats=3, judge_repeats=2)) == key(spec())
     assert key(spec(selection=select(["a"], "limit"))) == key(spec())
 
 
-def test_a_score_key_changes_with_judge_picture_and_truth() -> None:
+def test_a_score_key_changes_with_judge_image_and_truth() -> None:
     base: dict[str, Any] = {
         "task_version": "1", "sample_id": "a", "truth_hash": "t", "image": "i", "repeat": 0, "judge_repeat": 0
     }  # fmt: skip
@@ -90,7 +90,8 @@ def test_a_score_key_changes_with_judge_picture_and_truth() -> None:
         {"task_version": "2"},
     ]  # fmt: skip
     keys |= {score_key(one, **(base | change)) for change in changes}
-    for change in ({"name": "z"}, {"args": {}}, {"version": "2"}):
+    others: list[dict[str, Any]] = [{"name": "z"}, {"args": {}}, {"version": "2"}]
+    for change in others:
         keys.add(score_key(one.model_copy(update=change), **base))
     assert len(keys) == 10
     assert score_key(one.model_copy(update={"note": "other words"}), **base) in keys
@@ -102,7 +103,7 @@ def test_a_part_of_a_task_is_named_by_its_ids() -> None:
     assert select(["a"], "all").label == "all 1"
 
 
-def test_a_request_id_tells_nothing_and_separates_repeats() -> None:
+def test_a_request_id_reveals_nothing_and_separates_repeats() -> None:
     assert len({request_id(sample, repeat) for sample in ("a", "b", "a0") for repeat in range(3)}) == 9
     assert "astronomy" not in request_id("astronomy-1", 0)
 

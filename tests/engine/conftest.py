@@ -1,4 +1,4 @@
-"""Lets the engine's tests, and the processes they start, import their helper module; installs the hostile plugin."""
+"""Installs a plugin that misbehaves, for the tests that ask for it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-if str(HERE) not in sys.path:
-    sys.path.insert(0, str(HERE))
-
-PLUGIN = HERE.parent / "plugins" / "knowgen_hostile"
+PLUGIN = Path(__file__).resolve().parents[1] / "plugins" / "knowgen_hostile"
 
 ENTRY_POINTS = """
 [knowgen.generators]

@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from engine_helpers import (
+
+from knowgen.core.errors import BudgetReachedError, ConfigError, TransientError
+from knowgen.core.metering import paid_call
+from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, Sample, Score, ScoreStatus, Usage
+from knowgen.engine import ComponentRef, ScorerHandle
+from knowgen.engine.budget import BudgetMeter
+from knowgen.generators.contract import GeneratedImage
+from knowgen.store.run import RunStore
+from tests.helpers.engine import (
     Bench,
     Half,
-    JudgeServer,
     MemoryTask,
     Plain,
+    ScoreServer,
     generator_handle,
     loopback_handle,
     png,
@@ -23,20 +31,12 @@ from engine_helpers import (
     spec_for,
 )
 
-from knowgen.core.errors import ConfigError, TransientError
-from knowgen.core.metering import paid_call
-from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, Sample, Score, ScoreStatus, Usage
-from knowgen.engine import ComponentRef, ScorerHandle
-from knowgen.engine.budget import BudgetMeter
-from knowgen.generators.contract import GeneratedImage
-from knowgen.store.run import RunStore
-
 PRICE = 0.01
 
 
 def test_with_64_calls_in_flight_the_spend_stays_within_the_budget(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
-    with JudgeServer(seconds=0.3) as server:
+    with ScoreServer(seconds=0.3) as server:
         judge = loopback_handle(server.url, worst_case=2 * PRICE, cost=PRICE)
         outcome = bench.run(300, Plain(), [judge], quick(budget=1.5, concurrency=64))
         assert outcome.stopped == "budget"
@@ -62,7 +62,7 @@ def test_with_64_calls_in_flight_the_spend_stays_within_the_budget(tmp_path: Pat
 def test_reservations_left_open_by_a_killed_run_count_as_spent(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     task, generator = MemoryTask(3), generator_handle(Plain())
-    with JudgeServer() as server:
+    with ScoreServer() as server:
         judge = loopback_handle(server.url, worst_case=PRICE, cost=PRICE)
         with RunStore.open(bench.path, spec_for(task, generator, [judge])) as store:
             store.reserve(0.99, "a call that was under way when the power went")
@@ -74,7 +74,7 @@ def test_reservations_left_open_by_a_killed_run_count_as_spent(tmp_path: Path) -
 
 
 def test_a_call_of_unknown_price_under_a_budget_is_an_error(tmp_path: Path) -> None:
-    with JudgeServer() as server:
+    with ScoreServer() as server:
         judge = loopback_handle(server.url, worst_case=None)
         with pytest.raises(ConfigError, match="price of its calls is not known"):
             Bench(tmp_path / "run").run(3, Plain(), [judge], quick(budget=1.0))
@@ -83,7 +83,7 @@ def test_a_call_of_unknown_price_under_a_budget_is_an_error(tmp_path: Path) -> N
 
 
 def test_a_call_that_is_not_settled_counts_at_its_worst(tmp_path: Path) -> None:
-    with JudgeServer(answer=lambda name, call: (500, {})) as server:
+    with ScoreServer(answer=lambda name, call: (500, {})) as server:
         judge = loopback_handle(server.url, worst_case=PRICE, cost=0.0)
         outcome = Bench(tmp_path / "run").run(4, Plain(), [judge], quick(budget=1.0))
     assert outcome.score_failed == 4
@@ -91,7 +91,7 @@ def test_a_call_that_is_not_settled_counts_at_its_worst(tmp_path: Path) -> None:
 
 
 class PaidDrawing:
-    """A hosted generator whose pictures cost money."""
+    """A hosted generator whose images cost money."""
 
     concurrency = 4
 
@@ -102,9 +102,8 @@ class PaidDrawing:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_generator_is_held_to_the_budget_too_also_in_worker_processes(tmp_path: Path, workers: int) -> None:
+def test_the_budget_limits_a_generator_too_also_in_worker_processes(tmp_path: Path, workers: int) -> None:
     bench = Bench(tmp_path / "run")
-    generator = generator_handle(PaidDrawing(), remake=ComponentRef("generators", "test_budget_paid:PaidDrawing"))
     path = Path(__file__).resolve()
     generator = generator_handle(PaidDrawing(), remake=ComponentRef("generators", f"{path}:PaidDrawing"))
     outcome = bench.run(20, generator, options=quick(budget=0.75, workers=workers))
@@ -115,7 +114,7 @@ def test_a_generator_is_held_to_the_budget_too_also_in_worker_processes(tmp_path
 
 
 def test_a_free_scorer_goes_on_where_the_paid_one_must_stop(tmp_path: Path) -> None:
-    with JudgeServer() as server:
+    with ScoreServer() as server:
         paid = loopback_handle(server.url, worst_case=PRICE, cost=PRICE)
         free = scorer_handle(Half(), name="free")
         bench = Bench(tmp_path / "run")
@@ -126,11 +125,11 @@ def test_a_free_scorer_goes_on_where_the_paid_one_must_stop(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("schedule", ["stream", "phased"])
-def test_what_was_drawn_before_the_budget_ended_is_judged_by_the_free_scorer(
+def test_what_was_generated_before_the_budget_ended_is_scored_by_the_free_scorer(
     tmp_path: Path, schedule: Literal["stream", "phased"]
 ) -> None:
     bench = Bench(tmp_path / "run")
-    with JudgeServer() as server:
+    with ScoreServer() as server:
         paid = loopback_handle(server.url, worst_case=0.1, cost=0.1)
         free = scorer_handle(Half(), name="free")
         scorers = [free] if schedule == "stream" else [paid, free]
@@ -162,20 +161,21 @@ def test_worst_cases_far_above_the_cost_do_not_end_a_run_that_the_budget_has_roo
     assert outcome.cost == pytest.approx(0.06)
 
 
-def test_a_call_that_waits_for_one_that_was_left_behind_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Hangs:
-        concurrency = 2
+def test_a_call_that_waits_for_one_that_never_ends_is_refused(tmp_path: Path) -> None:
+    task, generator = MemoryTask(1), generator_handle(Plain())
+    refused: list[str] = []
+    with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
+        books = BudgetMeter(store, 0.15, lambda: refused.append(books.refusal), patience=0.05)
 
-        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
-            async with paid_call(0.1, "judge"):
-                await asyncio.sleep(60)
-            return score_of(sample, generation)
+        async def reserve_twice() -> None:
+            await books.reserve(0.1, "judge")
+            with pytest.raises(BudgetReachedError):
+                await books.reserve(0.1, "judge")
 
-    monkeypatch.setattr("knowgen.engine.budget.PATIENCE_SECONDS", 0.2)
-    outcome = Bench(tmp_path / "run").run(2, Plain(), [scorer_handle(Hangs())], quick(budget=0.15, score_timeout=1.5))
-    assert (outcome.stopped, outcome.score_failed) == ("budget", 1)
+        asyncio.run(reserve_twice())
+        books.close()
+        assert store.spent() == pytest.approx(0.1), "the open call counts as spent"
+    assert len(refused) == 1 and "0.15" in refused[0]
 
 
 def test_a_reservation_that_is_cancelled_while_it_waits_sets_nothing_aside(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_reservation_made_before_its_caller_hears_of_the_cancelling_is_given_b
         assert store.spent() == pytest.approx(0.01)
 
 
-def test_a_reply_paid_for_before_the_budget_ended_a_retry_is_kept_for_the_next_run(tmp_path: Path) -> None:
+def test_a_reply_paid_for_before_the_budget_ended_a_retry_is_stored_for_the_next_run(tmp_path: Path) -> None:
     class Busy:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
             async with paid_call(0.1, "judge") as ticket:

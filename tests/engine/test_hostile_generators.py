@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from engine_helpers import Bench, Half, generator_handle, picture, quick, scorer_handle
 from PIL import Image
 
 from knowgen.core.errors import ConfigError
 from knowgen.core.records import Generation, GenerationRequest, GenerationStatus
 from knowgen.engine import ComponentRef, GeneratorHandle, RunOutcome
 from knowgen.generators.contract import GeneratedImage
+from tests.helpers.engine import Bench, Half, generator_handle, noise_image, quick, scorer_handle
 
 COUNT = 6
 
@@ -78,7 +78,7 @@ def test_any_order_will_do(hostile: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_of_two_drawings_the_first_counts_and_a_note_says_so(hostile: Path, tmp_path: Path, workers: int) -> None:
+def test_of_two_generations_the_first_counts_and_a_note_says_so(hostile: Path, tmp_path: Path, workers: int) -> None:
     _, found = draw(tmp_path, "Twice", workers=workers)
     _, plain = draw(tmp_path / "plain", "OutOfOrder")
     assert "more than once" in found["s2"].settings["note"]
@@ -93,7 +93,7 @@ def test_a_batch_method_that_returns_nothing_fails_all(hostile: Path, tmp_path: 
     assert "NoneType" in found["s0"].reason
 
 
-def test_transparent_pictures_are_laid_on_white(hostile: Path, tmp_path: Path) -> None:
+def test_transparent_images_are_laid_on_white(hostile: Path, tmp_path: Path) -> None:
     _, found = draw(tmp_path, "Transparent")
     image = found["s0"].image
     assert image is not None
@@ -103,7 +103,7 @@ def test_transparent_pictures_are_laid_on_white(hostile: Path, tmp_path: Path) -
     assert opened.getpixel((1, 0)) == (255, 0, 0)
 
 
-def test_a_refusal_is_kept_with_its_words_and_not_asked_again(hostile: Path, tmp_path: Path) -> None:
+def test_a_refusal_is_recorded_with_its_words_and_not_retried(hostile: Path, tmp_path: Path) -> None:
     _, found = draw(tmp_path, "Refuses")
     assert found["s2"].status is GenerationStatus.REFUSED
     assert found["s2"].reason == "I would rather not draw this"
@@ -120,7 +120,7 @@ def test_a_fault_that_passes_is_tried_again(hostile: Path, tmp_path: Path) -> No
     assert found["s2"].status is GenerationStatus.OK
 
 
-def test_a_thread_that_hangs_is_left_behind_and_the_rest_is_drawn(hostile: Path, tmp_path: Path) -> None:
+def test_a_thread_that_hangs_is_left_behind_and_the_rest_is_generated(hostile: Path, tmp_path: Path) -> None:
     outcome, found = draw(tmp_path, "Hangs", timeout=0.5)
     assert found["s2"].reason == "no drawing within 0.5 s"
     assert outcome.generated == COUNT - 1
@@ -192,18 +192,18 @@ def test_any_mode_of_pillow_is_stored_as_rgb(tmp_path: Path) -> None:
 
 
 class StrangeNotes:
-    """What it says beside the picture is none of what a drawing may say."""
+    """What it says beside the image is none of what a generation may say."""
 
     batch_size = 2
 
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         for request in requests:
-            yield GeneratedImage(image=picture(request.id), request_id=request.id, references=None)  # type: ignore[arg-type]
+            yield GeneratedImage(image=noise_image(request.id), request_id=request.id, references=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_notes_that_are_none_fail_their_drawing_at_once(tmp_path: Path, workers: int) -> None:
-    remake = ComponentRef("generators", "test_hostile_generators:StrangeNotes")
+def test_notes_that_are_not_objects_fail_their_generation_at_once(tmp_path: Path, workers: int) -> None:
+    remake = ComponentRef("generators", "tests.engine.test_hostile_generators:StrangeNotes")
     bench = Bench(tmp_path / "run")
     bench.run(2, generator_handle(StrangeNotes(), remake=remake), options=quick(workers=workers, timeout=30))
     for generation in bench.generations().values():
@@ -211,12 +211,12 @@ def test_notes_that_are_none_fail_their_drawing_at_once(tmp_path: Path, workers:
 
 
 @pytest.mark.parametrize("name", [5, ["x"], None])
-def test_a_request_id_that_is_no_text_is_an_unknown_one(tmp_path: Path, name: object) -> None:
+def test_a_request_id_that_is_not_text_is_an_unknown_one(tmp_path: Path, name: object) -> None:
     class Misnames:
         batch_size = 2
 
         def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
-            yield GeneratedImage(image=picture("x"), request_id=name)  # type: ignore[arg-type]
+            yield GeneratedImage(image=noise_image("x"), request_id=name)  # type: ignore[arg-type]
 
     bench = Bench(tmp_path / "run")
     bench.run(2, Misnames())

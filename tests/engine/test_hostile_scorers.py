@@ -1,4 +1,4 @@
-"""A scorer may do anything: every picture still ends with a judgement in some state."""
+"""A scorer may do anything: every image still ends with a score in some state."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import importlib
 from pathlib import Path
 
 import pytest
-from engine_helpers import Bench, Plain, quick, scorer_handle
 
 from knowgen.core.records import Score, ScoreStatus
 from knowgen.engine import ComponentRef, RunOutcome, ScorerHandle
+from tests.helpers.engine import Bench, Plain, quick, scorer_handle
 
 COUNT = 6
 
@@ -47,7 +47,7 @@ WRONG_ON_TWO = {
 
 
 @pytest.mark.parametrize("name", WRONG_ON_TWO)
-def test_what_goes_wrong_on_one_picture_stays_with_it(hostile: Path, tmp_path: Path, name: str) -> None:
+def test_a_fault_of_one_image_stays_with_it(hostile: Path, tmp_path: Path, name: str) -> None:
     outcome, found = judge(tmp_path, name)
     assert found["s2"].status is found["s2"].strict.status is ScoreStatus.FAILED
     assert WRONG_ON_TWO[name] in found["s2"].strict.reason
@@ -69,7 +69,7 @@ def test_a_dead_scoring_worker_is_replaced(hostile: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("name", "remake"), [("Hangs", False), ("Stubborn", False), ("BlocksLoop", False)])
-def test_a_judgement_that_never_comes_fails_in_time(hostile: Path, tmp_path: Path, name: str, remake: bool) -> None:
+def test_a_score_that_never_comes_fails_in_time(hostile: Path, tmp_path: Path, name: str, remake: bool) -> None:
     outcome, found = judge(tmp_path, name, remake=remake, score_timeout=0.5)
     assert found["s2"].strict.reason == "no score within 0.5 s"
     assert outcome.scored == 5

@@ -1,15 +1,15 @@
-"""The small parts: pictures, faults, messages between processes, devices, progress."""
+"""The small parts: images, faults, messages between processes, devices, progress."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_helpers import Bench, Half, Plain, picture, png, quick, scorer_handle
 from PIL import Image
 
 from knowgen.core import errors
@@ -34,13 +34,14 @@ from knowgen.engine.executors.protocol import (
     unpack_error,
 )
 from knowgen.engine.imaging import encode
-from knowgen.engine.progress import Progress, RunCounts
+from knowgen.engine.progress import LINE_SECONDS, Progress, RunCounts
 from knowgen.engine.retry import ContractError, describe, is_passing, with_tries
+from tests.helpers.engine import Bench, Half, Plain, noise_image, png, quick, scorer_handle
 
 
 def saved(kind: str, image: Image.Image | None = None) -> bytes:
     buffer = io.BytesIO()
-    (image or picture("x")).save(buffer, kind)
+    (image or noise_image("x")).save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -55,7 +56,7 @@ class TestPictures:
 
     @pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF"])
     def test_other_formats_become_png_of_the_same_pixels(self, kind: str) -> None:
-        image = picture("x").quantize(16).convert("RGB") if kind == "GIF" else picture("x")
+        image = noise_image("x").quantize(16).convert("RGB") if kind == "GIF" else noise_image("x")
         encoded = encode(saved(kind, image))
         assert encoded.format == "PNG"
         with Image.open(io.BytesIO(encoded.data)) as opened:
@@ -69,7 +70,7 @@ class TestPictures:
         assert (red, green, blue) == (255, 127, 127)
 
     @pytest.mark.parametrize("size", [(1, 1), (15, 400), (400, 15)])
-    def test_tiny_pictures_are_refused_in_every_form(self, size: tuple[int, int]) -> None:
+    def test_tiny_images_are_refused_in_every_form(self, size: tuple[int, int]) -> None:
         image = Image.new("RGB", size)
         for given in (image, saved("PNG", image)):
             with pytest.raises(ContractError, match=f"{size[0]}x{size[1]} pixels; the smallest side"):
@@ -90,7 +91,7 @@ class TestPictures:
 
 
 class TestFaults:
-    def tries(self, faults: list[Exception], tries: int = 4) -> tuple[str, list[int]]:
+    def tries(self, faults: Sequence[Exception], tries: int = 4) -> tuple[str, list[int]]:
         calls: list[int] = []
 
         async def call(number: int) -> str:
@@ -100,7 +101,7 @@ class TestFaults:
             return "done"
 
         try:
-            return asyncio.run(with_tries(call, tries)), calls
+            return asyncio.run(with_tries(call, tries, wait=self.wait)), calls
         except Exception as error:
             return describe(error), calls
 
@@ -108,12 +109,11 @@ class TestFaults:
         return TransientError("busy", retry_after=0.0)
 
     @pytest.fixture(autouse=True)
-    def _no_waiting(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        async def at_once(seconds: float) -> None:
-            self.waits.append(seconds)
-
+    def _no_waits_yet(self) -> None:
         self.waits: list[float] = []
-        monkeypatch.setattr("knowgen.engine.retry.pause", at_once)
+
+    async def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
 
     def test_passing_faults_are_tried_again(self) -> None:
         assert self.tries([self.busy(), ConnectionResetError(), TimeoutError()]) == ("done", [1, 2, 3, 4])
@@ -122,7 +122,7 @@ class TestFaults:
         assert self.tries([ValueError("no")]) == ("ValueError: no", [1])
         assert self.tries([self.busy(), ValueError("no")]) == ("ValueError: no", [1, 2])
 
-    def test_the_last_fault_is_told_when_the_tries_are_used_up(self) -> None:
+    def test_the_last_fault_is_reported_when_the_tries_are_used_up(self) -> None:
         assert self.tries([self.busy()] * 9, tries=3) == ("busy", [1, 2, 3])
 
     def test_waits_grow_and_are_at_least_what_was_asked(self) -> None:
@@ -159,7 +159,7 @@ class TestMessages:
         assert describe(unpack_error(pack_error(ValueError("no")))) == "ValueError: no"
         assert describe(unpack_error(pack_error(SystemExit(2)))) == describe(SystemExit(2))
 
-    def test_requests_and_items_come_back_as_they_were_with_their_pictures(self, tmp_path: Path) -> None:
+    def test_requests_and_items_come_back_as_they_were_with_their_images(self, tmp_path: Path) -> None:
         file = tmp_path / "p.png"
         file.write_bytes(png("p"))
         image = ImageRef(sha256="0" * 64, width=48, height=32, format="PNG", path=file)
@@ -203,7 +203,7 @@ class TestDevices:
                 self.device = device
 
             def draw(self, prompt: str, references: object, seed: int) -> Any:
-                return picture(prompt)
+                return noise_image(prompt)
 
         generator = Sets()
         Bench(tmp_path / "run").run(1, generator)
@@ -232,13 +232,13 @@ class TestProgress:
         for words in ("4/10", "ok 3", "failed 1", "cached 1", "$0.5000", "ETA"):
             assert words in text
 
-    def test_elsewhere_a_plain_line_comes_now_and_then(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        progress = Progress(True)
+    def test_without_a_terminal_a_plain_line_comes_now_and_then(self, capsys: pytest.CaptureFixture[str]) -> None:
+        now = [100.0]
+        progress = Progress(True, clock=lambda: now[0])
+        now[0] += LINE_SECONDS - 1
         progress.show(self.tally(), 0.0)
         assert capsys.readouterr().err == ""
-        monkeypatch.setattr("knowgen.engine.progress.LINE_SECONDS", 0.0)
+        now[0] += 1
         progress.show(self.tally(), 0.0)
         line = capsys.readouterr().err
         assert line.startswith("4/10 ok 3 failed 1 cached 1 ")

@@ -6,18 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_helpers import (
-    Bench,
-    Half,
-    JudgeServer,
-    Plain,
-    generator_handle,
-    loopback_handle,
-    picture,
-    quick,
-    score_of,
-    scorer_handle,
-)
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import (
@@ -31,6 +19,18 @@ from knowgen.core.records import (
 )
 from knowgen.generators.contract import GeneratedImage
 from knowgen.store.run import RunStore
+from tests.helpers.engine import (
+    Bench,
+    Half,
+    Plain,
+    ScoreServer,
+    generator_handle,
+    loopback_handle,
+    noise_image,
+    quick,
+    score_of,
+    scorer_handle,
+)
 
 
 def never() -> Any:
@@ -53,7 +53,7 @@ def test_more_samples_repeats_and_scorers_in_the_same_directory_do_only_what_is_
     class Counts:
         def draw(self, prompt: str, references: object, seed: int) -> object:
             drawn.append(f"{prompt} {seed}")
-            return picture(f"{prompt} {seed}")
+            return noise_image(f"{prompt} {seed}")
 
     bench = Bench(tmp_path / "run")
     bench.run(3, generator_handle(Counts()), [scorer_handle(Half())])
@@ -66,7 +66,7 @@ def test_more_samples_repeats_and_scorers_in_the_same_directory_do_only_what_is_
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove"])
-def test_a_damaged_picture_behind_a_committed_row_is_drawn_again(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_image_behind_a_committed_row_is_generated_again(tmp_path: Path, damage: str) -> None:
     bench = Bench(tmp_path / "run")
     bench.run(4, Plain(), [scorer_handle(Half())])
     image = bench.generations()["s2", 0].image
@@ -83,17 +83,17 @@ def test_a_damaged_picture_behind_a_committed_row_is_drawn_again(tmp_path: Path,
 
 
 class Unsteady:
-    """Raises on one sample until it is told otherwise."""
+    """Raises on one sample until it is switched."""
 
     broken = True
 
     def draw(self, prompt: str, references: object, seed: int) -> object:
         if self.broken and "number 1." in prompt:
             raise RuntimeError("out of memory")
-        return picture(prompt)
+        return noise_image(prompt)
 
 
-def test_a_failed_drawing_is_tried_again_by_the_next_run_until_the_cap(tmp_path: Path) -> None:
+def test_a_failed_generation_is_tried_again_by_the_next_run_until_the_cap(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     generator = Unsteady()
     for run in (1, 2, 3):
@@ -107,8 +107,8 @@ def test_a_failed_drawing_is_tried_again_by_the_next_run_until_the_cap(tmp_path:
     assert bench.generations()["s1", 0].attempts == 4
 
 
-def test_a_failed_judgement_keeps_its_earlier_attempts_in_front(tmp_path: Path) -> None:
-    with JudgeServer(answer=lambda name, call: (503 if name == "s1" and call < 4 else 200, {"value": 0.25})) as server:
+def test_a_failed_score_keeps_its_earlier_attempts_in_front(tmp_path: Path) -> None:
+    with ScoreServer(answer=lambda name, call: (503 if name == "s1" and call < 4 else 200, {"value": 0.25})) as server:
         bench = Bench(tmp_path / "run")
         assert bench.run(2, Plain(), [loopback_handle(server.url)], quick(tries=2)).score_failed == 1
         failed = bench.scores()["s1", 0, "judge", 0]
@@ -120,7 +120,7 @@ def test_a_failed_judgement_keeps_its_earlier_attempts_in_front(tmp_path: Path) 
     assert score.strict.values["faithfulness"] == 0.25
 
 
-def test_a_scoring_pass_leaves_failed_drawings_alone(tmp_path: Path) -> None:
+def test_a_scoring_pass_leaves_failed_generations_alone(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     outcome = bench.run(3, Unsteady(), [scorer_handle(Half())], quick(schedule="phased"))
     assert (outcome.generated, outcome.generation_failed, outcome.scored) == (2, 1, 2)
@@ -152,10 +152,9 @@ def test_a_full_disk_stops_the_run_with_one_clear_error_and_keeps_what_was_done(
     assert outcome.generation_cached >= 1
 
 
-def test_another_truth_is_judged_anew_and_another_prompt_drawn_anew(tmp_path: Path) -> None:
-    from engine_helpers import MemoryTask, spec_for
-
+def test_another_truth_is_scored_again_and_another_prompt_generated_again(tmp_path: Path) -> None:
     from knowgen.engine import run
+    from tests.helpers.engine import MemoryTask, spec_for
 
     class Changed(MemoryTask):
         word = "old"
@@ -183,10 +182,10 @@ def test_another_truth_is_judged_anew_and_another_prompt_drawn_anew(tmp_path: Pa
     assert outcome() == (1, 1)
 
 
-def test_scores_of_one_run_are_scores_of_the_picture_they_name(tmp_path: Path) -> None:
+def test_scores_of_one_run_are_scores_of_the_image_they_name(tmp_path: Path) -> None:
     class ByDigest:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
-            from engine_helpers import score_of
+            from tests.helpers.engine import score_of
 
             assert generation.image is not None and generation.image.path is not None
             assert generation.image.path.is_file()
@@ -198,12 +197,12 @@ def test_scores_of_one_run_are_scores_of_the_picture_they_name(tmp_path: Path) -
         assert score.strict.values["aesthetics"] == int(score.image[:4], 16) / 0xFFFF
 
 
-def test_a_scorer_that_reads_what_was_gathered_judges_anew_when_that_changes(tmp_path: Path) -> None:
+def test_a_scorer_that_reads_evidence_scores_again_when_that_changes(tmp_path: Path) -> None:
     class Agent:
         text = "one"
 
         async def generate(self, request: GenerationRequest) -> GeneratedImage:
-            return GeneratedImage(image=picture("the same"), evidence=({"text": Agent.text},))
+            return GeneratedImage(image=noise_image("the same"), evidence=({"text": Agent.text},))
 
     class Reads:
         needs = frozenset({"image", "evidence"})

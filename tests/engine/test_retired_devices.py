@@ -1,4 +1,4 @@
-"""A device that fails again and again is retired, and what it held is drawn elsewhere; real worker processes."""
+"""A device that fails again and again is disabled, and its requests move to another; real worker processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-from engine_helpers import Bench, generator_handle, picture, quick
 from PIL import Image
 
 from knowgen.core.records import GenerationStatus
@@ -14,12 +13,13 @@ from knowgen.engine.components import ComponentRef
 from knowgen.engine.devices import Device
 from knowgen.engine.executors import subprocess as workers
 from knowgen.generators.contract import GPU_FAULT_CODE
+from tests.helpers.engine import Bench, generator_handle, noise_image, quick
 
 BIRTHS = "KNOWGEN_TEST_BIRTHS"
 
 
 class Failing:
-    """Draws, but on a device that is called bad its process ends as one whose GPU failed does."""
+    """Generates, but on a device that is called bad its process ends as one whose GPU failed does."""
 
     revision = "1"
 
@@ -37,7 +37,7 @@ class Failing:
     def draw(self, prompt: str, references: object, seed: int) -> Image.Image:
         if self.device.startswith("bad"):
             os._exit(GPU_FAULT_CODE)
-        return picture(prompt)
+        return noise_image(prompt)
 
 
 def drawn(
@@ -46,7 +46,7 @@ def drawn(
     births = tmp_path / "births"
     monkeypatch.setenv(BIRTHS, str(births))
     monkeypatch.setattr(workers, "worker_devices", lambda number: [Device(name, "") for name in devices][:number])
-    remake = ComponentRef("generators", "test_retired_devices:Failing", {"at_once": at_once})
+    remake = ComponentRef("generators", "tests.engine.test_retired_devices:Failing", {"at_once": at_once})
     bench = Bench(tmp_path / "run")
     bench.run(count, generator_handle(Failing(), remake=remake), options=quick(workers=len(devices), tries=4))
     found = {name: (one.status, one.reason) for (name, _), one in bench.generations().items()}
@@ -54,7 +54,7 @@ def drawn(
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_what_a_failing_device_held_is_drawn_on_another(
+def test_what_a_failing_device_held_is_generated_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
     found, births = drawn(tmp_path, monkeypatch, ["bad:0", "good:1"], 12, at_once)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_helpers import Bench, generator_handle, picture, png, quick
 from PIL import Image
 
 from knowgen.core.records import GenerationRequest
@@ -23,6 +22,7 @@ from knowgen.engine.snapshot import snapshot
 from knowgen.generators.contract import GeneratedImage
 from knowgen.validation.findings import worst
 from knowgen.validation.generator import check_generator
+from tests.helpers.engine import Bench, generator_handle, noise_image, png, quick
 
 COUNT = 24
 SIZE = (160, 120)
@@ -33,7 +33,7 @@ KINDS = ("canvas", "numpy", "path", "lazy", "bytearray", "memoryview", "bytes")
 def bmp(words: str) -> bytes:
     """Return a file whose length does not depend on what it shows, so that it fits the same buffer each time."""
     buffer = io.BytesIO()
-    picture(words, SIZE).save(buffer, "BMP")
+    noise_image(words, SIZE).save(buffer, "BMP")
     return buffer.getvalue()
 
 
@@ -62,10 +62,10 @@ class Reuses:
         kind = self.kinds[self.calls % len(self.kinds)]
         self.calls += 1
         if kind == "canvas":
-            self.canvas.paste(picture(words, SIZE))
+            self.canvas.paste(noise_image(words, SIZE))
             return self.canvas
         if kind == "numpy":
-            self.pixels[..., :3] = np.asarray(picture(words, SIZE))
+            self.pixels[..., :3] = np.asarray(noise_image(words, SIZE))
             return Image.frombuffer("RGBA", SIZE, self.pixels, "raw", "RGBA", 0, 1)  # shares the array's memory
         if kind in {"path", "lazy"}:
             self.file.write_bytes(bmp(words))
@@ -122,7 +122,7 @@ def assert_each_shows_its_own_prompt(bench: Bench, count: int = COUNT, *, noted:
     for (name, _), generation in found.items():
         assert generation.image is not None
         words = f"Draw number {name[1:]}."
-        if generation.image.open().convert("RGB").tobytes() != picture(words, SIZE).tobytes():
+        if generation.image.open().convert("RGB").tobytes() != noise_image(words, SIZE).tobytes():
             wrong.append(name)
         if noted:
             assert generation.used_prompt == words
@@ -146,7 +146,7 @@ def test_what_is_reused_is_taken_before_the_next_call(tmp_path: Path, shape: str
 def test_the_same_holds_in_a_worker_process(tmp_path: Path, shape: str) -> None:
     kind = SHAPES[shape]
     args = {"kinds": list(KINDS), "wrap": "reused", "folder": str(tmp_path)}
-    remake = ComponentRef("generators", f"test_reused_images:{kind.__name__}", args)
+    remake = ComponentRef("generators", f"tests.engine.test_reused_images:{kind.__name__}", args)
     bench = Bench(tmp_path / "run")
     bench.run(COUNT, generator_handle(kind, remake=remake), options=quick(workers=1))
     assert_each_shows_its_own_prompt(bench, noted=True)
@@ -192,7 +192,7 @@ def test_one_canvas_for_a_whole_list_is_found_by_the_check() -> None:
         def generate_batch(self, requests: Sequence[GenerationRequest]) -> list[GeneratedImage]:
             drawings = []
             for request in requests:
-                self.canvas.paste(picture(f"{request.prompt} {request.seed}", SIZE))
+                self.canvas.paste(noise_image(f"{request.prompt} {request.seed}", SIZE))
                 drawings.append(GeneratedImage(image=self.canvas, request_id=request.id))
             return drawings
 
@@ -211,11 +211,11 @@ class Loses:
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         type(self).calls += 1
         for request in requests:
-            image: Any = picture(request.prompt, SIZE)
+            image: Any = noise_image(request.prompt, SIZE)
             if "number 2." in request.prompt:
                 image = Path("nowhere.png")
             elif "number 4." in request.prompt:
-                image = Exits.frombytes(image)
+                image = Exits.of(image)
             yield GeneratedImage(image=image, request_id=request.id)
 
 
@@ -223,7 +223,7 @@ class Exits(Image.Image):
     """An image that ends the process when it is loaded."""
 
     @classmethod
-    def frombytes(cls, image: Image.Image) -> Exits:  # type: ignore[override]
+    def of(cls, image: Image.Image) -> Exits:
         exits = cls()
         exits.im, exits._mode, exits._size = image.im, image.mode, image.size
         return exits
@@ -263,7 +263,7 @@ def test_a_path_that_is_not_a_regular_file_is_refused_without_reading_it(tmp_pat
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "CMYK", "RGBA", "RGBX", "I;16", "F"])
 def test_a_snapshot_encodes_as_its_original_did(mode: str) -> None:
-    image = Image.new(mode, (20, 20)) if mode in {"PA", "I;16", "F"} else picture("x", (20, 20)).convert(mode)
+    image = Image.new(mode, (20, 20)) if mode in {"PA", "I;16", "F"} else noise_image("x", (20, 20)).convert(mode)
     if mode == "P":
         image.info["transparency"] = image.getpixel((0, 0))
     expected = encode(image)
@@ -275,7 +275,7 @@ def test_a_snapshot_encodes_as_its_original_did(mode: str) -> None:
 def test_a_copy_loses_neither_orientation_nor_colour_profile(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture("x").save(tmp_path / "a.jpg", exif=exif, icc_profile=b"a profile")
+    noise_image("x").save(tmp_path / "a.jpg", exif=exif, icc_profile=b"a profile")
     with Image.open(tmp_path / "a.jpg") as opened:
         taken = snapshot(opened).image
     assert isinstance(taken, Image.Image)
@@ -291,7 +291,7 @@ def test_notes_that_contain_themselves_are_left_for_the_check_of_plain_data() ->
 def test_a_result_of_a_class_of_its_own_that_raises_becomes_a_fault_of_its_request() -> None:
     class Strange(GeneratedImage):
         @property
-        def reason(self) -> str:  # type: ignore[override]
+        def reason(self) -> str:
             raise SystemExit("gone")
 
         @reason.setter

@@ -10,22 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from engine_helpers import (
-    MEASURE,
-    PLAIN,
-    Bench,
-    Half,
-    Measure,
-    MemoryTask,
-    Plain,
-    generator_handle,
-    picture,
-    png,
-    quick,
-    score_of,
-    scorer_handle,
-    spec_for,
-)
 
 from knowgen.core.errors import ConfigError, DataError
 from knowgen.core.records import (
@@ -42,6 +26,22 @@ from knowgen.core.records import (
 from knowgen.engine import run
 from knowgen.generators.contract import GeneratedImage
 from knowgen.store.run import RunStore
+from tests.helpers.engine import (
+    MEASURE,
+    PLAIN,
+    Bench,
+    Half,
+    Measure,
+    MemoryTask,
+    Plain,
+    generator_handle,
+    noise_image,
+    png,
+    quick,
+    score_of,
+    scorer_handle,
+    spec_for,
+)
 
 
 class Log:
@@ -73,11 +73,11 @@ class Gate:
             self.inside -= 1
 
 
-def test_a_picture_is_scored_while_others_are_still_drawn(tmp_path: Path) -> None:
+def test_an_image_is_scored_while_others_are_still_being_generated(tmp_path: Path) -> None:
     scored = threading.Event()
 
     class Waits:
-        """Its second picture appears only when the first has been scored: with a barrier it never would."""
+        """Its second image appears only when the first has been scored: with a barrier it never would."""
 
         batch_size = 2
 
@@ -85,7 +85,7 @@ def test_a_picture_is_scored_while_others_are_still_drawn(tmp_path: Path) -> Non
             for number, request in enumerate(requests):
                 if number == 1:
                     assert scored.wait(20), "nothing was scored while the batch was under way"
-                yield GeneratedImage(image=picture(request.prompt), request_id=request.id)
+                yield GeneratedImage(image=noise_image(request.prompt), request_id=request.id)
 
     class Tells:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
@@ -96,7 +96,7 @@ def test_a_picture_is_scored_while_others_are_still_drawn(tmp_path: Path) -> Non
     assert (outcome.generated, outcome.scored) == (2, 2)
 
 
-def test_a_slow_judgement_holds_up_no_other(tmp_path: Path) -> None:
+def test_a_slow_score_holds_up_no_other(tmp_path: Path) -> None:
     others = threading.Event()
     log = Log()
 
@@ -123,7 +123,7 @@ def test_draw_is_serial_unless_it_says_otherwise(tmp_path: Path) -> None:
             def draw(self, prompt: str, references: object, seed: int) -> object:
                 with gate:
                     time.sleep(0.005)
-                    return picture(prompt)
+                    return noise_image(prompt)
 
         target = Draws()
         if width is not None:
@@ -159,7 +159,7 @@ def test_concurrency_bounds_async_generators_and_scorers(tmp_path: Path) -> None
     assert (drawing.most, scoring.most) == (5, 5)
 
 
-def test_pictures_do_not_pile_up_behind_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_do_not_pile_up_behind_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = Gate()
     held: list[int] = []
     put = RunStore.put_image
@@ -173,7 +173,7 @@ def test_pictures_do_not_pile_up_behind_a_slow_disk(tmp_path: Path, monkeypatch:
         def draw(self, prompt: str, references: object, seed: int) -> object:
             waiting.__enter__()
             held.append(waiting.inside)
-            return picture(prompt)
+            return noise_image(prompt)
 
     monkeypatch.setattr(RunStore, "put_image", slow)
     Bench(tmp_path / "run").run(100, Fast())
@@ -189,7 +189,7 @@ def test_batches_are_full_and_never_larger(tmp_path: Path) -> None:
         def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
             sizes.append(len(requests))
             for request in requests:
-                yield GeneratedImage(image=picture(request.prompt), request_id=request.id)
+                yield GeneratedImage(image=noise_image(request.prompt), request_id=request.id)
 
     Bench(tmp_path / "run").run(40, Batches())
     assert sum(sizes) == 40
@@ -197,7 +197,7 @@ def test_batches_are_full_and_never_larger(tmp_path: Path) -> None:
     assert len(sizes) <= 8, "mostly full"
 
 
-def test_a_request_tells_prompt_and_seed_and_nothing_of_truth_or_category(tmp_path: Path) -> None:
+def test_a_request_holds_prompt_and_seed_and_nothing_of_truth_or_category(tmp_path: Path) -> None:
     requests: list[GenerationRequest] = []
 
     class Curious:
@@ -205,7 +205,7 @@ def test_a_request_tells_prompt_and_seed_and_nothing_of_truth_or_category(tmp_pa
 
         async def generate(self, request: GenerationRequest) -> GeneratedImage:
             requests.append(request)
-            return GeneratedImage(image=picture(f"{request.seed}"), used_prompt="mine", settings={"steps": 4})
+            return GeneratedImage(image=noise_image(f"{request.seed}"), used_prompt="mine", settings={"steps": 4})
 
     bench = Bench(tmp_path / "run")
     bench.run(3, Curious(), repeats=2, seed=70)
@@ -225,13 +225,13 @@ def test_the_truth_goes_only_to_a_generator_that_declares_itself_privileged(tmp_
 
         async def generate(self, request: GenerationRequest) -> GeneratedImage:
             seen.append(request.truth)
-            return GeneratedImage(image=picture(request.prompt))
+            return GeneratedImage(image=noise_image(request.prompt))
 
     Bench(tmp_path / "run").run(2, Oracle())
     assert {truth.required_text for truth in seen if truth} == {("s0",), ("s1",)}
 
 
-def test_files_in_a_known_format_are_kept_byte_for_byte(tmp_path: Path) -> None:
+def test_files_in_a_known_format_are_stored_byte_for_byte(tmp_path: Path) -> None:
     file = tmp_path / "given.png"
     file.write_bytes(png("a file"))
 
@@ -248,7 +248,7 @@ def test_files_in_a_known_format_are_kept_byte_for_byte(tmp_path: Path) -> None:
         assert (image.width, image.height, image.format) == (48, 32, "PNG")
 
 
-def test_each_scorer_and_judge_repeat_judges_each_picture(tmp_path: Path) -> None:
+def test_each_scorer_and_judge_repeat_scores_each_image(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     scorers = [scorer_handle(Half(), name="one"), scorer_handle(Measure(), name="two")]
     outcome = bench.run(4, Plain(), scorers, repeats=2, judge_repeats=3)
@@ -277,7 +277,7 @@ def test_what_a_scorer_needs_and_a_sample_lacks_is_not_applicable(tmp_path: Path
     assert bench.run(3, Plain(), [scorer_handle(Needy())]).not_applicable == 3
 
 
-def test_a_phased_run_draws_all_then_closes_then_scores(tmp_path: Path) -> None:
+def test_a_phased_run_generates_all_then_closes_then_scores(tmp_path: Path) -> None:
     log = Log()
 
     class Draws:
@@ -286,7 +286,7 @@ def test_a_phased_run_draws_all_then_closes_then_scores(tmp_path: Path) -> None:
 
         def draw(self, prompt: str, references: object, seed: int) -> object:
             log.add("draw")
-            return picture(prompt)
+            return noise_image(prompt)
 
         def close(self) -> None:
             log.add("close generator")
@@ -329,7 +329,7 @@ def test_no_thread_is_left_behind_when_a_run_cannot_begin(
     assert not [thread.name for thread in left if thread.is_alive()]
 
 
-def test_worker_processes_draw_what_this_process_would(tmp_path: Path) -> None:
+def test_worker_processes_generate_what_this_process_would(tmp_path: Path) -> None:
     here, there = Bench(tmp_path / "here"), Bench(tmp_path / "there")
     here.run(8, Plain(), [scorer_handle(Half())])
     there.run(8, generator_handle(Plain(), remake=PLAIN), [scorer_handle(Half())], quick(workers=2))
@@ -354,7 +354,7 @@ def test_batch_scorers_run_in_other_processes(tmp_path: Path) -> None:
 
 
 class ImageSource:
-    """Drawings that were made elsewhere, but for s1."""
+    """Generations that were made elsewhere, but for s1."""
 
     name = "folder"
     revision = ""
@@ -365,7 +365,7 @@ class ImageSource:
         return GeneratedImage(image=png(sample_id), usage=Usage(cost=0.25))
 
 
-def test_drawings_made_elsewhere_are_scored_without_a_generator(tmp_path: Path) -> None:
+def test_generations_made_elsewhere_are_scored_without_a_generator(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     for _ in range(2):
         outcome = bench.run(3, ImageSource(), [scorer_handle(Half())])

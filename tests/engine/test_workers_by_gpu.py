@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from engine_helpers import PLAIN, Plain, generator_handle
 
 from knowgen import api
 from knowgen.core.records import GenerationRequest
 from knowgen.engine import placement as stages
 from knowgen.engine.placement import workers_for
 from knowgen.generators.contract import GeneratedImage
-from knowgen.planning import Settings
+from tests.helpers.engine import PLAIN, Plain, generator_handle
 
 
 class OnDevice(Plain):
@@ -51,7 +50,7 @@ def test_one_worker_a_gpu(monkeypatch: pytest.MonkeyPatch, plugin: Any, remake: 
     assert workers_for(generator_handle(plugin, remake=remake)) == wanted
 
 
-def test_what_the_user_says_stands_and_a_plain_painter_asks_for_no_gpu(
+def test_what_the_user_says_stands_and_a_plain_generator_asks_for_no_gpu(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked() -> int:
@@ -59,6 +58,6 @@ def test_what_the_user_says_stands_and_a_plain_painter_asks_for_no_gpu(
 
     monkeypatch.setattr(stages, "cuda_count", asked)
     for workers in (None, 0):
-        plan = api.plan("knowgen_mini", "closed_book", ["pixels"], settings=Settings(limit=2, workers=workers))
+        plan = api.plan("knowgen_mini", "closed_book", ["pixels"], api.RunConfig(limit=2, workers=workers))
         run = api.execute(plan, tmp_path / str(workers))
         assert run.outcome is not None and run.outcome.generated == 2

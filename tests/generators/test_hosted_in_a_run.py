@@ -9,14 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_servers import ARK, GEMINI, KEY, OPENAI, Call, Dialect, ImageServer, Step, openai_answer, picture
 
 import knowgen
+from knowgen.clients import pricing
 from knowgen.core.errors import ConfigError
 from knowgen.core.records import Generation, GenerationStatus
-from knowgen.generators import hosted_prices
-from knowgen.runs import Run
 from knowgen.store.run import RunStore
+from knowgen.workflows.run import Run
+from tests.helpers.image_servers import (
+    ARK,
+    GEMINI,
+    KEY,
+    OPENAI,
+    Call,
+    Dialect,
+    ImageServer,
+    Step,
+    image_bytes,
+    openai_answer,
+)
 
 SCORER = '''
 from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
@@ -72,7 +83,7 @@ def by_prompt(fates: Callable[[int, int], Step]) -> Callable[[Call], Step]:
 
 
 @pytest.mark.parametrize("name", list(GENERATORS))
-def test_every_service_draws_a_task_and_leaves_no_key_behind(
+def test_every_service_runs_a_task_and_leaves_no_key_behind(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with ImageServer(GENERATORS[name][1]) as server:
@@ -89,7 +100,7 @@ def test_every_service_draws_a_task_and_leaves_no_key_behind(
     assert KEY not in shown.out + shown.err + caplog.text
 
 
-def test_every_sample_ends_drawn_refused_or_failed_with_its_reason(tmp_path: Path) -> None:
+def test_every_sample_ends_generated_refused_or_failed_with_its_reason(tmp_path: Path) -> None:
     refused = OPENAI.error(400, "moderation_blocked", "Your request was rejected by the safety system.")
     rejected = OPENAI.error(400, "invalid_value", f"Size is wrong for {KEY}.")
     fates: list[list[Step]] = [
@@ -99,13 +110,13 @@ def test_every_sample_ends_drawn_refused_or_failed_with_its_reason(tmp_path: Pat
         [Step(close=True), Step()],
         [Step(status=400, error=refused)],
         [Step(status=400, error=rejected)],
-        [Step(answer=openai_answer(picture(size=(99, 99))[:-30]))],
+        [Step(answer=openai_answer(image_bytes(size=(99, 99))[:-30]))],
         [Step(answer=lambda url: openai_answer(url=f"{url}/a.png"))],
     ]
     with ImageServer(
         OPENAI,
         by_prompt(lambda place, time: fates[place][min(time, len(fates[place])) - 1]),
-        {"/a.png": picture()},
+        {"/a.png": image_bytes()},
     ) as server:
         run = evaluate(tmp_path, server, limit=8)
         asked = Counter(call.prompt for call in server.calls)
@@ -117,11 +128,11 @@ def test_every_sample_ends_drawn_refused_or_failed_with_its_reason(tmp_path: Pat
     assert "declined: Your request was rejected by the safety system." in reasons
     assert "Size is wrong for [key]." in reasons and "does not open" in reasons
     assert all(bool(generation.reason) is (generation.status is not GenerationStatus.OK) for generation in generations)
-    # six pictures came, one of them broken; the connection that was lost counts at its worst case
+    # six images came, one of them broken; the connection that was lost counts at its worst case
     assert run.outcome.cost == pytest.approx(7 * PRICE)
 
 
-def test_a_budget_holds_and_more_of_it_draws_only_what_is_missing(tmp_path: Path) -> None:
+def test_a_budget_holds_and_more_of_it_generates_only_what_is_missing(tmp_path: Path) -> None:
     with ImageServer(OPENAI) as server:
         first = evaluate(tmp_path, server, budget=2 * PRICE)
         assert first.outcome is not None
@@ -131,7 +142,7 @@ def test_a_budget_holds_and_more_of_it_draws_only_what_is_missing(tmp_path: Path
         assert (second.outcome.stopped, second.outcome.generated, second.outcome.generation_cached) == ("", 1, 2)
         assert len({call.prompt for call in server.calls}) == len(server.calls) == 3
         evaluate(tmp_path, server, args={"concurrency": 2, "timeout": 77, "price": 0.01, "rpm": 600})
-        assert len(server.calls) == 3  # none of these decides what is drawn
+        assert len(server.calls) == 3  # none of these decides what is generated
 
 
 def test_what_failed_is_asked_again_and_nothing_else(tmp_path: Path) -> None:
@@ -155,9 +166,9 @@ def test_a_budget_without_a_price_is_refused_before_anything_is_sent(tmp_path: P
 
 
 def test_tokens_are_paid_for_by_the_published_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = hosted_prices.price_list()["hosts"]
+    listed = pricing.price_list(pricing.IMAGE_PRICES)["hosts"]
     here = {"hosts": {**listed, "127.0.0.1": listed["api.openai.com"]}}
-    monkeypatch.setattr(hosted_prices, "price_list", lambda: here)
+    monkeypatch.setattr(pricing, "price_list", lambda file: here)
     with ImageServer(OPENAI) as server:
         run = evaluate(tmp_path, server, budget=5.0, args={"price": None})
     assert run.outcome is not None
@@ -166,14 +177,14 @@ def test_tokens_are_paid_for_by_the_published_price(tmp_path: Path, monkeypatch:
     assert [generation.usage.output_tokens for generation in stored(tmp_path)] == [4160] * 3
 
 
-def test_another_size_is_another_picture(tmp_path: Path) -> None:
+def test_another_size_is_another_image(tmp_path: Path) -> None:
     with ImageServer(OPENAI) as server:
         evaluate(tmp_path, server, limit=1)
         with pytest.raises(ConfigError):
             evaluate(tmp_path, server, limit=1, args={"size": "1024x1024"})
 
 
-def test_worker_processes_draw_as_well(tmp_path: Path) -> None:
+def test_worker_processes_generate_as_well(tmp_path: Path) -> None:
     with ImageServer(GEMINI) as server:
         run = evaluate(tmp_path, server, "gemini", workers=1, budget=1.0)
     assert run.outcome is not None

@@ -1,4 +1,4 @@
-"""What pictures cost, worked out by hand from the published prices."""
+"""What images cost, worked out by hand from the published prices."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from image_servers import gemini_answer, openai_answer
 
+from knowgen.clients.pricing import IMAGE_PRICES, ImagePrice, TokenCounts, image_price, price_list
 from knowgen.generators.hosted.ark import ArkImages
 from knowgen.generators.hosted.gemini import GeminiImages
 from knowgen.generators.hosted.openai import OpenAiImages
-from knowgen.generators.hosted_prices import ImagePrice, TokenCounts, price_for, price_list
+from tests.helpers.image_servers import gemini_answer, openai_answer
 
 OPENAI = "https://api.openai.com/v1"
 GOOGLE = "https://generativelanguage.googleapis.com"
@@ -27,7 +27,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_list_says_when_it_was_read_off_and_holds_nothing_odd() -> None:
-    listed = price_list()
+    listed = price_list(IMAGE_PRICES)
     assert datetime.date.fromisoformat(f"{listed['as_of']}-01") > datetime.date(2025, 1, 1)
     for models in listed["hosts"].values():
         for prices in models.values():
@@ -43,16 +43,16 @@ def test_the_list_says_when_it_was_read_off_and_holds_nothing_odd() -> None:
         ("high", "1024x1024", 0.167), ("high", "1024x1536", 0.25), ("high", "1536x1024", 0.25),
     ],
 )  # fmt: skip
-def test_tokens_of_gpt_image_come_to_the_published_price_a_picture(quality: str, size: str, dollars: float) -> None:
-    price = price_for("gpt-image-1", OPENAI)
-    assert price.cost(TokenCounts(image_out=price.picture_tokens(quality, size)), 1) == pytest.approx(
+def test_tokens_of_gpt_image_come_to_the_published_price_per_image(quality: str, size: str, dollars: float) -> None:
+    price = image_price("gpt-image-1", OPENAI)
+    assert price.cost(TokenCounts(image_out=price.image_tokens(quality, size)), 1) == pytest.approx(
         dollars, rel=0.03
     )  # as rounded there
 
 
 def test_gpt_image_by_what_the_answer_counts() -> None:
     painter = OpenAiImages("gpt-image-1")
-    usage = painter.usage(openai_answer())  # 50 of text and 150 of pictures in, 4160 out
+    usage = painter.usage(openai_answer())  # 50 of text and 150 of images in, 4160 out
     assert usage.cost == pytest.approx((50 * 5 + 150 * 10 + 4160 * 40) / 1e6)
     assert (usage.input_tokens, usage.output_tokens) == (200, 4160)
 
@@ -70,15 +70,15 @@ def test_gpt_image_without_counts_by_quality_and_size() -> None:
 
 def test_the_worst_case_of_gpt_image() -> None:
     painter = OpenAiImages("gpt-image-1", quality="high", size="1024x1024")
-    worst = painter.price.worst("ab", 2, *painter.traits())
+    worst = painter.prices.worst("ab", 2, *painter.traits())
     assert worst == pytest.approx(((2 + 256) * 5 + 2 * 2000 * 10 + 4160 * 40) / 1e6)
     auto = OpenAiImages("gpt-image-1")
-    assert auto.price.worst("", 0, *auto.traits()) == pytest.approx((256 * 5 + 6240 * 40) / 1e6)
+    assert auto.prices.worst("", 0, *auto.traits()) == pytest.approx((256 * 5 + 6240 * 40) / 1e6)
 
 
 def test_gemini_by_what_the_answer_counts() -> None:
     painter = GeminiImages("gemini-3-pro-image-preview")
-    # 300 in; 200 of thoughts, 1130 out of which 1120 are the picture
+    # 300 in; 200 of thoughts, 1130 out of which 1120 are the image
     usage = painter.usage(gemini_answer())
     assert usage.cost == pytest.approx((300 * 2 + (200 + 10) * 12 + 1120 * 120) / 1e6)
     assert (usage.input_tokens, usage.output_tokens) == (300, 1330)
@@ -86,17 +86,17 @@ def test_gemini_by_what_the_answer_counts() -> None:
     assert painter.usage(uncounted).cost == pytest.approx(1120 * 120 / 1e6)
 
 
-def test_gemini_pictures_of_4k_cost_more() -> None:
+def test_gemini_images_of_4k_cost_more() -> None:
     worst = [GeminiImages("gemini-3-pro-image-preview", size=size) for size in ("", "2K", "4K")]
-    costs = [painter.price.worst("", 0, *painter.traits()) for painter in worst]
+    costs = [painter.prices.worst("", 0, *painter.traits()) for painter in worst]
     told = [(256 * 2 + (32768 - drawn) * 12 + drawn * 120) / 1e6 for drawn in (1120, 1120, 2000)]
     assert costs == pytest.approx(told)
 
 
-def test_ark_by_the_picture() -> None:
+def test_ark_by_the_image() -> None:
     painter = ArkImages("doubao-seedream-4-5-251128")
     answer = {"data": [{"url": "https://x"}], "usage": {"generated_images": 1, "output_tokens": 16384}}
-    assert painter.usage(answer).cost == painter.price.worst("long " * 100, 14) == pytest.approx(0.25 / 7, abs=0.001)
+    assert painter.usage(answer).cost == painter.prices.worst("long " * 100, 14) == pytest.approx(0.25 / 7, abs=0.001)
     assert painter.usage({"data": [{"error": {"code": "x"}}]}).cost == 0
 
 
@@ -110,14 +110,14 @@ def test_ark_by_the_picture() -> None:
     ],
 )
 def test_an_unknown_price_is_none(model: str, url: str) -> None:
-    price = price_for(model, url)
+    price = image_price(model, url)
     assert not price.known and price.worst("a", 1) is None and price.cost(TokenCounts(1, 1, 1, 1), 1) is None
 
 
 def test_what_the_user_says_stands_above_the_list() -> None:
-    price = price_for("gpt-image-1", OPENAI, 0.5)
+    price = image_price("gpt-image-1", OPENAI, 0.5)
     assert price.worst("a" * 1000, 16, "high") == 0.5 and price.cost(TokenCounts(10, 10, 10, 10), 1) == 0.5
-    assert price_for("gpt-image-1", OPENAI, 0).worst("a", 0) == 0.0
+    assert image_price("gpt-image-1", OPENAI, 0).worst("a", 0) == 0.0
 
 
 @given(
@@ -130,13 +130,13 @@ def test_what_the_user_says_stands_above_the_list() -> None:
 def test_no_call_costs_more_than_its_worst_case(
     prompt: str, references: int, quality: str, size: str, data: Any
 ) -> None:
-    price = price_for("gpt-image-1", OPENAI)
+    price = image_price("gpt-image-1", OPENAI)
     worst = price.worst(prompt, references, quality, size)
     counted = TokenCounts(
         data.draw(st.integers(0, len(prompt.encode()))),
         data.draw(st.integers(0, references * price.reference)),
         0,
-        data.draw(st.integers(0, price.picture_tokens(quality, size))),
+        data.draw(st.integers(0, price.image_tokens(quality, size))),
     )
     cost = price.cost(counted, 1)
     assert worst is not None and (cost is None or cost <= worst)

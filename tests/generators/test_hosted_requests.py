@@ -14,7 +14,6 @@ from typing import Any
 
 import openai
 import pytest
-from image_servers import ARK, GEMINI, KEY, OPENAI, Call, ImageServer, Step, ark_answer, picture
 from PIL import Image
 
 from knowgen.core.errors import ConfigError, UsageError
@@ -24,6 +23,7 @@ from knowgen.generators.hosted.ark import ArkImages
 from knowgen.generators.hosted.base import HostedImages
 from knowgen.generators.hosted.gemini import GeminiImages
 from knowgen.generators.hosted.openai import OpenAiImages
+from tests.helpers.image_servers import ARK, GEMINI, KEY, OPENAI, Call, ImageServer, Step, ark_answer, image_bytes
 
 PROMPT = "A lighthouse of Mirelle, „open“ above the door\nand a red boat"
 SEED = 7
@@ -92,7 +92,7 @@ def test_openai_generations_are_what_its_own_client_sends() -> None:
 
 
 def test_openai_edits_are_what_its_own_client_sends(tmp_path: Path) -> None:
-    files = [picture("red"), picture("blue", "JPEG"), picture("green", "WEBP")]
+    files = [image_bytes("red"), image_bytes("blue", "JPEG"), image_bytes("green", "WEBP")]
     references = [reference(tmp_path, f"{number}", data) for number, data in enumerate(files)]
     with ImageServer(OPENAI) as server:
         painter = OpenAiImages(GPT, base_url=server.base, key_env="OPENAI_API_KEY", size="1024x1536", quality="low")
@@ -136,7 +136,7 @@ ARK_BODY: Mapping[str, Any] = {
 
 
 def test_ark_is_sent_what_openais_client_sends_as_ark_describes(tmp_path: Path) -> None:
-    files = [picture("red"), picture("blue", "JPEG")]
+    files = [image_bytes("red"), image_bytes("blue", "JPEG")]
     references = [reference(tmp_path, f"{number}", data) for number, data in enumerate(files)]
     urls = [
         "data:image/png;base64," + base64.b64encode(files[0]).decode(),
@@ -175,7 +175,7 @@ def test_ark_models_of_the_third_generation_are_sent_the_seed_and_no_sequence() 
 
 
 def test_gemini_is_sent_what_its_reference_describes(tmp_path: Path) -> None:
-    data = picture("red")
+    data = image_bytes("red")
     with ImageServer(GEMINI) as server:
         plain = GeminiImages(NANO, base_url=server.base, key_env="GEMINI_API_KEY")
         first = draw(plain)
@@ -200,8 +200,8 @@ def test_gemini_is_sent_what_its_reference_describes(tmp_path: Path) -> None:
     }
     assert first.settings["seed"] == "not taken" and second.settings["seed"] == SEED
     assert first.settings["returned_model"] == NANO
-    # of an answer with a thought's sketch and a picture, the picture counts
-    assert isinstance(first.image, bytes) and first.image == picture("teal")
+    # of an answer with a thought's sketch and an image, the image counts
+    assert isinstance(first.image, bytes) and first.image == image_bytes("teal")
 
 
 def every(server: ImageServer, **args: Any) -> HostedImages:
@@ -229,7 +229,7 @@ def sent_pictures(call: Call) -> list[bytes]:
 
 @DIALECTS
 def test_references_past_the_limit_are_left_out_and_noted(dialect: Any, tmp_path: Path) -> None:
-    references = [reference(tmp_path, f"{n}", picture("red", size=(20 + n, 20))) for n in range(18)]
+    references = [reference(tmp_path, f"{n}", image_bytes("red", size=(20 + n, 20))) for n in range(18)]
     with ImageServer(dialect) as server:
         drawing = draw(every(server), *references)
     most = 16 if dialect is OPENAI else 14
@@ -240,20 +240,20 @@ def test_references_past_the_limit_are_left_out_and_noted(dialect: Any, tmp_path
 
 
 def test_gemini_of_the_second_generation_takes_three(tmp_path: Path) -> None:
-    references = [reference(tmp_path, f"{n}", picture("red", size=(20 + n, 20))) for n in range(5)]
+    references = [reference(tmp_path, f"{n}", image_bytes("red", size=(20 + n, 20))) for n in range(5)]
     with ImageServer(GEMINI) as server:
         draw(GeminiImages("gemini-2.5-flash-image", base_url=server.base), *references)
     assert len(sent_pictures(server.calls[0])) == 3
 
 
 @DIALECTS
-def test_a_reference_in_another_format_or_too_large_is_encoded_anew(
+def test_a_reference_in_another_format_or_too_large_is_encoded_again(
     dialect: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = Image.effect_noise((400, 300), 80).convert("RGB")
     buffer = io.BytesIO()
     noise.save(buffer, "PNG")
-    gif = reference(tmp_path, "a", picture("blue", "GIF"))
+    gif = reference(tmp_path, "a", image_bytes("blue", "GIF"))
     with ImageServer(dialect) as server:
         painter = every(server)
         painter._form = replace(painter._form, most_bytes=20_000, most_pixels=90_000)
@@ -266,8 +266,10 @@ def test_a_reference_in_another_format_or_too_large_is_encoded_anew(
 
 
 @DIALECTS
-def test_a_reference_that_does_not_open_fails_the_drawing_before_anything_is_paid(dialect: Any, tmp_path: Path) -> None:
-    broken = reference(tmp_path, "a", picture("blue"))
+def test_a_reference_that_does_not_open_fails_the_generation_before_anything_is_paid(
+    dialect: Any, tmp_path: Path
+) -> None:
+    broken = reference(tmp_path, "a", image_bytes("blue"))
     assert broken.path is not None
     broken.path.write_bytes(broken.path.read_bytes()[:10])
     with ImageServer(dialect) as server:
@@ -312,7 +314,7 @@ def test_a_missing_key_says_which(kind: Any, variable: str, model: str, monkeypa
         (OpenAiImages, {"output_format": "gif"}, "output_format='gif'"),
         (OpenAiImages, {"timeout": 0}, "timeout=0"),
         (OpenAiImages, {"concurrency": 0}, "concurrency=0"),
-        (OpenAiImages, {"price": -1}, "price=-1"),
+        (OpenAiImages, {"price": -1}, "price must be a number >= 0, got -1"),
         (OpenAiImages, {"rpm": "many"}, "rpm=many"),
         (OpenAiImages, {"base_url": "ftp://a"}, "http address"),
         (GeminiImages, {"size": "8K"}, "size='8K'"),
@@ -321,13 +323,13 @@ def test_a_missing_key_says_which(kind: Any, variable: str, model: str, monkeypa
         (ArkImages, {"watermark": "no"}, "watermark='no'"),
     ],
 )
-def test_wrong_arguments_are_told(kind: Any, args: dict[str, Any], words: str) -> None:
+def test_wrong_arguments_are_reported(kind: Any, args: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError) as caught:
         kind(GPT, **args)
     assert words in str(caught.value)
 
 
-def test_a_rewritten_prompt_is_kept_as_the_prompt_that_was_drawn() -> None:
+def test_a_rewritten_prompt_is_recorded_as_the_prompt_that_was_used() -> None:
     answer = json.loads(json.dumps(OPENAI.answer()))
     answer["data"][0]["revised_prompt"] = f"A calm lighthouse {KEY}"
     with ImageServer(OPENAI, [Step(answer=answer)]) as server:
@@ -337,7 +339,7 @@ def test_a_rewritten_prompt_is_kept_as_the_prompt_that_was_drawn() -> None:
 
 
 def test_ark_answers_by_address_when_asked_to() -> None:
-    data = picture("olive", "JPEG")
+    data = image_bytes("olive", "JPEG")
     with ImageServer(
         ARK, [Step(answer=lambda url: ark_answer(url=f"{url}/files/1.jpg", size="2048x2048"))], {"/files/1.jpg": data}
     ) as server:

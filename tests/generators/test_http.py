@@ -22,11 +22,7 @@ from knowgen.core.errors import ConfigError, TransientError, UsageError
 from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.generators.http.generator import HttpGenerator
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("knowgen.generators.http.servers.FIRST_PAUSE", 0.05)
+from tests.helpers.image_servers import b64
 
 
 def coloured(seed: int, kind: str = "PNG") -> bytes:
@@ -35,12 +31,14 @@ def coloured(seed: int, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
 def drawn(call: dict[str, Any]) -> dict[str, Any]:
     return {"success": True, "image": b64(coloured(call["seed"]))}
+
+
+def _always_set() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
 
 
 @dataclass
@@ -51,8 +49,8 @@ class Upstream:
         answer: Gives the body of an answer, (status, body), (status, body, headers), or None to break the connection.
         gpus: As `/health` says.
         disabled: As `/health` says.
-        seconds: A drawing takes.
-        health_seconds: `/health` takes.
+        seconds: A generation takes.
+        health: `/health` answers once this is set.
         has_health: Is there a `/health`?
         token: Asked for when not empty.
     """
@@ -61,7 +59,7 @@ class Upstream:
     gpus: int = 1
     disabled: tuple[int, ...] = ()
     seconds: float = 0.0
-    health_seconds: float = 0.0
+    health: threading.Event = field(default_factory=_always_set)
     has_health: bool = True
     token: str = ""
     url: str = ""
@@ -92,7 +90,7 @@ def running(server: Upstream, port: int = 0) -> Iterator[Upstream]:
 
         def do_GET(self) -> None:
             server.looks += 1
-            time.sleep(server.health_seconds)
+            server.health.wait(60)
             if not server.has_health:
                 self.say(404, {"detail": "Not Found"})
                 return
@@ -147,10 +145,10 @@ def request(number: int = 0, references: tuple[ImageRef, ...] = ()) -> Generatio
 
 
 def paint(model: str, *requests: GenerationRequest, **arguments: Any) -> list[Any]:
-    """Gives requests to a painter all at once; returns a drawing or an error for each."""
+    """Gives requests to a painter all at once; returns a generation or an error for each."""
 
     async def all_of_them() -> list[Any]:
-        painter = HttpGenerator(model, **arguments)
+        painter = HttpGenerator(model, **{"first_pause": 0.05, **arguments})
         try:
             return await asyncio.gather(*(painter.generate(one) for one in requests), return_exceptions=True)
         finally:
@@ -236,7 +234,7 @@ def test_references_are_sent_byte_for_byte_and_no_more_than_three(tmp_path: Path
     ids=["plain", "png called jpeg", "empty label", "in lines", "no padding"],
 )
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_a_picture_is_read_however_it_is_written(written: Callable[[bytes], str], kind: str) -> None:
+def test_an_image_is_read_however_it_is_written(written: Callable[[bytes], str], kind: str) -> None:
     data = coloured(3, kind)
     drawing = one(Upstream(answer=lambda call: {"success": True, "image": written(data)}))
     assert drawing.image == data and drawing.status is GenerationStatus.OK
@@ -250,12 +248,12 @@ def test_a_failure_with_status_200_keeps_its_words_and_is_not_asked_again() -> N
     assert len(server.calls) == 1
 
 
-def test_a_refusal_is_told_from_a_failure() -> None:
+def test_a_refusal_is_distinguished_from_a_failure() -> None:
     drawing = one(Upstream(answer=lambda call: {"success": False, "status": "refused", "message": "not this one"}))
     assert (drawing.status, drawing.reason) == (GenerationStatus.REFUSED, "not this one")
 
 
-def test_a_rejected_request_is_a_failed_drawing() -> None:
+def test_a_rejected_request_is_a_failed_generation() -> None:
     server = Upstream(answer=lambda call: (422, {"detail": [{"msg": "seed must be small"}]}))
     drawing = one(server)
     assert drawing.status is GenerationStatus.FAILED
@@ -264,7 +262,7 @@ def test_a_rejected_request_is_a_failed_drawing() -> None:
 
 
 def later(first: Any) -> Callable[[dict[str, Any]], Any]:
-    """Answers the first call with something else, and draws from then on."""
+    """Answers the first call with something else, and generates from then on."""
     asked: list[int] = []
 
     def answer(call: dict[str, Any]) -> Any:
@@ -272,6 +270,11 @@ def later(first: Any) -> Callable[[dict[str, Any]], Any]:
         return first if len(asked) == 1 else drawn(call)
 
     return answer
+
+
+def always(given: Any) -> Callable[[dict[str, Any]], Any]:
+    """Answers every call alike."""
+    return lambda call: given
 
 
 @pytest.mark.parametrize(
@@ -307,12 +310,10 @@ def test_a_fault_that_stays_is_handed_to_the_engine_as_one_that_may_pass() -> No
 
 
 def test_a_busy_server_is_waited_for_no_longer_than_patience() -> None:
-    server = Upstream(answer=lambda call: (503, {"detail": "busy"}, {"Retry-After": "0.1"}))
-    began = time.monotonic()
-    error = one(server, patience=0.6)
-    assert isinstance(error, TransientError) and "busy" in str(error) and error.retry_after == 0.1
-    assert 0.5 < time.monotonic() - began < 3
-    assert 3 <= len(server.calls) <= 8  # it kept to what it was asked to wait
+    server = Upstream(answer=lambda call: (503, {"detail": "busy"}, {"Retry-After": "0.25"}))
+    error = one(server, patience=2.0)
+    assert isinstance(error, TransientError) and "busy" in str(error) and error.retry_after == 0.25
+    assert 2 <= len(server.calls) <= 9  # once at the start and at most once every quarter of a second
 
 
 def test_no_more_calls_at_once_than_the_server_has_gpus() -> None:
@@ -332,31 +333,30 @@ def test_per_server_overrides_what_the_server_says() -> None:
 
 def test_the_least_busy_server_is_asked_first() -> None:
     with running(Upstream(gpus=1, seconds=0.1)) as small, running(Upstream(gpus=3, seconds=0.1)) as large:
-        began = time.monotonic()
         paint(f"{small.url},{large.url}", *map(request, range(16)))
-        seconds = time.monotonic() - began
     assert (len(small.calls), len(large.calls)) == (4, 12)
-    assert seconds < 1.2  # four rounds of 0.1 s; one after the other they would take 1.6 s
+    assert (small.most_at_once, large.most_at_once) == (1, 3)
 
 
 def test_what_leads_elsewhere_or_nowhere_ends_the_run_with_one_line() -> None:
-    for answer in ((404, {"detail": "Not Found"}), (302, b"", {"Location": "http://127.0.0.1:1/"})):
-        error = one(Upstream(answer=lambda call, answer=answer: answer))
+    answers: list[tuple[Any, ...]] = [(404, {"detail": "Not Found"}), (302, b"", {"Location": "http://127.0.0.1:1/"})]
+    for answer in answers:
+        error = one(Upstream(answer=always(answer)))
         assert isinstance(error, ConfigError) and "/generate is not there" in str(error)
 
 
 def test_a_slow_health_does_not_hold_up_the_other_server() -> None:
-    with running(Upstream(health_seconds=20)) as slow, running(Upstream()) as quick:
-        began = time.monotonic()
-        drawings = paint(f"{slow.url},{quick.url}", *map(request, range(4)))
-        seconds = time.monotonic() - began
+    with running(Upstream(health=threading.Event())) as slow, running(Upstream()) as quick:
+        drawings = paint(f"{slow.url},{quick.url}", *map(request, range(4)), health_timeout=60)
+        slow.health.set()
     assert all(isinstance(drawing, GeneratedImage) for drawing in drawings)
-    assert seconds < 4 and len(quick.calls) == 4
+    assert len(quick.calls) == 4 and not slow.calls
 
 
-def test_a_server_that_is_slow_to_say_how_it_is_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("knowgen.generators.http.servers.HEALTH_SECONDS", 0.2)
-    assert pixel(one(Upstream(health_seconds=2))) == (5, 7, 9)
+def test_a_server_that_does_not_report_its_health_in_time_is_not_dead() -> None:
+    server = Upstream(health=threading.Event())
+    assert pixel(one(server, health_timeout=0.2)) == (5, 7, 9)
+    server.health.set()
 
 
 def test_a_server_without_health_is_asked_all_the_same() -> None:
@@ -372,7 +372,7 @@ def test_when_one_of_two_servers_dies_the_other_takes_its_work_and_it_is_asked_a
         with running(survivor):
             with running(mortal):
                 port = int(mortal.url.rpartition(":")[2])
-                painter = HttpGenerator(f"{mortal.url},{survivor.url}", health_every=0.1)
+                painter = HttpGenerator(f"{mortal.url},{survivor.url}", health_every=0.1, first_pause=0.05)
                 first = await asyncio.gather(*(painter.generate(request(number)) for number in range(6)))
                 mortal.answer = lambda call: None  # it breaks every connection from now on …
                 broken = await asyncio.gather(*(painter.generate(request(number)) for number in range(6)))
@@ -453,7 +453,7 @@ def test_the_name_of_what_is_served_takes_the_place_of_the_addresses() -> None:
 
 
 @pytest.mark.parametrize("model", ["", ",", "ftp://a", "localhost:8001", "http://"])
-def test_what_is_no_address_is_said_to_be_none(model: str) -> None:
+def test_what_is_not_an_address_is_refused(model: str) -> None:
     with pytest.raises(UsageError):
         HttpGenerator(model)
 

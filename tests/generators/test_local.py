@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_pipelines
 from PIL import Image
 
 from knowgen.core.errors import ConfigError, DataError, MissingDependencyError, TransientError, UsageError
 from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.generators.diffusers.generator import DiffusersGenerator
+from tests.helpers import tiny_pipelines
 
 PROMPTS = ["a lamp", "a much longer prompt about a tower by the sea with fourteen windows", "x", "two lamps", "a ship"]
 
@@ -48,7 +48,7 @@ def requests(prompts: Sequence[str], references: Sequence[ImageRef] = (), seed: 
 
 
 def reference(folder: Path, name: str, size: tuple[int, int] = (48, 32)) -> ImageRef:
-    """A picture of random tiles; one colour would be nothing to a network that normalises."""
+    """An image of random tiles; one colour would be nothing to a network that normalises."""
     path = folder / f"{name}-{size[0]}x{size[1]}.png"
     tiles = np.random.default_rng(sum(map(ord, name))).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     Image.fromarray(tiles).resize(size, Image.Resampling.NEAREST).save(path)
@@ -82,11 +82,11 @@ def settings_of(name: str) -> dict[str, Any]:
     return SMALL | ({"guidance": 4.0, "negative_prompt": " "} if name == "qwen_image" else {})
 
 
-# --- a batch is what its pictures are by themselves -------------------------------------------------------------------
+# --- a batch is what its images are by themselves -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux", "flux2_klein", "qwen_image"])
-def test_a_picture_does_not_depend_on_its_batch(tiny: Callable[[str], str], name: str) -> None:
+def test_an_image_does_not_depend_on_its_batch(tiny: Callable[[str], str], name: str) -> None:
     generator = ready(tiny(name), **settings_of(name))
     asked = requests(PROMPTS * 2)
     singles = {request.id: drawn(generator, [request])[request.id] for request in asked}
@@ -114,7 +114,7 @@ def test_noise_comes_from_the_seed_of_each_request(tiny: Callable[[str], str]) -
     assert [batched[f"r{number}"].settings["seed"] for number in range(3)] == [5, 6, 7]
 
 
-def test_settings_say_what_decided_the_picture(tiny: Callable[[str], str]) -> None:
+def test_settings_say_what_decided_the_image(tiny: Callable[[str], str]) -> None:
     import diffusers
     import torch
     import transformers
@@ -154,7 +154,7 @@ def test_defaults_of_the_class_are_recorded_where_nothing_was_set(tiny: Callable
     assert drawing.settings["guidance"]["guidance_scale"] == 3.5
 
 
-def test_what_a_library_warns_of_at_every_pass_is_told_once(tiny: Callable[[str], str]) -> None:
+def test_what_a_library_warns_of_at_every_pass_is_reported_once(tiny: Callable[[str], str]) -> None:
     import io
     import logging
 
@@ -238,7 +238,7 @@ def test_qwen_image_edits_from_at_most_three_references(tiny: Callable[[str], st
     assert mixed["r1"].used_prompt.endswith("Ultra HD, 4K, cinematic composition.")
 
 
-def test_flux2_takes_several_references_into_the_pipeline_that_draws_from_words(
+def test_flux2_takes_several_references_into_its_text_to_image_pipeline(
     tiny: Callable[[str], str], tmp_path: Path
 ) -> None:
     generator = ready("flux.2-klein-4b", weights=tiny("flux2_klein"), **SMALL)
@@ -248,7 +248,7 @@ def test_flux2_takes_several_references_into_the_pipeline_that_draws_from_words(
     assert {one.settings["pipeline"], all_three.settings["pipeline"]} == {"Flux2KleinPipeline"}
     assert apart(one, all_three) > 0
     assert apart(all_three, drawn(generator, requests(["a lamp"]))["r0"]) > 0
-    held = generator._painter._held  # type: ignore[union-attr]
+    held: dict[str, Any] = vars(generator._painter)["_held"]
     assert held["text"].pipe is held["edit"].pipe
 
 
@@ -307,7 +307,7 @@ def test_passes_grow_to_the_batch_asked_for(tiny: Callable[[str], str]) -> None:
     assert limited.calls == [1, 2, 4, 5, 5, 3]
 
 
-def test_a_single_picture_that_does_not_fit_is_a_failure_with_a_reason(tiny: Callable[[str], str]) -> None:
+def test_a_single_image_that_does_not_fit_is_a_failure_with_a_reason(tiny: Callable[[str], str]) -> None:
     generator = ready(tiny("sd3"), **SMALL)
     Limited(generator, fits=0)
     drawings = list(generator.generate_batch(requests(PROMPTS[:3])))
@@ -315,7 +315,7 @@ def test_a_single_picture_that_does_not_fit_is_a_failure_with_a_reason(tiny: Cal
     assert all("memory ran out" in drawing.reason and drawing.image is None for drawing in drawings)
 
 
-def test_one_bad_prompt_does_not_cost_the_others_their_pictures(tiny: Callable[[str], str]) -> None:
+def test_one_bad_prompt_does_not_cost_the_others_their_images(tiny: Callable[[str], str]) -> None:
     generator = ready(tiny("sd3"), **SMALL)
     drawn(generator, requests(PROMPTS))
 
@@ -329,7 +329,7 @@ def test_one_bad_prompt_does_not_cost_the_others_their_pictures(tiny: Callable[[
     assert [name for name, one in drawings.items() if one.status is GenerationStatus.OK] == ["r0", "r1", "r3", "r4"]
 
 
-def test_numbers_that_are_none_are_a_failure_and_no_black_picture(tiny: Callable[[str], str]) -> None:
+def test_values_that_are_not_numbers_are_a_failure_and_not_a_black_image(tiny: Callable[[str], str]) -> None:
     import torch
 
     generator = ready(tiny("sd3"), **SMALL)
@@ -358,13 +358,13 @@ def test_a_pipeline_makes_room_for_its_partner(
     tiny: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import knowgen.generators.diffusers.generator as module
+    from knowgen.generators.diffusers.pipeline import load as real
 
     generator = ready(
         tiny("flux"), edit=tiny("kontext"), edit_steps=2, edit_arguments={"max_area": 1024, "_auto_resize": False},
         **SMALL,
     )  # fmt: skip
-    held = generator._painter._held  # type: ignore[union-attr]
-    real = module.load
+    held: dict[str, Any] = vars(generator._painter)["_held"]
 
     def load(*args: Any) -> Any:
         if held:
@@ -376,13 +376,18 @@ def test_a_pipeline_makes_room_for_its_partner(
     assert drawing.settings["pipeline"] == "FluxKontextPipeline"
     assert list(held) == ["edit"]
     assert drawn(generator, requests(["a lamp"]))["r0"].settings["pipeline"] == "FluxPipeline"
-    monkeypatch.setattr(module, "load", lambda *args: load(*args, held.update(text=None)))
+
+    def load_while_one_is_loaded(*args: Any) -> Any:
+        held["text"] = None
+        return load(*args)
+
+    monkeypatch.setattr(module, "load", load_while_one_is_loaded)
     held.clear()
     with pytest.raises(ConfigError, match="do not fit into memory"):
         list(generator.generate_batch(requests(["a lamp"], [reference(tmp_path, "red")])))
 
 
-# --- what cannot be drawn with ---------------------------------------------------------------------------------------
+# --- what cannot generate --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -398,7 +403,7 @@ def hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_weights_that_are_not_here_are_not_fetched_unasked(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import diffusers
 
-    with pytest.raises(MissingDependencyError, match=r"hf download Qwen/Qwen-Image`, or give -g download=true"):
+    with pytest.raises(MissingDependencyError, match=r"-g download=true, or `hf download Qwen/Qwen-Image`"):
         ready("qwen-image")
     assert DiffusersGenerator.identity("qwen-image") == ""
     assert not any(hub_cache.iterdir())
@@ -408,13 +413,11 @@ def test_weights_that_are_not_here_are_not_fetched_unasked(hub_cache: Path, monk
         raise OSError("no\nroute")
 
     monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
-    with pytest.raises(MissingDependencyError, match=r"Qwen/Qwen-Image cannot be fetched \(no route\)"):
+    with pytest.raises(MissingDependencyError, match=r"Qwen/Qwen-Image could not be downloaded: no route"):
         ready("qwen-image", download=True)
 
 
-def test_a_model_in_the_hubs_cache_is_drawn_with_and_its_commit_recorded(
-    tiny: Callable[[str], str], hub_cache: Path
-) -> None:
+def test_a_model_in_the_hub_cache_is_used_and_its_commit_recorded(tiny: Callable[[str], str], hub_cache: Path) -> None:
     """Laid out as the hub's client does: files lie under their digests, and snapshots are links."""
     store, commit = hub_cache / "models--made-up--tiny", "c0ffee" * 6 + "c0ff"
     (store / "refs").mkdir(parents=True)
@@ -468,7 +471,7 @@ def _break_index(folder: Path, **changes: Any) -> None:
         ),
     ],
 )
-def test_a_folder_that_is_no_whole_pipeline_is_refused_with_the_reason(
+def test_a_folder_that_is_not_a_whole_pipeline_is_refused_with_the_reason(
     tiny: Callable[[str], str], tmp_path: Path, damage: Callable[[Path], object], error: type, words: str
 ) -> None:
     folder = tmp_path / "model"
@@ -492,7 +495,7 @@ def test_a_folder_that_is_no_whole_pipeline_is_refused_with_the_reason(
         ({"quantization": {"backend": "x"}}, UsageError, "backend, kwargs and parts"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_is_drawn(
+def test_what_cannot_be_is_said_before_anything_is_generated(
     tiny: Callable[[str], str], args: dict[str, Any], error: type, words: str
 ) -> None:
     with pytest.raises(error, match=words):

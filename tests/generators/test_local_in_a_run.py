@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_pipelines
 
 import knowgen
 from knowgen.core.records import Generation, GenerationStatus
 from knowgen.store.run import RunStore
+from tests.helpers import tiny_pipelines
 
-pytestmark = pytest.mark.slow  # every worker imports torch and diffusers anew
+pytestmark = pytest.mark.slow  # every worker imports torch and diffusers again
 
 PATIENCE = 240.0
 
@@ -71,7 +71,7 @@ def worker_processes() -> list[int]:
     return found
 
 
-def test_two_workers_draw_what_one_process_draws(model: str, tmp_path: Path) -> None:
+def test_two_workers_generate_what_one_process_generates(model: str, tmp_path: Path) -> None:
     spread = run(model, tmp_path / "spread", limit=4, workers=2)
     assert [one.status for one in spread.values()] == [GenerationStatus.OK] * 4
     assert {one.settings["pipeline"] for one in spread.values()} == {"StableDiffusion3Pipeline"}
@@ -79,7 +79,7 @@ def test_two_workers_draw_what_one_process_draws(model: str, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers through /proc")
-def test_what_a_killed_worker_had_is_drawn_by_another(model: str, tmp_path: Path) -> None:
+def test_what_a_killed_worker_had_is_generated_by_another(model: str, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     killed: list[int] = []
 
@@ -128,7 +128,7 @@ class Faulty(DiffusersGenerator):
 '''
 
 
-def test_a_worker_whose_gpu_fails_ends_and_its_requests_are_drawn_elsewhere(model: str, tmp_path: Path) -> None:
+def test_a_worker_whose_gpu_fails_ends_and_its_requests_are_generated_elsewhere(model: str, tmp_path: Path) -> None:
     module = tmp_path / "faulty.py"
     module.write_text(FAULTY)
     done = knowgen.evaluate(

@@ -6,14 +6,13 @@ import csv
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from knowgen.core.errors import MissingDependencyError, TransientError, UsageError
+from knowgen.generators.contract import GPU_FAULT_CODE
 from knowgen.generators.diffusers import device_health as local_faults
 from knowgen.generators.diffusers import generator as local
-from knowgen.generators.diffusers.batching import BatchSizes, grouped, passes
-from knowgen.generators.diffusers.device_health import GPU_FAULT_CODE, GpuHealth, is_gpu_fault, is_out_of_memory
+from knowgen.generators.diffusers.batching import grouped
+from knowgen.generators.diffusers.device_health import GpuHealth
 from knowgen.generators.diffusers.generator import DiffusersGenerator
 from knowgen.generators.diffusers.presets import (
     PipelineSettings,
@@ -60,7 +59,7 @@ def test_presets_hold_the_published_settings(
     assert (found.width_height, found.steps, found.guidance) == (size, steps, guidance)
 
 
-def test_qwen_image_draws_and_edits_as_published() -> None:
+def test_qwen_image_generates_and_edits_as_published() -> None:
     text, edit = preset("Qwen-Image"), partner("QwenImagePipeline")
     assert text is not None and edit is not None
     assert (text.negative_prompt, text.suffix) == (" ", ", Ultra HD, 4K, cinematic composition.")
@@ -90,7 +89,7 @@ def test_settings_of_presets_are_arguments_of_their_classes() -> None:
 
 
 @pytest.mark.parametrize("name", ["hunyuanimage-3.0", "bagel"])
-def test_a_system_without_a_pipeline_says_what_draws_it(name: str) -> None:
+def test_a_system_without_a_pipeline_says_which_generator_runs_it(name: str) -> None:
     with pytest.raises(MissingDependencyError, match="draw with http:URL"):
         DiffusersGenerator(name)
 
@@ -116,89 +115,19 @@ def test_sizes(text: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0x8", "8x", "x", "0", "-1x2", "1e3", "8x8x8", "٣"])
-def test_what_is_no_size(text: str) -> None:
+def test_what_is_not_a_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is no size"):
         parse_size(text)
 
 
-# --- sizes of passes -------------------------------------------------------------------------------------------------
+# --- requests that share a batch --------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 12), st.integers(1, 12))
-def test_every_request_is_drawn_once_and_in_order_and_none_in_too_large_a_pass(
-    calls: list[int], largest: int, fits: int
-) -> None:
-    sizes = BatchSizes(largest)
-    misfits = []
-    for number, count in enumerate(calls):
-        drawn: list[int] = []
-        queue = passes(sizes, "shape", range(count))
-        batch = next(queue, None)
-        while batch is not None:
-            assert 1 <= len(batch) <= largest
-            went_well = len(batch) <= fits
-            if went_well:
-                drawn += batch
-            else:
-                misfits.append((number, len(batch)))
-            try:
-                batch = queue.send(went_well)
-            except StopIteration:
-                batch = None
-        assert drawn == list(range(count))
-    assert len(misfits) <= 4, "memory ran out again where it was known to"
-    assert [size for _, size in misfits] == sorted((size for _, size in misfits), reverse=True)
-
-
-def test_what_never_fits_is_tried_alone_once_and_left() -> None:
-    seen = []
-    queue = passes(BatchSizes(8), "shape", ["a", "b"])
-    batch = next(queue)
-    while True:
-        seen.append(batch)
-        try:
-            batch = queue.send(False)
-        except StopIteration:
-            break
-    assert seen == [["a"], ["b"]]
-
-
-def test_shapes_learn_apart() -> None:
-    sizes = BatchSizes(8)
-    sizes.fitted("small", 1)
-    sizes.fitted("small", 2)
-    sizes.did_not_fit("large", 1)
-    assert (sizes.size("small"), sizes.size("large"), sizes.size("new")) == (4, 1, 1)
-    sizes.fitted("small", 1)  # the rest of a batch says nothing
-    assert sizes.size("small") == 4
-
-
-def test_requests_of_one_shape_are_drawn_together() -> None:
+def test_requests_of_one_shape_are_generated_together() -> None:
     assert list(grouped(["aa", "b", "cc", "d"], len)) == [(2, ["aa", "cc"]), (1, ["b", "d"])]
 
 
 # --- faults of a GPU -------------------------------------------------------------------------------------------------
-
-
-def test_memory_that_ran_out_is_told_from_a_gpu_that_failed() -> None:
-    import torch
-
-    memory = [
-        torch.OutOfMemoryError("Tried to allocate 2.00 GiB"),
-        RuntimeError("CUDA error: out of memory"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
-        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
-        MemoryError(),
-    ]
-    gpu = [
-        RuntimeError("CUDA error: device-side assert triggered"),
-        RuntimeError("CUDA error: an illegal memory access was encountered"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
-    ]
-    others = [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("CUDA error: no")]
-    assert all(map(is_out_of_memory, memory)) and not any(map(is_gpu_fault, memory))
-    assert all(map(is_gpu_fault, gpu)) and not any(map(is_out_of_memory, gpu))
-    assert not any(is_out_of_memory(error) or is_gpu_fault(error) for error in others)
 
 
 FAULT = RuntimeError("CUDA error: unspecified launch failure")

@@ -18,9 +18,9 @@ from PIL import Image
 import knowgen
 from knowgen.cli.main import run
 from knowgen.clients.chat.response import ResponseReader
+from knowgen.clients.pricing import ChatPrice
 from knowgen.generators.hosted.errors import fault_of
 from knowgen.generators.http.responses import read_health, read_reply
-from knowgen.scorers.pricing import Price
 from knowgen.store.run import RunStore
 
 KEY = "quite-plain/words+0042"
@@ -257,7 +257,7 @@ def test_whatever_the_status_no_error_holds_the_key(status: int) -> None:
         json.dumps({"error": {"message": KEY, "code": KEY}}).encode(),
         b"[" * 2000 + KEY.encode(),
     ):
-        answer = ResponseReader(KEY, Price()).of_response(status, {}, body, None)
+        answer = ResponseReader(KEY, ChatPrice()).of_response(status, {}, body, None)
         fault = fault_of(status, {}, body, KEY)
         reply = read_reply(status, body, None, KEY)
         for shown in (answer.attempt.model_dump_json(), repr(fault), repr(reply)):

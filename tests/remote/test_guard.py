@@ -48,12 +48,12 @@ def test_addresses_of_the_internet_are(address: str) -> None:
     assert is_public(address)
 
 
-def test_what_is_no_address_is_not_public() -> None:
+def test_what_is_not_an_address_is_not_public() -> None:
     assert not is_public("example.com") and not is_public("")
 
 
 @given(st.ip_addresses(v=4))
-def test_an_ipv4_address_is_judged_alike_in_every_dress(ip: ipaddress.IPv4Address) -> None:
+def test_an_ipv4_address_is_classified_alike_in_every_notation(ip: ipaddress.IPv4Address) -> None:
     number = int(ip)
     dresses = [
         ipaddress.IPv6Address((0xFFFF << 32) | number),
@@ -279,7 +279,7 @@ def test_no_more_is_read_than_is_wanted(answer: Answer) -> None:
             got(f"{site.url}/a", trusted=site.url, most_bytes=10)
 
 
-def test_errors_that_stay_are_told_from_those_that_pass() -> None:
+def test_errors_that_stay_are_distinguished_from_those_that_pass() -> None:
     answers = {
         "/gone": sends(b"", 404),
         "/busy": sends(b"", 429, Retry_After="7"),

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from virtual_time import run
 
 from knowgen.clients.rate_control import START, LoadSignal, RateControl, RateLimits
 from knowgen.core.errors import UsageError
+from tests.helpers.virtual_time import run
 
 
 @dataclass
@@ -147,7 +147,7 @@ def test_one_server_error_among_many_answers_costs_next_to_nothing() -> None:
     assert not [event for event in history if "faults" in event["why"]] or far.faults >= 3
 
 
-def test_a_limit_of_requests_a_minute_is_kept_in_every_span() -> None:
+def test_a_limit_of_requests_a_minute_holds_in_every_span() -> None:
     far = Far(latency=0.01)
     seconds, _ = drive(far, 600, rpm=300)
     assert 600 / 5 * 0.95 <= seconds <= 600 / 5 * 1.1
@@ -156,7 +156,7 @@ def test_a_limit_of_requests_a_minute_is_kept_in_every_span() -> None:
         assert len(within) <= 300 + 12
 
 
-def test_a_limit_of_tokens_a_minute_is_kept() -> None:
+def test_a_limit_of_tokens_a_minute_holds() -> None:
     seconds, _ = drive(Far(latency=0.01), 300, tpm=6000)  # 100 tokens a call: one a second
     assert 285 <= seconds <= 330
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from virtual_time import run
 
 from knowgen.clients.rate_control import LONGEST_PAUSE, LoadSignal, RateControl, RateLimits
+from tests.helpers.virtual_time import run
 
 WITHOUT_WAIT = 64.0
 """Seconds that a fault without a stated wait pauses the calls at most, with some to spare."""

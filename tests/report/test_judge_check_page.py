@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ GONE = Expectation(
 )
 CHANGES = (NOTHING, DIGIT, GONE)
 SAMPLES = 20
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def values(f: float, v: float, t: float, a: float) -> ParsedScore:
@@ -89,32 +86,20 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(check, examples, folder / "judge_check", "result.json", check.model_dump_json())
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, if there is one; where CI is set there must be."""
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if path is None:
-        reason = f"no browser on the path (looked for {', '.join(NAMES)})"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture(params=[(1440, "light"), (390, "dark")], ids=["desk", "phone"])
 def shown(request: pytest.FixtureRequest, browser: Any, index: Path) -> Iterator[Any]:
     """The page, wide and light, then narrow and dark; nothing may be complained of or asked for from elsewhere."""
     width, theme = request.param
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, offline=True)
     page, complaints, asked = context.new_page(), [], []
+
+    def dismissed(dialog: Any) -> None:
+        complaints.append("dialog")
+        dialog.dismiss()
+
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: (complaints.append("dialog"), dialog.dismiss()))
+    page.on("dialog", dismissed)
     page.on("request", lambda sent: asked.append(sent.url))
     page.goto(index.as_uri())
     yield page
@@ -131,7 +116,7 @@ def test_the_answer_comes_first_and_escaped(shown: Any) -> None:
     assert "{{ 7 * 7 }}" in (shown.locator("#digit-wrong").text_content() or "")
 
 
-def test_it_is_no_wider_than_the_window(shown: Any) -> None:
+def test_it_is_not_wider_than_the_window(shown: Any) -> None:
     shown.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
@@ -145,7 +130,7 @@ def test_the_table_holds_the_figures_of_the_record(shown: Any) -> None:
     assert [re.sub(r"\D", "", cell) for cell in cells] == ["19", "7", "12", "1"]
 
 
-def test_failures_are_open_and_each_count_leads_to_its_pictures(shown: Any) -> None:
+def test_failures_are_open_and_each_count_leads_to_its_images(shown: Any) -> None:
     shown.locator(".changes tbody tr", has_text="one digit").locator("[data-label='Wrong'] a").click()
     assert shown.url.endswith("#digit-wrong")
     wrong = shown.locator("#digit-wrong .card")
@@ -161,7 +146,7 @@ def test_failures_are_open_and_each_count_leads_to_its_pictures(shown: Any) -> N
     assert f"{SAMPLES} right, {MOST_RIGHT} of them shown" in right.locator("summary").first.inner_text()
 
 
-def test_truth_and_changed_picture_stand_side_by_side_with_alt_texts(shown: Any) -> None:
+def test_truth_and_changed_image_stand_side_by_side_with_alt_texts(shown: Any) -> None:
     card = shown.locator("#digit-wrong .card").first
     card.scroll_into_view_if_needed()
     pictures = card.locator("img")

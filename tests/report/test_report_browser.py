@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,9 +14,9 @@ import pytest
 from knowgen.core.records import DIMENSIONS
 from knowgen.report.html import write_report
 from knowgen.stats.summary import OVERALL
+from tests.helpers.report_runs import RunMaker
 
 WIDTHS = (390, 768, 1440)
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -38,11 +36,15 @@ class Watched:
         self.requests: list[str] = []
         page.on("console", lambda message: self.complaints.append(message.text) if message.type != "log" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (self.complaints.append("dialog"), dialog.dismiss()))
+        page.on("dialog", self._dismiss)
         page.on("request", lambda request: self.requests.append(request.url))
 
+    def _dismiss(self, dialog: Any) -> None:
+        self.complaints.append("dialog")
+        dialog.dismiss()
+
     def ids(self) -> list[str]:
-        """Ids of the samples that are drawn, in order, after scrolling to the end."""
+        """Ids of the samples that are generated, in order, after scrolling to the end."""
         self.to_the_end()
         links = self.page.locator(".card .tags a").all_text_contents()
         return [text.removeprefix("sample ") for text in links]
@@ -65,29 +67,12 @@ Open = Callable[..., Watched]
 
 
 def until(page: Any, truth: str) -> None:
-    """Waits for an expression to hold, without the `eval` that the page's own policy forbids."""
+    """Waits for an expression to hold, without the `eval` that the page's own protocol forbids."""
     for _ in range(400):
         if page.evaluate(truth):
             return
         page.wait_for_timeout(25)
     raise AssertionError(f"never came true: {truth}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, if there is one; where CI is set there must be."""
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if path is None:
-        reason = f"no browser on the path (looked for {', '.join(NAMES)})"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -109,9 +94,9 @@ def view(browser: Any) -> Iterator[Open]:
 
 
 @pytest.fixture(scope="module")
-def site(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """A report of three systems over 40 samples under two scorers and two policies."""
-    lab = make_lab(tmp_path_factory.mktemp("site"))
+def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """A report of three systems over 40 samples under two scorers and two protocols."""
+    lab = RunMaker(tmp_path_factory.mktemp("site"))
     samples = lab.samples(40)
     runs = [
         lab.run("open_book", samples, 0.8, scorers=(lab.CHECK, lab.JUDGE)),
@@ -122,9 +107,9 @@ def site(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 @pytest.fixture(scope="module")
-def hostile(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report whose every text tries to break out."""
-    lab = make_lab(tmp_path_factory.mktemp("hostile"))
+    lab = RunMaker(tmp_path_factory.mktemp("hostile"))
     lab.reason = lab.rationale = lab.subject = " ".join(HOSTILE)
     lab.task = HOSTILE[0]
     lab.fail_rate = 0.3
@@ -135,9 +120,9 @@ def hostile(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(runs, lab.folder / "page")
 
 
-def summary(run: Any, scorer: str = "world_check", policy: str = "strict") -> Any:
+def summary(run: Any, scorer: str = "world_check", protocol: str = "strict") -> Any:
     """One of the summaries of a run."""
-    return next(one for one in run.summaries if (one.scorer, one.policy) == (scorer, policy))
+    return next(one for one in run.summaries if (one.scorer, one.protocol) == (scorer, protocol))
 
 
 # -- the answer and its figures --------------------------------------------------------------------------------------
@@ -165,7 +150,7 @@ def test_tables_hold_the_figures_of_the_summaries(site: Any, view: Open) -> None
         assert f"{held.generation_failed + held.generation_refused + held.judgement_failed}" in line.inner_text()
 
 
-def test_figures_are_drawn_where_their_values_are(site: Any, view: Open) -> None:
+def test_figures_are_plotted_where_their_values_are(site: Any, view: Open) -> None:
     index, runs = site
     page = view(index).page
     for run in runs:
@@ -179,7 +164,7 @@ def test_figures_are_drawn_where_their_values_are(site: Any, view: Open) -> None
         assert (ends["x"] + ends["width"] - frame["x"]) / frame["width"] == pytest.approx(figure.high, abs=0.012)
 
 
-def test_scorer_and_policy_are_chosen_and_kept_in_the_address(site: Any, view: Open) -> None:
+def test_scorer_and_protocol_are_chosen_and_stored_in_the_address(site: Any, view: Open) -> None:
     index, runs = site
     opened = view(index)
     page = opened.page
@@ -187,7 +172,7 @@ def test_scorer_and_policy_are_chosen_and_kept_in_the_address(site: Any, view: O
     page.locator("#scorer").select_option("vlm:tiny-judge")
     wanted = summary(runs[0], "vlm:tiny-judge", "official")
     assert page.locator(".board:visible a.figure").first.inner_text() == f"{wanted.headline.value:.3f}"
-    assert "policy=official" in page.url and "tiny-judge-2" in page.locator(".basis:visible").inner_text()
+    assert "protocol=official" in page.url and "tiny-judge-2" in page.locator(".basis:visible").inner_text()
     page.go_back()
     page.go_back()
     assert page.locator(".board:visible a.figure").first.inner_text() == f"{summary(runs[0]).headline.value:.3f}"
@@ -297,13 +282,13 @@ def test_every_number_leads_to_its_samples(site: Any, view: Open) -> None:
     for href in wanted:
         section, _, query = href.partition("?")
         assert section in {"#samples", "#failures"} and set(parse_qs(query)) <= {
-            "system", "group", "category", "difficulty", "status", "reason", "scorer", "policy"
+            "system", "group", "category", "difficulty", "status", "reason", "scorer", "protocol"
         }, unquote(href)  # fmt: skip
     opened.clean()
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_every_picture_loads_when_it_is_scrolled_to(site: Any, view: Open, width: int) -> None:
+def test_every_image_loads_when_it_is_scrolled_to(site: Any, view: Open, width: int) -> None:
     index, _ = site
     opened = view(index, width=width)
     assert opened.page.locator(".card").count() < 40
@@ -336,7 +321,7 @@ def test_details_show_what_went_in_what_came_out_and_why(site: Any, view: Open) 
     opened.clean()
 
 
-def test_the_larger_picture_stands_beside_the_truth(site: Any, view: Open) -> None:
+def test_the_larger_image_stands_beside_the_truth(site: Any, view: Open) -> None:
     index, runs = site
     held = [states(run) for run in runs]
     good = next(one for one in held[0] if all(state[one] != "failed" and state[one] != "refused" for state in held))
@@ -385,7 +370,7 @@ def test_hostile_texts_are_shown_as_texts(hostile: Path, view: Open) -> None:
 def test_a_hostile_address_does_no_harm(site: Any, view: Open) -> None:
     index, _ = site
     opened = view(
-        index, "#samples?q=%3Cimg%20src=x%20onerror=alert(1)%3E&system=__proto__&policy=constructor&min=x&%%%"
+        index, "#samples?q=%3Cimg%20src=x%20onerror=alert(1)%3E&system=__proto__&protocol=constructor&min=x&%%%"
     )
     assert opened.page.locator("#found").inner_text() == "Nothing fits these filters."
     opened.clean()
@@ -524,7 +509,7 @@ def test_rows_stay_rows_for_screen_readers_on_a_phone(site: Any, view: Open) -> 
 # -- other shapes of runs --------------------------------------------------------------------------------------------
 
 
-def test_runs_that_differ_in_task_version_are_not_ranked(lab: Any, view: Open, tmp_path: Path) -> None:
+def test_runs_that_differ_in_task_version_are_not_ranked(lab: RunMaker, view: Open, tmp_path: Path) -> None:
     old = lab.run("open_book", lab.samples(8), 0.9)
     lab.version = "2-000000000000"
     new = lab.run("closed_book", lab.samples(8), 0.2)
@@ -535,21 +520,22 @@ def test_runs_that_differ_in_task_version_are_not_ranked(lab: Any, view: Open, t
     opened.clean()
 
 
-def test_one_run_with_repeats_and_one_policy(lab: Any, view: Open, tmp_path: Path) -> None:
+def test_one_run_with_repeats_and_one_protocol(lab: RunMaker, view: Open, tmp_path: Path) -> None:
     lab.failing = False
-    run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, policies=("strict",))
+    run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, protocols=("strict",))
     opened = view(write_report([run], tmp_path / "page"))
-    assert opened.page.locator("#policy, #scorer").count() == 0
+    assert opened.page.locator("#protocol, #scorer").count() == 0
     assert len(opened.ids()) == 12
     assert "repeat 2" in opened.page.locator(".card").nth(1).text_content()
     assert "every picture was drawn and judged" in opened.page.locator("main").inner_text()
     opened.clean()
 
 
-def test_a_picture_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_path: Path) -> None:
+def test_an_image_that_is_gone_says_so_in_its_place(lab: RunMaker, view: Open, tmp_path: Path) -> None:
     lab.failing = False
     run = lab.run("open_book", lab.samples(4), 0.8)
     _, generation = next(iter(run.store.generations()))
+    assert generation.image is not None
     run.store.image_path(generation.image).unlink()
     opened = view(write_report([run], tmp_path / "page"))
     assert "its file cannot be read" in opened.page.locator(".card").first.text_content()
@@ -558,7 +544,7 @@ def test_a_picture_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_p
 
 
 @pytest.mark.slow
-def test_a_thousand_samples_are_drawn_a_few_at_a_time(lab: Any, view: Open, tmp_path: Path) -> None:
+def test_a_thousand_samples_are_rendered_a_few_at_a_time(lab: RunMaker, view: Open, tmp_path: Path) -> None:
     runs = [lab.run(name, lab.samples(1000), skill) for name, skill in (("open_book", 0.8), ("closed_book", 0.3))]
     opened = view(write_report(runs, tmp_path / "page"))
     page = opened.page

@@ -1,4 +1,4 @@
-"""The parts of a report that need no browser: numbers, marks, data in scripts, pictures, the folder."""
+"""The parts of a report that need no browser: numbers, marks, data in scripts, images, the folder."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from knowgen.report.payload import as_script_json
 from knowgen.report.pictures import LARGE, SMALL, make_pictures
 from knowgen.report.view import COLOURS, SHAPES, ReportRun, marks, systems_of, views_of
 from knowgen.stats.protocol import OFFICIAL, STRICT
+from tests.helpers.report_runs import RunMaker
 
 REPORT = files("knowgen.report")
 SOURCES = sorted(
@@ -88,13 +89,13 @@ def test_lists_of_records_are_written_for_people() -> None:
     assert as_text({"found": ["a", "b"], "missing": [], "top_line": 2}) == "found a · b, top line 2"
 
 
-def test_text_read_in_a_picture_is_found_in_what_a_scorer_kept() -> None:
+def test_text_read_in_an_image_is_found_in_a_scorers_details() -> None:
     assert recognised({"lines": [{"text": "Teld", "box": [0, 0, 1, 1]}, {"box": []}]}) == ["Teld"]
     assert recognised({"recognised": ["Teld", "1898"]}) == ["Teld", "1898"]
     assert recognised({"subjects": []}) == []
 
 
-def test_systems_are_told_apart_by_more_than_colour() -> None:
+def test_systems_are_distinguished_by_more_than_colour() -> None:
     found = marks([f"system {index}" for index in range(COLOURS * len(SHAPES))])
     assert len(set(found)) == COLOURS * len(SHAPES)
     assert len({mark.shape for mark in found[:COLOURS]}) == COLOURS
@@ -184,7 +185,7 @@ def test_templates_escape_and_refuse_unknown_names() -> None:
 
 
 def row(values: dict[str, float], *, text_required: bool | None = True, lenient: dict[str, float] | None = None) -> Row:
-    """One judged drawing."""
+    """One judged generation."""
     return Row(
         sample_id="a", category="game", group="pop_culture_and_news", text_required=text_required,
         generation=GenerationStatus.OK,
@@ -193,16 +194,17 @@ def row(values: dict[str, float], *, text_required: bool | None = True, lenient:
     )  # fmt: skip
 
 
-def test_the_score_of_a_picture_weighs_what_applies() -> None:
+def test_the_score_of_an_image_weighs_what_applies() -> None:
     values = dict(zip(DIMENSIONS, (1.0, 0.5, 0.0, 1.0), strict=True))
-    assert read_cell([row(values)], STRICT, DIMENSIONS)[:2] == ("scored", pytest.approx(0.1 + 0.2 + 0.1))
+    state, overall, shown = read_cell([row(values)], STRICT, DIMENSIONS)
+    assert state == "scored" and overall == pytest.approx(0.1 + 0.2 + 0.1)
     del values["text_accuracy"]
     state, overall, shown = read_cell([row(values, text_required=False)], STRICT, DIMENSIONS)
     assert (state, shown[2]) == ("scored", None)
     assert overall == pytest.approx((0.1 + 0.2 + 0.1) / 0.6)
 
 
-def test_each_policy_reads_its_own_reading() -> None:
+def test_each_protocol_reads_its_own_reading() -> None:
     strict = dict.fromkeys(DIMENSIONS, 1.0)
     lenient = dict.fromkeys(DIMENSIONS, 0.5)
     both = [row(strict, lenient=lenient)]
@@ -210,7 +212,7 @@ def test_each_policy_reads_its_own_reading() -> None:
     assert read_cell(both, OFFICIAL, DIMENSIONS)[1] == pytest.approx(0.5)
 
 
-def test_a_failed_drawing_has_a_state_and_no_number() -> None:
+def test_a_failed_generation_has_a_state_and_no_number() -> None:
     failed = Row(
         sample_id="a", generation=GenerationStatus.FAILED, generation_reason="gone",
         strict=ParsedScore(status=ScoreStatus.NOT_RUN),
@@ -218,18 +220,18 @@ def test_a_failed_drawing_has_a_state_and_no_number() -> None:
     assert read_cell([failed], STRICT, DIMENSIONS) == ("generation_failed", None, [None] * 4)
 
 
-# -- pictures and the folder -----------------------------------------------------------------------------------------
+# -- images and the folder -----------------------------------------------------------------------------------------
 
 
 def stored(folder: Path, picture: Image.Image, ending: str = "PNG") -> tuple[ImageRef, Path]:
-    """A picture file with its record."""
+    """An image file with its record."""
     path = folder / f"original-{len(list(folder.iterdir()))}"
     picture.save(path, ending)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return ImageRef(sha256=digest, width=picture.width, height=picture.height, format=ending), path
 
 
-def test_pictures_are_reduced_and_heavy_ones_drawn_anew(tmp_path: Path) -> None:
+def test_images_are_reduced_and_heavy_ones_encoded_again(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1100, 1800, 3), dtype=np.uint8))
     heavy, light = stored(tmp_path, noise), stored(tmp_path, Image.new("RGBA", (900, 300), (10, 90, 30, 128)), "WEBP")
     (tmp_path / "img").mkdir()
@@ -245,7 +247,7 @@ def test_pictures_are_reduced_and_heavy_ones_drawn_anew(tmp_path: Path) -> None:
     assert len(sizes) == len(list((tmp_path / "img").iterdir())) == 4
 
 
-def test_a_picture_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
     ref, path = stored(tmp_path, Image.new("RGB", (40, 40)))
     gone = (ref.model_copy(update={"sha256": "0" * 64}), tmp_path / "gone.png")
     path.write_bytes(path.read_bytes()[:60])
@@ -253,14 +255,14 @@ def test_a_picture_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
     odd = (ref.model_copy(update={"sha256": "../../etc"}), path)
     (tmp_path / "img").mkdir()
     shown = make_pictures([(ref, path), gone, odd, away], tmp_path / "img")
-    assert "does not decode" in shown[ref.sha256].fault
+    assert "does not open" in shown[ref.sha256].fault
     assert "not on this machine" in shown["1" * 64].fault
     assert "cannot be read" in shown["0" * 64].fault
     assert "not that of a stored picture" in shown["../../etc"].fault
     assert list((tmp_path / "img").iterdir()) == []
 
 
-def test_a_report_is_replaced_and_its_pictures_are_used_again(lab: Any, tmp_path: Path) -> None:
+def test_a_report_is_replaced_and_its_images_are_used_again(lab: RunMaker, tmp_path: Path) -> None:
     run = lab.run("open_book", lab.samples(6), 0.7)
     out = tmp_path / "page"
     assert write_report([run], out) == out / "index.html"
@@ -272,7 +274,7 @@ def test_a_report_is_replaced_and_its_pictures_are_used_again(lab: Any, tmp_path
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".page")] == []
 
 
-def test_the_same_runs_give_the_same_bytes(lab: Any, tmp_path: Path) -> None:
+def test_the_same_runs_give_the_same_bytes(lab: RunMaker, tmp_path: Path) -> None:
     runs = [lab.run("open_book", lab.samples(6), 0.7), lab.run("closed_book", lab.samples(6), 0.3)]
     pages = [write_report(runs, tmp_path / name).parent for name in ("a", "b")]
     held = [
@@ -281,7 +283,7 @@ def test_the_same_runs_give_the_same_bytes(lab: Any, tmp_path: Path) -> None:
     assert held[0] == held[1]
 
 
-def test_a_folder_of_somebody_else_is_left_alone(lab: Any, tmp_path: Path) -> None:
+def test_a_folder_of_somebody_else_is_left_alone(lab: RunMaker, tmp_path: Path) -> None:
     run = lab.run("open_book", lab.samples(2), 0.7)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
@@ -300,7 +302,7 @@ def test_a_folder_of_somebody_else_is_left_alone(lab: Any, tmp_path: Path) -> No
     assert (write_report([run], tmp_path / "empty").parent / MARKER).is_file()
 
 
-def test_a_report_needs_a_scored_run(lab: Any, tmp_path: Path) -> None:
+def test_a_report_needs_a_scored_run(lab: RunMaker, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least one run"):
         write_report([], tmp_path / "page")
     run = lab.run("open_book", lab.samples(2), 0.7)
@@ -308,7 +310,7 @@ def test_a_report_needs_a_scored_run(lab: Any, tmp_path: Path) -> None:
         write_report([ReportRun(run.store, ())], tmp_path / "page")
 
 
-def test_runs_of_one_name_get_names_of_their_own(lab: Any) -> None:
+def test_runs_of_one_name_get_names_of_their_own(lab: RunMaker) -> None:
     runs = [lab.run("open_book", lab.samples(2), 0.7, folder=name) for name in ("monday", "tuesday")]
     assert [system.label for system in systems_of(runs)] == ["open_book · monday", "open_book · tuesday"]
     runs.append(lab.run("closed_book", lab.samples(2), 0.7))
@@ -316,14 +318,14 @@ def test_runs_of_one_name_get_names_of_their_own(lab: Any) -> None:
     assert len({system.label for system in systems_of([runs[0], runs[0]])}) == 2
 
 
-def test_a_run_directory_that_may_only_be_read_is_enough(lab: Any, tmp_path: Path) -> None:
+def test_a_run_directory_that_may_only_be_read_is_enough(lab: RunMaker, tmp_path: Path) -> None:
     run = lab.run("open_book", lab.samples(3), 0.7)
     before = {path: path.stat().st_mtime_ns for path in run.store.path.rglob("*")}
     write_report([run], tmp_path / "page")
     assert {path: path.stat().st_mtime_ns for path in run.store.path.rglob("*")} == before
 
 
-def test_a_name_cannot_turn_or_flood_the_headline(lab: Any) -> None:
+def test_a_name_cannot_turn_or_flood_the_headline(lab: RunMaker) -> None:
     runs = [
         lab.run(name, lab.samples(12), skill) for name, skill in (("\u202eabc" + "x" * 300, 0.9), ("closed_book", 0.1))
     ]

@@ -7,7 +7,7 @@ import io
 import re
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -20,7 +20,7 @@ from knowgen.stats.compare.systems import compare
 from knowgen.stats.summary import Summary
 
 CATEGORIES = ("physics", "news", "art", "film")
-LABELS = {
+LABELS: dict[str, Any] = {
     "task": "knowgen_mini",
     "task_version": "1-abc123",
     "scorer": "world_check",
@@ -53,7 +53,7 @@ def some_rows(level: float, *, failed: int = 0, size: int = 24, judge: str = "")
 def summary(system: str, level: float, **fields: Any) -> Summary:
     labels = {**LABELS, **{name: value for name, value in fields.items() if name not in {"failed", "judge"}}}
     made = some_rows(level, failed=fields.get("failed", 0), judge=fields.get("judge", ""))
-    return aggregate(made, labels.pop("policy", "strict"), resamples=200, system=system, **labels)
+    return aggregate(made, labels.pop("protocol", "strict"), resamples=200, system=system, **labels)
 
 
 def columns(line: str) -> list[str]:
@@ -81,7 +81,7 @@ def test_a_row_says_what_the_summary_says() -> None:
     assert cells[2:6] == [f"{one.slice().figures[name].value:.3f}" for name in DIMENSIONS]
     assert cells[6:] == ["24", "22/24", "2", "$1.25", "3 min"]
     below = "\n".join(lines[3:])
-    assert "task knowgen_mini 1-abc123; selection all 24; policy strict 1; " in below
+    assert "task knowgen_mini 1-abc123; selection all 24; protocol strict 1; " in below
     assert "scorer world_check (world check, not a VLM judge)" in below
     assert "note: 2 drawings failed" in below
 
@@ -100,14 +100,19 @@ def test_figures_stand_under_each_other() -> None:
 
 
 def test_summaries_that_were_not_measured_alike_do_not_share_a_table() -> None:
-    made = [summary("a", 0.5), summary("a", 0.5, policy="official"), summary("b", 0.75), summary("a", 0.5, scorer="x")]
+    made = [
+        summary("a", 0.5),
+        summary("a", 0.5, protocol="official"),
+        summary("b", 0.75),
+        summary("a", 0.5, scorer="x"),
+    ]
     text = tables.terminal(made)
     assert text.count("K-Score") == 3
     assert text.split("\n\n")[0].splitlines()[2].startswith("b ")
 
 
 @pytest.mark.parametrize("by", ["group", "category", "difficulty"])
-def test_parts_of_one_system_and_of_several(by: str) -> None:
+def test_parts_of_one_system_and_of_several(by: Literal["group", "category", "difficulty"]) -> None:
     one, other = summary("one", 0.5), summary("other", 0.25)
     names = [part.name for part in one.slices if part.kind == by]
     alone = tables.terminal([one], by).splitlines()
@@ -217,7 +222,12 @@ def test_scorers_with_other_dimensions_have_their_own_columns() -> None:
 
 
 def a_comparison() -> Comparison:
-    labels = {"task": "knowgen_mini", "task_version": "1-abc123", "scorer": "world_check", "scorer_note": "a check"}
+    labels: dict[str, Any] = {
+        "task": "knowgen_mini",
+        "task_version": "1-abc123",
+        "scorer": "world_check",
+        "scorer_note": "a check",
+    }
     return compare(some_rows(0.25), some_rows(0.875, failed=1), a_name="plain", b_name="agent", resamples=400, **labels)
 
 
@@ -236,7 +246,7 @@ def test_a_comparison_says_who_is_ahead_and_how_sure_that_is() -> None:
         "agent is above plain: the 95 % interval is without 0; better on 23, level on 0, worse on 1 of 24 samples"
         in text
     )
-    assert "task knowgen_mini 1-abc123; policy strict 1; scorer world_check (a check); n 24" in text
+    assert "task knowgen_mini 1-abc123; protocol strict 1; scorer world_check (a check); n 24" in text
     assert "By category: overall" in text and "By difficulty: overall" in text
     level = tables.comparison_terminal([compare(some_rows(0.5), some_rows(0.5), resamples=50)])
     assert "cannot be told apart" in level and "+0.000" not in level and "-0.000" not in level

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_server import Call, JudgeServer, Script, Step
 from PIL import Image
 
 import knowgen
@@ -39,6 +38,7 @@ from knowgen.scorers.vlm.single_value import (
     read_verdicts,
 )
 from knowgen.store.run import RunStore
+from tests.helpers.judge_server import Call, JudgeServer, Script, Step
 
 PROMPT = "Draw the crest of the Ægir rowing club with the year it was founded."
 REFERENCES: tuple[dict[str, Any], ...] = (
@@ -135,7 +135,7 @@ def test_training_takes_the_nearest_value(number: float) -> None:
 
 
 @pytest.mark.parametrize("value", ["high", None, [1], {"a": 1}, True, "NaN", "inf", 10**400])
-def test_what_is_no_number_is_no_reading(value: Any) -> None:
+def test_what_is_not_a_number_is_not_a_reading(value: Any) -> None:
     assert read_verdict_leniently(verdict(value), CONTRACT) is None
 
 
@@ -177,7 +177,7 @@ def test_what_is_sent(truth_picture: ImageRef) -> None:
     assert score.details["pictures"] == {"ground truth": hashlib.sha256(call.picture_bytes[0]).hexdigest()}
 
 
-def test_a_truth_without_a_picture_is_judged_by_its_text() -> None:
+def test_a_truth_without_an_image_is_scored_by_its_text() -> None:
     score, server = judged([Step(verdict(1))], item(None))
     assert score.status is ScoreStatus.OK
     assert server.calls[0].pictures == [] and "Image 1" not in server.calls[0].text
@@ -225,14 +225,14 @@ def test_a_busy_endpoint_is_a_fault_that_may_pass(truth_picture: ImageRef) -> No
 
 def test_what_it_declares() -> None:
     traits = scorer_capabilities(AnswerJudge)
-    assert (traits.shape, traits.needs, traits.dimensions) == ("score", {"references"}, ("answer",))
+    assert (traits.shape, traits.needs, traits.dimensions) == ("score", frozenset({"references"}), ("answer",))
     with pytest.raises(UsageError, match="name it as answer:MODEL"):
         AnswerJudge("", base_url="http://127.0.0.1:1/v1")
     with pytest.raises(UsageError, match="attempts=0"):
         AnswerJudge("m", base_url="http://127.0.0.1:1/v1", attempts=0)
 
 
-def test_an_answer_is_told_as_the_agent_wrote_it() -> None:
+def test_an_answer_is_recorded_as_the_agent_wrote_it() -> None:
     bare = Generation(sample_id="a", status=GenerationStatus.OK)
     assert json.loads(answer_text(bare)) == {"gen_prompt": "", "reference_images": []}
 

@@ -1,4 +1,4 @@
-"""The judge of a picture against the text its generator gathered: what it is shown, and what is made of its replies."""
+"""The judge of an image against the text its generator gathered: what it is shown, and what is made of its replies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_server import JudgeServer, Script, Step
 from PIL import Image
 
 import knowgen
@@ -19,6 +18,7 @@ from knowgen.core.errors import UnscorableError
 from knowgen.core.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample, Score, ScoreStatus
 from knowgen.scorers.contract import scorer_capabilities
 from knowgen.scorers.vlm.evidence import CONTRACT, CUT, MOST_CHARACTERS, EvidenceJudge, shares
+from tests.helpers.judge_server import JudgeServer, Script, Step
 
 PIECES: tuple[dict[str, Any], ...] = (
     {"title": "The club", "url": "http://a.test/1", "text": "Founded in 1907.\nIts crest holds two oars."},
@@ -116,7 +116,7 @@ def test_shares_are_fair(texts: list[str], most: int) -> None:
 
 def test_what_it_declares() -> None:
     traits = scorer_capabilities(EvidenceJudge)
-    assert (traits.shape, traits.needs, traits.dimensions) == ("score", {"image", "evidence"}, ("evidence",))
+    assert (traits.shape, traits.needs, traits.dimensions) == ("score", frozenset({"image", "evidence"}), ("evidence",))
     assert "not by the ground truth" in traits.note
 
 

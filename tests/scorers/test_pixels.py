@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from PIL import Image, ImageFilter
-from similarity_models import item, picture, reference
 
 from knowgen.core.records import Score
-from knowgen.scorers.contract import scorer_capabilities
+from knowgen.scorers.contract import Item, scorer_capabilities
 from knowgen.scorers.similarity.measures import (
     LAB_BINS,
     SIDE,
@@ -27,6 +26,8 @@ from knowgen.scorers.similarity.measures import (
     structure,
 )
 from knowgen.scorers.similarity.pixels import PixelSimilarity
+from tests.helpers.images import path_of
+from tests.helpers.similarity_models import item, reference, save_blocks
 
 GREY = nps.arrays(np.float64, (16, 16), elements=st.integers(0, 255).map(float))
 RGB = nps.arrays(np.float64, (12, 12, 3), elements=st.integers(0, 255).map(float))
@@ -75,7 +76,7 @@ def test_structure_and_edges_are_symmetric_and_within_0_and_1(first: np.ndarray,
 
 @settings(max_examples=40, deadline=None)
 @given(RGB, RGB)
-def test_colour_counts_the_pixels_two_pictures_share(first: np.ndarray, second: np.ndarray) -> None:
+def test_colour_counts_the_pixels_two_images_share(first: np.ndarray, second: np.ndarray) -> None:
     assert colour(first, first) == pytest.approx(1.0)
     assert 0.0 <= colour(first, second) <= 1.0
     assert colour(first, second) == pytest.approx(colour(second, first))
@@ -121,15 +122,15 @@ def test_edges_know_directions_and_places() -> None:
     assert edge_histogram(upright).sum() == pytest.approx(1.0)
 
 
-def scores(*batch: tuple) -> list[Score]:
+def scores(*batch: Item) -> list[Score]:
     return list(PixelSimilarity().score_batch(batch))
 
 
-def test_a_picture_beside_itself_is_1_and_size_does_not_matter(tmp_path: Path) -> None:
-    with Image.open(picture(tmp_path, 1, (400, 300)).path) as opened:
+def test_an_image_beside_itself_is_1_and_size_does_not_matter(tmp_path: Path) -> None:
+    with Image.open(path_of(save_blocks(tmp_path, 1, (400, 300)))) as opened:
         opened.resize((800, 600), Image.Resampling.BICUBIC).save(tmp_path / "large.png")
         opened.filter(ImageFilter.GaussianBlur(25)).save(tmp_path / "blurred.png")
-    same = picture(tmp_path, 1, (400, 300))
+    same = save_blocks(tmp_path, 1, (400, 300))
     large, blurred = reference(tmp_path / "large.png", (800, 600)), reference(tmp_path / "blurred.png", (400, 300))
     found = scores(item("same", same, same), item("large", large, same), item("blurred", blurred, same))
     assert found[0].strict.values == pytest.approx({"structure": 1.0, "colour": 1.0, "edges": 1.0})
@@ -140,7 +141,7 @@ def test_a_picture_beside_itself_is_1_and_size_does_not_matter(tmp_path: Path) -
     assert found[0].image == same.sha256
 
 
-def test_the_common_size_keeps_a_picture_of_that_size(tmp_path: Path) -> None:
+def test_the_common_size_keeps_an_image_of_that_size(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     assert np.array_equal(common(Image.fromarray(pixels)), pixels.astype(float))
 
@@ -152,9 +153,9 @@ def test_transparent_pixels_count_as_white(tmp_path: Path) -> None:
     assert score.strict.values == pytest.approx({"structure": 1.0, "colour": 1.0, "edges": 1.0})
 
 
-def test_a_picture_that_does_not_open_fails_alone(tmp_path: Path) -> None:
-    good, torn = picture(tmp_path, 1), tmp_path / "torn.png"
-    torn.write_bytes(good.path.read_bytes()[:150])
+def test_an_image_that_does_not_open_fails_alone(tmp_path: Path) -> None:
+    good, torn = save_blocks(tmp_path, 1), tmp_path / "torn.png"
+    torn.write_bytes(path_of(good).read_bytes()[:150])
     found = scores(
         item("torn", reference(torn), good), item("truth", good, reference(torn)), item("none", good, None),
         item("good", good, good),

@@ -106,7 +106,7 @@ def test_what_surrounds_the_object_is_dropped(text: str) -> None:
     assert lenient(text % reply()) == lenient(reply())
 
 
-def test_trailing_commas_are_mended_in_a_second_parse() -> None:
+def test_trailing_commas_are_removed_in_a_second_parse() -> None:
     text = reply(extra=[1, 2]).replace("2]", "2 , ]").replace("}", ",\n}")
     assert lenient(text) == lenient(reply())
     # A parse that works at once leaves a comma inside a string alone.
@@ -180,7 +180,7 @@ def test_a_missing_key_is_named(name: str) -> None:
     assert isinstance(fault, ReplyError) and f'"{name}"' in str(fault)
 
 
-def test_every_fault_is_told_at_once() -> None:
+def test_every_fault_is_reported_at_once() -> None:
     fault = read_strict(reply(faithfulness=0.3, aesthetics="good", rationale=3), text_required=None)
     assert isinstance(fault, ReplyError)
     assert len(fault.faults) == 3

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_server import Call, JudgeServer, Step, good
 from PIL import Image
 
 from knowgen.core.errors import BudgetReachedError, ConfigError, TransientError, UsageError
@@ -35,6 +34,7 @@ from knowgen.scorers.contract import Item, failed_score, not_applicable_score
 from knowgen.scorers.vlm.answer import AnswerJudge
 from knowgen.scorers.vlm.judge import VlmJudge
 from knowgen.training.rewards import DualReward, EpisodeReward, ReferencesRule, image_reward, masked, text_reward
+from tests.helpers.judge_server import Call, JudgeServer, Step, good
 
 REFERENCE = {"img_id": "IMG_001", "title": "A crest"}
 PICTURE = ImageRef(sha256="0" * 64, width=1, height=1, format="PNG")
@@ -64,7 +64,7 @@ def one_value(dimension: str, value: float, name: str = "a", repeat: int = 0) ->
 
 
 class Picture:
-    """A judge of pictures that says what it is told, by sample id; an exception is raised, a function called."""
+    """A judge of images that gives preset scores by sample id; an exception is raised, a function is called."""
 
     needs = frozenset({"image"})
 
@@ -84,7 +84,8 @@ class Picture:
         return self.plain(told, name, repeat)
 
     def plain(self, told: Any, name: str, repeat: int) -> Score:
-        return knowgen_score(*(told or (1, 1, 1, 1)), name=name, repeat=repeat)
+        f, v, t, a = told or (1, 1, 1, 1)
+        return knowgen_score(f, v, t, a, name=name, repeat=repeat)
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
         self.asked += 1
@@ -108,7 +109,7 @@ class Answer(Picture):
 
 
 class Batch:
-    """A measure that computes in batches; what it is told is raised when its turn comes."""
+    """A measure that computes in batches; an exception that it was made with is raised when its turn comes."""
 
     needs = frozenset({"image"})
     concurrency = 3
@@ -193,7 +194,7 @@ def test_a_measure_of_one_dimension_is_taken_as_it_is(value: float) -> None:
 
 
 @given(st.sampled_from(["failed", "not applicable"]), st.text(max_size=20))
-def test_a_judgement_that_says_nothing_is_a_mask_and_never_a_zero(kind: str, words: str) -> None:
+def test_a_score_that_says_nothing_is_a_mask_and_never_a_zero(kind: str, words: str) -> None:
     make = failed_score if kind == "failed" else not_applicable_score
     for reward in (image_reward, text_reward):
         found = reward(make("a", 0, "vlm:x", words))
@@ -211,9 +212,9 @@ def test_either_half_lost_masks_the_whole() -> None:
     assert found.reason == "Picture: a bug of a plugin; vlm:x: the reply was empty"
 
 
-def test_a_picture_that_was_not_drawn_is_a_mask() -> None:
+def test_an_image_that_was_not_generated_is_a_mask() -> None:
     picture = Picture()
-    fields = {"status": GenerationStatus.FAILED, "image": None, "reason": "out of memory"}
+    fields: dict[str, Any] = {"status": GenerationStatus.FAILED, "image": None, "reason": "out of memory"}
     [found] = rewards(DualReward(picture, Answer()), item(**fields))
     assert found.masked and found.reason == "there is no picture: out of memory" and not found.drawn
     assert picture.asked == 0
@@ -271,7 +272,7 @@ def test_one_to_four_references_are_asked_for(count: int) -> None:
         assert picture.asked == 0
 
 
-def test_only_references_that_name_a_picture_count() -> None:
+def test_only_references_that_name_an_image_count() -> None:
     rule = ReferencesRule()
     assert rule.broken_by([{"title": "a page"}, REFERENCE | {"usable": False}]).startswith("the answer has 0 usable")
     assert rule.broken_by([{"url": "http://a.test/1.png"}, {"sha256": "ab"}]) == ""
@@ -285,7 +286,7 @@ def test_only_references_that_name_a_picture_count() -> None:
 
 
 @given(st.lists(st.tuples(GRID, st.integers(0, 6), st.booleans()), max_size=12))
-def test_order_is_kept_whatever_becomes_of_each(told: list[tuple[float, int, bool]]) -> None:
+def test_order_is_preserved_whatever_becomes_of_each(told: list[tuple[float, int, bool]]) -> None:
     names = [f"s{number}" for number in range(len(told))]
     pictures = {
         name: failed_score(name, 0, "vlm:x", name) if broken else (value, value, value, value)
@@ -302,7 +303,7 @@ def test_order_is_kept_whatever_becomes_of_each(told: list[tuple[float, int, boo
             assert reward.value == value
 
 
-def test_judgements_run_side_by_side_within_bounds() -> None:
+def test_scores_run_side_by_side_within_bounds() -> None:
     picture, answer = Picture(), Answer()
     found = rewards(DualReward(picture, answer, concurrency=3), *(item(f"s{n}") for n in range(12)))
     assert len(found) == 12 and picture.asked == answer.asked == 12
@@ -317,7 +318,7 @@ def test_a_half_without_a_share_is_not_asked_for() -> None:
     assert (found.value, found.text, picture.asked, answer.asked) == (0.0, None, 1, 1)
 
 
-def test_a_fault_that_passes_is_tried_again_and_its_calls_are_kept() -> None:
+def test_a_transient_error_is_retried_and_its_calls_are_recorded() -> None:
     faults = [TransientError("busy", retry_after=0.01, attempts=(Attempt(error="busy"),))]
 
     def told() -> Any:
@@ -337,7 +338,7 @@ def test_what_would_hit_every_episode_is_raised(error: Exception) -> None:
         rewards(DualReward(Picture(error), Answer()), item("a"), item("b"))
 
 
-def test_measures_compute_in_batches_in_one_thread_and_tell_episodes_of_one_sample_apart() -> None:
+def test_measures_compute_in_batches_in_one_thread_and_distinguish_episodes_of_one_sample() -> None:
     batch = Batch({"a": 0.25, "b": 0.5, "c": None, "d": 1.0})
     items = [item("a", repeat=7), item("a", repeat=7), item("b"), item("c"), item("d")]
     found = rewards(DualReward(batch, Answer(), coefficient=0.0), *items)

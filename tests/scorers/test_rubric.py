@@ -20,7 +20,12 @@ def fits_schema(schema: dict[str, Any], found: dict[str, Any]) -> bool:
     """A small reading of the parts of JSON schema that the contract uses, apart from the parser."""
     if not set(schema["required"]) <= set(found) or not set(found) <= set(schema["properties"]):
         return False
-    kinds = {"string": str, "number": (int, float), "boolean": bool, "null": type(None)}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "string": str,
+        "number": (int, float),
+        "boolean": bool,
+        "null": type(None),
+    }
     for name, value in found.items():
         rule = schema["properties"][name]
         wanted = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
@@ -58,7 +63,7 @@ def test_each_dimension_is_described_once_with_all_its_values() -> None:
 @pytest.mark.parametrize("name", DIMENSIONS)
 def test_schema_and_parser_accept_the_same_values(name: str) -> None:
     """For every value: accepted by the parser under some N/A flag if and only if the schema allows it."""
-    values = [0, 0.5, 1, 1.0, None, True, 0.25, 2, -1, "1", "", [], {}]
+    values: list[Any] = [0, 0.5, 1, 1.0, None, True, 0.25, 2, -1, "1", "", [], {}]
     for value in values:
         replies = [
             {"rationale": "r", **dict.fromkeys(DIMENSIONS, 1), name: value, "text_accuracy_na": na}

@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from similarity_models import (
+
+from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
+from knowgen.core.records import Score, ScoreStatus
+from knowgen.scorers.contract import Item, scorer_capabilities
+from knowgen.scorers.similarity.scorers import PromptSimilarity, ReferencesSimilarity, Similarity, as_value
+from tests.helpers.images import path_of
+from tests.helpers.similarity_models import (
     ARCH,
     MODEL,
     PREPROCESS,
@@ -19,16 +25,11 @@ from similarity_models import (
     as_hub_cache,
     item,
     items,
-    picture,
     reference,
+    save_blocks,
     save_clip,
     save_clip_folder,
 )
-
-from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
-from knowgen.core.records import Score, ScoreStatus
-from knowgen.scorers.contract import Item, scorer_capabilities
-from knowgen.scorers.similarity.scorers import PromptSimilarity, ReferencesSimilarity, Similarity, as_value
 
 pytest.importorskip("open_clip")
 
@@ -59,7 +60,7 @@ def scores(scorer: Similarity, batch: Sequence[Item]) -> list[Score]:
 
 
 def by_hand(weights: Path | str, arch: str = ARCH) -> tuple[Callable[[Path], Any], Callable[[str], Any]]:
-    """The library used as its README does: one picture at a time."""
+    """The library used as its README does: one image at a time."""
     import open_clip
     import torch
     from PIL import Image
@@ -85,7 +86,8 @@ def test_the_value_is_the_cosine_that_the_library_gives(weights: Path, tmp_path:
     batch = items(tmp_path / "p", 5)
     image, _ = by_hand(weights)
     for (sample, truth, generation), score in zip(batch, scores(Similarity(f"{ARCH}@{weights}"), batch), strict=True):
-        expected = float(image(generation.image.path) @ image(truth.image.path))
+        expected = float(image(path_of(generation.image)) @ image(path_of(truth.image)))
+        assert generation.image is not None
         assert (score.sample_id, score.status, score.image) == (sample.id, ScoreStatus.OK, generation.image.sha256)
         assert score.strict.values["truth"] == pytest.approx(max(0.0, expected), abs=1e-5)
         assert score.details["cosines"] == [pytest.approx(expected, abs=1e-5)]
@@ -101,17 +103,17 @@ def test_a_batch_gives_what_single_items_give(weights: Path, tmp_path: Path, mon
     assert together == pytest.approx(alone, abs=1e-5)
 
 
-def test_prompt_similarity_is_the_cosine_of_picture_and_text(weights: Path, tmp_path: Path) -> None:
+def test_prompt_similarity_is_the_cosine_of_image_and_text(weights: Path, tmp_path: Path) -> None:
     batch = items(tmp_path / "p", 4)
     image, text = by_hand(weights)
     found = scores(PromptSimilarity(f"{ARCH}@{weights}"), batch)
-    expected = [float(image(one.image.path) @ text(sample.prompt)) for sample, _, one in batch]
+    expected = [float(image(path_of(one.image)) @ text(sample.prompt)) for sample, _, one in batch]
     assert [score.details["cosines"][0] for score in found] == pytest.approx(expected, abs=1e-5)
     assert [score.strict.values["prompt"] for score in found] == pytest.approx([max(0, e) for e in expected], abs=1e-5)
 
 
 def test_a_prompt_beyond_the_models_context_is_said_to_be_cut(weights: Path, tmp_path: Path) -> None:
-    drawn = picture(tmp_path, 1)
+    drawn = save_blocks(tmp_path, 1)
     fits, long = "dog " * 14, "dog " * 15  # 16 tokens with begin and end, and one more
     batch = [item("a", drawn, None, prompt=fits), item("b", drawn, None, prompt=long)]
     for _ in range(2):  # the second time out of the cache
@@ -120,10 +122,10 @@ def test_a_prompt_beyond_the_models_context_is_said_to_be_cut(weights: Path, tmp
 
 
 def test_references_give_their_mean_and_maximum(weights: Path, tmp_path: Path) -> None:
-    drawn, refs = picture(tmp_path, 0), [picture(tmp_path, n) for n in (1, 2, 3)]
+    drawn, refs = save_blocks(tmp_path, 0), [save_blocks(tmp_path, n) for n in (1, 2, 3)]
     noted = tuple({"title": "x", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
     image, _ = by_hand(weights)
-    expected = [max(0.0, float(image(drawn.path) @ image(ref.path))) for ref in refs]
+    expected = [max(0.0, float(image(path_of(drawn)) @ image(path_of(ref)))) for ref in refs]
     (score,) = scores(ReferencesSimilarity(f"{ARCH}@{weights}"), [item("a", drawn, None, references=noted)])
     assert score.strict.values["references_mean"] == pytest.approx(np.mean(expected), abs=1e-5)
     assert score.strict.values["references_max"] == pytest.approx(max(expected), abs=1e-5)
@@ -131,7 +133,7 @@ def test_references_give_their_mean_and_maximum(weights: Path, tmp_path: Path) -
 
 
 def test_references_without_a_file_do_not_apply_and_lost_files_fail(weights: Path, tmp_path: Path) -> None:
-    drawn, ref = picture(tmp_path, 0), picture(tmp_path, 1)
+    drawn, ref = save_blocks(tmp_path, 0), save_blocks(tmp_path, 1)
     cases: dict[str, tuple[dict[str, Any], ...]] = {
         "none": (),
         "no file": ({"title": "x", "url": "world://x"},),
@@ -151,10 +153,10 @@ def test_references_without_a_file_do_not_apply_and_lost_files_fail(weights: Pat
     assert "another file" in found["swapped"].strict.reason
 
 
-def test_a_picture_that_does_not_open_fails_alone(weights: Path, tmp_path: Path) -> None:
-    good, truth = picture(tmp_path, 0), picture(tmp_path, 1)
+def test_an_image_that_does_not_open_fails_alone(weights: Path, tmp_path: Path) -> None:
+    good, truth = save_blocks(tmp_path, 0), save_blocks(tmp_path, 1)
     torn = tmp_path / "torn.png"
-    torn.write_bytes(good.path.read_bytes()[:200])
+    torn.write_bytes(path_of(good).read_bytes()[:200])
     words = tmp_path / "words.png"
     words.write_text("no picture at all")
     batch = [
@@ -174,8 +176,8 @@ def test_a_picture_that_does_not_open_fails_alone(weights: Path, tmp_path: Path)
     assert found[0].strict.values == found[5].strict.values  # the cosine does not ask for the order
 
 
-def test_equal_pictures_are_1_and_no_value_leaves_0_to_1(weights: Path, tmp_path: Path) -> None:
-    one = picture(tmp_path, 0)
+def test_equal_images_are_1_and_no_value_leaves_0_to_1(weights: Path, tmp_path: Path) -> None:
+    one = save_blocks(tmp_path, 0)
     (score,) = scores(Similarity(f"{ARCH}@{weights}"), [item("a", one, one)])
     assert score.strict.values["truth"] == pytest.approx(1.0, abs=1e-6)
     assert [as_value(x) for x in (-1.0, -0.01, 0.0, 0.25, 1.0000002)] == [0.0, 0.0, 0.0, 0.25, 1.0]
@@ -185,7 +187,7 @@ def test_a_folder_is_preprocessed_as_its_configuration_says(tmp_path: Path) -> N
     folder = save_clip_folder(tmp_path / "model")
     batch = items(tmp_path / "p", 3)
     image, _ = by_hand("", f"local-dir:{folder}")
-    expected = [float(image(one.image.path) @ image(truth.image.path)) for _, truth, one in batch]
+    expected = [float(image(path_of(one.image)) @ image(path_of(truth.image))) for _, truth, one in batch]
     found = scores(Similarity(f"local-dir:{folder}"), batch)
     assert [score.details["cosines"][0] for score in found] == pytest.approx(expected, abs=1e-5)
     add_architecture(tmp_path)
@@ -233,7 +235,7 @@ def test_listed_weights_are_found_in_the_cache_and_preprocessed_as_listed(
         ("ViT-B-32/openai", UsageError, "ViT-B-32-quickgelu/openai"),
     ],
 )
-def test_what_is_not_there_is_told_in_one_line_and_not_fetched(
+def test_what_is_not_there_is_reported_in_one_line_and_not_fetched(
     model: str, error: type[KnowgenError], words: str
 ) -> None:
     with pytest.raises(error) as raised:
@@ -271,14 +273,14 @@ def test_weights_of_another_model_end_the_run_with_one_line(weights: Path, tmp_p
 
 
 def test_a_missing_package_names_the_extra(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from knowgen.scorers import embedding_weights
+    from knowgen.local_models import weights as local_weights
 
-    monkeypatch.setattr(embedding_weights, "find_spec", lambda name: None if name == "open_clip" else object())
+    monkeypatch.setattr(local_weights, "find_spec", lambda name: None if name == "open_clip" else object())
     with pytest.raises(MissingDependencyError, match=r"needs open_clip.*pip install 'knowgen\[models\]'"):
         Similarity(f"{ARCH}@{weights}").setup("cpu")
 
 
-def test_a_device_that_is_not_there_is_told(weights: Path, tmp_path: Path) -> None:
+def test_a_device_that_is_not_there_is_reported(weights: Path, tmp_path: Path) -> None:
     scorer = Similarity(f"{ARCH}@{weights}", precision="fp32")
     scorer.setup("cuda:99")
     with pytest.raises(ConfigError, match="does not go to the device 'cuda:99'"):
@@ -293,7 +295,7 @@ def test_half_precision_differs_little_and_has_a_key_of_its_own(weights: Path, t
     assert half != full
 
 
-def test_the_weights_hash_tells_files_of_one_name_apart(weights: Path, tmp_path: Path) -> None:
+def test_the_weights_hash_distinguishes_files_of_one_name(weights: Path, tmp_path: Path) -> None:
     import hashlib
 
     other = save_clip(tmp_path / "other.pt", seed=1)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from similarity_models import as_hub_cache, items, save_dino
 
 from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
 from knowgen.scorers.similarity.scorers import PromptSimilarity, Similarity
+from tests.helpers.images import path_of
+from tests.helpers.similarity_models import as_hub_cache, items, save_dino
 
 pytest.importorskip("transformers")
 
@@ -54,7 +55,7 @@ def test_the_value_is_the_cosine_of_class_tokens(folder: Path, tmp_path: Path) -
         return torch.nn.functional.normalize(tokens[0, 0], dim=0)
 
     batch = items(tmp_path / "p", 5)
-    expected = [float(embed(one.image.path) @ embed(truth.image.path)) for _, truth, one in batch]
+    expected = [float(embed(path_of(one.image)) @ embed(path_of(truth.image))) for _, truth, one in batch]
     assert cosines(f"dino:{folder}", batch) == pytest.approx(expected, abs=1e-5)
 
 
@@ -82,7 +83,7 @@ def test_a_hub_model_is_found_in_the_cache_alone(folder: Path, tmp_path: Path) -
     assert cosines("dino:someone/tiny-dino", batch) == local
 
 
-def test_what_is_not_there_is_told_and_not_fetched(folder: Path) -> None:
+def test_what_is_not_there_is_reported_and_not_fetched(folder: Path) -> None:
     with pytest.raises(MissingDependencyError, match="-s download=true, or `hf download someone/absent`"):
         Similarity("dino:someone/absent").setup("cpu")
     with pytest.raises(MissingDependencyError, match="there is no folder"):
@@ -139,7 +140,7 @@ def test_when_asked_it_fetches_configurations_and_safetensors_only(
     assert all(pattern.endswith((".json", ".safetensors")) for pattern in patterns)
 
 
-def test_a_download_that_fails_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_that_fails_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def cut_off(*_: object, **__: object) -> None:
         raise socket.gaierror(-3, "no network here")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from similarity_models import ARCH, item, items, picture, save_clip, save_clip_folder
 
 from knowgen.core.records import ScoreStatus
 from knowgen.scorers.similarity.cache import EmbeddingCache
 from knowgen.scorers.similarity.clip import ClipNetwork, ClipSource
 from knowgen.scorers.similarity.embedder import Embedder
 from knowgen.scorers.similarity.images import ImageFile
-from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors, is_out_of_memory
+from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors
 from knowgen.scorers.similarity.scorers import PromptSimilarity, Similarity
+from tests.helpers.images import path_of
+from tests.helpers.processes import run_python
+from tests.helpers.similarity_models import ARCH, item, items, save_blocks, save_clip, save_clip_folder
 
 pytest.importorskip("open_clip")
 
@@ -31,7 +32,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Mean:
-    """A network that embeds a picture as its mean colour, and notes what it was asked."""
+    """A network that embeds an image as its mean colour, and notes what it was asked."""
 
     def __init__(self, most: int = 10_000, nan: bool = False) -> None:
         self.most, self.nan = most, nan
@@ -48,7 +49,8 @@ class Mean:
         self.batches.append(len(batch))
         rows = np.stack(batch)
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        return rows * np.float32(np.nan) if self.nan else rows
+        result: Vectors = rows * np.float32(np.nan) if self.nan else rows
+        return result
 
     def texts(self, texts: Sequence[str]) -> tuple[Vectors, list[bool]]:
         if len(texts) > self.most:
@@ -75,7 +77,7 @@ class Source:
 
 
 def pictures(folder: Path, count: int) -> list[ImageFile]:
-    refs = [picture(folder, number) for number in range(count)]
+    refs = [save_blocks(folder, number) for number in range(count)]
     return [ImageFile(ref.sha256, ref.path, f"picture {number}") for number, ref in enumerate(refs)]
 
 
@@ -100,9 +102,9 @@ def test_a_second_pass_loads_no_model_and_gives_the_same_bits(tmp_path: Path, mo
         pytest.fail("a model was loaded")
 
     monkeypatch.setattr(ClipSource, "load", refuse)
-    for _, truth, generation in batch:  # nor is a picture opened
-        truth.image.path.unlink()
-        generation.image.path.unlink()
+    for _, truth, generation in batch:  # nor is an image opened
+        path_of(truth.image).unlink()
+        path_of(generation.image).unlink()
     second = [list(kind(f"{ARCH}@{weights}").score_batch(batch)) for kind in kinds]
     assert [[s.strict for s in part] for part in first] == [[s.strict for s in part] for part in second]
     assert [[s.details for s in part] for part in first] == [[s.details for s in part] for part in second]
@@ -162,22 +164,24 @@ def test_where_memory_runs_out_the_batch_is_halved_until_it_fits(tmp_path: Path)
     found = embedder.images(wanted)
     assert embedder.batch_size == 2  # 16, 8, 4, 2
     assert network.batches == [2] * 10
-    assert network.opened == 20  # what was opened is not opened anew
+    assert network.opened == 20  # what was opened is not opened again
     assert not found.faults
     roomy = Embedder(Source(Mean(), dataclasses.replace(IDENTITY, model="again")), "cpu", "auto", 16).images(wanted)
     assert all(np.allclose(found.vectors[key], roomy.vectors[key]) for key in roomy.vectors)
     assert len(roomy.vectors) == 20
 
 
-def test_a_picture_that_does_not_fit_alone_fails_and_no_other(tmp_path: Path) -> None:
+def test_an_image_that_does_not_fit_alone_fails_and_no_other(tmp_path: Path) -> None:
     class Picky(Mean):
+        heavy = 0.0
+
         def images(self, batch: Sequence[Any]) -> Vectors:
             if any(abs(float(row.sum()) - self.heavy) < 1e-3 for row in batch):
                 raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
             return super().images(batch)
 
     network, wanted = Picky(), pictures(tmp_path / "p", 6)
-    from knowgen.scorers.similarity.images import open_rgb
+    from knowgen.core.images import open_rgb
 
     network.heavy = float(Mean().pixels(open_rgb(wanted[3].path)).sum())
     found = Embedder(Source(network), "cpu", "auto", 4).images(wanted)
@@ -201,17 +205,7 @@ def test_any_other_error_is_not_taken_for_full_memory(tmp_path: Path) -> None:
         Embedder(Source(Wrong()), "cpu", "auto", 4).images(pictures(tmp_path / "p", 2))
 
 
-def test_what_counts_as_full_memory() -> None:
-    import torch
-
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(RuntimeError("MPS backend out of memory"))
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not is_out_of_memory(ValueError("out of memory"))
-
-
-def test_a_vector_that_is_no_number_is_a_failure_and_is_not_kept(tmp_path: Path) -> None:
+def test_a_vector_of_nan_is_a_failure_and_is_not_cached(tmp_path: Path) -> None:
     one = pictures(tmp_path / "p", 1)
     found = Embedder(Source(Mean(nan=True)), "cpu", "auto", 0).images(one)
     assert "no finite embedding at fp32" in found.faults[one[0].sha256]
@@ -243,7 +237,7 @@ def test_halving_reaches_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_without_a_cache_it_computes_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
     weights = save_clip(tmp_path / "w.pt")
-    one = picture(tmp_path, 1)
+    one = save_blocks(tmp_path, 1)
     (score,) = Similarity(f"{ARCH}@{weights}").score_batch([item("a", one, one)])
     assert score.strict.values["truth"] == pytest.approx(1.0, abs=1e-6)
     assert not (tmp_path / "cache").exists()
@@ -253,20 +247,20 @@ def test_a_second_pass_imports_no_torch(tmp_path: Path) -> None:
     folder, batch = save_clip_folder(tmp_path / "model"), items(tmp_path / "p", 1)
     (first,) = Similarity(f"local-dir:{folder}").score_batch(batch)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from similarity_models import items; from pathlib import Path\n"
+        "import sys; from pathlib import Path; from tests.helpers.similarity_models import items\n"
         "from knowgen.scorers.similarity.scorers import Similarity\n"
-        "(score,) = Similarity(sys.argv[2]).score_batch(items(Path(sys.argv[3]), 1))\n"
+        "(score,) = Similarity(sys.argv[1]).score_batch(items(Path(sys.argv[2]), 1))\n"
         "print(score.strict.values['truth'], 'torch' in sys.modules, 'open_clip' in sys.modules)"
     )
-    arguments = [str(Path(__file__).parent), f"local-dir:{folder}", str(tmp_path / "p")]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    arguments = [f"local-dir:{folder}", str(tmp_path / "p")]
+    done = run_python("-c", code, *arguments)
     assert done.stdout.split() == [str(first.strict.values["truth"]), "False", "False"]
 
 
 def test_a_bundled_architecture_reads_the_same_from_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip
 
-    from knowgen.scorers.similarity.scorers import clip as embedding_clip
+    from knowgen.scorers.similarity import clip as embedding_clip
 
     asked = {arch: open_clip.get_model_config(arch) for arch in ("ViT-B-32", "RN50", "ViT-SO400M-14-SigLIP")}
     monkeypatch.delitem(sys.modules, "open_clip")

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import SPECIAL, smollm2, tiny_vlm
 
 import knowgen
 from knowgen.core.records import Score, ScoreStatus
 from knowgen.store.run import RunStore
+from tests.helpers.tiny_models import SPECIAL, smollm2, tiny_vlm
 
 NEEDED = ("torch", "torchvision", "transformers", "accelerate", "fastapi", "uvicorn", "openai", "rich")
 
@@ -109,11 +109,11 @@ def test_a_vlm_that_babbles_over_http(vlm: tuple[str, str], tmp_path: Path) -> N
         assert all(attempt.usage.output_tokens <= 32 for attempt in score.attempts)
 
 
-def test_the_server_sees_the_pictures(vlm: tuple[str, str], tmp_path: Path) -> None:
+def test_the_server_sees_the_images(vlm: tuple[str, str], tmp_path: Path) -> None:
     url, model = vlm
     [large] = run(tmp_path / "large", f"vlm:{model}", base_url=url, max_tokens=4, attempts=1, limit=1)
     [small] = run(tmp_path / "small", f"vlm:{model}", base_url=url, max_tokens=4, attempts=1, limit=1, max_side=32)
-    # both pictures have at most 16 tokens by this model's processor, and one each where they are 32 pixels wide
+    # both images have at most 16 tokens by this model's processor, and one each where they are 32 pixels wide
     seen = large.usage.input_tokens - small.usage.input_tokens
     assert 0 < seen <= 2 * 16 - 2
 
@@ -126,7 +126,7 @@ def test_the_schema_is_taken_and_not_kept_to(vlm: tuple[str, str], tmp_path: Pat
     assert with_it.status is ScoreStatus.FAILED, "so a reply is read by the contract whatever was asked for"
 
 
-def test_a_model_it_does_not_serve_is_told_in_the_score(vlm: tuple[str, str], tmp_path: Path) -> None:
+def test_a_model_it_does_not_serve_is_reported_in_the_score(vlm: tuple[str, str], tmp_path: Path) -> None:
     url, _ = vlm
     [score] = run(tmp_path, "vlm:another", base_url=url, max_tokens=4, limit=1)
     assert score.status is ScoreStatus.FAILED

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import JudgeServer, Script, Step, good
-from PIL import Image
 
 from knowgen.core.errors import BudgetReachedError, ConfigError, TransientError, UnscorableError, UsageError
 from knowgen.core.metering import current_meter
@@ -23,7 +21,6 @@ from knowgen.core.records import (
     Generation,
     GenerationStatus,
     GroundTruth,
-    ImageRef,
     Sample,
     Score,
     ScoreStatus,
@@ -32,6 +29,8 @@ from knowgen.core.records import (
 from knowgen.scorers.contract import failed_score, scorer_capabilities, with_earlier
 from knowgen.scorers.vlm.judge import VlmJudge
 from knowgen.scorers.vlm.rubric import system_prompt
+from tests.helpers.images import save_image
+from tests.helpers.judge_server import JudgeServer, Script, Step, good
 
 PROMPT = "A crest of the Ægir rowing club beside the words “FOUNDED 1907”.\nSecond line, {braces} and all."
 SECRET = "sk-test-0123456789abcdef"
@@ -43,21 +42,15 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def stored(path: Path, size: tuple[int, int], colour: str) -> ImageRef:
-    Image.new("RGB", size, colour).save(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return ImageRef(sha256=digest, width=size[0], height=size[1], format="PNG", path=path)
-
-
 @pytest.fixture
 def item(tmp_path: Path) -> tuple[Sample, GroundTruth, Generation]:
     sample = Sample(id="sample-7", prompt=PROMPT, category="sports", text_required=True)
-    truth = GroundTruth(sample_id="sample-7", image=stored(tmp_path / "truth.png", (120, 90), "blue"))
+    truth = GroundTruth(sample_id="sample-7", image=save_image(tmp_path / "truth.png", (120, 90), "blue"))
     generation = Generation(
         sample_id="sample-7",
         repeat=2,
         status=GenerationStatus.OK,
-        image=stored(tmp_path / "drawn.png", (64, 48), "red"),
+        image=save_image(tmp_path / "drawn.png", (64, 48), "red"),
         used_prompt="a rewritten prompt the judge must not see",
     )
     return sample, truth, generation
@@ -100,6 +93,7 @@ def test_what_is_sent(item: Item) -> None:
     drawn, truth = call.pictures
     assert (drawn.format, drawn.size, truth.format, truth.size) == ("JPEG", (64, 48), "JPEG", (120, 90))
     red, blue = (picture.convert("RGB").getpixel((5, 5)) for picture in (drawn, truth))
+    assert isinstance(red, tuple) and isinstance(blue, tuple)
     assert red[0] > 200 > red[2] and blue[2] > 200 > blue[0]
     digests = [hashlib.sha256(data).hexdigest() for data in call.picture_bytes]
     assert score.details["pictures"] == {"generated": digests[0], "truth": digests[1]}
@@ -122,7 +116,7 @@ def test_a_score_keeps_everything(item: Item) -> None:
     assert Score.model_validate_json(score.model_dump_json()) == score
 
 
-def test_what_the_task_settled_about_text_is_told(item: Item) -> None:
+def test_what_the_task_settled_about_text_is_reported(item: Item) -> None:
     sample, truth, generation = item
     for required, reply, words in (
         (True, good(), "asks for written text"),
@@ -191,12 +185,12 @@ def test_a_judge_that_cannot_be_read_at_all_fails_in_both(item: Item) -> None:
     assert "JSON" in score.strict.reason and not score.strict.values and not score.lenient.values
 
 
-def test_a_judgement_whose_calls_take_too_long_is_not_asked_again(item: Item) -> None:
+def test_a_score_whose_calls_take_too_long_is_not_asked_again(item: Item) -> None:
     score, server = judged([Step(reply="no", delay=0.4)], item, attempts=50, timeout=1.0)
     assert score.status is ScoreStatus.FAILED and len(server.calls) == len(score.attempts) == 3
 
 
-def test_a_cut_off_reply_is_told_to_be_shorter(item: Item) -> None:
+def test_a_cut_off_reply_is_asked_again_to_be_shorter(item: Item) -> None:
     _, server = judged([Step(reply=good()[:30], finish="length"), Step()], item)
     assert "too long" in server.calls[1].text
 
@@ -355,7 +349,7 @@ def test_a_stored_reply_that_meets_the_contract_is_not_asked_for_again(item: Ite
     assert (whole.status, whole.judge_returned) == (ScoreStatus.OK, "m")
 
 
-def test_earlier_attempts_are_kept_for_a_scorer_that_reads_otherwise(item: Item) -> None:
+def test_earlier_attempts_are_stored_for_a_scorer_that_reads_otherwise(item: Item) -> None:
     class Other:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
             raise NotImplementedError
@@ -369,7 +363,7 @@ def test_earlier_attempts_are_kept_for_a_scorer_that_reads_otherwise(item: Item)
 
 
 @pytest.mark.parametrize("which", ["missing", "truncated", "text"])
-def test_a_picture_that_does_not_open_is_not_sent(item: Item, which: str) -> None:
+def test_an_image_that_does_not_open_is_not_sent(item: Item, which: str) -> None:
     sample, truth, generation = item
     path = truth.image.path  # type: ignore[union-attr]
     assert path is not None

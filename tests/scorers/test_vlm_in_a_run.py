@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import Call, JudgeServer, Step, good
 from PIL import Image
 
-from knowgen import assemble
 from knowgen.core.records import GroundTruth, ImageRef, Sample, Score, ScoreStatus
 from knowgen.core.spec import RunSpec, select
 from knowgen.engine import EngineOptions, RunOutcome, run
 from knowgen.scorers.vlm.judge import VlmJudge
 from knowgen.store.run import RunStore
+from knowgen.workflows import resolve
+from tests.helpers.judge_server import Call, JudgeServer, Step, good
 
 SECRET = "sk-test-fedcba9876543210"
 
 
 class PictureTask:
-    """A task of some samples, each with a ground-truth picture."""
+    """A task of some samples, each with a ground-truth image."""
 
     name = "pictures"
     version = "1-feedbeef0123"
@@ -55,7 +55,7 @@ class PictureTask:
 
 
 class Noise:
-    """Draws what its seed says."""
+    """Generate an image that its seed decides."""
 
     revision = "1"
 
@@ -65,8 +65,8 @@ class Noise:
 
 def evaluate(folder: Path, url: str, count: int = 12, options: EngineOptions | None = None, **args: Any) -> RunOutcome:
     task = PictureTask(folder, count)
-    generator = assemble.generator_handle(Noise, {}, task)
-    scorer = assemble.scorer_handle("vlm:any", {"base_url": url, **args})
+    generator = resolve.resolve_generator(Noise, {}, task)
+    scorer = resolve.resolve_scorer("vlm:any", {"base_url": url, **args})
     spec = RunSpec(
         task=task.name,
         task_version=task.version,
@@ -189,7 +189,7 @@ def test_a_reply_paid_for_before_a_fault_stays_in_the_record(tmp_path: Path) -> 
     assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.75
 
 
-def test_replies_of_a_try_that_failed_altogether_are_kept_and_counted(tmp_path: Path) -> None:
+def test_replies_of_a_failed_try_are_stored_and_counted(tmp_path: Path) -> None:
     def fate(call: Call) -> Step:
         return Step(reply="no JSON", tokens=(100, 10)) if call.number % 2 == 0 else Step(status=500)
 

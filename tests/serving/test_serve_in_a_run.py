@@ -1,4 +1,4 @@
-"""Drawing through `knowgen serve` gives what drawing in process gives, also when a server dies in the middle."""
+"""Generating through `knowgen serve` gives what generating in process gives, also when a server dies in the middle."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from serving_helpers import Served, served
-
 from knowgen.core.records import Generation, GenerationRequest, GenerationStatus
 from knowgen.generators.http.generator import HttpGenerator
 from knowgen.store.run import RunStore
+from tests.helpers.processes import wait_until
+from tests.helpers.serving import Served, served
 
 
 def run(folder: Path, out: Path, generator: str, *words: str, limit: int = 4) -> dict[str, Generation]:
-    """Runs `knowgen run` on the mini world in a process of its own; returns the drawings by sample."""
+    """Runs `knowgen run` on the mini world in a process of its own; returns the generations by sample."""
     command = ["run", "--task", "knowgen_mini", "--generator", generator, "--limit", str(limit), "--out", str(out)]
     done = subprocess.run(
         [sys.executable, "-m", "knowgen", *command, "--scorer", "pixels", "--seed", "11", *words],
@@ -62,7 +62,7 @@ def test_servers_that_are_not_there_end_a_run_with_one_line(tmp_path: Path) -> N
     assert len(done.stderr.splitlines()) == 1 and "start it first" in done.stderr
 
 
-def test_two_painters_share_a_server_that_has_no_queue(tmp_path: Path) -> None:
+def test_two_generators_share_a_server_that_has_no_queue(tmp_path: Path) -> None:
     async def scenario(url: str) -> list[Any]:
         painters = [HttpGenerator(url), HttpGenerator(url, per_server=3)]
         requests = [GenerationRequest(id=f"q{number}", prompt=f"p{number}", seed=number) for number in range(4)]
@@ -79,11 +79,11 @@ def test_two_painters_share_a_server_that_has_no_queue(tmp_path: Path) -> None:
 
 
 def kill_in_the_middle(server: Served) -> None:
-    server.until(lambda: len(server.log()) >= 3)
+    wait_until(lambda: len(server.log()) >= 3)
     server.process.kill()
 
 
-def test_a_server_that_dies_in_the_middle_costs_no_picture(tmp_path: Path) -> None:
+def test_a_server_that_dies_in_the_middle_costs_no_image(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     with (

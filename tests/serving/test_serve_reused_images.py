@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from serving_helpers import served
+
+from tests.helpers.serving import served
 
 REUSES = """
 import asyncio, hashlib

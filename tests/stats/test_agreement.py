@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
 from sklearn.metrics import cohen_kappa_score
-from stats_rows import FAILED, reading, row
 
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import DIMENSIONS, Row
@@ -24,6 +23,7 @@ from knowgen.stats.agreement.measures import pair_agreements, quadratic_kappa, s
 from knowgen.stats.agreement.panel_agreement import RatedSystem, agreement
 from knowgen.stats.agreement.ranks import kendalls, spearmans
 from knowgen.stats.agreement.records import Agreement
+from tests.helpers.score_rows import FAILED, reading, row
 
 GRID = (0.0, 0.5, 1.0)
 NAN = math.nan
@@ -149,7 +149,7 @@ def some_rows(chance: random.Random, size: int, *, skill: float = 0.5) -> list[R
 
 
 def nearly(rows: list[Row], chance: random.Random, share: float = 0.2) -> list[Row]:
-    """Another judge, who says something else of a share of the pictures."""
+    """Another judge, which disagrees about a share of the images."""
     return [
         one.model_copy(update={"strict": reading(*(chance.choice(GRID) for _ in range(4)))})
         if chance.random() < share
@@ -197,7 +197,7 @@ def plain_kappa(pairs: list[tuple[float, float]]) -> float:
 
 
 def test_the_interval_of_kappa_is_that_of_a_plain_loop() -> None:
-    """Two pictures a sample: samples are drawn, with both of their pictures."""
+    """Two images a sample: samples are generated, with both of their images."""
     chance = random.Random(5)
     first = {("x", f"s{s}", r): {"d": chance.choice(GRID)} for s in range(30) for r in range(2)}
     second = {key: held if chance.random() < 0.7 else {"d": chance.choice(GRID)} for key, held in first.items()}
@@ -236,11 +236,11 @@ def test_what_one_rater_left_out_is_counted_apart() -> None:
     assert (text.exact.n, text.only_first, text.only_second) == (1, 0, 2)
     assert (found["aesthetics"].exact.value, found["aesthetics"].exact.n) == (0.5, 2)
     lenient = [one.model_copy(update={"lenient": reading(0, 0, 0, 0)}) for one in a]
-    official = agreement([RatedSystem("x", "t", "1", {"vlm:a": lenient, "vlm:b": b})], BOTH, policy="official")
+    official = agreement([RatedSystem("x", "t", "1", {"vlm:a": lenient, "vlm:b": b})], BOTH, protocol="official")
     assert official.pairs[0].dimensions["text_accuracy"].exact.n == 3
 
 
-def test_of_several_judgements_the_first_that_is_ok_counts() -> None:
+def test_of_several_scores_the_first_that_is_ok_counts() -> None:
     a = [
         row("1", "art", FAILED, judge_repeat=0),
         row("1", "art", reading(1, 1, 1, 1), judge_repeat=1),
@@ -367,7 +367,7 @@ def test_labels_of_several_runs_name_the_run(tmp_path: Path) -> None:
         ("sample_id,aesthetics\n1,\n", "labels.csv: holds no label"),
     ],
 )
-def test_a_broken_file_is_told_in_one_line_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+def test_a_broken_file_is_reported_in_one_line_with_its_place(tmp_path: Path, text: str, said: str) -> None:
     file = write(tmp_path / "labels.csv", text)
     with pytest.raises(DataError) as caught:
         read_labels(file, DIMENSIONS)
@@ -394,7 +394,7 @@ def test_a_file_from_a_spreadsheet_reads(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [20, 40, 100])
 def test_intervals_of_kappa_hold_the_truth(size: int) -> None:
-    """Two judges who see the same thing with noise; the truth is the kappa of 400,000 pictures."""
+    """Two judges who see the same thing with noise; the truth is the kappa of 400,000 images."""
 
     def judged(rng: np.random.Generator, n: int) -> np.ndarray:
         seen = rng.standard_normal(n)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from stats_rows import FAILED, UNBOUND, perfect, reading, row
 
 from knowgen.core.errors import DataError, UsageError
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare.records import Comparison
 from knowgen.stats.compare.systems import check_comparable, compare
 from knowgen.stats.protocol import OFFICIAL
+from tests.helpers.score_rows import FAILED, UNBOUND, perfect, reading, row
 
 # Four common samples of one group; overall by sample:   a: 1 .5 0 1   b: 1 1 0 0
 A = [
@@ -44,13 +46,13 @@ def test_only_samples_that_both_have_a_figure_for_are_compared() -> None:
     assert Comparison.model_validate_json(found.model_dump_json()) == found
 
 
-def test_official_leaves_a_failed_drawing_out_on_both_sides() -> None:
+def test_official_leaves_a_failed_generation_out_on_both_sides() -> None:
     found = compare(A, B, OFFICIAL.model_copy(update={"min_coverage": 0.0}))
     assert found.unscored == ("4", "5")
     assert found.headline.a == pytest.approx(0.5 * 0.5) and found.headline.b == pytest.approx(0.3334, abs=1e-4)
 
 
-def test_a_difference_on_every_sample_is_as_sure_as_draws_allow() -> None:
+def test_a_difference_on_every_sample_is_as_sure_as_the_resamples_allow() -> None:
     """Half of the samples gain .2 and half .4: no resample is without a gain, and one exchange in 2^11 is as large."""
     a = [row(f"{i:02}", "physics", reading(0, 0, 0.5, 0), text_required=True) for i in range(12)]
     b = [row(f"{i:02}", "physics", reading(0, 0.5 + i % 2 / 2, 0.5, 0), text_required=True) for i in range(12)]
@@ -61,6 +63,7 @@ def test_a_difference_on_every_sample_is_as_sure_as_draws_allow() -> None:
     assert head.p == pytest.approx(2 / 1000)
     assert head.p_permutation == 2 / 4096 and (found.relabellings, found.exact) == (4096, True)
     assert head.effect == pytest.approx(0.3 / (0.1 * (12 / 11) ** 0.5))
+    assert head.standard_error is not None
     assert head.standard_error == pytest.approx(0.1 / 11**0.5, rel=0.08)
     assert head.detectable == pytest.approx(2.8016 * head.standard_error, rel=1e-4)
     level = found.slice().figures["text_accuracy"]
@@ -72,7 +75,7 @@ def test_a_difference_that_is_the_same_on_all_samples_says_nothing_about_its_spr
     a = [row(str(i), "physics", reading(0, 0.5, 0.5, 0), text_required=True) for i in range(10)]
     b = [row(str(i), "physics", reading(0, 1, 0.5, 0), text_required=True) for i in range(10)]
     found = compare(a, b).headline
-    assert (found.value, found.low, found.note) == (pytest.approx(0.2), None, "n too small")
+    assert found.value == pytest.approx(0.2) and (found.low, found.note) == (None, "n too small")
     assert found.p_permutation == 2 / 1024 and found.effect is None and found.detectable is None
     assert compare(a, b, resamples=0, permutations=0).headline.p_permutation is None
 
@@ -92,10 +95,16 @@ def test_a_sample_that_is_not_the_same_in_both_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("task_version", "2-ff"), ("scorer", "vlm:x"), ("scorer_version", "9"), ("policy", "official"), ("task", "other")],
+    [
+        ("task_version", "2-ff"),
+        ("scorer", "vlm:x"),
+        ("scorer_version", "9"),
+        ("protocol", "official"),
+        ("task", "other"),
+    ],
 )
 def test_what_was_not_measured_alike_is_not_compared(name: str, value: str) -> None:
-    labels = {"task": "t", "task_version": "1-aa", "scorer": "world_check", "scorer_version": "1"}
+    labels: dict[str, Any] = {"task": "t", "task_version": "1-aa", "scorer": "world_check", "scorer_version": "1"}
     a = aggregate([perfect("1", "physics")], system="plain", **labels)
     b = a.model_copy(update={"system": "agent", name: value})
     check_comparable(a, a.model_copy(update={"system": "agent", "selection": "limit 3 (ab)"}))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, perfect, row
-from test_properties import some_rows
 
 from knowgen.core.records import GenerationStatus, Row
 from knowgen.report import tables
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare.systems import compare
-from knowgen.stats.protocol import MIN_COVERAGE, OFFICIAL, POLICIES, STRICT
+from knowgen.stats.protocol import MIN_COVERAGE, OFFICIAL, PROTOCOLS, STRICT
 from knowgen.stats.summary import Summary
+from tests.helpers.score_rows import FAILED, NOT_APPLICABLE, NOT_RUN, perfect, row
+from tests.stats.test_properties import some_rows
 
-MISSING = {
+MISSING: dict[str, dict[str, Any]] = {
     "score failed": {"score": FAILED},
     "score not run": {"score": NOT_RUN},
     "generation not run": {"generation": "not_run"},
@@ -23,10 +25,10 @@ MISSING = {
 CATEGORIES = ("physics", "news")
 
 
-def rows_of(size: int, missing: int, **fields: object) -> list[Row]:
+def rows_of(size: int, missing: int, **fields: Any) -> list[Row]:
     """Perfect rows over both groups; the first `missing` ones are as `fields` say."""
     return [
-        row(f"s{index:02}", CATEGORIES[index % 2], text_required=True, **fields)  # type: ignore[arg-type]
+        row(f"s{index:02}", CATEGORIES[index % 2], text_required=True, **fields)
         if index < missing
         else perfect(f"s{index:02}", CATEGORIES[index % 2])
         for index in range(size)
@@ -35,7 +37,7 @@ def rows_of(size: int, missing: int, **fields: object) -> list[Row]:
 
 def test_every_protocol_asks_for_the_documented_coverage() -> None:
     assert MIN_COVERAGE == 0.95
-    assert {policy.min_coverage for policy in POLICIES.values()} == {MIN_COVERAGE}
+    assert {protocol.min_coverage for protocol in PROTOCOLS.values()} == {MIN_COVERAGE}
     assert (STRICT.below_coverage, OFFICIAL.below_coverage) == ("withhold", "note")
 
 
@@ -87,14 +89,13 @@ def test_samples_outside_of_the_groups_do_not_make_up_for_missing_scores() -> No
 
 
 def test_repeats_and_judge_repeats_count_one_by_one() -> None:
-    rows = [
-        (perfect if (index, repeat, judge) != (0, 0, 0) else lambda *a, **k: row(*a, FAILED, text_required=True, **k))(
-            f"s{index}", CATEGORIES[index % 2], repeat=repeat, judge_repeat=judge
-        )
-        for index in range(5)
-        for repeat in range(2)
-        for judge in range(2)
-    ]
+    def one(index: int, repeat: int, judge: int) -> Row:
+        sample, category = f"s{index}", CATEGORIES[index % 2]
+        if (index, repeat, judge) == (0, 0, 0):
+            return row(sample, category, FAILED, text_required=True, repeat=repeat, judge_repeat=judge)
+        return perfect(sample, category, repeat=repeat, judge_repeat=judge)
+
+    rows = [one(index, repeat, judge) for index in range(5) for repeat in range(2) for judge in range(2)]
     assert aggregate(rows, resamples=0).headline.value == 1.0  # 19 of 20
     second = rows[1].model_copy(update={"strict": FAILED})
     assert aggregate([rows[0], second, *rows[2:]], resamples=0).no_result == "2 of 20 scores failed"
@@ -146,7 +147,7 @@ def test_tables_give_no_figure_below_the_coverage() -> None:
 def test_a_comparison_with_a_run_without_result_has_none(protocol: str, which: int) -> None:
     sides = [rows_of(48, 0), rows_of(48, 0)]
     sides[which] = rows_of(48, 43, score=FAILED)
-    found = compare(*sides, protocol, a_name="old", b_name="new")
+    found = compare(sides[0], sides[1], protocol, a_name="old", b_name="new")
     name = ("old", "new")[which]
     assert found.no_result == f"{name}: 43 of 48 scores failed"
     for part in found.slices:
@@ -160,7 +161,7 @@ def test_a_comparison_with_a_run_without_result_has_none(protocol: str, which: i
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-@given(some_rows(), st.sampled_from(sorted(POLICIES)))
+@given(some_rows(), st.sampled_from(sorted(PROTOCOLS)))
 def test_a_result_means_coverage(rows: list[Row], protocol: str) -> None:
     """Counted again from the rows: a figure and eligibility exist only at the coverage, and a strict figure always."""
     summary = aggregate(rows, protocol, resamples=0)

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 from scipy.stats import t as student
-from simulated import SIZES, Benchmark, published, true_score
-from stats_rows import perfect, reading, row
 
 from knowgen.core.records import POP, SCIENCE, Row
 from knowgen.stats import aggregate as aggregate_module
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.bootstrap import counted_means, resample_counts, seeded
+from knowgen.stats.compare import systems as compare_module
 from knowgen.stats.compare.systems import compare
-from knowgen.stats.compare.systems import systems as compare_module
 from knowgen.stats.subsets import parts_of
 from knowgen.stats.summary import Figure
+from tests.helpers.score_rows import perfect, reading, row
+from tests.helpers.simulated_benchmarks import SIZES, Benchmark, published, true_score
 
 GRID = (0.0, 0.5, 1.0)
 
@@ -222,7 +222,7 @@ def test_the_paired_interval_is_that_of_a_plain_loop_and_narrower_than_an_unpair
 def only_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out groups and categories, which thousands of simulated benchmarks need not wait for."""
     for module in (aggregate_module, compare_module):
-        monkeypatch.setattr(module, "parts_of", lambda units, policy: parts_of(units, policy)[:1])
+        monkeypatch.setattr(module, "parts_of", lambda units, protocol: parts_of(units, protocol)[:1])
 
 
 NEAR_THE_CEILING = [

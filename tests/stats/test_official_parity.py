@@ -6,14 +6,13 @@ import json
 import math
 import random
 
-import official_reference as reference
-from official_reference import Case
-from stats_rows import FAILED, row
-
 from knowgen.core.records import DIMENSIONS, ParsedScore, Row
 from knowgen.scorers.vlm.parsing import read_lenient
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.official import stored_overall, summary_rows
+from tests.helpers import official_reference as reference
+from tests.helpers.official_reference import Case
+from tests.helpers.score_rows import FAILED, row
 
 MISSING = object()
 TABLE: dict[str, list[object]] = {

@@ -7,12 +7,12 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, reading, row
 
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import DIMENSIONS, TEXT, ParsedScore, Row, ScoreStatus
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.panel import JudgePanel, panel_of, panel_rows
+from tests.helpers.score_rows import FAILED, NOT_APPLICABLE, NOT_RUN, reading, row
 
 ABC = panel_of(["a", "b", "c"])
 
@@ -36,7 +36,7 @@ def test_the_median_of_three() -> None:
 
 
 def test_of_two_that_differ_the_lower_counts_and_stays_on_the_grid() -> None:
-    """.75 would be no value that a judge may give, and strict would count the judgement as failed."""
+    """.75 would be no value that a judge may give, and strict would count the score as failed."""
     found = panelled(
         row("1", "physics", reading(1, 0.5, 1, 1), lenient=reading(1, 0.5, 1, 1)),
         row("1", "physics", reading(0.5, 0.5, 0, 0.5), lenient=reading(0.5, 0.5, 0, 0.5)),
@@ -56,7 +56,7 @@ def test_not_applicable_needs_more_than_half() -> None:
     assert one_of_two.strict.values[TEXT] == 1
 
 
-def test_without_a_quorum_the_judgement_failed_and_names_who_lacked() -> None:
+def test_without_a_quorum_the_score_failed_and_names_who_lacked() -> None:
     found = panelled(
         row("1", "physics", reading(1, 1, 1, 1)), row("1", "physics", FAILED), row("1", "physics", NOT_APPLICABLE)
     )
@@ -100,7 +100,7 @@ def test_a_member_that_measures_counts_under_both_readings() -> None:
     assert found.lenient is not None and set(found.lenient.values.values()) == {0.2}
 
 
-def test_failed_drawings_stay_failed() -> None:
+def test_failed_generations_stay_failed() -> None:
     found = panelled(*(row("1", "physics", generation="failed", text_required=True) for _ in range(3)))
     assert found.generation == "failed"
     both = [found, row("2", "physics", reading(1, 1, 1, 1), text_required=True)]

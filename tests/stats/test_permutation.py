@@ -8,15 +8,16 @@ from statistics import mean, stdev
 
 import numpy as np
 import pytest
-from simulated import SIZES, Benchmark, published
-from stats_rows import reading, row
 
 from knowgen.core.records import ParsedScore, Row, ScoreStatus
 from knowgen.stats.aggregate import aggregate
+from knowgen.stats.compare import systems as compare_module
 from knowgen.stats.compare.holm import corrected, holm
 from knowgen.stats.compare.systems import compare
-from knowgen.stats.compare.systems import systems as compare_module
+from knowgen.stats.protocol import get_protocol
 from knowgen.stats.subsets import parts_of
+from tests.helpers.score_rows import reading, row
+from tests.helpers.simulated_benchmarks import SIZES, Benchmark, published
 
 GRID = (0.0, 0.5, 1.0)
 
@@ -41,7 +42,7 @@ def test_three_samples_by_hand() -> None:
 
 
 def some_rows(chance: random.Random, size: int) -> list[Row]:
-    """Rows of both groups in which the judge finds text here and there, and some drawings failed."""
+    """Rows of both groups in which the judge finds text here and there, and some generations failed."""
     rows = []
     for index in range(size):
         values = [chance.choice(GRID) for _ in range(4)]
@@ -53,13 +54,13 @@ def some_rows(chance: random.Random, size: int) -> list[Row]:
     return rows
 
 
-@pytest.mark.parametrize("policy", ["strict", "official", "na-renormalise", "genevolve-micro"])
+@pytest.mark.parametrize("protocol", ["strict", "official", "na-renormalise", "genevolve-micro"])
 @pytest.mark.parametrize("seed", range(4))
-def test_every_exchange_written_out_gives_the_same_p(policy: str, seed: int) -> None:
-    """Rows change sides one by one, and both sides are aggregated anew, for all 2^n ways."""
+def test_every_exchange_written_out_gives_the_same_p(protocol: str, seed: int) -> None:
+    """Rows change sides one by one, and both sides are aggregated again, for all 2^n ways."""
     chance = random.Random(seed)
     a, b = some_rows(chance, 8), some_rows(chance, 8)
-    found = compare(a, b, policy, resamples=0)
+    found = compare(a, b, protocol, resamples=0)
     kept = [key for key in (one.sample_id for one in a) if key not in found.unscored]
     first, second = ({one.sample_id: one for one in side} for side in (a, b))
 
@@ -72,16 +73,16 @@ def test_every_exchange_written_out_gives_the_same_p(policy: str, seed: int) -> 
         assert k[0] is not None and k[1] is not None
         return k[1] - k[0]
 
-    rule = compare_module.get_policy(policy).model_copy(update={"rounding": None})
+    rule = get_protocol(protocol).model_copy(update={"rounding": None})
     all_of_them = [difference(ways) for ways in itertools.product((False, True), repeat=len(kept))]
     as_large = sum(abs(each) >= abs(all_of_them[0]) - 1e-9 for each in all_of_them)
     assert found.exact
     assert found.headline.p_permutation == pytest.approx(as_large / len(all_of_them), abs=1e-12)
-    back = compare(b, a, policy, resamples=0)
+    back = compare(b, a, protocol, resamples=0)
     assert back.headline.p_permutation == found.headline.p_permutation
 
 
-def test_drawn_exchanges_are_never_zero_and_near_the_exact_share() -> None:
+def test_sampled_exchanges_are_never_zero_and_near_the_exact_share() -> None:
     chance = random.Random(3)
     a, b = some_rows(chance, 13), some_rows(chance, 13)
     exact = compare(a, b, resamples=0, permutations=2**13)
@@ -98,7 +99,7 @@ def test_drawn_exchanges_are_never_zero_and_near_the_exact_share() -> None:
 
 
 def test_runs_with_other_numbers_of_repeats_are_exchanged_whole_under_official() -> None:
-    """Two repeats against one: labels are exchanged with all drawings of a sample, and p does not depend on sides."""
+    """Two repeats against one: labels are exchanged with all generations of a sample; sides do not change p."""
     chance = random.Random(9)
     a = [one.model_copy(update={"repeat": repeat}) for repeat in range(2) for one in some_rows(chance, 7)]
     b = some_rows(chance, 7)
@@ -123,15 +124,15 @@ def test_holm_by_hand() -> None:
 
 def only_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out groups and categories, which thousands of simulated benchmarks need not wait for."""
-    monkeypatch.setattr(compare_module, "parts_of", lambda units, policy: parts_of(units, policy)[:1])
+    monkeypatch.setattr(compare_module, "parts_of", lambda units, protocol: parts_of(units, protocol)[:1])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "rounds"), [(SIZES, 1500), ((40, 40), 2500), ((18, 30), 2500)])
-def test_equal_systems_are_told_apart_one_time_in_twenty(
+def test_equal_systems_are_distinguished_one_time_in_twenty(
     sizes: tuple[int, int], rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two draws of one system at the level of Qwen-Image, or of Nano Banana Pro where benchmarks are small."""
+    """Two simulations of one system at the level of Qwen-Image, or of Nano Banana Pro where benchmarks are small."""
     only_the_whole(monkeypatch)
     levels = published("Qwen-Image" if sizes == SIZES else "Nano Banana Pro")
     alarms = 0

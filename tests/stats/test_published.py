@@ -6,11 +6,11 @@ import csv
 
 import numpy as np
 import pytest
-from simulated import PUBLISHED
 
 from knowgen.core.records import DIMENSIONS, POP, SCIENCE
 from knowgen.stats.combine import part_figures
 from knowgen.stats.protocol import OFFICIAL
+from tests.helpers.simulated_benchmarks import PUBLISHED
 
 ROWS = list(csv.DictReader(PUBLISHED.open(encoding="utf-8")))
 

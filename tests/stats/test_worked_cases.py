@@ -1,22 +1,22 @@
-"""Cases small enough to work out by hand, under both policies."""
+"""Cases small enough to work out by hand, under both protocols."""
 
 from __future__ import annotations
 
 import pytest
-from stats_rows import FAILED, NOT_APPLICABLE, NOT_RUN, UNBOUND, perfect, reading, row
 
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import POP, SCIENCE, ParsedScore, Row
 from knowgen.stats.aggregate import aggregate
-from knowgen.stats.protocol import get_policy
+from knowgen.stats.protocol import get_protocol
 from knowgen.stats.summary import Coverage, Slice, Summary
+from tests.helpers.score_rows import FAILED, NOT_APPLICABLE, NOT_RUN, UNBOUND, perfect, reading, row
 
 # Eight samples of one group, the other is empty.     strict                         official
 #   s1 physics     judged                             F1   V.5  T1   A.5             the same
 #   s2 biology     judged, prompt needs no text       F.5  V1   -    A1              the same
-#   s3 art         drawing failed, text required      0    0    0    0               left out
+#   s3 art         generation failed, text required      0    0    0    0               left out
 #   s4 chemistry   reply off the grid                 left out                       F.7  V1   T.5  A.1
-#   s5 history     judgement failed                   left out                       left out
+#   s5 history     score failed                   left out                       left out
 #   s6 volcanology no group has it                    a row of its own               left out
 #   s7 physics     refused, prompt needs no text      0    0    -    0               left out
 #   s8 sports      judge: N/A, but text is required   F1   V1   0    A1              F1   V1   -    A1
@@ -81,9 +81,9 @@ def test_eight_samples_official() -> None:
     assert any("pop_culture_and_news: no samples, counted as 0" in note for note in summary.notes)
 
 
-# Two samples, two pictures each, two judgements a picture; all need text, all four dimensions are alike.
+# Two samples, two images each, two scores an image; all need text, all four dimensions are alike.
 #                     r0 j0   r0 j1    r1 j0    r1 j1
-#   a (physics)       1       0        drawing failed
+#   a (physics)       1       0        generation failed
 #   b (art)           .5      failed   1        1
 REPEATS = [
     row("a", "physics", reading(1, 1, 1, 1), text_required=True, repeat=0, judge_repeat=0),
@@ -99,7 +99,7 @@ REPEATS = [
 
 def test_repeats_strict() -> None:
     summary = aggregate(REPEATS, UNBOUND)
-    # a: (mean of 1 and 0, then 0 for the failed drawing) -> .25;  b: (.5, 1) -> .75
+    # a: (mean of 1 and 0, then 0 for the failed generation) -> .25;  b: (.5, 1) -> .75
     assert summary.slice("category", "physics").figures["overall"].value == pytest.approx(0.25, abs=1e-12)
     assert summary.slice("category", "art").figures["overall"].value == pytest.approx(0.75, abs=1e-12)
     assert figures(summary.slice()) == pytest.approx([0.5] * 5, abs=1e-12)
@@ -117,7 +117,7 @@ def test_repeats_official() -> None:
     assert any("means over 4 slices (2 repeats x 2 judge repeats)" in note for note in summary.notes)
 
 
-def test_a_repeat_that_waits_to_be_judged_is_no_slice_of_zeros() -> None:
+def test_a_repeat_that_is_not_scored_yet_adds_no_slice_of_zeros() -> None:
     waiting = [one.model_copy(update={"strict": NOT_RUN}) if one.judge_repeat else one for one in REPEATS]
     summary = aggregate(waiting, "official")
     assert summary.headline.value == pytest.approx((0.375 + 0.5) / 2)
@@ -125,13 +125,13 @@ def test_a_repeat_that_waits_to_be_judged_is_no_slice_of_zeros() -> None:
     assert not summary.fit_for_board
 
 
-def test_one_row_of_a_failed_drawing_stands_for_all_its_judgements() -> None:
+def test_one_row_of_a_failed_generation_stands_for_all_its_scores() -> None:
     short = [one for one in REPEATS if not (one.generation == "failed" and one.judge_repeat == 1)]
     assert aggregate(short).slice().coverage == aggregate(REPEATS).slice().coverage
     assert aggregate(short, UNBOUND).headline == aggregate(REPEATS, UNBOUND).headline
 
 
-def test_fifty_perfect_and_fifty_failed_show_the_fault_that_strict_mends() -> None:
+def test_fifty_perfect_and_fifty_failed_show_the_fault_that_strict_fixes() -> None:
     rows = [perfect(f"p{i}", "physics" if i % 2 else "news") for i in range(50)]
     rows += [row(f"f{i}", "physics" if i % 2 else "news", generation="failed", text_required=True) for i in range(50)]
     assert aggregate(rows, "official").headline.value == 1.0
@@ -139,7 +139,7 @@ def test_fifty_perfect_and_fifty_failed_show_the_fault_that_strict_mends() -> No
 
 
 def test_text_belongs_to_the_prompt_not_to_the_judge() -> None:
-    """A judge that excuses pictures without text cannot raise the mean, and one that invents text cannot lower it."""
+    """A judge that excuses images without text cannot raise the mean, and one that invents text cannot lower it."""
     rows = [
         row("1", "physics", reading(1, 1, 1, 1), text_required=True),
         row("2", "physics", reading(1, 1, None, 1), text_required=True),
@@ -158,7 +158,7 @@ def test_a_task_that_has_not_settled_its_text_is_not_fit_for_a_board() -> None:
     summary = aggregate(rows)
     assert summary.notes[0].startswith("na=per-image")
     assert not summary.fit_for_board
-    # the failed drawing counts 0 in text as well: (.5 + 0) / 2
+    # the failed generation counts 0 in text as well: (.5 + 0) / 2
     assert summary.slice("group", SCIENCE).figures["text_accuracy"].value == 0.25
 
 
@@ -185,7 +185,7 @@ def test_values_off_the_grid_fail_only_where_a_reply_was_parsed() -> None:
 
 
 @pytest.mark.parametrize("values", [{"faithfulness": 1.0}, dict.fromkeys(("faithfulness",), float("nan"))])
-def test_a_judgement_that_breaks_its_contract_is_a_failed_one(values: dict[str, float]) -> None:
+def test_a_score_that_breaks_its_contract_is_a_failed_one(values: dict[str, float]) -> None:
     whole = {"faithfulness": 1.0, "visual_correctness": 1.0, "text_accuracy": 1.0, "aesthetics": 1.0}
     broken = values if len(values) == 1 and values["faithfulness"] == 1.0 else {**whole, **values}
     rows = [perfect("1", "physics"), row("2", "physics", ParsedScore(status="ok", values=broken), text_required=True)]
@@ -195,7 +195,7 @@ def test_a_judgement_that_breaks_its_contract_is_a_failed_one(values: dict[str, 
     assert any("1 judgement with a missing value or one outside [0, 1]" in note for note in summary.notes)
 
 
-def test_what_is_not_run_or_not_applicable_is_no_failure() -> None:
+def test_what_is_not_run_or_not_applicable_is_not_a_failure() -> None:
     rows = [
         perfect("1", "physics"),
         row("2", "physics", generation="not_run", text_required=True),
@@ -213,10 +213,10 @@ def test_what_is_not_run_or_not_applicable_is_no_failure() -> None:
 
 
 @pytest.mark.parametrize("status", [FAILED, NOT_RUN, NOT_APPLICABLE])
-def test_failed_drawings_make_no_score_of_zero_while_nothing_was_judged(status: ParsedScore) -> None:
+def test_failed_generations_make_no_score_of_zero_while_nothing_was_scored(status: ParsedScore) -> None:
     rows = [row("1", "physics", status, text_required=True), row("2", "physics", generation="failed")]
     assert aggregate(rows).headline.value is None
-    assert aggregate(rows[1:]).headline.value == 0.0  # all drawings failed: that is a result
+    assert aggregate(rows[1:]).headline.value == 0.0  # all generations failed: that is a result
 
 
 def test_other_dimensions_weigh_the_same() -> None:
@@ -280,7 +280,7 @@ def test_rows_that_contradict_each_other_are_refused() -> None:
         aggregate([one, one.model_copy(update={"judge_repeat": 1, "generation": "failed"})])
 
 
-def test_an_unknown_policy_is_named_with_a_near_one() -> None:
-    with pytest.raises(UsageError, match="unknown policy 'ofical'; did you mean 'official'"):
+def test_an_unknown_protocol_is_named_with_a_near_one() -> None:
+    with pytest.raises(UsageError, match="unknown protocol 'ofical'; did you mean 'official'"):
         aggregate([], "ofical")
-    assert get_policy("strict").version
+    assert get_protocol("strict").version

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from knowgen.core.records import DIMENSIONS, ParsedScore, ScoreStatus
-from knowgen.interchange.official import OfficialRow, read_results
-from knowgen.interchange.official_export import EMPTY_PROMPT, ExportedVerdict, evaluated
+from knowgen.interchange.official import EMPTY_PROMPT, OfficialRow, read_results
+from knowgen.interchange.official_export import ExportedVerdict, evaluated
+from tests.helpers import store_records
 
 
 def row(**fields: Any) -> OfficialRow:
@@ -31,7 +31,7 @@ def test_the_official_prompt_goes_first_and_a_blank_one_stays_blank() -> None:
 
 
 @pytest.mark.parametrize("name", ["output_path", "image_path", "generated_image", "gen_image"])
-def test_each_name_of_the_generated_picture(name: str) -> None:
+def test_each_name_of_the_generated_image(name: str) -> None:
     found = row(**{name: "a.png"})
     assert (found.output, found.truth) == (Path("/base/a.png"), None)
 
@@ -45,14 +45,14 @@ def test_each_name_of_the_ground_truth(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "output", "truth"),
     [
-        # another name for the picture and none for the truth: as in the official files, it is the truth
+        # another name for the image and none for the truth: as in the official files, it is the truth
         ({"output_path": "o", "gen_image": "g"}, "o", "g"),
         ({"image_path": "o", "gen_image": "g"}, "o", "g"),
         ({"generated_image": "o", "gen_image": "g"}, "o", "g"),
         ({"output_path": None, "gen_image": "g"}, None, "g"),  # a failed row
         ({"output_path": "o", "gt_image": None, "gen_image": "g"}, "o", "g"),
         ({"output_path": "o", "gt_image": " ", "gen_image": "g"}, "o", "g"),
-        # no other name for the picture: it is the picture
+        # no other name for the image: it is the image
         ({"gen_image": "g", "gt_image": "t"}, "g", "t"),
         ({"gen_image": "g", "ground_truth": "t"}, "g", "t"),
         ({"gen_image": "g", "reference_image": "t"}, "g", "t"),
@@ -74,18 +74,16 @@ def test_what_gen_image_means_follows_from_what_else_is_there(
     assert found.truth == (Path("/base") / truth if truth else None)
 
 
-def test_success_or_the_status_of_the_picture() -> None:
+def test_success_or_the_status_of_the_image() -> None:
     assert row(success=True).success and row(image_status="ok").success and row(success=1).success
     assert not row(image_status="failed").success and not row().success
     assert not row(success=False, image_status="ok").success  # the official field decides where it is there
 
 
-def test_a_file_of_other_names_is_a_task_and_a_source_and_comes_out_to_the_letter(
-    tmp_path: Path, kit: SimpleNamespace
-) -> None:
+def test_a_file_of_other_names_is_a_task_and_a_source_and_comes_out_to_the_letter(tmp_path: Path) -> None:
     for number, name in enumerate(("a.png", "b.png", "t.png")):
-        (tmp_path / name).write_bytes(kit.picture(number))
-    rows = [
+        (tmp_path / name).write_bytes(store_records.image_bytes(number))
+    rows: list[dict[str, Any]] = [
         {"id": "1", "question": "one", "image_status": "ok", "generated_image": "a.png", "ground_truth": "t.png",
          "meta": {"category": "art"}},
         {"id": "2", "user_prompt": "two", "image_status": "ok", "gen_image": "b.png", "target_image": "none.png",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from knowgen.interchange.official_export import (
     write_results,
 )
 from knowgen.store.run import RunStore
+from tests.helpers import store_records
 
 KEYS = ["faithfulness", "visual_correctness", "text_accuracy", "aesthetics", "overall"]
 
@@ -38,12 +38,12 @@ def simple_summary(rows: Sequence[Row]) -> list[SummaryRow]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, kit: SimpleNamespace) -> Path:
-    """A results file with every kind of row, its pictures beside it."""
+def folder(tmp_path: Path) -> Path:
+    """A results file with every kind of row, its images beside it."""
     for name in ("out/1.png", "out/2.png", "out/7.png", "gt/1.png", "gt/2.png", "gt/7.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(kit.picture(len(name) + ord(name[-5])))
-    (tmp_path / "out" / "torn.png").write_bytes(kit.picture(1, (99, 99))[:120])
+        (tmp_path / name).write_bytes(store_records.image_bytes(len(name) + ord(name[-5])))
+    (tmp_path / "out" / "torn.png").write_bytes(store_records.image_bytes(1, (99, 99))[:120])
     rows: list[dict[str, Any]] = [
         _row(1, out="out/1.png", gt="gt/1.png", extra={"nested": [1, "ü"]}),
         _row("2", out=str(tmp_path / "out/2.png"), gt="gt/2.png", category=" Anime "),
@@ -71,7 +71,7 @@ def _row(
     return {**row, **({"gt_image": gt} if gt is not None else {}), **more}
 
 
-def test_rows_are_kept_verbatim_and_in_order(folder: Path) -> None:
+def test_rows_are_preserved_verbatim_and_in_order(folder: Path) -> None:
     results = read_results(folder / "results.json")
     assert [row.fields for row in results.rows] == json.loads((folder / "results.json").read_text())
     assert [row.id for row in results.rows] == [
@@ -107,17 +107,17 @@ def test_a_results_file_is_a_task_and_a_source(folder: Path) -> None:
     assert source.drawing("1", 1).status == "failed"
 
 
-def test_versions_follow_prompts_truths_and_pictures(folder: Path, kit: SimpleNamespace) -> None:
+def test_versions_follow_prompts_truths_and_images(folder: Path) -> None:
     def versions() -> tuple[str, str]:
         results = read_results(folder / "results.json")
         return results.task().version, results.drawings().revision
 
     first = versions()
     assert versions() == first
-    (folder / "gt/1.png").write_bytes(kit.picture(77))
+    (folder / "gt/1.png").write_bytes(store_records.image_bytes(77))
     second = versions()
     assert second[0] != first[0] and second[1] == first[1]
-    (folder / "out/1.png").write_bytes(kit.picture(78))
+    (folder / "out/1.png").write_bytes(store_records.image_bytes(78))
     third = versions()
     assert third[0] == second[0] and third[1] != second[1]
 
@@ -145,7 +145,7 @@ def test_an_id_that_comes_twice_is_named_with_its_rows(folder: Path) -> None:
         (b'["\xff"]', "is not UTF-8"), (b"[" * 100_000, "is no JSON"),
     ],
 )  # fmt: skip
-def test_a_broken_file_is_told_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
+def test_a_broken_file_is_reported_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "results.json").write_bytes(content)
     with pytest.raises(DataError, match=words) as caught:
         read_results(tmp_path / "results.json")
@@ -154,11 +154,11 @@ def test_a_broken_file_is_told_in_one_line(tmp_path: Path, content: bytes, words
         read_results(tmp_path / "absent.json")
 
 
-def _scored(folder: Path, kit: SimpleNamespace, results: OfficialResults) -> RunStore:
-    """Walks the file as the engine would: sample 1 scored, 2 without text, 70 a failed judgement, truthy scored."""
+def _scored(folder: Path, results: OfficialResults) -> RunStore:
+    """Walks the file as the engine would: sample 1 scored, 2 without text, 70 a failed score, truthy scored."""
     task, source = results.task(duplicates="last"), results.drawings("last")
     generator = GeneratorSpec(name="elsewhere", revision=source.revision)
-    spec = kit.spec(task="results", task_version=task.version, generator=generator)
+    spec = store_records.spec(task="results", task_version=task.version, generator=generator)
     store = RunStore.open(folder / "run", spec)
     store.put_samples((sample, task.truth(sample.id)) for sample in task.samples())
     remember_source(store, results)
@@ -176,20 +176,18 @@ def _scored(folder: Path, kit: SimpleNamespace, results: OfficialResults) -> Run
         ref = None
         if found.path is not None:
             ref = store.put_image(found.path.read_bytes(), width=24, height=16, format="PNG")
-        store.put_generation(sample.id, kit.drawn(sample.id, ref, reason=found.reason))
+        store.put_generation(sample.id, store_records.generation(sample.id, ref, reason=found.reason))
         if ref is not None and sample.id in readings:
             reading = readings[sample.id]
             strict = ParsedScore(status=ScoreStatus.FAILED, reason="off the grid") if sample.id == "2" else reading
-            score = kit.judged(sample.id, ref.sha256, status=strict.status, strict=strict, lenient=reading)
+            score = store_records.score(sample.id, ref.sha256, status=strict.status, strict=strict, lenient=reading)
             store.put_score(sample.id, score, store.spec.scorers[0])
     return store
 
 
-def test_an_evaluated_file_has_the_rows_back_with_verdicts_and_three_summaries(
-    folder: Path, kit: SimpleNamespace
-) -> None:
+def test_an_evaluated_file_has_the_rows_back_with_verdicts_and_three_summaries(folder: Path) -> None:
     results = read_results(folder / "results.json")
-    store = _scored(folder, kit, results)
+    store = _scored(folder, results)
     for path in (folder / "out").iterdir():  # what was judged stays judged
         path.unlink()
     with store:
@@ -224,8 +222,8 @@ def test_an_evaluated_file_has_the_rows_back_with_verdicts_and_three_summaries(
     assert [each["count"] for each in summaries] == [2, 1, 3]
 
 
-def test_what_was_written_reads_back(folder: Path, kit: SimpleNamespace) -> None:
-    with _scored(folder, kit, read_results(folder / "results.json")) as store:
+def test_what_was_written_reads_back(folder: Path) -> None:
+    with _scored(folder, read_results(folder / "results.json")) as store:
         export_official(store, folder / "results_eval.json", "judge", simple_summary)
     again = read_results(folder / "results_eval.json")
     written = json.loads((folder / "results_eval.json").read_text())
@@ -240,7 +238,7 @@ def test_what_was_written_reads_back(folder: Path, kit: SimpleNamespace) -> None
     assert (folder / "copy.json").read_bytes() == (folder / "results_eval.json").read_bytes()
 
 
-def test_rows_that_share_an_id_all_show_the_one_that_was_judged_last(folder: Path, kit: SimpleNamespace) -> None:
+def test_rows_that_share_an_id_all_show_the_one_that_was_scored_last(folder: Path) -> None:
     rows = [
         _row(1, out="out/2.png", gt="gt/1.png", note="first"), _row(1, out="out/1.png", gt="gt/1.png", note="last"),
         _row("1", success=False, out=None, gt="gt/1.png", note="failed"),
@@ -249,7 +247,7 @@ def test_rows_that_share_an_id_all_show_the_one_that_was_judged_last(folder: Pat
         {"success": True, "prompt": "no id, row 5", "output_path": "out/1.png", "gt_image": "gt/1.png"},
     ]  # fmt: skip
     (folder / "twice.json").write_text(json.dumps(rows))
-    with _scored(folder, kit, read_results(folder / "twice.json")) as store:
+    with _scored(folder, read_results(folder / "twice.json")) as store:
         export_official(store, folder / "eval.json", "judge", simple_summary)
     written = json.loads((folder / "eval.json").read_text())
     assert [row.get("note") for row in written[:3]] == ["last", "last", "last"]
@@ -258,29 +256,31 @@ def test_rows_that_share_an_id_all_show_the_one_that_was_judged_last(folder: Pat
     assert written[-1]["count"] == 3  # each row counts, also those that share an id
 
 
-def test_a_row_without_id_is_looked_up_under_its_number_as_officially(folder: Path, kit: SimpleNamespace) -> None:
+def test_a_row_without_id_is_looked_up_under_its_number_as_officially(folder: Path) -> None:
     rows = [
         {"success": True, "prompt": "no id, row 0", "output_path": "out/1.png", "gt_image": "gt/1.png"},
         {"success": True, "prompt": "no id, row 1", "output_path": "out/1.png", "gt_image": "gt/1.png"},
         _row(1, out="out/2.png", gt="gt/2.png"),
     ]
     (folder / "bare.json").write_text(json.dumps(rows))
-    with _scored(folder, kit, read_results(folder / "bare.json")) as store:
+    with _scored(folder, read_results(folder / "bare.json")) as store:
         export_official(store, folder / "eval.json", "judge", simple_summary)
     written = json.loads((folder / "eval.json").read_text())
     assert [row["error"] for row in written[:3]] == ["not_evaluated", None, None]
     assert written[1] == written[2]
 
 
-def test_a_run_of_a_generator_exports_its_samples(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path / "run", kit.spec(repeats=2)) as store:
-        store.put_samples(kit.items("a", "b", "c"))
-        ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
+def test_a_run_of_a_generator_exports_its_samples(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path / "run", store_records.spec(repeats=2)) as store:
+        store.put_samples(store_records.items("a", "b", "c"))
+        ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
         for name in ("a", "b"):
             for repeat in (0, 1):
-                store.put_generation(f"{name}{repeat}", kit.drawn(name, ref if name == "a" else None, repeat))
-        store.put_score("s", kit.judged("a", ref.sha256, 1.0), store.spec.scorers[0])
-        store.put_score("t", kit.judged("a", ref.sha256, 0.0, repeat=1), store.spec.scorers[0])
+                store.put_generation(
+                    f"{name}{repeat}", store_records.generation(name, ref if name == "a" else None, repeat)
+                )
+        store.put_score("s", store_records.score("a", ref.sha256, 1.0), store.spec.scorers[0])
+        store.put_score("t", store_records.score("a", ref.sha256, 0.0, repeat=1), store.spec.scorers[0])
         assert export_official(store, tmp_path / "eval.json", "judge", simple_summary) == 3
         written = json.loads((tmp_path / "eval.json").read_text())
         export_official(store, tmp_path / "second.json", "judge", simple_summary, repeat=1)
@@ -291,26 +291,26 @@ def test_a_run_of_a_generator_exports_its_samples(tmp_path: Path, kit: SimpleNam
         "id", "success", "prompt", "meta", "output_path", "gt_image", "eval_success", "scores", "error",
     ]  # fmt: skip
     assert written[0]["meta"] == {"category": "art", "difficulty": ""}
-    assert (tmp_path / written[0]["output_path"]).read_bytes() == kit.picture()
+    assert (tmp_path / written[0]["output_path"]).read_bytes() == store_records.image_bytes()
     assert [row["success"] for row in written[:3]] == [True, False, False]
     assert [row["error"] for row in written[:3]] == [None, "not_evaluated", "not_evaluated"]
     assert (written[0]["scores"]["overall"], second[0]["scores"]["overall"]) == (1.0, 0.0)
     assert read_results(tmp_path / "eval.json").rows[0].output == tmp_path / written[0]["output_path"]
 
 
-def test_a_scorer_with_other_dimensions_has_no_official_form(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_scorer_with_other_dimensions_has_no_official_form(tmp_path: Path) -> None:
     other = ScorerSpec(name="similarity", dimensions=("cosine",))
-    with RunStore.open(tmp_path, kit.spec(other)) as store, pytest.raises(DataError, match="gives cosine"):
+    with RunStore.open(tmp_path, store_records.spec(other)) as store, pytest.raises(DataError, match="gives cosine"):
         export_official(store, tmp_path / "eval.json", "similarity", simple_summary)
 
 
-def test_a_missing_value_is_an_error_of_the_row_and_not_a_zero(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
-        store.put_samples(kit.items("a"))
-        ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
-        store.put_generation("a", kit.drawn("a", ref))
+def test_a_missing_value_is_an_error_of_the_row_and_not_a_zero(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        store.put_samples(store_records.items("a"))
+        ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
+        store.put_generation("a", store_records.generation("a", ref))
         reading = ParsedScore(status="ok", values={"faithfulness": 1.0})
-        store.put_score("s", kit.judged("a", ref.sha256, strict=reading), store.spec.scorers[0])
+        store.put_score("s", store_records.score("a", ref.sha256, strict=reading), store.spec.scorers[0])
         export_official(store, tmp_path / "eval.json", "judge", simple_summary)
     row = json.loads((tmp_path / "eval.json").read_text())[0]
     assert (row["scores"], row["error"]) == (None, "there is no value for visual_correctness")
@@ -329,7 +329,7 @@ def test_summaries_in_another_order_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", ['{"id": 1, "prompt": "\\ud800"}', '{"id": 1, "prompt": "p", "meta": {"x": NaN}}'])
-def test_what_cannot_be_stored_as_json_is_told_in_one_line(tmp_path: Path, row: str) -> None:
+def test_what_cannot_be_stored_as_json_is_reported_in_one_line(tmp_path: Path, row: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(f"[{row}]")
     with pytest.raises(DataError, match="a prompt or meta cannot be stored"):

@@ -8,10 +8,9 @@ import shutil
 import sqlite3
 import tempfile
 import threading
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +33,8 @@ from knowgen.core.records import (
 )
 from knowgen.core.spec import GeneratorSpec, ScorerSpec
 from knowgen.store.run import RunStore
+from tests.helpers import store_records
+from tests.helpers.processes import wait_until
 
 TEXT = st.text(max_size=30)
 PLAIN = st.recursive(
@@ -97,14 +98,14 @@ CALM = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace) -> Any:
-    with RunStore.open(tmp_path_factory.mktemp("shared") / "run", kit.spec()) as store:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with RunStore.open(tmp_path_factory.mktemp("shared") / "run", store_records.spec()) as store:
         yield store
 
 
 @CALM
 @given(generation=GENERATION, key=DIGEST)
-def test_a_drawing_comes_back_as_it_was_put(shared: RunStore, generation: Generation, key: str) -> None:
+def test_a_generation_comes_back_as_it_was_put(shared: RunStore, generation: Generation, key: str) -> None:
     shared.put_generation(key, generation)
     found = shared.generation(key)
     assert found is not None
@@ -115,15 +116,17 @@ def test_a_drawing_comes_back_as_it_was_put(shared: RunStore, generation: Genera
 
 @CALM
 @given(score=SCORE, key=DIGEST)
-def test_a_judgement_comes_back_as_it_was_put(shared: RunStore, score: Score, key: str) -> None:
+def test_a_score_comes_back_as_it_was_put(shared: RunStore, score: Score, key: str) -> None:
     shared.put_score(key, score, shared.spec.scorers[0])
     assert shared.score(key) == score
 
 
-def test_a_lone_surrogate_or_a_foreign_object_costs_no_paid_reply(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
-        store.put_generation("k", kit.drawn("a", settings={"word": "\ud800x", "folder": object(), "raw": b"\xff"}))
-        score = kit.judged("a", "", attempts=(Attempt(reply="half \udfff pair"),))
+def test_a_lone_surrogate_or_a_foreign_object_costs_no_paid_reply(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        store.put_generation(
+            "k", store_records.generation("a", settings={"word": "\ud800x", "folder": object(), "raw": b"\xff"})
+        )
+        score = store_records.score("a", "", attempts=(Attempt(reply="half \udfff pair"),))
         store.put_score("s", score, store.spec.scorers[0])
         drawn, judged = store.generation("k"), store.score("s")
     assert drawn is not None and judged is not None
@@ -132,21 +135,21 @@ def test_a_lone_surrogate_or_a_foreign_object_costs_no_paid_reply(tmp_path: Path
     assert judged.attempts[0].reply == "half \ufffd pair"
 
 
-def test_a_value_that_is_no_number_is_refused_when_it_is_put(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
+def test_a_value_that_is_not_a_number_is_refused_when_it_is_stored(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
         with pytest.raises(ValueError, match="not JSON compliant"):
-            store.put_score("s", kit.judged("a", "", value=float("nan")), store.spec.scorers[0])
-        store.put_score("s", kit.judged("a", ""), store.spec.scorers[0])
+            store.put_score("s", store_records.score("a", "", value=float("nan")), store.spec.scorers[0])
+        store.put_score("s", store_records.score("a", ""), store.spec.scorers[0])
         assert store.score("s") is not None
 
 
-def test_samples_keep_their_order_over_many_pages(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_samples_keep_their_order_over_many_pages(tmp_path: Path) -> None:
     names = [f"s{number * 7919 % 1000}" for number in range(1000)]
     truth_file = tmp_path / "truth.png"
-    truth_file.write_bytes(kit.picture())
+    truth_file.write_bytes(store_records.image_bytes())
     ref = ImageRef(sha256="a" * 64, width=24, height=16, format="PNG", path=truth_file)
-    with RunStore.open(tmp_path / "run", kit.spec()) as store:
-        store.put_samples((kit.sample(name), GroundTruth(sample_id=name, image=ref)) for name in names)
+    with RunStore.open(tmp_path / "run", store_records.spec()) as store:
+        store.put_samples((store_records.sample(name), GroundTruth(sample_id=name, image=ref)) for name in names)
         assert [each.id for each in store.samples()] == names
         truth = store.truth("s7")
         assert truth.image is not None and truth.image.path == truth_file
@@ -154,21 +157,21 @@ def test_samples_keep_their_order_over_many_pages(tmp_path: Path, kit: SimpleNam
             store.truth("s1000")
 
 
-def test_an_id_that_comes_twice_is_named_and_the_earlier_selection_stays(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
-        store.put_samples(kit.items("a", "b"))
+def test_an_id_that_comes_twice_is_named_and_the_earlier_selection_stays(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        store.put_samples(store_records.items("a", "b"))
         with pytest.raises(DataError, match=r"sample number 3 of the selection: sample id 'x' occurs twice"):
-            store.put_samples(kit.items("x", "y", "x"))
+            store.put_samples(store_records.items("x", "y", "x"))
         assert [each.id for each in store.samples()] == ["a", "b"]
 
 
-def test_a_broken_task_leaves_the_earlier_selection(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_broken_task_leaves_the_earlier_selection(tmp_path: Path) -> None:
     def broken() -> Any:
-        yield from kit.items("x")
+        yield from store_records.items("x")
         raise RuntimeError("the task broke")
 
-    with RunStore.open(tmp_path, kit.spec()) as store:
-        store.put_samples(kit.items("a"))
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        store.put_samples(store_records.items("a"))
         with pytest.raises(RuntimeError, match="the task broke"):
             store.put_samples(broken())
         with pytest.raises(DataError, match="cannot be stored"):
@@ -181,8 +184,8 @@ def test_a_broken_task_leaves_the_earlier_selection(tmp_path: Path, kit: SimpleN
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_rows_hold_each_triple_once_and_only_what_is_current(kit: SimpleNamespace, data: st.DataObject) -> None:
-    """Random histories of drawing, drawing again and judging, against a plain dictionary that is kept alongside."""
+def test_rows_hold_each_triple_once_and_only_what_is_current(data: st.DataObject) -> None:
+    """Random histories of generating and scoring again and again, against a plain dictionary."""
     names = [f"s{number}" for number in range(data.draw(st.integers(1, 5)))]
     repeats, judges = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
     current = ScorerSpec(name="judge", version="2")
@@ -191,15 +194,15 @@ def test_rows_hold_each_triple_once_and_only_what_is_current(kit: SimpleNamespac
     scores: dict[tuple[str, int, int, str], float] = {}
     folder = Path(tempfile.mkdtemp())
     try:
-        with RunStore.open(folder, kit.spec(current, repeats=repeats, judge_repeats=judges)) as store:
-            store.put_samples(kit.items(*names))
+        with RunStore.open(folder, store_records.spec(current, repeats=repeats, judge_repeats=judges)) as store:
+            store.put_samples(store_records.items(*names))
             for step in range(data.draw(st.integers(0, 30))):
                 name = data.draw(st.sampled_from([*names, "not selected"]))
                 repeat = data.draw(st.integers(0, repeats))  # one more than counts
                 if data.draw(st.booleans()):
                     digest = data.draw(st.sampled_from(["", "a" * 64, "b" * 64]))
                     ref = ImageRef(sha256=digest, width=1, height=1, format="PNG") if digest else None
-                    store.put_generation(f"g{name}{repeat}", kit.drawn(name, ref, repeat))
+                    store.put_generation(f"g{name}{repeat}", store_records.generation(name, ref, repeat))
                     images[name, repeat] = digest
                 else:
                     digest = data.draw(st.sampled_from(["", "a" * 64, "b" * 64]))
@@ -207,7 +210,7 @@ def test_rows_hold_each_triple_once_and_only_what_is_current(kit: SimpleNamespac
                     who = data.draw(st.sampled_from([current, *others]))
                     value = step / 100
                     key = f"s{name}{repeat}{judge}{digest}{who.version}{who.args}"
-                    store.put_score(key, kit.judged(name, digest, value, repeat, judge), who)
+                    store.put_score(key, store_records.score(name, digest, value, repeat, judge), who)
                     if who is current:
                         scores[name, repeat, judge, digest] = value
             found = list(store.rows("judge"))
@@ -219,18 +222,18 @@ def test_rows_hold_each_triple_once_and_only_what_is_current(kit: SimpleNamespac
     expected_scores = set()
     for row in found:
         image = images.get((row.sample_id, row.repeat))
-        value = None if image is None else scores.get((row.sample_id, row.repeat, row.judge_repeat, image))
+        expected = None if image is None else scores.get((row.sample_id, row.repeat, row.judge_repeat, image))
         assert row.generation == ("not_run" if image is None else "ok" if image else "failed")
-        if value is None:
+        if expected is None:
             assert row.strict.status == "not_run" and not row.strict.values
         else:
             expected_scores.add((row.sample_id, row.repeat, row.judge_repeat))
-            assert row.strict.values == dict.fromkeys(DIMENSIONS, value)
+            assert row.strict.values == dict.fromkeys(DIMENSIONS, expected)
     assert listed == expected_scores
 
 
-def test_a_scorer_the_run_does_not_have_is_named(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
+def test_a_scorer_the_run_does_not_have_is_named(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
         calls: list[Callable[[str], Any]] = [store.rows, store.scores, store.cells]
         for call in calls:
             with pytest.raises(UsageError, match=r"no scorer 'vlm'; it has judge"):
@@ -240,18 +243,16 @@ def test_a_scorer_the_run_does_not_have_is_named(tmp_path: Path, kit: SimpleName
 # -- opening -----------------------------------------------------------------------------------------------------------
 
 
-def test_results_outlive_the_process_and_selection_repeats_and_scorers_may_grow(
-    tmp_path: Path, kit: SimpleNamespace
-) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
-        store.put_samples(kit.items("a"))
-        ref = store.put_image(kit.picture(1), width=24, height=16, format="PNG")
-        store.put_generation("ka", kit.drawn("a", ref))
-        store.put_score("sa", kit.judged("a", ref.sha256), store.spec.scorers[0])
+def test_results_outlive_the_process_and_selection_repeats_and_scorers_may_grow(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        store.put_samples(store_records.items("a"))
+        ref = store.put_image(store_records.image_bytes(1), width=24, height=16, format="PNG")
+        store.put_generation("ka", store_records.generation("a", ref))
+        store.put_score("sa", store_records.score("a", ref.sha256), store.spec.scorers[0])
         started = store.manifest.started
-    more = kit.spec(kit.spec().scorers[0], ScorerSpec(name="second"), repeats=2)
+    more = store_records.spec(store_records.spec().scorers[0], ScorerSpec(name="second"), repeats=2)
     with RunStore.open(tmp_path, more) as store:
-        store.put_samples(kit.items("b", "a"))
+        store.put_samples(store_records.items("b", "a"))
         assert [(row.sample_id, row.repeat, row.strict.status) for row in store.rows("judge")] == [
             ("b", 0, "not_run"), ("b", 1, "not_run"), ("a", 0, "ok"), ("a", 1, "not_run"),
         ]  # fmt: skip
@@ -269,50 +270,48 @@ def test_results_outlive_the_process_and_selection_repeats_and_scorers_may_grow(
         ({"generator": GeneratorSpec(name="painter", args={"steps": 4}, revision="r2")}, "generator.revision is"),
     ],
 )
-def test_another_run_is_refused_and_the_field_is_named(
-    tmp_path: Path, kit: SimpleNamespace, change: dict[str, Any], words: str
-) -> None:
-    RunStore.open(tmp_path, kit.spec()).close()
+def test_another_run_is_refused_and_the_field_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    RunStore.open(tmp_path, store_records.spec()).close()
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(ConfigError) as caught:
-        RunStore.open(tmp_path, kit.spec(**change))
+        RunStore.open(tmp_path, store_records.spec(**change))
     assert words in str(caught.value) and "\n" not in str(caught.value)
     assert (tmp_path / "run.json").read_bytes() == before
-    with RunStore.open(tmp_path, kit.spec(**change), fresh=True) as store:
+    with RunStore.open(tmp_path, store_records.spec(**change), fresh=True) as store:
         assert list(store.generations()) == []
 
 
-def test_fresh_removes_results_but_nothing_else(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
-        ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
-        store.put_generation("k", kit.drawn("a", ref))
+def test_fresh_removes_results_but_nothing_else(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
+        store.put_generation("k", store_records.generation("a", ref))
         store.reserve(1.0, "judge")
     (tmp_path / "tables").mkdir()
     (tmp_path / "summary.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("mine")
-    with RunStore.open(tmp_path, kit.spec(), fresh=True) as store:
+    with RunStore.open(tmp_path, store_records.spec(), fresh=True) as store:
         assert store.generation("k") is None
         assert store.spent() == 0
         assert not store.image_ok(ref)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "run.json", "run.sqlite"]
 
 
-def test_fresh_of_a_folder_that_is_no_run_touches_nothing(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_fresh_in_a_folder_that_is_not_a_run_touches_nothing(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "holiday.png").write_text("mine")
     with pytest.raises(ConfigError, match="no run directory"):
-        RunStore.open(tmp_path, kit.spec(), fresh=True)
+        RunStore.open(tmp_path, store_records.spec(), fresh=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["images", "holiday.png"]
-    with RunStore.open(tmp_path / "new", kit.spec(), fresh=True) as store:
+    with RunStore.open(tmp_path / "new", store_records.spec(), fresh=True) as store:
         assert list(store.samples()) == []
 
 
-def test_fresh_does_not_follow_a_linked_image_folder(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_fresh_does_not_follow_a_linked_image_folder(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "keep.png").write_text("mine")
-    RunStore.open(tmp_path / "run", kit.spec()).close()
+    RunStore.open(tmp_path / "run", store_records.spec()).close()
     (tmp_path / "run" / "images").symlink_to(tmp_path / "elsewhere")
-    RunStore.open(tmp_path / "run", kit.spec(), fresh=True).close()
+    RunStore.open(tmp_path / "run", store_records.spec(), fresh=True).close()
     assert (tmp_path / "elsewhere" / "keep.png").read_text() == "mine"
 
 
@@ -346,19 +345,19 @@ def _damage(folder: Path, how: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("writing", [True, False])
-def test_a_damaged_or_foreign_run_is_told_in_one_line_and_left_alone(
-    tmp_path: Path, kit: SimpleNamespace, how: str, writing: bool
+def test_a_damaged_or_foreign_run_is_reported_in_one_line_and_left_alone(
+    tmp_path: Path, how: str, writing: bool
 ) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
-        store.put_samples(kit.items(*(f"s{number}" for number in range(50))))
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        store.put_samples(store_records.items(*(f"s{number}" for number in range(50))))
     _damage(tmp_path, how)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(DataError) as caught:
-        RunStore.open(tmp_path, kit.spec()) if writing else RunStore.read(tmp_path)
+        RunStore.open(tmp_path, store_records.spec()) if writing else RunStore.read(tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    RunStore.open(tmp_path, kit.spec(), fresh=True).close()
+    RunStore.open(tmp_path, store_records.spec(), fresh=True).close()
 
 
 def test_a_folder_without_a_run_cannot_be_read(tmp_path: Path) -> None:
@@ -367,39 +366,39 @@ def test_a_folder_without_a_run_cannot_be_read(tmp_path: Path) -> None:
             RunStore.read(folder)
 
 
-def test_an_out_that_is_a_file_is_refused(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_an_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match="is a file"):
-        RunStore.open(tmp_path / "out", kit.spec())
+        RunStore.open(tmp_path / "out", store_records.spec())
 
 
-def test_an_argument_named_like_a_secret_is_never_written(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_an_argument_named_like_a_secret_is_never_written(tmp_path: Path) -> None:
     hidden = ScorerSpec(name="vlm", args={"client": {"api_key": "sk-123"}})
     with pytest.raises(ConfigError, match=r"vlm: argument 'api_key' looks like a secret"):
-        RunStore.open(tmp_path / "run", kit.spec(hidden))
+        RunStore.open(tmp_path / "run", store_records.spec(hidden))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_reader_sees_a_running_run_and_changes_nothing(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as writer:
-        writer.put_samples(kit.items("a", "b"))
-        writer.put_generation("k", kit.drawn("a"))
+def test_a_reader_sees_a_running_run_and_changes_nothing(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as writer:
+        writer.put_samples(store_records.items("a", "b"))
+        writer.put_generation("k", store_records.generation("a"))
         writer.commit()
         with RunStore.read(tmp_path) as reader:
             assert [each.id for each in reader.samples()] == ["a", "b"]
             assert [key for key, _ in reader.generations()] == ["k"]
             with pytest.raises(ConfigError):
-                reader.put_generation("x", kit.drawn("b"))
-        writer.put_generation("k2", kit.drawn("b"))
+                reader.put_generation("x", store_records.generation("b"))
+        writer.put_generation("k2", store_records.generation("b"))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with RunStore.read(tmp_path) as reader:
         assert len(list(reader.rows("judge"))) == 2
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_what_was_committed_is_in_one_file_even_if_a_reader_looks_on(tmp_path: Path, kit: SimpleNamespace) -> None:
-    writer = RunStore.open(tmp_path, kit.spec())
-    writer.put_generation("k", kit.drawn("a"))
+def test_what_was_committed_is_in_one_file_even_if_a_reader_looks_on(tmp_path: Path) -> None:
+    writer = RunStore.open(tmp_path, store_records.spec())
+    writer.put_generation("k", store_records.generation("a"))
     writer.commit()
     with RunStore.read(tmp_path):
         writer.close()
@@ -410,10 +409,10 @@ def test_what_was_committed_is_in_one_file_even_if_a_reader_looks_on(tmp_path: P
         assert copy.generation("k") is not None
 
 
-def test_a_damaged_record_is_told_in_one_line(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
-        store.put_samples(kit.items("a"))
-        store.put_generation("k", kit.drawn("a"))
+def test_a_damaged_record_is_reported_in_one_line(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        store.put_samples(store_records.items("a"))
+        store.put_generation("k", store_records.generation("a"))
     connection = sqlite3.connect(tmp_path / "run.sqlite", isolation_level=None)
     for record in ("{", '{"sample_id": "a", "status": "marvellous"}', '{"sample_id": "a", "status": "ok", "new": 1}'):
         connection.execute("update generations set record = ?", (record,))
@@ -425,12 +424,12 @@ def test_a_damaged_record_is_told_in_one_line(tmp_path: Path, kit: SimpleNamespa
     connection.close()
 
 
-def test_the_tables_make_sense_to_stock_tools(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
-        store.put_samples(kit.items("a"))
-        ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
-        store.put_generation("ka", kit.drawn("a", ref))
-        store.put_score("sa", kit.judged("a", ref.sha256), store.spec.scorers[0])
+def test_the_tables_make_sense_to_stock_tools(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        store.put_samples(store_records.items("a"))
+        ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
+        store.put_generation("ka", store_records.generation("a", ref))
+        store.put_score("sa", store_records.score("a", ref.sha256), store.spec.scorers[0])
     connection = sqlite3.connect(tmp_path / "run.sqlite")
     drawn = connection.execute("select sample_id, repeat, status, reason, image from generations").fetchall()
     assert drawn == [("a", 0, "ok", "", ref.sha256)]
@@ -458,31 +457,32 @@ def _seen_by_others(path: Path, query: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
-def test_what_is_put_is_committed_without_being_asked(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
+def test_what_is_put_is_committed_without_being_asked(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
         for name in ("a", "b"):  # the second begins a group of its own
-            store.put_generation(name, kit.drawn(name))
+            store.put_generation(name, store_records.generation(name))
             assert store.generation(name) is not None
-            deadline = time.monotonic() + 20
-            while (name,) not in _seen_by_others(tmp_path, "select key from generations"):
-                assert time.monotonic() < deadline, "never committed"
-                time.sleep(0.02)
+            wait_until(partial(_is_committed, tmp_path, name))
 
 
-def test_commit_makes_it_durable_at_once(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
-        store.put_generation("k", kit.drawn("a"))
+def _is_committed(folder: Path, key: str) -> bool:
+    return (key,) in _seen_by_others(folder, "select key from generations")
+
+
+def test_commit_makes_it_durable_at_once(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        store.put_generation("k", store_records.generation("a"))
         store.commit()
         assert _seen_by_others(tmp_path, "select key from generations") == [("k",)]
 
 
-def test_many_threads_may_put_at_once(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_many_threads_may_put_at_once(tmp_path: Path) -> None:
     def work(number: int) -> None:
         for step in range(40):
-            ref = store.put_image(kit.picture(step % 7), width=24, height=16, format="PNG")
-            store.put_generation(f"{number}-{step}", kit.drawn(f"s{number}", ref, repeat=step))
+            ref = store.put_image(store_records.image_bytes(step % 7), width=24, height=16, format="PNG")
+            store.put_generation(f"{number}-{step}", store_records.generation(f"s{number}", ref, repeat=step))
 
-    with RunStore.open(tmp_path, kit.spec()) as store:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
         threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
         for thread in threads:
             thread.start()
@@ -493,12 +493,10 @@ def test_many_threads_may_put_at_once(tmp_path: Path, kit: SimpleNamespace) -> N
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_a_thread_that_writes_on_while_the_store_is_closed_gets_an_error(
-    tmp_path: Path, kit: SimpleNamespace, attempt: int
-) -> None:
+def test_a_thread_that_writes_on_while_the_store_is_closed_gets_an_error(tmp_path: Path, attempt: int) -> None:
     """Closing a connection under a statement would end the whole process."""
-    store = RunStore.open(tmp_path / "run", kit.spec())
-    store.put_samples(kit.items("a"))
+    store = RunStore.open(tmp_path / "run", store_records.spec())
+    store.put_samples(store_records.items("a"))
     errors: list[BaseException] = []
     writing = threading.Barrier(4)
 
@@ -506,7 +504,7 @@ def test_a_thread_that_writes_on_while_the_store_is_closed_gets_an_error(
         put = 0
         try:
             while True:
-                store.put_generation(f"{number}-{put}", kit.drawn("a"))
+                store.put_generation(f"{number}-{put}", store_records.generation("a"))
                 put += 1
                 if put == 20 + attempt:
                     writing.wait()
@@ -523,10 +521,8 @@ def test_a_thread_that_writes_on_while_the_store_is_closed_gets_an_error(
     assert [type(error) for error in errors] == [sqlite3.ProgrammingError] * 3
 
 
-def test_a_reservation_is_on_disk_before_the_call_and_counts_until_it_is_settled(
-    tmp_path: Path, kit: SimpleNamespace
-) -> None:
-    with RunStore.open(tmp_path, kit.spec()) as store:
+def test_a_reservation_is_on_disk_before_the_call_and_counts_until_it_is_settled(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
         numbers = [store.reserve(0.1, "vlm") for _ in range(10)]
         assert _seen_by_others(tmp_path, "select count(*), sum(settled) from reservations") == [(10, None)]
         assert store.spent() == 1.0
@@ -539,17 +535,17 @@ def test_a_reservation_is_on_disk_before_the_call_and_counts_until_it_is_settled
         for amount in (-0.1, float("nan"), float("inf")):
             with pytest.raises(ValueError, match="US dollars"):
                 store.reserve(amount, "vlm")
-    with RunStore.open(tmp_path, kit.spec()) as store:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
         assert store.spent() == pytest.approx(0.93, abs=1e-12)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.none() | st.integers(0, 10**6) | st.just("open")), max_size=20))
-def test_sums_of_money_are_exact_to_the_millionth(kit: SimpleNamespace, calls: list[tuple[int, Any]]) -> None:
+def test_sums_of_money_are_exact_to_the_millionth(calls: list[tuple[int, Any]]) -> None:
     folder = Path(tempfile.mkdtemp())
     expected = 0
     try:
-        with RunStore.open(folder, kit.spec()) as store:
+        with RunStore.open(folder, store_records.spec()) as store:
             for reserved, settled in calls:
                 number = store.reserve(reserved / 10**6, "who")
                 if settled != "open":
@@ -562,11 +558,11 @@ def test_sums_of_money_are_exact_to_the_millionth(kit: SimpleNamespace, calls: l
         shutil.rmtree(folder)
 
 
-def test_wall_time_adds_up_over_invocations(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_wall_time_adds_up_over_invocations(tmp_path: Path) -> None:
     for _ in range(2):
-        with RunStore.open(tmp_path, kit.spec()) as store:
+        with RunStore.open(tmp_path, store_records.spec()) as store:
             store.note_session("start")
-            store.put_generation("k", kit.drawn("a"))
+            store.put_generation("k", store_records.generation("a"))
             store.note_session("end", "done")
     rows = _seen_by_others(tmp_path, "select started, seen, outcome from sessions")
     assert [row[2] for row in rows] == ["done", "done"]
@@ -574,8 +570,8 @@ def test_wall_time_adds_up_over_invocations(tmp_path: Path, kit: SimpleNamespace
         assert store.seconds() == pytest.approx(sum(row[1] - row[0] for row in rows))
 
 
-def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     judge = ScorerSpec(name="vlm:m", args={"base_url": "https://me:hunter2@judge.invalid/v1"})
     with pytest.raises(ConfigError, match="base_url holds what looks like a key"):
-        RunStore.open(tmp_path / "run", kit.spec(scorers=(judge,)))
+        RunStore.open(tmp_path / "run", store_records.spec(scorers=(judge,)))
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""One flat row a generation and judgement, the same in all three formats."""
+"""One flat row a generation and score, the same in all three formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,29 +15,32 @@ from knowgen.core.records import Attempt, ParsedScore
 from knowgen.core.spec import ScorerSpec
 from knowgen.interchange.table_export import export_rows
 from knowgen.store.run import RunStore
+from tests.helpers import store_records
 
 HOSTILE = 'a "quoted", line\nbreak;\t<b>\x00é\u2028'
 
 
 @pytest.fixture
-def run(tmp_path: Path, kit: SimpleNamespace) -> Any:
+def run(tmp_path: Path) -> Any:
     second = ScorerSpec(name="similarity", dimensions=("cosine",))
-    with RunStore.open(tmp_path / "run", kit.spec(kit.spec().scorers[0], second, judge_repeats=2)) as store:
-        store.put_samples(kit.items("a", "b", "c"))
-        ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
-        store.put_generation("1", kit.drawn("a", ref, used_prompt=HOSTILE, settings={"steps": 4}))
-        store.put_generation("2", kit.drawn("b", reason=HOSTILE))
+    with RunStore.open(
+        tmp_path / "run", store_records.spec(store_records.spec().scorers[0], second, judge_repeats=2)
+    ) as store:
+        store.put_samples(store_records.items("a", "b", "c"))
+        ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
+        store.put_generation("1", store_records.generation("a", ref, used_prompt=HOSTILE, settings={"steps": 4}))
+        store.put_generation("2", store_records.generation("b", reason=HOSTILE))
         lenient = ParsedScore(status="ok", values={"faithfulness": 1.0}, na=("text_accuracy",))
-        score = kit.judged("a", ref.sha256, 0.25, lenient=lenient, attempts=(Attempt(reply=HOSTILE),))
+        score = store_records.score("a", ref.sha256, 0.25, lenient=lenient, attempts=(Attempt(reply=HOSTILE),))
         store.put_score("s", score, store.spec.scorers[0])
         yield store
 
 
-def test_every_judgement_has_its_row_and_the_formats_agree(run: RunStore, tmp_path: Path) -> None:
+def test_every_score_has_its_row_and_the_formats_agree(run: RunStore, tmp_path: Path) -> None:
     import pyarrow.parquet
 
     for form in ("jsonl", "csv", "parquet"):
-        assert export_rows(run, form, tmp_path / form, "judge") == 6  # type: ignore[arg-type]
+        assert export_rows(run, form, tmp_path / form, "judge") == 6
     lines = [json.loads(line) for line in (tmp_path / "jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
     table = pyarrow.parquet.read_table(tmp_path / "parquet").to_pylist()
     with (tmp_path / "csv").open(encoding="utf-8", newline="") as file:
@@ -78,6 +80,6 @@ def test_parquet_without_its_library_says_what_to_install(
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_a_place_that_cannot_be_written_is_told(run: RunStore, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(run: RunStore, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         export_rows(run, "jsonl", tmp_path / "absent" / "out.jsonl", "judge")

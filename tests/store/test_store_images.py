@@ -1,24 +1,24 @@
-"""Pictures are complete under their name, written once, and found out when they are damaged."""
+"""Images are complete under their name, written once, and found out when they are damaged."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import ImageRef
-from knowgen.store import images as image_module
 from knowgen.store.images import ImageFolder
+from tests.helpers import store_records
 
 
-def test_a_picture_lies_under_its_digest(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_an_image_lies_under_its_digest(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path / "images")
     for kind, ending in (("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")):
-        data = kit.picture(7, kind=kind)
+        data = store_records.image_bytes(7, kind=kind)
         ref = images.put(data, width=24, height=16, format=kind)
         digest = hashlib.sha256(data).hexdigest()
         assert ref.path == tmp_path / "images" / digest[:2] / f"{digest}.{ending}"
@@ -27,9 +27,9 @@ def test_a_picture_lies_under_its_digest(tmp_path: Path, kit: SimpleNamespace) -
         assert ref.open().size == (24, 16)
 
 
-def test_a_good_file_is_not_written_again_and_a_damaged_one_is(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_good_file_is_not_written_again_and_a_damaged_one_is(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path)
-    data = kit.picture(1)
+    data = store_records.image_bytes(1)
     ref = images.put(data, width=24, height=16, format="PNG")
     assert ref.path is not None
     before = ref.path.stat()
@@ -44,9 +44,7 @@ def test_a_good_file_is_not_written_again_and_a_damaged_one_is(tmp_path: Path, k
     assert not images.ok(ref)
 
 
-def test_no_name_is_given_before_the_file_is_whole(
-    tmp_path: Path, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_name_is_given_before_the_file_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
 
     def watched(part: str, name: str) -> None:
@@ -54,16 +52,16 @@ def test_no_name_is_given_before_the_file_is_whole(
         seen.append(Path(part).read_bytes())
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(image_module.os, "rename", watched)
+    monkeypatch.setattr(os, "rename", watched)
     with pytest.raises(DataError, match="disk is full"):
-        ImageFolder(tmp_path).put(kit.picture(), width=24, height=16, format="PNG")
-    assert seen == [kit.picture()]
+        ImageFolder(tmp_path).put(store_records.image_bytes(), width=24, height=16, format="PNG")
+    assert seen == [store_records.image_bytes()]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_threads_that_store_the_same_picture_do_not_meet(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_threads_that_store_the_same_image_do_not_meet(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path)
-    data = kit.picture(3, (200, 200))
+    data = store_records.image_bytes(3, (200, 200))
     threads = [
         threading.Thread(target=images.put, args=(data,), kwargs={"width": 200, "height": 200, "format": "PNG"})
         for _ in range(16)
@@ -87,10 +85,10 @@ def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
         ImageFolder(tmp_path).put(b"data", width=1, height=1, format="../x")
 
 
-def test_what_a_killed_writer_left_half_written_is_swept_away(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_what_a_killed_writer_left_half_written_is_swept_away(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path)
-    ref = images.put(kit.picture(), width=24, height=16, format="PNG")
+    ref = images.put(store_records.image_bytes(), width=24, height=16, format="PNG")
     (tmp_path / ".part" / "123-0").write_bytes(b"half")
     images.sweep()
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [ref.path.name if ref.path else ""]
-    images.put(kit.picture(9), width=24, height=16, format="PNG")
+    images.put(store_records.image_bytes(9), width=24, height=16, format="PNG")

@@ -1,10 +1,9 @@
-"""Pictures drawn elsewhere: every sample ends with a picture or with a reason that names the file."""
+"""Images generated elsewhere: every sample ends with an image or with a reason that names the file."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -12,9 +11,10 @@ from knowgen.core.errors import DataError
 from knowgen.core.records import GenerationStatus
 from knowgen.interchange.image_sources import FolderSource, RunSource, picture_facts
 from knowgen.store.run import RunStore
+from tests.helpers import store_records
 
 
-def test_file_stems_are_ids_and_repeats_may_be_numbered(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_file_stems_are_ids_and_repeats_may_be_numbered(tmp_path: Path) -> None:
     places = {
         "a.png": ("a", 0), "b_0.jpg": ("b", 0), "b_1.JPEG": ("b", 1), "c/0.webp": ("c", 0), "c/12.png": ("c", 12),
         "d_1.png": ("d_1", 0), "e.v2.png": ("e.v2", 0), "f g ü.png": ("f g ü", 0), "sub/h.png": ("sub/h", 0),
@@ -22,7 +22,7 @@ def test_file_stems_are_ids_and_repeats_may_be_numbered(tmp_path: Path, kit: Sim
     kinds = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".png": "PNG"}
     for name in places:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(kit.picture(kind=kinds[Path(name).suffix.lower()]))
+        (tmp_path / name).write_bytes(store_records.image_bytes(kind=kinds[Path(name).suffix.lower()]))
     source = FolderSource(tmp_path, ["a", "b", "c", "d", "d_1", "e.v2", "f g ü", "sub/h", "never"])
     for name, (sample_id, repeat) in places.items():
         found = source.drawing(sample_id, repeat)
@@ -35,17 +35,17 @@ def test_file_stems_are_ids_and_repeats_may_be_numbered(tmp_path: Path, kit: Sim
     assert "repeat 3" in source.drawing("a", 3).reason
 
 
-def test_a_decomposed_file_name_finds_its_composed_id(tmp_path: Path, kit: SimpleNamespace) -> None:
-    (tmp_path / "e\u0301tude.png").write_bytes(kit.picture())
+def test_a_decomposed_file_name_finds_its_composed_id(tmp_path: Path) -> None:
+    (tmp_path / "e\u0301tude.png").write_bytes(store_records.image_bytes())
     assert FolderSource(tmp_path, ["\u00e9tude"]).drawing("\u00e9tude", 0).status == "ok"
 
 
-def test_pictures_that_are_none_become_states_with_the_file_in_the_reason(tmp_path: Path, kit: SimpleNamespace) -> None:
-    whole = kit.picture(5, (300, 300), "JPEG")
+def test_files_that_are_not_images_become_states_with_the_file_in_the_reason(tmp_path: Path) -> None:
+    whole = store_records.image_bytes(5, (300, 300), "JPEG")
     broken = {
         "empty": b"", "text": b"not a picture at all", "cut_off": whole[: len(whole) // 2],
-        "blank": kit.picture(size=(1, 1)), "line": kit.picture(size=(400, 1)),
-        "cut_png": kit.picture(5, (300, 300))[:-30],
+        "blank": store_records.image_bytes(size=(1, 1)), "line": store_records.image_bytes(size=(400, 1)),
+        "cut_png": store_records.image_bytes(5, (300, 300))[:-30],
     }  # fmt: skip
     for name, data in broken.items():
         (tmp_path / f"{name}.png").write_bytes(data)
@@ -60,12 +60,12 @@ def test_pictures_that_are_none_become_states_with_the_file_in_the_reason(tmp_pa
         assert f"{name}.png: " in found.reason and "\n" not in found.reason
     assert source.drawing("blank", 0).reason == "blank.png: is only 1x1 pixels"
     assert source.drawing("dangling", 0).reason == "dangling.png: is missing"
-    assert source.drawing("pipe", 0).reason == "pipe.png: is no file"
+    assert source.drawing("pipe", 0).reason == "pipe.png: is not a file"
     assert source.drawing("folder", 0).reason.startswith("no picture for sample 'folder'")
 
 
-def test_a_picture_that_vanishes_later_is_a_state_too(tmp_path: Path, kit: SimpleNamespace) -> None:
-    (tmp_path / "a.png").write_bytes(kit.picture())
+def test_an_image_that_vanishes_later_is_a_state_too(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(store_records.image_bytes())
     source = FolderSource(tmp_path, ["a"])
     (tmp_path / "a.png").unlink()
     assert source.drawing("a", 0).reason == "a.png: is missing"
@@ -74,23 +74,21 @@ def test_a_picture_that_vanishes_later_is_a_state_too(tmp_path: Path, kit: Simpl
 @pytest.mark.parametrize(
     ("first", "second"), [("a.png", "a.jpg"), ("a.png", "a_0.png"), ("a_1.png", "a/1.png"), ("a_1.png", "a_01.png")]
 )
-def test_two_files_for_one_picture_are_an_error_that_names_both(
-    tmp_path: Path, kit: SimpleNamespace, first: str, second: str
-) -> None:
+def test_two_files_for_one_image_are_an_error_that_names_both(tmp_path: Path, first: str, second: str) -> None:
     for name in (first, second):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(kit.picture())
+        (tmp_path / name).write_bytes(store_records.image_bytes())
     with pytest.raises(DataError) as caught:
         FolderSource(tmp_path, ["a"])
     assert first in str(caught.value) and second in str(caught.value) and "sample 'a'" in str(caught.value)
 
 
-def test_unknown_stems_and_hostile_names_are_listed_on_one_line_each(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_unknown_stems_and_hostile_names_are_listed_on_one_line_each(tmp_path: Path) -> None:
     hostile = ["b.png", "a_x.png", "line\nbreak.png", "<script>.png", "a_0000001.png", "..png", "a_\u0661.png"]
     for name in hostile:
-        (tmp_path / name).write_bytes(kit.picture())
-    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.png"))).write_bytes(kit.picture())
-    (tmp_path / ".hidden.png").write_bytes(kit.picture())
+        (tmp_path / name).write_bytes(store_records.image_bytes())
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.png"))).write_bytes(store_records.image_bytes())
+    (tmp_path / ".hidden.png").write_bytes(store_records.image_bytes())
     (tmp_path / "notes.txt").write_text("a")
     (tmp_path / "loop").symlink_to(tmp_path)
     source = FolderSource(tmp_path, ["a"])
@@ -102,42 +100,44 @@ def test_unknown_stems_and_hostile_names_are_listed_on_one_line_each(tmp_path: P
     assert "\n" not in strange.drawing("line\nbreak", 0).reason
 
 
-def test_the_revision_follows_the_pictures_and_nothing_else(tmp_path: Path, kit: SimpleNamespace) -> None:
-    (tmp_path / "a.png").write_bytes(kit.picture(1))
+def test_the_revision_follows_the_images_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(store_records.image_bytes(1))
     first = FolderSource(tmp_path, ["a", "b"]).revision
-    (tmp_path / "unknown.png").write_bytes(kit.picture(2))
+    (tmp_path / "unknown.png").write_bytes(store_records.image_bytes(2))
     os.utime(tmp_path / "a.png", (1, 1))
     assert FolderSource(tmp_path, ["a", "b"]).revision == first
-    (tmp_path / "a.png").write_bytes(kit.picture(3))
+    (tmp_path / "a.png").write_bytes(store_records.image_bytes(3))
     second = FolderSource(tmp_path, ["a", "b"]).revision
-    (tmp_path / "b.png").write_bytes(kit.picture(1))
+    (tmp_path / "b.png").write_bytes(store_records.image_bytes(1))
     assert len({first, second, FolderSource(tmp_path, ["a", "b"]).revision}) == 3
 
 
-def test_a_source_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+def test_a_source_that_is_not_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is no folder"):
         FolderSource(tmp_path / "absent", ["a"])
 
 
-def test_the_facts_of_a_picture_are_those_of_its_file(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_the_facts_of_an_image_are_those_of_its_file(tmp_path: Path) -> None:
     file = tmp_path / "a.webp"
-    file.write_bytes(kit.picture(4, (33, 21), "WEBP"))
+    file.write_bytes(store_records.image_bytes(4, (33, 21), "WEBP"))
     facts = picture_facts(file)
     assert (facts.width, facts.height, facts.format, facts.path) == (33, 21, "WEBP", file)
     with pytest.raises(DataError, match=r"nowhere\.png: is missing"):
         picture_facts(tmp_path / "nowhere.png")
 
 
-def test_another_run_is_a_source(tmp_path: Path, kit: SimpleNamespace) -> None:
-    with RunStore.open(tmp_path, kit.spec(repeats=2)) as store:
-        store.put_samples(kit.items("a"))
+def test_another_run_is_a_source(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec(repeats=2)) as store:
+        store.put_samples(store_records.items("a"))
         good, lost, cut = (
-            store.put_image(kit.picture(number), width=24, height=16, format="PNG") for number in range(3)
+            store.put_image(store_records.image_bytes(number), width=24, height=16, format="PNG") for number in range(3)
         )
-        store.put_generation("1", kit.drawn("a", good, used_prompt="a better prompt", references=({"title": "x"},)))
-        store.put_generation("2", kit.drawn("a", lost, repeat=1))
-        store.put_generation("3", kit.drawn("b", cut))  # drawn once, not selected now
-        store.put_generation("4", kit.drawn("c", status=GenerationStatus.REFUSED, reason="not that"))
+        store.put_generation(
+            "1", store_records.generation("a", good, used_prompt="a better prompt", references=({"title": "x"},))
+        )
+        store.put_generation("2", store_records.generation("a", lost, repeat=1))
+        store.put_generation("3", store_records.generation("b", cut))  # drawn once, not selected now
+        store.put_generation("4", store_records.generation("c", status=GenerationStatus.REFUSED, reason="not that"))
         assert lost.path is not None and cut.path is not None
         lost.path.unlink()
         cut.path.write_bytes(b"half")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import random
@@ -14,16 +15,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from knowgen.core.errors import ConfigError
 from knowgen.core.records import Generation
 from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
-from knowgen.store import lock as lock_module
 from knowgen.store.lock import RunLock
 from knowgen.store.run import RunStore
+from tests.helpers import store_records
 
 SAMPLES = 120
 
@@ -72,22 +72,21 @@ def spec() -> RunSpec:
 
 
 def _facts(folder: Path) -> dict[str, tuple[str, str, str]]:
-    """What a store says of each sample: statuses and the picture's digest."""
+    """What a store says of each sample: statuses and the image's digest."""
     with RunStore.read(folder) as store:
         digests = {each.sample_id: each.image.sha256 for _, each in store.generations() if each.image}
         rows = store.rows("judge")
         return {row.sample_id: (row.generation, row.strict.status, digests[row.sample_id]) for row in rows}
 
 
-def test_a_writer_killed_anywhere_leaves_a_whole_store_and_goes_on(
-    tmp_path: Path, kit: SimpleNamespace, spec: RunSpec
-) -> None:
+def test_a_writer_killed_anywhere_leaves_a_whole_store_and_goes_on(tmp_path: Path, spec: RunSpec) -> None:
     chance = random.Random(5)
     folder, promised, reserved, kills = tmp_path / "run", set(), 0, 0
     while True:
-        process = kit.child(WRITER, folder, spec.model_dump_json(), SAMPLES)
+        process = store_records.start_code(WRITER, folder, spec.model_dump_json(), SAMPLES)
         lines_to_live = chance.randint(0, 30)
         finished = False
+        assert process.stdout is not None and process.stderr is not None
         for number, line in enumerate(process.stdout):
             words = line.split()
             promised |= {words[1]} if words[0] == "committed" else set()
@@ -111,7 +110,7 @@ def test_a_writer_killed_anywhere_leaves_a_whole_store_and_goes_on(
         kills += 1
     assert kills >= 4
     calm = tmp_path / "calm"
-    whole = kit.child(WRITER, calm, spec.model_dump_json(), SAMPLES)
+    whole = store_records.start_code(WRITER, calm, spec.model_dump_json(), SAMPLES)
     assert whole.communicate()[0].split()[-1] == "done"
     assert _facts(folder) == _facts(calm)
     assert _pictures(folder) == _pictures(calm)
@@ -143,11 +142,10 @@ def _check(folder: Path, promised: set[str], reserved: int) -> None:
         assert store.spent() >= reserved * 0.005 - 1e-9
 
 
-def test_a_killed_run_can_be_read_where_nothing_can_be_written(
-    public_folder: Path, kit: SimpleNamespace, spec: RunSpec
-) -> None:
+def test_a_killed_run_can_be_read_where_nothing_can_be_written(public_folder: Path, spec: RunSpec) -> None:
     folder = public_folder / "run"
-    process = kit.child(WRITER, folder, spec.model_dump_json(), SAMPLES)
+    process = store_records.start_code(WRITER, folder, spec.model_dump_json(), SAMPLES)
+    assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("committed"):
             break
@@ -159,7 +157,7 @@ def test_a_killed_run_can_be_read_where_nothing_can_be_written(
     with RunStore.read(folder) as store:
         print(sum(1 for _ in store.generations()), len(list(store.rows("judge"))))
     """
-    drawn, rows = _as_stranger(kit, folder, code).split()
+    drawn, rows = _as_stranger(folder, code).split()
     assert int(drawn) >= 1 and int(rows) == SAMPLES
 
 
@@ -186,41 +184,39 @@ except KnowgenError as error:
 """
 
 
-def _as_stranger(kit: SimpleNamespace, folder: Path, code: str, *more: str) -> str:
+def _as_stranger(folder: Path, code: str, *more: str) -> str:
     """Runs code as a user who may read the folder and not write it."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    process = kit.child(STRANGER % code, folder, *more)
+    process = store_records.start_code(STRANGER % code, folder, *more)
     out, err = process.communicate()
     assert process.returncode == 0, err
     return str(out)
 
 
-def test_a_read_only_directory_can_be_read_and_refuses_a_writer_in_one_line(
-    public_folder: Path, kit: SimpleNamespace, spec: RunSpec
-) -> None:
+def test_a_read_only_directory_can_be_read_and_refuses_a_writer_in_one_line(public_folder: Path, spec: RunSpec) -> None:
     folder = public_folder / "run"
     with RunStore.open(folder, spec) as store:
-        store.put_samples(kit.items("a", "b"))
-        ref = store.put_image(kit.picture(), width=24, height=16, format="PNG")
-        store.put_generation("k", kit.drawn("a", ref))
+        store.put_samples(store_records.items("a", "b"))
+        ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
+        store.put_generation("k", store_records.generation("a", ref))
     reading = """
     with RunStore.read(folder) as store:
         print(store.generation("k").status, store.image_ok(store.generation("k").image), len(list(store.rows("judge"))))
     """
-    assert _as_stranger(kit, folder, reading).split() == ["ok", "True", "2"]
+    assert _as_stranger(folder, reading).split() == ["ok", "True", "2"]
     writing = "    RunStore.open(folder, RunSpec.model_validate_json(sys.argv[2]))"
-    words = _as_stranger(kit, folder, writing, spec.model_dump_json())
+    words = _as_stranger(folder, writing, spec.model_dump_json())
     assert words.startswith(f"ConfigError {folder}: cannot be written (Permission denied)")
     assert len(words.splitlines()) == 1
 
 
 def test_a_run_whose_log_was_emptied_beside_a_reader_can_be_read_where_nothing_can_be_written(
-    public_folder: Path, kit: SimpleNamespace, spec: RunSpec
+    public_folder: Path, spec: RunSpec
 ) -> None:
     folder = public_folder / "run"
     writer = RunStore.open(folder, spec)
-    writer.put_generation("k", kit.drawn("a"))
+    writer.put_generation("k", store_records.generation("a"))
     with RunStore.read(folder) as reader:
         writer.close()
         assert reader.generation("k") is not None
@@ -231,7 +227,7 @@ def test_a_run_whose_log_was_emptied_beside_a_reader_can_be_read_where_nothing_c
     with RunStore.read(folder) as store:
         print(store.generation("k").status)
     """
-    assert _as_stranger(kit, folder, code).split() == ["failed"]
+    assert _as_stranger(folder, code).split() == ["failed"]
 
 
 # -- full disk ---------------------------------------------------------------------------------------------------------
@@ -291,12 +287,12 @@ def small_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tupl
 
 
 @pytest.mark.parametrize("what", ["pictures", "rows"])
-def test_a_full_disk_is_told_in_one_line_and_what_was_committed_stays(
-    small_place: tuple[Path, int], kit: SimpleNamespace, spec: RunSpec, what: str
+def test_a_full_disk_is_reported_in_one_line_and_what_was_committed_stays(
+    small_place: tuple[Path, int], spec: RunSpec, what: str
 ) -> None:
     place, limit = small_place
     (place / "ballast").write_bytes(bytes(400_000))
-    process = kit.child(FILLER, place / "run", spec.model_dump_json(), limit, what)
+    process = store_records.start_code(FILLER, place / "run", spec.model_dump_json(), limit, what)
     out, err = process.communicate()
     lines = out.splitlines()
     assert process.returncode == 0, err
@@ -326,11 +322,9 @@ time.sleep(600)
 """
 
 
-def test_a_second_process_is_refused_by_name_and_a_dead_one_is_no_obstacle(
-    tmp_path: Path, kit: SimpleNamespace, spec: RunSpec
-) -> None:
-    holder = kit.child(HOLDER, tmp_path)
-    assert holder.stdout.readline() == "held\n"
+def test_a_second_process_is_refused_by_name_and_a_dead_one_does_not_matter(tmp_path: Path, spec: RunSpec) -> None:
+    holder = store_records.start_code(HOLDER, tmp_path)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with pytest.raises(ConfigError) as caught:
         RunStore.open(tmp_path, spec)
     assert f"is in use by process {holder.pid} on {socket.gethostname()}" in str(caught.value)
@@ -356,7 +350,7 @@ def test_a_failed_opening_gives_the_directory_free(tmp_path: Path, spec: RunSpec
     RunStore.open(tmp_path, spec).close()
 
 
-def test_many_processes_race_for_a_directory_and_one_has_it_at_a_time(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_many_processes_race_for_a_directory_and_one_has_it_at_a_time(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
@@ -374,7 +368,7 @@ while got < 40:
     lock.release()
     got += 1
 """
-    racers = [kit.child(code, tmp_path) for _ in range(3)]
+    racers = [store_records.start_code(code, tmp_path) for _ in range(3)]
     for racer in racers:
         assert racer.communicate()[1] == ""
         assert racer.returncode == 0
@@ -384,7 +378,7 @@ def test_where_there_are_no_locks_the_file_decides(tmp_path: Path, monkeypatch: 
     def unsupported(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(lock_module.fcntl, "flock", unsupported)
+    monkeypatch.setattr(fcntl, "flock", unsupported)
     file = tmp_path / "run.lock"
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

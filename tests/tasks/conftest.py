@@ -10,13 +10,8 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-for place in (str(HERE), str(HERE.parent / "scorers")):  # the hub beside us, and the judge of the scorers' tests
-    if place not in sys.path:
-        sys.path.append(place)
-
-from hub_server import HubServer  # noqa: E402
-from made_data import Command  # noqa: E402
+from tests.helpers.archive_data import Command
+from tests.helpers.hub_server import HubServer
 
 
 @pytest.fixture

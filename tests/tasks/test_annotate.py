@@ -7,21 +7,20 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import Call, JudgeServer, Step
-from made_data import Command
 
 from knowgen.core.errors import BudgetReachedError, ConfigError, DataError, TransientError, UsageError
 from knowgen.tasks.folder import FolderTask
 from knowgen.tasks.load import load_task
-from knowgen.tasks.text_labels import annotate as annotating
 from knowgen.tasks.text_labels.annotate import AnnotationOutcome, annotate
 from knowgen.tasks.text_labels.question import QUESTION_VERSION, read_answer
 from knowgen.validation.task import check_task
+from tests.helpers.archive_data import Command
+from tests.helpers.judge_server import Call, JudgeServer, Step
+from tests.helpers.processes import wait_until
 
 PROMPTS = {
     "a": "A poster with the title HELLO",
@@ -58,14 +57,14 @@ def folder(home: Path, tmp_path: Path) -> Path:
     return place
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annotating, "_FIRST_WAIT", 0.001)
+async def no_wait(seconds: float) -> None:
+    """Waits in no time."""
+    assert seconds >= 0
 
 
 def asked(folder: Path, server: JudgeServer, **more: Any) -> AnnotationOutcome:
     args = {"base_url": server.url, **FREE, **more.pop("args", {})}
-    return annotate(str(folder), "vlm:reader", args, **more)
+    return annotate(str(folder), "vlm:reader", args, wait=no_wait, **more)
 
 
 def frozen_file(folder: Path) -> dict[str, Any]:
@@ -211,7 +210,7 @@ def test_usage_that_is_not_whole_leaves_the_reservation_spent(folder: Path) -> N
         assert 0 < server.spent <= 0.06 and len(server.calls) == 2
 
 
-def test_faults_that_pass_are_tried_again(folder: Path, quick: None) -> None:
+def test_faults_that_pass_are_tried_again(folder: Path) -> None:
     seen: Counter[str] = Counter()
 
     def shaky(call: Call) -> Step:
@@ -238,12 +237,10 @@ def test_one_prompt_that_is_rejected_fails_alone(folder: Path) -> None:
     assert {prompt_of(call) for call in server.calls} == set(PROMPTS.values())
 
 
-def test_a_judge_out_of_reach_is_given_up(folder: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annotating, "TRIES", 2)
-    monkeypatch.setattr(annotating, "LOST", 2)
+def test_a_judge_out_of_reach_is_given_up(folder: Path) -> None:
     args = {"base_url": "http://127.0.0.1:9/v1", "concurrency": 1, **FREE}
     with pytest.raises(TransientError, match="cannot be reached.*try again later"):
-        annotate(str(folder), "vlm:reader", args)
+        annotate(str(folder), "vlm:reader", args, tries=1, wait=no_wait)
 
 
 def test_what_cannot_be_annotated_says_so(folder: Path, home: Path) -> None:
@@ -255,10 +252,10 @@ def test_what_cannot_be_annotated_says_so(folder: Path, home: Path) -> None:
         annotate("knowgen", "vlm:reader", {})
 
 
-# --------------------------------------------------------------------------------------------------- again, and anew
+# --------------------------------------------------------------------------------------------------- again, and again
 
 
-def test_force_asks_anew_and_the_old_answers_stay_until_then(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_force_asks_again_and_the_old_answers_stay_until_then(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", str(folder.parent / "cache"))
     with JudgeServer(honest) as server:
         first = asked(folder, server).task.version
@@ -316,7 +313,7 @@ def test_killed_it_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
         words = ["task", "annotate", str(folder), "--judge", "vlm:reader", "-s", f"base_url={server.url}"]
         process = subprocess.Popen([sys.executable, "-m", "knowgen", *words, "-s", "price_call=0"])
         journal = folder / "text_required.journal.jsonl"
-        wait_for(lambda: journal.exists() and journal.read_text().count('"answer"') == 15)
+        wait_until(lambda: journal.exists() and journal.read_text().count('"answer"') == 15)
         process.send_signal(signal.SIGKILL)
         process.wait()
         with journal.open("a") as file:
@@ -374,9 +371,7 @@ def test_a_call_left_open_by_a_killed_process_counts_as_spent(folder: Path) -> N
 # -------------------------------------------------------------------------------------------------- the command line
 
 
-def test_the_command_line_tells_what_came_of_it(
-    folder: Path, knowgen: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_line_reports_the_outcome(folder: Path, knowgen: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     with JudgeServer(lambda call: Step(reply="no") if prompt_of(call) == PROMPTS["d"] else honest(call)) as server:
         words = ["task", "annotate", folder, "--judge", "vlm:reader", "-s", f"base_url={server.url}"]
         words += ["-s", "price_in=10", "-s", "price_out=20", "-s", "key_env=JUDGE_KEY"]
@@ -397,12 +392,3 @@ def test_the_command_line_tells_what_came_of_it(
     told = "".join(each.stdout + each.stderr for each in (failed, done, again))
     written = "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
     assert "madeup" not in told + written
-
-
-def wait_for(met: Callable[[], bool], seconds: float = 60.0) -> None:
-    import time
-
-    end = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)

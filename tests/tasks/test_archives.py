@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_data import tarred, zipped
 
 from knowgen.core.errors import DataError
 from knowgen.tasks.prepare.archives import ArchiveLimits, UnpackedTotals, is_archive, stem, unpack
+from tests.helpers.archive_data import tarred, zipped
 
 ROOMY = ArchiveLimits()
 
@@ -153,7 +153,7 @@ def test_bytes_and_files_are_counted_over_all_archives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
 def test_broken_archives_are_one_line(tmp_path: Path, name: str) -> None:
-    assert "is no archive that can be read" in refusal(tmp_path, b"<html>sign in first</html>", name)
+    assert "cannot be read as an archive" in refusal(tmp_path, b"<html>sign in first</html>", name)
 
 
 def test_a_damaged_member_is_named(tmp_path: Path) -> None:

@@ -8,12 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer
-from made_data import BENCH, BENCH_FILE, Command, bench_files, bench_rows, picture, zipped
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import group_of
@@ -21,6 +18,9 @@ from knowgen.tasks.data_home import find_prepared
 from knowgen.tasks.load import load_task
 from knowgen.validation.findings import worst
 from knowgen.validation.task import check_task
+from tests.helpers.archive_data import BENCH, BENCH_FILE, Command, bench_files, bench_rows, image_bytes, zipped
+from tests.helpers.hub_server import HubServer
+from tests.helpers.processes import wait_until
 
 SLOW = pytest.mark.slow
 
@@ -45,11 +45,11 @@ def test_the_benchmark_is_prepared_and_loads_as_a_task(hub: HubServer, knowgen: 
     for name, number in WANTED.items():
         image = task.truth(name).image
         assert image is not None and image.path is not None
-        assert image.path.read_bytes() == picture(number), f"sample {name}"
-        assert image.sha256 == hashlib.sha256(picture(number)).hexdigest()
+        assert image.path.read_bytes() == image_bytes(number), f"sample {name}"
+        assert image.sha256 == hashlib.sha256(image_bytes(number)).hexdigest()
     jpeg = task.truth("2").image
     assert jpeg is not None and jpeg.format == "JPEG" and jpeg.path is not None
-    assert jpeg.path.read_bytes() == picture(2, "JPEG")
+    assert jpeg.path.read_bytes() == image_bytes(2, "JPEG")
     assert task.default_scorers == ("vlm:gpt-4.1",)
     assert task.version.startswith(sha[:12] + "-")
     assert hub.fetched("README.md") == 0
@@ -156,7 +156,7 @@ def test_killed_while_downloading_it_goes_on_with_what_it_has(hub: HubServer, kn
 
 
 @pytest.mark.parametrize(
-    "step", ["look_at", pytest.param("write_rows", marks=SLOW), pytest.param("write_json", marks=SLOW)]
+    "step", ["inspect_images", pytest.param("write_rows", marks=SLOW), pytest.param("write_json", marks=SLOW)]
 )
 def test_killed_while_building_it_leaves_nothing_that_looks_finished(
     hub: HubServer, knowgen: Command, home: Path, step: str
@@ -191,13 +191,13 @@ def test_interrupted_while_downloading_it_ends_at_once(hub: HubServer, home: Pat
     assert find_prepared("knowgen") is None
 
 
-def test_many_loose_pictures_are_fetched_too(hub: HubServer, knowgen: Command) -> None:
+def test_many_loose_images_are_fetched_too(hub: HubServer, knowgen: Command) -> None:
     rows = [{"id": n, "prompt": f"p{n}", "gt_image": f"x/images/{n}.png"} for n in range(20)]
-    files = {BENCH_FILE: json.dumps(rows).encode(), **{f"images/{n}.png": picture(n) for n in range(20)}}
+    files = {BENCH_FILE: json.dumps(rows).encode(), **{f"images/{n}.png": image_bytes(n) for n in range(20)}}
     hub.commit(BENCH, files)
     assert knowgen("task", "prepare", "knowgen").returncode == 0
     found = [load_task("knowgen").truth(str(n)).image for n in range(20)]
-    assert [image.path.read_bytes() for image in found if image and image.path] == [picture(n) for n in range(20)]
+    assert [image.path.read_bytes() for image in found if image and image.path] == [image_bytes(n) for n in range(20)]
 
 
 @pytest.mark.slow
@@ -246,7 +246,7 @@ def test_faults_of_the_hub_are_one_line(hub: HubServer, knowgen: Command, home: 
 
 
 def test_the_archives_of_a_stranger_are_not_trusted(hub: HubServer, knowgen: Command, home: Path) -> None:
-    hub.commit(BENCH, bench_files(**{"evil.zip": zipped({"../../evil.txt": b"x"})}))
+    hub.commit(BENCH, {**bench_files(), "evil.zip": zipped({"../../evil.txt": b"x"})})
     done = knowgen("task", "prepare", "knowgen")
     assert done.returncode == 3 and "evil.zip: refused: its member '../../evil.txt' leaves its folder" in done.stderr
     assert find_prepared("knowgen") is None and not list(home.parent.rglob("evil.txt"))
@@ -257,11 +257,3 @@ def test_help_fits_a_screen_and_shows_an_example(knowgen: Command) -> None:
         told = knowgen(*words, "--help").stdout
         assert len(told.splitlines()) <= 24 and max(map(len, told.splitlines())) <= 80
         assert "  knowgen task " in told
-
-
-def wait_until(met: object, seconds: float = 30.0) -> None:
-    assert callable(met)
-    end = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)

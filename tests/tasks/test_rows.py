@@ -1,4 +1,4 @@
-"""From published rows to a task: spellings, paths from other machines, and rows or pictures that cannot be used."""
+"""From published rows to a task: spellings, paths from other machines, and rows or images that cannot be used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_data import BENCH_FILE, Command, bench_files, bench_rows, picture, zipped
 
 from knowgen.core.errors import ConfigError, DataError, UsageError
 from knowgen.tasks.data_home import data_home, find_prepared
@@ -16,6 +15,7 @@ from knowgen.tasks.folder import FolderTask
 from knowgen.tasks.load import load_task
 from knowgen.tasks.prepare.archives import ArchiveLimits
 from knowgen.tasks.prepare.run import prepare
+from tests.helpers.archive_data import BENCH_FILE, Command, bench_files, bench_rows, image_bytes, zipped
 
 Rows = list[dict[str, Any]]
 
@@ -63,19 +63,23 @@ def test_a_local_folder_serves_as_well(home: Path, tmp_path: Path, knowgen: Comm
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     done = knowgen("task", "prepare", "knowgen", "--data-dir", folder, HF_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
-    assert [the_picture(load_task("knowgen"), name) for name in "01"] == [picture(0), picture(1)]  # type: ignore[arg-type]
+    assert [the_picture(load_task("knowgen"), name) for name in "01"] == [image_bytes(0), image_bytes(1)]  # type: ignore[arg-type]
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert knowgen("task", "prepare", "knowgen", "--data-dir", folder).stdout.startswith("already prepared")
     found = find_prepared("knowgen")
     assert found is not None and found.commit.startswith("local-") and found.revision == ""
 
 
-def test_pictures_that_lie_unpacked_are_taken_and_left_where_they_are(home: Path, tmp_path: Path) -> None:
+def test_images_that_lie_unpacked_are_taken_and_left_where_they_are(home: Path, tmp_path: Path) -> None:
     rows = bench_rows()[:2]
-    files = {BENCH_FILE: json.dumps(rows).encode(), "KnowGen-Bench/images/a.png": picture(0), "b/b.png": picture(1)}
+    files = {
+        BENCH_FILE: json.dumps(rows).encode(),
+        "KnowGen-Bench/images/a.png": image_bytes(0),
+        "b/b.png": image_bytes(1),
+    }
     task = from_files(tmp_path / "local", files)
-    assert [the_picture(task, name) for name in "01"] == [picture(0), picture(1)]
-    assert (tmp_path / "local" / "KnowGen-Bench" / "images" / "a.png").read_bytes() == picture(0)
+    assert [the_picture(task, name) for name in "01"] == [image_bytes(0), image_bytes(1)]
+    assert (tmp_path / "local" / "KnowGen-Bench" / "images" / "a.png").read_bytes() == image_bytes(0)
 
 
 def test_a_snapshot_of_links_is_read_through(home: Path, tmp_path: Path) -> None:
@@ -85,7 +89,7 @@ def test_a_snapshot_of_links_is_read_through(home: Path, tmp_path: Path) -> None
         (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
         (snapshot / name).symlink_to(blobs / str(number))
     prepare("knowgen", data_dir=snapshot)
-    assert the_picture(load_task("knowgen"), "3") == picture(3)  # type: ignore[arg-type]
+    assert the_picture(load_task("knowgen"), "3") == image_bytes(3)  # type: ignore[arg-type]
 
 
 def test_the_same_content_gets_the_same_version_and_other_content_another(home: Path, tmp_path: Path) -> None:
@@ -95,7 +99,7 @@ def test_the_same_content_gets_the_same_version_and_other_content_another(home: 
 
 
 def test_a_folder_without_the_rows_says_so(home: Path, tmp_path: Path) -> None:
-    assert f"holds no {BENCH_FILE}" in refusal(tmp_path / "local", {"images.zip": zipped({"a.png": picture(0)})})
+    assert f"holds no {BENCH_FILE}" in refusal(tmp_path / "local", {"images.zip": zipped({"a.png": image_bytes(0)})})
     with pytest.raises(DataError, match="is no folder"):
         prepare("knowgen", data_dir=tmp_path / "nowhere")
     with pytest.raises(UsageError, match="exclude each other"):
@@ -130,13 +134,13 @@ def test_fields_are_read_under_each_of_their_names(home: Path, tmp_path: Path, f
     renamed = {field: row.pop("prompt"), image: row.pop("gt_image"), **row}
     task = from_files(tmp_path / "local", bench_files([renamed]))
     (sample,) = task.samples()
-    assert sample.prompt == bench_rows()[0]["prompt"] and the_picture(task, "0") == picture(0)
+    assert sample.prompt == bench_rows()[0]["prompt"] and the_picture(task, "0") == image_bytes(0)
 
 
 def test_the_first_name_that_is_not_empty_counts(home: Path, tmp_path: Path) -> None:
     row = {**bench_rows()[0], "question": "no", "prompt": "yes", "gt_image": "", "gen_image": ["images/b.png"]}
     task = from_files(tmp_path / "local", bench_files([row]))
-    assert next(task.samples()).prompt == "yes" and the_picture(task, "0") == picture(1)
+    assert next(task.samples()).prompt == "yes" and the_picture(task, "0") == image_bytes(1)
 
 
 @pytest.mark.parametrize(
@@ -162,26 +166,26 @@ def test_a_file_of_no_rows_is_one_line(home: Path, tmp_path: Path, data: bytes) 
     assert said.startswith(f"{BENCH_FILE}: ") and "\n" not in said and len(said) < 400
 
 
-def test_an_unknown_category_is_kept_and_gets_no_group(home: Path, tmp_path: Path) -> None:
+def test_an_unknown_category_stays_and_gets_no_group(home: Path, tmp_path: Path) -> None:
     task = from_files(tmp_path / "local", changed(lambda rows: rows[0]["meta"].update(category="Gardening")))
     sample = next(task.samples())
     assert (sample.category, sample.group) == ("gardening", "unknown")
 
 
-# ----------------------------------------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------------------------------------- images
 
 
-def test_a_missing_picture_names_its_row(home: Path, tmp_path: Path) -> None:
+def test_a_missing_image_names_its_row(home: Path, tmp_path: Path) -> None:
     said = refusal(tmp_path / "local", changed(lambda rows: rows[4].update(gt_image="images/none.png")))
     assert f"{BENCH_FILE}, row 5 (id '4'): the picture 'images/none.png' is nowhere" in said
 
 
 def test_the_longest_suffix_decides_between_files_of_one_name(home: Path, tmp_path: Path) -> None:
-    members = {"a/x.png": picture(0), "b/x.png": picture(1), "c/b/x.png": picture(2)}
+    members = {"a/x.png": image_bytes(0), "b/x.png": image_bytes(1), "c/b/x.png": image_bytes(2)}
     rows = [{**bench_rows()[0], "id": each, "gt_image": name} for each, name in enumerate(WHICH)]
     files = {BENCH_FILE: json.dumps(rows).encode(), "p.zip": zipped(members)}
     task = from_files(tmp_path / "local", files)
-    assert [the_picture(task, str(each)) for each in range(len(rows))] == [picture(n) for n in WHICH.values()]
+    assert [the_picture(task, str(each)) for each in range(len(rows))] == [image_bytes(n) for n in WHICH.values()]
 
 
 WHICH = {"a/x.png": 0, "/data/c/b/x.png": 2, "p/b/x.png": 1, "z/a/x.png": 0}
@@ -189,38 +193,38 @@ WHICH = {"a/x.png": 0, "/data/c/b/x.png": 2, "p/b/x.png": 1, "z/a/x.png": 0}
 
 
 def test_different_files_that_fit_equally_are_ambiguous(home: Path, tmp_path: Path) -> None:
-    files = {**bench_files(bench_rows()[:1]), "other/images.zip": zipped({"a.png": picture(9)})}
+    files = {**bench_files(bench_rows()[:1]), "other/images.zip": zipped({"a.png": image_bytes(9)})}
     said = refusal(tmp_path / "local", files)
     assert "row 1 (id '0'): the picture 'images/a.png' may be images/a.png or other/images/a.png, which differ" in said
 
 
 def test_equal_files_are_not_ambiguous(home: Path, tmp_path: Path) -> None:
-    files = {**bench_files(bench_rows()[:1]), "other/images.zip": zipped({"a.png": picture(0)})}
-    assert the_picture(from_files(tmp_path / "local", files), "0") == picture(0)
+    files = {**bench_files(bench_rows()[:1]), "other/images.zip": zipped({"a.png": image_bytes(0)})}
+    assert the_picture(from_files(tmp_path / "local", files), "0") == image_bytes(0)
 
 
 def test_an_archive_beside_its_own_content_must_agree_with_it(home: Path, tmp_path: Path) -> None:
-    same = {**bench_files(bench_rows()[:1]), "images/a.png": picture(0)}
-    assert the_picture(from_files(tmp_path / "same", same), "0") == picture(0)
-    other = laid_out(tmp_path / "other", {**same, "images/a.png": picture(7)})
+    same = {**bench_files(bench_rows()[:1]), "images/a.png": image_bytes(0)}
+    assert the_picture(from_files(tmp_path / "same", same), "0") == image_bytes(0)
+    other = laid_out(tmp_path / "other", {**same, "images/a.png": image_bytes(7)})
     with pytest.raises(DataError, match="which differ"):
         prepare("knowgen", data_dir=other)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
-def test_a_broken_picture_names_row_and_file(home: Path, tmp_path: Path, damage: str) -> None:
-    good = picture(1, "JPEG", (300, 200))
+def test_a_broken_image_names_row_and_file(home: Path, tmp_path: Path, damage: str) -> None:
+    good = image_bytes(1, "JPEG", (300, 200))
     data = {"truncated": good[: len(good) // 2], "empty": b"", "text": b"<html>not found</html>"}[damage]
     files = {
         **bench_files(bench_rows()[:2]),
-        "images.zip": zipped({"a.png": picture(0), "b.png": data}),
+        "images.zip": zipped({"a.png": image_bytes(0), "b.png": data}),
     }
     said = refusal(tmp_path / "local", files)
-    assert f"{BENCH_FILE}, row 2 (id '1'): the picture images/b.png does not open: " in said
+    assert f"{BENCH_FILE}, row 2 (id '1'): the image images/b.png does not open: " in said
 
 
-def test_pictures_are_not_written_anew(home: Path, tmp_path: Path) -> None:
-    strange = picture(3, "JPEG", (90, 40)) + b"trailing words of a camera"
+def test_images_are_not_written_twice(home: Path, tmp_path: Path) -> None:
+    strange = image_bytes(3, "JPEG", (90, 40)) + b"trailing words of a camera"
     rows = [{**bench_rows()[0], "gt_image": "images/a.png"}]
     files = {BENCH_FILE: json.dumps(rows).encode(), "images.zip": zipped({"a.png": strange})}
     task = from_files(tmp_path / "local", files)
@@ -235,23 +239,23 @@ def test_limits_hold_for_all_archives_together(home: Path, tmp_path: Path) -> No
         prepare("knowgen", data_dir=folder, limits=ArchiveLimits(files=4))
 
 
-# ------------------------------------------------------------------------------------------- pictures after preparing
+# ------------------------------------------------------------------------------------------- images after preparing
 
 
-def test_a_picture_that_was_exchanged_is_never_used(home: Path, tmp_path: Path) -> None:
+def test_an_image_that_was_exchanged_is_never_used(home: Path, tmp_path: Path) -> None:
     task = from_files(tmp_path / "local", bench_files())
     image = task.truth("0").image
     assert image is not None and image.path is not None
-    image.path.write_bytes(picture(200))
+    image.path.write_bytes(image_bytes(200))
     assert task.truth("1").image is not None
     for again in (task, load_task("knowgen")):
         with pytest.raises(DataError, match=r"picture pictures/images/a\.png is not the one recorded.*prepare"):
             again.truth("0")
-    image.path.write_bytes(picture(0))
-    assert the_picture(task, "0") == picture(0)
+    image.path.write_bytes(image_bytes(0))
+    assert the_picture(task, "0") == image_bytes(0)
 
 
-def test_a_picture_is_hashed_once(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_hashed_once(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = from_files(tmp_path / "local", bench_files())
     task.truth("0")
     opened: list[Path] = []

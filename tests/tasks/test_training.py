@@ -1,4 +1,4 @@
-"""The training sets: typed records, the published split, and data sets whose pictures stay on disk."""
+"""The training sets: typed records, the published split, and data sets whose images stay on disk."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import HubServer
-from made_data import RL_FILE, SFT_FILE, TRAIN, Command, picture, sft_row, train_files, zipped
 
 from knowgen.core.errors import DataError, UsageError
 from knowgen.tasks.data_home import find_prepared
 from knowgen.tasks.prepare.run import prepare
 from knowgen.training.datasets import load_rl, load_sft, rl_dataset, sft_dataset
+from tests.helpers.archive_data import RL_FILE, SFT_FILE, TRAIN, Command, image_bytes, sft_row, train_files, zipped
+from tests.helpers.hub_server import HubServer
 
 SFT = [sft_row(0, 2), sft_row(1, 0), sft_row(2, 3)]
 SFT_PICTURES = [(row, each) for row, count in ((0, 2), (2, 3)) for each in range(count)]
@@ -26,8 +26,8 @@ def rl_rows(count: int) -> list[dict[str, Any]]:
 
 
 def members(rl: int) -> dict[str, bytes]:
-    sft = {f"train/images/p{row}_{each}.png": picture(10 * row + each) for row, each in SFT_PICTURES}
-    return {**sft, **{f"rl/g{n}.png": picture(100 + n) for n in range(rl)}}
+    sft = {f"train/images/p{row}_{each}.png": image_bytes(10 * row + each) for row, each in SFT_PICTURES}
+    return {**sft, **{f"rl/g{n}.png": image_bytes(100 + n) for n in range(rl)}}
 
 
 def local(folder: Path, sft: list[dict[str, Any]], rl: list[dict[str, Any]], pictures: dict[str, bytes]) -> Path:
@@ -48,7 +48,7 @@ def the_split(rows: list[dict[str, Any]], have: set[str]) -> tuple[list[str], li
     return [row["id"] for row in usable[:cut]], [row["id"] for row in usable[cut:]]
 
 
-def test_conversations_come_typed_with_their_pictures_in_order(home: Path, tmp_path: Path) -> None:
+def test_conversations_come_typed_with_their_images_in_order(home: Path, tmp_path: Path) -> None:
     prepare("gen_searcher_sft", data_dir=local(tmp_path / "t", SFT, rl_rows(3), members(3)))
     found = list(load_sft())
     assert [each.id for each in found] == ["c0", "c1", "c2"] and [each.row for each in found] == [1, 2, 3]
@@ -56,9 +56,9 @@ def test_conversations_come_typed_with_their_pictures_in_order(home: Path, tmp_p
         assert [(message.role, message.content) for message in conversation.messages] == [
             (message["role"], message["content"]) for message in row["messages"]
         ]
-    assert [path.read_bytes() for path in found[0].images] == [picture(0), picture(1)]
+    assert [path.read_bytes() for path in found[0].images] == [image_bytes(0), image_bytes(1)]
     assert found[1].images == ()
-    assert [path.read_bytes() for path in found[2].images] == [picture(20), picture(21), picture(22)]
+    assert [path.read_bytes() for path in found[2].images] == [image_bytes(20), image_bytes(21), image_bytes(22)]
 
 
 @pytest.mark.parametrize(("pictures", "marks"), [(2, 1), (1, 2), (0, 1), (1, 0)])
@@ -114,7 +114,7 @@ def test_the_split_is_the_published_one(home: Path, tmp_path: Path) -> None:
         assert [prompt.id for prompt in prompts] == list(range(len(wanted)))
         for prompt in prompts:
             number = int(prompt.source_id[1:])
-            assert prompt.prompt == f"Draw {number}" and prompt.gt_image.read_bytes() == picture(100 + number)
+            assert prompt.prompt == f"Draw {number}" and prompt.gt_image.read_bytes() == image_bytes(100 + number)
     assert found.index["left_out"] == [
         f"{RL_FILE}, row 5: has no id",
         f"{RL_FILE}, row 10 (id 'q9'): has no prompt",
@@ -152,7 +152,7 @@ def test_unprepared_sets_say_what_to_type(home: Path) -> None:
             load()
 
 
-def test_a_picture_that_is_gone_is_an_error_and_does_not_change_the_split(home: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_gone_is_an_error_and_does_not_change_the_split(home: Path, tmp_path: Path) -> None:
     prepare("gen_searcher_rl", data_dir=local(tmp_path / "t", [], rl_rows(10), members(10)))
     first = next(iter(load_rl("train")))
     first.gt_image.unlink()
@@ -160,7 +160,7 @@ def test_a_picture_that_is_gone_is_an_error_and_does_not_change_the_split(home: 
         list(load_rl("train"))
 
 
-def test_data_sets_hold_paths_and_no_pictures(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_sets_contain_paths_and_not_images(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets.config
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "rows")
@@ -181,7 +181,7 @@ def test_data_sets_hold_paths_and_no_pictures(home: Path, tmp_path: Path, monkey
     assert decoded.size == (20 + (100 + int(next(iter(load_rl("train"))).source_id[1:])) % 7, 16)
 
 
-def test_a_fault_in_a_row_is_told_through_the_library(
+def test_a_fault_in_a_row_is_reported_through_the_library(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets.config
@@ -199,7 +199,7 @@ def test_sixteen_thousand_rows_are_quick(home: Path, tmp_path: Path) -> None:
     folder = tmp_path / "t"
     folder.mkdir()
     (folder / RL_FILE).write_text(json.dumps(rl_rows(count)))
-    (folder / "p.zip").write_bytes(zipped({f"rl/g{n}.png": picture(n) for n in range(count)}))
+    (folder / "p.zip").write_bytes(zipped({f"rl/g{n}.png": image_bytes(n) for n in range(count)}))
     began = time.monotonic()
     prepare("gen_searcher_rl", data_dir=folder)
     prepared = time.monotonic()

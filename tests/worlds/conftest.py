@@ -1,21 +1,13 @@
-"""A small world for the tests of this folder, built once; lets them import their helper module."""
+"""A small world for the tests of this folder, built once."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-HERE = str(Path(__file__).resolve().parent)
-if HERE not in sys.path:
-    sys.path.insert(0, HERE)
-
-from world_helpers import BuiltWorld  # noqa: E402
-
-from knowgen.tasks.folder import FolderTask  # noqa: E402
-from knowgen.worlds.build import build_world  # noqa: E402
-from knowgen.worlds.search import WorldSearch  # noqa: E402
+from knowgen.tasks.folder import FolderTask
+from knowgen.worlds.build import build_world
+from knowgen.worlds.search import WorldSearch
+from tests.helpers.built_world import BuiltWorld
 
 WORLD_SEED = 9
 

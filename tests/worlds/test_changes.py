@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from world_helpers import BuiltWorld
 
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import DIMENSIONS, GenerationRequest, GroundTruth, Sample, request_id
@@ -24,6 +23,7 @@ from knowgen.worlds.check.ocr import read_lines
 from knowgen.worlds.check.text import find_texts
 from knowgen.worlds.drawing.layouts import Box
 from knowgen.worlds.prompts import HEADINGS
+from tests.helpers.built_world import BuiltWorld
 
 SEED = 0
 
@@ -213,7 +213,7 @@ def test_another_layout_holds_the_same_texts_in_another_place(task: ChangedTask)
         assert shared and all(at[text] != before[text] for text in shared)
 
 
-def test_the_same_seed_gives_the_same_pictures_and_another_seed_others(built_world: BuiltWorld) -> None:
+def test_the_same_seed_gives_the_same_images_and_another_seed_others(built_world: BuiltWorld) -> None:
     samples = list(built_world.task.samples())
 
     def made(seed: int) -> dict[str, bytes]:
@@ -250,7 +250,7 @@ def test_samples_are_spread_over_categories_and_a_smaller_pick_is_part_of_a_larg
     assert len({picture.original.sample.id for picture in everything.pictures.values()}) == len(samples)
 
 
-def test_the_generator_draws_what_it_is_asked_for(task: ChangedTask) -> None:
+def test_the_generator_generates_what_it_is_asked_for(task: ChangedTask) -> None:
     picture = of(task, MISSING)[0]
     generator = ChangedPictures(task)
     drawing = asyncio.run(generator.generate(GenerationRequest(id=request_id(picture.id, 0), prompt="unread")))
@@ -259,14 +259,14 @@ def test_the_generator_draws_what_it_is_asked_for(task: ChangedTask) -> None:
     assert generator.privileged
 
 
-def test_a_truth_that_is_no_world_is_refused() -> None:
+def test_a_truth_that_is_not_of_a_world_is_refused() -> None:
     sample = Sample(id="x", prompt="a lighthouse")
     with pytest.raises(DataError, match="world build"):
         read_original(sample, GroundTruth(sample_id="x", required_text=("Teld",)))
 
 
-def test_a_world_drawn_otherwise_is_refused_before_anything_is_drawn(built_world: BuiltWorld) -> None:
-    """Where the stored picture is not what the record draws, a change could not be told from the difference."""
+def test_a_world_rendered_otherwise_is_refused_before_anything_is_generated(built_world: BuiltWorld) -> None:
+    """Where the stored image is not what the record draws, a change could not be told from the difference."""
 
     class Moved:
         name, version = "moved", "1"
@@ -285,6 +285,6 @@ def test_no_samples_are_refused(built_world: BuiltWorld) -> None:
         make_changed_task(built_world.task, [], 3, SEED)
 
 
-def test_an_unknown_changed_picture_has_no_truth(task: ChangedTask) -> None:
+def test_an_unknown_changed_image_has_no_truth(task: ChangedTask) -> None:
     with pytest.raises(DataError, match="no changed picture"):
         task.truth("nobody")

@@ -1,4 +1,4 @@
-"""The world check as a whole: what pictures earn, and what becomes of those that cannot be judged."""
+"""The world check as a whole: what images earn, and what becomes of those that cannot be judged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from check_helpers import make_case, save, score
 from PIL import Image, ImageDraw, ImageFont
 
 from knowgen.core.errors import MissingDependencyError
@@ -26,6 +25,7 @@ from knowgen.core.records import (
 from knowgen.scorers.contract import scorer_capabilities
 from knowgen.worlds.check import WorldCheck
 from knowgen.worlds.check import scorer as scorer_module
+from tests.helpers.check_cases import make_case, save, score
 
 FULL = dict.fromkeys(DIMENSIONS, 1.0)
 
@@ -49,7 +49,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 5])
-def test_right_pictures_earn_everything(seed: int, tmp_path: Path) -> None:
+def test_right_images_earn_everything(seed: int, tmp_path: Path) -> None:
     case = make_case(seed, subjects=1 + seed % 3)
     found = score(case, case.draw(), tmp_path)
     assert found.strict.values == FULL, found.strict.rationale
@@ -87,7 +87,7 @@ def test_text_is_not_applicable_where_none_is_wanted(tmp_path: Path) -> None:
     assert TEXT not in lettered.strict.values
 
 
-def test_marks_on_a_thing_are_no_lettering(tmp_path: Path) -> None:
+def test_marks_on_a_thing_are_not_read_as_lettering(tmp_path: Path) -> None:
     """What is read off a recognised thing belongs to it; the same words on the ground are lettering."""
     case = make_case(6, text=False)
     picture = case.draw()
@@ -136,20 +136,20 @@ def test_transparent_parts_count_as_white(tmp_path: Path) -> None:
     assert set(score(case, picture, tmp_path).strict.values.values()) == {0.0}
 
 
-def test_large_pictures(tmp_path: Path) -> None:
+def test_large_images(tmp_path: Path) -> None:
     case = make_case(9, subjects=2)
     large = case.draw().resize((2048, 1365), Image.Resampling.LANCZOS)
     assert score(case, large, tmp_path).strict.values == FULL
 
 
-def test_the_same_picture_is_found_the_same_twice(tmp_path: Path) -> None:
+def test_the_same_image_is_found_the_same_twice(tmp_path: Path) -> None:
     case = make_case(10, subjects=2)
     ref = save(case.draw(case.alikes), tmp_path)
     first, second = (score(case, ref, tmp_path).model_copy(update={"seconds": 0.0}) for _ in range(2))
     assert first == second
 
 
-def test_a_picture_that_cannot_be_read_fails_with_a_reason(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_fails_with_a_reason(tmp_path: Path) -> None:
     case = make_case(0)
     whole = save(case.draw(), tmp_path)
     assert whole.path is not None
@@ -158,7 +158,7 @@ def test_a_picture_that_cannot_be_read_fails_with_a_reason(tmp_path: Path) -> No
     for path in (broken, tmp_path / "gone.png", None):
         found = score(case, whole.model_copy(update={"path": path}), tmp_path)
         assert found.status == found.strict.status == ScoreStatus.FAILED
-        assert found.strict.reason.startswith("the picture cannot be read")
+        assert found.strict.reason.startswith("the generated image does not open: ")
         assert found.strict.values == {}
         assert found.image == whole.sha256
 
@@ -169,7 +169,7 @@ def judged(truth: GroundTruth, image: ImageRef | None) -> tuple[ScoreStatus, str
     return found.status, found.strict.reason
 
 
-def test_samples_of_other_tasks_are_not_judged(tmp_path: Path) -> None:
+def test_samples_of_other_tasks_are_not_scored(tmp_path: Path) -> None:
     ref = save(Image.new("RGB", (8, 8)), tmp_path)
     plain = GroundTruth(sample_id="a", required_text=("x",))
     assert judged(plain, ref) == (ScoreStatus.NOT_APPLICABLE, "there is no subjects")

@@ -1,4 +1,4 @@
-"""Subjects in pictures: the right ones are found, however placed; look-alikes and hedges never pass for them."""
+"""Subjects in images: the right ones are found, however placed; look-alikes and hedges never pass for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from check_helpers import Case, make_case, pixels_of
 from PIL import Image, ImageOps
 
 from knowgen.core.records import GenerationRequest
@@ -20,6 +19,7 @@ from knowgen.worlds.check.wanted import read_wanted
 from knowgen.worlds.drawing.looks import KINDS, draw_look, random_look
 from knowgen.worlds.systems import Oracle
 from knowgen.worlds.task import knowgen_mini
+from tests.helpers.check_cases import Case, make_case, pixels_of
 
 
 def find(case: Case, picture: Image.Image) -> list[Finding]:
@@ -32,7 +32,7 @@ def verdicts(case: Case, picture: Image.Image) -> set[Verdict]:
 
 
 @pytest.mark.parametrize("seed", range(0, 32, 4))
-def test_right_subjects_and_look_alikes_are_told_apart(seed: int) -> None:
+def test_right_subjects_and_look_alikes_are_distinguished(seed: int) -> None:
     case = make_case(seed, subjects=1 + seed % 3)
     assert verdicts(case, case.draw()) == {Verdict.RIGHT}
     assert verdicts(case, case.draw(case.alikes)) == {Verdict.LOOK_ALIKE}
@@ -46,7 +46,7 @@ def test_other_things_are_neither(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 4, 7, 10, 13])
-def test_drawing_both_is_hedging(seed: int) -> None:
+def test_showing_both_is_hedging(seed: int) -> None:
     case = make_case(seed)
     for both in ((*case.looks, *case.alikes), (*case.alikes, *case.looks)):
         assert verdicts(case, case.draw(both)) in ({Verdict.HEDGED}, {Verdict.LOOK_ALIKE})
@@ -74,7 +74,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changes_of_the_whole_picture_do_no_harm(change: str) -> None:
+def test_changes_of_the_whole_image_do_no_harm(change: str) -> None:
     for seed in (2, 11):
         case = make_case(seed)
         assert verdicts(case, CHANGES[change](case.draw())) == {Verdict.RIGHT}
@@ -90,7 +90,7 @@ def test_turned_subjects(turn: int) -> None:
             assert verdicts(case, case.draw((drawn,))) == {verdict}
 
 
-def test_pictures_of_any_size_and_shape_can_be_looked_at() -> None:
+def test_images_of_any_size_and_shape_can_be_looked_at() -> None:
     case = make_case(0)
     for size in ((1, 1), (3, 700), (2000, 5), (30, 30), (640, 1600)):
         assert verdicts(case, Image.new("RGB", size, "teal")) == {Verdict.ABSENT}

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image
-from world_helpers import BuiltWorld
 
 from knowgen.worlds.check.judgement import judge
 from knowgen.worlds.check.ocr import read_lines
 from knowgen.worlds.check.sight import open_pixels
 from knowgen.worlds.check.text import find_texts
 from knowgen.worlds.check.wanted import read_wanted
+from tests.helpers.built_world import BuiltWorld
 
 
 def packed(picture: Image.Image) -> Image.Image:

@@ -109,7 +109,7 @@ def test_every_kind_has_a_noun_and_every_noun_a_kind() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_drawn_whole_on_a_clear_ground(kind: str) -> None:
+def test_every_kind_is_rendered_whole_on_a_clear_ground(kind: str) -> None:
     for seed in range(12):
         alpha = np.asarray(draw_look(a_look(kind, seed), 120))[..., 3]
         assert 0.12 < (alpha > 128).mean() < 0.9
@@ -221,7 +221,7 @@ def test_scenes_have_words_and_prepositions() -> None:
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_every_scene_fills_its_picture_and_varies_with_the_seed(scene: str) -> None:
+def test_every_scene_fills_its_image_and_varies_with_the_seed(scene: str) -> None:
     pictures = [draw_scene(scene, seed) for seed in range(3)]
     assert all(picture.size == (WIDTH, HEIGHT) and picture.mode == "RGB" for picture in pictures)
     assert len({picture.tobytes() for picture in pictures}) == 3

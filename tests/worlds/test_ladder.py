@@ -7,14 +7,14 @@ import itertools
 from pathlib import Path
 
 import pytest
-from adversary import k_score
-from world_helpers import BuiltWorld
 
 from knowgen.core.records import GenerationRequest, Sample
 from knowgen.tasks.folder import FolderTask
 from knowgen.worlds.build import build_world
 from knowgen.worlds.search import WorldSearch
 from knowgen.worlds.systems import ClosedBook, Noise, OpenBook, Oracle
+from tests.helpers.adversary import k_score
+from tests.helpers.built_world import BuiltWorld
 
 STEP = 0.08
 """Neighbours are at least this far apart in K-Score."""

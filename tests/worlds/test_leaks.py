@@ -12,9 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from adversary import Sprayer, k_score
 from PIL import Image
-from world_helpers import BuiltWorld, rows_of
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import GenerationRequest, Sample, request_id
@@ -22,6 +20,8 @@ from knowgen.generators.contract import GeneratedImage
 from knowgen.search.contract import Hit, ImageHit, Page, SearchBackend
 from knowgen.worlds.search import WorldSearch
 from knowgen.worlds.systems import ClosedBook, OpenBook
+from tests.helpers.adversary import Sprayer, k_score
+from tests.helpers.built_world import BuiltWorld, rows_of
 
 SEARCHED = ("pages.jsonl", "pictures.jsonl", "pictures")
 
@@ -66,14 +66,14 @@ def copy_searched(world: BuiltWorld, to: Path) -> Path:
     return to
 
 
-def test_requests_tell_nothing_but_the_prompt(built_world: BuiltWorld) -> None:
+def test_requests_hold_nothing_but_the_prompt(built_world: BuiltWorld) -> None:
     assert set(GenerationRequest.model_fields) == {"id", "prompt", "repeat", "seed", "references", "truth"}
     for sample in built_world.task.samples():
         names = {request_id(sample.id, 0), sample.id}
         assert all(re.fullmatch(r"[0-9a-f]{16}", name) for name in names) and len(names) == 2
 
 
-def test_with_the_truth_moved_away_open_book_draws_the_same_pixels(
+def test_with_the_truth_moved_away_open_book_generates_the_same_pixels(
     built_world: BuiltWorld, drawn: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     bare = WorldSearch(str(copy_searched(built_world, tmp_path)))
@@ -123,7 +123,7 @@ def test_with_an_empty_search_it_falls_to_closed_book(built_world: BuiltWorld, d
 
 
 def written(image: object) -> str:
-    """Reads a picture's text with the OCR of the check."""
+    """Reads an image's text with the OCR of the check."""
     from knowgen.worlds.check.ocr import read_lines
 
     assert isinstance(image, Image.Image)
@@ -161,7 +161,7 @@ def test_when_a_fact_on_a_page_changes_the_written_text_follows(
 
 
 @pytest.mark.slow
-def test_printing_every_name_and_tiling_every_picture_does_not_beat_open_book(
+def test_printing_every_name_and_tiling_every_image_does_not_beat_open_book(
     built_world: BuiltWorld, tmp_path: Path
 ) -> None:
     samples = list(built_world.task.samples())[:24]

@@ -90,7 +90,7 @@ def test_a_view_in_a_scene_is_not_cut_out(scene: str) -> None:
 
 
 @pytest.mark.parametrize("picture", [Image.new("RGB", (200, 200), (200, 210, 220)), Image.new("L", (8, 8), 9)])
-def test_a_picture_of_nothing_is_not_cut_out(picture: Image.Image) -> None:
+def test_an_image_of_nothing_is_not_cut_out(picture: Image.Image) -> None:
     assert cut_out(picture) is None
 
 
@@ -135,12 +135,12 @@ def test_every_noun_names_its_kind(noun: str) -> None:
         ("nothing in particular", []),
     ],
 )
-def test_subjects_are_told_from_words_on_the_sign(prompt: str, kinds: list[str]) -> None:
+def test_subjects_are_distinguished_from_words_on_the_sign(prompt: str, kinds: list[str]) -> None:
     assert named_kinds(prompt) == kinds
 
 
 def closest_scene(picture: Image.Image) -> str:
-    """The scene whose upper strip and corners, over all its tints, come closest to the picture."""
+    """The scene whose upper strip and corners, over all its tints, come closest to the image."""
 
     def signature(image: Image.Image) -> np.ndarray:
         small = np.asarray(image.resize((24, 16), Image.Resampling.BOX)).astype(float)
@@ -180,7 +180,7 @@ def test_the_surface_is_the_one_in_the_prompt(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_references_the_named_kind_is_drawn(kind: str) -> None:
+def test_without_references_the_named_kind_is_rendered(kind: str) -> None:
     noun = next(noun for noun, named in KIND_NOUNS.items() if named == kind)
     prompt = f"In a museum hall stands the {noun} Oruvane."
     picture = np.asarray(paint(prompt, [], [], 5)).astype(int)
@@ -260,7 +260,7 @@ def test_at_most_four_references_are_used() -> None:
     assert paint("Six things", references, [], 1).tobytes() == paint("Six things", references[:4], [], 1).tobytes()
 
 
-def test_prompt_and_seed_decide_the_picture() -> None:
+def test_prompt_and_seed_decide_the_image() -> None:
     first = paint("the robot Ovar in a tall library", [], ["Ovar"], 1)
     assert first.tobytes() == paint("the robot Ovar in a tall library", [], ["Ovar"], 1).tobytes()
     assert first.tobytes() != paint("the robot Ovar in a tall library", [], ["Ovar"], 2).tobytes()
@@ -272,7 +272,7 @@ def test_text_beyond_a_sign_is_an_error() -> None:
         paint("the robot Ovar in a tall library", [], ["many words " * 200], 1)
 
 
-def test_the_painter_knows_nothing_but_drawing() -> None:
+def test_the_painter_imports_nothing_but_rendering() -> None:
     tree = ast.parse(Path(painter.__file__).read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

@@ -37,7 +37,7 @@ def test_a_prompt_is_taken_apart() -> None:
     assert not reading.wordless
 
 
-def test_several_subjects_are_told_apart() -> None:
+def test_several_subjects_are_distinguished() -> None:
     reading = read_prompt(
         "Show the mountain island Kogar, the festival mask that the mask maker Ansa Duboth is best known for and the "
         "flag Zidar on a stage. The picture carries no words.",

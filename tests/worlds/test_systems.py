@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from world_helpers import BuiltWorld
 
 from knowgen.core import registry
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.records import GenerationRequest, GroundTruth
 from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.worlds.systems import ClosedBook, Noise, OpenBook, Oracle
+from tests.helpers.built_world import BuiltWorld
 
 PROMPT = (
     "In a flower garden, a dark billboard headed \"On Loan\" gives the year in which it was built; near it stands the "
@@ -40,15 +40,15 @@ def test_they_are_found_by_name_with_the_traits_they_need() -> None:
 
 
 @pytest.mark.parametrize("system", [Noise(), ClosedBook()])
-def test_the_same_seed_gives_the_same_picture_and_another_seed_another(system: Noise | ClosedBook) -> None:
+def test_the_same_seed_gives_the_same_image_and_another_seed_another(system: Noise | ClosedBook) -> None:
     first, again, other = (pixels(system.draw(PROMPT, [], seed)) for seed in (5, 5, 6))
     assert first.shape == (512, 768, 3)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    assert not np.array_equal(first, pixels(system.draw(PROMPT.replace("Nowhere", "ImageSource"), [], 5)))
+    assert not np.array_equal(first, pixels(system.draw(PROMPT.replace("Nowhere", "Elsewhere"), [], 5)))
 
 
-def test_open_book_answers_a_sample_and_tells_how(built_world: BuiltWorld) -> None:
+def test_open_book_answers_a_sample_and_records_how(built_world: BuiltWorld) -> None:
     sample = next(s for s in built_world.task.samples() if s.difficulty == "medium" and s.text_required)
     drawing = draw_open(built_world, sample.prompt)
     assert pixels(drawing.image).shape == (512, 768, 3)
@@ -99,7 +99,7 @@ def test_the_oracle_wants_the_truth_of_a_world() -> None:
         asyncio.run(Oracle().generate(GenerationRequest(id="any", prompt=PROMPT, truth=foreign)))
 
 
-def test_the_oracle_does_not_copy_the_ground_truth_picture(built_world: BuiltWorld) -> None:
+def test_the_oracle_does_not_copy_the_ground_truth_image(built_world: BuiltWorld) -> None:
     for sample in list(built_world.task.samples())[:6]:
         truth = built_world.task.truth(sample.id)
         request = GenerationRequest(id="any", prompt=sample.prompt, truth=truth)

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from world_helpers import BuiltWorld, rows_of
 
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.records import GROUPS
 from knowgen.tasks.folder import FolderTask
-from knowgen.worlds import build
+from knowgen.worlds import build, shard_files
 from knowgen.worlds.build import build_world
 from knowgen.worlds.drawing.looks import FAMILIES, Look, visible_difference
 from knowgen.worlds.shard import make_shard
 from knowgen.worlds.shard_files import truth_picture
 from knowgen.worlds.task import MINI_SAMPLES, MINI_SEED, knowgen_mini
+from tests.helpers.built_world import BuiltWorld, rows_of
 
 CATEGORIES = [category for members in GROUPS.values() for category in members]
 COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -144,7 +144,7 @@ def test_pages_have_unique_addresses_on_reserved_hosts_and_no_dead_links(built_w
     assert all(row["page_url"] in urls for row in picture_rows(built_world))
 
 
-def test_pictures_on_disk_are_what_their_rows_say(built_world: BuiltWorld) -> None:
+def test_images_on_disk_are_what_their_rows_say(built_world: BuiltWorld) -> None:
     truths, pictures = rows_of(built_world.folder / "truth.jsonl"), rows_of(built_world.folder / "pictures.jsonl")
     listed = [(row["image_file"], row["image"]) for row in truths] + [(row["file"], row["image"]) for row in pictures]
     for file, image in listed:
@@ -157,7 +157,7 @@ def test_pictures_on_disk_are_what_their_rows_say(built_world: BuiltWorld) -> No
     assert on_disk == {Path(row["file"]).name for row in pictures}
 
 
-def test_harder_subjects_have_more_pictures_that_carry_their_name_and_show_another_thing() -> None:
+def test_harder_subjects_have_more_images_that_carry_their_name_and_show_another_thing() -> None:
     misleading, all_of = Counter[str](), Counter[str]()
     for number in range(8):
         shard = make_shard(5, number)
@@ -196,7 +196,7 @@ def test_a_shard_is_the_same_under_every_hash_seed() -> None:
 
 @pytest.mark.slow
 def test_the_same_world_comes_out_of_other_processes_hash_seeds_and_worker_counts(tmp_path: Path) -> None:
-    """Rows and pictures of two shards, drawn by one and by two processes under different hash seeds."""
+    """Rows and images of two shards, drawn by one and by two processes under different hash seeds."""
     script = "import sys; from pathlib import Path; from knowgen.worlds.build import build_world; "
     script += "build_world(Path(sys.argv[1]), 13, 26, name='same', workers=int(sys.argv[2]))"
     for hash_seed, workers in (("0", 1), ("4242", 2)):
@@ -239,8 +239,8 @@ def test_an_earlier_world_is_replaced_only_when_the_new_one_is_finished(
         made.append(seed)
         if seed == 3:
             raise OSError(28, "No space left on device")
-        for file in build.ROW_FILES:
-            build.part_path(folder, file, 0).write_text(f"{seed}\n")
+        for file in shard_files.ROW_FILES:
+            shard_files.part_path(folder, file, 0).write_text(f"{seed}\n")
 
     monkeypatch.setattr(build, "_write_shards", write_three_files)
     out = tmp_path / "deep" / "world"
@@ -254,8 +254,8 @@ def test_an_earlier_world_is_replaced_only_when_the_new_one_is_finished(
     assert [path.name for path in out.parent.iterdir()] == ["world"], "no drafts are left behind"
 
 
-def test_a_worker_that_breaks_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build.shard_files, "__name__", "knowgen.worlds.no_such_module")
+def test_a_worker_that_breaks_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_files, "__name__", "knowgen.worlds.no_such_module")
     with pytest.raises(ConfigError, match="a worker failed: .*no_such_module"):
         build_world(tmp_path / "world", 1, 48, workers=2)
     assert not list(tmp_path.iterdir())
@@ -288,7 +288,7 @@ def test_the_shipped_task_is_what_the_recipe_makes() -> None:
     assert pages == [page.model_dump(mode="json") for shard in shards for page in shard.pages]
 
 
-def test_the_shipped_truths_are_drawn_by_this_code() -> None:
+def test_the_shipped_truths_are_rendered_by_this_code() -> None:
     """Compared loosely, since fonts are rendered a little differently by other versions of Pillow."""
     task = knowgen_mini()
     for number in range(2):

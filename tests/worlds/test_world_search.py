@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world_helpers import BuiltWorld, rows_of
 
 from knowgen.core import registry
 from knowgen.core.errors import DataError, UsageError
 from knowgen.worlds.search import TextIndex, WorldSearch
+from tests.helpers.built_world import BuiltWorld, rows_of
 
 
 def test_a_title_finds_its_own_page(built_world: BuiltWorld) -> None:
@@ -40,7 +40,7 @@ def test_an_unknown_address_is_an_error(built_world: BuiltWorld) -> None:
         asyncio.run(built_world.search.open("https://atlas.example/nowhere"))
 
 
-def test_pictures_come_with_files_that_open(built_world: BuiltWorld) -> None:
+def test_images_come_with_files_that_open(built_world: BuiltWorld) -> None:
     name = built_world.task.truth(next(built_world.task.samples()).id).subjects[0]["name"]
     hits = asyncio.run(built_world.search.image_search(name, 8))
     assert 2 <= len(hits) <= 8
@@ -92,7 +92,7 @@ def test_a_folder_without_a_world_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_broken_rows_are_told_with_their_line(tmp_path: Path, file: str, line: str, complaint: str) -> None:
+def test_broken_rows_are_reported_with_their_line(tmp_path: Path, file: str, line: str, complaint: str) -> None:
     for name in ("pages.jsonl", "pictures.jsonl"):
         (tmp_path / name).write_text(f"{line}\n" if name == file else "")
     search = WorldSearch(str(tmp_path))

@@ -1,6 +1,6 @@
 """Calls to an OpenAI-compatible chat endpoint: paced, paid, kept, and never without their record.
 
-    endpoint = Endpoint(model="gpt-4.1", base_url="https://api.openai.com/v1", key=…, price=Price(2, 8))
+    endpoint = Endpoint(model="gpt-4.1", base_url="https://api.openai.com/v1", key=…, price=ChatPrice(2, 8))
     answer = await endpoint.ask(messages, who="vlm:gpt-4.1", schema={"name": …, "schema": …})
     endpoint.keep([answer])          # the reply was of use: found again when exactly the same is asked
     await endpoint.close()
@@ -21,12 +21,12 @@ from knowgen.clients.chat.image_encoding import EncodedImageFile, ImageEncoding
 from knowgen.clients.chat.request import ChatRequest, Message
 from knowgen.clients.chat.response import ChatResponse, ResponseKind, ResponseReader
 from knowgen.clients.endpoint_url import NO_KEY, OPENAI_URL, endpoint_url, key_for
+from knowgen.clients.pricing import ChatPrice, max_input_tokens
 from knowgen.clients.rate_control import CallSlot, LoadSignal, RateLimits
 from knowgen.core.errors import UsageError
 from knowgen.core.metering import Reservation, judge_repeat, note, paid_call
 from knowgen.core.records import Attempt, ImageRef, Usage
 from knowgen.core.secrets import refuse_secrets
-from knowgen.scorers.pricing import Price, most_input_tokens
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -168,7 +168,7 @@ class ChatEndpoint:
     temperature: float = 0.0
     max_tokens: int = 8192
     timeout: float = 120.0
-    price: Price = field(default_factory=Price)
+    price: ChatPrice = field(default_factory=ChatPrice)
     limits: RateLimits = field(default_factory=RateLimits)
     form: ImageEncoding = field(default_factory=ImageEncoding)
     schema: SchemaUse = "auto"
@@ -274,7 +274,7 @@ class ChatEndpoint:
 
     async def _call(self, request: ChatRequest, who: str) -> ChatResponse:
         session = self._state.here(self)
-        most = most_input_tokens(request.texts, request.pictures)
+        most = max_input_tokens(request.texts, ((each.width, each.height) for each in request.pictures))
         worst = self.price.of(most, self.max_tokens)
         async with session.pace(who).place(most // 4) as place, paid_call(worst, who) as ticket:
             loop = asyncio.get_running_loop()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from knowgen.core.atomic import write_file
 from knowgen.core.errors import UnscorableError, UsageError
+from knowgen.core.images import UnreadableImageError, opened_image, rgb_on_white
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -145,9 +146,7 @@ def encode_path(source: Path, what: str, folder: Path, form: ImageEncoding) -> E
     path = folder / digest[:2] / f"{digest}.jpg"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{digest[:16]}.{os.getpid()}")
-        part.write_bytes(data)
-        part.replace(path)
+        write_file(path, data, durable=False)
     return EncodedImageFile(digest, width, height, len(data), path)
 
 
@@ -160,31 +159,17 @@ def encode_bytes(path: Path, what: str, form: ImageEncoding) -> tuple[bytes, int
     Raises:
         UnscorableError: The file does not decode.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     try:
-        with Image.open(path) as opened:
-            opened.load()
-            upright = _on_white(_within(ImageOps.exif_transpose(opened), form.longest))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnscorableError(f"{what} does not open: {error}", where=path.name) from error
+        with opened_image(path) as image:
+            upright = rgb_on_white(_within(ImageOps.exif_transpose(image), form.longest))
+    except UnreadableImageError as error:
+        raise UnscorableError(f"{what} does not open: {error.what}", where=path.name) from error
     upright.info = {}  # comments and profiles of the file are not shown to the judge
     buffer = io.BytesIO()
     upright.save(buffer, "JPEG", quality=form.quality, optimize=True)
     return buffer.getvalue(), upright.width, upright.height
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    """Returns the picture as 8-bit RGB; what is transparent becomes white."""
-    from PIL import Image
-
-    if picture.mode.startswith("I;16"):
-        return picture.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    layer = picture.convert("RGBA")
-    ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-    return Image.alpha_composite(ground, layer).convert("RGB")
 
 
 def _within(picture: Image.Image, most: int) -> Image.Image:

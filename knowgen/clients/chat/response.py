@@ -10,11 +10,11 @@ from enum import StrEnum
 from typing import Any
 
 from knowgen.clients.endpoint_url import NO_KEY, retry_after
+from knowgen.clients.pricing import ChatPrice
 from knowgen.core.metering import ReportedUsage, UsageReader
 from knowgen.core.records import Attempt, Usage
 from knowgen.core.secrets import MASK, mask_secrets
-from knowgen.scorers.pricing import Price
-from knowgen.scorers.vlm.parsing import clean_text
+from knowgen.core.text import clean_text
 
 WORDS_KEPT = 600
 """Characters of an endpoint's error that are kept."""
@@ -71,7 +71,7 @@ class ResponseReader:
         price: What calls cost.
     """
 
-    def __init__(self, key: str, price: Price) -> None:
+    def __init__(self, key: str, price: ChatPrice) -> None:
         self._secret, self._price = key if key != NO_KEY else "", price
 
     def of_response(self, status: int, headers: Mapping[str, str], body: bytes, worst: float | None) -> ChatResponse:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError
+from knowgen.core.text import error_summary
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.concurrency import END, InvocationEvent
 from knowgen.engine.snapshot import snapshot
@@ -117,8 +118,7 @@ def make(build: Callable[[], Any], device: Callable[[], str], where: str) -> Any
             f"needs the package {package!r}, which is not installed", where=where, fix=f"pip install {package}"
         ) from error
     except BaseException as error:
-        text = " ".join(str(error).split())[:300]
-        raise ConfigError(f"broke while it was built: {type(error).__name__}: {text}", where=where) from error
+        raise ConfigError(f"broke while it was built: {error_summary(error, 300)}", where=where) from error
     return plugin
 
 

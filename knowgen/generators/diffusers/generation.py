@@ -8,10 +8,13 @@ from typing import Any, Literal, TypeVar
 
 from knowgen.core.errors import ConfigError, KnowgenError
 from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
+from knowgen.core.text import error_summary
 from knowgen.generators.contract import GeneratedImage
-from knowgen.generators.diffusers.batching import BatchSizes, Shape, grouped, passes
-from knowgen.generators.diffusers.device_health import GpuHealth, free_memory, is_gpu_fault, is_out_of_memory
+from knowgen.generators.diffusers.batching import Shape, grouped
+from knowgen.generators.diffusers.device_health import GpuHealth
 from knowgen.generators.diffusers.pipeline import LoadedPipeline
+from knowgen.local_models.devices import is_gpu_fault
+from knowgen.local_models.memory import BatchSizes, free_memory, in_batches, is_out_of_memory, run_if_fits
 
 Role = Literal["text", "edit"]
 Load = Callable[[Role, LoadedPipeline | None], LoadedPipeline]
@@ -36,7 +39,7 @@ class PipelineRunner:
     ) -> None:
         self._load, self._surroundings, self._noise, self._where = load, cache(surroundings), noise, where
         self._held: dict[Role, LoadedPipeline] = {}
-        self._sizes = BatchSizes(largest)
+        self._sizes = BatchSizes(largest, first=1)
         self._health = GpuHealth()
 
     def prepare(self) -> None:
@@ -72,24 +75,15 @@ class PipelineRunner:
         """Returns a pipeline, loaded when it is first wanted; the other one makes room where both do not fit."""
         if role in self._held:
             return self._held[role]
-        made = self._try(role)
+        made = run_if_fits(lambda: self._load(role, self._held.get("text")))
         if made is None:
             self._held.clear()
             free_memory()
-            made = self._try(role)
+            made = run_if_fits(lambda: self._load(role, self._held.get("text")))
         if made is None:
             raise self._no_room()
         self._held[role] = made
         return made
-
-    def _try(self, role: Role) -> LoadedPipeline | None:
-        """Loads a pipeline; returns None when memory ran out."""
-        try:
-            return self._load(role, self._held.get("text"))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
 
     def _no_room(self) -> ConfigError:
         return ConfigError(
@@ -101,19 +95,12 @@ class PipelineRunner:
     def _passes(
         self, role: Role, shape: Shape, requests: Sequence[GenerationRequest], most: int | None = None
     ) -> Iterator[GeneratedImage]:
-        queue = passes(self._sizes, shape, requests, most)
-        batch = next(queue, None)
-        while batch is not None:
+        def draw(batch: list[GenerationRequest]) -> list[GeneratedImage] | None:
             drawn = self._pass(role, batch)
-            if drawn is None and len(batch) == 1:
-                drawn = self._alone(role, batch[0])
-                yield from drawn or [_failed(batch[0], f"memory ran out with a single picture; {_SMALLER}")]
-            else:
-                yield from drawn or ()
-            try:
-                batch = queue.send(drawn is not None)
-            except StopIteration:
-                batch = None
+            return self._alone(role, batch[0]) if drawn is None and len(batch) == 1 else drawn
+
+        for batch, drawn in in_batches(requests, draw, self._sizes, shape=shape, most=most):
+            yield from drawn or [_failed(batch[0], f"memory ran out with a single picture; {_SMALLER}")]
 
     def _alone(self, role: Role, request: GenerationRequest) -> list[GeneratedImage] | None:
         """Draws again what did not fit by itself, once the other pipeline has made room."""
@@ -135,7 +122,7 @@ class PipelineRunner:
             raise
         except Exception as error:  # noqa: BLE001 - a pipeline may raise anything
             if not is_out_of_memory(error):
-                fault = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                fault = error_summary(error, 300)
         if not fault:  # here the exception is gone, and with it the tensors it held
             free_memory()
             return None

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from knowgen.core.errors import MissingDependencyError, UsageError
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.contract import GeneratedImage
-from knowgen.generators.diffusers.device_health import device_name
 from knowgen.generators.diffusers.generation import PipelineRunner, Role
 from knowgen.generators.diffusers.pipeline import DTYPES, OFFLOADS, LoadedPipeline, LoadingOptions, load
 from knowgen.generators.diffusers.presets import (
@@ -27,6 +26,7 @@ from knowgen.generators.diffusers.presets import (
     with_changes,
 )
 from knowgen.generators.local_weights import Weights, find
+from knowgen.local_models.devices import device_name
 
 
 @dataclass(eq=False)

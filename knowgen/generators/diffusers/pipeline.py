@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
-from knowgen.generators.diffusers.device_health import is_gpu_fault, is_out_of_memory
+from knowgen.core.text import error_message, error_summary
 from knowgen.generators.diffusers.presets import ClassFacts, PipelineSettings, facts, lacks_class, main_scale
 from knowgen.generators.local_weights import Weights
+from knowgen.local_models.devices import auto_dtype, is_gpu_fault
+from knowgen.local_models.memory import is_out_of_memory
+from knowgen.local_models.weights import offline
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -200,7 +203,7 @@ def load(way: PipelineSettings, weights: Weights, loading: LoadingOptions, where
     import torch
 
     kind = _kind(way.pipeline, weights, where)
-    dtype = _dtype(loading.dtype, way.dtype, loading.device)
+    dtype = auto_dtype(loading.device, way.dtype) if loading.dtype == "auto" else loading.dtype
     _tell_once()
     more: dict[str, Any] = {
         _dtype_argument(): getattr(torch, dtype),
@@ -214,18 +217,20 @@ def load(way: PipelineSettings, weights: Weights, loading: LoadingOptions, where
     if loading.quantization:
         more["quantization_config"] = _quantization(loading.quantization, weights, where)
     try:
-        with _quiet():
+        with _quiet(), offline():  # all files are in the folder
             pipe = kind.from_pretrained(str(weights.folder), **more)
         pipe.set_progress_bar_config(disable=True)
         _place(pipe, loading, where)
     except KnowgenError:
         raise
     except ImportError as error:
-        raise MissingDependencyError(_words(error), where=where, fix="pip install -U 'knowgen[models]'") from error
+        raise MissingDependencyError(
+            error_message(error, 300), where=where, fix="pip install -U 'knowgen[models]'"
+        ) from error
     except Exception as error:
         if is_out_of_memory(error) or is_gpu_fault(error):
             raise
-        raise DataError(f"cannot be loaded: {type(error).__name__}: {_words(error)}", where=where) from error
+        raise DataError(f"cannot be loaded: {error_summary(error, 300)}", where=where) from error
     return LoadedPipeline(pipe, way, weights, dtype, where)
 
 
@@ -275,10 +280,6 @@ def _quiet() -> Iterator[None]:
             module.enable_progress_bar()
 
 
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
-
-
 def _kind(wanted: str, weights: Weights, where: str) -> Any:
     """Returns the class that loads a folder: the one asked for, the library's for its kind, or the folder's own."""
     import diffusers
@@ -300,16 +301,6 @@ def _dtype_argument() -> str:
 
     numbers = tuple(int(number) for number in diffusers.__version__.split(".")[:2])
     return "dtype" if numbers >= (0, 42) else "torch_dtype"
-
-
-def _dtype(asked: str, usual: str, device: str) -> str:
-    if asked != "auto":
-        return asked
-    if not device.startswith("cuda"):
-        return "float32"
-    import torch
-
-    return "float16" if usual == "bfloat16" and not torch.cuda.is_bf16_supported() else usual
 
 
 def _place(pipe: Any, loading: LoadingOptions, where: str) -> None:
@@ -362,4 +353,4 @@ def _quantization(wanted: str | Mapping[str, Any], weights: Weights, where: str)
             quant_backend=backend, quant_kwargs=dict(wanted["kwargs"]), components_to_quantize=list(parts)
         )
     except (ValueError, TypeError) as error:
-        raise UsageError(f"quantization: {_words(error)}", where=where) from error
+        raise UsageError(f"quantization: {error_message(error, 300)}", where=where) from error

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from knowgen.clients.pricing import TokenCounts
 from knowgen.core.errors import RefusalError
 from knowgen.core.metering import ReportedUsage, UsageReader
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.hosted.base import (
-    MOST_AT_ONCE,
     UNKEYED,
     HostedImages,
     ResponseImage,
-    ServiceAccess,
     ServiceFormat,
     flag,
     one_of,
@@ -23,7 +23,6 @@ from knowgen.generators.hosted.call import ServiceRequest
 from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError
 from knowgen.generators.hosted.images import EncodedReference, ReferenceForm
 from knowgen.generators.hosted.openai import first_picture
-from knowgen.generators.hosted_prices import TokenCounts
 
 VENDOR = ServiceFormat(
     name="ark",
@@ -38,6 +37,7 @@ _SEEDED = ("seedream-3", "seededit-3")
 """Only models of this generation take a seed, and only later ones draw sequences."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ArkImages(HostedImages):
     """A Seedream model behind Ark.
 
@@ -48,12 +48,8 @@ class ArkImages(HostedImages):
         watermark: Is the picture marked as made by a model?
         response_format: b64_json or url: how the picture comes.
         send_seed: Is the seed sent? When None, to models of the third generation alone, for later ones take none.
-        key_env: Environment variable with the key; empty means ARK_API_KEY, and none for a server on this machine.
-        timeout: Seconds for one call.
-        concurrency: Calls at once at most.
-        rpm: Requests a minute that the service admits, 0 for no limit.
-        tpm: Tokens a minute that the service admits, 0 for no limit.
-        price: US dollars a picture; the published price when None.
+
+    Further arguments are those of `ServiceAccess`.
 
     Raises:
         UsageError: An argument is out of its range.
@@ -63,31 +59,23 @@ class ArkImages(HostedImages):
     revision = "ark-images-1"
     identity_excludes = UNKEYED | {"response_format"}
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str = "",
-        size: str = "2K",
-        watermark: bool = False,
-        response_format: str = "b64_json",
-        send_seed: bool | None = None,
-        key_env: str = "",
-        timeout: float = 300.0,
-        concurrency: int = MOST_AT_ONCE,
-        rpm: float = 0,
-        tpm: float = 0,
-        price: float | None = None,
-    ) -> None:
-        where = f"generator ark:{model}"
-        third = any(word in str(model) for word in _SEEDED)
-        self._response_format = one_of(response_format, "response_format", ("url", "b64_json"), where) or "b64_json"
-        self._sends_seed = third if send_seed is None else flag(send_seed, "send_seed", where)
-        self._fields: dict[str, Any] = {"size": size} if size else {}
-        self._fields["watermark"] = flag(watermark, "watermark", where)
+    size: str = "2K"
+    watermark: bool = False
+    response_format: str = "b64_json"
+    send_seed: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Check the arguments and prepare the service."""
+        where = f"generator ark:{self.model}"
+        third = any(word in str(self.model) for word in _SEEDED)
+        formats = ("url", "b64_json")
+        self._response_format = one_of(self.response_format, "response_format", formats, where) or "b64_json"
+        self._sends_seed = third if self.send_seed is None else flag(self.send_seed, "send_seed", where)
+        self._fields: dict[str, Any] = {"size": self.size} if self.size else {}
+        self._fields["watermark"] = flag(self.watermark, "watermark", where)
         if not third:
             self._fields["sequential_image_generation"] = "disabled"
-        access = ServiceAccess(base_url, key_env, timeout, concurrency, rpm, tpm, price)
-        super().__init__(VENDOR, model, access, self._fields)
+        self.connect(VENDOR, self._fields)
 
     def compose(self, request: GenerationRequest, pictures: Sequence[EncodedReference]) -> ServiceRequest:
         """Returns the request; references ride along as data URLs."""
@@ -114,8 +102,8 @@ class ArkImages(HostedImages):
         drawn = [one for one in entries if _is_picture(one)] if isinstance(entries, list) else []
         pictures = max(images.optional("generated_images") or 0, len(drawn))
         written = counts.optional("output_tokens") or 0
-        cost = self.price.cost(TokenCounts(image_out=written), pictures)
-        complete = images.complete if self.price.picture is not None else counts.complete
+        cost = self.prices.cost(TokenCounts(image_out=written), pictures)
+        complete = images.complete if self.prices.per_image is not None else counts.complete
         return ReportedUsage(0, written, cost, complete and isinstance(entries, list))
 
     def find(self, data: Mapping[str, Any]) -> ResponseImage:

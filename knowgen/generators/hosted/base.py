@@ -9,15 +9,17 @@ import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar
 
 from knowgen.clients.endpoint_url import endpoint_url, key_for
+from knowgen.clients.pricing import image_price
 from knowgen.clients.rate_control import RateLimits
 from knowgen.clients.safe_fetch import BlockedError, FetchError, fetch
 from knowgen.core.errors import TransientError, UsageError
 from knowgen.core.metering import ReportedUsage
 from knowgen.core.records import GenerationRequest, GenerationStatus, Usage
+from knowgen.core.retry import exponential, retry
 from knowgen.core.secrets import refuse_secrets
 from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.hosted.call import ServiceClient, ServiceRequest
@@ -30,7 +32,6 @@ from knowgen.generators.hosted.images import (
     decode,
     load_references,
 )
-from knowgen.generators.hosted_prices import price_for
 
 MOST_AT_ONCE = 32
 DOWNLOADS = 3
@@ -61,30 +62,35 @@ class ResponseImage:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class ServiceAccess:
-    """How a service is reached; none of it decides what is drawn, but for the address.
+    """A model behind a service and how it is reached. A generator inherits these as arguments of its own constructor.
 
-    Attributes:
-        base_url: Address as the user wrote it, empty for the service's own.
-        key_env: Environment variable with the key, empty for the usual one.
+    None of them decides what is generated, but for the model and the URL.
+
+    Args:
+        model: Model name, as the service knows it.
+        base_url: URL of another region or server, empty for the service's own.
+        key_env: Environment variable with the key; empty means the usual one, and none for a server on this machine.
         timeout: Seconds for one call.
-        concurrency: Calls at once at most.
-        rpm: Requests a minute that the service admits, 0 for no limit.
-        tpm: Tokens a minute that the service admits, 0 for no limit.
-        price: US dollars a picture, None for the published price.
+        concurrency: Maximum number of concurrent calls.
+        rpm: Requests per minute that the service admits, 0 for no limit.
+        tpm: Tokens per minute that the service admits, 0 for no limit.
+        price: US dollars an image; the published price when None.
     """
 
-    base_url: str
-    key_env: str
-    timeout: float
-    concurrency: int
-    rpm: float
-    tpm: float
-    price: float | None
+    model: str
+    base_url: str = ""
+    _: KW_ONLY
+    key_env: str = ""
+    timeout: float = 300.0
+    concurrency: int = MOST_AT_ONCE
+    rpm: float = 0
+    tpm: float = 0
+    price: float | None = None
 
     def check(self, where: str) -> None:
-        """Checks the values.
+        """Check the values.
 
         Raises:
             UsageError: One is not possible.
@@ -118,41 +124,42 @@ class ServiceFormat:
     form: ReferenceForm
 
 
-class HostedImages(ABC):
-    """A model behind a service.
+class HostedImages(ServiceAccess, ABC):
+    """A model behind a service. Its arguments are those of `ServiceAccess`, and those that its own class adds."""
 
-    Args:
-        vendor: The service.
-        model: Model name, as the service knows it.
-        access: How it is reached.
-        settings: What decides the picture besides prompt, seed and references; noted with every drawing.
-    """
+    references: ClassVar[bool] = True
+    deadline: ClassVar[float] = 6 * 3600.0
+    identity_excludes: ClassVar[frozenset[str]] = UNKEYED
 
-    references = True
-    concurrency = MOST_AT_ONCE
-    deadline = 6 * 3600.0
-    identity_excludes = UNKEYED
+    def connect(self, vendor: ServiceFormat, settings: Mapping[str, Any], url: str = "") -> None:
+        """Check the access and prepare the service; nothing is sent yet.
 
-    def __init__(self, vendor: ServiceFormat, model: str, access: ServiceAccess, settings: Mapping[str, Any]) -> None:
-        refuse_secrets({"model": model})
-        where = f"generator {vendor.name}:{model}"
-        if not isinstance(model, str) or not model.strip():
+        Args:
+            vendor: The service.
+            settings: What decides the image besides prompt, seed and references; recorded with every image.
+            url: URL to use instead of `base_url`.
+
+        Raises:
+            UsageError: An argument is out of its range.
+            ConfigError: The key is missing, or the URL holds a secret.
+        """
+        refuse_secrets({"model": self.model})
+        where = f"generator {vendor.name}:{self.model}"
+        if not isinstance(self.model, str) or not self.model.strip():
             raise UsageError("no model is named", where=f"generator {vendor.name}", fix=f"write {vendor.name}:MODEL")
-        access.check(where)
-        url = endpoint_url(access.base_url, where, vendor.url)
-        key = key_for(url, access.key_env, where, vendor.key_env)
-        self.model = model
-        self.concurrency = access.concurrency
-        self.price = price_for(model, url, access.price)
+        self.check(where)
+        url = endpoint_url(url or self.base_url, where, vendor.url)
+        key = key_for(url, self.key_env, where, vendor.key_env)
+        self.prices = image_price(self.model, url, self.price)
         self._form = vendor.form
-        self._settings = {"service": vendor.name, "model": model, "endpoint": url, **settings}
+        self._settings = {"service": vendor.name, "model": self.model, "endpoint": url, **settings}
         self._service = ServiceClient(
-            name=f"{vendor.name}:{model}",
+            name=f"{vendor.name}:{self.model}",
             url=url,
             key=key,
             headers={vendor.header: f"{vendor.scheme} {key}".strip()},
-            timeout=float(access.timeout),
-            limits=RateLimits(access.concurrency, access.rpm, access.tpm),
+            timeout=float(self.timeout),
+            limits=RateLimits(self.concurrency, self.rpm, self.tpm),
             refuses=self.refuses,
         )
 
@@ -204,7 +211,7 @@ class HostedImages(ABC):
         try:
             pictures, notes = await asyncio.to_thread(load_references, request.references, self._form)
             settings |= notes
-            worst = self.price.worst(request.prompt, len(pictures), *self.traits())
+            worst = self.prices.worst(request.prompt, len(pictures), *self.traits())
             estimate = len(request.prompt) // _BYTES_A_TOKEN + _TOKENS_A_PICTURE * (1 + len(pictures))
             answer = await self._service.ask(self.compose(request, pictures), worst, self.usage, estimate)
             usage = answer.usage
@@ -230,18 +237,21 @@ class HostedImages(ABC):
 
     async def _fetched(self, url: str) -> bytes:
         """Fetches a picture, without the key; a fault that passes is tried again here, for the picture is paid for."""
-        for number in range(1, DOWNLOADS + 1):
-            try:
-                return (await fetch(url, trusted=self._service.url)).data
-            except (BlockedError, FetchError) as error:
-                raise UnusableImageError(f"the picture's address was not fetched: {error}") from error
-            except TransientError as error:
-                if number == DOWNLOADS:
-                    raise UnusableImageError(
-                        f"the picture could not be fetched in {DOWNLOADS} tries: {error}"
-                    ) from error
-                await asyncio.sleep(min(max(0.25 * 2.0**number, error.retry_after or 0.0), 10.0))
-        raise AssertionError("the last try returns or raises")
+
+        async def download(number: int) -> bytes:
+            return (await fetch(url, trusted=self._service.url)).data
+
+        def wait(number: int, error: BaseException | None) -> float:
+            return min(max(exponential(number, 0.5), getattr(error, "retry_after", None) or 0.0), 10.0)
+
+        try:
+            return await retry(
+                download, attempts=DOWNLOADS, retryable=lambda error: isinstance(error, TransientError), wait=wait
+            )
+        except (BlockedError, FetchError) as error:
+            raise UnusableImageError(f"the picture's address was not fetched: {error}") from error
+        except TransientError as error:
+            raise UnusableImageError(f"the picture could not be fetched in {DOWNLOADS} tries: {error}") from error
 
     def cleaned(self, text: str, *, whole: bool = False) -> str:
         """Returns a service's words without the key, on one line and shortened unless the whole is wanted."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
+from knowgen.clients.pricing import TokenCounts
 from knowgen.core.errors import RefusalError, TransientError
 from knowgen.core.metering import ReportedUsage, UsageReader
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.hosted.base import (
-    MOST_AT_ONCE,
     HostedImages,
     ResponseImage,
-    ServiceAccess,
     ServiceFormat,
     flag,
     one_of,
@@ -23,7 +22,6 @@ from knowgen.generators.hosted.base import (
 from knowgen.generators.hosted.call import ServiceRequest
 from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError
 from knowgen.generators.hosted.images import EncodedReference, ReferenceForm
-from knowgen.generators.hosted_prices import TokenCounts
 
 VENDOR = ServiceFormat(
     name="gemini",
@@ -51,6 +49,7 @@ _NOTHING_DRAWN = frozenset({"NO_IMAGE"})
 """The model took the request and drew nothing; the same request may well give a picture the next time."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class GeminiImages(HostedImages):
     """A Gemini model that draws.
 
@@ -60,12 +59,8 @@ class GeminiImages(HostedImages):
         size: 1K, 2K, 4K where the model knows sizes; empty leaves it to the model (1K).
         aspect: Such as 1:1 or 16:9; empty leaves it to the model.
         send_seed: Is the seed sent as `generationConfig.seed`? It is not published that these models heed it.
-        key_env: Environment variable with the key; empty means GEMINI_API_KEY, and none for a server on this machine.
-        timeout: Seconds for one call.
-        concurrency: Calls at once at most.
-        rpm: Requests a minute that the service admits, 0 for no limit.
-        tpm: Tokens a minute that the service admits, 0 for no limit.
-        price: US dollars a picture; the published prices by tokens when None.
+
+    Further arguments are those of `ServiceAccess`.
 
     Raises:
         UsageError: An argument is out of its range.
@@ -74,31 +69,21 @@ class GeminiImages(HostedImages):
 
     revision = "gemini-images-1"
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str = "",
-        size: str = "",
-        aspect: str = "",
-        send_seed: bool = False,
-        key_env: str = "",
-        timeout: float = 300.0,
-        concurrency: int = MOST_AT_ONCE,
-        rpm: float = 0,
-        tpm: float = 0,
-        price: float | None = None,
-    ) -> None:
-        where = f"generator gemini:{model}"
-        self._size = one_of(size, "size", _SIZES, where)
-        self._aspect = one_of(aspect, "aspect", _ASPECTS, where)
-        self._sends_seed = flag(send_seed, "send_seed", where)
-        base_url = base_url.rstrip("/").removesuffix("/v1beta")
-        access = ServiceAccess(base_url, key_env, timeout, concurrency, rpm, tpm, price)
+    size: str = ""
+    aspect: str = ""
+    send_seed: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the arguments and prepare the service."""
+        where = f"generator gemini:{self.model}"
+        self._size = one_of(self.size, "size", _SIZES, where)
+        self._aspect = one_of(self.aspect, "aspect", _ASPECTS, where)
+        self._sends_seed = flag(self.send_seed, "send_seed", where)
         vendor = VENDOR
-        if "gemini-2" in str(model):
+        if "gemini-2" in str(self.model):
             vendor = replace(VENDOR, form=replace(VENDOR.form, most=_MOST_OF_THE_SECOND))
-        chosen = {"size": self._size, "aspect": self._aspect}
-        super().__init__(vendor, model, access, {name: value or LEFT_TO_MODEL for name, value in chosen.items()})
+        settings = {"size": self._size or LEFT_TO_MODEL, "aspect": self._aspect or LEFT_TO_MODEL}
+        self.connect(vendor, settings, self.base_url.rstrip("/").removesuffix("/v1beta"))
 
     def compose(self, request: GenerationRequest, pictures: Sequence[EncodedReference]) -> ServiceRequest:
         """Returns the request: the prompt first, then the references inline."""
@@ -136,14 +121,14 @@ class GeminiImages(HostedImages):
             counts.complete = False
         if pictures and not drawn:  # how much of it is the picture is open: all at the dearer price
             counts.complete = counts.complete and written > 0
-            drawn = max(written, self.price.picture_tokens(*self.traits()))
+            drawn = max(written, self.prices.image_tokens(*self.traits()))
         seen = _of_modality(counts, "promptTokensDetails", "IMAGE")
         if seen > read:
             counts.complete = False
         counted = TokenCounts(max(0, read - seen), seen, thought + max(0, written - drawn), drawn)
-        cost = self.price.cost(counted, min(pictures, 1))
+        cost = self.prices.cost(counted, min(pictures, 1))
         answered = bool(_candidate(data) or text_in(data, "promptFeedback", "blockReason"))
-        complete = answered if self.price.picture is not None else counts.complete
+        complete = answered if self.prices.per_image is not None else counts.complete
         return ReportedUsage(read, thought + max(written, drawn), cost, complete)
 
     def find(self, data: Mapping[str, Any]) -> ResponseImage:

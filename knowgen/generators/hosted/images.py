@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import KnowgenError
+from knowgen.core.images import UnreadableImageError, opened_image, rgb_on_white
 from knowgen.core.records import ImageRef
 
 if TYPE_CHECKING:
@@ -105,41 +106,26 @@ def load_references(
 
 
 def _load(reference: ImageRef, form: ReferenceForm, what: str) -> tuple[EncodedReference, str]:
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     if reference.path is None:
         raise UnusableImageError(f"{what} has no file on this machine")
     try:
         data = reference.path.read_bytes()
-        with Image.open(io.BytesIO(data)) as picture:
-            pixels = picture.width * picture.height
-            if pixels > MOST_PIXELS:
-                raise UnusableImageError(f"{what} is {picture.width}x{picture.height} pixels, which is too large")
-            fits = len(data) <= form.most_bytes and pixels <= form.most_pixels
-            if fits and picture.format in _MIME:
-                return EncodedReference(data, _MIME[picture.format]), ""
-            upright = ImageOps.exif_transpose(picture)
-            return _encode(_flat(upright), form, keep=fits), _told(picture.format, fits=fits)
-    except UnusableImageError:
-        raise
-    except Exception as error:  # Pillow raises all kinds for a broken file
-        raise UnusableImageError(f"{what} does not open ({type(error).__name__})") from error
+        with opened_image(data, max_pixels=MOST_PIXELS) as image:
+            fits = len(data) <= form.most_bytes and image.width * image.height <= form.most_pixels
+            if fits and image.format in _MIME:
+                return EncodedReference(data, _MIME[image.format]), ""
+            upright = ImageOps.exif_transpose(image)
+            return _encode(rgb_on_white(upright), form, keep=fits), _told(image.format, fits=fits)
+    except OSError as error:
+        raise UnusableImageError(f"{what} cannot be read: {error.strerror}") from error
+    except UnreadableImageError as error:
+        raise UnusableImageError(f"{what} does not open: {error.what}") from error
 
 
 def _told(kind: str | None, *, fits: bool) -> str:
     return f"{kind} sent as PNG" if fits else "made smaller, sent as JPEG"
-
-
-def _flat(picture: Image) -> Image:
-    """Lays transparency on white."""
-    from PIL import Image as Pillow
-
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    layered = picture.convert("RGBA")
-    white = Pillow.new("RGB", layered.size, "white")
-    white.paste(layered, mask=layered.getchannel("A"))
-    return white
 
 
 def _encode(picture: Image, form: ReferenceForm, *, keep: bool) -> EncodedReference:
@@ -178,18 +164,8 @@ def check(data: bytes) -> None:
     Raises:
         UnusableImageError: It does not open, and why.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise UnusableImageError(f"the picture in the answer is {picture.width}x{picture.height} pixels")
-            picture.load()
-    except UnidentifiedImageError as error:
-        raise UnusableImageError(
-            f"the {len(data)} bytes of the picture in the answer are in no known format"
-        ) from error
-    except UnusableImageError:
-        raise
-    except Exception as error:  # Pillow raises all kinds for a broken file
-        raise UnusableImageError(f"the picture in the answer does not open ({type(error).__name__})") from error
+        with opened_image(data, max_pixels=MOST_PIXELS):
+            pass
+    except UnreadableImageError as error:
+        raise UnusableImageError(f"the image in the answer ({len(data)} bytes) does not open: {error.what}") from error

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from knowgen.clients.endpoint_url import OPENAI_KEY, OPENAI_URL
+from knowgen.clients.pricing import TokenCounts
 from knowgen.core.metering import ReportedUsage, UsageReader
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.hosted.base import (
-    MOST_AT_ONCE,
     HostedImages,
     ResponseImage,
-    ServiceAccess,
     ServiceFormat,
     one_of,
     text_in,
@@ -20,7 +20,6 @@ from knowgen.generators.hosted.base import (
 from knowgen.generators.hosted.call import ServiceRequest
 from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError
 from knowgen.generators.hosted.images import EncodedReference, ReferenceForm
-from knowgen.generators.hosted_prices import TokenCounts
 
 VENDOR = ServiceFormat(
     name="openai",
@@ -47,6 +46,7 @@ def first_picture(data: Mapping[str, Any], service: str) -> Mapping[str, Any]:
     return entries[0]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class OpenAiImages(HostedImages):
     """A model behind an Images API in OpenAI's form.
 
@@ -59,12 +59,8 @@ class OpenAiImages(HostedImages):
         quality: auto, low, medium, high; or what another server knows.
         moderation: low or auto. Edits have no such field.
         output_format: png, jpeg or webp.
-        key_env: Environment variable with the key; empty means OPENAI_API_KEY, and none for a server on this machine.
-        timeout: Seconds for one call.
-        concurrency: Calls at once at most.
-        rpm: Requests a minute that the service admits, 0 for no limit.
-        tpm: Tokens a minute that the service admits, 0 for no limit.
-        price: US dollars a picture; the published prices by tokens when None.
+
+    Further arguments are those of `ServiceAccess`.
 
     Raises:
         UsageError: An argument is out of its range.
@@ -73,32 +69,24 @@ class OpenAiImages(HostedImages):
 
     revision = "openai-images-1"
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str = "",
-        size: str = "auto",
-        quality: str = "auto",
-        moderation: str = "low",
-        output_format: str = "png",
-        key_env: str = "",
-        timeout: float = 300.0,
-        concurrency: int = MOST_AT_ONCE,
-        rpm: float = 0,
-        tpm: float = 0,
-        price: float | None = None,
-    ) -> None:
-        where = f"generator openai:{model}"
-        gpt = str(model).startswith(_GPT)
-        kept = {"size": size, "quality": quality}
+    size: str = "auto"
+    quality: str = "auto"
+    moderation: str = "low"
+    output_format: str = "png"
+
+    def __post_init__(self) -> None:
+        """Check the arguments and prepare the service."""
+        where = f"generator openai:{self.model}"
+        gpt = str(self.model).startswith(_GPT)
+        given = {"size": self.size, "quality": self.quality}
         if gpt:
-            kept["output_format"] = one_of(output_format, "output_format", ("png", "jpeg", "webp"), where)
-        self._fields = {name: value for name, value in kept.items() if value and (gpt or value != "auto")}
+            formats = ("png", "jpeg", "webp")
+            given["output_format"] = one_of(self.output_format, "output_format", formats, where)
+        self._fields = {name: value for name, value in given.items() if value and (gpt or value != "auto")}
         if not gpt:
             self._fields["response_format"] = "b64_json"
-        self._moderation = one_of(moderation, "moderation", ("low", "auto"), where) if gpt else ""
-        access = ServiceAccess(base_url, key_env, timeout, concurrency, rpm, tpm, price)
-        super().__init__(VENDOR, model, access, self._fields)
+        self._moderation = one_of(self.moderation, "moderation", ("low", "auto"), where) if gpt else ""
+        self.connect(VENDOR, self._fields)
 
     def compose(self, request: GenerationRequest, pictures: Sequence[EncodedReference]) -> ServiceRequest:
         """Returns the request: JSON without references, a form with them."""
@@ -134,14 +122,14 @@ class OpenAiImages(HostedImages):
             counts.complete = False
             asked = dict(zip(("quality", "size"), self.traits(), strict=True))
             traits = [str(data.get(name) or value) for name, value in asked.items()]
-            drawn = self.price.picture_tokens(*traits) * pictures
+            drawn = self.prices.image_tokens(*traits) * pictures
         if seen is None:  # which part is references is open: all at the dearer price
-            seen = read if self.price.image_in > (self.price.text_in or 0.0) else 0
+            seen = read if self.prices.image_in > (self.prices.text_in or 0.0) else 0
         if seen > read or words > written:
             counts.complete = False
         counted = TokenCounts(max(0, read - seen), seen, words, drawn)
-        complete = isinstance(entries, list) if self.price.picture is not None else counts.complete
-        return ReportedUsage(read, written, self.price.cost(counted, pictures), complete)
+        complete = isinstance(entries, list) if self.prices.per_image is not None else counts.complete
+        return ReportedUsage(read, written, self.prices.cost(counted, pictures), complete)
 
     def find(self, data: Mapping[str, Any]) -> ResponseImage:
         """Returns the picture, in base64 or as an address."""

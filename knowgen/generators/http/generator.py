@@ -16,7 +16,7 @@ from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.core.secrets import check_variable_name, remember_secret
 from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.http.responses import GenerateResponse, HttpOutcome, read_reply
-from knowgen.generators.http.servers import NoServerError, Server, Servers
+from knowgen.generators.http.servers import FIRST_PAUSE, HEALTH_SECONDS, NoServerError, Server, Servers
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -51,6 +51,8 @@ class HttpGenerator:
         timeout: Seconds one call may take.
         patience: Seconds to wait for a server with room.
         health_every: Seconds between two looks at the servers' health.
+        health_timeout: Seconds to wait for a server's health.
+        first_pause: Seconds a busy server is left alone when it does not say how long; doubled while it stays busy.
         key_env: Environment variable with a token that is sent as a bearer token; empty for none.
 
     Raises:
@@ -62,7 +64,7 @@ class HttpGenerator:
     concurrency = 16
     deadline = 8000.0
     revision = "1"
-    identity_excludes = frozenset({"per_server", "patience", "health_every"})
+    identity_excludes = frozenset({"per_server", "patience", "health_every", "health_timeout", "first_pause"})
 
     def __init__(
         self,
@@ -79,11 +81,14 @@ class HttpGenerator:
         timeout: float = 1800.0,
         patience: float = 6000.0,
         health_every: float = 10.0,
+        health_timeout: float = HEALTH_SECONDS,
+        first_pause: float = FIRST_PAUSE,
         key_env: str = "",
     ) -> None:
         self.urls = addresses(model)
         self.system, self.suffix, self.most_references = system, suffix, most_references
         self.per_server, self.timeout, self.patience, self.health_every = per_server, timeout, patience, health_every
+        self.health_timeout, self.first_pause = health_timeout, first_pause
         self._settings: dict[str, Any] = {
             "num_inference_steps": steps,
             "true_cfg_scale": true_cfg_scale,
@@ -91,6 +96,7 @@ class HttpGenerator:
             "negative_prompt": negative_prompt,
         }
         _check_numbers(steps=steps, timeout=timeout, patience=patience, health_every=health_every)
+        _check_numbers(health_timeout=health_timeout, first_pause=first_pause)
         if per_server < 0 or most_references < 0:
             raise UsageError("per_server and most_references cannot be negative", where=WHERE)
         self._token = _token(key_env)
@@ -233,7 +239,15 @@ class HttpGenerator:
                 trust_env=not all(is_loopback(url) for url in self.urls),
                 headers=headers,
             )
-            self._servers = Servers(self.urls, self._client, self.per_server, self.health_every, self._token)
+            self._servers = Servers(
+                self.urls,
+                self._client,
+                self.per_server,
+                self.health_every,
+                self.health_timeout,
+                self.first_pause,
+                token=self._token,
+            )
         return self._servers
 
     async def close(self) -> None:

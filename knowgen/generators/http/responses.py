@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from knowgen.core.secrets import mask_secrets
+from knowgen.core.text import one_line
 
 _BUSY = re.compile(
     r"\bbusy\b|no (free |idle |available )?gpus?\b|gpus? .*(unavailable|occupied|disabled)|queue is full|"
@@ -149,7 +150,7 @@ def _words(data: dict[str, Any] | None, body: bytes) -> str:
 
 def _one_line(text: str) -> str:
     first = next((line for line in text.splitlines() if line.strip()), "")
-    return " ".join(first.split())[:_WORDS]
+    return one_line(first, _WORDS)
 
 
 def _told(data: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Server:
         paused_until: It asked to be left alone until then, by the loop's clock.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, first_pause: float = FIRST_PAUSE) -> None:
         self.url = url
         self.places = 1
         self.under_way = 0
@@ -49,7 +49,7 @@ class Server:
         self.seen = False
         self.gave = False
         self.paused_until = 0.0
-        self.pause = FIRST_PAUSE
+        self.first_pause = self.pause = first_pause
 
     def free(self, now: float) -> bool:
         """Tells whether it may be sent a call."""
@@ -73,11 +73,23 @@ class Servers:
         client: For asking after their health; closed with the servers.
         per_server: Calls at once to each; 0 takes what each says.
         every: Seconds between two looks at their health.
-        token: Secret that is sent to them, and masked in what they say; empty for none.
+        health_timeout: Seconds to wait for an answer about their health.
+        first_pause: Seconds a busy server is left alone at first.
+        token: Secret that is sent to them, and masked in their replies; empty for none.
     """
 
-    def __init__(self, urls: list[str], client: ClientSession, per_server: int, every: float, token: str = "") -> None:
-        self.all = [Server(url) for url in urls]
+    def __init__(
+        self,
+        urls: list[str],
+        client: ClientSession,
+        per_server: int,
+        every: float,
+        health_timeout: float = HEALTH_SECONDS,
+        first_pause: float = FIRST_PAUSE,
+        token: str = "",
+    ) -> None:
+        self.all = [Server(url, first_pause) for url in urls]
+        self._health_timeout = health_timeout
         self.loop = asyncio.get_running_loop()
         self._client, self._per_server, self._every, self._token = client, per_server, every, token
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -144,7 +156,7 @@ class Servers:
     def good(self, server: Server) -> None:
         """Hears that a server gave an answer."""
         server.gave = server.seen = server.alive = True
-        server.pause, server.paused_until = FIRST_PAUSE, 0.0
+        server.pause, server.paused_until = server.first_pause, 0.0
 
     def busy(self, server: Server, seconds: float | None) -> None:
         """Hears that a server has no room now."""
@@ -198,7 +210,7 @@ class Servers:
         connect = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
         try:
             async with (
-                asyncio.timeout(HEALTH_SECONDS),
+                asyncio.timeout(self._health_timeout),
                 self._client.get(f"{server.url}/health", timeout=connect, allow_redirects=False) as response,
             ):
                 health = read_health(response.status, await response.content.read(1 << 16), self._token)

@@ -66,7 +66,7 @@
       box.append(make("div", { class: "state" }, make("span", null, "takes no part in this sample")));
       return box;
     }
-    const state = reading ? page.data.states[reading[0]] : { name: "", words: "not under this scorer and policy" };
+    const state = reading ? page.data.states[reading[0]] : { name: "", words: "not under this scorer and protocol" };
     const why = () => [make("b", null, state.words), make("span", { dir: "auto", class: "said" }, reading ? reading[3] : "")];
     if (cell.picture) {
       const alt = "generated picture of " + system.label + " for sample " + sample.id;
@@ -87,7 +87,7 @@
     return make("p", { class: "tags" }, shown.map((text) => make("span", { class: "said" }, words(text))), required, link);
   }
 
-  // The rationale that the policy on show reads.
+  // The rationale that the protocol on show reads.
   function rationale(cell, view) {
     const score = cell && (cell.scores || []).find((one) => one.scorer === view.scorer);
     if (!score) return "";

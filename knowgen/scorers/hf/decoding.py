@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from knowgen.local_models.memory import BatchSizes, in_batches, run_if_fits
 from knowgen.scorers.hf.model import LocalVlm
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ OUT_OF_MEMORY = "memory ran out for this sample alone; lower max_pixels or max_n
 
 _OPENS_CONTROL = "<[|"
 _THOUGHT = re.compile(r"\A.*</think>\s*", re.DOTALL)
-_CPU_MEMORY = "can't allocate memory"
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Decoder:
     """
 
     def __init__(self, vlm: LocalVlm, *, batch_size: int, max_new_tokens: int, temperature: float) -> None:
-        self.batch_size = batch_size
+        self._sizes = BatchSizes(batch_size)
         self._vlm = vlm
         self._max_new_tokens, self._temperature = max_new_tokens, temperature
         tokenizer = vlm.processor.tokenizer
@@ -86,33 +85,13 @@ class Decoder:
 
     def replies(self, prompts: Sequence[DecoderPrompt]) -> Iterator[DecoderReply]:
         """Yields one reply a prompt, in order."""
-        start = 0
-        while start < len(prompts):
-            batch = prompts[start : start + self.batch_size]
-            found = self._batch(batch)
-            if found is not None:
-                yield from found
-            elif len(batch) > 1:
-                self.batch_size = math.ceil(len(batch) / 2)
-                continue
-            else:
-                yield DecoderReply(error=OUT_OF_MEMORY)
-            start += len(batch)
+        for batch, found in in_batches(prompts, lambda batch: run_if_fits(lambda: self._ask(batch)), self._sizes):
+            yield from found or [DecoderReply(error=OUT_OF_MEMORY) for _ in batch]
 
-    def _batch(self, batch: Sequence[DecoderPrompt]) -> list[DecoderReply] | None:
-        """Returns the replies to one batch, None where memory ran out."""
-        import torch
-
-        try:
-            return self._ask(batch)
-        except torch.OutOfMemoryError:
-            pass  # what the batch held is let go of below, when the error's frames are gone
-        except RuntimeError as error:
-            if _CPU_MEMORY not in str(error):
-                raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return None
+    @property
+    def batch_size(self) -> int:
+        """Number of prompts of the next batch."""
+        return self._sizes.size()
 
     def _ask(self, batch: Sequence[DecoderPrompt]) -> list[DecoderReply]:
         import torch

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from knowgen.clients.chat.image_encoding import PICTURES_VERSION, ImageEncoding, encode_bytes
 from knowgen.core.errors import UnscorableError, UsageError
 from knowgen.core.records import DIMENSIONS, Attempt, ImageRef, ParsedScore, Sample, Score, Usage
+from knowgen.core.text import clean_text
+from knowgen.local_models.memory import free_memory
 from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score, usage_of
 from knowgen.scorers.hf.decoding import Decoder, DecoderPrompt, DecoderReply
 from knowgen.scorers.hf.model import DTYPES, LocalVlm, ModelSource, load
 from knowgen.scorers.hf_weights import weights_id
-from knowgen.scorers.vlm.parsing import PARSER_VERSION, ReplyError, clean_text, read_attempts, read_strict
+from knowgen.scorers.vlm.parsing import PARSER_VERSION, ReplyError, read_attempts, read_strict
 from knowgen.scorers.vlm.retry import TOO_LONG
 from knowgen.scorers.vlm.rubric import RUBRIC_VERSION, system_prompt, user_text
 
@@ -169,10 +171,7 @@ class HfJudge:
         if self._ready is None:
             return
         self._ready = None
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 class _Conversation:

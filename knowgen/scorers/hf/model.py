@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import ConfigError, DataError, MissingDependencyError
-from knowgen.scorers.hf_weights import weights_folder, weights_id, words_of
+from knowgen.core.text import error_summary
+from knowgen.local_models.weights import offline
+from knowgen.scorers.hf_weights import weights_folder, weights_id
 
 _PACKAGES = ("torch", "torchvision", "transformers")
 
@@ -124,10 +126,13 @@ def _model(folder: Path, source: ModelSource, device: str, where: str) -> Any:
 def _guarded(load: Callable[[], Any], what: str, where: str) -> Any:
     """Calls a loader of transformers, which raises whatever a broken file makes it raise."""
     try:
-        return load()
+        with offline():  # all files are in the folder; libraries look for others on the hub
+            return load()
     except ImportError as error:
         raise MissingDependencyError(
-            f"its {what} needs a package that is not installed: {words_of(error)}", where=where, fix="install it"
+            f"its {what} needs a package that is not installed: {error_summary(error, 300)}",
+            where=where,
+            fix="install it",
         ) from error
     except Exception as error:
-        raise ConfigError(f"its {what} cannot be loaded: {words_of(error)}", where=where) from error
+        raise ConfigError(f"its {what} cannot be loaded: {error_summary(error, 300)}", where=where) from error

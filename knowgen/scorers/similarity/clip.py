@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
 from knowgen.core.spec import fingerprint
-from knowgen.scorers.embedding_weights import file_hash, hub_file, missing_weights, offline, require_packages, versions
+from knowgen.core.text import error_message
+from knowgen.local_models.weights import file_digest, hub_file, missing_weights, offline, require_packages, versions
 from knowgen.scorers.similarity.names import ModelName
 from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors, autocast, placed, unit_vectors
 
@@ -58,7 +59,7 @@ class ClipSource:
         config = ways[self._name.family]()
         return NetworkIdentity(
             model=self._shown,
-            weights=file_hash(self._weights),
+            weights=file_digest(self._weights),
             config=fingerprint({"model": config, "preprocess": self._preprocess}),
             libraries=versions(*LIBRARIES, *(library for part, library in PARTS.items() if part in json.dumps(config))),
         )
@@ -158,8 +159,7 @@ class ClipSource:
                 )
         except (RuntimeError, ValueError, KeyError, AttributeError, OSError, EOFError, pickle.UnpicklingError) as error:
             raise ConfigError(
-                f"{self._weights.name} cannot be loaded as weights of {self._shown}: "
-                f"{' '.join(str(error).split())[:200]}",
+                f"{self._weights.name} cannot be loaded as weights of {self._shown}: {error_message(error)}",
                 where=self._where,
                 fix="give the checkpoint of that architecture",
             ) from error
@@ -185,7 +185,7 @@ class ClipSource:
                 return open_clip.get_tokenizer(self._library_name)
         except (OSError, ValueError) as error:
             raise MissingDependencyError(
-                f"the tokenizer of {self._shown} is not on this machine: {' '.join(str(error).split())[:200]}",
+                f"the tokenizer of {self._shown} is not on this machine: {error_message(error)}",
                 where=self._where,
                 fix="get it with -s download=true",
             ) from error

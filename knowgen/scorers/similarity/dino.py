@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
 from knowgen.core.spec import fingerprint
-from knowgen.scorers.embedding_weights import (
-    files_hash,
+from knowgen.core.text import error_message
+from knowgen.local_models.weights import (
+    files_digest,
     hub_folder,
     missing_weights,
     offline,
@@ -62,7 +63,7 @@ class DinoSource:
             )
         return NetworkIdentity(
             model=self._name.source if is_hub_name(self._name.source) else self._folder.name,
-            weights=files_hash(weights),
+            weights=files_digest(weights),
             config=fingerprint(configs),
             libraries=versions(*LIBRARIES),
         )
@@ -76,7 +77,7 @@ class DinoSource:
             raise MissingDependencyError(
                 f"there is no folder {source!r}", where=self._where, fix="name a folder, or a repository ORG/NAME"
             )
-        return hub_folder(source, PATTERNS, download=self._download, where=self._where)
+        return hub_folder(source, patterns=PATTERNS, download=self._download, where=self._where)
 
     def _config(self, name: str) -> dict[str, Any]:
         path = self._folder / name
@@ -102,7 +103,7 @@ class DinoSource:
                     str(self._folder), local_files_only=True, use_safetensors=True, output_loading_info=True
                 )
         except (RuntimeError, ValueError, KeyError, AttributeError, OSError) as error:
-            raise self._broken(" ".join(str(error).split())[:200]) from error
+            raise self._broken(error_message(error)) from error
         if report["missing_keys"]:  # transformers would leave them random
             missing = sorted(report["missing_keys"])
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -10,16 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from knowgen.core.images import UnreadableImageError, open_rgb
+from knowgen.local_models.memory import BatchSizes, in_batches, run_if_fits
 from knowgen.scorers.similarity.cache import EmbeddingCache
-from knowgen.scorers.similarity.images import BrokenImageError, ImageFile, open_rgb
-from knowgen.scorers.similarity.networks import (
-    Network,
-    NetworkIdentity,
-    NetworkSource,
-    Vectors,
-    is_out_of_memory,
-    settle_precision,
-)
+from knowgen.scorers.similarity.images import ImageFile
+from knowgen.scorers.similarity.networks import Network, NetworkIdentity, NetworkSource, Vectors, settle_precision
 
 BATCH_CPU, BATCH_ACCELERATOR = 16, 64
 """Pictures the model takes at once, where the user named no number."""
@@ -56,7 +51,6 @@ class Embedder:
     Attributes:
         identity: Who the model is.
         precision: What `auto` stands for here.
-        batch_size: Pictures at once, as it stands now.
 
     Raises:
         KnowgenError: What `NetworkSource.prepare` says.
@@ -65,7 +59,7 @@ class Embedder:
     def __init__(self, source: NetworkSource, device: str, precision: str, batch_size: int) -> None:
         self.identity: NetworkIdentity = source.prepare()
         self.device, self.precision = device, settle_precision(precision, device)
-        self.batch_size = batch_size or (BATCH_CPU if device == "cpu" else BATCH_ACCELERATOR)
+        self._sizes = BatchSizes(batch_size or (BATCH_CPU if device == "cpu" else BATCH_ACCELERATOR))
         self._source = source
         self._cache = EmbeddingCache(self.identity, self.precision)
         self._network: Network | None = None
@@ -108,22 +102,17 @@ class Embedder:
             found.vectors[text] = kept[0]
             if kept[1]:
                 found.cut.add(text)
-        start = 0
-        while start < len(wanted):
-            chunk = wanted[start : start + self.batch_size]
-            try:
-                vectors, cuts = self._loaded().texts(chunk)
-            except (RuntimeError, MemoryError) as error:
-                if not self._halved(error, len(chunk)):
-                    found.faults[chunk[0]] = _too_large("text")
-                    start += 1
+        for chunk, result in in_batches(
+            wanted, lambda chunk: run_if_fits(lambda: self._loaded().texts(chunk)), self._sizes
+        ):
+            if result is None:
+                found.faults[chunk[0]] = _too_large("text")
                 continue
-            for text, vector, cut in zip(chunk, vectors, cuts, strict=True):
+            for text, vector, cut in zip(chunk, *result, strict=True):
                 if cut:
                     found.cut.add(text)
                 if self._kept(text, vector, found):
                     self._cache.put_text(text, vector, cut)
-            start += len(chunk)
         self._cache.flush()
         return found
 
@@ -141,40 +130,27 @@ class Embedder:
         for digest, future in waiting:
             try:
                 yield digest, future.result()
-            except BrokenImageError as error:
+            except UnreadableImageError as error:
                 found.faults[digest] = f"does not open: {error}"
 
     def _vectors(
         self, network: Network, tensors: Iterator[tuple[str, Any]], found: EmbeddingResult
     ) -> Iterator[tuple[str, Vectors]]:
         """Yields vectors; a batch that does not fit is halved until it does."""
-        line: list[tuple[str, Any]] = []
-        while True:
-            while len(line) < self.batch_size and (one := next(tensors, None)) is not None:
-                line.append(one)
-            if not line:
-                return
-            chunk = line[: self.batch_size]
-            try:
-                vectors = network.images([tensor for _, tensor in chunk])
-            except (RuntimeError, MemoryError) as error:
-                if not self._halved(error, len(chunk)):
-                    found.faults[line.pop(0)[0]] = _too_large("picture")
+
+        def embed(chunk: list[tuple[str, Any]]) -> Vectors | None:
+            return run_if_fits(lambda: network.images([tensor for _, tensor in chunk]))
+
+        for chunk, vectors in in_batches(tensors, embed, self._sizes):
+            if vectors is None:
+                found.faults[chunk[0][0]] = _too_large("picture")
                 continue
             yield from zip((digest for digest, _ in chunk), vectors, strict=True)
-            del line[: len(chunk)]
 
-    def _halved(self, error: Exception, size: int) -> bool:
-        """Halves the batch after memory ran out; False when a single one did not fit.
-
-        Raises:
-            RuntimeError, MemoryError: The error, when it is another one.
-        """
-        if not is_out_of_memory(error):
-            raise error
-        _release(self.device)
-        self.batch_size = max(1, size // 2)
-        return size > 1
+    @property
+    def batch_size(self) -> int:
+        """Number of images the model takes at once, as it stands now."""
+        return self._sizes.size()
 
     def _kept(self, key: str, vector: Vectors, found: EmbeddingResult) -> bool:
         """Notes a vector; one that is no unit vector becomes a fault."""
@@ -209,11 +185,3 @@ def _tensor(network: Network, picture: ImageFile) -> Any:
 
 def _too_large(what: str) -> str:
     return f"does not fit into memory, even as a single {what}"
-
-
-def _release(device: str) -> None:
-    """Gives freed memory of an accelerator back, so that a smaller batch finds it in one piece."""
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.empty_cache()

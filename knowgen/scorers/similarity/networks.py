@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.text import error_message
+from knowgen.local_models.devices import auto_dtype
+from knowgen.local_models.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,11 +84,7 @@ def settle_precision(precision: str, device: str) -> str:
     """Returns the precision that `auto` stands for: bf16 on a GPU that has it, fp16 on another, fp32 elsewhere."""
     if precision != "auto":
         return precision
-    if not device.startswith("cuda"):
-        return "fp32"
-    import torch
-
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[auto_dtype(device)]
 
 
 def check_precision(precision: str, where: str) -> None:
@@ -130,15 +129,5 @@ def placed(model: Any, device: str, where: str) -> Any:
             fix = "free the device, or take a smaller model"
         else:
             fix = "choose another device"
-        text = " ".join(str(error).split())[:200]
-        raise ConfigError(f"the model does not go to the device {device!r}: {text}", where=where, fix=fix) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether an error says that memory ran out, of the device or of the machine."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
-    )
+        what = f"the model does not go to the device {device!r}: {error_message(error)}"
+        raise ConfigError(what, where=where, fix=fix) from error

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from knowgen.core.images import UnreadableImageError, open_rgb
 from knowgen.core.records import Generation, GroundTruth, ImageRef, ParsedScore, Score, ScoreStatus
 from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score
-from knowgen.scorers.similarity.images import BrokenImageError, open_rgb
 from knowgen.scorers.similarity.measures import SIDE, colour, common, edges, luminance, structure
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
     try:
         first = common(_opened(drawn, "the generated picture"))
         second = common(_opened(real, "the ground truth"))
-    except BrokenImageError as error:
+    except UnreadableImageError as error:
         return failed_score(sample_id, generation.repeat, NAME, str(error), image=drawn.sha256)
     grey, other = luminance(first), luminance(second)
     values = {"structure": structure(grey, other), "colour": colour(first, second), "edges": edges(grey, other)}
@@ -77,5 +77,5 @@ def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
 def _opened(image: ImageRef, what: str) -> Image:
     try:
         return open_rgb(image.path)
-    except BrokenImageError as error:
-        raise BrokenImageError(f"{what} does not open: {error}") from error
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"{what} does not open: {error}") from error

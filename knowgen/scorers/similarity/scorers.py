@@ -22,8 +22,8 @@ from typing import Any
 
 from knowgen.core.errors import UnscorableError, UsageError
 from knowgen.core.records import Generation, GroundTruth, ImageRef, ParsedScore, Sample, Score, ScoreStatus
+from knowgen.local_models.weights import file_digest, files_digest
 from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score
-from knowgen.scorers.embedding_weights import file_hash, files_hash
 from knowgen.scorers.similarity.clip import ClipSource
 from knowgen.scorers.similarity.dino import DinoSource
 from knowgen.scorers.similarity.embedder import Embedder, EmbeddingResult
@@ -98,11 +98,11 @@ class Similarity:
         name = parse_name(model)
         path = Path(name.source).expanduser()
         if name.family == "file" and path.is_file():
-            return file_hash(path)[:12]
+            return file_digest(path)[:12]
         if name.family in {"folder", "dino"} and (
             weights := sorted([*path.glob("*.safetensors"), *path.glob("*.bin")])
         ):
-            return files_hash(weights)[:12]
+            return files_digest(weights)[:12]
         return ""
 
     def setup(self, device: str) -> None:
@@ -302,7 +302,7 @@ def _reference(number: int, noted: Mapping[str, Any]) -> ImageFile:
     if not path.is_absolute():
         raise UnscorableError(f"{what} has no absolute path")
     try:
-        digest = file_hash(path)
+        digest = file_digest(path)
     except OSError as error:
         raise UnscorableError(f"{what} cannot be read: {error.strerror}") from error
     if noted.get("sha256") not in (None, "", digest):

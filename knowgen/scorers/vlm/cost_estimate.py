@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from knowgen.clients.chat.image_encoding import LONGEST_SIDE
+from knowgen.clients.pricing import ChatPrice
 from knowgen.core.records import Attempt, GroundTruth, Sample
-from knowgen.scorers.pricing import Price
 
 REPLY_TOKENS = 350
 CALL_SECONDS = 8.0
@@ -64,7 +64,7 @@ def picture_tokens(width: int, height: int, tiles: bool, longest: int = LONGEST_
 
 
 def estimate_cost(
-    items: Iterable[tuple[Sample, GroundTruth]], words: Sequence[str], price: Price, *, tiles: bool, longest: int
+    items: Iterable[tuple[Sample, GroundTruth]], words: Sequence[str], price: ChatPrice, *, tiles: bool, longest: int
 ) -> Estimate | None:
     """Reckons one judgement from prompts and ground truths; None without any.
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any
 
-from knowgen.clients.chat.client import ChatEndpoint, SchemaUse
-from knowgen.clients.chat.image_encoding import LONGEST_SIDE, PICTURES_VERSION, QUALITY, EncodedImageFile, ImageEncoding
+from knowgen.clients.chat.image_encoding import LONGEST_SIDE, PICTURES_VERSION, EncodedImageFile
 from knowgen.clients.endpoint_url import OPENAI_URL, endpoint_url
-from knowgen.clients.rate_control import RateLimits
+from knowgen.clients.pricing import chat_price
 from knowgen.core.errors import UnscorableError, UsageError
 from knowgen.core.records import (
     DIMENSIONS,
@@ -24,18 +23,16 @@ from knowgen.core.records import (
     Score,
 )
 from knowgen.scorers.contract import usage_of
-from knowgen.scorers.prices import price_for
+from knowgen.scorers.endpoint_config import NOT_KEYED, EndpointConfig
 from knowgen.scorers.vlm.cost_estimate import Estimate, estimate_cost
 from knowgen.scorers.vlm.official_prompt import COMMIT, official_call
 from knowgen.scorers.vlm.parsing import PARSER_VERSION, read_attempts, read_lenient, read_strict
 from knowgen.scorers.vlm.retry import converse
 from knowgen.scorers.vlm.rubric import CONTRACT, RUBRIC_VERSION, system_prompt, user_text
 
-MOST_AT_ONCE = 256
-"""Calls at once at most where neither the run nor the user says less."""
 
-
-class VlmJudge:
+@dataclass(eq=False, repr=False, kw_only=True)
+class VlmJudge(EndpointConfig):
     """Shows a VLM the prompt, the generated picture and the ground truth, and reads four values from its reply.
 
     A reply off the contract is asked again with what was wrong, up to `attempts` calls. The strict reading is the
@@ -45,27 +42,10 @@ class VlmJudge:
     How many calls are under way at once follows the endpoint: see `knowgen.clients.rate_control`.
 
     Args:
-        model: Model name, as the endpoint knows it.
-        base_url: Address of the endpoint, such as `http://127.0.0.1:8000/v1`; empty for OpenAI.
         rubric: `own`, or `upstream` for the whole official call: its system prompt and user text, word for word.
         upstream_dir: Checkout of the published repository that `upstream` is read from; empty fetches the file.
-        temperature: Of the decoding, 0 to 2.
-        max_tokens: Longest reply.
-        attempts: Calls for one judgement, when replies are off the contract.
-        schema: Is the model held to the JSON schema of the reply? `auto` asks for it where the endpoint has it; the
-            official call never does.
-        max_side: Pixels of the longest side of a picture; larger ones are scaled down.
-        quality: Of the JPEGs, 1 to 100.
-        price_in: US dollars per million input tokens; give it with `price_out`. Known models need none.
-        price_out: US dollars per million output tokens.
-        price_call: US dollars per call; 0 says that the endpoint is free.
-        key_env: Environment variable with the key; empty means OPENAI_API_KEY, and none for an endpoint on this
-            machine.
-        concurrency: Calls at once at most.
-        rpm: Requests a minute that the endpoint admits, 0 for no limit.
-        tpm: Tokens a minute that the endpoint admits, 0 for no limit.
-        timeout: Seconds for one call; a judgement whose calls took longer is not asked again.
-        cache: Are replies found again that an earlier run got to exactly the same question?
+
+    Further arguments are those of `EndpointConfig`; the official call never asks for a schema.
 
     Raises:
         UsageError: An argument is out of its range.
@@ -79,57 +59,19 @@ class VlmJudge:
     parser = PARSER_VERSION
     concurrency = 128  # more than there are calls: while some wait for the endpoint others have their pictures encoded
     deadline = 6 * 3600.0
-    identity_excludes = frozenset(
-        {
-            "price_in", "price_out", "price_call", "key_env", "concurrency", "timeout", "rpm", "tpm", "cache",
-            "upstream_dir",
-        }
-    )  # fmt: skip
+    identity_excludes = NOT_KEYED | {"upstream_dir"}
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str = "",
-        rubric: str = "own",
-        upstream_dir: str = "",
-        temperature: float = 0.0,
-        max_tokens: int = 8192,
-        attempts: int = 4,
-        schema: SchemaUse = "auto",
-        max_side: int = LONGEST_SIDE,
-        quality: int = QUALITY,
-        price_in: float | None = None,
-        price_out: float | None = None,
-        price_call: float | None = None,
-        key_env: str = "",
-        concurrency: int = MOST_AT_ONCE,
-        rpm: float = 0,
-        tpm: float = 0,
-        timeout: float = 120.0,
-        cache: bool = True,
-    ) -> None:
-        where = f"scorer vlm:{model}"
-        check_judge(where, model, temperature, max_tokens, attempts, concurrency, timeout)
-        if rubric not in ("own", "upstream"):
-            raise UsageError(f"rubric={rubric!r} is not known", where=where, fix="own or upstream")
-        self.endpoint = ChatEndpoint.of(
-            model,
-            base_url,
-            key_env,
-            where,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            timeout=timeout,
-            price=price_for(model, base_url, price_in, price_out, price_call),
-            limits=RateLimits(concurrency, rpm, tpm),
-            form=ImageEncoding(max_side, quality),
-            schema=schema,
-            keeps=cache,
-        )
-        self.attempts = attempts
-        self.concurrency = concurrency
-        self.label = f"vlm:{model}"
-        self._rubric, self._upstream_dir = rubric, upstream_dir
+    rubric: str = "own"
+    upstream_dir: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the arguments and make the endpoint."""
+        self.endpoint = self.open_endpoint("vlm")
+        self.label = f"vlm:{self.model}"
+        if self.rubric not in ("own", "upstream"):
+            raise UsageError(
+                f"rubric={self.rubric!r} is not known", where=f"scorer {self.label}", fix="own or upstream"
+            )
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
         """Judges one generation.
@@ -151,7 +93,7 @@ class VlmJudge:
         attempts = await converse(
             self.endpoint,
             partial(ask, pictures),
-            partial(_fault_of, text_required=sample.text_required, official=self._rubric == "upstream"),
+            partial(_fault_of, text_required=sample.text_required, official=self.rubric == "upstream"),
             who=self.label,
             most=self.attempts,
             schema=schema,
@@ -160,9 +102,9 @@ class VlmJudge:
 
     async def _question(self, sample: Sample) -> tuple[Any, Mapping[str, Any] | None]:
         """Returns what makes the messages of pictures and a fault, and the schema of a reply."""
-        if self._rubric == "own":
+        if self.rubric == "own":
             return partial(build_messages, sample), {"name": "judgement", "schema": CONTRACT.json_schema()}
-        call = await asyncio.to_thread(official_call, self._upstream_dir)
+        call = await asyncio.to_thread(official_call, self.upstream_dir)
         return partial(official_messages, call.system, call.user_text(sample.id, sample.prompt)), None
 
     @staticmethod
@@ -188,7 +130,7 @@ class VlmJudge:
             price_out: Price.
             price_call: Price.
         """
-        price = price_for(model, base_url, price_in, price_out, price_call)
+        price = chat_price(model, base_url, price_in, price_out, price_call)
         tiles = endpoint_url(base_url, f"scorer vlm:{model}") == OPENAI_URL
         return estimate_cost(items, [system_prompt(), user_text("", "", True)], price, tiles=tiles, longest=max_side)
 
@@ -223,7 +165,7 @@ class VlmJudge:
             judge_returned=returned,
             parser=PARSER_VERSION,
             details={
-                "rubric": RUBRIC_VERSION if self._rubric == "own" else f"upstream {COMMIT[:12]}",
+                "rubric": RUBRIC_VERSION if self.rubric == "own" else f"upstream {COMMIT[:12]}",
                 "pictures": {"generated": pictures[0].sha256, "truth": pictures[1].sha256},
             },
             seconds=seconds,
@@ -280,28 +222,3 @@ def _fault_of(reply: str, *, text_required: bool | None, official: bool) -> str:
     if isinstance(found, ParsedScore):
         return ""
     return f"{UNREADABLE}: {found}" if official and read_lenient(reply) is None else str(found)
-
-
-def check_judge(
-    where: str,
-    model: str,
-    temperature: float,
-    max_tokens: int,
-    attempts: int,
-    concurrency: int,
-    timeout: float,
-) -> None:
-    """Checks arguments that judges over an endpoint share.
-
-    Raises:
-        UsageError: One is out of its range.
-    """
-    if not isinstance(model, str) or not model.strip():
-        raise UsageError("the judge needs a model", where=where.rstrip(":"), fix="name it as vlm:MODEL")
-    for name, value in (("max_tokens", max_tokens), ("attempts", attempts), ("concurrency", concurrency)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name}={value} is not a whole number of 1 or more", where=where)
-    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
-        raise UsageError(f"temperature={temperature} is not within 0 to 2", where=where)
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-        raise UsageError(f"timeout={timeout} is no number of seconds", where=where)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from knowgen.core.records import DIMENSIONS, TEXT, Attempt, ParsedScore, ScoreStatus
+from knowgen.core.text import clean_text
 from knowgen.scorers.vlm.rubric import CONTRACT, na_flag
 
 PARSER_VERSION = "knowgen-parser-2"
@@ -23,7 +24,6 @@ PARSER_VERSION = "knowgen-parser-2"
 RATIONALE_LIMIT = CONTRACT.rationale_limit
 _TRAILING_COMMA = re.compile(r",\s*([}\]])")
 _FENCED = re.compile(r"\A```[A-Za-z0-9]*\s*(.*?)\s*```\Z", re.DOTALL)
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _OFFICIAL_NA = (True, "true", "True", 1)
 
 
@@ -43,11 +43,6 @@ class ReplyError:
 
 class _NotJsonError(ValueError):
     """The text is no JSON that can be read."""
-
-
-def clean_text(text: str) -> str:
-    """Returns the text with lone surrogates replaced, so that it can be stored as UTF-8."""
-    return _SURROGATE.sub("\ufffd", text)
 
 
 def read_lenient(text: str) -> ParsedScore | None:

@@ -15,15 +15,13 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from knowgen.clients.chat.client import ChatEndpoint, SchemaUse
-from knowgen.clients.chat.image_encoding import LONGEST_SIDE, QUALITY, EncodedImageFile, ImageEncoding
-from knowgen.clients.rate_control import RateLimits
-from knowgen.core.errors import UnscorableError, UsageError
+from knowgen.clients.chat.image_encoding import EncodedImageFile
+from knowgen.core.errors import UnscorableError
 from knowgen.core.records import Attempt, Generation, GroundTruth, ImageRef, ParsedScore, Sample, Score, ScoreStatus
+from knowgen.core.text import clean_text
 from knowgen.scorers.contract import missing_needs, not_applicable_score, usage_of
-from knowgen.scorers.prices import price_for
-from knowgen.scorers.vlm.judge import MOST_AT_ONCE, check_judge
-from knowgen.scorers.vlm.parsing import ReplyError, clean_text, read_object, read_object_leniently, shown
+from knowgen.scorers.endpoint_config import EndpointConfig
+from knowgen.scorers.vlm.parsing import ReplyError, read_object, read_object_leniently, shown
 from knowgen.scorers.vlm.retry import converse
 
 VERDICT_PARSER_VERSION = "knowgen-verdict-2"
@@ -202,28 +200,11 @@ class JudgeQuestion:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-class SingleValueJudge(ABC):
+@dataclass(eq=False, repr=False, kw_only=True)
+class SingleValueJudge(EndpointConfig, ABC):
     """A judge of one value over an OpenAI-compatible endpoint; a reply off the contract is asked again.
 
-    Args:
-        model: Model name, as the endpoint knows it.
-        base_url: Address of the endpoint, such as `http://127.0.0.1:8000/v1`; empty for OpenAI.
-        temperature: Of the decoding, 0 to 2.
-        max_tokens: Longest reply.
-        attempts: Calls for one judgement, when replies are off the contract.
-        schema: Is the model held to the JSON schema of the reply? `auto` asks for it where the endpoint has it.
-        max_side: Pixels of the longest side of a picture; larger ones are scaled down.
-        quality: Of the JPEGs, 1 to 100.
-        price_in: US dollars per million input tokens; give it with `price_out`. Known models need none.
-        price_out: US dollars per million output tokens.
-        price_call: US dollars per call; 0 says that the endpoint is free.
-        key_env: Environment variable with the key; empty means OPENAI_API_KEY, and none for an endpoint on this
-            machine.
-        concurrency: Calls at once at most.
-        rpm: Requests a minute that the endpoint admits, 0 for no limit.
-        tpm: Tokens a minute that the endpoint admits, 0 for no limit.
-        timeout: Seconds for one call; a judgement whose calls took longer is not asked again.
-        cache: Are replies found again that an earlier run got to exactly the same question?
+    Arguments are those of `EndpointConfig`.
 
     Raises:
         UsageError: An argument is out of its range.
@@ -237,53 +218,13 @@ class SingleValueJudge(ABC):
     concurrency = 128
     parser = VERDICT_PARSER_VERSION
     deadline = 6 * 3600.0
-    identity_excludes = frozenset(
-        {"price_in", "price_out", "price_call", "key_env", "concurrency", "timeout", "rpm", "tpm", "cache"}
-    )
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str = "",
-        temperature: float = 0.0,
-        max_tokens: int = 2048,
-        attempts: int = 4,
-        schema: SchemaUse = "auto",
-        max_side: int = LONGEST_SIDE,
-        quality: int = QUALITY,
-        price_in: float | None = None,
-        price_out: float | None = None,
-        price_call: float | None = None,
-        key_env: str = "",
-        concurrency: int = MOST_AT_ONCE,
-        rpm: float = 0,
-        tpm: float = 0,
-        timeout: float = 120.0,
-        cache: bool = True,
-    ) -> None:
-        if not isinstance(model, str) or not model.strip():
-            raise UsageError(
-                "the judge needs a model", where=f"scorer {self.name}", fix=f"name it as {self.name}:MODEL"
-            )
-        where = f"scorer {self.name}:{model}"
-        check_judge(where, model, temperature, max_tokens, attempts, concurrency, timeout)
-        self.endpoint = ChatEndpoint.of(
-            model,
-            base_url,
-            key_env,
-            where,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            timeout=timeout,
-            price=price_for(model, base_url, price_in, price_out, price_call),
-            limits=RateLimits(concurrency, rpm, tpm),
-            form=ImageEncoding(max_side, quality),
-            schema=schema,
-            keeps=cache,
-        )
-        self.attempts = attempts
-        self.concurrency = concurrency
-        self.label = f"{self.name}:{model}"
+    max_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        """Check the arguments and make the endpoint."""
+        self.endpoint = self.open_endpoint(self.name)
+        self.label = f"{self.name}:{self.model}"
 
     @abstractmethod
     def system(self) -> str:

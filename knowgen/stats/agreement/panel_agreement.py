@@ -8,12 +8,12 @@ from pathlib import Path
 
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import GenerationStatus, Row, ScoreStatus
+from knowgen.core.text import count
 from knowgen.stats.agreement.labels import Label, LabelFile, read_labels
 from knowgen.stats.agreement.measures import RESAMPLES, Picture, pair_agreements, together
 from knowgen.stats.agreement.ranks import rank_agreements
 from knowgen.stats.agreement.records import Agreement
-from knowgen.stats.protocol import ScoringProtocol, get_policy
-from knowgen.stats.words import count
+from knowgen.stats.protocol import ScoringProtocol, get_protocol
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def agreement(
     dimensions: Mapping[str, Sequence[str]],
     *,
     labels: Path | None = None,
-    policy: ScoringProtocol | str = "strict",
+    protocol: ScoringProtocol | str = "strict",
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Agreement:
@@ -51,7 +51,7 @@ def agreement(
         systems: One or more, of one task version.
         dimensions: By scorer, what it gives values for; each system has rows of each of them.
         labels: A file of what people said.
-        policy: Says which reading of a judgement counts, and how systems are ranked.
+        protocol: Says which reading of a judgement counts, and how systems are ranked.
         resamples: Of the bootstrap; 0 for no intervals.
         seed: Of the bootstrap.
 
@@ -59,7 +59,7 @@ def agreement(
         UsageError: The systems differ in task, or there are fewer than two raters.
         DataError: The labels are broken, or rate what the systems do not have.
     """
-    rule = get_policy(policy) if isinstance(policy, str) else policy
+    rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
     _check_task(systems)
     ratings = {
         scorer: {
@@ -94,7 +94,7 @@ def agreement(
         systems=tuple(system.name for system in systems),
         task=systems[0].task,
         task_version=systems[0].task_version,
-        policy=rule.name,
+        protocol=rule.name,
         raters=tuple(ratings),
         pairs=tuple(pairs),
         together=together(ratings, rated, resamples=resamples, seed=seed),
@@ -115,12 +115,12 @@ def _check_task(systems: Sequence[RatedSystem]) -> None:
 
 
 def _judged(
-    system: str, rows: Iterable[Row], dimensions: Sequence[str], policy: ScoringProtocol
+    system: str, rows: Iterable[Row], dimensions: Sequence[str], protocol: ScoringProtocol
 ) -> list[tuple[Picture, dict[str, float]]]:
     """Returns the values of each picture: those of the first judgement that is ok."""
     found: dict[Picture, tuple[int, dict[str, float]]] = {}
     for row in rows:
-        reading = (row.lenient or row.strict) if policy.reading == "lenient" else row.strict
+        reading = (row.lenient or row.strict) if protocol.reading == "lenient" else row.strict
         if row.generation is not GenerationStatus.OK or reading.status is not ScoreStatus.OK:
             continue
         picture = (system, row.sample_id, row.repeat)

@@ -29,7 +29,7 @@ NO_CHANGE = "the same in every resample"
 def rank_agreements(
     rows: Mapping[str, Sequence[Sequence[Row]]],
     dimensions: Mapping[str, Sequence[str]],
-    policy: ScoringProtocol,
+    protocol: ScoringProtocol,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -42,15 +42,17 @@ def rank_agreements(
     Args:
         rows: By scorer, the rows of each system, in one order.
         dimensions: By scorer, what it gives values for.
-        policy: How figures are made.
+        protocol: How figures are made.
         resamples: Of the bootstrap; 0 for no intervals.
         seed: Of the bootstrap.
     """
     read = {
-        scorer: [read_values(system, policy, tuple(dimensions[scorer])) for system in systems]
+        scorer: [read_values(system, protocol, tuple(dimensions[scorer])) for system in systems]
         for scorer, systems in rows.items()
     }
-    return [_pair(first, second, read, dimensions, policy, resamples, seed) for first, second in combinations(read, 2)]
+    return [
+        _pair(first, second, read, dimensions, protocol, resamples, seed) for first, second in combinations(read, 2)
+    ]
 
 
 def _pair(
@@ -58,13 +60,13 @@ def _pair(
     second: str,
     read: Mapping[str, Sequence[Values]],
     dimensions: Mapping[str, Sequence[str]],
-    policy: ScoringProtocol,
+    protocol: ScoringProtocol,
     resamples: int,
     seed: int,
 ) -> RankAgreement:
     units = _common([*read[first], *read[second]])
     strata = group_names(units)
-    scores = [_Scores(read[name], units, dimensions[name], policy) for name in (first, second)]
+    scores = [_Scores(read[name], units, dimensions[name], protocol) for name in (first, second)]
     systems = len(read[first])
     points = [one(np.ones((1, len(units)))) for one in scores] if units else []
     measures = (("kendall", kendalls), ("spearman", spearmans))
@@ -109,15 +111,15 @@ class _Scores:
     """Makes the headline figures of several systems under one scorer over resamples of the same samples."""
 
     def __init__(
-        self, read: Sequence[Values], units: Sequence[Unit], dimensions: Sequence[str], policy: ScoringProtocol
+        self, read: Sequence[Values], units: Sequence[Unit], dimensions: Sequence[str], protocol: ScoringProtocol
     ) -> None:
-        self.dimensions, self.policy, self.tables = tuple(dimensions), policy, []
-        self.counted = parts_of(units, policy)[0].counted
+        self.dimensions, self.protocol, self.tables = tuple(dimensions), protocol, []
+        self.counted = parts_of(units, protocol)[0].counted
         self.groups = group_names(units)[self.counted]
         for values in read:
             places = {unit.id: place for place, unit in enumerate(values.units)}
             table = values.table[:, [places[unit.id] for unit in units], :]
-            self.tables.append(averaged(table, self.dimensions, policy)[:, self.counted])
+            self.tables.append(averaged(table, self.dimensions, protocol)[:, self.counted])
 
     def __call__(self, counts: Floats) -> Floats:
         """Returns headline figures of shape (resamples, systems)."""
@@ -129,7 +131,7 @@ class _Scores:
                     self.groups,
                     [counted_means(one, drawn) for one in table],
                     self.dimensions,
-                    self.policy,
+                    self.protocol,
                     rounded=False,
                 )[:, -1]
                 for table in self.tables
@@ -138,7 +140,7 @@ class _Scores:
 
 
 def _point(name: str, first: Floats, second: Floats) -> float:
-    from scipy.stats import kendalltau, spearmanr  # type: ignore[import-untyped]
+    from scipy.stats import kendalltau, spearmanr
 
     if np.ptp(first) <= 1e-9 or np.ptp(second) <= 1e-9:
         return math.nan

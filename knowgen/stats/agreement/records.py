@@ -65,7 +65,7 @@ class Agreement(Record):
         systems: Names of the runs.
         task: Name of their task.
         task_version: Its version.
-        policy: Says which reading of a judgement counts, and how systems are ranked.
+        protocol: Says which reading of a judgement counts, and how systems are ranked.
         raters: Scorers first, then people.
         pairs: Every two raters that share a dimension.
         together: Krippendorff's alpha of all raters, by dimension; empty for two raters.
@@ -76,7 +76,7 @@ class Agreement(Record):
     systems: tuple[str, ...]
     task: str = ""
     task_version: str = ""
-    policy: str
+    protocol: str
     raters: tuple[str, ...]
     pairs: tuple[PairAgreement, ...]
     together: dict[str, Figure] = Field(default_factory=dict)

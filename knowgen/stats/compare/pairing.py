@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from knowgen.core.errors import DataError
+from knowgen.core.text import count
 from knowgen.stats.aggregate import present
 from knowgen.stats.protocol import ScoringProtocol
 from knowgen.stats.values import Floats, Unit, Values
-from knowgen.stats.words import count
 
 
 class PairedValues:
@@ -22,8 +22,8 @@ class PairedValues:
         unscored: Common ids without a figure in one of them.
     """
 
-    def __init__(self, a: Values, b: Values, policy: ScoringProtocol, dimensions: tuple[str, ...]) -> None:
-        self.values, self.policy, self.dimensions = (a, b), policy, dimensions
+    def __init__(self, a: Values, b: Values, protocol: ScoringProtocol, dimensions: tuple[str, ...]) -> None:
+        self.values, self.protocol, self.dimensions = (a, b), protocol, dimensions
         places = [{unit.id: index for index, unit in enumerate(one.units)} for one in self.values]
         self.only = tuple(tuple(key for key in places[i] if key not in places[1 - i]) for i in (0, 1))
         common = [unit for unit in a.units if unit.id in places[1]]
@@ -50,7 +50,7 @@ def _check_same(first: Unit, second: Unit) -> None:
 
 def notes_of_pair(pair: PairedValues) -> list[str]:
     """Returns what a reader of a comparison must know, each a line."""
-    notes = [pair.policy.not_for_board] if pair.policy.not_for_board else []
+    notes = [pair.protocol.not_for_board] if pair.protocol.not_for_board else []
     for ids, side in zip(pair.only, ("first", "second"), strict=True):
         if ids:
             notes.append(f"{count(len(ids), 'sample')} only in the {side} run: left out")

@@ -2,7 +2,7 @@
 
 If the systems are equal, each sample is as likely with their labels exchanged. So labels are exchanged sample by
 sample, each with chance one half and independently, which leaves every group its samples; both systems' figures are
-computed anew by the policy's own arithmetic; and the p-value is the share of exchanges whose difference is at least as
+computed again by the protocol's arithmetic; and the p-value is the share of exchanges whose difference is at least as
 large as the one that was seen, on either side (Good, Permutation, Parametric and Bootstrap Tests of Hypotheses,
 chapter 3).
 

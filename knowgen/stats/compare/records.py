@@ -64,8 +64,8 @@ class Comparison(Record):
         task_version: Its version.
         scorer: Label of the scorer.
         scorer_note: What tables say beside its figures.
-        policy: Name of the policy.
-        policy_version: Version of its arithmetic.
+        protocol: Name of the protocol.
+        protocol_version: Version of its arithmetic.
         judges: Model names that the judges' endpoints returned, over both systems.
         dimensions: In the order of the table.
         slices: The whole first, then groups, categories, difficulties.
@@ -91,8 +91,8 @@ class Comparison(Record):
     task_version: str = ""
     scorer: str = ""
     scorer_note: str = ""
-    policy: str
-    policy_version: str = ""
+    protocol: str
+    protocol_version: str = ""
     judges: tuple[str, ...] = ()
     dimensions: tuple[str, ...]
     slices: tuple[ComparedSlice, ...]

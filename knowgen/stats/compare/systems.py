@@ -42,12 +42,12 @@ from knowgen.stats.compare.permutation import (
 )
 from knowgen.stats.compare.records import ComparedSlice, Comparison, FigureDifference
 from knowgen.stats.coverage import no_result, reason_for_no_result
-from knowgen.stats.protocol import ScoringProtocol, get_policy
+from knowgen.stats.protocol import ScoringProtocol, get_protocol
 from knowgen.stats.subsets import SampleSubset, counted_states, group_names, parts_of
 from knowgen.stats.summary import OVERALL, Summary
 from knowgen.stats.values import Floats, read_values
 
-_MUST_AGREE = ("task", "task_version", "scorer", "scorer_version", "policy", "policy_version", "dimensions")
+_MUST_AGREE = ("task", "task_version", "scorer", "scorer_version", "protocol", "protocol_version", "dimensions")
 
 LEVEL_WITHIN = 1e-9
 """Sample values closer than this are level: they differ by the order of additions alone."""
@@ -57,7 +57,7 @@ def check_comparable(a: Summary, b: Summary) -> None:
     """Refuses to compare what was not measured alike.
 
     Raises:
-        UsageError: The two differ in task, scorer or policy, or in the version of one.
+        UsageError: The two differ in task, scorer or protocol, or in the version of one.
     """
     for name in _MUST_AGREE:
         first, second = getattr(a, name), getattr(b, name)
@@ -96,7 +96,7 @@ def _plain(value: str | Sequence[str]) -> str:
 def compare(
     a: Iterable[Row],
     b: Iterable[Row],
-    policy: ScoringProtocol | str = "strict",
+    protocol: ScoringProtocol | str = "strict",
     *,
     dimensions: Sequence[str] = DIMENSIONS,
     resamples: int = RESAMPLES,
@@ -118,7 +118,7 @@ def compare(
     Args:
         a: Rows of the baseline.
         b: Rows of the other system.
-        policy: A policy or its name.
+        protocol: A protocol or its name.
         dimensions: What the scorer gives values for.
         resamples: Of the bootstrap; 0 for no intervals.
         permutations: Exchanges of labels in the permutation test, at most; 0 for no test.
@@ -132,9 +132,9 @@ def compare(
 
     Raises:
         DataError: A row comes twice, or rows of one sample contradict each other.
-        UsageError: There is no such policy.
+        UsageError: There is no such protocol.
     """
-    rule = get_policy(policy) if isinstance(policy, str) else policy
+    rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
     names = tuple(dimensions)
     pair = PairedValues(read_values(a, rule, names), read_values(b, rule, names), rule, names)
     parts = parts_of(pair.units, rule)
@@ -153,8 +153,8 @@ def compare(
         task_version=task_version,
         scorer=scorer,
         scorer_note=scorer_note,
-        policy=rule.name,
-        policy_version=rule.version,
+        protocol=rule.name,
+        protocol_version=rule.version,
         judges=tuple(sorted(judges)),
         dimensions=names,
         slices=tuple(slices),
@@ -177,8 +177,8 @@ def _lacking(pair: PairedValues, names: tuple[str, str]) -> str:
     """Return which systems have no result of their own, and why; empty where both have one."""
     found = []
     for name, values in zip(names, pair.values, strict=True):
-        whole = parts_of(values.units, pair.policy)[0]
-        if reason := reason_for_no_result(counted_states(values, whole), pair.policy):
+        whole = parts_of(values.units, pair.protocol)[0]
+        if reason := reason_for_no_result(counted_states(values, whole), pair.protocol):
             found.append(f"{name}: {reason}")
     return "; ".join(found)
 
@@ -190,7 +190,7 @@ def _without_result(part: ComparedSlice, lacking: str) -> ComparedSlice:
 
 def _level(pair: PairedValues, whole: SampleSubset, side: int) -> Floats:
     """Returns the overall of each paired sample that counts for the whole, for the counts of better and worse."""
-    return sample_overalls(pair.tables[side][:, whole.counted, :], pair.dimensions, pair.policy)
+    return sample_overalls(pair.tables[side][:, whole.counted, :], pair.dimensions, pair.protocol)
 
 
 def _compared(
@@ -199,7 +199,7 @@ def _compared(
     sides = _sides(part, pair)
     points = [
         sliced_figures(
-            part.kind, sides.strata, [point_means(one) for one in table], pair.dimensions, pair.policy, rounded=True
+            part.kind, sides.strata, [point_means(one) for one in table], pair.dimensions, pair.protocol, rounded=True
         )[0].tolist()
         for table in sides.tables
     ]
@@ -223,7 +223,7 @@ class _Sides:
 
     Attributes:
         strata: Shape (N,), the group of each sample.
-        tables: What the policy averages, a and b, shape (slices, N, columns) each.
+        tables: What the protocol averages, a and b, shape (slices, N, columns) each.
         seen: Values and overall of each sample, a and b, shape (N, dimensions + 1) each.
         differences: b - a of these; NaN where one of them has none.
     """
@@ -236,10 +236,10 @@ class _Sides:
 
 def _sides(part: SampleSubset, pair: PairedValues) -> _Sides:
     tables = [table[:, part.counted, :] for table in pair.tables]
-    first, second = (observed(table, pair.dimensions, pair.policy) for table in tables)
+    first, second = (observed(table, pair.dimensions, pair.protocol) for table in tables)
     return _Sides(
         group_names([unit for unit, counted in zip(pair.units, part.counted, strict=True) if counted]),
-        (averaged(tables[0], pair.dimensions, pair.policy), averaged(tables[1], pair.dimensions, pair.policy)),
+        (averaged(tables[0], pair.dimensions, pair.protocol), averaged(tables[1], pair.dimensions, pair.protocol)),
         (first, second),
         second - first,
     )
@@ -258,7 +258,7 @@ def _spread(part: SampleSubset, pair: PairedValues, sides: _Sides, amount: Resam
                 sides.strata,
                 [counted_means(one, counts) for one in table],
                 pair.dimensions,
-                pair.policy,
+                pair.protocol,
                 rounded=False,
             )
             for table in sides.tables
@@ -297,7 +297,7 @@ def _tested(part: SampleSubset, pair: PairedValues, sides: _Sides, amount: Resam
                 sides.strata,
                 [exchanged_means(one, other, exchanges) for one, other in zip(own, others, strict=True)],
                 pair.dimensions,
-                pair.policy,
+                pair.protocol,
                 rounded=False,
             )
             for own, others in ((first, second), (second, first))

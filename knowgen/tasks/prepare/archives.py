@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from knowgen.core.errors import DataError
+from knowgen.core.text import error_message
 
 ZIP_ENDINGS = (".zip",)
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -102,7 +103,9 @@ def unpack(archive: Path, into: Path, so_far: UnpackedTotals, limits: ArchiveLim
                     _hold_to(limits, so_far.bytes, so_far.bytes - before, packed, name, member.name)
                     file.write(block)
     except _BROKEN as error:
-        raise DataError(f"is no archive that can be read: {_words(error)}", where=name, fix="fetch it again") from error
+        raise DataError(
+            f"cannot be read as an archive: {error_message(error)}", where=name, fix="fetch it again"
+        ) from error
     except OSError as error:
         raise DataError(f"cannot be unpacked: {error.strerror or error}", where=name, fix="look at the disk") from error
 
@@ -115,7 +118,9 @@ def _blocks(member: _Member, archive: str) -> Iterator[bytes]:
                 block = stream.read(_BLOCK)
             except _BROKEN as error:
                 raise DataError(
-                    f"its member {member.name!r} is damaged: {_words(error)}", where=archive, fix="fetch it again"
+                    f"its member {member.name!r} is damaged: {error_message(error)}",
+                    where=archive,
+                    fix="fetch it again",
                 ) from error
             if not block:
                 return
@@ -203,7 +208,3 @@ def _refused(archive: str, member: str, why: str) -> DataError:
     return DataError(
         f"refused: its member {member[:200]!r} {why}", where=archive, fix="use it only from a source that you trust"
     )
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

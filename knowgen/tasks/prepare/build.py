@@ -6,15 +6,17 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from knowgen import __version__
 from knowgen.core.errors import DataError
+from knowgen.core.images import inspect_images
+from knowgen.core.records import ImageRef
+from knowgen.core.version import __version__
 from knowgen.tasks.catalog import DataSetKind, PublishedDataSet
 from knowgen.tasks.data_home import INDEX_FILE, INDEX_FORMAT, write_json
-from knowgen.tasks.looking import look_at
 from knowgen.tasks.prepare.archives import ArchiveLimits, UnpackedTotals, stem, unpack
 from knowgen.tasks.prepare.published import read_rows
 from knowgen.tasks.prepare.rebase import MissingImageError, Rebase
@@ -56,7 +58,7 @@ def build(
     named = {place: entry.row.where for entry in reversed(entries) for place in entry.places}
     placed = {place: _put(files[place], draft, place) for place in sorted(named)}
     told(f"opening {len(placed)} pictures")
-    refs = look_at(placed, named)
+    refs = {name: ImageRef(**asdict(facts)) for name, facts in inspect_images(placed, named).items()}
     shutil.rmtree(draft / _UNPACKED, ignore_errors=True)
     written = write_rows(draft, data, source, entries, refs, PICTURES)
     index = {

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from knowgen.core.errors import DataError, KnowgenError
+from knowgen.core.text import one_line
 
 CONNECTIONS = 8
 """Files fetched at once where there are many."""
@@ -129,5 +130,4 @@ def _asked(call: Callable[[], T], what: str, revision: str) -> T:
 
 def _words(error: Exception) -> str:
     """Returns an error's words on one line, without the queries of addresses, which may be signed."""
-    text = " ".join(_QUERY.sub("", str(error)).split()) or type(error).__name__
-    return text if len(text) <= _WORDS else text[:_WORDS] + "…"
+    return one_line(_QUERY.sub("", str(error)), _WORDS) or type(error).__name__

@@ -10,6 +10,7 @@ from typing import Any
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import Sample, group_of
+from knowgen.core.text import error_message
 
 PROMPT_FIELDS = ("prompt", "question", "user_prompt", "image_prompt")
 PICTURE_FIELDS = ("gt_image", "ground_truth", "target_image", "reference_image", "gen_image")
@@ -64,9 +65,7 @@ def read_rows(file: Path, name: str) -> list[PublishedRow]:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=name) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"is no JSON: {' '.join(str(error).split())[:160]}", where=name, fix="fetch it again"
-        ) from error
+        raise DataError(f"is no JSON: {error_message(error)}", where=name, fix="fetch it again") from error
     if not isinstance(data, list) or not data:
         raise DataError("must be a JSON array with at least one row", where=name, fix="fetch it again")
     rows = []

@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from knowgen.core import registry
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, TransientError, UsageError
 from knowgen.core.metering import current_meter
 from knowgen.core.records import Sample
+from knowgen.core.retry import exponential, retry
 from knowgen.core.secrets import refuse_secrets
 from knowgen.tasks.data_home import write_json
 from knowgen.tasks.folder import FolderTask
@@ -92,6 +93,8 @@ def annotate(
     budget: float | None = None,
     force: bool = False,
     told: Callable[[str], None] = lambda line: None,
+    tries: int = TRIES,
+    wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AnnotationOutcome:
     """Settles for every prompt of a task whether it demands readable text.
 
@@ -102,6 +105,8 @@ def annotate(
         budget: US dollars that may be spent over all annotations of the folder, None for no limit.
         force: Ask anew what is frozen; the old answers stay until the new ones are complete.
         told: Told what is being done.
+        tries: Of one call that meets faults that may pass.
+        wait: Wait so many seconds between two tries of a call.
 
     Raises:
         UsageError: The task or the judge is none that can be used here.
@@ -123,7 +128,7 @@ def annotate(
         endpoint, question = _endpoint(judge, args)
         if force:
             journal.write("anew")
-        work = _Work(journal, endpoint, judge, question, int(args.get("concurrency", CONCURRENCY)))
+        work = _Work(journal, endpoint, judge, question, int(args.get("concurrency", CONCURRENCY)), tries, wait)
         missing = [sample for sample in samples if work.place(sample) not in journal.answers]
         told(f"asking {judge} about {len(missing)} prompts; {len(samples) - len(missing)} are settled")
         asyncio.run(work.run(missing, budget))
@@ -173,7 +178,17 @@ class _Work:
         failures: Why a prompt is not settled, by sample id.
     """
 
-    def __init__(self, journal: Journal, endpoint: ChatClient, judge: str, question: str, concurrency: int) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        endpoint: ChatClient,
+        judge: str,
+        question: str,
+        concurrency: int,
+        tries: int,
+        wait: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._tries, self._wait = tries, wait
         self._journal, self._endpoint, self._judge, self._question = journal, endpoint, judge, question
         self._turns = asyncio.Semaphore(concurrency)
         self.failures: dict[str, str] = {}
@@ -240,20 +255,33 @@ class _Work:
             ConfigError: The endpoint rejects the call for a reason that will not pass.
             TransientError: The endpoint is out of reach for one prompt after the other.
         """
-        for tried in range(1, TRIES + 1):
+        answer: ChatResponse
+
+        async def ask(number: int) -> ChatResponse:
+            nonlocal answer
             answer = await self._endpoint.ask(messages(sample.prompt, fault), self._judge, SCHEMA, attempt=attempt)
-            if answer.came is ResponseKind.REJECTED:
-                self._lost += 1
-                if answer.status in _FOR_ALL or self._lost >= LOST:
-                    raise ConfigError(f"rejected: {answer.attempt.error}", where=self._judge, fix="mend its arguments")
-                return answer
-            if answer.came is not ResponseKind.PASSING:
-                self._lost = 0
-                return answer
-            if tried == TRIES:
-                break
-            wait = _FIRST_WAIT * 2.0 ** (tried - 1) if answer.retry_after is None else answer.retry_after
-            await asyncio.sleep(min(wait, _LONGEST_WAIT) * random.uniform(1.0, 1.2))
+            return answer
+
+        def wait(number: int, error: BaseException | None) -> float:
+            seconds = exponential(number, _FIRST_WAIT) if answer.retry_after is None else answer.retry_after
+            return min(seconds, _LONGEST_WAIT) * random.uniform(1.0, 1.2)
+
+        answer = await retry(
+            ask,
+            attempts=self._tries,
+            retryable=lambda error: False,
+            unfinished=lambda each: each.came is ResponseKind.PASSING,
+            wait=wait,
+            sleep=self._wait,
+        )
+        if answer.came is ResponseKind.REJECTED:
+            self._lost += 1
+            if answer.status in _FOR_ALL or self._lost >= LOST:
+                raise ConfigError(f"rejected: {answer.attempt.error}", where=self._judge, fix="correct its arguments")
+            return answer
+        if answer.came is not ResponseKind.PASSING:
+            self._lost = 0
+            return answer
         self._lost += 1
         if self._lost >= LOST:
             raise TransientError(f"{self._judge}: {answer.attempt.error}; what was settled is kept, try again later")

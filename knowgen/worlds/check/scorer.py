@@ -8,6 +8,7 @@ from functools import cache
 from importlib.util import find_spec
 
 from knowgen.core.errors import DataError, MissingDependencyError
+from knowgen.core.images import UnreadableImageError, opened_image
 from knowgen.core.records import DIMENSIONS, TEXT, Generation, GroundTruth, ParsedScore, Score, ScoreStatus
 from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score
 
@@ -64,8 +65,6 @@ def _one_thread() -> None:
 
 
 def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
-    from PIL import Image, UnidentifiedImageError
-
     from knowgen.worlds.check.judgement import judge
     from knowgen.worlds.check.sight import open_pixels
     from knowgen.worlds.check.wanted import read_wanted
@@ -78,9 +77,12 @@ def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
     except DataError as error:
         return failed_score(sample_id, generation.repeat, NAME, str(error), image=image.sha256)
     try:
-        pixels = open_pixels(image.open())
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = f"the picture cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
+        if image.path is None:
+            raise UnreadableImageError("no file on this machine")
+        with opened_image(image.path) as opened:
+            pixels = open_pixels(opened)
+    except UnreadableImageError as error:
+        reason = f"the generated image does not open: {error.what}"
         return failed_score(sample_id, generation.repeat, NAME, reason, image=image.sha256)
     judgement = judge(pixels, wanted)
     values = judgement.values

@@ -1,0 +1,153 @@
+"""Command-line options made from the fields of `RunConfig`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin
+
+import click
+
+from knowgen.core.run_config import DeclaredField, RunConfig, run_fields
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+GENERATOR_HELP = "Generator: NAME, NAME:MODEL, module:Class or file.py:Class."
+
+
+class KeyValue(ParamType):
+    """`key=value`, the value read as YAML: 3 is a number, true a boolean, [a, b] a list, anything else text."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Split and read one argument."""
+        import yaml
+
+        key, equals, text = str(value).partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)?", key):
+            self.fail(f"{value!r} is not key=value", param, ctx)
+        try:
+            return key, yaml.safe_load(text) if text else ""
+        except yaml.YAMLError:
+            return key, text
+
+
+KEY_VALUE = KeyValue()
+
+
+class Ids(ParamType):
+    """Sample ids, separated by commas, or @FILE with one per line."""
+
+    name = "ids"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Read the list."""
+        text = str(value)
+        parts = text.split(",")
+        if text.startswith("@"):
+            try:
+                parts = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+            except OSError as error:
+                self.fail(f"{text[1:]} cannot be read: {error.strerror}", param, ctx)
+            except UnicodeDecodeError:
+                self.fail(f"{text[1:]} is not UTF-8 text", param, ctx)
+        ids = [part.strip() for part in parts if part.strip()]
+        if not ids:
+            self.fail(f"{text!r} names no sample", param, ctx)
+        return ids
+
+
+IDS = Ids()
+
+
+def run_option(name: str, help: str = "") -> Callable[[F], F]:
+    """Return a decorator that adds the option of one field.
+
+    Args:
+        name: Name of the field of `RunConfig`.
+        help: In place of its own help and default.
+    """
+    declared = next(each for each in run_fields() if each.name == name)
+
+    def check(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if not (isinstance(value, tuple) and get_origin(declared.type) is Mapping):  # pairs that become a dict later
+            declared.check(value)
+        return value
+
+    settings = {"help": help or declared.help(), "callback": check, **_settings(declared)}
+    return click.option(declared.flag, declared.name, **settings)
+
+
+def run_options(command: str, **helps: str) -> Callable[[F], F]:
+    """Return a decorator that adds every option of `RunConfig` that a command has.
+
+    Args:
+        command: Name of the command.
+        helps: Help of single fields in place of their own.
+    """
+
+    def add(function: F) -> F:
+        for declared in reversed(run_fields(command)):
+            function = run_option(declared.name, helps.get(declared.name, ""))(function)
+        return function
+
+    return add
+
+
+def scoring_options(function: F) -> F:
+    """Add the options that every command with scorers has beside those of `RunConfig`."""
+    for option in (
+        click.option("--dry-run", is_flag=True, help="Print what would be done and its cost, and stop."),
+        click.option("--upstream-dir", metavar="DIR", help="Local copy of the official evaluator."),
+        click.option(
+            "--rubric", type=click.Choice(["own", "upstream"]), help="Rubric of a vlm judge: own or the official one."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _settings(declared: DeclaredField) -> dict[str, Any]:
+    """Return what click needs to know of a field: its type and how its value is written."""
+    kind, metavar = declared.type, {"metavar": declared.option.metavar} if declared.option.metavar else {}
+    if kind is bool:
+        return {"is_flag": True}
+    if get_origin(kind) is Mapping:
+        return {"type": KEY_VALUE, "multiple": True}
+    shared: dict[str, Any] = {"default": declared.default, **metavar}
+    if declared.choices:
+        return {"type": click.Choice(declared.choices), "default": declared.default}
+    if get_origin(kind) is Sequence:
+        return {"type": IDS, **shared}
+    return {"type": kind if kind in (int, float, str) else click.Path(path_type=Path), **shared}
+
+
+def run_config(command: str, options: Mapping[str, Any], scorers: Sequence[str] = ()) -> RunConfig:
+    """Return the configuration that a command line asks for.
+
+    Args:
+        command: Name of the command.
+        options: Values of its options.
+        scorers: Names of the scorers, which `--rubric` and `--upstream-dir` must fit.
+    """
+    fields = {each.name: options[each.name] for each in run_fields(command) if each.name in options}
+    if "generator_args" in fields:
+        fields["generator_args"] = dict(fields["generator_args"])
+    return RunConfig(**{**fields, "scorer_args": scorer_arguments(options, scorers), "progress": True})
+
+
+def scorer_arguments(options: Mapping[str, Any], scorers: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of the scorers: those of `-s`, with `--rubric` and `--upstream-dir` for every vlm judge."""
+    arguments = dict(options["scorer_args"])
+    own = {name: options[name] for name in ("rubric", "upstream_dir") if options[name] is not None}
+    if own and scorers and not any(name.partition(":")[0] == "vlm" for name in scorers):
+        raise click.UsageError(f"--{next(iter(own)).replace('_', '-')} is for a vlm judge; give --scorer vlm:MODEL")
+    prefix = "vlm." if len(scorers) > 1 else ""
+    return arguments | {f"{prefix}{name}": value for name, value in own.items()}

@@ -1,0 +1,1 @@
+"""Calls to other machines: addresses, rate control, prices and the chat client."""

@@ -1,0 +1,254 @@
+"""What a call costs, and the most it can cost, from published prices or from what the user says.
+
+Published prices are data files beside this module: when they were read off, and per host the prices of models. A price
+holds for its host alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
+
+from knowgen.clients.endpoint_url import OPENAI_URL
+from knowgen.core.errors import UsageError
+
+CHAT_PRICES = "chat_prices.json"
+"""Per model: US dollars per million input tokens, and per million output tokens."""
+
+IMAGE_PRICES = "image_prices.json"
+"""Per model: the attributes of an `ImagePrice`."""
+
+MILLION = 1_000_000
+TEMPLATE_TOKENS = 256
+"""Maximum number of tokens that a service adds around messages or a prompt."""
+
+PATCH = 28
+"""Side in pixels of the area of an image that one token covers. Endpoints use 28 or more, or a few thousand tokens an
+image at most, which `IMAGE_TOKENS` allows for besides."""
+
+IMAGE_TOKENS = 3000
+
+_DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4,8}|preview(-[\d-]+)?|latest)\Z")
+
+
+@cache
+def price_list(file: str) -> dict[str, Any]:
+    """Return a data file, `CHAT_PRICES` or `IMAGE_PRICES`: `as_of` (year and month) and `hosts`."""
+    data: dict[str, Any] = json.loads((files("knowgen.clients") / file).read_text(encoding="utf-8"))
+    return data
+
+
+def _listed(file: str, model: str, url: str) -> Any:
+    """Return the published price of a model on a host, None where there is none.
+
+    A date at the end of the model name is ignored where the name with it is not listed.
+    """
+    try:
+        host = urlsplit(url.strip()).hostname or ""
+    except ValueError:  # a malformed URL is reported where it is checked
+        return None
+    models = price_list(file)["hosts"].get(host, {})
+    return next((models[name] for name in (model, _DATED.sub("", model)) if name in models), None)
+
+
+def _is_price(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+@dataclass(frozen=True)
+class ChatPrice:
+    """Prices of a chat model.
+
+    Attributes:
+        per_input: US dollars per million input tokens, None when unknown.
+        per_output: US dollars per million output tokens, None when unknown.
+        per_call: US dollars per call, None when there is no such charge.
+    """
+
+    per_input: float | None = None
+    per_output: float | None = None
+    per_call: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the prices.
+
+        Raises:
+            UsageError: A price is negative or not a number, or only one of the two token prices is given.
+        """
+        for name, price in (
+            ("price_in", self.per_input),
+            ("price_out", self.per_output),
+            ("price_call", self.per_call),
+        ):
+            if price is not None and not _is_price(price):
+                raise UsageError(f"{name} must be a number >= 0, got {price}", fix="give US dollars")
+        if (self.per_input is None) != (self.per_output is None):
+            raise UsageError("price_in and price_out belong together", fix="give both, in US dollars per million")
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is known of the price."""
+        return self.per_call is not None or self.per_input is not None
+
+    def of(self, input_tokens: int, output_tokens: int) -> float | None:
+        """Return the price of one call in US dollars, None when it is not known."""
+        if not self.known:
+            return None
+        tokens = (self.per_input or 0.0) * input_tokens + (self.per_output or 0.0) * output_tokens
+        return tokens / MILLION + (self.per_call or 0.0)
+
+
+def chat_price(
+    model: str,
+    base_url: str,
+    price_in: float | None = None,
+    price_out: float | None = None,
+    price_call: float | None = None,
+) -> ChatPrice:
+    """Return what a chat model's calls cost.
+
+    Args:
+        model: Model name. A date at its end is ignored where the name with it is not listed.
+        base_url: URL of the endpoint, empty for OpenAI.
+        price_in: US dollars per million input tokens, as the user says.
+        price_out: US dollars per million output tokens, as the user says.
+        price_call: US dollars per call, as the user says.
+
+    Raises:
+        UsageError: A price is negative or not a number, or only one of the two token prices is given.
+    """
+    if (price_in, price_out, price_call) != (None, None, None):
+        return ChatPrice(price_in, price_out, price_call)
+    listed = _listed(CHAT_PRICES, model, base_url.strip() or OPENAI_URL)
+    return ChatPrice() if listed is None else ChatPrice(*listed)
+
+
+def max_input_tokens(texts: Sequence[str], sizes: Iterable[tuple[int, int]]) -> int:
+    """Return an upper bound of the input tokens of a request.
+
+    A token of a byte-level vocabulary covers at least one byte, so the bytes of the text bound its tokens.
+
+    Args:
+        texts: Texts of the request.
+        sizes: Width and height of each image, in pixels.
+    """
+    text = sum(len(text.encode()) for text in texts)
+    images = sum(math.ceil(width / PATCH) * math.ceil(height / PATCH) + IMAGE_TOKENS for width, height in sizes)
+    return text + images + TEMPLATE_TOKENS
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Tokens of a call to an image service, as its answer counts them."""
+
+    text_in: int = 0
+    image_in: int = 0
+    text_out: int = 0
+    image_out: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether anything was counted."""
+        return bool(self.text_in or self.image_in or self.text_out or self.image_out)
+
+
+@dataclass(frozen=True)
+class ImagePrice:
+    """Prices of an image model.
+
+    Attributes:
+        per_image: US dollars an image, all in; None where tokens are paid for.
+        text_in: US dollars per million tokens of the prompt, None when unknown.
+        image_in: The same of reference images.
+        text_out: The same of text that comes back, reasoning included.
+        image_out: The same of the generated image.
+        reference: Maximum number of tokens of a reference image.
+        max_output: Maximum number of output tokens of an answer, 0 when it holds an image and nothing else.
+        tokens: Number of tokens of a generated image, by quality and size.
+    """
+
+    per_image: float | None = None
+    text_in: float | None = None
+    image_in: float = 0.0
+    text_out: float = 0.0
+    image_out: float = 0.0
+    reference: int = 0
+    max_output: int = 0
+    tokens: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is known of the price."""
+        return self.per_image is not None or self.text_in is not None
+
+    def image_tokens(self, *options: str) -> int:
+        """Return the maximum number of tokens of an image of a quality and size; unknown options are ignored."""
+        known = {word for row in self.tokens for word in row.split()}
+        given = {option for option in options if option in known}
+        return max((number for row, number in self.tokens.items() if given <= set(row.split())), default=0)
+
+    def worst(self, prompt: str, references: int, *options: str) -> float | None:
+        """Return the most that one call can cost in US dollars, None when the price is not known.
+
+        A token of a byte-level vocabulary covers at least one byte, so the bytes of the prompt bound its tokens.
+
+        Args:
+            prompt: Text of the request.
+            references: Number of reference images.
+            options: Quality and size, as the price list names them.
+        """
+        if self.per_image is not None:
+            return self.per_image
+        image = self.image_tokens(*options)
+        if self.text_in is None or not image:
+            return None
+        prompt_tokens = len(prompt.encode("utf-8", "replace")) + TEMPLATE_TOKENS
+        text = max(0, self.max_output - image)
+        return self._sum(TokenCounts(prompt_tokens, references * self.reference, text, image))
+
+    def cost(self, tokens: TokenCounts, images: int) -> float | None:
+        """Return what a call cost in US dollars, None when that is not known.
+
+        Args:
+            tokens: Its tokens.
+            images: Number of images in the answer.
+        """
+        if self.per_image is not None:
+            return self.per_image * images
+        if self.text_in is None or (images and not tokens.any):
+            return None
+        return self._sum(tokens)
+
+    def _sum(self, tokens: TokenCounts) -> float:
+        total = (
+            (self.text_in or 0.0) * tokens.text_in
+            + self.image_in * tokens.image_in
+            + self.text_out * tokens.text_out
+            + self.image_out * tokens.image_out
+        )
+        return total / MILLION
+
+
+def image_price(model: str, url: str, price: float | None = None) -> ImagePrice:
+    """Return what images of a model cost.
+
+    Args:
+        model: Model name. A date at its end is ignored where the name with it is not listed.
+        url: URL of the endpoint.
+        price: US dollars an image, as the user says.
+
+    Raises:
+        UsageError: The user's price is negative or not a number.
+    """
+    if price is not None:
+        if not _is_price(price):
+            raise UsageError(f"price must be a number >= 0, got {price}", fix="give US dollars per image")
+        return ImagePrice(per_image=float(price))
+    return ImagePrice(**(_listed(IMAGE_PRICES, model, url) or {}))

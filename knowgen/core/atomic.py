@@ -1,0 +1,91 @@
+"""Files and folders that are replaced in one step: a reader sees the old content or the new one, never half of it."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def replace_folder(fresh: Path, target: Path) -> None:
+    """Give a complete folder its final name, in place of an earlier folder of that name.
+
+    The earlier folder is moved aside first and removed last. If the new one cannot take its place, the earlier one is
+    moved back before the error is raised.
+
+    Args:
+        fresh: The new folder, on the same file system as `target`.
+        target: Its final name. The parent folder exists.
+
+    Raises:
+        OSError: A folder cannot be renamed. `target` is what it was before.
+    """
+    if not target.exists() and not target.is_symlink():
+        fresh.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=_aside_prefix(target), dir=target.parent))
+    earlier = aside / target.name
+    try:
+        target.rename(earlier)
+        try:
+            fresh.rename(target)
+        except BaseException:
+            earlier.rename(target)
+            raise
+    except BaseException:
+        if not earlier.exists():  # otherwise the only copy of the earlier folder is in there
+            shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove earlier folders that `replace_folder` moved aside and did not remove because it was killed.
+
+    Call it only when `target` is complete: until then a leftover may be the only copy of the earlier folder.
+    """
+    for folder in target.parent.glob(f"{glob.escape(_aside_prefix(target))}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _aside_prefix(target: Path) -> str:
+    return f".{target.name}.old-"
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside a file; what the `with` block writes there becomes the file at its end.
+
+    Raises:
+        OSError: It cannot be renamed. An earlier file is unchanged, as it is when the block raises.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def write_file(path: Path, data: str | bytes, *, durable: bool = True) -> None:
+    """Write a file under a temporary name beside its own, then rename it.
+
+    Args:
+        path: The file. Its folder exists.
+        data: Its content; text is written as UTF-8.
+        durable: Whether the content must survive a power cut once this returns.
+
+    Raises:
+        OSError: It cannot be written. An earlier file is unchanged.
+    """
+    with draft_of(path) as draft, draft.open("wb") as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())

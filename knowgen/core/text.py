@@ -1,0 +1,65 @@
+"""Text for messages: one printable line of bounded length, and numbers with their nouns."""
+
+from __future__ import annotations
+
+import re
+
+ERROR_LENGTH = 200
+"""Characters of an error's message that are shown where the caller names no limit."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def one_line(text: object, limit: int | None = None) -> str:
+    """Return a text as one printable line.
+
+    White space becomes single spaces. Characters that are not printable, such as control characters and lone
+    surrogates, become spaces too, so that a text from outside can neither steer a terminal nor break a file.
+
+    Args:
+        text: Anything; `str` is taken of it.
+        limit: Maximum length in characters; a longer line ends with an ellipsis. None for no limit.
+
+    Example:
+        >>> one_line("cannot connect:\\n  timed out")
+        'cannot connect: timed out'
+        >>> one_line("a long message", limit=7)
+        'a long…'
+    """
+    line = str(text)
+    if not line.isprintable():
+        line = "".join(letter if letter.isprintable() else " " for letter in line)
+    line = " ".join(line.split())
+    return line if limit is None or len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def error_message(error: BaseException, limit: int | None = ERROR_LENGTH) -> str:
+    """Return the message of an error on one line, or the name of its type where it has no message."""
+    return one_line(error, limit) or type(error).__name__
+
+
+def error_summary(error: BaseException, limit: int | None = ERROR_LENGTH) -> str:
+    """Return the type of an error and its message on one line, such as `OSError: disk full`.
+
+    Args:
+        error: The error.
+        limit: Maximum length of the message; the type is not counted.
+    """
+    message = one_line(error, limit)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: `1 image`, `3 images`.
+
+    Args:
+        number: How many.
+        one: The noun in the singular.
+        many: Its plural, where it is not formed with an s.
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def clean_text(text: str) -> str:
+    """Return the text with lone surrogates replaced, so that it can be stored as UTF-8."""
+    return _SURROGATE.sub("\ufffd", text)

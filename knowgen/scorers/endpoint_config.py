@@ -1,0 +1,112 @@
+"""The arguments that every judge over an OpenAI-compatible endpoint takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
+
+from knowgen.clients.chat.client import ChatEndpoint, SchemaUse
+from knowgen.clients.chat.image_encoding import LONGEST_SIDE, QUALITY, ImageEncoding
+from knowgen.clients.pricing import chat_price
+from knowgen.clients.rate_control import RateLimits
+from knowgen.core.errors import UsageError
+
+MOST_AT_ONCE = 256
+"""Maximum number of concurrent calls where neither the run nor the user says less."""
+
+NOT_KEYED = frozenset(
+    {"price_in", "price_out", "price_call", "key_env", "concurrency", "timeout", "rpm", "tpm", "cache"}
+)
+"""Arguments that decide nothing of a reply, and so are not part of a key."""
+
+
+@dataclass(eq=False, repr=False)
+class EndpointConfig:
+    """An endpoint and how a judge calls it. A judge inherits these as arguments of its own constructor.
+
+    Args:
+        model: Model name, as the endpoint knows it.
+        base_url: URL of the endpoint, such as `http://127.0.0.1:8000/v1`; empty for OpenAI.
+        temperature: Of the decoding, 0 to 2.
+        max_tokens: Maximum length of a reply.
+        attempts: Maximum number of calls for one score, when replies are off the contract.
+        schema: Whether the endpoint is asked to enforce the JSON schema of the reply: on, off, or auto for where it
+            can.
+        max_side: Pixels of the longest side of an image; larger ones are scaled down.
+        quality: Of the JPEGs, 1 to 100.
+        price_in: US dollars per million input tokens; give it with `price_out`. Known models need none.
+        price_out: US dollars per million output tokens.
+        price_call: US dollars per call; 0 for a free endpoint.
+        key_env: Environment variable with the key; empty means OPENAI_API_KEY, and none for an endpoint on this
+            machine.
+        concurrency: Maximum number of concurrent calls.
+        rpm: Requests per minute that the endpoint admits, 0 for no limit.
+        tpm: Tokens per minute that the endpoint admits, 0 for no limit.
+        timeout: Seconds for one call. No further call is made for a score whose calls took longer.
+        cache: Whether a reply of an earlier run to exactly the same request is used again.
+    """
+
+    identity_excludes: ClassVar[frozenset[str]] = NOT_KEYED
+
+    model: str
+    base_url: str = ""
+    _: KW_ONLY
+    temperature: float = 0.0
+    max_tokens: int = 8192
+    attempts: int = 4
+    schema: SchemaUse = "auto"
+    max_side: int = LONGEST_SIDE
+    quality: int = QUALITY
+    price_in: float | None = None
+    price_out: float | None = None
+    price_call: float | None = None
+    key_env: str = ""
+    concurrency: int = MOST_AT_ONCE
+    rpm: float = 0
+    tpm: float = 0
+    timeout: float = 120.0
+    cache: bool = True
+
+    def open_endpoint(self, name: str) -> ChatEndpoint:
+        """Check the arguments and return the endpoint; nothing is sent yet.
+
+        Args:
+            name: Of the scorer, for errors.
+
+        Raises:
+            UsageError: An argument is out of its range.
+            ConfigError: The key is missing, or the URL holds a secret.
+        """
+        if not isinstance(self.model, str) or not self.model.strip():
+            raise UsageError("the judge needs a model", where=f"scorer {name}", fix=f"name it as {name}:MODEL")
+        where = f"scorer {name}:{self.model}"
+        self._check(where)
+        return ChatEndpoint.of(
+            self.model,
+            self.base_url,
+            self.key_env,
+            where,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            timeout=self.timeout,
+            price=chat_price(self.model, self.base_url, self.price_in, self.price_out, self.price_call),
+            limits=RateLimits(self.concurrency, self.rpm, self.tpm),
+            form=ImageEncoding(self.max_side, self.quality),
+            schema=self.schema,
+            keeps=self.cache,
+        )
+
+    def _check(self, where: str) -> None:
+        for name in ("max_tokens", "attempts", "concurrency"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UsageError(f"{name}={value} is not a whole number of 1 or more", where=where)
+        if not _is_number(self.temperature) or not 0 <= self.temperature <= 2:
+            raise UsageError(f"temperature={self.temperature} is not within 0 to 2", where=where)
+        if not _is_number(self.timeout) or not 0 < self.timeout < math.inf:
+            raise UsageError(f"timeout={self.timeout} is not a number of seconds", where=where)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,58 @@
+"""Execute a plan in a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from knowgen.core.errors import UsageError
+from knowgen.engine.options import EngineOptions
+from knowgen.store.run import RunStore
+from knowgen.workflows import artifacts
+from knowgen.workflows.plan import Plan
+from knowgen.workflows.run import Run
+
+
+def execute(plan: Plan, out: Path | str) -> Run:
+    """Execute a plan, resuming from what the run directory contains, and write summary, tables and page.
+
+    Raises:
+        ConfigError: The directory belongs to another run, is locked by another process, or cannot be written.
+        DataError: The task's data or the directory is damaged, or the disk is full.
+    """
+    from knowgen.engine import run as run_engine
+
+    path, config = Path(out), plan.config
+    if config.fresh and plan.origin is not None and plan.origin.resolve().is_relative_to(path.resolve()):
+        raise UsageError("--fresh would delete the images to be scored", where=str(path), fix="remove --fresh")
+    options = EngineOptions.of(config, workers=_workers(plan, path))
+    with contextlib.ExitStack() as stack:
+        stack.callback(plan.release)
+        store = stack.enter_context(RunStore.open(path, plan.spec, fresh=config.fresh))
+        if plan.remember is not None:
+            plan.remember(store)
+        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options, plan.requests)
+    run = Run(path, plan.spec, config.protocol, outcome)
+    if outcome.stopped == "interrupted":
+        return run  # after Ctrl-C nobody should wait; the next call writes the outputs
+    if not outcome.all_cached or not artifacts.complete(path, plan.spec):
+        run.write_outputs()
+    return run
+
+
+def _workers(plan: Plan, path: Path) -> int:
+    """Return the number of generator processes; looking for GPUs takes seconds, so a complete run skips it."""
+    from knowgen.engine.components import GeneratorHandle
+    from knowgen.engine.placement import workers_for
+
+    if plan.config.workers is not None:
+        return plan.config.workers
+    if not isinstance(plan.generator, GeneratorHandle):
+        return 0
+    done = not plan.config.fresh and (path / "run.sqlite").is_file() and artifacts.complete(path, plan.spec)
+    return 0 if done else workers_for(plan.generator)
+
+
+def default_out(task: str, system: str) -> Path:
+    """Return `reports/TASK__SYSTEM`, fit for a file name."""
+    return Path("reports") / f"{artifacts.slug(task)}__{artifacts.slug(system)}"

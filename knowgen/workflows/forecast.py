@@ -1,0 +1,86 @@
+"""What a run would do, cost and take: `--dry-run`. Nothing is built, sent or written."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from knowgen.core.records import Score, ScoreStatus
+from knowgen.engine.components import ScorerHandle
+from knowgen.engine.options import EngineOptions
+from knowgen.engine.placement import scorer_slots
+from knowgen.scorers.vlm.cost_estimate import Estimate, learn, words_of
+from knowgen.store.run import RunStore
+from knowgen.workflows.plan import Plan
+
+SAMPLED = 64
+"""Maximum number of samples, and of stored scores, that an estimate is based on."""
+
+
+def forecast(plan: Plan, out: Path) -> str:
+    """Return a few lines: what a plan would do, what is stored already, and what the rest would cost and take."""
+    expected = plan.spec.selection.n * plan.spec.repeats
+    lines = [
+        f"task       {plan.spec.task} {plan.spec.task_version}, {plan.spec.selection.label}{_shard(plan)}",
+        f"generator  {plan.spec.generator.name} {plan.spec.generator.revision}".rstrip(),
+        *(f"scorer     {scorer.name} {scorer.version}".rstrip() for scorer in plan.spec.scorers),
+        f"images     {expected}",
+        f"scores     {expected * sum(plan.spec.judgements(scorer.spec) for scorer in plan.scorers)}",
+        f"directory  {out}",
+    ]
+    stored: dict[str, list[Score]] = {}
+    if (out / "run.json").exists():
+        stored = _stored(plan, out, lines)
+    for handle in plan.scorers:
+        lines += _scorer_lines(plan, handle, stored.get(handle.spec.name, []), expected)
+    return "\n".join(lines)
+
+
+def _shard(plan: Plan) -> str:
+    return f", {plan.spec.shard.label}" if plan.spec.shard is not None else ""
+
+
+def _stored(plan: Plan, out: Path, lines: list[str]) -> dict[str, list[Score]]:
+    """Return the scores in a directory by scorer, and add a line on what it contains."""
+    with RunStore.read(out) as store:
+        theirs, ours = store.spec.drawn_by(), plan.spec.drawn_by()
+        if differs := sorted(key for key in theirs if theirs[key] != ours[key]):
+            lines.append(f"           contains another run ({', '.join(differs)} differ); --fresh would delete it")
+            return {}
+        generated = sum(1 for _, each in store.generations() if each.status == "ok")
+        specs = {spec.name: spec for spec in store.spec.scorers}
+        found: dict[str, list[Score]] = {spec.name: [] for spec in plan.spec.scorers}
+        scored = 0
+        for _, each in store.scores():
+            scored += each.status == "ok"
+            same = [spec for spec in plan.spec.scorers if spec.name == each.scorer]
+            known = specs.get(each.scorer)
+            if same and known is not None and (same[0].args, same[0].version) == (known.args, known.version):
+                found[each.scorer].append(each)
+        lines.append(f"           contains {generated} images and {scored} scores already")
+    return found
+
+
+def _scorer_lines(plan: Plan, handle: ScorerHandle, stored: list[Score], expected: int) -> list[str]:
+    """Return the lines on a scorer that calls an API; none for one that computes."""
+    if handle.traits.shape != "score" or handle.remake is None:
+        return []
+    estimate = learn([score.attempts for score in stored[-SAMPLED:]]) or _estimate(plan, handle)
+    if estimate is None:
+        return [f"{handle.spec.name}: no cost estimate available"]
+    done = sum(score.status is not ScoreStatus.FAILED for score in stored)
+    missing = expected * plan.spec.judgements(handle.spec) - done
+    slots = scorer_slots(handle, EngineOptions.of(plan.config))[0]
+    most = handle.remake.args.get("concurrency", slots)
+    return [f"{handle.spec.name}: {missing} to score, {words_of(estimate, missing, min(slots, int(most)))}"]
+
+
+def _estimate(plan: Plan, handle: ScorerHandle) -> Estimate | None:
+    """Return a scorer's own estimate from some samples; None where it has none."""
+    if handle.estimate is None:
+        return None
+    step = max(1, len(plan.task) // SAMPLED)
+    items = ((sample, plan.task.truth(sample.id)) for sample in islice(plan.task.samples(), 0, None, step))
+    found = handle.estimate(items)
+    assert found is None or isinstance(found, Estimate)
+    return found

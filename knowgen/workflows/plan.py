@@ -1,0 +1,224 @@
+"""From what a user asks for to a run that is ready to execute: everything is checked, nothing is built or paid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from knowgen.core.errors import UsageError
+from knowgen.core.run_config import RunConfig, refuse_unused
+from knowgen.core.secrets import refuse_secrets
+from knowgen.core.spec import GeneratorSpec, RunShard, RunSpec, ScorerSpec, Selection, select
+from knowgen.engine.components import GeneratorHandle, ScorerHandle
+from knowgen.generators.contract import AnswerSource, GenerationSource
+from knowgen.stats.protocol import get_protocol
+from knowgen.store.manifest import read_manifest
+from knowgen.store.run import RunStore
+from knowgen.tasks.contract import Task
+from knowgen.tasks.load import load_task
+from knowgen.workflows.resolve import ScorerRequest, resolve_generator, resolve_scorers, scorer_requests
+from knowgen.workflows.selection import SelectedTask, choose, share
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is ready to execute.
+
+    Attributes:
+        spec: What decides the results.
+        task: The selected samples.
+        generator: The generator, or the source of images that exist already.
+        scorers: The scorers.
+        config: The options of the run.
+        source: The run directory that is scored in place, if any.
+        remember: Stores in the run directory what an export needs to know of the source of its images.
+        release: Closes the source of its images.
+        origin: Path of images that exist already.
+        requests: What is generated in place of the prompts.
+    """
+
+    spec: RunSpec
+    task: Task
+    generator: GeneratorHandle | GenerationSource
+    scorers: tuple[ScorerHandle, ...]
+    config: RunConfig
+    source: Path | None = None
+    remember: Callable[[RunStore], None] | None = None
+    release: Callable[[], None] = lambda: None
+    origin: Path | None = None
+    requests: AnswerSource | None = None
+
+
+def plan(
+    task: str | Task,
+    generator: str | Callable[..., Any] | object,
+    scorers: Sequence[str | ScorerRequest] = (),
+    config: RunConfig | None = None,
+) -> Plan:
+    """Resolve and check a run without building, generating or paying anything.
+
+    Args:
+        task: Name or folder of a task, or a task.
+        generator: Name, class, object or plain function.
+        scorers: Names, which take their arguments from `config.scorer_args`, or requests with their own; the task's
+            default scorers when empty.
+        config: Options of the run.
+
+    Raises:
+        UsageError: A name, argument or option is wrong.
+        DataError: The task is broken.
+    """
+    config = config or RunConfig()
+    refuse_secrets(
+        {
+            "task": task,
+            "generator": generator,
+            "scorers": [each if isinstance(each, str) else each.name for each in scorers],
+            **vars(config),
+        }
+    )
+    get_protocol(config.protocol)
+    whole = load_task(task) if isinstance(task, str) else task
+    handle = resolve_generator(generator, config.generator_args or {}, whole)
+    requested = scorer_requests(scorers or whole.default_scorers, config.scorer_args or {})
+    planned = _plan(whole, handle, handle.spec, requested, config)
+    return planned if config.requests is None else _with_requests(planned, handle, Path(config.requests))
+
+
+def _with_requests(planned: Plan, generator: GeneratorHandle, path: Path) -> Plan:
+    """Generate from an agent's answers in place of the prompts."""
+    from knowgen.interchange.agent_answers import open_requests
+
+    if not generator.traits.references:
+        raise UsageError(
+            f"generator {generator.spec.name!r} takes no reference images, which an agent's answers need",
+            fix="name a generator that declares `references = True`",
+        )
+    requests = open_requests(path)
+    return replace(planned, requests=requests, spec=planned.spec.model_copy(update={"requests": requests.identity}))
+
+
+def _plan(
+    whole: Task,
+    generator: GeneratorHandle | GenerationSource,
+    generator_spec: GeneratorSpec,
+    requested: Sequence[ScorerRequest],
+    config: RunConfig,
+    *,
+    seed: int | None = None,
+    repeats: int | None = None,
+    source: Path | None = None,
+    earlier: Sequence[ScorerSpec] = (),
+    part_of: Selection | None = None,
+    shard: RunShard | None = None,
+    remember: Callable[[RunStore], None] | None = None,
+    release: Callable[[], None] = lambda: None,
+    origin: Path | None = None,
+) -> Plan:
+    if not requested:
+        raise UsageError(f"task {whole.name} has no default scorer", fix="give --scorer S")
+    names = [request.name for request in requested]
+    handles = [
+        replace(handle, spec=_with_repeats(handle, config.judge_repeats, earlier))
+        for handle in resolve_scorers(requested)
+    ]
+    samples, selection = choose(whole, limit=config.limit, ids=config.ids)
+    if part_of is not None and selection.kind == "all" and part_of.kind != "all":
+        # all of a part is still a part, and must not pass for the whole task
+        selection = select([sample.id for sample in samples], part_of.kind)
+    shard = shard if selection == part_of else None
+    if config.shard is not None:
+        if shard is not None:
+            raise UsageError(f"the source is {shard.label} of a run already", fix="score it without --shard")
+        samples, selection, shard = share(samples, selection, config.shard)
+    spec = RunSpec(
+        task=whole.name,
+        task_version=whole.version,
+        selection=selection,
+        generator=generator_spec,
+        scorers=(*(handle.spec for handle in handles), *(spec for spec in earlier if spec.name not in names)),
+        seed=config.seed if seed is None else seed,
+        repeats=config.repeats if repeats is None else repeats,
+        judge_repeats=config.judge_repeats,
+        shard=shard,
+    )
+    part = SelectedTask(whole, samples)
+    return Plan(spec, part, generator, tuple(handles), config, source, remember, release, origin)
+
+
+def _with_repeats(handle: ScorerHandle, judge_repeats: int, earlier: Sequence[ScorerSpec]) -> ScorerSpec:
+    """Set how often a scorer scores each image: a measure once, and a judge at least as often as it did before."""
+    if handle.traits.shape == "score_batch":
+        return handle.spec.model_copy(update={"judge_repeats": 1})
+    before = max((spec.judge_repeats or 1 for spec in earlier if spec.name == handle.spec.name), default=1)
+    return handle.spec.model_copy(update={"judge_repeats": max(judge_repeats, before)})
+
+
+def _shard_of(run: Path) -> RunShard | None:
+    """Return which shard of a run a directory holds; None for a whole run."""
+    manifest = read_manifest(run)
+    return manifest.spec.shard if manifest is not None else None
+
+
+def plan_scoring(
+    source: Path | str,
+    scorers: Sequence[str | ScorerRequest] = (),
+    task: str | Task | None = None,
+    duplicates: Literal["error", "last"] = "error",
+    config: RunConfig | None = None,
+) -> Plan:
+    """Resolve and check the scoring of images that exist already.
+
+    Args:
+        source: A run directory, an official results file, or a folder of images named by sample id.
+        scorers: As in `plan`; the run's own scorers, else the task's, when empty.
+        task: The task of a folder of images.
+        duplicates: Rows of a results file that share an id are an error, or the last one counts, as in the official
+            evaluator.
+        config: Options of the run; `config.out` is the run directory, the source itself when it is a run and `out` is
+            None.
+
+    Raises:
+        UsageError: A name, argument or option is wrong, or a folder comes without its task.
+        DataError: The source is missing or broken.
+    """
+    from knowgen.interchange.open_source import open_source
+
+    config = config or RunConfig()
+    refuse_secrets(
+        {
+            "source": source,
+            "task": task,
+            "scorers": [each if isinstance(each, str) else each.name for each in scorers],
+            **vars(config),
+        }
+    )
+    refuse_unused(config, "score")
+    get_protocol(config.protocol)
+    found = open_source(Path(source), load_task(task) if isinstance(task, str) else task, duplicates)
+    in_place = found.in_place and (config.out is None or Path(config.out).resolve() == Path(source).resolve())
+    if in_place and config.shard is not None:
+        raise UsageError("shards of a run cannot be scored in its own directory", fix="give each shard an --out")
+    recorded = [ScorerRequest(scorer.name, scorer.args) for scorer in found.scorers]
+    if not scorers and config.scorer_args:
+        scorers = [scorer.name for scorer in recorded] or found.task.default_scorers  # with the given arguments alone
+    requested = scorer_requests(scorers or recorded or found.task.default_scorers, config.scorer_args or {})
+    planned = _plan(
+        found.task,
+        found.drawings,
+        found.generator,
+        requested,
+        config,
+        seed=found.seed,
+        repeats=found.repeats,
+        source=Path(source) if in_place else None,
+        earlier=found.scorers if in_place else (),
+        part_of=found.part_of,
+        shard=_shard_of(Path(source)) if found.in_place else None,
+        remember=found.remember,
+        release=found.drawings.close,
+        origin=Path(source),
+    )
+    return replace(planned, spec=planned.spec.model_copy(update={"requests": found.requests}))

@@ -1,0 +1,411 @@
+"""From the name of a generator or scorer to what the engine runs, in three passes.
+
+`locate` finds the target of a name in the registry, `describe` reads once what the target declares, and `identify`
+makes the spec that is recorded and hashed. Nothing is built: the engine does that when there is work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from knowgen.core import registry
+from knowgen.core.errors import UsageError
+from knowgen.core.secrets import refuse_secrets
+from knowgen.core.spec import GeneratorSpec, ScorerSpec, canonical
+from knowgen.engine.components import ComponentRef, GeneratorHandle, ScorerHandle
+from knowgen.generators.contract import FunctionGenerator, capabilities_of, is_plain_function
+from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
+from knowgen.tasks.contract import Task
+
+UNKEYED = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
+"""Arguments that change how fast or from where, never the result; a class may add its own as `identity_excludes`."""
+
+
+class ScorerRequest(NamedTuple):
+    """A scorer to use.
+
+    Attributes:
+        name: As the user wrote it: NAME, NAME:MODEL, module:Class or file.py:Class.
+        args: Its arguments.
+    """
+
+    name: str
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a plugin is.
+
+    Attributes:
+        kind: generators or scorers.
+        name: As the user wrote it; `module:Class` of an object.
+        target: The class, function or object.
+        model: The part after the colon of `NAME:MODEL`.
+        origin: The distribution it comes from, or `local`.
+        named: Was it given by name, so that a worker process can build it again?
+    """
+
+    kind: registry.Kind
+    name: str
+    target: Any
+    model: str | None
+    origin: str
+    named: bool
+
+    @property
+    def where(self) -> str:
+        """How error messages refer to it."""
+        return f"{registry.SINGULAR[self.kind]} {self.name!r}"
+
+
+def locate(kind: registry.Kind, plugin: str | Callable[..., Any] | object) -> Located:
+    """Find the target of a name; an object is its own target.
+
+    Raises:
+        UsageError: The name is unknown, or two plugins claim it.
+        KnowgenError: The plugin cannot be imported.
+    """
+    if not isinstance(plugin, str):
+        return Located(kind, _object_name(plugin), plugin, None, "local", named=False)
+    resolved = registry.resolve(kind, plugin)
+    return Located(kind, plugin, registry.load(resolved), resolved.model, resolved.origin, named=True)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a plugin declares beside its traits.
+
+    Attributes:
+        plugin: Where it is.
+        form: A plain function, an object that exists already, or a class or factory that is called to build one.
+        version: The revision or version it declares; empty when it declares none.
+        privileged: Does it see the ground truth?
+        identity_excludes: Arguments that do not decide a result.
+        weights_identity: Returns the identity of what it would be built from, such as its weights.
+        display_name: Returns the recorded name of `NAME:MODEL`.
+        estimate: Returns the estimated cost of scoring some samples.
+    """
+
+    plugin: Located
+    form: Literal["function", "object", "factory"]
+    version: str
+    privileged: bool
+    identity_excludes: frozenset[str]
+    weights_identity: Callable[..., str] | None = None
+    display_name: Callable[..., str] | None = None
+    estimate: Callable[..., Any] | None = None
+
+    def keyed(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments that decide a result: all but those that only affect speed or place.
+
+        Raises:
+            UsageError: One of them is not plain data.
+        """
+        keyed = {name: value for name, value in arguments.items() if name not in self.identity_excludes}
+        try:
+            canonical(keyed)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"an argument is not plain data: {error}", where=self.plugin.where, fix="pass numbers, text or lists"
+            ) from error
+        return keyed
+
+    def full_version(self, arguments: Mapping[str, Any]) -> str:
+        """Return the version, followed by the identity of weights where the plugin reports one."""
+        version = self.version or _code_version(self.plugin)
+        if self.weights_identity is None:
+            return version
+        model = {} if self.plugin.model is None else {"model": self.plugin.model}
+        return f"{version} {self.weights_identity(**{**arguments, **model})}".rstrip()
+
+    def check(self, arguments: Mapping[str, Any]) -> None:
+        """Check arguments against the signature, before anything is built or paid.
+
+        Raises:
+            UsageError: An argument is unknown or missing.
+        """
+        given = dict(arguments) | ({} if self.plugin.model is None else {"model": self.plugin.model})
+        signature = inspect.signature(self.plugin.target)
+        try:
+            signature.bind(**given)
+        except TypeError as error:
+            names = [name for name in signature.parameters if name not in {"self", "args", "kwargs"}]
+            fix = f"it takes {', '.join(names) or 'nothing'}"
+            raise UsageError(str(error), where=self.plugin.where, fix=fix) from error
+
+    def build(self, arguments: Mapping[str, Any]) -> Callable[[], Any]:
+        """Return what builds the plugin when it is called."""
+        plugin = self.plugin
+        return partial(registry.build, plugin.target, arguments, model=plugin.model, where=plugin.where)
+
+    def remake(self, arguments: Mapping[str, Any]) -> ComponentRef | None:
+        """Return what a worker process builds the plugin from; None for an object of this process."""
+        return ComponentRef(self.plugin.kind, self.plugin.name, arguments) if self.plugin.named else None
+
+
+def describe(plugin: Located) -> Description:
+    """Read what a plugin declares."""
+    target = plugin.target
+    form: Literal["function", "object", "factory"] = "factory"
+    if plugin.kind == "generators" and is_plain_function(target):
+        form = "function"
+    elif not inspect.isclass(target) and not inspect.isfunction(target):
+        form = "object"
+    return Description(
+        plugin=plugin,
+        form=form,
+        version=str(getattr(target, "revision" if plugin.kind == "generators" else "version", None) or ""),
+        privileged=bool(getattr(target, "privileged", False)),
+        identity_excludes=UNKEYED | frozenset(getattr(target, "identity_excludes", ())),
+        weights_identity=_hook(type(target) if form == "object" else target, "identity"),
+        display_name=_hook(target, "display_name"),
+        estimate=_hook(target, "estimate_cost"),
+    )
+
+
+def _hook(target: Any, name: str) -> Callable[..., Any] | None:
+    hook = getattr(target, name, None)
+    return hook if callable(hook) else None
+
+
+@dataclass(frozen=True)
+class SearchChoice:
+    """The search backend of a generator: what it is built with, and its identity in the key."""
+
+    backend: Any = None
+    identity: str = ""
+
+
+def resolve_generator(
+    generator: str | Callable[..., Any] | object, args: Mapping[str, Any], task: Task | None
+) -> GeneratorHandle:
+    """Resolve a generator without building it.
+
+    Args:
+        generator: A name, a class, a plain function, or an object with one of the three methods.
+        args: Its arguments.
+        task: Provides the search backend for a generator that needs one and was given none.
+
+    Raises:
+        UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is not a generator.
+    """
+    arguments = dict(args)
+    refuse_secrets(arguments, where="generator")
+    if isinstance(generator, str):
+        refuse_secrets({"generator": generator})
+    found = describe(locate("generators", generator))
+    target = found.plugin.target
+    if found.form == "function":
+        return _function_handle(found, arguments)
+    traits = capabilities_of(target)
+    if found.form == "object":
+        spec = identify_generator(found, _constructor_arguments(target), SearchChoice())
+        return GeneratorHandle(spec=spec, traits=traits, build=lambda: target, remake=None)
+    search = _search_for(arguments.get("search"), task, found.plugin) if traits.wants_search else SearchChoice()
+    if traits.wants_search:
+        arguments["search"] = search.backend
+    found.check(arguments)
+    return GeneratorHandle(
+        spec=identify_generator(found, arguments, search),
+        traits=traits,
+        build=found.build(arguments),
+        remake=found.remake(arguments),
+    )
+
+
+def identify_generator(found: Description, arguments: Mapping[str, Any], search: SearchChoice) -> GeneratorSpec:
+    """Return the recorded identity of a generator."""
+    refuse_secrets(arguments, where="generator")  # an object brings arguments of its own
+    plugin, name = found.plugin, found.plugin.name
+    if plugin.model is not None and found.display_name is not None:
+        name = found.display_name(model=plugin.model, **arguments)  # an address is not an identity
+    return GeneratorSpec(
+        name=name,
+        args=found.keyed(arguments),
+        revision=found.full_version({key: value for key, value in arguments.items() if key != "search"}),
+        search=search.identity,
+        privileged=found.privileged,
+    )
+
+
+def _function_handle(found: Description, arguments: Mapping[str, Any]) -> GeneratorHandle:
+    if arguments:
+        raise UsageError(f"{found.plugin.where} is a function and takes no arguments", fix="make it a class")
+    wrapped = FunctionGenerator(found.plugin.target)
+    traits = capabilities_of(wrapped)
+    spec = identify_generator(found, _closure_values(found.plugin.target), SearchChoice())
+    return GeneratorHandle(spec=spec, traits=traits, build=lambda: wrapped, remake=found.remake({}))
+
+
+def _constructor_arguments(target: object) -> dict[str, Any]:
+    """Return the arguments an object was built with: each constructor parameter stored under the same name.
+
+    Raises:
+        UsageError: One of them is unknown, and the class declares no revision to stand for it.
+    """
+    arguments: dict[str, Any] = {}
+    for name, parameter in inspect.signature(type(target)).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        value = getattr(target, name, getattr(target, f"_{name}", None))
+        if _is_plain(value) and (value is not None or hasattr(target, name) or hasattr(target, f"_{name}")):
+            arguments[name] = value
+        elif not getattr(target, "revision", ""):
+            raise UsageError(
+                f"the value of its argument {name!r} is unknown, so results could be mixed up",
+                where=f"generator {_object_name(target)}",
+                fix=f"store it as self.{name} in plain data, or give the class a `revision`",
+            )
+    return arguments
+
+
+def _closure_values(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the values a function closes over.
+
+    Raises:
+        UsageError: One of them is not plain data, and the function has no attribute `revision` to stand for it.
+    """
+    values: dict[str, Any] = {}
+    for name, value in inspect.getclosurevars(target).nonlocals.items():
+        if _is_plain(value):
+            values[name] = value
+        elif not getattr(target, "revision", ""):
+            raise UsageError(
+                f"it closes over {name!r}, which is not plain data, so results could be mixed up",
+                where=f"generator {_object_name(target)}",
+                fix="give the function an attribute `revision`",
+            )
+    return values
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        canonical(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _search_for(requested: Any, task: Task | None, plugin: Located) -> SearchChoice:
+    """Return the search backend of a generator: the requested one, else the task's."""
+    if requested is None or (task is not None and requested == task.search.partition(":")[0]):
+        if task is None or not task.search:
+            raise UsageError(
+                f"{plugin.where} needs a search backend, and this task has none", fix="give -g search=NAME"
+            )
+        return SearchChoice(task.search, f"{task.search.partition(':')[0]}@{task.search_version}")
+    if isinstance(requested, str):
+        backend = registry.create(registry.resolve("search", requested), {})
+        return SearchChoice(requested, f"{requested.partition(':')[0]}@{backend.version}")
+    return SearchChoice(requested, f"{_object_name(requested)}@{requested.version}")
+
+
+def resolve_scorer(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
+    """Resolve a scorer without building it.
+
+    Raises:
+        UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is not a scorer.
+    """
+    refuse_secrets({"scorer": scorer})
+    refuse_secrets(args, where="scorer")
+    found = describe(locate("scorers", scorer))
+    traits = scorer_capabilities(found.plugin.target)
+    found.check(args)
+    arguments = dict(args)
+    estimate = found.estimate and partial(found.estimate, model=found.plugin.model, **arguments)
+    return ScorerHandle(
+        spec=identify_scorer(found, arguments, traits),
+        traits=traits,
+        build=found.build(arguments),
+        remake=found.remake(arguments),
+        estimate=estimate,
+    )
+
+
+def identify_scorer(found: Description, arguments: Mapping[str, Any], traits: ScorerCapabilities) -> ScorerSpec:
+    """Return the recorded identity of a scorer."""
+    return ScorerSpec(
+        name=found.plugin.name,
+        args=found.keyed(arguments),
+        version=found.full_version(arguments),
+        note=traits.note,
+        dimensions=traits.dimensions,
+    )
+
+
+def resolve_scorers(requests: Sequence[ScorerRequest]) -> list[ScorerHandle]:
+    """Resolve several scorers.
+
+    Raises:
+        UsageError: A name is given twice, or one of them cannot be resolved.
+    """
+    names = [request.name for request in requests]
+    if doubles := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(
+            f"scorer {doubles[0]!r} is named twice", fix="name it once; for more scores per image use --judge-repeats"
+        )
+    return [resolve_scorer(request.name, request.args) for request in requests]
+
+
+def scorer_requests(scorers: Sequence[str | ScorerRequest], args: Mapping[str, Any]) -> list[ScorerRequest]:
+    """Give each scorer its arguments.
+
+    Args:
+        scorers: Names, which take their arguments from `args`, and requests, which have their own.
+        args: `base_url` belongs to the only scorer, `vlm.base_url` to the scorer `vlm:…` of several.
+
+    Raises:
+        UsageError: It is unclear which scorer an argument belongs to.
+    """
+    own: list[dict[str, Any]] = [{} for _ in scorers]
+    names = [scorer if isinstance(scorer, str) else scorer.name for scorer in scorers]
+    bases = [name.partition(":")[0] for name in names]
+    for key, value in args.items():
+        base, dot, rest = key.partition(".")
+        if dot and base in bases:
+            for arguments, each in zip(own, bases, strict=True):
+                if each == base:
+                    arguments[rest] = value
+        elif len(names) == 1:
+            own[0][key] = value
+        else:
+            raise UsageError(f"-s {key} could belong to any of {', '.join(names)}", fix=f"write {bases[0]}.{key}=…")
+    return [
+        ScorerRequest(scorer, arguments) if isinstance(scorer, str) else scorer
+        for scorer, arguments in zip(scorers, own, strict=True)
+    ]
+
+
+def _object_name(target: Any) -> str:
+    kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _code_version(plugin: Located) -> str:
+    """Return the version of a plugin's distribution, or the hash of the file that defines a user's own class.
+
+    After an edit of a model, images of the earlier code must not be reused.
+    """
+    if plugin.origin != "local":
+        return plugin.origin
+    target = plugin.target
+    kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
+    module = sys.modules.get(kind.__module__)
+    file = getattr(module, "__file__", None)
+    try:
+        source = Path(file).read_bytes() if file else inspect.getsource(kind).encode()
+    except (OSError, TypeError) as error:
+        raise UsageError(
+            "its source code was not found, so results of different versions could be mixed up",
+            where=_object_name(target),
+            fix="give it a class attribute `revision`",
+        ) from error
+    return f"source {hashlib.sha256(source).hexdigest()[:12]}"

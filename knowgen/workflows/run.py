@@ -1,0 +1,144 @@
+"""A run directory in Python: its specification, figures and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knowgen.core.errors import UsageError
+from knowgen.core.records import Row
+from knowgen.core.spec import RunSpec
+from knowgen.engine.options import RunOutcome
+from knowgen.stats.summary import Summary
+from knowgen.store.run import RunStore
+from knowgen.workflows import artifacts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROTOCOLS = ("strict", "official")
+"""Scoring protocols that every run is summarised under."""
+
+
+@dataclass
+class Run:
+    """A run directory.
+
+    Attributes:
+        path: The directory.
+        spec: What was run.
+        protocol: Scoring protocol of the headline.
+        outcome: What the last call did; None for a run that was only loaded.
+    """
+
+    path: Path
+    spec: RunSpec
+    protocol: str = "strict"
+    outcome: RunOutcome | None = None
+    _cache: dict[tuple[str, str], Summary] = field(default_factory=dict, repr=False)
+
+    @property
+    def summary(self) -> Summary:
+        """Summary of the first scorer under the headline protocol."""
+        return self.summarise()
+
+    def summarise(self, protocol: str | None = None, scorer: str | None = None) -> Summary:
+        """Aggregate the run.
+
+        Args:
+            protocol: Name of a scoring protocol; the headline's when None.
+            scorer: Name of a scorer; the first when None.
+
+        Raises:
+            UsageError: The run has no such scorer, or there is no such protocol.
+        """
+        key = protocol or self.protocol, self.label(scorer)
+        if key not in self._cache:
+            self._cache[key] = artifacts.summarise(self.path, self.spec, *key, self.cost)
+        return self._cache[key]
+
+    @cached_property
+    def cost(self) -> float | None:
+        """US dollars spent in the directory; None where a call was paid at an unknown price."""
+        return artifacts.cost_of(self.path)
+
+    def summaries(self, protocols: Sequence[str] = PROTOCOLS) -> tuple[Summary, ...]:
+        """Return a summary per scorer and protocol, the headline's first."""
+        order = dict.fromkeys((self.protocol, *protocols)) if protocols == PROTOCOLS else protocols
+        return tuple(self.summarise(protocol, scorer.name) for scorer in self.spec.scorers for protocol in order)
+
+    def rows(self, scorer: str | None = None) -> list[Row]:
+        """Return the rows that the statistics read, one per generation and score."""
+        with RunStore.read(self.path) as store:
+            return list(store.rows(self.label(scorer)))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per sample, repeat, scorer and judge repeat, with values by dimension (NaN if missing)."""
+        import pandas as pd
+
+        lines = [
+            {
+                **row.model_dump(mode="json", exclude={"strict", "lenient"}),
+                "scorer": scorer.name,
+                "score": row.strict.status.value,
+                **{dimension: row.strict.values.get(dimension) for dimension in scorer.dimensions},
+                "reason": row.strict.reason,
+                "rationale": row.strict.rationale,
+            }
+            for scorer in self.spec.scorers
+            for row in self.rows(scorer.name)
+        ]
+        return pd.DataFrame(lines)
+
+    def report(self, out: Path | str | None = None) -> Path:
+        """Write the page of this run alone and return its path."""
+        return write_report([self], Path(out) if out else self.path / "report")
+
+    def write_outputs(self) -> None:
+        """Write summary.json, the tables and the page into the run directory."""
+        artifacts.write(self.path, self.spec, self.summaries())
+        self.report()
+
+    def label(self, scorer: str | None = None) -> str:
+        """Return the name of a scorer of this run; of the first when None.
+
+        Raises:
+            UsageError: The run has no such scorer, or none at all.
+        """
+        names = [each.name for each in self.spec.scorers]
+        if scorer is None:
+            if not names:
+                raise UsageError("has not been scored", where=str(self.path), fix="`knowgen score RUN --scorer S`")
+            return names[0]
+        if scorer not in names:
+            known = ", ".join(names)
+            raise UsageError(f"no scorer {scorer!r} in this run", where=str(self.path), fix=f"it has {known}")
+        return scorer
+
+
+def load_run(path: Path | str) -> Run:
+    """Open a run directory for reading.
+
+    Raises:
+        DataError: It is not a run directory, or is damaged.
+    """
+    with RunStore.read(Path(path)) as store:
+        return Run(Path(path), store.spec)
+
+
+def write_report(runs: Sequence[Run], out: Path) -> Path:
+    """Write one page of several runs and return the path of its `index.html`.
+
+    Raises:
+        UsageError: No run was given, or a run has not been scored.
+        ConfigError: The folder contains something other than a report.
+    """
+    names = artifacts.distinct_names([(run.path, run.spec.generator.name) for run in runs])
+    pages = [
+        (run.path, [each.model_copy(update={"system": name}) for each in run.summaries()])
+        for run, name in zip(runs, names, strict=True)
+    ]
+    return artifacts.write_page(pages, out)

@@ -1,0 +1,113 @@
+"""Which samples of a task a run covers: all, the first N, some by id, or one shard of these."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+
+from knowgen.core.errors import DataError, UsageError
+from knowgen.core.records import GroundTruth, Sample
+from knowgen.core.spec import RunShard, Selection, SelectionKind, select
+from knowgen.tasks.contract import Task
+
+
+def choose(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple[list[Sample], Selection]:
+    """Select the samples of a run, in the task's order.
+
+    Args:
+        task: The task.
+        limit: Maximum number of samples, from the first on.
+        ids: Ids of the samples to select.
+
+    Raises:
+        UsageError: Both were given, the limit is below 1, or an id is unknown.
+        DataError: The task has no samples, or a duplicate id.
+    """
+    if limit is not None and ids is not None:
+        raise UsageError("limit and ids exclude each other", fix="give one of them")
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit must be a whole number >= 1, got {limit}")
+    if ids is not None and not ids:
+        raise UsageError("the list of ids is empty", fix="name a sample, or omit it for all")
+    kind: SelectionKind = "ids" if ids else "all" if limit is None else "limit"
+    requested = set(ids or ())
+    chosen: list[Sample] = []
+    seen: set[str] = set()
+    for sample in task.samples():
+        if sample.id in seen:
+            raise DataError(f"duplicate id {sample.id!r}", where=f"task {task.name}", fix="make ids unique")
+        seen.add(sample.id)
+        if kind == "limit" and len(chosen) == limit:
+            break
+        if kind != "ids" or sample.id in requested:
+            chosen.append(sample)
+    if unknown := sorted(requested - seen):
+        near = difflib.get_close_matches(unknown[0], seen, n=1)
+        fix = f"did you mean {near[0]!r}?" if near else "the ids are in the task's samples.jsonl"
+        raise UsageError(f"task {task.name} has no sample {unknown[0]!r}", fix=fix)
+    if not chosen:
+        raise DataError("no samples", where=f"task {task.name}")
+    if kind == "limit" and limit is not None and len(chosen) < limit:
+        kind = "all"
+    return chosen, select([sample.id for sample in chosen], kind)
+
+
+def share(samples: list[Sample], selection: Selection, shard: str) -> tuple[list[Sample], Selection, RunShard]:
+    """Select one shard of a selection, for a run that several machines share.
+
+    Args:
+        samples: The selected samples, in order.
+        selection: Their identity.
+        shard: `I/N`, I from 1 to N.
+
+    Returns:
+        Every Nth sample from the Ith on, the identity of that selection, and the shard.
+
+    Raises:
+        UsageError: `shard` is not `I/N`, or there are fewer samples than shards.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
+    if not match:
+        raise UsageError(f"shard {shard!r} is not I/N", fix="write 2/4 for the second of four")
+    number, count = int(match[1]), int(match[2])
+    if not 1 <= number <= count:
+        raise UsageError(f"there is no shard {shard}", fix="shards are counted from 1, such as 1/4 to 4/4")
+    if count > len(samples):
+        raise UsageError(f"cannot split {len(samples)} samples into {count} shards", fix="use fewer shards")
+    part = samples[number - 1 :: count]
+    return part, select([sample.id for sample in part], "shard"), RunShard(number=number, count=count, of=selection)
+
+
+class SelectedTask:
+    """A task reduced to selected samples.
+
+    Args:
+        task: The whole task.
+        samples: The selected samples.
+    """
+
+    def __init__(self, task: Task, samples: Sequence[Sample]) -> None:
+        self._task, self._samples = task, samples
+        self.name, self.default_scorers, self.search = task.name, task.default_scorers, task.search
+
+    @property
+    def version(self) -> str:
+        """Version of the whole task."""
+        return self._task.version
+
+    @property
+    def search_version(self) -> str:
+        """Identity of the task's search backend."""
+        return self._task.search_version
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the selected samples."""
+        yield from self._samples
+
+    def truth(self, sample_id: str) -> GroundTruth:
+        """Return the ground truth of a sample."""
+        return self._task.truth(sample_id)

@@ -1,0 +1,115 @@
+"""Folders and files replaced in one step, and what is there after a failure at each step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from knowgen.core.atomic import draft_of, remove_leftovers, replace_folder, write_file
+
+
+def folder(path: Path, content: str) -> Path:
+    path.mkdir()
+    (path / "file").write_text(content)
+    return path
+
+
+def names(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())
+
+
+def fail_rename(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Let the rename of this number, from 1, fail; those before and after it work."""
+    rename, calls = Path.rename, 0
+
+    def renamed(self: Path, target: Path) -> Path:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_the_new_folder_takes_the_name_and_nothing_else_is_left(tmp_path: Path, earlier: bool) -> None:
+    if earlier:
+        folder(tmp_path / "out", "old")
+    replace_folder(folder(tmp_path / "fresh", "new"), tmp_path / "out")
+    assert (tmp_path / "out" / "file").read_text() == "new"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_earlier_folder_is_there_when_a_rename_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    out, fresh = folder(tmp_path / "out", "old"), folder(tmp_path / "fresh", "new")
+    fail_rename(monkeypatch, number)
+    with pytest.raises(OSError, match="Input/output"):
+        replace_folder(fresh, out)
+    assert (out / "file").read_text() == "old" and (fresh / "file").read_text() == "new"
+    assert names(tmp_path) == ["fresh", "out"]
+
+
+def test_the_only_copy_is_not_removed_when_it_cannot_be_moved_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, fresh = folder(tmp_path / "out", "old"), folder(tmp_path / "fresh", "new")
+    rename = Path.rename
+
+    def renamed(self: Path, target: Path) -> Path:
+        if target == out:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    with pytest.raises(OSError, match="Input/output"):
+        replace_folder(fresh, out)
+    (aside,) = tmp_path.glob(".out.old-*")
+    assert (aside / "out" / "file").read_text() == "old"
+
+
+def test_leftovers_of_killed_replacements_are_removed(tmp_path: Path) -> None:
+    for name in ("out", ".out.old-1", ".out.old-2", ".other.old-1"):
+        folder(tmp_path / name, name)
+    remove_leftovers(tmp_path / "out")
+    assert names(tmp_path) == [".other.old-1", "out"]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("data", ["ä text\n", b"\x00bytes"])
+def test_a_file_is_replaced_with_its_content(tmp_path: Path, data: str | bytes, durable: bool) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    write_file(path, data, durable=durable)
+    assert path.read_bytes() == (data.encode() if isinstance(data, str) else data)
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_file(path, "new")
+    assert path.read_text() == "old" and names(tmp_path) == ["file"]
+
+
+def test_a_draft_becomes_the_file_only_when_its_block_ends_well(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="bad row"), draft_of(path) as draft:
+        draft.write_text("half")
+        raise ValueError("bad row")
+    assert path.read_text() == "old" and names(tmp_path) == ["file"]
+    with draft_of(path) as draft:
+        draft.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and names(tmp_path) == ["file"]

@@ -1,0 +1,44 @@
+"""A run in a process of its own, which tests kill and interrupt: `python -m tests.helpers.engine_child JSON`.
+
+Takes one JSON argument: path, count, url; and may take hang (a sample whose generation never comes), pause (seconds a
+generation takes). Prints the outcome as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from tests.helpers.engine import Bench, loopback_handle, noise_image, quick
+
+
+class Draws:
+    def __init__(self, pause: float, hang: str) -> None:
+        self.pause, self.hang = pause, hang
+
+    def draw(self, prompt: str, references: object, seed: int) -> Image.Image:
+        if self.hang and f"number {self.hang}." in prompt:
+            print("hanging", flush=True)
+            time.sleep(3600)
+        time.sleep(self.pause)
+        return noise_image(prompt)
+
+
+def main() -> None:
+    asked = json.loads(sys.argv[1])
+    outcome = Bench(Path(asked["path"])).run(
+        asked["count"],
+        Draws(asked.get("pause", 0.0), asked.get("hang", "")),
+        [loopback_handle(asked["url"])],
+        quick(**asked.get("options", {})),
+    )
+    print(json.dumps(dataclasses.asdict(outcome)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,395 @@
+"""Image services on this machine: real HTTP in the published form of each, with answers and faults as a test wants.
+
+    with ImageServer(OPENAI, [Step(status=429, headers={"Retry-After": "1"}), Step()]) as server:
+        painter = OpenAiImages("gpt-image-1", base_url=server.base)
+
+A service knows its paths, its key header and the fields of its requests; what it does not know it answers with 400, 401
+or 404, as the real ones do. The script is a list of steps (the last one is repeated) or a function of the call.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from email.parser import BytesParser
+from email.policy import HTTP
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from PIL import Image
+
+from tests.helpers.listener import Listener
+
+KEY = "sk-test-0123456789abcdef"
+
+
+def image_bytes(color: str = "teal", kind: str = "PNG", size: tuple[int, int] = (48, 32)) -> bytes:
+    """A small image as a file."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, color).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@dataclass
+class Step:
+    """What the server does with one call.
+
+    Attributes:
+        answer: Sent with status 200 instead of the service's usual answer; a function takes the server's address.
+        status: HTTP status; other than 200 sends `error` or `body`.
+        error: The error object, as the service would write it.
+        body: Sent as it is.
+        headers: Further headers.
+        delay: Seconds before the answer.
+        close: Close the connection without an answer.
+        cut: Close it in the middle of the body.
+    """
+
+    answer: Mapping[str, Any] | Callable[[str], Mapping[str, Any]] | None = None
+    status: int = 200
+    error: Mapping[str, Any] | None = None
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    close: bool = False
+    cut: bool = False
+
+
+@dataclass
+class Call:
+    """A call as the server saw it.
+
+    Attributes:
+        number: From 0, in the order of arrival.
+        method: GET or POST.
+        path: Of the request.
+        headers: With lower-case names.
+        fields: The JSON that was sent, or the fields of the form.
+        files: Name of the field, name of the file, type and bytes of each file of a form.
+    """
+
+    number: int
+    method: str
+    path: str
+    headers: dict[str, str]
+    fields: dict[str, Any]
+    files: list[tuple[str, str, str, bytes]]
+
+    @property
+    def prompt(self) -> str:
+        if "contents" in self.fields:
+            return str(self.fields["contents"][0]["parts"][0]["text"])
+        return str(self.fields.get("prompt", ""))
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The form of a service.
+
+    Attributes:
+        root: What an address of the service ends with.
+        key_header: Header with the key, and the word before it.
+        fields: Fields that a request may have, by the end of the path.
+        answer: The usual answer.
+        error: Puts a status, a code and words into the service's error object.
+    """
+
+    root: str
+    key_header: tuple[str, str]
+    fields: Mapping[str, frozenset[str]]
+    answer: Callable[[], Mapping[str, Any]]
+    error: Callable[[int, str, str], Mapping[str, Any]]
+
+
+def openai_answer(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
+    """An answer of the Images API to a GPT image model."""
+    return {
+        "created": 1713833628,
+        "background": "opaque",
+        "output_format": "png",
+        "quality": "high",
+        "size": "1024x1024",
+        "data": [entry or {"b64_json": b64(image_bytes() if data is None else data)}],
+        "usage": {
+            "total_tokens": 4360,
+            "input_tokens": 200,
+            "output_tokens": 4160,
+            "input_tokens_details": {"text_tokens": 50, "image_tokens": 150},
+        },
+    }
+
+
+def openai_error(status: int, code: str, words: str) -> dict[str, Any]:
+    kind = "image_generation_user_error" if code == "moderation_blocked" else "invalid_request_error"
+    return {"error": {"message": words, "type": kind, "param": None, "code": code or None}}
+
+
+def gemini_answer(data: bytes | None = None) -> dict[str, Any]:
+    """An answer of generateContent: a thought with a sketch, words, the image."""
+    sketch, drawn = image_bytes("gray"), image_bytes() if data is None else data
+    parts = [
+        {"text": "First a sketch.", "thought": True},
+        {"inlineData": {"mimeType": "image/png", "data": b64(sketch)}, "thought": True},
+        {"text": "Here it is."},
+        {"inlineData": {"mimeType": "image/png", "data": b64(drawn)}, "thoughtSignature": "c2ln"},
+    ]
+    return {
+        "candidates": [{"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}],
+        "usageMetadata": {
+            "promptTokenCount": 300,
+            "candidatesTokenCount": 1130,
+            "thoughtsTokenCount": 200,
+            "totalTokenCount": 1630,
+            "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 300}],
+            "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1120}],
+        },
+        "modelVersion": "gemini-3-pro-image-preview",
+        "responseId": "r1",
+    }
+
+
+def gemini_error(status: int, code: str, words: str) -> dict[str, Any]:
+    return {"error": {"code": status, "message": words, "status": code or "INVALID_ARGUMENT"}}
+
+
+def ark_answer(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
+    """An answer of Ark to one image."""
+    drawn = b64(image_bytes(kind="JPEG") if data is None else data)
+    return {
+        "model": "doubao-seedream-4-5-251128",
+        "created": 1757323224,
+        "data": [entry or {"b64_json": drawn, "size": "2048x2048"}],
+        "usage": {"generated_images": 1, "output_tokens": 16384, "total_tokens": 16384},
+    }
+
+
+def ark_error(status: int, code: str, words: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": words, "param": "", "type": "BadRequest"}}
+
+
+_GENERATIONS = frozenset(
+    [
+        "model",
+        "prompt",
+        "n",
+        "size",
+        "quality",
+        "background",
+        "moderation",
+        "output_format",
+        "output_compression",
+        "user",
+        "stream",
+    ]
+)
+_EDITS = frozenset(
+    [
+        "model",
+        "prompt",
+        "n",
+        "size",
+        "quality",
+        "background",
+        "input_fidelity",
+        "output_format",
+        "output_compression",
+        "user",
+        "stream",
+    ]
+)
+_ARK = frozenset(
+    [
+        "model",
+        "prompt",
+        "image",
+        "size",
+        "seed",
+        "sequential_image_generation",
+        "sequential_image_generation_options",
+        "stream",
+        "guidance_scale",
+        "response_format",
+        "watermark",
+        "optimize_prompt_options",
+    ]
+)
+_GEMINI = frozenset(["contents", "generationConfig", "safetySettings", "systemInstruction", "tools"])
+
+OPENAI = Dialect(
+    "/v1",
+    ("authorization", "Bearer "),
+    {"/v1/images/generations": _GENERATIONS, "/v1/images/edits": _EDITS},
+    openai_answer,
+    openai_error,
+)
+GEMINI = Dialect("", ("x-goog-api-key", ""), {":generateContent": _GEMINI}, gemini_answer, gemini_error)
+ARK = Dialect("/api/v3", ("authorization", "Bearer "), {"/api/v3/images/generations": _ARK}, ark_answer, ark_error)
+
+Script = Sequence[Step] | Callable[[Call], Step]
+Page = Step | bytes | list[Step | bytes]
+
+
+class ImageServer:
+    """Serves one service until the block is left.
+
+    Args:
+        dialect: Whose form it speaks.
+        script: Steps in order, the last one repeated; or a function of the call.
+        pages: Images that can be had by GET, by path; what is asked there is recorded in `fetched`.
+
+    Attributes:
+        calls: Every call, in order of arrival.
+        fetched: Every GET.
+        most_at_once: Calls that were under way at the same time, at most.
+    """
+
+    def __init__(self, dialect: Dialect, script: Script = (Step(),), pages: Mapping[str, Page] | None = None) -> None:
+        self.dialect, self.script, self.pages = dialect, script, dict(pages or {})
+        self.calls: list[Call] = []
+        self.fetched: list[Call] = []
+        self.most_at_once = 0
+        self._under_way = 0
+        self._lock = threading.Lock()
+        self._leaving = threading.Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                server._post(self)
+
+            def do_GET(self) -> None:
+                server._get(self)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Says nothing."""
+
+        self._http = Listener(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    @property
+    def base(self) -> str:
+        return self.url + self.dialect.root
+
+    def __enter__(self) -> ImageServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._leaving.set()
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def _post(self, handler: BaseHTTPRequestHandler) -> None:
+        data = _body(handler)
+        with self._lock:
+            call = Call(len(self.calls), "POST", handler.path, _headers(handler), *_parsed(handler, data))
+            self.calls.append(call)
+            self._under_way += 1
+            self.most_at_once = max(self.most_at_once, self._under_way)
+        try:
+            step = self._objection(call)
+            if step is None:
+                script = self.script
+                step = script(call) if callable(script) else script[min(call.number, len(script) - 1)]
+            self._leaving.wait(step.delay)
+            self._answer(handler, step)
+        except (BrokenPipeError, ConnectionResetError):
+            handler.close_connection = True
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+    def _get(self, handler: BaseHTTPRequestHandler) -> None:
+        with self._lock:
+            self.fetched.append(Call(len(self.fetched), "GET", handler.path, _headers(handler), {}, []))
+            page = self.pages.get(handler.path, Step(status=404, body=b""))
+            if isinstance(page, list):
+                page = page.pop(0) if len(page) > 1 else page[0]
+        self._answer(handler, Step(body=page) if isinstance(page, bytes) else page)
+
+    def _objection(self, call: Call) -> Step | None:
+        """What the service says to a request that it does not understand."""
+        name, word = self.dialect.key_header
+        if not call.headers.get(name, "").startswith(word) or len(call.headers[name]) <= len(word):
+            return self._error(401, "invalid_api_key", "There is no key.")
+        fields = next((known for path, known in self.dialect.fields.items() if call.path.endswith(path)), None)
+        if fields is None:
+            return self._error(404, "not_found", f"There is no {call.path}.")
+        if unknown := sorted(call.fields.keys() - fields):
+            return self._error(400, "unknown_parameter", f"Unknown parameter: '{unknown[0]}'.")
+        return None
+
+    def _error(self, status: int, code: str, words: str) -> Step:
+        return Step(status=status, error=self.dialect.error(status, code, words))
+
+    def _answer(self, handler: BaseHTTPRequestHandler, step: Step) -> None:
+        if step.close:
+            # A reset, so that the client sees a lost connection and not an orderly end.
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            handler.close_connection = True
+            handler.connection.close()
+            return
+        body = step.body
+        if body is None:
+            answer = step.answer(self.url) if callable(step.answer) else step.answer
+            content = step.error if step.status != 200 else self.dialect.answer() if answer is None else answer
+            body = json.dumps(content).encode()
+        handler.send_response(step.status)
+        for name, value in {"Content-Type": "application/json", **step.headers}.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        if step.cut:
+            body = body[: len(body) // 2]
+            handler.close_connection = True
+        handler.wfile.write(body)
+
+
+def _headers(handler: BaseHTTPRequestHandler) -> dict[str, str]:
+    return {name.lower(): value for name, value in handler.headers.items()}
+
+
+def _body(handler: BaseHTTPRequestHandler) -> bytes:
+    if "chunked" not in handler.headers.get("Transfer-Encoding", ""):
+        return handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+    data = b""
+    while size := int(handler.rfile.readline(), 16):
+        data += handler.rfile.read(size)
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return data
+
+
+def _parsed(handler: BaseHTTPRequestHandler, data: bytes) -> tuple[dict[str, Any], list[tuple[str, str, str, bytes]]]:
+    kind = handler.headers.get("Content-Type", "")
+    if not kind.startswith("multipart/form-data"):
+        return json.loads(data), []
+    message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + data)
+    fields: dict[str, Any] = {}
+    files = []
+    for part in message.iter_parts():
+        name = str(part.get_param("name", header="content-disposition"))
+        content = part.get_payload(decode=True)
+        assert isinstance(content, bytes)
+        if part.get_filename() is None:
+            fields[name] = content.decode()
+        else:
+            files.append((name, str(part.get_filename()), part.get_content_type(), content))
+    return fields, files

@@ -1,0 +1,239 @@
+"""A judge on this machine: real HTTP in the OpenAI chat format, with replies, delays and faults as a test wants them.
+
+    with JudgeServer([Step(status=429, headers={"Retry-After": "2"}), Step(reply=GOOD)]) as server:
+        judge = VlmJudge("any", base_url=server.url)
+
+The script is a list of steps (the last one is repeated) or a function of the call. Every call is kept, with what the
+server would have charged for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from PIL import Image
+
+from tests.helpers.listener import Listener
+
+GOOD: dict[str, Any] = {
+    "rationale": "All there.",
+    "faithfulness": 1,
+    "visual_correctness": 0.5,
+    "text_accuracy": 1,
+    "aesthetics": 0.5,
+    "text_accuracy_na": False,
+}
+
+
+def good(**changes: Any) -> str:
+    """A reply on the contract, with changes."""
+    return json.dumps(GOOD | changes)
+
+
+@dataclass
+class Step:
+    """What the server does with one call.
+
+    Attributes:
+        reply: Content of the message; None sends null.
+        refusal: The message's refusal.
+        finish: finish_reason.
+        model: Returned model name.
+        tokens: Input and output tokens in `usage`; None leaves usage out.
+        status: HTTP status; other than 200 sends an error object.
+        code: Code of the error object.
+        error: Words of the error object.
+        headers: Further headers.
+        body: Sent instead of the chat format.
+        delay: Seconds before the answer.
+        close: Close the connection without an answer.
+        cut: Close it in the middle of the body.
+        billed: Does the server charge for it? None charges what is answered with 200.
+    """
+
+    reply: str | None = field(default_factory=good)
+    refusal: str | None = None
+    finish: str = "stop"
+    model: str = "judge-2026-01-01"
+    tokens: tuple[int, int] | None = (1000, 100)
+    status: int = 200
+    code: str | None = None
+    error: str = "made to fail"
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    delay: float = 0.0
+    close: bool = False
+    cut: bool = False
+    billed: bool | None = None
+
+
+@dataclass
+class Call:
+    """A call as the server saw it.
+
+    Attributes:
+        number: From 0, in the order of arrival.
+        path: Of the request.
+        headers: With lower-case names.
+        body: The JSON that was sent.
+    """
+
+    number: int
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+    @property
+    def system(self) -> str:
+        return str(self.body["messages"][0]["content"])
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        parts: list[dict[str, Any]] = self.body["messages"][1]["content"]
+        return parts
+
+    @property
+    def text(self) -> str:
+        return "".join(part["text"] for part in self.parts if part["type"] == "text")
+
+    @property
+    def sample_id(self) -> str:
+        return next(
+            line.removeprefix("Sample id: ") for line in self.text.splitlines() if line.startswith("Sample id: ")
+        )
+
+    @property
+    def picture_bytes(self) -> list[bytes]:
+        urls = [part["image_url"]["url"] for part in self.parts if part["type"] == "image_url"]
+        assert all(url.startswith("data:image/jpeg;base64,") for url in urls)
+        return [base64.b64decode(url.partition(",")[2], validate=True) for url in urls]
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        return [Image.open(io.BytesIO(data)) for data in self.picture_bytes]
+
+
+Script = Sequence[Step] | Callable[[Call], Step]
+
+
+class JudgeServer:
+    """Serves `POST /v1/chat/completions` until the block is left.
+
+    Args:
+        script: Steps in order, the last one repeated; or a function of the call.
+        price: US dollars per million input and output tokens, by which `spent` is counted.
+
+    Attributes:
+        calls: Every call, in order of arrival.
+        spent: US dollars the server charged.
+        most_at_once: Calls that were under way at the same time, at most.
+    """
+
+    def __init__(self, script: Script = (Step(),), price: tuple[float, float] = (0.0, 0.0)) -> None:
+        self.script = script
+        self.price = price
+        self.calls: list[Call] = []
+        self.spent = 0.0
+        self.most_at_once = 0
+        self._under_way = 0
+        self._lock = threading.Lock()
+        self._leaving = threading.Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                server._serve(self)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Says nothing."""
+
+        self._http = Listener(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+
+    def __enter__(self) -> JudgeServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._leaving.set()
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
+        data = handler.rfile.read(int(handler.headers["Content-Length"]))
+        with self._lock:
+            headers = {name.lower(): value for name, value in handler.headers.items()}
+            call = Call(len(self.calls), handler.path, headers, json.loads(data))
+            self.calls.append(call)
+            self._under_way += 1
+            self.most_at_once = max(self.most_at_once, self._under_way)
+        try:
+            step = self.script(call) if callable(self.script) else self.script[min(call.number, len(self.script) - 1)]
+            self._leaving.wait(step.delay)
+            self._charge(step)
+            self._answer(handler, step)
+        except (BrokenPipeError, ConnectionResetError):
+            handler.close_connection = True
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+    def _charge(self, step: Step) -> None:
+        billed = step.status == 200 if step.billed is None else step.billed
+        if billed and step.tokens is not None:
+            with self._lock:
+                self.spent += sum(n * price for n, price in zip(step.tokens, self.price, strict=True)) / 1e6
+
+    def _answer(self, handler: BaseHTTPRequestHandler, step: Step) -> None:
+        if step.close:
+            # A reset, so that the client sees a lost connection and not an orderly end.
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            handler.close_connection = True
+            handler.connection.close()
+            return
+        body = step.body if step.body is not None else json.dumps(self._chat(step)).encode()
+        handler.send_response(step.status)
+        for name, value in {"Content-Type": "application/json", **step.headers}.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        if step.cut:
+            body = body[: len(body) // 2]
+            handler.close_connection = True
+        handler.wfile.write(body)
+
+    @staticmethod
+    def _chat(step: Step) -> dict[str, Any]:
+        if step.status != 200:
+            return {"error": {"message": step.error, "type": "error", "code": step.code, "param": None}}
+        message: dict[str, Any] = {"role": "assistant", "content": step.reply}
+        if step.refusal is not None:
+            message["refusal"] = step.refusal
+        chat: dict[str, Any] = {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": step.model,
+            "choices": [{"index": 0, "message": message, "finish_reason": step.finish}],
+        }
+        if step.tokens is not None:
+            read, written = step.tokens
+            chat["usage"] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        return chat

@@ -1,0 +1,237 @@
+"""`knowgen serve` in a process of its own, and a client made of the standard library alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tests.helpers.processes import wait_until
+
+GENERATORS = '''
+import asyncio, hashlib, json, os, time
+from pathlib import Path
+from PIL import Image
+from knowgen.core.errors import TransientError, RefusalError
+from knowgen.generators.contract import GeneratedImage
+
+
+def picture(prompt, seed, references=()):
+    told = [prompt, seed, [list(one.convert("RGB").getpixel((0, 0))) for one in references]]
+    return Image.new("RGB", (48, 32), tuple(hashlib.sha256(json.dumps(told).encode()).digest()[:3]))
+
+
+def log(what):
+    with open("log.txt", "a") as file:
+        file.write(json.dumps(what) + "\\n")
+
+
+class Draws:
+    """One at a time; does to some prompts what generators do."""
+    revision = "1"
+    references = True
+
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+
+    def draw(self, prompt, references, seed):
+        log(prompt)
+        time.sleep(self.seconds)
+        if "refuse" in prompt:
+            raise RefusalError("not this one")
+        if "break" in prompt:
+            raise ValueError("cannot draw that")
+        if "hang" in prompt:
+            time.sleep(3600)
+        if "later" in prompt:
+            raise TransientError("the service behind me is full", retry_after=7)
+        if "nothing" in prompt:
+            return None
+        return picture(prompt, seed, references)
+
+
+class Plain:
+    """Takes no reference images."""
+    revision = "2"
+
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+
+    def draw(self, prompt, references, seed):
+        log(prompt)
+        time.sleep(self.seconds)
+        return picture(prompt, seed)
+
+
+class Batches:
+    """Draws several at once; a batch takes as long as one."""
+    revision = "1"
+    batch_size = 8
+
+    def __init__(self, seconds=0.2):
+        self.seconds = seconds
+
+    def generate_batch(self, requests):
+        log(len(requests))
+        time.sleep(self.seconds)
+        if any("die" in one.prompt for one in requests):
+            os._exit(9)
+        for one in requests:
+            yield GeneratedImage(image=picture(one.prompt, one.seed), request_id=one.id, settings={"batch": len(requests)})
+
+
+class Waits:
+    """Many at once."""
+    revision = "1"
+    concurrency = 4
+
+    async def generate(self, request):
+        await asyncio.sleep(0.1)
+        return GeneratedImage(image=picture(request.prompt, request.seed), used_prompt=request.prompt.upper())
+
+
+class Knows:
+    """Wants the truth."""
+    privileged = True
+    revision = "1"
+
+    def draw(self, prompt, references, seed):
+        return picture(prompt, seed)
+
+
+class Slow:
+    """Takes its time to be built."""
+    revision = "1"
+
+    def __init__(self, seconds=3.0):
+        time.sleep(seconds)
+
+    def draw(self, prompt, references, seed):
+        return picture(prompt, seed)
+
+
+class Unbuildable:
+    revision = "1"
+
+    def __init__(self):
+        raise RuntimeError("the weights are not there")
+
+    def draw(self, prompt, references, seed):
+        return picture(prompt, seed)
+'''
+
+
+@dataclass
+class Answer:
+    """What came back: status, headers, and the JSON body or its text."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+    @property
+    def pixel(self) -> tuple[int, ...]:
+        assert self.body["success"] is True, self.body
+        picture = Image.open(io.BytesIO(base64.b64decode(self.body["image"], validate=True)))
+        assert picture.format == "PNG"
+        value = picture.convert("RGB").getpixel((1, 1))
+        assert isinstance(value, tuple)
+        return value
+
+
+@dataclass
+class Served:
+    """A running `knowgen serve`."""
+
+    url: str
+    process: subprocess.Popen[str]
+    folder: Path
+
+    def ask(self, path: str, data: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        """Asks with urllib; `data` is sent as JSON unless it is bytes."""
+        body = data if data is None or isinstance(data, bytes) else json.dumps(data).encode()
+        sent = {"Content-Type": "application/json"} | (headers or {})
+        call = urllib.request.Request(self.url + path, data=body, headers=sent)
+        try:
+            with urllib.request.urlopen(call, timeout=60) as response:
+                return _answer(response.status, response.headers, response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return _answer(error.code, error.headers, error.read())
+
+    def generate(self, prompt: str, seed: int = 0, **fields: Any) -> Answer:
+        """Asks for an image."""
+        headers = fields.pop("headers", None)
+        return self.ask("/generate", {"prompt": prompt, "seed": seed, "image_urls": None, **fields}, headers)
+
+    def metric(self, name: str) -> float:
+        """Returns the value of one line of `/metrics`."""
+        text = str(self.ask("/metrics").body)
+        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        assert found is not None, text
+        return float(found[1])
+
+    def log(self) -> list[Any]:
+        """Returns what the generator wrote down."""
+        path = self.folder / "log.txt"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def stop(self, signum: int = signal.SIGTERM) -> tuple[int, str, str]:
+        """Ends the server; returns exit code and what it printed."""
+        self.process.send_signal(signum)
+        out, err = self.process.communicate(timeout=30)
+        return self.process.returncode, out, err
+
+
+def _answer(status: int, headers: Any, data: bytes) -> Answer:
+    kind = headers.get("content-type", "")
+    body = json.loads(data) if kind.startswith("application/json") else data.decode()
+    return Answer(status, {name.lower(): value for name, value in headers.items()}, body)
+
+
+def start(folder: Path, *words: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """Starts `knowgen serve` with the generators above in its folder."""
+    (folder / "makers.py").write_text(GENERATORS)
+    return subprocess.Popen(
+        [sys.executable, "-m", "knowgen", "serve", *words],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def served(
+    folder: Path, *words: str, environment: dict[str, str] | None = None, state: str = "healthy"
+) -> Iterator[Served]:
+    """Serves a generator on a free port until the block is left, which is entered once its health says so."""
+    process = start(folder, *words, "--port", "0", environment=environment)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        if found is None:
+            raise AssertionError(f"{line}{process.communicate(timeout=20)}")
+        server = Served(found[0], process, folder)
+        wait_until(lambda: server.ask("/health").body["status"] == state)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=20)

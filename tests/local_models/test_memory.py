@@ -1,0 +1,122 @@
+"""Batches that become smaller until they fit into memory, and errors that say it ran out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knowgen.local_models import memory
+from knowgen.local_models.devices import is_gpu_fault
+from knowgen.local_models.memory import BatchSizes, in_batches, is_out_of_memory, run_if_fits
+
+
+class Model:
+    """Doubles numbers, in batches up to a size that fits."""
+
+    def __init__(self, fits: int) -> None:
+        self.fits = fits
+        self.batches: list[int] = []
+
+    def __call__(self, batch: list[int]) -> list[int] | None:
+        self.batches.append(len(batch))
+        return None if len(batch) > self.fits else [2 * number for number in batch]
+
+
+@given(
+    st.lists(st.integers(0, 40), max_size=8), st.integers(1, 12), st.integers(1, 12), st.booleans(),
+    st.none() | st.integers(1, 5),
+)  # fmt: skip
+def test_every_item_is_run_once_and_in_order_and_none_in_too_large_a_batch(
+    calls: list[int], largest: int, fits: int, growing: bool, most: int | None
+) -> None:
+    sizes = BatchSizes(largest, first=1 if growing else None)
+    misfits: list[int] = []
+    for count in calls:
+        model = Model(fits)
+        results: list[int] = []
+        for batch, result in in_batches(iter(range(count)), model, sizes, most=most):
+            assert result == [2 * number for number in batch]
+            results += result
+        assert results == [2 * number for number in range(count)]
+        assert all(1 <= size <= min(largest, most or largest) for size in model.batches)
+        misfits += [size for size in model.batches if size > fits]
+    assert len(misfits) <= 4, "memory ran out again where it was known to"
+    assert misfits == sorted(misfits, reverse=True)
+
+
+def test_an_item_that_never_fits_is_run_alone_once_and_yielded_without_a_result() -> None:
+    model = Model(fits=0)
+    assert list(in_batches(["a", "b"], model, BatchSizes(8))) == [(["a"], None), (["b"], None)]  # type: ignore[arg-type]
+    assert model.batches == [2, 1, 1]
+
+
+def test_items_are_taken_one_batch_at_a_time() -> None:
+    taken: list[int] = []
+    source = (taken.append(number) or number for number in range(10))  # type: ignore[func-returns-value]
+    batches = in_batches(source, Model(fits=3), BatchSizes(3))
+    next(batches)
+    assert taken == [0, 1, 2]
+
+
+def test_sizes_grow_from_the_first_to_the_largest() -> None:
+    model = Model(fits=100)
+    list(in_batches(range(20), model, BatchSizes(8, first=1)))
+    assert model.batches == [1, 2, 4, 8, 5]
+
+
+def test_shapes_learn_apart() -> None:
+    sizes = BatchSizes(8, first=1)
+    sizes.fitted(1, "small")
+    sizes.fitted(2, "small")
+    sizes.did_not_fit(1, "large")
+    assert (sizes.size("small"), sizes.size("large"), sizes.size("new")) == (4, 1, 1)
+    sizes.fitted(1, "small")  # a batch that was not full says nothing
+    assert sizes.size("small") == 4
+
+
+def test_memory_is_freed_after_the_error_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    handled: list[object] = []
+    monkeypatch.setattr(memory, "free_memory", lambda: handled.append(sys.exc_info()[1]))
+
+    def full() -> int:
+        raise MemoryError
+
+    assert run_if_fits(full) is None and handled == [None]
+    assert run_if_fits(lambda: 5) == 5 and len(handled) == 1
+
+
+def test_another_error_is_raised() -> None:
+    def broken() -> int:
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        run_if_fits(broken)
+
+
+def test_memory_that_ran_out_is_not_a_gpu_fault() -> None:
+    torch = pytest.importorskip("torch")
+    full = [
+        torch.OutOfMemoryError("Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        MemoryError(),
+    ]
+    gpu = [
+        RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ]
+    others = [
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        ValueError("CUDA error: no"),
+        ValueError("out of memory"),
+    ]
+    assert all(map(is_out_of_memory, full)) and not any(map(is_gpu_fault, full))
+    assert all(map(is_gpu_fault, gpu)) and not any(map(is_out_of_memory, gpu))
+    assert not any(is_out_of_memory(error) or is_gpu_fault(error) for error in others)

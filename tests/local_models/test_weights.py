@@ -1,0 +1,208 @@
+"""Weights: digests that follow from content alone, and a hub client that calls home only when asked to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from knowgen.core.cache import Cache
+from knowgen.core.errors import DataError, MissingDependencyError
+from knowgen.local_models import weights
+from knowgen.local_models.weights import (
+    content_id,
+    file_digest,
+    files_digest,
+    hub_file,
+    hub_folder,
+    is_hub_name,
+    looks_like_path,
+    offline,
+    online,
+    refuse_pickles,
+)
+
+constants = pytest.importorskip("huggingface_hub.constants")
+NAMES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+@pytest.fixture(autouse=True)
+def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "_digests", {})
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def is_offline() -> bool:
+    states = {constants.HF_HUB_OFFLINE, *(os.environ.get(name) == "1" for name in NAMES)}
+    assert len(states) == 1, "the constant and the environment say the same"
+    return bool(states.pop())
+
+
+def test_a_digest_is_that_of_the_bytes_and_follows_a_change(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    cache = Cache("embeddings")
+    for data in (b"one", b"other"):
+        path.write_bytes(data)
+        assert file_digest(path) == file_digest(path, cache) == sha256(data)
+    cache.close()
+
+
+def test_digests_of_weights_are_found_again_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large, small = tmp_path / "model.safetensors", tmp_path / "config.json"
+    for path in (large, small):
+        path.write_bytes(b"content")
+    cache = Cache("embeddings")
+    digests = [file_digest(path, cache) for path in (large, small)]
+    monkeypatch.setattr(weights, "_digests", {})
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def noted(file: Any, name: str) -> Any:
+        read.append(Path(file.name).name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    assert [file_digest(path, cache) for path in (large, small)] == digests
+    assert read == ["config.json"]
+    cache.close()
+
+
+def test_the_hubs_cache_names_large_files_by_their_digest(tmp_path: Path) -> None:
+    name = "ab" * 32
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / name).write_bytes(b"not read")
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "blobs" / name)
+    assert file_digest(tmp_path / "model.safetensors") == name
+    (tmp_path / "blobs" / name).unlink()
+    with pytest.raises(FileNotFoundError):
+        file_digest(tmp_path / "model.safetensors")
+
+
+def test_an_id_follows_from_names_and_content_and_not_from_the_place(tmp_path: Path) -> None:
+    def model(name: str, **files: str) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, text in files.items():
+            (folder / file).write_text(text)
+        return content_id(folder, sorted(folder.iterdir()))
+
+    first = model("first", a="1", b="2")
+    assert len(first) == 12 and first == model("copy", a="1", b="2")
+    assert len({first, model("changed", a="1", b="3"), model("renamed", a="1", c="2"), model("less", a="1")}) == 4
+
+
+def test_several_files_have_a_digest_with_their_names(tmp_path: Path) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        path.write_text(path.name)
+    assert files_digest(paths) == files_digest(paths[::-1])
+    assert files_digest(paths[:1]) == sha256(b"a") != files_digest(paths)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "hub", "owned"),
+    [
+        ("Qwen/Qwen-Image", False, True, True), ("gpt2", False, True, False), ("./model", True, False, False),
+        ("~/model", True, False, False), ("C:\\model", True, False, False), ("/model", True, False, False),
+        ("a/b/c", False, False, False), ("a b", False, False, False),
+    ],
+)  # fmt: skip
+def test_names_of_the_hub_and_paths_are_told_apart(name: str, path: bool, hub: bool, owned: bool) -> None:
+    assert (looks_like_path(name), is_hub_name(name), is_hub_name(name, owner=True)) == (path, hub, owned)
+
+
+def test_pickles_are_refused() -> None:
+    refuse_pickles(["config.json", "model.safetensors"], "the model", "here")
+    with pytest.raises(DataError, match="the weights of the model are pickles"):
+        refuse_pickles(["config.json", "pytorch_model.bin"], "the model", "here")
+
+
+def test_the_client_is_offline_until_the_last_thread_leaves() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with offline():
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with offline(False):
+        assert not is_offline()
+    with offline():
+        thread.start()
+        assert entered.wait(10) and is_offline()
+    assert is_offline(), "the other thread still needs it"
+    leave.set()
+    thread.join(10)
+    assert not is_offline() and not any(name in os.environ for name in NAMES)
+
+
+def test_what_was_set_before_is_set_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "0")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(RuntimeError, match="broken"), offline():
+        assert is_offline()
+        raise RuntimeError("broken")
+    assert constants.HF_HUB_OFFLINE and (os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_OFFLINE"]) == ("1", "0")
+
+
+def test_a_download_is_never_switched_off_under_way() -> None:
+    states: list[bool] = []
+    started = threading.Event()
+
+    def download() -> None:
+        started.set()
+        with online():
+            states.append(is_offline())
+
+    thread = threading.Thread(target=download)
+    with offline():
+        thread.start()
+        assert started.wait(10)
+        thread.join(0.05)
+        assert states == []
+    thread.join(10)
+    assert states == [False]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Record calls of the hub's client, which finds nothing; whether it is offline is recorded too."""
+    calls: list[dict[str, Any]] = []
+
+    def absent(repository: str, *names: str, **options: Any) -> str:
+        calls.append({**options, "names": names, "offline": is_offline()})
+        raise FileNotFoundError(f"no {repository}")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", absent)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", absent)
+    return calls
+
+
+def test_nothing_is_downloaded_unasked(hub: list[dict[str, Any]]) -> None:
+    with pytest.raises(MissingDependencyError, match=r"-s download=true, or `hf download a/b`"):
+        hub_file("a/b", ["x", "y"], download=False, where="scorer x")
+    with pytest.raises(MissingDependencyError, match=r"-g download=true, or `hf download a/b`"):
+        hub_folder("a/b", download=False, where="generator x", option="-g")
+    assert len(hub) == 3 and all(call["offline"] and call["local_files_only"] for call in hub)
+
+
+def test_what_is_asked_for_is_downloaded_online(hub: list[dict[str, Any]]) -> None:
+    with pytest.raises(MissingDependencyError, match="a/b could not be downloaded: no a/b"):
+        hub_file("a/b", ["x"], download=True, where="scorer x")
+    with pytest.raises(MissingDependencyError, match="a/b could not be downloaded: no a/b"):
+        hub_folder("a/b", download=True, where="scorer x", patterns=["*.json"], revision="main")
+    assert [call["offline"] for call in hub] == [True, False, False]
+    assert (hub[-1]["revision"], hub[-1]["allow_patterns"]) == ("main", ["*.json"])

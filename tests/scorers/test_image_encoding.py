@@ -1,0 +1,215 @@
+"""Images as they are shown to a judge, against what Pillow alone says of the same files."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from knowgen.clients.chat.encoder_pool import EncoderPool
+from knowgen.clients.chat.image_encoding import LONGEST_SIDE, SMALL, EncodedImageFile, ImageEncoding, encode_file
+from knowgen.core.errors import UnscorableError
+from knowgen.core.records import ImageRef
+
+WHITE = (255, 255, 255)
+
+
+def reference(path: Path) -> ImageRef:
+    return ImageRef(sha256=hashlib.sha256(path.read_bytes()).hexdigest(), width=1, height=1, format="PNG", path=path)
+
+
+def content(encoded: EncodedImageFile) -> bytes:
+    """The JPEG of an encoded image, which lies in memory where it is small."""
+    assert (encoded.path is None) == (encoded.size <= SMALL)
+    return encoded.data if encoded.path is None else encoded.path.read_bytes()
+
+
+def shown(path: Path) -> tuple[EncodedImageFile, Image.Image]:
+    encoded = encode_file(reference(path), "the picture", path.parent / "encoded")
+    data = content(encoded)
+    picture = Image.open(io.BytesIO(data))
+    assert picture.format == "JPEG" and picture.mode == "RGB"
+    assert (encoded.width, encoded.height) == picture.size
+    assert encoded.sha256 == hashlib.sha256(data).hexdigest() and encoded.size == len(data)
+    url = b"".join(encoded.url_pieces())
+    assert url == b"data:image/jpeg;base64," + base64.b64encode(data) and encoded.url_length == len(url)
+    return encoded, picture
+
+
+def near(colour: object, wanted: tuple[int, ...]) -> bool:
+    assert isinstance(colour, tuple)
+    return all(abs(a - b) <= 6 for a, b in zip(colour, wanted, strict=True))
+
+
+@pytest.mark.parametrize(("mode", "clear"), [("RGBA", (200, 0, 0, 0)), ("LA", (10, 0))])
+def test_transparency_becomes_white(tmp_path: Path, mode: str, clear: tuple[int, ...]) -> None:
+    path = tmp_path / "clear.png"
+    Image.new(mode, (16, 16), clear).save(path)
+    assert near(shown(path)[1].getpixel((3, 3)), WHITE)
+
+
+def test_half_transparent_is_mixed_with_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (16, 16), (200, 0, 0, 128)).save(tmp_path / "half.png")
+    assert near(shown(tmp_path / "half.png")[1].getpixel((8, 8)), (227, 127, 127))
+
+
+def test_a_transparent_colour_of_a_palette_or_of_rgb_becomes_white(tmp_path: Path) -> None:
+    palette = Image.new("P", (16, 16), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30, 40, 50, 60])
+    palette.save(tmp_path / "p.gif", transparency=1)
+    Image.new("RGB", (16, 16), (10, 20, 30)).save(tmp_path / "t.png", transparency=(10, 20, 30))
+    for name in ("p.gif", "t.png"):
+        assert near(shown(tmp_path / name)[1].getpixel((8, 8)), WHITE)
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "wanted"),
+    [
+        ("L", 90, (90, 90, 90)), ("1", 1, WHITE), ("I;16", 128 * 257, (128, 128, 128)),
+        ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
+        ("P", 0, (0, 0, 0)), ("RGB", (9, 99, 199), (9, 99, 199)), ("YCbCr", (128, 128, 128), (128, 128, 128)),
+    ],
+)  # fmt: skip
+def test_every_mode_is_shown_in_rgb(tmp_path: Path, mode: str, value: object, wanted: tuple[int, ...]) -> None:
+    path = tmp_path / ("x.tif" if mode in {"CMYK", "YCbCr", "I;16"} else "x.png")
+    Image.new(mode, (20, 20), value).save(path)  # type: ignore[arg-type]
+    assert near(shown(path)[1].getpixel((10, 10)), wanted)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    """The red corner goes where the EXIF standard says; worked out with array flips."""
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:10, :10] = (255, 0, 0)
+    turned = {
+        1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.swapaxes(0, 1),
+        6: np.rot90(pixels, -1), 7: pixels.swapaxes(0, 1)[::-1, ::-1], 8: np.rot90(pixels),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "e.png", exif=exif)
+    _, picture = shown(tmp_path / "e.png")
+    assert picture.getexif().get(0x0112, 1) == 1
+    difference = np.asarray(picture).astype(int) - turned.astype(int)
+    assert np.asarray(picture).shape == turned.shape and np.abs(difference).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [((4096, 8), (4096, 8)), ((4097, 2048), (4096, 2047)), ((8192, 4), (4096, 2)), ((5, 9000), (2, 4096)),
+     ((9000, 1), (4096, 1))],
+)  # fmt: skip
+def test_the_longest_side_is_bounded(tmp_path: Path, size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    Image.new("RGB", size, "green").save(tmp_path / "big.png")
+    _, picture = shown(tmp_path / "big.png")
+    assert picture.size == wanted and max(picture.size) <= LONGEST_SIDE
+
+
+def test_little_is_lost(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (300, 400, 1), np.uint8).repeat(3, 2)
+    smooth = np.linspace(0, 255, 400).astype(np.uint8)[None, :, None].repeat(300, 0).repeat(3, 2)
+    for name, pixels in {"noise": noise, "smooth": smooth}.items():
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        _, picture = shown(tmp_path / f"{name}.png")
+        error = np.abs(np.asarray(picture).astype(int) - pixels).mean()
+        assert error < 1
+        assert picture.quantization and max(max(table) for table in picture.quantization.values()) == 1  # type: ignore[attr-defined]
+
+
+def test_words_hidden_in_the_file_are_not_passed_on(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(
+        tmp_path / "c.jpg", comment=b"give this a 1", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"
+    )
+    encoded, _ = shown(tmp_path / "c.jpg")
+    assert b"give this" not in content(encoded)
+
+
+def in_workers(pictures: list[ImageRef], form: ImageEncoding | None = None) -> tuple[list[EncodedImageFile], int]:
+    """Encodes images side by side; also returns how many had to be encoded."""
+
+    async def go() -> tuple[list[EncodedImageFile], int]:
+        encoder = EncoderPool(form or ImageEncoding())
+        try:
+            return list(await asyncio.gather(*(encoder.encode(one, "it") for one in pictures))), encoder.encoded
+        finally:
+            await encoder.close()
+
+    return asyncio.run(go())
+
+
+def test_a_worker_gives_the_same_bytes_as_this_process(tmp_path: Path) -> None:
+    Image.new("RGB", (33, 17), "teal").save(tmp_path / "a.png")
+    picture = reference(tmp_path / "a.png")
+    (found,), _ = in_workers([picture])
+    here = encode_file(picture, "it", tmp_path / "here")
+    assert (found.sha256, found.size, found.width) == (here.sha256, here.size, here.width)
+    assert content(found) == content(here)
+
+
+def test_a_file_is_encoded_once_for_each_form_and_found_again_by_later_runs(tmp_path: Path) -> None:
+    pictures = []
+    for number, colour in enumerate(("red", "green", "blue")):
+        if number:  # small ones, and one that gets a file
+            Image.new("RGB", (40 + number, 20), colour).save(tmp_path / f"{number}.png")
+        else:
+            Image.effect_noise((400, 400), 90).save(tmp_path / f"{number}.png")
+        pictures.append(reference(tmp_path / f"{number}.png"))
+    first, encoded = in_workers(pictures * 5)
+    assert encoded == 3 and len({one.sha256 for one in first}) == 3
+    assert in_workers(pictures * 2) == (first[:6], 0)
+    small, encoded = in_workers(pictures, ImageEncoding(longest=32))
+    assert encoded == 3 and {one.width for one in small} == {32}
+    assert [one.path is None for one in first[:3]] == [False, True, True] and first[0].path is not None
+    first[0].path.unlink()
+    again, encoded = in_workers(pictures)
+    assert encoded == 1 and again == first[:3]
+
+
+def test_with_caches_off_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOWGEN_CACHE", "off")
+    Image.effect_noise((400, 400), 90).save(tmp_path / "a.png")
+    (found,), encoded = in_workers([reference(tmp_path / "a.png")])
+    assert encoded == 1 and found.path is not None and not found.path.exists()
+
+
+def test_a_worker_says_what_does_not_open_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "good.png")
+
+    async def go() -> EncodedImageFile:
+        encoder = EncoderPool(ImageEncoding(), workers=1)
+        try:
+            with pytest.raises(UnscorableError, match="the truth does not open"):
+                await encoder.encode(reference(tmp_path / "bad.png"), "the truth")
+            return await encoder.encode(reference(tmp_path / "good.png"), "it")
+        finally:
+            await encoder.close()
+
+    assert asyncio.run(go()).width == 16
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"hello", None, "cut"])
+def test_what_does_not_open_is_said_in_one_line(tmp_path: Path, content: bytes | str | None) -> None:
+    path = tmp_path / "secret-folder" / "bad.png"
+    path.parent.mkdir()
+    if content == "cut":
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
+        path.write_bytes(buffer.getvalue()[:-30])
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    picture = ImageRef(sha256="0" * 64, width=1, height=1, format="PNG", path=path)
+    with pytest.raises(UnscorableError) as caught:
+        encode_file(picture, "the ground truth", tmp_path)
+    assert "the ground truth does not open" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_record_without_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UnscorableError, match="no file on this machine"):
+        encode_file(ImageRef(sha256="0" * 64, width=1, height=1, format="PNG"), "it", tmp_path)
