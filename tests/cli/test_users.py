@@ -66,7 +66,7 @@ def test_why_scores_failed_and_what_the_budget_lacked_is_reported(
         assert run([*words, "-s", "price_in=2", "-s", "price_out=8", "--budget", "0.0001"]) == 5
         assert not server.calls
         told = last_line(capsys.readouterr().err)
-    assert told.startswith("budget   $0.0001 admits no further call: $0.0000 is spent, and a call of vlm:any may cost")
+    assert told.startswith("budget   $0.0001 allows no further call: $0.0000 is spent, and a call of vlm:any may cost")
     assert told.endswith("raise --budget to go on")
 
 
