@@ -65,7 +65,7 @@ class Upstream:
     url: str = ""
     calls: list[dict[str, Any]] = field(default_factory=list)
     looks: int = 0
-    most_at_once: int = 0
+    max_concurrent: int = 0
     _now: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -73,7 +73,7 @@ class Upstream:
         with self._lock:
             self.calls.append(call)
             self._now += 1
-            self.most_at_once = max(self.most_at_once, self._now)
+            self.max_concurrent = max(self.max_concurrent, self._now)
         time.sleep(self.seconds)
         try:
             assert isinstance(call["image_urls"], list) and isinstance(call["prompt"], str)
@@ -321,21 +321,21 @@ def test_no_more_calls_at_once_than_the_server_has_gpus() -> None:
     with running(server):
         drawings = paint(server.url, *map(request, range(12)))
     assert [pixel(drawing)[0] for drawing in drawings] == list(range(12))
-    assert server.most_at_once == 3
+    assert server.max_concurrent == 3
 
 
 def test_per_server_overrides_what_the_server_says() -> None:
     server = Upstream(gpus=8, seconds=0.05)
     with running(server):
         paint(server.url, *map(request, range(6)), per_server=2)
-    assert server.most_at_once == 2
+    assert server.max_concurrent == 2
 
 
 def test_the_least_busy_server_is_asked_first() -> None:
     with running(Upstream(gpus=1, seconds=0.1)) as small, running(Upstream(gpus=3, seconds=0.1)) as large:
         paint(f"{small.url},{large.url}", *map(request, range(16)))
     assert (len(small.calls), len(large.calls)) == (4, 12)
-    assert (small.most_at_once, large.most_at_once) == (1, 3)
+    assert (small.max_concurrent, large.max_concurrent) == (1, 3)
 
 
 def test_what_leads_elsewhere_or_nowhere_ends_the_run_with_one_line() -> None:

@@ -19,7 +19,7 @@ import knowgen
 from knowgen.cli.main import run
 from knowgen.clients.chat.response import ResponseReader
 from knowgen.clients.pricing import ChatPrice
-from knowgen.generators.hosted.errors import fault_of
+from knowgen.generators.hosted.errors import read_error
 from knowgen.generators.http.responses import read_health, read_reply
 from knowgen.store.run import RunStore
 
@@ -258,7 +258,7 @@ def test_whatever_the_status_no_error_holds_the_key(status: int) -> None:
         b"[" * 2000 + KEY.encode(),
     ):
         answer = ResponseReader(KEY, ChatPrice()).of_response(status, {}, body, None)
-        fault = fault_of(status, {}, body, KEY)
+        fault = read_error(status, {}, body, KEY)
         reply = read_reply(status, body, None, KEY)
         for shown in (answer.attempt.model_dump_json(), repr(fault), repr(reply)):
             assert KEY not in shown and KEY[:12] not in shown
