@@ -119,7 +119,7 @@ class PipelineRunner:
             images = self._batch(role, batch)
             return self._retry_alone(role, batch[0]) if images is None and len(batch) == 1 else images
 
-        for batch, images in in_batches(requests, run, self._sizes, shape=shape, most=max_batch):
+        for batch, images in in_batches(requests, run, self._sizes, shape=shape, max_size=max_batch):
             yield from images or [_failed(batch[0], _OUT_OF_MEMORY)]
 
     def _retry_alone(self, role: Role, request: GenerationRequest) -> list[GeneratedImage] | None:
