@@ -16,7 +16,7 @@ from knowgen.core.records import Generation, GenerationStatus
 from knowgen.store.run import RunStore
 from tests.helpers import tiny_pipelines
 
-pytestmark = pytest.marker.slow  # every worker imports torch and diffusers
+pytestmark = pytest.mark.slow  # every worker imports torch and diffusers
 
 WAIT_SECONDS = 240.0
 
