@@ -173,7 +173,7 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[CheckedImag
         protocol=run.protocol,
         seed=changed.seed,
         samples=len({one.sample for one in judged}),
-        judge_repeats=run.spec.judgements(scorer),
+        judge_repeats=run.spec.judge_repeats_of(scorer),
         dimensions=scorer.dimensions,
         changes=changes,
         fit=fit,

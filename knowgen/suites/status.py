@@ -113,7 +113,7 @@ def row_of(cell: SuiteCell, plan: Plan, status: Status, reason: str) -> SuiteRun
             )
             for sample in plan.task.samples()
             for repeat in range(spec.repeats)
-            for judge_repeat in range(spec.judgements(scorer))
+            for judge_repeat in range(spec.judge_repeats_of(scorer))
         ]
         found += [
             aggregate(

@@ -25,7 +25,7 @@ def forecast(plan: Plan, out: Path) -> str:
         f"generator  {plan.spec.generator.name} {plan.spec.generator.revision}".rstrip(),
         *(f"scorer     {scorer.name} {scorer.version}".rstrip() for scorer in plan.spec.scorers),
         f"images     {expected}",
-        f"scores     {expected * sum(plan.spec.judgements(scorer.spec) for scorer in plan.scorers)}",
+        f"scores     {expected * sum(plan.spec.judge_repeats_of(scorer.spec) for scorer in plan.scorers)}",
         f"directory  {out}",
     ]
     stored: dict[str, list[Score]] = {}
@@ -43,7 +43,7 @@ def _shard(plan: Plan) -> str:
 def _stored(plan: Plan, out: Path, lines: list[str]) -> dict[str, list[Score]]:
     """Return the scores in a directory by scorer, and add a line on what it contains."""
     with RunStore.read(out) as store:
-        theirs, ours = store.spec.drawn_by(), plan.spec.drawn_by()
+        theirs, ours = store.spec.directory_identity(), plan.spec.directory_identity()
         if differs := sorted(key for key in theirs if theirs[key] != ours[key]):
             lines.append(f"           contains another run ({', '.join(differs)} differ); --fresh would delete it")
             return {}
@@ -69,7 +69,7 @@ def _scorer_lines(plan: Plan, handle: ScorerHandle, stored: list[Score], expecte
     if estimate is None:
         return [f"{handle.spec.name}: no cost estimate available"]
     done = sum(score.status is not ScoreStatus.FAILED for score in stored)
-    missing = expected * plan.spec.judgements(handle.spec) - done
+    missing = expected * plan.spec.judge_repeats_of(handle.spec) - done
     slots = scorer_slots(handle, EngineOptions.of(plan.config))[0]
     most = handle.remake.args.get("concurrency", slots)
     return [f"{handle.spec.name}: {missing} to score, {words_of(estimate, missing, min(slots, int(most)))}"]

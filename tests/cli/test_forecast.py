@@ -97,8 +97,8 @@ def test_the_cache_can_be_shown_and_cleared(tmp_path: Path, capsys: pytest.Captu
     assert run(["cache"]) == 0
     # generated and true images are the same files here, and one content is stored once
     lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]}
-    assert lines == {"replies": "5", "pictures": "5", "embeddings": "0"}
+    assert lines == {"replies": "5", "images": "5", "embeddings": "0"}
     assert run(["cache", "clear", "replies"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["replies", "0"]
     assert run(["cache"]) == 0
-    assert capsys.readouterr().out.splitlines()[2].split()[:2] == ["pictures", "5"]
+    assert capsys.readouterr().out.splitlines()[2].split()[:2] == ["images", "5"]

@@ -89,7 +89,7 @@ def test_a_score_that_ends_early_says_how_to_go_on(desk: Path, capsys: pytest.Ca
         ([*RUN, "--timeout", "nan"], 2, "timeout must be a number > 0, got nan"),
         (["run", "--task", "small", "--generator", "my_generator.py"], 2, "write my_generator.py:NAME"),
         (["run", "--task", "small", "--generator", "nowhere.py:Model"], 2, "there is no file 'nowhere.py'"),
-        (["run", "--task", "small", "--generator", "my_generator.py:a b"], 2, "'a b' is no name in Python"),
+        (["run", "--task", "small", "--generator", "my_generator.py:a b"], 2, "'a b' is not a Python name"),
         (["run", "--task", "", "--generator", "noise"], 2, "the name of the task is empty"),
         (["list", "runs", "nowhere"], 3, "nowhere: is no folder"),
     ],
@@ -121,7 +121,7 @@ def test_slips_cost_one_line(
             "knowgen: scorer vlm:any: base_url is no http address; write base_url=http://HOST:PORT/v1",
         ),
         (["run", "--task", "small", "--generator", "slip.py:Model", "--out", "new"], 3, "SyntaxError: "),
-        (["run", "--task", "small", "--generator", "slip:Model", "--out", "new"], 3, "mend that file"),
+        (["run", "--task", "small", "--generator", "slip:Model", "--out", "new"], 3, "fix that file"),
     ],
 )  # fmt: skip
 def test_wrong_files_and_addresses_cost_one_line_with_a_remedy(

@@ -70,7 +70,7 @@ def test_an_error_asks_users_to_fix_their_own_file(
 ) -> None:
     (site / "my_own.py").write_text(code)
     monkeypatch.chdir(site)
-    with pytest.raises(ConfigError, match="mend that file") as caught:
+    with pytest.raises(ConfigError, match="fix that file") as caught:
         registry.load(registry.resolve("generators", name))
     assert said in str(caught.value) and "plugin" not in str(caught.value)
     (site / "my_own.py").write_text("Other = 1\n")
@@ -95,7 +95,7 @@ def test_a_mistyped_name_is_answered_with_the_near_one() -> None:
 def test_a_name_two_plugins_claim_is_refused_and_ours_cannot_be_taken(site: Path) -> None:
     install(site, "one", "class Gen: pass\n", "[knowgen.generators]\ntwice = one:Gen\nnoise = one:Gen\n")
     install(site, "two", "class Gen: pass\n", "[knowgen.generators]\ntwice = two:Gen\n")
-    with pytest.raises(UsageError, match="offered by both"):
+    with pytest.raises(UsageError, match="registered by both"):
         registry.resolve("generators", "twice")
     assert registry.resolve("generators", "noise").target == "knowgen.worlds.systems:Noise"
     assert registry.resolve("generators", "two:Gen").origin == "local"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from knowgen.clients.chat.response import ResponseReader
 from knowgen.clients.pricing import ChatPrice
-from knowgen.core.metering import MOST_TOKENS, ReportedUsage, Reservation, UsageReader, current_meter, paid_call
+from knowgen.core.metering import MAX_TOKENS, ReportedUsage, Reservation, UsageReader, current_meter, paid_call
 from knowgen.generators.hosted.ark import ArkImages
 from knowgen.generators.hosted.gemini import GeminiImages
 from knowgen.generators.hosted.openai import OpenAiImages
@@ -46,7 +46,7 @@ def test_whole_numbers_are_read(value: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "least"),
-    [(None, 0), ("12", 12), (" 12 ", 12), ("3.2", 4), (2.5, 3), (-1, 0), (True, 0), (10**400, MOST_TOKENS), ([], 0)],
+    [(None, 0), ("12", 12), (" 12 ", 12), ("3.2", 4), (2.5, 3), (-1, 0), (True, 0), (10**400, MAX_TOKENS), ([], 0)],
 )
 def test_anything_else_is_the_least_it_can_mean_and_not_whole(value: Any, least: int) -> None:
     counts = UsageReader({"n": value})

@@ -256,7 +256,7 @@ class Remote:
 
 def test_a_key_that_an_object_brings_along_is_refused(desk: Path) -> None:
     key = VENDOR_KEYS["openai"]
-    with pytest.raises(ConfigError, match="note holds what looks like a key"):
+    with pytest.raises(ConfigError, match="note contains what looks like a key"):
         knowgen.evaluate("knowgen_mini", Remote(key), "world_check", out="out")
     assert not leaks(desk, key)
 
@@ -358,7 +358,7 @@ def test_the_value_of_a_secret_variable_is_refused_in_any_place(monkeypatch: pyt
 def test_the_message_names_the_place_and_the_remedy(value: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         refuse_secrets({"base_url": value})
-    assert caught.value.what.startswith("base_url holds what looks like a key (") and words in caught.value.what
+    assert caught.value.what.startswith("base_url contains what looks like a key (") and words in caught.value.what
     assert "OPENAI_API_KEY" in caught.value.fix and "key_env" in caught.value.fix
 
 
