@@ -385,8 +385,9 @@ def scorer_requests(scorers: Sequence[str | ScorerRequest], args: Mapping[str, A
 
 
 def _object_name(target: Any) -> str:
+    """Return the name of a class, function or object for its key: `spec_name` of its class, else module and name."""
     kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return str(getattr(kind, "spec_name", "") or f"{kind.__module__}:{kind.__qualname__}")
 
 
 def _code_version(plugin: Located) -> str:
