@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.common import again, exit_code, failure_lines
+from knowgen.cli.common import exit_code, failure_lines, resume_command
 from knowgen.cli.options import run_config, run_options, scoring_options
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, a
     run = carry_out(plan, target)
     if run.outcome is not None and run.outcome.stopped == "interrupted":
         click.echo("interrupted; what was finished is kept", err=True)
-        click.echo(f"resume   {again()}", err=as_json)
+        click.echo(f"resume   {resume_command()}", err=as_json)
         return exit_code(run)
     check, judged = assess(run, changed)
     page = write(run, changed, check, judged)
@@ -251,5 +251,5 @@ def _print(run: Run, check: JudgeCheck, page: Path) -> None:
         click.echo(line)
     if run.outcome is not None and run.outcome.stopped == "budget":
         click.echo(f"budget   {run.outcome.refusal}; raise --budget to go on", err=True)
-    click.echo(f"resume   {again()}")
+    click.echo(f"resume   {resume_command()}")
     click.echo(f"page     {page.resolve()}")

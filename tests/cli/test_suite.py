@@ -191,14 +191,14 @@ def test_a_scorer_beside_the_file_judges_with_its_own_arguments(desk: Path) -> N
         ("systems: [oracle]\ntasks:\n- {task: small, ids: [s1, s1]}\n", 3,
          "suite.yaml:3: tasks.0: duplicate id 's1'"),
         ("systems: [oracle]\ntasks:\n- {task: small, ids: [s1], limit: 2}\n", 3, "limit and ids exclude each other"),
-        ("systems: [oracle, noise, oracle]\ntasks: [small]\n", 3, "suite.yaml:1: a second system is called 'oracle'"),
+        ("systems: [oracle, noise, oracle]\ntasks: [small]\n", 3, "suite.yaml:1: duplicate system name 'oracle'"),
         ("systems: [{name: a b, generator: noise},\n {name: A-b, generator: oracle}]\ntasks: [small]\n", 3,
-         "suite.yaml:2: a second system would lie in 'a-b'"),
+         "suite.yaml:2: two systems would use the directory 'a-b'"),
         ("systems: [{name: 'a,b', generator: noise}]\ntasks: [small]\n", 3, "systems.0: the name 'a,b' contains"),
-        ("systems: [oracle]\ntasks: [small,\n  ./small]\n", 3, "suite.yaml:3: a second task is called 'small'"),
+        ("systems: [oracle]\ntasks: [small,\n  ./small]\n", 3, "suite.yaml:3: duplicate task name 'small'"),
         ("systems: [oracle]\ntasks:\n- small\n- {task: small, name: other}\n", 3,
          "suite.yaml:4: is the same task as 'small'"),
-        ("systems: [oracle]\ntasks: [small]\nscorers: [world_check, world_check]\n", 3, "'world_check' is named twice"),
+        ("systems: [oracle]\ntasks: [small]\nscorers: [world_check, world_check]\n", 3, "duplicate scorer 'world_check'"),
         ("systems: [oracle]\ntasks: [small]\nrepeats: 1\nrepeats: 2\n", 3,
          "suite.yaml:4: duplicate field 'repeats'"),
         ("systems:\n- generator: oracle\n  sed: 3\ntasks: [small]\n", 3,
@@ -207,7 +207,7 @@ def test_a_scorer_beside_the_file_judges_with_its_own_arguments(desk: Path) -> N
         ("systems: [oracle]\ntasks: [small]\nbudget: .nan\n", 3, "suite.yaml:3: budget: "),
         ("systems: [oracle]\ntasks: [small]\nprotocol: lenient\n", 3, "suite.yaml:3: protocol: "),
         ("systems: [oracle\ntasks: [small]\n", 3, "suite.yaml:2: broken YAML"),
-        ("- oracle\n", 3, "must hold fields such as"),
+        ("- oracle\n", 3, "has no fields"),
         ("", 3, "suite.yaml: is empty"),
         ("tasks: [small]\n", 3, "systems: "),
         ("systems:\n- {generator: 'my_generator.py:Picky', args: {api_key: abc123}}\ntasks: [small]\n", 3,
@@ -249,7 +249,7 @@ def test_a_directory_of_another_run_is_refused_before_anything_is_run(
     capsys.readouterr()
     write(desk, (desk / "suite.yaml").read_text().replace("seed: 1", "seed: 2"))
     assert run(["suite", "suite.yaml", "--out", "out"]) == 3
-    assert "holds another run than suite.yaml:3 asks for: seed is 1 there and 2 here" in told(capsys)
+    assert "contains another run than suite.yaml:3 describes: seed is 1 there and 2 here" in told(capsys)
     assert not (desk / "out" / "small__my_generator.py-draw").exists()
 
 
