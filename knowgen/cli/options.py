@@ -19,9 +19,9 @@ else:
 F = TypeVar("F", bound=Callable[..., Any])
 
 GENERATOR_HELP = "Generator: NAME, NAME:MODEL, module:Class or file.py:Class."
-SCORER_HELP = "Scorer, named like a generator; repeatable"
+SCORER_HELP = "Scorer; repeatable"
 TASK_HELP = "Name of a task, or a task's folder."
-DRY_RUN_HELP = "Print what would be done and its estimated cost, then stop."
+DRY_RUN_HELP = "Print the plan and estimated cost, then stop."
 JSON_HELP = "Print JSON instead of tables."
 DEVICE_HELP = "Device, such as cuda:0 [automatic]."
 
@@ -110,13 +110,11 @@ def scoring_options(function: F) -> F:
     """Add the options that every scoring command has besides those of `RunConfig`."""
     for option in (
         click.option("--dry-run", is_flag=True, help=DRY_RUN_HELP),
-        click.option(
-            "--upstream-dir", metavar="DIR", help="Local copy of the official evaluator, for --rubric upstream."
-        ),
+        click.option("--upstream-dir", metavar="DIR", help="Folder of the official evaluator, for upstream."),
         click.option(
             "--rubric",
             type=click.Choice(["own", "upstream"]),
-            help="Rubric of a vlm scorer: own or the official one [own].",
+            help="Rubric of a vlm scorer: own or official [own].",
         ),
     ):
         function = option(function)

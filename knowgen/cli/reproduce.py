@@ -40,7 +40,7 @@ SHOWN = 20
     metavar="N",
     help="Allowed per-channel pixel difference, 0-255 [2].",
 )
-@run_option("budget", help="Maximum cost in USD of generating again [none].")
+@run_option("budget", help="Maximum cost in USD of generating again.")
 @run_option("timeout")
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 def command(run: Path, as_json: bool, generator_args: tuple[tuple[str, Any], ...], **options: Any) -> int:

@@ -26,7 +26,7 @@ file names are sample ids.
 @click.option("--scorer", "scorers", multiple=True, metavar="SCORER", help=f"{SCORER_HELP} [the run's or task's].")
 @click.option(
     "--duplicates", type=click.Choice(["error", "last"]), default="error",
-    help="Rows of a results file that share an id: report an error, or use the last [error].",
+    help="Rows with the same id: an error, or use the last [error].",
 )  # fmt: skip
 @run_options("score", out="Run directory [SOURCE for a run, else reports/TASK__GENERATOR].")
 @scoring_options

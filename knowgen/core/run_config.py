@@ -81,7 +81,7 @@ class ResultConfig(_Checked):
     scorer_args: Annotated[
         Mapping[str, Any] | None,
         Option(
-            "Scorer argument; repeatable. With several scorers: NAME.KEY=VALUE",
+            "Scorer argument, or NAME.KEY=VALUE for one",
             flag="-s", metavar="KEY=VALUE", commands=JUDGING,
         ),
     ] = None  # fmt: skip
@@ -98,17 +98,15 @@ class ResultConfig(_Checked):
     ] = None
     ids: Annotated[
         Sequence[str] | None,
-        Option("Only samples with these ids, or those in FILE", metavar="A,B|@FILE", default="all", commands=JUDGING),
+        Option("Only these samples, by id or file of ids", metavar="A,B|@FILE", default="all", commands=JUDGING),
     ] = None
-    shard: Annotated[str | None, Option("Only every Nth sample from the Ith on, for knowgen merge", metavar="I/N")] = (
-        None
-    )
+    shard: Annotated[str | None, Option("Every Nth sample from the Ith on (see merge)", metavar="I/N")] = None
     requests: Annotated[
         Path | str | None,
-        Option("Generate from the agent answers in this file or run", metavar="SRC", commands=RUN),
+        Option("Generate from agent answers: a file or a run", metavar="SRC", commands=RUN),
     ] = None
     protocol: Annotated[
-        str, Option("Scoring protocol, such as strict or official", metavar="PROTOCOL", commands=JUDGING, suite=True)
+        str, Option("Scoring protocol: strict, official, …", metavar="PROTOCOL", commands=JUDGING, suite=True)
     ] = "strict"
 
 
@@ -127,18 +125,18 @@ class EngineConfig(_Checked):
         float | None,
         Option(
             "Maximum total cost in USD for this run directory",
-            metavar="USD", minimum=0, default="none", commands=JUDGING, suite=True,
+            metavar="USD", minimum=0, commands=JUDGING, suite=True,
         ),
     ] = None  # fmt: skip
     schedule: Annotated[
         Literal["stream", "phased"],
-        Option("phased: generate all images before scoring", commands=RUN, suite=True),
+        Option("phased: generate all, then score", commands=RUN, suite=True),
     ] = "stream"
     workers: Annotated[
         int | None,
         Option(
-            "Generator processes; 0: in this process",
-            metavar="N", minimum=0, default="one per GPU", commands=RUN, suite=True,
+            "Generator processes; 0: in-process",
+            metavar="N", minimum=0, default="1 per GPU", commands=RUN, suite=True,
         ),
     ] = None  # fmt: skip
     timeout: Annotated[
@@ -157,7 +155,7 @@ class RunConfig(EngineConfig, ResultConfig):
     """
 
     out: Annotated[Path | str | None, Option("Run directory", metavar="DIR", default="reports/TASK__GENERATOR")] = None
-    fresh: Annotated[bool, Option("Delete earlier results in the run directory first", commands=JUDGING)] = False
+    fresh: Annotated[bool, Option("Delete earlier results in the directory first", commands=JUDGING)] = False
 
 
 @dataclass(frozen=True)
