@@ -8,6 +8,7 @@ statistics read both as `Row`s.
 from __future__ import annotations
 
 import hashlib
+import io
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,22 @@ class ImageRef(Record):
         with Image.open(self.path) as image:
             image.load()
             return image.copy()
+
+
+def image_ref(path: Path | str) -> ImageRef:
+    """Return the record of an image file, with its path.
+
+    Raises:
+        OSError: The file is missing, or is not an image that Pillow reads.
+    """
+    from PIL import Image
+
+    data = Path(path).read_bytes()
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.load()
+        width, height, form = opened.width, opened.height, str(opened.format)
+    digest = hashlib.sha256(data).hexdigest()
+    return ImageRef(sha256=digest, width=width, height=height, format=form, path=Path(path))
 
 
 class Sample(Record):
@@ -359,3 +376,7 @@ class Row(Record):
     strict: ParsedScore
     lenient: ParsedScore | None = None
     judge_returned: str = ""
+
+
+Item = tuple[Sample, GroundTruth, Generation]
+"""What a scorer is given for one image."""

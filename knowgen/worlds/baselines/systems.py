@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from knowgen.core import registry
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.records import GenerationRequest, GroundTruth
 from knowgen.generators.contract import GeneratedImage
 from knowgen.search.contract import SearchBackend
+from knowgen.search.load import load_search
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,9 +86,7 @@ class OpenBook:
     concurrency = 4
 
     def __init__(self, search: str | SearchBackend) -> None:
-        self._search: SearchBackend = (
-            registry.create(registry.resolve("search", search), {}) if isinstance(search, str) else search
-        )
+        self._search = load_search(search)
 
     async def generate(self, request: GenerationRequest) -> GeneratedImage:
         """Retrieve what the prompt describes and paint it; without results, paint as `ClosedBook` does."""

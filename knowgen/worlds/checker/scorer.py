@@ -9,8 +9,8 @@ from importlib.util import find_spec
 
 from knowgen.core.errors import DataError, MissingDependencyError
 from knowgen.core.images import UnreadableImageError, opened_image
-from knowgen.core.records import DIMENSIONS, TEXT, Generation, GroundTruth, ParsedScore, Score, ScoreStatus
-from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score
+from knowgen.core.records import DIMENSIONS, TEXT, Generation, GroundTruth, Item, ParsedScore, Score, ScoreStatus
+from knowgen.scorers.contract import failed_score, missing_needs, not_applicable_score
 
 NAME = "world_check"
 
