@@ -199,7 +199,7 @@ class WorkPlanner:
         if generation.image is None:
             return
         for index, scorer in enumerate(self._scorers):
-            for judge_repeat in range(self._spec.judgements(scorer.spec)):
+            for judge_repeat in range(self._spec.judge_repeats_of(scorer.spec)):
                 key = score_key(
                     scorer.spec,
                     task_version=self._spec.task_version,

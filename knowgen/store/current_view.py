@@ -84,7 +84,7 @@ class CurrentView:
 
     def cells(self, scorer: ScorerSpec) -> Iterator[ExpectedGeneration]:
         """Yields every selected sample and repeat exactly once, in order."""
-        numbers = range(self._spec.judgements(scorer))
+        numbers = range(self._spec.judge_repeats_of(scorer))
         for page in self.pages():
             generations = self._page_generations(page)
             scores = self._page_scores(page, scorer, generations)
@@ -120,7 +120,7 @@ class CurrentView:
 
     def _page_scores(self, page: list[Sample], scorer: ScorerSpec, generations: _Generations) -> _Scores:
         marks = ",".join("?" * len(page))
-        judgements = self._spec.judgements(scorer)
+        judgements = self._spec.judge_repeats_of(scorer)
         counts = (scorer.name, self.scorer_hash(scorer), self._spec.repeats, judgements)
         found = self._database.read(
             f"select sample_id, repeat, judge_repeat, image, key, record from scores where sample_id in ({marks})"

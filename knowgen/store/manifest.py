@@ -131,7 +131,7 @@ def refuse_secrets(spec: RunSpec) -> None:
 
 def difference(earlier: RunSpec, now: RunSpec) -> str:
     """Says in words where two runs differ in what a directory is bound to; empty when they do not."""
-    return _difference(earlier.drawn_by(), now.drawn_by(), "")
+    return _difference(earlier.directory_identity(), now.directory_identity(), "")
 
 
 def _difference(earlier: Any, now: Any, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Task folders: what is read, what is refused, and with which words."""
+"""Task folders: reading samples and ground truths, and the errors of broken folders."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_version_follows_the_content(little: Path, file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("yaml", "said"),
+    ("yaml", "message"),
     [
         ("name: [unclosed\n", r"task\.yaml:\d+: broken YAML"),
         ("- a\n- b\n", "must hold fields"),
@@ -73,9 +73,9 @@ def test_the_version_follows_the_content(little: Path, file: str) -> None:
         ("name: x\x00y\n", "broken YAML"),
     ],
 )
-def test_a_wrong_task_file_is_one_clear_line(little: Path, yaml: str, said: str) -> None:
+def test_a_wrong_task_file_is_one_clear_line(little: Path, yaml: str, message: str) -> None:
     (little / "task.yaml").write_text(yaml)
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         load_task(str(little))
     assert "\n" not in str(caught.value)
 
@@ -106,9 +106,9 @@ def test_a_truth_image_outside_the_folder_or_missing_is_refused(little: Path, na
 
 
 def test_an_image_that_is_a_link_out_of_the_folder_says_what_to_do(little: Path) -> None:
-    picture = next((little / "truth").iterdir())
-    outside = picture.rename(little.parent / picture.name)
-    picture.symlink_to(outside)
+    image_file = next((little / "truth").iterdir())
+    outside = image_file.rename(little.parent / image_file.name)
+    image_file.symlink_to(outside)
     with pytest.raises(DataError, match="copy the picture into the folder; links out of it are not followed"):
         for sample in FolderTask(little).samples():
             FolderTask(little).truth(sample.id)

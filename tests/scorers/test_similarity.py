@@ -299,9 +299,9 @@ def test_the_weights_hash_distinguishes_files_of_one_name(weights: Path, tmp_pat
     import hashlib
 
     other = save_clip(tmp_path / "other.pt", seed=1)
-    first, second = (Similarity.identity(model=f"{ARCH}@{path}") for path in (weights, other))
+    first, second = (Similarity.weights_identity(model=f"{ARCH}@{path}") for path in (weights, other))
     assert first == hashlib.sha256(weights.read_bytes()).hexdigest()[:12] != second
-    assert Similarity.identity(model="ViT-B-32/laion2b_s34b_b79k", download=True) == ""
+    assert Similarity.weights_identity(model="ViT-B-32/laion2b_s34b_b79k", download=True) == ""
 
 
 def test_what_the_scorers_declare() -> None:

@@ -24,7 +24,7 @@ from knowgen.core.errors import ConfigError, TransientError, UnscorableError
 from knowgen.core.records import ImageRef
 from knowgen.core.spec import fingerprint
 
-CACHE = "pictures"
+CACHE = "images"
 ENDING = ".jpg"
 _LINE_LIMIT = 1 << 20
 
@@ -94,7 +94,7 @@ class EncoderPool:
         facts = {"sha256": found.sha256, "width": found.width, "height": found.height, "size": found.size}
         self._index.put(key, json.dumps(facts).encode() + b"\n" + found.data)
         if found.path is not None:
-            self.files.grown(found.size)
+            self.files.added(found.size)
         return found
 
     def _known(self, key: str) -> EncodedImageFile | None:

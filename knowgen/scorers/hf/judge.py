@@ -103,7 +103,7 @@ class HfJudge:
         self._ready: tuple[LocalVlm, Decoder] | None = None
 
     @classmethod
-    def identity(cls, model: str, **_: Any) -> str:
+    def weights_identity(cls, model: str, **_: Any) -> str:
         """Tells apart weights that come to lie in the same folder; no heavy library is imported.
 
         Returns:

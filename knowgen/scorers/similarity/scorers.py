@@ -88,7 +88,7 @@ class Similarity:
         self._embedder: Embedder | None = None
 
     @classmethod
-    def identity(cls, model: str, **_: Any) -> str:
+    def weights_identity(cls, model: str, **_: Any) -> str:
         """Tells apart weights that come under the same name; no heavy library is imported.
 
         Returns:
