@@ -84,7 +84,7 @@ def read_task_file(path: Path) -> TaskFile:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "it is not UTF-8 text"
-        raise DataError(f"invalid YAML: {problem}", where=where, fix="fix that line") from error
+        raise DataError(f"broken YAML: {problem}", where=where, fix="fix that line") from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
     if not isinstance(data, dict):

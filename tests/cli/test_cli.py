@@ -166,7 +166,7 @@ def test_duplicate_ids_are_one_line(desk: Path, capsys: pytest.CaptureFixture[st
     samples = desk / "small" / "samples.jsonl"
     samples.write_text(samples.read_text().replace('"s3"', '"s1"'))
     assert run(RUN) == 3
-    assert "samples.jsonl:4: the id 's1' is already on line 2" in one_line(capsys.readouterr().err)
+    assert "samples.jsonl:4: duplicate id 's1', already on line 2" in one_line(capsys.readouterr().err)
 
 
 def test_a_truth_image_that_does_not_open_is_found_before_anything_is_generated(

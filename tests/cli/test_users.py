@@ -142,7 +142,7 @@ def test_a_task_folder_of_links_is_refused_with_a_fix(desk: Path, capsys: pytest
     for picture in (desk / "small" / "truth").iterdir():
         picture.symlink_to(picture.rename(desk / picture.name))
     assert run(["check", "task", "small"]) != 0
-    told = [line for line in capsys.readouterr().out.splitlines() if "lies outside the task's folder" in line]
+    told = [line for line in capsys.readouterr().out.splitlines() if "is outside the task's folder" in line]
     assert len(told) == 1 and told[0].endswith("; copy the picture into the folder; links out of it are not followed")
 
 
