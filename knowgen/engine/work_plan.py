@@ -122,7 +122,7 @@ class WorkPlanner:
         self._draw, self._max_attempts, self._max_tries = draw, max_attempts, max_tries
         self._requests = requests
         # a pass asks for each key once, so where nothing lay when it began there is nothing to look up
-        drawings, scores = store.latest()
+        drawings, scores = store.last_numbers()
         self._no_drawings, self._no_scores = not drawings, not scores
 
     def jobs(self) -> Iterator[WorkItem]:

@@ -74,7 +74,7 @@ def there(cell: SuiteCell, plan: Plan, reason: str = "", status: Status | None =
         with RunStore.read(cell.path) as store:
             held = next(store.samples(), None) is not None and not difference(store.spec, plan.spec)
             found, why = standing(store)
-            run, results = Run(cell.path, store.spec, plan.config.protocol), tuple(store.latest())
+            run, results = Run(cell.path, store.spec, plan.config.protocol), tuple(store.last_numbers())
         if not held:
             return row_of(cell, plan, status or "not_run", reason)
         own = run.summaries()

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import DIMENSIONS, TEXT, GenerationStatus, Score, ScoreStatus
+from knowgen.interchange.official import official_overall
 from knowgen.scorers.contract import AsyncScorer, BatchScorer, Item, scorer_capabilities
 from knowgen.scorers.vlm.answer import ANSWER
 from knowgen.scorers.vlm.evidence import EVIDENCE
@@ -30,12 +31,6 @@ from knowgen.training.reward_scoring import EpisodeScoring, ScoredEpisode
 
 ParsingMode = Literal["strict", "lenient"]
 """Parsed score to use: of the strict parser, or of the lenient parser of the official evaluator."""
-
-WEIGHTS = {"faithfulness": 0.1, "visual_correctness": 0.4, TEXT: 0.4, "aesthetics": 0.1}
-"""Weights of the overall score of a sample (source: the KnowGen evaluation protocol)."""
-
-TEXT_WHERE_NONE = 0.5
-"""Value of text accuracy where no text is required (source: the KnowGen evaluation protocol)."""
 
 COEFFICIENT = 0.5
 """Default weight of the text reward (source: Gen-Searcher, arXiv 2603.28767)."""
@@ -104,7 +99,7 @@ def image_reward(score: Score, parsing: ParsingMode = "strict") -> EpisodeReward
     if len(values) == 1 and not set(values) & set(DIMENSIONS):
         value = next(iter(values.values()))
     elif set(values) | {TEXT} == set(DIMENSIONS):
-        value = overall(values)
+        value = official_overall(values)
     else:
         raise UsageError(
             f"no image reward is defined for {', '.join(values) or 'no values'}",
@@ -112,23 +107,6 @@ def image_reward(score: Score, parsing: ParsingMode = "strict") -> EpisodeReward
             fix="use a judge of the four KnowGen dimensions, or a scorer with one dimension",
         )
     return EpisodeReward(value, image=value, scores=(score,))
-
-
-def overall(values: Mapping[str, float]) -> float:
-    """Return the overall score of a sample, `round(.1 F + .4 V + .4 T + .1 A, 2)`; T is 0.5 if it is absent.
-
-    Args:
-        values: Values by dimension, each in [0, 1].
-
-    Example:
-        >>> overall({"faithfulness": 1, "visual_correctness": 0.5, "text_accuracy": 0, "aesthetics": 0.5})
-        0.35
-    """
-    # summed from left to right like the published evaluator, so that the last digit is the same
-    total = 0.0
-    for name, weight in WEIGHTS.items():
-        total += weight * (values.get(name, TEXT_WHERE_NONE) if name == TEXT else values[name])
-    return round(total, 2)
 
 
 def text_reward(score: Score, parsing: ParsingMode = "strict") -> EpisodeReward:

@@ -85,7 +85,7 @@ def complete(path: Path, spec: RunSpec) -> bool:
     except ValueError:
         return False  # a summary cut off by a kill is written again
     with RunStore.read(path) as store:  # a run killed before it wrote its outputs has newer results
-        latest = store.latest()
+        latest = store.last_numbers()
     return bool(found.get("spec") == spec.model_dump(mode="json") and found.get("results") == latest)
 
 
@@ -101,7 +101,7 @@ def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
         write_atomically(folder / f"{name}.md", tables.markdown([summary]))
         write_atomically(folder / f"{name}.csv", tables.csv([summary]))
     with RunStore.read(path) as store:
-        latest = store.latest()
+        latest = store.last_numbers()
     data = {
         "spec": spec.model_dump(mode="json"),
         "results": latest,

@@ -89,14 +89,14 @@ def plan(
 
 def _with_requests(planned: Plan, generator: GeneratorHandle, path: Path) -> Plan:
     """Generate from an agent's answers in place of the prompts."""
-    from knowgen.interchange.agent_answers import open_requests
+    from knowgen.interchange.agent_answers import open_answers
 
     if not generator.traits.references:
         raise UsageError(
             f"generator {generator.spec.name!r} takes no reference images, which an agent's answers need",
             fix="name a generator that declares `references = True`",
         )
-    requests = open_requests(path)
+    requests = open_answers(path)
     return replace(planned, requests=requests, spec=planned.spec.model_copy(update={"requests": requests.identity}))
 
 
@@ -207,7 +207,7 @@ def plan_scoring(
     requested = scorer_requests(scorers or recorded or found.task.default_scorers, config.scorer_args or {})
     planned = _plan(
         found.task,
-        found.drawings,
+        found.generations,
         found.generator,
         requested,
         config,
@@ -218,7 +218,7 @@ def plan_scoring(
         part_of=found.part_of,
         shard=_shard_of(Path(source)) if found.in_place else None,
         remember=found.remember,
-        release=found.drawings.close,
+        release=found.generations.close,
         origin=Path(source),
     )
     return replace(planned, spec=planned.spec.model_copy(update={"requests": found.requests}))

@@ -141,9 +141,9 @@ def test_dry_run_generates_nothing(desk: Path, capsys: pytest.CaptureFixture[str
         (["score", "nowhere", "--scorer", "my_scorer:Half"], 3, "nowhere: is missing"),
         (["score", "small/truth", "--scorer", "my_scorer:Half"], 2, "--task"),
         (["compare", "out"], 2, "one run cannot be compared"),
-        (["compare", "out", "out2"], 3, "is no run directory"),
-        (["report", "nowhere", "-o", "x"], 3, "is no run directory"),
-        (["export", "nowhere", "--format", "csv", "-o", "x"], 3, "is no run directory"),
+        (["compare", "out", "out2"], 3, "not a run directory"),
+        (["report", "nowhere", "-o", "x"], 3, "not a run directory"),
+        (["export", "nowhere", "--format", "csv", "-o", "x"], 3, "not a run directory"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_its_exit_code(

@@ -127,7 +127,7 @@ def again(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dic
 
 def picture_of(directory: Path, sample_id: str) -> Path:
     with RunStore.read(directory) as store:
-        drawn = store.drawn(sample_id, 0)
+        drawn = store.latest_generation(sample_id, 0)
     assert drawn is not None and drawn.image is not None and drawn.image.path is not None
     return drawn.image.path
 
@@ -290,7 +290,7 @@ def test_what_cannot_be_generated_again_is_one_line(easel: Path, capsys: pytest.
     (easel / "gone" / "run.json").write_text(json.dumps(manifest))
     for words, code, said in [
         (["theirs"], 2, "theirs: its images were taken from 'mine' and not generated here"),
-        (["nowhere"], 3, "is no run directory"),
+        (["nowhere"], 3, "not a run directory"),
         (["gone"], 2, "has no 'Gone'"),
         (["out", "--limit", "1", "--ids", "s1"], 2, "exclude each other"),
         (["out", "--requests", "gone"], 2, "the run was generated from the prompts of the task"),
