@@ -144,7 +144,7 @@ def test_a_task_folder_of_links_is_refused_with_a_fix(desk: Path, capsys: pytest
     for image_file in (desk / "small" / "truth").iterdir():
         image_file.symlink_to(image_file.rename(desk / image_file.name))
     assert run(["check", "task", "small"]) != 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "lies outside the task's folder" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "is outside the task's folder" in line]
     assert len(lines) == 1 and lines[0].endswith("; copy the picture into the folder; links out of it are not followed")
 
 
