@@ -177,7 +177,7 @@ async def _picture(desk: RequestQueue, url: str, most: int) -> bytes:
     from knowgen.clients.safe_fetch import BlockedError, FetchError, fetch
 
     try:
-        return (await fetch(url.strip(), most_bytes=most)).data
+        return (await fetch(url.strip(), max_bytes=most)).data
     except (BlockedError, FetchError, TransientError) as error:
         raise InvalidRequestError(f"a reference image cannot be fetched: {error}") from error
 

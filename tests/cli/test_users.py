@@ -118,7 +118,7 @@ def test_slips_cost_one_line(
         (["score", "array.json", "--task", "small"], 2, "a results file brings its own prompts and truths"),
         (
             ["score", "out", "--scorer", "vlm:any", "-s", "base_url=ftp://x/"], 2,
-            "knowgen: scorer vlm:any: base_url is no http address; write base_url=http://HOST:PORT/v1",
+            "knowgen: scorer vlm:any: base_url is not an http address; write base_url=http://HOST:PORT/v1",
         ),
         (["run", "--task", "small", "--generator", "slip.py:Model", "--out", "new"], 3, "SyntaxError: "),
         (["run", "--task", "small", "--generator", "slip:Model", "--out", "new"], 3, "mend that file"),

@@ -27,7 +27,7 @@ class Weighted:
         raise AssertionError("it must not be built to be told apart")
 
     @classmethod
-    def identity(cls, model: str, **_: Any) -> str:
+    def weights_identity(cls, model: str, **_: Any) -> str:
         return hashlib.sha256(Path(model).read_bytes()).hexdigest()[:12]
 
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> Any:

@@ -405,7 +405,7 @@ def test_weights_that_are_not_here_are_not_fetched_unasked(hub_cache: Path, monk
 
     with pytest.raises(MissingDependencyError, match=r"-g download=true, or `hf download Qwen/Qwen-Image`"):
         ready("qwen-image")
-    assert DiffusersGenerator.identity("qwen-image") == ""
+    assert DiffusersGenerator.weights_identity("qwen-image") == ""
     assert not any(hub_cache.iterdir())
 
     def download(name: str, **asked: Any) -> str:
@@ -432,7 +432,7 @@ def test_a_model_in_the_hub_cache_is_used_and_its_commit_recorded(tiny: Callable
             link.symlink_to(blob)
     drawing = drawn(ready("made-up/tiny", **SMALL), requests(["a lamp"]))["r0"]
     assert (drawing.settings["model"], drawing.settings["revision"]) == ("made-up/tiny", commit)
-    assert drawing.settings["weights"] == DiffusersGenerator.identity(tiny("sd3"))
+    assert drawing.settings["weights"] == DiffusersGenerator.weights_identity(tiny("sd3"))
     assert apart(drawing, drawn(ready(tiny("sd3"), **SMALL), requests(["a lamp"]))["r0"]) == 0
     with pytest.raises(MissingDependencyError, match="are not on this machine"):
         ready("made-up/tiny", model_revision="other", **SMALL)
@@ -516,16 +516,16 @@ def test_other_weights_in_the_same_folder_are_another_system(tiny: Callable[[str
     tiny_pipelines.sd3(one)
     shutil.copytree(one, copy)
     tiny_pipelines.sd3(two, seed=1)
-    first = DiffusersGenerator.identity(str(one))
+    first = DiffusersGenerator.weights_identity(str(one))
     assert len(first) == 12
-    assert DiffusersGenerator.identity(str(copy)) == first
-    assert DiffusersGenerator.identity(str(two)) != first
+    assert DiffusersGenerator.weights_identity(str(copy)) == first
+    assert DiffusersGenerator.weights_identity(str(two)) != first
     shutil.rmtree(one)
     shutil.copytree(two, one)
-    assert DiffusersGenerator.identity(str(one)) == DiffusersGenerator.identity(str(two))
-    both = DiffusersGenerator.identity(str(one), edit=tiny("kontext"))
-    assert both == f"{DiffusersGenerator.identity(str(one))}+{DiffusersGenerator.identity(tiny('kontext'))}"
-    assert drawn(ready(str(two), **SMALL), requests(["x"]))["r0"].settings["weights"] == DiffusersGenerator.identity(
+    assert DiffusersGenerator.weights_identity(str(one)) == DiffusersGenerator.weights_identity(str(two))
+    both = DiffusersGenerator.weights_identity(str(one), edit=tiny("kontext"))
+    assert both == f"{DiffusersGenerator.weights_identity(str(one))}+{DiffusersGenerator.weights_identity(tiny('kontext'))}"
+    assert drawn(ready(str(two), **SMALL), requests(["x"]))["r0"].settings["weights"] == DiffusersGenerator.weights_identity(
         str(two)
     )
 

@@ -213,13 +213,13 @@ def test_either_half_lost_masks_the_whole() -> None:
 
 
 def test_an_image_that_was_not_generated_is_a_mask() -> None:
-    picture = Picture()
+    image = Picture()
     fields: dict[str, Any] = {"status": GenerationStatus.FAILED, "image": None, "reason": "out of memory"}
-    [found] = rewards(DualReward(picture, Answer()), item(**fields))
+    [found] = rewards(DualReward(image, Answer()), item(**fields))
     assert found.masked and found.reason == "there is no picture: out of memory" and not found.drawn
-    assert picture.asked == 0
-    [found] = rewards(DualReward(picture, Answer(0.25), coefficient=1.0), item(**fields))
-    assert found.value == 0.25 and picture.asked == 0, "the answer alone needs no picture"
+    assert image.asked == 0
+    [found] = rewards(DualReward(image, Answer(0.25), coefficient=1.0), item(**fields))
+    assert found.value == 0.25 and image.asked == 0, "the answer alone needs no picture"
 
 
 def test_values_out_of_range_are_masked() -> None:
@@ -238,8 +238,8 @@ def test_a_reward_keeps_its_own_rules(fields: dict[str, Any]) -> None:
 
 
 def test_scores_of_other_kinds_are_refused() -> None:
-    with pytest.raises(UsageError, match="no image reward is made of structure, colour"):
-        reading = ParsedScore(status=ScoreStatus.OK, values={"structure": 1, "colour": 1})
+    with pytest.raises(UsageError, match="no image reward is made of ssim, lab_histogram_intersection"):
+        reading = ParsedScore(status=ScoreStatus.OK, values={"ssim": 1, "lab_histogram_intersection": 1})
         image_reward(Score(sample_id="a", scorer="pixels", status=ScoreStatus.OK, strict=reading))
     with pytest.raises(UsageError, match="no text reward is made of faithfulness"):
         text_reward(knowgen_score(1, 1, 1, 1))
@@ -262,14 +262,14 @@ def test_the_lenient_reading_can_be_taken() -> None:
 
 @given(st.integers(0, 9))
 def test_one_to_four_references_are_asked_for(count: int) -> None:
-    picture = Picture()
-    [found] = rewards(DualReward(picture, Answer()), item(references=count))
+    image = Picture()
+    [found] = rewards(DualReward(image, Answer()), item(references=count))
     if 1 <= count <= 4:
         assert found.value == 1.0 and not found.reason
     else:
         assert found.value == 0.0 and not found.masked, "a verdict on the answer, not a fault of a judge"
         assert found.reason == f"the answer has {count} usable references, and 1 to 4 are asked for"
-        assert picture.asked == 0
+        assert image.asked == 0
 
 
 def test_only_references_that_name_an_image_count() -> None:
@@ -288,12 +288,12 @@ def test_only_references_that_name_an_image_count() -> None:
 @given(st.lists(st.tuples(GRID, st.integers(0, 6), st.booleans()), max_size=12))
 def test_order_is_preserved_whatever_becomes_of_each(told: list[tuple[float, int, bool]]) -> None:
     names = [f"s{number}" for number in range(len(told))]
-    pictures = {
+    images = {
         name: failed_score(name, 0, "vlm:x", name) if broken else (value, value, value, value)
         for name, (value, _, broken) in zip(names, told, strict=True)
     }
     items = [item(name, references=count) for name, (_, count, _) in zip(names, told, strict=True)]
-    found = rewards(DualReward(Picture(pictures), Answer(0.0), coefficient=0.0), *items)
+    found = rewards(DualReward(Picture(images), Answer(0.0), coefficient=0.0), *items)
     for name, (value, count, broken), reward in zip(names, told, found, strict=True):
         if not 1 <= count <= 4:
             assert reward.value == 0.0 and "usable references" in reward.reason
@@ -304,18 +304,18 @@ def test_order_is_preserved_whatever_becomes_of_each(told: list[tuple[float, int
 
 
 def test_scores_run_side_by_side_within_bounds() -> None:
-    picture, answer = Picture(), Answer()
-    found = rewards(DualReward(picture, answer, concurrency=3), *(item(f"s{n}") for n in range(12)))
-    assert len(found) == 12 and picture.asked == answer.asked == 12
-    assert picture.most == 3 and answer.most == 3
+    image, answer = Picture(), Answer()
+    found = rewards(DualReward(image, answer, concurrency=3), *(item(f"s{n}") for n in range(12)))
+    assert len(found) == 12 and image.asked == answer.asked == 12
+    assert image.most == 3 and answer.most == 3
 
 
 def test_a_half_without_a_share_is_not_asked_for() -> None:
-    picture, answer = Picture((0, 0, 0, 0)), Answer()
-    [found] = rewards(DualReward(picture, answer, coefficient=1.0), item())
-    assert (found.value, found.image, picture.asked, answer.asked) == (1.0, None, 0, 1)
-    [found] = rewards(DualReward(picture, answer, coefficient=0.0), item())
-    assert (found.value, found.text, picture.asked, answer.asked) == (0.0, None, 1, 1)
+    image, answer = Picture((0, 0, 0, 0)), Answer()
+    [found] = rewards(DualReward(image, answer, coefficient=1.0), item())
+    assert (found.value, found.image, image.asked, answer.asked) == (1.0, None, 0, 1)
+    [found] = rewards(DualReward(image, answer, coefficient=0.0), item())
+    assert (found.value, found.text, image.asked, answer.asked) == (0.0, None, 1, 1)
 
 
 def test_a_transient_error_is_retried_and_its_calls_are_recorded() -> None:
@@ -385,9 +385,9 @@ def episode(place: Path, name: str) -> Item:
     path = place / f"{name}.png"
     Image.new("RGB", (40, 30), "red").save(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    picture = ImageRef(sha256=digest, width=40, height=30, format="PNG", path=path)
-    truth = GroundTruth(sample_id=name, image=picture, required_text=("1907",), text_required=True)
-    fields = {"sample_id": name, "status": GenerationStatus.OK, "image": picture, "references": (REFERENCE,)}
+    image = ImageRef(sha256=digest, width=40, height=30, format="PNG", path=path)
+    truth = GroundTruth(sample_id=name, image=image, required_text=("1907",), text_required=True)
+    fields = {"sample_id": name, "status": GenerationStatus.OK, "image": image, "references": (REFERENCE,)}
     return Sample(id=name, prompt="Draw.", text_required=True), truth, Generation(**fields)
 
 

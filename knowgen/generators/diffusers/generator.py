@@ -173,7 +173,7 @@ class DiffusersGenerator:
         return with_changes(base, changes, self.edit_guidance)
 
     @classmethod
-    def identity(cls, model: str, **args: Any) -> str:
+    def weights_identity(cls, model: str, **args: Any) -> str:
         """Tells apart weights that come to lie under the same name; those asked to be downloaded are fetched here.
 
         Returns:

@@ -75,7 +75,7 @@ class _Session:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, service: ServiceClient) -> None:
         self.loop = loop
-        self.pace = RateControl(service.limits, partial(note, service.name, "pace"))
+        self.rate_control = RateControl(service.limits, partial(note, service.name, "pace"))
         self._opening = _open(service)
         self._client: aiohttp.ClientSession | None = None
 
@@ -154,32 +154,32 @@ class ServiceClient:
             ConfigError: There is a budget and the price is not known.
         """
         session = self._state.here(self)
-        async with session.pace.place(tokens) as place, paid_call(worst, self.name) as ticket:
-            status, headers, body = await self._exchange(await session.client(), outgoing, place, ticket)
+        async with session.rate_control.slot(tokens) as slot, paid_call(worst, self.name) as ticket:
+            status, headers, body = await self._exchange(await session.client(), outgoing, slot, ticket)
             if not 200 <= status < 300:
                 fault = fault_of(status, headers, body, self.key)
                 if status not in MAYBE_BILLED:
                     ticket.settle(0.0)
                 error = fault.error(self.name, self.refuses)
-                _tell(place, fault, error)
+                _tell(slot, fault, error)
                 raise error
             data = await asyncio.to_thread(_object, body, self.key)
             if data is None:
-                place.said = LoadSignal.BROKEN
+                slot.signal = LoadSignal.UNAVAILABLE
                 raise TransientError(f"{self.name} answered {status} with no JSON object")
             reported = usage(data)
-            place.said, place.tokens = LoadSignal.GOOD, reported.input_tokens + reported.output_tokens
+            slot.signal, slot.tokens = LoadSignal.SUCCESS, reported.input_tokens + reported.output_tokens
             cost = reported.charge(worst)
             ticket.settle(cost)
             counted = Usage(input_tokens=reported.input_tokens, output_tokens=reported.output_tokens, cost=cost)
             return ServiceResponse(data, counted)
 
     async def _exchange(
-        self, client: aiohttp.ClientSession, outgoing: ServiceRequest, place: CallSlot, ticket: Reservation
+        self, client: aiohttp.ClientSession, outgoing: ServiceRequest, slot: CallSlot, ticket: Reservation
     ) -> tuple[int, Mapping[str, str], bytes]:
         import aiohttp
 
-        place.said = LoadSignal.BROKEN
+        slot.signal = LoadSignal.UNAVAILABLE
         try:
             payload, headers = await asyncio.to_thread(_payload, outgoing)
             async with (
@@ -197,7 +197,7 @@ class ServiceClient:
             raise TransientError(f"{self.name} gave no answer within {self.timeout:g} s") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise TransientError(f"the answer of {self.name} was lost ({type(error).__name__})") from error
-        place.said = LoadSignal.NOTHING
+        slot.signal = LoadSignal.NONE
         return response.status, response.headers, body
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
@@ -213,15 +213,15 @@ class ServiceClient:
         await self._state.close()
 
 
-def _tell(place: CallSlot, fault: ServiceError, error: Exception) -> None:
+def _tell(slot: CallSlot, fault: ServiceError, error: Exception) -> None:
     """Tells the pace what an error says about the service's load."""
-    place.wait = fault.wait
+    slot.retry_after = fault.wait
     if fault.status == 429:
-        place.said = LoadSignal.BUSY if isinstance(error, TransientError) else LoadSignal.NOTHING
+        slot.signal = LoadSignal.RATE_LIMITED if isinstance(error, TransientError) else LoadSignal.NONE
     elif isinstance(error, TransientError):
-        place.said = LoadSignal.BROKEN
+        slot.signal = LoadSignal.UNAVAILABLE
     elif isinstance(error, RefusalError):
-        place.said = LoadSignal.GOOD
+        slot.signal = LoadSignal.SUCCESS
 
 
 def _object(body: bytes, key: str) -> Mapping[str, Any] | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from knowgen.clients.chat.image_encoding import PICTURES_VERSION
+from knowgen.clients.chat.image_encoding import ENCODING_VERSION
 from knowgen.core.records import Generation, GroundTruth, ImageRef, Sample
 from knowgen.scorers.vlm.single_value import (
-    VERDICT_PARSER_VERSION,
+    VALUE_PARSER_VERSION,
     JudgeQuestion,
     SingleValueContract,
     SingleValueJudge,
@@ -88,7 +88,7 @@ class AnswerJudge(SingleValueJudge):
     rubric_version = ANSWER_RUBRIC_VERSION
     needs = frozenset({"references"})
     dimensions = (ANSWER,)
-    version = f"{ANSWER_RUBRIC_VERSION} {VERDICT_PARSER_VERSION} {PICTURES_VERSION}"
+    version = f"{ANSWER_RUBRIC_VERSION} {VALUE_PARSER_VERSION} {ENCODING_VERSION}"
     note = "judges the agent's answer, not the picture"
 
     def system(self) -> str:
@@ -109,11 +109,11 @@ class AnswerJudge(SingleValueJudge):
         elif truth.text_required is False:
             lines += ["Required text: none", ""]
         lines += ["The agent's answer:", answer_text(generation)]
-        pictures: tuple[tuple[ImageRef, str], ...] = ()
+        images: tuple[tuple[ImageRef, str], ...] = ()
         if truth.image is not None:
             lines += ["", "Image 1 is the ground truth."]
-            pictures = ((truth.image, "the ground truth"),)
-        return JudgeQuestion("\n".join(lines), pictures)
+            images = ((truth.image, "the ground truth"),)
+        return JudgeQuestion("\n".join(lines), images)
 
 
 def answer_text(generation: Generation) -> str:

@@ -12,13 +12,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from knowgen.clients.chat.image_encoding import LONGEST_SIDE
+from knowgen.clients.chat.image_encoding import MAX_SIDE
 from knowgen.clients.pricing import ChatPrice
 from knowgen.core.records import Attempt, GroundTruth, Sample
 
 REPLY_TOKENS = 350
 CALL_SECONDS = 8.0
-DRAWN_SIZE = (1024, 1024)
+ASSUMED_SIZE = (1024, 1024)
 """What is assumed of a picture that is not drawn yet."""
 
 _BYTES = 4
@@ -44,7 +44,7 @@ class Estimate:
     known_from: int = 0
 
 
-def picture_tokens(width: int, height: int, tiles: bool, longest: int = LONGEST_SIDE) -> int:
+def image_tokens(width: int, height: int, tiles: bool, max_side: int = MAX_SIDE) -> int:
     """Returns about how many tokens a picture takes.
 
     Args:
@@ -53,7 +53,7 @@ def picture_tokens(width: int, height: int, tiles: bool, longest: int = LONGEST_
         tiles: Does the endpoint count tiles, as OpenAI's does?
         longest: Pixels of the longest side when it is sent.
     """
-    scale = min(1.0, longest / max(width, height))
+    scale = min(1.0, max_side / max(width, height))
     wide, high = width * scale, height * scale
     if not tiles:
         return math.ceil(wide / _AREA) * math.ceil(high / _AREA)
@@ -64,7 +64,7 @@ def picture_tokens(width: int, height: int, tiles: bool, longest: int = LONGEST_
 
 
 def estimate_cost(
-    items: Iterable[tuple[Sample, GroundTruth]], words: Sequence[str], price: ChatPrice, *, tiles: bool, longest: int
+    items: Iterable[tuple[Sample, GroundTruth]], words: Sequence[str], price: ChatPrice, *, tiles: bool, max_side: int
 ) -> Estimate | None:
     """Reckons one judgement from prompts and ground truths; None without any.
 
@@ -72,14 +72,14 @@ def estimate_cost(
         items: Some of the samples.
         words: What every call says besides, such as the rubric.
         price: Of the endpoint.
-        tiles: See `picture_tokens`.
-        longest: See `picture_tokens`.
+        tiles: See `image_tokens`.
+        longest: See `image_tokens`.
     """
-    fixed = sum(len(text.encode()) for text in words) / _BYTES + picture_tokens(*DRAWN_SIZE, tiles, longest)
+    fixed = sum(len(text.encode()) for text in words) / _BYTES + image_tokens(*ASSUMED_SIZE, tiles, max_side)
     totals = [
         fixed
         + len(sample.prompt.encode()) / _BYTES
-        + (picture_tokens(truth.image.width, truth.image.height, tiles, longest) if truth.image is not None else 0)
+        + (image_tokens(truth.image.width, truth.image.height, tiles, max_side) if truth.image is not None else 0)
         for sample, truth in items
     ]
     if not totals:

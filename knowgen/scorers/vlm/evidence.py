@@ -6,10 +6,10 @@ import json
 import operator
 from typing import Any
 
-from knowgen.clients.chat.image_encoding import PICTURES_VERSION
+from knowgen.clients.chat.image_encoding import ENCODING_VERSION
 from knowgen.core.records import Generation, GroundTruth, Sample
 from knowgen.scorers.vlm.single_value import (
-    VERDICT_PARSER_VERSION,
+    VALUE_PARSER_VERSION,
     JudgeQuestion,
     SingleValueContract,
     SingleValueJudge,
@@ -22,7 +22,7 @@ EVIDENCE_RUBRIC_VERSION = "knowgen-evidence-rubric-1"
 
 EVIDENCE = "evidence"
 
-MOST_CHARACTERS = 24_000
+MAX_CHARACTERS = 24_000
 """Characters of gathered text that the judge reads; what goes beyond is cut off, a fair share of each piece."""
 
 CUT = " […]"
@@ -77,7 +77,7 @@ class EvidenceJudge(SingleValueJudge):
     rubric_version = EVIDENCE_RUBRIC_VERSION
     needs = frozenset({"image", "evidence"})
     dimensions = (EVIDENCE,)
-    version = f"{EVIDENCE_RUBRIC_VERSION} {VERDICT_PARSER_VERSION} {PICTURES_VERSION}"
+    version = f"{EVIDENCE_RUBRIC_VERSION} {VALUE_PARSER_VERSION} {ENCODING_VERSION}"
     note = "judged by the gathered text, not by the ground truth"
 
     def system(self) -> str:
@@ -94,7 +94,7 @@ class EvidenceJudge(SingleValueJudge):
         if not pieces or generation.image is None:
             raise not_scorable("the gathered evidence holds no text")
         whole = [_text(piece) for piece in pieces]
-        texts = shares(whole, MOST_CHARACTERS)
+        texts = shares(whole, MAX_CHARACTERS)
         lines = [f"Sample id: {sample.id}", "Prompt:", sample.prompt, "", "Gathered text:"]
         for number, (piece, text) in enumerate(zip(pieces, texts, strict=True), 1):
             about = {key: str(piece[key]) for key in ("title", "url") if piece.get(key)}

@@ -9,7 +9,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from knowgen.clients.chat.image_encoding import LONGEST_SIDE, PICTURES_VERSION, EncodedImageFile
+from knowgen.clients.chat.image_encoding import ENCODING_VERSION, MAX_SIDE, EncodedImageFile
 from knowgen.clients.endpoint_url import OPENAI_URL, endpoint_url
 from knowgen.clients.pricing import chat_price
 from knowgen.core.errors import UnscorableError, UsageError
@@ -23,11 +23,11 @@ from knowgen.core.records import (
     Score,
 )
 from knowgen.scorers.contract import usage_of
-from knowgen.scorers.endpoint_config import NOT_KEYED, EndpointConfig
 from knowgen.scorers.vlm.cost_estimate import Estimate, estimate_cost
+from knowgen.scorers.vlm.endpoint_config import IDENTITY_EXCLUDES, EndpointConfig
 from knowgen.scorers.vlm.official_prompt import COMMIT, official_call
 from knowgen.scorers.vlm.parsing import PARSER_VERSION, read_attempts, read_lenient, read_strict
-from knowgen.scorers.vlm.retry import converse
+from knowgen.scorers.vlm.retry import ask_until_valid
 from knowgen.scorers.vlm.rubric import CONTRACT, RUBRIC_VERSION, system_prompt, user_text
 
 
@@ -54,12 +54,12 @@ class VlmJudge(EndpointConfig):
 
     needs = frozenset({"image", "truth_image"})
     dimensions = DIMENSIONS
-    version = f"{RUBRIC_VERSION} {PARSER_VERSION} {PICTURES_VERSION}"
+    version = f"{RUBRIC_VERSION} {PARSER_VERSION} {ENCODING_VERSION}"
     note = ""
     parser = PARSER_VERSION
     concurrency = 128  # more than there are calls: while some wait for the endpoint others have their pictures encoded
     deadline = 6 * 3600.0
-    identity_excludes = NOT_KEYED | {"upstream_dir"}
+    identity_excludes = IDENTITY_EXCLUDES | {"upstream_dir"}
 
     rubric: str = "own"
     upstream_dir: str = ""
@@ -86,19 +86,19 @@ class VlmJudge(EndpointConfig):
         if generation.image is None or truth.image is None:
             raise UnscorableError("a VLM judge needs the generated picture and the ground truth")
         ask, schema = await self._question(sample)
-        pictures = await asyncio.gather(
+        images = await asyncio.gather(
             self.endpoint.encode(generation.image, "the generated picture"),
             self.endpoint.encode(truth.image, "the ground truth"),
         )
-        attempts = await converse(
+        attempts = await ask_until_valid(
             self.endpoint,
-            partial(ask, pictures),
+            partial(ask, images),
             partial(_fault_of, text_required=sample.text_required, official=self.rubric == "upstream"),
-            who=self.label,
-            most=self.attempts,
+            caller=self.label,
+            max_calls=self.attempts,
             schema=schema,
         )
-        return self._score_of(sample, generation, attempts, pictures, perf_counter() - started)
+        return self._score_of(sample, generation, attempts, images, perf_counter() - started)
 
     async def _question(self, sample: Sample) -> tuple[Any, Mapping[str, Any] | None]:
         """Returns what makes the messages of pictures and a fault, and the schema of a reply."""
@@ -113,7 +113,7 @@ class VlmJudge(EndpointConfig):
         *,
         model: str,
         base_url: str = "",
-        max_side: int = LONGEST_SIDE,
+        max_side: int = MAX_SIDE,
         price_in: float | None = None,
         price_out: float | None = None,
         price_call: float | None = None,
@@ -132,7 +132,7 @@ class VlmJudge(EndpointConfig):
         """
         price = chat_price(model, base_url, price_in, price_out, price_call)
         tiles = endpoint_url(base_url, f"scorer vlm:{model}") == OPENAI_URL
-        return estimate_cost(items, [system_prompt(), user_text("", "", True)], price, tiles=tiles, longest=max_side)
+        return estimate_cost(items, [system_prompt(), user_text("", "", True)], price, tiles=tiles, max_side=max_side)
 
     @staticmethod
     def reparse(attempts: Sequence[Attempt], sample: Sample) -> tuple[ParsedScore, ParsedScore, str]:
@@ -148,7 +148,7 @@ class VlmJudge(EndpointConfig):
         sample: Sample,
         generation: Generation,
         attempts: Sequence[Attempt],
-        pictures: Sequence[EncodedImageFile],
+        images: Sequence[EncodedImageFile],
         seconds: float,
     ) -> Score:
         strict, lenient, returned = read_attempts(attempts, sample.text_required)
@@ -166,14 +166,14 @@ class VlmJudge(EndpointConfig):
             parser=PARSER_VERSION,
             details={
                 "rubric": RUBRIC_VERSION if self.rubric == "own" else f"upstream {COMMIT[:12]}",
-                "pictures": {"generated": pictures[0].sha256, "truth": pictures[1].sha256},
+                "pictures": {"generated": images[0].sha256, "truth": images[1].sha256},
             },
             seconds=seconds,
             usage=usage_of(attempts),
         )
 
 
-def build_messages(sample: Sample, pictures: Sequence[EncodedImageFile], fault: str = "") -> list[dict[str, Any]]:
+def build_messages(sample: Sample, images: Sequence[EncodedImageFile], fault: str = "") -> list[dict[str, Any]]:
     """Returns the request: the rubric; then the sample with its original prompt, the generated picture and the truth.
 
     Args:
@@ -182,11 +182,11 @@ def build_messages(sample: Sample, pictures: Sequence[EncodedImageFile], fault: 
         fault: What was wrong with the reply before, empty at first asking.
     """
     text = user_text(sample.id, sample.prompt, sample.text_required, fault)
-    return _messages(system_prompt(), text, pictures)
+    return _messages(system_prompt(), text, images)
 
 
 def official_messages(
-    system: str, text: str, pictures: Sequence[EncodedImageFile], fault: str = ""
+    system: str, text: str, images: Sequence[EncodedImageFile], fault: str = ""
 ) -> list[dict[str, Any]]:
     """Returns the official call; only a reply that it would have taken is asked again in words of our own.
 
@@ -197,7 +197,7 @@ def official_messages(
         fault: What was wrong with the reply before. The official evaluator asks again in the same words where it
             could not read a reply; where it could, the strict reading alone asks further, after it.
     """
-    messages = _messages(system, text, pictures)
+    messages = _messages(system, text, images)
     if fault and not fault.startswith(UNREADABLE):
         messages[1]["content"].append(
             {"type": "text", "text": f"An earlier reply of yours could not be used: {fault}. Judge again."}
@@ -205,8 +205,8 @@ def official_messages(
     return messages
 
 
-def _messages(system: str, text: str, pictures: Sequence[EncodedImageFile]) -> list[dict[str, Any]]:
-    shown = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
+def _messages(system: str, text: str, images: Sequence[EncodedImageFile]) -> list[dict[str, Any]]:
+    shown = [{"type": "image_url", "image_url": {"url": image}} for image in images]
     return [
         {"role": "system", "content": system},
         {"role": "user", "content": [{"type": "text", "text": text}, *shown]},

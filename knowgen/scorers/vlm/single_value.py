@@ -20,11 +20,11 @@ from knowgen.core.errors import UnscorableError
 from knowgen.core.records import Attempt, Generation, GroundTruth, ImageRef, ParsedScore, Sample, Score, ScoreStatus
 from knowgen.core.text import clean_text
 from knowgen.scorers.contract import missing_needs, not_applicable_score, usage_of
-from knowgen.scorers.endpoint_config import EndpointConfig
+from knowgen.scorers.vlm.endpoint_config import EndpointConfig
 from knowgen.scorers.vlm.parsing import ReplyError, read_object, read_object_leniently, shown
-from knowgen.scorers.vlm.retry import converse
+from knowgen.scorers.vlm.retry import ask_until_valid
 
-VERDICT_PARSER_VERSION = "knowgen-verdict-2"
+VALUE_PARSER_VERSION = "knowgen-verdict-2"
 """Raised whenever a reply could be read differently than before."""
 
 RATIONALE = "rationale"
@@ -99,7 +99,7 @@ class SingleValueContract(_ContractModel):
         return "\n".join(lines)
 
 
-def read_verdict(text: str, contract: SingleValueContract) -> ParsedScore | ReplyError:
+def read_value(text: str, contract: SingleValueContract) -> ParsedScore | ReplyError:
     """Reads a reply by the contract: one JSON object, its value a number of the grid, its rationale a string.
 
     Keys the contract does not know are ignored; a key given twice is a fault.
@@ -126,7 +126,7 @@ def read_verdict(text: str, contract: SingleValueContract) -> ParsedScore | Repl
     return _reading(contract, float(value) + 0.0, rationale)  # -0.0 becomes 0.0
 
 
-def read_verdict_leniently(text: str, contract: SingleValueContract) -> ParsedScore | None:
+def read_value_leniently(text: str, contract: SingleValueContract) -> ParsedScore | None:
     """Reads a reply as training takes it: any number, moved to the nearest value of the grid.
 
     The object is found as the official evaluator finds it. Numbers and numeric strings count and are clipped to
@@ -158,7 +158,9 @@ def _reading(contract: SingleValueContract, value: float, rationale: str) -> Par
     return ParsedScore(status=ScoreStatus.OK, values={contract.name: value}, rationale=kept)
 
 
-def read_verdicts(attempts: Sequence[Attempt], contract: SingleValueContract) -> tuple[ParsedScore, ParsedScore, str]:
+def read_value_attempts(
+    attempts: Sequence[Attempt], contract: SingleValueContract
+) -> tuple[ParsedScore, ParsedScore, str]:
     """Reads the attempts of one judgement both ways. From a refused one nothing is read, whatever its reply holds.
 
     Returns:
@@ -173,9 +175,9 @@ def read_verdicts(attempts: Sequence[Attempt], contract: SingleValueContract) ->
         if attempt.refused:
             last_fault, last_model = attempt.error or "the judge refused", attempt.model or last_model
             continue
-        if lenient is None and (loose := read_verdict_leniently(attempt.reply, contract)) is not None:
+        if lenient is None and (loose := read_value_leniently(attempt.reply, contract)) is not None:
             lenient = (loose, attempt.model)
-        found = read_verdict(attempt.reply, contract)
+        found = read_value(attempt.reply, contract)
         last_fault, last_model = attempt.error or str(found), attempt.model or last_model
         if isinstance(found, ParsedScore):
             strict = (found, attempt.model)
@@ -196,7 +198,7 @@ class JudgeQuestion:
     """
 
     text: str
-    pictures: tuple[tuple[ImageRef, str], ...] = ()
+    images: tuple[tuple[ImageRef, str], ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -216,7 +218,7 @@ class SingleValueJudge(EndpointConfig, ABC):
     rubric_version: ClassVar[str]
     needs: ClassVar[frozenset[str]]
     concurrency = 128
-    parser = VERDICT_PARSER_VERSION
+    parser = VALUE_PARSER_VERSION
     deadline = 6 * 3600.0
 
     max_tokens: int = 2048
@@ -252,40 +254,40 @@ class SingleValueJudge(EndpointConfig, ABC):
             return not_applicable_score(sample.id, generation.repeat, self.label, reason)
         started = perf_counter()
         question = self.question(sample, truth, generation)
-        pictures = await asyncio.gather(*(self.endpoint.encode(picture, what) for picture, what in question.pictures))
-        attempts = await converse(
+        images = await asyncio.gather(*(self.endpoint.encode(image, what) for image, what in question.images))
+        attempts = await ask_until_valid(
             self.endpoint,
-            lambda fault: self._messages(question, pictures, fault),
+            lambda fault: self._messages(question, images, fault),
             self._fault_of,
-            who=self.label,
-            most=self.attempts,
+            caller=self.label,
+            max_calls=self.attempts,
             schema={"name": self.name, "schema": self.contract.json_schema()},
         )
-        return self._score_of(sample, generation, question, attempts, pictures, perf_counter() - started)
+        return self._score_of(sample, generation, question, attempts, images, perf_counter() - started)
 
     @classmethod
     def reparse(cls, attempts: Sequence[Attempt], sample: Sample) -> tuple[ParsedScore, ParsedScore, str]:
         """Reads attempts of several tries together; see `knowgen.scorers.contract.with_earlier`."""
-        return read_verdicts(attempts, cls.contract)
+        return read_value_attempts(attempts, cls.contract)
 
     async def close(self) -> None:
         """Closes connections and worker processes; in the event loop they were used in."""
         await self.endpoint.close()
 
     def _messages(
-        self, question: JudgeQuestion, pictures: Sequence[EncodedImageFile], fault: str
+        self, question: JudgeQuestion, images: Sequence[EncodedImageFile], fault: str
     ) -> list[dict[str, Any]]:
         text = question.text
         if fault:
             text += f"\n\nAn earlier reply of yours could not be used: {fault}. Judge again and keep to the form."
-        shown = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
+        shown = [{"type": "image_url", "image_url": {"url": image}} for image in images]
         return [
             {"role": "system", "content": self.system()},
             {"role": "user", "content": [{"type": "text", "text": text}, *shown]},
         ]
 
     def _fault_of(self, reply: str) -> str:
-        found = read_verdict(reply, self.contract)
+        found = read_value(reply, self.contract)
         return "" if isinstance(found, ParsedScore) else str(found)
 
     def _score_of(
@@ -294,13 +296,11 @@ class SingleValueJudge(EndpointConfig, ABC):
         generation: Generation,
         question: JudgeQuestion,
         attempts: Sequence[Attempt],
-        pictures: Sequence[EncodedImageFile],
+        images: Sequence[EncodedImageFile],
         seconds: float,
     ) -> Score:
-        strict, lenient, returned = read_verdicts(attempts, self.contract)
-        shown = {
-            what.removeprefix("the "): one.sha256 for (_, what), one in zip(question.pictures, pictures, strict=True)
-        }
+        strict, lenient, returned = read_value_attempts(attempts, self.contract)
+        shown = {what.removeprefix("the "): one.sha256 for (_, what), one in zip(question.images, images, strict=True)}
         return Score(
             sample_id=sample.id,
             repeat=generation.repeat,
@@ -312,7 +312,7 @@ class SingleValueJudge(EndpointConfig, ABC):
             attempts=tuple(attempts),
             judge_asked=self.endpoint.model,
             judge_returned=returned,
-            parser=VERDICT_PARSER_VERSION,
+            parser=VALUE_PARSER_VERSION,
             details={"rubric": self.rubric_version, "pictures": shown, **question.details},
             seconds=seconds,
             usage=usage_of(attempts),

@@ -7,15 +7,15 @@ from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 from knowgen.clients.chat.client import ChatEndpoint, SchemaUse
-from knowgen.clients.chat.image_encoding import LONGEST_SIDE, QUALITY, ImageEncoding
+from knowgen.clients.chat.image_encoding import MAX_SIDE, QUALITY, ImageEncoding
 from knowgen.clients.pricing import chat_price
 from knowgen.clients.rate_control import RateLimits
 from knowgen.core.errors import UsageError
 
-MOST_AT_ONCE = 256
+MAX_CONCURRENCY = 256
 """Maximum number of concurrent calls where neither the run nor the user says less."""
 
-NOT_KEYED = frozenset(
+IDENTITY_EXCLUDES = frozenset(
     {"price_in", "price_out", "price_call", "key_env", "concurrency", "timeout", "rpm", "tpm", "cache"}
 )
 """Arguments that decide nothing of a reply, and so are not part of a key."""
@@ -47,7 +47,7 @@ class EndpointConfig:
         cache: Whether a reply of an earlier run to exactly the same request is used again.
     """
 
-    identity_excludes: ClassVar[frozenset[str]] = NOT_KEYED
+    identity_excludes: ClassVar[frozenset[str]] = IDENTITY_EXCLUDES
 
     model: str
     base_url: str = ""
@@ -56,13 +56,13 @@ class EndpointConfig:
     max_tokens: int = 8192
     attempts: int = 4
     schema: SchemaUse = "auto"
-    max_side: int = LONGEST_SIDE
+    max_side: int = MAX_SIDE
     quality: int = QUALITY
     price_in: float | None = None
     price_out: float | None = None
     price_call: float | None = None
     key_env: str = ""
-    concurrency: int = MOST_AT_ONCE
+    concurrency: int = MAX_CONCURRENCY
     rpm: float = 0
     tpm: float = 0
     timeout: float = 120.0
@@ -92,9 +92,9 @@ class EndpointConfig:
             timeout=self.timeout,
             price=chat_price(self.model, self.base_url, self.price_in, self.price_out, self.price_call),
             limits=RateLimits(self.concurrency, self.rpm, self.tpm),
-            form=ImageEncoding(self.max_side, self.quality),
+            encoding=ImageEncoding(self.max_side, self.quality),
             schema=self.schema,
-            keeps=self.cache,
+            use_cache=self.cache,
         )
 
     def _check(self, where: str) -> None:
