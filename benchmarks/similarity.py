@@ -22,8 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample
-from knowgen.scorers.contract import Item
+from knowgen.core.records import Generation, GenerationStatus, GroundTruth, ImageRef, Item, Sample
 from knowgen.scorers.similarity.scorers import Similarity
 
 SIDE = 1024

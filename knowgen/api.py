@@ -34,7 +34,7 @@ class _Evaluate(Protocol[Fields]):
         self,
         task: str | Task,
         generator: str | Callable[..., Any] | object,
-        scorers: Sequence[str | ScorerRequest] | str = (),
+        scorers: Sequence[str | Callable[..., Any] | object] | str = (),
         *no_more: Fields.args,
         **fields: Fields.kwargs,
     ) -> Run: ...
@@ -44,7 +44,7 @@ class _Score(Protocol[Fields]):
     def __call__(
         self,
         source: Path | str,
-        scorers: Sequence[str | ScorerRequest] | str = (),
+        scorers: Sequence[str | Callable[..., Any] | object] | str = (),
         task: str | Task | None = None,
         duplicates: Literal["error", "last"] = "error",
         *no_more: Fields.args,
@@ -80,7 +80,7 @@ def _with_keywords(function: Callable[..., Run], config: Callable[..., RunConfig
 def evaluate(
     task: str | Task,
     generator: str | Callable[..., Any] | object,
-    scorers: Sequence[str | ScorerRequest] | str = (),
+    scorers: Sequence[str | Callable[..., Any] | object] | str = (),
     **fields: Any,
 ) -> Run:
     """Generate an image for each prompt of a task, and score the images.
@@ -88,7 +88,8 @@ def evaluate(
     Args:
         task: Name or folder of a task, or a task.
         generator: Name, class, object with one of the three methods, or a function `draw(prompt[, references, seed])`.
-        scorers: One or more scorers; the task's default scorers when empty.
+        scorers: A name, or a list of names, classes, objects, functions `score(prompt, image[, truth])` and
+            `ScorerRequest`s; the task's default scorers when empty.
         fields: Options of `RunConfig`, such as limit=8, seed=1, repeats=3, budget=5.0.
 
     Returns:
@@ -105,7 +106,7 @@ def evaluate(
 @_score_with(RunConfig)
 def score(
     source: Path | str,
-    scorers: Sequence[str | ScorerRequest] | str = (),
+    scorers: Sequence[str | Callable[..., Any] | object] | str = (),
     task: str | Task | None = None,
     duplicates: Literal["error", "last"] = "error",
     **fields: Any,
@@ -114,7 +115,7 @@ def score(
 
     Args:
         source: A run directory, an official results file, or a folder of images named by sample id (with `task`).
-        scorers: One or more scorers; the run's own, else the task's default scorers, when empty.
+        scorers: As in `evaluate`; the run's own, else the task's default scorers, when empty.
         task: The task of a folder of images.
         duplicates: Rows of a results file that share an id are an error, or the last one counts.
         fields: Options of `RunConfig`, such as limit=8, seed=1, repeats=3, budget=5.0.
@@ -130,7 +131,7 @@ def score(
     return execute(ready, config.out or ready.source or default_out(ready.spec.task, ready.spec.generator.name))
 
 
-def _names(scorers: Sequence[str | ScorerRequest] | str) -> Sequence[str | ScorerRequest]:
+def _names(scorers: Sequence[str | Callable[..., Any] | object] | str) -> Sequence[str | Callable[..., Any] | object]:
     return (scorers,) if isinstance(scorers, str) else tuple(scorers)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   knowgen check generator my_model.py:MyModel -g steps=20
+  knowgen check scorer my_scorer.py:sharpness
   knowgen check task worlds/seven
 Ends with 3 when a check fails, with 0 otherwise.
 """
@@ -25,18 +26,22 @@ REQUESTS = 4
 
 
 @click.command("check", epilog=EPILOG)
-@click.argument("kind", type=click.Choice(["generator", "task"]))
+@click.argument("kind", type=click.Choice(["generator", "scorer", "task"]))
 @click.argument("name")
 @run_option("generator_args")
-@click.option("--task", default="knowgen_mini", metavar="T", help="Task with search and ground truths [knowgen_mini].")
+@run_option("scorer_args")
+@click.option(
+    "--task", default="knowgen_mini", metavar="T", help="Task with samples, search and ground truths [knowgen_mini]."
+)
 @click.option("--samples", type=click.IntRange(1), default=630, metavar="N", help="Images to forecast [630].")
 @run_option("timeout")
 @click.option("--device", metavar="D", help="Device, such as cuda:0 [chosen automatically].")
+@click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Maximum cost of a paid scorer's calls [0].")
 def command(kind: str, name: str, **options: Any) -> int:
-    """Check a generator against the contract, or a task's data, before a long run."""
+    """Check a generator or scorer against the contract, or a task's data, before a long run."""
     from knowgen.validation.findings import worst
 
-    findings = _task(name) if kind == "task" else _generator(name, options)
+    findings = _task(name) if kind == "task" else (_scorer if kind == "scorer" else _generator)(name, options)
     for finding in findings:
         mend = f"; {finding.fix}" if finding.fix else ""
         click.echo(f"{finding.level:<5}{finding.check}: {finding.what}{mend}")
@@ -69,6 +74,22 @@ def _generator(name: str, options: dict[str, Any]) -> list[Finding]:
         device=options["device"],
         requests=requests,
         told=lambda what: click.echo(what, err=True),
+    )
+
+
+def _scorer(name: str, options: dict[str, Any]) -> list[Finding]:
+    from knowgen.tasks.load import load_task
+    from knowgen.validation.scorer import check_scorer
+    from knowgen.workflows import resolve
+
+    return check_scorer(
+        resolve.resolve_scorer(name, dict(options["scorer_args"])),
+        load_task(options["task"]),
+        samples=options["samples"],
+        budget=options["budget"],
+        timeout=options["timeout"],
+        device=options["device"],
+        on_step=lambda what: click.echo(what, err=True),
     )
 
 

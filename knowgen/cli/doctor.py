@@ -78,7 +78,7 @@ def _ocr() -> Iterator[Line]:
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
-    from knowgen.worlds.check import ocr
+    from knowgen.worlds.checker import ocr
 
     picture = Image.new("RGB", (420, 120), "white")
     ImageDraw.Draw(picture).text((30, 30), "Oruvane 1931", font=ImageFont.load_default(44), fill="black")

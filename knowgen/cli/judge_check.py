@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from knowgen.core.records import ParsedScore
     from knowgen.judge_check.analysis import CheckedImage, Expectation
     from knowgen.judge_check.records import JudgeCheck
-    from knowgen.worlds.changes import ChangedTask
+    from knowgen.worlds.perturbations import PerturbedTask
 
 EPILOG = """\b
 Examples:
@@ -71,7 +71,7 @@ def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, a
     return exit_code(run)
 
 
-def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, Any]) -> tuple[ChangedTask, Plan]:
+def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, Any]) -> tuple[PerturbedTask, Plan]:
     """Plans the changed pictures and the run that judges them; nothing is drawn or paid yet.
 
     Raises:
@@ -82,16 +82,16 @@ def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, 
     from knowgen.core.errors import UsageError
     from knowgen.tasks.load import load_task
     from knowgen.workflows.selection import choose
-    from knowgen.worlds.changes import CHANGES, ChangedPictures, make_changed_task
+    from knowgen.worlds.perturbations import PERTURBATIONS, PerturbedImages, make_perturbed_task
 
     world = load_task(task)
     chosen, _ = choose(world, limit=options["limit"], ids=options["ids"])
     count = len(chosen) if options["ids"] else samples
-    changed = make_changed_task(world, chosen, count, seed)
+    changed = make_perturbed_task(world, chosen, count, seed)
     # the selection was applied to the task that is changed
     config = replace(run_config("judge-check", options, (scorer,)), limit=None, ids=None)
-    plan = api.plan(changed, ChangedPictures(changed), (scorer,), config)
-    known = {name for change in CHANGES for name in change.falls}
+    plan = api.plan(changed, PerturbedImages(changed), (scorer,), config)
+    known = {name for perturbation in PERTURBATIONS for name in perturbation.must_fall}
     if not known & set(plan.spec.scorers[0].dimensions):
         raise UsageError(
             f"scorer {scorer!r} gives {', '.join(plan.spec.scorers[0].dimensions)}, which no known change must move",
@@ -124,23 +124,23 @@ def carry_out(plan: Plan, target: Path) -> Run:
 def expectations() -> list[Expectation]:
     """Returns what a judge must make of each change."""
     from knowgen.judge_check.analysis import Expectation
-    from knowgen.worlds.changes import CHANGES
-    from knowgen.worlds.changes.kinds import NOTHING
+    from knowgen.worlds.perturbations import PERTURBATIONS
+    from knowgen.worlds.perturbations.kinds import UNCHANGED
 
     return [
         Expectation(
-            name=change.name,
-            words=change.words,
-            falls=frozenset(change.falls),
-            may=frozenset(change.may),
-            why_may=change.why_may,
-            unchanged=change is NOTHING,
+            name=perturbation.name,
+            words=perturbation.description,
+            falls=frozenset(perturbation.must_fall),
+            may=frozenset(perturbation.may_fall),
+            why_may=perturbation.may_fall_reason,
+            unchanged=perturbation is UNCHANGED,
         )
-        for change in CHANGES
+        for perturbation in PERTURBATIONS
     ]
 
 
-def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[CheckedImage]]:
+def assess(run: Run, changed: PerturbedTask) -> tuple[JudgeCheck, list[CheckedImage]]:
     """Reads the judgements of a run and works out what they say of the judge."""
     from knowgen.judge_check.analysis import CheckedImage, judge_changes, overall
     from knowgen.judge_check.records import JudgeCheck
@@ -156,8 +156,8 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[CheckedImag
         if row.judge_returned:
             judges[row.judge_returned] = None
     judged = [
-        CheckedImage(picture.original.sample.id, picture.change.name, tuple(readings[picture.id]))
-        for picture in changed.pictures.values()
+        CheckedImage(image.original.sample.id, image.perturbation.name, tuple(readings[image.id]))
+        for image in changed.images.values()
     ]
     with RunStore.read(run.path) as store:
         seconds = store.seconds()
@@ -184,7 +184,7 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[CheckedImag
     return check, judged
 
 
-def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[CheckedImage]) -> Path:
+def write(run: Run, changed: PerturbedTask, check: JudgeCheck, judged: Sequence[CheckedImage]) -> Path:
     """Writes record, tables and page into the run directory; what is there already and says the same is left.
 
     Returns:
@@ -209,7 +209,7 @@ def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Ch
     return page
 
 
-def _examples(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[CheckedImage]) -> list[Any]:
+def _examples(run: Run, changed: PerturbedTask, check: JudgeCheck, judged: Sequence[CheckedImage]) -> list[Any]:
     """Returns what the page shows of each changed picture."""
     from knowgen.judge_check.analysis import account
     from knowgen.judge_check.page import Example
@@ -220,17 +220,17 @@ def _examples(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequenc
     known = {expectation.name: expectation for expectation in expectations()}
     baselines = {one.sample: one for one in judged if known[one.change].unchanged}
     examples = []
-    for picture, one in zip(changed.pictures.values(), judged, strict=True):
-        generation = drawn.get(picture.id)
+    for image, one in zip(changed.images.values(), judged, strict=True):
+        generation = drawn.get(image.id)
         told = account(known[one.change], one, baselines.get(one.sample), check.dimensions)
         examples.append(
             Example(
                 change=one.change,
                 sample=one.sample,
-                category=picture.original.sample.category,
-                prompt=picture.original.sample.prompt,
-                what=picture.what,
-                truth=picture.original.truth.image,
+                category=image.original.sample.category,
+                prompt=image.original.sample.prompt,
+                what=image.summary,
+                truth=image.original.truth.image,
                 changed=generation.image if generation is not None else None,
                 drawing_fault=generation.reason if generation is not None else "not drawn yet",
                 account=told,

@@ -1,4 +1,4 @@
-"""`knowgen world`: made-up benchmarks."""
+"""`knowgen world`: synthetic benchmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Example:
 
 @click.group("world", epilog=EPILOG)
 def command() -> None:
-    """Build a made-up world: prompts, truths, pages and pictures to search."""
+    """Build a synthetic world: prompts, ground truths, pages and images to search."""
 
 
 @command.command("build", epilog=EPILOG)

@@ -7,6 +7,7 @@ is stored as a `Generation`, judged into `Score`s, and read by the statistics as
 from __future__ import annotations
 
 import hashlib
+import io
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,22 @@ class ImageRef(Record):
         with Image.open(self.path) as picture:
             picture.load()
             return picture.copy()
+
+
+def image_ref(path: Path | str) -> ImageRef:
+    """Return the record of an image file, with its path.
+
+    Raises:
+        OSError: The file is missing, or is not an image that Pillow reads.
+    """
+    from PIL import Image
+
+    data = Path(path).read_bytes()
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.load()
+        width, height, form = opened.width, opened.height, str(opened.format)
+    digest = hashlib.sha256(data).hexdigest()
+    return ImageRef(sha256=digest, width=width, height=height, format=form, path=Path(path))
 
 
 class Sample(Record):
@@ -329,3 +346,7 @@ class Row(Record):
     strict: ParsedScore
     lenient: ParsedScore | None = None
     judge_returned: str = ""
+
+
+Item = tuple[Sample, GroundTruth, Generation]
+"""What a scorer is given for one image."""

@@ -18,6 +18,7 @@ from knowgen.engine.executors.subprocess import SubprocessExecutor, WorkerLaunch
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.run_state import RunState
 from knowgen.generators.contract import GenerationSource
+from knowgen.scorers.short_form import score_item
 
 _SPARE_WALKS = 8
 
@@ -142,4 +143,4 @@ def scorer_stage(
 async def _score(plugin: Any, item: Any) -> Any:
     sample, truth, generation, repeat = item
     judge_repeat.set(repeat)  # of this task alone
-    return await plugin.score(sample, truth, generation)
+    return await score_item(plugin, (sample, truth, generation))

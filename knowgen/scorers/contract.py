@@ -1,17 +1,19 @@
-"""What a scorer is: what it needs, and `async score(sample, truth, generation)` or a batch form.
+"""What a scorer is: what it needs, and one of three methods, or a plain function.
 
     needs = frozenset({"image", "truth_image"})
-    async def score(sample, truth, generation) -> Score                         judges that wait for a service
-    score_batch(items) -> Iterator[Score]                                       measures that use the processor
+    async def score(sample, truth, generation) -> Score | float | dict          judges that wait for a service
+    def score(sample, truth, generation) -> Score | float | dict                measures, one image at a time
+    score_batch(items) -> Iterator[Score]                                       measures, several images at a time
 
-A batch form runs in worker processes that are rebuilt from name and arguments, so it must be importable by name.
+A number, or numbers by dimension, become a `Score` (see `short_form`). Measures run in worker processes, where they are
+rebuilt from name and arguments, so they must be importable by name.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -21,14 +23,14 @@ from knowgen.core.records import (
     Attempt,
     Generation,
     GroundTruth,
+    Item,
     ParsedScore,
     Sample,
     Score,
     ScoreStatus,
     Usage,
 )
-
-Item = tuple[Sample, GroundTruth, Generation]
+from knowgen.scorers.short_form import function_scorer, is_scoring_function
 
 NEEDS = frozenset({"image", "truth_image", "required_text", "subjects", "references", "evidence"})
 """What a scorer may need of a sample before it can look at it."""
@@ -70,7 +72,7 @@ class ScorerCapabilities:
     """What a scorer declares about itself.
 
     Attributes:
-        shape: Which of the two methods it has.
+        shape: `score` where it waits, `score_batch` where it computes, also one item at a time.
         needs: Out of `NEEDS`; a generation that lacks one is not applicable, which is shown and is no failure.
         dimensions: The dimensions it gives values for.
         version: Of the rubric, the arithmetic and the parser together; part of every key.
@@ -99,19 +101,28 @@ class ScorerCapabilities:
 
 
 def scorer_capabilities(target: Any) -> ScorerCapabilities:
-    """Reads what a scorer object or class declares.
+    """Reads what a scorer object, class or function declares.
 
     Raises:
         UsageError: It has neither method, or needs something unknown.
     """
-    name = target.__name__ if inspect.isclass(target) else type(target).__name__
+    name = target.__name__ if inspect.isclass(target) or inspect.isfunction(target) else type(target).__name__
+    if is_scoring_function(target):
+        target = function_scorer(target)
     if callable(getattr(target, "score_batch", None)):
         shape: Literal["score", "score_batch"] = "score_batch"
     elif inspect.iscoroutinefunction(getattr(target, "score", None)):
         shape = "score"
+    elif callable(getattr(target, "score", None)):
+        shape = "score_batch"
     else:
-        raise UsageError("is no scorer", where=name, fix="give it `async score(sample, truth, generation)`")
-    needs = frozenset(getattr(target, "needs", frozenset({"image"})))
+        raise UsageError(
+            "not a scorer",
+            where=name,
+            fix="give it `score(sample, truth, generation)` (a function takes `prompt` and `image` first)",
+        )
+    declared = getattr(target, "needs", ("image",))
+    needs = frozenset((declared,) if isinstance(declared, str) else declared)
     if not needs <= NEEDS:
         raise UsageError(
             f"needs {', '.join(sorted(needs - NEEDS))}", where=name, fix=f"known needs are {', '.join(sorted(NEEDS))}"
@@ -119,7 +130,7 @@ def scorer_capabilities(target: Any) -> ScorerCapabilities:
     return ScorerCapabilities(
         shape=shape,
         needs=needs,
-        dimensions=tuple(getattr(target, "dimensions", DIMENSIONS)),
+        dimensions=_dimensions(target, name),
         version=str(getattr(target, "version", "")),
         note=str(getattr(target, "note", "")),
         concurrency=int(getattr(target, "concurrency", 16 if shape == "score" else 4)),
@@ -129,6 +140,15 @@ def scorer_capabilities(target: Any) -> ScorerCapabilities:
         deadline=float(getattr(target, "deadline", 0.0)),
         reparse=getattr(target, "reparse", None),
     )
+
+
+def _dimensions(target: Any, name: str) -> tuple[str, ...]:
+    declared = getattr(target, "dimensions", DIMENSIONS)
+    dimensions = (declared,) if isinstance(declared, str) else tuple(declared)
+    if not dimensions or len(set(dimensions)) < len(dimensions):
+        what = "names a dimension twice" if dimensions else "declares no dimension"
+        raise UsageError(what, where=name, fix='name each once, such as dimensions = ("sharpness",)')
+    return dimensions
 
 
 def missing_needs(needs: frozenset[str], truth: GroundTruth, generation: Generation) -> list[str]:
@@ -142,6 +162,42 @@ def missing_needs(needs: frozenset[str], truth: GroundTruth, generation: Generat
         "evidence": bool(generation.evidence),
     }
     return [need for need in sorted(needs) if not have[need]]
+
+
+def ok_score(
+    sample: Sample,
+    generation: Generation,
+    values: Mapping[str, float],
+    *,
+    na: Sequence[str] = (),
+    rationale: str = "",
+    attempts: Sequence[Attempt] = (),
+    scorer: str = "",
+    **fields: Any,
+) -> Score:
+    """Return the record of a score, whose tokens and cost are those of its attempts.
+
+    Args:
+        sample: The sample.
+        generation: What was scored.
+        values: By dimension, each in [0, 1].
+        na: Dimensions that do not apply to the sample.
+        rationale: Why, in the judge's words.
+        attempts: Calls that were made, in order.
+        scorer: Name of the scorer; a run writes its own.
+        **fields: Further fields of `Score`.
+    """
+    reading = ParsedScore(status=ScoreStatus.OK, values=dict(values), na=tuple(na), rationale=rationale)
+    return Score(
+        sample_id=sample.id,
+        repeat=generation.repeat,
+        scorer=scorer,
+        status=ScoreStatus.OK,
+        strict=reading,
+        attempts=tuple(attempts),
+        usage=usage_of(attempts),
+        **fields,
+    )
 
 
 def failed_score(sample_id: str, repeat: int, scorer: str, reason: str, **fields: Any) -> Score:

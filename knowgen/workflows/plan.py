@@ -54,7 +54,7 @@ class Plan:
 def plan(
     task: str | Task,
     generator: str | Callable[..., Any] | object,
-    scorers: Sequence[str | ScorerRequest] = (),
+    scorers: Sequence[str | Callable[..., Any] | object] = (),
     config: RunConfig | None = None,
 ) -> Plan:
     """Resolve and check a run without building, generating or paying anything.
@@ -62,8 +62,8 @@ def plan(
     Args:
         task: Name or folder of a task, or a task.
         generator: Name, class, object or plain function.
-        scorers: Names, which take their arguments from `config.scorer_args`, or requests with their own; the task's
-            default scorers when empty.
+        scorers: Names, classes, functions or objects, which take their arguments from `config.scorer_args`, or
+            requests with their own; the task's default scorers when empty.
         config: Options of the run.
 
     Raises:
@@ -75,7 +75,7 @@ def plan(
         {
             "task": task,
             "generator": generator,
-            "scorers": [each if isinstance(each, str) else each.name for each in scorers],
+            "scorers": [each for each in scorers if isinstance(each, str)],
             **vars(config),
         }
     )
@@ -164,7 +164,7 @@ def _shard_of(run: Path) -> RunShard | None:
 
 def plan_scoring(
     source: Path | str,
-    scorers: Sequence[str | ScorerRequest] = (),
+    scorers: Sequence[str | Callable[..., Any] | object] = (),
     task: str | Task | None = None,
     duplicates: Literal["error", "last"] = "error",
     config: RunConfig | None = None,
@@ -191,7 +191,7 @@ def plan_scoring(
         {
             "source": source,
             "task": task,
-            "scorers": [each if isinstance(each, str) else each.name for each in scorers],
+            "scorers": [each for each in scorers if isinstance(each, str)],
             **vars(config),
         }
     )

@@ -22,22 +22,33 @@ from knowgen.core.spec import GeneratorSpec, ScorerSpec, canonical
 from knowgen.engine.components import ComponentRef, GeneratorHandle, ScorerHandle
 from knowgen.generators.contract import FunctionGenerator, capabilities_of, is_plain_function
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
+from knowgen.scorers.short_form import function_scorer, is_scoring_function
+from knowgen.search.load import load_search
 from knowgen.tasks.contract import Task
 
 UNKEYED = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
 """Arguments that change how fast or from where, never the result; a class may add its own as `identity_excludes`."""
 
 
+VERSION_ATTRIBUTE: Mapping[registry.Kind, str] = {"generators": "revision", "scorers": "version"}
+"""Attribute by which each kind of plugin declares its version."""
+
+
 class ScorerRequest(NamedTuple):
     """A scorer to use.
 
     Attributes:
-        name: As the user wrote it: NAME, NAME:MODEL, module:Class or file.py:Class.
+        scorer: NAME, NAME:MODEL, module:Class or file.py:Class, or a class, function or object.
         args: Its arguments.
     """
 
-    name: str
+    scorer: str | Callable[..., Any] | object
     args: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name as the user wrote it; `module:Class` of a class, function or object."""
+        return self.scorer if isinstance(self.scorer, str) else _object_name(self.scorer)
 
 
 @dataclass(frozen=True)
@@ -155,14 +166,14 @@ def describe(plugin: Located) -> Description:
     """Read what a plugin declares."""
     target = plugin.target
     form: Literal["function", "object", "factory"] = "factory"
-    if plugin.kind == "generators" and is_plain_function(target):
+    if is_plain_function(target) if plugin.kind == "generators" else is_scoring_function(target):
         form = "function"
     elif not inspect.isclass(target) and not inspect.isfunction(target):
         form = "object"
     return Description(
         plugin=plugin,
         form=form,
-        version=str(getattr(target, "revision" if plugin.kind == "generators" else "version", None) or ""),
+        version=str(getattr(target, VERSION_ATTRIBUTE[plugin.kind], None) or ""),
         privileged=bool(getattr(target, "privileged", False)),
         identity_excludes=UNKEYED | frozenset(getattr(target, "identity_excludes", ())),
         weights_identity=_hook(type(target) if form == "object" else target, "weights_identity"),
@@ -207,7 +218,7 @@ def resolve_generator(
         return _function_handle(found, arguments)
     traits = capabilities_of(target)
     if found.form == "object":
-        spec = identify_generator(found, _constructor_arguments(target), SearchChoice())
+        spec = identify_generator(found, _constructor_arguments(found.plugin), SearchChoice())
         return GeneratorHandle(spec=spec, traits=traits, build=lambda: target, remake=None)
     search = _search_for(arguments.get("search"), task, found.plugin) if traits.wants_search else SearchChoice()
     if traits.wants_search:
@@ -241,16 +252,17 @@ def _function_handle(found: Description, arguments: Mapping[str, Any]) -> Genera
         raise UsageError(f"{found.plugin.where} is a function and takes no arguments", fix="make it a class")
     wrapped = FunctionGenerator(found.plugin.target)
     traits = capabilities_of(wrapped)
-    spec = identify_generator(found, _closure_values(found.plugin.target), SearchChoice())
+    spec = identify_generator(found, _closure_values(found.plugin), SearchChoice())
     return GeneratorHandle(spec=spec, traits=traits, build=lambda: wrapped, remake=found.remake({}))
 
 
-def _constructor_arguments(target: object) -> dict[str, Any]:
+def _constructor_arguments(plugin: Located) -> dict[str, Any]:
     """Return the arguments an object was built with: each constructor parameter stored under the same name.
 
     Raises:
-        UsageError: One of them is unknown, and the class declares no revision to stand for it.
+        UsageError: One of them is unknown, and the class declares no version to stand for it.
     """
+    target, declared = plugin.target, VERSION_ATTRIBUTE[plugin.kind]
     arguments: dict[str, Any] = {}
     for name, parameter in inspect.signature(type(target)).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -258,30 +270,31 @@ def _constructor_arguments(target: object) -> dict[str, Any]:
         value = getattr(target, name, getattr(target, f"_{name}", None))
         if _is_plain(value) and (value is not None or hasattr(target, name) or hasattr(target, f"_{name}")):
             arguments[name] = value
-        elif not getattr(target, "revision", ""):
+        elif not getattr(target, declared, ""):
             raise UsageError(
                 f"the value of its argument {name!r} is unknown, so results could be mixed up",
-                where=f"generator {_object_name(target)}",
-                fix=f"store it as self.{name} in plain data, or give the class a `revision`",
+                where=f"{registry.SINGULAR[plugin.kind]} {_object_name(target)}",
+                fix=f"store it as self.{name} in plain data, or give the class a `{declared}`",
             )
     return arguments
 
 
-def _closure_values(target: Callable[..., Any]) -> dict[str, Any]:
+def _closure_values(plugin: Located) -> dict[str, Any]:
     """Return the values a function closes over.
 
     Raises:
-        UsageError: One of them is not plain data, and the function has no attribute `revision` to stand for it.
+        UsageError: One of them is not plain data, and the function declares no version to stand for it.
     """
+    target, declared = plugin.target, VERSION_ATTRIBUTE[plugin.kind]
     values: dict[str, Any] = {}
     for name, value in inspect.getclosurevars(target).nonlocals.items():
         if _is_plain(value):
             values[name] = value
-        elif not getattr(target, "revision", ""):
+        elif not getattr(target, declared, ""):
             raise UsageError(
                 f"it closes over {name!r}, which is not plain data, so results could be mixed up",
-                where=f"generator {_object_name(target)}",
-                fix="give the function an attribute `revision`",
+                where=f"{registry.SINGULAR[plugin.kind]} {_object_name(target)}",
+                fix=f"give the function an attribute `{declared}`",
             )
     return values
 
@@ -303,30 +316,54 @@ def _search_for(requested: Any, task: Task | None, plugin: Located) -> SearchCho
             )
         return SearchChoice(task.search, f"{task.search.partition(':')[0]}@{task.search_version}")
     if isinstance(requested, str):
-        backend = registry.create(registry.resolve("search", requested), {})
-        return SearchChoice(requested, f"{requested.partition(':')[0]}@{backend.version}")
-    return SearchChoice(requested, f"{_object_name(requested)}@{requested.version}")
+        found = locate("search", requested)
+        # the whole name of a user's own backend: one file may define several
+        label = requested if found.origin == registry.LOCAL else requested.partition(":")[0]
+        return SearchChoice(requested, f"{label}@{_search_version(load_search(requested), found)}")
+    found = locate("search", requested)
+    return SearchChoice(load_search(requested), f"{found.name}@{_search_version(requested, found)}")
 
 
-def resolve_scorer(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
+def _search_version(backend: Any, found: Located) -> str:
+    return getattr(backend, "version", "") or _code_version(found)
+
+
+def resolve_scorer(scorer: str | Callable[..., Any] | object, args: Mapping[str, Any]) -> ScorerHandle:
     """Resolve a scorer without building it.
+
+    Args:
+        scorer: A name, a class, a scoring function, or an object with one of the methods.
+        args: Its arguments.
 
     Raises:
         UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is not a scorer.
     """
-    refuse_secrets({"scorer": scorer})
+    if isinstance(scorer, str):
+        refuse_secrets({"scorer": scorer})
     refuse_secrets(args, where="scorer")
     found = describe(locate("scorers", scorer))
-    traits = scorer_capabilities(found.plugin.target)
-    found.check(args)
-    arguments = dict(args)
-    estimate = found.estimate and partial(found.estimate, model=found.plugin.model, **arguments)
+    target, arguments = found.plugin.target, dict(args)
+    traits = scorer_capabilities(target)
+    if found.form != "factory" and (args or found.plugin.model is not None):
+        raise UsageError(
+            f"it is {'a function' if found.form == 'function' else 'an object'} and takes no arguments",
+            where=found.plugin.where,
+            fix="make it a class" if found.form == "function" else "give them to its class",
+        )
+    build: Callable[[], Any]
+    if found.form == "function":
+        arguments, build = _closure_values(found.plugin), partial(function_scorer, target)
+    elif found.form == "object":
+        arguments, build = _constructor_arguments(found.plugin), lambda: target
+    else:
+        found.check(arguments)
+        build = found.build(arguments)
     return ScorerHandle(
         spec=identify_scorer(found, arguments, traits),
         traits=traits,
-        build=found.build(arguments),
-        remake=found.remake(arguments),
-        estimate=estimate,
+        build=build,
+        remake=None if found.form == "object" else found.remake(args),
+        estimate=found.estimate and partial(found.estimate, model=found.plugin.model, **arguments),
     )
 
 
@@ -352,21 +389,25 @@ def resolve_scorers(requests: Sequence[ScorerRequest]) -> list[ScorerHandle]:
         raise UsageError(
             f"scorer {doubles[0]!r} is named twice", fix="name it once; for more scores per image use --judge-repeats"
         )
-    return [resolve_scorer(request.name, request.args) for request in requests]
+    return [resolve_scorer(request.scorer, request.args) for request in requests]
 
 
-def scorer_requests(scorers: Sequence[str | ScorerRequest], args: Mapping[str, Any]) -> list[ScorerRequest]:
+def scorer_requests(
+    scorers: Sequence[str | Callable[..., Any] | object], args: Mapping[str, Any]
+) -> list[ScorerRequest]:
     """Give each scorer its arguments.
 
     Args:
-        scorers: Names, which take their arguments from `args`, and requests, which have their own.
+        scorers: Names, classes, functions and objects, which take their arguments from `args`, and requests, which
+            have their own.
         args: `base_url` belongs to the only scorer, `vlm.base_url` to the scorer `vlm:…` of several.
 
     Raises:
         UsageError: It is unclear which scorer an argument belongs to.
     """
     own: list[dict[str, Any]] = [{} for _ in scorers]
-    names = [scorer if isinstance(scorer, str) else scorer.name for scorer in scorers]
+    requests = [each if isinstance(each, ScorerRequest) else ScorerRequest(each, {}) for each in scorers]
+    names = [request.name for request in requests]
     bases = [name.partition(":")[0] for name in names]
     for key, value in args.items():
         base, dot, rest = key.partition(".")
@@ -379,14 +420,15 @@ def scorer_requests(scorers: Sequence[str | ScorerRequest], args: Mapping[str, A
         else:
             raise UsageError(f"-s {key} could belong to any of {', '.join(names)}", fix=f"write {bases[0]}.{key}=…")
     return [
-        ScorerRequest(scorer, arguments) if isinstance(scorer, str) else scorer
-        for scorer, arguments in zip(scorers, own, strict=True)
+        request if isinstance(each, ScorerRequest) else request._replace(args=arguments)
+        for each, request, arguments in zip(scorers, requests, own, strict=True)
     ]
 
 
 def _object_name(target: Any) -> str:
+    """Return the name of a class, function or object for its key: `spec_name` of its class, else module and name."""
     kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return str(getattr(kind, "spec_name", "") or f"{kind.__module__}:{kind.__qualname__}")
 
 
 def _code_version(plugin: Located) -> str:

@@ -24,7 +24,7 @@ import random
 from knowgen.core.metering import paid_call
 from knowgen.core.records import DIMENSIONS, TEXT, ParsedScore, Score, ScoreStatus, Usage
 from knowgen.tasks.load import load_task
-from knowgen.worlds.changes import make_changed_task
+from knowgen.worlds.perturbations import make_perturbed_task
 
 
 class _Judge:
@@ -83,12 +83,12 @@ class Knowing(_Judge):
 
     def __init__(self, start=1.0, confuses=""):
         world = load_task("knowgen_mini")
-        self.known = make_changed_task(world, list(world.samples()), 999, 0).pictures
+        self.known = make_perturbed_task(world, list(world.samples()), 999, 0).images
         self.start, self.confuses = start, confuses
 
     def values(self, sample, truth, generation):
-        change = self.known[sample.id].change
-        falls = DIMENSIONS if change.name == self.confuses else change.falls
+        perturbation = self.known[sample.id].perturbation
+        falls = DIMENSIONS if perturbation.name == self.confuses else perturbation.must_fall
         return {name: self.start - (0.5 if name in falls else 0) for name in DIMENSIONS}
 
 

@@ -97,7 +97,7 @@ def test_a_name_two_plugins_claim_is_refused_and_ours_cannot_be_taken(site: Path
     install(site, "two", "class Gen: pass\n", "[knowgen.generators]\ntwice = two:Gen\n")
     with pytest.raises(UsageError, match="offered by both"):
         registry.resolve("generators", "twice")
-    assert registry.resolve("generators", "noise").target == "knowgen.worlds.systems:Noise"
+    assert registry.resolve("generators", "noise").target == "knowgen.worlds.baselines.systems:Noise"
     assert registry.resolve("generators", "two:Gen").origin == "local"
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from knowgen.core.records import GenerationRequest
-from knowgen.scorers.contract import Item
+from knowgen.core.records import GenerationRequest, Item
 from knowgen.workflows import resolve
 
 HERE = Path(__file__)

@@ -261,7 +261,7 @@ def test_a_version_that_cannot_be_made() -> None:
     [
         ("vlm:any", "fail", "truth_image in 4 of 4"),
         ("no_such_scorer", "fail", "unknown scorer"),
-        ("json:dumps", "fail", "no scorer"),
+        ("json:dumps", "fail", "not a scorer"),
     ],
 )
 def test_default_scorers(scorer: str, level: str, words: str) -> None:

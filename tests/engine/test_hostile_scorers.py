@@ -34,7 +34,7 @@ WRONG_ON_TWO = {
     "OtherSample": "sample 's0'",
     "NotANumber": "nan for faithfulness",
     "TooGood": "1.5 for faithfulness",
-    "GivesNone": "NoneType, not a Score",
+    "GivesNone": "score() returned None",
     "Contradicts": "its strict reading failed",
     "NotesJunk": "not plain data",
     "Raises": "ZeroDivisionError: nothing to divide by",

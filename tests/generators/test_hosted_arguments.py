@@ -6,11 +6,11 @@ import inspect
 from typing import Any
 
 import pytest
-from knowgen.assemble import generator_handle
 
 from knowgen.generators.hosted.ark import ArkImages
 from knowgen.generators.hosted.gemini import GeminiImages
 from knowgen.generators.hosted.openai import OpenAiImages
+from knowgen.workflows.resolve import resolve_generator
 
 SHARED: dict[str, Any] = {
     "model": inspect.Parameter.empty, "base_url": "", "key_env": "", "timeout": 300.0, "concurrency": 32, "rpm": 0,
@@ -52,11 +52,11 @@ def test_arguments_and_their_defaults(generator: Any, own: dict[str, Any], ident
 def test_generators_made_in_python_have_keys_of_their_own_where_images_differ(
     args: dict[str, Any], other: bool
 ) -> None:
-    plain = generator_handle(OpenAiImages("gpt-image-1"), {}, None).spec
-    changed = generator_handle(OpenAiImages("gpt-image-1", **args), {}, None).spec
+    plain = resolve_generator(OpenAiImages("gpt-image-1"), {}, None).spec
+    changed = resolve_generator(OpenAiImages("gpt-image-1", **args), {}, None).spec
     assert (plain != changed) is other
 
 
 def test_a_name_and_its_arguments_make_the_key_they_made_before() -> None:
-    spec = generator_handle("openai:gpt-image-1", {"size": "1024x1024", "timeout": 9.0, "price": 1}, None).spec
+    spec = resolve_generator("openai:gpt-image-1", {"size": "1024x1024", "timeout": 9.0, "price": 1}, None).spec
     assert (spec.name, spec.args, spec.revision) == ("openai:gpt-image-1", {"size": "1024x1024"}, "openai-images-1")

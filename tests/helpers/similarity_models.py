@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from knowgen.core.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample
-from knowgen.scorers.contract import Item
+from knowgen.core.records import Generation, GenerationStatus, GroundTruth, ImageRef, Item, Sample
 
 ARCH = "tiny-test-clip"
 

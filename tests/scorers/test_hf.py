@@ -14,8 +14,8 @@ from PIL import Image
 
 import knowgen
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
-from knowgen.core.records import Attempt, Generation, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus
-from knowgen.scorers.contract import Item, failed_score, scorer_capabilities, with_earlier
+from knowgen.core.records import Attempt, Generation, GenerationStatus, GroundTruth, Item, Sample, Score, ScoreStatus
+from knowgen.scorers.contract import failed_score, scorer_capabilities, with_earlier
 from knowgen.scorers.hf.decoding import OUT_OF_MEMORY, Decoder, DecoderPrompt
 from knowgen.scorers.hf.judge import HfJudge
 from knowgen.scorers.hf.model import ModelSource, load

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from PIL import Image, ImageFilter
 
-from knowgen.core.records import Score
-from knowgen.scorers.contract import Item, scorer_capabilities
+from knowgen.core.records import Item, Score
+from knowgen.scorers.contract import scorer_capabilities
 from knowgen.scorers.similarity.measures import (
     LAB_BINS,
     SIDE,

@@ -25,12 +25,13 @@ from knowgen.core.records import (
     GenerationStatus,
     GroundTruth,
     ImageRef,
+    Item,
     ParsedScore,
     Sample,
     Score,
     ScoreStatus,
 )
-from knowgen.scorers.contract import Item, failed_score, not_applicable_score
+from knowgen.scorers.contract import failed_score, not_applicable_score
 from knowgen.scorers.vlm.answer import AnswerJudge
 from knowgen.scorers.vlm.judge import VlmJudge
 from knowgen.training.rewards import DualReward, EpisodeReward, ReferencesRule, image_reward, masked, text_reward

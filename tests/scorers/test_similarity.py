@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
-from knowgen.core.records import Score, ScoreStatus
-from knowgen.scorers.contract import Item, scorer_capabilities
+from knowgen.core.records import Item, Score, ScoreStatus
+from knowgen.scorers.contract import scorer_capabilities
 from knowgen.scorers.similarity.scorers import PromptSimilarity, ReferencesSimilarity, Similarity, clip_cosine
 from tests.helpers.images import path_of
 from tests.helpers.similarity_models import (

@@ -12,6 +12,7 @@ from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.concurrency import END, InvocationEvent
 from knowgen.engine.snapshot import snapshot
 from knowgen.generators.contract import GeneratedImage
+from knowgen.scorers.short_form import compute_item, has_batch_form
 
 Emit = Callable[[InvocationEvent], None]
 
@@ -72,11 +73,23 @@ def _serve_generate_batch(plugin: Any, batch: Sequence[Any], emit: Emit) -> None
 
 
 def _serve_score_batch(plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
+    if not has_batch_form(plugin):
+        for item in batch:
+            _serve_score(plugin, item, emit)
+        return
     for score in _iterate(plugin.score_batch(batch), "score_batch"):
         name = item_id(getattr(score, "sample_id", ""), getattr(score, "repeat", 0))
         if len(batch) == 1:  # a wrong answer to a single item is told as such, not as a missing one
             name = item_id(batch[0][0].id, batch[0][2].repeat)
         emit(InvocationEvent("answer", name, score))
+
+
+def _serve_score(plugin: Any, item: Any, emit: Emit) -> None:
+    name = item_id(item[0].id, item[2].repeat)
+    try:
+        emit(InvocationEvent("answer", name, compute_item(plugin, item)))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it belongs to this item alone
+        emit(InvocationEvent("fault", name, error))
 
 
 def _iterate(results: Any, method: str) -> Iterable[Any]:
@@ -130,10 +143,13 @@ def rebuild(remake: ComponentRef) -> Any:
     """
     from knowgen.core import registry
     from knowgen.generators.contract import FunctionGenerator, is_plain_function
+    from knowgen.scorers.short_form import function_scorer, is_scoring_function
 
     resolved = registry.resolve(remake.kind, remake.name)
     target = registry.load(resolved)
     if remake.kind == "generators" and is_plain_function(target):
         return FunctionGenerator(target)
+    if remake.kind == "scorers" and is_scoring_function(target):
+        return function_scorer(target)
     where = f"{registry.SINGULAR[remake.kind]} {remake.name!r}"
     return registry.build(target, remake.args, model=resolved.model, where=where)

@@ -9,9 +9,8 @@ from typing import Any
 
 from knowgen.core import errors
 from knowgen.core.errors import KnowgenError, TransientError
-from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, ImageRef, Sample
+from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, ImageRef, Item, Sample
 from knowgen.engine.retry import ContractError, PluginError, describe, is_passing
-from knowgen.scorers.contract import Item
 
 _OURS: dict[str, type[KnowgenError]] = {
     name: value

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from knowgen.clients.chat.image_encoding import ENCODING_VERSION, ImageEncoding, encode_bytes
 from knowgen.core.errors import UnscorableError, UsageError
-from knowgen.core.records import DIMENSIONS, Attempt, ImageRef, ParsedScore, Sample, Score, Usage
+from knowgen.core.records import DIMENSIONS, Attempt, ImageRef, Item, ParsedScore, Sample, Score, Usage
 from knowgen.core.text import clean_text
 from knowgen.local_models.memory import free_memory
-from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score, usage_of
+from knowgen.scorers.contract import failed_score, missing_needs, not_applicable_score, usage_of
 from knowgen.scorers.hf.decoding import Decoder, DecoderPrompt, DecoderReply
 from knowgen.scorers.hf.model import DTYPES, LocalVlm, ModelSource, load
 from knowgen.scorers.hf.weights import weights_id

@@ -8,8 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from knowgen.core.images import UnreadableImageError, open_rgb
-from knowgen.core.records import Generation, GroundTruth, ImageRef, ParsedScore, Score, ScoreStatus
-from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score
+from knowgen.core.records import Generation, GroundTruth, ImageRef, Item, ParsedScore, Score, ScoreStatus
+from knowgen.scorers.contract import failed_score, missing_needs, not_applicable_score
 from knowgen.scorers.similarity.measures import (
     SIDE,
     edge_orientation_similarity,

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import UnscorableError, UsageError
-from knowgen.core.records import Generation, GroundTruth, ImageRef, ParsedScore, Sample, Score, ScoreStatus
+from knowgen.core.records import Generation, GroundTruth, ImageRef, Item, ParsedScore, Sample, Score, ScoreStatus
 from knowgen.local_models.weights import file_digest, files_digest
-from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score
+from knowgen.scorers.contract import failed_score, missing_needs, not_applicable_score
 from knowgen.scorers.similarity.clip import ClipSource
 from knowgen.scorers.similarity.dino import DinoSource
 from knowgen.scorers.similarity.embedder import Embedder, EmbeddingResult

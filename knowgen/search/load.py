@@ -1,0 +1,30 @@
+"""From the name a user gives to a search backend."""
+
+from __future__ import annotations
+
+import inspect
+from typing import cast
+
+from knowgen.core import registry
+from knowgen.core.errors import UsageError
+from knowgen.search.contract import SearchBackend
+
+METHODS = ("search", "image_search", "open")
+
+
+def load_search(search: str | SearchBackend) -> SearchBackend:
+    """Return a search backend by registered name, `name:model`, `module:Class` or `file.py:Class`.
+
+    Args:
+        search: Such a name, or a backend, which is returned as it is.
+
+    Raises:
+        UsageError: The name is unknown, or the backend lacks a method or has one that is not `async def`.
+    """
+    backend = registry.create(registry.resolve("search", search), {}) if isinstance(search, str) else search
+    name = search if isinstance(search, str) else type(search).__name__
+    for method in METHODS:
+        if not inspect.iscoroutinefunction(getattr(backend, method, None)):
+            state = "is not `async def`" if hasattr(backend, method) else "is missing"
+            raise UsageError(f"{method}() {state}", where=f"search backend {name!r}", fix=f"write `async def {method}`")
+    return cast(SearchBackend, backend)

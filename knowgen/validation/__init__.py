@@ -1,0 +1,1 @@
+"""Checks of plugins and tasks before a long run; a run itself uses none of them."""
