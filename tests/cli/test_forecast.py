@@ -12,7 +12,7 @@ from knowgen import api
 from knowgen.cli.main import run
 from knowgen.clients.pricing import CHAT_PRICES, chat_price, price_list
 from knowgen.core.records import Attempt, Usage
-from knowgen.scorers.vlm.cost_estimate import Estimate, learn, picture_tokens, words_of
+from knowgen.scorers.vlm.cost_estimate import Estimate, describe_estimate, estimate_from_attempts, image_tokens
 from tests.helpers.judge_server import JudgeServer, Step
 
 
@@ -28,19 +28,19 @@ from tests.helpers.judge_server import JudgeServer, Step
     ],
 )
 def test_tokens_of_an_image(size: tuple[int, int], tiles: bool, wanted: int) -> None:
-    assert picture_tokens(*size, tiles) == wanted
+    assert image_tokens(*size, tiles) == wanted
 
 
 def test_the_cost_of_scores_is_estimated_from_earlier_calls() -> None:
     paid = Attempt(reply="x", seconds=2.0, usage=Usage(input_tokens=1000, output_tokens=100, cost=0.01))
     again = Attempt(reply="y", seconds=1.0, usage=Usage(input_tokens=1000, output_tokens=60, cost=0.02))
     kept = Attempt(reply="z", usage=Usage(input_tokens=1000, output_tokens=100, cost=0.0), cached=True)
-    found = learn([[paid, again], [kept], [paid], [Attempt(error="429")]])
+    found = estimate_from_attempts([[paid, again], [kept], [paid], [Attempt(error="429")]])
     assert found is not None and found.cost == pytest.approx(0.02)
     assert found == Estimate(1500.0, 130.0, found.cost, 2.5, known_from=2)
-    assert learn([[kept], []]) is None
-    assert "as 2 judgements took" in words_of(found, 100, 10) and "$2.00" in words_of(found, 100, 10)
-    assert words_of(found, 0, 10) == "nothing to ask"
+    assert estimate_from_attempts([[kept], []]) is None
+    assert "from 2 stored scores" in describe_estimate(found, 100, 10) and "$2.00" in describe_estimate(found, 100, 10)
+    assert describe_estimate(found, 0, 10) == "nothing to score"
 
 
 def test_prices_are_of_one_host_and_a_date_is_passed_over() -> None:
@@ -77,7 +77,7 @@ def test_a_dry_run_reckons_first_and_learns_from_what_was_asked(
     line = ["score", str(source), "--scorer", "vlm:gpt-4.1", "--out", str(out), "--dry-run"]
     assert run(line) == 0
     said = capsys.readouterr().out.splitlines()[-1]
-    assert said.startswith("vlm:gpt-4.1: 5 to score, about $0.0") and "(reckoned)" in said and not out.exists()
+    assert said.startswith("vlm:gpt-4.1: 5 to score, about $0.0") and "(assumed)" in said and not out.exists()
     with JudgeServer([Step(tokens=(4000, 500))]) as server:
         args = {"base_url": server.url, "price_in": 10, "price_out": 100}
         api.score(source, "vlm:any", out=out, scorer_args=args, limit=2)
@@ -86,7 +86,7 @@ def test_a_dry_run_reckons_first_and_learns_from_what_was_asked(
                     words[1], "-s", words[2]]) == 0  # fmt: skip
         said = capsys.readouterr().out.splitlines()[-1]
         assert said.startswith(f"vlm:any: 3 to score, about ${3 * (0.04 + 0.05):.2f}")
-        assert "as 2 judgements took" in said
+        assert "from 2 stored scores" in said
         assert len(server.calls) == 2
 
 

@@ -17,7 +17,7 @@ import knowgen
 from knowgen.core.errors import UnscorableError
 from knowgen.core.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample, Score, ScoreStatus
 from knowgen.scorers.contract import scorer_capabilities
-from knowgen.scorers.vlm.evidence import CONTRACT, CUT, MAX_CHARACTERS, EvidenceJudge, shares
+from knowgen.scorers.vlm.evidence import CONTRACT, CUT, MAX_CHARACTERS, EvidenceJudge, truncate_evenly
 from tests.helpers.judge_server import JudgeServer, Script, Step
 
 PIECES: tuple[dict[str, Any], ...] = (
@@ -102,7 +102,7 @@ def test_long_evidence_is_cut_and_said_to_be(item: tuple[Sample, GroundTruth, Ge
 
 @given(st.lists(st.text(alphabet="ab", max_size=40), min_size=1, max_size=8), st.integers(8, 120))
 def test_shares_are_fair(texts: list[str], most: int) -> None:
-    kept = [text.removesuffix(CUT) for text in shares(texts, most)]
+    kept = [text.removesuffix(CUT) for text in truncate_evenly(texts, most)]
     assert sum(map(len, kept)) <= max(most, 0)
     assert all(text.startswith(part) for text, part in zip(texts, kept, strict=True))
     if sum(map(len, texts)) <= most:

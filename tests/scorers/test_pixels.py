@@ -138,9 +138,7 @@ def test_an_image_scores_1_against_itself_in_any_size(tmp_path: Path) -> None:
     same = save_blocks(tmp_path, 1, (400, 300))
     large, blurred = reference(tmp_path / "large.png", (800, 600)), reference(tmp_path / "blurred.png", (400, 300))
     results = scores(item("same", same, same), item("large", large, same), item("blurred", blurred, same))
-    assert results[0].strict.values == pytest.approx(
-        IDENTICAL
-    )
+    assert results[0].strict.values == pytest.approx(IDENTICAL)
     assert min(results[1].strict.values.values()) > 0.95
     assert all(results[2].strict.values[name] < value for name, value in results[1].strict.values.items())
     assert results[2].strict.values["lab_histogram_intersection"] < 0.7
@@ -157,9 +155,7 @@ def test_transparent_pixels_count_as_white(tmp_path: Path) -> None:
     Image.new("RGBA", (50, 40), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.new("RGB", (50, 40), "white").save(tmp_path / "white.png")
     (score,) = scores(item("a", reference(tmp_path / "clear.png"), reference(tmp_path / "white.png")))
-    assert score.strict.values == pytest.approx(
-        IDENTICAL
-    )
+    assert score.strict.values == pytest.approx(IDENTICAL)
 
 
 def test_an_unreadable_image_fails_only_its_own_score(tmp_path: Path) -> None:
