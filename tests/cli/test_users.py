@@ -120,7 +120,7 @@ def test_a_wrong_argument_is_one_line(
         (["score", "array.json", "--task", "small"], 2, "a results file brings its own prompts and truths"),
         (
             ["score", "out", "--scorer", "vlm:any", "-s", "base_url=ftp://x/"], 2,
-            "knowgen: scorer vlm:any: base_url is no http address; write base_url=http://HOST:PORT/v1",
+            "knowgen: scorer vlm:any: base_url is not an http address; write base_url=http://HOST:PORT/v1",
         ),
         (["run", "--task", "small", "--generator", "slip.py:Model", "--out", "new"], 3, "SyntaxError: "),
         (["run", "--task", "small", "--generator", "slip:Model", "--out", "new"], 3, "fix that file"),
