@@ -176,7 +176,7 @@ def describe(plugin: Located) -> Description:
         version=str(getattr(target, VERSION_ATTRIBUTE[plugin.kind], None) or ""),
         privileged=bool(getattr(target, "privileged", False)),
         identity_excludes=UNKEYED | frozenset(getattr(target, "identity_excludes", ())),
-        weights_identity=_hook(type(target) if form == "object" else target, "identity"),
+        weights_identity=_hook(type(target) if form == "object" else target, "weights_identity"),
         display_name=_hook(target, "display_name"),
         estimate=_hook(target, "estimate_cost"),
     )
