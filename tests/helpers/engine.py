@@ -105,9 +105,9 @@ def generator_handle(
     build: Callable[[], Any] | None = None,
     component_ref: ComponentRef | None = None,
 ) -> GeneratorHandle:
-    traits = capabilities_of(target)
-    spec = GeneratorSpec(name=name, privileged=traits.privileged)
-    return GeneratorHandle(spec, traits, build or (lambda: target), component_ref)
+    capabilities = capabilities_of(target)
+    spec = GeneratorSpec(name=name, privileged=capabilities.privileged)
+    return GeneratorHandle(spec, capabilities, build or (lambda: target), component_ref)
 
 
 def scorer_handle(
