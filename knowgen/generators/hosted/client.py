@@ -78,7 +78,7 @@ class _Session:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, service: ServiceClient) -> None:
         self.loop = loop
-        self.pace = RateControl(service.limits, partial(note, service.name, "pace"))
+        self.rate_control = RateControl(service.limits, partial(note, service.name, "pace"))
         self._opening = _open_http(service)
         self._http: aiohttp.ClientSession | None = None
 
@@ -157,21 +157,21 @@ class ServiceClient:
             ConfigError: There is a budget and the price is not known.
         """
         session = self._current.get(self)
-        async with session.pace.place(tokens) as place, paid_call(worst_case, self.name) as reservation:
-            status, headers, body = await self._exchange(await session.http(), request, place, reservation)
+        async with session.rate_control.place(tokens) as slot, paid_call(worst_case, self.name) as reservation:
+            status, headers, body = await self._exchange(await session.http(), request, slot, reservation)
             if not 200 <= status < 300:
                 error = read_error(status, headers, body, self.key)
                 if status not in MAYBE_BILLED:
                     reservation.settle(0.0)
                 exception = error.to_exception(self.name, self.is_refusal)
-                _signal_load(place, error, exception)
+                _signal_load(slot, error, exception)
                 raise exception
             data = await asyncio.to_thread(_json_object, body, self.key)
             if data is None:
-                place.said = LoadSignal.BROKEN
+                slot.said = LoadSignal.BROKEN
                 raise TransientError(f"{self.name} answered {status} without a JSON object")
             reported = usage(data)
-            place.said, place.tokens = LoadSignal.GOOD, reported.input_tokens + reported.output_tokens
+            slot.said, slot.tokens = LoadSignal.GOOD, reported.input_tokens + reported.output_tokens
             cost = reported.charge(worst_case)
             reservation.settle(cost)
             return ServiceResponse(
@@ -179,7 +179,7 @@ class ServiceClient:
             )
 
     async def _exchange(
-        self, http: aiohttp.ClientSession, request: ServiceRequest, place: CallSlot, reservation: Reservation
+        self, http: aiohttp.ClientSession, request: ServiceRequest, slot: CallSlot, reservation: Reservation
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Return status, headers and body of the response.
 
@@ -188,7 +188,7 @@ class ServiceClient:
         """
         import aiohttp
 
-        place.said = LoadSignal.BROKEN
+        slot.said = LoadSignal.BROKEN
         try:
             payload, headers = await asyncio.to_thread(_payload, request)
             async with (
@@ -206,7 +206,7 @@ class ServiceClient:
             raise TransientError(f"{self.name} gave no response within {self.timeout:g} s") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise TransientError(f"the response of {self.name} was lost ({type(error).__name__})") from error
-        place.said = LoadSignal.NOTHING
+        slot.said = LoadSignal.NOTHING
         return response.status, response.headers, body
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
@@ -222,15 +222,15 @@ class ServiceClient:
         await self._current.close()
 
 
-def _signal_load(place: CallSlot, error: ServiceError, exception: Exception) -> None:
+def _signal_load(slot: CallSlot, error: ServiceError, exception: Exception) -> None:
     """Report to rate control what an error says about the load of the service."""
-    place.wait = error.retry_after
+    slot.wait = error.retry_after
     if error.status == 429:
-        place.said = LoadSignal.BUSY if isinstance(exception, TransientError) else LoadSignal.NOTHING
+        slot.said = LoadSignal.BUSY if isinstance(exception, TransientError) else LoadSignal.NOTHING
     elif isinstance(exception, TransientError):
-        place.said = LoadSignal.BROKEN
+        slot.said = LoadSignal.BROKEN
     elif isinstance(exception, RefusalError):
-        place.said = LoadSignal.GOOD
+        slot.said = LoadSignal.GOOD
 
 
 def _json_object(body: bytes, key: str) -> Mapping[str, Any] | None:
