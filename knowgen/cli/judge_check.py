@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.common import again, exit_code, failure_lines
+from knowgen.cli.common import exit_code, failure_lines, resume_command
 from knowgen.cli.options import run_config, run_options, scoring_options
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ Examples:
   knowgen judge-check --scorer world_check
   knowgen judge-check --scorer vlm:gpt-4.1 --samples 48 --budget 5
   knowgen judge-check --scorer my_judge.py:Judge --task worlds/seven -s strength=2
-The judge sees ground-truth pictures, unchanged and with one thing changed.
-The same command goes on where an earlier one ended.
+The judge scores ground-truth images, unchanged and with one known error each.
+The same command resumes an earlier one.
 """
 
 SAMPLES = 24
@@ -39,16 +39,18 @@ RECORD = "result.json"
 
 
 @click.command("judge-check", epilog=EPILOG, context_settings={"max_content_width": 100})
-@click.option("--scorer", required=True, metavar="J", help="The judge.")
-@click.option("--task", default="knowgen_mini", metavar="T", show_default=True, help="A made-up world.")
-@click.option("--samples", type=click.IntRange(1), default=SAMPLES, metavar="N", help=f"Samples to change [{SAMPLES}].")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, metavar="N", help="Decides what is changed.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [reports/judge-check__J].")
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON and nothing else.")
+@click.option("--scorer", required=True, metavar="SCORER", help="The judge: any scorer.")
+@click.option("--task", default="knowgen_mini", metavar="TASK", help="Synthetic world with the images [knowgen_mini].")
+@click.option("--samples", type=click.IntRange(1), default=SAMPLES, metavar="N", help=f"Number of samples [{SAMPLES}].")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, metavar="N", help="Seed of the errors [0].")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [reports/judge-check__SCORER]."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @run_options("judge-check")
 @scoring_options
 def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, as_json: bool, **options: Any) -> int:
-    """Find out whether a judge is fit for use, on known changes to known pictures."""
+    """Check a judge on ground-truth images with known errors: does it find them?"""
     from knowgen import api
     from knowgen.workflows import artifacts
 
@@ -59,8 +61,8 @@ def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, a
         return 0
     run = carry_out(plan, target)
     if run.outcome is not None and run.outcome.stopped == "interrupted":
-        click.echo("interrupted; what was finished is kept", err=True)
-        click.echo(f"resume   {again()}", err=as_json)
+        click.echo("interrupted; finished results are saved", err=True)
+        click.echo(f"resume   {resume_command()}", err=as_json)
         return exit_code(run)
     check, judged = assess(run, changed)
     page = write(run, changed, check, judged)
@@ -173,7 +175,7 @@ def assess(run: Run, changed: PerturbedTask) -> tuple[JudgeCheck, list[CheckedIm
         protocol=run.protocol,
         seed=changed.seed,
         samples=len({one.sample for one in judged}),
-        judge_repeats=run.spec.judgements(scorer),
+        judge_repeats=run.spec.judge_repeats_of(scorer),
         dimensions=scorer.dimensions,
         changes=changes,
         fit=fit,
@@ -250,6 +252,6 @@ def _print(run: Run, check: JudgeCheck, page: Path) -> None:
     for line in failure_lines(run):
         click.echo(line)
     if run.outcome is not None and run.outcome.stopped == "budget":
-        click.echo(f"budget   {run.outcome.refusal}; raise --budget to go on", err=True)
-    click.echo(f"resume   {again()}")
+        click.echo(f"budget   {run.outcome.refusal}; raise --budget to continue", err=True)
+    click.echo(f"resume   {resume_command()}")
     click.echo(f"page     {page.resolve()}")

@@ -157,7 +157,7 @@ class Description:
         plugin = self.plugin
         return partial(registry.build, plugin.target, arguments, model=plugin.model, where=plugin.where)
 
-    def remake(self, arguments: Mapping[str, Any]) -> ComponentRef | None:
+    def component_ref(self, arguments: Mapping[str, Any]) -> ComponentRef | None:
         """Return what a worker process builds the plugin from; None for an object of this process."""
         return ComponentRef(self.plugin.kind, self.plugin.name, arguments) if self.plugin.named else None
 
@@ -176,7 +176,7 @@ def describe(plugin: Located) -> Description:
         version=str(getattr(target, VERSION_ATTRIBUTE[plugin.kind], None) or ""),
         privileged=bool(getattr(target, "privileged", False)),
         identity_excludes=UNKEYED | frozenset(getattr(target, "identity_excludes", ())),
-        weights_identity=_hook(type(target) if form == "object" else target, "identity"),
+        weights_identity=_hook(type(target) if form == "object" else target, "weights_identity"),
         display_name=_hook(target, "display_name"),
         estimate=_hook(target, "estimate_cost"),
     )
@@ -219,16 +219,16 @@ def resolve_generator(
     traits = capabilities_of(target)
     if found.form == "object":
         spec = identify_generator(found, _constructor_arguments(found.plugin), SearchChoice())
-        return GeneratorHandle(spec=spec, traits=traits, build=lambda: target, remake=None)
+        return GeneratorHandle(spec=spec, capabilities=traits, build=lambda: target, component_ref=None)
     search = _search_for(arguments.get("search"), task, found.plugin) if traits.wants_search else SearchChoice()
     if traits.wants_search:
         arguments["search"] = search.backend
     found.check(arguments)
     return GeneratorHandle(
         spec=identify_generator(found, arguments, search),
-        traits=traits,
+        capabilities=traits,
         build=found.build(arguments),
-        remake=found.remake(arguments),
+        component_ref=found.component_ref(arguments),
     )
 
 
@@ -253,7 +253,7 @@ def _function_handle(found: Description, arguments: Mapping[str, Any]) -> Genera
     wrapped = FunctionGenerator(found.plugin.target)
     traits = capabilities_of(wrapped)
     spec = identify_generator(found, _closure_values(found.plugin), SearchChoice())
-    return GeneratorHandle(spec=spec, traits=traits, build=lambda: wrapped, remake=found.remake({}))
+    return GeneratorHandle(spec=spec, capabilities=traits, build=lambda: wrapped, component_ref=found.component_ref({}))
 
 
 def _constructor_arguments(plugin: Located) -> dict[str, Any]:
@@ -360,9 +360,9 @@ def resolve_scorer(scorer: str | Callable[..., Any] | object, args: Mapping[str,
         build = found.build(arguments)
     return ScorerHandle(
         spec=identify_scorer(found, arguments, traits),
-        traits=traits,
+        capabilities=traits,
         build=build,
-        remake=None if found.form == "object" else found.remake(args),
+        component_ref=None if found.form == "object" else found.component_ref(args),
         estimate=found.estimate and partial(found.estimate, model=found.plugin.model, **arguments),
     )
 

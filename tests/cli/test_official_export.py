@@ -1,7 +1,7 @@
 """From a results file through a judge to `results_eval.json`, against a second implementation of the whole evaluator.
 
-The second one is written from the description of the protocol alone: which rows are judged, what is made of a reply,
-what stands in a row, and the three closing rows. It shares no code with the package.
+The second one is written from the description of the protocol alone: which rows are scored, how a reply is parsed, the
+fields of a row, and the three summary rows. It shares no code with the package.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ WEIRD: list[Any] = [
 ]  # fmt: skip
 
 
-def reply(dice: random.Random) -> str:
-    """A reply of any kind in the grammar and the value table."""
-    kind = dice.random()
-    values: dict[str, Any] = {"rationale": dice.choice(["Fine.", "x" * 1500, 7, None, ["a"], "Größe ❄"])}
+def reply(rng: random.Random) -> str:
+    """Return a random reply, valid or not, that covers the grammar and the value table."""
+    kind = rng.random()
+    values: dict[str, Any] = {"rationale": rng.choice(["Fine.", "x" * 1500, 7, None, ["a"], "Größe ❄"])}
     for name in NAMES:
-        if dice.random() < 0.9:
-            values[name] = dice.choice([0, 0.5, 1]) if dice.random() < 0.8 else dice.choice(WEIRD)
-    if dice.random() < 0.8:
-        values["text_accuracy_na"] = dice.choice([True, False, False, "true", "True", "yes", 1, 1.0, 0, None])
+        if rng.random() < 0.9:
+            values[name] = rng.choice([0, 0.5, 1]) if rng.random() < 0.8 else rng.choice(WEIRD)
+    if rng.random() < 0.8:
+        values["text_accuracy_na"] = rng.choice([True, False, False, "true", "True", "yes", 1, 1.0, 0, None])
     text = json.dumps(values, ensure_ascii=False)
-    if dice.random() < 0.05:
+    if rng.random() < 0.05:
         text = text.replace('"aesthetics": 1', '"aesthetics": NaN').replace(
             '"faithfulness": 1', '"faithfulness": Infinity'
         )
@@ -56,64 +56,64 @@ def reply(dice: random.Random) -> str:
     return text
 
 
-def rows_of(folder: Path, dice: random.Random, count: int, *, own_ids: bool = False) -> list[dict[str, Any]]:
-    """Rows with every fault that real files have; the fault of shared or missing ids only where it is wanted."""
+def rows_of(folder: Path, rng: random.Random, count: int, *, own_ids: bool = False) -> list[dict[str, Any]]:
+    """Return rows with every error that real files have; shared and missing ids only without `own_ids`."""
     categories = [*SCIENCE, *POP, " Sports ", "ANIME", "cooking", "", None, 5]
     rows: list[dict[str, Any]] = []
     for number in range(count):
         for kind in ("out", "gt"):
-            colour = tuple(dice.randrange(256) for _ in range(3))
+            colour = tuple(rng.randrange(256) for _ in range(3))
             Image.new("RGB", (24, 18), colour).save(folder / f"{kind}{number}.png")
-        name: Any = dice.choice([number, str(number), f"id-{number}", number % 7, str(number % 5)])
+        name: Any = rng.choice([number, str(number), f"id-{number}", number % 7, str(number % 5)])
         row: dict[str, Any] = {
             "id": number if own_ids else name,
-            "success": dice.choice([True, True, True, True, 1, False, None, "yes"]),
-            "prompt": dice.choice([f"Draw thing {number}.", f"  Draw {number}  ", f"Zeichne Nr. {number} – ❄"]),
-            "meta": {"category": dice.choice(categories), "difficulty": dice.choice(["easy", "hard", 3])},
+            "success": rng.choice([True, True, True, True, 1, False, None, "yes"]),
+            "prompt": rng.choice([f"Draw thing {number}.", f"  Draw {number}  ", f"Zeichne Nr. {number} – ❄"]),
+            "meta": {"category": rng.choice(categories), "difficulty": rng.choice(["easy", "hard", 3])},
             "output_path": f"out{number}.png",
             "gt_image": f"gt{number}.png",
-            "extra": {"kept": [number, None]},
+            "extra": {"note": [number, None]},
         }
-        fault = dice.random()
-        if fault < 0.05 and not own_ids:
+        error = rng.random()
+        if error < 0.05 and not own_ids:
             del row["id"]
-        elif fault < 0.1:
+        elif error < 0.1:
             (folder / f"out{number}.png").unlink()
-        elif fault < 0.15:
+        elif error < 0.15:
             (folder / f"gt{number}.png").unlink()
-        elif fault < 0.18:
-            row["prompt"] = dice.choice(["", "   "])
-        elif fault < 0.2:
-            row["output_path"] = dice.choice([None, ""])
-        elif fault < 0.22:
+        elif error < 0.18:
+            row["prompt"] = rng.choice(["", "   "])
+        elif error < 0.2:
+            row["output_path"] = rng.choice([None, ""])
+        elif error < 0.22:
             del row["meta"]
         rows.append(row)
     return rows
 
 
 def replies_to(row: dict[str, Any], seed: int) -> list[str]:
-    """What the judge says to this row, one reply after the other; the fourth is always an object."""
-    dice = random.Random(f"{seed} {row['prompt'].strip()}")
-    return [reply(dice) for _ in range(3)] + [json.dumps(dict.fromkeys(NAMES, 0.5) | {"text_accuracy_na": False})]
+    """Return the judge's replies to a row, in order; the fourth is always a valid object."""
+    rng = random.Random(f"{seed} {row['prompt'].strip()}")
+    return [reply(rng) for _ in range(3)] + [json.dumps(dict.fromkeys(NAMES, 0.5) | {"text_accuracy_na": False})]
 
 
 def evaluate(rows: list[dict[str, Any]], folder: Path, seed: int) -> list[dict[str, Any]]:
-    """The official evaluator, with one worker."""
+    """Evaluate rows as the official evaluator does with one worker."""
 
-    def there(path: Any) -> bool:
+    def exists(path: Any) -> bool:
         return isinstance(path, str) and bool(path.strip()) and (folder / path).is_file()
 
     done: dict[str, dict[str, Any]] = {}
     for row in rows:
-        if not row["success"] or not there(row["output_path"]) or not there(row["gt_image"]):
+        if not row["success"] or not exists(row["output_path"]) or not exists(row["gt_image"]):
             continue
         result = {**row, "eval_success": False, "scores": None}
         if not row["prompt"].strip():
             done[str(row.get("id", ""))] = {**result, "error": "empty_prompt"}
             continue
-        found = next(found for found in map(as_object, replies_to(row, seed)) if found is not None)
-        values = {name: as_number(found.get(name, 0)) for name in NAMES}
-        flag = found.get("text_accuracy_na")
+        parsed = next(parsed for parsed in map(as_object, replies_to(row, seed)) if parsed is not None)
+        values = {name: as_number(parsed.get(name, 0)) for name in NAMES}
+        flag = parsed.get("text_accuracy_na")
         if flag in ("true", "True") or (not isinstance(flag, list | dict | str) and flag == 1):
             values["text_accuracy"] = None
         if any(values[name] is None for name in NAMES if name != "text_accuracy"):
@@ -121,7 +121,7 @@ def evaluate(rows: list[dict[str, Any]], folder: Path, seed: int) -> list[dict[s
             continue
         na = values["text_accuracy"] is None
         shown = {name: 0.5 if value is None else value for name, value in values.items()}
-        scores: dict[str, Any] = {"rationale": str(found.get("rationale", ""))[:1000], **shown}
+        scores: dict[str, Any] = {"rationale": str(parsed.get("rationale", ""))[:1000], **shown}
         f, v, t, a = (shown[name] for name in NAMES)
         scores["overall"] = round(0.1 * f + 0.4 * v + 0.4 * t + 0.1 * a, 2)
         if na:
@@ -156,19 +156,19 @@ def closing(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_export_equals_what_the_official_evaluator_writes(tmp_path: Path, seed: int) -> None:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     own_ids = seed % 2 == 1
-    rows = rows_of(tmp_path, dice, 40, own_ids=own_ids)
+    rows = rows_of(tmp_path, rng, 40, own_ids=own_ids)
     source = tmp_path / "results.json"
     source.write_text(json.dumps(rows, ensure_ascii=False))
-    spoken: dict[str, int] = {}
+    sent: dict[str, int] = {}
 
     def script(call: Call) -> Step:
         prompt = call.text.split("Prompt:\n")[1].split("\n\nImage 1")[0].strip()
-        said = spoken[prompt] = spoken.get(prompt, -1) + 1
+        number = sent[prompt] = sent.get(prompt, -1) + 1
         row = next(row for row in rows if row["prompt"].strip() == prompt)
         texts = replies_to(row, seed)
-        return Step(reply=texts[min(said, 3)])
+        return Step(reply=texts[min(number, 3)])
 
     with JudgeServer(script) as server:
         run = knowgen.score(
@@ -195,7 +195,7 @@ def test_the_export_equals_what_the_official_evaluator_writes(tmp_path: Path, se
         assert run.summarise("official").headline.value == theirs[-1]["avg_scores"]["overall"]
 
 
-def test_rows_that_share_an_id_are_an_error_unless_asked_for(tmp_path: Path) -> None:
+def test_rows_that_share_an_id_are_an_error_without_the_option(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, random.Random(1), 3)
     for row in rows:
         row["id"] = "same"
@@ -206,7 +206,7 @@ def test_rows_that_share_an_id_are_an_error_unless_asked_for(tmp_path: Path) -> 
     assert plan.spec.selection.n == 1
 
 
-def test_the_order_of_keys_and_the_bytes_of_images_are_left_alone(tmp_path: Path) -> None:
+def test_the_results_file_and_its_images_are_not_modified(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, random.Random(2), 4)
     (tmp_path / "results.json").write_text(json.dumps(rows))
     before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.glob("*.png")}

@@ -1,4 +1,4 @@
-"""Token counts of a reply that are not whole leave the call at its reservation, and at more where more is known."""
+"""Calls with invalid token counts are charged their reservation, or their known cost if that is higher."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from knowgen.clients.chat.response import ResponseReader
 from knowgen.clients.pricing import ChatPrice
-from knowgen.core.metering import MOST_TOKENS, ReportedUsage, Reservation, UsageReader, current_meter, paid_call
+from knowgen.core.metering import MAX_TOKENS, ReportedUsage, Reservation, UsageReader, current_meter, paid_call
 from knowgen.generators.hosted.ark import ArkImages
 from knowgen.generators.hosted.gemini import GeminiImages
 from knowgen.generators.hosted.openai import OpenAiImages
 
 PRICE = ChatPrice(2.0, 8.0)
 MISSING, WHOLE = object(), object()
-SAYS_NOTHING: list[Any] = [
+MEANINGLESS: list[Any] = [
     MISSING,
     None,
     -1,
@@ -46,7 +46,7 @@ def test_whole_numbers_are_read(value: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "least"),
-    [(None, 0), ("12", 12), (" 12 ", 12), ("3.2", 4), (2.5, 3), (-1, 0), (True, 0), (10**400, MOST_TOKENS), ([], 0)],
+    [(None, 0), ("12", 12), (" 12 ", 12), ("3.2", 4), (2.5, 3), (-1, 0), (True, 0), (10**400, MAX_TOKENS), ([], 0)],
 )
 def test_anything_else_is_the_least_it_can_mean_and_not_whole(value: Any, least: int) -> None:
     counts = UsageReader({"n": value})
@@ -86,7 +86,7 @@ def test_a_call_settled_with_no_amount_of_money_keeps_its_worst_case(cost: float
     class Meter:
         settled: float | None = 0.0
 
-        async def reserve(self, worst_case: float | None, who: str) -> int:
+        async def reserve(self, worst_case: float | None, caller: str) -> int:
             return 7
 
         async def settle(self, number: int, cost: float | None) -> None:
@@ -94,9 +94,9 @@ def test_a_call_settled_with_no_amount_of_money_keeps_its_worst_case(cost: float
 
     async def go(meter: Meter) -> None:
         current_meter.set(meter)
-        async with paid_call(0.5, "test") as ticket:
-            assert isinstance(ticket, Reservation)
-            ticket.settle(cost)
+        async with paid_call(0.5, "test") as reservation:
+            assert isinstance(reservation, Reservation)
+            reservation.settle(cost)
 
     meter = Meter()
     asyncio.run(go(meter))
@@ -107,7 +107,7 @@ def chat(usage: Any, worst: float | None, price: ChatPrice = PRICE) -> tuple[flo
     """Return the recorded cost of a reply with this usage, and what its reservation is settled to."""
     choice = {"message": {"content": "{}"}, "finish_reason": "stop"}
     body = json.dumps({"choices": [choice], **({} if usage is MISSING else {"usage": usage})}).encode()
-    answer = ResponseReader("", price).of_response(200, {}, body, worst)
+    answer = ResponseReader("", price).read(200, {}, body, worst)
     return answer.attempt.usage.cost, answer.billed
 
 
@@ -116,7 +116,7 @@ def without_missing(counts: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
-@pytest.mark.parametrize("value", SAYS_NOTHING)
+@pytest.mark.parametrize("value", MEANINGLESS)
 def test_a_chat_reply_with_one_count_that_says_nothing_stays_at_its_reservation(name: str, value: Any) -> None:
     usage = without_missing({"prompt_tokens": 100, "completion_tokens": 10, name: value})
     recorded, billed = chat(usage, 0.5)
@@ -139,11 +139,11 @@ def test_a_chat_reply_without_usage_stays_at_its_reservation(usage: Any) -> None
 
 
 TOKENS = st.one_of(st.integers(1, 5000), st.integers(1, 10_000_000))
-NOT_WHOLE = st.sampled_from([*SAYS_NOTHING, "string", "fraction"])
+NOT_WHOLE = st.sampled_from([*MEANINGLESS, "string", "fraction"])
 
 
-def spoilt(value: int, how: Any) -> Any:
-    """Return a count as a faulty service writes it."""
+def invalid(value: int, how: Any) -> Any:
+    """Return a count as a service with an error might write it."""
     if how == "string":
         return str(value)
     return value - 0.5 if how == "fraction" else how
@@ -155,13 +155,13 @@ def test_no_chat_usage_is_recorded_below_the_bill_or_the_reservation(
 ) -> None:
     names = ("prompt_tokens", "completion_tokens")
     whole = dict(zip(names, (read, written), strict=True))
-    spoils = {name: one for name, one in zip(names, how, strict=True) if one is not WHOLE}
-    usage = without_missing({name: spoilt(n, spoils[name]) if name in spoils else n for name, n in whole.items()})
+    errors = {name: one for name, one in zip(names, how, strict=True) if one is not WHOLE}
+    usage = without_missing({name: invalid(n, errors[name]) if name in errors else n for name, n in whole.items()})
     recorded, billed = chat(usage, worst)
     assert recorded is not None
-    known = {name: n for name, n in whole.items() if name not in spoils or spoils[name] in ("string", "fraction")}
+    known = {name: n for name, n in whole.items() if name not in errors or errors[name] in ("string", "fraction")}
     bill = (2.0 * known.get("prompt_tokens", 0) + 8.0 * known.get("completion_tokens", 0)) / 1e6
-    if spoils:
+    if errors:
         assert recorded == pytest.approx(max(worst, bill))
         assert (worst if billed is None else billed) == pytest.approx(recorded)
     else:
@@ -193,7 +193,7 @@ HOSTED = {
     "openai": (openai_reply, ("input_tokens", "output_tokens"), (5.0, 40.0)),
     "gemini": (gemini_reply, ("promptTokenCount", "candidatesTokenCount"), (2.0, 12.0)),
 }
-"""The adapter, its two counts, and the lowest price in US dollars a million tokens that each can have."""
+"""Reply with a usage, its two counts, and the lowest price of each in US dollars per million tokens."""
 
 
 @pytest.mark.parametrize("service", list(HOSTED))
@@ -203,7 +203,7 @@ def test_no_image_usage_is_recorded_below_the_bill_or_the_reservation(
 ) -> None:
     reply, names, prices = HOSTED[service]
     true = dict(zip(names, (read, written), strict=True))
-    reported, _ = reply(without_missing(true | {names[which]: spoilt(true[names[which]], how)}))
+    reported, _ = reply(without_missing(true | {names[which]: invalid(true[names[which]], how)}))
     charged = reported.charge(WORST)
     assert not reported.complete and charged is not None
     known = [1 if how in ("string", "fraction") or position != which else 0 for position in (0, 1)]

@@ -416,7 +416,7 @@ def test_missing_weights_are_not_downloaded_by_default(hub_cache: Path, monkeypa
 
     with pytest.raises(MissingDependencyError, match=r"-g download=true, or `hf download Qwen/Qwen-Image`"):
         load_generator("qwen-image")
-    assert DiffusersGenerator.identity("qwen-image") == ""
+    assert DiffusersGenerator.weights_identity("qwen-image") == ""
     assert not any(hub_cache.iterdir())
 
     def download(name: str, **options: Any) -> str:
@@ -443,7 +443,7 @@ def test_a_model_in_the_hub_cache_is_used_and_its_commit_recorded(tiny: Callable
             link.symlink_to(blob)
     result = generate(load_generator("made-up/tiny", **SMALL), requests(["a lamp"]))["r0"]
     assert (result.settings["model"], result.settings["revision"]) == ("made-up/tiny", commit)
-    assert result.settings["weights"] == DiffusersGenerator.identity(tiny("sd3"))
+    assert result.settings["weights"] == DiffusersGenerator.weights_identity(tiny("sd3"))
     assert max_difference(result, generate(load_generator(tiny("sd3"), **SMALL), requests(["a lamp"]))["r0"]) == 0
     with pytest.raises(MissingDependencyError, match="are not on this machine"):
         load_generator("made-up/tiny", model_revision="other", **SMALL)
@@ -531,17 +531,17 @@ def test_other_weights_in_the_same_folder_have_another_identity(tiny: Callable[[
     tiny_pipelines.sd3(folder)
     shutil.copytree(folder, copy)
     tiny_pipelines.sd3(other, seed=1)
-    identity = DiffusersGenerator.identity(str(folder))
+    identity = DiffusersGenerator.weights_identity(str(folder))
     assert len(identity) == 12
-    assert DiffusersGenerator.identity(str(copy)) == identity
-    assert DiffusersGenerator.identity(str(other)) != identity
+    assert DiffusersGenerator.weights_identity(str(copy)) == identity
+    assert DiffusersGenerator.weights_identity(str(other)) != identity
     shutil.rmtree(folder)
     shutil.copytree(other, folder)
-    assert DiffusersGenerator.identity(str(folder)) == DiffusersGenerator.identity(str(other))
-    both = DiffusersGenerator.identity(str(folder), edit=tiny("kontext"))
-    assert both == f"{DiffusersGenerator.identity(str(folder))}+{DiffusersGenerator.identity(tiny('kontext'))}"
+    assert DiffusersGenerator.weights_identity(str(folder)) == DiffusersGenerator.weights_identity(str(other))
+    both = DiffusersGenerator.weights_identity(str(folder), edit=tiny("kontext"))
+    assert both == f"{DiffusersGenerator.weights_identity(str(folder))}+{DiffusersGenerator.weights_identity(tiny('kontext'))}"
     result = generate(load_generator(str(other), **SMALL), requests(["x"]))["r0"]
-    assert result.settings["weights"] == DiffusersGenerator.identity(str(other))
+    assert result.settings["weights"] == DiffusersGenerator.weights_identity(str(other))
 
 
 def test_capabilities() -> None:

@@ -179,11 +179,14 @@ def test_the_official_call_is_sent_word_for_word(tmp_path: Path, upstream_dir: P
     [
         (lambda text: text.replace("Be just", "Be kind"), "SYSTEM_PROMPT is not that of commit"),
         (lambda text: text.replace("Go.", "Come."), "_build_user_message is not that of commit"),
-        (lambda text: text.replace("{prompt}", "{prompt.upper()}"), "holds more than the sample's id and prompt"),
-        (lambda text: text.replace("{prompt}", "{secret}"), "holds more than the sample's id and prompt"),
+        (
+            lambda text: text.replace("{prompt}", "{prompt.upper()}"),
+            "contains more fields than the sample's id and prompt",
+        ),
+        (lambda text: text.replace("{prompt}", "{secret}"), "contains more fields than the sample's id and prompt"),
         (lambda text: text.replace("SYSTEM_PROMPT =", "OTHER ="), "assigns no string to SYSTEM_PROMPT"),
-        (lambda text: text.replace("text = (", "words = ("), "makes no text"),
-        (lambda text: text + "\ndef (", "no Python file"),
+        (lambda text: text.replace("text = (", "words = ("), "assigns no f-string"),
+        (lambda text: text + "\ndef (", "not a Python file"),
     ],
 )
 def test_a_file_that_is_not_the_pinned_one_is_refused(upstream_dir: Path, change: Any, words: str) -> None:
@@ -203,8 +206,8 @@ def test_a_folder_without_it_is_named(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- canonical form
 
 
-def request(picture: EncodedImageFile, **changes: Any) -> ChatRequest:
-    parts = [{"type": "text", "text": "Größe ❄ \ud800"}, {"type": "image_url", "image_url": {"url": picture}}]
+def request(image: EncodedImageFile, **changes: Any) -> ChatRequest:
+    parts = [{"type": "text", "text": "Größe ❄ \ud800"}, {"type": "image_url", "image_url": {"url": image}}]
     fields: dict[str, Any] = {
         "url": "http://h/v1", "model": "m", "messages": [{"role": "user", "content": parts}],
         "decoding": {"temperature": 0.0},
@@ -219,13 +222,13 @@ def test_the_body_is_the_json_that_a_plain_client_would_send(tmp_path: Path) -> 
 
     data = os.urandom(1_000_001)
     (tmp_path / "x.jpg").write_bytes(data)
-    picture = EncodedImageFile("a" * 64, 10, 10, len(data), tmp_path / "x.jpg")
+    image = EncodedImageFile("a" * 64, 10, 10, len(data), tmp_path / "x.jpg")
 
     async def sent() -> bytes:
-        return b"".join([piece async for piece in request(picture).body()])
+        return b"".join([piece async for piece in request(image).body()])
 
     body = asyncio.run(sent())
-    assert len(body) == request(picture).length
+    assert len(body) == request(image).length
     found = json.loads(body)
     assert found["model"] == "m" and found["temperature"] == 0.0
     text, shown = found["messages"][0]["content"]
@@ -272,23 +275,23 @@ def test_a_damaged_cache_keeps_nothing_and_says_why(tmp_path: Path) -> None:
     cache = Cache("replies", tmp_path)
     cache.put("k", b"v")
     cache.close()
-    assert cache.get("k") is None and "replies.sqlite" in cache.fault
+    assert cache.get("k") is None and "replies.sqlite" in cache.error
     cache.clear()
     fresh = Cache("replies", tmp_path)
     fresh.put("k", b"v")
-    assert fresh.get("k") == b"v" and fresh.fault == ""
+    assert fresh.get("k") == b"v" and fresh.error == ""
 
 
 def test_files_are_dropped_oldest_first(tmp_path: Path) -> None:
     import os
 
-    files = FileCache("pictures", tmp_path, limit=3000)
+    files = FileCache("images", tmp_path, limit=3000)
     for number in range(5):
         path = files.path(f"{number}" * 64, ".jpg")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(1000))
         os.utime(path, (number, number))
-        files.grown(1000)
+        files.added(1000)
     assert files.find("4" * 64, ".jpg") is not None and files.find("0" * 64, ".jpg") is None
     assert files.totals()[1] <= 3000
     files.clear()

@@ -192,7 +192,7 @@ class DiffusersGenerator:
         return with_changes(base, changes, self.edit_guidance)
 
     @classmethod
-    def identity(cls, model: str, **args: Any) -> str:
+    def weights_identity(cls, model: str, **args: Any) -> str:
         """Return the hash of the weights, so that other weights under the same name have another identity.
 
         Weights are downloaded here when `download` is set.

@@ -157,7 +157,7 @@ class ServiceClient:
             ConfigError: There is a budget and the price is not known.
         """
         session = self._current.get(self)
-        async with session.rate_control.place(tokens) as slot, paid_call(worst_case, self.name) as reservation:
+        async with session.rate_control.slot(tokens) as slot, paid_call(worst_case, self.name) as reservation:
             status, headers, body = await self._exchange(await session.http(), request, slot, reservation)
             if not 200 <= status < 300:
                 error = read_error(status, headers, body, self.key)
@@ -168,10 +168,10 @@ class ServiceClient:
                 raise exception
             data = await asyncio.to_thread(_json_object, body, self.key)
             if data is None:
-                slot.said = LoadSignal.BROKEN
+                slot.signal = LoadSignal.UNAVAILABLE
                 raise TransientError(f"{self.name} answered {status} without a JSON object")
             reported = usage(data)
-            slot.said, slot.tokens = LoadSignal.GOOD, reported.input_tokens + reported.output_tokens
+            slot.signal, slot.tokens = LoadSignal.SUCCESS, reported.input_tokens + reported.output_tokens
             cost = reported.charge(worst_case)
             reservation.settle(cost)
             return ServiceResponse(
@@ -188,7 +188,7 @@ class ServiceClient:
         """
         import aiohttp
 
-        slot.said = LoadSignal.BROKEN
+        slot.signal = LoadSignal.UNAVAILABLE
         try:
             payload, headers = await asyncio.to_thread(_payload, request)
             async with (
@@ -206,7 +206,7 @@ class ServiceClient:
             raise TransientError(f"{self.name} gave no response within {self.timeout:g} s") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise TransientError(f"the response of {self.name} was lost ({type(error).__name__})") from error
-        slot.said = LoadSignal.NOTHING
+        slot.signal = LoadSignal.NONE
         return response.status, response.headers, body
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
@@ -224,13 +224,13 @@ class ServiceClient:
 
 def _signal_load(slot: CallSlot, error: ServiceError, exception: Exception) -> None:
     """Report to rate control what an error says about the load of the service."""
-    slot.wait = error.retry_after
+    slot.retry_after = error.retry_after
     if error.status == 429:
-        slot.said = LoadSignal.BUSY if isinstance(exception, TransientError) else LoadSignal.NOTHING
+        slot.signal = LoadSignal.RATE_LIMITED if isinstance(exception, TransientError) else LoadSignal.NONE
     elif isinstance(exception, TransientError):
-        slot.said = LoadSignal.BROKEN
+        slot.signal = LoadSignal.UNAVAILABLE
     elif isinstance(exception, RefusalError):
-        slot.said = LoadSignal.GOOD
+        slot.signal = LoadSignal.SUCCESS
 
 
 def _json_object(body: bytes, key: str) -> Mapping[str, Any] | None:

@@ -257,7 +257,7 @@ def test_whatever_the_status_no_error_holds_the_key(status: int) -> None:
         json.dumps({"error": {"message": KEY, "code": KEY}}).encode(),
         b"[" * 2000 + KEY.encode(),
     ):
-        answer = ResponseReader(KEY, ChatPrice()).of_response(status, {}, body, None)
+        answer = ResponseReader(KEY, ChatPrice()).read(status, {}, body, None)
         fault = read_error(status, {}, body, KEY)
         reply = read_response(status, body, None, KEY)
         for shown in (answer.attempt.model_dump_json(), repr(fault), repr(reply)):
