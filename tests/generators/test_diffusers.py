@@ -538,8 +538,9 @@ def test_other_weights_in_the_same_folder_have_another_identity(tiny: Callable[[
     shutil.rmtree(folder)
     shutil.copytree(other, folder)
     assert DiffusersGenerator.weights_identity(str(folder)) == DiffusersGenerator.weights_identity(str(other))
+    edit_identity = DiffusersGenerator.weights_identity(tiny("kontext"))
     both = DiffusersGenerator.weights_identity(str(folder), edit=tiny("kontext"))
-    assert both == f"{DiffusersGenerator.weights_identity(str(folder))}+{DiffusersGenerator.weights_identity(tiny('kontext'))}"
+    assert both == f"{DiffusersGenerator.weights_identity(str(folder))}+{edit_identity}"
     result = generate(load_generator(str(other), **SMALL), requests(["x"]))["r0"]
     assert result.settings["weights"] == DiffusersGenerator.weights_identity(str(other))
 

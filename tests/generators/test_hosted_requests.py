@@ -319,7 +319,7 @@ def test_the_error_of_a_missing_key_names_its_variable(
         (OpenAiImages, {"timeout": 0}, "timeout must be a number > 0, got 0"),
         (OpenAiImages, {"concurrency": 0}, "concurrency must be an integer >= 1, got 0"),
         (OpenAiImages, {"price": -1}, "price must be a number >= 0, got -1"),
-        (OpenAiImages, {"rpm": "many"}, "rpm=many"),
+        (OpenAiImages, {"rpm": "many"}, "rpm must be a number >= 0, got 'many'"),
         (OpenAiImages, {"base_url": "ftp://a"}, "http address"),
         (GeminiImages, {"size": "8K"}, "size='8K'"),
         (GeminiImages, {"aspect": "7:7"}, "aspect='7:7'"),
