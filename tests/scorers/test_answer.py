@@ -195,7 +195,7 @@ def test_an_answer_without_references_or_truth_is_not_sent(truth_picture: ImageR
     assert score.status is ScoreStatus.NOT_APPLICABLE and "no references" in score.strict.reason
     assert server.calls == []
     sample, truth, generation = item(None)
-    with pytest.raises(UnscorableError, match="neither a picture nor required text"):
+    with pytest.raises(UnscorableError, match="neither an image nor required text"):
         judged([Step()], (sample, truth.model_copy(update={"required_text": ()}), generation))
 
 
@@ -228,7 +228,7 @@ def test_what_it_declares() -> None:
     assert (traits.shape, traits.needs, traits.dimensions) == ("score", frozenset({"references"}), ("answer",))
     with pytest.raises(UsageError, match="name it as answer:MODEL"):
         AnswerJudge("", base_url="http://127.0.0.1:1/v1")
-    with pytest.raises(UsageError, match="attempts=0"):
+    with pytest.raises(UsageError, match="attempts must be a whole number >= 1, got 0"):
         AnswerJudge("m", base_url="http://127.0.0.1:1/v1", attempts=0)
 
 

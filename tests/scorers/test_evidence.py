@@ -86,7 +86,7 @@ def test_without_evidence_nothing_is_asked(item: tuple[Sample, GroundTruth, Gene
     sample, truth, generation = item
     score, server = judged([Step()], (sample, truth, generation.model_copy(update={"evidence": ()})))
     assert score.status is ScoreStatus.NOT_APPLICABLE and "no evidence" in score.strict.reason
-    with pytest.raises(UnscorableError, match="holds no text"):
+    with pytest.raises(UnscorableError, match="contains no text"):
         judged([Step()], (sample, truth, generation.model_copy(update={"evidence": (PIECES[1],)})))
     assert server.calls == []
 

@@ -49,7 +49,7 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for judge in made:
         judge.close()
-        assert judge._ready is None
+        assert judge._loaded is None
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ class Script:
     def __init__(
         self, judge: HfJudge, replies: Mapping[str, Sequence[str]], fits: int = 99, never: frozenset[str] = frozenset()
     ) -> None:
-        assert judge._ready is not None
-        self.vlm = judge._ready[0]
+        assert judge._loaded is not None
+        self.vlm = judge._loaded[0]
         self.replies = {name: deque(texts) for name, texts in replies.items()}
         self.fits, self.never = fits, never
         self.batches: list[list[str]] = []
@@ -402,7 +402,7 @@ def _pickles(place: Path, folder: Path) -> str:
 def _no_template(place: Path, folder: Path) -> str:
     shutil.copytree(folder, place)
     (place / "chat_template.jinja").unlink()
-    return "no chat template"
+    return "the chat template is missing"
 
 
 def _no_processor(place: Path, folder: Path) -> str:
@@ -416,7 +416,7 @@ def _cut_weights(place: Path, folder: Path) -> str:
     shutil.copytree(folder, place)
     data = (place / "model.safetensors").read_bytes()
     (place / "model.safetensors").write_bytes(data[: len(data) // 2])
-    return "its model cannot be loaded"
+    return "the model cannot be loaded"
 
 
 def _lacking_weights(place: Path, folder: Path) -> str:
@@ -426,7 +426,7 @@ def _lacking_weights(place: Path, folder: Path) -> str:
     tensors = load_file(place / "model.safetensors")
     del tensors["model.language_model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, place / "model.safetensors", metadata={"format": "pt"})
-    return "lacks 1 weights, such as model.language_model.layers.1.mlp.up_proj.weight"
+    return "weights are missing: model.language_model.layers.1.mlp.up_proj.weight"
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_an_image_that_does_not_open_fails_alone(weights: Path, tmp_path: Path) 
     found = scores(Similarity(f"{ARCH}@{weights}"), batch)
     assert [str(score.status) for score in found] == ["ok", "failed", "failed", "failed", "not_applicable", "ok"]
     reasons = [score.strict.reason for score in found]
-    assert reasons[1].startswith("the generated picture does not open: ")
+    assert reasons[1].startswith("the generated image does not open: ")
     assert reasons[2].startswith("the ground truth does not open: ")
     assert "no file on this machine" in reasons[3]
     assert found[0].strict.values == found[5].strict.values  # the cosine does not ask for the order
@@ -228,7 +228,7 @@ def test_listed_weights_are_found_in_the_cache_and_preprocessed_as_listed(
     [
         ("ViT-B-32/laion2b_s34b_b79k", MissingDependencyError, "-s download=true"),
         ("hf-hub:someone/absent", MissingDependencyError, "hf download someone/absent"),
-        ("local-dir:/no/such/folder", MissingDependencyError, "holds no open_clip_config.json"),
+        ("local-dir:/no/such/folder", MissingDependencyError, "has no open_clip_config.json"),
         ("ViT-B-32@/no/such/file.pt", MissingDependencyError, "there is no file"),
         ("ViT-B-23/openai", UsageError, "did you mean 'ViT-B-32'"),
         ("ViT-B-32/laion2b_s34b", UsageError, "did you mean ViT-B-32/laion2b_s34b_b79k"),
@@ -283,7 +283,7 @@ def test_a_missing_package_names_the_extra(weights: Path, monkeypatch: pytest.Mo
 def test_a_device_that_is_not_there_is_reported(weights: Path, tmp_path: Path) -> None:
     scorer = Similarity(f"{ARCH}@{weights}", precision="fp32")
     scorer.setup("cuda:99")
-    with pytest.raises(ConfigError, match="does not go to the device 'cuda:99'"):
+    with pytest.raises(ConfigError, match="cannot be moved to the device 'cuda:99'"):
         scores(scorer, items(tmp_path / "p", 1))
 
 

@@ -185,7 +185,7 @@ def test_an_image_that_does_not_fit_alone_fails_and_no_other(tmp_path: Path) -> 
 
     network.heavy = float(Mean().pixels(open_rgb(wanted[3].path)).sum())
     found = Embedder(Source(network), "cpu", "auto", 4).images(wanted)
-    assert found.faults == {wanted[3].sha256: "does not fit into memory, even as a single picture"}
+    assert found.faults == {wanted[3].sha256: "does not fit into memory, even as a single image"}
     assert len(found.vectors) == 5
 
 
