@@ -123,10 +123,10 @@ def test_a_prompt_beyond_the_models_context_is_said_to_be_cut(weights: Path, tmp
 
 def test_references_give_their_mean_and_maximum(weights: Path, tmp_path: Path) -> None:
     drawn, refs = save_blocks(tmp_path, 0), [save_blocks(tmp_path, n) for n in (1, 2, 3)]
-    noted = tuple({"title": "x", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
+    recorded = tuple({"title": "x", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
     image, _ = by_hand(weights)
     expected = [max(0.0, float(image(path_of(drawn)) @ image(path_of(ref)))) for ref in refs]
-    (score,) = scores(ReferencesSimilarity(f"{ARCH}@{weights}"), [item("a", drawn, None, references=noted)])
+    (score,) = scores(ReferencesSimilarity(f"{ARCH}@{weights}"), [item("a", drawn, None, references=recorded)])
     assert score.strict.values["references_mean"] == pytest.approx(np.mean(expected), abs=1e-5)
     assert score.strict.values["references_max"] == pytest.approx(max(expected), abs=1e-5)
     assert score.details["with"] == [ref.sha256 for ref in refs]
@@ -142,13 +142,13 @@ def test_references_without_a_file_do_not_apply_and_lost_files_fail(weights: Pat
         "swapped": ({"path": str(ref.path), "sha256": "0" * 64},),
         "fine": ({"title": "x"}, {"path": str(ref.path)}),
     }
-    batch = [item(name, drawn, None, references=noted) for name, noted in cases.items()]
+    batch = [item(name, drawn, None, references=recorded) for name, recorded in cases.items()]
     found = {score.sample_id: score for score in scores(ReferencesSimilarity(f"{ARCH}@{weights}"), batch)}
     assert {name: str(score.status) for name, score in found.items()} == {
         "none": "not_applicable", "no file": "not_applicable", "gone": "failed", "relative": "failed",
         "swapped": "failed", "fine": "ok",
     }  # fmt: skip
-    assert "noted no reference with a file" in found["no file"].strict.reason
+    assert "recorded no reference with a file" in found["no file"].strict.reason
     assert "No such file" in found["gone"].strict.reason
     assert "another file" in found["swapped"].strict.reason
 

@@ -92,7 +92,7 @@ def test_what_is_not_there_is_reported_and_not_fetched(folder: Path) -> None:
     with pytest.raises(MissingDependencyError, match="has no weights"):
         Similarity(f"dino:{folder}").setup("cpu")
     (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(MissingDependencyError, match=r"holds no preprocessor_config\.json"):
+    with pytest.raises(MissingDependencyError, match=r"has no preprocessor_config\.json"):
         Similarity(f"dino:{folder}").setup("cpu")
 
 
