@@ -64,59 +64,59 @@ def one_value(dimension: str, value: float, name: str = "a", repeat: int = 0) ->
     return Score(sample_id=name, repeat=repeat, scorer=dimension, status=ScoreStatus.OK, strict=reading)
 
 
-class Picture:
+class FakeImageJudge:
     """A judge of images that gives preset scores by sample id; an exception is raised, a function is called."""
 
     needs = frozenset({"image"})
 
-    def __init__(self, told: Any = None) -> None:
-        self.told, self.asked, self.most, self.now = told, 0, 0, 0
+    def __init__(self, outcomes: Any = None) -> None:
+        self.outcomes, self.asked, self.max_running, self.running = outcomes, 0, 0, 0
         self.closed = False
 
     def value(self, item: Item) -> Score:
         name, repeat = item[0].id, item[2].repeat
-        told = self.told[name] if isinstance(self.told, dict) else self.told
-        if callable(told):
-            told = told()
-        if isinstance(told, BaseException):
-            raise told
-        if isinstance(told, Score):
-            return told.model_copy(update={"sample_id": name, "repeat": repeat})
-        return self.plain(told, name, repeat)
+        outcomes = self.outcomes[name] if isinstance(self.outcomes, dict) else self.outcomes
+        if callable(outcomes):
+            outcomes = outcomes()
+        if isinstance(outcomes, BaseException):
+            raise outcomes
+        if isinstance(outcomes, Score):
+            return outcomes.model_copy(update={"sample_id": name, "repeat": repeat})
+        return self.plain(outcomes, name, repeat)
 
-    def plain(self, told: Any, name: str, repeat: int) -> Score:
-        f, v, t, a = told or (1, 1, 1, 1)
+    def plain(self, outcomes: Any, name: str, repeat: int) -> Score:
+        f, v, t, a = outcomes or (1, 1, 1, 1)
         return knowgen_score(f, v, t, a, name=name, repeat=repeat)
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
         self.asked += 1
-        self.now += 1
-        self.most = max(self.most, self.now)
+        self.running += 1
+        self.max_running = max(self.max_running, self.running)
         await asyncio.sleep(0.001)
-        self.now -= 1
+        self.running -= 1
         return self.value((sample, truth, generation))
 
     async def close(self) -> None:
         self.closed = True
 
 
-class Answer(Picture):
-    """The same for answers."""
+class FakeAnswerJudge(FakeImageJudge):
+    """A judge of answers that gives preset scores by sample id."""
 
     needs = frozenset({"references"})
 
-    def plain(self, told: Any, name: str, repeat: int) -> Score:
-        return one_value("answer", 1.0 if told is None else told, name, repeat)
+    def plain(self, outcomes: Any, name: str, repeat: int) -> Score:
+        return one_value("answer", 1.0 if outcomes is None else outcomes, name, repeat)
 
 
-class Batch:
-    """A measure that computes in batches; an exception that it was made with is raised when its turn comes."""
+class FakeMeasure:
+    """A measure in batch form with preset values by sample id; a preset exception is raised at its sample."""
 
     needs = frozenset({"image"})
     concurrency = 3
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self.told = told
+    def __init__(self, outcomes: dict[str, Any]) -> None:
+        self.outcomes = outcomes
         self.batches: list[list[str]] = []
         self.threads: set[int] = set()
 
@@ -124,11 +124,11 @@ class Batch:
         self.batches.append([sample.id for sample, _, _ in items])
         self.threads.add(threading.get_ident())
         for sample, _, generation in reversed(items):
-            told = self.told[sample.id]
-            if isinstance(told, Exception):
-                raise told
-            if told is not None:
-                yield one_value("truth", told, sample.id, generation.repeat)
+            outcomes = self.outcomes[sample.id]
+            if isinstance(outcomes, Exception):
+                raise outcomes
+            if outcomes is not None:
+                yield one_value("truth", outcomes, sample.id, generation.repeat)
 
 
 def rewards(dual: DualReward, *items: Item) -> list[EpisodeReward]:
@@ -149,19 +149,19 @@ def rewards(dual: DualReward, *items: Item) -> list[EpisodeReward]:
         ((0.5, 0, 0, 0), 0.05),
     ],
 )
-def test_the_image_half_is_the_sample_s_overall(values: tuple[Any, ...], expected: float) -> None:
-    found = image_reward(knowgen_score(*values))
-    assert (found.value, found.image, found.text, found.masked) == (expected, expected, None, False)
+def test_the_image_reward_is_the_overall_score(values: tuple[Any, ...], expected: float) -> None:
+    results = image_reward(knowgen_score(*values))
+    assert (results.value, results.image, results.text, results.masked) == (expected, expected, None, False)
 
 
-def test_the_sum_worked_by_hand() -> None:
-    dual = DualReward(Picture((1, 0.5, 0, 0.5)), Answer(0.75))
-    [found] = rewards(dual, item())
-    assert found.value == pytest.approx(0.55)  # .5 * .35 + .5 * .75
-    assert (found.image, found.text, found.reason) == (0.35, 0.75, "")
-    [found] = rewards(DualReward(Picture((1, 0.5, 0, 0.5)), Answer(0.75), coefficient=0.2), item())
-    assert found.value == pytest.approx(0.43)  # .8 * .35 + .2 * .75
-    assert len(found.scores) == 2
+def test_the_weighted_sum_by_hand() -> None:
+    dual = DualReward(FakeImageJudge((1, 0.5, 0, 0.5)), FakeAnswerJudge(0.75))
+    [result] = rewards(dual, item())
+    assert result.value == pytest.approx(0.55)  # .5 * .35 + .5 * .75
+    assert (result.image, result.text, result.reason) == (0.35, 0.75, "")
+    [result] = rewards(DualReward(FakeImageJudge((1, 0.5, 0, 0.5)), FakeAnswerJudge(0.75), coefficient=0.2), item())
+    assert result.value == pytest.approx(0.43)  # .8 * .35 + .2 * .75
+    assert len(result.scores) == 2
 
 
 GRID = st.sampled_from([0.0, 0.5, 1.0])
@@ -169,25 +169,25 @@ GRID = st.sampled_from([0.0, 0.5, 1.0])
 
 @given(GRID, GRID, GRID | st.none(), GRID)
 def test_the_image_half_against_exact_arithmetic(f: float, v: float, t: float | None, a: float) -> None:
-    found = image_reward(knowgen_score(f, v, t, a)).value
+    results = image_reward(knowgen_score(f, v, t, a)).value
     exact = Fraction(1, 10) * Fraction(f) + Fraction(2, 5) * Fraction(v + (0.5 if t is None else t))
     exact += Fraction(1, 10) * Fraction(a)
-    assert found is not None and Decimal(str(found)) == Decimal(exact.numerator) / Decimal(exact.denominator)
+    assert results is not None and Decimal(str(results)) == Decimal(exact.numerator) / Decimal(exact.denominator)
 
 
 @given(GRID, GRID, GRID | st.none(), GRID, st.sampled_from([0, 0.25, 0.5, 0.75, 1]), st.floats(0, 1))
-def test_the_sum_lies_between_its_halves(
+def test_the_reward_is_between_its_parts(
     f: float, v: float, t: float | None, a: float, text: float, share: float
 ) -> None:
-    [found] = rewards(DualReward(Picture((f, v, t, a)), Answer(text), coefficient=share), item())
-    assert found.value is not None and not found.masked
+    [result] = rewards(DualReward(FakeImageJudge((f, v, t, a)), FakeAnswerJudge(text), coefficient=share), item())
+    assert result.value is not None and not result.masked
     halves = [image_reward(knowgen_score(f, v, t, a)).value, float(text)]
-    assert min(halves) - 1e-12 <= found.value <= max(halves) + 1e-12  # type: ignore[type-var,operator]
-    assert found.value == pytest.approx((1 - share) * halves[0] + share * halves[1], abs=1e-12)  # type: ignore[operator]
+    assert min(halves) - 1e-12 <= result.value <= max(halves) + 1e-12  # type: ignore[type-var,operator]
+    assert result.value == pytest.approx((1 - share) * halves[0] + share * halves[1], abs=1e-12)  # type: ignore[operator]
 
 
 @given(st.floats(0, 1))
-def test_a_measure_of_one_dimension_is_taken_as_it_is(value: float) -> None:
+def test_the_value_of_a_single_dimension_is_the_reward(value: float) -> None:
     assert image_reward(one_value("truth", value)).value == value
 
 
@@ -195,50 +195,50 @@ def test_a_measure_of_one_dimension_is_taken_as_it_is(value: float) -> None:
 
 
 @given(st.sampled_from(["failed", "not applicable"]), st.text(max_size=20))
-def test_a_score_that_says_nothing_is_a_mask_and_never_a_zero(kind: str, words: str) -> None:
+def test_a_missing_score_masks_the_reward(kind: str, words: str) -> None:
     make = failed_score if kind == "failed" else not_applicable_score
     for reward in (image_reward, text_reward):
-        found = reward(make("a", 0, "vlm:x", words))
-        assert found.masked and found.value is None and found.reason.startswith("vlm:x: ")
-        assert words in found.reason
+        results = reward(make("a", 0, "vlm:x", words))
+        assert results.masked and results.value is None and results.reason.startswith("vlm:x: ")
+        assert words in results.reason
 
 
-def test_either_half_lost_masks_the_whole() -> None:
+def test_a_missing_part_masks_the_reward() -> None:
     lost = failed_score("a", 0, "vlm:x", "the reply was empty")
-    [found] = rewards(DualReward(Picture(lost), Answer(1.0)), item())
-    assert found.masked and found.reason == "vlm:x: the reply was empty" and found.text == 1.0
-    [found] = rewards(DualReward(Picture((0, 0, 0, 0)), Answer(lost)), item())
-    assert found.masked and found.image == 0.0 and found.scores[1].status is ScoreStatus.FAILED
-    [found] = rewards(DualReward(Picture(ValueError("a bug\nof a plugin")), Answer(lost)), item())
-    assert found.reason == "Picture: a bug of a plugin; vlm:x: the reply was empty"
+    [result] = rewards(DualReward(FakeImageJudge(lost), FakeAnswerJudge(1.0)), item())
+    assert result.masked and result.reason == "vlm:x: the reply was empty" and result.text == 1.0
+    [result] = rewards(DualReward(FakeImageJudge((0, 0, 0, 0)), FakeAnswerJudge(lost)), item())
+    assert result.masked and result.image == 0.0 and result.scores[1].status is ScoreStatus.FAILED
+    [result] = rewards(DualReward(FakeImageJudge(ValueError("a bug\nof a plugin")), FakeAnswerJudge(lost)), item())
+    assert result.reason == "FakeImageJudge: a bug of a plugin; vlm:x: the reply was empty"
 
 
-def test_an_image_that_was_not_generated_is_a_mask() -> None:
-    image = Picture()
+def test_a_failed_generation_masks_the_reward() -> None:
+    image = FakeImageJudge()
     fields: dict[str, Any] = {"status": GenerationStatus.FAILED, "image": None, "reason": "out of memory"}
-    [found] = rewards(DualReward(image, Answer()), item(**fields))
-    assert found.masked and found.reason == "there is no picture: out of memory" and not found.drawn
+    [result] = rewards(DualReward(image, FakeAnswerJudge()), item(**fields))
+    assert result.masked and result.reason == "there is no picture: out of memory" and not result.drawn
     assert image.asked == 0
-    [found] = rewards(DualReward(image, Answer(0.25), coefficient=1.0), item(**fields))
-    assert found.value == 0.25 and image.asked == 0, "the answer alone needs no picture"
+    [result] = rewards(DualReward(image, FakeAnswerJudge(0.25), coefficient=1.0), item(**fields))
+    assert result.value == 0.25 and image.asked == 0, "the answer alone needs no picture"
 
 
 def test_values_out_of_range_are_masked() -> None:
-    found = image_reward(one_value("truth", 1.5))
-    assert found.masked and "outside [0, 1]" in found.reason
+    results = image_reward(one_value("truth", 1.5))
+    assert results.masked and "outside [0, 1]" in results.reason
 
 
 @pytest.mark.parametrize(
     "fields", [{"value": 1.5}, {"value": None}, {"value": float("nan")}, {"value": 0.0, "masked": True}]
 )
-def test_a_reward_keeps_its_own_rules(fields: dict[str, Any]) -> None:
+def test_invalid_rewards_are_rejected(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="reward"):
         EpisodeReward(**fields)
     with pytest.raises(ValueError, match="reward"):
         masked("")
 
 
-def test_scores_of_other_kinds_are_refused() -> None:
+def test_scores_of_other_scorers_are_rejected() -> None:
     with pytest.raises(UsageError, match="no image reward is made of ssim, lab_histogram_intersection"):
         reading = ParsedScore(status=ScoreStatus.OK, values={"ssim": 1, "lab_histogram_intersection": 1})
         image_reward(Score(sample_id="a", scorer="pixels", status=ScoreStatus.OK, strict=reading))
@@ -249,27 +249,27 @@ def test_scores_of_other_kinds_are_refused() -> None:
         image_reward(Score(sample_id="a", scorer="x", status=ScoreStatus.OK, strict=partial))
 
 
-def test_the_lenient_reading_can_be_taken() -> None:
+def test_the_lenient_score_can_be_used() -> None:
     lenient = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 0.7))
     score = failed_score("a", 0, "vlm:x", "off the grid").model_copy(update={"lenient": lenient})
     assert image_reward(score).masked
     assert image_reward(score, "lenient").value == 0.7
-    [found] = rewards(DualReward(Picture(score), Answer(0.5), reading="lenient"), item())
-    assert found.value == pytest.approx(0.6)
+    [result] = rewards(DualReward(FakeImageJudge(score), FakeAnswerJudge(0.5), reading="lenient"), item())
+    assert result.value == pytest.approx(0.6)
 
 
 # ----------------------------------------------------------------------------------------------- the rule of references
 
 
 @given(st.integers(0, 9))
-def test_one_to_four_references_are_asked_for(count: int) -> None:
-    image = Picture()
-    [found] = rewards(DualReward(image, Answer()), item(references=count))
+def test_an_answer_needs_one_to_four_references(count: int) -> None:
+    image = FakeImageJudge()
+    [result] = rewards(DualReward(image, FakeAnswerJudge()), item(references=count))
     if 1 <= count <= 4:
-        assert found.value == 1.0 and not found.reason
+        assert result.value == 1.0 and not result.reason
     else:
-        assert found.value == 0.0 and not found.masked, "a verdict on the answer, not a fault of a judge"
-        assert found.reason == f"the answer has {count} usable references, and 1 to 4 are asked for"
+        assert result.value == 0.0 and not result.masked, "a verdict on the answer, not a fault of a judge"
+        assert result.reason == f"the answer has {count} usable references, and 1 to 4 are asked for"
         assert image.asked == 0
 
 
@@ -279,23 +279,23 @@ def test_only_references_that_name_an_image_count() -> None:
     assert rule.broken_by([{"url": "http://a.test/1.png"}, {"sha256": "ab"}]) == ""
     own = ReferencesRule(least=2, most=2, usable=lambda reference: reference.get("kept", False))
     assert own.broken_by([{"kept": True}, {"kept": True}, {}]) == ""
-    [found] = rewards(DualReward(Picture(), Answer(), rule=None), item(references=5))
-    assert found.value == 1.0
+    [result] = rewards(DualReward(FakeImageJudge(), FakeAnswerJudge(), rule=None), item(references=5))
+    assert result.value == 1.0
 
 
 # ----------------------------------------------------------------------------------------------- many, and in order
 
 
 @given(st.lists(st.tuples(GRID, st.integers(0, 6), st.booleans()), max_size=12))
-def test_order_is_preserved_whatever_becomes_of_each(told: list[tuple[float, int, bool]]) -> None:
-    names = [f"s{number}" for number in range(len(told))]
+def test_rewards_keep_the_order_of_episodes(outcomes: list[tuple[float, int, bool]]) -> None:
+    names = [f"s{number}" for number in range(len(outcomes))]
     images = {
         name: failed_score(name, 0, "vlm:x", name) if broken else (value, value, value, value)
-        for name, (value, _, broken) in zip(names, told, strict=True)
+        for name, (value, _, broken) in zip(names, outcomes, strict=True)
     }
-    items = [item(name, references=count) for name, (_, count, _) in zip(names, told, strict=True)]
-    found = rewards(DualReward(Picture(images), Answer(0.0), coefficient=0.0), *items)
-    for name, (value, count, broken), reward in zip(names, told, found, strict=True):
+    items = [item(name, references=count) for name, (_, count, _) in zip(names, outcomes, strict=True)]
+    results = rewards(DualReward(FakeImageJudge(images), FakeAnswerJudge(0.0), coefficient=0.0), *items)
+    for name, (value, count, broken), reward in zip(names, outcomes, results, strict=True):
         if not 1 <= count <= 4:
             assert reward.value == 0.0 and "usable references" in reward.reason
         elif broken:
@@ -304,61 +304,63 @@ def test_order_is_preserved_whatever_becomes_of_each(told: list[tuple[float, int
             assert reward.value == value
 
 
-def test_scores_run_side_by_side_within_bounds() -> None:
-    image, answer = Picture(), Answer()
-    found = rewards(DualReward(image, answer, concurrency=3), *(item(f"s{n}") for n in range(12)))
-    assert len(found) == 12 and image.asked == answer.asked == 12
-    assert image.most == 3 and answer.most == 3
+def test_scores_run_concurrently_within_the_limit() -> None:
+    image, answer = FakeImageJudge(), FakeAnswerJudge()
+    results = rewards(DualReward(image, answer, concurrency=3), *(item(f"s{n}") for n in range(12)))
+    assert len(results) == 12 and image.asked == answer.asked == 12
+    assert image.max_running == 3 and answer.max_running == 3
 
 
-def test_a_half_without_a_share_is_not_asked_for() -> None:
-    image, answer = Picture((0, 0, 0, 0)), Answer()
-    [found] = rewards(DualReward(image, answer, coefficient=1.0), item())
-    assert (found.value, found.image, image.asked, answer.asked) == (1.0, None, 0, 1)
-    [found] = rewards(DualReward(image, answer, coefficient=0.0), item())
-    assert (found.value, found.text, image.asked, answer.asked) == (0.0, None, 1, 1)
+def test_a_part_with_weight_0_is_not_scored() -> None:
+    image, answer = FakeImageJudge((0, 0, 0, 0)), FakeAnswerJudge()
+    [result] = rewards(DualReward(image, answer, coefficient=1.0), item())
+    assert (result.value, result.image, image.asked, answer.asked) == (1.0, None, 0, 1)
+    [result] = rewards(DualReward(image, answer, coefficient=0.0), item())
+    assert (result.value, result.text, image.asked, answer.asked) == (0.0, None, 1, 1)
 
 
 def test_a_transient_error_is_retried_and_its_calls_are_recorded() -> None:
     faults = [TransientError("busy", retry_after=0.01, attempts=(Attempt(error="busy"),))]
 
-    def told() -> Any:
+    def outcomes() -> Any:
         return faults.pop() if faults else (1, 1, 1, 1)
 
-    dual = DualReward(Picture(told), Answer())
-    [found] = rewards(dual, item())
-    assert found.value == 1.0
-    assert [attempt.error for attempt in found.scores[0].attempts] == ["busy"]
-    [found] = rewards(DualReward(Picture(TransientError("gone", retry_after=0.001)), Answer(), tries=2), item())
-    assert found.masked and found.reason == "Picture: gone"
+    dual = DualReward(FakeImageJudge(outcomes), FakeAnswerJudge())
+    [result] = rewards(dual, item())
+    assert result.value == 1.0
+    assert [attempt.error for attempt in result.scores[0].attempts] == ["busy"]
+    [result] = rewards(
+        DualReward(FakeImageJudge(TransientError("gone", retry_after=0.001)), FakeAnswerJudge(), tries=2), item()
+    )
+    assert result.masked and result.reason == "FakeImageJudge: gone"
 
 
 @pytest.mark.parametrize("error", [ConfigError("no price"), BudgetReachedError("spent")])
-def test_what_would_hit_every_episode_is_raised(error: Exception) -> None:
+def test_an_error_that_concerns_every_episode_is_raised(error: Exception) -> None:
     with pytest.raises(type(error)):
-        rewards(DualReward(Picture(error), Answer()), item("a"), item("b"))
+        rewards(DualReward(FakeImageJudge(error), FakeAnswerJudge()), item("a"), item("b"))
 
 
 def test_measures_compute_in_batches_in_one_thread_and_distinguish_episodes_of_one_sample() -> None:
-    batch = Batch({"a": 0.25, "b": 0.5, "c": None, "d": 1.0})
+    batch = FakeMeasure({"a": 0.25, "b": 0.5, "c": None, "d": 1.0})
     items = [item("a", repeat=7), item("a", repeat=7), item("b"), item("c"), item("d")]
-    found = rewards(DualReward(batch, Answer(), coefficient=0.0), *items)
-    assert [reward.value for reward in found] == [0.25, 0.25, 0.5, None, 1.0]
-    assert found[3].masked and "gave no score of this sample" in found[3].reason
-    assert found[0].scores[0].repeat == 7
+    results = rewards(DualReward(batch, FakeAnswerJudge(), coefficient=0.0), *items)
+    assert [reward.value for reward in results] == [0.25, 0.25, 0.5, None, 1.0]
+    assert results[3].masked and "gave no score of this sample" in results[3].reason
+    assert results[0].scores[0].repeat == 7
     assert batch.batches == [["a", "a", "b"], ["c", "d"]]
     assert threading.get_ident() not in batch.threads
 
 
-def test_one_that_breaks_a_batch_is_masked_alone() -> None:
-    batch = Batch({"a": 0.25, "b": RuntimeError("does not fit"), "c": 1.0})
-    found = rewards(DualReward(batch, Answer(), coefficient=0.0), *(item(name) for name in "abc"))
-    assert [reward.value for reward in found] == [0.25, None, 1.0]
-    assert found[1].reason == "Batch: does not fit"
+def test_an_episode_that_breaks_a_batch_is_masked_alone() -> None:
+    batch = FakeMeasure({"a": 0.25, "b": RuntimeError("does not fit"), "c": 1.0})
+    results = rewards(DualReward(batch, FakeAnswerJudge(), coefficient=0.0), *(item(name) for name in "abc"))
+    assert [reward.value for reward in results] == [0.25, None, 1.0]
+    assert results[1].reason == "FakeMeasure: does not fit"
 
 
 def test_one_dual_reward_serves_several_event_loops() -> None:
-    dual = DualReward(Picture(), Answer(), concurrency=1)
+    dual = DualReward(FakeImageJudge(), FakeAnswerJudge(), concurrency=1)
     for _ in range(2):
         assert [reward.value for reward in rewards(dual, item("a"), item("b"))] == [1.0, 1.0]
     asyncio.run(dual.close())
@@ -369,14 +371,14 @@ def test_one_dual_reward_serves_several_event_loops() -> None:
     "args",
     [{"coefficient": 1.1}, {"coefficient": True}, {"reading": "loose"}, {"concurrency": 0}, {"tries": 0}],
 )
-def test_arguments_out_of_range_are_refused(args: dict[str, Any]) -> None:
+def test_invalid_arguments_are_rejected(args: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        DualReward(Picture(), Answer(), **args)
+        DualReward(FakeImageJudge(), FakeAnswerJudge(), **args)
 
 
-def test_a_text_judge_that_computes_is_refused() -> None:
+def test_a_text_judge_in_batch_form_is_rejected() -> None:
     with pytest.raises(UsageError, match="async score"):
-        DualReward(Picture(), Batch({}))  # type: ignore[arg-type]
+        DualReward(FakeImageJudge(), FakeMeasure({}))  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------ over real HTTP
@@ -392,7 +394,7 @@ def episode(place: Path, name: str) -> Item:
     return Sample(id=name, prompt="Draw.", text_required=True), truth, Generation(**fields)
 
 
-def test_a_judge_whose_replies_fail_masks_and_the_rest_is_rewarded(tmp_path: Path) -> None:
+def test_failed_replies_mask_only_their_own_episodes(tmp_path: Path) -> None:
     def script(call: Call) -> Step:
         answers = "gen_prompt" in call.text
         if call.sample_id == "babble":
@@ -412,9 +414,9 @@ def test_a_judge_whose_replies_fail_masks_and_the_rest_is_rewarded(tmp_path: Pat
             await dual.close()
 
     with JudgeServer(script) as server:
-        found = asyncio.run(go(server.url))
-    assert found[0].value == pytest.approx(0.5 * round(0.1 + 0.2 + 0.4 + 0.05, 2) + 0.5 * 0.75)
-    assert [reward.masked for reward in found] == [False, True, True, True]
-    assert "not one JSON object" in found[1].reason
-    assert found[2].image == 0.75 and "500" in found[2].reason
-    assert "I will not judge this." in found[3].reason and found[3].text == 0.75
+        results = asyncio.run(go(server.url))
+    assert results[0].value == pytest.approx(0.5 * round(0.1 + 0.2 + 0.4 + 0.05, 2) + 0.5 * 0.75)
+    assert [reward.masked for reward in results] == [False, True, True, True]
+    assert "not one JSON object" in results[1].reason
+    assert results[2].image == 0.75 and "500" in results[2].reason
+    assert "I will not judge this." in results[3].reason and results[3].text == 0.75

@@ -118,7 +118,7 @@ def test_a_run_gives_the_scorers_values_and_their_mean(
 @pytest.mark.parametrize(
     ("name", "error", "words"),
     [
-        ("similarity:local-dir:/no/such/folder", MissingDependencyError, "name a folder in which open_clip can load"),
+        ("similarity:local-dir:/no/such/folder", MissingDependencyError, "name a folder from which open_clip can load"),
         ("similarity:nonsense", UsageError, "names no weights"),
     ],
 )

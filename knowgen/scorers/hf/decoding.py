@@ -45,11 +45,11 @@ class DecoderReply:
 
     Attributes:
         text: Text without control tokens and without the reasoning before `</think>`.
-        finish: `stop`, or `length` where it was cut off; empty where there is no reply.
+        finish: `stop`, or `length` where it was cut off; empty without a reply.
         input_tokens: Number of tokens of the prompt and its images, without padding.
         output_tokens: Number of tokens of the reply, including its end token.
         seconds: Duration of the batch divided by its size, in seconds.
-        error: Why there is no reply, else empty.
+        error: Reason why the reply is missing, else empty.
     """
 
     text: str = ""

@@ -150,7 +150,7 @@ class HfJudge:
         queue: deque[_JudgedSample] = deque()
         for sample, truth, generation in items:
             if missing := missing_needs(self.needs, truth, generation):
-                reason = f"there is no {' and no '.join(missing)}"
+                reason = f"no {' and no '.join(missing)}"
                 yield not_applicable_score(sample.id, generation.repeat, self.label, reason)
                 continue
             queue.append(_JudgedSample((sample, truth, generation), self, vlm))

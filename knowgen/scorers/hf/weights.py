@@ -38,7 +38,7 @@ def find_weights_folder(model: str, revision: str, download: bool) -> Path:
             raise UsageError("a folder has no revision", where=where, fix="leave out revision")
     elif looks_like_path(model):
         raise MissingDependencyError(
-            "there is no such folder", where=where, fix="name a folder with config.json and *.safetensors"
+            "the folder does not exist", where=where, fix="name a folder with config.json and *.safetensors"
         )
     elif not is_hub_name(model):
         raise UsageError("neither a folder nor a name on the hub", where=where)

@@ -93,7 +93,7 @@ class ClipSource:
         self._weights = Path(self._name.source).expanduser()
         if not self._weights.is_file():
             raise MissingDependencyError(
-                f"there is no file {str(self._weights)!r}", where=self._where, fix="put the checkpoint there"
+                f"the file {str(self._weights)!r} does not exist", where=self._where, fix="put the checkpoint there"
             )
         return config
 

@@ -75,7 +75,7 @@ class DinoSource:
             return folder
         if not is_hub_name(source):
             raise MissingDependencyError(
-                f"there is no folder {source!r}", where=self._where, fix="name a folder, or a repository ORG/NAME"
+                f"the folder {source!r} does not exist", where=self._where, fix="name a folder, or ORG/NAME on the hub"
             )
         return hub_folder(source, patterns=PATTERNS, download=self._download, where=self._where)
 

@@ -154,7 +154,7 @@ class Similarity:
         """Return what an item is compared with, or its score where it cannot be compared."""
         sample, truth, generation = item
         if missing := missing_needs(self.needs, truth, generation):
-            reason = f"there is no {' and no '.join(missing)}"
+            reason = f"no {' and no '.join(missing)}"
             return not_applicable_score(sample.id, generation.repeat, self.label, reason)
         try:
             return self._target(sample, truth, generation)
