@@ -1,4 +1,4 @@
-"""`knowgen export`: a run's results for other tools."""
+"""`knowgen export`: write the results of a run for other tools."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Example:
 @click.command("export", epilog=EPILOG)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--format", "form", required=True, type=click.Choice(["official", "jsonl", "parquet", "csv"]), help="What to write."
+    "--format", "form", required=True, type=click.Choice(["official", "jsonl", "parquet", "csv"]), help="Output format."
 )
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="PATH", help="Where to write it.")
-@click.option("--scorer", metavar="S", help="Whose judgements; the run's first scorer when left out.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="PATH", help="File to write.")
+@click.option("--scorer", metavar="S", help="Scorer whose scores are exported [the run's first scorer].")
 def command(run: Path, form: str, out: Path, scorer: str | None) -> int:
     """Write a run's results as official JSON, JSONL, CSV or Parquet."""
     from knowgen import api

@@ -19,15 +19,15 @@ after, on four machines (sbatch --array=1-4):
 
 @click.command("merge", epilog=EPILOG)
 @click.argument("shards", nargs=-1, required=True, metavar="SHARD...", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory to make.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Output directory.")
 @run_option("protocol")
 @click.option("--unfinished", is_flag=True, help="Merge even if images or scores are missing.")
 @click.option("--fresh", is_flag=True, help="Replace the run in DIR.")
 def command(shards: tuple[Path, ...], out: Path, protocol: str, unfinished: bool, fresh: bool) -> int:
-    """Merge the shards of a run, as one run would have written them.
+    """Merge the shards of a run into one run directory.
 
     A shard is a run directory made by `knowgen run --shard I/N`: every Nth sample of the selection, from the Ith on.
-    Images are hard links where the file system has them.
+    Images are hard links where the file system supports them.
     """
     from knowgen.cli.common import command_line, failure_lines
     from knowgen.report import tables

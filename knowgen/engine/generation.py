@@ -98,7 +98,7 @@ class GenerationWriter:
         if asked.reason:
             notes = [*notes, asked.reason]
         plain = {
-            "references": asked.noted if drawing.references == () else drawing.references,
+            "references": asked.reference_notes if drawing.references == () else drawing.references,
             "evidence": asked.evidence if drawing.evidence == () else drawing.evidence,
             "trajectory": asked.trajectory if drawing.trajectory == () else drawing.trajectory,
             "settings": {**drawing.settings, "note": "; ".join(notes)} if notes else drawing.settings,
@@ -276,7 +276,7 @@ class SourceStep:
     def _take(self, job: WorkItem) -> Generation:
         attempts = 1 + (job.earlier.attempts if job.earlier is not None else 0)
         try:
-            drawing = self._source.drawing(job.sample.id, job.repeat)
+            drawing = self._source.generation(job.sample.id, job.repeat)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a source may be anybody's code
             return self._finisher.failed(job, describe(error), attempts)
         if drawing.status is GenerationStatus.NOT_RUN:

@@ -131,7 +131,7 @@ class WorkPlanner:
             truth = self._task.truth(sample.id)
             truth_hash = fingerprint([sample.model_dump(mode="json"), truth.model_dump(mode="json")])
             for repeat in range(self._spec.repeats):
-                asked = self._requests.asked(sample.id, repeat) if self._requests is not None else THE_PROMPT
+                asked = self._requests.answer(sample.id, repeat) if self._requests is not None else THE_PROMPT
                 key = generation_key(
                     self._spec,
                     sample_id=sample.id,

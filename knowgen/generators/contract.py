@@ -189,7 +189,7 @@ class AgentAnswer:
     Attributes:
         prompt: The prompt to draw; empty to draw the sample's own.
         references: Reference images, in order, with their paths.
-        noted: What the agent noted of each reference: title, url, note.
+        reference_notes: What the agent noted of each reference: title, url, note.
         evidence: Text it gathered.
         trajectory: Its steps.
         reason: Why there is nothing to draw from; the sample's own prompt is then drawn, without references.
@@ -197,7 +197,7 @@ class AgentAnswer:
 
     prompt: str = ""
     references: tuple[ImageRef, ...] = ()
-    noted: tuple[dict[str, Any], ...] = ()
+    reference_notes: tuple[dict[str, Any], ...] = ()
     evidence: tuple[dict[str, Any], ...] = ()
     trajectory: tuple[dict[str, Any], ...] = ()
     reason: str = ""
@@ -215,7 +215,7 @@ class AnswerSource(Protocol):
         """Tells this source's content from any other's."""
         ...
 
-    def asked(self, sample_id: str, repeat: int) -> AgentAnswer:
+    def answer(self, sample_id: str, repeat: int) -> AgentAnswer:
         """Returns what is to be drawn for a sample and repeat."""
         ...
 
@@ -226,7 +226,7 @@ class GenerationSource(Protocol):
     name: str
     revision: str
 
-    def drawing(self, sample_id: str, repeat: int) -> GeneratedImage:
+    def generation(self, sample_id: str, repeat: int) -> GeneratedImage:
         """Returns the drawing of a sample; a missing or unreadable one is a failed drawing with its reason.
 
         One that was never asked for has the status not_run, and the run leaves it so.

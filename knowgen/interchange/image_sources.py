@@ -150,7 +150,7 @@ class FolderSource:
         content = [[*place, file_digest(self.path / name)] for place, name in sorted(self._files.items())]
         return fingerprint(content)[:12]
 
-    def drawing(self, sample_id: str, repeat: int) -> SourceImage:
+    def generation(self, sample_id: str, repeat: int) -> SourceImage:
         """Return the image of a sample and repeat, or the reason why there is none."""
         relative = self._files.get((sample_id, repeat))
         if relative is None:
@@ -211,7 +211,7 @@ class RunSource:
         """Close the run."""
         self.close()
 
-    def drawing(self, sample_id: str, repeat: int) -> SourceImage:
+    def generation(self, sample_id: str, repeat: int) -> SourceImage:
         """Return the image of a sample and repeat with its status in that run, or the reason why there is none."""
         generation = self.store.latest_generation(sample_id, repeat)
         if generation is None or generation.status is GenerationStatus.NOT_RUN:

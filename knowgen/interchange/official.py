@@ -309,7 +309,7 @@ class OfficialTask:
             DataError: The sample is unknown.
         """
         if sample_id not in self.chosen:
-            raise DataError(f"there is no sample {sample_id!r}", where=f"task {self.name}")
+            raise DataError(f"no sample {sample_id!r}", where=f"task {self.name}")
         if sample_id not in self._images:
             self._images[sample_id] = _truth_image(self.chosen[sample_id])
         image = self._images[sample_id]
@@ -354,7 +354,7 @@ class OfficialGenerations:
         ]
         return fingerprint(content)[:12]
 
-    def drawing(self, sample_id: str, repeat: int) -> SourceImage:
+    def generation(self, sample_id: str, repeat: int) -> SourceImage:
         """Return the image of a sample, or the reason why there is none; a results file has only repeat 0."""
         row = self.chosen.get(sample_id)
         if row is None:

@@ -79,7 +79,7 @@ class StoredGenerations:
     ) -> None:
         self.name, self.revision, self._look_up, self.close = name, revision, look_up, close
 
-    def drawing(self, sample_id: str, repeat: int) -> GeneratedImage:
+    def generation(self, sample_id: str, repeat: int) -> GeneratedImage:
         """Return the image of a sample and repeat; a failed one with its reason if there is none."""
         entry = self._look_up(sample_id, repeat)
         generation = entry.generation
@@ -197,7 +197,7 @@ def _run(path: Path, task: Task | None) -> OpenedSource:
         )
     return OpenedSource(
         task=task or RecordedTask(path, spec),
-        generations=StoredGenerations(source.name, source.revision, source.drawing, source.close),
+        generations=StoredGenerations(source.name, source.revision, source.generation, source.close),
         generator=spec.generator,
         scorers=spec.scorers,
         seed=spec.seed,
@@ -219,7 +219,7 @@ def _folder(path: Path, task: Task) -> OpenedSource:
         click.echo(f"knowgen: {path}: {source.unknown[0]}{more} match no sample of {task.name}; ignored", err=True)
     return OpenedSource(
         task=task,
-        generations=StoredGenerations(source.name, source.revision, source.drawing),
+        generations=StoredGenerations(source.name, source.revision, source.generation),
         generator=GeneratorSpec(name=source.name, revision=f"pictures {source.revision}"),
         repeats=source.repeats,
     )
@@ -230,7 +230,7 @@ def _results(path: Path, duplicates: Duplicates) -> OpenedSource:
     images = results.images(duplicates)
     return OpenedSource(
         task=results.task(duplicates=duplicates),
-        generations=StoredGenerations(images.name, images.revision, images.drawing),
+        generations=StoredGenerations(images.name, images.revision, images.generation),
         generator=GeneratorSpec(name=images.name, revision=f"results {images.revision}"),
         remember=partial(remember_source, results=results),
     )

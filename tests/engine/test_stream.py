@@ -359,7 +359,7 @@ class ImageSource:
     name = "folder"
     revision = ""
 
-    def drawing(self, sample_id: str, repeat: int) -> GeneratedImage:
+    def generation(self, sample_id: str, repeat: int) -> GeneratedImage:
         if sample_id == "s1":
             return GeneratedImage(status=GenerationStatus.FAILED, reason="there is no s1.png")
         return GeneratedImage(image=png(sample_id), usage=Usage(cost=0.25))
