@@ -145,7 +145,7 @@ class Bench:
         options: EngineOptions | None = None,
         **fields: Any,
     ) -> RunOutcome:
-        if not isinstance(generator, GeneratorHandle) and not hasattr(generator, "drawing"):
+        if not isinstance(generator, GeneratorHandle) and not hasattr(generator, "generation"):
             generator = generator_handle(generator)
         scorers = scorers or []
         task = MemoryTask(count)
