@@ -1,4 +1,4 @@
-"""`knowgen check`: find out in a minute what would spoil a night."""
+"""`knowgen check`: check a generator, scorer or task in a minute, before a long run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Examples:
   knowgen check generator my_model.py:MyModel -g steps=20
   knowgen check scorer my_scorer.py:sharpness
   knowgen check task worlds/seven
-Ends with 3 when a check fails, with 0 otherwise.
+Exit code 3 if a check fails, else 0.
 """
 
 REQUESTS = 4
-"""Samples a generator that needs a task's truth or search is tried on."""
+"""Samples of the task that a privileged generator is tried on."""
 
 
 @click.command("check", epilog=EPILOG)
@@ -43,8 +43,7 @@ def command(kind: str, name: str, **options: Any) -> int:
 
     findings = _task(name) if kind == "task" else (_scorer if kind == "scorer" else _generator)(name, options)
     for finding in findings:
-        mend = f"; {finding.fix}" if finding.fix else ""
-        click.echo(f"{finding.level:<5}{finding.check}: {finding.what}{mend}")
+        click.echo(finding)
     level = worst(findings)
     counts = {each: sum(finding.level == each for finding in findings) for each in ("ok", "warn", "fail")}
     plural = "" if counts["warn"] == 1 else "s"
@@ -66,14 +65,14 @@ def _generator(name: str, options: dict[str, Any]) -> list[Finding]:
 
     task = load_task(options["task"])
     handle = resolve_generator(name, dict(options["generator_args"]), task)
-    requests = _requests(task) if handle.traits.privileged else None
+    requests = _requests(task) if handle.capabilities.privileged else None
     return check_generator(
         handle,
         samples=options["samples"],
         timeout=options["timeout"],
         device=options["device"],
         requests=requests,
-        told=lambda what: click.echo(what, err=True),
+        on_progress=lambda what: click.echo(what, err=True),
     )
 
 
@@ -89,12 +88,12 @@ def _scorer(name: str, options: dict[str, Any]) -> list[Finding]:
         budget=options["budget"],
         timeout=options["timeout"],
         device=options["device"],
-        on_step=lambda what: click.echo(what, err=True),
+        on_progress=lambda what: click.echo(what, err=True),
     )
 
 
 def _requests(task: Task) -> list[GenerationRequest]:
-    """Returns a few requests with their truth, for a generator that may see it."""
+    """Return a few requests with their ground truth, for a privileged generator."""
     from itertools import islice
 
     from knowgen.core.records import GenerationRequest, request_id

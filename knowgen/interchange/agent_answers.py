@@ -54,7 +54,7 @@ class _Answers:
         self._where = where
         self._known: dict[tuple[str, int], AgentAnswer] = {}
 
-    def asked(self, sample_id: str, repeat: int) -> AgentAnswer:
+    def answer(self, sample_id: str, repeat: int) -> AgentAnswer:
         """Returns what is to be drawn for a sample and repeat."""
         place = (sample_id, repeat)
         if place not in self._known:
@@ -153,7 +153,7 @@ def _asked(prompt: str, listed: Sequence[Mapping[str, Any]], base: Path, answer:
         why = faults[0] if faults else "it names none"
         return replace(gathered, reason=f"the prompt alone: no reference of the agent's is usable ({why})")
     dropped = f"references left out: {'; '.join(faults)}" if faults else ""
-    return replace(gathered, prompt=prompt, references=tuple(found), noted=tuple(noted), reason=dropped)
+    return replace(gathered, prompt=prompt, references=tuple(found), reference_notes=tuple(noted), reason=dropped)
 
 
 def _path(base: Path, reference: Mapping[str, Any]) -> Path | None:

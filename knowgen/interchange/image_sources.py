@@ -150,7 +150,7 @@ class FolderSource:
         content = [[*place, file_digest(self.path / name)] for place, name in sorted(self._files.items())]
         return fingerprint(content)[:12]
 
-    def drawing(self, sample_id: str, repeat: int) -> ImageSource:
+    def generation(self, sample_id: str, repeat: int) -> ImageSource:
         """Returns the picture of a sample and repeat, or why there is none."""
         relative = self._files.get((sample_id, repeat))
         if relative is None:
@@ -211,7 +211,7 @@ class RunSource:
         """Closes the run."""
         self.close()
 
-    def drawing(self, sample_id: str, repeat: int) -> ImageSource:
+    def generation(self, sample_id: str, repeat: int) -> ImageSource:
         """Returns the drawing of a sample and repeat with its status there, or why there is none."""
         generation = self.store.drawn(sample_id, repeat)
         if generation is None or generation.status is GenerationStatus.NOT_RUN:

@@ -322,7 +322,7 @@ class OfficialGenerations:
         ]
         return fingerprint(content)[:12]
 
-    def drawing(self, sample_id: str, repeat: int) -> ImageSource:
+    def generation(self, sample_id: str, repeat: int) -> ImageSource:
         """Returns the picture of a sample, or why there is none; a results file holds repeat 0 alone."""
         row = self.chosen.get(sample_id)
         if row is None:

@@ -79,7 +79,7 @@ class StoredGenerations:
     ) -> None:
         self.name, self.revision, self._look, self.close = name, revision, look, close
 
-    def drawing(self, sample_id: str, repeat: int) -> GeneratedImage:
+    def generation(self, sample_id: str, repeat: int) -> GeneratedImage:
         """Returns the drawing of a sample and repeat, a failed one with its reason where there is none."""
         found = self._look(sample_id, repeat)
         drawn = found.generation
@@ -197,7 +197,7 @@ def _run(path: Path, task: Task | None) -> OpenedSource:
         )
     return OpenedSource(
         task=task or RecordedTask(path, spec),
-        drawings=StoredGenerations(source.name, source.revision, source.drawing, source.close),
+        drawings=StoredGenerations(source.name, source.revision, source.generation, source.close),
         generator=spec.generator,
         scorers=spec.scorers,
         seed=spec.seed,
@@ -219,7 +219,7 @@ def _folder(path: Path, task: Task) -> OpenedSource:
         click.echo(f"knowgen: {path}: {source.unknown[0]}{more} answer no sample of {task.name}; passed over", err=True)
     return OpenedSource(
         task=task,
-        drawings=StoredGenerations(source.name, source.revision, source.drawing),
+        drawings=StoredGenerations(source.name, source.revision, source.generation),
         generator=GeneratorSpec(name=source.name, revision=f"pictures {source.revision}"),
         repeats=source.repeats,
     )
@@ -230,7 +230,7 @@ def _results(path: Path, duplicates: Duplicates) -> OpenedSource:
     drawings = results.drawings(duplicates)
     return OpenedSource(
         task=results.task(duplicates=duplicates),
-        drawings=StoredGenerations(drawings.name, drawings.revision, drawings.drawing),
+        drawings=StoredGenerations(drawings.name, drawings.revision, drawings.generation),
         generator=GeneratorSpec(name=drawings.name, revision=f"results {drawings.revision}"),
         remember=partial(remember_source, results=results),
     )

@@ -63,7 +63,7 @@ def _stored(plan: Plan, out: Path, lines: list[str]) -> dict[str, list[Score]]:
 
 def _scorer_lines(plan: Plan, handle: ScorerHandle, stored: list[Score], expected: int) -> list[str]:
     """Return the lines on a scorer that calls an API; none for one that computes its scores."""
-    if handle.traits.shape != "score" or handle.remake is None:
+    if handle.capabilities.shape != "score" or handle.component_ref is None:
         return []
     estimate = learn([score.attempts for score in stored[-SAMPLED:]]) or _estimate(plan, handle)
     if estimate is None:
@@ -71,7 +71,7 @@ def _scorer_lines(plan: Plan, handle: ScorerHandle, stored: list[Score], expecte
     done = sum(score.status is not ScoreStatus.FAILED for score in stored)
     missing = expected * plan.spec.judge_repeats_of(handle.spec) - done
     slots = scorer_slots(handle, EngineOptions.of(plan.config))[0]
-    most = handle.remake.args.get("concurrency", slots)
+    most = handle.component_ref.args.get("concurrency", slots)
     return [f"{handle.spec.name}: {missing} to score, {words_of(estimate, missing, min(slots, int(most)))}"]
 
 

@@ -91,7 +91,7 @@ def _with_requests(planned: Plan, generator: GeneratorHandle, path: Path) -> Pla
     """Generate from an agent's answers in place of the prompts."""
     from knowgen.interchange.agent_answers import open_requests
 
-    if not generator.traits.references:
+    if not generator.capabilities.references:
         raise UsageError(
             f"generator {generator.spec.name!r} takes no reference images, which an agent's answers need",
             fix="name a generator that declares `references = True`",
@@ -150,7 +150,7 @@ def _plan(
 
 def _with_repeats(handle: ScorerHandle, judge_repeats: int, earlier: Sequence[ScorerSpec]) -> ScorerSpec:
     """Set how often a scorer scores each image: a measure once, and a judge at least as often as it did before."""
-    if handle.traits.shape == "score_batch":
+    if handle.capabilities.shape == "score_batch":
         return handle.spec.model_copy(update={"judge_repeats": 1})
     before = max((spec.judge_repeats or 1 for spec in earlier if spec.name == handle.spec.name), default=1)
     return handle.spec.model_copy(update={"judge_repeats": max(judge_repeats, before)})

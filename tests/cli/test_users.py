@@ -68,7 +68,7 @@ def test_reasons_of_failed_scores_and_of_a_reached_budget_are_printed(
         assert run([*words, "-s", "price_in=2", "-s", "price_out=8", "--budget", "0.0001"]) == 5
         assert not server.calls
         line = last_line(capsys.readouterr().err)
-    assert line.startswith("budget   $0.0001 admits no further call: $0.0000 is spent, and a call of vlm:any may cost")
+    assert line.startswith("budget   $0.0001 allows no further call: $0.0000 is spent, and a call of vlm:any may cost")
     assert line.endswith("raise --budget to continue")
 
 

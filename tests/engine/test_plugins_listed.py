@@ -1,4 +1,4 @@
-"""A plugin that breaks when it is imported is named where it is used, and harms nobody else."""
+"""A plugin that cannot be imported is reported where it is used, and does not affect others."""
 
 from __future__ import annotations
 

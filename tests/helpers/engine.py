@@ -99,17 +99,25 @@ class Half:
 
 
 def generator_handle(
-    target: Any, *, name: str = "mine", build: Callable[[], Any] | None = None, remake: ComponentRef | None = None
+    target: Any,
+    *,
+    name: str = "mine",
+    build: Callable[[], Any] | None = None,
+    component_ref: ComponentRef | None = None,
 ) -> GeneratorHandle:
     traits = capabilities_of(target)
     spec = GeneratorSpec(name=name, privileged=traits.privileged)
-    return GeneratorHandle(spec, traits, build or (lambda: target), remake)
+    return GeneratorHandle(spec, traits, build or (lambda: target), component_ref)
 
 
 def scorer_handle(
-    target: Any, *, name: str = "judge", build: Callable[[], Any] | None = None, remake: ComponentRef | None = None
+    target: Any,
+    *,
+    name: str = "judge",
+    build: Callable[[], Any] | None = None,
+    component_ref: ComponentRef | None = None,
 ) -> ScorerHandle:
-    return ScorerHandle(ScorerSpec(name=name), scorer_capabilities(target), build or (lambda: target), remake)
+    return ScorerHandle(ScorerSpec(name=name), scorer_capabilities(target), build or (lambda: target), component_ref)
 
 
 def spec_for(
@@ -145,7 +153,7 @@ class Bench:
         options: EngineOptions | None = None,
         **fields: Any,
     ) -> RunOutcome:
-        if not isinstance(generator, GeneratorHandle) and not hasattr(generator, "drawing"):
+        if not isinstance(generator, GeneratorHandle) and not hasattr(generator, "generation"):
             generator = generator_handle(generator)
         scorers = scorers or []
         task = MemoryTask(count)

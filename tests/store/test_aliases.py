@@ -101,9 +101,9 @@ def test_a_file_of_other_names_is_a_task_and_a_source_and_comes_out_to_the_lette
     assert truth is not None and truth.path == tmp_path / "t.png"
     assert "none.png: " in lost.extra["image_fault"]
     assert task.truth("4").image is not None
-    assert source.drawing("1", 0).path == tmp_path / "a.png" and source.drawing("2", 0).path == tmp_path / "b.png"
-    assert source.drawing("3", 0).reason == "results.json, row 2: success is false"
-    assert source.drawing("4", 0).reason == "results.json, row 3: gone.png: is missing"
+    assert source.generation("1", 0).path == tmp_path / "a.png" and source.generation("2", 0).path == tmp_path / "b.png"
+    assert source.generation("3", 0).reason == "results.json, row 2: success is false"
+    assert source.generation("4", 0).reason == "results.json, row 3: gone.png: is missing"
     reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 1.0))
     verdicts = {"1": (results.rows[0], ExportedVerdict({"overall": reading.values["aesthetics"]}, None))}
     written = list(evaluated(results, verdicts))

@@ -97,14 +97,14 @@ def test_a_results_file_is_a_task_and_a_source(folder: Path) -> None:
     assert lost.image is None and "gt/none.png" in lost.extra["image_fault"]
     with pytest.raises(DataError, match="no sample 'x'"):
         task.truth("x")
-    assert source.drawing("1", 0).path == folder / "out/1.png"
-    reasons = {name: source.drawing(name, 0).reason for name in ("3", "no file", "empty", "torn", "empty and lost")}
+    assert source.generation("1", 0).path == folder / "out/1.png"
+    reasons = {name: source.generation(name, 0).reason for name in ("3", "no file", "empty", "torn", "empty and lost")}
     assert reasons["3"] == "results.json, row 2: success is false (quota exceeded)"
     assert reasons["no file"] == "results.json, row 3: out/none.png: is missing"
     assert reasons["empty"].endswith("the prompt is empty")
     assert "out/torn.png: does not open" in reasons["torn"]
     assert reasons["empty and lost"].endswith("names no picture")
-    assert source.drawing("1", 1).status == "failed"
+    assert source.generation("1", 1).status == "failed"
 
 
 def test_versions_follow_prompts_truths_and_images(folder: Path) -> None:
@@ -134,7 +134,7 @@ def test_an_id_that_comes_twice_is_named_with_its_rows(folder: Path) -> None:
         results.task()
     with pytest.raises(DataError, match="comes twice"):
         results.drawings()
-    assert results.drawings("last").drawing("1", 0).path == folder / "out/2.png"
+    assert results.drawings("last").generation("1", 0).path == folder / "out/2.png"
     assert [each.id for each in results.task(duplicates="last").samples()] == ["1", "x"]
 
 
@@ -172,7 +172,7 @@ def _scored(folder: Path, results: OfficialResults) -> RunStore:
         "no truth": ParsedScore(status="not_applicable", reason="lacks truth_image"),
     }
     for sample in task.samples():
-        found = source.drawing(sample.id, 0)
+        found = source.generation(sample.id, 0)
         ref = None
         if found.path is not None:
             ref = store.put_image(found.path.read_bytes(), width=24, height=16, format="PNG")

@@ -25,19 +25,19 @@ def test_file_stems_are_ids_and_repeats_may_be_numbered(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(store_records.image_bytes(kind=kinds[Path(name).suffix.lower()]))
     source = FolderSource(tmp_path, ["a", "b", "c", "d", "d_1", "e.v2", "f g ü", "sub/h", "never"])
     for name, (sample_id, repeat) in places.items():
-        found = source.drawing(sample_id, repeat)
+        found = source.generation(sample_id, repeat)
         assert (found.status, found.path) == (GenerationStatus.OK, tmp_path / name)
     assert source.unknown == ()
     assert (source.found, source.repeats) == (9, 13)
-    missing = source.drawing("never", 0)
+    missing = source.generation("never", 0)
     assert missing.status == "failed" and missing.path is None
     assert missing.reason == f"no picture for sample 'never' in {tmp_path.name}"
-    assert "repeat 3" in source.drawing("a", 3).reason
+    assert "repeat 3" in source.generation("a", 3).reason
 
 
 def test_a_decomposed_file_name_finds_its_composed_id(tmp_path: Path) -> None:
     (tmp_path / "e\u0301tude.png").write_bytes(store_records.image_bytes())
-    assert FolderSource(tmp_path, ["\u00e9tude"]).drawing("\u00e9tude", 0).status == "ok"
+    assert FolderSource(tmp_path, ["\u00e9tude"]).generation("\u00e9tude", 0).status == "ok"
 
 
 def test_files_that_are_not_images_become_states_with_the_file_in_the_reason(tmp_path: Path) -> None:
@@ -55,20 +55,20 @@ def test_files_that_are_not_images_become_states_with_the_file_in_the_reason(tmp
     names = [*broken, "pipe", "dangling"]
     source = FolderSource(tmp_path, [*names, "folder"])
     for name in names:
-        found = source.drawing(name, 0)
+        found = source.generation(name, 0)
         assert found.status == "failed" and found.path is None, name
         assert f"{name}.png: " in found.reason and "\n" not in found.reason
-    assert source.drawing("blank", 0).reason == "blank.png: is only 1x1 pixels"
-    assert source.drawing("dangling", 0).reason == "dangling.png: is missing"
-    assert source.drawing("pipe", 0).reason == "pipe.png: is not a file"
-    assert source.drawing("folder", 0).reason.startswith("no picture for sample 'folder'")
+    assert source.generation("blank", 0).reason == "blank.png: is only 1x1 pixels"
+    assert source.generation("dangling", 0).reason == "dangling.png: is missing"
+    assert source.generation("pipe", 0).reason == "pipe.png: is not a file"
+    assert source.generation("folder", 0).reason.startswith("no picture for sample 'folder'")
 
 
 def test_an_image_that_vanishes_later_is_a_state_too(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(store_records.image_bytes())
     source = FolderSource(tmp_path, ["a"])
     (tmp_path / "a.png").unlink()
-    assert source.drawing("a", 0).reason == "a.png: is missing"
+    assert source.generation("a", 0).reason == "a.png: is missing"
 
 
 @pytest.mark.parametrize(
@@ -94,10 +94,10 @@ def test_unknown_stems_and_hostile_names_are_listed_on_one_line_each(tmp_path: P
     source = FolderSource(tmp_path, ["a"])
     listed = [name for name in hostile if name != "..png"]  # a hidden file
     assert sorted(source.unknown) == sorted([*listed, "bad\udcff.png"])
-    assert source.drawing("a", 0).status == "failed"
+    assert source.generation("a", 0).status == "failed"
     strange = FolderSource(tmp_path, ["line\nbreak", "a"])
     (tmp_path / "line\nbreak.png").write_bytes(b"")
-    assert "\n" not in strange.drawing("line\nbreak", 0).reason
+    assert "\n" not in strange.generation("line\nbreak", 0).reason
 
 
 def test_the_revision_follows_the_images_and_nothing_else(tmp_path: Path) -> None:
@@ -142,15 +142,15 @@ def test_another_run_is_a_source(tmp_path: Path) -> None:
         lost.path.unlink()
         cut.path.write_bytes(b"half")
     with RunSource(tmp_path) as source:
-        found = source.drawing("a", 0)
+        found = source.generation("a", 0)
         assert found.status == "ok" and found.path == good.path
         assert found.generation is not None and found.generation.used_prompt == "a better prompt"
         for sample_id, repeat, ref in (("a", 1, lost), ("b", 0, cut)):
-            found = source.drawing(sample_id, repeat)
+            found = source.generation(sample_id, repeat)
             assert (found.status, found.path) == ("failed", None)
             assert str(ref.path) in found.reason
-        assert (source.drawing("c", 0).status, source.drawing("c", 0).reason) == ("refused", "not that")
-        assert "has no drawing of sample 'a', repeat 7" in source.drawing("a", 7).reason
+        assert (source.generation("c", 0).status, source.generation("c", 0).reason) == ("refused", "not that")
+        assert "has no drawing of sample 'a', repeat 7" in source.generation("a", 7).reason
         assert source.name == "painter" and source.revision
     with pytest.raises(DataError, match="no run directory"):
         RunSource(tmp_path / "absent")

@@ -108,7 +108,7 @@ def reproduce(
             }
         )
         options = EngineOptions(budget=budget, timeout=timeout, progress=progress)
-        recorded = _RecordedTask(store, with_image, truths=handle.traits.privileged)
+        recorded = _RecordedTask(store, with_image, truths=handle.capabilities.privileged)
         with tempfile.TemporaryDirectory(prefix="knowgen-reproduce-", ignore_cleanup_errors=True) as folder:
             stopped = _generate(Path(folder) / "run", again, recorded, handle, options, source)
             with RunStore.read(Path(folder) / "run") as repeated:

@@ -63,7 +63,7 @@ def recorded_handle(spec: RunSpec, task: str | None, given: Mapping[str, Any], d
             raise UsageError("the generator has no `setup`, so no device can be chosen", fix="remove --device")
         return _OnDevice(plugin, device)
 
-    return replace(handle, build=build, remake=None)
+    return replace(handle, build=build, component_ref=None)
 
 
 def recorded_requests(spec: RunSpec, path: Path | str | None) -> AnswerSource | None:

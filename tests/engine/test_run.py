@@ -1,4 +1,4 @@
-"""Samples walk on their own: nothing waits for a barrier, nothing piles up, every stage keeps to its limit."""
+"""Samples pass through a run independently: no barriers, bounded memory, and every plugin within its concurrency."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ from tests.helpers.engine import (
 
 
 class Log:
-    """Notes in which order things happen, from any thread."""
+    """Records the order of events, from any thread."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -57,7 +58,7 @@ class Log:
 
 
 class Gate:
-    """Counts how many are inside at once."""
+    """Counts how many calls are inside at once."""
 
     def __init__(self) -> None:
         self.inside = self.most = 0
@@ -77,7 +78,7 @@ def test_an_image_is_scored_while_others_are_still_being_generated(tmp_path: Pat
     scored = threading.Event()
 
     class Waits:
-        """Its second image appears only when the first has been scored: with a barrier it never would."""
+        """Returns its second image only after the first has been scored; with a barrier that would never happen."""
 
         batch_size = 2
 
@@ -96,7 +97,7 @@ def test_an_image_is_scored_while_others_are_still_being_generated(tmp_path: Pat
     assert (outcome.generated, outcome.scored) == (2, 2)
 
 
-def test_a_slow_score_holds_up_no_other(tmp_path: Path) -> None:
+def test_a_slow_score_delays_no_other(tmp_path: Path) -> None:
     others = threading.Event()
     log = Log()
 
@@ -115,7 +116,7 @@ def test_a_slow_score_holds_up_no_other(tmp_path: Path) -> None:
     assert log.events[-1] == "s0"
 
 
-def test_draw_is_serial_unless_it_says_otherwise(tmp_path: Path) -> None:
+def test_draw_is_serial_unless_it_declares_concurrency(tmp_path: Path) -> None:
     def generator(width: int | None) -> tuple[object, Gate]:
         gate = Gate()
 
@@ -312,7 +313,7 @@ def test_a_phased_run_generates_all_then_closes_then_scores(tmp_path: Path) -> N
     assert (outcome.generated, outcome.scored, outcome.generation_cached) == (3, 3, 0)
 
 
-@pytest.mark.parametrize("broken", ["enter_samples", "generator_stage", "scorer_stage"])
+@pytest.mark.parametrize("broken", ["store_samples", "generator_dispatcher", "scorer_dispatcher"])
 def test_no_thread_is_left_behind_when_a_run_cannot_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -332,7 +333,7 @@ def test_no_thread_is_left_behind_when_a_run_cannot_begin(
 def test_worker_processes_generate_what_this_process_would(tmp_path: Path) -> None:
     here, there = Bench(tmp_path / "here"), Bench(tmp_path / "there")
     here.run(8, Plain(), [scorer_handle(Half())])
-    there.run(8, generator_handle(Plain(), remake=PLAIN), [scorer_handle(Half())], quick(workers=2))
+    there.run(8, generator_handle(Plain(), component_ref=PLAIN), [scorer_handle(Half())], quick(workers=2))
 
     def digests(bench: Bench) -> dict[tuple[str, int], str]:
         return {name: g.image.sha256 for name, g in bench.generations().items() if g.image}
@@ -346,7 +347,7 @@ def test_batch_scorers_run_in_other_processes(tmp_path: Path) -> None:
     import os
 
     bench = Bench(tmp_path / "run")
-    bench.run(12, Plain(), [scorer_handle(Measure(), remake=MEASURE)], judge_repeats=2)
+    bench.run(12, Plain(), [scorer_handle(Measure(), component_ref=MEASURE)], judge_repeats=2)
     found = bench.scores()
     assert len(found) == 24
     assert os.getpid() not in {score.details["pid"] for score in found.values()}
@@ -354,28 +355,28 @@ def test_batch_scorers_run_in_other_processes(tmp_path: Path) -> None:
 
 
 class ImageSource:
-    """Generations that were made elsewhere, but for s1."""
+    """Existing images of all samples except s1."""
 
     name = "folder"
     revision = ""
 
-    def drawing(self, sample_id: str, repeat: int) -> GeneratedImage:
+    def generation(self, sample_id: str, repeat: int) -> GeneratedImage:
         if sample_id == "s1":
             return GeneratedImage(status=GenerationStatus.FAILED, reason="there is no s1.png")
         return GeneratedImage(image=png(sample_id), usage=Usage(cost=0.25))
 
 
-def test_generations_made_elsewhere_are_scored_without_a_generator(tmp_path: Path) -> None:
+def test_existing_images_are_scored_without_a_generator(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     for _ in range(2):
         outcome = bench.run(3, ImageSource(), [scorer_handle(Half())])
         assert outcome.generation_failed == 1
-        assert outcome.cost == 0, "they were paid for elsewhere"
+        assert outcome.cost == 0, "existing images cost nothing"
     assert (outcome.generation_cached, outcome.score_cached, outcome.generated) == (2, 2, 0)
     assert bench.generations()["s1", 0].reason == "there is no s1.png"
 
 
-def test_a_task_that_yields_something_else_than_was_selected_is_refused(tmp_path: Path) -> None:
+def test_a_task_that_yields_other_samples_than_selected_is_rejected(tmp_path: Path) -> None:
     task, generator = MemoryTask(4), generator_handle(Plain())
     spec = spec_for(task, generator, [])
     wrong = spec.model_copy(update={"selection": spec.selection.model_copy(update={"kind": "limit", "hash": "0" * 12})})
@@ -383,7 +384,7 @@ def test_a_task_that_yields_something_else_than_was_selected_is_refused(tmp_path
         run(wrong, task, generator, [], store, quick())
 
 
-def test_a_missing_key_ends_the_run_with_its_one_line(tmp_path: Path) -> None:
+def test_a_missing_key_ends_the_run_with_one_line(tmp_path: Path) -> None:
     class NeedsKey:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
             raise ConfigError("no key", where="judge", fix="set JUDGE_KEY")
@@ -395,7 +396,7 @@ def test_a_missing_key_ends_the_run_with_its_one_line(tmp_path: Path) -> None:
     assert bench.scores() == {}
 
 
-def test_a_missing_truth_ends_the_run_with_its_one_line(tmp_path: Path) -> None:
+def test_a_missing_ground_truth_ends_the_run_with_one_line(tmp_path: Path) -> None:
     class Loses(MemoryTask):
         lost = False
 
@@ -412,7 +413,7 @@ def test_a_missing_truth_ends_the_run_with_its_one_line(tmp_path: Path) -> None:
     assert Bench(tmp_path / "run").generations(), "what was drawn before is kept"
 
 
-def test_a_blocked_loop_costs_the_calls_beside_it_nothing(tmp_path: Path) -> None:
+def test_other_calls_in_a_blocked_loop_are_retried(tmp_path: Path) -> None:
     class Blocks:
         concurrency = 32
 
@@ -424,3 +425,35 @@ def test_a_blocked_loop_costs_the_calls_beside_it_nothing(tmp_path: Path) -> Non
 
     outcome = Bench(tmp_path / "run").run(60, Plain(), [scorer_handle(Blocks, build=Blocks)], quick(score_timeout=1.0))
     assert (outcome.scored, outcome.score_failed) == (59, 1)
+
+
+def test_a_run_works_outside_the_main_thread_and_inside_a_running_loop(tmp_path: Path) -> None:
+    results: list[Any] = []
+
+    def in_thread() -> None:
+        results.append(Bench(tmp_path / "thread").run(3, Plain(), [scorer_handle(Half())]))
+
+    async def in_loop() -> None:
+        results.append(Bench(tmp_path / "loop").run(3, Plain(), [scorer_handle(Half())]))
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    asyncio.run(in_loop())
+    assert [outcome.scored for outcome in results] == [3, 3]
+
+
+def test_a_configuration_error_of_a_plugin_ends_the_run(tmp_path: Path) -> None:
+    def build() -> Any:
+        raise ConfigError("no such weights", where="mine", fix="fetch them")
+
+    with pytest.raises(ConfigError, match="mine: no such weights; fetch them"):
+        Bench(tmp_path / "run").run(3, Plain(), [scorer_handle(Half(), build=build)], quick())
+
+
+def test_signal_handlers_are_restored(tmp_path: Path) -> None:
+    import signal
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    Bench(tmp_path / "run").run(1, Plain())
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

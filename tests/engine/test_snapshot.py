@@ -1,4 +1,4 @@
-"""A generator may reuse its canvas, its output file and its result object: every stored image belongs to its prompt."""
+"""Every stored image belongs to its prompt, even if a generator reuses its canvas, output file and result object."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tests.helpers.engine import Bench, generator_handle, noise_image, png, quic
 COUNT = 24
 SIZE = (160, 120)
 KINDS = ("canvas", "numpy", "path", "lazy", "bytearray", "memoryview", "bytes")
-"""What is reused: a PIL image, the array under one, a file given as a path or opened lazily, a buffer; bytes cannot."""
+"""What is reused: a PIL image, its array, a file given as a path or opened lazily, a buffer. Bytes are immutable."""
 
 
 def bmp(words: str) -> bytes:
-    """Return a file whose length does not depend on what it shows, so that it fits the same buffer each time."""
+    """Return an image file of constant length, so that it fits the same buffer each time."""
     buffer = io.BytesIO()
     noise_image(words, SIZE).save(buffer, "BMP")
     return buffer.getvalue()
@@ -42,7 +42,7 @@ class Reuses:
 
     Args:
         kinds: Which of `KINDS`; by turns where there are several.
-        wrap: `bare` for the image alone, `fresh` for a `GeneratedImage` around it, `reused` for one `GeneratedImage` for all.
+        wrap: `bare` for the image alone, `fresh` for a new `GeneratedImage` around each, `reused` for one around all.
         folder: For the output file.
     """
 
@@ -106,7 +106,7 @@ class Batches(Reuses):
 
 
 class Singles(Batches):
-    """Batches of one, whose images need no id."""
+    """Returns batches of one, whose images need no id."""
 
     batch_size = 1
 
@@ -136,7 +136,7 @@ CASES.remove(("generate_batch", "bare"))  # an image alone carries no id, which 
 
 @pytest.mark.parametrize(("shape", "wrap"), CASES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_reused_is_taken_before_the_next_call(tmp_path: Path, shape: str, kind: str, wrap: str) -> None:
+def test_reused_objects_are_copied_before_the_next_call(tmp_path: Path, shape: str, kind: str, wrap: str) -> None:
     bench = Bench(tmp_path / "run")
     bench.run(COUNT, SHAPES[shape]([kind], wrap, str(tmp_path)))
     assert_each_shows_its_own_prompt(bench, noted=wrap != "bare")
@@ -146,14 +146,14 @@ def test_what_is_reused_is_taken_before_the_next_call(tmp_path: Path, shape: str
 def test_the_same_holds_in_a_worker_process(tmp_path: Path, shape: str) -> None:
     kind = SHAPES[shape]
     args = {"kinds": list(KINDS), "wrap": "reused", "folder": str(tmp_path)}
-    remake = ComponentRef("generators", f"tests.engine.test_reused_images:{kind.__name__}", args)
+    component_ref = ComponentRef("generators", f"tests.engine.test_reused_images:{kind.__name__}", args)
     bench = Bench(tmp_path / "run")
-    bench.run(COUNT, generator_handle(kind, remake=remake), options=quick(workers=1))
+    bench.run(COUNT, generator_handle(kind, component_ref=component_ref), options=quick(workers=1))
     assert_each_shows_its_own_prompt(bench, noted=True)
 
 
-def test_a_batch_that_sweeps_up_after_each_image(tmp_path: Path) -> None:
-    """A path is read before the iterator goes on, so the file may be gone afterwards."""
+def test_a_batch_that_closes_each_image_after_yielding_it(tmp_path: Path) -> None:
+    """A path is read before the iterator goes on, so the file may be removed afterwards."""
 
     class Sweeps:
         batch_size = 8
@@ -180,8 +180,8 @@ def test_the_check_of_a_generator_compares_the_right_images(tmp_path: Path, shap
     assert worst(findings) != "fail", [str(finding) for finding in findings]
 
 
-def test_one_canvas_for_a_whole_list_is_found_by_the_check() -> None:
-    """Where all is drawn before anything is returned, nothing can be saved; the check says so."""
+def test_one_canvas_for_a_whole_batch_is_found_by_the_check() -> None:
+    """A generator that generates everything before it returns overwrites its images; the check reports it."""
 
     class Lists:
         batch_size = 4
@@ -198,12 +198,12 @@ def test_one_canvas_for_a_whole_list_is_found_by_the_check() -> None:
 
     findings = check_generator(generator_handle(Lists, build=Lists), timeout=20.0, device="cpu")
     assert [one.what for one in findings if one.level == "fail" and one.check == "several"] == [
-        "answers are mixed up: a request got the picture of another"
+        "results are mixed up: a request got the image of another one"
     ]
 
 
 class Loses:
-    """A batch in which the file of the third image is missing, and an image of another raises when it is loaded."""
+    """Returns a missing file for the third image, and for another one an image that raises when it is loaded."""
 
     batch_size = 8
     calls = 0
@@ -220,7 +220,7 @@ class Loses:
 
 
 class Exits(Image.Image):
-    """An image that ends the process when it is loaded."""
+    """An image that calls sys.exit when it is loaded."""
 
     @classmethod
     def of(cls, image: Image.Image) -> Exits:
@@ -232,7 +232,7 @@ class Exits(Image.Image):
         raise SystemExit("no licence")
 
 
-def test_an_image_that_cannot_be_taken_fails_its_own_sample_only(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_copied_fails_its_own_sample_only(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     Loses.calls = 0
     bench.run(8, Loses())
@@ -244,7 +244,7 @@ def test_an_image_that_cannot_be_taken_fails_its_own_sample_only(tmp_path: Path)
 
 
 @pytest.mark.parametrize("place", ["pipe", "folder", "/dev/zero"])
-def test_a_path_that_is_not_a_regular_file_is_refused_without_reading_it(tmp_path: Path, place: str) -> None:
+def test_a_path_that_is_not_a_regular_file_is_rejected_without_reading_it(tmp_path: Path, place: str) -> None:
     path = tmp_path / place
     if place == "pipe":
         os.mkfifo(path)
@@ -282,13 +282,13 @@ def test_a_copy_loses_neither_orientation_nor_colour_profile(tmp_path: Path) -> 
     assert taken.getexif()[0x0112] == 6 and taken.info["icc_profile"] == b"a profile"
 
 
-def test_notes_that_contain_themselves_are_left_for_the_check_of_plain_data() -> None:
+def test_metadata_that_contains_itself_is_left_for_the_check_of_plain_data() -> None:
     cycle: dict[str, Any] = {}
     cycle["again"] = cycle
     assert snapshot(GeneratedImage(image=png("x"), settings=cycle)).settings is cycle
 
 
-def test_a_result_of_a_class_of_its_own_that_raises_becomes_a_fault_of_its_request() -> None:
+def test_an_own_result_class_that_raises_fails_its_own_request() -> None:
     class Strange(GeneratedImage):
         @property
         def reason(self) -> str:
@@ -303,6 +303,6 @@ def test_a_result_of_a_class_of_its_own_that_raises_becomes_a_fault_of_its_reque
 
 
 @pytest.mark.parametrize("value", [None, "a.png", 7, [1]])
-def test_what_is_not_an_image_is_refused_when_it_is_encoded(value: Any) -> None:
-    with pytest.raises(ContractError, match="the generator gave"):
+def test_what_is_not_an_image_is_rejected_when_it_is_encoded(value: Any) -> None:
+    with pytest.raises(ContractError, match="the generator returned"):
         encode(snapshot(value).image)

@@ -1,4 +1,4 @@
-"""`knowgen serve` asked by a client that knows the published format alone: images, failures, limits, the end."""
+"""`knowgen serve` as seen by a client of the published HTTP format: images, failures, limits, shutdown."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ SETTINGS = {
 
 
 def expected(prompt: str, seed: int, references: tuple[tuple[int, int, int], ...] = ()) -> tuple[int, ...]:
-    """The colour the tests' generators give, computed here."""
-    told = json.dumps([prompt, seed, [list(one) for one in references]])
-    return tuple(hashlib.sha256(told.encode()).digest()[:3])
+    """Return the colour that the tests' generators give, computed independently."""
+    fields = json.dumps([prompt, seed, [list(one) for one in references]])
+    return tuple(hashlib.sha256(fields.encode()).digest()[:3])
 
 
 def png(colour: tuple[int, int, int], size: tuple[int, int] = (20, 20)) -> str:
@@ -48,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield one
 
 
-def test_health_has_the_formats_fields(server: Served) -> None:
+def test_health_has_the_fields_of_the_format(server: Served) -> None:
     body = server.ask("/health").body
     assert (body["status"], body["num_gpus"], body["disabled_gpus"]) == ("healthy", 1, [])
 
@@ -66,7 +66,7 @@ def test_a_missing_seed_is_0_and_missing_images_are_none(server: Served) -> None
     assert server.ask("/generate", {"prompt": "a lamp", "seed": None, "image_urls": []}).pixel == expected("a lamp", 0)
 
 
-def test_references_reach_the_generator_whatever_their_label_says(server: Served) -> None:
+def test_references_reach_the_generator_whatever_format_they_declare(server: Served) -> None:
     urls = [f"data:image/jpeg;base64,{png((200, 1, 2))}", f"data:image/png;base64,{png((3, 4, 250))}"]
     assert server.generate("two", 1, image_urls=urls).pixel == expected("two", 1, ((200, 1, 2), (3, 4, 250)))
 
@@ -79,14 +79,16 @@ def test_references_reach_the_generator_whatever_their_label_says(server: Served
         ("give nothing", "failed", "None"),
     ],
 )
-def test_what_is_not_generated_says_why_with_status_200(server: Served, prompt: str, status: str, words: str) -> None:
+def test_failed_and_refused_generations_have_status_200_and_a_reason(
+    server: Served, prompt: str, status: str, words: str
+) -> None:
     answer = server.generate(prompt)
     assert answer.status == 200
     assert (answer.body["success"], answer.body["status"]) == (False, status)
     assert words in answer.body["message"]
 
 
-def test_a_fault_that_may_pass_is_503_with_the_wait_that_was_asked(server: Served) -> None:
+def test_a_transient_error_is_503_with_the_requested_wait(server: Served) -> None:
     answer = server.generate("later please")
     assert (answer.status, answer.headers["retry-after"]) == (503, "7")
     assert "the service behind me is full" in answer.body["message"]
@@ -96,7 +98,7 @@ def test_a_fault_that_may_pass_is_503_with_the_wait_that_was_asked(server: Serve
     ("body", "words"),
     [
         (b"not json", "not JSON"),
-        (b"[1]", "no JSON object"),
+        (b"[1]", "not a JSON object"),
         (b'{"seed": 1}', "prompt"),
         (b'{"prompt": ""}', "prompt"),
         (b'{"prompt": 3}', "prompt"),
@@ -105,15 +107,15 @@ def test_a_fault_that_may_pass_is_503_with_the_wait_that_was_asked(server: Serve
         (b'{"prompt": "a", "image_urls": "x"}', "image_urls"),
         (b'{"prompt": "a", "image_urls": ["data:image/png;base64,@@@"]}', "base64"),
         (b'{"prompt": "a", "image_urls": ["data:image/png;base64,aGVsbG8="]}', "does not open"),
-        (b'{"prompt": "a", "image_urls": ["file:///etc/passwd"]}', "no data URL"),
-        (b'{"prompt": "a", "image_urls": ["/etc/passwd"]}', "no data URL"),
+        (b'{"prompt": "a", "image_urls": ["file:///etc/passwd"]}', "not a data URL"),
+        (b'{"prompt": "a", "image_urls": ["/etc/passwd"]}', "not a data URL"),
         (b'{"prompt": "a", "image_urls": ["http://127.0.0.1:1/x.png"]}', "data URLs only"),
         (json.dumps({"prompt": "a", "image_urls": [f"data:;base64,{png((1, 2, 3), (200, 200))}"]}).encode(), "pixels"),
         (json.dumps({"prompt": "a", "image_urls": ["x"] * 17}).encode(), "image_urls"),
         (b'{"prompt": "a", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", ""),
     ],
 )
-def test_what_is_not_understood_is_400_and_says_what(server: Served, body: bytes, words: str) -> None:
+def test_an_invalid_request_is_400_and_names_the_field(server: Served, body: bytes, words: str) -> None:
     before = len(server.log())
     answer = server.ask("/generate", body)
     assert answer.status == 400, answer
@@ -121,12 +123,12 @@ def test_what_is_not_understood_is_400_and_says_what(server: Served, body: bytes
     assert len(server.log()) == before  # the generator was not bothered
 
 
-def test_a_body_of_another_kind_is_not_read(server: Served) -> None:
+def test_a_body_that_is_not_json_is_not_read(server: Served) -> None:
     answer = server.ask("/generate", b'{"prompt": "a"}', {"Content-Type": "text/plain"})
     assert answer.status == 415
 
 
-def test_a_body_that_is_too_long_is_turned_away_declared_or_not(server: Served) -> None:
+def test_a_body_that_is_too_long_is_rejected_with_or_without_content_length(server: Served) -> None:
     host, _, port = server.url.removeprefix("http://").partition(":")
     head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     with socket.create_connection((host, int(port)), 10) as line:
@@ -145,13 +147,13 @@ def test_a_body_that_is_too_long_is_turned_away_declared_or_not(server: Served) 
     assert server.generate("still there", 2).pixel == expected("still there", 2)
 
 
-def test_unknown_paths_and_methods_are_not_there(server: Served) -> None:
+def test_unknown_paths_and_methods_are_404_and_405(server: Served) -> None:
     assert server.ask("/").status == 404
     assert server.ask("/docs").status == 404
     assert server.ask("/generate").status == 405
 
 
-def test_metrics_count_what_happened(tmp_path: Path) -> None:
+def test_metrics_count_outcomes_batches_and_times(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Draws") as own:
         for prompt in ("one", "two", "break", "refuse"):
             own.generate(prompt)
@@ -161,8 +163,8 @@ def test_metrics_count_what_happened(tmp_path: Path) -> None:
         assert own.metric('knowgen_requests_total{outcome="refused"}') == 1
         assert own.metric('knowgen_requests_total{outcome="invalid"}') == 1
         assert own.metric("knowgen_batch_size_sum") == 4
-        assert own.metric("knowgen_drawing_seconds_count") == 2
-        assert own.metric("knowgen_waiting") == own.metric("knowgen_under_way") == 0
+        assert own.metric("knowgen_generation_seconds_count") == 2
+        assert own.metric("knowgen_waiting") == own.metric("knowgen_in_progress") == 0
 
 
 def together(server: Served, prompts: list[str]) -> list[Answer]:
@@ -170,7 +172,7 @@ def together(server: Served, prompts: list[str]) -> list[Answer]:
         return list(pool.map(lambda pair: server.generate(pair[1], pair[0]), enumerate(prompts)))
 
 
-def test_requests_that_wait_are_generated_in_batches(tmp_path: Path) -> None:
+def test_queued_requests_are_generated_in_batches(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Batches", "-g", "seconds=0.3", "--batch", "4") as own:
         assert own.ask("/health").body["capacity"] == 4
         answers = together(own, [f"picture {number}" for number in range(16)])
@@ -182,14 +184,14 @@ def test_requests_that_wait_are_generated_in_batches(tmp_path: Path) -> None:
     assert Counter(one.body["settings"]["batch"] for one in answers)[4] >= 8
 
 
-def test_an_async_generator_generates_as_many_at_once_as_it_says(tmp_path: Path) -> None:
+def test_an_async_generator_generates_as_many_at_once_as_it_declares(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Waits") as own:
         answers = together(own, [f"picture {number}" for number in range(8)])
     assert [one.pixel for one in answers] == [expected(f"picture {number}", number) for number in range(8)]
     assert answers[3].body["used_prompt"] == "PICTURE 3"
 
 
-def test_a_full_queue_turns_requests_away_at_once_and_says_when_to_come_back(tmp_path: Path) -> None:
+def test_a_full_queue_rejects_requests_immediately_with_retry_after(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Draws", "-g", "seconds=0.5", "--queue", "2") as own:
         answers = together(own, [f"picture {number}" for number in range(8)])
         counts = Counter(one.status for one in answers)
@@ -202,7 +204,7 @@ def test_a_full_queue_turns_requests_away_at_once_and_says_when_to_come_back(tmp
         assert own.generate("afterwards", 1).pixel == expected("afterwards", 1)
 
 
-def test_only_who_brings_the_token_is_served(tmp_path: Path) -> None:
+def test_requests_without_the_token_are_rejected(tmp_path: Path) -> None:
     secret = {"SERVE_SECRET": "open sesame"}
     with served(tmp_path, "makers.py:Draws", "--token-env", "SERVE_SECRET", environment=secret) as own:
         assert own.generate("a lamp").status == 401
@@ -216,14 +218,14 @@ def test_only_who_brings_the_token_is_served(tmp_path: Path) -> None:
     assert own.log() == ["a lamp"]
 
 
-def test_a_generator_without_references_does_not_drop_them_silently(tmp_path: Path) -> None:
+def test_references_for_a_generator_without_them_are_rejected(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Plain") as own:
         answer = own.generate("a lamp", image_urls=[f"data:image/png;base64,{png((1, 2, 3))}"])
     assert answer.status == 400 and "no reference images" in answer.body["message"]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_image_under_way_finish_and_turns_the_rest_away(tmp_path: Path, signum: int) -> None:
+def test_after_a_signal_the_image_in_progress_is_finished_and_others_are_rejected(tmp_path: Path, signum: int) -> None:
     with served(tmp_path, "makers.py:Draws", "-g", "seconds=1") as own, ThreadPoolExecutor(3) as pool:
         first = pool.submit(own.generate, "first", 1)
         wait_until(lambda: own.log() == ["first"])
@@ -237,7 +239,7 @@ def test_a_signal_lets_the_image_under_way_finish_and_turns_the_rest_away(tmp_pa
     assert own.log() == ["first"]
 
 
-def test_a_second_signal_ends_it_at_once_but_an_echo_of_the_first_does_not(tmp_path: Path) -> None:
+def test_a_second_signal_ends_the_process_but_a_repeat_of_the_first_does_not(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Draws", "-g", "seconds=4") as own, ThreadPoolExecutor(1) as pool:
         lost = pool.submit(own.generate, "first")
         wait_until(lambda: own.log() == ["first"])
@@ -252,18 +254,18 @@ def test_a_second_signal_ends_it_at_once_but_an_echo_of_the_first_does_not(tmp_p
     assert code == 130 and "Traceback" not in err
 
 
-def test_while_it_loads_requests_wait_and_health_says_so(tmp_path: Path) -> None:
+def test_while_the_generator_loads_requests_wait_and_health_says_so(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Slow", "-g", "seconds=1.5", state="loading") as own:
         assert own.generate("a lamp", 3).pixel == expected("a lamp", 3)
         assert own.ask("/health").body["status"] == "healthy"
 
 
-def test_a_signal_ends_it_also_while_it_loads(tmp_path: Path) -> None:
+def test_a_signal_ends_a_server_that_is_loading(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Slow", "-g", "seconds=3600", state="loading") as own:
         assert own.stop()[0] == 0
 
 
-def test_whoever_hangs_up_while_waiting_is_not_generated_for(tmp_path: Path) -> None:
+def test_no_image_is_generated_for_a_client_that_disconnects_while_queued(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Draws", "-g", "seconds=1") as own:
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(own.generate, "first")
@@ -289,7 +291,7 @@ def test_worker_processes_generate_and_one_that_dies_is_replaced(tmp_path: Path)
         assert own.generate("a lamp", 4).pixel == expected("a lamp", 4)
 
 
-def test_a_generation_that_hangs_is_504_and_the_next_one_comes(tmp_path: Path) -> None:
+def test_a_generation_that_hangs_is_504_and_the_next_one_succeeds(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Draws", "--timeout", "0.5") as own:
         assert own.generate("hang").status == 504
         assert own.generate("a lamp", 3).pixel == expected("a lamp", 3)
@@ -301,7 +303,7 @@ def ended(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
     return process.returncode, err.strip()
 
 
-def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:
+def test_why_a_generator_cannot_be_served_is_one_line(tmp_path: Path) -> None:
     code, err = ended(tmp_path, "makers.py:Knows")
     assert code == 2 and "ground truth" in err and len(err.splitlines()) == 1
     code, err = ended(tmp_path, "makers.py:Unbuildable", "--port", "0")
@@ -315,13 +317,13 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:
     assert code == 3 and "cannot listen" in err and len(err.splitlines()) == 1
 
 
-def test_an_open_door_is_warned_of(tmp_path: Path) -> None:
+def test_a_server_open_to_other_machines_without_a_token_is_warned_of(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Draws", "--host", "0.0.0.0") as own:
         _, _, err = own.stop()
     assert "warning" in err and "--token-env" in err
 
 
-def test_with_fetch_private_addresses_stay_closed(tmp_path: Path) -> None:
+def test_fetch_does_not_reach_private_addresses(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Draws", "--fetch") as own:
         port = own.url.rpartition(":")[2]
         for host in ("127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1", "2130706433"):

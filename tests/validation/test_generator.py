@@ -1,4 +1,4 @@
-"""The check of a generator: a good one passes, and each way of being bad is named."""
+"""`knowgen check generator`: a good generator passes, and every kind of problem is reported."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from knowgen.engine.components import ComponentRef, GeneratorHandle
 from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.validation.findings import Finding, worst
 from knowgen.validation.generator import _forecast, check_generator, duration, neutral_requests
-from knowgen.validation.probe import ProbedImage, picture_of
+from knowgen.validation.probe import ProbedImage, probed_image
 from knowgen.validation.session import CheckedGenerator
 
 SIZE = (48, 32)
 
 
 def noise(words: str, seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
-    """An image that depends on words and seed alone."""
+    """Return an image that depends on words and seed only."""
     dice = random.Random(hashlib.sha256(f"{words}\0{seed}".encode()).digest())
     return Image.frombytes("RGB", size, dice.randbytes(size[0] * size[1] * 3))
 
@@ -61,10 +61,12 @@ class GoodBatch:
 
 
 def handle_of(
-    kind: type[Any], build: Callable[[], Any] | None = None, remake: ComponentRef | None = None
+    kind: type[Any], build: Callable[[], Any] | None = None, component_ref: ComponentRef | None = None
 ) -> GeneratorHandle:
     traits = capabilities_of(kind)
-    return GeneratorHandle(GeneratorSpec(name=kind.__name__, revision=traits.revision), traits, build or kind, remake)
+    return GeneratorHandle(
+        GeneratorSpec(name=kind.__name__, revision=traits.revision), traits, build or kind, component_ref
+    )
 
 
 def check(kind: type[Any], **args: Any) -> list[Finding]:
@@ -79,13 +81,13 @@ def of(findings: list[Finding], name: str) -> list[Finding]:
 
 
 def the(findings: list[Finding], name: str, level: str) -> Finding:
-    """The finding of a check; there must be one at this level, and none that is graver."""
+    """Return the finding of a check; there must be one at this level, and none more serious."""
     found = of(findings, name)
     assert worst(found) == level, [str(finding) for finding in found]
     return next(finding for finding in found if finding.level == level)
 
 
-# -------------------------------------------------------------------------------------------------- good ones pass
+# -------------------------------------------------------------------------------------------------- good generators
 
 
 @pytest.mark.parametrize("kind", [Good, GoodAsync, GoodBatch])
@@ -95,10 +97,10 @@ def test_a_good_generator_passes_every_check(kind: type[Any]) -> None:
     assert bad == []
     names = [finding.check for finding in findings]
     assert set(names) >= {
-        "contract", "revision", "build", "pictures", "random state", "seeds", "several", "odd prompts", "time", "memory"
+        "contract", "revision", "build", "images", "random state", "seeds", "several", "odd prompts", "time", "memory"
     }  # fmt: skip
-    assert "48x32" in the(findings, "pictures", "ok").what
-    assert "630 pictures of 48x32" in the(findings, "time", "ok").what
+    assert "48x32" in the(findings, "images", "ok").what
+    assert "630 images of 48x32" in the(findings, "time", "ok").what
 
 
 def test_every_finding_that_is_not_ok_says_how_to_fix_it() -> None:
@@ -123,33 +125,33 @@ class {name}:
 
 
 def in_file(folder: Path, name: str, seeded: str) -> GeneratorHandle:
-    """A generator in a user's own file, as worker processes build it."""
+    """Return a generator in a user's own file, as worker processes build it."""
     from knowgen.core import registry
 
     path = folder / f"{name.lower()}_module.py"
     path.write_text(SOURCE.format(name=name, seeded=seeded))
     resolved = registry.resolve("generators", f"{path}:{name}")
     kind = registry.load(resolved)
-    remake = ComponentRef("generators", f"{path}:{name}", {"shade": 3})
-    return handle_of(kind, lambda: registry.create(resolved, {"shade": 3}), remake)
+    component_ref = ComponentRef("generators", f"{path}:{name}", {"shade": 3})
+    return handle_of(kind, lambda: registry.create(resolved, {"shade": 3}), component_ref)
 
 
 def test_a_fresh_process_generates_the_same(tmp_path: Path) -> None:
     handle = in_file(tmp_path, "Steady", 'f"{prompt} {seed} {self.shade}"')
     findings = check_generator(handle, timeout=60, device="cpu")
     assert worst(findings) == "ok"
-    assert "same picture" in the(findings, "fresh process", "ok").what
+    assert "same image" in the(findings, "fresh process", "ok").what
 
 
-def test_a_generator_that_seeds_with_hash_is_found_out(tmp_path: Path) -> None:
+def test_a_generator_that_seeds_with_hash_is_reported(tmp_path: Path) -> None:
     handle = in_file(tmp_path, "Hashed", "hash((prompt, seed))")
     findings = check_generator(handle, timeout=60, device="cpu")
     the(findings, "seeds", "ok")
     assert "hash()" in the(findings, "fresh process", "fail").fix
 
 
-def test_arguments_that_cannot_be_sent_to_a_process_are_named() -> None:
-    handle = handle_of(Good, remake=ComponentRef("generators", "noise", {"search": object()}))
+def test_arguments_that_cannot_be_sent_to_a_process_are_reported() -> None:
+    handle = handle_of(Good, component_ref=ComponentRef("generators", "noise", {"search": object()}))
     assert "plain data" in the(check_generator(handle, timeout=5, device="cpu"), "fresh process", "fail").what
 
 
@@ -174,10 +176,10 @@ class Wrong(Good):
     ],
     ids=lambda value: str(type(value).__name__),
 )  # fmt: skip
-def test_what_is_not_an_image_fails_at_once(given: Any, words: str) -> None:
+def test_what_is_not_an_image_ends_the_check(given: Any, words: str) -> None:
     kind = type("WrongOne", (Wrong,), {"given": given})
     findings = check(kind)
-    assert words in the(findings, "pictures", "fail").what
+    assert words in the(findings, "images", "fail").what
     assert of(findings, "the rest")[0].what == "was not checked"
 
 
@@ -197,8 +199,8 @@ class PromptBlind(Good):
 
 
 def test_transparency_and_blank_images_are_warned_of() -> None:
-    assert "RGBA" in the(check(Transparent), "pictures", "warn").what
-    assert "one colour" in the(check(Blank), "pictures", "warn").what
+    assert "RGBA" in the(check(Transparent), "images", "warn").what
+    assert "one colour" in the(check(Blank), "images", "warn").what
 
 
 def test_a_generator_that_ignores_the_prompt_fails() -> None:
@@ -242,7 +244,7 @@ class ChangesSharedGlobals(ChangesGlobals):
 
 
 class CountsUp(Good):
-    """Generates by how often it was called: the order of the requests decides."""
+    """Gives images that depend on the number of calls before."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -255,8 +257,8 @@ class CountsUp(Good):
 
 def test_seeds() -> None:
     assert "another seed gives the same" in the(check(Stubborn), "seeds", "warn").what
-    assert "another picture" in the(check(Forgetful), "seeds", "fail").what
-    assert "another picture" in the(check(ForgetfulService), "seeds", "warn").what
+    assert "another image" in the(check(Forgetful), "seeds", "fail").what
+    assert "another image" in the(check(ForgetfulService), "seeds", "warn").what
     assert "nearly" in the(check(Trembling), "seeds", "warn").what
     the(check(Forgetful), "several", "ok")  # what does not repeat is not compared
 
@@ -276,7 +278,7 @@ def test_the_check_itself_leaves_the_random_state_alone() -> None:
 
 
 def test_state_between_calls_is_found() -> None:
-    assert "other pictures than alone" in the(check(CountsUp), "several", "fail").what
+    assert "other images than alone" in the(check(CountsUp), "several", "fail").what
 
 
 # ------------------------------------------------------------------------------------------------------ several at once
@@ -329,7 +331,7 @@ class OnlyOne(GoodBatch):
 
 
 class Racing(Good):
-    """Two threads share one attribute."""
+    """Shares one attribute between threads."""
 
     concurrency = 4
 
@@ -342,12 +344,12 @@ class Racing(Good):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        (MixedUp, "mixed up"), (Twice, "more than once"), (Drops, "got no answer"), (Nameless, "no request_id"),
-        (Stranger, "nobody asked for"), (OneSeed, "other pictures than alone"), (OnlyOne, "out of memory"),
+        (MixedUp, "mixed up"), (Twice, "more than one result"), (Drops, "have no result"), (Nameless, "no request_id"),
+        (Stranger, "unknown request_id"), (OneSeed, "other images than alone"), (OnlyOne, "out of memory"),
         (Racing, "mixed up"),
     ],
 )  # fmt: skip
-def test_faults_of_several_at_once(kind: type[Any], words: str) -> None:
+def test_errors_with_several_requests_at_once_are_reported(kind: type[Any], words: str) -> None:
     assert words in the(check(kind), "several", "fail").what
 
 
@@ -418,9 +420,9 @@ class BatchDies(GoodBatch):
 
 def test_odd_prompts_end_as_images_or_states() -> None:
     findings = of(check(BreaksOnOdd), "odd prompts")
-    told = {finding.level + " " + finding.what for finding in findings}
-    assert any(line.startswith("warn an empty prompt raises ValueError: empty") for line in told)
-    assert any("20,000 characters is declined: too long for me" in line for line in told)
+    lines = {finding.level + " " + finding.what for finding in findings}
+    assert any(line.startswith("warn an empty prompt raises ValueError: empty") for line in lines)
+    assert any("20,000 characters is declined: too long for me" in line for line in lines)
     assert worst(findings) == "warn"
 
 
@@ -431,16 +433,16 @@ def test_odd_prompts_end_as_images_or_states() -> None:
         (BrokenByOdd, "fail", "after them"),
     ],
 )  # fmt: skip
-def test_what_odd_prompts_must_not_do(kind: type[Any], level: str, words: str) -> None:
+def test_what_odd_prompts_must_not_cause_is_reported(kind: type[Any], level: str, words: str) -> None:
     assert words in the(check(kind), "odd prompts", level).what
 
 
-def test_one_prompt_that_takes_its_batch_down() -> None:
+def test_a_prompt_that_makes_its_batch_fail_is_reported() -> None:
     findings = of(check(BatchDies), "odd prompts")
-    assert any("takes its whole batch down" in finding.what for finding in findings if finding.level == "warn")
+    assert any("makes its whole batch fail" in finding.what for finding in findings if finding.level == "warn")
 
 
-# ------------------------------------------------------------------------------------------ refusals, passing faults
+# ------------------------------------------------------------------------------------------ refusals, transient errors
 
 
 class RefusesSome(Good):
@@ -459,7 +461,7 @@ class RefusesFirst(RefusesSome):
 
 
 class FailsSomeBatch(GoodBatch):
-    """Says by a state that a prompt was not drawn."""
+    """Refuses prompts by a status."""
 
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         for request in requests:
@@ -470,7 +472,7 @@ class FailsSomeBatch(GoodBatch):
 
 
 class BusyAtFirst(GoodAsync):
-    """Is out of reach for two calls."""
+    """Cannot be reached for two calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -486,7 +488,7 @@ class BusyAtFirst(GoodAsync):
 def test_a_generator_that_declines_some_prompts_is_checked_with_the_others(kind: type[Any]) -> None:
     findings = check(kind)
     assert worst(findings) == "warn"
-    assert "policy says no" in the(findings, "pictures", "warn").what
+    assert "policy says no" in the(findings, "images", "warn").what
     assert {"seeds", "several", "odd prompts", "time", "memory"} <= {finding.check for finding in findings}
     assert "the rest" not in [finding.check for finding in findings]
     the(findings, "seeds", "ok")
@@ -496,7 +498,7 @@ def test_a_generator_that_declines_some_prompts_is_checked_with_the_others(kind:
 @pytest.mark.parametrize("word", ["", " "])
 def test_a_generator_that_declines_every_prompt_fails(word: str) -> None:
     findings = check(type("RefusesAll", (RefusesSome,), {"word": word}))
-    assert "none of 3 plain prompts gave a picture; the last: policy says no" in the(findings, "pictures", "fail").what
+    assert "none of 3 plain prompts gave an image; the last: policy says no" in the(findings, "images", "fail").what
     assert findings[-1].check == "the rest"
 
 
@@ -526,7 +528,7 @@ def test_a_fresh_process_that_declines_is_warned_of(tmp_path: Path) -> None:
         "        raise RefusalError('policy says no')\n"
     )
     findings = check_generator(
-        handle_of(Good, remake=ComponentRef("generators", f"{path}:Declines")), timeout=60, device="cpu"
+        handle_of(Good, component_ref=ComponentRef("generators", f"{path}:Declines")), timeout=60, device="cpu"
     )
     assert "policy says no" in the(findings, "fresh process", "warn").what
 
@@ -575,8 +577,8 @@ class HangsForever(GoodAsync):
 @pytest.mark.parametrize(
     ("kind", "name", "words"),
     [
-        (Exits, "pictures", "sys.exit"), (Hangs, "pictures", "no result within"),
-        (HangsForever, "pictures", "no result within"),
+        (Exits, "images", "sys.exit"), (Hangs, "images", "no result within"),
+        (HangsForever, "images", "no result within"),
         (HangsOnSeed, "seeds", "no result within"), (HangsAtOnce, "several", "no result within"),
     ],
 )  # fmt: skip
@@ -608,7 +610,7 @@ def test_an_object_that_is_not_what_its_class_declares() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("concurrency", -1)])
-def test_impossible_traits(name: str, value: int) -> None:
+def test_capabilities_below_one_fail(name: str, value: int) -> None:
     assert name in the(check(type("Odd", (GoodBatch,), {name: value})), "contract", "fail").what
 
 
@@ -711,7 +713,7 @@ def test_setup_and_close_are_called_twice() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "words"),
     [
-        (SetsUpOnce, "setup", "already there"), (ChangedBySetup, "setup", "other pictures"),
+        (SetsUpOnce, "setup", "already there"), (ChangedBySetup, "setup", "other images"),
         (ClosesOnce, "close", "second call raises ValueError"), (ExitsOnClose, "close", "sys.exit"),
         (HangsOnClose, "close", "no result within"),
     ],
@@ -721,7 +723,7 @@ def test_setup_and_close_that_cannot_be_called_twice(kind: type[Any], name: str,
 
 
 class AsyncClose(GoodAsync):
-    """Its connection belongs to one event loop, as those of HTTP clients do."""
+    """Has a connection that belongs to one event loop, as those of HTTP clients do."""
 
     loop: Any = None
 
@@ -759,30 +761,30 @@ class NeedsTruthBatch(GoodBatch):
             yield GeneratedImage(image=noise(request.truth.sample_id, request.seed), request_id=request.id)
 
 
-def test_a_privileged_generator_is_refused_without_truths() -> None:
+def test_a_privileged_generator_is_not_checked_without_ground_truths() -> None:
     findings = check(NeedsTruthBatch)
-    assert "boards refuse it" in the(findings, "privileged", "warn").what
+    assert "leaderboards reject it" in the(findings, "privileged", "warn").what
     assert "ground truth" in of(findings, "the rest")[0].what
-    told = [
+    requests = [
         request.model_copy(update={"truth": GroundTruth(sample_id=str(number))})
         for number, request in enumerate(neutral_requests())
     ]
-    findings = check(NeedsTruthBatch, requests=told)
+    findings = check(NeedsTruthBatch, requests=requests)
     assert worst([finding for finding in findings if finding.check != "privileged"]) == "ok"
     assert "several" in [finding.check for finding in findings]
 
 
 def test_the_forecast_is_the_time_of_an_image_times_their_number() -> None:
-    """Worked out by hand: 36,000 images at 0.4 s are 4 h; noise of 512 x 512 x 3 bytes does not compress."""
-    picture = picture_of(noise("x", 1, (512, 512)))
+    """Computed by hand: 36,000 images at 0.4 s are 4 h; noise of 512 x 512 x 3 bytes does not compress."""
+    picture = probed_image(noise("x", 1, (512, 512)))
     assert isinstance(picture, ProbedImage)
     for together, said in ((None, "about 4 h 0 min"), (0.1, "about 60 min")):
-        subject = CheckedGenerator(handle_of(Good), neutral_requests(), 5.0, "cpu")
-        subject.alone, subject.seconds, subject.together = [picture] * 3, [9.0, 0.4, 0.4, 0.5], together
-        _forecast(subject, 36_000)
-        time_said, space_said = (the(subject.notes.findings, name, "ok").what for name in ("time", "memory"))
+        checked = CheckedGenerator(handle_of(Good), neutral_requests(), 5.0, "cpu")
+        checked.images, checked.seconds, checked.seconds_together = [picture] * 3, [9.0, 0.4, 0.4, 0.5], together
+        _forecast(checked, 36_000)
+        time_said, space_said = (the(checked.notes.findings, name, "ok").what for name in ("time", "memory"))
         assert said in time_said and "512x512" in time_said and "first 9.00 s" in time_said
-        megabytes = int(space_said.partition("pictures take ")[2].split()[0].replace(",", ""))
+        megabytes = int(space_said.partition("images take ")[2].split()[0].replace(",", ""))
         assert megabytes == pytest.approx(36_000 * 512 * 512 * 3 / 2**20, rel=0.01)
 
 
@@ -811,18 +813,18 @@ def test_memory_that_is_not_released_is_reported() -> None:
         (187_200, "2 d 4 h"),
     ],
 )
-def test_durations(seconds: float, said: str) -> None:
+def test_durations_are_written_in_readable_units(seconds: float, said: str) -> None:
     assert duration(seconds) == said
 
 
-def test_too_few_requests() -> None:
+def test_too_few_or_equal_requests_are_rejected() -> None:
     with pytest.raises(UsageError):
         check(Good, requests=neutral_requests()[:2])
     with pytest.raises(UsageError):
         check(Good, requests=[neutral_requests()[0]] * 3)
 
 
-def test_what_is_looked_at_is_reported() -> None:
-    told: list[str] = []
-    check(Good, told=told.append)
-    assert told[:3] == ["what it declares", "building it", "a first drawing"] and len(told) == 11
+def test_each_check_is_reported_before_it_starts() -> None:
+    lines: list[str] = []
+    check(Good, on_progress=lines.append)
+    assert lines[:3] == ["declarations", "build", "first images"] and len(lines) == 11

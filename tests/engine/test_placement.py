@@ -1,4 +1,4 @@
-"""How many processes draw where nobody says: one a GPU, for generators that ask for a device."""
+"""The default number of worker processes: one per GPU, for generators with `setup(device)`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OnDevice(Plain):
 
 class Service:
     def setup(self, device: str) -> None:
-        """Wants a device and waits for a service."""
+        """Has `setup(device)`, but calls a service."""
 
     async def generate(self, request: GenerationRequest) -> GeneratedImage:
         raise NotImplementedError
@@ -34,7 +34,7 @@ class Batch(OnDevice):
 
 
 @pytest.mark.parametrize(
-    ("plugin", "remake", "gpus", "wanted"),
+    ("plugin", "component_ref", "gpus", "wanted"),
     [
         (OnDevice(), PLAIN, 8, 8),
         (Batch(), PLAIN, 8, 8),
@@ -45,12 +45,14 @@ class Batch(OnDevice):
         (Service(), PLAIN, 8, 0),
     ],
 )
-def test_one_worker_a_gpu(monkeypatch: pytest.MonkeyPatch, plugin: Any, remake: Any, gpus: int, wanted: int) -> None:
+def test_one_worker_per_gpu(
+    monkeypatch: pytest.MonkeyPatch, plugin: Any, component_ref: Any, gpus: int, wanted: int
+) -> None:
     monkeypatch.setattr(stages, "cuda_count", lambda: gpus)
-    assert workers_for(generator_handle(plugin, remake=remake)) == wanted
+    assert workers_for(generator_handle(plugin, component_ref=component_ref)) == wanted
 
 
-def test_what_the_user_says_stands_and_a_plain_generator_asks_for_no_gpu(
+def test_the_users_number_of_workers_is_used_and_a_generator_without_setup_gets_none(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked() -> int:

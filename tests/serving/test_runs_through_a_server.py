@@ -1,4 +1,4 @@
-"""Generating through `knowgen serve` gives what generating in process gives, also when a server dies in the middle."""
+"""A run through `knowgen serve` gives the images of a run in process, even if a server dies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.helpers.serving import Served, served
 
 
 def run(folder: Path, out: Path, generator: str, *words: str, limit: int = 4) -> dict[str, Generation]:
-    """Runs `knowgen run` on the mini world in a process of its own; returns the generations by sample."""
+    """Run `knowgen run` on the mini world in a process of its own; return the generations by sample."""
     command = ["run", "--task", "knowgen_mini", "--generator", generator, "--limit", str(limit), "--out", str(out)]
     done = subprocess.run(
         [sys.executable, "-m", "knowgen", *command, "--scorer", "pixels", "--seed", "11", *words],
@@ -50,7 +50,7 @@ def test_the_same_pixels_come_through_a_server(tmp_path: Path) -> None:
     assert settings["served"]["generator"] == "noise" and settings["server"] == server.url
 
 
-def test_servers_that_are_not_there_end_a_run_with_one_line(tmp_path: Path) -> None:
+def test_servers_that_cannot_be_reached_end_a_run_with_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "knowgen", "run", "--task", "knowgen_mini", "--generator", "http:http://127.0.0.1:1"],
         cwd=tmp_path,
@@ -62,7 +62,7 @@ def test_servers_that_are_not_there_end_a_run_with_one_line(tmp_path: Path) -> N
     assert len(done.stderr.splitlines()) == 1 and "start it first" in done.stderr
 
 
-def test_two_generators_share_a_server_that_has_no_queue(tmp_path: Path) -> None:
+def test_two_runs_share_a_server_without_a_queue(tmp_path: Path) -> None:
     async def scenario(url: str) -> list[Any]:
         painters = [HttpGenerator(url), HttpGenerator(url, per_server=3)]
         requests = [GenerationRequest(id=f"q{number}", prompt=f"p{number}", seed=number) for number in range(4)]
@@ -83,7 +83,7 @@ def kill_in_the_middle(server: Served) -> None:
     server.process.kill()
 
 
-def test_a_server_that_dies_in_the_middle_costs_no_image(tmp_path: Path) -> None:
+def test_no_image_is_lost_when_a_server_dies_during_a_run(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     with (

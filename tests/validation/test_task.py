@@ -1,4 +1,4 @@
-"""The check of a task: a good one passes, and each fault put into it is named."""
+"""`knowgen check task`: a good task passes, and every kind of problem is reported."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from knowgen.core.errors import DataError
 from knowgen.core.records import GroundTruth, ImageRef, Sample, group_of
 from knowgen.tasks.folder import FolderTask
 from knowgen.validation.findings import Finding, worst
-from knowgen.validation.task import check_task, picture_fault
+from knowgen.validation.task import check_task, image_problem
 
 CATEGORIES = ("astronomy", "sports", "anime", "news")
 
 
 def write_task(folder: Path, **changes: Any) -> Path:
-    """Writes a task of four samples as a folder; `changes` go into task.yaml."""
+    """Write a task of four samples as a folder; `changes` go into task.yaml."""
     folder.mkdir(exist_ok=True)
     (folder / "truth").mkdir(exist_ok=True)
     fields = {"name": "tiny", "version": "1", "default_scorers": ["vlm:any"]} | changes
@@ -36,8 +36,8 @@ def write_task(folder: Path, **changes: Any) -> Path:
         samples.append(named | common)
         image = {"sha256": digest, "width": 20 + number, "height": 10, "format": "PNG"}
         words = [f"word {number}"] if number % 2 == 0 else []
-        told = {"sample_id": f"s{number}", "image": image, "image_file": f"truth/{number}.png", "required_text": words}
-        truths.append(told | common)
+        truth = {"sample_id": f"s{number}", "image": image, "image_file": f"truth/{number}.png", "required_text": words}
+        truths.append(truth | common)
     write_lines(folder / "samples.jsonl", samples)
     write_lines(folder / "truth.jsonl", truths)
     return folder
@@ -52,7 +52,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def edited(folder: Path, file: str, change: Callable[[list[dict[str, Any]]], None]) -> list[Finding]:
-    """Checks the task after a change to the rows of a file."""
+    """Check the task after a change to the rows of a file."""
     write_task(folder)
     rows = read_lines(folder / file)
     change(rows)
@@ -61,7 +61,7 @@ def edited(folder: Path, file: str, change: Callable[[list[dict[str, Any]]], Non
 
 
 def the(findings: list[Finding], name: str, level: str) -> Finding:
-    """The finding of a check; there must be one at this level, and none that is graver."""
+    """Return the finding of a check; there must be one at this level, and none more serious."""
     found = [finding for finding in findings if finding.check == name]
     assert found and worst(found) == level, [str(finding) for finding in findings]
     return next(finding for finding in found if finding.level == level)
@@ -71,10 +71,10 @@ def test_a_good_task_passes(tmp_path: Path) -> None:
     findings = check_task(FolderTask(write_task(tmp_path / "task")))
     assert worst(findings) == "ok", [str(finding) for finding in findings]
     assert the(findings, "samples", "ok").what == "4"
-    assert "4 open" in the(findings, "pictures", "ok").what
+    assert "4 open" in the(findings, "images", "ok").what
     assert "2 of 4" in the(findings, "text", "ok").what
     assert {finding.check for finding in findings} == {
-        "samples", "ids", "prompts", "categories", "text", "truths", "pictures", "version", "scorers", "search"
+        "samples", "ids", "prompts", "categories", "text", "truths", "images", "version", "scorers", "search"
     }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def set_field(name: str, value: Any, row: int = 1) -> Callable[[list[dict[str, A
     ("change", "name", "level", "words"),
     [
         (set_field("prompt", "  \n"), "prompts", "fail", "1 are empty, first of sample 's1'"),
-        (set_field("prompt", "Draw 0."), "prompts", "warn", "more than once"),
+        (set_field("prompt", "Draw 0."), "prompts", "warn", "duplicated"),
         (set_field("id", "s0"), "samples", "fail", "'s0'"),
         (set_field("id", ""), "ids", "fail", "empty"),
         (set_field("group", "pop_culture_and_news"), "categories", "fail", "first 's1'"),
@@ -100,7 +100,7 @@ def set_field(name: str, value: Any, row: int = 1) -> Callable[[list[dict[str, A
         (set_field("text_required", None), "text", "fail", "None in the sample"),
     ],
 )  # fmt: skip
-def test_faults_of_samples(tmp_path: Path, change: Any, name: str, level: str, words: str) -> None:
+def test_problems_of_samples_are_reported(tmp_path: Path, change: Any, name: str, level: str, words: str) -> None:
     assert words in the(edited(tmp_path / "task", "samples.jsonl", change), name, level).what
 
 
@@ -126,7 +126,7 @@ def test_text_that_nobody_settled_is_warned_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["samples.jsonl", "truth.jsonl"])
 @pytest.mark.parametrize("content", ["", "{", "\xff", None])
-def test_files_that_cannot_be_read_are_faults(tmp_path: Path, file: str, content: str | None) -> None:
+def test_files_that_cannot_be_read_are_reported(tmp_path: Path, file: str, content: str | None) -> None:
     folder = write_task(tmp_path / "task")
     if content is None:
         (folder / file).unlink()
@@ -147,13 +147,13 @@ def test_files_that_cannot_be_read_are_faults(tmp_path: Path, file: str, content
         (lambda rows: rows.append(dict(rows[0])), "truths", "second truth"),
         (set_field("image_file", "truth/nowhere.png"), "truths", "missing"),
         (set_field("image_file", "../task.yaml"), "truths", "outside"),
-        (set_field("image_file", "truth/2.png"), "pictures", "another picture"),
-        (set_field("image", {"sha256": "0" * 64, "width": 21, "height": 10, "format": "PNG"}), "pictures", "another"),
+        (set_field("image_file", "truth/2.png"), "images", "not the recorded image"),
+        (set_field("image", {"sha256": "0" * 64, "width": 21, "height": 10, "format": "PNG"}), "images", "not the"),
         (set_field("text_required", True), "text", "False in the sample and True in the truth"),
         (set_field("required_text", ["BEWARE"]), "text", "BEWARE"),
     ],
 )  # fmt: skip
-def test_faults_of_truths(tmp_path: Path, change: Any, name: str, words: str) -> None:
+def test_problems_of_ground_truths_are_reported(tmp_path: Path, change: Any, name: str, words: str) -> None:
     assert words in the(edited(tmp_path / "task", "truth.jsonl", change), name, "fail").what
 
 
@@ -170,15 +170,15 @@ def test_an_image_that_does_not_open(tmp_path: Path, damage: str) -> None:
     folder = write_task(tmp_path / "task")
     path = folder / "truth" / "3.png"
     path.write_bytes({"truncated": path.read_bytes()[:45], "text": b"hello", "empty": b""}[damage])
-    finding = the(check_task(FolderTask(folder)), "pictures", "fail")
+    finding = the(check_task(FolderTask(folder)), "images", "fail")
     assert "'s3'" in finding.what and "3.png does not open" in finding.what
 
 
-def test_many_faults_of_one_kind_are_counted(tmp_path: Path) -> None:
+def test_many_problems_of_one_kind_are_counted(tmp_path: Path) -> None:
     folder = write_task(tmp_path / "task")
     for number in (1, 2, 3):
         (folder / "truth" / f"{number}.png").write_bytes(b"")
-    assert "3 times, first: sample 's1'" in the(check_task(FolderTask(folder)), "pictures", "fail").what
+    assert "3 times, first: sample 's1'" in the(check_task(FolderTask(folder)), "images", "fail").what
 
 
 @pytest.mark.parametrize("field", ["width", "height", "format"])
@@ -186,9 +186,9 @@ def test_a_record_that_does_not_fit_its_image(tmp_path: Path, field: str) -> Non
     path = tmp_path / "a.png"
     Image.new("RGB", (8, 6)).save(path)
     good = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "width": 8, "height": 6, "format": "PNG"}
-    assert picture_fault(ImageRef.model_validate(good | {"path": path})) == ""
+    assert image_problem(ImageRef.model_validate(good | {"path": path})) == ""
     wrong = good | {field: "JPEG" if field == "format" else 9}
-    assert "8x6 PNG" in picture_fault(ImageRef.model_validate(wrong | {"path": path}))
+    assert "8x6 PNG" in image_problem(ImageRef.model_validate(wrong | {"path": path}))
 
 
 # ------------------------------------------------------------------------------------------- version, scorers, search
@@ -225,7 +225,7 @@ def changed(**attributes: Any) -> MemoryTask:
 
 def test_truths_without_images_and_a_task_without_scorers_are_warned_of() -> None:
     findings = check_task(MemoryTask())
-    the(findings, "pictures", "warn")
+    the(findings, "images", "warn")
     the(findings, "scorers", "warn")
 
 
@@ -238,7 +238,7 @@ def test_a_wrong_count_and_a_truth_of_another() -> None:
             return GroundTruth(sample_id="0")
 
     findings = check_task(Liar())
-    assert "says 5 and holds 4" in the(findings, "samples", "fail").what
+    assert "len() is 5, but samples() yields 4" in the(findings, "samples", "fail").what
     assert "truth of '0'" in the(findings, "truths", "fail").what
 
 
@@ -333,8 +333,8 @@ class Hangs(Good):
 @pytest.mark.parametrize(
     ("name", "level", "words"),
     [
-        ("Good", "ok", "opens them"), ("Empty", "warn", "no pictures"),
-        ("NothingAtAll", "warn", "no pages and no pictures"),
+        ("Good", "ok", "opens them"), ("Empty", "warn", "no images"),
+        ("NothingAtAll", "warn", "no pages and no images"),
         ("LostPages", "fail", "KeyError"), ("LostPictures", "fail", "gone.png"), ("NoVersion", "fail", "version"),
         ("NotAsync", "fail", "async def open"), ("Breaks", "fail", "no index"), ("Hangs", "fail", "no answer within"),
         ("Missing", "fail", "Missing"),
@@ -357,8 +357,8 @@ def test_what_is_not_ok_says_how_to_fix_it(tmp_path: Path) -> None:
     (folder / "pages.jsonl").write_text("")
     (folder / "pictures.jsonl").write_text("")
     (folder / "truth" / "1.png").unlink()
-    told: list[str] = []
-    findings = check_task(FolderTask(folder), told=told.append)
+    steps: list[str] = []
+    findings = check_task(FolderTask(folder), on_progress=steps.append)
     assert {finding.check for finding in findings if finding.level == "fail"} == {"truths", "scorers", "search"}
     assert all(finding.fix for finding in findings if finding.level != "ok")
-    assert told == ["samples", "ground truths", "default scorers", "search"]
+    assert steps == ["samples", "ground truths", "default scorers", "search"]

@@ -1,4 +1,4 @@
-"""`knowgen serve` with a generator that reuses its canvas, its file and its result: each client gets its own image."""
+"""Each client gets its own image, even if the served generator reuses its canvas, file and result object."""
 
 from __future__ import annotations
 

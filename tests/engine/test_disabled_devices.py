@@ -1,4 +1,4 @@
-"""A device that fails again and again is disabled, and its requests move to another; real worker processes."""
+"""A device that fails repeatedly is disabled, and its requests go to another one; with real worker processes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from knowgen.engine.executors import subprocess as workers
 from knowgen.generators.contract import GPU_FAULT_CODE
 from tests.helpers.engine import Bench, generator_handle, noise_image, quick
 
-BIRTHS = "KNOWGEN_TEST_BIRTHS"
+STARTS = "KNOWGEN_TEST_STARTS"
 
 
 class Failing:
-    """Generates, but on a device that is called bad its process ends as one whose GPU failed does."""
+    """Generates images; on the device called bad, its process ends like one whose GPU failed."""
 
     revision = "1"
 
@@ -29,7 +29,7 @@ class Failing:
 
     def setup(self, device: str) -> None:
         self.device = device
-        with Path(os.environ[BIRTHS]).open("a") as file:
+        with Path(os.environ[STARTS]).open("a") as file:
             file.write(f"{device}\n")
         if self.at_once and device.startswith("bad"):
             os._exit(GPU_FAULT_CODE)
@@ -44,22 +44,24 @@ def drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[str], count: int, at_once: bool = False
 ) -> tuple[dict[str, tuple[GenerationStatus, str]], list[str]]:
     births = tmp_path / "births"
-    monkeypatch.setenv(BIRTHS, str(births))
+    monkeypatch.setenv(STARTS, str(births))
     monkeypatch.setattr(workers, "worker_devices", lambda number: [Device(name, "") for name in devices][:number])
-    remake = ComponentRef("generators", "tests.engine.test_retired_devices:Failing", {"at_once": at_once})
+    component_ref = ComponentRef("generators", "tests.engine.test_retired_devices:Failing", {"at_once": at_once})
     bench = Bench(tmp_path / "run")
-    bench.run(count, generator_handle(Failing(), remake=remake), options=quick(workers=len(devices), tries=4))
+    bench.run(
+        count, generator_handle(Failing(), component_ref=component_ref), options=quick(workers=len(devices), tries=4)
+    )
     found = {name: (one.status, one.reason) for (name, _), one in bench.generations().items()}
     return found, births.read_text().split()
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_what_a_failing_device_held_is_generated_on_another(
+def test_requests_of_a_failing_device_are_generated_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
     found, births = drawn(tmp_path, monkeypatch, ["bad:0", "good:1"], 12, at_once)
     assert len(found) == 12 and {status for status, _ in found.values()} == {GenerationStatus.OK}
-    assert births.count("bad:0") <= workers.DEVICE_DEATHS and births.count("good:1") == 1
+    assert births.count("bad:0") <= workers.MAX_DEVICE_FAILURES and births.count("good:1") == 1
 
 
 def test_without_any_device_left_the_rest_fails_with_the_reason(
@@ -67,5 +69,5 @@ def test_without_any_device_left_the_rest_fails_with_the_reason(
 ) -> None:
     found, births = drawn(tmp_path, monkeypatch, ["bad:0", "bad:1"], 8)
     assert {status for status, _ in found.values()} == {GenerationStatus.FAILED} and len(found) == 8
-    assert births.count("bad:0") == births.count("bad:1") == workers.DEVICE_DEATHS
-    assert any("is retired" in reason for _, reason in found.values())
+    assert births.count("bad:0") == births.count("bad:1") == workers.MAX_DEVICE_FAILURES
+    assert any("is disabled" in reason for _, reason in found.values())
