@@ -86,7 +86,7 @@ def _presets() -> list[tuple[str, ...]]:
             preset.size or "own size",
             f"{preset.steps} steps" if preset.steps else "own steps",
             " ".join(f"{name}={value:g}" for name, value in preset.guidance.items()),
-            preset.elsewhere,
+            preset.unsupported,
         )
         for preset in presets()
     ]

@@ -132,7 +132,7 @@ class WorkPlanner:
         self._generate, self._max_attempts, self._max_score_attempts = generate, max_attempts, max_score_attempts
         self._requests = requests
         # a pass looks up each key once, so a store that is empty at its start needs no look-ups
-        generations, scores = store.latest()
+        generations, scores = store.last_numbers()
         self._no_generations, self._no_scores = not generations, not scores
 
     def items(self) -> Iterator[WorkItem]:

@@ -199,7 +199,7 @@ async def _reference(queue: RequestQueue, url: str, max_bytes: int) -> bytes:
     from knowgen.clients.safe_fetch import BlockedError, FetchError, fetch
 
     try:
-        return (await fetch(url.strip(), most_bytes=max_bytes)).data
+        return (await fetch(url.strip(), max_bytes=max_bytes)).data
     except (BlockedError, FetchError, TransientError) as error:
         raise InvalidRequestError(f"a reference image cannot be fetched: {error}") from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from knowgen.core import registry, secrets
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, UsageError
 from knowgen.engine.components import GeneratorHandle
-from knowgen.store.manifest import difference, read_manifest, refuse_secrets
+from knowgen.store.manifest import difference, read_manifest, refuse_spec_secrets
 from knowgen.suites.schema import ScorerEntry, SuiteSource, SystemEntry, read_suite
 from knowgen.tasks.contract import Task
 from knowgen.tasks.load import content_folder, load_task
@@ -265,7 +265,7 @@ def _planned(source: SuiteSource, number: int, index: int, task: Task, *, budget
         plan = plan_run(task, _beside(folder, system.generator, "generators"), scorers, config)
     plan = _as_written(plan, system, suite.scorers)
     with _located(str(source.path)):
-        refuse_secrets(plan.spec)
+        refuse_spec_secrets(plan.spec)
     return plan
 
 

@@ -74,7 +74,7 @@ def stored_run(cell: SuiteCell, plan: Plan, reason: str = "", status: Status | N
         with RunStore.read(cell.path) as store:
             has_results = next(store.samples(), None) is not None and not difference(store.spec, plan.spec)
             stored_status, stored_reason = status_of(store)
-            run, results = Run(cell.path, store.spec, plan.config.protocol), tuple(store.latest())
+            run, results = Run(cell.path, store.spec, plan.config.protocol), tuple(store.last_numbers())
         if not has_results:
             return run_without_results(cell, plan, status or "not_run", reason)
         summaries = run.summaries()

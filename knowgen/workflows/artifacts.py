@@ -88,7 +88,7 @@ def complete(path: Path, spec: RunSpec) -> bool:
     except ValueError:
         return False  # a summary that a kill truncated is written again
     with RunStore.read(path) as store:  # a run that was killed before it wrote its outputs has newer results
-        latest = store.latest()
+        latest = store.last_numbers()
     return bool(written.get("spec") == spec.model_dump(mode="json") and written.get("results") == latest)
 
 
@@ -104,7 +104,7 @@ def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
         write_atomically(folder / f"{name}.md", tables.markdown([summary]))
         write_atomically(folder / f"{name}.csv", tables.csv([summary]))
     with RunStore.read(path) as store:
-        latest = store.latest()
+        latest = store.last_numbers()
     data = {
         "spec": spec.model_dump(mode="json"),
         "results": latest,

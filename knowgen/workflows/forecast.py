@@ -9,7 +9,7 @@ from knowgen.core.records import Score, ScoreStatus
 from knowgen.engine.components import ScorerHandle
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.placement import scorer_slots
-from knowgen.scorers.vlm.cost_estimate import Estimate, learn, words_of
+from knowgen.scorers.vlm.cost_estimate import Estimate, describe_estimate, estimate_from_attempts
 from knowgen.store.run import RunStore
 from knowgen.workflows.plan import Plan
 
@@ -65,14 +65,14 @@ def _scorer_lines(plan: Plan, handle: ScorerHandle, stored: list[Score], expecte
     """Return the lines on a scorer that calls an API; none for one that computes its scores."""
     if handle.capabilities.shape != "score" or handle.component_ref is None:
         return []
-    estimate = learn([score.attempts for score in stored[-SAMPLED:]]) or _estimate(plan, handle)
+    estimate = estimate_from_attempts([score.attempts for score in stored[-SAMPLED:]]) or _estimate(plan, handle)
     if estimate is None:
         return [f"{handle.spec.name}: no cost estimate available"]
     done = sum(score.status is not ScoreStatus.FAILED for score in stored)
     missing = expected * plan.spec.judge_repeats_of(handle.spec) - done
     slots = scorer_slots(handle, EngineOptions.of(plan.config))[0]
     most = handle.component_ref.args.get("concurrency", slots)
-    return [f"{handle.spec.name}: {missing} to score, {words_of(estimate, missing, min(slots, int(most)))}"]
+    return [f"{handle.spec.name}: {missing} to score, {describe_estimate(estimate, missing, min(slots, int(most)))}"]
 
 
 def _estimate(plan: Plan, handle: ScorerHandle) -> Estimate | None:

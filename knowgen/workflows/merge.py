@@ -188,7 +188,7 @@ def _missing(store: RunStore) -> str:
     no_image = 0
     for place, scorer in enumerate(store.spec.scorers):
         no_score = 0
-        for cell in store.cells(scorer.name):
+        for cell in store.expected_generations(scorer.name):
             no_image += cell.generation is None and place == 0
             if cell.generation is not None and cell.generation.status is GenerationStatus.OK:
                 no_score += sum(score is None for score in cell.scores)

@@ -89,14 +89,14 @@ def plan(
 
 def _with_requests(planned: Plan, generator: GeneratorHandle, path: Path) -> Plan:
     """Generate from an agent's answers in place of the prompts."""
-    from knowgen.interchange.agent_answers import open_requests
+    from knowgen.interchange.agent_answers import open_answers
 
     if not generator.capabilities.references:
         raise UsageError(
             f"generator {generator.spec.name!r} takes no reference images, which an agent's answers need",
             fix="name a generator that declares `references = True`",
         )
-    requests = open_requests(path)
+    requests = open_answers(path)
     return replace(planned, requests=requests, spec=planned.spec.model_copy(update={"requests": requests.identity}))
 
 
@@ -207,7 +207,7 @@ def plan_scoring(
     requested = scorer_requests(scorers or recorded or opened.task.default_scorers, config.scorer_args or {})
     planned = _plan(
         opened.task,
-        opened.drawings,
+        opened.generations,
         opened.generator,
         requested,
         config,
@@ -218,7 +218,7 @@ def plan_scoring(
         part_of=opened.part_of,
         shard=_shard_of(Path(source)) if opened.in_place else None,
         remember=opened.remember,
-        release=opened.drawings.close,
+        release=opened.generations.close,
         origin=Path(source),
     )
     return replace(planned, spec=planned.spec.model_copy(update={"requests": opened.requests}))

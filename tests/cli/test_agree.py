@@ -105,7 +105,7 @@ def test_several_runs_rank_the_systems(judged: Path, capsys: pytest.CaptureFixtu
         (["a", "--quorum", "2"], 2, "--quorum needs a panel"),
         (["a", "--panel", "agreeing_judges:One,nobody"], 2, "no scorer 'nobody' in this run"),
         (["lone"], 2, "one rater (agreeing_judges:One) has nobody to agree with"),
-        (["nowhere"], 3, "is no run directory"),
+        (["nowhere"], 3, "not a run directory"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(

@@ -144,9 +144,9 @@ def test_dry_run_generates_nothing(desk: Path, capsys: pytest.CaptureFixture[str
         (["score", "nowhere", "--scorer", "my_scorer:Half"], 3, "nowhere: is missing"),
         (["score", "small/truth", "--scorer", "my_scorer:Half"], 2, "--task"),
         (["compare", "out"], 2, "one run cannot be compared"),
-        (["compare", "out", "out2"], 3, "is no run directory"),
-        (["report", "nowhere", "-o", "x"], 3, "is no run directory"),
-        (["export", "nowhere", "--format", "csv", "-o", "x"], 3, "is no run directory"),
+        (["compare", "out", "out2"], 3, "not a run directory"),
+        (["report", "nowhere", "-o", "x"], 3, "not a run directory"),
+        (["export", "nowhere", "--format", "csv", "-o", "x"], 3, "not a run directory"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_its_exit_code(
@@ -169,7 +169,7 @@ def test_duplicate_ids_are_one_line(desk: Path, capsys: pytest.CaptureFixture[st
     samples = desk / "small" / "samples.jsonl"
     samples.write_text(samples.read_text().replace('"s3"', '"s1"'))
     assert run(RUN) == 3
-    assert "samples.jsonl:4: the id 's1' is already on line 2" in one_line(capsys.readouterr().err)
+    assert "samples.jsonl:4: duplicate id 's1', already on line 2" in one_line(capsys.readouterr().err)
 
 
 def test_a_truth_image_that_does_not_open_is_found_before_anything_is_generated(

@@ -12,7 +12,7 @@ from knowgen import api
 from knowgen.cli.main import run
 from knowgen.clients.pricing import CHAT_PRICES, chat_price, price_list
 from knowgen.core.records import Attempt, Usage
-from knowgen.scorers.vlm.cost_estimate import Estimate, learn, picture_tokens, words_of
+from knowgen.scorers.vlm.cost_estimate import Estimate, describe_estimate, estimate_from_attempts, image_tokens
 from tests.helpers.judge_server import JudgeServer, Step
 
 
@@ -28,19 +28,20 @@ from tests.helpers.judge_server import JudgeServer, Step
     ],
 )
 def test_tokens_of_an_image(size: tuple[int, int], tiles: bool, tokens: int) -> None:
-    assert picture_tokens(*size, tiles) == tokens
+    assert image_tokens(*size, tiles) == tokens
 
 
 def test_the_cost_of_scores_is_estimated_from_earlier_calls() -> None:
     paid = Attempt(reply="x", seconds=2.0, usage=Usage(input_tokens=1000, output_tokens=100, cost=0.01))
     again = Attempt(reply="y", seconds=1.0, usage=Usage(input_tokens=1000, output_tokens=60, cost=0.02))
     cached = Attempt(reply="z", usage=Usage(input_tokens=1000, output_tokens=100, cost=0.0), cached=True)
-    estimate = learn([[paid, again], [cached], [paid], [Attempt(error="429")]])
+    estimate = estimate_from_attempts([[paid, again], [cached], [paid], [Attempt(error="429")]])
     assert estimate is not None and estimate.cost == pytest.approx(0.02)
     assert estimate == Estimate(1500.0, 130.0, estimate.cost, 2.5, known_from=2)
-    assert learn([[cached], []]) is None
-    assert "as 2 judgements took" in words_of(estimate, 100, 10) and "$2.00" in words_of(estimate, 100, 10)
-    assert words_of(estimate, 0, 10) == "nothing to ask"
+    assert estimate_from_attempts([[cached], []]) is None
+    described = describe_estimate(estimate, 100, 10)
+    assert "from 2 stored scores" in described and "$2.00" in described
+    assert describe_estimate(estimate, 0, 10) == "nothing to score"
 
 
 def test_prices_belong_to_one_host_and_ignore_a_models_date() -> None:
@@ -79,7 +80,7 @@ def test_a_dry_run_estimates_from_images_first_and_from_stored_scores_later(
     line_printed = capsys.readouterr().out.splitlines()[-1]
     assert (
         line_printed.startswith("vlm:gpt-4.1: 5 to score, about $0.0")
-        and "(reckoned)" in line_printed
+        and "(assumed)" in line_printed
         and not out.exists()
     )
     with JudgeServer([Step(tokens=(4000, 500))]) as server:
@@ -90,7 +91,7 @@ def test_a_dry_run_estimates_from_images_first_and_from_stored_scores_later(
                     words[1], "-s", words[2]]) == 0  # fmt: skip
         line_printed = capsys.readouterr().out.splitlines()[-1]
         assert line_printed.startswith(f"vlm:any: 3 to score, about ${3 * (0.04 + 0.05):.2f}")
-        assert "as 2 judgements took" in line_printed
+        assert "from 2 stored scores" in line_printed
         assert len(server.calls) == 2
 
 

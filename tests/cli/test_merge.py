@@ -217,7 +217,7 @@ def test_shards_of_different_runs_are_one_error_line(desk: Path, capsys: pytest.
         (["part1", "limited", "part3"], 3, "selection all 6 there and limit 5"),
         (["part1", "halves", "part3"], 3, "3 shards there and 2 here"),
         (["part1", "one", "part3"], 2, "one: is not a shard of a run"),
-        (["part1", "nowhere"], 3, "nowhere: is no run directory"),
+        (["part1", "nowhere"], 3, "nowhere: not a run directory"),
         (["part1", "part2", "part3", "-o", "part2"], 2, "is one of the shards"),
         (["part1", "part2", "part3", "-o", "one"], 3, "contains another run"),
         (["part1", "part2", "part3", "-o", "taken"], 3, "not a run directory"),

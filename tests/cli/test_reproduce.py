@@ -127,7 +127,7 @@ def again(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dic
 
 def image_file(directory: Path, sample_id: str) -> Path:
     with RunStore.read(directory) as store:
-        generation = store.drawn(sample_id, 0)
+        generation = store.latest_generation(sample_id, 0)
     assert generation is not None and generation.image is not None and generation.image.path is not None
     return generation.image.path
 
@@ -298,7 +298,7 @@ def test_a_run_that_cannot_be_reproduced_is_one_error_line(
     (generators / "gone" / "run.json").write_text(json.dumps(manifest))
     for words, code, message in [
         (["theirs"], 2, "theirs: its images were taken from 'mine' and not generated here"),
-        (["nowhere"], 3, "is no run directory"),
+        (["nowhere"], 3, "not a run directory"),
         (["gone"], 2, "has no 'Gone'"),
         (["out", "--limit", "1", "--ids", "s1"], 2, "exclude each other"),
         (["out", "--requests", "gone"], 2, "the run was generated from the prompts of the task"),

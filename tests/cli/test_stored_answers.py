@@ -16,7 +16,7 @@ from knowgen import api
 from knowgen.core.errors import ConfigError, DataError, UsageError
 from knowgen.core.records import Generation, GenerationRequest
 from knowgen.generators.contract import GeneratedImage
-from knowgen.interchange.agent_answers import open_requests
+from knowgen.interchange.agent_answers import open_answers
 from knowgen.store.run import RunStore
 
 
@@ -172,11 +172,11 @@ def test_a_generator_without_references_is_refused(tmp_path: Path, images: Path)
 def test_a_broken_file_is_reported_in_one_line(tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(DataError, match=words) as caught:
-        open_requests(tmp_path / "a.json")
+        open_answers(tmp_path / "a.json")
     assert "\n" not in str(caught.value)
 
 
 def test_a_path_that_is_neither_run_nor_file_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(DataError, match="run directory"):
-            open_requests(path)
+            open_answers(path)

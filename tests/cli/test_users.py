@@ -120,7 +120,7 @@ def test_a_wrong_argument_is_one_line(
         (["score", "array.json", "--task", "small"], 2, "a results file brings its own prompts and truths"),
         (
             ["score", "out", "--scorer", "vlm:any", "-s", "base_url=ftp://x/"], 2,
-            "knowgen: scorer vlm:any: base_url is no http address; write base_url=http://HOST:PORT/v1",
+            "knowgen: scorer vlm:any: base_url is not an http address; write base_url=http://HOST:PORT/v1",
         ),
         (["run", "--task", "small", "--generator", "slip.py:Model", "--out", "new"], 3, "SyntaxError: "),
         (["run", "--task", "small", "--generator", "slip:Model", "--out", "new"], 3, "fix that file"),
@@ -144,7 +144,7 @@ def test_a_task_folder_of_links_is_refused_with_a_fix(desk: Path, capsys: pytest
     for image_file in (desk / "small" / "truth").iterdir():
         image_file.symlink_to(image_file.rename(desk / image_file.name))
     assert run(["check", "task", "small"]) != 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "lies outside the task's folder" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "is outside the task's folder" in line]
     assert len(lines) == 1 and lines[0].endswith("; copy the picture into the folder; links out of it are not followed")
 
 

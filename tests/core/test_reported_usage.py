@@ -107,7 +107,7 @@ def chat(usage: Any, worst: float | None, price: ChatPrice = PRICE) -> tuple[flo
     """Return the recorded cost of a reply with this usage, and what its reservation is settled to."""
     choice = {"message": {"content": "{}"}, "finish_reason": "stop"}
     body = json.dumps({"choices": [choice], **({} if usage is MISSING else {"usage": usage})}).encode()
-    answer = ResponseReader("", price).of_response(200, {}, body, worst)
+    answer = ResponseReader("", price).read(200, {}, body, worst)
     return answer.attempt.usage.cost, answer.billed
 
 

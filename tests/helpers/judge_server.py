@@ -113,14 +113,14 @@ class Call:
         )
 
     @property
-    def picture_bytes(self) -> list[bytes]:
+    def image_bytes(self) -> list[bytes]:
         urls = [part["image_url"]["url"] for part in self.parts if part["type"] == "image_url"]
         assert all(url.startswith("data:image/jpeg;base64,") for url in urls)
         return [base64.b64decode(url.partition(",")[2], validate=True) for url in urls]
 
     @property
-    def pictures(self) -> list[Image.Image]:
-        return [Image.open(io.BytesIO(data)) for data in self.picture_bytes]
+    def images(self) -> list[Image.Image]:
+        return [Image.open(io.BytesIO(data)) for data in self.image_bytes]
 
 
 Script = Sequence[Step] | Callable[[Call], Step]

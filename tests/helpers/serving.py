@@ -91,7 +91,8 @@ class Batches:
         if any("die" in one.prompt for one in requests):
             os._exit(9)
         for one in requests:
-            yield GeneratedImage(image=picture(one.prompt, one.seed), request_id=one.id, settings={"batch": len(requests)})
+            image = picture(one.prompt, one.seed)
+            yield GeneratedImage(image=image, request_id=one.id, settings={"batch": len(requests)})
 
 
 class Waits:

@@ -33,9 +33,9 @@ from knowgen.scorers.vlm.parsing import ReplyError
 from knowgen.scorers.vlm.single_value import (
     SingleValueContract,
     ValueLevel,
-    read_verdict,
-    read_verdict_leniently,
-    read_verdicts,
+    read_value,
+    read_value_attempts,
+    read_value_leniently,
 )
 from knowgen.store.run import RunStore
 from tests.helpers.judge_server import Call, JudgeServer, Script, Step
@@ -60,9 +60,9 @@ def truth_picture(tmp_path: Path) -> ImageRef:
     return ImageRef(sha256=digest, width=120, height=90, format="PNG", path=path)
 
 
-def item(picture: ImageRef | None, **changes: Any) -> tuple[Sample, GroundTruth, Generation]:
+def item(image: ImageRef | None, **changes: Any) -> tuple[Sample, GroundTruth, Generation]:
     sample = Sample(id="s7", prompt=PROMPT, text_required=True)
-    truth = GroundTruth(sample_id="s7", image=picture, required_text=("FOUNDED 1907",), text_required=True)
+    truth = GroundTruth(sample_id="s7", image=image, required_text=("FOUNDED 1907",), text_required=True)
     fields: dict[str, Any] = {
         "sample_id": "s7", "repeat": 2, "status": GenerationStatus.OK, "references": REFERENCES,
         "used_prompt": "A crest like the first reference image, with the words “FOUNDED 1907”.",
@@ -89,7 +89,7 @@ def test_one_definition_makes_instruction_schema_and_parser() -> None:
     instruction = CONTRACT.instruction()
     for level in CONTRACT.levels:
         assert f"- {level.value:g}: {level.when}" in instruction
-        found = read_verdict(verdict(level.value), CONTRACT)
+        found = read_value(verdict(level.value), CONTRACT)
         assert isinstance(found, ParsedScore) and found.values == {"answer": level.value}
     assert "the number 0, 0.25, 0.5, 0.75 or 1." in instruction
 
@@ -101,8 +101,8 @@ def test_a_changed_contract_changes_all_three() -> None:
     )  # fmt: skip
     assert other.json_schema()["required"] == ["rationale", "fit"]
     assert '"fit": the number 0 or 1.' in other.instruction()
-    assert isinstance(read_verdict('{"rationale": "", "fit": 1}', other), ParsedScore)
-    assert isinstance(read_verdict('{"rationale": "", "fit": 0.5}', other), ReplyError)
+    assert isinstance(read_value('{"rationale": "", "fit": 1}', other), ParsedScore)
+    assert isinstance(read_value('{"rationale": "", "fit": 0.5}', other), ReplyError)
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_a_changed_contract_changes_all_three() -> None:
     ],
 )
 def test_what_is_off_the_contract_is_named(reply: str, words: str) -> None:
-    found = read_verdict(reply, CONTRACT)
+    found = read_value(reply, CONTRACT)
     assert isinstance(found, ReplyError) and words in str(found)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32) | st.floats(-0.5, 1.5) | st.integers(-9, 9))
 def test_training_takes_the_nearest_value(number: float) -> None:
-    found = read_verdict_leniently(f"so: {verdict(number)} done", CONTRACT)
+    found = read_value_leniently(f"so: {verdict(number)} done", CONTRACT)
     assert found is not None
     quarters = math.ceil(4 * min(1.0, max(0.0, number)) - 0.5)  # halves go down
     assert found.values["answer"] == quarters / 4
@@ -136,18 +136,18 @@ def test_training_takes_the_nearest_value(number: float) -> None:
 
 @pytest.mark.parametrize("value", ["high", None, [1], {"a": 1}, True, "NaN", "inf", 10**400])
 def test_what_is_not_a_number_is_not_a_reading(value: Any) -> None:
-    assert read_verdict_leniently(verdict(value), CONTRACT) is None
+    assert read_value_leniently(verdict(value), CONTRACT) is None
 
 
 def test_attempts_are_read_both_ways() -> None:
     attempts = [
         Attempt(reply="no", model="m1"), Attempt(reply=verdict(0.9), model="m2"), Attempt(reply=verdict(0), model="m3"),
     ]  # fmt: skip
-    strict, lenient, returned = read_verdicts(attempts, CONTRACT)
+    strict, lenient, returned = read_value_attempts(attempts, CONTRACT)
     assert (strict.values, lenient.values, returned) == ({"answer": 0.0}, {"answer": 1.0}, "m3")
-    strict, lenient, returned = read_verdicts(attempts[:2], CONTRACT)
+    strict, lenient, returned = read_value_attempts(attempts[:2], CONTRACT)
     assert strict.status is ScoreStatus.FAILED and "not 0.9" in strict.reason and returned == "m2"
-    assert read_verdicts([], CONTRACT)[0].reason == "the judge was not asked"
+    assert read_value_attempts([], CONTRACT)[0].reason == "the judge was not asked"
 
 
 # -------------------------------------------------------------------------------------------------------- what is sent
@@ -160,8 +160,8 @@ def test_what_is_sent(truth_picture: ImageRef) -> None:
     assert call.body["temperature"] == 0
     assert call.body["response_format"]["json_schema"]["schema"] == CONTRACT.json_schema()
     assert PROMPT in call.text and '"FOUNDED 1907"' in call.text
-    [picture] = call.pictures
-    assert picture.size == (120, 90), "the ground truth alone is shown"
+    [image] = call.images
+    assert image.size == (120, 90), "the ground truth alone is shown"
     answer = json.loads(call.text.split("The agent's answer:\n")[1].split("\n\nImage 1")[0])
     assert answer == {
         "gen_prompt": "A crest like the first reference image, with the words “FOUNDED 1907”.",
@@ -174,13 +174,13 @@ def test_what_is_sent(truth_picture: ImageRef) -> None:
     assert [line for line in call.text.splitlines() if line.startswith("Sample id:")] == ["Sample id: s7"]
     assert score.strict.values == {"answer": 0.75} and score.strict.rationale == "The oars are right."
     assert (score.sample_id, score.repeat, score.scorer) == ("s7", 2, "answer:any-judge")
-    assert score.details["pictures"] == {"ground truth": hashlib.sha256(call.picture_bytes[0]).hexdigest()}
+    assert score.details["pictures"] == {"ground truth": hashlib.sha256(call.image_bytes[0]).hexdigest()}
 
 
 def test_a_truth_without_an_image_is_scored_by_its_text() -> None:
     score, server = judged([Step(verdict(1))], item(None))
     assert score.status is ScoreStatus.OK
-    assert server.calls[0].pictures == [] and "Image 1" not in server.calls[0].text
+    assert server.calls[0].images == [] and "Image 1" not in server.calls[0].text
 
 
 def test_a_prompt_that_needs_no_text_is_said_to(truth_picture: ImageRef) -> None:
@@ -270,7 +270,7 @@ def test_a_refusal_beside_a_verdict_is_a_refusal_in_both_readings(
 
 def test_no_value_is_read_from_a_refused_attempt() -> None:
     refused, good = Attempt(reply=verdict(0), refused=True), Attempt(reply=verdict(1), model="m")
-    strict, lenient, model = read_verdicts([refused, good], CONTRACT)
+    strict, lenient, model = read_value_attempts([refused, good], CONTRACT)
     assert (strict.values, lenient.values, model) == ({"answer": 1.0}, {"answer": 1.0}, "m")
-    strict, lenient, _ = read_verdicts([refused], CONTRACT)
+    strict, lenient, _ = read_value_attempts([refused], CONTRACT)
     assert strict == lenient and (strict.status, strict.reason) == (ScoreStatus.FAILED, "the judge refused")

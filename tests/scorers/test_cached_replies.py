@@ -179,11 +179,14 @@ def test_the_official_call_is_sent_word_for_word(tmp_path: Path, upstream_dir: P
     [
         (lambda text: text.replace("Be just", "Be kind"), "SYSTEM_PROMPT is not that of commit"),
         (lambda text: text.replace("Go.", "Come."), "_build_user_message is not that of commit"),
-        (lambda text: text.replace("{prompt}", "{prompt.upper()}"), "holds more than the sample's id and prompt"),
-        (lambda text: text.replace("{prompt}", "{secret}"), "holds more than the sample's id and prompt"),
+        (
+            lambda text: text.replace("{prompt}", "{prompt.upper()}"),
+            "contains more fields than the sample's id and prompt",
+        ),
+        (lambda text: text.replace("{prompt}", "{secret}"), "contains more fields than the sample's id and prompt"),
         (lambda text: text.replace("SYSTEM_PROMPT =", "OTHER ="), "assigns no string to SYSTEM_PROMPT"),
-        (lambda text: text.replace("text = (", "words = ("), "makes no text"),
-        (lambda text: text + "\ndef (", "no Python file"),
+        (lambda text: text.replace("text = (", "words = ("), "assigns no f-string"),
+        (lambda text: text + "\ndef (", "not a Python file"),
     ],
 )
 def test_a_file_that_is_not_the_pinned_one_is_refused(upstream_dir: Path, change: Any, words: str) -> None:
@@ -203,8 +206,8 @@ def test_a_folder_without_it_is_named(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- canonical form
 
 
-def request(picture: EncodedImageFile, **changes: Any) -> ChatRequest:
-    parts = [{"type": "text", "text": "Größe ❄ \ud800"}, {"type": "image_url", "image_url": {"url": picture}}]
+def request(image: EncodedImageFile, **changes: Any) -> ChatRequest:
+    parts = [{"type": "text", "text": "Größe ❄ \ud800"}, {"type": "image_url", "image_url": {"url": image}}]
     fields: dict[str, Any] = {
         "url": "http://h/v1", "model": "m", "messages": [{"role": "user", "content": parts}],
         "decoding": {"temperature": 0.0},
@@ -219,13 +222,13 @@ def test_the_body_is_the_json_that_a_plain_client_would_send(tmp_path: Path) -> 
 
     data = os.urandom(1_000_001)
     (tmp_path / "x.jpg").write_bytes(data)
-    picture = EncodedImageFile("a" * 64, 10, 10, len(data), tmp_path / "x.jpg")
+    image = EncodedImageFile("a" * 64, 10, 10, len(data), tmp_path / "x.jpg")
 
     async def sent() -> bytes:
-        return b"".join([piece async for piece in request(picture).body()])
+        return b"".join([piece async for piece in request(image).body()])
 
     body = asyncio.run(sent())
-    assert len(body) == request(picture).length
+    assert len(body) == request(image).length
     found = json.loads(body)
     assert found["model"] == "m" and found["temperature"] == 0.0
     text, shown = found["messages"][0]["content"]

@@ -17,7 +17,7 @@ import knowgen
 from knowgen.core.errors import UnscorableError
 from knowgen.core.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample, Score, ScoreStatus
 from knowgen.scorers.contract import scorer_capabilities
-from knowgen.scorers.vlm.evidence import CONTRACT, CUT, MOST_CHARACTERS, EvidenceJudge, shares
+from knowgen.scorers.vlm.evidence import CONTRACT, CUT, MAX_CHARACTERS, EvidenceJudge, truncate_evenly
 from tests.helpers.judge_server import JudgeServer, Script, Step
 
 PIECES: tuple[dict[str, Any], ...] = (
@@ -63,7 +63,7 @@ def test_what_is_sent(item: tuple[Sample, GroundTruth, Generation]) -> None:
     score, server = judged([Step(verdict(0.5))], item)
     [call] = server.calls
     assert CONTRACT.instruction() in call.system
-    assert [picture.size for picture in call.pictures] == [(50, 40)]
+    assert [image.size for image in call.images] == [(50, 40)]
     assert "must not see" not in call.text + call.system
     pieces = [json.loads(line) for line in call.text.splitlines() if line.startswith("{")]
     assert pieces == [
@@ -93,16 +93,16 @@ def test_without_evidence_nothing_is_asked(item: tuple[Sample, GroundTruth, Gene
 
 def test_long_evidence_is_cut_and_said_to_be(item: tuple[Sample, GroundTruth, Generation]) -> None:
     sample, truth, generation = item
-    long = ({"text": "short"}, {"text": "x" * MOST_CHARACTERS}, {"text": "y" * MOST_CHARACTERS})
+    long = ({"text": "short"}, {"text": "x" * MAX_CHARACTERS}, {"text": "y" * MAX_CHARACTERS})
     score, server = judged([Step(verdict(1))], (sample, truth, generation.model_copy(update={"evidence": long})))
     assert score.details["cut"] == 2
     texts = [json.loads(line)["text"] for line in server.calls[0].text.splitlines() if line.startswith("{")]
-    assert texts[0] == "short" and len(texts[1]) == len(texts[2]) == (MOST_CHARACTERS - 5) // 2 + len(CUT)
+    assert texts[0] == "short" and len(texts[1]) == len(texts[2]) == (MAX_CHARACTERS - 5) // 2 + len(CUT)
 
 
 @given(st.lists(st.text(alphabet="ab", max_size=40), min_size=1, max_size=8), st.integers(8, 120))
 def test_shares_are_fair(texts: list[str], most: int) -> None:
-    kept = [text.removesuffix(CUT) for text in shares(texts, most)]
+    kept = [text.removesuffix(CUT) for text in truncate_evenly(texts, most)]
     assert sum(map(len, kept)) <= max(most, 0)
     assert all(text.startswith(part) for text, part in zip(texts, kept, strict=True))
     if sum(map(len, texts)) <= most:

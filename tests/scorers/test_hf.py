@@ -19,7 +19,7 @@ from knowgen.scorers.contract import failed_score, scorer_capabilities, with_ear
 from knowgen.scorers.hf.decoding import OUT_OF_MEMORY, Decoder, DecoderPrompt
 from knowgen.scorers.hf.judge import HfJudge
 from knowgen.scorers.hf.model import ModelSource, load
-from knowgen.scorers.hf_weights import weights_id
+from knowgen.scorers.hf.weights import weights_id
 from knowgen.scorers.vlm.rubric import system_prompt, user_text
 from knowgen.store.run import RunStore
 from tests.helpers.images import save_image
@@ -98,8 +98,8 @@ class Script:
             line = self.replies[name]
             text = line.popleft() if len(line) > 1 else line[0]
             rows.append([*tokenizer(text)["input_ids"], tokenizer.eos_token_id][:max_new_tokens])
-        longest = max(map(len, rows))
-        padded = [row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows]
+        max_side = max(map(len, rows))
+        padded = [row + [tokenizer.pad_token_id] * (max_side - len(row)) for row in rows]
         return torch.cat([input_ids, torch.tensor(padded)], dim=1)
 
 
@@ -149,11 +149,11 @@ def test_a_batch_is_answered_as_each_prompt_alone(family: str, folder: Path, tmp
 
 def test_a_reply_is_what_the_library_makes_of_the_same_conversation(folder: Path) -> None:
     vlm = load(ModelSource(str(folder)), "cpu")
-    pictures = (Image.new("RGB", (70, 50), "green"), Image.new("RGB", (64, 64), "white"))
+    images = (Image.new("RGB", (70, 50), "green"), Image.new("RGB", (64, 64), "white"))
     reply = next(iter(Decoder(vlm, batch_size=1, max_new_tokens=30, temperature=0.0).replies(
-        [DecoderPrompt("Rules.", "Look at this.", pictures)]
+        [DecoderPrompt("Rules.", "Look at this.", images)]
     )))  # fmt: skip
-    content = [{"type": "text", "text": "Look at this."}, *({"type": "image", "image": each} for each in pictures)]
+    content = [{"type": "text", "text": "Look at this."}, *({"type": "image", "image": each} for each in images)]
     messages = [
         {"role": "system", "content": [{"type": "text", "text": "Rules."}]},
         {"role": "user", "content": content},

@@ -14,7 +14,7 @@ import pytest
 from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError, UsageError
 from knowgen.core.records import Item, Score, ScoreStatus
 from knowgen.scorers.contract import scorer_capabilities
-from knowgen.scorers.similarity.scorers import PromptSimilarity, ReferencesSimilarity, Similarity, as_value
+from knowgen.scorers.similarity.scorers import PromptSimilarity, ReferencesSimilarity, Similarity, clip_cosine
 from tests.helpers.images import path_of
 from tests.helpers.similarity_models import (
     ARCH,
@@ -180,7 +180,7 @@ def test_equal_images_are_1_and_no_value_leaves_0_to_1(weights: Path, tmp_path: 
     one = save_blocks(tmp_path, 0)
     (score,) = scores(Similarity(f"{ARCH}@{weights}"), [item("a", one, one)])
     assert score.strict.values["truth"] == pytest.approx(1.0, abs=1e-6)
-    assert [as_value(x) for x in (-1.0, -0.01, 0.0, 0.25, 1.0000002)] == [0.0, 0.0, 0.0, 0.25, 1.0]
+    assert [clip_cosine(x) for x in (-1.0, -0.01, 0.0, 0.25, 1.0000002)] == [0.0, 0.0, 0.0, 0.25, 1.0]
 
 
 def test_a_folder_is_preprocessed_as_its_configuration_says(tmp_path: Path) -> None:

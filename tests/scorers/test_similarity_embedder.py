@@ -39,9 +39,9 @@ class Mean:
         self.batches: list[int] = []
         self.opened = 0
 
-    def pixels(self, picture: Any) -> Any:
+    def pixels(self, image: Any) -> Any:
         self.opened += 1
-        return np.asarray(picture, dtype=np.float32).mean(axis=(0, 1))
+        return np.asarray(image, dtype=np.float32).mean(axis=(0, 1))
 
     def images(self, batch: Sequence[Any]) -> Vectors:
         if len(batch) > self.most:
@@ -76,14 +76,14 @@ class Source:
         return self.network
 
 
-def pictures(folder: Path, count: int) -> list[ImageFile]:
+def images(folder: Path, count: int) -> list[ImageFile]:
     refs = [save_blocks(folder, number) for number in range(count)]
     return [ImageFile(ref.sha256, ref.path, f"picture {number}") for number, ref in enumerate(refs)]
 
 
 def test_doubles_are_opened_and_embedded_once(tmp_path: Path) -> None:
     network = Mean()
-    three = pictures(tmp_path / "p", 3)
+    three = images(tmp_path / "p", 3)
     found = Embedder(Source(network), "cpu", "auto", 0).images([*three, *three, three[0]])
     assert (network.opened, network.batches) == (3, [3])
     assert set(found.vectors) == {one.sha256 for one in three}
@@ -146,7 +146,7 @@ def test_the_preprocessing_is_part_of_a_clip_models_identity(tmp_path: Path) -> 
 
 
 def test_a_damaged_entry_is_made_again(tmp_path: Path) -> None:
-    one = pictures(tmp_path / "p", 1)
+    one = images(tmp_path / "p", 1)
     first = Embedder(Source(Mean()), "cpu", "auto", 0).images(one)
     with sqlite3.connect(tmp_path / "cache" / "embeddings.sqlite") as connection:
         connection.execute("update entries set value = ?", (b"\x00\x00\xc0\x7f" * 3,))
@@ -159,7 +159,7 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path) -> None:
 
 def test_where_memory_runs_out_the_batch_is_halved_until_it_fits(tmp_path: Path) -> None:
     network = Mean(most=3)
-    wanted = pictures(tmp_path / "p", 20)
+    wanted = images(tmp_path / "p", 20)
     embedder = Embedder(Source(network), "cpu", "auto", 16)
     found = embedder.images(wanted)
     assert embedder.batch_size == 2  # 16, 8, 4, 2
@@ -180,7 +180,7 @@ def test_an_image_that_does_not_fit_alone_fails_and_no_other(tmp_path: Path) -> 
                 raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
             return super().images(batch)
 
-    network, wanted = Picky(), pictures(tmp_path / "p", 6)
+    network, wanted = Picky(), images(tmp_path / "p", 6)
     from knowgen.core.images import open_rgb
 
     network.heavy = float(Mean().pixels(open_rgb(wanted[3].path)).sum())
@@ -202,11 +202,11 @@ def test_any_other_error_is_not_taken_for_full_memory(tmp_path: Path) -> None:
             raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        Embedder(Source(Wrong()), "cpu", "auto", 4).images(pictures(tmp_path / "p", 2))
+        Embedder(Source(Wrong()), "cpu", "auto", 4).images(images(tmp_path / "p", 2))
 
 
 def test_a_vector_of_nan_is_a_failure_and_is_not_cached(tmp_path: Path) -> None:
-    one = pictures(tmp_path / "p", 1)
+    one = images(tmp_path / "p", 1)
     found = Embedder(Source(Mean(nan=True)), "cpu", "auto", 0).images(one)
     assert "no finite embedding at fp32" in found.faults[one[0].sha256]
     source = Source(Mean())

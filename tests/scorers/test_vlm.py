@@ -90,12 +90,12 @@ def test_what_is_sent(item: Item) -> None:
     assert "Sample id: sample-7" in call.text.splitlines()
     assert PROMPT in call.text
     assert "rewritten" not in json.dumps(call.body)
-    drawn, truth = call.pictures
+    drawn, truth = call.images
     assert (drawn.format, drawn.size, truth.format, truth.size) == ("JPEG", (64, 48), "JPEG", (120, 90))
-    red, blue = (picture.convert("RGB").getpixel((5, 5)) for picture in (drawn, truth))
+    red, blue = (image.convert("RGB").getpixel((5, 5)) for image in (drawn, truth))
     assert isinstance(red, tuple) and isinstance(blue, tuple)
     assert red[0] > 200 > red[2] and blue[2] > 200 > blue[0]
-    digests = [hashlib.sha256(data).hexdigest() for data in call.picture_bytes]
+    digests = [hashlib.sha256(data).hexdigest() for data in call.image_bytes]
     assert score.details["pictures"] == {"generated": digests[0], "truth": digests[1]}
     assert "category" not in call.text and "sports" not in call.text
 
@@ -589,7 +589,7 @@ def test_an_address_that_is_none_names_the_scorer_and_is_not_repeated(url: str) 
     with pytest.raises(UsageError) as caught:
         VlmJudge("org/model", base_url=url)
     assert str(caught.value) == (
-        "scorer vlm:org/model: base_url is no http address; write base_url=http://HOST:PORT/v1"
+        "scorer vlm:org/model: base_url is not an http address; write base_url=http://HOST:PORT/v1"
     )
 
 

@@ -221,7 +221,7 @@ def test_how_the_judge_was_asked_is_noted(tmp_path: Path) -> None:
         with RunStore.read(tmp_path / "run") as store:
             paces = [(who, data["at_once"], data["why"]) for who, _, data in store.notes("pace")]
             schemas = [data["refused"] for _, _, data in store.notes("schema")]
-        assert paces[0] == ("vlm:any", 16, "begins")
+        assert paces[0] == ("vlm:any", 16, "start")
         assert any("busy" in why for _, _, why in paces)
         assert schemas and all("response_format" in said for said in schemas)
         (tmp_path / "again").mkdir()

@@ -33,7 +33,7 @@ class DecoderPrompt:
 
     system: str
     text: str
-    pictures: tuple[Image, ...]
+    images: tuple[Image, ...]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Decoder:
         beginning = processor.tokenizer.bos_token
         inputs = processor(
             text=texts,
-            images=[list(prompt.pictures) for prompt in batch],
+            images=[list(prompt.images) for prompt in batch],
             padding=True,
             return_tensors="pt",
             add_special_tokens=not (beginning and texts[0].startswith(beginning)),
@@ -126,10 +126,10 @@ class Decoder:
 
     def render(self, prompt: DecoderPrompt) -> str:
         """Returns a prompt as the model's chat template writes it, with a mark where each picture goes."""
-        pictures = [{"type": "image"} for _ in prompt.pictures]
+        images = [{"type": "image"} for _ in prompt.images]
         messages = [
             {"role": "system", "content": [{"type": "text", "text": self._plain(prompt.system)}]},
-            {"role": "user", "content": [{"type": "text", "text": self._plain(prompt.text)}, *pictures]},
+            {"role": "user", "content": [{"type": "text", "text": self._plain(prompt.text)}, *images]},
         ]
         rendered = self._vlm.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return str(rendered)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowgen.clients.chat.image_encoding import PICTURES_VERSION, ImageEncoding, encode_bytes
+from knowgen.clients.chat.image_encoding import ENCODING_VERSION, ImageEncoding, encode_bytes
 from knowgen.core.errors import UnscorableError, UsageError
 from knowgen.core.records import DIMENSIONS, Attempt, ImageRef, Item, ParsedScore, Sample, Score, Usage
 from knowgen.core.text import clean_text
@@ -18,7 +18,7 @@ from knowgen.local_models.memory import free_memory
 from knowgen.scorers.contract import failed_score, missing_needs, not_applicable_score, usage_of
 from knowgen.scorers.hf.decoding import Decoder, DecoderPrompt, DecoderReply
 from knowgen.scorers.hf.model import DTYPES, LocalVlm, ModelSource, load
-from knowgen.scorers.hf_weights import weights_id
+from knowgen.scorers.hf.weights import weights_id
 from knowgen.scorers.vlm.parsing import PARSER_VERSION, ReplyError, read_attempts, read_strict
 from knowgen.scorers.vlm.retry import TOO_LONG
 from knowgen.scorers.vlm.rubric import RUBRIC_VERSION, system_prompt, user_text
@@ -26,7 +26,7 @@ from knowgen.scorers.vlm.rubric import RUBRIC_VERSION, system_prompt, user_text
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ASKING_VERSION = "hf-1"
+PROMPTING_VERSION = "hf-1"
 """Raised whenever the same sample could be put to the same model in other words or pixels by intent."""
 
 
@@ -60,7 +60,7 @@ class HfJudge:
 
     needs = frozenset({"image", "truth_image"})
     dimensions = DIMENSIONS
-    version = f"{RUBRIC_VERSION} {PARSER_VERSION} {PICTURES_VERSION} {ASKING_VERSION}"
+    version = f"{RUBRIC_VERSION} {PARSER_VERSION} {ENCODING_VERSION} {PROMPTING_VERSION}"
     note = "open VLM judge in process"
     parser = PARSER_VERSION
     concurrency = 16
@@ -254,7 +254,7 @@ class _Conversation:
         )
 
 
-def _shown(picture: ImageRef | None, what: str, max_pixels: int | None) -> tuple[Image, str]:
+def _shown(image: ImageRef | None, what: str, max_pixels: int | None) -> tuple[Image, str]:
     """Returns a picture as every judge is shown it, and the digest of the JPEG it was made from.
 
     Raises:
@@ -262,9 +262,9 @@ def _shown(picture: ImageRef | None, what: str, max_pixels: int | None) -> tuple
     """
     from PIL import Image
 
-    if picture is None or picture.path is None:
+    if image is None or image.path is None:
         raise UnscorableError(f"{what} has no file on this machine")
-    data, width, height = encode_bytes(picture.path, what, ImageEncoding())
+    data, width, height = encode_bytes(image.path, what, ImageEncoding())
     with Image.open(io.BytesIO(data)) as opened:
         pixels = opened.convert("RGB")
     if max_pixels is not None and width * height > max_pixels:

@@ -11,7 +11,7 @@ from typing import Any
 from knowgen.core.errors import ConfigError, DataError, MissingDependencyError
 from knowgen.core.text import error_summary
 from knowgen.local_models.weights import offline
-from knowgen.scorers.hf_weights import weights_folder, weights_id
+from knowgen.scorers.hf.weights import find_weights_folder, weights_id
 
 _PACKAGES = ("torch", "torchvision", "transformers")
 
@@ -73,7 +73,7 @@ def load(source: ModelSource, device: str) -> LocalVlm:
         raise MissingDependencyError(
             f"needs {', '.join(missing)}, which is not installed", where=where, fix='pip install "knowgen[models]"'
         )
-    folder = weights_folder(source.model, source.revision, source.download)
+    folder = find_weights_folder(source.model, source.revision, source.download)
     processor = _processor(folder, where)
     model = _model(folder, source, device, where)
     return LocalVlm(model, processor, weights_id(folder), str(model.dtype).removeprefix("torch."))
@@ -104,7 +104,7 @@ def _model(folder: Path, source: ModelSource, device: str, where: str) -> Any:
 
     on_processor = not torch.cuda.is_available() if source.device_map else device == "cpu"
     name = source.dtype if source.dtype != "auto" else "float32" if on_processor else "bfloat16"
-    placed = {"device_map": source.device_map} if source.device_map else {}
+    move_to_device = {"device_map": source.device_map} if source.device_map else {}
     model, told = _guarded(
         lambda: AutoModelForImageTextToText.from_pretrained(
             folder,
@@ -113,7 +113,7 @@ def _model(folder: Path, source: ModelSource, device: str, where: str) -> Any:
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
-            **placed,
+            **move_to_device,
         ),
         "model",
         where,

@@ -16,7 +16,7 @@ from knowgen.core.spec import fingerprint
 from knowgen.core.text import error_message
 from knowgen.local_models.weights import file_digest, hub_file, missing_weights, offline, require_packages, versions
 from knowgen.scorers.similarity.names import ModelName
-from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors, autocast, placed, unit_vectors
+from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors, autocast, move_to_device, unit_vectors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -163,7 +163,7 @@ class ClipSource:
                 where=self._where,
                 fix="give the checkpoint of that architecture",
             ) from error
-        return ClipNetwork(placed(model, device, self._where), preprocess, self._tokenizer, device, precision)
+        return ClipNetwork(move_to_device(model, device, self._where), preprocess, self._tokenizer, device, precision)
 
     @property
     def _library_name(self) -> str:
@@ -223,9 +223,9 @@ class ClipNetwork:
         self._device, self._precision = device, precision
         self._tokenizer: Any = None
 
-    def pixels(self, picture: Image) -> Any:
+    def pixels(self, image: Image) -> Any:
         """Returns a tensor of shape (3, size, size)."""
-        return self._preprocess(picture)
+        return self._preprocess(image)
 
     def images(self, batch: Sequence[Any]) -> Vectors:
         """Embeds pictures."""

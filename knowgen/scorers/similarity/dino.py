@@ -19,7 +19,7 @@ from knowgen.local_models.weights import (
     versions,
 )
 from knowgen.scorers.similarity.names import ModelName, is_hub_name
-from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors, autocast, placed, unit_vectors
+from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors, autocast, move_to_device, unit_vectors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -108,7 +108,7 @@ class DinoSource:
             missing = sorted(report["missing_keys"])
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise self._broken(f"the weights lack {missing[0]}{more}")
-        return DinoNetwork(placed(model, device, self._where), processor, device, precision)
+        return DinoNetwork(move_to_device(model, device, self._where), processor, device, precision)
 
     def _broken(self, what: str) -> ConfigError:
         return ConfigError(f"{self._folder} cannot be loaded: {what}", where=self._where, fix="fetch the model anew")
@@ -127,9 +127,9 @@ class DinoNetwork:
     def __init__(self, model: Any, processor: Any, device: str, precision: str) -> None:
         self._model, self._processor, self._device, self._precision = model, processor, device, precision
 
-    def pixels(self, picture: Image) -> Any:
+    def pixels(self, image: Image) -> Any:
         """Returns a tensor of shape (3, height, width)."""
-        return self._processor(images=picture, return_tensors="pt")["pixel_values"][0]
+        return self._processor(images=image, return_tensors="pt")["pixel_values"][0]
 
     def images(self, batch: Sequence[Any]) -> Vectors:
         """Embeds pictures: the class token after the last norm."""

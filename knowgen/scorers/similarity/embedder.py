@@ -14,12 +14,12 @@ from knowgen.core.images import UnreadableImageError, open_rgb
 from knowgen.local_models.memory import BatchSizes, in_batches, run_if_fits
 from knowgen.scorers.similarity.cache import EmbeddingCache
 from knowgen.scorers.similarity.images import ImageFile
-from knowgen.scorers.similarity.networks import Network, NetworkIdentity, NetworkSource, Vectors, settle_precision
+from knowgen.scorers.similarity.networks import Network, NetworkIdentity, NetworkSource, Vectors, resolve_precision
 
 BATCH_CPU, BATCH_ACCELERATOR = 16, 64
 """Pictures the model takes at once, where the user named no number."""
 
-MOST_THREADS = 16
+MAX_THREADS = 16
 """Threads that decode and scale pictures while the model computes."""
 
 
@@ -58,14 +58,14 @@ class Embedder:
 
     def __init__(self, source: NetworkSource, device: str, precision: str, batch_size: int) -> None:
         self.identity: NetworkIdentity = source.prepare()
-        self.device, self.precision = device, settle_precision(precision, device)
+        self.device, self.precision = device, resolve_precision(precision, device)
         self._sizes = BatchSizes(batch_size or (BATCH_CPU if device == "cpu" else BATCH_ACCELERATOR))
         self._source = source
         self._cache = EmbeddingCache(self.identity, self.precision)
         self._network: Network | None = None
         self._threads: ThreadPoolExecutor | None = None
 
-    def images(self, pictures: Sequence[ImageFile]) -> EmbeddingResult:
+    def images(self, images: Sequence[ImageFile]) -> EmbeddingResult:
         """Embeds pictures, each content once.
 
         Raises:
@@ -73,14 +73,14 @@ class Embedder:
         """
         found = EmbeddingResult()
         wanted: dict[str, ImageFile] = {}
-        for picture in pictures:
-            if picture.sha256 in found.vectors or picture.sha256 in wanted:
+        for image in images:
+            if image.sha256 in found.vectors or image.sha256 in wanted:
                 continue
-            kept = self._cache.image(picture.sha256)
+            kept = self._cache.image(image.sha256)
             if kept is None:
-                wanted[picture.sha256] = picture
+                wanted[image.sha256] = image
             else:
-                found.vectors[picture.sha256] = kept
+                found.vectors[image.sha256] = kept
         if wanted:
             self._compute(wanted, found)
         return found
@@ -119,7 +119,7 @@ class Embedder:
     def _compute(self, wanted: Mapping[str, ImageFile], found: EmbeddingResult) -> None:
         network = self._loaded()
         threads = self._pool()
-        waiting = [(digest, threads.submit(_tensor, network, picture)) for digest, picture in wanted.items()]
+        waiting = [(digest, threads.submit(_tensor, network, image)) for digest, image in wanted.items()]
         for digest, vector in self._vectors(network, self._opened(waiting, found), found):
             if self._kept(digest, vector, found):
                 self._cache.put_image(digest, vector)
@@ -167,7 +167,7 @@ class Embedder:
 
     def _pool(self) -> ThreadPoolExecutor:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), thread_name_prefix="pictures")
+            self._threads = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="pictures")
         return self._threads
 
     def close(self) -> None:
@@ -179,8 +179,8 @@ class Embedder:
         self._cache.close()
 
 
-def _tensor(network: Network, picture: ImageFile) -> Any:
-    return network.pixels(open_rgb(picture.path))
+def _tensor(network: Network, image: ImageFile) -> Any:
+    return network.pixels(open_rgb(image.path))
 
 
 def _too_large(what: str) -> str:

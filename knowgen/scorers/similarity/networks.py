@@ -43,7 +43,7 @@ class NetworkIdentity:
 class Network(Protocol):
     """A model in memory, on its device."""
 
-    def pixels(self, picture: Image) -> Any:
+    def pixels(self, image: Image) -> Any:
         """Returns the tensor, shape (channels, height, width), that the model takes for an RGB picture.
 
         Called from several threads at once.
@@ -80,7 +80,7 @@ class NetworkSource(Protocol):
         ...
 
 
-def settle_precision(precision: str, device: str) -> str:
+def resolve_precision(precision: str, device: str) -> str:
     """Returns the precision that `auto` stands for: bf16 on a GPU that has it, fp16 on another, fp32 elsewhere."""
     if precision != "auto":
         return precision
@@ -116,7 +116,7 @@ def unit_vectors(features: Any) -> Vectors:
     return rows
 
 
-def placed(model: Any, device: str, where: str) -> Any:
+def move_to_device(model: Any, device: str, where: str) -> Any:
     """Moves a model to its device, ready to be asked.
 
     Raises:

@@ -40,7 +40,7 @@ class NotApplicableError(Exception):
 class Counterpart:
     """What a generated picture is compared with: pictures, or a text."""
 
-    pictures: tuple[ImageFile, ...] = ()
+    images: tuple[ImageFile, ...] = ()
     text: str = ""
 
 
@@ -140,7 +140,7 @@ class Similarity:
         asked = [self._asked(item) for item in items]
         beside = [one for one in asked if isinstance(one, Counterpart)]
         drawn = [_generated(item[2]) for item, one in zip(items, asked, strict=True) if isinstance(one, Counterpart)]
-        images = self._embedder.images([*drawn, *(picture for one in beside for picture in one.pictures)])
+        images = self._embedder.images([*drawn, *(image for one in beside for image in one.images)])
         texts = self._embedder.texts([one.text for one in beside if one.text])
         seconds = round((time.perf_counter() - started) / max(1, len(beside)), 4)
         for item, one in zip(items, asked, strict=True):
@@ -165,12 +165,12 @@ class Similarity:
     def _score(self, item: Item, beside: Counterpart, images: EmbeddingResult, texts: EmbeddingResult) -> Score:
         sample, _, generation = item
         drawn = _generated(generation)
-        fault = _fault([drawn, *beside.pictures], images)
+        fault = _fault([drawn, *beside.images], images)
         if not fault and beside.text in texts.faults:
             fault = f"the prompt {texts.faults[beside.text]}"
         if fault:
             return failed_score(sample.id, generation.repeat, self.label, fault, image=drawn.sha256)
-        vectors = [images.vectors[picture.sha256] for picture in beside.pictures]
+        vectors = [images.vectors[image.sha256] for image in beside.images]
         if beside.text:
             vectors.append(texts.vectors[beside.text])
         own = images.vectors[drawn.sha256]
@@ -201,8 +201,8 @@ class Similarity:
             "device": self._embedder.device,
             "cosines": [round(cosine, 6) for cosine in cosines],
         }
-        if beside.pictures:
-            details["with"] = [picture.sha256 for picture in beside.pictures]
+        if beside.images:
+            details["with"] = [image.sha256 for image in beside.images]
         if beside.text:
             details["prompt_cut"] = cut  # the model saw its beginning only
         return details
@@ -215,11 +215,11 @@ class Similarity:
             UnscorableError: There should be something, and it cannot be had.
         """
         assert truth.image is not None
-        return Counterpart(pictures=(_picture(truth.image, "the ground truth"),))
+        return Counterpart(images=(_picture(truth.image, "the ground truth"),))
 
     def _values(self, cosines: Sequence[float]) -> dict[str, float]:
         """Returns the values by dimension."""
-        return {"truth": as_value(cosines[0])}
+        return {"truth": clip_cosine(cosines[0])}
 
 
 class ReferencesSimilarity(Similarity):
@@ -238,10 +238,10 @@ class ReferencesSimilarity(Similarity):
         noted = [reference for reference in generation.references if reference.get("path")]
         if not noted:
             raise NotApplicableError("the generator noted no reference with a file (`path`)")
-        return Counterpart(pictures=tuple(_reference(number, one) for number, one in enumerate(noted, 1)))
+        return Counterpart(images=tuple(_reference(number, one) for number, one in enumerate(noted, 1)))
 
     def _values(self, cosines: Sequence[float]) -> dict[str, float]:
-        values = [as_value(cosine) for cosine in cosines]
+        values = [clip_cosine(cosine) for cosine in cosines]
         return {"references_mean": sum(values) / len(values), "references_max": max(values)}
 
 
@@ -271,10 +271,10 @@ class PromptSimilarity(Similarity):
         return Counterpart(text=sample.prompt)
 
     def _values(self, cosines: Sequence[float]) -> dict[str, float]:
-        return {"prompt": as_value(cosines[0])}
+        return {"prompt": clip_cosine(cosines[0])}
 
 
-def as_value(cosine: float) -> float:
+def clip_cosine(cosine: float) -> float:
     """Maps a cosine to [0, 1] as CLIPScore does: what points the other way counts 0; rounding beyond 1 is cut."""
     return min(1.0, max(0.0, cosine))
 
@@ -310,9 +310,9 @@ def _reference(number: int, noted: Mapping[str, Any]) -> ImageFile:
     return ImageFile(digest, path, what)
 
 
-def _fault(pictures: Sequence[ImageFile], found: EmbeddingResult) -> str:
+def _fault(images: Sequence[ImageFile], found: EmbeddingResult) -> str:
     """Returns why a comparison cannot be made, empty when it can."""
-    for picture in pictures:
-        if picture.sha256 in found.faults:
-            return f"{picture.what} {found.faults[picture.sha256]}"
+    for image in images:
+        if image.sha256 in found.faults:
+            return f"{image.what} {found.faults[image.sha256]}"
     return ""

@@ -95,7 +95,7 @@ def reproduce(
         handle = recorded_handle(spec, task, generator_args or {}, device)
         source = recorded_requests(spec, requests)
         chosen, _ = choose(_RecordedTask(store, list(store.samples()), truths=False), limit=limit, ids=ids)
-        then = {place: store.drawn(*place) for place in _places(spec, chosen)}
+        then = {place: store.latest_generation(*place) for place in _places(spec, chosen)}
         with_image = [sample for sample in chosen if any(_has_image(then[place]) for place in _places(spec, [sample]))]
         if not with_image:
             raise DataError("no image to generate again", where=str(run), fix="select samples that have an image")
@@ -113,7 +113,7 @@ def reproduce(
             stopped = _generate(Path(folder) / "run", again, recorded, handle, options, source)
             with RunStore.read(Path(folder) / "run") as repeated:
                 images = tuple(
-                    compare_image(store, place, before, repeated.drawn(*place), tolerance)
+                    compare_image(store, place, before, repeated.latest_generation(*place), tolerance)
                     for place, before in then.items()
                 )
         return Reproduction(Path(run), spec.generator, tolerance, images, changes_since(store, handle), stopped)

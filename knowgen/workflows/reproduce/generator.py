@@ -79,9 +79,9 @@ def recorded_requests(spec: RunSpec, path: Path | str | None) -> AnswerSource | 
                 fix="name them with --requests SRC",
             )
         return None
-    from knowgen.interchange.agent_answers import open_requests
+    from knowgen.interchange.agent_answers import open_answers
 
-    source = open_requests(Path(path))
+    source = open_answers(Path(path))
     if source.identity != spec.requests:
         recorded = spec.requests or "the prompts of the task"
         raise UsageError(

@@ -274,9 +274,9 @@ def test_redirects_come_to_an_end() -> None:
 def test_no_more_is_read_than_is_wanted(answer: Answer) -> None:
     with serving({"/a": answer}) as site:
         with pytest.raises(FetchError, match="1999"):
-            got(f"{site.url}/a", trusted=site.url, most_bytes=1999)
+            got(f"{site.url}/a", trusted=site.url, max_bytes=1999)
         with pytest.raises(FetchError, match="10"):
-            got(f"{site.url}/a", trusted=site.url, most_bytes=10)
+            got(f"{site.url}/a", trusted=site.url, max_bytes=10)
 
 
 def test_errors_that_stay_are_distinguished_from_those_that_pass() -> None:
@@ -295,7 +295,7 @@ def test_errors_that_stay_are_distinguished_from_those_that_pass() -> None:
         with pytest.raises(TransientError, match="503"):
             got(f"{site.url}/broken", trusted=site.url)
         with pytest.raises(TransientError, match=r"within 0\.2 s"):
-            got(f"{site.url}/slow", trusted=site.url, seconds=0.2)
+            got(f"{site.url}/slow", trusted=site.url, timeout=0.2)
     with pytest.raises(TransientError, match="cannot be fetched"):
         got(f"{site.url}/gone?signature=secret", trusted=site.url)
 

@@ -1,4 +1,4 @@
-"""The official result files, read and written to the letter, quirks included."""
+"""The official result files, read and written exactly as the official evaluator does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEYS = ["faithfulness", "visual_correctness", "text_accuracy", "aesthetics", "ov
 
 
 def simple_summary(rows: Sequence[Row]) -> list[SummaryRow]:
-    """Stands in for the statistics: counts by group, and the plain mean of faithfulness in every figure."""
+    """Return summary rows without the statistics package: counts by group, and mean faithfulness as every figure."""
     result = []
     for kind in SUMMARY_TYPES:
         values = [row.strict.values["faithfulness"] for row in rows if row.group == kind or kind == "overall_avg"]
@@ -83,7 +83,7 @@ def test_rows_are_preserved_verbatim_and_in_order(folder: Path) -> None:
 
 def test_a_results_file_is_a_task_and_a_source(folder: Path) -> None:
     results = read_results(folder / "results.json")
-    task, source = results.task("theirs"), results.drawings()
+    task, source = results.task("theirs"), results.images()
     samples = list(task.samples())
     assert len(task) == len(samples) == 10
     assert samples[0].prompt == "A placard, number 1"
@@ -103,14 +103,14 @@ def test_a_results_file_is_a_task_and_a_source(folder: Path) -> None:
     assert reasons["no file"] == "results.json, row 3: out/none.png: is missing"
     assert reasons["empty"].endswith("the prompt is empty")
     assert "out/torn.png: does not open" in reasons["torn"]
-    assert reasons["empty and lost"].endswith("names no picture")
+    assert reasons["empty and lost"].endswith("names no image")
     assert source.generation("1", 1).status == "failed"
 
 
 def test_versions_follow_prompts_truths_and_images(folder: Path) -> None:
     def versions() -> tuple[str, str]:
         results = read_results(folder / "results.json")
-        return results.task().version, results.drawings().revision
+        return results.task().version, results.images().revision
 
     first = versions()
     assert versions() == first
@@ -122,7 +122,7 @@ def test_versions_follow_prompts_truths_and_images(folder: Path) -> None:
     assert third[0] == second[0] and third[1] != second[1]
 
 
-def test_an_id_that_comes_twice_is_named_with_its_rows(folder: Path) -> None:
+def test_a_duplicate_id_is_named_with_its_rows(folder: Path) -> None:
     rows = [
         _row(1, out="out/1.png", gt="gt/1.png"), _row("x", out="out/2.png", gt="gt/1.png"),
         _row("1", out="out/2.png", gt="gt/2.png"), _row(1, success=False, out=None, gt="gt/2.png"),
@@ -130,19 +130,19 @@ def test_an_id_that_comes_twice_is_named_with_its_rows(folder: Path) -> None:
     (folder / "twice.json").write_text(json.dumps(rows))
     results = read_results(folder / "twice.json")
     assert len(results.rows) == 4
-    with pytest.raises(DataError, match=r"twice\.json: id '1' comes twice, in rows 0 and 2"):
+    with pytest.raises(DataError, match=r"twice\.json: duplicate id '1', in rows 0 and 2"):
         results.task()
-    with pytest.raises(DataError, match="comes twice"):
-        results.drawings()
-    assert results.drawings("last").generation("1", 0).path == folder / "out/2.png"
+    with pytest.raises(DataError, match="duplicate id"):
+        results.images()
+    assert results.images("last").generation("1", 0).path == folder / "out/2.png"
     assert [each.id for each in results.task(duplicates="last").samples()] == ["1", "x"]
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"{", "is no JSON"), (b'{"id": 1}', "must be a JSON array"), (b"[1]", "row 0 is no object"),
-        (b'["\xff"]', "is not UTF-8"), (b"[" * 100_000, "is no JSON"),
+        (b"{", "invalid JSON"), (b'{"id": 1}', "must be a JSON array"), (b"[1]", "row 0 is not an object"),
+        (b'["\xff"]', "is not UTF-8"), (b"[" * 100_000, "invalid JSON"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_reported_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
@@ -155,14 +155,14 @@ def test_a_broken_file_is_reported_in_one_line(tmp_path: Path, content: bytes, w
 
 
 def _scored(folder: Path, results: OfficialResults) -> RunStore:
-    """Walks the file as the engine would: sample 1 scored, 2 without text, 70 a failed score, truthy scored."""
-    task, source = results.task(duplicates="last"), results.drawings("last")
-    generator = GeneratorSpec(name="elsewhere", revision=source.revision)
+    """Return a run of the file: 1 and truthy have scores, 2 has none for text, the score of 70 failed."""
+    task, source = results.task(duplicates="last"), results.images("last")
+    generator = GeneratorSpec(name="theirs", revision=source.revision)
     spec = store_records.spec(task="results", task_version=task.version, generator=generator)
     store = RunStore.open(folder / "run", spec)
     store.put_samples((sample, task.truth(sample.id)) for sample in task.samples())
     remember_source(store, results)
-    readings = {
+    parsed_scores = {
         "1": ParsedScore(
             status="ok", values=dict(zip(DIMENSIONS, (1, 0.5, 0.5, 0), strict=True)), rationale="ü" * 1200
         ),
@@ -177,10 +177,10 @@ def _scored(folder: Path, results: OfficialResults) -> RunStore:
         if found.path is not None:
             ref = store.put_image(found.path.read_bytes(), width=24, height=16, format="PNG")
         store.put_generation(sample.id, store_records.generation(sample.id, ref, reason=found.reason))
-        if ref is not None and sample.id in readings:
-            reading = readings[sample.id]
-            strict = ParsedScore(status=ScoreStatus.FAILED, reason="off the grid") if sample.id == "2" else reading
-            score = store_records.score(sample.id, ref.sha256, status=strict.status, strict=strict, lenient=reading)
+        if ref is not None and sample.id in parsed_scores:
+            parsed = parsed_scores[sample.id]
+            strict = ParsedScore(status=ScoreStatus.FAILED, reason="off the grid") if sample.id == "2" else parsed
+            score = store_records.score(sample.id, ref.sha256, status=strict.status, strict=strict, lenient=parsed)
             store.put_score(sample.id, score, store.spec.scorers[0])
     return store
 
@@ -188,7 +188,7 @@ def _scored(folder: Path, results: OfficialResults) -> RunStore:
 def test_an_evaluated_file_has_the_rows_back_with_verdicts_and_three_summaries(folder: Path) -> None:
     results = read_results(folder / "results.json")
     store = _scored(folder, results)
-    for path in (folder / "out").iterdir():  # what was judged stays judged
+    for path in (folder / "out").iterdir():  # deleting images later does not change what was judged
         path.unlink()
     with store:
         assert export_official(store, folder / "results_eval.json", "judge", simple_summary) == 11
@@ -222,7 +222,7 @@ def test_an_evaluated_file_has_the_rows_back_with_verdicts_and_three_summaries(f
     assert [each["count"] for each in summaries] == [2, 1, 3]
 
 
-def test_what_was_written_reads_back(folder: Path) -> None:
+def test_an_exported_file_can_be_read_and_written_again(folder: Path) -> None:
     with _scored(folder, read_results(folder / "results.json")) as store:
         export_official(store, folder / "results_eval.json", "judge", simple_summary)
     again = read_results(folder / "results_eval.json")
@@ -238,7 +238,7 @@ def test_what_was_written_reads_back(folder: Path) -> None:
     assert (folder / "copy.json").read_bytes() == (folder / "results_eval.json").read_bytes()
 
 
-def test_rows_that_share_an_id_all_show_the_one_that_was_scored_last(folder: Path) -> None:
+def test_rows_with_the_same_id_all_get_the_row_that_was_scored_last(folder: Path) -> None:
     rows = [
         _row(1, out="out/2.png", gt="gt/1.png", note="first"), _row(1, out="out/1.png", gt="gt/1.png", note="last"),
         _row("1", success=False, out=None, gt="gt/1.png", note="failed"),
@@ -253,10 +253,10 @@ def test_rows_that_share_an_id_all_show_the_one_that_was_scored_last(folder: Pat
     assert [row.get("note") for row in written[:3]] == ["last", "last", "last"]
     assert [row["eval_success"] for row in written[:6]] == [True, True, True, False, False, False]
     assert written[5]["prompt"] == "no id, row 5" and written[5]["error"] == "not_evaluated"
-    assert written[-1]["count"] == 3  # each row counts, also those that share an id
+    assert written[-1]["count"] == 3  # each row counts, even if its id is a duplicate
 
 
-def test_a_row_without_id_is_looked_up_under_its_number_as_officially(folder: Path) -> None:
+def test_a_row_without_id_is_looked_up_by_its_number(folder: Path) -> None:
     rows = [
         {"success": True, "prompt": "no id, row 0", "output_path": "out/1.png", "gt_image": "gt/1.png"},
         {"success": True, "prompt": "no id, row 1", "output_path": "out/1.png", "gt_image": "gt/1.png"},
@@ -300,7 +300,7 @@ def test_a_run_of_a_generator_exports_its_samples(tmp_path: Path) -> None:
 
 def test_a_scorer_with_other_dimensions_has_no_official_form(tmp_path: Path) -> None:
     other = ScorerSpec(name="similarity", dimensions=("cosine",))
-    with RunStore.open(tmp_path, store_records.spec(other)) as store, pytest.raises(DataError, match="gives cosine"):
+    with RunStore.open(tmp_path, store_records.spec(other)) as store, pytest.raises(DataError, match="has cosine"):
         export_official(store, tmp_path / "eval.json", "similarity", simple_summary)
 
 
@@ -309,14 +309,14 @@ def test_a_missing_value_is_an_error_of_the_row_and_not_a_zero(tmp_path: Path) -
         store.put_samples(store_records.items("a"))
         ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
         store.put_generation("a", store_records.generation("a", ref))
-        reading = ParsedScore(status="ok", values={"faithfulness": 1.0})
-        store.put_score("s", store_records.score("a", ref.sha256, strict=reading), store.spec.scorers[0])
+        parsed = ParsedScore(status="ok", values={"faithfulness": 1.0})
+        store.put_score("s", store_records.score("a", ref.sha256, strict=parsed), store.spec.scorers[0])
         export_official(store, tmp_path / "eval.json", "judge", simple_summary)
     row = json.loads((tmp_path / "eval.json").read_text())[0]
     assert (row["scores"], row["error"]) == (None, "there is no value for visual_correctness")
 
 
-def test_half_a_character_can_be_written(tmp_path: Path) -> None:
+def test_a_lone_surrogate_can_be_written(tmp_path: Path) -> None:
     row = {"id": 1, "prompt": "x\ud800", "eval_success": False, "scores": None, "error": None}
     write_results(tmp_path / "eval.json", [row], simple_summary)
     assert read_results(tmp_path / "eval.json").rows[0].fields == row
@@ -329,7 +329,7 @@ def test_summaries_in_another_order_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", ['{"id": 1, "prompt": "\\ud800"}', '{"id": 1, "prompt": "p", "meta": {"x": NaN}}'])
-def test_what_cannot_be_stored_as_json_is_reported_in_one_line(tmp_path: Path, row: str) -> None:
+def test_values_that_are_not_valid_json_are_reported_in_one_line(tmp_path: Path, row: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(f"[{row}]")
     with pytest.raises(DataError, match="a prompt or meta cannot be stored"):

@@ -1,4 +1,4 @@
-"""The parts beneath `diffusers:MODEL`: presets, sizes of passes, faults of a GPU."""
+"""Parts of `diffusers:MODEL`: presets, grouping of requests, failures of a GPU."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import pytest
 
 from knowgen.core.errors import MissingDependencyError, TransientError, UsageError
 from knowgen.generators.contract import GPU_FAULT_CODE
-from knowgen.generators.diffusers import device_health as local_faults
-from knowgen.generators.diffusers import generator as local
-from knowgen.generators.diffusers.batching import grouped
+from knowgen.generators.diffusers import device_health
+from knowgen.generators.diffusers import generator as generator_module
 from knowgen.generators.diffusers.device_health import GpuHealth
+from knowgen.generators.diffusers.generation import grouped
 from knowgen.generators.diffusers.generator import DiffusersGenerator
 from knowgen.generators.diffusers.presets import (
     PipelineSettings,
     Preset,
-    facts,
+    edit_settings,
     parse_size,
-    partner,
     preset,
     presets,
+    reference_support,
     with_changes,
 )
 
@@ -51,16 +51,16 @@ def test_every_open_row_of_the_published_table_has_a_preset() -> None:
         ("longcat-image", (1344, 768), 50, {"guidance_scale": 4.0}),
     ],
 )
-def test_presets_hold_the_published_settings(
+def test_presets_have_the_published_settings(
     name: str, size: tuple[int, int] | None, steps: int | None, guidance: dict[str, float]
 ) -> None:
-    found = preset(name)
-    assert found is not None
-    assert (found.width_height, found.steps, found.guidance) == (size, steps, guidance)
+    known = preset(name)
+    assert known is not None
+    assert (known.width_height, known.steps, known.guidance) == (size, steps, guidance)
 
 
 def test_qwen_image_generates_and_edits_as_published() -> None:
-    text, edit = preset("Qwen-Image"), partner("QwenImagePipeline")
+    text, edit = preset("Qwen-Image"), edit_settings("QwenImagePipeline")
     assert text is not None and edit is not None
     assert (text.negative_prompt, text.suffix) == (" ", ", Ultra HD, 4K, cinematic composition.")
     assert (edit.model, edit.steps, edit.most_references) == ("Qwen/Qwen-Image-Edit-2509", 40, 3)
@@ -71,42 +71,52 @@ def test_qwen_image_generates_and_edits_as_published() -> None:
 
 
 def test_settings_of_presets_are_arguments_of_their_classes() -> None:
-    """Asked of the installed library, so that a preset cannot name what its pipeline does not take."""
+    """Compared with the installed library, so that no preset sets an argument that its pipeline does not take."""
     import inspect
 
     import diffusers
 
-    for way in [*presets(), *(partner(one.pipeline) for one in presets())]:
-        if way is None or not way.pipeline:
+    for settings in [*presets(), *(edit_settings(one.pipeline) for one in presets())]:
+        if settings is None or not settings.pipeline:
             continue
-        kind = getattr(diffusers, way.pipeline)
-        takes = set(inspect.signature(kind.__call__).parameters)
-        asked = {*way.guidance, *way.arguments, *(["height", "width"] if way.size else []), "num_inference_steps"}
-        asked |= {"negative_prompt"} if way.negative_prompt is not None else set()
-        assert asked <= takes, way.pipeline
-        if facts(way.pipeline).needs_image:
-            assert "image" in takes
+        pipeline_class = getattr(diffusers, settings.pipeline)
+        parameters = set(inspect.signature(pipeline_class.__call__).parameters)
+        names = {
+            *settings.guidance,
+            *settings.arguments,
+            *(["height", "width"] if settings.size else []),
+            "num_inference_steps",
+        }
+        names |= {"negative_prompt"} if settings.negative_prompt is not None else set()
+        assert names <= parameters, settings.pipeline
+        if reference_support(settings.pipeline).needs_image:
+            assert "image" in parameters
 
 
 @pytest.mark.parametrize("name", ["hunyuanimage-3.0", "bagel"])
-def test_a_system_without_a_pipeline_says_which_generator_runs_it(name: str) -> None:
-    with pytest.raises(MissingDependencyError, match="draw with http:URL"):
+def test_the_error_of_an_unsupported_system_names_the_generator_that_runs_it(name: str) -> None:
+    with pytest.raises(MissingDependencyError, match="generate with http:URL"):
         DiffusersGenerator(name)
 
 
-def test_a_preset_the_library_is_too_old_for_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_that_needs_a_newer_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     future = Preset(name="future", model="made-up/future", pipeline="FutureImagePipeline")
-    monkeypatch.setattr(local, "preset", lambda name: future if name == "future" else None)
+    monkeypatch.setattr(generator_module, "preset", lambda name: future if name == "future" else None)
     with pytest.raises(MissingDependencyError, match=r"has no FutureImagePipeline; pip install -U diffusers"):
         DiffusersGenerator("future")
 
 
-def test_a_users_settings_go_before_the_presets() -> None:
-    way = PipelineSettings(model="m", guidance={"true_cfg_scale": 4.0, "guidance_scale": 1.0}, steps=40, suffix="!")
-    changed = with_changes(way, {"steps": 8, "suffix": "", "size": None}, 2.0)
+def test_the_users_settings_override_the_presets() -> None:
+    settings = PipelineSettings(
+        model="m", guidance={"true_cfg_scale": 4.0, "guidance_scale": 1.0}, steps=40, suffix="!"
+    )
+    changed = with_changes(settings, {"steps": 8, "suffix": "", "size": None}, 2.0)
     assert (changed.steps, changed.suffix, changed.size) == (8, "", "")
     assert changed.guidance == {"true_cfg_scale": 2.0, "guidance_scale": 1.0}
-    assert with_changes(way, {}, {"guidance_scale": 3.0}).guidance == {"true_cfg_scale": 4.0, "guidance_scale": 3.0}
+    assert with_changes(settings, {}, {"guidance_scale": 3.0}).guidance == {
+        "true_cfg_scale": 4.0,
+        "guidance_scale": 3.0,
+    }
 
 
 @pytest.mark.parametrize(("text", "size"), [("1664x928", (1664, 928)), ("512", (512, 512)), ("8 × 16", (8, 16))])
@@ -115,48 +125,48 @@ def test_sizes(text: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0x8", "8x", "x", "0", "-1x2", "1e3", "8x8x8", "٣"])
-def test_what_is_not_a_size_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is no size"):
+def test_an_invalid_size_is_an_error(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a size"):
         parse_size(text)
 
 
-# --- requests that share a batch --------------------------------------------------------------------------------------
+# --- requests that share a batch -------------------------------------------------------------------------------------
 
 
-def test_requests_of_one_shape_are_generated_together() -> None:
+def test_requests_are_grouped_by_shape() -> None:
     assert list(grouped(["aa", "b", "cc", "d"], len)) == [(2, ["aa", "cc"]), (1, ["b", "d"])]
 
 
-# --- faults of a GPU -------------------------------------------------------------------------------------------------
+# --- failures of a GPU -----------------------------------------------------------------------------------------------
 
 
-FAULT = RuntimeError("CUDA error: unspecified launch failure")
+GPU_ERROR = RuntimeError("CUDA error: unspecified launch failure")
 
 
-def test_a_worker_ends_at_the_third_fault_and_no_other_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    left: list[int] = []
-    health = GpuHealth(leave=left.append)
+def test_only_a_worker_exits_at_the_third_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    exit_codes: list[int] = []
+    health = GpuHealth(leave=exit_codes.append)
     monkeypatch.setenv("KNOWGEN_DEVICE", "cuda:0")
     for _ in range(2):
-        assert isinstance(health.failed(FAULT), TransientError)
-    assert left == []
-    health.failed(FAULT)
-    assert left == [GPU_FAULT_CODE]
+        assert isinstance(health.failed(GPU_ERROR), TransientError)
+    assert exit_codes == []
+    health.failed(GPU_ERROR)
+    assert exit_codes == [GPU_FAULT_CODE]
     monkeypatch.delenv("KNOWGEN_DEVICE")
-    health.failed(FAULT)
-    assert left == [GPU_FAULT_CODE]
+    health.failed(GPU_ERROR)
+    assert exit_codes == [GPU_FAULT_CODE]
 
 
-def test_a_worker_whose_gpu_answers_no_more_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    left: list[int] = []
+def test_a_worker_whose_gpu_is_unusable_exits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    exit_codes: list[int] = []
     monkeypatch.setenv("KNOWGEN_DEVICE", "cuda:0")
-    monkeypatch.setattr(local_faults, "_context_is_dead", lambda: True)
-    GpuHealth(leave=left.append).failed(FAULT)
-    assert left == [GPU_FAULT_CODE]
+    monkeypatch.setattr(device_health, "_context_is_dead", lambda: True)
+    GpuHealth(leave=exit_codes.append).failed(GPU_ERROR)
+    assert exit_codes == [GPU_FAULT_CODE]
 
 
-def test_a_worker_that_cannot_even_load_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    left: list[int] = []
+def test_a_worker_that_cannot_load_its_pipeline_exits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    exit_codes: list[int] = []
     monkeypatch.setenv("KNOWGEN_DEVICE", "cuda:0")
-    GpuHealth(leave=left.append).failed(FAULT, fatal=True)
-    assert left == [GPU_FAULT_CODE]
+    GpuHealth(leave=exit_codes.append).failed(GPU_ERROR, fatal=True)
+    assert exit_codes == [GPU_FAULT_CODE]

@@ -18,7 +18,7 @@ _TEXTS = (".json", ".jinja", ".txt", ".model")
 """Files beside the weights that decide what a model says: configuration, vocabulary, chat template."""
 
 
-def weights_folder(model: str, revision: str, download: bool) -> Path:
+def find_weights_folder(model: str, revision: str, download: bool) -> Path:
     """Return the folder of a model.
 
     Args:

@@ -19,8 +19,8 @@ import knowgen
 from knowgen.cli.main import run
 from knowgen.clients.chat.response import ResponseReader
 from knowgen.clients.pricing import ChatPrice
-from knowgen.generators.hosted.errors import fault_of
-from knowgen.generators.http.responses import read_health, read_reply
+from knowgen.generators.hosted.errors import read_error
+from knowgen.generators.http.responses import read_health, read_response
 from knowgen.store.run import RunStore
 
 KEY = "quite-plain/words+0042"
@@ -257,13 +257,13 @@ def test_whatever_the_status_no_error_holds_the_key(status: int) -> None:
         json.dumps({"error": {"message": KEY, "code": KEY}}).encode(),
         b"[" * 2000 + KEY.encode(),
     ):
-        answer = ResponseReader(KEY, ChatPrice()).of_response(status, {}, body, None)
-        fault = fault_of(status, {}, body, KEY)
-        reply = read_reply(status, body, None, KEY)
+        answer = ResponseReader(KEY, ChatPrice()).read(status, {}, body, None)
+        fault = read_error(status, {}, body, KEY)
+        reply = read_response(status, body, None, KEY)
         for shown in (answer.attempt.model_dump_json(), repr(fault), repr(reply)):
             assert KEY not in shown and KEY[:12] not in shown
-        assert answer.attempt.error and reply.words
+        assert answer.attempt.error and reply.reason
 
 
 def test_a_servers_health_does_not_hold_the_token() -> None:
-    assert KEY[:12] not in read_health(200, json.dumps({"status": KEY}).encode(), KEY).words
+    assert KEY[:12] not in read_health(200, json.dumps({"status": KEY}).encode(), KEY).reason

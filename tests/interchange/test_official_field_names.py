@@ -1,4 +1,4 @@
-"""Results files of neighbouring benchmarks, which write the same fields under other names."""
+"""Results files of related benchmarks, which use other field names."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_success_or_the_status_of_the_image() -> None:
     assert not row(success=False, image_status="ok").success  # the official field decides where it is there
 
 
-def test_a_file_of_other_names_is_a_task_and_a_source_and_comes_out_to_the_letter(tmp_path: Path) -> None:
+def test_a_file_with_other_field_names_is_a_task_and_a_source_and_is_exported_unchanged(tmp_path: Path) -> None:
     for number, name in enumerate(("a.png", "b.png", "t.png")):
         (tmp_path / name).write_bytes(store_records.image_bytes(number))
     rows: list[dict[str, Any]] = [
@@ -95,7 +95,7 @@ def test_a_file_of_other_names_is_a_task_and_a_source_and_comes_out_to_the_lette
     (tmp_path / "results.json").write_text(json.dumps(rows))
     results = read_results(tmp_path / "results.json")
     assert [row.to_be_judged for row in results.rows] == [True, False, False, False]
-    task, source = results.task(), results.drawings()
+    task, source = results.task(), results.images()
     assert [sample.prompt for sample in task.samples()] == ["one", "two", "three", "four"]
     truth, lost = task.truth("1").image, task.truth("2")
     assert truth is not None and truth.path == tmp_path / "t.png"
@@ -104,8 +104,8 @@ def test_a_file_of_other_names_is_a_task_and_a_source_and_comes_out_to_the_lette
     assert source.generation("1", 0).path == tmp_path / "a.png" and source.generation("2", 0).path == tmp_path / "b.png"
     assert source.generation("3", 0).reason == "results.json, row 2: success is false"
     assert source.generation("4", 0).reason == "results.json, row 3: gone.png: is missing"
-    reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 1.0))
-    verdicts = {"1": (results.rows[0], ExportedVerdict({"overall": reading.values["aesthetics"]}, None))}
+    parsed = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 1.0))
+    verdicts = {"1": (results.rows[0], ExportedVerdict({"overall": parsed.values["aesthetics"]}, None))}
     written = list(evaluated(results, verdicts))
     for before, after in zip(rows, written, strict=True):
         assert list(after)[: len(before)] == list(before)

@@ -1,4 +1,4 @@
-"""Images generated elsewhere: every sample ends with an image or with a reason that names the file."""
+"""Existing images as a source: each sample gets an image, or a reason that names the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import GenerationStatus
-from knowgen.interchange.image_sources import FolderSource, RunSource, picture_facts
+from knowgen.interchange.image_sources import FolderSource, RunSource, image_facts
 from knowgen.store.run import RunStore
 from tests.helpers import store_records
 
@@ -28,22 +28,22 @@ def test_file_stems_are_ids_and_repeats_may_be_numbered(tmp_path: Path) -> None:
         found = source.generation(sample_id, repeat)
         assert (found.status, found.path) == (GenerationStatus.OK, tmp_path / name)
     assert source.unknown == ()
-    assert (source.found, source.repeats) == (9, 13)
+    assert (source.count, source.repeats) == (9, 13)
     missing = source.generation("never", 0)
     assert missing.status == "failed" and missing.path is None
-    assert missing.reason == f"no picture for sample 'never' in {tmp_path.name}"
+    assert missing.reason == f"no image for sample 'never' in {tmp_path.name}"
     assert "repeat 3" in source.generation("a", 3).reason
 
 
-def test_a_decomposed_file_name_finds_its_composed_id(tmp_path: Path) -> None:
+def test_a_decomposed_file_name_matches_its_composed_id(tmp_path: Path) -> None:
     (tmp_path / "e\u0301tude.png").write_bytes(store_records.image_bytes())
     assert FolderSource(tmp_path, ["\u00e9tude"]).generation("\u00e9tude", 0).status == "ok"
 
 
-def test_files_that_are_not_images_become_states_with_the_file_in_the_reason(tmp_path: Path) -> None:
+def test_files_that_are_not_images_fail_with_a_reason_that_names_the_file(tmp_path: Path) -> None:
     whole = store_records.image_bytes(5, (300, 300), "JPEG")
     broken = {
-        "empty": b"", "text": b"not a picture at all", "cut_off": whole[: len(whole) // 2],
+        "empty": b"", "text": b"not an image at all", "cut_off": whole[: len(whole) // 2],
         "blank": store_records.image_bytes(size=(1, 1)), "line": store_records.image_bytes(size=(400, 1)),
         "cut_png": store_records.image_bytes(5, (300, 300))[:-30],
     }  # fmt: skip
@@ -61,10 +61,10 @@ def test_files_that_are_not_images_become_states_with_the_file_in_the_reason(tmp
     assert source.generation("blank", 0).reason == "blank.png: is only 1x1 pixels"
     assert source.generation("dangling", 0).reason == "dangling.png: is missing"
     assert source.generation("pipe", 0).reason == "pipe.png: is not a file"
-    assert source.generation("folder", 0).reason.startswith("no picture for sample 'folder'")
+    assert source.generation("folder", 0).reason.startswith("no image for sample 'folder'")
 
 
-def test_an_image_that_vanishes_later_is_a_state_too(tmp_path: Path) -> None:
+def test_an_image_that_is_deleted_later_fails_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(store_records.image_bytes())
     source = FolderSource(tmp_path, ["a"])
     (tmp_path / "a.png").unlink()
@@ -83,7 +83,7 @@ def test_two_files_for_one_image_are_an_error_that_names_both(tmp_path: Path, fi
     assert first in str(caught.value) and second in str(caught.value) and "sample 'a'" in str(caught.value)
 
 
-def test_unknown_stems_and_hostile_names_are_listed_on_one_line_each(tmp_path: Path) -> None:
+def test_unknown_stems_are_listed_and_hostile_names_stay_on_one_line(tmp_path: Path) -> None:
     hostile = ["b.png", "a_x.png", "line\nbreak.png", "<script>.png", "a_0000001.png", "..png", "a_\u0661.png"]
     for name in hostile:
         (tmp_path / name).write_bytes(store_records.image_bytes())
@@ -113,17 +113,17 @@ def test_the_revision_follows_the_images_and_nothing_else(tmp_path: Path) -> Non
 
 
 def test_a_source_that_is_not_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="not a folder"):
         FolderSource(tmp_path / "absent", ["a"])
 
 
 def test_the_facts_of_an_image_are_those_of_its_file(tmp_path: Path) -> None:
     file = tmp_path / "a.webp"
     file.write_bytes(store_records.image_bytes(4, (33, 21), "WEBP"))
-    facts = picture_facts(file)
+    facts = image_facts(file)
     assert (facts.width, facts.height, facts.format, facts.path) == (33, 21, "WEBP", file)
     with pytest.raises(DataError, match=r"nowhere\.png: is missing"):
-        picture_facts(tmp_path / "nowhere.png")
+        image_facts(tmp_path / "nowhere.png")
 
 
 def test_another_run_is_a_source(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_another_run_is_a_source(tmp_path: Path) -> None:
             "1", store_records.generation("a", good, used_prompt="a better prompt", references=({"title": "x"},))
         )
         store.put_generation("2", store_records.generation("a", lost, repeat=1))
-        store.put_generation("3", store_records.generation("b", cut))  # drawn once, not selected now
+        store.put_generation("3", store_records.generation("b", cut))  # generated earlier, not selected now
         store.put_generation("4", store_records.generation("c", status=GenerationStatus.REFUSED, reason="not that"))
         assert lost.path is not None and cut.path is not None
         lost.path.unlink()
@@ -150,7 +150,7 @@ def test_another_run_is_a_source(tmp_path: Path) -> None:
             assert (found.status, found.path) == ("failed", None)
             assert str(ref.path) in found.reason
         assert (source.generation("c", 0).status, source.generation("c", 0).reason) == ("refused", "not that")
-        assert "has no drawing of sample 'a', repeat 7" in source.generation("a", 7).reason
+        assert "has no generation of sample 'a', repeat 7" in source.generation("a", 7).reason
         assert source.name == "painter" and source.revision
-    with pytest.raises(DataError, match="no run directory"):
+    with pytest.raises(DataError, match="not a run directory"):
         RunSource(tmp_path / "absent")

@@ -67,7 +67,7 @@ def test_the_version_follows_the_content(little: Path, file: str) -> None:
     ("yaml", "message"),
     [
         ("name: [unclosed\n", r"task\.yaml:\d+: broken YAML"),
-        ("- a\n- b\n", "must hold fields"),
+        ("- a\n- b\n", "must contain fields"),
         ("name: x\nscorer: y\n", "scorer: Extra inputs"),
         ("version: '1'\n", "name: Field required"),
         ("name: x\x00y\n", "broken YAML"),
@@ -82,7 +82,7 @@ def test_a_wrong_task_file_is_one_clear_line(little: Path, yaml: str, message: s
 
 def test_duplicate_ids_name_both_lines(tmp_path: Path) -> None:
     folder = write_task(tmp_path / "t", [{"id": "a", "prompt": "1"}, {"id": "a", "prompt": "2"}], [])
-    with pytest.raises(DataError, match=r"samples\.jsonl:2: the id 'a' is already on line 1"):
+    with pytest.raises(DataError, match=r"samples\.jsonl:2: duplicate id 'a', already on line 1"):
         list(FolderTask(folder).samples())
 
 
@@ -106,10 +106,10 @@ def test_a_truth_image_outside_the_folder_or_missing_is_refused(little: Path, na
 
 
 def test_an_image_that_is_a_link_out_of_the_folder_says_what_to_do(little: Path) -> None:
-    image_file = next((little / "truth").iterdir())
-    outside = image_file.rename(little.parent / image_file.name)
-    image_file.symlink_to(outside)
-    with pytest.raises(DataError, match="copy the picture into the folder; links out of it are not followed"):
+    picture = next((little / "truth").iterdir())
+    outside = picture.rename(little.parent / picture.name)
+    picture.symlink_to(outside)
+    with pytest.raises(DataError, match="copy the image into the folder; links out of it are not followed"):
         for sample in FolderTask(little).samples():
             FolderTask(little).truth(sample.id)
 

@@ -1,4 +1,4 @@
-"""One flat row a generation and score, the same in all three formats."""
+"""The table of a run: one row per generation and score, equal in all three formats."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def run(tmp_path: Path) -> Any:
 def test_every_score_has_its_row_and_the_formats_agree(run: RunStore, tmp_path: Path) -> None:
     import pyarrow.parquet
 
-    for form in ("jsonl", "csv", "parquet"):
-        assert export_rows(run, form, tmp_path / form, "judge") == 6
+    for format in ("jsonl", "csv", "parquet"):
+        assert export_rows(run, format, tmp_path / format, "judge") == 6
     lines = [json.loads(line) for line in (tmp_path / "jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
     table = pyarrow.parquet.read_table(tmp_path / "parquet").to_pylist()
     with (tmp_path / "csv").open(encoding="utf-8", newline="") as file:
@@ -71,7 +71,7 @@ def test_all_scorers_are_written_unless_one_is_named(run: RunStore, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all", "run"]
 
 
-def test_parquet_without_its_library_says_what_to_install(
+def test_parquet_without_pyarrow_is_reported_with_its_fix(
     run: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -80,6 +80,6 @@ def test_parquet_without_its_library_says_what_to_install(
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_a_place_that_cannot_be_written_is_reported(run: RunStore, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported(run: RunStore, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         export_rows(run, "jsonl", tmp_path / "absent" / "out.jsonl", "judge")
