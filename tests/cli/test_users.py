@@ -112,12 +112,12 @@ def test_a_wrong_argument_is_one_line(
     [
         (["export", "out", "--format", "official", "-o", "small"], 2, "knowgen: small is a folder; name a file"),
         (["export", "out", "--format", "jsonl", "-o", "."], 2, "knowgen: . is a folder; name a file"),
-        (["score", "photo.png"], 3, "photo.png: is no source of pictures; name a run directory, a results file"),
-        (["score", "my_scorer.py", "--task", "small"], 3, "my_scorer.py: is no source of pictures; name a run"),
-        (["score", "object.json"], 3, "object.json: is no source of pictures"),
-        (["score", "empty.json"], 3, "empty.json: is no source of pictures"),
-        (["score", "broken.json"], 3, "broken.json: is no JSON"),
-        (["score", "array.json", "--task", "small"], 2, "a results file brings its own prompts and truths"),
+        (["score", "photo.png"], 3, "photo.png: not a source of images; give a run directory, a results file"),
+        (["score", "my_scorer.py", "--task", "small"], 3, "my_scorer.py: not a source of images; give a run"),
+        (["score", "object.json"], 3, "object.json: not a source of images"),
+        (["score", "empty.json"], 3, "empty.json: not a source of images"),
+        (["score", "broken.json"], 3, "broken.json: invalid JSON"),
+        (["score", "array.json", "--task", "small"], 2, "a results file has its own prompts and truths"),
         (
             ["score", "out", "--scorer", "vlm:any", "-s", "base_url=ftp://x/"], 2,
             "knowgen: scorer vlm:any: base_url is not an http address; write base_url=http://HOST:PORT/v1",
@@ -145,7 +145,7 @@ def test_a_task_folder_of_links_is_refused_with_a_fix(desk: Path, capsys: pytest
         image_file.symlink_to(image_file.rename(desk / image_file.name))
     assert run(["check", "task", "small"]) != 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "is outside the task's folder" in line]
-    assert len(lines) == 1 and lines[0].endswith("; copy the picture into the folder; links out of it are not followed")
+    assert len(lines) == 1 and lines[0].endswith("; copy the image into the folder; links out of it are not followed")
 
 
 @pytest.mark.parametrize(

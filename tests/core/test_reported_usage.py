@@ -213,9 +213,7 @@ def test_no_image_usage_is_recorded_below_the_bill_or_the_reservation(
 
 @pytest.mark.parametrize("service", list(HOSTED))
 @given(read=TOKENS, written=st.integers(1200, 9_000_000))
-def test_complete_image_usage_is_recorded_also_above_the_reservation(
-    service: str, read: int, written: int
-) -> None:
+def test_complete_image_usage_is_recorded_also_above_the_reservation(service: str, read: int, written: int) -> None:
     reply, names, prices = HOSTED[service]
     reported, _ = reply(dict(zip(names, (read, written), strict=True)))
     charged = reported.charge(WORST)
