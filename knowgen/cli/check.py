@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.options import run_option
+from knowgen.cli.options import DEVICE_HELP, run_option
 
 if TYPE_CHECKING:
     from knowgen.core.records import GenerationRequest
@@ -18,7 +18,7 @@ Examples:
   knowgen check generator my_model.py:MyModel -g steps=20
   knowgen check scorer my_scorer.py:sharpness
   knowgen check task worlds/seven
-Exit code 3 if a check fails, else 0.
+The exit code is 3 when a check fails, else 0.
 """
 
 REQUESTS = 4
@@ -29,13 +29,19 @@ REQUESTS = 4
 @click.argument("kind", type=click.Choice(["generator", "scorer", "task"]))
 @click.argument("name")
 @run_option("generator_args")
-@run_option("scorer_args")
+@run_option("scorer_args", help="Scorer argument; repeatable.")
 @click.option(
-    "--task", default="knowgen_mini", metavar="T", help="Task with samples, search and ground truths [knowgen_mini]."
+    "--task", default="knowgen_mini", metavar="TASK", help="Task with samples, search and ground truths [knowgen_mini]."
 )
-@click.option("--samples", type=click.IntRange(1), default=630, metavar="N", help="Images to forecast [630].")
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=630,
+    metavar="N",
+    help="Number of images for the estimate of time and cost [630].",
+)
 @run_option("timeout")
-@click.option("--device", metavar="D", help="Device, such as cuda:0 [chosen automatically].")
+@click.option("--device", metavar="DEVICE", help=DEVICE_HELP)
 @click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Maximum cost of a paid scorer's calls [0].")
 def command(kind: str, name: str, **options: Any) -> int:
     """Check a generator or scorer against the contract, or a task's data, before a long run."""

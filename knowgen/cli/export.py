@@ -19,7 +19,8 @@ Example:
     "form",
     required=True,
     type=click.Choice(["official", "jsonl", "parquet", "csv"]),
-    help="Format of the file.",
+    metavar="FORMAT",
+    help="Format of the file: official, jsonl, parquet or csv.",
 )
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="File to write.")
 @click.option("--scorer", metavar="SCORER", help="Scorer whose scores are exported [the first].")

@@ -27,17 +27,17 @@ PACKAGES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "pr
 @click.command("serve", epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.argument("generator")
 @run_option("generator_args")
-@click.option("--host", default="127.0.0.1", metavar="H", show_default=True, help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", metavar="HOST", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8001,
-    metavar="P",
+    metavar="PORT",
     show_default=True,
     help="TCP port, 0 for any free one.",
 )
 @run_option("workers")
-@click.option("--batch", type=click.IntRange(1), metavar="N", help="Maximum requests per batch [as declared].")
+@click.option("--batch", type=click.IntRange(1), metavar="N", help="Maximum requests per batch [the plugin's own].")
 @click.option("--queue", type=click.IntRange(0), default=64, metavar="N", help="Maximum queued requests [64].")
 @click.option("--token-env", metavar="NAME", help="Environment variable with the bearer token that clients must send.")
 @run_option("timeout")

@@ -18,7 +18,7 @@ def command() -> None:
     """Build a synthetic world: prompts, ground truths, pages and images to search."""
 
 
-@command.command("build", epilog=EPILOG)
+@command.command("build", epilog=EPILOG, short_help="Build a synthetic world from a seed.")
 @click.option(
     "--seed", required=True, type=click.IntRange(0), metavar="N", help="Seed; equal seeds give identical worlds."
 )

@@ -6,8 +6,8 @@ Plugins wrap each paid request:
         reply = await client.post(...)
         reservation.settle(cost_of(reply))
 
-In a run, the engine sets the budget meter for each sample task. Outside a run, such as in a script or a test, there is
-no meter and the block has no effect.
+In a run, the engine sets the budget meter for each sample task. Outside a run, such as in a script or a test, the block
+has no effect.
 
 A call that ends without `settle` counts at its maximum cost, because the service may have billed it. A call whose
 reported usage is incomplete (see `UsageReader`) counts at the larger of its maximum and its reported cost. Under a
@@ -82,7 +82,7 @@ class UsageReader:
         return self.count(inside)
 
     def entries(self, name: str) -> list[Mapping[str, Any]]:
-        """Return the objects in a list of the usage; empty when there is no such list."""
+        """Return the objects in a list of the usage; empty when the list is missing."""
         inside = self._usage.get(name) if isinstance(self._usage, Mapping) else None
         if inside is None:
             return []

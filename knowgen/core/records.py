@@ -84,7 +84,7 @@ class ScoreStatus(StrEnum):
         OK: There are values.
         FAILED: The scorer raised an error, or the judge's replies could not be parsed.
         NOT_APPLICABLE: The scorer does not apply to this sample.
-        NOT_RUN: It was not attempted yet, or there is no image to score.
+        NOT_RUN: It was not attempted yet, or the image is missing.
     """
 
     OK = "ok"
@@ -358,8 +358,8 @@ class Row(Record):
         repeat: Number of the generation's repeat, from 0.
         judge_repeat: Number of the score, from 0.
         generation: Status of the generation.
-        generation_reason: Why there is no image, when that status is not ok.
-        strict: Values under the scorer's contract; not_run when there is no score.
+        generation_reason: Why the image is missing, when that status is not ok.
+        strict: Values under the scorer's contract; not_run without a score.
         lenient: Values under the official parser; None when the scorer has only one.
         judge_returned: Model name that the judge's endpoint returned.
     """

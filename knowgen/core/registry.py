@@ -134,7 +134,7 @@ def resolve(kind: Kind, spec: str) -> ResolvedName:
 def _no_file(kind: Kind, base: str, rest: str) -> UsageError:
     """Return the error for a name that looks like `file.py:attribute` and is not."""
     if not Path(base).is_file():
-        return UsageError(f"there is no file {base!r}", where=SINGULAR[kind], fix="check the path")
+        return UsageError(f"the file {base!r} does not exist", where=SINGULAR[kind], fix="check the path")
     if rest:
         return UsageError(f"{rest!r} is not a Python name", where=base, fix=f"write {base}:NAME")
     return UsageError(f"{base} lacks the name of a class or function", where=SINGULAR[kind], fix=f"write {base}:NAME")
@@ -171,7 +171,7 @@ def load(resolved: ResolvedName) -> Any:
         module = _import_file(module_name) if module_name.endswith(".py") else _import_module(module_name)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == module_name.split(".")[0]:
-            raise _broken(resolved, f"there is no module {error.name!r}", where) from error
+            raise _broken(resolved, f"the module {error.name!r} does not exist", where) from error
         raise MissingDependencyError(
             f"needs the package {error.name!r}, which is not installed", where=where, fix=f"pip install {error.name}"
         ) from error

@@ -35,7 +35,7 @@ class SuiteCell:
         system: Name of the system in the suite.
         path: Its run directory.
         plan: The planned run; None when planning failed and the cell is not selected.
-        reason: Why there is no plan.
+        reason: Why planning failed.
         selected: Whether this call runs it.
     """
 
@@ -81,7 +81,7 @@ def find_suite(name: Path | str) -> Path:
     """Return the file of a suite, named by its path or, for one that comes with the package, by its stem.
 
     Raises:
-        UsageError: There is no such file.
+        UsageError: The file does not exist.
     """
     path = Path(name)
     if path.is_file():
@@ -91,7 +91,7 @@ def find_suite(name: Path | str) -> Path:
         return shipped[str(name)]
     near = difflib.get_close_matches(str(name), list(shipped), n=1)
     fix = f"did you mean {near[0]!r}?" if near else f"name a YAML file, or one of {', '.join(shipped) or 'none'}"
-    raise UsageError(f"there is no suite file {str(name)!r}", fix=fix)
+    raise UsageError(f"unknown suite {str(name)!r}", fix=fix)
 
 
 def prepare(

@@ -264,7 +264,7 @@ def _wrong(path: Path, root: Node, error: ValidationError) -> DataError:
     if first["type"] == "extra_forbidden":
         known = list(_model_at(place[:-1]).model_fields)
         near = difflib.get_close_matches(str(place[-1]), known, n=1)
-        what, fix = "there is no such field", f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        what, fix = "unknown field", f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
     return DataError(f"{field}: {what}{more}", where=f"{path}:{_line(root, place)}", fix=fix)
 
 

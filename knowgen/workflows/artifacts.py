@@ -32,7 +32,7 @@ def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float
         cost: Cost in US dollars from `cost_of`; None when unknown.
 
     Raises:
-        UsageError: The run has no such scorer, or there is no such protocol.
+        UsageError: The scorer or protocol is unknown.
     """
     known = {each.name: each for each in spec.scorers}
     if scorer not in known:

@@ -62,7 +62,7 @@ def _stored(plan: Plan, out: Path, lines: list[str]) -> dict[str, list[Score]]:
 
 
 def _scorer_lines(plan: Plan, handle: ScorerHandle, stored: list[Score], expected: int) -> list[str]:
-    """Return the lines on a scorer that calls an API; none for one that computes."""
+    """Return the lines on a scorer that calls an API; none for one that computes its scores."""
     if handle.capabilities.shape != "score" or handle.component_ref is None:
         return []
     estimate = estimate_from_attempts([score.attempts for score in stored[-SAMPLED:]]) or _estimate(plan, handle)

@@ -53,7 +53,7 @@ class Run:
             scorer: Name of a scorer; the first when None.
 
         Raises:
-            UsageError: The run has no such scorer, or there is no such protocol.
+            UsageError: The scorer or protocol is unknown.
         """
         key = protocol or self.protocol, self.label(scorer)
         if key not in self._cache:

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from knowgen.cli.list import DESCRIPTIONS
 from knowgen.cli.main import VERBS, run
+from knowgen.core import registry
 from knowgen.store.run import RunStore
 from tests.helpers.text import one_line
 
@@ -376,6 +378,12 @@ def test_list_names_without_importing(desk: Path, capsys: pytest.CaptureFixture[
     for kind, name in (("tasks", "knowgen_mini"), ("generators", "open_book"), ("scorers", "vlm"), ("search", "world")):
         assert run(["list", kind]) == 0
         assert name in capsys.readouterr().out
+
+
+def test_list_describes_every_bundled_plugin() -> None:
+    for kind in registry.KINDS:
+        bundled = {name for name, entry in registry.entries(kind).items() if entry.origin.startswith("knowgen ")}
+        assert bundled == set(DESCRIPTIONS[kind])
 
 
 def test_run_eval_is_knowgen_run(desk: Path) -> None:

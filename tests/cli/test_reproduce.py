@@ -58,8 +58,8 @@ class Encodes(Base):
     """The same pixels in other bytes each time."""
     def draw(self, prompt, references, seed):
         buffer = io.BytesIO()
-        number = len(list(Path(".").glob("call*")))
-        Path(f"call{number}").touch()
+        number = len(list(Path(".").glob("number*")))
+        Path(f"number{number}").touch()
         Image.new("RGB", (48, 32), "teal").save(buffer, "PNG", compress_level=9 * (number % 2))
         return buffer.getvalue()
 
@@ -67,8 +67,8 @@ class Drifts(Base):
     """A few levels off in one pixel with each call."""
     def draw(self, prompt, references, seed):
         image = Image.new("RGB", (48, 32), (100, 100, 100))
-        number = len(list(Path(".").glob("call*")))
-        Path(f"call{number}").touch()
+        number = len(list(Path(".").glob("number*")))
+        Path(f"number{number}").touch()
         image.putpixel((3, 3), (100 + number, 100, 100))
         return image
 
@@ -227,7 +227,7 @@ def test_other_bytes_and_small_differences_are_distinguished(
     draw("Encodes", "--ids", "s0")
     (compared,) = again(capsys)["images"]
     assert compared["verdict"] == "same pixels" and compared["difference"]["psnr"] is None
-    for path in generators.glob("call*"):
+    for path in generators.glob("number*"):
         path.unlink()
     shutil.rmtree("out")
     draw("Drifts", "--ids", "s0")

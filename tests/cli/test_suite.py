@@ -203,7 +203,7 @@ def test_a_scorer_beside_the_file_has_its_own_arguments(desk: Path) -> None:
         ("systems: [oracle]\ntasks: [small]\nrepeats: 1\nrepeats: 2\n", 3,
          "suite.yaml:4: duplicate field 'repeats'"),
         ("systems:\n- generator: oracle\n  sed: 3\ntasks: [small]\n", 3,
-         "suite.yaml:3: systems.0.sed: there is no such field; did you mean 'seed'?"),
+         "suite.yaml:3: systems.0.sed: unknown field; did you mean 'seed'?"),
         ("systems: [oracle]\ntasks: [small]\nrepeats: '2'\n", 3, "suite.yaml:3: repeats: "),
         ("systems: [oracle]\ntasks: [small]\nbudget: .nan\n", 3, "suite.yaml:3: budget: "),
         ("systems: [oracle]\ntasks: [small]\nprotocol: lenient\n", 3, "suite.yaml:3: protocol: "),

@@ -90,7 +90,7 @@ def test_score_prints_the_command_that_resumes_it(desk: Path, capsys: pytest.Cap
         ([*RUN, "--budget", "nan"], 2, "budget must be a number >= 0, got nan"),
         ([*RUN, "--timeout", "nan"], 2, "timeout must be a number > 0, got nan"),
         (["run", "--task", "small", "--generator", "my_generator.py"], 2, "write my_generator.py:NAME"),
-        (["run", "--task", "small", "--generator", "nowhere.py:Model"], 2, "there is no file 'nowhere.py'"),
+        (["run", "--task", "small", "--generator", "nowhere.py:Model"], 2, "the file 'nowhere.py' does not exist"),
         (["run", "--task", "small", "--generator", "my_generator.py:a b"], 2, "'a b' is not a Python name"),
         (["run", "--task", "", "--generator", "noise"], 2, "the name of the task is empty"),
         (["list", "runs", "nowhere"], 3, "nowhere: is not a folder"),

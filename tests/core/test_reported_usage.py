@@ -48,19 +48,19 @@ def test_whole_numbers_are_read(value: float) -> None:
     ("value", "least"),
     [(None, 0), ("12", 12), (" 12 ", 12), ("3.2", 4), (2.5, 3), (-1, 0), (True, 0), (10**400, MAX_TOKENS), ([], 0)],
 )
-def test_anything_else_is_the_least_it_can_mean_and_not_whole(value: Any, least: int) -> None:
+def test_an_invalid_count_is_the_smallest_it_can_mean_and_makes_the_usage_incomplete(value: Any, least: int) -> None:
     counts = UsageReader({"n": value})
     assert counts.required("n") == least and not counts.complete
 
 
-def test_a_missing_count_is_not_whole_only_where_it_is_required() -> None:
+def test_only_a_missing_required_count_makes_the_usage_incomplete() -> None:
     counts = UsageReader({"details": None})
     assert counts.optional("n") is None and counts.optional("details", "n") is None and counts.complete
     assert counts.required("n") == 0 and not counts.complete
 
 
 @pytest.mark.parametrize("usage", ["12", [1, 2], 3, True])
-def test_a_usage_that_is_no_object_is_not_whole(usage: Any) -> None:
+def test_a_usage_that_is_not_an_object_is_incomplete(usage: Any) -> None:
     counts = UsageReader(usage)
     assert counts.optional("n") is None and not counts.complete
 
@@ -77,12 +77,12 @@ def test_a_usage_that_is_no_object_is_not_whole(usage: Any) -> None:
         (ReportedUsage(1, 1, None, complete=False), None, None),
     ],
 )
-def test_what_a_call_counts_for(reported: ReportedUsage, worst: float | None, charge: float | None) -> None:
+def test_the_charge_of_a_call(reported: ReportedUsage, worst: float | None, charge: float | None) -> None:
     assert reported.charge(worst) == charge
 
 
 @pytest.mark.parametrize("cost", [-0.1, math.nan, math.inf])
-def test_a_call_settled_with_no_amount_of_money_keeps_its_worst_case(cost: float) -> None:
+def test_an_invalid_cost_keeps_the_reservation(cost: float) -> None:
     class Meter:
         settled: float | None = 0.0
 
@@ -117,13 +117,13 @@ def without_missing(counts: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
 @pytest.mark.parametrize("value", MEANINGLESS)
-def test_a_chat_reply_with_one_count_that_says_nothing_stays_at_its_reservation(name: str, value: Any) -> None:
+def test_a_chat_reply_with_a_meaningless_count_is_charged_its_reservation(name: str, value: Any) -> None:
     usage = without_missing({"prompt_tokens": 100, "completion_tokens": 10, name: value})
     recorded, billed = chat(usage, 0.5)
     assert recorded == 0.5 and billed is None
 
 
-def test_a_chat_reply_above_its_reservation_counts_in_full() -> None:
+def test_a_chat_reply_above_its_reservation_is_charged_in_full() -> None:
     assert chat({"prompt_tokens": 1_000_000, "completion_tokens": 0}, 0.5) == (2.0, 2.0)
     assert chat({"prompt_tokens": 1_000_000, "completion_tokens": None}, 0.5) == (2.0, 2.0)
     assert chat({"prompt_tokens": "1000000"}, 0.5) == (2.0, 2.0)
@@ -133,7 +133,7 @@ def test_a_chat_reply_above_its_reservation_counts_in_full() -> None:
 
 
 @pytest.mark.parametrize("usage", [MISSING, None, "none", [], {}, {"prompt_tokens": 0, "completion_tokens": 0}])
-def test_a_chat_reply_without_usage_stays_at_its_reservation(usage: Any) -> None:
+def test_a_chat_reply_without_usage_is_charged_its_reservation(usage: Any) -> None:
     assert chat(usage, 0.5) == (0.5, None)
     assert chat(usage, None, ChatPrice())[0] is None
 
@@ -213,9 +213,7 @@ def test_no_image_usage_is_recorded_below_the_bill_or_the_reservation(
 
 @pytest.mark.parametrize("service", list(HOSTED))
 @given(read=TOKENS, written=st.integers(1200, 9_000_000))
-def test_whole_image_usage_is_recorded_as_it_is_also_above_the_reservation(
-    service: str, read: int, written: int
-) -> None:
+def test_complete_image_usage_is_recorded_also_above_the_reservation(service: str, read: int, written: int) -> None:
     reply, names, prices = HOSTED[service]
     reported, _ = reply(dict(zip(names, (read, written), strict=True)))
     charged = reported.charge(WORST)
@@ -225,7 +223,7 @@ def test_whole_image_usage_is_recorded_as_it_is_also_above_the_reservation(
 
 @pytest.mark.parametrize("service", list(HOSTED))
 @pytest.mark.parametrize("usage", [None, {}, [], "none"])
-def test_an_image_without_usage_stays_at_its_reservation(service: str, usage: Any) -> None:
+def test_an_image_without_usage_is_charged_its_reservation(service: str, usage: Any) -> None:
     assert HOSTED[service][0](usage)[0].charge(WORST) == WORST
 
 
@@ -239,18 +237,18 @@ def test_an_image_without_usage_stays_at_its_reservation(service: str, usage: An
         ({"input_tokens_details": {"image_tokens": 150}, "output_tokens_details": None}, True),
     ],
 )
-def test_a_split_of_tokens_that_is_not_whole_leaves_the_reservation(usage: dict[str, Any], images: bool) -> None:
+def test_an_invalid_split_of_tokens_is_charged_the_reservation(usage: dict[str, Any], images: bool) -> None:
     reported, _ = openai_reply({"input_tokens": 200, "output_tokens": 4160, **usage})
     assert reported.complete is images
     assert reported.charge(WORST) == (reported.cost if images else WORST)
 
 
-def test_a_split_that_is_missing_counts_at_the_dearer_price() -> None:
+def test_a_missing_split_is_charged_at_the_higher_price() -> None:
     reported, _ = openai_reply({"input_tokens": 200, "output_tokens": 4160})
     assert reported.complete and reported.cost == pytest.approx((200 * 10 + 4160 * 40) / 1e6)
 
 
-def test_images_paid_for_by_the_piece_need_no_tokens_but_a_whole_number_of_images() -> None:
+def test_images_with_a_price_each_need_no_tokens_but_a_valid_number_of_images() -> None:
     ark = ArkImages("doubao-seedream-4-5-251128")
     image = {"b64_json": IMAGE}
     for usage in (None, {"output_tokens": "x"}, {"generated_images": 1}):
