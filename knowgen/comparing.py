@@ -162,7 +162,7 @@ def agree(
         )
         for name, run in zip(names, runs, strict=True)
     ]
-    return agreement(systems, dimensions, labels=Path(labels) if labels else None, policy=policy)
+    return agreement(systems, dimensions, labels=Path(labels) if labels else None, protocol=policy)
 
 
 def _has(run: Run, scorer: str) -> bool:

@@ -16,7 +16,7 @@ from knowgen.core.errors import ConfigError, DataError, UsageError
 from knowgen.core.records import GenerationStatus
 from knowgen.core.spec import RunShard, RunSpec, select
 from knowgen.runs import Run, load_run
-from knowgen.stats.protocol import get_policy
+from knowgen.stats.protocol import get_protocol
 from knowgen.store.folder import is_run_directory
 from knowgen.store.images import explain_os_error
 from knowgen.store.lock import RunLock
@@ -51,7 +51,7 @@ def merge(
         ConfigError: They do not belong together, `out` holds something else, or it cannot be written.
         DataError: A shard is damaged or not finished; the disk is full.
     """
-    get_policy(policy)
+    get_protocol(policy)
     target = Path(out) if Path(out).name not in {"", ".."} else Path(out).resolve()
     if not shards:
         raise UsageError("no shard to merge", fix=MAKE)

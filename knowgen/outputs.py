@@ -96,7 +96,7 @@ def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
     folder.mkdir(exist_ok=True)
     for summary in summaries:
         # a scorer's model may hold a slash, and what stands before it tells it from others
-        name = f"{slug(summary.scorer.replace('/', '-'))}-{summary.policy}"
+        name = f"{slug(summary.scorer.replace('/', '-'))}-{summary.protocol}"
         write_atomically(folder / f"{name}.md", tables.markdown([summary]))
         write_atomically(folder / f"{name}.csv", tables.csv([summary]))
     with RunStore.read(path) as store:

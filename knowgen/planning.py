@@ -14,7 +14,7 @@ from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import GeneratorSpec, RunShard, RunSpec, ScorerSpec, Selection, select
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.generators.contract import AnswerSource, GenerationSource
-from knowgen.stats.protocol import get_policy
+from knowgen.stats.protocol import get_protocol
 from knowgen.store.manifest import read_manifest
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
@@ -70,7 +70,7 @@ def _check_settings(settings: Settings) -> None:
         UsageError: A number is too small or none at all, or a name is unknown.
     """
     refuse_secrets(vars(settings))
-    get_policy(settings.policy)
+    get_protocol(settings.policy)
     for name, least in _LEAST.items():
         value = getattr(settings, name)
         if value is not None and (not isinstance(value, int) or value < least):

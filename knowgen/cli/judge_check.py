@@ -1,4 +1,4 @@
-"""`knowgen judge-check`: what a judge makes of known changes to known pictures."""
+"""`knowgen judge-check`: what a judge makes of known changes to known images."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Examples:
   knowgen judge-check --scorer world_check
   knowgen judge-check --scorer vlm:gpt-4.1 --samples 48 --budget 5
   knowgen judge-check --scorer my_judge.py:Judge --task worlds/seven -s strength=2
-The judge sees ground-truth pictures, unchanged and with one thing changed.
+The judge sees ground-truth images, unchanged and with one thing changed.
 The same command goes on where an earlier one ended.
 """
 
 SAMPLES = 24
-"""One of each category: about 180 judgements."""
+"""One of each category: about 180 scores."""
 
 FOLDER = "judge_check"
 """Where the page and the record lie in the run directory."""
@@ -45,7 +45,7 @@ RECORD = "result.json"
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON and nothing else.")
 @running_options
 def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, as_json: bool, **options: Any) -> int:
-    """Find out whether a judge is fit for use, on known changes to known pictures."""
+    """Find out whether a judge is fit for use, on known changes to known images."""
     from knowgen import api, outputs
 
     target = out or Path("reports") / f"judge-check__{outputs.slug(scorer)}"
@@ -68,7 +68,7 @@ def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, a
 
 
 def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, Any]) -> tuple[ChangedTask, Plan]:
-    """Plans the changed pictures and the run that judges them; nothing is drawn or paid yet.
+    """Plans the changed images and the run that judges them; nothing is drawn or paid yet.
 
     Raises:
         UsageError: A name or argument is wrong, or the scorer gives no dimension that a change must move.
@@ -77,21 +77,21 @@ def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, 
     from knowgen import api, assemble
     from knowgen.core.errors import UsageError
     from knowgen.tasks.load import load_task
-    from knowgen.worlds.changes import CHANGES, ChangedPictures, make_changed_task
+    from knowgen.worlds.changes import CHANGES, ChangedImages, make_changed_task
 
     world = load_task(task)
     chosen, _ = assemble.choose(world, limit=options["limit"], ids=options["ids"])
     count = len(chosen) if options["ids"] else samples
     changed = make_changed_task(world, chosen, count, seed)
     settings = api.Settings(
-        policy=options["policy"],
+        protocol=options["protocol"],
         judge_repeats=options["judge_repeats"],
         concurrency=options["concurrency"],
         budget=options["budget"],
         fresh=options["fresh"],
         progress=True,
     )
-    generator = ChangedPictures(changed)
+    generator = ChangedImages(changed)
     plan = api.plan(changed, generator, (scorer,), scorer_args=dict(options["scorer_args"]), settings=settings)
     known = {name for change in CHANGES for name in change.falls}
     if not known & set(plan.spec.scorers[0].dimensions):
@@ -105,7 +105,7 @@ def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, 
 def carry_out(plan: Plan, target: Path) -> Run:
     """Draws and judges what is not there yet, as any run does.
 
-    It leaves out the tables and the page of a run: a K-Score of pictures that were changed on purpose says nothing.
+    It leaves out the tables and the page of a run: a K-Score of images that were changed on purpose says nothing.
 
     Raises:
         ConfigError: The directory belongs to another run, is held by another process, or cannot be written.
@@ -119,13 +119,13 @@ def carry_out(plan: Plan, target: Path) -> Run:
     options = EngineOptions(concurrency=settings.concurrency, budget=settings.budget, progress=settings.progress)
     with RunStore.open(target, plan.spec, fresh=settings.fresh) as store:
         if settings.fresh and (target / FOLDER).exists():
-            shutil.rmtree(target / FOLDER)  # a page of judgements that are forgotten
+            shutil.rmtree(target / FOLDER)  # a page of scores that are forgotten
         outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options)
-    return Run(target, plan.spec, settings.policy, outcome)
+    return Run(target, plan.spec, settings.protocol, outcome)
 
 
 def expectations() -> list[Expectation]:
-    """Returns what a judge must make of each change."""
+    """Return what a judge must make of each change."""
     from knowgen.judge_check.analysis import Expectation
     from knowgen.worlds.changes import CHANGES
     from knowgen.worlds.changes.kinds import NOTHING
@@ -144,13 +144,13 @@ def expectations() -> list[Expectation]:
 
 
 def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[CheckedImage]]:
-    """Reads the judgements of a run and works out what they say of the judge."""
+    """Read the scores of a run and works out what they say of the judge."""
     from knowgen.judge_check.analysis import CheckedImage, judge_changes, overall
     from knowgen.judge_check.records import JudgeCheck
-    from knowgen.stats.protocol import get_policy
+    from knowgen.stats.protocol import get_protocol
     from knowgen.store.run import RunStore
 
-    scorer, lenient = run.spec.scorers[0], get_policy(run.policy).reading == "lenient"
+    scorer, lenient = run.spec.scorers[0], get_protocol(run.protocol).reading == "lenient"
     readings: dict[str, list[ParsedScore]] = {}
     judges: dict[str, None] = {}
     for row in run.rows(scorer.name):
@@ -159,8 +159,8 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[CheckedImag
         if row.judge_returned:
             judges[row.judge_returned] = None
     judged = [
-        CheckedImage(picture.original.sample.id, picture.change.name, tuple(readings[picture.id]))
-        for picture in changed.pictures.values()
+        CheckedImage(image.original.sample.id, image.change.name, tuple(readings[image.id]))
+        for image in changed.pictures.values()
     ]
     with RunStore.read(run.path) as store:
         seconds = store.seconds()
@@ -173,10 +173,10 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[CheckedImag
         judges=tuple(judges),
         task=changed.name,
         task_version=changed.version,
-        policy=run.policy,
+        protocol=run.protocol,
         seed=changed.seed,
         samples=len({one.sample for one in judged}),
-        judge_repeats=run.spec.judgements(scorer),
+        judge_repeats=run.spec.scores(scorer),
         dimensions=scorer.dimensions,
         changes=changes,
         fit=fit,
@@ -188,7 +188,7 @@ def assess(run: Run, changed: ChangedTask) -> tuple[JudgeCheck, list[CheckedImag
 
 
 def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[CheckedImage]) -> Path:
-    """Writes record, tables and page into the run directory; what is there already and says the same is left.
+    """Write record, tables and page into the run directory; what is there already and says the same is left.
 
     Returns:
         Path of the page.
@@ -205,7 +205,7 @@ def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Ch
         return page
     folder = run.path / outputs.TABLES
     folder.mkdir(exist_ok=True)
-    name = f"judge-check-{outputs.slug(check.scorer)}-{check.policy}"
+    name = f"judge-check-{outputs.slug(check.scorer)}-{check.protocol}"
     write_atomically(folder / f"{name}.md", tables.markdown(check))
     write_atomically(folder / f"{name}.csv", tables.csv(check))
     write_page(check, _examples(run, changed, check, judged), run.path / FOLDER, RECORD, text)
@@ -213,7 +213,7 @@ def write(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[Ch
 
 
 def _examples(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequence[CheckedImage]) -> list[Any]:
-    """Returns what the page shows of each changed picture."""
+    """Return what the page shows of each changed image."""
     from knowgen.judge_check.analysis import account
     from knowgen.judge_check.page import Example
     from knowgen.store.run import RunStore
@@ -223,19 +223,19 @@ def _examples(run: Run, changed: ChangedTask, check: JudgeCheck, judged: Sequenc
     known = {expectation.name: expectation for expectation in expectations()}
     baselines = {one.sample: one for one in judged if known[one.change].unchanged}
     examples = []
-    for picture, one in zip(changed.pictures.values(), judged, strict=True):
-        generation = drawn.get(picture.id)
+    for image, one in zip(changed.pictures.values(), judged, strict=True):
+        generation = drawn.get(image.id)
         told = account(known[one.change], one, baselines.get(one.sample), check.dimensions)
         examples.append(
             Example(
                 change=one.change,
                 sample=one.sample,
-                category=picture.original.sample.category,
-                prompt=picture.original.sample.prompt,
-                what=picture.what,
-                truth=picture.original.truth.image,
+                category=image.original.sample.category,
+                prompt=image.original.sample.prompt,
+                what=image.what,
+                truth=image.original.truth.image,
                 changed=generation.image if generation is not None else None,
-                drawing_fault=generation.reason if generation is not None else "not drawn yet",
+                generation_fault=generation.reason if generation is not None else "not drawn yet",
                 account=told,
                 rationales=tuple(reading.rationale for reading in one.readings if reading.rationale),
                 reasons=tuple(dict.fromkeys(reading.reason for reading in one.readings if reading.reason)),

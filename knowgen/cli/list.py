@@ -96,6 +96,6 @@ def _headline(path: Path) -> str:
         return "not finished"
     summary = json.loads(path.read_text(encoding="utf-8"))["summaries"][0]
     if reason := summary.get("no_result"):
-        return f"{summary['policy']} no result: {reason}"
+        return f"{summary['protocol']} no result: {reason}"
     figure = next(part for part in summary["slices"] if part["kind"] == "all")["figures"]["overall"]
-    return f"{summary['policy']} n/a" if figure["value"] is None else f"{summary['policy']} {figure['value']:.3f}"
+    return f"{summary['protocol']} n/a" if figure["value"] is None else f"{summary['protocol']} {figure['value']:.3f}"

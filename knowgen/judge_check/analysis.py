@@ -1,15 +1,15 @@
-"""Is a judge fit for use? The arithmetic of what it made of known changes to known pictures.
+"""Is a judge fit for use? The arithmetic of what it made of known changes to known images.
 
 Each sample is judged once unchanged (`nothing`) and once with each change. A dimension moved when its value lies at
-least `MOVED` from the judge's own reading of the unchanged picture of the same sample; for `nothing` itself, from full
-marks. Over the pictures of a change:
+least `MOVED` from the judge's own reading of the unchanged image of the same sample; for `nothing` itself, from full
+marks. Over the images of a change:
 
     sensitivity = share in which every dimension that must fall moved down
     specificity = share in which no dimension that must stay moved, neither down nor up
 
-A dimension that the judge gives 0 already in the unchanged picture cannot fall further. Such a picture counts as one in
+A dimension that the judge gives 0 already in the unchanged image cannot fall further. Such a image counts as one in
 which the change was not seen, and is counted under `floored` too: a judge that marks the truth itself down to nothing
-shows nothing of a change. Judgements that failed are in neither share and have a limit of their own.
+shows nothing of a change. Scores that failed are in neither share and have a limit of their own.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ SENSITIVITY_LEAST = 0.9
 that is right 10 points more often is still seen 9 points ahead."""
 
 SPECIFICITY_LEAST = 0.9
-"""Least share of pictures in which nothing else moved: at 0.9, at most one point in ten of a dimension's figure can
+"""Least share of images in which nothing else moved: at 0.9, at most one point in ten of a dimension's figure can
 come from faults of another dimension."""
 
 FAILED_MOST = 0.1
-"""Largest share of failed judgements; failures are seldom spread evenly over pictures, so that more of them bend the
+"""Largest share of failed scores; failures are seldom spread evenly over images, so that more of them bend the
 figures of what is left."""
 
 LEAST_PICTURES = 10
-"""Fewest judged pictures a change is found fit on. Even without a miss the 95 % interval then reaches down to 0.72, and
+"""Fewest judged images a change is found fit on. Even without a miss the 95 % interval then reaches down to 0.72, and
 with five it would reach down to 0.57."""
 
 LEAST_AGAINST = 2
-"""Fewest pictures that a change is found unfit on: of judges at the limit, one in ten misses the first."""
+"""Fewest images that a change is found unfit on: of judges at the limit, one in ten misses the first."""
 
 FULL = 1.0
 
@@ -61,7 +61,7 @@ class Expectation:
         falls: Dimensions that must fall.
         may: Dimensions that may.
         why_may: Why they may.
-        unchanged: Is it the unchanged picture, with which the others are compared?
+        unchanged: Is it the unchanged image, with which the others are compared?
     """
 
     name: str
@@ -74,12 +74,12 @@ class Expectation:
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """What a judge made of one changed picture.
+    """What a judge made of one changed image.
 
     Attributes:
         sample: The sample that was changed.
         change: Name of the change.
-        readings: One a judgement.
+        readings: One a score.
     """
 
     sample: str
@@ -88,7 +88,7 @@ class CheckedImage:
 
 
 def wilson(hits: int, n: int) -> Rate:
-    """Returns a share with its 95 % score interval.
+    """Return a share with its 95 % score interval.
 
     Source: E. B. Wilson (1927), "Probable inference, the law of succession, and statistical inference", JASA 22: with
     z = 1.96 and p = hits / n, the ends are (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n).
@@ -110,7 +110,7 @@ def wilson(hits: int, n: int) -> Rate:
 
 
 def mean_values(readings: Iterable[ParsedScore]) -> dict[str, float] | None:
-    """Returns the mean of each dimension over the readings that succeeded; None where none did.
+    """Return the mean of each dimension over the readings that succeeded; None where none did.
 
     A dimension counts when every reading that succeeded has a value for it.
     """
@@ -121,14 +121,14 @@ def mean_values(readings: Iterable[ParsedScore]) -> dict[str, float] | None:
 
 
 def move(before: float, after: float) -> int:
-    """Returns -1 for a move down, 1 for one up, 0 for none."""
+    """Return -1 for a move down, 1 for one up, 0 for none."""
     # a difference of exactly MOVED counts, whatever rounding makes of it
     return 0 if abs(after - before) < MOVED - 1e-9 else 1 if after > before else -1
 
 
 @dataclass(frozen=True)
 class CheckedPair:
-    """A picture's values before and after; the values before are full marks for the unchanged picture itself."""
+    """A image's values before and after; the values before are full marks for the unchanged image itself."""
 
     before: Mapping[str, float]
     after: Mapping[str, float]
@@ -149,7 +149,7 @@ class CheckedPair:
 
 
 def pair_of(expectation: Expectation, judged: CheckedImage, baseline: CheckedImage | None) -> CheckedPair | None:
-    """Returns a picture's values before and after; None where it or its unchanged picture has none."""
+    """Return a image's values before and after; None where it or its unchanged image has none."""
     after = mean_values(judged.readings)
     if after is None:
         return None
@@ -160,7 +160,7 @@ def pair_of(expectation: Expectation, judged: CheckedImage, baseline: CheckedIma
 
 
 def stays_of(expectation: Expectation, dimensions: Iterable[str]) -> list[str]:
-    """Returns the dimensions that must stay under a change."""
+    """Return the dimensions that must stay under a change."""
     return [name for name in dimensions if name not in expectation.falls | expectation.may]
 
 
@@ -169,13 +169,13 @@ Outcome = Literal["right", "wrong", "failed", "not judged"]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a judge made of one changed picture, for readers.
+    """What a judge made of one changed image, for readers.
 
     Attributes:
         outcome: Right when what must fall fell and what must stay stayed.
         faults: Each dimension that did otherwise, with what it did.
-        before: Values of the unchanged picture; full marks for the unchanged picture itself; None where there are none.
-        after: Values of the changed picture; None where there are none.
+        before: Values of the unchanged image; full marks for the unchanged image itself; None where there are none.
+        after: Values of the changed image; None where there are none.
     """
 
     outcome: Outcome
@@ -187,14 +187,14 @@ class CheckResult:
 def account(
     expectation: Expectation, judged: CheckedImage, baseline: CheckedImage | None, dimensions: Sequence[str]
 ) -> CheckResult:
-    """Says what a judge made of one changed picture, as `judge_changes` counts it."""
+    """Say what a judge made of one changed image, as `judge_changes` counts it."""
     after = mean_values(judged.readings)
     if after is None:
         failed = any(reading.status is ScoreStatus.FAILED for reading in judged.readings)
         return CheckResult("failed" if failed else "not judged")
     pair = pair_of(expectation, judged, baseline)
     if pair is None:
-        return CheckResult("not judged", (("", "its unchanged picture was not judged"),), after=after)
+        return CheckResult("not judged", (("", "its unchanged image was not judged"),), after=after)
     faults = [(name, _why_unseen(pair, name)) for name in dimensions if name in expectation.falls]
     faults = [(name, why) for name, why in faults if not pair.seen((name,))]
     faults += [(name, _why_moved(pair, name)) for name in stays_of(expectation, dimensions) if not pair.kept((name,))]
@@ -218,19 +218,19 @@ def _why_moved(pair: CheckedPair, name: str) -> str:
 def judge_changes(
     expectations: Sequence[Expectation], judged: Sequence[CheckedImage], dimensions: Sequence[str]
 ) -> tuple[ChangeResult, ...]:
-    """Works out what a judge made of every change.
+    """Work out what a judge made of every change.
 
     Args:
-        expectations: The changes; exactly one is the unchanged picture.
+        expectations: The changes; exactly one is the unchanged image.
         judged: One a sample and change.
         dimensions: That the judge gives.
 
     Raises:
-        ValueError: There is not exactly one unchanged picture among the changes.
+        ValueError: There is not exactly one unchanged image among the changes.
     """
     unchanged = [expectation.name for expectation in expectations if expectation.unchanged]
     if len(unchanged) != 1:
-        raise ValueError(f"{len(unchanged)} changes are the unchanged picture")
+        raise ValueError(f"{len(unchanged)} changes are the unchanged image")
     baselines = {one.sample: one for one in judged if one.change == unchanged[0]}
     return tuple(
         _change_result(
@@ -257,10 +257,10 @@ def _change_result(
         falls=falls,
         may=tuple(name for name in dimensions if name in expectation.may),
         why_may=expectation.why_may,
-        pictures=len(judged),
+        images=len(judged),
         n=len(pairs),
         failed=sum(reading.status is ScoreStatus.FAILED for reading in made),
-        judgements=len(made),
+        scores=len(made),
         no_baseline=told - len(pairs),
         not_run=sum(not any(reading.status in _MADE for reading in one.readings) for one in judged),
         movements=tuple(_movement(name, expectation, pairs) for name in dimensions),
@@ -294,10 +294,10 @@ def _movement(name: str, expectation: Expectation, pairs: Sequence[CheckedPair])
 
 
 def _verdict(result: ChangeResult) -> tuple[Verdict, str]:
-    """Holds a change's figures against the limits.
+    """Hold a change's figures against the limits.
 
-    Unfit is what lies beyond a limit with its whole interval, however few pictures there are. Fit is what keeps every
-    limit on enough pictures. What lies between cannot be told from so few.
+    Unfit is what lies beyond a limit with its whole interval, however few images there are. Fit is what keeps every
+    limit on enough images. What lies between cannot be told from so few.
     """
     unfit: list[str] = []
     unsure: list[str] = []
@@ -307,12 +307,12 @@ def _verdict(result: ChangeResult) -> tuple[Verdict, str]:
     )
     for name, rate, least in rates:
         if rate is not None and rate.value is not None and rate.high is not None and rate.value < least:
-            words = f"{name} {rate.value:.3f} on {count(rate.n, 'picture')} is below {least}"
+            words = f"{name} {rate.value:.3f} on {count(rate.n, 'image')} is below {least}"
             surely = rate.high < least and rate.n >= LEAST_AGAINST
             (unfit if surely else unsure).append(words)
-    failing = wilson(result.failed, result.judgements)
-    if failing.low is not None and result.failed > FAILED_MOST * result.judgements:
-        words = f"{result.failed} of {result.judgements} judgements failed, more than one in ten"
+    failing = wilson(result.failed, result.scores)
+    if failing.low is not None and result.failed > FAILED_MOST * result.scores:
+        words = f"{result.failed} of {result.scores} scores failed, more than one in ten"
         surely = failing.low > FAILED_MOST and failing.n >= LEAST_AGAINST
         (unfit if surely else unsure).append(words)
     if unfit:
@@ -325,9 +325,9 @@ def _verdict(result: ChangeResult) -> tuple[Verdict, str]:
 
 
 def overall(changes: Sequence[ChangeResult]) -> tuple[bool, str]:
-    """Returns whether a judge is fit for use, and why: every change that applies to it must be found fit."""
+    """Return whether a judge is fit for use, and why: every change that applies to it must be found fit."""
     applying = [change for change in changes if change.verdict != "not applicable"]
-    for verdict, words in (("unfit", "it is unfit for"), ("n too small", "there are too few pictures to tell for")):
+    for verdict, words in (("unfit", "it is unfit for"), ("n too small", "there are too few images to tell for")):
         found = [change for change in applying if change.verdict == verdict]
         if found:
             return False, f"{words} {', '.join(change.name for change in found)}"

@@ -1,4 +1,4 @@
-"""The page of a check of a judge: the answer, the figures, and every changed picture with what the judge made of it."""
+"""The page of a check of a judge: the answer, the figures, and every changed image with what the judge made of it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from knowgen.judge_check.analysis import CheckResult
 from knowgen.judge_check.records import ChangeResult, JudgeCheck, Movement, Rate
 from knowgen.judge_check.tables import definitions, words
 from knowgen.report.page import environment
-from knowgen.report.pictures import ShownImage, make_pictures
+from knowgen.report.image_files import ShownImage, make_images
 
 STATIC = ("theme.js", "report.css", "judge_check.css", "icon.svg")
 
 MOST_RIGHT = 12
-"""Pictures that the judge got right, for each change; all that it got wrong are shown, up to `MOST_WRONG`."""
+"""Images that the judge got right, for each change; all that it got wrong are shown, up to `MOST_WRONG`."""
 
 MOST_WRONG = 200
 
@@ -31,7 +31,7 @@ OUTCOMES = ("wrong", "failed", "not judged", "right")
 
 @dataclass(frozen=True)
 class Example:
-    """A changed picture as the page shows it.
+    """A changed image as the page shows it.
 
     Attributes:
         change: Name of the change.
@@ -39,12 +39,12 @@ class Example:
         category: Of the sample.
         prompt: Of the sample.
         what: What was changed.
-        truth: The ground-truth picture.
-        changed: The changed picture; None when it was not drawn.
-        drawing_fault: Why it was not drawn.
+        truth: The ground-truth image.
+        changed: The changed image; None when it was not drawn.
+        generation_fault: Why it was not drawn.
         account: What the judge made of it.
-        rationales: The judge's words, one a judgement that has some.
-        reasons: Why judgements failed.
+        rationales: The judge's words, one a score that has some.
+        reasons: Why scores failed.
     """
 
     change: str
@@ -54,7 +54,7 @@ class Example:
     what: str
     truth: ImageRef | None
     changed: ImageRef | None
-    drawing_fault: str
+    generation_fault: str
     account: CheckResult
     rationales: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ class Example:
 
 @dataclass(frozen=True)
 class CheckStep:
-    """One dimension of one picture: its values, what it had to do, and what it did wrong."""
+    """One dimension of one image: its values, what it had to do, and what it did wrong."""
 
     dimension: str
     before: str
@@ -73,7 +73,7 @@ class CheckStep:
 
 @dataclass(frozen=True)
 class Card:
-    """An example with its pictures and steps."""
+    """An example with its images and steps."""
 
     example: Example
     truth: ShownImage
@@ -107,16 +107,16 @@ class CheckSection:
     groups: tuple[CheckGroup, ...]
 
     def group(self, outcome: str) -> CheckGroup | None:
-        """Returns the examples of one outcome; None where there are none."""
+        """Return the examples of one outcome; None where there are none."""
         return next((group for group in self.groups if group.outcome == outcome), None)
 
 
 def write_page(check: JudgeCheck, examples: Sequence[Example], out: Path, record: str, record_text: str) -> Path:
-    """Writes the page as a folder that opens from disk; an earlier one is replaced in one step.
+    """Write the page as a folder that opens from disk; an earlier one is replaced in one step.
 
     Args:
         check: What the check came to.
-        examples: The changed pictures.
+        examples: The changed images.
         out: The folder. It belongs to this page alone.
         record: Name of the file in it that holds the record.
         record_text: Its content.
@@ -149,13 +149,13 @@ def _fill(folder: Path, check: JudgeCheck, examples: Sequence[Example], earlier:
     for name in STATIC:
         (folder / "static" / name).write_text(static.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
     shown = [example for group in _grouped(check, examples).values() for example in group[1]]
-    pictures = [(ref, ref.path) for one in shown for ref in (one.truth, one.changed) if ref is not None]
-    made = make_pictures(pictures, folder / "img", earlier if earlier.is_dir() else None)
+    images = [(ref, ref.path) for one in shown for ref in (one.truth, one.changed) if ref is not None]
+    made = make_images(images, folder / "img", earlier if earlier.is_dir() else None)
     (folder / "index.html").write_text(render(check, examples, made), encoding="utf-8")
 
 
 def _replace(out: Path, fresh: Path) -> None:
-    """Puts a complete folder in its place; the one that was there stays until then."""
+    """Put a complete folder in its place; the one that was there stays until then."""
     if not out.exists():
         fresh.rename(out)
         return
@@ -168,12 +168,12 @@ def _replace(out: Path, fresh: Path) -> None:
 
 
 def render(check: JudgeCheck, examples: Sequence[Example], shown: Mapping[str, ShownImage]) -> str:
-    """Returns the HTML of the page.
+    """Return the HTML of the page.
 
     Args:
         check: What the check came to.
-        examples: The changed pictures.
-        shown: Pictures by digest.
+        examples: The changed images.
+        shown: Images by digest.
     """
     grouped = _grouped(check, examples)
     parts = []
@@ -199,7 +199,7 @@ def render(check: JudgeCheck, examples: Sequence[Example], shown: Mapping[str, S
 
 
 def _standing(check: JudgeCheck) -> str:
-    """Says whether the judge is fit, keeping what was found apart from what could not be told."""
+    """Say whether the judge is fit, keeping what was found apart from what could not be told."""
     if check.fit:
         return "is fit for use"
     unfit = any(change.verdict == "unfit" for change in check.changes)
@@ -207,7 +207,7 @@ def _standing(check: JudgeCheck) -> str:
 
 
 def _grouped(check: JudgeCheck, examples: Sequence[Example]) -> dict[tuple[str, str], tuple[int, list[Example]]]:
-    """Sorts examples by change and outcome; each comes with how many there are and those that are shown."""
+    """Sort examples by change and outcome; each comes with how many there are and those that are shown."""
     sorted_out: dict[tuple[str, str], list[Example]] = {}
     for example in examples:
         sorted_out.setdefault((example.change, example.account.outcome), []).append(example)
@@ -217,13 +217,13 @@ def _grouped(check: JudgeCheck, examples: Sequence[Example]) -> dict[tuple[str, 
 
 
 def _card(example: Example, result: ChangeResult, shown: Mapping[str, ShownImage]) -> Card:
-    def picture(ref: ImageRef | None, fault: str) -> ShownImage:
+    def image(ref: ImageRef | None, fault: str) -> ShownImage:
         return shown[ref.sha256] if ref is not None and ref.sha256 in shown else ShownImage(fault=fault)
 
     return Card(
         example=example,
-        truth=picture(example.truth, "the task has none"),
-        changed=picture(example.changed, example.drawing_fault or "it was not drawn"),
+        truth=image(example.truth, "the task has none"),
+        changed=image(example.changed, example.generation_fault or "it was not drawn"),
         steps=_steps(example.account, result),
     )
 
@@ -251,12 +251,12 @@ def _value(value: float | None) -> str:
 
 
 def _anchor(name: str) -> str:
-    """Makes an id for the page out of a name."""
+    """Make an id for the page out of a name."""
     return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
 
 
 def _matched(movement: Movement) -> str:
-    """Tells how far a dimension did what it had to: `good`, `bad`, or `open` where it may do either."""
+    """Tell how far a dimension did what it had to: `good`, `bad`, or `open` where it may do either."""
     if movement.down is None or movement.up is None or movement.expected == "may fall":
         return "open"
     if movement.expected == "falls":

@@ -14,9 +14,9 @@ class Rate(Record):
     """A share with its Wilson 95 % interval.
 
     Attributes:
-        hits: Pictures that count.
+        hits: Images that count.
         n: Out of so many.
-        value: The share; None without pictures.
+        value: The share; None without images.
         low: Lower end of the interval.
         high: Upper end.
     """
@@ -34,12 +34,12 @@ class Movement(Record):
     Attributes:
         dimension: Its name.
         expected: Must it fall, may it, or must it stay?
-        n: Pictures with a value both before and after.
-        down: Share that moved down; None without pictures.
+        n: Images with a value both before and after.
+        down: Share that moved down; None without images.
         up: Share that moved up.
         unchanged: Share that did neither.
         mean: Mean change, after less before.
-        floored: Pictures whose value was 0 before, so that it could not fall.
+        floored: Images whose value was 0 before, so that it could not fall.
     """
 
     dimension: str
@@ -61,12 +61,12 @@ class ChangeResult(Record):
         falls: Dimensions that must fall, out of those the judge has.
         may: Dimensions that may.
         why_may: Why they may.
-        pictures: Changed pictures.
-        n: Pictures that were judged, and judged unchanged as well.
-        failed: Judgements that failed.
-        judgements: Judgements that were made, failed ones among them.
-        no_baseline: Pictures that were judged, but whose unchanged picture was not.
-        not_run: Pictures that were not judged at all.
+        images: Changed images.
+        n: Images that were judged, and judged unchanged as well.
+        failed: Scores that failed.
+        scores: Scores that were made, failed ones among them.
+        no_baseline: Images that were judged, but whose unchanged image was not.
+        not_run: Images that were not judged at all.
         movements: One a dimension.
         sensitivity: Of the dimensions that must fall; None where none must.
         specificity: Of those that must stay; None where none must.
@@ -79,10 +79,10 @@ class ChangeResult(Record):
     falls: tuple[str, ...] = ()
     may: tuple[str, ...] = ()
     why_may: str = ""
-    pictures: int = 0
+    images: int = 0
     n: int = 0
     failed: int = 0
-    judgements: int = 0
+    scores: int = 0
     no_baseline: int = 0
     not_run: int = 0
     movements: tuple[Movement, ...] = ()
@@ -101,11 +101,11 @@ class JudgeCheck(Record):
         scorer_note: What it says of itself.
         judges: Model names its endpoint returned.
         task: The world.
-        task_version: Of the changed pictures.
-        policy: Which reading of the replies was taken.
+        task_version: Of the changed images.
+        protocol: Which reading of the replies was taken.
         seed: Of the changes.
         samples: Samples that were changed.
-        judge_repeats: Judgements of each picture; their mean is what moves.
+        judge_repeats: Scores of each image; their mean is what moves.
         dimensions: That the judge gives.
         changes: One a change.
         fit: Is every change that applies found fit?
@@ -120,7 +120,7 @@ class JudgeCheck(Record):
     judges: tuple[str, ...] = ()
     task: str = ""
     task_version: str = ""
-    policy: str = "strict"
+    protocol: str = "strict"
     seed: int = 0
     samples: int = 0
     judge_repeats: int = 1

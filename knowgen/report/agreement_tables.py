@@ -12,7 +12,7 @@ NONE = "-"
 
 
 def agreement_terminal(found: Agreement) -> str:
-    """Returns plain text: a table for every two raters, one for all of them, and the order of systems."""
+    """Return plain text: a table for every two raters, one for all of them, and the order of systems."""
     return terminal_text(_grids(found))
 
 
@@ -20,7 +20,7 @@ _CSV_HEAD = ("first", "second", "dimension", "measure", "value", "low", "high", 
 
 
 def agreement_csv(found: Agreement) -> str:
-    """Returns CSV with full precision: one row for each coefficient; `second` is empty where it is of all raters."""
+    """Return CSV with full precision: one row for each coefficient; `second` is empty where it is of all raters."""
     rows: list[list[str | float | int | None]] = []
     for pair in found.pairs:
         for name, one in pair.dimensions.items():
@@ -44,7 +44,7 @@ def _grids(found: Agreement) -> list[TextTable]:
     if found.ranks:
         grids.append(_ranks(found.ranks, len(found.systems)))
     lines = [
-        f"kappa: Cohen's, quadratic weights; alpha: Krippendorff's, interval metric; policy {found.policy}; "
+        f"kappa: Cohen's, quadratic weights; alpha: Krippendorff's, interval metric; protocol {found.protocol}; "
         "[95 % interval by sample]",
         *(f"note: {note}" for note in found.notes),
     ]
@@ -68,7 +68,7 @@ def _cells(one: DimensionAgreement) -> list[str]:
 
 
 def with_ends(figure: Figure) -> str:
-    """Writes a coefficient with its interval: two decimals, as no more are known of it; a dash where there is none."""
+    """Write a coefficient with its interval: two decimals, as no more are known of it; a dash where there is none."""
     if figure.value is None:
         return NONE
     ends = "" if figure.low is None else f" [{figure.low:.2f}, {figure.high:.2f}]"

@@ -8,7 +8,7 @@ from knowgen.core.records import DIMENSIONS
 from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
 from knowgen.stats.compare.records import ComparedSlice, Comparison, FigureDifference
 from knowgen.stats.coverage import NO_RESULT, no_result
-from knowgen.stats.protocol import POLICIES
+from knowgen.stats.protocol import PROTOCOLS
 from knowgen.stats.summary import OVERALL
 from knowgen.stats.words import count
 
@@ -16,7 +16,7 @@ NONE = "-"
 
 
 def comparison_terminal(comparisons: Sequence[Comparison]) -> str:
-    """Returns plain text: for each comparison the whole with its dimensions, then groups, categories, difficulties.
+    """Return plain text: for each comparison the whole with its dimensions, then groups, categories, difficulties.
 
     Several comparisons end with a table of their headlines.
     """
@@ -24,19 +24,19 @@ def comparison_terminal(comparisons: Sequence[Comparison]) -> str:
 
 
 def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
-    """Returns the same tables as Markdown."""
+    """Return the same tables as Markdown."""
     return markdown_text(_all_grids(comparisons))
 
 
 _CSV_HEAD = (
-    "a", "b", "task", "task_version", "scorer", "policy", "policy_version", "kind", "name", "samples", "figure",
+    "a", "b", "task", "task_version", "scorer", "protocol", "protocol_version", "kind", "name", "samples", "figure",
     "a_value", "b_value", "difference", "low", "high", "p", "n", "note", "p_permutation", "p_holm", "effect_dz",
     "standard_error", "detectable",
 )  # fmt: skip
 
 
 def comparison_csv(comparisons: Sequence[Comparison]) -> str:
-    """Returns CSV with full precision: one row for each comparison, part and figure; differences are b - a.
+    """Return CSV with full precision: one row for each comparison, part and figure; differences are b - a.
 
     `p` goes with the bootstrap interval, `p_permutation` is the permutation test's; `p_holm` stands with the headline.
     """
@@ -44,7 +44,7 @@ def comparison_csv(comparisons: Sequence[Comparison]) -> str:
         _CSV_HEAD,
         (
             [
-                one.a, one.b, one.task, one.task_version, one.scorer, one.policy, one.policy_version, part.kind,
+                one.a, one.b, one.task, one.task_version, one.scorer, one.protocol, one.protocol_version, part.kind,
                 part.name, part.samples, name, figure.a, figure.b, figure.value, figure.low, figure.high, figure.p,
                 figure.n, figure.note, figure.p_permutation, one.p_holm if figure is one.headline else None,
                 figure.effect, figure.standard_error, figure.detectable,
@@ -57,7 +57,7 @@ def comparison_csv(comparisons: Sequence[Comparison]) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Writes a difference with its sign and three decimals; 0.000 has none, and a dash stands where there is none."""
+    """Write a difference with its sign and three decimals; 0.000 has none, and a dash stands where there is none."""
     if value is None:
         return NONE
     text = f"{value:+.3f}"
@@ -65,7 +65,7 @@ def signed(value: float | None) -> str:
 
 
 def chance(p: float | None) -> str:
-    """Writes a p-value: three decimals, `< 0.001` below them."""
+    """Write a p-value: three decimals, `< 0.001` below them."""
     if p is None:
         return NONE
     return "< 0.001" if p < 0.0005 else f"{p:.3f}"
@@ -88,7 +88,7 @@ def _all_grids(comparisons: Sequence[Comparison]) -> list[TextTable]:
 
 
 def _family(comparisons: Sequence[Comparison]) -> TextTable:
-    """Lays out the headlines of all comparisons, with p-values corrected for their number."""
+    """Lay out the headlines of all comparisons, with p-values corrected for their number."""
     rows = [
         [
             f"{one.b or 'second'} against {one.a or 'first'}",
@@ -116,8 +116,8 @@ def _size(figure: FigureDifference) -> str:
 
 
 def _headline_name(one: Comparison) -> str:
-    policy = POLICIES.get(one.policy)
-    is_score = set(one.dimensions) == set(DIMENSIONS) and not (policy and policy.not_for_board)
+    protocol = PROTOCOLS.get(one.protocol)
+    is_score = set(one.dimensions) == set(DIMENSIONS) and not (protocol and protocol.not_for_board)
     return "K-Score" if is_score else OVERALL
 
 
@@ -143,14 +143,14 @@ def _rows(parts: Sequence[ComparedSlice]) -> list[list[str]]:
 
 
 def _trimmed(grid: TextTable) -> TextTable:
-    """Drops the column of notes where none is given."""
+    """Drop the column of notes where none is given."""
     if any(row[-1] for row in grid.rows):
         return grid
     return TextTable(grid.title, grid.head[:-1], [row[:-1] for row in grid.rows], grid.left, grid.lines)
 
 
 def _verdict(one: Comparison) -> str:
-    """Says in one line whether the difference is real."""
+    """Say in one line whether the difference is real."""
     if one.no_result:
         return f"{no_result(one.no_result)}; run that system again to add the missing scores"
     figure, a, b = one.headline, one.a or "first", one.b or "second"
@@ -167,7 +167,7 @@ def _verdict(one: Comparison) -> str:
 def _lines(one: Comparison) -> list[str]:
     parts = [
         f"task {one.task} {one.task_version}".strip() if one.task else "",
-        f"policy {one.policy} {one.policy_version}".strip(),
+        f"protocol {one.protocol} {one.protocol_version}".strip(),
         f"scorer {one.scorer}{f' ({one.scorer_note})' if one.scorer_note else ''}" if one.scorer else "",
         f"{'judge' if len(one.judges) < 2 else 'judges'} {', '.join(one.judges)}" if one.judges else "",
         f"n {one.paired}",
@@ -181,7 +181,7 @@ def _lines(one: Comparison) -> list[str]:
 
 
 def _tested(one: Comparison) -> list[str]:
-    """Says how the p-value came about, how large the difference is, and how small a one could have been found."""
+    """Say how the p-value came about, how large the difference is, and how small a one could have been found."""
     figure = one.headline
     test, size = [], []
     if one.relabellings:

@@ -16,23 +16,23 @@ EMPTY: tuple[object, ...] = (None, "", [], {}, ())
 """What is not worth a line."""
 
 READ_AS = ("recognised", "recognised_text", "lines")
-"""Names under which scorers keep the text they read in a picture: strings, or records with a `text`."""
+"""Name under which scorers keep the text they read in a image: strings, or records with a `text`."""
 
 
 def cut(text: str, longest: int = LONGEST_TEXT) -> str:
-    """Shortens a text and says by how much."""
+    """Shorten a text and says by how much."""
     if len(text) <= longest:
         return text
     return f"{text[:longest]} … ({len(text) - longest} more characters in the run directory)"
 
 
 def as_pairs(values: dict[str, Any]) -> list[list[str]]:
-    """Turns a mapping into pairs of name and text, in order; entries without content are left out."""
+    """Turn a mapping into pairs of name and text, in order; entries without content are left out."""
     return [[key, cut(as_text(value))] for key, value in values.items() if value not in EMPTY]
 
 
 def as_text(value: Any) -> str:
-    """Writes any plain value for people: lists of short things in a line, the rest as JSON."""
+    """Write any plain value for people: lists of short things in a line, the rest as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -59,7 +59,7 @@ def _records(entries: tuple[dict[str, Any], ...]) -> list[list[list[str]]]:
 
 
 def generation_details(generation: Generation) -> dict[str, Any]:
-    """Returns what is shown of a drawing."""
+    """Return what is shown of a generation."""
     return {
         "status": generation.status.value,
         "reason": cut(generation.reason),
@@ -76,7 +76,7 @@ def generation_details(generation: Generation) -> dict[str, Any]:
 
 
 def truth_details(truth: GroundTruth) -> dict[str, Any]:
-    """Returns what is shown of a ground truth."""
+    """Return what is shown of a ground truth."""
     return {
         "required_text": [cut(text) for text in truth.required_text[:MOST]],
         "text_required": truth.text_required,
@@ -108,7 +108,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 def recognised(details: dict[str, Any]) -> list[str]:
-    """Returns the text that a scorer read in the picture, line by line; empty when it reads none."""
+    """Return the text that a scorer read in the image, line by line; empty when it reads none."""
     for name in READ_AS:
         lines = details.get(name)
         if isinstance(lines, list | tuple):
@@ -118,7 +118,7 @@ def recognised(details: dict[str, Any]) -> list[str]:
 
 
 def score_details(score: Score) -> dict[str, Any]:
-    """Returns what is shown of a judgement, raw replies included."""
+    """Return what is shown of a score, raw replies included."""
     readings = [_reading("strict", score.strict)]
     if score.lenient is not None:
         readings.append(_reading("lenient", score.lenient))

@@ -1,4 +1,4 @@
-"""Reads runs into what the sample gallery shows: one entry a sample and repeat, with one cell a system."""
+"""Read runs into what the sample gallery shows: one entry a sample and repeat, with one cell a system."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 from knowgen.core.records import DIMENSIONS, Generation, GenerationStatus, GroundTruth, ImageRef, Row, Sample
 from knowgen.report.details import generation_details, score_details, truth_details
 from knowgen.report.view import ReportSystem, ReportView
-from knowgen.stats.protocol import ScoringProtocol, get_policy
+from knowgen.stats.protocol import ScoringProtocol, get_protocol
 from knowgen.stats.values import STATES, read_values
 
 STATE_WORDS = {
     "scored": "scored",
-    "generation_failed": "drawing failed",
+    "generation_failed": "generation failed",
     "generation_refused": "refused",
     "generation_not_run": "not drawn",
-    "judgement_failed": "judgement failed",
-    "judgement_not_run": "not judged",
+    "score_failed": "score failed",
+    "score_not_run": "not judged",
     "not_applicable": "not applicable",
 }
 """Each state of `knowgen.stats.values.STATES` in words."""
@@ -33,7 +33,7 @@ SampleKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What a picture comes to under one view.
+    """What a image comes to under one view.
 
     Attributes:
         state: One of `STATES`.
@@ -53,7 +53,7 @@ class GalleryCell:
     """What one system made of one sample and repeat.
 
     Attributes:
-        image: Digest of its picture, empty when there is none.
+        image: Digest of its image, empty when there is none.
         readings: By view; None where the system has no such view.
         details: What is shown when a reader opens the sample.
     """
@@ -96,13 +96,13 @@ class Problem:
 class Spending:
     """Money and time of one system; dollars are None where a price is not known.
 
-    `kept` counts judgements whose reply an earlier run had paid for.
+    `kept` counts scores whose reply an earlier run had paid for.
     """
 
-    drawings: int = 0
-    drawing_seconds: list[float] = field(default_factory=list)
-    drawing_cost: float | None = 0.0
-    judgements: int = 0
+    generations: int = 0
+    generation_seconds: list[float] = field(default_factory=list)
+    generation_cost: float | None = 0.0
+    scores: int = 0
     judging_seconds: float = 0.0
     judging_cost: float | None = 0.0
     tokens: int = 0
@@ -116,13 +116,13 @@ class Gallery:
     entries: list[GalleryEntry]
     truths: dict[SampleKey, dict[str, Any]]
     truth_images: dict[SampleKey, str]
-    pictures: list[tuple[ImageRef, Path | None]]
+    images: list[tuple[ImageRef, Path | None]]
     troubles: list[Problem]
     spending: list[Spending]
 
 
 def collect(systems: Sequence[ReportSystem], views: Sequence[ReportView]) -> Gallery:
-    """Reads all runs once, in order; linear in the number of results."""
+    """Read all runs once, in order; linear in the number of results."""
     entries: dict[tuple[SampleKey, int], GalleryEntry] = {}
     found = Gallery([], {}, {}, [], [], [])
     troubles: Counter[tuple[int, int, str, str]] = Counter()
@@ -144,12 +144,12 @@ def _cells(system: ReportSystem, found: Gallery) -> dict[tuple[str, int], Galler
         cell.details = generation_details(generation)
         if generation.image is not None:
             cell.image = generation.image.sha256
-            found.pictures.append((generation.image, store.image_path(generation.image)))
-        _spend_drawing(spending, generation)
+            found.images.append((generation.image, store.image_path(generation.image)))
+        _spend_generation(spending, generation)
     for _, score in store.scores():
         cell = cells.setdefault((score.sample_id, score.repeat), GalleryCell())
         cell.details.setdefault("scores", []).append(score_details(score))
-        spending.judgements += 1
+        spending.scores += 1
         spending.judging_seconds += score.seconds
         spending.judging_cost = _add(spending.judging_cost, score.usage.cost)
         spending.tokens += score.usage.input_tokens + score.usage.output_tokens
@@ -158,12 +158,12 @@ def _cells(system: ReportSystem, found: Gallery) -> dict[tuple[str, int], Galler
     return cells
 
 
-def _spend_drawing(spending: Spending, generation: Generation) -> None:
+def _spend_generation(spending: Spending, generation: Generation) -> None:
     if generation.status is GenerationStatus.NOT_RUN:
         return
-    spending.drawings += 1
-    spending.drawing_seconds.append(generation.seconds)
-    spending.drawing_cost = _add(spending.drawing_cost, generation.usage.cost)
+    spending.generations += 1
+    spending.generation_seconds.append(generation.seconds)
+    spending.generation_cost = _add(spending.generation_cost, generation.usage.cost)
     spending.tokens += generation.usage.input_tokens + generation.usage.output_tokens
 
 
@@ -180,19 +180,19 @@ def _read_view(
 ) -> None:
     if view.summaries[system.index] is None:
         return
-    policy = get_policy(view.policy)
-    for key, rows in _by_picture(system.run.store.rows(view.scorer)):
+    protocol = get_protocol(view.protocol)
+    for key, rows in _by_image(system.run.store.rows(view.scorer)):
         cell = cells.setdefault(key, GalleryCell())
         cell.readings.extend([None] * (n_views - len(cell.readings)))
-        state, overall, values = read_cell(rows, policy, view.dimensions)
+        state, overall, values = read_cell(rows, protocol, view.dimensions)
         reason = "" if state == "scored" else _reason(rows, state)
         cell.readings[view.index] = ImageScore(state, overall, values, reason)
         if state != "scored":
             troubles[system.index, view.index, state, reason] += 1
 
 
-def _by_picture(rows: Iterator[Row]) -> Iterator[tuple[tuple[str, int], list[Row]]]:
-    """Rows of one picture come together, since stores yield them sample by sample."""
+def _by_image(rows: Iterator[Row]) -> Iterator[tuple[tuple[str, int], list[Row]]]:
+    """Rows of one image come together, since stores yield them sample by sample."""
     for key, group in groupby(rows, key=lambda row: (row.sample_id, row.repeat)):
         yield key, list(group)
 
@@ -205,15 +205,15 @@ def _reason(rows: Sequence[Row], state: str) -> str:
 
 
 def read_cell(
-    rows: Sequence[Row], policy: ScoringProtocol, dimensions: tuple[str, ...]
+    rows: Sequence[Row], protocol: ScoringProtocol, dimensions: tuple[str, ...]
 ) -> tuple[str, float | None, list[float | None]]:
-    """Reads the judgements of one picture as a policy does.
+    """Read the scores of one image as a protocol does.
 
     Returns:
         Its state, the weighted mean of the dimensions that apply to it, and the values by dimension, in [0, 1]. A
-        picture without judgement has no values, whatever the policy counts for it: a failure is a state.
+        image without score has no values, whatever the protocol counts for it: a failure is a state.
     """
-    read = read_values(rows, policy, dimensions)
+    read = read_values(rows, protocol, dimensions)
     counts = read.coverage[:, : len(STATES)].sum(axis=0)
     if counts[0] == 0:
         return STATES[int(counts.argmax())], None, [None] * len(dimensions)
@@ -221,7 +221,7 @@ def read_cell(
     for column in range(len(dimensions)):
         known = [float(value) for value in read.table[:, :, column].ravel() if not math.isnan(value)]
         values.append(sum(known) / len(known) if known else None)
-    weights = policy.weights if dimensions == DIMENSIONS else (1.0,) * len(dimensions)
+    weights = protocol.weights if dimensions == DIMENSIONS else (1.0,) * len(dimensions)
     applying = [(weight, value) for weight, value in zip(weights, values, strict=True) if value is not None]
     total = sum(weight for weight, _ in applying)
     return "scored", sum(weight * value for weight, value in applying) / total if total else None, values
@@ -254,5 +254,5 @@ def _file_under_samples(
 def _truth_image(truth: GroundTruth, found: Gallery) -> str:
     if truth.image is None:
         return ""
-    found.pictures.append((truth.image, truth.image.path))
+    found.images.append((truth.image, truth.image.path))
     return truth.image.sha256

@@ -10,7 +10,7 @@ from knowgen.report.numbers import number
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.compare.systems import compare
 from knowgen.stats.coverage import HOW_TO_GO_ON, no_result, share_words
-from knowgen.stats.protocol import get_policy
+from knowgen.stats.protocol import get_protocol
 from knowgen.stats.summary import OVERALL, Figure, Summary
 
 SURE = "95\N{NO-BREAK SPACE}%"
@@ -54,12 +54,12 @@ def _article(name: str) -> str:
 
 
 def score_name(dimensions: Sequence[str]) -> str:
-    """Returns `K-Score` for the four KnowGen dimensions and `overall score` for any others."""
+    """Return `K-Score` for the four KnowGen dimensions and `overall score` for any others."""
     return "K-Score" if tuple(dimensions) == DIMENSIONS else "overall score"
 
 
 def ranked(systems: Sequence[ReportSystem], view: ReportView) -> list[ReportSystem]:
-    """Returns the systems that may be ranked, best first: those with a result that do not see the ground truth."""
+    """Return the systems that may be ranked, best first: those with a result that do not see the ground truth."""
     held = [system for system in systems if not system.privileged and _figure(system, view).value is not None]
     return sorted(held, key=lambda system: -(_figure(system, view).value or 0.0))
 
@@ -70,24 +70,24 @@ def _figure(system: ReportSystem, view: ReportView) -> Figure:
 
 
 def differences(summaries: Sequence[Summary]) -> list[str]:
-    """Names what keeps summaries from being ranked: they must agree in task, version, selection and policy."""
+    """Name what keeps summaries from being ranked: they must agree in task, version, selection and protocol."""
     names = {
         "task": "task",
         "task_version": "task version",
         "selection": "selection of samples",
         "scorer_version": "version of the scorer",
-        "policy_version": "version of the policy",
+        "protocol_version": "version of the protocol",
         "dimensions": "dimensions",
     }
     return [words for name, words in names.items() if len({str(getattr(one, name)) for one in summaries}) > 1]
 
 
 def answer(systems: Sequence[ReportSystem], view: ReportView, lead: LeadDifference | None) -> Headline:
-    """Puts the finding of a view into words.
+    """Put the finding of a view into words.
 
     Args:
         systems: All systems of the page.
-        view: The scorer and policy.
+        view: The scorer and protocol.
         lead: Paired difference of the two best; None when there is none, and the intervals must do.
     """
     order, name = ranked(systems, view), score_name(view.dimensions)
@@ -143,7 +143,7 @@ def _lacking(systems: Sequence[ReportSystem], view: ReportView) -> list[tuple[Re
 
 
 def _how_to_go_on(view: ReportView) -> str:
-    needed = share_words(get_policy(view.policy).min_coverage)
+    needed = share_words(get_protocol(view.protocol).min_coverage)
     return f"A result needs at least {needed} of the scores: {HOW_TO_GO_ON}."
 
 
@@ -184,7 +184,7 @@ def _join(words: Sequence[str]) -> str:
 
 
 def lead_of(systems: Sequence[ReportSystem], view: ReportView) -> LeadDifference | None:
-    """Compares the two best systems of a view over the samples that both have.
+    """Compare the two best systems of a view over the samples that both have.
 
     Returns:
         The difference, best minus second; None where there is no second system, the runs cannot be compared, or there
@@ -197,7 +197,7 @@ def lead_of(systems: Sequence[ReportSystem], view: ReportView) -> LeadDifference
     found = compare(
         second.run.store.rows(view.scorer),
         best.run.store.rows(view.scorer),
-        view.policy,
+        view.protocol,
         dimensions=view.dimensions,
         permutations=0,  # the interval alone is shown
         a_name=second.label,

@@ -1,4 +1,4 @@
-"""Writes a report as a folder that opens from disk: pages, pictures and data, with no need of a network."""
+"""Write a report as a folder that opens from disk: pages, images and data, with no need of a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from knowgen.report.gallery import Gallery, collect
 from knowgen.report.headline import lead_of
 from knowgen.report.page import render
 from knowgen.report.payload import write_data
-from knowgen.report.pictures import RECIPE, ShownImage, make_pictures
+from knowgen.report.image_files import RECIPE, ShownImage, make_images
 from knowgen.report.view import ReportRun, ReportSystem, ReportView, RunView, systems_of, views_of
 
 MARKER = "knowgen-report.txt"
@@ -37,10 +37,10 @@ STATIC = (
 
 
 def write_report(runs: Sequence[ReportRun], out: Path) -> Path:
-    """Writes the report of one or more runs.
+    """Write the report of one or more runs.
 
     The folder is made beside its place and moved there when it is complete, so that a reader never meets half a
-    report. An earlier report is replaced and its pictures are used again.
+    report. An earlier report is replaced and its images are used again.
 
     Args:
         runs: The runs, in the order of the page; the first summary of the first run is the headline.
@@ -63,7 +63,7 @@ def write_report(runs: Sequence[ReportRun], out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            _fill(fresh, systems, views, collected, _pictures_of(out))
+            _fill(fresh, systems, views, collected, _images_of(out))
             _move(fresh, out)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -91,7 +91,7 @@ def _refuse_foreign(out: Path) -> None:
         raise ConfigError(f"holds {strange[0]!r} beside an earlier report", where=str(out), fix=fix)
 
 
-def _pictures_of(out: Path) -> Path | None:
+def _images_of(out: Path) -> Path | None:
     marker = out / MARKER
     return out / "img" if marker.is_file() and RECIPE in marker.read_text(encoding="utf-8") else None
 
@@ -105,17 +105,17 @@ def _fill(
     static = files("knowgen.report").joinpath("static")
     for name in STATIC:
         (folder / "static" / name).write_text(static.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
-    shown: dict[str, ShownImage] = make_pictures(collected.pictures, folder / "img", earlier)
+    shown: dict[str, ShownImage] = make_images(collected.images, folder / "img", earlier)
     write_data(folder / "data", "index", payload.index(systems, views, collected, shown))
     for number, chunk in enumerate(payload.chunks(collected)):
         write_data(folder / "data", f"chunk-{number}", chunk)
     leads = {view.index: lead for view in views if (lead := lead_of(systems, view)) is not None}
     (folder / "index.html").write_text(render(systems, views, collected, shown, leads), encoding="utf-8")
-    (folder / MARKER).write_text(f"A report written by knowgen. Pictures: {RECIPE}\n", encoding="utf-8")
+    (folder / MARKER).write_text(f"A report written by knowgen. Images: {RECIPE}\n", encoding="utf-8")
 
 
 def _move(fresh: Path, out: Path) -> None:
-    """Puts a complete folder in its place; the one that was there stays until then."""
+    """Put a complete folder in its place; the one that was there stays until then."""
     if not out.exists():
         fresh.rename(out)
         return

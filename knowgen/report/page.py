@@ -1,4 +1,4 @@
-"""Renders the page: what the templates need, worked out in Python so that they only lay it out."""
+"""Render the page: what the templates need, worked out in Python so that they only lay it out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from knowgen.core.spec import canonical
 from knowgen.report import numbers
 from knowgen.report.gallery import STATE_WORDS, Gallery, Spending
 from knowgen.report.headline import Headline, LeadDifference, answer, ranked, score_name
-from knowgen.report.pictures import ShownImage
+from knowgen.report.image_files import ShownImage
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
 from knowgen.stats.words import count
@@ -59,7 +59,7 @@ class HeadlineRow:
 
 @dataclass(frozen=True)
 class ScorerPanel:
-    """Everything the page shows under one scorer and policy; `fit` says whether any line is fit for a board."""
+    """Everything the page shows under one scorer and protocol; `fit` says whether any line is fit for a board."""
 
     view: ReportView
     answer: Headline
@@ -75,17 +75,17 @@ class ScorerPanel:
 
 
 def link(view: ReportView, **chosen: str | None) -> str:
-    """Returns an address on the page that shows the samples behind a number."""
+    """Return an address on the page that shows the samples behind a number."""
     pairs = {
         **{name: value for name, value in chosen.items() if value is not None},
         "scorer": view.scorer,
-        "policy": view.policy,
+        "protocol": view.protocol,
     }
     return "#samples?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs.items())
 
 
 def environment() -> Environment:
-    """Returns the templates' environment: everything is escaped, and an unknown name is an error."""
+    """Return the templates' environment: everything is escaped, and an unknown name is an error."""
     made = Environment(
         loader=PackageLoader("knowgen.report", "templates"),
         autoescape=True,
@@ -108,13 +108,13 @@ def render(
     shown: Mapping[str, ShownImage],
     leads: Mapping[int, LeadDifference],
 ) -> str:
-    """Returns the HTML of the page.
+    """Return the HTML of the page.
 
     Args:
         systems: The runs.
-        views: The scorers and policies.
+        views: The scorers and protocols.
         collected: What was read of single samples.
-        shown: Pictures by digest.
+        shown: Images by digest.
         leads: By index of the view, the paired difference of its two best systems.
     """
     panels = [_panel(systems, view, collected, leads.get(view.index)) for view in views]
@@ -127,12 +127,12 @@ def render(
             views=views,
             tasks=list(dict.fromkeys(system.run.store.spec.task for system in systems)),
             scorers=list(dict.fromkeys(view.scorer for view in views)),
-            policies=list(dict.fromkeys(view.policy for view in views)),
+            protocols=list(dict.fromkeys(view.protocol for view in views)),
             spending=[_spending(system, collected.spending[system.index]) for system in systems],
             entries=len(collected.entries),
             choices=_choices(collected),
             state_words=STATE_WORDS,
-            faults=[(digest, picture.fault) for digest, picture in shown.items() if picture.fault],
+            faults=[(digest, image.fault) for digest, image in shown.items() if image.fault],
         )
     )
 
@@ -262,29 +262,29 @@ def _notes(lines: Sequence[HeadlineRow]) -> tuple[tuple[str, str], ...]:
 def _spending(system: ReportSystem, spent: Spending) -> dict[str, Any]:
     summary = system.run.summaries[0]
     if summary.cost == 0:
-        spent.drawing_cost = spent.judging_cost = 0.0  # the books say that no call was paid for
+        spent.generation_cost = spent.judging_cost = 0.0  # the books say that no call was paid for
     total = (
-        None if spent.drawing_cost is None or spent.judging_cost is None else spent.drawing_cost + spent.judging_cost
+        None if spent.generation_cost is None or spent.judging_cost is None else spent.generation_cost + spent.judging_cost
     )
     return {
         "system": system,
-        "drawings": spent.drawings,
-        "median": median(spent.drawing_seconds) if spent.drawing_seconds else None,
-        "slowest": max(spent.drawing_seconds, default=None),
-        "drawing_cost": spent.drawing_cost,
-        "judgements": spent.judgements,
-        "judging_each": spent.judging_seconds / spent.judgements if spent.judgements else None,
+        "generations": spent.generations,
+        "median": median(spent.generation_seconds) if spent.generation_seconds else None,
+        "slowest": max(spent.generation_seconds, default=None),
+        "generation_cost": spent.generation_cost,
+        "scores": spent.scores,
+        "judging_each": spent.judging_seconds / spent.scores if spent.scores else None,
         "judging_cost": spent.judging_cost,
         "tokens": spent.tokens,
         "total": summary.cost if summary.cost is not None else total,
-        "each": total / spent.drawings if total is not None and spent.drawings else None,
+        "each": total / spent.generations if total is not None and spent.generations else None,
         "wall": summary.seconds,
         "asked": _asked(system, spent),
     }
 
 
 def _asked(system: ReportSystem, spent: Spending) -> tuple[str, ...]:
-    """Says how judges were asked: how many calls at once an endpoint was sent, and what was not asked again."""
+    """Say how judges were asked: how many calls at once an endpoint was sent, and what was not asked again."""
     paces: dict[str, list[dict[str, Any]]] = {}
     for who, _, change in system.run.store.notes("pace"):
         paces.setdefault(who, []).append(change)
@@ -295,7 +295,7 @@ def _asked(system: ReportSystem, spent: Spending) -> tuple[str, ...]:
         slowed = f"; it was slowed down {count(held, 'time')}" if held else ""
         lines.append(f"{who} was sent up to {most} calls at once{slowed}")
     if spent.kept:
-        lines.append(f"{count(spent.kept, 'judgement')} came from replies of earlier runs, and cost nothing again")
+        lines.append(f"{count(spent.kept, 'score')} came from replies of earlier runs, and cost nothing again")
     return tuple(lines)
 
 

@@ -1,6 +1,6 @@
 """Tables from summaries: terminal, Markdown and CSV. Figures run from 0 to 1 with three decimals; CSV keeps all digits.
 
-Under each table one line names task version, selection, policy, scorer and judges, and further lines say what else a
+Under each table one line names task version, selection, protocol, scorer and judges, and further lines say what else a
 reader must know. Summaries that were not measured alike come out as tables of their own.
 """
 
@@ -14,7 +14,7 @@ from knowgen.report.comparison_tables import comparison_csv, comparison_markdown
 from knowgen.report.numbers import duration, money
 from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
 from knowgen.stats.coverage import NO_RESULT
-from knowgen.stats.protocol import POLICIES
+from knowgen.stats.protocol import PROTOCOLS
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
 from knowgen.stats.words import count
 
@@ -37,7 +37,7 @@ _TITLES = {"group": "By group", "category": "By category", "difficulty": "By dif
 
 
 def terminal(summaries: Sequence[Summary], by: By = "all") -> str:
-    """Returns plain text, aligned for a monospaced font.
+    """Return plain text, aligned for a monospaced font.
 
     Args:
         summaries: Of one or more systems; the best K-Score comes first.
@@ -47,7 +47,7 @@ def terminal(summaries: Sequence[Summary], by: By = "all") -> str:
 
 
 def markdown(summaries: Sequence[Summary], by: Sequence[By] = BY) -> str:
-    """Returns Markdown; by default the whole and then every part.
+    """Return Markdown; by default the whole and then every part.
 
     Args:
         summaries: Of one or more systems; the best K-Score comes first.
@@ -58,14 +58,14 @@ def markdown(summaries: Sequence[Summary], by: Sequence[By] = BY) -> str:
 
 _COVERAGE = tuple(Coverage.model_fields)
 _CSV_HEAD = (
-    "system", "task", "task_version", "selection", "scorer", "scorer_version", "scorer_note", "judges", "policy",
-    "policy_version", "repeats", "judge_repeats", "kind", "name", "samples", "figure", "value", "low", "high", "n",
+    "system", "task", "task_version", "selection", "scorer", "scorer_version", "scorer_note", "judges", "protocol",
+    "protocol_version", "repeats", "judge_repeats", "kind", "name", "samples", "figure", "value", "low", "high", "n",
     "note", "partial", "no_result", *_COVERAGE, "cost", "seconds", "fit_for_board", "notes",
 )  # fmt: skip
 
 
 def csv(summaries: Sequence[Summary]) -> str:
-    """Returns CSV with full precision: one row for each system, part and figure; columns are named in its first line.
+    """Return CSV with full precision: one row for each system, part and figure; columns are named in its first line.
 
     Values, ends of intervals and counts are empty where there is none. `cost` is in US dollars.
     """
@@ -74,7 +74,7 @@ def csv(summaries: Sequence[Summary]) -> str:
         (
             [
                 one.system, one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note,
-                "; ".join(one.judges), one.policy, one.policy_version, one.repeats, one.judge_repeats, part.kind,
+                "; ".join(one.judges), one.protocol, one.protocol_version, one.repeats, one.judge_repeats, part.kind,
                 part.name, part.samples, name, figure.value, figure.low, figure.high, figure.n, figure.note,
                 figure.partial, one.no_result,
                 *(getattr(part.coverage, field) for field in _COVERAGE), one.cost, one.seconds,
@@ -97,12 +97,12 @@ def _rank(figure: Figure) -> float:
 
 
 def _alike(summaries: Sequence[Summary]) -> list[list[Summary]]:
-    """Sorts summaries into tables: only what was measured alike shares one, in the order in which they came."""
+    """Sort summaries into tables: only what was measured alike shares one, in the order in which they came."""
     tables: dict[tuple[object, ...], list[Summary]] = {}
     for one in summaries:
         key = (
-            one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note, one.policy,
-            one.policy_version, one.dimensions,
+            one.task, one.task_version, one.selection, one.scorer, one.scorer_version, one.scorer_note, one.protocol,
+            one.protocol_version, one.dimensions,
         )  # fmt: skip
         tables.setdefault(key, []).append(one)
     return [_sorted(table) for table in tables.values()]
@@ -130,7 +130,7 @@ def number(figure: Figure) -> str:
 
 
 def with_interval(figure: Figure) -> str:
-    """Writes a value and its interval: `0.713 [0.679, 0.753]`; blanks keep the values of a column under each other."""
+    """Write a value and its interval: `0.713 [0.679, 0.753]`; blanks keep the values of a column under each other."""
     if figure.value is None and figure.partial is not None:
         return f"{number(figure)} partial"
     if figure.low is None or figure.high is None:
@@ -139,9 +139,9 @@ def with_interval(figure: Figure) -> str:
     return f"{number(figure)} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
-def score_name(dimensions: Sequence[str], policy: str = "strict") -> str:
-    """Returns what the headline is called: a K-Score has the four dimensions and is the mean of the groups."""
-    other = policy in POLICIES and POLICIES[policy].not_for_board
+def score_name(dimensions: Sequence[str], protocol: str = "strict") -> str:
+    """Return what the headline is called: a K-Score has the four dimensions and is the mean of the groups."""
+    other = protocol in PROTOCOLS and PROTOCOLS[protocol].not_for_board
     return "K-Score" if set(dimensions) == set(DIMENSIONS) and not other else "overall"
 
 
@@ -168,7 +168,7 @@ def _result(one: Summary) -> list[str]:
 
 def _covered(part: Slice) -> list[str]:
     held = part.coverage
-    failed = held.generation_failed + held.generation_refused + held.judgement_failed
+    failed = held.generation_failed + held.generation_refused + held.score_failed
     return [str(part.figures[OVERALL].n), f"{held.scored}/{held.expected}", str(failed)]
 
 
@@ -186,7 +186,7 @@ def _whole(table: Sequence[Summary]) -> TextTable:
     ]
     head = [
         "system",
-        score_name(dimensions, table[0].policy),
+        score_name(dimensions, table[0].protocol),
         *_head(dimensions),
         "n",
         "coverage",
@@ -201,7 +201,7 @@ def _whole(table: Sequence[Summary]) -> TextTable:
 
 def _one_by(one: Summary, kind: str) -> TextTable:
     """Figures of one system, a row a part."""
-    head = [kind, score_name(one.dimensions, one.policy) if kind == "judge" else "overall", *_head(one.dimensions)]
+    head = [kind, score_name(one.dimensions, one.protocol) if kind == "judge" else "overall", *_head(one.dimensions)]
     rows = [
         [part.name or NONE, *_figures(part, one.dimensions), *_covered(part)]
         for part in one.slices
@@ -233,7 +233,7 @@ def _in_order(names: set[str], held: Sequence[dict[str, Slice]]) -> list[str]:
 
 
 def _provenance(table: Sequence[Summary]) -> str:
-    """Says in one line what the figures of a table are."""
+    """Say in one line what the figures of a table are."""
     one = table[0]
     judges = sorted({judge for each in table for judge in each.judges})
     repeats = sorted({(each.repeats, each.judge_repeats) for each in table})
@@ -241,11 +241,11 @@ def _provenance(table: Sequence[Summary]) -> str:
     parts = [
         f"task {one.task or NONE} {one.task_version}".strip(),
         f"selection {one.selection or NONE}",
-        f"policy {one.policy} {one.policy_version}".strip(),
+        f"protocol {one.protocol} {one.protocol_version}".strip(),
         f"scorer {one.scorer or NONE}{f' {one.scorer_version}' if one.scorer_version else ''}"
         + (f" ({one.scorer_note})" if one.scorer_note else ""),
         f"{'judge' if len(judges) < 2 else 'judges'} {', '.join(judges)}" if judges else "",
-        ", ".join(f"{count(a, 'picture')} a sample, {count(b, 'judgement')} a picture" for a, b in repeats)
+        ", ".join(f"{count(a, 'image')} a sample, {count(b, 'score')} a image" for a, b in repeats)
         if repeats != [(1, 1)]
         else "",
         f"n {counts[0]}" if len(counts) == 1 else f"n {counts[0]} to {counts[-1]}",
@@ -259,7 +259,7 @@ def _legend(dimensions: Sequence[str]) -> list[str]:
 
 
 def _notes(table: Sequence[Summary]) -> list[str]:
-    """Lists failures and notes, system by system; one line for a note that all systems share."""
+    """List failures and notes, system by system; one line for a note that all systems share."""
     said = [(one.system or NONE, [*_failures(one.slice().coverage), *_other(one)]) for one in table]
     every = dict.fromkeys(note for _, notes in said for note in notes)
     shared = [note for note in every if all(note in notes for _, notes in said)]
@@ -283,10 +283,10 @@ def _other(one: Summary) -> list[str]:
 
 def _failures(held: Coverage) -> list[str]:
     parts = [
-        count(held.generation_failed, "drawing") + " failed" if held.generation_failed else "",
-        count(held.generation_refused, "drawing") + " refused" if held.generation_refused else "",
-        count(held.judgement_failed, "judgement") + " failed" if held.judgement_failed else "",
-        count(held.not_applicable, "judgement") + " not applicable" if held.not_applicable else "",
+        count(held.generation_failed, "generation") + " failed" if held.generation_failed else "",
+        count(held.generation_refused, "generation") + " refused" if held.generation_refused else "",
+        count(held.score_failed, "score") + " failed" if held.score_failed else "",
+        count(held.not_applicable, "score") + " not applicable" if held.not_applicable else "",
     ]
     line = ", ".join(part for part in parts if part)
     return [line] if line else []

@@ -35,7 +35,7 @@ class TextTable:
 
 
 def visible(text: str, limit: int | None = None) -> str:
-    """Makes a text safe to print on one line.
+    """Make a text safe to print on one line.
 
     White space becomes a space; characters that steer a terminal or the direction of writing, and those that cannot be
     seen or stored, become their escapes such as `\\x1b`.
@@ -55,7 +55,7 @@ def _shown(character: str) -> str:
 
 
 def width(text: str) -> int:
-    """Returns how many columns of a terminal a text takes: two for wide characters, none for combining ones."""
+    """Return how many columns of a terminal a text takes: two for wide characters, none for combining ones."""
     return sum(
         0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
         for character in text
@@ -63,7 +63,7 @@ def width(text: str) -> int:
 
 
 def terminal_text(grids: Iterable[TextTable]) -> str:
-    """Renders tables in plain monospace, without trailing spaces; parted by an empty line."""
+    """Render tables in plain monospace, without trailing spaces; parted by an empty line."""
     return "\n\n".join(_terminal(grid) for grid in grids)
 
 
@@ -83,12 +83,12 @@ def _terminal(grid: TextTable) -> str:
 
 
 def markdown_text(grids: Iterable[TextTable]) -> str:
-    """Renders tables as Markdown, every cell and line escaped; ends with a line break."""
+    """Render tables as Markdown, every cell and line escaped; ends with a line break."""
     return "\n\n".join(_markdown(grid) for grid in grids) + "\n"
 
 
 def escape_markdown(text: str) -> str:
-    """Escapes what Markdown or HTML would read as more than text."""
+    """Escape what Markdown or HTML would read as more than text."""
     line = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\g<0>", line)
 
@@ -108,7 +108,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[str | float | int | None]]) -> str:
-    """Renders rows as CSV with full precision (RFC 4180 quoting, `\\n` line ends); None is an empty field.
+    """Render rows as CSV with full precision (RFC 4180 quoting, `\\n` line ends); None is an empty field.
 
     A text that a spreadsheet would run as a formula gets an apostrophe in front.
     """

@@ -44,7 +44,7 @@ class SystemMarker:
 
 
 def marks(labels: Sequence[str]) -> list[SystemMarker]:
-    """Returns a mark for each system, in order; 64 systems are told apart before a pair repeats."""
+    """Return a mark for each system, in order; 64 systems are told apart before a pair repeats."""
     found = []
     for position in range(len(labels)):
         shape, outline = SHAPES[(position + position // COLOURS) % len(SHAPES)]
@@ -74,11 +74,11 @@ class RunView(Protocol):
         ...
 
     def image_path(self, ref: ImageRef) -> Path:
-        """Where a stored picture lies."""
+        """Where a stored image lies."""
         ...
 
     def generations(self) -> Iterator[tuple[str, Generation]]:
-        """Current drawings with their keys."""
+        """Current generations with their keys."""
         ...
 
     def notes(self, what: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
@@ -86,7 +86,7 @@ class RunView(Protocol):
         ...
 
     def scores(self, scorer: str | None = None) -> Iterator[tuple[str, Score]]:
-        """Current judgements with their keys."""
+        """Current scores with their keys."""
         ...
 
     def rows(self, scorer: str) -> Iterator[Row]:
@@ -100,7 +100,7 @@ class ReportRun:
 
     Attributes:
         store: The run, open for reading.
-        summaries: One a scorer and policy; the first is the headline.
+        summaries: One a scorer and protocol; the first is the headline.
     """
 
     store: RunView
@@ -128,19 +128,19 @@ class ReportSystem:
 
 @dataclass(frozen=True)
 class ReportView:
-    """One way to read the page: a scorer and a policy.
+    """One way to read the page: a scorer and a protocol.
 
     Attributes:
         index: Position on the page, from 0; 0 is shown first.
         scorer: Label of the scorer.
-        policy: Name of the policy.
+        protocol: Name of the protocol.
         dimensions: What the scorer gives values for.
         summaries: By system, None where a run has no such summary.
     """
 
     index: int
     scorer: str
-    policy: str
+    protocol: str
     dimensions: tuple[str, ...]
     summaries: tuple[Summary | None, ...]
 
@@ -151,7 +151,7 @@ class ReportView:
 
 
 def systems_of(runs: Sequence[ReportRun]) -> tuple[ReportSystem, ...]:
-    """Names and marks the runs, in the order given.
+    """Name and marks the runs, in the order given.
 
     Raises:
         UsageError: There is no run, or one has no summary.
@@ -169,7 +169,7 @@ def systems_of(runs: Sequence[ReportRun]) -> tuple[ReportSystem, ...]:
 
 
 def _labels(runs: Sequence[ReportRun]) -> list[str]:
-    """Names that tell the runs apart: generator, then its arguments, then the folder, then a number."""
+    """Name that tell the runs apart: generator, then its arguments, then the folder, then a number."""
     labels = [run.summaries[0].system or run.store.spec.generator.name for run in runs]
     tails = (
         [canonical(run.store.spec.generator.args) for run in runs],
@@ -188,21 +188,21 @@ def _labels(runs: Sequence[ReportRun]) -> list[str]:
 
 
 def views_of(systems: Sequence[ReportSystem]) -> tuple[ReportView, ...]:
-    """Returns every scorer and policy that a run was summed up under; the headline of the first run comes first."""
+    """Return every scorer and protocol that a run was summed up under; the headline of the first run comes first."""
     pairs: dict[tuple[str, str], None] = {}
     for system in systems:
         for summary in system.run.summaries:
-            pairs.setdefault((summary.scorer, summary.policy))
+            pairs.setdefault((summary.scorer, summary.protocol))
     views = []
-    for index, (scorer, policy) in enumerate(pairs):
-        found = tuple(_summary(system, scorer, policy) for system in systems)
+    for index, (scorer, protocol) in enumerate(pairs):
+        found = tuple(_summary(system, scorer, protocol) for system in systems)
         dimensions: dict[str, None] = {}
         for held in found:
             dimensions.update(dict.fromkeys(held.dimensions if held else ()))
-        views.append(ReportView(index, scorer, policy, tuple(dimensions), found))
+        views.append(ReportView(index, scorer, protocol, tuple(dimensions), found))
     return tuple(views)
 
 
-def _summary(system: ReportSystem, scorer: str, policy: str) -> Summary | None:
-    wanted = (summary for summary in system.run.summaries if (summary.scorer, summary.policy) == (scorer, policy))
+def _summary(system: ReportSystem, scorer: str, protocol: str) -> Summary | None:
+    wanted = (summary for summary in system.run.summaries if (summary.scorer, summary.protocol) == (scorer, protocol))
     return next(wanted, None)

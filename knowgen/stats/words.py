@@ -1,14 +1,14 @@
-"""Numbers in words."""
+"""Format counts."""
 
 from __future__ import annotations
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """Writes a number with its noun: `1 drawing`, `3 drawings`.
+    """Return a number with its noun: `1 generation`, `3 generations`.
 
     Args:
-        number: How many.
-        one: The noun in the singular.
-        many: Its plural, where it is not formed with an s.
+        number: Number of things.
+        one: Noun in the singular.
+        many: Noun in the plural; `one` with an s by default.
     """
     return f"{number} {one if number == 1 else many or one + 's'}"

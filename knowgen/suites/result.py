@@ -52,7 +52,7 @@ class SuiteRun:
 
     def summary(self, policy: str, scorer: str | None = None) -> Summary | None:
         """Returns the summary of a policy and scorer (the first when None); None when there is none."""
-        found = (one for one in self.summaries if one.policy == policy and scorer in (None, one.scorer))
+        found = (one for one in self.summaries if one.protocol == policy and scorer in (None, one.scorer))
         return next(found, None)
 
 
@@ -109,7 +109,7 @@ class SuiteResult:
             policy: strict or official; the headline's when None.
         """
         wanted = policy or self.policy
-        return [one for run in self.of_task(task) for one in run.summaries if one.policy == wanted]
+        return [one for run in self.of_task(task) for one in run.summaries if one.protocol == wanted]
 
     @cached_property
     def means(self) -> tuple[MacroMean, ...]:
@@ -214,7 +214,7 @@ def _lines(run: SuiteRun) -> Iterator[dict[str, Any]]:
             "task": run.task,
             "system": run.system,
             "scorer": one.scorer,
-            "policy": one.policy,
+            "policy": one.protocol,
             "value": one.headline.value,
             "low": one.headline.low,
             "high": one.headline.high,

@@ -62,28 +62,28 @@ def make_samples(count: int, prompts: Sequence[str] = ()) -> list[Sample]:
     return made
 
 
-def plain_drawing(sample: Sample, system: str) -> Image.Image:
-    """A tiny picture that tells samples and systems apart."""
+def plain_generation(sample: Sample, system: str) -> Image.Image:
+    """A tiny image that tells samples and systems apart."""
     shade = random.Random(f"{sample.id} {system}")
-    picture = Image.new("RGB", (96, 64), tuple(shade.randrange(60, 230) for _ in range(3)))
-    ImageDraw.Draw(picture).ellipse((20, 12, 70, 52), fill=tuple(shade.randrange(256) for _ in range(3)))
-    return picture
+    image = Image.new("RGB", (96, 64), tuple(shade.randrange(60, 230) for _ in range(3)))
+    ImageDraw.Draw(image).ellipse((20, 12, 70, 52), fill=tuple(shade.randrange(256) for _ in range(3)))
+    return image
 
 
-def as_png(picture: Image.Image) -> bytes:
+def as_png(image: Image.Image) -> bytes:
     """The bytes of a PNG file."""
     held = io.BytesIO()
-    picture.save(held, "PNG")
+    image.save(held, "PNG")
     return held.getvalue()
 
 
 class Lab:
-    """Makes run directories under a folder."""
+    """Make run directories under a folder."""
 
     CHECK = CHECK
     JUDGE = JUDGE
 
-    def __init__(self, folder: Path, draw: Draw = plain_drawing) -> None:
+    def __init__(self, folder: Path, draw: Draw = plain_generation) -> None:
         self.folder, self.draw = folder, draw
         self.task = "lighthouses"
         self.reason = "the service closed the connection"
@@ -99,7 +99,7 @@ class Lab:
         return make_samples(count, prompts)
 
     def truth(self, sample: Sample) -> GroundTruth:
-        """The truth of a sample, with its picture in the task's folder."""
+        """The truth of a sample, with its image in the task's folder."""
         data = as_png(self.draw(sample, "truth"))
         digest = hashlib.sha256(data).hexdigest()
         path = self.folder / "truth" / f"{digest}.png"
@@ -121,7 +121,7 @@ class Lab:
         skill: float,
         *,
         scorers: Sequence[ScorerSpec] = (CHECK,),
-        policies: Sequence[str] = ("strict", "official"),
+        protocols: Sequence[str] = ("strict", "official"),
         repeats: int = 1,
         privileged: bool = False,
         folder: str = "",
@@ -146,12 +146,12 @@ class Lab:
             reader,
             tuple(
                 aggregate(
-                    reader.rows(scorer.name), policy, dimensions=scorer.dimensions, resamples=400, system=system,
+                    reader.rows(scorer.name), protocol, dimensions=scorer.dimensions, resamples=400, system=system,
                     task=spec.task, task_version=spec.task_version, scorer=scorer.name, scorer_note=scorer.note,
                     selection=spec.selection.label, cost=0.24, seconds=81.0,
                 )
                 for scorer in scorers
-                for policy in policies
+                for protocol in protocols
             ),
         )  # fmt: skip
 
@@ -163,12 +163,12 @@ class Lab:
         elif self.failing and chance < self.fail_rate + 0.04:
             status, reason = GenerationStatus.REFUSED, "the endpoint declined the prompt"
         else:
-            picture = self.draw(sample, system)
-            image = store.put_image(as_png(picture), width=picture.width, height=picture.height, format="PNG")
+            image = self.draw(sample, system)
+            image = store.put_image(as_png(image), width=image.width, height=image.height, format="PNG")
         generation = Generation(
             sample_id=sample.id, repeat=repeat, status=status, reason=reason, image=image, seed=7 + repeat,
             used_prompt=f"{sample.prompt} The name is Teld." if system == "open_book" else "",
-            references=({"title": "Teld light, north side", "url": "world://pictures/12"},),
+            references=({"title": "Teld light, north side", "url": "world://images/12"},),
             evidence=({"title": "Lights of the coast", "text": "Teld was lit in 1898."},),
             settings={"steps": 4, "size": "96x64", "library": "painter 1.0"}, seconds=0.4 + chance,
             usage=Usage(input_tokens=120, output_tokens=30, cost=0.004),

@@ -65,7 +65,7 @@ Open = Callable[..., Watched]
 
 
 def until(page: Any, truth: str) -> None:
-    """Waits for an expression to hold, without the `eval` that the page's own policy forbids."""
+    """Waits for an expression to hold, without the `eval` that the page's own protocol forbids."""
     for _ in range(400):
         if page.evaluate(truth):
             return
@@ -110,7 +110,7 @@ def view(browser: Any) -> Iterator[Open]:
 
 @pytest.fixture(scope="module")
 def site(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """A report of three systems over 40 samples under two scorers and two policies."""
+    """A report of three systems over 40 samples under two scorers and two protocols."""
     lab = make_lab(tmp_path_factory.mktemp("site"))
     samples = lab.samples(40)
     runs = [
@@ -135,9 +135,9 @@ def hostile(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(runs, lab.folder / "page")
 
 
-def summary(run: Any, scorer: str = "world_check", policy: str = "strict") -> Any:
+def summary(run: Any, scorer: str = "world_check", protocol: str = "strict") -> Any:
     """One of the summaries of a run."""
-    return next(one for one in run.summaries if (one.scorer, one.policy) == (scorer, policy))
+    return next(one for one in run.summaries if (one.scorer, one.protocol) == (scorer, protocol))
 
 
 # -- the answer and its figures --------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_tables_hold_the_figures_of_the_summaries(site: Any, view: Open) -> None
         shown = line.locator("a.figure").all_inner_texts()
         assert shown == [f"{whole.figures[name].value:.3f}" for name in (OVERALL, *DIMENSIONS)]
         held = whole.coverage
-        assert f"{held.generation_failed + held.generation_refused + held.judgement_failed}" in line.inner_text()
+        assert f"{held.generation_failed + held.generation_refused + held.score_failed}" in line.inner_text()
 
 
 def test_figures_are_drawn_where_their_values_are(site: Any, view: Open) -> None:
@@ -179,7 +179,7 @@ def test_figures_are_drawn_where_their_values_are(site: Any, view: Open) -> None
         assert (ends["x"] + ends["width"] - frame["x"]) / frame["width"] == pytest.approx(figure.high, abs=0.012)
 
 
-def test_scorer_and_policy_are_chosen_and_kept_in_the_address(site: Any, view: Open) -> None:
+def test_scorer_and_protocol_are_chosen_and_kept_in_the_address(site: Any, view: Open) -> None:
     index, runs = site
     opened = view(index)
     page = opened.page
@@ -187,7 +187,7 @@ def test_scorer_and_policy_are_chosen_and_kept_in_the_address(site: Any, view: O
     page.locator("#scorer").select_option("vlm:tiny-judge")
     wanted = summary(runs[0], "vlm:tiny-judge", "official")
     assert page.locator(".board:visible a.figure").first.inner_text() == f"{wanted.headline.value:.3f}"
-    assert "policy=official" in page.url and "tiny-judge-2" in page.locator(".basis:visible").inner_text()
+    assert "protocol=official" in page.url and "tiny-judge-2" in page.locator(".basis:visible").inner_text()
     page.go_back()
     page.go_back()
     assert page.locator(".board:visible a.figure").first.inner_text() == f"{summary(runs[0]).headline.value:.3f}"
@@ -214,7 +214,7 @@ def states(run: Any) -> dict[str, str]:
         if row.generation != "ok":
             found[row.sample_id] = str(row.generation)
         else:
-            found[row.sample_id] = "scored" if row.strict.status == "ok" else "judgement " + row.strict.status
+            found[row.sample_id] = "scored" if row.strict.status == "ok" else "score " + row.strict.status
     return found
 
 
@@ -297,13 +297,13 @@ def test_every_number_leads_to_its_samples(site: Any, view: Open) -> None:
     for href in wanted:
         section, _, query = href.partition("?")
         assert section in {"#samples", "#failures"} and set(parse_qs(query)) <= {
-            "system", "group", "category", "difficulty", "status", "reason", "scorer", "policy"
+            "system", "group", "category", "difficulty", "status", "reason", "scorer", "protocol"
         }, unquote(href)  # fmt: skip
     opened.clean()
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_every_picture_loads_when_it_is_scrolled_to(site: Any, view: Open, width: int) -> None:
+def test_every_image_loads_when_it_is_scrolled_to(site: Any, view: Open, width: int) -> None:
     index, _ = site
     opened = view(index, width=width)
     assert opened.page.locator(".card").count() < 40
@@ -336,13 +336,13 @@ def test_details_show_what_went_in_what_came_out_and_why(site: Any, view: Open) 
     opened.clean()
 
 
-def test_the_larger_picture_stands_beside_the_truth(site: Any, view: Open) -> None:
+def test_the_larger_image_stands_beside_the_truth(site: Any, view: Open) -> None:
     index, runs = site
     held = [states(run) for run in runs]
     good = next(one for one in held[0] if all(state[one] != "failed" and state[one] != "refused" for state in held))
     opened = view(index, f"#samples?id={good}")
     page = opened.page
-    link = page.get_by_alt_text(f"generated picture of open_book for sample {good}")
+    link = page.get_by_alt_text(f"generated image of open_book for sample {good}")
     page.locator(".frame", has=link).focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
@@ -385,7 +385,7 @@ def test_hostile_texts_are_shown_as_texts(hostile: Path, view: Open) -> None:
 def test_a_hostile_address_does_no_harm(site: Any, view: Open) -> None:
     index, _ = site
     opened = view(
-        index, "#samples?q=%3Cimg%20src=x%20onerror=alert(1)%3E&system=__proto__&policy=constructor&min=x&%%%"
+        index, "#samples?q=%3Cimg%20src=x%20onerror=alert(1)%3E&system=__proto__&protocol=constructor&min=x&%%%"
     )
     assert opened.page.locator("#found").inner_text() == "Nothing fits these filters."
     opened.clean()
@@ -535,18 +535,18 @@ def test_runs_that_differ_in_task_version_are_not_ranked(lab: Any, view: Open, t
     opened.clean()
 
 
-def test_one_run_with_repeats_and_one_policy(lab: Any, view: Open, tmp_path: Path) -> None:
+def test_one_run_with_repeats_and_one_protocol(lab: Any, view: Open, tmp_path: Path) -> None:
     lab.failing = False
-    run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, policies=("strict",))
+    run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, protocols=("strict",))
     opened = view(write_report([run], tmp_path / "page"))
-    assert opened.page.locator("#policy, #scorer").count() == 0
+    assert opened.page.locator("#protocol, #scorer").count() == 0
     assert len(opened.ids()) == 12
     assert "repeat 2" in opened.page.locator(".card").nth(1).text_content()
-    assert "every picture was drawn and judged" in opened.page.locator("main").inner_text()
+    assert "every image was drawn and judged" in opened.page.locator("main").inner_text()
     opened.clean()
 
 
-def test_a_picture_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_path: Path) -> None:
+def test_a_image_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_path: Path) -> None:
     lab.failing = False
     run = lab.run("open_book", lab.samples(4), 0.8)
     _, generation = next(iter(run.store.generations()))

@@ -1,4 +1,4 @@
-"""The parts of a report that need no browser: numbers, marks, data in scripts, pictures, the folder."""
+"""The parts of a report that need no browser: numbers, marks, data in scripts, images, the folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from knowgen.report.html import MARKER, write_report
 from knowgen.report.numbers import duration, money, number, position, share
 from knowgen.report.page import environment
 from knowgen.report.payload import as_script_json
-from knowgen.report.pictures import LARGE, SMALL, make_pictures
+from knowgen.report.image_files import LARGE, SMALL, make_images
 from knowgen.report.view import COLOURS, SHAPES, ReportRun, marks, systems_of, views_of
 from knowgen.stats.protocol import OFFICIAL, STRICT
 
@@ -88,7 +88,7 @@ def test_lists_of_records_are_written_for_people() -> None:
     assert as_text({"found": ["a", "b"], "missing": [], "top_line": 2}) == "found a · b, top line 2"
 
 
-def test_text_read_in_a_picture_is_found_in_what_a_scorer_kept() -> None:
+def test_text_read_in_a_image_is_found_in_what_a_scorer_kept() -> None:
     assert recognised({"lines": [{"text": "Teld", "box": [0, 0, 1, 1]}, {"box": []}]}) == ["Teld"]
     assert recognised({"recognised": ["Teld", "1898"]}) == ["Teld", "1898"]
     assert recognised({"subjects": []}) == []
@@ -184,7 +184,7 @@ def test_templates_escape_and_refuse_unknown_names() -> None:
 
 
 def row(values: dict[str, float], *, text_required: bool | None = True, lenient: dict[str, float] | None = None) -> Row:
-    """One judged drawing."""
+    """One judged generation."""
     return Row(
         sample_id="a", category="game", group="pop_culture_and_news", text_required=text_required,
         generation=GenerationStatus.OK,
@@ -193,7 +193,7 @@ def row(values: dict[str, float], *, text_required: bool | None = True, lenient:
     )  # fmt: skip
 
 
-def test_the_score_of_a_picture_weighs_what_applies() -> None:
+def test_the_score_of_a_image_weighs_what_applies() -> None:
     values = dict(zip(DIMENSIONS, (1.0, 0.5, 0.0, 1.0), strict=True))
     assert read_cell([row(values)], STRICT, DIMENSIONS)[:2] == ("scored", pytest.approx(0.1 + 0.2 + 0.1))
     del values["text_accuracy"]
@@ -202,7 +202,7 @@ def test_the_score_of_a_picture_weighs_what_applies() -> None:
     assert overall == pytest.approx((0.1 + 0.2 + 0.1) / 0.6)
 
 
-def test_each_policy_reads_its_own_reading() -> None:
+def test_each_protocol_reads_its_own_reading() -> None:
     strict = dict.fromkeys(DIMENSIONS, 1.0)
     lenient = dict.fromkeys(DIMENSIONS, 0.5)
     both = [row(strict, lenient=lenient)]
@@ -218,22 +218,22 @@ def test_a_failed_drawing_has_a_state_and_no_number() -> None:
     assert read_cell([failed], STRICT, DIMENSIONS) == ("generation_failed", None, [None] * 4)
 
 
-# -- pictures and the folder -----------------------------------------------------------------------------------------
+# -- images and the folder -----------------------------------------------------------------------------------------
 
 
-def stored(folder: Path, picture: Image.Image, ending: str = "PNG") -> tuple[ImageRef, Path]:
-    """A picture file with its record."""
+def stored(folder: Path, image: Image.Image, ending: str = "PNG") -> tuple[ImageRef, Path]:
+    """A image file with its record."""
     path = folder / f"original-{len(list(folder.iterdir()))}"
-    picture.save(path, ending)
+    image.save(path, ending)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return ImageRef(sha256=digest, width=picture.width, height=picture.height, format=ending), path
+    return ImageRef(sha256=digest, width=image.width, height=image.height, format=ending), path
 
 
-def test_pictures_are_reduced_and_heavy_ones_drawn_anew(tmp_path: Path) -> None:
+def test_images_are_reduced_and_heavy_ones_drawn_anew(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1100, 1800, 3), dtype=np.uint8))
     heavy, light = stored(tmp_path, noise), stored(tmp_path, Image.new("RGBA", (900, 300), (10, 90, 30, 128)), "WEBP")
     (tmp_path / "img").mkdir()
-    shown = make_pictures([heavy, light, heavy], tmp_path / "img")
+    shown = make_images([heavy, light, heavy], tmp_path / "img")
     sizes = {}
     for ref in (heavy[0], light[0]):
         for name in (shown[ref.sha256].small, shown[ref.sha256].large):
@@ -245,22 +245,22 @@ def test_pictures_are_reduced_and_heavy_ones_drawn_anew(tmp_path: Path) -> None:
     assert len(sizes) == len(list((tmp_path / "img").iterdir())) == 4
 
 
-def test_a_picture_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
     ref, path = stored(tmp_path, Image.new("RGB", (40, 40)))
     gone = (ref.model_copy(update={"sha256": "0" * 64}), tmp_path / "gone.png")
     path.write_bytes(path.read_bytes()[:60])
     away = (ref.model_copy(update={"sha256": "1" * 64}), None)
     odd = (ref.model_copy(update={"sha256": "../../etc"}), path)
     (tmp_path / "img").mkdir()
-    shown = make_pictures([(ref, path), gone, odd, away], tmp_path / "img")
+    shown = make_images([(ref, path), gone, odd, away], tmp_path / "img")
     assert "does not decode" in shown[ref.sha256].fault
     assert "not on this machine" in shown["1" * 64].fault
     assert "cannot be read" in shown["0" * 64].fault
-    assert "not that of a stored picture" in shown["../../etc"].fault
+    assert "not that of a stored image" in shown["../../etc"].fault
     assert list((tmp_path / "img").iterdir()) == []
 
 
-def test_a_report_is_replaced_and_its_pictures_are_used_again(lab: Any, tmp_path: Path) -> None:
+def test_a_report_is_replaced_and_its_images_are_used_again(lab: Any, tmp_path: Path) -> None:
     run = lab.run("open_book", lab.samples(6), 0.7)
     out = tmp_path / "page"
     assert write_report([run], out) == out / "index.html"

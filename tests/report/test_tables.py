@@ -53,7 +53,7 @@ def some_rows(level: float, *, failed: int = 0, size: int = 24, judge: str = "")
 def summary(system: str, level: float, **fields: Any) -> Summary:
     labels = {**LABELS, **{name: value for name, value in fields.items() if name not in {"failed", "judge"}}}
     made = some_rows(level, failed=fields.get("failed", 0), judge=fields.get("judge", ""))
-    return aggregate(made, labels.pop("policy", "strict"), resamples=200, system=system, **labels)
+    return aggregate(made, labels.pop("protocol", "strict"), resamples=200, system=system, **labels)
 
 
 def columns(line: str) -> list[str]:
@@ -81,9 +81,9 @@ def test_a_row_says_what_the_summary_says() -> None:
     assert cells[2:6] == [f"{one.slice().figures[name].value:.3f}" for name in DIMENSIONS]
     assert cells[6:] == ["24", "22/24", "2", "$1.25", "3 min"]
     below = "\n".join(lines[3:])
-    assert "task knowgen_mini 1-abc123; selection all 24; policy strict 1; " in below
+    assert "task knowgen_mini 1-abc123; selection all 24; protocol strict 1; " in below
     assert "scorer world_check (world check, not a VLM judge)" in below
-    assert "note: 2 drawings failed" in below
+    assert "note: 2 generations failed" in below
 
 
 def test_figures_stand_under_each_other() -> None:
@@ -100,7 +100,7 @@ def test_figures_stand_under_each_other() -> None:
 
 
 def test_summaries_that_were_not_measured_alike_do_not_share_a_table() -> None:
-    made = [summary("a", 0.5), summary("a", 0.5, policy="official"), summary("b", 0.75), summary("a", 0.5, scorer="x")]
+    made = [summary("a", 0.5), summary("a", 0.5, protocol="official"), summary("b", 0.75), summary("a", 0.5, scorer="x")]
     text = tables.terminal(made)
     assert text.count("K-Score") == 3
     assert text.split("\n\n")[0].splitlines()[2].startswith("b ")
@@ -236,7 +236,7 @@ def test_a_comparison_says_who_is_ahead_and_how_sure_that_is() -> None:
         "agent is above plain: the 95 % interval is without 0; better on 23, level on 0, worse on 1 of 24 samples"
         in text
     )
-    assert "task knowgen_mini 1-abc123; policy strict 1; scorer world_check (a check); n 24" in text
+    assert "task knowgen_mini 1-abc123; protocol strict 1; scorer world_check (a check); n 24" in text
     assert "By category: overall" in text and "By difficulty: overall" in text
     level = tables.comparison_terminal([compare(some_rows(0.5), some_rows(0.5), resamples=50)])
     assert "cannot be told apart" in level and "+0.000" not in level and "-0.000" not in level

@@ -24,7 +24,7 @@ NAMES = ["faithfulness", "visual_correctness", "text_accuracy", "aesthetics"]
 
 @dataclass
 class Case:
-    """A sample: its category, whether a picture was made, and the replies that the judge gave one after the other."""
+    """A sample: its category, whether an image was made, and the replies that the judge gave one after the other."""
 
     id: str
     category: str
@@ -41,13 +41,13 @@ def as_object(reply: str) -> dict[str, Any] | None:
         return None
     text = text[text.index("{") : text.rindex("}") + 1]
     try:
-        found = json.loads(text)
+        result = json.loads(text)
     except ValueError:
         try:
-            found = json.loads(re.sub(r",(\s*)(?=[}\]])", r"\1", text))
+            result = json.loads(re.sub(r",(\s*)(?=[}\]])", r"\1", text))
         except ValueError:
             return None
-    return found if isinstance(found, dict) else None
+    return result if isinstance(result, dict) else None
 
 
 def as_number(value: Any) -> float | None:
@@ -73,19 +73,19 @@ def as_number(value: Any) -> float | None:
 
 
 def judge(replies: list[str]) -> dict[str, float | None] | None:
-    """Reads the first reply that is an object; a None value is N/A, a None result a failed sample."""
+    """Read the first reply that is an object; a None value is N/A, a None result a failed sample."""
     for reply in replies:
-        found = as_object(reply)
-        if found is None:
+        result = as_object(reply)
+        if result is None:
             continue  # asked again
         values: dict[str, float | None] = {}
         for name in NAMES:
-            values[name] = as_number(found[name]) if name in found else 0.0
+            values[name] = as_number(result[name]) if name in result else 0.0
             if values[name] is None and name != "text_accuracy":
                 return None
-        flag = found.get("text_accuracy_na")
-        said = flag in ("true", "True") if isinstance(flag, str) else not isinstance(flag, list | dict) and flag == 1
-        if said:
+        flag = result.get("text_accuracy_na")
+        message = flag in ("true", "True") if isinstance(flag, str) else not isinstance(flag, list | dict) and flag == 1
+        if message:
             values["text_accuracy"] = None
         return values
     return None
@@ -109,7 +109,7 @@ def group_summary(scored: list[dict[str, float | None]]) -> dict[str, float]:
 
 
 def summary_rows(cases: list[Case]) -> list[dict[str, Any]]:
-    """Returns the three rows that end the official result file."""
+    """Return the three rows that end the official result file."""
     groups: dict[str, list[dict[str, float | None]]] = {"science_and_knowledge": [], "pop_culture_and_news": []}
     for case in cases:
         values = judge(case.replies) if case.success else None

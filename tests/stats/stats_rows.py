@@ -16,7 +16,7 @@ NOT_APPLICABLE = ParsedScore(status=ScoreStatus.NOT_APPLICABLE, reason="no refer
 
 
 def reading(f: float, v: float, t: float | None, a: float) -> ParsedScore:
-    """A judgement of the four dimensions; text None is N/A."""
+    """A score of the four dimensions; text None is N/A."""
     values = dict(zip(DIMENSIONS, (f, v, t, a), strict=True))
     if t is None:
         del values[TEXT]

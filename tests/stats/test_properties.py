@@ -21,7 +21,7 @@ READINGS = st.one_of(
 )
 GENERATIONS = st.sampled_from(["ok", "ok", "ok", "ok", "failed", "refused", "not_run"])
 UNTIMED = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
-POLICIES = st.sampled_from(["strict", "official", "na-renormalise", "genevolve-micro"])
+PROTOCOLS = st.sampled_from(["strict", "official", "na-renormalise", "genevolve-micro"])
 
 
 @st.composite
@@ -47,7 +47,7 @@ def some_rows(draw: st.DrawFn, categories: list[str] = CATEGORIES) -> list[Row]:
 
 @UNTIMED
 @given(some_rows(), st.randoms(use_true_random=False))
-def test_the_order_of_rows_changes_nothing_under_strict(rows: list[Row], chance: random.Random) -> None:
+def test_strict_does_not_depend_on_the_order_of_rows(rows: list[Row], chance: random.Random) -> None:
     mixed = list(rows)
     chance.shuffle(mixed)
     assert aggregate(rows, resamples=50) == aggregate(mixed, resamples=50)
@@ -55,20 +55,22 @@ def test_the_order_of_rows_changes_nothing_under_strict(rows: list[Row], chance:
 
 @UNTIMED
 @given(some_rows(), st.sampled_from(CATEGORIES), st.sampled_from([True, False, None]), st.sampled_from([0, 1]))
-def test_another_failed_drawing_never_raises_the_strict_score(
+def test_another_failed_generation_never_raises_the_strict_score(
     rows: list[Row], category: str, text: bool | None, repeat: int
 ) -> None:
     before = aggregate(rows, UNBOUND, resamples=0).headline.value
     failed = row("another", category, generation="failed", text_required=text, repeat=repeat)
     after = aggregate([*rows, failed], UNBOUND, resamples=0).headline.value
     if before is not None:
-        # None: nothing was judged so far, and the other samples' drawings of that repeat are yet to be made
+        # None: nothing was judged so far, and the other samples' generations of that repeat are yet to be made
         assert (after is None and before == 0) or (after is not None and after <= before + 1e-12)
 
 
 @UNTIMED
 @given(some_rows(), st.data())
-def test_failing_a_drawing_that_was_judged_never_raises_the_strict_score(rows: list[Row], data: st.DataObject) -> None:
+def test_a_failure_instead_of_a_scored_image_never_raises_the_strict_score(
+    rows: list[Row], data: st.DataObject
+) -> None:
     """There is nothing to win by refusing a hard prompt."""
     before = aggregate(rows, UNBOUND, resamples=0).headline.value
     judged = [one for one in rows if one.generation == "ok" and one.strict.status == "ok"]
@@ -76,26 +78,26 @@ def test_failing_a_drawing_that_was_judged_never_raises_the_strict_score(rows: l
         return
     victim = data.draw(st.sampled_from(judged))
     if victim.text_required is None:
-        return  # without a settled text the judge's N/A of the other judge repeats moves with the drawing
-    drawing = [one for one in rows if (one.sample_id, one.repeat) == (victim.sample_id, victim.repeat)]
+        return  # without a settled text the judge's N/A of the other judge repeats moves with the generation
+    generation = [one for one in rows if (one.sample_id, one.repeat) == (victim.sample_id, victim.repeat)]
     worse = [
-        one.model_copy(update={"generation": "failed", "strict": NOT_RUN}) if one in drawing else one for one in rows
+        one.model_copy(update={"generation": "failed", "strict": NOT_RUN}) if one in generation else one for one in rows
     ]
     after = aggregate(worse, UNBOUND, resamples=0).headline.value
     assert after is None or after <= before + 1e-12
 
 
 @UNTIMED
-@given(some_rows(), POLICIES)
-def test_figures_are_bounded_and_counts_add_up(rows: list[Row], policy: str) -> None:
-    summary = aggregate(rows, policy, resamples=20)
+@given(some_rows(), PROTOCOLS)
+def test_figures_are_bounded_and_counts_add_up(rows: list[Row], protocol: str) -> None:
+    summary = aggregate(rows, protocol, resamples=20)
     samples = {one.sample_id for one in rows}
     expected = len(samples) * summary.repeats * summary.judge_repeats
     assert summary.slice().coverage.expected == expected
     assert summary.slice().samples == len(samples)
     for part in summary.slices:
         held = part.coverage.model_dump()
-        total, text = held.pop("expected"), held.pop("judged_text")
+        total, text = held.pop("expected"), held.pop("scored_text")
         assert total == sum(held.values()) and text <= held["scored"]
         for figure in part.figures.values():
             assert 0 <= figure.n <= part.samples
@@ -104,7 +106,7 @@ def test_figures_are_bounded_and_counts_add_up(rows: list[Row], policy: str) -> 
                 assert 0 <= figure.low <= figure.high <= 1
             elif figure.value is not None:
                 assert figure.note
-    if policy == "strict":
+    if protocol == "strict":
         for kind in ("group", "category", "difficulty"):
             parts = [part for part in summary.slices if part.kind == kind]
             assert sum(part.samples for part in parts) == len(samples)
@@ -121,34 +123,34 @@ def test_the_strict_headline_is_the_mean_of_its_groups(rows: list[Row]) -> None:
 
 
 @UNTIMED
-@given(st.integers(1, 20), st.integers(0, 20), st.booleans(), POLICIES)
-def test_all_perfect_is_exactly_one(science: int, pop: int, text: bool, policy: str) -> None:
-    if policy == "official":
+@given(st.integers(1, 20), st.integers(0, 20), st.booleans(), PROTOCOLS)
+def test_all_perfect_is_exactly_one(science: int, pop: int, text: bool, protocol: str) -> None:
+    if protocol == "official":
         pop = max(pop, 1)
-    if policy in ("official", "genevolve-micro"):
+    if protocol in ("official", "genevolve-micro"):
         text = True  # published arithmetic gives .5 for text where no prompt needs any
     perfect = reading(1, 1, 1 if text else None, 1)
     rows = [row(f"s{i}", "physics", perfect, text_required=text) for i in range(science)]
     rows += [row(f"p{i}", "news", perfect, text_required=text) for i in range(pop)]
-    summary = aggregate(rows, policy, resamples=20)
+    summary = aggregate(rows, protocol, resamples=20)
     assert summary.headline.value == 1.0
     assert summary.headline.note == "n too small"  # where nothing varies, nothing is known of the spread
 
 
 @UNTIMED
-@given(some_rows(), POLICIES)
-def test_a_run_compared_with_itself_shows_no_difference(rows: list[Row], policy: str) -> None:
-    found = compare(rows, rows, policy, resamples=50, permutations=50)
-    assert found.better == found.worse == 0 and found.equal == found.paired
-    for part in found.slices:
+@given(some_rows(), PROTOCOLS)
+def test_a_run_compared_with_itself_shows_no_difference(rows: list[Row], protocol: str) -> None:
+    result = compare(rows, rows, protocol, resamples=50, permutations=50)
+    assert result.better == result.worse == 0 and result.equal == result.paired
+    for part in result.slices:
         for figure in part.figures.values():
             assert figure.value in (None, 0.0)
             assert figure.low is None or (figure.low == figure.high == 0.0 and figure.p == 1.0)
 
 
 @UNTIMED
-@given(some_rows(), some_rows(), POLICIES)
-def test_changing_sides_changes_the_sign(rows: list[Row], others: list[Row], policy: str) -> None:
+@given(some_rows(), some_rows(), PROTOCOLS)
+def test_exchanging_the_systems_changes_the_sign(rows: list[Row], others: list[Row], protocol: str) -> None:
     known = {one.sample_id: one for one in rows}
     agreed = [
         one.model_copy(
@@ -158,8 +160,8 @@ def test_changing_sides_changes_the_sign(rows: list[Row], others: list[Row], pol
         else one
         for one in others
     ]
-    there = compare(rows, agreed, policy, resamples=0, permutations=0)
-    back = compare(agreed, rows, policy, resamples=0, permutations=0)
+    there = compare(rows, agreed, protocol, resamples=0, permutations=0)
+    back = compare(agreed, rows, protocol, resamples=0, permutations=0)
     assert (there.better, there.worse, there.paired) == (back.worse, back.better, back.paired)
     assert there.only_a == back.only_b
     for dimension in (*there.dimensions, "overall"):

@@ -27,8 +27,8 @@
   const words = (name) => name.replaceAll("_", " ");
   const said = (text, tag) => make(tag || "p", { dir: "auto", class: "said" }, text);
 
-  function picture(shown, alt, open) {
-    if (shown.fault) return make("div", { class: "state" }, make("b", null, "picture not shown"), make("span", { dir: "auto" }, shown.fault));
+  function image(shown, alt, open) {
+    if (shown.fault) return make("div", { class: "state" }, make("b", null, "image not shown"), make("span", { dir: "auto" }, shown.fault));
     const link = make(
       "a",
       { class: "frame", href: "img/" + shown.large, target: "_blank", rel: "noopener" },
@@ -48,7 +48,7 @@
     return make(
       "p",
       { class: "points" },
-      make("b", { title: "score of this picture" }, number(reading[1])),
+      make("b", { title: "score of this image" }, number(reading[1])),
       view.dimensions.map((name, index) =>
         make("span", null, make("abbr", { title: name }, name.slice(0, 1).toUpperCase()), " ", make("i", null, number(reading[2][index]))),
       ),
@@ -66,11 +66,11 @@
       box.append(make("div", { class: "state" }, make("span", null, "takes no part in this sample")));
       return box;
     }
-    const state = reading ? page.data.states[reading[0]] : { name: "", words: "not under this scorer and policy" };
+    const state = reading ? page.data.states[reading[0]] : { name: "", words: "not under this scorer and protocol" };
     const why = () => [make("b", null, state.words), make("span", { dir: "auto", class: "said" }, reading ? reading[3] : "")];
-    if (cell.picture) {
-      const alt = "generated picture of " + system.label + " for sample " + sample.id;
-      box.append(picture(cell.picture, alt, () => page.viewer.open(sample, index)));
+    if (cell.image) {
+      const alt = "generated image of " + system.label + " for sample " + sample.id;
+      box.append(image(cell.image, alt, () => page.viewer.open(sample, index)));
       if (state.name !== "scored") box.append(make("div", { class: "state" }, why()));
     } else {
       box.append(make("div", { class: "state" }, why()));
@@ -87,7 +87,7 @@
     return make("p", { class: "tags" }, shown.map((text) => make("span", { class: "said" }, words(text))), required, link);
   }
 
-  // The rationale that the policy on show reads.
+  // The rationale that the protocol on show reads.
   function rationale(cell, view) {
     const score = cell && (cell.scores || []).find((one) => one.scorer === view.scorer);
     if (!score) return "";
@@ -101,7 +101,7 @@
     const columns = shown.map((index) => made(sample, index, matching.includes(index)));
     if (sample.truth) {
       const alt = "ground truth of sample " + sample.id;
-      columns.unshift(make("div", { class: "made" }, make("h4", null, "Ground truth"), picture(sample.truth, alt, () => page.viewer.open(sample, -1))));
+      columns.unshift(make("div", { class: "made" }, make("h4", null, "Ground truth"), image(sample.truth, alt, () => page.viewer.open(sample, -1))));
     }
     const strip = make("div", { class: "strip" }, columns);
     const depth = make("div", { class: "depth" });

@@ -1,5 +1,5 @@
 "use strict";
-// What is behind a sample: the truth, what went in and came out, every judgement with its raw replies.
+// What is behind a sample: the truth, what went in and came out, every score with its raw replies.
 (() => {
   const page = window.KNOWGEN;
   const { make, number } = page;
@@ -47,23 +47,23 @@
     return [make("h5", null, "Reply " + (index + 1)), pairs(facts.filter((pair) => pair[1])), make("pre", { dir: "auto", tabindex: "0" }, one.reply || "nothing came back")];
   }
 
-  function judgement(score) {
+  function score(score) {
     const judge = score.returned || score.asked;
-    const head = score.scorer + (score.judge_repeat ? ", judgement " + (score.judge_repeat + 1) : "");
+    const head = score.scorer + (score.judge_repeat ? ", score " + (score.judge_repeat + 1) : "");
     const facts = [["judge", judge && score.asked && judge !== score.asked ? judge + " (asked for " + score.asked + ")" : judge], ["parser", score.parser], ["time", score.seconds.toFixed(2) + " s"], ["cost", money(score.usage)]];
     const raw = score.attempts.length
       ? make("details", null, make("summary", null, score.attempts.length === 1 ? "Raw reply" : score.attempts.length + " raw replies"), score.attempts.flatMap(attempt))
       : null;
     const alone = score.readings.length === 1;
-    const parts = [...score.readings.flatMap((one) => reading(one, alone)), ...block("Recognised text", score.recognised.map(said)), ...block("Found in the picture", pairs(score.found)), ...block("Judgement", pairs(facts.filter((pair) => pair[1]))), raw].filter(Boolean);
+    const parts = [...score.readings.flatMap((one) => reading(one, alone)), ...block("Recognised text", score.recognised.map(said)), ...block("Found in the image", pairs(score.found)), ...block("Score", pairs(facts.filter((pair) => pair[1]))), raw].filter(Boolean);
     // The scorer on show is open, the others are one click away.
     if (score.scorer === page.data.views[page.view].scorer) return [make("h5", { class: "said" }, head), ...parts];
     return [make("details", null, make("summary", { class: "said" }, head), ...parts)];
   }
 
-  function drawing(system, cell) {
+  function generation(system, cell) {
     const title = make("h4", null, page.key(system), " ", make("bdi", null, system.label));
-    if (!cell || !cell.status) return make("section", null, title, said("There is no drawing."), (cell && cell.scores ? cell.scores : []).flatMap(judgement));
+    if (!cell || !cell.status) return make("section", null, title, said("There is no generation."), (cell && cell.scores ? cell.scores : []).flatMap(score));
     const facts = [["seed", String(cell.seed)], ["time", cell.seconds.toFixed(2) + " s"], ["cost", money(cell.usage)], ["tries", cell.attempts > 1 ? String(cell.attempts) : ""], ["steps", cell.steps ? String(cell.steps) : ""]];
     return make(
       "section",
@@ -71,12 +71,12 @@
       title,
       cell.reason ? block(words(cell.status), said(cell.reason)) : null,
       cell.used_prompt ? block("Prompt that was drawn", said(cell.used_prompt)) : null,
-      (cell.scores || []).flatMap(judgement),
-      block("Drawing", pairs([...facts.filter((pair) => pair[1]), ...cell.settings])),
+      (cell.scores || []).flatMap(score),
+      block("Generation", pairs([...facts.filter((pair) => pair[1]), ...cell.settings])),
       block("Reference images", cell.references.map(pairs)),
       cell.evidence.length ? make("details", null, make("summary", null, "Evidence it gathered (" + cell.evidence.length + ")"), cell.evidence.map(pairs)) : null,
     );
   }
 
-  page.depth = (entry, shown) => [truth(entry.truth), ...shown.map((index) => drawing(page.data.systems[index], entry.cells[index]))];
+  page.depth = (entry, shown) => [truth(entry.truth), ...shown.map((index) => generation(page.data.systems[index], entry.cells[index]))];
 })();

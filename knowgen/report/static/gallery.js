@@ -77,12 +77,12 @@
   }
 
   function tell(kept, values) {
-    const pictures = kept.reduce((sum, entry) => sum + entry.matching.length, 0);
+    const images = kept.reduce((sum, entry) => sum + entry.matching.length, 0);
     const count = (n, word) => n.toLocaleString("en") + " " + word + (n === 1 ? "" : "s");
     const filtered = NAMES.some((name) => values[name] && name !== "sort" && name !== "alone") || values.id || values.reason;
     found.textContent = kept.length
       ? filtered
-        ? count(kept.length, "sample") + " of " + samples.length.toLocaleString("en") + ", " + count(pictures, "result") + (values.reason ? " with the reason “" + values.reason + "”" : "")
+        ? count(kept.length, "sample") + " of " + samples.length.toLocaleString("en") + ", " + count(images, "result") + (values.reason ? " with the reason “" + values.reason + "”" : "")
         : count(kept.length, "sample")
       : "Nothing fits these filters.";
   }

@@ -1,26 +1,26 @@
 "use strict";
-// Which scorer and policy is shown, which measure the breakdown shows, and following links of the page.
+// Which scorer and protocol is shown, which measure the breakdown shows, and following links of the page.
 (() => {
   const page = window.KNOWGEN;
   const panels = [...document.querySelectorAll("[data-view]")];
   const scorer = document.getElementById("scorer");
-  const policies = [...document.querySelectorAll('#policy input[name="policy"]')];
+  const protocols = [...document.querySelectorAll('#protocol input[name="protocol"]')];
 
-  // The panel that fits the wishes best: scorer before policy, the first panel when nothing fits.
+  // The panel that fits the wishes best: scorer before protocol, the first panel when nothing fits.
   function panelFor(values) {
     const fit = (panel) =>
-      (panel.dataset.scorer === values.scorer ? 2 : 0) + (panel.dataset.policy === values.policy ? 1 : 0);
+      (panel.dataset.scorer === values.scorer ? 2 : 0) + (panel.dataset.protocol === values.protocol ? 1 : 0);
     return panels.reduce((best, panel) => (fit(panel) > fit(best) ? panel : best), panels[0]);
   }
 
   function showView(values) {
     const chosen = panelFor({
       scorer: values.scorer || panels[0].dataset.scorer,
-      policy: values.policy || panels[0].dataset.policy,
+      protocol: values.protocol || panels[0].dataset.protocol,
     });
     for (const panel of panels) panel.hidden = panel !== chosen;
     if (scorer) scorer.value = chosen.dataset.scorer;
-    for (const radio of policies) radio.checked = radio.value === chosen.dataset.policy;
+    for (const radio of protocols) radio.checked = radio.value === chosen.dataset.protocol;
     page.view = Number(chosen.dataset.view);
     showMeasure(chosen, values.measure);
     return chosen;
@@ -51,7 +51,7 @@
   });
 
   if (scorer) scorer.addEventListener("change", () => page.address.change("", { scorer: scorer.value }));
-  for (const radio of policies) radio.addEventListener("change", () => page.address.change("", { policy: radio.value }));
+  for (const radio of protocols) radio.addEventListener("change", () => page.address.change("", { protocol: radio.value }));
   for (const select of document.querySelectorAll("[data-measure]")) {
     select.addEventListener("change", () => page.address.change("", { measure: select.value }));
   }

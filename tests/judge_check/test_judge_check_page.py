@@ -45,7 +45,7 @@ def reading_of(number: int, change: str) -> ParsedScore:
     return {"nothing": values(1, 1, 1, 1), "digit": values(1, 1, 0.5, 1)}.get(change, values(0.5, 0, 1, 0.5))
 
 
-def picture(folder: Path, number: int, name: str) -> ImageRef:
+def image(folder: Path, number: int, name: str) -> ImageRef:
     digest = f"{number:02d}{name.encode().hex()}".ljust(64, "0")[:64]
     path = folder / f"{digest}.png"
     Image.new("RGB", (96, 64), (number * 9, 120, len(name) * 12)).save(path)
@@ -69,9 +69,9 @@ def made(folder: Path) -> tuple[JudgeCheck, list[Example]]:
     examples = [
         Example(
             change=one.change, sample=one.sample, category="film", prompt=f"Draw {HOSTILE}", what=f"changed {HOSTILE}",
-            truth=picture(folder, number // 3, "truth"),
-            changed=None if number == 1 else picture(folder, number // 3, one.change),
-            drawing_fault=f"no space {HOSTILE}",
+            truth=image(folder, number // 3, "truth"),
+            changed=None if number == 1 else image(folder, number // 3, one.change),
+            generation_fault=f"no space {HOSTILE}",
             account=account(known[one.change], one, bases[one.sample], DIMENSIONS),
             rationales=tuple(each.rationale for each in one.readings if each.rationale),
             reasons=tuple(each.reason for each in one.readings if each.reason),
@@ -145,7 +145,7 @@ def test_the_table_holds_the_figures_of_the_record(shown: Any) -> None:
     assert [re.sub(r"\D", "", cell) for cell in cells] == ["19", "7", "12", "1"]
 
 
-def test_failures_are_open_and_each_count_leads_to_its_pictures(shown: Any) -> None:
+def test_failures_are_open_and_each_count_leads_to_its_images(shown: Any) -> None:
     shown.locator(".changes tbody tr", has_text="one digit").locator("[data-label='Wrong'] a").click()
     assert shown.url.endswith("#digit-wrong")
     wrong = shown.locator("#digit-wrong .card")
@@ -161,20 +161,20 @@ def test_failures_are_open_and_each_count_leads_to_its_pictures(shown: Any) -> N
     assert f"{SAMPLES} right, {MOST_RIGHT} of them shown" in right.locator("summary").first.inner_text()
 
 
-def test_truth_and_changed_picture_stand_side_by_side_with_alt_texts(shown: Any) -> None:
+def test_truth_and_changed_image_stand_side_by_side_with_alt_texts(shown: Any) -> None:
     card = shown.locator("#digit-wrong .card").first
     card.scroll_into_view_if_needed()
-    pictures = card.locator("img")
-    assert pictures.count() == 2
-    for position, alt in enumerate(("Ground truth of sample s12", "Judged picture: changed")):
-        image = pictures.nth(position)
+    images = card.locator("img")
+    assert images.count() == 2
+    for position, alt in enumerate(("Ground truth of sample s12", "Judged image: changed")):
+        image = images.nth(position)
         assert image.get_attribute("alt").startswith(alt)
         for _ in range(100):
             if image.evaluate("one => one.complete && one.naturalWidth > 0"):
                 break
             shown.wait_for_timeout(25)
         assert image.evaluate("one => one.naturalWidth") == 96
-    boxes = [pictures.nth(place).bounding_box() for place in (0, 1)]
+    boxes = [images.nth(place).bounding_box() for place in (0, 1)]
     assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
     assert "no space <script>" in (shown.locator(".state").first.text_content() or "")
 
@@ -216,7 +216,7 @@ def test_tables_say_why_and_steer_no_terminal(tmp_path: Path) -> None:
     text = tables.terminal(hostile)
     assert text.startswith("vlm:<b>tiny</b> fit for use: no, because it is unfit for digit\n")
     assert "\x1b" not in text
-    assert "digit: unfit, sensitivity 0.632 on 19 pictures is below 0.9" in text
-    assert re.search(r"^digit: .*1 judgement failed", text, re.MULTILINE)
+    assert "digit: unfit, sensitivity 0.632 on 19 images is below 0.9" in text
+    assert re.search(r"^digit: .*1 score failed", text, re.MULTILINE)
     assert re.search(r"^missing subject +! 1\.000 -0\.500 +! 1\.000 -1\.000 += 0\.000 +0\.000", text, re.MULTILINE)
     assert "vlm:<b>" not in tables.markdown(hostile)

@@ -1,4 +1,4 @@
-"""The two policies that answer other questions than the K-Score: worked by hand, and computed another way."""
+"""The two protocols that answer other questions than the K-Score: worked by hand, and computed another way."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from knowgen.api import POLICIES as WRITTEN_BY_DEFAULT
 from knowgen.core.records import GROUPS, TEXT, Row
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare.systems import compare
-from knowgen.stats.protocol import POLICIES, get_policy
+from knowgen.stats.protocol import PROTOCOLS, get_protocol
 
 # overall of each sample            na-renormalise               genevolve-micro
 #   1 physics      F1 V.5 T1 A.5    .1 + .2 + .4 + .05 = .75     the same
 #   2 biology      F.5 V1 -  A1     (.05 + .4 + .1) / .6         .05 + .4 + .4 x .5 + .1 = .75
-#   3 art          drawing failed   0                            left out
+#   3 art          generation failed   0                            left out
 #   4 news         F1 V0 T.5 A1     .1 + 0 + .2 + .1 = .4        the same
 #   5 volcanology  perfect          not part of the headline     1
 FIVE = [
@@ -28,7 +28,7 @@ FIVE = [
 ]
 
 
-def test_na_renormalise_weighs_each_sample_over_what_applies_to_it() -> None:
+def test_na_renormalise_weights_each_sample_over_its_applicable_dimensions() -> None:
     summary = aggregate(FIVE, "na-renormalise")
     science = (0.75 + 0.55 / 0.6 + 0) / 3
     assert summary.slice("group", "science_and_knowledge").figures["overall"].value == pytest.approx(science)
@@ -45,29 +45,29 @@ def test_genevolve_micro_is_the_plain_mean_over_samples() -> None:
     assert summary.headline.n == 4
     text = summary.slice().figures[TEXT]
     assert (text.value, text.n) == (pytest.approx((1 + 0.5 + 0.5 + 1) / 4), 4)
-    assert summary.slice().coverage.judged_text == 3
+    assert summary.slice().coverage.scored_text == 3
     assert not [note for note in summary.notes if "group" in note and "left out" in note]
 
 
-@pytest.mark.parametrize("policy", ["na-renormalise", "genevolve-micro"])
-def test_neither_is_fit_for_a_board_and_says_why(policy: str) -> None:
+@pytest.mark.parametrize("protocol", ["na-renormalise", "genevolve-micro"])
+def test_other_protocols_are_not_fit_for_a_board_and_give_the_reason(protocol: str) -> None:
     rows = [perfect(f"p{i}", "physics") for i in range(4)] + [perfect(f"n{i}", "news") for i in range(4)]
     assert aggregate(rows, "strict").fit_for_board
-    summary = aggregate(rows, policy)
-    assert not summary.fit_for_board and summary.notes[0].startswith(f"{policy} is no K-Score")
+    summary = aggregate(rows, protocol)
+    assert not summary.fit_for_board and summary.notes[0].startswith(f"{protocol} does not give a K-Score")
     assert summary.headline.value == 1.0
 
 
-def test_they_can_be_asked_for_but_are_not_written_by_default() -> None:
-    assert set(POLICIES) == {"strict", "official", "na-renormalise", "genevolve-micro"}
+def test_other_protocols_are_available_but_not_written_by_default() -> None:
+    assert set(PROTOCOLS) == {"strict", "official", "na-renormalise", "genevolve-micro"}
     assert WRITTEN_BY_DEFAULT == ("strict", "official")
-    assert get_policy("genevolve-micro").combination == "mean_of_samples"
+    assert get_protocol("genevolve-micro").combination == "mean_of_samples"
 
 
 def test_a_comparison_uses_the_same_arithmetic() -> None:
     better = [one.model_copy(update={"strict": reading(1, 1, 1, 1)}) if one.sample_id == "4" else one for one in FIVE]
-    found = compare(FIVE, better, "genevolve-micro")
-    assert found.headline.value == pytest.approx((1 - 0.4) / 4)
+    result = compare(FIVE, better, "genevolve-micro")
+    assert result.headline.value == pytest.approx((1 - 0.4) / 4)
     assert compare(FIVE, better, "na-renormalise").headline.value == pytest.approx((1 - 0.4) / 2)
 
 
@@ -98,7 +98,7 @@ def mean(values: list[float]) -> float | None:
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(SAMPLES)
-def test_micro_computed_plainly(samples: Drawn) -> None:
+def test_genevolve_micro_equals_a_plain_computation(samples: Drawn) -> None:
     overalls = []
     for _, (f, v, t, a), generation, _ in samples:
         if generation == "ok":
@@ -108,7 +108,7 @@ def test_micro_computed_plainly(samples: Drawn) -> None:
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(SAMPLES)
-def test_na_renormalise_computed_plainly(samples: Drawn) -> None:
+def test_na_renormalise_equals_a_plain_computation(samples: Drawn) -> None:
     judged = any(generation == "ok" for _, _, generation, _ in samples)
     all_failed = all(generation != "ok" for _, _, generation, _ in samples)
     by_group: dict[str, list[float]] = {}
@@ -126,5 +126,5 @@ def test_na_renormalise_computed_plainly(samples: Drawn) -> None:
         else:
             by_group.setdefault(group, []).append(0.1 * f + 0.4 * v + 0.4 * t + 0.1 * a)
     expected = mean([sum(values) / len(values) for values in by_group.values()])
-    found = aggregate(as_rows(samples), "na-renormalise", resamples=0).headline.value
-    assert found == (None if expected is None else pytest.approx(expected))
+    result = aggregate(as_rows(samples), "na-renormalise", resamples=0).headline.value
+    assert result == (None if expected is None else pytest.approx(expected))

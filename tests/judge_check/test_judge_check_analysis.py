@@ -7,9 +7,8 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stats_rows import FAILED, NOT_RUN, reading
 
-from knowgen.core.records import DIMENSIONS, ParsedScore
+from knowgen.core.records import DIMENSIONS, TEXT, ParsedScore, ScoreStatus
 from knowgen.judge_check.analysis import (
     LEAST_PICTURES,
     CheckedImage,
@@ -66,7 +65,7 @@ def test_at_its_ends_the_score_test_is_just_significant(case: tuple[int, int]) -
             assert abs(rate.value - end) / math.sqrt(end * (1 - end) / n) == pytest.approx(1.959964, abs=1e-5)
 
 
-def test_no_pictures_have_no_rate() -> None:
+def test_no_images_have_no_rate() -> None:
     assert wilson(0, 0).value is None
     with pytest.raises(ValueError, match="3 of 2"):
         wilson(3, 2)
@@ -81,8 +80,8 @@ def test_a_judge_that_sees_the_change_and_nothing_else_is_fit() -> None:
     assert (text.down, text.unchanged, text.up, text.mean, text.n) == (1, 0, 0, -0.5, 10)
 
 
-def test_rates_are_shares_of_pictures() -> None:
-    """Ten pictures: seven right, one unseen, one seen with a fault beside it, one seen while aesthetics rose."""
+def test_rates_are_shares_of_images() -> None:
+    """Ten images: seven right, one unseen, one seen with a fault beside it, one seen while aesthetics rose."""
     base = [FULL] * 9 + [reading(1, 1, 1, 0.5)]
     after = [WRONG_TEXT] * 7 + [FULL, reading(1, 0.5, 0, 1), WRONG_TEXT]
     result = judged_as(base, (DIGIT, after))["digit"]
@@ -108,7 +107,7 @@ def test_what_may_fall_counts_neither_way() -> None:
 
 
 def test_a_judge_is_held_against_its_own_reading_of_the_truth() -> None:
-    """One that gives the truth one half moves from one half; the unchanged picture is held against full marks."""
+    """One that gives the truth one half moves from one half; the unchanged image is held against full marks."""
     half = reading(0.5, 0.5, 0.5, 0.5)
     results = judged_as([half] * 10, (DIGIT, [reading(0.5, 0.5, 0, 0.5)] * 10))
     assert results["digit"].verdict == "fit"
@@ -135,11 +134,11 @@ def test_small_wobbles_are_no_moves() -> None:
     assert loose.verdict == "unfit"
 
 
-def test_several_judgements_count_by_their_mean_and_failed_ones_are_left_out() -> None:
+def test_several_scores_count_by_their_mean_and_failed_ones_are_left_out() -> None:
     judged = [CheckedImage("s", "nothing", (FULL, FULL, FULL)), CheckedImage("s", "digit", (WRONG_TEXT, FULL, FAILED))]
     digit = judge_changes([NOTHING, DIGIT], judged, DIMENSIONS)[1]
     assert digit.sensitivity is not None and digit.sensitivity.hits == 1  # 0.75 is a quarter below 1
-    assert (digit.n, digit.failed, digit.judgements) == (1, 1, 3)
+    assert (digit.n, digit.failed, digit.scores) == (1, 1, 3)
 
 
 def test_a_value_that_comes_or_goes_did_not_stay() -> None:
@@ -153,14 +152,14 @@ def test_a_value_that_comes_or_goes_did_not_stay() -> None:
 
 def test_failures_are_in_no_rate_and_have_a_limit_of_their_own() -> None:
     result = judged_as([FULL] * 20, (DIGIT, [WRONG_TEXT] * 10 + [FAILED] * 10))["digit"]
-    assert (result.n, result.failed, result.pictures) == (10, 10, 20)
+    assert (result.n, result.failed, result.images) == (10, 10, 20)
     assert result.sensitivity is not None and result.sensitivity.value == 1
-    assert result.verdict == "unfit" and "10 of 20 judgements failed" in result.reason
+    assert result.verdict == "unfit" and "10 of 20 scores failed" in result.reason
 
 
-def test_a_picture_counts_only_beside_its_unchanged_one() -> None:
+def test_a_image_counts_only_beside_its_unchanged_one() -> None:
     result = judged_as([FULL] * 9 + [FAILED, NOT_RUN], (DIGIT, [WRONG_TEXT] * 10 + [NOT_RUN]))["digit"]
-    assert (result.n, result.no_baseline, result.not_run, result.pictures) == (9, 1, 1, 11)
+    assert (result.n, result.no_baseline, result.not_run, result.images) == (9, 1, 1, 11)
     told = account(
         DIGIT, CheckedImage("s9", "digit", (WRONG_TEXT,)), CheckedImage("s9", "nothing", (FAILED,)), DIMENSIONS
     )
@@ -197,12 +196,12 @@ def test_a_judge_is_fit_when_every_change_is() -> None:
     fit = judged_as([FULL] * 10, (DIGIT, [WRONG_TEXT] * 10), (LAYOUT, [FULL] * 10))
     assert overall(list(fit.values())) == (True, "it is fit for all 3 changes")
     few = judged_as([FULL] * 10, (DIGIT, [WRONG_TEXT] * 4), (LAYOUT, [FULL] * 10))
-    assert overall(list(few.values())) == (False, "there are too few pictures to tell for digit")
+    assert overall(list(few.values())) == (False, "there are too few images to tell for digit")
     blind = judged_as([FULL] * 10, (DIGIT, [FULL] * 10), (LAYOUT, [FULL] * 4))
     assert overall(list(blind.values())) == (False, "it is unfit for digit")
 
 
-def test_the_unchanged_picture_must_be_there_once() -> None:
+def test_the_unchanged_image_must_be_there_once() -> None:
     with pytest.raises(ValueError, match="0 changes"):
         judge_changes([DIGIT], [], DIMENSIONS)
 

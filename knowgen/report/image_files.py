@@ -1,7 +1,7 @@
-"""Pictures of a report: a small WebP of each for the page and a larger one to open, made in threads.
+"""Images of a report: a small WebP of each for the page and a larger one to open, made in threads.
 
-Names come from the content of the original, so a picture that is there from an earlier report is not made again, and
-the same picture under many samples is made once.
+Names come from the content of the original, so a image that is there from an earlier report is not made again, and
+the same image under many samples is made once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COPY_BELOW = 400_000
 """Originals of at most this many bytes are copied as they are; heavier ones are drawn anew at `LARGE` pixels."""
 
 RECIPE = f"webp-{SMALL}-{LARGE}-1"
-"""Names the way pictures are made; pictures of an earlier report are reused only under the same recipe."""
+"""Name the way images are made; images of an earlier report are reused only under the same recipe."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
@@ -32,7 +32,7 @@ _ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 @dataclass(frozen=True)
 class ShownImage:
-    """A picture as the page shows it.
+    """A image as the page shows it.
 
     Attributes:
         small: File name under `img/`, empty when there is a fault.
@@ -49,19 +49,19 @@ class ShownImage:
     fault: str = ""
 
 
-def make_pictures(
+def make_images(
     wanted: Iterable[tuple[ImageRef, Path | None]], folder: Path, earlier: Path | None = None
 ) -> dict[str, ShownImage]:
-    """Makes what the page shows of each picture.
+    """Make what the page shows of each image.
 
     Args:
-        wanted: Each picture and where its file lies, None when that is not on this
+        wanted: Each image and where its file lies, None when that is not on this
             machine; repeated digests are made once.
         folder: Folder to write to; it must exist.
-        earlier: Folder of an earlier report, from which finished pictures are linked or copied.
+        earlier: Folder of an earlier report, from which finished images are linked or copied.
 
     Returns:
-        By digest; a picture that is missing or does not decode has a `fault` instead of files.
+        By digest; a image that is missing or does not decode has a `fault` instead of files.
 
     Raises:
         OSError: The folder cannot be written (a full disk).
@@ -76,7 +76,7 @@ def make_pictures(
 
 def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None) -> ShownImage:
     if not _DIGEST.fullmatch(ref.sha256) or ref.format not in _ENDINGS:
-        return ShownImage(fault=f"its record is not that of a stored picture ({ref.format})")
+        return ShownImage(fault=f"its record is not that of a stored image ({ref.format})")
     if path is None:
         return ShownImage(fault="its file is not on this machine")
     try:
@@ -91,21 +91,21 @@ def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None) 
         return shown
     try:
         with Image.open(path, formats=tuple(_ENDINGS)) as opened:
-            picture = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
+            image = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return ShownImage(fault=f"it does not decode: {' '.join(str(error).split())[:160]}")
-    _write(picture, folder / small, SMALL, quality=82)
+    _write(image, folder / small, SMALL, quality=82)
     if copied:
         shutil.copyfile(path, folder / large)
     else:
-        _write(picture, folder / large, LARGE, quality=90)
+        _write(image, folder / large, LARGE, quality=90)
     return shown
 
 
-def _write(picture: Image.Image, path: Path, side: int, quality: int) -> None:
-    reduced = picture
-    if max(picture.size) > side:
-        reduced = picture.copy()
+def _write(image: Image.Image, path: Path, side: int, quality: int) -> None:
+    reduced = image
+    if max(image.size) > side:
+        reduced = image.copy()
         reduced.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     reduced.save(path, "WEBP", quality=quality, method=3)
 
