@@ -1,13 +1,13 @@
-"""Tables of a check of a judge: terminal, Markdown and CSV."""
+"""Tables of a judge check: terminal, Markdown and CSV."""
 
 from __future__ import annotations
 
 from knowgen.judge_check.analysis import (
-    FAILED_MOST,
-    LEAST_PICTURES,
-    MOVED,
-    SENSITIVITY_LEAST,
-    SPECIFICITY_LEAST,
+    MAX_FAILED,
+    MIN_IMAGES,
+    MIN_MOVE,
+    MIN_SENSITIVITY,
+    MIN_SPECIFICITY,
 )
 from knowgen.judge_check.records import ChangeResult, JudgeCheck, Movement, Rate
 from knowgen.report.numbers import duration, money
@@ -28,7 +28,7 @@ def markdown(check: JudgeCheck) -> str:
 
 
 def answer(check: JudgeCheck) -> str:
-    """Say in one line whether the judge is fit for use, and why."""
+    """Return in one line whether the judge is fit for use, and why."""
     return f"{check.scorer} fit for use: {'yes' if check.fit else 'no'}, because {check.because}"
 
 
@@ -63,7 +63,7 @@ def _csv_rate(rate: Rate | None) -> tuple[float | None, float | None, float | No
 
 
 def words(name: str) -> str:
-    """Write a dimension for people."""
+    """Return the name of a dimension with spaces."""
     return name.replace("_", " ")
 
 
@@ -90,32 +90,32 @@ def _changes(check: JudgeCheck) -> TextTable:
 
 
 def definitions() -> list[str]:
-    """Say in a few lines what the figures are and where their limits lie."""
+    """Return lines that define the figures and their limits."""
     return [
-        f"sensitivity: what must fall fell, at least {SENSITIVITY_LEAST}; specificity: what must stay stayed, at least "
-        f"{SPECIFICITY_LEAST}",
-        f"a move: {MOVED} or more from the judge's own value of the unchanged image (under nothing: from 1); a value "
-        "that was 0 already counts as one that did not fall",
-        f"fit needs {LEAST_PICTURES} judged images, and no more than {FAILED_MOST:.0%} failed scores",
+        f"sensitivity: share of images in which every dimension that must fall fell, at least {MIN_SENSITIVITY}; "
+        f"specificity: share of images in which no other dimension moved, at least {MIN_SPECIFICITY}",
+        f"a move: a difference of {MIN_MOVE} or more from the judge's value of the unchanged image (nothing: from 1); "
+        "a value that was already 0 counts as one that did not fall",
+        f"fit needs {MIN_IMAGES} scored images and at most {MAX_FAILED:.0%} failed scores",
     ]
 
 
 def _reasons(check: JudgeCheck) -> list[str]:
-    """Say why changes are not found fit, and what was not judged; one line for all changes of which the same holds."""
-    said: dict[str, list[str]] = {}
+    """Return why changes are not fit and what was not scored; changes with the same reason share a line."""
+    names_by_reason: dict[str, list[str]] = {}
     for one in check.changes:
         if one.reason:
-            said.setdefault(f"{one.verdict}, {one.reason}", []).append(one.name)
+            names_by_reason.setdefault(f"{one.verdict}, {one.reason}", []).append(one.name)
     for one in check.changes:
         if gaps := _gaps(one):
-            said.setdefault(gaps, []).append(one.name)
-    return [f"{', '.join(names)}: {what}" for what, names in said.items()]
+            names_by_reason.setdefault(gaps, []).append(one.name)
+    return [f"{', '.join(names)}: {reason}" for reason, names in names_by_reason.items()]
 
 
 def _gaps(one: ChangeResult) -> str:
     parts = [
         count(one.failed, "score") + " failed" if one.failed else "",
-        count(one.not_run, "image") + " not judged" if one.not_run else "",
+        count(one.not_run, "image") + " not scored" if one.not_run else "",
         count(one.no_baseline, "image") + " without a score of the unchanged one" if one.no_baseline else "",
     ]
     return ", ".join(part for part in parts if part)
@@ -130,7 +130,7 @@ def _provenance(check: JudgeCheck) -> str:
         f"scorer {check.scorer}{f' {check.scorer_version}' if check.scorer_version else ''}"
         + (f" ({check.scorer_note})" if check.scorer_note else ""),
         f"{'judge' if len(check.judges) < 2 else 'judges'} {judges}" if judges else "",
-        f"{count(check.judge_repeats, 'score')} a image" if check.judge_repeats > 1 else "",
+        f"{count(check.judge_repeats, 'score')} per image" if check.judge_repeats > 1 else "",
         "" if check.cost is None else f"cost {money(check.cost)}",
         "" if check.seconds is None else f"time {duration(check.seconds)}",
         "[Wilson 95 % interval]",
@@ -157,7 +157,7 @@ def _movements(check: JudgeCheck) -> TextTable:
 
 
 def _moved(moved: Movement) -> str:
-    """Write a movement: what was expected, the share that fell, the share that rose if any did, the mean change."""
+    """Return a movement: the expectation, the share that fell, the share that rose if any did, the mean change."""
     if moved.down is None:
         return f"{_MARKS[moved.expected]} {NONE}"
     rose = f" (rose {moved.up:.3f})" if moved.up else ""
@@ -165,7 +165,7 @@ def _moved(moved: Movement) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Write a mean change with its sign; 0.000 has none."""
+    """Format a mean change with its sign; 0.000 has none."""
     if value is None:
         return NONE
     text = f"{value:+.3f}"

@@ -1,4 +1,4 @@
-"""The data of the sample gallery: an index to filter by, and chunks with the details of fifty entries each."""
+"""Data of the sample gallery: an index to filter by, and chunks with the details of fifty entries each."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from knowgen.report.details import cut
 from knowgen.report.gallery import STATE_WORDS, Gallery, GalleryCell, GalleryEntry
-from knowgen.report.numbers import in_words
 from knowgen.report.image_files import ShownImage
+from knowgen.report.numbers import in_words
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.protocol import get_protocol
 from knowgen.stats.values import STATES
@@ -24,7 +24,7 @@ LONGEST_REASON = 300
 def index(
     systems: Sequence[ReportSystem], views: Sequence[ReportView], collected: Gallery, shown: Mapping[str, ShownImage]
 ) -> dict[str, Any]:
-    """Return what the gallery must know of every entry to filter, sort and draw it."""
+    """Return the data by which the gallery filters, sorts and shows its entries."""
     return {
         "chunk": CHUNK,
         "states": [{"name": state, "words": STATE_WORDS[state]} for state in STATES],
@@ -118,8 +118,8 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 def as_script_json(value: Any) -> str:
     """Return JSON that is safe inside a script: no `<`, `>`, `&` and no line separators of Unicode.
 
-    Numbers that JSON does not know (NaN, infinities) and lone surrogates come out as text that JSON does know, so that
-    one odd value in a stored record cannot break the page.
+    Numbers that JSON does not have (NaN, infinities) and lone surrogates become text, so that an unusual stored value
+    cannot break the page.
     """
     text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
     return text.translate(_ESCAPES)
@@ -140,6 +140,6 @@ def _text(text: str) -> str:
 
 
 def write_data(folder: Path, name: str, value: Any) -> None:
-    """Write one value as `<folder>/<name>.js`, to be read as `KNOWGEN_DATA["<name>"]`."""
+    """Write one value as `<folder>/<name>.js`, readable as `KNOWGEN_DATA["<name>"]`."""
     line = f'(window.{GLOBAL}=window.{GLOBAL}||{{}})["{name}"]={as_script_json(value)};\n'
     (folder / f"{name}.js").write_text(line, encoding="utf-8")

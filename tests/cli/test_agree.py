@@ -93,7 +93,7 @@ def test_several_runs_rank_the_systems(judged: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert run(["agree", "a", "b", "c"]) == 0
     text = capsys.readouterr().out
-    assert "Order of 3 systems" in text and "all level under one of them" in text
+    assert "Rank correlation of 3 systems" in text and "all systems are equal under one scorer" in text
     assert api.agree([api.load_run(name) for name in "abc"]).ranks[0].kendall.n == 3
 
 

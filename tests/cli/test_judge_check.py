@@ -37,7 +37,7 @@ class _Judge:
         values = self.values(sample, truth, generation)
         place = {"sample_id": sample.id, "repeat": generation.repeat, "scorer": "judge"}
         if values is None:
-            reading = ParsedScore(status=ScoreStatus.FAILED, reason="the judge\\x1b[2J fell asleep")
+            reading = ParsedScore(status=ScoreStatus.FAILED, reason="the judge\\x1b[2J stopped")
             return Score(**place, status=ScoreStatus.FAILED, strict=reading)
         if not sample.text_required:
             values.pop(TEXT, None)
@@ -46,7 +46,7 @@ class _Judge:
 
 
 class Always(_Judge):
-    """Gives everything the same."""
+    """Gives every image the same value."""
 
     def __init__(self, value=1.0):
         self.value = value
@@ -56,7 +56,7 @@ class Always(_Judge):
 
 
 class Chance(_Judge):
-    """Rolls dice."""
+    """Gives random values."""
 
     def values(self, sample, truth, generation):
         dice = random.Random(sample.id)
@@ -72,14 +72,14 @@ class Picky(_Judge):
 
 
 class Sleepy(_Judge):
-    """Fails at every other picture."""
+    """Fails on every other image."""
 
     def values(self, sample, truth, generation):
         return None if int(hashlib.sha256(sample.id.encode()).hexdigest(), 16) % 2 else dict.fromkeys(DIMENSIONS, 1.0)
 
 
 class Knowing(_Judge):
-    """Knows what was changed, and so answers as it should, a half lower where that is asked for."""
+    """Knows what was changed, and so answers as it should, and gives the right values, a half lower where the change requires it."""
 
     def __init__(self, start=1.0, confuses=""):
         world = load_task("knowgen_mini")
@@ -103,7 +103,7 @@ class Paid(Always):
 
 
 class Elsewhere(_Judge):
-    """Measures something else."""
+    """Measures another dimension."""
 
     dimensions = ("sharpness",)
 
@@ -229,7 +229,7 @@ def test_a_judge_that_fails_half_the_time_is_unfit_and_ends_with_6(
     assert run(["judge-check", "--scorer", "judges:Sleepy", "--out", "shared", *FEW]) == 6
     text = capsys.readouterr().out
     assert "judges:Sleepy fit for use: no, because it is unfit for" in text
-    assert "fell asleep" in text and "\x1b" not in text
+    assert "stopped" in text and "\x1b" not in text
 
 
 def test_a_spent_budget_ends_with_5_and_says_what_is_missing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,7 +309,7 @@ def test_named_samples_alone_are_checked(here: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--scorer", "judges:ImageSource"], 2, "which no known change must move"),
+        (["--scorer", "judges:Elsewhere"], 2, "which no known change must lower"),
         (["--scorer", "judges:Always", "--task", "foreign"], 3, "knowgen world build"),
         (["--scorer", "judges:Nobody"], 2, "Nobody"),
         (["--scorer", "judges:Always", "--policy", "lenient"], 2, "unknown policy"),

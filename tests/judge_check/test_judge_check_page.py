@@ -14,7 +14,7 @@ from PIL import Image
 
 from knowgen.core.records import DIMENSIONS, ImageRef, ParsedScore, ScoreStatus
 from knowgen.judge_check import tables
-from knowgen.judge_check.analysis import CheckedImage, Expectation, account, judge_changes, overall
+from knowgen.judge_check.analysis import CheckedImage, Expectation, check_image, judge_changes, overall
 from knowgen.judge_check.page import MOST_RIGHT, Example, write_page
 from knowgen.judge_check.records import JudgeCheck
 
@@ -72,9 +72,9 @@ def made(folder: Path) -> tuple[JudgeCheck, list[Example]]:
             truth=image(folder, number // 3, "truth"),
             changed=None if number == 1 else image(folder, number // 3, one.change),
             generation_fault=f"no space {HOSTILE}",
-            account=account(known[one.change], one, bases[one.sample], DIMENSIONS),
-            rationales=tuple(each.rationale for each in one.readings if each.rationale),
-            reasons=tuple(each.reason for each in one.readings if each.reason),
+            result=check_image(known[one.change], one, bases[one.sample], DIMENSIONS),
+            rationales=tuple(each.rationale for each in one.scores if each.rationale),
+            reasons=tuple(each.reason for each in one.scores if each.reason),
         )
         for number, one in enumerate(judged)
     ]  # fmt: skip
@@ -124,19 +124,19 @@ def shown(request: pytest.FixtureRequest, browser: Any, index: Path) -> Iterator
     context.close()
 
 
-def test_the_answer_comes_first_and_escaped(shown: Any) -> None:
+def test_the_answer_comes_first_and_is_escaped(shown: Any) -> None:
     assert shown.locator("h1").inner_text().split() == ["vlm:<b>tiny</b>", "is", "not", "fit", "for", "use"]
     assert "it is unfit for digit" in shown.locator(".lede").first.inner_text()
     assert shown.locator("main script, main img[src='x']").count() == 0
     assert "{{ 7 * 7 }}" in (shown.locator("#digit-wrong").text_content() or "")
 
 
-def test_it_is_no_wider_than_the_window(shown: Any) -> None:
+def test_the_page_is_not_wider_than_the_window(shown: Any) -> None:
     shown.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_the_table_holds_the_figures_of_the_record(shown: Any) -> None:
+def test_the_table_shows_the_figures_of_the_record(shown: Any) -> None:
     row = shown.locator(".changes tbody tr", has_text="one digit is another")
     words = " ".join(row.inner_text().split())
     # 12 of the 19 that were judged; visual correctness fell in the others
@@ -145,7 +145,7 @@ def test_the_table_holds_the_figures_of_the_record(shown: Any) -> None:
     assert [re.sub(r"\D", "", cell) for cell in cells] == ["19", "7", "12", "1"]
 
 
-def test_failures_are_open_and_each_count_leads_to_its_images(shown: Any) -> None:
+def test_failures_are_expanded_and_each_count_links_to_its_images(shown: Any) -> None:
     shown.locator(".changes tbody tr", has_text="one digit").locator("[data-label='Wrong'] a").click()
     assert shown.url.endswith("#digit-wrong")
     wrong = shown.locator("#digit-wrong .card")
@@ -161,12 +161,12 @@ def test_failures_are_open_and_each_count_leads_to_its_images(shown: Any) -> Non
     assert f"{SAMPLES} right, {MOST_RIGHT} of them shown" in right.locator("summary").first.inner_text()
 
 
-def test_truth_and_changed_image_stand_side_by_side_with_alt_texts(shown: Any) -> None:
+def test_truth_and_changed_image_are_side_by_side_with_alt_texts(shown: Any) -> None:
     card = shown.locator("#digit-wrong .card").first
     card.scroll_into_view_if_needed()
     images = card.locator("img")
     assert images.count() == 2
-    for position, alt in enumerate(("Ground truth of sample s12", "Judged image: changed")):
+    for position, alt in enumerate(("Ground truth of sample s12", "Scored image: changed")):
         image = images.nth(position)
         assert image.get_attribute("alt").startswith(alt)
         for _ in range(100):
@@ -190,7 +190,7 @@ def test_light_and_dark_differ_and_can_be_chosen(shown: Any) -> None:
     assert len(seen) == 2
 
 
-def test_every_heading_level_and_anchor_is_sound(index: Path) -> None:
+def test_heading_levels_and_anchors_are_valid(index: Path) -> None:
     html = index.read_text(encoding="utf-8")
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
@@ -199,7 +199,7 @@ def test_every_heading_level_and_anchor_is_sound(index: Path) -> None:
     assert levels[0] == 1 and levels.count(1) == 1
 
 
-def test_a_page_is_replaced_whole_and_the_record_lies_beside_it(tmp_path: Path) -> None:
+def test_a_page_is_replaced_as_a_whole_with_its_record(tmp_path: Path) -> None:
     check, examples = made(tmp_path)
     out = tmp_path / "judge_check"
     write_page(check, examples, out, "result.json", "one")
@@ -210,7 +210,7 @@ def test_a_page_is_replaced_whole_and_the_record_lies_beside_it(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".judge_check")] == []
 
 
-def test_tables_say_why_and_steer_no_terminal(tmp_path: Path) -> None:
+def test_tables_give_reasons_and_no_control_characters(tmp_path: Path) -> None:
     check, _ = made(tmp_path)
     hostile = check.model_copy(update={"judges": ("tiny\x1b[2J",)})
     text = tables.terminal(hostile)

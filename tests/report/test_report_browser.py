@@ -454,7 +454,7 @@ def test_texts_stand_out_in_light_and_dark(site: Any, view: Open, theme: str) ->
 def test_the_colours_can_be_switched_and_stay(site: Any, view: Open) -> None:
     page = view(site[0], theme="light").page
     button = page.locator("#theme")
-    assert button.get_attribute("aria-label") == "Colours: as the system has them"
+    assert button.get_attribute("aria-label") == "Colours: system setting"
     button.click()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
@@ -546,7 +546,7 @@ def test_one_run_with_repeats_and_one_protocol(lab: Any, view: Open, tmp_path: P
     opened.clean()
 
 
-def test_a_image_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_path: Path) -> None:
+def test_an_image_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_path: Path) -> None:
     lab.failing = False
     run = lab.run("open_book", lab.samples(4), 0.8)
     _, generation = next(iter(run.store.generations()))

@@ -88,7 +88,7 @@ def test_lists_of_records_are_written_for_people() -> None:
     assert as_text({"found": ["a", "b"], "missing": [], "top_line": 2}) == "found a · b, top line 2"
 
 
-def test_text_read_in_a_image_is_found_in_what_a_scorer_kept() -> None:
+def test_text_read_in_an_image_is_found_in_what_a_scorer_kept() -> None:
     assert recognised({"lines": [{"text": "Teld", "box": [0, 0, 1, 1]}, {"box": []}]}) == ["Teld"]
     assert recognised({"recognised": ["Teld", "1898"]}) == ["Teld", "1898"]
     assert recognised({"subjects": []}) == []
@@ -193,7 +193,7 @@ def row(values: dict[str, float], *, text_required: bool | None = True, lenient:
     )  # fmt: skip
 
 
-def test_the_score_of_a_image_weighs_what_applies() -> None:
+def test_the_score_of_an_image_weighs_what_applies() -> None:
     values = dict(zip(DIMENSIONS, (1.0, 0.5, 0.0, 1.0), strict=True))
     assert read_cell([row(values)], STRICT, DIMENSIONS)[:2] == ("scored", pytest.approx(0.1 + 0.2 + 0.1))
     del values["text_accuracy"]
@@ -222,7 +222,7 @@ def test_a_failed_drawing_has_a_state_and_no_number() -> None:
 
 
 def stored(folder: Path, image: Image.Image, ending: str = "PNG") -> tuple[ImageRef, Path]:
-    """A image file with its record."""
+    """An image file with its record."""
     path = folder / f"original-{len(list(folder.iterdir()))}"
     image.save(path, ending)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -245,7 +245,7 @@ def test_images_are_reduced_and_heavy_ones_drawn_anew(tmp_path: Path) -> None:
     assert len(sizes) == len(list((tmp_path / "img").iterdir())) == 4
 
 
-def test_a_image_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_shown_gives_the_reason(tmp_path: Path) -> None:
     ref, path = stored(tmp_path, Image.new("RGB", (40, 40)))
     gone = (ref.model_copy(update={"sha256": "0" * 64}), tmp_path / "gone.png")
     path.write_bytes(path.read_bytes()[:60])
@@ -253,10 +253,10 @@ def test_a_image_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
     odd = (ref.model_copy(update={"sha256": "../../etc"}), path)
     (tmp_path / "img").mkdir()
     shown = make_images([(ref, path), gone, odd, away], tmp_path / "img")
-    assert "does not decode" in shown[ref.sha256].fault
+    assert "cannot be decoded" in shown[ref.sha256].fault
     assert "not on this machine" in shown["1" * 64].fault
     assert "cannot be read" in shown["0" * 64].fault
-    assert "not that of a stored image" in shown["../../etc"].fault
+    assert "not a stored image" in shown["../../etc"].fault
     assert list((tmp_path / "img").iterdir()) == []
 
 
@@ -281,11 +281,11 @@ def test_the_same_runs_give_the_same_bytes(lab: Any, tmp_path: Path) -> None:
     assert held[0] == held[1]
 
 
-def test_a_folder_of_somebody_else_is_left_alone(lab: Any, tmp_path: Path) -> None:
+def test_a_foreign_folder_is_not_replaced(lab: Any, tmp_path: Path) -> None:
     run = lab.run("open_book", lab.samples(2), 0.7)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match="no report"):
+    with pytest.raises(ConfigError, match="not a report"):
         write_report([run], tmp_path / "thesis")
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
     page = write_report([run], tmp_path / "page").parent

@@ -1,11 +1,11 @@
 "use strict";
-// One sample: its prompt, the ground truth and what each system made of it, side by side, and why.
+// Card of one sample: its prompt, the ground truth, and the image and score of each system.
 (() => {
   const page = window.KNOWGEN;
   const { make, number } = page;
   const loading = new Map();
 
-  // Details lie in scripts of fifty samples each, fetched by adding the script when one of its samples is shown.
+  // Details are in scripts of fifty samples each; a script is added when one of its samples is shown.
   function details(position) {
     const chunk = Math.floor(position / page.data.chunk);
     const name = "chunk-" + chunk;
@@ -63,10 +63,10 @@
     box.append(make("h4", null, page.key(system), make("bdi", null, system.label)));
     const reading = cell && cell.readings[page.view];
     if (!cell) {
-      box.append(make("div", { class: "state" }, make("span", null, "takes no part in this sample")));
+      box.append(make("div", { class: "state" }, make("span", null, "this run does not have the sample")));
       return box;
     }
-    const state = reading ? page.data.states[reading[0]] : { name: "", words: "not under this scorer and protocol" };
+    const state = reading ? page.data.states[reading[0]] : { name: "", words: "no score by this scorer and protocol" };
     const why = () => [make("b", null, state.words), make("span", { dir: "auto", class: "said" }, reading ? reading[3] : "")];
     if (cell.image) {
       const alt = "generated image of " + system.label + " for sample " + sample.id;
@@ -83,11 +83,11 @@
   function tags(sample) {
     const shown = [sample.category, sample.difficulty, sample.repeat ? "repeat " + (sample.repeat + 1) : ""].filter(Boolean);
     const link = make("a", { href: "#samples?id=" + encodeURIComponent(sample.id) }, "sample " + sample.id);
-    const required = sample.required.length ? make("span", { class: "said", dir: "auto" }, "must read: " + sample.required.join(" · ")) : null;
+    const required = sample.required.length ? make("span", { class: "said", dir: "auto" }, "required text: " + sample.required.join(" · ")) : null;
     return make("p", { class: "tags" }, shown.map((text) => make("span", { class: "said" }, words(text))), required, link);
   }
 
-  // The rationale that the protocol on show reads.
+  // Rationale of the parsed score that the shown protocol uses.
   function rationale(cell, view) {
     const score = cell && (cell.scores || []).find((one) => one.scorer === view.scorer);
     if (!score) return "";

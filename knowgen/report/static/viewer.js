@@ -1,5 +1,5 @@
 "use strict";
-// The larger image, beside the ground truth, in a dialog; arrow keys go from system to system.
+// Dialog with the larger image beside the ground truth; arrow keys change the system.
 (() => {
   const page = window.KNOWGEN;
   const { make } = page;
@@ -7,7 +7,7 @@
   let sample = null;
   let at = -1;
 
-  const drawn = () => sample.cells.map((cell, index) => (cell && cell.image && !cell.image.fault ? index : -1)).filter((index) => index >= 0);
+  const shown = () => sample.cells.map((cell, index) => (cell && cell.image && !cell.image.fault ? index : -1)).filter((index) => index >= 0);
 
   function figure(image, caption, alt) {
     return make(
@@ -18,7 +18,7 @@
     );
   }
 
-  function draw() {
+  function render() {
     const systems = page.data.systems;
     const name = at < 0 ? "Ground truth" : systems[at].label;
     const figures = [];
@@ -31,7 +31,7 @@
       made.addEventListener("click", act);
       return made;
     };
-    const steps = drawn().length > 1 ? [button("←", "Previous system", () => step(-1)), button("→", "Next system", () => step(1))] : [];
+    const steps = shown().length > 1 ? [button("←", "Previous system", () => step(-1)), button("→", "Next system", () => step(1))] : [];
     dialog.setAttribute("aria-label", name + ", sample " + sample.id);
     const close = button("✕", "Close", () => dialog.close());
     close.autofocus = true;
@@ -47,10 +47,10 @@
   }
 
   function step(by) {
-    const order = drawn();
+    const order = shown();
     if (order.length < 2) return;
     at = order[(order.indexOf(at) + by + order.length) % order.length];
-    draw();
+    render();
     dialog.querySelector("button:last-of-type").focus();
   }
 
@@ -66,7 +66,7 @@
     open: (chosen, system) => {
       sample = chosen;
       at = system;
-      draw();
+      render();
       dialog.showModal();
     },
   };
