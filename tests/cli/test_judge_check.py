@@ -113,12 +113,12 @@ class Elsewhere(_Judge):
 
 
 FEW = ["--samples", "14"]
-"""The fewest that give each change ten pictures."""
+"""The fewest that give each change ten images."""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with judges, and a run directory whose pictures all judges share: they are drawn once."""
+    """A folder with judges, and a run directory whose images all judges share: they are generated once."""
     folder = tmp_path_factory.mktemp("judges")
     (folder / "judges.py").write_text(JUDGES)
     return folder
@@ -155,7 +155,7 @@ def test_a_judge_that_answers_as_it_should_is_fit(here: Path, capsys: pytest.Cap
     assert found.fit and found.because == "it is fit for all 8 changes"
     assert {one.verdict for one in changes.values()} == {"fit"}
     assert found.samples == 14 and changes["nothing"].n == 14 and min(one.n for one in changes.values()) == 10
-    assert calls() == sum(one.pictures for one in changes.values())
+    assert calls() == sum(one.images for one in changes.values())
 
 
 def test_a_second_call_does_no_work_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,9 +170,9 @@ def test_a_second_call_does_no_work_and_writes_nothing(here: Path, capsys: pytes
 def test_more_samples_ask_only_about_the_new_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, few = check("Always", capsys, "--samples", "2", out="growing")
     first = calls()
-    assert first == sum(one.pictures for one in few.values())
+    assert first == sum(one.images for one in few.values())
     _, more = check("Always", capsys, "--samples", "3", out="growing")
-    assert calls() == sum(one.pictures for one in more.values()) > first
+    assert calls() == sum(one.images for one in more.values()) > first
 
 
 def test_a_judge_that_confuses_one_change_is_unfit_for_that_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +196,7 @@ def test_a_judge_that_always_gives_full_marks_sees_nothing(here: Path, capsys: p
     assert all(one.sensitivity is None or one.sensitivity.value == 0 for one in changes.values())
 
 
-def test_a_judge_that_always_gives_nothing_is_unfit_and_its_floor_is_told(
+def test_a_judge_that_always_gives_nothing_is_unfit_and_its_zeros_are_reported(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found, changes = check("Always", capsys, "-s", "value=0.0")
@@ -224,7 +224,7 @@ def test_a_judge_that_fails_half_the_time_is_unfit_and_ends_with_6(
 ) -> None:
     found, changes = check("Sleepy", capsys, code=6)
     assert not found.fit
-    assert "judgements failed" in changes["nothing"].reason and changes["nothing"].verdict == "unfit"
+    assert "scores failed" in changes["nothing"].reason and changes["nothing"].verdict == "unfit"
     assert changes["nothing"].n + changes["nothing"].failed == 14
     assert run(["judge-check", "--scorer", "judges:Sleepy", "--out", "shared", *FEW]) == 6
     text = capsys.readouterr().out
@@ -236,14 +236,13 @@ def test_a_spent_budget_ends_with_5_and_says_what_is_missing(here: Path, capsys:
     found, changes = check("Paid", capsys, "--samples", "3", "--budget", "0.05", out="paid", code=5)
     assert not found.fit and found.cost == pytest.approx(0.05)
     assert (
-        calls() == 5
-        and sum(one.not_run for one in changes.values()) == sum(one.pictures for one in changes.values()) - 5
+        calls() == 5 and sum(one.not_run for one in changes.values()) == sum(one.images for one in changes.values()) - 5
     )
     more, _ = check("Paid", capsys, "--samples", "3", "--budget", "5", out="paid")
-    assert calls() == sum(one.pictures for one in more.changes), "what was paid for was paid for again"
+    assert calls() == sum(one.images for one in more.changes), "scores were paid for twice"
 
 
-def test_judges_are_not_told_what_they_look_at(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_judges_do_not_see_which_change_they_score(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, changes = check("Always", capsys, "--samples", "2", out="blind")
     rows = [json.loads(line) for line in Path("calls.txt").read_text().splitlines()]
     seen = Counter()
@@ -252,7 +251,7 @@ def test_judges_are_not_told_what_they_look_at(here: Path, capsys: pytest.Captur
         del sample["id"], truth["sample_id"]
         seen[json.dumps([sample, truth])] += 1
     # beside its picture and its opaque id, all that a judge sees of a sample is the same under every change
-    assert len(seen) == 2 and sum(seen.values()) == sum(one.pictures for one in changes.values())
+    assert len(seen) == 2 and sum(seen.values()) == sum(one.images for one in changes.values())
 
 
 def test_it_prints_the_answer_first_and_writes_tables_and_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,13 +273,13 @@ def test_it_prints_the_answer_first_and_writes_tables_and_page(here: Path, capsy
     assert record.fit and record.task.startswith("knowgen_mini")
 
 
-def test_the_pictures_lie_in_an_ordinary_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_images_are_stored_in_an_ordinary_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found, _ = check("Knowing", capsys)
     connection = sqlite3.connect(f"file:{here / 'shared' / 'run.sqlite'}?mode=ro", uri=True)
-    drawn = connection.execute("select count(distinct sample_id) from generations").fetchone()[0]
+    generated = connection.execute("select count(distinct sample_id) from generations").fetchone()[0]
     connection.close()
-    pictures = sum(one.pictures for one in found.changes)
-    assert drawn == pictures == len(list((here / "shared" / "images").rglob("*.png")))
+    images = sum(one.images for one in found.changes)
+    assert generated == images == len(list((here / "shared" / "images").rglob("*.png")))
 
 
 def test_a_fresh_check_asks_again_and_makes_its_page_anew(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,7 +287,7 @@ def test_a_fresh_check_asks_again_and_makes_its_page_anew(here: Path, capsys: py
     page = Path("fresh/judge_check/index.html")
     page.write_text("old")
     check("Always", capsys, "--samples", "1", "--fresh", out="fresh")
-    assert calls() == 2 * sum(one.pictures for one in changes.values())
+    assert calls() == 2 * sum(one.images for one in changes.values())
     assert "judges:Always" in page.read_text()
 
 

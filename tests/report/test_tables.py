@@ -100,7 +100,12 @@ def test_figures_stand_under_each_other() -> None:
 
 
 def test_summaries_that_were_not_measured_alike_do_not_share_a_table() -> None:
-    made = [summary("a", 0.5), summary("a", 0.5, protocol="official"), summary("b", 0.75), summary("a", 0.5, scorer="x")]
+    made = [
+        summary("a", 0.5),
+        summary("a", 0.5, protocol="official"),
+        summary("b", 0.75),
+        summary("a", 0.5, scorer="x"),
+    ]
     text = tables.terminal(made)
     assert text.count("K-Score") == 3
     assert text.split("\n\n")[0].splitlines()[2].startswith("b ")
@@ -233,13 +238,17 @@ def test_a_comparison_names_the_leader_and_the_interval() -> None:
     assert cells[:3] == ["K-Score", f"{head.a:.3f}", f"{head.b:.3f}"]
     assert cells[3].startswith(f"{head.value:+.3f} [")
     assert (
-        "agent is above plain: the 95 % interval excludes 0; better on 23, equal on 0, worse on 1 of 24 samples"
-        in text
+        "agent is above plain: the 95 % interval excludes 0; better on 23, equal on 0, worse on 1 of 24 samples" in text
     )
     assert "task knowgen_mini 1-abc123; protocol strict 1; scorer world_check (a check); n 24" in text
     assert "By category: overall" in text and "By difficulty: overall" in text
     level = tables.comparison_terminal([compare(some_rows(0.5), some_rows(0.5), resamples=50)])
-    assert "no clear difference between" in level or "no difference between" in level and "+0.000" not in level and "-0.000" not in level
+    assert (
+        "no clear difference between" in level
+        or "no difference between" in level
+        and "+0.000" not in level
+        and "-0.000" not in level
+    )
     assert "no interval (n too small)" in tables.comparison_terminal([compare(some_rows(0.5)[:3], some_rows(0.5)[:3])])
 
 
