@@ -100,7 +100,7 @@ def test_several_runs_rank_the_systems(judged: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["a", "--labels", "none.csv"], 3, "none.csv: is missing"),
+        (["a", "--labels", "none.csv"], 3, "none.csv: file not found"),
         (["a", "--labels", "bad.csv"], 3, "bad.csv:2: aesthetics is 'fine', not a number from 0 to 1"),
         (["a", "--quorum", "2"], 2, "--quorum needs a panel"),
         (["a", "--panel", "agreeing_judges:One,nobody"], 2, "no scorer 'nobody' in this run"),
