@@ -197,8 +197,8 @@ def views_of(systems: Sequence[ReportSystem]) -> tuple[ReportView, ...]:
     for index, (scorer, protocol) in enumerate(pairs):
         summaries = tuple(_summary(system, scorer, protocol) for system in systems)
         dimensions: dict[str, None] = {}
-        for summary in summaries:
-            dimensions.update(dict.fromkeys(summary.dimensions if summary else ()))
+        for one in summaries:
+            dimensions.update(dict.fromkeys(one.dimensions if one else ()))
         views.append(ReportView(index, scorer, protocol, tuple(dimensions), summaries))
     return tuple(views)
 

@@ -542,7 +542,7 @@ def test_one_run_with_repeats_and_one_protocol(lab: Any, view: Open, tmp_path: P
     assert opened.page.locator("#protocol, #scorer").count() == 0
     assert len(opened.ids()) == 12
     assert "repeat 2" in opened.page.locator(".card").nth(1).text_content()
-    assert "every image was drawn and judged" in opened.page.locator("main").inner_text()
+    assert "every sample has an image and a score" in opened.page.locator("main").inner_text()
     opened.clean()
 
 
