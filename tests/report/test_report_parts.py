@@ -23,10 +23,10 @@ from knowgen.report.details import as_text, recognised
 from knowgen.report.gallery import read_cell
 from knowgen.report.headline import answer
 from knowgen.report.html import MARKER, write_report
+from knowgen.report.image_files import LARGE, SMALL, make_images
 from knowgen.report.numbers import duration, money, number, position, share
 from knowgen.report.page import environment
 from knowgen.report.payload import as_script_json
-from knowgen.report.image_files import LARGE, SMALL, make_images
 from knowgen.report.view import COLOURS, SHAPES, ReportRun, marks, systems_of, views_of
 from knowgen.stats.protocol import OFFICIAL, STRICT
 
