@@ -79,7 +79,7 @@ class Sleepy(_Judge):
 
 
 class Knowing(_Judge):
-    """Knows what was changed, and so answers as it should, and gives the right values, a half lower where the change requires it."""
+    """Knows what was changed, and gives the right values: a half lower where the change requires it."""
 
     def __init__(self, start=1.0, confuses=""):
         world = load_task("knowgen_mini")

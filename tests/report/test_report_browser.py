@@ -175,6 +175,7 @@ def test_scorer_and_protocol_are_chosen_and_kept_in_the_address(site: Any, view:
     assert "protocol=official" in page.url and "tiny-judge-2" in page.locator(".basis:visible").inner_text()
     page.go_back()
     page.go_back()
+    page.locator('input[value="strict"]:checked').wait_for(state="attached")
     assert page.locator(".board:visible a.figure").first.inner_text() == f"{summary(runs[0]).headline.value:.3f}"
     assert page.locator('input[value="strict"]').is_checked()
     opened.clean()

@@ -14,6 +14,7 @@ from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare import systems as compare_module
 from knowgen.stats.compare.holm import corrected, holm
 from knowgen.stats.compare.systems import compare
+from knowgen.stats.protocol import get_protocol
 from knowgen.stats.subsets import sample_subsets
 from tests.helpers.score_rows import reading, row
 from tests.helpers.simulated_benchmarks import SIZES, Benchmark, published
@@ -72,7 +73,7 @@ def test_the_p_value_equals_that_of_all_exchanges_computed_one_by_one(protocol: 
         assert k[0] is not None and k[1] is not None
         return k[1] - k[0]
 
-    rule = compare_module.get_protocol(protocol).model_copy(update={"rounding": None})
+    rule = get_protocol(protocol).model_copy(update={"rounding": None})
     all_of_them = [difference(ways) for ways in itertools.product((False, True), repeat=len(kept))]
     as_large = sum(abs(each) >= abs(all_of_them[0]) - 1e-9 for each in all_of_them)
     assert result.exact
