@@ -1,4 +1,4 @@
-"""Rewards: worked by hand, held to their formula by properties, and masked wherever a judge said nothing."""
+"""Rewards: computed by hand, checked against their formula, and masked where a score is missing."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_a_failed_generation_masks_the_reward() -> None:
     image = FakeImageJudge()
     fields: dict[str, Any] = {"status": GenerationStatus.FAILED, "image": None, "reason": "out of memory"}
     [result] = rewards(DualReward(image, FakeAnswerJudge()), item(**fields))
-    assert result.masked and result.reason == "there is no picture: out of memory" and not result.drawn
+    assert result.masked and result.reason.endswith(": out of memory") and not result.drawn
     assert image.asked == 0
     [result] = rewards(DualReward(image, FakeAnswerJudge(0.25), coefficient=1.0), item(**fields))
     assert result.value == 0.25 and image.asked == 0, "the answer alone needs no picture"
