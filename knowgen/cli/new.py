@@ -1,17 +1,20 @@
-"""`knowgen new`: a small package for a generator of one's own."""
+"""`knowgen new`: a small package for a generator, scorer, task or search backend of one's own."""
 
 from __future__ import annotations
 
 import keyword
 import re
 import sys
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 import click
 
+from knowgen.core import registry
 from knowgen.core.errors import ConfigError, UsageError
+from knowgen.core.registry import Kind
 
 EPILOG = """\b
 Example:
@@ -19,56 +22,101 @@ Example:
   pip install -e my_model && knowgen check generator my_model
 """
 
+
+@dataclass(frozen=True)
+class PackageKind:
+    """A kind of plugin that a package can be written for.
+
+    Attributes:
+        group: Kind in the registry, and end of the entry point group.
+        next_steps: Commands that try the plugin, with `{name}` for its name; each with the word that is printed first.
+        is_function: Whether the entry point names a function instead of a class.
+    """
+
+    group: Kind
+    next_steps: tuple[tuple[str, str], ...]
+    is_function: bool = False
+
+
+KINDS = {
+    "generator": PackageKind(
+        "generators",
+        (("check", "knowgen check generator {name}"), ("run", "knowgen run --task knowgen_mini --generator {name}")),
+    ),
+    "scorer": PackageKind(
+        "scorers",
+        (
+            ("check", "knowgen check scorer {name}"),
+            ("run", "knowgen run --task knowgen_mini --generator open_book --scorer {name}"),
+        ),
+    ),
+    "task": PackageKind(
+        "tasks",
+        (("check", "knowgen check task {name}"), ("run", "knowgen run --task {name} --generator noise")),
+        is_function=True,
+    ),
+    "search": PackageKind(
+        "search",
+        (
+            ("list", "knowgen list search"),
+            ("run", "knowgen run --task knowgen_mini --generator open_book -g search={name}"),
+        ),
+    ),
+}
+
 FILES = {
     "pyproject.toml": "pyproject.toml",
-    "README.md": "README.md",
+    "README.md": "{kind}/README.md",
     "src/{module}/__init__.py": "__init__.py",
-    "src/{module}/painter.py": "painter.py",
-    "tests/test_{module}.py": "test_painter.py",
+    "src/{module}/{kind}.py": "{kind}/code.py",
+    "tests/test_{module}.py": "{kind}/test.py",
 }
-"""Where each file of the package goes, and its template in `knowgen/scaffold/generator`."""
+"""Where each file of the package goes, and its template in `knowgen/scaffold`."""
+
+DATA_FOLDER = "truth"
+"""Folder of a kind's images, which are copied into the package as they are."""
 
 
 @click.command("new", epilog=EPILOG)
-@click.argument("kind", type=click.Choice(["generator"]))
+@click.argument("kind", type=click.Choice(list(KINDS)))
 @click.argument("name")
-@click.option("--dir", "folder", type=click.Path(path_type=Path), metavar="D", help="Folder of the package [NAME].")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the package [NAME].")
 def command(kind: str, name: str, folder: Path | None) -> int:
-    """Write a small package that installs, works, and passes `knowgen check`.
+    """Create a small package with a plugin that works and passes `knowgen check`.
 
-    Nothing that exists is overwritten. docs/adapters.md says what a generator may be.
+    Existing files are never overwritten. docs/guides/ describes each kind of plugin.
     """
-    _check_name(name)
+    _check_name(name, kind)
     target = folder or Path(name)
-    written = _write(target, name)
+    written = _write(target, name, kind)
     for path in written:
         click.echo(f"wrote    {path}")
     from knowgen.cli.common import command_line
 
     click.echo(f"install  {command_line('pip', 'install', '-e', target)}")
-    click.echo(f"check    {command_line('knowgen', 'check', 'generator', name)}")
-    click.echo(f"run      {command_line('knowgen', 'run', '--task', 'knowgen_mini', '--generator', name)}")
+    for word, command_text in KINDS[kind].next_steps:
+        click.echo(f"{word:<9}{command_text.format(name=name)}")
     return 0
 
 
-def _check_name(name: str) -> None:
-    """Holds that a name can stand for a generator, a module and a distribution, and stands for none yet.
+def _check_name(name: str, kind: str) -> None:
+    """Check that a name can be a plugin's, a module's and a distribution's, and is not one yet.
 
     Raises:
-        UsageError: It cannot, or it does.
+        UsageError: It cannot, or it is.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,59}", name) or name.endswith("_") or keyword.iskeyword(name):
         better = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_0123456789")
         usable = 3 <= len(better) <= 60 and not keyword.iskeyword(better)
         hint = f"did you mean {better!r}?" if usable else "such as my_model"
         raise UsageError(f"{name!r} cannot name a module: small letters, digits and _, a letter first", fix=hint)
-    from knowgen.core import registry
-
-    taken = registry.entries("generators").get(name)
+    group = KINDS[kind].group
+    taken = registry.entries(group).get(name)
     if taken is not None:
-        raise UsageError(f"there is a generator {name!r} already, from {taken.origin}", fix="choose another name")
+        what = f"there is a {registry.SINGULAR[group]} {name!r} already, from {taken.origin}"
+        raise UsageError(what, fix="choose another name")
     if name in sys.stdlib_module_names or _installed(name):
-        raise UsageError(f"there is a module {name!r} already", fix=f"choose another name, such as {name}_painter")
+        raise UsageError(f"there is a module {name!r} already", fix=f"choose another name, such as {name}_{kind}")
 
 
 def _installed(name: str) -> bool:
@@ -79,8 +127,8 @@ def _installed(name: str) -> bool:
     return PathFinder.find_spec(name, [path for path in sys.path if path not in ("", here)]) is not None
 
 
-def _write(target: Path, name: str) -> list[Path]:
-    """Writes the files of the package and returns their paths; none where one of them exists.
+def _write(target: Path, name: str, kind: str) -> list[Path]:
+    """Write the files of the package and return their paths; write none where one of them exists.
 
     Raises:
         ConfigError: A file is in the way, or the folder cannot be written.
@@ -89,27 +137,42 @@ def _write(target: Path, name: str) -> list[Path]:
         "name": name,
         "module": name,
         "distribution": name.replace("_", "-"),
-        # with a suffix, so that it is none of the names that the module imports
-        "class_name": "".join(word.capitalize() for word in name.removesuffix("_painter").split("_")) + "Painter",
+        "kind": kind,
+        "what": registry.SINGULAR[KINDS[kind].group],
+        "group": KINDS[kind].group,
+        "target": _target_name(name, kind),
     }
-    templates = files("knowgen") / "scaffold" / "generator"
-    texts = {
-        target / place.format(module=name): Template(
-            (templates / f"{template}.tmpl").read_text(encoding="utf-8")
-        ).substitute(values)
+    templates = files("knowgen") / "scaffold"
+    contents = {
+        target / place.format(module=name, kind=kind): Template(
+            (templates / f"{template.format(kind=kind)}.tmpl").read_text(encoding="utf-8")
+        )
+        .substitute(values)
+        .encode()
         for place, template in FILES.items()
     }
-    if standing := [path for path in texts if path.exists() or path.is_symlink()]:
+    if (data := templates / kind / DATA_FOLDER).is_dir():
+        for image in sorted(data.iterdir(), key=lambda each: each.name):
+            contents[target / "src" / name / DATA_FOLDER / image.name] = image.read_bytes()
+    if standing := [path for path in contents if path.exists() or path.is_symlink()]:
         raise ConfigError(
             "exists already, and nothing is overwritten", where=str(standing[0]), fix="choose another --dir"
         )
     try:
-        for path, text in texts.items():
+        for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
+            with path.open("xb") as file:
+                file.write(content)
     except OSError as error:
         raise ConfigError(
             f"cannot be written ({error.strerror})", where=str(target), fix="choose another --dir"
         ) from error
-    return list(texts)
+    return list(contents)
+
+
+def _target_name(name: str, kind: str) -> str:
+    """Return the name of the class or function: with a suffix, so that it is none that the module imports."""
+    stem = name.removesuffix(f"_{kind}")
+    if KINDS[kind].is_function:
+        return f"{stem}_{kind}"
+    return "".join(word.capitalize() for word in stem.split("_")) + kind.capitalize()

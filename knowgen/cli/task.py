@@ -47,7 +47,7 @@ def command() -> None:
     """Fetch and prepare a task's data, or label which prompts require text."""
 
 
-@command.command("prepare", epilog=PREPARE_EPILOG)
+@command.command("prepare", epilog=PREPARE_EPILOG, short_help="Fetch, check and install a data set.")
 @click.argument("name")
 @click.option("--revision", metavar="REV", help="Branch, tag or commit [main]; pinned to a commit on first use.")
 @click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Read this folder instead of the hub.")
@@ -75,10 +75,10 @@ def _summary(data: PreparedData) -> str:
     return f"{data.name} at {data.commit[:22]}, {size}{out}, in {data.folder}"
 
 
-@command.command("annotate", epilog=ANNOTATE_EPILOG)
+@command.command("annotate", epilog=ANNOTATE_EPILOG, short_help="Label which prompts require text.")
 @click.argument("name")
 @click.option("--judge", required=True, metavar="vlm:MODEL", help="Language model that reads each prompt once.")
-@click.option("-s", "args", type=KEY_VALUE, multiple=True, help="Argument of the judge.")
+@click.option("-s", "args", type=KEY_VALUE, multiple=True, help="Judge argument; repeatable.")
 @click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Maximum total cost in USD for this task.")
 @click.option("--force", is_flag=True, help="Ask again about prompts with frozen labels.")
 def annotate(name: str, judge: str, args: tuple[tuple[str, Any], ...], budget: float | None, force: bool) -> int:

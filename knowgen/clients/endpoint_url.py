@@ -1,4 +1,4 @@
-"""Addresses of endpoints and their keys: what may be recorded, and what must come from the environment."""
+"""URLs of endpoints, which are recorded and so must not contain secrets, and API keys from the environment."""
 
 from __future__ import annotations
 
@@ -17,33 +17,37 @@ from knowgen.core.secrets import check_variable_name, refuse_secrets, remember_s
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
 NO_KEY = "no-key"
-"""Sent to an endpoint on this machine that asks for none."""
+"""Key sent to an endpoint on this machine that needs none."""
 
 
 def endpoint_url(base_url: str, where: str, default: str = OPENAI_URL) -> str:
-    """Returns the address of an endpoint in one spelling.
+    """Return the normalised URL of an endpoint.
 
     Args:
-        base_url: As the user wrote it.
-        where: Names whose address it is, for errors.
-        default: What an empty address stands for.
+        base_url: URL as the user gives it.
+        where: Name of the component in errors.
+        default: URL to use when `base_url` is empty.
 
     Raises:
-        UsageError: It is no http address.
-        ConfigError: It holds a password or other secret, which would be recorded.
+        UsageError: It is not an http or https URL.
+        ConfigError: It contains a password or other secret, which would be recorded.
+
+    Example:
+        >>> endpoint_url(" http://127.0.0.1:8000/v1/ ", where="scorer vlm")
+        'http://127.0.0.1:8000/v1'
     """
     refuse_secrets({"base_url": base_url}, where=where)
     url = (base_url or default).strip().rstrip("/")
     try:
         parts = urlsplit(url)
         is_http = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:  # such as a bracket that is not closed
+    except ValueError:  # for example an unclosed bracket
         is_http = False
-    if not is_http:  # it is not repeated here, for it may hold a password
-        raise UsageError("base_url is no http address", where=where, fix="write base_url=http://HOST:PORT/v1")
+    if not is_http:  # the message does not repeat the URL, which may contain a password
+        raise UsageError("base_url is not an http address", where=where, fix="write base_url=http://HOST:PORT/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(
-            "base_url must not hold a user, a password or a query, for it is recorded",
+            "base_url must not contain a user, a password or a query, because it is recorded",
             where=where,
             fix="put the key into an environment variable and name it with key_env",
         )
@@ -51,12 +55,17 @@ def endpoint_url(base_url: str, where: str, default: str = OPENAI_URL) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether a URL is of this machine."""
+    """Return whether the host of a URL is this machine.
+
+    Example:
+        >>> is_loopback("http://127.0.0.1:8000/v1"), is_loopback("https://api.openai.com/v1")
+        (True, False)
+    """
     return is_loopback_host(urlsplit(url).hostname or "")
 
 
 def is_loopback_host(host: str) -> bool:
-    """Return whether a host name or address is of this machine."""
+    """Return whether a host name or IP address is this machine."""
     if host == "localhost":
         return True
     try:
@@ -66,16 +75,17 @@ def is_loopback_host(host: str) -> bool:
 
 
 def key_for(url: str, key_env: str, where: str = "vlm", default: str = OPENAI_KEY) -> str:
-    """Returns the endpoint's key from the environment.
+    """Return the endpoint's API key from the environment.
 
     Args:
-        url: Of the endpoint.
-        key_env: Name of the variable; empty means the default, or no key for an endpoint on this machine.
-        where: Names whose key it is, for errors.
-        default: Variable that is usual for this service.
+        url: URL of the endpoint.
+        key_env: Name of the environment variable; empty for the default, or for no key if the endpoint is on this
+            machine.
+        where: Name of the component in errors.
+        default: Default variable of the service.
 
     Raises:
-        ConfigError: The variable is not set, or its name is no name.
+        ConfigError: The variable is not set, or its name is invalid.
     """
     if not key_env and is_loopback(url):
         return NO_KEY
@@ -91,7 +101,12 @@ def key_for(url: str, key_env: str, where: str = "vlm", default: str = OPENAI_KE
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Returns the seconds an endpoint asks to wait, written as seconds, milliseconds or a date."""
+    """Return the seconds a response asks to wait, given as seconds, milliseconds or a date; None where it does not.
+
+    Example:
+        >>> retry_after({"retry-after": "2"}), retry_after({"retry-after-ms": "250"}), retry_after({})
+        (2.0, 0.25, None)
+    """
     try:
         if milliseconds := headers.get("retry-after-ms"):
             seconds = float(milliseconds) / 1000

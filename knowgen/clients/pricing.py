@@ -1,7 +1,7 @@
-"""What a call costs, and the most it can cost, from published prices or from what the user says.
+"""The cost of a call and its upper bound, from published prices or the user's.
 
-Published prices are data files beside this module: when they were read off, and per host the prices of models. A price
-holds for its host alone.
+Published prices are JSON files beside this module: the month they were read, and for each host the prices of its
+models. A price applies to its host only.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ CHAT_PRICES = "chat_prices.json"
 """Per model: US dollars per million input tokens, and per million output tokens."""
 
 IMAGE_PRICES = "image_prices.json"
-"""Per model: the attributes of an `ImagePrice`."""
+"""Per model: the fields of an `ImagePrice`."""
 
 MILLION = 1_000_000
 TEMPLATE_TOKENS = 256
-"""Maximum number of tokens that a service adds around messages or a prompt."""
+"""Upper bound of the tokens that a service adds around messages or a prompt."""
 
 PATCH = 28
-"""Side in pixels of the area of an image that one token covers. Endpoints use 28 or more, or a few thousand tokens an
-image at most, which `IMAGE_TOKENS` allows for besides."""
+"""Side in pixels of the square that one image token covers; endpoints use 28 or more."""
 
 IMAGE_TOKENS = 3000
+"""Tokens added per image to the upper bound, for endpoints that count a fixed number per image instead."""
 
 _DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{4,8}|preview(-[\d-]+)?|latest)\Z")
 
@@ -69,7 +69,7 @@ class ChatPrice:
     Attributes:
         per_input: US dollars per million input tokens, None when unknown.
         per_output: US dollars per million output tokens, None when unknown.
-        per_call: US dollars per call, None when there is no such charge.
+        per_call: US dollars per call, None without such a charge.
     """
 
     per_input: float | None = None
@@ -94,11 +94,16 @@ class ChatPrice:
 
     @property
     def known(self) -> bool:
-        """Whether anything is known of the price."""
+        """Whether a price is known."""
         return self.per_call is not None or self.per_input is not None
 
     def of(self, input_tokens: int, output_tokens: int) -> float | None:
-        """Return the price of one call in US dollars, None when it is not known."""
+        """Return the cost of one call in US dollars, None when the price is unknown.
+
+        Example:
+            >>> ChatPrice(2.0, 8.0).of(input_tokens=1_000_000, output_tokens=500_000)
+            6.0
+        """
         if not self.known:
             return None
         tokens = (self.per_input or 0.0) * input_tokens + (self.per_output or 0.0) * output_tokens
@@ -112,17 +117,23 @@ def chat_price(
     price_out: float | None = None,
     price_call: float | None = None,
 ) -> ChatPrice:
-    """Return what a chat model's calls cost.
+    """Return the price of a chat model.
 
     Args:
         model: Model name. A date at its end is ignored where the name with it is not listed.
         base_url: URL of the endpoint, empty for OpenAI.
-        price_in: US dollars per million input tokens, as the user says.
-        price_out: US dollars per million output tokens, as the user says.
-        price_call: US dollars per call, as the user says.
+        price_in: User's price in US dollars per million input tokens. Any user's price replaces the published ones.
+        price_out: User's price in US dollars per million output tokens.
+        price_call: User's price in US dollars per call.
 
     Raises:
         UsageError: A price is negative or not a number, or only one of the two token prices is given.
+
+    Example:
+        >>> chat_price("gpt-4.1-2025-04-14", "")
+        ChatPrice(per_input=2.0, per_output=8.0, per_call=None)
+        >>> chat_price("my-model", "http://127.0.0.1:8000/v1").known
+        False
     """
     if (price_in, price_out, price_call) != (None, None, None):
         return ChatPrice(price_in, price_out, price_call)
@@ -138,6 +149,10 @@ def max_input_tokens(texts: Sequence[str], sizes: Iterable[tuple[int, int]]) -> 
     Args:
         texts: Texts of the request.
         sizes: Width and height of each image, in pixels.
+
+    Example:
+        >>> max_input_tokens(["a red house"], [(280, 280)])
+        3367
     """
     text = sum(len(text.encode()) for text in texts)
     images = sum(math.ceil(width / PATCH) * math.ceil(height / PATCH) + IMAGE_TOKENS for width, height in sizes)
@@ -146,7 +161,7 @@ def max_input_tokens(texts: Sequence[str], sizes: Iterable[tuple[int, int]]) -> 
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Tokens of a call to an image service, as its answer counts them."""
+    """Token counts that an image service reports for a call."""
 
     text_in: int = 0
     image_in: int = 0
@@ -155,7 +170,7 @@ class TokenCounts:
 
     @property
     def any(self) -> bool:
-        """Whether anything was counted."""
+        """Whether any count is above 0."""
         return bool(self.text_in or self.image_in or self.text_out or self.image_out)
 
 
@@ -164,13 +179,13 @@ class ImagePrice:
     """Prices of an image model.
 
     Attributes:
-        per_image: US dollars an image, all in; None where tokens are paid for.
+        per_image: US dollars per image; None where the service bills tokens.
         text_in: US dollars per million tokens of the prompt, None when unknown.
-        image_in: The same of reference images.
-        text_out: The same of text that comes back, reasoning included.
-        image_out: The same of the generated image.
+        image_in: US dollars per million tokens of reference images.
+        text_out: US dollars per million tokens of returned text, reasoning included.
+        image_out: US dollars per million tokens of the generated image.
         reference: Maximum number of tokens of a reference image.
-        max_output: Maximum number of output tokens of an answer, 0 when it holds an image and nothing else.
+        max_output: Maximum number of output tokens of an answer, 0 when it contains nothing but an image.
         tokens: Number of tokens of a generated image, by quality and size.
     """
 
@@ -185,7 +200,7 @@ class ImagePrice:
 
     @property
     def known(self) -> bool:
-        """Whether anything is known of the price."""
+        """Whether a price is known."""
         return self.per_image is not None or self.text_in is not None
 
     def image_tokens(self, *options: str) -> int:
@@ -195,7 +210,7 @@ class ImagePrice:
         return max((number for row, number in self.tokens.items() if given <= set(row.split())), default=0)
 
     def worst(self, prompt: str, references: int, *options: str) -> float | None:
-        """Return the most that one call can cost in US dollars, None when the price is not known.
+        """Return the maximum cost of one call in US dollars, None when the price is unknown.
 
         A token of a byte-level vocabulary covers at least one byte, so the bytes of the prompt bound its tokens.
 
@@ -214,10 +229,10 @@ class ImagePrice:
         return self._sum(TokenCounts(prompt_tokens, references * self.reference, text, image))
 
     def cost(self, tokens: TokenCounts, images: int) -> float | None:
-        """Return what a call cost in US dollars, None when that is not known.
+        """Return the cost of a call in US dollars, None when it is unknown.
 
         Args:
-            tokens: Its tokens.
+            tokens: Token counts of the call.
             images: Number of images in the answer.
         """
         if self.per_image is not None:
@@ -237,15 +252,19 @@ class ImagePrice:
 
 
 def image_price(model: str, url: str, price: float | None = None) -> ImagePrice:
-    """Return what images of a model cost.
+    """Return the price of an image model.
 
     Args:
         model: Model name. A date at its end is ignored where the name with it is not listed.
         url: URL of the endpoint.
-        price: US dollars an image, as the user says.
+        price: User's price in US dollars per image, which replaces the published one.
 
     Raises:
         UsageError: The user's price is negative or not a number.
+
+    Example:
+        >>> image_price("any", "http://127.0.0.1:8000", price=0.04).cost(TokenCounts(), images=2)
+        0.08
     """
     if price is not None:
         if not _is_price(price):

@@ -1,9 +1,9 @@
-"""How many calls an endpoint is sent at once: as many as it pays for, and no more than it admits.
+"""Adaptive concurrency for calls to one endpoint, with limits on requests and tokens per minute.
 
-The number starts low and doubles while doubling it raises the throughput (slow start). Then it is raised a little from
-time to time and kept where that pays. A 429 shrinks it and holds all calls for as long as the endpoint asks; a server
-error holds them for a moment that grows while errors follow each other. Limits of requests and tokens a minute hold
-besides.
+The number of concurrent calls starts at `INITIAL_CONCURRENCY` and doubles while doubling raises the throughput (slow
+start). After that it is raised by a small step from time to time, and lowered again where the step did not raise the
+throughput (probing). A 429 response lowers it and pauses all calls for as long as the endpoint asks. A server error
+pauses all calls for a time that doubles with consecutive errors. The limits per minute apply in addition.
 """
 
 from __future__ import annotations
@@ -21,135 +21,156 @@ from aiolimiter import AsyncLimiter
 
 from knowgen.core.errors import UsageError
 
-START = 16
-"""Calls at once at first."""
+INITIAL_CONCURRENCY = 16
+"""Number of concurrent calls at the start."""
 
-PAYS = 1.2
-"""Doubling the number must raise the throughput at least so much."""
+MIN_DOUBLING_GAIN = 1.2
+"""Factor by which doubling the concurrency must raise the throughput for slow start to go on."""
 
-PROBE = 1.25
-"""So much the number is raised when it is tried whether more pays."""
+PROBE_FACTOR = 1.25
+"""Factor by which a probe raises the concurrency."""
 
-PROBE_PAYS = 1.08
-"""Such a trial must raise the throughput at least so much."""
+MIN_PROBE_GAIN = 1.08
+"""Factor by which a probe must raise the throughput for the higher concurrency to stay."""
 
-SHRINK = 0.8
-"""The number after a 429 is this part of it."""
+BACKOFF_FACTOR = 0.8
+"""Factor applied to the concurrency after a 429 response."""
 
-NEAR = 0.9
-"""From this part of the number that was refused on, more is tried seldom and one by one."""
+NEAR_LIMIT = 0.9
+"""Fraction of the concurrency at the last 429 response; above it probes are rare and add one call at a time."""
 
-WINDOW = 48
-"""Answers that are counted together at least when it is tried whether more pays; fewer say too little."""
+MIN_WINDOW = 48
+"""Minimum number of responses over which a probe measures the throughput; fewer are too noisy."""
 
-LONGEST_PAUSE = 600.0
-_FIRST_GAP, _LONGEST_GAP = 8, 64
+MAX_PAUSE = 600.0
+"""Maximum duration of a pause, in seconds."""
+
+_MAX_ERROR_PAUSE = 60.0
+"""Maximum duration of a pause after a server error that names none, in seconds."""
+
+_DEFAULT_PAUSE = 1.0
+"""Duration of a pause after a 429 response that names none, in seconds."""
+
+_ERRORS_TO_SHRINK = 3
+"""Number of consecutive server errors that halves the concurrency."""
+
+_FIRST_PROBE_GAP, _MAX_PROBE_GAP = 8, 64
+"""Number of windows between two probes: at first, and at most."""
+
 _BURST_SECONDS = 2.0
-"""Limits a minute are kept over spans this long, so that no minute's worth is sent at once."""
+"""Span in seconds over which a limit per minute is enforced, so that a minute's calls are not sent at once."""
+
+_TOKENS_SMOOTHING = 0.1
+"""Weight of the newest call in the moving average of tokens per call."""
 
 
 class LoadSignal(StrEnum):
-    """What an endpoint's answer says about its load."""
+    """What a response says about the load of the endpoint."""
 
-    GOOD = "good"
-    BUSY = "busy"
-    BROKEN = "broken"
-    NOTHING = "nothing"
+    SUCCESS = "success"
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"
+    NONE = "none"
 
 
 @dataclass
 class CallSlot:
-    """One call under way.
+    """One call in flight. The caller sets all but `started` before it leaves the block.
 
     Attributes:
-        began: When it was let go, by the loop's clock.
-        said: What the answer says about the load; to be set before the block is left.
-        wait: Seconds the endpoint asked to wait, None when it did not.
-        tokens: Tokens the call took, 0 when unknown.
+        started: Time at which the call was admitted, by the event loop's clock.
+        signal: What the response says about the load of the endpoint.
+        retry_after: Seconds the endpoint asked to wait, None where it did not.
+        tokens: Tokens the call used, 0 where unknown.
     """
 
-    began: float
-    said: LoadSignal = LoadSignal.NOTHING
-    wait: float | None = None
+    started: float
+    signal: LoadSignal = LoadSignal.NONE
+    retry_after: float | None = None
     tokens: int = 0
 
 
 @dataclass(frozen=True)
 class RateLimits:
-    """What an endpoint admits.
+    """Limits of an endpoint.
 
     Attributes:
-        most: Calls at once.
-        rpm: Requests a minute, 0 for no limit.
-        tpm: Tokens a minute, 0 for no limit.
+        concurrency: Maximum number of concurrent calls.
+        rpm: Maximum number of requests per minute, 0 for no limit.
+        tpm: Maximum number of tokens per minute, 0 for no limit.
     """
 
-    most: int = 256
+    concurrency: int = 256
     rpm: float = 0
     tpm: float = 0
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Check the values.
 
         Raises:
-            UsageError: One is no number or negative.
+            UsageError: `rpm` or `tpm` is negative or not a finite number.
         """
         for name, value in (("rpm", self.rpm), ("tpm", self.tpm)):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value < math.inf:
-                raise UsageError(f"{name}={value} is not possible", fix="give a number a minute, 0 for no limit")
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 <= value < math.inf:
+                raise UsageError(f"{name} must be a number >= 0, got {value!r}", fix="give 0 for no limit")
+
+
+def _ignore(change: dict[str, Any]) -> None:
+    """Discard a change of the concurrency."""
 
 
 class RateControl:
-    """Lets calls go; made and used in one event loop.
+    """Admits calls to one endpoint. Create and use it in one event loop.
 
     Args:
-        limits: What the endpoint admits.
-        told: Hears of every change, as plain data.
+        limits: Limits of the endpoint.
+        on_change: Called with every change of the concurrency, as plain data: seconds since the start, the new number
+            and the reason.
 
     Attributes:
-        limit: Calls at once, as it stands.
+        concurrency: Number of concurrent calls that are admitted now.
     """
 
-    def __init__(self, limits: RateLimits, told: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
-        self.limit = min(START, limits.most)
-        self._most, self._told = limits.most, told
+    def __init__(self, limits: RateLimits, on_change: Callable[[dict[str, Any]], None] = _ignore) -> None:
+        self.concurrency = min(INITIAL_CONCURRENCY, limits.concurrency)
+        self._max_concurrency, self._on_change = limits.concurrency, on_change
         self._requests = _limiter(limits.rpm)
         self._tokens = _limiter(limits.tpm)
         self._mean_tokens = 0.0
         self._loop = asyncio.get_running_loop()
-        self._born = self._loop.time()
-        self._under_way = 0
+        self._created = self._loop.time()
+        self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._paused_until = 0.0
         self._pause_end: asyncio.TimerHandle | None = None
         self._shrunk_at = 0.0
-        self._faults = 0
-        self._fault_at = 0.0
-        self._window = _Window(self._born)
+        self._errors = 0
+        self._error_at = 0.0
+        self._window = _Window(self._created)
         self._growth: _Growth = _SlowStart()
-        told({"seconds": 0.0, "at_once": self.limit, "why": "begins"})
+        on_change({"seconds": 0.0, "at_once": self.concurrency, "why": "start"})
 
     @asynccontextmanager
-    async def place(self, tokens: int) -> AsyncIterator[CallSlot]:
-        """Waits until a call may go, and learns from how it went.
+    async def slot(self, tokens: int) -> AsyncIterator[CallSlot]:
+        """Wait until a call is admitted, and adapt to its outcome when the block ends.
 
         Args:
-            tokens: Estimate of the tokens of the call.
+            tokens: Estimated number of tokens of the call.
         """
         await self._enter()
-        place = CallSlot(self._loop.time())
+        slot = CallSlot(self._loop.time())
         try:
-            await self._keep_rates(tokens)
-            place.began = self._loop.time()
-            yield place
+            await self._wait_for_rates(tokens)
+            slot.started = self._loop.time()
+            yield slot
         finally:
-            self._leave(place)
+            self._leave(slot)
 
     async def _enter(self) -> None:
         """Take a slot, after the calls that wait already."""
-        if not self._waiting and not self._paused and self._under_way < self.limit:
-            self._under_way += 1
+        if not self._waiting and not self._paused and self._in_flight < self.concurrency:
+            self._in_flight += 1
             return
         self._window.crowded = True
         waiter = self._loop.create_future()
@@ -158,14 +179,14 @@ class RateControl:
             await waiter
         except asyncio.CancelledError:
             if not waiter.cancelled():  # `_wake` gave it a slot before: the slot goes to the next in line
-                self._under_way -= 1
+                self._in_flight -= 1
             elif waiter in self._waiting:
                 self._waiting.remove(waiter)
             self._wake()
             raise
 
-    async def _keep_rates(self, tokens: int) -> None:
-        """Wait for the limits a minute; a call admitted during a pause waits for its end, then for the limits again."""
+    async def _wait_for_rates(self, tokens: int) -> None:
+        """Wait for the limits per minute, and for the end of a pause that begins meanwhile; then for both again."""
         while True:
             if self._requests is not None:
                 await self._requests.acquire()
@@ -177,67 +198,70 @@ class RateControl:
             while self._paused:
                 await asyncio.sleep(max(0.0, self._paused_until - self._loop.time()))
 
-    def _leave(self, place: CallSlot) -> None:
-        """Free the slot of a call and let others go, even when learning from the call fails."""
-        self._under_way -= 1
+    def _leave(self, slot: CallSlot) -> None:
+        """Free the slot of a call and admit others, even when adapting to the call's outcome fails."""
+        self._in_flight -= 1
         try:
-            self._learn(place, self._loop.time())
+            self._adapt(slot, self._loop.time())
         finally:
             self._wake()
 
-    def _learn(self, place: CallSlot, now: float) -> None:
-        if place.tokens:
-            self._mean_tokens += (place.tokens - self._mean_tokens) * (0.1 if self._mean_tokens else 1.0)
-        if place.said is LoadSignal.GOOD:
-            self._faults = 0
-            self._good(now)
-        elif place.said is LoadSignal.BUSY:
-            self._busy(place, now)
-        elif place.said is LoadSignal.BROKEN:
-            self._broken(place, now)
+    def _adapt(self, slot: CallSlot, now: float) -> None:
+        if slot.tokens:
+            self._mean_tokens += (slot.tokens - self._mean_tokens) * (_TOKENS_SMOOTHING if self._mean_tokens else 1.0)
+        if slot.signal is LoadSignal.SUCCESS:
+            self._errors = 0
+            self._on_success(now)
+        elif slot.signal is LoadSignal.RATE_LIMITED:
+            self._on_rate_limited(slot, now)
+        elif slot.signal is LoadSignal.UNAVAILABLE:
+            self._on_unavailable(slot, now)
 
     def _wake(self) -> None:
         """Give free slots to the calls that have waited longest."""
-        while self._waiting and not self._paused and self._under_way < self.limit:
+        while self._waiting and not self._paused and self._in_flight < self.concurrency:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                self._under_way += 1
+                self._in_flight += 1
                 waiter.set_result(None)
 
-    def _good(self, now: float) -> None:
+    def _on_success(self, now: float) -> None:
         window = self._window
-        window.done += 1
-        if window.done < self._growth.window(self.limit) or now <= window.began:
+        window.responses += 1
+        if window.responses < self._growth.window(self.concurrency) or now <= window.started:
             return
         if window.crowded or self._waiting:
-            to, why = self._growth.next(self.limit, window.done / (now - window.began), self._most)
-            self._growth = self._growth.then
-            self._set(to, why, now)
+            rate = window.responses / (now - window.started)
+            concurrency, why = self._growth.next(self.concurrency, rate, self._max_concurrency)
+            self._growth = self._growth.successor
+            self._set(concurrency, why, now)
         self._window = _Window(now)
 
-    def _busy(self, place: CallSlot, now: float) -> None:
-        pause = 1.0 if place.wait is None else min(place.wait, LONGEST_PAUSE)
+    def _on_rate_limited(self, slot: CallSlot, now: float) -> None:
+        pause = _DEFAULT_PAUSE if slot.retry_after is None else min(slot.retry_after, MAX_PAUSE)
         self._pause(now + pause)
-        if place.began > self._shrunk_at:  # one shrinking for all that were sent before it
-            self._growth = _Probing(self.limit)
-            self._shrink(max(1, int(self.limit * SHRINK)), f"busy, waits {pause:g} s", now)
+        if slot.started > self._shrunk_at:  # shrink once for all calls sent before the last shrinking
+            self._growth = _Probing(self.concurrency)
+            self._shrink(max(1, int(self.concurrency * BACKOFF_FACTOR)), f"busy, waits {pause:g} s", now)
 
-    def _broken(self, place: CallSlot, now: float) -> None:
-        if place.began > self._fault_at:  # what was sent before the last fault was known is part of that one
-            self._faults += 1
-            self._fault_at = now
-        pause = min(0.25 * 2.0 ** min(self._faults, 8), 60.0) if place.wait is None else place.wait
-        self._pause(now + min(pause, LONGEST_PAUSE))
-        if self._faults >= 3 and place.began > self._shrunk_at:
-            self._growth = _SlowStart()  # once it is mended it may take as much as before
-            self._shrink(max(1, self.limit // 2), f"{self._faults} faults in a row, waits {pause:g} s", now)
+    def _on_unavailable(self, slot: CallSlot, now: float) -> None:
+        if slot.started > self._error_at:  # errors of calls sent before the last error count as one with it
+            self._errors += 1
+            self._error_at = now
+        pause = slot.retry_after
+        if pause is None:
+            pause = min(0.25 * 2.0 ** min(self._errors, 8), _MAX_ERROR_PAUSE)
+        self._pause(now + min(pause, MAX_PAUSE))
+        if self._errors >= _ERRORS_TO_SHRINK and slot.started > self._shrunk_at:
+            self._growth = _SlowStart()  # once it works again, the endpoint may handle as many calls as before
+            self._shrink(max(1, self.concurrency // 2), f"{self._errors} faults in a row, waits {pause:g} s", now)
 
     @property
     def _paused(self) -> bool:
         return self._pause_end is not None
 
     def _pause(self, until: float) -> None:
-        """Let no call go before `until`. A timer ends the pause: there may be no call under way whose end would."""
+        """Admit no call before a time. A timer ends the pause, because no call in flight may be left to end it."""
         if until <= max(self._paused_until, self._loop.time()):
             return
         if self._pause_end is not None:
@@ -249,100 +273,118 @@ class RateControl:
         self._pause_end = None
         self._wake()
 
-    def _shrink(self, to: int, why: str, now: float) -> None:
+    def _shrink(self, concurrency: int, why: str, now: float) -> None:
         self._shrunk_at = now
         self._window = _Window(now)
-        self._set(to, why, now)
+        self._set(concurrency, why, now)
 
-    def _set(self, limit: int, why: str, now: float) -> None:
-        if limit != self.limit:
-            self.limit = limit
-            self._told({"seconds": round(now - self._born, 3), "at_once": limit, "why": why})
+    def _set(self, concurrency: int, why: str, now: float) -> None:
+        if concurrency != self.concurrency:
+            self.concurrency = concurrency
+            self._on_change({"seconds": round(now - self._created, 3), "at_once": concurrency, "why": why})
 
 
 @dataclass
 class _Window:
-    """Answers that are counted together: as many as there may be calls at once."""
+    """A span of responses over which the throughput is measured.
 
-    began: float
-    done: int = 0
+    Attributes:
+        started: Start time.
+        responses: Number of successful responses so far.
+        crowded: Whether a call had to wait, without which the throughput says nothing about the concurrency.
+    """
+
+    started: float
+    responses: int = 0
     crowded: bool = False
 
 
 class _Growth:
-    """Decides after each window how many calls there may be at once."""
+    """Decides after each window how many concurrent calls to admit next.
 
-    then: _Growth
+    Attributes:
+        successor: Who decides after the next window.
+    """
 
-    def window(self, limit: int) -> int:
-        """Returns how many answers are counted together."""
-        return limit
+    successor: _Growth
 
-    def next(self, limit: int, rate: float, most: int) -> tuple[int, str]:
-        """Returns the new number and why; `then` is who decides the next time."""
-        raise AssertionError("each way to grow says how")
+    def window(self, concurrency: int) -> int:
+        """Return the number of responses in the next window."""
+        return concurrency
+
+    def next(self, concurrency: int, rate: float, max_concurrency: int) -> tuple[int, str]:
+        """Return the new concurrency and the reason, which is empty where nothing changes.
+
+        Args:
+            concurrency: Concurrency during the window.
+            rate: Responses per second in the window.
+            max_concurrency: Maximum concurrency.
+        """
+        raise NotImplementedError
 
 
 class _SlowStart(_Growth):
-    def __init__(self) -> None:
-        self._before: tuple[int, float] | None = None
-        self.then = self
+    """Doubles the concurrency while that raises the throughput."""
 
-    def next(self, limit: int, rate: float, most: int) -> tuple[int, str]:
-        if self._before is not None and rate < self._before[1] * PAYS:
-            self.then = _Probing()
-            return self._before[0], "doubling did not pay"
-        if limit >= most:
-            self.then = _Probing()
-            return limit, "all there may be"
-        self._before = (limit, rate)
-        return min(most, limit * 2), "doubled"
+    def __init__(self) -> None:
+        self._previous: tuple[int, float] | None = None
+        self.successor = self
+
+    def next(self, concurrency: int, rate: float, max_concurrency: int) -> tuple[int, str]:
+        if self._previous is not None and rate < self._previous[1] * MIN_DOUBLING_GAIN:
+            self.successor = _Probing()
+            return self._previous[0], "doubling gained too little"
+        if concurrency >= max_concurrency:
+            self.successor = _Probing()
+            return concurrency, "at the maximum"
+        self._previous = (concurrency, rate)
+        return min(max_concurrency, concurrency * 2), "doubled"
 
 
 class _Probing(_Growth):
-    """Tries a little more from time to time.
+    """Raises the concurrency from time to time and keeps it where the throughput rises.
 
     Args:
-        refused: The number at which the endpoint said that it was too many, 0 when it never did.
+        rejected: Concurrency at the last 429 response, 0 where there was none.
     """
 
-    def __init__(self, refused: int = 0) -> None:
-        self.then = self
-        self._near = refused * NEAR
-        self._gap = self._left = _FIRST_GAP
+    def __init__(self, rejected: int = 0) -> None:
+        self.successor = self
+        self._near_limit = rejected * NEAR_LIMIT
+        self._gap = self._windows_left = _FIRST_PROBE_GAP
         self._rates: deque[float] = deque(maxlen=4)
-        self._trial: tuple[int, float] | None = None
+        self._probe: tuple[int, float] | None = None
 
-    def window(self, limit: int) -> int:
-        """Returns how many answers are counted together: enough that chance alone does not look like more."""
-        return limit if limit < self._near else max(WINDOW, 2 * limit)
+    def window(self, concurrency: int) -> int:
+        return concurrency if concurrency < self._near_limit else max(MIN_WINDOW, 2 * concurrency)
 
-    def next(self, limit: int, rate: float, most: int) -> tuple[int, str]:
-        """Climbs to where it was refused, then tries more and keeps it where it pays."""
-        if limit + 1 < self._near and self._trial is None:
-            return min(most, limit + max(1, limit // 20)), "climbs"
-        if self._trial is not None:
-            return self._judged(limit, rate)
+    def next(self, concurrency: int, rate: float, max_concurrency: int) -> tuple[int, str]:
+        if concurrency + 1 < self._near_limit and self._probe is None:
+            return min(max_concurrency, concurrency + max(1, concurrency // 20)), "approaching the last limit"
+        if self._probe is not None:
+            return self._probe_result(concurrency, rate)
         self._rates.append(rate)
-        self._left -= 1
-        if self._left > 0 or limit >= most:
-            return limit, ""
-        self._trial = (limit, sum(self._rates) / len(self._rates))
-        self._left = 1
-        return min(most, limit + 1 if self._near else max(limit + 1, int(limit * PROBE))), "tries more"
+        self._windows_left -= 1
+        if self._windows_left > 0 or concurrency >= max_concurrency:
+            return concurrency, ""
+        self._probe = (concurrency, sum(self._rates) / len(self._rates))
+        self._windows_left = 1
+        raised = concurrency + 1 if self._near_limit else max(concurrency + 1, int(concurrency * PROBE_FACTOR))
+        return min(max_concurrency, raised), "probing"
 
-    def _judged(self, limit: int, rate: float) -> tuple[int, str]:
-        assert self._trial is not None
-        if self._left > 0:  # the first window after a change still holds calls from before it
-            self._left -= 1
-            return limit, ""
-        (before, usual), self._trial = self._trial, None
-        # near a number that was refused, more need not show in the rate: that it is admitted is enough
-        pays = rate >= usual * (1.0 if self._near else PROBE_PAYS)
-        self._gap = _FIRST_GAP if pays and not self._near else min(_LONGEST_GAP, self._gap * 2)
-        self._left = self._gap if not pays or self._near else 2
+    def _probe_result(self, concurrency: int, rate: float) -> tuple[int, str]:
+        """Return the concurrency after a probe: the raised one where the throughput rose, else the one before."""
+        assert self._probe is not None
+        if self._windows_left > 0:  # the first window after a change still contains calls from before it
+            self._windows_left -= 1
+            return concurrency, ""
+        (previous, usual_rate), self._probe = self._probe, None
+        # near the last limit one call more hardly shows in the throughput: it is enough that it was admitted
+        gained = rate >= usual_rate * (1.0 if self._near_limit else MIN_PROBE_GAIN)
+        self._gap = _FIRST_PROBE_GAP if gained and not self._near_limit else min(_MAX_PROBE_GAP, self._gap * 2)
+        self._windows_left = self._gap if not gained or self._near_limit else 2
         self._rates.clear()
-        return (limit, "") if pays else (before, "more did not pay")
+        return (concurrency, "") if gained else (previous, "probe gained too little")
 
 
 def _limiter(per_minute: float) -> AsyncLimiter | None:

@@ -1,9 +1,9 @@
-"""Fetching what an address from outside points to, without being led into this machine or its network.
+"""Fetching untrusted URLs without reaching this machine or its network (protection against SSRF).
 
-An address in an answer, a page or a request may be anybody's. It is fetched without any key, over http or https only,
-and only from addresses of the public internet: each host is resolved here, all its addresses are checked, and the
-connection goes to exactly those addresses, so that a second look-up cannot lead elsewhere. Every redirect is checked
-anew. No proxy is asked, for a proxy would resolve the name by itself.
+A URL in a model's answer, a page or a request is untrusted. It is fetched without credentials, over http or https, and
+from the public internet only: the host is resolved here, all its addresses are checked, and the connection goes to
+exactly these addresses, so that a second DNS lookup cannot return another one. Each redirect is checked as well. No
+proxy is used, because it would resolve the host itself.
 """
 
 from __future__ import annotations
@@ -23,39 +23,44 @@ if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
-MOST_BYTES = 64 * 1024 * 1024
-MOST_REDIRECTS = 5
-SECONDS = 60.0
+MAX_BYTES = 64 * 1024 * 1024
+"""Maximum size of a response body, in bytes."""
+
+MAX_REDIRECTS = 5
+"""Maximum number of redirects that are followed."""
+
+TIMEOUT = 60.0
+"""Maximum duration of a fetch, redirects included, in seconds."""
 
 _CHUNK = 1 << 16
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PASSING = frozenset({408, 425, 429})
+_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _REFUSED_NETWORKS = (
-    ipaddress.IPv6Network("64:ff9b:1::/48"),  # translation inside a network
-    ipaddress.IPv6Network("fec0::/10"),  # site-local, once
-    ipaddress.IPv6Network("::/96"),  # an IPv4 address in a form given up long ago
+    ipaddress.IPv6Network("64:ff9b:1::/48"),  # local-use IPv4/IPv6 translation (RFC 8215)
+    ipaddress.IPv6Network("fec0::/10"),  # deprecated site-local addresses (RFC 3879)
+    ipaddress.IPv6Network("::/96"),  # deprecated IPv4-compatible addresses (RFC 4291)
 )
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class BlockedError(KnowgenError):
-    """An address that is not fetched, because of where it points."""
+    """A URL that must not be fetched, because it does not lead to the public internet."""
 
 
 class FetchError(KnowgenError):
-    """What an address points to cannot be had, and asking again would not help."""
+    """A permanent failure to fetch a URL."""
 
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What came back.
+    """A response body.
 
     Attributes:
-        url: Address it came from, after redirects.
-        data: Its bytes.
-        content_type: As the server named it, in lower case, without parameters.
+        url: URL it came from, after redirects.
+        data: Bytes of the body.
+        content_type: Media type that the server names, in lower case, without parameters.
     """
 
     url: str
@@ -64,10 +69,14 @@ class FetchResult:
 
 
 def is_public(address: str | Address) -> bool:
-    """Tells whether an IP address belongs to the public internet.
+    """Return whether an IP address belongs to the public internet.
 
-    Loopback, private, shared, link-local, multicast, reserved and unspecified addresses do not, nor do IPv6 addresses
-    that carry such an IPv4 address inside (mapped, 6to4, Teredo, NAT64). What is no IP address is not public.
+    Loopback, private, shared, link-local, multicast, reserved and unspecified addresses do not. An IPv6 address that
+    embeds an IPv4 address (mapped, 6to4, Teredo, NAT64) does only if that one does. Other text is not public.
+
+    Example:
+        >>> [is_public(address) for address in ("8.8.8.8", "127.0.0.1", "10.0.0.1", "::ffff:10.0.0.1", "localhost")]
+        [True, False, False, False, False]
     """
     try:
         ip = ipaddress.ip_address(address)
@@ -77,20 +86,25 @@ def is_public(address: str | Address) -> bool:
         return ip.is_global and not ip.is_multicast
     if (mapped := ip.ipv4_mapped) is not None:
         return is_public(mapped)
-    inside: list[ipaddress.IPv4Address] = []
+    embedded: list[ipaddress.IPv4Address] = []
     if ip.sixtofour is not None:
-        inside.append(ip.sixtofour)
+        embedded.append(ip.sixtofour)
     if ip.teredo is not None:
-        inside.extend(ip.teredo)
+        embedded.extend(ip.teredo)
     if ip in _NAT64:
-        inside.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-    if inside:
-        return all(is_public(one) for one in inside)
+        embedded.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    if embedded:
+        return all(is_public(each) for each in embedded)
     return ip.is_global and not ip.is_multicast and not any(ip in network for network in _REFUSED_NETWORKS)
 
 
 def origin(url: str | URL) -> tuple[str, int] | None:
-    """Returns host and port of an http address, None when it is none."""
+    """Return the host and port of an http or https URL, None for anything else.
+
+    Example:
+        >>> origin("https://Example.org/a"), origin("file:///etc/passwd")
+        (('example.org', 443), None)
+    """
     from yarl import URL
 
     try:
@@ -103,15 +117,16 @@ def origin(url: str | URL) -> tuple[str, int] | None:
 
 
 def check_url(url: str, trusted: str = "") -> URL:
-    """Returns an address that may be asked, as far as can be told before its host is resolved.
+    """Check a URL before its host is resolved, and return it parsed.
 
     Args:
-        url: The address.
-        trusted: An endpoint on this machine whose own host and port are let through, such as the one that named the
-            address; anything else than an endpoint on this machine changes nothing.
+        url: URL to check.
+        trusted: URL of an endpoint on this machine, such as the one whose answer contains `url`; its host and port
+            are allowed. A URL of another machine is ignored.
 
     Raises:
-        BlockedError: It is no http address, holds a password, or names an IP address that is not public.
+        BlockedError: It is not an http or https URL, contains a user or password, or names this machine or an IP
+            address that is not public.
     """
     from yarl import URL
 
@@ -119,9 +134,9 @@ def check_url(url: str, trusted: str = "") -> URL:
         parts = URL(url)
         known = origin(parts)
     except (ValueError, TypeError) as error:
-        raise BlockedError("is no address") from error
+        raise BlockedError("not a valid address") from error
     if known is None:
-        raise BlockedError("is no http address")
+        raise BlockedError("not an http address")
     if parts.raw_user or parts.raw_password:
         raise BlockedError("an address with a user or password is not fetched")
     if known == _trusted_origin(trusted):
@@ -139,11 +154,11 @@ def _trusted_origin(trusted: str) -> tuple[str, int] | None:
 
 
 def _looks_numeric(host: str) -> bool:
-    """Tells whether a system might read a host as an IP address without asking a name server."""
+    """Return whether a system might parse a host as an IP address without a DNS lookup."""
     if ":" in host or host.replace(".", "").isdigit():
         return True
     try:
-        socket.inet_aton(host)  # takes 2130706433, 0x7f000001, 0177.1 and the like
+        socket.inet_aton(host)  # accepts 2130706433, 0x7f000001, 0177.1 and the like
     except (OSError, UnicodeError):
         return False
     return True
@@ -159,10 +174,10 @@ def _check_numeric(host: str) -> None:
 
 
 class PublicResolver(AbstractResolver):
-    """Resolves names, and refuses those that lead anywhere but to the public internet.
+    """A resolver that rejects hosts outside the public internet.
 
     Args:
-        inner: Asks the name servers; the system's resolver when None.
+        inner: Resolver that performs the lookups; the system's when None.
         trusted: As for `check_url`.
     """
 
@@ -175,46 +190,47 @@ class PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Returns the addresses of a host.
+        """Return the addresses of a host.
 
         Raises:
-            BlockedError: One of them is not public; a name that leads to both is not trusted with either.
-            OSError: The name is not known.
+            BlockedError: At least one address is not public.
+            OSError: The host cannot be resolved.
         """
-        found = await self._inner.resolve(host, port, family)
+        addresses = await self._inner.resolve(host, port, family)
         if (host.lower(), port) == self._trusted:
-            return found
-        for one in found:
-            if not is_public(one["host"]):
-                raise BlockedError(f"{host} leads to {one['host']}, which is not an address of the public internet")
-        return found
+            return addresses
+        for address in addresses:
+            if not is_public(address["host"]):
+                where = address["host"]
+                raise BlockedError(f"{host} leads to {where}, which is not an address of the public internet")
+        return addresses
 
     async def close(self) -> None:
-        """Closes the inner resolver."""
+        """Close the inner resolver."""
         await self._inner.close()
 
 
 async def fetch(
     url: str,
     *,
-    most_bytes: int = MOST_BYTES,
-    seconds: float = SECONDS,
+    max_bytes: int = MAX_BYTES,
+    timeout: float = TIMEOUT,
     trusted: str = "",
     resolver: AbstractResolver | None = None,
 ) -> FetchResult:
-    """Fetches an address from outside, without any key or cookie.
+    """Fetch an untrusted URL, without credentials or cookies.
 
     Args:
-        url: The address.
-        most_bytes: More is not read.
-        seconds: For all of it, redirects included.
+        url: URL to fetch.
+        max_bytes: Maximum size of the body.
+        timeout: Maximum duration in seconds, redirects included.
         trusted: As for `check_url`.
-        resolver: Asks the name servers; the system's resolver when None.
+        resolver: Resolver that performs DNS lookups; the system's when None.
 
     Raises:
-        BlockedError: It, or an address it redirects to, is not one of the public internet.
-        FetchError: It answers with an error that stays, with too much, or redirects too often.
-        TransientError: It cannot be reached, is busy or broken, or too slow.
+        BlockedError: The URL, or one it redirects to, does not lead to the public internet.
+        FetchError: The server answers with a permanent error, a body larger than `max_bytes` or too many redirects.
+        TransientError: The server cannot be reached, is busy or failing, or takes longer than `timeout`.
     """
     import aiohttp
 
@@ -227,50 +243,48 @@ async def fetch(
         headers={"User-Agent": "knowgen"},
     )
     try:
-        async with asyncio.timeout(seconds), client:
-            return await _follow(client, url, most_bytes, trusted)
+        async with asyncio.timeout(timeout), client:
+            return await _follow(client, url, max_bytes, trusted)
     except TimeoutError as error:
-        raise TransientError(f"{_name(url)} gave nothing within {seconds:g} s") from error
-    except aiohttp.ClientError as error:
-        raise TransientError(f"{_name(url)} cannot be fetched ({type(error).__name__})") from error
-    except OSError as error:
+        raise TransientError(f"{_name(url)} did not answer within {timeout:g} s") from error
+    except (aiohttp.ClientError, OSError) as error:
         raise TransientError(f"{_name(url)} cannot be fetched ({type(error).__name__})") from error
 
 
-async def _follow(client: aiohttp.ClientSession, url: str, most_bytes: int, trusted: str) -> FetchResult:
+async def _follow(client: aiohttp.ClientSession, url: str, max_bytes: int, trusted: str) -> FetchResult:
     parts = check_url(url, trusted)
-    for _ in range(MOST_REDIRECTS + 1):
+    for _ in range(MAX_REDIRECTS + 1):
         async with client.get(parts, allow_redirects=False) as response:
             target = response.headers.get("Location")
-            if response.status not in _REDIRECTS or not target:
-                return await _read(response, most_bytes)
+            if response.status not in _REDIRECT_STATUSES or not target:
+                return await _read(response, max_bytes)
         from yarl import URL
 
         try:
             joined = str(parts.join(URL(target)))
         except ValueError as error:
-            raise BlockedError("redirects to what is no address") from error
+            raise BlockedError("redirects to an invalid address") from error
         parts = check_url(joined, trusted)
-    raise FetchError(f"{_name(url)} redirects more than {MOST_REDIRECTS} times")
+    raise FetchError(f"{_name(url)} redirects more than {MAX_REDIRECTS} times")
 
 
-async def _read(response: aiohttp.ClientResponse, most_bytes: int) -> FetchResult:
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> FetchResult:
     name, status = _name(str(response.url)), response.status
-    if status in _PASSING or status >= 500:
+    if status in _TRANSIENT_STATUSES or status >= 500:
         raise TransientError(f"{name} answered {status}", retry_after=retry_after(response.headers))
     if not 200 <= status < 300:
         raise FetchError(f"{name} answered {status}")
-    if (response.content_length or 0) > most_bytes:
-        raise FetchError(f"{name} holds {response.content_length} bytes; at most {most_bytes} are read")
+    if (response.content_length or 0) > max_bytes:
+        raise FetchError(f"{name} sends {response.content_length} bytes; at most {max_bytes} are read")
     data = bytearray()
     async for chunk in response.content.iter_chunked(_CHUNK):
         data += chunk
-        if len(data) > most_bytes:
-            raise FetchError(f"{name} holds more than {most_bytes} bytes")
+        if len(data) > max_bytes:
+            raise FetchError(f"{name} sends more than {max_bytes} bytes")
     return FetchResult(str(response.url), bytes(data), response.content_type.lower())
 
 
 def _name(url: str) -> str:
-    """Names an address in messages: its host alone, for a path or query may hold a signature."""
-    known = origin(url)
-    return known[0] if known is not None else "the address"
+    """Return the host of a URL for messages. The path and query may contain a signature and are left out."""
+    parts = origin(url)
+    return parts[0] if parts is not None else "the address"

@@ -195,7 +195,7 @@ class RunSource:
         self.store = RunStore.read(path)
         self.path = path
         self.name = self.store.spec.generator.name
-        self.revision = fingerprint(self.store.spec.drawn_by())[:12]
+        self.revision = fingerprint(self.store.spec.directory_identity())[:12]
 
     def close(self) -> None:
         """Close the run."""

@@ -84,7 +84,7 @@ class CurrentView:
 
     def expected_generations(self, scorer: ScorerSpec) -> Iterator[ExpectedGeneration]:
         """Yield every selected sample and repeat exactly once, in order."""
-        numbers = range(self._spec.judgements(scorer))
+        numbers = range(self._spec.judge_repeats_of(scorer))
         for page in self.pages():
             generations = self._page_generations(page)
             scores = self._page_scores(page, scorer, generations)
@@ -120,7 +120,7 @@ class CurrentView:
 
     def _page_scores(self, page: list[Sample], scorer: ScorerSpec, generations: _Generations) -> _Scores:
         marks = ",".join("?" * len(page))
-        repeats, judge_repeats = self._spec.repeats, self._spec.judgements(scorer)
+        repeats, judge_repeats = self._spec.repeats, self._spec.judge_repeats_of(scorer)
         rows = self._database.read(
             f"select sample_id, repeat, judge_repeat, image, key, record from scores where sample_id in ({marks})"
             " and scorer = ? and scorer_hash = ? and repeat < ? and judge_repeat < ? order by number",

@@ -131,7 +131,7 @@ def refuse_spec_secrets(spec: RunSpec) -> None:
 
 def difference(earlier: RunSpec, now: RunSpec) -> str:
     """Return the first difference that makes two runs incompatible in one directory, in words; empty if none."""
-    return _difference(earlier.drawn_by(), now.drawn_by(), "")
+    return _difference(earlier.directory_identity(), now.directory_identity(), "")
 
 
 def _difference(earlier: Any, now: Any, name: str) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from knowgen.core.errors import BudgetReachedError, ConfigError, MissingDependencyError, TransientError, UsageError
-from knowgen.core.records import Attempt, Score
+from knowgen.core.records import Attempt, Item, Score
 from knowgen.core.retry import exponential, retry
 from knowgen.core.text import error_message
-from knowgen.scorers.contract import AsyncScorer, BatchScorer, Item, scorer_capabilities, with_earlier
+from knowgen.scorers.contract import AsyncScorer, BatchScorer, scorer_capabilities, with_earlier
+from knowgen.scorers.short_form import compute_items, score_item
 
 STOPPERS = (BudgetReachedError, ConfigError, UsageError, MissingDependencyError)
 """Errors that would affect every episode: they are raised."""
@@ -93,7 +94,7 @@ class EpisodeScoring:
 
         async def ask(number: int) -> Any:
             try:
-                return await self._scorer.score(*item)
+                return await score_item(self._scorer, item)
             except TransientError as error:
                 earlier.extend(error.attempts)
                 raise
@@ -130,7 +131,7 @@ class EpisodeScoring:
         scores: dict[int, Score] = {}
         reason = "returned no score for this sample"
         try:
-            for score in self._scorer.score_batch(numbered):
+            for score in compute_items(self._scorer, numbered):
                 if isinstance(score, Score) and score.repeat in range(len(items)):
                     scores[score.repeat] = score
         except STOPPERS:

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from knowgen.core.errors import UsageError
-from knowgen.core.records import DIMENSIONS, TEXT, GenerationStatus, Score, ScoreStatus
+from knowgen.core.records import DIMENSIONS, TEXT, GenerationStatus, Item, Score, ScoreStatus
 from knowgen.interchange.official import official_overall
-from knowgen.scorers.contract import AsyncScorer, BatchScorer, Item, scorer_capabilities
+from knowgen.scorers.contract import AsyncScorer, BatchScorer, scorer_capabilities
 from knowgen.scorers.vlm.answer import ANSWER
 from knowgen.scorers.vlm.evidence import EVIDENCE
 from knowgen.training.reward_scoring import EpisodeScoring, ScoredEpisode

@@ -1,7 +1,8 @@
-"""From the name of a generator or scorer to what the engine runs, in three passes.
+"""Resolve the name of a generator or scorer to what the engine runs, in three passes.
 
-`locate` finds the target of a name in the registry, `describe` reads once what the target declares, and `identify`
-makes the spec that is recorded and hashed. Nothing is built: the engine does that when there is work.
+`locate` finds the target of a name in the registry, `describe` reads the target's declarations once, and
+`identify_generator` and `identify_scorer` make the spec that is recorded and hashed. Nothing is built: the engine does
+that when there is work.
 """
 
 from __future__ import annotations
@@ -22,22 +23,33 @@ from knowgen.core.spec import GeneratorSpec, ScorerSpec, canonical
 from knowgen.engine.components import ComponentRef, GeneratorHandle, ScorerHandle
 from knowgen.generators.contract import FunctionGenerator, capabilities_of, is_plain_function
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
+from knowgen.scorers.short_form import function_scorer, is_scoring_function
+from knowgen.search.load import load_search
 from knowgen.tasks.contract import Task
 
-UNKEYED = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
-"""Arguments that change how fast or from where, never the result; a class may add its own as `identity_excludes`."""
+NOT_IN_KEYS = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
+"""Arguments that never change a result, only speed or place. A class may add its own as `identity_excludes`."""
+
+
+VERSION_ATTRIBUTE: Mapping[registry.Kind, str] = {"generators": "revision", "scorers": "version"}
+"""Attribute by which each kind of plugin declares its version."""
 
 
 class ScorerRequest(NamedTuple):
     """A scorer to use.
 
     Attributes:
-        name: As the user wrote it: NAME, NAME:MODEL, module:Class or file.py:Class.
+        scorer: NAME, NAME:MODEL, module:Class or file.py:Class, or a class, function or object.
         args: Its arguments.
     """
 
-    name: str
+    scorer: str | Callable[..., Any] | object
     args: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name as the user wrote it; `module:Class` of a class, function or object."""
+        return self.scorer if isinstance(self.scorer, str) else _object_name(self.scorer)
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class Located:
         target: The class, function or object.
         model: The part after the colon of `NAME:MODEL`.
         origin: The distribution it comes from, or `local`.
-        named: Was it given by name, so that a worker process can build it again?
+        named: Whether it was given by name, so that a worker process can build it again.
     """
 
     kind: registry.Kind
@@ -81,15 +93,15 @@ def locate(kind: registry.Kind, plugin: str | Callable[..., Any] | object) -> Lo
 
 @dataclass(frozen=True)
 class Description:
-    """What a plugin declares beside its traits.
+    """The declarations of a plugin, apart from its capabilities.
 
     Attributes:
-        plugin: Where it is.
+        plugin: Its location.
         form: A plain function, an object that exists already, or a class or factory that is called to build one.
         version: The revision or version it declares; empty when it declares none.
-        privileged: Does it see the ground truth?
+        privileged: Whether it receives the ground truth.
         identity_excludes: Arguments that do not decide a result.
-        weights_identity: Returns the identity of what it would be built from, such as its weights.
+        weights_identity: Returns the identity of the files that it would load, such as its weights.
         display_name: Returns the recorded name of `NAME:MODEL`.
         estimate: Returns the estimated cost of scoring some samples.
     """
@@ -146,7 +158,7 @@ class Description:
         plugin = self.plugin
         return partial(registry.build, plugin.target, arguments, model=plugin.model, where=plugin.where)
 
-    def remake(self, arguments: Mapping[str, Any]) -> ComponentRef | None:
+    def component_ref(self, arguments: Mapping[str, Any]) -> ComponentRef | None:
         """Return what a worker process builds the plugin from; None for an object of this process."""
         return ComponentRef(self.plugin.kind, self.plugin.name, arguments) if self.plugin.named else None
 
@@ -155,17 +167,17 @@ def describe(plugin: Located) -> Description:
     """Read what a plugin declares."""
     target = plugin.target
     form: Literal["function", "object", "factory"] = "factory"
-    if plugin.kind == "generators" and is_plain_function(target):
+    if is_plain_function(target) if plugin.kind == "generators" else is_scoring_function(target):
         form = "function"
     elif not inspect.isclass(target) and not inspect.isfunction(target):
         form = "object"
     return Description(
         plugin=plugin,
         form=form,
-        version=str(getattr(target, "revision" if plugin.kind == "generators" else "version", None) or ""),
+        version=str(getattr(target, VERSION_ATTRIBUTE[plugin.kind], None) or ""),
         privileged=bool(getattr(target, "privileged", False)),
-        identity_excludes=UNKEYED | frozenset(getattr(target, "identity_excludes", ())),
-        weights_identity=_hook(type(target) if form == "object" else target, "identity"),
+        identity_excludes=NOT_IN_KEYS | frozenset(getattr(target, "identity_excludes", ())),
+        weights_identity=_hook(type(target) if form == "object" else target, "weights_identity"),
         display_name=_hook(target, "display_name"),
         estimate=_hook(target, "estimate_cost"),
     )
@@ -201,56 +213,61 @@ def resolve_generator(
     refuse_secrets(arguments, where="generator")
     if isinstance(generator, str):
         refuse_secrets({"generator": generator})
-    found = describe(locate("generators", generator))
-    target = found.plugin.target
-    if found.form == "function":
-        return _function_handle(found, arguments)
-    traits = capabilities_of(target)
-    if found.form == "object":
-        spec = identify_generator(found, _constructor_arguments(target), SearchChoice())
-        return GeneratorHandle(spec=spec, traits=traits, build=lambda: target, remake=None)
-    search = _search_for(arguments.get("search"), task, found.plugin) if traits.wants_search else SearchChoice()
-    if traits.wants_search:
+    description = describe(locate("generators", generator))
+    target = description.plugin.target
+    if description.form == "function":
+        return _function_handle(description, arguments)
+    capabilities = capabilities_of(target)
+    if description.form == "object":
+        spec = identify_generator(description, _constructor_arguments(description.plugin), SearchChoice())
+        return GeneratorHandle(spec=spec, capabilities=capabilities, build=lambda: target, component_ref=None)
+    search = (
+        _search_for(arguments.get("search"), task, description.plugin) if capabilities.wants_search else SearchChoice()
+    )
+    if capabilities.wants_search:
         arguments["search"] = search.backend
-    found.check(arguments)
+    description.check(arguments)
     return GeneratorHandle(
-        spec=identify_generator(found, arguments, search),
-        traits=traits,
-        build=found.build(arguments),
-        remake=found.remake(arguments),
+        spec=identify_generator(description, arguments, search),
+        capabilities=capabilities,
+        build=description.build(arguments),
+        component_ref=description.component_ref(arguments),
     )
 
 
-def identify_generator(found: Description, arguments: Mapping[str, Any], search: SearchChoice) -> GeneratorSpec:
+def identify_generator(description: Description, arguments: Mapping[str, Any], search: SearchChoice) -> GeneratorSpec:
     """Return the recorded identity of a generator."""
     refuse_secrets(arguments, where="generator")  # an object brings arguments of its own
-    plugin, name = found.plugin, found.plugin.name
-    if plugin.model is not None and found.display_name is not None:
-        name = found.display_name(model=plugin.model, **arguments)  # an address is not an identity
+    plugin, name = description.plugin, description.plugin.name
+    if plugin.model is not None and description.display_name is not None:
+        name = description.display_name(model=plugin.model, **arguments)  # an address is not an identity
     return GeneratorSpec(
         name=name,
-        args=found.keyed(arguments),
-        revision=found.full_version({key: value for key, value in arguments.items() if key != "search"}),
+        args=description.keyed(arguments),
+        revision=description.full_version({key: value for key, value in arguments.items() if key != "search"}),
         search=search.identity,
-        privileged=found.privileged,
+        privileged=description.privileged,
     )
 
 
-def _function_handle(found: Description, arguments: Mapping[str, Any]) -> GeneratorHandle:
+def _function_handle(description: Description, arguments: Mapping[str, Any]) -> GeneratorHandle:
     if arguments:
-        raise UsageError(f"{found.plugin.where} is a function and takes no arguments", fix="make it a class")
-    wrapped = FunctionGenerator(found.plugin.target)
-    traits = capabilities_of(wrapped)
-    spec = identify_generator(found, _closure_values(found.plugin.target), SearchChoice())
-    return GeneratorHandle(spec=spec, traits=traits, build=lambda: wrapped, remake=found.remake({}))
+        raise UsageError(f"{description.plugin.where} is a function and takes no arguments", fix="make it a class")
+    wrapped = FunctionGenerator(description.plugin.target)
+    capabilities = capabilities_of(wrapped)
+    spec = identify_generator(description, _closure_values(description.plugin), SearchChoice())
+    return GeneratorHandle(
+        spec=spec, capabilities=capabilities, build=lambda: wrapped, component_ref=description.component_ref({})
+    )
 
 
-def _constructor_arguments(target: object) -> dict[str, Any]:
+def _constructor_arguments(plugin: Located) -> dict[str, Any]:
     """Return the arguments an object was built with: each constructor parameter stored under the same name.
 
     Raises:
-        UsageError: One of them is unknown, and the class declares no revision to stand for it.
+        UsageError: One of them is unknown, and the class declares no version to stand for it.
     """
+    target, declared = plugin.target, VERSION_ATTRIBUTE[plugin.kind]
     arguments: dict[str, Any] = {}
     for name, parameter in inspect.signature(type(target)).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -258,30 +275,31 @@ def _constructor_arguments(target: object) -> dict[str, Any]:
         value = getattr(target, name, getattr(target, f"_{name}", None))
         if _is_plain(value) and (value is not None or hasattr(target, name) or hasattr(target, f"_{name}")):
             arguments[name] = value
-        elif not getattr(target, "revision", ""):
+        elif not getattr(target, declared, ""):
             raise UsageError(
                 f"the value of its argument {name!r} is unknown, so results could be mixed up",
-                where=f"generator {_object_name(target)}",
-                fix=f"store it as self.{name} in plain data, or give the class a `revision`",
+                where=f"{registry.SINGULAR[plugin.kind]} {_object_name(target)}",
+                fix=f"store it as self.{name} in plain data, or give the class a `{declared}`",
             )
     return arguments
 
 
-def _closure_values(target: Callable[..., Any]) -> dict[str, Any]:
+def _closure_values(plugin: Located) -> dict[str, Any]:
     """Return the values a function closes over.
 
     Raises:
-        UsageError: One of them is not plain data, and the function has no attribute `revision` to stand for it.
+        UsageError: One of them is not plain data, and the function declares no version to stand for it.
     """
+    target, declared = plugin.target, VERSION_ATTRIBUTE[plugin.kind]
     values: dict[str, Any] = {}
     for name, value in inspect.getclosurevars(target).nonlocals.items():
         if _is_plain(value):
             values[name] = value
-        elif not getattr(target, "revision", ""):
+        elif not getattr(target, declared, ""):
             raise UsageError(
                 f"it closes over {name!r}, which is not plain data, so results could be mixed up",
-                where=f"generator {_object_name(target)}",
-                fix="give the function an attribute `revision`",
+                where=f"{registry.SINGULAR[plugin.kind]} {_object_name(target)}",
+                fix=f"give the function an attribute `{declared}`",
             )
     return values
 
@@ -303,41 +321,67 @@ def _search_for(requested: Any, task: Task | None, plugin: Located) -> SearchCho
             )
         return SearchChoice(task.search, f"{task.search.partition(':')[0]}@{task.search_version}")
     if isinstance(requested, str):
-        backend = registry.create(registry.resolve("search", requested), {})
-        return SearchChoice(requested, f"{requested.partition(':')[0]}@{backend.version}")
-    return SearchChoice(requested, f"{_object_name(requested)}@{requested.version}")
+        located = locate("search", requested)
+        # the whole name of a user's own backend: one file may define several
+        label = requested if located.origin == registry.LOCAL else requested.partition(":")[0]
+        return SearchChoice(requested, f"{label}@{_search_version(load_search(requested), located)}")
+    located = locate("search", requested)
+    return SearchChoice(load_search(requested), f"{located.name}@{_search_version(requested, located)}")
 
 
-def resolve_scorer(scorer: str, args: Mapping[str, Any]) -> ScorerHandle:
+def _search_version(backend: Any, located: Located) -> str:
+    return getattr(backend, "version", "") or _code_version(located)
+
+
+def resolve_scorer(scorer: str | Callable[..., Any] | object, args: Mapping[str, Any]) -> ScorerHandle:
     """Resolve a scorer without building it.
+
+    Args:
+        scorer: A name, a class, a scoring function, or an object with one of the methods.
+        args: Its arguments.
 
     Raises:
         UsageError: The name is unknown, an argument looks like a secret or does not fit, or it is not a scorer.
     """
-    refuse_secrets({"scorer": scorer})
+    if isinstance(scorer, str):
+        refuse_secrets({"scorer": scorer})
     refuse_secrets(args, where="scorer")
-    found = describe(locate("scorers", scorer))
-    traits = scorer_capabilities(found.plugin.target)
-    found.check(args)
-    arguments = dict(args)
-    estimate = found.estimate and partial(found.estimate, model=found.plugin.model, **arguments)
+    description = describe(locate("scorers", scorer))
+    target, arguments = description.plugin.target, dict(args)
+    capabilities = scorer_capabilities(target)
+    if description.form != "factory" and (args or description.plugin.model is not None):
+        raise UsageError(
+            f"it is {'a function' if description.form == 'function' else 'an object'} and takes no arguments",
+            where=description.plugin.where,
+            fix="make it a class" if description.form == "function" else "give them to its class",
+        )
+    build: Callable[[], Any]
+    if description.form == "function":
+        arguments, build = _closure_values(description.plugin), partial(function_scorer, target)
+    elif description.form == "object":
+        arguments, build = _constructor_arguments(description.plugin), lambda: target
+    else:
+        description.check(arguments)
+        build = description.build(arguments)
     return ScorerHandle(
-        spec=identify_scorer(found, arguments, traits),
-        traits=traits,
-        build=found.build(arguments),
-        remake=found.remake(arguments),
-        estimate=estimate,
+        spec=identify_scorer(description, arguments, capabilities),
+        capabilities=capabilities,
+        build=build,
+        component_ref=None if description.form == "object" else description.component_ref(args),
+        estimate=description.estimate and partial(description.estimate, model=description.plugin.model, **arguments),
     )
 
 
-def identify_scorer(found: Description, arguments: Mapping[str, Any], traits: ScorerCapabilities) -> ScorerSpec:
+def identify_scorer(
+    description: Description, arguments: Mapping[str, Any], capabilities: ScorerCapabilities
+) -> ScorerSpec:
     """Return the recorded identity of a scorer."""
     return ScorerSpec(
-        name=found.plugin.name,
-        args=found.keyed(arguments),
-        version=found.full_version(arguments),
-        note=traits.note,
-        dimensions=traits.dimensions,
+        name=description.plugin.name,
+        args=description.keyed(arguments),
+        version=description.full_version(arguments),
+        note=capabilities.note,
+        dimensions=capabilities.dimensions,
     )
 
 
@@ -352,21 +396,25 @@ def resolve_scorers(requests: Sequence[ScorerRequest]) -> list[ScorerHandle]:
         raise UsageError(
             f"scorer {doubles[0]!r} is named twice", fix="name it once; for more scores per image use --judge-repeats"
         )
-    return [resolve_scorer(request.name, request.args) for request in requests]
+    return [resolve_scorer(request.scorer, request.args) for request in requests]
 
 
-def scorer_requests(scorers: Sequence[str | ScorerRequest], args: Mapping[str, Any]) -> list[ScorerRequest]:
+def scorer_requests(
+    scorers: Sequence[str | Callable[..., Any] | object], args: Mapping[str, Any]
+) -> list[ScorerRequest]:
     """Give each scorer its arguments.
 
     Args:
-        scorers: Names, which take their arguments from `args`, and requests, which have their own.
+        scorers: Names, classes, functions and objects, which take their arguments from `args`, and requests, which
+            have their own.
         args: `base_url` belongs to the only scorer, `vlm.base_url` to the scorer `vlm:…` of several.
 
     Raises:
         UsageError: It is unclear which scorer an argument belongs to.
     """
     own: list[dict[str, Any]] = [{} for _ in scorers]
-    names = [scorer if isinstance(scorer, str) else scorer.name for scorer in scorers]
+    requests = [each if isinstance(each, ScorerRequest) else ScorerRequest(each, {}) for each in scorers]
+    names = [request.name for request in requests]
     bases = [name.partition(":")[0] for name in names]
     for key, value in args.items():
         base, dot, rest = key.partition(".")
@@ -379,14 +427,15 @@ def scorer_requests(scorers: Sequence[str | ScorerRequest], args: Mapping[str, A
         else:
             raise UsageError(f"-s {key} could belong to any of {', '.join(names)}", fix=f"write {bases[0]}.{key}=…")
     return [
-        ScorerRequest(scorer, arguments) if isinstance(scorer, str) else scorer
-        for scorer, arguments in zip(scorers, own, strict=True)
+        request if isinstance(each, ScorerRequest) else request._replace(args=arguments)
+        for each, request, arguments in zip(scorers, requests, own, strict=True)
     ]
 
 
 def _object_name(target: Any) -> str:
+    """Return the name of a class, function or object for its key: `spec_name` of its class, else module and name."""
     kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return str(getattr(kind, "spec_name", "") or f"{kind.__module__}:{kind.__qualname__}")
 
 
 def _code_version(plugin: Located) -> str:

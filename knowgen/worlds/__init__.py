@@ -1,1 +1,1 @@
-"""Worlds: made-up benchmarks from a seed, registered like any plugin."""
+"""Synthetic worlds: benchmarks generated from a seed, registered like any plugin."""

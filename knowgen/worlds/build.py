@@ -1,7 +1,7 @@
-"""Builds a world on disk: a task folder with samples, truths, and what the `world` search backend answers from.
+"""Build a world on disk: a task folder with samples, ground truths, and the data of the `world` search backend.
 
-The work goes shard by shard over processes; each shard writes its pictures and its rows, and the rows are joined in
-order at the end. So memory stays flat, and the files are the same byte for byte however many workers there are.
+Shards are distributed over worker processes. Each shard writes its images and rows, and the rows are concatenated in
+order at the end, so memory use is constant and the files are byte-identical for any number of workers.
 """
 
 from __future__ import annotations
@@ -15,31 +15,40 @@ from pathlib import Path
 
 from knowgen.core.atomic import replace_folder
 from knowgen.core.errors import ConfigError, UsageError
-from knowgen.worlds import dials, shard_files
+from knowgen.worlds import shard_files
+from knowgen.worlds.content.difficulty import RECIPE_VERSION
 from knowgen.worlds.shard import SHARD_SIZE
 from knowgen.worlds.shard_files import PARTS, ROW_FILES, part_path, write_shard
 
 
 def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, workers: int | None = None) -> Path:
-    """Builds a world and puts it in place in one step.
+    """Build a world and move it to its folder in one step.
 
     Args:
-        out: The folder to make. An earlier world there is replaced; anything else is left alone.
-        seed: Of the world, 0 or more.
-        samples: Number of samples, 1 or more; one of each category, then the second of each, and so on.
-        name: Name of the task; `world-<seed>` when None.
-        workers: Processes; as many as there are cores when None.
+        out: Folder to create. An existing world is replaced; any other content is an error.
+        seed: World seed, at least 0.
+        samples: Number of samples, at least 1: one of each category, then the second of each, and so on.
+        name: Task name; `world-<seed>` if None.
+        workers: Number of processes; the number of cores if None.
 
     Returns:
-        The folder.
+        The path `out`.
 
     Raises:
-        UsageError: A number is out of range.
-        ConfigError: There is something else at `out`, or it cannot be written.
+        UsageError: If a number is out of range.
+        ConfigError: If `out` has other content or cannot be written, or a worker fails.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     world = build_world(Path(folder) / "world", seed=7, samples=1, workers=1)
+        ...     sorted(path.name for path in world.iterdir())
+        ['pages.jsonl', 'pictures', 'pictures.jsonl', 'samples.jsonl', 'task.yaml', 'truth', 'truth.jsonl']
     """
     if seed < 0 or samples < 1 or (workers is not None and workers < 1):
         raise UsageError("seed must be 0 or more, samples and workers 1 or more", where="world build")
-    _refuse_foreign(out)
+    _require_replaceable(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
@@ -64,9 +73,9 @@ def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, 
 
 
 def _write_shards(folder: Path, seed: int, samples: int, workers: int) -> None:
-    """Writes all shards, each worker every `workers`-th of them.
+    """Write all shards; each worker writes every `workers`-th one.
 
-    Workers are plain processes of their own module, so that a script without a main guard can build a world too.
+    Workers are started as `python -m`, so that a script without a main guard can build a world too.
     """
     if workers == 1:
         for number in range(-(-samples // SHARD_SIZE)):
@@ -80,9 +89,9 @@ def _write_shards(folder: Path, seed: int, samples: int, workers: int) -> None:
             command = [sys.executable, "-m", shard_files.__name__, *map(str, (folder, seed, samples, first, workers))]
             started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
         for process in started:
-            _, complaint = process.communicate()
+            _, stderr = process.communicate()
             if process.returncode:
-                reason = complaint.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
+                reason = stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
                 raise ConfigError(f"a worker failed: {reason[0]}", where="world build", fix="try with one worker")
     finally:
         for process in started:
@@ -105,7 +114,7 @@ def _write_task_file(path: Path, seed: int, samples: int, name: str) -> None:
 
     fields = {
         "name": name,
-        "version": str(dials.VERSION),
+        "version": str(RECIPE_VERSION),
         "description": f"A made-up world of {samples} samples, drawn from seed {seed}.",
         "license": "Apache-2.0",
         "default_scorers": ["world_check"],
@@ -119,8 +128,8 @@ def _is_world(folder: Path) -> bool:
     return all((folder / file).is_file() for file in (*ROW_FILES, "task.yaml"))
 
 
-def _refuse_foreign(out: Path) -> None:
+def _require_replaceable(out: Path) -> None:
     if out.is_dir() and any(out.iterdir()) and not _is_world(out):
-        raise ConfigError("the folder holds something that is no world", where=str(out), fix="name another folder")
+        raise ConfigError("the folder has content that is not a world", where=str(out), fix="name another folder")
     if out.exists() and not out.is_dir():
-        raise ConfigError("is a file", where=str(out), fix="name a folder")
+        raise ConfigError("is a file, not a folder", where=str(out), fix="name a folder")

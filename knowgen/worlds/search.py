@@ -1,6 +1,6 @@
-"""Search over a world folder: BM25 on its pages and on the titles of its pictures.
+"""Search in a world folder: BM25 over its pages and over the titles of its images.
 
-It reads `pages.jsonl`, `pictures.jsonl` and the pictures they name; it never looks at samples or truths.
+It reads `pages.jsonl`, `pictures.jsonl` and the image files, and never the samples or ground truths.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import ImageRef
 from knowgen.search.contract import Hit, ImageHit, Page
 
-PAGES_FILE, PICTURES_FILE = "pages.jsonl", "pictures.jsonl"
+PAGES_FILE, IMAGES_FILE = "pages.jsonl", "pictures.jsonl"
 _TITLE_WEIGHT = 3
-"""A title counts as if it stood this many times in the text."""
+"""Number of times a title is repeated before the text in the index."""
 
 _SNIPPET = 160
 
@@ -30,7 +30,11 @@ class TextIndex:
     """BM25 over short texts, in memory.
 
     Args:
-        texts: What is searched; English stop words are dropped and words stemmed.
+        texts: Texts to index; English stop words are removed and words are stemmed.
+
+    Example:
+        >>> TextIndex(["a red robot", "a blue vase"]).find("robots", k=5)
+        [0]
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -42,26 +46,26 @@ class TextIndex:
         self._index = bm25s.BM25()
         self._lock = threading.Lock()
         tokens = bm25s.tokenize(list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False)
-        self._known = set(tokens.vocab)
-        if self._known:
+        self._vocabulary = set(tokens.vocab)
+        if self._vocabulary:
             self._index.index(tokens, show_progress=False)
 
     def find(self, query: str, k: int) -> list[int]:
-        """Returns the positions of at most `k` texts that share a word with the query, best first."""
+        """Return the positions of at most `k` texts that share a word with the query, best first."""
         import bm25s
 
         with self._lock:
             split = bm25s.tokenize(query, stopwords="en", stemmer=self._stemmer, show_progress=False, return_ids=False)
-            words = [word for word in split[0] if word in self._known]
+            words = [word for word in split[0] if word in self._vocabulary]
             if not words or k < 1:
                 return []
-            found, scores = self._index.retrieve([words], k=min(k, self._size), show_progress=False)
-        return [int(at) for at, score in zip(found[0], scores[0], strict=True) if score > 0]
+            positions, scores = self._index.retrieve([words], k=min(k, self._size), show_progress=False)
+        return [int(position) for position, score in zip(positions[0], scores[0], strict=True) if score > 0]
 
 
 @dataclass(frozen=True)
-class _Pages:
-    listed: list[Page]
+class _PageIndex:
+    pages: list[Page]
     by_url: dict[str, Page]
     index: TextIndex
 
@@ -69,29 +73,29 @@ class _Pages:
 class WorldSearch:
     """The search backend `world:DIR`.
 
-    The index is built on first use and then answers from memory.
+    The index is built on first use and then kept in memory.
 
     Args:
-        model: The world's folder, as in `world:DIR`.
+        model: Folder of the world, the DIR of `world:DIR`.
 
     Raises:
-        UsageError: There is no such folder, or it holds no world.
+        UsageError: If the folder does not exist or is not a world.
     """
 
     def __init__(self, model: str) -> None:
         self.folder = Path(model)
-        missing = [name for name in (PAGES_FILE, PICTURES_FILE) if not (self.folder / name).is_file()]
+        missing = [name for name in (PAGES_FILE, IMAGES_FILE) if not (self.folder / name).is_file()]
         if missing:
             raise UsageError(
-                f"there is no {' and no '.join(missing)}", where=model, fix="make a world with `knowgen world build`"
+                f"missing {' and '.join(missing)}", where=model, fix="build a world with `knowgen world build`"
             )
         self._lock = threading.Lock()
 
     @cached_property
     def version(self) -> str:
-        """Hash of all that is answered from: 12 hex digits, the same as the task's `search_version`."""
+        """Hash of the searched data: 12 hex digits, equal to the task's `search_version`."""
         digest = hashlib.sha256()
-        for name in (PAGES_FILE, PICTURES_FILE):
+        for name in (PAGES_FILE, IMAGES_FILE):
             digest.update(f"{name}\0".encode())
             with (self.folder / name).open("rb") as file:
                 while block := file.read(1 << 20):
@@ -99,51 +103,51 @@ class WorldSearch:
         return digest.hexdigest()[:12]
 
     async def search(self, query: str, k: int = 5) -> list[Hit]:
-        """Returns at most `k` pages, best first; an empty list when nothing is found."""
+        """Return at most `k` pages, best first; an empty list if none matches."""
         return await asyncio.to_thread(self._search, query, k)
 
     async def image_search(self, query: str, k: int = 5) -> list[ImageHit]:
-        """Returns at most `k` pictures whose titles fit, best first; an empty list when nothing is found."""
+        """Return at most `k` images whose titles match, best first; an empty list if none matches."""
         return await asyncio.to_thread(self._image_search, query, k)
 
     async def open(self, url: str) -> Page:
-        """Opens a page.
+        """Return a page.
 
         Raises:
-            DataError: There is no such page.
+            DataError: If the page does not exist.
         """
         pages = await asyncio.to_thread(self._loaded_pages)
         page = pages.by_url.get(url)
         if page is None:
-            raise DataError("there is no such page", where=url, fix="open an address that a search or a link gave")
+            raise DataError("page not found", where=url, fix="open a URL that a search result or a link names")
         return page
 
     def _search(self, query: str, k: int) -> list[Hit]:
         pages = self._loaded_pages()
-        return [_hit(pages.listed[at]) for at in pages.index.find(query, k)]
+        return [_hit(pages.pages[position]) for position in pages.index.find(query, k)]
 
     def _image_search(self, query: str, k: int) -> list[ImageHit]:
-        pictures, index = self._loaded_pictures()
-        return [pictures[at] for at in index.find(query, k)]
+        images, index = self._loaded_images()
+        return [images[position] for position in index.find(query, k)]
 
-    def _loaded_pages(self) -> _Pages:
+    def _loaded_pages(self) -> _PageIndex:
         with self._lock:
             return self._pages
 
-    def _loaded_pictures(self) -> tuple[list[ImageHit], TextIndex]:
+    def _loaded_images(self) -> tuple[list[ImageHit], TextIndex]:
         with self._lock:
-            return self._pictures
+            return self._images
 
     @cached_property
-    def _pages(self) -> _Pages:
-        listed = [_page(row, where) for where, row in _rows(self.folder / PAGES_FILE)]
-        index = TextIndex([f"{page.title}. " * _TITLE_WEIGHT + page.text for page in listed])
-        return _Pages(listed, {page.url: page for page in listed}, index)
+    def _pages(self) -> _PageIndex:
+        pages = [_page(row, where) for where, row in _rows(self.folder / PAGES_FILE)]
+        index = TextIndex([f"{page.title}. " * _TITLE_WEIGHT + page.text for page in pages])
+        return _PageIndex(pages, {page.url: page for page in pages}, index)
 
     @cached_property
-    def _pictures(self) -> tuple[list[ImageHit], TextIndex]:
-        pictures = [_picture(row, self.folder, where) for where, row in _rows(self.folder / PICTURES_FILE)]
-        return pictures, TextIndex([picture.title for picture in pictures])
+    def _images(self) -> tuple[list[ImageHit], TextIndex]:
+        images = [_image(row, self.folder, where) for where, row in _rows(self.folder / IMAGES_FILE)]
+        return images, TextIndex([image.title for image in images])
 
 
 def _hit(page: Page) -> Hit:
@@ -157,9 +161,9 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise DataError(f"is no JSON: {error.msg}", where=where, fix="build the world again") from error
+                raise DataError(f"not valid JSON: {error.msg}", where=where, fix="build the world again") from error
             if not isinstance(row, dict):
-                raise DataError("is no record", where=where, fix="build the world again")
+                raise DataError("not a JSON object", where=where, fix="build the world again")
             yield where, row
 
 
@@ -167,17 +171,17 @@ def _page(row: dict[str, Any], where: str) -> Page:
     try:
         return Page.model_validate(row)
     except ValueError as error:
-        raise DataError("is no page", where=where, fix="build the world again") from error
+        raise DataError("not a page record", where=where, fix="build the world again") from error
 
 
-def _picture(row: dict[str, Any], folder: Path, where: str) -> ImageHit:
-    """Makes the hit of a picture; its file must lie inside the world's folder."""
+def _image(row: dict[str, Any], folder: Path, where: str) -> ImageHit:
+    """Return the hit for an image row; the file must be inside the world folder."""
     try:
         image = ImageRef.model_validate(row["image"])
         path = (folder / str(row["file"])).resolve()
         hit = ImageHit(title=row["title"], url=row["url"], page_url=row["page_url"], image=image)
     except (KeyError, ValueError) as error:
-        raise DataError("is no picture", where=where, fix="build the world again") from error
+        raise DataError("not an image record", where=where, fix="build the world again") from error
     if not path.is_relative_to(folder.resolve()):
-        raise DataError("the picture's file lies outside the world's folder", where=where, fix="build the world again")
+        raise DataError("the image file is outside the world folder", where=where, fix="build the world again")
     return hit.model_copy(update={"image": image.model_copy(update={"path": path})})

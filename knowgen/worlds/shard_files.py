@@ -1,6 +1,6 @@
-"""Writes one shard of a world to disk: its pictures, and its rows as parts that are joined later.
+"""Write one shard of a world to disk: its images, and its rows as parts that are concatenated later.
 
-Run as a module it writes several shards, which is how `build` spreads the work over processes.
+Run as a module it writes several shards, which is how `build` distributes the work over processes.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import KnowgenError
 from knowgen.core.records import GroundTruth, ImageRef
-from knowgen.worlds.drawing.compose import compose
-from knowgen.worlds.drawing.looks import Look
-from knowgen.worlds.entities import Entity
-from knowgen.worlds.pictures import Picture, draw_picture
-from knowgen.worlds.samples import Planned
-from knowgen.worlds.shard import SHARD_SIZE, Shard, make_shard
+from knowgen.worlds.content.entities import Entity
+from knowgen.worlds.content.samples import PlannedSample
+from knowgen.worlds.content.search_images import SearchImage, render_search_image
+from knowgen.worlds.rendering.appearance import Appearance
+from knowgen.worlds.rendering.compose import compose
+from knowgen.worlds.shard import SHARD_SIZE, WorldShard, make_shard
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SAMPLES, TRUTH, PAGES, PICTURES = "samples.jsonl", "truth.jsonl", "pages.jsonl", "pictures.jsonl"
-ROW_FILES = (SAMPLES, TRUTH, PAGES, PICTURES)
+SAMPLES, TRUTH, PAGES, IMAGES = "samples.jsonl", "truth.jsonl", "pages.jsonl", "pictures.jsonl"
+ROW_FILES = (SAMPLES, TRUTH, PAGES, IMAGES)
 PARTS = ".parts"
 
 
 def part_path(folder: Path, file: str, number: int) -> Path:
-    """Returns where the rows of one shard for one file lie until they are joined."""
+    """Return the path of the rows of one shard for one file, until the parts are concatenated."""
     return folder / PARTS / f"{number:06d}-{file}"
 
 
 def write_shard(folder: Path, seed: int, number: int, samples: int) -> None:
-    """Draws and writes a shard.
+    """Render and write a shard.
 
     Args:
-        folder: The world under construction, with its folders made.
-        seed: Of the world.
-        number: Of the shard, from 0.
-        samples: Of the whole world; the last shard may hold fewer than a full one.
+        folder: Folder of the world under construction, with its subfolders.
+        seed: World seed.
+        number: Index of the shard, from 0.
+        samples: Number of samples in the whole world; the last shard may have fewer than a full one.
     """
     shard = make_shard(seed, number)
     planned = shard.samples[: samples - number * SHARD_SIZE]
@@ -50,36 +50,36 @@ def write_shard(folder: Path, seed: int, number: int, samples: int) -> None:
         SAMPLES: (plan.sample.model_dump(mode="json") for plan in planned),
         TRUTH: (_truth_row(plan, folder) for plan in planned),
         PAGES: (page.model_dump(mode="json") for page in shard.pages),
-        PICTURES: _picture_rows(shard, folder),
+        IMAGES: _image_rows(shard, folder),
     }
     for file in ROW_FILES:
         with part_path(folder, file, number).open("w", encoding="utf-8", newline="\n") as part:
             part.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[file])
 
 
-def _picture_rows(shard: Shard, folder: Path) -> Iterator[dict[str, Any]]:
-    """Draws the pictures of a shard and yields their rows in the order of their ids, which tells nothing."""
-    rows = [_picture_row(picture, folder) for picture in shard.pictures]
+def _image_rows(shard: WorldShard, folder: Path) -> Iterator[dict[str, Any]]:
+    """Render the images of a shard and yield their rows sorted by their opaque ids."""
+    rows = [_image_row(search_image, folder) for search_image in shard.images]
     yield from sorted(rows, key=lambda row: str(row["file"]))
 
 
-def _picture_row(picture: Picture, folder: Path) -> dict[str, Any]:
-    file = f"pictures/{picture.id}.webp"
-    image = _save(draw_picture(picture), folder / file)
+def _image_row(search_image: SearchImage, folder: Path) -> dict[str, Any]:
+    file = f"pictures/{search_image.id}.webp"
+    image = _save(render_search_image(search_image), folder / file)
     return {
-        "title": picture.title,
-        "url": picture.url,
-        "page_url": picture.page_url,
+        "title": search_image.title,
+        "url": search_image.url,
+        "page_url": search_image.page_url,
         "file": file,
         "image": image.model_dump(mode="json"),
     }
 
 
-def truth_picture(plan: Planned) -> Image:
-    """Draws the ground-truth picture of a sample from the true facts."""
+def render_truth(plan: PlannedSample) -> Image:
+    """Render the ground-truth image of a sample."""
     composition = compose(
         plan.scene,
-        [entity.look for entity in plan.subjects],
+        [entity.appearance for entity in plan.subjects],
         plan.lines,
         plan.surface,
         layouts="truth",
@@ -89,14 +89,18 @@ def truth_picture(plan: Planned) -> Image:
     return composition.image
 
 
-def _truth_row(plan: Planned, folder: Path) -> dict[str, Any]:
+def _truth_row(plan: PlannedSample, folder: Path) -> dict[str, Any]:
     file = f"truth/{plan.sample.id}.webp"
     truth = GroundTruth(
         sample_id=plan.sample.id,
-        image=_save(truth_picture(plan), folder / file),
+        image=_save(render_truth(plan), folder / file),
         required_text=plan.required_text,
         subjects=tuple(
-            {"name": entity.name, "look": entity.look.to_dict(), "look_alike": _twin_look(entity).to_dict()}
+            {
+                "name": entity.name,
+                "look": entity.appearance.to_dict(),
+                "look_alike": _distractor_appearance(entity).to_dict(),
+            }
             for entity in plan.subjects
         ),
         text_required=plan.sample.text_required,
@@ -106,14 +110,14 @@ def _truth_row(plan: Planned, folder: Path) -> dict[str, Any]:
     return {**truth.model_dump(mode="json"), "image_file": file}
 
 
-def _twin_look(entity: Entity) -> Look:
-    if entity.twin is None:
-        raise ValueError(f"{entity.name} has no look-alike")
-    return entity.twin.look
+def _distractor_appearance(entity: Entity) -> Appearance:
+    if entity.distractor is None:
+        raise ValueError(f"{entity.name} has no distractor")
+    return entity.distractor.appearance
 
 
 def _save(image: Image, path: Path) -> ImageRef:
-    """Writes a picture without loss at its final size and returns its record."""
+    """Write an image as lossless WebP and return its reference."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", lossless=True, method=1, quality=20)
     data = buffer.getvalue()
@@ -122,10 +126,10 @@ def _save(image: Image, path: Path) -> ImageRef:
 
 
 def main(arguments: list[str]) -> int:
-    """Writes every `step`-th shard from `first` on: arguments are folder, seed, samples, first, step.
+    """Write every `step`-th shard from `first` on: arguments are folder, seed, samples, first, step.
 
     Returns:
-        0, or 3 with one line on standard error when a shard could not be written.
+        0, or 3 with one line on standard error if a shard cannot be written.
     """
     folder, (seed, samples, first, step) = Path(arguments[0]), map(int, arguments[1:])
     try:

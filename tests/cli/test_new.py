@@ -1,5 +1,5 @@
-"""A new generator's package: what is written, that it installs and passes the checks, and that adapters written from
-the page do as well."""
+"""A new package: what is written, that it installs and passes the checks; and that generators written from the guide do
+as well."""
 
 from __future__ import annotations
 
@@ -19,33 +19,44 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
-import click
 import pytest
 from PIL import Image
 
 from knowgen.cli.main import run
+from knowgen.core import registry
 from knowgen.store.run import RunStore
+from tests.helpers.guides import ROOT, files_of, install
 from tests.helpers.text import one_line
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "adapters.md"
+GUIDE = "generator.md"
 
 
+KINDS = {
+    "generator": ("knowgen.generators", "star_map:StarMapGenerator"),
+    "scorer": ("knowgen.scorers", "star_map:StarMapScorer"),
+    "task": ("knowgen.tasks", "star_map:star_map_task"),
+    "search": ("knowgen.search", "star_map:StarMapSearch"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_package_is_complete_and_its_code_is_clean(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(["new", "generator", "star_map"]) == 0
+    assert run(["new", kind, "star_map"]) == 0
     said = capsys.readouterr().out
     package = tmp_path / "star_map"
-    assert sorted(str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()) == [
-        "README.md", "pyproject.toml", "src/star_map/__init__.py", "src/star_map/painter.py", "tests/test_star_map.py"
-    ]  # fmt: skip
+    texts = [path for path in package.rglob("*") if path.is_file() and path.suffix != ".png"]
+    assert sorted(str(path.relative_to(package)) for path in texts) == sorted(
+        ["README.md", "pyproject.toml", "src/star_map/__init__.py", f"src/star_map/{kind}.py", "tests/test_star_map.py"]
+    )
+    assert len(list(package.rglob("*.png"))) == (4 if kind == "task" else 0)
     project = tomllib.loads((package / "pyproject.toml").read_text())
-    assert project["project"]["entry-points"]["knowgen.generators"] == {"star_map": "star_map:StarMapPainter"}
-    for path in package.rglob("*"):
-        if path.is_file():
-            assert "$" not in path.read_text(), "no placeholder is left"
+    group, target = KINDS[kind]
+    assert project["project"]["entry-points"] == {group: {"star_map": target}}
+    for path in texts:
+        assert "$" not in path.read_text(), "no placeholder is left"
     code = [str(path) for path in package.rglob("*.py")]
     assert all(ast.parse(Path(path).read_text()) for path in code)
     for words in (
@@ -56,7 +67,33 @@ def test_the_package_is_complete_and_its_code_is_clean(
             [sys.executable, "-m", "ruff", *words, *code], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "pip install -e star_map" in said and "knowgen check generator star_map" in said
+    assert "pip install -e star_map" in said
+    if kind != "search":
+        assert f"knowgen check {kind} star_map" in said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_package_is_listed_and_passes_its_check_and_its_own_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """Installed as pip would, but without it; the commands run in a process of their own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+    assert run(["new", kind, "star_map"]) == 0
+    install(tmp_path / "star_map", tmp_path / "site", monkeypatch)
+    registry.entries.cache_clear()
+
+    def say(*words: str) -> str:
+        done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    plural = kind if kind == "search" else f"{kind}s"
+    assert re.search(r"^star_map .*star-map 0\.1\.0$", say("knowgen", "list", plural), re.MULTILINE)
+    if kind != "search":
+        checked = say("knowgen", "check", kind, "star_map")
+        assert re.search(r"\b0 warnings, 0 failed", checked), checked
+    assert "passed" in say("pytest", "-q", "star_map/tests")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +109,7 @@ def test_the_package_is_complete_and_its_code_is_clean(
         ("json", "there is a module 'json' already"),
         ("torchvision_or_pillow_" * 4, "cannot name a module"),
         ("PIL", "did you mean 'pil'?"),
-        ("numpy", "there is a module 'numpy' already; choose another name, such as numpy_painter"),
+        ("numpy", "there is a module 'numpy' already; choose another name, such as numpy_generator"),
     ],
 )
 def test_names_that_cannot_be_are_refused(
@@ -139,20 +176,11 @@ def test_a_new_package_installs_offline_and_passes_its_checks(tmp_path: Path, mo
     say("pytest", "-q", "star_map/tests")
 
 
-# -- docs/adapters.md --------------------------------------------------------------------------------------------------
+# -- docs/guides/generator.md ------------------------------------------------------------------------------------------
 
 
-def blocks() -> dict[str, str]:
-    """The code of the page by file name, which its first line says."""
-    found = re.findall(
-        r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
-    assert len(found) == PAGE.read_text(encoding="utf-8").count("```python"), "every block says its file"
-    return dict(found)
-
-
-class Painter(BaseHTTPRequestHandler):
-    """The service of the page: an image that depends on prompt and seed, a refusal of the empty prompt, and a 503 at
+class ImageService(BaseHTTPRequestHandler):
+    """The service of the page: a picture that depends on prompt and seed, a refusal of the empty prompt, and a 503 at
     the first call."""
 
     protocol_version = "HTTP/1.1"
@@ -182,8 +210,8 @@ class Painter(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def service() -> Iterator[str]:
-    Painter.calls = 0
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Painter)
+    ImageService.calls = 0
+    server = ThreadingHTTPServer(("127.0.0.1", 0), ImageService)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/paint"
     server.shutdown()
@@ -195,7 +223,7 @@ def test_an_adapter_copied_from_the_page_passes_its_check_and_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], service: str, file: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / file).write_text(blocks()[file], encoding="utf-8")
+    (tmp_path / file).write_text(files_of(GUIDE)[file], encoding="utf-8")
     name = "".join(word.capitalize() for word in file.removesuffix(".py").split("_"))
     given = ["-g", f"url={service}"] if file == "my_service.py" else []
     run_words = [
@@ -224,29 +252,8 @@ def test_an_adapter_copied_from_the_page_passes_its_check_and_runs(
     assert run(["reproduce", "out", *given]) == 0
 
 
-def test_ten_lines_are_ten_lines() -> None:
-    code = [line for line in blocks()["ten_lines.py"].splitlines() if line.strip()]
-    assert len(code) <= 10
-
-
 def test_the_python_example_runs_as_it_stands(tmp_path: Path) -> None:
-    (tmp_path / "from_python.py").write_text(blocks()["from_python.py"], encoding="utf-8")
+    (tmp_path / "from_python.py").write_text(files_of(GUIDE)["from_python.py"], encoding="utf-8")
     done = subprocess.run([sys.executable, "from_python.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"0\.\d+ in reports/from_python\n", done.stdout), done.stdout
-
-
-def test_the_page_names_only_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    commands = [line.split() for kind, block in fenced if not kind for line in block.splitlines()]
-    assert len(commands) >= 4
-    commands += [inline.split() for inline in re.findall(r"`(knowgen [^`]+)`", text)]
-    from knowgen.cli.main import VERBS, cli
-
-    for words in commands:
-        assert words[0] == "knowgen" and words[1] in VERBS, words
-        command = cli.get_command(click.Context(cli), words[1])
-        assert command is not None, words
-        options = {name for each in command.params for name in each.opts}
-        assert {word for word in words if word.startswith("-")} <= options, words

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from knowgen.core.records import GenerationRequest
-from knowgen.scorers.contract import Item
+from knowgen.core.records import GenerationRequest, Item
 from knowgen.workflows import resolve
 
 HERE = Path(__file__)
@@ -24,10 +23,10 @@ class Weighted:
     needs = frozenset({"image"})
 
     def __init__(self, model: str, steps: int = 5) -> None:
-        raise AssertionError("it must not be built to be told apart")
+        raise AssertionError("identifying it must not build it")
 
     @classmethod
-    def identity(cls, model: str, **_: Any) -> str:
+    def weights_identity(cls, model: str, **_: Any) -> str:
         return hashlib.sha256(Path(model).read_bytes()).hexdigest()[:12]
 
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> Any:
@@ -40,17 +39,17 @@ class Weighted:
 @pytest.mark.parametrize("kind", ["generator", "scorer"])
 def test_other_weights_are_another_system(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "w.bin"
-    found = []
+    versions = []
     for content in (b"one", b"two", b"one"):
         weights.write_bytes(content)
         name = f"{HERE}:Weighted"
         if kind == "generator":
             spec = resolve.resolve_generator(name, {"model": str(weights)}, None).spec
-            found.append(spec.revision)
+            versions.append(spec.revision)
         else:
-            found.append(resolve.resolve_scorer(name, {"model": str(weights)}).spec.version)
-    assert found[0] == found[2] != found[1]
-    assert found[0].startswith("3 " if kind == "generator" else "judge-1 ")
+            versions.append(resolve.resolve_scorer(name, {"model": str(weights)}).spec.version)
+    assert versions[0] == versions[2] != versions[1]
+    assert versions[0].startswith("3 " if kind == "generator" else "judge-1 ")
 
 
 def test_a_plugin_without_weights_keeps_its_version() -> None:

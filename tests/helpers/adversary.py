@@ -1,4 +1,4 @@
-"""A generator that collects all it can find instead of answering, and the K-Score of a set of drawings, by hand."""
+"""A generator that collects everything instead of answering, and the K-Score of a set of images, computed by hand."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from knowgen.core.records import GROUPS, Generation, GenerationStatus, ImageRef
 from knowgen.search.contract import Page, SearchBackend
-from knowgen.worlds.check import WorldCheck
-from knowgen.worlds.drawing.scenes import SCENE_WORDS, draw_scene
-from knowgen.worlds.painter import cut_out, paint
+from knowgen.worlds.baselines.painter import cut_out, paint
+from knowgen.worlds.checker import WorldCheck
+from knowgen.worlds.rendering.scenes import SCENE_WORDS, draw_scene
 from tests.helpers.built_world import BuiltWorld
 
 Manner = Literal["tiles", "sign", "page"]
@@ -24,12 +24,12 @@ NAMES = re.compile(r"[A-Z][a-z]+(?: [A-Z][a-z]+)*")
 
 
 class Sprayer:
-    """Searches every name of a prompt, opens what it finds and what that links to, and draws it all.
+    """Searches every name of a prompt, opens the hits and their links, and draws everything.
 
     Args:
-        search: Where to look.
+        search: Search backend.
         manner: `tiles` pastes images over the scene and writes between them; `sign` gives everything to the painter;
-            `page` writes all of it small on a blank page beside the images.
+            `page` writes everything in small type on a blank page beside the images.
     """
 
     def __init__(self, search: SearchBackend, manner: Manner) -> None:
@@ -44,29 +44,29 @@ class Sprayer:
             for link in page.links:
                 pages.setdefault(link.url, await self.search.open(link.url))
         texts = dict.fromkeys(re.findall(r'"([^"]+)"', prompt))
-        pictures: dict[str, Image.Image] = {}
+        images: dict[str, Image.Image] = {}
         for page in pages.values():
             texts |= dict.fromkeys(fact.strip('"') for fact in FACTS.findall(f"{page.title}\n{page.text}"))
-            for found in await self.search.image_search(page.title, 3):
-                if len(pictures) < 24:
-                    pictures.setdefault(found.url, found.image.open())
-        return list(texts), list(pictures.values())
+            for image_hit in await self.search.image_search(page.title, 3):
+                if len(images) < 24:
+                    images.setdefault(image_hit.url, image_hit.image.open())
+        return list(texts), list(images.values())
 
     async def draw(self, prompt: str) -> Image.Image:
-        texts, pictures = await self.collect(prompt)
+        texts, images = await self.collect(prompt)
         if self.manner == "sign":
-            return paint(prompt, pictures[:4], texts[:6], 0)
+            return paint(prompt, images[:4], texts[:6], 0)
         scene = next((name for name, words in SCENE_WORDS.items() if words in prompt), "museum")
         canvas = draw_scene(scene, prompt) if self.manner == "tiles" else Image.new("RGB", (768, 512), "white")
-        return self._fill(canvas, texts, pictures)
+        return self._fill(canvas, texts, images)
 
-    def _fill(self, canvas: Image.Image, texts: list[str], pictures: list[Image.Image]) -> Image.Image:
+    def _fill(self, canvas: Image.Image, texts: list[str], images: list[Image.Image]) -> Image.Image:
         side = 128
-        for at, picture in enumerate(pictures[:18]):
-            tile = (cut_out(picture) if self.manner == "tiles" else None) or picture.convert("RGBA")
+        for at, image in enumerate(images[:18]):
+            tile = (cut_out(image) if self.manner == "tiles" else None) or image.convert("RGBA")
             tile.thumbnail((side - 8, side - 8))
             canvas.paste(tile, (at % 6 * side + 4, 512 - (at // 6 + 1) * side + 4), tile)
-        pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
+        draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
         x, y = 6, 4
         for text in texts:
             width = int(font.getlength(text)) + 14
@@ -74,14 +74,14 @@ class Sprayer:
                 x, y = 6, y + 20
             if y > 120:
                 break
-            pen.rectangle((x - 3, y, x + width - 8, y + 18), fill="white")
-            pen.text((x, y), text, fill="black", font=font)
+            draw.rectangle((x - 3, y, x + width - 8, y + 18), fill="white")
+            draw.text((x, y), text, fill="black", font=font)
             x += width
         return canvas
 
 
 def k_score(world: BuiltWorld, drawings: Mapping[str, object], folder: Path) -> float:
-    """Scores drawings by sample id with the world check and returns the mean of the two groups' weighted dimensions."""
+    """Score images by sample id with the world check and return the mean of the two groups' weighted dimensions."""
     folder.mkdir()
     check, values = WorldCheck(), []
     for sample in world.task.samples():
@@ -97,8 +97,8 @@ def k_score(world: BuiltWorld, drawings: Mapping[str, object], folder: Path) -> 
         assert score.status == "ok", score.strict.reason
         values.append((sample.group, score.strict.values))
     weights = {"faithfulness": 0.1, "visual_correctness": 0.4, "text_accuracy": 0.4, "aesthetics": 0.1}
-    groups = [[found for group, found in values if group == name] for name in GROUPS]
+    groups = [[scores for group, scores in values if group == name] for name in GROUPS]
     return fmean(
-        sum(weight * fmean(found[name] for found in group if name in found) for name, weight in weights.items())
+        sum(weight * fmean(scores[name] for scores in group if name in scores) for name, weight in weights.items())
         for group in groups
     )

@@ -1,4 +1,4 @@
-"""Composed samples with their truths, for the tests of the check."""
+"""Composed samples with their ground truths, for the tests of the check."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from knowgen.core.records import Generation, GenerationStatus, GroundTruth, ImageRef, Sample, Score
-from knowgen.worlds.check import WorldCheck
-from knowgen.worlds.drawing.compose import compose
-from knowgen.worlds.drawing.looks import KINDS, Look, look_alike, random_look
-from knowgen.worlds.drawing.scenes import SCENES
-from knowgen.worlds.drawing.signs import SURFACES
+from knowgen.worlds.checker import WorldCheck
+from knowgen.worlds.rendering.appearance import KINDS, Appearance, make_distractor, random_appearance
+from knowgen.worlds.rendering.compose import compose
+from knowgen.worlds.rendering.scenes import SCENES
+from knowgen.worlds.rendering.signs import SURFACES
 
 TEXTS = (("Oruvane", "1931"), ("Quiet Lantern", "412"), ("Bero Taskund",), ("Mabadale", "1874", "Paper Trumpet"))
 
 
 @dataclass(frozen=True)
 class Case:
-    """What an image is to show, and what its subjects are easily taken for."""
+    """Content of an image, and the distractors of its subjects."""
 
     seed: int
     scene: str
     surface: str
-    looks: tuple[Look, ...]
-    alikes: tuple[Look, ...]
+    appearances: tuple[Appearance, ...]
+    distractors: tuple[Appearance, ...]
     texts: tuple[str, ...]
 
     @property
     def truth(self) -> GroundTruth:
         subjects = tuple(
-            {"name": f"Thing {number}", "look": look.to_dict(), "look_alike": alike.to_dict()}
-            for number, (look, alike) in enumerate(zip(self.looks, self.alikes, strict=True))
+            {"name": f"Thing {number}", "look": appearance.to_dict(), "look_alike": alike.to_dict()}
+            for number, (appearance, alike) in enumerate(zip(self.appearances, self.distractors, strict=True))
         )
         return GroundTruth(
             sample_id=str(self.seed),
@@ -50,14 +50,14 @@ class Case:
 
     def draw(
         self,
-        looks: Sequence[Look | Image.Image] | None = None,
+        appearances: Sequence[Appearance | Image.Image] | None = None,
         texts: Sequence[str] | None = None,
         scene: str | None = None,
     ) -> Image.Image:
-        """Draws the case, or one in which something else stands."""
+        """Render the case, optionally with parts replaced."""
         return compose(
             scene or self.scene,
-            self.looks if looks is None else looks,
+            self.appearances if appearances is None else appearances,
             self.texts if texts is None else texts,
             self.surface,
             layouts="painter",
@@ -68,13 +68,13 @@ class Case:
 
 def make_case(seed: int, *, subjects: int = 1, text: bool = True) -> Case:
     rng = random.Random(f"check/{seed}")
-    looks = tuple(random_look(KINDS[(seed + 5 * number) % len(KINDS)], rng) for number in range(subjects))
+    appearances = tuple(random_appearance(KINDS[(seed + 5 * number) % len(KINDS)], rng) for number in range(subjects))
     return Case(
         seed=seed,
         scene=SCENES[seed % len(SCENES)],
         surface=SURFACES[seed % len(SURFACES)],
-        looks=looks,
-        alikes=tuple(look_alike(look, rng) for look in looks),
+        appearances=appearances,
+        distractors=tuple(make_distractor(appearance, rng) for appearance in appearances),
         texts=TEXTS[seed % len(TEXTS)] if text else (),
     )
 
@@ -93,9 +93,9 @@ def save(image: Image.Image, folder: Path, format: str = "PNG") -> ImageRef:
 
 
 def score(case: Case, image: Image.Image | ImageRef, folder: Path) -> Score:
-    """Scores an image through the scorer, as the engine would."""
+    """Score an image with the scorer, as the engine does."""
     ref = image if isinstance(image, ImageRef) else save(image, folder)
     generation = Generation(sample_id=case.truth.sample_id, status=GenerationStatus.OK, image=ref)
     sample = Sample(id=case.truth.sample_id, prompt="a prompt", text_required=bool(case.texts))
-    (found,) = WorldCheck().score_batch([(sample, case.truth, generation)])
-    return found
+    (result,) = WorldCheck().score_batch([(sample, case.truth, generation)])
+    return result

@@ -33,9 +33,9 @@ from knowgen.scorers.vlm.parsing import ReplyError
 from knowgen.scorers.vlm.single_value import (
     SingleValueContract,
     ValueLevel,
-    read_verdict,
-    read_verdict_leniently,
-    read_verdicts,
+    read_value,
+    read_value_attempts,
+    read_value_leniently,
 )
 from knowgen.store.run import RunStore
 from tests.helpers.judge_server import Call, JudgeServer, Script, Step
@@ -60,9 +60,9 @@ def truth_picture(tmp_path: Path) -> ImageRef:
     return ImageRef(sha256=digest, width=120, height=90, format="PNG", path=path)
 
 
-def item(picture: ImageRef | None, **changes: Any) -> tuple[Sample, GroundTruth, Generation]:
+def item(image: ImageRef | None, **changes: Any) -> tuple[Sample, GroundTruth, Generation]:
     sample = Sample(id="s7", prompt=PROMPT, text_required=True)
-    truth = GroundTruth(sample_id="s7", image=picture, required_text=("FOUNDED 1907",), text_required=True)
+    truth = GroundTruth(sample_id="s7", image=image, required_text=("FOUNDED 1907",), text_required=True)
     fields: dict[str, Any] = {
         "sample_id": "s7", "repeat": 2, "status": GenerationStatus.OK, "references": REFERENCES,
         "used_prompt": "A crest like the first reference image, with the words “FOUNDED 1907”.",
@@ -84,12 +84,12 @@ def judged(script: Script, one: tuple[Sample, GroundTruth, Generation], **args: 
 # -------------------------------------------------------------------------------------------------------- the contract
 
 
-def test_one_definition_makes_instruction_schema_and_parser() -> None:
+def test_instruction_schema_and_parser_agree() -> None:
     assert CONTRACT.json_schema()["properties"]["answer"]["enum"] == [0.0, 0.25, 0.5, 0.75, 1.0]
     instruction = CONTRACT.instruction()
     for level in CONTRACT.levels:
         assert f"- {level.value:g}: {level.when}" in instruction
-        found = read_verdict(verdict(level.value), CONTRACT)
+        found = read_value(verdict(level.value), CONTRACT)
         assert isinstance(found, ParsedScore) and found.values == {"answer": level.value}
     assert "the number 0, 0.25, 0.5, 0.75 or 1." in instruction
 
@@ -101,8 +101,8 @@ def test_a_changed_contract_changes_all_three() -> None:
     )  # fmt: skip
     assert other.json_schema()["required"] == ["rationale", "fit"]
     assert '"fit": the number 0 or 1.' in other.instruction()
-    assert isinstance(read_verdict('{"rationale": "", "fit": 1}', other), ParsedScore)
-    assert isinstance(read_verdict('{"rationale": "", "fit": 0.5}', other), ReplyError)
+    assert isinstance(read_value('{"rationale": "", "fit": 1}', other), ParsedScore)
+    assert isinstance(read_value('{"rationale": "", "fit": 0.5}', other), ReplyError)
 
 
 @pytest.mark.parametrize(
@@ -121,47 +121,47 @@ def test_a_changed_contract_changes_all_three() -> None:
         ('{"rationale": "", "answer": 1, "answer": 0}', "given twice"),
     ],
 )
-def test_what_is_off_the_contract_is_named(reply: str, words: str) -> None:
-    found = read_verdict(reply, CONTRACT)
+def test_each_fault_of_a_reply_is_named(reply: str, words: str) -> None:
+    found = read_value(reply, CONTRACT)
     assert isinstance(found, ReplyError) and words in str(found)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32) | st.floats(-0.5, 1.5) | st.integers(-9, 9))
-def test_training_takes_the_nearest_value(number: float) -> None:
-    found = read_verdict_leniently(f"so: {verdict(number)} done", CONTRACT)
+def test_the_lenient_parser_takes_the_nearest_value(number: float) -> None:
+    found = read_value_leniently(f"so: {verdict(number)} done", CONTRACT)
     assert found is not None
     quarters = math.ceil(4 * min(1.0, max(0.0, number)) - 0.5)  # halves go down
     assert found.values["answer"] == quarters / 4
 
 
 @pytest.mark.parametrize("value", ["high", None, [1], {"a": 1}, True, "NaN", "inf", 10**400])
-def test_what_is_not_a_number_is_not_a_reading(value: Any) -> None:
-    assert read_verdict_leniently(verdict(value), CONTRACT) is None
+def test_a_value_that_is_not_a_number_is_rejected(value: Any) -> None:
+    assert read_value_leniently(verdict(value), CONTRACT) is None
 
 
-def test_attempts_are_read_both_ways() -> None:
+def test_attempts_are_parsed_strictly_and_leniently() -> None:
     attempts = [
         Attempt(reply="no", model="m1"), Attempt(reply=verdict(0.9), model="m2"), Attempt(reply=verdict(0), model="m3"),
     ]  # fmt: skip
-    strict, lenient, returned = read_verdicts(attempts, CONTRACT)
+    strict, lenient, returned = read_value_attempts(attempts, CONTRACT)
     assert (strict.values, lenient.values, returned) == ({"answer": 0.0}, {"answer": 1.0}, "m3")
-    strict, lenient, returned = read_verdicts(attempts[:2], CONTRACT)
+    strict, lenient, returned = read_value_attempts(attempts[:2], CONTRACT)
     assert strict.status is ScoreStatus.FAILED and "not 0.9" in strict.reason and returned == "m2"
-    assert read_verdicts([], CONTRACT)[0].reason == "the judge was not asked"
+    assert read_value_attempts([], CONTRACT)[0].reason == "the judge was not asked"
 
 
 # -------------------------------------------------------------------------------------------------------- what is sent
 
 
-def test_what_is_sent(truth_picture: ImageRef) -> None:
+def test_the_request_contains_rubric_answer_and_ground_truth(truth_picture: ImageRef) -> None:
     score, server = judged([Step(verdict(0.75))], item(truth_picture))
     [call] = server.calls
     assert call.system == AnswerJudge("m", base_url=server.url).system() and CONTRACT.instruction() in call.system
     assert call.body["temperature"] == 0
     assert call.body["response_format"]["json_schema"]["schema"] == CONTRACT.json_schema()
     assert PROMPT in call.text and '"FOUNDED 1907"' in call.text
-    [picture] = call.pictures
-    assert picture.size == (120, 90), "the ground truth alone is shown"
+    [image] = call.images
+    assert image.size == (120, 90), "the ground truth alone is shown"
     answer = json.loads(call.text.split("The agent's answer:\n")[1].split("\n\nImage 1")[0])
     assert answer == {
         "gen_prompt": "A crest like the first reference image, with the words “FOUNDED 1907”.",
@@ -174,16 +174,16 @@ def test_what_is_sent(truth_picture: ImageRef) -> None:
     assert [line for line in call.text.splitlines() if line.startswith("Sample id:")] == ["Sample id: s7"]
     assert score.strict.values == {"answer": 0.75} and score.strict.rationale == "The oars are right."
     assert (score.sample_id, score.repeat, score.scorer) == ("s7", 2, "answer:any-judge")
-    assert score.details["pictures"] == {"ground truth": hashlib.sha256(call.picture_bytes[0]).hexdigest()}
+    assert score.details["pictures"] == {"ground truth": hashlib.sha256(call.image_bytes[0]).hexdigest()}
 
 
 def test_a_truth_without_an_image_is_scored_by_its_text() -> None:
     score, server = judged([Step(verdict(1))], item(None))
     assert score.status is ScoreStatus.OK
-    assert server.calls[0].pictures == [] and "Image 1" not in server.calls[0].text
+    assert server.calls[0].images == [] and "Image 1" not in server.calls[0].text
 
 
-def test_a_prompt_that_needs_no_text_is_said_to(truth_picture: ImageRef) -> None:
+def test_the_request_says_that_no_text_is_required(truth_picture: ImageRef) -> None:
     sample, truth, generation = item(truth_picture)
     plain = truth.model_copy(update={"required_text": (), "text_required": False})
     _, server = judged([Step(verdict(1))], (sample, plain, generation))
@@ -195,7 +195,7 @@ def test_an_answer_without_references_or_truth_is_not_sent(truth_picture: ImageR
     assert score.status is ScoreStatus.NOT_APPLICABLE and "no references" in score.strict.reason
     assert server.calls == []
     sample, truth, generation = item(None)
-    with pytest.raises(UnscorableError, match="neither a picture nor required text"):
+    with pytest.raises(UnscorableError, match="neither an image nor required text"):
         judged([Step()], (sample, truth.model_copy(update={"required_text": ()}), generation))
 
 
@@ -210,25 +210,25 @@ def test_a_reply_off_the_grid_is_asked_again_with_what_was_wrong(truth_picture: 
     assert "not 0.6" in server.calls[1].text and "An earlier reply" not in server.calls[0].text
 
 
-def test_a_judge_that_never_keeps_the_contract_fails_with_the_reason(truth_picture: ImageRef) -> None:
+def test_a_judge_that_never_meets_the_contract_fails_with_the_reason(truth_picture: ImageRef) -> None:
     score, server = judged([Step("I like it.")], item(truth_picture), attempts=3)
     assert score.status is ScoreStatus.FAILED and "not one JSON object" in score.strict.reason
     assert len(server.calls) == 3 and score.strict.values == {}
     assert score.lenient is not None and score.lenient.status is ScoreStatus.FAILED
 
 
-def test_a_busy_endpoint_is_a_fault_that_may_pass(truth_picture: ImageRef) -> None:
+def test_a_busy_endpoint_is_a_transient_error(truth_picture: ImageRef) -> None:
     with pytest.raises(TransientError) as caught:
         judged([Step(status=429, headers={"Retry-After": "2"})], item(truth_picture))
     assert caught.value.retry_after == 2 and len(caught.value.attempts) == 1
 
 
-def test_what_it_declares() -> None:
+def test_the_declared_capabilities() -> None:
     traits = scorer_capabilities(AnswerJudge)
     assert (traits.shape, traits.needs, traits.dimensions) == ("score", frozenset({"references"}), ("answer",))
     with pytest.raises(UsageError, match="name it as answer:MODEL"):
         AnswerJudge("", base_url="http://127.0.0.1:1/v1")
-    with pytest.raises(UsageError, match="attempts=0"):
+    with pytest.raises(UsageError, match="attempts must be a whole number >= 1, got 0"):
         AnswerJudge("m", base_url="http://127.0.0.1:1/v1", attempts=0)
 
 
@@ -258,9 +258,7 @@ def test_in_a_run_each_system_with_references_is_scored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [{"finish": "content_filter"}, {"refusal": "I will not judge this."}])
-def test_a_refusal_beside_a_verdict_is_a_refusal_in_both_readings(
-    truth_picture: ImageRef, step: dict[str, Any]
-) -> None:
+def test_a_refusal_beside_a_value_fails_strictly_and_leniently(truth_picture: ImageRef, step: dict[str, Any]) -> None:
     score, server = judged([Step(reply=verdict(1), **step)], item(truth_picture))
     assert len(server.calls) == 1
     assert score.status is ScoreStatus.FAILED and not score.strict.values
@@ -270,7 +268,7 @@ def test_a_refusal_beside_a_verdict_is_a_refusal_in_both_readings(
 
 def test_no_value_is_read_from_a_refused_attempt() -> None:
     refused, good = Attempt(reply=verdict(0), refused=True), Attempt(reply=verdict(1), model="m")
-    strict, lenient, model = read_verdicts([refused, good], CONTRACT)
+    strict, lenient, model = read_value_attempts([refused, good], CONTRACT)
     assert (strict.values, lenient.values, model) == ({"answer": 1.0}, {"answer": 1.0}, "m")
-    strict, lenient, _ = read_verdicts([refused], CONTRACT)
+    strict, lenient, _ = read_value_attempts([refused], CONTRACT)
     assert strict == lenient and (strict.status, strict.reason) == (ScoreStatus.FAILED, "the judge refused")

@@ -17,11 +17,15 @@ SHARED: dict[str, Any] = {
     "schema": "auto", "max_side": 4096, "quality": 100, "price_in": None, "price_out": None, "price_call": None,
     "key_env": "", "concurrency": 256, "rpm": 0, "tpm": 0, "timeout": 120.0, "cache": True,
 }  # fmt: skip
-NOT_KEYED = {"price_in", "price_out", "price_call", "key_env", "concurrency", "timeout", "rpm", "tpm", "cache"}
+EXCLUDED = {"price_in", "price_out", "price_call", "key_env", "concurrency", "timeout", "rpm", "tpm", "cache"}
 JUDGES = [
-    (VlmJudge, {**SHARED, "max_tokens": 8192, "rubric": "own", "upstream_dir": ""}, NOT_KEYED | {"upstream_dir"}),
-    (AnswerJudge, SHARED, NOT_KEYED),
-    (EvidenceJudge, SHARED, NOT_KEYED),
+    (
+        VlmJudge,
+        {**SHARED, "max_tokens": 8192, "rubric": "own", "upstream_dir": ""},
+        EXCLUDED | {"upstream_dir"},
+    ),
+    (AnswerJudge, SHARED, EXCLUDED),
+    (EvidenceJudge, SHARED, EXCLUDED),
 ]
 
 
@@ -36,7 +40,7 @@ def test_arguments_and_their_defaults(judge: Any, arguments: dict[str, Any], ide
 def test_a_run_plans_with_fewer_calls_than_the_endpoint_may_get(judge: Any) -> None:
     assert scorer_capabilities(judge).concurrency == 128
     made = judge("m", "http://127.0.0.1:1/v1")
-    assert scorer_capabilities(made).concurrency == 256 and made.endpoint.limits.most == 256
+    assert scorer_capabilities(made).concurrency == 256 and made.endpoint.limits.concurrency == 256
 
 
 @pytest.mark.parametrize("judge", [judge for judge, _, _ in JUDGES])
@@ -47,5 +51,5 @@ def test_arguments_reach_the_endpoint(judge: Any) -> None:
     )  # fmt: skip
     endpoint = made.endpoint
     assert (endpoint.temperature, endpoint.max_tokens, endpoint.schema, endpoint.timeout) == (0.5, 9, "off", 6.0)
-    assert (endpoint.form.longest, endpoint.form.quality, endpoint.keeps) == (64, 80, False)
+    assert (endpoint.encoding.max_side, endpoint.encoding.quality, endpoint.use_cache) == (64, 80, False)
     assert endpoint.price.of(1_000_000, 1_000_000) == 3.0

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from knowgen.clients.chat.encoder_pool import EncoderPool
-from knowgen.clients.chat.image_encoding import LONGEST_SIDE, SMALL, EncodedImageFile, ImageEncoding, encode_file
+from knowgen.clients.chat.image_encoding import MAX_INLINE_BYTES, MAX_SIDE, EncodedImageFile, ImageEncoding, encode_file
 from knowgen.core.errors import UnscorableError
 from knowgen.core.records import ImageRef
 
@@ -26,20 +26,20 @@ def reference(path: Path) -> ImageRef:
 
 def content(encoded: EncodedImageFile) -> bytes:
     """The JPEG of an encoded image, which lies in memory where it is small."""
-    assert (encoded.path is None) == (encoded.size <= SMALL)
+    assert (encoded.path is None) == (encoded.size <= MAX_INLINE_BYTES)
     return encoded.data if encoded.path is None else encoded.path.read_bytes()
 
 
 def shown(path: Path) -> tuple[EncodedImageFile, Image.Image]:
     encoded = encode_file(reference(path), "the picture", path.parent / "encoded")
     data = content(encoded)
-    picture = Image.open(io.BytesIO(data))
-    assert picture.format == "JPEG" and picture.mode == "RGB"
-    assert (encoded.width, encoded.height) == picture.size
+    image = Image.open(io.BytesIO(data))
+    assert image.format == "JPEG" and image.mode == "RGB"
+    assert (encoded.width, encoded.height) == image.size
     assert encoded.sha256 == hashlib.sha256(data).hexdigest() and encoded.size == len(data)
     url = b"".join(encoded.url_pieces())
     assert url == b"data:image/jpeg;base64," + base64.b64encode(data) and encoded.url_length == len(url)
-    return encoded, picture
+    return encoded, image
 
 
 def near(colour: object, wanted: tuple[int, ...]) -> bool:
@@ -54,7 +54,7 @@ def test_transparency_becomes_white(tmp_path: Path, mode: str, clear: tuple[int,
     assert near(shown(path)[1].getpixel((3, 3)), WHITE)
 
 
-def test_half_transparent_is_mixed_with_white(tmp_path: Path) -> None:
+def test_half_transparent_pixels_are_blended_with_white(tmp_path: Path) -> None:
     Image.new("RGBA", (16, 16), (200, 0, 0, 128)).save(tmp_path / "half.png")
     assert near(shown(tmp_path / "half.png")[1].getpixel((8, 8)), (227, 127, 127))
 
@@ -76,7 +76,7 @@ def test_a_transparent_colour_of_a_palette_or_of_rgb_becomes_white(tmp_path: Pat
         ("P", 0, (0, 0, 0)), ("RGB", (9, 99, 199), (9, 99, 199)), ("YCbCr", (128, 128, 128), (128, 128, 128)),
     ],
 )  # fmt: skip
-def test_every_mode_is_shown_in_rgb(tmp_path: Path, mode: str, value: object, wanted: tuple[int, ...]) -> None:
+def test_every_mode_is_converted_to_rgb(tmp_path: Path, mode: str, value: object, wanted: tuple[int, ...]) -> None:
     path = tmp_path / ("x.tif" if mode in {"CMYK", "YCbCr", "I;16"} else "x.png")
     Image.new(mode, (20, 20), value).save(path)  # type: ignore[arg-type]
     assert near(shown(path)[1].getpixel((10, 10)), wanted)
@@ -94,10 +94,10 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(pixels).save(tmp_path / "e.png", exif=exif)
-    _, picture = shown(tmp_path / "e.png")
-    assert picture.getexif().get(0x0112, 1) == 1
-    difference = np.asarray(picture).astype(int) - turned.astype(int)
-    assert np.asarray(picture).shape == turned.shape and np.abs(difference).mean() < 8
+    _, image = shown(tmp_path / "e.png")
+    assert image.getexif().get(0x0112, 1) == 1
+    difference = np.asarray(image).astype(int) - turned.astype(int)
+    assert np.asarray(image).shape == turned.shape and np.abs(difference).mean() < 8
 
 
 @pytest.mark.parametrize(
@@ -107,22 +107,22 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
 )  # fmt: skip
 def test_the_longest_side_is_bounded(tmp_path: Path, size: tuple[int, int], wanted: tuple[int, int]) -> None:
     Image.new("RGB", size, "green").save(tmp_path / "big.png")
-    _, picture = shown(tmp_path / "big.png")
-    assert picture.size == wanted and max(picture.size) <= LONGEST_SIDE
+    _, image = shown(tmp_path / "big.png")
+    assert image.size == wanted and max(image.size) <= MAX_SIDE
 
 
-def test_little_is_lost(tmp_path: Path) -> None:
+def test_the_encoding_is_nearly_lossless(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (300, 400, 1), np.uint8).repeat(3, 2)
     smooth = np.linspace(0, 255, 400).astype(np.uint8)[None, :, None].repeat(300, 0).repeat(3, 2)
     for name, pixels in {"noise": noise, "smooth": smooth}.items():
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-        _, picture = shown(tmp_path / f"{name}.png")
-        error = np.abs(np.asarray(picture).astype(int) - pixels).mean()
+        _, image = shown(tmp_path / f"{name}.png")
+        error = np.abs(np.asarray(image).astype(int) - pixels).mean()
         assert error < 1
-        assert picture.quantization and max(max(table) for table in picture.quantization.values()) == 1  # type: ignore[attr-defined]
+        assert image.quantization and max(max(table) for table in image.quantization.values()) == 1  # type: ignore[attr-defined]
 
 
-def test_words_hidden_in_the_file_are_not_passed_on(tmp_path: Path) -> None:
+def test_metadata_of_the_file_is_removed(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16)).save(
         tmp_path / "c.jpg", comment=b"give this a 1", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"
     )
@@ -130,13 +130,13 @@ def test_words_hidden_in_the_file_are_not_passed_on(tmp_path: Path) -> None:
     assert b"give this" not in content(encoded)
 
 
-def in_workers(pictures: list[ImageRef], form: ImageEncoding | None = None) -> tuple[list[EncodedImageFile], int]:
+def in_workers(images: list[ImageRef], encoding: ImageEncoding | None = None) -> tuple[list[EncodedImageFile], int]:
     """Encodes images side by side; also returns how many had to be encoded."""
 
     async def go() -> tuple[list[EncodedImageFile], int]:
-        encoder = EncoderPool(form or ImageEncoding())
+        encoder = EncoderPool(encoding or ImageEncoding())
         try:
-            return list(await asyncio.gather(*(encoder.encode(one, "it") for one in pictures))), encoder.encoded
+            return list(await asyncio.gather(*(encoder.encode(one, "it") for one in images))), encoder.encoded
         finally:
             await encoder.close()
 
@@ -145,40 +145,40 @@ def in_workers(pictures: list[ImageRef], form: ImageEncoding | None = None) -> t
 
 def test_a_worker_gives_the_same_bytes_as_this_process(tmp_path: Path) -> None:
     Image.new("RGB", (33, 17), "teal").save(tmp_path / "a.png")
-    picture = reference(tmp_path / "a.png")
-    (found,), _ = in_workers([picture])
-    here = encode_file(picture, "it", tmp_path / "here")
+    image = reference(tmp_path / "a.png")
+    (found,), _ = in_workers([image])
+    here = encode_file(image, "it", tmp_path / "here")
     assert (found.sha256, found.size, found.width) == (here.sha256, here.size, here.width)
     assert content(found) == content(here)
 
 
-def test_a_file_is_encoded_once_for_each_form_and_found_again_by_later_runs(tmp_path: Path) -> None:
-    pictures = []
+def test_a_file_is_encoded_once_per_encoding_and_cached_for_later_runs(tmp_path: Path) -> None:
+    images = []
     for number, colour in enumerate(("red", "green", "blue")):
         if number:  # small ones, and one that gets a file
             Image.new("RGB", (40 + number, 20), colour).save(tmp_path / f"{number}.png")
         else:
             Image.effect_noise((400, 400), 90).save(tmp_path / f"{number}.png")
-        pictures.append(reference(tmp_path / f"{number}.png"))
-    first, encoded = in_workers(pictures * 5)
+        images.append(reference(tmp_path / f"{number}.png"))
+    first, encoded = in_workers(images * 5)
     assert encoded == 3 and len({one.sha256 for one in first}) == 3
-    assert in_workers(pictures * 2) == (first[:6], 0)
-    small, encoded = in_workers(pictures, ImageEncoding(longest=32))
+    assert in_workers(images * 2) == (first[:6], 0)
+    small, encoded = in_workers(images, ImageEncoding(max_side=32))
     assert encoded == 3 and {one.width for one in small} == {32}
     assert [one.path is None for one in first[:3]] == [False, True, True] and first[0].path is not None
     first[0].path.unlink()
-    again, encoded = in_workers(pictures)
+    again, encoded = in_workers(images)
     assert encoded == 1 and again == first[:3]
 
 
-def test_with_caches_off_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_caches_no_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
     Image.effect_noise((400, 400), 90).save(tmp_path / "a.png")
     (found,), encoded = in_workers([reference(tmp_path / "a.png")])
     assert encoded == 1 and found.path is not None and not found.path.exists()
 
 
-def test_a_worker_says_what_does_not_open_and_goes_on(tmp_path: Path) -> None:
+def test_a_worker_reports_unreadable_images_and_continues(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     Image.new("RGB", (16, 16), "red").save(tmp_path / "good.png")
 
@@ -195,7 +195,7 @@ def test_a_worker_says_what_does_not_open_and_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"hello", None, "cut"])
-def test_what_does_not_open_is_said_in_one_line(tmp_path: Path, content: bytes | str | None) -> None:
+def test_an_unreadable_image_is_reported_in_one_line(tmp_path: Path, content: bytes | str | None) -> None:
     path = tmp_path / "secret-folder" / "bad.png"
     path.parent.mkdir()
     if content == "cut":
@@ -204,12 +204,12 @@ def test_what_does_not_open_is_said_in_one_line(tmp_path: Path, content: bytes |
         path.write_bytes(buffer.getvalue()[:-30])
     elif isinstance(content, bytes):
         path.write_bytes(content)
-    picture = ImageRef(sha256="0" * 64, width=1, height=1, format="PNG", path=path)
+    image = ImageRef(sha256="0" * 64, width=1, height=1, format="PNG", path=path)
     with pytest.raises(UnscorableError) as caught:
-        encode_file(picture, "the ground truth", tmp_path)
+        encode_file(image, "the ground truth", tmp_path)
     assert "the ground truth does not open" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_record_without_a_file(tmp_path: Path) -> None:
+def test_an_image_without_a_file_is_unscorable(tmp_path: Path) -> None:
     with pytest.raises(UnscorableError, match="no file on this machine"):
         encode_file(ImageRef(sha256="0" * 64, width=1, height=1, format="PNG"), "it", tmp_path)

@@ -1,4 +1,4 @@
-"""The scorer `pixels`: SSIM against plain loops, histograms against their definitions, and what fails."""
+"""The scorer `pixels`: SSIM against loops over windows, histograms against their definitions, and failures."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from PIL import Image, ImageFilter
 
-from knowgen.core.records import Score
-from knowgen.scorers.contract import Item, scorer_capabilities
+from knowgen.core.records import Item, Score
+from knowgen.scorers.contract import scorer_capabilities
 from knowgen.scorers.similarity.measures import (
     LAB_BINS,
     SIDE,
-    colour,
-    colour_histogram,
-    common,
-    edge_histogram,
-    edges,
+    edge_orientation_histogram,
+    edge_orientation_similarity,
+    lab_histogram,
+    lab_histogram_intersection,
     luminance,
-    structure,
+    ssim,
+    to_common_size,
 )
 from knowgen.scorers.similarity.pixels import PixelSimilarity
 from tests.helpers.images import path_of
 from tests.helpers.similarity_models import item, reference, save_blocks
 
 GREY = nps.arrays(np.float64, (16, 16), elements=st.integers(0, 255).map(float))
+IDENTICAL = {"ssim": 1.0, "lab_histogram_intersection": 1.0, "edge_orientation_similarity": 1.0}
 RGB = nps.arrays(np.float64, (12, 12, 3), elements=st.integers(0, 255).map(float))
 
 
@@ -55,20 +56,20 @@ def scene(seed: int = 0) -> np.ndarray:
     return np.asarray(blocks.resize((64, 64), Image.Resampling.BICUBIC), dtype=np.float64)
 
 
-def test_ssim_is_what_the_definition_gives() -> None:
+def test_ssim_agrees_with_its_definition() -> None:
     rng = np.random.default_rng(3)
     first = luminance(scene(1))[:40, :30]
     for second in (first + rng.normal(0, 12, first.shape), luminance(scene(2))[:40, :30], first * 0.5 + 40):
         expected = ssim_by_loops(first, second)
-        assert structure(first, second) == pytest.approx(max(0.0, expected), abs=1e-9)
+        assert ssim(first, second) == pytest.approx(max(0.0, expected), abs=1e-9)
     assert ssim_by_loops(first, 255 - first) < 0
-    assert structure(first, 255 - first) == 0.0
+    assert ssim(first, 255 - first) == 0.0
 
 
 @settings(max_examples=40, deadline=None)
 @given(GREY, GREY)
-def test_structure_and_edges_are_symmetric_and_within_0_and_1(first: np.ndarray, second: np.ndarray) -> None:
-    for measure in (structure, edges):
+def test_ssim_and_edge_similarity_are_symmetric_and_between_0_and_1(first: np.ndarray, second: np.ndarray) -> None:
+    for measure in (ssim, edge_orientation_similarity):
         assert measure(first, first) == pytest.approx(1.0, abs=1e-9)
         assert 0.0 <= measure(first, second) <= 1.0
         assert measure(first, second) == pytest.approx(measure(second, first), abs=1e-12)
@@ -76,99 +77,103 @@ def test_structure_and_edges_are_symmetric_and_within_0_and_1(first: np.ndarray,
 
 @settings(max_examples=40, deadline=None)
 @given(RGB, RGB)
-def test_colour_counts_the_pixels_two_images_share(first: np.ndarray, second: np.ndarray) -> None:
-    assert colour(first, first) == pytest.approx(1.0)
-    assert 0.0 <= colour(first, second) <= 1.0
-    assert colour(first, second) == pytest.approx(colour(second, first))
+def test_histogram_intersection_counts_the_colours_two_images_share(first: np.ndarray, second: np.ndarray) -> None:
+    assert lab_histogram_intersection(first, first) == pytest.approx(1.0)
+    assert 0.0 <= lab_histogram_intersection(first, second) <= 1.0
+    assert lab_histogram_intersection(first, second) == pytest.approx(lab_histogram_intersection(second, first))
     shuffled = first.reshape(-1, 3)[::-1].reshape(first.shape)
-    assert colour(first, shuffled) == pytest.approx(1.0)  # where the colours are does not matter
-    assert colour_histogram(first).sum() == pytest.approx(1.0)
-    assert colour_histogram(first).shape == LAB_BINS
+    assert lab_histogram_intersection(first, shuffled) == pytest.approx(1.0)  # positions do not matter
+    assert lab_histogram(first).sum() == pytest.approx(1.0)
+    assert lab_histogram(first).shape == LAB_BINS
 
 
-def test_every_measure_falls_as_noise_grows() -> None:
+def test_every_measure_decreases_with_noise() -> None:
     rng, first = np.random.default_rng(0), scene()
     noise = rng.normal(0, 1, first.shape)
-    found = []
+    results = []
     for strength in (0, 5, 15, 40, 90):
         second = np.clip(first + strength * noise, 0, 255)
         grey, other = luminance(first), luminance(second)
-        found.append((structure(grey, other), colour(first, second), edges(grey, other)))
-    for column in zip(*found, strict=True):
+        results.append(
+            (ssim(grey, other), lab_histogram_intersection(first, second), edge_orientation_similarity(grey, other))
+        )
+    for column in zip(*results, strict=True):
         assert list(column) == sorted(column, reverse=True)
         assert column[0] == pytest.approx(1.0)
         assert column[-1] < 0.8
 
 
-def test_a_quarter_recoloured_leaves_three_quarters_of_the_colour() -> None:
+def test_recolouring_a_quarter_lowers_the_intersection_by_a_quarter() -> None:
     red, blue = np.array([200.0, 20, 20]), np.array([20.0, 20, 200])
     first = np.tile(red, (16, 16, 1))
     second = first.copy()
     second[:8, :8] = blue
-    assert colour(first, second) == pytest.approx(0.75)
+    assert lab_histogram_intersection(first, second) == pytest.approx(0.75)
 
 
-def test_edges_know_directions_and_places() -> None:
+def test_edge_similarity_depends_on_orientation_and_cell() -> None:
     upright = np.zeros((64, 64))
     upright[:, ::8] = 255
     level, moved = upright.T, np.roll(upright, 1, axis=1)
-    assert edges(upright, level) < 0.05
-    assert edges(upright, moved) > 0.9
+    assert edge_orientation_similarity(upright, level) < 0.05
+    assert edge_orientation_similarity(upright, moved) > 0.9
     left, right = upright.copy(), upright.copy()
     left[:, 32:], right[:, :32] = 0, 0
-    assert edges(left, right) == pytest.approx(1 / 8)  # one of the eight flanks lies across the border
+    assert edge_orientation_similarity(left, right) == pytest.approx(
+        1 / 8
+    )  # one of the eight flanks crosses the border
     flat = np.full((64, 64), 90.0)
-    assert (edges(flat, flat + 50), edges(flat, upright)) == (1.0, 0.0)
-    assert edge_histogram(upright).sum() == pytest.approx(1.0)
+    assert (edge_orientation_similarity(flat, flat + 50), edge_orientation_similarity(flat, upright)) == (1.0, 0.0)
+    assert edge_orientation_histogram(upright).sum() == pytest.approx(1.0)
 
 
 def scores(*batch: Item) -> list[Score]:
     return list(PixelSimilarity().score_batch(batch))
 
 
-def test_an_image_beside_itself_is_1_and_size_does_not_matter(tmp_path: Path) -> None:
+def test_an_image_scores_1_against_itself_in_any_size(tmp_path: Path) -> None:
     with Image.open(path_of(save_blocks(tmp_path, 1, (400, 300)))) as opened:
         opened.resize((800, 600), Image.Resampling.BICUBIC).save(tmp_path / "large.png")
         opened.filter(ImageFilter.GaussianBlur(25)).save(tmp_path / "blurred.png")
     same = save_blocks(tmp_path, 1, (400, 300))
     large, blurred = reference(tmp_path / "large.png", (800, 600)), reference(tmp_path / "blurred.png", (400, 300))
-    found = scores(item("same", same, same), item("large", large, same), item("blurred", blurred, same))
-    assert found[0].strict.values == pytest.approx({"structure": 1.0, "colour": 1.0, "edges": 1.0})
-    assert min(found[1].strict.values.values()) > 0.95
-    assert all(found[2].strict.values[name] < value for name, value in found[1].strict.values.items())
-    assert found[2].strict.values["colour"] < 0.7
-    assert found[1].details == {"side": SIDE, "generated": [800, 600], "truth": [400, 300]}
-    assert found[0].image == same.sha256
+    results = scores(item("same", same, same), item("large", large, same), item("blurred", blurred, same))
+    assert results[0].strict.values == pytest.approx(IDENTICAL)
+    assert min(results[1].strict.values.values()) > 0.95
+    assert all(results[2].strict.values[name] < value for name, value in results[1].strict.values.items())
+    assert results[2].strict.values["lab_histogram_intersection"] < 0.7
+    assert results[1].details == {"side": SIDE, "generated": [800, 600], "truth": [400, 300]}
+    assert results[0].image == same.sha256
 
 
-def test_the_common_size_keeps_an_image_of_that_size(tmp_path: Path) -> None:
+def test_an_image_of_the_common_size_is_unchanged(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    assert np.array_equal(common(Image.fromarray(pixels)), pixels.astype(float))
+    assert np.array_equal(to_common_size(Image.fromarray(pixels)), pixels.astype(float))
 
 
 def test_transparent_pixels_count_as_white(tmp_path: Path) -> None:
     Image.new("RGBA", (50, 40), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.new("RGB", (50, 40), "white").save(tmp_path / "white.png")
     (score,) = scores(item("a", reference(tmp_path / "clear.png"), reference(tmp_path / "white.png")))
-    assert score.strict.values == pytest.approx({"structure": 1.0, "colour": 1.0, "edges": 1.0})
+    assert score.strict.values == pytest.approx(IDENTICAL)
 
 
-def test_an_image_that_does_not_open_fails_alone(tmp_path: Path) -> None:
-    good, torn = save_blocks(tmp_path, 1), tmp_path / "torn.png"
-    torn.write_bytes(path_of(good).read_bytes()[:150])
-    found = scores(
-        item("torn", reference(torn), good), item("truth", good, reference(torn)), item("none", good, None),
-        item("good", good, good),
+def test_an_unreadable_image_fails_only_its_own_score(tmp_path: Path) -> None:
+    good, truncated = save_blocks(tmp_path, 1), tmp_path / "truncated.png"
+    truncated.write_bytes(path_of(good).read_bytes()[:150])
+    results = scores(
+        item("truncated", reference(truncated), good), item("truth", good, reference(truncated)),
+        item("none", good, None), item("good", good, good),
     )  # fmt: skip
-    assert [str(score.status) for score in found] == ["failed", "failed", "not_applicable", "ok"]
-    assert found[0].strict.reason.startswith("the generated picture does not open: ")
-    assert found[1].strict.reason.startswith("the ground truth does not open: ")
-    assert str(tmp_path) not in found[0].strict.reason
-    assert "truth_image" in found[2].strict.reason
+    assert [str(score.status) for score in results] == ["failed", "failed", "not_applicable", "ok"]
+    assert results[0].strict.reason.startswith("the generated image does not open: ")
+    assert results[1].strict.reason.startswith("the ground truth does not open: ")
+    assert str(tmp_path) not in results[0].strict.reason
+    assert "truth_image" in results[2].strict.reason
 
 
-def test_what_it_declares() -> None:
-    traits = scorer_capabilities(PixelSimilarity)
-    assert traits.dimensions == ("structure", "colour", "edges")
-    assert (traits.version, traits.local) == ("pixels-1", False)
-    assert "not a judgement" in traits.note
+def test_the_declared_capabilities() -> None:
+    capabilities = scorer_capabilities(PixelSimilarity)
+    assert capabilities.dimensions == ("ssim", "lab_histogram_intersection", "edge_orientation_similarity")
+    assert (capabilities.version, capabilities.local) == ("pixels-2", False)
+    assert "not a judgement" in capabilities.note

@@ -572,6 +572,6 @@ def test_wall_time_adds_up_over_invocations(tmp_path: Path) -> None:
 
 def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     judge = ScorerSpec(name="vlm:m", args={"base_url": "https://me:hunter2@judge.invalid/v1"})
-    with pytest.raises(ConfigError, match="base_url holds what looks like a key"):
+    with pytest.raises(ConfigError, match="base_url contains what looks like a key"):
         RunStore.open(tmp_path / "run", store_records.spec(scorers=(judge,)))
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Task folders: their content, and invalid files with their messages."""
+"""Task folders: reading samples and ground truths, and the errors of broken folders."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_version_follows_the_content(little: Path, file: str) -> None:
         ("name: x\x00y\n", "broken YAML"),
     ],
 )
-def test_an_invalid_task_file_is_reported_in_one_line(little: Path, yaml: str, message: str) -> None:
+def test_a_wrong_task_file_is_one_clear_line(little: Path, yaml: str, message: str) -> None:
     (little / "task.yaml").write_text(yaml)
     with pytest.raises(DataError, match=message) as caught:
         load_task(str(little))

@@ -25,12 +25,13 @@ from knowgen.core.records import (
     GenerationStatus,
     GroundTruth,
     ImageRef,
+    Item,
     ParsedScore,
     Sample,
     Score,
     ScoreStatus,
 )
-from knowgen.scorers.contract import Item, failed_score, not_applicable_score
+from knowgen.scorers.contract import failed_score, not_applicable_score
 from knowgen.scorers.vlm.answer import AnswerJudge
 from knowgen.scorers.vlm.judge import VlmJudge
 from knowgen.training.rewards import DualReward, EpisodeReward, ReferencesRule, image_reward, masked, text_reward
@@ -238,8 +239,8 @@ def test_invalid_rewards_are_refused(fields: dict[str, Any]) -> None:
 
 
 def test_scores_with_other_dimensions_are_refused() -> None:
-    with pytest.raises(UsageError, match="no image reward is defined for structure, colour"):
-        parsing = ParsedScore(status=ScoreStatus.OK, values={"structure": 1, "colour": 1})
+    with pytest.raises(UsageError, match="no image reward is defined for ssim, lab_histogram_intersection"):
+        parsing = ParsedScore(status=ScoreStatus.OK, values={"ssim": 1, "lab_histogram_intersection": 1})
         image_reward(Score(sample_id="a", scorer="pixels", status=ScoreStatus.OK, strict=parsing))
     with pytest.raises(UsageError, match="no text reward is defined for faithfulness"):
         text_reward(knowgen_score(1, 1, 1, 1))

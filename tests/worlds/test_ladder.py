@@ -1,4 +1,4 @@
-"""The four reference systems come out in order, on worlds that nobody tuned anything on."""
+"""The four reference systems are ranked in order on worlds that were not used for tuning."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 
 from knowgen.core.records import GenerationRequest, Sample
 from knowgen.tasks.folder import FolderTask
+from knowgen.worlds.baselines.systems import ClosedBook, Noise, OpenBook, Oracle
 from knowgen.worlds.build import build_world
 from knowgen.worlds.search import WorldSearch
-from knowgen.worlds.systems import ClosedBook, Noise, OpenBook, Oracle
 from tests.helpers.adversary import k_score
 from tests.helpers.built_world import BuiltWorld
 
 STEP = 0.08
-"""Neighbours are at least this far apart in K-Score."""
+"""Minimum difference in K-Score between neighbours."""
 
 
 def drawn_by(system: object, world: BuiltWorld, sample: Sample) -> object:
@@ -31,7 +31,7 @@ def drawn_by(system: object, world: BuiltWorld, sample: Sample) -> object:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [101, 202, 303])
-def test_knowing_more_scores_more(seed: int, tmp_path: Path) -> None:
+def test_systems_with_more_knowledge_score_higher(seed: int, tmp_path: Path) -> None:
     folder = build_world(tmp_path / "world", seed, 48)
     world = BuiltWorld(folder, seed, FolderTask(folder), WorldSearch(str(folder)))
     scores = []

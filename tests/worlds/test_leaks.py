@@ -1,4 +1,4 @@
-"""Ground truth cannot leak: what `open_book` knows comes from the pages, and collecting everything does not pay."""
+"""Ground truth cannot leak: `open_book` knows only the pages, and collecting everything does not score higher."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from knowgen.core.errors import DataError
 from knowgen.core.records import GenerationRequest, Sample, request_id
 from knowgen.generators.contract import GeneratedImage
 from knowgen.search.contract import Hit, ImageHit, Page, SearchBackend
+from knowgen.worlds.baselines.systems import ClosedBook, OpenBook
 from knowgen.worlds.search import WorldSearch
-from knowgen.worlds.systems import ClosedBook, OpenBook
 from tests.helpers.adversary import Sprayer, k_score
 from tests.helpers.built_world import BuiltWorld, rows_of
 
@@ -27,7 +27,7 @@ SEARCHED = ("pages.jsonl", "pictures.jsonl", "pictures")
 
 
 class EmptySearch:
-    """A backend that knows nothing."""
+    """A backend without any pages or images."""
 
     version = "empty"
 
@@ -38,7 +38,7 @@ class EmptySearch:
         return []
 
     async def open(self, url: str) -> Page:
-        raise DataError("there is no such page", where=url)
+        raise DataError("page not found", where=url)
 
 
 def draw(search: SearchBackend, sample: Sample, *, name: str = "") -> GeneratedImage:
@@ -66,14 +66,14 @@ def copy_searched(world: BuiltWorld, to: Path) -> Path:
     return to
 
 
-def test_requests_hold_nothing_but_the_prompt(built_world: BuiltWorld) -> None:
+def test_requests_contain_nothing_but_the_prompt(built_world: BuiltWorld) -> None:
     assert set(GenerationRequest.model_fields) == {"id", "prompt", "repeat", "seed", "references", "truth"}
     for sample in built_world.task.samples():
         names = {request_id(sample.id, 0), sample.id}
         assert all(re.fullmatch(r"[0-9a-f]{16}", name) for name in names) and len(names) == 2
 
 
-def test_with_the_truth_moved_away_open_book_generates_the_same_pixels(
+def test_open_book_paints_the_same_pixels_without_the_ground_truth_files(
     built_world: BuiltWorld, drawn: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     bare = WorldSearch(str(copy_searched(built_world, tmp_path)))
@@ -89,7 +89,7 @@ def test_open_book_opens_no_other_file_of_the_world(built_world: BuiltWorld, tmp
     script.write_text(
         "import asyncio, json, sys\n"
         "from knowgen.core.records import GenerationRequest\n"
-        "from knowgen.worlds.systems import OpenBook\n"
+        "from knowgen.worlds.baselines.systems import OpenBook\n"
         "folder, prompts, opened = sys.argv[1], json.loads(sys.argv[2]), set()\n"
         "def watch(event, args):\n"
         "    if event == 'open' and str(args[0]).startswith(folder):\n"
@@ -105,14 +105,16 @@ def test_open_book_opens_no_other_file_of_the_world(built_world: BuiltWorld, tmp
     assert json.loads(done.stdout) == ["pages.jsonl", "pictures", "pictures.jsonl"]
 
 
-def test_the_name_of_a_request_decides_nothing(built_world: BuiltWorld, drawn: dict[str, np.ndarray]) -> None:
+def test_the_id_of_a_request_has_no_effect(built_world: BuiltWorld, drawn: dict[str, np.ndarray]) -> None:
     for sample in list(built_world.task.samples())[:6]:
         drawing = draw(built_world.search, sample, name=sample.category)
         assert drawing.request_id == sample.category
         assert np.array_equal(pixels(drawing.image), drawn[sample.id])
 
 
-def test_with_an_empty_search_it_falls_to_closed_book(built_world: BuiltWorld, drawn: dict[str, np.ndarray]) -> None:
+def test_with_an_empty_search_open_book_equals_closed_book(
+    built_world: BuiltWorld, drawn: dict[str, np.ndarray]
+) -> None:
     differing = 0
     for sample in built_world.task.samples():
         empty = draw(EmptySearch(), sample)
@@ -123,17 +125,17 @@ def test_with_an_empty_search_it_falls_to_closed_book(built_world: BuiltWorld, d
 
 
 def written(image: object) -> str:
-    """Reads an image's text with the OCR of the check."""
-    from knowgen.worlds.check.ocr import read_lines
+    """Return the text of an image, read with the OCR of the check."""
+    from knowgen.worlds.checker.ocr import read_lines
 
     assert isinstance(image, Image.Image)
     return "\n".join(line.text for line in read_lines(np.asarray(image.convert("RGB"))))
 
 
-def test_when_a_fact_on_a_page_changes_the_written_text_follows(
+def test_the_painted_text_follows_a_changed_fact_on_a_page(
     built_world: BuiltWorld, drawn: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    """Swaps the year on the article of some samples' subjects, and nothing else."""
+    """Only the year on the article of some samples' subjects is replaced."""
     copy_searched(built_world, tmp_path)
     changed: dict[str, tuple[str, str]] = {}
     pages = {row["url"]: row for row in rows_of(tmp_path / "pages.jsonl")}
@@ -161,7 +163,7 @@ def test_when_a_fact_on_a_page_changes_the_written_text_follows(
 
 
 @pytest.mark.slow
-def test_printing_every_name_and_tiling_every_image_does_not_beat_open_book(
+def test_writing_every_name_and_tiling_every_image_does_not_beat_open_book(
     built_world: BuiltWorld, tmp_path: Path
 ) -> None:
     samples = list(built_world.task.samples())[:24]

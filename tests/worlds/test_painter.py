@@ -1,4 +1,4 @@
-"""The painter: freeing subjects from backdrops, reading a prompt's scene, surface and kinds, and pasting."""
+"""The baseline painter: cutting out subjects, reading scene, surface and kinds of a prompt, and pasting."""
 
 from __future__ import annotations
 
@@ -13,21 +13,29 @@ import pytest
 from PIL import Image
 
 from knowgen.core.errors import DataError
-from knowgen.worlds import painter
-from knowgen.worlds.drawing.compose import compose
-from knowgen.worlds.drawing.looks import FLOATING_KINDS, KIND_NOUNS, KINDS, Look, draw_look, plain_backdrop, random_look
-from knowgen.worlds.drawing.scenes import SCENE_WORDS, SCENES, TINT_COUNT, draw_scene
-from knowgen.worlds.drawing.signs import SURFACE_WORDS
-from knowgen.worlds.painter import cut_out, named_kinds, paint
+from knowgen.worlds.baselines import painter
+from knowgen.worlds.baselines.painter import cut_out, named_kinds, paint
+from knowgen.worlds.rendering.appearance import (
+    FLOATING_KINDS,
+    KIND_NOUNS,
+    KINDS,
+    Appearance,
+    draw_appearance,
+    plain_backdrop,
+    random_appearance,
+)
+from knowgen.worlds.rendering.compose import compose
+from knowgen.worlds.rendering.scenes import SCENE_WORDS, SCENES, TINT_COUNT, draw_scene
+from knowgen.worlds.rendering.signs import SURFACE_WORDS
 
 SIZE, LOOK_SIZE, PLACE = 256, 216, (17, 23)
 
 
-def shown(look: Look, seed: int) -> tuple[Image.Image, Image.Image]:
-    """A look on a plain backdrop, and the look by itself on a clear ground of the same size."""
-    backdrop = plain_backdrop(look, random.Random(seed))
+def shown(appearance: Appearance, seed: int) -> tuple[Image.Image, Image.Image]:
+    """Return an appearance on a plain backdrop, and alone on a transparent background of the same size."""
+    backdrop = plain_backdrop(appearance, random.Random(seed))
     alone = Image.new("RGBA", (SIZE, SIZE), (0, 0, 0, 0))
-    drawn = draw_look(look, LOOK_SIZE)
+    drawn = draw_appearance(appearance, LOOK_SIZE)
     alone.paste(drawn, PLACE)
     picture = Image.new("RGB", (SIZE, SIZE), backdrop)
     picture.paste(alone, (0, 0), alone)
@@ -35,7 +43,7 @@ def shown(look: Look, seed: int) -> tuple[Image.Image, Image.Image]:
 
 
 def best_overlap(cut: Image.Image, alone: Image.Image) -> float:
-    """Intersection over union of a cut-out with the known mask, at the best shift within two pixels."""
+    """Return the intersection over union of a cut-out with the known mask, at the best shift within two pixels."""
     known = np.asarray(alone)[..., 3] > 127
     freed = np.asarray(cut)[..., 3] > 127
     rows, columns = np.nonzero(known)
@@ -50,9 +58,9 @@ def best_overlap(cut: Image.Image, alone: Image.Image) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cut_out_gives_back_the_pasted_look(kind: str) -> None:
+def test_a_cut_out_equals_the_pasted_appearance(kind: str) -> None:
     for seed in range(4):
-        picture, alone = shown(random_look(kind, random.Random(seed)), seed)
+        picture, alone = shown(random_appearance(kind, random.Random(seed)), seed)
         cut = cut_out(picture)
         assert cut is not None
         assert cut.mode == "RGBA"
@@ -61,7 +69,7 @@ def test_a_cut_out_gives_back_the_pasted_look(kind: str) -> None:
 
 def test_a_cut_out_survives_jpeg() -> None:
     for seed, kind in enumerate(("vase", "robot", "flag", "planet")):
-        picture, alone = shown(random_look(kind, random.Random(seed)), seed)
+        picture, alone = shown(random_appearance(kind, random.Random(seed)), seed)
         stored = BytesIO()
         picture.save(stored, "JPEG", quality=85)
         cut = cut_out(Image.open(stored))
@@ -70,8 +78,8 @@ def test_a_cut_out_survives_jpeg() -> None:
 
 
 @pytest.mark.parametrize("kind", ["person", "flag", "planet", "device"])
-def test_the_edge_keeps_nothing_of_the_backdrop(kind: str) -> None:
-    picture, _ = shown(random_look(kind, random.Random(3)), 3)
+def test_the_edge_has_no_backdrop_colour(kind: str) -> None:
+    picture, _ = shown(random_appearance(kind, random.Random(3)), 3)
     backdrop = np.asarray(picture)[0, 0].astype(int)
     cut = cut_out(picture)
     assert cut is not None
@@ -84,13 +92,13 @@ def test_the_edge_keeps_nothing_of_the_backdrop(kind: str) -> None:
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_view_in_a_scene_is_not_cut_out(scene: str) -> None:
     picture = draw_scene(scene, 1, (SIZE, SIZE))
-    drawn = draw_look(random_look("vase", random.Random(1)), 170)
+    drawn = draw_appearance(random_appearance("vase", random.Random(1)), 170)
     picture.paste(drawn, (43, 78), drawn)
     assert cut_out(picture) is None
 
 
 @pytest.mark.parametrize("picture", [Image.new("RGB", (200, 200), (200, 210, 220)), Image.new("L", (8, 8), 9)])
-def test_an_image_of_nothing_is_not_cut_out(picture: Image.Image) -> None:
+def test_an_empty_image_is_not_cut_out(picture: Image.Image) -> None:
     assert cut_out(picture) is None
 
 
@@ -140,7 +148,7 @@ def test_subjects_are_distinguished_from_words_on_the_sign(prompt: str, kinds: l
 
 
 def closest_scene(picture: Image.Image) -> str:
-    """The scene whose upper strip and corners, over all its tints, come closest to the image."""
+    """Return the scene whose upper strip and corners, over all tints, are closest to the image."""
 
     def signature(image: Image.Image) -> np.ndarray:
         small = np.asarray(image.resize((24, 16), Image.Resampling.BOX)).astype(float)
@@ -164,16 +172,16 @@ def test_the_scene_is_the_one_in_the_prompt(scene: str) -> None:
 
 
 def test_the_surface_is_the_one_in_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    question_match: list[str] = []
 
     def watched(*args: object, **settings: object) -> object:
-        asked.append(str(args[3]))
+        question_match.append(str(args[3]))
         return compose(*args, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(painter, "compose", watched)
     for words in SURFACE_WORDS.values():
         paint(f"A {words} in a museum hall beside a vase", [], ["Ola"], 1)
-    assert asked == list(SURFACE_WORDS)
+    assert question_match == list(SURFACE_WORDS)
 
 
 # ---- painting
@@ -188,19 +196,19 @@ def test_without_references_the_named_kind_is_rendered(kind: str) -> None:
     assert (np.abs(picture - other).max(axis=2) > 40).mean() > 0.02, "stand-ins vary with the seed"
     drawn = []
 
-    def remember(look: Look, size: int) -> Image.Image:
-        drawn.append(look.kind)
-        return draw_look(look, size)
+    def remember(appearance: Appearance, size: int) -> Image.Image:
+        drawn.append(appearance.kind)
+        return draw_appearance(appearance, size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("knowgen.worlds.drawing.compose.draw_look", remember)
+        patch.setattr("knowgen.worlds.rendering.compose.draw_appearance", remember)
         paint(prompt, [], [], 5)
     assert set(drawn) == {kind}
 
 
-def test_references_are_pasted_and_found_again() -> None:
-    look = random_look("crest", random.Random(4))
-    reference, _ = shown(look, 4)
+def test_references_are_pasted_and_can_be_matched() -> None:
+    appearance = random_appearance("crest", random.Random(4))
+    reference, _ = shown(appearance, 4)
     picture = paint("In a snowy valley stands the crest Oruvane.", [reference], [], 2)
     import cv2
 
@@ -226,9 +234,9 @@ def test_a_reference_in_a_scene_is_pasted_as_a_card() -> None:
     assert counts.get((255, 252, 244), 0) > 2000
 
 
-def test_floating_references_cast_no_shadow() -> None:
+def test_floating_references_have_no_shadow() -> None:
     for kind in sorted(FLOATING_KINDS):
-        reference, _ = shown(random_look(kind, random.Random(1)), 1)
+        reference, _ = shown(random_appearance(kind, random.Random(1)), 1)
         prompts = (f"the {kind} Oruvane in a desert at dawn", "the vase Oruvane in a desert at dawn")
         for prompt, shadow in zip(prompts, (False, True), strict=True):
             floors = []
@@ -241,41 +249,41 @@ def test_floating_references_cast_no_shadow() -> None:
 
 
 def test_each_of_several_references_floats_or_stands_as_its_noun_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
+    question_match: list[object] = []
 
     def watched(*args: object, **settings: object) -> object:
-        asked.append(settings["floating"])
+        question_match.append(settings["floating"])
         return compose(*args, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(painter, "compose", watched)
-    pair = [shown(random_look(kind, random.Random(1)), 1)[0] for kind in ("airship", "robot")]
+    pair = [shown(random_appearance(kind, random.Random(1)), 1)[0] for kind in ("airship", "robot")]
     paint("the rescue airship Ovar and the rescue robot Bilo in an old town street", pair, [], 1)
     paint("the rescue robot Bilo and the rescue airship Ovar in an old town street", pair, [], 1)
     paint("the planet Ovar and nothing else", pair, [], 1)
-    assert asked == [[True, False], [False, True], [True, True]]
+    assert question_match == [[True, False], [False, True], [True, True]]
 
 
 def test_at_most_four_references_are_used() -> None:
-    references = [shown(random_look(kind, random.Random(1)), 1)[0] for kind in KINDS[:6]]
+    references = [shown(random_appearance(kind, random.Random(1)), 1)[0] for kind in KINDS[:6]]
     assert paint("Six things", references, [], 1).tobytes() == paint("Six things", references[:4], [], 1).tobytes()
 
 
-def test_prompt_and_seed_decide_the_image() -> None:
+def test_the_image_depends_on_prompt_and_seed() -> None:
     first = paint("the robot Ovar in a tall library", [], ["Ovar"], 1)
     assert first.tobytes() == paint("the robot Ovar in a tall library", [], ["Ovar"], 1).tobytes()
     assert first.tobytes() != paint("the robot Ovar in a tall library", [], ["Ovar"], 2).tobytes()
     assert first.tobytes() != paint("the robot Ovar in a tall library.", [], ["Ovar"], 1).tobytes()
 
 
-def test_text_beyond_a_sign_is_an_error() -> None:
+def test_text_that_does_not_fit_on_a_sign_is_an_error() -> None:
     with pytest.raises(DataError, match="does not fit"):
         paint("the robot Ovar in a tall library", [], ["many words " * 200], 1)
 
 
-def test_the_painter_imports_nothing_but_rendering() -> None:
+def test_the_painter_imports_only_rendering() -> None:
     tree = ast.parse(Path(painter.__file__).read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     ours = {name for name in imported if name.startswith("knowgen")}
     assert ours
-    assert all(name.startswith("knowgen.worlds.drawing.") for name in ours)
+    assert all(name.startswith("knowgen.worlds.rendering.") for name in ours)

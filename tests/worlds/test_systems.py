@@ -1,4 +1,4 @@
-"""The four reference systems: their shapes, their seeds, and what each of them may know."""
+"""The four reference systems: their interfaces, their seeds, and the data that each may use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from knowgen.core import registry
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.records import GenerationRequest, GroundTruth
 from knowgen.generators.contract import GeneratedImage, capabilities_of
-from knowgen.worlds.systems import ClosedBook, Noise, OpenBook, Oracle
+from knowgen.worlds.baselines.systems import ClosedBook, Noise, OpenBook, Oracle
 from tests.helpers.built_world import BuiltWorld
 
 PROMPT = (
@@ -28,7 +28,7 @@ def pixels(image: object) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def test_they_are_found_by_name_with_the_traits_they_need() -> None:
+def test_the_systems_are_registered_with_their_capabilities() -> None:
     traits = {
         name: capabilities_of(registry.load(registry.resolve("generators", name)))
         for name in ("noise", "closed_book", "open_book", "oracle")
@@ -40,7 +40,7 @@ def test_they_are_found_by_name_with_the_traits_they_need() -> None:
 
 
 @pytest.mark.parametrize("system", [Noise(), ClosedBook()])
-def test_the_same_seed_gives_the_same_image_and_another_seed_another(system: Noise | ClosedBook) -> None:
+def test_the_image_of_a_system_depends_on_prompt_and_seed(system: Noise | ClosedBook) -> None:
     first, again, other = (pixels(system.draw(PROMPT, [], seed)) for seed in (5, 5, 6))
     assert first.shape == (512, 768, 3)
     assert np.array_equal(first, again)
@@ -48,7 +48,7 @@ def test_the_same_seed_gives_the_same_image_and_another_seed_another(system: Noi
     assert not np.array_equal(first, pixels(system.draw(PROMPT.replace("Nowhere", "Elsewhere"), [], 5)))
 
 
-def test_open_book_answers_a_sample_and_records_how(built_world: BuiltWorld) -> None:
+def test_open_book_records_evidence_steps_and_references(built_world: BuiltWorld) -> None:
     sample = next(s for s in built_world.task.samples() if s.difficulty == "medium" and s.text_required)
     drawing = draw_open(built_world, sample.prompt)
     assert pixels(drawing.image).shape == (512, 768, 3)
@@ -70,17 +70,17 @@ def test_open_book_finds_its_backend_by_name(built_world: BuiltWorld) -> None:
     assert np.array_equal(pixels(by_name.image), pixels(draw_open(built_world, sample.prompt).image))
 
 
-def test_open_book_reads_most_subjects_right_and_is_misled_by_some(built_world: BuiltWorld) -> None:
-    found, all_of = 0, 0
+def test_open_book_finds_most_subjects_and_is_misled_by_some(built_world: BuiltWorld) -> None:
+    correct, total = 0, 0
     for sample in built_world.task.samples():
         drawing = draw_open(built_world, sample.prompt)
         names = {subject["name"] for subject in built_world.task.truth(sample.id).subjects}
         titles = {reference["note"].removeprefix("taken to show ") for reference in drawing.references}
-        found, all_of = found + len(names & titles), all_of + len(names)
-    assert 0.7 <= found / all_of < 1
+        correct, total = correct + len(names & titles), total + len(names)
+    assert 0.7 <= correct / total < 1
 
 
-def test_many_requests_at_once_give_what_each_gives_alone(built_world: BuiltWorld) -> None:
+def test_concurrent_requests_give_the_same_images_as_single_ones(built_world: BuiltWorld) -> None:
     prompts = [sample.prompt for sample in list(built_world.task.samples())[:6]]
 
     async def together() -> list[GeneratedImage]:
@@ -91,7 +91,7 @@ def test_many_requests_at_once_give_what_each_gives_alone(built_world: BuiltWorl
         assert np.array_equal(pixels(drawing.image), pixels(draw_open(built_world, prompt).image))
 
 
-def test_the_oracle_wants_the_truth_of_a_world() -> None:
+def test_the_oracle_needs_the_ground_truth_of_a_world() -> None:
     with pytest.raises(ConfigError, match="no ground truth"):
         asyncio.run(Oracle().generate(GenerationRequest(id="any", prompt=PROMPT)))
     foreign = GroundTruth(sample_id="s", required_text=("Hello",))
@@ -110,9 +110,9 @@ def test_the_oracle_does_not_copy_the_ground_truth_image(built_world: BuiltWorld
         assert (np.abs(drawn.astype(int) - shown).max(axis=2) > 24).mean() > 0.03, "another layout"
 
 
-def test_naming_them_loads_nothing_heavy() -> None:
+def test_importing_the_systems_loads_no_heavy_library() -> None:
     script = (
-        "import sys; import knowgen.worlds.systems; "
+        "import sys; import knowgen.worlds.baselines.systems; "
         "print([name for name in ('numpy', 'PIL', 'cv2', 'bm25s', 'Stemmer') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

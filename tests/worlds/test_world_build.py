@@ -1,4 +1,4 @@
-"""What a built world holds, and that it is the same however it is built."""
+"""Content of a built world, and its independence of how it is built."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from knowgen.core.records import GROUPS
 from knowgen.tasks.folder import FolderTask
 from knowgen.worlds import build, shard_files
 from knowgen.worlds.build import build_world
-from knowgen.worlds.drawing.looks import FAMILIES, Look, visible_difference
+from knowgen.worlds.rendering.appearance import FAMILIES, Appearance, visible_difference
 from knowgen.worlds.shard import make_shard
-from knowgen.worlds.shard_files import truth_picture
+from knowgen.worlds.shard_files import render_truth
 from knowgen.worlds.task import MINI_SAMPLES, MINI_SEED, knowgen_mini
 from tests.helpers.built_world import BuiltWorld, rows_of
 
@@ -73,7 +73,7 @@ def test_prompts_stay_distinct_over_many_shards() -> None:
     assert len(openings) > 20
 
 
-def test_looks_come_from_all_families(built_world: BuiltWorld) -> None:
+def test_appearances_come_from_all_families(built_world: BuiltWorld) -> None:
     family_of = {kind: family for family, kinds in FAMILIES.items() for kind in kinds}
     kinds = [
         subject["look"]["kind"] for row in rows_of(built_world.folder / "truth.jsonl") for subject in row["subjects"]
@@ -81,15 +81,15 @@ def test_looks_come_from_all_families(built_world: BuiltWorld) -> None:
     assert len({family_of[kind] for kind in kinds}) >= 4
 
 
-def test_every_subject_has_a_look_alike_that_is_visibly_another_one(built_world: BuiltWorld) -> None:
+def test_every_subject_has_a_visibly_different_distractor(built_world: BuiltWorld) -> None:
     for row in rows_of(built_world.folder / "truth.jsonl"):
         for subject in row["subjects"]:
-            right, other = Look.from_dict(subject["look"]), Look.from_dict(subject["look_alike"])
+            right, other = Appearance.from_dict(subject["look"]), Appearance.from_dict(subject["look_alike"])
             assert right.kind == other.kind
             assert visible_difference(right, other) >= 0.07
 
 
-def test_every_written_fact_stands_in_the_evidence(built_world: BuiltWorld) -> None:
+def test_every_required_fact_is_in_the_evidence(built_world: BuiltWorld) -> None:
     pages = {row["url"]: row for row in rows_of(built_world.folder / "pages.jsonl")}
     facts = 0
     for sample in built_world.task.samples():
@@ -121,7 +121,7 @@ def test_evidence_leads_from_a_name_in_the_prompt_over_links_to_the_subject(buil
     assert followed > 20
 
 
-def test_titles_give_no_figure_and_no_label_away(built_world: BuiltWorld) -> None:
+def test_titles_contain_no_figure_and_no_label(built_world: BuiltWorld) -> None:
     titles = [row["title"] for name in ("pages", "pictures") for row in rows_of(built_world.folder / f"{name}.jsonl")]
     assert not any(character.isdigit() for title in titles for character in title)
     everything = "\n".join(titles)
@@ -131,7 +131,7 @@ def test_titles_give_no_figure_and_no_label_away(built_world: BuiltWorld) -> Non
     assert not any(label in everything for label in labels)
 
 
-def test_pages_have_unique_addresses_on_reserved_hosts_and_no_dead_links(built_world: BuiltWorld) -> None:
+def test_pages_have_unique_urls_on_reserved_hosts_and_no_dead_links(built_world: BuiltWorld) -> None:
     rows = rows_of(built_world.folder / "pages.jsonl")
     urls = {row["url"] for row in rows}
     assert len(urls) == len(rows)
@@ -144,9 +144,9 @@ def test_pages_have_unique_addresses_on_reserved_hosts_and_no_dead_links(built_w
     assert all(row["page_url"] in urls for row in picture_rows(built_world))
 
 
-def test_images_on_disk_are_what_their_rows_say(built_world: BuiltWorld) -> None:
-    truths, pictures = rows_of(built_world.folder / "truth.jsonl"), rows_of(built_world.folder / "pictures.jsonl")
-    listed = [(row["image_file"], row["image"]) for row in truths] + [(row["file"], row["image"]) for row in pictures]
+def test_image_files_match_their_rows(built_world: BuiltWorld) -> None:
+    truths, images = rows_of(built_world.folder / "truth.jsonl"), rows_of(built_world.folder / "pictures.jsonl")
+    listed = [(row["image_file"], row["image"]) for row in truths] + [(row["file"], row["image"]) for row in images]
     for file, image in listed:
         data = (built_world.folder / file).read_bytes()
         assert hashlib.sha256(data).hexdigest() == image["sha256"]
@@ -154,33 +154,38 @@ def test_images_on_disk_are_what_their_rows_say(built_world: BuiltWorld) -> None
     with Image.open(built_world.folder / truths[0]["image_file"]) as picture:
         assert (picture.size, picture.mode) == ((768, 512), "RGB")
     on_disk = {path.name for path in (built_world.folder / "pictures").iterdir()}
-    assert on_disk == {Path(row["file"]).name for row in pictures}
+    assert on_disk == {Path(row["file"]).name for row in images}
 
 
-def test_harder_subjects_have_more_images_that_carry_their_name_and_show_another_thing() -> None:
+def test_harder_subjects_have_more_images_with_misleading_titles() -> None:
     misleading, all_of = Counter[str](), Counter[str]()
     for number in range(8):
         shard = make_shard(5, number)
-        shown = {picture.look: [p for p in shard.pictures if p.look == picture.look] for picture in shard.pictures}
+        shown = {
+            picture.appearance: [p for p in shard.images if p.appearance == picture.appearance]
+            for picture in shard.images
+        }
         for plan in shard.samples:
             for subject in plan.subjects:
-                assert subject.twin is not None
+                assert subject.distractor is not None
                 all_of[plan.sample.difficulty] += 1
-                misleading[plan.sample.difficulty] += any(subject.name in p.title for p in shown[subject.twin.look])
+                misleading[plan.sample.difficulty] += any(
+                    subject.name in p.title for p in shown[subject.distractor.appearance]
+                )
     rates = [misleading[word] / all_of[word] for word in ("easy", "medium", "hard")]
     assert rates == sorted(rates) and rates[0] < 0.5 < rates[2]
 
 
 FINGERPRINT = """
 import hashlib, sys
-from knowgen.worlds.pictures import draw_picture
+from knowgen.worlds.content.search_images import render_search_image
 from knowgen.worlds.shard import make_shard
-from knowgen.worlds.shard_files import truth_picture
+from knowgen.worlds.shard_files import render_truth
 shard = make_shard(13, int(sys.argv[1]))
-digest = hashlib.sha256(repr((shard.samples, shard.pages, shard.pictures)).encode())
-for picture in shard.pictures[:6]:
-    digest.update(draw_picture(picture).tobytes())
-digest.update(truth_picture(shard.samples[0]).tobytes())
+digest = hashlib.sha256(repr((shard.samples, shard.pages, shard.images)).encode())
+for image in shard.images[:6]:
+    digest.update(render_search_image(image).tobytes())
+digest.update(render_truth(shard.samples[0]).tobytes())
 print(digest.hexdigest())
 """
 
@@ -195,8 +200,8 @@ def test_a_shard_is_the_same_under_every_hash_seed() -> None:
 
 
 @pytest.mark.slow
-def test_the_same_world_comes_out_of_other_processes_hash_seeds_and_worker_counts(tmp_path: Path) -> None:
-    """Rows and images of two shards, drawn by one and by two processes under different hash seeds."""
+def test_a_world_does_not_depend_on_process_hash_seed_and_worker_count(tmp_path: Path) -> None:
+    """Rows and images of two shards, built by one and by two processes with different hash seeds."""
     script = "import sys; from pathlib import Path; from knowgen.worlds.build import build_world; "
     script += "build_world(Path(sys.argv[1]), 13, 26, name='same', workers=int(sys.argv[2]))"
     for hash_seed, workers in (("0", 1), ("4242", 2)):
@@ -217,26 +222,26 @@ def test_a_smaller_world_is_the_beginning_of_a_larger_one(built_world: BuiltWorl
 
 
 @pytest.mark.parametrize("content", ["notes.txt", "samples.jsonl"])
-def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path, content: str) -> None:
+def test_a_folder_with_other_content_is_not_replaced(tmp_path: Path, content: str) -> None:
     (tmp_path / content).write_text("mine")
-    with pytest.raises(ConfigError, match="no world"):
+    with pytest.raises(ConfigError, match="not a world"):
         build_world(tmp_path, 1, 1)
     assert [path.name for path in tmp_path.iterdir()] == [content]
 
 
-def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+def test_an_existing_file_at_the_path_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("mine")
     with pytest.raises(ConfigError, match="is a file"):
         build_world(tmp_path / "here", 1, 1)
 
 
-def test_an_earlier_world_is_replaced_only_when_the_new_one_is_finished(
+def test_an_existing_world_is_replaced_only_after_the_new_one_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[int] = []
+    seeds: list[int] = []
 
     def write_three_files(folder: Path, seed: int, samples: int, workers: int) -> None:
-        made.append(seed)
+        seeds.append(seed)
         if seed == 3:
             raise OSError(28, "No space left on device")
         for file in shard_files.ROW_FILES:
@@ -250,11 +255,11 @@ def test_an_earlier_world_is_replaced_only_when_the_new_one_is_finished(
     with pytest.raises(ConfigError, match="No space left"):
         build_world(out, 3, 1)
     assert (out / "samples.jsonl").read_text() == "2\n"
-    assert made == [1, 2, 3]
+    assert seeds == [1, 2, 3]
     assert [path.name for path in out.parent.iterdir()] == ["world"], "no drafts are left behind"
 
 
-def test_a_worker_that_breaks_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_worker_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_files, "__name__", "knowgen.worlds.no_such_module")
     with pytest.raises(ConfigError, match="a worker failed: .*no_such_module"):
         build_world(tmp_path / "world", 1, 48, workers=2)
@@ -262,12 +267,12 @@ def test_a_worker_that_breaks_is_reported_in_one_line(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(("seed", "samples", "workers"), [(-1, 1, 1), (1, 0, 1), (1, 1, 0)])
-def test_numbers_out_of_range_are_refused(tmp_path: Path, seed: int, samples: int, workers: int) -> None:
+def test_numbers_out_of_range_are_errors(tmp_path: Path, seed: int, samples: int, workers: int) -> None:
     with pytest.raises(UsageError):
         build_world(tmp_path / "world", seed, samples, workers=workers)
 
 
-def test_the_shipped_task_is_whole_and_small() -> None:
+def test_the_bundled_task_is_complete_and_small() -> None:
     task = knowgen_mini()
     samples = list(task.samples())
     assert task.name == "knowgen_mini" and len(task) == MINI_SAMPLES == 48
@@ -281,19 +286,19 @@ def test_the_shipped_task_is_whole_and_small() -> None:
         assert hashlib.sha256(image.path.read_bytes()).hexdigest() == image.sha256
 
 
-def test_the_shipped_task_is_what_the_recipe_makes() -> None:
+def test_the_bundled_task_equals_a_new_build() -> None:
     task, shards = knowgen_mini(), [make_shard(MINI_SEED, number) for number in range(2)]
     assert list(task.samples()) == [plan.sample for shard in shards for plan in shard.samples]
     pages = rows_of(task.path / "pages.jsonl")
     assert pages == [page.model_dump(mode="json") for shard in shards for page in shard.pages]
 
 
-def test_the_shipped_truths_are_rendered_by_this_code() -> None:
-    """Compared loosely, since fonts are rendered a little differently by other versions of Pillow."""
+def test_the_bundled_ground_truths_are_rendered_by_this_code() -> None:
+    """Compared with a tolerance, since versions of Pillow render fonts slightly differently."""
     task = knowgen_mini()
     for number in range(2):
         for plan in make_shard(MINI_SEED, number).samples[::4]:
             image = task.truth(plan.sample.id).image
             assert image is not None
             shipped = np.asarray(image.open().convert("RGB")).astype(int)
-            assert np.abs(shipped - np.asarray(truth_picture(plan).convert("RGB"))).mean() < 2
+            assert np.abs(shipped - np.asarray(render_truth(plan).convert("RGB"))).mean() < 2

@@ -1,4 +1,4 @@
-"""The search backend of a world: what it finds, what it opens, and what it never reads."""
+"""The search backend of a world: hits, pages, and the files it never reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_title_finds_its_own_page(built_world: BuiltWorld) -> None:
         assert row["url"] in [hit.url for hit in hits], row["title"]
 
 
-def test_hits_are_at_most_k_and_fewer_when_fewer_fit(built_world: BuiltWorld) -> None:
+def test_there_are_at_most_k_hits_and_fewer_if_fewer_match(built_world: BuiltWorld) -> None:
     assert len(asyncio.run(built_world.search.search("village", 3))) == 3
     assert asyncio.run(built_world.search.search("qwxyz vbnmq", 5)) == []
     assert asyncio.run(built_world.search.search("", 5)) == []
@@ -30,17 +30,17 @@ def test_hits_are_at_most_k_and_fewer_when_fewer_fit(built_world: BuiltWorld) ->
     assert asyncio.run(built_world.search.image_search("qwxyz", 5)) == []
 
 
-def test_pages_open_as_they_stand_in_the_folder(built_world: BuiltWorld) -> None:
+def test_opened_pages_equal_those_in_the_folder(built_world: BuiltWorld) -> None:
     for row in rows_of(built_world.folder / "pages.jsonl")[:20]:
         assert asyncio.run(built_world.search.open(row["url"])).model_dump(mode="json") == row
 
 
-def test_an_unknown_address_is_an_error(built_world: BuiltWorld) -> None:
-    with pytest.raises(DataError, match="no such page"):
+def test_an_unknown_url_is_an_error(built_world: BuiltWorld) -> None:
+    with pytest.raises(DataError, match="page not found"):
         asyncio.run(built_world.search.open("https://atlas.example/nowhere"))
 
 
-def test_images_come_with_files_that_open(built_world: BuiltWorld) -> None:
+def test_image_hits_have_files_that_open(built_world: BuiltWorld) -> None:
     name = built_world.task.truth(next(built_world.task.samples()).id).subjects[0]["name"]
     hits = asyncio.run(built_world.search.image_search(name, 8))
     assert 2 <= len(hits) <= 8
@@ -49,7 +49,7 @@ def test_images_come_with_files_that_open(built_world: BuiltWorld) -> None:
         assert hit.url.startswith("https://pictures.example/") and hit.page_url.startswith("https://")
 
 
-def test_its_version_is_the_tasks_search_version_and_follows_the_content(
+def test_the_version_equals_the_search_version_of_the_task_and_depends_on_the_content(
     built_world: BuiltWorld, tmp_path: Path
 ) -> None:
     assert built_world.search.version == built_world.task.search_version
@@ -61,29 +61,29 @@ def test_its_version_is_the_tasks_search_version_and_follows_the_content(
     assert WorldSearch(str(tmp_path)).version != built_world.search.version
 
 
-def test_it_needs_neither_samples_nor_truths(built_world: BuiltWorld, tmp_path: Path) -> None:
+def test_search_needs_neither_samples_nor_ground_truths(built_world: BuiltWorld, tmp_path: Path) -> None:
     for name in ("pages.jsonl", "pictures.jsonl"):
         shutil.copy(built_world.folder / name, tmp_path / name)
     hits = asyncio.run(WorldSearch(str(tmp_path)).search("village", 5))
     assert hits == asyncio.run(built_world.search.search("village", 5))
 
 
-def test_it_is_found_by_name(built_world: BuiltWorld) -> None:
-    made = registry.create(registry.resolve("search", f"world:{built_world.folder}"), {})
-    assert made.version == built_world.search.version
+def test_the_backend_is_found_by_name(built_world: BuiltWorld) -> None:
+    backend = registry.create(registry.resolve("search", f"world:{built_world.folder}"), {})
+    assert backend.version == built_world.search.version
 
 
-def test_a_folder_without_a_world_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_world_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"pages\.jsonl"):
         WorldSearch(str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("file", "line", "complaint"),
+    ("file", "line", "message"),
     [
-        ("pages.jsonl", "{broken", "no JSON"),
-        ("pages.jsonl", '{"url": 3}', "no page"),
-        ("pictures.jsonl", '{"title": "x"}', "no picture"),
+        ("pages.jsonl", "{broken", "not valid JSON"),
+        ("pages.jsonl", '{"url": 3}', "not a page record"),
+        ("pictures.jsonl", '{"title": "x"}', "not an image record"),
         (
             "pictures.jsonl",
             '{"title": "x", "url": "u", "page_url": "", "file": "../../secret.webp", '
@@ -92,15 +92,15 @@ def test_a_folder_without_a_world_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_broken_rows_are_reported_with_their_line(tmp_path: Path, file: str, line: str, complaint: str) -> None:
+def test_invalid_rows_are_reported_with_their_line(tmp_path: Path, file: str, line: str, message: str) -> None:
     for name in ("pages.jsonl", "pictures.jsonl"):
         (tmp_path / name).write_text(f"{line}\n" if name == file else "")
     search = WorldSearch(str(tmp_path))
-    with pytest.raises(DataError, match=rf"{file}:1: .*{complaint}"):
+    with pytest.raises(DataError, match=rf"{file}:1: .*{message}"):
         asyncio.run(search.search("x") if file == "pages.jsonl" else search.image_search("x"))
 
 
-def test_an_empty_world_answers_with_nothing(tmp_path: Path) -> None:
+def test_an_empty_world_gives_no_hits(tmp_path: Path) -> None:
     for name in ("pages.jsonl", "pictures.jsonl"):
         (tmp_path / name).write_text("")
     search = WorldSearch(str(tmp_path))
@@ -118,9 +118,9 @@ WORDS = ("tower", "harbour", "medal", "village", "lantern", "garden")
 )
 def test_exactly_the_texts_that_share_a_word_are_found(texts: list[list[str]], query: list[str], k: int) -> None:
     sharing = {at for at, text in enumerate(texts) if set(text) & set(query)}
-    found = TextIndex([" ".join(text) for text in texts]).find(" ".join(query), k)
-    assert len(found) == len(set(found)) == min(k, len(sharing))
-    assert set(found) <= sharing
+    positions = TextIndex([" ".join(text) for text in texts]).find(" ".join(query), k)
+    assert len(positions) == len(set(positions)) == min(k, len(sharing))
+    assert set(positions) <= sharing
 
 
 def test_rarer_words_count_more() -> None:

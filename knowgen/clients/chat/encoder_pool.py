@@ -1,8 +1,8 @@
-"""Encodes pictures for judges in worker processes, once for each file and form, and keeps them by content.
+"""Encoding images in worker processes, once per file and encoding, with a cache by content.
 
-A worker is `python -m knowgen.clients.chat.encoder_worker`. The encoded files lie in
-the cache folder, where the ground truths of a task are found again by every later run; with caches off they lie in a
-folder that goes away with the judge.
+A worker is `python -m knowgen.clients.chat.encoder_worker`. The encoded files are in the cache folder, so that later
+runs reuse those of a task's ground truths. Where caches are off or cannot be written, they are in a temporary folder
+that is removed when the pool is closed.
 """
 
 from __future__ import annotations
@@ -24,35 +24,38 @@ from knowgen.core.errors import ConfigError, TransientError, UnscorableError
 from knowgen.core.records import ImageRef
 from knowgen.core.spec import fingerprint
 
-CACHE = "pictures"
-ENDING = ".jpg"
+CACHE = "images"
+SUFFIX = ".jpg"
 _LINE_LIMIT = 1 << 20
 
 
 class EncoderPool:
-    """Encodes pictures for one judge; used in one event loop.
+    """Worker processes that encode images for one endpoint. Use it in one event loop.
 
     Args:
-        form: How pictures are encoded.
-        workers: Processes at most; one a core when 0.
+        encoding: Settings of the encoding.
+        workers: Maximum number of processes; 0 for one per core.
+
+    Attributes:
+        encoded: Number of images encoded, without those found in the cache.
     """
 
-    def __init__(self, form: ImageEncoding, workers: int = 0) -> None:
-        self._form = form
+    def __init__(self, encoding: ImageEncoding, workers: int = 0) -> None:
+        self._encoding = encoding
         self._workers = workers or os.cpu_count() or 1
-        self._under_way: dict[str, asyncio.Future[EncodedImageFile]] = {}
+        self._in_progress: dict[str, asyncio.Future[EncodedImageFile]] = {}
         self._idle: list[_Worker] = []
         self._started = 0
         self._free = asyncio.Semaphore(self._workers)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._index = Cache(CACHE)
-        self._name = form.name
+        self._name = encoding.name
         self._files: FileCache | None = None
         self.encoded = 0
 
     @property
     def files(self) -> FileCache:
-        """Where the encoded pictures lie."""
+        """Cache of the encoded files."""
         if self._files is None:
             folder = cache_folder()
             if folder is None or not _writable(folder):
@@ -61,67 +64,68 @@ class EncoderPool:
             self._files = FileCache(CACHE, folder)
         return self._files
 
-    async def encode(self, picture: ImageRef, what: str) -> EncodedImageFile:
-        """Returns a picture in the judge's form, encoded now or earlier.
+    async def encode(self, image: ImageRef, what: str) -> EncodedImageFile:
+        """Return the encoded image, from the cache where it is there.
 
         Args:
-            picture: With its path on this machine.
-            what: What to call it in an error.
+            image: Image with its path on this machine.
+            what: Name of the image in errors.
 
         Raises:
-            UnscorableError: It has no file, or the file does not decode.
+            UnscorableError: The image has no file, or the file cannot be decoded.
             TransientError: The worker process died.
-            ConfigError: There is no place to write to.
+            ConfigError: The encoded file cannot be written.
         """
-        key = fingerprint([picture.sha256, self._name])
-        while (running := self._under_way.get(key)) is not None:  # the truth of repeats: one encodes, the others wait
+        key = fingerprint([image.sha256, self._name])
+        while (running := self._in_progress.get(key)) is not None:  # repeats share a ground truth: encode it once
             await asyncio.wait([running])
             if running.exception() is None:
                 return running.result()
-        if (known := self._known(key)) is not None:
-            return known
+        if (cached := self._cached(key)) is not None:
+            return cached
         done: asyncio.Future[EncodedImageFile] = asyncio.get_running_loop().create_future()
-        self._under_way[key] = done
+        self._in_progress[key] = done
         try:
-            found = await self._work(picture, what)
+            encoded = await self._encode(image, what)
         except BaseException as error:
-            done.set_exception(error if isinstance(error, Exception) else TransientError("the encoding was cut short"))
-            done.exception()  # seen: nobody may be waiting for it
+            done.set_exception(error if isinstance(error, Exception) else TransientError("the encoding was cancelled"))
+            done.exception()  # mark it as retrieved: there may be no other caller
             raise
         finally:
-            del self._under_way[key]
-        done.set_result(found)
-        facts = {"sha256": found.sha256, "width": found.width, "height": found.height, "size": found.size}
-        self._index.put(key, json.dumps(facts).encode() + b"\n" + found.data)
-        if found.path is not None:
-            self.files.grown(found.size)
-        return found
+            del self._in_progress[key]
+        done.set_result(encoded)
+        header = {"sha256": encoded.sha256, "width": encoded.width, "height": encoded.height, "size": encoded.size}
+        self._index.put(key, json.dumps(header).encode() + b"\n" + encoded.data)
+        if encoded.path is not None:
+            self.files.added(encoded.size)
+        return encoded
 
-    def _known(self, key: str) -> EncodedImageFile | None:
+    def _cached(self, key: str) -> EncodedImageFile | None:
         value = self._index.get(key)
         if value is None:
             return None
-        head, _, data = value.partition(b"\n")
-        facts = json.loads(head)
-        if len(data) == facts["size"]:
-            return EncodedImageFile(data=data, **facts)
-        path = self.files.find(facts["sha256"], ENDING)
-        if path is None or path.stat().st_size != facts["size"]:
+        line, _, data = value.partition(b"\n")
+        header = json.loads(line)
+        if len(data) == header["size"]:
+            return EncodedImageFile(data=data, **header)
+        path = self.files.find(header["sha256"], SUFFIX)
+        if path is None or path.stat().st_size != header["size"]:
             return None
-        return EncodedImageFile(path=path, **facts)
+        return EncodedImageFile(path=path, **header)
 
-    async def _work(self, picture: ImageRef, what: str) -> EncodedImageFile:
-        if picture.path is None:
-            raise UnscorableError(f"{what} {picture.sha256[:12]} has no file on this machine")
+    async def _encode(self, image: ImageRef, what: str) -> EncodedImageFile:
+        if image.path is None:
+            raise UnscorableError(f"{what} {image.sha256[:12]} has no file on this machine")
         async with self._free:
             worker = self._idle.pop() if self._idle else await _Worker.start()
             try:
                 answer = await worker.ask(
                     {
-                        "path": str(picture.path.absolute()),
+                        "path": str(image.path.absolute()),
                         "what": what,
                         "folder": str(self.files.root.absolute()),
-                        "form": [self._form.longest, self._form.quality],
+                        "max_side": self._encoding.max_side,
+                        "quality": self._encoding.quality,
                     }
                 )
             except BaseException:
@@ -129,21 +133,21 @@ class EncoderPool:
                 raise
             self._idle.append(worker)
         self.encoded += 1
-        return self._encoded(answer)
+        return self._read_answer(answer)
 
-    def _encoded(self, answer: dict[str, Any]) -> EncodedImageFile:
+    def _read_answer(self, answer: dict[str, Any]) -> EncodedImageFile:
         if "unscorable" in answer:
             raise UnscorableError(answer["unscorable"], where=answer.get("where", ""))
         if "unwritable" in answer:
-            raise ConfigError(f"an encoded picture cannot be written: {answer['unwritable']}", where=answer["where"])
+            raise ConfigError(f"an encoded image cannot be written: {answer['unwritable']}", where=answer["where"])
         data = base64.b64decode(answer.pop("data", ""))
-        return EncodedImageFile(data=data, path=None if data else self.files.path(answer["sha256"], ENDING), **answer)
+        return EncodedImageFile(data=data, path=None if data else self.files.path(answer["sha256"], SUFFIX), **answer)
 
     async def close(self) -> None:
-        """Ends the worker processes."""
+        """End the worker processes and remove temporary files."""
         for worker in self._idle:
             worker.kill()
-        await asyncio.gather(*(worker.gone() for worker in self._idle))
+        await asyncio.gather(*(worker.wait() for worker in self._idle))
         self._idle.clear()
         self._index.close()
         if self._temporary is not None:
@@ -160,7 +164,7 @@ def _writable(folder: Path) -> bool:
 
 
 class _Worker:
-    """One process that encodes one picture after the other."""
+    """A worker process, which encodes one image at a time."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -174,16 +178,16 @@ class _Worker:
         )  # fmt: skip
         return cls(process)
 
-    async def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
             await self._process.stdin.drain()
             line = await self._process.stdout.readline()
         except (ConnectionError, BrokenPipeError) as error:
-            raise TransientError("the process that encodes pictures died") from error
+            raise TransientError("the process that encodes images died") from error
         if not line:
-            raise TransientError("the process that encodes pictures died")
+            raise TransientError("the process that encodes images died")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -191,5 +195,5 @@ class _Worker:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    async def gone(self) -> None:
+    async def wait(self) -> None:
         await self._process.wait()

@@ -1,4 +1,4 @@
-"""The worker process that encodes pictures: told a path a line, it answers a line. It imports next to nothing."""
+"""The worker process that encodes images: one JSON request and one JSON answer per line. Keep its imports light."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ from knowgen.clients.chat.image_encoding import ImageEncoding, encode_path
 from knowgen.core.errors import UnscorableError
 
 
-def _answer(question: dict[str, Any]) -> dict[str, Any]:
-    longest, quality = question["form"]
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    encoding = ImageEncoding(request["max_side"], request["quality"])
     try:
-        found = encode_path(
-            Path(question["path"]), question["what"], Path(question["folder"]), ImageEncoding(longest, quality)
-        )
+        encoded = encode_path(Path(request["path"]), request["what"], Path(request["folder"]), encoding)
     except UnscorableError as error:
         return {"unscorable": error.what, "where": error.where}
     except OSError as error:
-        return {"unwritable": error.strerror or str(error), "where": question["folder"]}
-    facts = {"sha256": found.sha256, "width": found.width, "height": found.height, "size": found.size}
-    return facts | ({"data": base64.b64encode(found.data).decode()} if found.path is None else {})
+        return {"unwritable": error.strerror or str(error), "where": request["folder"]}
+    answer = {"sha256": encoded.sha256, "width": encoded.width, "height": encoded.height, "size": encoded.size}
+    return answer | ({"data": base64.b64encode(encoded.data).decode()} if encoded.path is None else {})
 
 
 def main() -> None:
-    """Serves one judge until its pipe is closed."""
+    """Answer requests from standard input until it is closed."""
     from PIL import Image
 
     Image.preinit()

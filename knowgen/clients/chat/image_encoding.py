@@ -1,4 +1,4 @@
-"""Pictures as a VLM judge is shown them: JPEG, upright, on white, of bounded size."""
+"""Encoding images for a VLM judge: JPEG, EXIF orientation applied, transparency on white, size bounded."""
 
 from __future__ import annotations
 
@@ -19,64 +19,66 @@ if TYPE_CHECKING:
 
     from knowgen.core.records import ImageRef
 
-LONGEST_SIDE = 4096
-"""Pixels; larger pictures are scaled down (source: the KnowGen evaluation protocol)."""
+MAX_SIDE = 4096
+"""Maximum length of the longer side in pixels; larger images are scaled down (source: KnowGen evaluation protocol)."""
 
 QUALITY = 100
-PICTURES_VERSION = "jpeg-2"
-"""Raised whenever the same file could be encoded to other bytes by intent."""
+"""JPEG quality."""
 
-SMALL = 65_536
-"""Bytes up to which an encoded picture is kept in memory: a file of its own costs more than the encoding."""
+ENCODING_VERSION = "jpeg-2"
+"""Version of the encoding. Increment it with any change that encodes the same file to other bytes."""
 
-URL_HEAD = "data:image/jpeg;base64,"
+MAX_INLINE_BYTES = 65_536
+"""Maximum size in bytes of an encoded image that is kept in memory: a file would cost more than encoding it again."""
+
+DATA_URL_PREFIX = "data:image/jpeg;base64,"
 _PIECE = 3 * 131_072
-"""Bytes that are turned into base64 at once; a multiple of three, so that the pieces join."""
+"""Number of bytes converted to base64 at once; a multiple of three, so that the pieces can be joined."""
 
 
 @dataclass(frozen=True)
 class ImageEncoding:
-    """How pictures are encoded.
+    """Settings of the encoding.
 
     Attributes:
-        longest: Pixels of the longest side at most.
-        quality: Of the JPEG, 1 to 100.
+        max_side: Maximum length of the longer side in pixels, 16 to 16384.
+        quality: JPEG quality, 1 to 100.
     """
 
-    longest: int = LONGEST_SIDE
+    max_side: int = MAX_SIDE
     quality: int = QUALITY
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Check the values.
 
         Raises:
-            UsageError: One is out of its range.
+            UsageError: A value is out of its range.
         """
-        for name, value, low, high in (("max_side", self.longest, 16, 16384), ("quality", self.quality, 1, 100)):
+        for name, value, low, high in (("max_side", self.max_side, 16, 16384), ("quality", self.quality, 1, 100)):
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise UsageError(f"{name}={value} is not possible", fix=f"give a whole number from {low} to {high}")
+                raise UsageError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
 
     @property
     def name(self) -> str:
-        """Returns the form as part of a key; it also names the libraries, whose JPEGs differ in bytes."""
+        """The settings as part of a key, with the versions of the libraries, which decide the bytes too."""
         import PIL
         from PIL import features
 
         jpeg = features.version("libjpeg_turbo") or features.version("jpg")
-        return f"{PICTURES_VERSION} {self.longest} {self.quality} pillow {PIL.__version__} jpeg {jpeg}"
+        return f"{ENCODING_VERSION} {self.max_side} {self.quality} pillow {PIL.__version__} jpeg {jpeg}"
 
 
 @dataclass(frozen=True)
 class EncodedImageFile:
-    """A picture ready to be sent. The bytes of all but small ones lie in a file, so that many may wait in line.
+    """An encoded image. All but small ones are files, so that requests waiting to be sent take no memory for them.
 
     Attributes:
-        sha256: Hex digest of the JPEG's bytes.
-        width: Pixels.
-        height: Pixels.
-        size: Bytes of the JPEG.
-        path: The JPEG, None for a small one.
-        data: The bytes of a small one.
+        sha256: SHA-256 of the JPEG's bytes, hex.
+        width: Width in pixels.
+        height: Height in pixels.
+        size: Size of the JPEG in bytes.
+        path: JPEG file, None for a small image.
+        data: JPEG bytes of a small image, else empty.
     """
 
     sha256: str
@@ -88,60 +90,60 @@ class EncodedImageFile:
 
     @property
     def url_length(self) -> int:
-        """Returns the length of the data URL in characters."""
-        return len(URL_HEAD) + -(-self.size // 3) * 4
+        """Length of the data URL in characters."""
+        return len(DATA_URL_PREFIX) + -(-self.size // 3) * 4
 
     def url_pieces(self) -> Iterator[bytes]:
-        """Yields the data URL piece by piece.
+        """Yield the data URL in pieces.
 
         Raises:
-            OSError: The file is gone or shorter than it was.
+            OSError: The file is missing or shorter than it was.
         """
-        yield URL_HEAD.encode()
+        yield DATA_URL_PREFIX.encode()
         if self.path is None:
             yield base64.b64encode(self.data)
             return
         left = self.size
         with self.path.open("rb", buffering=0) as file:
             while left:
-                piece = _exactly(file, min(_PIECE, left))
+                piece = _read_exactly(file, min(_PIECE, left))
                 left -= len(piece)
                 yield base64.b64encode(piece)
 
 
-def _exactly(file: io.FileIO, size: int) -> bytes:
+def _read_exactly(file: io.FileIO, size: int) -> bytes:
     parts = bytearray()
     while len(parts) < size:
         more = file.read(size - len(parts))
         if not more:
-            raise OSError("an encoded picture was cut off")
+            raise OSError("the file of an encoded image was cut off")
         parts += more
     return bytes(parts)
 
 
-def encode_file(picture: ImageRef, what: str, folder: Path, form: ImageEncoding | None = None) -> EncodedImageFile:
-    """Encodes a picture in this process; all but small ones go into a folder of files named by content.
+def encode_file(image: ImageRef, what: str, folder: Path, encoding: ImageEncoding | None = None) -> EncodedImageFile:
+    """Encode an image in this process. All but small ones are written to files named by content.
 
     Args:
-        picture: With its path on this machine.
-        what: What to call it in an error, such as `the ground truth`.
-        folder: Root of the files, `ab/<sha256>.jpg`.
-        form: How; as the protocol says when None.
+        image: Image with its path on this machine.
+        what: Name of the image in errors, such as `the ground truth`.
+        folder: Root folder of the files `ab/<sha256>.jpg`.
+        encoding: Settings; those of the KnowGen evaluation protocol when None.
 
     Raises:
-        UnscorableError: It has no file, or the file does not decode.
+        UnscorableError: The image has no file, or the file cannot be decoded.
         OSError: The file cannot be written.
     """
-    if picture.path is None:
-        raise UnscorableError(f"{what} {picture.sha256[:12]} has no file on this machine")
-    return encode_path(picture.path, what, folder, form or ImageEncoding())
+    if image.path is None:
+        raise UnscorableError(f"{what} {image.sha256[:12]} has no file on this machine")
+    return encode_path(image.path, what, folder, encoding or ImageEncoding())
 
 
-def encode_path(source: Path, what: str, folder: Path, form: ImageEncoding) -> EncodedImageFile:
-    """Encodes a file; see `encode_file`."""
-    data, width, height = encode_bytes(source, what, form)
+def encode_path(source: Path, what: str, folder: Path, encoding: ImageEncoding) -> EncodedImageFile:
+    """Encode a file; see `encode_file`."""
+    data, width, height = encode_bytes(source, what, encoding)
     digest = hashlib.sha256(data).hexdigest()
-    if len(data) <= SMALL:
+    if len(data) <= MAX_INLINE_BYTES:
         return EncodedImageFile(digest, width, height, len(data), data=data)
     path = folder / digest[:2] / f"{digest}.jpg"
     if not path.is_file():
@@ -150,36 +152,36 @@ def encode_path(source: Path, what: str, folder: Path, form: ImageEncoding) -> E
     return EncodedImageFile(digest, width, height, len(data), path)
 
 
-def encode_bytes(path: Path, what: str, form: ImageEncoding) -> tuple[bytes, int, int]:
-    """Encodes a file: EXIF-transposed, longest side bounded (Lanczos), transparency on white, JPEG.
+def encode_bytes(path: Path, what: str, encoding: ImageEncoding) -> tuple[bytes, int, int]:
+    """Encode a file: apply the EXIF orientation, scale to the maximum side (Lanczos), put on white, encode as JPEG.
 
     Returns:
-        The JPEG's bytes, its width and height.
+        The JPEG's bytes, its width and its height in pixels.
 
     Raises:
-        UnscorableError: The file does not decode.
+        UnscorableError: The file cannot be decoded.
     """
     from PIL import ImageOps
 
     try:
         with opened_image(path) as image:
-            upright = rgb_on_white(_within(ImageOps.exif_transpose(image), form.longest))
+            upright = rgb_on_white(_scaled_down(ImageOps.exif_transpose(image), encoding.max_side))
     except UnreadableImageError as error:
         raise UnscorableError(f"{what} does not open: {error.what}", where=path.name) from error
-    upright.info = {}  # comments and profiles of the file are not shown to the judge
+    upright.info = {}  # comments and profiles of the file do not go to the judge
     buffer = io.BytesIO()
-    upright.save(buffer, "JPEG", quality=form.quality, optimize=True)
+    upright.save(buffer, "JPEG", quality=encoding.quality, optimize=True)
     return buffer.getvalue(), upright.width, upright.height
 
 
-def _within(picture: Image.Image, most: int) -> Image.Image:
+def _scaled_down(image: Image.Image, max_side: int) -> Image.Image:
     from PIL import Image
 
-    longest = max(picture.size)
-    if longest <= most:
-        return picture
-    scale = most / longest
-    width, height = (max(1, int(side * scale)) for side in picture.size)  # cut off, not rounded: as the protocol does
-    if picture.mode in {"P", "1"}:  # these would be resized by picking pixels
-        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
+    longer = max(image.size)
+    if longer <= max_side:
+        return image
+    scale = max_side / longer
+    width, height = (max(1, int(side * scale)) for side in image.size)  # truncated, not rounded: as the protocol does
+    if image.mode in {"P", "1"}:  # Pillow resizes these modes by nearest neighbour only
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return image.resize((width, height), Image.Resampling.LANCZOS)

@@ -1,7 +1,8 @@
-"""A chat request: its canonical form, by which replies are found again, and its body, sent piece by piece.
+"""A chat request: the key under which its reply is cached, and its body, sent in pieces.
 
-The canonical form is the exact messages with each picture replaced by the hash of its encoded bytes, together with
-model, endpoint, decoding arguments and the number of the judgement. What the endpoint could not tell apart has one key.
+The key is the hash of the canonical request: the exact messages with each image replaced by the hash of its encoded
+bytes, the model, the endpoint and the decoding arguments; and of the numbers of judge repeat and attempt. Requests
+that are identical to the endpoint have the same key.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from knowgen.clients.chat.image_encoding import EncodedImageFile
 from knowgen.core.spec import fingerprint
 
 REQUEST_VERSION = 1
-"""Raised when the canonical form changes, so that no old reply answers a new question."""
+"""Version of the canonical request. Increment it when the form changes, so that old replies are not reused."""
 
 Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request in the chat format.
+    """A request in the chat format.
 
     Attributes:
-        url: Address of the endpoint, without a trailing slash.
+        url: URL of the endpoint, without a trailing slash.
         model: Model name.
-        messages: In the chat format; where a data URL would stand there is an `EncodedImageFile`.
-        decoding: Further fields of the body, such as temperature.
-        attempt: Number of the try, where the same words are asked again in the hope of another reply.
+        messages: Messages in the chat format, with an `EncodedImageFile` in the place of each data URL.
+        decoding: Further fields of the body, such as the temperature.
+        attempt: Number of the attempt; the same messages under another number are another request.
     """
 
     url: str
@@ -42,96 +43,96 @@ class ChatRequest:
     attempt: int = 0
 
     def key(self, judge_repeat: int) -> str:
-        """Returns the name of this request for one judgement: 64 hex digits.
+        """Return the key of this request, 64 hex digits.
 
         Args:
-            judge_repeat: From 0; the second judgement of the same picture is another call.
+            judge_repeat: Number of the judge repeat, from 0; each scores the same image by a call of its own.
         """
         return fingerprint([self._canonical, judge_repeat, self.attempt])
 
     @cached_property
     def _canonical(self) -> str:
-        """Hash of all that does not depend on how often it is asked."""
+        """Hash of the canonical request, without the numbers of judge repeat and attempt."""
         return fingerprint(
             {
                 "request": REQUEST_VERSION,
                 "endpoint": self.url,
                 "model": self.model,
-                "messages": _hashed(self.messages),
+                "messages": _with_hashes(self.messages),
                 "decoding": dict(self.decoding),
             }
         )
 
     @cached_property
-    def pictures(self) -> list[EncodedImageFile]:
-        """The pictures in the order in which they are sent."""
-        return list(_pictures(self.messages))
+    def images(self) -> list[EncodedImageFile]:
+        """The images, in the order in which they are sent."""
+        return list(_images(self.messages))
 
     @cached_property
     def texts(self) -> list[str]:
-        """Every text of the messages."""
+        """The texts of the messages."""
         return list(_texts(self.messages))
 
     @cached_property
     def _parts(self) -> list[bytes]:
-        """The body's text, cut where the pictures stand."""
-        mark = secrets.token_hex(16)  # no text can hold it
+        """The body as JSON, split at the images."""
+        mark = secrets.token_hex(16)  # random, so no text can contain it
         body = {"model": self.model, "messages": self.messages, **self.decoding}
-        text = json.dumps(body, default=lambda value: _mark(value, mark), ensure_ascii=False)
+        text = json.dumps(body, default=lambda value: _placeholder(value, mark), ensure_ascii=False)
         return [part.encode("utf-8", "replace") for part in text.split(mark)]
 
     @property
     def length(self) -> int:
-        """Returns the bytes of the body."""
-        return sum(map(len, self._parts)) + sum(picture.url_length for picture in self.pictures)
+        """Length of the body in bytes."""
+        return sum(map(len, self._parts)) + sum(image.url_length for image in self.images)
 
     async def body(self) -> AsyncIterator[bytes]:
-        """Yields the body. Pictures are read while they are sent, so that waiting requests hold none of them.
+        """Yield the body. Images are read while they are sent, so that waiting requests take no memory for them.
 
         Raises:
-            OSError: An encoded picture is gone.
+            OSError: The file of an encoded image is missing or was cut off.
         """
         yield self._parts[0]
-        for picture, rest in zip(self.pictures, self._parts[1:], strict=True):
-            for piece in picture.url_pieces():
+        for image, rest in zip(self.images, self._parts[1:], strict=True):
+            for piece in image.url_pieces():
                 yield piece
-                await asyncio.sleep(0)  # a large picture must not hold up the answers to other requests
+                await asyncio.sleep(0)  # let other requests proceed while a large image is sent
             yield rest
 
 
-def _mark(value: object, mark: str) -> str:
+def _placeholder(value: object, mark: str) -> str:
     if isinstance(value, EncodedImageFile):
         return mark
     raise TypeError(f"a {type(value).__name__} cannot be sent")
 
 
-def _hashed(value: Any) -> Any:
-    """Returns plain data with each picture replaced by its hash."""
+def _with_hashes(value: Any) -> Any:
+    """Return plain data with each image replaced by its hash."""
     if isinstance(value, EncodedImageFile):
         return {"jpeg_sha256": value.sha256}
-    if isinstance(value, str):  # as it is sent: half a surrogate pair has no bytes
+    if isinstance(value, str):  # as it is sent: a lone surrogate is replaced
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
-        return {key: _hashed(inner) for key, inner in value.items()}
+        return {key: _with_hashes(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_hashed(inner) for inner in value]
+        return [_with_hashes(inner) for inner in value]
     return value
 
 
-def _pictures(value: Any) -> list[EncodedImageFile]:
+def _images(value: Any) -> list[EncodedImageFile]:
     if isinstance(value, EncodedImageFile):
         return [value]
     if isinstance(value, Mapping):
         value = list(value.values())
-    return [found for inner in value for found in _pictures(inner)] if isinstance(value, list | tuple) else []
+    return [image for inner in value for image in _images(inner)] if isinstance(value, list | tuple) else []
 
 
 def _texts(messages: Sequence[Message]) -> list[str]:
-    found: list[str] = []
+    texts: list[str] = []
     for message in messages:
         content = message.get("content")
         parts = content if isinstance(content, list | tuple) else [{"text": content}]
-        found += [
+        texts += [
             str(part["text"]) for part in parts if isinstance(part, Mapping) and isinstance(part.get("text"), str)
         ]
-    return found
+    return texts

@@ -1,4 +1,4 @@
-"""What came of a call to a chat endpoint: a reply, a refusal, a rejection that stays, or a fault that may pass."""
+"""Reading responses of a chat endpoint: a reply, a refusal, a permanent rejection or a transient error."""
 
 from __future__ import annotations
 
@@ -16,47 +16,53 @@ from knowgen.core.records import Attempt, Usage
 from knowgen.core.secrets import MASK, mask_secrets
 from knowgen.core.text import clean_text
 
-WORDS_KEPT = 600
-"""Characters of an endpoint's error that are kept."""
+MAX_ERROR_LENGTH = 600
+"""Maximum number of characters of an endpoint's error message that are recorded."""
 
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|key)-[\w*.-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
-_MAYBE_BILLED = frozenset({502, 504})
-"""A gateway that gave up waiting: the model behind it may have worked and been billed."""
+_POSSIBLY_BILLED = frozenset({502, 504})
+"""HTTP statuses of a gateway that stopped waiting: the model behind it may have answered, and the call been billed."""
 
-_REFUSAL_FINISHES = frozenset(
+_REFUSAL_FINISH_REASONS = frozenset(
     {"contentfilter", "safety", "imagesafety", "prohibitedcontent", "recitation", "blocklist", "spii", "refusal"}
 )
-"""Finish reasons of a refusal, in lower case without underscores: of OpenAI's API, and as other services pass theirs
-on."""
+"""Finish reasons of a refusal, in lower case without underscores, of OpenAI and of services behind compatible APIs."""
 
-_STAYS = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_PERMANENT_ERROR_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+"""Error codes of a 429 response that no waiting helps against."""
 
 
 class ResponseKind(StrEnum):
-    """What came of a call."""
+    """The outcome of a call.
+
+    Attributes:
+        REPLY: A reply to parse.
+        REFUSED: The model or its content filter refused.
+        REJECTED: The endpoint rejected the call, and would again: wrong key, unknown model, invalid request.
+        TRANSIENT: A transient error; another attempt may succeed.
+    """
 
     REPLY = "reply"
     REFUSED = "refused"
     REJECTED = "rejected"
-    PASSING = "passing"
+    TRANSIENT = "transient"
 
 
 @dataclass(frozen=True)
 class ChatResponse:
-    """What came of a call, with its record.
+    """The outcome of a call and its record.
 
     Attributes:
-        attempt: The record.
-        came: A reply to be read; a refusal of the model or its filter; a rejection that will not change (wrong key,
-            unknown model, bad request); a fault that may pass.
-        retry_after: Seconds the endpoint asked to wait, or None.
-        status: HTTP status, 0 where none came.
-        billed: US dollars the call came to; None where it must count at its worst case.
-        key: Name of the request, under which a reply may be kept; empty where replies are not kept.
+        attempt: Record of the call.
+        kind: Kind of outcome.
+        retry_after: Seconds the endpoint asked to wait, None where it did not.
+        status: HTTP status, 0 where there was no response.
+        billed: Cost in US dollars; None where it is unknown and the call counts at its worst case.
+        key: Key of the request in the reply cache; empty where replies are not cached.
     """
 
     attempt: Attempt
-    came: ResponseKind
+    kind: ResponseKind
     retry_after: float | None = None
     status: int = 0
     billed: float | None = None
@@ -64,46 +70,46 @@ class ChatResponse:
 
 
 class ResponseReader:
-    """Turns what an endpoint sent into an `ChatResponse`.
+    """Turns HTTP responses of an endpoint into `ChatResponse` objects.
 
     Args:
-        key: The endpoint's secret, which is taken out of every text.
-        price: What calls cost.
+        key: API key of the endpoint, masked in every text.
+        price: Price of a call.
     """
 
     def __init__(self, key: str, price: ChatPrice) -> None:
         self._secret, self._price = key if key != NO_KEY else "", price
 
-    def of_response(self, status: int, headers: Mapping[str, str], body: bytes, worst: float | None) -> ChatResponse:
-        """Reads a response.
+    def read(self, status: int, headers: Mapping[str, str], body: bytes, worst: float | None) -> ChatResponse:
+        """Return what a response says.
 
         Args:
             status: HTTP status.
-            headers: With names in any case.
-            body: As it came.
-            worst: The most the call can cost in US dollars, None when unknown.
+            headers: HTTP headers, looked up by name in any case.
+            body: Raw body.
+            worst: Worst-case cost of the call in US dollars, None where unknown.
         """
         try:
             data = mask_secrets(json.loads(body), self._secret)
         except (ValueError, RecursionError):
             data, body = None, mask_secrets(body, self._secret)
         if not 200 <= status < 300:
-            return self._of_status(status, headers, data, body, worst)
+            return self._read_error(status, headers, data, body, worst)
         if not isinstance(data, Mapping):
-            return self.passing("the endpoint's answer is no JSON object", Usage(cost=worst), status=status)
-        return self._of_body(data, worst, status)
+            what = "the endpoint's answer is not a JSON object"
+            return self.transient_error(what, Usage(cost=worst), status=status)
+        return self._read_success(data, worst, status)
 
-    def _of_body(self, body: Mapping[str, Any], worst: float | None, status: int) -> ChatResponse:
-        """Reads an answer that came with status 200."""
+    def _read_success(self, body: Mapping[str, Any], worst: float | None, status: int) -> ChatResponse:
         reported = self._usage(body.get("usage"))
         usage = _usage(reported, worst)
         billed = usage.cost if reported.complete or usage.cost != worst else None
         choice = _first_choice(body)
         if choice is None:
-            fault = body.get("error")
-            words = fault.get("message") if isinstance(fault, Mapping) else fault
-            what = f"the endpoint's answer holds no reply: {words or 'no choices'}"
-            return self.passing(what, usage, status=status, billed=billed)
+            error_object = body.get("error")
+            message = error_object.get("message") if isinstance(error_object, Mapping) else error_object
+            what = f"the endpoint's answer contains no reply: {message or 'no choices'}"
+            return self.transient_error(what, usage, status=status, billed=billed)
         message = choice.get("message")
         message = message if isinstance(message, Mapping) else {}
         reply = self.clean(_text_of(message.get("content")), limit=None)
@@ -111,7 +117,7 @@ class ResponseReader:
         error = ""
         if refusal := _refusal_of(message):
             error = f"the judge refused: {self.clean(refusal)}"
-        elif finish.replace("_", "").casefold() in _REFUSAL_FINISHES:
+        elif finish.replace("_", "").casefold() in _REFUSAL_FINISH_REASONS:
             error = f"the judge refused: the endpoint's content filter withheld the reply ({self.clean(finish)})"
         attempt = Attempt(
             reply=reply,
@@ -126,34 +132,34 @@ class ResponseReader:
         )
 
     def _usage(self, usage: Any) -> ReportedUsage:
-        """Read tokens and cost. Some endpoints leave thoughts out of the completion: the total counts them."""
+        """Return tokens and cost. Some endpoints count reasoning tokens in the total only."""
         counts = UsageReader(usage)
-        read, written = counts.required("prompt_tokens", least=1), counts.required("completion_tokens")
+        input_tokens, output_tokens = counts.required("prompt_tokens", least=1), counts.required("completion_tokens")
         total = UsageReader(usage).optional("total_tokens") or 0
-        if read:
-            written = max(written, total - read)
+        if input_tokens:
+            output_tokens = max(output_tokens, total - input_tokens)
         else:
-            read = max(0, total - written)
-        return ReportedUsage(read, written, self._price.of(read, written), counts.complete)
+            input_tokens = max(0, total - output_tokens)
+        cost = self._price.of(input_tokens, output_tokens)
+        return ReportedUsage(input_tokens, output_tokens, cost, counts.complete)
 
-    def _of_status(
+    def _read_error(
         self, status: int, headers: Mapping[str, str], data: Any, body: bytes, worst: float | None
     ) -> ChatResponse:
-        """Tells apart answers with an error status."""
         free = Usage(cost=None if worst is None else 0.0)
         error = data.get("error") if isinstance(data, Mapping) else None
-        said = error if isinstance(error, Mapping) else data if isinstance(data, Mapping) else {}
-        words = self.clean(_words_of(said, error, body))
-        what = f"the endpoint answered {status}: {words}" if words else f"the endpoint answered {status}"
-        passing = status in {408, 409, 425, 429} or status >= 500
-        if passing and str(said.get("code") or said.get("type") or "") not in _STAYS:
+        details = error if isinstance(error, Mapping) else data if isinstance(data, Mapping) else {}
+        message = self.clean(_error_message(details, error, body))
+        what = f"the endpoint answered {status}: {message}" if message else f"the endpoint answered {status}"
+        transient = status in {408, 409, 425, 429} or status >= 500
+        if transient and str(details.get("code") or details.get("type") or "") not in _PERMANENT_ERROR_CODES:
             wait = retry_after(headers)
-            if status in _MAYBE_BILLED:
-                return self.passing(what, Usage(cost=worst), wait, status=status)
-            return self.passing(what, free, wait, status=status, billed=0.0)
+            if status in _POSSIBLY_BILLED:
+                return self.transient_error(what, Usage(cost=worst), wait, status=status)
+            return self.transient_error(what, free, wait, status=status, billed=0.0)
         return ChatResponse(Attempt(error=what, usage=free), ResponseKind.REJECTED, status=status, billed=0.0)
 
-    def passing(
+    def transient_error(
         self,
         what: str,
         usage: Usage,
@@ -162,12 +168,20 @@ class ResponseReader:
         status: int = 0,
         billed: float | None = None,
     ) -> ChatResponse:
-        """Makes the answer of a fault that may pass."""
-        attempt = Attempt(error=self.clean(what), usage=usage)
-        return ChatResponse(attempt, ResponseKind.PASSING, wait, status=status, billed=billed)
+        """Return the outcome of a call that met a transient error.
 
-    def clean(self, text: str, limit: int | None = WORDS_KEPT) -> str:
-        """Returns text from outside without the key, and an error's words on one line, shortened."""
+        Args:
+            what: What went wrong.
+            usage: Tokens and cost of the call.
+            wait: Seconds the endpoint asked to wait, None where it did not.
+            status: HTTP status, 0 where there was no response.
+            billed: Cost in US dollars, None where the worst case counts.
+        """
+        attempt = Attempt(error=self.clean(what), usage=usage)
+        return ChatResponse(attempt, ResponseKind.TRANSIENT, wait, status=status, billed=billed)
+
+    def clean(self, text: str, limit: int | None = MAX_ERROR_LENGTH) -> str:
+        """Return text from outside with the key masked; with a limit also on one line and at most that long."""
         cleaned = clean_text(mask_secrets(text, self._secret))
         if limit is None:
             return cleaned
@@ -186,7 +200,7 @@ def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _text_of(content: Any) -> str:
-    """Returns a message's text; some endpoints send it as a list of parts."""
+    """Return a message's text, which some endpoints send as a list of parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -195,17 +209,17 @@ def _text_of(content: Any) -> str:
 
 
 def _refusal_of(message: Mapping[str, Any]) -> str:
-    """Return the words of a refusal, which stand in a field of the message or in parts of its content."""
+    """Return the text of a refusal, which is a field of the message or of parts of its content."""
     content = message.get("content")
     parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
-    said = [message.get("refusal"), *(part.get("refusal") for part in parts)]
-    words = [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in said if one]
-    return " ".join(text.strip() for text in words if text.strip())
+    refusals = [message.get("refusal"), *(part.get("refusal") for part in parts)]
+    texts = [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in refusals if each]
+    return " ".join(text.strip() for text in texts if text.strip())
 
 
-def _words_of(said: Mapping[str, Any], error: Any, body: bytes) -> str:
-    """Returns an endpoint's own words for an error."""
-    words = said.get("message") or said.get("detail") or error
-    if words:
-        return words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)
-    return "" if said else body[: 4 * WORDS_KEPT].decode("utf-8", "replace")
+def _error_message(details: Mapping[str, Any], error: Any, body: bytes) -> str:
+    """Return the endpoint's own message for an error, or the body where it has none."""
+    message = details.get("message") or details.get("detail") or error
+    if message:
+        return message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
+    return "" if details else body[: 4 * MAX_ERROR_LENGTH].decode("utf-8", "replace")

@@ -1,6 +1,7 @@
-"""Measures of two pictures without a model: structure, colours and edges, each in [0, 1], 1 for equal pictures.
+"""Similarity of two images without a model: SSIM, colour histograms and edge orientations.
 
-All take float arrays of the common size that `common` gives. They are symmetric: the order of the two does not matter.
+Every measure is symmetric and in [0, 1], with 1 for equal images. Arguments are float arrays of one size, as
+`to_common_size` returns them.
 """
 
 from __future__ import annotations
@@ -16,139 +17,168 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 SIDE = 256
-"""Pixels of the square both pictures are scaled to: the scale at which SSIM agrees with viewers (see `structure`)."""
+"""Side in pixels of the square to which both images are scaled, the scale the authors of SSIM recommend."""
 
 WINDOW, SIGMA = 11, 1.5
-"""Pixels of the Gaussian window of SSIM, and its standard deviation."""
+"""Side and standard deviation of the Gaussian window of SSIM, in pixels."""
 
 K1, K2, RANGE = 0.01, 0.03, 255.0
-"""Constants of SSIM, and the range of its values."""
+"""Constants of SSIM, and the range of pixel values."""
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luminance (ITU-R BT.601)."""
 
 LAB_BINS = (8, 16, 16)
-"""Bins of lightness, a and b: steps of 12.5, 16 and 16."""
+"""Number of bins of L*, a* and b*; the bins are 12.5, 16 and 16 wide."""
 
 LAB_RANGES = ((0.0, 100.0), (-128.0, 128.0), (-128.0, 128.0))
+"""Ranges of L*, a* and b*."""
 
 CELLS, ORIENTATIONS = 4, 8
-"""Cells a side, and bins of the direction of an edge over 180 degrees."""
+"""Number of cells per side, and number of orientation bins over 180 degrees."""
 
 NO_EDGES = 1e-3
-"""A picture whose mean gradient, in grey values a pixel, is below this has no edges at all."""
+"""Mean gradient, in grey values per pixel, below which an image counts as one without edges."""
 
 
-def common(picture: Image) -> Floats:
-    """Scales an RGB picture to the common size, its proportions not kept.
+def to_common_size(image: Image) -> Floats:
+    """Scale an RGB image to the common size, bicubic, without keeping its aspect ratio.
 
     Returns:
-        Shape (SIDE, SIDE, 3), in [0, 255].
+        Array of shape (SIDE, SIDE, 3), values in [0, 255].
     """
     from PIL import Image
 
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float64)
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float64)
 
 
 def luminance(pixels: Floats) -> Floats:
-    """Returns shape (H, W), in [0, 255], of shape (H, W, 3)."""
+    """Return the luminance of RGB values.
+
+    Args:
+        pixels: RGB, shape (H, W, 3), values in [0, 255].
+
+    Returns:
+        Array of shape (H, W), values in [0, 255].
+    """
     grey: Floats = pixels @ np.array(LUMA)
     return grey
 
 
-def structure(first: Floats, second: Floats) -> float:
-    """Returns structural similarity of luminance, max(0, SSIM).
+def ssim(first: Floats, second: Floats) -> float:
+    """Return the structural similarity of two luminance images, max(0, SSIM).
 
-    Formula (Wang, Bovik, Sheikh, Simoncelli 2004, IEEE TIP 13(4), eq. 13): the mean over all places of
-    (2 m1 m2 + C1)(2 s12 + C2) / ((m1^2 + m2^2 + C1)(s1^2 + s2^2 + C2)), with means, variances and covariance under a
-    Gaussian window of 11 x 11 pixels and sigma 1.5, C1 = (.01 * 255)^2, C2 = (.03 * 255)^2. Only places where the
-    window lies wholly inside count. SSIM lies in [-1, 1]; below 0 structures are inverted, which counts 0.
+    Formula: the mean over all window positions inside the image of
+    (2 m1 m2 + C1)(2 s12 + C2) / ((m1^2 + m2^2 + C1)(s1^2 + s2^2 + C2)), where m, s^2 and s12 are means, variances and
+    covariance under a Gaussian window of 11 x 11 pixels with sigma 1.5, C1 = (.01 * 255)^2 and C2 = (.03 * 255)^2.
+    SSIM is in [-1, 1]; negative values, which mean inverted structure, become 0.
+
+    Source: Wang, Bovik, Sheikh and Simoncelli 2004, Image Quality Assessment: From Error Visibility to Structural
+    Similarity, IEEE Transactions on Image Processing 13(4), eq. 13.
 
     Args:
-        first: Luminance, shape (H, W), in [0, 255].
-        second: The same shape.
+        first: Luminance, shape (H, W) with H, W >= 11, values in [0, 255].
+        second: Luminance of the same shape.
     """
     c1, c2 = (K1 * RANGE) ** 2, (K2 * RANGE) ** 2
-    m1, m2 = _smoothed(first), _smoothed(second)
-    s1, s2 = _smoothed(first * first) - m1 * m1, _smoothed(second * second) - m2 * m2
-    s12 = _smoothed(first * second) - m1 * m2
-    places = (2 * m1 * m2 + c1) * (2 * s12 + c2) / ((m1 * m1 + m2 * m2 + c1) * (s1 + s2 + c2))
-    return min(1.0, max(0.0, float(places.mean())))
+    m1, m2 = _smooth(first), _smooth(second)
+    s1, s2 = _smooth(first * first) - m1 * m1, _smooth(second * second) - m2 * m2
+    s12 = _smooth(first * second) - m1 * m2
+    similarity = (2 * m1 * m2 + c1) * (2 * s12 + c2) / ((m1 * m1 + m2 * m2 + c1) * (s1 + s2 + c2))
+    return min(1.0, max(0.0, float(similarity.mean())))
 
 
-def _smoothed(values: Floats) -> Floats:
-    """Averages under the Gaussian window; shape (H - 10, W - 10)."""
+def _smooth(values: Floats) -> Floats:
+    """Return weighted means under the Gaussian window, shape (H - 10, W - 10)."""
     import cv2
 
     kernel = cv2.getGaussianKernel(WINDOW, SIGMA)
-    edge = WINDOW // 2
-    whole = np.asarray(cv2.sepFilter2D(values, cv2.CV_64F, kernel, kernel), dtype=np.float64)
-    return whole[edge:-edge, edge:-edge]
+    margin = WINDOW // 2
+    smoothed = np.asarray(cv2.sepFilter2D(values, cv2.CV_64F, kernel, kernel), dtype=np.float64)
+    return smoothed[margin:-margin, margin:-margin]
 
 
-def colour(first: Floats, second: Floats) -> float:
-    """Returns the intersection of two colour histograms in CIELAB.
+def lab_histogram_intersection(first: Floats, second: Floats) -> float:
+    """Return the intersection of the CIELAB colour histograms of two images.
 
-    Formula (Swain and Ballard 1991, IJCV 7(1)): the sum over bins of min(h1, h2), each histogram adding up to 1, over
-    8 x 16 x 16 bins of L, a and b (sRGB, D65). Where the colours lie in the picture does not matter.
+    Formula: the sum over bins of min(h1, h2), where h1 and h2 are histograms over 8 x 16 x 16 bins of L*, a* and b*
+    (sRGB, D65) that sum to 1. The positions of the colours do not matter.
+
+    Source: Swain and Ballard 1991, Color Indexing, International Journal of Computer Vision 7(1).
 
     Args:
-        first: RGB, shape (H, W, 3), in [0, 255].
-        second: The same shape.
+        first: RGB, shape (H, W, 3), values in [0, 255].
+        second: RGB of the same shape.
     """
-    return intersection(colour_histogram(first), colour_histogram(second))
+    return intersection(lab_histogram(first), lab_histogram(second))
 
 
-def colour_histogram(pixels: Floats) -> Floats:
-    """Returns the share of pixels in each bin of CIELAB, shape `LAB_BINS`."""
+def lab_histogram(pixels: Floats) -> Floats:
+    """Return the fraction of pixels in each CIELAB bin, shape `LAB_BINS`.
+
+    Args:
+        pixels: RGB, shape (H, W, 3), values in [0, 255].
+    """
     import cv2
 
     lab = cv2.cvtColor((pixels / RANGE).astype(np.float32), cv2.COLOR_RGB2LAB).reshape(-1, 3)
     low, high = np.array(LAB_RANGES).T
     counts, _ = np.histogramdd(np.clip(lab, low, high), bins=LAB_BINS, range=LAB_RANGES)
-    shares: Floats = counts / len(lab)
-    return shares
+    fractions: Floats = counts / len(lab)
+    return fractions
 
 
-def edges(first: Floats, second: Floats) -> float:
-    """Returns the intersection of two histograms of edge directions, cell by cell.
+def edge_orientation_similarity(first: Floats, second: Floats) -> float:
+    """Return the intersection of the edge orientation histograms of two images.
 
-    Formula: gradients of luminance by Sobel; their directions, without sign, in 8 bins of 22.5 degrees, weighted by
-    their lengths, in each of 4 x 4 cells (after Dalal and Triggs 2005, CVPR); the whole adding up to 1; then the sum
-    of min(h1, h2) as in `colour`. Two pictures without any edge are alike (1), one with and one without are not (0).
+    Formula: the sum over bins of min(h1, h2), where h1 and h2 are histograms of oriented gradients that sum to 1, see
+    `edge_orientation_histogram`. The result is 1 for two images without edges, and 0 where only one has edges.
+
+    Source: the histograms follow Dalal and Triggs 2005, Histograms of Oriented Gradients for Human Detection, CVPR,
+    without their block normalisation.
 
     Args:
-        first: Luminance, shape (H, W), in [0, 255].
-        second: The same shape.
+        first: Luminance, shape (H, W), values in [0, 255].
+        second: Luminance of the same shape.
     """
-    one, other = edge_histogram(first), edge_histogram(second)
-    if not one.any() or not other.any():
-        return 1.0 if one.any() == other.any() else 0.0
-    return intersection(one, other)
+    first_histogram, second_histogram = edge_orientation_histogram(first), edge_orientation_histogram(second)
+    if not first_histogram.any() or not second_histogram.any():
+        return 1.0 if first_histogram.any() == second_histogram.any() else 0.0
+    return intersection(first_histogram, second_histogram)
 
 
-def edge_histogram(grey: Floats) -> Floats:
-    """Returns the share of edges by cell and direction, shape (CELLS, CELLS, ORIENTATIONS); 0 where there are none."""
+def edge_orientation_histogram(grey: Floats) -> Floats:
+    """Return the fraction of gradient magnitude by cell and orientation; all 0 for an image without edges.
+
+    Gradients are Sobel derivatives. Their orientations, without sign, fall into 8 bins of 22.5 degrees in each of 4 x 4
+    cells, weighted by magnitude.
+
+    Args:
+        grey: Luminance, shape (H, W), values in [0, 255].
+
+    Returns:
+        Array of shape (CELLS, CELLS, ORIENTATIONS), which sums to 1 or 0.
+    """
     import cv2
 
-    # an eighth makes Sobel's sum a difference in grey values a pixel
+    # the factor 1/8 turns Sobel's sum into a difference in grey values per pixel
     across = cv2.Sobel(grey, cv2.CV_64F, 1, 0, ksize=3, scale=1 / 8)
     down = cv2.Sobel(grey, cv2.CV_64F, 0, 1, ksize=3, scale=1 / 8)
-    length = np.hypot(across, down)
+    magnitude = np.hypot(across, down)
     shape = (CELLS, CELLS, ORIENTATIONS)
-    if length.mean() < NO_EDGES:
+    if magnitude.mean() < NO_EDGES:
         return np.zeros(shape)
     step = np.pi / ORIENTATIONS
-    # bins are centred on 0, 22.5, ... degrees, so that level and upright edges do not fall between two
-    direction = np.floor(np.arctan2(down, across) / step + 0.5).astype(np.int64) % ORIENTATIONS
+    # bins are centred on 0, 22.5, ... degrees, so that horizontal and vertical edges are not on a boundary
+    orientation = np.floor(np.arctan2(down, across) / step + 0.5).astype(np.int64) % ORIENTATIONS
     row = np.arange(grey.shape[0])[:, None] * CELLS // grey.shape[0]
     column = np.arange(grey.shape[1])[None, :] * CELLS // grey.shape[1]
-    place = (row * CELLS + column) * ORIENTATIONS + direction
-    sums = np.bincount(place.ravel(), weights=length.ravel(), minlength=CELLS * CELLS * ORIENTATIONS)
-    shares: Floats = (sums / sums.sum()).reshape(shape)
-    return shares
+    bins = (row * CELLS + column) * ORIENTATIONS + orientation
+    sums = np.bincount(bins.ravel(), weights=magnitude.ravel(), minlength=CELLS * CELLS * ORIENTATIONS)
+    fractions: Floats = (sums / sums.sum()).reshape(shape)
+    return fractions
 
 
 def intersection(first: Floats, second: Floats) -> float:
-    """Returns the sum of the smaller of each pair; 1 for equal histograms that add up to 1."""
+    """Return the sum over bins of the smaller value, which is 1 for equal histograms that sum to 1."""
     return min(1.0, float(np.minimum(first, second).sum()))

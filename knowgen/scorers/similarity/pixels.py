@@ -1,4 +1,4 @@
-"""The scorer `pixels`: how alike the generated picture and the ground truth are as pixels; no model is needed."""
+"""The scorer `pixels`: similarity of the generated image and the ground truth as pixels, without a model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from knowgen.core.images import UnreadableImageError, open_rgb
-from knowgen.core.records import Generation, GroundTruth, ImageRef, ParsedScore, Score, ScoreStatus
-from knowgen.scorers.contract import Item, failed_score, missing_needs, not_applicable_score
-from knowgen.scorers.similarity.measures import SIDE, colour, common, edges, luminance, structure
+from knowgen.core.records import Generation, GroundTruth, ImageRef, Item, ParsedScore, Score, ScoreStatus
+from knowgen.scorers.contract import failed_score, missing_needs, not_applicable_score
+from knowgen.scorers.similarity.measures import (
+    SIDE,
+    edge_orientation_similarity,
+    lab_histogram_intersection,
+    luminance,
+    ssim,
+    to_common_size,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,26 +26,29 @@ NAME = "pixels"
 
 
 class PixelSimilarity:
-    """Compares pixels: structure (SSIM), colours (CIELAB histogram) and edges (directions by cell), each in [0, 1].
+    """Three measures of the similarity of two images as pixels, each in [0, 1].
 
-    Both pictures are scaled to 256 x 256 first, so that size does not matter, but proportions and places do. The
-    formulas and their sources stand in `similarity_measures`. It tells copies, crops and recolourings apart, and says
-    little of what a picture shows: it is no stand-in for `similarity`, and its figures do not compare with others'.
+    `ssim` is the structural similarity of luminance, `lab_histogram_intersection` compares colours regardless of
+    their positions, and `edge_orientation_similarity` compares edge orientations cell by cell. Formulas and sources
+    are in `knowgen.scorers.similarity.measures`. Both images are scaled to 256 x 256 pixels first.
+
+    The measures detect copies, crops and colour changes. They say little about what an image shows, so they do not
+    replace `similarity`.
     """
 
     needs = frozenset({"image", "truth_image"})
-    dimensions = ("structure", "colour", "edges")
-    version = "pixels-1"
+    dimensions = ("ssim", "lab_histogram_intersection", "edge_orientation_similarity")
+    version = "pixels-2"
     note = "comparison of pixels, not a judgement of content"
     concurrency = 8
 
     def score_batch(self, items: Sequence[Item]) -> Iterator[Score]:
-        """Yields one score an item, in order; a picture that does not open gives a failed score."""
+        """Yield one score per item, in order. An image that cannot be opened gives a failed score."""
         _one_thread()
         for sample, truth, generation in items:
             started = time.perf_counter()
-            if lacking := missing_needs(self.needs, truth, generation):
-                reason = f"there is no {' and no '.join(lacking)}"
+            if missing := missing_needs(self.needs, truth, generation):
+                reason = f"no {' and no '.join(missing)}"
                 yield not_applicable_score(sample.id, generation.repeat, NAME, reason)
                 continue
             score = _score(sample.id, truth, generation)
@@ -47,30 +57,38 @@ class PixelSimilarity:
 
 @cache
 def _one_thread() -> None:
-    """Keeps OpenCV to one thread: there is one worker process a core."""
+    """Limit OpenCV to one thread, because there is one worker process per core."""
     import cv2
 
     cv2.setNumThreads(1)
 
 
 def _score(sample_id: str, truth: GroundTruth, generation: Generation) -> Score:
-    drawn, real = generation.image, truth.image
-    assert drawn is not None and real is not None  # `missing_needs` lets none pass
+    image, true_image = generation.image, truth.image
+    assert image is not None and true_image is not None  # checked by `missing_needs`
     try:
-        first = common(_opened(drawn, "the generated picture"))
-        second = common(_opened(real, "the ground truth"))
+        generated = to_common_size(_opened(image, "the generated image"))
+        true = to_common_size(_opened(true_image, "the ground truth"))
     except UnreadableImageError as error:
-        return failed_score(sample_id, generation.repeat, NAME, str(error), image=drawn.sha256)
-    grey, other = luminance(first), luminance(second)
-    values = {"structure": structure(grey, other), "colour": colour(first, second), "edges": edges(grey, other)}
+        return failed_score(sample_id, generation.repeat, NAME, str(error), image=image.sha256)
+    generated_grey, true_grey = luminance(generated), luminance(true)
+    values = {
+        "ssim": ssim(generated_grey, true_grey),
+        "lab_histogram_intersection": lab_histogram_intersection(generated, true),
+        "edge_orientation_similarity": edge_orientation_similarity(generated_grey, true_grey),
+    }
     return Score(
         sample_id=sample_id,
         repeat=generation.repeat,
         scorer=NAME,
         status=ScoreStatus.OK,
         strict=ParsedScore(status=ScoreStatus.OK, values=values),
-        image=drawn.sha256,
-        details={"side": SIDE, "generated": [drawn.width, drawn.height], "truth": [real.width, real.height]},
+        image=image.sha256,
+        details={
+            "side": SIDE,
+            "generated": [image.width, image.height],
+            "truth": [true_image.width, true_image.height],
+        },
     )
 
 

@@ -1,14 +1,15 @@
-"""The text reward: would a perfect generator, given the agent's answer, draw what the ground truth shows?"""
+"""The scorer `answer`, the text reward: would a perfect generator, given the agent's answer, match the ground truth?"""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from knowgen.clients.chat.image_encoding import PICTURES_VERSION
-from knowgen.core.records import Generation, GroundTruth, ImageRef, Sample
+from knowgen.clients.chat.image_encoding import ENCODING_VERSION
+from knowgen.core.records import Generation, GroundTruth, Sample
 from knowgen.scorers.vlm.single_value import (
-    VERDICT_PARSER_VERSION,
+    VALUE_PARSER_VERSION,
+    JudgeImage,
     JudgeQuestion,
     SingleValueContract,
     SingleValueJudge,
@@ -17,12 +18,13 @@ from knowgen.scorers.vlm.single_value import (
 )
 
 ANSWER_RUBRIC_VERSION = "knowgen-answer-rubric-1"
-"""Raised whenever a word of the instruction or the contract changes: scores under two versions never mix."""
+"""Version of the rubric. Increment it with any change to the instruction or the contract; scores of different versions
+are never averaged together."""
 
 ANSWER = "answer"
 
 REFERENCE_KEYS = ("img_id", "title", "note", "page_url", "url")
-"""What the judge reads of a reference image; where there is a page, the picture's own address is left out."""
+"""Fields of a reference image that the judge reads; `url`, the image's own address, only without a page."""
 
 CONTRACT = SingleValueContract(
     name=ANSWER,
@@ -56,7 +58,7 @@ CONTRACT = SingleValueContract(
         ),
     ),
 )
-"""The contract of this judge; its five values are those of the text reward (Gen-Searcher, arXiv 2603.28767)."""
+"""The contract of this judge. Source of its five values: the text reward of Gen-Searcher, arXiv 2603.28767."""
 
 _PREAMBLE = """\
 You judge the preparation of a picture, not a picture. An agent was given a task prompt that cannot be drawn right \
@@ -75,12 +77,14 @@ How to judge:
 
 
 class AnswerJudge(SingleValueJudge):
-    """Judges an agent's answer, `gen_prompt` and reference images, against the task's ground truth, as one value.
+    """A judge of an agent's answer, `gen_prompt` and reference images, against the ground truth.
 
-    It is the text half of the dual reward (Gen-Searcher, arXiv 2603.28767): 0, 0.25, 0.5, 0.75 or 1. The strict
-    reading is the first reply on the grid, the lenient one the first with a number, moved to the nearest value.
-    No generated picture is looked at, so an answer can be judged before it is drawn. A ground truth without picture
-    and without required text cannot be judged by. Arguments are those of `SingleValueJudge`.
+    Its value, 0, 0.25, 0.5, 0.75 or 1, is the text half of the dual reward (source: Gen-Searcher, arXiv 2603.28767).
+    The strict score comes from the first reply with a value of the grid, the lenient score from the first reply with
+    a number, moved to the nearest value. The judge does not see the generated image, so an answer can be scored before
+    an image is generated. A ground truth without image and required text cannot be used.
+
+    Arguments are those of `EndpointConfig`.
     """
 
     name = ANSWER
@@ -88,38 +92,38 @@ class AnswerJudge(SingleValueJudge):
     rubric_version = ANSWER_RUBRIC_VERSION
     needs = frozenset({"references"})
     dimensions = (ANSWER,)
-    version = f"{ANSWER_RUBRIC_VERSION} {VERDICT_PARSER_VERSION} {PICTURES_VERSION}"
+    version = f"{ANSWER_RUBRIC_VERSION} {VALUE_PARSER_VERSION} {ENCODING_VERSION}"
     note = "judges the agent's answer, not the picture"
 
     def system(self) -> str:
-        """Returns the rubric."""
+        """Return the rubric."""
         return f"{_PREAMBLE}\n\n{CONTRACT.instruction()}"
 
     def question(self, sample: Sample, truth: GroundTruth, generation: Generation) -> JudgeQuestion:
-        """Returns what is asked.
+        """Return the question about an answer.
 
         Raises:
-            UnscorableError: The ground truth has neither picture nor required text.
+            UnscorableError: The ground truth has neither an image nor required text.
         """
         if truth.image is None and not truth.required_text:
-            raise not_scorable("the ground truth has neither a picture nor required text")
+            raise not_scorable("the ground truth has neither an image nor required text")
         lines = [f"Sample id: {sample.id}", "Task prompt:", sample.prompt, ""]
         if truth.required_text:
             lines += ["Required text:", *(json.dumps(text, ensure_ascii=False) for text in truth.required_text), ""]
         elif truth.text_required is False:
             lines += ["Required text: none", ""]
         lines += ["The agent's answer:", answer_text(generation)]
-        pictures: tuple[tuple[ImageRef, str], ...] = ()
+        images: tuple[JudgeImage, ...] = ()
         if truth.image is not None:
             lines += ["", "Image 1 is the ground truth."]
-            pictures = ((truth.image, "the ground truth"),)
-        return JudgeQuestion("\n".join(lines), pictures)
+            images = (JudgeImage(truth.image, "the ground truth", "ground truth"),)
+        return JudgeQuestion("\n".join(lines), images)
 
 
 def answer_text(generation: Generation) -> str:
-    """Returns an agent's answer as the judge reads it: JSON with `gen_prompt` and `reference_images`.
+    """Return an agent's answer as the judge reads it: JSON with `gen_prompt` and `reference_images`.
 
-    An empty `gen_prompt` says that the task prompt is drawn as it is.
+    An empty `gen_prompt` means that the task prompt is used unchanged.
     """
     answer = {
         "gen_prompt": generation.used_prompt,
@@ -129,6 +133,6 @@ def answer_text(generation: Generation) -> str:
 
 
 def _reference(reference: dict[str, Any]) -> dict[str, str]:
-    """Returns the words of a reference image."""
+    """Return the fields of a reference image that the judge reads."""
     keys = [key for key in REFERENCE_KEYS if key != "url" or not reference.get("page_url")]
     return {key: str(reference[key]) for key in keys if reference.get(key)}

@@ -1,4 +1,4 @@
-"""Is what a picture shows and states supported by the text that the system gathered before it drew?"""
+"""The scorer `evidence`: does the gathered text support what the generated image shows and states?"""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 import operator
 from typing import Any
 
-from knowgen.clients.chat.image_encoding import PICTURES_VERSION
+from knowgen.clients.chat.image_encoding import ENCODING_VERSION
 from knowgen.core.records import Generation, GroundTruth, Sample
 from knowgen.scorers.vlm.single_value import (
-    VERDICT_PARSER_VERSION,
+    VALUE_PARSER_VERSION,
+    JudgeImage,
     JudgeQuestion,
     SingleValueContract,
     SingleValueJudge,
@@ -18,14 +19,16 @@ from knowgen.scorers.vlm.single_value import (
 )
 
 EVIDENCE_RUBRIC_VERSION = "knowgen-evidence-rubric-1"
-"""Raised whenever a word of the instruction or the contract changes: scores under two versions never mix."""
+"""Version of the rubric. Increment it with any change to the instruction or the contract; scores of different versions
+are never averaged together."""
 
 EVIDENCE = "evidence"
 
-MOST_CHARACTERS = 24_000
-"""Characters of gathered text that the judge reads; what goes beyond is cut off, a fair share of each piece."""
+MAX_CHARACTERS = 24_000
+"""Maximum number of characters of gathered text that the judge reads; longer evidence is cut by `truncate_evenly`."""
 
 CUT = " […]"
+"""Marks the end of a text that was cut."""
 
 CONTRACT = SingleValueContract(
     name=EVIDENCE,
@@ -52,8 +55,8 @@ _PREAMBLE = """\
 You judge whether a generated picture keeps to its sources. A system was given a prompt that cannot be drawn right \
 without looking things up. It gathered text, and then a picture was drawn.
 
-You are given the prompt, the gathered text in numbered pieces, and the picture. There is no ground truth: the \
-gathered text is all you go by, even where you know better.
+You are given the prompt, the gathered text in numbered pieces, and the picture. There is \
+no ground truth: the gathered text is all you go by, even where you know better.
 
 How to judge:
 - Take the subjects and facts that the prompt asks about, and compare what the picture makes of them with the text.
@@ -64,12 +67,14 @@ rules."""
 
 
 class EvidenceJudge(SingleValueJudge):
-    """Judges a picture against the text its generator gathered, instead of the ground truth, as one value.
+    """A judge of the generated image against the text that the system gathered, instead of the ground truth.
 
-    0, 0.5 or 1: is what the picture states and shows supported by that text? The strict reading is the first reply on
-    the grid, the lenient one the first with a number, moved to the nearest value. It says how well a picture keeps to
-    its sources, not whether the sources are right, so it stands beside a judge that sees the ground truth and never in
-    its place. Arguments are those of `SingleValueJudge`.
+    Its value, 0, 0.5 or 1, says whether that text supports what the image states and shows. The strict score comes
+    from the first reply with a value of the grid, the lenient score from the first reply with a number, moved to the
+    nearest value. The judge does not check whether the gathered text is correct, so it complements a judge that sees
+    the ground truth and does not replace it.
+
+    Arguments are those of `EndpointConfig`.
     """
 
     name = EVIDENCE
@@ -77,51 +82,56 @@ class EvidenceJudge(SingleValueJudge):
     rubric_version = EVIDENCE_RUBRIC_VERSION
     needs = frozenset({"image", "evidence"})
     dimensions = (EVIDENCE,)
-    version = f"{EVIDENCE_RUBRIC_VERSION} {VERDICT_PARSER_VERSION} {PICTURES_VERSION}"
+    version = f"{EVIDENCE_RUBRIC_VERSION} {VALUE_PARSER_VERSION} {ENCODING_VERSION}"
     note = "judged by the gathered text, not by the ground truth"
 
     def system(self) -> str:
-        """Returns the rubric."""
+        """Return the rubric."""
         return f"{_PREAMBLE}\n\n{CONTRACT.instruction()}"
 
     def question(self, sample: Sample, truth: GroundTruth, generation: Generation) -> JudgeQuestion:
-        """Returns what is asked; the truth is not read.
+        """Return the question about an image. The ground truth is not used.
 
         Raises:
-            UnscorableError: The pieces of evidence hold no text.
+            UnscorableError: The pieces of evidence contain no text.
         """
         pieces = [piece for piece in generation.evidence if _text(piece)]
         if not pieces or generation.image is None:
-            raise not_scorable("the gathered evidence holds no text")
-        whole = [_text(piece) for piece in pieces]
-        texts = shares(whole, MOST_CHARACTERS)
+            raise not_scorable("the gathered evidence contains no text")
+        full_texts = [_text(piece) for piece in pieces]
+        texts = truncate_evenly(full_texts, MAX_CHARACTERS)
         lines = [f"Sample id: {sample.id}", "Prompt:", sample.prompt, "", "Gathered text:"]
         for number, (piece, text) in enumerate(zip(pieces, texts, strict=True), 1):
-            about = {key: str(piece[key]) for key in ("title", "url") if piece.get(key)}
-            lines.append(json.dumps({"piece": number, **about, "text": text}, ensure_ascii=False))
+            source = {key: str(piece[key]) for key in ("title", "url") if piece.get(key)}
+            lines.append(json.dumps({"piece": number, **source, "text": text}, ensure_ascii=False))
         lines += ["", "Image 1 is the generated picture."]
-        details = {"pieces": len(pieces), "cut": sum(map(operator.ne, whole, texts))}
-        return JudgeQuestion("\n".join(lines), ((generation.image, "the generated picture"),), details)
+        details = {"pieces": len(pieces), "cut": sum(map(operator.ne, full_texts, texts))}
+        image = JudgeImage(generation.image, "the generated image", "generated picture")
+        return JudgeQuestion("\n".join(lines), (image,), details)
 
 
 def _text(piece: dict[str, Any]) -> str:
     return str(piece.get("text") or "").strip()
 
 
-def shares(texts: list[str], most: int) -> list[str]:
-    """Returns texts that together hold at most `most` characters: short ones whole, long ones cut to equal length.
+def truncate_evenly(texts: list[str], max_characters: int) -> list[str]:
+    """Return texts cut to a total length: short ones unchanged, long ones cut to equal length.
 
     Args:
-        texts: In order.
-        most: Characters in all; the mark of a cut is not counted.
+        texts: Texts in order.
+        max_characters: Maximum total number of characters, without the marks of cuts.
+
+    Example:
+        >>> truncate_evenly(["ab", "abcdefgh", "abcdefgh"], 10)
+        ['ab', 'abcd […]', 'abcd […]']
     """
-    if sum(map(len, texts)) <= most:
+    if sum(map(len, texts)) <= max_characters:
         return list(texts)
-    left, waiting = most, len(texts)
-    bound = 0
+    remaining, count = max_characters, len(texts)
+    limit = 0
     for length in sorted(map(len, texts)):
-        bound = left // waiting
-        if length > bound:
+        limit = remaining // count
+        if length > limit:
             break
-        left, waiting = left - length, waiting - 1
-    return [text if len(text) <= bound else text[:bound] + CUT for text in texts]
+        remaining, count = remaining - length, count - 1
+    return [text if len(text) <= limit else text[:limit] + CUT for text in texts]

@@ -1,4 +1,4 @@
-"""A VLM as judge, over an OpenAI-compatible endpoint: one call a sample, and what was wrong is asked again."""
+"""The scorer `vlm`: a vision-language model as judge over an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from knowgen.clients.chat.image_encoding import LONGEST_SIDE, PICTURES_VERSION, EncodedImageFile
+from knowgen.clients.chat.image_encoding import ENCODING_VERSION, MAX_SIDE, EncodedImageFile
 from knowgen.clients.endpoint_url import OPENAI_URL, endpoint_url
 from knowgen.clients.pricing import chat_price
 from knowgen.core.errors import UnscorableError, UsageError
@@ -23,85 +23,91 @@ from knowgen.core.records import (
     Score,
 )
 from knowgen.scorers.contract import usage_of
-from knowgen.scorers.endpoint_config import NOT_KEYED, EndpointConfig
 from knowgen.scorers.vlm.cost_estimate import Estimate, estimate_cost
+from knowgen.scorers.vlm.endpoint_config import IDENTITY_EXCLUDES, EndpointConfig
 from knowgen.scorers.vlm.official_prompt import COMMIT, official_call
 from knowgen.scorers.vlm.parsing import PARSER_VERSION, read_attempts, read_lenient, read_strict
-from knowgen.scorers.vlm.retry import converse
+from knowgen.scorers.vlm.retry import ask_until_valid
 from knowgen.scorers.vlm.rubric import CONTRACT, RUBRIC_VERSION, system_prompt, user_text
+
+UNREADABLE = "the official evaluator cannot read it"
+"""Begins the fault of a reply that the official evaluator could not parse."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class VlmJudge(EndpointConfig):
-    """Shows a VLM the prompt, the generated picture and the ground truth, and reads four values from its reply.
+    """A judge of the four KnowGen dimensions that sees the prompt, the generated image and the ground truth.
 
-    A reply off the contract is asked again with what was wrong, up to `attempts` calls. The strict reading is the
-    first reply that meets the contract; the lenient one the first that the official evaluator would have read. Every
-    call is kept in the score. The key comes from the environment, never from an argument.
+    A reply that breaks the contract is requested again, with what was wrong, up to `attempts` calls. The strict score
+    comes from the first reply that meets the contract, the lenient score from the first reply that the official
+    evaluator would have accepted. Every attempt is stored with the score. The API key comes from the environment.
 
-    How many calls are under way at once follows the endpoint: see `knowgen.clients.rate_control`.
+    The number of concurrent calls adapts to the endpoint, see `knowgen.clients.rate_control`.
 
     Args:
-        rubric: `own`, or `upstream` for the whole official call: its system prompt and user text, word for word.
-        upstream_dir: Checkout of the published repository that `upstream` is read from; empty fetches the file.
+        rubric: `own`, or `upstream` for the official system prompt and user text, word for word.
+        upstream_dir: Checkout of the published repository with the official prompt; empty to fetch the file.
 
-    Further arguments are those of `EndpointConfig`; the official call never asks for a schema.
+    Further arguments are those of `EndpointConfig`. The official call uses no JSON schema.
 
     Raises:
-        UsageError: An argument is out of its range.
-        ConfigError: The key is missing, or the address holds a secret.
+        UsageError: An argument is invalid.
+        ConfigError: The key is missing, or the URL contains a secret.
+
+    Example:
+        >>> judge = VlmJudge("qwen3-vl", "http://127.0.0.1:8000/v1", temperature=0.2)
+        >>> judge.label, judge.endpoint.base_url
+        ('vlm:qwen3-vl', 'http://127.0.0.1:8000/v1')
     """
 
     needs = frozenset({"image", "truth_image"})
     dimensions = DIMENSIONS
-    version = f"{RUBRIC_VERSION} {PARSER_VERSION} {PICTURES_VERSION}"
+    version = f"{RUBRIC_VERSION} {PARSER_VERSION} {ENCODING_VERSION}"
     note = ""
     parser = PARSER_VERSION
-    concurrency = 128  # more than there are calls: while some wait for the endpoint others have their pictures encoded
+    concurrency = 128  # more than the endpoint gets: some samples wait for it while the images of others are encoded
     deadline = 6 * 3600.0
-    identity_excludes = NOT_KEYED | {"upstream_dir"}
+    identity_excludes = IDENTITY_EXCLUDES | {"upstream_dir"}
 
     rubric: str = "own"
     upstream_dir: str = ""
 
     def __post_init__(self) -> None:
-        """Check the arguments and make the endpoint."""
+        """Check the arguments and create the endpoint."""
         self.endpoint = self.open_endpoint("vlm")
         self.label = f"vlm:{self.model}"
         if self.rubric not in ("own", "upstream"):
-            raise UsageError(
-                f"rubric={self.rubric!r} is not known", where=f"scorer {self.label}", fix="own or upstream"
-            )
+            raise UsageError(f"rubric must be own or upstream, got {self.rubric!r}", where=f"scorer {self.label}")
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
-        """Judges one generation.
+        """Score one generation.
 
         Raises:
-            TransientError: The endpoint is busy, broken or out of reach; it carries the attempts made so far.
-            UnscorableError: A picture is missing or does not open.
-            BudgetReachedError: The budget does not admit the first call.
-            ConfigError: There is a budget and the price is not known, or the official rubric cannot be read.
+            TransientError: The endpoint is busy, failing or unreachable. The error carries the attempts so far.
+            UnscorableError: An image is missing or cannot be opened.
+            BudgetReachedError: The remaining budget is smaller than the worst case of the first call.
+            ConfigError: There is a budget and the price is unknown, or the official prompt cannot be read.
         """
         started = perf_counter()
         if generation.image is None or truth.image is None:
-            raise UnscorableError("a VLM judge needs the generated picture and the ground truth")
-        ask, schema = await self._question(sample)
-        pictures = await asyncio.gather(
-            self.endpoint.encode(generation.image, "the generated picture"),
+            raise UnscorableError("a VLM judge needs the generated image and the ground truth")
+        make_messages, schema = await self._question(sample)
+        images = await asyncio.gather(
+            self.endpoint.encode(generation.image, "the generated image"),
             self.endpoint.encode(truth.image, "the ground truth"),
         )
-        attempts = await converse(
+        attempts = await ask_until_valid(
             self.endpoint,
-            partial(ask, pictures),
-            partial(_fault_of, text_required=sample.text_required, official=self.rubric == "upstream"),
-            who=self.label,
-            most=self.attempts,
+            partial(make_messages, images),
+            partial(_find_fault, text_required=sample.text_required, official=self.rubric == "upstream"),
+            caller=self.label,
+            max_calls=self.attempts,
             schema=schema,
         )
-        return self._score_of(sample, generation, attempts, pictures, perf_counter() - started)
+        return self._score_of(sample, generation, attempts, images, perf_counter() - started)
 
     async def _question(self, sample: Sample) -> tuple[Any, Mapping[str, Any] | None]:
-        """Returns what makes the messages of pictures and a fault, and the schema of a reply."""
+        """Return the function from images and a fault to messages, and the name and schema of a reply."""
         if self.rubric == "own":
             return partial(build_messages, sample), {"name": "judgement", "schema": CONTRACT.json_schema()}
         call = await asyncio.to_thread(official_call, self.upstream_dir)
@@ -113,34 +119,34 @@ class VlmJudge(EndpointConfig):
         *,
         model: str,
         base_url: str = "",
-        max_side: int = LONGEST_SIDE,
+        max_side: int = MAX_SIDE,
         price_in: float | None = None,
         price_out: float | None = None,
         price_call: float | None = None,
         **_: Any,
     ) -> Estimate | None:
-        """Reckons what one judgement takes, without building a judge or asking for its key.
+        """Estimate the tokens, cost and duration of one score, without creating a judge or reading its key.
 
         Args:
             items: Some samples with their ground truths.
-            model: As in the constructor, like all that follow.
-            base_url: Address.
-            max_side: Of pictures.
-            price_in: Price.
-            price_out: Price.
-            price_call: Price.
+            model: As in the constructor, like the following arguments.
+            base_url: URL of the endpoint, empty for OpenAI.
+            max_side: Maximum length of the longer side of an image, in pixels.
+            price_in: US dollars per million input tokens.
+            price_out: US dollars per million output tokens.
+            price_call: US dollars per call.
         """
         price = chat_price(model, base_url, price_in, price_out, price_call)
         tiles = endpoint_url(base_url, f"scorer vlm:{model}") == OPENAI_URL
-        return estimate_cost(items, [system_prompt(), user_text("", "", True)], price, tiles=tiles, longest=max_side)
+        return estimate_cost(items, [system_prompt(), user_text("", "", True)], price, tiles=tiles, max_side=max_side)
 
     @staticmethod
     def reparse(attempts: Sequence[Attempt], sample: Sample) -> tuple[ParsedScore, ParsedScore, str]:
-        """Reads attempts of several tries together; see `knowgen.scorers.contract.with_earlier`."""
+        """Parse attempts of several runs together; see `knowgen.scorers.contract.with_earlier`."""
         return read_attempts(attempts, sample.text_required)
 
     async def close(self) -> None:
-        """Closes connections and worker processes; in the event loop they were used in."""
+        """Close connections and worker processes. Call it in the event loop they were used in."""
         await self.endpoint.close()
 
     def _score_of(
@@ -148,7 +154,7 @@ class VlmJudge(EndpointConfig):
         sample: Sample,
         generation: Generation,
         attempts: Sequence[Attempt],
-        pictures: Sequence[EncodedImageFile],
+        images: Sequence[EncodedImageFile],
         seconds: float,
     ) -> Score:
         strict, lenient, returned = read_attempts(attempts, sample.text_required)
@@ -166,38 +172,40 @@ class VlmJudge(EndpointConfig):
             parser=PARSER_VERSION,
             details={
                 "rubric": RUBRIC_VERSION if self.rubric == "own" else f"upstream {COMMIT[:12]}",
-                "pictures": {"generated": pictures[0].sha256, "truth": pictures[1].sha256},
+                "pictures": {"generated": images[0].sha256, "truth": images[1].sha256},
             },
             seconds=seconds,
             usage=usage_of(attempts),
         )
 
 
-def build_messages(sample: Sample, pictures: Sequence[EncodedImageFile], fault: str = "") -> list[dict[str, Any]]:
-    """Returns the request: the rubric; then the sample with its original prompt, the generated picture and the truth.
+def build_messages(sample: Sample, images: Sequence[EncodedImageFile], fault: str = "") -> list[dict[str, Any]]:
+    """Return the messages of a call with this project's rubric.
 
     Args:
-        sample: The sample.
-        pictures: Generated, then ground truth.
-        fault: What was wrong with the reply before, empty at first asking.
+        sample: Sample to score.
+        images: The generated image, then the ground truth.
+        fault: What was wrong with the previous reply, empty in the first call.
     """
     text = user_text(sample.id, sample.prompt, sample.text_required, fault)
-    return _messages(system_prompt(), text, pictures)
+    return _messages(system_prompt(), text, images)
 
 
 def official_messages(
-    system: str, text: str, pictures: Sequence[EncodedImageFile], fault: str = ""
+    system: str, text: str, images: Sequence[EncodedImageFile], fault: str = ""
 ) -> list[dict[str, Any]]:
-    """Returns the official call; only a reply that it would have taken is asked again in words of our own.
+    """Return the messages of the official call.
+
+    Where the official evaluator could not parse the previous reply, it repeats the same call, and so do these messages.
+    Where it could, only the strict parser needs another reply: the fault is then added in words of this project.
 
     Args:
-        system: The official system prompt.
-        text: The official user text.
-        pictures: Generated, then ground truth.
-        fault: What was wrong with the reply before. The official evaluator asks again in the same words where it
-            could not read a reply; where it could, the strict reading alone asks further, after it.
+        system: Official system prompt.
+        text: Official user text.
+        images: The generated image, then the ground truth.
+        fault: What was wrong with the previous reply, empty in the first call.
     """
-    messages = _messages(system, text, pictures)
+    messages = _messages(system, text, images)
     if fault and not fault.startswith(UNREADABLE):
         messages[1]["content"].append(
             {"type": "text", "text": f"An earlier reply of yours could not be used: {fault}. Judge again."}
@@ -205,20 +213,17 @@ def official_messages(
     return messages
 
 
-def _messages(system: str, text: str, pictures: Sequence[EncodedImageFile]) -> list[dict[str, Any]]:
-    shown = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
+def _messages(system: str, text: str, images: Sequence[EncodedImageFile]) -> list[dict[str, Any]]:
+    image_parts = [{"type": "image_url", "image_url": {"url": image}} for image in images]
     return [
         {"role": "system", "content": system},
-        {"role": "user", "content": [{"type": "text", "text": text}, *shown]},
+        {"role": "user", "content": [{"type": "text", "text": text}, *image_parts]},
     ]
 
 
-UNREADABLE = "the official evaluator cannot read it"
-
-
-def _fault_of(reply: str, *, text_required: bool | None, official: bool) -> str:
-    """Returns what is wrong with a reply, empty when it meets the contract."""
-    found = read_strict(reply, text_required=text_required)
-    if isinstance(found, ParsedScore):
+def _find_fault(reply: str, *, text_required: bool | None, official: bool) -> str:
+    """Return what is wrong with a reply, empty where it meets the contract."""
+    parsed = read_strict(reply, text_required=text_required)
+    if isinstance(parsed, ParsedScore):
         return ""
-    return f"{UNREADABLE}: {found}" if official and read_lenient(reply) is None else str(found)
+    return f"{UNREADABLE}: {parsed}" if official and read_lenient(reply) is None else str(parsed)

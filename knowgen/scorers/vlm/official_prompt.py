@@ -1,7 +1,7 @@
-"""The official judge's words, read at run time from the published evaluator, and never kept in this project.
+"""The official judge's prompt, read at run time from the published evaluator and not copied into this project.
 
-The file is parsed, not run: a string literal and an f-string are taken out of it, and both are held against hashes that
-were made from the pinned commit. It comes from a folder that the user names, or over HTTPS from the public repository.
+The file is parsed and not run: a string literal and an f-string are extracted and compared with hashes from the pinned
+commit. It comes from a checkout that the user names, or over HTTPS from the public repository.
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ HASHES = {
     "SYSTEM_PROMPT": "a1ce69f81b02e7017b6176df624f93af69216a69de538919010ec35cdfd5d918",
     "_build_user_message": "41576798fe49eed24322ac0a4a6ab5a05e25a369c8f506a4359128ed47a945db",
 }
-"""SHA-256 of the system prompt, and of the user's text with `{sample_id}` and `{prompt}` in their places; UTF-8."""
+"""SHA-256 of the system prompt, and of the user text with its fields as `{sample_id}` and `{prompt}`, in UTF-8."""
 
 
 @dataclass(frozen=True)
 class OfficialPrompt:
-    """The words of the official call.
+    """The texts of the official call.
 
     Attributes:
-        system: The system message.
-        user: Text of the user message in pieces: words as they are, and names of fields in braces.
+        system: System message.
+        user: Text of the user message in pieces: literal text, and field names in braces.
     """
 
     system: str
     user: tuple[str, ...]
 
     def user_text(self, sample_id: str, prompt: str) -> str:
-        """Returns the text that goes before the two pictures."""
+        """Return the text of the user message, which goes before the two images."""
         fields = {"{sample_id}": sample_id, "{prompt}": prompt}
         return "".join(fields.get(piece, piece) for piece in self.user)
 
 
 @cache
 def official_call(upstream_dir: str) -> OfficialPrompt:
-    """Returns the official call.
+    """Return the official prompt.
 
     Args:
-        upstream_dir: Folder of a checkout of the published repository; empty to fetch the file.
+        upstream_dir: Checkout of the published repository; empty to fetch the file.
 
     Raises:
-        ConfigError: The file cannot be reached.
+        ConfigError: The file cannot be read or fetched.
         DataError: It is not the file of the pinned commit.
     """
     source, where = _source(JUDGE_FILE, upstream_dir)
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError) as error:
-        raise DataError(f"is no Python file ({error})", where=where) from error
+        raise DataError(f"not a Python file ({error})", where=where) from error
     system = _checked(_literal(tree, "SYSTEM_PROMPT", where), "SYSTEM_PROMPT", where)
     pieces = _f_string(tree, "_build_user_message", "text", ("sample_id", "prompt"), where)
     _checked("".join(pieces), "_build_user_message", where)
@@ -100,7 +100,7 @@ def _checked(text: str, name: str, where: str) -> str:
 
 
 def _literal(tree: ast.Module, name: str, where: str) -> str:
-    """Returns a string that a module assigns to a name."""
+    """Return the string that a module assigns to a name."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in node.targets):
             value = node.value
@@ -110,7 +110,7 @@ def _literal(tree: ast.Module, name: str, where: str) -> str:
 
 
 def _f_string(tree: ast.Module, function: str, name: str, fields: Sequence[str], where: str) -> tuple[str, ...]:
-    """Returns an f-string that a function assigns to a name, in pieces; its fields may be plain names alone."""
+    """Return the pieces of an f-string that a function assigns to a name; its fields must be plain names."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef) or node.name != function:
             continue
@@ -120,7 +120,7 @@ def _f_string(tree: ast.Module, function: str, name: str, fields: Sequence[str],
             )
             if named and isinstance(inner, ast.Assign) and isinstance(inner.value, ast.JoinedStr):
                 return tuple(_piece(part, fields, where) for part in inner.value.values)
-    raise DataError(f"{function} makes no text", where=where)
+    raise DataError(f"{function} assigns no f-string to {name}", where=where)
 
 
 def _piece(part: ast.expr, fields: Sequence[str], where: str) -> str:
@@ -129,4 +129,4 @@ def _piece(part: ast.expr, fields: Sequence[str], where: str) -> str:
     plain = isinstance(part, ast.FormattedValue) and part.conversion == -1 and part.format_spec is None
     if plain and isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Name) and part.value.id in fields:
         return "{" + part.value.id + "}"
-    raise DataError("its text holds more than the sample's id and prompt", where=where)
+    raise DataError("the user text contains more fields than the sample's id and prompt", where=where)

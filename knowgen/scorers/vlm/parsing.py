@@ -1,8 +1,8 @@
-"""Reads a judge's reply, in two ways.
+"""Parsing a judge's reply, strictly and leniently.
 
-`read_lenient` is the official reading of the KnowGen protocol, faults included: whatever it makes of a strange value is
-what the published evaluator makes of it. `read_strict` holds to the contract of `knowgen.scorers.vlm.rubric` and says what
-is wrong in words that can be sent back to the judge. Both read the same stored text, so old replies can be read anew.
+`read_lenient` reproduces the published evaluator of KnowGen, including its handling of malformed values.
+`read_strict` enforces the contract of `knowgen.scorers.vlm.rubric`, and says what is wrong in words to send back to the
+judge. Both parse the stored reply, so that old replies can be parsed again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from knowgen.core.text import clean_text
 from knowgen.scorers.vlm.rubric import CONTRACT, na_flag
 
 PARSER_VERSION = "knowgen-parser-2"
-"""Raised whenever a reply could be read differently than before."""
+"""Version of both parsers. Increment it with any change that could parse a reply differently."""
 
 RATIONALE_LIMIT = CONTRACT.rationale_limit
 _TRAILING_COMMA = re.compile(r",\s*([}\]])")
@@ -29,10 +29,10 @@ _OFFICIAL_NA = (True, "true", "True", 1)
 
 @dataclass(frozen=True)
 class ReplyError:
-    """A reply that does not meet the contract.
+    """What is wrong with a reply that breaks the contract.
 
     Attributes:
-        faults: What is wrong, each in words a judge can act on; never empty.
+        faults: Faults in words to send back to the judge; never empty.
     """
 
     faults: tuple[str, ...]
@@ -42,43 +42,49 @@ class ReplyError:
 
 
 class _NotJsonError(ValueError):
-    """The text is no JSON that can be read."""
+    """The text cannot be parsed as JSON."""
 
 
 def read_lenient(text: str) -> ParsedScore | None:
-    """Reads a reply as the official evaluator does.
+    """Parse a reply as the official evaluator does.
 
-    From the first `{` to the last `}` (which also drops any fence); parsed as Python's `json` does, NaN and Infinity
-    included; if that fails, once more without the commas that stand before a closing bracket. A dimension that is
-    missing is 0; numbers, numeric strings and booleans are clipped to [0, 1] and rounded to 2 decimals, NaN becoming 1.
-    Any other value makes text accuracy N/A and fails the sample in the other dimensions. A number beyond the range of
-    a float fails the sample in every dimension.
+    The text from the first `{` to the last `}` is parsed by Python's `json`, NaN and Infinity included, and if that
+    fails once more without commas before closing brackets. A missing dimension is 0. Numbers, numeric strings and
+    booleans are clipped to [0, 1] and rounded to 2 decimals; NaN becomes 1. Any other value makes text accuracy N/A,
+    and fails the sample in the other dimensions. A number beyond the range of a float fails the sample.
 
     Args:
-        text: The raw reply.
+        text: Raw reply.
 
     Returns:
-        The reading, which may be a failed one; None where the official evaluator asks again: an empty reply, one that
-        is not JSON, or JSON that is not an object.
+        The parsed score, possibly a failed one; None where the official evaluator asks again: for a reply that is
+        empty, not JSON, or not a JSON object.
+
+    Example:
+        >>> read_lenient('Sure: {"faithfulness": "0.75", "aesthetics": 7,}').values
+        {'faithfulness': 0.75, 'visual_correctness': 0.0, 'text_accuracy': 0.0, 'aesthetics': 1.0}
+        >>> read_lenient("I cannot judge this.") is None
+        True
     """
-    found = _official_object(text)
+    found = read_object_leniently(text)
     if found is None:
         return None
     try:
-        values, na = _official_values(found)
+        values, na = _lenient_values(found)
         rationale = str(found.get(CONTRACT.rationale, ""))
-    except _UnusableError as error:
+    except _InvalidValueError as error:
         return ParsedScore(status=ScoreStatus.FAILED, reason=str(error))
     except RecursionError:
         return ParsedScore(status=ScoreStatus.FAILED, reason="the rationale is nested too deeply to be written out")
     return ParsedScore(status=ScoreStatus.OK, values=values, na=na, rationale=clean_text(rationale[:RATIONALE_LIMIT]))
 
 
-class _UnusableError(Exception):
-    """A value that fails the sample under the official reading."""
+class _InvalidValueError(Exception):
+    """A value with which the official evaluator fails the sample."""
 
 
-def _official_object(text: str) -> dict[str, Any] | None:
+def read_object_leniently(text: str) -> dict[str, Any] | None:
+    """Return the JSON object of a reply as the official evaluator finds it; None where it asks again."""
     start, end = text.find("{"), text.rfind("}")
     if start == -1 or end < start:
         return None
@@ -97,14 +103,23 @@ def _parse(
     constant: Callable[[str], Any] | None = None,
     pairs: Callable[[list[tuple[str, Any]]], Any] | None = None,
 ) -> Any:
-    """Parses JSON; nesting or digits without end are no JSON that can be read."""
+    """Parse JSON.
+
+    Args:
+        text: JSON text.
+        constant: As `parse_constant` of `json.loads`.
+        pairs: As `object_pairs_hook` of `json.loads`.
+
+    Raises:
+        _NotJsonError: It is not JSON, is nested too deeply, or contains an integer with too many digits.
+    """
     try:
         return json.loads(text, parse_constant=constant, object_pairs_hook=pairs)
     except (ValueError, RecursionError) as error:
         raise _NotJsonError(str(error)) from error
 
 
-def _official_values(found: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]]:
+def _lenient_values(found: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]]:
     values: dict[str, float] = {}
     na: tuple[str, ...] = ()
     for name in DIMENSIONS:
@@ -113,25 +128,25 @@ def _official_values(found: Mapping[str, Any]) -> tuple[dict[str, float], tuple[
             continue
         value = found.get(name, 0)
         try:
-            values[name] = _official_number(value)
+            values[name] = _lenient_number(value)
         except (TypeError, ValueError):
             if name != TEXT:
-                raise _UnusableError(f"{name} is {_shown(value)}, which is no number") from None
+                raise _InvalidValueError(f"{name} is {quoted(value)}, which is not a number") from None
             na = (TEXT,)
         except OverflowError:
-            raise _UnusableError(f"{name} is a number too large to be read") from None
+            raise _InvalidValueError(f"{name} is a number too large to be read") from None
     return values, na
 
 
-def _official_number(value: Any) -> float:
+def _lenient_number(value: Any) -> float:
     number = float(value)
     if math.isnan(number):
         return 1.0
     return round(min(1.0, max(0.0, number)), 2)
 
 
-def _shown(value: Any) -> str:
-    """Writes a value from a reply for an error message, shortened."""
+def quoted(value: Any) -> str:
+    """Return a value from a reply as text for an error message, at most 40 characters."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
@@ -141,22 +156,30 @@ def _shown(value: Any) -> str:
 
 
 def read_strict(text: str, *, text_required: bool | None) -> ParsedScore | ReplyError:
-    """Reads a reply by the contract.
+    """Parse a reply by the contract.
 
-    The reply must be one JSON object; white space and one code fence around it are tolerated, words before or after
-    are not. Every dimension must be there and be a number of the grid (0, 0.5, 1; no booleans, no strings).
-    N/A is taken from the flag alone, which must be true or false: with true, text accuracy may be null or a number of
-    the grid, which is then not used; with false it must be a number. Where the task settled whether text is required,
-    the flag must agree. A key given twice is a fault; keys the contract does not know are ignored.
+    The reply must be one JSON object, at most with white space and one code fence around it. Every dimension must be a
+    number of the grid (0, 0.5 or 1; not a boolean or string). Only the flag decides N/A, and it must be true or false:
+    with true, text accuracy may be null or a number of the grid, which is ignored; with false it must be a number.
+    Where the task version says whether text is required, the flag must agree. A duplicate key is a fault; unknown keys
+    are ignored.
 
     Args:
-        text: The raw reply.
-        text_required: What the task version settled; None where it has not.
+        text: Raw reply.
+        text_required: Whether the task version requires text in the image; None where it does not say.
 
     Returns:
-        An ok reading, or what is wrong.
+        A parsed score with status ok, or what is wrong.
+
+    Example:
+        >>> reply = '{"rationale": "", "faithfulness": 1, "visual_correctness": 0.5, "text_accuracy": null, '
+        >>> reply += '"aesthetics": 1, "text_accuracy_na": true}'
+        >>> read_strict(reply, text_required=None).na
+        ('text_accuracy',)
+        >>> print(read_strict(reply.replace("0.5", "0.7"), text_required=None))
+        "visual_correctness" must be the number 0, 0.5 or 1, not 0.7
     """
-    found = _contract_object(text)
+    found = read_object(text)
     if isinstance(found, ReplyError):
         return found
     faults: list[str] = []
@@ -164,10 +187,10 @@ def read_strict(text: str, *, text_required: bool | None) -> ParsedScore | Reply
     if not isinstance(rationale, str):
         faults.append(f'"{CONTRACT.rationale}" must be a string')
         rationale = ""
-    na = tuple(name for name in CONTRACT.na_names if _flag(found, name, text_required, faults))
+    na = tuple(name for name in CONTRACT.na_names if _read_na_flag(found, name, text_required, faults))
     values: dict[str, float] = {}
     for name in CONTRACT.names:
-        value = _grid_value(found, name, name in na, faults)
+        value = _read_grid_value(found, name, name in na, faults)
         if value is not None and name not in na:
             values[name] = value
     if faults:
@@ -176,12 +199,16 @@ def read_strict(text: str, *, text_required: bool | None) -> ParsedScore | Reply
 
 
 def read_attempts(attempts: Sequence[Attempt], text_required: bool | None) -> tuple[ParsedScore, ParsedScore, str]:
-    """Reads the attempts of one judgement both ways. From a refused one nothing is read, whatever its reply holds.
+    """Parse the attempts of one score strictly and leniently. Replies of refused attempts are ignored.
+
+    Args:
+        attempts: Attempts in order.
+        text_required: As for `read_strict`.
 
     Returns:
-        The strict reading: the first reply that meets the contract, else failed with the last fault. The lenient one:
-        the first reply that the official evaluator would not ask again, else failed. And the model name that came
-        with the reply that was read (strict before lenient before the last).
+        The strict score: from the first reply that meets the contract, else failed with the last fault. The lenient
+        score: from the first reply for which the official evaluator would not ask again, else failed. The model name
+        returned with the reply used for the strict score, else for the lenient score, else with the last reply.
     """
     strict: tuple[ParsedScore, str] | None = None
     lenient: tuple[ParsedScore, str] | None = None
@@ -192,19 +219,18 @@ def read_attempts(attempts: Sequence[Attempt], text_required: bool | None) -> tu
             continue
         if lenient is None and (official := read_lenient(attempt.reply)) is not None:
             lenient = (official, attempt.model)
-        found = read_strict(attempt.reply, text_required=text_required)
-        last_fault, last_model = attempt.error or str(found), attempt.model or last_model
-        if isinstance(found, ParsedScore):
-            strict = (found, attempt.model)
+        parsed = read_strict(attempt.reply, text_required=text_required)
+        last_fault, last_model = attempt.error or str(parsed), attempt.model or last_model
+        if isinstance(parsed, ParsedScore):
+            strict = (parsed, attempt.model)
             break
-    readings = (
-        strict[0] if strict else ParsedScore(status=ScoreStatus.FAILED, reason=last_fault),
-        lenient[0] if lenient else ParsedScore(status=ScoreStatus.FAILED, reason=last_fault),
-    )
-    return *readings, next((found[1] for found in (strict, lenient) if found), last_model)
+    failed = ParsedScore(status=ScoreStatus.FAILED, reason=last_fault)
+    returned = next((score[1] for score in (strict, lenient) if score), last_model)
+    return strict[0] if strict else failed, lenient[0] if lenient else failed, returned
 
 
-def _contract_object(text: str) -> dict[str, Any] | ReplyError:
+def read_object(text: str) -> dict[str, Any] | ReplyError:
+    """Return the one JSON object of a reply, as strictly as `read_strict`, or what is wrong."""
     body = text.strip()
     fenced = _FENCED.match(body)
     if fenced is not None:
@@ -214,7 +240,7 @@ def _contract_object(text: str) -> dict[str, Any] | ReplyError:
     try:
         found = _parse(body, constant=_no_constant, pairs=_no_duplicates)
     except _NotJsonError as error:
-        return ReplyError((f"the reply is not one JSON object: {_first_words(str(error))}",))
+        return ReplyError((f"the reply is not one JSON object: {_shorten(str(error))}",))
     if not isinstance(found, dict):
         return ReplyError(("the reply must be a JSON object, not a list or a single value",))
     return found
@@ -232,12 +258,12 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _first_words(text: str) -> str:
+def _shorten(text: str) -> str:
     return " ".join(clean_text(text).split())[:160]
 
 
-def _flag(found: Mapping[str, Any], name: str, text_required: bool | None, faults: list[str]) -> bool:
-    """Returns the N/A flag of a dimension, noting what is wrong with it."""
+def _read_na_flag(found: Mapping[str, Any], name: str, text_required: bool | None, faults: list[str]) -> bool:
+    """Return the N/A flag of a dimension; add what is wrong with it to `faults`."""
     key = na_flag(name)
     flag = found.get(key)
     if not isinstance(flag, bool):
@@ -252,8 +278,8 @@ def _flag(found: Mapping[str, Any], name: str, text_required: bool | None, fault
     return flag
 
 
-def _grid_value(found: Mapping[str, Any], name: str, na: bool, faults: list[str]) -> float | None:
-    """Returns a dimension's value, or None when it is N/A or wrong, in which case the fault is noted."""
+def _read_grid_value(found: Mapping[str, Any], name: str, na: bool, faults: list[str]) -> float | None:
+    """Return the value of a dimension; None where it is N/A, or wrong, which is added to `faults`."""
     if name not in found:
         faults.append(f'"{name}" is missing')
         return None
@@ -261,21 +287,6 @@ def _grid_value(found: Mapping[str, Any], name: str, na: bool, faults: list[str]
     if value is None and na:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value not in CONTRACT.grid:
-        faults.append(f'"{name}" must be the number {CONTRACT.grid_words}, not {_shown(value)}')
+        faults.append(f'"{name}" must be the number {CONTRACT.grid_words}, not {quoted(value)}')
         return None
     return float(value) + 0.0  # -0.0 becomes 0.0
-
-
-def read_object(text: str) -> dict[str, Any] | ReplyError:
-    """Reads the one JSON object that any contract asks for, as strictly as `read_strict`, or says what is wrong."""
-    return _contract_object(text)
-
-
-def read_object_leniently(text: str) -> dict[str, Any] | None:
-    """Reads a JSON object as the official evaluator does: see `read_lenient`. None where it would ask again."""
-    return _official_object(text)
-
-
-def shown(value: Any) -> str:
-    """Writes a value from a reply for an error message, shortened."""
-    return _shown(value)

@@ -1,4 +1,4 @@
-"""A conversation with a judge: a reply that cannot be used is asked again with what was wrong."""
+"""Asking a judge again: a reply that breaks the contract is sent back with what was wrong."""
 
 from __future__ import annotations
 
@@ -14,56 +14,57 @@ from knowgen.core.records import Attempt
 TOO_LONG = "the reply was cut off because it was too long; keep the rationale short"
 
 
-async def converse(
+async def ask_until_valid(
     endpoint: ChatEndpoint,
-    ask: Callable[[str], Sequence[Message]],
-    fault_of: Callable[[str], str],
+    make_messages: Callable[[str], Sequence[Message]],
+    find_fault: Callable[[str], str],
     *,
-    who: str,
-    most: int,
+    caller: str,
+    max_calls: int,
     schema: Mapping[str, Any] | None = None,
 ) -> list[Attempt]:
-    """Asks until a reply is of use, the judge declines, or calls or time are used up.
+    """Call a judge until a reply is valid, the judge refuses, or calls or time are used up.
 
-    Replies are kept for later runs only once one of them was of use: what failed is asked anew the next time.
+    Replies are cached only once one of them was valid, so that the next run calls again for a score that failed.
 
     Args:
-        endpoint: Who is asked.
-        ask: Makes the messages; takes what was wrong with the reply before, empty at first asking.
-        fault_of: Says what is wrong with a reply in words that can be sent back, empty when it is of use.
-        who: What is calling, for the books.
-        most: Calls at most. None is begun once the calls before it took longer than the endpoint's timeout.
+        endpoint: Endpoint of the judge.
+        make_messages: Returns the messages, given what was wrong with the previous reply (empty in the first call).
+        find_fault: Returns what is wrong with a reply, in words to send back to the judge; empty when it is valid.
+        caller: Name of the caller in the spend table and the notes of the run.
+        max_calls: Maximum number of calls. None is started once the earlier ones took longer than the endpoint's
+            timeout.
         schema: Name and JSON schema of a reply.
 
     Returns:
-        Every attempt, in order.
+        All attempts, in order.
 
     Raises:
-        TransientError: The endpoint is busy, broken or out of reach; it carries the attempts made so far.
-        BudgetReachedError: The budget does not admit the first call.
-        ConfigError: There is a budget and the price is not known.
+        TransientError: The endpoint is busy, failing or unreachable. The error carries the attempts so far.
+        BudgetReachedError: The remaining budget is smaller than the worst case of the first call.
+        ConfigError: There is a budget and the price is unknown.
     """
-    answers: list[ChatResponse] = []
+    responses: list[ChatResponse] = []
     attempts: list[Attempt] = []
     fault = ""
-    while len(attempts) < most and sum(attempt.seconds for attempt in attempts) <= endpoint.timeout:
+    while len(attempts) < max_calls and sum(attempt.seconds for attempt in attempts) <= endpoint.timeout:
         try:
-            answer = await endpoint.ask(ask(fault), who, schema, attempt=len(attempts))
+            response = await endpoint.ask(make_messages(fault), caller, schema, attempt=len(attempts))
         except BudgetReachedError:
             if not attempts:
                 raise
-            break  # what was paid for is kept, as a judgement that failed
-        answers.append(answer)
-        attempts.append(answer.attempt)
-        if answer.came is ResponseKind.PASSING:
-            raise TransientError(answer.attempt.error, retry_after=answer.retry_after, attempts=tuple(attempts))
-        if answer.came is not ResponseKind.REPLY:
+            break  # keep the attempts that were paid for, as a failed score
+        responses.append(response)
+        attempts.append(response.attempt)
+        if response.kind is ResponseKind.TRANSIENT:
+            raise TransientError(response.attempt.error, retry_after=response.retry_after, attempts=tuple(attempts))
+        if response.kind is not ResponseKind.REPLY:
             break
-        fault = fault_of(answer.attempt.reply)
+        fault = find_fault(response.attempt.reply)
         if not fault:
-            endpoint.keep(answers)
+            endpoint.cache_replies(responses)
             break
-        if answer.attempt.finish_reason == "length":  # the rest follows from it
+        if response.attempt.finish_reason == "length":  # the other faults follow from the cut
             fault = TOO_LONG
-        attempts[-1] = answer.attempt.model_copy(update={"error": fault})
+        attempts[-1] = response.attempt.model_copy(update={"error": fault})
     return attempts

@@ -1,7 +1,7 @@
-"""The project's own judging rubric, and the contract of a reply: one object makes the instruction and the parser.
+"""The rubric of the VLM judge and the contract of its replies.
 
-The rubric asks for the four dimensions of the KnowGen protocol in the project's own words. Whatever is added to
-`CONTRACT` appears in the instruction, in the JSON schema and in what `knowgen.scorers.vlm.parsing.read_strict` accepts.
+The rubric asks for the four dimensions of the KnowGen protocol in words of this project. One object, `CONTRACT`, gives
+the instruction, the JSON schema and what `knowgen.scorers.vlm.parsing.read_strict` accepts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from knowgen.core.records import TEXT
 
 RUBRIC_VERSION = "knowgen-rubric-1"
-"""Raised whenever a word of the instruction or the contract changes: scores under two versions never mix."""
+"""Version of the rubric. Increment it with any change to the instruction or the contract; scores of different versions
+are never averaged together."""
 
 
 class _RubricModel(BaseModel):
@@ -22,15 +23,15 @@ class _RubricModel(BaseModel):
 
 
 class DimensionRule(_RubricModel):
-    """One dimension as the judge is asked for it.
+    """A dimension of the rubric.
 
     Attributes:
         name: Key in the reply.
-        question: What is looked at.
-        full: When the value is 1.
-        half: When the value is 0.5.
-        none: When the value is 0.
-        may_be_na: May it be not applicable?
+        question: Question to the judge.
+        full: Condition for the value 1.
+        half: Condition for the value 0.5.
+        none: Condition for the value 0.
+        may_be_na: Whether the dimension may be not applicable.
     """
 
     name: str
@@ -42,13 +43,13 @@ class DimensionRule(_RubricModel):
 
 
 class ReplyContract(_RubricModel):
-    """What a reply must look like.
+    """The format of a reply.
 
     Attributes:
-        dimensions: In the order of the published table.
-        grid: The values a dimension can take.
-        rationale: Key of the judge's reasons, a string.
-        rationale_limit: Characters of the rationale that are kept.
+        dimensions: Dimensions in the order of the published table.
+        grid: Values a dimension can take, rising.
+        rationale: Key of the rationale, a string.
+        rationale_limit: Maximum number of characters of the rationale that are stored.
     """
 
     dimensions: tuple[DimensionRule, ...]
@@ -58,27 +59,27 @@ class ReplyContract(_RubricModel):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Returns the dimensions' keys, in order."""
+        """Keys of the dimensions, in order."""
         return tuple(rule.name for rule in self.dimensions)
 
     @property
     def na_names(self) -> tuple[str, ...]:
-        """Returns the keys of the dimensions that may be not applicable."""
+        """Keys of the dimensions that may be not applicable."""
         return tuple(rule.name for rule in self.dimensions if rule.may_be_na)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Returns every key of a reply, in the order in which it is asked for."""
+        """All keys of a reply, in order."""
         return (self.rationale, *self.names, *(na_flag(name) for name in self.na_names))
 
     @property
     def grid_words(self) -> str:
-        """Returns the grid as it is written for the judge: `0, 0.5 or 1`."""
+        """The grid in words: `0, 0.5 or 1`."""
         words = [f"{value:g}" for value in self.grid]
         return f"{', '.join(words[:-1])} or {words[-1]}"
 
     def json_schema(self) -> dict[str, Any]:
-        """Returns the JSON schema of a reply, for endpoints that hold a model to one."""
+        """Return the JSON schema of a reply, for endpoints that can enforce one."""
         values: list[float | None] = [*self.grid]
         properties: dict[str, Any] = {self.rationale: {"type": "string"}}
         for rule in self.dimensions:
@@ -94,7 +95,7 @@ class ReplyContract(_RubricModel):
         }
 
     def format_instruction(self) -> str:
-        """Returns the part of the instruction that says how to answer."""
+        """Return the part of the instruction on the format of the reply."""
         lines = [
             "Answer with one JSON object and nothing else: no heading, no code fence, no words before or after it.",
             "Its keys, in this order:",
@@ -114,7 +115,7 @@ class ReplyContract(_RubricModel):
 
 
 def na_flag(name: str) -> str:
-    """Returns the key that marks a dimension as not applicable."""
+    """Return the key of the flag that marks a dimension as not applicable."""
     return f"{name}_na"
 
 
@@ -133,7 +134,8 @@ CONTRACT = ReplyContract(
             name="visual_correctness",
             question="Are the main subjects the ones meant? Compare them with Image 2 by features that stay the same "
             "in any drawing of the subject: form, proportions, colours, markings, emblems, parts. Another pose, view, "
-            "light, style or layout is no fault.",
+            "light, style or layout is "
+            "no fault.",
             full="each main subject agrees with Image 2 in every feature you can check.",
             half="the subjects are plainly the ones meant, but a secondary feature is wrong or cannot be made out.",
             none="a main subject is another one, generic, missing, or wrong in a feature that identifies it.",
@@ -176,7 +178,7 @@ How to judge:
 
 @cache
 def system_prompt() -> str:
-    """Returns the whole rubric: what is judged, each dimension with its values, and the form of the reply."""
+    """Return the rubric: the task of the judge, the dimensions with their values, and the format of the reply."""
     parts = [_PREAMBLE, "Dimensions:"]
     for rule in CONTRACT.dimensions:
         parts.append(
@@ -188,13 +190,13 @@ def system_prompt() -> str:
 
 
 def user_text(sample_id: str, prompt: str, text_required: bool | None, fault: str = "") -> str:
-    """Returns the text that goes with the two pictures.
+    """Return the text of the user message, which goes before the two images.
 
     Args:
-        sample_id: Named on a line of its own.
-        prompt: The original prompt, never a rewritten one.
-        text_required: What the task version settled about written text; None where it has not.
-        fault: What was wrong with the reply before, empty at first asking.
+        sample_id: Id of the sample.
+        prompt: Original prompt of the sample, never a rewritten one.
+        text_required: Whether the task version requires text in the image; None where it does not say.
+        fault: What was wrong with the previous reply, empty in the first call.
     """
     lines = [f"Sample id: {sample_id}", "Prompt:", prompt, ""]
     if text_required is not None:

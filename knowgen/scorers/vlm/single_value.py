@@ -1,6 +1,6 @@
-"""Contracts of one value: a judge gives its reasons and one number of a grid.
+"""Judges that give one value: the contract of a reply, its parsers, and the base class.
 
-One `SingleValueContract` makes the instruction, the JSON schema and what the two readers accept, so they cannot part ways.
+One object, `SingleValueContract`, gives the instruction, the JSON schema and what the two parsers accept.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from knowgen.core.errors import UnscorableError
 from knowgen.core.records import Attempt, Generation, GroundTruth, ImageRef, ParsedScore, Sample, Score, ScoreStatus
 from knowgen.core.text import clean_text
 from knowgen.scorers.contract import missing_needs, not_applicable_score, usage_of
-from knowgen.scorers.endpoint_config import EndpointConfig
-from knowgen.scorers.vlm.parsing import ReplyError, read_object, read_object_leniently, shown
-from knowgen.scorers.vlm.retry import converse
+from knowgen.scorers.vlm.endpoint_config import EndpointConfig
+from knowgen.scorers.vlm.parsing import ReplyError, quoted, read_object, read_object_leniently
+from knowgen.scorers.vlm.retry import ask_until_valid
 
-VERDICT_PARSER_VERSION = "knowgen-verdict-2"
-"""Raised whenever a reply could be read differently than before."""
+VALUE_PARSER_VERSION = "knowgen-verdict-2"
+"""Version of both parsers. Increment it with any change that could parse a reply differently."""
 
 RATIONALE = "rationale"
+"""Key of the rationale in a reply."""
+
 RATIONALE_LIMIT = 1000
-"""Characters of the rationale that are kept."""
+"""Maximum number of characters of the rationale that are stored."""
 
 
 class _ContractModel(BaseModel):
@@ -37,11 +39,11 @@ class _ContractModel(BaseModel):
 
 
 class ValueLevel(_ContractModel):
-    """One value and when it is given.
+    """A value of the grid and its condition.
 
     Attributes:
-        value: In [0, 1].
-        when: What must hold.
+        value: Value in [0, 1].
+        when: Condition for the value.
     """
 
     value: float
@@ -49,13 +51,13 @@ class ValueLevel(_ContractModel):
 
 
 class SingleValueContract(_ContractModel):
-    """What is asked, and what a reply must look like.
+    """The question to a judge and the format of its reply.
 
     Attributes:
-        name: Key of the value in the reply, and the score's dimension.
-        question: What the value answers.
-        reasons: What the rationale is to name.
-        levels: The grid, from the best value down.
+        name: Key of the value in the reply, and dimension of the score.
+        question: Question that the value answers.
+        reasons: What the rationale must name.
+        levels: Values of the grid with their conditions, from the highest value down.
     """
 
     name: str
@@ -65,17 +67,17 @@ class SingleValueContract(_ContractModel):
 
     @property
     def grid(self) -> tuple[float, ...]:
-        """Returns the values a verdict can take, rising."""
+        """Values of the grid, rising."""
         return tuple(sorted(level.value for level in self.levels))
 
     @property
     def grid_words(self) -> str:
-        """Returns the grid as it is written for the judge: `0, 0.5 or 1`."""
+        """The grid in words: `0, 0.5 or 1`."""
         words = [f"{value:g}" for value in self.grid]
         return f"{', '.join(words[:-1])} or {words[-1]}"
 
     def json_schema(self) -> dict[str, Any]:
-        """Returns the JSON schema of a reply, for endpoints that hold a model to one."""
+        """Return the JSON schema of a reply, for endpoints that can enforce one."""
         return {
             "type": "object",
             "properties": {RATIONALE: {"type": "string"}, self.name: {"type": "number", "enum": list(self.grid)}},
@@ -84,7 +86,7 @@ class SingleValueContract(_ContractModel):
         }
 
     def instruction(self) -> str:
-        """Returns the part of the rubric that says what is asked, what each value means, and how to answer."""
+        """Return the part of the rubric with the question, the meaning of each value, and the format of the reply."""
         lines = [
             f"{self.name}: {self.question}",
             *(f"- {level.value:g}: {level.when}" for level in self.levels),
@@ -99,72 +101,86 @@ class SingleValueContract(_ContractModel):
         return "\n".join(lines)
 
 
-def read_verdict(text: str, contract: SingleValueContract) -> ParsedScore | ReplyError:
-    """Reads a reply by the contract: one JSON object, its value a number of the grid, its rationale a string.
+def read_value(text: str, contract: SingleValueContract) -> ParsedScore | ReplyError:
+    """Parse a reply by the contract: one JSON object with a number of the grid and a rationale.
 
-    Keys the contract does not know are ignored; a key given twice is a fault.
+    Unknown keys are ignored; a duplicate key is a fault.
+
+    Args:
+        text: Raw reply.
+        contract: Contract of the reply.
 
     Returns:
-        An ok reading, or what is wrong, in words that can be sent back to the judge.
+        A parsed score with status ok, or what is wrong.
     """
-    found = read_object(text)
-    if isinstance(found, ReplyError):
-        return found
+    reply = read_object(text)
+    if isinstance(reply, ReplyError):
+        return reply
     faults: list[str] = []
-    rationale = found.get(RATIONALE)
+    rationale = reply.get(RATIONALE)
     if not isinstance(rationale, str):
         faults.append(f'"{RATIONALE}" must be a string')
         rationale = ""
-    value = found.get(contract.name)
-    if contract.name not in found:
+    value = reply.get(contract.name)
+    if contract.name not in reply:
         faults.append(f'"{contract.name}" is missing')
     elif isinstance(value, bool) or not isinstance(value, int | float) or value not in contract.grid:
-        faults.append(f'"{contract.name}" must be the number {contract.grid_words}, not {shown(value)}')
+        faults.append(f'"{contract.name}" must be the number {contract.grid_words}, not {quoted(value)}')
     if faults:
         return ReplyError(tuple(faults))
     assert isinstance(value, int | float)
-    return _reading(contract, float(value) + 0.0, rationale)  # -0.0 becomes 0.0
+    return _parsed(contract, float(value) + 0.0, rationale)  # -0.0 becomes 0.0
 
 
-def read_verdict_leniently(text: str, contract: SingleValueContract) -> ParsedScore | None:
-    """Reads a reply as training takes it: any number, moved to the nearest value of the grid.
+def read_value_leniently(text: str, contract: SingleValueContract) -> ParsedScore | None:
+    """Parse a reply for training: accept any number, moved to the nearest value of the grid.
 
-    The object is found as the official evaluator finds it. Numbers and numeric strings count and are clipped to
-    [0, 1]; halfway between two values the lower one is taken (source of the nearest value: Gen-Searcher, arXiv
-    2603.28767, the text reward).
+    The JSON object is found as the official evaluator finds it. Numbers and numeric strings are clipped to [0, 1];
+    halfway between two values of the grid the lower one is used. Source of the nearest value: the text reward of
+    Gen-Searcher, arXiv 2603.28767.
+
+    Args:
+        text: Raw reply.
+        contract: Contract of the reply.
 
     Returns:
-        An ok reading; None where there is no object, or no number in it.
+        A parsed score with status ok; None without a JSON object, or without a number in it.
     """
-    found = read_object_leniently(text)
-    if found is None:
+    reply = read_object_leniently(text)
+    if reply is None:
         return None
-    value = found.get(contract.name)
+    value = reply.get(contract.name)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         number = float(value)
-        rationale = str(found.get(RATIONALE, ""))
+        rationale = str(reply.get(RATIONALE, ""))
     except (ValueError, OverflowError, RecursionError):
         return None
     if not math.isfinite(number):
         return None
     number = min(1.0, max(0.0, number))
-    return _reading(contract, min(contract.grid, key=lambda value: (abs(value - number), value)), rationale)
+    return _parsed(contract, min(contract.grid, key=lambda value: (abs(value - number), value)), rationale)
 
 
-def _reading(contract: SingleValueContract, value: float, rationale: str) -> ParsedScore:
-    kept = clean_text(rationale[:RATIONALE_LIMIT])
-    return ParsedScore(status=ScoreStatus.OK, values={contract.name: value}, rationale=kept)
+def _parsed(contract: SingleValueContract, value: float, rationale: str) -> ParsedScore:
+    rationale = clean_text(rationale[:RATIONALE_LIMIT])
+    return ParsedScore(status=ScoreStatus.OK, values={contract.name: value}, rationale=rationale)
 
 
-def read_verdicts(attempts: Sequence[Attempt], contract: SingleValueContract) -> tuple[ParsedScore, ParsedScore, str]:
-    """Reads the attempts of one judgement both ways. From a refused one nothing is read, whatever its reply holds.
+def read_value_attempts(
+    attempts: Sequence[Attempt], contract: SingleValueContract
+) -> tuple[ParsedScore, ParsedScore, str]:
+    """Parse the attempts of one score strictly and leniently. Replies of refused attempts are ignored.
+
+    Args:
+        attempts: Attempts in order.
+        contract: Contract of a reply.
 
     Returns:
-        The strict reading: the first reply that meets the contract, else failed with the last fault. The lenient one:
-        the first reply with a number, else failed. And the model name that came with the reply that was read (strict
-        before lenient before the last).
+        The strict score: from the first reply that meets the contract, else failed with the last fault. The lenient
+        score: from the first reply with a number, else failed. The model name returned with the reply used for the
+        strict score, else for the lenient score, else with the last reply.
     """
     strict: tuple[ParsedScore, str] | None = None
     lenient: tuple[ParsedScore, str] | None = None
@@ -173,42 +189,57 @@ def read_verdicts(attempts: Sequence[Attempt], contract: SingleValueContract) ->
         if attempt.refused:
             last_fault, last_model = attempt.error or "the judge refused", attempt.model or last_model
             continue
-        if lenient is None and (loose := read_verdict_leniently(attempt.reply, contract)) is not None:
+        if lenient is None and (loose := read_value_leniently(attempt.reply, contract)) is not None:
             lenient = (loose, attempt.model)
-        found = read_verdict(attempt.reply, contract)
-        last_fault, last_model = attempt.error or str(found), attempt.model or last_model
-        if isinstance(found, ParsedScore):
-            strict = (found, attempt.model)
+        parsed = read_value(attempt.reply, contract)
+        last_fault, last_model = attempt.error or str(parsed), attempt.model or last_model
+        if isinstance(parsed, ParsedScore):
+            strict = (parsed, attempt.model)
             break
     failed = ParsedScore(status=ScoreStatus.FAILED, reason=last_fault)
-    returned = next((found[1] for found in (strict, lenient) if found), last_model)
+    returned = next((score[1] for score in (strict, lenient) if score), last_model)
     return strict[0] if strict else failed, lenient[0] if lenient else failed, returned
 
 
 @dataclass(frozen=True)
-class JudgeQuestion:
-    """What a judge is asked about one sample.
+class JudgeImage:
+    """An image in the question to a judge.
 
     Attributes:
-        text: Of the user message; stands before the pictures.
-        pictures: With their names for errors, in order.
-        details: What the score keeps beside the value.
+        image: The image.
+        what: Name of the image in errors, such as `the ground truth`.
+        key: Key of the image in the details of the score.
+    """
+
+    image: ImageRef
+    what: str
+    key: str
+
+
+@dataclass(frozen=True)
+class JudgeQuestion:
+    """The question to a judge about one sample.
+
+    Attributes:
+        text: Text of the user message, which goes before the images.
+        images: Images in order.
+        details: Further details of the score.
     """
 
     text: str
-    pictures: tuple[tuple[ImageRef, str], ...] = ()
+    images: tuple[JudgeImage, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class SingleValueJudge(EndpointConfig, ABC):
-    """A judge of one value over an OpenAI-compatible endpoint; a reply off the contract is asked again.
+    """A judge of one value over an OpenAI-compatible endpoint. A reply that breaks the contract is requested again.
 
     Arguments are those of `EndpointConfig`.
 
     Raises:
-        UsageError: An argument is out of its range.
-        ConfigError: The key is missing, or the address holds a secret.
+        UsageError: An argument is invalid.
+        ConfigError: The key is missing, or the URL contains a secret.
     """
 
     name: ClassVar[str]
@@ -216,77 +247,78 @@ class SingleValueJudge(EndpointConfig, ABC):
     rubric_version: ClassVar[str]
     needs: ClassVar[frozenset[str]]
     concurrency = 128
-    parser = VERDICT_PARSER_VERSION
+    parser = VALUE_PARSER_VERSION
     deadline = 6 * 3600.0
 
     max_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        """Check the arguments and make the endpoint."""
+        """Check the arguments and create the endpoint."""
         self.endpoint = self.open_endpoint(self.name)
         self.label = f"{self.name}:{self.model}"
 
     @abstractmethod
     def system(self) -> str:
-        """Returns the rubric."""
+        """Return the rubric."""
 
     @abstractmethod
     def question(self, sample: Sample, truth: GroundTruth, generation: Generation) -> JudgeQuestion:
-        """Returns what is asked.
+        """Return the question about a generation.
 
         Raises:
-            UnscorableError: There is nothing to be asked.
+            UnscorableError: The sample does not have what the question needs.
         """
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
-        """Judges one generation.
+        """Score one generation.
 
         Raises:
-            TransientError: The endpoint is busy, broken or out of reach; it carries the attempts made so far.
-            UnscorableError: A picture does not open, or there is nothing to compare with.
-            BudgetReachedError: The budget does not admit the first call.
-            ConfigError: There is a budget and the price is not known.
+            TransientError: The endpoint is busy, failing or unreachable. The error carries the attempts so far.
+            UnscorableError: An image cannot be opened, or the sample does not have what the question needs.
+            BudgetReachedError: The remaining budget is smaller than the worst case of the first call.
+            ConfigError: There is a budget and the price is unknown.
         """
-        if lacking := missing_needs(self.needs, truth, generation):
-            reason = f"there is no {' and no '.join(lacking)}"
+        if missing := missing_needs(self.needs, truth, generation):
+            reason = f"no {' and no '.join(missing)}"
             return not_applicable_score(sample.id, generation.repeat, self.label, reason)
         started = perf_counter()
         question = self.question(sample, truth, generation)
-        pictures = await asyncio.gather(*(self.endpoint.encode(picture, what) for picture, what in question.pictures))
-        attempts = await converse(
+        images = await asyncio.gather(*(self.endpoint.encode(each.image, each.what) for each in question.images))
+        attempts = await ask_until_valid(
             self.endpoint,
-            lambda fault: self._messages(question, pictures, fault),
-            self._fault_of,
-            who=self.label,
-            most=self.attempts,
+            lambda fault: self._messages(question, images, fault),
+            self._find_fault,
+            caller=self.label,
+            max_calls=self.attempts,
             schema={"name": self.name, "schema": self.contract.json_schema()},
         )
-        return self._score_of(sample, generation, question, attempts, pictures, perf_counter() - started)
+        return self._score_of(sample, generation, question, attempts, images, perf_counter() - started)
 
     @classmethod
     def reparse(cls, attempts: Sequence[Attempt], sample: Sample) -> tuple[ParsedScore, ParsedScore, str]:
-        """Reads attempts of several tries together; see `knowgen.scorers.contract.with_earlier`."""
-        return read_verdicts(attempts, cls.contract)
+        """Parse attempts of several runs together; see `knowgen.scorers.contract.with_earlier`."""
+        return read_value_attempts(attempts, cls.contract)
 
     async def close(self) -> None:
-        """Closes connections and worker processes; in the event loop they were used in."""
+        """Close connections and worker processes. Call it in the event loop they were used in."""
         await self.endpoint.close()
 
     def _messages(
-        self, question: JudgeQuestion, pictures: Sequence[EncodedImageFile], fault: str
+        self, question: JudgeQuestion, images: Sequence[EncodedImageFile], fault: str
     ) -> list[dict[str, Any]]:
         text = question.text
         if fault:
             text += f"\n\nAn earlier reply of yours could not be used: {fault}. Judge again and keep to the form."
-        shown = [{"type": "image_url", "image_url": {"url": picture}} for picture in pictures]
+        image_parts = [{"type": "image_url", "image_url": {"url": image}} for image in images]
         return [
             {"role": "system", "content": self.system()},
-            {"role": "user", "content": [{"type": "text", "text": text}, *shown]},
+            {"role": "user", "content": [{"type": "text", "text": text}, *image_parts]},
         ]
 
-    def _fault_of(self, reply: str) -> str:
-        found = read_verdict(reply, self.contract)
-        return "" if isinstance(found, ParsedScore) else str(found)
+    def _find_fault(self, reply: str) -> str:
+        """Return what is wrong with a reply, empty where it meets the contract."""
+        parsed = read_value(reply, self.contract)
+        return "" if isinstance(parsed, ParsedScore) else str(parsed)
 
     def _score_of(
         self,
@@ -294,13 +326,11 @@ class SingleValueJudge(EndpointConfig, ABC):
         generation: Generation,
         question: JudgeQuestion,
         attempts: Sequence[Attempt],
-        pictures: Sequence[EncodedImageFile],
+        images: Sequence[EncodedImageFile],
         seconds: float,
     ) -> Score:
-        strict, lenient, returned = read_verdicts(attempts, self.contract)
-        shown = {
-            what.removeprefix("the "): one.sha256 for (_, what), one in zip(question.pictures, pictures, strict=True)
-        }
+        strict, lenient, returned = read_value_attempts(attempts, self.contract)
+        digests = {each.key: image.sha256 for each, image in zip(question.images, images, strict=True)}
         return Score(
             sample_id=sample.id,
             repeat=generation.repeat,
@@ -312,13 +342,13 @@ class SingleValueJudge(EndpointConfig, ABC):
             attempts=tuple(attempts),
             judge_asked=self.endpoint.model,
             judge_returned=returned,
-            parser=VERDICT_PARSER_VERSION,
-            details={"rubric": self.rubric_version, "pictures": shown, **question.details},
+            parser=VALUE_PARSER_VERSION,
+            details={"rubric": self.rubric_version, "pictures": digests, **question.details},
             seconds=seconds,
             usage=usage_of(attempts),
         )
 
 
 def not_scorable(what: str) -> UnscorableError:
-    """Makes the error of a sample that gives a judge nothing to go by."""
+    """Return the error of a sample that does not have what the question needs."""
     return UnscorableError(f"there is nothing to compare with: {what}")

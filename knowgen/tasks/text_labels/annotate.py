@@ -58,13 +58,13 @@ class ChatClient(Protocol):
     async def ask(
         self,
         messages: Sequence[Mapping[str, Any]],
-        who: str,
+        caller: str,
         schema: Mapping[str, Any] | None = None,
         *,
         attempt: int = 0,
     ) -> ChatResponse: ...
 
-    def keep(self, answers: Sequence[ChatResponse]) -> None: ...
+    def cache_replies(self, answers: Sequence[ChatResponse]) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -239,7 +239,7 @@ class _Annotation:
         fault = ""
         for number in range(MAX_REPLIES):
             answer = await self._ask(sample, fault, number)
-            if answer.came is not ResponseKind.REPLY:
+            if answer.kind is not ResponseKind.REPLY:
                 self._failed(sample, answer.attempt.error)
                 return
             required, fault = read_answer(answer.attempt.reply)
@@ -273,16 +273,16 @@ class _Annotation:
             ask,
             attempts=self._tries,
             retryable=lambda error: False,
-            unfinished=lambda each: each.came is ResponseKind.PASSING,
+            unfinished=lambda each: each.kind is ResponseKind.TRANSIENT,
             wait=wait,
             sleep=self._wait,
         )
-        if answer.came is ResponseKind.REJECTED:
+        if answer.kind is ResponseKind.REJECTED:
             self._lost += 1
             if answer.status in _FOR_ALL or self._lost >= MAX_LOST:
                 raise ConfigError(f"rejected: {answer.attempt.error}", where=self._judge, fix="correct its arguments")
             return answer
-        if answer.came is not ResponseKind.PASSING:
+        if answer.kind is not ResponseKind.TRANSIENT:
             self._lost = 0
             return answer
         self._lost += 1

@@ -1,0 +1,47 @@
+"""Hooks of mkdocs: pages made from files of the repository's root, and the table of run options made from the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from knowgen.core.run_config import run_fields
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN_OPTIONS = "<!-- run options -->"
+"""Replaced by a table of the options of a run."""
+
+PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+
+
+def linked(text: str) -> str:
+    """Return the text of a root file with its links as seen from the folder `docs`.
+
+    Links to pages of the site stay links; links to other files of the repository become their names.
+    """
+    for name, page in PAGES.items():
+        text = text.replace(f"]({name})", f"]({page})")
+    text = re.sub(r"\]\(docs/([^)]+)\)", r"](\1)", text)
+    return re.sub(r"\[([^\]]+)\]\((?!https?:|#|[a-z_/]+\.md)[^)]+\)", r"\1", text)
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """Add the pages."""
+    for name, page in PAGES.items():
+        files.append(File.generated(config, page, content=linked((ROOT / name).read_text(encoding="utf-8"))))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Insert the table of run options where a page asks for it."""
+    if RUN_OPTIONS not in markdown:
+        return markdown
+    rows = [
+        f"| `{each.name}` | {f'`{each.flag}`' if each.option.commands else ''} | {each.help()} |"
+        for each in run_fields()
+    ]
+    return markdown.replace(RUN_OPTIONS, "\n".join(["| keyword | flag | meaning [default] |", "|---|---|---|", *rows]))

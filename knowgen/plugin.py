@@ -1,0 +1,117 @@
+"""All that an author of a generator, scorer, task or search backend imports: `from knowgen.plugin import …`.
+
+| you write | you may need |
+|---|---|
+| a generator | `GeneratedImage` to return more than an image; `GenerationRequest`; `Usage`; `paid_call` around calls that cost money; `load_search` to look things up; `GPU_FAULT_CODE` |
+| a scorer | nothing for a function; `Sample`, `GroundTruth`, `Generation` for its types; `Score`, `ParsedScore`, `Attempt` to keep replies and a rationale; `ok_score`, `failed_score`, `not_applicable_score`, `missing_needs`, `usage_of`, `Item`; `NEEDS`, `DIMENSIONS` |
+| a task | `InMemoryTask`, or `FolderTask`; `Sample`, `GroundTruth`, `ImageRef`, `image_ref`; `GROUPS`, `group_of` |
+| a search backend | `Hit`, `ImageHit`, `Page`, `Link`; `image_ref` |
+| any of them | `TransientError` where trying again may help, `RefusalError`, `UnscorableError`; `ConfigError`, `DataError`, `UsageError`, `MissingDependencyError` for one clear line |
+
+The protocols `SimpleGenerator`, `AsyncGenerator`, `BatchGenerator`, `AsyncScorer`, `BatchScorer`, `Task` and
+`SearchBackend` are for type checkers: nothing has to be inherited. Guides: `docs/guides/`.
+"""  # noqa: E501 - a table row stands on one line
+
+from __future__ import annotations
+
+from knowgen.core.errors import (
+    ConfigError,
+    DataError,
+    KnowgenError,
+    MissingDependencyError,
+    RefusalError,
+    TransientError,
+    UnscorableError,
+    UsageError,
+)
+from knowgen.core.metering import paid_call
+from knowgen.core.records import (
+    DIMENSIONS,
+    GROUPS,
+    Attempt,
+    Generation,
+    GenerationRequest,
+    GenerationStatus,
+    GroundTruth,
+    ImageRef,
+    Item,
+    ParsedScore,
+    Sample,
+    Score,
+    ScoreStatus,
+    Usage,
+    group_of,
+    image_ref,
+)
+from knowgen.generators.contract import (
+    GPU_FAULT_CODE,
+    AsyncGenerator,
+    BatchGenerator,
+    GeneratedImage,
+    SimpleGenerator,
+)
+from knowgen.scorers.contract import (
+    NEEDS,
+    AsyncScorer,
+    BatchScorer,
+    failed_score,
+    missing_needs,
+    not_applicable_score,
+    ok_score,
+    usage_of,
+)
+from knowgen.search.contract import Hit, ImageHit, Link, Page, SearchBackend
+from knowgen.search.load import load_search
+from knowgen.tasks.contract import Task
+from knowgen.tasks.folder import FolderTask
+from knowgen.tasks.in_memory import InMemoryTask
+
+__all__ = [
+    "DIMENSIONS",
+    "GPU_FAULT_CODE",
+    "GROUPS",
+    "NEEDS",
+    "AsyncGenerator",
+    "AsyncScorer",
+    "Attempt",
+    "BatchGenerator",
+    "BatchScorer",
+    "ConfigError",
+    "DataError",
+    "FolderTask",
+    "GeneratedImage",
+    "Generation",
+    "GenerationRequest",
+    "GenerationStatus",
+    "GroundTruth",
+    "Hit",
+    "ImageHit",
+    "ImageRef",
+    "InMemoryTask",
+    "Item",
+    "KnowgenError",
+    "Link",
+    "MissingDependencyError",
+    "Page",
+    "ParsedScore",
+    "RefusalError",
+    "Sample",
+    "Score",
+    "ScoreStatus",
+    "SearchBackend",
+    "SimpleGenerator",
+    "Task",
+    "TransientError",
+    "UnscorableError",
+    "Usage",
+    "UsageError",
+    "failed_score",
+    "group_of",
+    "image_ref",
+    "load_search",
+    "missing_needs",
+    "not_applicable_score",
+    "ok_score",
+    "paid_call",
+    "usage_of",
+]

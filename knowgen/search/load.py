@@ -1,0 +1,31 @@
+"""Load a search backend by name, and check that it has the methods of the contract."""
+
+from __future__ import annotations
+
+import inspect
+from typing import cast
+
+from knowgen.core import registry
+from knowgen.core.errors import UsageError
+from knowgen.search.contract import SearchBackend
+
+METHODS = ("search", "image_search", "open")
+"""Methods that a backend must have, as coroutines."""
+
+
+def load_search(search: str | SearchBackend) -> SearchBackend:
+    """Return a search backend by registered name, `name:model`, `module:Class` or `file.py:Class`.
+
+    Args:
+        search: Such a name, or a backend, which is returned unchanged.
+
+    Raises:
+        UsageError: The name is unknown, or the backend lacks a method or has one that is not `async def`.
+    """
+    backend = registry.create(registry.resolve("search", search), {}) if isinstance(search, str) else search
+    name = search if isinstance(search, str) else type(search).__name__
+    for method in METHODS:
+        if not inspect.iscoroutinefunction(getattr(backend, method, None)):
+            state = "is not `async def`" if hasattr(backend, method) else "is missing"
+            raise UsageError(f"{method}() {state}", where=f"search backend {name!r}", fix=f"write `async def {method}`")
+    return cast(SearchBackend, backend)

@@ -1,0 +1,220 @@
+"""The documentation is true: its code runs, its commands exist, its links lead somewhere.
+
+Every fenced block of Python or shell runs in the folder of its page, in the order of the page. A first line `# NAME.py`
+names the file that a Python block is. A block that cannot run here has a comment on the line before it:
+`<!-- not run: needs a key -->`; its `knowgen` commands are parsed, not run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+
+from knowgen.cli.main import VERBS, cli
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOT_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/README.md")
+PAGES = sorted([*(ROOT / name for name in ROOT_PAGES), *(ROOT / "docs").rglob("*.md")])
+GUIDES = [f"docs/guides/{name}.md" for name in ("generator", "scorer", "task", "search")]
+"""Their blocks run in `tests/cli/test_guides.py`, with the servers and packages that they need."""
+
+SHELL = {"sh", "shell", "bash", "console"}
+OUTPUT = {"text", "yaml", "json", "toml", "html", "mermaid"}
+COMMANDS = ("knowgen ", "make ", "pip ", "python ")
+"""A block without a language that starts with one of these is a shell block."""
+
+FENCE = re.compile(r"(?P<before>[^\n]*\n)?^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
+NOT_RUN = re.compile(r"<!-- not run: (?P<why>.+) -->")
+LINK = re.compile(r"\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language (python, shell or empty), its code, and why it does not run."""
+
+    page: str
+    line: int
+    language: str
+    code: str
+    not_run: str = ""
+
+    @property
+    def where(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    @property
+    def file(self) -> str:
+        """Name of the file that a Python block is, empty when it has none."""
+        found = re.match(r"# ([\w-]+\.py)\n", self.code)
+        return found[1] if found and self.language == "python" else ""
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """Words of each command of a shell block."""
+        lines = self.code.replace("\\\n", " ").splitlines()
+        split = [shlex.split(line, comments=True) for line in lines]
+        return [words for words in split if words]
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    blocks = []
+    for found in FENCE.finditer(text):
+        language, code = found["language"], found["code"]
+        if language in SHELL or (not language and code.startswith(COMMANDS)):
+            language = "shell"
+        mark = NOT_RUN.fullmatch((found["before"] or "").strip())
+        line = text.count("\n", 0, found.start("code"))
+        blocks.append(Block(str(page.relative_to(ROOT)), line, language, code, mark["why"] if mark else ""))
+    return blocks
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+CODE = [block for block in BLOCKS if block.language in {"python", "shell"}]
+RUNNABLE = sorted({block.page for block in CODE if not block.not_run} - set(GUIDES))
+
+
+def run_words(words: list[str], folder: Path) -> None:
+    """Run a command in a folder with this checkout's package; it must end with 0."""
+    programs = {"knowgen": [sys.executable, "-m", "knowgen"], "python": [sys.executable]}
+    assert words[0] in programs, f"{words[0]} does not run in the tests; mark the block"
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [*programs[words[0]], *words[1:]],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+
+
+def parse(words: list[str]) -> None:
+    """Parse a `knowgen` command: unknown commands, options and missing arguments are errors."""
+    command: click.Command | None = cli
+    name: str | None = "knowgen"
+    rest = words[1:]
+    while isinstance(command, click.Group) and rest:
+        if rest[0] in {"--help", "-h", "--version"}:
+            return
+        name, command, rest = command.resolve_command(click.Context(command), rest)
+    assert command is not None
+    if "--help" not in rest:
+        command.make_context(name, rest)
+
+
+def test_the_files_of_a_run_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = text.partition("in fifteen files")[2].partition("\n## ")[0]
+    named = re.findall(r"^\d+\. `([\w/]+\.py)`", section, re.MULTILINE)
+    assert len(named) == 15
+    assert [name for name in named if not (ROOT / "knowgen" / name).is_file()] == []
+
+
+def test_blocks_are_found_and_no_page_is_empty_of_them() -> None:
+    assert {"README.md", "docs/index.md", "docs/knowgen.md"} <= {block.page for block in CODE}
+    assert {block.language for block in BLOCKS} <= {"python", "shell", "", *OUTPUT}
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in CODE if block.language == "python"], ids=lambda block: block.where
+)
+def test_python_compiles(block: Block) -> None:
+    compile(block.code, block.where, "exec")
+
+
+@pytest.mark.parametrize("block", [block for block in CODE if block.language == "shell"], ids=lambda block: block.where)
+def test_commands_exist_with_these_options(block: Block) -> None:
+    for words in block.commands:
+        if words[0] == "knowgen":
+            parse(words)
+
+
+def test_a_wrong_option_would_be_found() -> None:
+    with pytest.raises(click.UsageError, match="colour"):
+        parse(["knowgen", "report", "reports/a", "-o", "x", "--colour"])
+    with pytest.raises(click.UsageError, match="reprot"):
+        parse(["knowgen", "reprot"])
+
+
+def run_page(page: str, folder: Path) -> None:
+    """Run the blocks of a page in order."""
+    if page == "examples/README.md":
+        (folder / "examples").symlink_to(ROOT / "examples")
+    for number, block in enumerate(each for each in CODE if each.page == page and not each.not_run):
+        if block.language == "shell":
+            for words in block.commands:
+                run_words(words, folder)
+        else:
+            file = block.file or f"block_{number}.py"
+            (folder / file).write_text(block.code, encoding="utf-8")
+            run_words(["python", file], folder)
+
+
+def test_the_blocks_of_the_readme_run(tmp_path: Path) -> None:
+    run_page("README.md", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in RUNNABLE if page != "README.md"])
+def test_the_blocks_of_a_page_run(page: str, tmp_path: Path) -> None:
+    run_page(page, tmp_path)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Anchors of a page's headings, as the site and GitHub make them."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    plain = [re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower() for heading in headings]
+    return {re.sub(r"[\s]+", "-", heading) for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if re.match(r"https?://|mailto:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        # contributing.md and changelog.md of the site are made from the files of the root
+        root_file = ROOT / file.name.upper().replace(".MD", ".md")
+        file = root_file if not file.exists() and file.parent == ROOT / "docs" and root_file.exists() else file
+        if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors_of(file)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_the_site_lists_every_page() -> None:
+    listed = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    pages = {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")}
+    assert listed - {"contributing.md", "changelog.md"} == pages
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_has_every_command(tmp_path: Path) -> None:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    commands = (tmp_path / "site" / "reference" / "cli.html").read_text(encoding="utf-8")
+    assert [verb for verb in VERBS if f'id="knowgen-{verb}"' not in commands and f'id="{verb}"' not in commands] == []
+    pages = "".join(each.read_text(encoding="utf-8") for each in (tmp_path / "site").rglob("*.html"))
+    assert not re.findall(r'(?:src|href)="https?://[^"]+\.(?:css|js|woff2?)"', pages)

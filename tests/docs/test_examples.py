@@ -1,0 +1,73 @@
+"""The examples run, and print what they promise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+
+PRINTED = {
+    "evaluate_a_function.py": ["K-Score 0.0", "over 4 samples", "reports/gradient/report/index.html"],
+    "compare_two_generators.py": ["over 12 paired samples", "difference  +0.", "95 % interval [+0."],
+    "custom_scorer.py": ["custom_scorer.py:colourfulness", "pixels", "over 4 samples"],
+    "search_backend.py": ["generator searched with search_backend.py:MemorySearch@1"],
+    "score_a_folder.py": ["sample_id", "visual_correctness"],
+}
+"""What each example prints, among other things."""
+
+
+def run_python(folder: Path, *words: str) -> str:
+    """Run Python in a folder with this checkout's package, and return what it printed."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == PRINTED.keys()
+
+
+@pytest.mark.parametrize("name", sorted(PRINTED))
+def test_an_example_runs_and_prints_its_result(name: str, tmp_path: Path) -> None:
+    printed = run_python(tmp_path, str(EXAMPLES / name))
+    assert [words for words in PRINTED[name] if words not in printed] == []
+    assert list((tmp_path / "reports").glob("*/report/index.html"))
+
+
+def test_the_list_of_examples_is_complete() -> None:
+    listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    names = {path.name for path in EXAMPLES.iterdir() if path.suffix in {".py", ".ipynb"}}
+    assert {name for name in names if f"]({name})" not in listed} == set()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])))
+    text = (EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8")
+    notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    stored = [cell for cell in notebook.cells if cell.cell_type == "code" and (cell.outputs or cell.execution_count)]
+    assert not stored, "clear the outputs of the notebook before you commit it"
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    last = next(cell for cell in reversed(notebook.cells) if cell.cell_type == "code")
+    assert "report/index.html" in last.outputs[0]["data"]["text/plain"]
+    assert (tmp_path / "reports" / "notebook_open_book" / "run.json").is_file()
