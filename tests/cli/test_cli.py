@@ -209,7 +209,7 @@ def test_a_folder_of_images_is_scored(desk: Path, capsys: pytest.CaptureFixture[
     with RunStore.read(desk / "out") as store:
         states = {each.sample_id: (each.status.value, each.reason) for _, each in store.generations()}
     assert [states[f"s{number}"][0] for number in range(6)] == ["ok"] * 4 + ["failed"] * 2
-    assert "s4.png" in states["s4"][1] and "no picture" in states["s5"][1]
+    assert "s4.png" in states["s4"][1] and "no image" in states["s5"][1]
     assert sorted((desk / "calls.txt").read_text().split()) == ["s0", "s1", "s2", "s3"]
 
 
