@@ -189,7 +189,7 @@ def lead_of(systems: Sequence[ReportSystem], view: ReportView) -> LeadDifference
     """Compare the two best systems of a view over their common samples.
 
     Returns:
-        The difference, best minus second; None if there is no second system, the runs cannot be compared, or there are
+        The difference, best minus second; None without a second system, the runs cannot be compared, or there are
         too few samples for an interval.
     """
     order = ranked(systems, view)[:2]

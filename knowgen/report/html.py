@@ -50,7 +50,7 @@ def write_report(runs: Sequence[ReportRun], out: Path) -> Path:
         Path of `index.html`.
 
     Raises:
-        UsageError: There is no run, or one has no summary.
+        UsageError: No run is given, or one has no summary.
         ConfigError: `out` is a file, or a folder with other content.
         DataError: The folder cannot be written.
     """

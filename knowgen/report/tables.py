@@ -155,7 +155,7 @@ def _figures(part: Slice, dimensions: Sequence[str]) -> list[str]:
 
 
 def _result(one: Summary) -> list[str]:
-    """Return the headline figure and its dimensions, without figures if there is no result.
+    """Return the headline figure and its dimensions, without figures where the result is missing.
 
     The headline of the published arithmetic is shown and marked as partial.
     """

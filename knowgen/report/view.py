@@ -154,7 +154,7 @@ def systems_of(runs: Sequence[ReportRun]) -> tuple[ReportSystem, ...]:
     """Return the runs with labels and markers, in the given order.
 
     Raises:
-        UsageError: There is no run, or one has no summary.
+        UsageError: No run is given, or one has no summary.
     """
     if not runs:
         raise UsageError("a report needs at least one run", fix="name a run directory")

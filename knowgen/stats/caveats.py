@@ -30,7 +30,7 @@ def fitness(
         dimensions: Dimensions that the scorer gives values for.
         protocol: Scoring protocol.
         selection: Label of the selected samples.
-        shortfall: Reason why there is no result, as in `Summary.no_result`.
+        shortfall: Reason for having no result, as in `Summary.no_result`.
     """
     reasons = [protocol.not_for_board] if protocol.not_for_board else []
     if shortfall:

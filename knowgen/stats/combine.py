@@ -104,7 +104,7 @@ def observed(table: Floats, dimensions: Sequence[str], protocol: ScoringProtocol
         protocol: Scoring protocol with the weights.
 
     Returns:
-        Shape (N, dimensions + 1), NaN where there is no value.
+        Shape (N, dimensions + 1), NaN where a value is missing.
     """
     values = _mean_present(list(table))
     return np.column_stack([values, sample_overalls(table, dimensions, protocol)])
@@ -141,7 +141,7 @@ def part_figures(
         rounded: Whether to round after every step as the protocol does; False for intervals.
 
     Returns:
-        Shape (resamples, dimensions + 1), the overall last; NaN where there is no figure.
+        Shape (resamples, dimensions + 1), the overall last; NaN where a figure is missing.
     """
     places, number = protocol.rounding if rounded else None, len(dimensions)
 

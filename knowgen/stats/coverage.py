@@ -56,7 +56,7 @@ def score_coverage(states: Coverage) -> ScoreCoverage:
 
 
 def reason_for_no_result(states: Coverage, protocol: ScoringProtocol) -> str:
-    """Return why there is no result, such as `43 of 48 scores failed`; empty if the coverage is sufficient."""
+    """Return the reason for having no result, such as `43 of 48 scores failed`; empty if the coverage is sufficient."""
     coverage = score_coverage(states)
     if coverage.reaches(protocol.min_coverage):
         return ""

@@ -12,10 +12,10 @@ class Figure(Record):
 
     Attributes:
         value: Value in [0, 1]; None if there are no scores, or too few for a result.
-        low: Lower end of the 95 % interval; None if there is no interval.
+        low: Lower end of the 95 % interval; None without an interval.
         high: Upper end of the interval.
         n: Number of samples the figure is computed from.
-        note: Why there is no value or no interval, such as "n too small".
+        note: Reason for having no value or no interval, such as "n too small".
         partial: Mean over the scores that exist, if they are too few for a value. It is not a result.
     """
 
@@ -89,8 +89,8 @@ class Summary(Record):
         judge_repeats: Number of scores per image.
         dimensions: Dimensions in the order of the table.
         slices: Figures of the whole first, then of groups, categories and difficulties.
-        no_result: Why there is no result, such as `43 of 48 scores failed`; empty if the coverage is sufficient. If
-            set, figures are partial under `strict`, and kept with a note under the published arithmetic.
+        no_result: Reason for having no result, such as `43 of 48 scores failed`; empty if the coverage suffices. If set,
+            figures are partial under `strict`, and kept with a note under the published arithmetic.
         fit_for_board: Whether the summary may appear on a board; if not, `notes` gives the reasons.
         notes: Caveats: N/A decided per image, an empty group, unknown categories, several judge models.
         cost: Cost of generation and scoring in US dollars; None if a price is not known.
@@ -121,7 +121,7 @@ class Summary(Record):
         """Return the slice of a subset.
 
         Raises:
-            KeyError: There is no such subset.
+            KeyError: No such subset.
         """
         for part in self.slices:
             if part.kind == kind and part.name == name:

@@ -243,7 +243,7 @@ class _Reader:
 def _failures_may_count(coverage: NDArray[np.int64], protocol: ScoringProtocol) -> bool:
     """Return whether failed generations may count 0.
 
-    If there is no score at all, they may only if they alone reach the protocol's coverage. Otherwise a run whose judge
+    Without any score, they may only if they alone reach the protocol's coverage. Otherwise a run whose judge
     is down would show 0 because of a few failed generations, and so would a scorer that does not apply to the system.
     """
     count = dict(zip(STATES, coverage.sum(axis=0).tolist(), strict=False))
@@ -255,7 +255,7 @@ def _failures_may_count(coverage: NDArray[np.int64], protocol: ScoringProtocol) 
 def _by_slice(
     ordered: list[_SampleGenerations], repeats: list[int], judges: list[int], dimensions: tuple[str, ...]
 ) -> Floats:
-    """Return the values by (repeat, judge repeat) slice; NaN where there is no score."""
+    """Return the values by (repeat, judge repeat) slice; NaN where a score is missing."""
     table = np.full((max(len(repeats) * len(judges), 1), len(ordered), len(dimensions)), math.nan)
     for index, generations in enumerate(ordered):
         for row, repeat in enumerate(repeats):

@@ -55,7 +55,7 @@ def runs(desk: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
     sys.modules.pop("three_judges", None)
 
 
-def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def output_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     code = run(words)
     printed = capsys.readouterr()
     assert code == 0, printed.err
@@ -65,27 +65,27 @@ def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_further_runs_are_compared_with_the_first_and_corrected_for_their_number(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = json.loads(told(["compare", "a", "b", "c", "--json"], capsys))
+    found = json.loads(output_of(["compare", "a", "b", "c", "--json"], capsys))
     assert [(one["a"][-3:], one["b"][-3:]) for one in found] == [("(a)", "(b)"), ("(a)", "(c)")]
     raw = [one["slices"][0]["figures"]["overall"]["p_permutation"] for one in found]
     low, high = sorted(raw)
     expected = {low: min(1.0, 2 * low), high: max(high, min(1.0, 2 * low))}
     assert [one["p_holm"] for one in found] == pytest.approx([expected[p] for p in raw])
     assert all(one["family"] == 2 and one["exact"] and one["paired"] == 6 for one in found)
-    text = told(["compare", "a", "b", "c"], capsys)
+    text = output_of(["compare", "a", "b", "c"], capsys)
     assert "p: paired permutation test, all" in text and "corrected for 2 comparisons (Holm)" in text
     assert "All comparisons: K-Score" in text
 
 
 def test_pairs_compares_every_two_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(told(["compare", "a", "b", "c", "--pairs", "--json"], capsys))
+    found = json.loads(output_of(["compare", "a", "b", "c", "--pairs", "--json"], capsys))
     assert [(one["a"][-3:], one["b"][-3:]) for one in found] == [("(a)", "(b)"), ("(a)", "(c)"), ("(b)", "(c)")]
     assert {one["family"] for one in found} == {3}
-    assert "All comparisons" not in told(["compare", "a", "b", "--pairs"], capsys)
+    assert "All comparisons" not in output_of(["compare", "a", "b", "--pairs"], capsys)
 
 
 def test_a_panel_takes_the_median_and_names_itself(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(told(["compare", "a", "b", "--panel", PANEL, "--quorum", "2", "--json"], capsys))[0]
+    found = json.loads(output_of(["compare", "a", "b", "--panel", PANEL, "--quorum", "2", "--json"], capsys))[0]
     assert found["scorer"] == f"panel({', '.join(SCORERS)}; quorum 2)"
     assert found["paired"] == 6
     first = api.load_run("a")
@@ -95,12 +95,12 @@ def test_a_panel_takes_the_median_and_names_itself(runs: Path, capsys: pytest.Ca
         middle = {name: sorted(one[name] for one in values)[(len(values) - 1) // 2] for name in values[0]}
         assert row.strict.values == middle
     assert api.panel_summary(first, SCORERS).scorer_note == "lower median of the members"
-    text = told(["compare", "a", "b", "--panel", PANEL], capsys)
+    text = output_of(["compare", "a", "b", "--panel", PANEL], capsys)
     assert "quorum 2) (lower median of the members)" in text
 
 
 def test_a_quorum_of_all_leaves_out_what_one_member_lacks(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(told(["compare", "a", "b", "--panel", PANEL, "--quorum", "3", "--json"], capsys))[0]
+    found = json.loads(output_of(["compare", "a", "b", "--panel", PANEL, "--quorum", "3", "--json"], capsys))[0]
     assert found["paired"] == 4 and sorted(found["unscored"]) == ["s0", "s1"]
     coverage = api.panel_summary(api.load_run("a"), SCORERS, 3).slice().coverage
     assert (coverage.scored, coverage.score_failed) == (4, 2)
@@ -129,6 +129,6 @@ def test_what_cannot_be_is_refused_in_one_line(
 def test_other_protocols_say_that_they_are_not_the_k_score(
     runs: Path, capsys: pytest.CaptureFixture[str], protocol: str
 ) -> None:
-    text = told(["compare", "a", "b", "c", "--protocol", protocol], capsys)
-    assert f"note: {protocol} is no K-Score" in text
+    text = output_of(["compare", "a", "b", "c", "--protocol", protocol], capsys)
+    assert f"note: {protocol} does not give a K-Score" in text
     assert "All comparisons: overall" in text and "\nK-Score" not in text

@@ -68,7 +68,7 @@ def first(pattern: str, page: str) -> str:
     return text_of(found[1])
 
 
-def test_every_surface_says_that_there_is_no_result(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_surface_says_that_the_result_is_missing(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*WORDS, "--out", "down"]) == 6
     printed = capsys.readouterr().out
     assert NO_RESULT in printed and "no result" in printed and "0.417" not in printed

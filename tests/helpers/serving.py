@@ -31,8 +31,8 @@ from knowgen.generators.contract import GeneratedImage
 
 
 def picture(prompt, seed, references=()):
-    told = [prompt, seed, [list(one.convert("RGB").getpixel((0, 0))) for one in references]]
-    return Image.new("RGB", (48, 32), tuple(hashlib.sha256(json.dumps(told).encode()).digest()[:3]))
+    inputs = [prompt, seed, [list(one.convert("RGB").getpixel((0, 0))) for one in references]]
+    return Image.new("RGB", (48, 32), tuple(hashlib.sha256(json.dumps(inputs).encode()).digest()[:3]))
 
 
 def log(what):

@@ -21,7 +21,11 @@ HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(1)> \u202e {{ 7 
 NOTHING = Expectation("nothing", "the truth itself", unchanged=True)
 DIGIT = Expectation("digit", "one digit is another", falls=frozenset({T}))
 GONE = Expectation(
-    "missing subject", "a subject is left out", frozenset({F, V}), frozenset({A}), why_may="a hole is no composition"
+    "missing subject",
+    "a subject is left out",
+    frozenset({F, V}),
+    frozenset({A}),
+    why_may="a hole spoils the composition",
 )
 CHANGES = (NOTHING, DIGIT, GONE)
 SAMPLES = 20

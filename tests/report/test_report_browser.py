@@ -273,8 +273,8 @@ def test_every_number_leads_to_its_samples(site: Any, view: Open) -> None:
         count = link.inner_text()
         link.click()
         until(page, "location.hash.includes('status=')")
-        told = page.locator("#found").inner_text()
-        assert re.search(rf"\b{count} results? with the reason", told), told
+        text_shown = page.locator("#found").inner_text()
+        assert re.search(rf"\b{count} results? with the reason", text_shown), text_shown
         page.go_back()
     page.locator(".parts:visible th a", has_text="astronomy").click()
     until(page, "location.hash.includes('category=astronomy')")
@@ -312,13 +312,13 @@ def test_details_show_what_went_in_what_came_out_and_why(site: Any, view: Open) 
     page.locator(".card summary").first.click()
     page.wait_for_selector(".depth section")
     page.get_by_text("Raw reply").first.click()
-    told = page.locator(".depth").inner_text()
+    text_shown = page.locator(".depth").inner_text()
     for words in (
         "Teld", "1898", "Pharos of Teld", "page 12: Lights of the coast", "The name is Teld.", "painter 1.0", "seed",
         "Teld light, north side", "The lamp room is right", "tiny-judge-2", '"faithfulness": 1}', "finish reason",
         "1896", "Recognised text",
     ):  # fmt: skip
-        assert words in told, words
+        assert words in text_shown, words
     opened.clean()
 
 
@@ -352,9 +352,9 @@ def test_hostile_texts_are_shown_as_texts(hostile: Path, view: Open) -> None:
     opened.to_the_end()
     page.evaluate("for (const one of document.querySelectorAll('.card > footer > details')) one.open = true")
     until(page, "[...document.querySelectorAll('.depth')].every((one) => one.childElementCount > 1)")
-    told = page.evaluate("document.body.textContent")
+    text_shown = page.evaluate("document.body.textContent")
     for text in HOSTILE:
-        assert text in told
+        assert text in text_shown
     assert page.locator("main script, main svg[onload], img:not([alt])").count() == 0
     assert page.evaluate("[...document.images].every((one) => one.getAttribute('src').startsWith('img/'))")
     assert page.evaluate(

@@ -231,7 +231,7 @@ def stored(folder: Path, image: Image.Image, ending: str = "PNG") -> tuple[Image
     return ImageRef(sha256=digest, width=image.width, height=image.height, format=ending), path
 
 
-def test_images_are_reduced_and_heavy_ones_drawn_anew(tmp_path: Path) -> None:
+def test_images_are_reduced_and_heavy_ones_encoded_again(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1100, 1800, 3), dtype=np.uint8))
     heavy, light = stored(tmp_path, noise), stored(tmp_path, Image.new("RGBA", (900, 300), (10, 90, 30, 128)), "WEBP")
     (tmp_path / "img").mkdir()

@@ -151,7 +151,7 @@ def test_the_smallest_detectable_difference_is_detected_in_eighty_percent_of_ben
     only_the_whole(monkeypatch)
     n, spread, rounds, power = 120, 0.1, 800, 0
     true = (1.959964 + 0.841621) * spread / n**0.5
-    told = []
+    promised = []
     for number in range(rounds):
         rng = np.random.default_rng(number)
         level = rng.uniform(0.3, 0.6, n)
@@ -159,7 +159,7 @@ def test_the_smallest_detectable_difference_is_detected_in_eighty_percent_of_ben
         a, b = ([measured(f"s{i:02}", float(v)) for i, v in enumerate(x)] for x in (level, np.clip(other, 0, 1)))
         result = compare(a, b, dimensions=("x",), resamples=200, permutations=499).headline
         assert result.p_permutation is not None and result.detectable is not None
-        told.append(result.detectable)
+        promised.append(result.detectable)
         power += result.p_permutation <= 0.05
     assert 0.76 <= power / rounds <= 0.84
-    assert mean(told) == pytest.approx(true, rel=0.03)
+    assert mean(promised) == pytest.approx(true, rel=0.03)

@@ -105,7 +105,7 @@ def exchanged_means(own: Floats, other: Floats, exchanges: Floats) -> Means:
         exchanges: 1 where the other system's values are used, shape (exchanges, N).
 
     Returns:
-        A function from a mask of samples to means of shape (exchanges, columns), NaN where there is no value.
+        A function from a mask of samples to means of shape (exchanges, columns), NaN where a value is missing.
     """
     width = own.shape[1]
     mine, theirs = (_sums_and_counts(table) for table in (own, other))

@@ -10,18 +10,18 @@ class FigureDifference(Record):
     """A figure of two systems over the same samples, and its difference b - a.
 
     Attributes:
-        a: Figure of the first system; None if there is no value.
-        b: Figure of the second system; None if there is no value.
+        a: Figure of the first system; None without a value.
+        b: Figure of the second system; None without a value.
         value: Difference b - a, in [-1, 1].
-        low: Lower end of the 95 % interval of the difference; None if there is no interval.
+        low: Lower end of the 95 % interval of the difference; None without an interval.
         high: Upper end of the interval.
-        p: Two-sided bootstrap p-value, in (0, 1], consistent with the interval; None if there is no interval.
+        p: Two-sided bootstrap p-value, in (0, 1], consistent with the interval; None without an interval.
         p_permutation: Two-sided p-value of the paired permutation test, in (0, 1]. Quote this one.
         effect: Standardised mean difference of the pairs, d_z; None if all differences are equal.
-        standard_error: Standard error of the difference; None if there is no interval.
+        standard_error: Standard error of the difference; None without an interval.
         detectable: Smallest true difference that a test at 5 % detects with 80 % power at this sample size.
         n: Number of samples the difference is computed from.
-        note: Why there is no value or no interval.
+        note: Reason for having no value or no interval.
     """
 
     a: float | None = None
@@ -80,7 +80,7 @@ class Comparison(Record):
         only_a: Ids of samples that only the first system has.
         only_b: Ids of samples that only the second system has.
         unscored: Ids of common samples without a score in one of the systems; left out of both.
-        no_result: Why there is no result, such as `first: 43 of 48 scores failed`, because a system has too few scores;
+        no_result: Reason for having no result, such as `first: 43 of 48 scores failed`, if a system has too few scores;
             no figure has a value then. Empty if both have enough.
         notes: Caveats of the comparison.
     """
@@ -114,7 +114,7 @@ class Comparison(Record):
         """Return the differences of a subset.
 
         Raises:
-            KeyError: There is no such subset.
+            KeyError: No such subset.
         """
         for part in self.slices:
             if part.kind == kind and part.name == name:

@@ -82,7 +82,7 @@ class YieldsJunk(_Batch):
 
 
 class ReturnsNothing(_Batch):
-    """Is no iterator at all."""
+    """Not an iterator."""
 
     def generate_batch(self, requests):
         return None

@@ -167,7 +167,7 @@ class BatchHangs(_Batch):
 
 
 class BatchJunk(_Batch):
-    """Yields what is no score."""
+    """Yields something that is not a score."""
 
     def wrong(self, sample, generation):
         return 0.5
