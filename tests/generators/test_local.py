@@ -524,10 +524,13 @@ def test_other_weights_in_the_same_folder_are_another_system(tiny: Callable[[str
     shutil.copytree(two, one)
     assert DiffusersGenerator.weights_identity(str(one)) == DiffusersGenerator.weights_identity(str(two))
     both = DiffusersGenerator.weights_identity(str(one), edit=tiny("kontext"))
-    assert both == f"{DiffusersGenerator.weights_identity(str(one))}+{DiffusersGenerator.weights_identity(tiny('kontext'))}"
-    assert drawn(ready(str(two), **SMALL), requests(["x"]))["r0"].settings["weights"] == DiffusersGenerator.weights_identity(
-        str(two)
+    assert (
+        both
+        == f"{DiffusersGenerator.weights_identity(str(one))}+{DiffusersGenerator.weights_identity(tiny('kontext'))}"
     )
+    assert drawn(ready(str(two), **SMALL), requests(["x"]))["r0"].settings[
+        "weights"
+    ] == DiffusersGenerator.weights_identity(str(two))
 
 
 def test_the_class_says_how_the_engine_is_to_call_it() -> None:
