@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`knowgen run`, as a script: `python run_eval.py` alone runs the demo on the embedded world."""
+"""`knowgen run` as a script. Without arguments it runs `knowgen demo`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import sys
 from pathlib import Path
 
 
-def _use_own_environment() -> None:
-    """Starts again with the Python of `.venv`, when this one lacks the package's dependencies."""
-    own = Path(__file__).resolve().parent / ".venv" / "bin" / "python"
+def _use_project_environment() -> None:
+    """Restart with the Python of `.venv` when this one lacks the package's dependencies."""
+    python = Path(__file__).resolve().parent / ".venv" / "bin" / "python"
     if importlib.util.find_spec("pydantic") and importlib.util.find_spec("click"):
         return
-    if own.exists() and Path(sys.executable) != own:
-        os.execv(own, [str(own), str(Path(__file__).resolve()), *sys.argv[1:]])
+    if python.exists() and Path(sys.executable) != python:
+        os.execv(python, [str(python), str(Path(__file__).resolve()), *sys.argv[1:]])
     sys.exit("run_eval.py: the dependencies are not installed; run `make demo` once, or `pip install -e .`")
 
 
 def main() -> int:
-    """Runs the demo without arguments, `knowgen run` with them."""
-    _use_own_environment()
+    """Run `knowgen run` with the arguments of this script, or `knowgen demo` without arguments."""
+    _use_project_environment()
     from knowgen.cli.main import run as run_command
 
     arguments = sys.argv[1:]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from knowgen.plugin import DataError, Hit, ImageHit, Page, SearchBackend, load_search
 from PIL import Image, ImageDraw
 
 import knowgen
+from knowgen.plugin import DataError, Hit, ImageHit, Page, SearchBackend, load_search
 
 PAGES = (
     Page(url="memory://sun", title="The sun", text="A star of the spectral class G2."),

@@ -1,6 +1,11 @@
 """knowgen: benchmark and evaluation harness for search-grounded image generation.
 
-The names below are loaded when first used, so that importing the package costs nothing.
+The public names are imported on first use, so that `import knowgen` is fast.
+
+Example:
+    >>> import knowgen
+    >>> run = knowgen.evaluate("knowgen_mini", "open_book", limit=8)  # doctest: +SKIP
+    >>> run.summary.headline.value  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -17,19 +22,20 @@ if TYPE_CHECKING:
     from knowgen.suites import run_suite
     from knowgen.training.rewards import DualReward
 
-_LAZY = {
-    "evaluate": "knowgen.api",
-    "load_task": "knowgen.api",
-    "load_run": "knowgen.api",
-    "compare": "knowgen.api",
-    "aggregate": "knowgen.api",
-    "score": "knowgen.api",
-    "run_suite": "knowgen.suites",
+_MODULES = {
     "DualReward": "knowgen.training.rewards",
-    "Run": "knowgen.api",
     "GeneratedImage": "knowgen.generators.contract",
     "GenerationRequest": "knowgen.core.records",
+    "Run": "knowgen.api",
+    "aggregate": "knowgen.api",
+    "compare": "knowgen.api",
+    "evaluate": "knowgen.api",
+    "load_run": "knowgen.api",
+    "load_task": "knowgen.api",
+    "run_suite": "knowgen.suites",
+    "score": "knowgen.api",
 }
+"""Module of each public name."""
 
 __all__ = [
     "DualReward",
@@ -48,7 +54,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a public name from its home on first use."""
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    """Import a public name from its module on first use."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'knowgen' has no attribute {name!r}")

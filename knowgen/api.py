@@ -1,8 +1,14 @@
-"""The Python interface: evaluate a generator, score images, load runs, compare them.
+"""The Python interface: evaluate a generator, score images, load and compare runs.
 
 Example:
-    >>> run = knowgen.evaluate("knowgen_mini", my_function, limit=8)
-    >>> print(run.summary.headline.value)
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> noise = evaluate("knowgen_mini", "noise", "pixels", limit=2, out=folder / "noise")
+    >>> oracle = evaluate("knowgen_mini", "oracle", "pixels", limit=2, out=folder / "oracle")
+    >>> comparison = compare(noise, oracle)
+    >>> comparison.paired, comparison.better
+    (2, 2)
 """
 
 from __future__ import annotations
@@ -53,17 +59,17 @@ class _Score(Protocol[Fields]):
 
 
 def _evaluate_with(config: Callable[Fields, RunConfig]) -> Callable[[Callable[..., Run]], _Evaluate[Fields]]:
-    """Give `evaluate` the keywords of a config class, for type checkers, editors and `help`."""
+    """Return a decorator that gives `evaluate` the keywords of a config class, for editors and type checkers."""
     return lambda function: cast("_Evaluate[Fields]", _with_keywords(function, config, "run"))
 
 
 def _score_with(config: Callable[Fields, RunConfig]) -> Callable[[Callable[..., Run]], _Score[Fields]]:
-    """Give `score` the keywords of a config class, for type checkers, editors and `help`."""
+    """Return a decorator that gives `score` the keywords of a config class, for editors and type checkers."""
     return lambda function: cast("_Score[Fields]", _with_keywords(function, config, "score"))
 
 
 def _with_keywords(function: Callable[..., Run], config: Callable[..., RunConfig], command: str) -> Callable[..., Run]:
-    """Replace `**fields` in a function's signature, and the line on them in its docstring, by the options it takes."""
+    """Replace `**fields` in a function's signature and docstring by the options that the function has."""
     offered = {each.name: each for each in run_fields() if not each.option.commands or command in each.option.commands}
     signature = inspect.signature(function)
     own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
@@ -93,10 +99,22 @@ def evaluate(
         fields: Options of `RunConfig`, such as limit=8, seed=1, repeats=3, budget=5.0.
 
     Returns:
-        The run; `run.summary.headline` is the K-Score with its interval.
+        The run; `run.summary.headline` is the K-Score with its interval. Samples that fail do not raise: they are rows
+        with a status and a reason.
 
     Raises:
-        KnowgenError: Something is wrong; the message says what, where and how to fix it.
+        KnowgenError: An argument, the task's data or the run directory is wrong, or a dependency is missing. The
+            message says what is wrong, where, and how to fix it.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> def grey(prompt, seed):
+        ...     return Image.new("RGB", (64, 64), (seed % 256,) * 3)
+        >>> grey.revision = "1"
+        >>> run = evaluate("knowgen_mini", grey, "pixels", limit=2, out=tempfile.mkdtemp() + "/run")
+        >>> run.summary.task, len(run.rows())
+        ('knowgen_mini', 2)
     """
     config = RunConfig(**fields)
     ready = plan(task, generator, _names(scorers), config)
@@ -111,20 +129,32 @@ def score(
     duplicates: Literal["error", "last"] = "error",
     **fields: Any,
 ) -> Run:
-    """Score images that exist already; no generator is loaded.
+    """Score existing images. No generator is loaded.
 
     Args:
         source: A run directory, an official results file, or a folder of images named by sample id (with `task`).
-        scorers: As in `evaluate`; the run's own, else the task's default scorers, when empty.
+        scorers: As in `evaluate`; when empty the scorers of the run, else the task's default scorers.
         task: The task of a folder of images.
-        duplicates: Rows of a results file that share an id are an error, or the last one counts.
-        fields: Options of `RunConfig`, such as limit=8, seed=1, repeats=3, budget=5.0.
+        duplicates: What to do when rows of a results file share an id: raise an error, or use the last.
+        fields: Options of `RunConfig`, such as limit=8, judge_repeats=3, budget=5.0.
 
     Returns:
-        The run; without `out` it is the source itself when that is a run.
+        The run. Without `out`, a source that is a run is scored in its own directory.
 
     Raises:
-        KnowgenError: Something is wrong; the message says what, where and how to fix it.
+        KnowgenError: An argument, the source or the run directory is wrong, or a dependency is missing. The message
+            says what is wrong, where, and how to fix it.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "images").mkdir()
+        >>> sample = next(load_task("knowgen_mini").samples())
+        >>> Image.new("RGB", (64, 64), "red").save(folder / "images" / f"{sample.id}.png")
+        >>> run = score(folder / "images", "pixels", task="knowgen_mini", ids=[sample.id], out=folder / "run")
+        >>> run.rows()[0].strict.status.value
+        'ok'
     """
     config = RunConfig(**fields)
     ready = plan_scoring(source, _names(scorers), task, duplicates, config)
@@ -136,16 +166,19 @@ def _names(scorers: Sequence[str | Callable[..., Any] | object] | str) -> Sequen
 
 
 def export(run: Run, form: str, out: Path, *, scorer: str | None = None) -> int:
-    """Write a run's results for other tools.
+    """Export a run for other tools.
 
     Args:
         run: The run.
-        form: official, jsonl, parquet or csv.
-        out: The file.
+        form: Format: official, jsonl, parquet or csv.
+        out: File to write.
         scorer: Name of the scorer whose scores are exported; the first scorer when None.
 
     Returns:
         The number of rows written.
+
+    Raises:
+        UsageError: The format or scorer is unknown, or `out` is a folder.
     """
     name = run.label(scorer)
     with RunStore.read(run.path) as store:

@@ -1,36 +1,37 @@
-"""`knowgen cache`: what is kept between runs, and how to be rid of it."""
+"""`knowgen cache`: show or clear the caches that all runs share."""
 
 from __future__ import annotations
 
 import click
 
-from knowgen.core.cache import HOME, LIMITS
+from knowgen.core.cache import FOLDER_VARIABLE, LIMITS
 
 EPILOG = """\b
 Examples:
   knowgen cache
   knowgen cache clear replies
-A cache only saves work: run directories need none of it.
-KNOWGEN_CACHE names its folder, or turns caches off.
+Caches only save work and cost; clearing them never damages a run.
+The environment variable KNOWGEN_CACHE sets their folder, or `off`
+[$XDG_CACHE_HOME/knowgen, else ~/.cache/knowgen].
 """
 
-WHAT = {
-    "replies": "of judges, by the exact request",
-    "pictures": "encoded for judges, by content and form",
-    "embeddings": "of pictures and prompts, by content and weights",
+CONTENT = {
+    "replies": "judge replies, by exact request",
+    "images": "images encoded for judges, by content and encoding",
+    "embeddings": "embeddings of images and prompts, by content and weights",
 }
 
 
 @click.command("cache", epilog=EPILOG)
-@click.argument("action", type=click.Choice(["show", "clear"]), default="show")
-@click.argument("names", nargs=-1, type=click.Choice(list(LIMITS)))
+@click.argument("action", type=click.Choice(["show", "clear"]), default="show", metavar="[show|clear]")
+@click.argument("names", nargs=-1, type=click.Choice(list(LIMITS)), metavar="[replies|images|embeddings]...")
 def command(action: str, names: tuple[str, ...]) -> int:
-    """Show what is kept between runs, or clear it: all of it, or only NAMES."""
+    """Show or clear the caches that all runs share, or only the named ones [show, all]."""
     from knowgen.core.cache import Cache, FileCache, cache_folder
 
     folder = cache_folder()
     if folder is None:
-        click.echo(f"caches are off ({HOME})")
+        click.echo(f"caches are off ({FOLDER_VARIABLE})")
         return 0
     click.echo(f"folder      {folder}")
     for name in names or tuple(LIMITS):
@@ -40,8 +41,7 @@ def command(action: str, names: tuple[str, ...]) -> int:
             files.clear()
         entries, size = cache.totals() if cache.path is not None and cache.path.exists() else (0, 0)
         size += files.totals()[1]
-        fault = f"  {cache.fault}" if cache.fault else ""
-        click.echo(
-            f"{name:<11} {entries:>8} entries {size / 1e6:>9.1f} MB of {LIMITS[name] / 1e6:.0f}   {WHAT[name]}{fault}"
-        )
+        error = f"  {cache.error}" if cache.error else ""
+        limit = LIMITS[name] / 1e6
+        click.echo(f"{name:<11} {entries:>8} entries {size / 1e6:>9.1f} MB of {limit:.0f}   {CONTENT[name]}{error}")
     return 0

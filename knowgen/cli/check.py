@@ -1,4 +1,4 @@
-"""`knowgen check`: find out in a minute what would spoil a night."""
+"""`knowgen check`: check a generator, scorer or task in a minute, before a long run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.options import run_option
+from knowgen.cli.options import DEVICE_HELP, run_option
 
 if TYPE_CHECKING:
     from knowgen.core.records import GenerationRequest
@@ -18,24 +18,30 @@ Examples:
   knowgen check generator my_model.py:MyModel -g steps=20
   knowgen check scorer my_scorer.py:sharpness
   knowgen check task worlds/seven
-Ends with 3 when a check fails, with 0 otherwise.
+The exit code is 3 when a check fails, else 0.
 """
 
 REQUESTS = 4
-"""Samples a generator that needs a task's truth or search is tried on."""
+"""Samples of the task that a privileged generator is tried on."""
 
 
 @click.command("check", epilog=EPILOG)
 @click.argument("kind", type=click.Choice(["generator", "scorer", "task"]))
 @click.argument("name")
 @run_option("generator_args")
-@run_option("scorer_args")
+@run_option("scorer_args", help="Scorer argument; repeatable.")
 @click.option(
-    "--task", default="knowgen_mini", metavar="T", help="Task with samples, search and ground truths [knowgen_mini]."
+    "--task", default="knowgen_mini", metavar="TASK", help="Task with samples, search and ground truths [knowgen_mini]."
 )
-@click.option("--samples", type=click.IntRange(1), default=630, metavar="N", help="Images to forecast [630].")
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=630,
+    metavar="N",
+    help="Number of images for the estimate of time and cost [630].",
+)
 @run_option("timeout")
-@click.option("--device", metavar="D", help="Device, such as cuda:0 [chosen automatically].")
+@click.option("--device", metavar="DEVICE", help=DEVICE_HELP)
 @click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Maximum cost of a paid scorer's calls [0].")
 def command(kind: str, name: str, **options: Any) -> int:
     """Check a generator or scorer against the contract, or a task's data, before a long run."""
@@ -43,8 +49,7 @@ def command(kind: str, name: str, **options: Any) -> int:
 
     findings = _task(name) if kind == "task" else (_scorer if kind == "scorer" else _generator)(name, options)
     for finding in findings:
-        mend = f"; {finding.fix}" if finding.fix else ""
-        click.echo(f"{finding.level:<5}{finding.check}: {finding.what}{mend}")
+        click.echo(finding)
     level = worst(findings)
     counts = {each: sum(finding.level == each for finding in findings) for each in ("ok", "warn", "fail")}
     plural = "" if counts["warn"] == 1 else "s"
@@ -66,14 +71,14 @@ def _generator(name: str, options: dict[str, Any]) -> list[Finding]:
 
     task = load_task(options["task"])
     handle = resolve_generator(name, dict(options["generator_args"]), task)
-    requests = _requests(task) if handle.traits.privileged else None
+    requests = _requests(task) if handle.capabilities.privileged else None
     return check_generator(
         handle,
         samples=options["samples"],
         timeout=options["timeout"],
         device=options["device"],
         requests=requests,
-        told=lambda what: click.echo(what, err=True),
+        on_progress=lambda what: click.echo(what, err=True),
     )
 
 
@@ -89,12 +94,12 @@ def _scorer(name: str, options: dict[str, Any]) -> list[Finding]:
         budget=options["budget"],
         timeout=options["timeout"],
         device=options["device"],
-        on_step=lambda what: click.echo(what, err=True),
+        on_progress=lambda what: click.echo(what, err=True),
     )
 
 
 def _requests(task: Task) -> list[GenerationRequest]:
-    """Returns a few requests with their truth, for a generator that may see it."""
+    """Return a few requests with their ground truth, for a privileged generator."""
     from itertools import islice
 
     from knowgen.core.records import GenerationRequest, request_id

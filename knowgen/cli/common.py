@@ -1,4 +1,4 @@
-"""What several verbs share: `key=value` arguments, options, closing lines."""
+"""Output that several verbs share: the closing lines of a run, reasons of failures, and exit codes."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from knowgen.core.text import one_line
 if TYPE_CHECKING:
     from knowgen.api import Run
 
-REASONS = 3
-"""Reasons of failures that are told after a run; the report holds all."""
+MAX_REASONS = 3
+"""Maximum number of failure reasons that are printed after a run. The report has all of them."""
 
-REASON_LETTERS = 160
+MAX_REASON_LENGTH = 160
+"""Maximum length of a printed reason in characters."""
 
 
 def directory_of(out: Path, shard: str | None) -> Path:
-    """Returns a default run directory, with the shard's name where it holds only one: shards share no directory."""
+    """Return the default run directory of a shard, which needs one of its own; `out` itself without a shard."""
     return out.with_name(f"{out.name}__shard-{shard.replace('/', '-of-')}") if shard else out
 
 
 def command_line(*words: str | Path) -> str:
-    """Returns words as a line to paste into a shell."""
+    """Return a command line that is quoted for a shell."""
     return shlex.join(str(word) for word in words)
 
 
-def again() -> str:
-    """Returns the command that is running as a line that goes on with its work."""
+def resume_command() -> str:
+    """Return the command line that resumes the current command: the same one without `--fresh`."""
     return command_line("knowgen", *(word for word in click.get_current_context().obj if word != "--fresh"))
 
 
 def closing_lines(run: Run, resume: str) -> None:
-    """Prints the table of a run, why samples failed, and how to go on from here."""
+    """Print the table of a run, reasons of failures, and the commands to resume, rescore and open the report."""
     from knowgen.report import tables
 
     stopped = run.outcome.stopped if run.outcome is not None else ""
     if stopped == "interrupted":
-        click.echo("interrupted; what was finished is kept", err=True)
+        click.echo("interrupted; finished results are saved", err=True)
         click.echo(f"resume   {resume}")
         return
     click.echo()
@@ -50,17 +51,17 @@ def closing_lines(run: Run, resume: str) -> None:
     for line in failure_lines(run):
         click.echo(line)
     if stopped == "budget" and run.outcome is not None:
-        click.echo(f"budget   {run.outcome.refusal}; raise --budget to go on", err=True)
+        click.echo(f"budget   {run.outcome.refusal}; raise --budget to continue", err=True)
     click.echo(f"resume   {resume}")
     scorer = run.spec.scorers[0]
-    # with its arguments: the same judge at another address would be another judge, and perhaps a paid one
+    # with its arguments, because the same judge at another address would be another judge, and perhaps a paid one
     words = [word for name, value in scorer.args.items() for word in ("-s", f"{name}={_as_argument(value)}")]
     click.echo(f"rescore  {command_line('knowgen', 'score', run.path, '--scorer', scorer.name, *words)}")
     click.echo(f"report   {(run.path / 'report' / 'index.html').resolve()}")
 
 
 def _as_argument(value: Any) -> str:
-    """Writes a value so that `KeyValue` reads the same value from it."""
+    """Return a value as text from which `KeyValue` reads the same value."""
     import json
 
     import yaml
@@ -75,26 +76,26 @@ def _as_argument(value: Any) -> str:
 
 
 def failure_lines(run: Run) -> list[str]:
-    """Says in a few lines why drawings and judgements failed, the most frequent reasons first."""
+    """Return a few lines with the reasons of failed generations and scores, the most frequent first."""
     from knowgen.core.records import GenerationStatus, ScoreStatus
 
-    drawings: dict[tuple[str, int], str] = {}
-    judgements: Counter[str] = Counter()
+    generations: dict[tuple[str, int], str] = {}
+    scores: Counter[str] = Counter()
     for scorer in run.spec.scorers:
         for row in run.rows(scorer.name):
             if row.generation in (GenerationStatus.FAILED, GenerationStatus.REFUSED):
-                drawings[row.sample_id, row.repeat] = f"{row.generation.value}: {row.generation_reason}"
+                generations[row.sample_id, row.repeat] = f"{row.generation.value}: {row.generation_reason}"
             elif row.strict.status is ScoreStatus.FAILED:
-                judgements[f"{scorer.name} failed: {row.strict.reason}"] += 1
-    found = (Counter(drawings.values()) + judgements).most_common()
-    lines = [f"{count:<8} {one_line(reason, REASON_LETTERS)}" for reason, count in found[:REASONS]]
-    if rest := found[REASONS:]:
+                scores[f"{scorer.name} failed: {row.strict.reason}"] += 1
+    reasons = (Counter(generations.values()) + scores).most_common()
+    lines = [f"{count:<8} {one_line(reason, MAX_REASON_LENGTH)}" for reason, count in reasons[:MAX_REASONS]]
+    if rest := reasons[MAX_REASONS:]:
         lines.append(f"{sum(count for _, count in rest):<8} for {len(rest)} other reasons, see the report")
     return lines
 
 
 def exit_code(run: Run) -> int:
-    """Returns the exit code of a run: 0, 5 for a spent budget, 6 for failed samples, 130 when interrupted."""
+    """Return the exit code of a run: 0 done, 5 budget reached, 6 failed samples, 130 interrupted."""
     outcome = run.outcome
     if outcome is None:
         return 0

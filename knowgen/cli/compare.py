@@ -1,4 +1,4 @@
-"""`knowgen compare`: is the difference real?"""
+"""`knowgen compare`: compare runs with paired intervals and tests."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ EPILOG = """\b
 Examples:
   knowgen compare reports/closed_book reports/open_book
   knowgen compare reports/a reports/b --panel vlm:a,vlm:b,vlm:c --quorum 2
-Every further run is compared with the first, over the samples that both hold;
-p-values of several comparisons are corrected for their number.
+Every further run is compared with the first, over the samples that both have.
+p-values of several comparisons are corrected for their number (Holm).
 """
 
 
 @click.command("compare", epilog=EPILOG)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--scorer", metavar="S", help="Whose judgements; the first that they share when left out.")
-@click.option("--panel", metavar="A,B,C", help="Scorers whose judgements are combined into one.")
-@click.option("--quorum", type=click.IntRange(1), metavar="N", help="Members that must have judged; more than half.")
-@click.option("--pairs", is_flag=True, help="Compare every two runs, not each with the first.")
-@run_option("protocol", help="strict, official, na-renormalise or genevolve-micro [strict].")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--scorer", metavar="SCORER", help="Scorer whose scores are compared [the first shared one].")
+@click.option("--panel", metavar="A,B,C", help="Scorers whose scores are combined into one.")
+@click.option(
+    "--quorum", type=click.IntRange(1), metavar="N", help="Panel members that must have scored [more than half]."
+)
+@click.option("--pairs", is_flag=True, help="Compare every pair of runs, not each with the first.")
+@run_option("protocol", help="Protocol: strict, official, na-renormalise, genevolve-micro [strict].")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def command(
     runs: tuple[Path, ...],
     scorer: str | None,
@@ -43,28 +45,28 @@ def command(
     from knowgen.stats.compare.holm import corrected
 
     if len(runs) < 2:
-        raise UsageError("one run cannot be compared", fix="name two or more")
+        raise UsageError("a comparison needs at least two runs", fix="name two or more run directories")
     loaded = [api.load_run(run) for run in runs]
-    made = list(combinations(loaded, 2)) if pairs else [(loaded[0], other) for other in loaded[1:]]
+    pairings = list(combinations(loaded, 2)) if pairs else [(loaded[0], other) for other in loaded[1:]]
     members = members_of(panel, quorum)
-    found = corrected(
+    comparisons = corrected(
         [
             api.compare(first, second, protocol=protocol, scorer=scorer, panel=members, quorum=quorum)
-            for first, second in made
+            for first, second in pairings
         ]
     )
     if as_json:
-        click.echo(json.dumps([each.model_dump(mode="json") for each in found], indent=1, sort_keys=True))
+        click.echo(json.dumps([each.model_dump(mode="json") for each in comparisons], indent=1, sort_keys=True))
     else:
-        click.echo(tables.comparison_terminal(found))
+        click.echo(tables.comparison_terminal(comparisons))
     return 0
 
 
 def members_of(panel: str | None, quorum: int | None) -> tuple[str, ...]:
-    """Reads the members of a panel from the command line.
+    """Return the members of a panel from its option.
 
     Raises:
-        UsageError: A quorum was named without a panel.
+        UsageError: There is a quorum without a panel.
     """
     from knowgen.core.errors import UsageError
 

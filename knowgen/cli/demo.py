@@ -1,4 +1,4 @@
-"""`knowgen demo`: the four reference systems on the embedded world."""
+"""`knowgen demo`: run the four baseline systems on the bundled task."""
 
 from __future__ import annotations
 
@@ -6,31 +6,40 @@ from pathlib import Path
 
 import click
 
+from knowgen.cli.options import run_option
+
 SYSTEMS = ("noise", "closed_book", "open_book", "oracle")
 TASK = "knowgen_mini"
 
 EPILOG = """\b
-Example:
-  knowgen demo --out reports/demo
+Examples:
+  knowgen demo
+  knowgen demo --out reports/demo --limit 8
+The systems are noise (lower bound), closed_book (no search), open_book (search)
+and oracle (ground truth, upper bound), on the bundled task knowgen_mini.
 """
 
 
 @click.command("demo", epilog=EPILOG)
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("reports/demo"), metavar="DIR", help="[reports/demo]"
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("reports/demo"),
+    metavar="DIR",
+    help="Directory of the four runs and their report [reports/demo].",
 )
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N samples.")
+@run_option("limit")
 def command(out: Path, limit: int | None) -> int:
-    """Run four reference systems end to end: no key, no GPU, no network."""
+    """Run four baseline systems end to end, without API keys, GPU or network."""
     return run_demo(out, limit)
 
 
 def run_demo(out: Path, limit: int | None = None) -> int:
-    """Runs the demo and prints where to look.
+    """Run the demo, and print its table and the paths of its outputs.
 
     Args:
-        out: Folder that takes one run directory a system, and the page of all four.
-        limit: Only the first so many samples.
+        out: Directory of the four runs and the report page.
+        limit: Maximum number of samples; all when None.
 
     Returns:
         The exit code.
@@ -46,9 +55,9 @@ def run_demo(out: Path, limit: int | None = None) -> int:
         run = api.execute(api.plan(TASK, system, config=config), out / system)
         runs.append(run)
         if run.outcome is not None and run.outcome.stopped:
-            click.echo(f"stopped ({run.outcome.stopped}); call it again to go on", err=True)
+            click.echo(f"stopped ({run.outcome.stopped}); run the same command to resume", err=True)
             return exit_code(run)
-    page = api.write_report(runs[::-1], out / "report")  # the most knowing stands beside the ground truth
+    page = api.write_report(runs[::-1], out / "report")  # with the oracle next to the ground truth
     click.echo()
     click.echo(tables.terminal([run.summary for run in runs]))
     click.echo()

@@ -1,4 +1,4 @@
-"""`knowgen doctor`: what is installed here, what works, what is missing."""
+"""`knowgen doctor`: check the installation."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import click
 EPILOG = """\b
 Example:
   knowgen doctor
+Each line starts with ok, -- (optional and not available) or FAIL. The exit code
+is 4 when something required does not work.
 """
 
 NEEDED = (
@@ -24,6 +26,8 @@ NEEDED = (
     "opencv-python-headless", "pandas", "pillow", "pyarrow", "pydantic", "pystemmer", "pyyaml", "rapidocr",
     "scikit-learn", "scipy", "tenacity", "tqdm",
 )  # fmt: skip
+"""Required packages."""
+
 OPTIONAL = {
     "torch": "local models",
     "torchvision": "local models",
@@ -31,15 +35,18 @@ OPTIONAL = {
     "open-clip-torch": "image similarity",
     "diffusers": "local models",
 }
+"""Optional packages and what they are for."""
+
 KEYS = ("OPENAI_API_KEY",)
+"""Environment variables with API keys."""
 
 Line = tuple[str, str]
-"""ok, -- (absent, not needed) or FAIL; and what is said."""
+"""`ok`, `--` (optional and not available) or `FAIL`, and the text."""
 
 
 @click.command("doctor", epilog=EPILOG)
 def command() -> int:
-    """Say what is installed here, what works, and what is missing. Exit code 4 when something needed is."""
+    """Check the installation: packages, plugins, text recognition, task data, disk, GPUs and API keys."""
     failed = False
     for check in (_python, _packages, _ocr, _plugins, _content, _disk, _accelerator, _keys):
         for mark, text in check():
@@ -52,18 +59,18 @@ def _python() -> Iterator[Line]:
     good = sys.version_info >= (3, 11)
     yield (
         "ok" if good else "FAIL",
-        f"Python {platform.python_version()}" + ("" if good else "; 3.11 or newer is needed"),
+        f"Python {platform.python_version()}" + ("" if good else "; 3.11 or newer is required"),
     )
     yield "ok", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
 
 
 def _packages() -> Iterator[Line]:
     for name in ("knowgen", *NEEDED):
-        found = _version(name)
-        yield ("ok", f"{name} {found}") if found else ("FAIL", f"{name} is missing; pip install {name}")
+        installed = _version(name)
+        yield ("ok", f"{name} {installed}") if installed else ("FAIL", f"{name} is missing; pip install {name}")
     for name, purpose in OPTIONAL.items():
-        found = _version(name)
-        yield ("ok", f"{name} {found}") if found else ("--", f"{name} is not installed (for: {purpose})")
+        installed = _version(name)
+        yield ("ok", f"{name} {installed}") if installed else ("--", f"{name} is not installed (for {purpose})")
 
 
 def _version(name: str) -> str:
@@ -74,21 +81,23 @@ def _version(name: str) -> str:
 
 
 def _ocr() -> Iterator[Line]:
-    """Reads a drawn word, because an installed package is not yet a working one."""
+    """Recognise a word, because an installed package may still fail to load its model."""
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
     from knowgen.worlds.checker import ocr
 
-    picture = Image.new("RGB", (420, 120), "white")
-    ImageDraw.Draw(picture).text((30, 30), "Oruvane 1931", font=ImageFont.load_default(44), fill="black")
+    image = Image.new("RGB", (420, 120), "white")
+    ImageDraw.Draw(image).text((30, 30), "Oruvane 1931", font=ImageFont.load_default(44), fill="black")
     try:
-        read = " ".join(line.text for line in ocr.read_lines(np.asarray(picture)))
-    except Exception as error:  # noqa: BLE001  whatever the reader raises is the finding
+        text = " ".join(line.text for line in ocr.read_lines(np.asarray(image)))
+    except Exception as error:  # noqa: BLE001  every error means that it does not work
         yield "FAIL", f"text recognition does not work: {type(error).__name__}: {error}"
         return
-    good = "1931" in read
-    yield ("ok", "text recognition reads a drawn word") if good else ("FAIL", f"text recognition read {read!r} wrongly")
+    if "1931" in text:
+        yield "ok", "text recognition works"
+    else:
+        yield "FAIL", f"text recognition read {text!r} instead of 'Oruvane 1931'"
 
 
 def _plugins() -> Iterator[Line]:
@@ -122,14 +131,14 @@ def _disk() -> Iterator[Line]:
     free = shutil.disk_usage(folder).free / 1e9
     try:
         with tempfile.TemporaryDirectory(dir=folder):
-            yield "ok", f"this folder can be written, {free:.0f} GB free"
+            yield "ok", f"the current folder is writable, {free:.0f} GB free"
     except OSError as error:
-        yield "--", f"this folder cannot be written ({error.strerror}); use --out elsewhere"
+        yield "--", f"the current folder is not writable ({error.strerror}); give --out another folder"
 
 
 def _accelerator() -> Iterator[Line]:
     if importlib.util.find_spec("torch") is None:
-        yield "--", "no torch, so no accelerator is used"
+        yield "--", "torch is not installed, so no GPU is used"
         return
     import torch  # type: ignore[import-not-found, unused-ignore]
 
@@ -137,7 +146,7 @@ def _accelerator() -> Iterator[Line]:
     for index in range(count):
         yield "ok", f"cuda:{index} {torch.cuda.get_device_name(index)}"
     if not count:
-        yield "--", "torch sees no accelerator"
+        yield "--", "torch finds no GPU"
 
 
 def _keys() -> Iterator[Line]:

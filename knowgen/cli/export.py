@@ -1,4 +1,4 @@
-"""`knowgen export`: a run's results for other tools."""
+"""`knowgen export`: export the results of a run for other tools."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ Example:
 @click.command("export", epilog=EPILOG)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--format", "form", required=True, type=click.Choice(["official", "jsonl", "parquet", "csv"]), help="What to write."
+    "--format",
+    "form",
+    required=True,
+    type=click.Choice(["official", "jsonl", "parquet", "csv"]),
+    metavar="FORMAT",
+    help="Format of the file: official, jsonl, parquet or csv.",
 )
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="PATH", help="Where to write it.")
-@click.option("--scorer", metavar="S", help="Whose judgements; the run's first scorer when left out.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="File to write.")
+@click.option("--scorer", metavar="SCORER", help="Scorer whose scores are exported [the first].")
 def command(run: Path, form: str, out: Path, scorer: str | None) -> int:
-    """Write a run's results as official JSON, JSONL, CSV or Parquet."""
+    """Export the results of a run as official JSON, JSONL, CSV or Parquet."""
     from knowgen import api
 
     count = api.export(api.load_run(run), form, out, scorer=scorer)

@@ -1,4 +1,4 @@
-"""`knowgen list`: what there is, read from metadata alone."""
+"""`knowgen list`: list plugins from package metadata, without importing them, and runs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,54 @@ Examples:
   knowgen list runs reports
 """
 
+DESCRIPTIONS = {
+    "tasks": {
+        "knowgen": "the KnowGen benchmark: 630 prompts; fetch it with `knowgen task prepare knowgen`",
+        "knowgen_mini": "bundled synthetic task: 48 samples, two per category, with a search backend",
+    },
+    "generators": {
+        "ark": "Seedream models of the Ark API",
+        "closed_book": "baseline painter without search",
+        "diffusers": "diffusers pipelines on a local GPU",
+        "gemini": "Gemini image models",
+        "http": "servers of the /generate format, such as `knowgen serve`",
+        "noise": "random pixels: the lower bound",
+        "open_book": "baseline painter that searches by simple rules",
+        "openai": "models of an OpenAI-compatible Images API",
+        "oracle": "baseline painter with the ground truth: the upper bound",
+    },
+    "scorers": {
+        "answer": "language-model judge of an agent's answer against the ground truth",
+        "evidence": "vision-language judge of the image against the evidence that an agent collected",
+        "hf": "vision-language judge that runs locally with transformers",
+        "pixels": "SSIM, colour histogram and edge orientation similarity to the ground-truth image",
+        "similarity": "embedding similarity (CLIP, DINO, …) to the ground-truth image",
+        "similarity_prompt": "CLIP similarity of image and prompt",
+        "similarity_references": "embedding similarity to the reference images that were used",
+        "vlm": "vision-language judge behind an OpenAI-compatible API, with the KnowGen rubric",
+        "world_check": "rule-based scorer of synthetic worlds: text recognition and image features",
+    },
+    "search": {
+        "world": "search over the pages and images of a synthetic world",
+    },
+}
+"""One line on each bundled plugin, here so that listing imports none of them."""
 
-@click.command("list", epilog=EPILOG)
+
+@click.command("list", epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("-v", "--verbose", is_flag=True, help="With generators: the presets of published systems.")
+@click.option("-v", "--verbose", is_flag=True, help="Show targets, and presets of the diffusers generator.")
 def command(kind: str, folder: Path | None, verbose: bool) -> int:
     """List tasks, generators, scorers, search backends, or the runs below FOLDER [reports]."""
     if folder is not None and kind == "runs" and not folder.is_dir():
-        raise DataError("is no folder", where=str(folder), fix="name the folder that holds the runs")
-    rows = _runs(folder or Path("reports")) if kind == "runs" else _names(kind)
+        raise DataError("is not a folder", where=str(folder), fix="name a folder that contains run directories")
+    rows = _runs(folder or Path("reports")) if kind == "runs" else _plugins(kind, verbose=verbose)
     if not rows:
         click.echo(f"no {kind}", err=True)
     _print(rows)
     if verbose and kind == "generators":
-        click.echo("\npresets of diffusers (seed, most references and more: knowgen/generators/diffusers/presets.yaml)")
+        click.echo("\npresets of diffusers (all settings: knowgen/generators/diffusers/presets.yaml)")
         _print(_presets())
     return 0
 
@@ -42,7 +75,7 @@ def _print(rows: list[tuple[str, ...]]) -> None:
 
 
 def _presets() -> list[tuple[str, ...]]:
-    """Returns a line a preset: name, model, class, size, steps, guidance, and why it cannot be drawn with here."""
+    """Return a row per preset: name, model, class, size, steps, guidance, and why it is not available here."""
     from knowgen.generators.diffusers.presets import presets
 
     return [
@@ -53,24 +86,28 @@ def _presets() -> list[tuple[str, ...]]:
             preset.size or "own size",
             f"{preset.steps} steps" if preset.steps else "own steps",
             " ".join(f"{name}={value:g}" for name, value in preset.guidance.items()),
-            preset.elsewhere,
+            preset.unsupported,
         )
         for preset in presets()
     ]
 
 
-def _names(kind: str) -> list[tuple[str, ...]]:
+def _plugins(kind: str, *, verbose: bool) -> list[tuple[str, ...]]:
+    """Return a row per plugin: name, description (the target of a plugin that has none), target and origin."""
     from knowgen.core import registry
 
-    found = registry.entries(next(each for each in registry.KINDS if each == kind))
-    return [
-        (entry.name, entry.target, entry.origin + (f" (also claimed by {entry.clash})" if entry.clash else ""))
-        for entry in found.values()
-    ]
+    rows: list[tuple[str, ...]] = []
+    for entry in registry.entries(next(each for each in registry.KINDS if each == kind)).values():
+        bundled = entry.origin.partition(" ")[0] == registry.OWN
+        description = DESCRIPTIONS[kind].get(entry.name, "") if bundled else ""
+        origin = entry.origin + (f" (also registered by {entry.clash})" if entry.clash else "")
+        target = [entry.target] if verbose else []
+        rows.append((entry.name, description or ("" if verbose else entry.target), *target, origin))
+    return rows
 
 
 def _runs(folder: Path) -> list[tuple[str, ...]]:
-    """Returns a line a run, newest last; a run that cannot be read is shown with the reason."""
+    """Return a row per run, newest last; a run that cannot be read has the reason in its row."""
     manifests = sorted(folder.glob("**/run.json"), key=lambda path: path.stat().st_mtime)
     rows: list[tuple[str, ...]] = []
     for manifest in manifests:
@@ -91,7 +128,7 @@ def _runs(folder: Path) -> list[tuple[str, ...]]:
 
 
 def _headline(path: Path) -> str:
-    """Returns the K-Score of a run as its summary file tells it."""
+    """Return the headline in a summary file, with its protocol."""
     if not path.is_file():
         return "not finished"
     summary = json.loads(path.read_text(encoding="utf-8"))["summaries"][0]

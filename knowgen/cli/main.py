@@ -1,6 +1,6 @@
-"""The entry point: finds the verb, runs it, and turns an error into one line and an exit code.
+"""The entry point of the command line: run a verb, and turn an error into one line and an exit code.
 
-Nothing but click is imported until a verb runs, so that `knowgen --help` is quick.
+Only click is imported until a verb runs, so that `knowgen --help` is fast.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ from knowgen.core.text import error_summary, one_line
 
 VERBS: dict[str, str] = {
     "run": "Generate an image per prompt of a task, and score it.",
-    "score": "Score images made elsewhere, or a run again.",
-    "report": "Make one page of one or more runs.",
-    "compare": "Say whether runs differ, sample by sample.",
-    "export": "Write a run's results as official JSON, JSONL, CSV or Parquet.",
+    "score": "Score existing images, or score a run again.",
+    "report": "Write an HTML report of one or more runs.",
+    "compare": "Compare runs with paired intervals and tests.",
+    "export": "Export a run as official JSON, JSONL, CSV or Parquet.",
     "list": "List tasks, generators, scorers, search backends or runs.",
-    "check": "Check a generator or a task before a long run.",
-    "agree": "Say how far judges agree, with each other and with people.",
-    "judge-check": "Find out whether a judge is fit for use, on known changes to known pictures.",
-    "suite": "Run systems x tasks from one file into one table.",
-    "task": "Fetch and prepare a task's data, or settle which prompts ask for text.",
+    "check": "Check a plugin or a task's data before a long run.",
+    "agree": "Measure the agreement of scorers and human raters.",
+    "judge-check": "Check a judge on images with known errors.",
+    "suite": "Run several systems on several tasks from one file.",
+    "task": "Prepare a task's data, or label which prompts ask for text.",
     "merge": "Merge the shards of a run.",
-    "reproduce": "Generate again from a run's record and compare.",
-    "new": "Write a small package for a generator of your own.",
-    "serve": "Offer a generator to others over HTTP.",
-    "cache": "Show or clear what is kept between runs.",
-    "world": "Build a made-up world: prompts, truths, pages, pictures.",
-    "doctor": "Say what is installed here, what works, and what is missing.",
-    "demo": "Run four reference systems on the embedded world.",
+    "reproduce": "Generate the images of a run again, and compare them.",
+    "new": "Create a package for a plugin of your own.",
+    "serve": "Serve a generator over HTTP.",
+    "cache": "Show or clear the caches that all runs share.",
+    "world": "Build a synthetic benchmark.",
+    "doctor": "Check the installation.",
+    "demo": "Run four baseline systems on the bundled task.",
 }
+"""Verbs and their one-line help, here so that `knowgen --help` imports none of them."""
 
 EPILOG = """\b
 Examples:
@@ -43,14 +44,20 @@ Examples:
   knowgen run --task knowgen_mini --generator open_book --out reports/open_book
   knowgen run --task knowgen_mini --generator my_model.py:MyModel
   knowgen compare reports/closed_book reports/open_book
+
+\b
+Exit codes: 0 done; 1 unexpected error; 2 wrong usage; 3 wrong configuration or
+data; 4 missing dependency; 5 budget reached; 6 finished with failed samples;
+130 interrupted.
 """
 
 EXIT_UNEXPECTED = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
 class _Verbs(click.Group):
-    """A group whose commands are imported when they are called."""
+    """A group that imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -80,29 +87,29 @@ class _Verbs(click.Group):
 
 @click.group(cls=_Verbs, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="knowgen", prog_name="knowgen")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error (also after a command).")
 def cli(debug: bool) -> None:
     """Benchmark and evaluation harness for search-grounded image generation."""
 
 
-def _wants_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
-    """Takes `--debug` from anywhere on the line."""
+def _split_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
+    """Return whether `--debug` is anywhere before `--`, and the other arguments."""
     before_separator = list(arguments[: arguments.index("--")]) if "--" in arguments else list(arguments)
     rest = list(arguments[len(before_separator) :])
     return "--debug" in before_separator, [word for word in before_separator if word != "--debug"] + rest
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Args:
-        arguments: Words after the program's name; those of the process when None.
+        arguments: Arguments after the program name; those of the process when None.
 
     Returns:
-        The exit code: 0 done; 2 usage; 3 bad configuration or data; 4 missing dependency; 5 budget reached;
-        6 finished with failed samples; 130 interrupted; 1 an error nobody foresaw.
+        The exit code: 0 done; 1 unexpected error; 2 wrong usage; 3 wrong configuration or data; 4 missing dependency;
+        5 budget reached; 6 finished with failed samples; 130 interrupted.
     """
-    debug, words = _wants_debug(sys.argv[1:] if arguments is None else arguments)
+    debug, words = _split_debug(sys.argv[1:] if arguments is None else arguments)
     try:
         refuse_secrets(command_line_values(words))
         result = cli.main(args=list(words), prog_name="knowgen", standalone_mode=False, obj=tuple(words))
@@ -110,31 +117,33 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KnowgenError as error:
         if debug:
             raise
-        return _say(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else str(error))
-        return 2
+        return EXIT_USAGE
     except click.UsageError as error:
         where = f" ({error.ctx.command_path} --help)" if error.ctx else ""
-        return _say(f"{error.format_message()}{where}", 2)
+        return _fail(f"{error.format_message()}{where}", EXIT_USAGE)
     except click.ClickException as error:
-        return _say(error.format_message(), 2)
+        return _fail(error.format_message(), EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt):
-        return _say("interrupted", EXIT_INTERRUPTED)
+        return _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
     except Exception as error:
         if debug:
             raise
-        return _say(f"unexpected {error_summary(error, None)}; run it again with --debug and report it", 1)
+        message = f"unexpected {error_summary(error, None)}; run it again with --debug and report it"
+        return _fail(message, EXIT_UNEXPECTED)
 
 
-def _say(line: str, code: int) -> int:
+def _fail(line: str, code: int) -> int:
+    """Print an error on one line, without secrets, and return the exit code."""
     click.echo(f"knowgen: {one_line(mask_secrets(line))}", err=True)
     return code
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command line of this process and exit."""
     sys.exit(run())

@@ -11,23 +11,25 @@ from knowgen.cli.options import run_option
 EPILOG = """\b
 Example:
   knowgen merge parts/* -o reports/whole
-after, on four machines (sbatch --array=1-4):
-  knowgen run --task T --generator G --shard $SLURM_ARRAY_TASK_ID/4
+after these runs on four machines (sbatch --array=1-4):
+  knowgen run --task TASK --generator GENERATOR --shard $SLURM_ARRAY_TASK_ID/4
       --out parts/$SLURM_ARRAY_TASK_ID
 """
 
 
 @click.command("merge", epilog=EPILOG)
 @click.argument("shards", nargs=-1, required=True, metavar="SHARD...", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory to make.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Merged run directory."
+)
 @run_option("protocol")
-@click.option("--unfinished", is_flag=True, help="Merge even if images or scores are missing.")
-@click.option("--fresh", is_flag=True, help="Replace the run in DIR.")
+@click.option("--unfinished", is_flag=True, help="Merge even if images or scores are missing; they count as not run.")
+@click.option("--fresh", is_flag=True, help="Replace an earlier run in DIR.")
 def command(shards: tuple[Path, ...], out: Path, protocol: str, unfinished: bool, fresh: bool) -> int:
-    """Merge the shards of a run, as one run would have written them.
+    """Merge the shards of a run into the directory that one unsharded run would have written.
 
     A shard is a run directory made by `knowgen run --shard I/N`: every Nth sample of the selection, from the Ith on.
-    Images are hard links where the file system has them.
+    Images are hard links where the file system supports them.
     """
     from knowgen.cli.common import command_line, failure_lines
     from knowgen.report import tables

@@ -80,11 +80,11 @@ DATA_FOLDER = "truth"
 @click.command("new", epilog=EPILOG)
 @click.argument("kind", type=click.Choice(list(KINDS)))
 @click.argument("name")
-@click.option("--dir", "folder", type=click.Path(path_type=Path), metavar="D", help="Folder of the package [NAME].")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the package [NAME].")
 def command(kind: str, name: str, folder: Path | None) -> int:
-    """Write a small package that installs, works, and passes `knowgen check`.
+    """Create a small package with a plugin that works and passes `knowgen check`.
 
-    Nothing that exists is overwritten. docs/guides/ says what each kind may be.
+    Existing files are never overwritten. docs/guides/ describes each kind of plugin.
     """
     _check_name(name, kind)
     target = folder or Path(name)

@@ -19,6 +19,11 @@ else:
 F = TypeVar("F", bound=Callable[..., Any])
 
 GENERATOR_HELP = "Generator: NAME, NAME:MODEL, module:Class or file.py:Class."
+SCORER_HELP = "Scorer; repeatable"
+TASK_HELP = "Name of a task, or a task's folder."
+DRY_RUN_HELP = "Print the plan and estimated cost, then stop."
+JSON_HELP = "Print JSON instead of tables."
+DEVICE_HELP = "Device, such as cuda:0 [automatic]."
 
 
 class KeyValue(ParamType):
@@ -27,7 +32,7 @@ class KeyValue(ParamType):
     name = "key=value"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """Split and read one argument."""
+        """Split an argument and parse its value."""
         import yaml
 
         key, equals, text = str(value).partition("=")
@@ -48,7 +53,7 @@ class Ids(ParamType):
     name = "ids"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Read the list."""
+        """Return the list of ids."""
         text = str(value)
         parts = text.split(",")
         if text.startswith("@"):
@@ -60,7 +65,7 @@ class Ids(ParamType):
                 self.fail(f"{text[1:]} is not UTF-8 text", param, ctx)
         ids = [part.strip() for part in parts if part.strip()]
         if not ids:
-            self.fail(f"{text!r} names no sample", param, ctx)
+            self.fail(f"{text!r} contains no sample id", param, ctx)
         return ids
 
 
@@ -72,12 +77,12 @@ def run_option(name: str, help: str = "") -> Callable[[F], F]:
 
     Args:
         name: Name of the field of `RunConfig`.
-        help: In place of its own help and default.
+        help: Help text; the field's help with its default when empty.
     """
     declared = next(each for each in run_fields() if each.name == name)
 
     def check(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-        if not (isinstance(value, tuple) and get_origin(declared.type) is Mapping):  # pairs that become a dict later
+        if not (isinstance(value, tuple) and get_origin(declared.type) is Mapping):  # pairs become a dict later
             declared.check(value)
         return value
 
@@ -90,7 +95,7 @@ def run_options(command: str, **helps: str) -> Callable[[F], F]:
 
     Args:
         command: Name of the command.
-        helps: Help of single fields in place of their own.
+        helps: Help texts of single fields, by name; the others have their own.
     """
 
     def add(function: F) -> F:
@@ -102,12 +107,14 @@ def run_options(command: str, **helps: str) -> Callable[[F], F]:
 
 
 def scoring_options(function: F) -> F:
-    """Add the options that every command with scorers has beside those of `RunConfig`."""
+    """Add the options that every scoring command has besides those of `RunConfig`."""
     for option in (
-        click.option("--dry-run", is_flag=True, help="Print what would be done and its cost, and stop."),
-        click.option("--upstream-dir", metavar="DIR", help="Local copy of the official evaluator."),
+        click.option("--dry-run", is_flag=True, help=DRY_RUN_HELP),
+        click.option("--upstream-dir", metavar="DIR", help="Folder of the official evaluator, for upstream."),
         click.option(
-            "--rubric", type=click.Choice(["own", "upstream"]), help="Rubric of a vlm judge: own or the official one."
+            "--rubric",
+            type=click.Choice(["own", "upstream"]),
+            help="Rubric of a vlm scorer: own or official [own].",
         ),
     ):
         function = option(function)
@@ -115,7 +122,7 @@ def scoring_options(function: F) -> F:
 
 
 def _settings(declared: DeclaredField) -> dict[str, Any]:
-    """Return what click needs to know of a field: its type and how its value is written."""
+    """Return click's settings for a field: type, default and placeholder."""
     kind, metavar = declared.type, {"metavar": declared.option.metavar} if declared.option.metavar else {}
     if kind is bool:
         return {"is_flag": True}
@@ -130,12 +137,12 @@ def _settings(declared: DeclaredField) -> dict[str, Any]:
 
 
 def run_config(command: str, options: Mapping[str, Any], scorers: Sequence[str] = ()) -> RunConfig:
-    """Return the configuration that a command line asks for.
+    """Return the configuration that a command line describes.
 
     Args:
         command: Name of the command.
         options: Values of its options.
-        scorers: Names of the scorers, which `--rubric` and `--upstream-dir` must fit.
+        scorers: Names of the scorers. `--rubric` and `--upstream-dir` need a vlm scorer among them.
     """
     fields = {each.name: options[each.name] for each in run_fields(command) if each.name in options}
     if "generator_args" in fields:
@@ -144,10 +151,11 @@ def run_config(command: str, options: Mapping[str, Any], scorers: Sequence[str] 
 
 
 def scorer_arguments(options: Mapping[str, Any], scorers: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of the scorers: those of `-s`, with `--rubric` and `--upstream-dir` for every vlm judge."""
+    """Return the arguments of the scorers: those of `-s`, with `--rubric` and `--upstream-dir` for every vlm scorer."""
     arguments = dict(options["scorer_args"])
     own = {name: options[name] for name in ("rubric", "upstream_dir") if options[name] is not None}
     if own and scorers and not any(name.partition(":")[0] == "vlm" for name in scorers):
-        raise click.UsageError(f"--{next(iter(own)).replace('_', '-')} is for a vlm judge; give --scorer vlm:MODEL")
+        flag = f"--{next(iter(own)).replace('_', '-')}"
+        raise click.UsageError(f"{flag} needs a vlm scorer; give --scorer vlm:MODEL, or remove it")
     prefix = "vlm." if len(scorers) > 1 else ""
     return arguments | {f"{prefix}{name}": value for name, value in own.items()}

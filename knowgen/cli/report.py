@@ -1,4 +1,4 @@
-"""`knowgen report`: one page of one or more runs."""
+"""`knowgen report`: write an HTML report of one or more runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ Example:
 
 @click.command("report", epilog=EPILOG)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the page.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the report."
+)
 def command(runs: tuple[Path, ...], out: Path) -> int:
-    """Make a page that opens from disk: figures, failures, gallery."""
+    """Write an HTML report that opens from disk: figures, failures and images of one or more runs."""
     from knowgen import api
 
     page = api.write_report([api.load_run(run) for run in runs], out)

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from knowgen.cli.common import again, closing_lines, directory_of, exit_code
-from knowgen.cli.options import GENERATOR_HELP, run_config, run_options, scoring_options
+from knowgen.cli.common import closing_lines, directory_of, exit_code, resume_command
+from knowgen.cli.options import GENERATOR_HELP, SCORER_HELP, TASK_HELP, run_config, run_options, scoring_options
 
 EPILOG = """\b
 Examples:
@@ -18,13 +18,13 @@ Examples:
 
 
 @click.command("run", epilog=EPILOG, context_settings={"max_content_width": 100})
-@click.option("--task", required=True, metavar="T", help="Name of a task, or a task's folder.")
-@click.option("--generator", required=True, metavar="G", help=GENERATOR_HELP)
-@click.option("--scorer", "scorers", multiple=True, metavar="S", help="Scorer [the task's default scorers].")
+@click.option("--task", required=True, metavar="TASK", help=TASK_HELP)
+@click.option("--generator", required=True, metavar="GENERATOR", help=GENERATOR_HELP)
+@click.option("--scorer", "scorers", multiple=True, metavar="SCORER", help=f"{SCORER_HELP} [the task's].")
 @run_options("run")
 @scoring_options
 def command(task: str, generator: str, scorers: tuple[str, ...], *, dry_run: bool, **options: Any) -> int:
-    """Generate an image per prompt, score it, write a page; again: resume."""
+    """Generate and score an image per prompt. The same command resumes a run."""
     from knowgen import api
 
     config = run_config("run", options, scorers)
@@ -34,5 +34,5 @@ def command(task: str, generator: str, scorers: tuple[str, ...], *, dry_run: boo
         click.echo(api.forecast(plan, target))
         return 0
     run = api.execute(plan, target)
-    closing_lines(run, again())
+    closing_lines(run, resume_command())
     return exit_code(run)

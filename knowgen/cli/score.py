@@ -7,27 +7,28 @@ from typing import Any, Literal
 
 import click
 
-from knowgen.cli.common import again, closing_lines, directory_of, exit_code
-from knowgen.cli.options import run_config, run_options, scoring_options
+from knowgen.cli.common import closing_lines, directory_of, exit_code, resume_command
+from knowgen.cli.options import SCORER_HELP, run_config, run_options, scoring_options
 
 EPILOG = """\b
 Examples:
   knowgen score reports/open_book --scorer vlm:gpt-4.1
   knowgen score results.json --scorer vlm:gpt-4.1 --out reports/theirs
   knowgen score images/ --task knowgen_mini --out reports/mine
-SOURCE: a run, an official results.json, or a folder of images named by sample id.
+SOURCE is a run directory, an official results file, or a folder of images whose
+file names are sample ids.
 """
 
 
 @click.command("score", epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--task", metavar="T", help="Task of a folder of images.")
-@click.option("--scorer", "scorers", multiple=True, metavar="S", help="Scorer [the run's or the task's own].")
+@click.option("--task", metavar="TASK", help="Task of a folder of images: its name or folder.")
+@click.option("--scorer", "scorers", multiple=True, metavar="SCORER", help=f"{SCORER_HELP} [the run's or task's].")
 @click.option(
     "--duplicates", type=click.Choice(["error", "last"]), default="error",
-    help="Rows of a results file with one id: an error, or the last counts [error].",
+    help="Rows with the same id: an error, or use the last [error].",
 )  # fmt: skip
-@run_options("score", out="Run directory; a run is scored in place without it.")
+@run_options("score", out="Run directory [SOURCE for a run, else reports/TASK__GENERATOR].")
 @scoring_options
 def command(
     source: Path,
@@ -38,7 +39,7 @@ def command(
     dry_run: bool,
     **options: Any,
 ) -> int:
-    """Score images made elsewhere, or a run again. No generator is loaded."""
+    """Score existing images, or score a run again. No generator is loaded."""
     from knowgen import api
 
     config = run_config("score", options, scorers)
@@ -49,5 +50,5 @@ def command(
         click.echo(api.forecast(plan, target))
         return 0
     run = api.execute(plan, target)
-    closing_lines(run, again())
+    closing_lines(run, resume_command())
     return exit_code(run)

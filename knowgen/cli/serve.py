@@ -1,4 +1,4 @@
-"""`knowgen serve`: a generator offered to others over HTTP."""
+"""`knowgen serve`: serve a generator over HTTP."""
 
 from __future__ import annotations
 
@@ -17,45 +17,59 @@ EPILOG = """\b
 Examples:
   knowgen serve my_model.py:MyModel -g steps=20 --port 8001
   knowgen run --task knowgen_mini --generator http:http://127.0.0.1:8001
-Settings (-g) are the server's; prompt, seed and reference images the request's.
+Clients send prompt, seed and reference images; settings of the generator (-g) are set here.
 """
 
-NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client"}
+PACKAGES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client"}
+"""Modules that a server needs, with the packages that have them."""
 
 
 @click.command("serve", epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.argument("generator")
 @run_option("generator_args")
-@click.option("--host", default="127.0.0.1", metavar="H", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8001, metavar="P", show_default=True, help="0: any.")
+@click.option("--host", default="127.0.0.1", metavar="HOST", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8001,
+    metavar="PORT",
+    show_default=True,
+    help="TCP port, 0 for any free one.",
+)
 @run_option("workers")
-@click.option("--batch", type=click.IntRange(1), metavar="N", help="Maximum requests per batch [as declared].")
+@click.option("--batch", type=click.IntRange(1), metavar="N", help="Maximum requests per batch [the plugin's own].")
 @click.option("--queue", type=click.IntRange(0), default=64, metavar="N", help="Maximum queued requests [64].")
-@click.option("--token-env", metavar="NAME", help="Environment variable with the token that clients must bring.")
+@click.option("--token-env", metavar="NAME", help="Environment variable with the bearer token that clients must send.")
 @run_option("timeout")
 @click.option(
-    "--max-body", type=click.FloatRange(0, min_open=True), default=64.0, metavar="MIB", help="Longest request [64]."
+    "--max-body",
+    type=click.FloatRange(0, min_open=True),
+    default=64.0,
+    metavar="MIB",
+    help="Maximum size of a request in MiB [64].",
 )
 @click.option(
-    "--max-pixels", type=click.FloatRange(0, min_open=True), default=50.0, metavar="MP", help="Of a reference [50]."
+    "--max-pixels",
+    type=click.FloatRange(0, min_open=True),
+    default=50.0,
+    metavar="MP",
+    help="Maximum megapixels of a reference image [50].",
 )
 @click.option("--fetch", is_flag=True, help="Fetch reference images from public http addresses.")
 def command(generator: str, **options: Any) -> int:
-    """Offer a generator to others over HTTP, until Ctrl-C or SIGTERM."""
+    """Serve a generator over HTTP until Ctrl-C or SIGTERM."""
     _check_installed()
     handle = _handle(generator, options)
-    service = _service(handle, options)
+    settings = _settings(handle, options)
     from knowgen.serving.server import address_of, listen, serve
 
-    sock = listen(service)
+    sock = listen(settings)
     address = address_of(sock)
-    if service.open_to_all:
-        click.echo(
-            "warning: other machines can reach this server and no token keeps them out; give --token-env", err=True
-        )
-    click.echo(f"serving  {generator} at {address}{_manner(handle, service)}")
+    if settings.open_to_all:
+        click.echo("warning: other machines can reach this server without a token; give --token-env", err=True)
+    click.echo(f"serving  {generator} at {address}{_execution(handle, settings)}")
     click.echo(f"use      knowgen run --task knowgen_mini --generator http:{address}")
-    serve(handle, service, sock)
+    serve(handle, settings, sock)
     click.echo("stopped")
     return 0
 
@@ -65,7 +79,7 @@ def _check_installed() -> None:
 
     from knowgen.core.errors import MissingDependencyError
 
-    if missing := [package for module, package in NEEDED.items() if find_spec(module) is None]:
+    if missing := [package for module, package in PACKAGES.items() if find_spec(module) is None]:
         raise MissingDependencyError(f"needs {', '.join(missing)}", where="serve", fix="pip install 'knowgen[serve]'")
 
 
@@ -76,23 +90,23 @@ def _handle(generator: str, options: dict[str, Any]) -> GeneratorHandle:
     from knowgen.workflows.resolve import resolve_generator
 
     handle = resolve_generator(generator, dict(options["generator_args"]), None)
-    if handle.traits.privileged:
-        raise UsageError(f"generator {generator!r} wants the ground truth, which requests do not carry", where="serve")
+    if handle.capabilities.privileged:
+        raise UsageError(f"generator {generator!r} needs the ground truth, which requests do not have", where="serve")
     if (batch := options["batch"]) is None:
         return handle
-    if handle.traits.shape != "generate_batch":
-        raise UsageError(f"generator {generator!r} draws no batches", where="serve", fix="leave --batch out")
-    return dataclasses.replace(handle, traits=dataclasses.replace(handle.traits, batch_size=batch))
+    if handle.capabilities.shape != "generate_batch":
+        raise UsageError(f"generator {generator!r} takes no batches", where="serve", fix="leave --batch out")
+    return dataclasses.replace(handle, capabilities=dataclasses.replace(handle.capabilities, batch_size=batch))
 
 
-def _service(handle: GeneratorHandle, options: dict[str, Any]) -> ServiceSettings:
+def _settings(handle: GeneratorHandle, options: dict[str, Any]) -> ServiceSettings:
     from knowgen.core.errors import UsageError
     from knowgen.engine.placement import workers_for
     from knowgen.serving.settings import MEBIBYTE, ServiceSettings
 
-    if options["workers"] and handle.remake is None:
+    if options["workers"] and handle.component_ref is None:
         raise UsageError(
-            "cannot be made in a worker process", where=f"generator {handle.spec.name!r}", fix="leave --workers out"
+            "cannot be built in a worker process", where=f"generator {handle.spec.name!r}", fix="leave --workers out"
         )
     return ServiceSettings(
         host=options["host"],
@@ -120,9 +134,9 @@ def _token(name: str | None) -> str:
     return token
 
 
-def _manner(handle: GeneratorHandle, service: ServiceSettings) -> str:
-    """Says how it draws, where that is not one after the other in this process."""
-    parts = [f"{service.workers} worker processes"] if service.workers else []
-    if handle.traits.shape == "generate_batch":
-        parts.append(f"batches of up to {handle.traits.batch_size}")
+def _execution(handle: GeneratorHandle, settings: ServiceSettings) -> str:
+    """Return how images are generated, if not one after the other in this process."""
+    parts = [f"{settings.workers} worker processes"] if settings.workers else []
+    if handle.capabilities.shape == "generate_batch":
+        parts.append(f"batches of up to {handle.capabilities.batch_size}")
     return f" ({', '.join(parts)})" if parts else ""

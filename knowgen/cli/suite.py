@@ -1,4 +1,4 @@
-"""`knowgen suite`: systems x tasks from one file into one table."""
+"""`knowgen suite`: run several systems on several tasks from one file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.common import again, command_line
-from knowgen.cli.options import ParamType, run_option
+from knowgen.cli.common import command_line, resume_command
+from knowgen.cli.options import DRY_RUN_HELP, JSON_HELP, ParamType, run_option
 
 if TYPE_CHECKING:
     from knowgen.suites.result import SuiteResult
@@ -18,7 +18,7 @@ Examples:
   knowgen suite example --out reports/example
   knowgen suite my_suite.yaml --only open_book --budget 5
 FILE is a YAML file, or the name of a suite that comes with the package.
-Every run is a run directory DIR/TASK__SYSTEM; the same command goes on.
+Every run has a directory DIR/TASK__SYSTEM. The same command resumes the suite.
 """
 
 
@@ -28,24 +28,24 @@ class Names(ParamType):
     name = "names"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Splits the list."""
+        """Return the list of names."""
         names = [part.strip() for part in str(value).split(",") if part.strip()]
         if not names:
-            self.fail(f"{value!r} names no system", param, ctx)
+            self.fail(f"{value!r} contains no name of a system", param, ctx)
         return names
 
 
 @click.command("suite", epilog=EPILOG)
 @click.argument("file")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Directory of all runs [reports/NAME].")
-@click.option("--only", type=Names(), metavar="A,B", help="Run only these systems.")
+@click.option("--only", type=Names(), metavar="A,B", help="Run only these systems [all].")
 @run_option("budget", help="Maximum total cost in USD for all runs of the suite [the file's].")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--dry-run", is_flag=True, help="Print what would be done and its cost, and stop.")
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@click.option("--dry-run", is_flag=True, help=DRY_RUN_HELP)
 def command(
     file: str, out: Path | None, only: list[str] | None, budget: float | None, *, as_json: bool, dry_run: bool
 ) -> int:
-    """Run every system of a suite on every task, and put them in one table a task."""
+    """Run every system of a suite on every task, and print one table per task."""
     import json
 
     from knowgen.suites import carry_out, prepare
@@ -63,29 +63,29 @@ def command(
 
 
 def _closing_lines(result: SuiteResult) -> None:
-    """Prints the tables, which runs did not come to their end, and how to go on."""
+    """Print the tables, incomplete runs with their reasons, and the commands to resume and compare."""
     from knowgen.report.text_table import visible
-    from knowgen.suites import artifacts as written
+    from knowgen.suites import artifacts
 
     if result.interrupted:
-        click.echo("interrupted; what was finished is kept", err=True)
-        click.echo(f"resume   {again()}")
+        click.echo("interrupted; finished results are saved", err=True)
+        click.echo(f"resume   {resume_command()}")
         return
     click.echo()
-    click.echo(written.terminal(result))
+    click.echo(artifacts.terminal(result))
     click.echo()
     for run in result.runs:
         if run.status != "done":
             state = "failed" if run.status == "failed_samples" else run.status.replace("_", " ")
             click.echo(visible(f"{state} {run.system} on {run.task}: {run.reason}"))
     if any(run.status == "budget" for run in result.runs):
-        click.echo(f"budget   ${result.budget:g} for all of {result.path}; raise --budget to go on", err=True)
-    click.echo(f"resume   {again()}")
+        click.echo(f"budget   ${result.budget:g} for all of {result.path}; raise --budget to continue", err=True)
+    click.echo(f"resume   {resume_command()}")
     for task in result.tasks:
-        ranked = written.ranked(result, task)
+        ranked = artifacts.ranked(result, task)
         if len(ranked) > 1:
             click.echo(f"compare  {command_line('knowgen', 'compare', ranked[1].path, ranked[0].path)}")
-    click.echo(f"tables   {result.path / written.TABLES}")
-    click.echo(f"json     {result.path / written.SUITE_FILE}")
+    click.echo(f"tables   {result.path / artifacts.TABLES}")
+    click.echo(f"json     {result.path / artifacts.SUITE_FILE}")
     for page in result.pages.values():
         click.echo(f"report   {page.resolve()}")

@@ -1,4 +1,4 @@
-"""`knowgen task`: fetch published data, and settle which prompts ask for text."""
+"""`knowgen task`: fetch published data, and label which prompts require text."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Names: knowgen, gen_searcher_sft, gen_searcher_rl
 Examples:
   knowgen task prepare knowgen
   knowgen task prepare gen_searcher_rl --data-dir downloads/Train-Data
-Data lies in $KNOWGEN_DATA, else $XDG_DATA_HOME/knowgen, else
-~/.local/share/knowgen. HF_ENDPOINT, HF_HOME and HF_TOKEN are honoured.
+Data is stored in $KNOWGEN_DATA, else $XDG_DATA_HOME/knowgen, else
+~/.local/share/knowgen. HF_ENDPOINT, HF_HOME and HF_TOKEN are respected.
 """
 
 ANNOTATE_EPILOG = """\b
@@ -35,7 +35,7 @@ Examples:
       -s price_in=2 -s price_out=8
   knowgen task annotate my_task --judge vlm:qwen3-8b \\
       -s base_url=http://127.0.0.1:8000/v1
-Asked again, it asks only what is missing. Ends with 6 when a prompt failed.
+Run again, it asks only about missing prompts. Exit code 6: a prompt failed.
 """
 
 LEFT_OUT_SHOWN = 5
@@ -44,69 +44,71 @@ FAILURES_SHOWN = 20
 
 @click.group("task", epilog=EPILOG)
 def command() -> None:
-    """Fetch and prepare a task's data, or settle which prompts ask for text."""
+    """Fetch and prepare a task's data, or label which prompts require text."""
 
 
-@command.command("prepare", epilog=PREPARE_EPILOG)
+@command.command("prepare", epilog=PREPARE_EPILOG, short_help="Fetch, check and install a data set.")
 @click.argument("name")
-@click.option("--revision", metavar="REV", help="Branch, tag or commit [main]; pinned to a commit at first.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit [main]; pinned to a commit on first use.")
 @click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Read this folder instead of the hub.")
-@click.option("--force", is_flag=True, help="Prepare it again; a named revision is resolved anew.")
+@click.option("--force", is_flag=True, help="Prepare it again; a given revision is resolved again.")
 def prepare(name: str, revision: str | None, data_dir: Path | None, force: bool) -> int:
-    """Fetch data set NAME, unpack it, look at every picture, and put it in place."""
+    """Fetch data set NAME, unpack it, check every image, and install it."""
     from knowgen.tasks.prepare.run import prepare as prepare_data
 
-    found, done = prepare_data(
-        name, revision=revision, data_dir=data_dir, force=force, told=lambda line: click.echo(line, err=True)
+    data, done = prepare_data(
+        name, revision=revision, data_dir=data_dir, force=force, on_progress=lambda line: click.echo(line, err=True)
     )
-    click.echo(f"{_summary(found)}" if done else f"already prepared: {_summary(found)}; --force prepares it again")
-    left_out = list(found.index.get("left_out", ()))
+    click.echo(f"{_summary(data)}" if done else f"already prepared: {_summary(data)}; --force prepares it again")
+    left_out = list(data.index.get("left_out", ()))
     for line in left_out[:LEFT_OUT_SHOWN] if done else ():
         click.echo(f"left out  {line}")
     if done and len(left_out) > LEFT_OUT_SHOWN:
-        click.echo(f"left out  and {len(left_out) - LEFT_OUT_SHOWN} more, all listed in {found.folder / 'index.json'}")
+        click.echo(f"left out  and {len(left_out) - LEFT_OUT_SHOWN} more, all listed in {data.folder / 'index.json'}")
     return 0
 
 
-def _summary(found: PreparedData) -> str:
-    index = found.index
-    told = f"{found.name} at {found.commit[:22]}, {index['rows']} rows, {index['pictures']} pictures"
+def _summary(data: PreparedData) -> str:
+    index = data.index
+    size = f"{index['rows']} rows, {index['pictures']} images ({index['bytes'] / 1e6:.1f} MB)"
     out = f", {len(index['left_out'])} rows left out" if index.get("left_out") else ""
-    return f"{told} ({index['bytes'] / 1e6:.1f} MB){out}, in {found.folder}"
+    return f"{data.name} at {data.commit[:22]}, {size}{out}, in {data.folder}"
 
 
-@command.command("annotate", epilog=ANNOTATE_EPILOG)
+@command.command("annotate", epilog=ANNOTATE_EPILOG, short_help="Label which prompts require text.")
 @click.argument("name")
-@click.option("--judge", required=True, metavar="vlm:MODEL", help="Asked once a prompt; is shown text alone.")
-@click.option("-s", "args", type=KEY_VALUE, multiple=True, help="Argument of the judge.")
-@click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Spend no more, ever, on this task.")
-@click.option("--force", is_flag=True, help="Ask anew what is frozen.")
+@click.option("--judge", required=True, metavar="vlm:MODEL", help="Language model that reads each prompt once.")
+@click.option("-s", "args", type=KEY_VALUE, multiple=True, help="Judge argument; repeatable.")
+@click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Maximum total cost in USD for this task.")
+@click.option("--force", is_flag=True, help="Ask again about prompts with frozen labels.")
 def annotate(name: str, judge: str, args: tuple[tuple[str, Any], ...], budget: float | None, force: bool) -> int:
-    """Ask a judge which prompts of task NAME demand text, and freeze the answers."""
+    """Ask a judge which prompts of task NAME require text, and freeze the answers."""
     from knowgen.tasks.text_labels.annotate import annotate as annotate_task
 
     outcome = annotate_task(
-        name, judge, dict(args), budget=budget, force=force, told=lambda line: click.echo(line, err=True)
+        name, judge, dict(args), budget=budget, force=force, on_progress=lambda line: click.echo(line, err=True)
     )
-    return _tell(outcome)
+    return _print_outcome(outcome)
 
 
-def _tell(outcome: AnnotationOutcome) -> int:
-    """Prints what came of an annotation; returns the exit code."""
+def _print_outcome(outcome: AnnotationOutcome) -> int:
+    """Print the result of an annotation; return the exit code."""
     task, frozen = outcome.task, outcome.frozen
     if frozen is None:
         for sample_id, why in outcome.failures[:FAILURES_SHOWN]:
             click.echo(f"failed  {sample_id}: {why}")
         if len(outcome.failures) > FAILURES_SHOWN:
             click.echo(f"failed  and {len(outcome.failures) - FAILURES_SHOWN} more")
-        click.echo(f"nothing is frozen: {len(outcome.failures)} prompts are not settled; ask again for those alone")
+        click.echo(
+            f"nothing is frozen: {len(outcome.failures)} prompts have no answer; run it again to ask about those"
+        )
         return 6
     required = sum(answer.required for answer in frozen.answers.values())
-    told = f"text is required in {required} of {len(frozen.answers)} prompts of {task.name}"
-    click.echo(f"frozen: {told}" if outcome.fresh else f"already frozen: {told}; --force asks anew")
+    count = f"text is required in {required} of {len(frozen.answers)} prompts of {task.name}"
+    click.echo(f"frozen: {count}" if outcome.fresh else f"already frozen: {count}; --force asks again")
     click.echo(f"judge    {frozen.judge_asked}, which returned {', '.join(frozen.judge_returned) or 'no name'}")
     if len(frozen.judge_returned) > 1:
-        click.echo("warning  several models answered: the name asked for was moved meanwhile", err=True)
+        click.echo("warning  several models answered: the model alias was moved during the annotation", err=True)
     if outcome.spent:
         click.echo(f"spent    ${outcome.spent:.4f} over all calls")
     click.echo(f"version  {task.version}")

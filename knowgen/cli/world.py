@@ -1,4 +1,4 @@
-"""`knowgen world`: synthetic benchmarks."""
+"""`knowgen world`: build synthetic benchmarks."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ def command() -> None:
     """Build a synthetic world: prompts, ground truths, pages and images to search."""
 
 
-@command.command("build", epilog=EPILOG)
-@click.option("--seed", required=True, type=click.IntRange(0), metavar="N", help="Same seed, same world.")
+@command.command("build", epilog=EPILOG, short_help="Build a synthetic world from a seed.")
 @click.option(
-    "--samples", required=True, type=click.IntRange(1), metavar="N", help="How many; 48 fill every category twice."
+    "--seed", required=True, type=click.IntRange(0), metavar="N", help="Seed; equal seeds give identical worlds."
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The task's folder.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes [all cores].")
+@click.option(
+    "--samples",
+    required=True,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Number of samples; 48 are two of each category.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the task.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of processes [one per core].")
 def build(seed: int, samples: int, out: Path, workers: int | None) -> int:
-    """Build a world from a seed, as a task folder."""
+    """Build a synthetic world from a seed, as a task folder for `knowgen run --task`."""
     from knowgen.worlds.build import build_world
 
     folder = build_world(out, seed, samples, workers=workers)

@@ -1,7 +1,7 @@
-"""What is kept between runs, found by content: judge replies, encoded pictures, embeddings.
+"""Caches that all runs share: judge replies, encoded images and embeddings, each stored by the hash of its input.
 
-Each cache is one SQLite file in the user's cache folder, shared by all runs and processes. A cache only ever saves
-work: a lost or damaged entry is made again, and nothing that a run needs to be resumed lies here.
+Each cache is one SQLite file in the user's cache folder, and may be used by several processes at once. Caches only save
+work: a lost or damaged entry is computed again, and resuming a run never needs one.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from typing import Any
 
 from knowgen.core.errors import ConfigError
 
-HOME = "KNOWGEN_CACHE"
-"""Environment variable that names the cache folder; an empty word or `off` keeps nothing."""
+FOLDER_VARIABLE = "KNOWGEN_CACHE"
+"""Environment variable with the cache folder; caches are off when it is empty or `off`."""
 
-LIMITS = {"replies": 2 << 30, "pictures": 4 << 30, "embeddings": 1 << 30}
-"""Bytes each cache may hold before it drops what was not used for longest."""
+LIMITS = {"replies": 2 << 30, "images": 4 << 30, "embeddings": 1 << 30}
+"""Maximum size of each cache in bytes. A larger cache drops the least recently used entries."""
 
 _TOUCH_SECONDS = 3600.0
-"""The time of the last use is noted at most this often, so that reading writes next to nothing."""
+"""Minimum time in seconds between two updates of an entry's time of use, so that reading seldom writes."""
 
-_GROUP, _GROUP_SECONDS = 64, 0.5
-"""So many entries are written together, or those of so many seconds: a transaction for each would cost more."""
+_GROUP_ENTRIES, _GROUP_SECONDS = 64, 0.5
+"""Number and age in seconds of the entries that are written in one transaction."""
 
-_SLACK = 0.9
-"""A cache that is full is emptied to this part of its limit."""
+_FILL_AFTER_SHRINKING = 0.9
+"""Fraction of its limit that a full cache is reduced to."""
 
 
 def cache_folder() -> Path | None:
-    """Returns where caches lie, None where `KNOWGEN_CACHE` is off."""
-    named = os.environ.get(HOME)
+    """Return the folder of all caches; None when `KNOWGEN_CACHE` turns them off."""
+    named = os.environ.get(FOLDER_VARIABLE)
     if named is not None:
         return Path(named).expanduser() if named.strip() and named.strip().lower() != "off" else None
     base = os.environ.get("XDG_CACHE_HOME", "").strip()
@@ -44,27 +44,27 @@ def cache_folder() -> Path | None:
 
 
 class FileCache:
-    """Files by the digest of their content, `ab/<digest><ending>`, for content that is read in pieces.
+    """Files by the digest of their input, at `ab/<digest><suffix>`, for content that is read in pieces.
 
     Args:
-        name: One of `LIMITS`; also the name of its folder.
-        folder: Where caches lie.
-        limit: Bytes it may hold; that of `LIMITS` when None.
+        name: One of `LIMITS`; also the stem of its folder.
+        folder: Folder of all caches.
+        limit: Maximum size in bytes; that of `LIMITS` when None.
     """
 
     def __init__(self, name: str, folder: Path, limit: int | None = None) -> None:
         self.root = folder / f"{name}.files"
         self._limit = LIMITS[name] if limit is None else limit
         self._lock = threading.Lock()
-        self._held: int | None = None
+        self._size: int | None = None
 
-    def path(self, digest: str, ending: str) -> Path:
-        """Returns where a file lies, whether or not it is there."""
-        return self.root / digest[:2] / f"{digest}{ending}"
+    def path(self, digest: str, suffix: str) -> Path:
+        """Return the path of a file, whether or not it exists."""
+        return self.root / digest[:2] / f"{digest}{suffix}"
 
-    def find(self, digest: str, ending: str) -> Path | None:
-        """Returns a file and notes that it was used, None when it is not there."""
-        path = self.path(digest, ending)
+    def find(self, digest: str, suffix: str) -> Path | None:
+        """Return the path of a file and record its use; None when it does not exist."""
+        path = self.path(digest, suffix)
         try:
             if time.time() - path.stat().st_mtime > _TOUCH_SECONDS:
                 os.utime(path)
@@ -72,65 +72,70 @@ class FileCache:
             return None
         return path
 
-    def grown(self, size: int) -> None:
-        """Takes note of a file that was put; drops those not used for longest where there are too many."""
+    def added(self, size: int) -> None:
+        """Count a file that was written, and remove the least recently used files when the cache is too large.
+
+        Args:
+            size: Size of the new file in bytes.
+        """
         with self._lock:
-            if self._held is None:
-                self._held = sum(each[1] for each in self._files())
+            if self._size is None:
+                self._size = sum(each[1] for each in self._files())
             else:
-                self._held += size
-            if self._held > self._limit:
-                self._shrink(int(self._limit * _SLACK))
+                self._size += size
+            if self._size > self._limit:
+                self._shrink(int(self._limit * _FILL_AFTER_SHRINKING))
 
     def totals(self) -> tuple[int, int]:
-        """Returns the number of files and their bytes."""
+        """Return the number of files and their size in bytes."""
         files = self._files()
         return len(files), sum(each[1] for each in files)
 
     def clear(self) -> None:
-        """Removes every file.
+        """Remove all files.
 
         Raises:
-            ConfigError: One cannot be removed.
+            ConfigError: A file cannot be removed.
         """
         try:
             if self.root.exists():
                 shutil.rmtree(self.root)
         except OSError as error:
-            raise ConfigError(f"cannot be removed ({error.strerror})", where=str(self.root)) from error
-        self._held = None
+            raise _cannot_remove(self.root, error) from error
+        self._size = None
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        found = []
+        """Return time of use, size and path of all files, least recently used first."""
+        files = []
         for path in self.root.glob("??/*"):
-            with contextlib.suppress(OSError):  # another process has just dropped it
+            with contextlib.suppress(OSError):  # another process may have removed it meanwhile
                 state = path.stat()
-                found.append((state.st_mtime, state.st_size, path))
-        return sorted(found)
+                files.append((state.st_mtime, state.st_size, path))
+        return sorted(files)
 
-    def _shrink(self, to: int) -> None:
+    def _shrink(self, target: int) -> None:
         files = self._files()
-        self._held = sum(each[1] for each in files)
+        self._size = sum(each[1] for each in files)
         for _, size, path in files:
-            if self._held <= to:
+            if self._size <= target:
                 break
             path.unlink(missing_ok=True)
-            self._held -= size
+            self._size -= size
 
 
 class Cache:
-    """Bytes by key. Safe to use from several threads and processes; one that cannot be written keeps nothing.
+    """Bytes by key, for several threads and processes. A cache that cannot be written is empty.
 
     Args:
-        name: One of `LIMITS`; also the name of its file.
-        folder: Where it lies; `cache_folder()` when None.
-        limit: Bytes it may hold; that of `LIMITS` when None.
-        clock: Current time in seconds since the epoch.
+        name: One of `LIMITS`; also the stem of its file.
+        folder: Folder of all caches; `cache_folder()` when None.
+        limit: Maximum size in bytes; that of `LIMITS` when None.
+        clock: Returns the current time in seconds since the epoch.
 
     Attributes:
-        fault: Why it keeps nothing, empty when it works.
-        hits: Entries found since it was opened.
-        misses: Entries looked for in vain since it was opened.
+        error: Why the cache cannot be used; empty when it works.
+        hits: Number of lookups that found an entry, since it was opened.
+        misses: Number of lookups that found none.
     """
 
     def __init__(
@@ -141,63 +146,63 @@ class Cache:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
-        self.fault = ""
+        self.error = ""
         self.hits = self.misses = 0
         self._limit = LIMITS[name] if limit is None else limit
         self._folder = cache_folder() if folder is None else folder
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._held = 0
-        self._waiting: dict[str, bytes] = {}
-        self._waiting_since = 0.0
+        self._size = 0
+        self._unwritten: dict[str, bytes] = {}
+        self._unwritten_since = 0.0
         self._clock = clock
         if self._folder is None:
-            self.fault = f"{HOME} is off"
+            self.error = f"{FOLDER_VARIABLE} is off"
 
     @property
     def path(self) -> Path | None:
-        """Its file, None where caches are off."""
+        """Its file; None when caches are off."""
         return None if self._folder is None else self._folder / f"{self.name}.sqlite"
 
     def get(self, key: str) -> bytes | None:
-        """Returns what was put under a key, None when there is nothing."""
+        """Return the value of a key; None when there is none."""
         with self._lock:
-            if key in self._waiting:
+            if key in self._unwritten:
                 self.hits += 1
-                return self._waiting[key]
-            found = self._run("select value, used from entries where key = ?", (key,))
-            if not found:
+                return self._unwritten[key]
+            rows = self._run("select value, used from entries where key = ?", (key,))
+            if not rows:
                 self.misses += 1
                 return None
             self.hits += 1
-            value, used = found[0]
+            value, used = rows[0]
             if self._clock() - used > _TOUCH_SECONDS:
                 self._run("update entries set used = ? where key = ?", (self._clock(), key))
             return bytes(value)
 
     def put(self, key: str, value: bytes) -> None:
-        """Keeps a value under a key; the last one put stands. It is written with others, soon or by `close`."""
+        """Set the value of a key. It is written together with later values, or by `flush` or `close`."""
         with self._lock:
             now = self._clock()
-            self._waiting_since = self._waiting_since if self._waiting else now
-            self._waiting[key] = value
-            if len(self._waiting) >= _GROUP or now - self._waiting_since >= _GROUP_SECONDS:
+            self._unwritten_since = self._unwritten_since if self._unwritten else now
+            self._unwritten[key] = value
+            if len(self._unwritten) >= _GROUP_ENTRIES or now - self._unwritten_since >= _GROUP_SECONDS:
                 self._write()
 
     def flush(self) -> None:
-        """Writes what waits, so that others see it."""
+        """Write all values, so that other processes see them."""
         with self._lock:
             self._write()
 
     def totals(self) -> tuple[int, int]:
-        """Returns the number of entries and their bytes."""
+        """Return the number of entries and their size in bytes."""
         with self._lock:
             self._write()
-            found = self._run("select count(*), coalesce(sum(size), 0) from entries", ())
-        return (int(found[0][0]), int(found[0][1])) if found else (0, 0)
+            rows = self._run("select count(*), coalesce(sum(size), 0) from entries", ())
+        return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
 
     def clear(self) -> None:
-        """Removes every entry.
+        """Remove all entries.
 
         Raises:
             ConfigError: The file cannot be removed.
@@ -205,15 +210,15 @@ class Cache:
         self.close()
         if self.path is None:
             return
-        for ending in ("", "-wal", "-shm"):
-            file = self.path.with_name(self.path.name + ending)
+        for suffix in ("", "-wal", "-shm"):
+            file = self.path.with_name(self.path.name + suffix)
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:
-                raise ConfigError(f"cannot be removed ({error.strerror})", where=str(file)) from error
+                raise _cannot_remove(file, error) from error
 
     def close(self) -> None:
-        """Closes the file; the next use opens it again."""
+        """Write all values and close the file; the next use opens it again."""
         with self._lock:
             self._write()
             if self._connection is not None:
@@ -221,42 +226,42 @@ class Cache:
                 self._connection = None
 
     def _write(self) -> None:
-        """Writes what waits in one transaction."""
-        if not self._waiting:
+        """Write the collected values in one transaction, and shrink the cache when it is too large."""
+        if not self._unwritten:
             return
-        now, rows = self._clock(), self._waiting
-        self._waiting = {}
+        now, values = self._clock(), self._unwritten
+        self._unwritten = {}
         self._run("begin immediate", ())
-        for key, value in rows.items():
+        for key, value in values.items():
             self._run("insert or replace into entries values (?, ?, ?, ?)", (key, value, len(value), now))
         self._run("commit", ())
-        self._held += sum(map(len, rows.values()))
-        if self._held > self._limit:
-            self._shrink(int(self._limit * _SLACK))
+        self._size += sum(map(len, values.values()))
+        if self._size > self._limit:
+            self._shrink(int(self._limit * _FILL_AFTER_SHRINKING))
 
-    def _shrink(self, to: int) -> None:
-        """Drops what was not used for longest until `to` bytes are left."""
+    def _shrink(self, target: int) -> None:
+        """Remove the least recently used entries until at most `target` bytes are left."""
         total = self._run("select coalesce(sum(size), 0) from entries", ())
-        self._held = int(total[0][0]) if total else 0
-        if self._held <= to:
+        self._size = int(total[0][0]) if total else 0
+        if self._size <= target:
             return
         self._run(
-            "delete from entries where key in (select key from (select key, sum(size) over (order by used desc, key)"
-            " as kept from entries) where kept > ?)",
-            (to,),
+            "delete from entries where key in (select key from"
+            " (select key, sum(size) over (order by used desc, key) as total from entries) where total > ?)",
+            (target,),
         )
-        self._held = to
+        self._size = target
 
     def _run(self, sql: str, parameters: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        """Runs a statement; a cache that fails says so once in `fault` and is empty from then on."""
-        if self.fault:
+        """Execute a statement. After an error, which is recorded in `error`, the cache is empty."""
+        if self.error:
             return []
         try:
             if self._connection is None:
                 self._connection = self._open()
             return self._connection.execute(sql, parameters).fetchall()
         except (sqlite3.Error, OSError) as error:
-            self.fault = f"{self.path}: {error}"
+            self.error = f"{self.path}: {error}"
             if self._connection is not None:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.close()
@@ -273,5 +278,11 @@ class Cache:
             "create table if not exists entries"
             " (key text primary key, value blob not null, size integer not null, used real not null)"
         )
-        self._held = int(connection.execute("select coalesce(sum(size), 0) from entries").fetchone()[0])
+        self._size = int(connection.execute("select coalesce(sum(size), 0) from entries").fetchone()[0])
         return connection
+
+
+def _cannot_remove(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"cannot be removed ({error.strerror})", where=str(path), fix="check the permissions of the cache folder"
+    )

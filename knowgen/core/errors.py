@@ -1,4 +1,4 @@
-"""What a user is told when things go wrong: one line that says what, where and how to mend it."""
+"""Errors with a message for the user: one line that says what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from typing import Any
 
 
 class KnowgenError(Exception):
-    """An error with a message for the user.
+    """Base of all errors that a user can act on. Its text is `where: what; fix`.
 
     Args:
         what: What is wrong, in a few words.
-        where: The file, field, sample or argument it was found in.
-        fix: How to mend it.
+        where: File, field, sample or argument that is wrong.
+        fix: How to fix it.
+
+    Attributes:
+        exit_code: Exit code of the command line.
+
+    Example:
+        >>> print(KnowgenError("duplicate id 'x'", where="samples.jsonl:4", fix="make ids unique"))
+        samples.jsonl:4: duplicate id 'x'; make ids unique
     """
 
     exit_code = 3
@@ -26,42 +33,42 @@ class KnowgenError(Exception):
 
 
 class UsageError(KnowgenError):
-    """A wrong argument: an unknown name, two options that exclude each other."""
+    """Wrong arguments, such as an unknown name or two options that exclude each other."""
 
     exit_code = 2
 
 
 class ConfigError(KnowgenError):
-    """A configuration that cannot work: another spec's run directory, a locked run, a missing key."""
+    """A configuration that cannot work, such as the run directory of another run, a locked run or a missing API key."""
 
     exit_code = 3
 
 
 class DataError(KnowgenError):
-    """Data that cannot be used: broken YAML, duplicate ids, a ground-truth picture that does not open."""
+    """Unusable data, such as broken YAML, duplicate ids or a ground-truth image that does not open."""
 
     exit_code = 3
 
 
 class MissingDependencyError(KnowgenError):
-    """A package or program that the task needs and that is not installed."""
+    """A required package or program is not installed."""
 
     exit_code = 4
 
 
 class BudgetReachedError(KnowgenError):
-    """The budget admits no further call."""
+    """The next call could exceed the budget."""
 
     exit_code = 5
 
 
 class TransientError(KnowgenError):
-    """A fault that may pass (rate limit, server error, lost connection); the engine tries again with backoff.
+    """A temporary error, such as a rate limit, a server error or a lost connection. The engine retries with backoff.
 
     Args:
         what: What happened.
-        retry_after: Seconds the remote side asked to wait, or None.
-        attempts: `records.Attempt`s of the call that raised, oldest first, so that replies that were paid for are kept.
+        retry_after: Seconds to wait that the service asked for; None when it did not.
+        attempts: `records.Attempt`s of the failed call, oldest first; stored, because they may have been paid for.
     """
 
     def __init__(self, what: str, *, retry_after: float | None = None, attempts: tuple[Any, ...] = ()) -> None:
@@ -71,8 +78,8 @@ class TransientError(KnowgenError):
 
 
 class RefusalError(KnowgenError):
-    """The generator declined the prompt; the words it gave are kept with the sample."""
+    """The generator declined the prompt. The message is stored as the reason, and the sample counts as refused."""
 
 
 class UnscorableError(KnowgenError):
-    """A scorer looked and cannot score this sample; the reason is kept and trying again now would not help."""
+    """The scorer cannot score this sample. The message is stored as the reason, and the call is not retried."""

@@ -1,4 +1,4 @@
-"""Opening image files: every reason why one does not open becomes one error with one line."""
+"""Open image files, with one error type and a one-line reason for every file that does not open."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _MOST_THREADS = 32
 
 
 class UnreadableImageError(DataError):
-    """An image that does not open; `what` says why, such as `unknown image format`."""
+    """An image cannot be opened; `what` is the reason, such as `unknown image format`."""
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a decoded image file is.
+    """Hash, size and format of an image file.
 
     Attributes:
-        sha256: Hex digest of the file's bytes.
-        width: Pixels.
-        height: Pixels.
-        format: As Pillow names it: PNG, JPEG, WEBP.
+        sha256: SHA-256 hex digest of the file's bytes.
+        width: Width in pixels.
+        height: Height in pixels.
+        format: Format as Pillow names it, such as PNG, JPEG or WEBP.
     """
 
     sha256: str
@@ -49,15 +49,15 @@ def opened_image(
 ) -> Iterator[Image]:
     """Open an image and decode all its pixels.
 
-    The `with` block may convert the image: whatever Pillow raises there is turned into the same error.
+    Errors that Pillow raises in the `with` block, such as while converting the image, become the same error.
 
     Args:
         source: A file, or its bytes.
-        formats: Formats that are tried, as Pillow names them; None for every format it knows.
+        formats: Accepted formats, as Pillow names them; every format it knows when None.
         max_pixels: Maximum width times height. An image with more pixels is refused before it is decoded.
 
     Raises:
-        UnreadableImageError: It does not open.
+        UnreadableImageError: The image cannot be opened.
     """
     from PIL import Image
 
@@ -94,10 +94,10 @@ def _reason(error: Exception, source: Path | bytes) -> str:
 def inspect_image(
     source: Path | bytes, *, formats: Sequence[str] | None = None, max_pixels: int | None = None
 ) -> ImageFacts:
-    """Decode an image and return what it is; see `opened_image`.
+    """Decode an image and return its hash, size and format; arguments as in `opened_image`.
 
     Raises:
-        UnreadableImageError: It does not open.
+        UnreadableImageError: The image cannot be opened.
     """
     try:
         data = source.read_bytes() if isinstance(source, Path) else source
@@ -108,31 +108,31 @@ def inspect_image(
 
 
 def inspect_images(files: Mapping[str, Path], rows: Mapping[str, str]) -> dict[str, ImageFacts]:
-    """Decode images in parallel and return what each is, by its name.
+    """Decode images in parallel and return their hashes, sizes and formats by name.
 
     Args:
         files: Image files by name.
-        rows: For each name, the first row of the data set that refers to it; named in errors.
+        rows: For each name, the first row of the data set that refers to it, for error messages.
 
     Raises:
-        DataError: An image does not open. The first by order is named, with the number of the others.
+        DataError: An image cannot be opened. The message names the first in order and the number of the others.
     """
     from concurrent.futures import ThreadPoolExecutor  # a process that only encodes images starts without it
 
     names = list(files)
     with ThreadPoolExecutor(min(_MOST_THREADS, 2 * (os.cpu_count() or 1))) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about large images and odd metadata; what does not open is an error
+        warnings.simplefilter("ignore")  # large images and unusual metadata are allowed here
         results = list(pool.map(lambda name: _facts_or_error(files[name]), names))
     facts: dict[str, ImageFacts] = {}
-    faults: list[tuple[str, UnreadableImageError]] = []
+    errors: list[tuple[str, UnreadableImageError]] = []
     for name, result in zip(names, results, strict=True):
         if isinstance(result, UnreadableImageError):
-            faults.append((name, result))
+            errors.append((name, result))
         else:
             facts[name] = result
-    if faults:
-        name, error = faults[0]
-        more = f" (and {len(faults) - 1} other images do not open)" if len(faults) > 1 else ""
+    if errors:
+        name, error = errors[0]
+        more = f" (and {len(errors) - 1} other images do not open)" if len(errors) > 1 else ""
         raise DataError(
             f"the image {name} does not open: {error.what}{more}", where=rows[name], fix="fetch it again"
         ) from error
@@ -147,10 +147,10 @@ def _facts_or_error(path: Path) -> ImageFacts | UnreadableImageError:
 
 
 def open_rgb(path: Path | None) -> Image:
-    """Return an image file as 8-bit RGB: upright as its EXIF data says, with transparency laid on white.
+    """Return an image file as 8-bit RGB, rotated as its EXIF data says and with transparent pixels on white.
 
     Raises:
-        UnreadableImageError: There is no file, or it does not open.
+        UnreadableImageError: The path is None, or the image cannot be opened.
     """
     from PIL import ImageOps
 
@@ -161,7 +161,13 @@ def open_rgb(path: Path | None) -> Image:
 
 
 def rgb_on_white(image: Image) -> Image:
-    """Return an image as 8-bit RGB; what is transparent becomes white, and 16 bits of grey are scaled to 8."""
+    """Return an image as 8-bit RGB, with transparent pixels on white and 16-bit grey scaled to 8 bits.
+
+    Example:
+        >>> from PIL import Image
+        >>> rgb_on_white(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
+        (255, 255, 255)
+    """
     from PIL import Image
 
     if image.mode.startswith("I;16"):  # `convert` would clip these
@@ -169,5 +175,5 @@ def rgb_on_white(image: Image) -> Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
-    ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-    return Image.alpha_composite(ground, layer).convert("RGB")
+    background = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+    return Image.alpha_composite(background, layer).convert("RGB")

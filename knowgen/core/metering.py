@@ -1,15 +1,17 @@
-"""Paid calls: every request that may cost money reserves its worst case before it is sent.
+"""Paid calls: every request that may cost money reserves its maximum cost before it is sent.
 
-The engine puts a meter into the context of each sample's walk; adapters and judges only write
+Plugins wrap each paid request:
 
-    async with paid_call(worst_case=0.012, who="vlm:gpt-4.1") as ticket:
+    async with paid_call(worst_case=0.012, caller="vlm:gpt-4.1") as reservation:
         reply = await client.post(...)
-        ticket.settle(cost_of(reply))
+        reservation.settle(cost_of(reply))
 
-A call that leaves the block without settling counts at its worst case, because the far side may have billed it. So
-does one whose usage is not whole (`UsageReader`), as far as what is known of it does not come to more.
-Under a budget a call may wait in line until others have come to their end, so one block must not stand inside another.
-Outside a run (a script, a test) there is no meter and the block costs nothing.
+In a run, the engine sets the budget meter for each sample task. Outside a run, such as in a script or a test, the block
+has no effect.
+
+A call that ends without `settle` counts at its maximum cost, because the service may have billed it. A call whose
+reported usage is incomplete (see `UsageReader`) counts at the larger of its maximum and its reported cost. Under a
+budget a call may wait until others end, so `paid_call` blocks must not be nested.
 """
 
 from __future__ import annotations
@@ -21,21 +23,28 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-MOST_TOKENS = 10**12
-"""A count above this is not believed, and taken at this number."""
+MAX_TOKENS = 10**12
+"""Largest plausible token count; larger ones are reduced to it and mark the usage as incomplete."""
 
 
 class UsageReader:
-    """Reads token counts from the usage object of a reply, and notes whether all that were read are whole numbers.
+    """Read token counts from the usage object of a reply, and check that they are valid.
 
-    A count that is not (a string, a fraction, null, negative, a truth value) is read as the least it can mean, 0 when
-    it says nothing.
+    An invalid count is read as the smallest number that it can mean: `"12"` as 12, 2.5 as 3, and null, a negative
+    number or a boolean as 0.
 
     Args:
-        usage: The object as it came; anything else holds no count.
+        usage: The usage object of the reply. Anything but a mapping has no counts.
 
     Attributes:
-        complete: Was every count a whole number, and every required one there?
+        complete: Whether every count that was read is a whole number >= 0 and every required one is present.
+
+    Example:
+        >>> reader = UsageReader({"input_tokens": 120, "details": {"cached": "3"}})
+        >>> reader.required("input_tokens"), reader.complete
+        (120, True)
+        >>> reader.optional("details", "cached"), reader.complete
+        (3, False)
     """
 
     def __init__(self, usage: Any) -> None:
@@ -43,11 +52,11 @@ class UsageReader:
         self.complete = usage is None or isinstance(usage, Mapping)
 
     def required(self, *names: str, least: int = 0) -> int:
-        """Return a count that must be there.
+        """Return a required count; 0 when it is missing, which marks the usage as incomplete.
 
         Args:
-            names: Its key; several lead through nested objects.
-            least: A smaller count is not believed.
+            names: Keys that lead to it through nested objects.
+            least: Smallest plausible count; a smaller one marks the usage as incomplete.
         """
         count = self.optional(*names)
         if count is None or count < least:
@@ -55,10 +64,10 @@ class UsageReader:
         return count or 0
 
     def optional(self, *names: str) -> int | None:
-        """Return a count that may be missing, None where it is; a null in its own place is a count that is not whole.
+        """Return a count, or None when its key or an object around it is missing. A null count is invalid.
 
         Args:
-            names: Its key; several lead through nested objects.
+            names: Keys that lead to it through nested objects.
         """
         inside: Any = self._usage
         for name in names:
@@ -73,7 +82,7 @@ class UsageReader:
         return self.count(inside)
 
     def entries(self, name: str) -> list[Mapping[str, Any]]:
-        """Return the objects of a list, which may be missing."""
+        """Return the objects in a list of the usage; empty when the list is missing."""
         inside = self._usage.get(name) if isinstance(self._usage, Mapping) else None
         if inside is None:
             return []
@@ -83,15 +92,15 @@ class UsageReader:
         return entries
 
     def count(self, value: Any) -> int:
-        """Return one count, as it came."""
-        least, whole = _least(value)
-        if not whole or least > MOST_TOKENS:
+        """Return the smallest number that a value can mean, and mark the usage as incomplete when it is invalid."""
+        least, valid = _least(value)
+        if not valid or least > MAX_TOKENS:
             self.complete = False
-        return min(least, MOST_TOKENS)
+        return min(least, MAX_TOKENS)
 
 
 def _least(value: Any) -> tuple[int, bool]:
-    """Return the least number of tokens that a value can mean, and whether it says so as a whole number."""
+    """Return the smallest number of tokens that a value can mean, and whether the value is a whole number >= 0."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -105,13 +114,13 @@ def _least(value: Any) -> tuple[int, bool]:
 
 @dataclass(frozen=True)
 class ReportedUsage:
-    """What a reply reports of its call.
+    """The usage that a reply reports, with its cost.
 
     Attributes:
-        input_tokens: Tokens that went in.
-        output_tokens: Tokens that came out.
-        cost: US dollars that these come to; None when the price is not known.
-        complete: Does it report all that the cost depends on? If not, the counts and the cost are the least there are.
+        input_tokens: Tokens of the request.
+        output_tokens: Tokens of the reply.
+        cost: Cost in US dollars; None when the price is not known.
+        complete: Whether the report has every count that the cost depends on. If not, counts and cost are lower bounds.
     """
 
     input_tokens: int = 0
@@ -120,10 +129,13 @@ class ReportedUsage:
     complete: bool = False
 
     def charge(self, worst_case: float | None) -> float | None:
-        """Return US dollars that the call counts for: its cost, and not less than the worst case where that is open.
+        """Return the amount in US dollars to charge to the budget.
+
+        This is the cost when the usage is complete, else the larger of the cost and the reserved amount; None when both
+        are unknown.
 
         Args:
-            worst_case: US dollars reserved for the call, None when unknown.
+            worst_case: Amount reserved for the call in US dollars; None when unknown.
         """
         if self.complete and self.cost is not None:
             return self.cost
@@ -132,83 +144,84 @@ class ReportedUsage:
 
 
 class Meter(Protocol):
-    """What the engine offers to paid calls."""
+    """The interface of a budget meter."""
 
-    async def reserve(self, worst_case: float | None, who: str) -> int:
-        """Sets aside the worst case of one call, durably, and returns a ticket number.
+    async def reserve(self, worst_case: float | None, caller: str, /) -> int:
+        """Reserve the maximum cost of one call, durably, and return the number of the reservation.
 
         Args:
-            worst_case: US dollars, or None when the price is not known.
-            who: What is calling, for the books.
+            worst_case: Maximum cost in US dollars; None when the price is not known.
+            caller: Name of the scorer or generator that calls, for the spend table.
 
         Raises:
-            BudgetReachedError: The budget does not admit the call.
+            BudgetReachedError: The call could exceed the budget.
             ConfigError: There is a budget and the price is not known.
         """
         ...
 
-    async def settle(self, number: int, cost: float | None) -> None:
-        """Replaces a reservation by what the call really cost, in US dollars; None keeps the worst case."""
+    async def settle(self, number: int, cost: float | None, /) -> None:
+        """Replace a reservation by the actual cost in US dollars; None keeps the reserved amount."""
         ...
 
 
 @dataclass
 class Reservation:
-    """One reserved call.
+    """The reservation of one call.
 
     Attributes:
-        number: As the meter gave it; -1 without a meter.
-        cost: What the call cost in US dollars, None until it is settled.
+        number: Number that the meter assigned; -1 without a meter.
+        cost: Actual cost in US dollars; None until it is settled.
     """
 
     number: int
     cost: float | None = None
 
     def settle(self, cost: float | None) -> None:
-        """Says what the call really cost in US dollars; an amount that is not one leaves it at the worst case."""
+        """Record the actual cost in US dollars; None, a negative or an infinite cost keeps the reserved amount."""
         self.cost = cost if cost is not None and 0 <= cost < math.inf else None
 
 
 current_meter: ContextVar[Meter | None] = ContextVar("knowgen_meter", default=None)
+"""The budget meter of the current run; None outside a run."""
 
 judge_repeat: ContextVar[int] = ContextVar("knowgen_judge_repeat", default=0)
-"""Number of the judgement that is being made, from 0: the second of the same picture must be another call."""
+"""Number of the current score of an image, from 0. It distinguishes requests that are otherwise identical."""
 
 
-def note(who: str, what: str, data: Mapping[str, Any]) -> None:
-    """Leaves a note in the run directory: how a judge was called, not what it said. Outside a run it is dropped.
+def note(caller: str, kind: str, data: Mapping[str, Any]) -> None:
+    """Store a note in the run directory, such as the request rate of a judge. Has no effect outside a run.
 
     Args:
-        who: What is calling.
-        what: Kind of the note, such as `pace`.
+        caller: Name of the scorer or generator.
+        kind: Kind of the note, such as `pace`.
         data: Plain data.
     """
-    keep = getattr(current_meter.get(), "note", None)
-    if keep is not None:
-        keep(who, what, dict(data))
+    store = getattr(current_meter.get(), "note", None)
+    if store is not None:
+        store(caller, kind, dict(data))
 
 
 @asynccontextmanager
-async def paid_call(worst_case: float | None, who: str) -> AsyncIterator[Reservation]:
-    """Reserves the worst case of one call and settles it on leaving.
+async def paid_call(worst_case: float | None, caller: str) -> AsyncIterator[Reservation]:
+    """Reserve the maximum cost of one call, and settle it at the end of the block.
 
     Args:
-        worst_case: The most this call can cost in US dollars; 0.0 for a free endpoint; None when unknown.
-        who: What is calling.
+        worst_case: Maximum cost in US dollars; 0.0 for a free service; None when unknown.
+        caller: Name of the scorer or generator that calls.
 
     Yields:
-        A ticket; call its `settle` as soon as the true cost is known.
+        The reservation. Call its `settle` as soon as the actual cost is known.
 
     Raises:
-        BudgetReachedError: The budget does not admit the call.
+        BudgetReachedError: The call could exceed the budget.
         ConfigError: There is a budget and the price is not known.
     """
     meter = current_meter.get()
     if meter is None:
         yield Reservation(-1)
         return
-    ticket = Reservation(await meter.reserve(worst_case, who))
+    reservation = Reservation(await meter.reserve(worst_case, caller))
     try:
-        yield ticket
+        yield reservation
     finally:
-        await meter.settle(ticket.number, ticket.cost)
+        await meter.settle(reservation.number, reservation.cost)

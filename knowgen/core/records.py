@@ -1,7 +1,8 @@
-"""The records that flow through a run. Plain, frozen data; nothing here knows a task, a generator or a scorer.
+"""The records of a run: plain, frozen data that every package shares.
 
-A sample travels to the generator as a `GenerationRequest`, which carries no truth and no category. What comes back
-is stored as a `Generation`, judged into `Score`s, and read by the statistics as rows.
+A task provides `Sample`s and their `GroundTruth`. A sample reaches a generator as a `GenerationRequest`, which contains
+neither ground truth nor category. Its result is stored as a `Generation`, each scorer's result as a `Score`, and the
+statistics read both as `Row`s.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DIMENSIONS = ("faithfulness", "visual_correctness", "text_accuracy", "aesthetics")
-"""The four dimensions of a KnowGen score, in the order of the published table; each in [0, 1]."""
+"""The four dimensions of a KnowGen score, in the order of the published table. Values are in [0, 1]."""
 
 TEXT = "text_accuracy"
+"""The dimension that applies only to prompts that ask for written text."""
 
 SCIENCE = "science_and_knowledge"
 POP = "pop_culture_and_news"
@@ -35,24 +37,39 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "multi-subject-game", "news",
     ),
 }  # fmt: skip
-"""Category groups of the benchmark; names are lower case and exact."""
+"""Category groups of the benchmark, with the exact, lower-case names of their categories."""
 
 UNKNOWN_GROUP = "unknown"
+"""Group of a category that no group lists."""
 
 
 def group_of(category: str) -> str:
-    """Returns the group of a category, or `UNKNOWN_GROUP` when no group lists it (the comparison is exact)."""
+    """Return the group of a category, or `UNKNOWN_GROUP` when no group lists exactly this name.
+
+    Example:
+        >>> group_of("biology")
+        'science_and_knowledge'
+        >>> group_of("Biology")
+        'unknown'
+    """
     return next((group for group, members in GROUPS.items() if category in members), UNKNOWN_GROUP)
 
 
 class Record(BaseModel):
-    """Base of all records: frozen, and strict about fields it does not know."""
+    """Base of all records: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class GenerationStatus(StrEnum):
-    """What became of a drawing."""
+    """Status of a generation.
+
+    Attributes:
+        OK: There is an image.
+        FAILED: The generator raised an error, or timed out.
+        REFUSED: The generator declined the prompt.
+        NOT_RUN: It was not attempted yet.
+    """
 
     OK = "ok"
     FAILED = "failed"
@@ -61,7 +78,14 @@ class GenerationStatus(StrEnum):
 
 
 class ScoreStatus(StrEnum):
-    """What became of a judgement."""
+    """Status of a score.
+
+    Attributes:
+        OK: There are values.
+        FAILED: The scorer raised an error, or the judge's replies could not be parsed.
+        NOT_APPLICABLE: The scorer does not apply to this sample.
+        NOT_RUN: It was not attempted yet, or the image is missing.
+    """
 
     OK = "ok"
     FAILED = "failed"
@@ -70,14 +94,14 @@ class ScoreStatus(StrEnum):
 
 
 class ImageRef(Record):
-    """A picture named by its content.
+    """A reference to an image file by the hash of its content.
 
     Attributes:
-        sha256: Hex digest of the file's bytes.
-        width: Pixels.
-        height: Pixels.
-        format: As Pillow names it: PNG, JPEG, WEBP.
-        path: Where the file lies on this machine; never part of a stored record or a key.
+        sha256: SHA-256 hex digest of the file's bytes.
+        width: Width in pixels.
+        height: Height in pixels.
+        format: Format as Pillow names it, such as PNG, JPEG or WEBP.
+        path: Path of the file on this machine. Not part of stored records and keys.
     """
 
     sha256: str
@@ -87,19 +111,19 @@ class ImageRef(Record):
     path: Path | None = Field(default=None, exclude=True, repr=False)
 
     def open(self) -> Image:
-        """Opens the picture and reads its pixels.
+        """Open the image and decode its pixels.
 
         Raises:
-            ValueError: The record has no path on this machine.
-            OSError: The file is missing or does not decode.
+            ValueError: The reference has no path.
+            OSError: The file is missing or cannot be decoded.
         """
         from PIL import Image
 
         if self.path is None:
-            raise ValueError(f"picture {self.sha256[:12]} has no file on this machine")
-        with Image.open(self.path) as picture:
-            picture.load()
-            return picture.copy()
+            raise ValueError(f"image {self.sha256[:12]} has no file on this machine")
+        with Image.open(self.path) as image:
+            image.load()
+            return image.copy()
 
 
 def image_ref(path: Path | str) -> ImageRef:
@@ -119,16 +143,16 @@ def image_ref(path: Path | str) -> ImageRef:
 
 
 class Sample(Record):
-    """One prompt of a task, with what may be known in public.
+    """One prompt of a task and its public metadata.
 
     Attributes:
-        id: Unique in its task; compared as a string.
-        prompt: The original prompt; the judge always reads this one.
-        category: Lower-case category; may be unknown to `GROUPS`.
-        group: Group of the category, `UNKNOWN_GROUP` when there is none.
-        difficulty: Free word such as easy, medium, hard; empty when the task has none.
-        text_required: Does the prompt ask for written text? None where the task version has not settled it.
-        meta: Anything else that is public.
+        id: Identifier, unique in its task. Compared as text, so "1" and "01" differ.
+        prompt: The task's prompt. Judges read this one even where a generator rewrote it.
+        category: Category in lower case; it may be one that `GROUPS` does not list.
+        group: Group of the category; `UNKNOWN_GROUP` when there is none.
+        difficulty: Difficulty in the task's own words, such as easy, medium or hard; empty when the task has none.
+        text_required: Whether the prompt asks for written text; None when the task version does not say.
+        meta: Other public metadata.
     """
 
     id: str
@@ -141,16 +165,16 @@ class Sample(Record):
 
 
 class GroundTruth(Record):
-    """What scorers compare with; no generator sees it, unless it declares itself privileged.
+    """The reference that scorers compare an image with. Only generators that declare `privileged` receive it.
 
     Attributes:
-        sample_id: The sample it belongs to.
-        image: The ground-truth picture, when the task has one.
-        required_text: Strings that must be readable in the picture.
-        subjects: What must be seen, as the task describes it (worlds: name, look, look-alike).
-        text_required: As in the sample.
-        evidence: Pages and pictures from which the facts follow.
-        extra: Task-specific truth a scorer of that task may need (worlds: the scene and the sign).
+        sample_id: Id of the sample.
+        image: Ground-truth image; None when the task has none.
+        required_text: Strings that must be readable in the image.
+        subjects: What the image must show, in the task's own fields (worlds: name, appearance, distractor).
+        text_required: Whether the prompt asks for written text, as in `Sample`.
+        evidence: Ids or addresses of the pages and images that the facts come from.
+        extra: Further ground truth for scorers of this task (worlds: the scene and the sign).
     """
 
     sample_id: str
@@ -163,15 +187,15 @@ class GroundTruth(Record):
 
 
 class GenerationRequest(Record):
-    """What a generator is asked to draw. Made from a `Sample` alone: no category, no difficulty, no truth.
+    """The input of a generator. It is made from a `Sample` and contains no category, difficulty or ground truth.
 
     Attributes:
-        id: Opaque, unique in the run; a drawing that is yielded must carry it back.
-        prompt: The prompt to draw.
+        id: Opaque identifier, unique in the run. A `GeneratedImage` refers to its request by it.
+        prompt: The prompt.
         repeat: Number of the repeat, from 0.
-        seed: Seed of this picture, 0 <= seed < 2**31.
-        references: Reference images to draw from.
-        truth: Given to generators that declare themselves privileged, None for all others.
+        seed: Seed of this image, 0 <= seed < 2**31.
+        references: Reference images to condition the generation on.
+        truth: Ground truth for generators that declare `privileged`; None for all others.
     """
 
     id: str
@@ -183,12 +207,18 @@ class GenerationRequest(Record):
 
 
 def request_id(sample_id: str, repeat: int) -> str:
-    """Returns an opaque name for a sample and repeat: 16 hex digits that tell nothing of either."""
+    """Return the opaque id of a request: 16 hex digits of a hash of sample id and repeat."""
     return hashlib.sha256(f"request\0{sample_id}\0{repeat}".encode()).hexdigest()[:16]
 
 
 class Usage(Record):
-    """Tokens and money of a call. Cost in US dollars; None where the price is not known."""
+    """Tokens and cost of one or more calls.
+
+    Attributes:
+        input_tokens: Tokens of the requests.
+        output_tokens: Tokens of the replies.
+        cost: Cost in US dollars; None when the price is not known.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -196,23 +226,23 @@ class Usage(Record):
 
 
 class Generation(Record):
-    """A drawing as it is stored.
+    """The stored result of generating one image.
 
     Attributes:
-        sample_id: The sample it answers.
-        repeat: From 0.
-        status: What became of it.
-        reason: Why, when the status is not ok.
-        image: The stored picture, when the status is ok.
-        used_prompt: The prompt that was drawn, when the generator rewrote it; else empty.
-        references: Reference images the generator chose, each with what it noted of them.
-        evidence: Text the generator gathered (an agent's pages), for scorers that read it.
-        trajectory: The agent's steps, when there were any.
-        seed: The seed it was drawn with.
-        settings: What the generator set: steps, size, library versions, device.
-        seconds: Time from request to picture.
+        sample_id: Id of the sample.
+        repeat: Number of the repeat, from 0.
+        status: Whether there is an image.
+        reason: Why there is none, when the status is not ok.
+        image: The stored image, when the status is ok.
+        used_prompt: The prompt that the image was generated from, when the generator rewrote it; else empty.
+        references: Reference images that were used, each with the generator's notes on it.
+        evidence: Text that an agent collected, for scorers that read it.
+        trajectory: Steps of an agent.
+        seed: Seed of the image.
+        settings: Settings that the generator reports, such as steps, size, library versions and device.
+        seconds: Time from request to image in seconds.
         usage: Tokens and cost.
-        attempts: Tries so far, over all runs of this directory.
+        attempts: Number of attempts, over all calls on this run directory.
     """
 
     sample_id: str
@@ -232,14 +262,14 @@ class Generation(Record):
 
 
 class ParsedScore(Record):
-    """One way to read what a scorer found.
+    """The values of a score under one parser, strict or lenient.
 
     Attributes:
-        status: ok, failed, not_applicable.
-        values: By dimension, each in [0, 1]; a dimension that is N/A is absent.
-        na: Dimensions marked not applicable.
-        rationale: The judge's words.
-        reason: Why, when the status is not ok.
+        status: ok, failed, not_applicable or not_run.
+        values: Value of each dimension, in [0, 1]. Dimensions that are not applicable are missing.
+        na: Dimensions that are marked not applicable.
+        rationale: The scorer's explanation of the values.
+        reason: Why there are no values, when the status is not ok.
     """
 
     status: ScoreStatus
@@ -250,17 +280,17 @@ class ParsedScore(Record):
 
 
 class Attempt(Record):
-    """One call to a judge, kept whole.
+    """One call of a language-model judge, with its raw reply.
 
     Attributes:
-        reply: The raw text that came back, empty when none did.
-        error: What went wrong with the call or the reply, empty when nothing did.
-        model: Model name the endpoint returned.
-        finish_reason: As the endpoint said.
-        refused: Did the judge or its filter refuse? Whatever the reply holds then, no value is read from it.
-        seconds: Duration of the call.
+        reply: Raw text of the reply; empty when there was none.
+        error: What is wrong with the call or its reply; empty when nothing is.
+        model: Model name that the endpoint returned.
+        finish_reason: Why the model stopped, as the endpoint reports it.
+        refused: Whether the model or a content filter refused. No value is parsed from such a reply.
+        seconds: Duration of the call in seconds.
         usage: Tokens and cost.
-        cached: Was the reply kept from an earlier run that asked exactly the same? It then cost nothing again.
+        cached: Whether the reply was reused from an earlier, identical request, at no further cost.
     """
 
     reply: str = ""
@@ -274,26 +304,26 @@ class Attempt(Record):
 
 
 class Score(Record):
-    """A judgement of one generation by one scorer.
+    """The stored result of scoring one image by one scorer.
 
     Attributes:
-        sample_id: The sample.
-        repeat: The generation's repeat.
-        scorer: The scorer's label in this run, such as `world_check` or `vlm:gpt-4.1`.
-        judge_repeat: From 0.
-        status: Status of the strict reading.
-        strict: The reading that holds to the scorer's contract.
-        lenient: The official reading of the same attempts; None where a scorer measures and nothing was parsed, so
-            that both protocols read `strict`.
-        image: Digest of the picture that was judged.
-        attempts: Every call, in order, over all runs.
-        judge_asked: Model name asked for.
-        judge_returned: Model name of the reply that was read.
-        parser: Version of the code that read the replies.
-        details: What the scorer measured on the way (recognised text, matches).
-        seconds: Time it took.
+        sample_id: Id of the sample.
+        repeat: Number of the generation's repeat, from 0.
+        scorer: Name of the scorer in this run, such as `world_check` or `vlm:gpt-4.1`.
+        judge_repeat: Number of the score of this image by this scorer, from 0.
+        status: Status of `strict`.
+        strict: Values of the first reply that meets the scorer's contract.
+        lenient: Values of the first reply that the official evaluator would accept; None for a scorer that computes its
+            values, for which both protocols use `strict`.
+        image: SHA-256 hex digest of the scored image.
+        attempts: Every call, oldest first, over all calls on this run directory.
+        judge_asked: Model name in the request.
+        judge_returned: Model name in the reply that was parsed.
+        parser: Version of the parser.
+        details: Intermediate results, such as recognised text and matches.
+        seconds: Duration in seconds.
         usage: Tokens and cost of all attempts.
-        tries: Tries of the engine so far, over all runs of this directory.
+        tries: Number of times that the engine tried to score the image, over all calls on this run directory.
     """
 
     sample_id: str
@@ -315,23 +345,23 @@ class Score(Record):
 
 
 class Row(Record):
-    """One generation under one judgement: what the statistics read.
+    """One generation with one score: the input of the statistics.
 
-    A generation that was judged J times gives J rows; one that was never judged gives one row whose score is not_run.
+    A generation with J scores by a scorer gives J rows; one without a score gives one row with status not_run.
 
     Attributes:
-        sample_id: The sample, the unit of every interval.
-        category: Of the sample.
-        group: Of the sample.
-        difficulty: Of the sample.
-        text_required: Of the sample; None where the task version has not settled it.
-        repeat: Of the generation.
-        judge_repeat: Of the judgement.
-        generation: Status of the drawing.
-        generation_reason: Why, when it is not ok.
-        strict: The contract reading of the judgement; its status is not_run where there was none.
-        lenient: The official reading; None where the scorer has only one.
-        judge_returned: Model name the judge's endpoint returned.
+        sample_id: Id of the sample, the unit that intervals resample.
+        category: Category of the sample.
+        group: Group of the category.
+        difficulty: Difficulty of the sample.
+        text_required: Whether the prompt asks for written text; None when the task version does not say.
+        repeat: Number of the generation's repeat, from 0.
+        judge_repeat: Number of the score, from 0.
+        generation: Status of the generation.
+        generation_reason: Why the image is missing, when that status is not ok.
+        strict: Values under the scorer's contract; not_run without a score.
+        lenient: Values under the official parser; None when the scorer has only one.
+        judge_returned: Model name that the judge's endpoint returned.
     """
 
     sample_id: str

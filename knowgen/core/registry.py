@@ -1,8 +1,8 @@
-"""Names to factories. Names come from package metadata, so that listing them imports nothing.
+"""Find plugins by name. Names are read from package metadata, so that listing them imports nothing.
 
 A name is `name`, `name:model`, `module:attribute` or `file.py:attribute`. Plugins register by entry points in the
-groups `knowgen.tasks`, `knowgen.search`, `knowgen.generators` and `knowgen.scorers`. A plugin that breaks when it is
-loaded, be it by `SystemExit`, is named in the error and harms nobody else.
+groups `knowgen.tasks`, `knowgen.search`, `knowgen.generators` and `knowgen.scorers`. An error while a plugin is
+imported, including `SystemExit`, is reported with the plugin's name and does not affect other plugins.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from knowgen.core.secrets import refuse_secrets
 from knowgen.core.text import error_summary
 
 Kind = Literal["tasks", "search", "generators", "scorers"]
+"""A kind of plugin, as its entry-point group is called."""
+
 KINDS: tuple[Kind, ...] = ("tasks", "search", "generators", "scorers")
 SINGULAR: dict[str, str] = {
     "tasks": "task", "search": "search backend", "generators": "generator", "scorers": "scorer"
 }  # fmt: skip
 OWN = "knowgen"
 LOCAL = "local"
-"""Origin of a name that stands for a module or file of the user's."""
+"""Origin of a module or file that no installed distribution registers."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,11 @@ class RegistryEntry:
     """A registered name.
 
     Attributes:
-        kind: What it names.
-        name: As users write it.
-        target: `module:attribute`.
-        origin: Distribution that brought it, with its version.
-        clash: Another distribution that claims the same name, empty when there is none.
+        kind: Kind of the plugin.
+        name: The name.
+        target: Its target as `module:attribute`.
+        origin: Distribution that registers it, with its version.
+        clash: Another distribution that registers the same name; empty when there is none.
     """
 
     kind: Kind
@@ -54,7 +56,12 @@ class RegistryEntry:
 
 @cache
 def entries(kind: Kind) -> Mapping[str, RegistryEntry]:
-    """Returns the registered names of a kind, sorted, read from metadata alone."""
+    """Return the registered names of a kind, sorted, from package metadata alone.
+
+    Example:
+        >>> "vlm" in entries("scorers")
+        True
+    """
     found: dict[str, RegistryEntry] = {}
     for point in sorted(entry_points(group=f"knowgen.{kind}"), key=lambda point: (point.name, point.value)):
         origin = _origin(point)
@@ -80,14 +87,14 @@ def _origin(point: EntryPoint) -> str:
 
 @dataclass(frozen=True)
 class ResolvedName:
-    """A name that was understood.
+    """A name with its target.
 
     Attributes:
-        kind: What it names.
-        spec: As the user wrote it.
-        target: `module:attribute` to load.
-        model: What stood after the colon of `name:model`, None when nothing did.
-        origin: Distribution it comes from, `local` for a module or file of the user's.
+        kind: Kind of the plugin.
+        spec: The name as the user wrote it.
+        target: Its target as `module:attribute`.
+        model: Model of `name:model`; None when there is none.
+        origin: Distribution of the plugin; `local` for a module or file of the user.
     """
 
     kind: Kind
@@ -98,11 +105,11 @@ class ResolvedName:
 
 
 def resolve(kind: Kind, spec: str) -> ResolvedName:
-    """Understands a name without importing anything.
+    """Return the target of a name without importing it.
 
     Raises:
-        UsageError: Nobody registered it, or two plugins claim it; near names are suggested.
-        ConfigError: It holds what looks like a key.
+        UsageError: The name is not registered, or two distributions register it. Similar names are suggested.
+        ConfigError: The name contains what looks like an API key.
     """
     refuse_secrets({SINGULAR[kind]: spec})
     known = entries(kind)
@@ -111,7 +118,7 @@ def resolve(kind: Kind, spec: str) -> ResolvedName:
         entry = known[base]
         if entry.clash:
             raise UsageError(
-                f"{SINGULAR[kind]} {base!r} is offered by both {entry.origin} and {entry.clash}",
+                f"{SINGULAR[kind]} {base!r} is registered by both {entry.origin} and {entry.clash}",
                 fix=f"name it as module:Class, such as {entry.target}",
             )
         return ResolvedName(kind, spec, entry.target, rest if colon else None, entry.origin)
@@ -125,12 +132,12 @@ def resolve(kind: Kind, spec: str) -> ResolvedName:
 
 
 def _no_file(kind: Kind, base: str, rest: str) -> UsageError:
-    """Says what is wrong with a name that looks like `file.py:attribute`."""
+    """Return the error for a name that looks like `file.py:attribute` and is not."""
     if not Path(base).is_file():
-        return UsageError(f"there is no file {base!r}", where=SINGULAR[kind])
+        return UsageError(f"the file {base!r} does not exist", where=SINGULAR[kind], fix="check the path")
     if rest:
-        return UsageError(f"{rest!r} is no name in Python", where=base, fix=f"write {base}:NAME")
-    return UsageError(f"which class or function of {base}?", where=SINGULAR[kind], fix=f"write {base}:NAME")
+        return UsageError(f"{rest!r} is not a Python name", where=base, fix=f"write {base}:NAME")
+    return UsageError(f"{base} lacks the name of a class or function", where=SINGULAR[kind], fix=f"write {base}:NAME")
 
 
 def _importable(base: str) -> bool:
@@ -144,19 +151,19 @@ def _importable(base: str) -> bool:
 
 
 def _current_folder_first() -> None:
-    """Lets `module:Class` find modules beside the user, as `python -m` would."""
+    """Make modules in the current folder importable, as `python -m` does."""
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
 
 
 def load(resolved: ResolvedName) -> Any:
-    """Imports what a name stands for.
+    """Import the target of a name.
 
     Raises:
-        MissingDependencyError: A package it needs is not installed.
-        ConfigError: The user's own file or module broke while it was imported.
-        UsageError: An installed plugin broke while it was imported; or the attribute is not there.
+        MissingDependencyError: A package that it imports is not installed.
+        ConfigError: A file or module of the user raised an error while it was imported.
+        UsageError: An installed plugin raised an error while it was imported, or the module has no such attribute.
     """
     module_name, _, attribute = resolved.target.rpartition(":")
     where = f"{SINGULAR[resolved.kind]} {resolved.spec!r} (from {resolved.origin})"
@@ -164,12 +171,12 @@ def load(resolved: ResolvedName) -> Any:
         module = _import_file(module_name) if module_name.endswith(".py") else _import_module(module_name)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == module_name.split(".")[0]:
-            raise _broken(resolved, f"there is no module {error.name!r}", where) from error
+            raise _broken(resolved, f"the module {error.name!r} does not exist", where) from error
         raise MissingDependencyError(
             f"needs the package {error.name!r}, which is not installed", where=where, fix=f"pip install {error.name}"
         ) from error
     except (Exception, SystemExit) as error:
-        raise _broken(resolved, f"broke while it was imported: {error_summary(error)}", where) from error
+        raise _broken(resolved, f"failed while it was imported: {error_summary(error)}", where) from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:
@@ -177,10 +184,10 @@ def load(resolved: ResolvedName) -> Any:
 
 
 def _broken(resolved: ResolvedName, what: str, where: str) -> KnowgenError:
-    """Says who can mend what broke: the user an own file, its makers an installed plugin."""
+    """Return the error for a plugin that cannot be imported; the fix depends on whether it is the user's own file."""
     if resolved.origin == LOCAL:
-        return ConfigError(what, where=where, fix="mend that file")
-    return UsageError(what, where=where, fix="mend the plugin")
+        return ConfigError(what, where=where, fix="fix that file")
+    return UsageError(what, where=where, fix="update or uninstall the plugin")
 
 
 def _import_module(name: str) -> Any:
@@ -195,7 +202,7 @@ def _import_file(name: str) -> Any:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
@@ -207,24 +214,31 @@ def _import_file(name: str) -> Any:
 
 
 def create(resolved: ResolvedName, args: Mapping[str, Any]) -> Any:
-    """Builds the object a name stands for.
+    """Import the target of a name and call it.
 
     Args:
-        resolved: From `resolve`.
+        resolved: Result of `resolve`.
         args: Keyword arguments; `model` is added from `name:model`.
 
     Raises:
-        UsageError: The arguments do not fit, or the factory broke.
+        UsageError: An argument is unknown or missing.
+        KnowgenError: The target cannot be imported, or raises this error.
     """
     return build(load(resolved), args, model=resolved.model, where=f"{SINGULAR[resolved.kind]} {resolved.spec!r}")
 
 
 def build(factory: Callable[..., Any], args: Mapping[str, Any], *, model: str | None, where: str) -> Any:
-    """Calls a factory with arguments that were checked against its signature first.
+    """Call a factory after checking the arguments against its signature.
+
+    Args:
+        factory: Class or function.
+        args: Keyword arguments.
+        model: Model of `name:model`, passed as `model`; None when there is none.
+        where: The plugin, for error messages.
 
     Raises:
-        UsageError: An argument is unknown or missing, or `name:model` is not understood by this factory.
-        KnowgenError: Whatever clear error the factory itself raises.
+        UsageError: An argument is unknown or missing, or the factory takes no `model`.
+        KnowgenError: The factory raises this error.
     """
     arguments = dict(args)
     if model is not None:

@@ -1,4 +1,4 @@
-"""Calling again after a transient error, with waits between the calls."""
+"""Retry calls after transient errors, with waits between the attempts."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ async def retry(
     on_retry: Callable[[BaseException], None] | None = None,
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> T:
-    """Call until it works, the error is not transient, or the attempts are used up.
+    """Call a function until it succeeds, raises a permanent error, or has used up its attempts.
 
     Args:
-        call: What is tried; takes the number of the attempt, from 1.
+        call: Function to call; takes the number of the attempt, from 1.
         attempts: Maximum number of calls.
-        retryable: Whether another attempt may help after an error.
-        wait: Seconds to wait after an attempt; takes its number and its error, None where it gave a result.
-        unfinished: Whether a result counts as a failed attempt; that of the last attempt is returned as it is.
-        on_retry: Called with every error that another attempt follows.
-        sleep: How to wait; `asyncio.sleep` by default.
+        retryable: Returns whether to retry after an error.
+        wait: Returns the seconds to wait after an attempt, from its number and its error (None for a result).
+        unfinished: Returns whether a result counts as a failed attempt. The result of the last attempt is returned
+            in any case.
+        on_retry: Called with every error that is followed by another attempt.
+        sleep: Function that waits; `asyncio.sleep` when None.
 
     Raises:
-        Exception: What the last attempt raised.
+        Exception: The error of the last attempt.
     """
     error: Exception | None = None
-    try:  # the first call, which mostly works, needs nothing of tenacity
+    try:  # the first call mostly succeeds and needs no tenacity, which is slow to import
         first = await call(1)
     except Exception as raised:
         if attempts <= 1 or not retryable(raised):
@@ -88,5 +89,10 @@ def _last(state: RetryCallState) -> object:
 
 
 def exponential(attempt: int, first: float, longest: float = math.inf) -> float:
-    """Return the seconds to wait after an attempt: `first`, doubled after every further one, at most `longest`."""
+    """Return the seconds to wait after an attempt: `first`, doubled after every further one, at most `longest`.
+
+    Example:
+        >>> [exponential(attempt, first=0.5, longest=3.0) for attempt in (1, 2, 3, 4)]
+        [0.5, 1.0, 2.0, 3.0]
+    """
     return min(first * 2.0 ** (attempt - 1), longest)

@@ -2,7 +2,7 @@
 
 To add an option, add one field to `ResultConfig`, `EngineConfig` or `RunConfig`: type, default and an `Option` with its
 help, bounds and the places that offer it. The signatures of `knowgen.evaluate` and `knowgen.score`, the flags of the
-commands, the fields of a suite file and `engine.options.Options` follow from it.
+commands, the fields of a suite file and `engine.options.EngineOptions` follow from it.
 
 Only the standard library is imported here, so that `--help` stays fast.
 """
@@ -24,24 +24,27 @@ GENERATION_TIMEOUT = 600.0
 """Default time limit of one generation, in seconds."""
 
 RUN = ("run",)
+"""Commands that generate images for a task."""
 SCORING = ("run", "score")
+"""Commands that write a run directory from a task or from images."""
 JUDGING = ("run", "score", "judge-check")
+"""Commands that score images."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """How a field is described, checked and offered.
+    """Help, bounds and places of one field.
 
     Attributes:
-        help: What it does, as a phrase without a full stop; the default is appended.
+        help: Description, as a phrase without a full stop; the default is appended.
         metavar: Placeholder of the value in `--help`.
         flag: Name on the command line; made from the field's name when empty.
-        minimum: Smallest value.
-        above: Lower bound that is itself excluded.
-        maximum: Largest value.
-        default: What the help says in place of a default of None.
-        commands: Commands that have the flag; none for an option of the Python interface alone.
-        suite: May a suite file set it for all of its runs?
+        minimum: Smallest allowed value.
+        above: Exclusive lower bound.
+        maximum: Largest allowed value.
+        default: Text for the default in the help, where the default itself is None.
+        commands: Commands that have the flag; none for an option that only Python has.
+        suite: Whether a suite file can set it for all of its runs.
     """
 
     help: str
@@ -69,47 +72,55 @@ class _Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultConfig(_Checked):
-    """What is computed: samples, repeats, arguments and the protocol of the headline."""
+    """Options that decide the results: samples, repeats, arguments and the protocol of the headline."""
 
     generator_args: Annotated[
-        Mapping[str, Any] | None, Option("Argument of the generator", flag="-g", metavar="KEY=VALUE", commands=RUN)
+        Mapping[str, Any] | None,
+        Option("Generator argument; repeatable", flag="-g", metavar="KEY=VALUE", commands=RUN),
     ] = None
     scorer_args: Annotated[
         Mapping[str, Any] | None,
         Option(
-            "Argument of the scorer, or of one: vlm.KEY=VALUE",
+            "Scorer argument, or NAME.KEY=VALUE for one",
             flag="-s", metavar="KEY=VALUE", commands=JUDGING,
         ),
     ] = None  # fmt: skip
     seed: Annotated[
         int, Option("Seed of the first repeat", metavar="N", minimum=0, maximum=2**31 - 1, commands=RUN, suite=True)
     ] = 0
-    repeats: Annotated[int, Option("Images per sample", metavar="K", minimum=1, commands=RUN, suite=True)] = 1
+    repeats: Annotated[int, Option("Images per sample", metavar="N", minimum=1, commands=RUN, suite=True)] = 1
     judge_repeats: Annotated[
-        int, Option("Scores per image and scorer", metavar="J", minimum=1, commands=JUDGING, suite=True)
+        int, Option("Scores per image and scorer", metavar="N", minimum=1, commands=JUDGING, suite=True)
     ] = 1
-    limit: Annotated[int | None, Option("Only the first N samples", metavar="N", minimum=1, commands=JUDGING)] = None
-    ids: Annotated[Sequence[str] | None, Option("Only these samples", metavar="A,B|@FILE", commands=JUDGING)] = None
-    shard: Annotated[str | None, Option("Part I of N, for `knowgen merge`", metavar="I/N")] = None
+    limit: Annotated[
+        int | None,
+        Option("Only the first N samples", metavar="N", minimum=1, default="all", commands=JUDGING),
+    ] = None
+    ids: Annotated[
+        Sequence[str] | None,
+        Option("Only these samples, by id or file of ids", metavar="A,B|@FILE", default="all", commands=JUDGING),
+    ] = None
+    shard: Annotated[str | None, Option("Every Nth sample from the Ith on (see merge)", metavar="I/N")] = None
     requests: Annotated[
         Path | str | None,
-        Option("Generate from an agent's answers, not prompts", metavar="SRC", commands=RUN),
+        Option("Generate from agent answers: a file or a run", metavar="SRC", commands=RUN),
     ] = None
     protocol: Annotated[
-        str, Option("Scoring protocol: strict, official, …", metavar="P", commands=JUDGING, suite=True)
+        str, Option("Scoring protocol: strict, official, …", metavar="PROTOCOL", commands=JUDGING, suite=True)
     ] = "strict"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig(_Checked):
-    """How a run is executed. Nothing here decides a result, so nothing here is part of a key."""
+    """Options that decide how a run is executed. They do not affect results and are not part of keys."""
 
     concurrency: Annotated[
         int | None,
         Option(
-            "Maximum concurrent API calls", metavar="N", minimum=1, default="as declared", commands=JUDGING, suite=True
+            "Maximum concurrent API calls",
+            metavar="N", minimum=1, default="the plugin's own", commands=JUDGING, suite=True,
         ),
-    ] = None
+    ] = None  # fmt: skip
     budget: Annotated[
         float | None,
         Option(
@@ -123,10 +134,13 @@ class EngineConfig(_Checked):
     ] = "stream"
     workers: Annotated[
         int | None,
-        Option("Generator processes", metavar="N", minimum=0, default="one per GPU", commands=RUN, suite=True),
-    ] = None
+        Option(
+            "Generator processes; 0: in-process",
+            metavar="N", minimum=0, default="1 per GPU", commands=RUN, suite=True,
+        ),
+    ] = None  # fmt: skip
     timeout: Annotated[
-        float, Option("Seconds that a generation may take", metavar="S", above=0, commands=RUN, suite=True)
+        float, Option("Maximum seconds per generation", metavar="SECONDS", above=0, commands=RUN, suite=True)
     ] = GENERATION_TIMEOUT
     progress: Annotated[bool, Option("Show progress on stderr", commands=())] = False
 
@@ -150,10 +164,10 @@ class DeclaredField:
 
     Attributes:
         name: Name of the field.
-        type: Its type, without None.
-        optional: Is None allowed?
-        default: Its default.
-        option: How it is described, checked and offered.
+        type: Type of its values, without None.
+        optional: Whether None is allowed.
+        default: Default value.
+        option: Help, bounds and places.
     """
 
     name: str
@@ -169,7 +183,7 @@ class DeclaredField:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """Allowed words; empty where any value of the type is allowed."""
+        """Allowed values; empty when every value of the type is allowed."""
         return get_args(self.type) if get_origin(self.type) is Literal else ()
 
     def help(self) -> str:
@@ -183,7 +197,7 @@ class DeclaredField:
         """Check a value.
 
         Raises:
-            UsageError: It has the wrong type or is out of range.
+            UsageError: The value has the wrong type or is out of range.
         """
         if value is None and self.optional:
             return
@@ -239,34 +253,34 @@ def declared_fields(config: type[_Checked]) -> Mapping[str, DeclaredField]:
 
 def _declared(config: type[_Checked]) -> Mapping[str, DeclaredField]:
     hints = get_type_hints(config, include_extras=True)
-    found: dict[str, DeclaredField] = {}
+    declared: dict[str, DeclaredField] = {}
     for each in fields(config):
         hint = hints[each.name]
         option = next((extra for extra in get_args(hint)[1:] if isinstance(extra, Option)), None)
         if option is None:
-            continue  # a field of a subclass that no user sets
+            continue  # a field of a subclass that users cannot set
         plain = get_args(hint)[0]
         parts = get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
         kind = reduce(or_, (part for part in parts if part is not NoneType))
-        found[each.name] = DeclaredField(each.name, kind, NoneType in parts, each.default, option)
-    return found
+        declared[each.name] = DeclaredField(each.name, kind, NoneType in parts, each.default, option)
+    return declared
 
 
 def run_fields(command: str | None = None) -> list[DeclaredField]:
     """Return the options of a run.
 
     Args:
-        command: Only those that this command has as flags; all when None.
+        command: Command whose flags are returned; the options of all commands and of Python when None.
     """
-    found = declared_fields(RunConfig).values()
-    return [each for each in found if command is None or command in each.option.commands]
+    every = declared_fields(RunConfig).values()
+    return [each for each in every if command is None or command in each.option.commands]
 
 
 def refuse_unused(config: RunConfig, command: str) -> None:
-    """Check that every option that was set means something to a command.
+    """Check that a command uses every option that was set.
 
     Raises:
-        UsageError: One of them would be ignored.
+        UsageError: The command would ignore one of them.
     """
     for each in run_fields():
         if each.option.commands and command not in each.option.commands and getattr(config, each.name) != each.default:

@@ -1,7 +1,7 @@
-"""Keys, tokens and passwords: refused in arguments before anything is written or sent, masked in what services return.
+"""Detect keys, tokens and passwords: refuse them in arguments, and mask them in replies.
 
-`refuse_secrets` is called with everything a user wrote (command line, Python arguments, suite files), and
-`mask_secrets` with everything that comes from outside. Neither ever repeats a secret.
+`refuse_secrets` is called with all user input (command line, Python arguments, suite files) before anything is written
+or sent, `mask_secrets` with all external input before it is stored. No message of these functions contains a secret.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from urllib.parse import quote, unquote, urlsplit
 from knowgen.core.errors import ConfigError
 
 MASK = "[key]"
-"""Stands in stored text where a secret was."""
+"""Replacement of a secret in stored text."""
 
 SECRET_NAME = re.compile(
     r"(api[_-]?key|access[_-]?key|private[_-]?key|(?<!max_)token(?!s|iz)|secret|password|passwd|authorization|"
     r"credential)(?!.*_env\Z)",
     re.IGNORECASE,
 )
-"""Names of arguments that hold a secret; a name that ends in `_env` holds the name of a variable instead."""
+"""Names of arguments whose values are secrets. A name that ends in `_env` contains the name of a variable instead."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _LONGEST_VARIABLE = 64
@@ -71,7 +71,7 @@ _SHAPES: tuple[tuple[str, str, str], ...] = (
     ("private", r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY", ""),
     ("bearer", r"(?i:bearer)\s+(?=\S*\d)[\w.~+/-]{16,}=*", ""),
 )
-"""Published forms of keys: of whom, the form, and the environment variable that usually holds such a key."""
+"""Published formats of API keys: service, pattern, and the environment variable that usually contains such a key."""
 
 _BY_SHAPE = re.compile(
     r"(?<![A-Za-z0-9])(?:" + "|".join(f"(?P<s{n}>{form})" for n, (_, form, _) in enumerate(_SHAPES)) + ")"
@@ -89,29 +89,30 @@ _MODEL_NAMES = frozenset({"generator", "scorer", "scorers", "judge", "model"})
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
 _HEX = re.compile(r"[0-9a-f]{32,}\Z|[0-9A-F]{32,}\Z")
 _BEFORE_A_HASH = frozenset({"resolve", "blob", "raw", "commit", "tree", "archive", "snapshots", "sha256", "accounts"})
-"""Parts of an address that a commit, a digest or an account's number follows."""
+"""Parts of a URL path that are followed by a commit, a digest or an account number."""
 
 _LONG_RUN = 30
-"""Letters and digits without a break that no name has."""
+"""Minimum length of an uninterrupted run of letters and digits that is too long for a name."""
 
 _SECRET_VARIABLE = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)S?\Z", re.IGNORECASE)
 _SHORTEST_VALUE = 12
-"""Characters of a variable's value from which on it is recognised; shorter ones occur in ordinary words."""
+"""Minimum length of a variable's value to be searched for; shorter values occur in ordinary words."""
 
-_DEEPEST = 100
-"""Levels of data that are looked at; what is nested deeper is refused."""
+_MAX_DEPTH = 100
+"""Maximum nesting of data that is searched; deeper data is refused."""
 
 _in_use: set[str] = set()
+"""API keys that this process uses."""
 
 
 @dataclass(frozen=True)
 class FoundSecret:
-    """Where a secret was found. The secret itself is not part of it.
+    """The place of a secret, without the secret itself.
 
     Attributes:
-        place: Names and numbers that lead to the value, such as `("systems", 0, "args", "base_url")`.
-        what: What is wrong, for the user.
-        variable: Environment variable that usually holds such a key.
+        place: Names and indices that lead to the value, such as `("systems", 0, "args", "base_url")`.
+        what: Message for the user.
+        variable: Environment variable that usually contains such a key.
     """
 
     place: tuple[str | int, ...]
@@ -125,34 +126,37 @@ class FoundSecret:
 
 
 def refuse_secrets(values: Mapping[str, Any] | Iterable[tuple[str, Any]], *, where: str = "") -> None:
-    """Refuse values that hold what looks like a key, before they are written to disk or sent.
+    """Check that no value looks like an API key, before values are written to disk or sent.
 
-    Besides the published forms of keys, the name of a value decides what is looked for: `base_url` is an address,
-    `key_env` must be the name of a variable, the model in `generator`, `scorer` or `model` must not be a random token,
-    and a name such as `api_key` is refused whatever its value.
+    Published key formats are searched for in every value. Further checks depend on the name of a value: `base_url` is
+    parsed as a URL, `key_env` must be the name of a variable, the model in `generator`, `scorer` or `model` must not be
+    a random token, and a name such as `api_key` is always refused.
 
     Args:
-        values: What a user wrote, by name; plain data of any depth. Other objects are passed over.
-        where: The file or plugin the values belong to, for the error. It must not hold a value.
+        values: User input by name: plain data of any depth. Other objects are ignored.
+        where: File or plugin that the values belong to, for the error message. It must not contain a value.
 
     Raises:
-        ConfigError: A value looks like a key. The message names the place and does not repeat the value.
+        ConfigError: A value looks like a key. The message names its place and does not contain it.
+
+    Example:
+        >>> refuse_secrets({"generator": "gpt-image:gpt-image-1", "key_env": "OPENAI_API_KEY"})
     """
     if found := find_secret(values):
         raise found.error(where)
 
 
 def find_secret(values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> FoundSecret | None:
-    """Return the first value that looks like a key; arguments as in `refuse_secrets`."""
+    """Return the place of the first value that looks like a key; arguments as in `refuse_secrets`."""
     pairs = values.items() if isinstance(values, Mapping) else values
     return next(_in_pairs(pairs, (), set()), None)
 
 
 def command_line_values(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield names and values of a command line, without knowing its options.
+    """Yield the names and values of a command line without parsing it with its options.
 
     Args:
-        words: The words after the program's name.
+        words: Arguments after the program name.
     """
     option = ""
     for word in words:
@@ -173,16 +177,16 @@ def command_line_values(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 def check_variable_name(name: str, place: str, default: str = "OPENAI_API_KEY", where: str = "") -> None:
-    """Refuse a variable's name that is not one, or that is a key itself.
+    """Check that a text is the name of an environment variable and not a key.
 
     Args:
-        name: As the user wrote it.
-        place: Argument it was given as, such as `key_env`.
-        default: Usual variable, for the fix.
-        where: The plugin, for the error.
+        name: Text that the user wrote.
+        place: Argument that contains it, such as `key_env`.
+        default: Usual variable, suggested in the error message.
+        where: The plugin, for the error message.
 
     Raises:
-        ConfigError: It is not the name of an environment variable. The message does not repeat it.
+        ConfigError: The text is not the name of an environment variable. The message does not contain it.
     """
     if not _VARIABLE.match(name) or _is_key_alone(name):
         raise ConfigError(
@@ -193,20 +197,24 @@ def check_variable_name(name: str, place: str, default: str = "OPENAI_API_KEY", 
 
 
 def remember_secret(key: str) -> None:
-    """Mask a key in everything this process stores or prints from now on."""
+    """Register a key, so that `mask_secrets` masks it from now on."""
     if len(key) >= _SHORTEST_VALUE:
         _in_use.add(key)
 
 
 def mask_secrets(value: Any, key: str = "") -> Any:
-    """Return plain data or text in which secrets are replaced by `[key]`.
+    """Return text or data with all secrets replaced by `[key]`.
 
-    Masked are `key`, the keys in use, and the values of environment variables named like a secret, also where they are
-    escaped for JSON or an address.
+    Secrets are `key`, the registered keys, and the values of environment variables that are named like a secret, also
+    where they are escaped for JSON or URLs.
 
     Args:
-        value: Text, bytes, or plain data of any depth, names included.
-        key: A further secret, of any length; empty for none.
+        value: Text, bytes, or plain data of any depth. Names in mappings are masked too.
+        key: A further secret of any length; empty for none.
+
+    Example:
+        >>> mask_secrets({"error": "invalid key abc123"}, key="abc123")
+        {'error': 'invalid key [key]'}
     """
     forms = [form for secret in {key, *_known_secrets()} if secret for form in _written_forms(secret)]
     return _masked(value, sorted(forms, key=len, reverse=True)) if forms else value
@@ -215,7 +223,7 @@ def mask_secrets(value: Any, key: str = "") -> Any:
 def _masked(value: Any, forms: Sequence[str]) -> Any:
     if isinstance(value, str):
         for form in forms:
-            # a short key may stand in the base64 text of an image by chance
+            # a short key may occur in the base64 text of an image by chance
             if form in value and (len(form) >= _SHORTEST_VALUE or len(value) < 10_000):
                 value = value.replace(form, MASK)
         return value
@@ -232,33 +240,33 @@ def _masked(value: Any, forms: Sequence[str]) -> Any:
 
 @lru_cache(maxsize=256)
 def _written_forms(secret: str) -> tuple[str, ...]:
-    """Return a secret as it is, and as JSON and addresses write it."""
+    """Return a secret in its plain form and escaped for JSON and URLs."""
     return tuple(
         {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], quote(secret, safe="")}
     )
 
 
 def _known_secrets() -> set[str]:
-    found = set(_in_use)
+    known = set(_in_use)
     for name, raw in os.environ.items():
         value = raw.strip()
         if len(value) < _SHORTEST_VALUE or not _SECRET_VARIABLE.search(name):
             continue
         # a path or an ordinary word under such a name is not a secret
         if not re.search(r"\s|^[/~.]", value) and (len(value) >= 20 or re.search(r"\d", value)):
-            found.add(value)
-    return found
+            known.add(value)
+    return known
 
 
 def _in_pairs(
     pairs: Iterable[tuple[Any, Any]], place: tuple[str | int, ...], seen: set[tuple[int, str]]
 ) -> Iterator[FoundSecret]:
-    """Yield what looks like a key in names and values.
+    """Yield the places of names and values that look like a key.
 
     Args:
         pairs: Names and values.
-        place: Where they stand.
-        seen: Identities of mappings and lists that were looked at, with their names; data from YAML may hold itself.
+        place: Place of the mapping that they belong to.
+        seen: `id` and name of mappings and lists that were searched, because data from YAML may contain itself.
     """
     for name, value in pairs:
         key = str(name)
@@ -274,8 +282,8 @@ def _in_value(name: str, value: Any, place: tuple[str | int, ...], seen: set[tup
         if (id(value), name) in seen:
             return
         seen.add((id(value), name))
-        if len(place) > _DEEPEST:
-            yield FoundSecret(place, f"{own} is nested deeper than {_DEEPEST} levels, where keys cannot be looked for")
+        if len(place) > _MAX_DEPTH:
+            yield FoundSecret(place, f"{own} is nested deeper than {_MAX_DEPTH} levels and cannot be checked for keys")
             return
     if isinstance(value, Mapping):
         if SECRET_NAME.search(own) and value:
@@ -303,25 +311,28 @@ def _named(name: str, place: tuple[str | int, ...]) -> FoundSecret:
 
 
 def _in_text(text: str, name: str) -> tuple[str, str] | None:
-    """Return what is wrong with a text and which variable usually holds such a key; None for nothing."""
+    """Return the message on a key in a text and the variable that usually contains such a key; None without one."""
     usual = "OPENAI_API_KEY"
     for form in {text, unquote(text)}:
         if match := _BY_SHAPE.search(form):
-            whose, _, variable = _SHAPES[int((match.lastgroup or "s0")[1:])]
-            return f"{name} holds what looks like a key ({_part_of(form, match.start(), whose)})", variable or usual
+            service, _, variable = _SHAPES[int((match.lastgroup or "s0")[1:])]
+            return (
+                f"{name} contains what looks like a key ({_part_of(form, match.start(), service)})",
+                variable or usual,
+            )
     if any(secret in text or secret in unquote(text) for secret in _known_secrets()):
-        return f"{name} holds the value of an environment variable that is named like a secret", usual
+        return f"{name} contains the value of an environment variable that is named like a secret", usual
     if match := _FIELD_IN_ADDRESS.search(text):
-        return f"{name} holds what looks like a key (query parameter {match['name']!r})", usual
+        return f"{name} contains what looks like a key (query parameter {match['name']!r})", usual
     for match in _ADDRESS.finditer(text):
         if part := _in_address(match.group()):
-            return f"{name} holds what looks like a key ({part})", usual
+            return f"{name} contains what looks like a key ({part})", usual
     return None
 
 
-def _part_of(text: str, start: int, whose: str) -> str:
-    """Return in which part of an address a key stands, and whose form it has."""
-    label = f"the form of {'an' if whose[0] in 'AEIOUa' else 'a'} {whose} key"
+def _part_of(text: str, start: int, service: str) -> str:
+    """Return the part of a URL that contains a key, and the service whose format the key has."""
+    label = f"the form of {'an' if service[0] in 'AEIOUa' else 'a'} {service} key"
     address = next((each for each in _ADDRESS.finditer(text) if each.start() <= start < each.end()), None)
     if address is None:
         return label
@@ -337,7 +348,7 @@ def _part_of(text: str, start: int, whose: str) -> str:
 
 
 def _in_address(address: str) -> str:
-    """Return in which part of an address a key stands; empty for none."""
+    """Return the part of a URL that contains a key; empty when none does."""
     try:
         parts = urlsplit(address)
         if "@" in parts.netloc:
@@ -360,36 +371,36 @@ def _in_address(address: str) -> str:
 
 
 def _in_bare_address(text: str, name: str) -> tuple[str, str] | None:
-    """Look at an address that is written without its scheme."""
+    """Search a URL without a scheme; returns as `_in_text`."""
     if "://" in text:
         return None
     if _USER_WITHOUT_SCHEME.match(text):
         part = "user or password before the host"
     else:
         part = _in_address(f"http://{text}")
-    return (f"{name} holds what looks like a key ({part})", "OPENAI_API_KEY") if part else None
+    return (f"{name} contains what looks like a key ({part})", "OPENAI_API_KEY") if part else None
 
 
 def _in_model(text: str, name: str) -> tuple[str, str] | None:
-    """Look at the model in `name:model`."""
+    """Search the model in `name:model`; returns as `_in_text`."""
     base, colon, rest = text.partition(":")
     model = rest if colon else base
     if _USER_WITHOUT_SCHEME.match(model) and "://" not in model:
-        return f"{name} holds what looks like a key (user or password before the host)", "OPENAI_API_KEY"
+        return f"{name} contains what looks like a key (user or password before the host)", "OPENAI_API_KEY"
     if _is_random(model.partition("@")[0]) or re.match(r"sk-[\w-]{8,}\Z", model):
-        return f"{name} holds what looks like a key in place of a model", "OPENAI_API_KEY"
+        return f"{name} contains what looks like a key in place of a model", "OPENAI_API_KEY"
     return None
 
 
 def _is_key_alone(text: str) -> bool:
-    """Tell whether a text is a key and nothing else."""
+    """Return whether a whole text looks like a key."""
     return bool(_BY_SHAPE.search(text)) or len(text) > _LONGEST_VARIABLE or _is_random(text, shortest=16)
 
 
 def _is_random(text: str, shortest: int = 20) -> bool:
-    """Tell whether a token looks random: a long hex number, or letters and digits that change too often for words.
+    """Return whether a token looks random: a long hex number, or letters and digits that alternate too often for words.
 
-    UUIDs are not random in this sense: they name deployments and accounts.
+    UUIDs are not counted as random, because they name deployments and accounts.
     """
     if _UUID.match(text):
         return False
@@ -416,7 +427,7 @@ def _option_name(option: str) -> str:
 
 
 def _key_value(word: str) -> list[tuple[str, Any]]:
-    """Split `key=value`; a value that is written as a list or mapping is looked at as one."""
+    """Return the name and value of `key=value`, and those inside a value that is a list or mapping."""
     name, equals, text = word.partition("=")
     if not equals:
         return [("argument", word)]
@@ -424,7 +435,7 @@ def _key_value(word: str) -> list[tuple[str, Any]]:
 
 
 def _inner_fields(text: str) -> list[tuple[str, Any]]:
-    """Return names and values that are written inside a value, such as `{api_key: x}`."""
+    """Return the names and values inside a value such as `{api_key: x}`."""
     if not text.lstrip().startswith(("{", "[")):
         return []
     return [

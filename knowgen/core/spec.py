@@ -1,6 +1,6 @@
-"""What decides a result, as plain data: the run's specification, and keys made from content.
+"""The specification of a run, and the keys by which results are stored and reused.
 
-Nothing here is secret and nothing depends on this machine: a path, a token or a speed setting is never part of a key.
+Both are plain data that decide a result. Paths, secrets and settings that only affect speed are part of neither.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 KEY_VERSION = 1
-"""Raised when the making of keys changes, so that no old result answers for a new question."""
+"""Version of the key format. Raising it makes all earlier results unusable for new runs."""
 
 
 class _Plain(BaseModel):
@@ -20,14 +20,14 @@ class _Plain(BaseModel):
 
 
 class GeneratorSpec(_Plain):
-    """Which generator draws.
+    """The identity of a generator.
 
     Attributes:
-        name: As it was named, such as `open_book` or `module:Class`.
-        args: Arguments that decide the picture; no paths, no secrets, no speed settings.
+        name: Name as the user wrote it, such as `open_book` or `module:Class`.
+        args: Arguments that decide the image. No paths, secrets or settings that only affect speed.
         revision: Version of its model or code.
-        search: Identity of the search backend it looks things up in, empty when it uses none.
-        privileged: Does it see the ground truth?
+        search: Identity of its search backend; empty when it uses none.
+        privileged: Whether it receives the ground truth.
     """
 
     name: str
@@ -38,15 +38,15 @@ class GeneratorSpec(_Plain):
 
 
 class ScorerSpec(_Plain):
-    """Which scorer judges.
+    """The identity of a scorer.
 
     Attributes:
-        name: As it was named, such as `world_check` or `vlm:gpt-4.1`; also its label in tables.
+        name: Name as the user wrote it, such as `world_check` or `vlm:gpt-4.1`; also its label in tables.
         args: Arguments that decide the score.
         version: Version of its rubric, arithmetic and parser.
-        note: What tables say beside its figures.
-        dimensions: What it gives values for.
-        judge_repeats: Judgements of each picture; the run's number when None. No part of a key.
+        note: Note that tables show beside its figures.
+        dimensions: Dimensions that it gives values for.
+        judge_repeats: Number of scores per image; the run's when None. Not part of keys.
     """
 
     name: str
@@ -61,12 +61,12 @@ SelectionKind = Literal["all", "limit", "ids", "shard"]
 
 
 class Selection(_Plain):
-    """Which samples of the task take part. A part of a task is another selection, named by its hash.
+    """The samples of a task that a run covers, identified by a hash unless they are all.
 
     Attributes:
-        kind: all, limit, ids, or shard: every so manieth sample of another selection.
+        kind: all samples, the first ones (limit), some by id (ids), or every Nth of another selection (shard).
         n: Number of samples.
-        hash: First 12 hex digits over the ids in order; empty for all.
+        hash: First 12 hex digits of the hash of the ids in order; empty for all.
     """
 
     kind: SelectionKind = "all"
@@ -75,17 +75,17 @@ class Selection(_Plain):
 
     @property
     def label(self) -> str:
-        """Returns `all 48` or `limit 8 (3f2a…)`."""
+        """The selection in words, such as `all 48` or `limit 8 (3f2a…)`."""
         return f"all {self.n}" if self.kind == "all" else f"{self.kind} {self.n} ({self.hash})"
 
 
 class RunShard(_Plain):
-    """Which part of a run that is shared out among machines.
+    """One shard of a run that is distributed over several machines.
 
     Attributes:
-        number: From 1; the part takes the samples at places number, number + count, … of the whole, counted from 1.
-        count: Into how many parts the run is shared out.
-        of: The selection of the whole run.
+        number: Number of the shard, from 1. It covers samples number, number + count, … of the run, counted from 1.
+        count: Number of shards.
+        of: Selection of the whole run.
     """
 
     number: int = Field(ge=1)
@@ -94,7 +94,7 @@ class RunShard(_Plain):
 
     @property
     def label(self) -> str:
-        """Returns `shard 2/3`."""
+        """The shard in words, such as `shard 2/3`."""
         return f"shard {self.number}/{self.count}"
 
 
@@ -104,14 +104,14 @@ class RunSpec(_Plain):
     Attributes:
         task: Name of the task.
         task_version: Version of the task, with the hash of its content.
-        selection: Which samples.
-        generator: Who draws.
-        scorers: Who judges.
-        seed: Seed of the run; the picture of repeat r is drawn with seed + r.
-        repeats: Pictures a sample.
-        judge_repeats: Judgements a picture and scorer.
-        shard: Which part of a run this is; None for a run by itself. No part of a key.
-        requests: Identity of an agent's answers that are drawn in place of the prompts; empty for the prompts.
+        selection: The samples.
+        generator: The generator.
+        scorers: The scorers.
+        seed: Seed of the first repeat; the image of repeat r has seed + r.
+        repeats: Number of images per sample.
+        judge_repeats: Number of scores per image and scorer.
+        shard: The shard that this run is; None for a whole run. Not part of keys.
+        requests: Identity of the agent's answers that replace the prompts; empty when there are none.
     """
 
     task: str
@@ -125,14 +125,14 @@ class RunSpec(_Plain):
     shard: RunShard | None = None
     requests: str = ""
 
-    def judgements(self, scorer: ScorerSpec) -> int:
-        """Returns how many judgements of each picture a scorer makes."""
+    def judge_repeats_of(self, scorer: ScorerSpec) -> int:
+        """Return the number of scores per image of a scorer."""
         return scorer.judge_repeats or self.judge_repeats
 
-    def drawn_by(self) -> dict[str, Any]:
-        """Returns the part of the specification that a run directory is bound to: task, generator and seed.
+    def directory_identity(self) -> dict[str, Any]:
+        """Return the part of the specification that a run directory is bound to: task, generator and seed.
 
-        Selection, repeats and scorers may grow in the same directory; what is there is reused by key.
+        Selection, repeats and scorers may change between calls on a directory; stored results are reused by key.
         """
         return {
             "task": self.task,
@@ -147,26 +147,36 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=
 
 
 def canonical(value: Any) -> str:
-    """Returns JSON with sorted keys and no spaces, the same on every machine.
+    """Return JSON with sorted keys and no spaces, the same on every machine.
 
     Raises:
-        TypeError, ValueError: The value is not plain data.
+        TypeError: The value is not plain data.
+        ValueError: It contains NaN, infinity or a reference to itself.
+
+    Example:
+        >>> canonical({"b": 1, "a": [2.5, None]})
+        '{"a":[2.5,null],"b":1}'
     """
     return _ENCODER.encode(value)
 
 
 def fingerprint(value: Any) -> str:
-    """Returns the SHA-256 hex digest of a value's canonical JSON."""
+    """Return the SHA-256 hex digest of a value's canonical JSON."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def text_hash(text: str) -> str:
-    """Returns the SHA-256 hex digest of a text in UTF-8."""
+    """Return the SHA-256 hex digest of a text in UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def select(ids: list[str], kind: SelectionKind) -> Selection:
-    """Names a selection of sample ids."""
+    """Return the selection of some sample ids.
+
+    Args:
+        ids: Ids in the task's order.
+        kind: How they were selected.
+    """
     return Selection(kind=kind, n=len(ids), hash="" if kind == "all" else fingerprint(ids)[:12])
 
 
@@ -174,21 +184,21 @@ _last_generator: list[tuple[GeneratorSpec, dict[str, Any]]] = []
 
 
 def _plain_generator(generator: GeneratorSpec) -> dict[str, Any]:
-    """Returns a generator's specification as plain data; the last one is kept, since a run asks for each sample."""
+    """Return a generator's specification as plain data; the last one is cached, because every sample needs it."""
     if not _last_generator or _last_generator[0][0] is not generator:
         _last_generator[:] = [(generator, generator.model_dump(mode="json"))]
     return _last_generator[0][1]
 
 
 def generation_key(spec: RunSpec, *, sample_id: str, prompt_hash: str, references: tuple[str, ...], repeat: int) -> str:
-    """Names a drawing by everything that decides it.
+    """Return the key of a generation: a hash of everything that decides it.
 
     Args:
-        spec: The run.
-        sample_id: The sample.
+        spec: Specification of the run.
+        sample_id: Id of the sample.
         prompt_hash: `text_hash` of the prompt.
-        references: Digests of the reference images, in order.
-        repeat: From 0.
+        references: SHA-256 digests of the reference images, in order.
+        repeat: Number of the repeat, from 0.
 
     Returns:
         64 hex digits.
@@ -217,16 +227,16 @@ def score_key(
     repeat: int,
     judge_repeat: int,
 ) -> str:
-    """Names a judgement by everything that decides it.
+    """Return the key of a score: a hash of everything that decides it.
 
     Args:
-        scorer: Who judges.
+        scorer: Specification of the scorer.
         task_version: Version of the task.
-        sample_id: The sample.
+        sample_id: Id of the sample.
         truth_hash: `fingerprint` of the sample and its ground truth.
-        image: Digest of the picture that is judged.
-        repeat: Of the generation.
-        judge_repeat: From 0.
+        image: SHA-256 digest of the scored image.
+        repeat: Number of the generation's repeat, from 0.
+        judge_repeat: Number of the score, from 0.
 
     Returns:
         64 hex digits.

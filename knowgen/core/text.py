@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 ERROR_LENGTH = 200
-"""Characters of an error's message that are shown where the caller names no limit."""
+"""Default limit of an error message, in characters."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -14,11 +14,11 @@ def one_line(text: object, limit: int | None = None) -> str:
     """Return a text as one printable line.
 
     White space becomes single spaces. Characters that are not printable, such as control characters and lone
-    surrogates, become spaces too, so that a text from outside can neither steer a terminal nor break a file.
+    surrogates, become spaces too, so that external text cannot control a terminal or break a file.
 
     Args:
-        text: Anything; `str` is taken of it.
-        limit: Maximum length in characters; a longer line ends with an ellipsis. None for no limit.
+        text: Text, or any object, which is converted with `str`.
+        limit: Maximum length in characters; a longer line ends with an ellipsis. No limit when None.
 
     Example:
         >>> one_line("cannot connect:\\n  timed out")
@@ -34,28 +34,36 @@ def one_line(text: object, limit: int | None = None) -> str:
 
 
 def error_message(error: BaseException, limit: int | None = ERROR_LENGTH) -> str:
-    """Return the message of an error on one line, or the name of its type where it has no message."""
+    """Return the message of an error on one line, or the name of its type when it has no message."""
     return one_line(error, limit) or type(error).__name__
 
 
 def error_summary(error: BaseException, limit: int | None = ERROR_LENGTH) -> str:
-    """Return the type of an error and its message on one line, such as `OSError: disk full`.
+    """Return the type of an error and its message on one line.
 
     Args:
         error: The error.
-        limit: Maximum length of the message; the type is not counted.
+        limit: Maximum length of the message without the type, in characters.
+
+    Example:
+        >>> error_summary(OSError("disk full"))
+        'OSError: disk full'
     """
     message = one_line(error, limit)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """Return a number with its noun: `1 image`, `3 images`.
+    """Return a number with its noun.
 
     Args:
-        number: How many.
-        one: The noun in the singular.
-        many: Its plural, where it is not formed with an s.
+        number: The number.
+        one: Singular of the noun.
+        many: Plural of the noun; the singular with an s when empty.
+
+    Example:
+        >>> count(1, "image"), count(3, "image")
+        ('1 image', '3 images')
     """
     return f"{number} {one if number == 1 else many or one + 's'}"
 

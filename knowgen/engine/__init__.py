@@ -1,4 +1,8 @@
-"""Runs a specification: each sample is drawn, stored and scored, with bounded concurrency, retries and a budget."""
+"""Run a specification: generate, store and score every sample, with bounded concurrency, retries and a budget.
+
+`run` is the entry point. From there, read `pipeline` (the way of a sample), `work_plan` (what is still to do),
+`generation` and `scoring` (the two steps), `dispatcher` (queue, batches, timeouts) and `executors` (where plugins run).
+"""
 
 from knowgen.engine.components import ComponentRef, GeneratorHandle, ScorerHandle
 from knowgen.engine.options import EngineOptions, RunOutcome

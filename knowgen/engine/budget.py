@@ -1,4 +1,8 @@
-"""The books of a run: every paid call reserves its worst case in the store before it is sent."""
+"""The budget meter of a run: every paid call reserves its worst case in the store before it is sent.
+
+A reservation is replaced by the actual cost when the call ends. If the service does not report a cost, the reservation
+counts as spent.
+"""
 
 from __future__ import annotations
 
@@ -14,37 +18,37 @@ from knowgen.core.errors import BudgetReachedError, ConfigError
 from knowgen.store.run import RunStore
 
 FREE = -1
-"""Ticket number of a call that costs nothing."""
+"""Reservation number of a call that costs nothing."""
 
 _SLACK = 1e-9
-"""US dollars by which sums of floats may be off."""
+"""Rounding error in US dollars that sums of floats may have."""
 
 
 PATIENCE_SECONDS = 60.0
-"""So long a call that does not fit now waits for others to come to their end, when none does."""
+"""Seconds a call that does not fit now waits while no other call ends."""
 
-_Entry = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
+_Operation = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
 
 
-class _NotYetError(Exception):
-    """A call would fit if those that are open cost nothing: it waits for what they come to."""
+class _WaitError(Exception):
+    """A call fits only if open calls cost less than reserved: it waits until they are settled."""
 
 
 class BudgetMeter:
-    """The meter of a run, used from any thread and any event loop.
+    """The meter of a run. May be used from any thread and any event loop.
 
-    Writing waits for the disk, so a thread of the books' own does it, and no event loop stands still meanwhile. A call
-    is refused only when it would not fit even if all that are under way cost nothing: worst cases are many times what
-    calls really cost, and a run must not end on them.
+    Writing waits for the disk, so the meter has a thread of its own, and no event loop is blocked. Worst cases are many
+    times the actual costs and must not end a run by themselves, so a call is refused only if it would not fit even if
+    all calls in flight cost nothing.
 
     Args:
-        store: Keeps reservations; those left open by a killed run count as spent.
-        budget: US dollars over all runs of the directory, None for no limit.
+        store: Store of the reservations. Those that a killed run left open count as spent.
+        budget: US dollars for all runs of the directory, None for no limit.
         on_refusal: Called when a call is refused, from any thread.
-        patience: Seconds that a call which does not fit now waits for others to end, when none does.
+        patience: Seconds a call that does not fit now waits while no other call ends.
 
     Attributes:
-        refusal: Why the first call was refused; empty when none was.
+        refusal: Why the first call was refused; empty if none was.
     """
 
     def __init__(
@@ -54,51 +58,51 @@ class BudgetMeter:
         on_refusal: Callable[[], None],
         patience: float = PATIENCE_SECONDS,
     ) -> None:
-        self._patience = patience
         self._store = store
         self._budget = budget
         self._on_refusal = on_refusal
-        self._before = store.spent()
+        self._patience = patience
+        self._spent_before = store.spent()
         self._exhausted = False
         self.refusal = ""
         self._open: dict[int, float] = {}
-        self._held: deque[_Entry] = deque()
-        self._work: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._waiting: deque[_Operation] = deque()
+        self._work: SimpleQueue[_Operation | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._thread_lock = threading.Lock()
 
     @property
     def cost(self) -> float:
-        """Returns US dollars spent by this run so far, open reservations in full."""
-        return self._store.spent() - self._before
+        """Return US dollars spent by this run so far, open reservations in full."""
+        return self._store.spent() - self._spent_before
 
     async def reserve(self, worst_case: float | None, who: str) -> int:
-        """Sets aside the worst case of one call in US dollars; see `knowgen.core.metering.Meter`."""
+        """Reserve the worst case of one call in US dollars; see `knowgen.core.metering.Meter`."""
         if worst_case is None and self._budget is not None:
             raise ConfigError(
-                "the price of its calls is not known, so no budget can be kept",
+                "the price of its calls is unknown, so the budget cannot be enforced",
                 where=who,
                 fix="give its prices, or run without --budget",
             )
         if worst_case == 0.0:
             return FREE
-        return int(await self._do(self._reserve, worst_case or 0.0, who))
+        return int(await self._run(self._reserve, worst_case or 0.0, who))
 
     async def settle(self, number: int, cost: float | None) -> None:
-        """Replaces a reservation by the true cost in US dollars; None keeps the worst case."""
+        """Replace a reservation by the actual cost in US dollars; None keeps the worst case."""
         if number == FREE:
-            if cost:  # it was announced as free and was not: the books must say so
-                await self._do(self._record, cost)
+            if cost:  # announced as free, but it was not: record it
+                await self._run(self._record, cost)
             return
-        await self._do(self._settle, number, cost)
+        await self._run(self._settle, number, cost)
 
     def note(self, who: str, what: str, data: dict[str, Any]) -> None:
-        """Keeps a note on how calls were made; see `knowgen.core.metering.note`."""
+        """Store a note on how calls were made; see `knowgen.core.metering.note`."""
         self._store.put_note(who, what, data)
 
     def close(self) -> None:
-        """Ends the books' thread when it has written what was asked for; a call that waits is refused."""
-        with self._starting:
+        """End the meter's thread after it has written everything. Calls that still wait are refused."""
+        with self._thread_lock:
             if self._thread is not None:
                 self._work.put(None)
                 self._thread = None
@@ -107,15 +111,15 @@ class BudgetMeter:
         if self._budget is not None:
             left = self._budget - self._store.spent() + _SLACK
             if not self._exhausted and left < worst_case <= left + sum(self._open.values()):
-                raise _NotYetError
+                raise _WaitError
             if self._exhausted or worst_case > left:
                 self._exhausted = True
                 self.refusal = self.refusal or (
-                    f"${self._budget:g} admits no further call: ${self._store.spent():.4f} is spent, "
+                    f"${self._budget:g} allows no further call: ${self._store.spent():.4f} is spent, "
                     f"and a call of {who} may cost up to ${worst_case:.4f}"
                 )
                 self._on_refusal()
-                raise BudgetReachedError(f"the budget of ${self._budget:g} admits no further call", where=who)
+                raise BudgetReachedError(f"the budget of ${self._budget:g} allows no further call", where=who)
         number = self._store.reserve(worst_case, who)
         self._open[number] = worst_case
         return number
@@ -127,66 +131,66 @@ class BudgetMeter:
     def _record(self, cost: float) -> None:
         self._store.settle(self._store.reserve(cost, "announced as free"), cost)
 
-    async def _do(self, function: Callable[..., Any], *args: Any) -> Any:
-        with self._starting:
+    async def _run(self, function: Callable[..., Any], *args: Any) -> Any:
+        with self._thread_lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="knowgen books", daemon=True)
+                self._thread = threading.Thread(target=self._main, name="knowgen budget", daemon=True)
                 self._thread.start()
         done: Future[Any] = Future()
         self._work.put((done, function, args))
-        answer = asyncio.wrap_future(done)
+        result = asyncio.wrap_future(done)
         if function == self._reserve:
             try:
-                return await answer
-            except asyncio.CancelledError:  # whoever is cancelled makes no call, so nothing need be set aside
-                if not done.cancel():  # it is being set aside just now
-                    done.add_done_callback(self._give_back)
+                return await result
+            except asyncio.CancelledError:  # a cancelled call is not made, so it needs no reservation
+                if not done.cancel():  # it is being reserved at this moment
+                    done.add_done_callback(self._release)
                 raise
-        return await asyncio.shield(answer)  # a walk that is cancelled must not undo what is being written
+        return await asyncio.shield(result)  # cancelling the caller must not undo what is being written
 
-    def _give_back(self, done: Future[Any]) -> None:
-        """Takes back what was set aside for somebody who was cancelled before hearing of it."""
+    def _release(self, done: Future[Any]) -> None:
+        """Release the reservation of a call that was cancelled before it learned of it."""
         if not done.cancelled() and done.exception() is None:
             self._work.put((Future(), self._settle, (done.result(), 0.0)))
 
-    def _serve(self) -> None:
-        while (entry := self._next()) is not None:
-            self._enter(entry)
-            if entry[1] != self._reserve:  # a call came to its end: there may be room for those that wait
-                waiting, self._held = self._held, deque()
-                for held in waiting:
-                    self._enter(held)
-            del entry
-        self._refuse_held()
+    def _main(self) -> None:
+        while (operation := self._next()) is not None:
+            self._execute(operation)
+            if operation[1] != self._reserve:  # a call has ended: those that wait may fit now
+                waiting, self._waiting = self._waiting, deque()
+                for reservation in waiting:
+                    self._execute(reservation)
+            del operation
+        self._refuse_waiting()
 
-    def _next(self) -> _Entry | None:
-        """Returns what is to be done next, None at the end; refuses those that have waited in vain."""
-        if self._held:
+    def _next(self) -> _Operation | None:
+        """Return the next operation, None at the end. Refuses calls that have waited too long."""
+        if self._waiting:
             try:
                 return self._work.get(timeout=self._patience)
-            except Empty:  # what is open hangs or was left behind, and will never be settled
-                self._refuse_held()
+            except Empty:  # the open calls hang or were abandoned, and will never be settled
+                self._refuse_waiting()
         return self._work.get()
 
-    def _refuse_held(self) -> None:
-        self._exhausted = self._exhausted or bool(self._held)
-        while self._held:
-            self._enter(self._held.popleft())
+    def _refuse_waiting(self) -> None:
+        self._exhausted = self._exhausted or bool(self._waiting)
+        while self._waiting:
+            self._execute(self._waiting.popleft())
 
-    def _enter(self, entry: _Entry) -> None:
-        done, function, args = entry
+    def _execute(self, operation: _Operation) -> None:
+        done, function, args = operation
         if done.cancelled():
             return
         try:
             result, error = function(*args), None
-        except _NotYetError:
-            self._held.append(entry)
+        except _WaitError:
+            self._waiting.append(operation)
             return
-        except BaseException as fault:  # noqa: BLE001 - it belongs to the call that waits
-            result, error = None, fault
+        except BaseException as raised:  # noqa: BLE001 - raised again in the call that waits
+            result, error = None, raised
         if not done.set_running_or_notify_cancel():
             if function == self._reserve and error is None:
-                self._settle(result, 0.0)  # cancelled just now, before the call was made
+                self._settle(result, 0.0)  # cancelled at this moment, before the call was made
         elif error is not None:
             done.set_exception(error)
         else:

@@ -1,4 +1,4 @@
-"""What the engine is given to run: a generator and scorers that are made ready, but not built yet."""
+"""What the engine is given to run: handles of a generator and of scorers, whose objects are not built yet."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from knowgen.scorers.contract import ScorerCapabilities
 
 @dataclass(frozen=True)
 class ComponentRef:
-    """From what a worker process builds an object again: a registered name and plain arguments.
+    """A registered name and plain arguments, from which a worker process builds the object again.
 
     Attributes:
-        kind: generators or scorers.
-        name: As the user wrote it.
-        args: Plain data, paths on this machine included.
+        kind: `generators` or `scorers`.
+        name: Name as the user wrote it.
+        args: Arguments as plain data; paths are those of this machine.
     """
 
     kind: Kind
@@ -29,31 +29,31 @@ class ComponentRef:
 
 @dataclass(frozen=True)
 class GeneratorHandle:
-    """A generator that is built when there is something to draw.
+    """A generator that is built when the first image is to be generated.
 
     Attributes:
-        spec: Who draws, as recorded.
-        traits: What it declares.
-        build: Makes the object; called at most once, and only when there is work.
-        remake: How a worker process makes it; None for an object that lives in this process only.
+        spec: What is recorded of it.
+        capabilities: What it declares.
+        build: Builds the object; called only if there is work to do.
+        component_ref: How a worker process builds it; None for an object that exists in this process only.
     """
 
     spec: GeneratorSpec
-    traits: GeneratorCapabilities
+    capabilities: GeneratorCapabilities
     build: Callable[[], Any]
-    remake: ComponentRef | None = None
+    component_ref: ComponentRef | None = None
 
 
 @dataclass(frozen=True)
 class ScorerHandle:
-    """A scorer that is built when there is something to score; fields as in `GeneratorHandle`.
+    """A scorer that is built when the first image is to be scored; other attributes as in `GeneratorHandle`.
 
     Attributes:
-        estimate: Returns the estimated cost of scoring some samples with their truths; None where it cannot say.
+        estimate: Returns the estimated cost of scoring some samples with their truths, None if it cannot say.
     """
 
     spec: ScorerSpec
-    traits: ScorerCapabilities
+    capabilities: ScorerCapabilities
     build: Callable[[], Any]
-    remake: ComponentRef | None = None
+    component_ref: ComponentRef | None = None
     estimate: Callable[..., Any] | None = None

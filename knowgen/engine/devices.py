@@ -1,4 +1,4 @@
-"""Which accelerator a generator or scorer is set up on, found out without loading torch into this process."""
+"""Choose the accelerator for a plugin, without importing torch into this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ _PROBE_SECONDS = 120
 
 
 class Device(NamedTuple):
-    """A device as `setup` is told it, and what CUDA_VISIBLE_DEVICES is set to, empty to leave it alone."""
+    """A device of a worker process.
+
+    Attributes:
+        name: What `setup` is given, such as `cuda:0`.
+        visible: Value of CUDA_VISIBLE_DEVICES; empty to leave it unchanged.
+    """
 
     name: str
     visible: str
@@ -26,34 +31,37 @@ CPU = Device("cpu", "")
 
 
 def _has_driver() -> bool:
-    """Tells whether asking torch is worth the seconds its import takes."""
+    """Return whether torch could find a CUDA device, so that importing it, which takes seconds, is worthwhile."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists() or bool(shutil.which("nvidia-smi"))
 
 
 @cache
 def cuda_count() -> int:
-    """Returns how many CUDA devices torch can use here; 0 where torch is not installed or finds none."""
+    """Return the number of CUDA devices that torch can use; 0 if torch is not installed or finds none."""
     if not _has_driver() or importlib.util.find_spec("torch") is None:
         return 0
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True
         )
-        return int(done.stdout.split()[-1])
+        return int(process.stdout.split()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return 0  # a torch that does not import offers no device; a plugin that needs it says so itself
+        return 0  # torch cannot be imported: no device; a plugin that needs torch reports the error itself
 
 
 def own_device() -> str:
-    """Returns the device for a plugin in this process: `cuda:0`, or `cpu`."""
+    """Return the device for a plugin in this process: `cuda:0`, or `cpu`."""
     return "cuda:0" if cuda_count() else "cpu"
 
 
 def worker_devices(workers: int) -> list[Device]:
-    """Shares the devices out among worker processes.
+    """Assign a device to each worker process, in turn.
 
-    A worker sees only its own device, so its name is `cuda:0` in each of them, and a plugin that says just "cuda"
-    lands on the right one as well.
+    A worker sees only its own device, so the name is `cuda:0` in each, and a plugin that uses plain "cuda" gets the
+    right device as well.
+
+    Args:
+        workers: Number of worker processes.
     """
     count = cuda_count()
     if count == 0:

@@ -1,4 +1,9 @@
-"""A stage: tasks wait in line, slots take them to the plugin, each ends in an answer or a fault, in time."""
+"""Queue requests, batch them to a plugin, and enforce timeouts.
+
+A `Dispatcher` serves one generator or scorer. It has a fixed number of slots; each takes a batch from the queue, hands
+it to the `Executor` in which the plugin runs (threads, an event loop, or worker processes), and waits for one result
+per request. A request always ends in a result or an error, whatever the plugin does.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from knowgen.core.errors import BudgetReachedError
 from knowgen.engine.executors.concurrency import CapacityLimiter, Invocation, InvocationEvent, LoopBridge
 from knowgen.engine.executors.in_process import Executor
 from knowgen.engine.retry import (
-    STOPPERS,
+    FATAL_ERRORS,
     CallTimeoutError,
     ContractError,
     DeviceDisabledError,
@@ -24,29 +29,34 @@ from knowgen.engine.retry import (
     StoppedError,
     WorkerDiedError,
     describe,
-    is_passing,
+    is_transient,
 )
 from knowgen.engine.run_state import RunState
 
 T = TypeVar("T")
 
 MAX_ABANDONED = 3
+"""Hanging threads that may be left behind before the plugin is disabled."""
+
 MAX_DEATHS = 10
+"""Calls in a row that may hang or die before the plugin is disabled."""
+
 LINGER_SECONDS = 0.02
+"""Time a batch generator waits for a batch to fill up."""
 
 
 @dataclass(slots=True)
 class QueuedRequest:
-    """Something a plugin is asked.
+    """A request to a plugin.
 
     Attributes:
-        id: By which its answer is known; unique within a batch.
+        id: Id of the request, unique within a batch; its result carries the same id.
         payload: What the plugin is given.
-        future: Gets the answer and the seconds it took.
-        alone: Is it to be given on its own, because it was in a batch that broke?
-        on_repeat: Called when a second answer comes; that one is dropped.
+        future: Resolves to the result and the seconds it took.
+        alone: Whether it must not share a batch, because a batch that it was in failed.
+        on_repeat: Called when a second result arrives; that result is dropped.
         started: When the plugin was given it, by the monotonic clock.
-        admitted: Does it take up room?
+        admitted: Whether it counts towards the capacity limit.
     """
 
     id: str
@@ -57,13 +67,13 @@ class QueuedRequest:
     started: float = 0.0
     admitted: bool = False
 
-    def answer(self, value: Any) -> None:
-        """Ends the task with an answer."""
+    def resolve(self, value: Any) -> None:
+        """End the request with a result."""
         if not self.future.done():
             self.future.set_result((value, time.monotonic() - self.started))
 
     def fail(self, error: BaseException) -> None:
-        """Ends the task with a fault; one that would end a loop, such as SystemExit, becomes a plain one."""
+        """End the request with an error. One that would end an event loop, such as SystemExit, is wrapped."""
         if self.future.done():
             return
         if not isinstance(error, Exception) or isinstance(error, StopIteration):
@@ -72,249 +82,250 @@ class QueuedRequest:
 
 
 class Dispatcher:
-    """Feeds one plugin with bounded concurrency.
+    """Sends requests to one plugin with bounded concurrency.
 
     Args:
-        mailbox: Of the engine's loop.
-        control: Says whether work is still taken.
-        hosts: Where the plugin runs.
-        slots: Calls at once.
-        batch_size: Tasks a call takes.
-        timeout: Seconds a task may take.
-        noun: What it gives, for reasons: `drawing` or `score`.
-        where: Names the plugin.
-        fill: Waits a moment for a full batch, because a full one costs little more than a single task.
-        drain: Goes on while the run comes to its end in order, for what was drawn already.
-        room: Bounds the answers that are held in memory until they are dealt with.
+        bridge: Bridge into the engine's event loop.
+        state: Whether the run goes on.
+        executor: Where the plugin runs.
+        slots: Calls of the plugin at once.
+        batch_size: Requests per call.
+        timeout: Time limit per request in seconds.
+        result_name: What the plugin returns, for messages: `image` or `score`.
+        where: Name of the plugin, for messages.
+        fill: Wait a moment for a full batch, because a full batch costs little more than a single request.
+        drain: Accept requests after a stop that is not an interruption, to score images that exist.
+        limiter: Bounds the results that are held in memory until they are handled.
     """
 
     def __init__(
         self,
-        mailbox: LoopBridge,
-        control: RunState,
-        hosts: Executor,
+        bridge: LoopBridge,
+        state: RunState,
+        executor: Executor,
         *,
         slots: int,
         batch_size: int,
         timeout: float,
-        noun: str,
+        result_name: str,
         where: str,
         fill: bool = False,
         drain: bool = False,
-        room: CapacityLimiter | None = None,
+        limiter: CapacityLimiter | None = None,
     ) -> None:
         self.slots, self.batch_size = slots, batch_size
-        self._mailbox, self._control, self._hosts = mailbox, control, hosts
-        self._timeout, self._noun, self._where, self._fill, self._room = timeout, noun, where, fill, room
-        self._drain = drain
-        self._line: deque[QueuedRequest] = deque()
+        self._bridge, self._state, self._executor = bridge, state, executor
+        self._timeout, self._result_name, self._where = timeout, result_name, where
+        self._fill, self._drain, self._limiter = fill, drain, limiter
+        self._queue: deque[QueuedRequest] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
-        self._runners: list[asyncio.Task[None]] = []
+        self._slot_tasks: list[asyncio.Task[None]] = []
         self._abandoned = 0
         self._deaths = 0
-        self._retired = 0
-        self._broken = ""
+        self._disabled_slots = 0
+        self._disabled = ""
 
-    async def do(
+    async def submit(
         self,
         id: str,
         payload: Any,
-        then: Callable[[Any, float], Awaitable[T]],
+        handle: Callable[[Any, float], Awaitable[T]],
         *,
         alone: bool = False,
         on_repeat: Callable[[], None] | None = None,
     ) -> T:
-        """Has the plugin do something, and deals with the answer.
+        """Queue a request, wait for its result, and handle it.
 
         Args:
-            id: By which the answer is known.
+            id: Id of the request.
             payload: What the plugin is given.
-            then: Takes the answer and the seconds it took; the answer counts as held until this is done.
-            alone: Not in a batch with others.
-            on_repeat: Called when a second answer comes.
+            handle: Takes the result and the seconds it took. The result counts towards the capacity limit until this
+                has returned.
+            alone: Do not batch it with other requests.
+            on_repeat: Called when a second result arrives.
 
         Returns:
-            What `then` returns.
+            What `handle` returned.
 
         Raises:
             StoppedError: The run takes no new work.
-            CallTimeoutError: No answer came in time.
-            PluginDisabledError: The plugin hung or died too often before.
-            ContractError: The plugin ended its call without an answer.
-            BaseException: Whatever the plugin raised.
+            CallTimeoutError: No result within the time limit.
+            PluginDisabledError: The plugin hung or died too often.
+            ContractError: The plugin ended its call without a result for this request.
+            Exception: What the plugin raised.
         """
-        self._control.check(drain=self._drain)
-        if self._broken:
-            raise PluginDisabledError(self._broken)
-        task = QueuedRequest(id, payload, self._mailbox.loop.create_future(), alone, on_repeat)
-        self._line.append(task)
-        self._wake()
+        self._state.raise_if_stopped(drain=self._drain)
+        if self._disabled:
+            raise PluginDisabledError(self._disabled)
+        request = QueuedRequest(id, payload, self._bridge.loop.create_future(), alone, on_repeat)
+        self._queue.append(request)
+        self._wake_slot()
         try:
-            value, seconds = await task.future
-            return await then(value, seconds)
+            value, seconds = await request.future
+            return await handle(value, seconds)
         finally:
-            if task.admitted and self._room is not None:
-                self._room.leave()
+            if request.admitted and self._limiter is not None:
+                self._limiter.release()
 
-    def _wake(self) -> None:
+    def stop(self) -> None:
+        """Drop requests that are queued; those in progress continue."""
+        while self._queue:
+            self._queue.popleft().fail(StoppedError(self._state.stop_reason))
+
+    async def close(self) -> None:
+        """End the slots and close the plugin."""
+        for task in self._slot_tasks:
+            task.cancel()
+        await asyncio.gather(*self._slot_tasks, return_exceptions=True)
+        self._slot_tasks.clear()
+        self._idle.clear()
+        await self._executor.close()
+
+    def kill(self) -> None:
+        """End what can be ended, without waiting."""
+        for task in self._slot_tasks:
+            task.cancel()
+        self._executor.kill()
+
+    # -- slots: from the queue to the plugin -----------------------------------------------------------------------
+
+    def _wake_slot(self) -> None:
+        """Wake an idle slot, or start another one."""
         if self._idle:
             waiter = self._idle.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-        elif len(self._runners) < self.slots:
-            slot = len(self._runners)
-            self._runners.append(self._mailbox.loop.create_task(self._run(slot)))
+        elif len(self._slot_tasks) < self.slots:
+            slot = len(self._slot_tasks)
+            self._slot_tasks.append(self._bridge.loop.create_task(self._run_slot(slot)))
 
-    def stop(self) -> None:
-        """Lets go of what waits in line; what is under way goes on."""
-        while self._line:
-            self._line.popleft().fail(StoppedError(self._control.stopped))
-
-    async def close(self) -> None:
-        """Ends the slots and closes the plugin."""
-        for runner in self._runners:
-            runner.cancel()
-        await asyncio.gather(*self._runners, return_exceptions=True)
-        self._runners.clear()
-        self._idle.clear()
-        await self._hosts.close()
-
-    def kill(self) -> None:
-        """Ends what can be ended, without waiting."""
-        for runner in self._runners:
-            runner.cancel()
-        self._hosts.kill()
-
-    async def _run(self, slot: int) -> None:
+    async def _run_slot(self, slot: int) -> None:
         try:
             while True:
                 batch = await self._next_batch()
                 try:
-                    await self._serve(slot, batch)
+                    await self._process(slot, batch)
                 except DeviceDisabledError as error:
-                    self._retire(batch, str(error))
+                    self._disable_slot(batch, str(error))
                     return
-        except Exception as error:  # noqa: BLE001 - a fault of the engine itself: the run must not hang on it
-            self._control.fail(error)
+        except Exception as error:  # noqa: BLE001 - a bug of the engine itself: the run must not hang on it
+            self._state.fail(error)
             self.stop()
 
     async def _next_batch(self) -> list[QueuedRequest]:
         while True:
-            while not self._line:
-                waiter = self._mailbox.loop.create_future()
+            while not self._queue:
+                waiter = self._bridge.loop.create_future()
                 self._idle.append(waiter)
                 await waiter
-            if self._fill and len(self._line) < self.batch_size:
+            if self._fill and len(self._queue) < self.batch_size:
                 await asyncio.sleep(LINGER_SECONDS)
-            if self._room is not None:
-                await self._room.wait()
-            if batch := self._take():
+            if self._limiter is not None:
+                await self._limiter.wait_until_free()
+            if batch := self._take_batch():
                 return batch
 
-    def _take(self) -> list[QueuedRequest]:
-        """Takes a batch out of the line: a share of what waits, and no two tasks of one name."""
-        idle = 1 if self._fill else 1 + min(len(self._idle), max(0, len(self._line) - 1))
-        size = min(self.batch_size, -(-len(self._line) // idle)) if self._line else 0
+    def _take_batch(self) -> list[QueuedRequest]:
+        """Take a batch from the queue: this slot's share of what is queued, without two requests of the same id."""
+        sharing = 1 if self._fill else 1 + min(len(self._idle), max(0, len(self._queue) - 1))
+        size = min(self.batch_size, -(-len(self._queue) // sharing)) if self._queue else 0
         batch: list[QueuedRequest] = []
-        names: set[str] = set()
-        while len(batch) < size and self._line:
-            task = self._line[0]
-            if task.future.done():  # its walk was cancelled
-                self._line.popleft()
+        ids: set[str] = set()
+        while len(batch) < size and self._queue:
+            request = self._queue[0]
+            if request.future.done():  # its item was cancelled
+                self._queue.popleft()
                 continue
-            if task.id in names or (task.alone and batch):
+            if request.id in ids or (request.alone and batch):
                 break
-            batch.append(self._line.popleft())
-            names.add(task.id)
-            if task.alone:
+            batch.append(self._queue.popleft())
+            ids.add(request.id)
+            if request.alone:
                 break
-        if self._room is not None:
-            for task in batch:
-                if not task.admitted:
-                    task.admitted = True
-                    self._room.enter(1)
+        if self._limiter is not None:
+            for request in batch:
+                if not request.admitted:
+                    request.admitted = True
+                    self._limiter.take(1)
         return batch
 
-    async def _serve(self, slot: int, batch: list[QueuedRequest]) -> None:
-        """Gives a batch to the plugin and sees that every task of it ends."""
+    async def _process(self, slot: int, batch: list[QueuedRequest]) -> None:
+        """Give a batch to the plugin and see that each of its requests ends.
+
+        Raises:
+            DeviceDisabledError: The device of this slot failed too often.
+        """
         try:
-            if self._broken:
-                raise PluginDisabledError(self._broken)
-            host = await self._hosts.host(slot)
+            if self._disabled:
+                raise PluginDisabledError(self._disabled)
+            executor_slot = await self._executor.ready_slot(slot)
         except DeviceDisabledError:
             raise
-        except Exception as error:  # noqa: BLE001 - it cannot be built: nobody will get an answer
+        except Exception as error:  # noqa: BLE001 - the plugin cannot be built, so no request can be served
             if not isinstance(error, PluginDisabledError):
-                self._control.fail(error)
-            for task in batch:
-                task.fail(error if isinstance(error, PluginDisabledError) else StoppedError(str(error)))
+                self._state.fail(error)
+            for request in batch:
+                request.fail(error if isinstance(error, PluginDisabledError) else StoppedError(str(error)))
             return
-        call: Invocation[Any] = Invocation(self._mailbox, [task.payload for task in batch])
+        invocation: Invocation[Any] = Invocation(self._bridge, [request.payload for request in batch])
         now = time.monotonic()
-        for task in batch:
-            task.started = now
-        host.start(call)
-        await self._listen(slot, call, {task.id: task for task in batch})
+        for request in batch:
+            request.started = now
+        executor_slot.start(invocation)
+        await self._collect(slot, invocation, {request.id: request for request in batch})
 
-    def _retire(self, batch: list[QueuedRequest], reason: str) -> None:
-        """Gives what a slot held to the others; gives up where none is left."""
-        self._retired += 1
-        logging.getLogger("knowgen.engine").warning("%s: %s", self._where, reason)
-        self._line.extendleft(reversed(batch))
-        if self._retired >= self.slots:
-            self._give_up(f"{self._where}: no device is left; the last: {reason}")
-            return
-        for _ in batch:
-            self._wake()
+    # -- events: from the plugin to the requests -------------------------------------------------------------------
 
-    async def _listen(self, slot: int, call: Invocation[Any], tasks: dict[str, QueuedRequest]) -> None:
-        waiting = dict(tasks)
-        strays: list[str] = []
+    async def _collect(self, slot: int, invocation: Invocation[Any], requests: dict[str, QueuedRequest]) -> None:
+        """Resolve the requests of an invocation from its events, until it ends or times out."""
+        waiting = dict(requests)
+        unknown_ids: list[str] = []
         while True:
             try:
-                event = await self._next_event(call, len(waiting))
+                event = await self._next_event(invocation, len(waiting))
             except TimeoutError:
-                await self._hung(slot, call, waiting)
+                await self._timed_out(slot, invocation, waiting)
                 return
             if event.kind == "end":
                 break
-            if event.kind == "fault":
-                self._fault(event, waiting)
+            if event.kind == "error":
+                self._on_error(event, waiting)
             else:
-                self._answer(event, tasks, waiting, strays)
-        if call.finished is not None:
-            call.finished(call)
-        for task in waiting.values():
-            task.fail(ContractError(self._missing(strays)))
+                self._on_result(event, requests, waiting, unknown_ids)
+        if invocation.on_finished is not None:
+            invocation.on_finished(invocation)
+        for request in waiting.values():
+            request.fail(ContractError(self._missing_result(unknown_ids)))
 
-    async def _next_event(self, call: Invocation[Any], waiting: int) -> InvocationEvent:
-        if (event := call.ready()) is not None:
+    async def _next_event(self, invocation: Invocation[Any], waiting: int) -> InvocationEvent:
+        if (event := invocation.next_ready()) is not None:
             return event
         async with asyncio.timeout(self._timeout * max(1, waiting)):
-            return await call.next()
+            return await invocation.next()
 
-    def _answer(
+    def _on_result(
         self,
         event: InvocationEvent,
-        tasks: dict[str, QueuedRequest],
+        requests: dict[str, QueuedRequest],
         waiting: dict[str, QueuedRequest],
-        strays: list[str],
+        unknown_ids: list[str],
     ) -> None:
-        name = event.id
-        if not name and len(tasks) == 1:
-            name = next(iter(tasks))
-        task = waiting.pop(name, None)
-        if task is not None:
+        id = event.id
+        if not id and len(requests) == 1:
+            id = next(iter(requests))
+        request = waiting.pop(id, None)
+        if request is not None:
             self._deaths = 0
-            task.answer(event.value)
-        elif name in tasks:
-            if (told := tasks[name].on_repeat) is not None:
-                told()
+            request.resolve(event.value)
+        elif id in requests:
+            if (on_repeat := requests[id].on_repeat) is not None:
+                on_repeat()
         else:
-            strays.append(name)
+            unknown_ids.append(id)
 
-    def _fault(self, event: InvocationEvent, waiting: dict[str, QueuedRequest]) -> None:
-        hit = [waiting.pop(event.id)] if event.id in waiting else list(waiting.values())
+    def _on_error(self, event: InvocationEvent, waiting: dict[str, QueuedRequest]) -> None:
+        """Fail the request that an error belongs to. After an error of a whole batch, each request is run alone."""
+        affected = [waiting.pop(event.id)] if event.id in waiting else list(waiting.values())
         error = event.value
         if not event.id:
             waiting.clear()
@@ -322,38 +333,54 @@ class Dispatcher:
             self._deaths += 1
             if self._deaths >= MAX_DEATHS:
                 error = PluginDisabledError(f"{self._where} died {self._deaths} times in a row; the last time {error}")
-                self._give_up(str(error))
-        of_all = is_passing(error) or isinstance(error, (BudgetReachedError, PluginDisabledError, *STOPPERS))
-        for task in hit:
-            if len(hit) > 1 and not of_all:  # one of them broke the batch; alone, the others come through
-                task.alone = True
-                self._line.append(task)
-                self._wake()
+                self._disable(str(error))
+        concerns_all = is_transient(error) or isinstance(
+            error, (BudgetReachedError, PluginDisabledError, *FATAL_ERRORS)
+        )
+        for request in affected:
+            if len(affected) > 1 and not concerns_all:  # one request broke the batch; alone, the others succeed
+                request.alone = True
+                self._queue.append(request)
+                self._wake_slot()
             else:
-                task.fail(error)
+                request.fail(error)
 
-    def _missing(self, strays: list[str]) -> str:
-        reason = f"the {'generator' if self._noun == 'drawing' else 'scorer'} gave no {self._noun} for this request"
-        return f"{reason}; it gave one for an unknown request {strays[0][:60]!r}" if strays else reason
+    def _missing_result(self, unknown_ids: list[str]) -> str:
+        plugin = "generator" if self._result_name == "image" else "scorer"
+        reason = f"the {plugin} returned no {self._result_name} for this request"
+        return f"{reason}; it returned one for an unknown request {unknown_ids[0][:60]!r}" if unknown_ids else reason
 
-    async def _hung(self, slot: int, call: Invocation[Any], waiting: dict[str, QueuedRequest]) -> None:
-        reason = f"no {self._noun} within {self._timeout:g} s"
+    async def _timed_out(self, slot: int, invocation: Invocation[Any], waiting: dict[str, QueuedRequest]) -> None:
+        """Abandon an invocation that has run out of time; disable a plugin that hangs again and again."""
+        reason = f"no {self._result_name} within {self._timeout:g} s"
         if len(waiting) > 1:
-            reason += f" each, in a batch of which {len(waiting)} were open"
-        verdict = await self._hosts.give_up(slot, call)
+            reason += f" each, in a batch with {len(waiting)} results missing"
+        outcome = await self._executor.abandon(slot, invocation)
         blocked = EventLoopBlockedError(f"another call blocked the event loop of {self._where}")
-        for task in waiting.values():
-            task.fail(blocked if verdict.innocent else CallTimeoutError(reason))
-        self._abandoned += verdict.left_behind
-        self._deaths += not verdict.innocent
+        for request in waiting.values():
+            request.fail(blocked if outcome.blocked_by_other else CallTimeoutError(reason))
+        self._abandoned += outcome.left_behind
+        self._deaths += not outcome.blocked_by_other
         if self._abandoned >= MAX_ABANDONED:
-            self._give_up(f"{self._where} hung {self._abandoned} times and is not called again in this run")
+            self._disable(f"{self._where} hung {self._abandoned} times and is not called again in this run")
         elif self._deaths >= MAX_DEATHS:
-            self._give_up(
+            self._disable(
                 f"{self._where} hung or died {self._deaths} times in a row and is not called again in this run"
             )
 
-    def _give_up(self, reason: str) -> None:
-        self._broken = reason
-        while self._line:
-            self._line.popleft().fail(PluginDisabledError(reason))
+    def _disable(self, reason: str) -> None:
+        """Call the plugin no more in this run; fail what is queued."""
+        self._disabled = reason
+        while self._queue:
+            self._queue.popleft().fail(PluginDisabledError(reason))
+
+    def _disable_slot(self, batch: list[QueuedRequest], reason: str) -> None:
+        """Give a slot's batch to the other slots; disable the plugin if none is left."""
+        self._disabled_slots += 1
+        logging.getLogger("knowgen.engine").warning("%s: %s", self._where, reason)
+        self._queue.extendleft(reversed(batch))
+        if self._disabled_slots >= self.slots:
+            self._disable(f"{self._where}: no device is left; the last error: {reason}")
+            return
+        for _ in batch:
+            self._wake_slot()

@@ -1,4 +1,9 @@
-"""The drawing half of a walk: from a request to a stored generation, whatever the generator does."""
+"""The generation step of a run: make an image for a work item and store it as a `Generation`.
+
+A `GenerationStep` is either a `GeneratorStep`, which sends requests to a generator through a `Dispatcher`, or a
+`SourceStep`, which reads images that exist already. Both end in a `GenerationWriter`. Whatever a generator does, the
+result is a stored generation: ok, failed or refused, with the reason.
+"""
 
 from __future__ import annotations
 
@@ -15,188 +20,199 @@ from knowgen.engine.executors.concurrency import WorkerThreads
 from knowgen.engine.imaging import encode
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.retry import (
-    STOPPERS,
+    FATAL_ERRORS,
     ContractError,
     NotGeneratedError,
     StoppedError,
     StoreError,
     describe,
-    with_tries,
+    with_retries,
 )
 from knowgen.engine.work_plan import WorkItem
 from knowgen.generators.contract import GeneratedImage, GenerationSource
 from knowgen.store.run import RunStore
 
-REPEATED = "the generator gave this drawing more than once; the first counts"
+REPEATED = "the generator returned this image more than once; the first is used"
 
 
 class GenerationStep(Protocol):
-    """Makes the generation of a job and stores it."""
+    """Generates and stores the image of a work item."""
 
-    async def draw(self, job: WorkItem) -> Generation:
-        """Returns the stored generation, ok or not.
+    async def generate(self, item: WorkItem) -> Generation:
+        """Return the stored generation, whatever its status.
 
         Raises:
-            StoppedError, BudgetReachedError: It was not drawn, because the run ends.
-            NotGeneratedError: Its source has not drawn it yet.
+            StoppedError, BudgetReachedError: It was not generated because the run ends.
+            NotGeneratedError: Its source has no image for it yet.
             StoreError: The store cannot be written.
         """
         ...
 
     def stop(self) -> None:
-        """Lets go of what waits to be drawn."""
+        """Drop requests that are queued; those in progress continue."""
         ...
 
     async def close(self) -> None:
-        """Closes the generator."""
+        """Close the generator."""
         ...
 
     def kill(self) -> None:
-        """Ends what can be ended, without waiting."""
+        """End what can be ended, without waiting."""
         ...
 
 
 class GenerationWriter:
-    """Encodes, checks and stores what was drawn; its methods may be called from any thread.
+    """Encodes, checks and stores generated images. Its methods may be called from any thread.
 
     Args:
         spec: The run.
-        store: Where it goes.
+        store: Where generations are written.
     """
 
     def __init__(self, spec: RunSpec, store: RunStore) -> None:
         self._spec, self._store = spec, store
 
-    def finish(self, job: WorkItem, value: Any, seconds: float, attempts: int, notes: list[str]) -> Generation:
-        """Turns what a generator gave into a stored generation.
+    def write(self, item: WorkItem, value: Any, seconds: float, attempts: int, notes: list[str]) -> Generation:
+        """Store what a generator returned. A value that breaks the contract becomes a failed generation.
+
+        Args:
+            item: The work item.
+            value: A `GeneratedImage`, or an image alone.
+            seconds: Time the generator took.
+            attempts: Attempts so far, those of earlier runs included.
+            notes: Notes for the generation's settings.
 
         Raises:
             StoreError: The store cannot be written.
         """
-        drawing = value if isinstance(value, GeneratedImage) else GeneratedImage(image=value)
+        result = value if isinstance(value, GeneratedImage) else GeneratedImage(image=value)
         try:
-            generation = self._generation(job, drawing, seconds, attempts, notes)
+            generation = self._generation(item, result, seconds, attempts, notes)
         except (ContractError, ValueError, TypeError) as error:
-            return self.failed(job, describe(error), attempts, seconds=seconds)
-        return self._put(job, generation)
+            return self.write_failure(item, describe(error), attempts, seconds=seconds)
+        return self._put(item, generation)
 
-    def _generation(
-        self, job: WorkItem, drawing: GeneratedImage, seconds: float, attempts: int, notes: list[str]
-    ) -> Generation:
-        image, status, reason = None, GenerationStatus(drawing.status), drawing.reason
-        if status is GenerationStatus.OK:
-            data, width, height, kind = encode(drawing.image)
-            try:
-                image = self._store.put_image(data, width=width, height=height, format=kind)
-            except KnowgenError as error:
-                raise StoreError(error) from error
-        elif status is GenerationStatus.NOT_RUN:
-            status = GenerationStatus.FAILED
-        if image is None and not reason:
-            reason = "the generator gave no reason"
-        asked = job.asked
-        if asked.reason:
-            notes = [*notes, asked.reason]
-        plain = {
-            "references": asked.noted if drawing.references == () else drawing.references,
-            "evidence": asked.evidence if drawing.evidence == () else drawing.evidence,
-            "trajectory": asked.trajectory if drawing.trajectory == () else drawing.trajectory,
-            "settings": {**drawing.settings, "note": "; ".join(notes)} if notes else drawing.settings,
-        }
-        if any(plain.values()):
-            plain = _as_json(plain)
-        return Generation(
-            sample_id=job.sample.id,
-            repeat=job.repeat,
-            status=status,
-            reason="" if image is not None else reason,
-            image=image,
-            used_prompt=drawing.used_prompt or asked.prompt,
-            seed=self._spec.seed + job.repeat,
-            seconds=seconds,
-            usage=drawing.usage,
-            attempts=attempts,
-            **plain,
-        )
-
-    def failed(
+    def write_failure(
         self,
-        job: WorkItem,
+        item: WorkItem,
         reason: str,
         attempts: int,
         *,
         status: GenerationStatus = GenerationStatus.FAILED,
         seconds: float = 0.0,
     ) -> Generation:
-        """Stores a drawing that did not come about, with the reason."""
+        """Store a failed or refused generation with its reason.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
         generation = Generation(
-            sample_id=job.sample.id,
-            repeat=job.repeat,
+            sample_id=item.sample.id,
+            repeat=item.repeat,
             status=status,
             reason=reason,
-            seed=self._spec.seed + job.repeat,
+            seed=self._spec.seed + item.repeat,
             seconds=seconds,
             attempts=attempts,
         )
-        return self._put(job, generation)
+        return self._put(item, generation)
 
-    def _put(self, job: WorkItem, generation: Generation) -> Generation:
+    def add_note(self, item: WorkItem, text: str) -> None:
+        """Add a note to a stored generation that has none yet."""
+        known = self._store.generation(item.key)
+        if known is not None and not known.settings.get("note"):
+            self._put(item, known.model_copy(update={"settings": {**known.settings, "note": text}}))
+
+    def _generation(
+        self, item: WorkItem, result: GeneratedImage, seconds: float, attempts: int, notes: list[str]
+    ) -> Generation:
+        image, status, reason = None, GenerationStatus(result.status), result.reason
+        if status is GenerationStatus.OK:
+            data, width, height, image_format = encode(result.image)
+            try:
+                image = self._store.put_image(data, width=width, height=height, format=image_format)
+            except KnowgenError as error:
+                raise StoreError(error) from error
+        elif status is GenerationStatus.NOT_RUN:
+            status = GenerationStatus.FAILED
+        if image is None and not reason:
+            reason = "the generator gave no reason"
+        answer = item.answer
+        if answer.reason:
+            notes = [*notes, answer.reason]
+        metadata = {
+            "references": answer.reference_notes if result.references == () else result.references,
+            "evidence": answer.evidence if result.evidence == () else result.evidence,
+            "trajectory": answer.trajectory if result.trajectory == () else result.trajectory,
+            "settings": {**result.settings, "note": "; ".join(notes)} if notes else result.settings,
+        }
+        if any(metadata.values()):
+            metadata = _as_plain_data(metadata)
+        return Generation(
+            sample_id=item.sample.id,
+            repeat=item.repeat,
+            status=status,
+            reason="" if image is not None else reason,
+            image=image,
+            used_prompt=result.used_prompt or answer.prompt,
+            seed=self._spec.seed + item.repeat,
+            seconds=seconds,
+            usage=result.usage,
+            attempts=attempts,
+            **metadata,
+        )
+
+    def _put(self, item: WorkItem, generation: Generation) -> Generation:
         try:
-            self._store.put_generation(job.key, generation)
+            self._store.put_generation(item.key, generation)
         except KnowgenError as error:
             raise StoreError(error) from error
         return generation
 
-    def note(self, job: WorkItem, text: str) -> None:
-        """Adds a note to a generation that is stored already; the first note stands."""
-        known = self._store.generation(job.key)
-        if known is not None and not known.settings.get("note"):
-            self._put(job, known.model_copy(update={"settings": {**known.settings, "note": text}}))
 
-
-def _as_json(plain: dict[str, Any]) -> dict[str, Any]:
-    """Returns what a generator noted as plain data.
+def _as_plain_data(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata as JSON values, tuples as lists.
 
     Raises:
-        ContractError: It is none.
+        ContractError: It cannot be written as JSON.
     """
     try:
-        text = json.dumps(plain, allow_nan=False)
+        text = json.dumps(metadata, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ContractError(f"what the generator noted beside the picture is not plain data: {error}") from error
+        raise ContractError(f"the metadata of the image is not plain data: {error}") from error
     return dict(json.loads(text))
 
 
 class GeneratorStep:
-    """Draws with a generator.
+    """Generates images with a generator.
 
     Args:
         spec: The run.
-        options: Tries and caps.
-        stage: Feeds the generator.
-        finisher: Stores what comes.
-        lane: Threads for encoding and storing.
-        privileged: Is the generator shown the ground truth?
+        options: Limits of attempts.
+        dispatcher: Sends requests to the generator.
+        writer: Stores the results.
+        threads: Threads in which the writer works.
+        privileged: Whether requests carry the ground truth.
     """
 
     def __init__(
         self,
         spec: RunSpec,
         options: EngineOptions,
-        stage: Dispatcher,
-        finisher: GenerationWriter,
-        lane: WorkerThreads,
+        dispatcher: Dispatcher,
+        writer: GenerationWriter,
+        threads: WorkerThreads,
         *,
         privileged: bool,
     ) -> None:
-        self._spec, self._options, self._stage = spec, options, stage
-        self._finisher, self._lane, self._privileged = finisher, lane, privileged
+        self._spec, self._options, self._dispatcher = spec, options, dispatcher
+        self._writer, self._threads, self._privileged = writer, threads, privileged
 
-    async def draw(self, job: WorkItem) -> Generation:
-        """Returns the stored generation, ok or not; see `GenerationStep`."""
-        before = job.earlier.attempts if job.earlier is not None else 0
+    async def generate(self, item: WorkItem) -> Generation:
+        """Return the stored generation, whatever its status; see `GenerationStep`."""
+        before = item.earlier.attempts if item.earlier is not None else 0
         tries = max(1, min(self._options.tries, self._options.max_attempts - before))
-        request = self._request(job)
+        request = self._request(item)
         notes: list[str] = []
         attempts = before
         status = GenerationStatus.FAILED
@@ -204,90 +220,89 @@ class GeneratorStep:
         async def attempt(number: int) -> Generation:
             nonlocal attempts
             attempts = before + number
-            return await self._stage.do(
-                request.id, request, then, alone=number > 1, on_repeat=self._repeated(job, notes)
-            )
+            on_repeat = self._on_repeat(item, notes)
+            return await self._dispatcher.submit(request.id, request, write, alone=number > 1, on_repeat=on_repeat)
 
-        async def then(value: Any, seconds: float) -> Generation:
-            generation = await self._lane.call(self._finisher.finish, job, value, seconds, attempts, notes)
-            if notes and "note" not in generation.settings:  # it was given again while this one was being stored
-                await self._lane.call(self._finisher.note, job, REPEATED)
+        async def write(value: Any, seconds: float) -> Generation:
+            generation = await self._threads.run(self._writer.write, item, value, seconds, attempts, notes)
+            if notes and "note" not in generation.settings:  # a second image arrived while this one was being stored
+                await self._threads.run(self._writer.add_note, item, REPEATED)
             return generation
 
-        began = time.monotonic()
+        started = time.monotonic()
         try:
-            return await with_tries(attempt, tries)
-        except (StoppedError, BudgetReachedError, StoreError, *STOPPERS):
+            return await with_retries(attempt, tries)
+        except (StoppedError, BudgetReachedError, StoreError, *FATAL_ERRORS):
             raise
         except RefusalError as error:
             status, reason = GenerationStatus.REFUSED, describe(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a generator may raise anything
             reason = describe(error)
-        seconds = time.monotonic() - began
-        return self._finisher.failed(job, reason, attempts, status=status, seconds=seconds)
+        seconds = time.monotonic() - started
+        return self._writer.write_failure(item, reason, attempts, status=status, seconds=seconds)
 
-    def _repeated(self, job: WorkItem, notes: list[str]) -> Callable[[], None]:
-        def told() -> None:
+    def _on_repeat(self, item: WorkItem, notes: list[str]) -> Callable[[], None]:
+        def note_once() -> None:
             if not notes:
                 notes.append(REPEATED)
-                self._lane.call(self._finisher.note, job, REPEATED)
+                self._threads.run(self._writer.add_note, item, REPEATED)
 
-        return told
+        return note_once
 
-    def _request(self, job: WorkItem) -> GenerationRequest:
+    def _request(self, item: WorkItem) -> GenerationRequest:
         return GenerationRequest(
-            id=request_id(job.sample.id, job.repeat),
-            prompt=job.asked.prompt or job.sample.prompt,
-            repeat=job.repeat,
-            seed=self._spec.seed + job.repeat,
-            references=job.asked.references,
-            truth=job.truth if self._privileged else None,
+            id=request_id(item.sample.id, item.repeat),
+            prompt=item.answer.prompt or item.sample.prompt,
+            repeat=item.repeat,
+            seed=self._spec.seed + item.repeat,
+            references=item.answer.references,
+            truth=item.truth if self._privileged else None,
         )
 
     def stop(self) -> None:
-        """Lets go of what waits to be drawn."""
-        self._stage.stop()
+        """Drop requests that are queued; those in progress continue."""
+        self._dispatcher.stop()
 
     async def close(self) -> None:
-        """Closes the generator."""
-        await self._stage.close()
+        """Close the generator."""
+        await self._dispatcher.close()
 
     def kill(self) -> None:
-        """Ends what can be ended, without waiting."""
-        self._stage.kill()
+        """End what can be ended, without waiting."""
+        self._dispatcher.kill()
 
 
 class SourceStep:
-    """Takes drawings that were made elsewhere.
+    """Takes generations that exist already, such as a folder of images.
 
     Args:
-        source: Where they come from.
-        finisher: Stores what comes.
-        lane: Threads for reading, checking and storing.
+        source: Where they are read from.
+        writer: Stores the results.
+        threads: Threads in which they are read, checked and stored.
     """
 
-    def __init__(self, source: GenerationSource, finisher: GenerationWriter, lane: WorkerThreads) -> None:
-        self._source, self._finisher, self._lane = source, finisher, lane
+    def __init__(self, source: GenerationSource, writer: GenerationWriter, threads: WorkerThreads) -> None:
+        self._source, self._writer, self._threads = source, writer, threads
 
-    async def draw(self, job: WorkItem) -> Generation:
-        """Returns the stored generation, ok or not; see `GenerationStep`."""
-        return await self._lane.call(self._take, job)
+    async def generate(self, item: WorkItem) -> Generation:
+        """Return the stored generation, whatever its status; see `GenerationStep`."""
+        return await self._threads.run(self._read, item)
 
-    def _take(self, job: WorkItem) -> Generation:
-        attempts = 1 + (job.earlier.attempts if job.earlier is not None else 0)
+    def _read(self, item: WorkItem) -> Generation:
+        attempts = 1 + (item.earlier.attempts if item.earlier is not None else 0)
         try:
-            drawing = self._source.drawing(job.sample.id, job.repeat)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a source may be anybody's code
-            return self._finisher.failed(job, describe(error), attempts)
-        if drawing.status is GenerationStatus.NOT_RUN:
-            raise NotGeneratedError(drawing.reason)
-        return self._finisher.finish(job, drawing, 0.0, attempts, [])
+            result = self._source.generation(item.sample.id, item.repeat)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a source may raise anything
+            return self._writer.write_failure(item, describe(error), attempts)
+        if result.status is GenerationStatus.NOT_RUN:
+            raise NotGeneratedError(result.reason)
+        return self._writer.write(item, result, 0.0, attempts, [])
 
     def stop(self) -> None:
-        """Has nothing that waits for long."""
+        """Do nothing: no request is queued for long."""
 
     async def close(self) -> None:
-        """Has nothing to close."""
+        """Do nothing: a source has nothing to close."""
 
     def kill(self) -> None:
-        """Has nothing to end."""
+        """Do nothing: a source has nothing to end."""

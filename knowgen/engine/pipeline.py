@@ -1,4 +1,8 @@
-"""Walks every sample along the line: drawn, stored, scored, without waiting for any other sample."""
+"""Send every sample through a pass of the run: generate, store, score.
+
+Each item (one sample x repeat) is handled by an asyncio task of its own, so no sample waits for another; a semaphore
+bounds the items in flight. `WorkPlanner` yields the items with what they still lack.
+"""
 
 from __future__ import annotations
 
@@ -17,137 +21,141 @@ from knowgen.engine.scoring import ScoringStep
 from knowgen.engine.work_plan import PendingScore, WorkItem, WorkPlanner
 
 CHUNK = 32
+"""Items planned at once, in the planning thread."""
 
 
 class SamplePipeline:
-    """One pass over the samples of a run, with a bounded number of walks under way.
+    """One pass over the samples of a run.
 
     Args:
-        control: Says whether work is still taken.
-        planner: Says what each sample lacks.
-        drawer: Draws; None in a pass that only scores.
-        judges: Score; in the planner's order.
-        tally: Counts.
-        lane: A thread for planning.
-        width: Walks under way at once.
-        drain: Goes on where the run comes to its end in order, for what was drawn already.
+        state: Whether the run goes on.
+        planner: Yields the items and what each lacks.
+        generation_step: Generates and stores images; None in a pass that only scores.
+        scoring_steps: One per scorer, in the planner's order; empty in a pass that only generates.
+        counts: Counts of the run.
+        planning: A thread for the planner, which reads the store.
+        max_in_flight: Items in flight at once.
+        drain: Go on after a stop that is not an interruption, to score images that exist.
     """
 
     def __init__(
         self,
-        control: RunState,
+        state: RunState,
         planner: WorkPlanner,
-        drawer: GenerationStep | None,
-        judges: Sequence[ScoringStep],
-        tally: RunCounts,
-        lane: WorkerThreads,
+        generation_step: GenerationStep | None,
+        scoring_steps: Sequence[ScoringStep],
+        counts: RunCounts,
+        planning: WorkerThreads,
         *,
-        width: int,
+        max_in_flight: int,
         drain: bool = False,
     ) -> None:
-        self._control, self._planner, self._drawer, self._judges = control, planner, drawer, judges
-        self._tally, self._lane, self._drain = tally, lane, drain
-        self._slots = asyncio.Semaphore(width)
-        self._walks: set[asyncio.Task[None]] = set()
-        self._empty = asyncio.Event()
+        self._state, self._planner, self._drain = state, planner, drain
+        self._generation_step, self._scoring_steps = generation_step, scoring_steps
+        self._counts, self._planning = counts, planning
+        self._slots = asyncio.Semaphore(max_in_flight)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
 
     async def run(self) -> None:
-        """Starts walks until all have begun or the run stops, and waits until those under way have ended."""
+        """Start items until all have been started or the run stops; return when those in flight have ended."""
         try:
-            await self._feed()
-        except Exception as error:  # noqa: BLE001 - a truth that is missing, a store that cannot be read
-            self._control.fail(error)
-        while self._walks:
-            self._empty.clear()
-            await self._empty.wait()
+            await self._start_items()
+        except Exception as error:  # noqa: BLE001 - for example a missing ground truth, or a store that cannot be read
+            self._state.fail(error)
+        while self._tasks:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def cancel(self) -> None:
+        """Cancel every item in flight."""
+        for task in self._tasks:
+            task.cancel()
 
     @property
     def _stopped(self) -> bool:
-        """Tells whether no further walk begins."""
-        return self._control.at_once or (bool(self._control.stopped) and not self._drain)
+        """Return whether no further item may start."""
+        return self._state.aborting or (bool(self._state.stop_reason) and not self._drain)
 
-    async def _feed(self) -> None:
-        jobs = self._planner.jobs()
-        chunk = await self._next(jobs)
+    async def _start_items(self) -> None:
+        items = self._planner.items()
+        chunk = await self._plan_chunk(items)
         while chunk and not self._stopped:
-            ahead = self._next(jobs)
-            for job in chunk:
-                if not await self._start(job):
+            following = self._plan_chunk(items)
+            for item in chunk:
+                if not await self._start(item):
                     break
-            chunk = await ahead
+            chunk = await following
 
-    def _next(self, jobs: Iterator[WorkItem]) -> asyncio.Future[list[WorkItem]]:
-        return self._lane.call(lambda: list(islice(jobs, CHUNK)))
+    def _plan_chunk(self, items: Iterator[WorkItem]) -> asyncio.Future[list[WorkItem]]:
+        return self._planning.run(lambda: list(islice(items, CHUNK)))
 
-    async def _start(self, job: WorkItem) -> bool:
-        """Begins a walk, or counts a job that lacks nothing; False when the run has stopped."""
+    async def _start(self, item: WorkItem) -> bool:
+        """Start an item, or count one that is complete. Return False if the run has stopped."""
         if self._stopped:
             return False
-        if not job.to_draw and not job.wanted:
-            self._tally.standing(job, drawing=self._drawer is not None)
-            self._tally.done += 1
+        if item.is_complete:
+            self._counts.add_stored(item, generations=self._generation_step is not None)
+            self._counts.done += 1
             return True
         await self._slots.acquire()
         if self._stopped:
             self._slots.release()
             return False
-        walk = asyncio.get_running_loop().create_task(self._walk(job))
-        self._walks.add(walk)
-        walk.add_done_callback(self._ended)
+        task = asyncio.get_running_loop().create_task(self._run_item(item))
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
         return True
 
-    def _ended(self, walk: asyncio.Task[None]) -> None:
-        self._walks.discard(walk)
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         self._slots.release()
-        if not self._walks:
-            self._empty.set()
+        if not self._tasks:
+            self._idle.set()
 
-    def cancel(self) -> None:
-        """Cancels every walk under way."""
-        for walk in self._walks:
-            walk.cancel()
-
-    async def _walk(self, job: WorkItem) -> None:
+    async def _run_item(self, item: WorkItem) -> None:
+        """Generate and score an item. Failures of plugins are stored results; what is raised here ends the run."""
         try:
-            await self._draw_and_judge(job)
-            self._tally.done += 1
+            await self._generate_and_score(item)
+            self._counts.done += 1
         except StoppedError:
-            return  # left not run; the reason is in the control
+            return  # stays not run; the reason is in the run state
         except NotGeneratedError:
-            self._tally.done += 1  # left not run: there is nothing to judge yet
+            self._counts.done += 1  # stays not run: nothing to score yet
         except BudgetReachedError:
-            self._control.stop("budget")
+            self._state.stop("budget")
         except StoreError as error:
-            self._control.fail(error.error)
-        except Exception as error:  # noqa: BLE001 - an error that would hit every sample, or one of the engine
-            self._control.fail(error)
+            self._state.fail(error.error)
+        except Exception as error:  # noqa: BLE001 - would hit every sample, or is a bug of the engine
+            self._state.fail(error)
 
-    async def _draw_and_judge(self, job: WorkItem) -> None:
-        if job.to_draw and self._drawer is not None:
-            generation = await self._drawer.draw(job)
-            self._tally.drawn(generation)
-            job.generation = generation
-            if generation.status is GenerationStatus.OK and self._judges:
-                self._planner.after_drawing(job)
-                self._tally.settled(job)
+    async def _generate_and_score(self, item: WorkItem) -> None:
+        if item.needs_generation and self._generation_step is not None:
+            generation = await self._generation_step.generate(item)
+            self._counts.add_generation(generation)
+            item.generation = generation
+            if generation.status is GenerationStatus.OK and self._scoring_steps:
+                self._planner.plan_scores(item)
+                self._counts.add_stored_scores(item)
         else:
-            self._tally.standing(job, drawing=self._drawer is not None)
-        if len(job.wanted) == 1:
-            await self._judge(job, job.wanted[0])
-        elif job.wanted:
-            await self._judge_all(job)
+            self._counts.add_stored(item, generations=self._generation_step is not None)
+        if len(item.pending_scores) == 1:
+            await self._score(item, item.pending_scores[0])
+        elif item.pending_scores:
+            await self._score_all(item)
 
-    async def _judge_all(self, job: WorkItem) -> None:
-        """Has all judgements of a picture made side by side; the first error is raised when all have ended."""
-        results = await asyncio.gather(*(self._judge(job, one) for one in job.wanted), return_exceptions=True)
-        faults = [result for result in results if isinstance(result, BaseException)]
-        # an error of the store outweighs the others, and a spent budget mere stopping
-        faults.sort(key=lambda fault: (not isinstance(fault, StoreError), isinstance(fault, StoppedError)))
-        if faults:
-            raise faults[0]
+    async def _score_all(self, item: WorkItem) -> None:
+        """Make all scores of an image concurrently; raise the most serious error once all have ended."""
+        scores = (self._score(item, pending) for pending in item.pending_scores)
+        results = await asyncio.gather(*scores, return_exceptions=True)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        # an error of the store comes first, then a reached budget, and last that the run was stopped
+        errors.sort(key=lambda error: (not isinstance(error, StoreError), isinstance(error, StoppedError)))
+        if errors:
+            raise errors[0]
 
-    async def _judge(self, job: WorkItem, wanted: PendingScore) -> None:
-        if job.generation is None:
+    async def _score(self, item: WorkItem, pending: PendingScore) -> None:
+        if item.generation is None:
             return
-        score = await self._judges[wanted.scorer].judge(job, job.generation, wanted)
-        self._tally.judged(score, wanted.earlier)
+        score = await self._scoring_steps[pending.scorer_index].score(item, item.generation, pending)
+        self._counts.add_score(score, pending.earlier)

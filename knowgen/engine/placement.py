@@ -1,4 +1,8 @@
-"""From handles to stages: where each plugin runs, with how many slots."""
+"""Decide where each plugin runs, and build its executor and dispatcher.
+
+A plugin runs in worker processes, in an event loop of its own, or in threads, depending on its shape and the options.
+Nothing is built here: an executor builds its plugin when the first request arrives.
+"""
 
 from __future__ import annotations
 
@@ -20,127 +24,143 @@ from knowgen.engine.run_state import RunState
 from knowgen.generators.contract import GenerationSource
 from knowgen.scorers.short_form import score_item
 
-_SPARE_WALKS = 8
-
-
-def generator_slots(handle: GeneratorHandle, options: EngineOptions) -> tuple[int, int]:
-    """Returns how many calls of a generator run at once, and how many requests each takes."""
-    traits = handle.traits
-    if in_workers(handle, options):
-        batch = {"draw": 1, "generate": options.concurrency or traits.concurrency, "generate_batch": traits.batch_size}
-        return options.workers, max(1, batch[traits.shape])
-    if traits.shape == "generate":
-        return max(1, options.concurrency or traits.concurrency), 1
-    return max(1, traits.concurrency), max(1, traits.batch_size) if traits.shape == "generate_batch" else 1
+_SPARE_ITEMS = 8
 
 
 def workers_for(handle: GeneratorHandle) -> int:
-    """Returns how many worker processes a generator gets where the user names no number: one a GPU of several.
+    """Return the default number of worker processes of a generator: one per GPU if there are several, else 0.
 
-    A service behind a generator needs none, and neither does one that asks for no device.
+    Generators that call a service, and those without `setup(device)`, need none.
     """
-    if handle.remake is None or handle.traits.shape == "generate" or not handle.traits.wants_device:
+    capabilities = handle.capabilities
+    if handle.component_ref is None or capabilities.shape == "generate" or not capabilities.wants_device:
         return 0
     count = cuda_count()
     return count if count > 1 else 0
 
 
 def in_workers(handle: GeneratorHandle, options: EngineOptions) -> bool:
-    """Tells whether a generator runs in worker processes; an object of this process cannot."""
-    return options.workers > 0 and handle.remake is not None
+    """Return whether a generator runs in worker processes. An object without a reference cannot."""
+    return options.workers > 0 and handle.component_ref is not None
+
+
+def generator_slots(handle: GeneratorHandle, options: EngineOptions) -> tuple[int, int]:
+    """Return the number of concurrent calls of a generator, and the number of requests per call."""
+    capabilities = handle.capabilities
+    concurrency = options.concurrency or capabilities.concurrency
+    if in_workers(handle, options):
+        batch = {"draw": 1, "generate": concurrency, "generate_batch": capabilities.batch_size}
+        return options.workers, max(1, batch[capabilities.shape])
+    if capabilities.shape == "generate":
+        return max(1, concurrency), 1
+    batch_size = max(1, capabilities.batch_size) if capabilities.shape == "generate_batch" else 1
+    return max(1, capabilities.concurrency), batch_size
 
 
 def scorer_slots(handle: ScorerHandle, options: EngineOptions) -> tuple[int, int]:
-    """Returns how many calls of a scorer run at once, and how many items each takes."""
-    traits = handle.traits
-    if traits.shape == "score":
-        return max(1, options.concurrency or traits.concurrency), 1
-    workers = traits.workers or os.cpu_count() or 1
-    return workers if handle.remake is not None else 1, max(1, traits.concurrency)
+    """Return the number of concurrent calls of a scorer, and the number of items per call."""
+    capabilities = handle.capabilities
+    if capabilities.shape == "score":
+        return max(1, options.concurrency or capabilities.concurrency), 1
+    workers = capabilities.workers or os.cpu_count() or 1
+    return workers if handle.component_ref is not None else 1, max(1, capabilities.concurrency)
 
 
-def stage_width(
+def max_items_in_flight(
     generator: GeneratorHandle | GenerationSource, scorers: Sequence[ScorerHandle], options: EngineOptions
 ) -> int:
-    """Returns how many walks may be under way: enough that no stage is ever short of work, and no more."""
-    width = _SPARE_WALKS
+    """Return the maximum number of items in flight: enough that no plugin is ever short of work."""
+    count = _SPARE_ITEMS
     if isinstance(generator, GeneratorHandle):
         slots, batch = generator_slots(generator, options)
-        width += 2 * slots * batch
+        count += 2 * slots * batch
     for handle in scorers:
         slots, batch = scorer_slots(handle, options)
-        width += 2 * slots * batch
-    return width
+        count += 2 * slots * batch
+    return count
 
 
-def generator_stage(
-    handle: GeneratorHandle, options: EngineOptions, mailbox: LoopBridge, control: RunState, meter: Meter, folder: Path
-) -> Dispatcher:
-    """Makes the stage of a generator; nothing is built yet.
+def generator_executor(
+    handle: GeneratorHandle, options: EngineOptions, bridge: LoopBridge, meter: Meter, folder: Path
+) -> Executor:
+    """Return the executor of a generator.
 
     Args:
         handle: The generator.
-        options: Concurrency, deadline, worker processes.
-        mailbox: Of the engine's loop.
-        control: Says whether work is still taken.
-        meter: For paid calls.
-        folder: The run directory, for logs and pictures on their way.
+        options: Number of worker processes, and concurrency.
+        bridge: Bridge into the engine's event loop.
+        meter: Meter of paid calls.
+        folder: Folder for logs and for images in transfer.
     """
-    where = f"generator {handle.spec.name!r}"
+    where, shape = f"generator {handle.spec.name!r}", handle.capabilities.shape
+    if handle.component_ref is not None and in_workers(handle, options):
+        slots, _ = generator_slots(handle, options)
+        launch = WorkerLaunch(handle.component_ref, shape, where, folder, slots, accelerated=True)
+        return SubprocessExecutor(launch, bridge, meter)
+    plugin = LazyPlugin(bridge, handle.build, own_device, where)
+    if shape == "generate":
+        return LoopExecutor(bridge, plugin, generate, meter, where)
+    return ThreadExecutor(bridge, plugin, shape, meter, where)
+
+
+def generator_dispatcher(
+    handle: GeneratorHandle, options: EngineOptions, bridge: LoopBridge, state: RunState, meter: Meter, folder: Path
+) -> Dispatcher:
+    """Return the dispatcher of a generator.
+
+    Args:
+        handle: The generator.
+        options: Concurrency, time limit, number of worker processes.
+        bridge: Bridge into the engine's event loop.
+        state: Whether the run goes on.
+        meter: Meter of paid calls.
+        folder: The run directory, for logs and for images in transfer.
+    """
     slots, batch = generator_slots(handle, options)
-    built = LazyPlugin(mailbox, handle.build, own_device, where)
-    hosts: Executor
-    if handle.remake is not None and in_workers(handle, options):
-        recipe = WorkerLaunch(handle.remake, handle.traits.shape, where, folder, slots, accelerated=True)
-        hosts = SubprocessExecutor(recipe, mailbox, meter)
-    elif handle.traits.shape == "generate":
-        hosts = LoopExecutor(mailbox, built, generate, meter, where)
-    else:
-        hosts = ThreadExecutor(mailbox, built, handle.traits.shape, meter, where)
     return Dispatcher(
-        mailbox,
-        control,
-        hosts,
+        bridge,
+        state,
+        generator_executor(handle, options, bridge, meter, folder),
         slots=slots,
         batch_size=batch,
-        timeout=handle.traits.deadline or options.timeout,
-        noun="drawing",
-        where=where,
-        fill=handle.traits.shape == "generate_batch",
-        room=CapacityLimiter(2 * slots * batch + 2),
+        timeout=handle.capabilities.deadline or options.timeout,
+        result_name="image",
+        where=f"generator {handle.spec.name!r}",
+        fill=handle.capabilities.shape == "generate_batch",
+        limiter=CapacityLimiter(2 * slots * batch + 2),
     )
 
 
-def scorer_stage(
-    handle: ScorerHandle, options: EngineOptions, mailbox: LoopBridge, control: RunState, meter: Meter, folder: Path
+def scorer_dispatcher(
+    handle: ScorerHandle, options: EngineOptions, bridge: LoopBridge, state: RunState, meter: Meter, folder: Path
 ) -> Dispatcher:
-    """Makes the stage of a scorer; nothing is built yet. Arguments as for `generator_stage`."""
-    where = f"scorer {handle.spec.name!r}"
+    """Return the dispatcher of a scorer; arguments as for `generator_dispatcher`."""
+    where, capabilities = f"scorer {handle.spec.name!r}", handle.capabilities
     slots, batch = scorer_slots(handle, options)
-    built = LazyPlugin(mailbox, handle.build, own_device, where)
-    hosts: Executor
-    if handle.traits.shape == "score":
-        hosts = LoopExecutor(mailbox, built, _score, meter, where)
-    elif handle.remake is not None:
-        hosts = SubprocessExecutor(
-            WorkerLaunch(handle.remake, "score_batch", where, folder, slots, handle.traits.local), mailbox, meter
-        )
+    executor: Executor
+    if capabilities.shape == "score_batch" and handle.component_ref is not None:
+        launch = WorkerLaunch(handle.component_ref, "score_batch", where, folder, slots, capabilities.local)
+        executor = SubprocessExecutor(launch, bridge, meter)
     else:
-        hosts = ThreadExecutor(mailbox, built, "score_batch", meter, where)
+        plugin = LazyPlugin(bridge, handle.build, own_device, where)
+        if capabilities.shape == "score":
+            executor = LoopExecutor(bridge, plugin, _score, meter, where)
+        else:
+            executor = ThreadExecutor(bridge, plugin, "score_batch", meter, where)
     return Dispatcher(
-        mailbox,
-        control,
-        hosts,
+        bridge,
+        state,
+        executor,
         slots=slots,
         batch_size=batch,
-        timeout=handle.traits.deadline or options.score_timeout,
-        noun="score",
+        timeout=capabilities.deadline or options.score_timeout,
+        result_name="score",
         where=where,
         drain=True,
     )
 
 
-async def _score(plugin: Any, item: Any) -> Any:
-    sample, truth, generation, repeat = item
-    judge_repeat.set(repeat)  # of this task alone
+async def _score(plugin: Any, inputs: Any) -> Any:
+    sample, truth, generation, repeat = inputs
+    judge_repeat.set(repeat)  # in the context of this asyncio task only
     return await score_item(plugin, (sample, truth, generation))

@@ -1,4 +1,4 @@
-"""What kinds of trouble there are, how each is told, and how faults that may pass are tried again."""
+"""The errors of the engine, their one-line descriptions, and retries of transient errors with backoff."""
 
 from __future__ import annotations
 
@@ -21,42 +21,44 @@ from knowgen.core.text import error_summary, one_line
 
 T = TypeVar("T")
 
-STOPPERS = (ConfigError, UsageError, MissingDependencyError)
-"""Errors that would hit every sample alike: they end the run with their one line."""
+FATAL_ERRORS = (ConfigError, UsageError, MissingDependencyError)
+"""Errors that would hit every sample alike: they end the run."""
 
-LONGEST_WAIT = 600.0
-LOST_WORKERS = 3
+MAX_WAIT_SECONDS = 600.0
+"""Longest wait before a retry, even if the service asks for more."""
+MAX_WORKER_DEATHS = 3
+"""Worker deaths after which a request is not retried."""
 
 
 class StoppedError(Exception):
-    """The run takes no new work; what was asked for is left not run."""
+    """The run takes no new work; the request stays not run."""
 
 
 class NotGeneratedError(Exception):
-    """Where a drawing should come from nobody was asked for it yet; the sample is left not run."""
+    """The source has no image of this sample and never attempted one; the sample stays not run."""
 
 
 class CallTimeoutError(Exception):
-    """A call gave nothing within its time."""
+    """A call gave no result within its time limit."""
 
 
 class PluginDisabledError(Exception):
-    """The plugin hung or died too often; it is not called again in this run."""
+    """The plugin hung or died too often and is not called again in this run."""
 
 
 class ContractError(Exception):
-    """A plugin gave back something it must not."""
+    """A plugin returned something that its contract does not allow."""
 
 
 class PluginError(Exception):
-    """What a plugin raised in a worker process, told in one line."""
+    """An error that a plugin raised in a worker process, in one line."""
 
 
 class StoreError(Exception):
-    """The store cannot be written; the run ends with the clear error inside.
+    """The store cannot be written, which ends the run.
 
     Args:
-        error: What the store said.
+        error: The error of the store.
     """
 
     def __init__(self, error: KnowgenError) -> None:
@@ -65,19 +67,19 @@ class StoreError(Exception):
 
 
 class WorkerDiedError(TransientError):
-    """A worker process died under a request, which is then tried in another."""
+    """A worker process died during a request, which is retried in another one."""
 
 
 class DeviceDisabledError(Exception):
-    """The device of a slot failed again and again; the slot takes no more work, and what it held goes elsewhere."""
+    """The device of a slot failed too often. The slot takes no more work; its requests go to other slots."""
 
 
 class EventLoopBlockedError(TransientError):
-    """Another call blocked the event loop a call was made in."""
+    """Another call blocked the event loop in which a call ran."""
 
 
-def is_passing(error: BaseException) -> bool:
-    """Tells whether a fault may pass: `TransientError`, a lost connection or a network time-out."""
+def is_transient(error: BaseException) -> bool:
+    """Return whether an error may not happen again: `TransientError`, a lost connection or a network timeout."""
     if isinstance(error, (TransientError, ConnectionError, TimeoutError)):
         return True
     return any(
@@ -87,12 +89,12 @@ def is_passing(error: BaseException) -> bool:
 
 
 def is_decline(error: BaseException) -> bool:
-    """Tells whether a generator's error says that a prompt is not drawn, or not now, which keeps the contract."""
-    return isinstance(error, RefusalError) or is_passing(error)
+    """Return whether an error means that a generator refuses a prompt, or cannot serve it now."""
+    return isinstance(error, RefusalError) or is_transient(error)
 
 
 def describe(error: BaseException) -> str:
-    """Returns one line about an error: the project's own words as they are, anything else with its type."""
+    """Return an error as one line: the project's own messages as they are, others with their type."""
     text = one_line(error, 500)
     if isinstance(error, SystemExit):
         return f"the plugin called sys.exit({text})"
@@ -103,38 +105,38 @@ def describe(error: BaseException) -> str:
     return error_summary(error, 500)
 
 
-async def with_tries(
+async def with_retries(
     call: Callable[[int], Awaitable[T]],
     tries: int,
-    failed: Callable[[BaseException], None] | None = None,
+    on_error: Callable[[BaseException], None] | None = None,
     wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> T:
-    """Calls until it works, the fault is one that stays, or the tries are used up.
+    """Call until it succeeds, the error is not transient, or the attempts are used up.
 
-    Waits between tries grow exponentially from half a second, with jitter, and are at least what the far side asked.
+    Waits grow exponentially from half a second, with jitter, and are at least as long as the service asked for.
 
     Args:
-        call: Takes the number of the try, from 1.
-        tries: At most so many calls.
-        failed: Told of every fault that is tried again.
-        wait: Wait so many seconds between two tries.
+        call: Takes the number of the attempt, from 1.
+        tries: Maximum number of attempts.
+        on_error: Called with every error that is retried.
+        wait: Waits for a number of seconds.
 
     Raises:
-        Exception: What the last try raised.
+        Exception: The error of the last attempt.
     """
-    faults: list[BaseException] = []
+    errors: list[BaseException] = []
 
-    def note(error: BaseException) -> None:
-        faults.append(error)
-        if failed is not None:
-            failed(error)
+    def on_retry(error: BaseException) -> None:
+        errors.append(error)
+        if on_error is not None:
+            on_error(error)
 
-    def again(error: BaseException) -> bool:
-        lost = sum(isinstance(fault, WorkerDiedError) for fault in [*faults, error])
-        return is_passing(error) and lost < LOST_WORKERS
+    def retryable(error: BaseException) -> bool:
+        deaths = sum(isinstance(earlier, WorkerDiedError) for earlier in [*errors, error])
+        return is_transient(error) and deaths < MAX_WORKER_DEATHS
 
     def seconds(number: int, error: BaseException | None) -> float:
-        asked = getattr(error, "retry_after", None) or 0.0
-        return min(max(exponential(number, 0.5, 30.0) + random.uniform(0.0, 0.5), asked), LONGEST_WAIT)
+        requested = getattr(error, "retry_after", None) or 0.0
+        return min(max(exponential(number, 0.5, 30.0) + random.uniform(0.0, 0.5), requested), MAX_WAIT_SECONDS)
 
-    return await retry(call, attempts=tries, retryable=again, wait=seconds, on_retry=note, sleep=wait)
+    return await retry(call, attempts=tries, retryable=retryable, wait=seconds, on_retry=on_retry, sleep=wait)

@@ -1,4 +1,9 @@
-"""Runs a specification: builds the stages, walks the samples, minds signals, and says what came of it."""
+"""Run a specification: the entry point of the engine.
+
+`run` starts an `Engine` in a thread of its own. The engine stores the selected samples, builds one `GenerationStep` and
+one `ScoringStep` per scorer, sends every sample through them (`SamplePipeline`), and closes the plugins. The main
+thread meanwhile shows progress and handles signals.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from knowgen.core.errors import KnowgenError
 from knowgen.core.spec import RunSpec
 from knowgen.engine.budget import BudgetMeter
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
@@ -16,36 +22,36 @@ from knowgen.engine.executors.subprocess import SCRATCH
 from knowgen.engine.generation import GenerationStep, GenerationWriter, GeneratorStep, SourceStep
 from knowgen.engine.options import EngineOptions, RunOutcome
 from knowgen.engine.pipeline import SamplePipeline
-from knowgen.engine.placement import generator_stage, scorer_stage, stage_width
+from knowgen.engine.placement import generator_dispatcher, max_items_in_flight, scorer_dispatcher
 from knowgen.engine.progress import Progress, RunCounts
 from knowgen.engine.run_state import RunState, SignalHandler
 from knowgen.engine.scoring import ScoringStep
-from knowgen.engine.work_plan import WorkPlanner, enter_samples
+from knowgen.engine.work_plan import WorkPlanner, store_samples
 from knowgen.generators.contract import AnswerSource, GenerationSource
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
 
 GRACE_SECONDS = 1.2
-"""What is under way when a run is interrupted may still end within this time."""
+"""Seconds that work in flight gets to finish after an interruption, before it is cancelled."""
 
-PATIENCE_SECONDS = 2.0
-"""After this time an interrupted run ends, whatever still hangs."""
+INTERRUPT_LIMIT_SECONDS = 2.0
+"""Seconds after which an interrupted run returns even if a plugin hangs."""
 
-_TICK_SECONDS = 0.1
-_FINISHERS = 2
+_POLL_SECONDS = 0.1
+_WRITER_THREADS = 2
 
 
 class Engine:
-    """One run. Its loop lives in a thread of its own, so that a signal always finds the main thread awake.
+    """One run. Its event loop has a thread of its own, so that the main thread can always handle a signal.
 
     Args:
         spec: What decides the results.
         task: Samples and ground truths.
-        generator: Who draws, or drawings made elsewhere.
-        scorers: Who judges, in the order of `spec.scorers`.
-        store: Where results go.
+        generator: The generator, or a source of generations that exist already.
+        scorers: Scorers, in the order of `spec.scorers`.
+        store: Where results are written.
         options: How the run is carried out.
-        requests: Says what is drawn in place of the samples' prompts.
+        requests: Agent answers that replace the samples' prompts.
     """
 
     def __init__(
@@ -60,38 +66,38 @@ class Engine:
     ) -> None:
         self._spec, self._task, self._generator, self._requests = spec, task, generator, requests
         self._scorers, self._store, self._options = scorers, store, options
-        self._passes = 2 if options.schedule == "phased" and scorers else 1
+        self._phased = options.schedule == "phased" and bool(scorers)
         self._loop = asyncio.new_event_loop()
-        self._mailbox = LoopBridge(self._loop)
-        self._books = BudgetMeter(store, options.budget, self._refused)
-        self._control = RunState()
-        self._drawer: GenerationStep | None = None
-        self._judges: list[ScoringStep] = []
-        self._lanes: list[WorkerThreads] = []
+        self._bridge = LoopBridge(self._loop)
+        self._state = RunState()
+        self._meter = BudgetMeter(store, options.budget, lambda: self._stop("budget"))
+        self._generation_step: GenerationStep | None = None
+        self._scoring_steps: list[ScoringStep] = []
+        self._thread_pools: list[WorkerThreads] = []
         self._error: BaseException | None = None
-        made_here = isinstance(generator, GeneratorHandle)
-        self.tally = RunCounts(spec.selection.n * spec.repeats, self._passes, draws=made_here)
+        self.counts = RunCounts(
+            spec.selection.n * spec.repeats,
+            passes=2 if self._phased else 1,
+            pays_for_generations=isinstance(generator, GeneratorHandle),
+        )
         self.done = threading.Event()
 
     @property
     def cost(self) -> float:
-        """Returns US dollars spent by this run so far."""
-        return max(self._books.cost, self.tally.paid)
+        """Return US dollars spent by this run so far: the meter's sum or the records' sum, whichever is higher."""
+        return max(self._meter.cost, self.counts.recorded_cost)
 
     def interrupt(self) -> None:
-        """Takes no new work and ends soon; from any thread."""
-        self._mailbox.post(self._stop, "interrupted")
-
-    def _refused(self) -> None:
-        self._mailbox.post(self._stop, "budget")
+        """Start no new work and end soon. May be called from any thread."""
+        self._stop("interrupted")
 
     def _stop(self, reason: str) -> None:
-        self._control.stop(reason)
+        self._bridge.post(self._state.stop, reason)
 
     # -- the engine's thread ---------------------------------------------------------------------------------------
 
     def main(self) -> None:
-        """Carries the run out; the body of the engine's thread."""
+        """Carry out the run; the target of the engine's thread."""
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._main())
@@ -102,123 +108,128 @@ class Engine:
             self.done.set()
 
     async def _main(self) -> None:
-        control = self._control
         try:
-            planning = self._lane(1, "planning")
-            await planning.call(enter_samples, self._spec, self._task, self._store)
-            self._drawer = self._make_drawer(control)
+            planning = self._new_threads(1, "planning")
+            await planning.run(store_samples, self._spec, self._task, self._store)
+            self._generation_step = self._build_generation_step()
             for handle in self._scorers:
-                self._judges.append(self._make_judge(control, handle))
-            for draw, score in [(True, False), (False, True)] if self._passes == 2 else [(True, True)]:
-                await self._pass(control, planning, draw=draw, score=score)
-                if draw and not score and not control.at_once:
-                    await self._drawer.close()
+                self._scoring_steps.append(self._build_scoring_step(handle))
+            if self._phased:
+                await self._run_pass(planning, generate=True, score=False)
+                if not self._state.aborting:
+                    await self._generation_step.close()
+                await self._run_pass(planning, generate=False, score=True)
+            else:
+                await self._run_pass(planning, generate=True, score=True)
         finally:
             try:
-                await self._close(control)
+                await self._close()
             finally:
-                for lane in self._lanes:
-                    lane.close()
-        if control.error is not None:
-            raise control.error
+                for threads in self._thread_pools:
+                    threads.close()
+        if self._state.error is not None:
+            raise self._state.error
 
-    async def _pass(self, control: RunState, planning: WorkerThreads, *, draw: bool, score: bool) -> None:
-        # where the budget ended the drawing, scorers that cost nothing still judge what is there
-        drain = bool(control.stopped) and not draw
-        if control.at_once or (control.stopped and not drain):
+    async def _run_pass(self, planning: WorkerThreads, *, generate: bool, score: bool) -> None:
+        """Send every sample through the steps of one pass."""
+        # when the budget stopped generation, free scorers still score the images that exist
+        drain = bool(self._state.stop_reason) and not generate
+        if self._state.aborting or (self._state.stop_reason and not drain):
             return
         handles = self._scorers if score else ()
-        planner = self._planner(handles, draw=draw)
         pipeline = SamplePipeline(
-            control,
-            planner,
-            self._drawer if draw else None,
-            self._judges if score else (),
-            self.tally,
+            self._state,
+            self._planner(handles, generate=generate),
+            self._generation_step if generate else None,
+            self._scoring_steps if score else (),
+            self.counts,
             planning,
-            width=stage_width(self._generator, handles, self._options),
+            max_in_flight=max_items_in_flight(self._generator, handles, self._options),
             drain=drain,
         )
         running = self._loop.create_task(pipeline.run())
-        stopping = self._loop.create_task(self._mind(control, pipeline))
+        watching = self._loop.create_task(self._stop_when_asked(pipeline))
         try:
             await running
         finally:
-            stopping.cancel()
+            watching.cancel()
 
-    def _planner(self, handles: Sequence[ScorerHandle], *, draw: bool) -> WorkPlanner:
-        cap = self._options.max_attempts
-        made_here = isinstance(self._generator, GeneratorHandle)
+    def _planner(self, handles: Sequence[ScorerHandle], *, generate: bool) -> WorkPlanner:
+        limit = self._options.max_attempts
         return WorkPlanner(
             self._spec,
             self._task,
             self._store,
             handles,
-            draw=draw,
-            max_attempts=cap if made_here else None,
-            max_tries=cap,
+            generate=generate,
+            max_attempts=limit if isinstance(self._generator, GeneratorHandle) else None,
+            max_score_attempts=limit,
             requests=self._requests,
         )
 
-    async def _mind(self, control: RunState, pipeline: SamplePipeline) -> None:
-        """Lets go of what waits as soon as the run stops, and cuts off what is under way when it must end at once."""
-        while True:
-            await control.changed.wait()
-            control.changed.clear()
-            for part in [self._drawer, *self._judges]:
-                if part is not None and (control.at_once or part is self._drawer):
-                    part.stop()
-            if control.at_once:
-                break
-        await asyncio.sleep(0 if control.error is not None else GRACE_SECONDS)
+    async def _stop_when_asked(self, pipeline: SamplePipeline) -> None:
+        """Wait for the run to stop; then drop queued requests, and cancel work in flight if the run is aborting."""
+        state = self._state
+        while not state.aborting:
+            await state.changed.wait()
+            state.changed.clear()
+            if state.stop_reason and self._generation_step is not None:
+                self._generation_step.stop()
+        for step in self._scoring_steps:
+            step.stop()
+        await asyncio.sleep(0 if state.error is not None else GRACE_SECONDS)
         pipeline.cancel()
 
-    async def _close(self, control: RunState) -> None:
-        parts = [part for part in [self._drawer, *self._judges] if part is not None]
-        if control.at_once:
-            for part in parts:
-                part.kill()
+    async def _close(self) -> None:
+        steps = [step for step in [self._generation_step, *self._scoring_steps] if step is not None]
+        if self._state.aborting:
+            for step in steps:
+                step.kill()
         else:
-            await asyncio.gather(*(part.close() for part in parts))
-        self._books.close()
+            await asyncio.gather(*(step.close() for step in steps))
+        self._meter.close()
         shutil.rmtree(self._store.path / SCRATCH, ignore_errors=True)
 
-    def _lane(self, threads: int, name: str) -> WorkerThreads:
-        lane = WorkerThreads(self._mailbox, threads, name)
-        self._lanes.append(lane)
-        return lane
+    def _new_threads(self, count: int, name: str) -> WorkerThreads:
+        threads = WorkerThreads(self._bridge, count, name)
+        self._thread_pools.append(threads)
+        return threads
 
-    def _make_drawer(self, control: RunState) -> GenerationStep:
-        finisher = GenerationWriter(self._spec, self._store)
-        lane = self._lane(_FINISHERS, "pictures")
-        if not isinstance(self._generator, GeneratorHandle):
-            return SourceStep(self._generator, finisher, lane)
-        stage = generator_stage(self._generator, self._options, self._mailbox, control, self._books, self._store.path)
-        privileged = self._generator.traits.privileged
-        return GeneratorStep(self._spec, self._options, stage, finisher, lane, privileged=privileged)
+    def _build_generation_step(self) -> GenerationStep:
+        writer = GenerationWriter(self._spec, self._store)
+        threads = self._new_threads(_WRITER_THREADS, "images")
+        handle = self._generator
+        if not isinstance(handle, GeneratorHandle):
+            return SourceStep(handle, writer, threads)
+        dispatcher = generator_dispatcher(
+            handle, self._options, self._bridge, self._state, self._meter, self._store.path
+        )
+        return GeneratorStep(
+            self._spec, self._options, dispatcher, writer, threads, privileged=handle.capabilities.privileged
+        )
 
-    def _make_judge(self, control: RunState, handle: ScorerHandle) -> ScoringStep:
-        stage = scorer_stage(handle, self._options, self._mailbox, control, self._books, self._store.path)
-        return ScoringStep(handle, self._options, stage, self._store)
+    def _build_scoring_step(self, handle: ScorerHandle) -> ScoringStep:
+        dispatcher = scorer_dispatcher(handle, self._options, self._bridge, self._state, self._meter, self._store.path)
+        return ScoringStep(handle, self._options, dispatcher, self._store)
 
     # -- the caller's thread ---------------------------------------------------------------------------------------
 
     def wait(self, progress: Progress, signals: SignalHandler) -> RunOutcome:
-        """Waits for the run's end, shows progress, and gives up waiting soon after an interruption.
+        """Wait until the run has ended and show its progress; return early if an interrupted run hangs.
 
         Raises:
-            KnowgenError: The run ended with an error; what was done is committed.
+            KnowgenError: The run ended with an error. Results are committed up to then.
         """
-        began = time.monotonic()
-        while not self.done.wait(_TICK_SECONDS):
-            progress.show(self.tally, self.cost)
-            if signals.since is not None and time.monotonic() - signals.since > PATIENCE_SECONDS:
-                break  # something hangs in a thread, and threads cannot be killed: leave it behind
-        outcome = self.tally.outcome
-        outcome.seconds = time.monotonic() - began
+        started = time.monotonic()
+        while not self.done.wait(_POLL_SECONDS):
+            progress.show(self.counts, self.cost)
+            if signals.since is not None and time.monotonic() - signals.since > INTERRUPT_LIMIT_SECONDS:
+                break  # a plugin hangs in a thread, and threads cannot be killed: leave it behind
+        outcome = self.counts.outcome
+        outcome.seconds = time.monotonic() - started
         outcome.cost = self.cost
-        outcome.stopped = self._control.stopped
-        outcome.refusal = self._books.refusal
+        outcome.stopped = self._state.stop_reason
+        outcome.refusal = self._meter.refusal
         if signals.since is not None:
             outcome.stopped = "interrupted"
         elif self._error is not None:
@@ -235,53 +246,52 @@ def run(
     options: EngineOptions | None = None,
     requests: AnswerSource | None = None,
 ) -> RunOutcome:
-    """Carries out a run and returns when it has ended.
+    """Carry out a run and return when it has ended.
 
-    What the store holds already is not done again. A first SIGINT or SIGTERM ends the run within about two seconds
-    with everything that was done committed; a second one ends the process at once.
+    Results that the store holds are reused. The first SIGINT or SIGTERM ends the run within about two seconds, with all
+    finished results committed; the second ends the process immediately.
 
     Args:
-        spec: What decides the results; `spec.scorers` are those of `scorers`, in order.
-        task: Samples and ground truths: the selected ones, or all of which the first `spec.selection.n` are selected.
-        generator: Who draws, or drawings made elsewhere.
-        scorers: Who judges.
+        spec: What decides the results; `spec.scorers` correspond to `scorers`, in order.
+        task: Samples and ground truths. It yields either the selected samples only, or all samples, of which the first
+            `spec.selection.n` are the selection.
+        generator: The generator, or a source of generations that exist already.
+        scorers: The scorers.
         store: An open run directory.
         options: How the run is carried out.
-        requests: Says what is drawn in place of the samples' prompts: the answers of an agent that searched.
+        requests: Agent answers (rewritten prompts, references) that replace the samples' prompts.
 
     Returns:
-        What was done.
+        Counts, cost and the reason of an early end.
 
     Raises:
-        ConfigError: A plugin cannot be built or configured; the store cannot be written; the task does not yield what
-            was selected.
-        DataError: A ground truth is missing; the disk is full.
+        ConfigError: A plugin cannot be built or configured, the store cannot be written, or the task does not yield the
+            selected samples.
+        DataError: A ground truth is missing, or the disk is full.
     """
     options = options or EngineOptions()
     engine = Engine(spec, task, generator, scorers, store, options, requests)
     progress = Progress(options.progress)
     store.note_session("start")
-    outcome = ""
+    ending = ""
     try:
         with SignalHandler(engine.interrupt) as signals:
             threading.Thread(target=engine.main, name="knowgen engine", daemon=True).start()
-            result = engine.wait(progress, signals)
-        outcome = result.stopped or "done"
+            outcome = engine.wait(progress, signals)
+        ending = outcome.stopped or "done"
     except BaseException as error:
-        outcome = f"error: {type(error).__name__}"
+        ending = f"error: {type(error).__name__}"
         raise
     finally:
         progress.close()
-        _end_session(store, outcome)
-    return result
+        _end_session(store, ending)
+    return outcome
 
 
-def _end_session(store: RunStore, outcome: str) -> None:
-    """Commits; after an error of the store that error is the one to be told, not this one."""
-    from knowgen.core.errors import KnowgenError
-
+def _end_session(store: RunStore, ending: str) -> None:
+    """Record how the session ended. After an error, a second error of the store must not hide the first."""
     try:
-        store.note_session("end", outcome)
+        store.note_session("end", ending)
     except KnowgenError:
-        if not outcome.startswith("error"):
+        if not ending.startswith("error"):
             raise

@@ -1,4 +1,8 @@
-"""Whether a run goes on. One object that every part of the engine looks at."""
+"""Whether a run goes on: one `RunState` that all parts of the engine share, and the signals that change it.
+
+A run stops in one of two ways. After a reached budget it takes no new work and finishes what is in flight. After an
+interruption or an error (`aborting`) work in flight ends as well.
+"""
 
 from __future__ import annotations
 
@@ -15,79 +19,85 @@ from knowgen.engine.retry import StoppedError
 
 
 class RunState:
-    """Says whether new work is taken; used in the engine's loop only.
+    """Whether a run takes new work. Used in the engine's event loop only.
 
     Attributes:
-        stopped: Why no new work is taken, empty while it is.
-        error: The error the run ends with, None when there is none.
+        stop_reason: Why no new work is taken: `budget`, `interrupted` or the text of an error. Empty while the run
+            goes on.
+        error: The error that ends the run, None if there is none.
+        changed: Set when the run stops, or stops for a more serious reason.
     """
 
     def __init__(self) -> None:
-        self.stopped = ""
+        self.stop_reason = ""
         self.error: BaseException | None = None
         self.changed = asyncio.Event()
 
     def stop(self, reason: str) -> None:
-        """Takes no new work from now on; the first reason stays, but an interruption overrules a budget."""
-        if not self.stopped or reason == "interrupted":
-            self.stopped = reason
+        """Take no new work. The first reason is kept, except that `interrupted` replaces any other."""
+        if not self.stop_reason or reason == "interrupted":
+            self.stop_reason = reason
         self.changed.set()
 
     def fail(self, error: BaseException) -> None:
-        """Ends the run with an error."""
+        """End the run with an error. The first error is kept."""
         if self.error is None:
             self.error = error
         self.stop(str(error))
 
-    def check(self, *, drain: bool = False) -> None:
-        """Raises `StoppedError` when no new work is taken.
+    @property
+    def aborting(self) -> bool:
+        """Return whether work in flight must end as well, because of an error or an interruption."""
+        return self.error is not None or self.stop_reason == "interrupted"
+
+    def raise_if_stopped(self, *, drain: bool = False) -> None:
+        """Raise `StoppedError` if no new work is taken.
 
         Args:
-            drain: Only when what is under way should end as well.
+            drain: Raise only if work in flight must end as well.
         """
-        if self.at_once or (self.stopped and not drain):
-            raise StoppedError(self.stopped)
-
-    @property
-    def at_once(self) -> bool:
-        """Tells whether what is under way should end as well, instead of being waited for."""
-        return self.error is not None or self.stopped == "interrupted"
+        if self.aborting or (self.stop_reason and not drain):
+            raise StoppedError(self.stop_reason)
 
 
-_CAUGHT = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 EXIT_INTERRUPTED = 130
+"""Exit code of an interrupted process."""
 
 
 class SignalHandler:
-    """Catches SIGINT and SIGTERM inside a `with` block; outside the main thread it does nothing.
+    """Handles SIGINT and SIGTERM inside a `with` block. Outside the main thread it does nothing.
+
+    The first signal interrupts the run; the second ends the process immediately.
 
     Args:
         interrupt: Called in the main thread at the first signal.
 
     Attributes:
-        since: When the first signal came, by the monotonic clock; None while none has.
+        since: Time of the first signal, by the monotonic clock; None if there was none.
     """
 
     def __init__(self, interrupt: Callable[[], None]) -> None:
         self.since: float | None = None
         self._interrupt = interrupt
-        self._before: dict[int, Any] = {}
+        self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> SignalHandler:
-        """Puts the handlers in place."""
+        """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
-            for number in _CAUGHT:
-                self._before[number] = signal.signal(number, self._caught)
+            for number in _SIGNALS:
+                self._earlier[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Restores the earlier handlers."""
-        for number, handler in self._before.items():
+        """Restore the earlier handlers."""
+        for number, handler in self._earlier.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
-    def _caught(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.since is not None:
             os._exit(EXIT_INTERRUPTED)
         self.since = time.monotonic()

@@ -1,4 +1,8 @@
-"""The judging half of a walk: from a stored picture to a stored score, whatever the scorer does."""
+"""The scoring step of a run: score a stored image with one scorer and store the `Score`.
+
+Requests go to the scorer through a `Dispatcher`. Whatever the scorer does, the result is a stored score: ok, failed or
+not applicable, with the reason. Replies that were paid for are stored even if the run stops before a usable one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from knowgen.engine.components import ScorerHandle
 from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.invoke import item_id
 from knowgen.engine.options import EngineOptions
-from knowgen.engine.retry import STOPPERS, ContractError, StoppedError, StoreError, describe, with_tries
+from knowgen.engine.retry import FATAL_ERRORS, ContractError, StoppedError, StoreError, describe, with_retries
 from knowgen.engine.work_plan import PendingScore, WorkItem
 from knowgen.scorers.contract import (
     failed_score,
@@ -26,139 +30,141 @@ from knowgen.store.run import RunStore
 
 
 class ScoringStep:
-    """One scorer of a run.
+    """Scores images with one scorer and stores the scores.
 
     Args:
         handle: The scorer.
-        options: Tries and caps.
-        stage: Feeds the scorer.
-        store: Where scores go.
+        options: Limits of attempts.
+        dispatcher: Sends requests to the scorer.
+        store: Where scores are written.
     """
 
-    def __init__(self, handle: ScorerHandle, options: EngineOptions, stage: Dispatcher, store: RunStore) -> None:
-        self._handle, self._options, self._stage, self._store = handle, options, stage, store
+    def __init__(self, handle: ScorerHandle, options: EngineOptions, dispatcher: Dispatcher, store: RunStore) -> None:
+        self._handle, self._options, self._dispatcher, self._store = handle, options, dispatcher, store
         self._label = handle.spec.name
 
-    async def judge(self, job: WorkItem, generation: Generation, wanted: PendingScore) -> Score:
-        """Judges a picture and stores the score, whatever its status.
+    async def score(self, item: WorkItem, generation: Generation, pending: PendingScore) -> Score:
+        """Score an image and return the stored score, whatever its status.
 
         Raises:
-            StoppedError, BudgetReachedError: It was not judged, because the run ends.
+            StoppedError, BudgetReachedError: It was not scored because the run ends.
             StoreError: The store cannot be written.
         """
-        if missing := missing_needs(self._handle.traits.needs, job.truth, generation):
+        capabilities = self._handle.capabilities
+        if missing := missing_needs(capabilities.needs, item.truth, generation):
             reason = f"lacks what this scorer needs: {', '.join(missing)}"
-            score = not_applicable_score(job.sample.id, job.repeat, self._label, reason)
-            return self._put(score, job, generation, wanted, tries=1, faults=[])
-        before = wanted.earlier.tries if wanted.earlier is not None else 0
+            score = not_applicable_score(item.sample.id, item.repeat, self._label, reason)
+            return self._put(score, item, generation, pending, tries=1, failed_attempts=[])
+        before = pending.earlier.tries if pending.earlier is not None else 0
         tries = max(1, min(self._options.tries, self._options.max_attempts - before))
-        faults: list[Attempt] = []
+        failed_attempts: list[Attempt] = []
         count = 0
-        name = item_id(job.sample.id, job.repeat)
+        name = item_id(item.sample.id, item.repeat)
 
         async def attempt(number: int) -> Score:
             nonlocal count
             count = number
-            item = (job.sample, job.truth, generation)
-            if self._handle.traits.shape == "score":  # a measure gives the same each time
-                item = (*item, wanted.judge_repeat)  # type: ignore[assignment]
-            return await self._stage.do(name, item, check, alone=number > 1)
+            inputs = (item.sample, item.truth, generation)
+            if capabilities.shape == "score":  # a batch scorer computes, so its judge repeats would be equal
+                inputs = (*inputs, pending.judge_repeat)  # type: ignore[assignment]
+            return await self._dispatcher.submit(name, inputs, check, alone=number > 1)
 
         async def check(value: Any, seconds: float) -> Score:
-            score = checked(value, job)
+            score = validated_score(value, item)
             return score if score.seconds else score.model_copy(update={"seconds": seconds})
 
-        began = time.monotonic()
+        started = time.monotonic()
         try:
-            score = await with_tries(attempt, tries, lambda error: faults.extend(attempts_of(error)))
-        except (StoppedError, BudgetReachedError, asyncio.CancelledError, *STOPPERS) as error:
-            if any(fault.reply for fault in faults):  # paid for, and what comes next time is read together with it
-                reason = f"ended before it had a reply to use: {describe(error)}"
-                score = failed_score(job.sample.id, job.repeat, self._label, reason)
-                self._put(score, job, generation, wanted, tries=before + count, faults=faults)
+            score = await with_retries(attempt, tries, lambda error: failed_attempts.extend(attempts_of(error)))
+        except (StoppedError, BudgetReachedError, asyncio.CancelledError, *FATAL_ERRORS) as error:
+            if any(failed.reply for failed in failed_attempts):  # paid for: the next run reads them with its own
+                reason = f"ended before a usable reply: {describe(error)}"
+                score = failed_score(item.sample.id, item.repeat, self._label, reason)
+                self._put(score, item, generation, pending, tries=before + count, failed_attempts=failed_attempts)
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a scorer may raise anything
-            seconds = time.monotonic() - began
-            faults.extend(attempts_of(error))
-            score = failed_score(job.sample.id, job.repeat, self._label, describe(error), seconds=seconds)
-        return self._put(score, job, generation, wanted, tries=before + count, faults=faults)
+            seconds = time.monotonic() - started
+            failed_attempts.extend(attempts_of(error))
+            score = failed_score(item.sample.id, item.repeat, self._label, describe(error), seconds=seconds)
+        return self._put(score, item, generation, pending, tries=before + count, failed_attempts=failed_attempts)
 
     def _put(
         self,
         score: Score,
-        job: WorkItem,
+        item: WorkItem,
         generation: Generation,
-        wanted: PendingScore,
+        pending: PendingScore,
         *,
         tries: int,
-        faults: list[Attempt],
+        failed_attempts: list[Attempt],
     ) -> Score:
-        earlier = wanted.earlier
-        usage = add_usage(usage_of(faults), score.usage) if faults else score.usage
-        attempts = (*(earlier.attempts if earlier else ()), *faults)
-        score = with_earlier(self._handle.traits, score, job.sample, attempts)
+        """Store a score together with the attempts before it, and return it as stored."""
+        earlier = pending.earlier
+        usage = add_usage(usage_of(failed_attempts), score.usage) if failed_attempts else score.usage
+        attempts = (*(earlier.attempts if earlier else ()), *failed_attempts)
+        score = with_earlier(self._handle.capabilities, score, item.sample, attempts)
         updates: dict[str, Any] = {
             "scorer": self._label,
-            "judge_repeat": wanted.judge_repeat,
+            "judge_repeat": pending.judge_repeat,
             "image": generation.image.sha256 if generation.image is not None else "",
             "tries": tries,
             "usage": add_usage(earlier.usage, usage) if earlier is not None else usage,
         }
         stored = score.model_copy(update=updates)
         try:
-            self._store.put_score(wanted.key, stored, self._handle.spec)
+            self._store.put_score(pending.key, stored, self._handle.spec)
         except KnowgenError as error:
             raise StoreError(error) from error
         return stored
 
     def stop(self) -> None:
-        """Lets go of what waits to be judged."""
-        self._stage.stop()
+        """Drop requests that are queued; those in progress continue."""
+        self._dispatcher.stop()
 
     async def close(self) -> None:
-        """Closes the scorer."""
-        await self._stage.close()
+        """Close the scorer."""
+        await self._dispatcher.close()
 
     def kill(self) -> None:
-        """Ends what can be ended, without waiting."""
-        self._stage.kill()
+        """End what can be ended, without waiting."""
+        self._dispatcher.kill()
 
 
-def checked(value: Any, job: WorkItem) -> Score:
-    """Returns a score that keeps the contract.
+def validated_score(value: Any, item: WorkItem) -> Score:
+    """Return what a scorer returned if it is a valid score of this item.
 
     Raises:
-        ContractError: It is no score, answers another sample, holds a value outside [0, 1] (in the lenient reading:
-            one that is no finite number), contradicts itself, or is not plain data.
+        ContractError: It is not a `Score`, belongs to another sample, has a strict value outside [0, 1] or a lenient
+            value that is not finite, contradicts itself, or is not plain data.
     """
     if not isinstance(value, Score):
-        raise ContractError(f"the scorer gave a {type(value).__name__}, not a Score")
-    if (value.sample_id, value.repeat) != (job.sample.id, job.repeat):
+        raise ContractError(f"the scorer returned a {type(value).__name__}, not a Score")
+    if (value.sample_id, value.repeat) != (item.sample.id, item.repeat):
         raise ContractError(
-            f"the scorer gave a score of sample {value.sample_id!r} repeat {value.repeat}, which it was not asked for"
+            f"the scorer returned a score of sample {value.sample_id!r} repeat {value.repeat}, which was not requested"
         )
     if value.status is not value.strict.status or value.status is ScoreStatus.NOT_RUN:
-        raise ContractError(f"the score says {value.status}, its strict reading {value.strict.status}")
+        raise ContractError(f"the status of the score is {value.status}, that of its strict part {value.strict.status}")
     for dimension, number in value.strict.values.items():
         if not 0.0 <= number <= 1.0:  # also false for NaN
-            raise ContractError(f"the scorer gave {number!r} for {dimension}; values lie in [0, 1]")
+            raise ContractError(f"the scorer returned {number!r} for {dimension}; values must be in [0, 1]")
     if value.lenient is not None and not all(map(math.isfinite, value.lenient.values.values())):
-        raise ContractError("the scorer gave a value that is no finite number")
+        raise ContractError("the scorer returned a value that is not finite")
     if value.details:
         try:
             value.model_dump_json()
         except ValueError as error:
-            raise ContractError(f"the score's details are not plain data: {error}") from error
+            raise ContractError(f"the details of the score are not plain data: {error}") from error
     return value
 
 
 def attempts_of(error: BaseException) -> tuple[Attempt, ...]:
-    """Returns the calls that a fault speaks of: those it carries with their replies, or itself as one."""
+    """Return the calls that an error carries with their replies, or the error itself as one attempt."""
     return tuple(getattr(error, "attempts", ())) or (Attempt(error=describe(error)),)
 
 
 def add_usage(first: Usage, second: Usage) -> Usage:
-    """Adds up tokens and cost; the cost is unknown only where both are."""
+    """Return the sum of tokens and cost; the cost is None only if both are unknown."""
     costs = [usage.cost for usage in (first, second) if usage.cost is not None]
     return Usage(
         input_tokens=first.input_tokens + second.input_tokens,

@@ -1,8 +1,8 @@
-"""Taking what a generator returned before the generator runs again.
+"""Copy what a generator returned before the generator runs again.
 
-A generator may draw every image on one canvas, write each to the same file or fill one result object again and again.
-Whatever it returns is therefore copied in its own thread or event loop, between its return (or `yield`) and its next
-step. Encoding, which takes a hundred times as long, is left to other threads.
+A generator may reuse one canvas, one file or one result object for all images. What it returns is therefore copied in
+its own thread or event loop, between its return (or `yield`) and its next step. Encoding takes about a hundred times as
+long and is done in other threads.
 """
 
 from __future__ import annotations
@@ -14,33 +14,35 @@ from knowgen.engine.imaging import UnusableImage, detach
 from knowgen.engine.retry import describe
 from knowgen.generators.contract import GeneratedImage
 
-_NOTES = tuple(field.name for field in dataclasses.fields(GeneratedImage) if field.name not in {"image", "request_id"})
+_METADATA = tuple(
+    field.name for field in dataclasses.fields(GeneratedImage) if field.name not in {"image", "request_id"}
+)
 
 
 def snapshot(value: Any) -> GeneratedImage:
-    """Return a copy of what a generator returned that none of the generator's later steps can change.
+    """Return a copy of a generator's result that no later step of the generator can change.
 
     Args:
         value: A `GeneratedImage`, or an image alone.
 
     Returns:
-        A new `GeneratedImage`. Where something cannot be copied, its image is an `UnusableImage` with the reason, so that the
-        fault stays with this request.
+        A new `GeneratedImage`. If something cannot be copied, its image is an `UnusableImage` with the reason, so that
+        only this request fails.
     """
     if not isinstance(value, GeneratedImage):
         return GeneratedImage(image=_image(value))
     try:
-        notes = {name: _copied(getattr(value, name)) for name in _NOTES}
-        name, image = value.request_id, value.image
-    except BaseException as error:  # noqa: BLE001 - a subclass of the plugin's own may raise anything
+        metadata = {name: _copied(getattr(value, name)) for name in _METADATA}
+        request_id, image = value.request_id, value.image
+    except BaseException as error:  # noqa: BLE001 - a plugin's own subclass may raise anything
         return GeneratedImage(image=_unusable(error))
-    return GeneratedImage(image=None if image is None else _image(image), request_id=name, **notes)
+    return GeneratedImage(image=None if image is None else _image(image), request_id=request_id, **metadata)
 
 
 def _image(image: Any) -> Any:
     try:
         return detach(image)
-    except BaseException as error:  # noqa: BLE001 - a plugin's own kind of image may raise anything
+    except BaseException as error:  # noqa: BLE001 - a plugin's own image class may raise anything
         return _unusable(error)
 
 
@@ -49,7 +51,7 @@ def _unusable(error: BaseException) -> Any:
 
 
 def _copied(value: Any) -> Any:
-    """Return a copy of plain data; what is not plain, or contains itself, is returned as it is and refused later."""
+    """Return a copy of plain data. Other data is returned as it is and rejected later."""
     try:
         return _copied_level(value)
     except RecursionError:
@@ -58,9 +60,9 @@ def _copied(value: Any) -> Any:
 
 def _copied_level(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _copied_level(one) for name, one in value.items()}
+        return {name: _copied_level(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_copied_level(one) for one in value]
+        return [_copied_level(inner) for inner in value]
     if isinstance(value, tuple):
-        return tuple(_copied_level(one) for one in value)
+        return tuple(_copied_level(inner) for inner in value)
     return value

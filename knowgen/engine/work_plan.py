@@ -1,4 +1,8 @@
-"""What is still to be done, sample by sample, worked out from keys and what the store holds."""
+"""Plan the work of a run: what each sample still lacks, from keys and the results in the store.
+
+`WorkPlanner` yields one `WorkItem` per sample x repeat. An item whose results all exist needs no work, which is what
+makes a run resumable.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,23 @@ from knowgen.core.errors import ConfigError
 from knowgen.core.records import Generation, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus
 from knowgen.core.spec import RunSpec, fingerprint, generation_key, score_key, select, text_hash
 from knowgen.engine.components import ScorerHandle
-from knowgen.generators.contract import THE_PROMPT, AgentAnswer, AnswerSource
+from knowgen.generators.contract import SAMPLE_PROMPT, AgentAnswer, AnswerSource
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
 
 
 @dataclass(slots=True)
 class PendingScore:
-    """A judgement that is to be made.
+    """A score that is still to be made.
 
     Attributes:
-        scorer: Place of the scorer among the run's.
-        judge_repeat: From 0.
-        key: Where it is stored.
-        earlier: A failed judgement of an earlier run, tried again now.
+        scorer_index: Position of the scorer in the run's list.
+        judge_repeat: Number of the judge repeat, from 0.
+        key: Key under which the score is stored.
+        earlier: Failed score of an earlier run that is now retried, None for a first attempt.
     """
 
-    scorer: int
+    scorer_index: int
     judge_repeat: int
     key: str
     earlier: Score | None
@@ -34,20 +38,20 @@ class PendingScore:
 
 @dataclass(slots=True)
 class WorkItem:
-    """One sample x repeat on its walk.
+    """One sample x repeat on its way through a run.
 
     Attributes:
         sample: The sample.
         truth: Its ground truth.
-        truth_hash: Of both.
-        repeat: From 0.
-        key: Where its drawing is stored.
-        generation: The drawing, when it stands already, be it as failed.
-        earlier: A failed drawing of an earlier run, tried again now.
-        wanted: Judgements to be made of a drawing that stands already.
-        to_draw: Is the drawing to be made?
-        settled: Judgements that stand already.
-        asked: What is drawn in place of the sample's prompt.
+        truth_hash: Hash of sample and ground truth.
+        repeat: Number of the repeat, from 0.
+        key: Key under which its generation is stored.
+        generation: Its generation, once there is one, failed or not.
+        earlier: Failed generation of an earlier run that is now retried, None for a first attempt.
+        pending_scores: Scores that are still to be made of `generation`.
+        needs_generation: Whether an image is to be generated.
+        stored_scores: Scores that exist already.
+        answer: The agent's answer, which replaces the sample's prompt.
     """
 
     sample: Sample
@@ -57,28 +61,33 @@ class WorkItem:
     key: str
     generation: Generation | None = None
     earlier: Generation | None = None
-    wanted: Sequence[PendingScore] = ()
-    to_draw: bool = False
-    settled: Sequence[Score] = ()
-    asked: AgentAnswer = THE_PROMPT
+    pending_scores: Sequence[PendingScore] = ()
+    needs_generation: bool = False
+    stored_scores: Sequence[Score] = ()
+    answer: AgentAnswer = SAMPLE_PROMPT
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether nothing is left to do in this pass."""
+        return not self.needs_generation and not self.pending_scores
 
 
-def enter_samples(spec: RunSpec, task: Task, store: RunStore) -> None:
-    """Writes the selection of a run into the store.
+def store_samples(spec: RunSpec, task: Task, store: RunStore) -> None:
+    """Write the selected samples of a run to the store.
 
-    The task yields either all its samples or the selected ones; a selection by ids is also taken from the store, if
-    it was put there before.
+    The task yields either all its samples or the selected ones. A selection by ids that is in the store already is not
+    read from the task again.
 
     Raises:
-        ConfigError: The task does not yield what was selected.
-        DataError: A ground truth is missing, or an id occurs twice.
+        ConfigError: The task does not yield the selected samples.
+        DataError: A ground truth is missing, or an id is duplicated.
     """
     kind = spec.selection.kind
     if kind == "ids" and select([sample.id for sample in store.samples()], kind) == spec.selection:
         return
     ids: list[str] = []
 
-    def items() -> Iterator[tuple[Sample, GroundTruth]]:
+    def selected() -> Iterator[tuple[Sample, GroundTruth]]:
         for sample in islice(task.samples(), spec.selection.n):
             ids.append(sample.id)
             yield sample, task.truth(sample.id)
@@ -86,24 +95,25 @@ def enter_samples(spec: RunSpec, task: Task, store: RunStore) -> None:
             raise ConfigError(
                 f"yields other samples than the {spec.selection.label} that were selected",
                 where=f"task {spec.task}",
-                fix="select anew",
+                fix="select the samples again",
             )
 
-    store.put_samples(items())
+    store.put_samples(selected())
 
 
 class WorkPlanner:
-    """Goes through the samples of a run and says what each still lacks.
+    """Yield the items of a run with what each still lacks.
 
     Args:
         spec: The run.
-        task: Where ground truths come from.
-        store: What there is already.
-        scorers: Who judges; empty for a pass that only draws.
-        draw: May this pass draw? A pass that only scores leaves what is not drawn.
-        max_attempts: Tries over all runs; None for drawings made elsewhere, where looking again costs nothing.
-        max_tries: The same for judgements.
-        requests: Says what is drawn in place of the samples' prompts.
+        task: Source of the ground truths.
+        store: Results that exist.
+        scorers: Scorers of this pass; empty for a pass that only generates.
+        generate: Whether this pass may generate; a pass that only scores skips samples without an image.
+        max_attempts: Attempts at a generation over all runs; None for generations that exist elsewhere, where reading
+            them again costs nothing.
+        max_score_attempts: Attempts at a score over all runs.
+        requests: Agent answers that replace the samples' prompts.
     """
 
     def __init__(
@@ -113,95 +123,101 @@ class WorkPlanner:
         store: RunStore,
         scorers: Sequence[ScorerHandle],
         *,
-        draw: bool,
+        generate: bool,
         max_attempts: int | None,
-        max_tries: int,
+        max_score_attempts: int,
         requests: AnswerSource | None = None,
     ) -> None:
         self._spec, self._task, self._store, self._scorers = spec, task, store, scorers
-        self._draw, self._max_attempts, self._max_tries = draw, max_attempts, max_tries
+        self._generate, self._max_attempts, self._max_score_attempts = generate, max_attempts, max_score_attempts
         self._requests = requests
-        # a pass asks for each key once, so where nothing lay when it began there is nothing to look up
-        drawings, scores = store.latest()
-        self._no_drawings, self._no_scores = not drawings, not scores
+        # a pass looks up each key once, so a store that is empty at its start needs no look-ups
+        generations, scores = store.last_numbers()
+        self._no_generations, self._no_scores = not generations, not scores
 
-    def jobs(self) -> Iterator[WorkItem]:
-        """Yields every sample x repeat in order, those included that lack nothing."""
+    def items(self) -> Iterator[WorkItem]:
+        """Yield every sample x repeat in order, complete ones included."""
         for sample in self._store.samples():
             truth = self._task.truth(sample.id)
             truth_hash = fingerprint([sample.model_dump(mode="json"), truth.model_dump(mode="json")])
             for repeat in range(self._spec.repeats):
-                asked = self._requests.asked(sample.id, repeat) if self._requests is not None else THE_PROMPT
+                answer = self._requests.answer(sample.id, repeat) if self._requests is not None else SAMPLE_PROMPT
                 key = generation_key(
                     self._spec,
                     sample_id=sample.id,
-                    prompt_hash=text_hash(asked.prompt or sample.prompt),
-                    references=tuple(reference.sha256 for reference in asked.references),
+                    prompt_hash=text_hash(answer.prompt or sample.prompt),
+                    references=tuple(reference.sha256 for reference in answer.references),
                     repeat=repeat,
                 )
-                yield self._job(WorkItem(sample, truth, truth_hash, repeat, key, asked=asked))
+                item = WorkItem(sample, truth, truth_hash, repeat, key, answer=answer)
+                self._plan(item)
+                yield item
 
-    def _job(self, job: WorkItem) -> WorkItem:
-        known = None if self._no_drawings else self._store.generation(job.key)
-        if known is None:
-            job.to_draw = self._draw
-        elif known.status is GenerationStatus.OK:
-            if known.image is not None and self._store.image_ok(known.image):
-                job.generation = known
-                self._judgements(job, known)
-            else:  # the picture behind the row is gone or damaged
-                job.to_draw = self._draw
-        elif self._stands(known):
-            job.generation = known
-        else:
-            job.earlier, job.to_draw = known, True
-        return job
+    def plan_scores(self, item: WorkItem) -> None:
+        """Fill in which scores of an item's generation exist and which are to be made.
 
-    def _stands(self, known: Generation) -> bool:
-        if not self._draw or known.status is GenerationStatus.REFUSED:
-            return True
-        return self._max_attempts is not None and known.attempts >= self._max_attempts
-
-    def _judgements(self, job: WorkItem, generation: Generation) -> None:
-        settled: list[Score] = []
-        wanted: list[PendingScore] = []
-        for one in self.wanted(job, generation):
+        A new generation may have scores as well: the same image may have been scored before.
+        """
+        if item.generation is None:
+            return
+        stored: list[Score] = []
+        pending: list[PendingScore] = []
+        for one in self._required_scores(item, item.generation):
             known = None if self._no_scores else self._store.score(one.key)
             if known is None:
-                wanted.append(one)
-            elif known.status is ScoreStatus.FAILED and known.tries < self._max_tries:
+                pending.append(one)
+            elif known.status is ScoreStatus.FAILED and known.tries < self._max_score_attempts:
                 one.earlier = known
-                wanted.append(one)
+                pending.append(one)
             else:
-                settled.append(known)
-        job.wanted, job.settled = wanted, settled
+                stored.append(known)
+        item.pending_scores, item.stored_scores = pending, stored
 
-    def wanted(self, job: WorkItem, generation: Generation) -> Iterator[PendingScore]:
-        """Yields every judgement a drawing is to have."""
+    def _plan(self, item: WorkItem) -> None:
+        """Fill in what an item has and lacks."""
+        known = None if self._no_generations else self._store.generation(item.key)
+        if known is None:
+            item.needs_generation = self._generate
+        elif known.status is GenerationStatus.OK:
+            if known.image is not None and self._store.image_ok(known.image):
+                item.generation = known
+                self.plan_scores(item)
+            else:  # the image file is missing or damaged
+                item.needs_generation = self._generate
+        elif self._is_final(known):
+            item.generation = known
+        else:
+            item.earlier, item.needs_generation = known, True
+
+    def _is_final(self, failed: Generation) -> bool:
+        if not self._generate or failed.status is GenerationStatus.REFUSED:
+            return True
+        return self._max_attempts is not None and failed.attempts >= self._max_attempts
+
+    def _required_scores(self, item: WorkItem, generation: Generation) -> Iterator[PendingScore]:
+        """Yield every score that a generation shall have, existing ones included."""
         if generation.image is None:
             return
-        for place, scorer in enumerate(self._scorers):
-            for judge_repeat in range(self._spec.judgements(scorer.spec)):
+        for index, scorer in enumerate(self._scorers):
+            for judge_repeat in range(self._spec.judge_repeats_of(scorer.spec)):
                 key = score_key(
                     scorer.spec,
                     task_version=self._spec.task_version,
-                    sample_id=job.sample.id,
-                    truth_hash=_read_beside(job.truth_hash, scorer, generation),
+                    sample_id=item.sample.id,
+                    truth_hash=_inputs_hash(item.truth_hash, scorer, generation),
                     image=generation.image.sha256,
-                    repeat=job.repeat,
+                    repeat=item.repeat,
                     judge_repeat=judge_repeat,
                 )
-                yield PendingScore(place, judge_repeat, key, None)
-
-    def after_drawing(self, job: WorkItem) -> None:
-        """Fills in the judgements a fresh drawing lacks; the same picture may have been judged before."""
-        if job.generation is not None:
-            self._judgements(job, job.generation)
+                yield PendingScore(index, judge_repeat, key, None)
 
 
-def _read_beside(truth_hash: str, scorer: ScorerHandle, generation: Generation) -> str:
-    """Returns the hash of what a scorer reads beside the picture; one may read what the generator gathered, too."""
-    if not scorer.traits.needs & {"references", "evidence"}:
+def _inputs_hash(truth_hash: str, scorer: ScorerHandle, generation: Generation) -> str:
+    """Return the hash of all that a scorer reads beside the image.
+
+    For a scorer that needs references or evidence, this includes what the generator recorded with the image.
+    """
+    if not scorer.capabilities.needs & {"references", "evidence"}:
         return truth_hash
-    gathered = generation.model_dump(mode="json", include={"used_prompt", "references", "evidence", "trajectory"})
-    return fingerprint([truth_hash, gathered])
+    recorded = generation.model_dump(mode="json", include={"used_prompt", "references", "evidence", "trajectory"})
+    return fingerprint([truth_hash, recorded])

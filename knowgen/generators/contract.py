@@ -1,11 +1,11 @@
 """What a generator is: an object with one of three methods.
 
-    draw(prompt, references, seed) -> PIL.Image                     one at a time, in a thread
-    async generate(request) -> Drawing                              many at once, for services
-    generate_batch(requests) -> Iterator[Drawing]                   a batch at a time, yielding each as it is done
+    draw(prompt, references, seed) -> PIL.Image                     one image at a time, in a thread
+    async generate(request) -> GeneratedImage                       many requests at once, for services
+    generate_batch(requests) -> Iterator[GeneratedImage]            a batch at a time, yielding each image when done
 
-It may also have `setup(device)` and `close()`, and class attributes that `capabilities_of` reads. A plain function
-`draw(prompt)`, `draw(prompt, seed)` or `draw(prompt, references, seed)` is a generator too.
+A generator may also have `setup(device)` and `close()`, and class attributes that `capabilities_of` reads. A plain
+function `draw(prompt)`, `draw(prompt, seed)` or `draw(prompt, references, seed)` is a generator too.
 """
 
 from __future__ import annotations
@@ -25,24 +25,29 @@ if TYPE_CHECKING:
 Shape = Literal["draw", "generate", "generate_batch"]
 
 GPU_FAULT_CODE = 70
-"""Exit code of a worker process that ended because its GPU failed; a GPU that does so again and again is retired."""
+"""Exit code of a worker process whose GPU failed. A GPU that fails repeatedly is disabled."""
 
 
 @dataclass
 class GeneratedImage:
-    """What a generator gives back for one request; the engine stores it as a `Generation`.
+    """What a generator returns for one request. The engine stores it as a `Generation`.
 
     Attributes:
-        image: A PIL image, the bytes of a PNG, JPEG or WebP file, or the path of one; None when the status is not ok.
-        request_id: The request it answers; needed from `generate_batch`, filled in by the engine otherwise.
+        image: A PIL image, the bytes of a PNG, JPEG or WebP file, or the path of one; None if the status is not ok.
+        request_id: Id of the request; needed from `generate_batch`, filled in by the engine otherwise.
         status: ok, failed or refused.
-        reason: Why, when the status is not ok.
-        used_prompt: The prompt that was drawn, when it is not the request's.
+        reason: Reason of a status other than ok.
+        used_prompt: The prompt that was used, if it is not the request's.
         references: Reference images that were used: title, url, note.
         evidence: Text that was gathered: title, url, text.
         trajectory: Steps of an agent.
-        settings: What decides the picture besides prompt and seed: steps, size, library versions, device.
-        usage: Tokens and cost.
+        settings: What decides the image besides prompt and seed: steps, size, library versions, device.
+        usage: Tokens and cost in US dollars.
+
+    Example:
+        >>> refused = GeneratedImage(status=GenerationStatus.REFUSED, reason="the prompt names a living person")
+        >>> refused.image is None, refused.status.value
+        (True, 'refused')
     """
 
     image: Image | bytes | Path | None = None
@@ -58,26 +63,31 @@ class GeneratedImage:
 
 
 class SimpleGenerator(Protocol):
-    """The simplest shape: one picture for one prompt, called in a thread."""
+    """The simplest shape: one image for one prompt, called in a thread."""
 
     def draw(self, prompt: str, references: Sequence[Image], seed: int) -> Image:
-        """Draws one picture; the same seed gives the same picture."""
+        """Return an image of the prompt. The same seed must give the same image."""
         ...
 
 
 class AsyncGenerator(Protocol):
-    """The shape for services: many requests wait at once."""
+    """The shape for services: many requests in flight at once."""
 
     async def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Draws one picture; raises `TransientError` for a fault that may pass, `RefusalError` for a refusal."""
+        """Generate one image.
+
+        Raises:
+            TransientError: An error that may not happen again; the engine retries with backoff.
+            RefusalError: The generator refuses this prompt.
+        """
         ...
 
 
 class BatchGenerator(Protocol):
-    """The shape for local models: a batch goes in, each drawing comes out as soon as it is done, in any order."""
+    """The shape for local models: takes a batch and yields each image as soon as it is done, in any order."""
 
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
-        """Yields one drawing a request, each with its `request_id`."""
+        """Yield one result per request, each with its `request_id`."""
         ...
 
 
@@ -87,15 +97,15 @@ class GeneratorCapabilities:
 
     Attributes:
         shape: Which of the three methods it has.
-        batch_size: Requests a call of `generate_batch` takes.
-        concurrency: Calls that may run at once (draw, generate_batch: threads; generate: tasks).
-        references: Does it take reference images?
-        privileged: Does it ask for the ground truth? Boards refuse it.
+        batch_size: Requests per call of `generate_batch`.
+        concurrency: Concurrent calls: threads of `draw` and `generate_batch`, tasks of `generate`.
+        references: Whether it uses reference images.
+        privileged: Whether requests carry the ground truth. Leaderboards reject such a generator.
         revision: Version of the model or code; part of every key.
-        wants_search: Does its factory take `search`, the name of a search backend?
-        deadline: Seconds one drawing may take at most, where the generator bounds its calls itself and may have to
-            wait for its turn; the run's own bound when 0.
-        wants_device: Has it a `setup(device)`? Then it gets a worker process for each GPU where there are several.
+        wants_search: Whether its constructor takes `search`, the name of a search backend.
+        deadline: Time limit per image in seconds, for a generator that limits its calls itself and may have to wait for
+            its turn; 0 to use the run's limit.
+        wants_device: Whether it has `setup(device)`. If there are several GPUs, it then gets a worker process per GPU.
     """
 
     shape: Shape
@@ -110,10 +120,16 @@ class GeneratorCapabilities:
 
 
 def shape_of(target: Any) -> Shape:
-    """Returns the shape of a generator object or class.
+    """Return the shape of a generator object or class.
 
     Raises:
         UsageError: It has none of the three methods, or `generate` is not a coroutine function.
+
+    Example:
+        >>> class Model:
+        ...     def draw(self, prompt, references, seed): ...
+        >>> shape_of(Model)
+        'draw'
     """
     if callable(getattr(target, "generate_batch", None)):
         return "generate_batch"
@@ -125,14 +141,26 @@ def shape_of(target: Any) -> Shape:
     if callable(getattr(target, "draw", None)):
         return "draw"
     raise UsageError(
-        "is no generator",
+        "not a generator",
         where=_name(target),
         fix="give it draw(prompt, references, seed), generate or generate_batch (a function takes `prompt` first)",
     )
 
 
 def capabilities_of(target: Any) -> GeneratorCapabilities:
-    """Reads what a generator object or class declares, with defaults where it says nothing."""
+    """Return what a generator object or class declares, with defaults for what it does not.
+
+    Raises:
+        UsageError: It is not a generator.
+
+    Example:
+        >>> class Model:
+        ...     batch_size = 4
+        ...     def generate_batch(self, requests): ...
+        >>> capabilities = capabilities_of(Model)
+        >>> capabilities.shape, capabilities.batch_size, capabilities.references
+        ('generate_batch', 4, False)
+    """
     shape = shape_of(target)
     return GeneratorCapabilities(
         shape=shape,
@@ -151,7 +179,14 @@ class FunctionGenerator:
     """A plain function as a generator.
 
     Args:
-        function: Takes `prompt` first, and `references` and `seed` by name where it has them; returns a PIL image.
+        function: Takes `prompt` first, and `references` and `seed` by name if it has such parameters; returns a PIL
+            image.
+
+    Example:
+        >>> from PIL import Image
+        >>> generator = FunctionGenerator(lambda prompt, seed: Image.new("RGB", (64, 48), (seed, 0, 0)))
+        >>> generator.draw("a red square", [], seed=200).size
+        (64, 48)
     """
 
     def __init__(self, function: Callable[..., Image]) -> None:
@@ -162,7 +197,7 @@ class FunctionGenerator:
         self.revision = str(getattr(function, "revision", ""))
 
     def draw(self, prompt: str, references: Sequence[Image], seed: int) -> Image:
-        """Calls the function with the arguments it takes."""
+        """Call the function with the arguments it takes."""
         arguments: dict[str, Any] = {}
         if self.references:
             arguments["references"] = references
@@ -172,7 +207,7 @@ class FunctionGenerator:
 
 
 def is_plain_function(target: Any) -> bool:
-    """Tells a drawing function (first parameter `prompt`) from a class or factory."""
+    """Return whether a target is a generating function (first parameter `prompt`), and not a class or factory."""
     if not inspect.isfunction(target):
         return False
     return next(iter(inspect.signature(target).parameters), "") == "prompt"
@@ -184,59 +219,60 @@ def _name(target: Any) -> str:
 
 @dataclass(frozen=True)
 class AgentAnswer:
-    """What is to be drawn for a sample in place of its prompt: the answer of an agent that searched.
+    """The answer of an agent that searched: what an image model generates from in place of the sample's prompt.
 
     Attributes:
-        prompt: The prompt to draw; empty to draw the sample's own.
+        prompt: The rewritten prompt; empty to use the sample's own.
         references: Reference images, in order, with their paths.
-        noted: What the agent noted of each reference: title, url, note.
+        reference_notes: The agent's notes on each reference: title, url, note.
         evidence: Text it gathered.
         trajectory: Its steps.
-        reason: Why there is nothing to draw from; the sample's own prompt is then drawn, without references.
+        reason: Why the agent gave no answer; the image is then generated from the sample's own prompt, without
+            references.
     """
 
     prompt: str = ""
     references: tuple[ImageRef, ...] = ()
-    noted: tuple[dict[str, Any], ...] = ()
+    reference_notes: tuple[dict[str, Any], ...] = ()
     evidence: tuple[dict[str, Any], ...] = ()
     trajectory: tuple[dict[str, Any], ...] = ()
     reason: str = ""
 
 
-THE_PROMPT = AgentAnswer()
-"""The sample's own prompt."""
+SAMPLE_PROMPT = AgentAnswer()
+"""The answer that stands for the sample's own prompt."""
 
 
 class AnswerSource(Protocol):
-    """Where requests come from when one search is drawn by many painters."""
+    """A source of agent answers, so that several image models can generate from one search."""
 
     @property
     def identity(self) -> str:
-        """Tells this source's content from any other's."""
+        """Return a text that identifies the content of this source."""
         ...
 
-    def asked(self, sample_id: str, repeat: int) -> AgentAnswer:
-        """Returns what is to be drawn for a sample and repeat."""
+    def answer(self, sample_id: str, repeat: int) -> AgentAnswer:
+        """Return the answer for a sample and repeat."""
         ...
 
 
 class GenerationSource(Protocol):
-    """Drawings made elsewhere (a folder, a results file): the engine takes them instead of running a generator."""
+    """Generations that exist already (a folder of images, a results file), used instead of a generator."""
 
     name: str
     revision: str
 
-    def drawing(self, sample_id: str, repeat: int) -> GeneratedImage:
-        """Returns the drawing of a sample; a missing or unreadable one is a failed drawing with its reason.
+    def generation(self, sample_id: str, repeat: int) -> GeneratedImage:
+        """Return the image of a sample and repeat. A missing or unreadable one has the status failed and a reason.
 
-        One that was never asked for has the status not_run, and the run leaves it so.
+        One that its source never attempted has the status not_run, and stays so in this run.
         """
         ...
 
 
 __all__ = [
     "GPU_FAULT_CODE",
-    "THE_PROMPT",
+    "SAMPLE_PROMPT",
     "AgentAnswer",
     "AnswerSource",
     "AsyncGenerator",

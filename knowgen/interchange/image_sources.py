@@ -1,4 +1,4 @@
-"""Pictures that were drawn elsewhere: a folder of files named by sample id, or another run directory."""
+"""Existing images as a source: a folder of files named by sample id, or another run directory."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from knowgen.core.records import Generation, GenerationStatus, ImageRef
 from knowgen.core.spec import fingerprint
 from knowgen.store.run import RunStore
 
-PICTURE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-SMALLEST_SIDE = 2
-"""Pixels; a picture with a shorter side is a blank that stands for nothing."""
+IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+MIN_SIDE = 2
+"""Minimum width and height in pixels; a smaller image is a placeholder without content."""
 
 _REPEAT = re.compile(r"(?P<id>.+)[_/](?P<repeat>[0-9]{1,6})")
 
 
 @dataclass(frozen=True)
-class ImageSource:
-    """What a source has for one sample and repeat.
+class SourceImage:
+    """The image of a source for one sample and repeat, or the reason why there is none.
 
     Attributes:
-        path: The picture's file when the status is ok, else None.
-        status: ok, failed or refused; not_run where another run has not drawn it yet.
-        reason: Why, when the status is not ok; names the file.
-        generation: The stored drawing, from a run directory; brings prompt, references, evidence and settings along.
+        path: The image file if the status is ok, else None.
+        status: ok, failed or refused; not_run if the other run has not generated it yet.
+        reason: Why the status is not ok; names the file.
+        generation: The generation of a run directory, with its prompt, references, evidence and settings.
     """
 
     path: Path | None
@@ -42,47 +42,47 @@ class ImageSource:
     generation: Generation | None = None
 
 
-def failed(reason: str) -> ImageSource:
-    """Returns a drawing that is not there, with the reason."""
-    return ImageSource(None, GenerationStatus.FAILED, reason)
+def missing(reason: str) -> SourceImage:
+    """Return a failed entry with its reason."""
+    return SourceImage(None, GenerationStatus.FAILED, reason)
 
 
-def look_at(path: Path, shown: str) -> ImageSource:
-    """Opens a picture file and reads all its pixels.
+def check_image(path: Path, name: str) -> SourceImage:
+    """Decode an image file completely.
 
     Args:
         path: The file.
-        shown: How messages name it.
+        name: Name of the file in the reason.
 
     Returns:
-        An ok entry, or a failed one that says why: missing, no picture, cut off, or without content.
+        An ok entry, or a failed one with the reason: missing, not an image, truncated, or without content.
     """
     try:
-        picture_facts(path)
+        image_facts(path)
     except DataError as error:
-        return failed(f"{shown}: {error.what}")
-    return ImageSource(path, GenerationStatus.OK)
+        return missing(f"{name}: {error.what}")
+    return SourceImage(path, GenerationStatus.OK)
 
 
-def picture_facts(path: Path) -> ImageRef:
-    """Decodes a picture file and returns its record with the digest of its bytes and its path.
+def image_facts(path: Path) -> ImageRef:
+    """Decode an image file and return its record, with the digest of its bytes and its path.
 
     Raises:
-        DataError: It is missing, is no file, does not decode to its end, or is smaller than `SMALLEST_SIDE`.
+        DataError: The file is missing, not a regular file, not a complete image, or smaller than `MIN_SIDE`.
     """
-    if not path.is_file():  # also keeps away from pipes, which would wait forever
+    if not path.is_file():  # also excludes pipes, on which reading would block
         raise DataError("is not a file" if path.exists() else "is missing", where=str(path))
     try:
         facts = inspect_image(path)
     except UnreadableImageError as error:
         raise DataError(f"does not open: {error.what}", where=str(path)) from error
-    if min(facts.width, facts.height) < SMALLEST_SIDE:
+    if min(facts.width, facts.height) < MIN_SIDE:
         raise DataError(f"is only {facts.width}x{facts.height} pixels", where=str(path))
     return ImageRef(**asdict(facts), path=path)
 
 
 def file_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file, or a word when it cannot be read."""
+    """Return the SHA-256 of a file, or `unreadable`."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -91,40 +91,40 @@ def file_digest(path: Path) -> str:
 
 
 class FolderSource:
-    """A folder whose file stems are sample ids; satisfies the engine's drawing source but for `ImageSource`.
+    """A folder of images whose file stems are sample ids.
 
-    Repeat 0 of sample `a` is `a.png`, `a_0.png` or `a/0.png`, repeat 1 is `a_1.png` or `a/1.png`. A stem that is an id
-    as it stands is always read so. Case of the extension does not matter; hidden files are passed over.
+    Repeat 0 of sample `a` is `a.png`, `a_0.png` or `a/0.png`; repeat 1 is `a_1.png` or `a/1.png`. A stem that equals an
+    id is always that id. The case of the extension does not matter; hidden files are ignored.
 
     Args:
         path: The folder.
         ids: All sample ids of the task.
 
     Raises:
-        DataError: It is no folder, or two files answer the same sample and repeat.
+        DataError: The path is not a folder, or two files are for the same sample and repeat.
 
     Attributes:
         name: Name of the folder.
-        unknown: Pictures that answer no sample, as relative paths, sorted.
-        found: Number of pictures that answer one.
-        repeats: One more than the highest repeat that was found, at least 1.
+        unknown: Images whose stem is not a sample id, as relative paths, sorted.
+        count: Number of images whose stem is a sample id.
+        repeats: One more than the highest repeat, at least 1.
     """
 
     def __init__(self, path: Path, ids: Iterable[str]) -> None:
         if not path.is_dir():
-            raise DataError("is no folder", where=str(path))
+            raise DataError("not a folder", where=str(path))
         self.path = path
         self.name = path.resolve().name
         self._known = {unicodedata.normalize("NFC", sample_id): sample_id for sample_id in ids}
         self._files: dict[tuple[str, int], str] = {}
         unknown: list[str] = []
-        for relative in sorted(_picture_files(path)):
+        for relative in sorted(_image_files(path)):
             place = self._place(relative)
             if place is None:
                 unknown.append(relative)
             elif place in self._files:
                 raise DataError(
-                    f"{_shown(self._files[place])} and {_shown(relative)} both answer sample {place[0]!r}"
+                    f"{_printable(self._files[place])} and {_printable(relative)} are both for sample {place[0]!r}"
                     + (f", repeat {place[1]}" if place[1] else ""),
                     where=str(path),
                     fix="remove one of them",
@@ -132,7 +132,7 @@ class FolderSource:
             else:
                 self._files[place] = relative
         self.unknown = tuple(unknown)
-        self.found = len(self._files)
+        self.count = len(self._files)
         self.repeats = 1 + max((repeat for _, repeat in self._files), default=0)
 
     def _place(self, relative: str) -> tuple[str, int] | None:
@@ -146,48 +146,48 @@ class FolderSource:
 
     @cached_property
     def revision(self) -> str:
-        """Hash over the pictures that answer samples: another picture is another source."""
+        """Hash of the images that belong to samples, so that a changed image is another source."""
         content = [[*place, file_digest(self.path / name)] for place, name in sorted(self._files.items())]
         return fingerprint(content)[:12]
 
-    def drawing(self, sample_id: str, repeat: int) -> ImageSource:
-        """Returns the picture of a sample and repeat, or why there is none."""
+    def generation(self, sample_id: str, repeat: int) -> SourceImage:
+        """Return the image of a sample and repeat, or the reason why there is none."""
         relative = self._files.get((sample_id, repeat))
         if relative is None:
             which = f", repeat {repeat}" if repeat else ""
-            return failed(f"no picture for sample {sample_id!r}{which} in {_shown(self.name)}")
-        return look_at(self.path / relative, _shown(relative))
+            return missing(f"no image for sample {sample_id!r}{which} in {_printable(self.name)}")
+        return check_image(self.path / relative, _printable(relative))
 
 
-def _picture_files(root: Path) -> list[str]:
-    """Returns the relative paths of all picture files, without following linked folders."""
-    found: list[str] = []
+def _image_files(root: Path) -> list[str]:
+    """Return the relative paths of all image files; symbolic links to folders are not followed."""
+    paths: list[str] = []
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_EXTENSIONS:
-                found.append((Path(folder) / name).relative_to(root).as_posix())
-    return found
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_EXTENSIONS:
+                paths.append((Path(folder) / name).relative_to(root).as_posix())
+    return paths
 
 
-def _shown(name: str) -> str:
-    """Returns a file name on one line, as text that can be stored and printed."""
+def _printable(name: str) -> str:
+    """Return a file name as printable text on one line."""
     clean = name.encode("utf-8", "backslashreplace").decode()
     return clean if clean.isprintable() and clean.strip() else repr(clean)
 
 
 class RunSource:
-    """The drawings of another run directory; a context manager.
+    """The images of another run directory; a context manager.
 
     Args:
         path: The run directory.
 
     Raises:
-        DataError: It is no run directory, or damaged.
+        DataError: It is not a run directory, or is damaged.
 
     Attributes:
-        name: The generator of that run.
-        revision: Hash of what that run was bound to.
+        name: Generator of that run.
+        revision: Hash of the parts of its specification that decide its images.
         store: The run, opened for reading.
     """
 
@@ -195,32 +195,32 @@ class RunSource:
         self.store = RunStore.read(path)
         self.path = path
         self.name = self.store.spec.generator.name
-        self.revision = fingerprint(self.store.spec.drawn_by())[:12]
+        self.revision = fingerprint(self.store.spec.directory_identity())[:12]
 
     def close(self) -> None:
-        """Closes the run."""
+        """Close the run."""
         self.store.close()
 
     def __enter__(self) -> RunSource:
-        """Returns the source itself."""
+        """Return the source itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes the run."""
+        """Close the run."""
         self.close()
 
-    def drawing(self, sample_id: str, repeat: int) -> ImageSource:
-        """Returns the drawing of a sample and repeat with its status there, or why there is none."""
-        generation = self.store.drawn(sample_id, repeat)
+    def generation(self, sample_id: str, repeat: int) -> SourceImage:
+        """Return the image of a sample and repeat with its status in that run, or the reason why there is none."""
+        generation = self.store.latest_generation(sample_id, repeat)
         if generation is None or generation.status is GenerationStatus.NOT_RUN:
-            reason = f"{self.path} has no drawing of sample {sample_id!r}, repeat {repeat}"
-            return ImageSource(None, GenerationStatus.NOT_RUN, reason)  # it never failed, so nothing may count it so
+            reason = f"{self.path} has no generation of sample {sample_id!r}, repeat {repeat}"
+            return SourceImage(None, GenerationStatus.NOT_RUN, reason)  # never attempted, so it is not a failure
         if generation.image is None:
-            return ImageSource(None, generation.status, generation.reason, generation)
+            return SourceImage(None, generation.status, generation.reason, generation)
         if not self.store.image_ok(generation.image):
             file = self.store.image_path(generation.image)
             reason = f"{file}: is missing or damaged"
-            return ImageSource(None, GenerationStatus.FAILED, reason, generation)
-        return ImageSource(generation.image.path, generation.status, generation.reason, generation)
+            return SourceImage(None, GenerationStatus.FAILED, reason, generation)
+        return SourceImage(generation.image.path, generation.status, generation.reason, generation)

@@ -1,34 +1,64 @@
-"""The result files of the official evaluator, read to the letter: rows as they are, a task, and a source of drawings.
+"""Read the result files of the official evaluator: their rows as written, a task, and the generated images.
 
 A row is `{id, success, prompt, meta {category, difficulty}, output_path, gt_image}`; paths are relative to the file.
-Neighbouring benchmarks write the same under other names, which are read where the official one is absent.
-What the official evaluator writes, `results_eval.json`, is read as well: its verdicts stay in the rows, its three
-summary rows are kept apart. Writing is in `knowgen.interchange.official_export`.
+Related benchmarks use other field names, which are read if the official one is absent. The output of the official
+evaluator, `results_eval.json`, can be read as well: its scores stay in the rows, its three summary rows are separate.
+Writing is in `knowgen.interchange.official_export`.
+
+Source of format, weights and constants: the KnowGen evaluator published with Gen-Searcher, arXiv 2603.28767.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from knowgen.core.errors import DataError
-from knowgen.core.records import GenerationStatus, GroundTruth, ImageRef, Sample, group_of
+from knowgen.core.records import TEXT, GenerationStatus, GroundTruth, ImageRef, Sample, group_of
 from knowgen.core.spec import fingerprint
-from knowgen.interchange.image_sources import ImageSource, failed, file_digest, look_at, picture_facts
+from knowgen.interchange.image_sources import SourceImage, check_image, file_digest, image_facts, missing
 
 EMPTY_PROMPT = "empty_prompt"
 NOT_EVALUATED = "not_evaluated"
+"""Values of `error` in rows that the official evaluator does not judge."""
+
 SUMMARY_MARK = "summary_type"
+"""Field that only summary rows have."""
 
 PROMPTS = ("prompt", "question", "user_prompt", "image_prompt")
 OUTPUTS = ("output_path", "image_path", "generated_image")
 TRUTHS = ("gt_image", "ground_truth", "target_image", "reference_image")
-EITHER = "gen_image"
-"""An older official name of the ground truth, and elsewhere one of the generated picture."""
+"""Field names of prompt, generated image and ground truth; the first is the official one."""
+
+GEN_IMAGE = "gen_image"
+"""An older official name of the ground truth; in related benchmarks a name of the generated image."""
+
+WEIGHTS = {"faithfulness": 0.1, "visual_correctness": 0.4, TEXT: 0.4, "aesthetics": 0.1}
+"""Weights of the overall score of a sample."""
+
+TEXT_IF_NA = 0.5
+"""Value of text accuracy where it does not apply."""
+
+
+def official_overall(values: Mapping[str, float]) -> float:
+    """Return the overall score of a sample, `round(.1 F + .4 V + .4 T + .1 A, 2)`; T is 0.5 if it is absent.
+
+    Args:
+        values: Values by dimension, each in [0, 1].
+
+    Example:
+        >>> official_overall({"faithfulness": 1, "visual_correctness": 0.5, "text_accuracy": 0, "aesthetics": 0.5})
+        0.35
+    """
+    # summed from left to right like the published evaluator, so that the last digit is the same
+    total = 0.0
+    for name, weight in WEIGHTS.items():
+        total += weight * (values.get(name, TEXT_IF_NA) if name == TEXT else values[name])
+    return round(total, 2)
 
 
 @dataclass(frozen=True)
@@ -36,10 +66,10 @@ class OfficialRow:
     """One row of a results file.
 
     Attributes:
-        place: Its number in the file, from 0.
-        fields: The row as it stands.
+        place: Row number in the file, from 0.
+        fields: Fields of the row, unchanged.
         base: Folder that its paths are relative to.
-        was_judged: What `to_be_judged` was when the row was read first, where that is known.
+        was_judged: Stored value of `to_be_judged` from when the row was first read, if known.
     """
 
     place: int
@@ -49,70 +79,70 @@ class OfficialRow:
 
     @property
     def id(self) -> str | None:
-        """The id as text; None where the row has none."""
+        """The id as text; None if the row has none."""
         return str(self.fields["id"]) if "id" in self.fields else None
 
     @property
     def prompt(self) -> str:
-        """The prompt as the judge reads it: without white space around it."""
+        """The prompt as the judge reads it, without surrounding white space."""
         prompt = next((self.fields[name] for name in PROMPTS if name in self.fields), None)
         return prompt.strip() if isinstance(prompt, str) else ""
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the row says about its sample; empty where that is no object."""
+        """The `meta` object of the row; empty if there is none."""
         meta = self.fields.get("meta")
         return meta if isinstance(meta, dict) else {}
 
     @property
     def category(self) -> str:
-        """The category in lower case, as groups are looked up."""
+        """The category in lower case, as used to look up groups."""
         category = self.meta.get("category")
         return category.strip().lower() if isinstance(category, str) else ""
 
     @property
     def success(self) -> bool:
-        """Did the generator say it succeeded? Any true `success` counts, or, without one, the `image_status` ok."""
+        """Whether the generator reported success: a true `success`, or, without that field, `image_status` ok."""
         if "success" in self.fields:
             return bool(self.fields["success"])
         return self.fields.get("image_status") == "ok"
 
     @property
     def output_name(self) -> str | None:
-        """Name of the field that names the generated picture; None where there is none.
+        """Name of the field with the path of the generated image; None if there is none.
 
-        `gen_image` is that field unless the row has another one for it and names no ground truth.
+        `gen_image` is that field unless the row has another one for it.
         """
-        found = next((name for name in OUTPUTS if name in self.fields), None)
-        return EITHER if found is None and EITHER in self.fields else found
+        name = next((name for name in OUTPUTS if name in self.fields), None)
+        return GEN_IMAGE if name is None and GEN_IMAGE in self.fields else name
 
     @property
     def truth_name(self) -> str | None:
-        """Name of the field that names the ground truth; None where there is none."""
-        found = next((name for name in TRUTHS if self._path(name) is not None), None)
-        if found is None and self.output_name not in {None, EITHER} and self._path(EITHER) is not None:
-            return EITHER
-        return found
+        """Name of the field with the path of the ground truth; None if there is none."""
+        name = next((name for name in TRUTHS if self._path(name) is not None), None)
+        if name is None and self.output_name not in {None, GEN_IMAGE} and self._path(GEN_IMAGE) is not None:
+            return GEN_IMAGE
+        return name
 
     @property
     def output(self) -> Path | None:
-        """Where the generated picture should lie; None where the row names none."""
+        """Path of the generated image; None if the row has none."""
         return None if self.output_name is None else self._path(self.output_name)
 
     @property
     def truth(self) -> Path | None:
-        """Where the ground truth should lie; None where the row names none."""
+        """Path of the ground truth; None if the row has none."""
         return None if self.truth_name is None else self._path(self.truth_name)
 
     def _path(self, name: str) -> Path | None:
         value = self.fields.get(name)
         if not isinstance(value, str) or not value.strip():
             return None
-        return self.base / value  # an absolute path stays as it is
+        return self.base / value  # an absolute path is not changed by this
 
     @property
     def to_be_judged(self) -> bool:
-        """Would the official evaluator judge it? `success`, and both files are there."""
+        """Whether the official evaluator judges the row: `success`, and both files exist."""
         if self.was_judged is not None:
             return self.was_judged
         return self.success and all(path is not None and _exists(path) for path in (self.output, self.truth))
@@ -121,18 +151,18 @@ class OfficialRow:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 
 def read_results(path: Path) -> OfficialResults:
-    """Reads `results.json` or `results_eval.json`.
+    """Read `results.json` or `results_eval.json`.
 
     Args:
         path: The file.
 
     Raises:
-        DataError: It is missing, no JSON array, or a row is no object.
+        DataError: The file is missing or not a JSON array of objects.
     """
     where = str(path)
     try:
@@ -144,7 +174,7 @@ def read_results(path: Path) -> OfficialResults:
     except UnicodeDecodeError as error:
         raise DataError("is not UTF-8 text", where=where) from error
     except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"is no JSON ({error})", where=where, fix="write it with a JSON library") from error
+        raise DataError(f"invalid JSON ({error})", where=where, fix="write it with a JSON library") from error
     if not isinstance(data, list):
         raise DataError("must be a JSON array of rows", where=where)
     return _results_of(data, path.resolve().parent, path.name)
@@ -155,7 +185,7 @@ def _results_of(data: list[Any], base: Path, name: str) -> OfficialResults:
     summaries: list[dict[str, Any]] = []
     for place, item in enumerate(data):
         if not isinstance(item, dict):
-            raise DataError(f"row {place} is no object", where=str(base / name), fix="each row must be {…}")
+            raise DataError(f"row {place} is not an object", where=str(base / name), fix="write each row as {…}")
         if SUMMARY_MARK in item:
             summaries.append(item)
         else:
@@ -169,8 +199,8 @@ class OfficialResults:
 
     Attributes:
         path: The file.
-        rows: In order, as they stand; ids may be text or numbers, be missing, or come twice.
-        summaries: The summary rows of an evaluated file, as they stand.
+        rows: Rows in order, as written; ids may be text or numbers, missing, or duplicates.
+        summaries: Summary rows of an evaluated file, as written.
     """
 
     path: Path
@@ -178,13 +208,14 @@ class OfficialResults:
     summaries: tuple[dict[str, Any], ...] = ()
 
     def by_id(self, duplicates: Literal["error", "last"] = "error") -> dict[str, OfficialRow]:
-        """Returns the row that stands for each id, in the order of first appearance; rows without id are left out.
+        """Return the row that counts for each id, in the order of first appearance; rows without id are left out.
 
         Args:
-            duplicates: `error`, or `last`: of several rows the last that would be judged, else the last.
+            duplicates: What to do with several rows of one id: `error`, or `last`, with which the last row that would
+                be judged counts, else the last row.
 
         Raises:
-            DataError: An id comes twice, and that is an error.
+            DataError: An id is a duplicate and `duplicates` is `error`.
         """
         chosen: dict[str, OfficialRow] = {}
         for row in self.rows:
@@ -193,43 +224,43 @@ class OfficialResults:
             earlier = chosen.get(row.id)
             if earlier is not None and duplicates == "error":
                 raise DataError(
-                    f"id {row.id!r} comes twice, in rows {earlier.place} and {row.place}",
+                    f"duplicate id {row.id!r}, in rows {earlier.place} and {row.place}",
                     where=str(self.path),
-                    fix="give each row its own id, or take the last of them with --duplicates last",
+                    fix="make the ids unique, or use the last row of each with --duplicates last",
                 )
             if earlier is None or row.to_be_judged or not earlier.to_be_judged:
                 chosen[row.id] = row
         return chosen
 
     def task(self, name: str = "results", duplicates: Literal["error", "last"] = "error") -> OfficialTask:
-        """Returns the prompts and ground truths of the file as a task.
+        """Return the prompts and ground truths of the file as a task.
 
         Raises:
-            DataError: An id comes twice, and that is an error.
+            DataError: An id is a duplicate and `duplicates` is `error`.
         """
         return OfficialTask(name, self.by_id(duplicates))
 
-    def drawings(self, duplicates: Literal["error", "last"] = "error") -> OfficialGenerations:
-        """Returns the generated pictures of the file as a source.
+    def images(self, duplicates: Literal["error", "last"] = "error") -> OfficialGenerations:
+        """Return the generated images of the file as a source.
 
         Raises:
-            DataError: An id comes twice, and that is an error.
+            DataError: An id is a duplicate and `duplicates` is `error`.
         """
         return OfficialGenerations(self.path, self.by_id(duplicates))
 
 
 @dataclass
 class OfficialTask:
-    """The prompts and ground truths of a results file; satisfies `knowgen.tasks.contract.Task`.
+    """The prompts and ground truths of a results file, as a `knowgen.tasks.contract.Task`.
 
-    A ground truth that is missing or does not open leaves its sample without one; `truth` says why in `extra`.
+    A sample whose ground truth is missing or unreadable has none; `truth` returns the reason in `extra`.
 
     Attributes:
-        name: As users call it.
-        chosen: The row of each sample.
-        default_scorers: None of its own.
-        search: None.
-        search_version: None.
+        name: Name of the task.
+        chosen: Row of each sample.
+        default_scorers: Always empty.
+        search: Always empty.
+        search_version: Always empty.
     """
 
     name: str
@@ -237,11 +268,11 @@ class OfficialTask:
     default_scorers: tuple[str, ...] = ()
     search: str = ""
     search_version: str = ""
-    _pictures: dict[str, ImageRef | str] = field(default_factory=dict, repr=False)
+    _images: dict[str, ImageRef | str] = field(default_factory=dict, repr=False)
 
     @cached_property
     def version(self) -> str:
-        """`official-` and a hash over ids, prompts, metas and the ground-truth pictures."""
+        """`official-` and a hash of ids, prompts, metas and ground-truth images."""
         content = [
             [name, row.prompt, row.meta, file_digest(row.truth) if row.truth else ""]
             for name, row in self.chosen.items()
@@ -254,11 +285,11 @@ class OfficialTask:
             raise DataError(what, where=f"task {self.name}", fix=fix) from error
 
     def __len__(self) -> int:
-        """Returns the number of samples."""
+        """Return the number of samples."""
         return len(self.chosen)
 
     def samples(self) -> Iterator[Sample]:
-        """Yields the samples in the order of the file."""
+        """Yield the samples in file order."""
         for name, row in self.chosen.items():
             rest = {key: value for key, value in row.meta.items() if key not in {"category", "difficulty"}}
             difficulty = row.meta.get("difficulty")
@@ -272,37 +303,38 @@ class OfficialTask:
             )
 
     def truth(self, sample_id: str) -> GroundTruth:
-        """Returns the ground truth of a sample.
+        """Return the ground truth of a sample.
 
         Raises:
-            DataError: There is no such sample.
+            DataError: The sample is unknown.
         """
         if sample_id not in self.chosen:
-            raise DataError(f"there is no sample {sample_id!r}", where=f"task {self.name}")
-        if sample_id not in self._pictures:
-            self._pictures[sample_id] = _picture(self.chosen[sample_id])
-        found = self._pictures[sample_id]
-        if isinstance(found, str):
-            return GroundTruth(sample_id=sample_id, extra={"image_fault": found})
-        return GroundTruth(sample_id=sample_id, image=found)
+            raise DataError(f"no sample {sample_id!r}", where=f"task {self.name}")
+        if sample_id not in self._images:
+            self._images[sample_id] = _truth_image(self.chosen[sample_id])
+        image = self._images[sample_id]
+        if isinstance(image, str):
+            return GroundTruth(sample_id=sample_id, extra={"image_fault": image})
+        return GroundTruth(sample_id=sample_id, image=image)
 
 
-def _picture(row: OfficialRow) -> ImageRef | str:
+def _truth_image(row: OfficialRow) -> ImageRef | str:
+    """Return the ground-truth image of a row, or the reason why there is none."""
     if row.truth is None:
-        return "the row names no ground-truth picture"
+        return "the row names no ground-truth image"
     try:
-        return picture_facts(row.truth)
+        return image_facts(row.truth)
     except DataError as error:
         return f"{row.fields[row.truth_name or TRUTHS[0]]}: {error.what}"
 
 
 @dataclass
 class OfficialGenerations:
-    """The generated pictures of a results file; satisfies the engine's drawing source but for `ImageSource`.
+    """The generated images of a results file.
 
     Attributes:
         path: The file.
-        chosen: The row of each sample.
+        chosen: Row of each sample.
     """
 
     path: Path
@@ -310,38 +342,38 @@ class OfficialGenerations:
 
     @property
     def name(self) -> str:
-        """Name of the file's folder, which says whose results they are."""
+        """Name of the file's folder, which usually names the system."""
         return self.path.parent.name or self.path.stem
 
     @cached_property
     def revision(self) -> str:
-        """Hash over what the rows say and the bytes of their pictures."""
+        """Hash of the rows' status and of the bytes of their images."""
         content = [
             [name, row.success, not row.prompt, file_digest(row.output) if row.output else ""]
             for name, row in self.chosen.items()
         ]
         return fingerprint(content)[:12]
 
-    def drawing(self, sample_id: str, repeat: int) -> ImageSource:
-        """Returns the picture of a sample, or why there is none; a results file holds repeat 0 alone."""
+    def generation(self, sample_id: str, repeat: int) -> SourceImage:
+        """Return the image of a sample, or the reason why there is none; a results file has only repeat 0."""
         row = self.chosen.get(sample_id)
         if row is None:
-            return failed(f"{self.path.name} has no row for sample {sample_id!r}")
+            return missing(f"{self.path.name} has no row for sample {sample_id!r}")
         if repeat:
-            return failed(f"{self.path.name} holds one picture a sample, not repeat {repeat}")
+            return missing(f"{self.path.name} has one image per sample, not repeat {repeat}")
         if not row.success:
-            return failed(f"{self.path.name}, row {row.place}: success is false{_own_words(row)}")
+            return missing(f"{self.path.name}, row {row.place}: success is false{_error_text(row)}")
         if row.output is None:
-            return failed(f"{self.path.name}, row {row.place}: names no picture")
+            return missing(f"{self.path.name}, row {row.place}: names no image")
         if not row.prompt:
-            return failed(f"{self.path.name}, row {row.place}: the prompt is empty")
-        found = look_at(row.output, str(row.fields[row.output_name or OUTPUTS[0]]))
-        if found.status is GenerationStatus.OK:
-            return found
-        return failed(f"{self.path.name}, row {row.place}: {found.reason}")
+            return missing(f"{self.path.name}, row {row.place}: the prompt is empty")
+        image = check_image(row.output, str(row.fields[row.output_name or OUTPUTS[0]]))
+        if image.status is GenerationStatus.OK:
+            return image
+        return missing(f"{self.path.name}, row {row.place}: {image.reason}")
 
 
-def _own_words(row: OfficialRow) -> str:
-    """Returns what the generator itself said about its failure."""
+def _error_text(row: OfficialRow) -> str:
+    """Return the generator's own error message, in parentheses; empty if there is none."""
     words = row.fields.get("error")
     return f" ({' '.join(words.split())[:200]})" if isinstance(words, str) and words.strip() else ""

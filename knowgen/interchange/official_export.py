@@ -1,6 +1,7 @@
-"""Writes `results_eval.json` as the official evaluator does: the rows, their verdicts, and three summary rows.
+"""Write `results_eval.json` in the format of the official evaluator: rows with their scores, and three summary rows.
 
-The summary arithmetic is not here: whoever exports hands in the function that makes it from the evaluated rows.
+The caller passes the function that computes the summary rows. Source of the format and its constants: see
+`knowgen.interchange.official`.
 """
 
 from __future__ import annotations
@@ -24,29 +25,41 @@ from knowgen.core.records import (
     ScoreStatus,
     group_of,
 )
-from knowgen.interchange.official import EMPTY_PROMPT, NOT_EVALUATED, SUMMARY_MARK, OfficialResults, OfficialRow
+from knowgen.interchange.official import (
+    EMPTY_PROMPT,
+    NOT_EVALUATED,
+    SUMMARY_MARK,
+    TEXT_IF_NA,
+    OfficialResults,
+    OfficialRow,
+    official_overall,
+)
 from knowgen.store.current_view import ExpectedGeneration
 from knowgen.store.folder import SOURCE_FILE
 from knowgen.store.manifest import write_atomically
 from knowgen.store.run import RunStore
 
 SUMMARY_TYPES = (SCIENCE, POP, "overall_avg")
+"""Values of `summary_type`, in the order of the summary rows."""
+
 FIGURES = (*DIMENSIONS, "overall")
-TEXT_IF_NA = 0.5
+"""Keys of `avg_scores` in a summary row."""
+
 ERROR_LIMIT = 300
 RATIONALE_LIMIT = 1000
+"""Maximum length of `error` and `rationale`, in characters."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One of the three rows at the end.
+    """A summary row at the end of the file.
 
     Attributes:
-        kind: Out of `SUMMARY_TYPES`.
-        figures: By dimension and `overall`, each in [0, 1], rounded to 4 decimals; all zeros for an empty group.
-        count: Evaluated rows in it.
+        kind: One of `SUMMARY_TYPES`.
+        figures: Figures by dimension and `overall`, in [0, 1], rounded to 4 decimals; all zero for an empty group.
+        count: Number of evaluated rows in the group.
     """
 
     kind: str
@@ -55,69 +68,64 @@ class SummaryRow:
 
 
 Summarise = Callable[[Sequence[Row]], Sequence[SummaryRow]]
-"""Makes the three summary rows from the evaluated rows, in the order of `SUMMARY_TYPES`. Each row has a sample_id of
-its own, so that rows that share an id in the file count as often as they stand there."""
+"""Computes the three summary rows, in the order of `SUMMARY_TYPES`, from the evaluated rows. Each row has a unique
+sample_id, so that rows with the same id in the file all count."""
 
 
 @dataclass(frozen=True)
 class ExportedVerdict:
-    """What became of one row.
+    """Result of one row.
 
     Attributes:
-        scores: As the file has them, in its order; None when the row was not scored.
-        error: Why not; None when it was scored.
+        scores: Value of `scores`, in the order of the file; None if the row was not scored.
+        error: Value of `error`; None if it was scored.
     """
 
     scores: dict[str, Any] | None
     error: str | None
 
 
-def scores_of(reading: ParsedScore) -> dict[str, Any]:
-    """Returns a reading as the `scores` of a row, with the official overall of one sample.
+def scores_of(parsed: ParsedScore) -> dict[str, Any]:
+    """Return a parsed score as the `scores` of a row, with the official overall of the sample.
 
     Raises:
         DataError: A dimension other than text accuracy has no value.
     """
     values: dict[str, float] = {}
     for name in DIMENSIONS:
-        if name in reading.values:
-            values[name] = float(reading.values[name])
+        if name in parsed.values:
+            values[name] = float(parsed.values[name])
         elif name == TEXT:
             values[name] = TEXT_IF_NA
         else:
-            raise DataError(f"there is no value for {name}")
-    weighted = (
-        0.1 * values["faithfulness"]
-        + 0.4 * values["visual_correctness"]
-        + 0.4 * values[TEXT]
-        + 0.1 * values["aesthetics"]
-    )
-    scores: dict[str, Any] = {"rationale": reading.rationale[:RATIONALE_LIMIT], **values, "overall": round(weighted, 2)}
-    if TEXT not in reading.values:
+            raise DataError(f"{name} has no value")
+    rationale = parsed.rationale[:RATIONALE_LIMIT]
+    scores: dict[str, Any] = {"rationale": rationale, **values, "overall": official_overall(values)}
+    if TEXT not in parsed.values:
         scores["text_accuracy_na"] = True
     return scores
 
 
-def verdict_of(cell: ExpectedGeneration, judge_repeat: int = 0) -> ExportedVerdict:
-    """Returns what became of a drawing under one judgement, by the official reading where there is one."""
-    if not cell.sample.prompt.strip():
+def verdict_of(expected: ExpectedGeneration, judge_repeat: int = 0) -> ExportedVerdict:
+    """Return the result of a generation by one of its scores; its lenient parsed score is used if there is one."""
+    if not expected.sample.prompt.strip():
         return ExportedVerdict(None, EMPTY_PROMPT)
-    score = cell.scores[judge_repeat] if judge_repeat < len(cell.scores) else None
+    score = expected.scores[judge_repeat] if judge_repeat < len(expected.scores) else None
     if score is None or score.status in {ScoreStatus.NOT_APPLICABLE, ScoreStatus.NOT_RUN}:
         return ExportedVerdict(None, NOT_EVALUATED)
-    reading = score.lenient or score.strict
-    if reading.status is not ScoreStatus.OK:
-        return ExportedVerdict(None, (reading.reason or score.strict.reason)[:ERROR_LIMIT] or "failed")
+    parsed = score.lenient or score.strict
+    if parsed.status is not ScoreStatus.OK:
+        return ExportedVerdict(None, (parsed.reason or score.strict.reason)[:ERROR_LIMIT] or "failed")
     try:
-        return ExportedVerdict(scores_of(reading), None)
+        return ExportedVerdict(scores_of(parsed), None)
     except DataError as error:
         return ExportedVerdict(None, error.what)
 
 
 def evaluated_rows(items: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Returns the scored rows of an evaluated file, each under a sample_id of its own, for the statistics.
+    """Return the scored rows of an evaluated file, each with a unique sample_id, for the statistics.
 
-    Rows that failed and rows without scores are left out, as the official arithmetic leaves them out.
+    Failed rows and rows without scores are left out, as in the official arithmetic.
     """
     rows: list[Row] = []
     for place, item in enumerate(items):
@@ -128,7 +136,7 @@ def evaluated_rows(items: Sequence[Mapping[str, Any]]) -> list[Row]:
         category = meta.get("category") if isinstance(meta, dict) else None
         known = category.strip().lower() if isinstance(category, str) else ""
         na = (TEXT,) if scores.get("text_accuracy_na") else ()
-        reading = ParsedScore(
+        parsed = ParsedScore(
             status=ScoreStatus.OK,
             values={name: float(scores[name]) for name in DIMENSIONS if name not in na and _is_number(scores, name)},
             na=na,
@@ -140,8 +148,8 @@ def evaluated_rows(items: Sequence[Mapping[str, Any]]) -> list[Row]:
                 category=known,
                 group=group_of(known),
                 generation=GenerationStatus.OK,
-                strict=reading,
-                lenient=reading,
+                strict=parsed,
+                lenient=parsed,
             )
         )
     return rows
@@ -152,24 +160,25 @@ def _is_number(scores: Mapping[str, Any], name: str) -> bool:
 
 
 Verdicts = Mapping[str, tuple[OfficialRow, ExportedVerdict]]
+"""Row and result by sample id."""
 
 
 def evaluated(results: OfficialResults, verdicts: Verdicts) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a results file with their verdicts, in order.
+    """Yield the rows of a results file with their results, in order.
 
     Args:
         results: The file.
-        verdicts: By id, the row that was judged and what became of it. It shows in every row of that id; a row
-            without id is looked up under its number, as the official evaluator does.
+        verdicts: By id, the evaluated row and its result, which all rows of that id get. A row without id is looked up
+            by its number, as in the official evaluator.
     """
     for row in results.rows:
-        judged = verdicts.get(str(row.place) if row.id is None else row.id)
-        if judged is None or not judged[0].to_be_judged:
+        entry = verdicts.get(str(row.place) if row.id is None else row.id)
+        if entry is None or not entry[0].to_be_judged:
             yield {**row.fields, "eval_success": False, "scores": None, "error": NOT_EVALUATED}
         else:
-            shown, verdict = judged
+            evaluated_row, verdict = entry
             yield {
-                **shown.fields,
+                **evaluated_row.fields,
                 "eval_success": verdict.scores is not None,
                 "scores": verdict.scores,
                 "error": verdict.error,
@@ -177,15 +186,15 @@ def evaluated(results: OfficialResults, verdicts: Verdicts) -> Iterator[dict[str
 
 
 def write_results(path: Path, items: Sequence[dict[str, Any]], summarise: Summarise) -> None:
-    """Writes evaluated rows and their three summary rows.
+    """Write evaluated rows and their three summary rows.
 
     Args:
-        path: The file to write; replaced in one step.
+        path: File to write; replaced atomically.
         items: Rows with `eval_success`, `scores` and `error`.
-        summarise: Makes the summary rows.
+        summarise: Computes the summary rows.
 
     Raises:
-        ValueError: `summarise` gave other rows than the three, or left out a figure.
+        ValueError: `summarise` returned other rows than the three, or a figure is missing.
         ConfigError, DataError: The file cannot be written.
     """
     summaries = list(summarise(evaluated_rows(items)))
@@ -200,13 +209,13 @@ def write_results(path: Path, items: Sequence[dict[str, Any]], summarise: Summar
         for row in summaries
     ]
     text = json.dumps([*items, *closing], ensure_ascii=False, indent=2)
-    if _SURROGATE.search(text):  # half a character cannot be written as UTF-8; its escape can
+    if _SURROGATE.search(text):  # a lone surrogate cannot be written as UTF-8, but its escape sequence can
         text = json.dumps([*items, *closing], indent=2)
     write_atomically(path, text)
 
 
 def remember_source(store: RunStore, results: OfficialResults) -> None:
-    """Keeps the rows of the results file that a run scores, for `export_official`.
+    """Store the rows of the scored results file in the run directory, for `export_official`.
 
     Raises:
         ConfigError, DataError: The run directory cannot be written.
@@ -222,55 +231,55 @@ def remember_source(store: RunStore, results: OfficialResults) -> None:
 def export_official(
     store: RunStore, path: Path, scorer: str, summarise: Summarise, *, repeat: int = 0, judge_repeat: int = 0
 ) -> int:
-    """Writes the judgements of a run as `results_eval.json`.
+    """Write the scores of a run as `results_eval.json`.
 
-    A run that scored a results file gets that file's rows back, as they were; any other gets one row a sample.
+    A run that scored a results file gets the rows of that file; any other run gets one row per sample.
 
     Args:
         store: The run.
-        path: The file to write.
-        scorer: Whose judgements.
-        summarise: Makes the summary rows under the official protocol.
-        repeat: Which drawing of each sample; the format has room for one.
-        judge_repeat: Which judgement.
+        path: File to write.
+        scorer: Name of the scorer.
+        summarise: Computes the summary rows under the official protocol.
+        repeat: Which generation of each sample; the format has only one.
+        judge_repeat: Which score of that generation.
 
     Returns:
-        The number of rows, less the three of the summary.
+        Number of rows, without the three summary rows.
 
     Raises:
         UsageError: The run has no such scorer.
-        DataError: The scorer gives other values than the official four.
+        DataError: The scorer has other dimensions than the official four.
         ConfigError: The file cannot be written.
     """
-    cells = (cell for cell in store.cells(scorer) if cell.repeat == repeat)
-    _hold_dimensions(store, scorer)
+    generations = (each for each in store.expected_generations(scorer) if each.repeat == repeat)
+    _check_dimensions(store, scorer)
     source = _source(store)
     if source is None:
-        items = [_own_row(store, cell, path, judge_repeat) for cell in cells]
+        items = [_own_row(store, each, path, judge_repeat) for each in generations]
     else:
         chosen = source.by_id("last")
         verdicts = {
-            cell.sample.id: (chosen[cell.sample.id], _with_reason(verdict_of(cell, judge_repeat), cell))
-            for cell in cells
-            if cell.sample.id in chosen
+            each.sample.id: (chosen[each.sample.id], _with_reason(verdict_of(each, judge_repeat), each))
+            for each in generations
+            if each.sample.id in chosen
         }
         items = list(evaluated(source, verdicts))
     write_results(path, items, summarise)
     return len(items)
 
 
-def _with_reason(verdict: ExportedVerdict, cell: ExpectedGeneration) -> ExportedVerdict:
-    """Says what was wrong with a picture that should have been judged and did not open."""
-    if verdict.error != NOT_EVALUATED or cell.generation is None or not cell.generation.reason:
+def _with_reason(verdict: ExportedVerdict, expected: ExpectedGeneration) -> ExportedVerdict:
+    """Return the result with the reason of the generation if its image should have been judged but is unreadable."""
+    if verdict.error != NOT_EVALUATED or expected.generation is None or not expected.generation.reason:
         return verdict
-    return ExportedVerdict(None, cell.generation.reason[:ERROR_LIMIT])
+    return ExportedVerdict(None, expected.generation.reason[:ERROR_LIMIT])
 
 
-def _hold_dimensions(store: RunStore, scorer: str) -> None:
+def _check_dimensions(store: RunStore, scorer: str) -> None:
     spec = next(each for each in store.spec.scorers if each.name == scorer)
     if spec.dimensions and set(spec.dimensions) != set(DIMENSIONS):
         raise DataError(
-            f"scorer {scorer!r} gives {', '.join(spec.dimensions)}, the official file holds {', '.join(DIMENSIONS)}",
+            f"scorer {scorer!r} has {', '.join(spec.dimensions)}, the official format {', '.join(DIMENSIONS)}",
             where=str(store.path),
             fix="export as jsonl or csv",
         )
@@ -289,21 +298,21 @@ def _source(store: RunStore) -> OfficialResults | None:
         raise DataError(f"is damaged ({error})", where=str(file), fix="score the results file again") from error
 
 
-def _own_row(store: RunStore, cell: ExpectedGeneration, path: Path, judge_repeat: int) -> dict[str, Any]:
-    drawn = cell.generation
-    picture = drawn.image.path if drawn is not None and drawn.image is not None else None
-    truth = store.truth(cell.sample.id).image
-    verdict = verdict_of(cell, judge_repeat)
+def _own_row(store: RunStore, expected: ExpectedGeneration, path: Path, judge_repeat: int) -> dict[str, Any]:
+    generation, sample = expected.generation, expected.sample
+    image = generation.image.path if generation is not None and generation.image is not None else None
+    truth = store.truth(sample.id).image
+    verdict = verdict_of(expected, judge_repeat)
     return {
-        "id": cell.sample.id,
-        "success": picture is not None,
-        "prompt": cell.sample.prompt,
+        "id": sample.id,
+        "success": image is not None,
+        "prompt": sample.prompt,
         "meta": {
-            "category": cell.sample.category,
-            "difficulty": cell.sample.difficulty,
-            **cell.sample.meta,
+            "category": sample.category,
+            "difficulty": sample.difficulty,
+            **sample.meta,
         },
-        "output_path": _relative(picture, path) if picture is not None else None,
+        "output_path": _relative(image, path) if image is not None else None,
         "gt_image": _relative(truth.path, path) if truth is not None and truth.path is not None else None,
         "eval_success": verdict.scores is not None,
         "scores": verdict.scores,
@@ -312,6 +321,6 @@ def _own_row(store: RunStore, cell: ExpectedGeneration, path: Path, judge_repeat
 
 
 def _relative(file: Path, results: Path) -> str:
-    """Returns a path relative to a results file where it lies below its folder, else the absolute one."""
+    """Return a path relative to the folder of a results file if it is inside, else the absolute path."""
     folder = results.absolute().parent
     return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)

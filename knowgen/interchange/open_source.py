@@ -1,4 +1,4 @@
-"""Pictures drawn elsewhere, made ready for the engine: a run, an official results file, a folder of pictures."""
+"""Existing images as input of the engine: a run directory, an official results file, or a folder of images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import GroundTruth, Sample
 from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
 from knowgen.generators.contract import GeneratedImage
-from knowgen.interchange.image_sources import FolderSource, ImageSource, RunSource
+from knowgen.interchange.image_sources import FolderSource, RunSource, SourceImage
 from knowgen.interchange.official import read_results
 from knowgen.interchange.official_export import remember_source
 from knowgen.store.folder import is_run_directory
@@ -24,32 +24,32 @@ from knowgen.tasks.contract import Task
 
 Duplicates = Literal["error", "last"]
 
-SOURCES = "name a run directory, a results file (a JSON array in UTF-8) or a folder of pictures"
-"""What a user is told a source may be."""
+SOURCES = "give a run directory, a results file (a JSON array in UTF-8) or a folder of images"
+"""Fix for an unusable source, for error messages."""
 
 HEAD_BYTES = 4096
-"""So much of a file is looked at to tell what it is."""
+"""Number of bytes read to detect the type of a file."""
 
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """What a source of pictures brings along.
+    """A source of images, with what is known about them.
 
     Attributes:
-        task: The samples it answers.
-        drawings: The pictures.
-        generator: Who drew them, as recorded.
-        scorers: Scorers that judged them before; their judgements stay in a run that is scored in place.
-        seed: Seed they were drawn with.
-        repeats: Pictures a sample.
-        in_place: They lie in a run directory, which may itself be the one that is written.
-        part_of: Which samples of the task that run took; None when the samples are the task's own.
-        requests: Identity of the agent's answers they were drawn from, empty for the prompts.
-        remember: Notes in the new run what an export needs of the source.
+        task: Task that the images belong to.
+        generations: The images.
+        generator: Specification of their generator, as recorded.
+        scorers: Scorers with earlier scores, which are preserved if a run is scored in place.
+        seed: Seed of the run.
+        repeats: Images per sample.
+        in_place: Whether the source is a run directory, which may itself be the output directory.
+        part_of: Selection of samples in that run; None if the samples are those of `task`.
+        requests: Identity of the agent answers that the images were generated from; empty if none.
+        remember: Records in the new run what an export needs from the source.
     """
 
     task: Task
-    drawings: StoredGenerations
+    generations: StoredGenerations
     generator: GeneratorSpec
     scorers: tuple[ScorerSpec, ...] = ()
     seed: int = 0
@@ -61,45 +61,45 @@ class OpenedSource:
 
 
 class StoredGenerations:
-    """Adapts what the store finds to what the engine takes.
+    """Adapts a source to the engine's `GenerationSource`.
 
     Args:
-        name: Of the source.
-        revision: Identity of its content.
-        look: Finds the picture of a sample and repeat.
-        close: Lets go of what was opened.
+        name: Name of the source.
+        revision: Hash of its content.
+        look_up: Returns the image of a sample and repeat.
+        close: Closes what was opened.
     """
 
     def __init__(
         self,
         name: str,
         revision: str,
-        look: Callable[[str, int], ImageSource],
+        look_up: Callable[[str, int], SourceImage],
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        self.name, self.revision, self._look, self.close = name, revision, look, close
+        self.name, self.revision, self._look_up, self.close = name, revision, look_up, close
 
-    def drawing(self, sample_id: str, repeat: int) -> GeneratedImage:
-        """Returns the drawing of a sample and repeat, a failed one with its reason where there is none."""
-        found = self._look(sample_id, repeat)
-        drawn = found.generation
-        if drawn is None:
-            return GeneratedImage(image=found.path, status=found.status, reason=found.reason)
+    def generation(self, sample_id: str, repeat: int) -> GeneratedImage:
+        """Return the image of a sample and repeat; a failed one with its reason if there is none."""
+        entry = self._look_up(sample_id, repeat)
+        generation = entry.generation
+        if generation is None:
+            return GeneratedImage(image=entry.path, status=entry.status, reason=entry.reason)
         return GeneratedImage(
-            image=found.path,
-            status=found.status,
-            reason=found.reason,
-            used_prompt=drawn.used_prompt,
-            references=drawn.references,
-            evidence=drawn.evidence,
-            trajectory=drawn.trajectory,
-            settings=drawn.settings,
-            usage=drawn.usage,
+            image=entry.path,
+            status=entry.status,
+            reason=entry.reason,
+            used_prompt=generation.used_prompt,
+            references=generation.references,
+            evidence=generation.evidence,
+            trajectory=generation.trajectory,
+            settings=generation.settings,
+            usage=generation.usage,
         )
 
 
 class RecordedTask:
-    """The task of a run, as the run recorded it: scoring anew needs neither the task's name nor its folder.
+    """The task of a run, as recorded in the run, so that it can be scored without the task itself.
 
     Args:
         path: The run directory.
@@ -120,63 +120,63 @@ class RecordedTask:
         return len(self._pairs)
 
     def samples(self) -> Iterator[Sample]:
-        """Yields the samples of the run."""
+        """Yield the samples of the run, in order."""
         for sample, _ in self._pairs.values():
             yield sample
 
     def truth(self, sample_id: str) -> GroundTruth:
-        """Returns the ground truth a run recorded.
+        """Return the recorded ground truth of a sample.
 
         Raises:
-            DataError: The sample is not part of the run, or its ground-truth picture is no longer where it was.
+            DataError: The sample is not part of the run, or its ground-truth image no longer exists.
         """
         if sample_id not in self._pairs:
             raise DataError(f"sample {sample_id!r} is not part of the run", where=str(self._path))
         truth = self._pairs[sample_id][1]
         if truth.image is not None and (truth.image.path is None or not truth.image.path.is_file()):
             raise DataError(
-                f"the ground-truth picture {truth.image.path} is missing",
+                f"the ground-truth image {truth.image.path} is missing",
                 where=str(self._path),
-                fix="name the task again with --task",
+                fix="give the task again with --task",
             )
         return truth
 
 
 def open_source(path: Path, task: Task | None, duplicates: Duplicates = "error") -> OpenedSource:
-    """Finds out what a path holds and makes it ready.
+    """Detect the type of a source and open it.
 
     Args:
-        path: A run directory, an official results file, or a folder of pictures.
-        task: The task a folder of pictures answers; for a run, where to take samples and truths from instead.
-        duplicates: What rows of a results file that share an id are: an error, or, as the official evaluator has it,
-            one sample that the last of them stands for.
+        path: A run directory, an official results file, or a folder of images.
+        task: Task of a folder of images; for a run, a task to use instead of the recorded one.
+        duplicates: How to treat rows of a results file with the same id: `error`, or `last`, with which the last of
+            them counts, as in the official evaluator.
 
     Raises:
-        UsageError: A folder of pictures without a task, or a results file with one.
-        DataError: There is nothing at the path, it is none of these, or it is broken.
+        UsageError: A folder of images is given without a task, or a results file with one.
+        DataError: The path does not exist, is none of these, or is damaged.
     """
     if is_run_directory(path):
         return _run(path, task)
     if path.is_dir():
         if task is None:
-            raise UsageError(f"{path} is a folder of pictures", fix="name the task they answer with --task")
+            raise UsageError(f"{path} is a folder of images", fix="give its task with --task")
         return _folder(path, task)
     if not path.exists():
         raise DataError("is missing", where=str(path), fix=SOURCES)
-    if not _holds_array(path):
-        raise DataError("is no source of pictures", where=str(path), fix=SOURCES)
+    if not _starts_with_array(path):
+        raise DataError("not a source of images", where=str(path), fix=SOURCES)
     if task is not None:
-        raise UsageError("a results file brings its own prompts and truths", where=str(path), fix="leave out --task")
+        raise UsageError("a results file has its own prompts and truths", where=str(path), fix="leave out --task")
     return _results(path, duplicates)
 
 
-def _holds_array(path: Path) -> bool:
-    """Tells whether a file begins as a JSON array does; the rest of it is looked at when it is read.
+def _starts_with_array(path: Path) -> bool:
+    """Return whether a file starts with a JSON array; the rest is checked when it is read.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
     """
-    if not path.is_file():  # a pipe can be read only once
+    if not path.is_file():  # a pipe can be read only once, so its content is not checked here
         return True
     try:
         with path.open("rb") as file:
@@ -191,13 +191,13 @@ def _run(path: Path, task: Task | None) -> OpenedSource:
     spec = source.store.spec
     if task is not None and task.version != spec.task_version:
         raise UsageError(
-            f"the run answers {spec.task} {spec.task_version}, not {task.name} {task.version}",
+            f"the run is of {spec.task} {spec.task_version}, not of {task.name} {task.version}",
             where=str(path),
-            fix="name the task it was drawn for",
+            fix="give the task of the run",
         )
     return OpenedSource(
         task=task or RecordedTask(path, spec),
-        drawings=StoredGenerations(source.name, source.revision, source.drawing, source.close),
+        generations=StoredGenerations(source.name, source.revision, source.generation, source.close),
         generator=spec.generator,
         scorers=spec.scorers,
         seed=spec.seed,
@@ -210,16 +210,16 @@ def _run(path: Path, task: Task | None) -> OpenedSource:
 
 def _folder(path: Path, task: Task) -> OpenedSource:
     source = FolderSource(path, (sample.id for sample in task.samples()))
-    if not source.found:
+    if not source.count:
         raise DataError(
-            f"no picture here is named after a sample of {task.name}", where=str(path), fix="name them ID.png"
+            f"no image is named after a sample of {task.name}", where=str(path), fix="name the images ID.png"
         )
     if source.unknown:
         more = f" and {len(source.unknown) - 1} more" if len(source.unknown) > 1 else ""
-        click.echo(f"knowgen: {path}: {source.unknown[0]}{more} answer no sample of {task.name}; passed over", err=True)
+        click.echo(f"knowgen: {path}: {source.unknown[0]}{more} match no sample of {task.name}; ignored", err=True)
     return OpenedSource(
         task=task,
-        drawings=StoredGenerations(source.name, source.revision, source.drawing),
+        generations=StoredGenerations(source.name, source.revision, source.generation),
         generator=GeneratorSpec(name=source.name, revision=f"pictures {source.revision}"),
         repeats=source.repeats,
     )
@@ -227,10 +227,10 @@ def _folder(path: Path, task: Task) -> OpenedSource:
 
 def _results(path: Path, duplicates: Duplicates) -> OpenedSource:
     results = read_results(path)
-    drawings = results.drawings(duplicates)
+    images = results.images(duplicates)
     return OpenedSource(
         task=results.task(duplicates=duplicates),
-        drawings=StoredGenerations(drawings.name, drawings.revision, drawings.drawing),
-        generator=GeneratorSpec(name=drawings.name, revision=f"results {drawings.revision}"),
+        generations=StoredGenerations(images.name, images.revision, images.generation),
+        generator=GeneratorSpec(name=images.name, revision=f"results {images.revision}"),
         remember=partial(remember_source, results=results),
     )

@@ -1,4 +1,4 @@
-"""A run as one flat table: a row a generation and judgement, as JSONL, CSV or Parquet."""
+"""Export a run as one flat table, one row per generation and score: JSONL, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from knowgen.store.run import RunStore
 Format = Literal["jsonl", "csv", "parquet"]
 
 BATCH = 1024
-"""Rows that are held at once while Parquet is written."""
+"""Number of rows per batch written to Parquet."""
 
 COLUMNS: dict[str, type] = {
     "sample_id": str, "repeat": int, "category": str, "group": str, "difficulty": str, "text_required": bool,
@@ -32,35 +32,35 @@ COLUMNS: dict[str, type] = {
     "score_cost": float, "score_tries": int,
 }  # fmt: skip
 """Columns in order, before those of the dimensions. `image` is relative to the run directory; `settings`, `details` and
-`replies` are JSON text; `na` lists dimensions with spaces between; a value that is not there is empty (null)."""
+`replies` are JSON text; `na` contains dimensions separated by spaces; a missing value is empty (null)."""
 
 
 def columns_of(store: RunStore, scorers: Iterable[str]) -> dict[str, type]:
-    """Returns all columns of a run's table: those of `COLUMNS`, then each dimension strictly and leniently read."""
-    wanted = set(scorers)
+    """Return all columns of a run's table: `COLUMNS`, then the strict and the lenient value of each dimension."""
+    selected = set(scorers)
     names = dict.fromkeys(
-        name for spec in store.spec.scorers if spec.name in wanted for name in (spec.dimensions or DIMENSIONS)
+        name for spec in store.spec.scorers if spec.name in selected for name in (spec.dimensions or DIMENSIONS)
     )
     return {**COLUMNS, **dict.fromkeys(names, float), **{f"lenient_{name}": float for name in names}}
 
 
 def flat_rows(store: RunStore, scorer: str) -> Iterator[dict[str, Any]]:
-    """Yields one row for every selected sample x repeat x judge repeat, in order, whether or not it was judged.
+    """Yield one row for every selected sample x repeat x judge repeat, in order, whether or not it has a score.
 
     Raises:
         UsageError: The run has no such scorer.
     """
-    for cell in store.cells(scorer):
-        drawn = _sample_fields(store, cell) | _generation_fields(store, cell.generation)
-        for judge_repeat, score in enumerate(cell.scores):
-            yield drawn | {"scorer": scorer, "judge_repeat": judge_repeat} | _score_fields(score)
+    for expected in store.expected_generations(scorer):
+        fields = _sample_fields(store, expected) | _generation_fields(store, expected.generation)
+        for judge_repeat, score in enumerate(expected.scores):
+            yield fields | {"scorer": scorer, "judge_repeat": judge_repeat} | _score_fields(score)
 
 
-def _sample_fields(store: RunStore, cell: ExpectedGeneration) -> dict[str, Any]:
-    sample = cell.sample
+def _sample_fields(store: RunStore, expected: ExpectedGeneration) -> dict[str, Any]:
+    sample = expected.sample
     return {
         "sample_id": sample.id,
-        "repeat": cell.repeat,
+        "repeat": expected.repeat,
         "category": sample.category,
         "group": sample.group,
         "difficulty": sample.difficulty,
@@ -120,25 +120,25 @@ def _score_fields(score: Score | None) -> dict[str, Any]:
     return fields
 
 
-def _values(reading: ParsedScore, prefix: str) -> dict[str, float]:
-    return {prefix + name: value for name, value in reading.values.items()}
+def _values(parsed: ParsedScore, prefix: str) -> dict[str, float]:
+    return {prefix + name: value for name, value in parsed.values.items()}
 
 
-def export_rows(store: RunStore, form: Format, path: Path, scorer: str | None = None) -> int:
-    """Writes the table of a run, row by row; the file appears whole or not at all.
+def export_rows(store: RunStore, format: Format, path: Path, scorer: str | None = None) -> int:
+    """Write the table of a run row by row, atomically.
 
     Args:
         store: The run.
-        form: jsonl, csv or parquet.
-        path: The file to write.
-        scorer: Whose judgements; all scorers of the run, one after the other, when None.
+        format: jsonl, csv or parquet.
+        path: File to write.
+        scorer: Name of a scorer; all scorers of the run, one after the other, if None.
 
     Returns:
-        The number of rows.
+        Number of rows.
 
     Raises:
         UsageError: The run has no such scorer.
-        MissingDependencyError: Parquet without pyarrow.
+        MissingDependencyError: `format` is parquet and pyarrow is not installed.
         ConfigError, DataError: The file cannot be written.
     """
     scorers = [scorer] if scorer is not None else [spec.name for spec in store.spec.scorers]
@@ -146,7 +146,7 @@ def export_rows(store: RunStore, form: Format, path: Path, scorer: str | None = 
     rows = (_in_order(row, columns) for name in scorers for row in flat_rows(store, name))
     try:
         with draft_of(path) as draft:
-            return _WRITERS[form](draft, rows, columns)
+            return _WRITERS[format](draft, rows, columns)
     except OSError as error:
         raise explain_os_error(error, path) from error
 

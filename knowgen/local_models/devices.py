@@ -1,19 +1,27 @@
-"""Devices of local models: number formats, names and faults of a GPU."""
+"""Devices of local models: number formats, product names and failures of a GPU."""
 
 from __future__ import annotations
 
 from knowgen.local_models.memory import is_out_of_memory
 
-_FAULT_WORDS = (
+_FAULT_MESSAGES = (
     "cuda error", "device-side assert", "illegal memory access", "cublas_status_", "cudnn_status_", "cuda driver error",
     "hip error",
 )  # fmt: skip
 
 
 def auto_dtype(device: str, preferred: str = "bfloat16") -> str:
-    """Return the number format that `auto` stands for on a device, as torch names it.
+    """Return the torch name of the number format that `auto` stands for on a device.
 
-    It is float32 on a processor. On a GPU it is the preferred one, but float16 where the GPU has no bfloat16.
+    This is float32 on a CPU, and the preferred format on a GPU, with float16 in place of an unsupported bfloat16.
+
+    Args:
+        device: Device, as torch names it, such as `cuda:0`.
+        preferred: Preferred format on a GPU.
+
+    Example:
+        >>> auto_dtype("cpu")
+        'float32'
     """
     if not device.startswith("cuda"):
         return "float32"
@@ -23,7 +31,7 @@ def auto_dtype(device: str, preferred: str = "bfloat16") -> str:
 
 
 def device_name(device: str) -> str:
-    """Return the product name of a GPU, empty for a processor."""
+    """Return the product name of a GPU, empty for a CPU."""
     if not device.startswith("cuda"):
         return ""
     import torch
@@ -32,7 +40,7 @@ def device_name(device: str) -> str:
 
 
 def is_gpu_fault(error: BaseException) -> bool:
-    """Whether the GPU failed under a call, for another reason than memory."""
+    """Return whether an error is a failure of the GPU other than running out of memory."""
     if not isinstance(error, RuntimeError) or is_out_of_memory(error):
         return False
-    return any(words in str(error).lower() for words in _FAULT_WORDS)
+    return any(message in str(error).lower() for message in _FAULT_MESSAGES)

@@ -1,4 +1,4 @@
-"""Memory of an accelerator: errors that say it ran out, and batches that become smaller until they fit."""
+"""Accelerator memory: recognise out-of-memory errors, and shrink batches until they fit."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MEMORY_WORDS = (
+_MEMORY_MESSAGES = (
     "out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
 )  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of the accelerator or of the machine."""
+    """Return whether an error says that the memory of the accelerator or of the machine ran out.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("CUDA error: out of memory")), is_out_of_memory(ValueError("out of range"))
+        (True, False)
+    """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)
+    return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in _MEMORY_MESSAGES)
 
 
 def free_memory() -> None:
-    """Return unused memory to the accelerator, so that a smaller batch finds it in one piece.
+    """Release unused memory of the accelerator, so that a smaller batch finds contiguous memory.
 
-    Call it when no exception is being handled: an exception holds the tensors of its frames.
+    Call it when no exception is being handled: an exception keeps the tensors of its frames alive.
     """
     gc.collect()
     torch = sys.modules.get("torch")
@@ -36,29 +41,35 @@ def free_memory() -> None:
 
 
 def run_if_fits(call: Callable[[], R]) -> R | None:
-    """Return what a call gives; None where memory ran out, which is freed then.
+    """Return the result of a call; free memory and return None when memory ran out.
 
     Raises:
-        Exception: What the call raised, when it is another error.
+        Exception: The call raised another error.
     """
     try:
         return call()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    free_memory()  # here the exception is gone, and with it the tensors that it held
+    free_memory()  # here the exception is gone, and with it the tensors that it kept alive
     return None
 
 
 class BatchSizes:
-    """How many items of each shape fit into one batch.
+    """Batch sizes that fit into memory, by shape of the items.
 
-    The size doubles after every full batch that fitted, up to `largest`. Where memory ran out it is halved, and never
-    grows beyond that again.
+    The size doubles after every full batch that fits, up to `largest`. When memory runs out, it is halved and does not
+    grow again.
 
     Args:
         largest: Maximum size of a batch.
         first: Size of the first batch of a shape; `largest` when None.
+
+    Example:
+        >>> sizes = BatchSizes(8, first=1)
+        >>> sizes.fitted(1)
+        >>> sizes.size()
+        2
     """
 
     def __init__(self, largest: int, first: int | None = None) -> None:
@@ -72,12 +83,12 @@ class BatchSizes:
         return self._sizes.get(shape, self._first)
 
     def fitted(self, count: int, shape: Hashable = None) -> None:
-        """Record that a batch of this size fitted."""
+        """Record that a batch of `count` items fitted."""
         if count >= self.size(shape):
             self._sizes[shape] = min(2 * count, self._limits.get(shape, self._largest), self._largest)
 
     def did_not_fit(self, count: int, shape: Hashable = None) -> None:
-        """Record that memory ran out at this size."""
+        """Record that memory ran out with a batch of `count` items."""
         self._limits[shape] = self._sizes[shape] = max(1, count // 2)
 
 
@@ -87,25 +98,25 @@ def in_batches(
     sizes: BatchSizes,
     *,
     shape: Hashable = None,
-    most: int | None = None,
+    max_size: int | None = None,
 ) -> Iterator[tuple[list[T], R | None]]:
     """Run a model on items in batches that fit into memory; yield each batch with its result, in order.
 
-    A batch that does not fit is run again in smaller ones. A single item that does not fit is yielded with None.
+    A batch that does not fit is split and run again. A single item that does not fit is yielded with None.
 
     Args:
-        items: Items of one shape. They are taken one batch at a time.
-        run: Takes a batch; returns None where memory ran out, see `run_if_fits`.
-        sizes: What is known of sizes; learns from every batch.
+        items: Items of one shape. They are consumed one batch at a time.
+        run: Runs a batch; returns None when memory ran out, see `run_if_fits`.
+        sizes: Batch sizes that fit, updated after every batch.
         shape: Shape of the items.
-        most: Maximum size of a batch, whatever fits.
+        max_size: Maximum size of a batch, even if a larger one fits.
     """
     source = iter(items)
-    waiting: list[T] = []
+    pending: list[T] = []
     while True:
-        size = sizes.size(shape) if most is None else min(sizes.size(shape), most)
-        waiting += islice(source, max(0, size - len(waiting)))
-        batch = waiting[:size]
+        size = sizes.size(shape) if max_size is None else min(sizes.size(shape), max_size)
+        pending += islice(source, max(0, size - len(pending)))
+        batch = pending[:size]
         if not batch:
             return
         result = run(batch)
@@ -115,5 +126,5 @@ def in_batches(
             sizes.did_not_fit(len(batch), shape)
             if len(batch) > 1:
                 continue
-        del waiting[: len(batch)]
+        del pending[: len(batch)]
         yield batch, result

@@ -1,4 +1,4 @@
-"""Weights of local models: where they are, which they are, and no call to the hub that nobody asked for."""
+"""Weights of local models: find them on this machine, hash them, and contact the hub only on request."""
 
 from __future__ import annotations
 
@@ -20,23 +20,33 @@ from knowgen.core.text import error_message
 
 SAFETENSORS = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-"""Endings of weights that can run code when they are opened."""
+"""Suffixes of weight files that can run code when they are opened."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _LOCAL_PATH = re.compile(r"[.~/\\]|[A-Za-z]:[\\/]")
 _HUB_NAME = re.compile(r"(?:[\w.-]+/)?[\w.-]+\Z")
 
 _digests: dict[tuple[str, int, int], str] = {}
-"""Digests by path, size and time of change, so that a process reads a file for its digest once."""
+"""Digests by path, size and modification time, so that a process hashes a file once."""
 
 
 def looks_like_path(model: str) -> bool:
-    """Whether a model's name can only be a path: it starts with `.`, `~`, a slash or a drive."""
+    """Return whether a model name can only be a path: it starts with `.`, `~`, a slash or a drive letter.
+
+    Example:
+        >>> looks_like_path("./model"), looks_like_path("Qwen/Qwen-Image")
+        (True, False)
+    """
     return _LOCAL_PATH.match(model) is not None
 
 
 def is_hub_name(model: str, *, owner: bool = False) -> bool:
-    """Whether a model's name can be one of the Hugging Face hub: OWNER/NAME, or NAME unless `owner` is required."""
+    """Return whether a model name can be one of the Hugging Face hub: OWNER/NAME, or NAME unless `owner` is required.
+
+    Example:
+        >>> is_hub_name("gpt2"), is_hub_name("gpt2", owner=True)
+        (True, False)
+    """
     return bool(_HUB_NAME.match(model)) and not looks_like_path(model) and ("/" in model or not owner)
 
 
@@ -44,12 +54,12 @@ def refuse_pickles(names: Iterable[str], what: str, where: str) -> None:
     """Check that weights without a safetensors file are not pickles.
 
     Args:
-        names: File names beside each other.
-        what: The model or the part of it, for the message.
+        names: Names of the files in a folder.
+        what: The model or its component, for the message.
         where: Names the generator or scorer in errors.
 
     Raises:
-        DataError: They are.
+        DataError: One is a pickle.
     """
     if any(name.endswith(PICKLES) for name in names):
         raise DataError(
@@ -62,23 +72,23 @@ def refuse_pickles(names: Iterable[str], what: str, where: str) -> None:
 def file_digest(path: Path, cache: Cache | None = None) -> str:
     """Return the SHA-256 hex digest of a file's bytes.
 
-    A file is read once while it does not change: the hub's cache names large files by their digest, this process
-    remembers digests, and those of safetensors files are kept in the cache where one is given.
+    A file that does not change is read once: the hub's cache names large files by their digest, digests are kept in
+    this process, and those of safetensors files also in `cache`.
 
     Args:
         path: The file.
-        cache: Cache of digests between processes.
+        cache: Cache of digests, shared between processes.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     real = path.resolve()
     if real.parent.name == "blobs" and _SHA256.match(real.name) and real.is_file():
         return real.name
     status = real.stat()
-    place = (str(real), status.st_size, status.st_mtime_ns)
-    if place in _digests:
-        return _digests[place]
+    file_version = (str(real), status.st_size, status.st_mtime_ns)
+    if file_version in _digests:
+        return _digests[file_version]
     key = f"weights\0{real}\0{status.st_size}\0{status.st_mtime_ns}"
     stored = cache.get(key) if cache is not None and path.suffix == SAFETENSORS else None
     if stored is not None:
@@ -88,7 +98,7 @@ def file_digest(path: Path, cache: Cache | None = None) -> str:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if cache is not None and path.suffix == SAFETENSORS:
             cache.put(key, digest.encode("ascii"))
-    _digests[place] = digest
+    _digests[file_version] = digest
     return digest
 
 
@@ -100,22 +110,22 @@ def files_digest(paths: Sequence[Path]) -> str:
 
 
 def content_id(folder: Path, files: Iterable[Path]) -> str:
-    """Return what names a model by its content: 12 hex digits over its files and their names.
+    """Return an id of a model's content: 12 hex digits over its files and their names.
 
-    Two copies of a model have the same id, wherever they are.
+    Copies of a model in different folders have the same id.
 
     Args:
         folder: The model's folder.
         files: The files in it that decide what the model computes, in a fixed order.
     """
-    total = hashlib.sha256()
+    content_hash = hashlib.sha256()
     cache = Cache("embeddings")
     try:
         for file in files:
-            total.update(f"{file.relative_to(folder).as_posix()}\0{file_digest(file, cache)}\n".encode())
+            content_hash.update(f"{file.relative_to(folder).as_posix()}\0{file_digest(file, cache)}\n".encode())
     finally:
         cache.close()
-    return total.hexdigest()[:12]
+    return content_hash.hexdigest()[:12]
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -133,7 +143,7 @@ def require_packages(where: str, *modules: str) -> None:
     """Check that packages are installed, without importing them.
 
     Raises:
-        MissingDependencyError: One is not.
+        MissingDependencyError: A package is not installed.
     """
     if missing := [module for module in modules if find_spec(module) is None]:
         raise MissingDependencyError(
@@ -142,25 +152,25 @@ def require_packages(where: str, *modules: str) -> None:
 
 
 def hub_file(repository: str, names: Sequence[str], *, download: bool, where: str, option: str = "-s") -> Path:
-    """Return the first of some files of a hub repository that is there.
+    """Return the path of the first available file of a hub repository in the cache.
 
     Args:
         repository: OWNER/NAME.
         names: File names, the preferred one first.
-        download: Whether to fetch a file that is not in the cache.
+        download: Whether to download a file that is not in the cache.
         where: Names the generator or scorer in errors.
         option: The command-line option that takes `download=true`.
 
     Raises:
-        MissingDependencyError: None is in the cache, and none was to be fetched or none could be.
+        MissingDependencyError: None is in the cache, and `download` is false or the download failed.
     """
     require_packages(where, "huggingface_hub")
     from huggingface_hub import hf_hub_download
 
-    fault: Exception | None = None
+    failure: Exception | None = None
     for name in names:
         try:
-            with offline():  # the client asks its server for other things even where files are to be local
+            with offline():  # even with local_files_only the client makes other requests
                 return Path(hf_hub_download(repository, name, local_files_only=True))
         except (OSError, ValueError):  # every error of the hub's client is one of the two
             if not download:
@@ -169,8 +179,8 @@ def hub_file(repository: str, names: Sequence[str], *, download: bool, where: st
             with online():
                 return Path(hf_hub_download(repository, name))
         except (OSError, ValueError) as error:
-            fault = error
-    raise missing_weights(repository, where, option) if fault is None else not_downloaded(repository, fault, where)
+            failure = error
+    raise missing_weights(repository, where, option) if failure is None else not_downloaded(repository, failure, where)
 
 
 def hub_folder(
@@ -186,14 +196,14 @@ def hub_folder(
 
     Args:
         repository: OWNER/NAME.
-        download: Whether to fetch what is not in the cache.
+        download: Whether to download what is not in the cache.
         where: Names the generator or scorer in errors.
-        patterns: Files to fetch, when they are fetched; None for all.
+        patterns: Patterns of the files to download; None for all.
         revision: Branch, tag or commit; None for the default branch.
         option: The command-line option that takes `download=true`.
 
     Raises:
-        MissingDependencyError: It is not in the cache, and was not to be fetched or could not be.
+        MissingDependencyError: It is not in the cache, and `download` is false or the download failed.
     """
     require_packages(where, "huggingface_hub")
     from huggingface_hub import snapshot_download
@@ -213,16 +223,16 @@ def hub_folder(
 
 
 def missing_weights(repository: str, where: str, option: str = "-s") -> MissingDependencyError:
-    """Return the error that a repository's weights are not on this machine, with the way to get them."""
+    """Return the error for weights that are not on this machine, with the command to get them."""
     return MissingDependencyError(
-        f"the weights of {repository} are not on this machine, and nothing is downloaded unasked",
+        f"the weights of {repository} are not on this machine, and nothing is downloaded without a request",
         where=where,
         fix=f"get them with {option} download=true, or `hf download {repository}`",
     )
 
 
 def not_downloaded(repository: str, error: Exception, where: str) -> MissingDependencyError:
-    """Return the error that a repository could not be downloaded."""
+    """Return the error for a repository that could not be downloaded."""
     return MissingDependencyError(
         f"{repository} could not be downloaded: {error_message(error)}",
         where=where,
@@ -233,8 +243,11 @@ def not_downloaded(repository: str, error: Exception, where: str) -> MissingDepe
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
-class _Switch:
-    """The process-wide switch that keeps the hub's client off the network: on while a thread needs it so."""
+class _OfflineSwitch:
+    """Process-wide switch that keeps the hub's client offline while at least one thread requires it.
+
+    `offline` waits for downloads to end, `online` waits for offline blocks to end.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -289,14 +302,15 @@ class _Switch:
                 os.environ[name] = value
 
 
-_switch = _Switch()
+_switch = _OfflineSwitch()
 
 
 @contextmanager
 def offline(on: bool = True) -> Iterator[None]:
-    """Keep the hub's client off the network, tokenizers and configurations that libraries look up included.
+    """Keep the hub's client offline while the block runs, also for tokenizers and configurations.
 
-    Threads may be in this at once. A download in another thread is waited for, so do not download within it.
+    Several threads may be in such a block. It waits for downloads of other threads to end, so do not download within
+    it.
 
     Args:
         on: False changes nothing.
@@ -310,6 +324,6 @@ def offline(on: bool = True) -> Iterator[None]:
 
 @contextmanager
 def online() -> Iterator[None]:
-    """Keep other threads from switching the hub's client off while a download runs."""
+    """Keep other threads from switching the hub's client offline while the block downloads."""
     with _switch.online():
         yield

@@ -1,12 +1,12 @@
-"""What a scorer is: what it needs, and one of three methods, or a plain function.
+"""What a scorer is: its needs, and one of three methods, or a plain function.
 
     needs = frozenset({"image", "truth_image"})
-    async def score(sample, truth, generation) -> Score | float | dict          judges that wait for a service
+    async def score(sample, truth, generation) -> Score | float | dict          judges that call a service
     def score(sample, truth, generation) -> Score | float | dict                measures, one image at a time
     score_batch(items) -> Iterator[Score]                                       measures, several images at a time
 
 A number, or numbers by dimension, become a `Score` (see `short_form`). Measures run in worker processes, where they are
-rebuilt from name and arguments, so they must be importable by name.
+built from name and arguments, so they must be importable by name.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from knowgen.core.records import (
 from knowgen.scorers.short_form import function_scorer, is_scoring_function
 
 NEEDS = frozenset({"image", "truth_image", "required_text", "subjects", "references", "evidence"})
-"""What a scorer may need of a sample before it can look at it."""
+"""What a scorer may need: parts of a sample's ground truth or of its generation."""
 
 
 class AsyncScorer(Protocol):
-    """A scorer that waits, for a service or a server."""
+    """A scorer that waits for a service."""
 
     @property
     def needs(self) -> frozenset[str]:
-        """Return what it needs of a sample, out of `NEEDS`."""
+        """Return what it needs, out of `NEEDS`."""
         ...
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
-        """Judges one generation.
+        """Score one generation.
 
         Raises:
-            TransientError: A fault that may pass; the engine tries again with backoff.
-            UnscorableError: It cannot be judged, with the reason.
+            TransientError: An error that may not happen again; the engine retries with backoff.
+            UnscorableError: It cannot be scored, with the reason.
         """
         ...
 
@@ -59,11 +59,11 @@ class BatchScorer(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Return what it needs of a sample, out of `NEEDS`."""
+        """Return what it needs, out of `NEEDS`."""
         ...
 
     def score_batch(self, items: Sequence[Item]) -> Iterator[Score]:
-        """Yields one score an item, each as it is done; sample_id and repeat tell which."""
+        """Yield one score per item as soon as it is done; `sample_id` and `repeat` say of which item."""
         ...
 
 
@@ -72,19 +72,20 @@ class ScorerCapabilities:
     """What a scorer declares about itself.
 
     Attributes:
-        shape: `score` where it waits, `score_batch` where it computes, also one item at a time.
-        needs: Out of `NEEDS`; a generation that lacks one is not applicable, which is shown and is no failure.
+        shape: `score` if it waits for a service, `score_batch` if it computes, also one item at a time.
+        needs: What it needs, out of `NEEDS`. A generation that lacks one of them is not applicable, which is not a
+            failure.
         dimensions: The dimensions it gives values for.
-        version: Of the rubric, the arithmetic and the parser together; part of every key.
-        note: What every table says beside its figures, such as "world check, not a VLM judge".
-        concurrency: Judgements that may wait at once (score), items a call takes (score_batch).
-        workers: Processes a batch form wants; 0 lets the engine choose by the cores.
-        parser: Version of the code that reads its replies; empty where nothing is parsed.
-        reparse: Reads attempts of several tries together: from attempts and the sample to the strict reading, the
-            lenient one and the model's name. None where an earlier reply has no say.
-        deadline: Seconds one judgement may take at most, where the scorer bounds its calls itself and may have to wait
-            for its turn; the run's own bound when 0.
-        local: Does it load a model into the accelerator? Then `--schedule phased` closes the generator first.
+        version: Version of rubric, arithmetic and parser together; part of every key.
+        note: Shown with its figures in every table, such as "world check, not a VLM judge".
+        concurrency: Concurrent scores (`score`), or items per call (`score_batch`).
+        workers: Worker processes of a batch form; 0 for one per core.
+        local: Whether it loads a model onto the accelerator; `--schedule phased` then closes the generator first.
+        parser: Version of the code that parses replies; empty if it parses none.
+        deadline: Time limit per score in seconds, for a scorer that limits its calls itself and may have to wait for
+            its turn; 0 to use the run's limit.
+        reparse: Parses the attempts of several runs together: takes attempts and sample, returns the strict parsed
+            score, the lenient one and the model's name. None if earlier replies do not count.
     """
 
     shape: Literal["score", "score_batch"]
@@ -101,10 +102,18 @@ class ScorerCapabilities:
 
 
 def scorer_capabilities(target: Any) -> ScorerCapabilities:
-    """Reads what a scorer object, class or function declares.
+    """Return what a scorer object, class or function declares, with defaults for what it does not.
 
     Raises:
-        UsageError: It has neither method, or needs something unknown.
+        UsageError: It has none of the methods, needs something unknown, or names a dimension twice.
+
+    Example:
+        >>> class Sharpness:
+        ...     dimensions = ("sharpness",)
+        ...     def score(self, sample, truth, generation): return 0.5
+        >>> capabilities = scorer_capabilities(Sharpness)
+        >>> capabilities.shape, sorted(capabilities.needs), capabilities.dimensions
+        ('score_batch', ['image'], ('sharpness',))
     """
     name = target.__name__ if inspect.isclass(target) or inspect.isfunction(target) else type(target).__name__
     if is_scoring_function(target):
@@ -152,7 +161,7 @@ def _dimensions(target: Any, name: str) -> tuple[str, ...]:
 
 
 def missing_needs(needs: frozenset[str], truth: GroundTruth, generation: Generation) -> list[str]:
-    """Returns which needs a sample leaves unmet, in a fixed order; empty when the scorer can look."""
+    """Return the needs that a sample does not meet, sorted; empty if it can be scored."""
     have = {
         "image": generation.image is not None,
         "truth_image": truth.image is not None,
@@ -175,25 +184,31 @@ def ok_score(
     scorer: str = "",
     **fields: Any,
 ) -> Score:
-    """Return the record of a score, whose tokens and cost are those of its attempts.
+    """Return the record of a score. Its tokens and cost are the sum of its attempts.
 
     Args:
         sample: The sample.
-        generation: What was scored.
-        values: By dimension, each in [0, 1].
+        generation: The generation that was scored.
+        values: Value of each dimension, in [0, 1].
         na: Dimensions that do not apply to the sample.
-        rationale: Why, in the judge's words.
+        rationale: The judge's reasons.
         attempts: Calls that were made, in order.
         scorer: Name of the scorer; a run writes its own.
         **fields: Further fields of `Score`.
+
+    Example:
+        >>> sample = Sample(id="1", prompt="a red kite", category="Art", group="science_and_knowledge")
+        >>> generation = Generation(sample_id="1", status="ok")
+        >>> ok_score(sample, generation, {"faithfulness": 0.5}).strict.values
+        {'faithfulness': 0.5}
     """
-    reading = ParsedScore(status=ScoreStatus.OK, values=dict(values), na=tuple(na), rationale=rationale)
+    parsed = ParsedScore(status=ScoreStatus.OK, values=dict(values), na=tuple(na), rationale=rationale)
     return Score(
         sample_id=sample.id,
         repeat=generation.repeat,
         scorer=scorer,
         status=ScoreStatus.OK,
-        strict=reading,
+        strict=parsed,
         attempts=tuple(attempts),
         usage=usage_of(attempts),
         **fields,
@@ -201,19 +216,19 @@ def ok_score(
 
 
 def failed_score(sample_id: str, repeat: int, scorer: str, reason: str, **fields: Any) -> Score:
-    """Makes the record of a judgement that failed; `fields` are further fields of `Score`."""
-    reading = ParsedScore(status=ScoreStatus.FAILED, reason=reason)
-    return Score(sample_id=sample_id, repeat=repeat, scorer=scorer, status=ScoreStatus.FAILED, strict=reading, **fields)
+    """Return the record of a failed score; `fields` are further fields of `Score`."""
+    parsed = ParsedScore(status=ScoreStatus.FAILED, reason=reason)
+    return Score(sample_id=sample_id, repeat=repeat, scorer=scorer, status=ScoreStatus.FAILED, strict=parsed, **fields)
 
 
 def not_applicable_score(sample_id: str, repeat: int, scorer: str, reason: str) -> Score:
-    """Makes the record of a sample that lacks what the scorer needs."""
-    reading = ParsedScore(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
-    return Score(sample_id=sample_id, repeat=repeat, scorer=scorer, status=ScoreStatus.NOT_APPLICABLE, strict=reading)
+    """Return the record of a sample that lacks what the scorer needs."""
+    parsed = ParsedScore(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
+    return Score(sample_id=sample_id, repeat=repeat, scorer=scorer, status=ScoreStatus.NOT_APPLICABLE, strict=parsed)
 
 
 def usage_of(attempts: Sequence[Attempt]) -> Usage:
-    """Returns tokens and cost of several attempts; the cost is None when none of them has a known one."""
+    """Return the total tokens and cost of some attempts; the cost is None if none of them has a known one."""
     known = [attempt.usage.cost for attempt in attempts if attempt.usage.cost is not None]
     return Usage(
         input_tokens=sum(attempt.usage.input_tokens for attempt in attempts),
@@ -222,16 +237,16 @@ def usage_of(attempts: Sequence[Attempt]) -> Usage:
     )
 
 
-def with_earlier(traits: ScorerCapabilities, score: Score, sample: Sample, earlier: Sequence[Attempt]) -> Score:
-    """Returns a score that also holds the attempts of tries before it: those a `TransientError` carried, or stored ones.
+def with_earlier(capabilities: ScorerCapabilities, score: Score, sample: Sample, earlier: Sequence[Attempt]) -> Score:
+    """Return a score together with earlier attempts: those that a `TransientError` carried, or stored ones.
 
-    Where the scorer says how (`reparse`), all attempts are read anew together, because an earlier reply may be the first
-    that the official reading takes, even where every try ended in a fault. For any other scorer the attempts and what
-    they cost are put before its own.
+    If the scorer has `reparse`, all attempts are parsed together again, because an earlier reply may be the first that
+    the official protocol accepts, even if every run ended in an error. For other scorers the earlier attempts and their
+    cost are put before its own.
 
     Args:
-        traits: Of the scorer.
-        score: What its last try gave, failed ones included.
+        capabilities: Capabilities of the scorer.
+        score: Result of the last run, possibly failed.
         sample: The sample.
         earlier: Attempts made before those of `score`, oldest first.
     """
@@ -239,12 +254,12 @@ def with_earlier(traits: ScorerCapabilities, score: Score, sample: Sample, earli
         return score
     attempts = (*earlier, *score.attempts)
     changes: dict[str, Any] = {"attempts": attempts, "usage": usage_of(attempts)}
-    if traits.reparse is not None:
-        strict, lenient, returned = traits.reparse(attempts, sample)
+    if capabilities.reparse is not None:
+        strict, lenient, returned = capabilities.reparse(attempts, sample)
         if strict.status is ScoreStatus.FAILED and score.strict.reason:
             strict = strict.model_copy(update={"reason": score.strict.reason})
         changes |= {
             "status": strict.status, "strict": strict, "lenient": lenient, "judge_returned": returned,
-            "parser": traits.parser,
+            "parser": capabilities.parser,
         }  # fmt: skip
     return score.model_copy(update=changes)

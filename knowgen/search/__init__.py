@@ -1,1 +1,1 @@
-"""Search: find pages, find pictures, open a page."""
+"""Search backends: find pages, find images, open a page."""

@@ -1,4 +1,4 @@
-"""What a search backend offers. Methods are coroutines, because most backends wait for a network."""
+"""The contract of a search backend. Methods are coroutines, because most backends wait for a network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from knowgen.core.records import ImageRef, Record
 
 
 class Hit(Record):
-    """A page found for a query."""
+    """A page found for a query.
+
+    Attributes:
+        title: Title of the page.
+        url: URL of the page.
+        snippet: Text of the page around the match, empty when there is none.
+    """
 
     title: str
     url: str
@@ -16,13 +22,13 @@ class Hit(Record):
 
 
 class ImageHit(Record):
-    """A picture found for a query.
+    """An image found for a query.
 
     Attributes:
         title: Caption as the source gives it; it need not be true.
-        url: Address of the picture.
-        page_url: Page it was found on, empty when unknown.
-        image: The fetched picture, with its path on this machine.
+        url: URL of the image.
+        page_url: URL of the page with the image, empty when unknown.
+        image: The downloaded image, with its path on this machine.
     """
 
     title: str
@@ -32,7 +38,12 @@ class ImageHit(Record):
 
 
 class Link(Record):
-    """A link on a page."""
+    """A link on a page.
+
+    Attributes:
+        text: Text of the link.
+        url: URL it leads to.
+    """
 
     text: str
     url: str
@@ -42,10 +53,15 @@ class Page(Record):
     """A page as text.
 
     Attributes:
-        url: Its address.
-        title: Its title.
-        text: Plain text, paragraphs separated by a blank line.
+        url: URL of the page.
+        title: Title of the page.
+        text: Plain text, with a blank line between paragraphs.
         links: Links in the order of the text.
+
+    Example:
+        >>> page = Page(url="https://example.org", title="Boats", text="A boat.", links=(Link(text="more", url="/m"),))
+        >>> page.links[0].text
+        'more'
     """
 
     url: str
@@ -55,26 +71,26 @@ class Page(Record):
 
 
 class SearchBackend(Protocol):
-    """Finds and opens pages and pictures."""
+    """Finds and opens pages and images."""
 
     @property
     def version(self) -> str:
-        """Return the identity of what it answers from, for keys; "live" for the open web."""
+        """Identity of the searched content, as part of keys; "live" for the open web."""
         ...
 
     async def search(self, query: str, k: int = 5) -> list[Hit]:
-        """Returns at most `k` pages, best first; an empty list when nothing is found."""
+        """Return at most `k` pages, best first; an empty list when nothing is found."""
         ...
 
     async def image_search(self, query: str, k: int = 5) -> list[ImageHit]:
-        """Returns at most `k` pictures, best first; an empty list when nothing is found."""
+        """Return at most `k` images, best first; an empty list when nothing is found."""
         ...
 
     async def open(self, url: str) -> Page:
-        """Opens a page.
+        """Return the page at a URL.
 
         Raises:
-            DataError: There is no such page.
+            DataError: The page does not exist.
             TransientError: It could not be fetched now.
         """
         ...

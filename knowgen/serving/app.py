@@ -1,4 +1,4 @@
-"""The HTTP side of a server: `POST /generate`, `GET /health`, `GET /metrics`."""
+"""The HTTP routes of a server: `POST /generate`, `GET /health`, `GET /metrics`."""
 
 from __future__ import annotations
 
@@ -19,75 +19,76 @@ from knowgen.engine.retry import (
     PluginDisabledError,
     StoppedError,
     describe,
-    is_passing,
+    is_transient,
 )
 from knowgen.generators.contract import GeneratedImage
 from knowgen.serving.request_parsing import (
     GenerateRequestBody,
     InvalidRequestError,
-    data_of,
-    is_address,
-    plain,
-    read_body,
-    remove,
-    request_of,
+    decode_data_url,
+    is_http_url,
+    make_request,
+    parse_body,
+    remove_files,
+    to_json,
 )
 from knowgen.serving.request_queue import STOPPING, QueueFullError, QueueResult, RequestQueue
 
 BODY_SECONDS = 60.0
-"""So long a client may take to send its request."""
+"""Seconds a client may take to send its request."""
 
-_NOTED = ("used_prompt", "references", "evidence", "trajectory", "settings")
+_METADATA = ("used_prompt", "references", "evidence", "trajectory", "settings")
 _log = logging.getLogger("knowgen.serving")
 
 
 class RequestRejectedError(Exception):
-    """A request that is turned away.
+    """A request that is rejected.
 
     Args:
         code: HTTP status.
-        outcome: As counted.
-        words: Why.
-        headers: Further headers.
+        outcome: Outcome for the metrics.
+        message: The reason.
+        headers: Additional response headers.
     """
 
-    def __init__(self, code: int, outcome: str, words: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(words)
-        self.code, self.outcome, self.words, self.headers = code, outcome, words, headers or {}
+    def __init__(self, code: int, outcome: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.code, self.outcome, self.message, self.headers = code, outcome, message, headers or {}
 
 
-def make_router(desk: RequestQueue) -> APIRouter:
-    """Makes the routes.
+def make_router(queue: RequestQueue) -> APIRouter:
+    """Return the routes of a server.
 
     Args:
-        desk: Takes requests to the generator.
+        queue: The queue that requests are admitted to.
     """
     routes = APIRouter()
 
     @routes.post("/generate")
     async def generate(request: Request) -> Response:
         try:
-            _check_token(request, desk.service.token)
-            with desk.place() as name:
-                return await _serve(desk, request, name)
+            _check_token(request, queue.settings.token)
+            with queue.admit() as id:
+                return await _generate(queue, request, id)
         except QueueFullError as error:
-            return _rejection(desk, RequestRejectedError(503, "busy", str(error), {"Retry-After": str(error.seconds)}))
+            rejected = RequestRejectedError(503, "busy", str(error), {"Retry-After": str(error.seconds)})
+            return _rejection(queue, rejected)
         except InvalidRequestError as error:
-            return _rejection(desk, RequestRejectedError(400, "invalid", str(error)))
+            return _rejection(queue, RequestRejectedError(400, "invalid", str(error)))
         except RequestRejectedError as error:
-            return _rejection(desk, error)
+            return _rejection(queue, error)
 
     @routes.get("/health")
     async def health() -> Response:
-        return Response(plain(desk.health()), media_type="application/json")
+        return Response(to_json(queue.health()), media_type="application/json")
 
     @routes.get("/metrics")
     async def metrics(request: Request) -> Response:
         try:
-            _check_token(request, desk.service.token)
+            _check_token(request, queue.settings.token)
         except RequestRejectedError as error:
-            return _rejection(desk, error)
-        return Response(desk.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+            return _rejection(queue, error)
+        return Response(queue.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes
 
@@ -100,102 +101,117 @@ def _check_token(request: Request, token: str) -> None:
         raise RequestRejectedError(401, "denied", "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
 
 
-def _rejection(desk: RequestQueue, error: RequestRejectedError) -> Response:
-    desk.metrics.ended(error.outcome)
-    # a body that was not read would otherwise be taken for the next request
+def _rejection(queue: RequestQueue, error: RequestRejectedError) -> Response:
+    queue.metrics.count_request(error.outcome)
+    # a body that was not read would otherwise be parsed as the next request
     headers = {**error.headers, "Connection": "close"}
-    return Response(_said(error.outcome, error.words), error.code, headers, "application/json")
+    return Response(_error_body(error.outcome, error.message), error.code, headers, "application/json")
 
 
-def _said(status: str, words: str) -> bytes:
-    """Returns the body of an answer without a picture; `detail` is where the format's errors have their words."""
-    return plain({"success": False, "status": status, "message": words, "detail": words})
+def _error_body(status: str, message: str) -> bytes:
+    """Return the body of a response without an image. Clients of the format read the reason from `detail`."""
+    return to_json({"success": False, "status": status, "message": message, "detail": message})
 
 
-async def _serve(desk: RequestQueue, request: Request, name: str) -> Response:
-    if desk.control.stopped:
+async def _generate(queue: RequestQueue, request: Request, id: str) -> Response:
+    if queue.state.stop_reason:
         raise RequestRejectedError(503, "busy", STOPPING, {"Retry-After": "5"})
-    asked = read_body(await _body(request, desk.service.max_body))
-    if asked.image_urls and not desk.handle.traits.references:
+    settings = queue.settings
+    body = parse_body(await _read_body(request, settings.max_body))
+    if body.image_urls and not queue.handle.capabilities.references:
         raise InvalidRequestError("this generator takes no reference images")
-    service = desk.service
-    pictures: list[bytes] = []
-    for url in asked.image_urls or ():
-        pictures.append(await _picture(desk, url, service.max_body - sum(map(len, pictures))))
-    wanted, files = await desk.call(request_of, asked, name, pictures, desk.folder, service.max_pixels)
-    drawing = asyncio.ensure_future(_drawn(desk, wanted))
+    references: list[bytes] = []
+    for url in body.image_urls or ():
+        references.append(await _reference(queue, url, settings.max_body - sum(map(len, references))))
+    generation_request, files = await queue.run_in_thread(
+        make_request, body, id, references, queue.folder, settings.max_pixels
+    )
     try:
-        gone = asyncio.ensure_future(_gone(request))
-        await asyncio.wait({drawing, gone}, return_when=asyncio.FIRST_COMPLETED)
-        gone.cancel()
-        if not drawing.done():  # nobody waits for it any more
-            if not desk.started(name):
-                drawing.cancel()
-            await asyncio.gather(drawing, return_exceptions=True)
-            raise RequestRejectedError(499, "gone", "the client has gone")
-        drawn = drawing.result()
+        result = await _result_unless_disconnected(queue, request, generation_request)
     finally:
-        drawing.cancel()
-        remove(files)
-    return await _answer(desk, asked, drawn)
+        remove_files(files)
+    return await _response(queue, body, result)
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """Reads a body, never more of it than is allowed.
+async def _result_unless_disconnected(
+    queue: RequestQueue, request: Request, generation_request: GenerationRequest
+) -> QueueResult:
+    """Return the result of a request. If its client disconnects, drop it, or wait for a generation in progress.
+
+    Raises:
+        RequestRejectedError: The client has disconnected, or see `_result`.
+    """
+    generation = asyncio.ensure_future(_result(queue, generation_request))
+    try:
+        disconnected = asyncio.ensure_future(_disconnected(request))
+        await asyncio.wait({generation, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+        disconnected.cancel()
+        if not generation.done():
+            if not queue.is_started(generation_request.id):
+                generation.cancel()
+            await asyncio.gather(generation, return_exceptions=True)
+            raise RequestRejectedError(499, "gone", "the client has disconnected")
+        return generation.result()
+    finally:
+        generation.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    """Return when the client has closed its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    """Return the body of a request; read no more than is allowed.
 
     Raises:
         RequestRejectedError: It is too long, too slow, or not declared as JSON.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestRejectedError(415, "invalid", "the body must be application/json")
-    too_long = RequestRejectedError(413, "invalid", f"the body is longer than {most} bytes")
+    too_long = RequestRejectedError(413, "invalid", f"the body is longer than {max_bytes} bytes")
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
+    if length.isdecimal() and int(length) > max_bytes:
         raise too_long
     data = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 data += chunk
-                if len(data) > most:
+                if len(data) > max_bytes:
                     raise too_long
     except TimeoutError as error:
-        raise RequestRejectedError(408, "invalid", f"the body did not come within {BODY_SECONDS:g} s") from error
+        raise RequestRejectedError(408, "invalid", f"the body did not arrive within {BODY_SECONDS:g} s") from error
     return bytes(data)
 
 
-async def _picture(desk: RequestQueue, url: str, most: int) -> bytes:
-    """Returns the bytes of a reference image; of one that is fetched at most so many.
+async def _reference(queue: RequestQueue, url: str, max_bytes: int) -> bytes:
+    """Return the bytes of a reference image; fetch at most `max_bytes` of one given by an http URL.
 
     Raises:
-        InvalidRequestError: It is given by an address and those are not fetched, or cannot be had.
+        InvalidRequestError: It is given by an http URL that may not or cannot be fetched, or not encoded correctly.
     """
-    if not is_address(url):
-        return bytes(await desk.call(data_of, url))
-    if not desk.service.fetch:
-        raise InvalidRequestError("a reference image is given by an address; this server takes data URLs only")
+    if not is_http_url(url):
+        return bytes(await queue.run_in_thread(decode_data_url, url))
+    if not queue.settings.fetch:
+        raise InvalidRequestError("a reference image is given by an http URL; this server takes data URLs only")
     from knowgen.clients.safe_fetch import BlockedError, FetchError, fetch
 
     try:
-        return (await fetch(url.strip(), max_bytes=most)).data
+        return (await fetch(url.strip(), max_bytes=max_bytes)).data
     except (BlockedError, FetchError, TransientError) as error:
         raise InvalidRequestError(f"a reference image cannot be fetched: {error}") from error
 
 
-async def _gone(request: Request) -> None:
-    """Returns when the client has closed its connection."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _drawn(desk: RequestQueue, wanted: GenerationRequest) -> QueueResult:
-    """Has a request drawn; a fault of the generator becomes a failed drawing with its words.
+async def _result(queue: RequestQueue, request: GenerationRequest) -> QueueResult:
+    """Return the result of a request; an error of the generator becomes a failed result with its message.
 
     Raises:
-        RequestRejectedError: It was not drawn, and asking again or elsewhere may help.
+        RequestRejectedError: No image was generated, and trying again or elsewhere may help.
     """
     try:
-        return await desk.draw(wanted)
+        return await queue.generate(request)
     except RefusalError as error:
         return QueueResult(GeneratedImage(status=GenerationStatus.REFUSED, reason=describe(error)), None, 0.0)
     except StoppedError as error:
@@ -203,44 +219,45 @@ async def _drawn(desk: RequestQueue, wanted: GenerationRequest) -> QueueResult:
     except CallTimeoutError as error:
         raise RequestRejectedError(504, "failed", describe(error)) from error
     except PluginDisabledError as error:
-        desk.give_up(error)
+        queue.fail(error)
         raise RequestRejectedError(503, "failed", describe(error)) from error
     except (Exception, SystemExit) as error:  # a generator may raise anything
-        if is_passing(error):
+        if is_transient(error):
             wait = max(1, round(getattr(error, "retry_after", None) or 1))
             raise RequestRejectedError(503, "failed", describe(error), {"Retry-After": str(wait)}) from error
         return QueueResult(GeneratedImage(status=GenerationStatus.FAILED, reason=describe(error)), None, 0.0)
 
 
-async def _answer(desk: RequestQueue, asked: GenerateRequestBody, drawn: QueueResult) -> Response:
+async def _response(queue: RequestQueue, body: GenerateRequestBody, result: QueueResult) -> Response:
     try:
-        status, body = await desk.call(_written, desk, asked, drawn)
+        status, content = await queue.run_in_thread(_response_body, queue, body, result)
     except (ContractError, TypeError, ValueError) as error:
-        status, body = "failed", _said("failed", f"what the generator noted is not plain data: {describe(error)}")
-    desk.metrics.ended(status)
+        status = "failed"
+        content = _error_body(status, f"the metadata of the image is not plain data: {describe(error)}")
+    queue.metrics.count_request(status)
     if status != "ok":
-        _log.warning("%s: %s", status, one_line(drawn.drawing.reason, 300))
-    return Response(body, media_type="application/json")
+        _log.warning("%s: %s", status, one_line(result.generated.reason, 300))
+    return Response(content, media_type="application/json")
 
 
-def _written(desk: RequestQueue, asked: GenerateRequestBody, drawn: QueueResult) -> tuple[str, bytes]:
-    """Returns the status and the body of an answer; in a thread, for pictures are large."""
-    drawing, picture = drawn.drawing, drawn.picture
-    if picture is None:
-        status = GenerationStatus(drawing.status)
+def _response_body(queue: RequestQueue, body: GenerateRequestBody, result: QueueResult) -> tuple[str, bytes]:
+    """Return the status and the body of a response. Runs in a thread, because images are large."""
+    generated, image = result.generated, result.image
+    if image is None:
+        status = GenerationStatus(generated.status)
         status = GenerationStatus.REFUSED if status is GenerationStatus.REFUSED else GenerationStatus.FAILED
-        return status.value, _said(status.value, drawing.reason or "the generator gave no reason")
-    answer: dict[str, Any] = {
+        return status.value, _error_body(status.value, generated.reason or "the generator gave no reason")
+    content: dict[str, Any] = {
         "success": True,
         "status": "ok",
-        "image": base64.b64encode(picture.data).decode("ascii"),
-        "format": picture.format,
-        "seed": asked.seed or 0,
-        "seconds": round(drawn.seconds, 4),
-        "generator": desk.handle.spec.name,
-        "revision": desk.handle.spec.revision,
+        "image": base64.b64encode(image.data).decode("ascii"),
+        "format": image.format,
+        "seed": body.seed or 0,
+        "seconds": round(result.seconds, 4),
+        "generator": queue.handle.spec.name,
+        "revision": queue.handle.spec.revision,
     }
-    answer |= {name: value for name in _NOTED if (value := getattr(drawing, name))}
-    if asked.unused:
-        answer["unused"] = asked.unused
-    return "ok", plain(answer)
+    content |= {name: value for name in _METADATA if (value := getattr(generated, name))}
+    if body.unused:
+        content["unused"] = body.unused
+    return "ok", to_json(content)

@@ -1,4 +1,4 @@
-"""From the body of a request to what the generator is asked, with nothing taken on trust."""
+"""Parse the body of a request into a `GenerationRequest`, checking everything a client sends."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from knowgen.core.images import UnreadableImageError, inspect_image
 from knowgen.core.records import GenerationRequest, ImageRef
 
-MOST_REFERENCES = 16
+MAX_REFERENCES = 16
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _DATA_URL = re.compile(r"data:[^,;]*(;[^,;]*)*;base64,", re.IGNORECASE)
 _HTTP_URL = re.compile(r"https?://", re.IGNORECASE)
 
 
 class InvalidRequestError(Exception):
-    """A request that cannot be understood or is not taken; its words are for whoever sent it."""
+    """A request that cannot be understood or is not accepted; its message is sent to the client."""
 
 
 class GenerateRequestBody(BaseModel):
-    """The body of `POST /generate`. Settings beside the prompt, the seed and the pictures belong to the server.
+    """The body of `POST /generate`. Only prompt, seed and reference images are used; the server has its own settings.
 
     Attributes:
-        prompt: What to draw.
-        image_urls: Reference images as data URLs; none and an empty list mean the same.
-        seed: Of the picture.
-        true_cfg_scale: As the format has it; see `unused`.
-        negative_prompt: As the format has it.
-        num_inference_steps: As the format has it.
-        guidance_scale: As the format has it.
-        num_images_per_prompt: As the format has it; one picture is drawn.
+        prompt: The prompt.
+        image_urls: Reference images as data URLs; None is the same as an empty list.
+        seed: Seed of the image.
+        true_cfg_scale: Part of the format, not used; see `unused`.
+        negative_prompt: Part of the format, not used.
+        num_inference_steps: Part of the format, not used.
+        guidance_scale: Part of the format, not used.
+        num_images_per_prompt: Part of the format; one image is generated.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     prompt: str = Field(min_length=1, max_length=100_000)
-    image_urls: list[str] | None = Field(default=None, max_length=MOST_REFERENCES)
+    image_urls: list[str] | None = Field(default=None, max_length=MAX_REFERENCES)
     seed: int | None = Field(default=0, ge=0, lt=2**31)
     true_cfg_scale: float | None = None
     negative_prompt: str | None = None
@@ -52,25 +52,25 @@ class GenerateRequestBody(BaseModel):
 
     @property
     def unused(self) -> list[str]:
-        """Returns the settings that were sent and are not followed: a served generator keeps its own."""
+        """Return the names of settings that were sent but are not used."""
         own = {"prompt", "image_urls", "seed"}
-        one = {"num_images_per_prompt"} if self.num_images_per_prompt == 1 else set()
+        followed = {"num_images_per_prompt"} if self.num_images_per_prompt == 1 else set()
         sent = {name for name in self.model_fields_set if getattr(self, name) is not None}
-        return sorted(sent - own - one)
+        return sorted(sent - own - followed)
 
 
-def read_body(body: bytes) -> GenerateRequestBody:
-    """Reads the body of a request.
+def parse_body(body: bytes) -> GenerateRequestBody:
+    """Return the parsed body of a request.
 
     Raises:
-        InvalidRequestError: It is no JSON object, or a field is missing or wrong.
+        InvalidRequestError: It is not a JSON object, or a field is missing or wrong.
     """
     try:
         data = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError("the body is not JSON") from error
     if not isinstance(data, dict):
-        raise InvalidRequestError("the body is no JSON object")
+        raise InvalidRequestError("the body is not a JSON object")
     try:
         return GenerateRequestBody.model_validate(data)
     except ValidationError as error:
@@ -79,28 +79,28 @@ def read_body(body: bytes) -> GenerateRequestBody:
         raise InvalidRequestError(f"{field}: {first['msg']}") from error
 
 
-def is_address(picture: str) -> bool:
-    """Tells whether a reference image is given by an http address."""
-    return bool(_HTTP_URL.match(picture.lstrip()))
+def is_http_url(url: str) -> bool:
+    """Return whether a reference image is given by an http URL."""
+    return bool(_HTTP_URL.match(url.lstrip()))
 
 
-def data_of(url: str) -> bytes:
-    """Returns the bytes in a data URL; what it says about their format is not believed.
+def decode_data_url(url: str) -> bytes:
+    """Return the bytes of a data URL; the format that it declares is ignored.
 
     Raises:
-        InvalidRequestError: It is no data URL, or not base64.
+        InvalidRequestError: It is not a data URL, or not base64.
     """
     match = _DATA_URL.match(url[:200])
     if match is None:
-        raise InvalidRequestError("a reference image is no data URL (data:image/png;base64,…)")
+        raise InvalidRequestError("a reference image is not a data URL (data:image/png;base64,…)")
     try:
         return base64.b64decode("".join(url[match.end() :].split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequestError("a reference image is not base64") from error
 
 
-def place_picture(data: bytes, path: Path, max_pixels: int) -> ImageRef:
-    """Checks a reference image by decoding it whole, and puts it into a file.
+def store_reference(data: bytes, path: Path, max_pixels: int) -> ImageRef:
+    """Check a reference image by decoding it, and write it to a file.
 
     Raises:
         InvalidRequestError: It does not open, or is too large.
@@ -113,43 +113,43 @@ def place_picture(data: bytes, path: Path, max_pixels: int) -> ImageRef:
     return ImageRef(**asdict(facts), path=path)
 
 
-def request_of(
-    asked: GenerateRequestBody, name: str, pictures: list[bytes], folder: Path, max_pixels: int
+def make_request(
+    body: GenerateRequestBody, id: str, images: list[bytes], folder: Path, max_pixels: int
 ) -> tuple[GenerationRequest, list[Path]]:
-    """Makes the request a generator is given.
+    """Return the request for the generator.
 
     Args:
-        asked: What was asked.
-        name: Of the request, unique in the server.
-        pictures: Bytes of the reference images, in order.
-        folder: Where they are put while it is drawn.
-        max_pixels: Most pixels of one.
+        body: The parsed body.
+        id: Id of the request, unique in the server.
+        images: Bytes of the reference images, in order.
+        folder: Folder of their files.
+        max_pixels: Maximum number of pixels of a reference image.
 
     Returns:
-        The request, and the files to remove after.
+        The request, and the files to remove afterwards.
 
     Raises:
-        InvalidRequestError: A picture does not open or is too large.
+        InvalidRequestError: An image does not open or is too large.
     """
     paths: list[Path] = []
     references: list[ImageRef] = []
     try:
-        for number, data in enumerate(pictures):
-            paths.append(folder / f"{name}-{number}")
-            references.append(place_picture(data, paths[-1], max_pixels))
+        for number, data in enumerate(images):
+            paths.append(folder / f"{id}-{number}")
+            references.append(store_reference(data, paths[-1], max_pixels))
     except BaseException:
-        remove(paths)
+        remove_files(paths)
         raise
-    request = GenerationRequest(id=name, prompt=asked.prompt, seed=asked.seed or 0, references=tuple(references))
+    request = GenerationRequest(id=id, prompt=body.prompt, seed=body.seed or 0, references=tuple(references))
     return request, paths
 
 
-def remove(paths: list[Path]) -> None:
-    """Removes the files of a request."""
+def remove_files(paths: list[Path]) -> None:
+    """Remove the files of a request."""
     for path in paths:
         path.unlink(missing_ok=True)
 
 
-def plain(value: Any) -> bytes:
-    """Returns JSON as bytes."""
+def to_json(value: Any) -> bytes:
+    """Return a value as JSON bytes."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

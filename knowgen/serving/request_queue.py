@@ -1,4 +1,4 @@
-"""The desk of a server: admits requests while there is room, has them drawn in the engine's own way, and ends."""
+"""Admit requests while there is room, and send them to the generator through the engine's `Dispatcher`."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import CapacityLimiter, LoopBridge, WorkerThreads
 from knowgen.engine.imaging import EncodedImage, encode
 from knowgen.engine.options import EngineOptions
-from knowgen.engine.placement import generator_slots
+from knowgen.engine.placement import generator_executor, generator_slots
 from knowgen.engine.retry import WorkerDiedError, describe
 from knowgen.engine.run_state import RunState
 from knowgen.generators.contract import GeneratedImage
-from knowgen.serving.hosts import ObservedExecutor, generator_hosts
+from knowgen.serving.executor import ObservedExecutor, UnmeteredCalls
 from knowgen.serving.metrics import Metrics
 from knowgen.serving.settings import ServiceSettings
 
 TRIES = 3
-"""So often a request is drawn when a worker process dies under it. Other faults that may pass are told at once: the
-client knows better whether to wait or to ask another server."""
+"""Attempts at a request during which a worker process dies. Other transient errors are returned immediately: the client
+knows better whether to wait or to use another server."""
 
 STOPPING = "the server is being stopped"
-_LANES = 2
-_MEMORY = 0.2
-"""Weight of the newest drawing in the mean time that `Retry-After` is reckoned from."""
+
+_IMAGE_THREADS = 2
+_MEAN_WEIGHT = 0.2
+"""Weight of the latest generation in the mean time from which `Retry-After` is computed."""
 
 
 class QueueFullError(Exception):
-    """There is no room for a request now.
+    """The queue has no room for another request.
 
     Args:
-        seconds: When it may be worth asking again.
+        seconds: Seconds after which the client may try again.
     """
 
     def __init__(self, seconds: int) -> None:
@@ -51,174 +52,174 @@ class QueueFullError(Exception):
 
 @dataclass(frozen=True)
 class QueueResult:
-    """What a request came to.
+    """The result of a request.
 
     Attributes:
-        drawing: As the generator gave it.
-        picture: Its bytes, checked; None when there is none.
-        seconds: From the call of the generator to its answer.
+        generated: What the generator returned.
+        image: The checked image file; None if the status is not ok.
+        seconds: Time from the call of the generator to its result.
     """
 
-    drawing: GeneratedImage
-    picture: EncodedImage | None
+    generated: GeneratedImage
+    image: EncodedImage | None
     seconds: float
 
 
 class RequestQueue:
-    """Takes requests to the generator; made and used in the server's loop.
+    """Takes requests to the generator. Created and used in the server's event loop.
 
     Args:
         handle: The generator.
-        service: Limits.
-        folder: For logs and pictures on their way.
+        settings: Limits.
+        folder: Folder for logs and for images in transfer.
 
     Attributes:
-        capacity: Requests that are drawn at once.
-        units: Worker processes, or 1; what the format calls GPUs.
-        control: Whether requests are still taken, and the error the server ends with.
-        ready: Is the generator built?
-        metrics: What is counted.
+        capacity: Requests generated at once.
+        units: Number of worker processes, or 1; the HTTP format calls them GPUs.
+        state: Whether requests are accepted, and the error that ends the server.
+        ready: Whether the generator is built.
+        metrics: The server's metrics.
     """
 
-    def __init__(self, handle: GeneratorHandle, service: ServiceSettings, folder: Path) -> None:
-        options = EngineOptions(workers=service.workers, timeout=service.timeout)
-        self.handle, self.service, self.folder = handle, service, folder
+    def __init__(self, handle: GeneratorHandle, settings: ServiceSettings, folder: Path) -> None:
+        options = EngineOptions(workers=settings.workers, timeout=settings.timeout)
+        self.handle, self.settings, self.folder = handle, settings, folder
         slots, batch = generator_slots(handle, options)
-        self.capacity, self.units = slots * batch, max(1, service.workers)
-        self.control = RunState()
+        self.capacity, self.units = slots * batch, max(1, settings.workers)
+        self.state = RunState()
         self.ready = False
         self.metrics = Metrics(lambda: len(self._admitted) - len(self._started), lambda: len(self._started))
-        self._mailbox = LoopBridge(asyncio.get_running_loop())
-        self._hosts = ObservedExecutor(generator_hosts(handle, options, self._mailbox, folder), slots, self._given)
-        self._stage = Dispatcher(
-            self._mailbox,
-            self.control,
-            self._hosts,
+        bridge = LoopBridge(asyncio.get_running_loop())
+        executor = generator_executor(handle, options, bridge, UnmeteredCalls(), folder)
+        self._executor = ObservedExecutor(executor, slots, self._on_start)
+        self._dispatcher = Dispatcher(
+            bridge,
+            self.state,
+            self._executor,
             slots=slots,
             batch_size=batch,
-            timeout=service.timeout,
-            noun="drawing",
+            timeout=settings.timeout,
+            result_name="image",
             where=f"generator {handle.spec.name!r}",
-            fill=handle.traits.shape == "generate_batch",
-            room=CapacityLimiter(2 * slots * batch + 2),
+            fill=handle.capabilities.shape == "generate_batch",
+            limiter=CapacityLimiter(2 * slots * batch + 2),
         )
-        self._lane = WorkerThreads(self._mailbox, _LANES, "pictures")
+        self._threads = WorkerThreads(bridge, _IMAGE_THREADS, "images")
         self._numbers = itertools.count(1)
         self._admitted: dict[str, float] = {}
         self._started: dict[str, float] = {}
-        self._mean = 1.0
+        self._mean_seconds = 1.0
 
     async def build(self) -> None:
-        """Builds the generator; a fault ends the server with it."""
+        """Build the generator; an error ends the server."""
         try:
-            await self._hosts.build()
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody will get a picture
-            self.control.fail(error)
-            self._stage.stop()
+            await self._executor.build()
+        except Exception as error:  # noqa: BLE001 - whatever it is, no request can be served
+            self.state.fail(error)
+            self._dispatcher.stop()
         else:
             self.ready = True
 
     @contextmanager
-    def place(self) -> Iterator[str]:
-        """Admits a request for as long as the block lasts, and names it.
+    def admit(self) -> Iterator[str]:
+        """Admit a request for the duration of the block, and return its id.
 
         Raises:
-            QueueFullError: As many are drawn and wait as may.
+            QueueFullError: The maximum number of requests is in progress and queued.
         """
-        if len(self._admitted) >= self.capacity + self.service.queue:
-            rounds = 1 + self.service.queue / self.capacity
-            raise QueueFullError(min(60, max(1, math.ceil(self._mean * rounds / 2))))
-        name = f"r{next(self._numbers)}"
-        self._admitted[name] = time.monotonic()
+        if len(self._admitted) >= self.capacity + self.settings.queue:
+            rounds = 1 + self.settings.queue / self.capacity
+            raise QueueFullError(min(60, max(1, math.ceil(self._mean_seconds * rounds / 2))))
+        id = f"r{next(self._numbers)}"
+        self._admitted[id] = time.monotonic()
         try:
-            yield name
+            yield id
         finally:
-            del self._admitted[name]
-            self._started.pop(name, None)
+            del self._admitted[id]
+            self._started.pop(id, None)
 
-    def started(self, name: str) -> bool:
-        """Tells whether the generator was given a request."""
-        return name in self._started
+    def is_started(self, id: str) -> bool:
+        """Return whether the generator was given a request."""
+        return id in self._started
 
-    async def call(self, function: Any, *args: Any) -> Any:
-        """Calls a function in a thread, so that pictures are read and written beside the loop."""
-        return await self._lane.call(function, *args)
+    async def run_in_thread(self, function: Any, *args: Any) -> Any:
+        """Run a function in a thread, so that reading and writing images does not block the loop."""
+        return await self._threads.run(function, *args)
 
-    async def draw(self, request: GenerationRequest) -> QueueResult:
-        """Has a request drawn.
+    async def generate(self, request: GenerationRequest) -> QueueResult:
+        """Generate the image of a request.
 
         Raises:
-            StoppedError: The server is being stopped, and it was not begun.
-            CallTimeoutError, PluginDisabledError, TransientError, RefusalError, ContractError: As the engine has them.
-            Exception: Whatever the generator raised.
+            StoppedError: The server is being stopped, and the request was not started.
+            CallTimeoutError, PluginDisabledError, TransientError, RefusalError, ContractError: As in the engine.
+            Exception: What the generator raised.
         """
-
         tries = 0
         while True:
             tries += 1
             try:
-                drawn = await self._stage.do(request.id, request, self._finish, alone=tries > 1)
+                result = await self._dispatcher.submit(request.id, request, self._encode, alone=tries > 1)
             except WorkerDiedError:
                 if tries == TRIES:
                     raise
             else:
                 break
-        began = self._started.get(request.id, 0.0)
-        self._mean += (drawn.seconds - self._mean) * _MEMORY
-        self.metrics.drawn(drawn.seconds, max(0.0, began - self._admitted.get(request.id, began)))
-        return drawn
+        started = self._started.get(request.id, 0.0)
+        self._mean_seconds += (result.seconds - self._mean_seconds) * _MEAN_WEIGHT
+        self.metrics.count_generation(result.seconds, max(0.0, started - self._admitted.get(request.id, started)))
+        return result
 
-    async def _finish(self, value: Any, seconds: float) -> QueueResult:
-        drawing = value if isinstance(value, GeneratedImage) else GeneratedImage(image=value)
-        if GenerationStatus(drawing.status) is not GenerationStatus.OK:
-            return QueueResult(drawing, None, seconds)
-        return QueueResult(drawing, await self._lane.call(encode, drawing.image), seconds)
+    async def _encode(self, value: Any, seconds: float) -> QueueResult:
+        generated = value if isinstance(value, GeneratedImage) else GeneratedImage(image=value)
+        if GenerationStatus(generated.status) is not GenerationStatus.OK:
+            return QueueResult(generated, None, seconds)
+        return QueueResult(generated, await self._threads.run(encode, generated.image), seconds)
 
-    def _given(self, batch: list[GenerationRequest]) -> None:
+    def _on_start(self, batch: list[GenerationRequest]) -> None:
         now = time.monotonic()
-        self.metrics.batch(len(batch))
+        self.metrics.count_batch(len(batch))
         for request in batch:
-            if request.id in self._admitted:  # else its client has left meanwhile
+            if request.id in self._admitted:  # otherwise its client has disconnected
                 self._started[request.id] = now
 
     def stop(self) -> None:
-        """Takes no new request and lets go of those in line; what is being drawn comes to its end."""
-        self.control.stop(STOPPING)
-        self._stage.stop()
+        """Accept no new request and drop queued ones; those in progress are finished."""
+        self.state.stop(STOPPING)
+        self._dispatcher.stop()
 
-    def give_up(self, error: Exception) -> None:
-        """Ends the server, because the generator hung or died too often."""
-        self.control.fail(ConfigError(describe(error), where="serve", fix="look into its log and start it again"))
+    def fail(self, error: Exception) -> None:
+        """End the server, because the generator hung or died too often."""
+        self.state.fail(ConfigError(describe(error), where="serve", fix="read its log and start the server again"))
 
     async def close(self) -> None:
-        """Closes the generator."""
-        if self.control.error is not None or not self.ready:
-            self._stage.kill()
+        """Close the generator."""
+        if self.state.error is not None or not self.ready:
+            self._dispatcher.kill()
         else:
-            await self._stage.close()
-        self._lane.close()
+            await self._dispatcher.close()
+        self._threads.close()
 
     @property
     def error(self) -> KnowgenError | None:
-        """Returns the error the server ends with, as one line."""
-        error = self.control.error
+        """Return the error that ends the server, None if there is none."""
+        error = self.state.error
         if error is None or isinstance(error, KnowgenError):
             return error
         return ConfigError(describe(error), where=f"generator {self.handle.spec.name!r}")
 
     def health(self) -> dict[str, Any]:
-        """Returns how the server is: the format's fields and its own."""
-        status = "stopping" if self.control.stopped else "healthy" if self.ready else "loading"
+        """Return the state of the server: the fields of the HTTP format and further ones."""
+        status = "stopping" if self.state.stop_reason else "healthy" if self.ready else "loading"
         spec = self.handle.spec
         return {
             "status": status,
             "num_gpus": self.units,
             "disabled_gpus": [],
             "capacity": self.capacity,
-            "queue": self.service.queue,
+            "queue": self.settings.queue,
             "waiting": len(self._admitted) - len(self._started),
             "under_way": len(self._started),
             "generator": spec.name,
             "revision": spec.revision,
-            "references": self.handle.traits.references,
+            "references": self.handle.capabilities.references,
         }

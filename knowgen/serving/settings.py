@@ -1,4 +1,4 @@
-"""How a generator is offered: where, to whom, and within which limits."""
+"""The settings of a server: address, access and limits."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """How a generator is offered. Nothing here decides a picture.
+    """The settings of a server. They decide no image.
 
     Attributes:
-        host: Address it listens on.
-        port: TCP port; 0 takes a free one.
-        workers: Worker processes that draw; 0 draws in this process.
-        queue: Requests that may wait for their turn beside those that are drawn.
-        timeout: Seconds one drawing may take.
-        token: Secret that requests must bring as a bearer token; empty asks for none.
-        max_body: Longest body of a request, in bytes.
-        max_pixels: Most pixels of one reference image.
-        fetch: May reference images be given by an http address, which the server then fetches?
+        host: Address to listen on.
+        port: TCP port; 0 for any free port.
+        workers: Worker processes of the generator; 0 runs it in this process.
+        queue: Maximum number of queued requests, besides those in progress.
+        timeout: Time limit per image in seconds.
+        token: Bearer token that requests must carry; empty to require none.
+        max_body: Maximum size of a request body in bytes.
+        max_pixels: Maximum number of pixels of a reference image.
+        fetch: Whether the server fetches reference images given by an http URL.
+
+    Example:
+        >>> ServiceSettings(host="0.0.0.0").open_to_all, ServiceSettings(host="0.0.0.0", token="secret").open_to_all
+        (True, False)
     """
 
     host: str = "127.0.0.1"
@@ -38,19 +42,19 @@ class ServiceSettings:
     fetch: bool = False
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Check the values.
 
         Raises:
-            UsageError: One is out of range.
+            UsageError: A value is out of range.
         """
         for name in ("queue", "workers", "port"):
             if getattr(self, name) < 0:
-                raise UsageError(f"{name}={getattr(self, name)} is not possible", where="serve", fix="give 0 or more")
+                raise UsageError(f"{name} must be 0 or more, got {getattr(self, name)}", where="serve")
         for name in ("timeout", "max_body", "max_pixels"):
             if getattr(self, name) <= 0:
-                raise UsageError(f"{name}={getattr(self, name)} is not possible", where="serve", fix="give more than 0")
+                raise UsageError(f"{name} must be more than 0, got {getattr(self, name)}", where="serve")
 
     @property
     def open_to_all(self) -> bool:
-        """Tells whether other machines can reach it and no token keeps them out."""
+        """Return whether other machines can reach the server without a token."""
         return not self.token and not is_loopback_host(self.host)

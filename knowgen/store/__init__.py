@@ -1,1 +1,1 @@
-"""The store: a run directory that survives anything; import and export of result files."""
+"""The run directory: SQLite database, images by content, manifest and lock."""

@@ -1,7 +1,7 @@
-"""What of a run directory counts now: the selected samples, their latest drawings, and the judgements of these.
+"""The current content of a run directory: the selected samples, their latest generations, and the scores of these.
 
-A directory may hold more: samples of an earlier selection, pictures that were drawn again, judgements by a scorer
-that has changed since. Nothing is thrown away; it only does not count. Everything is read in pages, in order.
+A directory may contain more: samples of an earlier selection, replaced images, scores of a scorer that has changed.
+Nothing of it is deleted; it is only not current. All content is read in pages, in order.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from knowgen.store.images import ImageFolder
 from knowgen.store.rows import from_json
 
 PAGE = 256
-"""Samples that are held at once when going through a run."""
+"""Number of samples read at once."""
 
-_NOT_JUDGED = ParsedScore(status=ScoreStatus.NOT_RUN)
+_NOT_RUN = ParsedScore(status=ScoreStatus.NOT_RUN)
 
 _Generations = dict[tuple[str, int], tuple[str, Generation]]
 _Scores = dict[tuple[str, int, int], tuple[str, Score]]
@@ -28,13 +28,13 @@ _Scores = dict[tuple[str, int, int], tuple[str, Score]]
 
 @dataclass(frozen=True)
 class ExpectedGeneration:
-    """One expected drawing with its judgements by one scorer, present or not.
+    """A selected sample and repeat, with its generation and its scores by one scorer, if they exist.
 
     Attributes:
         sample: The sample.
-        repeat: Of the drawing.
-        generation: The drawing, None when there is none yet.
-        scores: One entry a judge repeat, None where there is no current judgement.
+        repeat: Number of the generation of this sample, from 0.
+        generation: The generation; None if there is none yet.
+        scores: One score per judge repeat; None where the current score is missing.
     """
 
     sample: Sample
@@ -44,13 +44,13 @@ class ExpectedGeneration:
 
 
 class CurrentView:
-    """The view of a run's database through its specification.
+    """The current content of a run's database, according to its specification.
 
     Args:
-        database: Of the run.
-        images: Its pictures, to fill in their paths.
-        spec: Says which repeats and which scorers count.
-        path: The run directory, for messages.
+        database: Database of the run.
+        images: Images of the run, for their paths.
+        spec: Specification with the current repeats and scorers.
+        path: The run directory, for error messages.
     """
 
     def __init__(self, database: Database, images: ImageFolder, spec: RunSpec, path: Path) -> None:
@@ -61,87 +61,86 @@ class CurrentView:
         self._hashes: dict[int, tuple[ScorerSpec, str]] = {}
 
     def pages(self) -> Iterator[list[Sample]]:
-        """Yields the selected samples in order, some hundred at a time."""
+        """Yield the selected samples in order, in lists of up to `PAGE`."""
         after = -1
         while True:
             sql = "select place, sample from samples where place > ? order by place limit ?"
-            found = self._database.read(sql, (after, PAGE))
-            if not found:
+            rows = self._database.read(sql, (after, PAGE))
+            if not rows:
                 return
-            after = found[-1][0]
-            yield [from_json(Sample, row[1]) for row in found]
+            after = rows[-1][0]
+            yield [from_json(Sample, row[1]) for row in rows]
 
     def generations(self) -> Iterator[tuple[str, Generation]]:
-        """Yields key and drawing of every selected sample and repeat that has one."""
+        """Yield key and generation of every selected sample and repeat that has one."""
         for page in self.pages():
             yield from self._page_generations(page).values()
 
     def scores(self, scorers: Iterable[ScorerSpec]) -> Iterator[tuple[str, Score]]:
-        """Yields key and judgement, of one scorer after the other."""
+        """Yield key and score, one scorer after the other."""
         for spec in scorers:
             for page in self.pages():
                 yield from self._page_scores(page, spec, self._page_generations(page)).values()
 
-    def cells(self, scorer: ScorerSpec) -> Iterator[ExpectedGeneration]:
-        """Yields every selected sample and repeat exactly once, in order."""
-        numbers = range(self._spec.judgements(scorer))
+    def expected_generations(self, scorer: ScorerSpec) -> Iterator[ExpectedGeneration]:
+        """Yield every selected sample and repeat exactly once, in order."""
+        numbers = range(self._spec.judge_repeats_of(scorer))
         for page in self.pages():
             generations = self._page_generations(page)
             scores = self._page_scores(page, scorer, generations)
             for sample in page:
                 for repeat in range(self._spec.repeats):
-                    drawn = generations.get((sample.id, repeat))
-                    judged = [scores.get((sample.id, repeat, number)) for number in numbers]
+                    entry = generations.get((sample.id, repeat))
+                    scored = [scores.get((sample.id, repeat, number)) for number in numbers]
                     yield ExpectedGeneration(
                         sample=sample,
                         repeat=repeat,
-                        generation=drawn[1] if drawn else None,
-                        scores=tuple(found[1] if found else None for found in judged),
+                        generation=entry[1] if entry else None,
+                        scores=tuple(each[1] if each else None for each in scored),
                     )
 
     def rows(self, scorer: ScorerSpec) -> Iterator[Row]:
-        """Yields every selected sample x repeat x judge repeat exactly once, in order."""
-        for cell in self.cells(scorer):
-            for judge_repeat, score in enumerate(cell.scores):
-                yield _row(cell, judge_repeat, score)
+        """Yield every selected sample x repeat x judge repeat exactly once, in order."""
+        for expected in self.expected_generations(scorer):
+            for judge_repeat, score in enumerate(expected.scores):
+                yield _row(expected, judge_repeat, score)
 
     def _page_generations(self, page: list[Sample]) -> _Generations:
         marks = ",".join("?" * len(page))
-        found = self._database.read(
+        rows = self._database.read(
             f"select sample_id, repeat, key, record from generations where sample_id in ({marks}) and repeat < ?"
             " order by number",
             (*(sample.id for sample in page), self._spec.repeats),
         )
-        latest = {(row[0], row[1]): (row[2], row[3]) for row in found}
-        wanted = ((sample.id, repeat) for sample in page for repeat in range(self._spec.repeats))
+        latest = {(row[0], row[1]): (row[2], row[3]) for row in rows}
+        places = ((sample.id, repeat) for sample in page for repeat in range(self._spec.repeats))
         return {
-            place: (latest[place][0], self.read_generation(latest[place][1])) for place in wanted if place in latest
+            place: (latest[place][0], self.read_generation(latest[place][1])) for place in places if place in latest
         }
 
     def _page_scores(self, page: list[Sample], scorer: ScorerSpec, generations: _Generations) -> _Scores:
         marks = ",".join("?" * len(page))
-        judgements = self._spec.judgements(scorer)
-        counts = (scorer.name, self.scorer_hash(scorer), self._spec.repeats, judgements)
-        found = self._database.read(
+        repeats, judge_repeats = self._spec.repeats, self._spec.judge_repeats_of(scorer)
+        rows = self._database.read(
             f"select sample_id, repeat, judge_repeat, image, key, record from scores where sample_id in ({marks})"
             " and scorer = ? and scorer_hash = ? and repeat < ? and judge_repeat < ? order by number",
-            (*(sample.id for sample in page), *counts),
+            (*(sample.id for sample in page), scorer.name, self.scorer_hash(scorer), repeats, judge_repeats),
         )
         latest: dict[tuple[str, int, int], tuple[str, str]] = {}
-        for sample_id, repeat, judge_repeat, image, key, record in found:
-            drawn = generations.get((sample_id, repeat))
-            if drawn is not None and image == (drawn[1].image.sha256 if drawn[1].image else ""):
+        for sample_id, repeat, judge_repeat, image, key, record in rows:
+            entry = generations.get((sample_id, repeat))
+            if entry is not None and image == (entry[1].image.sha256 if entry[1].image else ""):
                 latest[sample_id, repeat, judge_repeat] = (key, record)
         return {
             place: (latest[place][0], from_json(Score, latest[place][1]))
             for sample in page
-            for repeat in range(self._spec.repeats)
-            for number in range(judgements)
+            for repeat in range(repeats)
+            for number in range(judge_repeats)
             if (place := (sample.id, repeat, number)) in latest
         }
 
     def read_generation(self, record: str) -> Generation:
-        """Reads a stored drawing and fills in where its picture lies."""
+        """Return a stored generation, with the path of its image."""
         generation = from_json(Generation, record)
         if generation.image is None:
             return generation
@@ -149,10 +148,10 @@ class CurrentView:
         return generation.model_copy(update={"image": image})
 
     def scorer(self, name: str) -> ScorerSpec:
-        """Returns the run's scorer of a name.
+        """Return the run's scorer of a name.
 
         Raises:
-            UsageError: There is none.
+            UsageError: The run has no scorer of this name.
         """
         for spec in self._spec.scorers:
             if spec.name == name:
@@ -161,7 +160,7 @@ class CurrentView:
         raise UsageError(f"the run has no scorer {name!r}", where=str(self._path), fix=f"it has {known}")
 
     def scorer_hash(self, scorer: ScorerSpec) -> str:
-        """Returns the identity of a scorer: name, arguments and version, but not the note."""
+        """Return the hash of a scorer's identity: name, arguments and version, without its note."""
         known = self._hashes.get(id(scorer))
         if known is None or known[0] is not scorer:
             value = fingerprint({"name": scorer.name, "args": scorer.args, "version": scorer.version})
@@ -169,19 +168,19 @@ class CurrentView:
         return known[1]
 
 
-def _row(cell: ExpectedGeneration, judge_repeat: int, score: Score | None) -> Row:
-    sample, drawn = cell.sample, cell.generation
+def _row(expected: ExpectedGeneration, judge_repeat: int, score: Score | None) -> Row:
+    sample, generation = expected.sample, expected.generation
     return Row(
         sample_id=sample.id,
         category=sample.category,
         group=sample.group,
         difficulty=sample.difficulty,
         text_required=sample.text_required,
-        repeat=cell.repeat,
+        repeat=expected.repeat,
         judge_repeat=judge_repeat,
-        generation=drawn.status if drawn else GenerationStatus.NOT_RUN,
-        generation_reason=drawn.reason if drawn else "",
-        strict=score.strict if score else _NOT_JUDGED,
+        generation=generation.status if generation else GenerationStatus.NOT_RUN,
+        generation_reason=generation.reason if generation else "",
+        strict=score.strict if score else _NOT_RUN,
         lenient=score.lenient if score else None,
         judge_returned=score.judge_returned if score else "",
     )

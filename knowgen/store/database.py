@@ -1,4 +1,4 @@
-"""One SQLite connection for all threads. Writes are done at once and committed in groups, soon after."""
+"""One SQLite connection for all threads. Writes are executed at once and committed in groups."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from knowgen.core.errors import ConfigError, DataError, KnowgenError
 
 COMMIT_SECONDS = 0.15
-"""A write is committed at most this long after it was made, plus the commit itself."""
+"""Maximum delay between a write and the start of its commit."""
 
 
 class Database:
-    """A connection behind a lock, with a thread that commits.
+    """A SQLite connection with a lock, and a thread that commits.
 
-    Once a write has failed (a full disk), every later write raises the same error: what SQLite rolled back is gone,
-    and nothing may be built on it. Reading goes on.
+    After a write has failed (such as on a full disk), every later write raises the same error, because SQLite rolled
+    back what was not committed. Reading remains possible.
 
     Args:
-        connection: In autocommit mode, usable from any thread.
-        path: Its file, for messages.
-        writable: Starts the committing thread.
+        connection: Connection in autocommit mode that any thread may use.
+        path: Database file, for error messages.
+        writable: Whether to start the committing thread.
         before_commit: Called with the connection right before each commit.
     """
 
@@ -49,7 +49,7 @@ class Database:
             self._ticker.start()
 
     def write(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Runs a statement that is committed with the next group.
+        """Run a statement that is committed with the next group.
 
         Raises:
             DataError, ConfigError: The disk is full or cannot be written.
@@ -62,12 +62,12 @@ class Database:
                     self._pending.set()
                 return self._connection.execute(sql, parameters)
             except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-                raise  # a mistake of the caller: nothing was written, and what was stays good
+                raise  # an error of the caller: nothing was written, and earlier writes remain valid
             except sqlite3.DatabaseError as error:
                 raise self._fail(error) from error
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Returns all rows of a query; what was written but not committed yet is seen.
+        """Return all rows of a query, including writes that are not committed yet.
 
         Raises:
             DataError: The file is damaged.
@@ -79,7 +79,7 @@ class Database:
                 raise explain_sqlite_error(error, self.path) from error
 
     def commit(self) -> None:
-        """Commits what was written; returns when it is durable against a killed process.
+        """Commit all writes; after this returns they survive a killed process.
 
         Raises:
             DataError, ConfigError: It could not be committed, now or earlier.
@@ -98,7 +98,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything inside is committed together or not at all; other threads wait.
+        """Commit everything inside together or not at all; other threads wait.
 
         Raises:
             DataError, ConfigError: As for `commit`.
@@ -117,7 +117,7 @@ class Database:
                 raise
 
     def close(self) -> None:
-        """Commits, stops the thread and closes the file, leaving one plain file where no reader holds it open.
+        """Commit, stop the thread and close the file, without a separate log file if no reader has it open.
 
         Raises:
             DataError, ConfigError: The last commit failed; the file is closed all the same.
@@ -128,7 +128,7 @@ class Database:
         self._pending.set()
         if self._ticker is not None:
             self._ticker.join()
-        with self._lock:  # a thread that a run left behind may be writing, and closing under it ends the process
+        with self._lock:  # another thread may still be writing; closing the connection during that crashes the process
             try:
                 if self._ticker is not None:
                     self.commit()
@@ -137,14 +137,14 @@ class Database:
                 self._connection.close()
 
     def _leave_wal(self) -> None:
-        """Folds the log into the file. Where that cannot be, all is in the log, and the next opening reads it there."""
-        kept = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+        """Merge the write-ahead log into the file. If that is impossible, the next opening reads the log."""
+        harmless = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
         self._connection.execute("pragma busy_timeout=200")
         try:
-            self._connection.execute("pragma wal_checkpoint(truncate)").fetchone()  # also where a reader looks on
+            self._connection.execute("pragma wal_checkpoint(truncate)").fetchone()  # possible even with a reader
             self._connection.execute("pragma journal_mode=delete").fetchone()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in kept:
+            if error.sqlite_errorcode & 0xFF not in harmless:
                 raise explain_sqlite_error(error, self.path) from error
 
     def _tick(self) -> None:
@@ -155,10 +155,10 @@ class Database:
             try:
                 self.commit()
             except KnowgenError:
-                return  # kept in _failure: the next write, commit or close raises it to somebody who listens
+                return  # stored in _failure: the next write, commit or close raises it
 
     def _fail(self, error: sqlite3.Error) -> KnowgenError:
-        """Remembers a failed write and drops what was not committed."""
+        """Record a failed write and roll back what was not committed."""
         self._failure = explain_sqlite_error(error, self.path)
         if self._connection.in_transaction:
             self._connection.execute("rollback")
@@ -170,18 +170,18 @@ class Database:
 
 
 def explain_sqlite_error(error: sqlite3.Error, path: Path) -> KnowgenError:
-    """Turns an error of SQLite into one line that says what to do."""
+    """Return an SQLite error as a one-line error with its fix."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     where = str(path)
-    again = "run the same command again: what was committed is kept"
+    again = "run the same command again: committed results are preserved"
     if code == sqlite3.SQLITE_FULL:
         return DataError("the disk is full", where=where, fix=f"free some space and {again}")
     if code == sqlite3.SQLITE_IOERR:
         return DataError(f"cannot be written ({error}); the disk may be full", where=where, fix=again)
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
-        return ConfigError(f"cannot be opened or written ({error})", where=where, fix="mend its permissions")
+        return ConfigError(f"cannot be opened or written ({error})", where=where, fix="fix its permissions")
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return ConfigError("another program holds the file locked", where=where, fix=f"close it and {again}")
+        return ConfigError("another program has locked the file", where=where, fix=f"close it and {again}")
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return DataError(f"is damaged ({error})", where=where, fix="restore a copy or start again with --fresh")
     return DataError(f"{error}", where=where)

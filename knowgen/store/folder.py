@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, how it is made, and how it is emptied to begin anew."""
+"""The folder of a run: its file names, and how it is created and cleared."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from knowgen.store.manifest import MANIFEST_FILE
 DATABASE_FILE = "run.sqlite"
 IMAGE_FOLDER = "images"
 SOURCE_FILE = "source.json"
-"""The rows of the results file that was scored, so that they can be written back as they were."""
+"""Rows of the results file that was scored, so that an export can reproduce them."""
 
 _RESULTS = (IMAGE_FOLDER, "tables", "report", "logs", "scratch", "summary.json", SOURCE_FILE)
 _DATABASE_FILES = (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm", f"{DATABASE_FILE}-journal")
 
 
 def is_run_directory(path: Path) -> bool:
-    """Tells whether a folder holds a run: run.json or run.sqlite."""
+    """Return whether a folder contains a run: run.json or run.sqlite."""
     return (path / MANIFEST_FILE).is_file() or (path / DATABASE_FILE).is_file()
 
 
 def make_folder(path: Path, *, fresh: bool) -> None:
-    """Makes a run directory's folder where there is none.
+    """Create the folder of a run if it does not exist.
 
     Raises:
-        ConfigError: It is a file, cannot be written, or is to be begun anew and is no run directory.
+        ConfigError: The path is a file or cannot be written, or `fresh` and the folder has files but no run.
         DataError: The disk is full.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         if fresh and any(path.iterdir()) and not is_run_directory(path):
-            raise ConfigError("is not empty and no run directory", where=str(path), fix="choose another --out")
+            raise ConfigError("is not empty and not a run directory", where=str(path), fix="choose another --out")
     except FileExistsError as error:
         raise ConfigError("is a file", where=str(path), fix="choose another --out") from error
     except OSError as error:
@@ -41,10 +41,10 @@ def make_folder(path: Path, *, fresh: bool) -> None:
 
 
 def remove_results(path: Path) -> None:
-    """Removes what runs write; run.json goes last, so that a kill on the way leaves a run directory.
+    """Remove all files that runs write. run.json is removed last, so that a killed removal leaves a run directory.
 
     Raises:
-        ConfigError: Something cannot be removed.
+        ConfigError: A file cannot be removed.
     """
     try:
         for name in (*_DATABASE_FILES, *_RESULTS, MANIFEST_FILE):

@@ -1,4 +1,4 @@
-"""Pictures by content: images/ab/<sha256>.png. A file is complete from the moment it has its name."""
+"""Images by content: images/ab/<sha256>.png. A file is complete as soon as it exists under this name."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from knowgen.core.errors import ConfigError, DataError, KnowgenError
 from knowgen.core.records import ImageRef
 
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
-"""File name extensions by Pillow's name of the format."""
+"""File extensions by Pillow format name."""
 
 _PARTS = ".part"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class ImageFolder:
-    """The pictures of a run.
+    """The images of a run.
 
-    A picture is written under a temporary name and renamed, so a killed process leaves no half file under a digest.
-    There is no fsync: after a power cut a file may be empty, which `ok` finds, and the picture is drawn again.
+    An image is written under a temporary name and renamed, so a killed process leaves no partial file under a digest.
+    Files are not flushed with fsync: after a power failure a file may be empty. `ok` detects it, and the image is
+    generated again.
 
     Args:
         root: The folder `images` of a run directory.
@@ -32,43 +33,44 @@ class ImageFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._made: set[str] = set()
+        self._created: set[str] = set()
         self._numbers = itertools.count()
 
     def path(self, ref: ImageRef) -> Path:
-        """Returns where a picture lies, whether or not it is there.
+        """Return the path of an image, whether or not the file exists.
 
         Raises:
-            DataError: The digest is no SHA-256, or the format is none of `EXTENSIONS`.
+            DataError: The digest is not a SHA-256, or the format is not one of `EXTENSIONS`.
         """
         return Path(self._name(ref.sha256, ref.format))
 
-    def _name(self, digest: str, kind: str) -> str:
+    def _name(self, digest: str, format: str) -> str:
         if not _DIGEST.fullmatch(digest):
-            raise DataError(f"{digest[:80]!r} is no SHA-256 digest", where="picture record")
-        if kind not in EXTENSIONS:
-            raise DataError(f"format {kind[:40]!r} is none of {', '.join(EXTENSIONS)}", where=f"picture {digest[:12]}")
-        return f"{self.root}/{digest[:2]}/{digest}.{EXTENSIONS[kind]}"
+            raise DataError(f"{digest[:80]!r} is not a SHA-256 digest", where="image record")
+        if format not in EXTENSIONS:
+            names = ", ".join(EXTENSIONS)
+            raise DataError(f"format {format[:40]!r} is not one of {names}", where=f"image {digest[:12]}")
+        return f"{self.root}/{digest[:2]}/{digest}.{EXTENSIONS[format]}"
 
     def put(self, data: bytes, *, width: int, height: int, format: str) -> ImageRef:
-        """Stores a picture; safe to call from several threads.
+        """Store an image. Thread-safe.
 
         Args:
-            data: The bytes of the file.
-            width: Pixels.
-            height: Pixels.
+            data: Content of the image file.
+            width: Width in pixels.
+            height: Height in pixels.
             format: PNG, JPEG or WEBP.
 
         Returns:
-            Its record, with the path filled in.
+            The image's record, with its path.
 
         Raises:
-            DataError: The disk is full, or the format is not known.
+            DataError: The disk is full, or the format is unknown.
             ConfigError: The folder cannot be written.
         """
         digest = hashlib.sha256(data).hexdigest()
         name = self._name(digest, format)
-        if not _holds(name, data):
+        if not _has_content(name, data):
             try:
                 self._write(name, digest[:2], data)
             except OSError as error:
@@ -76,10 +78,10 @@ class ImageFolder:
         return ImageRef(sha256=digest, width=width, height=height, format=format, path=Path(name))
 
     def _write(self, name: str, prefix: str, data: bytes) -> None:
-        if prefix not in self._made:
+        if prefix not in self._created:
             for folder in (_PARTS, prefix):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
-            self._made.add(prefix)
+            self._created.add(prefix)
         part = f"{self.root}/{_PARTS}/{os.getpid()}-{next(self._numbers)}"
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
@@ -89,13 +91,13 @@ class ImageFolder:
                     rest = rest[os.write(descriptor, rest) :]
             finally:
                 os.close(descriptor)
-            os.rename(part, name)  # noqa: PTH104 - once a picture, in a hot path
+            os.rename(part, name)  # noqa: PTH104 - once per image, in a hot path
         except OSError:
             Path(part).unlink(missing_ok=True)
             raise
 
     def ok(self, ref: ImageRef) -> bool:
-        """Tells whether a picture is there and its bytes hash to its name."""
+        """Return whether an image exists and its bytes match its digest."""
         try:
             data = self.path(ref).read_bytes()
         except OSError:
@@ -103,27 +105,27 @@ class ImageFolder:
         return hashlib.sha256(data).hexdigest() == ref.sha256
 
     def sweep(self) -> None:
-        """Removes what a killed writer left half written; only for the process that holds the run."""
+        """Remove partial files of a killed writer; only for the process that holds the run's lock."""
         shutil.rmtree(self.root / _PARTS, ignore_errors=True)
 
 
-def _holds(name: str, data: bytes) -> bool:
-    """Tells whether a file already has exactly these bytes."""
+def _has_content(name: str, data: bytes) -> bool:
+    """Return whether a file exists with exactly these bytes."""
     try:
-        with open(name, "rb", buffering=0) as file:  # noqa: PTH123 - twice as fast as Path.open, once a picture
+        with open(name, "rb", buffering=0) as file:  # noqa: PTH123 - twice as fast as Path.open, once per image
             return file.read(len(data) + 1) == data
     except OSError:
         return False
 
 
 def explain_os_error(error: OSError, where: Path) -> KnowgenError:
-    """Turns a failed write into one line that says what to do."""
+    """Return a failed write as a one-line error with its fix."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return DataError(
             f"the disk is full ({error.strerror})",
             where=str(where),
-            fix="free some space and run the same command again: what was committed is kept",
+            fix="free some space and run the same command again: committed results are preserved",
         )
     return ConfigError(
-        f"cannot be written ({error.strerror})", where=str(where), fix="mend its permissions or choose another --out"
+        f"cannot be written ({error.strerror})", where=str(where), fix="fix its permissions or choose another --out"
     )

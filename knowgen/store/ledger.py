@@ -1,4 +1,4 @@
-"""The money of a run: every call's worst case is written down before the call is made."""
+"""The costs and the wall time of a run: reservations of paid calls, and its invocations."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 from knowgen.store.database import Database
 
 _UNITS = 10**12
-"""Sums are kept in whole millionths of a millionth of a dollar, so that ten times 0.1 is 1."""
+"""Sums are computed in whole units of 1e-12 US dollars, so that ten times 0.1 is exactly 1."""
 
 
 class Ledger:
-    """Reservations and what they came to. A reservation that was never settled counts as spent.
+    """Reservations of paid calls and their actual costs. A reservation that was never settled counts as spent.
 
     Args:
-        database: Of the run.
+        database: Database of the run.
     """
 
     def __init__(self, database: Database) -> None:
@@ -24,47 +24,47 @@ class Ledger:
         self._units = int(database.read(f"{total} from reservations")[0][0])
 
     def reserve(self, amount: float, who: str) -> int:
-        """Sets aside an amount in US dollars; it is committed before this returns.
+        """Reserve an amount in US dollars, committed before this returns.
 
         Returns:
-            A number to settle it by.
+            Number of the reservation, for `settle`.
 
         Raises:
-            ValueError: The amount is negative or no number.
-            DataError, ConfigError: It cannot be written down, so the call must not be made.
+            ValueError: The amount is negative, too large or NaN.
+            DataError, ConfigError: The reservation cannot be written, so the call must not be made.
         """
         _check(amount)
         row = (who, time.time(), amount)
         number = self._database.write("insert into reservations (who, at, reserved) values (?, ?, ?)", row).lastrowid
         self._database.commit()
         if number is None:
-            raise RuntimeError("SQLite gave no number for a reservation")
+            raise RuntimeError("SQLite returned no number for a reservation")
         self._units += _in_units(amount)
         return number
 
     def settle(self, number: int, amount: float | None) -> None:
-        """Replaces a reservation by the true cost in US dollars; None keeps the reserved amount.
+        """Replace a reservation by the actual cost in US dollars; None keeps the reserved amount.
 
         Raises:
-            ValueError: There is no such open reservation, or the amount is negative or no number.
+            ValueError: The number is not that of an open reservation, or the amount is negative, too large or NaN.
         """
-        found = self._database.read("select reserved, settled from reservations where number = ?", (number,))
-        if not found or found[0][1] is not None:
-            raise ValueError(f"there is no open reservation {number}")
-        reserved = float(found[0][0])
-        true = reserved if amount is None else amount
-        _check(true)
-        self._database.write("update reservations set settled = ? where number = ?", (true, number))
-        self._units += _in_units(true) - _in_units(reserved)
+        rows = self._database.read("select reserved, settled from reservations where number = ?", (number,))
+        if not rows or rows[0][1] is not None:
+            raise ValueError(f"no open reservation {number}")
+        reserved = float(rows[0][0])
+        cost = reserved if amount is None else amount
+        _check(cost)
+        self._database.write("update reservations set settled = ? where number = ?", (cost, number))
+        self._units += _in_units(cost) - _in_units(reserved)
 
     def spent(self) -> float:
-        """Returns US dollars: settled amounts, and open reservations in full."""
+        """Return the total in US dollars: settled costs, and open reservations in full."""
         return self._units / _UNITS
 
 
 def _check(amount: float) -> None:
     if not 0 <= amount < 1e6:
-        raise ValueError(f"an amount in US dollars must lie in [0, 1e6): {amount}")
+        raise ValueError(f"an amount in US dollars must be in [0, 1e6), got {amount}")
 
 
 def _in_units(amount: float) -> int:
@@ -72,13 +72,13 @@ def _in_units(amount: float) -> int:
 
 
 class Sessions:
-    """The invocation that is going on. Every commit notes that it is still there."""
+    """The current invocation. Each commit updates the time at which it was last seen."""
 
     def __init__(self) -> None:
         self._number = 0
 
     def start(self, database: Database) -> None:
-        """Notes that an invocation begins, committed.
+        """Record the start of an invocation, committed.
 
         Raises:
             DataError, ConfigError: It cannot be written.
@@ -89,7 +89,7 @@ class Sessions:
         database.commit()
 
     def end(self, database: Database, outcome: str) -> None:
-        """Notes how it ended, committed; does nothing where none was begun.
+        """Record how the invocation ended, committed; do nothing if none was started.
 
         Raises:
             DataError, ConfigError: It cannot be written.
@@ -101,11 +101,11 @@ class Sessions:
             database.commit()
 
     def seen(self, connection: sqlite3.Connection) -> None:
-        """Notes that the invocation is still there, as part of a commit."""
+        """Update the time at which the invocation was last seen, as part of a commit."""
         if self._number:
             connection.execute("update sessions set seen = ? where number = ?", (time.time(), self._number))
 
 
 def seconds_of(database: Database) -> float:
-    """Returns the wall time of all invocations, in seconds."""
+    """Return the total wall time of all invocations, in seconds."""
     return float(database.read("select coalesce(sum(seen - started), 0.0) from sessions")[0][0])

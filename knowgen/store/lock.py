@@ -1,4 +1,4 @@
-"""One process at a time in a run directory. The kernel drops the lock with its process, so none is ever stale."""
+"""The lock of a run directory: one process at a time. The kernel releases it when its process ends."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 
 class RunLock:
-    """Holds a run directory until it is released or the process ends.
+    """Locks a run directory until it is released or the process ends.
 
-    Where a file system has no locks, the host and pid in the file decide: a dead process of this host is no
-    obstacle, a process of another host is.
+    On a file system without locks, the host and pid in the file decide: a dead process of this host does not hold the
+    lock; a process of another host is assumed to be alive.
 
     Args:
         folder: The run directory; must exist.
 
     Raises:
-        ConfigError: Another process holds it (the message names host and pid), or the folder cannot be written.
+        ConfigError: Another process holds the lock (the message names host and pid), or the folder cannot be written.
         DataError: The disk is full.
     """
 
@@ -59,14 +59,14 @@ class RunLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise self._held(descriptor) from error
+            raise self._in_use(descriptor) from error
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
             if _alive(os.pread(descriptor, 400, 0)):
-                raise self._held(descriptor) from error
+                raise self._in_use(descriptor) from error
 
-    def _held(self, descriptor: int) -> ConfigError:
+    def _in_use(self, descriptor: int) -> ConfigError:
         words = os.pread(descriptor, 400, 0).decode("utf-8", "replace").split()
         holder = f"process {words[1]} on {words[0]}" if len(words) == 2 else "another process"
         return ConfigError(
@@ -80,17 +80,17 @@ class RunLock:
             return False
 
     def release(self) -> None:
-        """Gives the directory free; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._descriptor < 0:
             return
-        if self._is_current(self._descriptor):  # the folder may have been replaced by another one meanwhile
-            self.path.unlink(missing_ok=True)  # before the lock goes, so that no other process can hold the same file
+        if self._is_current(self._descriptor):  # the folder may have been replaced by another one
+            self.path.unlink(missing_ok=True)  # before the lock is released, so that no other process locks this file
         os.close(self._descriptor)
         self._descriptor = -1
 
 
 def _alive(holder: bytes) -> bool:
-    """Tells whether the process a lock file names may still run; one on another host may."""
+    """Return whether the process that a lock file names may be alive; one on another host may be."""
     words = holder.decode("utf-8", "replace").split()
     if len(words) != 2 or not words[1].isdigit():
         return False

@@ -1,4 +1,4 @@
-"""run.json: what was run, with which versions, on which machine, and when it began."""
+"""run.json: specification, versions, machine and start time of a run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from knowgen.core import secrets
 from knowgen.core.atomic import write_file
 from knowgen.core.errors import DataError
+from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import RunSpec
 from knowgen.store.images import explain_os_error
 
@@ -29,19 +29,19 @@ LIBRARIES = (
     "aiohttp", "bm25s", "numpy", "onnxruntime", "opencv-python", "opencv-python-headless", "pandas", "pillow",
     "pydantic", "pystemmer", "rapidocr", "torch", "transformers", "diffusers", "open-clip-torch",
 )  # fmt: skip
-"""Distributions whose version may decide a result; those that are installed are noted."""
+"""Distributions whose version may affect a result; the installed ones are recorded."""
 
 
 class Manifest(BaseModel):
     """The content of run.json.
 
     Attributes:
-        format: Version of this file's form.
-        spec: What was run last in the directory.
-        versions: knowgen, python and libraries.
-        git: Commit of the folder the run was started in, `-dirty` added where files differ; empty without git.
+        format: Format version of the file.
+        spec: Specification of the last run in the directory.
+        versions: Versions of knowgen, Python and libraries.
+        git: Commit of the working directory, with `-dirty` if it has changes; empty without git.
         machine: Host, system, cores, memory, accelerators.
-        started: When the directory was begun, ISO 8601 in UTC.
+        started: When the directory was created, ISO 8601 in UTC.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -55,10 +55,10 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Reads run.json; None where there is none.
+    """Read run.json; return None if it does not exist.
 
     Raises:
-        DataError: It is damaged, or from a newer version.
+        DataError: It is damaged, or written by a newer version.
     """
     path = folder / MANIFEST_FILE
     try:
@@ -83,13 +83,13 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def write_manifest(folder: Path, spec: RunSpec, earlier: Manifest | None) -> Manifest:
-    """Writes run.json, keeping when the directory was begun. A reader sees the old file or the new one.
+    """Write run.json atomically, preserving when the directory was created.
 
     Raises:
         ConfigError: An argument looks like a secret, or the folder cannot be written.
         DataError: The disk is full.
     """
-    refuse_secrets(spec)
+    refuse_spec_secrets(spec)
     manifest = Manifest(
         spec=spec,
         versions=library_versions(),
@@ -102,7 +102,7 @@ def write_manifest(folder: Path, spec: RunSpec, earlier: Manifest | None) -> Man
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a text file in one step, durably.
+    """Replace a text file atomically and durably.
 
     Raises:
         ConfigError: The folder cannot be written.
@@ -114,32 +114,32 @@ def write_atomically(path: Path, text: str) -> None:
         raise explain_os_error(error, path.parent) from error
 
 
-def refuse_secrets(spec: RunSpec) -> None:
-    """Refuse a specification that holds what looks like a key, at any depth.
+def refuse_spec_secrets(spec: RunSpec) -> None:
+    """Raise an error if a specification contains what looks like a key, at any depth.
 
     Raises:
-        ConfigError: It does.
+        ConfigError: A value looks like a key.
     """
     plain = spec.model_dump(mode="json")
     generator, scorers = plain.pop("generator"), plain.pop("scorers")
-    secrets.refuse_secrets(plain)
+    refuse_secrets(plain)
     for kind, part in (("generator", generator), *(("scorer", each) for each in scorers)):
         name, args = part.pop("name"), part.pop("args")
-        secrets.refuse_secrets({kind: name, **part})
-        secrets.refuse_secrets(args, where=name)
+        refuse_secrets({kind: name, **part})
+        refuse_secrets(args, where=name)
 
 
 def difference(earlier: RunSpec, now: RunSpec) -> str:
-    """Says in words where two runs differ in what a directory is bound to; empty when they do not."""
-    return _difference(earlier.drawn_by(), now.drawn_by(), "")
+    """Return the first difference that makes two runs incompatible in one directory, in words; empty if none."""
+    return _difference(earlier.directory_identity(), now.directory_identity(), "")
 
 
 def _difference(earlier: Any, now: Any, name: str) -> str:
     if isinstance(earlier, dict) and isinstance(now, dict):
         for key in sorted(earlier.keys() | now.keys()):
-            found = _difference(earlier.get(key), now.get(key), f"{name}.{key}" if name else key)
-            if found:
-                return found
+            what = _difference(earlier.get(key), now.get(key), f"{name}.{key}" if name else key)
+            if what:
+                return what
         return ""
     return "" if earlier == now else f"{name} is {_short(earlier)} there and {_short(now)} here"
 
@@ -150,20 +150,20 @@ def _short(value: Any) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Returns the versions of knowgen, Python and the installed libraries of `LIBRARIES`."""
+    """Return the versions of knowgen, Python and the installed `LIBRARIES`."""
     from knowgen.core.version import __version__
 
-    found = {"knowgen": __version__, "python": platform.python_version()}
+    versions = {"knowgen": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def git_commit() -> str:
-    """Returns the commit of the current folder, with `-dirty` where files differ; empty without git."""
+    """Return the commit of the working directory, with `-dirty` if it has changes; empty without git."""
     if shutil.which("git") is None:
         return ""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -175,7 +175,7 @@ def git_commit() -> str:
 
 
 def machine_facts() -> dict[str, Any]:
-    """Returns host, system, processor, cores, memory in GiB, and the names of NVIDIA accelerators."""
+    """Return host, system, processor, cores, memory in GiB, and the names of NVIDIA accelerators."""
     facts: dict[str, Any] = {
         "host": socket.gethostname(),
         "system": platform.platform(),

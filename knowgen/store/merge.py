@@ -1,4 +1,4 @@
-"""Puts the results of several run directories together in one: rows as they stand, pictures as hard links."""
+"""Combine the results of several run directories in one: rows are copied, images are hard links."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from knowgen.core.errors import DataError
-from knowgen.core.records import Generation, ImageRef
+from knowgen.core.records import Generation
 from knowgen.core.spec import RunSpec
 from knowgen.store.database import Database
 from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, SOURCE_FILE
@@ -24,65 +24,65 @@ from knowgen.store.rows import from_json
 from knowgen.store.schema import open_reader, open_writer
 
 MERGED = "merged"
-"""Kind of the note that says what a directory was put together from."""
+"""Kind of the note that lists the directories that were merged."""
 
 _RESULTS = ("generations", "scores")
-_BOOKS = ("reservations", "sessions", "notes")
+_RECORDS = ("reservations", "sessions", "notes")
 _STATE = {
     "samples": "sample_id, sample, truth",
     "generations": "key, record",
     "scores": "key, record",
     "reservations": "who, reserved, settled",
 }
-"""Columns that tell results apart; sessions and notes only say how they came about."""
+"""Columns that identify results; sessions and notes are excluded, because they only describe how they were made."""
 
 _SELECTED = "where sample_id in (select sample_id from samples)"
 _BATCH = 256
 
 
 class RunPart:
-    """A run directory as it stood when it was opened; a context manager.
+    """A snapshot of a run directory, taken when it is opened; a context manager.
 
     Args:
         path: The run directory.
 
     Raises:
-        DataError: It is no run directory, or damaged, or from a newer version.
+        DataError: It is not a run directory, or damaged, or written by a newer version.
 
     Attributes:
         path: The run directory.
-        manifest: What run.json says.
+        manifest: Content of run.json.
     """
 
     def __init__(self, path: Path) -> None:
         manifest = read_manifest(path)
         if manifest is None:
-            raise DataError("is no run directory: run.json is missing", where=str(path))
+            raise DataError("not a run directory (run.json is missing)", where=str(path))
         self.path, self.manifest = path, manifest
         connection, self._copy = open_reader(path / DATABASE_FILE)
         self._connection = connection
         self._database = Database(connection, path / DATABASE_FILE, writable=False)
         self._images = ImageFolder(path.absolute() / IMAGE_FOLDER)
-        self._connection.execute("begin")  # one view of it, though its run may go on
+        self._connection.execute("begin")  # a consistent snapshot, even if its run continues
 
     def __enter__(self) -> RunPart:
-        """Returns the part itself."""
+        """Return the part itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes it."""
+        """Close the database."""
         self._database.close()
         if self._copy is not None:
             self._copy.cleanup()
 
     def ids(self) -> list[str]:
-        """Returns the ids of the selected samples, in order."""
+        """Return the ids of the selected samples, in order."""
         return [row[0] for row in self._database.read("select sample_id from samples order by place")]
 
     def state(self) -> str:
-        """Returns a digest of the specification and of all results that belong to the selected samples."""
+        """Return a digest of the specification and of all results of the selected samples."""
         digest = hashlib.sha256(self.manifest.spec.model_dump_json().encode())
         for table, columns in _STATE.items():
             for row in self.rows(table, columns):
@@ -90,7 +90,7 @@ class RunPart:
         return digest.hexdigest()
 
     def rows(self, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
-        """Yields columns of a table in order; of results only those of selected samples.
+        """Yield columns of a table in order; for results, only rows of selected samples.
 
         Raises:
             DataError: The file is damaged.
@@ -108,12 +108,12 @@ class RunPart:
             last = found[-1][0]
 
     def columns(self, table: str) -> list[str]:
-        """Returns the names of a table's columns but for its counter; none where an older version had no such table."""
+        """Return a table's column names without its row number; empty if an older version had no such table."""
         found = self._database.read(f"select name from pragma_table_info('{table}')")
         return [row[0] for row in found if row[0] not in {"number", "place"}]
 
-    def pictures(self) -> Iterator[tuple[Generation, Path]]:
-        """Yields every drawing that has a picture, and where the picture should lie."""
+    def images(self) -> Iterator[tuple[Generation, Path]]:
+        """Yield every generation that has an image, and the path of the image."""
         for (record,) in self.rows("generations", "record"):
             generation = from_json(Generation, record)
             if generation.image is not None:
@@ -121,17 +121,17 @@ class RunPart:
 
 
 def write_merged(target: Path, spec: RunSpec, parts: Sequence[RunPart], content: str) -> None:
-    """Writes a run directory that holds what the parts hold; a second call after a kill goes on.
+    """Write a run directory with the results of all parts. If a call was killed, a second one continues.
 
     Args:
-        target: The directory to write; nobody else's.
-        spec: Of the whole.
-        parts: In the order of their numbers; sample k of part i is sample `i + k * len(parts)` of the whole.
-        content: Names what is put together; kept in a note.
+        target: Directory to write; must not be used by another run.
+        spec: Specification of the merged run.
+        parts: Parts by shard number; sample k of part i is sample `i + k * len(parts)` of the merged run.
+        content: Digest of the parts, recorded in a note.
 
     Raises:
-        DataError: A picture is missing or damaged, or the disk is full.
-        ConfigError: It cannot be written, or another process is writing it.
+        DataError: An image is missing or damaged, or the disk is full.
+        ConfigError: The directory cannot be written, or another process is writing it.
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -142,8 +142,8 @@ def write_merged(target: Path, spec: RunSpec, parts: Sequence[RunPart], content:
         write_atomically(target / MANIFEST_FILE, _manifest(spec, parts).model_dump_json(indent=2) + "\n")
         images = ImageFolder(target.absolute() / IMAGE_FOLDER)
         for part in parts:
-            for generation, path in part.pictures():
-                _take_picture(images, generation, path, part.path)
+            for generation, path in part.images():
+                _copy_image(images, generation, path, part.path)
             source = part.path / SOURCE_FILE
             if source.is_file():
                 write_atomically(target / SOURCE_FILE, source.read_text(encoding="utf-8"))
@@ -152,8 +152,8 @@ def write_merged(target: Path, spec: RunSpec, parts: Sequence[RunPart], content:
         lock.release()
 
 
-def _take_picture(images: ImageFolder, generation: Generation, path: Path, part: Path) -> None:
-    """Brings a picture over: as a hard link where that can be, else as a copy."""
+def _copy_image(images: ImageFolder, generation: Generation, path: Path, part: Path) -> None:
+    """Bring an image into the merged run: as a hard link if possible, else as a copy."""
     image = generation.image
     assert image is not None
     try:
@@ -162,16 +162,16 @@ def _take_picture(images: ImageFolder, generation: Generation, path: Path, part:
         data = b""
     if hashlib.sha256(data).hexdigest() != image.sha256:
         raise DataError(
-            f"the picture of sample {generation.sample_id!r} is missing or damaged",
+            f"the image of sample {generation.sample_id!r} is missing or damaged",
             where=str(part),
-            fix="run this shard again, which draws it anew",
+            fix="run this shard again to generate it again",
         )
     if not _linked(path, images.path(image)):
-        _put(images, data, image)
+        images.put(data, width=image.width, height=image.height, format=image.format)
 
 
 def _linked(path: Path, target: Path) -> bool:
-    """Tells whether a hard link could be made; what lies there already is looked at by whoever copies instead."""
+    """Return whether a hard link could be made; an existing target is checked by the copy instead."""
     with contextlib.suppress(OSError):  # another file system, or one without hard links
         target.parent.mkdir(parents=True, exist_ok=True)
         os.link(path, target)
@@ -179,19 +179,15 @@ def _linked(path: Path, target: Path) -> bool:
     return False
 
 
-def _put(images: ImageFolder, data: bytes, image: ImageRef) -> None:
-    images.put(data, width=image.width, height=image.height, format=image.format)
-
-
 def _write_rows(path: Path, parts: Sequence[RunPart], content: str) -> None:
-    """Writes all rows in one transaction, so that a file holds everything or nothing."""
+    """Write all rows in one transaction, so that the file contains all of them or none."""
     database = Database(open_writer(path), path, writable=True)
     try:
         if database.read("select 1 from notes where what = ?", (MERGED,)):
-            return  # it was killed between the last row and its new name
+            return  # the earlier call was killed between this commit and the renaming of the directory
         with database.transaction() as connection:
             for number, part in enumerate(parts):
-                for table in ("samples", *_RESULTS, *_BOOKS):
+                for table in ("samples", *_RESULTS, *_RECORDS):
                     names = part.columns(table)
                     if not names:
                         continue
@@ -215,26 +211,25 @@ def _origin(part: RunPart) -> dict[str, Any]:
 
 
 def _manifest(spec: RunSpec, parts: Sequence[RunPart]) -> Manifest:
-    """Returns what run.json says of the whole: what the parts agree in, else each of their values once."""
+    """Return the manifest of the merged run: values that all parts share, else each distinct value once."""
     each = [part.manifest for part in parts]
     return Manifest(
         spec=spec,
-        versions={name: ", ".join(values) for name, values in _collected([one.versions for one in each]).items()},
+        versions={name: ", ".join(values) for name, values in _distinct([one.versions for one in each]).items()},
         git=", ".join(dict.fromkeys(one.git for one in each if one.git)),
         machine={
             name: values[0] if len(values) == 1 else values
-            for name, values in _collected([one.machine for one in each]).items()
+            for name, values in _distinct([one.machine for one in each]).items()
         },
         started=min(one.started for one in each),
     )
 
 
-def _collected(each: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Returns by name every value that occurs, each once."""
-    found: dict[str, list[Any]] = {}
+def _distinct(each: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return the distinct values by name."""
+    values: dict[str, list[Any]] = {}
     for one in each:
         for name, value in one.items():
-            values = found.setdefault(name, [])
-            if value not in values:
-                values.append(value)
-    return found
+            if value not in values.setdefault(name, []):
+                values[name].append(value)
+    return values

@@ -1,4 +1,4 @@
-"""Records as JSON text, also where a model or a plugin put something into them that JSON or UTF-8 does not know."""
+"""Records as JSON text and as rows of run.sqlite, even if a model or plugin returned text that is not valid Unicode."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _SHOWN = 1000
 
 
 def as_json(record: R) -> tuple[R, str]:
-    """Returns a record and its JSON text.
+    """Return a record and its JSON text.
 
-    Half a surrogate pair becomes U+FFFD, bytes and foreign objects become words; the record that is returned says
-    what the text says. A result that was paid for is never lost to a stray character. Secrets are masked here last,
-    because a plugin may repeat one in its words.
+    A lone surrogate becomes U+FFFD; bytes and objects of other types become text. The returned record equals the text,
+    so a paid result is never lost because of one character. Secrets are masked here, because a plugin may repeat one in
+    its output.
     """
     try:
         text = record.model_dump_json()
@@ -36,10 +36,10 @@ def as_json(record: R) -> tuple[R, str]:
 
 
 def from_json(kind: type[R], text: str) -> R:
-    """Returns the record a JSON text holds.
+    """Return the record of a JSON text.
 
     Raises:
-        DataError: It is damaged, or from another version of the records.
+        DataError: The text is damaged, or from another version of the records.
     """
     try:
         return kind.model_validate_json(text)
@@ -47,7 +47,7 @@ def from_json(kind: type[R], text: str) -> R:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "record"
         raise DataError(
-            f"holds a damaged {kind.__name__} ({field}: {first['msg']})",
+            f"contains a damaged {kind.__name__} ({field}: {first['msg']})",
             where="run.sqlite",
             fix="restore a copy or start again with --fresh",
         ) from error
@@ -62,13 +62,13 @@ def _plain(value: Any) -> Any:
         return {_SURROGATE.sub("\ufffd", str(key)): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(inner) for inner in value]
-    if hasattr(value, "item") and getattr(value, "size", 0) == 1:  # a number of an array library
+    if hasattr(value, "item") and getattr(value, "size", 0) == 1:  # a scalar of an array library
         return _plain(value.item())
     return _SURROGATE.sub("\ufffd", str(value))[:_SHOWN]
 
 
 Statement = tuple[str, tuple[object, ...]]
-
+"""SQL text and its parameters."""
 _SAMPLE = "insert into samples values (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _GENERATION = (
     "insert or replace into generations (key, sample_id, repeat, status, reason, image, seconds, cost, attempts,"
@@ -82,10 +82,10 @@ _VALUES = json.JSONEncoder(allow_nan=False)
 
 
 def sample_row(place: int, sample: Sample, truth: GroundTruth) -> Statement:
-    """Returns the statement that writes a sample at its place in the selection.
+    """Return the statement that inserts a sample at its place in the selection.
 
     Raises:
-        PydanticSerializationError: It holds text or values that are no UTF-8 JSON.
+        PydanticSerializationError: The sample contains text or values that are not valid UTF-8 JSON.
     """
     file = truth.image.path if truth.image else None
     return _SAMPLE, (
@@ -102,7 +102,7 @@ def sample_row(place: int, sample: Sample, truth: GroundTruth) -> Statement:
 
 
 def generation_row(key: str, generation: Generation) -> Statement:
-    """Returns the statement that writes a drawing; one that replaces another counts as the later."""
+    """Return the statement that inserts a generation; it replaces one with the same key and becomes the latest."""
     generation, record = as_json(generation)
     return _GENERATION, (
         key,
@@ -119,10 +119,10 @@ def generation_row(key: str, generation: Generation) -> Statement:
 
 
 def score_row(key: str, score: Score, scorer_hash: str) -> Statement:
-    """Returns the statement that writes a judgement.
+    """Return the statement that inserts a score.
 
     Raises:
-        ValueError: A value of the strict reading is no finite number.
+        ValueError: A strict value is not a finite number.
     """
     score, record = as_json(score)
     return _SCORE, (

@@ -1,4 +1,4 @@
-"""A run directory: samples, drawings, judgements and money, safe against a kill at any moment."""
+"""A run directory and its rows: samples, generations, scores and costs. It is consistent after a kill at any moment."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError
 
-from knowgen.core import secrets
 from knowgen.core.errors import ConfigError, DataError
 from knowgen.core.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
-from knowgen.core.secrets import mask_secrets
+from knowgen.core.secrets import mask_secrets, refuse_secrets
 from knowgen.core.spec import RunSpec, ScorerSpec
 from knowgen.store.current_view import CurrentView, ExpectedGeneration
 from knowgen.store.database import Database
@@ -24,21 +23,21 @@ from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, make_folder, remov
 from knowgen.store.images import ImageFolder
 from knowgen.store.ledger import Ledger, Sessions, seconds_of
 from knowgen.store.lock import RunLock
-from knowgen.store.manifest import Manifest, difference, read_manifest, refuse_secrets, write_manifest
+from knowgen.store.manifest import Manifest, difference, read_manifest, refuse_spec_secrets, write_manifest
 from knowgen.store.rows import from_json, generation_row, sample_row, score_row
 from knowgen.store.schema import open_reader, open_writer
 
 
 class RunStore:
-    """The only writer of a run directory, or a reader of one. Made by `open` and `read`; a context manager.
+    """A run directory, opened by `open` for writing (one process at a time) or by `read`; a context manager.
 
-    All methods may be called from any thread. What is put is seen by this store at once, and committed within 0.2 s
-    or by `commit`.
+    All methods are thread-safe. A written record is visible to this store at once, and committed within 0.2 s or by
+    `commit`.
 
     Attributes:
         path: The run directory.
-        spec: What is run.
-        manifest: What run.json says.
+        spec: Specification of the run.
+        manifest: Content of run.json.
     """
 
     def __init__(
@@ -64,20 +63,20 @@ class RunStore:
 
     @classmethod
     def open(cls, path: Path, spec: RunSpec, *, fresh: bool = False) -> RunStore:
-        """Opens a directory for writing, and makes it where there is none.
+        """Open a directory for writing; create it if it does not exist.
 
         Args:
             path: The run directory.
-            spec: What will be run. Selection, repeats and scorers may differ from what the directory has seen.
-            fresh: Removes earlier results first.
+            spec: Specification of the run. Selection, repeats and scorers may differ from earlier runs in it.
+            fresh: Remove earlier results first.
 
         Raises:
-            ConfigError: Another process holds it; it belongs to another task, generator or seed; it cannot be
-                written; `fresh` of a directory that is no run; an argument looks like a secret.
-            DataError: run.json or run.sqlite is damaged or from a newer version; the disk is full.
+            ConfigError: Another process holds it; it belongs to another task, generator or seed; it cannot be written;
+                `fresh` with a directory that is not a run; an argument looks like a secret.
+            DataError: run.json or run.sqlite is damaged or written by a newer version; the disk is full.
         """
-        refuse_secrets(spec)
-        secrets.refuse_secrets({"out": path})
+        refuse_spec_secrets(spec)
+        refuse_secrets({"out": path})
         make_folder(path, fresh=fresh)
         lock = RunLock(path)
         try:
@@ -99,22 +98,22 @@ class RunStore:
 
     @classmethod
     def read(cls, path: Path) -> RunStore:
-        """Opens a directory for reading; takes no lock and changes nothing.
+        """Open a directory for reading, without a lock and without changing it.
 
         Raises:
-            DataError: It is no run directory, or damaged, or from a newer version.
+            DataError: It is not a run directory, or damaged, or written by a newer version.
         """
         manifest = read_manifest(path)
         if manifest is None:
-            raise DataError("is no run directory: run.json is missing", where=str(path))
+            raise DataError("not a run directory (run.json is missing)", where=str(path))
         connection, copy = open_reader(path / DATABASE_FILE)
         return cls(path, manifest, connection, None, copy)
 
     def close(self) -> None:
-        """Commits and closes; a second call does nothing.
+        """Commit and close; a second call does nothing.
 
         Raises:
-            DataError, ConfigError: What was put last could not be committed.
+            DataError, ConfigError: The last records could not be committed.
         """
         try:
             self._database.close()
@@ -125,30 +124,30 @@ class RunStore:
                 self._copy.cleanup()
 
     def __enter__(self) -> RunStore:
-        """Returns the store itself."""
+        """Return the store itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes the store."""
+        """Close the store."""
         self.close()
 
     def commit(self) -> None:
-        """Commits what was put.
+        """Commit all written records.
 
         Raises:
-            DataError, ConfigError: The disk is full or cannot be written; what was committed before is kept.
+            DataError, ConfigError: The disk is full or cannot be written; earlier commits are preserved.
         """
         self._database.commit()
 
     # -- samples ---------------------------------------------------------------------------------------------------
 
     def put_samples(self, items: Iterable[tuple[Sample, GroundTruth]]) -> None:
-        """Writes the selection of this run, in order, in place of an earlier one; committed as a whole.
+        """Replace the selection of this run, in order, in one transaction.
 
         Raises:
-            DataError: An id occurs twice, or a record cannot be written as UTF-8 JSON.
+            DataError: An id is a duplicate, or a record is not valid UTF-8 JSON.
         """
         with self._database.transaction() as connection:
             connection.execute("delete from samples")
@@ -157,112 +156,112 @@ class RunStore:
                 try:
                     connection.execute(*sample_row(place, sample, truth))
                 except sqlite3.IntegrityError as error:
-                    fix = "give each sample its own id"
-                    raise DataError(f"sample id {sample.id!r} occurs twice", where=where, fix=fix) from error
+                    fix = "make the ids unique"
+                    raise DataError(f"duplicate sample id {sample.id!r}", where=where, fix=fix) from error
                 except (PydanticSerializationError, UnicodeEncodeError) as error:
                     fix = "write the task as UTF-8 JSON"
-                    raise DataError("has text or values that cannot be stored", where=where, fix=fix) from error
+                    raise DataError("contains text or values that cannot be stored", where=where, fix=fix) from error
 
     def samples(self) -> Iterator[Sample]:
-        """Yields the selected samples in order."""
+        """Yield the selected samples in order."""
         for page in self._current.pages():
             yield from page
 
     def truth(self, sample_id: str) -> GroundTruth:
-        """Returns the ground truth of a selected sample, its picture where the task had it.
+        """Return the ground truth of a selected sample, with the path of its image in the task.
 
         Raises:
             DataError: The sample is not part of the run.
         """
-        found = self._database.read("select truth, truth_file from samples where sample_id = ?", (sample_id,))
-        if not found:
+        rows = self._database.read("select truth, truth_file from samples where sample_id = ?", (sample_id,))
+        if not rows:
             raise DataError(f"sample {sample_id!r} is not part of the run", where=str(self.path))
-        truth = from_json(GroundTruth, found[0][0])
-        if truth.image is None or not found[0][1]:
+        truth = from_json(GroundTruth, rows[0][0])
+        if truth.image is None or not rows[0][1]:
             return truth
-        image = truth.image.model_copy(update={"path": Path(found[0][1])})
+        image = truth.image.model_copy(update={"path": Path(rows[0][1])})
         return truth.model_copy(update={"image": image})
 
-    # -- pictures --------------------------------------------------------------------------------------------------
+    # -- images --------------------------------------------------------------------------------------------------
 
     def put_image(self, data: bytes, *, width: int, height: int, format: str) -> ImageRef:
-        """Stores a picture under its content; it lies complete under its name when this returns.
+        """Store an image by content; its file is complete when this returns.
 
         Args:
-            data: The bytes of a PNG, JPEG or WebP file.
-            width: Pixels.
-            height: Pixels.
+            data: Content of a PNG, JPEG or WebP file.
+            width: Width in pixels.
+            height: Height in pixels.
             format: PNG, JPEG or WEBP.
 
         Raises:
-            DataError: The disk is full, or the format is another.
+            DataError: The disk is full, or the format is unknown.
             ConfigError: The folder cannot be written.
         """
         return self._images.put(data, width=width, height=height, format=format)
 
     def image_path(self, ref: ImageRef) -> Path:
-        """Returns where a picture of this run lies, whether or not it is there.
+        """Return the path of an image of this run, whether or not the file exists.
 
         Raises:
-            DataError: The record names no digest or an unknown format.
+            DataError: The record has an invalid digest or an unknown format.
         """
         return self._images.path(ref)
 
     def image_ok(self, ref: ImageRef) -> bool:
-        """Tells whether a picture is there and its bytes hash to its name."""
+        """Return whether an image exists and its bytes match its digest."""
         return self._images.ok(ref)
 
-    # -- drawings --------------------------------------------------------------------------------------------------
+    # -- generations -----------------------------------------------------------------------------------------------
 
     def generation(self, key: str) -> Generation | None:
-        """Returns the drawing of a key, with the path of its picture; None when there is none."""
-        found = self._database.read("select record from generations where key = ?", (key,))
-        return self._current.read_generation(found[0][0]) if found else None
+        """Return the generation of a key, with the path of its image; None if there is none."""
+        rows = self._database.read("select record from generations where key = ?", (key,))
+        return self._current.read_generation(rows[0][0]) if rows else None
 
     def put_generation(self, key: str, generation: Generation) -> None:
-        """Writes a drawing; it becomes the current one of its sample and repeat. Its picture must be stored before.
+        """Write a generation; it becomes the current one of its sample and repeat. Its image must already be stored.
 
         Raises:
             DataError, ConfigError: The disk is full or cannot be written.
         """
         self._database.write(*generation_row(key, generation))
 
-    def drawn(self, sample_id: str, repeat: int) -> Generation | None:
-        """Returns the latest drawing of a sample and repeat, whether or not it is selected; None when there is none."""
+    def latest_generation(self, sample_id: str, repeat: int) -> Generation | None:
+        """Return the latest generation of a sample and repeat, whether or not it is selected; None if there is none."""
         sql = "select record from generations where sample_id = ? and repeat = ? order by number desc limit 1"
-        found = self._database.read(sql, (sample_id, repeat))
-        return self._current.read_generation(found[0][0]) if found else None
+        rows = self._database.read(sql, (sample_id, repeat))
+        return self._current.read_generation(rows[0][0]) if rows else None
 
     def generations(self) -> Iterator[tuple[str, Generation]]:
-        """Yields the current drawing of every selected sample and repeat that has one, with its key."""
+        """Yield key and current generation of every selected sample and repeat that has one."""
         return self._current.generations()
 
-    # -- judgements ------------------------------------------------------------------------------------------------
+    # -- scores ----------------------------------------------------------------------------------------------------
 
     def score(self, key: str) -> Score | None:
-        """Returns the judgement of a key; None when there is none."""
-        found = self._database.read("select record from scores where key = ?", (key,))
-        return from_json(Score, found[0][0]) if found else None
+        """Return the score of a key; None if there is none."""
+        rows = self._database.read("select record from scores where key = ?", (key,))
+        return from_json(Score, rows[0][0]) if rows else None
 
     def put_score(self, key: str, score: Score, scorer: ScorerSpec) -> None:
-        """Writes a judgement. It counts while `score.image` is the digest of its sample's current picture.
+        """Write a score. It is current while `score.image` is the digest of its sample's current image.
 
         Args:
-            key: From `knowgen.core.spec.score_key`.
-            score: The judgement; its `image` must be filled in, empty only where the drawing has no picture.
-            scorer: Who judged; a judgement counts while the run's scorer of that name is this one.
+            key: Result of `knowgen.core.spec.score_key`.
+            score: The score, with the digest of its image; `image` is empty only if the generation has no image.
+            scorer: Its scorer. The score is current while the run's scorer of that name has the same specification.
 
         Raises:
-            ValueError: A value of the strict reading is no finite number.
+            ValueError: A strict value is not a finite number.
             DataError, ConfigError: The disk is full or cannot be written.
         """
         self._database.write(*score_row(key, score, self._current.scorer_hash(scorer)))
 
     def scores(self, scorer: str | None = None) -> Iterator[tuple[str, Score]]:
-        """Yields the current judgements with their keys, as `rows` would use them.
+        """Yield key and score of the current scores, those that `rows` uses.
 
         Args:
-            scorer: Label of a scorer; all of the run's when None.
+            scorer: Name of a scorer; all scorers of the run if None.
 
         Raises:
             UsageError: The run has no such scorer.
@@ -270,19 +269,19 @@ class RunStore:
         specs = self.spec.scorers if scorer is None else (self._current.scorer(scorer),)
         return self._current.scores(specs)
 
-    def cells(self, scorer: str) -> Iterator[ExpectedGeneration]:
-        """Yields every selected sample and repeat exactly once, in order, with what is there of it.
+    def expected_generations(self, scorer: str) -> Iterator[ExpectedGeneration]:
+        """Yield every selected sample and repeat exactly once, in order, with its generation and scores so far.
 
         Raises:
             UsageError: The run has no such scorer.
         """
-        return self._current.cells(self._current.scorer(scorer))
+        return self._current.expected_generations(self._current.scorer(scorer))
 
     def rows(self, scorer: str) -> Iterator[Row]:
-        """Yields every selected sample x repeat x judge repeat exactly once, in order.
+        """Yield every selected sample x repeat x judge repeat exactly once, in order.
 
-        A judgement counts when it is of the run's current scorer of that name and of the current picture; where none
-        does, the row's reading is not_run.
+        A score is used if it is of the run's current scorer of that name and of the current image; otherwise the row's
+        status is not_run.
 
         Raises:
             UsageError: The run has no such scorer.
@@ -292,33 +291,40 @@ class RunStore:
     # -- money and time --------------------------------------------------------------------------------------------
 
     def reserve(self, amount: float, who: str) -> int:
-        """Sets aside the worst case of a call in US dollars, committed before this returns; gives its number.
+        """Reserve the worst-case cost of a call in US dollars, committed before this returns.
+
+        Args:
+            amount: US dollars.
+            who: Name of the component that makes the call.
+
+        Returns:
+            Number of the reservation, for `settle`.
 
         Raises:
-            ValueError: The amount is negative or no number.
-            DataError, ConfigError: It cannot be written down, so the call must not be made.
+            ValueError: The amount is negative, too large or NaN.
+            DataError, ConfigError: The reservation cannot be written, so the call must not be made.
         """
         return self._ledger.reserve(amount, who)
 
     def settle(self, number: int, amount: float | None) -> None:
-        """Replaces a reservation by the true cost in US dollars; None keeps the reserved amount.
+        """Replace a reservation by the actual cost in US dollars; None keeps the reserved amount.
 
         Raises:
-            ValueError: There is no such open reservation.
+            ValueError: The number is not that of an open reservation.
         """
         self._ledger.settle(number, amount)
 
     def spent(self) -> float:
-        """Returns US dollars spent in this directory, over all runs; open reservations count in full."""
+        """Return the US dollars spent in this directory over all runs; open reservations count in full."""
         return self._ledger.spent()
 
     def put_note(self, who: str, what: str, data: Mapping[str, Any]) -> None:
-        """Keeps a note on how something was done, such as the calls at once that an endpoint was sent.
+        """Record how something was done, such as changes of an endpoint's concurrency.
 
         Args:
-            who: Whose note, such as the label of a scorer.
+            who: Component that the note is about, such as the name of a scorer.
             what: Kind of the note.
-            data: Plain data.
+            data: JSON-serializable data.
 
         Raises:
             DataError, ConfigError: The disk is full or cannot be written.
@@ -327,15 +333,15 @@ class RunStore:
         self._database.write(sql, (time.time(), who, what, mask_secrets(json.dumps(data, ensure_ascii=False))))
 
     def notes(self, what: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
-        """Yields who, when (seconds since the epoch) and the data of every note of a kind, oldest first."""
+        """Yield component, time (seconds since the epoch) and data of every note of a kind, oldest first."""
         if not self._database.read("select 1 from sqlite_master where name = 'notes'"):
-            return  # written before there were notes
+            return  # written by a version without notes
         sql = "select who, at, record from notes where what = ? order by number"
         for who, at, record in self._database.read(sql, (what,)):
             yield who, at, json.loads(record)
 
     def note_session(self, event: Literal["start", "end"], outcome: str = "") -> None:
-        """Notes that an invocation begins or ends. One that is killed counts up to its last commit.
+        """Record that an invocation starts or ends. The time of a killed one is counted up to its last commit.
 
         Args:
             event: start or end.
@@ -346,20 +352,20 @@ class RunStore:
         else:
             self._sessions.end(self._database, outcome)
 
-    def latest(self) -> list[int]:
-        """Returns the numbers of the last drawing and the last judgement that were written; each new one raises one."""
+    def last_numbers(self) -> list[int]:
+        """Return the row numbers of the latest generation and score. Each number increases with every new row."""
         sql = "select coalesce((select max(number) from generations), 0), coalesce((select max(number) from scores), 0)"
         return list(self._database.read(sql)[0])
 
     def seconds(self) -> float:
-        """Returns the wall time of all invocations, in seconds."""
+        """Return the total wall time of all invocations, in seconds."""
         return seconds_of(self._database)
 
 
 def _write_both(path: Path, spec: RunSpec, earlier: Manifest | None) -> tuple[Manifest, sqlite3.Connection]:
-    """Opens run.sqlite and writes run.json, in the order that leaves both as they were where one cannot be used.
+    """Open run.sqlite and write run.json, in an order that changes neither if one of them cannot be used.
 
-    In a new directory run.json comes first, so that a kill leaves no database that belongs to nobody.
+    In a new directory run.json is written first, so that a killed process leaves no database without it.
     """
     database = path / DATABASE_FILE
     if not database.exists():

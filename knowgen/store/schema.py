@@ -1,7 +1,7 @@
 """The tables of run.sqlite, as numbered migrations, and how the file is opened.
 
-Each table keeps the whole record as JSON beside the columns that look-ups need, so that
-`sqlite3 run.sqlite "select sample_id, status, reason from generations"` says something.
+Each table contains the full record as JSON beside the columns used for look-ups, so that the file can be inspected with
+`sqlite3 run.sqlite "select sample_id, status, reason from generations"`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from knowgen.store.database import explain_sqlite_error
 T = TypeVar("T")
 
 APPLICATION_ID = 0x4B4E5747
-"""Marks the file as ours: `KNWG`."""
+"""Application id of the file: `KNWG`."""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -92,29 +92,29 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
     ),
 )
-"""Statements that lead from one schema version to the next; the version is `pragma user_version`."""
+"""Statements from each schema version to the next; the version is `pragma user_version`."""
 
 READABLE_FROM = 1
-"""Files of this schema version and later can be read as they are; what came later only adds tables."""
+"""Oldest schema version that can be read without migration; later versions only added tables."""
 
 BUSY_SECONDS = 20.0
 
 
 def journal_mode(folder: Path, mounts: str | None = None) -> str:
-    """Returns `wal` on a local disk and `delete` on a network file system.
+    """Return `wal` on a local disk and `delete` on a network file system.
 
     Args:
         folder: The run directory.
-        mounts: Text of a mount table, as for `filesystem_type`.
+        mounts: Mount table, see `filesystem_type`.
     """
     return "delete" if is_network(filesystem_type(folder, mounts)) else "wal"
 
 
 def open_writer(path: Path, mounts: str | None = None) -> sqlite3.Connection:
-    """Opens run.sqlite for writing, makes it where there is none, and brings its tables up to date.
+    """Open run.sqlite for writing; create it if it does not exist, and migrate its tables.
 
     Raises:
-        DataError: The file is damaged, not ours, or written by a newer version.
+        DataError: The file is damaged, of another program, or written by a newer version.
         ConfigError: It cannot be written.
     """
     return _guarded(path, lambda: _open_writer(path, journal_mode(path.parent, mounts)))
@@ -125,7 +125,7 @@ def _open_writer(path: Path, mode: str) -> sqlite3.Connection:
     try:
         migrate(connection, path)
         connection.execute(f"pragma journal_mode={mode}")
-        # WAL: a killed process loses nothing; only a power cut can take the last commits, never the consistency
+        # WAL: a killed process loses nothing; a power failure may lose the last commits, but never the consistency
         connection.execute(f"pragma synchronous={'normal' if mode == 'wal' else 'full'}")
         connection.execute("pragma cache_size=-16000")
         connection.execute("pragma wal_autocheckpoint=4000")
@@ -136,17 +136,17 @@ def _open_writer(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def open_reader(path: Path) -> tuple[sqlite3.Connection, tempfile.TemporaryDirectory[str] | None]:
-    """Opens run.sqlite without changing it, also in a directory that cannot be written.
+    """Open run.sqlite without changing it, even in a directory that cannot be written.
 
     Returns:
-        The connection, and a folder to clean up after it where the file had to be copied: a killed run leaves a log
-        that SQLite cannot read in place from read-only media.
+        The connection, and a temporary folder to clean up afterwards if the file had to be copied: SQLite cannot read
+        the log of a killed run in place on a read-only file system.
 
     Raises:
-        DataError: There is no such file, or it is damaged, not ours, or from a newer version.
+        DataError: The file does not exist, is damaged, of another program, or written by a newer version.
     """
     if not path.is_file():
-        raise DataError("is no run directory: run.sqlite is missing", where=str(path.parent))
+        raise DataError("not a run directory (run.sqlite is missing)", where=str(path.parent))
     return _guarded(path, lambda: _open_reader(path))
 
 
@@ -171,7 +171,7 @@ def _open_reader(path: Path) -> tuple[sqlite3.Connection, tempfile.TemporaryDire
 def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     try:
         if check_version(connection, path) == 0:
-            raise DataError("holds no results yet", where=str(path), fix="start the run again")
+            raise DataError("contains no results yet", where=str(path), fix="start the run again")
         if check_version(connection, path) < READABLE_FROM:
             raise DataError("was written by an older knowgen", where=str(path), fix="start the run once to update it")
         connection.execute("pragma query_only=on")
@@ -186,16 +186,16 @@ def _connect(uri: str) -> sqlite3.Connection:
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Returns the schema version of a file, 0 for an empty one.
+    """Return the schema version of a file; 0 for an empty file.
 
     Raises:
-        DataError: It is another program's database, or from a newer version.
+        DataError: It is the database of another program, or written by a newer version.
     """
     version = int(connection.execute("pragma user_version").fetchone()[0])
     mark = int(connection.execute("pragma application_id").fetchone()[0])
     tables = int(connection.execute("select count(*) from sqlite_master").fetchone()[0])
     if mark != APPLICATION_ID and (version or tables or mark):
-        raise DataError("is another program's database", where=str(path), fix="choose another --out")
+        raise DataError("is the database of another program", where=str(path), fix="choose another --out")
     if version > len(MIGRATIONS):
         raise DataError(
             f"was written by a newer knowgen (schema {version}, this one knows {len(MIGRATIONS)})",
@@ -206,7 +206,7 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Brings the tables up to date in one transaction.
+    """Migrate the tables to the current schema in one transaction.
 
     Raises:
         DataError: See `check_version`.
@@ -242,22 +242,26 @@ NETWORK_TYPES = frozenset({
     "lustre", "ncpfs", "nfs", "nfs3", "nfs4", "ocfs2", "orangefs", "panfs", "smb", "smb2", "smb3", "smbfs",
     "virtiofs", "wekafs",
 })  # fmt: skip
-"""Types as the kernel names them, where several machines may see one file, or shared memory cannot be trusted."""
+"""Type names of the kernel for network and shared file systems, on which WAL is not safe."""
 
 NETWORK_HELPERS = re.compile(
     r"^fuse\.(sshfs|s3fs|rclone|gcsfuse|goofys|glusterfs|ceph|juicefs|lustre|davfs|smb|cifs|nfs|blobfuse)"
 )
-"""The same through FUSE."""
+"""Names of network file systems that use FUSE."""
 
 MOUNT_TABLE = Path("/proc/mounts")
 
 
 def filesystem_type(path: Path, mounts: str | None = None) -> str:
-    """Returns the type of the file system a path lies on, such as `ext4` or `nfs4`; empty when it cannot be told.
+    """Return the file system type of a path, such as `ext4` or `nfs4`; empty if it is unknown.
 
     Args:
-        path: An existing path, or one whose parents may exist.
-        mounts: Text of a mount table in the form of /proc/mounts; read from this machine when None.
+        path: A path; it need not exist.
+        mounts: Text of a mount table in the format of /proc/mounts; that of this machine if None.
+
+    Example:
+        >>> filesystem_type(Path("/data/run"), "server:/x /data nfs4 rw 0 0")
+        'nfs4'
     """
     if mounts is None:
         if not MOUNT_TABLE.is_file():
@@ -271,14 +275,14 @@ def filesystem_type(path: Path, mounts: str | None = None) -> str:
             continue
         point = Path(_unescape(fields[1]))
         depth = len(point.parts)
-        # the last line wins among equals: a later mount covers an earlier one on the same point
+        # of several mounts on the same point, the last one is visible
         if depth >= best and (target == point or point in target.parents):
             best, kind = depth, fields[2]
     return kind
 
 
 def is_network(kind: str) -> bool:
-    """Tells whether a type named by `filesystem_type` is a network file system."""
+    """Return whether a file system type is that of a network file system."""
     return kind.lower() in NETWORK_TYPES or NETWORK_HELPERS.match(kind.lower()) is not None
 
 

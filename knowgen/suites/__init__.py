@@ -1,8 +1,14 @@
-"""Suites: several systems on several tasks from one file, in one table.
+"""Suites: run several systems on several tasks from one file, and compare them in one table.
 
 Example:
-    >>> result = run_suite("example", "reports/example")
-    >>> result.to_pandas()[["system", "value"]]
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> text = "systems: [noise, oracle]\\ntasks: [{task: knowgen_mini, limit: 2}]\\nscorers: [pixels]"
+    >>> _ = (folder / "suite.yaml").write_text(text)
+    >>> result = run_suite(folder / "suite.yaml", folder / "out")
+    >>> [(run.system, run.status) for run in result.runs]
+    [('noise', 'done'), ('oracle', 'done')]
 """
 
 from knowgen.suites.plan import prepare

@@ -1,4 +1,4 @@
-"""What a suite leaves in its directory beside the runs: tables, report pages, suite.json."""
+"""Write the outputs of a suite beside its runs: tables, report pages and suite.json."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ _MEANS_HEAD = ("system", "scorer", "protocol", "figure", "value", "low", "high",
 
 
 def terminal(result: SuiteResult) -> str:
-    """Returns one table a task and, for several tasks, the means over them, in plain text."""
+    """Return the tables for the terminal: one per task and, for several tasks, the means over them."""
     parts = []
     for task in result.tasks:
         title = [f"{task}:"] if len(result.tasks) > 1 else []
         parts.append("\n".join([*title, tables.terminal(result.summaries(task))]))
     means = [mean for mean in result.means if mean.protocol == result.protocol]
     if means:
-        parts.append(terminal_text(_grids(result, means)))
+        parts.append(terminal_text(_mean_tables(result, means)))
     elif len(result.tasks) > 1:
-        parts.append("no mean over tasks: no scorer has judged them all")
+        parts.append("no mean over tasks: no scorer has scored all of them")
     return "\n\n".join(parts)
 
 
 def write(result: SuiteResult) -> dict[str, Path]:
-    """Writes tables, pages and, at last, suite.json; nothing where they are there and no result is new.
+    """Write tables, pages and, last, suite.json. Nothing is written when they exist and no result is new.
 
     Returns:
-        The page of each task; a task of which nothing was run has none.
+        Path of the page of each task that has results.
 
     Raises:
-        ConfigError: A folder holds something that is no report, or cannot be written.
+        ConfigError: A folder contains something other than a report, or cannot be written.
         DataError: The disk is full.
     """
     text = json.dumps(result.to_json(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
@@ -75,43 +75,45 @@ def write(result: SuiteResult) -> dict[str, Path]:
 
 
 def _table_files(result: SuiteResult) -> dict[Path, str]:
-    """Returns the tables by file: each task under each protocol, and the means."""
-    folder, found = result.path / TABLES, dict[Path, str]()
+    """Return the content of each table file: one table per task and protocol, and the means over tasks."""
+    folder, files = result.path / TABLES, dict[Path, str]()
     for task in result.tasks:
         for protocol in PROTOCOLS:
-            held = result.summaries(task, protocol)
-            found[folder / f"{artifacts.slug(task)}-{protocol}.md"] = tables.markdown(held)
-            found[folder / f"{artifacts.slug(task)}-{protocol}.csv"] = tables.csv(held)
+            summaries = result.summaries(task, protocol)
+            files[folder / f"{artifacts.slug(task)}-{protocol}.md"] = tables.markdown(summaries)
+            files[folder / f"{artifacts.slug(task)}-{protocol}.csv"] = tables.csv(summaries)
     if result.means:
-        found[folder / f"{MEANS}.md"] = markdown_text(_grids(result, result.means))
-        found[folder / f"{MEANS}.csv"] = csv_text(_MEANS_HEAD, (line for mean in result.means for line in _lines(mean)))
-    return found
+        rows = (row for mean in result.means for row in _csv_rows(mean))
+        files[folder / f"{MEANS}.md"] = markdown_text(_mean_tables(result, result.means))
+        files[folder / f"{MEANS}.csv"] = csv_text(_MEANS_HEAD, rows)
+    return files
 
 
-def _lines(mean: MacroMean) -> Iterator[list[str | float | int | None]]:
+def _csv_rows(mean: MacroMean) -> Iterator[list[str | float | int | None]]:
     for name, figure in [("mean over tasks", mean.figure), *mean.by_task.items()]:
         yield [
             mean.system, mean.scorer, mean.protocol, name, figure.value, figure.low, figure.high, figure.n, figure.note,
         ]  # fmt: skip
 
 
-def _grids(result: SuiteResult, means: Sequence[MacroMean]) -> list[TextTable]:
-    """Returns a table a scorer and protocol, the best mean first, those without one last."""
-    grids = []
+def _mean_tables(result: SuiteResult, means: Sequence[MacroMean]) -> list[TextTable]:
+    """Return one table per scorer and protocol, with the highest mean first and systems without a mean last."""
+    mean_tables = []
     for protocol, scorer in dict.fromkeys((mean.protocol, mean.scorer) for mean in means):
-        held = [mean for mean in means if (mean.protocol, mean.scorer) == (protocol, scorer)]
-        held.sort(key=lambda mean: (mean.figure.value is None, -(mean.figure.value or 0.0), mean.system))
+        ranking = [mean for mean in means if (mean.protocol, mean.scorer) == (protocol, scorer)]
+        ranking.sort(key=lambda mean: (mean.figure.value is None, -(mean.figure.value or 0.0), mean.system))
         rows = [
             [mean.system, with_interval(mean.figure), *(_of_task(mean.by_task[task]) for task in result.tasks)]
-            for mean in held
+            for mean in ranking
         ]
         lines = [
-            f"macro mean of {score_name(held[0].dimensions)} over {len(result.tasks)} tasks, each counting the same; "
+            f"macro mean of {score_name(ranking[0].dimensions)} over {len(result.tasks)} tasks with equal weights; "
             f"protocol {protocol}; scorer {scorer}; [95 % interval, by sample within each task]",
-            *_notes(held),
+            *_notes(ranking),
         ]
-        grids.append(TextTable(f"Over all tasks ({protocol})", ["system", "mean", *result.tasks], rows, lines=lines))
-    return grids
+        head = ["system", "mean", *result.tasks]
+        mean_tables.append(TextTable(f"Over all tasks ({protocol})", head, rows, lines=lines))
+    return mean_tables
 
 
 def _of_task(figure: Figure) -> str:
@@ -119,7 +121,7 @@ def _of_task(figure: Figure) -> str:
 
 
 def _notes(means: Sequence[MacroMean]) -> list[str]:
-    """Returns a line for each note, with the systems it is about."""
+    """Return one line per note, with the systems that it applies to."""
     notes: dict[str, list[str]] = {}
     for mean in means:
         notes.setdefault(mean.figure.note, []).append(mean.system)
@@ -132,12 +134,12 @@ def _folder(result: SuiteResult, task: str) -> Path:
 
 
 def ranked(result: SuiteResult, task: str) -> list[SuiteRun]:
-    """Returns the runs of a task that have results, the best first: its figures are the answer of the page."""
-    held = [run for run in result.of_task(task) if run.run is not None]
-    return sorted(held, key=lambda run: -_rank(run))
+    """Return the runs of a task that have results, with the highest headline first, in the order of its page."""
+    runs = [run for run in result.of_task(task) if run.run is not None]
+    return sorted(runs, key=lambda run: -_headline(run))
 
 
-def _rank(run: SuiteRun) -> float:
+def _headline(run: SuiteRun) -> float:
     value = run.summaries[0].headline.value
     return -1.0 if value is None or run.summaries[0].no_result else value
 
@@ -149,7 +151,7 @@ def _write_page(runs: Sequence[SuiteRun], folder: Path) -> None:
 
 
 def _clear_report(folder: Path, *, several: bool) -> None:
-    """Removes the pages of an earlier call when a suite goes from one task to several, or back."""
+    """Remove pages of an earlier call that had one task where this one has several, or several where it has one."""
     if not folder.is_dir():
         return
     if several and (folder / MARKER).is_file():

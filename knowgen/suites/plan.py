@@ -1,4 +1,4 @@
-"""From a suite file to planned runs: everything is checked, nothing is generated or paid."""
+"""Plan the runs of a suite file: everything is checked before anything is generated or paid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from knowgen.core import registry, secrets
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, UsageError
 from knowgen.engine.components import GeneratorHandle
-from knowgen.store.manifest import difference, read_manifest, refuse_secrets
+from knowgen.store.manifest import difference, read_manifest, refuse_spec_secrets
 from knowgen.suites.schema import ScorerEntry, SuiteSource, SystemEntry, read_suite
 from knowgen.tasks.contract import Task
 from knowgen.tasks.load import content_folder, load_task
@@ -34,9 +34,9 @@ class SuiteCell:
         task: Name of the task in the suite.
         system: Name of the system in the suite.
         path: Its run directory.
-        plan: The planned run; None if planning failed and the cell is not selected.
-        reason: Why there is no plan.
-        selected: Is it run by this call?
+        plan: The planned run; None when planning failed and the cell is not selected.
+        reason: Why planning failed.
+        selected: Whether this call runs it.
     """
 
     task: str
@@ -55,7 +55,7 @@ class SuitePlan:
         source: The file.
         out: The suite's directory.
         tasks: Names of the tasks, in order.
-        cells: Every system on every task, task by task.
+        cells: Every system on every task, ordered by task.
         budget: Maximum cost in USD of all runs in the directory together.
     """
 
@@ -66,7 +66,7 @@ class SuitePlan:
     budget: float | None
 
     def model_of(self, task: str) -> Plan:
-        """Return a plan for a task, as a model for a system that has none."""
+        """Return the plan of any system for a task; a system without a plan is reported by its task and scorers."""
         return next(cell.plan for cell in self.cells if cell.task == task and cell.plan is not None)
 
     def forecast(self) -> str:
@@ -81,7 +81,7 @@ def find_suite(name: Path | str) -> Path:
     """Return the file of a suite, named by its path or, for one that comes with the package, by its stem.
 
     Raises:
-        UsageError: There is no such file.
+        UsageError: The file does not exist.
     """
     path = Path(name)
     if path.is_file():
@@ -91,7 +91,7 @@ def find_suite(name: Path | str) -> Path:
         return shipped[str(name)]
     near = difflib.get_close_matches(str(name), list(shipped), n=1)
     fix = f"did you mean {near[0]!r}?" if near else f"name a YAML file, or one of {', '.join(shipped) or 'none'}"
-    raise UsageError(f"there is no suite file {str(name)!r}", fix=fix)
+    raise UsageError(f"unknown suite {str(name)!r}", fix=fix)
 
 
 def prepare(
@@ -102,14 +102,14 @@ def prepare(
     Args:
         name: The file, or the stem of one that comes with the package.
         out: The suite's directory; `reports/NAME` when None.
-        only: Systems to run in this call; all when empty. The others are planned too, but an error of theirs is only
-            recorded as the reason why they have no plan.
-        budget: Overrides the file's.
-        progress: Show the progress of runs on stderr.
+        only: Names of the systems to run in this call; all when empty. The others are planned too, but an error in one
+            of them is only recorded as the reason why it has no plan.
+        budget: Maximum cost in USD; the file's when None.
+        progress: Whether to show the progress of runs on stderr.
 
     Raises:
         UsageError: A name or argument is wrong; the message names its line.
-        DataError: The file or a task is broken, or two tasks are one.
+        DataError: The file or a task is broken, or a task is listed twice.
         ConfigError: A directory contains another run, or an argument looks like a secret.
     """
     secrets.refuse_secrets({"file": name, "out": out, "only": list(only)})
@@ -138,7 +138,11 @@ def prepare(
     )
     folders = [cell.path.name.lower() for cell in cells]
     if clash := next((cell for cell in cells if folders.count(cell.path.name.lower()) > 1), None):
-        raise DataError(f"two runs would lie in {clash.path.name!r}", where=str(source.path), fix="use other names")
+        raise DataError(
+            f"two runs would use the directory {clash.path.name!r}",
+            where=str(source.path),
+            fix="rename one of the systems or tasks with `name:`",
+        )
     return SuitePlan(source, target, tuple(tasks), cells, total)
 
 
@@ -173,9 +177,9 @@ def _tasks(source: SuiteSource) -> dict[str, Task]:
     """Load every task once.
 
     Raises:
-        DataError: Two have one name, or are the same task, which a mean over tasks would count twice.
+        DataError: Two tasks have the same name, or are the same task, which a mean over tasks would count twice.
     """
-    found: dict[str, Task] = {}
+    tasks: dict[str, Task] = {}
     folder = source.path.parent
     for index, entry in enumerate(source.suite.tasks):
         place = source.where("tasks", index)
@@ -184,15 +188,15 @@ def _tasks(source: SuiteSource) -> dict[str, Task]:
             version = task.version
             choose(task, limit=entry.limit, ids=entry.ids)
         label = entry.name or task.name
-        if label in found:
+        if label in tasks:
             raise DataError(
-                f"a second task is called {label!r}", where=place, fix="leave it out, or give it a `name:` of its own"
+                f"duplicate task name {label!r}", where=place, fix="remove it, or give it another name with `name:`"
             )
-        for other, earlier in found.items():
+        for other, earlier in tasks.items():
             if (earlier.name, earlier.version) == (task.name, version):
-                raise DataError(f"is the same task as {other!r}", where=place, fix="name each task once")
-        found[label] = task
-    return found
+                raise DataError(f"is the same task as {other!r}", where=place, fix="list each task once")
+        tasks[label] = task
+    return tasks
 
 
 def _beside(folder: Path, name: str, kind: registry.Kind) -> str:
@@ -232,7 +236,7 @@ def _cell(
         earlier = read_manifest(path)
         if earlier is not None and (differs := difference(earlier.spec, plan.spec)):
             raise ConfigError(
-                f"holds another run than {source.where('systems', number)} asks for: {differs}",
+                f"contains another run than {source.where('systems', number)} describes: {differs}",
                 where=str(path),
                 fix="choose another --out, or remove that folder",
             )
@@ -261,15 +265,15 @@ def _planned(source: SuiteSource, number: int, index: int, task: Task, *, budget
         plan = plan_run(task, _beside(folder, system.generator, "generators"), scorers, config)
     plan = _as_written(plan, system, suite.scorers)
     with _located(str(source.path)):
-        refuse_secrets(plan.spec)
+        refuse_spec_secrets(plan.spec)
     return plan
 
 
 def _as_written(plan: Plan, system: SystemEntry, scorers: Sequence[ScorerEntry]) -> Plan:
-    """Name generator and scorers as the file does.
+    """Record the names of generator and scorers as the file has them.
 
-    A path that was read relative to the file's folder would make another run of it on another machine, or from another
-    current folder.
+    Paths are resolved relative to the file's folder. Recording resolved paths would make the run depend on the machine
+    and the current folder.
     """
     if not isinstance(plan.generator, GeneratorHandle):
         raise TypeError("a suite generates images, so its plans have a generator")

@@ -1,4 +1,4 @@
-"""What a suite came to: one entry a run, figures by task, means over tasks, pandas and JSON."""
+"""The result of a suite: its runs, figures by task, means over tasks, and their export to pandas and JSON."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Status = Literal["done", "failed_samples", "failed", "budget", "incomplete", "interrupted", "not_run"]
-STANDS: frozenset[Status] = frozenset({"done", "failed_samples"})
-"""Runs that went to their end, so that their figures may enter a mean."""
+COMPLETE: frozenset[Status] = frozenset({"done", "failed_samples"})
+"""Status of runs that attempted every sample. Only their figures enter a mean."""
 
 FORMAT = 1
+"""Version of the format of suite.json."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,17 @@ class SuiteRun:
     """One system on one task.
 
     Attributes:
-        task: What the suite calls the task.
-        system: What the suite calls the system.
+        task: Name of the task in the suite.
+        system: Name of the system in the suite.
         path: Its run directory.
-        status: `done`; `failed_samples`, done but for some that failed; `failed`, the run itself; `budget`, ended by
-            the budget; `incomplete`, from an earlier call that did not end; `interrupted`; `not_run`.
-        reason: Why, for every status but `done`.
-        summaries: A summary per scorer and protocol, the headline's first; of a run without results too.
-        run: The run directory; None where there are no results.
-        selected: Did it take part in this call?
-        results: Numbers of the last drawing and the last judgement; each new one raises one.
+        status: `done`; `failed_samples`, where some generations or scores failed; `failed`, where the run itself raised
+            an error; `budget`, stopped by the budget; `incomplete`, not finished by an earlier call; `interrupted`; or
+            `not_run`.
+        reason: Reason for a status other than `done`.
+        summaries: One summary per scorer and protocol, the headline's protocol first; also of a run without results.
+        run: The run; None when there are no results.
+        selected: Whether this call ran it.
+        results: Sequence numbers of its last generation and last score; every new result increases one of them.
     """
 
     task: str
@@ -51,25 +53,25 @@ class SuiteRun:
     results: tuple[int, ...] = ()
 
     def summary(self, protocol: str, scorer: str | None = None) -> Summary | None:
-        """Returns the summary of a protocol and scorer (the first when None); None when there is none."""
-        found = (one for one in self.summaries if one.protocol == protocol and scorer in (None, one.scorer))
-        return next(found, None)
+        """Return the summary of a protocol and scorer (the first scorer when None); None when there is none."""
+        matching = (each for each in self.summaries if each.protocol == protocol and scorer in (None, each.scorer))
+        return next(matching, None)
 
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """What a suite came to.
+    """The result of a suite.
 
     Attributes:
         path: The suite's directory.
-        name: Of the suite.
-        protocol: Protocol of the headline.
-        tasks: What the suite calls its tasks, in order.
-        systems: And its systems.
-        runs: Every system on every task, task by task; fewer where the suite was interrupted.
-        budget: US dollars for the directory, None for no limit.
-        spent: US dollars spent in the directory so far, None where a damaged run does not tell.
-        pages: Path of the report page by task; where several tasks have one each.
+        name: Name of the suite.
+        protocol: Scoring protocol of the headline.
+        tasks: Names of the tasks in the suite, in order.
+        systems: Names of the systems in the suite, in order.
+        runs: Every system on every task, ordered by task; fewer when the suite was interrupted.
+        budget: Maximum cost in USD of all runs in the directory; None for no limit.
+        spent: Cost in USD of all runs in the directory so far; None when a damaged run makes it unknown.
+        pages: Path of the report page of each task that has results.
     """
 
     path: Path
@@ -84,12 +86,12 @@ class SuiteResult:
 
     @property
     def interrupted(self) -> bool:
-        """Was it ended by a signal?"""
+        """Whether a signal stopped the suite."""
         return any(run.status == "interrupted" for run in self.runs)
 
     @property
     def exit_code(self) -> int:
-        """0 done; 5 the budget ended a run; 6 a run or a sample failed; 130 interrupted. Counts runs of this call."""
+        """Exit code for the runs of this call: 0 done; 5 budget reached; 6 a run or sample failed; 130 interrupted."""
         states = {run.status for run in self.runs if run.selected}
         if "interrupted" in states:
             return 130
@@ -98,24 +100,24 @@ class SuiteResult:
         return 6 if states - {"done"} else 0
 
     def of_task(self, task: str) -> tuple[SuiteRun, ...]:
-        """Returns the runs of a task, in the order of the systems."""
+        """Return the runs of a task, in the order of the systems."""
         return tuple(run for run in self.runs if run.task == task)
 
     def summaries(self, task: str, protocol: str | None = None) -> list[Summary]:
-        """Returns the summaries of a task, scorer by scorer, as tables take them.
+        """Return the summaries of a task, one per system and scorer.
 
         Args:
-            task: What the suite calls it.
-            protocol: strict or official; the headline's when None.
+            task: Name of the task in the suite.
+            protocol: Scoring protocol, strict or official; the headline's when None.
         """
-        wanted = protocol or self.protocol
-        return [one for run in self.of_task(task) for one in run.summaries if one.protocol == wanted]
+        selected = protocol or self.protocol
+        return [each for run in self.of_task(task) for each in run.summaries if each.protocol == selected]
 
     @cached_property
     def means(self) -> tuple[MacroMean, ...]:
-        """The mean over tasks by protocol, scorer and system; empty for one task, or where no scorer judged them all.
+        """The mean over tasks of each protocol, scorer and system; empty when no scorer has scored two or more tasks.
 
-        A system whose run of a task did not come to its end has no mean: one over fewer tasks would be another figure.
+        A system with an incomplete run has no mean, because a mean over fewer tasks could not be compared with others.
         """
         if len(self.tasks) < 2:
             return ()
@@ -123,7 +125,7 @@ class SuiteResult:
         return tuple(mean for protocol in order for mean in self._means(protocol))
 
     def _means(self, protocol: str) -> Iterator[MacroMean]:
-        by_task = [{_measure(one): None for one in self.summaries(task, protocol)} for task in self.tasks]
+        by_task = [{_measure(each): None for each in self.summaries(task, protocol)} for task in self.tasks]
         for measure in by_task[0]:
             if not all(measure in others for others in by_task):
                 continue
@@ -134,35 +136,33 @@ class SuiteResult:
 
     def _mean(self, runs: list[SuiteRun], protocol: str, scorer: str, dimensions: tuple[str, ...]) -> MacroMean:
         figures: dict[str, Figure] = {}
-        lacking = []
+        missing = []
         for run in runs:
             summary = run.summary(protocol, scorer)
-            figures[run.task] = summary.headline if summary else Figure(note="not judged by this scorer")
+            figures[run.task] = summary.headline if summary else Figure(note="not scored by this scorer")
             if summary and summary.no_result:
                 figures[run.task] = _without_result(summary)
-            if run.status in STANDS and summary and summary.no_result:
-                lacking.append(f"{run.task} ({summary.no_result})")
-            elif run.status not in STANDS or figures[run.task].value is None:
-                lacking.append(f"{run.task} ({run.status.replace('_', ' ')})")
-        if lacking:
-            figure = Figure(note=f"no mean without {', '.join(lacking)}")
+            if run.status in COMPLETE and summary and summary.no_result:
+                missing.append(f"{run.task} ({summary.no_result})")
+            elif run.status not in COMPLETE or figures[run.task].value is None:
+                missing.append(f"{run.task} ({run.status.replace('_', ' ')})")
+        if missing:
+            figure = Figure(note=f"no mean without {', '.join(missing)}")
         else:
             figure = mean_figure(list(figures.values()))
         return MacroMean(runs[0].system, scorer, protocol, dimensions, figure, figures)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per task, system, scorer and protocol: headline, interval, dimensions, status.
+        """Return one row per task, system, scorer and protocol: headline, interval, dimensions, coverage and status.
 
-        A missing value is NaN.
-
-        Costs are in US dollars, times in seconds.
+        Missing values are NaN. Costs are in US dollars, times in seconds.
         """
         import pandas as pd
 
-        return pd.DataFrame([line for run in self.runs for line in _lines(run)])
+        return pd.DataFrame([row for run in self.runs for row in _rows(run)])
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain data, the same for the same results; directories are relative to the suite's."""
+        """Return the result as plain data, with directories relative to the suite's; equal for equal results."""
         return {
             "format": FORMAT,
             "suite": self.name,
@@ -180,7 +180,7 @@ class SuiteResult:
                     "reason": run.reason,
                     "results": list(run.results),
                     "spec": None if run.run is None else run.run.spec.model_dump(mode="json"),
-                    "summaries": [one.model_dump(mode="json") for one in run.summaries],
+                    "summaries": [each.model_dump(mode="json") for each in run.summaries],
                 }
                 for run in self.runs
             ],
@@ -198,35 +198,35 @@ class SuiteResult:
 
 
 def _without_result(summary: Summary) -> Figure:
-    """Return the headline of a task without a result, also of published arithmetic: none of a mean's parts."""
+    """Return the headline of a task without a result: its value, if any, becomes a partial one that enters no mean."""
     head = summary.headline
     partial = head.partial if head.value is None else head.value
     return Figure(partial=partial, n=head.n, note=no_result(summary.no_result))
 
 
 def _measure(summary: Summary) -> tuple[str, str, str, tuple[str, ...]]:
-    """What must be alike for figures of two tasks to share a mean."""
+    """Return what must be equal for the figures of two tasks to be averaged: scorer, version, note and dimensions."""
     return summary.scorer, summary.scorer_version, summary.scorer_note, summary.dimensions
 
 
-def _lines(run: SuiteRun) -> Iterator[dict[str, Any]]:
-    for one in run.summaries:
-        whole = one.slice()
+def _rows(run: SuiteRun) -> Iterator[dict[str, Any]]:
+    for summary in run.summaries:
+        whole = summary.slice()
         yield {
             "task": run.task,
             "system": run.system,
-            "scorer": one.scorer,
-            "protocol": one.protocol,
-            "value": one.headline.value,
-            "low": one.headline.low,
-            "high": one.headline.high,
-            "n": one.headline.n,
-            **{dimension: whole.figures[dimension].value for dimension in one.dimensions},
+            "scorer": summary.scorer,
+            "protocol": summary.protocol,
+            "value": summary.headline.value,
+            "low": summary.headline.low,
+            "high": summary.headline.high,
+            "n": summary.headline.n,
+            **{dimension: whole.figures[dimension].value for dimension in summary.dimensions},
             "scored": whole.coverage.scored,
             "expected": whole.coverage.expected,
-            "no_result": one.no_result,
-            "cost": one.cost,
-            "seconds": one.seconds,
+            "no_result": summary.no_result,
+            "cost": summary.cost,
+            "seconds": summary.seconds,
             "status": run.status,
             "reason": run.reason,
             "directory": str(run.path),

@@ -1,4 +1,4 @@
-"""Carries a suite out: every system on every task as a run of its own, one after the other, within one budget."""
+"""Run a suite: every system on every task, each as one run, one after the other, within one budget."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from knowgen.store.folder import is_run_directory
 from knowgen.store.images import explain_os_error
 from knowgen.store.lock import RunLock
 from knowgen.store.run import RunStore
-from knowgen.suites import artifacts as written
+from knowgen.suites import artifacts
 from knowgen.suites.plan import SuiteCell, SuitePlan, prepare
 from knowgen.suites.result import Status, SuiteResult, SuiteRun
-from knowgen.suites.status import finished, row_of, there
+from knowgen.suites.status import finished, run_without_results, stored_run
 from knowgen.workflows.execute import execute
 
 
@@ -26,32 +26,37 @@ def run_suite(
     only: Sequence[str] = (),
     budget: float | None = None,
     progress: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    on_run: Callable[[str], None] = lambda line: None,
 ) -> SuiteResult:
-    """Runs every system of a suite file on every task, going on from what is there; see `carry_out`.
+    """Run every system of a suite file on every task, resuming from stored results; see `carry_out`.
 
     Args:
         path: The file, or the stem of one that comes with the package, such as `example`.
         out: The suite's directory; `reports/NAME` when None.
-        only: Systems that are run now; all when empty. Tables show the others as they are.
-        budget: US dollars for all runs of the directory together, in place of the file's.
-        progress: Show the progress of each run on stderr.
-        say: Told in a line what is about to be run.
+        only: Names of the systems to run now; all when empty. Tables show the stored results of the others.
+        budget: Maximum cost in USD of all runs in the directory together; the file's when None.
+        progress: Whether to show the progress of each run on stderr.
+        on_run: Called with a line, such as `[2/4] open_book on small`, before each run.
 
     Raises:
-        KnowgenError: The file, a name in it or a directory is wrong; found before anything is drawn or paid.
+        KnowgenError: The file, a name in it or a directory is wrong. Raised before anything is generated or paid.
     """
     target = Path(out) if out is not None else None
-    return carry_out(prepare(path, target, only=only, budget=budget, progress=progress), say)
+    return carry_out(prepare(path, target, only=only, budget=budget, progress=progress), on_run)
 
 
-def carry_out(prepared: SuitePlan, say: Callable[[str], None] = lambda line: None) -> SuiteResult:
-    """Carries out a suite that was made ready, and writes tables, pages and suite.json.
+def carry_out(prepared: SuitePlan, on_run: Callable[[str], None] = lambda line: None) -> SuiteResult:
+    """Run a planned suite, and write tables, pages and suite.json.
 
-    A run that fails is a row with its reason, and the next one begins. A finished run is left as it is.
+    A failed run becomes a row with its reason, and the suite continues with the next run. Finished runs are not
+    touched.
+
+    Args:
+        prepared: The planned suite.
+        on_run: Called with a line before each run.
 
     Raises:
-        ConfigError: Another process holds the suite's directory, or it cannot be written.
+        ConfigError: Another process uses the suite's directory, or it cannot be written.
         DataError: The disk is full.
     """
     suite = prepared.source.suite
@@ -64,7 +69,7 @@ def carry_out(prepared: SuitePlan, say: Callable[[str], None] = lambda line: Non
         runs: list[SuiteRun] = []
         for number, cell in enumerate(prepared.cells, 1):
             if cell.selected:
-                say(f"[{number}/{len(prepared.cells)}] {cell.system} on {cell.task}")
+                on_run(f"[{number}/{len(prepared.cells)}] {cell.system} on {cell.task}")
             runs.append(_outcome(prepared, cell))
             if runs[-1].status == "interrupted":
                 break
@@ -78,23 +83,23 @@ def carry_out(prepared: SuitePlan, say: Callable[[str], None] = lambda line: Non
             budget=prepared.budget,
             spent=_spent_if_known(prepared.out),
         )
-        # whoever presses Ctrl-C waits for nothing more; the next call writes the outputs
-        return result if result.interrupted else replace(result, pages=written.write(result))
+        # after Ctrl-C the user should not wait; the next call writes the outputs
+        return result if result.interrupted else replace(result, pages=artifacts.write(result))
 
 
-def spent(out: Path, but: Path | None = None) -> float:
-    """Returns US dollars spent in all run directories of a folder, over all their runs.
+def spent(out: Path, exclude: Path | None = None) -> float:
+    """Return the US dollars spent in all run directories of a folder, over all calls.
 
     Args:
         out: The suite's directory.
-        but: A run directory that is not counted.
+        exclude: A run directory that is not counted.
 
     Raises:
-        DataError: A run directory is damaged, so what was spent in it is not known.
+        DataError: A run directory is damaged, so that its cost is unknown.
     """
     total = 0.0
     for path in sorted(out.iterdir()):
-        if path != but and is_run_directory(path):
+        if path != exclude and is_run_directory(path):
             with RunStore.read(path) as store:
                 total += store.spent()
     return total
@@ -103,36 +108,36 @@ def spent(out: Path, but: Path | None = None) -> float:
 def _spent_if_known(out: Path) -> float | None:
     try:
         return spent(out)
-    except DataError:  # the row of that run says so
+    except DataError:  # the row of the damaged run has the reason
         return None
 
 
 def _outcome(prepared: SuitePlan, cell: SuiteCell) -> SuiteRun:
-    """Runs a cell, or finds out how it stands where there is nothing to do."""
+    """Execute a run unless it is finished or not selected, and return its result."""
     model = prepared.model_of(cell.task)
     if cell.plan is None:
-        return row_of(cell, model, "not_run", cell.reason)
+        return run_without_results(cell, model, "not_run", cell.reason)
     if not cell.selected:
-        return there(cell, cell.plan, "left out by --only")
+        return stored_run(cell, cell.plan, "not selected by --only")
     status: Status
     try:
         if finished(cell.plan, cell):
-            return there(cell, cell.plan)
+            return stored_run(cell, cell.plan)
         config = cell.plan.config
         if prepared.budget is not None:
-            # a run's budget counts all that was ever spent in its directory; what others spent is not there for it
-            config = replace(config, budget=max(0.0, prepared.budget - spent(prepared.out, but=cell.path)))
+            # a run's own budget already counts what was spent in its directory, so only the other runs are subtracted
+            config = replace(config, budget=max(0.0, prepared.budget - spent(prepared.out, exclude=cell.path)))
         run = execute(replace(cell.plan, config=config), cell.path)
     except KnowgenError as error:
         status, reason = "failed", str(error)
-    except Exception as error:  # noqa: BLE001 - one system's fault must not cost the others their turn
+    except Exception as error:  # noqa: BLE001 - an error in one system must not stop the others
         status, reason = "failed", f"unexpected {type(error).__name__}: {error}"
     else:
         stopped = run.outcome.stopped if run.outcome is not None else ""
         if stopped == "interrupted":
-            return row_of(cell, model, "interrupted", "interrupted; what was finished is kept")
+            return run_without_results(cell, model, "interrupted", "interrupted; finished results are saved")
         if not stopped:
-            return there(cell, cell.plan)
+            return stored_run(cell, cell.plan)
         reason = run.outcome.refusal if run.outcome is not None and stopped == "budget" else stopped
         status = "budget" if stopped == "budget" else "incomplete"
-    return there(cell, cell.plan, reason, status)
+    return stored_run(cell, cell.plan, reason, status)

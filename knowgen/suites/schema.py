@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from yaml.nodes import MappingNode, Node
 
 Place = tuple[str | int, ...]
-"""Where something stands in the file, such as `("systems", 2, "args")`."""
+"""Path of a value in the file, such as `("systems", 2, "args")`."""
 
 RUN_FIELDS = declared_fields(RunConfig)
 
@@ -109,8 +109,8 @@ class TaskEntry(_Part):
     def _one_choice(self) -> TaskEntry:
         if self.limit is not None and self.ids is not None:
             raise ValueError("limit and ids exclude each other")
-        if double := _double(self.ids or ()):
-            raise ValueError(f"duplicate id {double!r}")
+        if duplicate := _duplicate(self.ids or ()):
+            raise ValueError(f"duplicate id {duplicate!r}")
         return self
 
 
@@ -138,7 +138,7 @@ class SuiteFile(_RunOptions):
 
     Attributes:
         name: Name of the suite; the file's stem by default.
-        description: For readers.
+        description: Text for readers; not used.
         systems: The systems.
         tasks: The tasks.
         scorers: The scorers; each task's own when empty.
@@ -183,7 +183,7 @@ class SuiteSource:
         return self.suite.name or self.path.stem
 
     def where(self, *place: str | int) -> str:
-        """Return `file:line` of a place, or of the nearest part around it that the file has."""
+        """Return `file:line` of a value, or of the innermost part around it that the file contains."""
         return f"{self.path}:{_line(self._root, place)}"
 
     @cached_property
@@ -211,17 +211,19 @@ def read_suite(path: Path) -> SuiteSource:
     except (yaml.YAMLError, ValueError) as error:  # a tag, or an invalid date
         raise _broken(path, error) from error
     if not isinstance(data, dict):
-        raise DataError("must hold fields such as `systems: [open_book]`", where=str(path))
+        raise DataError(
+            "has no fields", where=str(path), fix="write at least `systems: [open_book]` and `tasks: [knowgen_mini]`"
+        )
     if secret := find_secret(data):
         raise secret.error(f"{path}:{_line(root, secret.place)}")
     for mapping in _mappings(root, set()):
-        _refuse_double_keys(path, mapping)
+        _refuse_duplicate_keys(path, mapping)
     try:
         suite = SuiteFile.model_validate(data)
     except ValidationError as error:
         raise _wrong(path, root, error) from error
     source = SuiteSource(path, text, suite)
-    _refuse_doubles(source)
+    _refuse_duplicates(source)
     return source
 
 
@@ -247,22 +249,22 @@ def _wrong(path: Path, root: Node, error: ValidationError) -> DataError:
     """Return the first error with its line and field, and a suggestion for a misspelt field."""
     import difflib
 
-    places = [fault["loc"] for fault in error.errors()]
-    # a list with a wrong entry is reported as too short as well
-    faults = [
-        fault
-        for fault in error.errors()
-        if not any(len(place) > len(fault["loc"]) and place[: len(fault["loc"])] == fault["loc"] for place in places)
+    places = [each["loc"] for each in error.errors()]
+    # pydantic reports a list with a wrong entry as too short as well
+    errors = [
+        each
+        for each in error.errors()
+        if not any(len(place) > len(each["loc"]) and place[: len(each["loc"])] == each["loc"] for place in places)
     ]
-    first = faults[0]
+    first = errors[0]
     place = first["loc"]
     field = ".".join(str(part) for part in place)
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     what, fix = first["msg"].removeprefix("Value error, "), "fix that field"
     if first["type"] == "extra_forbidden":
         known = list(_model_at(place[:-1]).model_fields)
         near = difflib.get_close_matches(str(place[-1]), known, n=1)
-        what, fix = "there is no such field", f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        what, fix = "unknown field", f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
     return DataError(f"{field}: {what}{more}", where=f"{path}:{_line(root, place)}", fix=fix)
 
 
@@ -272,7 +274,7 @@ def _model_at(place: Sequence[str | int]) -> type[BaseModel]:
 
 
 def _line(root: Node, place: Sequence[str | int]) -> int:
-    """Return the line, from 1, of the deepest part of a place that the file has."""
+    """Return the line, from 1, of the innermost part of a place that the file contains."""
     import yaml
 
     node, line = root, root.start_mark.line
@@ -306,7 +308,7 @@ def _mappings(node: Node, seen: set[int]) -> Iterator[MappingNode]:
             yield from _mappings(value, seen)
 
 
-def _refuse_double_keys(path: Path, mapping: MappingNode) -> None:
+def _refuse_duplicate_keys(path: Path, mapping: MappingNode) -> None:
     """Refuse duplicate keys, of which YAML readers silently use the last."""
     seen: set[str] = set()
     for key, _ in mapping.value:
@@ -316,24 +318,29 @@ def _refuse_double_keys(path: Path, mapping: MappingNode) -> None:
         seen.add(str(key.value))
 
 
-def _refuse_doubles(source: SuiteSource) -> None:
+def _refuse_duplicates(source: SuiteSource) -> None:
+    """Refuse systems of the same name or directory, and scorers that are listed twice."""
     names = [entry.name for entry in source.suite.systems]
-    if name := _double(names):
+    if name := _duplicate(names):
         where = source.where("systems", _last(names, name))
-        raise DataError(f"a second system is called {name!r}", where=where, fix="give it a `name:` of its own")
+        raise DataError(f"duplicate system name {name!r}", where=where, fix="give it another name with `name:`")
     folders = [artifacts.slug(name).lower() for name in names]
-    if folder := _double(folders):
+    if folder := _duplicate(folders):
         where = source.where("systems", _last(folders, folder))
-        raise DataError(f"a second system would lie in {folder!r}", where=where, fix="give it another `name:`")
+        raise DataError(
+            f"two systems would use the directory {folder!r}", where=where, fix="give one another name with `name:`"
+        )
     scorers = [entry.scorer for entry in source.suite.scorers]
-    if name := _double(scorers):
+    if name := _duplicate(scorers):
         where = source.where("scorers", _last(scorers, name))
         raise DataError(
-            f"scorer {name!r} is named twice", where=where, fix="name it once; more judgements are judge_repeats"
+            f"duplicate scorer {name!r}",
+            where=where,
+            fix="list it once; for more scores per image set `judge_repeats:`",
         )
 
 
-def _double(names: Sequence[str]) -> str | None:
+def _duplicate(names: Sequence[str]) -> str | None:
     return next((name for name, number in Counter(names).items() if number > 1), None)
 
 

@@ -1,4 +1,4 @@
-"""How a run of a suite stands: what lies in its directory, and a row for it, be there results or not."""
+"""The status of a run of a suite, and its entry in the result, with or without stored results."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from knowgen.store.folder import is_run_directory
 from knowgen.store.manifest import difference
 from knowgen.store.run import RunStore
 from knowgen.suites.plan import SuiteCell
-from knowgen.suites.result import STANDS, Status, SuiteRun
+from knowgen.suites.result import COMPLETE, Status, SuiteRun
 from knowgen.workflows import artifacts
 from knowgen.workflows.plan import Plan
 from knowgen.workflows.run import PROTOCOLS, Run
 
 
-def standing(store: RunStore) -> tuple[Status, str]:
-    """Tells from the rows of a run how it stands, and why."""
+def status_of(store: RunStore) -> tuple[Status, str]:
+    """Return the status of a run and its reason, from its rows."""
     failed: set[tuple[str, int]] = set()
-    waiting: set[tuple[str, int]] = set()
-    judgements = unjudged = 0
+    missing: set[tuple[str, int]] = set()
+    failed_scores = missing_scores = 0
     for scorer in store.spec.scorers:
         for row in store.rows(scorer.name):
             if row.generation is GenerationStatus.NOT_RUN:
-                waiting.add((row.sample_id, row.repeat))
+                missing.add((row.sample_id, row.repeat))
             elif row.generation is not GenerationStatus.OK:
                 failed.add((row.sample_id, row.repeat))
             else:
-                judgements += row.strict.status is ScoreStatus.FAILED
-                unjudged += row.strict.status is ScoreStatus.NOT_RUN
-    if waiting or unjudged:
-        return "incomplete", f"{_both(len(waiting), unjudged)} not run yet"
-    if failed or judgements:
-        return "failed_samples", f"{_both(len(failed), judgements)} failed"
+                failed_scores += row.strict.status is ScoreStatus.FAILED
+                missing_scores += row.strict.status is ScoreStatus.NOT_RUN
+    if missing or missing_scores:
+        return "incomplete", f"{_both(len(missing), missing_scores)} not run yet"
+    if failed or failed_scores:
+        return "failed_samples", f"{_both(len(failed), failed_scores)} failed"
     return "done", ""
 
 
-def _both(drawings: int, judgements: int) -> str:
-    parts = [count(drawings, "drawing") if drawings else "", count(judgements, "judgement") if judgements else ""]
+def _both(generations: int, scores: int) -> str:
+    parts = [count(generations, "generation") if generations else "", count(scores, "score") if scores else ""]
     return " and ".join(part for part in parts if part)
 
 
 def finished(plan: Plan, cell: SuiteCell) -> bool:
-    """Tells whether a run is done with nothing to try again, its pictures sound and its outputs written.
+    """Return whether a run is done, its image files are intact and its outputs are written.
 
-    Such a run is not opened for writing, so that a suite that is called again leaves it untouched.
+    Such a run is not opened for writing, so that calling the suite again does not touch its files.
 
     Raises:
         DataError: The directory is damaged.
@@ -54,49 +54,50 @@ def finished(plan: Plan, cell: SuiteCell) -> bool:
     if not is_run_directory(cell.path) or not artifacts.complete(cell.path, plan.spec):
         return False
     with RunStore.read(cell.path) as store:
-        if store.spec.model_dump(mode="json") != plan.spec.model_dump(mode="json") or standing(store)[0] != "done":
+        if store.spec.model_dump(mode="json") != plan.spec.model_dump(mode="json") or status_of(store)[0] != "done":
             return False
         return all(each.image is not None and store.image_ok(each.image) for _, each in store.generations())
 
 
-def there(cell: SuiteCell, plan: Plan, reason: str = "", status: Status | None = None) -> SuiteRun:
-    """Returns the row of a run from what lies in its directory.
+def stored_run(cell: SuiteCell, plan: Plan, reason: str = "", status: Status | None = None) -> SuiteRun:
+    """Return a run with the results in its directory.
 
     Args:
-        cell: The run.
-        plan: Of the run; says what a run without results lacks.
-        reason: Why it is `status`, or why there is nothing.
-        status: How it stands; read from the directory when None.
+        cell: The system and task.
+        plan: Plan of the run; defines what is missing when there are no results.
+        reason: Reason for `status`, or for the lack of results.
+        status: Status of the run; read from its rows when None.
     """
     try:
         if not is_run_directory(cell.path):
-            return row_of(cell, plan, status or "not_run", reason)
+            return run_without_results(cell, plan, status or "not_run", reason)
         with RunStore.read(cell.path) as store:
-            held = next(store.samples(), None) is not None and not difference(store.spec, plan.spec)
-            found, why = standing(store)
-            run, results = Run(cell.path, store.spec, plan.config.protocol), tuple(store.latest())
-        if not held:
-            return row_of(cell, plan, status or "not_run", reason)
-        own = run.summaries()
+            has_results = next(store.samples(), None) is not None and not difference(store.spec, plan.spec)
+            stored_status, stored_reason = status_of(store)
+            run, results = Run(cell.path, store.spec, plan.config.protocol), tuple(store.last_numbers())
+        if not has_results:
+            return run_without_results(cell, plan, status or "not_run", reason)
+        summaries = run.summaries()
     except DataError as error:
-        return row_of(cell, plan, "failed", reason or str(error))
-    status, why = (status, reason) if status is not None else (found, why)
-    return _row(cell, status, why, own, run=run, results=results)
+        return run_without_results(cell, plan, "failed", reason or str(error))
+    if status is None:
+        status, reason = stored_status, stored_reason
+    return _suite_run(cell, status, reason, summaries, run=run, results=results)
 
 
-def row_of(cell: SuiteCell, plan: Plan, status: Status, reason: str) -> SuiteRun:
-    """Returns the row of a run without results: every drawing and judgement counts as not run.
+def run_without_results(cell: SuiteCell, plan: Plan, status: Status, reason: str) -> SuiteRun:
+    """Return a run without results: every generation and score counts as not run.
 
     Args:
-        cell: The run.
-        plan: Of this run, or of another system's on the same task.
-        status: How it stands.
-        reason: Why.
+        cell: The system and task.
+        plan: Plan of this run, or of another system on the same task.
+        status: Status of the run.
+        reason: Reason for the status.
     """
     spec = plan.spec
     order = sorted(PROTOCOLS, key=lambda protocol: protocol != plan.config.protocol)
     missing = ParsedScore(status=ScoreStatus.NOT_RUN, reason=reason)
-    found = []
+    summaries = []
     for scorer in spec.scorers:
         rows = [
             Row(
@@ -113,9 +114,9 @@ def row_of(cell: SuiteCell, plan: Plan, status: Status, reason: str) -> SuiteRun
             )
             for sample in plan.task.samples()
             for repeat in range(spec.repeats)
-            for judge_repeat in range(spec.judgements(scorer))
+            for judge_repeat in range(spec.judge_repeats_of(scorer))
         ]
-        found += [
+        summaries += [
             aggregate(
                 rows,
                 protocol,
@@ -129,10 +130,10 @@ def row_of(cell: SuiteCell, plan: Plan, status: Status, reason: str) -> SuiteRun
             )
             for protocol in order
         ]
-    return _row(cell, status, reason, found)
+    return _suite_run(cell, status, reason, summaries)
 
 
-def _row(
+def _suite_run(
     cell: SuiteCell,
     status: Status,
     reason: str,
@@ -141,17 +142,17 @@ def _row(
     run: Run | None = None,
     results: tuple[int, ...] = (),
 ) -> SuiteRun:
-    """Names the summaries as the suite does, and lets tables say why a run is not what it should be."""
-    notes = () if status in STANDS else (f"{status.replace('_', ' ')}: {reason}",)
+    """Return a run whose summaries have the suite's name of the system and a note on an incomplete status."""
+    notes = () if status in COMPLETE else (f"{status.replace('_', ' ')}: {reason}",)
     named = []
-    for one in summaries:
-        told = one if status in STANDS or one.slice().coverage.scored else _without_figures(one, reason)
-        fit = one.fit_for_board and not notes
-        named.append(
-            told.model_copy(
-                update={"system": cell.system, "notes": (*notes, *one.notes), "fit_for_board": fit},
-            )
-        )
+    for each in summaries:
+        has_figures = status in COMPLETE or each.slice().coverage.scored
+        update = {
+            "system": cell.system,
+            "notes": (*notes, *each.notes),
+            "fit_for_board": each.fit_for_board and not notes,
+        }
+        named.append((each if has_figures else _without_figures(each, reason)).model_copy(update=update))
     return SuiteRun(
         task=cell.task,
         system=cell.system,
@@ -166,7 +167,7 @@ def _row(
 
 
 def _without_figures(summary: Summary, reason: str) -> Summary:
-    """Takes the figures out of the summary of a run that came to nothing: the published arithmetic would give 0."""
+    """Return a summary without figures, for a run without results, where the official arithmetic would give 0."""
     slices = tuple(
         part.model_copy(update={"figures": {name: Figure(note=reason) for name in part.figures}})
         for part in summary.slices

@@ -1,10 +1,9 @@
-"""The published data sets that can be prepared here, and what is known of each.
+"""The published data sets that `knowgen task prepare` knows.
 
-The hub's files were described to us and could not be looked into, so nothing is said here of numbers of rows, of the
-archives' names or of how pictures lie in them: all of that is found out when a data set is prepared. Nor is a commit
-written down. It is pinned on this machine instead: the first `prepare` resolves the revision it is given (`main`
-unless `--revision` says otherwise) to a commit, downloads exactly that commit and writes its hash into the index of
-the prepared folder; every later use is of that commit, until somebody prepares another.
+The number of rows, the names of archives and the layout of images are not recorded here: `prepare` finds them out from
+the files. Nor is a commit: the first `prepare` resolves the given revision (default `main`) to a commit, downloads
+exactly that commit and records its hash in the index of the prepared folder. Later uses refer to that commit, until
+another one is prepared.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ DEFAULT_REVISION = "main"
 
 
 class DataSetKind(StrEnum):
-    """What the rows of a data set are."""
+    """Kind of the rows of a data set."""
 
     BENCHMARK = "benchmark"
     SFT = "sft"
@@ -30,11 +29,11 @@ class PublishedDataSet:
     """A published data set.
 
     Attributes:
-        name: As users call it.
-        kind: What its rows are.
+        name: Name on the command line and in Python.
+        kind: Kind of its rows.
         repo: Dataset repository on the hub.
-        file: The JSON array of rows in it; archives of pictures lie beside it.
-        about: What it is, in a few words.
+        file: JSON array of rows in the repository, beside archives of images.
+        about: Short description.
     """
 
     name: str
@@ -49,7 +48,7 @@ CATALOG = {
     for each in (
         PublishedDataSet(
             "knowgen", DataSetKind.BENCHMARK, "GenSearcher/KnowGen-Bench", "KnowGen-Bench.json",
-            "the KnowGen benchmark: prompts with ground-truth pictures",
+            "the KnowGen benchmark: prompts with ground-truth images",
         ),
         PublishedDataSet(
             "gen_searcher_sft", DataSetKind.SFT, "GenSearcher/Train-Data", "sft_data.json",
@@ -57,18 +56,22 @@ CATALOG = {
         ),
         PublishedDataSet(
             "gen_searcher_rl", DataSetKind.RL, "GenSearcher/Train-Data", "rl_data.json",
-            "prompts with ground-truth pictures to train the agent on with rewards",
+            "prompts with ground-truth images to train the agent on with rewards",
         ),
     )
 }  # fmt: skip
-"""By name."""
+"""Data sets by name."""
 
 
 def data_set(name: str) -> PublishedDataSet:
-    """Returns a data set of the catalog.
+    """Return a data set of the catalog.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: The name is unknown.
+
+    Example:
+        >>> data_set("knowgen").repo
+        'GenSearcher/KnowGen-Bench'
     """
     if name in CATALOG:
         return CATALOG[name]
@@ -76,4 +79,4 @@ def data_set(name: str) -> PublishedDataSet:
 
     near = difflib.get_close_matches(name, list(CATALOG), n=1)
     known = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(CATALOG)}"
-    raise UsageError(f"no data set {name!r} can be prepared", fix=known)
+    raise UsageError(f"unknown data set {name!r}", fix=known)

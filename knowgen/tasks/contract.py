@@ -1,4 +1,4 @@
-"""What a task offers: samples for everybody, ground truths for scorers."""
+"""The protocol of a task: samples for generators, ground truths for scorers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ class Task(Protocol):
     """A benchmark: an ordered set of samples with ground truths.
 
     Attributes:
-        name: As users call it.
-        version: Changes whenever a prompt, a truth or a picture changes; ends in a hash of the content.
-        default_scorers: Scorers a run uses when none is named.
-        search: Name of the search backend that serves this task's pages, such as `world:DIR`; empty when the task
-            brings none.
-        search_version: Identity of what that backend answers from, for keys; empty when there is none.
+        name: Name on the command line and in Python.
+        version: Changes whenever a prompt, a ground truth or an image changes; ends in a hash of the content.
+        default_scorers: Scorers of a run that names none.
+        search: Name of the search backend for this task's pages, such as `world:DIR`; empty if the task has none.
+        search_version: Identity of that backend's content, for keys; empty if there is none.
     """
 
     name: str
@@ -26,26 +25,26 @@ class Task(Protocol):
 
     @property
     def version(self) -> str:
-        """Changes whenever a prompt, a truth or a picture changes."""
+        """Version that changes whenever a prompt, a ground truth or an image changes."""
         ...
 
     @property
     def search_version(self) -> str:
-        """Identity of what the search backend answers from."""
+        """Identity of the search backend's content."""
         ...
 
     def __len__(self) -> int:
-        """Returns the number of samples."""
+        """Return the number of samples."""
         ...
 
     def samples(self) -> Iterator[Sample]:
-        """Yields the samples in their fixed order, without touching any truth."""
+        """Yield the samples in a fixed order, without reading any ground truth."""
         ...
 
     def truth(self, sample_id: str) -> GroundTruth:
-        """Returns the ground truth of a sample, with the path of its picture.
+        """Return the ground truth of a sample, with the path of its image.
 
         Raises:
-            DataError: There is none, or its picture is missing.
+            DataError: The sample has no ground truth, or its image is missing.
         """
         ...

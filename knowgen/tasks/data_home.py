@@ -1,11 +1,11 @@
-"""Where prepared data lies on this machine, and which of it is current. Loads nothing but the standard library.
+"""The folder of prepared data on this machine. Imports only the standard library and `core`.
 
-    DATA/NAME/current.json      which prepared folder is in use
-    DATA/NAME/COMMIT/           one prepared commit, whole; `index.json` in it says where it came from
-    DATA/NAME/.draft-*/         a preparation under way, or what a killed one left; never read
+    DATA/NAME/current.json      names the prepared folder in use
+    DATA/NAME/COMMIT/           one prepared commit, complete; its `index.json` records its origin
+    DATA/NAME/.draft-*/         a preparation in progress or interrupted; never read
 
-DATA is the folder that `KNOWGEN_DATA` names, else `$XDG_DATA_HOME/knowgen`, else `~/.local/share/knowgen`. Data that
-came from a folder and not from the hub has no commit; its place is taken by `local-` and a hash of its content.
+DATA is `$KNOWGEN_DATA`, else `$XDG_DATA_HOME/knowgen`, else `~/.local/share/knowgen`. Data from a local folder has no
+commit; its folder is named `local-` and a hash of its content.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ HOME = "KNOWGEN_DATA"
 CURRENT_FILE = "current.json"
 INDEX_FILE = "index.json"
 INDEX_FORMAT = 1
-"""Format of a prepared folder; data prepared in another one is prepared again."""
+"""Format of a prepared folder. Data in another format must be prepared again."""
 
 _FOLDER = re.compile(r"[0-9a-z][0-9a-z-]{0,79}\Z")
 
 
 def data_home() -> Path:
-    """Returns the folder of all prepared data; it may not exist yet."""
+    """Return the folder of all prepared data; it may not exist."""
     if named := os.environ.get(HOME, "").strip():
         return Path(named).expanduser()
     base = os.environ.get("XDG_DATA_HOME", "").strip()
@@ -44,9 +44,9 @@ class PreparedData:
     """A prepared data set on this machine.
 
     Attributes:
-        name: Of the data set.
-        folder: Where it lies.
-        index: What `index.json` says: repository, revision asked for, commit, rows, what was left out.
+        name: Name of the data set.
+        folder: The prepared folder.
+        index: Content of `index.json`: repository, requested revision, commit, number of rows, rows left out.
     """
 
     name: str
@@ -60,19 +60,19 @@ class PreparedData:
 
     @property
     def revision(self) -> str:
-        """The revision that was asked for, empty for data from a folder."""
+        """The requested revision; empty for data from a local folder."""
         return str(self.index.get("revision", ""))
 
     @property
     def source(self) -> str:
-        """The folder it was read from, empty for data from the hub."""
+        """The local folder it was read from; empty for data from the hub."""
         return str(self.index.get("source", ""))
 
 
 def find_prepared(name: str) -> PreparedData | None:
-    """Returns the data set that is in use, None when none is.
+    """Return the version of a data set that is in use; None if it is not prepared.
 
-    A folder that is gone, or was written in another format, counts as none.
+    A folder that is missing or has another format counts as not prepared.
 
     Raises:
         DataError: `current.json` or the index cannot be read.
@@ -83,15 +83,17 @@ def find_prepared(name: str) -> PreparedData | None:
         return None
     folder = str(current.get("folder", ""))
     if not _FOLDER.match(folder):
-        raise DataError(f"names no folder: {folder[:80]!r}", where=str(place / CURRENT_FILE), fix=prepare_again(name))
+        raise DataError(
+            f"invalid folder name {folder[:80]!r}", where=str(place / CURRENT_FILE), fix=prepare_again(name)
+        )
     return read_prepared(name, place / folder)
 
 
 def read_prepared(name: str, folder: Path) -> PreparedData | None:
-    """Returns what a folder holds, None when it holds nothing finished, or was written in another format.
+    """Return the data set in a folder; None if it is unfinished or has another format.
 
     Raises:
-        DataError: Its index cannot be read.
+        DataError: The index cannot be read.
     """
     index = _read(folder / INDEX_FILE)
     if index is None or index.get("format") != INDEX_FORMAT or index.get("name") != name:
@@ -100,34 +102,34 @@ def read_prepared(name: str, folder: Path) -> PreparedData | None:
 
 
 def need_prepared(name: str) -> PreparedData:
-    """Returns the data set that is in use.
+    """Return the version of a data set that is in use.
 
     Raises:
-        DataError: It is not prepared; the message holds the command that does it.
+        DataError: The data set is not prepared. The message contains the command that prepares it.
     """
-    found = find_prepared(name)
-    if found is None:
-        raise DataError("is not prepared on this machine", where=name, fix=f"type: knowgen task prepare {name}")
-    return found
+    prepared = find_prepared(name)
+    if prepared is None:
+        raise DataError("is not prepared on this machine", where=name, fix=f"run: knowgen task prepare {name}")
+    return prepared
 
 
 def prepare_again(name: str) -> str:
-    """Returns the remedy for prepared data that is damaged."""
-    return f"type: knowgen task prepare {name} --force"
+    """Return the fix for damaged prepared data, for error messages."""
+    return f"run: knowgen task prepare {name} --force"
 
 
 def put_current(name: str, folder: str) -> None:
-    """Makes a prepared folder the one in use, in one step."""
+    """Make a prepared folder the version in use, atomically."""
     write_json(data_home() / name / CURRENT_FILE, {"folder": folder})
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Writes a JSON file so that a reader sees the old content or the new, never half of it."""
+    """Write a JSON file atomically: a reader sees the old or the new content."""
     write_file(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Reads a JSON object; None when there is no file."""
+    """Read a JSON object; return None if the file does not exist."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -135,7 +137,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except ValueError as error:
-        raise DataError("is no JSON", where=str(path), fix="remove it, and prepare the data set again") from error
+        raise DataError("invalid JSON", where=str(path), fix="remove it, and prepare the data set again") from error
     if not isinstance(data, dict):
-        raise DataError("is no JSON object", where=str(path), fix="remove it, and prepare the data set again")
+        raise DataError("must be a JSON object", where=str(path), fix="remove it, and prepare the data set again")
     return data

@@ -1,11 +1,11 @@
-"""A task kept in a folder: `task.yaml`, `samples.jsonl`, `truth.jsonl` and pictures.
+"""A task in a folder: `task.yaml`, `samples.jsonl`, `truth.jsonl` and images.
 
     task.yaml       name, version, description, default_scorers, search (name of a backend that serves this folder)
-    samples.jsonl   one sample a line
-    truth.jsonl     one ground truth a line, with `image_file`, the relative path of its picture
-    text_required.json  where it is there: which prompts ask for written text, as `knowgen task annotate` froze it
+    samples.jsonl   one sample per line
+    truth.jsonl     one ground truth per line, with `image_file`, the relative path of its image
+    text_required.json  optional: which prompts require text, as frozen by `knowgen task annotate`
 
-Samples and truths are apart, so that a generator's side of a run can be shown to work with the truth moved away.
+Samples and ground truths are in separate files, so that a test can run generation with the ground truth removed.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ SEARCH_FILES = ("pages.jsonl", "pictures.jsonl")
 
 
 _DIGESTS: dict[Path, tuple[int, int, str]] = {}
-"""Size, time of change and digest of the pictures that were read in this process, so that each is hashed once."""
+"""Size, modification time and digest of the images read in this process, so that each is hashed once."""
 
 
 class ImageMismatchError(DataError):
-    """A ground-truth picture is not the one that is recorded.
+    """A ground-truth image differs from the recorded digest.
 
     Attributes:
-        truth: The ground truth as recorded, its picture with the path of the other one.
+        truth: The ground truth as recorded, with the path of the differing image.
     """
 
     truth: GroundTruth
@@ -57,18 +57,18 @@ class TaskFile(BaseModel):
     seed: int | None = None
 
 
-def one_line(error: ValidationError) -> str:
-    """Returns the first complaint of pydantic as `field: what`, with the number of further ones."""
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem of a validation as `field: message`, with the number of further problems."""
     first, more = error.errors()[0], len(error.errors()) - 1
     place = ".".join(str(part) for part in first["loc"]) or "record"
     return f"{place}: {first['msg']}" + (f" (and {more} more)" if more else "")
 
 
 def read_task_file(path: Path) -> TaskFile:
-    """Reads `task.yaml`.
+    """Read `task.yaml`.
 
     Raises:
-        DataError: It is missing, is no YAML, or has a wrong or unknown field.
+        DataError: The file is missing or invalid YAML, or has an invalid or unknown field.
     """
     import yaml
 
@@ -76,21 +76,23 @@ def read_task_file(path: Path) -> TaskFile:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(
-            "there is no task here", where=str(path), fix="name a task, or a folder made by `knowgen world build`"
+            "not a task folder (task.yaml is missing)",
+            where=str(path),
+            fix="name a task, or a folder made by `knowgen world build`",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "it is not UTF-8 text"
-        raise DataError(f"broken YAML: {problem}", where=where, fix="mend that line") from error
+        raise DataError(f"broken YAML: {problem}", where=where, fix="fix that line") from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
     if not isinstance(data, dict):
-        raise DataError("must hold fields such as `name: my_task`", where=str(path))
+        raise DataError("must contain fields such as `name: my_task`", where=str(path))
     try:
         return TaskFile.model_validate(data)
     except ValidationError as error:
-        raise DataError(one_line(error), where=str(path), fix="mend that field") from error
+        raise DataError(first_problem(error), where=str(path), fix="fix that field") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -106,14 +108,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 class FolderTask:
-    """A task read from a folder; see the module's docstring for its files.
+    """A task in a folder; for its files see the module docstring.
 
     Args:
         path: The folder.
-        name: How users call it; the name in `task.yaml` when empty.
+        name: Name of the task; the name in `task.yaml` if empty.
 
     Raises:
-        DataError: `task.yaml` is missing or wrong.
+        DataError: `task.yaml` is missing or invalid.
     """
 
     def __init__(self, path: Path, name: str = "") -> None:
@@ -126,33 +128,33 @@ class FolderTask:
 
     @cached_property
     def version(self) -> str:
-        """The version with the hash of samples, truths and frozen answers, such as `1-3f2a9c0d1b2e`."""
+        """The version with a hash of samples, ground truths and frozen answers, such as `1-3f2a9c0d1b2e`."""
         frozen = (TEXT_FILE,) if (self.path / TEXT_FILE).is_file() else ()
         return f"{self.file.version}-{_hash_files(self.path, (SAMPLES_FILE, TRUTH_FILE, *frozen))}"
 
     @cached_property
     def search_version(self) -> str:
-        """The hash of what the task's search backend answers from; empty when it has none."""
+        """Hash of the content of the task's search backend; empty if it has none."""
         return _hash_files(self.path, SEARCH_FILES) if self.file.search else ""
 
     def __len__(self) -> int:
         return sum(1 for _ in _lines(self.path / SAMPLES_FILE))
 
     def samples(self) -> Iterator[Sample]:
-        """Yields the samples in file order, without touching the truth.
+        """Yield the samples in file order, without reading any ground truth.
 
         Raises:
-            DataError: A line is no sample, an id comes twice, or the frozen answers are of other prompts.
+            DataError: A line is not a valid sample, an id is a duplicate, or the frozen answers are for other prompts.
         """
         frozen = self._frozen
         for sample in self.samples_as_written():
-            yield sample if frozen is None else frozen.settle(sample)
+            yield sample if frozen is None else frozen.apply(sample)
 
     def samples_as_written(self) -> Iterator[Sample]:
-        """Yields the samples in file order, without what was frozen beside them.
+        """Yield the samples in file order, without the frozen answers.
 
         Raises:
-            DataError: A line is no sample, or an id comes twice.
+            DataError: A line is not a valid sample, or an id is a duplicate.
         """
         path, seen = self.path / SAMPLES_FILE, dict[str, int]()
         for number, line in _lines(path):
@@ -160,19 +162,21 @@ class FolderTask:
             try:
                 sample = Sample.model_validate_json(line)
             except ValidationError as error:
-                raise DataError(one_line(error), where=where, fix="mend that line") from error
+                raise DataError(first_problem(error), where=where, fix="fix that line") from error
             if sample.id in seen:
                 first = seen[sample.id]
-                raise DataError(f"the id {sample.id!r} is already on line {first}", where=where, fix="make ids unique")
+                raise DataError(
+                    f"duplicate id {sample.id!r}, already on line {first}", where=where, fix="make the ids unique"
+                )
             seen[sample.id] = number
             yield sample
 
     def truth(self, sample_id: str) -> GroundTruth:
-        """Returns the ground truth of a sample, its picture with a path.
+        """Return the ground truth of a sample, with the path of its image.
 
         Raises:
-            ImageMismatchError: Its picture is not the one that is recorded.
-            DataError: There is none, or its picture is missing.
+            ImageMismatchError: The image differs from the recorded digest.
+            DataError: The sample has no ground truth, or its image is missing.
         """
         row = self._truths.get(sample_id)
         if row is None:
@@ -183,24 +187,24 @@ class FolderTask:
         try:
             truth = GroundTruth.model_validate(fields)
         except ValidationError as error:
-            raise DataError(one_line(error), where=where, fix="mend that line") from error
+            raise DataError(first_problem(error), where=where, fix="fix that line") from error
         if truth.text_required is None and self._frozen is not None:
-            truth = truth.model_copy(update={"text_required": self._frozen.of(sample_id)})
+            truth = truth.model_copy(update={"text_required": self._frozen.label_of(sample_id)})
         if truth.image is None:
             return truth
-        picture = self._inside(str(data.get("image_file", "")), where)
-        image = truth.image.model_copy(update={"path": picture})
+        path = self._inside(str(data.get("image_file", "")), where)
+        image = truth.image.model_copy(update={"path": path})
         truth = truth.model_copy(update={"image": image})
-        self._hold_to_record(truth, image.sha256, picture)
+        self._check_digest(truth, image.sha256, path)
         return truth
 
-    def _hold_to_record(self, truth: GroundTruth, recorded: str, picture: Path) -> None:
-        """Refuses a picture whose bytes are not those that are recorded."""
-        if _digest(picture) == recorded:
+    def _check_digest(self, truth: GroundTruth, recorded: str, path: Path) -> None:
+        """Raise `ImageMismatchError` if an image's bytes differ from the recorded digest."""
+        if _digest(path) == recorded:
             return
-        relative = picture.relative_to(self.path.resolve())
+        relative = path.relative_to(self.path.resolve())
         error = ImageMismatchError(
-            f"the ground-truth picture {relative} is not the one recorded, so nothing may be compared with it",
+            f"the ground-truth image {relative} differs from the recorded digest and must not be compared with",
             where=str(self.path / TRUTH_FILE),
             fix="prepare or build the task again",
         )
@@ -208,18 +212,19 @@ class FolderTask:
         raise error
 
     def _inside(self, relative: str, where: str) -> Path:
+        """Return the absolute path of an image, checking that it is an existing file in the task's folder."""
         if not relative:
-            raise DataError("image_file is missing", where=where, fix="name the picture by its path in the folder")
-        picture = (self.path / relative).resolve()
-        if not picture.is_relative_to(self.path.resolve()):
+            raise DataError("image_file is missing", where=where, fix="give the image's path relative to the folder")
+        path = (self.path / relative).resolve()
+        if not path.is_relative_to(self.path.resolve()):
             raise DataError(
-                f"image_file {relative!r} lies outside the task's folder",
+                f"image_file {relative!r} is outside the task's folder",
                 where=where,
-                fix="copy the picture into the folder; links out of it are not followed",
+                fix="copy the image into the folder; links out of it are not followed",
             )
-        if not picture.is_file():
-            raise DataError(f"the ground-truth picture {relative} is missing", where=where, fix="fetch the task again")
-        return picture
+        if not path.is_file():
+            raise DataError(f"the ground-truth image {relative} is missing", where=where, fix="fetch the task again")
+        return path
 
     @cached_property
     def _frozen(self) -> FrozenText | None:
@@ -227,36 +232,37 @@ class FolderTask:
 
     @cached_property
     def _truths(self) -> dict[str, tuple[int, dict[str, Any]]]:
-        path, found = self.path / TRUTH_FILE, dict[str, tuple[int, dict[str, Any]]]()
+        path, rows = self.path / TRUTH_FILE, dict[str, tuple[int, dict[str, Any]]]()
         for number, line in _lines(path):
             where = f"{path}:{number}"
             try:
                 data = json.loads(line)
             except json.JSONDecodeError as error:
-                raise DataError(f"is no JSON: {error.msg}", where=where, fix="mend that line") from error
+                raise DataError(f"invalid JSON: {error.msg}", where=where, fix="fix that line") from error
             if not isinstance(data, dict) or not isinstance(data.get("sample_id"), str):
-                raise DataError("has no sample_id", where=where, fix="mend that line")
-            if data["sample_id"] in found:
-                raise DataError(f"a second truth for sample {data['sample_id']!r}", where=where)
-            found[data["sample_id"]] = (number, data)
-        return found
+                raise DataError("has no sample_id", where=where, fix="fix that line")
+            if data["sample_id"] in rows:
+                raise DataError(f"a second ground truth for sample {data['sample_id']!r}", where=where)
+            rows[data["sample_id"]] = (number, data)
+        return rows
 
 
-def _digest(picture: Path) -> str:
-    """Returns a picture's digest; a file that has not changed since is not read again."""
+def _digest(path: Path) -> str:
+    """Return an image's SHA-256; a file that has not changed is not read again."""
     try:
-        status = picture.stat()
-        known = _DIGESTS.get(picture)
+        status = path.stat()
+        known = _DIGESTS.get(path)
         if known is None or known[:2] != (status.st_size, status.st_mtime_ns):
-            with picture.open("rb") as file:
+            with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            known = _DIGESTS[picture] = (status.st_size, status.st_mtime_ns, digest)
+            known = _DIGESTS[path] = (status.st_size, status.st_mtime_ns, digest)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(picture)) from error
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
     return known[2]
 
 
 def _hash_files(folder: Path, names: tuple[str, ...]) -> str:
+    """Return 12 hex digits of the SHA-256 over names and contents of files."""
     digest = hashlib.sha256()
     for name in names:
         path = folder / name

@@ -1,4 +1,4 @@
-"""The KnowGen benchmark as it was prepared on this machine."""
+"""The KnowGen benchmark, as prepared on this machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ NAME = "knowgen"
 
 
 def knowgen() -> FolderTask:
-    """Returns the prepared benchmark, at the commit it was prepared from.
+    """Return the prepared benchmark.
 
     Raises:
-        DataError: It is not prepared on this machine; the message holds the command that does it.
+        DataError: It is not prepared on this machine. The message contains the command that prepares it.
     """
     return FolderTask(need_prepared(NAME).folder, name=NAME)

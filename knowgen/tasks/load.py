@@ -1,4 +1,4 @@
-"""From the name a user gives to a task."""
+"""Load a task by name, `module:Class` or folder."""
 
 from __future__ import annotations
 
@@ -13,18 +13,30 @@ from knowgen.tasks.folder import TASK_FILE, FolderTask
 
 
 def load_task(name: str) -> Task:
-    """Returns a task by registered name, `module:Class`, or the folder it lies in.
+    """Return a task.
+
+    Args:
+        name: Registered name, `module:Class`, a task folder or its `task.yaml`.
 
     Raises:
-        UsageError: Nobody knows the name.
-        DataError: The folder holds no task, or a broken one.
+        UsageError: The name is unknown.
+        DataError: The folder is not a task folder, or its `task.yaml` is invalid.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "task.yaml").write_text("name: birds")
+        ...     _ = (Path(folder) / "samples.jsonl").write_text('{"id": "1", "prompt": "a robin"}')
+        ...     [sample.prompt for sample in load_task(folder).samples()]
+        ['a robin']
     """
     refuse_secrets({"task": name})
     if name.strip() and name not in registry.entries("tasks") and (Path(name).is_dir() or Path(name).name == TASK_FILE):
         folder = Path(name).parent if Path(name).name == TASK_FILE else Path(name)
         return FolderTask(folder)
     if not name.strip():
-        raise UsageError("the name of the task is empty", fix="name a task, or a task's folder")
+        raise UsageError("the name of the task is empty", fix="name a task or a task folder")
     if "/" in name or name.startswith("."):
         raise UsageError(f"no task folder {name!r}", fix="make one with `knowgen world build`, or name a task")
     task = registry.create(registry.resolve("tasks", name), {})
@@ -35,10 +47,10 @@ def load_task(name: str) -> Task:
 
 
 def content_folder(kind: str) -> Path:
-    """Returns where shipped content lies: inside an installed wheel, or beside the package in a checkout.
+    """Return the folder of bundled content: inside an installed wheel, or beside the package in a checkout.
 
     Args:
-        kind: Such as `tasks`.
+        kind: Name of the folder, such as `tasks`.
     """
     package = Path(__file__).resolve().parent.parent
     installed = package / "_content" / kind

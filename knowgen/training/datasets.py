@@ -1,10 +1,10 @@
-"""The training sets as they were prepared on this machine: conversations to imitate, prompts to be rewarded on.
+"""The training sets, as prepared on this machine: conversations for SFT, prompts for reinforcement learning.
 
     for conversation in load_sft(): ...
     for prompt in load_rl(split="train"): ...
     trainer = SFTTrainer(train_dataset=sft_dataset(), ...)
 
-Pictures stay files: records hold their paths, and data sets hold paths and not bytes.
+Images stay files: records and data sets contain paths, not bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SFT_NAME, RL_NAME = "gen_searcher_sft", "gen_searcher_rl"
 Split = Literal["train", "test"]
 SPLIT_SEED = 42
 TRAIN_SHARE = 0.9
-"""The published split: rows are shuffled with this seed, and the first `int(share * n)` train."""
+"""The published split: rows are shuffled with this seed; the first `int(share * n)` are the train split."""
 
 
 class _DatasetRow(BaseModel):
@@ -41,8 +41,8 @@ class SftMessage(_DatasetRow):
     """One message of a conversation.
 
     Attributes:
-        role: Who speaks.
-        content: The text; an `<image>` mark stands where a picture belongs.
+        role: Author of the message.
+        content: The text, with an `<image>` mark for each image.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -53,10 +53,10 @@ class SftConversation(_DatasetRow):
     """A conversation of the fine-tuning set.
 
     Attributes:
-        id: As published; empty where the row has none.
+        id: Published id; empty if the row has none.
         row: Number of the published row, from 1.
-        messages: In order.
-        images: Paths on this machine, in the order of the `<image>` marks.
+        messages: Messages in order.
+        images: Local paths, in the order of the `<image>` marks.
     """
 
     id: str
@@ -69,10 +69,10 @@ class RlPrompt(_DatasetRow):
     """A prompt of the reinforcement-learning set.
 
     Attributes:
-        id: Number in its part of the split, from 0.
-        source_id: As published.
+        id: Number within its split, from 0.
+        source_id: Published id.
         prompt: The prompt.
-        gt_image: Path of the ground truth on this machine.
+        gt_image: Local path of the ground-truth image.
     """
 
     id: int
@@ -82,10 +82,10 @@ class RlPrompt(_DatasetRow):
 
 
 def load_sft() -> Iterator[SftConversation]:
-    """Yields the conversations in published order.
+    """Yield the conversations in published order.
 
     Raises:
-        DataError: The set is not prepared; a row has not as many `<image>` marks as pictures; a picture is gone.
+        DataError: The set is not prepared, a row's `<image>` marks and images differ in number, or an image is missing.
     """
     prepared = need_prepared(SFT_NAME)
     return _conversations(prepared)
@@ -94,7 +94,7 @@ def load_sft() -> Iterator[SftConversation]:
 def _conversations(prepared: PreparedData) -> Iterator[SftConversation]:
     for row in _rows(prepared):
         where = _where(prepared, row)
-        images = tuple(_picture(prepared, name, where) for name in row["images"])
+        images = tuple(_image(prepared, name, where) for name in row["images"])
         check_marks([message["content"] for message in row["messages"]], len(images), where)
         try:
             yield SftConversation(id=row["id"], row=row["row"], messages=row["messages"], images=images)
@@ -103,14 +103,17 @@ def _conversations(prepared: PreparedData) -> Iterator[SftConversation]:
 
 
 def load_rl(split: Split = "train") -> Iterator[RlPrompt]:
-    """Yields one part of the prompts, in the published split's order.
+    """Yield the prompts of one split, in the published order.
 
-    The rows that have id, prompt and ground truth are shuffled as `random.seed(42); random.shuffle(rows)` does; the
-    first `int(0.9 n)` are train, the others test, and each part is numbered from 0.
+    The rows that have id, prompt and ground truth are shuffled as by `random.seed(42); random.shuffle(rows)`. The first
+    `int(0.9 * n)` are the train split, the others the test split. Each split is numbered from 0.
+
+    Args:
+        split: train or test.
 
     Raises:
-        UsageError: There is no such part.
-        DataError: The set is not prepared, or a picture is gone.
+        UsageError: `split` is neither.
+        DataError: The set is not prepared, or an image is missing.
     """
     if split not in ("train", "test"):
         raise UsageError(f"no split {split!r}", where=RL_NAME, fix="name train or test")
@@ -123,17 +126,17 @@ def load_rl(split: Split = "train") -> Iterator[RlPrompt]:
 
 def _prompts(prepared: PreparedData, rows: list[dict[str, Any]]) -> Iterator[RlPrompt]:
     for number, row in enumerate(rows):
-        picture = _picture(prepared, row["gt_image"], _where(prepared, row))
-        yield RlPrompt(id=number, source_id=row["id"], prompt=row["prompt"], gt_image=picture)
+        image = _image(prepared, row["gt_image"], _where(prepared, row))
+        yield RlPrompt(id=number, source_id=row["id"], prompt=row["prompt"], gt_image=image)
 
 
 def sft_dataset() -> Dataset:
-    """Returns the conversations as a `datasets.Dataset` with the columns id, messages and images.
+    """Return the conversations as a `datasets.Dataset` with the columns id, messages and images.
 
-    `messages` holds role and content; `images` holds pictures that are not decoded: `{"path": ..., "bytes": None}`.
+    `messages` contains role and content; `images` contains images that are not decoded: `{"path": ..., "bytes": None}`.
 
     Raises:
-        DataError: As `load_sft`.
+        DataError: See `load_sft`.
     """
     from datasets import Dataset, Features, Image, Value
     from datasets.exceptions import DatasetGenerationError
@@ -146,21 +149,21 @@ def sft_dataset() -> Dataset:
         }
     )
     try:
-        return Dataset.from_generator(_sft_rows, features=features, gen_kwargs={"folder": _key(SFT_NAME)})
+        return Dataset.from_generator(_sft_rows, features=features, gen_kwargs={"folder": _cache_key(SFT_NAME)})
     except DatasetGenerationError as error:
-        if isinstance(error.__cause__, DataError):  # the row and its fault, not the library's words about them
+        if isinstance(error.__cause__, DataError):  # report the row and its problem instead of the library's wrapper
             raise error.__cause__ from None
         raise
 
 
 def rl_dataset(split: Split = "train") -> Dataset:
-    """Returns one part of the prompts as a `datasets.Dataset` with the columns id, prompt and gt_image.
+    """Return the prompts of one split as a `datasets.Dataset` with the columns id, prompt and gt_image.
 
-    `gt_image` holds pictures that are not decoded: `{"path": ..., "bytes": None}`.
+    `gt_image` contains images that are not decoded: `{"path": ..., "bytes": None}`.
 
     Raises:
-        UsageError: There is no such part.
-        DataError: As `load_rl`.
+        UsageError: The split is unknown.
+        DataError: See `load_rl`.
     """
     from datasets import Dataset, Features, Image, Value
 
@@ -169,14 +172,14 @@ def rl_dataset(split: Split = "train") -> Dataset:
     return Dataset.from_list(rows, features=features)
 
 
-def _key(name: str) -> str:
-    """Returns the prepared folder and when it was made: what the library's cache of rows hangs on."""
+def _cache_key(name: str) -> str:
+    """Return the prepared folder and its creation time, which identify the rows in the cache of `datasets`."""
     prepared = need_prepared(name)
     return f"{prepared.folder}\0{prepared.index['created']}"
 
 
 def _sft_rows(folder: str) -> Iterator[dict[str, Any]]:
-    """Yields rows for `datasets`; `folder` only tells its cache which data is meant."""
+    """Yield rows for `datasets`; `folder` only identifies the data in its cache."""
     for each in load_sft():
         messages = [{"role": message.role, "content": message.content} for message in each.messages]
         yield {"id": each.id, "messages": messages, "images": [str(path) for path in each.images]}
@@ -191,7 +194,7 @@ def _rows(prepared: PreparedData) -> Iterator[dict[str, Any]]:
                     yield json.loads(line)
                 except ValueError as error:
                     fix = prepare_again(prepared.name)
-                    raise DataError("is no JSON", where=f"{path}:{number}", fix=fix) from error
+                    raise DataError("invalid JSON", where=f"{path}:{number}", fix=fix) from error
     except OSError as error:
         fix = prepare_again(prepared.name)
         raise DataError(f"cannot be read: {error.strerror}", where=str(path), fix=fix) from error
@@ -202,8 +205,8 @@ def _where(prepared: PreparedData, row: dict[str, Any]) -> str:
     return f"{prepared.name}, row {row['row']}{identity}"
 
 
-def _picture(prepared: PreparedData, name: str, where: str) -> Path:
+def _image(prepared: PreparedData, name: str, where: str) -> Path:
     path = prepared.folder / name
     if not path.is_file():
-        raise DataError(f"the picture {name} is gone", where=where, fix=prepare_again(prepared.name))
+        raise DataError(f"the image {name} is missing", where=where, fix=prepare_again(prepared.name))
     return path

@@ -1,4 +1,4 @@
-"""Asks a scorer about many episodes outside a run: bounded, tried again, in order, and never without a reason."""
+"""Score many episodes outside a run: bounded concurrency, retries, results in order, a reason for each failure."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from knowgen.scorers.contract import AsyncScorer, BatchScorer, scorer_capabiliti
 from knowgen.scorers.short_form import compute_items, score_item
 
 STOPPERS = (BudgetReachedError, ConfigError, UsageError, MissingDependencyError)
-"""Errors that would hit every episode alike: they are raised."""
+"""Errors that would affect every episode: they are raised."""
 
 LONGEST_WAIT = 60.0
-"""Seconds between two tries at most."""
+"""Maximum seconds between two tries."""
 
 
 @dataclass(frozen=True)
 class ScoredEpisode:
-    """What asking about one episode gave.
+    """Result of scoring one episode.
 
     Attributes:
-        score: The judgement, be it a failed one; None where there is none.
-        reason: Why there is none, else empty.
+        score: The score, possibly with status failed; None if there is none.
+        reason: Why the score is None; else empty.
     """
 
     score: Score | None = None
@@ -35,61 +35,61 @@ class ScoredEpisode:
 
 
 class EpisodeScoring:
-    """One scorer, asked about many episodes.
+    """Scores many episodes with one scorer.
 
     Args:
-        scorer: With either method of the contract. A batch form computes in a thread, one batch after the other.
-        concurrency: Judgements at once, of a scorer that waits.
-        tries: Tries of a judgement where faults may pass.
+        scorer: An async or batch scorer. A batch scorer runs in a thread, one batch at a time.
+        concurrency: Maximum concurrent calls of an async scorer.
+        tries: Maximum tries of one call that meets transient errors.
 
     Raises:
-        UsageError: It is no scorer, or a number is below 1.
+        UsageError: `scorer` has no scoring method, or a number is below 1.
     """
 
     def __init__(self, scorer: AsyncScorer | BatchScorer, concurrency: int, tries: int) -> None:
         for name, value in (("concurrency", concurrency), ("tries", tries)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"{name}={value} is not a whole number of 1 or more", where="dual reward")
+                raise UsageError(f"{name} must be a whole number >= 1, got {value}", where="dual reward")
         self._scorer: Any = scorer
-        self._traits = scorer_capabilities(scorer)
+        self._capabilities = scorer_capabilities(scorer)
         self._concurrency, self._tries = concurrency, tries
         self._gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
     async def scores(self, items: Sequence[Item]) -> list[ScoredEpisode]:
-        """Returns what each item was given, in order.
+        """Return the result of each item, in order.
 
         Raises:
             BudgetReachedError, ConfigError, UsageError, MissingDependencyError: See `STOPPERS`.
         """
-        if self._traits.shape == "score_batch":
+        if self._capabilities.shape == "score_batch":
             return await self._batches(items)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._guarded(item)) for item in items]
-        found = [task.result() for task in tasks]
-        for one in found:
-            if isinstance(one, Exception):
-                raise one
-        return [one for one in found if isinstance(one, ScoredEpisode)]
+        results = [task.result() for task in tasks]
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        return [result for result in results if isinstance(result, ScoredEpisode)]
 
     async def _guarded(self, item: Item) -> ScoredEpisode | Exception:
-        """Asks about one item; an error for all is handed back, so that the others end in order."""
-        async with self._here():
+        """Score one item. An error that affects every item is returned, so that the other tasks end normally."""
+        async with self._limit(self._concurrency):
             try:
                 return await self._one(item)
             except STOPPERS as error:
                 return error
-            except Exception as error:  # noqa: BLE001 - a scorer may raise anything; it costs its own episode alone
+            except Exception as error:  # noqa: BLE001 - a scorer may raise anything; only its own episode fails
                 return ScoredEpisode(reason=f"{self._name()}: {error_message(error, 300)}")
 
-    def _here(self) -> asyncio.Semaphore:
-        """Returns what bounds the judgements of the running event loop."""
+    def _limit(self, value: int) -> asyncio.Semaphore:
+        """Return the semaphore of the running event loop, with `value` places."""
         loop = asyncio.get_running_loop()
         if self._gate is None or self._gate[0] is not loop:
-            self._gate = (loop, asyncio.Semaphore(self._concurrency))
+            self._gate = (loop, asyncio.Semaphore(value))
         return self._gate[1]
 
     async def _one(self, item: Item) -> ScoredEpisode:
-        """Asks about one item, and again where a fault may pass; calls of earlier tries are kept in the score."""
+        """Score one item, with retries; attempts of earlier tries are added to the score."""
         earlier: list[Attempt] = []
 
         async def ask(number: int) -> Any:
@@ -105,64 +105,59 @@ class EpisodeScoring:
         score = await retry(
             ask, attempts=self._tries, retryable=lambda error: isinstance(error, TransientError), wait=wait
         )
-        return self._checked(with_earlier(self._traits, score, item[0], earlier), item)
+        return self._checked(with_earlier(self._capabilities, score, item[0], earlier), item)
 
     def _checked(self, score: Any, item: Item) -> ScoredEpisode:
         sample, _, generation = item
         if not isinstance(score, Score) or (score.sample_id, score.repeat) != (sample.id, generation.repeat):
-            return ScoredEpisode(reason=f"{self._name()}: it gave no score of this sample")
+            return ScoredEpisode(reason=f"{self._name()}: returned no score for this sample")
         return ScoredEpisode(score)
 
     async def _batches(self, items: Sequence[Item]) -> list[ScoredEpisode]:
-        found: list[ScoredEpisode] = []
-        async with self._turn():
-            for start in range(0, len(items), max(1, self._traits.concurrency)):
-                batch = items[start : start + max(1, self._traits.concurrency)]
-                found += await asyncio.to_thread(self._batch, batch)
-        return found
-
-    def _turn(self) -> asyncio.Semaphore:
-        """Returns what lets one batch at a time at the model."""
-        loop = asyncio.get_running_loop()
-        if self._gate is None or self._gate[0] is not loop:
-            self._gate = (loop, asyncio.Semaphore(1))
-        return self._gate[1]
+        results: list[ScoredEpisode] = []
+        size = max(1, self._capabilities.concurrency)
+        async with self._limit(1):
+            for start in range(0, len(items), size):
+                results += await asyncio.to_thread(self._batch, items[start : start + size])
+        return results
 
     def _batch(self, items: Sequence[Item]) -> list[ScoredEpisode]:
-        """Asks about a batch; where one breaks it, each is asked about alone."""
-        # several episodes may be of one sample, so their places tell them apart
+        """Score a batch; if an item makes it fail, score the remaining items one by one."""
+        # several episodes may be of one sample, so `repeat` is replaced by the position in the batch
         numbered = [
             (sample, truth, generation.model_copy(update={"repeat": place}))
             for place, (sample, truth, generation) in enumerate(items)
         ]
-        found: dict[int, Score] = {}
-        reason = "it gave no score of this sample"
+        scores: dict[int, Score] = {}
+        reason = "returned no score for this sample"
         try:
             for score in compute_items(self._scorer, numbered):
                 if isinstance(score, Score) and score.repeat in range(len(items)):
-                    found[score.repeat] = score
+                    scores[score.repeat] = score
         except STOPPERS:
             raise
-        except Exception as error:  # noqa: BLE001 - a scorer may raise anything; what it gave before stands
+        except Exception as error:  # noqa: BLE001 - a scorer may raise anything; scores it yielded before remain valid
             reason = error_message(error, 300)
             if len(items) > 1:
-                left = [place for place in range(len(items)) if place not in found]
-                alone = {place: self._batch([items[place]])[0] for place in left}
-                return [alone.get(place) or self._put_back(found[place], items[place]) for place in range(len(items))]
+                missing = [place for place in range(len(items)) if place not in scores]
+                alone = {place: self._batch([items[place]])[0] for place in missing}
+                return [alone.get(place) or self._restored(scores[place], items[place]) for place in range(len(items))]
         return [
-            self._put_back(found[place], item) if place in found else ScoredEpisode(reason=f"{self._name()}: {reason}")
+            self._restored(scores[place], item)
+            if place in scores
+            else ScoredEpisode(reason=f"{self._name()}: {reason}")
             for place, item in enumerate(items)
         ]
 
-    def _put_back(self, score: Score, item: Item) -> ScoredEpisode:
-        """Gives a score the repeat of its own episode again."""
+    def _restored(self, score: Score, item: Item) -> ScoredEpisode:
+        """Return the result with the episode's own `repeat`."""
         return self._checked(score.model_copy(update={"repeat": item[2].repeat}), item)
 
     def _name(self) -> str:
         return str(getattr(self._scorer, "label", "") or type(self._scorer).__name__)
 
     async def close(self) -> None:
-        """Closes the scorer, if it has something to close."""
+        """Close the scorer, if it has a `close` method."""
         close = getattr(self._scorer, "close", None)
         if callable(close):
             outcome = close()

@@ -1,11 +1,13 @@
-"""Rewards for training an agent: judgements of its picture and of its answer, as one number or as a mask.
+"""Rewards for training an agent: scores of its image and of its answer, combined into one number or a mask.
 
     reward = (1 - a) * image + a * text                              a = 0.5
     image  = round(.1 F + .4 V + .4 T + .1 A, 2)                     T = .5 where no text is required
     text   = 0, .25, .5, .75 or 1                                    by a judge of the answer
 
-Source of the formulas: Gen-Searcher, arXiv 2603.28767. Where its published code gives 0 to an episode whose judge
-failed, here such an episode is masked: it has no value and says why, so that no policy is trained on a lost connection.
+F, V, T and A are faithfulness, visual correctness, text accuracy and aesthetics, each in [0, 1].
+
+Source of the formulas: Gen-Searcher, arXiv 2603.28767. Its published code gives 0 to an episode whose judge failed.
+Here such an episode is masked: it has no value but a reason, so that a policy is not trained on a lost connection.
 
     dual = DualReward(VlmJudge("gpt-4.1"), AnswerJudge("gpt-4.1"))
     rewards = await dual.rewards([(sample, truth, generation), ...])
@@ -21,37 +23,34 @@ from typing import Any, Literal
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import DIMENSIONS, TEXT, GenerationStatus, Item, Score, ScoreStatus
+from knowgen.interchange.official import official_overall
 from knowgen.scorers.contract import AsyncScorer, BatchScorer, scorer_capabilities
 from knowgen.scorers.vlm.answer import ANSWER
 from knowgen.scorers.vlm.evidence import EVIDENCE
 from knowgen.training.reward_scoring import EpisodeScoring, ScoredEpisode
 
-ReadingName = Literal["strict", "lenient"]
-
-WEIGHTS = {"faithfulness": 0.1, "visual_correctness": 0.4, TEXT: 0.4, "aesthetics": 0.1}
-"""Weights of a sample's overall (source: the KnowGen evaluation protocol)."""
-
-TEXT_WHERE_NONE = 0.5
-"""What text accuracy counts where no text is required (source: the same)."""
+ParsingMode = Literal["strict", "lenient"]
+"""Parsed score to use: of the strict parser, or of the lenient parser of the official evaluator."""
 
 COEFFICIENT = 0.5
-"""Share of the text half (source: Gen-Searcher, arXiv 2603.28767)."""
+"""Default weight of the text reward (source: Gen-Searcher, arXiv 2603.28767)."""
 
 TEXT_DIMENSIONS = (ANSWER, EVIDENCE)
+"""Dimensions of the scorers that judge an answer."""
 
 
 @dataclass(frozen=True)
 class EpisodeReward:
-    """What an episode earned.
+    """Reward of an episode.
 
     Attributes:
-        value: In [0, 1]; None when masked.
-        masked: Must the episode be left out of training, because it could not be judged?
-        reason: Why it is masked, or which rule it broke; else empty.
-        image: The image half, None where there is none.
-        text: The text half, None where there is none.
-        drawn: Was there a picture? False for an answer that a rule kept from being drawn.
-        scores: The judgements it was made of, failed ones included.
+        value: The reward in [0, 1]; None if masked.
+        masked: Whether the episode must be left out of training, because it could not be scored.
+        reason: Why it is masked, or which rule the answer violates; else empty.
+        image: The image reward; None if there is none.
+        text: The text reward; None if there is none.
+        generated: Whether there is an image. False if the answer violates a rule and no image was generated.
+        scores: The scores it was computed from, failed ones included.
     """
 
     value: float | None
@@ -59,156 +58,146 @@ class EpisodeReward:
     reason: str = ""
     image: float | None = None
     text: float | None = None
-    drawn: bool = True
+    generated: bool = True
     scores: tuple[Score, ...] = ()
 
     def __post_init__(self) -> None:
-        """Holds the record to its own rules.
+        """Validate the fields.
 
         Raises:
-            ValueError: A masked reward has a value or no reason, or one that is not masked lies outside [0, 1].
+            ValueError: A masked reward has a value or no reason, or an unmasked one is outside [0, 1].
         """
         if self.masked:
             if self.value is not None or not self.reason:
-                raise ValueError("a masked reward has no value, but a reason")
+                raise ValueError("a masked reward must have a reason and no value")
         elif self.value is None or not 0.0 <= self.value <= 1.0:  # also true for NaN
-            raise ValueError(f"a reward lies in [0, 1], not at {self.value}")
+            raise ValueError(f"a reward must be in [0, 1], got {self.value}")
 
 
 def masked(reason: str, **fields: Any) -> EpisodeReward:
-    """Makes the reward of an episode that could not be judged; `fields` are further fields of `EpisodeReward`."""
+    """Return the reward of an episode that could not be scored; `fields` are other fields of `EpisodeReward`."""
     return EpisodeReward(None, masked=True, reason=reason, **fields)
 
 
-def image_reward(score: Score, reading: ReadingName = "strict") -> EpisodeReward:
-    """Returns the image half of a judgement of the picture.
+def image_reward(score: Score, parsing: ParsingMode = "strict") -> EpisodeReward:
+    """Return the image reward of a score.
 
     Args:
-        score: By a judge of the four KnowGen dimensions, whose overall is taken, or by a measure of one dimension,
-            such as `similarity`, whose value is taken.
-        reading: The reading of the contract, or the official one.
+        score: Score with the four KnowGen dimensions, of which the overall is taken, or with one other dimension, such
+            as `similarity`, whose value is taken.
+        parsing: Parsed score to use.
 
     Returns:
-        The reward; masked where the judgement failed or did not apply.
+        The reward; masked if the score failed or did not apply.
 
     Raises:
-        UsageError: The score has other dimensions, of which no one number is made.
+        UsageError: The score has other dimensions.
     """
-    found, reason = _read(score, reading)
+    values, reason = _parsed(score, parsing)
     if reason:
         return masked(reason, scores=(score,))
-    if len(found) == 1 and not set(found) & set(DIMENSIONS):
-        value = next(iter(found.values()))
-    elif set(found) | {TEXT} == set(DIMENSIONS):
-        value = overall(found)
+    if len(values) == 1 and not set(values) & set(DIMENSIONS):
+        value = next(iter(values.values()))
+    elif set(values) | {TEXT} == set(DIMENSIONS):
+        value = official_overall(values)
     else:
         raise UsageError(
-            f"no image reward is made of {', '.join(found) or 'no values'}",
+            f"no image reward is defined for {', '.join(values) or 'no values'}",
             where=f"scorer {score.scorer}",
-            fix="take a judge of the four KnowGen dimensions, or a measure of one",
+            fix="use a judge of the four KnowGen dimensions, or a scorer with one dimension",
         )
     return EpisodeReward(value, image=value, scores=(score,))
 
 
-def overall(values: Mapping[str, float]) -> float:
-    """Returns a sample's overall, `round(.1 F + .4 V + .4 T + .1 A, 2)`; T is 0.5 where it is absent.
+def text_reward(score: Score, parsing: ParsingMode = "strict") -> EpisodeReward:
+    """Return the text reward of a score by `answer` or `evidence`.
 
     Args:
-        values: By dimension, each in [0, 1].
-    """
-    # added up left to right, as the published evaluator does, so that the last digit agrees
-    total = 0.0
-    for name, weight in WEIGHTS.items():
-        total += weight * (values.get(name, TEXT_WHERE_NONE) if name == TEXT else values[name])
-    return round(total, 2)
-
-
-def text_reward(score: Score, reading: ReadingName = "strict") -> EpisodeReward:
-    """Returns the text half of a judgement by `answer` or `evidence`.
-
-    Args:
-        score: By one of the two.
-        reading: The reading of the contract, or the nearest value of the grid.
+        score: Score by one of these two scorers.
+        parsing: Parsed score to use; the lenient one is the nearest value of the grid.
 
     Returns:
-        The reward; masked where the judgement failed or did not apply.
+        The reward; masked if the score failed or did not apply.
 
     Raises:
         UsageError: The score is by another scorer.
     """
-    found, reason = _read(score, reading)
+    values, reason = _parsed(score, parsing)
     if reason:
         return masked(reason, scores=(score,))
-    if len(found) != 1 or next(iter(found)) not in TEXT_DIMENSIONS:
+    if len(values) != 1 or next(iter(values)) not in TEXT_DIMENSIONS:
         raise UsageError(
-            f"no text reward is made of {', '.join(found) or 'no values'}",
+            f"no text reward is defined for {', '.join(values) or 'no values'}",
             where=f"scorer {score.scorer}",
-            fix="take answer:MODEL or evidence:MODEL",
+            fix="use answer:MODEL or evidence:MODEL",
         )
-    value = next(iter(found.values()))
+    value = next(iter(values.values()))
     return EpisodeReward(value, text=value, scores=(score,))
 
 
-def _read(score: Score, reading: ReadingName) -> tuple[Mapping[str, float], str]:
-    """Returns the values of a reading, or why there are none."""
-    read = score.lenient if reading == "lenient" and score.lenient is not None else score.strict
-    if read.status is not ScoreStatus.OK:
-        return {}, f"{score.scorer}: {read.reason or read.status.value}"
-    if wrong := [name for name, value in read.values.items() if not 0.0 <= value <= 1.0]:
+def _parsed(score: Score, parsing: ParsingMode) -> tuple[Mapping[str, float], str]:
+    """Return the parsed values of a score, or no values and the reason."""
+    parsed = score.lenient if parsing == "lenient" and score.lenient is not None else score.strict
+    if parsed.status is not ScoreStatus.OK:
+        return {}, f"{score.scorer}: {parsed.reason or parsed.status.value}"
+    if wrong := [name for name, value in parsed.values.items() if not 0.0 <= value <= 1.0]:
         return {}, f"{score.scorer}: its value of {wrong[0]} is outside [0, 1]"
-    return read.values, ""
+    return parsed.values, ""
 
 
-def names_a_picture(reference: Mapping[str, Any]) -> bool:
-    """Tells whether a reference names a picture and is not marked `usable: false`."""
+def names_an_image(reference: Mapping[str, Any]) -> bool:
+    """Return whether a reference names an image and is not marked `usable: false`."""
     named = any(reference.get(key) for key in ("img_id", "sha256", "local_path", "url"))
     return named and reference.get("usable", True) is not False
 
 
 @dataclass(frozen=True)
 class ReferencesRule:
-    """How many usable references an answer must have. One that breaks it earns 0 and is not drawn.
+    """Required number of usable references of an answer. An answer that violates it gets reward 0 without an image.
 
-    Source: Gen-Searcher, arXiv 2603.28767. This is a verdict on the answer, so it is a 0 and no mask.
+    Source: Gen-Searcher, arXiv 2603.28767. This is an assessment of the answer, therefore 0 and not a mask.
 
     Attributes:
-        least: Fewest.
-        most: Most.
-        usable: Tells a reference that counts.
+        minimum: Minimum number.
+        maximum: Maximum number.
+        usable: Returns whether a reference counts.
+
+    Example:
+        >>> ReferencesRule().violation([])
+        'the answer has 0 usable references, required are 1 to 4'
     """
 
-    least: int = 1
-    most: int = 4
-    usable: Callable[[Mapping[str, Any]], bool] = names_a_picture
+    minimum: int = 1
+    maximum: int = 4
+    usable: Callable[[Mapping[str, Any]], bool] = names_an_image
 
-    def broken_by(self, references: Sequence[Mapping[str, Any]]) -> str:
-        """Returns how an answer breaks the rule, empty when it keeps it; to be asked before anything is drawn."""
+    def violation(self, references: Sequence[Mapping[str, Any]]) -> str:
+        """Return how an answer violates the rule; empty if it does not. To be checked before generating."""
         count = sum(map(self.usable, references))
-        if self.least <= count <= self.most:
+        if self.minimum <= count <= self.maximum:
             return ""
-        return f"the answer has {count} usable references, and {self.least} to {self.most} are asked for"
+        return f"the answer has {count} usable references, required are {self.minimum} to {self.maximum}"
 
 
 class DualReward:
-    """The dual reward of episodes: one judge looks at the picture, another at the answer.
+    """The dual reward of episodes: one scorer for the image, one for the answer.
 
-    Judgements run side by side, a bounded number at once. A fault that may pass is tried again; an episode whose
-    picture or answer could not be judged is masked. Half of a reward is never given: with one judgement lost, the
-    other says nothing about the sum.
+    Calls run concurrently, up to a limit. Transient errors are retried; an episode whose image or answer could not be
+    scored is masked, because one of the two rewards says nothing about their sum.
 
-    A judge that loads a model is set up by the caller: `judge.setup("cuda:0")`.
+    A scorer that loads a model must be set up by the caller: `judge.setup("cuda:0")`.
 
     Args:
-        image: Judges the picture: `vlm`, `hf`, a world's check, or a measure of one dimension.
-        text: Judges the answer: `answer` or `evidence`.
-        coefficient: Share of the text half, 0 to 1. A half whose share is 0 is not asked for.
-        rule: Which answers earn 0 undrawn; None for no rule.
-        reading: The reading of the contract, or the official one, as published training takes.
-        concurrency: Judgements by one scorer at once.
-        tries: Tries of a judgement where faults may pass.
+        image: Scorer of the image: `vlm`, `hf`, a world's check, or a scorer with one dimension.
+        text: Scorer of the answer: `answer` or `evidence`.
+        coefficient: Weight of the text reward, 0 to 1. A scorer whose weight is 0 is not called.
+        rule: Answers that violate it get reward 0 without an image; None for no rule.
+        parsing: Parsed score to use: strict, or lenient as in the published training.
+        concurrency: Maximum concurrent calls of each scorer.
+        tries: Maximum tries of a call that meets transient errors.
 
     Raises:
-        UsageError: An argument is out of its range, or one of the two is no scorer.
+        UsageError: An argument is out of range, or one of the two has no scoring method.
     """
 
     def __init__(
@@ -218,74 +207,73 @@ class DualReward:
         coefficient: float = COEFFICIENT,
         *,
         rule: ReferencesRule | None = ReferencesRule(),
-        reading: ReadingName = "strict",
+        parsing: ParsingMode = "strict",
         concurrency: int = 16,
         tries: int = 4,
     ) -> None:
         if isinstance(coefficient, bool) or not 0.0 <= coefficient <= 1.0:
-            raise UsageError(f"coefficient={coefficient} is not within 0 to 1", where="dual reward")
-        if reading not in ("strict", "lenient"):
-            raise UsageError(f"reading={reading!r} is not known", where="dual reward", fix="strict or lenient")
+            raise UsageError(f"coefficient must be a number in [0, 1], got {coefficient}", where="dual reward")
+        if parsing not in ("strict", "lenient"):
+            raise UsageError(f"parsing must be strict or lenient, got {parsing!r}", where="dual reward")
         if scorer_capabilities(text).shape != "score":
-            raise UsageError("the text judge must have `async score`", where="dual reward")
-        self.coefficient, self.rule, self.reading = coefficient, rule, reading
+            raise UsageError("the text scorer must have `async score`", where="dual reward")
+        self.coefficient, self.rule, self.parsing = coefficient, rule, parsing
         self._image = EpisodeScoring(image, concurrency, tries)
         self._text = EpisodeScoring(text, concurrency, tries)
 
     async def reward(self, item: Item) -> EpisodeReward:
-        """Returns the reward of one episode; see `rewards`."""
+        """Return the reward of one episode; see `rewards`."""
         return (await self.rewards([item]))[0]
 
     async def rewards(self, items: Sequence[Item]) -> list[EpisodeReward]:
-        """Returns the rewards of episodes, in their order.
+        """Return the rewards of episodes, in order.
 
         Args:
-            items: Sample, ground truth and generation of each; several may be of one sample.
+            items: Sample, ground truth and generation of each episode; several may be of the same sample.
 
         Raises:
-            BudgetReachedError: The budget admits no further call.
-            ConfigError, UsageError, MissingDependencyError: What would hit every episode alike.
+            BudgetReachedError: The budget allows no further call.
+            ConfigError, UsageError, MissingDependencyError: An error that would affect every episode.
         """
-        settled = [self._unjudged(item) for item in items]
-        judged = [item for item, reward in zip(items, settled, strict=True) if reward is None]
-        halves = await asyncio.gather(
-            self._image.scores(judged if self.coefficient < 1 else []),
-            self._text.scores(judged if self.coefficient > 0 else []),
-            return_exceptions=True,  # so that neither is left under way when the other one ends
+        unscored = [self._reward_without_scoring(item) for item in items]
+        to_score = [item for item, reward in zip(items, unscored, strict=True) if reward is None]
+        results = await asyncio.gather(
+            self._image.scores(to_score if self.coefficient < 1 else []),
+            self._text.scores(to_score if self.coefficient > 0 else []),
+            return_exceptions=True,  # let both end, so that no task is left running after an error
         )
-        for half in halves:
-            if isinstance(half, BaseException):
-                raise half
-        pictures, answers = (iter(half) for half in halves if not isinstance(half, BaseException))
-        return [reward or self._sum(next(pictures, None), next(answers, None)) for reward in settled]
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        images, answers = (iter(result) for result in results if not isinstance(result, BaseException))
+        return [reward or self._combine(next(images, None), next(answers, None)) for reward in unscored]
 
-    def _unjudged(self, item: Item) -> EpisodeReward | None:
-        """Returns the reward of an episode that is not judged, None for one that is."""
+    def _reward_without_scoring(self, item: Item) -> EpisodeReward | None:
+        """Return the reward of an episode that needs no scoring; None if it must be scored."""
         generation = item[2]
-        drawn = generation.status is GenerationStatus.OK and generation.image is not None
-        if self.rule is not None and (reason := self.rule.broken_by(generation.references)):
-            return EpisodeReward(0.0, reason=reason, drawn=drawn)
-        if not drawn and self.coefficient < 1:
-            return masked(f"there is no picture: {generation.reason or generation.status.value}", drawn=False)
+        generated = generation.status is GenerationStatus.OK and generation.image is not None
+        if self.rule is not None and (reason := self.rule.violation(generation.references)):
+            return EpisodeReward(0.0, reason=reason, generated=generated)
+        if not generated and self.coefficient < 1:
+            return masked(f"no image: {generation.reason or generation.status.value}", generated=False)
         return None
 
-    def _sum(self, image: ScoredEpisode | None, text: ScoredEpisode | None) -> EpisodeReward:
-        """Adds up the halves; either is None where it was not asked for."""
-        halves = [
-            half(asked.score, self.reading) if asked.score is not None else masked(asked.reason)
-            for half, asked in ((image_reward, image), (text_reward, text))
-            if asked is not None
+    def _combine(self, image: ScoredEpisode | None, text: ScoredEpisode | None) -> EpisodeReward:
+        """Return the weighted sum of both rewards; one of them is None if its weight is 0."""
+        rewards = [
+            reward_of(episode.score, self.parsing) if episode.score is not None else masked(episode.reason)
+            for reward_of, episode in ((image_reward, image), (text_reward, text))
+            if episode is not None
         ]
-        scores = tuple(score for half in halves for score in half.scores)
-        seen = next((half.image for half in halves if half.image is not None), None)
-        read = next((half.text for half in halves if half.text is not None), None)
-        if lost := [half.reason for half in halves if half.masked]:
-            return masked("; ".join(lost), image=seen, text=read, scores=scores)
-        share = self.coefficient
-        value = (1 - share) * (seen if seen is not None else 0.0) + share * (read if read is not None else 0.0)
-        return EpisodeReward(min(1.0, value), image=seen, text=read, scores=scores)
+        scores = tuple(score for reward in rewards for score in reward.scores)
+        image_value = next((reward.image for reward in rewards if reward.image is not None), None)
+        text_value = next((reward.text for reward in rewards if reward.text is not None), None)
+        if reasons := [reward.reason for reward in rewards if reward.masked]:
+            return masked("; ".join(reasons), image=image_value, text=text_value, scores=scores)
+        value = (1 - self.coefficient) * (image_value or 0.0) + self.coefficient * (text_value or 0.0)
+        return EpisodeReward(min(1.0, value), image=image_value, text=text_value, scores=scores)
 
     async def close(self) -> None:
-        """Closes both judges; in the event loop they were used in."""
+        """Close both scorers; call it in the event loop that they were used in."""
         await self._image.close()
         await self._text.close()

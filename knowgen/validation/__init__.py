@@ -1,1 +1,1 @@
-"""Checks of plugins and tasks before a long run; a run itself uses none of them."""
+"""Checks of generators, scorers and tasks before a long run: `knowgen check`. A run never imports this package."""

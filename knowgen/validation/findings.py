@@ -1,4 +1,4 @@
-"""What a check found, for people who are about to spend a night of computing on it."""
+"""The findings of a check: what is as it should be, what may surprise, and what breaks the contract."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from knowgen.core.errors import KnowgenError
+from knowgen.engine.retry import describe
+
 ValueLevel = Literal["ok", "warn", "fail"]
 LEVELS: tuple[ValueLevel, ...] = ("ok", "warn", "fail")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked.
+    """The result of one check.
 
     Attributes:
-        level: ok; warn where a run works but its results may surprise; fail where the contract is broken.
-        check: What was looked at, in a word or two, such as `seeds`.
-        what: What was found, in one line.
-        fix: How to mend it; empty where there is nothing to mend.
+        level: ok; warn if a run works but its results may surprise; fail if the contract is broken.
+        check: Name of the check, such as `seeds`.
+        what: The result, in one line.
+        fix: How to fix it; empty if there is nothing to fix.
+
+    Example:
+        >>> print(Finding("warn", "revision", "none is declared", "give the class an attribute `revision`"))
+        warn revision: none is declared; give the class an attribute `revision`
     """
 
     level: ValueLevel
@@ -32,7 +39,12 @@ class Finding:
 
 
 def worst(findings: Iterable[Finding]) -> ValueLevel:
-    """Returns the gravest level among findings; ok when there are none."""
+    """Return the most serious level among findings; ok if there are none.
+
+    Example:
+        >>> worst([Finding("ok", "ids", "unique"), Finding("warn", "search", "finds no pages", "check the backend")])
+        'warn'
+    """
     return max((finding.level for finding in findings), key=LEVELS.index, default="ok")
 
 
@@ -43,13 +55,20 @@ class FindingLog:
         self.findings: list[Finding] = []
 
     def ok(self, check: str, what: str) -> None:
-        """Notes that something is as it should be."""
+        """Add that something is as it should be."""
         self.findings.append(Finding("ok", check, what))
 
     def warn(self, check: str, what: str, fix: str) -> None:
-        """Notes what works but may surprise."""
+        """Add something that works but may surprise."""
         self.findings.append(Finding("warn", check, what, fix))
 
     def fail(self, check: str, what: str, fix: str) -> None:
-        """Notes what breaks the contract."""
+        """Add something that breaks the contract."""
         self.findings.append(Finding("fail", check, what, fix))
+
+
+def error_and_fix(error: BaseException, fix: str) -> tuple[str, str]:
+    """Return an error and its fix as texts: the error's own fix if it has one, else `fix`."""
+    if isinstance(error, KnowgenError) and error.fix:
+        return describe(KnowgenError(error.what, where=error.where)), error.fix
+    return describe(error), fix

@@ -1,6 +1,6 @@
-"""Trying a generator against the contract before a long run: what fails, what may surprise, what a run will take.
+"""Check a generator against the contract before a long run: what fails, what may surprise, what a run will take.
 
-A handful of neutral prompts is drawn, about twenty pictures in all, through the same calls the engine makes.
+About twenty images of a few neutral prompts are generated, through the same calls that the engine makes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from knowgen.core.records import GenerationRequest, request_id
 from knowgen.core.run_config import GENERATION_TIMEOUT
 from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.devices import own_device
-from knowgen.engine.executors.invoke import make
+from knowgen.engine.executors.invoke import build_plugin
 from knowgen.engine.retry import describe
 from knowgen.generators.contract import capabilities_of
 from knowgen.validation.findings import Finding
@@ -32,11 +32,12 @@ PROMPTS = (
     "A lighthouse on a rocky coast at dusk, a small boat in front of it.",
     "A wooden sign that reads OPEN TODAY beside a vase of yellow tulips.",
 )
-"""Neutral prompts that any generator can draw."""
+"""Neutral prompts that any generator can handle."""
 
 SEED = 1234
-GROWTH = 20.0
-"""Megabytes a picture by which a process may grow before it is called a leak."""
+
+MAX_GROWTH = 20.0
+"""Megabytes per image by which the process may grow before a leak is reported."""
 
 Step = tuple[str, Callable[[CheckedGenerator], None]]
 
@@ -48,49 +49,49 @@ def check_generator(
     timeout: float = GENERATION_TIMEOUT,
     device: str | None = None,
     requests: Sequence[GenerationRequest] | None = None,
-    told: Callable[[str], None] | None = None,
+    on_progress: Callable[[str], None] | None = None,
 ) -> list[Finding]:
-    """Checks a generator against the contract.
+    """Check a generator against the contract.
 
     Args:
         handle: The generator.
-        samples: Pictures for which time, memory and space are forecast.
-        timeout: Seconds a drawing may take.
-        device: For `setup`; by default what the engine would say.
-        requests: Three or more requests with different prompts and one seed, instead of the built-in ones; needed for
-            a generator that asks for the ground truth.
-        told: Told what is being looked at, in a few words.
+        samples: Number of images for which time, memory and disk space are forecast.
+        timeout: Time limit per image in seconds.
+        device: Device for `setup`; by default the one that the engine would choose.
+        requests: Three or more requests with different prompts and one seed, instead of the built-in ones. Needed for a
+            generator that reads the ground truth.
+        on_progress: Called with the name of each check before it starts.
 
     Returns:
-        What was found, in the order it was looked at; `findings.worst` says whether a run may be started.
+        The findings in the order of the checks; `findings.worst` tells whether a run may be started.
 
     Raises:
-        UsageError: The requests are too few or too much alike.
+        UsageError: There are fewer than three requests, or two have the same prompt.
     """
     chosen = list(requests) if requests is not None else neutral_requests()
     if len(chosen) < 3 or len({request.prompt for request in chosen}) < len(chosen):
         raise UsageError("a check needs three or more requests with different prompts")
-    subject = CheckedGenerator(handle, chosen, timeout, own_device() if device is None else device)
-    privileged = handle.traits.privileged
+    checked = CheckedGenerator(handle, chosen, timeout, own_device() if device is None else device)
+    privileged = handle.capabilities.privileged
     if privileged and any(request.truth is None for request in chosen):
-        _declared(subject)
-        what = "it asks for the ground truth, and neutral prompts have none, so nothing was drawn"
-        subject.notes.warn("the rest", what, "check it with the samples of a task")
-        return subject.notes.findings
+        _check_declarations(checked)
+        what = "it reads the ground truth, and neutral prompts have none, so no image was generated"
+        checked.notes.warn("the rest", what, "check it with the samples of a task")
+        return checked.notes.findings
     try:
-        for what, step in _steps(privileged=privileged):
-            if told is not None:
-                told(what)
-            step(subject)
+        for name, step in _steps(privileged=privileged):
+            if on_progress is not None:
+                on_progress(name)
+            step(checked)
     except CheckStoppedError:
-        subject.notes.warn("the rest", "was not checked", "mend what failed and check again")
+        checked.notes.warn("the rest", "was not checked", "fix what failed and check again")
     else:
-        _forecast(subject, samples)
-    return subject.notes.findings
+        _forecast(checked, samples)
+    return checked.notes.findings
 
 
 def neutral_requests() -> list[GenerationRequest]:
-    """Returns the requests a check draws by default."""
+    """Return the built-in requests of a check."""
     return [
         GenerationRequest(id=request_id(f"check {number}", 0), prompt=prompt, seed=SEED)
         for number, prompt in enumerate(PROMPTS)
@@ -98,11 +99,11 @@ def neutral_requests() -> list[GenerationRequest]:
 
 
 def _steps(*, privileged: bool) -> list[Step]:
-    """Returns the checks in order; what needs prompts without a truth is left out for a privileged generator."""
+    """Return the checks in order, without those whose prompts have no ground truth for a privileged generator."""
     steps: list[Step] = [
-        ("what it declares", _declared),
-        ("building it", _built),
-        ("a first drawing", check_first),
+        ("declarations", _check_declarations),
+        ("build", _build),
+        ("first images", check_first),
         ("seeds", check_seeds),
         ("random state", check_random_state),
         ("several at once", check_several),
@@ -111,67 +112,75 @@ def _steps(*, privileged: bool) -> list[Step]:
         steps.append(("odd prompts", check_odd_prompts))
     steps += [
         ("references", check_references),
-        ("setting up twice", check_setup_twice),
-        ("closing twice", check_close_twice),
+        ("second setup", check_setup_twice),
+        ("second close", check_close_twice),
     ]
     if not privileged:
         steps.append(("a fresh process", check_fresh_process))
     return steps
 
 
-def _declared(subject: CheckedGenerator) -> None:
-    """Looks at what the generator says of itself."""
-    traits, notes = subject.handle.traits, subject.notes
-    revision = subject.handle.spec.revision or traits.revision
-    taken = "takes references" if traits.references else "takes no references"
-    notes.ok("contract", f"{traits.shape}, {taken}, batch size {traits.batch_size}, concurrency {traits.concurrency}")
-    for name, value in (("batch_size", traits.batch_size), ("concurrency", traits.concurrency)):
+def _check_declarations(checked: CheckedGenerator) -> None:
+    """Check what the generator declares about itself."""
+    capabilities, notes = checked.handle.capabilities, checked.notes
+    revision = checked.handle.spec.revision or capabilities.revision
+    references = "takes references" if capabilities.references else "takes no references"
+    limits = f"batch size {capabilities.batch_size}, concurrency {capabilities.concurrency}"
+    notes.ok("contract", f"{capabilities.shape}, {references}, {limits}")
+    for name, value in (("batch_size", capabilities.batch_size), ("concurrency", capabilities.concurrency)):
         if value < 1:
-            subject.stop("contract", f"{name} is {value}", f"set {name} to 1 or more")
+            checked.stop("contract", f"{name} is {value}", f"set {name} to 1 or more")
     if revision:
         notes.ok("revision", revision)
     else:
-        what = "none is declared, so results of two versions of the model cannot be told apart"
+        what = "none is declared, so results of two versions of the model cannot be distinguished"
         notes.warn("revision", what, "give the class an attribute `revision`")
-    if traits.privileged:
-        what = "it asks for the ground truth, and boards refuse it"
-        notes.warn("privileged", what, "drop `privileged` unless it is a reference system")
+    if capabilities.privileged:
+        what = "it reads the ground truth, so leaderboards reject it"
+        notes.warn("privileged", what, "remove `privileged` unless it is a reference system")
 
 
-def _built(subject: CheckedGenerator) -> None:
-    """Builds the generator and sets it up."""
-    handle, fix = subject.handle, "mend the constructor or `setup`"
+def _build(checked: CheckedGenerator) -> None:
+    """Build the generator and set it up."""
+    handle, fix = checked.handle, "fix the constructor or `setup`"
     try:
-        subject.plugin = subject.call("build", lambda: make(handle.build, lambda: subject.device, "the generator"), fix)
-        shape = capabilities_of(subject.plugin).shape
+        checked.plugin = checked.call(
+            "build", lambda: build_plugin(handle.build, lambda: checked.device, "the generator"), fix
+        )
+        shape = capabilities_of(checked.plugin).shape
     except KnowgenError as error:
-        subject.stop("build", describe(error), fix)
-    if shape != handle.traits.shape:
-        what = f"the object has `{shape}`, but its class declares `{handle.traits.shape}`"
-        subject.stop("build", what, "define the same method on the class and the object")
-    subject.notes.ok("build", f"built and set up on {subject.device}")
+        checked.stop("build", describe(error), fix)
+    if shape != handle.capabilities.shape:
+        what = f"the object has `{shape}`, but its class declares `{handle.capabilities.shape}`"
+        checked.stop("build", what, "define the same method on the class and the object")
+    checked.notes.ok("build", f"built and set up on {checked.device}")
 
 
-def _forecast(subject: CheckedGenerator, samples: int) -> None:
-    """Says what a run of real length will take, at the size that was drawn."""
-    alone = median(subject.seconds[1:] or subject.seconds)
-    each = alone if subject.together is None else min(alone, subject.together)
-    size = subject.alone[0].size
-    what = f"{samples} pictures of {size} take about {duration(each * samples)} in one process"
-    subject.notes.ok("time", f"{what} (first {duration(subject.seconds[0])}, then {duration(each)} each)")
-    disk = sum(picture.stored for picture in subject.alone) / len(subject.alone) * samples / 2**20
-    accelerator = f", {subject.accelerator:,.0f} MB on the accelerator" if subject.accelerator else ""
-    held = f"drawing adds up to {subject.added:,.0f} MB{accelerator}"
-    subject.notes.ok("memory", f"{held}; {samples} pictures take {disk:,.0f} MB of disk")
-    later = subject.held[len(subject.requests) :]
+def _forecast(checked: CheckedGenerator, samples: int) -> None:
+    """Report what a run of real length will take, at the image size of the check."""
+    alone = median(checked.seconds[1:] or checked.seconds)
+    each = alone if checked.seconds_together is None else min(alone, checked.seconds_together)
+    size = checked.images[0].size
+    what = f"{samples} images of {size} take about {duration(each * samples)} in one process"
+    checked.notes.ok("time", f"{what} (first {duration(checked.seconds[0])}, then {duration(each)} each)")
+    disk = sum(image.stored for image in checked.images) / len(checked.images) * samples / 2**20
+    accelerator = f", {checked.accelerator_memory:,.0f} MB on the accelerator" if checked.accelerator_memory else ""
+    added = f"generation adds up to {checked.added_memory:,.0f} MB{accelerator}"
+    checked.notes.ok("memory", f"{added}; {samples} images take {disk:,.0f} MB of disk")
+    later = checked.resident_memory[len(checked.requests) :]
     growth = (later[-1] - later[0]) / (len(later) - 1) if len(later) > 1 else 0.0
-    if growth > GROWTH:
-        what = f"the process grew by {growth:,.0f} MB with each picture"
-        subject.notes.warn("memory", what, "keep no pictures or tensors between requests")
+    if growth > MAX_GROWTH:
+        what = f"the process grew by {growth:,.0f} MB with each image"
+        checked.notes.warn("memory", what, "keep no images or tensors between requests")
 
 
 def duration(seconds: float) -> str:
-    """Writes a duration: `40 ms`, `2.50 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    """Return a duration as text.
+
+    Example:
+        >>> [duration(seconds) for seconds in (0.04, 2.5, 720, 12_000, 187_200)]
+        ['40 ms', '2.50 s', '12 min', '3 h 20 min', '2 d 4 h']
+    """
     if seconds < 0.995:
         return f"{seconds * 1000:.3g} ms"
     if seconds < 10:

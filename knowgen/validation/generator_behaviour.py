@@ -1,4 +1,4 @@
-"""Checks of how a generator behaves: odd prompts, references, setting up and closing twice, a fresh process."""
+"""Checks of the behaviour of a generator: odd prompts, references, setup and close twice, a fresh process."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from knowgen.core.errors import KnowgenError, RefusalError
 from knowgen.core.records import GenerationRequest, ImageRef, request_id
 from knowgen.engine.retry import CallTimeoutError, ContractError, describe
-from knowgen.validation.probe import ProbedImage, difference, draw_afresh, picture_of
-from knowgen.validation.session import SLIGHT, CheckedGenerator, CheckStoppedError
+from knowgen.validation.probe import ProbedImage, difference, generate_in_fresh_process, probed_image
+from knowgen.validation.session import ROUNDING_LEVELS, CheckedGenerator, CheckStoppedError
 
 ODD_PROMPTS = {
     "an empty prompt": "",
@@ -20,148 +20,150 @@ ODD_PROMPTS = {
 }
 
 
-def check_odd_prompts(subject: CheckedGenerator) -> None:
-    """Draws odd prompts: each must end as a picture or as a state, and harm nobody else."""
+def check_odd_prompts(checked: CheckedGenerator) -> None:
+    """Give odd prompts: each must end as an image or a status, and must not affect other requests."""
     failing: str | None = None
     for name, prompt in ODD_PROMPTS.items():
-        if _raises(subject, name, prompt):
+        if _raises(checked, name, prompt):
             failing = prompt
-    again = subject.draw("odd prompts", subject.requests[0])
-    if again is not None and not subject.same(again):
-        subject.notes.fail("odd prompts", "after them it draws other pictures", "keep no state between requests")
-    traits = subject.handle.traits
-    if failing is not None and traits.shape == "generate_batch" and traits.batch_size > 1:
-        _look_at_batch(subject, failing)
+    again = checked.generate("odd prompts", checked.requests[0])
+    if again is not None and not checked.same(again):
+        checked.notes.fail("odd prompts", "after them it gives other images", "keep no state between requests")
+    capabilities = checked.handle.capabilities
+    if failing is not None and capabilities.shape == "generate_batch" and capabilities.batch_size > 1:
+        _check_batch(checked, failing)
 
 
-def _raises(subject: CheckedGenerator, name: str, prompt: str) -> bool:
-    """Draws an odd prompt; tells whether that raised an error of no clear kind."""
-    notes = subject.notes
-    request = GenerationRequest(id=request_id(name, 0), prompt=prompt, seed=subject.requests[0].seed)
-    trial = subject.give("odd prompts", [request])
+def _raises(checked: CheckedGenerator, name: str, prompt: str) -> bool:
+    """Give an odd prompt; return whether it raised an error that is not a refusal."""
+    notes = checked.notes
+    request = GenerationRequest(id=request_id(name, 0), prompt=prompt, seed=checked.requests[0].seed)
+    result = checked.run("odd prompts", [request])
     try:
-        found = picture_of(trial.answer(request.id))
-    except KnowgenError as error:  # RefusalError among them
+        image = probed_image(result.result_of(request.id))
+    except KnowgenError as error:  # including RefusalError
         notes.ok("odd prompts", f"{name} is declined: {describe(error)}")
     except ContractError as error:
-        notes.fail("odd prompts", f"{name}: {describe(error)}", "give a picture, or raise an error")
+        notes.fail("odd prompts", f"{name}: {describe(error)}", "return an image, or raise an error")
     except SystemExit:
         notes.fail("odd prompts", f"{name} makes it call sys.exit", "raise an error instead")
     except Exception as error:  # noqa: BLE001 - a generator may raise anything
-        what = f"{name} raises {describe(error)}; such a sample is kept as failed"
-        notes.warn("odd prompts", what, "raise RefusalError with a reason, if a prompt cannot be drawn")
+        what = f"{name} raises {describe(error)}; such a sample is stored as failed"
+        notes.warn("odd prompts", what, "raise RefusalError with a reason if a prompt cannot be generated")
         return True
     else:
-        if isinstance(found, ProbedImage):
-            notes.ok("odd prompts", f"{name} is drawn")
-        elif found.reason:
-            notes.ok("odd prompts", f"{name} is {found.status}: {found.reason}")
+        if isinstance(image, ProbedImage):
+            notes.ok("odd prompts", f"{name} gives an image")
+        elif image.reason:
+            notes.ok("odd prompts", f"{name} is {image.status}: {image.reason}")
         else:
-            notes.warn("odd prompts", f"{name} is {found.status} without a reason", "give Drawing a reason")
+            notes.warn("odd prompts", f"{name} is {image.status} without a reason", "give GeneratedImage a reason")
     return False
 
 
-def _look_at_batch(subject: CheckedGenerator, failing: str) -> None:
-    """Looks whether a prompt that fails takes a good one of its batch down."""
-    good, seed = subject.requests[-1], subject.requests[0].seed
+def _check_batch(checked: CheckedGenerator, failing: str) -> None:
+    """Check whether a failing prompt makes its whole batch fail."""
+    good, seed = checked.requests[-1], checked.requests[0].seed
     bad = GenerationRequest(id=request_id("bad", 0), prompt=failing, seed=seed)
-    trial = subject.give("odd prompts", [bad, good])
-    if good.id not in [name for name, _, _ in trial.answers]:
-        what = "one failing prompt takes its whole batch down, which must then be drawn one by one"
-        subject.notes.warn("odd prompts", what, "yield Drawing(status=failed, reason=…) for it and go on")
+    result = checked.run("odd prompts", [bad, good])
+    if good.id not in [id for id, _, _ in result.results]:
+        what = "one failing prompt makes its whole batch fail, which is then generated one by one"
+        checked.notes.warn("odd prompts", what, "yield GeneratedImage(status=failed, reason=…) for it and go on")
 
 
-def check_references(subject: CheckedGenerator) -> None:
-    """Gives a reference image, if they are taken."""
-    if not subject.handle.traits.references:
+def check_references(checked: CheckedGenerator) -> None:
+    """Give a reference image, if the generator takes them."""
+    if not checked.handle.capabilities.references:
         return
     with tempfile.TemporaryDirectory() as folder:
-        request = subject.requests[0].model_copy(update={"references": (_reference(Path(folder)),)})
-        picture = subject.draw("references", request)
-    if picture is None:
+        request = checked.requests[0].model_copy(update={"references": (_reference(Path(folder)),)})
+        image = checked.generate("references", request)
+    if image is None:
         return
-    if subject.steady and difference(subject.alone[0], picture) == 0:
-        subject.notes.warn("references", "a reference image changes nothing", "use it, or drop `references`")
+    if checked.repeatable and difference(checked.images[0], image) == 0:
+        checked.notes.warn("references", "a reference image changes nothing", "use it, or remove `references`")
     else:
-        subject.notes.ok("references", "a reference image is taken")
+        checked.notes.ok("references", "a reference image is used")
 
 
 def _reference(folder: Path) -> ImageRef:
-    """Draws a plain reference image: a yellow disc with a blue bar."""
+    """Return a plain reference image: a yellow disc with a blue bar."""
     from PIL import Image, ImageDraw
 
-    picture = Image.new("RGB", (256, 256), "white")
-    pen = ImageDraw.Draw(picture)
-    pen.ellipse((40, 40, 216, 216), fill="gold", outline="black", width=4)
-    pen.rectangle((40, 118, 216, 138), fill="navy")
+    image = Image.new("RGB", (256, 256), "white")
+    canvas = ImageDraw.Draw(image)
+    canvas.ellipse((40, 40, 216, 216), fill="gold", outline="black", width=4)
+    canvas.rectangle((40, 118, 216, 138), fill="navy")
     path = folder / "reference.png"
-    picture.save(path)
+    image.save(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return ImageRef(sha256=digest, width=256, height=256, format="PNG", path=path)
 
 
-def check_setup_twice(subject: CheckedGenerator) -> None:
-    """Calls `setup` a second time."""
-    setup = getattr(subject.plugin, "setup", None)
+def check_setup_twice(checked: CheckedGenerator) -> None:
+    """Call `setup` a second time."""
+    setup = getattr(checked.plugin, "setup", None)
     if not callable(setup):
         return
     fix = "let it do nothing the second time"
     try:
-        subject.call("setup", lambda: setup(subject.device), fix)
+        checked.call("setup", lambda: setup(checked.device), fix)
     except (Exception, SystemExit) as error:
         if isinstance(error, CheckStoppedError):
             raise
-        subject.notes.fail("setup", f"a second call raises {describe(error)}", fix)
+        checked.notes.fail("setup", f"a second call raises {describe(error)}", fix)
         return
-    picture = subject.draw("setup", subject.requests[0])
-    if picture is not None and not subject.same(picture):
-        subject.notes.fail("setup", "after a second call it draws other pictures", fix)
-    elif picture is not None:
-        subject.notes.ok("setup", "can be called twice")
+    image = checked.generate("setup", checked.requests[0])
+    if image is not None and not checked.same(image):
+        checked.notes.fail("setup", "after a second call it gives other images", fix)
+    elif image is not None:
+        checked.notes.ok("setup", "can be called twice")
 
 
-def check_close_twice(subject: CheckedGenerator) -> None:
-    """Calls `close` twice, and lets the generator go."""
-    close = getattr(subject.plugin, "close", None)
-    subject.plugin = None
+def check_close_twice(checked: CheckedGenerator) -> None:
+    """Call `close` twice, and release the generator."""
+    close = getattr(checked.plugin, "close", None)
+    checked.plugin = None
     if not callable(close):
         return
     for number in ("first", "second"):
         try:
-            subject.call("close", close, "let it end what it started, and return")
+            checked.call("close", close, "let it end what it started, and return")
         except (Exception, SystemExit) as error:
             if isinstance(error, CheckStoppedError):
                 raise
             what = f"the {number} call raises {describe(error)}"
-            subject.notes.fail("close", what, "let it do nothing when nothing is open")
+            checked.notes.fail("close", what, "let it do nothing if nothing is open")
             return
-    subject.notes.ok("close", "can be called twice")
+    checked.notes.ok("close", "can be called twice")
 
 
-def check_fresh_process(subject: CheckedGenerator) -> None:
-    """Draws in a new process, as worker processes do, and as a run that is resumed."""
-    notes, remake = subject.notes, subject.handle.remake
-    if remake is None:
-        what = "it lives in this process only, so worker processes cannot build it"
+def check_fresh_process(checked: CheckedGenerator) -> None:
+    """Generate an image in a new process, as worker processes and a resumed run do."""
+    notes, component_ref = checked.notes, checked.handle.component_ref
+    if component_ref is None:
+        what = "it exists in this process only, so worker processes cannot build it"
         notes.warn("fresh process", what, "name it as module:Class instead of passing an object")
         return
     with tempfile.TemporaryDirectory() as folder:
         try:
-            picture = draw_afresh(remake, subject.requests[0], subject.device, Path(folder), subject.timeout)
+            image = generate_in_fresh_process(
+                component_ref, checked.requests[0], checked.device, Path(folder), checked.timeout
+            )
         except RefusalError as error:
-            subject.decline("fresh process", describe(error))
+            checked.decline("fresh process", describe(error))
             return
         except (ContractError, CallTimeoutError) as error:
-            notes.fail("fresh process", describe(error), "let its name and arguments be enough to build it")
+            notes.fail("fresh process", describe(error), "make sure that its name and arguments suffice to build it")
             return
         except (TypeError, ValueError) as error:
-            notes.fail("fresh process", f"its arguments are no plain data: {error}", "pass numbers, words, lists")
+            notes.fail("fresh process", f"its arguments are not plain data: {error}", "pass numbers, strings, lists")
             return
-    apart = difference(subject.alone[0], picture)
-    if not subject.steady:
-        notes.ok("fresh process", "another process draws, too")
-    elif apart > SLIGHT:
-        what = f"another process draws another picture (mean difference {apart:.1f} of 255 levels)"
-        notes.fail("fresh process", what, "do not seed with hash(), a clock, or what was drawn before")
+    apart = difference(checked.images[0], image)
+    if not checked.repeatable:
+        notes.ok("fresh process", "another process generates images as well")
+    elif apart > ROUNDING_LEVELS:
+        what = f"another process gives another image (mean difference {apart:.1f} of 255 levels)"
+        notes.fail("fresh process", what, "do not seed with hash(), a clock, or earlier results")
     else:
-        notes.ok("fresh process", "another process draws the same picture")
+        notes.ok("fresh process", "another process gives the same image")

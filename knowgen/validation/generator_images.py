@@ -1,4 +1,4 @@
-"""Checks of what a generator draws: pictures, seeds, and several requests at once."""
+"""Checks of the images of a generator: format, seeds, and several requests at once."""
 
 from __future__ import annotations
 
@@ -7,155 +7,155 @@ from collections.abc import Sequence
 from knowgen.core.records import request_id
 from knowgen.engine.retry import describe, is_decline
 from knowgen.validation.probe import ProbedImage, ProbeResult, difference
-from knowgen.validation.session import SLIGHT, CheckedGenerator, CheckStoppedError
+from knowgen.validation.session import ROUNDING_LEVELS, CheckedGenerator, CheckStoppedError
 
-TOGETHER = 4
-"""Requests that are given at once, where the generator takes as many."""
+MAX_TOGETHER = 4
+"""Requests given at once, if the generator takes as many."""
 
-OWN_GENERATOR = "use an own generator: random.Random(seed), numpy.random.default_rng(seed), torch.Generator"
-DETERMINISTIC = "switch deterministic algorithms on, if pictures shall repeat exactly"
+OWN_GENERATOR_FIX = "use an own generator: random.Random(seed), numpy.random.default_rng(seed), torch.Generator"
+DETERMINISTIC_FIX = "enable deterministic algorithms if images must repeat exactly"
 
 
-def check_first(subject: CheckedGenerator) -> None:
-    """Draws each prompt by itself and looks at the pictures; prompts that are declined are left out from then on.
+def check_first(checked: CheckedGenerator) -> None:
+    """Generate each prompt alone and check the images. Prompts that are declined are left out from then on.
 
     Raises:
-        CheckStoppedError: Nothing was drawn, or a drawing broke the contract.
+        CheckStoppedError: No image was generated, or one broke the contract.
     """
-    asked = list(subject.requests)
-    for request in asked:
-        declined = len(subject.declined)
-        picture = subject.draw("pictures", request)
-        if picture is not None:
-            subject.alone.append(picture)
-        elif len(subject.declined) > declined:
-            subject.leave_out(request)
+    requests = list(checked.requests)
+    for request in requests:
+        declined = len(checked.declined)
+        image = checked.generate("images", request)
+        if image is not None:
+            checked.images.append(image)
+        elif len(checked.declined) > declined:
+            checked.leave_out(request)
         else:
             raise CheckStoppedError
-    if not subject.alone:
-        what = f"none of {len(asked)} plain prompts gave a picture; the last: {subject.declined[-1]}"
-        subject.stop("pictures", what, "let it draw plain prompts")
-    _look_at(subject)
+    if not checked.images:
+        what = f"none of {len(requests)} plain prompts gave an image; the last: {checked.declined[-1]}"
+        checked.stop("images", what, "let it generate plain prompts")
+    _check_format(checked)
 
 
-def _look_at(subject: CheckedGenerator) -> None:
-    pictures, notes = subject.alone, subject.notes
-    sizes, modes = sorted({picture.size for picture in pictures}), sorted({picture.mode for picture in pictures})
-    notes.ok("pictures", f"{' and '.join(sizes)} pixels, given as {' and '.join(modes)}")
+def _check_format(checked: CheckedGenerator) -> None:
+    images, notes = checked.images, checked.notes
+    sizes, modes = sorted({image.size for image in images}), sorted({image.mode for image in images})
+    notes.ok("images", f"{' and '.join(sizes)} pixels, returned as {' and '.join(modes)}")
     if odd := [mode for mode in modes if mode not in {"RGB", "file"}]:
-        notes.warn("pictures", f"mode {odd[0]} is stored as RGB, on white", 'return image.convert("RGB")')
-    if any(picture.is_blank for picture in pictures):
+        notes.warn("images", f"mode {odd[0]} is stored as RGB, on white", 'return image.convert("RGB")')
+    if any(image.is_blank for image in images):
         notes.warn(
-            "pictures",
-            "a picture has one colour only; what failed must not be a blank picture",
-            "raise an error, or give Drawing(status=…, reason=…)",
+            "images",
+            "an image has one colour only; a failure must not be a blank image",
+            "raise an error, or return GeneratedImage(status=…, reason=…)",
         )
-    if len(pictures) > 1 and all(difference(pictures[0], picture) == 0 for picture in pictures[1:]):
-        notes.fail("prompt", "all prompts give the same picture", "use the prompt")
+    if len(images) > 1 and all(difference(images[0], image) == 0 for image in images[1:]):
+        notes.fail("prompt", "all prompts give the same image", "use the prompt")
 
 
-def check_seeds(subject: CheckedGenerator) -> None:
-    """Draws the same request again, and with another seed."""
-    first = subject.requests[0]
-    again = subject.draw("seeds", first)
-    other = subject.draw("seeds", first.model_copy(update={"seed": first.seed + 1}))
+def check_seeds(checked: CheckedGenerator) -> None:
+    """Generate the same request again, and with another seed."""
+    first = checked.requests[0]
+    again = checked.generate("seeds", first)
+    other = checked.generate("seeds", first.model_copy(update={"seed": first.seed + 1}))
     if again is None or other is None:
         return
-    notes, apart = subject.notes, difference(subject.alone[0], again)
-    subject.steady = apart <= SLIGHT
-    if not subject.steady:
-        what = f"the same prompt and seed gave another picture (mean difference {apart:.1f} of 255 levels)"
-        note = notes.warn if subject.handle.traits.shape == "generate" else notes.fail
-        note("seeds", what, "draw from the request's seed alone, so that results can be repeated")
-    elif difference(subject.alone[0], other) == 0:
-        what = "another seed gives the same picture, so repeats of a prompt would tell nothing"
+    notes, apart = checked.notes, difference(checked.images[0], again)
+    checked.repeatable = apart <= ROUNDING_LEVELS
+    if not checked.repeatable:
+        what = f"the same prompt and seed gave another image (mean difference {apart:.1f} of 255 levels)"
+        add = notes.warn if checked.handle.capabilities.shape == "generate" else notes.fail
+        add("seeds", what, "take all randomness from the request's seed, so that results can be repeated")
+    elif difference(checked.images[0], other) == 0:
+        what = "another seed gives the same image, so repeats of a prompt would be equal"
         notes.warn("seeds", what, "use the request's seed")
     elif apart > 0:
-        what = f"the same seed gives nearly the same picture (mean difference {apart:.2f} of 255 levels)"
-        notes.warn("seeds", what, DETERMINISTIC)
+        what = f"the same seed gives nearly the same image (mean difference {apart:.2f} of 255 levels)"
+        notes.warn("seeds", what, DETERMINISTIC_FIX)
     else:
         notes.ok("seeds", "the same seed gives the same pixels, another seed others")
 
 
-def check_random_state(subject: CheckedGenerator) -> None:
-    """Looks at what drawing with two seeds has done to the global random state."""
-    traits, notes = subject.handle.traits, subject.notes
-    what = f"drawing changes the global state of {' and '.join(sorted(subject.disturbed))}"
-    if not subject.disturbed:
-        notes.ok("random state", "global random state is left alone")
-    elif traits.shape == "draw" and traits.concurrency > 1:
-        notes.fail("random state", f"{what}, which its {traits.concurrency} threads share", OWN_GENERATOR)
+def check_random_state(checked: CheckedGenerator) -> None:
+    """Report whether generating images with two seeds has changed the global random state."""
+    capabilities, notes = checked.handle.capabilities, checked.notes
+    what = f"it changes the global state of {' and '.join(sorted(checked.changed_states))}"
+    if not checked.changed_states:
+        notes.ok("random state", "global random state is not changed")
+    elif capabilities.shape == "draw" and capabilities.concurrency > 1:
+        notes.fail("random state", f"{what}, which its {capabilities.concurrency} threads share", OWN_GENERATOR_FIX)
     else:
-        notes.warn("random state", what, OWN_GENERATOR)
+        notes.warn("random state", what, OWN_GENERATOR_FIX)
 
 
-def check_several(subject: CheckedGenerator) -> None:
-    """Gives several requests at once and compares with what each gave alone."""
-    traits = subject.handle.traits
-    at_once = traits.batch_size if traits.shape == "generate_batch" else traits.concurrency
-    count = min(TOGETHER, at_once)
-    if traits.shape == "draw":
-        count = max(2, count)  # one after the other, in another order, shows state between calls
-    numbers = [number % len(subject.requests) for number in range(count)][::-1]
+def check_several(checked: CheckedGenerator) -> None:
+    """Give several requests at once and compare the images with those generated alone."""
+    capabilities = checked.handle.capabilities
+    at_once = capabilities.batch_size if capabilities.shape == "generate_batch" else capabilities.concurrency
+    count = min(MAX_TOGETHER, at_once)
+    if capabilities.shape == "draw":
+        count = max(2, count)  # one after the other in another order shows state between calls
+    numbers = [number % len(checked.requests) for number in range(count)][::-1]
     batch = [
-        subject.requests[number].model_copy(update={"id": request_id(f"together {place}", 0)})
+        checked.requests[number].model_copy(update={"id": request_id(f"together {place}", 0)})
         for place, number in enumerate(numbers)
     ]
-    trial = subject.give("several", batch, threads=traits.concurrency > 1)
-    if _each_once(subject, trial):
-        subject.together = trial.seconds / len(batch)
-        _equals_alone(subject, trial, numbers)
+    result = checked.run("several", batch, threads=capabilities.concurrency > 1)
+    if _has_one_result_each(checked, result):
+        checked.seconds_together = result.seconds / len(batch)
+        _compare_with_alone(checked, result, numbers)
 
 
-def _each_once(subject: CheckedGenerator, trial: ProbeResult) -> bool:
-    """Tells whether every request was answered once; notes what is wrong."""
-    notes, given = subject.notes, [name for name, _, _ in trial.answers]
-    strange = [name for name in given if name not in trial.asked]
-    twice = {name for name in given if given.count(name) > 1} - set(strange)
-    missing = [name for name in trial.asked if name not in given]
-    declines = [error for _, error in trial.faults if is_decline(error)]
-    broken = [error for _, error in trial.faults if not is_decline(error)]
-    if broken:
-        notes.fail("several", f"it raises {describe(broken[0])}", "mend what raises it")
+def _has_one_result_each(checked: CheckedGenerator, result: ProbeResult) -> bool:
+    """Return whether every request has exactly one result; add what is wrong to the notes."""
+    notes, returned = checked.notes, [id for id, _, _ in result.results]
+    unknown = [id for id in returned if id not in result.requested]
+    repeated = {id for id in returned if returned.count(id) > 1} - set(unknown)
+    missing = [id for id in result.requested if id not in returned]
+    declines = [error for _, error in result.errors if is_decline(error)]
+    failures = [error for _, error in result.errors if not is_decline(error)]
+    if failures:
+        notes.fail("several", f"it raises {describe(failures[0])}", "fix what raises it")
     elif declines:
-        subject.decline("several", describe(declines[0]))
-    if strange:
-        kind = "a request_id nobody asked for" if any(strange) else "no request_id"
-        notes.fail("several", f"{len(strange)} drawings carry {kind}", "give each Drawing its request's own id")
-    if twice:
-        notes.fail("several", f"{len(twice)} requests were answered more than once", "yield each once")
-    if missing and not trial.faults:
-        what = f"{len(missing)} of {len(trial.asked)} requests got no answer"
-        notes.fail("several", what, "yield a Drawing for each, with a status where it failed")
-    return not (trial.faults or strange or twice or missing)
+        checked.decline("several", describe(declines[0]))
+    if unknown:
+        kind = "an unknown request_id" if any(unknown) else "no request_id"
+        notes.fail("several", f"{len(unknown)} results have {kind}", "give each GeneratedImage the id of its request")
+    if repeated:
+        notes.fail("several", f"{len(repeated)} requests have more than one result", "yield each result once")
+    if missing and not result.errors:
+        what = f"{len(missing)} of {len(result.requested)} requests have no result"
+        notes.fail("several", what, "yield a GeneratedImage for each, with a status if it failed")
+    return not (result.errors or unknown or repeated or missing)
 
 
-def _equals_alone(subject: CheckedGenerator, trial: ProbeResult, numbers: Sequence[int]) -> None:
-    notes, largest = subject.notes, 0.0
-    for name, number in zip(trial.asked, numbers, strict=True):
-        picture = subject.read("several", trial, name)
-        if picture is None:
+def _compare_with_alone(checked: CheckedGenerator, result: ProbeResult, numbers: Sequence[int]) -> None:
+    notes, largest = checked.notes, 0.0
+    for id, number in zip(result.requested, numbers, strict=True):
+        image = checked.image("several", result, id)
+        if image is None:
             return
-        if _is_of_another(subject, picture, number):
-            what = "answers are mixed up: a request got the picture of another"
-            notes.fail("several", what, "give each Drawing the id of the request it answers")
+        if _is_of_another(checked, image, number):
+            what = "results are mixed up: a request got the image of another one"
+            notes.fail("several", what, "give each GeneratedImage the id of its request")
             return
-        largest = max(largest, difference(subject.alone[number], picture))
+        largest = max(largest, difference(checked.images[number], image))
     count = len(numbers)
-    if not subject.steady:
-        notes.ok("several", f"{count} at once are answered, each once; not compared, for pictures do not repeat")
-    elif largest > SLIGHT:
-        what = f"given at once, requests give other pictures than alone (mean difference {largest:.1f} of 255 levels)"
-        notes.fail("several", what, "seed each picture by its own request, and share no state between calls")
+    if not checked.repeatable:
+        notes.ok("several", f"{count} at once have one result each; not compared, because images are not repeatable")
+    elif largest > ROUNDING_LEVELS:
+        what = f"given at once, requests give other images than alone (mean difference {largest:.1f} of 255 levels)"
+        notes.fail("several", what, "seed each image by its own request, and share no state between calls")
     elif largest > 0:
-        what = f"given at once, pictures differ slightly (mean difference {largest:.2f} of 255 levels)"
-        notes.warn("several", what, DETERMINISTIC)
+        what = f"given at once, images differ slightly (mean difference {largest:.2f} of 255 levels)"
+        notes.warn("several", what, DETERMINISTIC_FIX)
     else:
-        notes.ok("several", f"{count} given together are answered each once, and as each alone")
+        notes.ok("several", f"{count} at once have one result each, the same as alone")
 
 
-def _is_of_another(subject: CheckedGenerator, picture: ProbedImage, number: int) -> bool:
-    if subject.same(picture, number):
+def _is_of_another(checked: CheckedGenerator, image: ProbedImage, number: int) -> bool:
+    if checked.same(image, number):
         return False
-    others = [known for place, known in enumerate(subject.alone) if place != number]
-    return any(difference(known, picture) <= SLIGHT for known in others)
+    others = [known for place, known in enumerate(checked.images) if place != number]
+    return any(difference(known, image) <= ROUNDING_LEVELS for known in others)

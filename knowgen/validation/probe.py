@@ -1,7 +1,7 @@
-"""Trying a generator out on a few requests: what it answers, how long it takes, what it does to memory.
+"""Try a generator on a few requests: its results, their time, and the memory it uses.
 
-Everything the generator does happens in daemon threads with a deadline, so that one that hangs holds nobody up. Run as
-a program, the module draws one request in a fresh process (see `draw_afresh`).
+The generator runs in daemon threads with a time limit, so one that hangs does not block the check. Run as a program,
+the module generates one image in a fresh process (see `generate_in_fresh_process`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from knowgen.core.errors import RefusalError
 from knowgen.core.records import GenerationRequest, GenerationStatus
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.concurrency import InvocationEvent
-from knowgen.engine.executors.invoke import generate, make, rebuild, serve
+from knowgen.engine.executors.invoke import build_from_ref, build_plugin, generate, invoke
 from knowgen.engine.imaging import encode
 from knowgen.engine.retry import CallTimeoutError, ContractError, describe, is_decline
 from knowgen.generators.contract import GeneratedImage, shape_of
@@ -38,117 +38,119 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OTHER_HASHES = "4242"
-"""So that a generator which seeds with `hash()` shows it even where the environment fixes the hashes."""
+"""A hash seed of its own, so that a generator that seeds with `hash()` is noticed even where the environment sets
+one.
+"""
 
 _DECLINED = 9
-"""Exit code of a fresh process in which the generator declined to draw."""
+"""Exit code of a fresh process in which the generator declined the prompt."""
 
 
 @dataclass
 class ProbeResult:
-    """What a generator did with some requests.
+    """The results of some requests.
 
     Attributes:
-        asked: Ids that were asked for, in order.
-        answers: (request id, what was given, seconds since the start), in order of arrival.
-        faults: (request id, or empty for the whole call, error).
-        seconds: Duration of the whole.
+        requested: Ids of the requests, in order.
+        results: (request id, returned value, seconds since the start), in order of arrival.
+        errors: (request id, or empty for the whole call; exception).
+        seconds: Duration of the whole call.
     """
 
-    asked: list[str]
-    answers: list[tuple[str, Any, float]] = field(default_factory=list)
-    faults: list[tuple[str, BaseException]] = field(default_factory=list)
+    requested: list[str]
+    results: list[tuple[str, Any, float]] = field(default_factory=list)
+    errors: list[tuple[str, BaseException]] = field(default_factory=list)
     seconds: float = 0.0
 
-    def answer(self, name: str) -> Any:
-        """Returns the first answer to a request.
+    def result_of(self, id: str) -> Any:
+        """Return the first result of a request.
 
         Raises:
             Exception: What the generator raised instead.
-            ContractError: It gave none.
+            ContractError: It returned nothing for this request.
         """
-        for found, value, _ in self.answers:
-            if found == name:
+        for result_id, value, _ in self.results:
+            if result_id == id:
                 return value
-        for found, error in self.faults:
-            if found in {name, ""}:
+        for error_id, error in self.errors:
+            if error_id in {id, ""}:
                 raise error
-        raise ContractError("the generator gave no drawing for this request")
+        raise ContractError("the generator returned no image for this request")
 
 
 class ProbeRunner:
-    """Runs a generator's methods in one daemon thread, coroutines in one event loop of that thread.
+    """Runs methods of a generator in one daemon thread, coroutines in one event loop of that thread.
 
     Args:
-        timeout: Seconds a call may take for each request.
+        timeout: Time limit per request in seconds.
     """
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._functions: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._work, name="knowgen check", daemon=True).start()
 
     def _work(self) -> None:
         asyncio.set_event_loop(self._loop)
         while True:
-            job, future = self._jobs.get()
+            function, future = self._functions.get()
             try:
-                future.set_result(job())
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
                 future.set_exception(error)
 
-    def call(self, job: Callable[[], Any], requests: int = 1) -> Any:
-        """Calls a function in the thread; a coroutine it returns is awaited there.
+    def call(self, function: Callable[[], Any], requests: int = 1) -> Any:
+        """Call a function in the thread; a coroutine that it returns is awaited there.
 
         Raises:
-            CallTimeoutError: It took too long; the thread is left behind and this runner must not be used again.
+            CallTimeoutError: It took too long. The thread is left behind and this runner must not be used again.
             BaseException: What the function raised.
         """
 
         def whole() -> Any:
-            result = job()
+            result = function()
             return self._loop.run_until_complete(result) if asyncio.iscoroutine(result) else result
 
         future: Future[Any] = Future()
-        self._jobs.put((whole, future))
+        self._functions.put((whole, future))
         return _within(future, self.timeout * requests)
 
     def run(self, plugin: Any, requests: Sequence[GenerationRequest], *, threads: bool = False) -> ProbeResult:
-        """Gives requests to a generator: a batch at once, coroutines together, `draw` one after the other.
+        """Give requests to a generator: a batch at once, coroutines concurrently, `draw` one after the other.
 
         Args:
             plugin: The generator.
-            requests: With distinct ids.
-            threads: Call `draw` in as many threads as there are requests instead.
+            requests: Requests with distinct ids.
+            threads: Call `draw` in one thread per request instead.
 
         Raises:
             CallTimeoutError: It took too long.
         """
-        trial = ProbeResult([request.id for request in requests])
+        result = ProbeResult([request.id for request in requests])
         started = time.perf_counter()
 
-        def take(event: InvocationEvent) -> None:
-            if event.kind == "answer":
-                trial.answers.append((event.id, event.value, time.perf_counter() - started))
-            elif event.kind == "fault":
-                trial.faults.append((event.id, event.value))
+        def emit(event: InvocationEvent) -> None:
+            if event.kind == "result":
+                result.results.append((event.id, event.value, time.perf_counter() - started))
+            elif event.kind == "error":
+                result.errors.append((event.id, event.value))
 
         shape = shape_of(plugin)
         if threads and shape == "draw":
-            self._in_threads(plugin, requests, take)
+            self._in_threads(plugin, requests, emit)
         elif shape == "generate":
-            self.call(lambda: _together(plugin, requests, take), len(requests))
+            self.call(lambda: _together(plugin, requests, emit), len(requests))
         else:
-            self.call(lambda: serve(shape, plugin, requests, take), len(requests))
-        trial.seconds = time.perf_counter() - started
-        return trial
+            self.call(lambda: invoke(shape, plugin, requests, emit), len(requests))
+        result.seconds = time.perf_counter() - started
+        return result
 
     def _in_threads(
-        self, plugin: Any, requests: Sequence[GenerationRequest], take: Callable[[InvocationEvent], None]
+        self, plugin: Any, requests: Sequence[GenerationRequest], emit: Callable[[InvocationEvent], None]
     ) -> None:
         def one(request: GenerationRequest, future: Future[None]) -> None:
-            serve("draw", plugin, [request], take)
+            invoke("draw", plugin, [request], emit)
             future.set_result(None)
 
         futures: list[Future[None]] = [Future() for _ in requests]
@@ -168,25 +170,25 @@ def _within(future: Future[T], seconds: float) -> T:
 
 
 async def _together(
-    plugin: Any, requests: Sequence[GenerationRequest], take: Callable[[InvocationEvent], None]
+    plugin: Any, requests: Sequence[GenerationRequest], emit: Callable[[InvocationEvent], None]
 ) -> None:
     async def one(request: GenerationRequest) -> None:
         try:
-            take(InvocationEvent("answer", request.id, await generate(plugin, request)))
+            emit(InvocationEvent("result", request.id, await generate(plugin, request)))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a generator may raise anything
-            take(InvocationEvent("fault", request.id, error))
+            emit(InvocationEvent("error", request.id, error))
 
     await asyncio.gather(*(one(request) for request in requests))
 
 
 @dataclass(frozen=True)
 class ProbedImage:
-    """A drawing that is a picture.
+    """An image that a generator returned.
 
     Attributes:
-        pixels: Shape (height, width, 3), 0 to 255.
-        mode: As the generator gave it: a Pillow mode, or `file` for bytes and paths.
-        stored: Bytes it takes in the store.
+        pixels: Array of shape (height, width, 3), 0 to 255.
+        mode: Pillow mode of the returned image, or `file` for bytes and paths.
+        stored: Size of the file in the store in bytes.
     """
 
     pixels: NDArray[np.uint8]
@@ -195,17 +197,17 @@ class ProbedImage:
 
     @property
     def size(self) -> str:
-        """Returns `768x512`, width first."""
+        """Return the size as text, such as `768x512`, width first."""
         return f"{self.pixels.shape[1]}x{self.pixels.shape[0]}"
 
     @property
     def is_blank(self) -> bool:
-        """Tells whether all pixels have one colour."""
+        """Return whether all pixels have the same colour."""
         return bool((self.pixels == self.pixels[0, 0]).all())
 
 
-def picture_of(value: Any) -> ProbedImage | GeneratedImage:
-    """Reads an answer as the engine would: a picture, or a drawing that says why there is none.
+def probed_image(value: Any) -> ProbedImage | GeneratedImage:
+    """Read a result as the engine does: an image, or a `GeneratedImage` that says why there is none.
 
     Raises:
         ContractError: It is neither.
@@ -213,25 +215,25 @@ def picture_of(value: Any) -> ProbedImage | GeneratedImage:
     import numpy as np
     from PIL import Image
 
-    drawing = value if isinstance(value, GeneratedImage) else GeneratedImage(image=value)
-    status = GenerationStatus(drawing.status)
+    generated = value if isinstance(value, GeneratedImage) else GeneratedImage(image=value)
+    status = GenerationStatus(generated.status)
     if status is GenerationStatus.NOT_RUN:
-        raise ContractError("the generator gave the status not_run; say failed or refused, with a reason")
-    noted = (drawing.references, drawing.evidence, drawing.trajectory, drawing.settings)
+        raise ContractError("the generator returned the status not_run; return failed or refused, with a reason")
+    metadata = (generated.references, generated.evidence, generated.trajectory, generated.settings)
     try:
-        json.dumps(noted, allow_nan=False)
+        json.dumps(metadata, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ContractError(f"what is noted beside the picture is not plain data: {error}") from error
+        raise ContractError(f"the metadata of the image is not plain data: {error}") from error
     if status is not GenerationStatus.OK:
-        return drawing
-    encoded = encode(drawing.image)
+        return generated
+    encoded = encode(generated.image)
     with Image.open(io.BytesIO(encoded.data)) as opened:
         pixels = np.asarray(opened.convert("RGB"))
-    return ProbedImage(pixels, str(getattr(drawing.image, "mode", "file")), len(encoded.data))
+    return ProbedImage(pixels, str(getattr(generated.image, "mode", "file")), len(encoded.data))
 
 
 def difference(first: ProbedImage, second: ProbedImage) -> float:
-    """Returns the mean absolute difference of two pictures in levels, 0 to 255; 255 when their sizes differ."""
+    """Return the mean absolute difference of two images in levels, 0 to 255; 255 if their sizes differ."""
     import numpy as np
 
     if first.pixels.shape != second.pixels.shape:
@@ -240,16 +242,16 @@ def difference(first: ProbedImage, second: ProbedImage) -> float:
 
 
 class PeakMemory:
-    """Measures the memory of this process while a block runs.
+    """Measures the memory of this process during a `with` block.
 
     Attributes:
-        added: Megabytes above the start, at most.
-        accelerator: Megabytes torch has had allocated on the accelerator, at most; 0 without torch.
+        added: Maximum number of megabytes above the start.
+        accelerator: Maximum number of megabytes that torch has allocated on the accelerator; 0 without torch.
     """
 
     def __enter__(self) -> PeakMemory:
         self.added, self.accelerator = 0.0, 0.0
-        self._start = self._most = resident_megabytes()
+        self._start = self._maximum = resident_megabytes()
         self._done = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -260,18 +262,18 @@ class PeakMemory:
     ) -> None:
         self._done.set()
         self._watcher.join()
-        self.added = max(self._most, resident_megabytes()) - self._start
+        self.added = max(self._maximum, resident_megabytes()) - self._start
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             self.accelerator = torch.cuda.max_memory_allocated() / 2**20
 
     def _watch(self) -> None:
         while not self._done.wait(0.01):
-            self._most = max(self._most, resident_megabytes())
+            self._maximum = max(self._maximum, resident_megabytes())
 
 
 def resident_megabytes() -> float:
-    """Returns the memory this process holds, in megabytes; its peak where the system does not tell the present."""
+    """Return the resident memory of this process in megabytes, or its peak where the current value is unknown."""
     import resource
 
     try:
@@ -282,61 +284,62 @@ def resident_megabytes() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def draw_afresh(
-    remake: ComponentRef, request: GenerationRequest, device: str, folder: Path, timeout: float
+def generate_in_fresh_process(
+    component_ref: ComponentRef, request: GenerationRequest, device: str, folder: Path, timeout: float
 ) -> ProbedImage:
-    """Draws one request in a new process, as a resumed run would.
+    """Generate one image in a new process, as a resumed run would.
 
     Args:
-        remake: From what the generator is built again.
-        request: Without truth and references.
-        device: For `setup`.
-        folder: Where the picture may be written.
-        timeout: Seconds, building included.
+        component_ref: What the generator is built from.
+        request: A request without ground truth and references.
+        device: Device for `setup`.
+        folder: Folder for the image file.
+        timeout: Time limit in seconds, building included.
 
     Raises:
-        ContractError: The process failed; the message says how.
-        RefusalError: It declined to draw, or could not now.
+        ContractError: The process failed; the message is its last line.
+        RefusalError: The generator declined the prompt.
         CallTimeoutError: It took too long.
     """
-    out = folder / "afresh.png"
-    told = {
-        "remake": {"kind": remake.kind, "name": remake.name, "args": dict(remake.args)},
+    out = folder / "image.png"
+    order = {
+        "component_ref": {"kind": component_ref.kind, "name": component_ref.name, "args": dict(component_ref.args)},
         "request": request.model_dump(mode="json"), "device": device, "out": str(out), "timeout": timeout,
     }  # fmt: skip
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "knowgen.validation.probe"],
-            input=json.dumps(told), capture_output=True, text=True, timeout=timeout, check=False,
+            input=json.dumps(order), capture_output=True, text=True, timeout=timeout, check=False,
             env={**os.environ, "PYTHONHASHSEED": _OTHER_HASHES},
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise CallTimeoutError(f"no result within {timeout:g} s") from error
-    if done.returncode != 0 or not out.is_file():
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        words = lines[-1][:300] if lines else f"the process ended with {done.returncode}"
-        raise RefusalError(words) if done.returncode == _DECLINED else ContractError(words)
-    found = picture_of(out)
-    if isinstance(found, GeneratedImage):
-        raise ContractError(found.reason)
-    return found
+    if process.returncode != 0 or not out.is_file():
+        lines = [line for line in process.stderr.splitlines() if line.strip()]
+        reason = lines[-1][:300] if lines else f"the process ended with code {process.returncode}"
+        raise RefusalError(reason) if process.returncode == _DECLINED else ContractError(reason)
+    image = probed_image(out)
+    if isinstance(image, GeneratedImage):
+        raise ContractError(image.reason)
+    return image
 
 
 def _main() -> int:
-    """Draws one request that is told on standard input; see `draw_afresh`."""
-    told = json.load(sys.stdin)
-    request = GenerationRequest.model_validate(told["request"])
-    runner = ProbeRunner(told["timeout"])
+    """Generate the image of one request that is given on standard input; see `generate_in_fresh_process`."""
+    order = json.load(sys.stdin)
+    request = GenerationRequest.model_validate(order["request"])
+    runner = ProbeRunner(order["timeout"])
+    component_ref = ComponentRef(**order["component_ref"])
     try:
         plugin = runner.call(
-            lambda: make(lambda: rebuild(ComponentRef(**told["remake"])), lambda: told["device"], "check")
+            lambda: build_plugin(lambda: build_from_ref(component_ref), lambda: order["device"], "check")
         )
-        drawing = runner.run(plugin, [request]).answer(request.id)
-        value = drawing if isinstance(drawing, GeneratedImage) else GeneratedImage(image=drawing)
-        if value.status in {GenerationStatus.FAILED, GenerationStatus.REFUSED}:
-            raise RefusalError(f"{value.status}, {value.reason or 'without a reason'}")
-        Path(told["out"]).write_bytes(encode(value.image).data)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the process that asked
+        value = runner.run(plugin, [request]).result_of(request.id)
+        generated = value if isinstance(value, GeneratedImage) else GeneratedImage(image=value)
+        if generated.status in {GenerationStatus.FAILED, GenerationStatus.REFUSED}:
+            raise RefusalError(f"{generated.status}, {generated.reason or 'without a reason'}")
+        Path(order["out"]).write_bytes(encode(generated.image).data)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - reported to the calling process
         sys.stderr.write(f"\n{describe(error)}\n")
         return _DECLINED if is_decline(error) else 1
     return 0

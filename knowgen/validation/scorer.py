@@ -1,7 +1,7 @@
-"""Check a scorer against the contract before a long run: what breaks it, what may surprise, what a run will take.
+"""Check a scorer against the contract before a long run: what fails, what may surprise, what a run will take.
 
-A few samples of a task are scored with three made-up images each: the ground truth's own (or a stand-in where there is
-none), a blank one and noise. Nothing is called that costs money unless a budget is given.
+A few samples of a task are scored with three test images each: the ground truth's own (or a stand-in if there is none),
+a blank one and noise. Paid calls are made only if a budget is given.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from knowgen.core.records import Generation, GenerationStatus, GroundTruth, Item
 from knowgen.engine.components import ScorerHandle
 from knowgen.engine.devices import own_device
 from knowgen.engine.executors.concurrency import InvocationEvent
-from knowgen.engine.executors.invoke import make, serve
+from knowgen.engine.executors.invoke import build_plugin, invoke, item_id
 from knowgen.engine.retry import CallTimeoutError, ContractError, describe
-from knowgen.engine.scoring import checked
+from knowgen.engine.scoring import validated_score
 from knowgen.engine.work_plan import WorkItem
 from knowgen.scorers.contract import missing_needs, scorer_capabilities
 from knowgen.scorers.short_form import InvalidScoreError, score_item
-from knowgen.validation.findings import Finding, FindingLog, ValueLevel
+from knowgen.validation.findings import Finding, FindingLog, ValueLevel, error_and_fix
 from knowgen.validation.generator import duration
 from knowgen.validation.probe import ProbeRunner
+from knowgen.validation.session import CheckStoppedError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,36 +41,36 @@ if TYPE_CHECKING:
     from knowgen.tasks.contract import Task
 
 SAMPLES = 3
-"""Samples that are scored, three images each."""
+"""Samples that are scored, with three images each."""
 
-LOOKED_AT = 200
+SAMPLES_READ = 200
 """Samples whose ground truths are read to count which needs they meet."""
 
 SIDE = 256
-SAME = 1e-6
-"""Difference of two values that still counts as the same."""
+SAME_VALUE = 1e-6
+"""Difference up to which two values count as the same."""
 
 TRUE, BLANK, NOISE = "true image", "blank image", "noise image"
 UNSCORED_FIX = "fix what fails, or expect such images to have no score"
 KINDS = (TRUE, BLANK, NOISE)
-"""The images of a sample; a generation's repeat is its place in this list."""
+"""The images of a sample; the repeat of a generation is its position in this list."""
 
 
 class CheckMeter:
-    """Admit paid calls up to a budget, and none without one.
+    """A meter that admits paid calls up to a budget, and none without one.
 
     Args:
         budget: US dollars; None admits only calls that cost nothing.
 
     Attributes:
-        dearest: The highest worst case that was asked for in US dollars, None before a paid call.
-        unpriced: Whether a call of unknown price was asked for.
-        spent: US dollars, unsettled calls at their worst case.
+        highest_worst_case: The highest worst case of a call in US dollars, None before a paid call.
+        unpriced: Whether there was a call of unknown price.
+        calls: Cost of each call in US dollars; the worst case until it is settled.
     """
 
     def __init__(self, budget: float | None) -> None:
         self.budget = budget
-        self.dearest: float | None = None
+        self.highest_worst_case: float | None = None
         self.unpriced = False
         self.calls: dict[int, float] = {}
 
@@ -86,10 +87,12 @@ class CheckMeter:
             self.unpriced = True
             if self.budget is not None:
                 raise ConfigError(
-                    "the price of its calls is unknown, so a budget cannot hold", where=who, fix="give its prices"
+                    "the price of its calls is unknown, so the budget cannot be enforced",
+                    where=who,
+                    fix="give its prices",
                 )
             raise BudgetReachedError("a call of unknown price was not made", where=who)
-        self.dearest = max(worst_case, self.dearest or 0.0)
+        self.highest_worst_case = max(worst_case, self.highest_worst_case or 0.0)
         if self.budget is None or self.spent + worst_case > self.budget:
             raise BudgetReachedError(f"a call of up to ${worst_case:.4f} was not made", where=who)
         number = len(self.calls)
@@ -97,19 +100,19 @@ class CheckMeter:
         return number
 
     async def settle(self, number: int, cost: float | None) -> None:
-        """Replace a reservation by the true cost; None keeps the worst case."""
+        """Replace a reservation by the actual cost; None keeps the worst case."""
         if cost is not None and number in self.calls:
             self.calls[number] = cost
 
 
 @dataclass
 class ScoredItem:
-    """What a scorer gave for an item.
+    """The result of scoring an item.
 
     Attributes:
         item: Sample, ground truth and generation.
-        value: What it returned, None where it raised.
-        error: What it raised.
+        value: What the scorer returned, None if it raised.
+        error: What the scorer raised.
         seconds: Time it took.
     """
 
@@ -120,29 +123,27 @@ class ScoredItem:
 
     @property
     def where(self) -> str:
-        """Return `sample x, blank image`."""
+        """Return a text such as `sample 'x', blank image`."""
         return f"sample {self.item[0].id!r}, {KINDS[self.item[2].repeat]}"
-
-
-class StopCheckError(Exception):
-    """Nothing more can be checked."""
 
 
 @dataclass
 class CheckedScorer:
-    """A scorer under examination.
+    """A scorer that is being checked.
 
     Attributes:
         handle: The scorer.
-        task: Whose samples are scored.
-        folder: Where made-up images lie.
+        task: The task whose samples are scored.
+        folder: Folder of the test images.
         meter: Admits paid calls.
-        runner: Calls the scorer, with a time limit.
-        device: For `setup`.
-        scorer: The object, None before it is built.
+        runner: Calls the scorer with a time limit.
+        device: Device for `setup`.
+        notes: Findings so far.
+        scorer: The scorer object, None before it is built.
+        items: Items that are scored.
         scores: Valid scores of the first pass, in order.
-        seconds: Time of each.
-        problems: What is wrong with scores, by level, check, words and fix, with the images that it happens to.
+        seconds: Time of each of them.
+        problems: Problems of scores, by level, check, text and fix, with the images in which they occur.
     """
 
     handle: ScorerHandle
@@ -159,11 +160,11 @@ class CheckedScorer:
     problems: dict[tuple[ValueLevel, str, str, str], list[str]] = field(default_factory=dict)
 
     def problem(self, level: ValueLevel, check: str, result: ScoredItem, what: str, fix: str) -> None:
-        """Collect what is wrong with a score, to be noted once for all images that it happens to."""
+        """Collect a problem of a score, to be reported once for all images in which it occurs."""
         self.problems.setdefault((level, check, what, fix), []).append(result.where)
 
     def note_problems(self) -> bool:
-        """Note the problems that were collected, each with its first image; tell whether one is a failure."""
+        """Report the collected problems, each with its first image; return whether one of them is a failure."""
         failed = False
         for (level, check, what, fix), places in self.problems.items():
             more = f" and {len(places) - 1} more" if len(places) > 1 else ""
@@ -174,14 +175,14 @@ class CheckedScorer:
 
     @property
     def is_measure(self) -> bool:
-        """Tell whether it computes, and does not wait for a service."""
-        return self.handle.traits.shape == "score_batch"
+        """Return whether the scorer computes, instead of waiting for a service."""
+        return self.handle.capabilities.shape == "score_batch"
 
     def score(self, items: Sequence[Item]) -> list[ScoredItem]:
-        """Score items as the engine would: a batch form in batches, an `async` one call by call.
+        """Score items as the engine would: a batch form in batches, an async scorer one by one.
 
         Raises:
-            StopCheckError: It takes longer than the time limit; that is noted.
+            CheckStoppedError: It takes longer than the time limit, which is reported.
         """
         results = {item[2].repeat: ScoredItem(item) for item in items}
         try:
@@ -191,29 +192,29 @@ class CheckedScorer:
                 self.runner.call(lambda: self._wait(items, results), len(items))
         except CallTimeoutError as error:
             self.notes.fail("time", describe(error), "find out what it waits for, or raise --timeout")
-            raise StopCheckError from error
+            raise CheckStoppedError from error
         return [results[item[2].repeat] for item in items]
 
     def _compute(self, items: Sequence[Item], results: dict[int, ScoredItem]) -> None:
-        size = max(1, self.handle.traits.concurrency)
+        size = max(1, self.handle.capabilities.concurrency)
         for start in range(0, len(items), size):
             batch = items[start : start + size]
             events: list[InvocationEvent] = []
             started = time.perf_counter()
-            self.runner.call(lambda batch=batch, events=events: self._serve(batch, events), len(batch))  # type: ignore[misc]
+            self.runner.call(lambda batch=batch, events=events: self._invoke(batch, events), len(batch))  # type: ignore[misc]
             each = (time.perf_counter() - started) / len(batch)
-            answers = {event.id: event.value for event in events if event.kind == "answer"}
-            faults = {event.id: event.value for event in events if event.kind == "fault"}
+            values = {event.id: event.value for event in events if event.kind == "result"}
+            errors = {event.id: event.value for event in events if event.kind == "error"}
             for item in batch:
-                result, name = results[item[2].repeat], f"{item[2].repeat}\0{item[0].id}"
-                result.seconds, result.value = each, answers.get(name)
-                if name not in answers:
-                    missing = ContractError("it gave no score for this item")
-                    result.error = faults.get(name) or faults.get("") or missing
+                result, id = results[item[2].repeat], item_id(item[0].id, item[2].repeat)
+                result.seconds, result.value = each, values.get(id)
+                if id not in values:
+                    missing = ContractError("it returned no score for this item")
+                    result.error = errors.get(id) or errors.get("") or missing
 
-    def _serve(self, batch: Sequence[Item], events: list[InvocationEvent]) -> None:
+    def _invoke(self, batch: Sequence[Item], events: list[InvocationEvent]) -> None:
         current_meter.set(self.meter)
-        serve("score_batch", self.scorer, batch, events.append)
+        invoke("score_batch", self.scorer, batch, events.append)
 
     async def _wait(self, items: Sequence[Item], results: dict[int, ScoredItem]) -> None:
         current_meter.set(self.meter)
@@ -236,24 +237,24 @@ def check_scorer(
     budget: float | None = None,
     timeout: float = 600.0,
     device: str | None = None,
-    on_step: Callable[[str], None] | None = None,
+    on_progress: Callable[[str], None] | None = None,
 ) -> list[Finding]:
     """Check a scorer against the contract.
 
     Args:
         handle: The scorer.
-        task: Whose samples are scored, with made-up images.
-        samples: Number of images that time and cost are forecast for.
-        budget: US dollars that paid calls may cost; None makes none of them.
-        timeout: Seconds that a score may take.
-        device: For `setup`; by default the one that the engine would choose.
-        on_step: Called with a few words before each step.
+        task: Task whose samples are scored, with test images.
+        samples: Number of images for which time and cost are forecast.
+        budget: US dollars that paid calls may cost; None makes no paid call.
+        timeout: Time limit per score in seconds.
+        device: Device for `setup`; by default the one that the engine would choose.
+        on_progress: Called with the name of each check before it starts.
 
     Returns:
-        The findings in order; `findings.worst` says whether a run may be started.
+        The findings in the order of the checks; `findings.worst` tells whether a run may be started.
     """
     with tempfile.TemporaryDirectory(prefix="knowgen-check-") as folder:
-        subject = CheckedScorer(
+        checked = CheckedScorer(
             handle,
             task,
             Path(folder),
@@ -262,49 +263,49 @@ def check_scorer(
             own_device() if device is None else device,
         )
         steps: tuple[tuple[str, Callable[[CheckedScorer], None]], ...] = (
-            ("what it declares", _check_declared),
+            ("declarations", _check_declarations),
             ("needs", _check_needs),
-            ("building it", _check_build),
+            ("build", _check_build),
             ("scores", _check_scores),
-            ("range of values", _check_values),
-            ("the same again", _check_repeated),
+            ("values", _check_values),
+            ("repeats", _check_repeats),
             ("undeclared needs", _check_undeclared_needs),
         )
         try:
             for name, step in steps:
-                if on_step is not None:
-                    on_step(name)
-                step(subject)
-        except StopCheckError:
-            subject.notes.warn("the rest", "was not checked", "fix what failed and check again")
-        _check_close(subject)
-        _forecast(subject, samples)
-        return subject.notes.findings
+                if on_progress is not None:
+                    on_progress(name)
+                step(checked)
+        except CheckStoppedError:
+            checked.notes.warn("the rest", "was not checked", "fix what failed and check again")
+        _check_close(checked)
+        _forecast(checked, samples)
+        return checked.notes.findings
 
 
-def _check_declared(subject: CheckedScorer) -> None:
-    """Look at what the scorer declares."""
-    capabilities, notes = subject.handle.traits, subject.notes
-    form = "computes, in worker processes" if subject.is_measure else "waits, in an event loop"
+def _check_declarations(checked: CheckedScorer) -> None:
+    """Check what the scorer declares about itself."""
+    capabilities, notes = checked.handle.capabilities, checked.notes
+    form = "computes, in worker processes" if checked.is_measure else "waits, in an event loop"
     needs = ", ".join(sorted(capabilities.needs)) or "nothing"
     notes.ok("contract", f"{form}; needs {needs}; gives {', '.join(capabilities.dimensions)}")
     if capabilities.concurrency < 1:
         notes.fail("contract", f"concurrency is {capabilities.concurrency}", "set it to 1 or more")
-    notes.ok("version", subject.handle.spec.version)
+    notes.ok("version", checked.handle.spec.version)
 
 
-def _check_needs(subject: CheckedScorer) -> None:
+def _check_needs(checked: CheckedScorer) -> None:
     """Count samples that have what the scorer needs, and choose those that are scored.
 
     Raises:
-        StopCheckError: No sample has it.
+        CheckStoppedError: No sample has it.
     """
-    needs, notes = subject.handle.traits.needs, subject.notes
+    needs, notes = checked.handle.capabilities.needs, checked.notes
     complete: list[tuple[Sample, GroundTruth]] = []
     lacking: dict[str, int] = {}
     count = 0
-    for sample in islice(subject.task.samples(), LOOKED_AT):
-        truth = subject.task.truth(sample.id)
+    for sample in islice(checked.task.samples(), SAMPLES_READ):
+        truth = checked.task.truth(sample.id)
         count += 1
         missing = missing_needs(needs - {"image", "references", "evidence"}, truth, _generation(sample, 0, None))
         for need in missing:
@@ -312,19 +313,17 @@ def _check_needs(subject: CheckedScorer) -> None:
         if not missing:
             complete.append((sample, truth))
     if not complete:
-        what = f"none of {count} samples of {subject.task.name} has {' and '.join(sorted(lacking))}"
+        what = f"none of {count} samples of {checked.task.name} has {' and '.join(sorted(lacking))}"
         notes.fail("needs", f"{what}, so nothing could be scored", "check it with --task of a task that has")
-        raise StopCheckError
+        raise CheckStoppedError
     if lacking:
         what = f"{count - len(complete)} of {count} samples lack {', '.join(sorted(lacking))}"
         notes.ok("needs", f"{what}; they become not_applicable")
     else:
-        notes.ok("needs", f"{count} of {count} samples of {subject.task.name} have them")
-    place = 0
+        notes.ok("needs", f"{count} of {count} samples of {checked.task.name} have them")
     for sample, truth in complete[:SAMPLES]:
         for kind in KINDS:
-            subject.items.append((sample, truth, _made_up(subject.folder, sample, truth, kind)))
-            place += 1
+            checked.items.append((sample, truth, _test_generation(checked.folder, sample, truth, kind)))
 
 
 def _generation(sample: Sample, repeat: int, image: Path | None, **fields: Any) -> Generation:
@@ -337,18 +336,18 @@ def _generation(sample: Sample, repeat: int, image: Path | None, **fields: Any) 
     )
 
 
-def _made_up(folder: Path, sample: Sample, truth: GroundTruth, kind: str) -> Generation:
-    """Return a generation with a made-up image, a reference and a piece of evidence."""
+def _test_generation(folder: Path, sample: Sample, truth: GroundTruth, kind: str) -> Generation:
+    """Return a generation with a test image, a reference and a piece of evidence."""
     number = len(list(folder.iterdir()))
     path = folder / f"{number}.png"
-    _image(sample, truth, kind).save(path)
+    _test_image(sample, truth, kind).save(path)
     reference = {"title": "a reference", "url": "https://example.org/image", "note": "", "path": str(path)}
     evidence = {"title": "a page", "url": "https://example.org/page", "text": f"About: {sample.prompt}"}
     return _generation(sample, KINDS.index(kind), path, references=(reference,), evidence=(evidence,))
 
 
-def _image(sample: Sample, truth: GroundTruth, kind: str) -> Image:
-    """Return an image of the kind; the stand-in of a missing true image is a gradient."""
+def _test_image(sample: Sample, truth: GroundTruth, kind: str) -> Image:
+    """Return an image of a kind. The stand-in for a missing ground-truth image is a gradient."""
     from PIL import Image
 
     true = truth.image.open().convert("RGB") if truth.image is not None and truth.image.path is not None else None
@@ -360,46 +359,47 @@ def _image(sample: Sample, truth: GroundTruth, kind: str) -> Image:
     return true if true is not None else Image.linear_gradient("L").resize(size).convert("RGB")
 
 
-def _check_build(subject: CheckedScorer) -> None:
+def _check_build(checked: CheckedScorer) -> None:
     """Build the scorer and set it up.
 
     Raises:
-        StopCheckError: It breaks, or has another form than its class.
+        CheckStoppedError: It cannot be built, or has another form than its class.
     """
-    handle = subject.handle
+    handle = checked.handle
     try:
-        subject.scorer = subject.runner.call(lambda: make(handle.build, lambda: subject.device, "the scorer"))
-        shape = scorer_capabilities(subject.scorer).shape
+        checked.scorer = checked.runner.call(lambda: build_plugin(handle.build, lambda: checked.device, "the scorer"))
+        shape = scorer_capabilities(checked.scorer).shape
     except (KnowgenError, CallTimeoutError) as error:
-        subject.notes.fail("build", *_words(error, "fix the constructor or `setup`"))
-        raise StopCheckError from error
-    if shape != handle.traits.shape:
-        subject.notes.fail("build", f"the object is a {shape}, its class a {handle.traits.shape}", "define one method")
-        raise StopCheckError
-    subject.notes.ok("build", f"built on {subject.device}")
+        checked.notes.fail("build", *error_and_fix(error, "fix the constructor or `setup`"))
+        raise CheckStoppedError from error
+    if shape != handle.capabilities.shape:
+        what = f"the object has `{shape}`, but its class declares `{handle.capabilities.shape}`"
+        checked.notes.fail("build", what, "define one method")
+        raise CheckStoppedError
+    checked.notes.ok("build", f"built on {checked.device}")
 
 
-def _check_scores(subject: CheckedScorer) -> None:
-    """Score every made-up image.
+def _check_scores(checked: CheckedScorer) -> None:
+    """Score every test image.
 
     Raises:
-        StopCheckError: A call that costs money was not made, or nothing could be scored.
+        CheckStoppedError: A paid call was not made, or nothing could be scored.
     """
-    for group in _by_sample(subject.items):
-        for result in subject.score(group):
+    for group in _by_sample(checked.items):
+        for result in checked.score(group):
             if isinstance(result.error, BudgetReachedError):
-                subject.note_problems()
-                _note_cost(subject)
-                raise StopCheckError
-            score = _valid(subject, result)
+                checked.note_problems()
+                _note_cost(checked)
+                raise CheckStoppedError
+            score = _valid(checked, result)
             if score is not None and score.status is ScoreStatus.OK:
-                subject.scores.append((result, score))
-                subject.seconds.append(result.seconds)
-    failed = subject.note_problems()
-    if not subject.scores:
-        raise StopCheckError
+                checked.scores.append((result, score))
+                checked.seconds.append(result.seconds)
+    failed = checked.note_problems()
+    if not checked.scores:
+        raise CheckStoppedError
     if not failed:
-        subject.notes.ok("scores", f"{len(subject.scores)} of {len(subject.items)} images scored within [0, 1]")
+        checked.notes.ok("scores", f"{len(checked.scores)} of {len(checked.items)} images scored within [0, 1]")
 
 
 def _by_sample(items: Iterable[Item]) -> list[list[Item]]:
@@ -409,65 +409,58 @@ def _by_sample(items: Iterable[Item]) -> list[list[Item]]:
     return list(groups.values())
 
 
-def _valid(subject: CheckedScorer, result: ScoredItem) -> Score | None:
-    """Return a score that keeps the contract, None where there is none; anything wrong becomes a problem."""
+def _valid(checked: CheckedScorer, result: ScoredItem) -> Score | None:
+    """Return a score that meets the contract, None if there is none. Anything wrong becomes a problem."""
     sample, truth, generation = result.item
     if result.error is not None:
-        subject.problem(*_problem_of(result.error, result))
+        checked.problem(*_problem_of(result.error, result))
         return None
     try:
-        score = checked(result.value, WorkItem(sample, truth, "", generation.repeat, ""))
+        score = validated_score(result.value, WorkItem(sample, truth, "", generation.repeat, ""))
     except ContractError as error:
-        subject.problem("fail", "scores", result, describe(error), "return numbers in [0, 1], or a Score")
+        checked.problem("fail", "scores", result, describe(error), "return numbers in [0, 1], or a Score")
         return None
     if score.status is ScoreStatus.OK:
-        _check_dimensions(subject, result, score)
+        _check_dimensions(checked, result, score)
     elif score.status is ScoreStatus.NOT_APPLICABLE:
         what = f"not applicable ({score.strict.reason or 'without a reason'})"
-        subject.problem("warn", "scores", result, what, "declare in `needs` what this sample lacks")
+        checked.problem("warn", "scores", result, what, "declare in `needs` what this sample lacks")
     else:
         what = f"failed ({score.strict.reason or 'without a reason'})"
-        subject.problem(_gravity(result), "scores", result, what, UNSCORED_FIX)
+        checked.problem(_severity(result), "scores", result, what, UNSCORED_FIX)
     return score
 
 
-def _gravity(result: ScoredItem) -> ValueLevel:
-    """Return how grave it is that an image has no score: grave where it is the true image."""
+def _severity(result: ScoredItem) -> ValueLevel:
+    """Return the level of a missing score: fail for the true image, else warn."""
     return "fail" if KINDS[result.item[2].repeat] == TRUE else "warn"
 
 
-def _words(error: BaseException, fix: str) -> tuple[str, str]:
-    """Return what an error says and how to fix it: its own advice where it gives some, else `fix`."""
-    if isinstance(error, KnowgenError) and error.fix:
-        return describe(KnowgenError(error.what, where=error.where)), error.fix
-    return describe(error), fix
-
-
 def _problem_of(error: BaseException, result: ScoredItem) -> tuple[ValueLevel, str, ScoredItem, str, str]:
-    """Return level, check, item, words and fix of what a scorer raised."""
+    """Return level, check, item, text and fix of an error that a scorer raised."""
     if isinstance(error, SystemExit):
         return "fail", "scores", result, "it calls sys.exit", "raise an error instead"
     if isinstance(error, UnscorableError) and not isinstance(error, InvalidScoreError):
-        return _gravity(result), "scores", result, *_words(error, UNSCORED_FIX)
+        return _severity(result), "scores", result, *error_and_fix(error, UNSCORED_FIX)
     if isinstance(error, KnowgenError | ContractError):
-        return "fail", "scores", result, *_words(error, "return numbers in [0, 1], or a Score")
+        return "fail", "scores", result, *error_and_fix(error, "return numbers in [0, 1], or a Score")
     return "fail", "scores", result, f"it raises {describe(error)}", "fix what raises it"
 
 
-def _check_dimensions(subject: CheckedScorer, result: ScoredItem, score: Score) -> None:
-    declared, given = set(subject.handle.traits.dimensions), set(score.strict.values)
+def _check_dimensions(checked: CheckedScorer, result: ScoredItem, score: Score) -> None:
+    declared, given = set(checked.handle.capabilities.dimensions), set(score.strict.values)
     if extra := sorted(given - declared):
         what = f"it gives {', '.join(extra)}, which no table shows"
-        subject.problem("fail", "dimensions", result, what, f"declare dimensions = {tuple(sorted(given | declared))}")
+        checked.problem("fail", "dimensions", result, what, f"declare dimensions = {tuple(sorted(given | declared))}")
     if missing := sorted(declared - given - set(score.strict.na)):
         what = f"it gives no {', '.join(missing)}"
-        subject.problem("warn", "dimensions", result, what, "give a value, or name it in `na`")
+        checked.problem("warn", "dimensions", result, what, "give a value, or name it in `na`")
 
 
-def _note_cost(subject: CheckedScorer) -> None:
-    """Note that a call was not made, and what it would cost."""
-    meter, notes = subject.meter, subject.notes
-    price = "an unknown price" if meter.dearest is None else f"up to ${meter.dearest:.4f}"
+def _note_cost(checked: CheckedScorer) -> None:
+    """Report that a call was not made, and what it would cost."""
+    meter, notes = checked.meter, checked.notes
+    price = "an unknown price" if meter.highest_worst_case is None else f"up to ${meter.highest_worst_case:.4f}"
     if meter.budget is None:
         what = f"a call has {price}, and none was made"
         notes.warn("cost", what, "give --budget USD to score images with it")
@@ -476,70 +469,70 @@ def _note_cost(subject: CheckedScorer) -> None:
         notes.warn("cost", what, "raise --budget to check the rest")
 
 
-def _check_values(subject: CheckedScorer) -> None:
-    """Look at how values spread over the kinds of images."""
-    for dimension in subject.handle.traits.dimensions:
+def _check_values(checked: CheckedScorer) -> None:
+    """Compare the values of the kinds of images."""
+    for dimension in checked.handle.capabilities.dimensions:
         by_kind: dict[str, list[float]] = {kind: [] for kind in KINDS}
-        for result, score in subject.scores:
+        for result, score in checked.scores:
             if dimension in score.strict.values:
                 by_kind[KINDS[result.item[2].repeat]].append(score.strict.values[dimension])
         values = [value for kind in KINDS for value in by_kind[kind]]
         if not values:
-            subject.notes.warn("values", f"{dimension} has none", "see whether it applies to this task")
+            checked.notes.warn("values", f"{dimension} has none", "see whether it applies to this task")
             continue
         words = ", ".join(f"{kind} {sum(each) / len(each):.3f}" for kind, each in by_kind.items() if each)
-        if len(values) > 1 and max(values) - min(values) < SAME:
+        if len(values) > 1 and max(values) - min(values) < SAME_VALUE:
             what = f"{dimension} is {values[0]:g} for every image"
-            subject.notes.warn("values", what, "see that it tells images apart")
-        elif _prefers_noise(subject, by_kind):
+            checked.notes.warn("values", what, "see that it tells images apart")
+        elif _true_image_not_best(checked, by_kind):
             fix = "see that it compares with the ground truth, and that 1 is best"
-            subject.notes.warn("values", f"{dimension}: {words}; the true image is not ahead", fix)
+            checked.notes.warn("values", f"{dimension}: {words}; the true image is not ahead", fix)
         else:
-            subject.notes.ok("values", f"{dimension}: {words}")
+            checked.notes.ok("values", f"{dimension}: {words}")
 
 
-def _prefers_noise(subject: CheckedScorer, by_kind: dict[str, list[float]]) -> bool:
-    """Tell whether a scorer that compares with the true image puts another kind of image level with it, or ahead."""
-    if "truth_image" not in subject.handle.traits.needs or not by_kind[TRUE]:
+def _true_image_not_best(checked: CheckedScorer, by_kind: dict[str, list[float]]) -> bool:
+    """Return whether a scorer that compares with the true image values another kind of image as high or higher."""
+    if "truth_image" not in checked.handle.capabilities.needs or not by_kind[TRUE]:
         return False
     true = sum(by_kind[TRUE]) / len(by_kind[TRUE])
     return any(by_kind[kind] and sum(by_kind[kind]) / len(by_kind[kind]) >= true for kind in (BLANK, NOISE))
 
 
-def _check_repeated(subject: CheckedScorer) -> None:
-    """Score the images of one sample again."""
-    first = subject.scores[0][0].item[0].id
-    earlier = {result.item[2].repeat: score for result, score in subject.scores if result.item[0].id == first}
-    items = [result.item for result, _ in subject.scores if result.item[0].id == first]
+def _check_repeats(checked: CheckedScorer) -> None:
+    """Score the images of one sample again and compare the values."""
+    first = checked.scores[0][0].item[0].id
+    earlier = {result.item[2].repeat: score for result, score in checked.scores if result.item[0].id == first}
+    items = [result.item for result, _ in checked.scores if result.item[0].id == first]
     largest, compared = 0.0, 0
-    for result in subject.score(items):
+    for result in checked.score(items):
         if isinstance(result.error, BudgetReachedError):
-            _note_cost(subject)
+            _note_cost(checked)
             return
-        score = _valid(subject, result)
+        score = _valid(checked, result)
         if score is None or score.status is not ScoreStatus.OK:
             continue
         before = earlier[result.item[2].repeat].strict.values
         compared += 1
         for name in before.keys() | score.strict.values.keys():
             largest = max(largest, abs(before.get(name, math.inf) - score.strict.values.get(name, math.inf)))
-    subject.note_problems()
+    checked.note_problems()
     if not compared:
         return
-    if largest <= SAME:
-        subject.notes.ok("repeats", "the same image gets the same values again")
-    elif subject.is_measure:
+    if largest <= SAME_VALUE:
+        checked.notes.ok("repeats", "the same image gets the same values again")
+    elif checked.is_measure:
         what = f"the same image gets values that differ by up to {largest:.3g}, and a run scores it once"
-        subject.notes.warn("repeats", what, "seed what is random, or make `score` async and use --judge-repeats")
+        checked.notes.warn("repeats", what, "seed what is random, or make `score` async and use --judge-repeats")
     else:
         what = f"the same image gets values that differ by up to {largest:.3g}"
-        subject.notes.warn("repeats", what, "use --judge-repeats, and report the spread")
+        checked.notes.warn("repeats", what, "use --judge-repeats, and report the spread")
 
 
-def _check_undeclared_needs(subject: CheckedScorer) -> None:
-    """Score a sample whose truth holds only what was declared; what fails there uses what it does not declare."""
-    needs = subject.handle.traits.needs
-    sample, truth, generation = subject.scores[0][0].item
+def _check_undeclared_needs(checked: CheckedScorer) -> None:
+    """Score a sample that has only what the scorer declares; an error means that it uses something undeclared."""
+    needs = checked.handle.capabilities.needs
+    sample, truth, generation = checked.scores[0][0].item
     fields = {"image": "truth_image", "required_text": "required_text", "subjects": "subjects"}
     bare = truth.model_copy(
         update={name: None if name == "image" else () for name, need in fields.items() if need not in needs}
@@ -548,51 +541,51 @@ def _check_undeclared_needs(subject: CheckedScorer) -> None:
         return
     removed = [need for name, need in fields.items() if need not in needs and getattr(truth, name)]
     stripped = {name: () for name in ("references", "evidence") if name not in needs}
-    (result,) = subject.score([(sample, bare, generation.model_copy(update=stripped))])
+    (result,) = checked.score([(sample, bare, generation.model_copy(update=stripped))])
     if isinstance(result.error, BudgetReachedError):
-        _note_cost(subject)
+        _note_cost(checked)
     elif result.error is not None:
         what = f"a sample without {', '.join(removed)} breaks it: {describe(result.error)}"
-        subject.notes.fail("needs", what, "declare in `needs` what it reads")
+        checked.notes.fail("needs", what, "declare in `needs` what it reads")
     else:
-        subject.notes.ok("needs", "it scores a sample that has only what it declares")
+        checked.notes.ok("needs", "it scores a sample that has only what it declares")
 
 
-def _check_close(subject: CheckedScorer) -> None:
-    close = getattr(subject.scorer, "close", None)
+def _check_close(checked: CheckedScorer) -> None:
+    close = getattr(checked.scorer, "close", None)
     if not callable(close):
         return
     try:
-        subject.runner.call(close)
+        checked.runner.call(close)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a scorer may raise anything
-        subject.notes.warn("close", f"it raises {describe(error)}", "fix `close`")
+        checked.notes.warn("close", f"it raises {describe(error)}", "fix `close`")
 
 
-def _forecast(subject: CheckedScorer, samples: int) -> None:
-    """Say what a run of real length takes and costs."""
-    notes, handle = subject.notes, subject.handle
-    if subject.seconds:
-        each = median(subject.seconds[1:] or subject.seconds)
-        at_once = 1 if subject.is_measure else max(1, handle.traits.concurrency)
-        place = "in one process" if subject.is_measure else f"at {at_once} at once"
+def _forecast(checked: CheckedScorer, samples: int) -> None:
+    """Report what a run of real length will take and cost."""
+    notes, handle = checked.notes, checked.handle
+    if checked.seconds:
+        each = median(checked.seconds[1:] or checked.seconds)
+        at_once = 1 if checked.is_measure else max(1, handle.capabilities.concurrency)
+        place = "in one process" if checked.is_measure else f"at {at_once} at once"
         what = f"{samples} images take about {duration(each * samples / at_once)} {place}"
-        notes.ok("time", f"{what} (first {duration(subject.seconds[0])}, then {duration(each)} each)")
-    if subject.meter.calls:
-        cost = subject.meter.spent / max(1, len(subject.meter.calls))
-        notes.ok("cost", f"${subject.meter.spent:.4f} for {len(subject.meter.calls)} calls, ${cost:.4f} each")
-    elif (estimate := _estimate(subject)) is not None:
+        notes.ok("time", f"{what} (first {duration(checked.seconds[0])}, then {duration(each)} each)")
+    if checked.meter.calls:
+        cost = checked.meter.spent / max(1, len(checked.meter.calls))
+        notes.ok("cost", f"${checked.meter.spent:.4f} for {len(checked.meter.calls)} calls, ${cost:.4f} each")
+    elif (estimate := _estimate(checked)) is not None:
         notes.ok("cost", f"about ${estimate:.4f} a call, ${estimate * samples:.2f} for {samples} images")
 
 
-def _estimate(subject: CheckedScorer) -> float | None:
-    """Return what the scorer says that a call costs in US dollars, None where it does not say."""
-    remake = subject.handle.remake
-    if remake is None or subject.is_measure:
+def _estimate(checked: CheckedScorer) -> float | None:
+    """Return the scorer's own estimate of the cost of a call in US dollars, None if it has none."""
+    component_ref = checked.handle.component_ref
+    if component_ref is None or checked.is_measure:
         return None
-    resolved = registry.resolve("scorers", remake.name)
+    resolved = registry.resolve("scorers", component_ref.name)
     estimator: Any = getattr(registry.load(resolved), "estimate_cost", None)
     if estimator is None:
         return None
     model = {"model": resolved.model} if resolved.model is not None else {}
-    estimate = estimator([item[:2] for item in subject.items[:: len(KINDS)]], **model, **remake.args)
+    estimate = estimator([item[:2] for item in checked.items[:: len(KINDS)]], **model, **component_ref.args)
     return None if estimate is None else estimate.cost

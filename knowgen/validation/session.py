@@ -1,4 +1,4 @@
-"""A generator under examination: what it has drawn so far, and what was noted about it."""
+"""The state of a check of a generator: its images, measurements and findings so far."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 from knowgen.core.records import GenerationRequest
 from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.retry import CallTimeoutError, ContractError, describe, is_decline
-from knowgen.generators.contract import GeneratedImage
 from knowgen.validation.findings import FindingLog
 from knowgen.validation.probe import (
     PeakMemory,
@@ -18,14 +17,14 @@ from knowgen.validation.probe import (
     ProbeResult,
     ProbeRunner,
     difference,
-    picture_of,
+    probed_image,
     resident_megabytes,
 )
 
-SLIGHT = 3.0
-"""Levels (of 255) of mean difference that may come from the order of floating-point sums."""
+ROUNDING_LEVELS = 3.0
+"""Mean difference of two images, in levels of 255, that may come from the order of floating-point sums."""
 
-DECLINE_FIX = "draw plain prompts, or expect samples without a picture"
+DECLINE_FIX = "generate plain prompts, or expect samples without an image"
 
 
 class CheckStoppedError(Exception):
@@ -33,26 +32,26 @@ class CheckStoppedError(Exception):
 
 
 class CheckedGenerator:
-    """A generator under examination.
+    """A generator that is being checked.
 
     Args:
         handle: The generator.
         requests: Neutral requests with different prompts and one seed.
-        timeout: Seconds a drawing may take.
-        device: For `setup`.
+        timeout: Time limit per image in seconds.
+        device: Device for `setup`.
 
     Attributes:
-        notes: What was found so far.
-        plugin: The generator object, None before it is built and after it is closed.
-        alone: What each request gave alone.
-        seconds: Time of each drawing alone, the first included.
-        together: Seconds a picture takes when several are asked for at once, None when not measured.
-        steady: Does the same request give the same picture, but for rounding?
-        added: Megabytes a drawing added, at most.
-        declined: Why plain prompts gave no picture where that keeps the contract, in order.
-        accelerator: Megabytes on the accelerator, at most.
-        held: Megabytes the process held after each drawing.
-        disturbed: Global random states that drawing has changed.
+        notes: Findings so far.
+        plugin: The generator object; None before it is built and after it is closed.
+        images: The image of each request, generated alone.
+        seconds: Time of each image generated alone, the first included.
+        seconds_together: Seconds per image if several are requested at once; None if not measured.
+        repeatable: Whether the same request gives the same image, except for rounding.
+        declined: Reasons why plain prompts gave no image in a way that the contract allows, in order.
+        added_memory: Maximum number of megabytes that generating an image added.
+        accelerator_memory: Maximum number of megabytes on the accelerator.
+        resident_memory: Megabytes of the process after each image.
+        changed_states: Global random states that generating an image has changed.
     """
 
     def __init__(
@@ -62,104 +61,104 @@ class CheckedGenerator:
         self.notes = FindingLog()
         self.runner = ProbeRunner(timeout)
         self.plugin: Any = None
-        self.alone: list[ProbedImage] = []
+        self.images: list[ProbedImage] = []
         self.seconds: list[float] = []
-        self.together: float | None = None
+        self.seconds_together: float | None = None
         self.declined: list[str] = []
-        self.steady = False
-        self.added = 0.0
-        self.accelerator = 0.0
-        self.held: list[float] = []
-        self.disturbed: set[str] = set()
+        self.repeatable = False
+        self.added_memory = 0.0
+        self.accelerator_memory = 0.0
+        self.resident_memory: list[float] = []
+        self.changed_states: set[str] = set()
 
     def stop(self, check: str, what: str, fix: str) -> NoReturn:
-        """Notes a failure after which nothing more can be checked."""
+        """Add a failure after which nothing more can be checked.
+
+        Raises:
+            CheckStoppedError: Always.
+        """
         self.notes.fail(check, what, fix)
         raise CheckStoppedError
 
-    def call(self, check: str, job: Callable[[], Any], fix: str) -> Any:
-        """Calls something of the generator.
+    def call(self, check: str, function: Callable[[], Any], fix: str) -> Any:
+        """Call a function of the generator.
 
         Raises:
             CheckStoppedError: It hangs.
             BaseException: What it raised.
         """
         try:
-            return self.runner.call(job)
+            return self.runner.call(function)
         except CallTimeoutError as error:
             self.stop(check, describe(error), fix)
 
-    def give(self, check: str, requests: Sequence[GenerationRequest], *, threads: bool = False) -> ProbeResult:
-        """Gives requests to the generator and measures memory on the way.
+    def run(self, check: str, requests: Sequence[GenerationRequest], *, threads: bool = False) -> ProbeResult:
+        """Give requests to the generator and measure its memory.
 
         Raises:
             CheckStoppedError: It hangs.
         """
         with PeakMemory() as memory:
             try:
-                trial = self.runner.run(self.plugin, requests, threads=threads)
+                result = self.runner.run(self.plugin, requests, threads=threads)
             except CallTimeoutError as error:
                 self.stop(check, describe(error), "find out what it waits for, or raise the time limit")
-        self.added = max(self.added, memory.added)
-        self.accelerator = max(self.accelerator, memory.accelerator)
-        self.held.append(resident_megabytes())
-        return trial
+        self.added_memory = max(self.added_memory, memory.added)
+        self.accelerator_memory = max(self.accelerator_memory, memory.accelerator)
+        self.resident_memory.append(resident_megabytes())
+        return result
 
-    def draw(self, check: str, request: GenerationRequest) -> ProbedImage | None:
-        """Draws one request; None when there is no picture, which is noted.
+    def generate(self, check: str, request: GenerationRequest) -> ProbedImage | None:
+        """Return the image of one request; None if there is none, which is logged.
 
         Raises:
             CheckStoppedError: It hangs.
         """
         before = random_states()
-        trial = self.give(check, [request])
+        result = self.run(check, [request])
         after = random_states()
-        self.disturbed |= {name for name, state in before.items() if after[name] != state}
-        picture = self.read(check, trial, request.id)
-        if picture is not None:
-            self.seconds.append(trial.seconds)  # to decline takes no time worth forecasting
-        return picture
+        self.changed_states |= {name for name, state in before.items() if after[name] != state}
+        image = self.image(check, result, request.id)
+        if image is not None:
+            self.seconds.append(result.seconds)  # the time of a refusal says nothing about that of an image
+        return image
 
-    def leave_out(self, request: GenerationRequest) -> None:
-        """Leaves a request that was just declined out of what is compared and measured from now on."""
-        self.requests.remove(request)
-        self.held.pop()
-
-    def read(self, check: str, trial: ProbeResult, name: str) -> ProbedImage | None:
-        """Reads the answer to a neutral request; None when there is no picture, which is noted."""
+    def image(self, check: str, result: ProbeResult, id: str) -> ProbedImage | None:
+        """Return the image of a neutral request; None if there is none, which is logged."""
         try:
-            found = picture_of(trial.answer(name))
+            image = probed_image(result.result_of(id))
         except SystemExit:
             self.notes.fail(check, "it calls sys.exit", "raise an error instead")
         except ContractError as error:
-            self.notes.fail(check, describe(error), "give a PIL image, the bytes of a picture file, or its path")
+            self.notes.fail(check, describe(error), "return a PIL image, the bytes of an image file, or its path")
         except Exception as error:  # noqa: BLE001 - a generator may raise anything
             if is_decline(error):
                 self.decline(check, describe(error))
             else:
-                self.notes.fail(check, f"it raises {describe(error)}", "mend what raises it")
+                self.notes.fail(check, f"it raises {describe(error)}", "fix what raises it")
         else:
-            if isinstance(found, ProbedImage):
-                return found
-            self.decline(check, _told(found))
+            if isinstance(image, ProbedImage):
+                return image
+            self.decline(check, f"{image.status}, {image.reason or 'without a reason'}")
         return None
 
-    def decline(self, check: str, words: str) -> None:
-        """Notes that a plain prompt gave no picture, in a way the contract knows."""
-        self.declined.append(words)
-        self.notes.warn(check, f"a plain prompt gave no picture: {words}", DECLINE_FIX)
+    def leave_out(self, request: GenerationRequest) -> None:
+        """Exclude a request that was just declined from later comparisons and measurements."""
+        self.requests.remove(request)
+        self.resident_memory.pop()
 
-    def same(self, picture: ProbedImage, number: int = 0) -> bool:
-        """Tells whether a picture is what a request gave alone; True where pictures do not repeat anyway."""
-        return not self.steady or difference(self.alone[number], picture) <= SLIGHT
+    def decline(self, check: str, reason: str) -> None:
+        """Log that a plain prompt gave no image, in a way that the contract allows."""
+        self.declined.append(reason)
+        self.notes.warn(check, f"a plain prompt gave no image: {reason}", DECLINE_FIX)
 
-
-def _told(drawing: GeneratedImage) -> str:
-    return f"{drawing.status}, {drawing.reason or 'without a reason'}"
+    def same(self, image: ProbedImage, number: int = 0) -> bool:
+        """Return whether an image equals that of request `number`; True if images are not repeatable anyway."""
+        return not self.repeatable or difference(self.images[number], image) <= ROUNDING_LEVELS
 
 
 def random_states() -> dict[str, object]:
-    """Returns the global random states of Python, and of numpy and torch where they are loaded."""
+    """Return the global random states of Python, and of numpy and torch if they are loaded."""
     states: dict[str, object] = {"random": random.getstate()}
     if (numpy := sys.modules.get("numpy")) is not None:
         name, keys, *rest = numpy.random.get_state()

@@ -1,4 +1,4 @@
-"""What a run writes beside its store: summary.json, tables, pages, exports."""
+"""Write the outputs of a run: summary.json, tables, pages and exports."""
 
 from __future__ import annotations
 
@@ -26,26 +26,29 @@ def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float
 
     Args:
         path: The run directory.
-        spec: What was run.
-        protocol: strict or official.
-        scorer: Name of a scorer.
-        cost: From `cost_of`.
+        spec: Specification of the run.
+        protocol: Name of the scoring protocol, such as strict or official.
+        scorer: Name of the scorer.
+        cost: Cost in US dollars from `cost_of`; None when unknown.
+
+    Raises:
+        UsageError: The scorer or protocol is unknown.
     """
     known = {each.name: each for each in spec.scorers}
     if scorer not in known:
         raise UsageError(f"no scorer {scorer!r} in this run", where=str(path), fix=f"it has {', '.join(known)}")
-    judge = known[scorer]
+    scorer_spec = known[scorer]
     with RunStore.read(path) as store:
         return aggregate(
             store.rows(scorer),
             protocol,
-            dimensions=judge.dimensions,
+            dimensions=scorer_spec.dimensions,
             system=spec.generator.name,
             task=spec.task,
             task_version=spec.task_version,
             scorer=scorer,
-            scorer_version=judge.version,
-            scorer_note=judge.note,
+            scorer_version=scorer_spec.version,
+            scorer_note=scorer_spec.note,
             selection=spec.selection.label,
             cost=cost,
             seconds=store.seconds(),
@@ -76,17 +79,17 @@ def _unknown(usage: Usage, *, called: bool) -> bool:
 
 
 def complete(path: Path, spec: RunSpec) -> bool:
-    """Return whether the outputs of exactly this specification and of all its results are there."""
+    """Return whether the outputs exist and are those of this specification and of the latest results."""
     summary = path / SUMMARY_FILE
     if not (path / "report" / "index.html").is_file() or not summary.is_file():
         return False
     try:
-        found = json.loads(summary.read_text(encoding="utf-8"))
+        written = json.loads(summary.read_text(encoding="utf-8"))
     except ValueError:
-        return False  # a summary cut off by a kill is written again
-    with RunStore.read(path) as store:  # a run killed before it wrote its outputs has newer results
-        latest = store.latest()
-    return bool(found.get("spec") == spec.model_dump(mode="json") and found.get("results") == latest)
+        return False  # a summary that a kill truncated is written again
+    with RunStore.read(path) as store:  # a run that was killed before it wrote its outputs has newer results
+        latest = store.last_numbers()
+    return bool(written.get("spec") == spec.model_dump(mode="json") and written.get("results") == latest)
 
 
 def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
@@ -101,7 +104,7 @@ def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
         write_atomically(folder / f"{name}.md", tables.markdown([summary]))
         write_atomically(folder / f"{name}.csv", tables.csv([summary]))
     with RunStore.read(path) as store:
-        latest = store.latest()
+        latest = store.last_numbers()
     data = {
         "spec": spec.model_dump(mode="json"),
         "results": latest,
@@ -134,7 +137,12 @@ def write_page(runs: Sequence[tuple[Path, Sequence[Summary]]], out: Path) -> Pat
 
 
 def slug(text: str) -> str:
-    """Return a name in a form fit for file names."""
+    """Return a name as part of a file name.
+
+    Example:
+        >>> slug("vlm:gpt-4.1")
+        'vlm-gpt-4.1'
+    """
     name = Path(text).name if "/" in text else text
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
 

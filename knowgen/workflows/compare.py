@@ -1,4 +1,4 @@
-"""Compare runs: paired comparison, panels of scorers, agreement."""
+"""Compare runs sample by sample, combine scorers into panels, and measure agreement."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def compare(
 
     Args:
         first: The baseline.
-        second: The other; differences are second minus first.
+        second: The other run; differences are second minus first.
         protocol: Name of a scoring protocol, such as strict or official.
         scorer: Name of the scorer; the first that both runs share when None.
         panel: Names of scorers whose scores are combined, instead of one scorer.
         quorum: Minimum number of them that must have scored an image; more than half when None.
 
     Raises:
-        UsageError: The runs answer different task versions, or were scored by different scorers.
+        UsageError: The runs have different task versions, or share no scorer.
     """
     from knowgen.stats.compare.systems import check_comparable
     from knowgen.stats.compare.systems import compare as paired
@@ -110,9 +110,9 @@ def panel_summary(run: Run, members: Sequence[str], quorum: int | None = None, p
 
 def _panel_dimensions(run: Run, members: Sequence[str]) -> tuple[str, ...]:
     known = {each.name: tuple(each.dimensions) for each in run.spec.scorers}
-    found = {member: known[member] for member in members}
-    first = found[members[0]]
-    for member, dimensions in found.items():
+    first = known[members[0]]
+    for member in members:
+        dimensions = known[member]
         if set(dimensions) != set(first):
             raise UsageError(
                 f"{members[0]} gives {', '.join(first)}, {member} {', '.join(dimensions)}",
@@ -133,15 +133,15 @@ def agree(
     """Measure how far the scorers of one or more runs agree, with each other and with people.
 
     Args:
-        runs: Of one task version; scorers that all of them have take part.
+        runs: Runs of one task version. Scorers that all of them have are compared.
         labels: A CSV file of human ratings, as in `knowgen.stats.agreement.labels`.
-        panel: Names of scorers whose panel is one more rater.
-        quorum: Of the panel.
+        panel: Names of scorers that form a panel, which is one more rater.
+        quorum: Minimum number of them that must have scored an image; more than half when None.
         protocol: Scoring protocol that scores are read and systems are ranked by.
 
     Raises:
         UsageError: The runs differ in task, or there are fewer than two raters.
-        DataError: The labels are broken, or rate what the runs do not have.
+        DataError: The labels are broken, or rate samples that the runs do not have.
     """
     from knowgen.stats.agreement.panel_agreement import RatedSystem, agreement
     from knowgen.stats.panel import panel_of
@@ -174,8 +174,9 @@ def _shared_scorer(first: Run, second: Run) -> str:
     ours, theirs = ([scorer.name for scorer in run.spec.scorers] for run in (first, second))
     shared = next((name for name in ours if name in theirs), None)
     if shared is None:
+        first_has, second_has = (", ".join(names) or "none" for names in (ours, theirs))
         raise UsageError(
-            f"no scorer has scored both runs: {', '.join(ours) or 'none'} there, {', '.join(theirs) or 'none'} here",
+            f"no scorer has scored both runs: the first has {first_has}, the second {second_has}",
             where=f"{first.path} and {second.path}",
             fix="score one of them again with `knowgen score RUN --scorer S`",
         )

@@ -14,9 +14,14 @@ from knowgen.workflows.run import Run
 
 
 def execute(plan: Plan, out: Path | str) -> Run:
-    """Execute a plan, resuming from what the run directory contains, and write summary, tables and page.
+    """Execute a plan, resuming from stored results, and write summary, tables and page.
+
+    Args:
+        plan: The planned run.
+        out: The run directory.
 
     Raises:
+        UsageError: `fresh` would delete the images to be scored.
         ConfigError: The directory belongs to another run, is locked by another process, or cannot be written.
         DataError: The task's data or the directory is damaged, or the disk is full.
     """
@@ -34,14 +39,14 @@ def execute(plan: Plan, out: Path | str) -> Run:
         outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options, plan.requests)
     run = Run(path, plan.spec, config.protocol, outcome)
     if outcome.stopped == "interrupted":
-        return run  # after Ctrl-C nobody should wait; the next call writes the outputs
+        return run  # after Ctrl-C the user should not wait; the next call writes the outputs
     if not outcome.all_cached or not artifacts.complete(path, plan.spec):
         run.write_outputs()
     return run
 
 
 def _workers(plan: Plan, path: Path) -> int:
-    """Return the number of generator processes; looking for GPUs takes seconds, so a complete run skips it."""
+    """Return the number of generator processes; detecting GPUs takes seconds, so a complete run skips it."""
     from knowgen.engine.components import GeneratorHandle
     from knowgen.engine.placement import workers_for
 
@@ -54,5 +59,10 @@ def _workers(plan: Plan, path: Path) -> int:
 
 
 def default_out(task: str, system: str) -> Path:
-    """Return `reports/TASK__SYSTEM`, fit for a file name."""
+    """Return the default run directory.
+
+    Example:
+        >>> default_out("knowgen_mini", "diffusers:qwen-image").as_posix()
+        'reports/knowgen_mini__diffusers-qwen-image'
+    """
     return Path("reports") / f"{artifacts.slug(task)}__{artifacts.slug(system)}"

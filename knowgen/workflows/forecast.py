@@ -1,4 +1,4 @@
-"""What a run would do, cost and take: `--dry-run`. Nothing is built, sent or written."""
+"""Estimate the work, cost and duration of a run for `--dry-run`. Nothing is built, sent or written."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SAMPLED = 64
 
 
 def forecast(plan: Plan, out: Path) -> str:
-    """Return a few lines: what a plan would do, what is stored already, and what the rest would cost and take."""
+    """Return a few lines on a plan: what it would do, what is stored already, and cost and duration of the rest."""
     expected = plan.spec.selection.n * plan.spec.repeats
     lines = [
         f"task       {plan.spec.task} {plan.spec.task_version}, {plan.spec.selection.label}{_shard(plan)}",
         f"generator  {plan.spec.generator.name} {plan.spec.generator.revision}".rstrip(),
         *(f"scorer     {scorer.name} {scorer.version}".rstrip() for scorer in plan.spec.scorers),
         f"images     {expected}",
-        f"scores     {expected * sum(plan.spec.judgements(scorer.spec) for scorer in plan.scorers)}",
+        f"scores     {expected * sum(plan.spec.judge_repeats_of(scorer.spec) for scorer in plan.scorers)}",
         f"directory  {out}",
     ]
     stored: dict[str, list[Score]] = {}
@@ -41,37 +41,37 @@ def _shard(plan: Plan) -> str:
 
 
 def _stored(plan: Plan, out: Path, lines: list[str]) -> dict[str, list[Score]]:
-    """Return the scores in a directory by scorer, and add a line on what it contains."""
+    """Return the reusable scores in a directory by scorer, and append a line on its content to `lines`."""
     with RunStore.read(out) as store:
-        theirs, ours = store.spec.drawn_by(), plan.spec.drawn_by()
+        theirs, ours = store.spec.directory_identity(), plan.spec.directory_identity()
         if differs := sorted(key for key in theirs if theirs[key] != ours[key]):
             lines.append(f"           contains another run ({', '.join(differs)} differ); --fresh would delete it")
             return {}
         generated = sum(1 for _, each in store.generations() if each.status == "ok")
         specs = {spec.name: spec for spec in store.spec.scorers}
-        found: dict[str, list[Score]] = {spec.name: [] for spec in plan.spec.scorers}
+        reusable: dict[str, list[Score]] = {spec.name: [] for spec in plan.spec.scorers}
         scored = 0
         for _, each in store.scores():
             scored += each.status == "ok"
             same = [spec for spec in plan.spec.scorers if spec.name == each.scorer]
             known = specs.get(each.scorer)
             if same and known is not None and (same[0].args, same[0].version) == (known.args, known.version):
-                found[each.scorer].append(each)
+                reusable[each.scorer].append(each)
         lines.append(f"           contains {generated} images and {scored} scores already")
-    return found
+    return reusable
 
 
 def _scorer_lines(plan: Plan, handle: ScorerHandle, stored: list[Score], expected: int) -> list[str]:
-    """Return the lines on a scorer that calls an API; none for one that computes."""
-    if handle.traits.shape != "score" or handle.remake is None:
+    """Return the lines on a scorer that calls an API; none for one that computes its scores."""
+    if handle.capabilities.shape != "score" or handle.component_ref is None:
         return []
     estimate = estimate_from_attempts([score.attempts for score in stored[-SAMPLED:]]) or _estimate(plan, handle)
     if estimate is None:
         return [f"{handle.spec.name}: no cost estimate available"]
     done = sum(score.status is not ScoreStatus.FAILED for score in stored)
-    missing = expected * plan.spec.judgements(handle.spec) - done
+    missing = expected * plan.spec.judge_repeats_of(handle.spec) - done
     slots = scorer_slots(handle, EngineOptions.of(plan.config))[0]
-    most = handle.remake.args.get("concurrency", slots)
+    most = handle.component_ref.args.get("concurrency", slots)
     return [f"{handle.spec.name}: {missing} to score, {describe_estimate(estimate, missing, min(slots, int(most)))}"]
 
 
@@ -81,6 +81,6 @@ def _estimate(plan: Plan, handle: ScorerHandle) -> Estimate | None:
         return None
     step = max(1, len(plan.task) // SAMPLED)
     items = ((sample, plan.task.truth(sample.id)) for sample in islice(plan.task.samples(), 0, None, step))
-    found = handle.estimate(items)
-    assert found is None or isinstance(found, Estimate)
-    return found
+    estimate = handle.estimate(items)
+    assert estimate is None or isinstance(estimate, Estimate)
+    return estimate

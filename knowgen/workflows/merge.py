@@ -42,8 +42,8 @@ def merge(
 
     Args:
         shards: Run directories, in any order.
-        out: The directory to make.
-        protocol: Protocol of the headline.
+        out: The merged run directory.
+        protocol: Scoring protocol of the headline.
         unfinished: Merge even if images or scores are missing in a shard; they count as not run.
         fresh: Replace an earlier merge, or another run, in `out`.
 
@@ -127,8 +127,8 @@ def _whole(parts: Sequence[RunPart]) -> RunSpec:
 def _apart(first: RunSpec, other: RunSpec) -> str:
     """Return how two shards belong to different runs; empty when they belong to one."""
     assert first.shard is not None and other.shard is not None
-    if found := difference(first, other):
-        return found
+    if differs := difference(first, other):
+        return differs
     if first.shard.count != other.shard.count:
         return f"{first.shard.count} shards there and {other.shard.count} here"
     if first.shard.of != other.shard.of:
@@ -163,7 +163,7 @@ def _refuse_foreign(target: Path, *, fresh: bool) -> None:
     if is_run_directory(target):
         if not fresh:
             content = "an earlier state of these shards, or others" if _content(target) else "another run"
-            raise ConfigError(f"holds {content}", where=str(target), fix="choose another -o, or merge with --fresh")
+            raise ConfigError(f"contains {content}", where=str(target), fix="choose another -o, or merge with --fresh")
     elif target.exists() or target.is_symlink():
         raise ConfigError("exists and is not a run directory", where=str(target), fix="choose another -o")
 
@@ -188,7 +188,7 @@ def _missing(store: RunStore) -> str:
     no_image = 0
     for place, scorer in enumerate(store.spec.scorers):
         no_score = 0
-        for cell in store.cells(scorer.name):
+        for cell in store.expected_generations(scorer.name):
             no_image += cell.generation is None and place == 0
             if cell.generation is not None and cell.generation.status is GenerationStatus.OK:
                 no_score += sum(score is None for score in cell.scores)

@@ -1,4 +1,4 @@
-"""From what a user asks for to a run that is ready to execute: everything is checked, nothing is built or paid."""
+"""Plan a run from names and options: everything is checked before anything is built or paid."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Plan:
     """A run that is ready to execute.
 
     Attributes:
-        spec: What decides the results.
-        task: The selected samples.
-        generator: The generator, or the source of images that exist already.
+        spec: Specification of the run.
+        task: The task, reduced to the selected samples.
+        generator: The generator, or the source of existing images.
         scorers: The scorers.
         config: The options of the run.
-        source: The run directory that is scored in place, if any.
-        remember: Stores in the run directory what an export needs to know of the source of its images.
-        release: Closes the source of its images.
-        origin: Path of images that exist already.
-        requests: What is generated in place of the prompts.
+        source: The run directory that is scored in place; None for any other run.
+        remember: Stores in the run directory the parts of the source that exports need.
+        release: Closes the source of existing images.
+        origin: Path of existing images; None when images are generated.
+        requests: Agent answers that replace the prompts; None for the prompts.
     """
 
     spec: RunSpec
@@ -89,14 +89,14 @@ def plan(
 
 def _with_requests(planned: Plan, generator: GeneratorHandle, path: Path) -> Plan:
     """Generate from an agent's answers in place of the prompts."""
-    from knowgen.interchange.agent_answers import open_requests
+    from knowgen.interchange.agent_answers import open_answers
 
-    if not generator.traits.references:
+    if not generator.capabilities.references:
         raise UsageError(
             f"generator {generator.spec.name!r} takes no reference images, which an agent's answers need",
             fix="name a generator that declares `references = True`",
         )
-    requests = open_requests(path)
+    requests = open_answers(path)
     return replace(planned, requests=requests, spec=planned.spec.model_copy(update={"requests": requests.identity}))
 
 
@@ -126,7 +126,7 @@ def _plan(
     ]
     samples, selection = choose(whole, limit=config.limit, ids=config.ids)
     if part_of is not None and selection.kind == "all" and part_of.kind != "all":
-        # all of a part is still a part, and must not pass for the whole task
+        # all samples of a subset are still a subset, and must not be recorded as the whole task
         selection = select([sample.id for sample in samples], part_of.kind)
     shard = shard if selection == part_of else None
     if config.shard is not None:
@@ -150,14 +150,14 @@ def _plan(
 
 def _with_repeats(handle: ScorerHandle, judge_repeats: int, earlier: Sequence[ScorerSpec]) -> ScorerSpec:
     """Set how often a scorer scores each image: a measure once, and a judge at least as often as it did before."""
-    if handle.traits.shape == "score_batch":
+    if handle.capabilities.shape == "score_batch":
         return handle.spec.model_copy(update={"judge_repeats": 1})
     before = max((spec.judge_repeats or 1 for spec in earlier if spec.name == handle.spec.name), default=1)
     return handle.spec.model_copy(update={"judge_repeats": max(judge_repeats, before)})
 
 
 def _shard_of(run: Path) -> RunShard | None:
-    """Return which shard of a run a directory holds; None for a whole run."""
+    """Return the shard that a run directory contains; None for a whole run."""
     manifest = read_manifest(run)
     return manifest.spec.shard if manifest is not None else None
 
@@ -169,19 +169,19 @@ def plan_scoring(
     duplicates: Literal["error", "last"] = "error",
     config: RunConfig | None = None,
 ) -> Plan:
-    """Resolve and check the scoring of images that exist already.
+    """Resolve and check the scoring of existing images.
 
     Args:
         source: A run directory, an official results file, or a folder of images named by sample id.
         scorers: As in `plan`; the run's own scorers, else the task's, when empty.
         task: The task of a folder of images.
-        duplicates: Rows of a results file that share an id are an error, or the last one counts, as in the official
-            evaluator.
+        duplicates: What to do when rows of a results file share an id: raise an error, or use the last, as the
+            official evaluator does.
         config: Options of the run; `config.out` is the run directory, the source itself when it is a run and `out` is
             None.
 
     Raises:
-        UsageError: A name, argument or option is wrong, or a folder comes without its task.
+        UsageError: A name, argument or option is wrong, or a folder of images needs `task`.
         DataError: The source is missing or broken.
     """
     from knowgen.interchange.open_source import open_source
@@ -197,28 +197,28 @@ def plan_scoring(
     )
     refuse_unused(config, "score")
     get_protocol(config.protocol)
-    found = open_source(Path(source), load_task(task) if isinstance(task, str) else task, duplicates)
-    in_place = found.in_place and (config.out is None or Path(config.out).resolve() == Path(source).resolve())
+    opened = open_source(Path(source), load_task(task) if isinstance(task, str) else task, duplicates)
+    in_place = opened.in_place and (config.out is None or Path(config.out).resolve() == Path(source).resolve())
     if in_place and config.shard is not None:
         raise UsageError("shards of a run cannot be scored in its own directory", fix="give each shard an --out")
-    recorded = [ScorerRequest(scorer.name, scorer.args) for scorer in found.scorers]
+    recorded = [ScorerRequest(scorer.name, scorer.args) for scorer in opened.scorers]
     if not scorers and config.scorer_args:
-        scorers = [scorer.name for scorer in recorded] or found.task.default_scorers  # with the given arguments alone
-    requested = scorer_requests(scorers or recorded or found.task.default_scorers, config.scorer_args or {})
+        scorers = [scorer.name for scorer in recorded] or opened.task.default_scorers  # with only the given arguments
+    requested = scorer_requests(scorers or recorded or opened.task.default_scorers, config.scorer_args or {})
     planned = _plan(
-        found.task,
-        found.drawings,
-        found.generator,
+        opened.task,
+        opened.generations,
+        opened.generator,
         requested,
         config,
-        seed=found.seed,
-        repeats=found.repeats,
+        seed=opened.seed,
+        repeats=opened.repeats,
         source=Path(source) if in_place else None,
-        earlier=found.scorers if in_place else (),
-        part_of=found.part_of,
-        shard=_shard_of(Path(source)) if found.in_place else None,
-        remember=found.remember,
-        release=found.drawings.close,
+        earlier=opened.scorers if in_place else (),
+        part_of=opened.part_of,
+        shard=_shard_of(Path(source)) if opened.in_place else None,
+        remember=opened.remember,
+        release=opened.generations.close,
         origin=Path(source),
     )
-    return replace(planned, spec=planned.spec.model_copy(update={"requests": found.requests}))
+    return replace(planned, spec=planned.spec.model_copy(update={"requests": opened.requests}))

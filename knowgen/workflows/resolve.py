@@ -1,7 +1,8 @@
-"""From the name of a generator or scorer to what the engine runs, in three passes.
+"""Resolve the name of a generator or scorer to what the engine runs, in three passes.
 
-`locate` finds the target of a name in the registry, `describe` reads once what the target declares, and `identify`
-makes the spec that is recorded and hashed. Nothing is built: the engine does that when there is work.
+`locate` finds the target of a name in the registry, `describe` reads the target's declarations once, and
+`identify_generator` and `identify_scorer` make the spec that is recorded and hashed. Nothing is built: the engine does
+that when there is work.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from knowgen.scorers.short_form import function_scorer, is_scoring_function
 from knowgen.search.load import load_search
 from knowgen.tasks.contract import Task
 
-UNKEYED = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
-"""Arguments that change how fast or from where, never the result; a class may add its own as `identity_excludes`."""
+NOT_IN_KEYS = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
+"""Arguments that never change a result, only speed or place. A class may add its own as `identity_excludes`."""
 
 
 VERSION_ATTRIBUTE: Mapping[registry.Kind, str] = {"generators": "revision", "scorers": "version"}
@@ -61,7 +62,7 @@ class Located:
         target: The class, function or object.
         model: The part after the colon of `NAME:MODEL`.
         origin: The distribution it comes from, or `local`.
-        named: Was it given by name, so that a worker process can build it again?
+        named: Whether it was given by name, so that a worker process can build it again.
     """
 
     kind: registry.Kind
@@ -92,15 +93,15 @@ def locate(kind: registry.Kind, plugin: str | Callable[..., Any] | object) -> Lo
 
 @dataclass(frozen=True)
 class Description:
-    """What a plugin declares beside its traits.
+    """The declarations of a plugin, apart from its capabilities.
 
     Attributes:
-        plugin: Where it is.
+        plugin: Its location.
         form: A plain function, an object that exists already, or a class or factory that is called to build one.
         version: The revision or version it declares; empty when it declares none.
-        privileged: Does it see the ground truth?
+        privileged: Whether it receives the ground truth.
         identity_excludes: Arguments that do not decide a result.
-        weights_identity: Returns the identity of what it would be built from, such as its weights.
+        weights_identity: Returns the identity of the files that it would load, such as its weights.
         display_name: Returns the recorded name of `NAME:MODEL`.
         estimate: Returns the estimated cost of scoring some samples.
     """
@@ -157,7 +158,7 @@ class Description:
         plugin = self.plugin
         return partial(registry.build, plugin.target, arguments, model=plugin.model, where=plugin.where)
 
-    def remake(self, arguments: Mapping[str, Any]) -> ComponentRef | None:
+    def component_ref(self, arguments: Mapping[str, Any]) -> ComponentRef | None:
         """Return what a worker process builds the plugin from; None for an object of this process."""
         return ComponentRef(self.plugin.kind, self.plugin.name, arguments) if self.plugin.named else None
 
@@ -175,7 +176,7 @@ def describe(plugin: Located) -> Description:
         form=form,
         version=str(getattr(target, VERSION_ATTRIBUTE[plugin.kind], None) or ""),
         privileged=bool(getattr(target, "privileged", False)),
-        identity_excludes=UNKEYED | frozenset(getattr(target, "identity_excludes", ())),
+        identity_excludes=NOT_IN_KEYS | frozenset(getattr(target, "identity_excludes", ())),
         weights_identity=_hook(type(target) if form == "object" else target, "weights_identity"),
         display_name=_hook(target, "display_name"),
         estimate=_hook(target, "estimate_cost"),
@@ -212,48 +213,52 @@ def resolve_generator(
     refuse_secrets(arguments, where="generator")
     if isinstance(generator, str):
         refuse_secrets({"generator": generator})
-    found = describe(locate("generators", generator))
-    target = found.plugin.target
-    if found.form == "function":
-        return _function_handle(found, arguments)
-    traits = capabilities_of(target)
-    if found.form == "object":
-        spec = identify_generator(found, _constructor_arguments(found.plugin), SearchChoice())
-        return GeneratorHandle(spec=spec, traits=traits, build=lambda: target, remake=None)
-    search = _search_for(arguments.get("search"), task, found.plugin) if traits.wants_search else SearchChoice()
-    if traits.wants_search:
+    description = describe(locate("generators", generator))
+    target = description.plugin.target
+    if description.form == "function":
+        return _function_handle(description, arguments)
+    capabilities = capabilities_of(target)
+    if description.form == "object":
+        spec = identify_generator(description, _constructor_arguments(description.plugin), SearchChoice())
+        return GeneratorHandle(spec=spec, capabilities=capabilities, build=lambda: target, component_ref=None)
+    search = (
+        _search_for(arguments.get("search"), task, description.plugin) if capabilities.wants_search else SearchChoice()
+    )
+    if capabilities.wants_search:
         arguments["search"] = search.backend
-    found.check(arguments)
+    description.check(arguments)
     return GeneratorHandle(
-        spec=identify_generator(found, arguments, search),
-        traits=traits,
-        build=found.build(arguments),
-        remake=found.remake(arguments),
+        spec=identify_generator(description, arguments, search),
+        capabilities=capabilities,
+        build=description.build(arguments),
+        component_ref=description.component_ref(arguments),
     )
 
 
-def identify_generator(found: Description, arguments: Mapping[str, Any], search: SearchChoice) -> GeneratorSpec:
+def identify_generator(description: Description, arguments: Mapping[str, Any], search: SearchChoice) -> GeneratorSpec:
     """Return the recorded identity of a generator."""
     refuse_secrets(arguments, where="generator")  # an object brings arguments of its own
-    plugin, name = found.plugin, found.plugin.name
-    if plugin.model is not None and found.display_name is not None:
-        name = found.display_name(model=plugin.model, **arguments)  # an address is not an identity
+    plugin, name = description.plugin, description.plugin.name
+    if plugin.model is not None and description.display_name is not None:
+        name = description.display_name(model=plugin.model, **arguments)  # an address is not an identity
     return GeneratorSpec(
         name=name,
-        args=found.keyed(arguments),
-        revision=found.full_version({key: value for key, value in arguments.items() if key != "search"}),
+        args=description.keyed(arguments),
+        revision=description.full_version({key: value for key, value in arguments.items() if key != "search"}),
         search=search.identity,
-        privileged=found.privileged,
+        privileged=description.privileged,
     )
 
 
-def _function_handle(found: Description, arguments: Mapping[str, Any]) -> GeneratorHandle:
+def _function_handle(description: Description, arguments: Mapping[str, Any]) -> GeneratorHandle:
     if arguments:
-        raise UsageError(f"{found.plugin.where} is a function and takes no arguments", fix="make it a class")
-    wrapped = FunctionGenerator(found.plugin.target)
-    traits = capabilities_of(wrapped)
-    spec = identify_generator(found, _closure_values(found.plugin), SearchChoice())
-    return GeneratorHandle(spec=spec, traits=traits, build=lambda: wrapped, remake=found.remake({}))
+        raise UsageError(f"{description.plugin.where} is a function and takes no arguments", fix="make it a class")
+    wrapped = FunctionGenerator(description.plugin.target)
+    capabilities = capabilities_of(wrapped)
+    spec = identify_generator(description, _closure_values(description.plugin), SearchChoice())
+    return GeneratorHandle(
+        spec=spec, capabilities=capabilities, build=lambda: wrapped, component_ref=description.component_ref({})
+    )
 
 
 def _constructor_arguments(plugin: Located) -> dict[str, Any]:
@@ -316,16 +321,16 @@ def _search_for(requested: Any, task: Task | None, plugin: Located) -> SearchCho
             )
         return SearchChoice(task.search, f"{task.search.partition(':')[0]}@{task.search_version}")
     if isinstance(requested, str):
-        found = locate("search", requested)
+        located = locate("search", requested)
         # the whole name of a user's own backend: one file may define several
-        label = requested if found.origin == registry.LOCAL else requested.partition(":")[0]
-        return SearchChoice(requested, f"{label}@{_search_version(load_search(requested), found)}")
-    found = locate("search", requested)
-    return SearchChoice(load_search(requested), f"{found.name}@{_search_version(requested, found)}")
+        label = requested if located.origin == registry.LOCAL else requested.partition(":")[0]
+        return SearchChoice(requested, f"{label}@{_search_version(load_search(requested), located)}")
+    located = locate("search", requested)
+    return SearchChoice(load_search(requested), f"{located.name}@{_search_version(requested, located)}")
 
 
-def _search_version(backend: Any, found: Located) -> str:
-    return getattr(backend, "version", "") or _code_version(found)
+def _search_version(backend: Any, located: Located) -> str:
+    return getattr(backend, "version", "") or _code_version(located)
 
 
 def resolve_scorer(scorer: str | Callable[..., Any] | object, args: Mapping[str, Any]) -> ScorerHandle:
@@ -341,40 +346,42 @@ def resolve_scorer(scorer: str | Callable[..., Any] | object, args: Mapping[str,
     if isinstance(scorer, str):
         refuse_secrets({"scorer": scorer})
     refuse_secrets(args, where="scorer")
-    found = describe(locate("scorers", scorer))
-    target, arguments = found.plugin.target, dict(args)
-    traits = scorer_capabilities(target)
-    if found.form != "factory" and (args or found.plugin.model is not None):
+    description = describe(locate("scorers", scorer))
+    target, arguments = description.plugin.target, dict(args)
+    capabilities = scorer_capabilities(target)
+    if description.form != "factory" and (args or description.plugin.model is not None):
         raise UsageError(
-            f"it is {'a function' if found.form == 'function' else 'an object'} and takes no arguments",
-            where=found.plugin.where,
-            fix="make it a class" if found.form == "function" else "give them to its class",
+            f"it is {'a function' if description.form == 'function' else 'an object'} and takes no arguments",
+            where=description.plugin.where,
+            fix="make it a class" if description.form == "function" else "give them to its class",
         )
     build: Callable[[], Any]
-    if found.form == "function":
-        arguments, build = _closure_values(found.plugin), partial(function_scorer, target)
-    elif found.form == "object":
-        arguments, build = _constructor_arguments(found.plugin), lambda: target
+    if description.form == "function":
+        arguments, build = _closure_values(description.plugin), partial(function_scorer, target)
+    elif description.form == "object":
+        arguments, build = _constructor_arguments(description.plugin), lambda: target
     else:
-        found.check(arguments)
-        build = found.build(arguments)
+        description.check(arguments)
+        build = description.build(arguments)
     return ScorerHandle(
-        spec=identify_scorer(found, arguments, traits),
-        traits=traits,
+        spec=identify_scorer(description, arguments, capabilities),
+        capabilities=capabilities,
         build=build,
-        remake=None if found.form == "object" else found.remake(args),
-        estimate=found.estimate and partial(found.estimate, model=found.plugin.model, **arguments),
+        component_ref=None if description.form == "object" else description.component_ref(args),
+        estimate=description.estimate and partial(description.estimate, model=description.plugin.model, **arguments),
     )
 
 
-def identify_scorer(found: Description, arguments: Mapping[str, Any], traits: ScorerCapabilities) -> ScorerSpec:
+def identify_scorer(
+    description: Description, arguments: Mapping[str, Any], capabilities: ScorerCapabilities
+) -> ScorerSpec:
     """Return the recorded identity of a scorer."""
     return ScorerSpec(
-        name=found.plugin.name,
-        args=found.keyed(arguments),
-        version=found.full_version(arguments),
-        note=traits.note,
-        dimensions=traits.dimensions,
+        name=description.plugin.name,
+        args=description.keyed(arguments),
+        version=description.full_version(arguments),
+        note=capabilities.note,
+        dimensions=capabilities.dimensions,
     )
 
 

@@ -1,4 +1,4 @@
-"""A run directory in Python: its specification, figures and rows."""
+"""A run directory in Python: specification, summaries and rows."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Run:
 
     Attributes:
         path: The directory.
-        spec: What was run.
+        spec: Specification of the run.
         protocol: Scoring protocol of the headline.
-        outcome: What the last call did; None for a run that was only loaded.
+        outcome: Counts and costs of the last call; None for a run that was only loaded.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Run:
             scorer: Name of a scorer; the first when None.
 
         Raises:
-            UsageError: The run has no such scorer, or there is no such protocol.
+            UsageError: The scorer or protocol is unknown.
         """
         key = protocol or self.protocol, self.label(scorer)
         if key not in self._cache:
@@ -79,7 +79,7 @@ class Run:
         """Return one row per sample, repeat, scorer and judge repeat, with values by dimension (NaN if missing)."""
         import pandas as pd
 
-        lines = [
+        records = [
             {
                 **row.model_dump(mode="json", exclude={"strict", "lenient"}),
                 "scorer": scorer.name,
@@ -91,7 +91,7 @@ class Run:
             for scorer in self.spec.scorers
             for row in self.rows(scorer.name)
         ]
-        return pd.DataFrame(lines)
+        return pd.DataFrame(records)
 
     def report(self, out: Path | str | None = None) -> Path:
         """Write the page of this run alone and return its path."""
@@ -111,7 +111,9 @@ class Run:
         names = [each.name for each in self.spec.scorers]
         if scorer is None:
             if not names:
-                raise UsageError("has not been scored", where=str(self.path), fix="`knowgen score RUN --scorer S`")
+                raise UsageError(
+                    "has not been scored", where=str(self.path), fix="score it with `knowgen score RUN --scorer S`"
+                )
             return names[0]
         if scorer not in names:
             known = ", ".join(names)

@@ -72,7 +72,7 @@ def share(samples: list[Sample], selection: Selection, shard: str) -> tuple[list
         raise UsageError(f"shard {shard!r} is not I/N", fix="write 2/4 for the second of four")
     number, count = int(match[1]), int(match[2])
     if not 1 <= number <= count:
-        raise UsageError(f"there is no shard {shard}", fix="shards are counted from 1, such as 1/4 to 4/4")
+        raise UsageError(f"shard {shard} does not exist", fix="shards are counted from 1, such as 1/4 to 4/4")
     if count > len(samples):
         raise UsageError(f"cannot split {len(samples)} samples into {count} shards", fix="use fewer shards")
     part = samples[number - 1 :: count]

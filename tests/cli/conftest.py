@@ -1,4 +1,4 @@
-"""A small task, a small generator and a small scorer in a folder of their own, for the command line to run."""
+"""A folder with a small task, generator and scorer for the tests of the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers.small_task import GENERATOR, SCORER, make_task
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder to stand in: task `small`, `my_generator.py`, `my_scorer.py`."""
+    """Return the current folder, with the task `small`, `my_generator.py` and `my_scorer.py`."""
     make_task(tmp_path / "small", ["one", "two two", "three three three", "four", "fiver", "sixers"])
     (tmp_path / "my_generator.py").write_text(GENERATOR)
     (tmp_path / "my_scorer.py").write_text(SCORER)

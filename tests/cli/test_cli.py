@@ -1,4 +1,4 @@
-"""The command line as its users type it: what it prints, what it writes, and how it ends."""
+"""The command line: output, files and exit codes of its verbs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from knowgen.cli.list import DESCRIPTIONS
 from knowgen.cli.main import VERBS, run
+from knowgen.core import registry
 from knowgen.store.run import RunStore
 from tests.helpers.text import one_line
 
@@ -32,10 +34,11 @@ def test_every_help_fits_a_screen_and_shows_an_example(words: list[str], capsys:
     assert re.search(rf"Examples?:\n +knowgen {words[0]}", text)
 
 
-def test_help_loads_nothing_heavy() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["suite", "--help"]], ids=" ".join)
+def test_help_imports_no_heavy_library(words: list[str]) -> None:
     code = (
         "import sys, contextlib, io\nfrom knowgen.cli.main import run\n"
-        "with contextlib.redirect_stdout(io.StringIO()): run(['--help'])\n"
+        f"with contextlib.redirect_stdout(io.StringIO()): run({words})\n"
         "print(*{name.split('.')[0] for name in sys.modules})"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
@@ -43,7 +46,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert not heavy & set(loaded)
 
 
-def test_a_run_prints_its_table_and_says_how_to_go_on(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_prints_its_table_and_the_next_commands(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*RUN, "--out", "out"]) == 0
     text = capsys.readouterr().out
     assert "0.500" in text and "a scorer of the tests" in text
@@ -122,7 +125,7 @@ def test_dry_run_generates_nothing(desk: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["rnu"], 2, "unknown command 'rnu'; did you mean 'run'?"),
         (["run", "--task", "knowgen_mnii", "--generator", "noise"], 2, "did you mean 'knowgen_mini'?"),
@@ -141,18 +144,18 @@ def test_dry_run_generates_nothing(desk: Path, capsys: pytest.CaptureFixture[str
         (["score", "nowhere", "--scorer", "my_scorer:Half"], 3, "nowhere: is missing"),
         (["score", "small/truth", "--scorer", "my_scorer:Half"], 2, "--task"),
         (["compare", "out"], 2, "one run cannot be compared"),
-        (["compare", "out", "out2"], 3, "is no run directory"),
-        (["report", "nowhere", "-o", "x"], 3, "is no run directory"),
-        (["export", "nowhere", "--format", "csv", "-o", "x"], 3, "is no run directory"),
+        (["compare", "out", "out2"], 3, "not a run directory"),
+        (["report", "nowhere", "-o", "x"], 3, "not a run directory"),
+        (["export", "nowhere", "--format", "csv", "-o", "x"], 3, "not a run directory"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_its_exit_code(
-    desk: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+    desk: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
     assert run(words) == code
     printed = capsys.readouterr()
     line = one_line(printed.err)
-    assert line.startswith("knowgen: ") and said in line
+    assert line.startswith("knowgen: ") and message in line
     assert "sk-1" not in line
 
 
@@ -166,7 +169,7 @@ def test_duplicate_ids_are_one_line(desk: Path, capsys: pytest.CaptureFixture[st
     samples = desk / "small" / "samples.jsonl"
     samples.write_text(samples.read_text().replace('"s3"', '"s1"'))
     assert run(RUN) == 3
-    assert "samples.jsonl:4: the id 's1' is already on line 2" in one_line(capsys.readouterr().err)
+    assert "samples.jsonl:4: duplicate id 's1', already on line 2" in one_line(capsys.readouterr().err)
 
 
 def test_a_truth_image_that_does_not_open_is_found_before_anything_is_generated(
@@ -214,29 +217,29 @@ def test_a_run_is_scored_again_in_place_and_elsewhere(desk: Path) -> None:
     assert run([*RUN, "--out", "out"]) == 0
     shutil.rmtree(desk / "small" / "truth", ignore_errors=False)
     (desk / "my_generator.py").unlink()  # no generator is loaded
-    shutil.copytree(desk / "out", desk / "kept")
+    shutil.copytree(desk / "out", desk / "copy")
     (desk / "small" / "truth").mkdir()
     for number in range(6):
         Image.new("RGB", (64, 48), (number, 0, 0)).save(desk / "small" / "truth" / f"s{number}.png")
     assert run(["score", "out", "--scorer", "my_scorer:Half", "-s", "value=1.0"]) == 0
-    assert run(["score", "kept", "--scorer", "my_scorer:Half", "-s", "value=0.0", "--out", "else"]) == 0
+    assert run(["score", "copy", "--scorer", "my_scorer:Half", "-s", "value=0.0", "--out", "else"]) == 0
     values = [
         json.loads((desk / name / "summary.json").read_text())["summaries"][0]["slices"][0]["figures"]["overall"][
             "value"
         ]
-        for name in ("out", "kept", "else")
+        for name in ("out", "copy", "else")
     ]
     assert values == [1.0, 0.5, 0.0]
 
 
-def test_scoring_in_place_keeps_what_other_scorers_said_and_never_erases(
+def test_scoring_in_place_keeps_other_scores_and_never_deletes_images(
     desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run([*RUN, "--out", "out"]) == 0
     (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
     assert run(["score", "out", "--scorer", "other:Half", "-s", "value=1.0"]) == 0
-    told = {each["scorer"] for each in json.loads((desk / "out" / "summary.json").read_text())["summaries"]}
-    assert told == {"my_scorer:Half", "other:Half"}
+    scorers = {each["scorer"] for each in json.loads((desk / "out" / "summary.json").read_text())["summaries"]}
+    assert scorers == {"my_scorer:Half", "other:Half"}
     capsys.readouterr()
     assert run(["score", "out", "--scorer", "other:Half", "--fresh"]) == 2
     assert "would delete the images" in one_line(capsys.readouterr().err)
@@ -244,7 +247,7 @@ def test_scoring_in_place_keeps_what_other_scorers_said_and_never_erases(
         assert sum(each.status == "ok" for _, each in store.generations()) == 6
 
 
-def test_what_an_interrupted_run_did_not_generate_is_not_run_after_scoring_too(desk: Path) -> None:
+def test_missing_generations_of_an_interrupted_run_stay_not_run_after_scoring(desk: Path) -> None:
     assert run([*RUN, "--out", "out"]) == 0
     with contextlib.closing(sqlite3.connect(desk / "out" / "run.sqlite")) as database, database:
         database.execute("delete from generations where sample_id = 's1'")
@@ -280,12 +283,10 @@ def test_outputs_are_written_again_when_a_run_was_killed_before_them(
     assert (desk / "out" / "summary.json").stat().st_mtime_ns == after, "nothing was left to do"
 
 
-def test_fresh_never_erases_images_that_lie_in_the_run_directory(
-    desk: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fresh_never_deletes_source_images_in_the_run_directory(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (desk / "own" / "images").mkdir(parents=True)
-    kept = desk / "own" / "images" / "0.png"
-    Image.new("RGB", (64, 48)).save(kept)
+    image_file = desk / "own" / "images" / "0.png"
+    Image.new("RGB", (64, 48)).save(image_file)
     row = {
         "id": 0, "success": True, "prompt": "p", "meta": {"category": "art"}, "output_path": "images/0.png",
         "gt_image": "images/0.png",
@@ -296,18 +297,18 @@ def test_fresh_never_erases_images_that_lie_in_the_run_directory(
     capsys.readouterr()
     assert run([*command, "--fresh"]) == 2
     assert "would delete the images" in one_line(capsys.readouterr().err)
-    assert kept.is_file()
+    assert image_file.is_file()
 
 
 def test_official_results_are_scored_and_exported(desk: Path) -> None:
-    (desk / "pictures").mkdir()
+    (desk / "mine").mkdir()
     rows = []
     for number in range(3):
-        Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "pictures" / f"{number}.png")
+        Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "mine" / f"{number}.png")
         rows.append({
             "id": number, "success": number != 2, "prompt": f"prompt {number}",
             "meta": {"category": "art", "difficulty": "easy"},
-            "output_path": f"pictures/{number}.png", "gt_image": f"small/truth/s{number}.png",
+            "output_path": f"mine/{number}.png", "gt_image": f"small/truth/s{number}.png",
         })  # fmt: skip
     (desk / "results.json").write_text(json.dumps(rows))
     assert run(["score", "results.json", "--scorer", "my_scorer:Half", "--out", "out"]) == 6
@@ -345,15 +346,15 @@ def test_compare_and_report_over_several_runs(desk: Path, capsys: pytest.Capture
     assert run(["score", "b", "--scorer", "my_scorer:Half"]) == 0
     capsys.readouterr()
     assert run(["compare", "a", "b", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert len(found) == 1
+    comparisons = json.loads(capsys.readouterr().out)
+    assert len(comparisons) == 1
     assert run(["compare", "a", "b"]) == 0
     assert "(a)" in capsys.readouterr().out
     assert run(["report", "a", "b", "-o", "both"]) == 0
     assert Path(capsys.readouterr().out.strip()).is_file()
 
 
-def test_compare_refuses_what_cannot_be_compared(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_refuses_runs_of_different_task_versions(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*RUN, "--out", "a"]) == 0
     samples = desk / "small" / "samples.jsonl"
     samples.write_text(samples.read_text().replace("sixers", "seven"))
@@ -377,6 +378,12 @@ def test_list_names_without_importing(desk: Path, capsys: pytest.CaptureFixture[
     for kind, name in (("tasks", "knowgen_mini"), ("generators", "open_book"), ("scorers", "vlm"), ("search", "world")):
         assert run(["list", kind]) == 0
         assert name in capsys.readouterr().out
+
+
+def test_list_describes_every_bundled_plugin() -> None:
+    for kind in registry.KINDS:
+        bundled = {name for name, entry in registry.entries(kind).items() if entry.origin.startswith("knowgen ")}
+        assert bundled == set(DESCRIPTIONS[kind])
 
 
 def test_run_eval_is_knowgen_run(desk: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run would cost and take, before anything is sent; and what is kept between runs."""
+"""Estimates of cost and duration before anything is sent, and the caches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.judge_server import JudgeServer, Step
 
 
 @pytest.mark.parametrize(
-    ("size", "tiles", "wanted"),
+    ("size", "tiles", "tokens"),
     [
         ((1024, 1024), True, 85 + 4 * 170),  # scaled to 768: two tiles each way (the guide's own example: 765)
         ((2048, 4096), True, 85 + 6 * 170),  # 1024 x 2048, then 768 x 1536: two by three (the guide's: 1105)
@@ -27,23 +27,24 @@ from tests.helpers.judge_server import JudgeServer, Step
         ((33, 32), False, 2),
     ],
 )
-def test_tokens_of_an_image(size: tuple[int, int], tiles: bool, wanted: int) -> None:
-    assert image_tokens(*size, tiles) == wanted
+def test_tokens_of_an_image(size: tuple[int, int], tiles: bool, tokens: int) -> None:
+    assert image_tokens(*size, tiles) == tokens
 
 
 def test_the_cost_of_scores_is_estimated_from_earlier_calls() -> None:
     paid = Attempt(reply="x", seconds=2.0, usage=Usage(input_tokens=1000, output_tokens=100, cost=0.01))
     again = Attempt(reply="y", seconds=1.0, usage=Usage(input_tokens=1000, output_tokens=60, cost=0.02))
-    kept = Attempt(reply="z", usage=Usage(input_tokens=1000, output_tokens=100, cost=0.0), cached=True)
-    found = estimate_from_attempts([[paid, again], [kept], [paid], [Attempt(error="429")]])
-    assert found is not None and found.cost == pytest.approx(0.02)
-    assert found == Estimate(1500.0, 130.0, found.cost, 2.5, known_from=2)
-    assert estimate_from_attempts([[kept], []]) is None
-    assert "from 2 stored scores" in describe_estimate(found, 100, 10) and "$2.00" in describe_estimate(found, 100, 10)
-    assert describe_estimate(found, 0, 10) == "nothing to score"
+    cached = Attempt(reply="z", usage=Usage(input_tokens=1000, output_tokens=100, cost=0.0), cached=True)
+    estimate = estimate_from_attempts([[paid, again], [cached], [paid], [Attempt(error="429")]])
+    assert estimate is not None and estimate.cost == pytest.approx(0.02)
+    assert estimate == Estimate(1500.0, 130.0, estimate.cost, 2.5, known_from=2)
+    assert estimate_from_attempts([[cached], []]) is None
+    described = describe_estimate(estimate, 100, 10)
+    assert "from 2 stored scores" in described and "$2.00" in described
+    assert describe_estimate(estimate, 0, 10) == "nothing to score"
 
 
-def test_prices_are_of_one_host_and_a_date_is_passed_over() -> None:
+def test_prices_belong_to_one_host_and_ignore_a_models_date() -> None:
     listed = price_list(CHAT_PRICES)["hosts"]["api.openai.com"]["gpt-4.1"]
     for name in ("gpt-4.1", "gpt-4.1-2025-04-14"):
         assert chat_price(name, "").of(1_000_000, 0) == listed[0]
@@ -69,24 +70,28 @@ def results(folder: Path) -> Path:
     return folder / "results.json"
 
 
-def test_a_dry_run_reckons_first_and_learns_from_what_was_asked(
+def test_a_dry_run_estimates_from_images_first_and_from_stored_scores_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # a forecast asks for no key
     source, out = results(tmp_path), tmp_path / "run"
     line = ["score", str(source), "--scorer", "vlm:gpt-4.1", "--out", str(out), "--dry-run"]
     assert run(line) == 0
-    said = capsys.readouterr().out.splitlines()[-1]
-    assert said.startswith("vlm:gpt-4.1: 5 to score, about $0.0") and "(assumed)" in said and not out.exists()
+    line_printed = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        line_printed.startswith("vlm:gpt-4.1: 5 to score, about $0.0")
+        and "(assumed)" in line_printed
+        and not out.exists()
+    )
     with JudgeServer([Step(tokens=(4000, 500))]) as server:
         args = {"base_url": server.url, "price_in": 10, "price_out": 100}
         api.score(source, "vlm:any", out=out, scorer_args=args, limit=2)
         words = [f"{name}={value}" for name, value in args.items()]
         assert run(["score", str(source), "--scorer", "vlm:any", "--out", str(out), "--dry-run", "-s", words[0], "-s",
                     words[1], "-s", words[2]]) == 0  # fmt: skip
-        said = capsys.readouterr().out.splitlines()[-1]
-        assert said.startswith(f"vlm:any: 3 to score, about ${3 * (0.04 + 0.05):.2f}")
-        assert "from 2 stored scores" in said
+        line_printed = capsys.readouterr().out.splitlines()[-1]
+        assert line_printed.startswith(f"vlm:any: 3 to score, about ${3 * (0.04 + 0.05):.2f}")
+        assert "from 2 stored scores" in line_printed
         assert len(server.calls) == 2
 
 
@@ -97,8 +102,8 @@ def test_the_cache_can_be_shown_and_cleared(tmp_path: Path, capsys: pytest.Captu
     assert run(["cache"]) == 0
     # generated and true images are the same files here, and one content is stored once
     lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]}
-    assert lines == {"replies": "5", "pictures": "5", "embeddings": "0"}
+    assert lines == {"replies": "5", "images": "5", "embeddings": "0"}
     assert run(["cache", "clear", "replies"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["replies", "0"]
     assert run(["cache"]) == 0
-    assert capsys.readouterr().out.splitlines()[2].split()[:2] == ["pictures", "5"]
+    assert capsys.readouterr().out.splitlines()[2].split()[:2] == ["images", "5"]

@@ -1,4 +1,4 @@
-"""Shards: several directories that make up one run, and one directory that equals the run that was not shared out."""
+"""Merging shards: the merged run directory equals the directory of one run without shards."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ RUN = ["run", "--task", "small", "--generator", "my_generator:Picky", "--repeats
 
 
 def exported(run_directory: Path, out: Path) -> list[dict[str, Any]]:
-    """The rows of the export, without how long things took."""
+    """Return the exported rows without their times."""
     assert run(["export", str(run_directory), "--format", "jsonl", "-o", str(out)]) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
 def figures(run_directory: Path) -> list[dict[str, Any]]:
-    """All summaries, without how long things took."""
+    """Return all summaries without their times."""
     summaries = json.loads((run_directory / "summary.json").read_text())["summaries"]
     return [{name: value for name, value in each.items() if name != "seconds"} for each in summaries]
 
 
-def pictures(run_directory: Path) -> dict[str, str]:
-    """Every image of a run by its place, with the hash of what lies there."""
+def images(run_directory: Path) -> dict[str, str]:
+    """Return the hash of every image file of a run, by its relative path."""
     root = run_directory / "images"
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -57,7 +57,7 @@ def table(run_directory: Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 def shards(count: int, *words: str) -> list[str]:
-    """Runs all shards and returns their directories."""
+    """Run all shards and return their directories."""
     names = [f"part{number}" for number in range(1, count + 1)]
     for number, name in enumerate(names, 1):
         assert run([*RUN, *words, "--shard", f"{number}/{count}", "--out", name]) in (0, 6)
@@ -71,7 +71,7 @@ def test_merged_shards_equal_one_run(desk: Path, count: int) -> None:
     assert run(["merge", *reversed(names), "-o", "whole"]) == 0
     assert exported(desk / "whole", desk / "whole.jsonl") == exported(desk / "one", desk / "one.jsonl")
     assert figures(desk / "whole") == figures(desk / "one")
-    assert pictures(desk / "whole") == pictures(desk / "one")
+    assert images(desk / "whole") == images(desk / "one")
     for sql in (
         "select key, sample_id, repeat, status, reason, image from generations order by key",
         "select key, scorer, scorer_hash, image, status, strict_values from scores order by key",
@@ -87,27 +87,27 @@ def test_merged_shards_equal_one_run(desk: Path, count: int) -> None:
     )
 
 
-def test_shards_take_turns_and_know_what_they_are_part_of(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_take_every_nth_sample_and_record_their_run(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards(2, "--limit", "5")
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name, ids in (("part1", ["s0", "s2", "s4"]), ("part2", ["s1", "s3"])):
         with RunStore.read(desk / name) as store:
             assert [sample.id for sample in store.samples()] == ids
             assert store.spec.selection.kind == "shard"
             assert store.spec.shard is not None and store.spec.shard.of.n == 5
-    assert "a part of the task (shard 3 " in told, "a shard alone is not fit for a board"
+    assert "a part of the task (shard 3 " in output, "a shard alone is not fit for a board"
 
 
-def test_a_merged_run_goes_on_as_if_it_had_been_one(desk: Path) -> None:
+def test_a_merged_run_is_continued_like_a_run_without_shards(desk: Path) -> None:
     assert run(["merge", *shards(2), "-o", "whole"]) == 0
     (desk / "calls.txt").unlink()
     assert run([*RUN, "--out", "whole"]) == 6
-    assert not (desk / "calls.txt").exists(), "nothing was judged again"
+    assert not (desk / "calls.txt").exists(), "nothing was scored again"
     with RunStore.read(desk / "whole") as store:
         assert max(each.attempts for _, each in store.generations() if each.status == "ok") == 1
 
 
-def test_images_are_hard_links_and_copies_elsewhere(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_hard_links_if_possible_and_copies_otherwise(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = shards(2)
     assert run(["merge", *names, "-o", "whole"]) == 0
     assert {path.stat().st_nlink for path in (desk / "whole" / "images").rglob("*.png")} == {2}
@@ -117,7 +117,7 @@ def test_images_are_hard_links_and_copies_elsewhere(desk: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "link", refuse)
     assert run(["merge", *names, "-o", "copied"]) == 0
-    assert pictures(desk / "copied") == pictures(desk / "whole")
+    assert images(desk / "copied") == images(desk / "whole")
     assert {path.stat().st_nlink for path in (desk / "copied" / "images").rglob("*.png")} == {1}
 
 
@@ -126,7 +126,7 @@ def test_costs_sessions_and_notes_add_up(desk: Path) -> None:
     for number, name in enumerate(names):
         with RunStore.open(desk / name, api.load_run(name).spec) as store:
             store.settle(store.reserve(0.5, "judge"), 0.25 + number)
-            store.reserve(0.125, "judge")  # a call whose reply never came
+            store.reserve(0.125, "judge")  # a call without a reply
             store.put_note("judge", "weather", {"wind": number})
     assert run(["merge", *names, "-o", "whole"]) == 0
     with RunStore.read(desk / "whole") as whole:
@@ -144,7 +144,7 @@ def _seconds(run_directory: Path) -> float:
         return store.seconds()
 
 
-def test_merging_again_does_nothing_and_changed_shards_want_fresh(
+def test_merging_again_does_nothing_and_changed_shards_require_fresh(
     desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = shards(2)
@@ -152,7 +152,7 @@ def test_merging_again_does_nothing_and_changed_shards_want_fresh(
     before = {path: path.stat().st_mtime_ns for path in (desk / "whole").rglob("*")}
     assert run(["merge", *names, "-o", "whole"]) == 0
     assert {path: path.stat().st_mtime_ns for path in (desk / "whole").rglob("*")} == before
-    assert run([*RUN, "--shard", "1/2", "--out", "part1"]) == 6, "the failing sample is tried again"
+    assert run([*RUN, "--shard", "1/2", "--out", "part1"]) == 6, "the failing sample is retried"
     capsys.readouterr()
     assert run(["merge", *names, "-o", "whole"]) == 3
     assert "holds an earlier state of these shards" in one_line(capsys.readouterr().err)
@@ -162,8 +162,8 @@ def test_merging_again_does_nothing_and_changed_shards_want_fresh(
     assert not [path for path in desk.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("point", ["_take_picture", "_write_rows", "lock", "outputs"])
-def test_a_killed_merge_leaves_nothing_half_done_and_goes_on(
+@pytest.mark.parametrize("point", ["_copy_image", "_write_rows", "lock", "outputs"])
+def test_a_killed_merge_leaves_no_partial_result_and_is_continued(
     desk: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     names = shards(2)
@@ -173,7 +173,7 @@ def test_a_killed_merge_leaves_nothing_half_done_and_goes_on(
     def killed(*_: object) -> None:
         nonlocal calls
         calls += 1
-        if point != "_take_picture" or calls == 3:
+        if point != "_copy_image" or calls == 3:
             raise SystemExit("killed")
 
     with monkeypatch.context() as patch:
@@ -181,7 +181,7 @@ def test_a_killed_merge_leaves_nothing_half_done_and_goes_on(
             "lock": (shutil, "rmtree"), "outputs": (artifacts, "write")
         }.get(point, (store_merge, point))  # fmt: skip
         patch.setattr(home, name, killed)
-        if point == "lock":  # between the last row and the new name
+        if point == "lock":  # between the last row and the renaming
             patch.setattr(Path, "rename", killed)
         with pytest.raises(SystemExit):
             merging.merge(names, "whole")
@@ -189,12 +189,14 @@ def test_a_killed_merge_leaves_nothing_half_done_and_goes_on(
     assert (desk / "whole").exists() == (point == "outputs")
     assert run(["merge", *names, "-o", "whole"]) == 0
     assert figures(desk / "whole") == figures(desk / "expected")
-    assert pictures(desk / "whole") == pictures(desk / "expected")
+    assert images(desk / "whole") == images(desk / "expected")
     assert len(table(desk / "whole", "select 1 from notes where what = 'merged'")) == 1
     assert not [path for path in desk.iterdir() if path.name.startswith(".")]
 
 
-def test_what_does_not_belong_together_is_one_line(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_directories_that_are_not_shards_of_one_run_are_refused_in_one_line(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shards(3)
     other = [*RUN, "--shard", "2/3"]
     assert run([*other, "--out", "seeded", "--seed", "4"]) in (0, 6)
@@ -205,7 +207,7 @@ def test_what_does_not_belong_together_is_one_line(desk: Path, capsys: pytest.Ca
     (desk / "taken").mkdir()
     (desk / "taken" / "thesis.txt").write_text("x")
     shutil.copytree("part1", "twin")
-    for words, code, said in [
+    for words, code, message in [
         (["part1", "part3"], 2, "shard 2/3 is not among the directories; name all shards"),
         (["part3"], 2, "shard 1/3 and 1 more is not among"),
         (["part1", "part2", "part3", "twin"], 2, "both contain shard 1/3"),
@@ -215,7 +217,7 @@ def test_what_does_not_belong_together_is_one_line(desk: Path, capsys: pytest.Ca
         (["part1", "limited", "part3"], 3, "selection all 6 there and limit 5"),
         (["part1", "halves", "part3"], 3, "3 shards there and 2 here"),
         (["part1", "one", "part3"], 2, "one: is not a shard of a run"),
-        (["part1", "nowhere"], 3, "nowhere: is no run directory"),
+        (["part1", "nowhere"], 3, "nowhere: not a run directory"),
         (["part1", "part2", "part3", "-o", "part2"], 2, "is one of the shards"),
         (["part1", "part2", "part3", "-o", "one"], 3, "holds another run"),
         (["part1", "part2", "part3", "-o", "taken"], 3, "not a run directory"),
@@ -223,12 +225,12 @@ def test_what_does_not_belong_together_is_one_line(desk: Path, capsys: pytest.Ca
     ]:
         capsys.readouterr()
         assert run(["merge", "-o", "whole", *words]) == code, words
-        assert said in one_line(capsys.readouterr().err)
+        assert message in one_line(capsys.readouterr().err)
     assert not (desk / "whole").exists()
     assert (desk / "taken" / "thesis.txt").read_text() == "x"
 
 
-def test_an_unfinished_shard_is_refused_unless_wanted(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_shard_is_refused_unless_allowed(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = shards(2)
     with closing(sqlite3.connect(desk / "part2" / "run.sqlite")) as database, database:
         database.execute("delete from scores where sample_id = 's1'")
@@ -252,7 +254,7 @@ def test_a_damaged_image_is_named(desk: Path, capsys: pytest.CaptureFixture[str]
     damaged.path.write_bytes(damaged.path.read_bytes()[:-1])
     capsys.readouterr()
     assert run(["merge", *names, "-o", "whole"]) == 3
-    assert "part1: the picture of sample 's4' is missing or damaged" in one_line(capsys.readouterr().err)
+    assert "part1: the image of sample 's4' is missing or damaged" in one_line(capsys.readouterr().err)
     assert not (desk / "whole").exists()
 
 
@@ -269,8 +271,8 @@ def test_a_shard_scored_again_stays_a_shard(desk: Path) -> None:
 
 
 def test_a_run_is_scored_in_shards(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*RUN, "--out", "drawn"]) == 6
-    score = ["score", "drawn", "--scorer", "my_scorer:Half", "-s", "value=1.0"]
+    assert run([*RUN, "--out", "generated"]) == 6
+    score = ["score", "generated", "--scorer", "my_scorer:Half", "-s", "value=1.0"]
     for number in (1, 2):
         assert run([*score, "--shard", f"{number}/2", "--out", f"scored{number}"]) in (0, 6)
     assert run(["merge", "scored1", "scored2", "-o", "whole"]) == 0
@@ -284,14 +286,14 @@ def test_a_run_is_scored_in_shards(desk: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("wanted", "said"),
+    ("shard", "message"),
     [("0/2", "counted from 1"), ("3/2", "counted from 1"), ("x", "is not I/N"), ("1/7", "cannot split 6 samples")],
 )
-def test_a_shard_that_cannot_be_is_one_line(
-    desk: Path, capsys: pytest.CaptureFixture[str], wanted: str, said: str
+def test_an_invalid_shard_is_refused_in_one_line(
+    desk: Path, capsys: pytest.CaptureFixture[str], shard: str, message: str
 ) -> None:
-    assert run([*RUN, "--shard", wanted, "--out", "x"]) == 2
-    assert said in one_line(capsys.readouterr().err)
+    assert run([*RUN, "--shard", shard, "--out", "x"]) == 2
+    assert message in one_line(capsys.readouterr().err)
 
 
 def test_shards_without_a_name_get_directories_of_their_own(desk: Path) -> None:
@@ -302,15 +304,15 @@ def test_shards_without_a_name_get_directories_of_their_own(desk: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_results_file_is_scored_in_shards_and_written_back_as_it_was(desk: Path) -> None:
+def test_a_results_file_is_scored_in_shards_and_exported_as_a_whole(desk: Path) -> None:
     rows = []
-    (desk / "pictures").mkdir()
+    (desk / "images").mkdir()
     for number in range(5):
-        Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "pictures" / f"{number}.png")
+        Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "images" / f"{number}.png")
         rows.append({
             "id": number, "success": number != 2, "prompt": f"prompt {number}",
-            "meta": {"category": "art", "difficulty": "easy"}, "note": f"kept {number}",
-            "output_path": f"pictures/{number}.png", "gt_image": f"small/truth/s{number}.png",
+            "meta": {"category": "art", "difficulty": "easy"}, "note": f"note {number}",
+            "output_path": f"images/{number}.png", "gt_image": f"small/truth/s{number}.png",
         })  # fmt: skip
     (desk / "results.json").write_text(json.dumps(rows))
     score = ["score", "results.json", "--scorer", "my_scorer:Half", "--out"]
@@ -342,8 +344,8 @@ def test_shards_of_different_machines_are_distinguished(desk: Path, capsys: pyte
 
 
 @pytest.mark.slow
-def test_a_merge_that_is_killed_anywhere_goes_on(desk: Path) -> None:
-    """SIGKILL after a growing time, until one merge gets through."""
+def test_a_merge_killed_at_any_moment_is_continued(desk: Path) -> None:
+    """Kill the merge after an increasing time, until it finishes."""
     names = shards(3)
     assert run(["merge", *names, "-o", "expected"]) == 0
     command = [sys.executable, "-m", "knowgen", "merge", *names, "-o", "whole"]
@@ -351,16 +353,16 @@ def test_a_merge_that_is_killed_anywhere_goes_on(desk: Path) -> None:
     for step in range(200):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
-            _, said = child.communicate(timeout=0.25 + 0.05 * step)
+            _, message = child.communicate(timeout=0.25 + 0.05 * step)
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate()
             killed += 1
             continue
-        assert child.returncode == 0, said
+        assert child.returncode == 0, message
         break
     assert killed
     assert figures(desk / "whole") == figures(desk / "expected")
-    assert pictures(desk / "whole") == pictures(desk / "expected")
+    assert images(desk / "whole") == images(desk / "expected")
     assert exported(desk / "whole", desk / "a.jsonl") == exported(desk / "expected", desk / "b.jsonl")
     assert not [path for path in desk.iterdir() if path.name.startswith(".")]

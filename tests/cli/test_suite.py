@@ -1,4 +1,4 @@
-"""Suites as their users run them: one file, every system on every task, one table."""
+"""Suites: one file runs every system on every task, and gives one table per task."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.helpers.judge_server import JudgeServer, Step
 from tests.helpers.small_task import make_task
 
 SEEDS = (0, 90, 180)
-"""Of pictures that stay different as JPEG, so that no judge's reply answers for another."""
+"""Seeds of images that differ after JPEG encoding too, so that no cached judge reply fits another image."""
 
 DRAW = "my_generator.py:draw"
 SMALL = """\
@@ -50,15 +50,15 @@ def write(desk: Path, text: str, name: str = "suite.yaml") -> Path:
     return path
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> str:
-    """Returns the only line of an error."""
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the error, which must be one line."""
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert len(lines) == 1, lines
     return lines[0]
 
 
 def stamps(folder: Path) -> dict[Path, tuple[int, bytes]]:
-    """Returns when each file was last written, and what is in it."""
+    """Return time of change and content of every file."""
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
@@ -72,8 +72,8 @@ def test_every_system_runs_a_shipped_task(desk: Path) -> None:
     digests = set()
     for each in result.runs:
         with RunStore.read(each.path) as store:
-            digests |= {held.image.sha256 for _, held in store.generations() if held.image}
-    assert len(digests) == 6  # every system drew its own
+            digests |= {generation.image.sha256 for _, generation in store.generations() if generation.image}
+    assert len(digests) == 6, "every system has images of its own"
 
 
 @pytest.mark.slow
@@ -90,9 +90,9 @@ def test_the_shipped_suite_ranks_the_reference_systems(
     assert ranked == ["oracle", "open_book", "closed_book", "noise"]
     folders = {path.name for path in (tmp_path / "out").iterdir() if (path / "run.json").is_file()}
     assert folders == {f"knowgen_mini__{name}" for name in ranked}
-    held = json.loads((tmp_path / "out" / "suite.json").read_text())
-    assert {each["status"] for each in held["runs"]} == {"done"}
-    for each in held["runs"]:  # the same figures as each run's own
+    written = json.loads((tmp_path / "out" / "suite.json").read_text())
+    assert {each["status"] for each in written["runs"]} == {"done"}
+    for each in written["runs"]:  # the same figures as each run's own
         own = load_run(tmp_path / "out" / each["directory"]).summary
         assert each["summaries"][0]["slices"][0]["figures"]["overall"]["value"] == own.headline.value
     page = (tmp_path / "out" / "report" / "index.html").read_text()
@@ -116,11 +116,11 @@ def test_a_suite_repeated_touches_nothing(desk: Path) -> None:
 def test_a_damaged_image_is_generated_again(desk: Path) -> None:
     write(desk, "systems: ['my_generator.py:draw']\ntasks: [small]\n")
     assert run(["suite", "suite.yaml", "--out", "out"]) == 0
-    picture = next((desk / "out" / "small__my_generator.py-draw" / "images").rglob("*.png"))
-    whole = picture.read_bytes()
-    picture.write_bytes(whole[:40])
+    image_file = next((desk / "out" / "small__my_generator.py-draw" / "images").rglob("*.png"))
+    whole = image_file.read_bytes()
+    image_file.write_bytes(whole[:40])
     assert run(["suite", "suite.yaml", "--out", "out"]) == 0
-    assert picture.read_bytes() == whole
+    assert image_file.read_bytes() == whole
 
 
 def test_a_broken_system_in_the_middle_is_a_row_with_its_reason(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,10 +135,10 @@ def test_a_broken_system_in_the_middle_is_a_row_with_its_reason(desk: Path, caps
     row = re.findall(r"^my_generator.py:NoWeights +(.*)$", text, re.MULTILINE)[0]
     assert row.startswith("no result ") and "0/6" in row
     assert re.search(r"^failed my_generator.py:NoWeights on small: .*no weights", text, re.MULTILINE)
-    held = json.loads((desk / "out" / "suite.json").read_text())
-    assert [each["status"] for each in held["runs"]] == ["done", "failed", "done"]
-    assert "no weights" in held["runs"][1]["reason"]
-    for protocol in ("strict", "official"):  # the published arithmetic would make a 0 of nothing
+    written = json.loads((desk / "out" / "suite.json").read_text())
+    assert [each["status"] for each in written["runs"]] == ["done", "failed", "done"]
+    assert "no weights" in written["runs"][1]["reason"]
+    for protocol in ("strict", "official"):  # the official arithmetic would give 0
         with (desk / "out" / "tables" / f"small-{protocol}.csv").open() as file:
             cells = [line for line in csv.DictReader(file) if line["kind"] == "all" and line["figure"] == "overall"]
         assert {line["system"]: line["value"] for line in cells}["my_generator.py:NoWeights"] == ""
@@ -148,7 +148,7 @@ def test_a_broken_system_in_the_middle_is_a_row_with_its_reason(desk: Path, caps
 def test_failed_samples_end_with_6_and_are_counted(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(desk, SMALL)
     assert run(["suite", "suite.yaml", "--out", "out"]) == 6
-    assert "failed second on small: 1 drawing failed" in capsys.readouterr().out
+    assert "failed second on small: 1 generation failed" in capsys.readouterr().out
     result = run_suite(desk / "suite.yaml", desk / "out")
     assert [each.status for each in result.runs] == ["done", "failed_samples"]
 
@@ -160,12 +160,12 @@ def test_paths_are_read_from_the_files_folder(desk: Path, monkeypatch: pytest.Mo
     assert run(["suite", "../suite.yaml", "--out", "../out"]) == 0
     monkeypatch.chdir(desk)
     before = stamps(desk / "out")
-    assert run(["suite", "suite.yaml", "--out", "out"]) == 0  # the same runs, though named from elsewhere
+    assert run(["suite", "suite.yaml", "--out", "out"]) == 0  # the same runs, from another current folder
     assert stamps(desk / "out") == before
     assert json.loads((desk / "out" / "small__first" / "run.json").read_text())["spec"]["generator"]["name"] == DRAW
 
 
-def test_a_scorer_beside_the_file_judges_with_its_own_arguments(desk: Path) -> None:
+def test_a_scorer_beside_the_file_has_its_own_arguments(desk: Path) -> None:
     (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
     scorers = "[{scorer: 'my_scorer.py:Half', args: {value: 1.0}}, {scorer: 'other.py:Half', args: {value: 0.0}}]"
     write(desk, f"systems: [{DRAW}]\ntasks: [small]\nscorers: {scorers}\n")
@@ -191,23 +191,24 @@ def test_a_scorer_beside_the_file_judges_with_its_own_arguments(desk: Path) -> N
         ("systems: [oracle]\ntasks:\n- {task: small, ids: [s1, s1]}\n", 3,
          "suite.yaml:3: tasks.0: duplicate id 's1'"),
         ("systems: [oracle]\ntasks:\n- {task: small, ids: [s1], limit: 2}\n", 3, "limit and ids exclude each other"),
-        ("systems: [oracle, noise, oracle]\ntasks: [small]\n", 3, "suite.yaml:1: a second system is called 'oracle'"),
+        ("systems: [oracle, noise, oracle]\ntasks: [small]\n", 3, "suite.yaml:1: duplicate system name 'oracle'"),
         ("systems: [{name: a b, generator: noise},\n {name: A-b, generator: oracle}]\ntasks: [small]\n", 3,
-         "suite.yaml:2: a second system would lie in 'a-b'"),
+         "suite.yaml:2: two systems would use the directory 'a-b'"),
         ("systems: [{name: 'a,b', generator: noise}]\ntasks: [small]\n", 3, "systems.0: the name 'a,b' contains"),
-        ("systems: [oracle]\ntasks: [small,\n  ./small]\n", 3, "suite.yaml:3: a second task is called 'small'"),
+        ("systems: [oracle]\ntasks: [small,\n  ./small]\n", 3, "suite.yaml:3: duplicate task name 'small'"),
         ("systems: [oracle]\ntasks:\n- small\n- {task: small, name: other}\n", 3,
          "suite.yaml:4: is the same task as 'small'"),
-        ("systems: [oracle]\ntasks: [small]\nscorers: [world_check, world_check]\n", 3, "'world_check' is named twice"),
+        ("systems: [oracle]\ntasks: [small]\nscorers: [world_check, world_check]\n", 3,
+         "duplicate scorer 'world_check'"),
         ("systems: [oracle]\ntasks: [small]\nrepeats: 1\nrepeats: 2\n", 3,
          "suite.yaml:4: duplicate field 'repeats'"),
         ("systems:\n- generator: oracle\n  sed: 3\ntasks: [small]\n", 3,
-         "suite.yaml:3: systems.0.sed: there is no such field; did you mean 'seed'?"),
+         "suite.yaml:3: systems.0.sed: unknown field; did you mean 'seed'?"),
         ("systems: [oracle]\ntasks: [small]\nrepeats: '2'\n", 3, "suite.yaml:3: repeats: "),
         ("systems: [oracle]\ntasks: [small]\nbudget: .nan\n", 3, "suite.yaml:3: budget: "),
         ("systems: [oracle]\ntasks: [small]\nprotocol: lenient\n", 3, "suite.yaml:3: protocol: "),
         ("systems: [oracle\ntasks: [small]\n", 3, "suite.yaml:2: broken YAML"),
-        ("- oracle\n", 3, "must hold fields such as"),
+        ("- oracle\n", 3, "has no fields"),
         ("", 3, "suite.yaml: is empty"),
         ("tasks: [small]\n", 3, "systems: "),
         ("systems:\n- {generator: 'my_generator.py:Picky', args: {api_key: abc123}}\ntasks: [small]\n", 3,
@@ -220,23 +221,23 @@ def test_a_scorer_beside_the_file_judges_with_its_own_arguments(desk: Path) -> N
          "suite.yaml:4: scorer 'vlm:x'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_reported_by_its_line_before_anything_is_done(
+def test_an_error_in_the_file_is_reported_by_its_line_before_anything_is_done(
     desk: Path, capsys: pytest.CaptureFixture[str], text: str, code: int, words: str
 ) -> None:
     write(desk, text)
     assert run(["suite", "suite.yaml", "--out", "out"]) == code
-    line = told(capsys)
+    line = error_line(capsys)
     assert words in line
     assert "abc123" not in line
     assert not (desk / "out").exists() and not (desk / "calls.txt").exists()
 
 
-def test_a_fault_of_the_last_system_is_found_before_the_first_is_run(
+def test_an_error_in_the_last_system_is_reported_before_the_first_is_run(
     desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(desk, f"systems:\n- {DRAW}\n- my_generator.py:Nobody\ntasks: [small]\n")
     assert run(["suite", "suite.yaml", "--out", "out"]) == 2
-    assert "suite.yaml:3: " in told(capsys)
+    assert "suite.yaml:3: " in error_line(capsys)
     assert not (desk / "out").exists()
 
 
@@ -249,16 +250,16 @@ def test_a_directory_of_another_run_is_refused_before_anything_is_run(
     capsys.readouterr()
     write(desk, (desk / "suite.yaml").read_text().replace("seed: 1", "seed: 2"))
     assert run(["suite", "suite.yaml", "--out", "out"]) == 3
-    assert "holds another run than suite.yaml:3 asks for: seed is 1 there and 2 here" in told(capsys)
+    assert "contains another run than suite.yaml:3 describes: seed is 1 there and 2 here" in error_line(capsys)
     assert not (desk / "out" / "small__my_generator.py-draw").exists()
 
 
 def test_an_unknown_suite_names_the_shipped_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["suite", "exmple"]) == 2
-    assert "did you mean 'example'?" in told(capsys)
+    assert "did you mean 'example'?" in error_line(capsys)
 
 
-def test_dry_run_says_what_would_be_done_and_does_nothing(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_prints_the_plan_and_does_nothing(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(desk, SMALL + "budget: 2.5\nrepeats: 3\n")
     assert run(["suite", "suite.yaml", "--out", "out", "--dry-run"]) == 0
     text = capsys.readouterr().out
@@ -267,25 +268,25 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(desk: Path, capsys: py
     assert not (desk / "out").exists()
 
 
-def test_only_runs_what_it_names_and_shows_the_others_as_they_are(
+def test_only_runs_the_named_systems_and_shows_stored_results_of_the_others(
     desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     named = [{"name": "a", "generator": DRAW}, {"name": "b", "generator": DRAW, "seed": 1}]
     write(desk, yaml.safe_dump({"systems": [*named, {"name": "c", "generator": "nosuch"}], "tasks": ["small"]}))
     assert run(["suite", "suite.yaml", "--out", "out", "--only", "a"]) == 0
-    held = {each["system"]: each for each in json.loads((desk / "out" / "suite.json").read_text())["runs"]}
-    assert [held[name]["status"] for name in "abc"] == ["done", "not_run", "not_run"]
-    assert "--only" in held["b"]["reason"] and "unknown generator 'nosuch'" in held["c"]["reason"]
+    written = {each["system"]: each for each in json.loads((desk / "out" / "suite.json").read_text())["runs"]}
+    assert [written[name]["status"] for name in "abc"] == ["done", "not_run", "not_run"]
+    assert "--only" in written["b"]["reason"] and "unknown generator 'nosuch'" in written["c"]["reason"]
     assert run(["suite", "suite.yaml", "--out", "out", "--only", "b"]) == 0
-    held = {each["system"]: each for each in json.loads((desk / "out" / "suite.json").read_text())["runs"]}
-    assert [held[name]["status"] for name in "abc"] == ["done", "done", "not_run"]
+    written = {each["system"]: each for each in json.loads((desk / "out" / "suite.json").read_text())["runs"]}
+    assert [written[name]["status"] for name in "abc"] == ["done", "done", "not_run"]
     capsys.readouterr()
     assert run(["suite", "suite.yaml", "--out", "out", "--only", "a,bb"]) == 2
-    assert "no system 'bb' in this suite; did you mean 'b'?" in told(capsys)
+    assert "no system 'bb' in this suite; did you mean 'b'?" in error_line(capsys)
     assert run(["suite", "suite.yaml", "--out", "out", "--only", ","]) == 2
 
 
-def test_json_is_what_suite_json_says(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_equals_suite_json(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(desk, SMALL)
     assert run(["suite", "suite.yaml", "--out", "out", "--json"]) == 6
     assert json.loads(capsys.readouterr().out) == json.loads((desk / "out" / "suite.json").read_text())
@@ -303,31 +304,31 @@ def test_the_budget_is_one_for_all_runs(desk: Path, capsys: pytest.CaptureFixtur
         write(desk, yaml.safe_dump(suite | {"budget": 0.0}))
         assert run(["suite", "suite.yaml", "--out", "out"]) == 5
         captured = capsys.readouterr()
-        assert "raise --budget to go on" in captured.err and not server.calls
+        assert "raise --budget to continue" in captured.err and not server.calls
         worst = float(re.findall(r"may cost up to \$([0-9.]+)", captured.out)[0])
 
         # all of the first run, and three calls of the second before a worst case does not fit any more
         budget = 6 * call + 2.5 * call + worst
         write(desk, yaml.safe_dump(suite | {"budget": budget}))
         assert run(["suite", "suite.yaml", "--out", "out"]) == 5
-        held = json.loads((desk / "out" / "suite.json").read_text())
-        assert [each["status"] for each in held["runs"]] == ["done", "budget", "budget"]
+        written = json.loads((desk / "out" / "suite.json").read_text())
+        assert [each["status"] for each in written["runs"]] == ["done", "budget", "budget"]
         spent = []
         for seed in SEEDS:
             with RunStore.read(desk / "out" / f"small__s{seed}") as store:
                 spent.append(store.spent())
         assert spent == pytest.approx([6 * call, 3 * call, 0.0])
-        assert held["spent"] == pytest.approx(server.spent) and server.spent <= budget
+        assert written["spent"] == pytest.approx(server.spent) and server.spent <= budget
 
         assert run(["suite", "suite.yaml", "--out", "out", "--budget", "1"]) == 0
         assert len(server.calls) == 18  # nothing is paid twice
         assert run(["suite", "suite.yaml", "--out", "out", "--budget", "0"]) == 0  # nothing is left to pay
 
 
-def test_a_budget_that_is_none_is_refused(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_budget_that_is_not_a_number_is_refused(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(desk, SMALL)
     assert run(["suite", "suite.yaml", "--out", "out", "--budget", "nan"]) == 2
-    assert "budget must be a number >= 0, got nan" in told(capsys)
+    assert "budget must be a number >= 0, got nan" in error_line(capsys)
 
 
 def test_two_tasks_give_two_tables_two_pages_and_a_mean(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -344,7 +345,7 @@ def test_two_tasks_give_two_tables_two_pages_and_a_mean(desk: Path, capsys: pyte
     with (desk / "out" / "tables" / "all-tasks.csv").open() as file:
         lines = [line for line in csv.DictReader(file) if (line["system"], line["protocol"]) == ("second", "strict")]
     figures = {line["figure"]: float(line["value"]) for line in lines}
-    # three of four generations are there, two of each group of two but for one
+    # three of the four images exist: one group has both of its two, the other one of two
     assert figures["hard"] == pytest.approx((0.5 + 0.25) / 2) and figures["hard"] != figures["small"]
     assert figures["mean over tasks"] == pytest.approx((figures["small"] + figures["hard"]) / 2)
     assert figures["small"] == load_run(desk / "out" / "small__second").summary.headline.value
@@ -368,7 +369,7 @@ def test_two_worlds_share_a_suite(desk: Path, capsys: pytest.CaptureFixture[str]
     assert {(each["system"], each["mean"]["n"]) for each in means} == {("oracle", 6), ("noise", 6)}
 
 
-def test_a_system_that_lacks_a_task_has_no_mean(desk: Path) -> None:
+def test_a_system_without_results_on_a_task_has_no_mean(desk: Path) -> None:
     make_task(desk / "hard", ["only three", "four", "five"])
     (desk / "hard" / "task.yaml").write_text("name: hard\ndefault_scorers: ['my_scorer:Half']\n")
     with (desk / "my_generator.py").open("a") as file:
@@ -376,7 +377,7 @@ def test_a_system_that_lacks_a_task_has_no_mean(desk: Path) -> None:
                    "        return draw(prompt, seed)\n")  # fmt: skip
     write(desk, f"systems: [{DRAW}, 'my_generator.py:Late']\ntasks: [small, hard]\n")
     (desk / "out" / "hard__my_generator.py-Late").mkdir(parents=True)
-    (desk / "out" / "hard__my_generator.py-Late" / "run.sqlite").write_bytes(b"somebody else's")
+    (desk / "out" / "hard__my_generator.py-Late" / "run.sqlite").write_bytes(b"not a database")
     result = run_suite(desk / "suite.yaml", desk / "out")
     assert [run.status for run in result.runs] == ["done", "done", "done", "failed"]
     assert result.exit_code == 6 and "run.json is missing" in result.runs[3].reason
@@ -392,7 +393,7 @@ def test_tasks_scored_by_different_scorers_share_no_mean(desk: Path, capsys: pyt
     (desk / "hard" / "task.yaml").write_text("name: hard\ndefault_scorers: ['other:Half']\n")
     write(desk, f"systems: [{DRAW}]\ntasks: [small, hard]\n")
     assert run(["suite", "suite.yaml", "--out", "out"]) == 0
-    assert "no mean over tasks: no scorer has judged them all" in capsys.readouterr().out
+    assert "no mean over tasks: no scorer has scored all of them" in capsys.readouterr().out
 
 
 def test_the_interval_of_a_mean_is_that_of_simulated_normal_figures() -> None:
@@ -403,22 +404,22 @@ def test_the_interval_of_a_mean_is_that_of_simulated_normal_figures() -> None:
         Figure(value=value, low=value - 1.959964 * spread, high=value + 1.959964 * spread, n=10)
         for value, spread in zip(values, spreads, strict=True)
     ]
-    found = mean_figure(figures)
+    mean = mean_figure(figures)
     draws = np.random.default_rng(1).normal(values, spreads, (400_000, 3)).mean(axis=1)
     low, high = np.quantile(draws, [0.025, 0.975])
-    assert found.value == pytest.approx(0.4) and found.n == 30
-    assert found.low == pytest.approx(low, abs=2e-4) and found.high == pytest.approx(high, abs=2e-4)
+    assert mean.value == pytest.approx(0.4) and mean.n == 30
+    assert mean.low == pytest.approx(low, abs=2e-4) and mean.high == pytest.approx(high, abs=2e-4)
     alone = mean_figure(figures[:1])
     assert [alone.low, alone.high] == pytest.approx([figures[0].low, figures[0].high])
     assert mean_figure([*figures, Figure(value=0.5, n=2)]).low is None
     with pytest.raises(ValueError, match="every task"):
-        mean_figure([Figure(note="nothing judged")])
+        mean_figure([Figure(note="nothing scored")])
 
 
 def test_python_gives_a_table_and_pandas(desk: Path) -> None:
     write(desk, SMALL)
     lines: list[str] = []
-    result = run_suite(desk / "suite.yaml", desk / "out", say=lines.append)
+    result = run_suite(desk / "suite.yaml", desk / "out", on_run=lines.append)
     assert lines == ["[1/2] first on small", "[2/2] second on small"]
     frame = result.to_pandas()
     assert len(frame) == 4  # two systems, two protocols
@@ -432,7 +433,7 @@ def test_python_gives_a_table_and_pandas(desk: Path) -> None:
         run_suite(desk / "suite.yaml", desk / "out", only=["third"])
 
 
-def test_the_file_in_the_manual_can_be_read(tmp_path: Path) -> None:
+def test_the_file_in_the_guide_can_be_read(tmp_path: Path) -> None:
     manual = Path(__file__).resolve().parents[2] / "docs" / "guides" / "suite.md"
     block = re.findall(r"```yaml\n(.*?)```", manual.read_text(), re.DOTALL)[0]
     suite = read_suite(write(tmp_path, block)).suite
@@ -459,12 +460,12 @@ def test_the_suites_directory_is_locked_by_one_process(desk: Path, capsys: pytes
         assert run(["suite", "suite.yaml", "--out", "out"]) == 3
     finally:
         lock.release()
-    assert "out" in told(capsys)
+    assert "out" in error_line(capsys)
     assert not (desk / "out" / "small__first").exists()
 
 
 @pytest.mark.slow
-def test_an_interrupted_suite_stops_and_goes_on(desk: Path) -> None:
+def test_an_interrupted_suite_stops_and_resumes(desk: Path) -> None:
     (desk / "my_generator.py").write_text((desk / "my_generator.py").read_text().replace(
         "def draw(prompt, seed):\n", "import time\ndef draw(prompt, seed):\n    time.sleep(1.0)\n"))  # fmt: skip
     write(desk, f"systems: [{DRAW}, {{name: b, generator: {DRAW}, seed: 1}}]\ntasks: [small]\n")
@@ -472,20 +473,20 @@ def test_an_interrupted_suite_stops_and_goes_on(desk: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     database = desk / "out" / "small__my_generator.py-draw" / "run.sqlite"
     limit = time.monotonic() + 60
-    while time.monotonic() < limit and not (database.is_file() and _drawn(database)):
+    while time.monotonic() < limit and not (database.is_file() and _generation_count(database)):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "interrupted" in err and re.search(r"^resume +knowgen suite suite.yaml --out out$", out, re.MULTILINE)
     assert not (desk / "out" / "small__b").exists() and not (desk / "out" / "suite.json").exists()
-    drawn = _drawn(database)
-    assert 0 < drawn < 6
+    generated = _generation_count(database)
+    assert 0 < generated < 6
     assert subprocess.run(command, capture_output=True, check=False, timeout=120).returncode == 0
-    assert _drawn(database) == 6
+    assert _generation_count(database) == 6
 
 
-def _drawn(database: Path) -> int:
+def _generation_count(database: Path) -> int:
     try:
         with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
             return int(connection.execute("select count(*) from generations").fetchone()[0])
@@ -494,8 +495,8 @@ def _drawn(database: Path) -> int:
 
 
 @pytest.mark.parametrize("name", ["example", "open_models_1gpu", "open_models_8gpu"])
-def test_every_shipped_suite_names_what_there_is(name: str) -> None:
-    """The ones for GPUs cannot be run here; what they name must exist all the same."""
+def test_every_shipped_suite_uses_registered_names(name: str) -> None:
+    """Suites for GPUs cannot run here, but their names must exist."""
     from knowgen.core import registry
     from knowgen.generators.diffusers.presets import preset
     from knowgen.suites.schema import read_suite

@@ -1,4 +1,4 @@
-"""What people who are new, in a hurry or clumsy do with the command line, and the messages they get."""
+"""Common mistakes on the command line and in Python, and their messages."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ RUN = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
 
 
 def last_line(text: str) -> str:
-    """Returns the last line that says something."""
+    """Return the last line that is not blank."""
     return [line for line in text.splitlines() if line.strip()][-1]
 
 
-def test_scoring_a_part_again_does_not_make_it_the_whole_task(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scoring_a_subset_again_does_not_make_it_the_whole_task(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*RUN, "--out", "out", "--limit", "2"]) == 0
     selection = json.loads((desk / "out" / "run.json").read_text())["spec"]["selection"]
     for extra in ([], ["--out", "elsewhere"]):
@@ -35,24 +35,26 @@ def test_scoring_a_part_again_does_not_make_it_the_whole_task(desk: Path, capsys
         assert json.loads((desk / name / "run.json").read_text())["spec"]["selection"] == selection
 
 
-def test_scoring_elsewhere_leaves_the_earlier_scorers_behind(desk: Path) -> None:
+def test_scoring_into_another_directory_does_not_copy_earlier_scores(desk: Path) -> None:
     assert run([*RUN, "--out", "out"]) == 0
     (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
     assert run(["score", "out", "--scorer", "other:Half", "--out", "elsewhere"]) == 0
-    told = {each["scorer"] for each in json.loads((desk / "elsewhere" / "summary.json").read_text())["summaries"]}
-    assert told == {"other:Half"}
+    scorers = {each["scorer"] for each in json.loads((desk / "elsewhere" / "summary.json").read_text())["summaries"]}
+    assert scorers == {"other:Half"}
 
 
-def test_why_generations_failed_is_reported_on_the_terminal(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reasons_of_failed_generations_are_printed(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (desk / "my_generator.py").read_text().replace('"cannot draw three"', '"cannot\\n\\x1b[31m draw three"')
     (desk / "my_generator.py").write_text(text)
     assert run(["run", "--task", "small", "--generator", "my_generator:Picky", "--out", "out"]) == 6
-    told = capsys.readouterr().out
-    assert "\x1b" not in told
-    assert [line for line in told.splitlines() if line.startswith("1 ") and "failed: " in line and "draw three" in line]
+    output = capsys.readouterr().out
+    assert "\x1b" not in output
+    assert [
+        line for line in output.splitlines() if line.startswith("1 ") and "failed: " in line and "draw three" in line
+    ]
 
 
-def test_why_scores_failed_and_what_the_budget_lacked_is_reported(
+def test_reasons_of_failed_scores_and_of_a_reached_budget_are_printed(
     desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -65,12 +67,12 @@ def test_why_scores_failed_and_what_the_budget_lacked_is_reported(
         words = ["score", "out", "--scorer", "vlm:any", "-s", f"base_url={server.url}", "--out", "paid"]
         assert run([*words, "-s", "price_in=2", "-s", "price_out=8", "--budget", "0.0001"]) == 5
         assert not server.calls
-        told = last_line(capsys.readouterr().err)
-    assert told.startswith("budget   $0.0001 admits no further call: $0.0000 is spent, and a call of vlm:any may cost")
-    assert told.endswith("raise --budget to go on")
+        line = last_line(capsys.readouterr().err)
+    assert line.startswith("budget   $0.0001 allows no further call: $0.0000 is spent, and a call of vlm:any may cost")
+    assert line.endswith("raise --budget to continue")
 
 
-def test_a_score_that_ends_early_says_how_to_go_on(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_score_prints_the_command_that_resumes_it(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*RUN, "--out", "out"]) == 0
     capsys.readouterr()
     words = ["score", "out", "--scorer", "my_scorer:Half", "--out", "elsewhere"]
@@ -79,53 +81,53 @@ def test_a_score_that_ends_early_says_how_to_go_on(desk: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
-        ([*RUN, "--ids", ""], 2, "names no sample"),
-        ([*RUN, "--ids", "@empty.txt"], 2, "names no sample"),
+        ([*RUN, "--ids", ""], 2, "contains no sample id"),
+        ([*RUN, "--ids", "@empty.txt"], 2, "contains no sample id"),
         ([*RUN, "--ids", "@binary.txt"], 2, "binary.txt is not UTF-8 text"),
         ([*RUN, "--ids", "s01"], 2, "did you mean 's1'"),
         ([*RUN, "--budget", "nan"], 2, "budget must be a number >= 0, got nan"),
         ([*RUN, "--timeout", "nan"], 2, "timeout must be a number > 0, got nan"),
         (["run", "--task", "small", "--generator", "my_generator.py"], 2, "write my_generator.py:NAME"),
-        (["run", "--task", "small", "--generator", "nowhere.py:Model"], 2, "there is no file 'nowhere.py'"),
-        (["run", "--task", "small", "--generator", "my_generator.py:a b"], 2, "'a b' is no name in Python"),
+        (["run", "--task", "small", "--generator", "nowhere.py:Model"], 2, "the file 'nowhere.py' does not exist"),
+        (["run", "--task", "small", "--generator", "my_generator.py:a b"], 2, "'a b' is not a Python name"),
         (["run", "--task", "", "--generator", "noise"], 2, "the name of the task is empty"),
-        (["list", "runs", "nowhere"], 3, "nowhere: is no folder"),
+        (["list", "runs", "nowhere"], 3, "nowhere: is not a folder"),
     ],
 )
-def test_slips_cost_one_line(
-    desk: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+def test_a_wrong_argument_is_one_line(
+    desk: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
     (desk / "empty.txt").write_text("\n \n")
     (desk / "binary.txt").write_bytes(b"\xff\xfe\x00s\x001")
     assert run(words) == code
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-    assert len(lines) == 1 and said in lines[0]
+    assert len(lines) == 1 and message in lines[0]
     assert not (desk / "reports").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["export", "out", "--format", "official", "-o", "small"], 2, "knowgen: small is a folder; name a file"),
         (["export", "out", "--format", "jsonl", "-o", "."], 2, "knowgen: . is a folder; name a file"),
-        (["score", "photo.png"], 3, "photo.png: is no source of pictures; name a run directory, a results file"),
-        (["score", "my_scorer.py", "--task", "small"], 3, "my_scorer.py: is no source of pictures; name a run"),
-        (["score", "object.json"], 3, "object.json: is no source of pictures"),
-        (["score", "empty.json"], 3, "empty.json: is no source of pictures"),
-        (["score", "broken.json"], 3, "broken.json: is no JSON"),
-        (["score", "array.json", "--task", "small"], 2, "a results file brings its own prompts and truths"),
+        (["score", "photo.png"], 3, "photo.png: not a source of images; give a run directory, a results file"),
+        (["score", "my_scorer.py", "--task", "small"], 3, "my_scorer.py: not a source of images; give a run"),
+        (["score", "object.json"], 3, "object.json: not a source of images"),
+        (["score", "empty.json"], 3, "empty.json: not a source of images"),
+        (["score", "broken.json"], 3, "broken.json: invalid JSON"),
+        (["score", "array.json", "--task", "small"], 2, "a results file has its own prompts and truths"),
         (
             ["score", "out", "--scorer", "vlm:any", "-s", "base_url=ftp://x/"], 2,
             "knowgen: scorer vlm:any: base_url is not an http address; write base_url=http://HOST:PORT/v1",
         ),
         (["run", "--task", "small", "--generator", "slip.py:Model", "--out", "new"], 3, "SyntaxError: "),
-        (["run", "--task", "small", "--generator", "slip:Model", "--out", "new"], 3, "mend that file"),
+        (["run", "--task", "small", "--generator", "slip:Model", "--out", "new"], 3, "fix that file"),
     ],
 )  # fmt: skip
-def test_wrong_files_and_addresses_cost_one_line_with_a_remedy(
-    desk: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+def test_a_wrong_file_or_address_is_one_line_with_a_fix(
+    desk: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
     assert run([*RUN, "--out", "out", "--limit", "2"]) == 0
     Image.new("RGB", (8, 8), "red").save(desk / "photo.png")
@@ -135,15 +137,15 @@ def test_wrong_files_and_addresses_cost_one_line_with_a_remedy(
     capsys.readouterr()
     assert run(words) == code
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-    assert len(lines) == 1 and said in lines[0], lines
+    assert len(lines) == 1 and message in lines[0], lines
 
 
 def test_a_task_folder_of_links_is_refused_with_a_fix(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for picture in (desk / "small" / "truth").iterdir():
-        picture.symlink_to(picture.rename(desk / picture.name))
+    for image_file in (desk / "small" / "truth").iterdir():
+        image_file.symlink_to(image_file.rename(desk / image_file.name))
     assert run(["check", "task", "small"]) != 0
-    told = [line for line in capsys.readouterr().out.splitlines() if "lies outside the task's folder" in line]
-    assert len(told) == 1 and told[0].endswith("; copy the picture into the folder; links out of it are not followed")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "is outside the task's folder" in line]
+    assert len(lines) == 1 and lines[0].endswith("; copy the image into the folder; links out of it are not followed")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_a_task_folder_of_links_is_refused_with_a_fix(desk: Path, capsys: pytest
         {"limit": "3"}, {"ids": []}, {"schedule": "later"}, {"budget": float("nan")}, {"timeout": 0},
     ],
 )  # fmt: skip
-def test_wrong_settings_in_python_are_said_in_one_line(desk: Path, wrong: dict[str, Any]) -> None:
+def test_a_wrong_option_in_python_is_one_line(desk: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         knowgen.evaluate("small", "my_generator:draw", out="out", **wrong)
     assert "\n" not in str(caught.value)
@@ -166,8 +168,8 @@ def test_a_generator_whose_package_is_missing_is_a_missing_dependency(
     text = "class Model:\n    revision = '1'\n    def __init__(self):\n        import no_such_package.part\n"
     (desk / "lazy.py").write_text(text + "    def draw(self, prompt, references, seed): ...\n")
     assert run(["run", "--task", "small", "--generator", "lazy.py:Model", "--out", "out"]) == 4
-    told = last_line(capsys.readouterr().err)
-    assert "needs the package 'no_such_package'" in told and "pip install no_such_package" in told
+    line = last_line(capsys.readouterr().err)
+    assert "needs the package 'no_such_package'" in line and "pip install no_such_package" in line
     with RunStore.read(desk / "out") as store:
         assert not list(store.generations())
 
@@ -187,7 +189,7 @@ def test_the_rescore_line_names_the_same_scorer(desk: Path, capsys: pytest.Captu
     assert (desk / "calls.txt").read_text() == calls
 
 
-def test_a_run_scored_again_without_a_scorer_asks_its_own_with_their_arguments(desk: Path) -> None:
+def test_scoring_a_run_without_naming_a_scorer_uses_its_own_with_their_arguments(desk: Path) -> None:
     assert run([*RUN, "--out", "out", "--limit", "1", "-s", "value=0.25"]) == 0
     (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
     for words in ([], ["--scorer", "other:Half", "-s", "value=1.0"], []):
@@ -200,7 +202,7 @@ def test_a_run_scored_again_without_a_scorer_asks_its_own_with_their_arguments(d
 
 
 class Painter:
-    """A generator that is made in Python, with an argument."""
+    """A generator object with a constructor argument."""
 
     def __init__(self, colour: str, pipe: object = None) -> None:
         self.colour, self.pipe = colour, pipe
@@ -209,8 +211,8 @@ class Painter:
         return Image.new("RGB", (64, 48), self.colour)
 
 
-def test_an_object_made_otherwise_is_another_generator(desk: Path) -> None:
-    """The images of a red painter must never answer for a blue one."""
+def test_an_object_with_other_arguments_is_another_generator(desk: Path) -> None:
+    """Images of a red painter must never be reused for a blue one."""
     knowgen.evaluate("small", Painter("red"), out="out", limit=2)
     with pytest.raises(ConfigError, match="holds another run"):
         knowgen.evaluate("small", Painter("blue"), out="out", limit=2)
@@ -237,14 +239,14 @@ def test_a_generator_that_cannot_be_identified_needs_a_revision(desk: Path) -> N
         knowgen.evaluate("small", Painter("red", pipe=object()), out="out", limit=2)
 
 
-def test_more_scores_by_one_scorer_leave_the_others_whole(desk: Path) -> None:
+def test_more_scores_by_one_scorer_do_not_make_others_incomplete(desk: Path) -> None:
     (desk / "other.py").write_text((desk / "my_scorer.py").read_text())
     assert run(["run", "--task", "small", "--generator", "my_generator.py:draw", "--out", "out"]) == 0
     assert run(["score", "out", "--scorer", "other:Half", "--judge-repeats", "3"]) == 0
     assert run(["score", "out", "--scorer", "other:Half"]) == 0
-    told = json.loads((desk / "out" / "summary.json").read_text())["summaries"]
-    repeats = {each["scorer"]: each["judge_repeats"] for each in told}
-    expected = {each["scorer"]: each["slices"][0]["coverage"] for each in told}
+    summaries = json.loads((desk / "out" / "summary.json").read_text())["summaries"]
+    repeats = {each["scorer"]: each["judge_repeats"] for each in summaries}
+    expected = {each["scorer"]: each["slices"][0]["coverage"] for each in summaries}
     assert repeats == {"my_scorer:Half": 1, "other:Half": 3}
     assert all(each["expected"] == each["scored"] for each in expected.values())
 
@@ -259,4 +261,4 @@ def test_compare_takes_a_scorer_both_runs_share(desk: Path, capsys: pytest.Captu
     assert run(["compare", "a", "b"]) == 0
     assert "my_scorer:Half" in capsys.readouterr().out
     assert run(["compare", "b", "c"]) == 2
-    assert "no scorer has judged both runs" in capsys.readouterr().err
+    assert "no scorer has scored both runs" in capsys.readouterr().err

@@ -19,8 +19,8 @@ import knowgen
 from knowgen.cli.main import run
 from knowgen.clients.chat.response import ResponseReader
 from knowgen.clients.pricing import ChatPrice
-from knowgen.generators.hosted.errors import fault_of
-from knowgen.generators.http.responses import read_health, read_reply
+from knowgen.generators.hosted.errors import read_error
+from knowgen.generators.http.responses import read_health, read_response
 from knowgen.store.run import RunStore
 
 KEY = "quite-plain/words+0042"
@@ -258,12 +258,12 @@ def test_the_key_is_masked_in_errors_of_every_status(status: int) -> None:
         b"[" * 2000 + KEY.encode(),
     ):
         answer = ResponseReader(KEY, ChatPrice()).read(status, {}, body, None)
-        fault = fault_of(status, {}, body, KEY)
-        reply = read_reply(status, body, None, KEY)
+        fault = read_error(status, {}, body, KEY)
+        reply = read_response(status, body, None, KEY)
         for shown in (answer.attempt.model_dump_json(), repr(fault), repr(reply)):
             assert KEY not in shown and KEY[:12] not in shown
-        assert answer.attempt.error and reply.words
+        assert answer.attempt.error and reply.reason
 
 
 def test_the_health_of_a_server_does_not_contain_the_token() -> None:
-    assert KEY[:12] not in read_health(200, json.dumps({"status": KEY}).encode(), KEY).words
+    assert KEY[:12] not in read_health(200, json.dumps({"status": KEY}).encode(), KEY).reason

@@ -1,4 +1,4 @@
-"""Folders and files replaced in one step, and what is there after a failure at each step."""
+"""Replacing folders and files in one step, and the state after a failure of each step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening images: what comes out, and one error with a reason for whatever is wrong with a file."""
+"""Opening images, and the errors of files that do not open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names: found without importing, suggested when mistyped, harmless when broken."""
+"""The registry: listing without importing, suggestions for mistyped names, and plugins that fail to import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
 
 
 def install(folder: Path, name: str, code: str, points: str, version: str = "1.0") -> None:
-    """Lays out an installed distribution by hand: one module and its metadata."""
+    """Write an installed distribution: one module and its metadata."""
     (folder / f"{name}.py").write_text(code)
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir()
@@ -39,7 +39,7 @@ def test_names_are_listed_without_importing_the_plugin(site: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         ("import sys\nsys.exit('bye')\n", "SystemExit: bye"),
         ("raise RuntimeError('no\\nluck')\n", "RuntimeError: no luck"),
@@ -47,18 +47,18 @@ def test_names_are_listed_without_importing_the_plugin(site: Path) -> None:
         ("Other = 1\n", "has no 'Gen'"),
     ],
 )
-def test_a_broken_plugin_is_named_and_harms_nobody(site: Path, code: str, said: str) -> None:
+def test_a_broken_plugin_is_named_and_others_still_load(site: Path, code: str, message: str) -> None:
     install(site, "broken", code, "[knowgen.generators]\nbroken = broken:Gen\n")
     with pytest.raises(UsageError, match="broken") as caught:
         registry.load(registry.resolve("generators", "broken"))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert registry.load(registry.resolve("generators", "noise")).__name__ == "Noise"
 
 
 @pytest.mark.parametrize("name", ["my_own.py:Gen", "my_own:Gen"])
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         ("x = (\n", "SyntaxError"), ("raise RuntimeError('no luck')\n", "RuntimeError: no luck"),
         ("import sys\nsys.exit('bye')\n", "SystemExit: bye"),
@@ -66,13 +66,13 @@ def test_a_broken_plugin_is_named_and_harms_nobody(site: Path, code: str, said: 
     ],
 )  # fmt: skip
 def test_an_error_asks_users_to_fix_their_own_file(
-    site: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str, said: str
+    site: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str, message: str
 ) -> None:
     (site / "my_own.py").write_text(code)
     monkeypatch.chdir(site)
-    with pytest.raises(ConfigError, match="mend that file") as caught:
+    with pytest.raises(ConfigError, match="fix that file") as caught:
         registry.load(registry.resolve("generators", name))
-    assert said in str(caught.value) and "plugin" not in str(caught.value)
+    assert message in str(caught.value) and "plugin" not in str(caught.value)
     (site / "my_own.py").write_text("Other = 1\n")
     importlib.invalidate_caches()
     with pytest.raises(UsageError, match="has no 'Gen'"):
@@ -92,10 +92,10 @@ def test_a_mistyped_name_is_answered_with_the_near_one() -> None:
         registry.resolve("scorers", "qqqqqq")
 
 
-def test_a_name_two_plugins_claim_is_refused_and_ours_cannot_be_taken(site: Path) -> None:
+def test_a_name_that_two_plugins_register_is_refused_and_a_bundled_one_stays(site: Path) -> None:
     install(site, "one", "class Gen: pass\n", "[knowgen.generators]\ntwice = one:Gen\nnoise = one:Gen\n")
     install(site, "two", "class Gen: pass\n", "[knowgen.generators]\ntwice = two:Gen\n")
-    with pytest.raises(UsageError, match="offered by both"):
+    with pytest.raises(UsageError, match="registered by both"):
         registry.resolve("generators", "twice")
     assert registry.resolve("generators", "noise").target == "knowgen.worlds.baselines.systems:Noise"
     assert registry.resolve("generators", "two:Gen").origin == "local"

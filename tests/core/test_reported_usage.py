@@ -1,4 +1,4 @@
-"""Token counts of a reply that are not whole leave the call at its reservation, and at more where more is known."""
+"""Calls with invalid token counts are charged their reservation, or their known cost if that is higher."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from knowgen.clients.chat.response import ResponseReader
 from knowgen.clients.pricing import ChatPrice
-from knowgen.core.metering import MOST_TOKENS, ReportedUsage, Reservation, UsageReader, current_meter, paid_call
+from knowgen.core.metering import MAX_TOKENS, ReportedUsage, Reservation, UsageReader, current_meter, paid_call
 from knowgen.generators.hosted.ark import ArkImages
 from knowgen.generators.hosted.gemini import GeminiImages
 from knowgen.generators.hosted.openai import OpenAiImages
 
 PRICE = ChatPrice(2.0, 8.0)
 MISSING, WHOLE = object(), object()
-SAYS_NOTHING: list[Any] = [
+MEANINGLESS: list[Any] = [
     MISSING,
     None,
     -1,
@@ -46,21 +46,21 @@ def test_whole_numbers_are_read(value: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "least"),
-    [(None, 0), ("12", 12), (" 12 ", 12), ("3.2", 4), (2.5, 3), (-1, 0), (True, 0), (10**400, MOST_TOKENS), ([], 0)],
+    [(None, 0), ("12", 12), (" 12 ", 12), ("3.2", 4), (2.5, 3), (-1, 0), (True, 0), (10**400, MAX_TOKENS), ([], 0)],
 )
-def test_anything_else_is_the_least_it_can_mean_and_not_whole(value: Any, least: int) -> None:
+def test_an_invalid_count_is_the_smallest_it_can_mean_and_makes_the_usage_incomplete(value: Any, least: int) -> None:
     counts = UsageReader({"n": value})
     assert counts.required("n") == least and not counts.complete
 
 
-def test_a_missing_count_is_not_whole_only_where_it_is_required() -> None:
+def test_only_a_missing_required_count_makes_the_usage_incomplete() -> None:
     counts = UsageReader({"details": None})
     assert counts.optional("n") is None and counts.optional("details", "n") is None and counts.complete
     assert counts.required("n") == 0 and not counts.complete
 
 
 @pytest.mark.parametrize("usage", ["12", [1, 2], 3, True])
-def test_a_usage_that_is_no_object_is_not_whole(usage: Any) -> None:
+def test_a_usage_that_is_not_an_object_is_incomplete(usage: Any) -> None:
     counts = UsageReader(usage)
     assert counts.optional("n") is None and not counts.complete
 
@@ -77,16 +77,16 @@ def test_a_usage_that_is_no_object_is_not_whole(usage: Any) -> None:
         (ReportedUsage(1, 1, None, complete=False), None, None),
     ],
 )
-def test_what_a_call_counts_for(reported: ReportedUsage, worst: float | None, charge: float | None) -> None:
+def test_the_charge_of_a_call(reported: ReportedUsage, worst: float | None, charge: float | None) -> None:
     assert reported.charge(worst) == charge
 
 
 @pytest.mark.parametrize("cost", [-0.1, math.nan, math.inf])
-def test_a_call_settled_with_no_amount_of_money_keeps_its_worst_case(cost: float) -> None:
+def test_an_invalid_cost_keeps_the_reservation(cost: float) -> None:
     class Meter:
         settled: float | None = 0.0
 
-        async def reserve(self, worst_case: float | None, who: str) -> int:
+        async def reserve(self, worst_case: float | None, caller: str) -> int:
             return 7
 
         async def settle(self, number: int, cost: float | None) -> None:
@@ -94,9 +94,9 @@ def test_a_call_settled_with_no_amount_of_money_keeps_its_worst_case(cost: float
 
     async def go(meter: Meter) -> None:
         current_meter.set(meter)
-        async with paid_call(0.5, "test") as ticket:
-            assert isinstance(ticket, Reservation)
-            ticket.settle(cost)
+        async with paid_call(0.5, "test") as reservation:
+            assert isinstance(reservation, Reservation)
+            reservation.settle(cost)
 
     meter = Meter()
     asyncio.run(go(meter))
@@ -116,14 +116,14 @@ def without_missing(counts: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
-@pytest.mark.parametrize("value", SAYS_NOTHING)
-def test_a_chat_reply_with_one_count_that_says_nothing_stays_at_its_reservation(name: str, value: Any) -> None:
+@pytest.mark.parametrize("value", MEANINGLESS)
+def test_a_chat_reply_with_a_meaningless_count_is_charged_its_reservation(name: str, value: Any) -> None:
     usage = without_missing({"prompt_tokens": 100, "completion_tokens": 10, name: value})
     recorded, billed = chat(usage, 0.5)
     assert recorded == 0.5 and billed is None
 
 
-def test_a_chat_reply_above_its_reservation_counts_in_full() -> None:
+def test_a_chat_reply_above_its_reservation_is_charged_in_full() -> None:
     assert chat({"prompt_tokens": 1_000_000, "completion_tokens": 0}, 0.5) == (2.0, 2.0)
     assert chat({"prompt_tokens": 1_000_000, "completion_tokens": None}, 0.5) == (2.0, 2.0)
     assert chat({"prompt_tokens": "1000000"}, 0.5) == (2.0, 2.0)
@@ -133,17 +133,17 @@ def test_a_chat_reply_above_its_reservation_counts_in_full() -> None:
 
 
 @pytest.mark.parametrize("usage", [MISSING, None, "none", [], {}, {"prompt_tokens": 0, "completion_tokens": 0}])
-def test_a_chat_reply_without_usage_stays_at_its_reservation(usage: Any) -> None:
+def test_a_chat_reply_without_usage_is_charged_its_reservation(usage: Any) -> None:
     assert chat(usage, 0.5) == (0.5, None)
     assert chat(usage, None, ChatPrice())[0] is None
 
 
 TOKENS = st.one_of(st.integers(1, 5000), st.integers(1, 10_000_000))
-NOT_WHOLE = st.sampled_from([*SAYS_NOTHING, "string", "fraction"])
+NOT_WHOLE = st.sampled_from([*MEANINGLESS, "string", "fraction"])
 
 
-def spoilt(value: int, how: Any) -> Any:
-    """Return a count as a faulty service writes it."""
+def invalid(value: int, how: Any) -> Any:
+    """Return a count as a service with an error might write it."""
     if how == "string":
         return str(value)
     return value - 0.5 if how == "fraction" else how
@@ -155,13 +155,13 @@ def test_no_chat_usage_is_recorded_below_the_bill_or_the_reservation(
 ) -> None:
     names = ("prompt_tokens", "completion_tokens")
     whole = dict(zip(names, (read, written), strict=True))
-    spoils = {name: one for name, one in zip(names, how, strict=True) if one is not WHOLE}
-    usage = without_missing({name: spoilt(n, spoils[name]) if name in spoils else n for name, n in whole.items()})
+    errors = {name: one for name, one in zip(names, how, strict=True) if one is not WHOLE}
+    usage = without_missing({name: invalid(n, errors[name]) if name in errors else n for name, n in whole.items()})
     recorded, billed = chat(usage, worst)
     assert recorded is not None
-    known = {name: n for name, n in whole.items() if name not in spoils or spoils[name] in ("string", "fraction")}
+    known = {name: n for name, n in whole.items() if name not in errors or errors[name] in ("string", "fraction")}
     bill = (2.0 * known.get("prompt_tokens", 0) + 8.0 * known.get("completion_tokens", 0)) / 1e6
-    if spoils:
+    if errors:
         assert recorded == pytest.approx(max(worst, bill))
         assert (worst if billed is None else billed) == pytest.approx(recorded)
     else:
@@ -193,7 +193,7 @@ HOSTED = {
     "openai": (openai_reply, ("input_tokens", "output_tokens"), (5.0, 40.0)),
     "gemini": (gemini_reply, ("promptTokenCount", "candidatesTokenCount"), (2.0, 12.0)),
 }
-"""The adapter, its two counts, and the lowest price in US dollars a million tokens that each can have."""
+"""Reply with a usage, its two counts, and the lowest price of each in US dollars per million tokens."""
 
 
 @pytest.mark.parametrize("service", list(HOSTED))
@@ -203,7 +203,7 @@ def test_no_image_usage_is_recorded_below_the_bill_or_the_reservation(
 ) -> None:
     reply, names, prices = HOSTED[service]
     true = dict(zip(names, (read, written), strict=True))
-    reported, _ = reply(without_missing(true | {names[which]: spoilt(true[names[which]], how)}))
+    reported, _ = reply(without_missing(true | {names[which]: invalid(true[names[which]], how)}))
     charged = reported.charge(WORST)
     assert not reported.complete and charged is not None
     known = [1 if how in ("string", "fraction") or position != which else 0 for position in (0, 1)]
@@ -213,9 +213,7 @@ def test_no_image_usage_is_recorded_below_the_bill_or_the_reservation(
 
 @pytest.mark.parametrize("service", list(HOSTED))
 @given(read=TOKENS, written=st.integers(1200, 9_000_000))
-def test_whole_image_usage_is_recorded_as_it_is_also_above_the_reservation(
-    service: str, read: int, written: int
-) -> None:
+def test_complete_image_usage_is_recorded_also_above_the_reservation(service: str, read: int, written: int) -> None:
     reply, names, prices = HOSTED[service]
     reported, _ = reply(dict(zip(names, (read, written), strict=True)))
     charged = reported.charge(WORST)
@@ -225,7 +223,7 @@ def test_whole_image_usage_is_recorded_as_it_is_also_above_the_reservation(
 
 @pytest.mark.parametrize("service", list(HOSTED))
 @pytest.mark.parametrize("usage", [None, {}, [], "none"])
-def test_an_image_without_usage_stays_at_its_reservation(service: str, usage: Any) -> None:
+def test_an_image_without_usage_is_charged_its_reservation(service: str, usage: Any) -> None:
     assert HOSTED[service][0](usage)[0].charge(WORST) == WORST
 
 
@@ -239,18 +237,18 @@ def test_an_image_without_usage_stays_at_its_reservation(service: str, usage: An
         ({"input_tokens_details": {"image_tokens": 150}, "output_tokens_details": None}, True),
     ],
 )
-def test_a_split_of_tokens_that_is_not_whole_leaves_the_reservation(usage: dict[str, Any], images: bool) -> None:
+def test_an_invalid_split_of_tokens_is_charged_the_reservation(usage: dict[str, Any], images: bool) -> None:
     reported, _ = openai_reply({"input_tokens": 200, "output_tokens": 4160, **usage})
     assert reported.complete is images
     assert reported.charge(WORST) == (reported.cost if images else WORST)
 
 
-def test_a_split_that_is_missing_counts_at_the_dearer_price() -> None:
+def test_a_missing_split_is_charged_at_the_higher_price() -> None:
     reported, _ = openai_reply({"input_tokens": 200, "output_tokens": 4160})
     assert reported.complete and reported.cost == pytest.approx((200 * 10 + 4160 * 40) / 1e6)
 
 
-def test_images_paid_for_by_the_piece_need_no_tokens_but_a_whole_number_of_images() -> None:
+def test_images_with_a_price_each_need_no_tokens_but_a_valid_number_of_images() -> None:
     ark = ArkImages("doubao-seedream-4-5-251128")
     image = {"b64_json": IMAGE}
     for usage in (None, {"output_tokens": "x"}, {"generated_images": 1}):

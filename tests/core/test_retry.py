@@ -1,4 +1,4 @@
-"""Calling again: which calls are made, how long is waited between them, and what comes of the last one."""
+"""Retries: the calls, the waits between them, and the result of the last one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys in arguments are refused before anything is written; ordinary values are not."""
+"""Keys in arguments are refused before anything is written; ordinary values are accepted."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ PLAIN_KEYS = {
     "azure_hex": "d1" + _letters(30, "0123456789abcdef"),
     "base62": _letters(40),
 }
-"""Keys of no published form: recognised by where they stand."""
+"""Keys without a published format, recognised by their place."""
 
 SOME_VENDORS = ["openai_project", "hugging_face", "jwt"]
 SOME = [*SOME_VENDORS, *PLAIN_KEYS]
-"""Tried through whole commands; all others are tried on the function itself."""
+"""Keys that are tested with whole commands; all others are tested with the function."""
 
 PLACES: dict[str, Callable[[str], tuple[str, str]]] = {
     "query": lambda key: ("base_url", f"https://judge.invalid/v1?api_key={key}"),
@@ -79,16 +79,16 @@ PLACES: dict[str, Callable[[str], tuple[str, str]]] = {
 
 
 def leaks(folder: Path, key: str) -> list[str]:
-    """Return names of files and folders that hold the key, in their content or in their name."""
-    found = [path for path in folder.rglob("*") if key in path.name]
-    return [str(p) for p in found + [p for p in folder.rglob("*") if p.is_file() and key.encode() in p.read_bytes()]]
+    """Return the files and folders that contain the key in their content or name."""
+    named = [path for path in folder.rglob("*") if key in path.name]
+    return [str(p) for p in named + [p for p in folder.rglob("*") if p.is_file() and key.encode() in p.read_bytes()]]
 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder that is the current one and holds the cache too; a run of any kind can only write here."""
     desk = tmp_path / "desk"
-    (desk / "pictures").mkdir(parents=True)
+    (desk / "mine").mkdir(parents=True)
     monkeypatch.chdir(desk)
     monkeypatch.setenv("KNOWGEN_CACHE", str(desk / "cache"))
     monkeypatch.setenv("OPENAI_API_KEY", "not-a-real-one")
@@ -105,7 +105,7 @@ JUDGE = ["--scorer", "vlm:gpt-4.1"]
 COMMANDS: dict[str, list[str]] = {
     "run": ["run", "--task", "knowgen_mini", "--generator", "oracle", "--limit", "1", "--out", "out", *JUDGE, "-s"],
     "run_generator": ["run", "--task", "knowgen_mini", "--generator", "openai:gpt-image-1", "--limit", "1", "-g"],
-    "score": ["score", "pictures", "--task", "knowgen_mini", "--out", "out", *JUDGE, "-s"],
+    "score": ["score", "mine", "--task", "knowgen_mini", "--out", "out", *JUDGE, "-s"],
     "judge_check": ["judge-check", "--samples", "1", "--out", "out", *JUDGE, "-s"],
     "annotate": ["task", "annotate", "knowgen_mini", "--judge", "vlm:gpt-4.1", "-s"],
     "check": ["check", "generator", "openai:gpt-image-1", "-g"],
@@ -114,7 +114,7 @@ COMMANDS: dict[str, list[str]] = {
 
 
 def refused(words: Sequence[str], key: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """Run a command, hold that it refuses the key and repeats it nowhere, and return its message."""
+    """Run a command, check that it refuses the key and never repeats it, and return its message."""
     code = run(list(words))
     printed = capsys.readouterr()
     assert code in (2, 3)
@@ -149,7 +149,7 @@ def test_a_key_in_an_argument_is_refused_before_anything_is_written(
         ["run", "--task", "knowgen_mini", "--generator", "oracle", "-snote={}"],
         ["run", "--task", "knowgen_mini", "--generator", "oracle", "-g", "{}"],
         ["run", "--task", "knowgen_mini", "--generator", "oracle", "-g", "extra={{headers: {{x: {}}}}}"],
-        ["score", "pictures", "--task", "knowgen_mini", "--scorer", "vlm:{}", "--out", "out"],
+        ["score", "mine", "--task", "knowgen_mini", "--scorer", "vlm:{}", "--out", "out"],
         ["score", "{}", "--scorer", "world_check"],
         ["judge-check", "--scorer", "vlm:{}"],
         ["task", "annotate", "knowgen_mini", "--judge", "vlm:{}"],
@@ -204,7 +204,7 @@ def test_a_key_in_a_python_call_is_refused_before_anything_is_written(
         elif call == "generator":
             knowgen.evaluate("knowgen_mini", f"openai:{model}", "world_check", generator_args=args, out="out")
         elif call == "score":
-            knowgen.score("pictures", f"vlm:{model}", task="knowgen_mini", scorer_args=args, out="out")
+            knowgen.score("mine", f"vlm:{model}", task="knowgen_mini", scorer_args=args, out="out")
         elif call == "annotate":
             annotate("knowgen_mini", f"vlm:{model}", args)
         else:
@@ -245,7 +245,7 @@ def test_data_that_holds_itself_is_looked_at_once_and_endless_nesting_is_refused
 
 
 class Remote:
-    """A generator that is handed a key by its maker."""
+    """A generator object with a key among its arguments."""
 
     def __init__(self, note: str) -> None:
         self.note = note
@@ -256,7 +256,7 @@ class Remote:
 
 def test_a_key_that_an_object_brings_along_is_refused(desk: Path) -> None:
     key = VENDOR_KEYS["openai"]
-    with pytest.raises(ConfigError, match="note holds what looks like a key"):
+    with pytest.raises(ConfigError, match="note contains what looks like a key"):
         knowgen.evaluate("knowgen_mini", Remote(key), "world_check", out="out")
     assert not leaks(desk, key)
 
@@ -358,7 +358,7 @@ def test_the_value_of_a_secret_variable_is_refused_in_any_place(monkeypatch: pyt
 def test_the_message_names_the_place_and_the_remedy(value: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         refuse_secrets({"base_url": value})
-    assert caught.value.what.startswith("base_url holds what looks like a key (") and words in caught.value.what
+    assert caught.value.what.startswith("base_url contains what looks like a key (") and words in caught.value.what
     assert "OPENAI_API_KEY" in caught.value.fix and "key_env" in caught.value.fix
 
 
@@ -367,8 +367,8 @@ def test_nearly_every_random_token_in_an_address_is_recognised() -> None:
     for alphabet, length in ((_LETTERS, 32), (_LETTERS + "-_", 43), (string.ascii_lowercase + string.digits, 40)):
         tokens = ["".join(chance.choice(alphabet) for _ in range(length)) for _ in range(500)]
         for form in ("https://h.invalid/{}/v1", "https://h.invalid/v1#{}", "https://h.invalid/v1?x={}"):
-            found = [token for token in tokens if find_secret({"base_url": form.format(token)})]
-            assert len(found) >= 0.97 * len(tokens), (alphabet, form)
+            detected = [token for token in tokens if find_secret({"base_url": form.format(token)})]
+            assert len(detected) >= 0.97 * len(tokens), (alphabet, form)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ class Weighted:
     needs = frozenset({"image"})
 
     def __init__(self, model: str, steps: int = 5) -> None:
-        raise AssertionError("it must not be built to be told apart")
+        raise AssertionError("identifying it must not build it")
 
     @classmethod
     def weights_identity(cls, model: str, **_: Any) -> str:
@@ -39,17 +39,17 @@ class Weighted:
 @pytest.mark.parametrize("kind", ["generator", "scorer"])
 def test_other_weights_are_another_system(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "w.bin"
-    found = []
+    versions = []
     for content in (b"one", b"two", b"one"):
         weights.write_bytes(content)
         name = f"{HERE}:Weighted"
         if kind == "generator":
             spec = resolve.resolve_generator(name, {"model": str(weights)}, None).spec
-            found.append(spec.revision)
+            versions.append(spec.revision)
         else:
-            found.append(resolve.resolve_scorer(name, {"model": str(weights)}).spec.version)
-    assert found[0] == found[2] != found[1]
-    assert found[0].startswith("3 " if kind == "generator" else "judge-1 ")
+            versions.append(resolve.resolve_scorer(name, {"model": str(weights)}).spec.version)
+    assert versions[0] == versions[2] != versions[1]
+    assert versions[0].startswith("3 " if kind == "generator" else "judge-1 ")
 
 
 def test_a_plugin_without_weights_keeps_its_version() -> None:

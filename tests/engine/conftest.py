@@ -1,4 +1,4 @@
-"""Installs a plugin that misbehaves, for the tests that ask for it."""
+"""Fixtures that install a plugin which breaks its contract in many ways."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ hostile_exits_at_import = knowgen_hostile.exits:Search
 
 
 def install(folder: Path) -> Path:
-    """Installs the hostile plugin as `pip install --target` would, without any network."""
+    """Install the hostile plugin as `pip install --target` would, without a network."""
     shutil.copytree(PLUGIN, folder / "knowgen_hostile", ignore=shutil.ignore_patterns("__pycache__"))
     info = folder / "knowgen_hostile-6.6.6.dist-info"
     info.mkdir()
@@ -44,7 +44,7 @@ def install(folder: Path) -> Path:
 
 @pytest.fixture()
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Installs the hostile plugin for this test, in this process and for those it starts."""
+    """Install the hostile plugin for this test, in this process and its child processes."""
     from knowgen.core import registry
 
     folder = install(tmp_path / "site")

@@ -1,4 +1,4 @@
-"""The budget holds as the server counts it, whatever is in flight, and over all runs of a directory."""
+"""The spend counted by the server stays within the budget, with many calls in flight and over several runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_with_64_calls_in_flight_the_spend_stays_within_the_budget(tmp_path: Pat
         assert outcome.cost == pytest.approx(spent)
         assert outcome.scored == len(server.asked), "what was paid for is there"
 
-        # the directory remembers what was spent: nothing is left for another run under the same budget
+        # the spend is stored in the run directory: another run with the same budget has nothing left
         left = (1.5 - spent) // (2 * PRICE)
         again = bench.run(300, Plain(), [judge], quick(budget=1.5, concurrency=64))
         assert again.stopped == "budget"
@@ -76,13 +76,13 @@ def test_reservations_left_open_by_a_killed_run_count_as_spent(tmp_path: Path) -
 def test_a_call_of_unknown_price_under_a_budget_is_an_error(tmp_path: Path) -> None:
     with ScoreServer() as server:
         judge = loopback_handle(server.url, worst_case=None)
-        with pytest.raises(ConfigError, match="price of its calls is not known"):
+        with pytest.raises(ConfigError, match="price of its calls is unknown"):
             Bench(tmp_path / "run").run(3, Plain(), [judge], quick(budget=1.0))
         assert server.asked == []
         assert Bench(tmp_path / "free").run(3, Plain(), [judge]).scored == 3
 
 
-def test_a_call_that_is_not_settled_counts_at_its_worst(tmp_path: Path) -> None:
+def test_a_call_that_is_not_settled_counts_at_its_worst_case(tmp_path: Path) -> None:
     with ScoreServer(answer=lambda name, call: (500, {})) as server:
         judge = loopback_handle(server.url, worst_case=PRICE, cost=0.0)
         outcome = Bench(tmp_path / "run").run(4, Plain(), [judge], quick(budget=1.0))
@@ -105,7 +105,7 @@ class PaidDrawing:
 def test_the_budget_limits_a_generator_too_also_in_worker_processes(tmp_path: Path, workers: int) -> None:
     bench = Bench(tmp_path / "run")
     path = Path(__file__).resolve()
-    generator = generator_handle(PaidDrawing(), remake=ComponentRef("generators", f"{path}:PaidDrawing"))
+    generator = generator_handle(PaidDrawing(), component_ref=ComponentRef("generators", f"{path}:PaidDrawing"))
     outcome = bench.run(20, generator, options=quick(budget=0.75, workers=workers))
     assert outcome.stopped == "budget"
     assert outcome.generated == 7
@@ -113,7 +113,7 @@ def test_the_budget_limits_a_generator_too_also_in_worker_processes(tmp_path: Pa
     assert len(bench.generations()) == 7, "the rest is not run, not failed"
 
 
-def test_a_free_scorer_goes_on_where_the_paid_one_must_stop(tmp_path: Path) -> None:
+def test_a_free_scorer_continues_after_the_paid_one_had_to_stop(tmp_path: Path) -> None:
     with ScoreServer() as server:
         paid = loopback_handle(server.url, worst_case=PRICE, cost=PRICE)
         free = scorer_handle(Half(), name="free")
@@ -178,7 +178,7 @@ def test_a_call_that_waits_for_one_that_never_ends_is_refused(tmp_path: Path) ->
     assert len(refused) == 1 and "0.15" in refused[0]
 
 
-def test_a_reservation_that_is_cancelled_while_it_waits_sets_nothing_aside(tmp_path: Path) -> None:
+def test_a_reservation_cancelled_while_it_waits_reserves_nothing(tmp_path: Path) -> None:
     task, generator = MemoryTask(1), generator_handle(Plain())
     with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
         books = BudgetMeter(store, 0.15, lambda: None)
@@ -197,7 +197,7 @@ def test_a_reservation_that_is_cancelled_while_it_waits_sets_nothing_aside(tmp_p
         assert store.spent() == pytest.approx(0.02)
 
 
-def test_a_reservation_made_before_its_caller_hears_of_the_cancelling_is_given_back(tmp_path: Path) -> None:
+def test_a_reservation_whose_caller_was_cancelled_is_released(tmp_path: Path) -> None:
     task, generator = MemoryTask(1), generator_handle(Plain())
     with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
         books = BudgetMeter(store, 0.15, lambda: None)

@@ -1,4 +1,4 @@
-"""A generator may do anything: every sample still ends in a state, with a reason that helps."""
+"""Whatever a generator does, every sample ends with a status and a helpful reason."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ COUNT = 6
 
 def handle(name: str) -> GeneratorHandle:
     kind = getattr(importlib.import_module("knowgen_hostile.generators"), name)
-    remake = ComponentRef("generators", f"knowgen_hostile.generators:{name}")
-    return generator_handle(kind, name=name, build=kind, remake=remake)
+    component_ref = ComponentRef("generators", f"knowgen_hostile.generators:{name}")
+    return generator_handle(kind, name=name, build=kind, component_ref=component_ref)
 
 
 def draw(path: Path, name: str, **options: object) -> tuple[RunOutcome, dict[str, Generation]]:
@@ -34,9 +34,9 @@ def draw(path: Path, name: str, **options: object) -> tuple[RunOutcome, dict[str
 
 
 WRONG_ON_TWO = {
-    "DropsOne": "gave no drawing for this request",
+    "DropsOne": "returned no image for this request",
     "UnknownId": "unknown request 'nobody asked'",
-    "YieldsJunk": "gave no drawing for this request",
+    "YieldsJunk": "returned no image for this request",
     "BreaksBatch": "ValueError: out of memory, says the model",
     "GivesNone": "None",
     "GivesText": "str",
@@ -71,14 +71,16 @@ def test_the_same_holds_in_a_worker_process(hostile: Path, tmp_path: Path, name:
     assert outcome.generated == COUNT - 1
 
 
-def test_any_order_will_do(hostile: Path, tmp_path: Path) -> None:
+def test_results_may_arrive_in_any_order(hostile: Path, tmp_path: Path) -> None:
     outcome, found = draw(tmp_path, "OutOfOrder")
     assert outcome.generated == COUNT
     assert len({generation.image.sha256 for generation in found.values() if generation.image}) == COUNT
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_of_two_generations_the_first_counts_and_a_note_says_so(hostile: Path, tmp_path: Path, workers: int) -> None:
+def test_of_two_images_for_one_request_the_first_is_stored_with_a_note(
+    hostile: Path, tmp_path: Path, workers: int
+) -> None:
     _, found = draw(tmp_path, "Twice", workers=workers)
     _, plain = draw(tmp_path / "plain", "OutOfOrder")
     assert "more than once" in found["s2"].settings["note"]
@@ -87,13 +89,13 @@ def test_of_two_generations_the_first_counts_and_a_note_says_so(hostile: Path, t
     assert found["s2"].image.sha256 == plain["s2"].image.sha256
 
 
-def test_a_batch_method_that_returns_nothing_fails_all(hostile: Path, tmp_path: Path) -> None:
+def test_a_batch_method_that_returns_none_fails_every_request(hostile: Path, tmp_path: Path) -> None:
     outcome, found = draw(tmp_path, "ReturnsNothing")
     assert outcome.generation_failed == COUNT
     assert "NoneType" in found["s0"].reason
 
 
-def test_transparent_images_are_laid_on_white(hostile: Path, tmp_path: Path) -> None:
+def test_transparency_becomes_white(hostile: Path, tmp_path: Path) -> None:
     _, found = draw(tmp_path, "Transparent")
     image = found["s0"].image
     assert image is not None
@@ -103,7 +105,7 @@ def test_transparent_images_are_laid_on_white(hostile: Path, tmp_path: Path) -> 
     assert opened.getpixel((1, 0)) == (255, 0, 0)
 
 
-def test_a_refusal_is_recorded_with_its_words_and_not_retried(hostile: Path, tmp_path: Path) -> None:
+def test_a_refusal_is_stored_with_its_reason_and_not_retried(hostile: Path, tmp_path: Path) -> None:
     _, found = draw(tmp_path, "Refuses")
     assert found["s2"].status is GenerationStatus.REFUSED
     assert found["s2"].reason == "I would rather not draw this"
@@ -112,7 +114,7 @@ def test_a_refusal_is_recorded_with_its_words_and_not_retried(hostile: Path, tmp
     assert again["s2"].attempts == 1
 
 
-def test_a_fault_that_passes_is_tried_again(hostile: Path, tmp_path: Path) -> None:
+def test_a_transient_error_is_retried(hostile: Path, tmp_path: Path) -> None:
     _, found = draw(tmp_path, "Flaky")
     assert {name: generation.attempts for name, generation in found.items()} == {
         "s0": 1, "s1": 1, "s2": 3, "s3": 1, "s4": 1, "s5": 1
@@ -122,34 +124,34 @@ def test_a_fault_that_passes_is_tried_again(hostile: Path, tmp_path: Path) -> No
 
 def test_a_thread_that_hangs_is_left_behind_and_the_rest_is_generated(hostile: Path, tmp_path: Path) -> None:
     outcome, found = draw(tmp_path, "Hangs", timeout=0.5)
-    assert found["s2"].reason == "no drawing within 0.5 s"
+    assert found["s2"].reason == "no image within 0.5 s"
     assert outcome.generated == COUNT - 1
 
 
-def test_a_hang_in_a_batch_costs_what_was_still_open_in_it(hostile: Path, tmp_path: Path) -> None:
+def test_a_hang_in_a_batch_fails_only_the_requests_without_a_result(hostile: Path, tmp_path: Path) -> None:
     outcome, found = draw(tmp_path, "HangsInBatch", timeout=0.25)
-    assert "within 0.25 s each, in a batch of which 2 were open" in found["s2"].reason
+    assert "within 0.25 s each, in a batch with 2 results missing" in found["s2"].reason
     assert found["s0"].status is found["s1"].status is found["s5"].status is GenerationStatus.OK
     assert outcome.generated == COUNT - 2
 
 
-def test_a_coroutine_that_blocks_its_loop_harms_only_itself(hostile: Path, tmp_path: Path) -> None:
+def test_a_coroutine_that_blocks_its_loop_fails_only_its_own_request(hostile: Path, tmp_path: Path) -> None:
     outcome, found = draw(tmp_path, "BlocksLoop", timeout=0.5)
-    assert found["s2"].reason == "no drawing within 0.5 s"
+    assert found["s2"].reason == "no image within 0.5 s"
     assert outcome.generated == COUNT - 1
 
 
 def test_after_three_hangs_a_generator_is_not_called_again(hostile: Path, tmp_path: Path) -> None:
     outcome, found = draw(tmp_path, "HangsAlways", timeout=0.2)
     reasons = [generation.reason for generation in found.values()]
-    assert reasons.count("no drawing within 0.2 s") == 3
+    assert reasons.count("no image within 0.2 s") == 3
     assert sum("hung 3 times" in reason for reason in reasons) == COUNT - 3
     assert outcome.generation_failed == COUNT
 
 
 def test_a_worker_that_hangs_is_killed_and_another_goes_on(hostile: Path, tmp_path: Path) -> None:
     outcome, found = draw(tmp_path, "Hangs", timeout=1.0, workers=1)
-    assert found["s2"].reason == "no drawing within 1 s"
+    assert found["s2"].reason == "no image within 1 s"
     assert outcome.generated == COUNT - 1
 
 
@@ -192,7 +194,7 @@ def test_any_mode_of_pillow_is_stored_as_rgb(tmp_path: Path) -> None:
 
 
 class StrangeNotes:
-    """What it says beside the image is none of what a generation may say."""
+    """Returns metadata of types that a generation cannot store."""
 
     batch_size = 2
 
@@ -202,16 +204,18 @@ class StrangeNotes:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_notes_that_are_not_objects_fail_their_generation_at_once(tmp_path: Path, workers: int) -> None:
-    remake = ComponentRef("generators", "tests.engine.test_hostile_generators:StrangeNotes")
+def test_metadata_of_a_wrong_type_fails_its_own_generation(tmp_path: Path, workers: int) -> None:
+    component_ref = ComponentRef("generators", "tests.engine.test_hostile_generators:StrangeNotes")
     bench = Bench(tmp_path / "run")
-    bench.run(2, generator_handle(StrangeNotes(), remake=remake), options=quick(workers=workers, timeout=30))
+    bench.run(
+        2, generator_handle(StrangeNotes(), component_ref=component_ref), options=quick(workers=workers, timeout=30)
+    )
     for generation in bench.generations().values():
         assert generation.status == "failed" and "references" in generation.reason
 
 
 @pytest.mark.parametrize("name", [5, ["x"], None])
-def test_a_request_id_that_is_not_text_is_an_unknown_one(tmp_path: Path, name: object) -> None:
+def test_a_request_id_that_is_not_text_is_reported_as_unknown(tmp_path: Path, name: object) -> None:
     class Misnames:
         batch_size = 2
 
@@ -221,4 +225,4 @@ def test_a_request_id_that_is_not_text_is_an_unknown_one(tmp_path: Path, name: o
     bench = Bench(tmp_path / "run")
     bench.run(2, Misnames())
     for generation in bench.generations().values():
-        assert generation.status == "failed" and "gave no drawing for this request" in generation.reason
+        assert generation.status == "failed" and "returned no image for this request" in generation.reason

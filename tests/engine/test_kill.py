@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends like one that never was, and pays for nothing twice."""
+"""A run that is killed repeatedly ends with the same results as one that was not, and pays for nothing twice."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def has_answered(server: ScoreServer, calls: int) -> bool:
 
 
 def plain(bench: Bench) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """Everything that is stored, but for times."""
+    """Return everything that is stored, except times."""
     untimed = {"seconds": 0.0}
     generations = {name: one.model_copy(update=untimed).model_dump() for name, one in bench.generations().items()}
     return generations, {name: one.model_copy(update=untimed).model_dump() for name, one in bench.scores().items()}
 
 
 def pictures(bench: Bench) -> dict[str, tuple[int, int]]:
-    """Inode and time of every image behind a committed row."""
+    """Return inode and time of the image file of every committed row."""
     found = {}
     for generation in bench.generations().values():
         assert generation.image is not None and generation.image.path is not None
@@ -98,7 +98,7 @@ def test_ctrl_c_ends_in_order_even_while_a_generation_hangs(tmp_path: Path) -> N
         assert len(server.asked) == 30
 
 
-def test_sigterm_is_taken_like_ctrl_c(tmp_path: Path) -> None:
+def test_sigterm_is_handled_like_ctrl_c(tmp_path: Path) -> None:
     with ScoreServer(seconds=0.02) as server:
         process = child(tmp_path / "run", 400, server.url)
         wait_until(lambda: server.answered() >= 10, process)
@@ -124,9 +124,10 @@ def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path) -> None:
 def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) -> None:
     code = (
         "import sys; from tests.helpers.engine import *\n"
-        "kind = Remake('generators', 'knowgen_hostile.generators:HangsAlways')\n"
+        "kind = ComponentRef('generators', 'knowgen_hostile.generators:HangsAlways')\n"
         "from knowgen_hostile.generators import HangsAlways\n"
-        "Bench(Path(sys.argv[1])).run(3, generator_handle(HangsAlways(), remake=kind), options=quick(workers=2))\n"
+        "handle = generator_handle(HangsAlways(), component_ref=kind)\n"
+        "Bench(Path(sys.argv[1])).run(3, handle, options=quick(workers=2))\n"
     )
     process = start_python("-c", code, tmp_path / "run")
 

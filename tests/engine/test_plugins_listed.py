@@ -1,4 +1,4 @@
-"""A plugin that breaks when it is imported is named where it is used, and harms nobody else."""
+"""A plugin that cannot be imported is reported where it is used, and does not affect others."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_a_bundled_name_cannot_be_taken_over(hostile: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("hostile_exits_at_import", "broke while it was imported: SystemExit: 3"),
-        ("hostile_broken_import", "broke while it was imported: RuntimeError: this module is broken over two lines"),
+        ("hostile_exits_at_import", "failed while it was imported: SystemExit: 3"),
+        ("hostile_broken_import", "failed while it was imported: RuntimeError: this module is broken over two lines"),
         ("hostile_missing_module", "knowgen_hostile.not_there"),
         ("hostile_missing_class", "has no 'NotThere'"),
     ],

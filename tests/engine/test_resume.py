@@ -1,4 +1,4 @@
-"""What is there is not done again, what is missing is, and attempts are counted over all runs."""
+"""A repeated run does only what is missing, and counts attempts over all runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def never() -> Any:
     raise AssertionError("nothing is missing, so nothing may be built")
 
 
-def test_a_finished_run_repeated_builds_nothing_and_says_so(tmp_path: Path) -> None:
+def test_a_finished_run_repeated_builds_no_plugin(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     bench.run(5, Plain(), [scorer_handle(Half())])
     before = (bench.generations(), bench.scores())
@@ -83,7 +83,7 @@ def test_a_damaged_image_behind_a_committed_row_is_generated_again(tmp_path: Pat
 
 
 class Unsteady:
-    """Raises on one sample until it is switched."""
+    """Raises on one sample until it is switched off."""
 
     broken = True
 
@@ -93,7 +93,7 @@ class Unsteady:
         return noise_image(prompt)
 
 
-def test_a_failed_generation_is_tried_again_by_the_next_run_until_the_cap(tmp_path: Path) -> None:
+def test_a_failed_generation_is_retried_by_later_runs_until_the_limit(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     generator = Unsteady()
     for run in (1, 2, 3):
@@ -120,7 +120,7 @@ def test_a_failed_score_keeps_its_earlier_attempts_in_front(tmp_path: Path) -> N
     assert score.strict.values["faithfulness"] == 0.25
 
 
-def test_a_scoring_pass_leaves_failed_generations_alone(tmp_path: Path) -> None:
+def test_a_scoring_pass_does_not_retry_failed_generations(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     outcome = bench.run(3, Unsteady(), [scorer_handle(Half())], quick(schedule="phased"))
     assert (outcome.generated, outcome.generation_failed, outcome.scored) == (2, 1, 2)

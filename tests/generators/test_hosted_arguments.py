@@ -1,4 +1,4 @@
-"""The arguments of hosted generators, as `-g name=value` sets them: names, defaults, and what keys are made of."""
+"""Arguments of hosted generators, as `-g name=value` sets them: names, defaults and which are part of keys."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SHARED: dict[str, Any] = {
     "model": inspect.Parameter.empty, "base_url": "", "key_env": "", "timeout": 300.0, "concurrency": 32, "rpm": 0,
     "tpm": 0, "price": None,
 }  # fmt: skip
-NOT_KEYED = {"key_env", "timeout", "concurrency", "rpm", "tpm", "price"}
+EXCLUDED = {"key_env", "timeout", "concurrency", "rpm", "tpm", "price"}
 GENERATORS = [
-    (OpenAiImages, {"size": "auto", "quality": "auto", "moderation": "low", "output_format": "png"}, NOT_KEYED),
-    (GeminiImages, {"size": "", "aspect": "", "send_seed": False}, NOT_KEYED),
+    (OpenAiImages, {"size": "auto", "quality": "auto", "moderation": "low", "output_format": "png"}, EXCLUDED),
+    (GeminiImages, {"size": "", "aspect": "", "send_seed": False}, EXCLUDED),
     (
         ArkImages,
         {"size": "2K", "watermark": False, "response_format": "b64_json", "send_seed": None},
-        NOT_KEYED | {"response_format"},
+        EXCLUDED | {"response_format"},
     ),
 ]
 
@@ -46,17 +46,15 @@ def test_arguments_and_their_defaults(generator: Any, own: dict[str, Any], ident
 
 
 @pytest.mark.parametrize(
-    ("args", "other"),
+    ("args", "differs"),
     [({"size": "1024x1024"}, True), ({"base_url": "http://127.0.0.1:1/v1"}, True), ({"rpm": 5}, False)],
 )
-def test_generators_made_in_python_have_keys_of_their_own_where_images_differ(
-    args: dict[str, Any], other: bool
-) -> None:
+def test_a_generator_object_has_another_key_where_its_images_differ(args: dict[str, Any], differs: bool) -> None:
     plain = resolve_generator(OpenAiImages("gpt-image-1"), {}, None).spec
     changed = resolve_generator(OpenAiImages("gpt-image-1", **args), {}, None).spec
-    assert (plain != changed) is other
+    assert (plain != changed) is differs
 
 
-def test_a_name_and_its_arguments_make_the_key_they_made_before() -> None:
+def test_the_key_of_a_name_and_its_arguments() -> None:
     spec = resolve_generator("openai:gpt-image-1", {"size": "1024x1024", "timeout": 9.0, "price": 1}, None).spec
     assert (spec.name, spec.args, spec.revision) == ("openai:gpt-image-1", {"size": "1024x1024"}, "openai-images-1")

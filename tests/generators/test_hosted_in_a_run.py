@@ -1,4 +1,4 @@
-"""Hosted generators inside the engine: what is paid, what is asked again, and that the key is nowhere to be found."""
+"""Runs with hosted generators: costs, retries, budgets, and no trace of the key."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from tests.helpers.image_servers import (
     KEY,
     OPENAI,
     Call,
-    Dialect,
     ImageServer,
+    ServiceProfile,
     Step,
     image_bytes,
-    openai_answer,
+    openai_response,
 )
 
 SCORER = '''
 from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 
 class Half:
-    """Gives one half to everything."""
+    """Give one half to everything."""
     needs = frozenset({"image"})
     version = "1"
     async def score(self, sample, truth, generation):
-        reading = ParsedScore(status=ScoreStatus.OK, values={name: 0.5 for name in DIMENSIONS})
-        place = {"sample_id": sample.id, "repeat": generation.repeat}
-        return Score(**place, scorer="half", status=ScoreStatus.OK, strict=reading)
+        parsed = ParsedScore(status=ScoreStatus.OK, values={name: 0.5 for name in DIMENSIONS})
+        key = {"sample_id": sample.id, "repeat": generation.repeat}
+        return Score(**key, scorer="half", status=ScoreStatus.OK, strict=parsed)
 '''
 
-GENERATORS: dict[str, tuple[str, Dialect]] = {
+GENERATORS: dict[str, tuple[str, ServiceProfile]] = {
     "openai": ("openai:gpt-image-1", OPENAI),
     "gemini": ("gemini:gemini-3-pro-image-preview", GEMINI),
     "ark": ("ark:doubao-seedream-4-5-251128", ARK),
@@ -51,17 +51,17 @@ PRICE = 0.25
 
 
 @pytest.fixture(autouse=True)
-def the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def set_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
 
 
-def evaluate(folder: Path, server: ImageServer, name: str = "openai", limit: int = 3, **given: Any) -> Run:
+def evaluate(folder: Path, server: ImageServer, name: str = "openai", limit: int = 3, **options: Any) -> Run:
     scorer = folder / "half.py"
     scorer.write_text(SCORER)
-    args = {"base_url": server.base, "key_env": "MY_KEY", "price": PRICE, **given.pop("args", {})}
+    args = {"base_url": server.base, "key_env": "MY_KEY", "price": PRICE, **options.pop("args", {})}
     return knowgen.evaluate(
         "knowgen_mini", GENERATORS[name][0], f"{scorer}:Half", out=folder / "run", generator_args=args, limit=limit,
-        progress=False, **given,
+        progress=False, **options,
     )  # fmt: skip
 
 
@@ -70,20 +70,20 @@ def stored(folder: Path) -> list[Generation]:
         return [generation for _, generation in store.generations()]
 
 
-def by_prompt(fates: Callable[[int, int], Step]) -> Callable[[Call], Step]:
-    """A script by the prompt's place in the order of arrival, and how often it came."""
-    lock, met = threading.Lock(), Counter[str]()
+def by_prompt(step_of: Callable[[int, int], Step]) -> Callable[[Call], Step]:
+    """Return a script: the step depends on the prompt's number in order of arrival and on its attempt."""
+    lock, attempts = threading.Lock(), Counter[str]()
 
     def script(call: Call) -> Step:
         with lock:
-            met[call.prompt] += 1
-            return fates(list(met).index(call.prompt), met[call.prompt])
+            attempts[call.prompt] += 1
+            return step_of(list(attempts).index(call.prompt), attempts[call.prompt])
 
     return script
 
 
 @pytest.mark.parametrize("name", list(GENERATORS))
-def test_every_service_runs_a_task_and_leaves_no_key_behind(
+def test_a_run_with_each_service_stores_and_prints_no_key(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with ImageServer(GENERATORS[name][1]) as server:
@@ -103,36 +103,36 @@ def test_every_service_runs_a_task_and_leaves_no_key_behind(
 def test_every_sample_ends_generated_refused_or_failed_with_its_reason(tmp_path: Path) -> None:
     refused = OPENAI.error(400, "moderation_blocked", "Your request was rejected by the safety system.")
     rejected = OPENAI.error(400, "invalid_value", f"Size is wrong for {KEY}.")
-    fates: list[list[Step]] = [
+    steps: list[list[Step]] = [
         [Step()],
         [Step(status=429, body=b"{}", headers={"Retry-After": "0"}), Step()],
         [Step(status=500, body=b"{}"), Step()],
         [Step(close=True), Step()],
         [Step(status=400, error=refused)],
         [Step(status=400, error=rejected)],
-        [Step(answer=openai_answer(image_bytes(size=(99, 99))[:-30]))],
-        [Step(answer=lambda url: openai_answer(url=f"{url}/a.png"))],
+        [Step(response=openai_response(image_bytes(size=(99, 99))[:-30]))],
+        [Step(response=lambda url: openai_response(url=f"{url}/a.png"))],
     ]
     with ImageServer(
         OPENAI,
-        by_prompt(lambda place, time: fates[place][min(time, len(fates[place])) - 1]),
+        by_prompt(lambda number, attempt: steps[number][min(attempt, len(steps[number])) - 1]),
         {"/a.png": image_bytes()},
     ) as server:
         run = evaluate(tmp_path, server, limit=8)
-        asked = Counter(call.prompt for call in server.calls)
+        requests = Counter(call.prompt for call in server.calls)
     assert run.outcome is not None
-    assert sorted(asked.values()) == [1, 1, 1, 1, 1, 2, 2, 2]
+    assert sorted(requests.values()) == [1, 1, 1, 1, 1, 2, 2, 2]
     generations = stored(tmp_path)
     assert Counter(generation.status.value for generation in generations) == {"ok": 5, "refused": 1, "failed": 2}
     reasons = " | ".join(generation.reason for generation in generations)
     assert "declined: Your request was rejected by the safety system." in reasons
     assert "Size is wrong for [key]." in reasons and "does not open" in reasons
     assert all(bool(generation.reason) is (generation.status is not GenerationStatus.OK) for generation in generations)
-    # six images came, one of them broken; the connection that was lost counts at its worst case
+    # six images were returned, one of them broken; the lost connection is charged the worst case
     assert run.outcome.cost == pytest.approx(7 * PRICE)
 
 
-def test_a_budget_holds_and_more_of_it_generates_only_what_is_missing(tmp_path: Path) -> None:
+def test_a_run_stops_at_its_budget_and_a_larger_one_generates_only_what_is_missing(tmp_path: Path) -> None:
     with ImageServer(OPENAI) as server:
         first = evaluate(tmp_path, server, budget=2 * PRICE)
         assert first.outcome is not None
@@ -145,16 +145,18 @@ def test_a_budget_holds_and_more_of_it_generates_only_what_is_missing(tmp_path: 
         assert len(server.calls) == 3  # none of these decides what is generated
 
 
-def test_what_failed_is_asked_again_and_nothing_else(tmp_path: Path) -> None:
-    wrong = Step(status=400, error=OPENAI.error(400, "invalid_value", "No."))
-    with ImageServer(OPENAI, by_prompt(lambda place, time: wrong if (place, time) == (1, 1) else Step())) as server:
+def test_a_second_run_generates_only_what_failed(tmp_path: Path) -> None:
+    rejected = Step(status=400, error=OPENAI.error(400, "invalid_value", "No."))
+    with ImageServer(
+        OPENAI, by_prompt(lambda number, attempt: rejected if (number, attempt) == (1, 1) else Step())
+    ) as server:
         evaluate(tmp_path, server)
         before = Counter(call.prompt for call in server.calls)
         assert sorted(before.values()) == [1, 1, 1]
         again = evaluate(tmp_path, server)
-        asked = Counter(call.prompt for call in server.calls) - before
+        requests = Counter(call.prompt for call in server.calls) - before
     assert again.outcome is not None and again.outcome.generated == 1
-    assert list(asked.values()) == [1]
+    assert list(requests.values()) == [1]
     assert {generation.status for generation in stored(tmp_path)} == {GenerationStatus.OK}
 
 
@@ -165,26 +167,26 @@ def test_a_budget_without_a_price_is_refused_before_anything_is_sent(tmp_path: P
         assert not server.calls
 
 
-def test_tokens_are_paid_for_by_the_published_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_are_charged_at_the_published_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = pricing.price_list(pricing.IMAGE_PRICES)["hosts"]
-    here = {"hosts": {**listed, "127.0.0.1": listed["api.openai.com"]}}
-    monkeypatch.setattr(pricing, "price_list", lambda file: here)
+    with_local = {"hosts": {**listed, "127.0.0.1": listed["api.openai.com"]}}
+    monkeypatch.setattr(pricing, "price_list", lambda file: with_local)
     with ImageServer(OPENAI) as server:
         run = evaluate(tmp_path, server, budget=5.0, args={"price": None})
     assert run.outcome is not None
-    each = (50 * 5 + 150 * 10 + 4160 * 40) / 1e6
-    assert run.outcome.cost == pytest.approx(3 * each)
+    per_image = (50 * 5 + 150 * 10 + 4160 * 40) / 1e6
+    assert run.outcome.cost == pytest.approx(3 * per_image)
     assert [generation.usage.output_tokens for generation in stored(tmp_path)] == [4160] * 3
 
 
-def test_another_size_is_another_image(tmp_path: Path) -> None:
+def test_another_size_in_the_same_folder_is_an_error(tmp_path: Path) -> None:
     with ImageServer(OPENAI) as server:
         evaluate(tmp_path, server, limit=1)
         with pytest.raises(ConfigError):
             evaluate(tmp_path, server, limit=1, args={"size": "1024x1024"})
 
 
-def test_worker_processes_generate_as_well(tmp_path: Path) -> None:
+def test_hosted_generators_run_in_worker_processes(tmp_path: Path) -> None:
     with ImageServer(GEMINI) as server:
         run = evaluate(tmp_path, server, "gemini", workers=1, budget=1.0)
     assert run.outcome is not None

@@ -1,4 +1,4 @@
-"""What images cost, worked out by hand from the published prices."""
+"""Costs of images, checked against values worked out by hand from the published prices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from knowgen.clients.pricing import IMAGE_PRICES, ImagePrice, TokenCounts, image
 from knowgen.generators.hosted.ark import ArkImages
 from knowgen.generators.hosted.gemini import GeminiImages
 from knowgen.generators.hosted.openai import OpenAiImages
-from tests.helpers.image_servers import gemini_answer, openai_answer
+from tests.helpers.image_servers import gemini_response, openai_response
 
 OPENAI = "https://api.openai.com/v1"
 GOOGLE = "https://generativelanguage.googleapis.com"
@@ -26,7 +26,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "sk-any")
 
 
-def test_the_list_says_when_it_was_read_off_and_holds_nothing_odd() -> None:
+def test_the_price_list_has_a_date_and_valid_prices() -> None:
     listed = price_list(IMAGE_PRICES)
     assert datetime.date.fromisoformat(f"{listed['as_of']}-01") > datetime.date(2025, 1, 1)
     for models in listed["hosts"].values():
@@ -50,54 +50,58 @@ def test_tokens_of_gpt_image_come_to_the_published_price_per_image(quality: str,
     )  # as rounded there
 
 
-def test_gpt_image_by_what_the_answer_counts() -> None:
-    painter = OpenAiImages("gpt-image-1")
-    usage = painter.usage(openai_answer())  # 50 of text and 150 of images in, 4160 out
+def test_gpt_image_is_charged_by_the_reported_tokens() -> None:
+    generator = OpenAiImages("gpt-image-1")
+    usage = generator.usage(openai_response())  # 50 of text and 150 of images in, 4160 out
     assert usage.cost == pytest.approx((50 * 5 + 150 * 10 + 4160 * 40) / 1e6)
     assert (usage.input_tokens, usage.output_tokens) == (200, 4160)
 
 
-def test_gpt_image_without_counts_by_quality_and_size() -> None:
-    answer: dict[str, Any] = {**openai_answer(), "quality": "low", "size": "1536x1024"}
-    del answer["usage"]
-    assert OpenAiImages("gpt-image-1").usage(answer).cost == pytest.approx(400 * 40 / 1e6)
-    del answer["quality"], answer["size"]  # then as asked
-    assert OpenAiImages("gpt-image-1", quality="medium", size="1024x1024").usage(answer).cost == pytest.approx(
+def test_gpt_image_without_usage_is_charged_by_quality_and_size() -> None:
+    response: dict[str, Any] = {**openai_response(), "quality": "low", "size": "1536x1024"}
+    del response["usage"]
+    assert OpenAiImages("gpt-image-1").usage(response).cost == pytest.approx(400 * 40 / 1e6)
+    del response["quality"], response["size"]  # then as requested
+    assert OpenAiImages("gpt-image-1", quality="medium", size="1024x1024").usage(response).cost == pytest.approx(
         1056 * 40 / 1e6
     )
-    assert OpenAiImages("gpt-image-1").usage(answer).cost == pytest.approx(6240 * 40 / 1e6)  # auto: the most
+    assert OpenAiImages("gpt-image-1").usage(response).cost == pytest.approx(6240 * 40 / 1e6)  # auto: the most
 
 
 def test_the_worst_case_of_gpt_image() -> None:
-    painter = OpenAiImages("gpt-image-1", quality="high", size="1024x1024")
-    worst = painter.prices.worst("ab", 2, *painter.traits())
+    generator = OpenAiImages("gpt-image-1", quality="high", size="1024x1024")
+    worst = generator.prices.worst("ab", 2, *generator.price_options())
     assert worst == pytest.approx(((2 + 256) * 5 + 2 * 2000 * 10 + 4160 * 40) / 1e6)
     auto = OpenAiImages("gpt-image-1")
-    assert auto.prices.worst("", 0, *auto.traits()) == pytest.approx((256 * 5 + 6240 * 40) / 1e6)
+    assert auto.prices.worst("", 0, *auto.price_options()) == pytest.approx((256 * 5 + 6240 * 40) / 1e6)
 
 
-def test_gemini_by_what_the_answer_counts() -> None:
-    painter = GeminiImages("gemini-3-pro-image-preview")
+def test_gemini_is_charged_by_the_reported_tokens() -> None:
+    generator = GeminiImages("gemini-3-pro-image-preview")
     # 300 in; 200 of thoughts, 1130 out of which 1120 are the image
-    usage = painter.usage(gemini_answer())
+    usage = generator.usage(gemini_response())
     assert usage.cost == pytest.approx((300 * 2 + (200 + 10) * 12 + 1120 * 120) / 1e6)
     assert (usage.input_tokens, usage.output_tokens) == (300, 1330)
-    uncounted = {**gemini_answer(), "usageMetadata": {}}
-    assert painter.usage(uncounted).cost == pytest.approx(1120 * 120 / 1e6)
+    without_counts = {**gemini_response(), "usageMetadata": {}}
+    assert generator.usage(without_counts).cost == pytest.approx(1120 * 120 / 1e6)
 
 
 def test_gemini_images_of_4k_cost_more() -> None:
-    worst = [GeminiImages("gemini-3-pro-image-preview", size=size) for size in ("", "2K", "4K")]
-    costs = [painter.prices.worst("", 0, *painter.traits()) for painter in worst]
-    told = [(256 * 2 + (32768 - drawn) * 12 + drawn * 120) / 1e6 for drawn in (1120, 1120, 2000)]
-    assert costs == pytest.approx(told)
+    generators = [GeminiImages("gemini-3-pro-image-preview", size=size) for size in ("", "2K", "4K")]
+    costs = [generator.prices.worst("", 0, *generator.price_options()) for generator in generators]
+    expected = [(256 * 2 + (32768 - image) * 12 + image * 120) / 1e6 for image in (1120, 1120, 2000)]
+    assert costs == pytest.approx(expected)
 
 
-def test_ark_by_the_image() -> None:
-    painter = ArkImages("doubao-seedream-4-5-251128")
-    answer = {"data": [{"url": "https://x"}], "usage": {"generated_images": 1, "output_tokens": 16384}}
-    assert painter.usage(answer).cost == painter.prices.worst("long " * 100, 14) == pytest.approx(0.25 / 7, abs=0.001)
-    assert painter.usage({"data": [{"error": {"code": "x"}}]}).cost == 0
+def test_ark_is_charged_by_the_image() -> None:
+    generator = ArkImages("doubao-seedream-4-5-251128")
+    response = {"data": [{"url": "https://x"}], "usage": {"generated_images": 1, "output_tokens": 16384}}
+    assert (
+        generator.usage(response).cost
+        == generator.prices.worst("long " * 100, 14)
+        == pytest.approx(0.25 / 7, abs=0.001)
+    )
+    assert generator.usage({"data": [{"error": {"code": "x"}}]}).cost == 0
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_an_unknown_price_is_none(model: str, url: str) -> None:
     assert not price.known and price.worst("a", 1) is None and price.cost(TokenCounts(1, 1, 1, 1), 1) is None
 
 
-def test_what_the_user_says_stands_above_the_list() -> None:
+def test_the_users_price_overrides_the_list() -> None:
     price = image_price("gpt-image-1", OPENAI, 0.5)
     assert price.worst("a" * 1000, 16, "high") == 0.5 and price.cost(TokenCounts(10, 10, 10, 10), 1) == 0.5
     assert image_price("gpt-image-1", OPENAI, 0).worst("a", 0) == 0.0
@@ -132,11 +136,11 @@ def test_no_call_costs_more_than_its_worst_case(
 ) -> None:
     price = image_price("gpt-image-1", OPENAI)
     worst = price.worst(prompt, references, quality, size)
-    counted = TokenCounts(
+    tokens = TokenCounts(
         data.draw(st.integers(0, len(prompt.encode()))),
         data.draw(st.integers(0, references * price.reference)),
         0,
         data.draw(st.integers(0, price.image_tokens(quality, size))),
     )
-    cost = price.cost(counted, 1)
+    cost = price.cost(tokens, 1)
     assert worst is not None and (cost is None or cost <= worst)

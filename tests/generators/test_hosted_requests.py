@@ -1,4 +1,4 @@
-"""What is sent to each service, field by field: against the vendor's own client where it has one, else as published."""
+"""Requests to each service, field by field, compared with its own client or, where there is none, its documentation."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from knowgen.generators.hosted.ark import ArkImages
 from knowgen.generators.hosted.base import HostedImages
 from knowgen.generators.hosted.gemini import GeminiImages
 from knowgen.generators.hosted.openai import OpenAiImages
-from tests.helpers.image_servers import ARK, GEMINI, KEY, OPENAI, Call, ImageServer, Step, ark_answer, image_bytes
+from tests.helpers.image_servers import ARK, GEMINI, KEY, OPENAI, Call, ImageServer, Step, ark_response, image_bytes
 
 PROMPT = "A lighthouse of Mirelle, „open“ above the door\nand a red boat"
 SEED = 7
-KINDS = ("png", "jpeg", "webp")
-GPT, NANO, SEEDREAM = "gpt-image-1", "gemini-3-pro-image-preview", "doubao-seedream-4-5-251128"
+SERVICES = ("png", "jpeg", "webp")
+GPT_IMAGE, GEMINI_3, SEEDREAM = "gpt-image-1", "gemini-3-pro-image-preview", "doubao-seedream-4-5-251128"
 
 
 @pytest.fixture(autouse=True)
@@ -45,19 +45,19 @@ def reference(folder: Path, name: str, data: bytes) -> ImageRef:
     return ImageRef(sha256=hashlib.sha256(data).hexdigest(), width=width, height=height, format=kind, path=path)
 
 
-def draw(painter: HostedImages, *references: ImageRef, prompt: str = PROMPT) -> GeneratedImage:
+def generate(generator: HostedImages, *references: ImageRef, prompt: str = PROMPT) -> GeneratedImage:
     async def once() -> GeneratedImage:
         try:
             request = GenerationRequest(id="r", prompt=prompt, seed=SEED, references=references)
-            return await painter.generate(request)
+            return await generator.generate(request)
         finally:
-            await painter.close()
+            await generator.close()
 
     return asyncio.run(once())
 
 
-def wire(call: Call) -> dict[str, Any]:
-    """A call without what differs from client to client: boundary, file names, the client's own headers."""
+def comparable(call: Call) -> dict[str, Any]:
+    """Return a call without what differs between clients: form boundary, file names and other headers."""
     return {
         "method": call.method,
         "path": call.path,
@@ -70,10 +70,10 @@ def wire(call: Call) -> dict[str, Any]:
 
 def test_openai_generations_are_what_its_own_client_sends() -> None:
     with ImageServer(OPENAI) as server:
-        drawing = draw(OpenAiImages(GPT, base_url=server.base, key_env="OPENAI_API_KEY"))
+        result = generate(OpenAiImages(GPT_IMAGE, base_url=server.base, key_env="OPENAI_API_KEY"))
         client = openai.OpenAI(base_url=server.base, api_key=KEY, max_retries=0)
-        theirs = client.images.generate(
-            model=GPT,
+        official = client.images.generate(
+            model=GPT_IMAGE,
             prompt=PROMPT,
             n=1,
             size="auto",
@@ -81,13 +81,13 @@ def test_openai_generations_are_what_its_own_client_sends() -> None:
             moderation="low",
             output_format="png",
         )
-    assert drawing.status is GenerationStatus.OK
-    assert wire(server.calls[0]) == wire(server.calls[1])
-    assert theirs.data is not None and drawing.image == base64.b64decode(theirs.data[0].b64_json or "")
-    assert theirs.usage is not None
-    assert (drawing.usage.input_tokens, drawing.usage.output_tokens) == (
-        theirs.usage.input_tokens,
-        theirs.usage.output_tokens,
+    assert result.status is GenerationStatus.OK
+    assert comparable(server.calls[0]) == comparable(server.calls[1])
+    assert official.data is not None and result.image == base64.b64decode(official.data[0].b64_json or "")
+    assert official.usage is not None
+    assert (result.usage.input_tokens, result.usage.output_tokens) == (
+        official.usage.input_tokens,
+        official.usage.output_tokens,
     )
 
 
@@ -95,11 +95,13 @@ def test_openai_edits_are_what_its_own_client_sends(tmp_path: Path) -> None:
     files = [image_bytes("red"), image_bytes("blue", "JPEG"), image_bytes("green", "WEBP")]
     references = [reference(tmp_path, f"{number}", data) for number, data in enumerate(files)]
     with ImageServer(OPENAI) as server:
-        painter = OpenAiImages(GPT, base_url=server.base, key_env="OPENAI_API_KEY", size="1024x1536", quality="low")
-        drawing = draw(painter, *references)
+        generator = OpenAiImages(
+            GPT_IMAGE, base_url=server.base, key_env="OPENAI_API_KEY", size="1024x1536", quality="low"
+        )
+        result = generate(generator, *references)
         client = openai.OpenAI(base_url=server.base, api_key=KEY, max_retries=0)
         client.images.edit(
-            model=GPT,
+            model=GPT_IMAGE,
             image=[
                 ("1.png", files[0], "image/png"),
                 ("2.jpg", files[1], "image/jpeg"),
@@ -111,17 +113,17 @@ def test_openai_edits_are_what_its_own_client_sends(tmp_path: Path) -> None:
             quality="low",
             output_format="png",
         )
-    assert wire(server.calls[0]) == wire(server.calls[1])
+    assert comparable(server.calls[0]) == comparable(server.calls[1])
     assert [name for name, *_ in server.calls[0].files] == ["image[]"] * 3
     assert "moderation" not in server.calls[0].fields  # edits have no such field
-    assert drawing.settings["operation"] == "edits"
-    assert drawing.settings["references"] == [hashlib.sha256(data).hexdigest() for data in files]
+    assert result.settings["operation"] == "edits"
+    assert result.settings["references"] == [hashlib.sha256(data).hexdigest() for data in files]
 
 
-def test_another_server_in_the_form_of_openai_is_sent_only_what_all_know() -> None:
-    known = {path: fields | {"response_format"} for path, fields in OPENAI.fields.items()}
-    with ImageServer(replace(OPENAI, fields=known)) as server:
-        assert draw(OpenAiImages("flux-any", base_url=server.base)).status is GenerationStatus.OK
+def test_another_model_behind_openais_api_is_sent_only_common_fields() -> None:
+    common = {path: fields | {"response_format"} for path, fields in OPENAI.fields.items()}
+    with ImageServer(replace(OPENAI, fields=common)) as server:
+        assert generate(OpenAiImages("flux-any", base_url=server.base)).status is GenerationStatus.OK
     assert server.calls[0].fields == {"model": "flux-any", "prompt": PROMPT, "n": 1, "response_format": "b64_json"}
 
 
@@ -135,7 +137,7 @@ ARK_BODY: Mapping[str, Any] = {
 }
 
 
-def test_ark_is_sent_what_openais_client_sends_as_ark_describes(tmp_path: Path) -> None:
+def test_ark_requests_are_what_openais_client_sends_as_ark_documents(tmp_path: Path) -> None:
     files = [image_bytes("red"), image_bytes("blue", "JPEG")]
     references = [reference(tmp_path, f"{number}", data) for number, data in enumerate(files)]
     urls = [
@@ -143,7 +145,7 @@ def test_ark_is_sent_what_openais_client_sends_as_ark_describes(tmp_path: Path) 
         "data:image/jpeg;base64," + base64.b64encode(files[1]).decode(),
     ]
     with ImageServer(ARK) as server:
-        drawing = draw(ArkImages(SEEDREAM, base_url=server.base, key_env="ARK_API_KEY"), *references)
+        result = generate(ArkImages(SEEDREAM, base_url=server.base, key_env="ARK_API_KEY"), *references)
         client = openai.OpenAI(base_url=server.base, api_key=KEY, max_retries=0)
         client.images.generate(
             model=SEEDREAM,
@@ -152,16 +154,16 @@ def test_ark_is_sent_what_openais_client_sends_as_ark_describes(tmp_path: Path) 
             response_format="b64_json",
             extra_body={"image": urls, "watermark": False, "sequential_image_generation": "disabled"},
         )
-    assert wire(server.calls[0]) == wire(server.calls[1])
+    assert comparable(server.calls[0]) == comparable(server.calls[1])
     assert server.calls[0].fields == {**ARK_BODY, "image": urls}
-    assert drawing.settings["seed"] == "not taken"
-    assert drawing.settings["returned_size"] == "2048x2048"
+    assert result.settings["seed"] == "not taken"
+    assert result.settings["returned_size"] == "2048x2048"
 
 
-def test_ark_models_of_the_third_generation_are_sent_the_seed_and_no_sequence() -> None:
+def test_only_ark_models_of_the_third_generation_are_sent_the_seed() -> None:
     with ImageServer(ARK) as server:
-        drawing = draw(ArkImages("doubao-seedream-3-0-t2i-250415", base_url=server.base, size="1024x1024"))
-        forced = draw(ArkImages("ep-20260101-own", base_url=server.base, send_seed=True))
+        result = generate(ArkImages("doubao-seedream-3-0-t2i-250415", base_url=server.base, size="1024x1024"))
+        forced = generate(ArkImages("ep-20260101-own", base_url=server.base, send_seed=True))
     assert server.calls[0].fields == {
         "model": "doubao-seedream-3-0-t2i-250415",
         "prompt": PROMPT,
@@ -171,16 +173,16 @@ def test_ark_models_of_the_third_generation_are_sent_the_seed_and_no_sequence() 
         "response_format": "b64_json",
     }
     assert server.calls[1].fields["seed"] == SEED
-    assert drawing.settings["seed"] == forced.settings["seed"] == SEED
+    assert result.settings["seed"] == forced.settings["seed"] == SEED
 
 
-def test_gemini_is_sent_what_its_reference_describes(tmp_path: Path) -> None:
+def test_gemini_requests_are_as_documented(tmp_path: Path) -> None:
     data = image_bytes("red")
     with ImageServer(GEMINI) as server:
-        plain = GeminiImages(NANO, base_url=server.base, key_env="GEMINI_API_KEY")
-        first = draw(plain)
-        full = GeminiImages(NANO, base_url=f"{server.base}/v1beta/", size="2K", aspect="16:9", send_seed=True)
-        second = draw(full, reference(tmp_path, "a", data))
+        plain = GeminiImages(GEMINI_3, base_url=server.base, key_env="GEMINI_API_KEY")
+        first = generate(plain)
+        full = GeminiImages(GEMINI_3, base_url=f"{server.base}/v1beta/", size="2K", aspect="16:9", send_seed=True)
+        second = generate(full, reference(tmp_path, "a", data))
     one, two = server.calls
     assert (one.method, one.path) == ("POST", "/v1beta/models/gemini-3-pro-image-preview:generateContent")
     assert one.headers["x-goog-api-key"] == KEY and "authorization" not in one.headers
@@ -199,26 +201,26 @@ def test_gemini_is_sent_what_its_reference_describes(tmp_path: Path) -> None:
         },
     }
     assert first.settings["seed"] == "not taken" and second.settings["seed"] == SEED
-    assert first.settings["returned_model"] == NANO
-    # of an answer with a thought's sketch and an image, the image counts
+    assert first.settings["returned_model"] == GEMINI_3
+    # the response has a draft in a thought and the image; the image is taken
     assert isinstance(first.image, bytes) and first.image == image_bytes("teal")
 
 
-def every(server: ImageServer, **args: Any) -> HostedImages:
+def make_generator(server: ImageServer, **args: Any) -> HostedImages:
     kinds: dict[str, tuple[Any, str]] = {
-        OPENAI.root: (OpenAiImages, GPT),
+        OPENAI.root: (OpenAiImages, GPT_IMAGE),
         ARK.root: (ArkImages, SEEDREAM),
-        GEMINI.root: (GeminiImages, NANO),
+        GEMINI.root: (GeminiImages, GEMINI_3),
     }
-    kind, model = kinds[server.dialect.root]
-    painter: HostedImages = kind(model, base_url=server.base, **args)
-    return painter
+    kind, model = kinds[server.profile.root]
+    generator: HostedImages = kind(model, base_url=server.base, **args)
+    return generator
 
 
-DIALECTS = pytest.mark.parametrize("dialect", [OPENAI, GEMINI, ARK], ids=["openai", "gemini", "ark"])
+PROFILES = pytest.mark.parametrize("profile", [OPENAI, GEMINI, ARK], ids=["openai", "gemini", "ark"])
 
 
-def sent_pictures(call: Call) -> list[bytes]:
+def sent_images(call: Call) -> list[bytes]:
     if call.files:
         return [data for *_, data in call.files]
     if "image" in call.fields:
@@ -227,79 +229,81 @@ def sent_pictures(call: Call) -> list[bytes]:
     return [base64.b64decode(part["inlineData"]["data"]) for part in parts]
 
 
-@DIALECTS
-def test_references_past_the_limit_are_left_out_and_noted(dialect: Any, tmp_path: Path) -> None:
+@PROFILES
+def test_references_past_the_limit_are_left_out_and_recorded(profile: Any, tmp_path: Path) -> None:
     references = [reference(tmp_path, f"{n}", image_bytes("red", size=(20 + n, 20))) for n in range(18)]
-    with ImageServer(dialect) as server:
-        drawing = draw(every(server), *references)
-    most = 16 if dialect is OPENAI else 14
-    assert [Image.open(io.BytesIO(data)).width for data in sent_pictures(server.calls[0])] == [
-        20 + n for n in range(most)
+    with ImageServer(profile) as server:
+        result = generate(make_generator(server), *references)
+    limit = 16 if profile is OPENAI else 14
+    assert [Image.open(io.BytesIO(data)).width for data in sent_images(server.calls[0])] == [
+        20 + n for n in range(limit)
     ]
-    assert drawing.settings["references_dropped"] == f"{18 - most} past the service's limit of {most}"
+    assert result.settings["references_dropped"] == f"{18 - limit} past the service's limit of {limit}"
 
 
-def test_gemini_of_the_second_generation_takes_three(tmp_path: Path) -> None:
+def test_gemini_models_of_the_second_generation_take_three_references(tmp_path: Path) -> None:
     references = [reference(tmp_path, f"{n}", image_bytes("red", size=(20 + n, 20))) for n in range(5)]
     with ImageServer(GEMINI) as server:
-        draw(GeminiImages("gemini-2.5-flash-image", base_url=server.base), *references)
-    assert len(sent_pictures(server.calls[0])) == 3
+        generate(GeminiImages("gemini-2.5-flash-image", base_url=server.base), *references)
+    assert len(sent_images(server.calls[0])) == 3
 
 
-@DIALECTS
+@PROFILES
 def test_a_reference_in_another_format_or_too_large_is_encoded_again(
-    dialect: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    profile: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = Image.effect_noise((400, 300), 80).convert("RGB")
     buffer = io.BytesIO()
     noise.save(buffer, "PNG")
     gif = reference(tmp_path, "a", image_bytes("blue", "GIF"))
-    with ImageServer(dialect) as server:
-        painter = every(server)
-        painter._form = replace(painter._form, most_bytes=20_000, most_pixels=90_000)
-        drawing = draw(painter, gif, reference(tmp_path, "b", buffer.getvalue()))
-    first, second = (Image.open(io.BytesIO(data)) for data in sent_pictures(server.calls[0]))
+    with ImageServer(profile) as server:
+        generator = make_generator(server)
+        generator._reference_limits = replace(generator._reference_limits, max_bytes=20_000, max_pixels=90_000)
+        result = generate(generator, gif, reference(tmp_path, "b", buffer.getvalue()))
+    first, second = (Image.open(io.BytesIO(data)) for data in sent_images(server.calls[0]))
     assert (first.format, first.size, first.convert("RGB").getpixel((5, 5))) == ("PNG", (48, 32), (0, 0, 255))
-    assert second.format == "JPEG" and len(sent_pictures(server.calls[0])[1]) <= 20_000
+    assert second.format == "JPEG" and len(sent_images(server.calls[0])[1]) <= 20_000
     assert abs(second.width / second.height - 4 / 3) < 0.02
-    assert drawing.settings["references_changed"] == ["1: GIF sent as PNG", "2: made smaller, sent as JPEG"]
+    assert result.settings["references_changed"] == ["1: GIF sent as PNG", "2: made smaller, sent as JPEG"]
 
 
-@DIALECTS
+@PROFILES
 def test_a_reference_that_does_not_open_fails_the_generation_before_anything_is_paid(
-    dialect: Any, tmp_path: Path
+    profile: Any, tmp_path: Path
 ) -> None:
     broken = reference(tmp_path, "a", image_bytes("blue"))
     assert broken.path is not None
     broken.path.write_bytes(broken.path.read_bytes()[:10])
-    with ImageServer(dialect) as server:
-        drawing = draw(every(server), broken)
-        gone = draw(every(server), broken.model_copy(update={"path": None}))
+    with ImageServer(profile) as server:
+        result = generate(make_generator(server), broken)
+        missing = generate(make_generator(server), broken.model_copy(update={"path": None}))
     assert not server.calls
-    for failed in (drawing, gone):
+    for failed in (result, missing):
         assert failed.status is GenerationStatus.FAILED and "reference image 1" in failed.reason
 
 
-@DIALECTS
-def test_what_an_adapter_says_of_itself(dialect: Any) -> None:
-    with ImageServer(dialect) as server:
-        painter = every(server, concurrency=5, timeout=20)
-    traits = capabilities_of(painter)
-    assert (traits.shape, traits.references, traits.concurrency) == ("generate", True, 5)
-    assert traits.revision.endswith("-images-1")
-    assert {"key_env", "concurrency", "timeout", "rpm", "tpm", "price"} <= painter.identity_excludes
-    assert KEY not in repr(painter._service)
+@PROFILES
+def test_capabilities_of_a_hosted_generator(profile: Any) -> None:
+    with ImageServer(profile) as server:
+        generator = make_generator(server, concurrency=5, timeout=20)
+    capabilities = capabilities_of(generator)
+    assert (capabilities.shape, capabilities.references, capabilities.concurrency) == ("generate", True, 5)
+    assert capabilities.revision.endswith("-images-1")
+    assert {"key_env", "concurrency", "timeout", "rpm", "tpm", "price"} <= generator.identity_excludes
+    assert KEY not in repr(generator._client)
 
 
 @pytest.mark.parametrize(
     ("kind", "variable", "model"),
     [
-        (OpenAiImages, "OPENAI_API_KEY", GPT),
+        (OpenAiImages, "OPENAI_API_KEY", GPT_IMAGE),
         (GeminiImages, "GEMINI_API_KEY", "g"),
         (ArkImages, "ARK_API_KEY", "a"),
     ],
 )
-def test_a_missing_key_says_which(kind: Any, variable: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_missing_key_names_its_variable(
+    kind: Any, variable: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(variable)
     with pytest.raises(ConfigError, match=variable):
         kind(model)
@@ -309,41 +313,43 @@ def test_a_missing_key_says_which(kind: Any, variable: str, model: str, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("kind", "args", "words"),
+    ("kind", "args", "message"),
     [
         (OpenAiImages, {"output_format": "gif"}, "output_format='gif'"),
-        (OpenAiImages, {"timeout": 0}, "timeout=0"),
-        (OpenAiImages, {"concurrency": 0}, "concurrency=0"),
+        (OpenAiImages, {"timeout": 0}, "timeout must be a number > 0, got 0"),
+        (OpenAiImages, {"concurrency": 0}, "concurrency must be an integer >= 1, got 0"),
         (OpenAiImages, {"price": -1}, "price must be a number >= 0, got -1"),
-        (OpenAiImages, {"rpm": "many"}, "rpm=many"),
+        (OpenAiImages, {"rpm": "many"}, "rpm must be a number >= 0, got 'many'"),
         (OpenAiImages, {"base_url": "ftp://a"}, "http address"),
         (GeminiImages, {"size": "8K"}, "size='8K'"),
         (GeminiImages, {"aspect": "7:7"}, "aspect='7:7'"),
         (ArkImages, {"response_format": "png"}, "response_format='png'"),
-        (ArkImages, {"watermark": "no"}, "watermark='no'"),
+        (ArkImages, {"watermark": "no"}, "watermark must be true or false, got 'no'"),
     ],
 )
-def test_wrong_arguments_are_reported(kind: Any, args: dict[str, Any], words: str) -> None:
+def test_wrong_arguments_are_reported(kind: Any, args: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        kind(GPT, **args)
-    assert words in str(caught.value)
+        kind(GPT_IMAGE, **args)
+    assert message in str(caught.value)
 
 
 def test_a_rewritten_prompt_is_recorded_as_the_prompt_that_was_used() -> None:
-    answer = json.loads(json.dumps(OPENAI.answer()))
-    answer["data"][0]["revised_prompt"] = f"A calm lighthouse {KEY}"
-    with ImageServer(OPENAI, [Step(answer=answer)]) as server:
-        drawing = draw(OpenAiImages(GPT, base_url=server.base, key_env="OPENAI_API_KEY"))
-    assert drawing.used_prompt == "A calm lighthouse [key]"
-    assert drawing.settings["returned_size"] == "1024x1024" and drawing.settings["returned_quality"] == "high"
+    response = json.loads(json.dumps(OPENAI.default_response()))
+    response["data"][0]["revised_prompt"] = f"A calm lighthouse {KEY}"
+    with ImageServer(OPENAI, [Step(response=response)]) as server:
+        result = generate(OpenAiImages(GPT_IMAGE, base_url=server.base, key_env="OPENAI_API_KEY"))
+    assert result.used_prompt == "A calm lighthouse [key]"
+    assert result.settings["returned_size"] == "1024x1024" and result.settings["returned_quality"] == "high"
 
 
-def test_ark_answers_by_address_when_asked_to() -> None:
+def test_ark_returns_a_url_on_request() -> None:
     data = image_bytes("olive", "JPEG")
     with ImageServer(
-        ARK, [Step(answer=lambda url: ark_answer(url=f"{url}/files/1.jpg", size="2048x2048"))], {"/files/1.jpg": data}
+        ARK,
+        [Step(response=lambda url: ark_response(url=f"{url}/files/1.jpg", size="2048x2048"))],
+        {"/files/1.jpg": data},
     ) as server:
-        drawing = draw(ArkImages(SEEDREAM, base_url=server.base, response_format="url", key_env="ARK_API_KEY"))
+        result = generate(ArkImages(SEEDREAM, base_url=server.base, response_format="url", key_env="ARK_API_KEY"))
     assert server.calls[0].fields["response_format"] == "url"
-    assert drawing.image == data
+    assert result.image == data
     assert "authorization" not in server.fetched[0].headers

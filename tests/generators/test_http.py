@@ -1,4 +1,4 @@
-"""`http:` against a small server of the published `/generate` format, written here with the standard library alone."""
+"""The generator `http:`, tested against a small server of the `/generate` API."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from knowgen.generators.http.generator import HttpGenerator
 from tests.helpers.image_servers import b64
 
 
-def coloured(seed: int, kind: str = "PNG") -> bytes:
+def colored_image(seed: int, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (32, 24), (seed % 256, 7, 9)).save(buffer, kind)
     return buffer.getvalue()
 
 
-def drawn(call: dict[str, Any]) -> dict[str, Any]:
-    return {"success": True, "image": b64(coloured(call["seed"]))}
+def image_response(call: dict[str, Any]) -> dict[str, Any]:
+    return {"success": True, "image": b64(colored_image(call["seed"]))}
 
 
 def _always_set() -> threading.Event:
@@ -42,20 +42,20 @@ def _always_set() -> threading.Event:
 
 
 @dataclass
-class Upstream:
-    """A server of the format: strict about the fields, one answer a call, with faults as a test wants them.
+class FakeServer:
+    """A server of the API that checks the fields of requests and responds as a test sets.
 
     Attributes:
-        answer: Gives the body of an answer, (status, body), (status, body, headers), or None to break the connection.
-        gpus: As `/health` says.
-        disabled: As `/health` says.
-        seconds: A generation takes.
-        health: `/health` answers once this is set.
-        has_health: Is there a `/health`?
-        token: Asked for when not empty.
+        respond: Returns a body, (status, body), (status, body, headers), or None to break the connection.
+        gpus: Number of GPUs that `/health` reports.
+        disabled: Disabled GPUs that `/health` reports.
+        seconds: Seconds that a generation takes.
+        health: `/health` responds once this is set.
+        has_health: Whether there is a `/health`.
+        token: Required bearer token; empty for none.
     """
 
-    answer: Callable[[dict[str, Any]], Any] = drawn
+    respond: Callable[[dict[str, Any]], Any] = image_response
     gpus: int = 1
     disabled: tuple[int, ...] = ()
     seconds: float = 0.0
@@ -64,53 +64,55 @@ class Upstream:
     token: str = ""
     url: str = ""
     calls: list[dict[str, Any]] = field(default_factory=list)
-    looks: int = 0
-    most_at_once: int = 0
-    _now: int = 0
+    health_checks: int = 0
+    max_concurrent: int = 0
+    _in_flight: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def generate(self, call: dict[str, Any]) -> Any:
         with self._lock:
             self.calls.append(call)
-            self._now += 1
-            self.most_at_once = max(self.most_at_once, self._now)
+            self._in_flight += 1
+            self.max_concurrent = max(self.max_concurrent, self._in_flight)
         time.sleep(self.seconds)
         try:
             assert isinstance(call["image_urls"], list) and isinstance(call["prompt"], str)
-            return self.answer(call)
+            return self.respond(call)
         finally:
             with self._lock:
-                self._now -= 1
+                self._in_flight -= 1
 
 
 @contextmanager
-def running(server: Upstream, port: int = 0) -> Iterator[Upstream]:
+def running(server: FakeServer, port: int = 0) -> Iterator[FakeServer]:
+    """Run a server on this machine while the block runs; port 0 takes a free one."""
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            server.looks += 1
+            server.health_checks += 1
             server.health.wait(60)
             if not server.has_health:
-                self.say(404, {"detail": "Not Found"})
+                self.send(404, {"detail": "Not Found"})
                 return
-            self.say(200, {"status": "healthy", "num_gpus": server.gpus, "disabled_gpus": list(server.disabled)})
+            self.send(200, {"status": "healthy", "num_gpus": server.gpus, "disabled_gpus": list(server.disabled)})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if server.token and self.headers.get("Authorization") != f"Bearer {server.token}":
-                self.say(401, {"detail": "who are you?"})
+                self.send(401, {"detail": "unknown token"})
                 return
-            given = server.generate(body)
-            if given is None:
+            response = server.generate(body)
+            if response is None:
                 self.close_connection = True
                 self.connection.close()
-            elif isinstance(given, tuple):
-                self.say(*given)
+            elif isinstance(response, tuple):
+                self.send(*response)
             else:
-                self.say(200, given)
+                self.send(200, response)
 
-        def say(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        def send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
@@ -121,14 +123,14 @@ def running(server: Upstream, port: int = 0) -> Iterator[Upstream]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    class Quiet(ThreadingHTTPServer):
+    class QuietServer(ThreadingHTTPServer):
         daemon_threads = True
         request_queue_size = 64
 
         def handle_error(self, *_: Any) -> None:
-            pass  # a client that leaves is part of the tests
+            pass  # tests disconnect clients
 
-    http = Quiet(("127.0.0.1", port), Handler)
+    http = QuietServer(("127.0.0.1", port), Handler)
     server.url = f"http://127.0.0.1:{http.server_address[1]}"
     thread = threading.Thread(target=lambda: http.serve_forever(0.02), daemon=True)
     thread.start()
@@ -144,39 +146,44 @@ def request(number: int = 0, references: tuple[ImageRef, ...] = ()) -> Generatio
     return GenerationRequest(id=f"q{number}", prompt=f"Draw number {number}.", seed=number, references=references)
 
 
-def paint(model: str, *requests: GenerationRequest, **arguments: Any) -> list[Any]:
-    """Gives requests to a painter all at once; returns a generation or an error for each."""
+def generate_all(model: str, *requests: GenerationRequest, **arguments: Any) -> list[Any]:
+    """Give requests to a generator at the same time; return a result or an error for each."""
 
-    async def all_of_them() -> list[Any]:
-        painter = HttpGenerator(model, **{"first_pause": 0.05, **arguments})
+    async def generate() -> list[Any]:
+        generator = HttpGenerator(model, **{"first_pause": 0.05, **arguments})
         try:
-            return await asyncio.gather(*(painter.generate(one) for one in requests), return_exceptions=True)
+            return await asyncio.gather(*(generator.generate(request) for request in requests), return_exceptions=True)
         finally:
-            await painter.close()
+            await generator.close()
 
-    return asyncio.run(all_of_them())
+    return asyncio.run(generate())
 
 
-def one(server: Upstream, **arguments: Any) -> Any:
+def generate_one(server: FakeServer, **arguments: Any) -> Any:
     with running(server):
-        return paint(server.url, request(5), **arguments)[0]
+        return generate_all(server.url, request(5), **arguments)[0]
 
 
-def pixel(drawing: GeneratedImage) -> tuple[int, ...]:
-    assert isinstance(drawing.image, bytes)
-    value = Image.open(io.BytesIO(drawing.image)).convert("RGB").getpixel((1, 1))
+def pixel(result: GeneratedImage) -> tuple[int, ...]:
+    assert isinstance(result.image, bytes)
+    value = Image.open(io.BytesIO(result.image)).convert("RGB").getpixel((1, 1))
     assert isinstance(value, tuple)
     return value
 
 
-def test_it_declares_what_the_engine_wants_to_know() -> None:
-    traits = capabilities_of(HttpGenerator)
-    assert (traits.shape, traits.references, traits.privileged, traits.revision) == ("generate", True, False, "1")
+def test_capabilities() -> None:
+    capabilities = capabilities_of(HttpGenerator)
+    assert (capabilities.shape, capabilities.references, capabilities.privileged, capabilities.revision) == (
+        "generate",
+        True,
+        False,
+        "1",
+    )
 
 
 def test_a_request_has_the_published_fields_and_defaults() -> None:
-    server = Upstream()
-    drawing = one(server)
+    server = FakeServer()
+    result = generate_one(server)
     assert server.calls == [
         {
             "image_urls": [],
@@ -189,41 +196,41 @@ def test_a_request_has_the_published_fields_and_defaults() -> None:
             "num_images_per_prompt": 1,
         }
     ]
-    assert pixel(drawing) == (5, 7, 9)
-    assert drawing.used_prompt == "" and drawing.settings["num_inference_steps"] == 40
-    assert drawing.settings["server"] == server.url
+    assert pixel(result) == (5, 7, 9)
+    assert result.used_prompt == "" and result.settings["num_inference_steps"] == 40
+    assert result.settings["server"] == server.url
 
 
 def test_settings_and_suffix_are_sent_and_recorded() -> None:
-    server = Upstream()
-    drawing = one(server, steps=8, true_cfg_scale=2.5, guidance_scale=3, negative_prompt="blur", suffix=", 4K.")
+    server = FakeServer()
+    result = generate_one(server, steps=8, true_cfg_scale=2.5, guidance_scale=3, negative_prompt="blur", suffix=", 4K.")
     call = server.calls[0]
     assert (call["num_inference_steps"], call["true_cfg_scale"], call["guidance_scale"]) == (8, 2.5, 3)
     assert (call["prompt"], call["negative_prompt"]) == ("Draw number 5., 4K.", "blur")
-    assert drawing.used_prompt == "Draw number 5., 4K."
-    assert drawing.settings["true_cfg_scale"] == 2.5
+    assert result.used_prompt == "Draw number 5., 4K."
+    assert result.settings["true_cfg_scale"] == 2.5
 
 
-def test_references_are_sent_byte_for_byte_and_no_more_than_three(tmp_path: Path) -> None:
+def test_the_first_three_references_are_sent_byte_for_byte(tmp_path: Path) -> None:
     references = []
     for number, kind in enumerate(["PNG", "JPEG", "WEBP", "PNG"]):
         path = tmp_path / f"reference{number}"
-        path.write_bytes(coloured(number, kind))
+        path.write_bytes(colored_image(number, kind))
         references.append(ImageRef(sha256="0" * 64, width=32, height=24, format=kind, path=path))
-    server = Upstream()
+    server = FakeServer()
     with running(server):
-        paint(server.url, request(1, tuple(references)))
+        generate_all(server.url, request(1, tuple(references)))
     urls = server.calls[0]["image_urls"]
     assert [url.partition(",")[0] for url in urls] == [
         "data:image/png;base64", "data:image/jpeg;base64", "data:image/webp;base64",
     ]  # fmt: skip
     assert [base64.b64decode(url.partition(",")[2]) for url in urls] == [
-        coloured(number, kind) for number, kind in enumerate(["PNG", "JPEG", "WEBP"])
+        colored_image(number, kind) for number, kind in enumerate(["PNG", "JPEG", "WEBP"])
     ]
 
 
 @pytest.mark.parametrize(
-    "written",
+    "encode",
     [
         lambda data: b64(data),
         lambda data: "data:image/jpeg;base64," + b64(data),
@@ -231,50 +238,52 @@ def test_references_are_sent_byte_for_byte_and_no_more_than_three(tmp_path: Path
         lambda data: "\n".join(b64(data)[at : at + 76] for at in range(0, len(b64(data)), 76)) + "\n",
         lambda data: b64(data).rstrip("="),
     ],
-    ids=["plain", "png called jpeg", "empty label", "in lines", "no padding"],
+    ids=["plain", "png labelled jpeg", "empty label", "in lines", "no padding"],
 )
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_an_image_is_read_however_it_is_written(written: Callable[[bytes], str], kind: str) -> None:
-    data = coloured(3, kind)
-    drawing = one(Upstream(answer=lambda call: {"success": True, "image": written(data)}))
-    assert drawing.image == data and drawing.status is GenerationStatus.OK
+def test_every_base64_spelling_of_an_image_is_read(encode: Callable[[bytes], str], kind: str) -> None:
+    data = colored_image(3, kind)
+    result = generate_one(FakeServer(respond=lambda call: {"success": True, "image": encode(data)}))
+    assert result.image == data and result.status is GenerationStatus.OK
 
 
-def test_a_failure_with_status_200_keeps_its_words_and_is_not_asked_again() -> None:
+def test_a_failure_with_status_200_keeps_its_message_and_is_not_retried() -> None:
     traceback = "Inference failed: prompt is too long\nTraceback (most recent call last):\n  File x\n"
-    server = Upstream(answer=lambda call: {"success": False, "message": traceback})
-    drawing = one(server)
-    assert (drawing.status, drawing.reason) == (GenerationStatus.FAILED, "Inference failed: prompt is too long")
+    server = FakeServer(respond=lambda call: {"success": False, "message": traceback})
+    result = generate_one(server)
+    assert (result.status, result.reason) == (GenerationStatus.FAILED, "Inference failed: prompt is too long")
     assert len(server.calls) == 1
 
 
 def test_a_refusal_is_distinguished_from_a_failure() -> None:
-    drawing = one(Upstream(answer=lambda call: {"success": False, "status": "refused", "message": "not this one"}))
-    assert (drawing.status, drawing.reason) == (GenerationStatus.REFUSED, "not this one")
+    result = generate_one(
+        FakeServer(respond=lambda call: {"success": False, "status": "refused", "message": "not this prompt"})
+    )
+    assert (result.status, result.reason) == (GenerationStatus.REFUSED, "not this prompt")
 
 
 def test_a_rejected_request_is_a_failed_generation() -> None:
-    server = Upstream(answer=lambda call: (422, {"detail": [{"msg": "seed must be small"}]}))
-    drawing = one(server)
-    assert drawing.status is GenerationStatus.FAILED
-    assert "seed must be small" in drawing.reason and "422" in drawing.reason
+    server = FakeServer(respond=lambda call: (422, {"detail": [{"msg": "seed must be small"}]}))
+    result = generate_one(server)
+    assert result.status is GenerationStatus.FAILED
+    assert "seed must be small" in result.reason and "422" in result.reason
     assert len(server.calls) == 1
 
 
-def later(first: Any) -> Callable[[dict[str, Any]], Any]:
-    """Answers the first call with something else, and generates from then on."""
-    asked: list[int] = []
+def first_then_image(first: Any) -> Callable[[dict[str, Any]], Any]:
+    """Return `first` to the first call, and an image to later ones."""
+    calls: list[int] = []
 
-    def answer(call: dict[str, Any]) -> Any:
-        asked.append(1)
-        return first if len(asked) == 1 else drawn(call)
+    def respond(call: dict[str, Any]) -> Any:
+        calls.append(1)
+        return first if len(calls) == 1 else image_response(call)
 
-    return answer
+    return respond
 
 
-def always(given: Any) -> Callable[[dict[str, Any]], Any]:
-    """Answers every call alike."""
-    return lambda call: given
+def constant(response: Any) -> Callable[[dict[str, Any]], Any]:
+    """Return the same response to every call."""
+    return lambda call: response
 
 
 @pytest.mark.parametrize(
@@ -291,161 +300,163 @@ def always(given: Any) -> Callable[[dict[str, Any]], Any]:
         (200, b"[1]"),
         {"success": True},
         {"success": True, "image": "@@@"},
-        {"success": True, "image": b64(b"no picture at all")},
+        {"success": True, "image": b64(b"not an image")},
         None,
     ],
 )
-def test_what_may_pass_is_asked_again(first: Any) -> None:
-    server = Upstream(answer=later(first))
-    drawing = one(server)
-    assert isinstance(drawing, GeneratedImage), drawing
-    assert pixel(drawing) == (5, 7, 9) and len(server.calls) == 2
+def test_a_transient_failure_is_retried(first: Any) -> None:
+    server = FakeServer(respond=first_then_image(first))
+    result = generate_one(server)
+    assert isinstance(result, GeneratedImage), result
+    assert pixel(result) == (5, 7, 9) and len(server.calls) == 2
 
 
-def test_a_fault_that_stays_is_handed_to_the_engine_as_one_that_may_pass() -> None:
-    server = Upstream(answer=lambda call: (500, {"detail": "out of order"}))
-    error = one(server)
+def test_a_server_that_keeps_failing_is_a_transient_error() -> None:
+    server = FakeServer(respond=lambda call: (500, {"detail": "out of order"}))
+    error = generate_one(server)
     assert isinstance(error, TransientError) and "out of order" in str(error)
-    assert len(server.calls) == 2  # one more than there are servers; the engine decides on the rest
+    assert len(server.calls) == 2  # one more than there are servers; the engine decides on further retries
 
 
-def test_a_busy_server_is_waited_for_no_longer_than_patience() -> None:
-    server = Upstream(answer=lambda call: (503, {"detail": "busy"}, {"Retry-After": "0.25"}))
-    error = one(server, patience=2.0)
+def test_waiting_for_a_busy_server_is_limited_by_patience() -> None:
+    server = FakeServer(respond=lambda call: (503, {"detail": "busy"}, {"Retry-After": "0.25"}))
+    error = generate_one(server, patience=2.0)
     assert isinstance(error, TransientError) and "busy" in str(error) and error.retry_after == 0.25
     assert 2 <= len(server.calls) <= 9  # once at the start and at most once every quarter of a second
 
 
-def test_no_more_calls_at_once_than_the_server_has_gpus() -> None:
-    server = Upstream(gpus=4, disabled=(2,), seconds=0.05)
+def test_concurrent_calls_are_limited_to_the_enabled_gpus() -> None:
+    server = FakeServer(gpus=4, disabled=(2,), seconds=0.05)
     with running(server):
-        drawings = paint(server.url, *map(request, range(12)))
-    assert [pixel(drawing)[0] for drawing in drawings] == list(range(12))
-    assert server.most_at_once == 3
+        results = generate_all(server.url, *map(request, range(12)))
+    assert [pixel(result)[0] for result in results] == list(range(12))
+    assert server.max_concurrent == 3
 
 
-def test_per_server_overrides_what_the_server_says() -> None:
-    server = Upstream(gpus=8, seconds=0.05)
+def test_per_server_overrides_the_reported_capacity() -> None:
+    server = FakeServer(gpus=8, seconds=0.05)
     with running(server):
-        paint(server.url, *map(request, range(6)), per_server=2)
-    assert server.most_at_once == 2
+        generate_all(server.url, *map(request, range(6)), per_server=2)
+    assert server.max_concurrent == 2
 
 
-def test_the_least_busy_server_is_asked_first() -> None:
-    with running(Upstream(gpus=1, seconds=0.1)) as small, running(Upstream(gpus=3, seconds=0.1)) as large:
-        paint(f"{small.url},{large.url}", *map(request, range(16)))
+def test_calls_go_to_the_least_loaded_server() -> None:
+    with running(FakeServer(gpus=1, seconds=0.1)) as small, running(FakeServer(gpus=3, seconds=0.1)) as large:
+        generate_all(f"{small.url},{large.url}", *map(request, range(16)))
     assert (len(small.calls), len(large.calls)) == (4, 12)
-    assert (small.most_at_once, large.most_at_once) == (1, 3)
+    assert (small.max_concurrent, large.max_concurrent) == (1, 3)
 
 
-def test_what_leads_elsewhere_or_nowhere_ends_the_run_with_one_line() -> None:
-    answers: list[tuple[Any, ...]] = [(404, {"detail": "Not Found"}), (302, b"", {"Location": "http://127.0.0.1:1/"})]
-    for answer in answers:
-        error = one(Upstream(answer=always(answer)))
-        assert isinstance(error, ConfigError) and "/generate is not there" in str(error)
+def test_a_missing_or_redirected_endpoint_is_a_configuration_error() -> None:
+    responses: list[tuple[Any, ...]] = [(404, {"detail": "Not Found"}), (302, b"", {"Location": "http://127.0.0.1:1/"})]
+    for response in responses:
+        error = generate_one(FakeServer(respond=constant(response)))
+        assert isinstance(error, ConfigError) and "/generate does not exist" in str(error)
 
 
-def test_a_slow_health_does_not_hold_up_the_other_server() -> None:
-    with running(Upstream(health=threading.Event())) as slow, running(Upstream()) as quick:
-        drawings = paint(f"{slow.url},{quick.url}", *map(request, range(4)), health_timeout=60)
+def test_a_slow_health_check_does_not_block_the_other_server() -> None:
+    with running(FakeServer(health=threading.Event())) as slow, running(FakeServer()) as fast:
+        results = generate_all(f"{slow.url},{fast.url}", *map(request, range(4)), health_timeout=60)
         slow.health.set()
-    assert all(isinstance(drawing, GeneratedImage) for drawing in drawings)
-    assert len(quick.calls) == 4 and not slow.calls
+    assert all(isinstance(result, GeneratedImage) for result in results)
+    assert len(fast.calls) == 4 and not slow.calls
 
 
-def test_a_server_that_does_not_report_its_health_in_time_is_not_dead() -> None:
-    server = Upstream(health=threading.Event())
-    assert pixel(one(server, health_timeout=0.2)) == (5, 7, 9)
+def test_a_server_whose_health_check_times_out_is_still_used() -> None:
+    server = FakeServer(health=threading.Event())
+    assert pixel(generate_one(server, health_timeout=0.2)) == (5, 7, 9)
     server.health.set()
 
 
-def test_a_server_without_health_is_asked_all_the_same() -> None:
-    server = Upstream(has_health=False)
+def test_a_server_without_a_health_endpoint_is_used() -> None:
+    server = FakeServer(has_health=False)
     with running(server):
-        drawing = paint(f"{server.url}/generate", request(5))[0]  # the full address is understood, too
-    assert pixel(drawing) == (5, 7, 9)
+        result = generate_all(f"{server.url}/generate", request(5))[0]  # the full URL is accepted, too
+    assert pixel(result) == (5, 7, 9)
 
 
-def test_when_one_of_two_servers_dies_the_other_takes_its_work_and_it_is_asked_again_once_it_is_back() -> None:
+def test_calls_move_from_a_dead_server_to_the_other_and_back_once_it_restarts() -> None:
     async def scenario() -> None:
-        survivor, mortal = Upstream(seconds=0.02), Upstream(seconds=0.02)
-        with running(survivor):
-            with running(mortal):
-                port = int(mortal.url.rpartition(":")[2])
-                painter = HttpGenerator(f"{mortal.url},{survivor.url}", health_every=0.1, first_pause=0.05)
-                first = await asyncio.gather(*(painter.generate(request(number)) for number in range(6)))
-                mortal.answer = lambda call: None  # it breaks every connection from now on …
-                broken = await asyncio.gather(*(painter.generate(request(number)) for number in range(6)))
-            # … and is gone altogether
-            alone = await asyncio.gather(*(painter.generate(request(number)) for number in range(6)))
-            reborn = Upstream(seconds=0.02)
-            with running(reborn, port):
+        stable, failing = FakeServer(seconds=0.02), FakeServer(seconds=0.02)
+        with running(stable):
+            with running(failing):
+                port = int(failing.url.rpartition(":")[2])
+                generator = HttpGenerator(f"{failing.url},{stable.url}", health_every=0.1, first_pause=0.05)
+                first = await asyncio.gather(*(generator.generate(request(number)) for number in range(6)))
+                failing.respond = lambda call: None  # breaks every connection from now on
+                broken = await asyncio.gather(*(generator.generate(request(number)) for number in range(6)))
+            # the server is stopped
+            alone = await asyncio.gather(*(generator.generate(request(number)) for number in range(6)))
+            restarted = FakeServer(seconds=0.02)
+            with running(restarted, port):
                 async with asyncio.timeout(20):
-                    while not reborn.calls:
-                        await asyncio.gather(*(painter.generate(request(number)) for number in range(4)))
-                await painter.close()
-        for drawings in (first, broken, alone):
-            assert [pixel(drawing)[0] for drawing in drawings] == list(range(6))
-        assert len(mortal.calls) >= 2 and len(survivor.calls) >= 14
+                    while not restarted.calls:
+                        await asyncio.gather(*(generator.generate(request(number)) for number in range(4)))
+                await generator.close()
+        for results in (first, broken, alone):
+            assert [pixel(result)[0] for result in results] == list(range(6))
+        assert len(failing.calls) >= 2 and len(stable.calls) >= 14
 
     asyncio.run(scenario())
 
 
-def test_servers_that_are_not_there_end_the_run_with_one_line() -> None:
-    with running(Upstream()) as server:
+def test_unreachable_servers_are_a_configuration_error() -> None:
+    with running(FakeServer()) as server:
         url = server.url
-    error = paint(url, request())[0]
+    error = generate_all(url, request())[0]
     assert isinstance(error, ConfigError)
     assert url in str(error) and "knowgen serve" in str(error)
 
 
-def test_a_server_that_is_still_loading_is_waited_for() -> None:
-    server = Upstream(gpus=0)  # none of its GPUs is ready
+def test_a_server_that_is_still_loading_is_awaited() -> None:
+    server = FakeServer(gpus=0)  # none of its GPUs is ready
 
-    def wake() -> None:
+    def finish_loading() -> None:
         time.sleep(0.5)
         server.gpus = 1
 
     with running(server):
-        threading.Thread(target=wake, daemon=True).start()
-        drawing = paint(server.url, request(5), health_every=0.1)[0]
-    assert pixel(drawing) == (5, 7, 9)
+        threading.Thread(target=finish_loading, daemon=True).start()
+        result = generate_all(server.url, request(5), health_every=0.1)[0]
+    assert pixel(result) == (5, 7, 9)
 
 
-def test_a_token_comes_from_the_environment_and_a_wrong_one_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PAINTER_SECRET", "open sesame")
-    assert pixel(one(Upstream(token="open sesame"), key_env="PAINTER_SECRET")) == (5, 7, 9)
-    error = one(Upstream(token="another"), key_env="PAINTER_SECRET")
+def test_the_token_is_read_from_the_environment_and_a_wrong_one_is_a_configuration_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SERVER_TOKEN", "open sesame")
+    assert pixel(generate_one(FakeServer(token="open sesame"), key_env="SERVER_TOKEN")) == (5, 7, 9)
+    error = generate_one(FakeServer(token="another"), key_env="SERVER_TOKEN")
     assert isinstance(error, ConfigError) and "open sesame" not in str(error)
     with pytest.raises(ConfigError, match="not set"):
         HttpGenerator("http://127.0.0.1:1", key_env="NOT_SET_ANYWHERE")
 
 
-def test_what_the_server_says_of_itself_is_recorded() -> None:
-    answer = {
+def test_the_metadata_of_the_server_is_recorded() -> None:
+    response = {
         "success": True,
-        "image": b64(coloured(5)),
+        "image": b64(colored_image(5)),
         "settings": {"steps": 9},
         "generator": "diffusers:some/model",
         "revision": "abc",
         "used_prompt": "another prompt",
         "references": [{"title": "a page"}],
-        "evidence": "of the wrong shape",
+        "evidence": "of the wrong type",
         "unused": ["num_inference_steps"],
     }
-    drawing = one(Upstream(answer=lambda call: answer))
-    assert drawing.settings["served"] == {"steps": 9, "generator": "diffusers:some/model", "revision": "abc"}
-    assert "num_inference_steps" not in drawing.settings  # it was asked for, and not followed
-    assert drawing.used_prompt == "another prompt" and drawing.references == ({"title": "a page"},)
-    assert drawing.evidence == ()
+    result = generate_one(FakeServer(respond=lambda call: response))
+    assert result.settings["served"] == {"steps": 9, "generator": "diffusers:some/model", "revision": "abc"}
+    assert "num_inference_steps" not in result.settings  # it was sent, but not followed
+    assert result.used_prompt == "another prompt" and result.references == ({"title": "a page"},)
+    assert result.evidence == ()
 
 
-def test_a_call_that_takes_too_long_is_a_fault_that_may_pass() -> None:
-    error = one(Upstream(seconds=1.5), timeout=0.2, patience=0.1)
+def test_a_call_that_takes_too_long_is_a_transient_error() -> None:
+    error = generate_one(FakeServer(seconds=1.5), timeout=0.2, patience=0.1)
     assert isinstance(error, TransientError) and "0.2 s" in str(error)
 
 
-def test_the_name_of_what_is_served_takes_the_place_of_the_addresses() -> None:
+def test_the_name_of_the_system_replaces_the_urls() -> None:
     two = "http://b:8001/, http://a:8001"
     assert HttpGenerator.display_name(two) == "http:http://a:8001,http://b:8001"
     assert HttpGenerator.display_name("http://a:8001,http://b:8001") == HttpGenerator.display_name(two)
@@ -453,18 +464,18 @@ def test_the_name_of_what_is_served_takes_the_place_of_the_addresses() -> None:
 
 
 @pytest.mark.parametrize("model", ["", ",", "ftp://a", "localhost:8001", "http://"])
-def test_what_is_not_an_address_is_refused(model: str) -> None:
+def test_an_invalid_url_is_an_error(model: str) -> None:
     with pytest.raises(UsageError):
         HttpGenerator(model)
 
 
-def test_an_address_with_a_secret_is_not_taken() -> None:
+def test_a_url_with_a_secret_is_an_error() -> None:
     with pytest.raises(ConfigError) as caught:
         HttpGenerator("http://user:hush@a:8001")
     assert "hush" not in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"timeout": -1}, {"patience": "long"}, {"per_server": -1}])
-def test_impossible_numbers_are_refused(wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize("arguments", [{"steps": 0}, {"timeout": -1}, {"patience": "long"}, {"per_server": -1}])
+def test_invalid_numbers_are_errors(arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        HttpGenerator("http://a:8001", **wrong)
+        HttpGenerator("http://a:8001", **arguments)

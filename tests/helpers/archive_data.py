@@ -1,4 +1,4 @@
-"""Small data sets packed as the published ones are: a JSON array of rows, and archives of images beside it."""
+"""Small data sets in the published layout: a JSON array of rows, and archives of images beside it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from PIL import Image
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-"""Runs `knowgen` with words and environment variables."""
+"""A function that runs `knowgen` with arguments and environment variables."""
 
 BENCH, TRAIN = "GenSearcher/KnowGen-Bench", "GenSearcher/Train-Data"
 BENCH_FILE, SFT_FILE, RL_FILE = "KnowGen-Bench.json", "sft_data.json", "rl_data.json"
 
 
 def image_bytes(number: int, kind: str = "PNG", size: tuple[int, int] | None = None) -> bytes:
-    """An image that no other number gives."""
+    """Return the file of an image that is unique to `number`."""
     buffer = io.BytesIO()
     colour = (number % 256, number // 256 % 256, 80)
     Image.new("RGB", size or (20 + number % 7, 16), colour).save(buffer, kind)
@@ -46,7 +46,7 @@ def tarred(members: Mapping[str, bytes], mode: str = "w:gz") -> bytes:
 
 
 def bench_rows() -> list[dict[str, Any]]:
-    """Six rows whose images are named in the ways they are named upstream."""
+    """Return six rows, one for each way in which published rows record image paths."""
     names = [
         "images/a.png",
         "KnowGen-Bench/images/b.png",
@@ -68,7 +68,7 @@ def bench_rows() -> list[dict[str, Any]]:
 
 
 def bench_files(rows: list[dict[str, Any]] | None = None) -> dict[str, bytes]:
-    """The benchmark's files: two zips and a tar, images in nested folders, one name in two of them."""
+    """Return the benchmark's files: two zips and a tar, images in nested folders, one file name in two of them."""
     return {
         BENCH_FILE: json.dumps(bench_rows() if rows is None else rows).encode(),
         "images.zip": zipped({"a.png": image_bytes(0), "b.png": image_bytes(1), "__MACOSX/._a.png": b"junk"}),
@@ -79,14 +79,14 @@ def bench_files(rows: list[dict[str, Any]] | None = None) -> dict[str, bytes]:
                 "x/images/pop/a.png": image_bytes(5),
             }
         ),
-        "more.tar.gz": tarred({"./images/e.png": image_bytes(4), "./notes.txt": b"not a picture"}),
+        "more.tar.gz": tarred({"./images/e.png": image_bytes(4), "./notes.txt": b"not an image"}),
         "README.md": b"never fetched",
     }
 
 
-def sft_row(number: int, pictures: int, marks: int | None = None) -> dict[str, Any]:
-    """A conversation with images, one mark for each unless `marks` says otherwise."""
-    marks = pictures if marks is None else marks
+def sft_row(number: int, images: int, marks: int | None = None) -> dict[str, Any]:
+    """Return a conversation with images, and one mark per image unless `marks` is given."""
+    marks = images if marks is None else marks
     return {
         "id": f"c{number}",
         "messages": [
@@ -94,12 +94,12 @@ def sft_row(number: int, pictures: int, marks: int | None = None) -> dict[str, A
             {"role": "user", "content": "Draw it. " + "<image>" * min(marks, 1)},
             {"role": "assistant", "content": "I look." + " <image>" * (marks - min(marks, 1))},
         ],
-        "images": [f"train/images/p{number}_{each}.png" for each in range(pictures)],
+        "images": [f"train/images/p{number}_{each}.png" for each in range(images)],
     }
 
 
 def train_files(sft: list[dict[str, Any]], rl: list[dict[str, Any]], members: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The training repository: both sets' rows, and their images over two zips."""
+    """Return the files of the training repository: the rows of both sets, and their images in two zips."""
     names = list(members)
     half = len(names) // 2
     return {

@@ -1,10 +1,10 @@
-"""A hub on this machine: real HTTP, the part of the hub's interface that its library uses to fetch data sets.
+"""A local Hugging Face hub over HTTP, with the endpoints that `huggingface_hub` uses to fetch data sets.
 
     with HubServer() as hub:
         sha = hub.commit("owner/name", {"rows.json": b"[]", "images.zip": data})
         subprocess.run([...], env={**os.environ, "HF_ENDPOINT": hub.url})
 
-A commit becomes the head of `main`. Every request is kept.
+A commit becomes the head of `main`. Every request is recorded.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _FILE = re.compile(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)\Z")
 
 
 class HubServer:
-    """Serves data sets until the block is left.
+    """A context manager that serves data sets.
 
     Attributes:
         requests: Method and path of every request, in order of arrival.
-        tokens: What came as `Authorization`, of every request.
-        stalled: File names whose body is held back in the middle, until `release` is set.
-        stalling: Set once a body is being held back.
+        tokens: `Authorization` header of every request.
+        stalled: File names whose response stops in the middle until `release` is set.
+        stalling: Set once a response has stopped.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class HubServer:
                 server._serve(self, body=False)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Says nothing."""
+                """Log nothing."""
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
@@ -72,14 +72,14 @@ class HubServer:
         self._thread.join()
 
     def commit(self, repo: str, files: dict[str, bytes]) -> str:
-        """Adds a commit with exactly these files, makes it the head of main, and returns its hash."""
+        """Add a commit with exactly these files, make it the head of main, and return its hash."""
         digest = hashlib.sha1(repr((repo, len(self.commits), sorted(files))).encode()).hexdigest()
         self.commits[repo, digest] = dict(files)
         self.heads[repo] = digest
         return digest
 
     def fetched(self, name: str) -> int:
-        """Counts how often a file's body was asked for."""
+        """Count how often a file's content was requested."""
         return sum(method == "GET" and path.endswith(f"/{name}") for method, path in self.requests)
 
     def _serve(self, handler: BaseHTTPRequestHandler, body: bool) -> None:

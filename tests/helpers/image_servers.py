@@ -1,10 +1,10 @@
-"""Image services on this machine: real HTTP in the published form of each, with answers and faults as a test wants.
+"""Image services on this machine: HTTP servers with the API of each, and responses and errors that a test sets.
 
     with ImageServer(OPENAI, [Step(status=429, headers={"Retry-After": "1"}), Step()]) as server:
-        painter = OpenAiImages("gpt-image-1", base_url=server.base)
+        generator = OpenAiImages("gpt-image-1", base_url=server.base)
 
-A service knows its paths, its key header and the fields of its requests; what it does not know it answers with 400, 401
-or 404, as the real ones do. The script is a list of steps (the last one is repeated) or a function of the call.
+A server checks paths, the key header and the fields of requests, and answers 400, 401 or 404 as the real services do.
+The script is a list of steps (the last one is repeated) or a function of the call.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEY = "sk-test-0123456789abcdef"
 
 
 def image_bytes(color: str = "teal", kind: str = "PNG", size: tuple[int, int] = (48, 32)) -> bytes:
-    """A small image as a file."""
+    """Return the file bytes of a small image."""
     buffer = io.BytesIO()
     Image.new("RGB", size, color).save(buffer, kind)
     return buffer.getvalue()
@@ -42,20 +42,20 @@ def b64(data: bytes) -> str:
 
 @dataclass
 class Step:
-    """What the server does with one call.
+    """The response of the server to one call.
 
     Attributes:
-        answer: Sent with status 200 instead of the service's usual answer; a function takes the server's address.
+        response: Body for status 200 instead of the service's default; a function takes the server's URL.
         status: HTTP status; other than 200 sends `error` or `body`.
-        error: The error object, as the service would write it.
-        body: Sent as it is.
-        headers: Further headers.
-        delay: Seconds before the answer.
-        close: Close the connection without an answer.
-        cut: Close it in the middle of the body.
+        error: The error object in the service's format.
+        body: Bytes to send as they are.
+        headers: Additional headers.
+        delay: Seconds before the response.
+        close: Close the connection without a response.
+        cut: Close the connection in the middle of the body.
     """
 
-    answer: Mapping[str, Any] | Callable[[str], Mapping[str, Any]] | None = None
+    response: Mapping[str, Any] | Callable[[str], Mapping[str, Any]] | None = None
     status: int = 200
     error: Mapping[str, Any] | None = None
     body: bytes | None = None
@@ -67,15 +67,15 @@ class Step:
 
 @dataclass
 class Call:
-    """A call as the server saw it.
+    """A call as the server received it.
 
     Attributes:
-        number: From 0, in the order of arrival.
+        number: Index in order of arrival, from 0.
         method: GET or POST.
-        path: Of the request.
-        headers: With lower-case names.
-        fields: The JSON that was sent, or the fields of the form.
-        files: Name of the field, name of the file, type and bytes of each file of a form.
+        path: Path of the request.
+        headers: Headers with lower-case names.
+        fields: The JSON of the body, or the fields of the form.
+        files: Field name, file name, MIME type and bytes of each file of a form.
     """
 
     number: int
@@ -93,26 +93,26 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Dialect:
-    """The form of a service.
+class ServiceProfile:
+    """The API of a service.
 
     Attributes:
-        root: What an address of the service ends with.
-        key_header: Header with the key, and the word before it.
-        fields: Fields that a request may have, by the end of the path.
-        answer: The usual answer.
-        error: Puts a status, a code and words into the service's error object.
+        root: Path at the end of the base URL.
+        key_header: Header with the key, and the scheme before the key.
+        fields: Fields that a request may have, by path suffix.
+        default_response: Returns the default response.
+        error: Returns the service's error object for a status, a code and a message.
     """
 
     root: str
     key_header: tuple[str, str]
     fields: Mapping[str, frozenset[str]]
-    answer: Callable[[], Mapping[str, Any]]
+    default_response: Callable[[], Mapping[str, Any]]
     error: Callable[[int, str, str], Mapping[str, Any]]
 
 
-def openai_answer(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
-    """An answer of the Images API to a GPT image model."""
+def openai_response(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
+    """Return a response of the Images API for a GPT image model."""
     return {
         "created": 1713833628,
         "background": "opaque",
@@ -129,19 +129,19 @@ def openai_answer(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
     }
 
 
-def openai_error(status: int, code: str, words: str) -> dict[str, Any]:
+def openai_error(status: int, code: str, message: str) -> dict[str, Any]:
     kind = "image_generation_user_error" if code == "moderation_blocked" else "invalid_request_error"
-    return {"error": {"message": words, "type": kind, "param": None, "code": code or None}}
+    return {"error": {"message": message, "type": kind, "param": None, "code": code or None}}
 
 
-def gemini_answer(data: bytes | None = None) -> dict[str, Any]:
-    """An answer of generateContent: a thought with a sketch, words, the image."""
-    sketch, drawn = image_bytes("gray"), image_bytes() if data is None else data
+def gemini_response(data: bytes | None = None) -> dict[str, Any]:
+    """Return a response of generateContent: a thought with a draft, text, the image."""
+    draft, final = image_bytes("gray"), image_bytes() if data is None else data
     parts = [
         {"text": "First a sketch.", "thought": True},
-        {"inlineData": {"mimeType": "image/png", "data": b64(sketch)}, "thought": True},
+        {"inlineData": {"mimeType": "image/png", "data": b64(draft)}, "thought": True},
         {"text": "Here it is."},
-        {"inlineData": {"mimeType": "image/png", "data": b64(drawn)}, "thoughtSignature": "c2ln"},
+        {"inlineData": {"mimeType": "image/png", "data": b64(final)}, "thoughtSignature": "c2ln"},
     ]
     return {
         "candidates": [{"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}],
@@ -158,23 +158,23 @@ def gemini_answer(data: bytes | None = None) -> dict[str, Any]:
     }
 
 
-def gemini_error(status: int, code: str, words: str) -> dict[str, Any]:
-    return {"error": {"code": status, "message": words, "status": code or "INVALID_ARGUMENT"}}
+def gemini_error(status: int, code: str, message: str) -> dict[str, Any]:
+    return {"error": {"code": status, "message": message, "status": code or "INVALID_ARGUMENT"}}
 
 
-def ark_answer(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
-    """An answer of Ark to one image."""
-    drawn = b64(image_bytes(kind="JPEG") if data is None else data)
+def ark_response(data: bytes | None = None, **entry: Any) -> dict[str, Any]:
+    """Return a response of Ark with one image."""
+    image = b64(image_bytes(kind="JPEG") if data is None else data)
     return {
         "model": "doubao-seedream-4-5-251128",
         "created": 1757323224,
-        "data": [entry or {"b64_json": drawn, "size": "2048x2048"}],
+        "data": [entry or {"b64_json": image, "size": "2048x2048"}],
         "usage": {"generated_images": 1, "output_tokens": 16384, "total_tokens": 16384},
     }
 
 
-def ark_error(status: int, code: str, words: str) -> dict[str, Any]:
-    return {"error": {"code": code, "message": words, "param": "", "type": "BadRequest"}}
+def ark_error(status: int, code: str, message: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "param": "", "type": "BadRequest"}}
 
 
 _GENERATIONS = frozenset(
@@ -225,42 +225,46 @@ _ARK = frozenset(
 )
 _GEMINI = frozenset(["contents", "generationConfig", "safetySettings", "systemInstruction", "tools"])
 
-OPENAI = Dialect(
+OPENAI = ServiceProfile(
     "/v1",
     ("authorization", "Bearer "),
     {"/v1/images/generations": _GENERATIONS, "/v1/images/edits": _EDITS},
-    openai_answer,
+    openai_response,
     openai_error,
 )
-GEMINI = Dialect("", ("x-goog-api-key", ""), {":generateContent": _GEMINI}, gemini_answer, gemini_error)
-ARK = Dialect("/api/v3", ("authorization", "Bearer "), {"/api/v3/images/generations": _ARK}, ark_answer, ark_error)
+GEMINI = ServiceProfile("", ("x-goog-api-key", ""), {":generateContent": _GEMINI}, gemini_response, gemini_error)
+ARK = ServiceProfile(
+    "/api/v3", ("authorization", "Bearer "), {"/api/v3/images/generations": _ARK}, ark_response, ark_error
+)
 
 Script = Sequence[Step] | Callable[[Call], Step]
 Page = Step | bytes | list[Step | bytes]
 
 
 class ImageServer:
-    """Serves one service until the block is left.
+    """Serve the API of one service until the block is left.
 
     Args:
-        dialect: Whose form it speaks.
+        profile: The service.
         script: Steps in order, the last one repeated; or a function of the call.
-        pages: Images that can be had by GET, by path; what is asked there is recorded in `fetched`.
+        pages: Responses to GET requests by path; those requests are recorded in `fetched`.
 
     Attributes:
         calls: Every call, in order of arrival.
-        fetched: Every GET.
-        most_at_once: Calls that were under way at the same time, at most.
+        fetched: Every GET request.
+        max_concurrent: Maximum number of concurrent calls so far.
     """
 
-    def __init__(self, dialect: Dialect, script: Script = (Step(),), pages: Mapping[str, Page] | None = None) -> None:
-        self.dialect, self.script, self.pages = dialect, script, dict(pages or {})
+    def __init__(
+        self, profile: ServiceProfile, script: Script = (Step(),), pages: Mapping[str, Page] | None = None
+    ) -> None:
+        self.profile, self.script, self.pages = profile, script, dict(pages or {})
         self.calls: list[Call] = []
         self.fetched: list[Call] = []
-        self.most_at_once = 0
-        self._under_way = 0
+        self.max_concurrent = 0
+        self._in_flight = 0
         self._lock = threading.Lock()
-        self._leaving = threading.Event()
+        self._closing = threading.Event()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -273,7 +277,7 @@ class ImageServer:
                 server._get(self)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Says nothing."""
+                """Log nothing."""
 
         self._http = Listener(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
@@ -284,14 +288,14 @@ class ImageServer:
 
     @property
     def base(self) -> str:
-        return self.url + self.dialect.root
+        return self.url + self.profile.root
 
     def __enter__(self) -> ImageServer:
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._leaving.set()
+        self._closing.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -301,20 +305,20 @@ class ImageServer:
         with self._lock:
             call = Call(len(self.calls), "POST", handler.path, _headers(handler), *_parsed(handler, data))
             self.calls.append(call)
-            self._under_way += 1
-            self.most_at_once = max(self.most_at_once, self._under_way)
+            self._in_flight += 1
+            self.max_concurrent = max(self.max_concurrent, self._in_flight)
         try:
-            step = self._objection(call)
+            step = self._request_error(call)
             if step is None:
                 script = self.script
                 step = script(call) if callable(script) else script[min(call.number, len(script) - 1)]
-            self._leaving.wait(step.delay)
-            self._answer(handler, step)
+            self._closing.wait(step.delay)
+            self._respond(handler, step)
         except (BrokenPipeError, ConnectionResetError):
             handler.close_connection = True
         finally:
             with self._lock:
-                self._under_way -= 1
+                self._in_flight -= 1
 
     def _get(self, handler: BaseHTTPRequestHandler) -> None:
         with self._lock:
@@ -322,34 +326,36 @@ class ImageServer:
             page = self.pages.get(handler.path, Step(status=404, body=b""))
             if isinstance(page, list):
                 page = page.pop(0) if len(page) > 1 else page[0]
-        self._answer(handler, Step(body=page) if isinstance(page, bytes) else page)
+        self._respond(handler, Step(body=page) if isinstance(page, bytes) else page)
 
-    def _objection(self, call: Call) -> Step | None:
-        """What the service says to a request that it does not understand."""
-        name, word = self.dialect.key_header
-        if not call.headers.get(name, "").startswith(word) or len(call.headers[name]) <= len(word):
-            return self._error(401, "invalid_api_key", "There is no key.")
-        fields = next((known for path, known in self.dialect.fields.items() if call.path.endswith(path)), None)
+    def _request_error(self, call: Call) -> Step | None:
+        """Return the error response to a request with a missing key, an unknown path or an unknown field, else None."""
+        name, scheme = self.profile.key_header
+        if not call.headers.get(name, "").startswith(scheme) or len(call.headers[name]) <= len(scheme):
+            return self._error(401, "invalid_api_key", "The key is missing.")
+        fields = next((allowed for path, allowed in self.profile.fields.items() if call.path.endswith(path)), None)
         if fields is None:
-            return self._error(404, "not_found", f"There is no {call.path}.")
+            return self._error(404, "not_found", f"{call.path} does not exist.")
         if unknown := sorted(call.fields.keys() - fields):
             return self._error(400, "unknown_parameter", f"Unknown parameter: '{unknown[0]}'.")
         return None
 
-    def _error(self, status: int, code: str, words: str) -> Step:
-        return Step(status=status, error=self.dialect.error(status, code, words))
+    def _error(self, status: int, code: str, message: str) -> Step:
+        return Step(status=status, error=self.profile.error(status, code, message))
 
-    def _answer(self, handler: BaseHTTPRequestHandler, step: Step) -> None:
+    def _respond(self, handler: BaseHTTPRequestHandler, step: Step) -> None:
         if step.close:
-            # A reset, so that the client sees a lost connection and not an orderly end.
+            # Reset the connection, so that the client sees a lost connection and not a regular end.
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             handler.close_connection = True
             handler.connection.close()
             return
         body = step.body
         if body is None:
-            answer = step.answer(self.url) if callable(step.answer) else step.answer
-            content = step.error if step.status != 200 else self.dialect.answer() if answer is None else answer
+            response = step.response(self.url) if callable(step.response) else step.response
+            if response is None:
+                response = self.profile.default_response()
+            content = response if step.status == 200 else step.error
             body = json.dumps(content).encode()
         handler.send_response(step.status)
         for name, value in {"Content-Type": "application/json", **step.headers}.items():

@@ -1,7 +1,6 @@
-"""A second implementation of the official protocol: from raw replies to the three summary rows.
+"""An independent implementation of the official protocol, from raw replies to the three summary rows.
 
-Written from the description of the protocol alone and without any code of the package, so that both can be wrong only
-in different ways.
+It was written from the description of the protocol and shares no code with the package.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ NAMES = ["faithfulness", "visual_correctness", "text_accuracy", "aesthetics"]
 
 @dataclass
 class Case:
-    """A sample: its category, whether an image was made, and the replies that the judge gave one after the other."""
+    """A sample: its category, whether an image was generated, and the judge's replies in order."""
 
     id: str
     category: str
@@ -41,17 +40,17 @@ def as_object(reply: str) -> dict[str, Any] | None:
         return None
     text = text[text.index("{") : text.rindex("}") + 1]
     try:
-        found = json.loads(text)
+        data = json.loads(text)
     except ValueError:
         try:
-            found = json.loads(re.sub(r",(\s*)(?=[}\]])", r"\1", text))
+            data = json.loads(re.sub(r",(\s*)(?=[}\]])", r"\1", text))
         except ValueError:
             return None
-    return found if isinstance(found, dict) else None
+    return data if isinstance(data, dict) else None
 
 
 def as_number(value: Any) -> float | None:
-    """Applies the value table; None stands for `null, list, object, other string`."""
+    """Convert a value by the table of the protocol; None for null, lists, objects and other strings."""
     if isinstance(value, str):
         try:
             number = float(value)
@@ -73,19 +72,19 @@ def as_number(value: Any) -> float | None:
 
 
 def judge(replies: list[str]) -> dict[str, float | None] | None:
-    """Reads the first reply that is an object; a None value is N/A, a None result a failed sample."""
+    """Parse the first reply that is an object. A None value is N/A, a None result a failed sample."""
     for reply in replies:
-        found = as_object(reply)
-        if found is None:
-            continue  # asked again
+        data = as_object(reply)
+        if data is None:
+            continue  # retried
         values: dict[str, float | None] = {}
         for name in NAMES:
-            values[name] = as_number(found[name]) if name in found else 0.0
+            values[name] = as_number(data[name]) if name in data else 0.0
             if values[name] is None and name != "text_accuracy":
                 return None
-        flag = found.get("text_accuracy_na")
-        said = flag in ("true", "True") if isinstance(flag, str) else not isinstance(flag, list | dict) and flag == 1
-        if said:
+        flag = data.get("text_accuracy_na")
+        na = flag in ("true", "True") if isinstance(flag, str) else not isinstance(flag, list | dict) and flag == 1
+        if na:
             values["text_accuracy"] = None
         return values
     return None
@@ -109,7 +108,7 @@ def group_summary(scored: list[dict[str, float | None]]) -> dict[str, float]:
 
 
 def summary_rows(cases: list[Case]) -> list[dict[str, Any]]:
-    """Returns the three rows that end the official result file."""
+    """Return the three summary rows of the official result file."""
     groups: dict[str, list[dict[str, float | None]]] = {"science_and_knowledge": [], "pop_culture_and_news": []}
     for case in cases:
         values = judge(case.replies) if case.success else None

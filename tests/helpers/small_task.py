@@ -1,4 +1,4 @@
-"""A small task, a small generator and a small scorer, as their users would write them to a folder."""
+"""A small task, generator and scorer, as files that users would write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def draw(prompt, seed):
     return Image.new("RGB", (64, 48), (seed % 256, len(prompt) % 256, 9))
 
 class Picky:
-    """Refuses one prompt and fails at another."""
+    """Fails for prompts with the word three."""
     revision = "1"
     def __init__(self, size=64):
         self.size = size
@@ -29,7 +29,7 @@ SCORER = '''
 from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 
 class Half:
-    """Gives one half to everything, and counts its calls in a file."""
+    """Gives every image the same value, and records its calls in a file."""
     needs = frozenset({"image"})
     version = "1"
     note = "a scorer of the tests"
@@ -38,24 +38,24 @@ class Half:
     async def score(self, sample, truth, generation):
         with open("calls.txt", "a") as file:
             file.write(sample.id + "\\n")
-        reading = ParsedScore(status=ScoreStatus.OK, values={name: self.value for name in DIMENSIONS}, rationale="half")
+        values = ParsedScore(status=ScoreStatus.OK, values={name: self.value for name in DIMENSIONS}, rationale="half")
         place = {"sample_id": sample.id, "repeat": generation.repeat}
-        return Score(**place, scorer="half", status=ScoreStatus.OK, strict=reading)
+        return Score(**place, scorer="half", status=ScoreStatus.OK, strict=values)
 '''
 
 CATEGORIES = ("art", "film", "sports", "news", "history", "game")
 
 
 def make_task(folder: Path, prompts: list[str]) -> Path:
-    """Writes a task folder with a one-coloured ground truth a sample."""
+    """Write a task folder with a ground-truth image of one colour per sample."""
     (folder / "truth").mkdir(parents=True)
     samples, truths = [], []
     for number, prompt in enumerate(prompts):
         category, name = CATEGORIES[number % len(CATEGORIES)], f"s{number}"
         group = "science_and_knowledge" if category in {"art", "sports", "history"} else "pop_culture_and_news"
-        picture = folder / "truth" / f"{name}.png"
-        Image.new("RGB", (64, 48), (number, 0, 0)).save(picture)
-        digest = hashlib.sha256(picture.read_bytes()).hexdigest()
+        path = folder / "truth" / f"{name}.png"
+        Image.new("RGB", (64, 48), (number, 0, 0)).save(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         image = {"sha256": digest, "width": 64, "height": 48, "format": "PNG"}
         samples.append({"id": name, "prompt": prompt, "category": category, "group": group, "text_required": True})
         truths.append(

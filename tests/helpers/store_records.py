@@ -1,4 +1,4 @@
-"""Short ways to make the records that a run is stored from."""
+"""Functions that create the records of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.helpers.processes import start_python
 
 
 def image_bytes(colour: int = 0, size: tuple[int, int] = (24, 16), kind: str = "PNG") -> bytes:
-    """The bytes of a small image that depends on `colour`."""
+    """Return the file of a small image, unique to `colour`."""
     buffer = io.BytesIO()
     Image.new("RGB", size, (colour % 256, colour // 256 % 256, 90)).save(buffer, kind)
     return buffer.getvalue()
@@ -58,14 +58,14 @@ def generation(name: str, image: ImageRef | None = None, repeat: int = 0, **chan
 
 
 def score(name: str, image: str, value: float = 0.5, repeat: int = 0, judge_repeat: int = 0, **more: Any) -> Score:
-    reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value), rationale="seen")
+    parsed = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value), rationale="seen")
     fields: dict[str, Any] = {
         "sample_id": name, "repeat": repeat, "scorer": "judge", "judge_repeat": judge_repeat,
-        "status": ScoreStatus.OK, "strict": reading, "image": image,
+        "status": ScoreStatus.OK, "strict": parsed, "image": image,
     }  # fmt: skip
     return Score(**fields | more)
 
 
 def start_code(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """Starts Python code in a process of its own, with the package at hand."""
+    """Start Python code in a child process that can import the package."""
     return start_python("-c", code, *arguments, **options)

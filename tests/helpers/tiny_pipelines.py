@@ -1,8 +1,8 @@
-"""Tiny pipelines of the real classes with random weights, saved as real ones are. Nothing is fetched.
+"""Tiny pipelines of the real classes with random weights, saved in the real format without any download.
 
-folder = sd3(tmp_path / "sd3")            also flux, kontext, flux2_klein, qwen_image, qwen_image_edit
+    folder = sd3(tmp_path / "sd3")      # also flux, kontext, flux2_klein, qwen_image, qwen_image_edit
 
-Their images mean nothing, but every part is there: tokenizers made here, text encoders, transformer, VAE, scheduler.
+Their images are noise, but every component is there: tokenizers, text encoders, transformer, VAE, scheduler.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def _letters() -> list[str]:
 
 
 def clip_tokenizer() -> Any:
-    """A CLIP tokenizer that knows single letters."""
+    """Return a CLIP tokenizer of single letters."""
     from transformers import CLIPTokenizer
 
     letters = _letters()
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[], model_max_length=77)
+    return CLIPTokenizer(vocab={word: token_id for token_id, word in enumerate(words)}, merges=[], model_max_length=77)
 
 
 def t5_tokenizer() -> Any:
-    """A T5 tokenizer that knows single letters."""
+    """Return a T5 tokenizer of single letters."""
     from transformers import T5Tokenizer
 
     letters = ["▁", *(chr(code) for code in range(33, 127))]
@@ -41,28 +41,28 @@ def t5_tokenizer() -> Any:
 
 
 def qwen_tokenizer() -> Any:
-    """A Qwen tokenizer that knows single bytes and the marks of chats."""
+    """Return a Qwen tokenizer of single bytes and the special tokens of chats."""
     from transformers import Qwen2Tokenizer
 
-    vocab = {word: number for number, word in enumerate([*_letters(), *QWEN_SPECIAL])}
+    vocab = {word: token_id for token_id, word in enumerate([*_letters(), *QWEN_SPECIAL])}
     return Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=list(QWEN_SPECIAL), model_max_length=4096)
 
 
 def clip_text(*, projected: bool) -> Any:
-    """A CLIP text encoder of 32 dimensions."""
+    """Return a CLIP text encoder with 32 dimensions."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    words = clip_tokenizer()
+    tokenizer = clip_tokenizer()
     config = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=32, intermediate_size=37, projection_dim=32, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=77, bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=37, projection_dim=32, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=77, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
 
 
 def t5_text(width: int) -> Any:
-    """A T5 encoder."""
+    """Return a T5 encoder of a width."""
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(
@@ -72,8 +72,8 @@ def t5_text(width: int) -> Any:
     return T5EncoderModel(config).eval()
 
 
-def _seeing(vae: Any) -> Any:
-    """Has a VAE of random weights tell images apart: its latents are far from zero, and unlike each other."""
+def _distinguishing(vae: Any) -> Any:
+    """Scale the weights of a random VAE, so that the latents of different images differ."""
     import torch
 
     with torch.no_grad():
@@ -84,21 +84,21 @@ def _seeing(vae: Any) -> Any:
 def _vae(channels: int) -> Any:
     from diffusers import AutoencoderKL
 
-    return _seeing(AutoencoderKL(
+    return _distinguishing(AutoencoderKL(
         sample_size=32, block_out_channels=(4, 8), layers_per_block=1, latent_channels=channels, norm_num_groups=1,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, use_quant_conv=False,
         use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5,
     ))  # fmt: skip
 
 
-def _scheduler(**more: Any) -> Any:
+def _scheduler(**config: Any) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    return FlowMatchEulerDiscreteScheduler(**more)
+    return FlowMatchEulerDiscreteScheduler(**config)
 
 
 def sd3(folder: Path, seed: int = 0, side: int = 32) -> Path:
-    """Saves a Stable Diffusion 3."""
+    """Save a Stable Diffusion 3."""
     import torch
     from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 
@@ -117,7 +117,7 @@ def sd3(folder: Path, seed: int = 0, side: int = 32) -> Path:
         text_encoder_3=t5_text(64),
         tokenizer_3=t5_tokenizer(),
     )  # fmt: skip
-    return _saved(pipeline, folder)
+    return _save(pipeline, folder)
 
 
 def _flux_parts() -> dict[str, Any]:
@@ -139,31 +139,31 @@ def _flux_parts() -> dict[str, Any]:
 
 
 def flux(folder: Path, seed: int = 0) -> Path:
-    """Saves a FLUX.1."""
+    """Save a FLUX.1."""
     import torch
     from diffusers import FluxPipeline
 
     torch.manual_seed(seed)
-    return _saved(FluxPipeline(**_flux_parts()), folder)
+    return _save(FluxPipeline(**_flux_parts()), folder)
 
 
 def kontext(folder: Path, seed: int = 1) -> Path:
-    """Saves a FLUX.1 Kontext."""
+    """Save a FLUX.1 Kontext."""
     import torch
     from diffusers import FluxKontextPipeline
 
     torch.manual_seed(seed)
-    return _saved(FluxKontextPipeline(**_flux_parts()), folder)
+    return _save(FluxKontextPipeline(**_flux_parts()), folder)
 
 
 def _qwen_text() -> Any:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    words = qwen_tokenizer()
-    number = words.convert_tokens_to_ids
+    tokenizer = qwen_tokenizer()
+    token_id = tokenizer.convert_tokens_to_ids
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": len(words), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+            "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
             "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 8192,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
         },
@@ -171,12 +171,12 @@ def _qwen_text() -> Any:
             "depth": 2, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
             "patch_size": 14, "spatial_merge_size": 2, "window_size": 112, "fullatt_block_indexes": [1],
         },
-        image_token_id=number("<|image_pad|>"),
-        video_token_id=number("<|video_pad|>"),
-        vision_start_token_id=number("<|vision_start|>"),
-        vision_end_token_id=number("<|vision_end|>"),
-        bos_token_id=number("<|endoftext|>"),
-        eos_token_id=number("<|im_end|>"),
+        image_token_id=token_id("<|image_pad|>"),
+        video_token_id=token_id("<|video_pad|>"),
+        vision_start_token_id=token_id("<|vision_start|>"),
+        vision_end_token_id=token_id("<|vision_end|>"),
+        bos_token_id=token_id("<|endoftext|>"),
+        eos_token_id=token_id("<|im_end|>"),
     )  # fmt: skip
     return Qwen2_5_VLForConditionalGeneration(config).eval()
 
@@ -189,7 +189,7 @@ def _qwen_parts() -> dict[str, Any]:
             patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
             joint_attention_dim=16, guidance_embeds=False, axes_dims_rope=(8, 4, 4),
         ),
-        "vae": _seeing(AutoencoderKLQwenImage(
+        "vae": _distinguishing(AutoencoderKLQwenImage(
             base_dim=8, z_dim=4, dim_mult=[1, 2, 2], num_res_blocks=1, temperal_downsample=[False, True],
             latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
         )),
@@ -200,16 +200,16 @@ def _qwen_parts() -> dict[str, Any]:
 
 
 def qwen_image(folder: Path, seed: int = 0) -> Path:
-    """Saves a Qwen-Image."""
+    """Save a Qwen-Image."""
     import torch
     from diffusers import QwenImagePipeline
 
     torch.manual_seed(seed)
-    return _saved(QwenImagePipeline(**_qwen_parts()), folder)
+    return _save(QwenImagePipeline(**_qwen_parts()), folder)
 
 
 def qwen_image_edit(folder: Path, seed: int = 1) -> Path:
-    """Saves a Qwen-Image-Edit of the kind that takes several reference images."""
+    """Save a Qwen-Image-Edit Plus, which takes several reference images."""
     import torch
     from diffusers import QwenImageEditPlusPipeline
     from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
@@ -222,7 +222,7 @@ def qwen_image_edit(folder: Path, seed: int = 1) -> Path:
         video_processor=Qwen2VLVideoProcessor(patch_size=14, merge_size=2, temporal_patch_size=2),
         chat_template="{{ messages }}",
     )
-    return _saved(QwenImageEditPlusPipeline(processor=processor, **parts), folder)
+    return _save(QwenImageEditPlusPipeline(processor=processor, **parts), folder)
 
 
 CHAT = (
@@ -232,16 +232,16 @@ CHAT = (
 
 
 def flux2_klein(folder: Path, seed: int = 0) -> Path:
-    """Saves a FLUX.2 klein, which generates from words and from several reference images alike."""
+    """Save a FLUX.2 klein, which generates with and without reference images."""
     import torch
     from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(seed)
-    words = qwen_tokenizer()
-    words.chat_template = CHAT
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = CHAT
     config = Qwen3Config(
-        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=28, num_attention_heads=2,
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=28, num_attention_heads=2,
         num_key_value_heads=2, head_dim=8, max_position_embeddings=1024, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     vae = AutoencoderKLFlux2(
@@ -254,14 +254,14 @@ def flux2_klein(folder: Path, seed: int = 0) -> Path:
             num_attention_heads=2, joint_attention_dim=48, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
         ),
         scheduler=_scheduler(use_dynamic_shifting=True),
-        vae=_seeing(vae),
+        vae=_distinguishing(vae),
         text_encoder=Qwen3ForCausalLM(config).eval(),
-        tokenizer=words,
+        tokenizer=tokenizer,
         is_distilled=True,
     )  # fmt: skip
-    return _saved(pipeline, folder)
+    return _save(pipeline, folder)
 
 
-def _saved(pipeline: Any, folder: Path) -> Path:
+def _save(pipeline: Any, folder: Path) -> Path:
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder

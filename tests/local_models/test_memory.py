@@ -1,4 +1,4 @@
-"""Batches that become smaller until they fit into memory, and errors that say it ran out."""
+"""Batches shrink until they fit into memory, and out-of-memory errors are recognised."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from knowgen.local_models.memory import BatchSizes, in_batches, is_out_of_memory
 
 
 class Model:
-    """Doubles numbers, in batches up to a size that fits."""
+    """A model that doubles numbers, in batches up to a size that fits; it records the batch sizes."""
 
     def __init__(self, fits: int) -> None:
         self.fits = fits
@@ -27,36 +27,36 @@ class Model:
     st.lists(st.integers(0, 40), max_size=8), st.integers(1, 12), st.integers(1, 12), st.booleans(),
     st.none() | st.integers(1, 5),
 )  # fmt: skip
-def test_every_item_is_run_once_and_in_order_and_none_in_too_large_a_batch(
-    calls: list[int], largest: int, fits: int, growing: bool, most: int | None
+def test_every_item_is_run_once_in_order_and_in_a_batch_that_fits(
+    calls: list[int], largest: int, fits: int, growing: bool, max_size: int | None
 ) -> None:
     sizes = BatchSizes(largest, first=1 if growing else None)
     misfits: list[int] = []
     for count in calls:
         model = Model(fits)
         results: list[int] = []
-        for batch, result in in_batches(iter(range(count)), model, sizes, most=most):
+        for batch, result in in_batches(iter(range(count)), model, sizes, max_size=max_size):
             assert result == [2 * number for number in batch]
             results += result
         assert results == [2 * number for number in range(count)]
-        assert all(1 <= size <= min(largest, most or largest) for size in model.batches)
+        assert all(1 <= size <= min(largest, max_size or largest) for size in model.batches)
         misfits += [size for size in model.batches if size > fits]
-    assert len(misfits) <= 4, "memory ran out again where it was known to"
+    assert len(misfits) <= 4, "memory ran out again at a size that did not fit before"
     assert misfits == sorted(misfits, reverse=True)
 
 
-def test_an_item_that_never_fits_is_run_alone_once_and_yielded_without_a_result() -> None:
+def test_an_item_that_does_not_fit_alone_is_yielded_without_a_result() -> None:
     model = Model(fits=0)
     assert list(in_batches(["a", "b"], model, BatchSizes(8))) == [(["a"], None), (["b"], None)]  # type: ignore[arg-type]
     assert model.batches == [2, 1, 1]
 
 
-def test_items_are_taken_one_batch_at_a_time() -> None:
-    taken: list[int] = []
-    source = (taken.append(number) or number for number in range(10))  # type: ignore[func-returns-value]
+def test_items_are_consumed_one_batch_at_a_time() -> None:
+    consumed: list[int] = []
+    source = (consumed.append(number) or number for number in range(10))  # type: ignore[func-returns-value]
     batches = in_batches(source, Model(fits=3), BatchSizes(3))
     next(batches)
-    assert taken == [0, 1, 2]
+    assert consumed == [0, 1, 2]
 
 
 def test_sizes_grow_from_the_first_to_the_largest() -> None:
@@ -65,30 +65,30 @@ def test_sizes_grow_from_the_first_to_the_largest() -> None:
     assert model.batches == [1, 2, 4, 8, 5]
 
 
-def test_shapes_learn_apart() -> None:
+def test_sizes_are_separate_for_each_shape() -> None:
     sizes = BatchSizes(8, first=1)
     sizes.fitted(1, "small")
     sizes.fitted(2, "small")
     sizes.did_not_fit(1, "large")
     assert (sizes.size("small"), sizes.size("large"), sizes.size("new")) == (4, 1, 1)
-    sizes.fitted(1, "small")  # a batch that was not full says nothing
+    sizes.fitted(1, "small")  # a batch smaller than the size changes nothing
     assert sizes.size("small") == 4
 
 
 def test_memory_is_freed_after_the_error_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    handled: list[object] = []
-    monkeypatch.setattr(memory, "free_memory", lambda: handled.append(sys.exc_info()[1]))
+    exceptions: list[object] = []
+    monkeypatch.setattr(memory, "free_memory", lambda: exceptions.append(sys.exc_info()[1]))
 
     def full() -> int:
         raise MemoryError
 
-    assert run_if_fits(full) is None and handled == [None]
-    assert run_if_fits(lambda: 5) == 5 and len(handled) == 1
+    assert run_if_fits(full) is None and exceptions == [None]
+    assert run_if_fits(lambda: 5) == 5 and len(exceptions) == 1
 
 
-def test_another_error_is_raised() -> None:
+def test_other_errors_are_raised() -> None:
     def broken() -> int:
         raise RuntimeError("shapes do not fit")
 
@@ -96,7 +96,7 @@ def test_another_error_is_raised() -> None:
         run_if_fits(broken)
 
 
-def test_memory_that_ran_out_is_not_a_gpu_fault() -> None:
+def test_an_out_of_memory_error_is_not_a_gpu_failure() -> None:
     torch = pytest.importorskip("torch")
     full = [
         torch.OutOfMemoryError("Tried to allocate 2.00 GiB"),

@@ -1,4 +1,4 @@
-"""Weights: digests that follow from content alone, and a hub client that calls home only when asked to."""
+"""Weights: digests depend on content alone, and the hub is contacted only on request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 @pytest.fixture(autouse=True)
-def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(weights, "_digests", {})
     for name in NAMES:
@@ -45,11 +45,11 @@ def sha256(data: bytes) -> str:
 
 def is_offline() -> bool:
     states = {constants.HF_HUB_OFFLINE, *(os.environ.get(name) == "1" for name in NAMES)}
-    assert len(states) == 1, "the constant and the environment say the same"
+    assert len(states) == 1, "the constant and the environment differ"
     return bool(states.pop())
 
 
-def test_a_digest_is_that_of_the_bytes_and_follows_a_change(tmp_path: Path) -> None:
+def test_a_digest_is_the_hash_of_the_bytes_and_changes_with_them(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     cache = Cache("embeddings")
     for data in (b"one", b"other"):
@@ -58,7 +58,7 @@ def test_a_digest_is_that_of_the_bytes_and_follows_a_change(tmp_path: Path) -> N
     cache.close()
 
 
-def test_digests_of_weights_are_found_again_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digests_of_weights_are_cached_for_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     large, small = tmp_path / "model.safetensors", tmp_path / "config.json"
     for path in (large, small):
         path.write_bytes(b"content")
@@ -68,11 +68,11 @@ def test_digests_of_weights_are_found_again_by_another_process(tmp_path: Path, m
     read: list[str] = []
     digest = hashlib.file_digest
 
-    def noted(file: Any, name: str) -> Any:
+    def recording(file: Any, name: str) -> Any:
         read.append(Path(file.name).name)
         return digest(file, name)
 
-    monkeypatch.setattr(hashlib, "file_digest", noted)
+    monkeypatch.setattr(hashlib, "file_digest", recording)
     assert [file_digest(path, cache) for path in (large, small)] == digests
     assert read == ["config.json"]
     cache.close()
@@ -89,7 +89,7 @@ def test_the_hubs_cache_names_large_files_by_their_digest(tmp_path: Path) -> Non
         file_digest(tmp_path / "model.safetensors")
 
 
-def test_an_id_follows_from_names_and_content_and_not_from_the_place(tmp_path: Path) -> None:
+def test_an_id_depends_on_names_and_content_and_not_on_the_folder(tmp_path: Path) -> None:
     def model(name: str, **files: str) -> str:
         folder = tmp_path / name
         folder.mkdir()
@@ -102,7 +102,7 @@ def test_an_id_follows_from_names_and_content_and_not_from_the_place(tmp_path: P
     assert len({first, model("changed", a="1", b="3"), model("renamed", a="1", c="2"), model("less", a="1")}) == 4
 
 
-def test_several_files_have_a_digest_with_their_names(tmp_path: Path) -> None:
+def test_the_digest_of_several_files_includes_their_names(tmp_path: Path) -> None:
     paths = [tmp_path / "a", tmp_path / "b"]
     for path in paths:
         path.write_text(path.name)
@@ -118,11 +118,11 @@ def test_several_files_have_a_digest_with_their_names(tmp_path: Path) -> None:
         ("a/b/c", False, False, False), ("a b", False, False, False),
     ],
 )  # fmt: skip
-def test_names_of_the_hub_and_paths_are_told_apart(name: str, path: bool, hub: bool, owned: bool) -> None:
+def test_hub_names_and_paths_are_distinguished(name: str, path: bool, hub: bool, owned: bool) -> None:
     assert (looks_like_path(name), is_hub_name(name), is_hub_name(name, owner=True)) == (path, hub, owned)
 
 
-def test_pickles_are_refused() -> None:
+def test_pickles_are_an_error() -> None:
     refuse_pickles(["config.json", "model.safetensors"], "the model", "here")
     with pytest.raises(DataError, match="the weights of the model are pickles"):
         refuse_pickles(["config.json", "pytorch_model.bin"], "the model", "here")
@@ -142,13 +142,13 @@ def test_the_client_is_offline_until_the_last_thread_leaves() -> None:
     with offline():
         thread.start()
         assert entered.wait(10) and is_offline()
-    assert is_offline(), "the other thread still needs it"
+    assert is_offline(), "the other thread is still in its block"
     leave.set()
     thread.join(10)
     assert not is_offline() and not any(name in os.environ for name in NAMES)
 
 
-def test_what_was_set_before_is_set_after(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_previous_settings_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TRANSFORMERS_OFFLINE", "0")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -158,7 +158,7 @@ def test_what_was_set_before_is_set_after(monkeypatch: pytest.MonkeyPatch) -> No
     assert constants.HF_HUB_OFFLINE and (os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_OFFLINE"]) == ("1", "0")
 
 
-def test_a_download_is_never_switched_off_under_way() -> None:
+def test_a_download_is_not_switched_offline_while_it_runs() -> None:
     states: list[bool] = []
     started = threading.Event()
 
@@ -179,19 +179,19 @@ def test_a_download_is_never_switched_off_under_way() -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Record calls of the hub's client, which finds nothing; whether it is offline is recorded too."""
+    """Replace the hub's client by one that finds nothing; return its calls, each with whether it was offline."""
     calls: list[dict[str, Any]] = []
 
-    def absent(repository: str, *names: str, **options: Any) -> str:
+    def not_found(repository: str, *names: str, **options: Any) -> str:
         calls.append({**options, "names": names, "offline": is_offline()})
         raise FileNotFoundError(f"no {repository}")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", absent)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", absent)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", not_found)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", not_found)
     return calls
 
 
-def test_nothing_is_downloaded_unasked(hub: list[dict[str, Any]]) -> None:
+def test_nothing_is_downloaded_by_default(hub: list[dict[str, Any]]) -> None:
     with pytest.raises(MissingDependencyError, match=r"-s download=true, or `hf download a/b`"):
         hub_file("a/b", ["x", "y"], download=False, where="scorer x")
     with pytest.raises(MissingDependencyError, match=r"-g download=true, or `hf download a/b`"):
@@ -199,7 +199,7 @@ def test_nothing_is_downloaded_unasked(hub: list[dict[str, Any]]) -> None:
     assert len(hub) == 3 and all(call["offline"] and call["local_files_only"] for call in hub)
 
 
-def test_what_is_asked_for_is_downloaded_online(hub: list[dict[str, Any]]) -> None:
+def test_a_download_runs_online(hub: list[dict[str, Any]]) -> None:
     with pytest.raises(MissingDependencyError, match="a/b could not be downloaded: no a/b"):
         hub_file("a/b", ["x"], download=True, where="scorer x")
     with pytest.raises(MissingDependencyError, match="a/b could not be downloaded: no a/b"):

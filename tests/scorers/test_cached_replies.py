@@ -275,23 +275,23 @@ def test_a_damaged_cache_is_disabled_with_a_warning(tmp_path: Path) -> None:
     cache = Cache("replies", tmp_path)
     cache.put("k", b"v")
     cache.close()
-    assert cache.get("k") is None and "replies.sqlite" in cache.fault
+    assert cache.get("k") is None and "replies.sqlite" in cache.error
     cache.clear()
     fresh = Cache("replies", tmp_path)
     fresh.put("k", b"v")
-    assert fresh.get("k") == b"v" and fresh.fault == ""
+    assert fresh.get("k") == b"v" and fresh.error == ""
 
 
 def test_files_are_dropped_oldest_first(tmp_path: Path) -> None:
     import os
 
-    files = FileCache("pictures", tmp_path, limit=3000)
+    files = FileCache("images", tmp_path, limit=3000)
     for number in range(5):
         path = files.path(f"{number}" * 64, ".jpg")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(1000))
         os.utime(path, (number, number))
-        files.grown(1000)
+        files.added(1000)
     assert files.find("4" * 64, ".jpg") is not None and files.find("0" * 64, ".jpg") is None
     assert files.totals()[1] <= 3000
     files.clear()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from knowgen.core.records import ScoreStatus
+from knowgen.scorers.similarity import clip as embedding_clip
 from knowgen.scorers.similarity.cache import EmbeddingCache
 from knowgen.scorers.similarity.clip import ClipNetwork, ClipSource
 from knowgen.scorers.similarity.embedder import Embedder
@@ -259,8 +260,6 @@ def test_a_second_pass_imports_no_torch(tmp_path: Path) -> None:
 
 def test_a_bundled_architecture_reads_the_same_from_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip
-
-    from knowgen.scorers.similarity import clip as embedding_clip
 
     asked = {arch: open_clip.get_model_config(arch) for arch in ("ViT-B-32", "RN50", "ViT-SO400M-14-SigLIP")}
     monkeypatch.delitem(sys.modules, "open_clip")

@@ -1,4 +1,4 @@
-"""A folder for the store's tests that the user's own would not be."""
+"""A folder that other users of this machine can reach."""
 
 from __future__ import annotations
 

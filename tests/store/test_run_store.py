@@ -1,4 +1,4 @@
-"""A run directory gives back what was put, counts what is current, and refuses what it should."""
+"""A run directory: records are read as written, current scores are used, damaged and foreign runs are refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PLAIN = st.recursive(
 OBJECTS = st.dictionaries(TEXT, PLAIN, max_size=3)
 UNIT = st.floats(0, 1)
 USAGE = st.builds(Usage, input_tokens=st.integers(0, 10**6), output_tokens=st.integers(0, 10**6), cost=st.none() | UNIT)
-READING = st.builds(
+PARSED = st.builds(
     ParsedScore,
     status=st.sampled_from(ScoreStatus),
     values=st.dictionaries(st.sampled_from(DIMENSIONS), UNIT),
@@ -86,15 +86,15 @@ SCORE = st.builds(
     scorer=TEXT,
     judge_repeat=st.integers(0, 5),
     status=st.sampled_from(ScoreStatus),
-    strict=READING,
-    lenient=st.none() | READING,
+    strict=PARSED,
+    lenient=st.none() | PARSED,
     image=DIGEST,
     attempts=st.lists(st.builds(Attempt, reply=TEXT, error=TEXT, seconds=UNIT, usage=USAGE), max_size=2).map(tuple),
     judge_returned=TEXT,
     details=OBJECTS,
     usage=USAGE,
 )
-CALM = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +103,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield store
 
 
-@CALM
+@SETTINGS
 @given(generation=GENERATION, key=DIGEST)
-def test_a_generation_comes_back_as_it_was_put(shared: RunStore, generation: Generation, key: str) -> None:
+def test_a_generation_is_read_as_written(shared: RunStore, generation: Generation, key: str) -> None:
     shared.put_generation(key, generation)
     found = shared.generation(key)
     assert found is not None
@@ -114,25 +114,25 @@ def test_a_generation_comes_back_as_it_was_put(shared: RunStore, generation: Gen
         assert found.image.path == shared.image_path(found.image)
 
 
-@CALM
+@SETTINGS
 @given(score=SCORE, key=DIGEST)
-def test_a_score_comes_back_as_it_was_put(shared: RunStore, score: Score, key: str) -> None:
+def test_a_score_is_read_as_written(shared: RunStore, score: Score, key: str) -> None:
     shared.put_score(key, score, shared.spec.scorers[0])
     assert shared.score(key) == score
 
 
-def test_a_lone_surrogate_or_a_foreign_object_costs_no_paid_reply(tmp_path: Path) -> None:
+def test_a_lone_surrogate_or_an_unknown_object_does_not_lose_a_paid_reply(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, store_records.spec()) as store:
         store.put_generation(
             "k", store_records.generation("a", settings={"word": "\ud800x", "folder": object(), "raw": b"\xff"})
         )
         score = store_records.score("a", "", attempts=(Attempt(reply="half \udfff pair"),))
         store.put_score("s", score, store.spec.scorers[0])
-        drawn, judged = store.generation("k"), store.score("s")
-    assert drawn is not None and judged is not None
-    assert drawn.settings["word"] == "\ufffdx"
-    assert "object" in drawn.settings["folder"]
-    assert judged.attempts[0].reply == "half \ufffd pair"
+        generation, score_read = store.generation("k"), store.score("s")
+    assert generation is not None and score_read is not None
+    assert generation.settings["word"] == "\ufffdx"
+    assert "object" in generation.settings["folder"]
+    assert score_read.attempts[0].reply == "half \ufffd pair"
 
 
 def test_a_value_that_is_not_a_number_is_refused_when_it_is_stored(tmp_path: Path) -> None:
@@ -157,10 +157,10 @@ def test_samples_keep_their_order_over_many_pages(tmp_path: Path) -> None:
             store.truth("s1000")
 
 
-def test_an_id_that_comes_twice_is_named_and_the_earlier_selection_stays(tmp_path: Path) -> None:
+def test_a_duplicate_id_is_named_and_the_earlier_selection_stays(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, store_records.spec()) as store:
         store.put_samples(store_records.items("a", "b"))
-        with pytest.raises(DataError, match=r"sample number 3 of the selection: sample id 'x' occurs twice"):
+        with pytest.raises(DataError, match=r"sample number 3 of the selection: duplicate sample id 'x'"):
             store.put_samples(store_records.items("x", "y", "x"))
         assert [each.id for each in store.samples()] == ["a", "b"]
 
@@ -185,7 +185,7 @@ def test_a_broken_task_leaves_the_earlier_selection(tmp_path: Path) -> None:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_rows_hold_each_triple_once_and_only_what_is_current(data: st.DataObject) -> None:
-    """Random histories of generating and scoring again and again, against a plain dictionary."""
+    """Random sequences of repeated generations and scores, compared with a plain dictionary."""
     names = [f"s{number}" for number in range(data.draw(st.integers(1, 5)))]
     repeats, judges = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
     current = ScorerSpec(name="judge", version="2")
@@ -198,7 +198,7 @@ def test_rows_hold_each_triple_once_and_only_what_is_current(data: st.DataObject
             store.put_samples(store_records.items(*names))
             for step in range(data.draw(st.integers(0, 30))):
                 name = data.draw(st.sampled_from([*names, "not selected"]))
-                repeat = data.draw(st.integers(0, repeats))  # one more than counts
+                repeat = data.draw(st.integers(0, repeats))  # one more than the run has
                 if data.draw(st.booleans()):
                     digest = data.draw(st.sampled_from(["", "a" * 64, "b" * 64]))
                     ref = ImageRef(sha256=digest, width=1, height=1, format="PNG") if digest else None
@@ -234,7 +234,7 @@ def test_rows_hold_each_triple_once_and_only_what_is_current(data: st.DataObject
 
 def test_a_scorer_the_run_does_not_have_is_named(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, store_records.spec()) as store:
-        calls: list[Callable[[str], Any]] = [store.rows, store.scores, store.cells]
+        calls: list[Callable[[str], Any]] = [store.rows, store.scores, store.expected_generations]
         for call in calls:
             with pytest.raises(UsageError, match=r"no scorer 'vlm'; it has judge"):
                 call("vlm")
@@ -243,7 +243,7 @@ def test_a_scorer_the_run_does_not_have_is_named(tmp_path: Path) -> None:
 # -- opening -----------------------------------------------------------------------------------------------------------
 
 
-def test_results_outlive_the_process_and_selection_repeats_and_scorers_may_grow(tmp_path: Path) -> None:
+def test_selection_repeats_and_scorers_may_grow_in_a_later_run(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, store_records.spec()) as store:
         store.put_samples(store_records.items("a"))
         ref = store.put_image(store_records.image_bytes(1), width=24, height=16, format="PNG")
@@ -296,10 +296,10 @@ def test_fresh_removes_results_but_nothing_else(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "run.json", "run.sqlite"]
 
 
-def test_fresh_in_a_folder_that_is_not_a_run_touches_nothing(tmp_path: Path) -> None:
+def test_fresh_in_a_folder_that_is_not_a_run_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "holiday.png").write_text("mine")
-    with pytest.raises(ConfigError, match="no run directory"):
+    with pytest.raises(ConfigError, match="not a run directory"):
         RunStore.open(tmp_path, store_records.spec(), fresh=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["images", "holiday.png"]
     with RunStore.open(tmp_path / "new", store_records.spec(), fresh=True) as store:
@@ -362,7 +362,7 @@ def test_a_damaged_or_foreign_run_is_reported_in_one_line_and_left_alone(
 
 def test_a_folder_without_a_run_cannot_be_read(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(DataError, match="no run directory"):
+        with pytest.raises(DataError, match="not a run directory"):
             RunStore.read(folder)
 
 
@@ -396,7 +396,7 @@ def test_a_reader_sees_a_running_run_and_changes_nothing(tmp_path: Path) -> None
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_what_was_committed_is_in_one_file_even_if_a_reader_looks_on(tmp_path: Path) -> None:
+def test_after_closing_all_commits_are_in_one_file_even_with_a_reader(tmp_path: Path) -> None:
     writer = RunStore.open(tmp_path, store_records.spec())
     writer.put_generation("k", store_records.generation("a"))
     writer.commit()
@@ -424,15 +424,15 @@ def test_a_damaged_record_is_reported_in_one_line(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_the_tables_make_sense_to_stock_tools(tmp_path: Path) -> None:
+def test_the_tables_can_be_queried_with_sqlite(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, store_records.spec()) as store:
         store.put_samples(store_records.items("a"))
         ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
         store.put_generation("ka", store_records.generation("a", ref))
         store.put_score("sa", store_records.score("a", ref.sha256), store.spec.scorers[0])
     connection = sqlite3.connect(tmp_path / "run.sqlite")
-    drawn = connection.execute("select sample_id, repeat, status, reason, image from generations").fetchall()
-    assert drawn == [("a", 0, "ok", "", ref.sha256)]
+    generation = connection.execute("select sample_id, repeat, status, reason, image from generations").fetchall()
+    assert generation == [("a", 0, "ok", "", ref.sha256)]
     query = "select scorer, judge_repeat, status, json_extract(strict_values, '$.aesthetics') from scores"
     assert connection.execute(query).fetchall() == [("judge", 0, "ok", 0.5)]
     assert connection.execute("select json_extract(sample, '$.prompt') from samples").fetchone() == (
@@ -457,9 +457,9 @@ def _seen_by_others(path: Path, query: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
-def test_what_is_put_is_committed_without_being_asked(tmp_path: Path) -> None:
+def test_writes_are_committed_automatically(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, store_records.spec()) as store:
-        for name in ("a", "b"):  # the second begins a group of its own
+        for name in ("a", "b"):  # the second one starts a new transaction
             store.put_generation(name, store_records.generation(name))
             assert store.generation(name) is not None
             wait_until(partial(_is_committed, tmp_path, name))
@@ -469,14 +469,14 @@ def _is_committed(folder: Path, key: str) -> bool:
     return (key,) in _seen_by_others(folder, "select key from generations")
 
 
-def test_commit_makes_it_durable_at_once(tmp_path: Path) -> None:
+def test_commit_is_visible_to_other_connections_at_once(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, store_records.spec()) as store:
         store.put_generation("k", store_records.generation("a"))
         store.commit()
         assert _seen_by_others(tmp_path, "select key from generations") == [("k",)]
 
 
-def test_many_threads_may_put_at_once(tmp_path: Path) -> None:
+def test_many_threads_may_write_concurrently(tmp_path: Path) -> None:
     def work(number: int) -> None:
         for step in range(40):
             ref = store.put_image(store_records.image_bytes(step % 7), width=24, height=16, format="PNG")
@@ -493,8 +493,8 @@ def test_many_threads_may_put_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_a_thread_that_writes_on_while_the_store_is_closed_gets_an_error(tmp_path: Path, attempt: int) -> None:
-    """Closing a connection under a statement would end the whole process."""
+def test_a_thread_that_writes_while_the_store_is_closed_gets_an_error(tmp_path: Path, attempt: int) -> None:
+    """Closing a connection during a statement would crash the process."""
     store = RunStore.open(tmp_path / "run", store_records.spec())
     store.put_samples(store_records.items("a"))
     errors: list[BaseException] = []
@@ -521,7 +521,7 @@ def test_a_thread_that_writes_on_while_the_store_is_closed_gets_an_error(tmp_pat
     assert [type(error) for error in errors] == [sqlite3.ProgrammingError] * 3
 
 
-def test_a_reservation_is_on_disk_before_the_call_and_counts_until_it_is_settled(tmp_path: Path) -> None:
+def test_a_reservation_is_committed_before_the_call_and_counts_until_it_is_settled(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, store_records.spec()) as store:
         numbers = [store.reserve(0.1, "vlm") for _ in range(10)]
         assert _seen_by_others(tmp_path, "select count(*), sum(settled) from reservations") == [(10, None)]
@@ -541,7 +541,7 @@ def test_a_reservation_is_on_disk_before_the_call_and_counts_until_it_is_settled
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.none() | st.integers(0, 10**6) | st.just("open")), max_size=20))
-def test_sums_of_money_are_exact_to_the_millionth(calls: list[tuple[int, Any]]) -> None:
+def test_costs_are_summed_exactly(calls: list[tuple[int, Any]]) -> None:
     folder = Path(tempfile.mkdtemp())
     expected = 0
     try:
@@ -572,6 +572,6 @@ def test_wall_time_adds_up_over_invocations(tmp_path: Path) -> None:
 
 def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     judge = ScorerSpec(name="vlm:m", args={"base_url": "https://me:hunter2@judge.invalid/v1"})
-    with pytest.raises(ConfigError, match="base_url holds what looks like a key"):
+    with pytest.raises(ConfigError, match="base_url contains what looks like a key"):
         RunStore.open(tmp_path / "run", store_records.spec(scorers=(judge,)))
     assert not (tmp_path / "run").exists()

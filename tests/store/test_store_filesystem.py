@@ -1,4 +1,4 @@
-"""The journal follows the file system: a log needs shared memory, which a network does not have."""
+"""The journal mode follows the file system: WAL needs shared memory, which network file systems do not have."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_the_innermost_mount_decides(path: str, kind: str, journal: str) -> None
     assert journal_mode(Path(path), MOUNTS) == journal
 
 
-def test_this_machine_has_an_answer_or_none(tmp_path: Path) -> None:
+def test_the_type_of_a_local_folder_is_local_or_unknown(tmp_path: Path) -> None:
     kind = filesystem_type(tmp_path)
     assert kind == "" or not is_network(kind)
     assert filesystem_type(tmp_path, "") == ""
 
 
-def test_on_a_network_the_database_has_a_rollback_journal(tmp_path: Path) -> None:
+def test_the_database_has_a_rollback_journal_on_a_network_file_system(tmp_path: Path) -> None:
     network = open_writer(tmp_path / "a.sqlite", f"server:/x {tmp_path.resolve()} nfs rw 0 0\n")
     local = open_writer(tmp_path / "b.sqlite", f"/dev/x {tmp_path.resolve()} ext4 rw 0 0\n")
     assert _modes(network) == ("delete", 2)

@@ -1,4 +1,4 @@
-"""Images are complete under their name, written once, and found out when they are damaged."""
+"""Images are complete as soon as they have their name, written once, and detected when damaged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knowgen.store.images import ImageFolder
 from tests.helpers import store_records
 
 
-def test_an_image_lies_under_its_digest(tmp_path: Path) -> None:
+def test_an_image_is_named_by_its_digest(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path / "images")
     for kind, ending in (("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")):
         data = store_records.image_bytes(7, kind=kind)
@@ -44,7 +44,7 @@ def test_a_good_file_is_not_written_again_and_a_damaged_one_is(tmp_path: Path) -
     assert not images.ok(ref)
 
 
-def test_no_name_is_given_before_the_file_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_renamed_only_when_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
 
     def watched(part: str, name: str) -> None:
@@ -59,7 +59,7 @@ def test_no_name_is_given_before_the_file_is_whole(tmp_path: Path, monkeypatch: 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_threads_that_store_the_same_image_do_not_meet(tmp_path: Path) -> None:
+def test_threads_may_store_the_same_image(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path)
     data = store_records.image_bytes(3, (200, 200))
     threads = [
@@ -76,16 +76,16 @@ def test_threads_that_store_the_same_image_do_not_meet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("digest", ["", "../../etc/passwd", "A" * 64, "a" * 63, "a" * 64 + "\n", "/" + "a" * 63])
 def test_a_record_cannot_lead_out_of_the_folder(tmp_path: Path, digest: str) -> None:
-    with pytest.raises(DataError, match="no SHA-256"):
+    with pytest.raises(DataError, match="not a SHA-256"):
         ImageFolder(tmp_path).path(ImageRef(sha256=digest, width=1, height=1, format="PNG"))
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"format '\.\./x' is none of PNG, JPEG, WEBP"):
+    with pytest.raises(DataError, match=r"format '\.\./x' is not one of PNG, JPEG, WEBP"):
         ImageFolder(tmp_path).put(b"data", width=1, height=1, format="../x")
 
 
-def test_what_a_killed_writer_left_half_written_is_swept_away(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     images = ImageFolder(tmp_path)
     ref = images.put(store_records.image_bytes(), width=24, height=16, format="PNG")
     (tmp_path / ".part" / "123-0").write_bytes(b"half")

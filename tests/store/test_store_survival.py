@@ -47,8 +47,8 @@ with RunStore.open(folder, spec) as store:
         print("reserved", number, flush=True)
         ref = store.put_image(hashlib.sha512(name.encode()).digest() * 200, width=8, height=8, format="PNG")
         store.put_generation("g" + name, Generation(sample_id=name, status="ok", image=ref))
-        reading = ParsedScore(status="ok", values={"faithfulness": 1.0})
-        score = Score(sample_id=name, scorer="judge", status="ok", strict=reading, image=ref.sha256)
+        parsed = ParsedScore(status="ok", values={"faithfulness": 1.0})
+        score = Score(sample_id=name, scorer="judge", status="ok", strict=parsed, image=ref.sha256)
         store.put_score("j" + name, score, spec.scorers[0])
         store.settle(number, 0.005)
         time.sleep(0.002)
@@ -72,69 +72,71 @@ def spec() -> RunSpec:
 
 
 def _facts(folder: Path) -> dict[str, tuple[str, str, str]]:
-    """What a store says of each sample: statuses and the image's digest."""
+    """Return statuses and image digest of each sample."""
     with RunStore.read(folder) as store:
         digests = {each.sample_id: each.image.sha256 for _, each in store.generations() if each.image}
         rows = store.rows("judge")
         return {row.sample_id: (row.generation, row.strict.status, digests[row.sample_id]) for row in rows}
 
 
-def test_a_writer_killed_anywhere_leaves_a_whole_store_and_goes_on(tmp_path: Path, spec: RunSpec) -> None:
-    chance = random.Random(5)
-    folder, promised, reserved, kills = tmp_path / "run", set(), 0, 0
+def test_a_writer_killed_at_any_moment_leaves_a_consistent_store_and_can_be_continued(
+    tmp_path: Path, spec: RunSpec
+) -> None:
+    randomness = random.Random(5)
+    folder, committed, reserved, kills = tmp_path / "run", set(), 0, 0
     while True:
         process = store_records.start_code(WRITER, folder, spec.model_dump_json(), SAMPLES)
-        lines_to_live = chance.randint(0, 30)
+        lines_to_live = randomness.randint(0, 30)
         finished = False
         assert process.stdout is not None and process.stderr is not None
         for number, line in enumerate(process.stdout):
             words = line.split()
-            promised |= {words[1]} if words[0] == "committed" else set()
+            committed |= {words[1]} if words[0] == "committed" else set()
             reserved += words[0] == "reserved"
             finished = words[0] == "done"
             if number >= lines_to_live:
-                time.sleep(chance.random() * 0.01)
+                time.sleep(randomness.random() * 0.01)
                 process.kill()
                 break
-        for line in process.stdout:  # what it said between our decision and its end
+        for line in process.stdout:  # lines printed before the signal arrived
             words = line.split()
-            promised |= {words[1]} if words[0] == "committed" else set()
+            committed |= {words[1]} if words[0] == "committed" else set()
             reserved += words[0] == "reserved"
             finished = finished or words[0] == "done"
         assert process.wait() in {0, -signal.SIGKILL}, process.stderr.read()
         process.stdout.close()
         process.stderr.close()
-        _check(folder, promised, reserved)
+        _check(folder, committed, reserved)
         if finished:
             break
         kills += 1
     assert kills >= 4
-    calm = tmp_path / "calm"
-    whole = store_records.start_code(WRITER, calm, spec.model_dump_json(), SAMPLES)
+    undisturbed = tmp_path / "undisturbed"
+    whole = store_records.start_code(WRITER, undisturbed, spec.model_dump_json(), SAMPLES)
     assert whole.communicate()[0].split()[-1] == "done"
-    assert _facts(folder) == _facts(calm)
-    assert _pictures(folder) == _pictures(calm)
+    assert _facts(folder) == _facts(undisturbed)
+    assert _images(folder) == _images(undisturbed)
 
 
-def _pictures(folder: Path) -> dict[str, bytes]:
+def _images(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "images").rglob("*") if path.is_file()}
 
 
-def _check(folder: Path, promised: set[str], reserved: int) -> None:
+def _check(folder: Path, committed: set[str], reserved: int) -> None:
     for path in (folder / "images").glob("??/*"):
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.stem
     if not (folder / "run.sqlite").exists():
-        assert not promised and not reserved
+        assert not committed and not reserved
         return
     connection = sqlite3.connect(folder / "run.sqlite")
     assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
     if connection.execute("pragma user_version").fetchone() == (0,):
-        assert not promised and not reserved
+        assert not committed and not reserved
         connection.close()
         return
     connection.close()
     with RunStore.read(folder) as store:
-        for name in promised:
+        for name in committed:
             assert store.generation("g" + name) is not None
             assert store.score("j" + name) is not None
         for _, generation in store.generations():
@@ -142,7 +144,7 @@ def _check(folder: Path, promised: set[str], reserved: int) -> None:
         assert store.spent() >= reserved * 0.005 - 1e-9
 
 
-def test_a_killed_run_can_be_read_where_nothing_can_be_written(public_folder: Path, spec: RunSpec) -> None:
+def test_a_killed_run_can_be_read_in_a_read_only_folder(public_folder: Path, spec: RunSpec) -> None:
     folder = public_folder / "run"
     process = store_records.start_code(WRITER, folder, spec.model_dump_json(), SAMPLES)
     assert process.stdout is not None
@@ -157,13 +159,13 @@ def test_a_killed_run_can_be_read_where_nothing_can_be_written(public_folder: Pa
     with RunStore.read(folder) as store:
         print(sum(1 for _ in store.generations()), len(list(store.rows("judge"))))
     """
-    drawn, rows = _as_stranger(folder, code).split()
-    assert int(drawn) >= 1 and int(rows) == SAMPLES
+    generations, rows = _as_another_user(folder, code).split()
+    assert int(generations) >= 1 and int(rows) == SAMPLES
 
 
 # -- read-only ---------------------------------------------------------------------------------------------------------
 
-STRANGER = """
+OTHER_USER = """
 import os, sys
 from pathlib import Path
 from knowgen.core.errors import KnowgenError
@@ -172,7 +174,7 @@ from knowgen.core.spec import RunSpec
 from knowgen.store.run import RunStore
 
 folder = Path(sys.argv[1])
-with RunStore.read(folder) as store:  # loads everything while files of the installation can be read
+with RunStore.read(folder) as store:  # imports everything while the installation is readable
     list(store.rows("judge"))
 if os.geteuid() == 0:
     os.setgid(65534)
@@ -184,11 +186,11 @@ except KnowgenError as error:
 """
 
 
-def _as_stranger(folder: Path, code: str, *more: str) -> str:
-    """Runs code as a user who may read the folder and not write it."""
+def _as_another_user(folder: Path, code: str, *more: str) -> str:
+    """Run code as a user who may read the folder but not write it."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    process = store_records.start_code(STRANGER % code, folder, *more)
+    process = store_records.start_code(OTHER_USER % code, folder, *more)
     out, err = process.communicate()
     assert process.returncode == 0, err
     return str(out)
@@ -200,20 +202,18 @@ def test_a_read_only_directory_can_be_read_and_refuses_a_writer_in_one_line(publ
         store.put_samples(store_records.items("a", "b"))
         ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
         store.put_generation("k", store_records.generation("a", ref))
-    reading = """
+    code = """
     with RunStore.read(folder) as store:
         print(store.generation("k").status, store.image_ok(store.generation("k").image), len(list(store.rows("judge"))))
     """
-    assert _as_stranger(folder, reading).split() == ["ok", "True", "2"]
+    assert _as_another_user(folder, code).split() == ["ok", "True", "2"]
     writing = "    RunStore.open(folder, RunSpec.model_validate_json(sys.argv[2]))"
-    words = _as_stranger(folder, writing, spec.model_dump_json())
+    words = _as_another_user(folder, writing, spec.model_dump_json())
     assert words.startswith(f"ConfigError {folder}: cannot be written (Permission denied)")
     assert len(words.splitlines()) == 1
 
 
-def test_a_run_whose_log_was_emptied_beside_a_reader_can_be_read_where_nothing_can_be_written(
-    public_folder: Path, spec: RunSpec
-) -> None:
+def test_a_run_closed_beside_a_reader_can_be_read_in_a_read_only_folder(public_folder: Path, spec: RunSpec) -> None:
     folder = public_folder / "run"
     writer = RunStore.open(folder, spec)
     writer.put_generation("k", store_records.generation("a"))
@@ -227,12 +227,12 @@ def test_a_run_whose_log_was_emptied_beside_a_reader_can_be_read_where_nothing_c
     with RunStore.read(folder) as store:
         print(store.generation("k").status)
     """
-    assert _as_stranger(folder, code).split() == ["failed"]
+    assert _as_another_user(folder, code).split() == ["failed"]
 
 
 # -- full disk ---------------------------------------------------------------------------------------------------------
 
-FILLER = """
+FULL_DISK = """
 import os, resource, sys
 from pathlib import Path
 from knowgen.core.errors import KnowgenError
@@ -249,7 +249,7 @@ if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     for number in range(10**6):
-        if what == "pictures":
+        if what == "images":
             store.put_image(os.urandom(300_000), width=8, height=8, format="PNG")
         else:
             store.put_generation(f"k{number}", Generation(sample_id=f"s{number}", status="failed", reason="x" * 5000))
@@ -273,7 +273,7 @@ except KnowgenError as error:
 
 @pytest.fixture(params=["small disk", "limited files"])
 def small_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, int]]:
-    """A folder on a disk of 2 MB, and the limit of file sizes that stands in for it where none can be mounted."""
+    """A folder on a disk of 2 MB, or a limit of file sizes if none can be mounted."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = shutil.which("mount")
@@ -286,19 +286,19 @@ def small_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tupl
         yield folder, 250_000
 
 
-@pytest.mark.parametrize("what", ["pictures", "rows"])
-def test_a_full_disk_is_reported_in_one_line_and_what_was_committed_stays(
+@pytest.mark.parametrize("what", ["images", "rows"])
+def test_a_full_disk_is_reported_in_one_line_and_commits_are_preserved(
     small_place: tuple[Path, int], spec: RunSpec, what: str
 ) -> None:
     place, limit = small_place
     (place / "ballast").write_bytes(bytes(400_000))
-    process = store_records.start_code(FILLER, place / "run", spec.model_dump_json(), limit, what)
+    process = store_records.start_code(FULL_DISK, place / "run", spec.model_dump_json(), limit, what)
     out, err = process.communicate()
     lines = out.splitlines()
     assert process.returncode == 0, err
     assert lines[0] == "committed"
-    assert lines[1].startswith(f"DataError {place / 'run'}") and "full" in lines[1] and "kept" in lines[1]
-    if what == "rows":  # nothing may be built on what was rolled back
+    assert lines[1].startswith(f"DataError {place / 'run'}") and "full" in lines[1] and "preserved" in lines[1]
+    if what == "rows":  # every later write fails as well
         assert lines[2] == lines[3] == lines[1]
     assert "read early" in lines
     for path in (place / "run" / "images").rglob("*.png"):
@@ -317,14 +317,14 @@ import sys, time
 from pathlib import Path
 from knowgen.store.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
-print("held", flush=True)
+print("locked", flush=True)
 time.sleep(600)
 """
 
 
-def test_a_second_process_is_refused_by_name_and_a_dead_one_does_not_matter(tmp_path: Path, spec: RunSpec) -> None:
+def test_a_second_process_is_refused_and_a_lock_of_a_dead_one_is_ignored(tmp_path: Path, spec: RunSpec) -> None:
     holder = store_records.start_code(HOLDER, tmp_path)
-    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
     with pytest.raises(ConfigError) as caught:
         RunStore.open(tmp_path, spec)
     assert f"is in use by process {holder.pid} on {socket.gethostname()}" in str(caught.value)
@@ -337,36 +337,36 @@ def test_a_second_process_is_refused_by_name_and_a_dead_one_does_not_matter(tmp_
     assert not (tmp_path / "run.lock").exists()
 
 
-def test_the_same_process_cannot_write_twice_either(tmp_path: Path, spec: RunSpec) -> None:
+def test_the_same_process_cannot_open_a_run_twice(tmp_path: Path, spec: RunSpec) -> None:
     with RunStore.open(tmp_path, spec), pytest.raises(ConfigError, match=f"process {os.getpid()} on"):
         RunStore.open(tmp_path, spec)
     RunStore.open(tmp_path, spec).close()
 
 
-def test_a_failed_opening_gives_the_directory_free(tmp_path: Path, spec: RunSpec) -> None:
+def test_a_failed_opening_releases_the_lock(tmp_path: Path, spec: RunSpec) -> None:
     RunStore.open(tmp_path, spec).close()
     with pytest.raises(ConfigError, match="holds another run"):
         RunStore.open(tmp_path, spec.model_copy(update={"seed": 9}))
     RunStore.open(tmp_path, spec).close()
 
 
-def test_many_processes_race_for_a_directory_and_one_has_it_at_a_time(tmp_path: Path) -> None:
+def test_of_several_processes_only_one_has_the_lock(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
 from knowgen.core.errors import ConfigError
 from knowgen.store.lock import RunLock
-folder, got = Path(sys.argv[1]), 0
-while got < 40:
+folder, count = Path(sys.argv[1]), 0
+while count < 40:
     try:
         lock = RunLock(folder)
     except ConfigError:
         continue
-    inside = os.open(folder / "inside", os.O_CREAT | os.O_EXCL)  # fails if anybody else is in
+    inside = os.open(folder / "inside", os.O_CREAT | os.O_EXCL)  # fails if another process has the lock
     os.close(inside)
     os.unlink(folder / "inside")
     lock.release()
-    got += 1
+    count += 1
 """
     racers = [store_records.start_code(code, tmp_path) for _ in range(3)]
     for racer in racers:
@@ -374,7 +374,9 @@ while got < 40:
         assert racer.returncode == 0
 
 
-def test_where_there_are_no_locks_the_file_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_file_locks_the_content_of_the_lock_file_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unsupported(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 

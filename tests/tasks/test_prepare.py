@@ -1,4 +1,4 @@
-"""Preparing the benchmark from a hub: what is fetched, what is pinned, what a killed preparation leaves."""
+"""Preparing the benchmark from a hub: which files are fetched, the pinned commit, and killed preparations."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tests.helpers.processes import wait_until
 
 SLOW = pytest.mark.slow
 
-WANTED = {"0": 0, "1": 1, "3": 3, "4": 4, "5": 5}
-"""Which made picture each PNG row must end up with."""
+EXPECTED = {"0": 0, "1": 1, "3": 3, "4": 4, "5": 5}
+"""Number of the generated image of each row with a PNG image, by id."""
 
 
 def test_the_benchmark_is_prepared_and_loads_as_a_task(hub: HubServer, knowgen: Command, home: Path) -> None:
     sha = hub.commit(BENCH, bench_files())
     done = knowgen("task", "prepare", "knowgen")
     assert done.returncode == 0, done.stderr
-    assert f"knowgen at {sha[:22]}, 6 rows, 6 pictures" in done.stdout
+    assert f"knowgen at {sha[:22]}, 6 rows, 6 images" in done.stdout
     task = load_task("knowgen")
     samples = {sample.id: sample for sample in task.samples()}
     assert list(samples) == [str(row["id"]) for row in bench_rows()] and len(task) == 6
@@ -42,7 +42,7 @@ def test_the_benchmark_is_prepared_and_loads_as_a_task(hub: HubServer, knowgen: 
         assert (sample.prompt, sample.category) == (row["prompt"], category)
         assert sample.group == group_of(category) != "unknown"
         assert (sample.difficulty, sample.meta) == (row["meta"]["difficulty"], {"lang": "en"})
-    for name, number in WANTED.items():
+    for name, number in EXPECTED.items():
         image = task.truth(name).image
         assert image is not None and image.path is not None
         assert image.path.read_bytes() == image_bytes(number), f"sample {name}"
@@ -55,11 +55,11 @@ def test_the_benchmark_is_prepared_and_loads_as_a_task(hub: HubServer, knowgen: 
     assert hub.fetched("README.md") == 0
     fetched = [path for _, path in hub.requests if "/resolve/" in path]
     assert len(fetched) == 8 and all(f"/resolve/{sha}/" in path for path in fetched), "exactly that commit's files"
-    the_check_finds_it_good()
-    the_index_says_where_it_came_from(sha)
+    check_passes_with_a_warning()
+    index_records_the_origin(sha)
 
 
-def the_check_finds_it_good() -> None:
+def check_passes_with_a_warning() -> None:
     findings = check_task(load_task("knowgen"))
     by_name = {finding.check: finding for finding in findings}
     assert "6 open, and are what is recorded" in by_name["pictures"].what
@@ -68,7 +68,7 @@ def the_check_finds_it_good() -> None:
     assert worst(findings) == "warn"
 
 
-def the_index_says_where_it_came_from(sha: str) -> None:
+def index_records_the_origin(sha: str) -> None:
     found = find_prepared("knowgen")
     assert found is not None
     index = json.loads((found.folder / "index.json").read_text())
@@ -78,21 +78,21 @@ def the_index_says_where_it_came_from(sha: str) -> None:
     assert index["archives"] == archives
 
 
-def test_repeated_it_does_nothing(hub: HubServer, knowgen: Command, home: Path) -> None:
+def test_a_second_preparation_does_nothing(hub: HubServer, knowgen: Command, home: Path) -> None:
     hub.commit(BENCH, bench_files())
     assert knowgen("task", "prepare", "knowgen").returncode == 0
     before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
-    asked = len(hub.requests)
+    requests = len(hub.requests)
     again = knowgen("task", "prepare", "knowgen")
     named = knowgen("task", "prepare", "knowgen", "--revision", "main")
     for done in (again, named):
         assert done.returncode == 0 and done.stdout.startswith("already prepared: knowgen at ")
         assert done.stderr == ""
-    assert len(hub.requests) == asked
+    assert len(hub.requests) == requests
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
 
 
-def test_repeated_it_loads_nothing_heavy(hub: HubServer, knowgen: Command) -> None:
+def test_a_second_preparation_imports_no_heavy_library(hub: HubServer, knowgen: Command) -> None:
     hub.commit(BENCH, bench_files())
     assert knowgen("task", "prepare", "knowgen").returncode == 0
     script = (
@@ -105,11 +105,11 @@ def test_repeated_it_loads_nothing_heavy(hub: HubServer, knowgen: Command) -> No
 
 
 @pytest.mark.slow
-def test_the_commit_stays_when_the_hub_moves_on(hub: HubServer, knowgen: Command) -> None:
+def test_the_commit_stays_pinned_when_the_hub_has_a_new_one(hub: HubServer, knowgen: Command) -> None:
     first = hub.commit(BENCH, bench_files())
     assert knowgen("task", "prepare", "knowgen").returncode == 0
     version = load_task("knowgen").version
-    rows = [{**row, "prompt": row["prompt"] + " anew"} for row in bench_rows()]
+    rows = [{**row, "prompt": row["prompt"] + " (changed)"} for row in bench_rows()]
     second = hub.commit(BENCH, bench_files(rows))
     assert knowgen("task", "prepare", "knowgen").stdout.startswith("already prepared")
     assert knowgen("task", "prepare", "knowgen", "--force").returncode == 0
@@ -118,13 +118,13 @@ def test_the_commit_stays_when_the_hub_moves_on(hub: HubServer, knowgen: Command
     assert load_task("knowgen").version == version
     moved = knowgen("task", "prepare", "knowgen", "--revision", "main", "--force")
     assert moved.returncode == 0 and second[:22] in moved.stdout
-    assert next(iter(load_task("knowgen").samples())).prompt.endswith("anew")
+    assert next(iter(load_task("knowgen").samples())).prompt.endswith("(changed)")
     back = knowgen("task", "prepare", "knowgen", "--revision", first)
     assert back.returncode == 0 and "unpacking" not in back.stderr
     assert load_task("knowgen").version == version
 
 
-def test_the_token_is_the_hub_librarys_own(hub: HubServer, knowgen: Command, home: Path) -> None:
+def test_the_hub_token_is_sent_and_not_written_anywhere(hub: HubServer, knowgen: Command, home: Path) -> None:
     hub.commit(BENCH, bench_files())
     done = knowgen("task", "prepare", "knowgen", HF_TOKEN="hf_madeuptoken")
     assert done.returncode == 0 and "Bearer hf_madeuptoken" in hub.tokens
@@ -132,7 +132,7 @@ def test_the_token_is_the_hub_librarys_own(hub: HubServer, knowgen: Command, hom
     assert b"madeuptoken" not in written + done.stdout.encode() + done.stderr.encode()
 
 
-def test_killed_while_downloading_it_goes_on_with_what_it_has(hub: HubServer, knowgen: Command, home: Path) -> None:
+def test_a_download_that_was_killed_is_continued(hub: HubServer, knowgen: Command, home: Path) -> None:
     sha = hub.commit(BENCH, bench_files())
     hub.stalled = {"packs/part2.zip"}
     command = [sys.executable, "-m", "knowgen", "task", "prepare", "knowgen"]
@@ -147,7 +147,7 @@ def test_killed_while_downloading_it_goes_on_with_what_it_has(hub: HubServer, kn
     hub.release.set()
     hub.stalled = set()
     assert find_prepared("knowgen") is None
-    with pytest.raises(DataError, match="is not prepared on this machine; type: knowgen task prepare knowgen"):
+    with pytest.raises(DataError, match="is not prepared on this machine; run: knowgen task prepare knowgen"):
         load_task("knowgen")
     assert knowgen("task", "prepare", "knowgen").returncode == 0
     assert [hub.fetched(name) for name in (BENCH_FILE, "images.zip", "more.tar.gz")] == [1, 1, 1]
@@ -158,7 +158,7 @@ def test_killed_while_downloading_it_goes_on_with_what_it_has(hub: HubServer, kn
 @pytest.mark.parametrize(
     "step", ["inspect_images", pytest.param("write_rows", marks=SLOW), pytest.param("write_json", marks=SLOW)]
 )
-def test_killed_while_building_it_leaves_nothing_that_looks_finished(
+def test_a_killed_build_leaves_nothing_that_looks_finished(
     hub: HubServer, knowgen: Command, home: Path, step: str
 ) -> None:
     hub.commit(BENCH, bench_files())
@@ -179,15 +179,15 @@ def test_killed_while_building_it_leaves_nothing_that_looks_finished(
     assert worst(check_task(load_task("knowgen"))) == "warn"
 
 
-def test_interrupted_while_downloading_it_ends_at_once(hub: HubServer, home: Path) -> None:
+def test_an_interrupted_download_ends_at_once(hub: HubServer, home: Path) -> None:
     hub.commit(BENCH, bench_files())
     hub.stalled = {"images.zip"}
     command = [sys.executable, "-m", "knowgen", "task", "prepare", "knowgen"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert hub.stalling.wait(60)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
-    assert process.returncode == 130 and told.splitlines()[-1] == "knowgen: interrupted"
+    _, output = process.communicate(timeout=20)
+    assert process.returncode == 130 and output.splitlines()[-1] == "knowgen: interrupted"
     assert find_prepared("knowgen") is None
 
 
@@ -201,7 +201,7 @@ def test_many_loose_images_are_fetched_too(hub: HubServer, knowgen: Command) -> 
 
 
 @pytest.mark.slow
-def test_two_at_once_are_refused(hub: HubServer, knowgen: Command) -> None:
+def test_two_concurrent_preparations_are_refused(hub: HubServer, knowgen: Command) -> None:
     hub.commit(BENCH, bench_files())
     hub.stalled = {"packs/part2.zip"}
     command = [sys.executable, "-m", "knowgen", "task", "prepare", "knowgen"]
@@ -214,27 +214,27 @@ def test_two_at_once_are_refused(hub: HubServer, knowgen: Command) -> None:
 
 
 @pytest.mark.slow
-def test_a_forced_preparation_keeps_answers_that_were_paid_for(hub: HubServer, knowgen: Command) -> None:
+def test_a_forced_preparation_preserves_paid_answers(hub: HubServer, knowgen: Command) -> None:
     hub.commit(BENCH, bench_files())
     assert knowgen("task", "prepare", "knowgen").returncode == 0
     found = find_prepared("knowgen")
     assert found is not None
     (found.folder / "text_required.journal.jsonl").write_text('{"paid": 1}\n')
     assert knowgen("task", "prepare", "knowgen", "--force").returncode == 0
-    anew = find_prepared("knowgen")
-    assert anew is not None and not found.folder.exists() and anew.folder != found.folder
-    assert (anew.folder / "text_required.journal.jsonl").read_text() == '{"paid": 1}\n'
+    prepared = find_prepared("knowgen")
+    assert prepared is not None and not found.folder.exists() and prepared.folder != found.folder
+    assert (prepared.folder / "text_required.journal.jsonl").read_text() == '{"paid": 1}\n'
 
 
 @pytest.mark.slow
-def test_faults_of_the_hub_are_one_line(hub: HubServer, knowgen: Command, home: Path) -> None:
+def test_hub_errors_are_reported_in_one_line(hub: HubServer, knowgen: Command, home: Path) -> None:
     unknown = knowgen("task", "prepare", "knowgen")
-    assert unknown.returncode == 3 and "no such dataset" in unknown.stderr
+    assert unknown.returncode == 3 and "the dataset does not exist" in unknown.stderr
     hub.commit(BENCH, {"other.json": b"[]"})
     nothing = knowgen("task", "prepare", "knowgen")
-    assert nothing.returncode == 3 and f"holds no {BENCH_FILE}; there are other.json" in nothing.stderr
+    assert nothing.returncode == 3 and f"does not contain {BENCH_FILE}; it contains other.json" in nothing.stderr
     revision = knowgen("task", "prepare", "knowgen", "--revision", "nope")
-    assert revision.returncode == 3 and "there is no revision 'nope'" in revision.stderr
+    assert revision.returncode == 3 and "unknown revision 'nope'" in revision.stderr
     away = knowgen("task", "prepare", "knowgen", HF_ENDPOINT="http://127.0.0.1:9")
     assert away.returncode == 3 and "cannot be fetched" in away.stderr and "--data-dir" in away.stderr
     name = knowgen("task", "prepare", "knowgn")
@@ -245,7 +245,7 @@ def test_faults_of_the_hub_are_one_line(hub: HubServer, knowgen: Command, home: 
         ]
 
 
-def test_the_archives_of_a_stranger_are_not_trusted(hub: HubServer, knowgen: Command, home: Path) -> None:
+def test_archives_from_the_hub_are_not_trusted(hub: HubServer, knowgen: Command, home: Path) -> None:
     hub.commit(BENCH, {**bench_files(), "evil.zip": zipped({"../../evil.txt": b"x"})})
     done = knowgen("task", "prepare", "knowgen")
     assert done.returncode == 3 and "evil.zip: refused: its member '../../evil.txt' leaves its folder" in done.stderr
@@ -254,6 +254,6 @@ def test_the_archives_of_a_stranger_are_not_trusted(hub: HubServer, knowgen: Com
 
 def test_help_fits_a_screen_and_shows_an_example(knowgen: Command) -> None:
     for words in (["task"], ["task", "prepare"], ["task", "annotate"]):
-        told = knowgen(*words, "--help").stdout
-        assert len(told.splitlines()) <= 24 and max(map(len, told.splitlines())) <= 80
-        assert "  knowgen task " in told
+        output = knowgen(*words, "--help").stdout
+        assert len(output.splitlines()) <= 24 and max(map(len, output.splitlines())) <= 80
+        assert "  knowgen task " in output

@@ -1,4 +1,4 @@
-"""From published rows to a task: spellings, paths from other machines, and rows or images that cannot be used."""
+"""Published rows as a task: field names, paths from other machines, and rows or images that cannot be used."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.helpers.archive_data import BENCH_FILE, Command, bench_files, bench_r
 Rows = list[dict[str, Any]]
 
 
-def laid_out(folder: Path, files: dict[str, bytes]) -> Path:
+def write_files(folder: Path, files: dict[str, bytes]) -> Path:
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
 
 
-def from_files(folder: Path, files: dict[str, bytes]) -> FolderTask:
-    prepare("knowgen", data_dir=laid_out(folder, files))
+def prepare_files(folder: Path, files: dict[str, bytes]) -> FolderTask:
+    prepare("knowgen", data_dir=write_files(folder, files))
     task = load_task("knowgen")
     assert isinstance(task, FolderTask)
     return task
@@ -36,20 +36,20 @@ def from_files(folder: Path, files: dict[str, bytes]) -> FolderTask:
 
 def refusal(folder: Path, files: dict[str, bytes]) -> str:
     with pytest.raises(DataError) as caught:
-        from_files(folder, files)
+        prepare_files(folder, files)
     assert find_prepared("knowgen") is None
     place = data_home() / "knowgen"
     assert [path.name for path in place.iterdir()] == [".lock"], "no draft is left"
     return str(caught.value)
 
 
-def changed(change: Callable[[Rows], Any]) -> dict[str, bytes]:
+def edited(change: Callable[[Rows], Any]) -> dict[str, bytes]:
     rows = bench_rows()
     change(rows)
     return bench_files(rows)
 
 
-def the_picture(task: FolderTask, name: str) -> bytes:
+def truth_bytes(task: FolderTask, name: str) -> bytes:
     image = task.truth(name).image
     assert image is not None and image.path is not None
     return image.path.read_bytes()
@@ -58,55 +58,57 @@ def the_picture(task: FolderTask, name: str) -> bytes:
 # ------------------------------------------------------------------------------------------------------- local copies
 
 
-def test_a_local_folder_serves_as_well(home: Path, tmp_path: Path, knowgen: Command) -> None:
-    folder = laid_out(tmp_path / "local", bench_files())
+def test_a_local_folder_can_be_prepared(home: Path, tmp_path: Path, knowgen: Command) -> None:
+    folder = write_files(tmp_path / "local", bench_files())
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     done = knowgen("task", "prepare", "knowgen", "--data-dir", folder, HF_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
-    assert [the_picture(load_task("knowgen"), name) for name in "01"] == [image_bytes(0), image_bytes(1)]  # type: ignore[arg-type]
+    assert [truth_bytes(load_task("knowgen"), name) for name in "01"] == [image_bytes(0), image_bytes(1)]  # type: ignore[arg-type]
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert knowgen("task", "prepare", "knowgen", "--data-dir", folder).stdout.startswith("already prepared")
     found = find_prepared("knowgen")
     assert found is not None and found.commit.startswith("local-") and found.revision == ""
 
 
-def test_images_that_lie_unpacked_are_taken_and_left_where_they_are(home: Path, tmp_path: Path) -> None:
+def test_unpacked_images_are_used_and_not_moved(home: Path, tmp_path: Path) -> None:
     rows = bench_rows()[:2]
     files = {
         BENCH_FILE: json.dumps(rows).encode(),
         "KnowGen-Bench/images/a.png": image_bytes(0),
         "b/b.png": image_bytes(1),
     }
-    task = from_files(tmp_path / "local", files)
-    assert [the_picture(task, name) for name in "01"] == [image_bytes(0), image_bytes(1)]
+    task = prepare_files(tmp_path / "local", files)
+    assert [truth_bytes(task, name) for name in "01"] == [image_bytes(0), image_bytes(1)]
     assert (tmp_path / "local" / "KnowGen-Bench" / "images" / "a.png").read_bytes() == image_bytes(0)
 
 
-def test_a_snapshot_of_links_is_read_through(home: Path, tmp_path: Path) -> None:
-    blobs = laid_out(tmp_path / "blobs", {str(number): data for number, data in enumerate(bench_files().values())})
+def test_symbolic_links_in_the_source_are_followed(home: Path, tmp_path: Path) -> None:
+    blobs = write_files(tmp_path / "blobs", {str(number): data for number, data in enumerate(bench_files().values())})
     snapshot = tmp_path / "snapshot"
     for number, name in enumerate(bench_files()):
         (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
         (snapshot / name).symlink_to(blobs / str(number))
     prepare("knowgen", data_dir=snapshot)
-    assert the_picture(load_task("knowgen"), "3") == image_bytes(3)  # type: ignore[arg-type]
+    assert truth_bytes(load_task("knowgen"), "3") == image_bytes(3)  # type: ignore[arg-type]
 
 
 def test_the_same_content_gets_the_same_version_and_other_content_another(home: Path, tmp_path: Path) -> None:
-    first = from_files(tmp_path / "one", bench_files()).version
-    assert from_files(tmp_path / "two", bench_files()).version == first
-    assert from_files(tmp_path / "three", changed(lambda rows: rows[0].update(prompt="other"))).version != first
+    first = prepare_files(tmp_path / "one", bench_files()).version
+    assert prepare_files(tmp_path / "two", bench_files()).version == first
+    assert prepare_files(tmp_path / "three", edited(lambda rows: rows[0].update(prompt="other"))).version != first
 
 
-def test_a_folder_without_the_rows_says_so(home: Path, tmp_path: Path) -> None:
-    assert f"holds no {BENCH_FILE}" in refusal(tmp_path / "local", {"images.zip": zipped({"a.png": image_bytes(0)})})
-    with pytest.raises(DataError, match="is no folder"):
+def test_a_folder_without_the_rows_file_is_refused(home: Path, tmp_path: Path) -> None:
+    assert f"does not contain {BENCH_FILE}" in refusal(
+        tmp_path / "local", {"images.zip": zipped({"a.png": image_bytes(0)})}
+    )
+    with pytest.raises(DataError, match="not a folder"):
         prepare("knowgen", data_dir=tmp_path / "nowhere")
     with pytest.raises(UsageError, match="exclude each other"):
         prepare("knowgen", data_dir=tmp_path, revision="main")
 
 
-def test_where_data_lies_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_data_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KNOWGEN_DATA", str(tmp_path / "named"))
     assert data_home() == tmp_path / "named"
     monkeypatch.delenv("KNOWGEN_DATA")
@@ -117,10 +119,10 @@ def test_where_data_lies_follows_the_environment(monkeypatch: pytest.MonkeyPatch
     assert data_home() == tmp_path / ".local" / "share" / "knowgen"
 
 
-def test_a_data_folder_that_cannot_be_written_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_data_folder_is_reported_with_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a file").write_text("nobody writes below a file, root included")
     monkeypatch.setenv("KNOWGEN_DATA", str(tmp_path / "a file" / "data"))
-    with pytest.raises(ConfigError, match="set KNOWGEN_DATA to a folder of yours"):
+    with pytest.raises(ConfigError, match="set KNOWGEN_DATA to a writable folder"):
         prepare("knowgen", data_dir=tmp_path)
 
 
@@ -129,45 +131,45 @@ def test_a_data_folder_that_cannot_be_written_says_what_to_set(tmp_path: Path, m
 
 @pytest.mark.parametrize("field", ["prompt", "question", "user_prompt", "image_prompt"])
 @pytest.mark.parametrize("image", ["gt_image", "ground_truth", "target_image", "reference_image", "gen_image"])
-def test_fields_are_read_under_each_of_their_names(home: Path, tmp_path: Path, field: str, image: str) -> None:
+def test_each_known_field_name_is_accepted(home: Path, tmp_path: Path, field: str, image: str) -> None:
     row = bench_rows()[0]
     renamed = {field: row.pop("prompt"), image: row.pop("gt_image"), **row}
-    task = from_files(tmp_path / "local", bench_files([renamed]))
+    task = prepare_files(tmp_path / "local", bench_files([renamed]))
     (sample,) = task.samples()
-    assert sample.prompt == bench_rows()[0]["prompt"] and the_picture(task, "0") == image_bytes(0)
+    assert sample.prompt == bench_rows()[0]["prompt"] and truth_bytes(task, "0") == image_bytes(0)
 
 
 def test_the_first_name_that_is_not_empty_counts(home: Path, tmp_path: Path) -> None:
     row = {**bench_rows()[0], "question": "no", "prompt": "yes", "gt_image": "", "gen_image": ["images/b.png"]}
-    task = from_files(tmp_path / "local", bench_files([row]))
-    assert next(task.samples()).prompt == "yes" and the_picture(task, "0") == image_bytes(1)
+    task = prepare_files(tmp_path / "local", bench_files([row]))
+    assert next(task.samples()).prompt == "yes" and truth_bytes(task, "0") == image_bytes(1)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda rows: rows[3].update(id=1), f"{BENCH_FILE}, row 4 (id '1'): the id '1' is already that of row 2"),
-        (lambda rows: rows[3].update(id="1"), "the id '1' is already that of row 2"),
+        (lambda rows: rows[3].update(id=1), f"{BENCH_FILE}, row 4 (id '1'): duplicate id '1', already in row 2"),
+        (lambda rows: rows[3].update(id="1"), "duplicate id '1', already in row 2"),
         (lambda rows: rows[2].pop("id"), f"{BENCH_FILE}, row 3: has no id"),
         (lambda rows: rows[2].update(prompt="  "), "row 3 (id '2'): has no prompt"),
-        (lambda rows: rows[2].pop("gt_image"), "row 3 (id '2'): names no ground-truth picture"),
-        (lambda rows: rows[2].update(meta=[1]), "row 3 (id '2'): meta is no JSON object"),
-        (lambda rows: rows.insert(1, 7), "row 2: is no JSON object"),
+        (lambda rows: rows[2].pop("gt_image"), "row 3 (id '2'): has no ground-truth image"),
+        (lambda rows: rows[2].update(meta=[1]), "row 3 (id '2'): meta must be a JSON object"),
+        (lambda rows: rows.insert(1, 7), "row 2: must be a JSON object"),
         (lambda rows: rows.clear(), "at least one row"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(home: Path, tmp_path: Path, change: Any, words: str) -> None:
-    assert words in refusal(tmp_path / "local", changed(change))
+    assert words in refusal(tmp_path / "local", edited(change))
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[", b"\xff\xfe", b"[" * 100_000])
-def test_a_file_of_no_rows_is_one_line(home: Path, tmp_path: Path, data: bytes) -> None:
-    said = refusal(tmp_path / "local", {**bench_files(), BENCH_FILE: data})
-    assert said.startswith(f"{BENCH_FILE}: ") and "\n" not in said and len(said) < 400
+def test_a_file_without_rows_is_reported_in_one_line(home: Path, tmp_path: Path, data: bytes) -> None:
+    message = refusal(tmp_path / "local", {**bench_files(), BENCH_FILE: data})
+    assert message.startswith(f"{BENCH_FILE}: ") and "\n" not in message and len(message) < 400
 
 
 def test_an_unknown_category_stays_and_gets_no_group(home: Path, tmp_path: Path) -> None:
-    task = from_files(tmp_path / "local", changed(lambda rows: rows[0]["meta"].update(category="Gardening")))
+    task = prepare_files(tmp_path / "local", edited(lambda rows: rows[0]["meta"].update(category="Gardening")))
     sample = next(task.samples())
     assert (sample.category, sample.group) == ("gardening", "unknown")
 
@@ -176,37 +178,37 @@ def test_an_unknown_category_stays_and_gets_no_group(home: Path, tmp_path: Path)
 
 
 def test_a_missing_image_names_its_row(home: Path, tmp_path: Path) -> None:
-    said = refusal(tmp_path / "local", changed(lambda rows: rows[4].update(gt_image="images/none.png")))
-    assert f"{BENCH_FILE}, row 5 (id '4'): the picture 'images/none.png' is nowhere" in said
+    message = refusal(tmp_path / "local", edited(lambda rows: rows[4].update(gt_image="images/none.png")))
+    assert f"{BENCH_FILE}, row 5 (id '4'): the image 'images/none.png' is not among" in message
 
 
 def test_the_longest_suffix_decides_between_files_of_one_name(home: Path, tmp_path: Path) -> None:
     members = {"a/x.png": image_bytes(0), "b/x.png": image_bytes(1), "c/b/x.png": image_bytes(2)}
     rows = [{**bench_rows()[0], "id": each, "gt_image": name} for each, name in enumerate(WHICH)]
     files = {BENCH_FILE: json.dumps(rows).encode(), "p.zip": zipped(members)}
-    task = from_files(tmp_path / "local", files)
-    assert [the_picture(task, str(each)) for each in range(len(rows))] == [image_bytes(n) for n in WHICH.values()]
+    task = prepare_files(tmp_path / "local", files)
+    assert [truth_bytes(task, str(each)) for each in range(len(rows))] == [image_bytes(n) for n in WHICH.values()]
 
 
 WHICH = {"a/x.png": 0, "/data/c/b/x.png": 2, "p/b/x.png": 1, "z/a/x.png": 0}
-"""A path that a row names, and the picture that is meant."""
+"""A recorded path, and the number of the image that it refers to."""
 
 
 def test_different_files_that_fit_equally_are_ambiguous(home: Path, tmp_path: Path) -> None:
     files = {**bench_files(bench_rows()[:1]), "other/images.zip": zipped({"a.png": image_bytes(9)})}
-    said = refusal(tmp_path / "local", files)
-    assert "row 1 (id '0'): the picture 'images/a.png' may be images/a.png or other/images/a.png, which differ" in said
+    message = refusal(tmp_path / "local", files)
+    assert "row 1 (id '0'): the image 'images/a.png' may be images/a.png or other/images/a.png, which differ" in message
 
 
 def test_equal_files_are_not_ambiguous(home: Path, tmp_path: Path) -> None:
     files = {**bench_files(bench_rows()[:1]), "other/images.zip": zipped({"a.png": image_bytes(0)})}
-    assert the_picture(from_files(tmp_path / "local", files), "0") == image_bytes(0)
+    assert truth_bytes(prepare_files(tmp_path / "local", files), "0") == image_bytes(0)
 
 
 def test_an_archive_beside_its_own_content_must_agree_with_it(home: Path, tmp_path: Path) -> None:
     same = {**bench_files(bench_rows()[:1]), "images/a.png": image_bytes(0)}
-    assert the_picture(from_files(tmp_path / "same", same), "0") == image_bytes(0)
-    other = laid_out(tmp_path / "other", {**same, "images/a.png": image_bytes(7)})
+    assert truth_bytes(prepare_files(tmp_path / "same", same), "0") == image_bytes(0)
+    other = write_files(tmp_path / "other", {**same, "images/a.png": image_bytes(7)})
     with pytest.raises(DataError, match="which differ"):
         prepare("knowgen", data_dir=other)
 
@@ -219,22 +221,22 @@ def test_a_broken_image_names_row_and_file(home: Path, tmp_path: Path, damage: s
         **bench_files(bench_rows()[:2]),
         "images.zip": zipped({"a.png": image_bytes(0), "b.png": data}),
     }
-    said = refusal(tmp_path / "local", files)
-    assert f"{BENCH_FILE}, row 2 (id '1'): the image images/b.png does not open: " in said
+    message = refusal(tmp_path / "local", files)
+    assert f"{BENCH_FILE}, row 2 (id '1'): the image images/b.png does not open: " in message
 
 
 def test_images_are_not_written_twice(home: Path, tmp_path: Path) -> None:
-    strange = image_bytes(3, "JPEG", (90, 40)) + b"trailing words of a camera"
+    strange = image_bytes(3, "JPEG", (90, 40)) + b"trailing bytes of a camera"
     rows = [{**bench_rows()[0], "gt_image": "images/a.png"}]
     files = {BENCH_FILE: json.dumps(rows).encode(), "images.zip": zipped({"a.png": strange})}
-    task = from_files(tmp_path / "local", files)
-    assert the_picture(task, "0") == strange
+    task = prepare_files(tmp_path / "local", files)
+    assert truth_bytes(task, "0") == strange
     image = task.truth("0").image
     assert image is not None and (image.format, image.width, image.height) == ("JPEG", 90, 40)
 
 
 def test_limits_hold_for_all_archives_together(home: Path, tmp_path: Path) -> None:
-    folder = laid_out(tmp_path / "local", bench_files())
+    folder = write_files(tmp_path / "local", bench_files())
     with pytest.raises(DataError, match="one file more than the 4 allowed"):
         prepare("knowgen", data_dir=folder, limits=ArchiveLimits(files=4))
 
@@ -242,21 +244,21 @@ def test_limits_hold_for_all_archives_together(home: Path, tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------------- images after preparing
 
 
-def test_an_image_that_was_exchanged_is_never_used(home: Path, tmp_path: Path) -> None:
-    task = from_files(tmp_path / "local", bench_files())
+def test_a_replaced_image_is_never_used(home: Path, tmp_path: Path) -> None:
+    task = prepare_files(tmp_path / "local", bench_files())
     image = task.truth("0").image
     assert image is not None and image.path is not None
     image.path.write_bytes(image_bytes(200))
     assert task.truth("1").image is not None
     for again in (task, load_task("knowgen")):
-        with pytest.raises(DataError, match=r"picture pictures/images/a\.png is not the one recorded.*prepare"):
+        with pytest.raises(DataError, match=r"image pictures/images/a\.png differs from the recorded digest.*prepare"):
             again.truth("0")
     image.path.write_bytes(image_bytes(0))
-    assert the_picture(task, "0") == image_bytes(0)
+    assert truth_bytes(task, "0") == image_bytes(0)
 
 
 def test_an_image_is_hashed_once(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = from_files(tmp_path / "local", bench_files())
+    task = prepare_files(tmp_path / "local", bench_files())
     task.truth("0")
     opened: list[Path] = []
     true_open = Path.open

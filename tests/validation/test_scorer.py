@@ -1,4 +1,4 @@
-"""`knowgen check scorer`: what it finds in scorers that keep the contract and in others, and what it pays."""
+"""`knowgen check scorer`: its findings for good and bad scorers, and what it spends."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_a_budget_is_spent_and_not_exceeded(task: InMemoryTask, tmp_path: Path) 
 def test_a_call_of_unknown_price_is_not_sent(task: InMemoryTask, tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert "a call has an unknown price, and none was made" in check("Paid", task, log=str(log), price=None)
-    assert "so a budget cannot hold" in check("Paid", task, budget=1.0, log=str(log), price=None)
+    assert "so the budget cannot be enforced" in check("Paid", task, budget=1.0, log=str(log), price=None)
     assert not log.exists()
 
 

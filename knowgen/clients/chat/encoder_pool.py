@@ -24,7 +24,7 @@ from knowgen.core.errors import ConfigError, TransientError, UnscorableError
 from knowgen.core.records import ImageRef
 from knowgen.core.spec import fingerprint
 
-CACHE = "pictures"
+CACHE = "images"
 SUFFIX = ".jpg"
 _LINE_LIMIT = 1 << 20
 
@@ -97,7 +97,7 @@ class EncoderPool:
         header = {"sha256": encoded.sha256, "width": encoded.width, "height": encoded.height, "size": encoded.size}
         self._index.put(key, json.dumps(header).encode() + b"\n" + encoded.data)
         if encoded.path is not None:
-            self.files.grown(encoded.size)
+            self.files.added(encoded.size)
         return encoded
 
     def _cached(self, key: str) -> EncodedImageFile | None:

@@ -1,4 +1,7 @@
-"""Threads that work for an event loop. They are daemons: one that hangs never keeps the process from ending."""
+"""Building blocks between threads and an event loop: `LoopBridge`, `WorkerThreads`, `CapacityLimiter`, `Invocation`.
+
+All threads are daemons, so one that hangs never keeps the process from ending.
+"""
 
 from __future__ import annotations
 
@@ -7,81 +10,81 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 
 class LoopBridge:
-    """Carries results from threads into an event loop, many of them with one wake-up.
+    """Calls functions in an event loop from other threads, many of them with one wake-up.
 
     Args:
-        loop: The loop in which letters are delivered.
+        loop: The event loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._letters: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._posted: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._awake = False
 
-    def post(self, deliver: Callable[..., None], *args: Any) -> None:
-        """Has `deliver(*args)` called in the loop, soon; from any thread. Nothing happens once the loop is closed."""
-        self._letters.append((deliver, args))
+    def post(self, function: Callable[..., None], *args: Any) -> None:
+        """Call `function(*args)` in the loop, soon. May be used from any thread; has no effect on a closed loop."""
+        self._posted.append((function, args))
         if self._awake:
             return
         self._awake = True
         try:
-            self.loop.call_soon_threadsafe(self._drain)
-        except RuntimeError:  # the loop is closed: the run is over and nobody waits for this letter
-            self._letters.clear()
+            self.loop.call_soon_threadsafe(self._run_posted)
+        except RuntimeError:  # the loop is closed: the run is over and nothing waits for this call
+            self._posted.clear()
 
-    def _drain(self) -> None:
-        self._awake = False  # before reading: a letter posted from now on wakes the loop again
-        while self._letters:
-            deliver, args = self._letters.popleft()
-            deliver(*args)
+    def _run_posted(self) -> None:
+        self._awake = False  # before reading: what is posted from now on wakes the loop again
+        while self._posted:
+            function, args = self._posted.popleft()
+            function(*args)
 
 
 class WorkerThreads:
-    """Daemon threads that call functions and hand the results to a loop.
+    """Daemon threads that run functions and return the results to an event loop.
 
     Args:
-        mailbox: Where results go.
-        threads: How many work at once; they start with the first call.
-        name: For thread listings.
+        bridge: Bridge into the loop.
+        threads: Number of threads; each starts when it is first needed.
+        name: Name of the threads, for listings.
     """
 
-    def __init__(self, mailbox: LoopBridge, threads: int, name: str) -> None:
-        self._mailbox = mailbox
+    def __init__(self, bridge: LoopBridge, threads: int, name: str) -> None:
+        self._bridge = bridge
         self._threads = threads
         self._name = name
         self._started = 0
         self._work: SimpleQueue[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
 
-    def call(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-        """Calls `function(*args)` in a thread; from the loop only."""
-        future: asyncio.Future[T] = self._mailbox.loop.create_future()
+    def run(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        """Run `function(*args)` in a thread and return a future of its result. Used in the loop only."""
+        future: asyncio.Future[T] = self._bridge.loop.create_future()
         self._work.put((future, function, args))
         if self._started < self._threads:
             self._started += 1
-            threading.Thread(target=self._serve, name=f"knowgen {self._name} {self._started}", daemon=True).start()
+            threading.Thread(target=self._main, name=f"knowgen {self._name} {self._started}", daemon=True).start()
         return future
 
     def close(self) -> None:
-        """Lets the threads end after the calls that were already given."""
+        """Let the threads end after what was submitted before."""
         for _ in range(self._started):
             self._work.put(None)
 
-    def _serve(self) -> None:
-        while (item := self._work.get()) is not None:
-            future, function, args = item
+    def _main(self) -> None:
+        while (entry := self._work.get()) is not None:
+            future, function, args = entry
             try:
                 result = function(*args)
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
-                self._mailbox.post(_reject, future, error)
+            except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
+                self._bridge.post(_reject, future, error)
             else:
-                self._mailbox.post(_resolve, future, result)
-            del item, future, function, args
+                self._bridge.post(_resolve, future, result)
+            del entry, future, function, args
 
 
 def _resolve(future: asyncio.Future[T], result: T) -> None:
@@ -95,32 +98,32 @@ def _reject(future: asyncio.Future[Any], error: BaseException) -> None:
 
 
 class CapacityLimiter:
-    """Bounds how much is held at once; used in one loop only.
+    """Bounds how many units are taken at once. Used in one event loop only.
 
     Args:
-        limit: How much there is room for. A batch enters whole, so it may be exceeded by one batch.
+        limit: Maximum number of units. A batch is taken whole, so one batch may exceed it.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held = 0
+        self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def wait(self) -> None:
-        """Waits until there is room; `enter` must follow before anything else is awaited."""
-        while self._held >= self._limit:
+    async def wait_until_free(self) -> None:
+        """Wait until a unit is free. `take` must follow before anything else is awaited."""
+        while self._taken >= self._limit:
             waiter = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
             await waiter
 
-    def enter(self, count: int) -> None:
-        """Takes up room."""
-        self._held += count
+    def take(self, count: int) -> None:
+        """Take some units."""
+        self._taken += count
 
-    def leave(self) -> None:
-        """Gives back the room of one."""
-        self._held -= 1
-        while self._waiting and self._held < self._limit:
+    def release(self) -> None:
+        """Give back one unit."""
+        self._taken -= 1
+        while self._waiting and self._taken < self._limit:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
@@ -128,10 +131,15 @@ class CapacityLimiter:
 
 
 class InvocationEvent(NamedTuple):
-    """Something a plugin's call brought: an `answer`, a `fault` (of one task, or of the call when `id` is empty),
-    or the `end`."""
+    """Something that happened during an invocation.
 
-    kind: str
+    Attributes:
+        kind: `result` of a request; `error` of a request, or of the whole invocation if `id` is empty; or `end`.
+        id: Id of the request.
+        value: The result or the exception.
+    """
+
+    kind: Literal["result", "error", "end"]
     id: str = ""
     value: Any = None
 
@@ -140,49 +148,49 @@ END = InvocationEvent("end")
 
 
 class Invocation(Generic[T]):
-    """One call of a plugin that is under way, as the loop sees it.
+    """A call of a plugin in progress, as the event loop sees it.
 
     Args:
-        mailbox: Brings events into the loop.
-        batch: What was given to the plugin.
+        bridge: Bridge into the loop, for its events.
+        batch: The payloads given to the plugin.
 
     Attributes:
-        closed: Was it given up? Events that still come are dropped.
-        handle: For the host's own use.
-        owner: The host that carries it out, where several could.
-        finished: Told by the loop when the call has ended; for the host's own use.
+        closed: Whether the call was abandoned; later events are dropped.
+        task: For use by the executor slot: the asyncio task that carries it out.
+        slot: For use by the executor: the slot that carries it out.
+        on_finished: For use by the executor: called in the loop when the call has ended.
     """
 
-    __slots__ = ("_events", "_mailbox", "_waiter", "batch", "closed", "finished", "handle", "owner")
+    __slots__ = ("_bridge", "_events", "_waiter", "batch", "closed", "on_finished", "slot", "task")
 
-    def __init__(self, mailbox: LoopBridge, batch: list[T]) -> None:
+    def __init__(self, bridge: LoopBridge, batch: list[T]) -> None:
         self.batch = batch
         self.closed = False
-        self.handle: Any = None
-        self.owner: Any = None
-        self.finished: Callable[[Invocation[T]], None] | None = None
-        self._mailbox = mailbox
+        self.task: Any = None
+        self.slot: Any = None
+        self.on_finished: Callable[[Invocation[T]], None] | None = None
+        self._bridge = bridge
         self._events: deque[InvocationEvent] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
     def emit(self, event: InvocationEvent) -> None:
-        """Reports an event, from any thread; ignored once the call was given up."""
+        """Report an event. May be used from any thread; ignored after the call was abandoned."""
         if not self.closed:
-            self._mailbox.post(self.arrive, event)
+            self._bridge.post(self.deliver, event)
 
-    def arrive(self, event: InvocationEvent) -> None:
-        """Takes an event in, in the loop."""
+    def deliver(self, event: InvocationEvent) -> None:
+        """Add an event. Used in the loop only."""
         self._events.append(event)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def ready(self) -> InvocationEvent | None:
-        """Returns the next event if it is there already."""
+    def next_ready(self) -> InvocationEvent | None:
+        """Return the next event if there is one."""
         return self._events.popleft() if self._events else None
 
     async def next(self) -> InvocationEvent:
-        """Waits for the next event."""
+        """Wait for the next event."""
         while not self._events:
-            self._waiter = self._mailbox.loop.create_future()
+            self._waiter = self._bridge.loop.create_future()
             await self._waiter
         return self._events.popleft()

@@ -1,12 +1,13 @@
-"""Where plugins run inside this process: in threads of their own, or in an event loop of their own.
+"""Run plugins inside this process: in threads, or in an event loop of their own. Defines the `Executor` protocol.
 
-A plugin never runs in the engine's loop, so one that blocks holds up nobody but itself. A thread that hangs is left
-behind, and the plugin is built anew.
+A plugin never runs in the engine's event loop, so one that blocks delays only itself. A thread that hangs cannot be
+killed: it is left behind, and the plugin is built again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -16,69 +17,74 @@ from typing import Any, NamedTuple, Protocol
 from knowgen.core.errors import KnowgenError
 from knowgen.core.metering import Meter, current_meter
 from knowgen.engine.executors.concurrency import END, Invocation, InvocationEvent, LoopBridge, WorkerThreads
-from knowgen.engine.executors.invoke import make, serve
+from knowgen.engine.executors.invoke import build_plugin, invoke
 from knowgen.engine.retry import EventLoopBlockedError
 
 CLOSE_SECONDS = 10.0
+"""Time limit for closing a plugin."""
+
 _PING_SECONDS = 1.0
+
+_log = logging.getLogger("knowgen.engine")
 
 
 class TimeoutOutcome(NamedTuple):
-    """How a call that ran out of time was ended.
+    """How an invocation that ran out of time was ended.
 
     Attributes:
-        left_behind: Did something that hangs have to be left behind?
-        innocent: Was the call itself not to blame, because another one blocked it?
+        left_behind: Whether a hanging thread had to be left behind.
+        blocked_by_other: Whether another invocation blocked the event loop, so that this one is not at fault.
     """
 
     left_behind: bool
-    innocent: bool = False
+    blocked_by_other: bool = False
 
 
 class ExecutorSlot(Protocol):
-    """Something that can carry out calls."""
+    """Carries out one invocation at a time, or several in an event loop."""
 
-    def start(self, call: Invocation[Any]) -> None:
-        """Begins a call; its events arrive there."""
+    def start(self, invocation: Invocation[Any]) -> None:
+        """Start an invocation; its events are delivered to it."""
         ...
 
 
 class Executor(Protocol):
-    """The hosts of one plugin, made as they are needed."""
+    """Where one plugin runs: a number of slots, each started when it is first needed."""
 
-    async def host(self, slot: int) -> ExecutorSlot:
-        """Returns the host of a slot, built and ready.
+    async def ready_slot(self, slot: int) -> ExecutorSlot:
+        """Return slot number `slot`, with the plugin built.
 
         Raises:
             KnowgenError: The plugin cannot be built.
+            DeviceDisabledError: The slot's device failed too often.
         """
         ...
 
-    async def give_up(self, slot: int, call: Invocation[Any]) -> TimeoutOutcome:
-        """Ends a call that has run out of time."""
+    async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
+        """End an invocation that has run out of time."""
         ...
 
     async def close(self) -> None:
-        """Closes the plugin, if it was built."""
+        """Close the plugin, if it was built."""
         ...
 
     def kill(self) -> None:
-        """Ends what can be ended, without waiting for anything."""
+        """End what can be ended, without waiting."""
         ...
 
 
 class LazyPlugin:
-    """A plugin that is built when it is first needed, in a thread, because building may load a model.
+    """A plugin that is built when first needed, in a thread, because building it may load a model.
 
     Args:
-        mailbox: Of the engine's loop.
-        build: Makes the object.
-        device: Where it should compute.
-        where: Names it in errors and threads.
+        bridge: Bridge into the engine's event loop.
+        build: Builds the object.
+        device: Returns the device it is set up on.
+        where: Name of the plugin, for messages and thread names.
     """
 
-    def __init__(self, mailbox: LoopBridge, build: Callable[[], Any], device: Callable[[], str], where: str) -> None:
-        self._mailbox = mailbox
+    def __init__(self, bridge: LoopBridge, build: Callable[[], Any], device: Callable[[], str], where: str) -> None:
+        self._bridge = bridge
         self._build = build
         self._device = device
         self._where = where
@@ -86,269 +92,284 @@ class LazyPlugin:
         self._plugin: Any = None
 
     async def get(self) -> Any:
-        """Returns the plugin; builds it when there is none."""
+        """Return the plugin; build it if there is none.
+
+        Raises:
+            KnowgenError: It cannot be built.
+        """
         if self._plugin is None:
             async with self._lock:
                 if self._plugin is None:
-                    lane = WorkerThreads(self._mailbox, 1, f"build {self._where}")
-                    self._plugin = await lane.call(make, self._build, self._device, self._where)
-                    lane.close()
+                    threads = WorkerThreads(self._bridge, 1, f"build {self._where}")
+                    self._plugin = await threads.run(build_plugin, self._build, self._device, self._where)
+                    threads.close()
         return self._plugin
 
-    def drop(self) -> None:
-        """Forgets the plugin, so that the next `get` builds another."""
-        self._plugin = None
-
-    def take(self) -> Any:
-        """Returns the plugin, or None when there is none, and forgets it."""
+    def pop(self) -> Any:
+        """Forget the plugin, so that the next `get` builds another, and return it; None if there was none."""
         plugin, self._plugin = self._plugin, None
         return plugin
 
 
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-async def _close_in_thread(mailbox: LoopBridge, plugin: Any, where: str) -> None:
-    """Calls a plugin's `close`, if it has one; one that hangs is left behind."""
-    close = getattr(plugin, "close", None)
-    if not callable(close) or asyncio.iscoroutinefunction(close):
-        return
-    lane = WorkerThreads(mailbox, 1, f"close {where}")
-    try:
-        await asyncio.wait_for(lane.call(close), CLOSE_SECONDS)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the results are there; a bad farewell spoils nothing
-        _log().warning("%s: close() failed: %s: %s", where, type(error).__name__, error)
-    lane.close()
-
-
-def _log() -> Any:
-    import logging
-
-    return logging.getLogger("knowgen.engine")
+# -- in threads: draw, generate_batch, score_batch ---------------------------------------------------------------------
 
 
 class _ThreadSlot:
-    """One daemon thread that serves one call after the other."""
+    """A daemon thread that carries out one invocation after the other."""
 
     def __init__(self, plugin: Any, shape: str, meter: Meter, name: str) -> None:
-        self._calls: SimpleQueue[Invocation[Any] | None] = SimpleQueue()
+        self._invocations: SimpleQueue[Invocation[Any] | None] = SimpleQueue()
         self._plugin, self._shape, self._meter = plugin, shape, meter
-        threading.Thread(target=self._run, name=f"knowgen {name}", daemon=True).start()
+        threading.Thread(target=self._main, name=f"knowgen {name}", daemon=True).start()
 
-    def start(self, call: Invocation[Any]) -> None:
-        """Begins a call."""
-        self._calls.put(call)
+    def start(self, invocation: Invocation[Any]) -> None:
+        """Start an invocation."""
+        self._invocations.put(invocation)
 
     def end(self) -> None:
-        """Lets the thread end after its present call."""
-        self._calls.put(None)
+        """Let the thread end after its current invocation."""
+        self._invocations.put(None)
 
-    def _run(self) -> None:
+    def _main(self) -> None:
         current_meter.set(self._meter)
-        while (call := self._calls.get()) is not None:
-            serve(self._shape, self._plugin, call.batch, call.emit)
-            del call
+        while (invocation := self._invocations.get()) is not None:
+            invoke(self._shape, self._plugin, invocation.batch, invocation.emit)
+            del invocation
 
 
 class ThreadExecutor:
-    """Runs `draw`, `generate_batch` and `score_batch` of an object in this process, one thread a slot.
+    """Runs `draw`, `generate_batch` or `score_batch` of a plugin in this process, one thread per slot.
 
     Args:
-        mailbox: Of the engine's loop.
-        built: The plugin.
-        shape: Which method it has.
-        meter: For paid calls.
-        where: Names the plugin.
+        bridge: Bridge into the engine's event loop.
+        plugin: The plugin.
+        shape: Name of its method.
+        meter: Meter of paid calls.
+        where: Name of the plugin, for messages.
     """
 
-    def __init__(self, mailbox: LoopBridge, built: LazyPlugin, shape: str, meter: Meter, where: str) -> None:
-        self._mailbox, self._built, self._shape, self._meter, self._where = mailbox, built, shape, meter, where
-        self._threads: dict[int, tuple[Any, _ThreadSlot]] = {}
+    def __init__(self, bridge: LoopBridge, plugin: LazyPlugin, shape: str, meter: Meter, where: str) -> None:
+        self._bridge, self._plugin, self._shape, self._meter, self._where = bridge, plugin, shape, meter, where
+        self._slots: dict[int, tuple[Any, _ThreadSlot]] = {}
 
-    async def host(self, slot: int) -> ExecutorSlot:
-        """Returns the slot's thread; a new one when the plugin was built anew."""
-        plugin = await self._built.get()
-        known = self._threads.get(slot)
+    async def ready_slot(self, slot: int) -> ExecutorSlot:
+        """Return the slot's thread; a new one if the plugin was built again since."""
+        plugin = await self._plugin.get()
+        known = self._slots.get(slot)
         if known is None or known[0] is not plugin:
             if known is not None:
                 known[1].end()
             known = (plugin, _ThreadSlot(plugin, self._shape, self._meter, f"{self._where} {slot}"))
-            self._threads[slot] = known
+            self._slots[slot] = known
         return known[1]
 
-    async def give_up(self, slot: int, call: Invocation[Any]) -> TimeoutOutcome:
-        """Leaves the thread behind and has the plugin built anew."""
-        call.closed = True
-        known = self._threads.pop(slot, None)
+    async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
+        """Leave the thread behind and have the plugin built again."""
+        invocation.closed = True
+        known = self._slots.pop(slot, None)
         if known is not None:
             known[1].end()
-        self._built.drop()
+        self._plugin.pop()
         return TimeoutOutcome(left_behind=True)
 
     def kill(self) -> None:
-        """Lets the threads end; one that hangs is left behind."""
-        for _, thread in self._threads.values():
+        """Let the threads end; one that hangs is left behind."""
+        for _, thread in self._slots.values():
             thread.end()
-        self._threads.clear()
+        self._slots.clear()
 
     async def close(self) -> None:
-        """Ends the threads and closes the plugin."""
+        """End the threads and close the plugin."""
         self.kill()
-        if (plugin := self._built.take()) is not None:
-            await _close_in_thread(self._mailbox, plugin, self._where)
+        if (plugin := self._plugin.pop()) is not None:
+            await self._close_plugin(plugin)
+
+    async def _close_plugin(self, plugin: Any) -> None:
+        """Call the plugin's `close`, if it has one; one that hangs is left behind."""
+        close = getattr(plugin, "close", None)
+        if not callable(close) or asyncio.iscoroutinefunction(close):
+            return
+        threads = WorkerThreads(self._bridge, 1, f"close {self._where}")
+        try:
+            await asyncio.wait_for(threads.run(close), CLOSE_SECONDS)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - results are saved; ignore errors in close()
+            _log.warning("%s: close() failed: %s: %s", self._where, type(error).__name__, error)
+        threads.close()
+
+
+# -- in an event loop: generate, score ---------------------------------------------------------------------------------
 
 
 class _LoopSlot:
     """A daemon thread with an event loop, in which coroutines of one plugin run."""
 
-    def __init__(self, plugin: Any, invoke: Callable[[Any, Any], Awaitable[Any]], meter: Meter, name: str) -> None:
+    def __init__(self, plugin: Any, function: Callable[[Any, Any], Awaitable[Any]], meter: Meter, name: str) -> None:
         self.plugin = plugin
         self.loop = asyncio.new_event_loop()
-        self.calls: set[Invocation[Any]] = set()
-        self._invoke, self._meter = invoke, meter
+        self.invocations: set[Invocation[Any]] = set()
+        self._function, self._meter = function, meter
         self._waiting: deque[Invocation[Any]] = deque()
         self._awake = False
-        threading.Thread(target=self._run, name=f"knowgen {name}", daemon=True).start()
+        threading.Thread(target=self._main, name=f"knowgen {name}", daemon=True).start()
 
-    def _run(self) -> None:
+    def _main(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
             left = asyncio.all_tasks(self.loop)
             for task in left:
                 task.cancel()
-            # what was cut off lets go of its connections; one that will not end holds only this daemon thread
+            # cancelled tasks close their connections; one that does not end holds only this daemon thread
             self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         finally:
             self.loop.close()
 
-    def start(self, call: Invocation[Any]) -> None:
-        """Begins a call; from the engine's loop."""
-        self.calls.add(call)
-        self._waiting.append(call)
+    def start(self, invocation: Invocation[Any]) -> None:
+        """Start an invocation. Used in the engine's loop."""
+        self.invocations.add(invocation)
+        self._waiting.append(invocation)
         if not self._awake:
             self._awake = True
-            self.loop.call_soon_threadsafe(self._begin)
+            self.loop.call_soon_threadsafe(self._start_waiting)
 
-    def _begin(self) -> None:
+    def _start_waiting(self) -> None:
         self._awake = False
         while self._waiting:
-            call = self._waiting.popleft()
-            call.handle = self.loop.create_task(self._serve(call))
+            invocation = self._waiting.popleft()
+            invocation.task = self.loop.create_task(self._invoke(invocation))
 
-    async def _serve(self, call: Invocation[Any]) -> None:
-        payload = call.batch[0]
-        current_meter.set(self._meter)  # of this task alone
+    async def _invoke(self, invocation: Invocation[Any]) -> None:
+        payload = invocation.batch[0]
+        current_meter.set(self._meter)  # in the context of this asyncio task only
         try:
-            value = await self._invoke(self.plugin, payload)
+            value = await self._function(self.plugin, payload)
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, sys.exit included
-            call.emit(InvocationEvent("fault", "", error))
+            invocation.emit(InvocationEvent("error", "", error))
         else:
-            call.emit(InvocationEvent("answer", "", value))
-        call.emit(END)
+            invocation.emit(InvocationEvent("result", "", value))
+        invocation.emit(END)
 
-    def cancel(self, call: Invocation[Any]) -> None:
-        """Cancels a call's task; in the host's loop."""
-        if call.handle is not None:
-            call.handle.cancel()
+    def cancel(self, invocation: Invocation[Any]) -> None:
+        """Cancel the task of an invocation. Used in the slot's own loop."""
+        if invocation.task is not None:
+            invocation.task.cancel()
 
     def end(self) -> None:
-        """Stops the loop; what is still under way is left."""
+        """Stop the loop; what is still in progress is cancelled."""
         self.loop.call_soon_threadsafe(self.loop.stop)
 
 
+class _TrackedSlot:
+    """A loop slot for one invocation: the invocation is forgotten when it has ended."""
+
+    def __init__(self, slot: _LoopSlot) -> None:
+        self._slot = slot
+
+    def start(self, invocation: Invocation[Any]) -> None:
+        """Start an invocation."""
+        invocation.slot = self._slot
+        self._slot.start(invocation)
+        invocation.on_finished = self._slot.invocations.discard
+
+
 class LoopExecutor:
-    """Runs coroutines of a plugin, `generate` or `score`, in one loop of their own for all slots.
+    """Runs coroutines of a plugin, `generate` or `score`, in one event loop of its own for all slots.
 
     Args:
-        mailbox: Of the engine's loop.
-        built: The plugin.
-        invoke: Calls the plugin's coroutine with a payload.
-        meter: For paid calls.
-        where: Names the plugin.
+        bridge: Bridge into the engine's event loop.
+        plugin: The plugin.
+        function: Calls the plugin's coroutine with a payload.
+        meter: Meter of paid calls.
+        where: Name of the plugin, for messages.
     """
 
     def __init__(
         self,
-        mailbox: LoopBridge,
-        built: LazyPlugin,
-        invoke: Callable[[Any, Any], Awaitable[Any]],
+        bridge: LoopBridge,
+        plugin: LazyPlugin,
+        function: Callable[[Any, Any], Awaitable[Any]],
         meter: Meter,
         where: str,
     ) -> None:
-        self._mailbox, self._built, self._invoke, self._meter, self._where = mailbox, built, invoke, meter, where
-        self._host: _LoopSlot | None = None
+        self._bridge, self._plugin, self._function, self._meter, self._where = bridge, plugin, function, meter, where
+        self._slot: _LoopSlot | None = None
 
-    async def host(self, slot: int) -> ExecutorSlot:
-        """Returns the loop's host."""
-        if self._host is None:
-            plugin = await self._built.get()
-            if self._host is None:  # another slot may have been quicker
-                self._host = _LoopSlot(plugin, self._invoke, self._meter, self._where)
-        return _TrackedSlot(self._host)
+    async def ready_slot(self, slot: int) -> ExecutorSlot:
+        """Return the event loop as a slot."""
+        if self._slot is None:
+            plugin = await self._plugin.get()
+            if self._slot is None:  # another slot may have been quicker
+                self._slot = _LoopSlot(plugin, self._function, self._meter, self._where)
+        return _TrackedSlot(self._slot)
 
-    async def give_up(self, slot: int, call: Invocation[Any]) -> TimeoutOutcome:
-        """Cancels the call; when the plugin's loop does not react at all, leaves it behind with all its calls."""
-        call.closed = True
-        host: _LoopSlot = call.owner
-        host.calls.discard(call)
-        if await self._reacts(host, call):
+    async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
+        """Cancel the invocation. If the plugin's loop does not react, leave it behind with all its invocations."""
+        invocation.closed = True
+        loop_slot: _LoopSlot = invocation.slot
+        loop_slot.invocations.discard(invocation)
+        if await self._cancelled(loop_slot, invocation):
             return TimeoutOutcome(left_behind=False)
-        guilty = asyncio.current_task(host.loop)
-        first = self._host is host
-        if first:
-            self._leave(host)
-        return TimeoutOutcome(left_behind=first, innocent=guilty is not None and guilty is not call.handle)
+        blocking = asyncio.current_task(loop_slot.loop)
+        is_first = self._slot is loop_slot
+        if is_first:
+            self._leave_behind(loop_slot)
+        return TimeoutOutcome(
+            left_behind=is_first, blocked_by_other=blocking is not None and blocking is not invocation.task
+        )
 
-    async def _reacts(self, host: _LoopSlot, call: Invocation[Any]) -> bool:
-        """Cancels a call in the plugin's loop, and tells whether that loop did it."""
-        pong: asyncio.Future[None] = self._mailbox.loop.create_future()
+    async def _cancelled(self, slot: _LoopSlot, invocation: Invocation[Any]) -> bool:
+        """Cancel an invocation in the plugin's loop; return whether that loop reacted."""
+        pong: asyncio.Future[None] = self._bridge.loop.create_future()
 
-        def answer() -> None:
-            host.cancel(call)
-            self._mailbox.post(_settle, pong)
+        def cancel() -> None:
+            slot.cancel(invocation)
+            self._bridge.post(_resolve, pong)
 
-        host.loop.call_soon_threadsafe(answer)
+        slot.loop.call_soon_threadsafe(cancel)
         try:
             await asyncio.wait_for(pong, _PING_SECONDS)
         except TimeoutError:
             return False
         return True
 
-    def _leave(self, host: _LoopSlot) -> None:
-        """Leaves a blocked loop behind; its other calls are lost and may be made again."""
-        self._host = None
-        self._built.drop()
-        for other in host.calls:
-            other.arrive(InvocationEvent("fault", "", EventLoopBlockedError(f"{self._where} blocked its event loop")))
-            other.arrive(END)
+    def _leave_behind(self, slot: _LoopSlot) -> None:
+        """Leave a blocked loop behind; its other invocations fail with an error that is retried."""
+        self._slot = None
+        self._plugin.pop()
+        for other in slot.invocations:
+            error = EventLoopBlockedError(f"{self._where} blocked its event loop")
+            other.deliver(InvocationEvent("error", "", error))
+            other.deliver(END)
             other.closed = True
-        host.end()
+        slot.end()
 
     def kill(self) -> None:
-        """Ends the loop; what is still under way in it is left."""
-        host, self._host = self._host, None
-        if host is not None:
-            host.end()
+        """End the loop; what is still in progress is cancelled."""
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.end()
 
     async def close(self) -> None:
-        """Closes the plugin in its own loop, where its connections live, and ends the loop."""
-        host, self._host = self._host, None
-        plugin = self._built.take()
-        if host is None:
+        """Close the plugin in its own loop, to which its connections belong, and end the loop."""
+        slot, self._slot = self._slot, None
+        plugin = self._plugin.pop()
+        if slot is None:
             return
         try:
-            done = asyncio.run_coroutine_threadsafe(_farewell(plugin), host.loop)
-            await asyncio.wait_for(asyncio.wrap_future(done), CLOSE_SECONDS)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the results are there; a bad farewell spoils nothing
-            _log().warning("%s: close() failed: %s: %s", self._where, type(error).__name__, error)
-        host.end()
+            closing = asyncio.run_coroutine_threadsafe(_call_close(plugin), slot.loop)
+            await asyncio.wait_for(asyncio.wrap_future(closing), CLOSE_SECONDS)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - results are saved; ignore errors in close()
+            _log.warning("%s: close() failed: %s: %s", self._where, type(error).__name__, error)
+        slot.end()
 
 
-async def _farewell(plugin: Any) -> None:
-    """Calls `close`, or `aclose`, of a plugin that has one."""
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _call_close(plugin: Any) -> None:
+    """Call `close` or `aclose` of a plugin that has one."""
     close = getattr(plugin, "close", None) or getattr(plugin, "aclose", None)
     if callable(close):
         try:
@@ -357,16 +378,3 @@ async def _farewell(plugin: Any) -> None:
                 await result
         except SystemExit as error:
             raise KnowgenError("called sys.exit in close()") from error
-
-
-class _TrackedSlot:
-    """A loop host for one call: forgets the call when it has ended."""
-
-    def __init__(self, host: _LoopSlot) -> None:
-        self._host = host
-
-    def start(self, call: Invocation[Any]) -> None:
-        """Begins a call."""
-        call.owner = self._host
-        self._host.start(call)
-        call.finished = self._host.calls.discard

@@ -1,4 +1,8 @@
-"""What a run and its worker processes tell each other: one JSON object a line. Nothing is pickled."""
+"""Messages between a run and its worker processes: one JSON object per line. Nothing is pickled.
+
+The run sends `build` (once), `invoke`, `reply` (to a reservation) and `close`, in the field `do`. A worker sends
+`ready` or `build_failed` (once), `result`, `error`, `end`, `reserve` and `settle`, in the field `event`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,9 @@ from typing import Any
 from knowgen.core import errors
 from knowgen.core.errors import KnowgenError, TransientError
 from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, ImageRef, Item, Sample
-from knowgen.engine.retry import ContractError, PluginError, describe, is_passing
+from knowgen.engine.retry import ContractError, PluginError, describe, is_transient
 
-_OURS: dict[str, type[KnowgenError]] = {
+_KNOWN_ERRORS: dict[str, type[KnowgenError]] = {
     name: value
     for name, value in vars(errors).items()
     if isinstance(value, type) and issubclass(value, KnowgenError) and value is not TransientError
@@ -20,15 +24,15 @@ _OURS: dict[str, type[KnowgenError]] = {
 
 
 def to_line(message: dict[str, Any]) -> bytes:
-    """Returns a message as a line."""
+    """Return a message as a line of bytes."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 def from_line(line: bytes) -> dict[str, Any]:
-    """Reads a line.
+    """Return the message of a line.
 
     Raises:
-        ValueError: It is no JSON object.
+        ValueError: The line is not a JSON object.
     """
     message = json.loads(line)
     if not isinstance(message, dict):
@@ -37,11 +41,11 @@ def from_line(line: bytes) -> dict[str, Any]:
 
 
 def pack_error(error: BaseException) -> dict[str, Any]:
-    """Makes an error plain data; its kind is kept as far as the engine treats kinds differently."""
+    """Return an error as plain data. Its kind is kept as far as the engine distinguishes kinds."""
     if isinstance(error, KnowgenError) and not isinstance(error, TransientError):
-        kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _OURS)
+        kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _KNOWN_ERRORS)
         return {"kind": kind, "what": error.what, "where": error.where, "fix": error.fix}
-    if isinstance(error, Exception) and is_passing(error):
+    if isinstance(error, Exception) and is_transient(error):
         return {
             "kind": "TransientError",
             "what": describe(error),
@@ -54,10 +58,10 @@ def pack_error(error: BaseException) -> dict[str, Any]:
 
 
 def unpack_error(data: dict[str, Any]) -> Exception:
-    """Makes an error again from `pack_error`."""
+    """Return the error of `pack_error` data."""
     kind, what = data["kind"], data["what"]
-    if kind in _OURS:
-        return _OURS[kind](what, where=data["where"], fix=data["fix"])
+    if kind in _KNOWN_ERRORS:
+        return _KNOWN_ERRORS[kind](what, where=data["where"], fix=data["fix"])
     if kind == "TransientError":
         attempts = tuple(Attempt.model_validate(attempt) for attempt in data["attempts"])
         return TransientError(what, retry_after=data["retry_after"], attempts=attempts)
@@ -65,12 +69,12 @@ def unpack_error(data: dict[str, Any]) -> Exception:
 
 
 def pack_batch(batch: Sequence[Any]) -> list[dict[str, Any]]:
-    """Makes requests, or items of a scorer, plain data; where their pictures lie goes along."""
+    """Return requests, or items of a scorer, as plain data with the paths of their images."""
     return [_pack_request(one) if isinstance(one, GenerationRequest) else _pack_item(one) for one in batch]
 
 
 def unpack_batch(data: Sequence[dict[str, Any]]) -> list[Any]:
-    """Makes requests or items again from `pack_batch`."""
+    """Return the requests or items of `pack_batch` data."""
     return [_unpack_request(one) if "request" in one else _unpack_item(one) for one in data]
 
 

@@ -1,4 +1,8 @@
-"""Worker processes as the run sees them: started when needed, killed when they hang, replaced when they die."""
+"""Run plugins in worker processes: start them when needed, kill those that hang, replace those that die.
+
+`SubprocessExecutor` has one `WorkerProcess` per slot. Each runs `worker_main` and exchanges messages (`protocol`) over
+its standard streams; images are handed over as files.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +33,11 @@ from knowgen.generators.contract import GPU_FAULT_CODE, GeneratedImage
 
 SCRATCH = "scratch"
 
-BIRTHS = 3
-"""So often a worker may die while it builds its plugin."""
+MAX_START_ATTEMPTS = 3
+"""Times a worker may die while it builds its plugin."""
 
-DEVICE_DEATHS = 3
-"""So often a worker may die of its device; then the device is retired."""
+MAX_DEVICE_FAILURES = 3
+"""Times a worker may end with `GPU_FAULT_CODE`; after that its device is disabled."""
 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "KNOWGEN_THREADS")
 
@@ -43,15 +47,15 @@ class WorkerLaunch:
     """How the workers of one plugin are started.
 
     Attributes:
-        remake: From what they make it.
-        shape: Which of its methods they call.
-        where: Names it in errors.
+        component_ref: What the plugin is built from.
+        shape: Name of the method that is called.
+        where: Name of the plugin, for messages.
         folder: The run directory.
-        workers: How many there may be.
-        accelerated: Do they compute on an accelerator, where there is one?
+        workers: Number of workers.
+        accelerated: Whether they use an accelerator if there is one.
     """
 
-    remake: ComponentRef
+    component_ref: ComponentRef
     shape: str
     where: str
     folder: Path
@@ -60,48 +64,53 @@ class WorkerLaunch:
 
     @property
     def scratch(self) -> Path:
-        """Returns the folder in which pictures are handed over."""
+        """Return the folder in which images are handed over."""
         return self.folder / SCRATCH
 
     def log(self, slot: int) -> Path:
-        """Returns the file that takes what a worker prints."""
-        name = re.sub(r"[^A-Za-z0-9.-]+", "-", self.remake.name).strip("-")
-        return self.folder / "logs" / f"{self.remake.kind}-{name}-{slot}.log"
+        """Return the log file of a worker."""
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", self.component_ref.name).strip("-")
+        return self.folder / "logs" / f"{self.component_ref.kind}-{name}-{slot}.log"
 
 
 class WorkerProcess:
     """One worker process.
 
     Args:
-        recipe: How it is started.
-        slot: Its number.
-        device: Where its plugin computes.
-        mailbox: Of the engine's loop.
-        meter: For its paid calls.
+        launch: How it is started.
+        slot: Number of its slot.
+        device: Device of its plugin.
+        bridge: Bridge into the engine's event loop.
+        meter: Meter of its paid calls.
+
+    Attributes:
+        ready: Resolves when the plugin is built, or fails with the error.
+        dead: Whether the process has ended.
+        log: Its log file.
     """
 
-    def __init__(self, recipe: WorkerLaunch, slot: int, device: Device, mailbox: LoopBridge, meter: Meter) -> None:
-        self._recipe, self._mailbox, self._meter = recipe, mailbox, meter
-        self._call: Invocation[Any] | None = None
+    def __init__(self, launch: WorkerLaunch, slot: int, device: Device, bridge: LoopBridge, meter: Meter) -> None:
+        self._launch, self._bridge, self._meter = launch, bridge, meter
+        self._invocation: Invocation[Any] | None = None
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()
-        self.ready: asyncio.Future[None] = mailbox.loop.create_future()
+        self.ready: asyncio.Future[None] = bridge.loop.create_future()
         self.dead = False
-        self.log = recipe.log(slot)
+        self.log = launch.log(slot)
         self._process = self._start(device)
-        self._send(self._greeting(device))
+        self._send(self._build_message(device))
         for target in (self._read, self._write):
             threading.Thread(target=target, name=f"knowgen worker {slot}", daemon=True).start()
 
     def _start(self, device: Device) -> subprocess.Popen[bytes]:
         self.log.parent.mkdir(exist_ok=True)
-        self._recipe.scratch.mkdir(exist_ok=True)
+        self._launch.scratch.mkdir(exist_ok=True)
         environment = dict(os.environ)
-        environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # a worker finds what this process finds
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # a worker imports what this process can import
         environment["KNOWGEN_DEVICE"] = device.name
         if device.visible:
             environment["CUDA_VISIBLE_DEVICES"] = device.visible
         for name in _THREAD_LIMITS:
-            environment.setdefault(name, str(max(1, (os.cpu_count() or 1) // self._recipe.workers)))
+            environment.setdefault(name, str(max(1, (os.cpu_count() or 1) // self._launch.workers)))
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "knowgen.engine.executors.worker_main"],
@@ -109,48 +118,48 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,
-                start_new_session=True,  # Ctrl-C reaches the run alone, which then ends its workers in order
+                start_new_session=True,  # Ctrl-C reaches the run only, which then ends its workers
             )
 
-    def _greeting(self, device: Device) -> dict[str, Any]:
-        remake = self._recipe.remake
+    def _build_message(self, device: Device) -> dict[str, Any]:
+        component_ref = self._launch.component_ref
         return {
-            "do": "make",
-            "kind": remake.kind,
-            "name": remake.name,
-            "args": dict(remake.args),
+            "do": "build",
+            "kind": component_ref.kind,
+            "name": component_ref.name,
+            "args": dict(component_ref.args),
             "device": device.name,
-            "shape": self._recipe.shape,
-            "where": self._recipe.where,
-            "scratch": str(self._recipe.scratch.absolute()),
+            "shape": self._launch.shape,
+            "where": self._launch.where,
+            "scratch": str(self._launch.scratch.absolute()),
         }
 
-    def start(self, call: Invocation[Any]) -> None:
-        """Begins a call."""
-        self._call = call
-        self._send({"do": "call", "batch": pack_batch(call.batch)})
-        if self.dead:  # it died just now, and its end was told to nobody
-            self._lost(call)
+    def start(self, invocation: Invocation[Any]) -> None:
+        """Start an invocation."""
+        self._invocation = invocation
+        self._send({"do": "invoke", "batch": pack_batch(invocation.batch)})
+        if self.dead:  # it died before the invocation was set, so its exit was not reported
+            self._report_death(invocation)
 
     def close(self) -> None:
-        """Asks the process to close its plugin and end."""
+        """Ask the process to close its plugin and end."""
         self._send({"do": "close"})
 
     def kill(self) -> None:
-        """Kills the process and whatever it started."""
+        """Kill the process and its child processes."""
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
-            return  # it is gone already
+            return  # it has ended already
 
     @property
-    def died_of_device(self) -> bool:
-        """Tells whether the process ended because its device failed."""
+    def device_failed(self) -> bool:
+        """Return whether the process ended because its device failed."""
         return self.dead and self._process.returncode == GPU_FAULT_CODE
 
     @property
     def running(self) -> bool:
-        """Tells whether the process is still there."""
+        """Return whether the process is running."""
         return self._process.poll() is None
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -164,11 +173,11 @@ class WorkerProcess:
                 pipe.write(line)
                 pipe.flush()
             except OSError:
-                break  # the process is gone; the reading thread tells of it
+                break  # the process has ended; the reading thread reports it
         try:
             pipe.close()
         except OSError:
-            return  # a line that was left in the buffer cannot be written to a process that is gone
+            return  # a buffered line cannot be written to a process that has ended
 
     def _read(self) -> None:
         pipe = self._process.stdout
@@ -176,66 +185,68 @@ class WorkerProcess:
         with pipe:
             for line in pipe:
                 try:
-                    self._take(from_line(line))
-                except (ValueError, KeyError):  # cut short when the process died, or not in our tongue
+                    self._on_message(from_line(line))
+                except (ValueError, KeyError):  # cut off when the process died, or not a message
                     self.kill()
                     break
         self._process.wait()
         self._lines.put(None)
-        self._mailbox.post(self._gone)
+        self._bridge.post(self._on_exit)
 
-    def _take(self, message: dict[str, Any]) -> None:
-        """Understands a message; in the reading thread."""
+    def _on_message(self, message: dict[str, Any]) -> None:
+        """Handle a message, in the reading thread."""
         event = message["event"]
         if event == "ready":
-            self._mailbox.post(_settle, self.ready, None)
-        elif event == "broken":
-            self._mailbox.post(_settle, self.ready, unpack_error(message["error"]))
+            self._bridge.post(_settle, self.ready, None)
+        elif event == "build_failed":
+            self._bridge.post(_settle, self.ready, unpack_error(message["error"]))
         elif event == "reserve":
             self._reply(message, self._meter.reserve(message["worst"], message["who"]))
         elif event == "settle":
             self._reply(message, self._meter.settle(message["number"], message["cost"]))
-        elif self._call is not None:
-            self._call.emit(self._event(message))
+        elif self._invocation is not None:
+            self._invocation.emit(self._event(message))
 
     def _event(self, message: dict[str, Any]) -> InvocationEvent:
         if message["event"] == "end":
             return END
-        if message["event"] == "fault":
-            return InvocationEvent("fault", message["id"], unpack_error(message["error"]))
+        if message["event"] == "error":
+            return InvocationEvent("error", message["id"], unpack_error(message["error"]))
         if "score" in message:
-            return InvocationEvent("answer", message["id"], Score.model_validate(message["score"]))
-        fields = dict(message["drawing"])
-        picture = fields.pop("picture", None)
+            return InvocationEvent("result", message["id"], Score.model_validate(message["score"]))
+        fields = dict(message["generated"])
+        file = fields.pop("file", None)
         fields["usage"] = Usage.model_validate(fields["usage"])
-        # the finishing threads know this private kind of picture; plugins never see it
-        image: Any = ScratchFile(self._recipe.scratch / picture[0], *picture[1:]) if picture else None
-        return InvocationEvent("answer", message["id"], GeneratedImage(image=image, **fields))
+        # the writer's threads read this private kind of image; plugins never see it
+        image: Any = ScratchFile(self._launch.scratch / file[0], *file[1:]) if file else None
+        return InvocationEvent("result", message["id"], GeneratedImage(image=image, **fields))
 
-    def _reply(self, message: dict[str, Any], asked: Any) -> None:
-        def done(answer: Any) -> None:
-            error = answer.exception()
+    def _reply(self, message: dict[str, Any], operation: Any) -> None:
+        """Run an operation of the meter in the loop and send its result to the worker."""
+
+        def done(future: Any) -> None:
+            error = future.exception()
             if error is not None:
-                self._send({"do": "answer", "n": message["n"], "error": pack_error(error)})
+                self._send({"do": "reply", "n": message["n"], "error": pack_error(error)})
             else:
-                self._send({"do": "answer", "n": message["n"], "number": answer.result()})
+                self._send({"do": "reply", "n": message["n"], "number": future.result()})
 
-        asyncio.run_coroutine_threadsafe(asked, self._mailbox.loop).add_done_callback(done)
+        asyncio.run_coroutine_threadsafe(operation, self._bridge.loop).add_done_callback(done)
 
-    def _gone(self) -> None:
-        """Tells whoever waits that the process has ended; in the loop."""
+    def _on_exit(self) -> None:
+        """Report that the process has ended, in the loop."""
         self.dead = True
-        _settle(self.ready, WorkerDiedError(f"the worker process of {self._recipe.where} {self._how()}"))
-        if self._call is not None:
-            self._lost(self._call)
+        _settle(self.ready, WorkerDiedError(f"the worker process of {self._launch.where} {self._exit_text()}"))
+        if self._invocation is not None:
+            self._report_death(self._invocation)
 
-    def _lost(self, call: Invocation[Any]) -> None:
-        if not call.closed:
-            call.arrive(InvocationEvent("fault", "", WorkerDiedError(f"the worker process {self._how()}")))
-            call.arrive(END)
-            call.closed = True
+    def _report_death(self, invocation: Invocation[Any]) -> None:
+        if not invocation.closed:
+            invocation.deliver(InvocationEvent("error", "", WorkerDiedError(f"the worker process {self._exit_text()}")))
+            invocation.deliver(END)
+            invocation.closed = True
 
-    def _how(self) -> str:
+    def _exit_text(self) -> str:
         code = self._process.returncode
         if code is not None and code < 0:
             return f"was killed by {signal.Signals(-code).name}; see logs/{self.log.name}"
@@ -249,51 +260,51 @@ def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
-        future.exception()  # seen: nobody may be waiting any more
+        future.exception()  # mark it as retrieved: nothing may be waiting for it
 
 
-def _shown(device: Device) -> str:
+def _device_name(device: Device) -> str:
     return f"GPU {device.visible}" if device.visible else device.name
 
 
 class SubprocessExecutor:
-    """The worker processes of one plugin, one a slot; each starts when there is work for it.
+    """Runs a plugin in worker processes, one per slot; each starts when there is work for it.
 
     Args:
-        recipe: How they are started.
-        mailbox: Of the engine's loop.
-        meter: For their paid calls.
+        launch: How they are started.
+        bridge: Bridge into the engine's event loop.
+        meter: Meter of their paid calls.
     """
 
-    def __init__(self, recipe: WorkerLaunch, mailbox: LoopBridge, meter: Meter) -> None:
-        self._recipe, self._mailbox, self._meter = recipe, mailbox, meter
+    def __init__(self, launch: WorkerLaunch, bridge: LoopBridge, meter: Meter) -> None:
+        self._launch, self._bridge, self._meter = launch, bridge, meter
         self._workers: dict[int, WorkerProcess] = {}
-        self._device_deaths: Counter[int] = Counter()
+        self._device_failures: Counter[int] = Counter()
         self._devices: asyncio.Future[list[Device]] | None = None
 
     async def _device(self, slot: int) -> Device:
-        """Returns a slot's device; looking for devices may take seconds, so a thread does it, once."""
-        if not self._recipe.accelerated:
+        """Return a slot's device. Looking for devices may take seconds, so it is done once, in a thread."""
+        if not self._launch.accelerated:
             return CPU
         if self._devices is None:
-            lane = WorkerThreads(self._mailbox, 1, "devices")
-            self._devices = lane.call(worker_devices, self._recipe.workers)
-            lane.close()
+            threads = WorkerThreads(self._bridge, 1, "devices")
+            self._devices = threads.run(worker_devices, self._launch.workers)
+            threads.close()
         return (await asyncio.shield(self._devices))[slot]
 
-    async def host(self, slot: int) -> ExecutorSlot:
-        """Returns the slot's worker, started anew when it has died.
+    async def ready_slot(self, slot: int) -> ExecutorSlot:
+        """Return the slot's worker, started again if it has died.
 
         Raises:
-            KnowgenError: The plugin cannot be made there.
-            ConfigError: The process died again and again while making it.
+            KnowgenError: The plugin cannot be built in it.
+            ConfigError: The process died repeatedly while building the plugin.
             DeviceDisabledError: The slot's device failed too often.
         """
         device = await self._device(slot)
-        for _ in range(BIRTHS):
+        for _ in range(MAX_START_ATTEMPTS):
             worker = self._workers.get(slot)
             if worker is None or worker.dead:
-                self._mourn(slot, device, worker)
+                self._count_device_failure(slot, device, worker)
                 worker = self._workers[slot] = self._start(slot, device)
             try:
                 await asyncio.shield(worker.ready)
@@ -301,42 +312,48 @@ class SubprocessExecutor:
                 last = error
                 continue
             return worker
-        self._mourn(slot, device, self._workers.get(slot))
-        raise ConfigError(f"cannot be made in a worker process: {last}", where=self._recipe.where)
+        self._count_device_failure(slot, device, self._workers.get(slot))
+        raise ConfigError(f"cannot be built in a worker process: {last}", where=self._launch.where)
 
-    def _mourn(self, slot: int, device: Device, worker: WorkerProcess | None) -> None:
-        """Counts a worker that died of its device, and retires a device of which too many have died."""
-        if worker is None or not worker.died_of_device:
+    def _count_device_failure(self, slot: int, device: Device, worker: WorkerProcess | None) -> None:
+        """Count a worker that ended because its device failed.
+
+        Raises:
+            DeviceDisabledError: The device failed too often.
+        """
+        if worker is None or not worker.device_failed:
             return
-        self._device_deaths[slot] += 1
-        if self._device_deaths[slot] >= DEVICE_DEATHS:
-            raise DeviceDisabledError(f"{_shown(device)} failed {self._device_deaths[slot]} times and is retired")
+        self._device_failures[slot] += 1
+        if self._device_failures[slot] >= MAX_DEVICE_FAILURES:
+            raise DeviceDisabledError(
+                f"{_device_name(device)} failed {self._device_failures[slot]} times and is disabled"
+            )
 
     def _start(self, slot: int, device: Device) -> WorkerProcess:
         try:
-            return WorkerProcess(self._recipe, slot, device, self._mailbox, self._meter)
+            return WorkerProcess(self._launch, slot, device, self._bridge, self._meter)
         except OSError as error:
-            raise ConfigError(f"no worker process can be started: {error}", where=self._recipe.where) from error
+            raise ConfigError(f"cannot start a worker process: {error}", where=self._launch.where) from error
 
-    async def give_up(self, slot: int, call: Invocation[Any]) -> TimeoutOutcome:
-        """Kills the slot's process; nothing is left behind."""
-        call.closed = True
+    async def abandon(self, slot: int, invocation: Invocation[Any]) -> TimeoutOutcome:
+        """Kill the slot's process; nothing is left behind."""
+        invocation.closed = True
         worker = self._workers.pop(slot, None)
         if worker is not None:
             worker.kill()
         return TimeoutOutcome(left_behind=False)
 
     async def close(self) -> None:
-        """Has the processes close their plugins and end; kills those that do not."""
+        """Ask the processes to close their plugins and end; kill those that do not."""
         for worker in self._workers.values():
             worker.close()
-        deadline = self._mailbox.loop.time() + CLOSE_SECONDS
-        while self._mailbox.loop.time() < deadline and any(worker.running for worker in self._workers.values()):
+        deadline = self._bridge.loop.time() + CLOSE_SECONDS
+        while self._bridge.loop.time() < deadline and any(worker.running for worker in self._workers.values()):
             await asyncio.sleep(0.01)
         self.kill()
 
     def kill(self) -> None:
-        """Kills the processes."""
+        """Kill the processes."""
         for worker in self._workers.values():
             worker.kill()
         self._workers.clear()

@@ -1,4 +1,4 @@
-"""Faults of a GPU: how many a worker process survives, and when it ends."""
+"""Failures of a GPU: how many a worker process survives, and when it exits."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from knowgen.core.errors import TransientError
 from knowgen.core.text import error_message
 from knowgen.generators.contract import GPU_FAULT_CODE
 
-MOST_FAULTS = 3
-"""So many CUDA faults end a worker process, which the engine then starts anew."""
+MAX_FAULTS = 3
+"""Number of CUDA errors after which a worker process exits; the engine then starts a new one."""
 
 
 def _context_is_dead() -> bool:
-    """Tells whether the process can use its GPU no more: after some faults every later call fails alike."""
+    """Return whether the process can no longer use its GPU: after some CUDA errors every later call fails alike."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return False
@@ -27,10 +27,13 @@ def _context_is_dead() -> bool:
 
 
 class GpuHealth:
-    """Counts the faults of a process's GPU, and ends a worker whose GPU cannot go on.
+    """Count the failures of a process's GPU, and exit a worker whose GPU is unusable.
 
     Args:
-        leave: Ends the process at once; nothing of a broken GPU may be waited for.
+        leave: Exits the process at once, without cleanup that would wait for a broken GPU.
+
+    Attributes:
+        faults: Number of failures so far.
     """
 
     def __init__(self, leave: Callable[[int], object] = os._exit) -> None:
@@ -38,18 +41,18 @@ class GpuHealth:
         self._leave = leave
 
     def failed(self, error: BaseException, *, fatal: bool = False) -> TransientError:
-        """Takes note of a fault and returns the error to raise, by which the engine draws the requests again.
+        """Record a failure and return the error to raise, upon which the engine retries the requests.
 
-        A worker process ends here at the third fault, or at once when its GPU answers no more. One that is no worker
-        goes on: it may belong to a user's notebook.
+        A worker process exits here at the third failure, or at once when its GPU is unusable. Any other process goes
+        on: it may be a user's notebook.
 
         Args:
             error: What the GPU raised.
-            fatal: Must a worker end at the first fault, because it has no pipeline yet?
+            fatal: Whether a worker exits at the first failure, because it has no pipeline yet.
         """
         self.faults += 1
-        words = error_message(error)
-        if os.environ.get("KNOWGEN_DEVICE") and (fatal or self.faults >= MOST_FAULTS or _context_is_dead()):
-            print(f"the GPU failed ({self.faults}): {words}; this worker ends", file=sys.stderr, flush=True)  # noqa: T201
+        message = error_message(error)
+        if os.environ.get("KNOWGEN_DEVICE") and (fatal or self.faults >= MAX_FAULTS or _context_is_dead()):
+            print(f"the GPU failed ({self.faults}): {message}; this worker exits", file=sys.stderr, flush=True)  # noqa: T201
             self._leave(GPU_FAULT_CODE)
-        return TransientError(f"the GPU failed: {words}")
+        return TransientError(f"the GPU failed: {message}")

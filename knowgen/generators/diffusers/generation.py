@@ -1,8 +1,8 @@
-"""From requests to drawings: which pipelines are held, which requests share a pass, what becomes of faults."""
+"""From requests to images: which pipelines are loaded, which requests share a batch, and what happens on failures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -10,133 +10,150 @@ from knowgen.core.errors import ConfigError, KnowgenError
 from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.core.text import error_summary
 from knowgen.generators.contract import GeneratedImage
-from knowgen.generators.diffusers.batching import Shape, grouped
 from knowgen.generators.diffusers.device_health import GpuHealth
 from knowgen.generators.diffusers.pipeline import LoadedPipeline
 from knowgen.local_models.devices import is_gpu_fault
 from knowgen.local_models.memory import BatchSizes, free_memory, in_batches, is_out_of_memory, run_if_fits
 
 Role = Literal["text", "edit"]
+"""What a pipeline is used for: requests without reference images, or with them."""
+
 Load = Callable[[Role, LoadedPipeline | None], LoadedPipeline]
+Shape = Hashable
+R = TypeVar("R")
 T = TypeVar("T")
 
-_SMALLER = "try -g offload=model, slicing=true or a smaller size"
+_OUT_OF_MEMORY = "out of memory with a single image; try -g offload=model, slicing=true or a smaller size"
+
+
+def grouped(requests: Sequence[R], shape: Callable[[R], Shape]) -> Iterator[tuple[Shape, list[R]]]:
+    """Yield each shape with its requests, in the order in which shapes first occur.
+
+    Example:
+        >>> list(grouped(["aa", "b", "cc"], len))
+        [(2, ['aa', 'cc']), (1, ['b'])]
+    """
+    groups: dict[Shape, list[R]] = {}
+    for request in requests:
+        groups.setdefault(shape(request), []).append(request)
+    yield from groups.items()
 
 
 class PipelineRunner:
-    """Draws with one pipeline, and with its editing partner from the first request that brings references.
+    """Generate images with one pipeline, and with its edit pipeline from the first request with references on.
 
     Args:
-        load: Loads the pipeline of a role; takes the one that draws from words, where that is held.
-        surroundings: Says what is recorded beside a pipeline's settings; asked once, when there is a picture.
-        largest: Most requests in a pass.
-        noise: Device whose random numbers are drawn.
+        load: Loads the pipeline of a role; its second argument is the loaded text-to-image pipeline, if any.
+        environment: Returns what is recorded besides a pipeline's settings; called once, for the first image.
+        max_batch: Maximum number of requests in a batch.
+        noise_device: Device whose random number generator makes the noise.
         where: Names the generator in errors.
     """
 
     def __init__(
-        self, load: Load, surroundings: Callable[[], dict[str, Any]], largest: int, noise: str, where: str
+        self, load: Load, environment: Callable[[], dict[str, Any]], max_batch: int, noise_device: str, where: str
     ) -> None:
-        self._load, self._surroundings, self._noise, self._where = load, cache(surroundings), noise, where
-        self._held: dict[Role, LoadedPipeline] = {}
-        self._sizes = BatchSizes(largest, first=1)
+        self._load, self._environment, self._where = load, cache(environment), where
+        self._noise_device = noise_device
+        self._pipelines: dict[Role, LoadedPipeline] = {}
+        self._sizes = BatchSizes(max_batch, first=1)
         self._health = GpuHealth()
 
     def prepare(self) -> None:
-        """Loads the pipeline that draws from words.
+        """Load the text-to-image pipeline.
 
         Raises:
-            KnowgenError: It cannot be loaded, or does not fit.
+            KnowgenError: It cannot be loaded, or does not fit into memory.
         """
         try:
-            self._guarded(lambda: self._get("text"), fatal=True)
+            self._guarded(lambda: self._pipeline("text"), fatal=True)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise self._no_room() from error
+            raise self._does_not_fit() from error
 
     def close(self) -> None:
-        """Gives back the memory."""
-        self._held.clear()
+        """Free the memory of the pipelines."""
+        self._pipelines.clear()
         free_memory()
 
-    def paint(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
-        """Yields a drawing for each request, those without references first."""
-        plain = [request for request in requests if not request.references]
-        guided = [request for request in requests if request.references]
-        if plain:
-            yield from self._passes("text", "text", plain)
-        if guided:
-            pipeline = self._guarded(lambda: self._get("edit"))
-            for shape, group in grouped(guided, lambda request: _shape(pipeline, request)):
-                yield from self._passes("edit", shape, group, None if pipeline.facts.together else 1)
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
+        """Yield a generated image for each request, those without references first."""
+        without = [request for request in requests if not request.references]
+        with_references = [request for request in requests if request.references]
+        if without:
+            yield from self._batches("text", "text", without)
+        if with_references:
+            pipeline = self._guarded(lambda: self._pipeline("edit"))
+            max_batch = None if pipeline.reference_support.batchable else 1
+            for shape, group in grouped(with_references, lambda request: _shape(pipeline, request)):
+                yield from self._batches("edit", shape, group, max_batch)
 
-    def _get(self, role: Role) -> LoadedPipeline:
-        """Returns a pipeline, loaded when it is first wanted; the other one makes room where both do not fit."""
-        if role in self._held:
-            return self._held[role]
-        made = run_if_fits(lambda: self._load(role, self._held.get("text")))
-        if made is None:
-            self._held.clear()
+    def _pipeline(self, role: Role) -> LoadedPipeline:
+        """Return the pipeline of a role, loaded at first use; the other one is unloaded where both do not fit."""
+        if role in self._pipelines:
+            return self._pipelines[role]
+        loaded = run_if_fits(lambda: self._load(role, self._pipelines.get("text")))
+        if loaded is None:
+            self._pipelines.clear()
             free_memory()
-            made = run_if_fits(lambda: self._load(role, self._held.get("text")))
-        if made is None:
-            raise self._no_room()
-        self._held[role] = made
-        return made
+            loaded = run_if_fits(lambda: self._load(role, self._pipelines.get("text")))
+        if loaded is None:
+            raise self._does_not_fit()
+        self._pipelines[role] = loaded
+        return loaded
 
-    def _no_room(self) -> ConfigError:
+    def _does_not_fit(self) -> ConfigError:
         return ConfigError(
             "the weights do not fit into memory",
             where=self._where,
             fix="try -g offload=model or quantization=bitsandbytes_4bit",
         )
 
-    def _passes(
-        self, role: Role, shape: Shape, requests: Sequence[GenerationRequest], most: int | None = None
+    def _batches(
+        self, role: Role, shape: Shape, requests: Sequence[GenerationRequest], max_batch: int | None = None
     ) -> Iterator[GeneratedImage]:
-        def draw(batch: list[GenerationRequest]) -> list[GeneratedImage] | None:
-            drawn = self._pass(role, batch)
-            return self._alone(role, batch[0]) if drawn is None and len(batch) == 1 else drawn
+        """Generate requests of one shape in batches that fit into memory."""
 
-        for batch, drawn in in_batches(requests, draw, self._sizes, shape=shape, most=most):
-            yield from drawn or [_failed(batch[0], f"memory ran out with a single picture; {_SMALLER}")]
+        def run(batch: list[GenerationRequest]) -> list[GeneratedImage] | None:
+            images = self._batch(role, batch)
+            return self._retry_alone(role, batch[0]) if images is None and len(batch) == 1 else images
 
-    def _alone(self, role: Role, request: GenerationRequest) -> list[GeneratedImage] | None:
-        """Draws again what did not fit by itself, once the other pipeline has made room."""
-        if len(self._held) < 2:
+        for batch, images in in_batches(requests, run, self._sizes, shape=shape, max_size=max_batch):
+            yield from images or [_failed(batch[0], _OUT_OF_MEMORY)]
+
+    def _retry_alone(self, role: Role, request: GenerationRequest) -> list[GeneratedImage] | None:
+        """Run a request that did not fit by itself again, after unloading the other pipeline."""
+        if len(self._pipelines) < 2:
             return None
-        self._held = {role: self._held[role]}
+        self._pipelines = {role: self._pipelines[role]}
         free_memory()
-        return self._pass(role, [request])
+        return self._batch(role, [request])
 
-    def _pass(self, role: Role, batch: Sequence[GenerationRequest]) -> list[GeneratedImage] | None:
-        """Draws a batch in one pass; returns None when memory ran out.
+    def _batch(self, role: Role, batch: Sequence[GenerationRequest]) -> list[GeneratedImage] | None:
+        """Generate a batch in one call; return None when memory ran out.
 
-        Any other fault of a larger batch may be the doing of one request, so that each is then drawn alone.
+        Any other error of a batch may be caused by a single request, so each request is then run alone.
         """
-        fault = ""
+        reason = ""
         try:
-            return self._guarded(lambda: self._drawn(role, batch))
+            return self._guarded(lambda: self._run(role, batch))
         except KnowgenError:
             raise
         except Exception as error:  # noqa: BLE001 - a pipeline may raise anything
             if not is_out_of_memory(error):
-                fault = error_summary(error, 300)
-        if not fault:  # here the exception is gone, and with it the tensors it held
+                reason = error_summary(error, 300)
+        if not reason:  # out of memory; here the exception is gone, and with it the tensors that it kept alive
             free_memory()
             return None
         if len(batch) == 1:
-            return [_failed(batch[0], fault)]
+            return [_failed(batch[0], reason)]
         return [
-            drawing
-            for request in batch
-            for drawing in self._pass(role, [request])
-            or [_failed(request, f"memory ran out with a single picture; {_SMALLER}")]
+            image for request in batch for image in self._batch(role, [request]) or [_failed(request, _OUT_OF_MEMORY)]
         ]
 
     def _guarded(self, call: Callable[[], T], *, fatal: bool = False) -> T:
-        """Calls, and turns a fault of the GPU into one that the engine answers by drawing again."""
+        """Return what a call returns; raise a failure of the GPU as a `TransientError`, so that the engine retries."""
         try:
             return call()
         except RuntimeError as error:
@@ -144,35 +161,35 @@ class PipelineRunner:
                 raise
             raise self._health.failed(error, fatal=fatal) from error
 
-    def _drawn(self, role: Role, batch: Sequence[GenerationRequest]) -> list[GeneratedImage]:
-        pipeline = self._get(role)
-        if role == "text" and pipeline.facts.needs_image:
-            raise ValueError(f"{pipeline.name} draws only from reference images, and the request brings none")
-        used = [_used(pipeline, request) for request in batch]
-        prompts = [request.prompt + pipeline.way.suffix for request in batch]
-        pictures = [[reference.open().convert("RGB") for reference in each] for each in used]
-        images = pipeline.draw(prompts, [request.seed for request in batch], pictures, self._noise)
-        settings = {**pipeline.settings(), **self._surroundings(), "batch": len(batch)}
+    def _run(self, role: Role, batch: Sequence[GenerationRequest]) -> list[GeneratedImage]:
+        pipeline = self._pipeline(role)
+        if role == "text" and pipeline.reference_support.needs_image:
+            raise ValueError(f"{pipeline.name} generates only from reference images, and the request has none")
+        used = [_used_references(pipeline, request) for request in batch]
+        prompts = [request.prompt + pipeline.settings.suffix for request in batch]
+        opened = [[reference.open().convert("RGB") for reference in references] for references in used]
+        images = pipeline.generate(prompts, [request.seed for request in batch], opened, self._noise_device)
+        settings = {**pipeline.recorded_settings(), **self._environment(), "batch": len(batch)}
         return [
-            _drawing(request, image, prompt, references, settings)
+            _generated_image(request, image, prompt, references, settings)
             for request, image, prompt, references in zip(batch, images, prompts, used, strict=True)
         ]
 
 
-def _drawing(
+def _generated_image(
     request: GenerationRequest, image: Any, prompt: str, references: Sequence[ImageRef], settings: dict[str, Any]
 ) -> GeneratedImage:
     if isinstance(image, ValueError):
         return _failed(request, str(image), settings)
-    own = {"seed": request.seed, "size": f"{image.width}x{image.height}"}
+    own_settings = {"seed": request.seed, "size": f"{image.width}x{image.height}"}
     if len(references) < len(request.references):
-        own["references_left_out"] = len(request.references) - len(references)
+        own_settings["references_left_out"] = len(request.references) - len(references)
     return GeneratedImage(
         image=image,
         request_id=request.id,
         used_prompt=prompt if prompt != request.prompt else "",
         references=tuple({"sha256": reference.sha256} for reference in references),
-        settings={**settings, **own},
+        settings={**settings, **own_settings},
     )
 
 
@@ -182,13 +199,14 @@ def _failed(request: GenerationRequest, reason: str, settings: dict[str, Any] | 
     )
 
 
-def _used(pipeline: LoadedPipeline, request: GenerationRequest) -> tuple[ImageRef, ...]:
-    """Returns the reference images of a request that its pipeline uses."""
-    return request.references[: 1 if pipeline.facts.images == "one" else pipeline.way.most_references]
+def _used_references(pipeline: LoadedPipeline, request: GenerationRequest) -> tuple[ImageRef, ...]:
+    """Return the reference images of a request that its pipeline uses."""
+    one = pipeline.reference_support.images == "one"
+    return request.references[: 1 if one else pipeline.settings.most_references]
 
 
 def _shape(pipeline: LoadedPipeline, request: GenerationRequest) -> Shape:
-    """Returns what requests must share for one pass: a pipeline brings all references to the first one's size."""
-    if not pipeline.facts.together:
+    """Return what the requests of a batch must share: a pipeline resizes all references to the size of the first."""
+    if not pipeline.reference_support.batchable:
         return "edit"
-    return ("edit", *((reference.width, reference.height) for reference in _used(pipeline, request)))
+    return ("edit", *((reference.width, reference.height) for reference in _used_references(pipeline, request)))

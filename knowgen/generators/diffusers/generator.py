@@ -1,6 +1,6 @@
-"""`diffusers:MODEL`: any text-to-image pipeline of diffusers, drawn in batches, with its editing partner.
+"""`diffusers:MODEL`: any text-to-image pipeline of diffusers, run in batches, with its edit pipeline for references.
 
-MODEL is a preset (`diffusers:qwen-image`), a folder, or ORG/NAME on the hub. Nothing is downloaded unasked.
+MODEL is a preset (`diffusers:qwen-image`), a folder, or ORG/NAME on the hub. Nothing is downloaded without `download`.
 """
 
 from __future__ import annotations
@@ -14,59 +14,67 @@ from knowgen.core.errors import MissingDependencyError, UsageError
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.diffusers.generation import PipelineRunner, Role
-from knowgen.generators.diffusers.pipeline import DTYPES, OFFLOADS, LoadedPipeline, LoadingOptions, load
+from knowgen.generators.diffusers.pipeline import DTYPES, OFFLOADS, LoadedPipeline, LoadingOptions, load_pipeline
 from knowgen.generators.diffusers.presets import (
     PipelineSettings,
     Preset,
-    diffusers_lacks,
+    edit_settings,
+    missing_packages,
     parse_size,
-    partner,
     preset,
-    presets,
     with_changes,
 )
-from knowgen.generators.local_weights import Weights, find
+from knowgen.generators.diffusers.weights import PipelineFiles, find_files
 from knowgen.local_models.devices import device_name
 
 
 @dataclass(eq=False)
 class DiffusersGenerator:
-    """Draws with a pipeline of diffusers, and with its editing partner where a request brings reference images.
+    """Generate with a diffusers pipeline, and with its edit pipeline for requests with reference images.
 
     Args:
         model: A preset, a folder, or ORG/NAME on the hub.
-        weights: Folder or ORG/NAME to take instead of a preset's own.
+        weights: Folder or ORG/NAME to use instead of a preset's own model.
         model_revision: Branch, tag or commit on the hub.
-        pipeline: Class of diffusers, when it is not to be found out.
+        pipeline: Class of diffusers, where it should not be detected.
         size: `WIDTHxHEIGHT` in pixels.
         steps: Denoising steps.
-        guidance: A scale, or scales by the name of the pipeline's argument.
-        negative_prompt: What should not be there.
-        suffix: Put after every prompt.
+        guidance: A guidance scale, or scales by the name of the pipeline's argument.
+        negative_prompt: What the image should not show.
+        suffix: Text appended to every prompt.
         arguments: Further arguments of the pipeline's call.
-        edit: Folder or ORG/NAME of the editing partner.
-        edit_revision: As `model_revision`, for the partner; so are the following.
-        edit_pipeline: See `pipeline`.
-        edit_size: See `size`.
-        edit_steps: See `steps`.
-        edit_guidance: See `guidance`.
-        edit_arguments: See `arguments`.
-        most_references: Reference images that are used; those beyond are left out, which is recorded.
-        dtype: auto (a preset's on a GPU, float32 on a CPU), bfloat16, float16 or float32.
-        variant: Form of the weights, such as fp16.
-        noise: cpu (the same on every machine) or device: where random numbers are drawn.
-        batch: Most pictures in one pass; a run hands over at most `batch_size` requests at a time.
-        download: May weights be fetched from the hub?
-        device_map: As diffusers takes it.
-        offload: model or sequential: parts wait in the machine's memory until they are needed.
-        slicing: Decode pictures one by one, to save memory.
-        tiling: Decode pictures in tiles, to save memory; it shows.
+        edit: Folder or ORG/NAME of the edit pipeline.
+        edit_revision: `model_revision` of the edit pipeline.
+        edit_pipeline: `pipeline` of the edit pipeline.
+        edit_size: `size` of the edit pipeline.
+        edit_steps: `steps` of the edit pipeline.
+        edit_guidance: `guidance` of the edit pipeline.
+        edit_arguments: `arguments` of the edit pipeline.
+        most_references: Maximum number of reference images that are used; further ones are left out, which is recorded.
+        dtype: auto (the preset's on a GPU, float32 on a CPU), bfloat16, float16 or float32.
+        variant: Variant of the weights, such as fp16.
+        noise: Where random numbers are generated: cpu (the same on every machine) or device.
+        batch: Maximum number of images in a batch; a run gives at most `batch_size` requests at a time.
+        download: Whether weights may be downloaded from the hub.
+        device_map: Argument of diffusers of the same name.
+        offload: model or sequential: components stay in main memory until they are needed.
+        slicing: Decode images one by one, to save memory.
+        tiling: Decode images in tiles, to save memory; seams become visible.
         compile: Compile the denoiser.
         quantization: bitsandbytes_4bit, bitsandbytes_8bit, or {backend, kwargs, parts}.
 
     Raises:
-        UsageError: An argument has no such value.
-        MissingDependencyError: diffusers cannot draw this preset, or is not installed.
+        UsageError: The value of an argument is not valid.
+        MissingDependencyError: diffusers cannot run this preset, or is not installed.
+
+    Example:
+        >>> generator = DiffusersGenerator("ORG/NAME", size="1024x768", steps=20)
+        >>> generator.batch_size
+        8
+        >>> DiffusersGenerator("ORG/NAME", size="large")
+        Traceback (most recent call last):
+        ...
+        knowgen.core.errors.UsageError: generator diffusers: 'large' is not a size; write WIDTHxHEIGHT, such as 1024x768
     """
 
     batch_size: ClassVar[int] = 8
@@ -76,7 +84,7 @@ class DiffusersGenerator:
     identity_excludes: ClassVar[frozenset[str]] = frozenset(
         {"download", "device_map", "offload", "slicing", "compile", "batch"}
     )
-    """Where parts lie, and in how many passes: these move a picture by rounding alone, and are recorded with it."""
+    """Arguments on placement and batching: they change images only by rounding, and are recorded with each image."""
 
     model: str
     weights: str = ""
@@ -109,34 +117,38 @@ class DiffusersGenerator:
     quantization: str | dict[str, Any] = ""
 
     def __post_init__(self) -> None:
-        """Checks the arguments; nothing is loaded."""
+        """Check the arguments; nothing is loaded."""
         self._where = f"generator diffusers:{self.model}"
-        for name, value, known in (
+        for name, value, choices in (
             ("dtype", self.dtype, DTYPES),
             ("offload", self.offload, OFFLOADS),
             ("noise", self.noise, ("cpu", "device")),
         ):
-            if value not in known:
+            if value not in choices:
                 raise UsageError(
-                    f"{name}={value!r} is unknown", where=self._where, fix=f"one of {', '.join(filter(None, known))}"
+                    f"{name}={value!r} is unknown", where=self._where, fix=f"give {', '.join(filter(None, choices))}"
                 )
         counts = {"batch": self.batch, "steps": self.steps, "edit_steps": self.edit_steps}
         counts["most_references"] = self.most_references
         for name, number in counts.items():
             if number is not None and number < 1:
-                raise UsageError(f"{name} must be 1 or more", where=self._where)
+                raise UsageError(f"{name} must be 1 or more, got {number}", where=self._where)
         for size in (self.size, self.edit_size):
             if size:
                 parse_size(str(size))
         self._preset: Preset | None = preset(self.model)
-        if self._preset is not None and (lacking := self._preset.lacking):
-            what, _, fix = lacking.partition("; ")
-            raise MissingDependencyError(what, where=self._where, fix=fix)
+        if self._preset is not None and (missing := self._preset.missing):
+            raise self._missing_dependency(missing)
         self._device = "cpu"
-        self._painter: PipelineRunner | None = None
+        self._runner: PipelineRunner | None = None
+
+    def _missing_dependency(self, missing: str) -> MissingDependencyError:
+        problem, _, fix = missing.partition("; ")
+        return MissingDependencyError(problem, where=self._where, fix=fix)
 
     @cached_property
-    def _text_way(self) -> PipelineSettings:
+    def _text_settings(self) -> PipelineSettings:
+        """The settings for requests without reference images."""
         base = self._preset or PipelineSettings(model=self.model)
         changes = {
             "model": self.weights or None,
@@ -151,15 +163,22 @@ class DiffusersGenerator:
         }
         return with_changes(base, changes, self.guidance)
 
-    def _edit_way(self, text_class: str) -> PipelineSettings:
-        """Returns how to draw from reference images; its model is empty when the text pipeline's parts do that."""
-        base = partner(text_class)
+    def _edit_settings(self, text_class: str) -> PipelineSettings:
+        """Return the settings for requests with reference images.
+
+        Args:
+            text_class: Class of the text-to-image pipeline.
+
+        Returns:
+            Settings with an empty model where the text-to-image pipeline's components are used.
+        """
+        base = edit_settings(text_class)
         if self.edit:
             named = PipelineSettings(model=self.edit, revision=self.edit_revision or "main")
-            own = self.edit_pipeline or self._find(named).pipeline
-            base = base if base is not None and base.pipeline == own else named
+            edit_class = self.edit_pipeline or self._find(named).pipeline
+            base = base if base is not None and base.pipeline == edit_class else named
         elif base is None:
-            base = self._text_way.model_copy(update={"model": "", "pipeline": ""})
+            base = self._text_settings.model_copy(update={"model": "", "pipeline": ""})
         changes = {
             "model": self.edit or None,
             "revision": self.edit_revision or None,
@@ -174,41 +193,50 @@ class DiffusersGenerator:
 
     @classmethod
     def weights_identity(cls, model: str, **args: Any) -> str:
-        """Tells apart weights that come to lie under the same name; those asked to be downloaded are fetched here.
+        """Return the hash of the weights, so that other weights under the same name have another identity.
+
+        Weights are downloaded here when `download` is set.
 
         Returns:
-            The hash of the pipeline's weights, and that of its editing partner's where it has one of its own and that
-            is on this machine; empty where nothing is there, which `setup` tells of.
+            Hash of the pipeline's weights, followed by that of the edit pipeline where it has its own weights and they
+            are on this machine. Empty when no weights are there, which `setup` reports.
         """
-        made = cls(model, **args)
-        if diffusers_lacks():
+        generator = cls(model, **args)
+        if missing_packages():
             return ""
-        found: list[str] = []
+        digests: list[str] = []
         try:
-            text = made._find(made._text_way)
-            found.append(text.digest())
-            made.download = False  # a partner may never be wanted
-            edit = made._edit_way(made.pipeline or text.pipeline)
+            text = generator._find(generator._text_settings)
+            digests.append(text.digest())
+            generator.download = False  # the edit pipeline may never be used
+            edit = generator._edit_settings(generator.pipeline or text.pipeline)
             if edit.model:
-                found.append(made._find(edit).digest())
+                digests.append(generator._find(edit).digest())
         except MissingDependencyError:
-            return "+".join(found)
-        return "+".join(found)
+            return "+".join(digests)
+        return "+".join(digests)
 
-    def _find(self, way: PipelineSettings) -> Weights:
-        return find(way.model, way.revision, download=self.download, where=self._where, variant=self.variant)
+    def _find(self, settings: PipelineSettings) -> PipelineFiles:
+        return find_files(
+            settings.model, settings.revision, download=self.download, where=self._where, variant=self.variant
+        )
 
     def _load(self, role: Role, text: LoadedPipeline | None) -> LoadedPipeline:
-        """Loads a pipeline; the editing one may be made of the parts of the other."""
-        way = self._text_way
+        """Load the pipeline of a role; an edit pipeline may use the components of the text-to-image pipeline.
+
+        Args:
+            role: What the pipeline is used for.
+            text: The loaded text-to-image pipeline, if any.
+        """
+        settings = self._text_settings
         if role == "edit":
-            name = text.name if text is not None else self.pipeline or self._find(way).pipeline
-            edit = self._edit_way(name)
+            text_class = text.name if text is not None else self.pipeline or self._find(settings).pipeline
+            edit = self._edit_settings(text_class)
             if not edit.model:
                 text = text if text is not None else self._load("text", None)
-                return text.partner(edit.model_copy(update={"model": way.model}), self._where)
-            way = edit
-        loading = LoadingOptions(
+                return text.for_editing(edit.model_copy(update={"model": settings.model}), self._where)
+            settings = edit
+        options = LoadingOptions(
             device=self._device,
             dtype=self.dtype,
             variant=self.variant,
@@ -219,47 +247,49 @@ class DiffusersGenerator:
             compile=self.compile,
             quantization=self.quantization,
         )
-        made = load(way, self._find(way), loading, self._where)
-        return made.partner(way, self._where) if role == "edit" and not made.edits else made
+        loaded = load_pipeline(settings, self._find(settings), options, self._where)
+        return loaded.for_editing(settings, self._where) if role == "edit" and not loaded.takes_references else loaded
 
     def setup(self, device: str) -> None:
-        """Loads the pipeline onto a device, such as `cuda:0` or `cpu`.
+        """Load the text-to-image pipeline onto a device.
+
+        Args:
+            device: Device such as `cuda:0` or `cpu`.
 
         Raises:
-            MissingDependencyError: A package, a class or the weights are not there.
-            DataError: The folder holds no pipeline that can be loaded.
-            UsageError: A setting is none of the pipeline's.
-            ConfigError: It cannot be put where it was asked to be, or does not fit.
+            MissingDependencyError: A package, a class or the weights are missing.
+            DataError: The folder is not a pipeline that can be loaded.
+            UsageError: A setting is not an argument of the pipeline.
+            ConfigError: An option does not fit the device, or the weights do not fit into memory.
             TransientError: The GPU failed.
         """
-        if lack := diffusers_lacks():
-            what, _, fix = lack.partition("; ")
-            raise MissingDependencyError(what, where=self._where, fix=fix)
+        if missing := missing_packages():
+            raise self._missing_dependency(missing)
         self._device = device
-        noise = "cpu" if self.noise == "cpu" else device
-        self._painter = PipelineRunner(self._load, self._surroundings, self.batch, noise, self._where)
-        self._painter.prepare()
+        noise_device = "cpu" if self.noise == "cpu" else device
+        self._runner = PipelineRunner(self._load, self._environment, self.batch, noise_device, self._where)
+        self._runner.prepare()
 
     def close(self) -> None:
-        """Gives back the memory."""
-        if self._painter is not None:
-            self._painter.close()
-            self._painter = None
+        """Free the memory."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
 
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
-        """Yields one drawing a request: requests of one shape in common passes, those without references first.
+        """Yield a generated image for each request, in batches of one shape, those without references first.
 
         Raises:
-            TransientError: The GPU failed; what was not yielded yet is to be drawn again, elsewhere if possible.
-            KnowgenError: The editing partner cannot be loaded.
+            TransientError: The GPU failed; requests without a result yet should be retried, on another GPU if possible.
+            KnowgenError: The edit pipeline cannot be loaded.
         """
-        if self._painter is None:
+        if self._runner is None:
             self.setup(self._device)
-        assert self._painter is not None
-        yield from self._painter.paint(requests)
+        assert self._runner is not None
+        yield from self._runner.generate(requests)
 
-    def _surroundings(self) -> dict[str, Any]:
-        """Returns what is recorded of this machine and of how memory is saved."""
+    def _environment(self) -> dict[str, Any]:
+        """Return what is recorded of this machine and of options that save memory or time."""
         from importlib.metadata import version
 
         names = ("variant", "device_map", "offload", "slicing", "tiling", "compile", "quantization")
@@ -270,6 +300,3 @@ class DiffusersGenerator:
             "versions": {name: version(name) for name in ("diffusers", "torch", "transformers")},
             **{name: value for name in names if (value := getattr(self, name))},
         }
-
-
-__all__ = ["DiffusersGenerator", "presets"]

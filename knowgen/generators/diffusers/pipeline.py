@@ -1,4 +1,4 @@
-"""A pipeline of diffusers: loaded from a folder, called for several prompts at once, described for the record."""
+"""A diffusers pipeline: load it from a folder, generate several images in one call, describe its settings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDependencyError, UsageError
 from knowgen.core.text import error_message, error_summary
-from knowgen.generators.diffusers.presets import ClassFacts, PipelineSettings, facts, lacks_class, main_scale
-from knowgen.generators.local_weights import Weights
+from knowgen.generators.diffusers.presets import (
+    PipelineSettings,
+    ReferenceSupport,
+    guidance_argument,
+    missing_class,
+    reference_support,
+)
+from knowgen.generators.diffusers.weights import PipelineFiles
 from knowgen.local_models.devices import auto_dtype, is_gpu_fault
 from knowgen.local_models.memory import is_out_of_memory
 from knowgen.local_models.weights import offline
@@ -24,7 +30,7 @@ QUANTIZATIONS: dict[str, dict[str, Any]] = {
     "bitsandbytes_4bit": {"load_in_4bit": True},
     "bitsandbytes_8bit": {"load_in_8bit": True},
 }
-"""Backends that need no further word; others are given as {backend, kwargs, parts}."""
+"""Quantizations with default arguments; others are given as {backend, kwargs, parts}."""
 
 OFFLOADS = ("", "model", "sequential")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -32,18 +38,18 @@ DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 @dataclass(frozen=True)
 class LoadingOptions:
-    """How a pipeline is put into memory.
+    """How a pipeline is loaded into memory.
 
     Attributes:
-        device: As torch names it.
+        device: Device, as torch names it.
         dtype: One of `DTYPES`.
-        variant: Form of the weights, such as `fp16`.
-        device_map: As diffusers takes it; empty for the whole pipeline on `device`.
-        offload: One of `OFFLOADS`: parts wait in the machine's memory until they are needed.
-        slicing: Decode pictures one by one.
-        tiling: Decode pictures in tiles, which shows at their seams.
+        variant: Variant of the weights, such as `fp16`.
+        device_map: Argument of diffusers of the same name; empty to put the whole pipeline on `device`.
+        offload: One of `OFFLOADS`: components stay in main memory until they are needed.
+        slicing: Decode images one by one.
+        tiling: Decode images in tiles, which leaves visible seams.
         compile: Compile the denoiser.
-        quantization: A backend's name, or {backend, kwargs, parts}.
+        quantization: Name of a backend, or {backend, kwargs, parts}.
     """
 
     device: str
@@ -58,169 +64,173 @@ class LoadingOptions:
 
 
 class LoadedPipeline:
-    """A loaded pipeline and the settings it draws with.
+    """A loaded pipeline and its settings.
 
     Args:
-        pipe: Of diffusers.
-        way: How pictures are drawn.
-        weights: What it was loaded from.
-        dtype: In which it computes.
+        pipe: The pipeline object of diffusers.
+        settings: The model and how it generates images.
+        files: What it was loaded from.
+        dtype: Number format in which it computes.
         where: Names the generator in errors.
 
     Raises:
-        UsageError: A setting is none of its class.
+        UsageError: A setting is not an argument of its class.
     """
 
-    def __init__(self, pipe: Any, way: PipelineSettings, weights: Weights, dtype: str, where: str) -> None:
-        self.pipe, self.way, self.weights, self.dtype = pipe, way, weights, dtype
+    def __init__(self, pipe: Any, settings: PipelineSettings, files: PipelineFiles, dtype: str, where: str) -> None:
+        self.pipe, self.settings, self.files, self.dtype = pipe, settings, files, dtype
         self.name = type(pipe).__name__
-        self.facts: ClassFacts = facts(self.name)
-        self.takes = inspect.signature(type(pipe).__call__).parameters
-        self._fixed = self._fixed_arguments(where)
-        self.digest = weights.digest()
+        self.reference_support: ReferenceSupport = reference_support(self.name)
+        self.parameters = inspect.signature(type(pipe).__call__).parameters
+        self._arguments = self._fixed_arguments(where)
+        self.digest = files.digest()
 
     @property
-    def edits(self) -> bool:
-        """Can it draw from reference images?"""
-        return "image" in self.takes
+    def takes_references(self) -> bool:
+        """Whether it can generate from reference images."""
+        return "image" in self.parameters
 
     def _fixed_arguments(self, where: str) -> dict[str, Any]:
-        way = self.way
-        scales = {name or main_scale(self.name): scale for name, scale in way.guidance.items()}
-        fixed: dict[str, Any] = {**scales, **way.arguments}
-        if way.width_height:
-            fixed["width"], fixed["height"] = way.width_height
-        if way.steps is not None:
-            fixed["num_inference_steps"] = way.steps
-        asked = [*fixed, *([] if way.negative_prompt is None else ["negative_prompt"])]
-        if foreign := [name for name in asked if name not in self.takes]:
-            raise UsageError(f"{self.name} takes no {foreign[0]}", where=where, fix="leave that setting out")
-        return fixed
+        """Return the arguments that are the same in every call."""
+        settings = self.settings
+        scales = {name or guidance_argument(self.name): scale for name, scale in settings.guidance.items()}
+        arguments: dict[str, Any] = {**scales, **settings.arguments}
+        if settings.width_height:
+            arguments["width"], arguments["height"] = settings.width_height
+        if settings.steps is not None:
+            arguments["num_inference_steps"] = settings.steps
+        names = [*arguments, *([] if settings.negative_prompt is None else ["negative_prompt"])]
+        if unknown := [name for name in names if name not in self.parameters]:
+            raise UsageError(f"{self.name} takes no {unknown[0]}", where=where, fix="leave that setting out")
+        return arguments
 
-    def draw(
-        self, prompts: Sequence[str], seeds: Sequence[int], references: Sequence[Sequence[Image]], noise: str
+    def generate(
+        self, prompts: Sequence[str], seeds: Sequence[int], references: Sequence[Sequence[Image]], noise_device: str
     ) -> list[Any]:
-        """Draws one picture for each prompt, in one pass.
+        """Generate one image for each prompt, in one batch.
 
         Args:
-            prompts: What to draw, suffix and all.
-            seeds: A seed for each; the noise of a picture comes from its seed alone.
-            references: For each prompt as many pictures; empty ones where the pass has none.
-            noise: Device whose random numbers are drawn.
+            prompts: Prompts with the suffix.
+            seeds: A seed for each prompt; the noise of an image depends on its seed alone.
+            references: Reference images of each prompt, the same number for all; empty sequences for none.
+            noise_device: Device whose random number generator makes the noise.
 
         Returns:
-            For each a PIL image, or a `ValueError` that says what is wrong with it.
+            For each prompt a PIL image, or a `ValueError` that says what is wrong with the image.
         """
         import torch
 
-        generators = [torch.Generator(noise).manual_seed(seed) for seed in seeds]
-        negative = self.way.negative_prompt
+        generators = [torch.Generator(noise_device).manual_seed(seed) for seed in seeds]
+        negative = self.settings.negative_prompt
         several = len(prompts) > 1
         arguments: dict[str, Any] = {
-            **self._fixed,
+            **self._arguments,
             "prompt": list(prompts) if several else prompts[0],
             "generator": generators if several else generators[0],
         }
         if negative is not None:
             arguments["negative_prompt"] = [negative] * len(prompts) if several else negative
         if references[0]:
-            if self.facts.images == "all":
+            if self.reference_support.images == "all":
                 arguments["image"] = list(references[0])
             else:
-                arguments["image"] = [each[0] for each in references] if several else references[0][0]
-        if "output_type" in self.takes:
+                arguments["image"] = [images[0] for images in references] if several else references[0][0]
+        if "output_type" in self.parameters:
             arguments["output_type"] = "np"
         output = self.pipe(**arguments)
         images = list(output.images)
         if len(images) != len(prompts):
-            raise RuntimeError(f"{self.name} gave {len(images)} pictures for {len(prompts)} prompts")
-        return [_picture(image) for image in images]
+            raise RuntimeError(f"{self.name} returned {len(images)} images for {len(prompts)} prompts")
+        return [_to_image(image) for image in images]
 
-    def settings(self) -> dict[str, Any]:
-        """Returns what decides its pictures beside prompt, references and seed, defaults of the class included."""
-        scales = {name: self._value(name) for name in ("guidance_scale", "true_cfg_scale") if name in self.takes}
+    def recorded_settings(self) -> dict[str, Any]:
+        """Return what decides its images besides prompt, references and seed, defaults of the class included."""
+        scales = {name: self._value(name) for name in ("guidance_scale", "true_cfg_scale") if name in self.parameters}
         return {
             "pipeline": self.name,
-            "model": self.way.model,
-            "revision": self.weights.revision,
+            "model": self.settings.model,
+            "revision": self.files.revision,
             "weights": self.digest,
             "steps": self._value("num_inference_steps"),
             "guidance": scales,
-            "negative_prompt": self.way.negative_prompt,
-            "suffix": self.way.suffix,
-            "arguments": dict(self.way.arguments),
+            "negative_prompt": self.settings.negative_prompt,
+            "suffix": self.settings.suffix,
+            "arguments": dict(self.settings.arguments),
             "scheduler": type(self.pipe.scheduler).__name__ if getattr(self.pipe, "scheduler", None) else "",
             "dtype": self.dtype,
         }
 
     def _value(self, name: str) -> Any:
-        if name in self._fixed:
-            return self._fixed[name]
-        default = self.takes[name].default if name in self.takes else None
+        """Return the value of an argument, else its default where that is plain data."""
+        if name in self._arguments:
+            return self._arguments[name]
+        default = self.parameters[name].default if name in self.parameters else None
         return default if isinstance(default, int | float | str) else None
 
-    def partner(self, way: PipelineSettings, where: str) -> LoadedPipeline:
-        """Returns a pipeline of the same parts that draws from reference images.
+    def for_editing(self, settings: PipelineSettings, where: str) -> LoadedPipeline:
+        """Return a pipeline of the same components that takes reference images.
 
         Raises:
-            UsageError: The library has none for this class.
+            UsageError: diffusers has none for this class.
         """
         from diffusers import AutoPipelineForImage2Image
 
-        if self.edits:
-            return LoadedPipeline(self.pipe, way, self.weights, self.dtype, where)
+        if self.takes_references:
+            return LoadedPipeline(self.pipe, settings, self.files, self.dtype, where)
         try:
-            made = AutoPipelineForImage2Image.from_pipe(self.pipe)
+            pipe = AutoPipelineForImage2Image.from_pipe(self.pipe)
         except ValueError as error:
             raise UsageError(
-                f"{self.name} cannot draw from reference images", where=where, fix="give -g edit=MODEL"
+                f"{self.name} cannot generate from reference images", where=where, fix="give -g edit=MODEL"
             ) from error
-        made.set_progress_bar_config(disable=True)
-        return LoadedPipeline(made, way, self.weights, self.dtype, where)
+        pipe.set_progress_bar_config(disable=True)
+        return LoadedPipeline(pipe, settings, self.files, self.dtype, where)
 
 
-def _picture(image: Any) -> Any:
-    """Turns numbers in [0, 1], height x width x 3, into a PIL image; a PIL image stays."""
+def _to_image(output: Any) -> Image | ValueError:
+    """Return a pipeline's output, numbers in [0, 1] of shape (height, width, 3) or a PIL image, as a PIL image."""
     import numpy as np
     from PIL import Image
 
-    if isinstance(image, Image.Image):
-        return image
-    numbers = np.asarray(image, dtype=np.float32)
-    if not np.isfinite(numbers).all():
-        return ValueError("the model gave numbers that are none (NaN) instead of a picture; try -g dtype=float32")
-    return Image.fromarray((numbers * 255).round().clip(0, 255).astype(np.uint8))
+    if isinstance(output, Image.Image):
+        return output
+    values = np.asarray(output, dtype=np.float32)
+    if not np.isfinite(values).all():
+        return ValueError("the model returned NaN or infinite values instead of an image; try -g dtype=float32")
+    return Image.fromarray((values * 255).round().clip(0, 255).astype(np.uint8))
 
 
-def load(way: PipelineSettings, weights: Weights, loading: LoadingOptions, where: str) -> LoadedPipeline:
-    """Loads a pipeline.
+def load_pipeline(
+    settings: PipelineSettings, files: PipelineFiles, options: LoadingOptions, where: str
+) -> LoadedPipeline:
+    """Load a pipeline.
 
     Raises:
         MissingDependencyError: The installed library lacks the class, or a package is missing.
         DataError: The folder cannot be loaded.
-        ConfigError: It cannot be put where it was asked to be.
+        ConfigError: An option does not fit the device or the class.
     """
     import torch
 
-    kind = _kind(way.pipeline, weights, where)
-    dtype = auto_dtype(loading.device, way.dtype) if loading.dtype == "auto" else loading.dtype
-    _tell_once()
-    more: dict[str, Any] = {
+    pipeline_class = _pipeline_class(settings.pipeline, files, where)
+    dtype = auto_dtype(options.device, settings.dtype) if options.dtype == "auto" else options.dtype
+    _warn_once()
+    arguments: dict[str, Any] = {
         _dtype_argument(): getattr(torch, dtype),
         "use_safetensors": True,
         "local_files_only": True,
     }
-    if loading.variant:
-        more["variant"] = loading.variant
-    if loading.device_map:
-        more["device_map"] = loading.device_map
-    if loading.quantization:
-        more["quantization_config"] = _quantization(loading.quantization, weights, where)
+    if options.variant:
+        arguments["variant"] = options.variant
+    if options.device_map:
+        arguments["device_map"] = options.device_map
+    if options.quantization:
+        arguments["quantization_config"] = _quantization(options.quantization, files, where)
     try:
         with _quiet(), offline():  # all files are in the folder
-            pipe = kind.from_pretrained(str(weights.folder), **more)
+            pipe = pipeline_class.from_pretrained(str(files.folder), **arguments)
         pipe.set_progress_bar_config(disable=True)
-        _place(pipe, loading, where)
+        _place(pipe, options, where)
     except KnowgenError:
         raise
     except ImportError as error:
@@ -231,126 +241,134 @@ def load(way: PipelineSettings, weights: Weights, loading: LoadingOptions, where
         if is_out_of_memory(error) or is_gpu_fault(error):
             raise
         raise DataError(f"cannot be loaded: {error_summary(error, 300)}", where=where) from error
-    return LoadedPipeline(pipe, way, weights, dtype, where)
+    return LoadedPipeline(pipe, settings, files, dtype, where)
 
 
-class _Once(logging.Filter):
-    """Lets every warning of the libraries through once, cut short: one at every pass would bury the rest."""
+class _FirstTimeFilter(logging.Filter):
+    """Pass every warning of a library once and shortened; repeated at every batch it would hide the others."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: set[str] = set()
+        self._prefixes: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tells whether a message is new; messages that begin alike are one."""
+        """Return whether a message is new; messages with the same beginning count as one."""
         text = record.getMessage()
-        record.msg, record.args = text[:_WARNING_LETTERS], ()
-        new = text[:_ALIKE_LETTERS] not in self._told
-        self._told.add(text[:_ALIKE_LETTERS])
-        return new
+        record.msg, record.args = text[:_MAX_WARNING_CHARACTERS], ()
+        prefix = text[:_PREFIX_CHARACTERS]
+        is_new = prefix not in self._prefixes
+        self._prefixes.add(prefix)
+        return is_new
 
 
-_ALIKE_LETTERS, _WARNING_LETTERS = 60, 200
+_PREFIX_CHARACTERS, _MAX_WARNING_CHARACTERS = 60, 200
 
 
-def _tell_once() -> None:
-    from diffusers.utils import logging as ours
-    from transformers.utils import logging as theirs
+def _warn_once() -> None:
+    """Add the filter to the handlers of diffusers and transformers."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-    for name, library in (("diffusers", ours), ("transformers", theirs)):
-        library.get_logger(name)  # makes the library's handlers
+    for name, library in (("diffusers", diffusers_logging), ("transformers", transformers_logging)):
+        library.get_logger(name)  # creates the library's handlers
         for handler in logging.getLogger(name).handlers:
-            if not any(isinstance(known, _Once) for known in handler.filters):
-                handler.addFilter(_Once())
+            if not any(isinstance(known, _FirstTimeFilter) for known in handler.filters):
+                handler.addFilter(_FirstTimeFilter())
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the progress of loading off the terminal, where a run shows its own."""
-    from diffusers.utils import logging as ours
-    from transformers.utils import logging as theirs
+    """Hide the libraries' progress bars of loading, because a run shows its own."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-    loud = [module for module in (ours, theirs) if module.is_progress_bar_enabled()]
-    for module in loud:
+    enabled = [module for module in (diffusers_logging, transformers_logging) if module.is_progress_bar_enabled()]
+    for module in enabled:
         module.disable_progress_bar()
     try:
         yield
     finally:
-        for module in loud:
+        for module in enabled:
             module.enable_progress_bar()
 
 
-def _kind(wanted: str, weights: Weights, where: str) -> Any:
-    """Returns the class that loads a folder: the one asked for, the library's for its kind, or the folder's own."""
+def _pipeline_class(requested: str, files: PipelineFiles, where: str) -> Any:
+    """Return the class that loads a folder: the requested one, else the one that diffusers or the folder names."""
     import diffusers
     from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
-    name = wanted or weights.pipeline
-    kind = getattr(diffusers, name, None) if name.isidentifier() else None
-    if kind is None or not callable(getattr(kind, "from_pretrained", None)):
-        what, _, fix = lacks_class(name).partition("; ")
-        raise MissingDependencyError(what, where=where, fix=fix)
-    if not wanted and name in {known.__name__ for known in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}:
+    name = requested or files.pipeline
+    pipeline_class = getattr(diffusers, name, None) if name.isidentifier() else None
+    if pipeline_class is None or not callable(getattr(pipeline_class, "from_pretrained", None)):
+        problem, _, fix = missing_class(name).partition("; ")
+        raise MissingDependencyError(problem, where=where, fix=fix)
+    if not requested and name in {known.__name__ for known in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}:
         return diffusers.AutoPipelineForText2Image
-    return kind
+    return pipeline_class
 
 
 def _dtype_argument() -> str:
-    """Returns under which name this diffusers takes a dtype; from 0.42 on it warns of the old one."""
+    """Return the name of the dtype argument; from diffusers 0.42 on the old name is deprecated."""
     import diffusers
 
-    numbers = tuple(int(number) for number in diffusers.__version__.split(".")[:2])
-    return "dtype" if numbers >= (0, 42) else "torch_dtype"
+    version = tuple(int(number) for number in diffusers.__version__.split(".")[:2])
+    return "dtype" if version >= (0, 42) else "torch_dtype"
 
 
-def _place(pipe: Any, loading: LoadingOptions, where: str) -> None:
-    """Puts a pipeline where it is to compute, and has it save memory or time as asked."""
-    if loading.offload:
-        if loading.device == "cpu":
+def _place(pipe: Any, options: LoadingOptions, where: str) -> None:
+    """Move a pipeline to its device, and apply the options that save memory or time.
+
+    Raises:
+        ConfigError: An option does not fit the device or the class.
+    """
+    if options.offload:
+        if options.device == "cpu":
             raise ConfigError("offload needs an accelerator", where=where, fix="leave out offload")
-        start = pipe.enable_model_cpu_offload if loading.offload == "model" else pipe.enable_sequential_cpu_offload
-        start(device=loading.device)
-    elif not loading.device_map:
-        pipe.to(loading.device)
+        enable = pipe.enable_model_cpu_offload if options.offload == "model" else pipe.enable_sequential_cpu_offload
+        enable(device=options.device)
+    elif not options.device_map:
+        pipe.to(options.device)
     vae = getattr(pipe, "vae", None)
-    for wanted, method in ((loading.slicing, "enable_slicing"), (loading.tiling, "enable_tiling")):
-        if wanted:
+    for requested, method in ((options.slicing, "enable_slicing"), (options.tiling, "enable_tiling")):
+        if requested:
             if not callable(getattr(vae, method, None)):
                 raise ConfigError(f"{type(pipe).__name__} has no VAE with {method}", where=where)
             getattr(vae, method)()
-    if loading.compile:
+    if options.compile:
         denoiser = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
         if denoiser is None:
-            raise ConfigError(f"{type(pipe).__name__} has nothing to compile", where=where, fix="leave out compile")
+            raise ConfigError(f"{type(pipe).__name__} has no denoiser to compile", where=where, fix="leave out compile")
         denoiser.compile()
 
 
-def _quantization(wanted: str | Mapping[str, Any], weights: Weights, where: str) -> Any:
-    """Returns the library's configuration of a quantization; parts default to the denoiser.
+def _quantization(requested: str | Mapping[str, Any], files: PipelineFiles, where: str) -> Any:
+    """Return the diffusers configuration of a quantization. By default only the denoiser is quantized.
 
     Raises:
-        UsageError: It is not understood.
+        UsageError: The quantization is unknown.
         MissingDependencyError: Its backend is not installed.
     """
-    from diffusers import PipelineQuantizationConfig
-
-    if isinstance(wanted, str):
-        if wanted not in QUANTIZATIONS:
-            known = ", ".join(QUANTIZATIONS)
-            raise UsageError(f"quantization {wanted!r} needs more", where=where, fix=f"{known}, or {{backend, kwargs}}")
-        wanted = {"backend": wanted, "kwargs": QUANTIZATIONS[wanted]}
-    if not wanted.get("backend") or not wanted.get("kwargs") or set(wanted) - {"backend", "kwargs", "parts"}:
-        raise UsageError("quantization takes backend, kwargs and parts", where=where)
-    backend = str(wanted["backend"])
-    package = backend.partition("_")[0]
     from importlib.util import find_spec
 
+    from diffusers import PipelineQuantizationConfig
+
+    if isinstance(requested, str):
+        if requested not in QUANTIZATIONS:
+            known = ", ".join(QUANTIZATIONS)
+            raise UsageError(
+                f"quantization {requested!r} is unknown", where=where, fix=f"give {known}, or {{backend, kwargs}}"
+            )
+        requested = {"backend": requested, "kwargs": QUANTIZATIONS[requested]}
+    if not requested.get("backend") or not requested.get("kwargs") or set(requested) - {"backend", "kwargs", "parts"}:
+        raise UsageError("quantization takes backend, kwargs and parts", where=where)
+    backend = str(requested["backend"])
+    package = backend.partition("_")[0]
     if package in {"bitsandbytes", "torchao"} and find_spec(package) is None:
         raise MissingDependencyError(f"{backend} is not installed", where=where, fix=f"pip install {package}")
-    parts = wanted.get("parts") or [part for part in ("transformer", "unet") if part in weights.parts]
+    parts = requested.get("parts") or [part for part in ("transformer", "unet") if part in files.components]
     try:
         return PipelineQuantizationConfig(
-            quant_backend=backend, quant_kwargs=dict(wanted["kwargs"]), components_to_quantize=list(parts)
+            quant_backend=backend, quant_kwargs=dict(requested["kwargs"]), components_to_quantize=list(parts)
         )
     except (ValueError, TypeError) as error:
         raise UsageError(f"quantization: {error_message(error, 300)}", where=where) from error

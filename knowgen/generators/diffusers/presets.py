@@ -1,4 +1,7 @@
-"""What is known of models that can be drawn with: settings of the published systems, and their editing partners."""
+"""Known models: settings of the published systems, pipelines that edit for them, how classes take references.
+
+The data is in `presets.yaml`.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,27 @@ from pydantic import Field
 from knowgen.core.errors import UsageError
 from knowgen.core.records import Record
 
-MAIN_SCALE = ""
-"""Stands for `main_scale` in a way's guidance, where the class is not known yet."""
+DEFAULT_SCALE = ""
+"""Name of `guidance_argument` among guidance scales, where the pipeline class is not known yet."""
 
 _SIZE = re.compile(r"(\d{1,5})\s*[x×]\s*(\d{1,5})\Z")
 
 
 class PipelineSettings(Record):
-    """How pictures are drawn by one model.
+    """A model and how it generates images.
 
     Attributes:
         model: A folder, or ORG/NAME on the hub.
         revision: Branch, tag or commit on the hub.
-        pipeline: Class of diffusers; empty to take what the model itself names.
-        size: `WIDTHxHEIGHT` in pixels; empty for the pipeline's own.
-        steps: Denoising steps; None for the pipeline's own.
-        guidance: Scales by the name of the pipeline's argument, or `MAIN_SCALE`.
-        negative_prompt: What should not be there; None to give none.
-        suffix: Put after every prompt.
+        pipeline: Class of diffusers; empty for the one that the model names.
+        size: `WIDTHxHEIGHT` in pixels; empty for the pipeline's default.
+        steps: Denoising steps; None for the pipeline's default.
+        guidance: Guidance scales by the name of the pipeline's argument, or `DEFAULT_SCALE`.
+        negative_prompt: What the image should not show; None to give none.
+        suffix: Text appended to every prompt.
         arguments: Further arguments of the pipeline's call.
-        dtype: On an accelerator.
-        most_references: Reference images that are used.
+        dtype: Number format on an accelerator.
+        most_references: Maximum number of reference images that are used.
     """
 
     model: str
@@ -50,7 +53,7 @@ class PipelineSettings(Record):
 
     @property
     def width_height(self) -> tuple[int, int] | None:
-        """The size in pixels, None for the pipeline's own."""
+        """The size in pixels, None for the pipeline's default."""
         return parse_size(self.size) if self.size else None
 
 
@@ -58,131 +61,149 @@ class Preset(PipelineSettings):
     """The settings of a published system.
 
     Attributes:
-        name: As in `diffusers:NAME`.
+        name: Name, as in `diffusers:NAME`.
         row: Its row in the published table, empty when it has none.
-        published_seed: Seed of the published pictures; None where they had no fixed one.
-        note: What a reader of the settings should know.
-        elsewhere: Why diffusers cannot draw it and what does; empty where it can.
+        published_seed: Seed of the published images; None where it was not fixed.
+        note: A remark for readers of the settings.
+        unsupported: What can run it where diffusers cannot; empty where diffusers can.
     """
 
     name: str = ""
     row: str = ""
     published_seed: int | None = 0
     note: str = ""
-    elsewhere: str = ""
+    unsupported: str = ""
 
     @property
-    def lacking(self) -> str:
-        """Returns what would have to be installed to draw with it, empty where nothing is lacking."""
-        if self.elsewhere:
-            return f"diffusers has no pipeline for it; {self.elsewhere}"
-        if lack := diffusers_lacks():
-            return lack
+    def missing(self) -> str:
+        """What must be installed to run it, empty when nothing is missing."""
+        if self.unsupported:
+            return f"diffusers has no pipeline for it; {self.unsupported}"
+        if missing := missing_packages():
+            return missing
         import diffusers
 
-        return "" if hasattr(diffusers, self.pipeline) else lacks_class(self.pipeline)
+        return "" if hasattr(diffusers, self.pipeline) else missing_class(self.pipeline)
 
 
-class ClassFacts(Record):
-    """How a pipeline class takes reference images; see the data file."""
+class ReferenceSupport(Record):
+    """How a pipeline class takes reference images.
+
+    Attributes:
+        images: Reference images of its call: `one` per prompt, or `all` those of the only prompt.
+        batchable: Whether several prompts with reference images may share a batch.
+        needs_image: Whether it cannot generate without a reference image.
+    """
 
     images: Literal["one", "all"] = "one"
-    together: bool = True
+    batchable: bool = True
     needs_image: bool = False
 
 
-class _Known(Record):
+class _PresetFile(Record):
     presets: dict[str, Preset]
-    partners: dict[str, PipelineSettings]
-    classes: dict[str, ClassFacts]
+    edit_pipelines: dict[str, PipelineSettings]
+    classes: dict[str, ReferenceSupport]
 
 
 @cache
-def _known() -> _Known:
+def _preset_file() -> _PresetFile:
     import yaml
 
     text = files("knowgen.generators.diffusers").joinpath("presets.yaml").read_text(encoding="utf-8")
     data = yaml.safe_load(text)
-    for name, preset in data["presets"].items():
-        preset["name"] = name
-        if preset.get("published_seed") == "none":
-            preset["published_seed"] = None
-    return _Known.model_validate(data)
+    for name, entry in data["presets"].items():
+        entry["name"] = name
+        if entry.get("published_seed") == "none":
+            entry["published_seed"] = None
+    return _PresetFile.model_validate(data)
 
 
 def presets() -> list[Preset]:
-    """Returns every preset, in the order of the data file."""
-    return list(_known().presets.values())
+    """Return all presets, in the order of the data file."""
+    return list(_preset_file().presets.values())
 
 
 def preset(name: str) -> Preset | None:
-    """Returns the preset of a name, None when there is none; upper and lower case are one."""
-    return _known().presets.get(name.strip().lower())
+    """Return the preset of a name in any case, None when there is none.
+
+    Example:
+        >>> preset("Qwen-Image").model
+        'Qwen/Qwen-Image'
+    """
+    return _preset_file().presets.get(name.strip().lower())
 
 
-def partner(pipeline: str) -> PipelineSettings | None:
-    """Returns the editing partner of a pipeline class, None when it has none of its own."""
-    return _known().partners.get(pipeline)
+def edit_settings(pipeline: str) -> PipelineSettings | None:
+    """Return the settings of the pipeline that edits for a class; None when it has none of its own."""
+    return _preset_file().edit_pipelines.get(pipeline)
 
 
-def facts(pipeline: str) -> ClassFacts:
-    """Returns how a class takes reference images; one that is not known takes one for each prompt."""
-    return _known().classes.get(pipeline, ClassFacts())
+def reference_support(pipeline: str) -> ReferenceSupport:
+    """Return how a class takes reference images; an unknown class takes one per prompt."""
+    return _preset_file().classes.get(pipeline, ReferenceSupport())
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Returns width and height of `1664x928`, or of `512` for a square.
+    """Return width and height in pixels.
+
+    Args:
+        text: `WIDTHxHEIGHT`, or one number for a square.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: It is neither, or a side is 0.
+
+    Example:
+        >>> parse_size("1664x928"), parse_size("512")
+        ((1664, 928), (512, 512))
     """
-    found = _SIZE.match(text.strip())
-    if found:
-        width, height = int(found[1]), int(found[2])
+    match = _SIZE.match(text.strip())
+    if match:
+        width, height = int(match[1]), int(match[2])
     elif text.strip().isascii() and text.strip().isdigit():
         width = height = int(text)
     else:
         width = height = 0
     if width < 1 or height < 1:
         raise UsageError(
-            f"{text!r} is no size", where="generator diffusers", fix="write WIDTHxHEIGHT, such as 1024x768"
+            f"{text!r} is not a size", where="generator diffusers", fix="write WIDTHxHEIGHT, such as 1024x768"
         )
     return width, height
 
 
 def with_changes(
-    way: PipelineSettings, changes: Mapping[str, Any], guidance: float | Mapping[str, float] | None
+    settings: PipelineSettings, changes: Mapping[str, Any], guidance: float | Mapping[str, float] | None
 ) -> PipelineSettings:
-    """Returns a way with a user's own settings; what is None stays.
+    """Return settings with a user's changes.
 
     Args:
-        way: The way.
-        changes: Fields by name.
-        guidance: A scale, for the first argument that the way names, or scales by argument.
+        settings: The settings.
+        changes: Values of fields by name; None keeps the value.
+        guidance: A scale for the first argument in `settings.guidance`, or scales by argument.
     """
     update = {name: value for name, value in changes.items() if value is not None}
     if isinstance(guidance, Mapping):
-        update["guidance"] = {**way.guidance, **guidance}
+        update["guidance"] = {**settings.guidance, **guidance}
     elif guidance is not None:
-        update["guidance"] = {**way.guidance, next(iter(way.guidance), MAIN_SCALE): float(guidance)}
-    return way.model_copy(update=update)
+        update["guidance"] = {**settings.guidance, next(iter(settings.guidance), DEFAULT_SCALE): float(guidance)}
+    return settings.model_copy(update=update)
 
 
-def main_scale(pipeline: str) -> str:
-    """Returns which argument of a class steers how closely the prompt is followed."""
+def guidance_argument(pipeline: str) -> str:
+    """Return the argument of a class that sets how closely the prompt is followed."""
     return "true_cfg_scale" if pipeline.startswith("QwenImage") else "guidance_scale"
 
 
-def diffusers_lacks() -> str:
-    """Returns which of the packages for drawing is not installed, empty when all are."""
+def missing_packages() -> str:
+    """Return which required packages are not installed and how to install them, empty when all are."""
     from importlib.util import find_spec
 
     missing = [name for name in ("torch", "diffusers", "transformers") if find_spec(name) is None]
     return f"needs {', '.join(missing)}, which is not installed; pip install 'knowgen[models]'" if missing else ""
 
 
-def lacks_class(pipeline: str) -> str:
-    """Says that the installed diffusers is too old for a class, and what to install."""
+def missing_class(pipeline: str) -> str:
+    """Return that the installed diffusers is too old for a class, and what to install."""
     from importlib.metadata import version
 
     return f"diffusers {version('diffusers')} has no {pipeline}; pip install -U diffusers"

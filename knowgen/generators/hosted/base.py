@@ -1,6 +1,13 @@
-"""What adapters of hosted image services share: from a request to a drawing, whatever the service answers.
+"""Generators behind hosted image services: the steps from a request to an image that all services share.
 
-A service's adapter says how its request is put together, where the picture lies in the answer and what it cost.
+`HostedImages.generate` loads the reference images, sends one request, reads usage and cost, takes the image out of the
+response (or downloads it) and checks that it opens. A subclass adds what differs between services:
+
+| service  | path                                   | references       | image in the response | refusal             |
+|----------|----------------------------------------|------------------|-----------------------|---------------------|
+| `openai` | `/images/generations`, `/images/edits` | files of a form  | base64 or URL         | error code          |
+| `gemini` | `/v1beta/models/MODEL:generateContent` | base64 in parts  | base64 in parts       | in the response     |
+| `ark`    | `/images/generations`                  | data URLs        | base64 or URL         | error code or entry |
 """
 
 from __future__ import annotations
@@ -22,38 +29,42 @@ from knowgen.core.records import GenerationRequest, GenerationStatus, Usage
 from knowgen.core.retry import exponential, retry
 from knowgen.core.secrets import refuse_secrets
 from knowgen.generators.contract import GeneratedImage
-from knowgen.generators.hosted.call import ServiceClient, ServiceRequest
-from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError, clean
+from knowgen.generators.hosted.client import ServiceClient, ServiceRequest
+from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError, clean_text
 from knowgen.generators.hosted.images import (
     EncodedReference,
-    ReferenceForm,
+    ReferenceLimits,
     UnusableImageError,
-    check,
-    decode,
+    check_image,
+    decode_base64,
     load_references,
 )
 
-MOST_AT_ONCE = 32
-DOWNLOADS = 3
-"""Tries to fetch a picture that came as an address; drawing it again would cost again."""
+DEFAULT_CONCURRENCY = 32
 
-UNKEYED = frozenset({"key_env", "concurrency", "timeout", "rpm", "tpm", "price"})
+DOWNLOAD_ATTEMPTS = 3
+"""Attempts to download an image from the URL in a response. Generating it again would cost again."""
+
+ACCESS_ARGUMENTS = frozenset({"key_env", "concurrency", "timeout", "rpm", "tpm", "price"})
+"""Arguments of `ServiceAccess` that do not decide what is generated, and are not part of keys."""
+
 SEED_NOT_TAKEN = "not taken"
+"""Recorded as the seed where the service takes none."""
 
-_BYTES_A_TOKEN = 4
-_TOKENS_A_PICTURE = 1000
-"""Rough counts for limits of tokens a minute; what answers count takes their place."""
+_BYTES_PER_TOKEN = 4
+_TOKENS_PER_IMAGE = 1000
+"""Rough token counts for the tokens-per-minute limit, replaced by the counts of the response."""
 
 
 @dataclass(frozen=True)
 class ResponseImage:
-    """The picture in an answer.
+    """The image in a response.
 
     Attributes:
-        base64: The picture, empty when it came as an address.
-        url: Its address.
+        base64: The image in base64, empty when the response has a URL instead.
+        url: URL of the image, http or data.
         used_prompt: The prompt as the service rewrote it, empty when it did not.
-        settings: What else the answer says of the picture.
+        settings: Other facts about the image in the response, to be recorded.
     """
 
     base64: str = ""
@@ -66,7 +77,7 @@ class ResponseImage:
 class ServiceAccess:
     """A model behind a service and how it is reached. A generator inherits these as arguments of its own constructor.
 
-    None of them decides what is generated, but for the model and the URL.
+    Only the model and the URL decide what is generated.
 
     Args:
         model: Model name, as the service knows it.
@@ -76,7 +87,7 @@ class ServiceAccess:
         concurrency: Maximum number of concurrent calls.
         rpm: Requests per minute that the service admits, 0 for no limit.
         tpm: Tokens per minute that the service admits, 0 for no limit.
-        price: US dollars an image; the published price when None.
+        price: US dollars per image; the published price when None.
     """
 
     model: str
@@ -84,58 +95,58 @@ class ServiceAccess:
     _: KW_ONLY
     key_env: str = ""
     timeout: float = 300.0
-    concurrency: int = MOST_AT_ONCE
+    concurrency: int = DEFAULT_CONCURRENCY
     rpm: float = 0
     tpm: float = 0
     price: float | None = None
 
     def check(self, where: str) -> None:
-        """Check the values.
+        """Check the timeout and the concurrency.
 
         Raises:
-            UsageError: One is not possible.
+            UsageError: The timeout is not a number > 0, or the concurrency is not an integer >= 1.
         """
-        number = isinstance(self.timeout, int | float) and not isinstance(self.timeout, bool)
-        if not number or not 0 < self.timeout < math.inf:
-            raise UsageError(f"timeout={self.timeout} is not possible", where=where, fix="give seconds, more than 0")
-        whole = isinstance(self.concurrency, int) and not isinstance(self.concurrency, bool)
-        if not whole or self.concurrency < 1:
-            raise UsageError(f"concurrency={self.concurrency} is not possible", where=where, fix="give 1 or more")
+        is_number = isinstance(self.timeout, int | float) and not isinstance(self.timeout, bool)
+        if not is_number or not 0 < self.timeout < math.inf:
+            raise UsageError(f"timeout must be a number > 0, got {self.timeout}", where=where, fix="give seconds")
+        is_integer = isinstance(self.concurrency, int) and not isinstance(self.concurrency, bool)
+        if not is_integer or self.concurrency < 1:
+            raise UsageError(f"concurrency must be an integer >= 1, got {self.concurrency}", where=where)
 
 
 @dataclass(frozen=True)
 class ServiceFormat:
-    """What sets a service apart.
+    """What differs between services before anything is sent.
 
     Attributes:
-        name: As generators are named.
-        url: Its own address.
-        key_env: The environment variable that usually holds its key.
-        header: Name of the header that carries the key.
-        scheme: Word before the key in that header.
-        form: What it takes as reference images.
+        name: Name of the generator, such as `openai`.
+        url: URL of the service.
+        key_env: Environment variable that usually holds the key.
+        key_header: Name of the HTTP header that carries the key.
+        key_scheme: Word before the key in that header, empty for none.
+        reference_limits: Limits of the service on reference images.
     """
 
     name: str
     url: str
     key_env: str
-    header: str
-    scheme: str
-    form: ReferenceForm
+    key_header: str
+    key_scheme: str
+    reference_limits: ReferenceLimits
 
 
 class HostedImages(ServiceAccess, ABC):
-    """A model behind a service. Its arguments are those of `ServiceAccess`, and those that its own class adds."""
+    """A generator behind a service. Its arguments are those of `ServiceAccess` and those that its own class adds."""
 
     references: ClassVar[bool] = True
     deadline: ClassVar[float] = 6 * 3600.0
-    identity_excludes: ClassVar[frozenset[str]] = UNKEYED
+    identity_excludes: ClassVar[frozenset[str]] = ACCESS_ARGUMENTS
 
-    def connect(self, vendor: ServiceFormat, settings: Mapping[str, Any], url: str = "") -> None:
-        """Check the access and prepare the service; nothing is sent yet.
+    def connect(self, service_format: ServiceFormat, settings: Mapping[str, Any], url: str = "") -> None:
+        """Check the access and create the client. Nothing is sent yet.
 
         Args:
-            vendor: The service.
+            service_format: The service.
             settings: What decides the image besides prompt, seed and references; recorded with every image.
             url: URL to use instead of `base_url`.
 
@@ -144,148 +155,172 @@ class HostedImages(ServiceAccess, ABC):
             ConfigError: The key is missing, or the URL holds a secret.
         """
         refuse_secrets({"model": self.model})
-        where = f"generator {vendor.name}:{self.model}"
+        service = service_format.name
+        where = f"generator {service}:{self.model}"
         if not isinstance(self.model, str) or not self.model.strip():
-            raise UsageError("no model is named", where=f"generator {vendor.name}", fix=f"write {vendor.name}:MODEL")
+            raise UsageError("no model is named", where=f"generator {service}", fix=f"write {service}:MODEL")
         self.check(where)
-        url = endpoint_url(url or self.base_url, where, vendor.url)
-        key = key_for(url, self.key_env, where, vendor.key_env)
+        url = endpoint_url(url or self.base_url, where, service_format.url)
+        key = key_for(url, self.key_env, where, service_format.key_env)
         self.prices = image_price(self.model, url, self.price)
-        self._form = vendor.form
-        self._settings = {"service": vendor.name, "model": self.model, "endpoint": url, **settings}
-        self._service = ServiceClient(
-            name=f"{vendor.name}:{self.model}",
+        self._reference_limits = service_format.reference_limits
+        self._settings = {"service": service, "model": self.model, "endpoint": url, **settings}
+        self._client = ServiceClient(
+            name=f"{service}:{self.model}",
             url=url,
             key=key,
-            headers={vendor.header: f"{vendor.scheme} {key}".strip()},
+            headers={service_format.key_header: f"{service_format.key_scheme} {key}".strip()},
             timeout=float(self.timeout),
             limits=RateLimits(self.concurrency, self.rpm, self.tpm),
-            refuses=self.refuses,
+            is_refusal=self.is_refusal,
         )
 
     @abstractmethod
-    def compose(self, request: GenerationRequest, pictures: Sequence[EncodedReference]) -> ServiceRequest:
-        """Returns the request in the service's form."""
+    def compose(self, request: GenerationRequest, references: Sequence[EncodedReference]) -> ServiceRequest:
+        """Return the request in the service's format."""
 
     @abstractmethod
-    def traits(self) -> tuple[str, ...]:
-        """Returns what the price of a picture depends on: quality and size, as the price list names them."""
+    def price_options(self) -> tuple[str, ...]:
+        """Return the settings that decide the price of an image, quality and size, as the price list names them."""
 
     @abstractmethod
     def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
-        """Reads tokens and cost from an answer; what it leaves open counts at the worst case."""
+        """Read tokens and cost from a response. Where it does not report them, the worst case is charged."""
 
     @abstractmethod
-    def find(self, data: Mapping[str, Any]) -> ResponseImage:
-        """Returns the picture of an answer.
+    def read_image(self, data: Mapping[str, Any]) -> ResponseImage:
+        """Return the image of a response.
 
         Raises:
-            RefusalError: The service declined after all.
-            TransientError: There is none, and the next answer may hold one.
-            ServiceRejectedError: There is none.
+            RefusalError: The response says that the content was declined.
+            TransientError: The response has no image, but a retry may give one.
+            ServiceRejectedError: The response has no image.
         """
 
     @abstractmethod
-    def refuses(self, fault: ServiceError) -> bool:
-        """Tells whether an error says that the content is declined."""
+    def is_refusal(self, error: ServiceError) -> bool:
+        """Return whether an error says that the content was declined."""
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
-        """Returns what is noted of the seed."""
+        """Return what is recorded of the seed."""
         return {"seed": SEED_NOT_TAKEN}
 
     async def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Draws one picture.
+        """Generate one image.
 
         Returns:
-            The picture, or a failed drawing with its reason when the service rejects the request, when what comes back
-            is no picture, or when a reference image does not open.
+            The image. A failed one with its reason when the service rejects the request, when the response has no
+            usable image, or when a reference image does not open.
 
         Raises:
-            TransientError: The service is busy, broken or out of reach.
-            RefusalError: It declined the content, in its own words.
+            TransientError: The service is overloaded, broken or cannot be reached.
+            RefusalError: The service declined the content.
             BudgetReachedError: The budget does not admit the call.
             ConfigError: There is a budget and the price is not known.
         """
         settings: dict[str, Any] = {**self._settings, **self.seed_settings(request)}
         usage = Usage()
         try:
-            pictures, notes = await asyncio.to_thread(load_references, request.references, self._form)
-            settings |= notes
-            worst = self.prices.worst(request.prompt, len(pictures), *self.traits())
-            estimate = len(request.prompt) // _BYTES_A_TOKEN + _TOKENS_A_PICTURE * (1 + len(pictures))
-            answer = await self._service.ask(self.compose(request, pictures), worst, self.usage, estimate)
-            usage = answer.usage
-            found = self.find(answer.data)
-            settings |= found.settings
-            data = await self._bytes(found)
+            references, reference_settings = await asyncio.to_thread(
+                load_references, request.references, self._reference_limits
+            )
+            settings |= reference_settings
+            worst = self.prices.worst(request.prompt, len(references), *self.price_options())
+            tokens = len(request.prompt) // _BYTES_PER_TOKEN + _TOKENS_PER_IMAGE * (1 + len(references))
+            response = await self._client.send(self.compose(request, references), worst, self.usage, tokens)
+            usage = response.usage
+            image = self.read_image(response.data)
+            settings |= image.settings
+            data = await self._image_bytes(image)
         except (ServiceRejectedError, UnusableImageError) as error:
             return GeneratedImage(status=GenerationStatus.FAILED, reason=str(error), settings=settings, usage=usage)
-        used = self.cleaned(found.used_prompt, whole=True).strip()
+        used = self.clean(image.used_prompt, full=True).strip()
         rewritten = used if used != request.prompt.strip() else ""
         return GeneratedImage(image=data, settings=settings, usage=usage, used_prompt=rewritten)
 
-    async def _bytes(self, found: ResponseImage) -> bytes:
-        """Returns the picture of an answer, decoded once to see that it opens.
+    async def _image_bytes(self, image: ResponseImage) -> bytes:
+        """Return the bytes of a response's image, after decoding them once as a check.
 
         Raises:
-            UnusableImageError: It is broken, or cannot be had.
+            UnusableImageError: The image does not open or cannot be downloaded.
         """
-        inline = found.base64 or (found.url if found.url.startswith("data:") else "")
-        data = await asyncio.to_thread(decode, inline) if inline else await self._fetched(found.url)
-        await asyncio.to_thread(check, data)
+        inline = image.base64 or (image.url if image.url.startswith("data:") else "")
+        data = await asyncio.to_thread(decode_base64, inline) if inline else await self._download(image.url)
+        await asyncio.to_thread(check_image, data)
         return data
 
-    async def _fetched(self, url: str) -> bytes:
-        """Fetches a picture, without the key; a fault that passes is tried again here, for the picture is paid for."""
+    async def _download(self, url: str) -> bytes:
+        """Download an image, without sending the key. Transient errors are retried here: the image is paid for.
+
+        Raises:
+            UnusableImageError: The URL is not allowed, or the download failed.
+        """
 
         async def download(number: int) -> bytes:
-            return (await fetch(url, trusted=self._service.url)).data
+            return (await fetch(url, trusted=self._client.url)).data
 
         def wait(number: int, error: BaseException | None) -> float:
             return min(max(exponential(number, 0.5), getattr(error, "retry_after", None) or 0.0), 10.0)
 
         try:
             return await retry(
-                download, attempts=DOWNLOADS, retryable=lambda error: isinstance(error, TransientError), wait=wait
+                download,
+                attempts=DOWNLOAD_ATTEMPTS,
+                retryable=lambda error: isinstance(error, TransientError),
+                wait=wait,
             )
         except (BlockedError, FetchError) as error:
-            raise UnusableImageError(f"the picture's address was not fetched: {error}") from error
+            raise UnusableImageError(f"the URL of the image was not downloaded: {error}") from error
         except TransientError as error:
-            raise UnusableImageError(f"the picture could not be fetched in {DOWNLOADS} tries: {error}") from error
+            raise UnusableImageError(
+                f"the image could not be downloaded in {DOWNLOAD_ATTEMPTS} attempts: {error}"
+            ) from error
 
-    def cleaned(self, text: str, *, whole: bool = False) -> str:
-        """Returns a service's words without the key, on one line and shortened unless the whole is wanted."""
-        return clean(text, self._service.key, None) if whole else clean(text, self._service.key)
+    def clean(self, text: str, *, full: bool = False) -> str:
+        """Return text of a service without the key, on one line and shortened unless `full`."""
+        return clean_text(text, self._client.key, None) if full else clean_text(text, self._client.key)
 
     async def close(self) -> None:
-        """Closes the connections."""
-        await self._service.close()
+        """Close the connections."""
+        await self._client.close()
+
+
+def first_entry(data: Mapping[str, Any], service: str) -> Mapping[str, Any]:
+    """Return the first entry of `data` in a response of an Images API (OpenAI's and Ark's).
+
+    Raises:
+        ServiceRejectedError: The response has no entry.
+    """
+    entries = data.get("data")
+    if not isinstance(entries, list) or not entries or not isinstance(entries[0], Mapping):
+        raise ServiceRejectedError(f"the response of {service} has no image")
+    return entries[0]
 
 
 def one_of(value: Any, name: str, choices: Sequence[str], where: str) -> str:
-    """Returns an argument that must be one of some words; the empty word leaves it to the service.
+    """Return an argument that must be one of some words; the empty word leaves the choice to the service.
 
     Raises:
-        UsageError: It is none of them.
+        UsageError: It is another value.
     """
     if value not in ("", *choices):
-        raise UsageError(f"{name}={value!r} is not known", where=where, fix=f"write {', '.join(choices)}")
+        raise UsageError(f"{name}={value!r} is unknown", where=where, fix=f"write {', '.join(choices)}")
     return str(value)
 
 
-def flag(value: Any, name: str, where: str) -> bool:
-    """Returns an argument that must be true or false.
+def boolean(value: Any, name: str, where: str) -> bool:
+    """Return an argument that must be true or false.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: It is another value.
     """
     if not isinstance(value, bool):
-        raise UsageError(f"{name}={value!r} is not known", where=where, fix="write true or false")
+        raise UsageError(f"{name} must be true or false, got {value!r}", where=where)
     return value
 
 
-def text_in(data: Any, *names: str) -> str:
-    """Returns a text that stands under nested names, empty where it is missing or no text."""
+def text_at(data: Any, *names: str) -> str:
+    """Return the text under nested names, empty where it is missing or not a text."""
     for name in names:
         data = data.get(name) if isinstance(data, Mapping) else None
     return data if isinstance(data, str) else ""

@@ -1,4 +1,4 @@
-"""What a service's error means: a refusal, a fault that may pass, or one that stays; told without the key."""
+"""Errors of services: whether one is a refusal, transient or permanent, and its message without the key."""
 
 from __future__ import annotations
 
@@ -12,95 +12,99 @@ from knowgen.clients.endpoint_url import NO_KEY, retry_after
 from knowgen.core.errors import KnowgenError, RefusalError, TransientError
 from knowgen.core.secrets import MASK, mask_secrets
 
-WORDS_KEPT = 600
-"""Characters of a service's error that are kept."""
+MAX_MESSAGE_CHARACTERS = 600
+"""Characters of a service's message that are kept."""
 
 MAYBE_BILLED = frozenset({502, 504})
-"""A gateway that gave up waiting: the model behind it may have drawn, and been billed."""
+"""HTTP statuses of a gateway that stopped waiting: the model behind it may have generated an image and billed it."""
 
-_PASSING = frozenset({408, 409, 425, 429})
-_STAYS = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
+_PERMANENT_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|key)-[\w*.-]{6,}|\bAIza[\w-]{20,}|\bBearer\s+\S+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class ServiceRejectedError(KnowgenError):
-    """A service will not draw this request, and asking again would not help: a wrong key, an unknown model."""
+    """A service rejects this request, and a retry would not help: a wrong key, an unknown model."""
 
 
 @dataclass(frozen=True)
 class ServiceError:
-    """A service's error.
+    """An error response of a service.
 
     Attributes:
         status: HTTP status.
-        code: Its code, as `error.code`, `error.status` or `error.type` say it.
-        words: Its message, cleaned.
+        code: `error.code`, `error.status` or `error.type`, the first that is there.
+        message: Its message, without secrets and control characters.
         details: The error object.
-        wait: Seconds it asks to wait, or None.
+        retry_after: Seconds to wait as the service asks, None when it does not.
     """
 
     status: int
     code: str
-    words: str
+    message: str
     details: Mapping[str, Any] = field(default_factory=dict)
-    wait: float | None = None
+    retry_after: float | None = None
 
     @property
-    def passing(self) -> bool:
-        """Tells whether it may pass."""
-        return (self.status in _PASSING or self.status >= 500) and self.code not in _STAYS
+    def transient(self) -> bool:
+        """Whether a retry may succeed."""
+        return (self.status in _TRANSIENT_STATUSES or self.status >= 500) and self.code not in _PERMANENT_CODES
 
-    def error(self, service: str, refuses: Callable[[ServiceError], bool]) -> KnowgenError:
-        """Returns what is raised for it.
+    def to_exception(self, service: str, is_refusal: Callable[[ServiceError], bool]) -> KnowgenError:
+        """Return the exception to raise for it.
 
         Args:
             service: Name of the service, for the message.
-            refuses: Tells whether the service declines the content.
+            is_refusal: Returns whether the service declines the content.
         """
-        if 400 <= self.status < 500 and self.status != 429 and refuses(self):
-            return RefusalError(f"{service} declined: {self.words or self.code}")
+        if 400 <= self.status < 500 and self.status != 429 and is_refusal(self):
+            return RefusalError(f"{service} declined: {self.message or self.code}")
         if 300 <= self.status < 400:
-            return ServiceRejectedError(f"{service} answered {self.status}, a redirect, which no key follows")
-        what = f"{service} answered {self.status}"
-        if self.code and self.code not in self.words:
-            what += f" {self.code}"
-        if self.words:
-            what += f": {self.words}"
-        return TransientError(what, retry_after=self.wait) if self.passing else ServiceRejectedError(what)
+            return ServiceRejectedError(
+                f"{service} answered {self.status}, a redirect; it is not followed, because the key would go along"
+            )
+        text = f"{service} answered {self.status}"
+        if self.code and self.code not in self.message:
+            text += f" {self.code}"
+        if self.message:
+            text += f": {self.message}"
+        return TransientError(text, retry_after=self.retry_after) if self.transient else ServiceRejectedError(text)
 
 
-def fault_of(status: int, headers: Mapping[str, str], body: bytes, key: str) -> ServiceError:
-    """Reads an answer with an error status.
+def read_error(status: int, headers: Mapping[str, str], body: bytes, key: str) -> ServiceError:
+    """Read a response with an error status.
 
     Args:
         status: HTTP status.
-        headers: With names in any case.
-        body: As it came.
-        key: The service's secret, which is taken out of every text.
+        headers: Headers of the response, with names in any case.
+        body: Body of the response.
+        key: Key of the service, which is masked in every text.
     """
     try:
         data = mask_secrets(json.loads(body), _secret(key))
     except (ValueError, RecursionError):
         data, body = None, mask_secrets(body, _secret(key))
     error = data.get("error") if isinstance(data, Mapping) else None
-    said = error if isinstance(error, Mapping) else data if isinstance(data, Mapping) else {}
-    codes = (said.get(name) for name in ("code", "status", "type"))
-    code = next((clean(value, key) for value in codes if isinstance(value, str) and value), "")
-    words = (
-        said.get("message")
-        or said.get("detail")
+    details = error if isinstance(error, Mapping) else data if isinstance(data, Mapping) else {}
+    codes = (details.get(name) for name in ("code", "status", "type"))
+    code = next((clean_text(value, key) for value in codes if isinstance(value, str) and value), "")
+    message = (
+        details.get("message")
+        or details.get("detail")
         or error
-        or ("" if said else body[: 4 * WORDS_KEPT].decode("utf-8", "replace"))
+        or ("" if details else body[: 4 * MAX_MESSAGE_CHARACTERS].decode("utf-8", "replace"))
     )
-    text = words if isinstance(words, str) else json.dumps(words, ensure_ascii=False)
+    text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
     wait = retry_after(headers)
-    return ServiceError(status, code, clean(text, key), said, wait if wait is not None else _retry_info(said))
+    if wait is None:
+        wait = _retry_delay(details)
+    return ServiceError(status, code, clean_text(text, key), details, wait)
 
 
-def _retry_info(said: Mapping[str, Any]) -> float | None:
-    """Returns the seconds that an error's details ask to wait, as Google's services write them: `"34.5s"`."""
-    details = said.get("details")
+def _retry_delay(error: Mapping[str, Any]) -> float | None:
+    """Return the seconds to wait as Google's services write them in an error's details: `"34.5s"`."""
+    details = error.get("details")
     for detail in details if isinstance(details, list) else ():
         delay = detail.get("retryDelay") if isinstance(detail, Mapping) else None
         if isinstance(delay, str) and re.fullmatch(r"\d{1,6}(\.\d+)?s", delay):
@@ -112,16 +116,16 @@ def _secret(key: str) -> str:
     return "" if key == NO_KEY else key
 
 
-def clean(text: str, key: str, limit: int | None = WORDS_KEPT) -> str:
-    """Returns text from outside as it may be stored: without the key and without broken or control characters.
+def clean_text(text: str, key: str, limit: int | None = MAX_MESSAGE_CHARACTERS) -> str:
+    """Return text of a service without the key and without broken or control characters, fit to be stored.
 
     Args:
-        text: As it came.
-        key: The service's secret.
-        limit: Characters that are kept, on one line; None keeps all, and line ends.
+        text: Text of the response.
+        key: Key of the service.
+        limit: Maximum number of characters, on one line; None keeps everything, line ends included.
     """
-    whole = _CONTROL.sub(" ", text.encode("utf-8", "replace").decode("utf-8"))
-    whole = str(mask_secrets(whole, _secret(key)))
+    full = _CONTROL.sub(" ", text.encode("utf-8", "replace").decode("utf-8"))
+    full = str(mask_secrets(full, _secret(key)))
     if limit is None:
-        return whole
-    return " ".join(_KEY_LIKE.sub(MASK, whole).split())[:limit]
+        return full
+    return " ".join(_KEY_LIKE.sub(MASK, full).split())[:limit]

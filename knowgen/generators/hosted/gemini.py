@@ -1,4 +1,8 @@
-"""Gemini models that draw, through `generateContent`."""
+"""Gemini models that generate images, through `generateContent`.
+
+Prompt and references are parts of one message, and the image comes back in base64 as a part of the reply, between
+thoughts and text. The key has a header of its own. A refusal is a normal response with a finish or block reason.
+"""
 
 from __future__ import annotations
 
@@ -15,56 +19,63 @@ from knowgen.generators.hosted.base import (
     HostedImages,
     ResponseImage,
     ServiceFormat,
-    flag,
+    boolean,
     one_of,
-    text_in,
+    text_at,
 )
-from knowgen.generators.hosted.call import ServiceRequest
+from knowgen.generators.hosted.client import ServiceRequest
 from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError
-from knowgen.generators.hosted.images import EncodedReference, ReferenceForm
+from knowgen.generators.hosted.images import EncodedReference, ReferenceLimits
 
-VENDOR = ServiceFormat(
+FORMAT = ServiceFormat(
     name="gemini",
     url="https://generativelanguage.googleapis.com",
     key_env="GEMINI_API_KEY",
-    header="x-goog-api-key",
-    scheme="",
-    form=ReferenceForm(most=14, most_bytes=7_000_000, most_pixels=36_000_000),
+    key_header="x-goog-api-key",
+    key_scheme="",
+    reference_limits=ReferenceLimits(max_images=14, max_bytes=7_000_000, max_pixels=36_000_000),
 )
 LEFT_TO_MODEL = "left to the model"
-_MOST_OF_THE_SECOND = 3
-"""Reference images that models of the second generation take."""
+"""Recorded as size or aspect ratio where none is sent."""
+
+_MAX_REFERENCES_GEMINI_2 = 3
+"""Maximum number of reference images of models of the second generation."""
 
 _SIZES = ("0.5K", "1K", "2K", "4K")
-_USUAL_SIZE = "1K"
+_DEFAULT_SIZE = "1K"
 _ASPECTS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "1:4", "4:1", "1:8", "8:1")
 
-_REFUSALS = frozenset(
+_REFUSAL_REASONS = frozenset(
     {
         "SAFETY", "IMAGE_SAFETY", "PROHIBITED_CONTENT", "IMAGE_PROHIBITED_CONTENT", "RECITATION", "IMAGE_RECITATION",
         "BLOCKLIST", "SPII",
     }
 )  # fmt: skip
-_NOTHING_DRAWN = frozenset({"NO_IMAGE"})
-"""The model took the request and drew nothing; the same request may well give a picture the next time."""
+_RETRYABLE_REASONS = frozenset({"NO_IMAGE"})
+"""The model accepted the request but generated no image; the same request may give one next time."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class GeminiImages(HostedImages):
-    """A Gemini model that draws.
+    """A Gemini model that generates images.
 
     Args:
         model: Model name, such as `gemini-3-pro-image-preview`.
-        base_url: Address of another server in this form, without `/v1beta`.
-        size: 1K, 2K, 4K where the model knows sizes; empty leaves it to the model (1K).
-        aspect: Such as 1:1 or 16:9; empty leaves it to the model.
-        send_seed: Is the seed sent as `generationConfig.seed`? It is not published that these models heed it.
+        base_url: URL of another server with this API, without `/v1beta`.
+        size: 0.5K, 1K, 2K or 4K where the model has sizes; empty leaves it to the model (1K).
+        aspect: Aspect ratio such as 1:1 or 16:9; empty leaves it to the model.
+        send_seed: Whether the seed is sent as `generationConfig.seed`. It is not documented that these models use it.
 
     Further arguments are those of `ServiceAccess`.
 
     Raises:
         UsageError: An argument is out of its range.
-        ConfigError: The key is missing, or the address holds a secret.
+        ConfigError: The key is missing, or the URL holds a secret.
+
+    Example:
+        >>> generator = GeminiImages(model="gemini-3-pro-image-preview", base_url="http://127.0.0.1:9", size="2K")
+        >>> generator.price_options()
+        ('2K',)
     """
 
     revision = "gemini-images-1"
@@ -74,21 +85,22 @@ class GeminiImages(HostedImages):
     send_seed: bool = False
 
     def __post_init__(self) -> None:
-        """Check the arguments and prepare the service."""
+        """Check the arguments and create the client."""
         where = f"generator gemini:{self.model}"
         self._size = one_of(self.size, "size", _SIZES, where)
         self._aspect = one_of(self.aspect, "aspect", _ASPECTS, where)
-        self._sends_seed = flag(self.send_seed, "send_seed", where)
-        vendor = VENDOR
+        self._sends_seed = boolean(self.send_seed, "send_seed", where)
+        limits = FORMAT.reference_limits
         if "gemini-2" in str(self.model):
-            vendor = replace(VENDOR, form=replace(VENDOR.form, most=_MOST_OF_THE_SECOND))
+            limits = replace(limits, max_images=_MAX_REFERENCES_GEMINI_2)
         settings = {"size": self._size or LEFT_TO_MODEL, "aspect": self._aspect or LEFT_TO_MODEL}
-        self.connect(vendor, settings, self.base_url.rstrip("/").removesuffix("/v1beta"))
+        url = self.base_url.rstrip("/").removesuffix("/v1beta")
+        self.connect(replace(FORMAT, reference_limits=limits), settings, url)
 
-    def compose(self, request: GenerationRequest, pictures: Sequence[EncodedReference]) -> ServiceRequest:
-        """Returns the request: the prompt first, then the references inline."""
+    def compose(self, request: GenerationRequest, references: Sequence[EncodedReference]) -> ServiceRequest:
+        """Return the request: the prompt first, then the references inline."""
         parts: list[dict[str, Any]] = [{"text": request.prompt}]
-        parts += [{"inlineData": {"mimeType": picture.mime, "data": picture.base64}} for picture in pictures]
+        parts += [{"inlineData": {"mimeType": reference.mime, "data": reference.base64}} for reference in references]
         config: dict[str, Any] = {"responseModalities": ["TEXT", "IMAGE"]}
         image = {"aspectRatio": self._aspect, "imageSize": self._size}
         if any(image.values()):
@@ -100,59 +112,61 @@ class GeminiImages(HostedImages):
         return ServiceRequest(f"/v1beta/models/{name}:generateContent", body)
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
-        """Returns what is noted of the seed."""
+        """Return what is recorded of the seed."""
         return {"seed": request.seed} if self._sends_seed else super().seed_settings(request)
 
-    def traits(self) -> tuple[str, ...]:
-        """Returns the size."""
-        return (self._size or _USUAL_SIZE,)
+    def price_options(self) -> tuple[str, ...]:
+        """Return the size."""
+        return (self._size or _DEFAULT_SIZE,)
 
     def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
-        """Reads the tokens: of the prompt, of thoughts and words, of the picture."""
+        """Read the tokens of the prompt, of thoughts and text, and of the image."""
         counts = UsageReader(data.get("usageMetadata"))
-        pictures = sum(1 for _ in _pictures(data))
-        read = counts.required("promptTokenCount", least=1)
-        thought = counts.optional("thoughtsTokenCount") or 0
-        written = counts.optional("candidatesTokenCount") or 0  # left out where it is 0
+        images = sum(1 for _ in _images(data))
+        prompt = counts.required("promptTokenCount", least=1)
+        thoughts = counts.optional("thoughtsTokenCount") or 0
+        output = counts.optional("candidatesTokenCount") or 0  # omitted by the service where it is 0
         if total := UsageReader(data.get("usageMetadata")).optional("totalTokenCount"):
-            thought = max(thought, total - read - written) if read else thought
-        drawn = _of_modality(counts, "candidatesTokensDetails", "IMAGE")
-        if drawn > written:
+            thoughts = max(thoughts, total - prompt - output) if prompt else thoughts
+        image_output = _tokens_of(counts, "candidatesTokensDetails", "IMAGE")
+        if image_output > output:
             counts.complete = False
-        if pictures and not drawn:  # how much of it is the picture is open: all at the dearer price
-            counts.complete = counts.complete and written > 0
-            drawn = max(written, self.prices.image_tokens(*self.traits()))
-        seen = _of_modality(counts, "promptTokensDetails", "IMAGE")
-        if seen > read:
+        if images and not image_output:  # the share of the image is not reported: all at the higher price
+            counts.complete = counts.complete and output > 0
+            image_output = max(output, self.prices.image_tokens(*self.price_options()))
+        image_input = _tokens_of(counts, "promptTokensDetails", "IMAGE")
+        if image_input > prompt:
             counts.complete = False
-        counted = TokenCounts(max(0, read - seen), seen, thought + max(0, written - drawn), drawn)
-        cost = self.prices.cost(counted, min(pictures, 1))
-        answered = bool(_candidate(data) or text_in(data, "promptFeedback", "blockReason"))
-        complete = answered if self.prices.per_image is not None else counts.complete
-        return ReportedUsage(read, thought + max(written, drawn), cost, complete)
+        text_output = thoughts + max(0, output - image_output)
+        tokens = TokenCounts(max(0, prompt - image_input), image_input, text_output, image_output)
+        cost = self.prices.cost(tokens, min(images, 1))
+        has_result = bool(_candidate(data) or text_at(data, "promptFeedback", "blockReason"))
+        complete = has_result if self.prices.per_image is not None else counts.complete
+        return ReportedUsage(prompt, thoughts + max(output, image_output), cost, complete)
 
-    def find(self, data: Mapping[str, Any]) -> ResponseImage:
-        """Returns the last picture that is no thought: what came before it was on the way to it."""
-        pictures = list(_pictures(data))
-        if pictures:
-            version = text_in(data, "modelVersion")
-            settings = {"returned_model": self.cleaned(version)} if version else {}
-            return ResponseImage(base64=pictures[-1], settings=settings)
-        blocked = text_in(data, "promptFeedback", "blockReason")
+    def read_image(self, data: Mapping[str, Any]) -> ResponseImage:
+        """Return the last image that is not part of a thought; earlier ones are drafts of it."""
+        images = list(_images(data))
+        if images:
+            version = text_at(data, "modelVersion")
+            settings = {"returned_model": self.clean(version)} if version else {}
+            return ResponseImage(base64=images[-1], settings=settings)
+        blocked = text_at(data, "promptFeedback", "blockReason")
         candidate = _candidate(data)
-        finish = text_in(candidate, "finishReason")
-        words = " ".join(
-            text for text in (text_in(data, "promptFeedback", "blockReasonMessage"), _words(data)) if text
-        ) or text_in(candidate, "finishMessage")
-        if blocked or finish in _REFUSALS:
-            raise RefusalError(f"{self._service.name} declined: {self.cleaned(f'{blocked or finish} {words}')}")
-        said = self.cleaned(f"{finish} {words}") or "no candidate"
-        what = f"the answer of {self._service.name} holds no picture: {said}"
-        raise TransientError(what) if finish in _NOTHING_DRAWN else ServiceRejectedError(what)
+        finish = text_at(candidate, "finishReason")
+        message = " ".join(
+            text for text in (text_at(data, "promptFeedback", "blockReasonMessage"), _text(data)) if text
+        ) or text_at(candidate, "finishMessage")
+        name = self._client.name
+        if blocked or finish in _REFUSAL_REASONS:
+            raise RefusalError(f"{name} declined: {self.clean(f'{blocked or finish} {message}')}")
+        reason = self.clean(f"{finish} {message}") or "no candidate"
+        problem = f"the response of {name} has no image: {reason}"
+        raise TransientError(problem) if finish in _RETRYABLE_REASONS else ServiceRejectedError(problem)
 
-    def refuses(self, fault: ServiceError) -> bool:
-        """Tells whether an error says that the content is declined; this service says so in answers instead."""
-        return fault.code in _REFUSALS
+    def is_refusal(self, error: ServiceError) -> bool:
+        """Return whether an error declines the content; this service usually does so in a normal response."""
+        return error.code in _REFUSAL_REASONS
 
 
 def _candidate(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -163,7 +177,7 @@ def _candidate(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _parts(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yields the parts of an answer that are no thoughts."""
+    """Yield the parts of a response that are not thoughts."""
     content = _candidate(data).get("content")
     parts = content.get("parts") if isinstance(content, Mapping) else None
     for part in parts if isinstance(parts, list) else ():
@@ -171,17 +185,18 @@ def _parts(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield part
 
 
-def _pictures(data: Mapping[str, Any]) -> Iterator[str]:
+def _images(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the images of a response in base64."""
     for part in _parts(data):
         for name in ("inlineData", "inline_data"):
-            if picture := text_in(part, name, "data"):
-                yield picture
+            if image := text_at(part, name, "data"):
+                yield image
 
 
-def _words(data: Mapping[str, Any]) -> str:
-    return " ".join(text for part in _parts(data) if (text := text_in(part, "text")))
+def _text(data: Mapping[str, Any]) -> str:
+    return " ".join(text for part in _parts(data) if (text := text_at(part, "text")))
 
 
-def _of_modality(counts: UsageReader, name: str, modality: str) -> int:
+def _tokens_of(counts: UsageReader, name: str, modality: str) -> int:
     entries = [entry for entry in counts.entries(name) if entry.get("modality") == modality]
     return sum(counts.count(entry.get("tokenCount")) for entry in entries)

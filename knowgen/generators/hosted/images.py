@@ -1,4 +1,4 @@
-"""Pictures on their way to and from services: reference images as bytes, answers as checked bytes."""
+"""Images sent to and received from services: reference images as bytes, and checks of returned images."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ from knowgen.core.records import ImageRef
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MOST_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000
+"""Maximum number of pixels of an image that is opened."""
+
 _MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
-_QUALITY = 95
-_SMALLER = 0.7
-"""A reference image that weighs too much is made so much smaller on each side until it does not."""
+_JPEG_QUALITY = 95
+_SHRINK_FACTOR = 0.7
+"""Factor on both sides of a reference image that has too many bytes, applied until it fits."""
 
 
 class UnusableImageError(KnowgenError):
-    """A picture that cannot be used; the message says which and why."""
+    """An image cannot be used; the message says which one and why."""
 
 
 @dataclass(frozen=True)
-class ReferenceForm:
-    """What a service takes as reference images.
+class ReferenceLimits:
+    """Limits of a service on reference images.
 
     Attributes:
-        most: Pictures a request at most.
-        most_bytes: Bytes a picture at most.
-        most_pixels: Pixels a picture at most.
+        max_images: Maximum number of images in a request.
+        max_bytes: Maximum number of bytes of an image.
+        max_pixels: Maximum number of pixels of an image.
     """
 
-    most: int
-    most_bytes: int
-    most_pixels: int
+    max_images: int
+    max_bytes: int
+    max_pixels: int
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class EncodedReference:
 
     Attributes:
         data: Bytes of a PNG, JPEG or WebP file.
-        mime: Its type.
+        mime: MIME type of the file.
     """
 
     data: bytes
@@ -61,111 +63,117 @@ class EncodedReference:
 
     @property
     def data_url(self) -> str:
-        """The picture as a data URL."""
+        """The image as a data URL."""
         return f"data:{self.mime};base64,{self.base64}"
 
     @property
     def suffix(self) -> str:
-        """Ending of a file of this type."""
+        """File name suffix of this type, without the dot."""
         return {"image/jpeg": "jpg"}.get(self.mime, self.mime.partition("/")[2])
 
 
 def load_references(
-    references: Sequence[ImageRef], form: ReferenceForm
+    references: Sequence[ImageRef], limits: ReferenceLimits
 ) -> tuple[list[EncodedReference], dict[str, Any]]:
-    """Reads the reference images of a request as a service takes them.
+    """Load the reference images of a request in a form that the service takes.
 
-    Files in a format that all services take go out byte for byte; others, and those that are too large, are encoded
-    anew, which is noted.
+    A file within the limits in a format that all services take is sent byte for byte. Others are encoded again, which
+    is recorded.
 
     Args:
-        references: In the request's order; those past the service's limit are left out, which is noted.
-        form: What the service takes.
+        references: Reference images in the request's order. Those past `max_images` are left out, which is recorded.
+        limits: Limits of the service.
 
     Returns:
-        The pictures, and what is to be noted of them in the drawing's settings.
+        The images, and what is recorded of them in the generation's settings.
 
     Raises:
-        UnusableImageError: One has no file or does not open.
+        UnusableImageError: An image has no file or does not open.
     """
     if not references:
         return [], {}
-    taken = references[: form.most]
-    loaded, changed = [], []
-    for number, reference in enumerate(taken, 1):
-        picture, note = _load(reference, form, f"reference image {number} ({reference.sha256[:12]})")
-        loaded.append(picture)
-        if note:
-            changed.append(f"{number}: {note}")
-    notes: dict[str, Any] = {"references": [reference.sha256 for reference in taken]}
-    if len(references) > len(taken):
-        notes["references_dropped"] = f"{len(references) - len(taken)} past the service's limit of {form.most}"
-    if changed:
-        notes["references_changed"] = changed
-    return loaded, notes
+    used = references[: limits.max_images]
+    loaded, changes = [], []
+    for number, reference in enumerate(used, 1):
+        image, change = _load(reference, limits, f"reference image {number} ({reference.sha256[:12]})")
+        loaded.append(image)
+        if change:
+            changes.append(f"{number}: {change}")
+    settings: dict[str, Any] = {"references": [reference.sha256 for reference in used]}
+    if len(references) > len(used):
+        settings["references_dropped"] = (
+            f"{len(references) - len(used)} past the service's limit of {limits.max_images}"
+        )
+    if changes:
+        settings["references_changed"] = changes
+    return loaded, settings
 
 
-def _load(reference: ImageRef, form: ReferenceForm, what: str) -> tuple[EncodedReference, str]:
+def _load(reference: ImageRef, limits: ReferenceLimits, label: str) -> tuple[EncodedReference, str]:
+    """Return an image as it is sent, and how it was changed; empty for not at all."""
     from PIL import ImageOps
 
     if reference.path is None:
-        raise UnusableImageError(f"{what} has no file on this machine")
+        raise UnusableImageError(f"{label} has no file on this machine")
     try:
         data = reference.path.read_bytes()
-        with opened_image(data, max_pixels=MOST_PIXELS) as image:
-            fits = len(data) <= form.most_bytes and image.width * image.height <= form.most_pixels
+        with opened_image(data, max_pixels=MAX_PIXELS) as image:
+            fits = len(data) <= limits.max_bytes and image.width * image.height <= limits.max_pixels
             if fits and image.format in _MIME:
                 return EncodedReference(data, _MIME[image.format]), ""
-            upright = ImageOps.exif_transpose(image)
-            return _encode(rgb_on_white(upright), form, keep=fits), _told(image.format, fits=fits)
+            change = f"{image.format} sent as PNG" if fits else "made smaller, sent as JPEG"
+            return _encode(rgb_on_white(ImageOps.exif_transpose(image)), limits, lossless=fits), change
     except OSError as error:
-        raise UnusableImageError(f"{what} cannot be read: {error.strerror}") from error
+        raise UnusableImageError(f"{label} cannot be read: {error.strerror}") from error
     except UnreadableImageError as error:
-        raise UnusableImageError(f"{what} does not open: {error.what}") from error
+        raise UnusableImageError(f"{label} does not open: {error.what}") from error
 
 
-def _told(kind: str | None, *, fits: bool) -> str:
-    return f"{kind} sent as PNG" if fits else "made smaller, sent as JPEG"
-
-
-def _encode(picture: Image, form: ReferenceForm, *, keep: bool) -> EncodedReference:
-    if keep:
+def _encode(image: Image, limits: ReferenceLimits, *, lossless: bool) -> EncodedReference:
+    """Encode an image as PNG if `lossless` and within the limits, else as a JPEG small enough for them."""
+    if lossless:
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        if buffer.tell() <= form.most_bytes:
+        image.save(buffer, "PNG")
+        if buffer.tell() <= limits.max_bytes:
             return EncodedReference(buffer.getvalue(), "image/png")
-    scale = min(1.0, (form.most_pixels / (picture.width * picture.height)) ** 0.5)
+    scale = min(1.0, (limits.max_pixels / (image.width * image.height)) ** 0.5)
     while True:
-        size = max(1, int(picture.width * scale)), max(1, int(picture.height * scale))
+        size = max(1, int(image.width * scale)), max(1, int(image.height * scale))
         buffer = io.BytesIO()
-        picture.resize(size).save(buffer, "JPEG", quality=_QUALITY)
-        if buffer.tell() <= form.most_bytes or size == (1, 1):
+        image.resize(size).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+        if buffer.tell() <= limits.max_bytes or size == (1, 1):
             return EncodedReference(buffer.getvalue(), "image/jpeg")
-        scale *= _SMALLER
+        scale *= _SHRINK_FACTOR
 
 
-def decode(text: str) -> bytes:
-    """Returns the bytes of a picture that came in base64, with or without a data URL's head.
+def decode_base64(text: str) -> bytes:
+    """Return the bytes of a base64 text or of a data URL.
 
     Raises:
-        UnusableImageError: It is no base64.
+        UnusableImageError: It is not valid base64.
+
+    Example:
+        >>> decode_base64("data:image/png;base64,iVBORw==")
+        b'\\x89PNG'
     """
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise UnusableImageError("the picture in the answer is no valid base64") from error
+        raise UnusableImageError("the image in the response is not valid base64") from error
 
 
-def check(data: bytes) -> None:
-    """Decodes a picture whole.
+def check_image(data: bytes) -> None:
+    """Decode an image fully, to see that it opens.
 
     Raises:
-        UnusableImageError: It does not open, and why.
+        UnusableImageError: It does not open; the message says why.
     """
     try:
-        with opened_image(data, max_pixels=MOST_PIXELS):
+        with opened_image(data, max_pixels=MAX_PIXELS):
             pass
     except UnreadableImageError as error:
-        raise UnusableImageError(f"the image in the answer ({len(data)} bytes) does not open: {error.what}") from error
+        raise UnusableImageError(
+            f"the image in the response ({len(data)} bytes) does not open: {error.what}"
+        ) from error

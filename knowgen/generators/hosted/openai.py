@@ -1,4 +1,8 @@
-"""The Images API of OpenAI, and of every server that speaks it: generations, and edits where there are references."""
+"""The Images API of OpenAI, and of every server with the same API.
+
+Requests without references go to `/images/generations` as JSON, requests with references to `/images/edits` as a form
+with files. The API takes no seed. Fields that only GPT image models know are not sent to other models.
+"""
 
 from __future__ import annotations
 
@@ -14,57 +18,49 @@ from knowgen.generators.hosted.base import (
     HostedImages,
     ResponseImage,
     ServiceFormat,
+    first_entry,
     one_of,
-    text_in,
+    text_at,
 )
-from knowgen.generators.hosted.call import ServiceRequest
+from knowgen.generators.hosted.client import ServiceRequest
 from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError
-from knowgen.generators.hosted.images import EncodedReference, ReferenceForm
+from knowgen.generators.hosted.images import EncodedReference, ReferenceLimits
 
-VENDOR = ServiceFormat(
+FORMAT = ServiceFormat(
     name="openai",
     url=OPENAI_URL,
     key_env=OPENAI_KEY,
-    header="Authorization",
-    scheme="Bearer",
-    form=ReferenceForm(most=16, most_bytes=48_000_000, most_pixels=100_000_000),
+    key_header="Authorization",
+    key_scheme="Bearer",
+    reference_limits=ReferenceLimits(max_images=16, max_bytes=48_000_000, max_pixels=100_000_000),
 )
-_REFUSALS = frozenset({"moderation_blocked", "content_policy_violation", "content_filter", "contentFilter"})
-_GPT = ("gpt-image", "chatgpt-image")
-_RETURNED = ("size", "quality", "output_format", "background")
-
-
-def first_picture(data: Mapping[str, Any], service: str) -> Mapping[str, Any]:
-    """Returns the first entry of an answer's `data`.
-
-    Raises:
-        ServiceRejectedError: There is none.
-    """
-    entries = data.get("data")
-    if not isinstance(entries, list) or not entries or not isinstance(entries[0], Mapping):
-        raise ServiceRejectedError(f"the answer of {service} holds no picture")
-    return entries[0]
+_REFUSAL_CODES = frozenset({"moderation_blocked", "content_policy_violation", "content_filter", "contentFilter"})
+_GPT_IMAGE_MODELS = ("gpt-image", "chatgpt-image")
+_RETURNED_SETTINGS = ("size", "quality", "output_format", "background")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class OpenAiImages(HostedImages):
-    """A model behind an Images API in OpenAI's form.
-
-    References go to the edits of that API. Fields that only GPT image models know are sent to those alone.
+    """A model behind an Images API in OpenAI's format.
 
     Args:
         model: Model name, such as `gpt-image-1`.
-        base_url: Address of another server in this form, up to and with `/v1`.
-        size: Such as `1024x1024`; `auto` lets GPT image models choose, and other servers are not told.
-        quality: auto, low, medium, high; or what another server knows.
-        moderation: low or auto. Edits have no such field.
+        base_url: URL of another server with this API, up to and with `/v1`.
+        size: Such as `1024x1024`. `auto` lets GPT image models choose, and is not sent to other models.
+        quality: auto, low, medium or high; or a value that another server knows.
+        moderation: low or auto; edits have no such field.
         output_format: png, jpeg or webp.
 
     Further arguments are those of `ServiceAccess`.
 
     Raises:
         UsageError: An argument is out of its range.
-        ConfigError: The key is missing, or the address holds a secret.
+        ConfigError: The key is missing, or the URL holds a secret.
+
+    Example:
+        >>> generator = OpenAiImages(model="gpt-image-1", base_url="http://127.0.0.1:9/v1", size="1024x1024")
+        >>> generator.price_options()
+        ('auto', '1024x1024')
     """
 
     revision = "openai-images-1"
@@ -75,79 +71,79 @@ class OpenAiImages(HostedImages):
     output_format: str = "png"
 
     def __post_init__(self) -> None:
-        """Check the arguments and prepare the service."""
+        """Check the arguments and create the client."""
         where = f"generator openai:{self.model}"
-        gpt = str(self.model).startswith(_GPT)
-        given = {"size": self.size, "quality": self.quality}
+        gpt = str(self.model).startswith(_GPT_IMAGE_MODELS)
+        fields = {"size": self.size, "quality": self.quality}
         if gpt:
             formats = ("png", "jpeg", "webp")
-            given["output_format"] = one_of(self.output_format, "output_format", formats, where)
-        self._fields = {name: value for name, value in given.items() if value and (gpt or value != "auto")}
+            fields["output_format"] = one_of(self.output_format, "output_format", formats, where)
+        self._fields = {name: value for name, value in fields.items() if value and (gpt or value != "auto")}
         if not gpt:
             self._fields["response_format"] = "b64_json"
         self._moderation = one_of(self.moderation, "moderation", ("low", "auto"), where) if gpt else ""
-        self.connect(VENDOR, self._fields)
+        self.connect(FORMAT, self._fields)
 
-    def compose(self, request: GenerationRequest, pictures: Sequence[EncodedReference]) -> ServiceRequest:
-        """Returns the request: JSON without references, a form with them."""
+    def compose(self, request: GenerationRequest, references: Sequence[EncodedReference]) -> ServiceRequest:
+        """Return the request: JSON without references, a form with them."""
         body: dict[str, Any] = {"model": self.model, "prompt": request.prompt, "n": 1, **self._fields}
-        if pictures:
-            return ServiceRequest("/images/edits", body, tuple(pictures), "image[]")
+        if references:
+            return ServiceRequest("/images/edits", body, tuple(references), "image[]")
         if self._moderation:
             body["moderation"] = self._moderation
         return ServiceRequest("/images/generations", body)
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
-        """Returns what is noted of the seed, which this API does not know, and of the operation."""
+        """Return what is recorded of the seed, which this API does not take, and of the operation."""
         settings = super().seed_settings(request)
         if request.references:
             return {**settings, "operation": "edits"}
         moderation = {"moderation": self._moderation} if self._moderation else {}
         return {**settings, "operation": "generations", **moderation}
 
-    def traits(self) -> tuple[str, ...]:
-        """Returns quality and size."""
+    def price_options(self) -> tuple[str, ...]:
+        """Return quality and size."""
         return self._fields.get("quality", ""), self._fields.get("size", "")
 
     def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
-        """Reads the tokens; where an answer does not count them it comes to at least its quality and size."""
+        """Read the tokens. A response without counts is charged at least the tokens of its quality and size."""
         counts = UsageReader(data.get("usage"))
-        read, written = counts.required("input_tokens", least=1), counts.required("output_tokens")
-        seen = counts.optional("input_tokens_details", "image_tokens")
-        words = counts.optional("output_tokens_details", "text_tokens") or 0
+        input_tokens, output_tokens = counts.required("input_tokens", least=1), counts.required("output_tokens")
+        image_input = counts.optional("input_tokens_details", "image_tokens")
+        text_output = counts.optional("output_tokens_details", "text_tokens") or 0
         entries = data.get("data")
-        pictures = len(entries) if isinstance(entries, list) else 0
-        drawn = max(0, written - words)
-        if pictures and not written:
+        images = len(entries) if isinstance(entries, list) else 0
+        image_output = max(0, output_tokens - text_output)
+        if images and not output_tokens:
             counts.complete = False
-            asked = dict(zip(("quality", "size"), self.traits(), strict=True))
-            traits = [str(data.get(name) or value) for name, value in asked.items()]
-            drawn = self.prices.image_tokens(*traits) * pictures
-        if seen is None:  # which part is references is open: all at the dearer price
-            seen = read if self.prices.image_in > (self.prices.text_in or 0.0) else 0
-        if seen > read or words > written:
+            requested = dict(zip(("quality", "size"), self.price_options(), strict=True))
+            options = [str(data.get(name) or value) for name, value in requested.items()]
+            image_output = self.prices.image_tokens(*options) * images
+        if image_input is None:  # the share of the references is not reported: all at the higher price
+            image_input = input_tokens if self.prices.image_in > (self.prices.text_in or 0.0) else 0
+        if image_input > input_tokens or text_output > output_tokens:
             counts.complete = False
-        counted = TokenCounts(max(0, read - seen), seen, words, drawn)
+        tokens = TokenCounts(max(0, input_tokens - image_input), image_input, text_output, image_output)
         complete = isinstance(entries, list) if self.prices.per_image is not None else counts.complete
-        return ReportedUsage(read, written, self.prices.cost(counted, pictures), complete)
+        return ReportedUsage(input_tokens, output_tokens, self.prices.cost(tokens, images), complete)
 
-    def find(self, data: Mapping[str, Any]) -> ResponseImage:
-        """Returns the picture, in base64 or as an address."""
-        entry = first_picture(data, self._service.name)
-        found = ResponseImage(
-            base64=text_in(entry, "b64_json"),
-            url=text_in(entry, "url"),
-            used_prompt=text_in(entry, "revised_prompt"),
+    def read_image(self, data: Mapping[str, Any]) -> ResponseImage:
+        """Return the image, in base64 or as a URL."""
+        entry = first_entry(data, self._client.name)
+        image = ResponseImage(
+            base64=text_at(entry, "b64_json"),
+            url=text_at(entry, "url"),
+            used_prompt=text_at(entry, "revised_prompt"),
             settings={
-                f"returned_{name}": self.cleaned(value)
-                for name in _RETURNED
+                f"returned_{name}": self.clean(value)
+                for name in _RETURNED_SETTINGS
                 if isinstance(value := data.get(name), str) and value
             },
         )
-        if not found.base64 and not found.url:
-            raise ServiceRejectedError(f"the answer of {self._service.name} holds no picture")
-        return found
+        if not image.base64 and not image.url:
+            raise ServiceRejectedError(f"the response of {self._client.name} has no image")
+        return image
 
-    def refuses(self, fault: ServiceError) -> bool:
-        """Tells whether an error is one of the safety system's; servers in between may keep its words alone."""
-        return fault.code in _REFUSALS or "safety system" in fault.words
+    def is_refusal(self, error: ServiceError) -> bool:
+        """Return whether the safety system declined; some servers in between pass on only its message."""
+        return error.code in _REFUSAL_CODES or "safety system" in error.message

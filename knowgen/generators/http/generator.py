@@ -1,4 +1,4 @@
-"""`http:URL[,URL…]`: any model behind servers of the `/generate` format, such as `knowgen serve` offers.
+"""`http:URL[,URL…]`: any model behind servers with the `/generate` API, such as those of `knowgen serve`.
 
 knowgen run --task knowgen_mini --generator http:http://gpu1:8001,http://gpu2:8001 -g system=qwen-image-edit
 """
@@ -15,49 +15,55 @@ from knowgen.core.errors import ConfigError, TransientError, UsageError
 from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.core.secrets import check_variable_name, remember_secret
 from knowgen.generators.contract import GeneratedImage
-from knowgen.generators.http.responses import GenerateResponse, HttpOutcome, read_reply
-from knowgen.generators.http.servers import FIRST_PAUSE, HEALTH_SECONDS, NoServerError, Server, Servers
+from knowgen.generators.http.responses import GenerateResponse, HttpOutcome, read_response
+from knowgen.generators.http.servers import FIRST_PAUSE, HEALTH_TIMEOUT, NoServerError, Server, Servers
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 WHERE = "generator http"
-_FORM = "write http:http://HOST:PORT[,http://HOST:PORT]"
-_MOST_BYTES = 256 << 20
+_EXPECTED = "write http:http://HOST:PORT[,http://HOST:PORT]"
+_MAX_RESPONSE_BYTES = 256 << 20
 _CONNECT_SECONDS = 10.0
-_TYPES = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
+_MIME_SUBTYPES = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 
 
 class HttpGenerator:
-    """Has servers of the `/generate` format draw: the least busy one, never more than they have places.
+    """Generate on servers with the `/generate` API: on the least loaded one, up to the capacity each reports.
 
-    What a server gives depends on what it serves, not on where it stands. So `system` names what is served, and takes
-    the addresses' place in the run's identity; without it nothing but the addresses tells one system from another, and
-    they stay in.
+    Images depend on the served model and not on the server's URL. `system` therefore names what is served, and takes
+    the place of the URLs in the run's identity. Without it the URLs are the identity.
 
-    The defaults are those of Qwen-Image-Edit-2509 in the published table; a server may keep to settings of its own
-    (`knowgen serve` does, and names those it did not follow).
+    The defaults are those of Qwen-Image-Edit-2509 in the published table. A server may use settings of its own;
+    `knowgen serve` does, and reports the ones it did not follow.
 
     Args:
-        model: Addresses, separated by commas, without `/generate`.
+        model: URLs, separated by commas, without `/generate`.
         system: Name of what is served, such as `qwen-image-edit-2509`.
-        steps: `num_inference_steps`.
-        true_cfg_scale: As the format has it.
-        guidance_scale: As the format has it.
-        negative_prompt: As the format has it; one space means none to models that need one.
-        suffix: Put after every prompt.
-        most_references: Only so many of a request's reference images are sent, the first ones.
-        per_server: Calls at once to each server; 0 takes what its `/health` says.
-        timeout: Seconds one call may take.
-        patience: Seconds to wait for a server with room.
-        health_every: Seconds between two looks at the servers' health.
-        health_timeout: Seconds to wait for a server's health.
-        first_pause: Seconds a busy server is left alone when it does not say how long; doubled while it stays busy.
-        key_env: Environment variable with a token that is sent as a bearer token; empty for none.
+        steps: Denoising steps, sent as `num_inference_steps`.
+        true_cfg_scale: Field of the API of the same name.
+        guidance_scale: Field of the API of the same name.
+        negative_prompt: Field of the API of the same name; a single space means none.
+        suffix: Text appended to every prompt.
+        most_references: Maximum number of a request's reference images that are sent, the first ones.
+        per_server: Maximum number of concurrent calls to each server; 0 takes what its `/health` reports.
+        timeout: Seconds for one call.
+        patience: Seconds to wait for a server with free capacity.
+        health_every: Seconds between two health checks.
+        health_timeout: Seconds to wait for a health check.
+        first_pause: Seconds without calls to a busy server that does not say how long to wait; doubled while it stays
+            busy.
+        key_env: Environment variable with a token, sent as a bearer token; empty for none.
 
     Raises:
-        UsageError: An address or a number is not possible.
-        ConfigError: An address holds a secret, or the variable of the token is not set.
+        UsageError: A URL or a number is not valid.
+        ConfigError: A URL holds a secret, or the variable of the token is not set.
+
+    Example:
+        >>> HttpGenerator("http://gpu1:8001,http://gpu2:8001").urls
+        ['http://gpu1:8001', 'http://gpu2:8001']
+        >>> HttpGenerator.display_name("http://gpu1:8001", system="qwen-image-edit")
+        'http:qwen-image-edit'
     """
 
     references = True
@@ -81,11 +87,11 @@ class HttpGenerator:
         timeout: float = 1800.0,
         patience: float = 6000.0,
         health_every: float = 10.0,
-        health_timeout: float = HEALTH_SECONDS,
+        health_timeout: float = HEALTH_TIMEOUT,
         first_pause: float = FIRST_PAUSE,
         key_env: str = "",
     ) -> None:
-        self.urls = addresses(model)
+        self.urls = server_urls(model)
         self.system, self.suffix, self.most_references = system, suffix, most_references
         self.per_server, self.timeout, self.patience, self.health_every = per_server, timeout, patience, health_every
         self.health_timeout, self.first_pause = health_timeout, first_pause
@@ -98,104 +104,110 @@ class HttpGenerator:
         _check_numbers(steps=steps, timeout=timeout, patience=patience, health_every=health_every)
         _check_numbers(health_timeout=health_timeout, first_pause=first_pause)
         if per_server < 0 or most_references < 0:
-            raise UsageError("per_server and most_references cannot be negative", where=WHERE)
+            raise UsageError("per_server and most_references must be 0 or more", where=WHERE)
         self._token = _token(key_env)
         self._client: ClientSession | None = None
         self._servers: Servers | None = None
 
     @staticmethod
     def display_name(model: str, system: str = "", **_: Any) -> str:
-        """Returns the name under which results are kept and shown.
+        """Return the name under which results are stored and shown.
 
         Args:
-            model: Addresses as the user wrote them.
+            model: URLs as the user wrote them.
             system: Name of what is served.
         """
-        return f"http:{system}" if system else f"http:{','.join(sorted(addresses(model)))}"
+        return f"http:{system}" if system else f"http:{','.join(sorted(server_urls(model)))}"
 
     async def generate(self, request: GenerationRequest) -> GeneratedImage:
-        """Draws one picture; a server that is busy or down is passed over for another.
+        """Generate one image. A busy or broken server is skipped for another.
 
         Raises:
-            TransientError: No server drew it within `patience`.
-            ConfigError: The servers want another token, or there are none at these addresses.
+            TransientError: No server generated it within `patience`.
+            ConfigError: The token is wrong, or no server answers at these URLs.
         """
-        servers = self._here()
+        servers = self._current_servers()
         body = await asyncio.to_thread(self._body, request)
         until = servers.loop.time() + self.patience
-        await servers.known()
-        if not any(server.seen for server in servers.all):
+        await servers.wait_until_checked()
+        if not any(server.responded for server in servers.all):
             raise ConfigError(
-                servers.state(), where=WHERE, fix="start it first (knowgen serve GENERATOR), or mend the address"
+                servers.describe(), where=WHERE, fix="start it first (knowgen serve GENERATOR), or correct the URL"
             )
-        words, wait = "", None
-        faults = 0
-        while faults <= len(servers.all) and servers.loop.time() < until:
+        reason, retry_delay = "", None
+        failures = 0
+        while failures <= len(servers.all) and servers.loop.time() < until:
             try:
                 server = await servers.next_free(until)
             except NoServerError as error:
-                raise TransientError(words or str(error), retry_after=wait) from error
-            with servers.place(server):
-                reply = await self._ask(server, body)
-                drawing = self._taken(servers, server, reply, request)
-            if drawing is not None:
-                return drawing
-            words, wait = f"{server.url}: {reply.words}", reply.retry_after
-            faults += (
-                reply.came is not HttpOutcome.BUSY
-            )  # a busy server is waited for, a broken one is not asked for ever
-        raise TransientError(words, retry_after=wait)
+                raise TransientError(reason or str(error), retry_after=retry_delay) from error
+            with servers.call(server):
+                response = await self._post(server, body)
+                image = self._handle(servers, server, response, request)
+            if image is not None:
+                return image
+            reason, retry_delay = f"{server.url}: {response.reason}", response.retry_after
+            if response.outcome is not HttpOutcome.BUSY:  # wait for a busy server, but limit attempts at a broken one
+                failures += 1
+        raise TransientError(reason, retry_after=retry_delay)
 
-    def _taken(
-        self, servers: Servers, server: Server, reply: GenerateResponse, request: GenerationRequest
+    def _handle(
+        self, servers: Servers, server: Server, response: GenerateResponse, request: GenerationRequest
     ) -> GeneratedImage | None:
-        """Returns the drawing an answer brings, or None when another server, or a later call, may bring one.
+        """Return the result of a response, None when another server or a later call may give one.
 
         Raises:
-            ConfigError: No request would fare better.
+            ConfigError: No request would succeed.
         """
-        if reply.came is HttpOutcome.DENIED:
+        outcome, reason = response.outcome, response.reason
+        if outcome is HttpOutcome.DENIED:
             raise ConfigError(
-                f"{server.url} lets nobody in without the right token: {reply.words}",
+                f"{server.url} rejects the token: {reason}",
                 where=WHERE,
                 fix="put the token into an environment variable and name it with -g key_env=NAME",
             )
-        if reply.came is HttpOutcome.ABSENT and not server.gave:
-            raise ConfigError(f"{server.url}/generate is not there: {reply.words}", where=WHERE, fix="mend the address")
-        if reply.came is HttpOutcome.BUSY:
-            servers.busy(server, reply.retry_after)
+        if outcome is HttpOutcome.ABSENT and not server.has_generated:
+            raise ConfigError(f"{server.url}/generate does not exist: {reason}", where=WHERE, fix="correct the URL")
+        if outcome is HttpOutcome.BUSY:
+            servers.mark_busy(server, response.retry_after)
             return None
-        if reply.came in (HttpOutcome.BROKEN, HttpOutcome.ABSENT):
-            servers.fault(server, reply.words, dead=reply.words.startswith("cannot be reached"))
+        if outcome in (HttpOutcome.BROKEN, HttpOutcome.ABSENT):
+            servers.mark_failed(server, reason, dead=reason.startswith("cannot be reached"))
             return None
-        servers.good(server)
-        return self._drawing(server, reply, request)
+        servers.mark_working(server)
+        return self._generated_image(server, response, request)
 
-    def _drawing(self, server: Server, reply: GenerateResponse, request: GenerationRequest) -> GeneratedImage:
+    def _generated_image(
+        self, server: Server, response: GenerateResponse, request: GenerationRequest
+    ) -> GeneratedImage:
         settings = {**self._settings, "server": server.url} | ({"system": self.system} if self.system else {})
-        if reply.came is not HttpOutcome.PICTURE:
-            status = GenerationStatus.REFUSED if reply.came is HttpOutcome.REFUSED else GenerationStatus.FAILED
-            return GeneratedImage(request_id=request.id, status=status, reason=reply.words, settings=settings)
-        told = dict(reply.told or {})
-        if unused := told.pop("unused", None):
+        if response.outcome is not HttpOutcome.IMAGE:
+            refused = response.outcome is HttpOutcome.REFUSED
+            status = GenerationStatus.REFUSED if refused else GenerationStatus.FAILED
+            return GeneratedImage(request_id=request.id, status=status, reason=response.reason, settings=settings)
+        metadata = dict(response.metadata or {})
+        if unused := metadata.pop("unused", None):
             settings = {name: value for name, value in settings.items() if name not in unused}
-        if served := told.pop("served", None):
+        if served := metadata.pop("served", None):
             settings["served"] = served
-        used = told.pop("used_prompt", "") or (request.prompt + self.suffix if self.suffix else "")
-        return GeneratedImage(image=reply.picture, request_id=request.id, settings=settings, used_prompt=used, **told)
+        used = metadata.pop("used_prompt", "") or (request.prompt + self.suffix if self.suffix else "")
+        return GeneratedImage(
+            image=response.image, request_id=request.id, settings=settings, used_prompt=used, **metadata
+        )
 
     def _body(self, request: GenerationRequest) -> dict[str, Any]:
-        """Returns the body of a request; in a thread, because it reads pictures."""
-        chosen = request.references[: self.most_references]
+        """Return the body of a request. Call it in a thread: it reads image files."""
+        used = request.references[: self.most_references]
         return {
-            "image_urls": [_data_url(reference) for reference in chosen],  # some servers take no null
+            "image_urls": [_data_url(reference) for reference in used],  # some servers reject null
             "prompt": request.prompt + self.suffix,
             "seed": request.seed,
             "num_images_per_prompt": 1,
             **self._settings,
         }
 
-    async def _ask(self, server: Server, body: dict[str, Any]) -> GenerateResponse:
+    async def _post(self, server: Server, body: dict[str, Any]) -> GenerateResponse:
+        """Send a request to a server; connection errors become outcomes."""
         import aiohttp
 
         assert self._client is not None
@@ -207,25 +219,25 @@ class HttpGenerator:
                 data = bytearray()
                 async for chunk in response.content.iter_chunked(1 << 18):
                     data += chunk
-                    if len(data) > _MOST_BYTES:
+                    if len(data) > _MAX_RESPONSE_BYTES:
                         return GenerateResponse(
-                            HttpOutcome.BROKEN, f"the answer is longer than {_MOST_BYTES >> 20} MiB"
+                            HttpOutcome.BROKEN, f"the response is longer than {_MAX_RESPONSE_BYTES >> 20} MiB"
                         )
-                wait = retry_after(response.headers)
-                return await asyncio.to_thread(read_reply, response.status, bytes(data), wait, self._token)
+                delay = retry_after(response.headers)
+                return await asyncio.to_thread(read_response, response.status, bytes(data), delay, self._token)
         except aiohttp.ServerTimeoutError:
             return GenerateResponse(
                 HttpOutcome.BROKEN, f"cannot be reached (no connection within {_CONNECT_SECONDS:g} s)"
             )
         except TimeoutError:
-            return GenerateResponse(HttpOutcome.BROKEN, f"no picture within {self.timeout:g} s")
+            return GenerateResponse(HttpOutcome.BROKEN, f"no image within {self.timeout:g} s")
         except aiohttp.ClientConnectorError as error:
             return GenerateResponse(HttpOutcome.BROKEN, f"cannot be reached ({type(error.os_error).__name__})")
         except (aiohttp.ClientError, ConnectionError) as error:
-            return GenerateResponse(HttpOutcome.BROKEN, f"the answer was lost ({type(error).__name__})")
+            return GenerateResponse(HttpOutcome.BROKEN, f"the response was lost ({type(error).__name__})")
 
-    def _here(self) -> Servers:
-        """Returns the servers, as seen from the running loop."""
+    def _current_servers(self) -> Servers:
+        """Return the servers as used in the running event loop, new ones in a new loop."""
         import aiohttp
 
         loop = asyncio.get_running_loop()
@@ -251,55 +263,56 @@ class HttpGenerator:
         return self._servers
 
     async def close(self) -> None:
-        """Closes connections, in the loop they were used in."""
+        """Close the connections. Call it in the event loop in which they were used."""
         servers, self._servers = self._servers, None
         if servers is not None and servers.loop is asyncio.get_running_loop():
             await servers.close()
 
 
-def addresses(model: str) -> list[str]:
-    """Returns the addresses in a model's name, each once, in one spelling.
+def server_urls(model: str) -> list[str]:
+    """Return the URLs in a model name, without duplicates and in one spelling.
 
     Raises:
-        UsageError: There is none, or one is no http address.
+        UsageError: There is none, or one is not an http URL.
         ConfigError: One holds a password or a query.
     """
-    found: list[str] = []
+    urls: list[str] = []
     for part in str(model).split(","):
         if not part.strip():
             continue
         try:
             url = endpoint_url(part.strip(), WHERE).removesuffix("/generate")
         except UsageError as error:
-            raise UsageError("names no http address", where=WHERE, fix=_FORM) from error
+            raise UsageError("not an http URL", where=WHERE, fix=_EXPECTED) from error
         except ConfigError as error:
             raise ConfigError(
-                "an address must not hold a user, a password or a query, for it is recorded",
+                "a URL must not hold a user, a password or a query, because it is recorded",
                 where=WHERE,
                 fix="put a token into an environment variable and name it with -g key_env=NAME",
             ) from error
-        if url not in found:
-            found.append(url)
-    if not found:
-        raise UsageError("names no server", where=WHERE, fix=_FORM)
-    return found
+        if url not in urls:
+            urls.append(url)
+    if not urls:
+        raise UsageError("no server URL is given", where=WHERE, fix=_EXPECTED)
+    return urls
 
 
 def _data_url(reference: ImageRef) -> str:
-    """Returns a reference image as a data URL, byte for byte."""
+    """Return a reference image as a data URL, byte for byte."""
     if reference.path is None:
         raise ConfigError(f"reference image {reference.sha256[:12]} has no file on this machine", where=WHERE)
-    kind = _TYPES.get(reference.format.upper(), "png")
-    return f"data:image/{kind};base64,{base64.b64encode(reference.path.read_bytes()).decode('ascii')}"
+    subtype = _MIME_SUBTYPES.get(reference.format.upper(), "png")
+    return f"data:image/{subtype};base64,{base64.b64encode(reference.path.read_bytes()).decode('ascii')}"
 
 
 def _check_numbers(**numbers: float) -> None:
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise UsageError(f"{name}={value} is not possible", where=WHERE, fix="give a number above 0")
+            raise UsageError(f"{name} must be a number > 0, got {value}", where=WHERE)
 
 
 def _token(key_env: str) -> str:
+    """Return the token in an environment variable, empty when none is named."""
     if not key_env:
         return ""
     check_variable_name(key_env, "key_env", "SERVE_TOKEN", WHERE)

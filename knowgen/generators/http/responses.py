@@ -1,4 +1,4 @@
-"""Reading what a server of the `/generate` format answers, whatever it calls it."""
+"""Reading the responses of servers with the `/generate` API, whose field names and error reports vary."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ _BUSY = re.compile(
     r"overloaded|try again|temporarily",
     re.IGNORECASE,
 )
-"""Words by which a server tells that it has no room now."""
+"""Messages of a server that has no capacity now."""
 
 _BROKEN_GPU = re.compile(r"\bcuda|cudnn|cublas|out of memory|unavailable after reload", re.IGNORECASE)
-"""Words by which a server tells that its hardware failed, which another GPU or a reload may mend."""
+"""Messages of a server whose hardware failed; another GPU or a reload may succeed."""
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM")
-_LABEL = re.compile(r"\s*data:[^,]{0,100},")
-_WORDS = 500
-_LISTS = ("references", "evidence", "trajectory")
+_DATA_URL_LABEL = re.compile(r"\s*data:[^,]{0,100},")
+_MAX_MESSAGE_CHARACTERS = 500
+_LIST_FIELDS = ("references", "evidence", "trajectory")
 
 
 class HttpOutcome(StrEnum):
-    """What came of a call.
+    """How a call ended.
 
-    picture: a drawing. failed, refused: an answer for good. busy: no room now. broken: the server's own fault.
-    denied: it wants a token, or another one. absent: there is no such server.
+    image: an image was returned. failed, refused: the request failed or was refused, and a retry would not help.
+    busy: the server has no capacity now. broken: the server has a fault of its own. denied: the token is missing or
+    wrong. absent: the endpoint does not exist.
     """
 
-    PICTURE = "picture"
+    IMAGE = "image"
     FAILED = "failed"
     REFUSED = "refused"
     BUSY = "busy"
@@ -47,89 +48,90 @@ class HttpOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class GenerateResponse:
-    """An answer that was read.
+    """A response to `POST /generate`.
 
     Attributes:
-        came: What came of the call.
-        words: Why there is no picture.
-        picture: Bytes of the picture file; their format is told by the bytes alone.
-        told: What else the server said: served (generator, revision, its settings), used_prompt, references, evidence,
-            trajectory, unused.
-        retry_after: Seconds it asked to wait, None when it did not.
+        outcome: How the call ended.
+        reason: Why the response has no image.
+        image: Bytes of the image file. Its format is detected from the bytes, whatever the response calls it.
+        metadata: Other fields of the response: served (generator, revision and settings of the server), used_prompt,
+            references, evidence, trajectory, unused.
+        retry_after: Seconds to wait as the server asks, None when it does not.
     """
 
-    came: HttpOutcome
-    words: str = ""
-    picture: bytes = b""
-    told: dict[str, Any] | None = None
+    outcome: HttpOutcome
+    reason: str = ""
+    image: bytes = b""
+    metadata: dict[str, Any] | None = None
     retry_after: float | None = None
 
 
-def read_reply(status: int, body: bytes, retry_after: float | None = None, token: str = "") -> GenerateResponse:
-    """Reads an answer.
+def read_response(status: int, body: bytes, retry_after: float | None = None, token: str = "") -> GenerateResponse:
+    """Read a response to `POST /generate`.
 
     Args:
         status: HTTP status.
-        body: As it came.
-        retry_after: Seconds from the header.
-        token: Secret that was sent, and is masked in the answer; empty for none.
+        body: Body of the response.
+        retry_after: Seconds of the Retry-After header.
+        token: Secret that was sent, and is masked in the response; empty for none.
     """
-    data = _object(body, token)
-    words = _words(data, mask_secrets(body, token) if data is None else b"")
+    data = _json_object(body, token)
+    message = _message(data, mask_secrets(body, token) if data is None else b"")
     if status == 200:
-        return _read_ok(data, words, retry_after)
-    words = f"{words} (HTTP {status})" if words else f"HTTP {status}"
+        return _read_success(data, message, retry_after)
+    message = f"{message} (HTTP {status})" if message else f"HTTP {status}"
     if status in (401, 403, 407):
-        came = HttpOutcome.DENIED
-    elif status in (404, 405) or 300 <= status < 400:  # a redirect is not followed: a token must go nowhere else
-        came = HttpOutcome.ABSENT
+        outcome = HttpOutcome.DENIED
+    elif status in (404, 405) or 300 <= status < 400:  # redirects are not followed, because the token would go along
+        outcome = HttpOutcome.ABSENT
     elif status in (429, 503):
-        came = HttpOutcome.BUSY
+        outcome = HttpOutcome.BUSY
     elif status >= 500 or status in (408, 425):
-        came = HttpOutcome.BROKEN
+        outcome = HttpOutcome.BROKEN
     else:
-        came = HttpOutcome.FAILED
-    return GenerateResponse(came, words, retry_after=retry_after)
+        outcome = HttpOutcome.FAILED
+    return GenerateResponse(outcome, message, retry_after=retry_after)
 
 
-def _read_ok(data: dict[str, Any] | None, words: str, retry_after: float | None) -> GenerateResponse:
+def _read_success(data: dict[str, Any] | None, message: str, retry_after: float | None) -> GenerateResponse:
+    """Read a response with status 200, which may still report a failure in its fields."""
     if data is None:
-        return GenerateResponse(HttpOutcome.BROKEN, "the answer is no JSON object")
+        return GenerateResponse(HttpOutcome.BROKEN, "the response is not a JSON object")
     if data.get("success") is not True:
-        words = words or "the server gave no reason"
+        message = message or "the server gave no reason"
         if data.get("status") == "refused":
-            return GenerateResponse(HttpOutcome.REFUSED, words)
-        if data.get("status") == "busy" or _BUSY.search(words):
-            return GenerateResponse(HttpOutcome.BUSY, words, retry_after=retry_after)
-        return GenerateResponse(HttpOutcome.BROKEN if _BROKEN_GPU.search(words) else HttpOutcome.FAILED, words)
+            return GenerateResponse(HttpOutcome.REFUSED, message)
+        if data.get("status") == "busy" or _BUSY.search(message):
+            return GenerateResponse(HttpOutcome.BUSY, message, retry_after=retry_after)
+        return GenerateResponse(HttpOutcome.BROKEN if _BROKEN_GPU.search(message) else HttpOutcome.FAILED, message)
     try:
-        picture = picture_bytes(data.get("image"))
+        image = image_bytes(data.get("image"))
     except ValueError as error:
         return GenerateResponse(HttpOutcome.BROKEN, str(error))
-    return GenerateResponse(HttpOutcome.PICTURE, picture=picture, told=_told(data))
+    return GenerateResponse(HttpOutcome.IMAGE, image=image, metadata=_metadata(data))
 
 
-def picture_bytes(image: Any) -> bytes:
-    """Returns the bytes of a picture in base64, with or without a data URL's label, which is not believed.
+def image_bytes(image: Any) -> bytes:
+    """Return the bytes of an image in base64 or in a data URL, whose label is ignored.
 
     Raises:
-        ValueError: It is no base64, or the bytes are in no picture format.
+        ValueError: It is not base64, or the bytes are not in an image format.
     """
     if not isinstance(image, str) or not image:
-        raise ValueError("the answer holds no picture")
-    label = _LABEL.match(image)
+        raise ValueError("the response has no image")
+    label = _DATA_URL_LABEL.match(image)
     text = "".join(image[label.end() if label else 0 :].split()).rstrip("=")
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError("the picture in the answer is not base64") from error
+        raise ValueError("the image in the response is not valid base64") from error
     if not data.startswith(_SIGNATURES):
-        raise ValueError(f"the {len(data)} bytes in the answer are in no picture format")
+        raise ValueError(f"the {len(data)} bytes in the response are not in a known image format")
     return data
 
 
-def _object(body: bytes, token: str) -> dict[str, Any] | None:
-    """Return the JSON object of an answer with the token masked; None where it is something else."""
+def _json_object(body: bytes, token: str) -> dict[str, Any] | None:
+    """Return the JSON object of a response with the token masked, None when it is not one."""
     try:
         data = mask_secrets(json.loads(body), token)
     except (ValueError, RecursionError):
@@ -137,79 +139,84 @@ def _object(body: bytes, token: str) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
-def _words(data: dict[str, Any] | None, body: bytes) -> str:
-    """Returns the first line of what a server says; some send the whole traceback after it."""
+def _message(data: dict[str, Any] | None, body: bytes) -> str:
+    """Return the first line of a server's message; some servers send a whole traceback after it."""
     if data is None:
-        text = body[:_WORDS].decode("utf-8", "replace")
-        return "" if "<" in text else _one_line(text)  # a page of a proxy says nothing
+        text = body[:_MAX_MESSAGE_CHARACTERS].decode("utf-8", "replace")
+        return "" if "<" in text else _first_line(text)  # the HTML page of a proxy says nothing
     for name in ("message", "detail", "reason", "error"):
-        if said := data.get(name):
-            return _one_line(said if isinstance(said, str) else json.dumps(said, ensure_ascii=False))
+        if value := data.get(name):
+            return _first_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return ""
 
 
-def _one_line(text: str) -> str:
+def _first_line(text: str) -> str:
     first = next((line for line in text.splitlines() if line.strip()), "")
-    return one_line(first, _WORDS)
+    return one_line(first, _MAX_MESSAGE_CHARACTERS)
 
 
-def _told(data: dict[str, Any]) -> dict[str, Any]:
-    """Returns what else a server said, as far as it has the shape it should have."""
-    told: dict[str, Any] = {}
-    for name in _LISTS:
+def _metadata(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the other fields of a response, without those of a wrong type."""
+    metadata: dict[str, Any] = {}
+    for name in _LIST_FIELDS:
         value = data.get(name)
-        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-            told[name] = tuple(value)
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            metadata[name] = tuple(value)
     served = {name: data[name] for name in ("generator", "revision") if isinstance(data.get(name), str)}
     if isinstance(data.get("settings"), dict):
         served |= data["settings"]
     if served:
-        told["served"] = served
+        metadata["served"] = served
     if isinstance(data.get("used_prompt"), str):
-        told["used_prompt"] = data["used_prompt"]
+        metadata["used_prompt"] = data["used_prompt"]
     if isinstance(data.get("unused"), list):
-        told["unused"] = [str(one) for one in data["unused"]]
-    return told
+        metadata["unused"] = [str(name) for name in data["unused"]]
+    return metadata
 
 
 @dataclass(frozen=True)
 class ServerHealth:
-    """What a server says of itself.
+    """A response to `GET /health`.
 
     Attributes:
-        alive: Does it take requests?
-        places: Requests it is sent at once: what it draws at once, and as many again where it keeps a line of its own,
-            so that it never waits for the next; None when it does not say.
-        words: Why it takes none.
+        alive: Whether the server takes requests.
+        capacity: Number of concurrent requests to send: as many as it generates at the same time, and as many again
+            where it has a queue, so that it never waits for the next. None when it does not report it.
+        reason: Why it takes no requests.
     """
 
     alive: bool
-    places: int | None = None
-    words: str = ""
+    capacity: int | None = None
+    reason: str = ""
 
 
 def read_health(status: int, body: bytes, token: str = "") -> ServerHealth:
-    """Reads the answer to `GET /health`. A server without one is taken to be well."""
+    """Read a response to `GET /health`. A server without that endpoint is assumed to be healthy.
+
+    Example:
+        >>> read_health(200, b'{"status": "ok", "num_gpus": 4, "disabled_gpus": [2]}')
+        ServerHealth(alive=True, capacity=3, reason='')
+    """
     if status in (404, 405, 501):
         return ServerHealth(True)
-    data = _object(body, token)
+    data = _json_object(body, token)
     if status >= 400:
-        return ServerHealth(False, words=f"its health is HTTP {status}")
+        return ServerHealth(False, reason=f"its health is HTTP {status}")
     if data is None:
         return ServerHealth(True)
     state = str(data.get("status", "healthy")).lower()
     if state not in ("healthy", "ok", "ready", "alive"):
-        return ServerHealth(False, words=f"it says it is {_one_line(state)[:40]}")
-    places = _number(data.get("capacity"))
-    if places is not None:
-        places += min(places, max(0, _number(data.get("queue")) or 0))
-    elif (gpus := _number(data.get("num_gpus"))) is not None:
+        return ServerHealth(False, reason=f"it reports the status {_first_line(state)[:40]!r}")
+    capacity = _integer(data.get("capacity"))
+    if capacity is not None:
+        capacity += min(capacity, max(0, _integer(data.get("queue")) or 0))
+    elif (gpus := _integer(data.get("num_gpus"))) is not None:
         disabled = data.get("disabled_gpus")
-        places = gpus - (len(disabled) if isinstance(disabled, list) else 0)
-    if places is not None and places < 1:
-        return ServerHealth(False, words="all its GPUs are disabled")
-    return ServerHealth(True, places)
+        capacity = gpus - (len(disabled) if isinstance(disabled, list) else 0)
+    if capacity is not None and capacity < 1:
+        return ServerHealth(False, reason="all its GPUs are disabled")
+    return ServerHealth(True, capacity)
 
 
-def _number(value: Any) -> int | None:
+def _integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,7 +1,7 @@
-"""Several servers behind one painter: the least busy one is asked, a dead one is passed over and tried again later.
+"""Several servers behind one generator: pick the least loaded one, skip a dead one and check it again later.
 
-The line of those who wait is common to all servers, so that whichever has room first takes the next; that is why each
-server's number of calls is kept here and not by a pace of its own.
+All servers share one queue of waiting calls, so that the first server with free capacity takes the next call. This is
+why the number of calls per server is counted here, and not by a rate control of each.
 """
 
 from __future__ import annotations
@@ -17,65 +17,65 @@ from knowgen.generators.http.responses import ServerHealth, read_health
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-HEALTH_SECONDS = 5.0
-"""A server that takes longer over its health is not taken to be dead: it may be busy with pictures."""
+HEALTH_TIMEOUT = 5.0
+"""Seconds to wait for a health check. A server that takes longer is not considered dead: it may be generating."""
 
 _CONNECT_SECONDS = 3.0
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds a busy server is left alone when it does not say how long: doubled while it stays busy."""
+FIRST_PAUSE, MAX_PAUSE = 1.0, 30.0
+"""Seconds without calls to a busy server that does not say how long to wait: doubled while it stays busy."""
 
 
 class Server:
-    """One server, as it was last seen.
+    """One server and its last known state.
 
     Attributes:
-        url: Its address.
-        places: Calls at once.
-        under_way: Calls now.
-        alive: Is it asked for pictures?
-        words: Why not.
-        seen: Has it ever answered anything?
-        gave: Has it ever given a picture?
-        paused_until: It asked to be left alone until then, by the loop's clock.
+        url: URL without `/generate`.
+        capacity: Maximum number of concurrent calls.
+        in_flight: Number of calls now.
+        alive: Whether it is sent calls.
+        reason: Why it is not.
+        responded: Whether it has ever answered anything.
+        has_generated: Whether it has ever answered a call of `/generate` for good.
+        paused_until: Time until which it is sent no calls, by the event loop's clock.
     """
 
     def __init__(self, url: str, first_pause: float = FIRST_PAUSE) -> None:
         self.url = url
-        self.places = 1
-        self.under_way = 0
+        self.capacity = 1
+        self.in_flight = 0
         self.alive = False
-        self.words = "not asked yet"
-        self.seen = False
-        self.gave = False
+        self.reason = "not checked yet"
+        self.responded = False
+        self.has_generated = False
         self.paused_until = 0.0
         self.first_pause = self.pause = first_pause
 
-    def free(self, now: float) -> bool:
-        """Tells whether it may be sent a call."""
-        return self.alive and self.under_way < self.places and self.paused_until <= now
+    def is_free(self, now: float) -> bool:
+        """Return whether it may be sent a call."""
+        return self.alive and self.in_flight < self.capacity and self.paused_until <= now
 
     @property
     def load(self) -> float:
-        """Returns how much of it is taken, from 0 to 1."""
-        return self.under_way / self.places
+        """Share of the capacity in use, from 0 to 1."""
+        return self.in_flight / self.capacity
 
 
 class NoServerError(Exception):
-    """No server had room in time; the words say why."""
+    """No server had free capacity in time; the message says why."""
 
 
 class Servers:
-    """The servers of one painter; made and used in one event loop.
+    """The servers of one generator. Created and used in one event loop.
 
     Args:
-        urls: Addresses.
-        client: For asking after their health; closed with the servers.
-        per_server: Calls at once to each; 0 takes what each says.
-        every: Seconds between two looks at their health.
-        health_timeout: Seconds to wait for an answer about their health.
-        first_pause: Seconds a busy server is left alone at first.
-        token: Secret that is sent to them, and masked in their replies; empty for none.
+        urls: URLs of the servers.
+        client: HTTP client for health checks; closed with the servers.
+        per_server: Maximum number of concurrent calls to each server; 0 takes what each reports.
+        health_every: Seconds between two health checks.
+        health_timeout: Seconds to wait for a health check.
+        first_pause: Seconds without calls to a busy server at first.
+        token: Secret that is sent to them, and masked in their responses; empty for none.
     """
 
     def __init__(
@@ -83,128 +83,135 @@ class Servers:
         urls: list[str],
         client: ClientSession,
         per_server: int,
-        every: float,
-        health_timeout: float = HEALTH_SECONDS,
+        health_every: float,
+        health_timeout: float = HEALTH_TIMEOUT,
         first_pause: float = FIRST_PAUSE,
         token: str = "",
     ) -> None:
         self.all = [Server(url, first_pause) for url in urls]
-        self._health_timeout = health_timeout
         self.loop = asyncio.get_running_loop()
-        self._client, self._per_server, self._every, self._token = client, per_server, every, token
+        self._client, self._per_server, self._token = client, per_server, token
+        self._health_every, self._health_timeout = health_every, health_timeout
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._known: asyncio.Future[None] = self.loop.create_future()
-        self._minding = self.loop.create_task(self._mind())
-        self._looking: dict[Server, asyncio.Task[None]] = {}
+        self._first_check: asyncio.Future[None] = self.loop.create_future()
+        self._monitor_task = self.loop.create_task(self._monitor())
+        self._checks: dict[Server, asyncio.Task[None]] = {}
 
-    async def known(self) -> None:
-        """Waits until a server was found alive, or all were looked at."""
-        await asyncio.shield(self._known)
+    async def wait_until_checked(self) -> None:
+        """Wait until one server is known to be alive, or all have been checked."""
+        await asyncio.shield(self._first_check)
 
     @contextmanager
-    def place(self, server: Server) -> Iterator[None]:
-        """Takes up a place at a server."""
-        server.under_way += 1
+    def call(self, server: Server) -> Iterator[None]:
+        """Count a call to a server while the block runs."""
+        server.in_flight += 1
         try:
             yield
         finally:
-            server.under_way -= 1
-            self._wake()
+            server.in_flight -= 1
+            self._wake_one()
 
-    def least_busy(self) -> Server | None:
-        """Returns the server with the smallest part of its places taken, None when none is free."""
+    def least_loaded(self) -> Server | None:
+        """Return the free server with the smallest load, None when no server is free."""
         now = self.loop.time()
-        free = [server for server in self.all if server.free(now)]
-        return min(free, key=lambda server: (server.load, server.under_way), default=None)
+        free = [server for server in self.all if server.is_free(now)]
+        return min(free, key=lambda server: (server.load, server.in_flight), default=None)
 
     async def next_free(self, until: float) -> Server:
-        """Waits for a server with room.
+        """Wait for a free server.
 
         Args:
-            until: By the loop's clock.
+            until: Time at which to give up, by the event loop's clock.
 
         Raises:
-            NoServerError: None had room in time.
+            NoServerError: No server was free in time.
         """
-        while (server := self.least_busy()) is None:
+        while (server := self.least_loaded()) is None:
             waiter: asyncio.Future[None] = self.loop.create_future()
             self._waiting.append(waiter)
             try:
-                async with asyncio.timeout_at(min(until, self._next_chance())):
+                async with asyncio.timeout_at(min(until, self._next_attempt())):
                     await waiter
             except TimeoutError:
                 if self.loop.time() >= until:
-                    raise NoServerError(self.state()) from None
+                    raise NoServerError(self.describe()) from None
             except asyncio.CancelledError:
-                self._wake()  # the turn may have been this one's
+                self._wake_one()  # the free server may have been assigned to this waiter
                 raise
         return server
 
-    def _next_chance(self) -> float:
-        """Returns when a paused server may be asked again."""
+    def _next_attempt(self) -> float:
+        """Return the time at which a paused server may be sent a call again."""
         now = self.loop.time()
         paused = [server.paused_until for server in self.all if server.alive and server.paused_until > now]
-        return min(paused, default=now + self._every) + 0.001
+        return min(paused, default=now + self._health_every) + 0.001
 
-    def _wake(self) -> None:
+    def _wake_one(self) -> None:
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
                 return
 
-    def good(self, server: Server) -> None:
-        """Hears that a server gave an answer."""
-        server.gave = server.seen = server.alive = True
+    def mark_working(self, server: Server) -> None:
+        """Record that a server answered a call."""
+        server.has_generated = server.responded = server.alive = True
         server.pause, server.paused_until = server.first_pause, 0.0
 
-    def busy(self, server: Server, seconds: float | None) -> None:
-        """Hears that a server has no room now."""
-        pause = server.pause if seconds is None else seconds
-        server.pause = min(LONGEST_PAUSE, server.pause * 2)
-        server.paused_until = max(server.paused_until, self.loop.time() + pause)
-
-    def fault(self, server: Server, words: str, *, dead: bool) -> None:
-        """Hears of a fault, and looks at the server's health.
+    def mark_busy(self, server: Server, retry_after: float | None) -> None:
+        """Record that a server has no capacity now, and pause calls to it.
 
         Args:
-            server: Where it happened.
-            words: What happened.
-            dead: Could it not be reached at all?
+            server: The server.
+            retry_after: Seconds to wait as it asks, None when it does not.
         """
-        self.busy(server, None)
+        pause = server.pause if retry_after is None else retry_after
+        server.pause = min(MAX_PAUSE, server.pause * 2)
+        server.paused_until = max(server.paused_until, self.loop.time() + pause)
+
+    def mark_failed(self, server: Server, reason: str, *, dead: bool) -> None:
+        """Record that a server failed, and check its health.
+
+        Args:
+            server: The server.
+            reason: What happened.
+            dead: Whether it could not be reached at all.
+        """
+        self.mark_busy(server, None)
         if dead:
-            server.alive, server.words = False, words
-        self._look_soon(server)
+            server.alive, server.reason = False, reason
+        self._check_soon(server)
 
-    def state(self) -> str:
-        """Says in a few words how the servers are."""
+    def describe(self) -> str:
+        """Return a short description of the servers' state, for error messages."""
         if dead := [server for server in self.all if not server.alive]:
-            words = f"{dead[0].url}: {dead[0].words}"
-            return words if len(self.all) == 1 else f"{len(dead)} of {len(self.all)} servers are down; {words}"
-        return "no server had room in time; lower --concurrency to what they draw at once"
+            reason = f"{dead[0].url}: {dead[0].reason}"
+            return reason if len(self.all) == 1 else f"{len(dead)} of {len(self.all)} servers are down; {reason}"
+        return "no server had free capacity in time; lower --concurrency to what they generate at the same time"
 
-    def _look_soon(self, server: Server) -> None:
-        task = self._looking.get(server)
+    def _check_soon(self, server: Server) -> None:
+        task = self._checks.get(server)
         if task is None or task.done():
-            self._looking[server] = self.loop.create_task(self._look(server))
+            self._checks[server] = self.loop.create_task(self._check(server))
 
-    async def _mind(self) -> None:
+    async def _monitor(self) -> None:
+        """Check the health of all servers in turn until cancelled, then close the HTTP client."""
         try:
-            await self._look_after()
-        finally:  # also when the loop is ended without a farewell
+            await self._check_all_forever()
+        finally:  # also when the event loop ends without close()
             await self._client.close()
 
-    async def _look_after(self) -> None:
+    async def _check_all_forever(self) -> None:
         while True:
             for server in self.all:
-                self._look_soon(server)
-            await asyncio.gather(*self._looking.values(), return_exceptions=True)
-            if not self._known.done():
-                self._known.set_result(None)
-            await asyncio.sleep(self._every)
+                self._check_soon(server)
+            await asyncio.gather(*self._checks.values(), return_exceptions=True)
+            if not self._first_check.done():
+                self._first_check.set_result(None)
+            await asyncio.sleep(self._health_every)
 
-    async def _look(self, server: Server) -> None:
+    async def _check(self, server: Server) -> None:
+        """Check a server's health once, and wake calls that wait for its capacity."""
         import aiohttp
 
         connect = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
@@ -214,25 +221,25 @@ class Servers:
                 self._client.get(f"{server.url}/health", timeout=connect, allow_redirects=False) as response,
             ):
                 health = read_health(response.status, await response.content.read(1 << 16), self._token)
-                server.seen = True
+                server.responded = True
         except aiohttp.ServerTimeoutError:
-            health = ServerHealth(False, words="cannot be reached (no connection in time)")
+            health = ServerHealth(False, reason="cannot be reached (no connection in time)")
         except TimeoutError:
-            # it took the connection; its loop may be held up by pictures, so a server that was alive still is
-            alive, server.seen = server.alive or not server.seen, True
-            health = ServerHealth(alive, words="" if alive else "it does not answer")
+            # it accepted the connection: generating may block its event loop, so keep its last state
+            alive, server.responded = server.alive or not server.responded, True
+            health = ServerHealth(alive, reason="" if alive else "it does not answer")
         except (aiohttp.ClientError, OSError) as error:
-            health = ServerHealth(False, words=f"cannot be reached ({_cause(error)})")
-        server.alive, server.words = health.alive, health.words
-        server.places = self._per_server or health.places or server.places
-        if server.alive and not self._known.done():
-            self._known.set_result(None)
-        for _ in range(server.places):
-            self._wake()
+            health = ServerHealth(False, reason=f"cannot be reached ({_cause(error)})")
+        server.alive, server.reason = health.alive, health.reason
+        server.capacity = self._per_server or health.capacity or server.capacity
+        if server.alive and not self._first_check.done():
+            self._first_check.set_result(None)
+        for _ in range(server.capacity):
+            self._wake_one()
 
     async def close(self) -> None:
-        """Stops looking after the servers."""
-        tasks = [self._minding, *self._looking.values()]
+        """Stop the health checks and close the HTTP client."""
+        tasks = [self._monitor_task, *self._checks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,8 +1,8 @@
-"""Unpacking archives that strangers packed: nothing leaves the folder, nothing but files and folders, and not too much.
+"""Unpack zip and tar archives from untrusted sources.
 
-A member with an absolute path, with `..`, with a link or a device, with a name that comes twice, refuses the whole
-archive. So does an archive that unpacks to more bytes or files than allowed, or that swells like no pictures do. What
-counts is what comes out while unpacking, not what the archive says of itself.
+The whole archive is refused if a member has an absolute path, contains `..`, is a link or a device, or has a duplicate
+name; if it unpacks to more bytes or files than allowed; or if its compression ratio is implausible for images. Limits
+apply to the bytes that are actually unpacked, not to the sizes that the archive declares.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplem
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """How much may come out of the archives of one data set.
+    """Limits for the archives of one data set.
 
     Attributes:
-        total_bytes: Of all archives together.
-        files: Of all archives together.
-        ratio: Unpacked bytes by packed bytes, of each archive; pictures hardly shrink.
-        free_bytes: An archive that unpacks to less is not asked about its ratio.
+        total_bytes: Maximum unpacked size of all archives together.
+        files: Maximum number of files in all archives together.
+        ratio: Maximum ratio of unpacked to packed bytes of one archive. Images hardly compress.
+        free_bytes: Unpacked size up to which the ratio of an archive is not checked.
     """
 
     total_bytes: int = 512 << 30
@@ -49,7 +49,7 @@ class ArchiveLimits:
 
 @dataclass
 class UnpackedTotals:
-    """What came out so far, over several archives."""
+    """Number of files and bytes unpacked so far, over several archives."""
 
     files: int = 0
     bytes: int = 0
@@ -62,29 +62,30 @@ class _Member:
 
 
 def is_archive(name: str) -> bool:
-    """Tells whether a file is an archive that can be unpacked, by its name."""
+    """Return whether a file name has the extension of a supported archive."""
     return name.lower().endswith(ENDINGS)
 
 
 def stem(name: str) -> str:
-    """Returns an archive's file name without its ending: `pictures` for `pictures.tar.gz`."""
+    """Return an archive's file name without its extension: `images` for `images.tar.gz`."""
     base = Path(name).name
     ending = max((each for each in ENDINGS if base.lower().endswith(each)), key=len, default="")
     return base[: len(base) - len(ending)] if ending else base
 
 
 def unpack(archive: Path, into: Path, so_far: UnpackedTotals, limits: ArchiveLimits, name: str = "") -> None:
-    """Unpacks an archive into a folder.
+    """Unpack an archive into a folder.
 
     Args:
         archive: A zip or tar file.
-        into: The folder to fill; made when it is not there.
-        so_far: What came out of earlier archives of the same data set; counted on.
-        limits: What may come out.
-        name: Of the archive in errors, where its file has another name.
+        into: Target folder; created if missing.
+        so_far: Totals of earlier archives of the same data set; updated in place.
+        limits: Limits for all archives of the data set.
+        name: Name of the archive in error messages; the file name if empty.
 
     Raises:
-        DataError: The archive is broken, holds something that is refused, or too much; names archive and member.
+        DataError: The archive is damaged, has a member that is refused, or exceeds a limit. The message names archive
+            and member.
     """
     name = name or archive.name
     packed, before = archive.stat().st_size, so_far.bytes
@@ -100,18 +101,20 @@ def unpack(archive: Path, into: Path, so_far: UnpackedTotals, limits: ArchiveLim
             with path.open("xb") as file:
                 for block in _blocks(member, name):
                     so_far.bytes += len(block)
-                    _hold_to(limits, so_far.bytes, so_far.bytes - before, packed, name, member.name)
+                    _check_limits(limits, so_far.bytes, so_far.bytes - before, packed, name, member.name)
                     file.write(block)
     except _BROKEN as error:
         raise DataError(
             f"cannot be read as an archive: {error_message(error)}", where=name, fix="fetch it again"
         ) from error
     except OSError as error:
-        raise DataError(f"cannot be unpacked: {error.strerror or error}", where=name, fix="look at the disk") from error
+        raise DataError(
+            f"cannot be unpacked: {error.strerror or error}", where=name, fix="check the disk's free space"
+        ) from error
 
 
 def _blocks(member: _Member, archive: str) -> Iterator[bytes]:
-    """Yields a member's bytes."""
+    """Yield a member's bytes in blocks."""
     with closing(member.stream) as stream:
         while True:
             try:
@@ -127,11 +130,11 @@ def _blocks(member: _Member, archive: str) -> Iterator[bytes]:
             yield block
 
 
-def _hold_to(limits: ArchiveLimits, total: int, of_archive: int, packed: int, archive: str, member: str) -> None:
+def _check_limits(limits: ArchiveLimits, total: int, of_archive: int, packed: int, archive: str, member: str) -> None:
     if total > limits.total_bytes:
-        raise _refused(archive, member, f"takes what is unpacked beyond the {limits.total_bytes} bytes allowed")
+        raise _refused(archive, member, f"exceeds the limit of {limits.total_bytes} unpacked bytes")
     if of_archive > limits.free_bytes and of_archive > limits.ratio * packed:
-        what = f"swells to more than {limits.ratio:g} times the {packed} bytes of its archive, as no pictures do"
+        what = f"unpacks to more than {limits.ratio:g} times the {packed} bytes of its archive, which images never do"
         raise _refused(archive, member, what)
 
 
@@ -139,21 +142,21 @@ def _zip_members(archive: Path, name: str) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as opened:
         infos = [(info, _zip_name(info)) for info in opened.infolist()]
         seen = set[str]()
-        for info, member in infos:  # all are looked at before the first is written
+        for info, member in infos:  # check all members before the first one is written
             _safe(member, name)
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _refused(name, member, "is a link or a device")
             if info.flag_bits & _ENCRYPTED_FLAG:
                 raise _refused(name, member, "is encrypted")
-            _once(member, seen, name)
+            _check_unique(member, seen, name)
         for info, member in infos:
             if not info.is_dir():
                 yield _Member(member, opened.open(info))
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Returns a member's name; packers that wrote UTF-8 without saying so are understood."""
+    """Return a member's name. UTF-8 names without the UTF-8 flag are decoded as UTF-8."""
     if info.flag_bits & _UTF8_FLAG:
         return info.filename
     try:
@@ -171,27 +174,27 @@ def _tar_members(archive: Path, name: str) -> Iterator[_Member]:
                 continue
             if not info.isreg():
                 raise _refused(name, info.name, "is a link or a device")
-            _once(info.name, seen, name)
+            _check_unique(info.name, seen, name)
             stream = opened.extractfile(info)
             assert stream is not None, "a regular file has content"
             yield _Member(info.name, stream)
 
 
-def _once(member: str, seen: set[str], archive: str) -> None:
-    """Refuses a file that comes twice, for which of the two is meant cannot be known."""
+def _check_unique(member: str, seen: set[str], archive: str) -> None:
+    """Refuse a duplicate file name: it is unknown which of the two files is meant."""
     if member.endswith("/"):
         return
     plain = str(_safe(member, archive))
     if plain in seen:
-        raise _refused(archive, member, "comes twice")
+        raise _refused(archive, member, "has a duplicate name")
     seen.add(plain)
 
 
 def _safe(member: str, archive: str) -> Path:
-    """Returns a member's name as a relative path that stays inside.
+    """Return a member's name as a relative path inside the target folder.
 
     Raises:
-        DataError: It is absolute, climbs with `..`, or cannot be the name of a file.
+        DataError: The name is absolute, contains `..`, or is not a valid file name.
     """
     name = member.replace("\\", "/")
     parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -200,11 +203,11 @@ def _safe(member: str, archive: str) -> Path:
     if ".." in parts:
         raise _refused(archive, member, "leaves its folder with `..`")
     if any(ord(letter) < 32 for letter in name) or any(len(part.encode()) > 255 for part in parts):
-        raise _refused(archive, member, "has a name that no file can have")
+        raise _refused(archive, member, "has a name that is not a valid file name")
     return Path(*(unicodedata.normalize("NFC", part) for part in parts))
 
 
 def _refused(archive: str, member: str, why: str) -> DataError:
     return DataError(
-        f"refused: its member {member[:200]!r} {why}", where=archive, fix="use it only from a source that you trust"
+        f"refused: its member {member[:200]!r} {why}", where=archive, fix="fetch the archive from a trusted source"
     )

@@ -1,7 +1,7 @@
-"""Fetching a published data set: a revision becomes a commit, and exactly that commit's files are downloaded.
+"""Fetch a published data set from the Hugging Face hub: resolve a revision to a commit, then download that commit.
 
-The hub's own library does the work, so `HF_ENDPOINT`, `HF_HOME`, its token and its cache mean what they mean
-everywhere; what was downloaded by a preparation that was killed is not downloaded again.
+`huggingface_hub` does the work, so `HF_ENDPOINT`, `HF_HOME`, the token and the cache have their usual meaning, and
+files that an interrupted preparation has downloaded are not downloaded again.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from knowgen.core.errors import DataError, KnowgenError
 from knowgen.core.text import one_line
 
 CONNECTIONS = 8
-"""Files fetched at once where there are many."""
+"""Maximum number of files downloaded at the same time."""
 
-FEW = 16
-"""So few files are archives, which are fetched one after the other: large ones share a line anyway, and a download in
-a thread cannot be interrupted."""
+SEQUENTIAL_FILES = 16
+"""Up to this many files are downloaded one after the other. So few files are large archives, which share the bandwidth
+anyway, and a download in a thread cannot be interrupted."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _QUERY = re.compile(r"\?[^\s'\")]*")
-_WORDS = 240
+_MAX_ERROR_CHARS = 240
 
 T = TypeVar("T")
 
@@ -35,9 +35,9 @@ class Commit:
     """One commit of a dataset repository.
 
     Attributes:
-        repo: The repository.
-        sha: 40 hex digits.
-        files: Paths of its files.
+        repo: Dataset repository, `owner/name`.
+        sha: Commit hash, 40 hex digits.
+        files: Paths of all files in the repository.
     """
 
     repo: str
@@ -46,32 +46,32 @@ class Commit:
 
 
 def resolve(repo: str, revision: str) -> Commit:
-    """Asks the hub which commit a revision is, and what files it has.
+    """Return the commit of a revision, and the files in it.
 
     Args:
         repo: Dataset repository, `owner/name`.
         revision: Branch, tag or commit.
 
     Raises:
-        DataError: There is no such repository or revision, or the hub cannot be reached.
+        DataError: The repository or revision does not exist, or the hub cannot be reached.
     """
-    info = _asked(lambda: _api().dataset_info(repo, revision=revision), repo, revision)
+    info = _call_hub(lambda: _api().dataset_info(repo, revision=revision), repo, revision)
     sha = str(info.sha or "")
     if not _COMMIT.match(sha):
-        raise DataError(f"the hub names no commit for revision {revision!r}", where=repo)
+        raise DataError(f"the hub returned no commit for revision {revision!r}", where=repo)
     return Commit(repo, sha, tuple(sorted(str(each.rfilename) for each in info.siblings or ())))
 
 
-def download(commit: Commit, files: Sequence[str], told: Callable[[str], None]) -> dict[str, Path]:
-    """Downloads files of a commit into the hub library's cache; those that are there are not fetched again.
+def download(commit: Commit, files: Sequence[str], on_progress: Callable[[str], None]) -> dict[str, Path]:
+    """Download files of a commit into the hub cache; cached files are not downloaded again.
 
     Args:
-        commit: From `resolve`.
+        commit: Result of `resolve`.
         files: Paths in the repository.
-        told: Told what is fetched.
+        on_progress: Called with a line of text before the download starts.
 
     Returns:
-        Where each file lies.
+        The local path of each file.
 
     Raises:
         DataError: A file cannot be fetched.
@@ -82,10 +82,10 @@ def download(commit: Commit, files: Sequence[str], told: Callable[[str], None]) 
         def call() -> str:
             return str(hf_hub_download(commit.repo, file, repo_type="dataset", revision=commit.sha))
 
-        return Path(_asked(call, f"{commit.repo}/{file}", commit.sha))
+        return Path(_call_hub(call, f"{commit.repo}/{file}", commit.sha))
 
-    told(f"fetching {len(files)} files of {commit.repo} at {commit.sha[:12]}")
-    if len(files) <= FEW:
+    on_progress(f"fetching {len(files)} files of {commit.repo} at {commit.sha[:12]}")
+    if len(files) <= SEQUENTIAL_FILES:
         return {file: fetch(file) for file in files}
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         waiting = [pool.submit(fetch, file) for file in files]
@@ -102,32 +102,32 @@ def _api() -> Any:
     return HfApi()
 
 
-def _asked(call: Callable[[], T], what: str, revision: str) -> T:
-    """Calls the hub; whatever its library or the transport below it raises becomes one line."""
+def _call_hub(call: Callable[[], T], what: str, revision: str) -> T:
+    """Call the hub; convert any error of the library or its transport to a `DataError`."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         return call()
     except GatedRepoError as error:
         raise DataError(
-            "the hub wants its terms accepted first", where=what, fix="accept them there, and set HF_TOKEN"
+            "its terms must be accepted first", where=what, fix="accept them on the hub, and set HF_TOKEN"
         ) from error
     except RepositoryNotFoundError as error:
         raise DataError(
-            "the hub has no such dataset, or shows it only to some", where=what, fix="set HF_TOKEN, or name --data-dir"
+            "the dataset does not exist or is private", where=what, fix="set HF_TOKEN, or give --data-dir"
         ) from error
     except RevisionNotFoundError as error:
-        raise DataError(f"there is no revision {revision!r}", where=what, fix="name a branch, tag or commit") from error
+        raise DataError(f"unknown revision {revision!r}", where=what, fix="give a branch, tag or commit") from error
     except KnowgenError:
         raise
-    except Exception as error:  # the library's errors and its transport's differ from version to version
+    except Exception as error:  # the exception types of the library and its transport vary between versions
         raise DataError(
-            f"cannot be fetched: {_words(error)}",
+            f"cannot be fetched: {_message(error)}",
             where=what,
-            fix="look at the network, HF_ENDPOINT and HF_TOKEN and try again, or name a local copy with --data-dir",
+            fix="check the network, HF_ENDPOINT and HF_TOKEN and try again, or give a local copy with --data-dir",
         ) from error
 
 
-def _words(error: Exception) -> str:
-    """Returns an error's words on one line, without the queries of addresses, which may be signed."""
-    return one_line(_QUERY.sub("", str(error)), _WORDS) or type(error).__name__
+def _message(error: Exception) -> str:
+    """Return an error's text on one line, without the query strings of URLs, which may be signed."""
+    return one_line(_QUERY.sub("", str(error)), _MAX_ERROR_CHARS) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Reads the rows of the published data sets, in whichever of the known spellings they come."""
+"""Parse the rows of the published data sets, under each of their known field names."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from knowgen.core.records import Sample, group_of
 from knowgen.core.text import error_message
 
 PROMPT_FIELDS = ("prompt", "question", "user_prompt", "image_prompt")
-PICTURE_FIELDS = ("gt_image", "ground_truth", "target_image", "reference_image", "gen_image")
+IMAGE_FIELDS = ("gt_image", "ground_truth", "target_image", "reference_image", "gen_image")
 ROLES = ("system", "user", "assistant")
 IMAGE_MARK = "<image>"
-"""Stands in a message where a picture belongs."""
+"""Placeholder in a message's text where an image belongs."""
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A row as it was published.
+    """A row as published.
 
     Attributes:
-        number: From 1, in file order.
-        where: File, number and id, for errors.
-        id: As a string; empty when the row has none.
-        data: Its fields.
+        number: Row number, from 1, in file order.
+        where: File, row number and id, for error messages.
+        id: Id as a string; empty if the row has none.
+        data: Fields of the row.
     """
 
     number: int
@@ -37,41 +37,41 @@ class PublishedRow:
 
     @property
     def prompt(self) -> str:
-        """The prompt under any of `PROMPT_FIELDS`, the first that is not empty; empty when there is none."""
+        """The first non-empty value under one of `PROMPT_FIELDS`; empty if there is none."""
         found = self._first(PROMPT_FIELDS)
         return found if isinstance(found, str) and found.strip() else ""
 
     @property
-    def picture(self) -> str:
-        """Path of the ground truth under any of `PICTURE_FIELDS`, the first that is not empty; empty when none is."""
-        return _path(self._first(PICTURE_FIELDS))
+    def image(self) -> str:
+        """Path of the ground truth: the first non-empty value under one of `IMAGE_FIELDS`; empty if there is none."""
+        return _path(self._first(IMAGE_FIELDS))
 
     def _first(self, names: Sequence[str]) -> Any:
         return next((self.data[name] for name in names if self.data.get(name)), "")
 
 
 def read_rows(file: Path, name: str) -> list[PublishedRow]:
-    """Reads a JSON array of objects.
+    """Read a JSON array of objects.
 
     Args:
-        file: Where it lies.
-        name: Of the file in errors.
+        file: The file.
+        name: Name of the file in error messages.
 
     Raises:
-        DataError: It is no such array.
+        DataError: The file is not a JSON array of objects, or is empty.
     """
     try:
         data = json.loads(file.read_bytes())
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=name) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"is no JSON: {error_message(error)}", where=name, fix="fetch it again") from error
+        raise DataError(f"invalid JSON: {error_message(error)}", where=name, fix="fetch it again") from error
     if not isinstance(data, list) or not data:
         raise DataError("must be a JSON array with at least one row", where=name, fix="fetch it again")
     rows = []
     for number, row in enumerate(data, 1):
         if not isinstance(row, dict):
-            raise DataError("is no JSON object", where=f"{name}, row {number}")
+            raise DataError("must be a JSON object", where=f"{name}, row {number}")
         identity = _identity(row.get("id"))
         where = f"{name}, row {number}" + (f" (id {identity[:80]!r})" if identity else "")
         rows.append(PublishedRow(number, where, identity, row))
@@ -79,10 +79,10 @@ def read_rows(file: Path, name: str) -> list[PublishedRow]:
 
 
 def sample_of(row: PublishedRow) -> Sample:
-    """Returns the sample of a benchmark row; whatever else `meta` holds is kept.
+    """Return the sample of a benchmark row; unknown keys of `meta` are preserved.
 
     Raises:
-        DataError: The row has no id or no prompt, or `meta` is no object.
+        DataError: The row has no id or no prompt, or `meta` is not an object.
     """
     if not row.id:
         raise DataError("has no id", where=row.where)
@@ -90,25 +90,25 @@ def sample_of(row: PublishedRow) -> Sample:
         raise DataError(f"has no prompt under any of {', '.join(PROMPT_FIELDS)}", where=row.where)
     meta = row.data.get("meta") or {}
     if not isinstance(meta, Mapping):
-        raise DataError("meta is no JSON object", where=row.where)
-    told = {**{name: row.data[name] for name in ("category", "difficulty") if row.data.get(name)}, **meta}
-    category = str(told.pop("category", "") or "").strip().lower()
-    difficulty = str(told.pop("difficulty", "") or "").strip()
+        raise DataError("meta must be a JSON object", where=row.where)
+    meta = {**{name: row.data[name] for name in ("category", "difficulty") if row.data.get(name)}, **meta}
+    category = str(meta.pop("category", "") or "").strip().lower()
+    difficulty = str(meta.pop("difficulty", "") or "").strip()
     return Sample(
         id=row.id,
         prompt=row.prompt,
         category=category,
         group=group_of(category),
         difficulty=difficulty,
-        meta={str(key): value for key, value in told.items()},
+        meta={str(key): value for key, value in meta.items()},
     )
 
 
 def conversation_of(row: PublishedRow) -> tuple[list[dict[str, str]], list[str]]:
-    """Returns the messages of a conversation, each with role and content, and the paths of its pictures in order.
+    """Return the messages of a conversation, each with role and content, and the paths of its images in order.
 
     Raises:
-        DataError: A message is none, or the `<image>` marks are not as many as the pictures.
+        DataError: A message is malformed, or the number of `<image>` marks differs from the number of images.
     """
     messages = row.data.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -116,45 +116,45 @@ def conversation_of(row: PublishedRow) -> tuple[list[dict[str, str]], list[str]]
     plain = [_message(message, number, row.where) for number, message in enumerate(messages, 1)]
     images = row.data.get("images") or []
     if not isinstance(images, list):
-        raise DataError("images is no list", where=row.where)
+        raise DataError("images must be a list", where=row.where)
     paths = [_path(image) for image in images]
     if "" in paths:
-        raise DataError(f"picture {paths.index('') + 1} has no path", where=row.where)
+        raise DataError(f"image {paths.index('') + 1} has no path", where=row.where)
     check_marks([message["content"] for message in plain], len(paths), row.where)
     return plain, paths
 
 
-def check_marks(contents: Sequence[str], pictures: int, where: str) -> None:
-    """Holds a conversation to one `<image>` mark for each picture.
+def check_marks(contents: Sequence[str], images: int, where: str) -> None:
+    """Check that a conversation has one `<image>` mark for each image.
 
     Raises:
-        DataError: There are more or fewer.
+        DataError: The numbers differ.
     """
     marks = sum(content.count(IMAGE_MARK) for content in contents)
-    if marks != pictures:
-        raise DataError(f"has {marks} {IMAGE_MARK} marks and {pictures} pictures; they must be as many", where=where)
+    if marks != images:
+        raise DataError(f"has {marks} {IMAGE_MARK} marks but {images} images; the numbers must be equal", where=where)
 
 
 def _message(message: Any, number: int, where: str) -> dict[str, str]:
     if not isinstance(message, Mapping):
-        raise DataError(f"message {number} is no JSON object", where=where)
+        raise DataError(f"message {number} must be a JSON object", where=where)
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise DataError(f"message {number} has the role {str(role)[:40]!r}, not one of {', '.join(ROLES)}", where=where)
     if not isinstance(content, str):
-        raise DataError(f"message {number} has no text as content", where=where)
+        raise DataError(f"content of message {number} must be a string", where=where)
     return {"role": role, "content": content}
 
 
 def _identity(value: Any) -> str:
-    """Returns an id as a string; a row may number its ids from 0, so that 0 is one."""
+    """Return an id as a string. The number 0 is a valid id."""
     if value is None or isinstance(value, bool | list | dict):
         return ""
     return str(value).strip()
 
 
 def _path(value: Any) -> str:
-    """Returns a picture's path, which may stand alone, in a list of one, or as an object's `path`."""
+    """Return an image's path from a string, a list of one path, or an object with `path`; empty if there is none."""
     if isinstance(value, list) and len(value) == 1:
         return _path(value[0])
     if isinstance(value, Mapping):

@@ -1,8 +1,8 @@
-"""`knowgen task prepare`: a published data set becomes a folder on this machine, whole or not at all.
+"""`knowgen task prepare`: turn a published data set into a folder on this machine, completely or not at all.
 
-The work goes into a draft folder that nothing reads; a finished draft is renamed to its commit, and only then does
-`current.json` name it. Killed at any point, what was in use before is in use still. A data set that is prepared is
-left alone, and then neither the hub is asked nor anything heavy loaded.
+The data set is built in a draft folder that no reader opens. A finished draft is renamed after its commit, and then
+`current.json` is updated to name it. If the process is killed, the version in use does not change. If the data set is
+already prepared, nothing is fetched and no heavy library is imported.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from knowgen.tasks.prepare.archives import ArchiveLimits
     from knowgen.tasks.prepare.sources import SourceFiles
 
-KEPT = ("text_required.json", "text_required.journal.jsonl")
-"""Answers that were paid for: kept when the same commit is prepared again."""
+PRESERVED = ("text_required.json", "text_required.journal.jsonl")
+"""Paid judge answers: preserved when the same commit is prepared again."""
 
 _DRAFT = ".draft-"
 _LOCK = ".lock"
@@ -37,106 +37,109 @@ def prepare(
     revision: str | None = None,
     data_dir: Path | None = None,
     force: bool = False,
-    told: Callable[[str], None] = lambda line: None,
+    on_progress: Callable[[str], None] = lambda line: None,
     limits: ArchiveLimits | None = None,
 ) -> tuple[PreparedData, bool]:
-    """Prepares a data set, unless it is prepared.
+    """Prepare a data set, unless it is already prepared.
 
     Args:
-        name: Of the catalog.
-        revision: Branch, tag or commit on the hub; when None, the commit that is in use, else `main`.
-        data_dir: A folder to read instead of the hub.
-        force: Prepare it again; a revision that is named is resolved anew.
-        told: Told what is being done.
-        limits: What may come out of archives.
+        name: Name in the catalog.
+        revision: Branch, tag or commit on the hub. If None, the commit in use, else `main`.
+        data_dir: Folder to read instead of the hub.
+        force: Prepare it again; a given revision is resolved again.
+        on_progress: Called with a line of text at each step.
+        limits: Limits for the archives.
 
     Returns:
-        The data set, and whether anything had to be done.
+        The data set, and whether anything was done.
 
     Raises:
-        UsageError: Nobody knows the name, or both a revision and a folder are named.
-        DataError: Something of the data set cannot be used.
+        UsageError: The name is unknown, or both a revision and a folder are given.
+        DataError: Part of the data set cannot be used.
         ConfigError: Another process is preparing it, or the data folder cannot be written.
     """
     data = data_set(name)
     if revision is not None and data_dir is not None:
-        raise UsageError("--revision and --data-dir exclude each other", fix="name one of them")
-    found = find_prepared(name)
-    if found is not None and not force and _is_that(found, revision, data_dir):
-        return found, False
+        raise UsageError("--revision and --data-dir exclude each other", fix="give one of them")
+    current = find_prepared(name)
+    if current is not None and not force and _satisfies(current, revision, data_dir):
+        return current, False
     place = data_home() / name
-    with _alone(place, name):
-        return _prepare(data, place, found, revision, data_dir, force, told, limits)
+    with _locked(place, name):
+        return _prepare(data, place, current, revision, data_dir, force, on_progress, limits)
 
 
-def _is_that(found: PreparedData, revision: str | None, data_dir: Path | None) -> bool:
-    """Tells whether what is in use is what is asked for."""
+def _satisfies(current: PreparedData, revision: str | None, data_dir: Path | None) -> bool:
+    """Return whether the version in use is the requested one."""
     if data_dir is not None:
-        return found.source == str(data_dir.resolve())
-    return revision is None or revision in (found.revision, found.commit)
+        return current.source == str(data_dir.resolve())
+    return revision is None or revision in (current.revision, current.commit)
 
 
 def _prepare(
     data: PublishedDataSet,
     place: Path,
-    found: PreparedData | None,
+    current: PreparedData | None,
     revision: str | None,
     data_dir: Path | None,
     force: bool,
-    told: Callable[[str], None],
+    on_progress: Callable[[str], None],
     limits: ArchiveLimits | None,
 ) -> tuple[PreparedData, bool]:
     from knowgen.tasks.prepare.archives import ArchiveLimits
     from knowgen.tasks.prepare.build import build
 
-    source = _from_folder(data, data_dir, found, revision)
+    source = _from_folder(data, data_dir, current, revision)
     if source is None:
         from knowgen.tasks.prepare.hub import resolve
         from knowgen.tasks.prepare.sources import from_hub
 
-        pinned = found.commit if found is not None and found.revision else ""
-        asked = revision or pinned or DEFAULT_REVISION
-        commit = resolve(data.repo, asked)
+        pinned = current.commit if current is not None and current.revision else ""
+        requested = revision or pinned or DEFAULT_REVISION
+        commit = resolve(data.repo, requested)
         finished = _finished(data.name, place, commit.sha)
         if finished is not None and not force:
             put_current(data.name, finished.folder.name)
             return finished, True
-        # the revision the pin came from stays on record when the pinned commit is prepared again
-        source = from_hub(data, commit, found.revision if found and not revision else asked, told)
+        # when the pinned commit is prepared again, the revision that it was resolved from stays on record
+        recorded = current.revision if current and not revision else requested
+        source = from_hub(data, commit, recorded, on_progress)
     draft = Path(tempfile.mkdtemp(dir=place, prefix=_DRAFT))
     try:
-        index = build(draft, data, source, told, limits or ArchiveLimits())
+        index = build(draft, data, source, on_progress, limits or ArchiveLimits())
         return _put_in_place(data.name, place, draft, str(index["commit"])), True
     except OSError as error:
-        raise ConfigError(f"cannot be written: {error.strerror}", where=str(place), fix="look at the disk") from error
+        raise ConfigError(
+            f"cannot be written: {error.strerror}", where=str(place), fix="check the disk's free space and permissions"
+        ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def _from_folder(
-    data: PublishedDataSet, data_dir: Path | None, found: PreparedData | None, revision: str | None
+    data: PublishedDataSet, data_dir: Path | None, current: PreparedData | None, revision: str | None
 ) -> SourceFiles | None:
-    """Returns the files of the folder that is named, or that the data in use came from; None where the hub is meant."""
+    """Return the files of the given folder, or of the folder the data in use came from; None to use the hub."""
     from knowgen.tasks.prepare.sources import from_folder
 
-    if data_dir is None and revision is None and found is not None and found.source:
-        data_dir = Path(found.source)
+    if data_dir is None and revision is None and current is not None and current.source:
+        data_dir = Path(current.source)
     return None if data_dir is None else from_folder(data, data_dir)
 
 
 def _finished(name: str, place: Path, commit: str) -> PreparedData | None:
-    """Returns a finished folder of a commit, None when there is none."""
+    """Return the finished folder of a commit, or None."""
     folders = sorted(place.glob(f"{commit}*"))
     return next((each for folder in folders if (each := read_prepared(name, folder)) is not None), None)
 
 
 def _put_in_place(name: str, place: Path, draft: Path, commit: str) -> PreparedData:
-    """Renames a finished draft, makes it the one in use, and removes what it replaces."""
+    """Rename a finished draft, make it the version in use, and remove the folders that it replaces."""
     earlier = sorted(place.glob(f"{commit}*"))
-    for file in KEPT:
-        kept = next((folder / file for folder in earlier if (folder / file).is_file()), None)
-        if kept is not None:
-            shutil.copyfile(kept, draft / file)
+    for file in PRESERVED:
+        existing = next((folder / file for folder in earlier if (folder / file).is_file()), None)
+        if existing is not None:
+            shutil.copyfile(existing, draft / file)
     names = (commit, *(f"{commit}-{number}" for number in range(2, len(earlier) + 3)))
     target = next(place / each for each in names if not (place / each).exists())
     draft.chmod(0o755)
@@ -145,19 +148,19 @@ def _put_in_place(name: str, place: Path, draft: Path, commit: str) -> PreparedD
     for folder in earlier:
         shutil.rmtree(folder, ignore_errors=True)
     prepared = read_prepared(name, target)
-    assert prepared is not None, "its index was written before it was renamed"
+    assert prepared is not None, "the index was written before the draft was renamed"
     return prepared
 
 
 @contextlib.contextmanager
-def _alone(place: Path, name: str) -> Iterator[None]:
-    """Holds a data set's folder for one process, and clears away what killed ones left. The kernel drops the lock."""
+def _locked(place: Path, name: str) -> Iterator[None]:
+    """Lock a data set's folder and remove drafts of killed processes. The kernel releases the lock on exit."""
     try:
         place.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise ConfigError(
-            f"cannot be written: {error.strerror}", where=str(place), fix="set KNOWGEN_DATA to a folder of yours"
+            f"cannot be written: {error.strerror}", where=str(place), fix="set KNOWGEN_DATA to a writable folder"
         ) from error
     try:
         try:

@@ -1,7 +1,7 @@
-"""`knowgen task annotate`: asks a judge once a prompt whether it demands readable text, and freezes the answers.
+"""`knowgen task annotate`: ask a judge once per prompt whether it requires readable text, and freeze the answers.
 
-Nothing is frozen until every prompt is settled. What was settled stands in a journal, so that a call after a kill, a
-spent budget or a failed prompt asks only what is missing.
+Nothing is frozen until every prompt has an answer. Answers are recorded in a journal, so that an annotation that was
+killed, reached its budget or had a failed prompt asks only about the missing prompts when it is run again.
 """
 
 from __future__ import annotations
@@ -31,26 +31,29 @@ from knowgen.tasks.text_labels.labels import TEXT_FILE, FrozenText, TextAnswer, 
 from knowgen.tasks.text_labels.question import QUESTION_VERSION, SCHEMA, messages, read_answer
 
 CONCURRENCY = 16
-MAX_TOKENS = 2048
-"""Longest reply, unless the user says otherwise: an answer is a sentence, and a budget reserves the worst case."""
+"""Default maximum number of concurrent calls."""
 
-READINGS = 4
-"""Replies asked for where those before were off the contract."""
+MAX_TOKENS = 2048
+"""Default maximum reply length: an answer is a sentence, and a budget reserves the worst case."""
+
+MAX_REPLIES = 4
+"""Maximum number of replies per prompt, when earlier ones do not match the schema."""
 
 TRIES = 6
-"""Tries of one call that meets faults that may pass."""
+"""Maximum tries of one call that meets transient errors."""
 
-LOST = 3
-"""Prompts in a row that may be rejected, or fail for want of an answer, before all is given up."""
+MAX_LOST = 3
+"""Consecutive prompts that may be rejected or get no reply before the annotation stops."""
 
 _FOR_ALL = frozenset({401, 402, 403, 404})
-"""Rejections that would hit every prompt alike; another one may be of this prompt alone."""
+"""HTTP statuses of rejections that would affect every prompt; any other rejection may concern one prompt only."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
+"""Seconds between two tries of a call."""
 
 
 class ChatClient(Protocol):
-    """What is needed of `knowgen.clients.chat.client.ChatEndpoint`."""
+    """The part of `knowgen.clients.chat.client.ChatEndpoint` that an annotation uses."""
 
     async def ask(
         self,
@@ -68,14 +71,14 @@ class ChatClient(Protocol):
 
 @dataclass(frozen=True)
 class AnnotationOutcome:
-    """What came of an annotation.
+    """Result of an annotation.
 
     Attributes:
-        task: The task, as it is now.
-        frozen: The frozen answers, None when a prompt failed.
-        fresh: Was anything frozen this time?
-        failures: Sample id and reason of each prompt that is not settled.
-        spent: US dollars over all annotations of this folder, as far as prices are known.
+        task: The task, with its new labels.
+        frozen: The frozen labels; None if a prompt failed.
+        fresh: Whether labels were frozen by this call.
+        failures: Sample id and reason of each prompt without an answer.
+        spent: US dollars spent on all annotations of this folder, as far as prices are known.
     """
 
     task: FolderTask
@@ -92,90 +95,90 @@ def annotate(
     *,
     budget: float | None = None,
     force: bool = False,
-    told: Callable[[str], None] = lambda line: None,
+    on_progress: Callable[[str], None] = lambda line: None,
     tries: int = TRIES,
     wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AnnotationOutcome:
-    """Settles for every prompt of a task whether it demands readable text.
+    """Label every prompt of a task with whether it requires readable text.
 
     Args:
-        name: Of the task, or its folder.
-        judge: Such as `vlm:gpt-4.1`; it is shown text alone.
+        name: Name or folder of the task.
+        judge: Judge, such as `vlm:gpt-4.1`. It gets text only, no images.
         args: Arguments of the judge.
-        budget: US dollars that may be spent over all annotations of the folder, None for no limit.
-        force: Ask anew what is frozen; the old answers stay until the new ones are complete.
-        told: Told what is being done.
-        tries: Of one call that meets faults that may pass.
-        wait: Wait so many seconds between two tries of a call.
+        budget: Maximum total cost in US dollars of all annotations of the folder; None for no limit.
+        force: Ask again about labelled prompts. The old labels stay in use until the new ones are complete.
+        on_progress: Called with a line of text at each step.
+        tries: Maximum tries of one call that meets transient errors.
+        wait: Sleep function between two tries, called with seconds.
 
     Raises:
-        UsageError: The task or the judge is none that can be used here.
-        ConfigError: The judge rejects every call, another process is at work, or the folder cannot be written.
-        BudgetReachedError: The budget admits no further call; what was settled is kept.
-        TransientError: The judge is out of reach; what was settled is kept.
+        UsageError: The task or the judge cannot be used here.
+        ConfigError: The judge rejects every call, another process is annotating, or the folder cannot be written.
+        BudgetReachedError: The budget allows no further call; answers so far are recorded.
+        TransientError: The judge is unreachable; answers so far are recorded.
     """
     refuse_secrets({"judge": judge, **args})
     task = load_task(name)
     if not isinstance(task, FolderTask):
-        raise UsageError("is no task that lies in a folder", where=name, fix="settle text_required in the task itself")
+        raise UsageError("not a task in a folder", where=name, fix="set text_required in the task itself")
     samples = [sample for sample in task.samples_as_written() if sample.text_required is None]
     if not samples:
-        raise UsageError("settles text_required itself, so there is nothing to ask", where=name)
+        raise UsageError("sets text_required for every sample, so there is nothing to ask", where=name)
     with journal_of(task.path) as journal:
         frozen = None if force or journal.pending else read_frozen(task.path / TEXT_FILE)
         if frozen is not None and _fits(frozen, samples):
             return AnnotationOutcome(task, frozen, fresh=False, spent=journal.spent)
         endpoint, question = _endpoint(judge, args)
         if force:
-            journal.write("anew")
-        work = _Work(journal, endpoint, judge, question, int(args.get("concurrency", CONCURRENCY)), tries, wait)
+            journal.write("restart")
+        work = _Annotation(journal, endpoint, judge, question, int(args.get("concurrency", CONCURRENCY)), tries, wait)
         missing = [sample for sample in samples if work.place(sample) not in journal.answers]
-        told(f"asking {judge} about {len(missing)} prompts; {len(samples) - len(missing)} are settled")
+        on_progress(f"asking {judge} about {len(missing)} prompts; {len(samples) - len(missing)} have an answer")
         asyncio.run(work.run(missing, budget))
         if work.failures:
             return AnnotationOutcome(task, None, False, tuple(sorted(work.failures.items())), journal.spent)
-        made = work.freeze(samples)
+        frozen = work.freeze(samples)
         try:
-            write_json(task.path / TEXT_FILE, made.model_dump(mode="json"))
+            write_json(task.path / TEXT_FILE, frozen.model_dump(mode="json"))
         except OSError as error:
             raise ConfigError(f"cannot be written: {error.strerror}", where=str(task.path / TEXT_FILE)) from error
         journal.write("frozen")
-        return AnnotationOutcome(FolderTask(task.path, name=task.name), made, fresh=True, spent=journal.spent)
+        return AnnotationOutcome(FolderTask(task.path, name=task.name), frozen, fresh=True, spent=journal.spent)
 
 
 def _fits(frozen: FrozenText, samples: Sequence[Sample]) -> bool:
-    """Tells whether the frozen answers are those to these prompts."""
-    asked = {name: answer.prompt_sha256 for name, answer in frozen.answers.items()}
-    return all(asked.get(sample.id) == prompt_hash(sample.prompt) for sample in samples)
+    """Return whether the frozen labels are for these prompts."""
+    digests = {name: answer.prompt_sha256 for name, answer in frozen.answers.items()}
+    return all(digests.get(sample.id) == prompt_hash(sample.prompt) for sample in samples)
 
 
 def _endpoint(judge: str, args: Mapping[str, Any]) -> tuple[ChatClient, str]:
-    """Returns where a judge is asked, and a key of everything that decides what it answers.
+    """Return the judge's endpoint, and a key of everything that decides its answers.
 
     Args:
-        judge: Its name.
-        args: Its arguments; those that are left out are set as it suits this question.
+        judge: Name of the judge.
+        args: Arguments of the judge; missing ones get defaults suited to this question.
 
     Raises:
-        UsageError: The judge is unknown, or is not asked over an endpoint.
+        UsageError: The judge is unknown, or has no endpoint.
     """
     resolved = registry.resolve("scorers", judge)
-    takes = inspect.signature(registry.load(resolved)).parameters
-    usual = {"concurrency": CONCURRENCY, "max_tokens": MAX_TOKENS, "cache": False}  # the journal finds replies again
-    scorer = registry.create(resolved, {**{name: usual[name] for name in usual if name in takes}, **args})
+    parameters = inspect.signature(registry.load(resolved)).parameters
+    defaults = {"concurrency": CONCURRENCY, "max_tokens": MAX_TOKENS, "cache": False}  # the journal stores the replies
+    scorer = registry.create(resolved, {**{name: defaults[name] for name in defaults if name in parameters}, **args})
     endpoint = getattr(scorer, "endpoint", None)
     if endpoint is None or not callable(getattr(endpoint, "ask", None)):
-        raise UsageError("is not asked over an endpoint", where=judge, fix="name it as vlm:MODEL")
-    told = {name: str(getattr(endpoint, name, "")) for name in ("model", "base_url", "temperature")}
-    key = json.dumps({"judge": judge, "question": QUESTION_VERSION, **told}, sort_keys=True)
+        raise UsageError("has no chat endpoint", where=judge, fix="name it as vlm:MODEL")
+    identity = {name: str(getattr(endpoint, name, "")) for name in ("model", "base_url", "temperature")}
+    key = json.dumps({"judge": judge, "question": QUESTION_VERSION, **identity}, sort_keys=True)
     return endpoint, hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-class _Work:
-    """One annotation under way.
+class _Annotation:
+    """An annotation in progress.
 
     Attributes:
-        failures: Why a prompt is not settled, by sample id.
+        failures: Reason for each prompt without an answer, by sample id.
     """
 
     def __init__(
@@ -196,16 +199,16 @@ class _Work:
         self._lost = 0
 
     def place(self, sample: Sample) -> tuple[str, str]:
-        """Returns where the journal keeps what was settled for a prompt under this question."""
+        """Return the key of a prompt's answer in the journal: question and prompt digest."""
         return self._question, prompt_hash(sample.prompt)
 
     async def run(self, samples: Sequence[Sample], budget: float | None) -> None:
-        """Asks about each sample; samples with one prompt share one answer.
+        """Ask about each sample; samples with the same prompt share one answer.
 
         Raises:
-            BudgetReachedError: The budget admits no further call.
-            ConfigError: The judge rejects calls for a reason that will not pass, or its price is not known.
-            TransientError: The judge is out of reach.
+            BudgetReachedError: The budget allows no further call.
+            ConfigError: The judge rejects calls with a permanent error, or its price is unknown.
+            TransientError: The judge is unreachable.
         """
         from tqdm import tqdm
 
@@ -218,8 +221,8 @@ class _Work:
                     async with self._turns:
                         try:
                             if self._stop is None:
-                                await self._settle(sample)
-                        except KnowgenError as error:  # it would hit every prompt alike: what is under way ends
+                                await self._label(sample)
+                        except KnowgenError as error:  # would affect every prompt: start no further calls
                             self._stop = self._stop or error
                     bar.update()
 
@@ -231,10 +234,10 @@ class _Work:
         if self._stop is not None:
             raise self._stop
 
-    async def _settle(self, sample: Sample) -> None:
-        """Asks about one prompt until an answer meets the contract."""
+    async def _label(self, sample: Sample) -> None:
+        """Ask about one prompt until a reply matches the schema."""
         fault = ""
-        for number in range(READINGS):
+        for number in range(MAX_REPLIES):
             answer = await self._ask(sample, fault, number)
             if answer.kind is not ResponseKind.REPLY:
                 self._failed(sample, answer.attempt.error)
@@ -246,14 +249,14 @@ class _Work:
             if required is not None:
                 self._write("answer", sample, required=required, model=answer.attempt.model)
                 return
-        self._failed(sample, f"{READINGS} replies were off the contract, the last one because {fault}")
+        self._failed(sample, f"{MAX_REPLIES} replies did not match the schema; the last one: {fault}")
 
     async def _ask(self, sample: Sample, fault: str, attempt: int) -> ChatResponse:
-        """Sends one question; a fault that may pass is tried again, after a wait.
+        """Send one question, with retries and backoff on transient errors.
 
         Raises:
-            ConfigError: The endpoint rejects the call for a reason that will not pass.
-            TransientError: The endpoint is out of reach for one prompt after the other.
+            ConfigError: The endpoint rejects the call with a permanent error.
+            TransientError: The endpoint was unreachable for `MAX_LOST` consecutive prompts.
         """
         answer: ChatResponse
 
@@ -276,15 +279,15 @@ class _Work:
         )
         if answer.kind is ResponseKind.REJECTED:
             self._lost += 1
-            if answer.status in _FOR_ALL or self._lost >= LOST:
+            if answer.status in _FOR_ALL or self._lost >= MAX_LOST:
                 raise ConfigError(f"rejected: {answer.attempt.error}", where=self._judge, fix="correct its arguments")
             return answer
         if answer.kind is not ResponseKind.TRANSIENT:
             self._lost = 0
             return answer
         self._lost += 1
-        if self._lost >= LOST:
-            raise TransientError(f"{self._judge}: {answer.attempt.error}; what was settled is kept, try again later")
+        if self._lost >= MAX_LOST:
+            raise TransientError(f"{self._judge}: {answer.attempt.error}; answers so far are recorded, try again later")
         return answer
 
     def _failed(self, sample: Sample, why: str) -> None:
@@ -296,12 +299,12 @@ class _Work:
         self._journal.write(event, sample=sample.id, question=question, prompt_sha256=prompt, **data)
 
     def freeze(self, samples: Sequence[Sample]) -> FrozenText:
-        """Returns the answers to all samples."""
+        """Return the labels of all samples."""
         answers = {}
         for sample in samples:
             place = self.place(sample)
             if place not in self._journal.answers:
-                raise DataError(f"sample {sample.id!r} is not settled", where=self._judge)
+                raise DataError(f"sample {sample.id!r} has no answer", where=self._judge)
             answers[sample.id] = TextAnswer(
                 required=self._journal.answers[place],
                 prompt_sha256=place[1],

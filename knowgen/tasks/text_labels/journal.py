@@ -1,7 +1,7 @@
-"""The journal of an annotation: every call, every reply and every answer, a line each, as soon as it is known.
+"""The journal of an annotation: one line for each call, reply and answer, written as soon as it is known.
 
-A second call reads it and asks only what is missing; a budget counts what it says was spent. A line that a killed
-process left half written is dropped.
+A later annotation reads it and asks only about the missing prompts; its recorded costs count towards the budget. A
+partial line of a killed process is dropped.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from knowgen.core.errors import BudgetReachedError, ConfigError, DataError
 from knowgen.tasks.text_labels.labels import JOURNAL_FILE
 
 _SLACK = 1e-9
-"""US dollars by which sums of floats may be off."""
+"""Tolerance for sums of floats, in US dollars."""
 
 
 class Journal:
-    """The journal of one task folder, held by one process.
+    """The journal of one task folder, locked by one process.
 
     Args:
-        descriptor: Of the open, locked file.
-        where: Its path, for errors.
+        descriptor: Descriptor of the open, locked file.
+        where: Path of the file, for error messages.
 
     Attributes:
-        answers: What was settled since all was last asked anew: by key of the question and digest of the prompt.
-        replies: Raw replies by the same, settled or not.
-        models: Model names that came with them.
-        pending: Is an annotation begun that was not frozen?
+        answers: Answers since the last restart, by key of the question and digest of the prompt.
+        replies: Raw replies, by the same key.
+        models: Model name returned with each answer, by the same key.
+        pending: Whether an annotation was started and its answers are not frozen yet.
     """
 
     def __init__(self, descriptor: int, where: str) -> None:
@@ -48,16 +48,14 @@ class Journal:
         self._calls = 0
         for number, line in enumerate(self._lines(), 1):
             try:
-                self._take(json.loads(line))
+                self._apply(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
-                raise DataError(
-                    "is no line of this journal", where=f"{where}:{number}", fix="remove the file"
-                ) from error
-        self._paid += sum(self._open.values())  # left open by a killed process: it may have been billed
+                raise DataError("invalid journal line", where=f"{where}:{number}", fix="remove the file") from error
+        self._paid += sum(self._open.values())  # left open by a killed process: the call may have been billed
         self._open.clear()
 
     def write(self, event: str, **data: Any) -> None:
-        """Appends a line and takes it into account."""
+        """Append a line to the file and apply it to this object."""
         entry = {"event": event, **data}
         line = (json.dumps(entry, ensure_ascii=True) + "\n").encode()
         try:
@@ -66,31 +64,31 @@ class Journal:
             raise ConfigError(f"cannot be written: {error.strerror}", where=self._where) from error
         if written < len(line):
             raise ConfigError("cannot be written: the disk is full", where=self._where)
-        self._take(entry)
+        self._apply(entry)
 
     @property
     def spent(self) -> float:
-        """US dollars spent over all calls of this folder, those under way at their worst case."""
-        return self._paid + self.under_way
+        """US dollars spent on all calls for this folder; calls in flight count with their worst case."""
+        return self._paid + self.in_flight
 
     @property
-    def under_way(self) -> float:
-        """US dollars that calls under way may cost."""
+    def in_flight(self) -> float:
+        """Worst-case cost of the calls in flight, in US dollars."""
         return sum(self._open.values())
 
     def open_call(self, worst_case: float) -> int:
-        """Notes a call before it is sent; returns its number."""
+        """Record a call before it is sent; return its number."""
         number = self._calls
         self.write("call", number=number, usd=worst_case)
         return number
 
     def settle_call(self, number: int, cost: float | None) -> None:
-        """Notes what a call came to; None keeps the worst case."""
+        """Record the cost of a call in US dollars; None records the worst case."""
         self.write("paid", number=number, usd=self._open[str(number)] if cost is None else cost)
 
-    def _take(self, entry: dict[str, Any]) -> None:
+    def _apply(self, entry: dict[str, Any]) -> None:
         event = entry["event"]
-        if event == "anew":
+        if event == "restart":
             self.answers.clear()
             self.replies.clear()
             self.models.clear()
@@ -113,7 +111,7 @@ class Journal:
                 self.models[place] = str(entry["model"])
 
     def _lines(self) -> Iterator[str]:
-        """Yields the whole lines, and cuts off one that was left half written."""
+        """Yield the complete lines, and truncate a partial last line."""
         data = b""
         while block := os.read(self._descriptor, 1 << 20):
             data += block
@@ -125,11 +123,11 @@ class Journal:
 
 @contextlib.contextmanager
 def journal_of(folder: Path) -> Iterator[Journal]:
-    """Opens the journal of a task folder for this process alone.
+    """Open and lock the journal of a task folder.
 
     Raises:
         ConfigError: Another process is annotating the task, or the folder cannot be written.
-        DataError: The journal is broken.
+        DataError: The journal is damaged.
     """
     path = folder / JOURNAL_FILE
     try:
@@ -149,14 +147,14 @@ def journal_of(folder: Path) -> Iterator[Journal]:
 
 
 class AnnotationMeter:
-    """The meter of an annotation (`knowgen.core.metering.Meter`): calls reserve their worst case in the journal.
+    """Budget meter of an annotation (see `knowgen.core.metering.Meter`). Reservations are written to the journal.
 
-    A call that would not fit beside those under way waits for them, and is refused only when it would not fit even if
+    A call that does not fit beside the calls in flight waits for them. It is refused only if it would not fit even if
     they cost nothing.
 
     Args:
-        journal: Keeps the books.
-        budget: US dollars over all annotations of the folder, None for no limit.
+        journal: Journal of the task folder.
+        budget: Maximum total cost in US dollars of all annotations of the folder; None for no limit.
     """
 
     def __init__(self, journal: Journal, budget: float | None) -> None:
@@ -164,12 +162,12 @@ class AnnotationMeter:
         self._changed = asyncio.Condition()
 
     async def reserve(self, worst_case: float | None, who: str) -> int:
-        """Sets aside the worst case of one call in US dollars."""
+        """Reserve the worst-case cost of one call in US dollars; return the number of the reservation."""
         if worst_case is None and self._budget is not None:
             raise ConfigError(
-                "the price of its calls is not known, so no budget can be kept",
+                "the price of its calls is unknown, so the budget cannot be enforced",
                 where=who,
-                fix="give its prices with -s price_in=… -s price_out=…, or leave --budget out",
+                fix="set its prices with -s price_in=… -s price_out=…, or leave out --budget",
             )
         worst = worst_case or 0.0
         async with self._changed:
@@ -177,14 +175,14 @@ class AnnotationMeter:
                 left = self._budget - self._journal.spent + _SLACK
                 if worst <= left:
                     break
-                if worst > left + self._journal.under_way:
+                if worst > left + self._journal.in_flight:
                     spent = f"${self._journal.spent:.4f} is spent, and a call may cost up to ${worst:.4f}"
-                    raise BudgetReachedError(f"${self._budget:g} admits no further call: {spent}", where=who)
+                    raise BudgetReachedError(f"${self._budget:g} allows no further call: {spent}", where=who)
                 await self._changed.wait()
             return self._journal.open_call(worst)
 
     async def settle(self, number: int, cost: float | None) -> None:
-        """Replaces a reservation by what the call really cost, in US dollars; None keeps the worst case."""
+        """Replace a reservation by the actual cost in US dollars; None keeps the worst case."""
         async with self._changed:
             self._journal.settle_call(number, cost)
             self._changed.notify_all()

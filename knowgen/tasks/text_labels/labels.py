@@ -1,8 +1,8 @@
-"""Which prompts ask for written text, frozen in a file of the task folder.
+"""Text labels: which prompts require readable text, frozen in a file of the task folder.
 
-Whether text accuracy applies belongs to the prompt, not to the picture. `knowgen task annotate` asks a judge once a
-prompt and writes the answers here; the file is part of the task's version, so that figures with and without it, or
-with other answers, never share a name.
+Whether text accuracy applies is a property of the prompt, not of the image. `knowgen task annotate` asks a judge once
+per prompt and writes the answers to this file. The file is part of the task's version, so that figures with and
+without it, or with different answers, have different names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from knowgen.core.records import Sample
 
 TEXT_FILE = "text_required.json"
 JOURNAL_FILE = "text_required.journal.jsonl"
-_AGAIN = "settle them again with `knowgen task annotate NAME --force`"
+_AGAIN = "annotate again with `knowgen task annotate NAME --force`"
 
 
 class _LabelModel(BaseModel):
@@ -26,12 +26,12 @@ class _LabelModel(BaseModel):
 
 
 class TextAnswer(_LabelModel):
-    """What was settled for one prompt.
+    """The label of one prompt.
 
     Attributes:
-        required: Does the prompt ask for readable text?
-        prompt_sha256: Of the prompt that was asked about, UTF-8.
-        attempts: The judge's raw replies, in order; the last one was read.
+        required: Whether the prompt requires readable text.
+        prompt_sha256: SHA-256 of the prompt that the judge was asked about, as UTF-8.
+        attempts: The judge's raw replies, in order; `required` was parsed from the last one.
     """
 
     required: bool
@@ -43,12 +43,12 @@ class FrozenText(_LabelModel):
     """The content of `text_required.json`.
 
     Attributes:
-        format: Of this file.
+        format: Format version of the file.
         judge_asked: Judge and model as named by the user.
-        judge_returned: Every model name the endpoint returned, sorted; more than one means that an alias moved.
+        judge_returned: All model names returned by the endpoint, sorted; more than one means that an alias was moved.
         rubric: Version of the question.
-        created: ISO time.
-        answers: By sample id.
+        created: Creation time, ISO 8601.
+        answers: Labels by sample id.
     """
 
     format: Literal[1] = 1
@@ -58,32 +58,32 @@ class FrozenText(_LabelModel):
     created: str
     answers: dict[str, TextAnswer]
 
-    def of(self, sample_id: str) -> bool | None:
-        """Returns what was settled for a sample, None when it was not asked about."""
+    def label_of(self, sample_id: str) -> bool | None:
+        """Return whether a sample requires text; None if it has no label."""
         answer = self.answers.get(sample_id)
         return None if answer is None else answer.required
 
-    def settle(self, sample: Sample) -> Sample:
-        """Returns a sample with what was settled for its prompt; what the task itself says stands.
+    def apply(self, sample: Sample) -> Sample:
+        """Return a copy of a sample with its label as `text_required`; a value set by the task itself takes precedence.
 
         Raises:
-            DataError: The sample is not settled here either, or another prompt was asked about.
+            DataError: The sample has no label, or its label is for another prompt.
         """
         if sample.text_required is not None:
             return sample
         answer = self.answers.get(sample.id)
         if answer is None:
-            raise DataError(f"holds no answer for sample {sample.id!r}", where=TEXT_FILE, fix=_AGAIN)
+            raise DataError(f"no label for sample {sample.id!r}", where=TEXT_FILE, fix=_AGAIN)
         if answer.prompt_sha256 != prompt_hash(sample.prompt):
-            raise DataError(f"was made for another prompt of sample {sample.id!r}", where=TEXT_FILE, fix=_AGAIN)
+            raise DataError(f"the label of sample {sample.id!r} is for another prompt", where=TEXT_FILE, fix=_AGAIN)
         return sample.model_copy(update={"text_required": answer.required})
 
 
 def read_frozen(path: Path) -> FrozenText | None:
-    """Reads the frozen answers; None where there are none.
+    """Read the frozen labels; return None if the file does not exist.
 
     Raises:
-        DataError: The file is broken.
+        DataError: The file is invalid.
     """
     try:
         return FrozenText.model_validate_json(path.read_bytes())
@@ -98,5 +98,5 @@ def read_frozen(path: Path) -> FrozenText | None:
 
 
 def prompt_hash(prompt: str) -> str:
-    """Returns the digest of a prompt."""
+    """Return the SHA-256 of a prompt as UTF-8, in hex."""
     return hashlib.sha256(prompt.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The question whether a prompt asks for readable text: its words, the form of the answer, and its strict reading."""
+"""The question whether a prompt requires readable text: its wording, the answer's schema, and a strict parser."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 QUESTION_VERSION = "knowgen-text-required-1"
-"""Raised whenever a word of the question or the form of the answer changes."""
+"""Changes whenever the wording of the question or the schema of the answer changes."""
 
 ANSWER, REASON = "text_required", "reason"
 
@@ -20,7 +20,7 @@ SCHEMA: dict[str, Any] = {
         "additionalProperties": False,
     },
 }
-"""For endpoints that hold a model to a schema."""
+"""JSON schema of the answer, for endpoints with structured output."""
 
 SYSTEM = f"""\
 You read prompts that were written for an image generator. For each you settle one question: must a picture that \
@@ -48,11 +48,11 @@ _FENCED = re.compile(r"\A```[A-Za-z0-9]*\s*(.*?)\s*```\Z", re.DOTALL)
 
 
 def messages(prompt: str, fault: str = "") -> list[dict[str, Any]]:
-    """Returns the question about one prompt, in the chat format; text alone.
+    """Return the question about one prompt as chat messages, text only.
 
     Args:
         prompt: The original prompt.
-        fault: What was wrong with the answer before, empty at first asking.
+        fault: What was wrong with the previous answer; empty at the first attempt.
     """
     text = f"The prompt to judge, between the lines of dashes:\n-----\n{prompt}\n-----"
     if fault:
@@ -61,10 +61,16 @@ def messages(prompt: str, fault: str = "") -> list[dict[str, Any]]:
 
 
 def read_answer(text: str) -> tuple[bool | None, str]:
-    """Reads an answer by the contract: one JSON object, perhaps in one code fence, with both keys and their types.
+    """Parse an answer: one JSON object, optionally in one code fence, with both keys and their types.
 
     Returns:
-        The answer and an empty string; or None and what is wrong, in words that can be sent back.
+        The answer and an empty string; or None and the problem, worded so that it can be sent to the judge.
+
+    Example:
+        >>> read_answer('{"reason": "A sign that reads OPEN.", "text_required": true}')
+        (True, '')
+        >>> read_answer('{"text_required": true}')
+        (None, '"reason" must be a string')
     """
     body = text.strip()
     if fenced := _FENCED.match(body):
@@ -77,16 +83,16 @@ def read_answer(text: str) -> tuple[bool | None, str]:
         return None, "the answer is not one JSON object"
     if not isinstance(pairs, _Pairs):
         return None, "the answer must be a JSON object, not a list or a single value"
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         return None, "a key is given twice"
-    if not isinstance(found.get(REASON), str):
+    if not isinstance(fields.get(REASON), str):
         return None, f'"{REASON}" must be a string'
-    answer = found.get(ANSWER)
+    answer = fields.get(ANSWER)
     if not isinstance(answer, bool):
         return None, f'"{ANSWER}" must be true or false, without quotation marks'
     return answer, ""
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """The keys and values of an object as they were written."""
+    """Keys and values of a JSON object in their original order, duplicates included."""

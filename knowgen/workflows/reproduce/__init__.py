@@ -23,7 +23,7 @@ from knowgen.workflows.selection import choose
 __all__ = ["NOT_COMPARED", "ImageComparison", "Reproduction", "difference", "reproduce"]
 
 _NOT_GENERATED = ("pictures ", "results ")
-"""How the revision begins of images that were taken from a folder or a results file."""
+"""Prefixes of the revision of images that were read from a folder or a results file."""
 
 
 class _RecordedTask:
@@ -74,13 +74,13 @@ def reproduce(
         requests: The agent's answers that the run was generated from, if any.
         generator_args: Arguments that a run does not record, such as addresses.
         tolerance: Allowed per-channel pixel difference, 0 to 255.
-        budget: Maximum cost in US dollars; None for no limit.
+        budget: Maximum cost in USD; None for no limit.
         timeout: Time limit of one generation in seconds.
         progress: Show progress on stderr.
 
     Raises:
-        UsageError: The images are not from a generator, it is unknown here, or an argument is wrong.
-        DataError: It is not a run directory, it is damaged, or it has no image.
+        UsageError: The images are not from a generator, the generator is not installed, or an argument is wrong.
+        DataError: The path is not a run directory, or the run is damaged or has no image.
     """
     if not 0 <= tolerance <= 255:
         raise UsageError(f"tolerance must be a whole number from 0 to 255, got {tolerance}")
@@ -95,10 +95,10 @@ def reproduce(
         handle = recorded_handle(spec, task, generator_args or {}, device)
         source = recorded_requests(spec, requests)
         chosen, _ = choose(_RecordedTask(store, list(store.samples()), truths=False), limit=limit, ids=ids)
-        then = {place: store.drawn(*place) for place in _places(spec, chosen)}
+        then = {place: store.latest_generation(*place) for place in _places(spec, chosen)}
         with_image = [sample for sample in chosen if any(_has_image(then[place]) for place in _places(spec, [sample]))]
         if not with_image:
-            raise DataError("no image to generate again", where=str(run))
+            raise DataError("no image to generate again", where=str(run), fix="select samples that have an image")
         again = spec.model_copy(
             update={
                 "selection": select([sample.id for sample in with_image], "ids"),
@@ -108,12 +108,12 @@ def reproduce(
             }
         )
         options = EngineOptions(budget=budget, timeout=timeout, progress=progress)
-        recorded = _RecordedTask(store, with_image, truths=handle.traits.privileged)
+        recorded = _RecordedTask(store, with_image, truths=handle.capabilities.privileged)
         with tempfile.TemporaryDirectory(prefix="knowgen-reproduce-", ignore_cleanup_errors=True) as folder:
             stopped = _generate(Path(folder) / "run", again, recorded, handle, options, source)
             with RunStore.read(Path(folder) / "run") as repeated:
                 images = tuple(
-                    compare_image(store, place, before, repeated.drawn(*place), tolerance)
+                    compare_image(store, place, before, repeated.latest_generation(*place), tolerance)
                     for place, before in then.items()
                 )
         return Reproduction(Path(run), spec.generator, tolerance, images, changes_since(store, handle), stopped)
@@ -135,7 +135,7 @@ def _generate(
     options: EngineOptions,
     source: AnswerSource | None,
 ) -> str:
-    """Generate into a directory of its own; return why it stopped, empty when all was generated."""
+    """Generate into a new run directory; return the reason for stopping early, empty when all was generated."""
     from knowgen.engine import run as run_engine
 
     with RunStore.open(path, spec) as store:

@@ -27,19 +27,19 @@ def compare_image(
         return ImageComparison(
             *place, *(("not generated", "") if now is None else ("failed", f"{now.status.value}: {now.reason}"))
         )
-    verdict, detail, apart = _compare(before.image, now.image, tolerance)
+    verdict, detail, measured = _compare(before.image, now.image, tolerance)
     seed = store.spec.seed + before.repeat
     if before.seed != seed:
         detail = f"the record says seed {before.seed}, the specification {seed}; generated with {seed}: {verdict}"
-        return ImageComparison(*place, "seed", detail, apart)
+        return ImageComparison(*place, "seed", detail, measured)
     if verdict not in REPRODUCED and (changed := _settings(before, now)):
         detail = f"{detail}; {changed}" if detail else changed
-    return ImageComparison(*place, verdict, detail, apart)
+    return ImageComparison(*place, verdict, detail, measured)
 
 
 def _damage(store: RunStore, image: ImageRef, now: Generation | None) -> str:
-    there = store.image_path(image).is_file()
-    what = "the stored file was changed" if there else "the stored file is missing"
+    exists = store.image_path(image).is_file()
+    what = "the stored file was changed" if exists else "the stored file is missing"
     if now is None or now.status is not GenerationStatus.OK or now.image is None:
         return what
     if now.image.sha256 == image.sha256:
@@ -54,10 +54,10 @@ def _compare(before: ImageRef, now: ImageRef, tolerance: int) -> tuple[MatchVerd
     if sizes[0] != sizes[1]:
         then, here = (f"{width}x{height}" for width, height in sizes)
         return "differs", f"{then} pixels then, {here} now", None
-    apart = difference(_pixels(before), _pixels(now))
-    if apart.largest == 0:
-        return "same pixels", f"other bytes, {before.format} then, {now.format} now", apart
-    return ("within" if apart.largest <= tolerance else "differs"), "", apart
+    measured = difference(_pixels(before), _pixels(now))
+    if measured.largest == 0:
+        return "same pixels", f"other bytes, {before.format} then, {now.format} now", measured
+    return ("within" if measured.largest <= tolerance else "differs"), "", measured
 
 
 def _settings(before: Generation, now: Generation) -> str:
@@ -87,11 +87,11 @@ def difference(first: NDArray[np.int16], second: NDArray[np.int16]) -> Differenc
 
     if first.shape != second.shape:
         raise ValueError(f"cannot compare images of shapes {first.shape} and {second.shape}")
-    off = np.abs(first.astype(np.int16) - second.astype(np.int16))
-    squares = float(np.square(off.astype(np.float64)).mean())
+    deviation = np.abs(first.astype(np.int16) - second.astype(np.int16))
+    squares = float(np.square(deviation.astype(np.float64)).mean())
     return Difference(
-        mean=float(off.mean()),
-        share=float((off > 0).any(axis=-1).mean()),
-        largest=int(off.max(initial=0)),
+        mean=float(deviation.mean()),
+        share=float((deviation > 0).any(axis=-1).mean()),
+        largest=int(deviation.max(initial=0)),
         psnr=10 * math.log10(255**2 / squares) if squares else None,
     )

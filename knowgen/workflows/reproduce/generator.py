@@ -1,4 +1,4 @@
-"""The recorded generator of a run, resolved again, and what differs here from where it ran."""
+"""Resolve the recorded generator of a run, and list changes of the environment since the run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _OnDevice:
         return getattr(self._plugin, name)
 
     def setup(self, device: str) -> None:
-        """Set it up on the chosen device, whatever the engine says."""
+        """Set it up on the chosen device instead of the one that the engine assigns."""
         self._plugin.setup(self._device)
 
 
@@ -63,7 +63,7 @@ def recorded_handle(spec: RunSpec, task: str | None, given: Mapping[str, Any], d
             raise UsageError("the generator has no `setup`, so no device can be chosen", fix="remove --device")
         return _OnDevice(plugin, device)
 
-    return replace(handle, build=build, remake=None)
+    return replace(handle, build=build, component_ref=None)
 
 
 def recorded_requests(spec: RunSpec, path: Path | str | None) -> AnswerSource | None:
@@ -79,17 +79,21 @@ def recorded_requests(spec: RunSpec, path: Path | str | None) -> AnswerSource | 
                 fix="name them with --requests SRC",
             )
         return None
-    from knowgen.interchange.agent_answers import open_requests
+    from knowgen.interchange.agent_answers import open_answers
 
-    source = open_requests(Path(path))
+    source = open_answers(Path(path))
     if source.identity != spec.requests:
-        there = spec.requests or "the prompts of the task"
-        raise UsageError(f"the run was generated from {there}, not from {source.identity}", where=str(path))
+        recorded = spec.requests or "the prompts of the task"
+        raise UsageError(
+            f"the run was generated from {recorded}, not from {source.identity}",
+            where=str(path),
+            fix="name the recorded answers" if spec.requests else "remove --requests",
+        )
     return source
 
 
 def changes_since(store: RunStore, handle: GeneratorHandle) -> dict[str, tuple[str, str]]:
-    """Return what was recorded and what is here now, where the two differ."""
+    """Return the recorded and the current value of libraries, machine, revision and search, where they differ."""
     recorded = store.spec.generator
     pairs: dict[str, tuple[str, str]] = {}
     before, now = store.manifest.versions, library_versions()

@@ -44,13 +44,13 @@ class ImageComparison:
     """The comparison of one image.
 
     Attributes:
-        sample_id: The sample.
-        repeat: From 0.
-        verdict: same (the same bytes), same pixels, within (the tolerance), differs; damaged: the stored file is not
-            what the record names; seed: the record's seed is not that of the specification; failed: the new
-            generation has no image; not generated: the work ended before; no image: none is stored.
+        sample_id: Id of the sample.
+        repeat: Number of the repeat, from 0.
+        verdict: same: equal bytes; same pixels; within: differences within the tolerance; differs; damaged: the
+            stored file does not match its recorded hash; seed: the recorded seed is not that of the specification;
+            failed: the new generation has no image; not generated: the call stopped before; no image: none is stored.
         detail: Further explanation, if any.
-        difference: Between the stored and the new image, where both could be read and have one size.
+        difference: Pixel difference of the stored and the new image; None unless both can be read and have one size.
     """
 
     sample_id: str
@@ -66,10 +66,10 @@ class Reproduction:
 
     Attributes:
         run: The run directory.
-        generator: The generator, as recorded.
+        generator: The recorded generator.
         tolerance: Allowed per-channel pixel difference.
         images: One entry per sample and repeat, in order.
-        changes: By name, what was recorded and what is here now: libraries, accelerators, the generator's revision.
+        changes: Recorded and current value of libraries, machine and generator revision, by name, where they differ.
         stopped: Empty when all was generated; else `budget` or `interrupted`.
     """
 
@@ -87,7 +87,7 @@ class Reproduction:
 
     @property
     def reproduced(self) -> int:
-        """Number of them that were reproduced."""
+        """Number of stored images that were reproduced."""
         return sum(each.verdict in REPRODUCED for each in self.images)
 
     @property
@@ -96,7 +96,7 @@ class Reproduction:
         return self.compared == self.reproduced and not self.stopped
 
     def plain(self) -> dict[str, Any]:
-        """Return everything as plain data."""
+        """Return the result as plain data."""
         return {
             "run": str(self.run),
             "generator": self.generator.model_dump(mode="json"),

@@ -1,0 +1,156 @@
+"""The files of a diffusers pipeline: where they are on this machine, whether they are complete, and their hash."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from knowgen.core.errors import DataError, MissingDependencyError, UsageError
+from knowgen.local_models.weights import (
+    SAFETENSORS,
+    content_id,
+    hub_folder,
+    is_hub_name,
+    looks_like_path,
+    not_downloaded,
+    online,
+    refuse_pickles,
+)
+
+INDEX = "model_index.json"
+"""Names the class of the pipeline and of each component, which has a folder of its name."""
+
+_TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja")
+
+
+@dataclass(frozen=True)
+class PipelineFiles:
+    """The folder of a pipeline.
+
+    Attributes:
+        folder: Folder with `model_index.json`.
+        revision: Commit on the hub; empty for a local folder.
+        pipeline: Class of the pipeline as named in the folder.
+        components: Names of its components.
+    """
+
+    folder: Path
+    revision: str
+    pipeline: str
+    components: tuple[str, ...]
+
+    def digest(self) -> str:
+        """Return a hash of the model's content: 12 hex digits over the files of its components."""
+        return content_id(self.folder, self._files())
+
+    def _files(self) -> Iterator[Path]:
+        yield self.folder / INDEX
+        for component in sorted(self.components):
+            for file in sorted((self.folder / component).rglob("*")):
+                if file.suffix in {*_TEXT_SUFFIXES, SAFETENSORS} and file.is_file():
+                    yield file
+
+
+def find_files(model: str, revision: str, *, download: bool, where: str, variant: str = "") -> PipelineFiles:
+    """Find the files of a pipeline.
+
+    Args:
+        model: A folder, or ORG/NAME on the hub.
+        revision: Branch, tag or commit on the hub; ignored for a folder.
+        download: Whether to download what is missing from the hub.
+        where: Names the generator in errors.
+        variant: Variant of the weights, such as `fp16`; empty for the default.
+
+    Raises:
+        UsageError: The model is neither a folder nor a name on the hub.
+        MissingDependencyError: The files are not on this machine, or not complete.
+        DataError: The folder is not a pipeline, its weights are pickles, or it contains code.
+    """
+    folder = Path(model).expanduser()
+    commit = ""
+    if not folder.is_dir():
+        if looks_like_path(model):
+            raise MissingDependencyError("the folder does not exist", where=where, fix=f"it should contain {INDEX}")
+        if not is_hub_name(model, owner=True):
+            raise UsageError(
+                f"{model!r} is neither a preset nor a folder nor ORG/NAME on the hub",
+                where=where,
+                fix="presets are listed by `knowgen list generators -v`",
+            )
+        folder = _hub_snapshot(model, revision, download, variant, where)
+        commit = folder.name if folder.parent.name == "snapshots" else revision
+    index = _read_index(folder, where)
+    components = tuple(name for name, entry in index.items() if _is_component(entry))
+    for component in components:
+        _check_component(folder, component, str(index[component][0]), model, where)
+    return PipelineFiles(folder, commit, str(index["_class_name"]), components)
+
+
+def _hub_snapshot(model: str, revision: str, download: bool, variant: str, where: str) -> Path:
+    """Return the folder of a pipeline in the hub's cache, downloaded on request."""
+    if not download:
+        return hub_folder(model, revision=revision, download=False, where=where, option="-g")
+    from diffusers import DiffusionPipeline
+
+    options = {"variant": variant} if variant else {}
+    try:
+        # downloads what the index names, and only safetensors
+        with online():
+            return Path(DiffusionPipeline.download(model, revision=revision, use_safetensors=True, **options))
+    except (OSError, ValueError) as error:  # every error of the hub's client is one of the two
+        raise not_downloaded(model, error, where) from error
+
+
+def _incomplete(model: str, where: str, problem: str) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"the weights of {model} are not complete on this machine: {problem}",
+        where=where,
+        fix=f"type `hf download {model}`, or give -g download=true",
+    )
+
+
+def _read_index(folder: Path, where: str) -> dict[str, Any]:
+    path = folder / INDEX
+    if not path.is_file():
+        raise DataError(f"{folder} is not a diffusers pipeline ({INDEX} is missing)", where=where)
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        name = index["_class_name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError("not the index of a diffusers pipeline (_class_name is missing)", where=str(path)) from error
+    if not isinstance(name, str):
+        raise DataError("asks for code from the model's folder, which is not run", where=str(path))
+    return dict(index)
+
+
+def _is_component(entry: Any) -> bool:
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)
+
+
+def _check_component(folder: Path, component: str, library: str, model: str, where: str) -> None:
+    """Check that a component has all its weights as safetensors, and no code.
+
+    Raises:
+        MissingDependencyError: A file is missing.
+        DataError: It has code, or its weights are pickles.
+    """
+    path = folder / component
+    if not re.fullmatch(r"\w+", component) or (path / f"{library}.py").exists():
+        raise DataError(f"its component {component!r} contains code, which is not run", where=where)
+    if not path.is_dir():
+        raise _incomplete(model, where, f"{component} is missing")
+    names = {file.name for file in path.iterdir()}
+    if "config.json" not in names or names & {"tokenizer_config.json", "preprocessor_config.json"}:
+        return  # a tokenizer, a processor or a scheduler has no weights
+    if not any(name.endswith(".safetensors") for name in names):
+        refuse_pickles(names, component, where)
+        raise _incomplete(model, where, f"{component} has no safetensors file")
+    for name in names:
+        if name.endswith(".safetensors.index.json"):
+            shards = set(json.loads((path / name).read_text(encoding="utf-8"))["weight_map"].values())
+            if missing := sorted(shards - names):
+                raise _incomplete(model, where, f"{missing[0]} of {component} is missing")

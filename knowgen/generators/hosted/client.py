@@ -1,0 +1,261 @@
+"""HTTP client of the hosted image services: rate control, budget, and errors as exceptions.
+
+Redirects are not followed, because the key would go along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from knowgen.clients.endpoint_url import NO_KEY, is_loopback
+from knowgen.clients.rate_control import CallSlot, LoadSignal, RateControl, RateLimits
+from knowgen.core.errors import RefusalError, TransientError
+from knowgen.core.metering import ReportedUsage, Reservation, note, paid_call
+from knowgen.core.records import Usage
+from knowgen.core.secrets import mask_secrets
+from knowgen.generators.hosted.errors import MAYBE_BILLED, ServiceError, ServiceRejectedError, read_error
+from knowgen.generators.hosted.images import EncodedReference
+
+if TYPE_CHECKING:
+    import aiohttp
+
+MAX_RESPONSE_BYTES = 256 * 1024 * 1024
+_CONNECT_SECONDS = 30.0
+_CHUNK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class ServiceRequest:
+    """A request to a service.
+
+    Attributes:
+        path: Path after the URL of the service.
+        body: Fields of the request.
+        files: Reference images to send as files. With files the request is a form, without them JSON.
+        file_field: Form field of the files.
+    """
+
+    path: str
+    body: Mapping[str, Any]
+    files: Sequence[EncodedReference] = ()
+    file_field: str = "image[]"
+
+
+@dataclass(frozen=True)
+class ServiceResponse:
+    """A successful response of a service.
+
+    Attributes:
+        data: The JSON object, with the key masked.
+        usage: Tokens and cost of the call.
+    """
+
+    data: Mapping[str, Any]
+    usage: Usage
+
+
+async def _open_http(service: ServiceClient) -> AsyncGenerator[aiohttp.ClientSession]:
+    """Yield an HTTP client, and close it when this generator or its event loop is shut down."""
+    import aiohttp
+
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_SECONDS, service.timeout)),
+        trust_env=not is_loopback(service.url),
+        headers={**service.headers, "User-Agent": "knowgen"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+    ) as http:
+        yield http
+
+
+class _Session:
+    """Connections and rate control of one event loop. A worker process runs a loop for each of its batches."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, service: ServiceClient) -> None:
+        self.loop = loop
+        self.rate_control = RateControl(service.limits, partial(note, service.name, "pace"))
+        self._opening = _open_http(service)
+        self._http: aiohttp.ClientSession | None = None
+
+    async def http(self) -> aiohttp.ClientSession:
+        """Return the HTTP client. The first call opens it."""
+        if self._http is None:
+            self._http = await anext(self._opening)  # does not suspend, so no second call can open another
+        return self._http
+
+    async def close(self) -> None:
+        await self._opening.aclose()
+
+
+class _CurrentSession:
+    """The session of the event loop that is running now."""
+
+    def __init__(self) -> None:
+        self._session: _Session | None = None
+
+    def get(self, service: ServiceClient) -> _Session:
+        """Return the session of the running event loop, a new one in a new loop."""
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._session.loop is not loop:
+            self._session = _Session(loop, service)
+        return self._session
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None and session.loop is asyncio.get_running_loop():
+            await session.close()
+
+
+@dataclass(frozen=True)
+class ServiceClient:
+    """Sends requests to a service. Used in one event loop at a time.
+
+    Attributes:
+        name: Name of the service and model, for messages and the budget.
+        url: URL without a trailing slash.
+        key: The secret key; never shown.
+        headers: Headers of every call, the key included.
+        timeout: Seconds for one call, without the time it waits for rate control.
+        limits: Limits on concurrent calls, and on requests and tokens per minute.
+        is_refusal: Returns whether an error says that the content was declined.
+    """
+
+    name: str
+    url: str
+    key: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    timeout: float
+    limits: RateLimits
+    is_refusal: Callable[[ServiceError], bool]
+    _current: _CurrentSession = field(default_factory=_CurrentSession, repr=False, compare=False)
+
+    async def send(
+        self,
+        request: ServiceRequest,
+        worst_case: float | None,
+        usage: Callable[[Mapping[str, Any]], ReportedUsage],
+        tokens: int,
+    ) -> ServiceResponse:
+        """Send one request. Its worst-case cost is reserved before, and replaced by its actual cost after.
+
+        Args:
+            request: The request.
+            worst_case: Maximum cost in US dollars, None when unknown.
+            usage: Reads tokens and cost from the response. Where they are incomplete, the worst case is charged.
+            tokens: Estimated tokens of the call, for the tokens-per-minute limit.
+
+        Raises:
+            TransientError: The service is overloaded, broken or cannot be reached.
+            RefusalError: The service declined the content.
+            ServiceRejectedError: The service rejected the request, and a retry would not help.
+            BudgetReachedError: The budget does not admit the call.
+            ConfigError: There is a budget and the price is not known.
+        """
+        session = self._current.get(self)
+        async with session.rate_control.slot(tokens) as slot, paid_call(worst_case, self.name) as reservation:
+            status, headers, body = await self._exchange(await session.http(), request, slot, reservation)
+            if not 200 <= status < 300:
+                error = read_error(status, headers, body, self.key)
+                if status not in MAYBE_BILLED:
+                    reservation.settle(0.0)
+                exception = error.to_exception(self.name, self.is_refusal)
+                _signal_load(slot, error, exception)
+                raise exception
+            data = await asyncio.to_thread(_json_object, body, self.key)
+            if data is None:
+                slot.signal = LoadSignal.UNAVAILABLE
+                raise TransientError(f"{self.name} answered {status} without a JSON object")
+            reported = usage(data)
+            slot.signal, slot.tokens = LoadSignal.SUCCESS, reported.input_tokens + reported.output_tokens
+            cost = reported.charge(worst_case)
+            reservation.settle(cost)
+            return ServiceResponse(
+                data, Usage(input_tokens=reported.input_tokens, output_tokens=reported.output_tokens, cost=cost)
+            )
+
+    async def _exchange(
+        self, http: aiohttp.ClientSession, request: ServiceRequest, slot: CallSlot, reservation: Reservation
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body of the response.
+
+        Raises:
+            TransientError: The service cannot be reached, or the response did not arrive in full or in time.
+        """
+        import aiohttp
+
+        slot.signal = LoadSignal.UNAVAILABLE
+        try:
+            payload, headers = await asyncio.to_thread(_payload, request)
+            async with (
+                asyncio.timeout(self.timeout),
+                http.post(
+                    f"{self.url}{request.path}", data=payload, headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                body = await self._read(response)
+        except aiohttp.ClientConnectorError as error:
+            reservation.settle(0.0)
+            cause = type(error.os_error).__name__ if error.os_error is not None else type(error).__name__
+            raise TransientError(f"{self.name} cannot be reached at {self.url} ({cause})") from error
+        except TimeoutError as error:
+            raise TransientError(f"{self.name} gave no response within {self.timeout:g} s") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise TransientError(f"the response of {self.name} was lost ({type(error).__name__})") from error
+        slot.signal = LoadSignal.NONE
+        return response.status, response.headers, body
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > MAX_RESPONSE_BYTES:
+                raise ServiceRejectedError(f"{self.name} answered with more than {MAX_RESPONSE_BYTES >> 20} MiB")
+        return bytes(body)
+
+    async def close(self) -> None:
+        """Close the connections. Call it in the event loop in which they were used."""
+        await self._current.close()
+
+
+def _signal_load(slot: CallSlot, error: ServiceError, exception: Exception) -> None:
+    """Report to rate control what an error says about the load of the service."""
+    slot.retry_after = error.retry_after
+    if error.status == 429:
+        slot.signal = LoadSignal.RATE_LIMITED if isinstance(exception, TransientError) else LoadSignal.NONE
+    elif isinstance(exception, TransientError):
+        slot.signal = LoadSignal.UNAVAILABLE
+    elif isinstance(exception, RefusalError):
+        slot.signal = LoadSignal.SUCCESS
+
+
+def _json_object(body: bytes, key: str) -> Mapping[str, Any] | None:
+    """Return the JSON object of a response with the key masked, None when it is not one."""
+    try:
+        data = mask_secrets(json.loads(body), "" if key == NO_KEY else key)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, Mapping) else None
+
+
+def _payload(request: ServiceRequest) -> tuple[Any, dict[str, str]]:
+    """Return the HTTP body of a request and its headers."""
+    import aiohttp
+
+    if not request.files:
+        return json.dumps(request.body).encode(), {"Content-Type": "application/json"}
+    form = aiohttp.FormData()
+    for name, value in request.body.items():
+        form.add_field(name, str(value))
+    for number, reference in enumerate(request.files, 1):
+        form.add_field(
+            request.file_field,
+            reference.data,
+            filename=f"reference-{number}.{reference.suffix}",
+            content_type=reference.mime,
+        )
+    return form, {}
