@@ -202,14 +202,14 @@ def test_a_folder_of_images_is_scored(desk: Path, capsys: pytest.CaptureFixture[
     (desk / "mine").mkdir()
     for number in range(4):
         Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "mine" / f"s{number}.png")
-    (desk / "mine" / "s4.png").write_bytes(b"no picture")
+    (desk / "mine" / "s4.png").write_bytes(b"not an image")
     Image.new("RGB", (8, 8)).save(desk / "mine" / "stranger.png")
     assert run(["score", "mine", "--task", "small", "--out", "out"]) == 6
     assert "stranger.png" in capsys.readouterr().err
     with RunStore.read(desk / "out") as store:
         states = {each.sample_id: (each.status.value, each.reason) for _, each in store.generations()}
     assert [states[f"s{number}"][0] for number in range(6)] == ["ok"] * 4 + ["failed"] * 2
-    assert "s4.png" in states["s4"][1] and "no picture" in states["s5"][1]
+    assert "s4.png" in states["s4"][1] and "no image" in states["s5"][1]
     assert sorted((desk / "calls.txt").read_text().split()) == ["s0", "s1", "s2", "s3"]
 
 

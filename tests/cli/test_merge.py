@@ -164,7 +164,7 @@ def test_merging_again_does_nothing_and_changed_shards_need_fresh(
     assert not [path for path in desk.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("point", ["_take_picture", "_write_rows", "lock", "outputs"])
+@pytest.mark.parametrize("point", ["_copy_image", "_write_rows", "lock", "outputs"])
 def test_a_killed_merge_leaves_nothing_incomplete_and_can_be_repeated(
     desk: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
@@ -175,7 +175,7 @@ def test_a_killed_merge_leaves_nothing_incomplete_and_can_be_repeated(
     def killed(*_: object) -> None:
         nonlocal calls
         calls += 1
-        if point != "_take_picture" or calls == 3:
+        if point != "_copy_image" or calls == 3:
             raise SystemExit("killed")
 
     with monkeypatch.context() as patch:
@@ -254,7 +254,7 @@ def test_a_damaged_image_is_named(desk: Path, capsys: pytest.CaptureFixture[str]
     damaged.path.write_bytes(damaged.path.read_bytes()[:-1])
     capsys.readouterr()
     assert run(["merge", *names, "-o", "whole"]) == 3
-    assert "part1: the picture of sample 's4' is missing or damaged" in one_line(capsys.readouterr().err)
+    assert "part1: the image of sample 's4' is missing or damaged" in one_line(capsys.readouterr().err)
     assert not (desk / "whole").exists()
 
 

@@ -134,7 +134,7 @@ def test_without_a_usable_reference_the_samples_own_prompt_is_used(tmp_path: Pat
     assert len(stored) == 4
     assert sorted(ReferenceGenerator.calls) == sorted((own[name], 0) for name in stored)
     notes = [stored[name].settings["note"] for name in list(own)[:4]]
-    assert ["names none" in notes[0], "gone.png" in notes[1], "none of its own" in notes[2]] == [True, True, True]
+    assert ["names none" in notes[0], "gone.png" in notes[1], "returned no prompt" in notes[2]] == [True, True, True]
     assert "has no answer" in notes[3]
     assert not any(generation.used_prompt or generation.references for generation in stored.values())
 
@@ -161,12 +161,12 @@ def test_a_generator_without_references_is_refused(tmp_path: Path, images: Path)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('[{"id": 1}, {"id": "1"}]', "comes twice"),
+        ('[{"id": 1}, {"id": "1"}]', "duplicate id"),
         ('[{"gen_prompt": "x"}]', "has no id"),
-        ("[1, 2]", "holds no records"),
-        ("[]", "holds no records"),
-        ('{"id": 1}\n{"id": 2', ":2: is no JSON"),
-        ("[{]", "is no JSON"),
+        ("[1, 2]", "contains no records"),
+        ("[]", "contains no records"),
+        ('{"id": 1}\n{"id": 2', ":2: invalid JSON"),
+        ("[{]", "invalid JSON"),
     ],
 )
 def test_a_broken_file_is_reported_in_one_line(tmp_path: Path, content: str, words: str) -> None:
