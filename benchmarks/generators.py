@@ -1,9 +1,12 @@
-"""How fast generators are driven; each part prints what it measured and what limits it.
+"""Measure the throughput of generators.
 
     python -m benchmarks.generators [--parts local serve]
 
-serve   `knowgen serve` against a server that polls for a free GPU, and what serving costs an image
-local   one pipeline of diffusers with tiny random weights on this CPU: batches against one picture at a time
+local   Images per second of tiny diffusers pipelines with random weights on this CPU: batches of 4 and 16 images
+        compared with one image at a time. Prints seconds, images per second, the ratio, and the maximum difference of
+        pixel values.
+serve   `knowgen serve` compared with a server that polls for a free GPU, and its overhead per image; see
+        `generators_http.py`.
 """
 
 from __future__ import annotations
@@ -16,13 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURES = 16
+IMAGES = 16
 STEPS = 4
 ROUNDS = 3
 
 
 def local() -> None:
-    """Draws the same requests one at a time and in batches of several sizes, and holds the pictures together."""
+    """Generate the same requests one at a time and in batches of several sizes, and compare the images."""
     import numpy as np
     import torch
 
@@ -30,42 +33,47 @@ def local() -> None:
     from knowgen.generators.diffusers.generator import DiffusersGenerator
     from tests.helpers import tiny_pipelines
 
-    prompts = [f"A lighthouse on cliff number {number}, with a sign" for number in range(PICTURES)]
+    prompts = [f"A lighthouse on cliff number {number}, with a sign" for number in range(IMAGES)]
     requests = [GenerationRequest(id=f"r{number}", prompt=prompt, seed=0) for number, prompt in enumerate(prompts)]
-    print(
-        f"{PICTURES} pictures, {STEPS} steps, float32, {torch.get_num_threads()} thread(s); medians of {ROUNDS} rounds"
-    )
-    print(f"{'pipeline':<12} {'side':>5} {'batch':>6} {'seconds':>8} {'per s':>7} {'ratio':>6} {'apart':>6}")
+    print(f"{IMAGES} images, {STEPS} steps, float32, {torch.get_num_threads()} thread(s); medians of {ROUNDS} rounds")
+    print(f"{'pipeline':<12} {'side':>5} {'batch':>6} {'seconds':>8} {'per s':>7} {'ratio':>6} {'diff':>6}")
     with tempfile.TemporaryDirectory() as root:
         for name, side in (("sd3", 32), ("sd3", 64), ("qwen_image", 32)):
             folder = Path(root) / f"{name}-{side}"
             getattr(tiny_pipelines, name)(folder, **({"side": side} if name == "sd3" else {}))
-            single, first = 0.0, {}
+            single_seconds, single_images = 0.0, {}
             for batch in (1, 4, 16):
                 generator = DiffusersGenerator(str(folder), batch=batch, size=f"{side}x{side}", steps=STEPS)
                 generator.setup("cpu")
-                seconds, drawn = [], {}
-                for number in range(ROUNDS + 1):  # the first one grows the passes and warms up
-                    began = time.perf_counter()
-                    drawn = {one.request_id: np.asarray(one.image) for one in generator.generate_batch(requests)}
+                seconds, images = [], {}
+                for number in range(ROUNDS + 1):  # the first round grows the batches and warms up
+                    start = time.perf_counter()
+                    images = {
+                        result.request_id: np.asarray(result.image) for result in generator.generate_batch(requests)
+                    }
                     if number:
-                        seconds.append(time.perf_counter() - began)
-                took = statistics.median(seconds)
+                        seconds.append(time.perf_counter() - start)
+                median = statistics.median(seconds)
                 if batch == 1:
-                    single, first = took, drawn
-                apart = max(int(np.abs(drawn[key].astype(int) - first[key]).max()) for key in first)
-                rate, ratio = PICTURES / took, single / took
-                print(f"{name:<12} {side:5d} {batch:6d} {took:8.2f} {rate:7.1f} {ratio:6.2f} {apart:6d}", flush=True)
+                    single_seconds, single_images = median, images
+                difference = max(
+                    int(np.abs(images[key].astype(int) - single_images[key]).max()) for key in single_images
+                )
+                rate, ratio = IMAGES / median, single_seconds / median
+                print(
+                    f"{name:<12} {side:5d} {batch:6d} {median:8.2f} {rate:7.1f} {ratio:6.2f} {difference:6d}",
+                    flush=True,
+                )
                 generator.close()
-    print("ratio: to one at a time. apart: largest difference to it, of 255 levels.")
+    print("ratio: speed relative to one image at a time. diff: maximum difference of pixel values (0-255) to it.")
     print(
-        "limit: of a small picture the calls of the library, which a batch shares; of a large one arithmetic, which\n"
-        "a CPU does no faster for many than for one, so that the ratio falls as pictures grow."
+        "limit: small images are limited by library calls, which a batch shares; large ones by arithmetic, which on a\n"
+        "CPU is not faster in batches, so the ratio falls with the size of the images."
     )
 
 
 def serve() -> None:
-    """Draws through servers; see generators_http.py, which also takes arguments."""
+    """Generate through servers; see `generators_http.py`, which also takes arguments."""
     from benchmarks import generators_http
 
     generators_http.overhead(300, 16)
@@ -76,7 +84,7 @@ PARTS: dict[str, Callable[[], None]] = {"local": local, "serve": serve}
 
 
 def main() -> None:
-    """Runs the parts that were asked for."""
+    """Run the requested parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=sorted(PARTS), default=sorted(PARTS))
     for name in parser.parse_args().parts:

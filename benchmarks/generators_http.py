@@ -1,11 +1,13 @@
-"""`knowgen serve` against a server whose requests poll for a free GPU, and what serving costs beside drawing.
+"""Measure `knowgen serve`: throughput compared with a server that polls for a free GPU, and overhead per image.
 
     python benchmarks/generators_http.py [--images 64] [--seconds 0.5] [--clients 16] [--poll 5]
 
-Both servers have one GPU, which is a pause of `--seconds`, and the same clients: each asks for a picture, waits for it
-and asks for the next, until all are drawn. The polling server looks for a free GPU when a request comes and every
-`--poll` seconds after, as the published server does; it is written here with the standard library. The cost of serving
-is measured with a generator that takes no time, as the whole time divided by the pictures.
+Both servers simulate one GPU by a pause of `--seconds` per image. Each client requests an image, waits for it and
+requests the next. The polling server looks for a free GPU when a request arrives and every `--poll` seconds after, as
+the published server does. The overhead is measured with a generator that takes no time.
+
+Prints the milliseconds of overhead per image and whether the goal is met, then the seconds of each server, its share of
+the GPU's time in use, and the ratio of both. Exits with 1 when the goal is missed.
 """
 
 from __future__ import annotations
@@ -28,20 +30,20 @@ from pathlib import Path
 from typing import Any
 
 GOAL_SECONDS = 0.005
-"""Scheduling overhead an image."""
+"""Goal: maximum overhead per image, in seconds."""
 
-MAKER = '''
+GENERATORS = '''
 import io, time
 from PIL import Image
 from knowgen.generators.contract import GeneratedImage
 
 buffer = io.BytesIO()
 Image.new("RGB", (64, 64), (9, 9, 9)).save(buffer, "PNG")
-PICTURE = buffer.getvalue()
+IMAGE = buffer.getvalue()
 
 
 class Pause:
-    """One at a time."""
+    """Generates one image at a time."""
     revision = "1"
 
     def __init__(self, seconds=0.5):
@@ -49,23 +51,23 @@ class Pause:
 
     def draw(self, prompt, references, seed):
         time.sleep(self.seconds)
-        return PICTURE
+        return IMAGE
 
 
 class BatchPause(Pause):
-    """A batch takes as long as one picture."""
+    """Generates a batch in the time of one image."""
     batch_size = 8
     draw = None
 
     def generate_batch(self, requests):
         time.sleep(self.seconds)
-        for one in requests:
-            yield GeneratedImage(image=PICTURE, request_id=one.id)
+        for request in requests:
+            yield GeneratedImage(image=IMAGE, request_id=request.id)
 '''
 
 
-def picture() -> str:
-    """Returns the picture of the polling server in base64."""
+def image_base64() -> str:
+    """Return the image of the polling server in base64."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -75,9 +77,9 @@ def picture() -> str:
 
 @contextmanager
 def polling_server(seconds: float, poll: float) -> Iterator[str]:
-    """Serves with one GPU for which every request polls; yields the address."""
+    """Run a server with one GPU for which every request polls; yield its URL."""
     gpu = threading.Lock()
-    answer = json.dumps({"success": True, "image": picture()}).encode()
+    response = json.dumps({"success": True, "image": image_base64()}).encode()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -91,12 +93,12 @@ def polling_server(seconds: float, poll: float) -> Iterator[str]:
             finally:
                 gpu.release()
             self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
+            self.send_header("Content-Length", str(len(response)))
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(response)
 
         def log_message(self, *_: Any) -> None:
-            """Says nothing."""
+            """Log nothing."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
@@ -113,12 +115,12 @@ def polling_server(seconds: float, poll: float) -> Iterator[str]:
 
 @contextmanager
 def knowgen_serve(generator: str, seconds: float) -> Iterator[str]:
-    """Runs `knowgen serve`; yields the address."""
+    """Run `knowgen serve` with a generator of `GENERATORS`; yield its URL."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "maker.py").write_text(MAKER)
-        words = ["serve", f"maker.py:{generator}", "-g", f"seconds={seconds}", "--port", "0"]
+        (Path(folder) / "simulated.py").write_text(GENERATORS)
+        arguments = ["serve", f"simulated.py:{generator}", "-g", f"seconds={seconds}", "--port", "0"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "knowgen", *words],
+            [sys.executable, "-m", "knowgen", *arguments],
             cwd=folder,
             stdout=subprocess.PIPE,
             text=True,
@@ -126,7 +128,7 @@ def knowgen_serve(generator: str, seconds: float) -> Iterator[str]:
         try:
             assert process.stdout is not None
             url = "http://" + process.stdout.readline().partition("http://")[2].split()[0]
-            while _get(url)["status"] != "healthy":
+            while _health(url)["status"] != "healthy":
                 time.sleep(0.05)
             yield url
         finally:
@@ -134,63 +136,63 @@ def knowgen_serve(generator: str, seconds: float) -> Iterator[str]:
             process.wait()
 
 
-def _get(url: str) -> dict[str, Any]:
+def _health(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(f"{url}/health", timeout=30) as response:
         return dict(json.loads(response.read()))
 
 
-def ask(url: str, number: int) -> None:
-    """Asks for one picture."""
+def generate(url: str, number: int) -> None:
+    """Request one image and wait for it."""
     body = json.dumps({"prompt": f"number {number}", "image_urls": [], "seed": number}).encode()
     call = urllib.request.Request(f"{url}/generate", data=body, headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(call, timeout=3600) as response:
         assert json.loads(response.read())["success"] is True
 
 
-def drive(url: str, images: int, clients: int) -> float:
-    """Returns the seconds in which so many clients draw so many pictures."""
-    ask(url, 0)
-    began = time.perf_counter()
+def measure(url: str, images: int, clients: int) -> float:
+    """Return the seconds in which `clients` clients generate `images` images."""
+    generate(url, 0)
+    start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(lambda number: ask(url, number), range(images)))
-    return time.perf_counter() - began
+        list(pool.map(lambda number: generate(url, number), range(images)))
+    return time.perf_counter() - start
 
 
 def against_polling(images: int, seconds: float, clients: int, poll: float) -> None:
-    """Prints how much sooner the pictures are there without polling."""
-    floor = images * seconds
-    print(f"{images} pictures, {clients} clients, one GPU, {seconds:g} s a picture: {floor:.1f} s at best")
+    """Print the seconds of both servers and their ratio."""
+    optimum = images * seconds
+    print(f"{images} images, {clients} clients, one GPU, {seconds:g} s per image: {optimum:.1f} s at best")
     with knowgen_serve("Pause", seconds) as url:
-        own = drive(url, images, clients)
-    print(f"knowgen serve          {own:7.1f} s   {100 * floor / own:5.1f} % of the GPU")
+        served = measure(url, images, clients)
+    print(f"knowgen serve          {served:7.1f} s   {100 * optimum / served:5.1f} % of the GPU")
     with knowgen_serve("BatchPause", seconds) as url:
-        batched = drive(url, images, clients)
-    print(f"knowgen serve, by 8    {batched:7.1f} s   where a batch of 8 takes as long as one")
+        batched = measure(url, images, clients)
+    print(f"knowgen serve, by 8    {batched:7.1f} s   if a batch of 8 takes as long as one image")
     with polling_server(seconds, poll) as url:
-        other = drive(url, images, clients)
-    print(f"polling every {poll:g} s     {other:7.1f} s   {100 * floor / other:5.1f} % of the GPU")
-    print(f"ratio                  {other / own:7.1f} x   ({other / batched:.1f} x with batches)")
+        polling = measure(url, images, clients)
+    print(f"polling every {poll:g} s     {polling:7.1f} s   {100 * optimum / polling:5.1f} % of the GPU")
+    print(f"ratio                  {polling / served:7.1f} x   ({polling / batched:.1f} x with batches)")
 
 
 def overhead(images: int, clients: int) -> bool:
-    """Prints what serving costs an image; tells whether the goal is met."""
-    met = True
-    for many in (1, clients):
+    """Print the overhead per image; return whether the goal is met."""
+    all_met = True
+    for count in (1, clients):
         with knowgen_serve("Pause", 0) as url:
-            took = min(drive(url, images, many) for _ in range(3)) / images
+            served = min(measure(url, images, count) for _ in range(3)) / images
         with polling_server(0, 0.0001) as url:
-            plain = min(drive(url, images, many) for _ in range(3)) / images
-        met = met and took < GOAL_SECONDS
-        verdict = "met" if took < GOAL_SECONDS else "MISSED"
+            bare = min(measure(url, images, count) for _ in range(3)) / images
+        all_met = all_met and served < GOAL_SECONDS
+        outcome = "met" if served < GOAL_SECONDS else "MISSED"
         print(
-            f"{many:>2} client{'s' if many > 1 else ' '}: {1000 * took:.2f} ms an image, client included "
-            f"(a bare server: {1000 * plain:.2f} ms); goal under {1000 * GOAL_SECONDS:g} ms {verdict}"
+            f"{count:>2} client{'s' if count > 1 else ' '}: {1000 * served:.2f} ms per image, client included "
+            f"(a bare server: {1000 * bare:.2f} ms); goal under {1000 * GOAL_SECONDS:g} ms: {outcome}"
         )
-    return met
+    return all_met
 
 
 def main() -> int:
-    """Measures; ends with 1 when the goal is missed."""
+    """Run both measurements; return 1 when the goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=0.5)

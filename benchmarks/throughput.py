@@ -1,9 +1,12 @@
-"""How many samples a second go through engine and store, at the run's own durability, and how that scales.
+"""Measure how many samples per second pass through the engine and the store, and how that scales.
 
-    python benchmarks/throughput.py [--sizes 5000 50000] [--drawn bytes|pil]
+    python benchmarks/throughput.py [--sizes 5000 50000] [--images bytes|pil]
 
-Every sample gets a picture of its own of about 20 kB, made before the clock runs out of nothing but its number, and
-a judgement by a scorer that does nothing. Each size runs in a process of its own, so that peak memory is its own.
+Every sample gets a different image of about 20 kB, which costs almost no time to generate, and a constant score. The
+store is as durable as in any run. Each size runs in a process of its own, which gives its peak memory.
+
+Prints for each size the seconds, the samples per second, the CPU milliseconds per sample and the peak memory, then the
+ratio of the time per sample between the last and the first size, and whether the goals are met.
 """
 
 from __future__ import annotations
@@ -37,16 +40,16 @@ from knowgen.scorers.contract import scorer_capabilities
 from knowgen.store.run import RunStore
 
 SIDE = 82
-"""Noise of 82 x 82 x 3 bytes does not compress: a PNG of 20 kB."""
+"""Side of the images in pixels: 82 x 82 x 3 bytes of incompressible noise make a PNG of 20 kB."""
 
 GOALS = {"rate": 1000.0, "ratio": 1.3, "memory": 400.0}
 
 
-class Numbers:
+class MemoryTask:
     """A task in memory.
 
     Args:
-        count: How many samples.
+        count: Number of samples.
     """
 
     name = "numbers"
@@ -59,24 +62,24 @@ class Numbers:
         self.count = count
 
     def __len__(self) -> int:
-        """Returns how many samples there are."""
+        """Return the number of samples."""
         return self.count
 
     def samples(self) -> Iterator[Sample]:
-        """Yields the samples."""
+        """Yield the samples."""
         for number in range(self.count):
             yield Sample(id=f"sample-{number:06d}", prompt=f"Draw number {number}.", category="astronomy")
 
     def truth(self, sample_id: str) -> GroundTruth:
-        """Returns the truth of a sample."""
+        """Return the ground truth of a sample."""
         return GroundTruth(sample_id=sample_id, required_text=(sample_id,))
 
 
-class Distinct:
-    """Draws pictures that differ in every file: noise, with the request's number in its first pixels.
+class NoiseGenerator:
+    """Generate images of noise that differ in their first pixels, which hold the id of the request.
 
     Args:
-        pil: Give PIL images instead of the bytes of PNG files.
+        pil: Whether to return PIL images instead of the bytes of PNG files.
     """
 
     batch_size = 16
@@ -92,19 +95,19 @@ class Distinct:
         self._rows = [self._noise[row * SIDE * 3 : (row + 1) * SIDE * 3] for row in range(SIDE)]
 
     def generate_batch(self, requests: list[GenerationRequest]) -> Iterator[GeneratedImage]:
-        """Yields one picture a request."""
+        """Yield one image for each request."""
         for request in requests:
-            mark = bytes.fromhex(request.id) * 2
+            prefix = bytes.fromhex(request.id) * 2
             if self._pil:
-                pixels = mark + self._noise[len(mark) :]
+                pixels = prefix + self._noise[len(prefix) :]
                 yield GeneratedImage(image=self._image.frombytes("RGB", (SIDE, SIDE), pixels), request_id=request.id)
             else:
-                yield GeneratedImage(image=self._png(mark), request_id=request.id)
+                yield GeneratedImage(image=self._png(prefix), request_id=request.id)
 
-    def _png(self, mark: bytes) -> bytes:
-        """Writes a PNG of stored blocks: the quickest way to bytes that are a picture and like no other."""
+    def _png(self, prefix: bytes) -> bytes:
+        """Return a PNG without compression, which is fast to encode."""
         rows = [b"\0" + row for row in self._rows]
-        rows[0] = b"\0" + mark + self._rows[0][len(mark) :]
+        rows[0] = b"\0" + prefix + self._rows[0][len(prefix) :]
         header = SIDE.to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
         body = zlib.compress(b"".join(rows), 0)
         return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
@@ -114,24 +117,26 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
 
-class Nothing:
-    """Judges without looking."""
+class ConstantScorer:
+    """Gives every image the same score."""
 
     needs = frozenset({"image"})
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
-        """Gives half a point."""
-        reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 0.5))
+        """Return a score of 0.5 in every dimension."""
+        parsed = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, 0.5))
         return Score(
-            sample_id=sample.id, repeat=generation.repeat, scorer="nothing", status=ScoreStatus.OK, strict=reading
+            sample_id=sample.id, repeat=generation.repeat, scorer="constant", status=ScoreStatus.OK, strict=parsed
         )
 
 
 def measure(count: int, pil: bool, folder: Path) -> dict[str, float]:
-    """Runs `count` samples in a fresh directory; returns seconds, CPU seconds and peak memory in MB."""
-    task = Numbers(count)
-    generator = GeneratorHandle(GeneratorSpec(name="distinct"), capabilities_of(Distinct), lambda: Distinct(pil))
-    scorer = ScorerHandle(ScorerSpec(name="nothing"), scorer_capabilities(Nothing), Nothing)
+    """Run `count` samples in a new folder; return seconds, CPU seconds and peak memory in MB."""
+    task = MemoryTask(count)
+    generator = GeneratorHandle(
+        GeneratorSpec(name="noise"), capabilities_of(NoiseGenerator), lambda: NoiseGenerator(pil)
+    )
+    scorer = ScorerHandle(ScorerSpec(name="constant"), scorer_capabilities(ConstantScorer), ConstantScorer)
     spec = RunSpec(
         task=task.name,
         task_version=task.version,
@@ -139,41 +144,41 @@ def measure(count: int, pil: bool, folder: Path) -> dict[str, float]:
         generator=generator.spec,
         scorers=(scorer.spec,),
     )
-    began, cpu = time.perf_counter(), time.process_time()
+    start, cpu_start = time.perf_counter(), time.process_time()
     with RunStore.open(folder / "run", spec) as store:
         outcome = run(spec, task, generator, [scorer], store, EngineOptions())
-    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
     assert (outcome.generated, outcome.scored) == (count, count), outcome
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
     return {"count": count, "seconds": seconds, "cpu": cpu, "memory": peak / (1024 if sys.platform == "darwin" else 1)}
 
 
-def _in_process(count: int, drawn: str, folder: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", str(count), "--drawn", drawn, "--folder", folder]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def _in_process(count: int, images: str, folder: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--one", str(count), "--images", images, "--folder", folder]
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return result
 
 
 def main() -> None:
-    """Measures every size and says whether the goals are met."""
+    """Measure every size and print whether the goals are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 50_000])
-    parser.add_argument("--drawn", choices=["bytes", "pil"], default="bytes")
+    parser.add_argument("--images", choices=["bytes", "pil"], default="bytes")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         folder = tempfile.mkdtemp(dir=options.folder)
-        print(json.dumps(measure(options.one, options.drawn == "pil", Path(folder))))
+        print(json.dumps(measure(options.one, options.images == "pil", Path(folder))))
         return
-    # removed at the end only: ext4 is slow to make files for half a minute after many were deleted
+    # deleted only at the end: ext4 creates files slowly for half a minute after many were deleted
     with tempfile.TemporaryDirectory() as root:
-        results = [_in_process(count, options.drawn, root) for count in options.sizes]
+        results = [_in_process(count, options.images, root) for count in options.sizes]
     print(f"{'samples':>8} {'seconds':>8} {'per s':>7} {'CPU ms each':>12} {'peak MB':>8}")
-    for one in results:
-        rate, each = one["count"] / one["seconds"], one["cpu"] / one["count"] * 1000
-        print(f"{one['count']:8d} {one['seconds']:8.1f} {rate:7.0f} {each:12.3f} {one['memory']:8.0f}")
+    for result in results:
+        rate, cpu_ms = result["count"] / result["seconds"], result["cpu"] / result["count"] * 1000
+        print(f"{result['count']:8d} {result['seconds']:8.1f} {rate:7.0f} {cpu_ms:12.3f} {result['memory']:8.0f}")
     first, last = results[0], results[-1]
     ratio = (last["seconds"] / last["count"]) / (first["seconds"] / first["count"])
     cpu_ratio = (last["cpu"] / last["count"]) / (first["cpu"] / first["count"])

@@ -41,7 +41,7 @@ def command(
     from knowgen.cli.compare import members_of
     from knowgen.report.agreement_tables import agreement_terminal
 
-    found = api.agree(
+    agreement = api.agree(
         [api.load_run(run) for run in runs],
         labels=labels,
         panel=members_of(panel, quorum),
@@ -49,7 +49,7 @@ def command(
         protocol=protocol,
     )
     if as_json:
-        click.echo(json.dumps(found.model_dump(mode="json"), indent=1, sort_keys=True))
+        click.echo(json.dumps(agreement.model_dump(mode="json"), indent=1, sort_keys=True))
     else:
-        click.echo(agreement_terminal(found))
+        click.echo(agreement_terminal(agreement))
     return 0

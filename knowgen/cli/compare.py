@@ -45,28 +45,28 @@ def command(
     from knowgen.stats.compare.holm import corrected
 
     if len(runs) < 2:
-        raise UsageError("one run cannot be compared", fix="name two or more")
+        raise UsageError("a comparison needs at least two runs", fix="name two or more run directories")
     loaded = [api.load_run(run) for run in runs]
-    made = list(combinations(loaded, 2)) if pairs else [(loaded[0], other) for other in loaded[1:]]
+    pairings = list(combinations(loaded, 2)) if pairs else [(loaded[0], other) for other in loaded[1:]]
     members = members_of(panel, quorum)
-    found = corrected(
+    comparisons = corrected(
         [
             api.compare(first, second, protocol=protocol, scorer=scorer, panel=members, quorum=quorum)
-            for first, second in made
+            for first, second in pairings
         ]
     )
     if as_json:
-        click.echo(json.dumps([each.model_dump(mode="json") for each in found], indent=1, sort_keys=True))
+        click.echo(json.dumps([each.model_dump(mode="json") for each in comparisons], indent=1, sort_keys=True))
     else:
-        click.echo(tables.comparison_terminal(found))
+        click.echo(tables.comparison_terminal(comparisons))
     return 0
 
 
 def members_of(panel: str | None, quorum: int | None) -> tuple[str, ...]:
-    """Reads the members of a panel from the command line.
+    """Return the members of a panel from its option.
 
     Raises:
-        UsageError: A quorum was named without a panel.
+        UsageError: There is a quorum without a panel.
     """
     from knowgen.core.errors import UsageError
 

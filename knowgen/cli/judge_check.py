@@ -1,10 +1,7 @@
-"""`knowgen judge-check`: what a judge makes of known changes to known pictures."""
+"""`knowgen judge-check`: check whether a judge is fit for use."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +11,9 @@ from knowgen.cli.common import exit_code, failure_lines, resume_command
 from knowgen.cli.options import run_config, run_options, scoring_options
 
 if TYPE_CHECKING:
-    from knowgen.api import Plan, Run
-    from knowgen.core.records import ParsedScore
-    from knowgen.judge_check.analysis import CheckedImage, Expectation
-    from knowgen.judge_check.records import JudgeCheck
-    from knowgen.worlds.perturbations import PerturbedTask
+    from knowgen.judge_check.run import CompletedJudgeCheck
+
+SAMPLES = 24
 
 EPILOG = """\b
 Examples:
@@ -28,14 +23,6 @@ Examples:
 The judge scores ground-truth images, unchanged and with one known error each.
 The same command resumes an earlier one.
 """
-
-SAMPLES = 24
-"""One of each category: about 180 judgements."""
-
-FOLDER = "judge_check"
-"""Where the page and the record lie in the run directory."""
-
-RECORD = "result.json"
 
 
 @click.command("judge-check", epilog=EPILOG, context_settings={"max_content_width": 100})
@@ -52,206 +39,34 @@ RECORD = "result.json"
 def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, as_json: bool, **options: Any) -> int:
     """Check a judge on ground-truth images with known errors: does it find them?"""
     from knowgen import api
+    from knowgen.judge_check.run import execute_judge_check, plan_judge_check
     from knowgen.workflows import artifacts
 
     target = out or Path("reports") / f"judge-check__{artifacts.slug(scorer)}"
-    changed, plan = prepare(scorer, task, samples, seed, options)
+    ready = plan_judge_check(scorer, task, samples, seed, run_config("judge-check", options, (scorer,)))
     if options["dry_run"]:
-        click.echo(api.forecast(plan, target))
+        click.echo(api.forecast(ready.plan, target))
         return 0
-    run = carry_out(plan, target)
-    if run.outcome is not None and run.outcome.stopped == "interrupted":
+    completed = execute_judge_check(ready, target)
+    if completed.check is None:
         click.echo("interrupted; finished results are saved", err=True)
         click.echo(f"resume   {resume_command()}", err=as_json)
-        return exit_code(run)
-    check, judged = assess(run, changed)
-    page = write(run, changed, check, judged)
-    if as_json:
-        click.echo(check.model_dump_json(indent=1))
+    elif as_json:
+        click.echo(completed.check.model_dump_json(indent=1))
     else:
-        _print(run, check, page)
-    return exit_code(run)
+        _print(completed)
+    return exit_code(completed.run)
 
 
-def prepare(scorer: str, task: str, samples: int, seed: int, options: dict[str, Any]) -> tuple[PerturbedTask, Plan]:
-    """Plans the changed pictures and the run that judges them; nothing is drawn or paid yet.
-
-    Raises:
-        UsageError: A name or argument is wrong, or the scorer gives no dimension that a change must move.
-        DataError: The task is no made-up world.
-    """
-    from knowgen import api
-    from knowgen.core.errors import UsageError
-    from knowgen.tasks.load import load_task
-    from knowgen.workflows.selection import choose
-    from knowgen.worlds.perturbations import PERTURBATIONS, PerturbedImages, make_perturbed_task
-
-    world = load_task(task)
-    chosen, _ = choose(world, limit=options["limit"], ids=options["ids"])
-    count = len(chosen) if options["ids"] else samples
-    changed = make_perturbed_task(world, chosen, count, seed)
-    # the selection was applied to the task that is changed
-    config = replace(run_config("judge-check", options, (scorer,)), limit=None, ids=None)
-    plan = api.plan(changed, PerturbedImages(changed), (scorer,), config)
-    known = {name for perturbation in PERTURBATIONS for name in perturbation.must_fall}
-    if not known & set(plan.spec.scorers[0].dimensions):
-        raise UsageError(
-            f"scorer {scorer!r} gives {', '.join(plan.spec.scorers[0].dimensions)}, which no known change must move",
-            fix=f"name a judge that gives one of {', '.join(sorted(known))}",
-        )
-    return changed, plan
-
-
-def carry_out(plan: Plan, target: Path) -> Run:
-    """Draws and judges what is not there yet, as any run does.
-
-    It leaves out the tables and the page of a run: a K-Score of pictures that were changed on purpose says nothing.
-
-    Raises:
-        ConfigError: The directory belongs to another run, is held by another process, or cannot be written.
-    """
-    from knowgen.api import Run
-    from knowgen.engine import run as run_engine
-    from knowgen.engine.options import EngineOptions
-    from knowgen.store.run import RunStore
-
-    config = plan.config
-    with RunStore.open(target, plan.spec, fresh=config.fresh) as store:
-        if config.fresh and (target / FOLDER).exists():
-            shutil.rmtree(target / FOLDER)  # a page of judgements that are forgotten
-        outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, EngineOptions.of(config))
-    return Run(target, plan.spec, config.protocol, outcome)
-
-
-def expectations() -> list[Expectation]:
-    """Returns what a judge must make of each change."""
-    from knowgen.judge_check.analysis import Expectation
-    from knowgen.worlds.perturbations import PERTURBATIONS
-    from knowgen.worlds.perturbations.kinds import UNCHANGED
-
-    return [
-        Expectation(
-            name=perturbation.name,
-            words=perturbation.description,
-            falls=frozenset(perturbation.must_fall),
-            may=frozenset(perturbation.may_fall),
-            why_may=perturbation.may_fall_reason,
-            unchanged=perturbation is UNCHANGED,
-        )
-        for perturbation in PERTURBATIONS
-    ]
-
-
-def assess(run: Run, changed: PerturbedTask) -> tuple[JudgeCheck, list[CheckedImage]]:
-    """Reads the judgements of a run and works out what they say of the judge."""
-    from knowgen.judge_check.analysis import CheckedImage, judge_changes, overall
-    from knowgen.judge_check.records import JudgeCheck
-    from knowgen.stats.protocol import get_protocol
-    from knowgen.store.run import RunStore
-
-    scorer, lenient = run.spec.scorers[0], get_protocol(run.protocol).reading == "lenient"
-    readings: dict[str, list[ParsedScore]] = {}
-    judges: dict[str, None] = {}
-    for row in run.rows(scorer.name):
-        reading = row.lenient if lenient and row.lenient is not None else row.strict
-        readings.setdefault(row.sample_id, []).append(reading)
-        if row.judge_returned:
-            judges[row.judge_returned] = None
-    judged = [
-        CheckedImage(image.original.sample.id, image.perturbation.name, tuple(readings[image.id]))
-        for image in changed.images.values()
-    ]
-    with RunStore.read(run.path) as store:
-        seconds = store.seconds()
-    changes = judge_changes(expectations(), judged, scorer.dimensions)
-    fit, because = overall(changes)
-    check = JudgeCheck(
-        scorer=scorer.name,
-        scorer_version=scorer.version,
-        scorer_note=scorer.note,
-        judges=tuple(judges),
-        task=changed.name,
-        task_version=changed.version,
-        protocol=run.protocol,
-        seed=changed.seed,
-        samples=len({one.sample for one in judged}),
-        judge_repeats=run.spec.judge_repeats_of(scorer),
-        dimensions=scorer.dimensions,
-        changes=changes,
-        fit=fit,
-        because=because,
-        cost=run.cost,
-        seconds=seconds,
-    )
-    return check, judged
-
-
-def write(run: Run, changed: PerturbedTask, check: JudgeCheck, judged: Sequence[CheckedImage]) -> Path:
-    """Writes record, tables and page into the run directory; what is there already and says the same is left.
-
-    Returns:
-        Path of the page.
-    """
-    from knowgen.judge_check import tables
-    from knowgen.judge_check.page import write_page
-    from knowgen.store.manifest import write_atomically
-    from knowgen.workflows import artifacts
-
-    page, record = run.path / FOLDER / "index.html", run.path / FOLDER / RECORD
-    # the time spent grows with every call, and says nothing of the judge
-    text = check.model_dump_json(indent=1, exclude={"seconds"}) + "\n"
-    if page.is_file() and record.is_file() and record.read_text(encoding="utf-8") == text:
-        return page
-    folder = run.path / artifacts.TABLES
-    folder.mkdir(exist_ok=True)
-    name = f"judge-check-{artifacts.slug(check.scorer)}-{check.protocol}"
-    write_atomically(folder / f"{name}.md", tables.markdown(check))
-    write_atomically(folder / f"{name}.csv", tables.csv(check))
-    write_page(check, _examples(run, changed, check, judged), run.path / FOLDER, RECORD, text)
-    return page
-
-
-def _examples(run: Run, changed: PerturbedTask, check: JudgeCheck, judged: Sequence[CheckedImage]) -> list[Any]:
-    """Returns what the page shows of each changed picture."""
-    from knowgen.judge_check.analysis import account
-    from knowgen.judge_check.page import Example
-    from knowgen.store.run import RunStore
-
-    with RunStore.read(run.path) as store:
-        drawn = {generation.sample_id: generation for _, generation in store.generations()}
-    known = {expectation.name: expectation for expectation in expectations()}
-    baselines = {one.sample: one for one in judged if known[one.change].unchanged}
-    examples = []
-    for image, one in zip(changed.images.values(), judged, strict=True):
-        generation = drawn.get(image.id)
-        told = account(known[one.change], one, baselines.get(one.sample), check.dimensions)
-        examples.append(
-            Example(
-                change=one.change,
-                sample=one.sample,
-                category=image.original.sample.category,
-                prompt=image.original.sample.prompt,
-                what=image.summary,
-                truth=image.original.truth.image,
-                changed=generation.image if generation is not None else None,
-                drawing_fault=generation.reason if generation is not None else "not drawn yet",
-                account=told,
-                rationales=tuple(reading.rationale for reading in one.readings if reading.rationale),
-                reasons=tuple(dict.fromkeys(reading.reason for reading in one.readings if reading.reason)),
-            )
-        )
-    return examples
-
-
-def _print(run: Run, check: JudgeCheck, page: Path) -> None:
+def _print(completed: CompletedJudgeCheck) -> None:
     from knowgen.judge_check import tables
 
-    click.echo()
-    click.echo(tables.terminal(check))
-    click.echo()
+    assert completed.check is not None and completed.page is not None
+    run = completed.run
+    click.echo(f"\n{tables.terminal(completed.check)}\n")
     for line in failure_lines(run):
         click.echo(line)
     if run.outcome is not None and run.outcome.stopped == "budget":
         click.echo(f"budget   {run.outcome.refusal}; raise --budget to continue", err=True)
     click.echo(f"resume   {resume_command()}")
-    click.echo(f"page     {page.resolve()}")
+    click.echo(f"page     {completed.page.resolve()}")

@@ -1,1 +1,1 @@
-"""Calls to other machines: addresses, rate control, prices and the chat client."""
+"""Calls to other machines: endpoint URLs, rate control, prices, safe fetching and the chat client."""

@@ -69,7 +69,7 @@ class ChatPrice:
     Attributes:
         per_input: US dollars per million input tokens, None when unknown.
         per_output: US dollars per million output tokens, None when unknown.
-        per_call: US dollars per call, None when there is no such charge.
+        per_call: US dollars per call, None without such a charge.
     """
 
     per_input: float | None = None

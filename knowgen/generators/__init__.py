@@ -1,1 +1,1 @@
-"""Generators: the adapter contract and bundled adapters."""
+"""Generators: their contract, and the bundled ones for diffusers, hosted services and HTTP servers."""

@@ -136,7 +136,7 @@ def _answer(
 ) -> AgentAnswer:
     """Return an agent answer with its readable references; if it is unusable, with a reason only."""
     images: list[ImageRef] = []
-    noted: list[dict[str, Any]] = []
+    notes: list[dict[str, Any]] = []
     problems: list[str] = []
     for each in references[:MAX_REFERENCES]:
         path = _path(base, each)
@@ -149,7 +149,7 @@ def _answer(
             continue
         images.append(image)
         fields = {name: each[name] for name in _REFERENCE_FIELDS if isinstance(each.get(name), str)}
-        noted.append(fields | {"path": str(path), "sha256": image.sha256})
+        notes.append(fields | {"path": str(path), "sha256": image.sha256})
     answer = AgentAnswer()
     if generation is not None:
         answer = AgentAnswer(evidence=generation.evidence, trajectory=generation.trajectory)
@@ -159,7 +159,7 @@ def _answer(
         why = problems[0] if problems else "it names none"
         return replace(answer, reason=f"the prompt alone: no reference of the agent is usable ({why})")
     reason = f"references left out: {'; '.join(problems)}" if problems else ""
-    return replace(answer, prompt=prompt, references=tuple(images), reference_notes=tuple(noted), reason=reason)
+    return replace(answer, prompt=prompt, references=tuple(images), reference_notes=tuple(notes), reason=reason)
 
 
 def _path(base: Path, reference: Mapping[str, Any]) -> Path | None:

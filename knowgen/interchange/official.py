@@ -309,7 +309,7 @@ class OfficialTask:
             DataError: The sample is unknown.
         """
         if sample_id not in self.chosen:
-            raise DataError(f"there is no sample {sample_id!r}", where=f"task {self.name}")
+            raise DataError(f"no sample {sample_id!r}", where=f"task {self.name}")
         if sample_id not in self._images:
             self._images[sample_id] = _truth_image(self.chosen[sample_id])
         image = self._images[sample_id]

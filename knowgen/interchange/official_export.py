@@ -98,7 +98,7 @@ def scores_of(parsed: ParsedScore) -> dict[str, Any]:
         elif name == TEXT:
             values[name] = TEXT_IF_NA
         else:
-            raise DataError(f"there is no value for {name}")
+            raise DataError(f"{name} has no value")
     rationale = parsed.rationale[:RATIONALE_LIMIT]
     scores: dict[str, Any] = {"rationale": rationale, **values, "overall": official_overall(values)}
     if TEXT not in parsed.values:
@@ -168,17 +168,17 @@ def evaluated(results: OfficialResults, verdicts: Verdicts) -> Iterator[dict[str
 
     Args:
         results: The file.
-        verdicts: By id, the judged row and its result, which all rows of that id get. A row without id is looked up by
-            its number, as in the official evaluator.
+        verdicts: By id, the evaluated row and its result, which all rows of that id get. A row without id is looked up
+            by its number, as in the official evaluator.
     """
     for row in results.rows:
-        judged = verdicts.get(str(row.place) if row.id is None else row.id)
-        if judged is None or not judged[0].to_be_judged:
+        entry = verdicts.get(str(row.place) if row.id is None else row.id)
+        if entry is None or not entry[0].to_be_judged:
             yield {**row.fields, "eval_success": False, "scores": None, "error": NOT_EVALUATED}
         else:
-            shown, verdict = judged
+            evaluated_row, verdict = entry
             yield {
-                **shown.fields,
+                **evaluated_row.fields,
                 "eval_success": verdict.scores is not None,
                 "scores": verdict.scores,
                 "error": verdict.error,

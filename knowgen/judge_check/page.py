@@ -1,4 +1,4 @@
-"""The page of a check of a judge: the answer, the figures, and every changed picture with what the judge made of it."""
+"""Page of a judge check: the answer, the figures, and every changed image with its scores."""
 
 from __future__ import annotations
 
@@ -16,36 +16,42 @@ from knowgen.core.records import ImageRef
 from knowgen.judge_check.analysis import CheckResult
 from knowgen.judge_check.records import ChangeResult, JudgeCheck, Movement, Rate
 from knowgen.judge_check.tables import definitions, words
+from knowgen.report.image_files import ShownImage, make_images
 from knowgen.report.page import environment
-from knowgen.report.pictures import ShownImage, make_pictures
 
-STATIC = ("theme.js", "report.css", "judge_check.css", "icon.svg")
+STATIC = (
+    ("knowgen.report", "theme.js"),
+    ("knowgen.report", "report.css"),
+    ("knowgen.report", "icon.svg"),
+    ("knowgen.judge_check", "judge_check.css"),
+)
+"""Static files of the page, with the package that has them."""
 
 MOST_RIGHT = 12
-"""Pictures that the judge got right, for each change; all that it got wrong are shown, up to `MOST_WRONG`."""
+"""Maximum number of shown images per change that the judge got right; of the others, up to `MOST_WRONG`."""
 
 MOST_WRONG = 200
 
-OUTCOMES = ("wrong", "failed", "not judged", "right")
-"""In the order of the page: what needs a look comes first."""
+OUTCOMES = ("wrong", "failed", "not scored", "right")
+"""Outcomes in the order of the page: those to look at first."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A changed picture as the page shows it.
+    """A changed image on the page.
 
     Attributes:
         change: Name of the change.
-        sample: The sample that was changed.
-        category: Of the sample.
-        prompt: Of the sample.
+        sample: Id of the original sample.
+        category: Category of the sample.
+        prompt: Prompt of the sample.
         what: What was changed.
-        truth: The ground-truth picture.
-        changed: The changed picture; None when it was not drawn.
-        drawing_fault: Why it was not drawn.
-        account: What the judge made of it.
-        rationales: The judge's words, one a judgement that has some.
-        reasons: Why judgements failed.
+        truth: The ground-truth image.
+        changed: The changed image; None when it was not generated.
+        generation_fault: Why it was not generated.
+        result: Result for the image.
+        rationales: Rationales of the judge, one for each score that has one.
+        reasons: Why scores failed.
     """
 
     change: str
@@ -55,15 +61,15 @@ class Example:
     what: str
     truth: ImageRef | None
     changed: ImageRef | None
-    drawing_fault: str
-    account: CheckResult
+    generation_fault: str
+    result: CheckResult
     rationales: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class CheckStep:
-    """One dimension of one picture: its values, what it had to do, and what it did wrong."""
+    """One dimension of one image: its values, what is expected, and what is wrong."""
 
     dimension: str
     before: str
@@ -74,7 +80,7 @@ class CheckStep:
 
 @dataclass(frozen=True)
 class Card:
-    """An example with its pictures and steps."""
+    """An example with its image files and steps."""
 
     example: Example
     truth: ShownImage
@@ -84,13 +90,13 @@ class Card:
 
 @dataclass(frozen=True)
 class CheckGroup:
-    """The examples of one change that came out alike.
+    """The examples of one change with the same outcome.
 
     Attributes:
         outcome: One of `OUTCOMES`.
-        anchor: Where it stands on the page.
-        count: How many there are.
-        cards: Those that are shown.
+        anchor: Id of the element on the page.
+        count: Number of examples.
+        cards: Shown examples.
     """
 
     outcome: str
@@ -108,19 +114,19 @@ class CheckSection:
     groups: tuple[CheckGroup, ...]
 
     def group(self, outcome: str) -> CheckGroup | None:
-        """Returns the examples of one outcome; None where there are none."""
+        """Return the group of one outcome; None if there is none."""
         return next((group for group in self.groups if group.outcome == outcome), None)
 
 
 def write_page(check: JudgeCheck, examples: Sequence[Example], out: Path, record: str, record_text: str) -> Path:
-    """Writes the page as a folder that opens from disk; an earlier one is replaced in one step.
+    """Write the page as a folder that opens from disk, replacing an earlier one in one step.
 
     Args:
-        check: What the check came to.
-        examples: The changed pictures.
-        out: The folder. It belongs to this page alone.
-        record: Name of the file in it that holds the record.
-        record_text: Its content.
+        check: Result of the check.
+        examples: The changed images.
+        out: Folder of this page and nothing else.
+        record: File name of the record in that folder.
+        record_text: Content of that file.
 
     Returns:
         Path of `index.html`.
@@ -146,22 +152,35 @@ def write_page(check: JudgeCheck, examples: Sequence[Example], out: Path, record
 def _fill(folder: Path, check: JudgeCheck, examples: Sequence[Example], earlier: Path) -> None:
     for name in ("img", "static"):
         (folder / name).mkdir()
-    static = files("knowgen.report").joinpath("static")
-    for name in STATIC:
-        (folder / "static" / name).write_text(static.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
+    for package, name in STATIC:
+        text = files(package).joinpath("static", name).read_text(encoding="utf-8")
+        (folder / "static" / name).write_text(text, encoding="utf-8")
     shown = [example for group in _grouped(check, examples).values() for example in group[1]]
-    pictures = [(ref, ref.path) for one in shown for ref in (one.truth, one.changed) if ref is not None]
-    made = make_pictures(pictures, folder / "img", earlier if earlier.is_dir() else None)
-    (folder / "index.html").write_text(render(check, examples, made), encoding="utf-8")
+    images = [(ref, ref.path) for one in shown for ref in (one.truth, one.changed) if ref is not None]
+    image_files = make_images(images, folder / "img", earlier if earlier.is_dir() else None)
+    (folder / "index.html").write_text(render(check, examples, image_files), encoding="utf-8")
+
+
+def _replace(out: Path, fresh: Path) -> None:
+    """Move a complete folder into place; the earlier folder stays there until then."""
+    if not out.exists():
+        fresh.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        out.rename(old / "old")
+        fresh.rename(out)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def render(check: JudgeCheck, examples: Sequence[Example], shown: Mapping[str, ShownImage]) -> str:
-    """Returns the HTML of the page.
+    """Return the HTML of the page.
 
     Args:
-        check: What the check came to.
-        examples: The changed pictures.
-        shown: Pictures by digest.
+        check: Result of the check.
+        examples: The changed images.
+        shown: Image files by digest.
     """
     grouped = _grouped(check, examples)
     parts = []
@@ -173,9 +192,9 @@ def render(check: JudgeCheck, examples: Sequence[Example], shown: Mapping[str, S
                 cards = tuple(_card(example, result, shown) for example in some)
                 groups.append(CheckGroup(outcome, f"{_anchor(result.name)}-{_anchor(outcome)}", count, cards))
         parts.append(CheckSection(result, _anchor(result.name), tuple(groups)))
-    made = environment()
-    made.filters.update(words=words, rate=_rate, rate_interval=_rate_interval, percent=_percent)
-    return made.get_template("judge_check.html").render(
+    templates = environment("knowgen.judge_check")
+    templates.filters.update(words=words, rate=_rate, rate_interval=_rate_interval, percent=_percent)
+    return templates.get_template("judge_check.html").render(
         check=check,
         parts=parts,
         definitions=definitions(),
@@ -187,7 +206,7 @@ def render(check: JudgeCheck, examples: Sequence[Example], shown: Mapping[str, S
 
 
 def _standing(check: JudgeCheck) -> str:
-    """Says whether the judge is fit, keeping what was found apart from what could not be told."""
+    """Return whether the judge is fit; an undecided judge is not called unfit."""
     if check.fit:
         return "is fit for use"
     unfit = any(change.verdict == "unfit" for change in check.changes)
@@ -195,36 +214,36 @@ def _standing(check: JudgeCheck) -> str:
 
 
 def _grouped(check: JudgeCheck, examples: Sequence[Example]) -> dict[tuple[str, str], tuple[int, list[Example]]]:
-    """Sorts examples by change and outcome; each comes with how many there are and those that are shown."""
+    """Return the number of examples and the shown ones, by change and outcome."""
     sorted_out: dict[tuple[str, str], list[Example]] = {}
     for example in examples:
-        sorted_out.setdefault((example.change, example.account.outcome), []).append(example)
+        sorted_out.setdefault((example.change, example.result.outcome), []).append(example)
     return {
         key: (len(some), some[: MOST_RIGHT if key[1] == "right" else MOST_WRONG]) for key, some in sorted_out.items()
     }
 
 
 def _card(example: Example, result: ChangeResult, shown: Mapping[str, ShownImage]) -> Card:
-    def picture(ref: ImageRef | None, fault: str) -> ShownImage:
+    def image(ref: ImageRef | None, fault: str) -> ShownImage:
         return shown[ref.sha256] if ref is not None and ref.sha256 in shown else ShownImage(fault=fault)
 
     return Card(
         example=example,
-        truth=picture(example.truth, "the task has none"),
-        changed=picture(example.changed, example.drawing_fault or "it was not drawn"),
-        steps=_steps(example.account, result),
+        truth=image(example.truth, "the task has none"),
+        changed=image(example.changed, example.generation_fault or "it was not generated"),
+        steps=_steps(example.result, result),
     )
 
 
-def _steps(told: CheckResult, result: ChangeResult) -> tuple[CheckStep, ...]:
-    if told.after is None:
+def _steps(image_result: CheckResult, result: ChangeResult) -> tuple[CheckStep, ...]:
+    if image_result.after is None:
         return ()
-    faults, before = dict(told.faults), told.before or {}
+    faults, before = dict(image_result.faults), image_result.before or {}
     return tuple(
         CheckStep(
             movement.dimension,
             _value(before.get(movement.dimension)),
-            _value(told.after.get(movement.dimension)),
+            _value(image_result.after.get(movement.dimension)),
             f"must {'fall' if movement.expected == 'falls' else 'stay'}"
             if movement.expected != "may fall"
             else movement.expected,
@@ -239,12 +258,12 @@ def _value(value: float | None) -> str:
 
 
 def _anchor(name: str) -> str:
-    """Makes an id for the page out of a name."""
+    """Return an element id made from a name."""
     return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
 
 
 def _matched(movement: Movement) -> str:
-    """Tells how far a dimension did what it had to: `good`, `bad`, or `open` where it may do either."""
+    """Return whether a dimension moved as expected: `good`, `bad`, or `open` if both are allowed."""
     if movement.down is None or movement.up is None or movement.expected == "may fall":
         return "open"
     if movement.expected == "falls":

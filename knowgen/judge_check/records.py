@@ -1,4 +1,4 @@
-"""What a check of a judge comes to: how each dimension moved under each change, and whether the judge is fit."""
+"""Records of a judge check: how each dimension moved under each change, and whether the judge is fit."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Rate(Record):
     """A share with its Wilson 95 % interval.
 
     Attributes:
-        hits: Pictures that count.
-        n: Out of so many.
-        value: The share; None without pictures.
+        hits: Number of hits.
+        n: Number of trials.
+        value: Share of hits; None if n is 0.
         low: Lower end of the interval.
-        high: Upper end.
+        high: Upper end of the interval.
     """
 
     hits: int = 0
@@ -32,14 +32,14 @@ class Movement(Record):
     """How one dimension moved under one change.
 
     Attributes:
-        dimension: Its name.
-        expected: Must it fall, may it, or must it stay?
-        n: Pictures with a value both before and after.
-        down: Share that moved down; None without pictures.
+        dimension: Name of the dimension.
+        expected: Whether it must fall, may fall or must stay.
+        n: Number of images with a value before and after.
+        down: Share that moved down; None without images.
         up: Share that moved up.
-        unchanged: Share that did neither.
-        mean: Mean change, after less before.
-        floored: Pictures whose value was 0 before, so that it could not fall.
+        unchanged: Share that did not move.
+        mean: Mean change, after minus before.
+        floored: Number of images whose value before was 0, so that it could not fall.
     """
 
     dimension: str
@@ -53,25 +53,25 @@ class Movement(Record):
 
 
 class ChangeResult(Record):
-    """What a judge made of one change.
+    """Result of one change.
 
     Attributes:
-        name: Of the change.
-        words: What is done.
-        falls: Dimensions that must fall, out of those the judge has.
-        may: Dimensions that may.
-        why_may: Why they may.
-        pictures: Changed pictures.
-        n: Pictures that were judged, and judged unchanged as well.
-        failed: Judgements that failed.
-        judgements: Judgements that were made, failed ones among them.
-        no_baseline: Pictures that were judged, but whose unchanged picture was not.
-        not_run: Pictures that were not judged at all.
-        movements: One a dimension.
-        sensitivity: Of the dimensions that must fall; None where none must.
-        specificity: Of those that must stay; None where none must.
-        verdict: Fit, unfit, or not to be told.
-        reason: Why, when it is not fit.
+        name: Name of the change.
+        words: Description of the change.
+        falls: Dimensions of the judge that must fall.
+        may: Dimensions of the judge that may fall.
+        why_may: Why they may fall.
+        images: Number of changed images.
+        n: Number of images with scores both unchanged and changed.
+        failed: Number of failed scores.
+        scores: Number of scores that ran, including failed ones.
+        no_baseline: Number of scored images whose unchanged image has no score.
+        not_run: Number of images without any score.
+        movements: Movement of each dimension.
+        sensitivity: Share of images whose change was detected; None if no dimension must fall.
+        specificity: Share of images in which nothing else moved; None if no dimension must stay.
+        verdict: Whether the judge is fit for this change.
+        reason: Why it is not fit; empty if it is.
     """
 
     name: str
@@ -79,10 +79,10 @@ class ChangeResult(Record):
     falls: tuple[str, ...] = ()
     may: tuple[str, ...] = ()
     why_may: str = ""
-    pictures: int = 0
+    images: int = 0
     n: int = 0
     failed: int = 0
-    judgements: int = 0
+    scores: int = 0
     no_baseline: int = 0
     not_run: int = 0
     movements: tuple[Movement, ...] = ()
@@ -97,21 +97,21 @@ class JudgeCheck(Record):
 
     Attributes:
         scorer: Label of the judge.
-        scorer_version: Its version.
-        scorer_note: What it says of itself.
-        judges: Model names its endpoint returned.
-        task: The world.
-        task_version: Of the changed pictures.
-        protocol: Which reading of the replies was taken.
-        seed: Of the changes.
-        samples: Samples that were changed.
-        judge_repeats: Judgements of each picture; their mean is what moves.
-        dimensions: That the judge gives.
-        changes: One a change.
-        fit: Is every change that applies found fit?
-        because: Why, in a few words.
-        cost: US dollars spent; None where a price is not known.
-        seconds: Time spent.
+        scorer_version: Version of the judge.
+        scorer_note: Note on the judge.
+        judges: Model names returned by its endpoint.
+        task: Name of the changed task.
+        task_version: Version of the changed task.
+        protocol: Scoring protocol that decides which parsed score counts.
+        seed: Seed of the changes.
+        samples: Number of changed samples.
+        judge_repeats: Number of scores per image; their mean is compared.
+        dimensions: Dimensions of the judge.
+        changes: Result of each change.
+        fit: Whether the judge is fit for every change that applies to it.
+        because: Reason in a few words.
+        cost: Cost in US dollars; None if a price is not known.
+        seconds: Time in seconds.
     """
 
     scorer: str

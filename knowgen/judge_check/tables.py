@@ -1,14 +1,14 @@
-"""Tables of a check of a judge: terminal, Markdown and CSV."""
+"""Tables of a judge check: terminal, Markdown and CSV."""
 
 from __future__ import annotations
 
 from knowgen.core.text import count
 from knowgen.judge_check.analysis import (
-    FAILED_MOST,
-    LEAST_PICTURES,
-    MOVED,
-    SENSITIVITY_LEAST,
-    SPECIFICITY_LEAST,
+    MAX_FAILED,
+    MIN_IMAGES,
+    MIN_MOVE,
+    MIN_SENSITIVITY,
+    MIN_SPECIFICITY,
 )
 from knowgen.judge_check.records import ChangeResult, JudgeCheck, Movement, Rate
 from knowgen.report.numbers import duration, money
@@ -18,37 +18,37 @@ NONE = "-"
 
 
 def terminal(check: JudgeCheck) -> str:
-    """Returns plain text: the answer, then the changes, then every dimension under every change."""
+    """Return plain text: the answer, then the changes, then every dimension under every change."""
     return f"{answer(check)}\n\n{terminal_text(_grids(check))}"
 
 
 def markdown(check: JudgeCheck) -> str:
-    """Returns the same tables as Markdown."""
+    """Return the same tables as Markdown."""
     return markdown_text(_grids(check))
 
 
 def answer(check: JudgeCheck) -> str:
-    """Says in one line whether the judge is fit for use, and why."""
+    """Return in one line whether the judge is fit for use, and why."""
     return f"{check.scorer} fit for use: {'yes' if check.fit else 'no'}, because {check.because}"
 
 
 _CSV_HEAD = (
     "scorer", "scorer_version", "judges", "task", "task_version", "protocol", "seed", "samples", "judge_repeats",
-    "change", "verdict", "reason", "pictures", "n", "judgements", "failed", "no_baseline", "not_run", "sensitivity",
+    "change", "verdict", "reason", "images", "n", "scores", "failed", "no_baseline", "not_run", "sensitivity",
     "sensitivity_low", "sensitivity_high", "specificity", "specificity_low", "specificity_high", "dimension",
     "expected", "dimension_n", "down", "up", "unchanged", "mean_change", "floored", "fit",
 )  # fmt: skip
 
 
 def csv(check: JudgeCheck) -> str:
-    """Returns CSV with full precision: one row for each change and dimension."""
+    """Return CSV with full precision: one row for each change and dimension."""
     return csv_text(
         _CSV_HEAD,
         (
             [
                 check.scorer, check.scorer_version, "; ".join(check.judges), check.task, check.task_version,
                 check.protocol, check.seed, check.samples, check.judge_repeats, one.name, one.verdict, one.reason,
-                one.pictures, one.n, one.judgements, one.failed, one.no_baseline, one.not_run,
+                one.images, one.n, one.scores, one.failed, one.no_baseline, one.not_run,
                 *_csv_rate(one.sensitivity), *_csv_rate(one.specificity), moved.dimension, moved.expected, moved.n,
                 moved.down, moved.up, moved.unchanged, moved.mean, moved.floored, str(check.fit).lower(),
             ]
@@ -63,7 +63,7 @@ def _csv_rate(rate: Rate | None) -> tuple[float | None, float | None, float | No
 
 
 def words(name: str) -> str:
-    """Writes a dimension for people."""
+    """Return the name of a dimension with spaces."""
     return name.replace("_", " ")
 
 
@@ -90,33 +90,33 @@ def _changes(check: JudgeCheck) -> TextTable:
 
 
 def definitions() -> list[str]:
-    """Says in a few lines what the figures are and where their limits lie."""
+    """Return lines that define the figures and their limits."""
     return [
-        f"sensitivity: what must fall fell, at least {SENSITIVITY_LEAST}; specificity: what must stay stayed, at least "
-        f"{SPECIFICITY_LEAST}",
-        f"a move: {MOVED} or more from the judge's own value of the unchanged picture (under nothing: from 1); a value "
-        "that was 0 already counts as one that did not fall",
-        f"fit needs {LEAST_PICTURES} judged pictures, and no more than {FAILED_MOST:.0%} failed judgements",
+        f"sensitivity: share of images in which every dimension that must fall fell, at least {MIN_SENSITIVITY}; "
+        f"specificity: share of images in which no other dimension moved, at least {MIN_SPECIFICITY}",
+        f"a move: a difference of {MIN_MOVE} or more from the judge's value of the unchanged image (nothing: from 1); "
+        "a value that was already 0 counts as one that did not fall",
+        f"fit needs {MIN_IMAGES} scored images and at most {MAX_FAILED:.0%} failed scores",
     ]
 
 
 def _reasons(check: JudgeCheck) -> list[str]:
-    """Says why changes are not found fit, and what was not judged; one line for all changes of which the same holds."""
-    said: dict[str, list[str]] = {}
+    """Return why changes are not fit and what was not scored; changes with the same reason share a line."""
+    names_by_reason: dict[str, list[str]] = {}
     for one in check.changes:
         if one.reason:
-            said.setdefault(f"{one.verdict}, {one.reason}", []).append(one.name)
+            names_by_reason.setdefault(f"{one.verdict}, {one.reason}", []).append(one.name)
     for one in check.changes:
         if gaps := _gaps(one):
-            said.setdefault(gaps, []).append(one.name)
-    return [f"{', '.join(names)}: {what}" for what, names in said.items()]
+            names_by_reason.setdefault(gaps, []).append(one.name)
+    return [f"{', '.join(names)}: {reason}" for reason, names in names_by_reason.items()]
 
 
 def _gaps(one: ChangeResult) -> str:
     parts = [
-        count(one.failed, "judgement") + " failed" if one.failed else "",
-        count(one.not_run, "picture") + " not judged" if one.not_run else "",
-        count(one.no_baseline, "picture") + " without a judgement of the unchanged one" if one.no_baseline else "",
+        count(one.failed, "score") + " failed" if one.failed else "",
+        count(one.not_run, "image") + " not scored" if one.not_run else "",
+        count(one.no_baseline, "image") + " without a score of the unchanged one" if one.no_baseline else "",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -130,7 +130,7 @@ def _provenance(check: JudgeCheck) -> str:
         f"scorer {check.scorer}{f' {check.scorer_version}' if check.scorer_version else ''}"
         + (f" ({check.scorer_note})" if check.scorer_note else ""),
         f"{'judge' if len(check.judges) < 2 else 'judges'} {judges}" if judges else "",
-        f"{count(check.judge_repeats, 'judgement')} a picture" if check.judge_repeats > 1 else "",
+        f"{count(check.judge_repeats, 'score')} per image" if check.judge_repeats > 1 else "",
         "" if check.cost is None else f"cost {money(check.cost)}",
         "" if check.seconds is None else f"time {duration(check.seconds)}",
         "[Wilson 95 % interval]",
@@ -150,14 +150,14 @@ _MARKS = {"falls": "!", "stays": "=", "may fall": "~"}
 def _movements(check: JudgeCheck) -> TextTable:
     rows = [[one.name, *map(_moved, one.movements)] for one in check.changes]
     lines = [
-        "share of pictures in which the dimension fell, and its mean change: "
+        "share of images in which the dimension fell, and its mean change: "
         "! it must fall, = it must stay, ~ it may fall"
     ]
     return TextTable("By dimension", ["change", *map(words, check.dimensions)], rows, frozenset({0}), lines)
 
 
 def _moved(moved: Movement) -> str:
-    """Writes a movement: what was expected, the share that fell, the share that rose if any did, the mean change."""
+    """Return a movement: the expectation, the share that fell, the share that rose if any did, the mean change."""
     if moved.down is None:
         return f"{_MARKS[moved.expected]} {NONE}"
     rose = f" (rose {moved.up:.3f})" if moved.up else ""
@@ -165,7 +165,7 @@ def _moved(moved: Movement) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Writes a mean change with its sign; 0.000 has none."""
+    """Format a mean change with its sign; 0.000 has none."""
     if value is None:
         return NONE
     text = f"{value:+.3f}"

@@ -12,7 +12,7 @@ NONE = "-"
 
 
 def agreement_terminal(found: Agreement) -> str:
-    """Returns plain text: a table for every two raters, one for all of them, and the order of systems."""
+    """Return plain text: a table for each pair of raters, one for all raters, and rank correlations of systems."""
     return terminal_text(_grids(found))
 
 
@@ -20,7 +20,7 @@ _CSV_HEAD = ("first", "second", "dimension", "measure", "value", "low", "high", 
 
 
 def agreement_csv(found: Agreement) -> str:
-    """Returns CSV with full precision: one row for each coefficient; `second` is empty where it is of all raters."""
+    """Return CSV with full precision: one row for each coefficient; `second` is empty for all raters together."""
     rows: list[list[str | float | int | None]] = []
     for pair in found.pairs:
         for name, one in pair.dimensions.items():
@@ -53,7 +53,7 @@ def _grids(found: Agreement) -> list[TextTable]:
 
 
 def _pair(pair: PairAgreement) -> TextTable:
-    head = ["", "same value", "kappa", "alpha", "n", "only one", "note"]
+    head = ["", "same value", "kappa", "alpha", "n", "only one rater", "note"]
     rows = [[name.replace("_", " "), *_cells(one)] for name, one in pair.dimensions.items()]
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
@@ -68,7 +68,7 @@ def _cells(one: DimensionAgreement) -> list[str]:
 
 
 def with_ends(figure: Figure) -> str:
-    """Writes a coefficient with its interval: two decimals, as no more are known of it; a dash where there is none."""
+    """Format a coefficient and its interval with two decimals; a dash if there is none."""
     if figure.value is None:
         return NONE
     ends = "" if figure.low is None else f" [{figure.low:.2f}, {figure.high:.2f}]"
@@ -101,4 +101,4 @@ def _ranks(ranks: tuple[RankAgreement, ...], systems: int) -> TextTable:
     head = ["", "Kendall's tau-b", "Spearman's rho", "systems", "samples", "note"]
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
-    return TextTable(f"Order of {systems} systems", head, rows, frozenset({0, 5}))
+    return TextTable(f"Rank correlation of {systems} systems", head, rows, frozenset({0, 5}))

@@ -16,15 +16,15 @@ NONE = "-"
 
 
 def comparison_terminal(comparisons: Sequence[Comparison]) -> str:
-    """Returns plain text: for each comparison the whole with its dimensions, then groups, categories, difficulties.
+    """Return plain text: for each comparison the whole with its dimensions, then groups, categories, difficulties.
 
-    Several comparisons end with a table of their headlines.
+    For several comparisons, a table of their headlines follows.
     """
     return terminal_text(_all_grids(comparisons))
 
 
 def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
-    """Returns the same tables as Markdown."""
+    """Return the same tables as Markdown."""
     return markdown_text(_all_grids(comparisons))
 
 
@@ -36,9 +36,9 @@ _CSV_HEAD = (
 
 
 def comparison_csv(comparisons: Sequence[Comparison]) -> str:
-    """Returns CSV with full precision: one row for each comparison, part and figure; differences are b - a.
+    """Return CSV with full precision: one row for each comparison, subset and figure; differences are b - a.
 
-    `p` goes with the bootstrap interval, `p_permutation` is the permutation test's; `p_holm` stands with the headline.
+    `p` belongs to the bootstrap interval, `p_permutation` to the permutation test; only headlines have `p_holm`.
     """
     return csv_text(
         _CSV_HEAD,
@@ -57,15 +57,15 @@ def comparison_csv(comparisons: Sequence[Comparison]) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Writes a difference with its sign and three decimals; 0.000 has none, and a dash stands where there is none."""
+    """Format a difference with its sign and three decimals; 0.000 has no sign; a dash for None."""
     if value is None:
         return NONE
     text = f"{value:+.3f}"
     return text[1:] if float(text) == 0 else text
 
 
-def chance(p: float | None) -> str:
-    """Writes a p-value: three decimals, `< 0.001` below them."""
+def format_p(p: float | None) -> str:
+    """Format a p-value with three decimals, or as `< 0.001`."""
     if p is None:
         return NONE
     return "< 0.001" if p < 0.0005 else f"{p:.3f}"
@@ -79,7 +79,7 @@ def _with_ends(figure: FigureDifference) -> str:
 def _cells(figure: FigureDifference) -> list[str]:
     values = [NONE if value is None else f"{value:.3f}" for value in (figure.a, figure.b)]
     note = "no result" if figure.note.startswith(NO_RESULT) else figure.note
-    return [*values, _with_ends(figure), chance(figure.p_permutation), str(figure.n), note]
+    return [*values, _with_ends(figure), format_p(figure.p_permutation), str(figure.n), note]
 
 
 def _all_grids(comparisons: Sequence[Comparison]) -> list[TextTable]:
@@ -88,13 +88,13 @@ def _all_grids(comparisons: Sequence[Comparison]) -> list[TextTable]:
 
 
 def _family(comparisons: Sequence[Comparison]) -> TextTable:
-    """Lays out the headlines of all comparisons, with p-values corrected for their number."""
+    """Return a table of the headlines of all comparisons, with p-values corrected for their number."""
     rows = [
         [
             f"{one.b or 'second'} against {one.a or 'first'}",
             _with_ends(one.headline),
-            chance(one.headline.p_permutation),
-            chance(one.p_holm),
+            format_p(one.headline.p_permutation),
+            format_p(one.p_holm),
             _effect(one.headline),
             _size(one.headline),
             str(one.headline.n),
@@ -143,25 +143,25 @@ def _rows(parts: Sequence[ComparedSlice]) -> list[list[str]]:
 
 
 def _trimmed(grid: TextTable) -> TextTable:
-    """Drops the column of notes where none is given."""
+    """Return a table without the column of notes if there are none."""
     if any(row[-1] for row in grid.rows):
         return grid
     return TextTable(grid.title, grid.head[:-1], [row[:-1] for row in grid.rows], grid.left, grid.lines)
 
 
 def _verdict(one: Comparison) -> str:
-    """Says in one line whether the difference is real."""
+    """Return one line on whether the systems differ."""
     if one.no_result:
         return f"{no_result(one.no_result)}; run that system again to add the missing scores"
     figure, a, b = one.headline, one.a or "first", one.b or "second"
-    split = f"better on {one.better}, level on {one.equal}, worse on {one.worse} of {count(one.paired, 'sample')}"
+    split = f"better on {one.better}, equal on {one.equal}, worse on {one.worse} of {count(one.paired, 'sample')}"
     if figure.low is None or figure.high is None or figure.value is None:
         same = one.paired and not one.better + one.worse
-        words = f"{b} and {a} cannot be told apart" if same else f"{b} against {a}"
-        return f"{words}: no interval ({figure.note or 'none asked for'}); {split}"
+        words = f"no difference between {b} and {a}" if same else f"{b} against {a}"
+        return f"{words}: no interval ({figure.note or 'not requested'}); {split}"
     if figure.low > 0 or figure.high < 0:
-        return f"{b} is {'above' if figure.low > 0 else 'below'} {a}: the 95 % interval is without 0; {split}"
-    return f"{b} and {a} cannot be told apart: the 95 % interval holds 0; {split}"
+        return f"{b} is {'above' if figure.low > 0 else 'below'} {a}: the 95 % interval excludes 0; {split}"
+    return f"no clear difference between {b} and {a}: the 95 % interval includes 0; {split}"
 
 
 def _lines(one: Comparison) -> list[str]:
@@ -181,16 +181,16 @@ def _lines(one: Comparison) -> list[str]:
 
 
 def _tested(one: Comparison) -> list[str]:
-    """Says how the p-value came about, how large the difference is, and how small a one could have been found."""
+    """Return lines on the test, the effect size and the smallest detectable difference."""
     figure = one.headline
     test, size = [], []
     if one.relabellings:
         many = f"all {one.relabellings:,}" if one.exact else f"{one.relabellings:,}"
         test.append(f"p: paired permutation test, {many} exchanges of labels")
     if one.family > 1:
-        test.append(f"corrected for {count(one.family, 'comparison')} (Holm) {chance(one.p_holm)}")
+        test.append(f"corrected for {count(one.family, 'comparison')} (Holm) {format_p(one.p_holm)}")
     if figure.effect is not None:
         size.append(f"effect size d_z {_effect(figure)}")
     if figure.detectable is not None:
-        size.append(f"detectable from {_size(figure)} on (80 % power at 5 %)")
+        size.append(f"smallest detectable difference {_size(figure)} (80 % power at 5 %)")
     return ["; ".join(parts) for parts in (test, size) if parts]

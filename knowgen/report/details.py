@@ -1,4 +1,4 @@
-"""What a reader sees when a sample is opened: plain data, cut to lengths a page can bear, with nothing interpreted."""
+"""Details shown when a sample is opened: plain data, with long texts shortened."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from knowgen.core.records import Attempt, Generation, GroundTruth, ParsedScore, 
 LONGEST_REPLY = 8_000
 LONGEST_TEXT = 1_200
 MOST = 24
-"""At most this many entries of a list are shown; the rest is counted."""
+"""Maximum number of shown entries of a list; the rest is counted."""
 
 EMPTY: tuple[object, ...] = (None, "", [], {}, ())
-"""What is not worth a line."""
+"""Values that are not shown."""
 
 READ_AS = ("recognised", "recognised_text", "lines")
-"""Names under which scorers keep the text they read in a picture: strings, or records with a `text`."""
+"""Names of details with text recognised in an image: strings, or records with a `text`."""
 
 
 def cut(text: str, longest: int = LONGEST_TEXT) -> str:
-    """Shortens a text and says by how much."""
+    """Return a text, shortened with a note if it is longer than `longest` characters."""
     if len(text) <= longest:
         return text
     return f"{text[:longest]} … ({len(text) - longest} more characters in the run directory)"
 
 
 def as_pairs(values: dict[str, Any]) -> list[list[str]]:
-    """Turns a mapping into pairs of name and text, in order; entries without content are left out."""
+    """Return the entries of a mapping as pairs of name and text; entries without content are left out."""
     return [[key, cut(as_text(value))] for key, value in values.items() if value not in EMPTY]
 
 
 def as_text(value: Any) -> str:
-    """Writes any plain value for people: lists of short things in a line, the rest as JSON."""
+    """Return any plain value as text: lists of short values on one line, other values as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -44,8 +44,8 @@ def as_text(value: Any) -> str:
     if isinstance(value, list | tuple) and all(isinstance(entry, dict) for entry in value):
         return "\n".join(as_text(entry) for entry in value)
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        kept = {key: as_text(held) for key, held in value.items() if held not in EMPTY}
-        return ", ".join(f"{key.replace('_', ' ')} {held}" for key, held in kept.items())
+        texts = {key: as_text(entry) for key, entry in value.items() if entry not in EMPTY}
+        return ", ".join(f"{key.replace('_', ' ')} {text}" for key, text in texts.items())
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -59,7 +59,7 @@ def _records(entries: tuple[dict[str, Any], ...]) -> list[list[list[str]]]:
 
 
 def generation_details(generation: Generation) -> dict[str, Any]:
-    """Returns what is shown of a drawing."""
+    """Return the shown details of a generation."""
     return {
         "status": generation.status.value,
         "reason": cut(generation.reason),
@@ -76,7 +76,7 @@ def generation_details(generation: Generation) -> dict[str, Any]:
 
 
 def truth_details(truth: GroundTruth) -> dict[str, Any]:
-    """Returns what is shown of a ground truth."""
+    """Return the shown details of a ground truth."""
     return {
         "required_text": [cut(text) for text in truth.required_text[:MOST]],
         "text_required": truth.text_required,
@@ -108,7 +108,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 def recognised(details: dict[str, Any]) -> list[str]:
-    """Returns the text that a scorer read in the picture, line by line; empty when it reads none."""
+    """Return the lines of text that a scorer recognised in the image; empty if it recognises none."""
     for name in READ_AS:
         lines = details.get(name)
         if isinstance(lines, list | tuple):
@@ -118,7 +118,7 @@ def recognised(details: dict[str, Any]) -> list[str]:
 
 
 def score_details(score: Score) -> dict[str, Any]:
-    """Returns what is shown of a judgement, raw replies included."""
+    """Return the shown details of a score, including raw replies."""
     readings = [_reading("strict", score.strict)]
     if score.lenient is not None:
         readings.append(_reading("lenient", score.lenient))

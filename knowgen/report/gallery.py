@@ -1,4 +1,4 @@
-"""Reads runs into what the sample gallery shows: one entry a sample and repeat, with one cell a system."""
+"""Read runs into the sample gallery: one entry per sample and repeat, with one cell per system."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from knowgen.stats.values import STATES, read_values
 
 STATE_WORDS = {
     "scored": "scored",
-    "generation_failed": "drawing failed",
-    "generation_refused": "refused",
-    "generation_not_run": "not drawn",
-    "judgement_failed": "judgement failed",
-    "judgement_not_run": "not judged",
+    "generation_failed": "generation failed",
+    "generation_refused": "generation refused",
+    "generation_not_run": "not generated",
+    "score_failed": "score failed",
+    "score_not_run": "not scored",
     "not_applicable": "not applicable",
 }
-"""Each state of `knowgen.stats.values.STATES` in words."""
+"""Label of each state of `knowgen.stats.values.STATES`."""
 
 SampleKey = tuple[str, str]
 """Task version and sample id: the same id in another version of the task is another sample."""
@@ -33,13 +33,13 @@ SampleKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What a picture comes to under one view.
+    """Score of an image under one view.
 
     Attributes:
         state: One of `STATES`.
-        overall: Weighted mean of the dimensions that apply, None where it is not scored.
-        values: By dimension.
-        reason: Why it is not scored, empty when it is.
+        overall: Weighted mean of the dimensions that apply, None if it is not scored.
+        values: Value of each dimension.
+        reason: Why it is not scored; empty if it is.
     """
 
     state: str
@@ -50,12 +50,12 @@ class ImageScore:
 
 @dataclass
 class GalleryCell:
-    """What one system made of one sample and repeat.
+    """Result of one system for one sample and repeat.
 
     Attributes:
-        image: Digest of its picture, empty when there is none.
-        readings: By view; None where the system has no such view.
-        details: What is shown when a reader opens the sample.
+        image: Digest of its image; empty if there is none.
+        readings: Score by view; None if the system has no such view.
+        details: Details shown when the sample is opened.
     """
 
     image: str = ""
@@ -65,7 +65,7 @@ class GalleryCell:
 
 @dataclass
 class GalleryEntry:
-    """One sample and repeat, with a cell a system; a system that did not take part has None."""
+    """One sample and repeat, with a cell for each system; None if the run does not have the sample."""
 
     sample: Sample
     task_version: str
@@ -75,14 +75,14 @@ class GalleryEntry:
 
 @dataclass(frozen=True)
 class Problem:
-    """A way in which results are missing.
+    """A reason why results are missing.
 
     Attributes:
         system: Index of the system.
         view: Index of the view.
         state: One of `STATES`, never `scored`.
-        reason: As it was stored.
-        count: Samples and repeats with it.
+        reason: Stored reason.
+        count: Number of samples and repeats with this reason.
     """
 
     system: int
@@ -94,76 +94,76 @@ class Problem:
 
 @dataclass
 class Spending:
-    """Money and time of one system; dollars are None where a price is not known.
+    """Cost and time of one system; costs in US dollars are None if a price is not known.
 
-    `kept` counts judgements whose reply an earlier run had paid for.
+    `cached` is the number of scores whose replies come from earlier runs.
     """
 
-    drawings: int = 0
-    drawing_seconds: list[float] = field(default_factory=list)
-    drawing_cost: float | None = 0.0
-    judgements: int = 0
-    judging_seconds: float = 0.0
-    judging_cost: float | None = 0.0
+    generations: int = 0
+    generation_seconds: list[float] = field(default_factory=list)
+    generation_cost: float | None = 0.0
+    scores: int = 0
+    scoring_seconds: float = 0.0
+    scoring_cost: float | None = 0.0
     tokens: int = 0
-    kept: int = 0
+    cached: int = 0
 
 
 @dataclass
 class Gallery:
-    """Everything the page shows of single samples."""
+    """Content of the page on single samples."""
 
     entries: list[GalleryEntry]
     truths: dict[SampleKey, dict[str, Any]]
     truth_images: dict[SampleKey, str]
-    pictures: list[tuple[ImageRef, Path | None]]
+    images: list[tuple[ImageRef, Path | None]]
     troubles: list[Problem]
     spending: list[Spending]
 
 
 def collect(systems: Sequence[ReportSystem], views: Sequence[ReportView]) -> Gallery:
-    """Reads all runs once, in order; linear in the number of results."""
+    """Read all runs once, in order."""
     entries: dict[tuple[SampleKey, int], GalleryEntry] = {}
-    found = Gallery([], {}, {}, [], [], [])
+    gallery = Gallery([], {}, {}, [], [], [])
     troubles: Counter[tuple[int, int, str, str]] = Counter()
     for system in systems:
-        cells = _cells(system, found)
+        cells = _cells(system, gallery)
         for view in views:
             _read_view(system, view, len(views), cells, troubles)
-        _file_under_samples(system, cells, entries, found, len(systems))
-    found.entries = list(entries.values())
-    found.troubles = [Problem(*key, count) for key, count in troubles.items()]
-    return found
+        _add_entries(system, cells, entries, gallery, len(systems))
+    gallery.entries = list(entries.values())
+    gallery.troubles = [Problem(*key, count) for key, count in troubles.items()]
+    return gallery
 
 
-def _cells(system: ReportSystem, found: Gallery) -> dict[tuple[str, int], GalleryCell]:
-    """Cells of one system by sample and repeat, with their details, and what they cost."""
+def _cells(system: ReportSystem, gallery: Gallery) -> dict[tuple[str, int], GalleryCell]:
+    """Return the cells of one system by sample and repeat, with their details, and add its spending."""
     store, cells, spending = system.run.store, dict[tuple[str, int], GalleryCell](), Spending()
     for _, generation in store.generations():
         cell = cells.setdefault((generation.sample_id, generation.repeat), GalleryCell())
         cell.details = generation_details(generation)
         if generation.image is not None:
             cell.image = generation.image.sha256
-            found.pictures.append((generation.image, store.image_path(generation.image)))
-        _spend_drawing(spending, generation)
+            gallery.images.append((generation.image, store.image_path(generation.image)))
+        _spend_generation(spending, generation)
     for _, score in store.scores():
         cell = cells.setdefault((score.sample_id, score.repeat), GalleryCell())
         cell.details.setdefault("scores", []).append(score_details(score))
-        spending.judgements += 1
-        spending.judging_seconds += score.seconds
-        spending.judging_cost = _add(spending.judging_cost, score.usage.cost)
+        spending.scores += 1
+        spending.scoring_seconds += score.seconds
+        spending.scoring_cost = _add(spending.scoring_cost, score.usage.cost)
         spending.tokens += score.usage.input_tokens + score.usage.output_tokens
-        spending.kept += bool(score.attempts) and all(attempt.cached for attempt in score.attempts)
-    found.spending.append(spending)
+        spending.cached += bool(score.attempts) and all(attempt.cached for attempt in score.attempts)
+    gallery.spending.append(spending)
     return cells
 
 
-def _spend_drawing(spending: Spending, generation: Generation) -> None:
+def _spend_generation(spending: Spending, generation: Generation) -> None:
     if generation.status is GenerationStatus.NOT_RUN:
         return
-    spending.drawings += 1
-    spending.drawing_seconds.append(generation.seconds)
-    spending.drawing_cost = _add(spending.drawing_cost, generation.usage.cost)
+    spending.generations += 1
+    spending.generation_seconds.append(generation.seconds)
+    spending.generation_cost = _add(spending.generation_cost, generation.usage.cost)
     spending.tokens += generation.usage.input_tokens + generation.usage.output_tokens
 
 
@@ -181,7 +181,7 @@ def _read_view(
     if view.summaries[system.index] is None:
         return
     protocol = get_protocol(view.protocol)
-    for key, rows in _by_picture(system.run.store.rows(view.scorer)):
+    for key, rows in _by_image(system.run.store.rows(view.scorer)):
         cell = cells.setdefault(key, GalleryCell())
         cell.readings.extend([None] * (n_views - len(cell.readings)))
         state, overall, values = read_cell(rows, protocol, view.dimensions)
@@ -191,8 +191,8 @@ def _read_view(
             troubles[system.index, view.index, state, reason] += 1
 
 
-def _by_picture(rows: Iterator[Row]) -> Iterator[tuple[tuple[str, int], list[Row]]]:
-    """Rows of one picture come together, since stores yield them sample by sample."""
+def _by_image(rows: Iterator[Row]) -> Iterator[tuple[tuple[str, int], list[Row]]]:
+    """Yield the rows of each image; stores yield them sample by sample."""
     for key, group in groupby(rows, key=lambda row: (row.sample_id, row.repeat)):
         yield key, list(group)
 
@@ -207,11 +207,11 @@ def _reason(rows: Sequence[Row], state: str) -> str:
 def read_cell(
     rows: Sequence[Row], protocol: ScoringProtocol, dimensions: tuple[str, ...]
 ) -> tuple[str, float | None, list[float | None]]:
-    """Reads the judgements of one picture as a protocol does.
+    """Read the scores of one image under a protocol.
 
     Returns:
-        Its state, the weighted mean of the dimensions that apply to it, and the values by dimension, in [0, 1]. A
-        picture without judgement has no values, whatever the protocol counts for it: a failure is a state.
+        State, weighted mean of the dimensions that apply, and values by dimension, in [0, 1]. An image without a score
+        has no values, whatever the protocol counts for it.
     """
     read = read_values(rows, protocol, dimensions)
     counts = read.coverage[:, : len(STATES)].sum(axis=0)
@@ -227,21 +227,21 @@ def read_cell(
     return "scored", sum(weight * value for weight, value in applying) / total if total else None, values
 
 
-def _file_under_samples(
+def _add_entries(
     system: ReportSystem,
     cells: dict[tuple[str, int], GalleryCell],
     entries: dict[tuple[SampleKey, int], GalleryEntry],
-    found: Gallery,
+    gallery: Gallery,
     n_systems: int,
 ) -> None:
     store = system.run.store
     version = f"{store.spec.task} {store.spec.task_version}"
     for sample in store.samples():
         key = (version, sample.id)
-        if key not in found.truths:
+        if key not in gallery.truths:
             truth = store.truth(sample.id)
-            found.truths[key] = truth_details(truth)
-            found.truth_images[key] = _truth_image(truth, found)
+            gallery.truths[key] = truth_details(truth)
+            gallery.truth_images[key] = _truth_image(truth, gallery)
         for repeat in range(store.spec.repeats):
             cell = cells.get((sample.id, repeat))
             if cell is None:
@@ -251,8 +251,8 @@ def _file_under_samples(
             entry.cells[system.index] = cell
 
 
-def _truth_image(truth: GroundTruth, found: Gallery) -> str:
+def _truth_image(truth: GroundTruth, gallery: Gallery) -> str:
     if truth.image is None:
         return ""
-    found.pictures.append((truth.image, truth.image.path))
+    gallery.images.append((truth.image, truth.image.path))
     return truth.image.sha256

@@ -1,4 +1,4 @@
-"""The answer first: who is ahead, by how much, and how sure that is."""
+"""Headline of the page: which system leads, by how much, and with which interval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from knowgen.core.records import DIMENSIONS
 from knowgen.report.numbers import number
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.compare.systems import compare
-from knowgen.stats.coverage import HOW_TO_GO_ON, no_result, share_words
+from knowgen.stats.coverage import HOW_TO_CONTINUE, no_result, share_words
 from knowgen.stats.protocol import get_protocol
 from knowgen.stats.summary import OVERALL, Figure, Summary
 
@@ -21,11 +21,11 @@ ISOLATE, END_ISOLATE = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 
 @dataclass(frozen=True)
 class Headline:
-    """What the page says before anything else.
+    """First sentences of the page.
 
     Attributes:
-        sentence: The finding, one sentence.
-        support: Sentences a reader needs with it.
+        sentence: The result in one sentence.
+        support: Further sentences that explain it.
     """
 
     sentence: str
@@ -39,8 +39,8 @@ class LeadDifference:
     Attributes:
         value: Difference of the headline figures.
         low: Lower end of its 95 % interval.
-        high: Upper end.
-        n: Samples that both have.
+        high: Upper end of the interval.
+        n: Number of samples that both have.
     """
 
     value: float
@@ -54,14 +54,14 @@ def _article(name: str) -> str:
 
 
 def score_name(dimensions: Sequence[str]) -> str:
-    """Returns `K-Score` for the four KnowGen dimensions and `overall score` for any others."""
+    """Return `K-Score` for the four KnowGen dimensions and `overall score` for any others."""
     return "K-Score" if tuple(dimensions) == DIMENSIONS else "overall score"
 
 
 def ranked(systems: Sequence[ReportSystem], view: ReportView) -> list[ReportSystem]:
-    """Returns the systems that may be ranked, best first: those with a result that do not see the ground truth."""
-    held = [system for system in systems if not system.privileged and _figure(system, view).value is not None]
-    return sorted(held, key=lambda system: -(_figure(system, view).value or 0.0))
+    """Return the systems that may be ranked, best first: those with a result that do not see the ground truth."""
+    eligible = [system for system in systems if not system.privileged and _figure(system, view).value is not None]
+    return sorted(eligible, key=lambda system: -(_figure(system, view).value or 0.0))
 
 
 def _figure(system: ReportSystem, view: ReportView) -> Figure:
@@ -70,7 +70,7 @@ def _figure(system: ReportSystem, view: ReportView) -> Figure:
 
 
 def differences(summaries: Sequence[Summary]) -> list[str]:
-    """Names what keeps summaries from being ranked: they must agree in task, version, selection and protocol."""
+    """Return the properties in which summaries differ, so that they cannot be ranked."""
     names = {
         "task": "task",
         "task_version": "task version",
@@ -83,25 +83,28 @@ def differences(summaries: Sequence[Summary]) -> list[str]:
 
 
 def answer(systems: Sequence[ReportSystem], view: ReportView, lead: LeadDifference | None) -> Headline:
-    """Puts the finding of a view into words.
+    """Return the headline of a view.
 
     Args:
         systems: All systems of the page.
-        view: The scorer and protocol.
-        lead: Paired difference of the two best; None when there is none, and the intervals must do.
+        view: Scorer and protocol.
+        lead: Paired difference of the two best systems; None if there is none, and their intervals are compared.
     """
     order, name = ranked(systems, view), score_name(view.dimensions)
     support = (*_without_result(systems, view), *_privileged(systems, view))
-    lacking = _lacking(systems, view)
-    if not order and lacking:
-        reasons = "; ".join(why if len(systems) == 1 else f"{_name(one)}: {why}" for one, why in lacking)
-        return Headline(f"{no_result(reasons)}.", (_how_to_go_on(view), *_published(view), *_privileged(systems, view)))
+    missing = _without_scores(systems, view)
+    if not order and missing:
+        reasons = "; ".join(why if len(systems) == 1 else f"{_name(one)}: {why}" for one, why in missing)
+        return Headline(
+            f"{no_result(reasons)}.", (_how_to_continue(view), *_published(view), *_privileged(systems, view))
+        )
     if not order:
         return Headline(f"No system has {_article(name)} {name} yet.", support)
     if len(order) == 1:
         figure = _figure(order[0], view)
         return Headline(
-            f"{_name(order[0])} reaches {_article(name)} {name} of {number(figure.value)}.", (_surety(figure), *support)
+            f"{_name(order[0])} reaches {_article(name)} {name} of {number(figure.value)}.",
+            (_interval_sentence(figure), *support),
         )
     clash = differences([summary for system in order if (summary := view.summaries[system.index]) is not None])
     if clash:
@@ -117,12 +120,12 @@ def _two(
     a, b = _figure(first, view), _figure(second, view)
     scores = f"{number(a.value)} against {number(b.value)}"
     if lead is not None:
-        sure, how = lead.low > 0, _paired(lead)
+        clear, how = lead.low > 0, _paired(lead)
     else:
-        sure = a.low is not None and b.high is not None and a.low > b.high
-        how = f"their {SURE} intervals do not overlap" if sure else f"their {SURE} intervals overlap or are not known"
+        clear = a.low is not None and b.high is not None and a.low > b.high
+        how = f"their {SURE} intervals do not overlap" if clear else f"their {SURE} intervals overlap or are not known"
     support = f"{scores}; {how}."
-    if sure:
+    if clear:
         gap = number((a.value or 0.0) - (b.value or 0.0))
         return f"{_name(first)} leads {_name(second)} by {gap} in {name}.", support
     return f"No clear leader in {name} between {_name(first)} and {_name(second)}.", support
@@ -136,44 +139,43 @@ def _paired(lead: LeadDifference) -> str:
     )
 
 
-def _lacking(systems: Sequence[ReportSystem], view: ReportView) -> list[tuple[ReportSystem, str]]:
-    """Return the systems with too few scores for a result, and what they lack."""
-    found = [(system, view.summaries[system.index]) for system in systems]
-    return [(system, summary.no_result) for system, summary in found if summary is not None and summary.no_result]
+def _without_scores(systems: Sequence[ReportSystem], view: ReportView) -> list[tuple[ReportSystem, str]]:
+    """Return the systems with too few scores for a result, each with the reason."""
+    summaries = [(system, view.summaries[system.index]) for system in systems]
+    return [(system, summary.no_result) for system, summary in summaries if summary is not None and summary.no_result]
 
 
-def _how_to_go_on(view: ReportView) -> str:
+def _how_to_continue(view: ReportView) -> str:
     needed = share_words(get_protocol(view.protocol).min_coverage)
-    return f"A result needs at least {needed} of the scores: {HOW_TO_GO_ON}."
+    return f"A result needs at least {needed} of the scores: {HOW_TO_CONTINUE}."
 
 
 def _without_result(systems: Sequence[ReportSystem], view: ReportView) -> tuple[str, ...]:
-    lacking = [f"{_name(one)} has no result: {why}." for one, why in _lacking(systems, view)]
-    return (*lacking, _how_to_go_on(view)) if lacking else ()
+    sentences = [f"{_name(one)} has no result: {why}." for one, why in _without_scores(systems, view)]
+    return (*sentences, _how_to_continue(view)) if sentences else ()
 
 
 def _published(view: ReportView) -> tuple[str, ...]:
-    """Say that figures of published arithmetic are shown though they rest on a part of the scores."""
+    """Return a sentence if partial figures of the published arithmetic are shown."""
     shown = [one for one in view.summaries if one is not None and one.no_result and one.headline.value is not None]
-    return ("The figures below are partial: the published arithmetic of what was scored.",) if shown else ()
+    return ("The figures below are partial: the published arithmetic over the existing scores.",) if shown else ()
 
 
 def _privileged(systems: Sequence[ReportSystem], view: ReportView) -> tuple[str, ...]:
     seeing = [_name(one) for one in systems if one.privileged and view.summaries[one.index] is not None]
     if not seeing:
         return ()
-    return (
-        f"{_join(seeing)} {'sees' if len(seeing) == 1 else 'see'} the ground truth and takes no part in the ranking.",
-    )
+    sees = "sees the ground truth and is" if len(seeing) == 1 else "see the ground truth and are"
+    return (f"{_join(seeing)} {sees} not ranked.",)
 
 
 def _name(system: ReportSystem) -> str:
-    """A label fit for a sentence: not endless, and without letters that turn the rest of the sentence around."""
+    """Return a label for use in a sentence: shortened, and isolated if it has characters that change text direction."""
     label = system.label if len(system.label) <= LONGEST_NAME else f"{system.label[:LONGEST_NAME]}…"
     return f"{ISOLATE}{label}{END_ISOLATE}" if any(letter in TURNING for letter in label) else label
 
 
-def _surety(figure: Figure) -> str:
+def _interval_sentence(figure: Figure) -> str:
     if figure.low is None or figure.high is None:
         return f"From {figure.n} samples; no interval{f': {figure.note}' if figure.note else ''}."
     return f"{SURE} interval {number(figure.low)} to {number(figure.high)}, from {figure.n} samples."
@@ -184,26 +186,26 @@ def _join(words: Sequence[str]) -> str:
 
 
 def lead_of(systems: Sequence[ReportSystem], view: ReportView) -> LeadDifference | None:
-    """Compares the two best systems of a view over the samples that both have.
+    """Compare the two best systems of a view over their common samples.
 
     Returns:
-        The difference, best minus second; None where there is no second system, the runs cannot be compared, or there
-        are too few samples for an interval.
+        The difference, best minus second; None if there is no second system, the runs cannot be compared, or there are
+        too few samples for an interval.
     """
     order = ranked(systems, view)[:2]
     if len(order) < 2 or differences(_summaries(order, view)):
         return None
     best, second = order
-    found = compare(
+    comparison = compare(
         second.run.store.rows(view.scorer),
         best.run.store.rows(view.scorer),
         view.protocol,
         dimensions=view.dimensions,
-        permutations=0,  # the interval alone is shown
+        permutations=0,  # only the interval is shown
         a_name=second.label,
         b_name=best.label,
     )
-    figure = found.slices[0].figures[OVERALL]
+    figure = comparison.slices[0].figures[OVERALL]
     if figure.value is None or figure.low is None or figure.high is None:
         return None
     return LeadDifference(figure.value, figure.low, figure.high, figure.n)

@@ -1,4 +1,4 @@
-"""Writes a report as a folder that opens from disk: pages, pictures and data, with no need of a network."""
+"""Write a report as a folder that opens from disk without a network: page, images and data."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from knowgen.core.atomic import replace_folder
 from knowgen.core.errors import ConfigError, DataError
 from knowgen.report import payload
 from knowgen.report.gallery import Gallery, collect
 from knowgen.report.headline import lead_of
+from knowgen.report.image_files import RECIPE, ShownImage, make_images
 from knowgen.report.page import render
 from knowgen.report.payload import write_data
-from knowgen.report.pictures import RECIPE, ShownImage, make_pictures
 from knowgen.report.view import ReportRun, ReportSystem, ReportView, RunView, systems_of, views_of
 
 MARKER = "knowgen-report.txt"
-"""A file in every report; a folder without it is somebody else's and is left alone."""
+"""File in every report; a folder without it is not a report and is not replaced."""
 
 OWN = frozenset({"img", "data", "static", "index.html", MARKER})
-"""All that a report holds; a folder with anything else beside it is not replaced."""
+"""Names in a report folder; a folder with any other name is not replaced."""
 
 STATIC = (
     "theme.js",
@@ -38,13 +37,13 @@ STATIC = (
 
 
 def write_report(runs: Sequence[ReportRun], out: Path) -> Path:
-    """Writes the report of one or more runs.
+    """Write the report of one or more runs.
 
-    The folder is made beside its place and moved there when it is complete, so that a reader never meets half a
-    report. An earlier report is replaced and its pictures are used again.
+    The folder is written under a temporary name and moved into place when complete, so that readers never see a partial
+    report. An earlier report is replaced, and its images are reused.
 
     Args:
-        runs: The runs, in the order of the page; the first summary of the first run is the headline.
+        runs: Runs in the order of the page; the first summary of the first run is the headline.
         out: Folder to write.
 
     Returns:
@@ -52,20 +51,20 @@ def write_report(runs: Sequence[ReportRun], out: Path) -> Path:
 
     Raises:
         UsageError: There is no run, or one has no summary.
-        ConfigError: `out` is a file, or a folder that holds something else.
+        ConfigError: `out` is a file, or a folder with other content.
         DataError: The folder cannot be written.
     """
     systems = systems_of(runs)
     views = views_of(systems)
-    given, out = out, out.resolve()
-    _refuse_foreign(out)
+    requested, out = out, out.resolve()
+    _check_replaceable(out)
     collected = collect(systems, views)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            _fill(fresh, systems, views, collected, _pictures_of(out))
-            replace_folder(fresh, out)
+            _fill(fresh, systems, views, collected, _images_of(out))
+            _move(fresh, out)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
@@ -73,26 +72,24 @@ def write_report(runs: Sequence[ReportRun], out: Path) -> Path:
         raise DataError(
             f"cannot be written: {error.strerror or error}", where=where, fix="free space or name another folder"
         ) from error
-    return given / "index.html"
+    return requested / "index.html"
 
 
-def _refuse_foreign(out: Path) -> None:
+def _check_replaceable(out: Path) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise ConfigError("is a file, not a folder", where=str(out), fix="name another folder with -o")
-    held = sorted(path.name for path in out.iterdir())
-    if held and MARKER not in held:
-        raise ConfigError(
-            "holds something that is no report", where=str(out), fix="name an empty or new folder with -o"
-        )
-    strange = [name for name in held if name not in OWN]
-    if strange:
+        raise ConfigError("not a folder", where=str(out), fix="name another folder with -o")
+    names = sorted(path.name for path in out.iterdir())
+    if names and MARKER not in names:
+        raise ConfigError("the folder is not a report", where=str(out), fix="name an empty or new folder with -o")
+    others = [name for name in names if name not in OWN]
+    if others:
         fix = "move it elsewhere, or name another folder with -o"
-        raise ConfigError(f"holds {strange[0]!r} beside an earlier report", where=str(out), fix=fix)
+        raise ConfigError(f"the folder has {others[0]!r} beside an earlier report", where=str(out), fix=fix)
 
 
-def _pictures_of(out: Path) -> Path | None:
+def _images_of(out: Path) -> Path | None:
     marker = out / MARKER
     return out / "img" if marker.is_file() and RECIPE in marker.read_text(encoding="utf-8") else None
 
@@ -106,13 +103,30 @@ def _fill(
     static = files("knowgen.report").joinpath("static")
     for name in STATIC:
         (folder / "static" / name).write_text(static.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
-    shown: dict[str, ShownImage] = make_pictures(collected.pictures, folder / "img", earlier)
+    shown: dict[str, ShownImage] = make_images(collected.images, folder / "img", earlier)
     write_data(folder / "data", "index", payload.index(systems, views, collected, shown))
     for number, chunk in enumerate(payload.chunks(collected)):
         write_data(folder / "data", f"chunk-{number}", chunk)
     leads = {view.index: lead for view in views if (lead := lead_of(systems, view)) is not None}
     (folder / "index.html").write_text(render(systems, views, collected, shown, leads), encoding="utf-8")
-    (folder / MARKER).write_text(f"A report written by knowgen. Pictures: {RECIPE}\n", encoding="utf-8")
+    (folder / MARKER).write_text(f"A report written by knowgen. Images: {RECIPE}\n", encoding="utf-8")
+
+
+def _move(fresh: Path, out: Path) -> None:
+    """Move a complete folder into place; the earlier folder stays there until then."""
+    if not out.exists():
+        fresh.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        out.rename(old / "old")
+        try:
+            fresh.rename(out)
+        except OSError:
+            (old / "old").rename(out)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 __all__ = ["ReportRun", "RunView", "write_report"]

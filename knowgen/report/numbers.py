@@ -1,4 +1,4 @@
-"""How a report writes numbers: everywhere the same number of digits."""
+"""Format numbers for reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MINUS = "\u2212"
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
-    """Writes a figure in [-1, 1] with three decimals; a dash where there is none."""
+    """Format a figure in [-1, 1] with three decimals; a dash for None."""
     if value is None:
         return NONE
     text = f"{abs(value):.3f}"
@@ -19,19 +19,19 @@ def number(value: float | None, *, signed: bool = False) -> str:
 
 
 def interval(figure: Figure) -> str:
-    """Writes the 95 % interval of a figure, such as `0.640–0.781`; a dash where there is none."""
+    """Format the 95 % interval of a figure, such as `0.640–0.781`; a dash if there is none."""
     if figure.low is None or figure.high is None:
         return NONE
     return f"{number(figure.low)}–{number(figure.high)}"
 
 
 def position(value: float | None) -> str:
-    """Writes a value in [0, 1] as a percentage for a drawing; values outside are held to its ends."""
+    """Format a value as a horizontal position in percent; values are clipped to [0, 1]."""
     return f"{100 * min(max(value or 0.0, 0.0), 1.0):.2f}%"
 
 
 def money(dollars: float | None) -> str:
-    """Writes US dollars; a dash where a price is not known."""
+    """Format US dollars; a dash if the price is not known."""
     if dollars is None:
         return NONE
     if dollars == 0:
@@ -40,7 +40,7 @@ def money(dollars: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Writes a time: `0.42 s`, `38 s`, `12 min`, `3 h 05 min`."""
+    """Format a duration: `0.42 s`, `38 s`, `12 min`, `3 h 05 min`."""
     if seconds is None:
         return NONE
     if seconds < 10:
@@ -52,21 +52,21 @@ def duration(seconds: float | None) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """Writes a part of a whole as a percentage that says 100 % only when it is all, and 0 % only when it is none."""
+    """Format a share as a percentage; it is 100 % only if all are included and 0 % only if none is."""
     if whole == 0:
         return NONE
     percent = 100 * part / whole
-    held = min(max(percent, 0.1), 99.9) if 0 < part < whole else percent
-    return f"{held:.0f} %" if held in (0, 100) or 1 <= held <= 99 else f"{held:.1f} %"
+    shown = min(max(percent, 0.1), 99.9) if 0 < part < whole else percent
+    return f"{shown:.0f} %" if shown in (0, 100) or 1 <= shown <= 99 else f"{shown:.1f} %"
 
 
 def missing(coverage: Coverage) -> int:
-    """Counts expected judgements that failed in drawing or judging; what does not apply is none."""
-    return coverage.generation_failed + coverage.generation_refused + coverage.judgement_failed
+    """Return the number of expected scores whose generation failed or was refused, or that failed themselves."""
+    return coverage.generation_failed + coverage.generation_refused + coverage.score_failed
 
 
 def spoken(label: str, figure: Figure) -> str:
-    """Says a figure in words, for screen readers and tool tips."""
+    """Return a figure as text for screen readers and tooltips."""
     if figure.value is None and figure.partial is not None:
         return f"{label}: {figure.note}; partial {number(figure.partial)}, {figure.n} samples"
     if figure.value is None:
@@ -76,5 +76,5 @@ def spoken(label: str, figure: Figure) -> str:
 
 
 def in_words(name: str) -> str:
-    """Writes an identifier such as `science_and_knowledge` for people."""
+    """Return an identifier such as `science_and_knowledge` with spaces."""
     return name.replace("_", " ")

@@ -1,4 +1,4 @@
-"""Renders the page: what the templates need, worked out in Python so that they only lay it out."""
+"""Render the page: compute everything that the templates show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knowgen.core.text import count
 from knowgen.report import numbers
 from knowgen.report.gallery import STATE_WORDS, Gallery, Spending
 from knowgen.report.headline import Headline, LeadDifference, answer, ranked, score_name
-from knowgen.report.pictures import ShownImage
+from knowgen.report.image_files import ShownImage
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
 
@@ -28,7 +28,7 @@ MOST_TROUBLES = 60
 
 @dataclass(frozen=True)
 class FigureDot:
-    """A figure of one system, ready to draw."""
+    """A figure of one system with its link."""
 
     system: ReportSystem
     figure: Figure
@@ -47,7 +47,7 @@ class FigureGroup:
 
 @dataclass(frozen=True)
 class HeadlineRow:
-    """A system's line of the headline table."""
+    """Row of a system in the headline table."""
 
     system: ReportSystem
     summary: Summary
@@ -59,7 +59,7 @@ class HeadlineRow:
 
 @dataclass(frozen=True)
 class ScorerPanel:
-    """Everything the page shows under one scorer and protocol; `fit` says whether any line is fit for a board."""
+    """Content of the page for one scorer and protocol; `fit` is whether any system is fit for a board."""
 
     view: ReportView
     answer: Headline
@@ -75,7 +75,7 @@ class ScorerPanel:
 
 
 def link(view: ReportView, **chosen: str | None) -> str:
-    """Returns an address on the page that shows the samples behind a number."""
+    """Return the address of the samples that a number is computed from."""
     pairs = {
         **{name: value for name, value in chosen.items() if value is not None},
         "scorer": view.scorer,
@@ -84,21 +84,21 @@ def link(view: ReportView, **chosen: str | None) -> str:
     return "#samples?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs.items())
 
 
-def environment() -> Environment:
-    """Returns the templates' environment: everything is escaped, and an unknown name is an error."""
-    made = Environment(
-        loader=PackageLoader("knowgen.report", "templates"),
+def environment(package: str = "knowgen.report") -> Environment:
+    """Return an environment for the templates of a package: values are escaped and unknown names are errors."""
+    templates = Environment(
+        loader=PackageLoader(package, "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(
+    templates.filters.update(
         number=numbers.number, interval=numbers.interval, position=numbers.position, money=numbers.money,
         duration=numbers.duration, in_words=numbers.in_words, canonical=canonical,
     )  # fmt: skip
-    made.globals.update(spoken=numbers.spoken, share=numbers.share, missing=numbers.missing, OVERALL=OVERALL)
-    return made
+    templates.globals.update(spoken=numbers.spoken, share=numbers.share, missing=numbers.missing, OVERALL=OVERALL)
+    return templates
 
 
 def render(
@@ -108,14 +108,14 @@ def render(
     shown: Mapping[str, ShownImage],
     leads: Mapping[int, LeadDifference],
 ) -> str:
-    """Returns the HTML of the page.
+    """Return the HTML of the page.
 
     Args:
-        systems: The runs.
-        views: The scorers and protocols.
-        collected: What was read of single samples.
-        shown: Pictures by digest.
-        leads: By index of the view, the paired difference of its two best systems.
+        systems: Runs of the page.
+        views: Scorers and protocols.
+        collected: Results of single samples.
+        shown: Image files by digest.
+        leads: Paired difference of the two best systems, by index of the view.
     """
     panels = [_panel(systems, view, collected, leads.get(view.index)) for view in views]
     return (
@@ -132,7 +132,7 @@ def render(
             entries=len(collected.entries),
             choices=_choices(collected),
             state_words=STATE_WORDS,
-            faults=[(digest, picture.fault) for digest, picture in shown.items() if picture.fault],
+            faults=[(digest, image.fault) for digest, image in shown.items() if image.fault],
         )
     )
 
@@ -145,7 +145,7 @@ def _panel(
     ]
     order = {system.index: place for place, system in enumerate(ranked(systems, view))}
     lines.sort(key=lambda line: order.get(line.system.index, len(systems)))
-    measured = (OVERALL, *view.dimensions)
+    shown_figures = (OVERALL, *view.dimensions)
     titles = {OVERALL: _capital(score_name(view.dimensions))}
     troubles = sorted(
         (trouble for trouble in collected.troubles if trouble.view == view.index),
@@ -163,9 +163,9 @@ def _panel(
                 titles.get(name, _capital(name)),
                 tuple(_shot(line.system, view, line.summary, name) for line in lines),
             )
-            for name in measured
+            for name in shown_figures
         ),
-        parts=tuple((name, titles.get(name, _capital(name)), _parts(systems, view, name)) for name in measured),
+        parts=tuple((name, titles.get(name, _capital(name)), _parts(systems, view, name)) for name in shown_figures),
         fit=any(line.summary.fit_for_board for line in lines),
         notes=_notes(lines),
         troubles=tuple(
@@ -215,7 +215,7 @@ def _shot(
 def _parts(
     systems: Sequence[ReportSystem], view: ReportView, name: str
 ) -> tuple[tuple[str, tuple[FigureGroup, ...]], ...]:
-    found = []
+    tables = []
     for kind, title in PART_KINDS.items():
         names: dict[str, int] = {}
         for summary in view.summaries:
@@ -232,8 +232,8 @@ def _parts(
             for part, samples in names.items()
         )
         if parts:
-            found.append((title, parts))
-    return tuple(found)
+            tables.append((title, parts))
+    return tuple(tables)
 
 
 def _part_shots(
@@ -242,65 +242,69 @@ def _part_shots(
     shots: list[FigureDot | None] = []
     for system in systems:
         summary = view.summaries[system.index]
-        held = summary is not None and any((one.kind, one.name) == (kind, part) for one in summary.slices)
-        shots.append(_shot(system, view, summary, name, kind, part) if summary is not None and held else None)
+        present = summary is not None and any((one.kind, one.name) == (kind, part) for one in summary.slices)
+        shots.append(_shot(system, view, summary, name, kind, part) if summary is not None and present else None)
     return tuple(shots)
 
 
 def _notes(lines: Sequence[HeadlineRow]) -> tuple[tuple[str, str], ...]:
-    """Notes of the summaries; one that all systems share is said once."""
-    said: dict[str, list[str]] = {}
+    """Return the notes of the summaries; a note that all systems share appears once."""
+    systems_by_note: dict[str, list[str]] = {}
     for line in lines:
         for note in line.summary.notes:
-            said.setdefault(note, []).append(line.system.label)
+            systems_by_note.setdefault(note, []).append(line.system.label)
         if len(line.summary.judges) > 1:
             moved = f"the judge's endpoint returned more than one model: {', '.join(line.summary.judges)}"
-            said.setdefault(moved, []).append(line.system.label)
-    return tuple(("" if len(labels) == len(lines) else ", ".join(labels), note) for note, labels in said.items())
+            systems_by_note.setdefault(moved, []).append(line.system.label)
+    return tuple(
+        ("" if len(labels) == len(lines) else ", ".join(labels), note) for note, labels in systems_by_note.items()
+    )
 
 
 def _spending(system: ReportSystem, spent: Spending) -> dict[str, Any]:
     summary = system.run.summaries[0]
     if summary.cost == 0:
-        spent.drawing_cost = spent.judging_cost = 0.0  # the books say that no call was paid for
+        spent.generation_cost = spent.scoring_cost = 0.0  # the spend table has no paid calls
     total = (
-        None if spent.drawing_cost is None or spent.judging_cost is None else spent.drawing_cost + spent.judging_cost
+        None
+        if spent.generation_cost is None or spent.scoring_cost is None
+        else spent.generation_cost + spent.scoring_cost
     )
     return {
         "system": system,
-        "drawings": spent.drawings,
-        "median": median(spent.drawing_seconds) if spent.drawing_seconds else None,
-        "slowest": max(spent.drawing_seconds, default=None),
-        "drawing_cost": spent.drawing_cost,
-        "judgements": spent.judgements,
-        "judging_each": spent.judging_seconds / spent.judgements if spent.judgements else None,
-        "judging_cost": spent.judging_cost,
+        "generations": spent.generations,
+        "median": median(spent.generation_seconds) if spent.generation_seconds else None,
+        "slowest": max(spent.generation_seconds, default=None),
+        "generation_cost": spent.generation_cost,
+        "scores": spent.scores,
+        "scoring_each": spent.scoring_seconds / spent.scores if spent.scores else None,
+        "scoring_cost": spent.scoring_cost,
         "tokens": spent.tokens,
         "total": summary.cost if summary.cost is not None else total,
-        "each": total / spent.drawings if total is not None and spent.drawings else None,
+        "each": total / spent.generations if total is not None and spent.generations else None,
         "wall": summary.seconds,
-        "asked": _asked(system, spent),
+        "call_notes": _call_notes(system, spent),
     }
 
 
-def _asked(system: ReportSystem, spent: Spending) -> tuple[str, ...]:
-    """Says how judges were asked: how many calls at once an endpoint was sent, and what was not asked again."""
+def _call_notes(system: ReportSystem, spent: Spending) -> tuple[str, ...]:
+    """Return lines on the calls of judges: concurrency, throttling, and replies reused from earlier runs."""
     paces: dict[str, list[dict[str, Any]]] = {}
     for who, _, change in system.run.store.notes("pace"):
         paces.setdefault(who, []).append(change)
     lines = []
     for who, changes in paces.items():
-        held = sum("busy" in str(change["why"]) or "faults" in str(change["why"]) for change in changes)
+        times = sum("busy" in str(change["why"]) or "faults" in str(change["why"]) for change in changes)
         most = max(int(change["at_once"]) for change in changes)
-        slowed = f"; it was slowed down {count(held, 'time')}" if held else ""
-        lines.append(f"{who} was sent up to {most} calls at once{slowed}")
-    if spent.kept:
-        lines.append(f"{count(spent.kept, 'judgement')} came from replies of earlier runs, and cost nothing again")
+        slowed = f"; slowed down {count(times, 'time')}" if times else ""
+        lines.append(f"{who}: up to {most} concurrent calls{slowed}")
+    if spent.cached:
+        lines.append(f"{count(spent.cached, 'score')} reused replies of earlier runs at no cost")
     return tuple(lines)
 
 
 def _choices(collected: Gallery) -> dict[str, list[str]]:
-    """What the filters offer, in the order of the task."""
+    """Return the options of the filters, in the order of the task."""
     names = ("group", "category", "difficulty")
     return {
         name: list(dict.fromkeys(value for entry in collected.entries if (value := getattr(entry.sample, name))))
@@ -309,7 +313,7 @@ def _choices(collected: Gallery) -> dict[str, list[str]]:
 
 
 def _first_words(reason: str) -> str | None:
-    """The beginning of a reason, by which the gallery finds its samples again."""
+    """Return the beginning of a reason, by which the gallery filters."""
     return reason[:120] or None
 
 

@@ -1,4 +1,4 @@
-"""The data of the sample gallery: an index to filter by, and chunks with the details of fifty entries each."""
+"""Data of the sample gallery: an index to filter by, and chunks with the details of fifty entries each."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from knowgen.report.details import cut
 from knowgen.report.gallery import STATE_WORDS, Gallery, GalleryCell, GalleryEntry
+from knowgen.report.image_files import ShownImage
 from knowgen.report.numbers import in_words
-from knowgen.report.pictures import ShownImage
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.protocol import get_protocol
 from knowgen.stats.values import STATES
@@ -24,7 +24,7 @@ LONGEST_REASON = 300
 def index(
     systems: Sequence[ReportSystem], views: Sequence[ReportView], collected: Gallery, shown: Mapping[str, ShownImage]
 ) -> dict[str, Any]:
-    """Returns what the gallery must know of every entry to filter, sort and draw it."""
+    """Return the data by which the gallery filters, sorts and shows its entries."""
     return {
         "chunk": CHUNK,
         "states": [{"name": state, "words": STATE_WORDS[state]} for state in STATES],
@@ -63,14 +63,14 @@ def _sample(entry: GalleryEntry, collected: Gallery, shown: Mapping[str, ShownIm
         "group": sample.group,
         "difficulty": sample.difficulty,
         "required": collected.truths[key]["required_text"],
-        "truth": _picture(collected.truth_images[key], shown),
+        "truth": _image(collected.truth_images[key], shown),
         "cells": [_cell(cell, shown) if cell else None for cell in entry.cells],
     }
 
 
 def _cell(cell: GalleryCell, shown: Mapping[str, ShownImage]) -> dict[str, Any]:
     return {
-        "picture": _picture(cell.image, shown),
+        "image": _image(cell.image, shown),
         "readings": [
             [
                 STATES.index(reading.state),
@@ -89,17 +89,17 @@ def _short(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _picture(digest: str, shown: Mapping[str, ShownImage]) -> dict[str, Any] | None:
+def _image(digest: str, shown: Mapping[str, ShownImage]) -> dict[str, Any] | None:
     if not digest:
         return None
-    picture = shown[digest]
-    if picture.fault:
-        return {"fault": picture.fault}
-    return {"small": picture.small, "large": picture.large, "width": picture.width, "height": picture.height}
+    image = shown[digest]
+    if image.fault:
+        return {"fault": image.fault}
+    return {"small": image.small, "large": image.large, "width": image.width, "height": image.height}
 
 
 def chunks(collected: Gallery) -> Iterator[list[dict[str, Any]]]:
-    """Yields the details of `CHUNK` entries at a time, in the order of the index."""
+    """Yield the details of `CHUNK` entries at a time, in the order of the index."""
     for start in range(0, len(collected.entries), CHUNK):
         yield [_details(entry, collected) for entry in collected.entries[start : start + CHUNK]]
 
@@ -116,10 +116,10 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 
 
 def as_script_json(value: Any) -> str:
-    """Returns JSON that is safe inside a script: no `<`, `>`, `&` and no line separators of Unicode.
+    """Return JSON that is safe inside a script: no `<`, `>`, `&` and no line separators of Unicode.
 
-    Numbers that JSON does not know (NaN, infinities) and lone surrogates come out as text that JSON does know, so that
-    one odd value in a stored record cannot break the page.
+    Numbers that JSON does not have (NaN, infinities) and lone surrogates become text, so that an unusual stored value
+    cannot break the page.
     """
     text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
     return text.translate(_ESCAPES)
@@ -140,6 +140,6 @@ def _text(text: str) -> str:
 
 
 def write_data(folder: Path, name: str, value: Any) -> None:
-    """Writes one value as `<folder>/<name>.js`, to be read as `KNOWGEN_DATA["<name>"]`."""
+    """Write one value as `<folder>/<name>.js`, readable as `KNOWGEN_DATA["<name>"]`."""
     line = f'(window.{GLOBAL}=window.{GLOBAL}||{{}})["{name}"]={as_script_json(value)};\n'
     (folder / f"{name}.js").write_text(line, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Tables from summaries: terminal, Markdown and CSV. Figures run from 0 to 1 with three decimals; CSV keeps all digits.
+"""Tables of summaries: terminal, Markdown and CSV. Figures are from 0 to 1 with three decimals; CSV has all digits.
 
-Under each table one line names task version, selection, protocol, scorer and judges, and further lines say what else a
-reader must know. Summaries that were not measured alike come out as tables of their own.
+The line below a table names task version, selection, protocol, scorer and judges; further lines are caveats. Summaries
+that differ in one of these are shown in separate tables.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _TITLES = {"group": "By group", "category": "By category", "difficulty": "By dif
 
 
 def terminal(summaries: Sequence[Summary], by: By = "all") -> str:
-    """Returns plain text, aligned for a monospaced font.
+    """Return plain text, aligned for a monospaced font.
 
     Args:
-        summaries: Of one or more systems; the best K-Score comes first.
-        by: The whole, or figures by group, category or difficulty.
+        summaries: Summaries of one or more systems; the best K-Score comes first.
+        by: Whether to show the whole, or figures by group, category or difficulty.
     """
     return terminal_text(_grids(summaries, by))
 
 
 def markdown(summaries: Sequence[Summary], by: Sequence[By] = BY) -> str:
-    """Returns Markdown; by default the whole and then every part.
+    """Return Markdown; by default the whole and then every subset.
 
     Args:
-        summaries: Of one or more systems; the best K-Score comes first.
-        by: Which tables, in this order.
+        summaries: Summaries of one or more systems; the best K-Score comes first.
+        by: Tables to show, in this order.
     """
     return markdown_text(grid for each in by for grid in _grids(summaries, each))
 
@@ -65,9 +65,9 @@ _CSV_HEAD = (
 
 
 def csv(summaries: Sequence[Summary]) -> str:
-    """Returns CSV with full precision: one row for each system, part and figure; columns are named in its first line.
+    """Return CSV with full precision: one row for each system, subset and figure; the first line names the columns.
 
-    Values, ends of intervals and counts are empty where there is none. `cost` is in US dollars.
+    Values, interval ends and counts are empty if there is none. `cost` is in US dollars.
     """
     return csv_text(
         _CSV_HEAD,
@@ -88,7 +88,7 @@ def csv(summaries: Sequence[Summary]) -> str:
 
 
 def _sorted(summaries: Sequence[Summary]) -> list[Summary]:
-    """Best K-Score first; those without one last; by name where they are level."""
+    """Return summaries sorted by K-Score, best first; those without one last; equal ones by name."""
     return sorted(summaries, key=lambda one: (bool(one.no_result), -_rank(one.headline), one.system))
 
 
@@ -97,7 +97,7 @@ def _rank(figure: Figure) -> float:
 
 
 def _alike(summaries: Sequence[Summary]) -> list[list[Summary]]:
-    """Sorts summaries into tables: only what was measured alike shares one, in the order in which they came."""
+    """Return summaries grouped into tables, which share task, selection, scorer and protocol."""
     tables: dict[tuple[object, ...], list[Summary]] = {}
     for one in summaries:
         key = (
@@ -123,14 +123,14 @@ def _grids(summaries: Sequence[Summary], by: By) -> list[TextTable]:
 
 
 def number(figure: Figure) -> str:
-    """Write a value with three decimals; one that is not a result in brackets; a dash where there is none."""
+    """Format a value with three decimals; a partial value in brackets; a dash if there is none."""
     if figure.value is None and figure.partial is not None:
         return f"({figure.partial:.3f})"
     return NONE if figure.value is None else f"{figure.value:.3f}"
 
 
 def with_interval(figure: Figure) -> str:
-    """Writes a value and its interval: `0.713 [0.679, 0.753]`; blanks keep the values of a column under each other."""
+    """Format a value and its interval, such as `0.713 [0.679, 0.753]`, padded so that values align in a column."""
     if figure.value is None and figure.partial is not None:
         return f"{number(figure)} partial"
     if figure.low is None or figure.high is None:
@@ -140,7 +140,7 @@ def with_interval(figure: Figure) -> str:
 
 
 def score_name(dimensions: Sequence[str], protocol: str = "strict") -> str:
-    """Returns what the headline is called: a K-Score has the four dimensions and is the mean of the groups."""
+    """Return the name of the headline: K-Score for the four dimensions and a mean of groups, otherwise `overall`."""
     other = protocol in PROTOCOLS and PROTOCOLS[protocol].not_for_board
     return "K-Score" if set(dimensions) == set(DIMENSIONS) and not other else "overall"
 
@@ -155,9 +155,9 @@ def _figures(part: Slice, dimensions: Sequence[str]) -> list[str]:
 
 
 def _result(one: Summary) -> list[str]:
-    """Return the headline figure and its dimensions; no figure where there is no result.
+    """Return the headline figure and its dimensions, without figures if there is no result.
 
-    The figures of published arithmetic stay, marked as partial.
+    The headline of the published arithmetic is shown and marked as partial.
     """
     if not one.no_result:
         return _figures(one.slice(), one.dimensions)
@@ -168,7 +168,7 @@ def _result(one: Summary) -> list[str]:
 
 def _covered(part: Slice) -> list[str]:
     held = part.coverage
-    failed = held.generation_failed + held.generation_refused + held.judgement_failed
+    failed = held.generation_failed + held.generation_refused + held.score_failed
     return [str(part.figures[OVERALL].n), f"{held.scored}/{held.expected}", str(failed)]
 
 
@@ -200,7 +200,7 @@ def _whole(table: Sequence[Summary]) -> TextTable:
 
 
 def _one_by(one: Summary, kind: str) -> TextTable:
-    """Figures of one system, a row a part."""
+    """Return figures of one system with one row per subset."""
     head = [kind, score_name(one.dimensions, one.protocol) if kind == "judge" else "overall", *_head(one.dimensions)]
     rows = [
         [part.name or NONE, *_figures(part, one.dimensions), *_covered(part)]
@@ -213,7 +213,7 @@ def _one_by(one: Summary, kind: str) -> TextTable:
 
 
 def _many_by(table: Sequence[Summary], kind: str) -> TextTable:
-    """Overall figures of several systems, a row a part and a column a system."""
+    """Return overall figures with one row per subset and one column per system."""
     held = [{part.name: part for part in one.slices if part.kind == kind} for one in table]
     rows = []
     for name in _in_order({name for parts in held for name in parts}, held):
@@ -226,14 +226,14 @@ def _many_by(table: Sequence[Summary], kind: str) -> TextTable:
 
 
 def _in_order(names: set[str], held: Sequence[dict[str, Slice]]) -> list[str]:
-    """Keeps the order of the summaries, which may lack parts; a benchmark's own names go first."""
+    """Return names in the order of the summaries, with groups and categories of KnowGen first."""
     fixed = [*GROUPS, UNKNOWN_GROUP, *(category for members in GROUPS.values() for category in members)]
     seen = [name for parts in held for name in parts]
     return sorted(names, key=lambda name: (fixed.index(name) if name in fixed else len(fixed), seen.index(name)))
 
 
 def _provenance(table: Sequence[Summary]) -> str:
-    """Says in one line what the figures of a table are."""
+    """Return one line with the provenance of a table's figures."""
     one = table[0]
     judges = sorted({judge for each in table for judge in each.judges})
     repeats = sorted({(each.repeats, each.judge_repeats) for each in table})
@@ -245,7 +245,7 @@ def _provenance(table: Sequence[Summary]) -> str:
         f"scorer {one.scorer or NONE}{f' {one.scorer_version}' if one.scorer_version else ''}"
         + (f" ({one.scorer_note})" if one.scorer_note else ""),
         f"{'judge' if len(judges) < 2 else 'judges'} {', '.join(judges)}" if judges else "",
-        ", ".join(f"{count(a, 'picture')} a sample, {count(b, 'judgement')} a picture" for a, b in repeats)
+        ", ".join(f"{count(a, 'image')} per sample, {count(b, 'score')} per image" for a, b in repeats)
         if repeats != [(1, 1)]
         else "",
         f"n {counts[0]}" if len(counts) == 1 else f"n {counts[0]} to {counts[-1]}",
@@ -259,7 +259,7 @@ def _legend(dimensions: Sequence[str]) -> list[str]:
 
 
 def _notes(table: Sequence[Summary]) -> list[str]:
-    """Lists failures and notes, system by system; one line for a note that all systems share."""
+    """Return failures and notes by system; a note that all systems share is one line."""
     said = [(one.system or NONE, [*_failures(one.slice().coverage), *_other(one)]) for one in table]
     every = dict.fromkeys(note for _, notes in said for note in notes)
     shared = [note for note in every if all(note in notes for _, notes in said)]
@@ -272,7 +272,7 @@ def _notes(table: Sequence[Summary]) -> list[str]:
 
 
 def _no_results(table: Sequence[Summary]) -> list[str]:
-    """Say which systems have no result, and why: the first thing a reader of the table must know."""
+    """Return which systems have no result, and why."""
     said = [(one, note) for one in table for note in one.notes if note.startswith(NO_RESULT)]
     return [note if len(table) == 1 else f"{one.system or NONE}: {note}" for one, note in said]
 
@@ -283,10 +283,10 @@ def _other(one: Summary) -> list[str]:
 
 def _failures(held: Coverage) -> list[str]:
     parts = [
-        count(held.generation_failed, "drawing") + " failed" if held.generation_failed else "",
-        count(held.generation_refused, "drawing") + " refused" if held.generation_refused else "",
-        count(held.judgement_failed, "judgement") + " failed" if held.judgement_failed else "",
-        count(held.not_applicable, "judgement") + " not applicable" if held.not_applicable else "",
+        count(held.generation_failed, "generation") + " failed" if held.generation_failed else "",
+        count(held.generation_refused, "generation") + " refused" if held.generation_refused else "",
+        count(held.score_failed, "score") + " failed" if held.score_failed else "",
+        count(held.not_applicable, "score") + " not applicable" if held.not_applicable else "",
     ]
     line = ", ".join(part for part in parts if part)
     return [line] if line else []

@@ -1,4 +1,4 @@
-"""A table of words, and its three renderings: terminal, Markdown, CSV. Names in it may be hostile."""
+"""Tables of text, rendered for the terminal, as Markdown and as CSV. Names are escaped."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 
 NAME_LIMIT = 60
 _MARKDOWN = re.compile(r"[\\`*|~]|(?<![^\W_])_|_(?![^\W_])|^#|\](?=[(\[:])|!(?=\[)")
-"""What Markdown reads as more than text. Brackets alone are text as long as no link target can follow them."""
+"""Characters with a meaning in Markdown. Brackets are escaped only where a link target can follow."""
 _FORMULA = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of words.
+    """A table of text.
 
     Attributes:
-        title: What it shows; empty for none.
+        title: Title; empty for none.
         head: Names of the columns.
-        rows: As many cells each as there are columns.
-        left: Columns that are aligned to the left; all others hold figures.
-        lines: What stands under the table, one line each.
+        rows: Rows with one cell for each column.
+        left: Indices of left-aligned columns; the others are right-aligned.
+        lines: Lines below the table.
     """
 
     title: str
@@ -35,14 +35,14 @@ class TextTable:
 
 
 def visible(text: str, limit: int | None = None) -> str:
-    """Makes a text safe to print on one line.
+    """Return a text that is safe to print on one line.
 
-    White space becomes a space; characters that steer a terminal or the direction of writing, and those that cannot be
-    seen or stored, become their escapes such as `\\x1b`.
+    White space becomes a space. Characters that control a terminal or the text direction, and those that are invisible
+    or cannot be stored, become escapes such as `\\x1b`.
 
     Args:
-        text: From anywhere.
-        limit: Longest text, in characters; what is beyond becomes an ellipsis. None for no limit.
+        text: Any text.
+        limit: Maximum length in characters; longer texts end with an ellipsis. None for no limit.
     """
     line = "".join(_shown(character) for character in " ".join(text.split()))
     return line if limit is None or len(line) <= limit else line[: limit - 3] + "..."
@@ -55,7 +55,7 @@ def _shown(character: str) -> str:
 
 
 def width(text: str) -> int:
-    """Returns how many columns of a terminal a text takes: two for wide characters, none for combining ones."""
+    """Return the width of a text in terminal columns: two for wide characters, none for combining ones."""
     return sum(
         0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
         for character in text
@@ -63,7 +63,7 @@ def width(text: str) -> int:
 
 
 def terminal_text(grids: Iterable[TextTable]) -> str:
-    """Renders tables in plain monospace, without trailing spaces; parted by an empty line."""
+    """Render tables in plain monospace, without trailing spaces, separated by an empty line."""
     return "\n\n".join(_terminal(grid) for grid in grids)
 
 
@@ -83,12 +83,12 @@ def _terminal(grid: TextTable) -> str:
 
 
 def markdown_text(grids: Iterable[TextTable]) -> str:
-    """Renders tables as Markdown, every cell and line escaped; ends with a line break."""
+    """Render tables as Markdown, with every cell and line escaped and a final line break."""
     return "\n\n".join(_markdown(grid) for grid in grids) + "\n"
 
 
 def escape_markdown(text: str) -> str:
-    """Escapes what Markdown or HTML would read as more than text."""
+    """Escape characters with a meaning in Markdown or HTML."""
     line = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\g<0>", line)
 
@@ -108,9 +108,9 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[str | float | int | None]]) -> str:
-    """Renders rows as CSV with full precision (RFC 4180 quoting, `\\n` line ends); None is an empty field.
+    """Render rows as CSV with full precision (RFC 4180 quoting, `\\n` line ends); None is an empty field.
 
-    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    A text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

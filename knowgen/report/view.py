@@ -1,4 +1,4 @@
-"""What a report reads: the reading side of a run directory, and the runs with their summaries."""
+"""Input of a report: the readable part of a run directory, and runs with their summaries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from knowgen.core.spec import RunSpec, canonical
 from knowgen.stats.summary import Summary
 
 COLOURS = 8
-"""Colours there are; `static/report.css` defines each of them once."""
+"""Number of system colours defined in `static/report.css`."""
 
 SHAPES: tuple[tuple[str, str], ...] = (
     ("circle", "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z"),
@@ -30,7 +30,7 @@ SHAPES: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True)
 class SystemMarker:
-    """How a system is drawn.
+    """Colour and shape of a system.
 
     Attributes:
         colour: Index of its colour, 0 <= colour < COLOURS.
@@ -44,16 +44,16 @@ class SystemMarker:
 
 
 def marks(labels: Sequence[str]) -> list[SystemMarker]:
-    """Returns a mark for each system, in order; 64 systems are told apart before a pair repeats."""
-    found = []
+    """Return a marker for each system, in order; the first 64 are distinct."""
+    markers = []
     for position in range(len(labels)):
         shape, outline = SHAPES[(position + position // COLOURS) % len(SHAPES)]
-        found.append(SystemMarker(position % COLOURS, shape, outline))
-    return found
+        markers.append(SystemMarker(position % COLOURS, shape, outline))
+    return markers
 
 
 class RunView(Protocol):
-    """The part of `knowgen.store.run.RunStore` that a report needs; it never writes."""
+    """The methods of `knowgen.store.run.RunStore` that a report uses; none of them writes."""
 
     @property
     def path(self) -> Path:
@@ -62,35 +62,35 @@ class RunView(Protocol):
 
     @property
     def spec(self) -> RunSpec:
-        """What was run."""
+        """Specification of the run."""
         ...
 
     def samples(self) -> Iterator[Sample]:
-        """The selection, in order."""
+        """Yield the selected samples, in order."""
         ...
 
     def truth(self, sample_id: str) -> GroundTruth:
-        """The ground truth of a sample."""
+        """Return the ground truth of a sample."""
         ...
 
     def image_path(self, ref: ImageRef) -> Path:
-        """Where a stored picture lies."""
+        """Return the path of a stored image."""
         ...
 
     def generations(self) -> Iterator[tuple[str, Generation]]:
-        """Current drawings with their keys."""
+        """Yield the current generations with their keys."""
         ...
 
     def notes(self, what: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
-        """Who left a note of a kind, when, and what it says, oldest first."""
+        """Yield the author, time and content of each note of a kind, oldest first."""
         ...
 
     def scores(self, scorer: str | None = None) -> Iterator[tuple[str, Score]]:
-        """Current judgements with their keys."""
+        """Yield the current scores with their keys."""
         ...
 
     def rows(self, scorer: str) -> Iterator[Row]:
-        """Every selected sample x repeat x judge repeat exactly once."""
+        """Yield one row for every selected sample x repeat x judge repeat."""
         ...
 
 
@@ -99,8 +99,8 @@ class ReportRun:
     """A run and its summaries.
 
     Attributes:
-        store: The run, open for reading.
-        summaries: One a scorer and protocol; the first is the headline.
+        store: Run directory, open for reading.
+        summaries: One summary per scorer and protocol; the first is the headline.
     """
 
     store: RunView
@@ -109,14 +109,14 @@ class ReportRun:
 
 @dataclass(frozen=True)
 class ReportSystem:
-    """A run as the page names and draws it.
+    """A run with its label and marker on the page.
 
     Attributes:
         index: Position on the page, from 0.
-        label: Its name, unique on the page.
+        label: Label, unique on the page.
         mark: Colour and shape.
-        run: The run.
-        privileged: Does the generator see the ground truth?
+        run: Run and its summaries.
+        privileged: Whether the generator sees the ground truth.
     """
 
     index: int
@@ -128,14 +128,14 @@ class ReportSystem:
 
 @dataclass(frozen=True)
 class ReportView:
-    """One way to read the page: a scorer and a protocol.
+    """A scorer and a protocol whose figures the page shows.
 
     Attributes:
         index: Position on the page, from 0; 0 is shown first.
         scorer: Label of the scorer.
         protocol: Name of the protocol.
-        dimensions: What the scorer gives values for.
-        summaries: By system, None where a run has no such summary.
+        dimensions: Dimensions of the scorer.
+        summaries: Summary of each system; None if a run has no such summary.
     """
 
     index: int
@@ -146,12 +146,12 @@ class ReportView:
 
     @property
     def first(self) -> Summary:
-        """The first summary there is."""
+        """First summary of the view."""
         return next(summary for summary in self.summaries if summary is not None)
 
 
 def systems_of(runs: Sequence[ReportRun]) -> tuple[ReportSystem, ...]:
-    """Names and marks the runs, in the order given.
+    """Return the runs with labels and markers, in the given order.
 
     Raises:
         UsageError: There is no run, or one has no summary.
@@ -160,7 +160,7 @@ def systems_of(runs: Sequence[ReportRun]) -> tuple[ReportSystem, ...]:
         raise UsageError("a report needs at least one run", fix="name a run directory")
     for run in runs:
         if not run.summaries:
-            raise UsageError("has no summary", where=str(run.store.path), fix="score the run first")
+            raise UsageError("no summary", where=str(run.store.path), fix="score the run first")
     labels = _labels(runs)
     return tuple(
         ReportSystem(index, label, mark, run, run.store.spec.generator.privileged)
@@ -169,7 +169,7 @@ def systems_of(runs: Sequence[ReportRun]) -> tuple[ReportSystem, ...]:
 
 
 def _labels(runs: Sequence[ReportRun]) -> list[str]:
-    """Names that tell the runs apart: generator, then its arguments, then the folder, then a number."""
+    """Name that tell the runs apart: generator, then its arguments, then the folder, then a number."""
     labels = [run.summaries[0].system or run.store.spec.generator.name for run in runs]
     tails = (
         [canonical(run.store.spec.generator.args) for run in runs],
@@ -188,21 +188,21 @@ def _labels(runs: Sequence[ReportRun]) -> list[str]:
 
 
 def views_of(systems: Sequence[ReportSystem]) -> tuple[ReportView, ...]:
-    """Returns every scorer and protocol that a run was summed up under; the headline of the first run comes first."""
+    """Return every scorer and protocol with a summary; the headline of the first run comes first."""
     pairs: dict[tuple[str, str], None] = {}
     for system in systems:
         for summary in system.run.summaries:
             pairs.setdefault((summary.scorer, summary.protocol))
     views = []
     for index, (scorer, protocol) in enumerate(pairs):
-        found = tuple(_summary(system, scorer, protocol) for system in systems)
+        summaries = tuple(_summary(system, scorer, protocol) for system in systems)
         dimensions: dict[str, None] = {}
-        for held in found:
-            dimensions.update(dict.fromkeys(held.dimensions if held else ()))
-        views.append(ReportView(index, scorer, protocol, tuple(dimensions), found))
+        for one in summaries:
+            dimensions.update(dict.fromkeys(one.dimensions if one else ()))
+        views.append(ReportView(index, scorer, protocol, tuple(dimensions), summaries))
     return tuple(views)
 
 
 def _summary(system: ReportSystem, scorer: str, protocol: str) -> Summary | None:
-    wanted = (summary for summary in system.run.summaries if (summary.scorer, summary.protocol) == (scorer, protocol))
-    return next(wanted, None)
+    matching = (summary for summary in system.run.summaries if (summary.scorer, summary.protocol) == (scorer, protocol))
+    return next(matching, None)

@@ -1,1 +1,1 @@
-"""Scorers: the contract, and judges that read a picture."""
+"""Scorers: the contract, VLM judges, and measures of similarity."""

@@ -76,7 +76,7 @@ def function_scorer(function: Callable[..., Any]) -> FunctionScorer:
 
 def _opened(generation: Generation) -> Image:
     if generation.image is None:
-        raise UnscorableError("there is no image to score")
+        raise UnscorableError("the generation has no image to score")
     return generation.image.open()
 
 

@@ -1,4 +1,4 @@
-"""From the name a user gives to a search backend."""
+"""Load a search backend by name, and check that it has the methods of the contract."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from knowgen.core.errors import UsageError
 from knowgen.search.contract import SearchBackend
 
 METHODS = ("search", "image_search", "open")
+"""Methods that a backend must have, as coroutines."""
 
 
 def load_search(search: str | SearchBackend) -> SearchBackend:
     """Return a search backend by registered name, `name:model`, `module:Class` or `file.py:Class`.
 
     Args:
-        search: Such a name, or a backend, which is returned as it is.
+        search: Such a name, or a backend, which is returned unchanged.
 
     Raises:
         UsageError: The name is unknown, or the backend lacks a method or has one that is not `async def`.

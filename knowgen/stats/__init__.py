@@ -1,1 +1,1 @@
-"""Statistics: the one aggregation, intervals, paired comparison."""
+"""Statistics: aggregation under a scoring protocol, intervals, paired comparison, agreement of judges."""

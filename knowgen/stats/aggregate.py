@@ -1,9 +1,9 @@
-"""The one function that makes a headline figure: `aggregate(rows, protocol)`.
+"""The only function that computes headline figures: `aggregate(rows, protocol)`.
 
-Under `strict` judge repeats are averaged within a drawing, then drawings within a sample; the sample is the unit. Under
-`official` the published arithmetic is computed for each (repeat, judge repeat) and the results are averaged. Parity
-with the published evaluator was shown on Python 3.11, whose sums of floats are plain additions in row order; here those
-additions are written out, so that later versions give the same digits.
+Under `strict`, judge repeats are averaged within a generation and generations within a sample; the sample is the unit.
+Under `official`, the published arithmetic is applied to each (repeat, judge repeat) and the results are averaged.
+Parity with the published evaluator was verified on Python 3.11, where `sum` of floats is plain addition in row order.
+These additions are written out here, so that later Python versions give the same digits.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from knowgen.core.records import DIMENSIONS, Row
 from knowgen.stats.bootstrap import (
-    APART,
-    APART_OVERALL,
+    MIN_DEVIATING,
+    MIN_DEVIATING_OVERALL,
     TOO_SMALL,
     counted_means,
     distribution,
@@ -26,16 +26,19 @@ from knowgen.stats.bootstrap import (
     seeded,
     smallest_groups,
 )
-from knowgen.stats.caveats import fitness, notes_of
+from knowgen.stats.caveats import caveats, fitness
 from knowgen.stats.combine import averaged, observed, point_means, sliced_figures
 from knowgen.stats.coverage import no_result, reason_for_no_result, withheld
 from knowgen.stats.protocol import ScoringProtocol, get_protocol
-from knowgen.stats.subsets import SampleSubset, counted_states, group_names, parts_of
+from knowgen.stats.subsets import SampleSubset, counted_states, group_names, sample_subsets
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
-from knowgen.stats.values import JUDGED_TEXT, STATES, Floats, Values, read_values
+from knowgen.stats.values import SCORED_TEXT, STATES, Floats, Values, read_values
 
 RESAMPLES = 2000
-NOTHING = "nothing judged"
+"""Default number of bootstrap resamples."""
+
+NO_SCORES = "no scores"
+"""Note of a figure without a value."""
 
 
 def aggregate(
@@ -55,44 +58,60 @@ def aggregate(
     cost: float | None = None,
     seconds: float | None = None,
 ) -> Summary:
-    """Makes every figure of one run under one scorer and one protocol.
+    """Compute every figure of one run for one scorer under one protocol.
 
-    With the four KnowGen dimensions a part's `overall` is .1 F + .4 V + .4 T + .1 A of its means; with any other set it
-    is their plain mean. Every figure of the whole is the mean of its groups' figures: its `overall` is the K-Score.
+    For the four KnowGen dimensions, the `overall` of a subset is .1 F + .4 V + .4 T + .1 A of its means; for any other
+    set of dimensions it is their plain mean. A figure of the whole is the mean of the figures of its groups; the
+    `overall` of the whole is the K-Score.
 
     Args:
-        rows: Each (sample, repeat, judge repeat) once. Rows that are missing beside others count as not run.
-        protocol: A protocol or its name.
-        dimensions: What the scorer gives values for.
-        resamples: Of the bootstrap; 0 for no intervals.
-        seed: Of the bootstrap; the same rows and seed give the same intervals.
-        system: Name of the generator; this and the following are copied into the summary.
+        rows: One row for each (sample, repeat, judge repeat). Combinations without a row count as not run.
+        protocol: Scoring protocol, or its name.
+        dimensions: Dimensions that the scorer gives values for.
+        resamples: Number of bootstrap resamples; 0 for no intervals.
+        seed: Seed of the bootstrap; the same rows and seed give the same intervals.
+        system: Name of the generator; this and the following arguments are copied into the summary.
         task: Name of the task.
-        task_version: Its version.
+        task_version: Version of the task.
         scorer: Label of the scorer.
-        scorer_version: Its version.
-        scorer_note: What tables say beside its figures.
-        selection: Which samples; anything but `all …` is not fit for a board.
-        cost: US dollars spent, None where a price is not known.
-        seconds: Wall time of the run.
+        scorer_version: Version of the scorer.
+        scorer_note: Note on the scorer, shown beside its figures.
+        selection: Label of the selected samples; any label that does not start with `all` is not fit for a board.
+        cost: Cost in US dollars; None if a price is not known.
+        seconds: Wall time of the run in seconds.
 
     Raises:
-        DataError: A row comes twice, or rows of one sample contradict each other.
-        UsageError: There is no such protocol.
+        DataError: A row is duplicated, or rows of one sample contradict each other.
+        UsageError: The protocol is unknown.
+
+    Example:
+        >>> from knowgen.core.records import GenerationStatus, ParsedScore, Row, ScoreStatus
+        >>> rows = [
+        ...     Row(
+        ...         sample_id=name,
+        ...         category="biology",
+        ...         generation=GenerationStatus.OK,
+        ...         strict=ParsedScore(status=ScoreStatus.OK, values={"ssim": value}),
+        ...     )
+        ...     for name, value in (("a", 0.5), ("b", 1.0))
+        ... ]
+        >>> summary = aggregate(rows, dimensions=("ssim",))
+        >>> summary.headline.value, summary.headline.note
+        (0.75, 'n too small')
     """
     rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
     names = tuple(dimensions)
-    held = list(rows)
-    values = read_values(held, rule, names)
-    parts = parts_of(values.units, rule)
+    row_list = list(rows)
+    values = read_values(row_list, rule, names)
+    parts = sample_subsets(values.units, rule)
     slices = [_slice(part, values, names, rule, resamples, seed) for part in parts]
-    lacking = reason_for_no_result(counted_states(values, parts[0]), rule)
+    shortfall = reason_for_no_result(counted_states(values, parts[0]), rule)
     if len(values.judges) > 1:
-        slices += [_judge_slice(held, judge, names, rule, resamples, seed) for judge in values.judges]
-    notes = notes_of(values, slices, names, rule)
-    reasons = fitness(values, slices, names, rule, selection, lacking)
-    if lacking and rule.below_coverage == "withhold":
-        slices = [_withheld(each, lacking, rule) for each in slices]
+        slices += [_judge_slice(row_list, judge, names, rule, resamples, seed) for judge in values.judges]
+    notes = caveats(values, slices, names, rule)
+    reasons = fitness(values, slices, names, rule, selection, shortfall)
+    if shortfall and rule.below_coverage == "withhold":
+        slices = [_withhold(each, shortfall, rule) for each in slices]
     return Summary(
         system=system,
         task=task,
@@ -108,7 +127,7 @@ def aggregate(
         judge_repeats=values.judge_repeats,
         dimensions=names,
         slices=tuple(slices),
-        no_result=lacking,
+        no_result=shortfall,
         fit_for_board=not reasons,
         notes=(*reasons, *notes),
         cost=cost,
@@ -116,10 +135,10 @@ def aggregate(
     )
 
 
-def _withheld(part: Slice, lacking: str, protocol: ScoringProtocol) -> Slice:
-    """Withhold the figures of the whole, and of every part that lacks scores itself; the others keep theirs."""
+def _withhold(part: Slice, shortfall: str, protocol: ScoringProtocol) -> Slice:
+    """Withhold the figures of the whole and of each subset whose own coverage is too low; keep the others."""
     if part.kind in {"all", "judge"}:
-        note = no_result(lacking)
+        note = no_result(shortfall)
     elif reason := reason_for_no_result(part.coverage, protocol):
         note = f"partial: {reason}"
     else:
@@ -131,9 +150,9 @@ def _withheld(part: Slice, lacking: str, protocol: ScoringProtocol) -> Slice:
 def _judge_slice(
     rows: list[Row], judge: str, dimensions: tuple[str, ...], protocol: ScoringProtocol, resamples: int, seed: int
 ) -> Slice:
-    """Returns the figures of the whole as one of several judge models sees them: what it judged, and nothing else."""
+    """Return the figures of the whole from the scores of one judge model alone."""
     values = read_values([row for row in rows if row.judge_returned == judge], protocol, dimensions)
-    whole = parts_of(values.units, protocol)[0]
+    whole = sample_subsets(values.units, protocol)[0]
     return _slice(
         SampleSubset("judge", judge, whole.members, whole.counted), values, dimensions, protocol, resamples, seed
     )
@@ -153,28 +172,28 @@ def _slice(
     kind = "all" if part.kind == "judge" else part.kind
     means = [point_means(one) for one in averaged(table, dimensions, protocol)]
     figures = sliced_figures(kind, strata, means, dimensions, protocol, rounded=True)[0]
-    drawn = _intervals(part, kind, table, strata, dimensions, protocol, resamples, seed)
+    intervals = _intervals(part, kind, table, strata, dimensions, protocol, resamples, seed)
     counts = np.isfinite(present(table)).sum(axis=0).tolist()
     return Slice(
         kind=part.kind,
         name=part.name,
         samples=int(part.members.sum()),
         figures={
-            name: _figure(value, count, low_high)
-            for name, value, count, low_high in zip(
-                (*dimensions, OVERALL), figures.tolist(), counts, drawn, strict=True
+            name: _figure(value, count, ends)
+            for name, value, count, ends in zip(
+                (*dimensions, OVERALL), figures.tolist(), counts, intervals, strict=True
             )
         },
         coverage=_coverage(values, part),
     )
 
 
-def _figure(value: float, count: int, drawn: tuple[float, float] | str) -> Figure:
+def _figure(value: float, count: int, ends: tuple[float, float] | str) -> Figure:
     if math.isnan(value):
-        return Figure(n=count, note=NOTHING)
-    if isinstance(drawn, str):
-        return Figure(value=value, n=count, note=drawn)
-    return Figure(value=value, low=drawn[0], high=drawn[1], n=count)
+        return Figure(n=count, note=NO_SCORES)
+    if isinstance(ends, str):
+        return Figure(value=value, n=count, note=ends)
+    return Figure(value=value, low=ends[0], high=ends[1], n=count)
 
 
 def _intervals(
@@ -187,40 +206,41 @@ def _intervals(
     resamples: int,
     seed: int,
 ) -> list[tuple[float, float] | str]:
-    """Returns for each figure its interval, or why there is none. Only samples with a value are drawn from."""
-    seen = observed(table, dimensions, protocol)
-    held = np.isfinite(seen[:, -1])
-    groups, seen = strata[held], seen[held]
-    enough = large_enough(seen, groups, [APART] * len(dimensions) + [APART_OVERALL if len(dimensions) > 1 else APART])
+    """Return the interval of each figure, or the reason why it has none. Only samples with a value are resampled."""
+    observations = observed(table, dimensions, protocol)
+    has_value = np.isfinite(observations[:, -1])
+    groups, observations = strata[has_value], observations[has_value]
+    overall_minimum = MIN_DEVIATING_OVERALL if len(dimensions) > 1 else MIN_DEVIATING
+    enough = large_enough(observations, groups, [*[MIN_DEVIATING] * len(dimensions), overall_minimum])
     if not resamples or not any(enough):
         return [TOO_SMALL if resamples else ""] * len(enough)
-    kept = averaged(table, dimensions, protocol)[:, held]
+    resampled_table = averaged(table, dimensions, protocol)[:, has_value]
 
     def statistic(counts: Floats) -> Floats:
-        means = [counted_means(one, counts) for one in kept]
+        means = [counted_means(one, counts) for one in resampled_table]
         return sliced_figures(kind, groups, means, dimensions, protocol, rounded=False)
 
-    draws = distribution(statistic, groups, resamples, seeded(seed, part.kind, part.name))
+    figures = distribution(statistic, groups, resamples, seeded(seed, part.kind, part.name))
     return [
-        (interval(column, smallest) or TOO_SMALL) if fine else TOO_SMALL
-        for column, smallest, fine in zip(draws.T, smallest_groups(seen, groups), enough, strict=True)
+        (interval(column, smallest) or TOO_SMALL) if sufficient else TOO_SMALL
+        for column, smallest, sufficient in zip(figures.T, smallest_groups(observations, groups), enough, strict=True)
     ]
 
 
 def present(table: Floats) -> Floats:
-    """Marks what a figure can rest on.
+    """Mark the samples that have a value in any slice.
 
     Args:
-        table: Shape (slices, N, dimensions).
+        table: Values, shape (slices, N, dimensions).
 
     Returns:
-        Shape (N, dimensions + 1), the last for the overall: 1 where a sample has a value in any slice, else NaN.
+        Shape (N, dimensions + 1), the last column for the overall: 1 where a sample has a value, NaN elsewhere.
     """
-    found = np.any(np.isfinite(table), axis=0)
-    return np.where(np.column_stack([found, np.any(found, axis=1)]), 1.0, math.nan)
+    has_value = np.any(np.isfinite(table), axis=0)
+    return np.where(np.column_stack([has_value, np.any(has_value, axis=1)]), 1.0, math.nan)
 
 
 def _coverage(values: Values, part: SampleSubset) -> Coverage:
     counts = values.coverage[part.members].sum(axis=0).tolist()
     states = dict(zip(STATES, counts, strict=False))
-    return Coverage(expected=sum(states.values()), judged_text=counts[JUDGED_TEXT], **states)
+    return Coverage(expected=sum(states.values()), scored_text=counts[SCORED_TEXT], **states)

@@ -1,4 +1,4 @@
-"""What a reader of a summary must know beside its figures, in words, and what forbids it on a board."""
+"""Notes of a summary: the caveats of its figures, and the reasons why it must not appear on a board."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from knowgen.core.records import GROUPS, TEXT, UNKNOWN_GROUP
 from knowgen.core.text import count
-from knowgen.stats.coverage import HOW_TO_GO_ON, no_result, reaches, share_words
+from knowgen.stats.coverage import HOW_TO_CONTINUE, no_result, reaches, share_words
 from knowgen.stats.protocol import ScoringProtocol
 from knowgen.stats.summary import OVERALL, Slice
 from knowgen.stats.values import Values
@@ -20,28 +20,23 @@ def fitness(
     dimensions: Sequence[str],
     protocol: ScoringProtocol,
     selection: str,
-    lacking: str = "",
+    shortfall: str = "",
 ) -> list[str]:
-    """Return the reasons that forbid the summary on a board, each a line; empty when there is none.
+    """Return the reasons why the summary must not appear on a board, one line each; empty if there are none.
 
     Args:
-        values: What was read of the rows.
-        slices: The whole first.
-        dimensions: What the scorer gives values for.
-        protocol: The protocol.
-        selection: Which samples.
-        lacking: Why there is no result, as in `Summary.no_result`.
+        values: Values read from the rows.
+        slices: Slices of the summary, the whole first.
+        dimensions: Dimensions that the scorer gives values for.
+        protocol: Scoring protocol.
+        selection: Label of the selected samples.
+        shortfall: Reason why there is no result, as in `Summary.no_result`.
     """
     reasons = [protocol.not_for_board] if protocol.not_for_board else []
-    if lacking:
-        kept = (
-            ""
-            if protocol.below_coverage == "withhold"
-            else "; the figures are partial, as the published arithmetic has them"
-        )
-        reasons.append(
-            f"{no_result(lacking)} (at least {share_words(protocol.min_coverage)} are needed){kept}: {HOW_TO_GO_ON}"
-        )
+    if shortfall:
+        partial = "; the figures of the published arithmetic are partial" if protocol.below_coverage == "note" else ""
+        needed = f"at least {share_words(protocol.min_coverage)} are needed"
+        reasons.append(f"{no_result(shortfall)} ({needed}){partial}: {HOW_TO_CONTINUE}")
     whole = slices[0].coverage
     own_failures = whole.generation_failed + whole.generation_refused
     applicable = whole.expected - whole.not_applicable
@@ -52,78 +47,76 @@ def fitness(
     if protocol.text_na == "prompt" and TEXT in dimensions and open_text:
         reasons.append(
             f"{NA_PER_IMAGE}: the task does not say whether {count(open_text, 'prompt')} of "
-            f"{len(values.units)} need text, so the judge decides it image by image"
+            f"{len(values.units)} require text, so the judge decides for each image"
         )
-    waiting = [
-        count(whole.generation_not_run, "drawing") if whole.generation_not_run else "",
-        count(whole.judgement_not_run, "judgement") if whole.judgement_not_run else "",
+    pending = [
+        count(whole.generation_not_run, "generation") if whole.generation_not_run else "",
+        count(whole.score_not_run, "score") if whole.score_not_run else "",
     ]
-    if any(waiting):
-        reasons.append(f"incomplete: {' and '.join(filter(None, waiting))} not run yet")
+    if any(pending):
+        reasons.append(f"incomplete: {' and '.join(filter(None, pending))} not run yet")
     for part in slices if protocol.combination != "mean_of_samples" else ():
         if part.kind == "group" and part.name in GROUPS and part.samples and not part.figures[OVERALL].n:
-            reasons.append(f"{part.name}: nothing of it was judged, {_left_out(protocol)}")
-    if not slices[0].figures[OVERALL].n and not lacking:
-        reasons.append("no K-Score: nothing that counts for it was judged")
+            reasons.append(f"{part.name}: no scores, {_empty_group(protocol)}")
+    if not slices[0].figures[OVERALL].n and not shortfall:
+        reasons.append("no K-Score: no sample that counts for it has a score")
     if selection and not selection.startswith("all"):
-        reasons.append(f"a part of the task ({selection})")
+        reasons.append(f"only a part of the task ({selection})")
     return reasons
 
 
-def notes_of(
-    values: Values, slices: Sequence[Slice], dimensions: Sequence[str], protocol: ScoringProtocol
-) -> list[str]:
-    """Returns what else a reader must know, each a line."""
+def caveats(values: Values, slices: Sequence[Slice], dimensions: Sequence[str], protocol: ScoringProtocol) -> list[str]:
+    """Return further caveats of a summary, one line each; arguments as in `fitness`."""
     notes = []
     if values.table.shape[0] > 1:
         notes.append(
             f"figures are means over {values.table.shape[0]} slices ({count(values.repeats, 'repeat')} x "
-            f"{count(values.judge_repeats, 'judge repeat')}), each by the published arithmetic"
+            f"{count(values.judge_repeats, 'judge repeat')}), each computed by the published arithmetic"
         )
     present = {part.name for part in slices if part.kind == "group" and part.samples}
     if protocol.combination != "mean_of_samples":
-        notes += [f"{group}: no samples, {_left_out(protocol)}" for group in GROUPS if group not in present]
+        notes += [f"{group}: no samples, {_empty_group(protocol)}" for group in GROUPS if group not in present]
     unknown = sum(unit.group == UNKNOWN_GROUP for unit in values.units)
     if unknown and protocol.unknown != "count":
-        fate = "left out" if protocol.unknown == "omit" else "shown apart and not part of the K-Score"
-        notes.append(f"{count(unknown, 'sample')} of unknown category: {fate}")
+        treatment = "left out" if protocol.unknown == "omit" else "shown in a separate row and not part of the K-Score"
+        notes.append(f"{count(unknown, 'sample')} of unknown category: {treatment}")
     notes += _text_notes(slices, dimensions, protocol)
-    notes += _fault_notes(values, protocol)
+    notes += _problem_notes(values, protocol)
     if len(values.judges) > 1:
         notes.append(f"more than one judge model answered: {', '.join(values.judges)}")
     return notes
 
 
-def _left_out(protocol: ScoringProtocol) -> str:
+def _empty_group(protocol: ScoringProtocol) -> str:
     return "counted as 0" if protocol.empty_group == "zero" else "left out"
 
 
 def _text_notes(slices: Sequence[Slice], dimensions: Sequence[str], protocol: ScoringProtocol) -> list[str]:
     if TEXT not in dimensions or len(dimensions) == 1:
         return []
-    bare = [
+    without_text = [
         part.name for part in slices if part.kind == "group" and part.figures[OVERALL].n and not part.figures[TEXT].n
     ]
     if protocol.missing_text is None:
-        fate = "text accuracy is left out and the weights are renormalised"
+        treatment = "text accuracy is left out and the weights are renormalised"
     else:
-        fate = f"text accuracy counts {protocol.missing_text}"
-    return [f"{group}: no sample with text, {fate}" for group in bare]
+        treatment = f"text accuracy counts {protocol.missing_text}"
+    return [f"{group}: no sample with text, {treatment}" for group in without_text]
 
 
-def _fault_notes(values: Values, protocol: ScoringProtocol) -> list[str]:
-    faults = values.faults
+def _problem_notes(values: Values, protocol: ScoringProtocol) -> list[str]:
+    problems = values.problems
     notes = []
-    if faults.malformed:
+    if problems.malformed:
         notes.append(
-            f"{count(faults.malformed, 'judgement')} with a missing value or one outside [0, 1]: counted as failed"
+            f"{count(problems.malformed, 'score')} with a missing value or a value outside [0, 1]: counted as failed"
         )
-    if faults.off_grid:
+    if problems.off_grid:
         grid = ", ".join(f"{value:g}" for value in protocol.grid)
-        notes.append(f"{count(faults.off_grid, 'judgement')} with a value off the grid ({grid}): counted as failed")
-    if faults.required_text_na:
+        notes.append(f"{count(problems.off_grid, 'score')} with a value off the grid ({grid}): counted as failed")
+    if problems.required_text_na:
         notes.append(
-            f"{count(faults.required_text_na, 'judgement')} called the text not applicable where the prompt requires "
-            f"it: counted {protocol.required_text_na:g}"
+            f"{count(problems.required_text_na, 'score')} with text not applicable although the prompt requires text: "
+            f"text counted as {protocol.required_text_na:g}"
         )
     return notes

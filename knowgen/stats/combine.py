@@ -1,8 +1,8 @@
-"""From values to figures: means, the weighted overall, the mean of the groups. One function for points and resamples.
+"""Compute figures from values: means, the weighted overall, the mean of the groups; for points and for resamples.
 
-Formula (Gen-Searcher, arXiv 2603.28767): in each group overall = .1 F + .4 V + .4 T + .1 A from the group's means, and
-every figure of the whole is the mean of the groups. Rounding, empty groups and missing text are the protocol's, and so
-is whether means are weighed or weighed samples averaged.
+Formula (Gen-Searcher, arXiv 2603.28767): in each group, overall = .1 F + .4 V + .4 T + .1 A of the group's means, and
+every figure of the whole is the mean over the groups. The protocol defines rounding, empty groups, missing text, and
+whether the means of a group or the samples are weighted.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from knowgen.stats.values import Floats, plain_mean
 
 Mask = NDArray[np.bool_]
 Means = Callable[[Mask], Floats]
-"""Gives the means over the samples of a mask: shape (resamples, dimensions), NaN where there is none."""
+"""Function from a mask of samples to their means, shape (resamples, dimensions), NaN where there is none."""
 
 
 def weights_of(dimensions: Sequence[str], protocol: ScoringProtocol) -> list[tuple[str, float]]:
-    """Returns dimensions with their weights, in the order in which they are added up.
+    """Return the dimensions with their weights, in the order of addition.
 
-    The four KnowGen dimensions have the protocol's weights; any other set weighs the same each, so that its overall is
+    The four KnowGen dimensions have the protocol's weights. Any other set has equal weights, so that its overall is
     the plain mean.
     """
     if set(dimensions) == set(DIMENSIONS):
@@ -35,12 +35,12 @@ def weights_of(dimensions: Sequence[str], protocol: ScoringProtocol) -> list[tup
 
 
 def overall(means: Floats, dimensions: Sequence[str], protocol: ScoringProtocol) -> Floats:
-    """Weighs means; a dimension without a value is left out and the weights are renormalised.
+    """Return the weighted mean over dimensions; a dimension without a value is left out and the weights renormalised.
 
     Args:
-        means: Shape (resamples, dimensions).
+        means: Means, shape (resamples, dimensions).
         dimensions: Names of the columns.
-        protocol: Gives the weights.
+        protocol: Scoring protocol with the weights.
 
     Returns:
         Shape (resamples,), NaN where no dimension has a value.
@@ -48,46 +48,46 @@ def overall(means: Floats, dimensions: Sequence[str], protocol: ScoringProtocol)
     total, weight = np.zeros(len(means)), np.zeros(len(means))
     for name, share in weights_of(dimensions, protocol):
         column = means[:, list(dimensions).index(name)]
-        have = np.isfinite(column)
-        total = total + np.where(have, share * column, 0.0)
-        weight = weight + np.where(have, share, 0.0)
-    return _divided(total, weight)
+        present = np.isfinite(column)
+        total = total + np.where(present, share * column, 0.0)
+        weight = weight + np.where(present, share, 0.0)
+    return _divide(total, weight)
 
 
 def sample_overalls(table: Floats, dimensions: Sequence[str], protocol: ScoringProtocol) -> Floats:
-    """Returns the overall of each sample; what it has no value for is not applicable to it.
+    """Return the overall of each sample over the dimensions that it has values for.
 
-    Under `official` text that is N/A counts .5, as in the figure that the published evaluator stores with a sample.
+    Under `official`, text that is N/A counts .5, as in the overall that the published evaluator stores for a sample.
 
     Args:
-        table: Shape (slices, N, dimensions).
+        table: Values, shape (slices, N, dimensions).
         dimensions: Names of the columns.
-        protocol: Gives the weights.
+        protocol: Scoring protocol with the weights.
 
     Returns:
-        Shape (N,), averaged over slices, unrounded; NaN where a sample has no value at all.
+        Shape (N,), averaged over slices and not rounded; NaN where a sample has no value at all.
     """
-    parts = [overall(_settled(one, dimensions, protocol, of_group=False), dimensions, protocol) for one in table]
+    parts = [overall(_fill_missing(one, dimensions, protocol, of_group=False), dimensions, protocol) for one in table]
     return parts[0] if len(parts) == 1 else _mean_present(parts)
 
 
 def sample_overall(values: Mapping[str, float], dimensions: Sequence[str], protocol: ScoringProtocol) -> float | None:
-    """Returns the overall of one sample from its values, None when it has none; see `sample_overalls`."""
+    """Return the overall of one sample from its values; None if it has none. See `sample_overalls`."""
     row = np.array([[[values.get(name, math.nan) for name in dimensions]]])
     value = float(sample_overalls(row, dimensions, protocol)[0])
     return None if math.isnan(value) else value
 
 
 def averaged(table: Floats, dimensions: Sequence[str], protocol: ScoringProtocol) -> Floats:
-    """Returns what a protocol averages over samples: the values, and each sample's overall where it is of samples.
+    """Return the columns that a protocol averages over samples: the values, and the overall if samples are weighted.
 
     Args:
-        table: Shape (slices, N, dimensions).
+        table: Values, shape (slices, N, dimensions).
         dimensions: Names of the columns.
-        protocol: Its `combination` decides.
+        protocol: Scoring protocol; its `combination` decides whether the overall is a column.
 
     Returns:
-        Shape (slices, N, dimensions), or (slices, N, dimensions + 1).
+        Shape (slices, N, dimensions) or (slices, N, dimensions + 1).
     """
     if protocol.combination == "mean_of_groups":
         return table
@@ -96,12 +96,12 @@ def averaged(table: Floats, dimensions: Sequence[str], protocol: ScoringProtocol
 
 
 def observed(table: Floats, dimensions: Sequence[str], protocol: ScoringProtocol) -> Floats:
-    """Returns what was seen of each sample: its values averaged over slices, and its overall.
+    """Return the values of each sample averaged over slices, and its overall.
 
     Args:
-        table: Shape (slices, N, dimensions).
+        table: Values, shape (slices, N, dimensions).
         dimensions: Names of the columns.
-        protocol: Gives the weights.
+        protocol: Scoring protocol with the weights.
 
     Returns:
         Shape (N, dimensions + 1), NaN where there is no value.
@@ -111,7 +111,7 @@ def observed(table: Floats, dimensions: Sequence[str], protocol: ScoringProtocol
 
 
 def point_means(table: Floats) -> Means:
-    """Returns means over a table of shape (N, columns), added up sample after sample."""
+    """Return a function that computes the means of a table of shape (N, columns), adding in the order of samples."""
 
     def means(mask: Mask) -> Floats:
         part = table[mask]
@@ -130,15 +130,15 @@ def part_figures(
     *,
     rounded: bool,
 ) -> Floats:
-    """Computes every figure of a part of the samples.
+    """Compute every figure of a subset of the samples.
 
     Args:
-        kind: all, group, or anything else that is averaged as it stands.
-        groups: Shape (N,), the group of each sample.
-        means: Gives the means over samples of a table made by `averaged`.
+        kind: Kind of the subset: `all` is the mean of the groups, any other kind is averaged directly.
+        groups: Group of each sample, shape (N,).
+        means: Function that computes means of the table returned by `averaged`.
         dimensions: Names of the columns.
-        protocol: Says the rest.
-        rounded: Round after every step, as far as the protocol does; False for intervals.
+        protocol: Scoring protocol.
+        rounded: Whether to round after every step as the protocol does; False for intervals.
 
     Returns:
         Shape (resamples, dimensions + 1), the overall last; NaN where there is no figure.
@@ -146,48 +146,48 @@ def part_figures(
     places, number = protocol.rounding if rounded else None, len(dimensions)
 
     def one(mask: Mask, *, of_group: bool) -> Floats:
-        found = means(mask)
-        figures = _rounded(_settled(found[:, :number], dimensions, protocol, of_group=of_group), places)
+        averages = means(mask)
+        figures = _round(_fill_missing(averages[:, :number], dimensions, protocol, of_group=of_group), places)
         if protocol.combination == "mean_of_groups":
-            return np.column_stack([figures, _rounded(overall(figures, dimensions, protocol), places)])
-        return np.column_stack([figures, _rounded(found[:, number], places)])
+            return np.column_stack([figures, _round(overall(figures, dimensions, protocol), places)])
+        return np.column_stack([figures, _round(averages[:, number], places)])
 
     if kind != "all" or protocol.combination == "mean_of_samples":
         return one(np.ones(len(groups), dtype=bool), of_group=kind == "group")
-    return _rounded(_mean_present([one(groups == group, of_group=True) for group in GROUPS]), places)
+    return _round(_mean_present([one(groups == group, of_group=True) for group in GROUPS]), places)
 
 
-def _settled(means: Floats, dimensions: Sequence[str], protocol: ScoringProtocol, *, of_group: bool) -> Floats:
-    """Fills in what the protocol counts for a group without samples and for one without text."""
+def _fill_missing(means: Floats, dimensions: Sequence[str], protocol: ScoringProtocol, *, of_group: bool) -> Floats:
+    """Fill in the protocol's values for a group without samples and for missing text."""
     empty = ~np.isfinite(means).any(axis=1)
-    settled = means.copy()
+    filled = means.copy()
     if protocol.missing_text is not None and TEXT in dimensions:
-        text = settled[:, list(dimensions).index(TEXT)]
+        text = filled[:, list(dimensions).index(TEXT)]
         text[~np.isfinite(text) & ~empty] = protocol.missing_text
     if of_group and protocol.empty_group == "zero":
-        settled[empty] = 0.0
-    return settled
+        filled[empty] = 0.0
+    return filled
 
 
 def _mean_present(parts: Sequence[Floats]) -> Floats:
-    """Averages figures over the parts that have them, added up from left to right."""
+    """Return the mean of each figure over the parts that have it, adding from left to right."""
     total, count = np.zeros_like(parts[0]), np.zeros_like(parts[0])
     for part in parts:
-        have = np.isfinite(part)
-        total = total + np.where(have, part, 0.0)
-        count = count + have
-    return _divided(total, count)
+        present = np.isfinite(part)
+        total = total + np.where(present, part, 0.0)
+        count = count + present
+    return _divide(total, count)
 
 
-def _divided(totals: Floats, by: Floats) -> Floats:
-    """Divides, NaN where the divisor is 0."""
+def _divide(totals: Floats, by: Floats) -> Floats:
+    """Return the quotients, NaN where the divisor is 0."""
     out = np.full_like(totals, math.nan)
     np.divide(totals, by, out=out, where=by > 0)
     return out
 
 
-def _rounded(values: Floats, places: int | None) -> Floats:
-    """Rounds as Python does (numpy scales first, and differs in the last digit)."""
+def _round(values: Floats, places: int | None) -> Floats:
+    """Round like Python's `round`; numpy scales first and differs in the last digit."""
     if places is None:
         return values
     rounded: Any = [round(value, places) for value in values.ravel().tolist()]
@@ -203,6 +203,6 @@ def sliced_figures(
     *,
     rounded: bool,
 ) -> Floats:
-    """Averages `part_figures` over (repeat, judge repeat) slices; with one slice these are its figures."""
+    """Return `part_figures` averaged over the (repeat, judge repeat) slices."""
     parts = [part_figures(kind, groups, means, dimensions, protocol, rounded=rounded) for means in per_slice]
     return parts[0] if len(parts) == 1 else _mean_present(parts)

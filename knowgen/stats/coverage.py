@@ -1,7 +1,7 @@
-"""Are enough scores there for a result? The rule of a protocol, and its words.
+"""Check whether a run has enough scores for a result, and describe the shortfall.
 
-A score is missing where scoring failed or has not run. A failed or refused generation is the system's own result, and
-is not missing: `strict` counts it 0. What does not apply to a sample is not expected of it.
+A score is missing if scoring failed or has not run. A failed or refused generation is a result of the system and not
+missing: `strict` counts it 0. Scores that are not applicable are not expected.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from knowgen.stats.protocol import ScoringProtocol
 from knowgen.stats.summary import Coverage, Figure
 
 NO_RESULT = "No result"
-HOW_TO_GO_ON = "run the same command again to add the missing scores"
+HOW_TO_CONTINUE = "run the same command again to add the missing scores"
 
 
 @dataclass(frozen=True)
 class ScoreCoverage:
-    """Scores that a result needs, and those that are missing.
+    """Number of expected scores and of missing ones.
 
     Attributes:
-        expected: Samples x repeats x judge repeats that ought to carry a score.
+        expected: Expected scores: samples x repeats x judge repeats without those that are not applicable.
         failed: Scores that failed.
-        not_run: Scores that have not run, for want of an image or of the scorer's time.
+        not_run: Scores that have not run, because the image or the score is still to come.
     """
 
     expected: int
@@ -33,11 +33,11 @@ class ScoreCoverage:
 
     @property
     def covered(self) -> int:
-        """Expected scores that are there, and failed generations."""
+        """Number of expected scores that are not missing; failed generations are included."""
         return self.expected - self.failed - self.not_run
 
     def reaches(self, minimum: float) -> bool:
-        """Return whether the covered share is at least `minimum`, exactly; True where nothing is expected."""
+        """Return whether the covered share is at least `minimum`, in exact arithmetic; True if none is expected."""
         return reaches(self.covered, self.expected, minimum)
 
 
@@ -47,36 +47,36 @@ def reaches(part: int, whole: int, minimum: float) -> bool:
 
 
 def score_coverage(states: Coverage) -> ScoreCoverage:
-    """Count the scores that are expected and those that are missing."""
+    """Return the number of expected and of missing scores."""
     return ScoreCoverage(
         expected=states.expected - states.not_applicable,
-        failed=states.judgement_failed,
-        not_run=states.generation_not_run + states.judgement_not_run,
+        failed=states.score_failed,
+        not_run=states.generation_not_run + states.score_not_run,
     )
 
 
 def reason_for_no_result(states: Coverage, protocol: ScoringProtocol) -> str:
-    """Return why there is no result, such as `43 of 48 scores failed`; empty where the coverage is sufficient."""
-    found = score_coverage(states)
-    if found.reaches(protocol.min_coverage):
+    """Return why there is no result, such as `43 of 48 scores failed`; empty if the coverage is sufficient."""
+    coverage = score_coverage(states)
+    if coverage.reaches(protocol.min_coverage):
         return ""
-    total = f"of {count(found.expected, 'score')}"
-    if found.failed and found.not_run:
-        both = found.failed + found.not_run
-        return f"{both} {total} missing ({found.failed} failed, {found.not_run} not run yet)"
-    return f"{found.failed} {total} failed" if found.failed else f"{found.not_run} {total} not run yet"
+    total = f"of {count(coverage.expected, 'score')}"
+    if coverage.failed and coverage.not_run:
+        both = coverage.failed + coverage.not_run
+        return f"{both} {total} missing ({coverage.failed} failed, {coverage.not_run} not run yet)"
+    return f"{coverage.failed} {total} failed" if coverage.failed else f"{coverage.not_run} {total} not run yet"
 
 
 def no_result(reason: str) -> str:
-    """Write a reason as users read it: `No result: 43 of 48 scores failed`."""
+    """Return a reason with its prefix: `No result: 43 of 48 scores failed`."""
     return f"{NO_RESULT}: {reason}"
 
 
 def share_words(minimum: float) -> str:
-    """Write a share as a percentage, such as `95 %`."""
+    """Format a share as a percentage, such as `95 %`."""
     return f"{100 * minimum:g} %"
 
 
 def withheld(figure: Figure, note: str) -> Figure:
-    """Move the value of a figure to `partial`, so that nobody takes it for a result."""
+    """Return a figure whose value is moved to `partial`, so that it is not read as a result."""
     return Figure(partial=figure.value, n=figure.n, note=note)

@@ -1,4 +1,4 @@
-"""What the official evaluator writes into its result file beside the judge's values."""
+"""Overalls and summary rows in the format of the official evaluator's result file."""
 
 from __future__ import annotations
 
@@ -14,29 +14,36 @@ WHOLE = "overall_avg"
 
 
 def stored_overall(values: Mapping[str, float]) -> float | None:
-    """Returns the overall that the published evaluator stores with a sample: .1 F + .4 V + .4 T + .1 A, 2 decimals.
+    """Return the overall that the published evaluator stores for a sample: .1 F + .4 V + .4 T + .1 A, 2 decimals.
 
     Args:
-        values: Of the lenient reading; text accuracy is absent where it is N/A, and counts .5.
+        values: Values of the lenient parsed score; text accuracy is absent if it is N/A, and then counts .5.
 
     Returns:
-        None where there are no values.
+        The overall in [0, 1]; None if there are no values.
+
+    Example:
+        >>> stored_overall(dict(faithfulness=1.0, visual_correctness=0.5, aesthetics=1.0))
+        0.6
     """
     value = sample_overall(values, DIMENSIONS, OFFICIAL)
     return None if value is None else round(value, 2)
 
 
 def summary_rows(summary: Summary) -> list[dict[str, Any]]:
-    """Returns the three rows that end a result file: each group, then the mean of both.
+    """Return the last three rows of a result file: one for each group, then the mean of both.
 
     Args:
-        summary: Made with the protocol `official` from the four KnowGen dimensions.
+        summary: Summary of the four KnowGen dimensions under the protocol `official`.
 
     Raises:
-        ValueError: It was made otherwise.
+        ValueError: The summary has another protocol or other dimensions.
     """
     if summary.protocol != OFFICIAL.name or set(summary.dimensions) != set(DIMENSIONS):
-        raise ValueError(f"needs the four KnowGen dimensions under the protocol official, not {summary.protocol!r}")
+        raise ValueError(
+            f"official summary rows need the protocol official and the four KnowGen dimensions, got the protocol "
+            f"{summary.protocol} and {', '.join(summary.dimensions)}"
+        )
     rows = [_row(group, summary.slice("group", group)) for group in GROUPS]
     return [*rows, _row(WHOLE, summary.slice())]
 

@@ -1,12 +1,12 @@
-"""A panel of judges: the rows of several scorers over the same drawings become the rows of one.
+"""A panel of judges: combine the rows of several scorers over the same generations into one row each.
 
-A dimension's value is the lower median of the members' values (Python's `statistics.median_low`): one judge that is
-far off cannot move it, as it would a mean; with judges that keep to a grid it is a value of the grid, which a contract
-may require; and of two values that split an even panel the lower one counts, as the rubric has it that what cannot be
-verified scores lower. A dimension is not applicable where more than half of the members say so.
+The value of a dimension is the lower median of the members' values (`statistics.median_low`). Unlike a mean, it is not
+moved by one outlier, and it is always a value of the grid that the members use. If two values split a panel of even
+size, the lower one counts, because the rubric scores lower what cannot be verified. A dimension is not applicable if
+more than half of the members report N/A.
 
-A judgement stands when at least a quorum of members has one. Both readings are combined, each for itself, so that every
-protocol finds its own.
+A panel has a score if at least a quorum of its members has one. Strict and lenient parsed scores are combined
+separately, because each protocol reads one of them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Key = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class JudgePanel:
-    """Which scorers sit on a panel, and how many must have judged.
+    """Members of a panel and its quorum.
 
     Attributes:
         members: Labels of the scorers.
-        quorum: Fewest members whose reading is ok.
+        quorum: Minimum number of members with a score.
     """
 
     members: tuple[str, ...]
@@ -36,85 +36,91 @@ class JudgePanel:
 
     @property
     def label(self) -> str:
-        """How tables name it."""
+        """Label of the panel in tables."""
         return f"panel({', '.join(self.members)}; quorum {self.quorum})"
 
 
 def panel_of(members: Sequence[str], quorum: int | None = None) -> JudgePanel:
-    """Makes a panel.
+    """Return a panel of scorers.
 
     Args:
         members: Labels of at least two scorers, each once.
-        quorum: Fewest members whose reading is ok; more than half of them when None.
+        quorum: Minimum number of members with a score; more than half of the members by default.
 
     Raises:
-        UsageError: There are fewer than two members, one comes twice, or the quorum cannot be met.
+        UsageError: There are fewer than two members, a member is repeated, or the quorum is out of range.
+
+    Example:
+        >>> panel_of(["vlm:a", "vlm:b", "vlm:c"]).quorum
+        2
     """
     names = tuple(members)
     if len(names) < 2:
-        raise UsageError("a panel needs two judges or more", where="panel", fix="name them, parted by commas")
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(f"{twice!r} sits on the panel twice", where="panel", fix="name each judge once")
-    wanted = len(names) // 2 + 1 if quorum is None else quorum
-    if not 1 <= wanted <= len(names):
-        raise UsageError(f"{wanted} of {len(names)} members", where="quorum", fix=f"1 to {len(names)}")
-    return JudgePanel(names, wanted)
+        raise UsageError("a panel needs at least two judges", where="panel", fix="name them, separated by commas")
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"duplicate member {repeated!r}", where="panel", fix="name each judge once")
+    minimum = len(names) // 2 + 1 if quorum is None else quorum
+    if not 1 <= minimum <= len(names):
+        raise UsageError(
+            f"{minimum} of {len(names)} members", where="quorum", fix=f"give a number from 1 to {len(names)}"
+        )
+    return JudgePanel(names, minimum)
 
 
 def panel_rows(panel: JudgePanel, rows: Mapping[str, Sequence[Row]], dimensions: Sequence[str]) -> list[Row]:
-    """Makes the rows of a panel.
+    """Return the rows of a panel.
 
-    A judge repeat counts when at least a quorum of members has judged so often: a scorer that measures judges once,
-    however often the others are asked.
+    A judge repeat counts if at least a quorum of members has it. A scorer that measures has one judge repeat, however
+    many the judges have.
 
     Args:
-        panel: Who sits on it.
-        rows: The rows of each member, all of one run.
-        dimensions: What every member gives values for.
+        panel: The panel.
+        rows: Rows of each member, all of one run.
+        dimensions: Dimensions that every member gives values for.
 
     Returns:
-        One row a drawing and judge repeat, in the order in which they came first.
+        One row per generation and judge repeat, in the order of the first member that has it.
 
     Raises:
-        DataError: The members' rows disagree on a sample or its drawing.
+        DataError: The rows of the members contradict each other on a sample or its generation.
     """
-    held: dict[Key, dict[str, Row]] = {}
+    rows_by_key: dict[Key, dict[str, Row]] = {}
     for member in panel.members:
         for row in rows[member]:
-            held.setdefault((row.sample_id, row.repeat, row.judge_repeat), {})[member] = row
-    repeats = {
-        judge: len({member for key, found in held.items() if key[2] == judge for member in found})
-        for judge in {key[2] for key in held}
+            rows_by_key.setdefault((row.sample_id, row.repeat, row.judge_repeat), {})[member] = row
+    members_with_repeat = {
+        judge: len({member for key, by_member in rows_by_key.items() if key[2] == judge for member in by_member})
+        for judge in {key[2] for key in rows_by_key}
     }
     names = {member: {row.judge_returned for row in rows[member]} - {""} for member in panel.members}
     return [
-        _row(panel, found, names, tuple(dimensions))
-        for key, found in held.items()
-        if key[2] == 0 or repeats[key[2]] >= panel.quorum
+        _row(panel, by_member, names, tuple(dimensions))
+        for key, by_member in rows_by_key.items()
+        if key[2] == 0 or members_with_repeat[key[2]] >= panel.quorum
     ]
 
 
 def _row(
-    panel: JudgePanel, found: Mapping[str, Row], names: Mapping[str, set[str]], dimensions: tuple[str, ...]
+    panel: JudgePanel, by_member: Mapping[str, Row], names: Mapping[str, set[str]], dimensions: tuple[str, ...]
 ) -> Row:
-    first = next(iter(found.values()))
-    for row in found.values():
+    first = next(iter(by_member.values()))
+    for row in by_member.values():
         if _facts(row) != _facts(first):
             raise DataError(
-                "the members' rows disagree on it or its drawing",
+                "the rows of the panel's members contradict each other on the sample or its generation",
                 where=f"sample {first.sample_id!r}, repeat {first.repeat}",
                 fix="make a panel of scorers of one run",
             )
     if first.generation is not GenerationStatus.OK:
         return first.model_copy(update={"judge_returned": ""})
-    strict = {member: row.strict for member, row in found.items()}
-    lenient = {member: row.lenient or row.strict for member, row in found.items()}
-    parsed = any(row.lenient is not None for row in found.values())
-    judges = [_judge(member, found, names[member]) for member in panel.members]
+    strict = {member: row.strict for member, row in by_member.items()}
+    lenient = {member: row.lenient or row.strict for member, row in by_member.items()}
+    parsed = any(row.lenient is not None for row in by_member.values())
+    judges = [_judge_model(member, by_member, names[member]) for member in panel.members]
     return first.model_copy(
         update={
-            "strict": _combined(panel, strict, dimensions),
-            "lenient": _combined(panel, lenient, dimensions) if parsed else None,
+            "strict": _combine(panel, strict, dimensions),
+            "lenient": _combine(panel, lenient, dimensions) if parsed else None,
             "judge_returned": " + ".join(judge for judge in judges if judge),
         }
     )
@@ -124,49 +130,50 @@ def _facts(row: Row) -> tuple[object, ...]:
     return (row.category, row.group, row.difficulty, row.text_required, row.generation)
 
 
-def _judge(member: str, found: Mapping[str, Row], names: set[str]) -> str:
-    """Returns the model that judged for a member, or would have: a member that is missing once makes no other panel."""
-    row = found.get(member)
+def _judge_model(member: str, by_member: Mapping[str, Row], names: set[str]) -> str:
+    """Return the judge model of a member, also if its score is missing here, so that the panel keeps one name."""
+    row = by_member.get(member)
     if row is not None and row.judge_returned:
         return row.judge_returned
     return next(iter(names)) if len(names) == 1 else ""
 
 
-def _combined(panel: JudgePanel, readings: Mapping[str, ParsedScore], dimensions: tuple[str, ...]) -> ParsedScore:
-    held = {member: readings.get(member, ParsedScore(status=ScoreStatus.NOT_RUN)) for member in panel.members}
-    lacks = {member: reason for member, one in held.items() if (reason := _lack(one, dimensions))}
-    sitting = [one for member, one in held.items() if member not in lacks]
-    if len(sitting) < panel.quorum:
-        return ParsedScore(status=_missing(panel, held, len(sitting)), reason=_reason(panel, len(sitting), lacks))
+def _combine(panel: JudgePanel, parsed: Mapping[str, ParsedScore], dimensions: tuple[str, ...]) -> ParsedScore:
+    scores = {member: parsed.get(member, ParsedScore(status=ScoreStatus.NOT_RUN)) for member in panel.members}
+    problems = {member: reason for member, one in scores.items() if (reason := _problem(one, dimensions))}
+    usable = [one for member, one in scores.items() if member not in problems]
+    if len(usable) < panel.quorum:
+        status = _status_without_quorum(panel, scores, len(usable))
+        return ParsedScore(status=status, reason=_reason(panel, len(usable), problems))
     values: dict[str, float] = {}
     na = []
     for name in dimensions:
-        given = [one.values[name] for one in sitting if name in one.values and name not in one.na]
-        if 2 * (len(sitting) - len(given)) > len(sitting):
+        member_values = [one.values[name] for one in usable if name in one.values and name not in one.na]
+        if 2 * (len(usable) - len(member_values)) > len(usable):
             na.append(name)
         else:
-            values[name] = median_low(given)
-    words = [f"{member}: {one.rationale}" for member, one in held.items() if one in sitting and one.rationale]
-    return ParsedScore(status=ScoreStatus.OK, values=values, na=tuple(na), rationale="\n".join(words))
+            values[name] = median_low(member_values)
+    rationales = [f"{member}: {one.rationale}" for member, one in scores.items() if one in usable and one.rationale]
+    return ParsedScore(status=ScoreStatus.OK, values=values, na=tuple(na), rationale="\n".join(rationales))
 
 
-def _lack(one: ParsedScore, dimensions: tuple[str, ...]) -> str:
-    """Says why a reading cannot take part; empty when it can."""
+def _problem(one: ParsedScore, dimensions: tuple[str, ...]) -> str:
+    """Return why a parsed score cannot be used; empty if it can."""
     if one.status is not ScoreStatus.OK:
         return one.status.value.replace("_", " ") + (f": {one.reason}" if one.reason else "")
     without = [name for name in dimensions if name not in one.values and name not in one.na and name != TEXT]
     return f"has no {', '.join(without)}" if without else ""
 
 
-def _missing(panel: JudgePanel, held: Mapping[str, ParsedScore], sitting: int) -> ScoreStatus:
-    """Returns the status of a judgement without a quorum: one that can still be reached is not run yet."""
-    states = [one.status for one in held.values()]
+def _status_without_quorum(panel: JudgePanel, scores: Mapping[str, ParsedScore], usable: int) -> ScoreStatus:
+    """Return the status of a score without a quorum: not run if scores to come can still reach the quorum."""
+    states = [one.status for one in scores.values()]
     if all(state is ScoreStatus.NOT_APPLICABLE for state in states):
         return ScoreStatus.NOT_APPLICABLE
-    waiting = states.count(ScoreStatus.NOT_RUN)
-    return ScoreStatus.NOT_RUN if waiting and sitting + waiting >= panel.quorum else ScoreStatus.FAILED
+    pending = states.count(ScoreStatus.NOT_RUN)
+    return ScoreStatus.NOT_RUN if pending and usable + pending >= panel.quorum else ScoreStatus.FAILED
 
 
-def _reason(panel: JudgePanel, sitting: int, lacks: Mapping[str, str]) -> str:
-    told = "; ".join(f"{member} {reason}" for member, reason in lacks.items())
-    return f"{sitting} of {len(panel.members)} members judged, {panel.quorum} needed: {told}"
+def _reason(panel: JudgePanel, usable: int, problems: Mapping[str, str]) -> str:
+    details = "; ".join(f"{member} {reason}" for member, reason in problems.items())
+    return f"{usable} of {len(panel.members)} members have a score, {panel.quorum} needed: {details}"

@@ -1,7 +1,8 @@
-"""Protocols as data: a protocol says how judgements become figures, and `aggregate` does as it says.
+"""Scoring protocols: data that defines how `aggregate` turns rows into figures.
 
-`official` is the published arithmetic (Gen-Searcher, arXiv 2603.28767, and its evaluator) to the last digit, faults
-included. `strict` is the default headline and mends those faults. Nothing else in the package decides such a question.
+`official` reproduces the published arithmetic (Gen-Searcher, arXiv 2603.28767, and its evaluator) to the last digit,
+including its errors. `strict` corrects these errors and is the default. All rules about failures, N/A, rounding and
+weights are fields of the protocol; no other code decides them.
 """
 
 from __future__ import annotations
@@ -18,56 +19,55 @@ KNOWGEN_WEIGHTS = (0.1, 0.4, 0.4, 0.1)
 """Weights of faithfulness, visual correctness, text accuracy and aesthetics, in the order of `DIMENSIONS`."""
 
 GRID = (0.0, 0.5, 1.0)
-"""The values a KnowGen judge may give."""
+"""Values that a KnowGen judge may give."""
 
 MIN_COVERAGE = 0.95
-"""Smallest share of the expected scores that a result may rest on: with fewer, the samples that happened to be scored
-decide the figure. Published protocols have no such bound; here none of them is eligible for a board below it."""
+"""Minimum share of the expected scores for a result. With fewer, the figure depends on which samples happened to be
+scored. The published arithmetic has no such limit; below it, its figures are shown but not fit for a board."""
 
 
 class ScoringProtocol(Record):
-    """How judgements become figures.
+    """Rules that turn scores into figures.
 
     Attributes:
-        name: As users write it.
-        version: Raised when a change to the arithmetic can change a figure.
-        reading: Which reading of a judgement counts.
-        failed_generation: A failed or refused drawing counts 0 in every dimension, or is left out. Its text counts 0
-            too, unless the prompt is known to need none.
-        failed_judgement: A failed or missing judgement is left out, and shown in the coverage.
-        text_na: Who decides that text accuracy does not apply: the prompt (`text_required`) or the judge, per image.
+        name: Name of the protocol, as given to `--protocol`.
+        version: Version of the arithmetic; changes when a figure can change.
+        reading: Which parsed score of a row counts.
+        failed_generation: Whether a failed or refused generation counts 0 in every dimension (`zero`) or is left out
+            (`exclude`). With `zero`, its text also counts 0 unless the prompt is known to require no text.
+        failed_score: A failed or missing score is left out, and shown in the coverage.
+        text_na: What decides that text accuracy does not apply: the prompt (`text_required`) or the judge, per image.
         missing_text: Text accuracy of a group without any text value; None leaves it out and renormalises the weights.
-        required_text_na: With `text_na` prompt: what text counts where the prompt requires it and the judge found
-            none to judge.
-        off_grid: Is a value that is not on `grid` accepted, or is its judgement a failed one? Only judgements that were
-            parsed from a reply have a grid; a measure has none.
-        grid: Values a reply may hold.
-        rounding: Decimals after every step, None for no rounding.
-        empty_group: Does a group without samples count as 0, or is it left out?
-        missing_sample_text: What text accuracy counts for one sample that was judged and has none; None leaves it out.
-        unknown: A category that is in no group is left out; or gets a row of its own, the headline being without it; or
-            counts like any other, where groups do not make the headline.
-        unit: What repeats and judge repeats become: one value a sample, or slices that are computed one by one and
-            then averaged.
-        weights: Of the four KnowGen dimensions. Other sets of dimensions weigh the same each.
-        combination: How values make the headline.
+        required_text_na: With `text_na="prompt"`: text accuracy of a score that reports N/A although the prompt
+            requires text.
+        off_grid: Whether a value that is not in `grid` is accepted or makes the score a failed one. Only scores parsed
+            from a reply have a grid; measured scores have none.
+        grid: Values that a reply may contain.
+        rounding: Number of decimals after every step; None for no rounding.
+        empty_group: Whether a group without samples counts as 0 or is left out.
+        missing_sample_text: Text accuracy of a scored sample that has none; None leaves it out.
+        unknown: Treatment of samples whose category is in no group: left out (`omit`); shown in a separate row and not
+            part of the headline (`own_row`); or counted like all others (`count`), for protocols without groups.
+        unit: `sample`: repeats and judge repeats are averaged to one value per sample. `slice`: figures are computed
+            for each (repeat, judge repeat) and then averaged.
+        weights: Weights of the four KnowGen dimensions. Other sets of dimensions have equal weights.
+        combination: How values are combined into the headline.
             `mean_of_groups`: in each group the weighted sum of its means, then the mean of the groups.
             `mean_of_samples_by_group`: the weighted mean of each sample over the dimensions that apply to it, then the
             mean in each group, then the mean of the groups.
-            `mean_of_samples`: the weighted mean of each sample, then the mean over all samples; there are no groups.
-        min_coverage: Smallest share of the expected scores, in [0, 1], for a result; below it there is no eligibility.
-            Samples that the scorer does not apply to are not expected to carry a score; a failed or refused generation
-            that counts 0 does carry one.
-        below_coverage: What becomes of the figures below `min_coverage`: they are withheld, and given as partial; or
-            given as the published arithmetic has them, with a note that they are partial.
-        not_for_board: Why no figure under it may stand on a board; empty where it may.
+            `mean_of_samples`: the weighted mean of each sample, then the mean over all samples, without groups.
+        min_coverage: Minimum share of the expected scores for a result, in [0, 1]. Samples to which the scorer does
+            not apply are not expected to have a score; a failed or refused generation that counts 0 has one.
+        below_coverage: Treatment of figures below `min_coverage`: withheld and given as partial (`withhold`), or kept
+            with a note that they are partial (`note`).
+        not_for_board: Reason why figures of this protocol must not appear on a board; empty if they may.
     """
 
     name: str
     version: str
     reading: Literal["strict", "lenient"]
     failed_generation: Literal["zero", "exclude"]
-    failed_judgement: Literal["exclude"] = "exclude"
+    failed_score: Literal["exclude"] = "exclude"
     text_na: Literal["prompt", "image"]
     missing_text: float | None
     required_text_na: float = 0.0
@@ -99,7 +99,7 @@ OFFICIAL = ScoringProtocol(
     unit="slice",
     below_coverage="note",
 )
-"""The published arithmetic. Sums are plain additions in row order, as Python 3.11's `sum` makes them."""
+"""The published arithmetic. Sums are plain additions in row order, like `sum` in Python 3.11."""
 
 STRICT = ScoringProtocol(
     name="strict",
@@ -115,18 +115,19 @@ STRICT = ScoringProtocol(
     unit="sample",
     below_coverage="withhold",
 )
-"""The default headline."""
+"""The default protocol."""
 
 NA_RENORMALISE = STRICT.model_copy(
     update={
         "name": "na-renormalise",
         "combination": "mean_of_samples_by_group",
-        "not_for_board": "na-renormalise is no K-Score: each sample is weighed over the dimensions that apply to it",
+        "not_for_board": "na-renormalise does not give a K-Score: each sample is weighted over the dimensions that "
+        "apply to it",
     }
 )
-"""`strict` in everything but the combination. A sample without text has overall (.1 F + .4 V + .1 A) / .6, so that its
-drawing weighs as much as any other's; under `strict` the text of a group is the mean of those samples that need some,
-and each of them weighs the more, the fewer they are."""
+"""Like `strict` except for the combination. A sample without text has the overall (.1 F + .4 V + .1 A) / .6 and weighs
+as much as any other. Under `strict`, text accuracy of a group is the mean over the samples that require text: the fewer
+they are, the more each of them weighs."""
 
 GENEVOLVE_MICRO = ScoringProtocol(
     name="genevolve-micro",
@@ -143,11 +144,11 @@ GENEVOLVE_MICRO = ScoringProtocol(
     unit="sample",
     combination="mean_of_samples",
     below_coverage="note",
-    not_for_board="genevolve-micro is no K-Score: the mean over all samples, whatever their group, with text .5 where "
-    "it is not applicable",
+    not_for_board="genevolve-micro does not give a K-Score: it is the mean over all samples without groups, and text "
+    "that is not applicable counts .5",
 )
-"""As the published table of GenEvolve-Bench is made: the mean over samples of .1 F + .4 V + .4 T + .1 A with text .5
-where it is N/A. What was not judged is left out. Its figures cannot be compared with a K-Score."""
+"""Arithmetic of the published table of GenEvolve-Bench: the mean over samples of .1 F + .4 V + .4 T + .1 A, with text
+.5 where it is N/A. Samples without a score are left out. Its figures cannot be compared with a K-Score."""
 
 PROTOCOLS: Mapping[str, ScoringProtocol] = MappingProxyType(
     {protocol.name: protocol for protocol in (STRICT, OFFICIAL, NA_RENORMALISE, GENEVOLVE_MICRO)}
@@ -155,10 +156,14 @@ PROTOCOLS: Mapping[str, ScoringProtocol] = MappingProxyType(
 
 
 def get_protocol(name: str) -> ScoringProtocol:
-    """Returns the protocol of a name.
+    """Return the protocol with a given name.
 
     Raises:
-        UsageError: There is no such protocol; a near name is suggested.
+        UsageError: The name is unknown; a similar name is suggested.
+
+    Example:
+        >>> get_protocol("strict").min_coverage
+        0.95
     """
     if name in PROTOCOLS:
         return PROTOCOLS[name]

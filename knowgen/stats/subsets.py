@@ -1,4 +1,4 @@
-"""Which parts of the samples get figures of their own, and in which order."""
+"""Subsets of the samples that have figures, and their order."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from knowgen.stats.protocol import ScoringProtocol
 from knowgen.stats.summary import Coverage
 from knowgen.stats.values import STATES, Unit, Values
 
-_USUAL = ("easy", "medium", "hard")
+_DIFFICULTIES = ("easy", "medium", "hard")
 CATEGORIES = tuple(category for members in GROUPS.values() for category in members)
 
 
 @dataclass(frozen=True)
 class SampleSubset:
-    """A part of the samples.
+    """A subset of the samples.
 
     Attributes:
         kind: all, group, category or difficulty.
-        name: Empty for all.
-        members: Shape (N,): the samples in it, which its coverage counts.
-        counted: Shape (N,): those of them that its figures may rest on.
+        name: Name of the subset; empty for all.
+        members: Samples in the subset, counted by its coverage, shape (N,).
+        counted: Members that its figures are computed from, shape (N,).
     """
 
     kind: str
@@ -36,16 +36,16 @@ class SampleSubset:
 
 
 def group_names(units: Sequence[Unit]) -> NDArray[np.str_]:
-    """Returns the group of each sample, shape (N,)."""
+    """Return the group of each sample, shape (N,)."""
     return np.array([unit.group for unit in units], dtype=np.str_)
 
 
-def parts_of(units: Sequence[Unit], protocol: ScoringProtocol) -> list[SampleSubset]:
-    """Lists the parts in the order of a table: the whole, groups, categories, difficulties.
+def sample_subsets(units: Sequence[Unit], protocol: ScoringProtocol) -> list[SampleSubset]:
+    """Return the subsets in the order of a table: the whole, groups, categories, difficulties.
 
-    Samples of an unknown category count for the whole only where the protocol says that they count like any other.
-    Where it omits them they count nowhere and have no rows; else they have a row as a group and as categories, and
-    count for their difficulty.
+    Samples of an unknown category count for the whole only if the protocol's `unknown` is `count`. If it is `omit` they
+    count nowhere and have no rows. Otherwise they have rows as a group and as categories, and count for their
+    difficulty.
     """
     groups = group_names(units)
     known = groups != UNKNOWN_GROUP
@@ -54,12 +54,12 @@ def parts_of(units: Sequence[Unit], protocol: ScoringProtocol) -> list[SampleSub
     parts = [SampleSubset("all", "", everyone, everyone if protocol.unknown == "count" else known)]
     for group in (*GROUPS, UNKNOWN_GROUP):
         members = groups == group
-        wanted = protocol.empty_group == "zero" if group in GROUPS else False
-        if (members & shown).any() or wanted:
+        always_shown = group in GROUPS and protocol.empty_group == "zero"
+        if (members & shown).any() or always_shown:
             parts.append(SampleSubset("group", group, members, members & shown))
     for kind, names, order in (
         ("category", [unit.category for unit in units], CATEGORIES),
-        ("difficulty", [unit.difficulty for unit in units], _USUAL),
+        ("difficulty", [unit.difficulty for unit in units], _DIFFICULTIES),
     ):
         column = np.array(names, dtype=np.str_)
         for name in in_order({name for name, show in zip(names, shown, strict=True) if show}, order):
@@ -69,11 +69,11 @@ def parts_of(units: Sequence[Unit], protocol: ScoringProtocol) -> list[SampleSub
 
 
 def counted_states(values: Values, part: SampleSubset) -> Coverage:
-    """Return what became of the scores of those samples that count for the figures of a part."""
+    """Return the coverage of the samples that the figures of a subset are computed from."""
     counts = dict(zip(STATES, values.coverage[part.counted].sum(axis=0).tolist(), strict=False))
     return Coverage(expected=sum(counts.values()), **counts)
 
 
 def in_order(names: set[str], order: Sequence[str]) -> list[str]:
-    """Sorts names: those of a fixed order first, all others after them by name."""
+    """Return names sorted: first those in `order`, then all others alphabetically."""
     return [name for name in order if name in names] + sorted(names - set(order))

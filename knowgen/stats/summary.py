@@ -1,4 +1,4 @@
-"""The summary of a run: every figure with its interval, its count and its coverage. What reports and boards read."""
+"""Summary of a run: every figure with its interval, sample count and coverage. Read by reports and boards."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ OVERALL = "overall"
 
 
 class Figure(Record):
-    """A number that says how sure it is.
+    """A figure with its interval.
 
     Attributes:
-        value: In [0, 1]; None where there is nothing to average, or too little of it for a result.
-        low: Lower end of the 95 % interval, None where none is given.
-        high: Upper end.
-        n: Samples it rests on.
-        note: Why there is no value or no interval ("n too small").
-        partial: The mean over what was scored, where too few scores are there for a value; not a result.
+        value: Value in [0, 1]; None if there are no scores, or too few for a result.
+        low: Lower end of the 95 % interval; None if there is no interval.
+        high: Upper end of the interval.
+        n: Number of samples the figure is computed from.
+        note: Why there is no value or no interval, such as "n too small".
+        partial: Mean over the scores that exist, if they are too few for a value. It is not a result.
     """
 
     value: float | None = None
@@ -28,18 +28,18 @@ class Figure(Record):
 
 
 class Coverage(Record):
-    """What became of every expected judgement; the counts below `expected` add up to it.
+    """State of every expected score; the states from `scored` to `not_applicable` add up to `expected`.
 
     Attributes:
-        expected: Samples x repeats x judge repeats.
-        scored: Judged under the protocol's reading.
-        generation_failed: The drawing failed.
-        generation_refused: The drawing was refused.
-        generation_not_run: There is no drawing yet.
-        judgement_failed: Drawn, but the judgement failed.
-        judgement_not_run: Drawn, but not judged yet.
-        not_applicable: Drawn, but the scorer lacks what it needs.
-        judged_text: Judgements with a value for text accuracy.
+        expected: Number of expected scores: samples x repeats x judge repeats.
+        scored: Scores with values.
+        generation_failed: Scores without an image because the generation failed.
+        generation_refused: Scores without an image because the generation was refused.
+        generation_not_run: Scores without an image because the generation has not run.
+        score_failed: Scores that failed although there is an image.
+        score_not_run: Scores that have not run although there is an image.
+        not_applicable: Scores that the scorer cannot give because the sample lacks what it needs.
+        scored_text: Scores with a value for text accuracy.
     """
 
     expected: int = 0
@@ -47,21 +47,21 @@ class Coverage(Record):
     generation_failed: int = 0
     generation_refused: int = 0
     generation_not_run: int = 0
-    judgement_failed: int = 0
-    judgement_not_run: int = 0
+    score_failed: int = 0
+    score_not_run: int = 0
     not_applicable: int = 0
-    judged_text: int = 0
+    scored_text: int = 0
 
 
 class Slice(Record):
-    """Figures over a part of the samples.
+    """Figures of a subset of the samples.
 
     Attributes:
-        kind: all, group, category, difficulty, or judge where more than one judge model answered.
-        name: The part, such as `science_and_knowledge`; empty for all.
-        samples: Samples in it.
-        figures: By dimension, and `overall`.
-        coverage: Of this part.
+        kind: all, group, category, difficulty, or judge if more than one judge model answered.
+        name: Name of the subset, such as `science_and_knowledge`; empty for all.
+        samples: Number of samples in the subset.
+        figures: Figure of each dimension, and `overall`.
+        coverage: Coverage of the subset.
     """
 
     kind: str
@@ -72,29 +72,29 @@ class Slice(Record):
 
 
 class Summary(Record):
-    """All figures of one run under one scorer and one protocol.
+    """All figures of one run for one scorer under one protocol.
 
     Attributes:
-        system: The generator's name, as tables show it.
+        system: Name of the generator in tables.
         task: Name of the task.
-        task_version: Its version.
+        task_version: Version of the task.
         scorer: Label of the scorer.
-        scorer_version: Version of its rubric, arithmetic and parser.
-        scorer_note: What tables say beside its figures.
-        judges: Model names the judge's endpoint returned; more than one is warned of.
-        protocol: Name of the protocol.
-        protocol_version: Version of its arithmetic.
-        selection: Which samples, such as `all 48`.
-        repeats: Pictures a sample.
-        judge_repeats: Judgements a picture.
-        dimensions: In the order of the table.
-        slices: The whole first, then groups, categories, difficulties.
-        no_result: Why there is no result, such as `43 of 48 scores failed`: too few scores are there. Empty where there
-            are enough. The figures are then partial, or under published arithmetic given as it has them.
-        fit_for_board: False where a reason in `notes` forbids it.
-        notes: What a reader must know: N/A per image, an empty group, unknown categories, moved models.
-        cost: US dollars spent on generation and judgement; None where a price is not known.
-        seconds: Wall time of the run, None when unknown.
+        scorer_version: Version of the scorer's rubric, arithmetic and parser.
+        scorer_note: Note on the scorer, shown beside its figures.
+        judges: Model names returned by the judge's endpoint; more than one causes a warning.
+        protocol: Name of the scoring protocol.
+        protocol_version: Version of the protocol's arithmetic.
+        selection: Label of the selected samples, such as `all 48`.
+        repeats: Number of images per sample.
+        judge_repeats: Number of scores per image.
+        dimensions: Dimensions in the order of the table.
+        slices: Figures of the whole first, then of groups, categories and difficulties.
+        no_result: Why there is no result, such as `43 of 48 scores failed`; empty if the coverage is sufficient. If
+            set, figures are partial under `strict`, and kept with a note under the published arithmetic.
+        fit_for_board: Whether the summary may appear on a board; if not, `notes` gives the reasons.
+        notes: Caveats: N/A decided per image, an empty group, unknown categories, several judge models.
+        cost: Cost of generation and scoring in US dollars; None if a price is not known.
+        seconds: Wall time of the run in seconds; None if not known.
     """
 
     system: str = ""
@@ -118,10 +118,10 @@ class Summary(Record):
     seconds: float | None = None
 
     def slice(self, kind: str = "all", name: str = "") -> Slice:
-        """Returns one part.
+        """Return the slice of a subset.
 
         Raises:
-            KeyError: There is no such part.
+            KeyError: There is no such subset.
         """
         for part in self.slices:
             if part.kind == kind and part.name == name:
@@ -130,8 +130,9 @@ class Summary(Record):
 
     @property
     def headline(self) -> Figure:
-        """The K-Score: `overall` of the whole. Below the protocol's coverage it has no value, and its note says why.
+        """The `overall` of the whole, which is the K-Score for the four KnowGen dimensions.
 
-        The published arithmetic of `official` keeps its value; `no_result` tells.
+        Below the minimum coverage of `strict` it has no value and a note with the reason. Under `official` it keeps its
+        value, and `no_result` gives the reason.
         """
         return self.slice().figures[OVERALL]

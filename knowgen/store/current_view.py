@@ -34,7 +34,7 @@ class ExpectedGeneration:
         sample: The sample.
         repeat: Number of the generation of this sample, from 0.
         generation: The generation; None if there is none yet.
-        scores: One score per judge repeat; None where there is no current score.
+        scores: One score per judge repeat; None where the current score is missing.
     """
 
     sample: Sample

@@ -24,7 +24,8 @@ class ImageFolder:
     """The images of a run.
 
     An image is written under a temporary name and renamed, so a killed process leaves no partial file under a digest.
-    There is no fsync: after a power failure a file may be empty; `ok` detects it, and the image is generated again.
+    Files are not flushed with fsync: after a power failure a file may be empty. `ok` detects it, and the image is
+    generated again.
 
     Args:
         root: The folder `images` of a run directory.

@@ -46,7 +46,7 @@ class Ledger:
         """Replace a reservation by the actual cost in US dollars; None keeps the reserved amount.
 
         Raises:
-            ValueError: There is no open reservation of this number, or the amount is negative, too large or NaN.
+            ValueError: The number is not that of an open reservation, or the amount is negative, too large or NaN.
         """
         rows = self._database.read("select reserved, settled from reservations where number = ?", (number,))
         if not rows or rows[0][1] is not None:

@@ -310,7 +310,7 @@ class RunStore:
         """Replace a reservation by the actual cost in US dollars; None keeps the reserved amount.
 
         Raises:
-            ValueError: There is no open reservation of this number.
+            ValueError: The number is not that of an open reservation.
         """
         self._ledger.settle(number, amount)
 

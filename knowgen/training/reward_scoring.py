@@ -27,7 +27,7 @@ class ScoredEpisode:
 
     Attributes:
         score: The score, possibly with status failed; None if there is none.
-        reason: Why there is no score; else empty.
+        reason: Why the score is None; else empty.
     """
 
     score: Score | None = None

@@ -255,7 +255,7 @@ class DualReward:
         if self.rule is not None and (reason := self.rule.violation(generation.references)):
             return EpisodeReward(0.0, reason=reason, generated=generated)
         if not generated and self.coefficient < 1:
-            return masked(f"there is no image: {generation.reason or generation.status.value}", generated=False)
+            return masked(f"no image: {generation.reason or generation.status.value}", generated=False)
         return None
 
     def _combine(self, image: ScoredEpisode | None, text: ScoredEpisode | None) -> EpisodeReward:

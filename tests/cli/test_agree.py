@@ -53,11 +53,11 @@ def judged(desk: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
 
 def test_judges_of_one_run(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["agree", "a", "--json"]) == 0
-    found = Agreement.model_validate(json.loads(capsys.readouterr().out))
-    assert found.raters == SCORERS and len(found.pairs) == 3
-    first = found.pairs[0].dimensions["aesthetics"]
+    result = Agreement.model_validate(json.loads(capsys.readouterr().out))
+    assert result.raters == SCORERS and len(result.pairs) == 3
+    first = result.pairs[0].dimensions["aesthetics"]
     assert first.exact.value == pytest.approx(5 / 6) and first.exact.note == "n too small"
-    assert found.pairs[1].dimensions["aesthetics"].kappa.value == 1.0
+    assert result.pairs[1].dimensions["aesthetics"].kappa.value == 1.0
     # by hand: one 0-.5-1 judge and the other with s1 at 1 instead of .5: the mean squared distance is .25 / 6
     var = [1 / 6, (1 + 1 + 1 + 0.25) / 6 - (3.5 / 6) ** 2]
     assert first.kappa.value == pytest.approx(1 - (0.25 / 6) / (sum(var) + (0.5 / 6) ** 2))
@@ -71,17 +71,19 @@ def test_labels_make_people_raters(judged: Path, capsys: pytest.CaptureFixture[s
     lines = ["sample_id,rater,aesthetics"] + [f"s{n},anna,{n % 3 / 2}" for n in range(6)] + ["s0,ben,"]
     (judged / "labels.csv").write_text("\n".join(lines))
     assert run(["agree", "a", "--labels", "labels.csv", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["raters"] == [*SCORERS, "human:anna", "human:ben"]
-    pair = next(one for one in found["pairs"] if (one["first"], one["second"]) == ("agreeing_judges:One", "human:anna"))
+    result = json.loads(capsys.readouterr().out)
+    assert result["raters"] == [*SCORERS, "human:anna", "human:ben"]
+    pair = next(
+        one for one in result["pairs"] if (one["first"], one["second"]) == ("agreeing_judges:One", "human:anna")
+    )
     assert pair["dimensions"]["aesthetics"]["exact"]["value"] == 1.0 and set(pair["dimensions"]) == {"aesthetics"}
 
 
 def test_a_panel_is_one_more_rater(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["agree", "a", "--panel", ",".join(SCORERS), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    result = json.loads(capsys.readouterr().out)
     panel = f"panel({', '.join(SCORERS)}; quorum 2)"
-    pair = next(one for one in found["pairs"] if (one["first"], one["second"]) == ("agreeing_judges:One", panel))
+    pair = next(one for one in result["pairs"] if (one["first"], one["second"]) == ("agreeing_judges:One", panel))
     assert pair["dimensions"]["aesthetics"]["exact"]["value"] == 1.0  # the median of x, y, x
 
 
@@ -93,14 +95,14 @@ def test_several_runs_rank_the_systems(judged: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert run(["agree", "a", "b", "c"]) == 0
     text = capsys.readouterr().out
-    assert "Order of 3 systems" in text and "all level under one of them" in text
+    assert "Rank correlation of 3 systems" in text and "all systems are equal under one scorer" in text
     assert api.agree([api.load_run(name) for name in "abc"]).ranks[0].kendall.n == 3
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
-        (["a", "--labels", "none.csv"], 3, "none.csv: is missing"),
+        (["a", "--labels", "none.csv"], 3, "none.csv: file not found"),
         (["a", "--labels", "bad.csv"], 3, "bad.csv:2: aesthetics is 'fine', not a number from 0 to 1"),
         (["a", "--quorum", "2"], 2, "--quorum needs a panel"),
         (["a", "--panel", "agreeing_judges:One,nobody"], 2, "no scorer 'nobody' in this run"),
@@ -109,7 +111,7 @@ def test_several_runs_rank_the_systems(judged: Path, capsys: pytest.CaptureFixtu
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
-    judged: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+    judged: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
     (judged / "bad.csv").write_text("sample_id,aesthetics\ns0,fine\n")
     lone = ["run", "--task", "small", "--generator", "my_generator.py:draw", "--out", "lone"]
@@ -117,16 +119,16 @@ def test_what_cannot_be_is_refused_in_one_line(
     capsys.readouterr()
     assert run(["agree", *words]) == code
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
 def test_hostile_names_steer_no_terminal_and_every_digit_is_in_the_csv() -> None:
     figure = Figure(value=1 / 3, low=0.1, high=0.7, n=31)
     one = DimensionAgreement(exact=figure, kappa=figure, alpha=Figure(n=31, note="no spread"), only_first=2)
     pair = PairAgreement(first="=a\x1b[31m", second="b|c", dimensions={"text_accuracy": one})
-    found = Agreement(systems=("x",), protocol="strict", raters=("=a\x1b[31m", "b|c"), pairs=(pair,))
-    text = agreement_terminal(found)
+    result = Agreement(systems=("x",), protocol="strict", raters=("=a\x1b[31m", "b|c"), pairs=(pair,))
+    text = agreement_terminal(result)
     assert "\x1b" not in text and "0.33 [0.10, 0.70]" in text and "no spread" in text
-    rows = list(csv.DictReader(io.StringIO(agreement_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(agreement_csv(result))))
     assert [row["measure"] for row in rows] == ["exact", "kappa", "alpha"]
     assert float(rows[1]["value"]) == 1 / 3 and rows[2]["value"] == "" and rows[0]["first"].startswith("'=a")

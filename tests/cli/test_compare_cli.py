@@ -103,7 +103,7 @@ def test_a_quorum_of_all_leaves_out_what_one_member_lacks(runs: Path, capsys: py
     found = json.loads(told(["compare", "a", "b", "--panel", PANEL, "--quorum", "3", "--json"], capsys))[0]
     assert found["paired"] == 4 and sorted(found["unscored"]) == ["s0", "s1"]
     coverage = api.panel_summary(api.load_run("a"), SCORERS, 3).slice().coverage
-    assert (coverage.scored, coverage.judgement_failed) == (4, 2)
+    assert (coverage.scored, coverage.score_failed) == (4, 2)
 
 
 @pytest.mark.parametrize(

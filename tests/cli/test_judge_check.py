@@ -37,7 +37,7 @@ class _Judge:
         values = self.values(sample, truth, generation)
         place = {"sample_id": sample.id, "repeat": generation.repeat, "scorer": "judge"}
         if values is None:
-            reading = ParsedScore(status=ScoreStatus.FAILED, reason="the judge\\x1b[2J fell asleep")
+            reading = ParsedScore(status=ScoreStatus.FAILED, reason="the judge\\x1b[2J stopped")
             return Score(**place, status=ScoreStatus.FAILED, strict=reading)
         if not sample.text_required:
             values.pop(TEXT, None)
@@ -46,7 +46,7 @@ class _Judge:
 
 
 class Always(_Judge):
-    """Gives everything the same."""
+    """Gives every image the same value."""
 
     def __init__(self, value=1.0):
         self.value = value
@@ -56,7 +56,7 @@ class Always(_Judge):
 
 
 class Chance(_Judge):
-    """Rolls dice."""
+    """Gives random values."""
 
     def values(self, sample, truth, generation):
         dice = random.Random(sample.id)
@@ -72,14 +72,14 @@ class Picky(_Judge):
 
 
 class Sleepy(_Judge):
-    """Fails at every other picture."""
+    """Fails on every other image."""
 
     def values(self, sample, truth, generation):
         return None if int(hashlib.sha256(sample.id.encode()).hexdigest(), 16) % 2 else dict.fromkeys(DIMENSIONS, 1.0)
 
 
 class Knowing(_Judge):
-    """Knows what was changed, and so answers as it should, a half lower where that is asked for."""
+    """Knows what was changed, and gives the right values: a half lower where the change requires it."""
 
     def __init__(self, start=1.0, confuses=""):
         world = load_task("knowgen_mini")
@@ -103,7 +103,7 @@ class Paid(Always):
 
 
 class Elsewhere(_Judge):
-    """Measures something else."""
+    """Measures another dimension."""
 
     dimensions = ("sharpness",)
 
@@ -113,7 +113,7 @@ class Elsewhere(_Judge):
 
 
 FEW = ["--samples", "14"]
-"""The fewest that give each change ten pictures."""
+"""The fewest that give each change ten images."""
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_a_judge_that_answers_as_it_should_is_fit(here: Path, capsys: pytest.Cap
     assert found.fit and found.because == "it is fit for all 8 changes"
     assert {one.verdict for one in changes.values()} == {"fit"}
     assert found.samples == 14 and changes["nothing"].n == 14 and min(one.n for one in changes.values()) == 10
-    assert calls() == sum(one.pictures for one in changes.values())
+    assert calls() == sum(one.images for one in changes.values())
 
 
 def test_a_second_call_does_no_work_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,9 +170,9 @@ def test_a_second_call_does_no_work_and_writes_nothing(here: Path, capsys: pytes
 def test_more_samples_ask_only_about_the_new_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, few = check("Always", capsys, "--samples", "2", out="growing")
     first = calls()
-    assert first == sum(one.pictures for one in few.values())
+    assert first == sum(one.images for one in few.values())
     _, more = check("Always", capsys, "--samples", "3", out="growing")
-    assert calls() == sum(one.pictures for one in more.values()) > first
+    assert calls() == sum(one.images for one in more.values()) > first
 
 
 def test_a_judge_that_confuses_one_change_is_unfit_for_that_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +196,7 @@ def test_a_judge_that_always_gives_full_marks_sees_nothing(here: Path, capsys: p
     assert all(one.sensitivity is None or one.sensitivity.value == 0 for one in changes.values())
 
 
-def test_a_judge_that_always_gives_nothing_is_unfit_and_its_floor_is_reported(
+def test_a_judge_that_always_gives_nothing_is_unfit_and_its_zeros_are_reported(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found, changes = check("Always", capsys, "-s", "value=0.0")
@@ -224,26 +224,25 @@ def test_a_judge_that_fails_half_the_time_is_unfit_and_ends_with_6(
 ) -> None:
     found, changes = check("Sleepy", capsys, code=6)
     assert not found.fit
-    assert "judgements failed" in changes["nothing"].reason and changes["nothing"].verdict == "unfit"
+    assert "scores failed" in changes["nothing"].reason and changes["nothing"].verdict == "unfit"
     assert changes["nothing"].n + changes["nothing"].failed == 14
     assert run(["judge-check", "--scorer", "judges:Sleepy", "--out", "shared", *FEW]) == 6
     text = capsys.readouterr().out
     assert "judges:Sleepy fit for use: no, because it is unfit for" in text
-    assert "fell asleep" in text and "\x1b" not in text
+    assert "stopped" in text and "\x1b" not in text
 
 
 def test_a_spent_budget_ends_with_5_and_says_what_is_missing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found, changes = check("Paid", capsys, "--samples", "3", "--budget", "0.05", out="paid", code=5)
     assert not found.fit and found.cost == pytest.approx(0.05)
     assert (
-        calls() == 5
-        and sum(one.not_run for one in changes.values()) == sum(one.pictures for one in changes.values()) - 5
+        calls() == 5 and sum(one.not_run for one in changes.values()) == sum(one.images for one in changes.values()) - 5
     )
     more, _ = check("Paid", capsys, "--samples", "3", "--budget", "5", out="paid")
-    assert calls() == sum(one.pictures for one in more.changes), "what was paid for was paid for again"
+    assert calls() == sum(one.images for one in more.changes), "scores were paid for twice"
 
 
-def test_judges_do_not_see_what_was_changed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_judges_do_not_see_which_change_they_score(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, changes = check("Always", capsys, "--samples", "2", out="blind")
     rows = [json.loads(line) for line in Path("calls.txt").read_text().splitlines()]
     seen: Counter[str] = Counter()
@@ -251,8 +250,8 @@ def test_judges_do_not_see_what_was_changed(here: Path, capsys: pytest.CaptureFi
         assert re.fullmatch(r"[0-9a-f]{16}", sample_id)
         del sample["id"], truth["sample_id"]
         seen[json.dumps([sample, truth])] += 1
-    # beside its image and its opaque id, all that a judge sees of a sample is the same under every change
-    assert len(seen) == 2 and sum(seen.values()) == sum(one.pictures for one in changes.values())
+    # beside its picture and its opaque id, all that a judge sees of a sample is the same under every change
+    assert len(seen) == 2 and sum(seen.values()) == sum(one.images for one in changes.values())
 
 
 def test_it_prints_the_answer_first_and_writes_tables_and_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,13 +273,13 @@ def test_it_prints_the_answer_first_and_writes_tables_and_page(here: Path, capsy
     assert record.fit and record.task.startswith("knowgen_mini")
 
 
-def test_the_images_lie_in_an_ordinary_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_images_are_stored_in_an_ordinary_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found, _ = check("Knowing", capsys)
     connection = sqlite3.connect(f"file:{here / 'shared' / 'run.sqlite'}?mode=ro", uri=True)
-    drawn = connection.execute("select count(distinct sample_id) from generations").fetchone()[0]
+    generated = connection.execute("select count(distinct sample_id) from generations").fetchone()[0]
     connection.close()
-    pictures = sum(one.pictures for one in found.changes)
-    assert drawn == pictures == len(list((here / "shared" / "images").rglob("*.png")))
+    images = sum(one.images for one in found.changes)
+    assert generated == images == len(list((here / "shared" / "images").rglob("*.png")))
 
 
 def test_a_fresh_check_asks_again_and_writes_its_page_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,7 +287,7 @@ def test_a_fresh_check_asks_again_and_writes_its_page_again(here: Path, capsys: 
     page = Path("fresh/judge_check/index.html")
     page.write_text("old")
     check("Always", capsys, "--samples", "1", "--fresh", out="fresh")
-    assert calls() == 2 * sum(one.pictures for one in changes.values())
+    assert calls() == 2 * sum(one.images for one in changes.values())
     assert "judges:Always" in page.read_text()
 
 
@@ -309,10 +308,10 @@ def test_named_samples_alone_are_checked(here: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--scorer", "judges:ImageSource"], 2, "which no known change must move"),
+        (["--scorer", "judges:Elsewhere"], 2, "which no known change must lower"),
         (["--scorer", "judges:Always", "--task", "foreign"], 3, "knowgen world build"),
         (["--scorer", "judges:Nobody"], 2, "Nobody"),
-        (["--scorer", "judges:Always", "--protocol", "lenient"], 2, "unknown protocol"),
+        (["--scorer", "judges:Always", "--policy", "lenient"], 2, "unknown protocol"),
         ([], 2, "--scorer"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Shards: merging them gives the same directory as one run that was not sharded."""
+"""Merging shards: the merged run directory equals the directory of one run without shards."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ RUN = ["run", "--task", "small", "--generator", "my_generator:Picky", "--repeats
 
 
 def exported(run_directory: Path, out: Path) -> list[dict[str, Any]]:
-    """Return the rows of the export, without durations."""
+    """Return the exported rows without their times."""
     assert run(["export", str(run_directory), "--format", "jsonl", "-o", str(out)]) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
 def figures(run_directory: Path) -> list[dict[str, Any]]:
-    """Return all summaries, without durations."""
+    """Return all summaries without their times."""
     summaries = json.loads((run_directory / "summary.json").read_text())["summaries"]
     return [{name: value for name, value in each.items() if name != "seconds"} for each in summaries]
 
 
 def images(run_directory: Path) -> dict[str, str]:
-    """Return the hash of every image file of a run, by its path."""
+    """Return the hash of every image file of a run, by its relative path."""
     root = run_directory / "images"
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -87,9 +87,7 @@ def test_merged_shards_equal_one_run(desk: Path, count: int) -> None:
     )
 
 
-def test_shards_alternate_samples_and_record_the_whole_selection(
-    desk: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shards_take_every_nth_sample_and_record_their_run(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards(2, "--limit", "5")
     output = capsys.readouterr().out
     for name, ids in (("part1", ["s0", "s2", "s4"]), ("part2", ["s1", "s3"])):
@@ -100,7 +98,7 @@ def test_shards_alternate_samples_and_record_the_whole_selection(
     assert "a part of the task (shard 3 " in output, "a shard alone is not fit for a board"
 
 
-def test_a_merged_run_can_be_resumed(desk: Path) -> None:
+def test_a_merged_run_is_continued_like_a_run_without_shards(desk: Path) -> None:
     assert run(["merge", *shards(2), "-o", "whole"]) == 0
     (desk / "calls.txt").unlink()
     assert run([*RUN, "--out", "whole"]) == 6
@@ -109,7 +107,7 @@ def test_a_merged_run_can_be_resumed(desk: Path) -> None:
         assert max(each.attempts for _, each in store.generations() if each.status == "ok") == 1
 
 
-def test_images_are_hard_links_and_copies_elsewhere(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_hard_links_if_possible_and_copies_otherwise(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = shards(2)
     assert run(["merge", *names, "-o", "whole"]) == 0
     assert {path.stat().st_nlink for path in (desk / "whole" / "images").rglob("*.png")} == {2}
@@ -128,7 +126,7 @@ def test_costs_sessions_and_notes_add_up(desk: Path) -> None:
     for number, name in enumerate(names):
         with RunStore.open(desk / name, api.load_run(name).spec) as store:
             store.settle(store.reserve(0.5, "judge"), 0.25 + number)
-            store.reserve(0.125, "judge")  # a call whose reply never came
+            store.reserve(0.125, "judge")  # a call without a reply
             store.put_note("judge", "weather", {"wind": number})
     assert run(["merge", *names, "-o", "whole"]) == 0
     with RunStore.read(desk / "whole") as whole:
@@ -146,7 +144,7 @@ def _seconds(run_directory: Path) -> float:
         return store.seconds()
 
 
-def test_merging_again_does_nothing_and_changed_shards_need_fresh(
+def test_merging_again_does_nothing_and_changed_shards_require_fresh(
     desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = shards(2)
@@ -154,10 +152,10 @@ def test_merging_again_does_nothing_and_changed_shards_need_fresh(
     before = {path: path.stat().st_mtime_ns for path in (desk / "whole").rglob("*")}
     assert run(["merge", *names, "-o", "whole"]) == 0
     assert {path: path.stat().st_mtime_ns for path in (desk / "whole").rglob("*")} == before
-    assert run([*RUN, "--shard", "1/2", "--out", "part1"]) == 6, "the failing sample is tried again"
+    assert run([*RUN, "--shard", "1/2", "--out", "part1"]) == 6, "the failing sample is retried"
     capsys.readouterr()
     assert run(["merge", *names, "-o", "whole"]) == 3
-    assert "contains an earlier state of these shards" in one_line(capsys.readouterr().err)
+    assert "holds an earlier state of these shards" in one_line(capsys.readouterr().err)
     assert run(["merge", *names, "-o", "whole", "--fresh"]) == 0
     with RunStore.read(desk / "whole") as store:
         assert {g.attempts for _, g in store.generations() if g.sample_id == "s2"} != {1}
@@ -183,7 +181,7 @@ def test_a_killed_merge_leaves_nothing_incomplete_and_can_be_repeated(
             "lock": (shutil, "rmtree"), "outputs": (artifacts, "write")
         }.get(point, (store_merge, point))  # fmt: skip
         patch.setattr(home, name, killed)
-        if point == "lock":  # after the last row, before the rename
+        if point == "lock":  # between the last row and the renaming
             patch.setattr(Path, "rename", killed)
         with pytest.raises(SystemExit):
             merging.merge(names, "whole")
@@ -196,7 +194,9 @@ def test_a_killed_merge_leaves_nothing_incomplete_and_can_be_repeated(
     assert not [path for path in desk.iterdir() if path.name.startswith(".")]
 
 
-def test_shards_of_different_runs_are_one_error_line(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_directories_that_are_not_shards_of_one_run_are_refused_in_one_line(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shards(3)
     other = [*RUN, "--shard", "2/3"]
     assert run([*other, "--out", "seeded", "--seed", "4"]) in (0, 6)
@@ -219,7 +219,7 @@ def test_shards_of_different_runs_are_one_error_line(desk: Path, capsys: pytest.
         (["part1", "one", "part3"], 2, "one: is not a shard of a run"),
         (["part1", "nowhere"], 3, "nowhere: not a run directory"),
         (["part1", "part2", "part3", "-o", "part2"], 2, "is one of the shards"),
-        (["part1", "part2", "part3", "-o", "one"], 3, "contains another run"),
+        (["part1", "part2", "part3", "-o", "one"], 3, "holds another run"),
         (["part1", "part2", "part3", "-o", "taken"], 3, "not a run directory"),
         (["part1", "part2", "part3", "-o", "taken", "--fresh"], 3, "not a run directory"),
     ]:
@@ -230,7 +230,7 @@ def test_shards_of_different_runs_are_one_error_line(desk: Path, capsys: pytest.
     assert (desk / "taken" / "thesis.txt").read_text() == "x"
 
 
-def test_an_unfinished_shard_is_refused_without_the_option(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_shard_is_refused_unless_allowed(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = shards(2)
     with closing(sqlite3.connect(desk / "part2" / "run.sqlite")) as database, database:
         database.execute("delete from scores where sample_id = 's1'")
@@ -289,7 +289,7 @@ def test_a_run_is_scored_in_shards(desk: Path, capsys: pytest.CaptureFixture[str
     ("shard", "message"),
     [("0/2", "counted from 1"), ("3/2", "counted from 1"), ("x", "is not I/N"), ("1/7", "cannot split 6 samples")],
 )
-def test_an_impossible_shard_is_one_line(
+def test_an_invalid_shard_is_refused_in_one_line(
     desk: Path, capsys: pytest.CaptureFixture[str], shard: str, message: str
 ) -> None:
     assert run([*RUN, "--shard", shard, "--out", "x"]) == 2
@@ -304,15 +304,15 @@ def test_shards_without_a_name_get_directories_of_their_own(desk: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_results_file_is_scored_in_shards_and_written_back_as_it_was(desk: Path) -> None:
+def test_a_results_file_is_scored_in_shards_and_exported_as_a_whole(desk: Path) -> None:
     rows = []
-    (desk / "mine").mkdir()
+    (desk / "images").mkdir()
     for number in range(5):
-        Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "mine" / f"{number}.png")
+        Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "images" / f"{number}.png")
         rows.append({
             "id": number, "success": number != 2, "prompt": f"prompt {number}",
             "meta": {"category": "art", "difficulty": "easy"}, "note": f"note {number}",
-            "output_path": f"mine/{number}.png", "gt_image": f"small/truth/s{number}.png",
+            "output_path": f"images/{number}.png", "gt_image": f"small/truth/s{number}.png",
         })  # fmt: skip
     (desk / "results.json").write_text(json.dumps(rows))
     score = ["score", "results.json", "--scorer", "my_scorer:Half", "--out"]
@@ -344,8 +344,8 @@ def test_shards_of_different_machines_are_distinguished(desk: Path, capsys: pyte
 
 
 @pytest.mark.slow
-def test_a_merge_that_is_killed_at_any_point_can_be_repeated(desk: Path) -> None:
-    """Kill merges with SIGKILL after a growing time, until one finishes."""
+def test_a_merge_killed_at_any_moment_is_continued(desk: Path) -> None:
+    """Kill the merge after an increasing time, until it finishes."""
     names = shards(3)
     assert run(["merge", *names, "-o", "expected"]) == 0
     command = [sys.executable, "-m", "knowgen", "merge", *names, "-o", "whole"]
@@ -353,13 +353,13 @@ def test_a_merge_that_is_killed_at_any_point_can_be_repeated(desk: Path) -> None
     for step in range(200):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
-            _, errors = child.communicate(timeout=0.25 + 0.05 * step)
+            _, message = child.communicate(timeout=0.25 + 0.05 * step)
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate()
             killed += 1
             continue
-        assert child.returncode == 0, errors
+        assert child.returncode == 0, message
         break
     assert killed
     assert figures(desk / "whole") == figures(desk / "expected")

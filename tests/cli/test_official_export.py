@@ -1,7 +1,7 @@
-"""From a results file through a judge to `results_eval.json`, against a second implementation of the whole evaluator.
+"""The official export, compared with an independent implementation of the whole evaluator.
 
-The second one is written from the description of the protocol alone: which rows are scored, how a reply is parsed, the
-fields of a row, and the three summary rows. It shares no code with the package.
+That implementation was written from the description of the protocol and shares no code with the package: which rows are
+judged, how replies are parsed, the content of each row, and the three summary rows.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ WEIRD: list[Any] = [
 ]  # fmt: skip
 
 
-def reply(rng: random.Random) -> str:
-    """Return a random reply, valid or not, that covers the grammar and the value table."""
-    kind = rng.random()
-    values: dict[str, Any] = {"rationale": rng.choice(["Fine.", "x" * 1500, 7, None, ["a"], "Größe ❄"])}
+def reply(generator: random.Random) -> str:
+    """Return a random reply, valid or not."""
+    kind = generator.random()
+    values: dict[str, Any] = {"rationale": generator.choice(["Fine.", "x" * 1500, 7, None, ["a"], "Größe ❄"])}
     for name in NAMES:
-        if rng.random() < 0.9:
-            values[name] = rng.choice([0, 0.5, 1]) if rng.random() < 0.8 else rng.choice(WEIRD)
-    if rng.random() < 0.8:
-        values["text_accuracy_na"] = rng.choice([True, False, False, "true", "True", "yes", 1, 1.0, 0, None])
+        if generator.random() < 0.9:
+            values[name] = generator.choice([0, 0.5, 1]) if generator.random() < 0.8 else generator.choice(WEIRD)
+    if generator.random() < 0.8:
+        values["text_accuracy_na"] = generator.choice([True, False, False, "true", "True", "yes", 1, 1.0, 0, None])
     text = json.dumps(values, ensure_ascii=False)
-    if rng.random() < 0.05:
+    if generator.random() < 0.05:
         text = text.replace('"aesthetics": 1', '"aesthetics": NaN').replace(
             '"faithfulness": 1', '"faithfulness": Infinity'
         )
@@ -56,49 +56,49 @@ def reply(rng: random.Random) -> str:
     return text
 
 
-def rows_of(folder: Path, rng: random.Random, count: int, *, own_ids: bool = False) -> list[dict[str, Any]]:
-    """Return rows with every error that real files have; shared and missing ids only without `own_ids`."""
+def rows_of(folder: Path, generator: random.Random, count: int, *, unique_ids: bool = False) -> list[dict[str, Any]]:
+    """Return rows with the faults of real files; shared or missing ids only without `unique_ids`."""
     categories = [*SCIENCE, *POP, " Sports ", "ANIME", "cooking", "", None, 5]
     rows: list[dict[str, Any]] = []
     for number in range(count):
         for kind in ("out", "gt"):
-            colour = tuple(rng.randrange(256) for _ in range(3))
+            colour = tuple(generator.randrange(256) for _ in range(3))
             Image.new("RGB", (24, 18), colour).save(folder / f"{kind}{number}.png")
-        name: Any = rng.choice([number, str(number), f"id-{number}", number % 7, str(number % 5)])
+        name: Any = generator.choice([number, str(number), f"id-{number}", number % 7, str(number % 5)])
         row: dict[str, Any] = {
-            "id": number if own_ids else name,
-            "success": rng.choice([True, True, True, True, 1, False, None, "yes"]),
-            "prompt": rng.choice([f"Draw thing {number}.", f"  Draw {number}  ", f"Zeichne Nr. {number} – ❄"]),
-            "meta": {"category": rng.choice(categories), "difficulty": rng.choice(["easy", "hard", 3])},
+            "id": number if unique_ids else name,
+            "success": generator.choice([True, True, True, True, 1, False, None, "yes"]),
+            "prompt": generator.choice([f"Draw thing {number}.", f"  Draw {number}  ", f"Zeichne Nr. {number} – ❄"]),
+            "meta": {"category": generator.choice(categories), "difficulty": generator.choice(["easy", "hard", 3])},
             "output_path": f"out{number}.png",
             "gt_image": f"gt{number}.png",
-            "extra": {"note": [number, None]},
+            "extra": {"values": [number, None]},
         }
-        error = rng.random()
-        if error < 0.05 and not own_ids:
+        fault = generator.random()
+        if fault < 0.05 and not unique_ids:
             del row["id"]
-        elif error < 0.1:
+        elif fault < 0.1:
             (folder / f"out{number}.png").unlink()
-        elif error < 0.15:
+        elif fault < 0.15:
             (folder / f"gt{number}.png").unlink()
-        elif error < 0.18:
-            row["prompt"] = rng.choice(["", "   "])
-        elif error < 0.2:
-            row["output_path"] = rng.choice([None, ""])
-        elif error < 0.22:
+        elif fault < 0.18:
+            row["prompt"] = generator.choice(["", "   "])
+        elif fault < 0.2:
+            row["output_path"] = generator.choice([None, ""])
+        elif fault < 0.22:
             del row["meta"]
         rows.append(row)
     return rows
 
 
 def replies_to(row: dict[str, Any], seed: int) -> list[str]:
-    """Return the judge's replies to a row, in order; the fourth is always a valid object."""
-    rng = random.Random(f"{seed} {row['prompt'].strip()}")
-    return [reply(rng) for _ in range(3)] + [json.dumps(dict.fromkeys(NAMES, 0.5) | {"text_accuracy_na": False})]
+    """Return the judge's replies to a row in order; the fourth is always an object."""
+    generator = random.Random(f"{seed} {row['prompt'].strip()}")
+    return [reply(generator) for _ in range(3)] + [json.dumps(dict.fromkeys(NAMES, 0.5) | {"text_accuracy_na": False})]
 
 
 def evaluate(rows: list[dict[str, Any]], folder: Path, seed: int) -> list[dict[str, Any]]:
-    """Evaluate rows as the official evaluator does with one worker."""
+    """Return the rows that the official evaluator writes with one worker."""
 
     def exists(path: Any) -> bool:
         return isinstance(path, str) and bool(path.strip()) and (folder / path).is_file()
@@ -111,9 +111,9 @@ def evaluate(rows: list[dict[str, Any]], folder: Path, seed: int) -> list[dict[s
         if not row["prompt"].strip():
             done[str(row.get("id", ""))] = {**result, "error": "empty_prompt"}
             continue
-        parsed = next(parsed for parsed in map(as_object, replies_to(row, seed)) if parsed is not None)
-        values = {name: as_number(parsed.get(name, 0)) for name in NAMES}
-        flag = parsed.get("text_accuracy_na")
+        found = next(found for found in map(as_object, replies_to(row, seed)) if found is not None)
+        values = {name: as_number(found.get(name, 0)) for name in NAMES}
+        flag = found.get("text_accuracy_na")
         if flag in ("true", "True") or (not isinstance(flag, list | dict | str) and flag == 1):
             values["text_accuracy"] = None
         if any(values[name] is None for name in NAMES if name != "text_accuracy"):
@@ -121,7 +121,7 @@ def evaluate(rows: list[dict[str, Any]], folder: Path, seed: int) -> list[dict[s
             continue
         na = values["text_accuracy"] is None
         shown = {name: 0.5 if value is None else value for name, value in values.items()}
-        scores: dict[str, Any] = {"rationale": str(parsed.get("rationale", ""))[:1000], **shown}
+        scores: dict[str, Any] = {"rationale": str(found.get("rationale", ""))[:1000], **shown}
         f, v, t, a = (shown[name] for name in NAMES)
         scores["overall"] = round(0.1 * f + 0.4 * v + 0.4 * t + 0.1 * a, 2)
         if na:
@@ -156,19 +156,19 @@ def closing(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_export_equals_what_the_official_evaluator_writes(tmp_path: Path, seed: int) -> None:
-    rng = random.Random(seed)
-    own_ids = seed % 2 == 1
-    rows = rows_of(tmp_path, rng, 40, own_ids=own_ids)
+    generator = random.Random(seed)
+    unique_ids = seed % 2 == 1
+    rows = rows_of(tmp_path, generator, 40, unique_ids=unique_ids)
     source = tmp_path / "results.json"
     source.write_text(json.dumps(rows, ensure_ascii=False))
-    sent: dict[str, int] = {}
+    counts: dict[str, int] = {}
 
     def script(call: Call) -> Step:
         prompt = call.text.split("Prompt:\n")[1].split("\n\nImage 1")[0].strip()
-        number = sent[prompt] = sent.get(prompt, -1) + 1
+        count = counts[prompt] = counts.get(prompt, -1) + 1
         row = next(row for row in rows if row["prompt"].strip() == prompt)
         texts = replies_to(row, seed)
-        return Step(reply=texts[min(number, 3)])
+        return Step(reply=texts[min(count, 3)])
 
     with JudgeServer(script) as server:
         run = knowgen.score(
@@ -191,11 +191,11 @@ def test_the_export_equals_what_the_official_evaluator_writes(tmp_path: Path, se
         assert mine == its
         if its.get("scores"):
             assert list(mine["scores"]) == list(its["scores"])
-    if own_ids:  # the file counts rows, a run counts samples: they differ where rows share one
+    if unique_ids:  # the file counts rows and a run counts samples, which differ if ids are shared
         assert run.summarise("official").headline.value == theirs[-1]["avg_scores"]["overall"]
 
 
-def test_rows_that_share_an_id_are_an_error_without_the_option(tmp_path: Path) -> None:
+def test_duplicate_ids_are_an_error_unless_allowed(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, random.Random(1), 3)
     for row in rows:
         row["id"] = "same"
@@ -206,7 +206,7 @@ def test_rows_that_share_an_id_are_an_error_without_the_option(tmp_path: Path) -
     assert plan.spec.selection.n == 1
 
 
-def test_the_results_file_and_its_images_are_not_modified(tmp_path: Path) -> None:
+def test_scoring_does_not_change_the_results_file_and_its_images(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, random.Random(2), 4)
     (tmp_path / "results.json").write_text(json.dumps(rows))
     before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.glob("*.png")}

@@ -171,7 +171,7 @@ def assert_nowhere(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("what", JUDGE)
-def test_a_judge_that_repeats_the_key_leaves_it_nowhere(
+def test_a_key_echoed_by_a_judge_is_stored_nowhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     with echoing(JUDGE[what]) as (url, received):
@@ -185,7 +185,7 @@ def test_a_judge_that_repeats_the_key_leaves_it_nowhere(
     ("generator", "what"),
     [*(("openai:gpt-image-1", what) for what in OPENAI), *(("gemini:gemini-2.5-flash-image", what) for what in GEMINI)],
 )
-def test_a_hosted_generator_that_repeats_the_key_leaves_it_nowhere(
+def test_a_key_echoed_by_a_hosted_generator_is_stored_nowhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], generator: str, what: str
 ) -> None:
     (tmp_path / "half.py").write_text(SCORER)
@@ -197,7 +197,7 @@ def test_a_hosted_generator_that_repeats_the_key_leaves_it_nowhere(
 
 
 @pytest.mark.parametrize("what", SERVER)
-def test_a_generate_server_that_repeats_the_token_leaves_it_nowhere(
+def test_a_token_echoed_by_a_generate_server_is_stored_nowhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     (tmp_path / "half.py").write_text(SCORER)
@@ -236,7 +236,7 @@ class Client:
 '''
 
 
-def test_an_own_generator_that_repeats_a_key_in_its_error_leaves_it_nowhere(
+def test_a_key_in_the_error_of_a_local_generator_is_stored_nowhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PAINTING_API_KEY", KEY)
@@ -251,7 +251,7 @@ def test_an_own_generator_that_repeats_a_key_in_its_error_leaves_it_nowhere(
 
 
 @pytest.mark.parametrize("status", [400, 401, 408, 429, 500, 502, 503, 504])
-def test_whatever_the_status_no_error_holds_the_key(status: int) -> None:
+def test_the_key_is_masked_in_errors_of_every_status(status: int) -> None:
     for body in (
         padded(KEY),
         json.dumps({"error": {"message": KEY, "code": KEY}}).encode(),
@@ -265,5 +265,5 @@ def test_whatever_the_status_no_error_holds_the_key(status: int) -> None:
         assert answer.attempt.error and reply.reason
 
 
-def test_a_servers_health_does_not_hold_the_token() -> None:
+def test_the_health_of_a_server_does_not_contain_the_token() -> None:
     assert KEY[:12] not in read_health(200, json.dumps({"status": KEY}).encode(), KEY).reason

@@ -46,7 +46,7 @@ def drawn(
     births = tmp_path / "births"
     monkeypatch.setenv(STARTS, str(births))
     monkeypatch.setattr(workers, "worker_devices", lambda number: [Device(name, "") for name in devices][:number])
-    component_ref = ComponentRef("generators", "tests.engine.test_retired_devices:Failing", {"at_once": at_once})
+    component_ref = ComponentRef("generators", "tests.engine.test_disabled_devices:Failing", {"at_once": at_once})
     bench = Bench(tmp_path / "run")
     bench.run(
         count, generator_handle(Failing(), component_ref=component_ref), options=quick(workers=len(devices), tries=4)

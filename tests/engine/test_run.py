@@ -362,7 +362,7 @@ class ImageSource:
 
     def generation(self, sample_id: str, repeat: int) -> GeneratedImage:
         if sample_id == "s1":
-            return GeneratedImage(status=GenerationStatus.FAILED, reason="there is no s1.png")
+            return GeneratedImage(status=GenerationStatus.FAILED, reason="s1.png is missing")
         return GeneratedImage(image=png(sample_id), usage=Usage(cost=0.25))
 
 
@@ -373,7 +373,7 @@ def test_existing_images_are_scored_without_a_generator(tmp_path: Path) -> None:
         assert outcome.generation_failed == 1
         assert outcome.cost == 0, "existing images cost nothing"
     assert (outcome.generation_cached, outcome.score_cached, outcome.generated) == (2, 2, 0)
-    assert bench.generations()["s1", 0].reason == "there is no s1.png"
+    assert bench.generations()["s1", 0].reason == "s1.png is missing"
 
 
 def test_a_task_that_yields_other_samples_than_selected_is_rejected(tmp_path: Path) -> None:

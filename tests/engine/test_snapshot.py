@@ -146,7 +146,7 @@ def test_reused_objects_are_copied_before_the_next_call(tmp_path: Path, shape: s
 def test_the_same_holds_in_a_worker_process(tmp_path: Path, shape: str) -> None:
     kind = SHAPES[shape]
     args = {"kinds": list(KINDS), "wrap": "reused", "folder": str(tmp_path)}
-    component_ref = ComponentRef("generators", f"tests.engine.test_reused_images:{kind.__name__}", args)
+    component_ref = ComponentRef("generators", f"tests.engine.test_snapshot:{kind.__name__}", args)
     bench = Bench(tmp_path / "run")
     bench.run(COUNT, generator_handle(kind, component_ref=component_ref), options=quick(workers=1))
     assert_each_shows_its_own_prompt(bench, noted=True)

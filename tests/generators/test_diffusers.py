@@ -430,7 +430,7 @@ def test_missing_weights_are_not_downloaded_by_default(hub_cache: Path, monkeypa
 
 def test_a_model_in_the_hub_cache_is_used_and_its_commit_recorded(tiny: Callable[[str], str], hub_cache: Path) -> None:
     """The hub's client stores files under their digests, and snapshots as links to them."""
-    store, commit = hub_cache / "models--generator-up--tiny", "c0ffee" * 6 + "c0ff"
+    store, commit = hub_cache / "models--made-up--tiny", "c0ffee" * 6 + "c0ff"
     (store / "refs").mkdir(parents=True)
     (store / "refs" / "main").write_text(commit)
     (store / "blobs").mkdir()
@@ -441,12 +441,12 @@ def test_a_model_in_the_hub_cache_is_used_and_its_commit_recorded(tiny: Callable
             link = store / "snapshots" / commit / file.relative_to(tiny("sd3"))
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(blob)
-    result = generate(load_generator("generator-up/tiny", **SMALL), requests(["a lamp"]))["r0"]
-    assert (result.settings["model"], result.settings["revision"]) == ("generator-up/tiny", commit)
+    result = generate(load_generator("made-up/tiny", **SMALL), requests(["a lamp"]))["r0"]
+    assert (result.settings["model"], result.settings["revision"]) == ("made-up/tiny", commit)
     assert result.settings["weights"] == DiffusersGenerator.weights_identity(tiny("sd3"))
     assert max_difference(result, generate(load_generator(tiny("sd3"), **SMALL), requests(["a lamp"]))["r0"]) == 0
     with pytest.raises(MissingDependencyError, match="are not on this machine"):
-        load_generator("generator-up/tiny", model_revision="second", **SMALL)
+        load_generator("made-up/tiny", model_revision="other", **SMALL)
 
 
 def _break_index(folder: Path, **changes: Any) -> None:
@@ -538,11 +538,9 @@ def test_other_weights_in_the_same_folder_have_another_identity(tiny: Callable[[
     shutil.rmtree(folder)
     shutil.copytree(other, folder)
     assert DiffusersGenerator.weights_identity(str(folder)) == DiffusersGenerator.weights_identity(str(other))
+    edit_identity = DiffusersGenerator.weights_identity(tiny("kontext"))
     both = DiffusersGenerator.weights_identity(str(folder), edit=tiny("kontext"))
-    assert (
-        both
-        == f"{DiffusersGenerator.weights_identity(str(folder))}+{DiffusersGenerator.weights_identity(tiny('kontext'))}"
-    )
+    assert both == f"{DiffusersGenerator.weights_identity(str(folder))}+{edit_identity}"
     result = generate(load_generator(str(other), **SMALL), requests(["x"]))["r0"]
     assert result.settings["weights"] == DiffusersGenerator.weights_identity(str(other))
 

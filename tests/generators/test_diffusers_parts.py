@@ -34,7 +34,7 @@ PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "published_kn
 def test_every_open_row_of_the_published_table_has_a_preset() -> None:
     with PUBLISHED.open(encoding="utf-8") as file:
         rows = {row["system"] for row in csv.DictReader(file) if row["kind"] == "open"}
-    assert {one.row for one in presets() if one.row} == rows
+    assert {entry.row for entry in presets() if entry.row} == rows
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_every_open_row_of_the_published_table_has_a_preset() -> None:
 def test_presets_have_the_published_settings(
     name: str, size: tuple[int, int] | None, steps: int | None, guidance: dict[str, float]
 ) -> None:
-    known = preset(name)
-    assert known is not None
-    assert (known.width_height, known.steps, known.guidance) == (size, steps, guidance)
+    settings = preset(name)
+    assert settings is not None
+    assert (settings.width_height, settings.steps, settings.guidance) == (size, steps, guidance)
 
 
 def test_qwen_image_generates_and_edits_as_published() -> None:
@@ -76,7 +76,7 @@ def test_settings_of_presets_are_arguments_of_their_classes() -> None:
 
     import diffusers
 
-    for settings in [*presets(), *(edit_settings(one.pipeline) for one in presets())]:
+    for settings in [*presets(), *(edit_settings(entry.pipeline) for entry in presets())]:
         if settings is None or not settings.pipeline:
             continue
         pipeline_class = getattr(diffusers, settings.pipeline)

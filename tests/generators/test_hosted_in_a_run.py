@@ -110,8 +110,8 @@ def test_every_sample_ends_generated_refused_or_failed_with_its_reason(tmp_path:
         [Step(close=True), Step()],
         [Step(status=400, error=refused)],
         [Step(status=400, error=rejected)],
-        [Step(answer=openai_response(image_bytes(size=(99, 99))[:-30]))],
-        [Step(answer=lambda url: openai_response(url=f"{url}/a.png"))],
+        [Step(response=openai_response(image_bytes(size=(99, 99))[:-30]))],
+        [Step(response=lambda url: openai_response(url=f"{url}/a.png"))],
     ]
     with ImageServer(
         OPENAI,

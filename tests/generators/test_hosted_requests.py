@@ -319,7 +319,7 @@ def test_the_error_of_a_missing_key_names_its_variable(
         (OpenAiImages, {"timeout": 0}, "timeout must be a number > 0, got 0"),
         (OpenAiImages, {"concurrency": 0}, "concurrency must be an integer >= 1, got 0"),
         (OpenAiImages, {"price": -1}, "price must be a number >= 0, got -1"),
-        (OpenAiImages, {"rpm": "many"}, "rpm=many"),
+        (OpenAiImages, {"rpm": "many"}, "rpm must be a number >= 0, got 'many'"),
         (OpenAiImages, {"base_url": "ftp://a"}, "http address"),
         (GeminiImages, {"size": "8K"}, "size='8K'"),
         (GeminiImages, {"aspect": "7:7"}, "aspect='7:7'"),
@@ -334,9 +334,9 @@ def test_wrong_arguments_are_reported(kind: Any, args: dict[str, Any], message: 
 
 
 def test_a_rewritten_prompt_is_recorded_as_the_prompt_that_was_used() -> None:
-    response = json.loads(json.dumps(OPENAI.answer()))
+    response = json.loads(json.dumps(OPENAI.default_response()))
     response["data"][0]["revised_prompt"] = f"A calm lighthouse {KEY}"
-    with ImageServer(OPENAI, [Step(answer=response)]) as server:
+    with ImageServer(OPENAI, [Step(response=response)]) as server:
         result = generate(OpenAiImages(GPT_IMAGE, base_url=server.base, key_env="OPENAI_API_KEY"))
     assert result.used_prompt == "A calm lighthouse [key]"
     assert result.settings["returned_size"] == "1024x1024" and result.settings["returned_quality"] == "high"
@@ -345,7 +345,9 @@ def test_a_rewritten_prompt_is_recorded_as_the_prompt_that_was_used() -> None:
 def test_ark_returns_a_url_on_request() -> None:
     data = image_bytes("olive", "JPEG")
     with ImageServer(
-        ARK, [Step(answer=lambda url: ark_response(url=f"{url}/files/1.jpg", size="2048x2048"))], {"/files/1.jpg": data}
+        ARK,
+        [Step(response=lambda url: ark_response(url=f"{url}/files/1.jpg", size="2048x2048"))],
+        {"/files/1.jpg": data},
     ) as server:
         result = generate(ArkImages(SEEDREAM, base_url=server.base, response_format="url", key_env="ARK_API_KEY"))
     assert server.calls[0].fields["response_format"] == "url"

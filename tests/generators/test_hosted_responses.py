@@ -137,7 +137,7 @@ def test_a_block_or_finish_reason_of_gemini_is_a_refusal(case: str) -> None:
     response = GEMINI_REFUSALS[case]
     meter = RecordingMeter()
     with (
-        ImageServer(GEMINI, [Step(answer=response)]) as server,
+        ImageServer(GEMINI, [Step(response=response)]) as server,
         pytest.raises(RefusalError, match="declined: ") as caught,
     ):
         generate(make_generator("gemini", server), meter)
@@ -159,22 +159,22 @@ def test_ark_may_refuse_in_the_entry_of_an_image() -> None:
         **ark_response(error=entry_error),
         "usage": {"generated_images": 0, "output_tokens": 0, "total_tokens": 0},
     }
-    with ImageServer(ARK, [Step(answer=response)]) as server, pytest.raises(RefusalError, match="may hold sensitive"):
+    with ImageServer(ARK, [Step(response=response)]) as server, pytest.raises(RefusalError, match="may hold sensitive"):
         generate(make_generator("ark", server))
     broken = {**response, "data": [{"error": {"code": "InternalServiceError", "message": "oops"}}]}
-    with ImageServer(ARK, [Step(answer=broken)]) as server:
+    with ImageServer(ARK, [Step(response=broken)]) as server:
         assert "oops" in generate(make_generator("ark", server)).reason
 
 
 def test_no_image_from_gemini_is_a_transient_error() -> None:
     response = {"candidates": [{"content": {"parts": [{"text": "Hm."}]}, "finishReason": "NO_IMAGE"}]}
-    with ImageServer(GEMINI, [Step(answer=response)]) as server, pytest.raises(TransientError, match="NO_IMAGE Hm"):
+    with ImageServer(GEMINI, [Step(response=response)]) as server, pytest.raises(TransientError, match="NO_IMAGE Hm"):
         generate(make_generator("gemini", server))
 
 
 def test_text_without_an_image_from_gemini_fails_with_the_text() -> None:
     response = {"candidates": [{"content": {"parts": [{"text": "A boat is a vessel."}]}, "finishReason": "STOP"}]}
-    with ImageServer(GEMINI, [Step(answer=response)]) as server:
+    with ImageServer(GEMINI, [Step(response=response)]) as server:
         result = generate(make_generator("gemini", server))
     assert result.status is GenerationStatus.FAILED and "A boat is a vessel." in result.reason
 
@@ -271,7 +271,7 @@ def test_a_broken_image_fails_with_its_reason_and_its_cost(name: str, case: str)
     data, reason = BROKEN[case]
     response = SERVICES[name][2](data)
     meter = RecordingMeter()
-    with ImageServer(PROFILES[name], [Step(answer=response)]) as server:
+    with ImageServer(PROFILES[name], [Step(response=response)]) as server:
         result = generate(make_generator(name, server), meter)
     assert result.status is GenerationStatus.FAILED and reason in result.reason
     if data:
@@ -281,7 +281,7 @@ def test_a_broken_image_fails_with_its_reason_and_its_cost(name: str, case: str)
 @for_every_service
 def test_an_image_in_invalid_base64_fails_with_its_reason(name: str) -> None:
     text = json.dumps(SERVICES[name][2](b"marker")).replace(b64(b"marker"), "%%%")
-    with ImageServer(PROFILES[name], [Step(answer=json.loads(text))]) as server:
+    with ImageServer(PROFILES[name], [Step(response=json.loads(text))]) as server:
         result = generate(make_generator(name, server))
     assert result.status is GenerationStatus.FAILED and "not valid base64" in result.reason
 
@@ -291,7 +291,7 @@ def test_an_image_in_invalid_base64_fails_with_its_reason(name: str) -> None:
     "body", [{}, {"data": []}, {"data": [None]}, {"data": [{}]}, {"candidates": []}, {"candidates": [7]}]
 )
 def test_responses_without_an_image_fail(name: str, body: dict[str, Any]) -> None:
-    with ImageServer(PROFILES[name], [Step(answer=body)]) as server:
+    with ImageServer(PROFILES[name], [Step(response=body)]) as server:
         result = generate(make_generator(name, server))
     assert result.status is GenerationStatus.FAILED and "has no image" in result.reason
 
@@ -299,7 +299,7 @@ def test_responses_without_an_image_fail(name: str, body: dict[str, Any]) -> Non
 @for_every_service
 def test_a_response_without_usage_is_charged_the_worst_case(name: str) -> None:
     meter = RecordingMeter()
-    with ImageServer(PROFILES[name], [Step(answer={})]) as server:
+    with ImageServer(PROFILES[name], [Step(response={})]) as server:
         result = generate(make_generator(name, server), meter)
     assert (meter.reserved, meter.settled) == ([PRICE], [PRICE])
     assert result.usage.cost == PRICE
@@ -320,7 +320,7 @@ def test_an_invalid_token_count_is_charged_the_worst_case(name: str, output: Any
     else:
         usage["output_tokens" if name == "openai" else "thoughtsTokenCount"] = output
     meter = RecordingMeter()
-    with ImageServer(PROFILES[name], [Step(answer=response)]) as server:
+    with ImageServer(PROFILES[name], [Step(response=response)]) as server:
         generator = make_generator(name, server)
         generator.prices = replace(TOKEN_PRICE, text_out=0.0) if name == "openai" else TOKEN_PRICE
         result = generate(generator, meter)
@@ -333,13 +333,13 @@ def test_an_invalid_token_count_is_charged_the_worst_case(name: str, output: Any
 def test_a_call_that_costs_more_than_its_reservation_is_charged_in_full() -> None:
     response = {**ark_response(), "usage": {"generated_images": 3}}
     meter = RecordingMeter()
-    with ImageServer(ARK, [Step(answer=response)]) as server:
+    with ImageServer(ARK, [Step(response=response)]) as server:
         result = generate(make_generator("ark", server), meter)
     assert (meter.reserved, meter.settled) == ([PRICE], [3 * PRICE]) and result.usage.cost == 3 * PRICE
 
 
 def by_url(path: str) -> Step:
-    return Step(answer=lambda url: openai_response(url=f"{url}{path}" if path.startswith("/") else path))
+    return Step(response=lambda url: openai_response(url=f"{url}{path}" if path.startswith("/") else path))
 
 
 def test_an_image_at_a_url_is_downloaded_without_the_key() -> None:

@@ -43,7 +43,7 @@ def _always_set() -> threading.Event:
 
 @dataclass
 class FakeServer:
-    """A server of the format: strict about the fields, generate_one respond a call, with faults as a test wants them.
+    """A server of the API that checks the fields of requests and responds as a test sets.
 
     Attributes:
         respond: Returns a body, (status, body), (status, body, headers), or None to break the connection.
@@ -85,6 +85,8 @@ class FakeServer:
 
 @contextmanager
 def running(server: FakeServer, port: int = 0) -> Iterator[FakeServer]:
+    """Run a server on this machine while the block runs; port 0 takes a free one."""
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -121,14 +123,14 @@ def running(server: FakeServer, port: int = 0) -> Iterator[FakeServer]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    class Quiet(ThreadingHTTPServer):
+    class QuietServer(ThreadingHTTPServer):
         daemon_threads = True
         request_queue_size = 64
 
         def handle_error(self, *_: Any) -> None:
             pass  # tests disconnect clients
 
-    http = Quiet(("127.0.0.1", port), Handler)
+    http = QuietServer(("127.0.0.1", port), Handler)
     server.url = f"http://127.0.0.1:{http.server_address[1]}"
     thread = threading.Thread(target=lambda: http.serve_forever(0.02), daemon=True)
     thread.start()
@@ -255,9 +257,9 @@ def test_a_failure_with_status_200_keeps_its_message_and_is_not_retried() -> Non
 
 def test_a_refusal_is_distinguished_from_a_failure() -> None:
     result = generate_one(
-        FakeServer(respond=lambda call: {"success": False, "status": "refused", "message": "not this generate_one"})
+        FakeServer(respond=lambda call: {"success": False, "status": "refused", "message": "not this prompt"})
     )
-    assert (result.status, result.reason) == (GenerationStatus.REFUSED, "not this generate_one")
+    assert (result.status, result.reason) == (GenerationStatus.REFUSED, "not this prompt")
 
 
 def test_a_rejected_request_is_a_failed_generation() -> None:
@@ -316,7 +318,7 @@ def test_a_server_that_keeps_failing_is_a_transient_error() -> None:
     assert len(server.calls) == 2  # one more than there are servers; the engine decides on further retries
 
 
-def test_a_busy_server_is_waited_for_no_longer_than_patience() -> None:
+def test_waiting_for_a_busy_server_is_limited_by_patience() -> None:
     server = FakeServer(respond=lambda call: (503, {"detail": "busy"}, {"Retry-After": "0.25"}))
     error = generate_one(server, patience=2.0)
     assert isinstance(error, TransientError) and "busy" in str(error) and error.retry_after == 0.25

@@ -62,7 +62,7 @@ class MemoryTask:
 
 
 def noise_image(words: str, size: tuple[int, int] = (48, 32)) -> Image.Image:
-    """Makes an image that depends on the words alone."""
+    """Return an image that depends on the words only."""
     dice = random.Random(words)
     return Image.frombytes("RGB", size, dice.randbytes(size[0] * size[1] * 3))
 
@@ -92,7 +92,7 @@ class Plain:
 
 
 class Half:
-    """The simplest scorer: half a point for everybody."""
+    """The simplest scorer: 0.5 for every dimension."""
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
         return score_of(sample, generation)
@@ -105,9 +105,9 @@ def generator_handle(
     build: Callable[[], Any] | None = None,
     component_ref: ComponentRef | None = None,
 ) -> GeneratorHandle:
-    traits = capabilities_of(target)
-    spec = GeneratorSpec(name=name, privileged=traits.privileged)
-    return GeneratorHandle(spec, traits, build or (lambda: target), component_ref)
+    capabilities = capabilities_of(target)
+    spec = GeneratorSpec(name=name, privileged=capabilities.privileged)
+    return GeneratorHandle(spec, capabilities, build or (lambda: target), component_ref)
 
 
 def scorer_handle(
@@ -135,7 +135,7 @@ def spec_for(
 
 
 def quick(**fields: Any) -> EngineOptions:
-    """Options for a test: no progress."""
+    """Return options for a test, without progress display."""
     return EngineOptions(**{"progress": False, **fields})
 
 
@@ -175,7 +175,7 @@ class Bench:
 
 
 class Measure:
-    """A batch scorer: half a point for everybody, and the process it ran in."""
+    """A batch scorer: 0.5 for every dimension, and the id of its process."""
 
     concurrency = 3
 
@@ -192,7 +192,7 @@ PLAIN = ComponentRef("generators", "tests.helpers.engine:Plain")
 
 @dataclass
 class ReceivedCall:
-    """A call the judge server saw."""
+    """A call that the judge server received."""
 
     name: str
     came: float
@@ -240,14 +240,14 @@ class ScoreServer:
                     self.wfile.write(data)
 
             def log_message(self, *args: object) -> None:
-                """Logs nothing on stderr."""
+                """Log nothing to stderr."""
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
             request_queue_size = 128
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                """Minds no connection that a killed run leaves behind."""
+                """Ignore connections that a killed run leaves behind."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/judge"
@@ -266,7 +266,7 @@ class ScoreServer:
 
 
 class LoopbackJudge:
-    """A paid judge that asks a server on the loopback interface."""
+    """A paid judge that calls a server on the loopback interface."""
 
     concurrency = 8
 

@@ -45,7 +45,7 @@ class Step:
     """The response of the server to one call.
 
     Attributes:
-        answer: Body for status 200 instead of the service's default; a function takes the server's URL.
+        response: Body for status 200 instead of the service's default; a function takes the server's URL.
         status: HTTP status; other than 200 sends `error` or `body`.
         error: The error object in the service's format.
         body: Bytes to send as they are.
@@ -55,7 +55,7 @@ class Step:
         cut: Close the connection in the middle of the body.
     """
 
-    answer: Mapping[str, Any] | Callable[[str], Mapping[str, Any]] | None = None
+    response: Mapping[str, Any] | Callable[[str], Mapping[str, Any]] | None = None
     status: int = 200
     error: Mapping[str, Any] | None = None
     body: bytes | None = None
@@ -100,14 +100,14 @@ class ServiceProfile:
         root: Path at the end of the base URL.
         key_header: Header with the key, and the scheme before the key.
         fields: Fields that a request may have, by path suffix.
-        answer: Returns the default response.
+        default_response: Returns the default response.
         error: Returns the service's error object for a status, a code and a message.
     """
 
     root: str
     key_header: tuple[str, str]
     fields: Mapping[str, frozenset[str]]
-    answer: Callable[[], Mapping[str, Any]]
+    default_response: Callable[[], Mapping[str, Any]]
     error: Callable[[int, str, str], Mapping[str, Any]]
 
 
@@ -313,7 +313,7 @@ class ImageServer:
                 script = self.script
                 step = script(call) if callable(script) else script[min(call.number, len(script) - 1)]
             self._closing.wait(step.delay)
-            self._answer(handler, step)
+            self._respond(handler, step)
         except (BrokenPipeError, ConnectionResetError):
             handler.close_connection = True
         finally:
@@ -326,16 +326,16 @@ class ImageServer:
             page = self.pages.get(handler.path, Step(status=404, body=b""))
             if isinstance(page, list):
                 page = page.pop(0) if len(page) > 1 else page[0]
-        self._answer(handler, Step(body=page) if isinstance(page, bytes) else page)
+        self._respond(handler, Step(body=page) if isinstance(page, bytes) else page)
 
     def _request_error(self, call: Call) -> Step | None:
         """Return the error response to a request with a missing key, an unknown path or an unknown field, else None."""
         name, scheme = self.profile.key_header
         if not call.headers.get(name, "").startswith(scheme) or len(call.headers[name]) <= len(scheme):
-            return self._error(401, "invalid_api_key", "There is no key.")
+            return self._error(401, "invalid_api_key", "The key is missing.")
         fields = next((allowed for path, allowed in self.profile.fields.items() if call.path.endswith(path)), None)
         if fields is None:
-            return self._error(404, "not_found", f"There is no {call.path}.")
+            return self._error(404, "not_found", f"{call.path} does not exist.")
         if unknown := sorted(call.fields.keys() - fields):
             return self._error(400, "unknown_parameter", f"Unknown parameter: '{unknown[0]}'.")
         return None
@@ -343,7 +343,7 @@ class ImageServer:
     def _error(self, status: int, code: str, message: str) -> Step:
         return Step(status=status, error=self.profile.error(status, code, message))
 
-    def _answer(self, handler: BaseHTTPRequestHandler, step: Step) -> None:
+    def _respond(self, handler: BaseHTTPRequestHandler, step: Step) -> None:
         if step.close:
             # Reset the connection, so that the client sees a lost connection and not a regular end.
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -352,8 +352,10 @@ class ImageServer:
             return
         body = step.body
         if body is None:
-            answer = step.answer(self.url) if callable(step.answer) else step.answer
-            content = step.error if step.status != 200 else self.profile.answer() if answer is None else answer
+            response = step.response(self.url) if callable(step.response) else step.response
+            if response is None:
+                response = self.profile.default_response()
+            content = response if step.status == 200 else step.error
             body = json.dumps(content).encode()
         handler.send_response(step.status)
         for name, value in {"Content-Type": "application/json", **step.headers}.items():

@@ -1,10 +1,10 @@
-"""A judge on this machine: real HTTP in the OpenAI chat format, with replies, delays and faults as a test wants them.
+"""An HTTP server in the OpenAI chat format with scripted replies, delays and errors.
 
     with JudgeServer([Step(status=429, headers={"Retry-After": "2"}), Step(reply=GOOD)]) as server:
         judge = VlmJudge("any", base_url=server.url)
 
-The script is a list of steps (the last one is repeated) or a function of the call. Every call is kept, with what the
-server would have charged for it.
+The script is a list of steps, of which the last is repeated, or a function of the call. The server records every call
+and what it would charge.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ GOOD: dict[str, Any] = {
 
 
 def good(**changes: Any) -> str:
-    """A reply on the contract, with changes."""
+    """Return a reply that meets the contract, with changes to its keys."""
     return json.dumps(GOOD | changes)
 
 
 @dataclass
 class Step:
-    """What the server does with one call.
+    """The answer to one call.
 
     Attributes:
-        reply: Content of the message; None sends null.
-        refusal: The message's refusal.
-        finish: finish_reason.
-        model: Returned model name.
-        tokens: Input and output tokens in `usage`; None leaves usage out.
-        status: HTTP status; other than 200 sends an error object.
+        reply: Content of the message, None for null.
+        refusal: Refusal of the message.
+        finish: Finish reason.
+        model: Model name in the answer.
+        tokens: Input and output tokens in `usage`, None for no usage.
+        status: HTTP status; the answer to any but 200 is an error object.
         code: Code of the error object.
-        error: Words of the error object.
+        error: Message of the error object.
         headers: Further headers.
-        body: Sent instead of the chat format.
-        delay: Seconds before the answer.
-        close: Close the connection without an answer.
-        cut: Close it in the middle of the body.
-        billed: Does the server charge for it? None charges what is answered with 200.
+        body: Body to send instead of the chat format.
+        delay: Time before the answer, in seconds.
+        close: Whether to close the connection without an answer.
+        cut: Whether to close it in the middle of the body.
+        billed: Whether the server charges for it; None charges for status 200.
     """
 
     reply: str | None = field(default_factory=good)
@@ -79,13 +79,13 @@ class Step:
 
 @dataclass
 class Call:
-    """A call as the server saw it.
+    """A call that the server received.
 
     Attributes:
-        number: From 0, in the order of arrival.
-        path: Of the request.
-        headers: With lower-case names.
-        body: The JSON that was sent.
+        number: Number in order of arrival, from 0.
+        path: Path of the request.
+        headers: Headers, with names in lower case.
+        body: Parsed JSON body.
     """
 
     number: int
@@ -127,16 +127,16 @@ Script = Sequence[Step] | Callable[[Call], Step]
 
 
 class JudgeServer:
-    """Serves `POST /v1/chat/completions` until the block is left.
+    """A server of `POST /v1/chat/completions` that runs until the block ends.
 
     Args:
-        script: Steps in order, the last one repeated; or a function of the call.
-        price: US dollars per million input and output tokens, by which `spent` is counted.
+        script: Steps in order, the last one repeated, or a function of the call.
+        price: US dollars per million input and output tokens.
 
     Attributes:
-        calls: Every call, in order of arrival.
+        calls: All calls, in order of arrival.
         spent: US dollars the server charged.
-        most_at_once: Calls that were under way at the same time, at most.
+        max_in_flight: Maximum number of concurrent calls so far.
     """
 
     def __init__(self, script: Script = (Step(),), price: tuple[float, float] = (0.0, 0.0)) -> None:
@@ -144,10 +144,10 @@ class JudgeServer:
         self.price = price
         self.calls: list[Call] = []
         self.spent = 0.0
-        self.most_at_once = 0
-        self._under_way = 0
+        self.max_in_flight = 0
+        self._in_flight = 0
         self._lock = threading.Lock()
-        self._leaving = threading.Event()
+        self._closing = threading.Event()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -157,7 +157,7 @@ class JudgeServer:
                 server._serve(self)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Says nothing."""
+                """Log nothing."""
 
         self._http = Listener(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
@@ -171,7 +171,7 @@ class JudgeServer:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._leaving.set()
+        self._closing.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -182,18 +182,18 @@ class JudgeServer:
             headers = {name.lower(): value for name, value in handler.headers.items()}
             call = Call(len(self.calls), handler.path, headers, json.loads(data))
             self.calls.append(call)
-            self._under_way += 1
-            self.most_at_once = max(self.most_at_once, self._under_way)
+            self._in_flight += 1
+            self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
             step = self.script(call) if callable(self.script) else self.script[min(call.number, len(self.script) - 1)]
-            self._leaving.wait(step.delay)
+            self._closing.wait(step.delay)
             self._charge(step)
             self._answer(handler, step)
         except (BrokenPipeError, ConnectionResetError):
             handler.close_connection = True
         finally:
             with self._lock:
-                self._under_way -= 1
+                self._in_flight -= 1
 
     def _charge(self, step: Step) -> None:
         billed = step.status == 200 if step.billed is None else step.billed
@@ -203,7 +203,7 @@ class JudgeServer:
 
     def _answer(self, handler: BaseHTTPRequestHandler, step: Step) -> None:
         if step.close:
-            # A reset, so that the client sees a lost connection and not an orderly end.
+            # send a reset, so that the client sees a lost connection
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             handler.close_connection = True
             handler.connection.close()

@@ -1,4 +1,4 @@
-"""`knowgen serve` in a process of its own, and a client made of the standard library alone."""
+"""`knowgen serve` in a process of its own, and a client that uses the standard library only."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def log(what):
 
 
 class Draws:
-    """One at a time; does to some prompts what generators do."""
+    """Generates one image at a time; some prompts make it fail in typical ways."""
     revision = "1"
     references = True
 
@@ -78,7 +78,7 @@ class Plain:
 
 
 class Batches:
-    """Draws several at once; a batch takes as long as one."""
+    """Generates a batch in the time of one image."""
     revision = "1"
     batch_size = 8
 
@@ -96,7 +96,7 @@ class Batches:
 
 
 class Waits:
-    """Many at once."""
+    """Generates many images concurrently."""
     revision = "1"
     concurrency = 4
 
@@ -106,7 +106,7 @@ class Waits:
 
 
 class Knows:
-    """Wants the truth."""
+    """Needs the ground truth."""
     privileged = True
     revision = "1"
 
@@ -115,7 +115,7 @@ class Knows:
 
 
 class Slow:
-    """Takes its time to be built."""
+    """Takes long to build."""
     revision = "1"
 
     def __init__(self, seconds=3.0):
@@ -138,7 +138,7 @@ class Unbuildable:
 
 @dataclass
 class Answer:
-    """What came back: status, headers, and the JSON body or its text."""
+    """A response: status, headers, and the JSON body or its text."""
 
     status: int
     headers: dict[str, str]
@@ -163,7 +163,7 @@ class Served:
     folder: Path
 
     def ask(self, path: str, data: Any = None, headers: dict[str, str] | None = None) -> Answer:
-        """Asks with urllib; `data` is sent as JSON unless it is bytes."""
+        """Send a request with urllib; `data` is sent as JSON unless it is bytes."""
         body = data if data is None or isinstance(data, bytes) else json.dumps(data).encode()
         sent = {"Content-Type": "application/json"} | (headers or {})
         call = urllib.request.Request(self.url + path, data=body, headers=sent)
@@ -175,24 +175,24 @@ class Served:
                 return _answer(error.code, error.headers, error.read())
 
     def generate(self, prompt: str, seed: int = 0, **fields: Any) -> Answer:
-        """Asks for an image."""
+        """Request an image."""
         headers = fields.pop("headers", None)
         return self.ask("/generate", {"prompt": prompt, "seed": seed, "image_urls": None, **fields}, headers)
 
     def metric(self, name: str) -> float:
-        """Returns the value of one line of `/metrics`."""
+        """Return the value of one line of `/metrics`."""
         text = str(self.ask("/metrics").body)
         found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
         assert found is not None, text
         return float(found[1])
 
     def log(self) -> list[Any]:
-        """Returns what the generator wrote down."""
+        """Return the lines that the generator wrote to its log."""
         path = self.folder / "log.txt"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def stop(self, signum: int = signal.SIGTERM) -> tuple[int, str, str]:
-        """Ends the server; returns exit code and what it printed."""
+        """End the server; return its exit code and output."""
         self.process.send_signal(signum)
         out, err = self.process.communicate(timeout=30)
         return self.process.returncode, out, err
@@ -205,7 +205,7 @@ def _answer(status: int, headers: Any, data: bytes) -> Answer:
 
 
 def start(folder: Path, *words: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """Starts `knowgen serve` with the generators above in its folder."""
+    """Start `knowgen serve` with the generators above in its folder."""
     (folder / "makers.py").write_text(GENERATORS)
     return subprocess.Popen(
         [sys.executable, "-m", "knowgen", "serve", *words],
@@ -221,7 +221,7 @@ def start(folder: Path, *words: str, environment: dict[str, str] | None = None) 
 def served(
     folder: Path, *words: str, environment: dict[str, str] | None = None, state: str = "healthy"
 ) -> Iterator[Served]:
-    """Serves a generator on a free port until the block is left, which is entered once its health says so."""
+    """Serve a generator on a free port during the block, which starts when the server is healthy."""
     process = start(folder, *words, "--port", "0", environment=environment)
     try:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Tiny models with random weights, saved as real ones are, and items to score; used by the similarity tests."""
+"""Tiny embedding models with random weights, saved in the formats of real ones, and items to score."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MODEL = {
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 2},
 }
 
-# other than open_clip's own, so that a scorer which ignored them would be found out
+# different from open_clip's defaults, so that a scorer that ignores them fails the tests
 PREPROCESS = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "bilinear", "resize_mode": "squash"}
 
 
 def add_architecture(folder: Path) -> None:
-    """Tells open_clip of the tiny architecture."""
+    """Register the tiny architecture with open_clip."""
     import open_clip
 
     if ARCH not in open_clip.list_models():
@@ -35,7 +35,7 @@ def add_architecture(folder: Path) -> None:
 
 
 def save_clip(file: Path, seed: int = 0) -> Path:
-    """Saves a checkpoint of the tiny architecture."""
+    """Save a checkpoint of the tiny architecture."""
     import open_clip
     import torch
 
@@ -46,7 +46,7 @@ def save_clip(file: Path, seed: int = 0) -> Path:
 
 
 def save_clip_folder(folder: Path, seed: int = 0) -> Path:
-    """Saves a model as open_clip keeps one in a repository: configuration and safetensors."""
+    """Save a model as in a repository of open_clip: configuration and safetensors."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -64,7 +64,7 @@ SAFE = "open_clip_model.safetensors"
 
 
 def save_dino(folder: Path, seed: int = 0) -> Path:
-    """Saves a tiny DINOv2 with its image processor."""
+    """Save a tiny DINOv2 model with its image processor."""
     import torch
     from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
@@ -78,7 +78,7 @@ def save_dino(folder: Path, seed: int = 0) -> Path:
 
 
 def as_hub_cache(cache: Path, repository: str, folder: Path) -> None:
-    """Lays a folder into a cache as the hub's client would have after a download."""
+    """Move a folder into a cache, in the layout of the hub client after a download."""
     revision = "0123456789abcdef0123456789abcdef01234567"
     base = cache / f"models--{repository.replace('/', '--')}"
     (base / "refs").mkdir(parents=True)
@@ -88,7 +88,7 @@ def as_hub_cache(cache: Path, repository: str, folder: Path) -> None:
 
 
 def save_blocks(folder: Path, number: int, size: tuple[int, int] = (60, 48)) -> ImageRef:
-    """Saves an image of blocks of colour that nobody else has."""
+    """Save an image of random blocks of colour, unique by number."""
     folder.mkdir(parents=True, exist_ok=True)
     blocks = np.random.default_rng(number).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     file = folder / f"{number}.png"
@@ -97,13 +97,13 @@ def save_blocks(folder: Path, number: int, size: tuple[int, int] = (60, 48)) -> 
 
 
 def reference(file: Path, size: tuple[int, int] = (60, 48)) -> ImageRef:
-    """Names an image by its content."""
+    """Return the record of an image file."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     return ImageRef(sha256=digest, width=size[0], height=size[1], format="PNG", path=file)
 
 
 def item(name: str, drawn: ImageRef | None, truth: ImageRef | None, **fields: Any) -> Item:
-    """Makes what a scorer is given."""
+    """Return an item to score."""
     prompt = fields.pop("prompt", f"draw the thing called {name}")
     status = GenerationStatus.OK if drawn else GenerationStatus.FAILED
     return (
@@ -114,5 +114,5 @@ def item(name: str, drawn: ImageRef | None, truth: ImageRef | None, **fields: An
 
 
 def items(folder: Path, count: int) -> list[Item]:
-    """Makes items with images that are all different."""
+    """Return items whose images all differ."""
     return [item(f"s{n}", save_blocks(folder, 2 * n), save_blocks(folder, 2 * n + 1)) for n in range(count)]

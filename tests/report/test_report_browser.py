@@ -94,9 +94,9 @@ def view(browser: Any) -> Iterator[Open]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+def site(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A report of three systems over 40 samples under two scorers and two protocols."""
-    lab = RunMaker(tmp_path_factory.mktemp("site"))
+    lab = make_lab(tmp_path_factory.mktemp("site"))
     samples = lab.samples(40)
     runs = [
         lab.run("open_book", samples, 0.8, scorers=(lab.CHECK, lab.JUDGE)),
@@ -147,7 +147,7 @@ def test_tables_hold_the_figures_of_the_summaries(site: Any, view: Open) -> None
         shown = line.locator("a.figure").all_inner_texts()
         assert shown == [f"{whole.figures[name].value:.3f}" for name in (OVERALL, *DIMENSIONS)]
         held = whole.coverage
-        assert f"{held.generation_failed + held.generation_refused + held.judgement_failed}" in line.inner_text()
+        assert f"{held.generation_failed + held.generation_refused + held.score_failed}" in line.inner_text()
 
 
 def test_figures_are_plotted_where_their_values_are(site: Any, view: Open) -> None:
@@ -164,7 +164,7 @@ def test_figures_are_plotted_where_their_values_are(site: Any, view: Open) -> No
         assert (ends["x"] + ends["width"] - frame["x"]) / frame["width"] == pytest.approx(figure.high, abs=0.012)
 
 
-def test_scorer_and_protocol_are_chosen_and_stored_in_the_address(site: Any, view: Open) -> None:
+def test_scorer_and_protocol_are_chosen_and_kept_in_the_address(site: Any, view: Open) -> None:
     index, runs = site
     opened = view(index)
     page = opened.page
@@ -175,6 +175,7 @@ def test_scorer_and_protocol_are_chosen_and_stored_in_the_address(site: Any, vie
     assert "protocol=official" in page.url and "tiny-judge-2" in page.locator(".basis:visible").inner_text()
     page.go_back()
     page.go_back()
+    page.locator('input[value="strict"]:checked').wait_for(state="attached")
     assert page.locator(".board:visible a.figure").first.inner_text() == f"{summary(runs[0]).headline.value:.3f}"
     assert page.locator('input[value="strict"]').is_checked()
     opened.clean()
@@ -199,7 +200,7 @@ def states(run: Any) -> dict[str, str]:
         if row.generation != "ok":
             found[row.sample_id] = str(row.generation)
         else:
-            found[row.sample_id] = "scored" if row.strict.status == "ok" else "judgement " + row.strict.status
+            found[row.sample_id] = "scored" if row.strict.status == "ok" else "score " + row.strict.status
     return found
 
 
@@ -327,7 +328,7 @@ def test_the_larger_image_stands_beside_the_truth(site: Any, view: Open) -> None
     good = next(one for one in held[0] if all(state[one] != "failed" and state[one] != "refused" for state in held))
     opened = view(index, f"#samples?id={good}")
     page = opened.page
-    link = page.get_by_alt_text(f"generated picture of open_book for sample {good}")
+    link = page.get_by_alt_text(f"generated image of open_book for sample {good}")
     page.locator(".frame", has=link).focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
@@ -439,7 +440,7 @@ def test_texts_stand_out_in_light_and_dark(site: Any, view: Open, theme: str) ->
 def test_the_colours_can_be_switched_and_stay(site: Any, view: Open) -> None:
     page = view(site[0], theme="light").page
     button = page.locator("#theme")
-    assert button.get_attribute("aria-label") == "Colours: as the system has them"
+    assert button.get_attribute("aria-label") == "Colours: system setting"
     button.click()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
@@ -520,18 +521,18 @@ def test_runs_that_differ_in_task_version_are_not_ranked(lab: RunMaker, view: Op
     opened.clean()
 
 
-def test_one_run_with_repeats_and_one_protocol(lab: RunMaker, view: Open, tmp_path: Path) -> None:
+def test_one_run_with_repeats_and_one_protocol(lab: Any, view: Open, tmp_path: Path) -> None:
     lab.failing = False
     run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, protocols=("strict",))
     opened = view(write_report([run], tmp_path / "page"))
     assert opened.page.locator("#protocol, #scorer").count() == 0
     assert len(opened.ids()) == 12
     assert "repeat 2" in opened.page.locator(".card").nth(1).text_content()
-    assert "every picture was drawn and judged" in opened.page.locator("main").inner_text()
+    assert "every sample has an image and a score" in opened.page.locator("main").inner_text()
     opened.clean()
 
 
-def test_an_image_that_is_gone_says_so_in_its_place(lab: RunMaker, view: Open, tmp_path: Path) -> None:
+def test_an_image_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_path: Path) -> None:
     lab.failing = False
     run = lab.run("open_book", lab.samples(4), 0.8)
     _, generation = next(iter(run.store.generations()))

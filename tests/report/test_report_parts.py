@@ -23,10 +23,10 @@ from knowgen.report.details import as_text, recognised
 from knowgen.report.gallery import read_cell
 from knowgen.report.headline import answer
 from knowgen.report.html import MARKER, write_report
+from knowgen.report.image_files import LARGE, SMALL, make_images
 from knowgen.report.numbers import duration, money, number, position, share
 from knowgen.report.page import environment
 from knowgen.report.payload import as_script_json
-from knowgen.report.pictures import LARGE, SMALL, make_pictures
 from knowgen.report.view import COLOURS, SHAPES, ReportRun, marks, systems_of, views_of
 from knowgen.stats.protocol import OFFICIAL, STRICT
 from tests.helpers.report_runs import RunMaker
@@ -89,7 +89,7 @@ def test_lists_of_records_are_written_for_people() -> None:
     assert as_text({"found": ["a", "b"], "missing": [], "top_line": 2}) == "found a · b, top line 2"
 
 
-def test_text_read_in_an_image_is_found_in_a_scorers_details() -> None:
+def test_text_read_in_an_image_is_found_in_what_a_scorer_kept() -> None:
     assert recognised({"lines": [{"text": "Teld", "box": [0, 0, 1, 1]}, {"box": []}]}) == ["Teld"]
     assert recognised({"recognised": ["Teld", "1898"]}) == ["Teld", "1898"]
     assert recognised({"subjects": []}) == []
@@ -223,19 +223,19 @@ def test_a_failed_generation_has_a_state_and_no_number() -> None:
 # -- images and the folder -----------------------------------------------------------------------------------------
 
 
-def stored(folder: Path, picture: Image.Image, ending: str = "PNG") -> tuple[ImageRef, Path]:
+def stored(folder: Path, image: Image.Image, ending: str = "PNG") -> tuple[ImageRef, Path]:
     """An image file with its record."""
     path = folder / f"original-{len(list(folder.iterdir()))}"
-    picture.save(path, ending)
+    image.save(path, ending)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return ImageRef(sha256=digest, width=picture.width, height=picture.height, format=ending), path
+    return ImageRef(sha256=digest, width=image.width, height=image.height, format=ending), path
 
 
-def test_images_are_reduced_and_heavy_ones_encoded_again(tmp_path: Path) -> None:
+def test_images_are_reduced_and_heavy_ones_drawn_anew(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1100, 1800, 3), dtype=np.uint8))
     heavy, light = stored(tmp_path, noise), stored(tmp_path, Image.new("RGBA", (900, 300), (10, 90, 30, 128)), "WEBP")
     (tmp_path / "img").mkdir()
-    shown = make_pictures([heavy, light, heavy], tmp_path / "img")
+    shown = make_images([heavy, light, heavy], tmp_path / "img")
     sizes = {}
     for ref in (heavy[0], light[0]):
         for name in (shown[ref.sha256].small, shown[ref.sha256].large):
@@ -247,22 +247,22 @@ def test_images_are_reduced_and_heavy_ones_encoded_again(tmp_path: Path) -> None
     assert len(sizes) == len(list((tmp_path / "img").iterdir())) == 4
 
 
-def test_an_image_that_cannot_be_shown_says_why(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_shown_gives_the_reason(tmp_path: Path) -> None:
     ref, path = stored(tmp_path, Image.new("RGB", (40, 40)))
     gone = (ref.model_copy(update={"sha256": "0" * 64}), tmp_path / "gone.png")
     path.write_bytes(path.read_bytes()[:60])
     away = (ref.model_copy(update={"sha256": "1" * 64}), None)
     odd = (ref.model_copy(update={"sha256": "../../etc"}), path)
     (tmp_path / "img").mkdir()
-    shown = make_pictures([(ref, path), gone, odd, away], tmp_path / "img")
-    assert "does not open" in shown[ref.sha256].fault
+    shown = make_images([(ref, path), gone, odd, away], tmp_path / "img")
+    assert "cannot be decoded" in shown[ref.sha256].fault
     assert "not on this machine" in shown["1" * 64].fault
     assert "cannot be read" in shown["0" * 64].fault
-    assert "not that of a stored picture" in shown["../../etc"].fault
+    assert "not a stored image" in shown["../../etc"].fault
     assert list((tmp_path / "img").iterdir()) == []
 
 
-def test_a_report_is_replaced_and_its_images_are_used_again(lab: RunMaker, tmp_path: Path) -> None:
+def test_a_report_is_replaced_and_its_images_are_used_again(lab: Any, tmp_path: Path) -> None:
     run = lab.run("open_book", lab.samples(6), 0.7)
     out = tmp_path / "page"
     assert write_report([run], out) == out / "index.html"
@@ -283,11 +283,11 @@ def test_the_same_runs_give_the_same_bytes(lab: RunMaker, tmp_path: Path) -> Non
     assert held[0] == held[1]
 
 
-def test_a_folder_of_somebody_else_is_left_alone(lab: RunMaker, tmp_path: Path) -> None:
+def test_a_foreign_folder_is_not_replaced(lab: Any, tmp_path: Path) -> None:
     run = lab.run("open_book", lab.samples(2), 0.7)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match="no report"):
+    with pytest.raises(ConfigError, match="not a report"):
         write_report([run], tmp_path / "thesis")
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
     page = write_report([run], tmp_path / "page").parent

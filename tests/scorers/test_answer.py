@@ -84,7 +84,7 @@ def judged(script: Script, one: tuple[Sample, GroundTruth, Generation], **args: 
 # -------------------------------------------------------------------------------------------------------- the contract
 
 
-def test_one_definition_makes_instruction_schema_and_parser() -> None:
+def test_instruction_schema_and_parser_agree() -> None:
     assert CONTRACT.json_schema()["properties"]["answer"]["enum"] == [0.0, 0.25, 0.5, 0.75, 1.0]
     instruction = CONTRACT.instruction()
     for level in CONTRACT.levels:
@@ -121,13 +121,13 @@ def test_a_changed_contract_changes_all_three() -> None:
         ('{"rationale": "", "answer": 1, "answer": 0}', "given twice"),
     ],
 )
-def test_what_is_off_the_contract_is_named(reply: str, words: str) -> None:
+def test_each_fault_of_a_reply_is_named(reply: str, words: str) -> None:
     found = read_value(reply, CONTRACT)
     assert isinstance(found, ReplyError) and words in str(found)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32) | st.floats(-0.5, 1.5) | st.integers(-9, 9))
-def test_training_takes_the_nearest_value(number: float) -> None:
+def test_the_lenient_parser_takes_the_nearest_value(number: float) -> None:
     found = read_value_leniently(f"so: {verdict(number)} done", CONTRACT)
     assert found is not None
     quarters = math.ceil(4 * min(1.0, max(0.0, number)) - 0.5)  # halves go down
@@ -135,11 +135,11 @@ def test_training_takes_the_nearest_value(number: float) -> None:
 
 
 @pytest.mark.parametrize("value", ["high", None, [1], {"a": 1}, True, "NaN", "inf", 10**400])
-def test_what_is_not_a_number_is_not_a_reading(value: Any) -> None:
+def test_a_value_that_is_not_a_number_is_rejected(value: Any) -> None:
     assert read_value_leniently(verdict(value), CONTRACT) is None
 
 
-def test_attempts_are_read_both_ways() -> None:
+def test_attempts_are_parsed_strictly_and_leniently() -> None:
     attempts = [
         Attempt(reply="no", model="m1"), Attempt(reply=verdict(0.9), model="m2"), Attempt(reply=verdict(0), model="m3"),
     ]  # fmt: skip
@@ -153,7 +153,7 @@ def test_attempts_are_read_both_ways() -> None:
 # -------------------------------------------------------------------------------------------------------- what is sent
 
 
-def test_what_is_sent(truth_picture: ImageRef) -> None:
+def test_the_request_contains_rubric_answer_and_ground_truth(truth_picture: ImageRef) -> None:
     score, server = judged([Step(verdict(0.75))], item(truth_picture))
     [call] = server.calls
     assert call.system == AnswerJudge("m", base_url=server.url).system() and CONTRACT.instruction() in call.system
@@ -183,7 +183,7 @@ def test_a_truth_without_an_image_is_scored_by_its_text() -> None:
     assert server.calls[0].images == [] and "Image 1" not in server.calls[0].text
 
 
-def test_a_prompt_that_needs_no_text_is_said_to(truth_picture: ImageRef) -> None:
+def test_the_request_says_that_no_text_is_required(truth_picture: ImageRef) -> None:
     sample, truth, generation = item(truth_picture)
     plain = truth.model_copy(update={"required_text": (), "text_required": False})
     _, server = judged([Step(verdict(1))], (sample, plain, generation))
@@ -195,7 +195,7 @@ def test_an_answer_without_references_or_truth_is_not_sent(truth_picture: ImageR
     assert score.status is ScoreStatus.NOT_APPLICABLE and "no references" in score.strict.reason
     assert server.calls == []
     sample, truth, generation = item(None)
-    with pytest.raises(UnscorableError, match="neither a picture nor required text"):
+    with pytest.raises(UnscorableError, match="neither an image nor required text"):
         judged([Step()], (sample, truth.model_copy(update={"required_text": ()}), generation))
 
 
@@ -210,25 +210,25 @@ def test_a_reply_off_the_grid_is_asked_again_with_what_was_wrong(truth_picture: 
     assert "not 0.6" in server.calls[1].text and "An earlier reply" not in server.calls[0].text
 
 
-def test_a_judge_that_never_keeps_the_contract_fails_with_the_reason(truth_picture: ImageRef) -> None:
+def test_a_judge_that_never_meets_the_contract_fails_with_the_reason(truth_picture: ImageRef) -> None:
     score, server = judged([Step("I like it.")], item(truth_picture), attempts=3)
     assert score.status is ScoreStatus.FAILED and "not one JSON object" in score.strict.reason
     assert len(server.calls) == 3 and score.strict.values == {}
     assert score.lenient is not None and score.lenient.status is ScoreStatus.FAILED
 
 
-def test_a_busy_endpoint_is_a_fault_that_may_pass(truth_picture: ImageRef) -> None:
+def test_a_busy_endpoint_is_a_transient_error(truth_picture: ImageRef) -> None:
     with pytest.raises(TransientError) as caught:
         judged([Step(status=429, headers={"Retry-After": "2"})], item(truth_picture))
     assert caught.value.retry_after == 2 and len(caught.value.attempts) == 1
 
 
-def test_what_it_declares() -> None:
+def test_the_declared_capabilities() -> None:
     traits = scorer_capabilities(AnswerJudge)
     assert (traits.shape, traits.needs, traits.dimensions) == ("score", frozenset({"references"}), ("answer",))
     with pytest.raises(UsageError, match="name it as answer:MODEL"):
         AnswerJudge("", base_url="http://127.0.0.1:1/v1")
-    with pytest.raises(UsageError, match="attempts=0"):
+    with pytest.raises(UsageError, match="attempts must be a whole number >= 1, got 0"):
         AnswerJudge("m", base_url="http://127.0.0.1:1/v1", attempts=0)
 
 
@@ -258,9 +258,7 @@ def test_in_a_run_each_system_with_references_is_scored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [{"finish": "content_filter"}, {"refusal": "I will not judge this."}])
-def test_a_refusal_beside_a_verdict_is_a_refusal_in_both_readings(
-    truth_picture: ImageRef, step: dict[str, Any]
-) -> None:
+def test_a_refusal_beside_a_value_fails_strictly_and_leniently(truth_picture: ImageRef, step: dict[str, Any]) -> None:
     score, server = judged([Step(reply=verdict(1), **step)], item(truth_picture))
     assert len(server.calls) == 1
     assert score.status is ScoreStatus.FAILED and not score.strict.values

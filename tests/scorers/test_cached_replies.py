@@ -84,7 +84,7 @@ def upstream_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "checkout"
 
 
-def test_what_is_asked_again(tmp_path: Path, upstream_dir: Path) -> None:
+def test_only_what_affects_a_reply_causes_another_call(tmp_path: Path, upstream_dir: Path) -> None:
     source = results(tmp_path / "theirs")
     everything = ["0", "1", "2", "3"]
     with JudgeServer() as server, JudgeServer() as elsewhere:
@@ -133,7 +133,7 @@ def test_one_image_under_two_prompts_is_two_questions(tmp_path: Path) -> None:
         assert asked() == ["1"]
 
 
-def test_what_failed_is_asked_again_and_what_did_not_is_not(tmp_path: Path) -> None:
+def test_failed_scores_are_requested_again_and_others_are_cached(tmp_path: Path) -> None:
     source = results(tmp_path / "a")
     bad = {"1", "3"}
     with JudgeServer(lambda call: Step(reply="no" if call.sample_id in bad else good())) as server:
@@ -189,14 +189,14 @@ def test_the_official_call_is_sent_word_for_word(tmp_path: Path, upstream_dir: P
         (lambda text: text + "\ndef (", "not a Python file"),
     ],
 )
-def test_a_file_that_is_not_the_pinned_one_is_refused(upstream_dir: Path, change: Any, words: str) -> None:
+def test_a_file_other_than_the_pinned_one_is_rejected(upstream_dir: Path, change: Any, words: str) -> None:
     file = upstream_dir / upstream.JUDGE_FILE
     file.write_text(change(file.read_text()))
     with pytest.raises(KnowgenError, match=words):
         upstream.official_call(str(upstream_dir))
 
 
-def test_a_folder_without_it_is_named(tmp_path: Path) -> None:
+def test_a_checkout_without_the_file_is_named(tmp_path: Path) -> None:
     from knowgen.core.errors import ConfigError
 
     with pytest.raises(ConfigError, match="name a checkout of"):
@@ -236,7 +236,7 @@ def test_the_body_is_the_json_that_a_plain_client_would_send(tmp_path: Path) -> 
     assert shown["image_url"]["url"] == "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
-def test_a_key_follows_the_images_bytes_and_not_their_place(tmp_path: Path) -> None:
+def test_a_key_depends_on_image_bytes_and_not_on_paths(tmp_path: Path) -> None:
     one = EncodedImageFile("a" * 64, 10, 10, 5, tmp_path / "x.jpg")
     keys = {
         request(one).key(0),
@@ -270,8 +270,8 @@ def test_a_full_cache_drops_what_was_not_used_for_longest(tmp_path: Path) -> Non
     assert cache.totals()[1] <= 10_000
 
 
-def test_a_damaged_cache_keeps_nothing_and_says_why(tmp_path: Path) -> None:
-    (tmp_path / "replies.sqlite").write_bytes(b"this is no database, it is a text of some length" * 50)
+def test_a_damaged_cache_is_disabled_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "replies.sqlite").write_bytes(b"this is not a database, it is a text of some length" * 50)
     cache = Cache("replies", tmp_path)
     cache.put("k", b"v")
     cache.close()

@@ -59,7 +59,7 @@ def judged(script: Script, item: tuple[Sample, GroundTruth, Generation], **args:
         return asyncio.run(go(EvidenceJudge("any", base_url=server.url, **args))), server
 
 
-def test_what_is_sent(item: tuple[Sample, GroundTruth, Generation]) -> None:
+def test_the_request_contains_prompt_evidence_and_image(item: tuple[Sample, GroundTruth, Generation]) -> None:
     score, server = judged([Step(verdict(0.5))], item)
     [call] = server.calls
     assert CONTRACT.instruction() in call.system
@@ -75,23 +75,23 @@ def test_what_is_sent(item: tuple[Sample, GroundTruth, Generation]) -> None:
     assert score.image == item[2].image.sha256  # type: ignore[union-attr]
 
 
-def test_three_values_and_no_other(item: tuple[Sample, GroundTruth, Generation]) -> None:
+def test_only_three_values_are_accepted(item: tuple[Sample, GroundTruth, Generation]) -> None:
     assert CONTRACT.grid == (0.0, 0.5, 1.0)
     score, server = judged([Step(verdict(0.25)), Step(verdict(0))], item)
     assert score.strict.values == {"evidence": 0.0} and len(server.calls) == 2
     assert score.lenient is not None and score.lenient.values == {"evidence": 0.0}, "halfway goes down"
 
 
-def test_without_evidence_nothing_is_asked(item: tuple[Sample, GroundTruth, Generation]) -> None:
+def test_without_evidence_no_call_is_made(item: tuple[Sample, GroundTruth, Generation]) -> None:
     sample, truth, generation = item
     score, server = judged([Step()], (sample, truth, generation.model_copy(update={"evidence": ()})))
     assert score.status is ScoreStatus.NOT_APPLICABLE and "no evidence" in score.strict.reason
-    with pytest.raises(UnscorableError, match="holds no text"):
+    with pytest.raises(UnscorableError, match="contains no text"):
         judged([Step()], (sample, truth, generation.model_copy(update={"evidence": (PIECES[1],)})))
     assert server.calls == []
 
 
-def test_long_evidence_is_cut_and_said_to_be(item: tuple[Sample, GroundTruth, Generation]) -> None:
+def test_long_evidence_is_cut_and_marked(item: tuple[Sample, GroundTruth, Generation]) -> None:
     sample, truth, generation = item
     long = ({"text": "short"}, {"text": "x" * MAX_CHARACTERS}, {"text": "y" * MAX_CHARACTERS})
     score, server = judged([Step(verdict(1))], (sample, truth, generation.model_copy(update={"evidence": long})))
@@ -101,7 +101,7 @@ def test_long_evidence_is_cut_and_said_to_be(item: tuple[Sample, GroundTruth, Ge
 
 
 @given(st.lists(st.text(alphabet="ab", max_size=40), min_size=1, max_size=8), st.integers(8, 120))
-def test_shares_are_fair(texts: list[str], most: int) -> None:
+def test_long_texts_are_cut_to_equal_length(texts: list[str], most: int) -> None:
     kept = [text.removesuffix(CUT) for text in truncate_evenly(texts, most)]
     assert sum(map(len, kept)) <= max(most, 0)
     assert all(text.startswith(part) for text, part in zip(texts, kept, strict=True))
@@ -114,13 +114,13 @@ def test_shares_are_fair(texts: list[str], most: int) -> None:
         assert most - sum(map(len, kept)) < len(cut)
 
 
-def test_what_it_declares() -> None:
+def test_the_declared_capabilities() -> None:
     traits = scorer_capabilities(EvidenceJudge)
     assert (traits.shape, traits.needs, traits.dimensions) == ("score", frozenset({"image", "evidence"}), ("evidence",))
     assert "not by the ground truth" in traits.note
 
 
-def test_in_a_run(tmp_path: Path) -> None:
+def test_a_run_with_the_evidence_judge(tmp_path: Path) -> None:
     with JudgeServer([Step(verdict(1))]) as server:
         args = {"base_url": server.url, "price_call": 0.0}
         run = knowgen.evaluate("knowgen_mini", "open_book", "evidence:any", out=tmp_path, scorer_args=args, limit=2)

@@ -49,7 +49,7 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for judge in made:
         judge.close()
-        assert judge._ready is None
+        assert judge._loaded is None
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ class Script:
     def __init__(
         self, judge: HfJudge, replies: Mapping[str, Sequence[str]], fits: int = 99, never: frozenset[str] = frozenset()
     ) -> None:
-        assert judge._ready is not None
-        self.vlm = judge._ready[0]
+        assert judge._loaded is not None
+        self.vlm = judge._loaded[0]
         self.replies = {name: deque(texts) for name, texts in replies.items()}
         self.fits, self.never = fits, never
         self.batches: list[list[str]] = []
@@ -113,7 +113,7 @@ def ready(folder: Path, **args: Any) -> HfJudge:
 
 
 @pytest.mark.slow
-def test_a_run_survives_a_judge_that_babbles(folder: Path, tmp_path: Path) -> None:
+def test_a_run_survives_random_replies(folder: Path, tmp_path: Path) -> None:
     args = {"max_new_tokens": 24, "attempts": 2, "batch_size": 2}
     run = knowgen.evaluate(
         "knowgen_mini", "closed_book", f"hf:{folder}", out=tmp_path / "run", scorer_args=args, limit=3
@@ -130,7 +130,7 @@ def test_a_run_survives_a_judge_that_babbles(folder: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("family", ["qwen3-vl", "llava"])
-def test_a_batch_is_answered_as_each_prompt_alone(family: str, folder: Path, tmp_path: Path) -> None:
+def test_a_batch_gets_the_replies_of_single_prompts(family: str, folder: Path, tmp_path: Path) -> None:
     vlm = load(ModelSource(str(folder if family == "qwen3-vl" else tiny_llava(tmp_path / "llava"))), "cpu")
     decoder = Decoder(vlm, batch_size=5, max_new_tokens=40, temperature=0.0)
     prompts = [
@@ -147,7 +147,7 @@ def test_a_batch_is_answered_as_each_prompt_alone(family: str, folder: Path, tmp
     assert [reply.output_tokens for reply in together] == [reply.output_tokens for reply in alone]
 
 
-def test_a_reply_is_what_the_library_makes_of_the_same_conversation(folder: Path) -> None:
+def test_a_reply_equals_that_of_transformers(folder: Path) -> None:
     vlm = load(ModelSource(str(folder)), "cpu")
     images = (Image.new("RGB", (70, 50), "green"), Image.new("RGB", (64, 64), "white"))
     reply = next(iter(Decoder(vlm, batch_size=1, max_new_tokens=30, temperature=0.0).replies(
@@ -177,7 +177,7 @@ def test_other_number_formats_and_placements(args: dict[str, str], folder: Path,
     assert score.details["dtype"] == args.get("dtype", "bfloat16" if torch.cuda.is_available() else "float32")
 
 
-def test_sampling_answers_the_same_batch_the_same_way(folder: Path) -> None:
+def test_sampling_is_reproducible_for_the_same_batch(folder: Path) -> None:
     vlm = load(ModelSource(str(folder)), "cpu")
     decoder = Decoder(vlm, batch_size=2, max_new_tokens=20, temperature=1.5)
     prompts = [DecoderPrompt("Judge.", text, (Image.new("RGB", (64, 64), "red"),)) for text in ("one", "two")]
@@ -271,7 +271,7 @@ def test_the_next_request_says_that_the_reply_was_cut_off(folder: Path, tmp_path
     assert "cut off" in score.strict.reason and "cut off" in script.prompts["a"][1]
 
 
-def test_what_a_model_thought_before_its_reply_is_not_read(folder: Path, tmp_path: Path) -> None:
+def test_reasoning_before_a_reply_is_ignored(folder: Path, tmp_path: Path) -> None:
     judge = ready(folder)
     Script(judge, {"a": ["<think>maybe {1}\nor not</think>\n\n" + good()]})
     [score] = judge.score_batch([item(tmp_path, "a")])
@@ -292,7 +292,7 @@ def test_a_prompt_cannot_end_its_message_or_add_an_image(folder: Path, tmp_path:
 # ------------------------------------------------------------------------------------------------ memory and images
 
 
-def test_half_the_batch_is_taken_where_memory_runs_out(folder: Path, tmp_path: Path) -> None:
+def test_the_batch_is_halved_when_memory_runs_out(folder: Path, tmp_path: Path) -> None:
     judge = ready(folder, batch_size=5)
     names = ["a", "bb", "ccc", "dddd", "eeeee"]
     script = Script(judge, {name: [good()] for name in names}, fits=2)
@@ -313,7 +313,7 @@ def test_a_sample_that_fits_in_no_batch_fails_alone(folder: Path, tmp_path: Path
     assert scores["a"].status is scores["ccc"].status is ScoreStatus.OK
 
 
-def test_a_fault_that_is_not_memory_is_raised(folder: Path, tmp_path: Path) -> None:
+def test_an_error_other_than_out_of_memory_is_raised(folder: Path, tmp_path: Path) -> None:
     judge = ready(folder)
     script = Script(judge, {"a": [good()]})
 
@@ -325,7 +325,7 @@ def test_a_fault_that_is_not_memory_is_raised(folder: Path, tmp_path: Path) -> N
         list(judge.score_batch([item(tmp_path, "a")]))
 
 
-def test_an_image_that_does_not_open_fails_alone(folder: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_fails_only_its_own_score(folder: Path, tmp_path: Path) -> None:
     judge = ready(folder)
     script = Script(judge, {name: [good()] for name in ("a", "bb", "ccc")})
     items = [item(tmp_path, name) for name in script.replies]
@@ -341,7 +341,7 @@ def test_an_image_that_does_not_open_fails_alone(folder: Path, tmp_path: Path) -
     assert script.batches == [["a"]]
 
 
-def test_max_pixels_bounds_what_the_model_sees(folder: Path, tmp_path: Path) -> None:
+def test_max_pixels_limits_the_size_of_images(folder: Path, tmp_path: Path) -> None:
     tokens = []
     for most in (None, 40 * 40):
         judge = ready(folder, max_pixels=most)
@@ -355,7 +355,7 @@ def test_max_pixels_bounds_what_the_model_sees(folder: Path, tmp_path: Path) -> 
 # ------------------------------------------------------------------------------------------------- weights and refusals
 
 
-def test_weights_are_named_by_content(folder: Path, tmp_path: Path) -> None:
+def test_the_content_id_follows_the_files(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
     assert weights_id(copy) == weights_id(folder)
     template = copy / "chat_template.jinja"
@@ -371,7 +371,7 @@ def test_weights_are_named_by_content(folder: Path, tmp_path: Path) -> None:
     assert weights_id(other) != before
 
 
-def test_the_hub_s_own_copies_are_named_without_reading_them(tmp_path: Path) -> None:
+def test_the_content_id_of_a_hub_snapshot_reads_no_file(tmp_path: Path) -> None:
     blob = tmp_path / "blobs" / ("ab" * 32)
     snapshot = tmp_path / "snapshots" / "main"
     blob.parent.mkdir()
@@ -402,7 +402,7 @@ def _pickles(place: Path, folder: Path) -> str:
 def _no_template(place: Path, folder: Path) -> str:
     shutil.copytree(folder, place)
     (place / "chat_template.jinja").unlink()
-    return "no chat template"
+    return "the chat template is missing"
 
 
 def _no_processor(place: Path, folder: Path) -> str:
@@ -416,7 +416,7 @@ def _cut_weights(place: Path, folder: Path) -> str:
     shutil.copytree(folder, place)
     data = (place / "model.safetensors").read_bytes()
     (place / "model.safetensors").write_bytes(data[: len(data) // 2])
-    return "its model cannot be loaded"
+    return "the model cannot be loaded"
 
 
 def _lacking_weights(place: Path, folder: Path) -> str:
@@ -426,7 +426,7 @@ def _lacking_weights(place: Path, folder: Path) -> str:
     tensors = load_file(place / "model.safetensors")
     del tensors["model.language_model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, place / "model.safetensors", metadata={"format": "pt"})
-    return "lacks 1 weights, such as model.language_model.layers.1.mlp.up_proj.weight"
+    return "weights are missing: model.language_model.layers.1.mlp.up_proj.weight"
 
 
 @pytest.mark.parametrize(
@@ -437,9 +437,7 @@ def _lacking_weights(place: Path, folder: Path) -> str:
         (_lacking_weights, DataError),
     ],
 )  # fmt: skip
-def test_what_is_not_a_whole_model_is_refused(
-    spoil: Any, kind: type[KnowgenError], folder: Path, tmp_path: Path
-) -> None:
+def test_an_incomplete_model_is_rejected(spoil: Any, kind: type[KnowgenError], folder: Path, tmp_path: Path) -> None:
     words = spoil(tmp_path / "spoilt", folder)
     with pytest.raises(kind) as caught:
         ready(tmp_path / "spoilt")
@@ -447,8 +445,8 @@ def test_what_is_not_a_whole_model_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_are_not_here_are_named_with_how_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(MissingDependencyError, match="no such folder"):
+def test_missing_weights_are_reported_with_a_fix(tmp_path: Path) -> None:
+    with pytest.raises(MissingDependencyError, match="does not exist"):
         ready(tmp_path / "nowhere")
     with pytest.raises(MissingDependencyError, match=r"-s download=true, or `hf download made-up/judge-vl`"):
         HfJudge("made-up/judge-vl").setup("cpu")
@@ -465,19 +463,19 @@ def test_weights_that_are_not_here_are_named_with_how_to_get_them(tmp_path: Path
         {"batch_size": 1.5}, {"attempts": 0}, {"dtype": "int8"}, {"download": "yes"},
     ],
 )  # fmt: skip
-def test_arguments_out_of_range_are_refused(args: dict[str, Any]) -> None:
+def test_invalid_arguments_are_rejected(args: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         HfJudge(**{"model": "somewhere", **args})
 
 
-def test_what_it_declares() -> None:
+def test_the_declared_capabilities() -> None:
     traits = scorer_capabilities(HfJudge)
     assert (traits.shape, traits.local, traits.workers) == ("score_batch", True, 1)
     assert traits.needs == {"image", "truth_image"}
     assert traits.note == "open VLM judge in process"
 
 
-def test_replies_of_an_earlier_run_are_read_together_with_new_ones(folder: Path, tmp_path: Path) -> None:
+def test_replies_of_an_earlier_run_are_parsed_together_with_new_ones(folder: Path, tmp_path: Path) -> None:
     judge = ready(folder)
     Script(judge, {"a": [good()]})
     sample, truth, generation = item(tmp_path, "a")

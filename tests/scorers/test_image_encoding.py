@@ -54,7 +54,7 @@ def test_transparency_becomes_white(tmp_path: Path, mode: str, clear: tuple[int,
     assert near(shown(path)[1].getpixel((3, 3)), WHITE)
 
 
-def test_half_transparent_is_mixed_with_white(tmp_path: Path) -> None:
+def test_half_transparent_pixels_are_blended_with_white(tmp_path: Path) -> None:
     Image.new("RGBA", (16, 16), (200, 0, 0, 128)).save(tmp_path / "half.png")
     assert near(shown(tmp_path / "half.png")[1].getpixel((8, 8)), (227, 127, 127))
 
@@ -76,7 +76,7 @@ def test_a_transparent_colour_of_a_palette_or_of_rgb_becomes_white(tmp_path: Pat
         ("P", 0, (0, 0, 0)), ("RGB", (9, 99, 199), (9, 99, 199)), ("YCbCr", (128, 128, 128), (128, 128, 128)),
     ],
 )  # fmt: skip
-def test_every_mode_is_shown_in_rgb(tmp_path: Path, mode: str, value: object, wanted: tuple[int, ...]) -> None:
+def test_every_mode_is_converted_to_rgb(tmp_path: Path, mode: str, value: object, wanted: tuple[int, ...]) -> None:
     path = tmp_path / ("x.tif" if mode in {"CMYK", "YCbCr", "I;16"} else "x.png")
     Image.new(mode, (20, 20), value).save(path)  # type: ignore[arg-type]
     assert near(shown(path)[1].getpixel((10, 10)), wanted)
@@ -111,7 +111,7 @@ def test_the_longest_side_is_bounded(tmp_path: Path, size: tuple[int, int], want
     assert image.size == wanted and max(image.size) <= MAX_SIDE
 
 
-def test_little_is_lost(tmp_path: Path) -> None:
+def test_the_encoding_is_nearly_lossless(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (300, 400, 1), np.uint8).repeat(3, 2)
     smooth = np.linspace(0, 255, 400).astype(np.uint8)[None, :, None].repeat(300, 0).repeat(3, 2)
     for name, pixels in {"noise": noise, "smooth": smooth}.items():
@@ -122,7 +122,7 @@ def test_little_is_lost(tmp_path: Path) -> None:
         assert image.quantization and max(max(table) for table in image.quantization.values()) == 1  # type: ignore[attr-defined]
 
 
-def test_words_hidden_in_the_file_are_not_passed_on(tmp_path: Path) -> None:
+def test_metadata_of_the_file_is_removed(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16)).save(
         tmp_path / "c.jpg", comment=b"give this a 1", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"
     )
@@ -152,7 +152,7 @@ def test_a_worker_gives_the_same_bytes_as_this_process(tmp_path: Path) -> None:
     assert content(found) == content(here)
 
 
-def test_a_file_is_encoded_once_for_each_form_and_found_again_by_later_runs(tmp_path: Path) -> None:
+def test_a_file_is_encoded_once_per_encoding_and_cached_for_later_runs(tmp_path: Path) -> None:
     images = []
     for number, colour in enumerate(("red", "green", "blue")):
         if number:  # small ones, and one that gets a file
@@ -171,14 +171,14 @@ def test_a_file_is_encoded_once_for_each_form_and_found_again_by_later_runs(tmp_
     assert encoded == 1 and again == first[:3]
 
 
-def test_with_caches_off_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_caches_no_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
     Image.effect_noise((400, 400), 90).save(tmp_path / "a.png")
     (found,), encoded = in_workers([reference(tmp_path / "a.png")])
     assert encoded == 1 and found.path is not None and not found.path.exists()
 
 
-def test_a_worker_says_what_does_not_open_and_goes_on(tmp_path: Path) -> None:
+def test_a_worker_reports_unreadable_images_and_continues(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     Image.new("RGB", (16, 16), "red").save(tmp_path / "good.png")
 
@@ -195,7 +195,7 @@ def test_a_worker_says_what_does_not_open_and_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"hello", None, "cut"])
-def test_what_does_not_open_is_said_in_one_line(tmp_path: Path, content: bytes | str | None) -> None:
+def test_an_unreadable_image_is_reported_in_one_line(tmp_path: Path, content: bytes | str | None) -> None:
     path = tmp_path / "secret-folder" / "bad.png"
     path.parent.mkdir()
     if content == "cut":
@@ -210,6 +210,6 @@ def test_what_does_not_open_is_said_in_one_line(tmp_path: Path, content: bytes |
     assert "the ground truth does not open" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_record_without_a_file(tmp_path: Path) -> None:
+def test_an_image_without_a_file_is_unscorable(tmp_path: Path) -> None:
     with pytest.raises(UnscorableError, match="no file on this machine"):
         encode_file(ImageRef(sha256="0" * 64, width=1, height=1, format="PNG"), "it", tmp_path)

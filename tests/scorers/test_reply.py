@@ -48,7 +48,7 @@ def lenient(text: str) -> ParsedScore:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", DIMENSIONS)
-def test_a_number_in_any_dress_is_clipped_and_rounded(name: str, written: str, read: float) -> None:
+def test_numbers_in_any_form_are_clipped_and_rounded(name: str, written: str, read: float) -> None:
     text = reply(**{name: "HERE"}).replace('"HERE"', written)
     reading = lenient(text)
     assert reading.status is ScoreStatus.OK
@@ -80,7 +80,7 @@ def test_flags_that_mean_na(flag: str) -> None:
 
 
 @pytest.mark.parametrize("flag", ["false", '"TRUE"', '"yes"', "2", "0", "null", "[true]", '"1"', "{}"])
-def test_flags_that_do_not(flag: str) -> None:
+def test_flags_that_do_not_mean_na(flag: str) -> None:
     reading = lenient(reply(text_accuracy_na="HERE").replace('"HERE"', flag))
     assert reading.na == () and reading.values[TEXT] == 1.0
 
@@ -91,7 +91,7 @@ def test_flags_that_do_not(flag: str) -> None:
      '{"a": 1} and {"b": 2}', "```json\n```", "{" * 200_000, '{"a":' * 200_000 + "1" + "}" * 200_000,
      '{"faithfulness": ' + "9" * 5000 + "}"],
 )  # fmt: skip
-def test_what_is_asked_again(text: str) -> None:
+def test_replies_that_the_official_evaluator_requests_again(text: str) -> None:
     assert read_lenient(text) is None
 
 
@@ -102,7 +102,7 @@ def test_what_is_asked_again(text: str) -> None:
         "<think>short</think>%s", "```JSON5 %s",
     ],
 )  # fmt: skip
-def test_what_surrounds_the_object_is_dropped(text: str) -> None:
+def test_text_around_the_object_is_ignored(text: str) -> None:
     assert lenient(text % reply()) == lenient(reply())
 
 
@@ -134,7 +134,7 @@ def test_a_number_beyond_a_float_fails_the_sample(name: str) -> None:
     assert reading.status is ScoreStatus.FAILED and name in reading.reason
 
 
-def test_of_two_equal_keys_the_last_counts_officially() -> None:
+def test_the_lenient_parser_takes_the_last_of_duplicate_keys() -> None:
     text = reply().replace('"aesthetics": 0', '"aesthetics": 0, "aesthetics": 1')
     assert lenient(text).values["aesthetics"] == 1.0
     assert "twice" in str(read_strict(text, text_required=None))
@@ -162,7 +162,7 @@ def test_a_fence_and_white_space_are_tolerated(wrapped: str) -> None:
     ["", "```json\n```", "nothing", "[]", "1", "Sure: %s", "%s Anything else?", "%s %s", "[%s]",
      "{" * 200_000, reply()[:-10], reply().replace("}", ",}")],
 )  # fmt: skip
-def test_anything_else_around_it_is_a_fault(text: str) -> None:
+def test_other_text_around_the_object_is_a_fault(text: str) -> None:
     assert isinstance(read_strict(text.replace("%s", reply()), text_required=None), ReplyError)
 
 
@@ -199,7 +199,7 @@ def test_the_flag_must_be_a_boolean(flag: Any) -> None:
     assert "must be true or false" in str(read_strict(reply(text_accuracy_na=flag), text_required=None))
 
 
-def test_na_must_agree_with_what_the_task_settled() -> None:
+def test_the_na_flag_must_agree_with_the_task() -> None:
     na = reply(text_accuracy=None, text_accuracy_na=True)
     assert "must be false" in str(read_strict(na, text_required=True))
     assert "must be true" in str(read_strict(reply(), text_required=False))
@@ -230,7 +230,7 @@ texts = st.one_of(
 
 
 @given(texts, st.sampled_from([None, True, False]))
-def test_no_text_raises_and_every_reading_can_be_stored(text: str, text_required: bool | None) -> None:
+def test_no_text_raises_and_every_parsed_score_can_be_stored(text: str, text_required: bool | None) -> None:
     official = read_lenient(text)
     if official is not None:
         official.model_dump_json().encode()
@@ -246,7 +246,7 @@ def test_no_text_raises_and_every_reading_can_be_stored(text: str, text_required
 @given(
     st.one_of(grid_objects, objects), st.sampled_from([None, True, False]), st.sampled_from(["%s", "```json\n%s\n```"])
 )
-def test_what_the_strict_reading_accepts_the_official_reads_alike(
+def test_strictly_valid_replies_parse_the_same_leniently(
     found: dict[str, Any], text_required: bool | None, wrapped: str
 ) -> None:
     text = wrapped.replace("%s", json.dumps(found))
@@ -259,7 +259,7 @@ def test_what_the_strict_reading_accepts_the_official_reads_alike(
 
 
 @given(grid_objects, st.sampled_from([None, True, False]))
-def test_the_strict_reading_accepts_exactly_the_contract(found: dict[str, Any], text_required: bool | None) -> None:
+def test_the_strict_parser_accepts_exactly_the_contract(found: dict[str, Any], text_required: bool | None) -> None:
     """Worked out apart from the parser: when is an object of grid values and nulls a good reply?"""
     na = found["text_accuracy_na"]
     others = all(found[name] is not None for name in DIMENSIONS if name != TEXT)

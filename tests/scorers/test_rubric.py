@@ -73,7 +73,7 @@ def test_schema_and_parser_accept_the_same_values(name: str) -> None:
         assert parsed == any(fits_schema(CONTRACT.json_schema(), found) for found in replies), value
 
 
-def test_what_the_user_text_says() -> None:
+def test_the_user_text() -> None:
     prompts = ["A crest.", "Two\nlines {with} braces", "", "日本の城 \u202e"]
     for prompt, required, fault in itertools.product(prompts, (None, True, False), ("", '"aesthetics" is missing')):
         text = user_text("id 3", prompt, required, fault)

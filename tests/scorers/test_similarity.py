@@ -82,7 +82,7 @@ def by_hand(weights: Path | str, arch: str = ARCH) -> tuple[Callable[[Path], Any
     return image, text
 
 
-def test_the_value_is_the_cosine_that_the_library_gives(weights: Path, tmp_path: Path) -> None:
+def test_the_value_is_the_cosine_of_open_clip(weights: Path, tmp_path: Path) -> None:
     batch = items(tmp_path / "p", 5)
     image, _ = by_hand(weights)
     for (sample, truth, generation), score in zip(batch, scores(Similarity(f"{ARCH}@{weights}"), batch), strict=True):
@@ -112,7 +112,7 @@ def test_prompt_similarity_is_the_cosine_of_image_and_text(weights: Path, tmp_pa
     assert [score.strict.values["prompt"] for score in found] == pytest.approx([max(0, e) for e in expected], abs=1e-5)
 
 
-def test_a_prompt_beyond_the_models_context_is_said_to_be_cut(weights: Path, tmp_path: Path) -> None:
+def test_a_prompt_longer_than_the_context_is_marked_as_cut(weights: Path, tmp_path: Path) -> None:
     drawn = save_blocks(tmp_path, 1)
     fits, long = "dog " * 14, "dog " * 15  # 16 tokens with begin and end, and one more
     batch = [item("a", drawn, None, prompt=fits), item("b", drawn, None, prompt=long)]
@@ -123,16 +123,16 @@ def test_a_prompt_beyond_the_models_context_is_said_to_be_cut(weights: Path, tmp
 
 def test_references_give_their_mean_and_maximum(weights: Path, tmp_path: Path) -> None:
     drawn, refs = save_blocks(tmp_path, 0), [save_blocks(tmp_path, n) for n in (1, 2, 3)]
-    noted = tuple({"title": "x", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
+    recorded = tuple({"title": "x", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
     image, _ = by_hand(weights)
     expected = [max(0.0, float(image(path_of(drawn)) @ image(path_of(ref)))) for ref in refs]
-    (score,) = scores(ReferencesSimilarity(f"{ARCH}@{weights}"), [item("a", drawn, None, references=noted)])
+    (score,) = scores(ReferencesSimilarity(f"{ARCH}@{weights}"), [item("a", drawn, None, references=recorded)])
     assert score.strict.values["references_mean"] == pytest.approx(np.mean(expected), abs=1e-5)
     assert score.strict.values["references_max"] == pytest.approx(max(expected), abs=1e-5)
     assert score.details["with"] == [ref.sha256 for ref in refs]
 
 
-def test_references_without_a_file_do_not_apply_and_lost_files_fail(weights: Path, tmp_path: Path) -> None:
+def test_references_without_a_file_are_not_applicable_and_lost_files_fail(weights: Path, tmp_path: Path) -> None:
     drawn, ref = save_blocks(tmp_path, 0), save_blocks(tmp_path, 1)
     cases: dict[str, tuple[dict[str, Any], ...]] = {
         "none": (),
@@ -142,18 +142,18 @@ def test_references_without_a_file_do_not_apply_and_lost_files_fail(weights: Pat
         "swapped": ({"path": str(ref.path), "sha256": "0" * 64},),
         "fine": ({"title": "x"}, {"path": str(ref.path)}),
     }
-    batch = [item(name, drawn, None, references=noted) for name, noted in cases.items()]
+    batch = [item(name, drawn, None, references=recorded) for name, recorded in cases.items()]
     found = {score.sample_id: score for score in scores(ReferencesSimilarity(f"{ARCH}@{weights}"), batch)}
     assert {name: str(score.status) for name, score in found.items()} == {
         "none": "not_applicable", "no file": "not_applicable", "gone": "failed", "relative": "failed",
         "swapped": "failed", "fine": "ok",
     }  # fmt: skip
-    assert "noted no reference with a file" in found["no file"].strict.reason
+    assert "recorded no reference with a file" in found["no file"].strict.reason
     assert "No such file" in found["gone"].strict.reason
     assert "another file" in found["swapped"].strict.reason
 
 
-def test_an_image_that_does_not_open_fails_alone(weights: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_fails_only_its_own_score(weights: Path, tmp_path: Path) -> None:
     good, truth = save_blocks(tmp_path, 0), save_blocks(tmp_path, 1)
     torn = tmp_path / "torn.png"
     torn.write_bytes(path_of(good).read_bytes()[:200])
@@ -170,13 +170,13 @@ def test_an_image_that_does_not_open_fails_alone(weights: Path, tmp_path: Path) 
     found = scores(Similarity(f"{ARCH}@{weights}"), batch)
     assert [str(score.status) for score in found] == ["ok", "failed", "failed", "failed", "not_applicable", "ok"]
     reasons = [score.strict.reason for score in found]
-    assert reasons[1].startswith("the generated picture does not open: ")
+    assert reasons[1].startswith("the generated image does not open: ")
     assert reasons[2].startswith("the ground truth does not open: ")
     assert "no file on this machine" in reasons[3]
     assert found[0].strict.values == found[5].strict.values  # the cosine does not ask for the order
 
 
-def test_equal_images_are_1_and_no_value_leaves_0_to_1(weights: Path, tmp_path: Path) -> None:
+def test_equal_images_score_1_and_values_stay_between_0_and_1(weights: Path, tmp_path: Path) -> None:
     one = save_blocks(tmp_path, 0)
     (score,) = scores(Similarity(f"{ARCH}@{weights}"), [item("a", one, one)])
     assert score.strict.values["truth"] == pytest.approx(1.0, abs=1e-6)
@@ -195,7 +195,7 @@ def test_a_folder_is_preprocessed_as_its_configuration_says(tmp_path: Path) -> N
     assert [score.details["cosines"][0] for score in plain] != pytest.approx(expected, abs=1e-4)
 
 
-def test_hub_models_are_found_in_the_cache_alone(tmp_path: Path) -> None:
+def test_hub_models_are_found_in_the_cache_offline(tmp_path: Path) -> None:
     folder = save_clip_folder(tmp_path / "model")
     batch = items(tmp_path / "p", 3)
     local = [score.strict.values for score in scores(Similarity(f"local-dir:{folder}"), batch)]
@@ -228,14 +228,14 @@ def test_listed_weights_are_found_in_the_cache_and_preprocessed_as_listed(
     [
         ("ViT-B-32/laion2b_s34b_b79k", MissingDependencyError, "-s download=true"),
         ("hf-hub:someone/absent", MissingDependencyError, "hf download someone/absent"),
-        ("local-dir:/no/such/folder", MissingDependencyError, "holds no open_clip_config.json"),
-        ("ViT-B-32@/no/such/file.pt", MissingDependencyError, "there is no file"),
+        ("local-dir:/no/such/folder", MissingDependencyError, "has no open_clip_config.json"),
+        ("ViT-B-32@/no/such/file.pt", MissingDependencyError, "does not exist"),
         ("ViT-B-23/openai", UsageError, "did you mean 'ViT-B-32'"),
         ("ViT-B-32/laion2b_s34b", UsageError, "did you mean ViT-B-32/laion2b_s34b_b79k"),
         ("ViT-B-32/openai", UsageError, "ViT-B-32-quickgelu/openai"),
     ],
 )
-def test_what_is_not_there_is_reported_in_one_line_and_not_fetched(
+def test_a_missing_model_is_reported_in_one_line_and_not_downloaded(
     model: str, error: type[KnowgenError], words: str
 ) -> None:
     with pytest.raises(error) as raised:
@@ -245,13 +245,13 @@ def test_what_is_not_there_is_reported_in_one_line_and_not_fetched(
 
 
 @pytest.mark.parametrize("model", ["", "ViT-B-32", "hf-hub:oneword", "ViT-B-32/", "ViT-B-32@", "dino:", "/some/path"])
-def test_a_name_of_no_known_form_is_refused(model: str) -> None:
+def test_a_name_of_unknown_form_is_rejected(model: str) -> None:
     with pytest.raises(UsageError, match="ARCH/PRETRAINED|ORG/NAME"):
         Similarity(model)
 
 
 @pytest.mark.parametrize("wrong", [{"precision": "fp8"}, {"batch_size": -1}, {"batch_size": True}, {"download": "yes"}])
-def test_arguments_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_arguments_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Similarity("ViT-B-32/openai", **wrong)
 
@@ -280,10 +280,10 @@ def test_a_missing_package_names_the_extra(weights: Path, monkeypatch: pytest.Mo
         Similarity(f"{ARCH}@{weights}").setup("cpu")
 
 
-def test_a_device_that_is_not_there_is_reported(weights: Path, tmp_path: Path) -> None:
+def test_an_unavailable_device_is_reported(weights: Path, tmp_path: Path) -> None:
     scorer = Similarity(f"{ARCH}@{weights}", precision="fp32")
     scorer.setup("cuda:99")
-    with pytest.raises(ConfigError, match="does not go to the device 'cuda:99'"):
+    with pytest.raises(ConfigError, match="cannot be moved to the device 'cuda:99'"):
         scores(scorer, items(tmp_path / "p", 1))
 
 
@@ -304,7 +304,7 @@ def test_the_weights_hash_distinguishes_files_of_one_name(weights: Path, tmp_pat
     assert Similarity.weights_identity(model="ViT-B-32/laion2b_s34b_b79k", download=True) == ""
 
 
-def test_what_the_scorers_declare() -> None:
+def test_the_declared_capabilities() -> None:
     traits = {kind.__name__: scorer_capabilities(kind) for kind in (Similarity, ReferencesSimilarity, PromptSimilarity)}
     assert {name: (one.dimensions, set(one.needs)) for name, one in traits.items()} == {
         "Similarity": (("truth",), {"image", "truth_image"}),

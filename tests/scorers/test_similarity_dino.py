@@ -76,23 +76,23 @@ def test_another_preprocessing_is_another_embedding(folder: Path, tmp_path: Path
     assert cosines(f"dino:{folder}", batch) != pytest.approx(first, abs=1e-5)
 
 
-def test_a_hub_model_is_found_in_the_cache_alone(folder: Path, tmp_path: Path) -> None:
+def test_a_hub_model_is_found_in_the_cache_offline(folder: Path, tmp_path: Path) -> None:
     batch = items(tmp_path / "p", 3)
     local = cosines(f"dino:{folder}", batch)
     as_hub_cache(tmp_path / "hub", "someone/tiny-dino", folder)
     assert cosines("dino:someone/tiny-dino", batch) == local
 
 
-def test_what_is_not_there_is_reported_and_not_fetched(folder: Path) -> None:
+def test_a_missing_model_is_reported_and_not_downloaded(folder: Path) -> None:
     with pytest.raises(MissingDependencyError, match="-s download=true, or `hf download someone/absent`"):
         Similarity("dino:someone/absent").setup("cpu")
-    with pytest.raises(MissingDependencyError, match="there is no folder"):
+    with pytest.raises(MissingDependencyError, match="does not exist"):
         Similarity("dino:/no/such/folder").setup("cpu")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(MissingDependencyError, match="holds no weights"):
+    with pytest.raises(MissingDependencyError, match="has no weights"):
         Similarity(f"dino:{folder}").setup("cpu")
     (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(MissingDependencyError, match=r"holds no preprocessor_config\.json"):
+    with pytest.raises(MissingDependencyError, match=r"has no preprocessor_config\.json"):
         Similarity(f"dino:{folder}").setup("cpu")
 
 
@@ -101,25 +101,25 @@ def test_it_has_no_text_tower(folder: Path) -> None:
         PromptSimilarity(f"dino:{folder}")
 
 
-def test_a_model_of_another_kind_is_refused(folder: Path) -> None:
+def test_a_model_of_another_type_is_rejected(folder: Path) -> None:
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "vit"}))
     with pytest.raises(UsageError, match="'vit', which is neither DINOv2 nor DINOv3"):
         Similarity(f"dino:{folder}").setup("cpu")
 
 
-def test_weights_that_lack_a_part_are_not_filled_up_at_random(folder: Path, tmp_path: Path) -> None:
+def test_missing_weights_are_not_initialised_at_random(folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     file = folder / "model.safetensors"
     tensors = load_file(file)
     gone = next(name for name in sorted(tensors) if name.endswith("attention.attention.key.weight"))
     save_file({name: tensor for name, tensor in tensors.items() if name != gone}, file, metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=r"the weights lack encoder\.layer\.0\.attention\."):
+    with pytest.raises(ConfigError, match=r"weights are missing: encoder\.layer\.0\.attention\."):
         list(Similarity(f"dino:{folder}").score_batch(items(tmp_path / "p", 1)))
 
 
-def test_when_asked_it_fetches_configurations_and_safetensors_only(
+def test_a_download_gets_configurations_and_safetensors_only(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub

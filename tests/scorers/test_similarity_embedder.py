@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from knowgen.core.records import ScoreStatus
+from knowgen.scorers.similarity import clip as embedding_clip
 from knowgen.scorers.similarity.cache import EmbeddingCache
 from knowgen.scorers.similarity.clip import ClipNetwork, ClipSource
 from knowgen.scorers.similarity.embedder import Embedder
@@ -81,7 +82,7 @@ def images(folder: Path, count: int) -> list[ImageFile]:
     return [ImageFile(ref.sha256, ref.path, f"picture {number}") for number, ref in enumerate(refs)]
 
 
-def test_doubles_are_opened_and_embedded_once(tmp_path: Path) -> None:
+def test_duplicates_are_opened_and_embedded_once(tmp_path: Path) -> None:
     network = Mean()
     three = images(tmp_path / "p", 3)
     found = Embedder(Source(network), "cpu", "auto", 0).images([*three, *three, three[0]])
@@ -110,7 +111,7 @@ def test_a_second_pass_loads_no_model_and_gives_the_same_bits(tmp_path: Path, mo
     assert [[s.details for s in part] for part in first] == [[s.details for s in part] for part in second]
 
 
-def test_other_weights_under_the_same_path_are_not_answered_from_the_cache(tmp_path: Path) -> None:
+def test_other_weights_at_the_same_path_miss_the_cache(tmp_path: Path) -> None:
     file = tmp_path / "w.pt"
     batch = items(tmp_path / "p", 2)
     found = []
@@ -121,7 +122,7 @@ def test_other_weights_under_the_same_path_are_not_answered_from_the_cache(tmp_p
     assert all(a != b and c != d for (a, c), (b, d) in zip(found[0], found[1], strict=True))
 
 
-def test_whatever_decides_an_embedding_changes_its_key() -> None:
+def test_everything_that_affects_an_embedding_changes_its_key() -> None:
     changes: list[dict[str, Any]] = [
         {}, {"model": "other"}, {"weights": "2" * 64}, {"config": "3" * 64}, {"libraries": {"numpy": "3"}}
     ]  # fmt: skip
@@ -145,7 +146,7 @@ def test_the_preprocessing_is_part_of_a_clip_models_identity(tmp_path: Path) -> 
     assert config(folder) != before
 
 
-def test_a_damaged_entry_is_made_again(tmp_path: Path) -> None:
+def test_a_damaged_cache_entry_is_computed_again(tmp_path: Path) -> None:
     one = images(tmp_path / "p", 1)
     first = Embedder(Source(Mean()), "cpu", "auto", 0).images(one)
     with sqlite3.connect(tmp_path / "cache" / "embeddings.sqlite") as connection:
@@ -157,7 +158,7 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path) -> None:
     assert np.array_equal(again.vectors[one[0].sha256], first.vectors[one[0].sha256])
 
 
-def test_where_memory_runs_out_the_batch_is_halved_until_it_fits(tmp_path: Path) -> None:
+def test_the_batch_is_halved_until_it_fits_into_memory(tmp_path: Path) -> None:
     network = Mean(most=3)
     wanted = images(tmp_path / "p", 20)
     embedder = Embedder(Source(network), "cpu", "auto", 16)
@@ -171,7 +172,7 @@ def test_where_memory_runs_out_the_batch_is_halved_until_it_fits(tmp_path: Path)
     assert len(roomy.vectors) == 20
 
 
-def test_an_image_that_does_not_fit_alone_fails_and_no_other(tmp_path: Path) -> None:
+def test_an_image_too_large_for_memory_fails_only_itself(tmp_path: Path) -> None:
     class Picky(Mean):
         heavy = 0.0
 
@@ -185,18 +186,18 @@ def test_an_image_that_does_not_fit_alone_fails_and_no_other(tmp_path: Path) -> 
 
     network.heavy = float(Mean().pixels(open_rgb(wanted[3].path)).sum())
     found = Embedder(Source(network), "cpu", "auto", 4).images(wanted)
-    assert found.faults == {wanted[3].sha256: "does not fit into memory, even as a single picture"}
+    assert found.faults == {wanted[3].sha256: "does not fit into memory, even as a single image"}
     assert len(found.vectors) == 5
 
 
-def test_texts_are_halved_as_well() -> None:
+def test_batches_of_texts_are_halved_too() -> None:
     network = Mean(most=1)
     found = Embedder(Source(network), "cpu", "auto", 4).texts(["a", "bb", "ccc"])
     assert network.batches == [1, 1, 1]
     assert set(found.vectors) == {"a", "bb", "ccc"}
 
 
-def test_any_other_error_is_not_taken_for_full_memory(tmp_path: Path) -> None:
+def test_other_errors_are_not_taken_for_out_of_memory(tmp_path: Path) -> None:
     class Wrong(Mean):
         def images(self, batch: Sequence[Any]) -> Vectors:
             raise RuntimeError("shapes do not fit")
@@ -234,7 +235,7 @@ def test_halving_reaches_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [one.values["truth"] for one in tight] == pytest.approx([one.values["truth"] for one in roomy], abs=1e-5)
 
 
-def test_without_a_cache_it_computes_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_works_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
     weights = save_clip(tmp_path / "w.pt")
     one = save_blocks(tmp_path, 1)
@@ -259,8 +260,6 @@ def test_a_second_pass_imports_no_torch(tmp_path: Path) -> None:
 
 def test_a_bundled_architecture_reads_the_same_from_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip
-
-    from knowgen.scorers.similarity import clip as embedding_clip
 
     asked = {arch: open_clip.get_model_config(arch) for arch in ("ViT-B-32", "RN50", "ViT-SO400M-14-SigLIP")}
     monkeypatch.delitem(sys.modules, "open_clip")

@@ -64,9 +64,9 @@ class GenerationStep:
             return GeneratedImage(status=GenerationStatus.FAILED, reason="it broke")
         drawn = save_blocks(Path(self.folder) / "drawn", number)
         refs = [save_blocks(Path(self.folder) / "refs", 10 * number + each) for each in (7, 8)]
-        noted = tuple({"title": "found", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
+        recorded = tuple({"title": "found", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
         assert drawn.path is not None
-        return GeneratedImage(image=Image.open(drawn.path), references=noted)
+        return GeneratedImage(image=Image.open(drawn.path), references=recorded)
 
 
 def evaluate(folder: Path, scorer: str, model: str) -> tuple[RunOutcome, RunSpec]:
@@ -118,7 +118,7 @@ def test_a_run_gives_the_scorers_values_and_their_mean(
 @pytest.mark.parametrize(
     ("name", "error", "words"),
     [
-        ("similarity:local-dir:/no/such/folder", MissingDependencyError, "name a folder in which open_clip can load"),
+        ("similarity:local-dir:/no/such/folder", MissingDependencyError, "name a folder from which open_clip can load"),
         ("similarity:nonsense", UsageError, "names no weights"),
     ],
 )

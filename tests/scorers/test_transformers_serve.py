@@ -96,7 +96,7 @@ def run(place: Path, scorer: str, generator: str = "closed_book", limit: int = 2
         return [score for _, score in store.scores()]
 
 
-def test_a_vlm_that_babbles_over_http(vlm: tuple[str, str], tmp_path: Path) -> None:
+def test_random_replies_over_http(vlm: tuple[str, str], tmp_path: Path) -> None:
     url, model = vlm
     scores = run(tmp_path, f"vlm:{model}", base_url=url, max_tokens=32, attempts=2)
     assert len(scores) == 2
@@ -118,7 +118,7 @@ def test_the_server_sees_the_images(vlm: tuple[str, str], tmp_path: Path) -> Non
     assert 0 < seen <= 2 * 16 - 2
 
 
-def test_the_schema_is_taken_and_not_kept_to(vlm: tuple[str, str], tmp_path: Path) -> None:
+def test_the_server_accepts_a_schema_and_ignores_it(vlm: tuple[str, str], tmp_path: Path) -> None:
     url, model = vlm
     [with_it] = run(tmp_path / "on", f"vlm:{model}", base_url=url, max_tokens=16, attempts=1, limit=1, schema="on")
     [without] = run(tmp_path / "off", f"vlm:{model}", base_url=url, max_tokens=16, attempts=1, limit=1, schema="off")
@@ -133,7 +133,7 @@ def test_a_model_it_does_not_serve_is_reported_in_the_score(vlm: tuple[str, str]
     assert "400" in score.strict.reason and "pinned" in score.strict.reason
 
 
-def test_in_process_and_over_http_the_same_model_says_the_same(vlm: tuple[str, str], tmp_path: Path) -> None:
+def test_a_model_replies_the_same_in_process_and_over_http(vlm: tuple[str, str], tmp_path: Path) -> None:
     url, model = vlm
     [served_score] = run(
         tmp_path / "http", f"vlm:{model}", base_url=url, max_tokens=24, attempts=1, limit=1, schema="off"

@@ -79,7 +79,7 @@ def passing(script: Script, item: Item, **args: Any) -> TransientError:
 # ------------------------------------------------------------------------------------------------------ what is sent
 
 
-def test_what_is_sent(item: Item) -> None:
+def test_the_request_contains_rubric_prompt_and_images(item: Item) -> None:
     score, server = judged([Step()], item, temperature=0.25, max_tokens=777)
     (call,) = server.calls
     assert call.path == "/v1/chat/completions"
@@ -100,7 +100,7 @@ def test_what_is_sent(item: Item) -> None:
     assert "category" not in call.text and "sports" not in call.text
 
 
-def test_a_score_keeps_everything(item: Item) -> None:
+def test_a_score_records_every_attempt(item: Item) -> None:
     score, _ = judged([Step()], item, price_in=2.0, price_out=8.0)
     assert score.status is ScoreStatus.OK
     assert score.strict.values == {
@@ -116,7 +116,7 @@ def test_a_score_keeps_everything(item: Item) -> None:
     assert Score.model_validate_json(score.model_dump_json()) == score
 
 
-def test_what_the_task_settled_about_text_is_reported(item: Item) -> None:
+def test_the_request_says_whether_text_is_required(item: Item) -> None:
     sample, truth, generation = item
     for required, reply, words in (
         (True, good(), "asks for written text"),
@@ -126,16 +126,16 @@ def test_what_the_task_settled_about_text_is_reported(item: Item) -> None:
         settled = sample.model_copy(update={"text_required": required})
         score, server = judged([Step(reply=reply)], (settled, truth, generation))
         assert score.status is ScoreStatus.OK and len(server.calls) == 1
-        told = [line for line in server.calls[0].text.splitlines() if "The prompt asks for" in line]
-        assert len(told) == (0 if required is None else 1)
-        assert all(words in line for line in told)
+        lines = [line for line in server.calls[0].text.splitlines() if "The prompt asks for" in line]
+        assert len(lines) == (0 if required is None else 1)
+        assert all(words in line for line in lines)
 
 
 # ----------------------------------------------------------------------------------------- replies off the contract
 
 
 @pytest.mark.parametrize(
-    ("reply", "told", "official"),
+    ("reply", "lines", "official"),
     [
         (good(faithfulness=0.7), "faithfulness", 0.7),
         (good(faithfulness="0.5"), "faithfulness", 0.5),
@@ -148,13 +148,13 @@ def test_what_the_task_settled_about_text_is_reported(item: Item) -> None:
         (good(text_accuracy_na=True), "must be false", 1.0),
     ],
 )
-def test_an_off_contract_reply_is_asked_again_with_what_was_wrong(
-    item: Item, reply: str | None, told: str, official: float | str | None
+def test_a_reply_that_breaks_the_contract_is_requested_again_with_the_fault(
+    item: Item, reply: str | None, lines: str, official: float | str | None
 ) -> None:
     score, server = judged([Step(reply=reply), Step(reply=good(faithfulness=0))], item)
     first, second = server.calls
     assert "earlier reply" not in first.text
-    assert told in second.text.rpartition("earlier reply")[2]
+    assert lines in second.text.rpartition("earlier reply")[2]
     assert [part["type"] for part in second.parts] == ["text", "image_url", "image_url"]
     assert score.strict.values["faithfulness"] == 0.0 and score.status is ScoreStatus.OK
     assert score.lenient is not None
@@ -168,7 +168,7 @@ def test_an_off_contract_reply_is_asked_again_with_what_was_wrong(
     assert score.usage.input_tokens == 2000
 
 
-def test_a_judge_that_never_meets_the_contract_fails_strictly_and_is_read_officially(item: Item) -> None:
+def test_a_judge_that_never_meets_the_contract_fails_strictly_only(item: Item) -> None:
     score, server = judged([Step(reply="no"), Step(reply=good(aesthetics=0.9)), Step(reply=good(aesthetics=0.8))], item)
     assert len(server.calls) == 4
     assert score.status is ScoreStatus.FAILED
@@ -177,7 +177,7 @@ def test_a_judge_that_never_meets_the_contract_fails_strictly_and_is_read_offici
     assert [attempt.reply for attempt in score.attempts][:2] == ["no", good(aesthetics=0.9)]
 
 
-def test_a_judge_that_cannot_be_read_at_all_fails_in_both(item: Item) -> None:
+def test_unparsable_replies_fail_strictly_and_leniently(item: Item) -> None:
     score, server = judged([Step(reply="Nice picture!")], item, attempts=2)
     assert len(server.calls) == 2
     assert score.lenient is not None
@@ -185,7 +185,7 @@ def test_a_judge_that_cannot_be_read_at_all_fails_in_both(item: Item) -> None:
     assert "JSON" in score.strict.reason and not score.strict.values and not score.lenient.values
 
 
-def test_a_score_whose_calls_take_too_long_is_not_asked_again(item: Item) -> None:
+def test_a_score_whose_calls_took_too_long_gets_no_further_call(item: Item) -> None:
     score, server = judged([Step(reply="no", delay=0.4)], item, attempts=50, timeout=1.0)
     assert score.status is ScoreStatus.FAILED and len(server.calls) == len(score.attempts) == 3
 
@@ -219,7 +219,7 @@ def test_a_refusal_is_a_failed_score_with_its_words_and_is_not_asked_again(item:
     assert attempt.refused and attempt.reply == (step.reply or "") and attempt.usage.input_tokens == 1000
 
 
-def test_a_refusal_among_the_parts_of_a_message_is_one(item: Item) -> None:
+def test_a_refusal_in_a_part_of_the_content_is_found(item: Item) -> None:
     parts = [{"type": "text", "text": good()}, {"type": "refusal", "refusal": "I won't."}]
     message = {"role": "assistant", "content": parts}
     body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
@@ -257,13 +257,13 @@ def test_a_rejection_is_a_failed_score(item: Item, status: int) -> None:
     assert len(score.attempts) == 1
 
 
-def test_an_empty_account_does_not_pass(item: Item) -> None:
+def test_an_exhausted_quota_is_a_permanent_rejection(item: Item) -> None:
     score, _ = judged([Step(status=429, code="insufficient_quota", error="no money")], item)
     assert score.status is ScoreStatus.FAILED and "no money" in score.strict.reason
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
-def test_a_busy_or_broken_server_may_pass(item: Item, status: int) -> None:
+def test_busy_and_failing_servers_are_transient_errors(item: Item, status: int) -> None:
     error = passing([Step(status=status)], item)
     assert str(status) in str(error) and error.retry_after is None
     assert [attempt.error for attempt in error.attempts] == [str(error)]
@@ -279,13 +279,13 @@ def test_a_busy_or_broken_server_may_pass(item: Item, status: int) -> None:
         ({"Retry-After": formatdate(0, usegmt=True)}, 0, 0),
     ],
 )
-def test_the_server_says_how_long_to_wait(item: Item, headers: dict[str, str], low: float, high: float) -> None:
+def test_the_stated_wait_is_used(item: Item, headers: dict[str, str], low: float, high: float) -> None:
     error = passing([Step(status=429, headers=headers)], item)
     assert error.retry_after is not None and low <= error.retry_after <= high
 
 
 @pytest.mark.parametrize("wait", ["soon", "-", "1.2.3", "9" * 400])
-def test_a_strange_wait_is_ignored(item: Item, wait: str) -> None:
+def test_an_invalid_wait_is_ignored(item: Item, wait: str) -> None:
     assert passing([Step(status=503, headers={"Retry-After": wait})], item).retry_after is None
 
 
@@ -304,24 +304,24 @@ def test_a_strange_wait_is_ignored(item: Item, wait: str) -> None:
     ],
     ids=lambda step: repr(step.body) if step.body is not None else "close" if step.close else "cut",
 )
-def test_a_lost_or_broken_answer_may_pass(item: Item, step: Step) -> None:
+def test_a_lost_answer_is_a_transient_error(item: Item, step: Step) -> None:
     error = passing([step], item)
     assert len(error.attempts) == 1 and error.attempts[0].error
 
 
-def test_a_hanging_server_may_pass(item: Item) -> None:
+def test_a_timeout_is_a_transient_error(item: Item) -> None:
     error = passing([Step(delay=30)], item, timeout=0.2)
     assert "0.2 s" in str(error)
 
 
-def test_a_server_that_is_not_there_may_pass(item: Item) -> None:
+def test_an_unreachable_server_is_a_transient_error(item: Item) -> None:
     with JudgeServer() as server:
         url = server.url
     with pytest.raises(TransientError, match="cannot be reached"):
         asyncio.run(VlmJudge("any", base_url=url).score(*item))
 
 
-def test_a_reply_before_the_fault_is_not_lost(item: Item) -> None:
+def test_a_reply_before_a_transient_error_is_kept(item: Item) -> None:
     """The first try brings a reply off the contract and then a fault; the second try succeeds."""
     off = good(aesthetics=0.9)
     error = passing([Step(reply=off), Step(status=500)], item)
@@ -382,14 +382,14 @@ def test_parts_and_missing_fields_of_other_servers_are_understood(item: Item) ->
     assert score.status is ScoreStatus.OK and score.judge_returned == "" and score.attempts[0].finish_reason == ""
 
 
-def test_many_at_once(item: Item) -> None:
+def test_many_samples_are_scored_concurrently(item: Item) -> None:
     async def go(judge: VlmJudge) -> list[Score]:
         return list(await asyncio.gather(*(judge.score(*item) for _ in range(24))))
 
     with JudgeServer([Step(delay=0.3)]) as server:
         scores = asyncio.run(go(VlmJudge("any", base_url=server.url)))
     assert {score.status for score in scores} == {ScoreStatus.OK}
-    assert server.most_at_once > 8
+    assert server.max_in_flight > 8
 
 
 def test_a_judge_outlives_its_event_loop(item: Item) -> None:
@@ -531,7 +531,7 @@ def test_a_key_given_as_a_name_is_not_repeated() -> None:
 @pytest.mark.parametrize(
     "url", [f"http://me:{SECRET}@127.0.0.1/v1", f"https://example.org/v1?api_key={SECRET}", f"ftp://me:{SECRET}@x/"]
 )
-def test_an_address_holds_no_secret(url: str) -> None:
+def test_a_secret_in_the_url_is_rejected(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         VlmJudge("m", base_url=url)
     assert SECRET not in str(caught.value)
@@ -579,13 +579,13 @@ def test_the_environment_cannot_move_the_endpoint(monkeypatch: pytest.MonkeyPatc
         {"base_url": "127.0.0.1:80/v1"}, {"base_url": "ftp://127.0.0.1/"}, {"base_url": "http://"},
     ],
 )  # fmt: skip
-def test_arguments_out_of_range(args: dict[str, Any]) -> None:
+def test_invalid_arguments_are_rejected(args: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         VlmJudge(**({"model": "m", "base_url": "http://127.0.0.1/v1"} | args))
 
 
 @pytest.mark.parametrize("url", ["ftp://x/", "127.0.0.1:80", "http://", "http://[::1"])
-def test_an_address_that_is_none_names_the_scorer_and_is_not_repeated(url: str) -> None:
+def test_an_invalid_url_is_not_repeated_in_the_error(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         VlmJudge("org/model", base_url=url)
     assert str(caught.value) == (
@@ -593,7 +593,7 @@ def test_an_address_that_is_none_names_the_scorer_and_is_not_repeated(url: str) 
     )
 
 
-def test_what_the_judge_declares() -> None:
+def test_the_declared_capabilities() -> None:
     traits = scorer_capabilities(VlmJudge)
     assert traits.shape == "score" and traits.needs == {"image", "truth_image"}
     assert traits.dimensions == DIMENSIONS and traits.note == "" and traits.version

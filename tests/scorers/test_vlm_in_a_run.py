@@ -128,7 +128,7 @@ def test_every_sample_ends_scored_or_failed_with_its_reason(tmp_path: Path) -> N
     assert {name for name in after if after[name] > before[name]} == set(FATES) - GOOD_IN_THE_END
 
 
-def test_the_second_run_asks_nothing_when_all_is_there(tmp_path: Path) -> None:
+def test_a_repeated_run_makes_no_call(tmp_path: Path) -> None:
     with JudgeServer() as server:
         evaluate(tmp_path, server.url)
         asked = len(server.calls)
@@ -166,7 +166,7 @@ def test_a_budget_without_a_price_is_an_error(tmp_path: Path) -> None:
         assert server.calls == []
 
 
-def test_the_key_is_nowhere_in_the_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_not_in_the_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", SECRET)
     step = Step(status=401, error=f"Incorrect API key provided: {SECRET}")
     with JudgeServer([Step(), step]) as server:
@@ -204,7 +204,7 @@ def test_replies_of_a_failed_try_are_stored_and_counted(tmp_path: Path) -> None:
     assert score.usage.cost == pytest.approx(110e-6 * paid)
 
 
-def test_how_the_judge_was_asked_is_noted(tmp_path: Path) -> None:
+def test_concurrency_and_schema_support_are_noted(tmp_path: Path) -> None:
     """The pace of the calls, and that an endpoint takes no schema, stand in the run; so does a reply's origin."""
     refused = Step(status=400, error="Unknown field response_format")
     plain = itertools.count()
@@ -231,9 +231,7 @@ def test_how_the_judge_was_asked_is_noted(tmp_path: Path) -> None:
     assert all(score.attempts[0].cached for score in scores_in(tmp_path / "again").values())
 
 
-def test_staggered_refusals_that_use_up_their_tries_leave_nobody_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_sample_waits_forever_after_exhausted_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both calls under way end with 429 at different times, while four wait in line and no further call is made."""
     monkeypatch.setattr(VlmJudge, "deadline", 20.0)  # a score that waits in vain fails then
     refused: set[str] = set()
@@ -261,7 +259,7 @@ def with_usage(**usage: Any) -> Step:
 
 
 @pytest.mark.parametrize("output", ["700", 700.5, None, -700])
-def test_a_usage_that_is_not_whole_keeps_the_budget(tmp_path: Path, output: Any) -> None:
+def test_an_incomplete_usage_keeps_the_reservation(tmp_path: Path, output: Any) -> None:
     budget = 0.1
     step = with_usage(prompt_tokens=2500, completion_tokens=output)
     with JudgeServer([step], price=(2.0, 8.0)) as server:

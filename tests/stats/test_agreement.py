@@ -81,19 +81,19 @@ RATING = st.sampled_from([0.0, 0.5, 1.0, NAN])
 
 @settings(deadline=None, max_examples=150)
 @given(st.integers(2, 4), st.integers(1, 9), st.data())
-def test_alpha_is_its_definition(raters: int, units: int, data: st.DataObject) -> None:
+def test_alpha_equals_its_definition(raters: int, units: int, data: st.DataObject) -> None:
     flat = data.draw(st.lists(RATING, min_size=raters * units, max_size=raters * units))
     ratings = np.array(flat).reshape(raters, units)
     for metric in ("nominal", "ordinal", "interval"):
         paired = (np.isfinite(ratings).sum(axis=0) > 1).any()
         expected = brute_alpha(ratings, metric) if paired else NAN
         assert alpha(ratings, metric) == pytest.approx(expected, abs=1e-9, nan_ok=True)
-    drawn = np.array([[data.draw(st.integers(0, 3)) for _ in range(units)] for _ in range(3)], dtype=float)
-    for counts, found in zip(drawn, interval_alphas(ratings, drawn), strict=True):
+    sampled = np.array([[data.draw(st.integers(0, 3)) for _ in range(units)] for _ in range(3)], dtype=float)
+    for counts, result in zip(sampled, interval_alphas(ratings, sampled), strict=True):
         copied = np.repeat(ratings, counts.astype(int), axis=1)
         paired = (np.isfinite(copied).sum(axis=0) > 1).any()
         expected = brute_alpha(copied, "interval") if paired else NAN
-        assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
+        assert result == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
 def test_kappa_by_hand() -> None:
@@ -107,15 +107,15 @@ def test_kappa_by_hand() -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from(GRID), st.sampled_from(GRID)), min_size=2, max_size=12))
-def test_kappa_from_sums_is_the_one_of_the_library(pairs: list[tuple[float, float]]) -> None:
+def test_kappa_from_sums_equals_scikit_learn(pairs: list[tuple[float, float]]) -> None:
     table = np.array(pairs).T
-    found = float(squared_kappas(table, np.ones((1, len(pairs))))[0])
+    result = float(squared_kappas(table, np.ones((1, len(pairs))))[0])
     codes = (table * 2).astype(int)
     if len(np.unique(codes)) == 1:
-        assert math.isnan(found)
+        assert math.isnan(result)
         return
     expected = cohen_kappa_score(codes[0], codes[1], labels=[0, 1, 2], weights="quadratic")
-    assert found == pytest.approx(expected, abs=1e-9)
+    assert result == pytest.approx(expected, abs=1e-9)
     assert quadratic_kappa(table[0], table[1]) == pytest.approx(expected, abs=1e-9)
 
 
@@ -124,7 +124,7 @@ LEVELS = st.lists(st.integers(0, 4), min_size=3, max_size=7)
 
 @settings(deadline=None, max_examples=80)
 @given(LEVELS, st.data())
-def test_rank_correlations_of_resamples_are_those_of_the_library(first: list[int], data: st.DataObject) -> None:
+def test_rank_correlations_of_resamples_equal_scipy(first: list[int], data: st.DataObject) -> None:
     second = data.draw(st.lists(st.integers(0, 4), min_size=len(first), max_size=len(first)))
     if len(set(first)) == 1 or len(set(second)) == 1:
         return
@@ -149,7 +149,7 @@ def some_rows(chance: random.Random, size: int, *, skill: float = 0.5) -> list[R
 
 
 def nearly(rows: list[Row], chance: random.Random, share: float = 0.2) -> list[Row]:
-    """Another judge, which disagrees about a share of the images."""
+    """Another judge, who says something else of a share of the images."""
     return [
         one.model_copy(update={"strict": reading(*(chance.choice(GRID) for _ in range(4)))})
         if chance.random() < share
@@ -168,9 +168,9 @@ BOTH = {"vlm:a": DIMENSIONS, "vlm:b": DIMENSIONS}
 
 def test_two_judges_of_one_run() -> None:
     system = two_judges()
-    found = agreement([system], BOTH, resamples=400)
-    assert (found.raters, found.together, found.ranks) == (("vlm:a", "vlm:b"), {}, ())
-    one = found.pairs[0].dimensions["faithfulness"]
+    result = agreement([system], BOTH, resamples=400)
+    assert (result.raters, result.together, result.ranks) == (("vlm:a", "vlm:b"), {}, ())
+    one = result.pairs[0].dimensions["faithfulness"]
     pairs = [
         (a.strict.values["faithfulness"], b.strict.values["faithfulness"])
         for a, b in zip(*system.rows.values(), strict=True)
@@ -182,8 +182,8 @@ def test_two_judges_of_one_run() -> None:
     for figure in (one.exact, one.kappa, one.alpha):
         assert figure.n == 60 and figure.low is not None and figure.value is not None and figure.high is not None
         assert figure.low <= figure.value <= figure.high
-    assert found == agreement([system], BOTH, resamples=400)
-    assert Agreement.model_validate_json(found.model_dump_json()) == found
+    assert result == agreement([system], BOTH, resamples=400)
+    assert Agreement.model_validate_json(result.model_dump_json()) == result
 
 
 def plain_kappa(pairs: list[tuple[float, float]]) -> float:
@@ -196,12 +196,12 @@ def plain_kappa(pairs: list[tuple[float, float]]) -> float:
     return 1 - float((weights * table).sum() / (weights * expected).sum())
 
 
-def test_the_interval_of_kappa_is_that_of_a_plain_loop() -> None:
-    """Two images a sample: samples are generated, with both of their images."""
+def test_the_interval_of_kappa_equals_a_plain_loop() -> None:
+    """Two images a sample: samples are drawn, with both of their images."""
     chance = random.Random(5)
     first = {("x", f"s{s}", r): {"d": chance.choice(GRID)} for s in range(30) for r in range(2)}
     second = {key: held if chance.random() < 0.7 else {"d": chance.choice(GRID)} for key, held in first.items()}
-    found = pair_agreements({"a": first, "b": second}, {"a": ("d",), "b": ("d",)}, resamples=6000)[0].dimensions["d"]
+    result = pair_agreements({"a": first, "b": second}, {"a": ("d",), "b": ("d",)}, resamples=6000)[0].dimensions["d"]
     draws = []
     for _ in range(3000):
         keys = [("x", f"s{s}", r) for s in chance.choices(range(30), k=30) for r in range(2)]
@@ -209,8 +209,8 @@ def test_the_interval_of_kappa_is_that_of_a_plain_loop() -> None:
     from knowgen.stats.bootstrap import expanded_tail
 
     tail = expanded_tail(30)
-    assert (found.kappa.low, found.kappa.high) == pytest.approx(tuple(np.quantile(draws, [tail, 1 - tail])), abs=0.03)
-    assert found.kappa.n == 60
+    assert (result.kappa.low, result.kappa.high) == pytest.approx(tuple(np.quantile(draws, [tail, 1 - tail])), abs=0.03)
+    assert result.kappa.n == 60
 
 
 def test_few_samples_or_no_spread_give_no_interval() -> None:
@@ -224,17 +224,17 @@ def test_few_samples_or_no_spread_give_no_interval() -> None:
     assert (level.kappa.value, level.kappa.note, level.alpha.note) == (None, "no spread", "no spread")
 
 
-def test_what_one_rater_left_out_is_counted_apart() -> None:
+def test_images_that_only_one_rater_rated_are_counted_separately() -> None:
     a = [row("1", "art", reading(1, 1, None, 1)), row("2", "art", reading(1, 0, 1, 1)), row("3", "art", FAILED)]
     b = [
         row("1", "art", reading(1, 0, 1, 1)),
         row("2", "art", reading(1, 0, 1, 0)),
         row("3", "art", reading(1, 1, 1, 1)),
     ]
-    found = agreement([RatedSystem("x", "t", "1", {"vlm:a": a, "vlm:b": b})], BOTH).pairs[0].dimensions
-    text = found["text_accuracy"]
+    result = agreement([RatedSystem("x", "t", "1", {"vlm:a": a, "vlm:b": b})], BOTH).pairs[0].dimensions
+    text = result["text_accuracy"]
     assert (text.exact.n, text.only_first, text.only_second) == (1, 0, 2)
-    assert (found["aesthetics"].exact.value, found["aesthetics"].exact.n) == (0.5, 2)
+    assert (result["aesthetics"].exact.value, result["aesthetics"].exact.n) == (0.5, 2)
     lenient = [one.model_copy(update={"lenient": reading(0, 0, 0, 0)}) for one in a]
     official = agreement([RatedSystem("x", "t", "1", {"vlm:a": lenient, "vlm:b": b})], BOTH, protocol="official")
     assert official.pairs[0].dimensions["text_accuracy"].exact.n == 3
@@ -247,9 +247,9 @@ def test_of_several_scores_the_first_that_is_ok_counts() -> None:
         row("1", "art", reading(0, 0, 0, 0), judge_repeat=2),
     ]
     b = [row("1", "art", reading(1, 1, 1, 1))]
-    found = agreement([RatedSystem("x", "t", "1", {"vlm:a": a, "vlm:b": b})], BOTH)
-    assert found.pairs[0].dimensions["aesthetics"].exact.value == 1.0
-    assert "of several judgements of a picture the first that is ok counts" in found.notes
+    result = agreement([RatedSystem("x", "t", "1", {"vlm:a": a, "vlm:b": b})], BOTH)
+    assert result.pairs[0].dimensions["aesthetics"].exact.value == 1.0
+    assert "if an image has several scores of one scorer, the first one that is ok counts" in result.notes
 
 
 def systems_of(skills: list[float], *, turned: bool = False) -> list[RatedSystem]:
@@ -264,52 +264,52 @@ def systems_of(skills: list[float], *, turned: bool = False) -> list[RatedSystem
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_order_of_systems(turned: bool) -> None:
     systems = systems_of([0.1, 0.3, 0.5, 0.7, 0.9], turned=turned)
-    found = agreement(systems, BOTH, resamples=300).ranks[0]
+    result = agreement(systems, BOTH, resamples=300).ranks[0]
     scores = [
         [aggregate(system.rows[judge], resamples=0).headline.value for system in systems]
         for judge in ("vlm:a", "vlm:b")
     ]
-    assert found.kendall.value == pytest.approx(kendalltau(*scores).statistic)
-    assert found.spearman.value == pytest.approx(spearmanr(*scores).statistic)
-    assert found.kendall.value == (-1.0 if turned else 1.0)
-    assert (found.kendall.n, found.samples) == (5, 40)
-    assert found.kendall.low is None and found.kendall.note == "the same in every resample"
+    assert result.kendall.value == pytest.approx(kendalltau(*scores).statistic)
+    assert result.spearman.value == pytest.approx(spearmanr(*scores).statistic)
+    assert result.kendall.value == (-1.0 if turned else 1.0)
+    assert (result.kendall.n, result.samples) == (5, 40)
+    assert result.kendall.low is None and result.kendall.note == "the same in every resample"
 
 
-def test_the_order_of_systems_that_are_near_each_other_is_unsure() -> None:
-    found = agreement(systems_of([0.45, 0.5, 0.5, 0.55]), BOTH, resamples=300).ranks[0]
-    for figure in (found.kendall, found.spearman):
+def test_similar_systems_have_a_wide_rank_interval() -> None:
+    result = agreement(systems_of([0.45, 0.5, 0.5, 0.55]), BOTH, resamples=300).ranks[0]
+    for figure in (result.kendall, result.spearman):
         assert figure.low is not None and figure.value is not None and figure.high is not None
         assert -1 <= figure.low <= figure.value <= figure.high <= 1 and figure.high - figure.low > 0.5
 
 
-def test_two_systems_have_no_order_to_speak_of() -> None:
-    found = agreement(systems_of([0.2, 0.8]), BOTH).ranks[0]
-    assert (found.kendall.value, found.kendall.note, found.kendall.n) == (None, "n too small", 2)
+def test_two_systems_have_no_rank_correlation() -> None:
+    result = agreement(systems_of([0.2, 0.8]), BOTH).ranks[0]
+    assert (result.kendall.value, result.kendall.note, result.kendall.n) == (None, "n too small", 2)
 
 
-def test_three_raters_have_an_alpha_together() -> None:
+def test_three_raters_have_a_joint_alpha() -> None:
     rows = some_rows(random.Random(1), 40)
     judges = {name: nearly(rows, random.Random(number)) for number, name in enumerate(("vlm:a", "vlm:b", "vlm:c"))}
-    found = agreement([RatedSystem("x", "t", "1", judges)], dict.fromkeys(judges, DIMENSIONS), resamples=200)
-    assert len(found.pairs) == 3
+    result = agreement([RatedSystem("x", "t", "1", judges)], dict.fromkeys(judges, DIMENSIONS), resamples=200)
+    assert len(result.pairs) == 3
     values = np.array([[one.strict.values["aesthetics"] for one in rows] for rows in judges.values()])
-    assert found.together["aesthetics"].value == pytest.approx(brute_alpha(values, "interval"))
+    assert result.together["aesthetics"].value == pytest.approx(brute_alpha(values, "interval"))
 
 
-def test_systems_of_other_tasks_and_a_lone_rater_are_refused() -> None:
+def test_different_tasks_and_a_single_rater_are_refused() -> None:
     one = two_judges()
-    with pytest.raises(UsageError, match="plain and plain: task t 1 here, t 2 there"):
+    with pytest.raises(UsageError, match="plain and plain: different tasks: t 1 and t 2"):
         agreement([one, RatedSystem("plain", "t", "2", one.rows)], BOTH)
     with pytest.raises(UsageError, match="one rater .vlm:a. has nobody to agree with"):
         agreement([RatedSystem("x", "t", "1", {"vlm:a": one.rows["vlm:a"]})], {"vlm:a": DIMENSIONS})
 
 
-def test_a_scorer_with_nothing_in_common_is_named() -> None:
+def test_a_scorer_without_a_common_dimension_is_named() -> None:
     one = two_judges(30)
     rows = {**one.rows, "pixels": one.rows["vlm:a"]}
-    found = agreement([RatedSystem("x", "t", "1", rows)], {**BOTH, "pixels": ("likeness",)}, resamples=0)
-    assert "pixels: no dimension in common with another rater" in found.notes
+    result = agreement([RatedSystem("x", "t", "1", rows)], {**BOTH, "pixels": ("likeness",)}, resamples=0)
+    assert "pixels: no dimension in common with another rater" in result.notes
 
 
 def write(path: Path, text: str) -> Path:
@@ -319,72 +319,72 @@ def write(path: Path, text: str) -> Path:
 
 def test_people_are_raters(tmp_path: Path) -> None:
     rows = some_rows(random.Random(1), 30)
-    lines = [f"{one.sample_id},anna,{one.strict.values['aesthetics']:g},,well drawn" for one in rows]
+    lines = [f"{one.sample_id},anna,{one.strict.values['aesthetics']:g},,good" for one in rows]
     lines += [f"{rows[0].sample_id},ben,1,0.5,", "elsewhere,ben,1,1,"]
     file = write(tmp_path / "labels.csv", "\n".join(["sample_id,rater,aesthetics,text_accuracy,comment", *lines]))
-    found = agreement([RatedSystem("x", "t", "1", {"vlm:a": rows})], {"vlm:a": DIMENSIONS}, labels=file, resamples=200)
-    assert found.raters == ("vlm:a", "human:anna", "human:ben")
-    anna = found.pairs[0].dimensions
+    result = agreement([RatedSystem("x", "t", "1", {"vlm:a": rows})], {"vlm:a": DIMENSIONS}, labels=file, resamples=200)
+    assert result.raters == ("vlm:a", "human:anna", "human:ben")
+    anna = result.pairs[0].dimensions
     assert set(anna) == {"text_accuracy", "aesthetics"}
     assert (anna["aesthetics"].exact.value, anna["aesthetics"].kappa.value) == (1.0, 1.0)
     assert (anna["text_accuracy"].exact.n, anna["text_accuracy"].exact.note) == (0, "nothing rated by both")
-    assert "1 label of pictures that the runs do not have: left out" in found.notes
-    assert "columns of labels.csv that were not read: comment" in found.notes
+    assert "1 label of images that the runs do not have: left out" in result.notes
+    assert "ignored columns of labels.csv: comment" in result.notes
 
 
 def test_labels_of_several_runs_name_the_run(tmp_path: Path) -> None:
     systems = systems_of([0.2, 0.5, 0.8])
     file = write(tmp_path / "l.csv", "sample_id,system,aesthetics\ns000,system 1,1\ns001,system 2,0\n")
-    found = agreement(systems, BOTH, labels=file, resamples=0)
-    assert found.raters[-1] == "human" and found.pairs[1].dimensions["aesthetics"].exact.n == 2
+    result = agreement(systems, BOTH, labels=file, resamples=0)
+    assert result.raters[-1] == "human" and result.pairs[1].dimensions["aesthetics"].exact.n == 2
     bare = write(tmp_path / "b.csv", "sample_id,aesthetics\ns000,1\n")
-    with pytest.raises(DataError, match=r"b\.csv:2: does not say which of the runs it rates; add a column"):
+    with pytest.raises(DataError, match=r"b\.csv:2: the label does not name one of the runs; add a column"):
         agreement(systems, BOTH, labels=bare, resamples=0)
     other = write(tmp_path / "o.csv", "sample_id,system,aesthetics\ns000,nobody,1\n")
     with pytest.raises(DataError, match=r"o\.csv:2: unknown system 'nobody'"):
         agreement(systems, BOTH, labels=other, resamples=0)
     stray = write(tmp_path / "s.csv", "sample_id,system,aesthetics\nzzz,system 1,1\n")
-    with pytest.raises(DataError, match="rates no picture of the runs"):
+    with pytest.raises(DataError, match="no label matches an image of the runs"):
         agreement(systems, BOTH, labels=stray, resamples=0)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("", "labels.csv: is empty"),
-        ("id,aesthetics\n1,1\n", "labels.csv:1: has no column sample_id"),
-        ("sample_id,note\n1,x\n", "labels.csv:1: has no column of a dimension; known are faithfulness"),
+        ("", "labels.csv: file is empty"),
+        ("id,aesthetics\n1,1\n", "labels.csv:1: column sample_id is missing"),
+        ("sample_id,note\n1,x\n", "labels.csv:1: no column of a dimension; known dimensions: faithfulness"),
         ("sample_id,aesthetic\n1,1\n", "labels.csv:1: unknown column 'aesthetic'; did you mean 'aesthetics'?"),
-        ("sample_id,aesthetics,aesthetics\n1,1,1\n", "labels.csv:1: has two columns 'aesthetics'"),
-        ("sample_id,aesthetics\n1,1\n\n2,good\n", "labels.csv:4: aesthetics is 'good', not a number from 0 to 1"),
-        ("sample_id,aesthetics\n1,1.5\n", "labels.csv:2: aesthetics is '1.5', not a number from 0 to 1"),
-        ("sample_id,aesthetics\n1,nan\n", "labels.csv:2: aesthetics is 'nan'"),
+        ("sample_id,aesthetics,aesthetics\n1,1,1\n", "labels.csv:1: duplicate column 'aesthetics'"),
+        ("sample_id,aesthetics\n1,1\n\n2,good\n", "labels.csv:4: aesthetics must be a number from 0 to 1, got 'good'"),
+        ("sample_id,aesthetics\n1,1.5\n", "labels.csv:2: aesthetics must be a number from 0 to 1, got '1.5'"),
+        ("sample_id,aesthetics\n1,nan\n", "labels.csv:2: aesthetics must be a number from 0 to 1, got 'nan'"),
         ("sample_id,aesthetics\n,1\n", "labels.csv:2: sample_id is blank"),
-        ("sample_id,repeat,aesthetics\n1,-1,1\n", "labels.csv:2: repeat is '-1', not a number from 0"),
-        ("sample_id,aesthetics\n1,1\n1,0\n", "labels.csv:3: rates sample '1' again, after line 2"),
-        ("sample_id,aesthetics\n1,1,1\n", "labels.csv:2: has 3 cells, the head 2"),
-        ('sample_id,aesthetics\n1,"1\n', "labels.csv:2: is no CSV"),
-        ("sample_id,aesthetics\n1,\n", "labels.csv: holds no label"),
+        ("sample_id,repeat,aesthetics\n1,-1,1\n", "labels.csv:2: repeat must be a whole number >= 0, got '-1'"),
+        ("sample_id,aesthetics\n1,1\n1,0\n", "labels.csv:3: second label of sample '1', after line 2"),
+        ("sample_id,aesthetics\n1,1,1\n", "labels.csv:2: 3 cells for 2 columns; fix that line"),
+        ('sample_id,aesthetics\n1,"1\n', "labels.csv:2: not valid CSV"),
+        ("sample_id,aesthetics\n1,\n", "labels.csv: no labels: all values are blank"),
     ],
 )
-def test_a_broken_file_is_reported_in_one_line_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+def test_a_malformed_file_gives_one_line_with_its_place(tmp_path: Path, text: str, message: str) -> None:
     file = write(tmp_path / "labels.csv", text)
     with pytest.raises(DataError) as caught:
         read_labels(file, DIMENSIONS)
-    assert str(caught.value).startswith(f"{tmp_path}/{said}") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path}/{message}") and "\n" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is missing"):
+    with pytest.raises(DataError, match="file not found"):
         read_labels(tmp_path / "none.csv", DIMENSIONS)
     (tmp_path / "latin.csv").write_bytes(b"sample_id,aesthetics\n\xe9,1\n")
-    with pytest.raises(DataError, match="is not UTF-8 text"):
+    with pytest.raises(DataError, match="not UTF-8 text"):
         read_labels(tmp_path / "latin.csv", DIMENSIONS)
     with pytest.raises(DataError, match="cannot be read"):
         read_labels(tmp_path, DIMENSIONS)
 
 
-def test_a_file_from_a_spreadsheet_reads(tmp_path: Path) -> None:
+def test_a_file_from_a_spreadsheet_can_be_read(tmp_path: Path) -> None:
     """With a byte-order mark, spaces, quotes and Windows line ends."""
     (tmp_path / "l.csv").write_bytes(b'\xef\xbb\xbfsample_id , aesthetics\r\n"a,b", 0.5 \r\n')
     label = read_labels(tmp_path / "l.csv", DIMENSIONS).labels[0]
@@ -393,7 +393,7 @@ def test_a_file_from_a_spreadsheet_reads(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [20, 40, 100])
-def test_intervals_of_kappa_hold_the_truth(size: int) -> None:
+def test_intervals_of_kappa_contain_the_true_value(size: int) -> None:
     """Two judges who see the same thing with noise; the truth is the kappa of 400,000 images."""
 
     def judged(rng: np.random.Generator, n: int) -> np.ndarray:

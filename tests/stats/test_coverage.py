@@ -35,14 +35,14 @@ def rows_of(size: int, missing: int, **fields: Any) -> list[Row]:
     ]
 
 
-def test_every_protocol_asks_for_the_documented_coverage() -> None:
+def test_every_protocol_requires_the_documented_coverage() -> None:
     assert MIN_COVERAGE == 0.95
     assert {protocol.min_coverage for protocol in PROTOCOLS.values()} == {MIN_COVERAGE}
     assert (STRICT.below_coverage, OFFICIAL.below_coverage) == ("withhold", "note")
 
 
 @pytest.mark.parametrize("size", [20, 40, 60, 100, 140, 180])
-def test_exactly_95_percent_is_enough_and_one_fewer_is_not(size: int) -> None:
+def test_exactly_95_percent_is_sufficient_and_one_fewer_is_not(size: int) -> None:
     allowed = size // 20
     enough, short = (aggregate(rows_of(size, n, score=FAILED), resamples=0) for n in (allowed, allowed + 1))
     assert enough.headline.value == 1.0 and enough.no_result == "" and enough.fit_for_board
@@ -101,23 +101,23 @@ def test_repeats_and_judge_repeats_count_one_by_one() -> None:
     assert aggregate([rows[0], second, *rows[2:]], resamples=0).no_result == "2 of 20 scores failed"
 
 
-def test_official_keeps_its_arithmetic_but_is_not_eligible() -> None:
+def test_official_keeps_its_figures_but_is_not_fit_for_a_board() -> None:
     summary = aggregate(rows_of(48, 43, score=FAILED), "official")
     assert summary.headline.value == 1.0
     assert summary.no_result == "43 of 48 scores failed" and not summary.fit_for_board
     text = tables.terminal([summary])
     assert text.splitlines()[2].split("  ")[0] == "-" and "1.000 partial" in text.splitlines()[2]
-    assert "No result: 43 of 48 scores failed" in text and "as the published arithmetic has them" in text
+    assert "No result: 43 of 48 scores failed" in text and "the figures of the published arithmetic are partial" in text
 
 
-def test_official_is_not_eligible_where_it_leaves_out_many_failed_generations() -> None:
+def test_official_is_not_fit_for_a_board_without_many_failed_generations() -> None:
     summary = aggregate(rows_of(48, 43, generation="failed"), "official", resamples=0)
     assert summary.headline.value == 1.0 and summary.no_result == ""
     assert not summary.fit_for_board
     assert "43 of 48 scores left out: the generation failed or was refused" in summary.notes
 
 
-def test_a_part_with_all_its_scores_keeps_its_figures() -> None:
+def test_a_subset_with_all_its_scores_keeps_its_figures() -> None:
     rows = [one.model_copy(update={"strict": FAILED}) if one.category == "news" and i > 4 else one
             for i, one in enumerate(rows_of(40, 0))]  # fmt: skip
     summary = aggregate(rows, resamples=0)
@@ -128,7 +128,7 @@ def test_a_part_with_all_its_scores_keeps_its_figures() -> None:
     assert "(1.000) partial" in tables.terminal([summary], "group")
 
 
-def test_tables_give_no_figure_below_the_coverage() -> None:
+def test_tables_show_no_figure_below_the_minimum_coverage() -> None:
     good = aggregate(rows_of(48, 0), system="good")
     bad = aggregate(rows_of(48, 43, score=FAILED), system="bad")
     lines = tables.terminal([bad, good]).splitlines()
@@ -144,25 +144,25 @@ def test_tables_give_no_figure_below_the_coverage() -> None:
 
 @pytest.mark.parametrize("protocol", ["strict", "official"])
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_comparison_with_a_run_without_result_has_none(protocol: str, which: int) -> None:
+def test_a_comparison_with_a_run_without_result_has_no_result(protocol: str, which: int) -> None:
     sides = [rows_of(48, 0), rows_of(48, 0)]
     sides[which] = rows_of(48, 43, score=FAILED)
-    found = compare(sides[0], sides[1], protocol, a_name="old", b_name="new")
+    result = compare(sides[0], sides[1], protocol, a_name="old", b_name="new")
     name = ("old", "new")[which]
-    assert found.no_result == f"{name}: 43 of 48 scores failed"
-    for part in found.slices:
+    assert result.no_result == f"{name}: 43 of 48 scores failed"
+    for part in result.slices:
         for figure in part.figures.values():
             assert (figure.a, figure.b, figure.value, figure.low, figure.p, figure.p_permutation) == (None,) * 6
             assert figure.note == f"No result: {name}: 43 of 48 scores failed"
-    assert found.p_holm is None and found.relabellings == 0
-    text = tables.comparison_terminal([found])
+    assert result.p_holm is None and result.relabellings == 0
+    text = tables.comparison_terminal([result])
     assert f"No result: {name}: 43 of 48 scores failed; run that system again" in text
     assert "better on" not in text
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(some_rows(), st.sampled_from(sorted(PROTOCOLS)))
-def test_a_result_means_coverage(rows: list[Row], protocol: str) -> None:
+def test_a_result_requires_the_minimum_coverage(rows: list[Row], protocol: str) -> None:
     """Counted again from the rows: a figure and eligibility exist only at the coverage, and a strict figure always."""
     summary = aggregate(rows, protocol, resamples=0)
     counted = [one for one in rows if protocol == "genevolve-micro" or one.category != "volcanology"]

@@ -17,7 +17,7 @@ from knowgen.stats.aggregate import aggregate
 from knowgen.stats.bootstrap import counted_means, resample_counts, seeded
 from knowgen.stats.compare import systems as compare_module
 from knowgen.stats.compare.systems import compare
-from knowgen.stats.subsets import parts_of
+from knowgen.stats.subsets import sample_subsets
 from knowgen.stats.summary import Figure
 from tests.helpers.score_rows import perfect, reading, row
 from tests.helpers.simulated_benchmarks import SIZES, Benchmark, published, true_score
@@ -63,7 +63,7 @@ def slow_strict(rows: list[Row]) -> dict[str, float]:
     }
 
 
-def test_the_interval_is_that_of_a_plain_loop() -> None:
+def test_the_interval_equals_a_plain_loop() -> None:
     rows = random_rows(random.Random(5), 60)
     chance = random.Random(6)
     groups = [[one for one in rows if one.category == name] for name in ("physics", "news")]
@@ -90,7 +90,7 @@ def texts(rows: list[Row]) -> list[Row]:
     return [one for one in rows if one.text_required]
 
 
-def test_official_intervals_come_from_the_same_arithmetic_without_rounding() -> None:
+def test_official_intervals_use_the_same_arithmetic_without_rounding() -> None:
     """An empty group counts 0 in every resample too, and a resample without text has .5 there."""
     rows = [row(f"s{i:02}", "physics", reading(1, i % 2, i / 2 if i < 2 else None, 0)) for i in range(24)]
     figures = aggregate(rows, "official", resamples=4000).slice().figures
@@ -101,7 +101,7 @@ def test_official_intervals_come_from_the_same_arithmetic_without_rounding() -> 
     assert figures["text_accuracy"].note == "n too small"
 
 
-def test_resamples_without_required_text_do_no_harm() -> None:
+def test_resamples_without_required_text_are_renormalised() -> None:
     """One sample of 24 needs text: a third of the resamples has none, and weighs the other dimensions alone."""
     rows = [row(f"s{i:02}", "physics", reading(1, i % 2, 0, 1), text_required=i == 0) for i in range(24)]
     group = aggregate(rows, resamples=500).slice("group", SCIENCE)
@@ -113,7 +113,7 @@ def test_resamples_without_required_text_do_no_harm() -> None:
 
 
 @pytest.mark.parametrize(("apart", "shown"), [(4, False), (5, True)])
-def test_a_dimension_needs_five_samples_that_depart_from_the_rest(apart: int, shown: bool) -> None:
+def test_a_dimension_needs_five_differing_samples(apart: int, shown: bool) -> None:
     """Text as with Qwen-Image, right on a few of 294 samples: with fewer than five the spread is not known."""
     rows = [
         row(f"s{i:03}", "physics", reading(i % 2, i % 3 / 2, 1 if i < apart else 0, 1), text_required=True)
@@ -128,14 +128,14 @@ def test_a_dimension_needs_five_samples_that_depart_from_the_rest(apart: int, sh
 
 
 @pytest.mark.parametrize(("apart", "shown"), [(9, False), (10, True)])
-def test_an_overall_needs_ten_samples_that_depart_from_the_rest(apart: int, shown: bool) -> None:
+def test_an_overall_needs_ten_differing_samples(apart: int, shown: bool) -> None:
     rows = [perfect(f"s{i:03}", "physics") for i in range(48 - apart)]
     rows += [row(f"t{i:03}", "physics", reading(1, 0.5, 1, 1), text_required=True) for i in range(apart)]
     figure = aggregate(rows, resamples=400).slice("group", SCIENCE).figures["overall"]
     assert (figure.low is not None, figure.note) == (shown, "" if shown else "n too small")
 
 
-def test_a_group_that_is_the_same_throughout_hides_its_spread() -> None:
+def test_a_group_of_equal_values_has_no_interval() -> None:
     """Where every sample of one group has the same value, the mean of the groups gets no interval."""
     rows = [row(f"s{i:02}", "physics", reading(i % 2, i % 2, i % 2, i % 2), text_required=True) for i in range(40)]
     rows += [row(f"p{i:02}", "news", reading(0, 0, 0, 0), text_required=True) for i in range(40)]
@@ -157,7 +157,7 @@ def test_fewer_than_five_samples_in_a_group_give_no_interval() -> None:
     assert aggregate(five).headline.low is not None
 
 
-def test_intervals_depend_on_rows_and_seed_alone() -> None:
+def test_intervals_depend_only_on_rows_and_seed() -> None:
     rows = random_rows(random.Random(2), 40)
     assert aggregate(rows, seed=1) == aggregate(rows, seed=1)
     assert aggregate(rows, seed=1).headline.low != aggregate(rows, seed=2).headline.low
@@ -166,7 +166,7 @@ def test_intervals_depend_on_rows_and_seed_alone() -> None:
     assert aggregate(rows, resamples=0).headline.low is None
 
 
-def test_every_resample_keeps_the_size_of_its_groups() -> None:
+def test_every_resample_keeps_the_group_sizes() -> None:
     strata = np.array(["a"] * 7 + ["b"] * 3)
     blocks = list(resample_counts(strata, 50, seeded(0, "x")))
     counts = np.concatenate(blocks)
@@ -174,13 +174,13 @@ def test_every_resample_keeps_the_size_of_its_groups() -> None:
     assert (counts[:, :7].sum(axis=1) == 7).all() and (counts[:, 7:].sum(axis=1) == 3).all()
 
 
-def test_large_selections_are_resampled_in_blocks_that_change_nothing() -> None:
+def test_the_block_size_does_not_change_resamples() -> None:
     strata = np.array(["a"] * 500_000)
     blocks = resample_counts(strata, 20, seeded(0, "x"))
     assert [len(block) for block in blocks] == [8, 8, 4]
 
 
-def test_sums_over_resamples_do_not_depend_on_the_order_of_additions() -> None:
+def test_sums_over_resamples_do_not_depend_on_the_order_of_addition() -> None:
     chance = np.random.default_rng(0)
     table, counts = chance.random((3000, 2)), chance.integers(0, 4, (5, 3000)).astype(float)
     everyone = np.ones(3000, dtype=bool)
@@ -202,7 +202,7 @@ def judged_again(rows: list[Row], chance: random.Random, share: float) -> list[R
     return [better(one) for one in rows]
 
 
-def test_the_paired_interval_is_that_of_a_plain_loop_and_narrower_than_an_unpaired_one() -> None:
+def test_the_paired_interval_equals_a_plain_loop_and_is_narrower_than_an_unpaired_one() -> None:
     a = random_rows(random.Random(5), 60)
     b = judged_again(a, random.Random(7), 0.3)
     chance, draws = random.Random(8), []
@@ -211,18 +211,18 @@ def test_the_paired_interval_is_that_of_a_plain_loop_and_narrower_than_an_unpair
         picked = [i for group in places for i in chance.choices(group, k=len(group))]
         first, second = slow_strict([a[i] for i in picked]), slow_strict([b[i] for i in picked])
         draws.append(second["overall"] - first["overall"])
-    found = compare(a, b, resamples=8000).headline
-    assert found.value == pytest.approx(slow_strict(b)["overall"] - slow_strict(a)["overall"], abs=1e-12)
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, expanded(20))), abs=0.008)
-    assert found.p is not None and found.p < 0.01
-    widths = [figure.high - figure.low for figure in (aggregate(a).headline, aggregate(b).headline, found)]  # type: ignore[operator]
+    result = compare(a, b, resamples=8000).headline
+    assert result.value == pytest.approx(slow_strict(b)["overall"] - slow_strict(a)["overall"], abs=1e-12)
+    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(draws, expanded(20))), abs=0.008)
+    assert result.p is not None and result.p < 0.01
+    widths = [figure.high - figure.low for figure in (aggregate(a).headline, aggregate(b).headline, result)]  # type: ignore[operator]
     assert widths[2] < 0.75 * math.hypot(widths[0], widths[1])  # what two independent sets of samples would give
 
 
 def only_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out groups and categories, which thousands of simulated benchmarks need not wait for."""
     for module in (aggregate_module, compare_module):
-        monkeypatch.setattr(module, "parts_of", lambda units, protocol: parts_of(units, protocol)[:1])
+        monkeypatch.setattr(module, "sample_subsets", lambda units, protocol: sample_subsets(units, protocol)[:1])
 
 
 NEAR_THE_CEILING = [
@@ -243,7 +243,7 @@ NEAR_THE_CEILING = [
         ("Nano Banana Pro", (8, 8), 0.92),
     ],
 )
-def test_intervals_of_the_k_score_hold_the_truth_as_often_as_they_say(
+def test_intervals_of_the_k_score_contain_the_true_value_at_the_nominal_rate(
     system: str, sizes: tuple[int, int], at_least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thousand simulated benchmarks of each size, 45 % of the prompts of one group without text."""
@@ -267,7 +267,7 @@ def test_intervals_of_the_k_score_hold_the_truth_as_often_as_they_say(
 
 @dataclass
 class Coverage:
-    """How often intervals hold the truth, of those that are given."""
+    """How often intervals contain the true value, of those that are given."""
 
     truth: float
     shown: int = 0
@@ -285,7 +285,7 @@ class Coverage:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [SIZES, (18, 30)])
-def test_paired_intervals_hold_the_true_difference(sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paired_intervals_contain_the_true_difference(sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     only_the_whole(monkeypatch)
     levels = published("Nano Banana Pro")
     held, shown, rounds = 0, 0, 300 if sizes == SIZES else 1000

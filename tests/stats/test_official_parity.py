@@ -36,21 +36,21 @@ CATEGORIES = [*reference.SCIENCE, *reference.POP, "volcanology", "", "Physics"]
 
 
 def one_reply(random_: random.Random, seen: set[str], values: dict[str, str] | None = None) -> str:
-    """Writes a reply whose values come from named rows of the table, in one of the shapes that models wrap them in."""
+    """Write a reply whose values come from named rows of the table, in one of the shapes that models wrap them in."""
     kinds = values or {
         name: random_.choice(list(TABLE) if name == "text_accuracy" else HARMLESS) for name in DIMENSIONS
     }
-    found: dict[str, object] = {"rationale": random_.choice(["fine", "a } b { c", "x, ]", "ü\n"])}
+    result: dict[str, object] = {"rationale": random_.choice(["fine", "a } b { c", "x, ]", "ü\n"])}
     for name, kind in kinds.items():
         seen.add(f"{'text' if name == 'text_accuracy' else 'other'}: {kind}")
         value = random_.choice(TABLE[kind])
         if value is not MISSING:
-            found[name] = value
+            result[name] = value
     flag = random_.choice(FLAGS)
     if flag is not MISSING:
-        found["text_accuracy_na"] = flag
+        result["text_accuracy_na"] = flag
     seen.add(f"flag: {flag!r}" if flag is not MISSING else "flag: missing")
-    text = json.dumps(found)
+    text = json.dumps(result)
     shape = random_.choice(["plain", "fence", "bare fence", "prose", "trailing comma", "spaces"])
     seen.add(f"shape: {shape}")
     if shape == "trailing comma":
@@ -83,13 +83,13 @@ def a_set(seed: int, seen: set[str]) -> list[Case]:
 
 def as_row(case: Case) -> Row:
     """Walks through the attempts as the official reading does: the first reply that is an object counts."""
-    found: ParsedScore | None = None
+    result: ParsedScore | None = None
     for reply in case.replies:
-        found = read_lenient(reply)
-        if found is not None:
+        result = read_lenient(reply)
+        if result is not None:
             break
     generation = "ok" if case.success else "failed"
-    return row(case.id, case.category, FAILED, generation, lenient=found if case.success else None)
+    return row(case.id, case.category, FAILED, generation, lenient=result if case.success else None)
 
 
 def test_three_hundred_random_reply_sets_agree_to_the_last_digit() -> None:
@@ -98,11 +98,11 @@ def test_three_hundred_random_reply_sets_agree_to_the_last_digit() -> None:
         cases = a_set(seed, seen)
         ours = summary_rows(aggregate([as_row(case) for case in cases], "official", resamples=0))
         assert ours == reference.summary_rows(cases), f"set {seed}"
-    wanted = {f"{kind}: {row_}" for kind in ("text", "other") for row_ in TABLE}
-    wanted |= {f"flag: {flag!r}" for flag in FLAGS if flag is not MISSING} | {"flag: missing"}
-    wanted |= {f"asked again: {reply!r}" for reply in NOT_AN_OBJECT}
-    wanted |= {f"shape: {shape}" for shape in ("plain", "fence", "bare fence", "prose", "trailing comma", "spaces")}
-    assert wanted <= seen
+    expected = {f"{kind}: {row_}" for kind in ("text", "other") for row_ in TABLE}
+    expected |= {f"flag: {flag!r}" for flag in FLAGS if flag is not MISSING} | {"flag: missing"}
+    expected |= {f"asked again: {reply!r}" for reply in NOT_AN_OBJECT}
+    expected |= {f"shape: {shape}" for shape in ("plain", "fence", "bare fence", "prose", "trailing comma", "spaces")}
+    assert expected <= seen
 
 
 def test_the_reference_is_right_on_a_case_worked_by_hand() -> None:

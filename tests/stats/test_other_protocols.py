@@ -28,7 +28,7 @@ FIVE = [
 ]
 
 
-def test_na_renormalise_weighs_each_sample_over_what_applies_to_it() -> None:
+def test_na_renormalise_weights_each_sample_over_its_applicable_dimensions() -> None:
     summary = aggregate(FIVE, "na-renormalise")
     science = (0.75 + 0.55 / 0.6 + 0) / 3
     assert summary.slice("group", "science_and_knowledge").figures["overall"].value == pytest.approx(science)
@@ -45,20 +45,20 @@ def test_genevolve_micro_is_the_plain_mean_over_samples() -> None:
     assert summary.headline.n == 4
     text = summary.slice().figures[TEXT]
     assert text.value == pytest.approx((1 + 0.5 + 0.5 + 1) / 4) and text.n == 4
-    assert summary.slice().coverage.judged_text == 3
+    assert summary.slice().coverage.scored_text == 3
     assert not [note for note in summary.notes if "group" in note and "left out" in note]
 
 
 @pytest.mark.parametrize("protocol", ["na-renormalise", "genevolve-micro"])
-def test_neither_is_fit_for_a_board_and_says_why(protocol: str) -> None:
+def test_other_protocols_are_not_fit_for_a_board_and_give_the_reason(protocol: str) -> None:
     rows = [perfect(f"p{i}", "physics") for i in range(4)] + [perfect(f"n{i}", "news") for i in range(4)]
     assert aggregate(rows, "strict").fit_for_board
     summary = aggregate(rows, protocol)
-    assert not summary.fit_for_board and summary.notes[0].startswith(f"{protocol} is no K-Score")
+    assert not summary.fit_for_board and summary.notes[0].startswith(f"{protocol} does not give a K-Score")
     assert summary.headline.value == 1.0
 
 
-def test_they_can_be_asked_for_but_are_not_written_by_default() -> None:
+def test_other_protocols_are_available_but_not_written_by_default() -> None:
     assert set(PROTOCOLS) == {"strict", "official", "na-renormalise", "genevolve-micro"}
     assert WRITTEN_BY_DEFAULT == ("strict", "official")
     assert get_protocol("genevolve-micro").combination == "mean_of_samples"
@@ -66,8 +66,8 @@ def test_they_can_be_asked_for_but_are_not_written_by_default() -> None:
 
 def test_a_comparison_uses_the_same_arithmetic() -> None:
     better = [one.model_copy(update={"strict": reading(1, 1, 1, 1)}) if one.sample_id == "4" else one for one in FIVE]
-    found = compare(FIVE, better, "genevolve-micro")
-    assert found.headline.value == pytest.approx((1 - 0.4) / 4)
+    result = compare(FIVE, better, "genevolve-micro")
+    assert result.headline.value == pytest.approx((1 - 0.4) / 4)
     assert compare(FIVE, better, "na-renormalise").headline.value == pytest.approx((1 - 0.4) / 2)
 
 
@@ -98,7 +98,7 @@ def mean(values: list[float]) -> float | None:
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(SAMPLES)
-def test_micro_computed_plainly(samples: Drawn) -> None:
+def test_genevolve_micro_equals_a_plain_computation(samples: Drawn) -> None:
     overalls = []
     for _, (f, v, t, a), generation, _ in samples:
         if generation == "ok":
@@ -108,7 +108,7 @@ def test_micro_computed_plainly(samples: Drawn) -> None:
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(SAMPLES)
-def test_na_renormalise_computed_plainly(samples: Drawn) -> None:
+def test_na_renormalise_equals_a_plain_computation(samples: Drawn) -> None:
     judged = any(generation == "ok" for _, _, generation, _ in samples)
     all_failed = all(generation != "ok" for _, _, generation, _ in samples)
     by_group: dict[str, list[float]] = {}
@@ -126,5 +126,5 @@ def test_na_renormalise_computed_plainly(samples: Drawn) -> None:
         else:
             by_group.setdefault(group, []).append(0.1 * f + 0.4 * v + 0.4 * t + 0.1 * a)
     expected = mean([sum(values) / len(values) for values in by_group.values()])
-    found = aggregate(as_rows(samples), "na-renormalise", resamples=0).headline.value
-    assert found == (None if expected is None else pytest.approx(expected))
+    result = aggregate(as_rows(samples), "na-renormalise", resamples=0).headline.value
+    assert result == (None if expected is None else pytest.approx(expected))

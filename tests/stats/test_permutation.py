@@ -15,7 +15,7 @@ from knowgen.stats.compare import systems as compare_module
 from knowgen.stats.compare.holm import corrected, holm
 from knowgen.stats.compare.systems import compare
 from knowgen.stats.protocol import get_protocol
-from knowgen.stats.subsets import parts_of
+from knowgen.stats.subsets import sample_subsets
 from tests.helpers.score_rows import reading, row
 from tests.helpers.simulated_benchmarks import SIZES, Benchmark, published
 
@@ -33,12 +33,12 @@ def test_three_samples_by_hand() -> None:
     """
     a = [measured("1", 0.2), measured("2", 0.2), measured("3", 0.2)]
     b = [measured("1", 0.7), measured("2", 0.5), measured("3", 0.1)]
-    found = compare(a, b, dimensions=("x",))
-    assert found.headline.p_permutation == 0.5
-    assert (found.relabellings, found.exact) == (8, True)
-    assert (found.p_holm, found.family) == (0.5, 1)
+    result = compare(a, b, dimensions=("x",))
+    assert result.headline.p_permutation == 0.5
+    assert (result.relabellings, result.exact) == (8, True)
+    assert (result.p_holm, result.family) == (0.5, 1)
     differences = [0.5, 0.3, -0.1]
-    assert found.headline.effect == pytest.approx(mean(differences) / stdev(differences))
+    assert result.headline.effect == pytest.approx(mean(differences) / stdev(differences))
 
 
 def some_rows(chance: random.Random, size: int) -> list[Row]:
@@ -56,12 +56,12 @@ def some_rows(chance: random.Random, size: int) -> list[Row]:
 
 @pytest.mark.parametrize("protocol", ["strict", "official", "na-renormalise", "genevolve-micro"])
 @pytest.mark.parametrize("seed", range(4))
-def test_every_exchange_written_out_gives_the_same_p(protocol: str, seed: int) -> None:
+def test_the_p_value_equals_that_of_all_exchanges_computed_one_by_one(protocol: str, seed: int) -> None:
     """Rows change sides one by one, and both sides are aggregated again, for all 2^n ways."""
     chance = random.Random(seed)
     a, b = some_rows(chance, 8), some_rows(chance, 8)
-    found = compare(a, b, protocol, resamples=0)
-    kept = [key for key in (one.sample_id for one in a) if key not in found.unscored]
+    result = compare(a, b, protocol, resamples=0)
+    kept = [key for key in (one.sample_id for one in a) if key not in result.unscored]
     first, second = ({one.sample_id: one for one in side} for side in (a, b))
 
     def difference(exchanged: tuple[bool, ...]) -> float:
@@ -76,21 +76,21 @@ def test_every_exchange_written_out_gives_the_same_p(protocol: str, seed: int) -
     rule = get_protocol(protocol).model_copy(update={"rounding": None})
     all_of_them = [difference(ways) for ways in itertools.product((False, True), repeat=len(kept))]
     as_large = sum(abs(each) >= abs(all_of_them[0]) - 1e-9 for each in all_of_them)
-    assert found.exact
-    assert found.headline.p_permutation == pytest.approx(as_large / len(all_of_them), abs=1e-12)
+    assert result.exact
+    assert result.headline.p_permutation == pytest.approx(as_large / len(all_of_them), abs=1e-12)
     back = compare(b, a, protocol, resamples=0)
-    assert back.headline.p_permutation == found.headline.p_permutation
+    assert back.headline.p_permutation == result.headline.p_permutation
 
 
-def test_sampled_exchanges_are_never_zero_and_near_the_exact_share() -> None:
+def test_random_exchanges_give_a_p_value_above_zero_and_near_the_exact_one() -> None:
     chance = random.Random(3)
     a, b = some_rows(chance, 13), some_rows(chance, 13)
     exact = compare(a, b, resamples=0, permutations=2**13)
-    drawn = compare(a, b, resamples=0, permutations=4000, seed=1)
-    assert exact.exact and not drawn.exact and drawn.relabellings == 4001
+    sampled = compare(a, b, resamples=0, permutations=4000, seed=1)
+    assert exact.exact and not sampled.exact and sampled.relabellings == 4001
     assert exact.headline.p_permutation is not None
-    assert drawn.headline.p_permutation == pytest.approx(exact.headline.p_permutation, abs=0.03)
-    assert drawn == compare(a, b, resamples=0, permutations=4000, seed=1)
+    assert sampled.headline.p_permutation == pytest.approx(exact.headline.p_permutation, abs=0.03)
+    assert sampled == compare(a, b, resamples=0, permutations=4000, seed=1)
     worst = [measured(f"s{i:02}", 0.0) for i in range(40)]
     best = [measured(f"s{i:02}", 1.0) for i in range(40)]
     sure = compare(worst, best, dimensions=("x",), permutations=999)
@@ -98,8 +98,8 @@ def test_sampled_exchanges_are_never_zero_and_near_the_exact_share() -> None:
     assert sure.headline.effect is None  # all differ by the same
 
 
-def test_runs_with_other_numbers_of_repeats_are_exchanged_whole_under_official() -> None:
-    """Two repeats against one: labels are exchanged with all generations of a sample; sides do not change p."""
+def test_official_exchanges_all_repeats_of_a_sample_together() -> None:
+    """Two repeats against one: the labels of all generations of a sample are exchanged together, in both directions."""
     chance = random.Random(9)
     a = [one.model_copy(update={"repeat": repeat}) for repeat in range(2) for one in some_rows(chance, 7)]
     b = some_rows(chance, 7)
@@ -124,12 +124,12 @@ def test_holm_by_hand() -> None:
 
 def only_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out groups and categories, which thousands of simulated benchmarks need not wait for."""
-    monkeypatch.setattr(compare_module, "parts_of", lambda units, protocol: parts_of(units, protocol)[:1])
+    monkeypatch.setattr(compare_module, "sample_subsets", lambda units, protocol: sample_subsets(units, protocol)[:1])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "rounds"), [(SIZES, 1500), ((40, 40), 2500), ((18, 30), 2500)])
-def test_equal_systems_are_distinguished_one_time_in_twenty(
+def test_equal_systems_differ_significantly_in_five_percent_of_benchmarks(
     sizes: tuple[int, int], rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two simulations of one system at the level of Qwen-Image, or of Nano Banana Pro where benchmarks are small."""
@@ -145,7 +145,9 @@ def test_equal_systems_are_distinguished_one_time_in_twenty(
 
 
 @pytest.mark.slow
-def test_the_smallest_detectable_difference_is_detected_four_times_in_five(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_smallest_detectable_difference_is_detected_in_eighty_percent_of_benchmarks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     only_the_whole(monkeypatch)
     n, spread, rounds, power = 120, 0.1, 800, 0
     true = (1.959964 + 0.841621) * spread / n**0.5
@@ -155,9 +157,9 @@ def test_the_smallest_detectable_difference_is_detected_four_times_in_five(monke
         level = rng.uniform(0.3, 0.6, n)
         other = level + true + spread * rng.standard_normal(n)
         a, b = ([measured(f"s{i:02}", float(v)) for i, v in enumerate(x)] for x in (level, np.clip(other, 0, 1)))
-        found = compare(a, b, dimensions=("x",), resamples=200, permutations=499).headline
-        assert found.p_permutation is not None and found.detectable is not None
-        told.append(found.detectable)
-        power += found.p_permutation <= 0.05
+        result = compare(a, b, dimensions=("x",), resamples=200, permutations=499).headline
+        assert result.p_permutation is not None and result.detectable is not None
+        told.append(result.detectable)
+        power += result.p_permutation <= 0.05
     assert 0.76 <= power / rounds <= 0.84
     assert mean(told) == pytest.approx(true, rel=0.03)

@@ -47,7 +47,7 @@ def some_rows(draw: st.DrawFn, categories: list[str] = CATEGORIES) -> list[Row]:
 
 @UNTIMED
 @given(some_rows(), st.randoms(use_true_random=False))
-def test_the_order_of_rows_changes_nothing_under_strict(rows: list[Row], chance: random.Random) -> None:
+def test_strict_does_not_depend_on_the_order_of_rows(rows: list[Row], chance: random.Random) -> None:
     mixed = list(rows)
     chance.shuffle(mixed)
     assert aggregate(rows, resamples=50) == aggregate(mixed, resamples=50)
@@ -68,7 +68,7 @@ def test_another_failed_generation_never_raises_the_strict_score(
 
 @UNTIMED
 @given(some_rows(), st.data())
-def test_failing_a_generation_that_was_scored_never_raises_the_strict_score(
+def test_a_failure_instead_of_a_scored_image_never_raises_the_strict_score(
     rows: list[Row], data: st.DataObject
 ) -> None:
     """There is nothing to win by refusing a hard prompt."""
@@ -79,9 +79,9 @@ def test_failing_a_generation_that_was_scored_never_raises_the_strict_score(
     victim = data.draw(st.sampled_from(judged))
     if victim.text_required is None:
         return  # without a settled text the judge's N/A of the other judge repeats moves with the generation
-    drawing = [one for one in rows if (one.sample_id, one.repeat) == (victim.sample_id, victim.repeat)]
+    generation = [one for one in rows if (one.sample_id, one.repeat) == (victim.sample_id, victim.repeat)]
     worse = [
-        one.model_copy(update={"generation": "failed", "strict": NOT_RUN}) if one in drawing else one for one in rows
+        one.model_copy(update={"generation": "failed", "strict": NOT_RUN}) if one in generation else one for one in rows
     ]
     after = aggregate(worse, UNBOUND, resamples=0).headline.value
     assert after is None or after <= before + 1e-12
@@ -97,7 +97,7 @@ def test_figures_are_bounded_and_counts_add_up(rows: list[Row], protocol: str) -
     assert summary.slice().samples == len(samples)
     for part in summary.slices:
         held = part.coverage.model_dump()
-        total, text = held.pop("expected"), held.pop("judged_text")
+        total, text = held.pop("expected"), held.pop("scored_text")
         assert total == sum(held.values()) and text <= held["scored"]
         for figure in part.figures.values():
             assert 0 <= figure.n <= part.samples
@@ -140,9 +140,9 @@ def test_all_perfect_is_exactly_one(science: int, pop: int, text: bool, protocol
 @UNTIMED
 @given(some_rows(), PROTOCOLS)
 def test_a_run_compared_with_itself_shows_no_difference(rows: list[Row], protocol: str) -> None:
-    found = compare(rows, rows, protocol, resamples=50, permutations=50)
-    assert found.better == found.worse == 0 and found.equal == found.paired
-    for part in found.slices:
+    result = compare(rows, rows, protocol, resamples=50, permutations=50)
+    assert result.better == result.worse == 0 and result.equal == result.paired
+    for part in result.slices:
         for figure in part.figures.values():
             assert figure.value in (None, 0.0)
             assert figure.low is None or (figure.low == figure.high == 0.0 and figure.p == 1.0)
@@ -150,7 +150,7 @@ def test_a_run_compared_with_itself_shows_no_difference(rows: list[Row], protoco
 
 @UNTIMED
 @given(some_rows(), some_rows(), PROTOCOLS)
-def test_changing_sides_changes_the_sign(rows: list[Row], others: list[Row], protocol: str) -> None:
+def test_exchanging_the_systems_changes_the_sign(rows: list[Row], others: list[Row], protocol: str) -> None:
     known = {one.sample_id: one for one in rows}
     agreed = [
         one.model_copy(

@@ -50,7 +50,7 @@ def test_eight_samples_strict() -> None:
     assert counts(summary.slice()) == [5, 5, 3, 5, 5]
     assert summary.headline.value == figures(summary.slice())[-1]
     assert summary.slice().coverage == Coverage(
-        expected=8, scored=4, generation_failed=1, generation_refused=1, judgement_failed=2, judged_text=3
+        expected=8, scored=4, generation_failed=1, generation_refused=1, score_failed=2, scored_text=3
     )
     assert [part.name for part in summary.slices if part.kind == "group"] == [SCIENCE, "unknown"]
     assert figures(summary.slice("group", "unknown")) == [1.0] * 5
@@ -61,8 +61,8 @@ def test_eight_samples_strict() -> None:
     assert figures(summary.slice("category", "history")) == [None] * 5
     assert figures(summary.slice("category", "biology")) == pytest.approx([0.5, 1, None, 1, 0.55 / 0.6])
     assert any("pop_culture_and_news: no samples, left out" in note for note in summary.notes)
-    assert any("1 judgement called the text not applicable" in note for note in summary.notes)
-    assert any("unknown category: shown apart" in note for note in summary.notes)
+    assert any("1 score with text not applicable although the prompt requires text" in note for note in summary.notes)
+    assert any("unknown category: shown in a separate row" in note for note in summary.notes)
 
 
 def test_eight_samples_official() -> None:
@@ -74,14 +74,14 @@ def test_eight_samples_official() -> None:
     assert figures(summary.slice()) == [0.4, 0.4375, 0.375, 0.325, 0.3975]
     assert counts(summary.slice()) == [4, 4, 2, 4, 4]
     assert summary.slice().coverage == Coverage(
-        expected=8, scored=5, generation_failed=1, generation_refused=1, judgement_failed=1, judged_text=3
+        expected=8, scored=5, generation_failed=1, generation_refused=1, score_failed=1, scored_text=3
     )
     assert not [part for part in summary.slices if part.name in {"unknown", "volcanology"}]
     assert any("1 sample of unknown category: left out" in note for note in summary.notes)
     assert any("pop_culture_and_news: no samples, counted as 0" in note for note in summary.notes)
 
 
-# Two samples, two images each, two scores an image; all need text, all four dimensions are alike.
+# Two samples, two images each, two scores an image; all need text, all four dimensions have the same value.
 #                     r0 j0   r0 j1    r1 j0    r1 j1
 #   a (physics)       1       0        generation failed
 #   b (art)           .5      failed   1        1
@@ -105,7 +105,7 @@ def test_repeats_strict() -> None:
     assert figures(summary.slice()) == pytest.approx([0.5] * 5, abs=1e-12)
     assert (summary.repeats, summary.judge_repeats, summary.headline.n) == (2, 2, 2)
     assert summary.slice().coverage == Coverage(
-        expected=8, scored=5, generation_failed=2, judgement_failed=1, judged_text=5
+        expected=8, scored=5, generation_failed=2, score_failed=1, scored_text=5
     )
 
 
@@ -117,28 +117,28 @@ def test_repeats_official() -> None:
     assert any("means over 4 slices (2 repeats x 2 judge repeats)" in note for note in summary.notes)
 
 
-def test_a_repeat_that_is_not_scored_yet_adds_no_slice_of_zeros() -> None:
+def test_a_repeat_without_scores_does_not_count_as_zeros() -> None:
     waiting = [one.model_copy(update={"strict": NOT_RUN}) if one.judge_repeat else one for one in REPEATS]
     summary = aggregate(waiting, "official")
     assert summary.headline.value == pytest.approx((0.375 + 0.5) / 2)
-    assert any("incomplete: 3 judgements not run yet" in note for note in summary.notes)
+    assert any("incomplete: 3 scores not run yet" in note for note in summary.notes)
     assert not summary.fit_for_board
 
 
-def test_one_row_of_a_failed_generation_stands_for_all_its_scores() -> None:
+def test_one_row_of_a_failed_generation_counts_for_all_its_judge_repeats() -> None:
     short = [one for one in REPEATS if not (one.generation == "failed" and one.judge_repeat == 1)]
     assert aggregate(short).slice().coverage == aggregate(REPEATS).slice().coverage
     assert aggregate(short, UNBOUND).headline == aggregate(REPEATS, UNBOUND).headline
 
 
-def test_fifty_perfect_and_fifty_failed_show_the_fault_that_strict_fixes() -> None:
+def test_fifty_perfect_and_fifty_failed_samples_are_half_under_strict_and_perfect_under_official() -> None:
     rows = [perfect(f"p{i}", "physics" if i % 2 else "news") for i in range(50)]
     rows += [row(f"f{i}", "physics" if i % 2 else "news", generation="failed", text_required=True) for i in range(50)]
     assert aggregate(rows, "official").headline.value == 1.0
     assert aggregate(rows, "strict").headline.value == 0.5
 
 
-def test_text_belongs_to_the_prompt_not_to_the_judge() -> None:
+def test_the_prompt_decides_whether_text_applies() -> None:
     """A judge that excuses images without text cannot raise the mean, and one that invents text cannot lower it."""
     rows = [
         row("1", "physics", reading(1, 1, 1, 1), text_required=True),
@@ -152,7 +152,7 @@ def test_text_belongs_to_the_prompt_not_to_the_judge() -> None:
     assert strict.fit_for_board
 
 
-def test_a_task_that_has_not_settled_its_text_is_not_fit_for_a_board() -> None:
+def test_a_task_without_text_required_is_not_fit_for_a_board() -> None:
     rows = [row("1", "physics", reading(1, 1, None, 1)), row("2", "physics", reading(1, 1, 0.5, 1))]
     rows.append(row("3", "physics", generation="failed"))
     summary = aggregate(rows)
@@ -175,27 +175,27 @@ def test_a_group_without_required_text_renormalises_the_weights() -> None:
     assert any(SCIENCE in note and "counts 0.5" in note for note in official.notes)
 
 
-def test_values_off_the_grid_fail_only_where_a_reply_was_parsed() -> None:
+def test_values_off_the_grid_fail_only_in_parsed_replies() -> None:
     measured = row("1", "physics", reading(0.83, 0.4, 0.9, 1), text_required=True)
     parsed = measured.model_copy(update={"sample_id": "2", "lenient": measured.strict})
     summary = aggregate([measured, parsed])
-    assert summary.slice().coverage.scored == summary.slice().coverage.judgement_failed == 1
+    assert summary.slice().coverage.scored == summary.slice().coverage.score_failed == 1
     assert any("off the grid (0, 0.5, 1)" in note for note in summary.notes)
     assert aggregate([measured, parsed], "official").slice().coverage.scored == 2
 
 
 @pytest.mark.parametrize("values", [{"faithfulness": 1.0}, dict.fromkeys(("faithfulness",), float("nan"))])
-def test_a_score_that_breaks_its_contract_is_a_failed_one(values: dict[str, float]) -> None:
+def test_a_malformed_score_counts_as_failed(values: dict[str, float]) -> None:
     whole = {"faithfulness": 1.0, "visual_correctness": 1.0, "text_accuracy": 1.0, "aesthetics": 1.0}
     broken = values if len(values) == 1 and values["faithfulness"] == 1.0 else {**whole, **values}
     rows = [perfect("1", "physics"), row("2", "physics", ParsedScore(status="ok", values=broken), text_required=True)]
     summary = aggregate(rows, UNBOUND)
     assert summary.headline.value == 1.0
-    assert summary.slice().coverage.judgement_failed == 1
-    assert any("1 judgement with a missing value or one outside [0, 1]" in note for note in summary.notes)
+    assert summary.slice().coverage.score_failed == 1
+    assert any("1 score with a missing value or a value outside [0, 1]" in note for note in summary.notes)
 
 
-def test_what_is_not_run_or_not_applicable_is_not_a_failure() -> None:
+def test_not_run_and_not_applicable_are_not_failures() -> None:
     rows = [
         perfect("1", "physics"),
         row("2", "physics", generation="not_run", text_required=True),
@@ -205,21 +205,21 @@ def test_what_is_not_run_or_not_applicable_is_not_a_failure() -> None:
     summary = aggregate(rows, UNBOUND)
     assert summary.headline.value == 1.0
     assert summary.slice().coverage == Coverage(
-        expected=4, scored=1, generation_not_run=1, not_applicable=1, judgement_not_run=1, judged_text=1
+        expected=4, scored=1, generation_not_run=1, not_applicable=1, score_not_run=1, scored_text=1
     )
-    assert summary.notes[0] == "incomplete: 1 drawing and 1 judgement not run yet"
-    assert any("pop_culture_and_news: nothing of it was judged" in note for note in summary.notes)
+    assert summary.notes[0] == "incomplete: 1 generation and 1 score not run yet"
+    assert any("pop_culture_and_news: no scores" in note for note in summary.notes)
     assert not summary.fit_for_board
 
 
 @pytest.mark.parametrize("status", [FAILED, NOT_RUN, NOT_APPLICABLE])
-def test_failed_generations_make_no_score_of_zero_while_nothing_was_scored(status: ParsedScore) -> None:
+def test_failed_generations_do_not_count_zero_while_there_are_no_scores(status: ParsedScore) -> None:
     rows = [row("1", "physics", status, text_required=True), row("2", "physics", generation="failed")]
     assert aggregate(rows).headline.value is None
     assert aggregate(rows[1:]).headline.value == 0.0  # all generations failed: that is a result
 
 
-def test_other_dimensions_weigh_the_same() -> None:
+def test_other_dimensions_have_equal_weights() -> None:
     def measure(sample: str, category: str, **values: float) -> Row:
         return row(sample, category, ParsedScore(status="ok", values=values))
 
@@ -233,7 +233,7 @@ def test_other_dimensions_weigh_the_same() -> None:
     assert aggregate(two, "official", dimensions=("near", "far")).headline.value == 0.5
 
 
-def test_more_than_one_judge_model_is_said_and_split() -> None:
+def test_several_judge_models_are_noted_and_shown_separately() -> None:
     rows = [perfect("1", "physics", judge_returned="judge-a"), perfect("2", "news", judge_returned="judge-b")]
     rows.append(row("3", "art", reading(0, 0, 0, 0), text_required=True, judge_returned="judge-b"))
     summary = aggregate(rows)
@@ -244,7 +244,7 @@ def test_more_than_one_judge_model_is_said_and_split() -> None:
     assert not [part for part in aggregate(rows[1:]).slices if part.kind == "judge"]
 
 
-def test_the_order_of_parts_is_fixed() -> None:
+def test_the_order_of_subsets_is_fixed() -> None:
     names = ["zoology", "news", "physics", "anime", "astronomy", "botany"]
     levels = ["hard", "brutal", "easy", "medium", "easy", "hard"]
     rows = [perfect(str(i), name, difficulty=level) for i, (name, level) in enumerate(zip(names, levels, strict=True))]
@@ -262,7 +262,7 @@ def test_a_part_of_the_task_is_not_fit_for_a_board() -> None:
     assert not aggregate(rows, selection="limit 2 (0123456789ab)").fit_for_board
 
 
-def test_no_rows_make_a_summary_without_figures() -> None:
+def test_without_rows_the_summary_has_no_figures() -> None:
     strict, official = aggregate([]), aggregate([], "official")
     assert strict.headline.value is None
     assert not strict.fit_for_board and not official.fit_for_board
@@ -270,17 +270,17 @@ def test_no_rows_make_a_summary_without_figures() -> None:
     assert Summary.model_validate_json(strict.model_dump_json()) == strict
 
 
-def test_rows_that_contradict_each_other_are_refused() -> None:
+def test_contradicting_rows_are_refused() -> None:
     one = perfect("1", "physics")
-    with pytest.raises(DataError, match="sample '1', repeat 0, judge repeat 0: comes twice"):
+    with pytest.raises(DataError, match="sample '1', repeat 0, judge repeat 0: duplicate row"):
         aggregate([one, one])
-    with pytest.raises(DataError, match="disagree on its category"):
+    with pytest.raises(DataError, match="rows have different categories"):
         aggregate([one, one.model_copy(update={"judge_repeat": 1, "category": "art"})])
-    with pytest.raises(DataError, match="what became of its drawing"):
+    with pytest.raises(DataError, match="rows have different generation statuses"):
         aggregate([one, one.model_copy(update={"judge_repeat": 1, "generation": "failed"})])
 
 
-def test_an_unknown_protocol_is_named_with_a_near_one() -> None:
+def test_an_unknown_protocol_suggests_a_similar_one() -> None:
     with pytest.raises(UsageError, match="unknown protocol 'ofical'; did you mean 'official'"):
         aggregate([], "ofical")
     assert get_protocol("strict").version

@@ -47,8 +47,8 @@ with RunStore.open(folder, spec) as store:
         print("reserved", number, flush=True)
         ref = store.put_image(hashlib.sha512(name.encode()).digest() * 200, width=8, height=8, format="PNG")
         store.put_generation("g" + name, Generation(sample_id=name, status="ok", image=ref))
-        reading = ParsedScore(status="ok", values={"faithfulness": 1.0})
-        score = Score(sample_id=name, scorer="judge", status="ok", strict=reading, image=ref.sha256)
+        parsed = ParsedScore(status="ok", values={"faithfulness": 1.0})
+        score = Score(sample_id=name, scorer="judge", status="ok", strict=parsed, image=ref.sha256)
         store.put_score("j" + name, score, spec.scorers[0])
         store.settle(number, 0.005)
         time.sleep(0.002)
@@ -202,11 +202,11 @@ def test_a_read_only_directory_can_be_read_and_refuses_a_writer_in_one_line(publ
         store.put_samples(store_records.items("a", "b"))
         ref = store.put_image(store_records.image_bytes(), width=24, height=16, format="PNG")
         store.put_generation("k", store_records.generation("a", ref))
-    reading = """
+    code = """
     with RunStore.read(folder) as store:
         print(store.generation("k").status, store.image_ok(store.generation("k").image), len(list(store.rows("judge"))))
     """
-    assert _as_another_user(folder, reading).split() == ["ok", "True", "2"]
+    assert _as_another_user(folder, code).split() == ["ok", "True", "2"]
     writing = "    RunStore.open(folder, RunSpec.model_validate_json(sys.argv[2]))"
     words = _as_another_user(folder, writing, spec.model_dump_json())
     assert words.startswith(f"ConfigError {folder}: cannot be written (Permission denied)")

@@ -36,7 +36,7 @@ def little(tmp_path: Path) -> Path:
     return write_task(folder, samples, truths)
 
 
-def test_samples_come_in_order_and_truths_with_their_image(little: Path) -> None:
+def test_samples_are_in_order_and_truths_have_their_image(little: Path) -> None:
     task = load_task(str(little))
     assert [sample.id for sample in task.samples()] == ["a", "b"]
     assert len(task) == 2
@@ -46,7 +46,7 @@ def test_samples_come_in_order_and_truths_with_their_image(little: Path) -> None
     assert task.search == ""
 
 
-def test_samples_are_read_with_the_truth_moved_away(little: Path) -> None:
+def test_samples_can_be_read_without_the_truth(little: Path) -> None:
     (little / "truth.jsonl").unlink()
     shutil.rmtree(little / "truth")
     task = FolderTask(little)
@@ -105,10 +105,10 @@ def test_a_truth_image_outside_the_folder_or_missing_is_refused(little: Path, na
         FolderTask(little).truth("a")
 
 
-def test_an_image_that_is_a_link_out_of_the_folder_says_what_to_do(little: Path) -> None:
-    picture = next((little / "truth").iterdir())
-    outside = picture.rename(little.parent / picture.name)
-    picture.symlink_to(outside)
+def test_an_image_that_is_a_link_out_of_the_folder_is_reported_with_its_fix(little: Path) -> None:
+    image = next((little / "truth").iterdir())
+    outside = image.rename(little.parent / image.name)
+    image.symlink_to(outside)
     with pytest.raises(DataError, match="copy the image into the folder; links out of it are not followed"):
         for sample in FolderTask(little).samples():
             FolderTask(little).truth(sample.id)

@@ -82,13 +82,13 @@ def test_a_second_preparation_does_nothing(hub: HubServer, knowgen: Command, hom
     hub.commit(BENCH, bench_files())
     assert knowgen("task", "prepare", "knowgen").returncode == 0
     before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
-    asked = len(hub.requests)
+    requests = len(hub.requests)
     again = knowgen("task", "prepare", "knowgen")
     named = knowgen("task", "prepare", "knowgen", "--revision", "main")
     for done in (again, named):
         assert done.returncode == 0 and done.stdout.startswith("already prepared: knowgen at ")
         assert done.stderr == ""
-    assert len(hub.requests) == asked
+    assert len(hub.requests) == requests
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
 
 
@@ -234,7 +234,7 @@ def test_hub_errors_are_reported_in_one_line(hub: HubServer, knowgen: Command, h
     nothing = knowgen("task", "prepare", "knowgen")
     assert nothing.returncode == 3 and f"does not contain {BENCH_FILE}; it contains other.json" in nothing.stderr
     revision = knowgen("task", "prepare", "knowgen", "--revision", "nope")
-    assert revision.returncode == 3 and "there is no revision 'nope'" in revision.stderr
+    assert revision.returncode == 3 and "unknown revision 'nope'" in revision.stderr
     away = knowgen("task", "prepare", "knowgen", HF_ENDPOINT="http://127.0.0.1:9")
     assert away.returncode == 3 and "cannot be fetched" in away.stderr and "--data-dir" in away.stderr
     name = knowgen("task", "prepare", "knowgn")

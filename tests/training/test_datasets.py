@@ -73,10 +73,10 @@ def test_a_mark_lost_after_preparation_is_found_on_reading(home: Path, tmp_path:
     rows = found.folder / "rows.jsonl"
     lines = rows.read_text().splitlines(keepends=True)
     rows.write_text(lines[0] + lines[1] + lines[2].replace("<image>", "", 1))
-    reading = load_sft()
-    assert [next(reading).id, next(reading).id] == ["c0", "c1"]
+    conversations = load_sft()
+    assert [next(conversations).id, next(conversations).id] == ["c0", "c1"]
     with pytest.raises(DataError, match=r"gen_searcher_sft, row 3 \(id 'c2'\): has 2 <image> marks but 3 images"):
-        next(reading)
+        next(conversations)
 
 
 @pytest.mark.parametrize(

@@ -197,8 +197,8 @@ def test_the_value_of_a_single_dimension_is_the_image_reward(value: float) -> No
 @given(st.sampled_from(["failed", "not applicable"]), st.text(max_size=20))
 def test_a_failed_score_is_masked_and_never_zero(kind: str, words: str) -> None:
     make = failed_score if kind == "failed" else not_applicable_score
-    for compute in (image_reward, text_reward):
-        reward = compute(make("a", 0, "vlm:x", words))
+    for reward_of in (image_reward, text_reward):
+        reward = reward_of(make("a", 0, "vlm:x", words))
         assert reward.masked and reward.value is None and reward.reason.startswith("vlm:x: ")
         assert words in reward.reason
 
@@ -217,7 +217,7 @@ def test_an_episode_without_an_image_is_masked() -> None:
     image = PresetImage()
     fields: dict[str, Any] = {"status": GenerationStatus.FAILED, "image": None, "reason": "out of memory"}
     [reward] = rewards(DualReward(image, PresetAnswer()), item(**fields))
-    assert reward.masked and reward.reason == "there is no image: out of memory" and not reward.generated
+    assert reward.masked and reward.reason == "no image: out of memory" and not reward.generated
     assert image.calls == 0
     [reward] = rewards(DualReward(image, PresetAnswer(0.25), coefficient=1.0), item(**fields))
     assert reward.value == 0.25 and image.calls == 0, "the answer alone needs no image"

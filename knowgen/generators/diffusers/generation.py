@@ -143,7 +143,7 @@ class PipelineRunner:
         except Exception as error:  # noqa: BLE001 - a pipeline may raise anything
             if not is_out_of_memory(error):
                 reason = error_summary(error, 300)
-        if not reason:  # out of memory; here the exception is gone, and with it the tensors that it held
+        if not reason:  # out of memory; here the exception is gone, and with it the tensors that it kept alive
             free_memory()
             return None
         if len(batch) == 1:

@@ -1,6 +1,6 @@
 """Seedream models through the images API of Volcengine Ark, which BytePlus ModelArk shares.
 
-The API resembles OpenAI's, but references are sent in the JSON as data URLs, there is no separate edit endpoint, and
+The API resembles OpenAI's, but references are sent in the JSON as data URLs, edits share the endpoint, and
 images are paid for by number. An entry of a response may hold an error in place of an image. Models of the third
 generation take a seed; later ones take none but can generate sequences, which is switched off.
 """

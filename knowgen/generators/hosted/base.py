@@ -193,8 +193,8 @@ class HostedImages(ServiceAccess, ABC):
 
         Raises:
             RefusalError: The response says that the content was declined.
-            TransientError: There is no image, and a retry may give one.
-            ServiceRejectedError: There is no image.
+            TransientError: The response has no image, but a retry may give one.
+            ServiceRejectedError: The response has no image.
         """
 
     @abstractmethod
@@ -289,7 +289,7 @@ def first_entry(data: Mapping[str, Any], service: str) -> Mapping[str, Any]:
     """Return the first entry of `data` in a response of an Images API (OpenAI's and Ark's).
 
     Raises:
-        ServiceRejectedError: There is none.
+        ServiceRejectedError: The response has no entry.
     """
     entries = data.get("data")
     if not isinstance(entries, list) or not entries or not isinstance(entries[0], Mapping):

@@ -140,8 +140,8 @@ class GeminiImages(HostedImages):
         text_output = thoughts + max(0, output - image_output)
         tokens = TokenCounts(max(0, prompt - image_input), image_input, text_output, image_output)
         cost = self.prices.cost(tokens, min(images, 1))
-        answered = bool(_candidate(data) or text_at(data, "promptFeedback", "blockReason"))
-        complete = answered if self.prices.per_image is not None else counts.complete
+        has_result = bool(_candidate(data) or text_at(data, "promptFeedback", "blockReason"))
+        complete = has_result if self.prices.per_image is not None else counts.complete
         return ReportedUsage(prompt, thoughts + max(output, image_output), cost, complete)
 
     def read_image(self, data: Mapping[str, Any]) -> ResponseImage:

@@ -34,7 +34,7 @@ class HttpOutcome(StrEnum):
 
     image: an image was returned. failed, refused: the request failed or was refused, and a retry would not help.
     busy: the server has no capacity now. broken: the server has a fault of its own. denied: the token is missing or
-    wrong. absent: there is no such endpoint.
+    wrong. absent: the endpoint does not exist.
     """
 
     IMAGE = "image"
@@ -52,7 +52,7 @@ class GenerateResponse:
 
     Attributes:
         outcome: How the call ended.
-        reason: Why there is no image.
+        reason: Why the response has no image.
         image: Bytes of the image file. Its format is detected from the bytes, whatever the response calls it.
         metadata: Other fields of the response: served (generator, revision and settings of the server), used_prompt,
             references, evidence, trajectory, unused.

@@ -1,5 +1,5 @@
 "use strict";
-// The address holds the state of the page: #section?name=value&… A view can be shared, and Back works.
+// The state of the page is in the address: #section?name=value&… Views can be shared, and the Back button works.
 (() => {
   const page = (window.KNOWGEN = window.KNOWGEN || {});
   const listeners = [];
@@ -19,7 +19,7 @@
   function format(section, values) {
     const search = new URLSearchParams();
     for (const [name, value] of Object.entries(values)) if (value) search.set(name, value);
-    // The question mark stays, so that no element bears this name and the browser does not scroll by itself.
+    // The question mark makes sure that no element has this id, so that the browser does not scroll by itself.
     return "#" + section + "?" + search.toString();
   }
 
@@ -38,7 +38,7 @@
       travelling = parse(location.hash).section !== "";
       announce();
     },
-    // Changes values, keeping the rest; `replace` leaves no step in the history (typing).
+    // Change some values and keep the others; `replace` adds no history entry (while typing).
     change: (section, changes, replace) => {
       const state = parse(location.hash);
       const target = format(section || state.section, { ...state.values, ...changes });
@@ -46,7 +46,7 @@
       if (replace) location.replace(target);
       else location.hash = target;
     },
-    // Follows a link of the page: one without values keeps those of the page.
+    // Follow a link of the page; a link without values keeps the current ones.
     follow: (href) => {
       const link = parse(href);
       const here = parse(location.hash).values;

@@ -1,11 +1,11 @@
 "use strict";
-// One sample: its prompt, the ground truth and what each system made of it, side by side, and why.
+// Card of one sample: its prompt, the ground truth, and the image and score of each system.
 (() => {
   const page = window.KNOWGEN;
   const { make, number } = page;
   const loading = new Map();
 
-  // Details lie in scripts of fifty samples each, fetched by adding the script when one of its samples is shown.
+  // Details are in scripts of fifty samples each; a script is added when one of its samples is shown.
   function details(position) {
     const chunk = Math.floor(position / page.data.chunk);
     const name = "chunk-" + chunk;
@@ -27,8 +27,8 @@
   const words = (name) => name.replaceAll("_", " ");
   const said = (text, tag) => make(tag || "p", { dir: "auto", class: "said" }, text);
 
-  function picture(shown, alt, open) {
-    if (shown.fault) return make("div", { class: "state" }, make("b", null, "picture not shown"), make("span", { dir: "auto" }, shown.fault));
+  function image(shown, alt, open) {
+    if (shown.fault) return make("div", { class: "state" }, make("b", null, "image not shown"), make("span", { dir: "auto" }, shown.fault));
     const link = make(
       "a",
       { class: "frame", href: "img/" + shown.large, target: "_blank", rel: "noopener" },
@@ -48,7 +48,7 @@
     return make(
       "p",
       { class: "points" },
-      make("b", { title: "score of this picture" }, number(reading[1])),
+      make("b", { title: "score of this image" }, number(reading[1])),
       view.dimensions.map((name, index) =>
         make("span", null, make("abbr", { title: name }, name.slice(0, 1).toUpperCase()), " ", make("i", null, number(reading[2][index]))),
       ),
@@ -63,14 +63,14 @@
     box.append(make("h4", null, page.key(system), make("bdi", null, system.label)));
     const reading = cell && cell.readings[page.view];
     if (!cell) {
-      box.append(make("div", { class: "state" }, make("span", null, "takes no part in this sample")));
+      box.append(make("div", { class: "state" }, make("span", null, "this run does not have the sample")));
       return box;
     }
-    const state = reading ? page.data.states[reading[0]] : { name: "", words: "not under this scorer and protocol" };
+    const state = reading ? page.data.states[reading[0]] : { name: "", words: "no score by this scorer and protocol" };
     const why = () => [make("b", null, state.words), make("span", { dir: "auto", class: "said" }, reading ? reading[3] : "")];
-    if (cell.picture) {
-      const alt = "generated picture of " + system.label + " for sample " + sample.id;
-      box.append(picture(cell.picture, alt, () => page.viewer.open(sample, index)));
+    if (cell.image) {
+      const alt = "generated image of " + system.label + " for sample " + sample.id;
+      box.append(image(cell.image, alt, () => page.viewer.open(sample, index)));
       if (state.name !== "scored") box.append(make("div", { class: "state" }, why()));
     } else {
       box.append(make("div", { class: "state" }, why()));
@@ -83,11 +83,11 @@
   function tags(sample) {
     const shown = [sample.category, sample.difficulty, sample.repeat ? "repeat " + (sample.repeat + 1) : ""].filter(Boolean);
     const link = make("a", { href: "#samples?id=" + encodeURIComponent(sample.id) }, "sample " + sample.id);
-    const required = sample.required.length ? make("span", { class: "said", dir: "auto" }, "must read: " + sample.required.join(" · ")) : null;
+    const required = sample.required.length ? make("span", { class: "said", dir: "auto" }, "required text: " + sample.required.join(" · ")) : null;
     return make("p", { class: "tags" }, shown.map((text) => make("span", { class: "said" }, words(text))), required, link);
   }
 
-  // The rationale that the protocol on show reads.
+  // Rationale of the parsed score that the shown protocol uses.
   function rationale(cell, view) {
     const score = cell && (cell.scores || []).find((one) => one.scorer === view.scorer);
     if (!score) return "";
@@ -101,7 +101,7 @@
     const columns = shown.map((index) => made(sample, index, matching.includes(index)));
     if (sample.truth) {
       const alt = "ground truth of sample " + sample.id;
-      columns.unshift(make("div", { class: "made" }, make("h4", null, "Ground truth"), picture(sample.truth, alt, () => page.viewer.open(sample, -1))));
+      columns.unshift(make("div", { class: "made" }, make("h4", null, "Ground truth"), image(sample.truth, alt, () => page.viewer.open(sample, -1))));
     }
     const strip = make("div", { class: "strip" }, columns);
     const depth = make("div", { class: "depth" });

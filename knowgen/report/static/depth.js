@@ -1,12 +1,12 @@
 "use strict";
-// What is behind a sample: the truth, what went in and came out, every judgement with its raw replies.
+// Details of a sample: ground truth, inputs and outputs of each system, every score with its raw replies.
 (() => {
   const page = window.KNOWGEN;
   const { make, number } = page;
 
   const words = (name) => name.replaceAll("_", " ");
   const said = (text) => make("p", { dir: "auto", class: "said" }, text);
-  // A call without price and without tokens was none that anybody bills for.
+  // A call without price and tokens is not billed.
   const money = ({ cost, input, output }) => {
     if (cost === null) return input + output ? "price not known" : "";
     return cost === 0 ? "$0" : "$" + cost.toFixed(cost < 0.1 ? 4 : 2);
@@ -24,59 +24,59 @@
 
   function truth(found) {
     const required = found.required_text.length ? found.required_text.map(said) : [];
-    const asked = found.text_required === false ? said("The prompt asks for no text.") : null;
+    const asked = found.text_required === false ? said("The prompt requires no text.") : null;
     return make(
       "section",
       null,
       make("h4", null, "Ground truth"),
       block("Required text", required, asked),
       block("Subjects", found.subjects.map(pairs)),
-      block("Follows from", found.evidence.map(said)),
+      block("Evidence", found.evidence.map(said)),
     );
   }
 
   function reading(one, alone) {
     const values = Object.entries(one.values).map(([name, value]) => [name, number(value)]);
     const na = one.na.map((name) => [name, "not applicable"]);
-    const title = alone ? "" : one.name === "strict" ? "Strict reading" : "Official reading";
+    const title = alone ? "" : one.name === "strict" ? "Strict score" : "Official score";
     return block(title, one.status === "ok" ? null : said(words(one.status) + (one.reason ? ": " + one.reason : "")), one.rationale ? said(one.rationale) : null, pairs([...values, ...na]));
   }
 
   function attempt(one, index) {
     const facts = [["model", one.model], ["finish reason", one.finish], ["time", one.seconds.toFixed(2) + " s"], ["tokens", one.usage.input + " in, " + one.usage.output + " out"], ["cost", money(one.usage)], ["error", one.error]];
-    return [make("h5", null, "Reply " + (index + 1)), pairs(facts.filter((pair) => pair[1])), make("pre", { dir: "auto", tabindex: "0" }, one.reply || "nothing came back")];
+    return [make("h5", null, "Reply " + (index + 1)), pairs(facts.filter((pair) => pair[1])), make("pre", { dir: "auto", tabindex: "0" }, one.reply || "no reply")];
   }
 
-  function judgement(score) {
+  function score(score) {
     const judge = score.returned || score.asked;
-    const head = score.scorer + (score.judge_repeat ? ", judgement " + (score.judge_repeat + 1) : "");
-    const facts = [["judge", judge && score.asked && judge !== score.asked ? judge + " (asked for " + score.asked + ")" : judge], ["parser", score.parser], ["time", score.seconds.toFixed(2) + " s"], ["cost", money(score.usage)]];
+    const head = score.scorer + (score.judge_repeat ? ", score " + (score.judge_repeat + 1) : "");
+    const facts = [["judge", judge && score.asked && judge !== score.asked ? judge + " (requested " + score.asked + ")" : judge], ["parser", score.parser], ["time", score.seconds.toFixed(2) + " s"], ["cost", money(score.usage)]];
     const raw = score.attempts.length
       ? make("details", null, make("summary", null, score.attempts.length === 1 ? "Raw reply" : score.attempts.length + " raw replies"), score.attempts.flatMap(attempt))
       : null;
     const alone = score.readings.length === 1;
-    const parts = [...score.readings.flatMap((one) => reading(one, alone)), ...block("Recognised text", score.recognised.map(said)), ...block("Found in the picture", pairs(score.found)), ...block("Judgement", pairs(facts.filter((pair) => pair[1]))), raw].filter(Boolean);
-    // The scorer on show is open, the others are one click away.
+    const parts = [...score.readings.flatMap((one) => reading(one, alone)), ...block("Recognised text", score.recognised.map(said)), ...block("Measurements", pairs(score.found)), ...block("Score", pairs(facts.filter((pair) => pair[1]))), raw].filter(Boolean);
+    // The shown scorer is open, the others are collapsed.
     if (score.scorer === page.data.views[page.view].scorer) return [make("h5", { class: "said" }, head), ...parts];
     return [make("details", null, make("summary", { class: "said" }, head), ...parts)];
   }
 
-  function drawing(system, cell) {
+  function generation(system, cell) {
     const title = make("h4", null, page.key(system), " ", make("bdi", null, system.label));
-    if (!cell || !cell.status) return make("section", null, title, said("There is no drawing."), (cell && cell.scores ? cell.scores : []).flatMap(judgement));
-    const facts = [["seed", String(cell.seed)], ["time", cell.seconds.toFixed(2) + " s"], ["cost", money(cell.usage)], ["tries", cell.attempts > 1 ? String(cell.attempts) : ""], ["steps", cell.steps ? String(cell.steps) : ""]];
+    if (!cell || !cell.status) return make("section", null, title, said("No generation."), (cell && cell.scores ? cell.scores : []).flatMap(score));
+    const facts = [["seed", String(cell.seed)], ["time", cell.seconds.toFixed(2) + " s"], ["cost", money(cell.usage)], ["attempts", cell.attempts > 1 ? String(cell.attempts) : ""], ["steps", cell.steps ? String(cell.steps) : ""]];
     return make(
       "section",
       null,
       title,
       cell.reason ? block(words(cell.status), said(cell.reason)) : null,
-      cell.used_prompt ? block("Prompt that was drawn", said(cell.used_prompt)) : null,
-      (cell.scores || []).flatMap(judgement),
-      block("Drawing", pairs([...facts.filter((pair) => pair[1]), ...cell.settings])),
+      cell.used_prompt ? block("Prompt used for generation", said(cell.used_prompt)) : null,
+      (cell.scores || []).flatMap(score),
+      block("Generation", pairs([...facts.filter((pair) => pair[1]), ...cell.settings])),
       block("Reference images", cell.references.map(pairs)),
-      cell.evidence.length ? make("details", null, make("summary", null, "Evidence it gathered (" + cell.evidence.length + ")"), cell.evidence.map(pairs)) : null,
+      cell.evidence.length ? make("details", null, make("summary", null, "Gathered evidence (" + cell.evidence.length + ")"), cell.evidence.map(pairs)) : null,
     );
   }
 
-  page.depth = (entry, shown) => [truth(entry.truth), ...shown.map((index) => drawing(page.data.systems[index], entry.cells[index]))];
+  page.depth = (entry, shown) => [truth(entry.truth), ...shown.map((index) => generation(page.data.systems[index], entry.cells[index]))];
 })();

@@ -1,5 +1,5 @@
 "use strict";
-// The sample gallery: filters from the address, and cards made as they come near the screen.
+// Sample gallery: filters are read from the address, and cards are built when they come near the viewport.
 (() => {
   const page = window.KNOWGEN;
   page.data = window.KNOWGEN_DATA.index;
@@ -14,7 +14,7 @@
   let queue = [];
   let next = 0;
   let shownSystems = [];
-  let drawnFor = "";
+  let shownFor = "";
 
   function text(position) {
     if (texts[position] === null) {
@@ -27,7 +27,7 @@
 
   const bound = (value, otherwise) => (value !== undefined && value !== "" && Number.isFinite(Number(value)) ? Number(value) : otherwise);
 
-  // Which of the systems fit the filters for one sample.
+  // Systems that match the filters for one sample.
   function fitting(sample, values, candidates) {
     const low = bound(values.min, null);
     const high = bound(values.max, null);
@@ -69,7 +69,7 @@
     const order = ORDERS[values.sort];
     if (order) {
       for (const entry of kept) entry.score = score(entry);
-      // Samples without a score come last, whichever way the rest is ordered.
+      // Samples without a score come last in every order.
       kept.sort((a, b) => (a.score.low === null) - (b.score.low === null) || (a.score.low === null ? 0 : order(a, b)) || a.position - b.position);
     }
     shownSystems = chosen >= 0 && values.alone ? [chosen] : systems.map((system, index) => index);
@@ -77,12 +77,12 @@
   }
 
   function tell(kept, values) {
-    const pictures = kept.reduce((sum, entry) => sum + entry.matching.length, 0);
+    const images = kept.reduce((sum, entry) => sum + entry.matching.length, 0);
     const count = (n, word) => n.toLocaleString("en") + " " + word + (n === 1 ? "" : "s");
     const filtered = NAMES.some((name) => values[name] && name !== "sort" && name !== "alone") || values.id || values.reason;
     found.textContent = kept.length
       ? filtered
-        ? count(kept.length, "sample") + " of " + samples.length.toLocaleString("en") + ", " + count(pictures, "result") + (values.reason ? " with the reason “" + values.reason + "”" : "")
+        ? count(kept.length, "sample") + " of " + samples.length.toLocaleString("en") + ", " + count(images, "result") + (values.reason ? " with the reason “" + values.reason + "”" : "")
         : count(kept.length, "sample")
       : "Nothing fits these filters.";
   }
@@ -91,7 +91,7 @@
     const batch = queue.slice(next, next + BATCH);
     next += batch.length;
     cards.append(...batch.map((entry) => page.card.build(entry.sample, entry.position, shownSystems, entry.matching)));
-    // Observing anew reports at once whether the end is still near.
+    // Observing again reports at once whether the end is still near.
     watcher.unobserve(more);
     if (next < queue.length) watcher.observe(more);
   }
@@ -116,8 +116,8 @@
   function show(values) {
     const wanted = JSON.stringify([page.view, values.id, values.reason, ...NAMES.map((name) => values[name] || "")]);
     fill(values);
-    if (wanted === drawnFor) return;
-    drawnFor = wanted;
+    if (wanted === shownFor) return;
+    shownFor = wanted;
     queue = select(values);
     next = 0;
     cards.classList.toggle("narrow", shownSystems.length === 1);

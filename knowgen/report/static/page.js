@@ -6,7 +6,7 @@
   const scorer = document.getElementById("scorer");
   const protocols = [...document.querySelectorAll('#protocol input[name="protocol"]')];
 
-  // The panel that fits the wishes best: scorer before protocol, the first panel when nothing fits.
+  // Best matching panel: the scorer counts more than the protocol; the first panel if none matches.
   function panelFor(values) {
     const fit = (panel) =>
       (panel.dataset.scorer === values.scorer ? 2 : 0) + (panel.dataset.protocol === values.protocol ? 1 : 0);
@@ -26,9 +26,9 @@
     return chosen;
   }
 
-  function showMeasure(panel, wanted) {
+  function showMeasure(panel, name) {
     const blocks = [...panel.querySelectorAll("[data-measured]")];
-    const shown = blocks.find((block) => block.dataset.measured === wanted) || blocks[0];
+    const shown = blocks.find((block) => block.dataset.measured === name) || blocks[0];
     for (const block of blocks) block.hidden = block !== shown;
     panel.querySelector("[data-measure]").value = shown.dataset.measured;
   }
@@ -62,7 +62,7 @@
     page.address.follow(link.getAttribute("href"));
   });
 
-  // Builds an element. Text goes in as text, whatever it looks like.
+  // Build an element. Text is inserted as text and never parsed as HTML.
   page.make = (tag, options, ...children) => {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(options || {})) {

@@ -1,15 +1,15 @@
 "use strict";
-// Light or dark: as the system has it, unless the reader chose. Runs before the page is drawn, so that nothing flashes.
+// Light or dark: the system setting, unless the reader chose one. Runs before the page is shown, to avoid a flash.
 (() => {
   const KEY = "knowgen-theme";
-  const WORDS = { "": "as the system has them", dark: "dark", light: "light" };
+  const WORDS = { "": "system setting", dark: "dark", light: "light" };
 
   function stored() {
     try {
       const value = localStorage.getItem(KEY);
       return value === "dark" || value === "light" ? value : "";
     } catch (error) {
-      return ""; // a browser may forbid storage to files; then the choice lasts as long as the page
+      return ""; // Browsers may forbid storage for local files; the choice then lasts until the page is closed.
     }
   }
 

@@ -1,5 +1,5 @@
 "use strict";
-// The larger picture, beside the ground truth, in a dialog; arrow keys go from system to system.
+// Dialog with the larger image beside the ground truth; arrow keys change the system.
 (() => {
   const page = window.KNOWGEN;
   const { make } = page;
@@ -7,31 +7,31 @@
   let sample = null;
   let at = -1;
 
-  const drawn = () => sample.cells.map((cell, index) => (cell && cell.picture && !cell.picture.fault ? index : -1)).filter((index) => index >= 0);
+  const shown = () => sample.cells.map((cell, index) => (cell && cell.image && !cell.image.fault ? index : -1)).filter((index) => index >= 0);
 
-  function figure(picture, caption, alt) {
+  function figure(image, caption, alt) {
     return make(
       "figure",
       null,
-      make("img", { src: "img/" + picture.large, width: picture.width, height: picture.height, alt, decoding: "async" }),
-      make("figcaption", null, make("bdi", null, caption), " · " + picture.width + " × " + picture.height),
+      make("img", { src: "img/" + image.large, width: image.width, height: image.height, alt, decoding: "async" }),
+      make("figcaption", null, make("bdi", null, caption), " · " + image.width + " × " + image.height),
     );
   }
 
-  function draw() {
+  function render() {
     const systems = page.data.systems;
     const name = at < 0 ? "Ground truth" : systems[at].label;
     const figures = [];
-    if (at >= 0) figures.push(figure(sample.cells[at].picture, name, "generated picture of " + name + " for sample " + sample.id));
+    if (at >= 0) figures.push(figure(sample.cells[at].image, name, "generated image of " + name + " for sample " + sample.id));
     if (sample.truth && !sample.truth.fault) figures.push(figure(sample.truth, "Ground truth", "ground truth of sample " + sample.id));
     const stage = make("div", { class: "stage" }, figures);
-    stage.style.setProperty("--pictures", String(figures.length));
+    stage.style.setProperty("--images", String(figures.length));
     const button = (words, label, act) => {
       const made = make("button", { type: "button", class: "plain", "aria-label": label, title: label }, words);
       made.addEventListener("click", act);
       return made;
     };
-    const steps = drawn().length > 1 ? [button("←", "Previous system", () => step(-1)), button("→", "Next system", () => step(1))] : [];
+    const steps = shown().length > 1 ? [button("←", "Previous system", () => step(-1)), button("→", "Next system", () => step(1))] : [];
     dialog.setAttribute("aria-label", name + ", sample " + sample.id);
     const close = button("✕", "Close", () => dialog.close());
     close.autofocus = true;
@@ -47,10 +47,10 @@
   }
 
   function step(by) {
-    const order = drawn();
+    const order = shown();
     if (order.length < 2) return;
     at = order[(order.indexOf(at) + by + order.length) % order.length];
-    draw();
+    render();
     dialog.querySelector("button:last-of-type").focus();
   }
 
@@ -66,7 +66,7 @@
     open: (chosen, system) => {
       sample = chosen;
       at = system;
-      draw();
+      render();
       dialog.showModal();
     },
   };

@@ -1,4 +1,4 @@
-"""An open VLM as judge, in this process through transformers: the same rubric, contract and readers as `vlm`."""
+"""The scorer `hf`: an open VLM as judge in this process, with the rubric, contract and parsers of `vlm`."""
 
 from __future__ import annotations
 
@@ -27,35 +27,34 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PROMPTING_VERSION = "hf-1"
-"""Raised whenever the same sample could be put to the same model in other words or pixels by intent."""
+"""Version of the prompts to the model. Increment it with any change to their text or to the pixels of their images."""
 
 
 class HfJudge:
-    """Shows an open VLM the prompt, the generated picture and the ground truth, and reads four values from its reply.
+    """A judge of the four KnowGen dimensions that runs an open VLM on this machine, several samples at a time.
 
-    The model runs on this machine, several samples at a time. What a reply must look like and how it is read is the
-    same as for `vlm`: a reply off the contract is asked again with what was wrong, up to `attempts` times, and every
-    reply is kept. A sample on its own that does not fit into memory fails, with that reason.
+    It sees the prompt, the generated image and the ground truth. The contract of a reply and its parsers are those of
+    `vlm`: a reply that breaks the contract is requested again, with what was wrong, up to `attempts` times, and every
+    attempt is stored. A sample for which memory runs out even in a batch of one gets a failed score.
 
-    The name alone does not tell two trainings of one model apart: `judge_returned` of a score carries an id of the
-    weights, and a folder whose weights were replaced wants a fresh run.
+    The weights of a folder are part of the scorer's version (`weights_identity`), and `judge_returned` of a score
+    contains their content id.
 
     Args:
-        model: A folder with config.json, processor and *.safetensors, or a name on the Hugging Face hub.
+        model: Folder with config.json, processor and *.safetensors, or name on the Hugging Face hub.
         revision: Branch, tag or commit on the hub; empty for the default one.
-        download: May the weights be fetched from the hub? Else they must be on this machine.
-        temperature: Of the decoding; 0 is greedy.
-        max_new_tokens: Longest reply.
-        max_pixels: Pictures with more pixels are scaled down to so many; None leaves that to the model's processor.
-        batch_size: Samples of one batch; halved whenever memory runs out.
-        attempts: Replies for one judgement, when they are off the contract.
-        dtype: Number format of the weights: auto (bfloat16 on a GPU, float32 on a processor), float32, bfloat16 or
-            float16.
-        device_map: How the model is spread over the devices this process sees, as transformers takes it, such as
-            `auto`; empty puts it on one device.
+        download: Whether the weights may be downloaded from the hub; otherwise they must be in its cache.
+        temperature: Sampling temperature, 0 to 2; 0 is greedy.
+        max_new_tokens: Maximum number of tokens of a reply.
+        max_pixels: Maximum number of pixels of an image, larger ones are scaled down; None leaves it to the model's
+            processor.
+        batch_size: Number of samples per batch; halved when memory runs out.
+        attempts: Maximum number of replies for one score, when they break the contract.
+        dtype: Number format of the weights: auto (bfloat16 on a GPU, float32 on a CPU), float32, bfloat16 or float16.
+        device_map: Placement over several devices as in transformers, such as `auto`; empty for one device.
 
     Raises:
-        UsageError: An argument is out of its range.
+        UsageError: An argument is invalid.
     """
 
     needs = frozenset({"image", "truth_image"})
@@ -66,7 +65,7 @@ class HfJudge:
     concurrency = 16
     workers = 1
     local = True
-    deadline = 1800.0  # a processor may take minutes for one reply
+    deadline = 1800.0  # a CPU may take minutes for one reply
     identity_excludes = frozenset({"download", "batch_size", "device_map"})
 
     def __init__(
@@ -88,11 +87,11 @@ class HfJudge:
         counts = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "attempts": attempts}
         _check_counts(counts if max_pixels is None else counts | {"max_pixels": max_pixels}, where)
         if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
-            raise UsageError(f"temperature={temperature} is not within 0 to 2", where=where)
+            raise UsageError(f"temperature must be a number from 0 to 2, got {temperature!r}", where=where)
         if dtype not in DTYPES:
-            raise UsageError(f"dtype={dtype} is unknown", where=where, fix=f"give one of {', '.join(DTYPES)}")
+            raise UsageError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}", where=where)
         if not isinstance(download, bool):
-            raise UsageError(f"download={download} is neither true nor false", where=where)
+            raise UsageError(f"download must be true or false, got {download!r}", where=where)
         self.label = f"hf:{model}"
         self.source = ModelSource(model, revision, download, dtype, device_map)
         self.attempts = attempts
@@ -100,116 +99,126 @@ class HfJudge:
         self._decoding = {
             "batch_size": batch_size, "max_new_tokens": max_new_tokens, "temperature": float(temperature),
         }  # fmt: skip
-        self._ready: tuple[LocalVlm, Decoder] | None = None
+        self._loaded: tuple[LocalVlm, Decoder] | None = None
 
     @classmethod
     def weights_identity(cls, model: str, **_: Any) -> str:
-        """Tells apart weights that come to lie in the same folder; no heavy library is imported.
+        """Identify the weights in a folder by content, without importing torch.
+
+        Args:
+            model: As in the constructor.
 
         Returns:
-            The first 12 digits of their hash for a folder; empty for a name of the hub, which the revision tells apart,
-            and where nothing is there, which `setup` tells of.
+            The content id of a folder, 12 hex digits. Empty for a hub name, which the revision identifies, and where
+            there are no weights, which `setup` reports.
         """
         folder = Path(model or "").expanduser()
         return weights_id(folder) if any(folder.glob("*.safetensors")) else ""
 
     def setup(self, device: str) -> None:
-        """Loads the model onto a device, such as `cuda:0` or `cpu`.
+        """Load the model.
+
+        Args:
+            device: Device such as `cuda:0` or `cpu`.
 
         Raises:
-            MissingDependencyError: A package or the weights are not there.
-            DataError: The folder holds no model, or not all of it.
-            ConfigError: It is no vision-language model, or cannot be loaded.
+            MissingDependencyError: A package or the weights are missing.
+            DataError: The folder is not a model, or some of its weights are missing.
+            ConfigError: The model is not a vision-language model, or cannot be loaded.
         """
         vlm = load(self.source, device)
-        self._ready = (vlm, Decoder(vlm, **self._decoding))  # type: ignore[arg-type]
+        self._loaded = (vlm, Decoder(vlm, **self._decoding))  # type: ignore[arg-type]
 
     @staticmethod
     def reparse(attempts: Sequence[Attempt], sample: Sample) -> tuple[ParsedScore, ParsedScore, str]:
-        """Reads attempts of several tries together; see `knowgen.scorers.contract.with_earlier`."""
+        """Parse attempts of several runs together; see `knowgen.scorers.contract.with_earlier`."""
         return read_attempts(attempts, sample.text_required)
 
     def score_batch(self, items: Sequence[Item]) -> Iterator[Score]:
-        """Yields one score an item, each as soon as it is settled; whatever is wrong with one is its own failure.
+        """Yield one score per item, each as soon as it is complete. An unusable image fails only its own score.
 
-        Items wait in one line and are taken in batches; those to be asked again go to its end, and so are asked
-        together.
+        Samples wait in a queue and are taken in batches. Those whose reply must be requested again go to its end, so
+        that they share batches too.
 
         Args:
-            items: Samples with truth and generation.
+            items: Samples with ground truths and generations.
         """
-        if self._ready is None:
+        if self._loaded is None:
             self.setup("cpu")
-        assert self._ready is not None
-        vlm, decoder = self._ready
-        line: deque[_Conversation] = deque()
+        assert self._loaded is not None
+        vlm, decoder = self._loaded
+        queue: deque[_JudgedSample] = deque()
         for sample, truth, generation in items:
-            if lacking := missing_needs(self.needs, truth, generation):
-                reason = f"there is no {' and no '.join(lacking)}"
+            if missing := missing_needs(self.needs, truth, generation):
+                reason = f"no {' and no '.join(missing)}"
                 yield not_applicable_score(sample.id, generation.repeat, self.label, reason)
                 continue
-            line.append(_Conversation((sample, truth, generation), self, vlm))
-        while line:
-            batch: list[_Conversation] = []
-            while line and len(batch) < decoder.batch_size:
-                talk = line.popleft()
+            queue.append(_JudgedSample((sample, truth, generation), self, vlm))
+        while queue:
+            batch: list[_JudgedSample] = []
+            while queue and len(batch) < decoder.batch_size:
+                judged = queue.popleft()
                 try:
-                    talk.open()
+                    judged.load_images()
                 except UnscorableError as error:
-                    yield talk.failed(str(error))
+                    yield judged.failed(str(error))
                 else:
-                    batch.append(talk)
-            for talk, reply in zip(batch, decoder.replies([talk.prompt() for talk in batch]), strict=True):
-                talk.hear(reply)
-                if talk.settled:
-                    yield talk.score()
+                    batch.append(judged)
+            for judged, reply in zip(batch, decoder.replies([judged.prompt() for judged in batch]), strict=True):
+                judged.add_reply(reply)
+                if judged.complete:
+                    yield judged.score()
                 else:
-                    line.append(talk)
+                    queue.append(judged)
 
     def close(self) -> None:
-        """Lets go of the model and of the memory it takes."""
-        if self._ready is None:
+        """Release the model and its memory."""
+        if self._loaded is None:
             return
-        self._ready = None
+        self._loaded = None
         free_memory()
 
 
-class _Conversation:
-    """One sample on its way to a score: what was asked so far, and what came back."""
+class _JudgedSample:
+    """A sample and the attempts to score it so far.
+
+    Attributes:
+        complete: Whether no further reply is needed.
+    """
 
     def __init__(self, item: Item, judge: HfJudge, vlm: LocalVlm) -> None:
         self._sample, self._truth, self._generation = item
         self._judge, self._vlm = judge, vlm
-        self._pictures: tuple[Image, ...] = ()
+        self._images: tuple[Image, ...] = ()
         self._digests: tuple[str, ...] = ()
         self._attempts: list[Attempt] = []
         self._fault = ""
-        self.settled = False
+        self.complete = False
 
-    def open(self) -> None:
-        """Opens the pictures, where they are not open yet.
+    def load_images(self) -> None:
+        """Load the images, once.
 
         Raises:
-            UnscorableError: A picture has no file or does not open.
+            UnscorableError: An image has no file or cannot be opened.
         """
-        if not self._pictures:
-            most = self._judge.max_pixels
-            drawn = _shown(self._generation.image, "the generated picture", most)
-            true = _shown(self._truth.image, "the ground truth", most)
-            self._pictures, self._digests = (drawn[0], true[0]), (drawn[1], true[1])
+        if not self._images:
+            max_pixels = self._judge.max_pixels
+            generated = _load_image(self._generation.image, "the generated image", max_pixels)
+            truth = _load_image(self._truth.image, "the ground truth", max_pixels)
+            self._images, self._digests = (generated[0], truth[0]), (generated[1], truth[1])
 
     def failed(self, reason: str) -> Score:
-        """Returns the score of a sample that cannot be shown."""
+        """Return the failed score of a sample whose images cannot be loaded."""
         return failed_score(self._sample.id, self._generation.repeat, self._judge.label, reason)
 
     def prompt(self) -> DecoderPrompt:
-        """Returns what is asked next; what was wrong with the reply before is said in it."""
+        """Return the next prompt, which says what was wrong with the previous reply."""
         sample = self._sample
         text = user_text(sample.id, sample.prompt, sample.text_required, self._fault)
-        return DecoderPrompt(system_prompt(), text, self._pictures)
+        return DecoderPrompt(system_prompt(), text, self._images)
 
-    def hear(self, reply: DecoderReply) -> None:
-        """Takes a reply, and tells whether that settles it."""
+    def add_reply(self, reply: DecoderReply) -> None:
+        """Add a reply to the attempts, and set `complete`."""
         usage = Usage(input_tokens=reply.input_tokens, output_tokens=reply.output_tokens, cost=0.0)
         attempt = Attempt(
             reply=clean_text(reply.text),
@@ -219,16 +228,16 @@ class _Conversation:
             seconds=reply.seconds,
             usage=usage,
         )
-        found = read_strict(attempt.reply, text_required=self._sample.text_required)
-        if isinstance(found, ReplyError) and not reply.error:
-            self._fault = TOO_LONG if reply.finish == "length" else str(found)  # the rest follows from its being cut
+        parsed = read_strict(attempt.reply, text_required=self._sample.text_required)
+        if isinstance(parsed, ReplyError) and not reply.error:
+            self._fault = TOO_LONG if reply.finish == "length" else str(parsed)  # other faults follow from the cut
             attempt = attempt.model_copy(update={"error": self._fault})
         self._attempts.append(attempt)
-        enough = len(self._attempts) >= self._judge.attempts
-        self.settled = isinstance(found, ParsedScore) or bool(reply.error) or enough
+        exhausted = len(self._attempts) >= self._judge.attempts
+        self.complete = isinstance(parsed, ParsedScore) or bool(reply.error) or exhausted
 
     def score(self) -> Score:
-        """Returns the score, read from all replies; failed, with the last fault, when none met the contract."""
+        """Return the score parsed from all attempts; failed, with the last fault, where none meets the contract."""
         strict, lenient, returned = read_attempts(self._attempts, self._sample.text_required)
         image = self._generation.image
         return Score(
@@ -254,11 +263,16 @@ class _Conversation:
         )
 
 
-def _shown(image: ImageRef | None, what: str, max_pixels: int | None) -> tuple[Image, str]:
-    """Returns a picture as every judge is shown it, and the digest of the JPEG it was made from.
+def _load_image(image: ImageRef | None, what: str, max_pixels: int | None) -> tuple[Image, str]:
+    """Return an image in the encoding of every VLM judge, and the SHA-256 of the encoded JPEG.
+
+    Args:
+        image: Image with its path on this machine.
+        what: Name of the image in errors.
+        max_pixels: Maximum number of pixels, None for no limit.
 
     Raises:
-        UnscorableError: It has no file, or the file does not decode.
+        UnscorableError: The image has no file, or the file cannot be decoded.
     """
     from PIL import Image
 
@@ -276,4 +290,4 @@ def _shown(image: ImageRef | None, what: str, max_pixels: int | None) -> tuple[I
 def _check_counts(counts: dict[str, Any], where: str) -> None:
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name}={value} is not a whole number of 1 or more", where=where)
+            raise UsageError(f"{name} must be a whole number >= 1, got {value!r}", where=where)

@@ -1,4 +1,4 @@
-"""A vision-language model with its processor, loaded into this process through transformers."""
+"""Loading a vision-language model and its processor with transformers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from knowgen.scorers.hf.weights import find_weights_folder, weights_id
 _PACKAGES = ("torch", "torchvision", "transformers")
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-"""Number formats a model may be loaded in; `auto` is bfloat16 on a GPU and float32 on a processor."""
+"""Number formats of the weights; `auto` is bfloat16 on a GPU and float32 on a CPU."""
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from and how it is loaded.
+    """Where to find a model and how to load it.
 
     Attributes:
-        model: A folder, or a name on the hub.
-        revision: On the hub; empty for the default one.
-        download: May it be fetched?
-        dtype: One of `DTYPES`.
-        device_map: How it is spread over devices, as transformers takes it; empty puts it on one device.
+        model: Folder, or name on the Hugging Face hub.
+        revision: Branch, tag or commit on the hub; empty for the default one.
+        download: Whether the weights may be downloaded from the hub.
+        dtype: Number format of the weights, one of `DTYPES`.
+        device_map: Placement over several devices as in transformers; empty for one device.
     """
 
     model: str
@@ -40,12 +40,12 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class LocalVlm:
-    """A model that is ready to be asked.
+    """A loaded model.
 
     Attributes:
-        model: As transformers made it, in evaluation mode.
-        processor: Makes its inputs; pads on the left.
-        weights: From `weights_id`.
+        model: Model of transformers, in evaluation mode.
+        processor: Processor of transformers, which pads on the left.
+        weights: Content id of the model, from `weights_id`.
         dtype: Number format of the weights, such as `bfloat16`.
     """
 
@@ -56,16 +56,16 @@ class LocalVlm:
 
 
 def load(source: ModelSource, device: str) -> LocalVlm:
-    """Loads a model and its processor. Code that comes with a model is never run, and no pickle is opened.
+    """Load a model and its processor, without running code from the model's repository or opening pickles.
 
     Args:
-        source: What is loaded.
-        device: Where it computes, such as `cuda:0` or `cpu`; without effect with a `device_map`.
+        source: Model to load.
+        device: Device such as `cuda:0` or `cpu`; ignored where `source` has a `device_map`.
 
     Raises:
-        MissingDependencyError: A package or the weights are not there.
-        DataError: The folder holds no model, or weights are missing in it.
-        ConfigError: It is no vision-language model, or cannot be loaded.
+        MissingDependencyError: A package or the weights are missing.
+        DataError: The folder is not a model, or some of its weights are missing.
+        ConfigError: The model is not a vision-language model, or cannot be loaded.
     """
     where = f"scorer hf:{source.model}"
     needed = (*_PACKAGES, "accelerate") if source.device_map else _PACKAGES
@@ -82,17 +82,17 @@ def load(source: ModelSource, device: str) -> LocalVlm:
 def _processor(folder: Path, where: str) -> Any:
     from transformers import AutoProcessor
 
-    processor = _guarded(
+    processor = _load_part(
         lambda: AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
         "processor",
         where,
     )
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or getattr(processor, "image_processor", None) is None:
-        raise ConfigError("is no vision-language model: its processor takes no pictures", where=where)
+        raise ConfigError("not a vision-language model: its processor takes no images", where=where)
     if not getattr(processor, "chat_template", None):
-        raise ConfigError("brings no chat template, so it cannot be asked", where=where, fix="take an instruct model")
-    tokenizer.padding_side = "left"  # a reply begins where its prompt ends
+        raise ConfigError("the chat template is missing", where=where, fix="use an instruct model")
+    tokenizer.padding_side = "left"  # generation continues at the end of the prompt
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return processor
@@ -102,10 +102,10 @@ def _model(folder: Path, source: ModelSource, device: str, where: str) -> Any:
     import torch
     from transformers import AutoModelForImageTextToText
 
-    on_processor = not torch.cuda.is_available() if source.device_map else device == "cpu"
-    name = source.dtype if source.dtype != "auto" else "float32" if on_processor else "bfloat16"
-    move_to_device = {"device_map": source.device_map} if source.device_map else {}
-    model, told = _guarded(
+    on_cpu = not torch.cuda.is_available() if source.device_map else device == "cpu"
+    name = source.dtype if source.dtype != "auto" else "float32" if on_cpu else "bfloat16"
+    placement = {"device_map": source.device_map} if source.device_map else {}
+    model, report = _load_part(
         lambda: AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=getattr(torch, name),
@@ -113,26 +113,37 @@ def _model(folder: Path, source: ModelSource, device: str, where: str) -> Any:
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
-            **move_to_device,
+            **placement,
         ),
         "model",
         where,
     )
-    if lacking := sorted(told["missing_keys"]):  # transformers would fill them with random numbers
-        raise DataError(f"lacks {len(lacking)} weights, such as {lacking[0]}", where=where, fix="fetch it anew")
+    if missing := sorted(report["missing_keys"]):  # transformers would initialise them at random
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DataError(f"weights are missing: {missing[0]}{more}", where=where, fix="download the model again")
     return (model if source.device_map else model.to(device)).eval()
 
 
-def _guarded(load: Callable[[], Any], what: str, where: str) -> Any:
-    """Calls a loader of transformers, which raises whatever a broken file makes it raise."""
+def _load_part(load: Callable[[], Any], what: str, where: str) -> Any:
+    """Call a loader of transformers.
+
+    Args:
+        load: Loader, which may raise any exception for a damaged file.
+        what: Name of the part in errors.
+        where: Name of the scorer in errors.
+
+    Raises:
+        MissingDependencyError: A package is missing.
+        ConfigError: The loader failed.
+    """
     try:
-        with offline():  # all files are in the folder; libraries look for others on the hub
+        with offline():  # all files are in the folder, but libraries look for others on the hub
             return load()
     except ImportError as error:
         raise MissingDependencyError(
-            f"its {what} needs a package that is not installed: {error_summary(error, 300)}",
+            f"the {what} needs a package that is not installed: {error_summary(error, 300)}",
             where=where,
             fix="install it",
         ) from error
     except Exception as error:
-        raise ConfigError(f"its {what} cannot be loaded: {error_summary(error, 300)}", where=where) from error
+        raise ConfigError(f"the {what} cannot be loaded: {error_summary(error, 300)}", where=where) from error

@@ -1,4 +1,4 @@
-"""Embeddings kept between runs, found by all that decides them: model, weights, preprocessing, libraries, content."""
+"""A cache of embeddings between runs. The key covers model, weights, preprocessing, libraries and content."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from knowgen.scorers.similarity.images import OPENING_VERSION
 from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors
 
 KEY_VERSION = 1
-"""Raised when the making of keys or the form of entries changes."""
+"""Version of keys and entries. Increment it with any change to their format."""
 
 _LENGTH_SLACK = 1e-3
-"""An entry whose vector is not of length 1 within this is damaged, and is made again."""
+"""Tolerance of a vector's length: an entry further from length 1 is damaged and computed again."""
 
 
 class EmbeddingCache:
-    """Unit vectors by content, as little-endian float32; a text's entry begins with a byte that says it was cut.
+    """Unit vectors by content, stored as little-endian float32, for a text after one byte that says if it was cut.
 
     Args:
-        identity: Of the model.
-        precision: fp32, bf16 or fp16.
+        identity: Identity of the model.
+        precision: Precision of the model: fp32, bf16 or fp16.
     """
 
     def __init__(self, identity: NetworkIdentity, precision: str) -> None:
@@ -34,37 +34,41 @@ class EmbeddingCache:
         }  # fmt: skip
 
     def image_key(self, sha256: str) -> str:
-        """Returns the key of a picture file with this digest."""
+        """Return the key of an image file.
+
+        Args:
+            sha256: SHA-256 of the file, hex.
+        """
         return fingerprint({**self._decides, "opening": OPENING_VERSION, "image": sha256})
 
     def text_key(self, text: str) -> str:
-        """Returns the key of a text."""
+        """Return the key of a text."""
         return fingerprint({**self._decides, "text": text_hash(text)})
 
     def image(self, sha256: str) -> Vectors | None:
-        """Returns a picture's vector, None where it is not kept."""
+        """Return the vector of an image, None where it is not cached."""
         return _vector(self._cache.get(self.image_key(sha256)))
 
     def put_image(self, sha256: str, vector: Vectors) -> None:
-        """Keeps a picture's vector."""
+        """Store the vector of an image."""
         self._cache.put(self.image_key(sha256), _packed(vector))
 
     def text(self, text: str) -> tuple[Vectors, bool] | None:
-        """Returns a text's vector and whether the text was cut, None where it is not kept."""
+        """Return the vector of a text and whether the text was cut, None where it is not cached."""
         entry = self._cache.get(self.text_key(text))
         vector = _vector(entry[1:]) if entry else None
         return None if entry is None or vector is None else (vector, bool(entry[0]))
 
     def put_text(self, text: str, vector: Vectors, cut: bool) -> None:
-        """Keeps a text's vector."""
+        """Store the vector of a text, and whether the text was cut."""
         self._cache.put(self.text_key(text), bytes([cut]) + _packed(vector))
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the cache."""
         self._cache.close()
 
     def flush(self) -> None:
-        """Writes what was put, so that other processes find it."""
+        """Write stored entries to disk, so that other processes find them."""
         self._cache.flush()
 
 

@@ -1,4 +1,4 @@
-"""CLIP-like models from `open_clip`: weights it lists, a checkpoint file, a folder, or a repository of the hub."""
+"""CLIP models of open_clip: listed weights, a checkpoint file, a folder, or a hub repository."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-"""As open_clip looks for them in a repository, in its order."""
+"""File names under which open_clip looks for weights in a repository, in its order."""
 
 FOLDER_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-"""As open_clip looks for them in a folder, in its order."""
+"""File names under which open_clip looks for weights in a folder, in its order."""
 
 LIBRARIES = ("open_clip_torch", "torch", "torchvision", "pillow")
 PARTS = {"timm_model_name": "timm", "hf_model_name": "transformers", "hf_tokenizer_name": "transformers"}
-"""Fields of a configuration that bring in another library, which then decides the embedding as well."""
+"""Fields of a configuration that use another library, whose version then affects the embedding too."""
 
 
 class ClipSource:
     """Finds and loads an open_clip model.
 
     Args:
-        name: Of any family but dino.
-        download: Fetch weights that are not on this machine?
-        where: Names the scorer in errors.
+        name: Name of any family but dino.
+        download: Whether missing weights may be downloaded.
+        where: Name of the scorer in errors.
     """
 
     def __init__(self, name: ModelName, *, download: bool, where: str) -> None:
@@ -48,17 +48,17 @@ class ClipSource:
         self._preprocess: dict[str, Any] = {}
 
     def prepare(self) -> NetworkIdentity:
-        """Finds the weights; see `embedding_networks.Source`."""
+        """Find the weights; see `NetworkSource.prepare`."""
         require_packages(self._where, "open_clip", "torch", "torchvision")
-        ways = {
+        finders = {
             "hub": self._prepare_hub,
             "folder": self._prepare_folder,
             "tag": self._prepare_tag,
             "file": self._prepare_file,
         }
-        config = ways[self._name.family]()
+        config = finders[self._name.family]()
         return NetworkIdentity(
-            model=self._shown,
+            model=self._display_name,
             weights=file_digest(self._weights),
             config=fingerprint({"model": config, "preprocess": self._preprocess}),
             libraries=versions(*LIBRARIES, *(library for part, library in PARTS.items() if part in json.dumps(config))),
@@ -72,28 +72,28 @@ class ClipSource:
 
     def _prepare_folder(self) -> Any:
         folder = Path(self._name.source).expanduser()
-        held = [folder / name for name in FOLDER_WEIGHTS if (folder / name).is_file()]
-        if not held or not (folder / CONFIG).is_file():
+        weights = [folder / name for name in FOLDER_WEIGHTS if (folder / name).is_file()]
+        if not weights or not (folder / CONFIG).is_file():
             raise MissingDependencyError(
-                f"{str(folder)!r} holds no {CONFIG} with {' or '.join(FOLDER_WEIGHTS)}",
+                f"{str(folder)!r} has no {CONFIG} with {' or '.join(FOLDER_WEIGHTS)}",
                 where=self._where,
-                fix="name a folder in which open_clip can load a model",
+                fix="name a folder from which open_clip can load a model",
             )
-        self._weights = held[0]
+        self._weights = weights[0]
         return self._read(folder / CONFIG)
 
     def _read(self, path: Path) -> Any:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ConfigError(f"is no JSON: {error}", where=str(path), fix="put a whole file there") from error
+            raise ConfigError(f"not valid JSON: {error}", where=str(path), fix="replace the file") from error
 
     def _prepare_file(self) -> Any:
         config = self._architecture()
         self._weights = Path(self._name.source).expanduser()
         if not self._weights.is_file():
             raise MissingDependencyError(
-                f"there is no file {str(self._weights)!r}", where=self._where, fix="put the checkpoint there"
+                f"the file {str(self._weights)!r} does not exist", where=self._where, fix="put the checkpoint there"
             )
         return config
 
@@ -101,39 +101,39 @@ class ClipSource:
         import open_clip
 
         config, (arch, tag) = self._architecture(), (self._name.arch, self._name.source)
-        listed = open_clip.get_pretrained_cfg(arch, tag)
-        if not listed:
+        config_of_tag = open_clip.get_pretrained_cfg(arch, tag)
+        if not config_of_tag:
             tags = open_clip.list_pretrained_tags_by_model(arch)
-            near = difflib.get_close_matches(tag, tags, n=1, cutoff=0.4)
-            fix = f"did you mean {arch}/{near[0]}?" if near else f"known are {', '.join(tags) or 'none'}"
+            suggestions = difflib.get_close_matches(tag, tags, n=1, cutoff=0.4)
+            fix = f"did you mean {arch}/{suggestions[0]}?" if suggestions else f"known are {', '.join(tags) or 'none'}"
             raise UsageError(f"open_clip lists no weights {tag!r} of {arch}", where=self._where, fix=fix)
-        if listed.get("quick_gelu") and not config.get("quick_gelu"):
-            # open_clip only warns of it, and computes with an activation that the weights were not trained with
+        if config_of_tag.get("quick_gelu") and not config.get("quick_gelu"):
+            # open_clip only warns, and then uses another activation than in training
             raise UsageError(
-                f"the weights {tag!r} were trained with another activation than {arch} has",
+                f"the weights {tag!r} were trained with another activation than that of {arch}",
                 where=self._where,
                 fix=f"name it {arch}-quickgelu/{tag}",
             )
-        self._preprocess = {key: listed.get(key) for key in ("mean", "std", "interpolation", "resize_mode")}
-        self._weights = self._of_tag(listed)
+        self._preprocess = {key: config_of_tag.get(key) for key in ("mean", "std", "interpolation", "resize_mode")}
+        self._weights = self._of_tag(config_of_tag)
         return config
 
-    def _of_tag(self, listed: dict[str, Any]) -> Path:
-        """Returns the file of listed weights: of the hub's cache, or of open_clip's own folder."""
-        repository, _, file = str(listed.get("hf_hub", "")).rpartition("/")
-        own = Path.home() / ".cache" / "clip" / Path(str(listed.get("url", ""))).name
-        if listed.get("url") and own.is_file():
+    def _of_tag(self, config_of_tag: dict[str, Any]) -> Path:
+        """Return the file of listed weights, from the hub's cache or open_clip's own folder."""
+        repository, _, file = str(config_of_tag.get("hf_hub", "")).rpartition("/")
+        own = Path.home() / ".cache" / "clip" / Path(str(config_of_tag.get("url", ""))).name
+        if config_of_tag.get("url") and own.is_file():
             return own
         if not repository:
-            raise missing_weights(f"{self._name.text} ({listed.get('url', '')})", self._where)
+            raise missing_weights(f"{self._name.text} ({config_of_tag.get('url', '')})", self._where)
         names = WEIGHTS if not file else (str(Path(file).with_suffix(".safetensors")), file)
         return hub_file(repository, names, download=self._download, where=self._where)
 
     def _architecture(self) -> Any:
-        """Returns the configuration of the architecture.
+        """Return the configuration of the architecture.
 
         Raises:
-            UsageError: open_clip has none of that name.
+            UsageError: open_clip has no architecture of this name.
         """
         if (bundled := _bundled(self._name.arch)) is not None:
             return bundled
@@ -142,13 +142,13 @@ class ClipSource:
         config = open_clip.get_model_config(self._name.arch)
         if config is None:
             known = open_clip.list_models()
-            near = difflib.get_close_matches(self._name.arch, known, n=1, cutoff=0.4)
-            fix = f"did you mean {near[0]!r}?" if near else "see open_clip.list_models()"
+            suggestions = difflib.get_close_matches(self._name.arch, known, n=1, cutoff=0.4)
+            fix = f"did you mean {suggestions[0]!r}?" if suggestions else "see open_clip.list_models()"
             raise UsageError(f"open_clip has no architecture {self._name.arch!r}", where=self._where, fix=fix)
         return config
 
     def load(self, device: str, precision: str) -> ClipNetwork:
-        """Loads the model; see `embedding_networks.Source`."""
+        """Load the model; see `NetworkSource.load`."""
         import open_clip
 
         overlay = {f"image_{key}": value for key, value in self._preprocess.items()}
@@ -159,22 +159,22 @@ class ClipSource:
                 )
         except (RuntimeError, ValueError, KeyError, AttributeError, OSError, EOFError, pickle.UnpicklingError) as error:
             raise ConfigError(
-                f"{self._weights.name} cannot be loaded as weights of {self._shown}: {error_message(error)}",
+                f"{self._weights.name} cannot be loaded as weights of {self._display_name}: {error_message(error)}",
                 where=self._where,
-                fix="give the checkpoint of that architecture",
+                fix="give a checkpoint of this architecture",
             ) from error
         return ClipNetwork(move_to_device(model, device, self._where), preprocess, self._tokenizer, device, precision)
 
     @property
     def _library_name(self) -> str:
-        """The model's name as open_clip takes it."""
+        """The name of the model for open_clip's functions."""
         if self._name.family == "folder":
             return f"local-dir:{Path(self._name.source).expanduser()}"
         return self._name.arch or f"hf-hub:{self._name.source}"
 
     @property
-    def _shown(self) -> str:
-        """The model's name without where it lies on this machine."""
+    def _display_name(self) -> str:
+        """The name of the model without a path."""
         return Path(self._name.source).name if self._name.family == "folder" else self._name.arch or self._name.source
 
     def _tokenizer(self) -> Any:
@@ -185,36 +185,36 @@ class ClipSource:
                 return open_clip.get_tokenizer(self._library_name)
         except (OSError, ValueError) as error:
             raise MissingDependencyError(
-                f"the tokenizer of {self._shown} is not on this machine: {error_message(error)}",
+                f"the tokenizer of {self._display_name} is not on this machine: {error_message(error)}",
                 where=self._where,
-                fix="get it with -s download=true",
+                fix="give -s download=true",
             ) from error
 
 
 def _bundled(arch: str) -> Any:
-    """Returns an architecture that open_clip brings along, read from its file; None where there is no such file.
+    """Return the configuration of an architecture from open_clip's files, without importing it; None if not there.
 
-    Importing open_clip takes seconds, and a pass that finds all it needs in the cache does not need it. Where it is
-    imported already it is asked itself, for it may know architectures of the user's.
+    Importing open_clip takes seconds and is not needed where all embeddings are cached. Where it is imported already,
+    the result is None too, because the user may have added architectures to it.
     """
-    found = find_spec("open_clip")
-    if "open_clip" in sys.modules or found is None:
+    spec = find_spec("open_clip")
+    if "open_clip" in sys.modules or spec is None:
         return None
-    for place in found.submodule_search_locations or ():
-        file = Path(place) / "model_configs" / f"{arch}.json"
+    for folder in spec.submodule_search_locations or ():
+        file = Path(folder) / "model_configs" / f"{arch}.json"
         if file.is_file():
             return json.loads(file.read_text(encoding="utf-8"))
     return None
 
 
 class ClipNetwork:
-    """An open_clip model in memory; see `embedding_networks.Network`.
+    """A loaded open_clip model; see `Network`.
 
     Args:
-        model: The model, on its device.
-        preprocess: From an RGB picture to a tensor.
-        tokenizer: Makes the tokenizer, when the first text comes.
-        device: As torch names it.
+        model: Model on its device.
+        preprocess: Function from an RGB image to a tensor.
+        tokenizer: Function that returns the tokenizer, called for the first text.
+        device: Device as torch names it.
         precision: fp32, bf16 or fp16.
     """
 
@@ -224,18 +224,18 @@ class ClipNetwork:
         self._tokenizer: Any = None
 
     def pixels(self, image: Image) -> Any:
-        """Returns a tensor of shape (3, size, size)."""
+        """Return a tensor of shape (3, size, size)."""
         return self._preprocess(image)
 
     def images(self, batch: Sequence[Any]) -> Vectors:
-        """Embeds pictures."""
+        """Return unit vectors of images."""
         import torch
 
         with torch.inference_mode(), autocast(self._device, self._precision):
             return unit_vectors(self._model.encode_image(torch.stack(list(batch)).to(self._device)))
 
     def texts(self, texts: Sequence[str]) -> tuple[Vectors, list[bool]]:
-        """Embeds texts; one that is longer than the model's context is cut at its end."""
+        """Return unit vectors of texts; a text longer than the model's context is cut at its end."""
         import torch
 
         if self._tokenizer is None:
@@ -246,7 +246,7 @@ class ClipNetwork:
         return vectors, [self._is_cut(text) for text in texts]
 
     def _is_cut(self, text: str) -> bool:
-        """Tells whether a text has more tokens than the model takes; two of them mark begin and end."""
-        inner = getattr(self._tokenizer, "tokenizer", None)  # a wrapped tokenizer of transformers
+        """Return whether a text has more tokens than the model's context, with the start and end tokens."""
+        inner = getattr(self._tokenizer, "tokenizer", None)  # the tokenizer of transformers that it wraps
         tokens = len(inner(text)["input_ids"]) if inner is not None else len(self._tokenizer.encode(text)) + 2
         return tokens > int(self._tokenizer.context_length)

@@ -1,4 +1,4 @@
-"""DINOv2 and DINOv3 through `transformers`: the vector of the class token, from a local folder or the hub's cache."""
+"""DINOv2 and DINOv3 models of transformers, from a folder or the hub's cache; the embedding is the class token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 PATTERNS = (CONFIG, PREPROCESSOR, "*.safetensors", "*.safetensors.index.json")
-"""Only safetensors: other formats may run code when they are opened."""
+"""Files of a model. Weights must be safetensors, because other formats can run code when they are opened."""
 
 LIBRARIES = ("transformers", "torch", "torchvision", "pillow")
 
@@ -35,9 +35,9 @@ class DinoSource:
     """Finds and loads a DINO model.
 
     Args:
-        name: Of the family dino.
-        download: Fetch weights that are not on this machine?
-        where: Names the scorer in errors.
+        name: Name of the family dino.
+        download: Whether missing weights may be downloaded.
+        where: Name of the scorer in errors.
     """
 
     def __init__(self, name: ModelName, *, download: bool, where: str) -> None:
@@ -45,21 +45,21 @@ class DinoSource:
         self._folder = Path()
 
     def prepare(self) -> NetworkIdentity:
-        """Finds the weights; see `embedding_networks.Source`."""
+        """Find the weights; see `NetworkSource.prepare`."""
         require_packages(self._where, "transformers", "torch", "torchvision")
         self._folder = self._find()
         configs = {name: self._config(name) for name in (CONFIG, PREPROCESSOR)}
         kind = str(configs[CONFIG].get("model_type", ""))
         if not kind.startswith(("dinov2", "dinov3")):
             raise UsageError(
-                f"{self._name.source} holds a model of type {kind!r}, which is neither DINOv2 nor DINOv3",
+                f"{self._name.source} is a model of type {kind!r}, which is neither DINOv2 nor DINOv3",
                 where=self._where,
                 fix="name a CLIP model without `dino:`",
             )
         weights = sorted(self._folder.glob("*.safetensors"))
         if not weights:
             raise MissingDependencyError(
-                f"{self._folder} holds no weights (*.safetensors)", where=self._where, fix="get them with download=true"
+                f"{self._folder} has no weights (*.safetensors)", where=self._where, fix="give -s download=true"
             )
         return NetworkIdentity(
             model=self._name.source if is_hub_name(self._name.source) else self._folder.name,
@@ -75,7 +75,7 @@ class DinoSource:
             return folder
         if not is_hub_name(source):
             raise MissingDependencyError(
-                f"there is no folder {source!r}", where=self._where, fix="name a folder, or a repository ORG/NAME"
+                f"the folder {source!r} does not exist", where=self._where, fix="name a folder, or ORG/NAME on the hub"
             )
         return hub_folder(source, patterns=PATTERNS, download=self._download, where=self._where)
 
@@ -84,18 +84,18 @@ class DinoSource:
         if not path.is_file():
             if is_hub_name(self._name.source) and not Path(self._name.source).is_dir():
                 raise missing_weights(self._name.source, self._where)
-            raise MissingDependencyError(f"{self._folder} holds no {name}", where=self._where, fix="put it there")
+            raise MissingDependencyError(f"{self._folder} has no {name}", where=self._where, fix="add the file")
         try:
             config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ConfigError(f"is no JSON: {error}", where=str(path), fix="fetch it anew") from error
+            raise ConfigError(f"not valid JSON: {error}", where=str(path), fix="download the model again") from error
         return config
 
     def load(self, device: str, precision: str) -> DinoNetwork:
-        """Loads the model; see `embedding_networks.Source`."""
+        """Load the model; see `NetworkSource.load`."""
         import transformers
 
-        library: Any = transformers  # parts of it have no types
+        library: Any = transformers  # it is not fully typed
         try:
             with offline(True):
                 processor = library.AutoImageProcessor.from_pretrained(str(self._folder), local_files_only=True)
@@ -103,24 +103,25 @@ class DinoSource:
                     str(self._folder), local_files_only=True, use_safetensors=True, output_loading_info=True
                 )
         except (RuntimeError, ValueError, KeyError, AttributeError, OSError) as error:
-            raise self._broken(error_message(error)) from error
-        if report["missing_keys"]:  # transformers would leave them random
+            raise self._load_error(error_message(error)) from error
+        if report["missing_keys"]:  # transformers would initialise them at random
             missing = sorted(report["missing_keys"])
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise self._broken(f"the weights lack {missing[0]}{more}")
+            raise self._load_error(f"weights are missing: {missing[0]}{more}")
         return DinoNetwork(move_to_device(model, device, self._where), processor, device, precision)
 
-    def _broken(self, what: str) -> ConfigError:
-        return ConfigError(f"{self._folder} cannot be loaded: {what}", where=self._where, fix="fetch the model anew")
+    def _load_error(self, what: str) -> ConfigError:
+        fix = "download the model again"
+        return ConfigError(f"{self._folder} cannot be loaded: {what}", where=self._where, fix=fix)
 
 
 class DinoNetwork:
-    """A DINO model in memory; see `embedding_networks.Network`.
+    """A loaded DINO model; see `Network`.
 
     Args:
-        model: The model, on its device.
-        processor: From an RGB picture to a tensor.
-        device: As torch names it.
+        model: Model on its device.
+        processor: Image processor, from an RGB image to a tensor.
+        device: Device as torch names it.
         precision: fp32, bf16 or fp16.
     """
 
@@ -128,11 +129,11 @@ class DinoNetwork:
         self._model, self._processor, self._device, self._precision = model, processor, device, precision
 
     def pixels(self, image: Image) -> Any:
-        """Returns a tensor of shape (3, height, width)."""
+        """Return a tensor of shape (3, height, width)."""
         return self._processor(images=image, return_tensors="pt")["pixel_values"][0]
 
     def images(self, batch: Sequence[Any]) -> Vectors:
-        """Embeds pictures: the class token after the last norm."""
+        """Return the class tokens after the last norm, as unit vectors."""
         import torch
 
         with torch.inference_mode(), autocast(self._device, self._precision):
@@ -140,7 +141,7 @@ class DinoNetwork:
             return unit_vectors(outputs.pooler_output)
 
     def texts(self, texts: Sequence[str]) -> tuple[Vectors, list[bool]]:
-        """Raises: a DINO model has no text tower.
+        """Raise an error, because a DINO model has no text tower.
 
         Raises:
             UsageError: Always.

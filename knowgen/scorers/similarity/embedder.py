@@ -1,4 +1,4 @@
-"""Embeds pictures and texts: each content once, from the cache where it is kept, in batches that fit the memory."""
+"""Embedding images and texts: each content once, from the cache where possible, in batches that fit the memory."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from knowgen.scorers.similarity.images import ImageFile
 from knowgen.scorers.similarity.networks import Network, NetworkIdentity, NetworkSource, Vectors, resolve_precision
 
 BATCH_CPU, BATCH_ACCELERATOR = 16, 64
-"""Pictures the model takes at once, where the user named no number."""
+"""Default batch sizes on a CPU and on an accelerator."""
 
 MAX_THREADS = 16
-"""Threads that decode and scale pictures while the model computes."""
+"""Maximum number of threads that decode and scale images while the model computes."""
 
 
 @dataclass
 class EmbeddingResult:
-    """What became of the contents that were to be embedded; each is in exactly one of the two.
+    """The embeddings of some contents; each content is in exactly one of `vectors` and `faults`.
 
     Attributes:
-        vectors: Unit vectors, shape (dimensions,), by digest of a picture or by text.
-        faults: Why there is none.
-        cut: Texts that were longer than the model takes.
+        vectors: Unit vectors, shape (dimensions,), by SHA-256 of an image file or by text.
+        faults: Reason why a content has no vector.
+        cut: Texts longer than the model's context, of which only the beginning was embedded.
     """
 
     vectors: dict[str, Vectors] = field(default_factory=dict)
@@ -39,21 +39,22 @@ class EmbeddingResult:
 
 
 class Embedder:
-    """A model that is loaded when something is not in the cache, and not before.
+    """Embeds images and texts with one model, which is loaded when a content is not in the cache.
 
     Args:
-        source: Where the model comes from.
-        device: As torch names it.
+        source: Source of the model.
+        device: Device as torch names it.
         precision: auto, fp32, bf16 or fp16.
-        batch_size: Pictures at once; 0 takes 16 on the processor and 64 on an accelerator. Where memory runs out the
-            number is halved, and stays so.
+        batch_size: Number of images per batch, 0 for 16 on a CPU and 64 on an accelerator; halved permanently when
+            memory runs out.
 
     Attributes:
-        identity: Who the model is.
-        precision: What `auto` stands for here.
+        identity: Identity of the model.
+        device: Device as torch names it.
+        precision: fp32, bf16 or fp16.
 
     Raises:
-        KnowgenError: What `NetworkSource.prepare` says.
+        KnowgenError: As `NetworkSource.prepare`.
     """
 
     def __init__(self, source: NetworkSource, device: str, precision: str, batch_size: int) -> None:
@@ -66,98 +67,100 @@ class Embedder:
         self._threads: ThreadPoolExecutor | None = None
 
     def images(self, images: Sequence[ImageFile]) -> EmbeddingResult:
-        """Embeds pictures, each content once.
+        """Embed images, each content once.
 
         Raises:
             ConfigError: The model cannot be loaded.
         """
-        found = EmbeddingResult()
-        wanted: dict[str, ImageFile] = {}
+        result = EmbeddingResult()
+        missing: dict[str, ImageFile] = {}
         for image in images:
-            if image.sha256 in found.vectors or image.sha256 in wanted:
+            if image.sha256 in result.vectors or image.sha256 in missing:
                 continue
-            kept = self._cache.image(image.sha256)
-            if kept is None:
-                wanted[image.sha256] = image
+            cached = self._cache.image(image.sha256)
+            if cached is None:
+                missing[image.sha256] = image
             else:
-                found.vectors[image.sha256] = kept
-        if wanted:
-            self._compute(wanted, found)
-        return found
+                result.vectors[image.sha256] = cached
+        if missing:
+            self._compute(missing, result)
+        return result
 
     def texts(self, texts: Sequence[str]) -> EmbeddingResult:
-        """Embeds texts, each once.
+        """Embed texts, each once.
 
         Raises:
             ConfigError: The model cannot be loaded.
             UsageError: The model has no text tower.
         """
-        found = EmbeddingResult()
-        wanted: list[str] = []
+        result = EmbeddingResult()
+        missing: list[str] = []
         for text in dict.fromkeys(texts):
-            kept = self._cache.text(text)
-            if kept is None:
-                wanted.append(text)
+            cached = self._cache.text(text)
+            if cached is None:
+                missing.append(text)
                 continue
-            found.vectors[text] = kept[0]
-            if kept[1]:
-                found.cut.add(text)
-        for chunk, result in in_batches(
-            wanted, lambda chunk: run_if_fits(lambda: self._loaded().texts(chunk)), self._sizes
-        ):
-            if result is None:
-                found.faults[chunk[0]] = _too_large("text")
+            result.vectors[text] = cached[0]
+            if cached[1]:
+                result.cut.add(text)
+
+        def embed(chunk: list[str]) -> tuple[Vectors, list[bool]] | None:
+            return run_if_fits(lambda: self._loaded().texts(chunk))
+
+        for chunk, embedded in in_batches(missing, embed, self._sizes):
+            if embedded is None:
+                result.faults[chunk[0]] = _too_large("text")
                 continue
-            for text, vector, cut in zip(chunk, *result, strict=True):
+            for text, vector, cut in zip(chunk, *embedded, strict=True):
                 if cut:
-                    found.cut.add(text)
-                if self._kept(text, vector, found):
+                    result.cut.add(text)
+                if self._add(text, vector, result):
                     self._cache.put_text(text, vector, cut)
         self._cache.flush()
-        return found
+        return result
 
-    def _compute(self, wanted: Mapping[str, ImageFile], found: EmbeddingResult) -> None:
+    def _compute(self, missing: Mapping[str, ImageFile], result: EmbeddingResult) -> None:
         network = self._loaded()
         threads = self._pool()
-        waiting = [(digest, threads.submit(_tensor, network, image)) for digest, image in wanted.items()]
-        for digest, vector in self._vectors(network, self._opened(waiting, found), found):
-            if self._kept(digest, vector, found):
+        waiting = [(digest, threads.submit(_tensor, network, image)) for digest, image in missing.items()]
+        for digest, vector in self._vectors(network, self._tensors(waiting, result), result):
+            if self._add(digest, vector, result):
                 self._cache.put_image(digest, vector)
         self._cache.flush()
 
-    def _opened(self, waiting: list[tuple[str, Future[Any]]], found: EmbeddingResult) -> Iterator[tuple[str, Any]]:
-        """Yields tensors in order as they are ready; notes the pictures that do not open."""
+    def _tensors(self, waiting: list[tuple[str, Future[Any]]], result: EmbeddingResult) -> Iterator[tuple[str, Any]]:
+        """Yield tensors in order as they are ready; add images that cannot be opened to the faults."""
         for digest, future in waiting:
             try:
                 yield digest, future.result()
             except UnreadableImageError as error:
-                found.faults[digest] = f"does not open: {error}"
+                result.faults[digest] = f"does not open: {error}"
 
     def _vectors(
-        self, network: Network, tensors: Iterator[tuple[str, Any]], found: EmbeddingResult
+        self, network: Network, tensors: Iterator[tuple[str, Any]], result: EmbeddingResult
     ) -> Iterator[tuple[str, Vectors]]:
-        """Yields vectors; a batch that does not fit is halved until it does."""
+        """Yield vectors; a batch that does not fit into memory is halved until it does."""
 
         def embed(chunk: list[tuple[str, Any]]) -> Vectors | None:
             return run_if_fits(lambda: network.images([tensor for _, tensor in chunk]))
 
         for chunk, vectors in in_batches(tensors, embed, self._sizes):
             if vectors is None:
-                found.faults[chunk[0][0]] = _too_large("picture")
+                result.faults[chunk[0][0]] = _too_large("image")
                 continue
             yield from zip((digest for digest, _ in chunk), vectors, strict=True)
 
     @property
     def batch_size(self) -> int:
-        """Number of images the model takes at once, as it stands now."""
+        """Current number of images per batch."""
         return self._sizes.size()
 
-    def _kept(self, key: str, vector: Vectors, found: EmbeddingResult) -> bool:
-        """Notes a vector; one that is no unit vector becomes a fault."""
+    def _add(self, key: str, vector: Vectors, result: EmbeddingResult) -> bool:
+        """Add a vector to the result, or a fault where it is not finite; return whether it was added."""
         if not np.isfinite(vector).all() or not np.any(vector):
-            found.faults[key] = f"has no finite embedding at {self.precision}; try -s precision=fp32"
+            result.faults[key] = f"has no finite embedding at {self.precision}; try -s precision=fp32"
             return False
-        found.vectors[key] = vector
+        result.vectors[key] = vector
         return True
 
     def _loaded(self) -> Network:
@@ -167,11 +170,11 @@ class Embedder:
 
     def _pool(self) -> ThreadPoolExecutor:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="pictures")
+            self._threads = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="images")
         return self._threads
 
     def close(self) -> None:
-        """Lets go of model, threads and cache."""
+        """Release the model, the threads and the cache."""
         self._network = None
         if self._threads is not None:
             self._threads.shutdown()

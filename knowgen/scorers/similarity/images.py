@@ -1,4 +1,4 @@
-"""An image file as similarity scorers take it; `core.images.open_rgb` opens it."""
+"""An image file to embed or compare."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OPENING_VERSION = "rgb-1"
-"""Part of every embedding's key. Raise it when `core.images.open_rgb` gives other pixels for the same file."""
+"""Version of opening an image, part of every embedding's key. Increment it when `core.images.open_rgb` changes."""
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class ImageFile:
     """An image file.
 
     Attributes:
-        sha256: Hex digest of the file's bytes.
-        path: The file; None when it is not on this machine.
-        what: What to call it in a reason, such as `the ground truth`.
+        sha256: SHA-256 of the file, hex.
+        path: Path of the file, None when it is not on this machine.
+        what: Name of the image in reasons, such as `the ground truth`.
     """
 
     sha256: str

@@ -1,4 +1,4 @@
-"""How a model that embeds pictures is named, and what such a name stands for; nothing is looked up here."""
+"""Parsing the name of an embedding model, without looking it up."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclass(frozen=True)
 class ModelName:
-    """A name that was understood.
+    """A parsed model name.
 
     Attributes:
-        text: As the user wrote it.
-        family: tag: weights that open_clip lists; file: a checkpoint on disk; hub: an open_clip model in a hub
-            repository; folder: the same in a folder; dino: a DINOv2 or DINOv3 model for `transformers`.
-        arch: Architecture as open_clip lists it; empty for the last three.
-        source: The tag, the file, the repository, the folder, or for dino a folder or a repository.
+        text: Name as the user gives it.
+        family: `tag` for weights that open_clip lists, `file` for a checkpoint on disk, `hub` for an open_clip model in
+            a hub repository, `folder` for one in a folder, `dino` for a DINOv2 or DINOv3 model for transformers.
+        arch: Architecture as open_clip lists it; empty for hub, folder and dino.
+        source: Tag, file, repository or folder; for dino a folder or a repository.
     """
 
     text: str
@@ -34,15 +34,24 @@ class ModelName:
 
     @property
     def has_text(self) -> bool:
-        """Does the model embed texts as well?"""
+        """Whether the model embeds texts too."""
         return self.family != "dino"
 
 
 def parse_name(text: str) -> ModelName:
-    """Understands a model's name.
+    """Parse the name of a model.
+
+    Args:
+        text: Name in one of the forms in `FORMS`.
 
     Raises:
-        UsageError: It has none of the forms.
+        UsageError: The name has another form.
+
+    Example:
+        >>> parse_name("ViT-B-32/laion2b_s34b_b79k").arch
+        'ViT-B-32'
+        >>> parse_name("dino:facebook/dinov2-base").source
+        'facebook/dinov2-base'
     """
     if not isinstance(text, str) or not text.strip():
         raise UsageError("needs a model", where="scorer similarity", fix=f"name it as similarity:MODEL, {FORMS}")
@@ -53,23 +62,23 @@ def parse_name(text: str) -> ModelName:
     if text.startswith("hf-hub:"):
         source = _given(text, text.removeprefix("hf-hub:"))
         if not is_hub_name(source):
-            raise UsageError(f"{source!r} is no repository", where=_where(text), fix="write hf-hub:ORG/NAME")
+            raise UsageError(f"{source!r} is not a hub repository", where=_where(text), fix="write hf-hub:ORG/NAME")
         return ModelName(text, "hub", "", source)
     for mark, family in (("@", "file"), ("/", "tag")):
-        arch, found, source = text.partition(mark)
-        if found and arch and "/" not in arch:
+        arch, separator, source = text.partition(mark)
+        if separator and arch and "/" not in arch:
             return ModelName(text, "file" if family == "file" else "tag", arch, _given(text, source))
     raise UsageError(f"{text!r} names no weights", where="scorer similarity", fix=f"write {FORMS}")
 
 
 def is_hub_name(source: str) -> bool:
-    """Tells whether a word has the form of a hub repository, `ORG/NAME`."""
+    """Return whether a text has the form of a hub repository, `ORG/NAME`."""
     return bool(_HUB_NAME.fullmatch(source))
 
 
 def _given(text: str, source: str) -> str:
     if not source.strip():
-        raise UsageError(f"{text!r} ends where its weights should be named", where=_where(text), fix=f"write {FORMS}")
+        raise UsageError(f"{text!r} does not name its weights", where=_where(text), fix=f"write {FORMS}")
     return source
 
 

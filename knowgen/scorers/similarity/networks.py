@@ -1,4 +1,4 @@
-"""What is asked of a model that embeds pictures, whichever library it comes from."""
+"""The interface of embedding models, which the modules `clip` and `dino` implement, and helpers for both."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class NetworkIdentity:
-    """What decides an embedding beside the precision and what is embedded; plain data for keys.
+    """Identity of a model as plain data for keys. With precision and content it determines an embedding.
 
     Attributes:
-        model: Name of the architecture or repository, no path.
-        weights: SHA-256 hex digest of the checkpoint.
-        config: Fingerprint of the model's and the preprocessing's configuration.
-        libraries: Versions of the libraries that compute.
+        model: Name of the architecture or repository, without a path.
+        weights: SHA-256 of the checkpoint, hex.
+        config: Fingerprint of the configurations of model and preprocessing.
+        libraries: Versions of the libraries that compute embeddings.
     """
 
     model: str
@@ -41,64 +41,65 @@ class NetworkIdentity:
 
 
 class Network(Protocol):
-    """A model in memory, on its device."""
+    """An embedding model loaded on its device."""
 
     def pixels(self, image: Image) -> Any:
-        """Returns the tensor, shape (channels, height, width), that the model takes for an RGB picture.
-
-        Called from several threads at once.
-        """
+        """Return the input tensor, shape (channels, height, width), of an RGB image. Must be thread-safe."""
         ...
 
     def images(self, batch: Sequence[Any]) -> Vectors:
-        """Returns unit vectors, shape (n, dimensions), of tensors from `pixels`."""
+        """Return unit vectors, shape (n, dimensions), of n tensors from `pixels`."""
         ...
 
     def texts(self, texts: Sequence[str]) -> tuple[Vectors, list[bool]]:
-        """Returns unit vectors, shape (n, dimensions), and for each text whether it was cut to fit."""
+        """Return unit vectors, shape (n, dimensions), of n texts, and for each text whether it was cut to fit."""
         ...
 
 
 class NetworkSource(Protocol):
-    """Where a network comes from: its files are found and told apart before anything is loaded."""
+    """Finds, identifies and loads a model."""
 
     def prepare(self) -> NetworkIdentity:
-        """Finds the files and tells who the model is; loads nothing.
+        """Find the files and return the model's identity, without loading it.
 
         Raises:
             UsageError: The name is unknown.
-            MissingDependencyError: A package or the weights are not there.
+            MissingDependencyError: A package or the weights are missing.
         """
         ...
 
     def load(self, device: str, precision: str) -> Network:
-        """Loads the model.
+        """Load the model.
+
+        Args:
+            device: Device as torch names it.
+            precision: fp32, bf16 or fp16.
 
         Raises:
-            ConfigError: The weights do not fit the model, or the device is none.
+            ConfigError: The weights do not fit the model, or the device is not available.
         """
         ...
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """Returns the precision that `auto` stands for: bf16 on a GPU that has it, fp16 on another, fp32 elsewhere."""
+    """Return the precision; for `auto` bf16 on a GPU that supports it, fp16 on another GPU, and fp32 elsewhere."""
     if precision != "auto":
         return precision
     return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[auto_dtype(device)]
 
 
 def check_precision(precision: str, where: str) -> None:
-    """Checks the name of a precision.
+    """Check the name of a precision.
 
     Raises:
-        UsageError: It is unknown.
+        UsageError: The name is unknown.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", where=where, fix=f"one of {', '.join(PRECISIONS)}")
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
-    """Returns a context in which matrix products are taken at a precision; sums and norms stay in 32 bits."""
+    """Return a context in which matrix products have a precision; sums and norms stay in 32 bits."""
     import torch
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -109,7 +110,7 @@ def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
 
 
 def unit_vectors(features: Any) -> Vectors:
-    """Returns rows of a tensor, shape (n, dimensions), as float32 of length 1."""
+    """Return the rows of a tensor, shape (n, dimensions), normalised to length 1, as float32."""
     import torch
 
     rows: Vectors = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
@@ -117,17 +118,17 @@ def unit_vectors(features: Any) -> Vectors:
 
 
 def move_to_device(model: Any, device: str, where: str) -> Any:
-    """Moves a model to its device, ready to be asked.
+    """Return a model on its device, in evaluation mode and without gradients.
 
     Raises:
-        ConfigError: The device is not there.
+        ConfigError: The device is not available, or its memory is too small.
     """
     try:
         return model.to(device).eval().requires_grad_(False)
     except (RuntimeError, AssertionError, ValueError) as error:
         if is_out_of_memory(error):
-            fix = "free the device, or take a smaller model"
+            fix = "free memory on the device, or use a smaller model"
         else:
             fix = "choose another device"
-        what = f"the model does not go to the device {device!r}: {error_message(error)}"
+        what = f"the model cannot be moved to the device {device!r}: {error_message(error)}"
         raise ConfigError(what, where=where, fix=fix) from error

@@ -48,7 +48,7 @@ class PixelSimilarity:
         for sample, truth, generation in items:
             started = time.perf_counter()
             if missing := missing_needs(self.needs, truth, generation):
-                reason = f"there is no {' and no '.join(missing)}"
+                reason = f"no {' and no '.join(missing)}"
                 yield not_applicable_score(sample.id, generation.repeat, NAME, reason)
                 continue
             score = _score(sample.id, truth, generation)

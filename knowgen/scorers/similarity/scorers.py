@@ -1,15 +1,13 @@
-"""Similarity of embeddings: of the generated picture with the ground truth, with references, or with the prompt.
+"""The scorers of embedding similarity: the generated image with the ground truth, with references, or with the prompt.
 
-Three scorers, one a measure, because they need different things of a sample and because a cosine of two pictures
-and one of a picture and a text must not be averaged:
+    similarity:MODEL             with the ground truth                        dimension truth
+    similarity_references:MODEL  with the references a generator recorded     dimensions references_mean, references_max
+    similarity_prompt:MODEL      with the prompt (CLIP models only)           dimension prompt
 
-    similarity:MODEL                                   with the ground truth                  dimension truth
-    knowgen.scorers.similarity.scorers:ReferencesSimilarity    with the references a generator noted  references_mean, _max
-    knowgen.scorers.similarity.scorers:PromptSimilarity        with the prompt (CLIP only)            prompt
-
-The last two take the model as `-s model=…`. All of them share one cache of embeddings, so that a picture is embedded
-once for all three. MODEL is `ARCH/PRETRAINED` as open_clip lists them, `ARCH@/path/to/weights`, `local-dir:FOLDER`
-or `hf-hub:ORG/NAME` as open_clip stores models, or `dino:FOLDER_OR_NAME` (DINOv2 and DINOv3, `transformers`).
+They are three scorers because they need different parts of a sample, and because cosines of two images and cosines of
+an image and a text must not be averaged. They share a cache, so that an image is embedded once for all three. MODEL is
+`ARCH/PRETRAINED` as open_clip lists it, `ARCH@/path/to/weights`, `local-dir:FOLDER` or `hf-hub:ORG/NAME` in the format
+of open_clip, or `dino:FOLDER_OR_NAME` for DINOv2 and DINOv3 models of transformers.
 """
 
 from __future__ import annotations
@@ -32,38 +30,36 @@ from knowgen.scorers.similarity.names import parse_name
 from knowgen.scorers.similarity.networks import NetworkSource, check_precision
 
 
-class NotApplicableError(Exception):
-    """A sample has nothing to compare with; the message says what is missing."""
+class NothingToCompareError(Exception):
+    """The sample has nothing to compare the generated image with; the message says what is missing."""
 
 
 @dataclass(frozen=True)
-class Counterpart:
-    """What a generated picture is compared with: pictures, or a text."""
+class ComparisonTarget:
+    """The images, or the text, that a generated image is compared with."""
 
     images: tuple[ImageFile, ...] = ()
     text: str = ""
 
 
 class Similarity:
-    """Cosine of the embeddings of the generated picture and the ground truth.
+    """Cosine similarity of the embeddings of the generated image and the ground truth.
 
-    Formula: max(0, cos(f(generated), f(truth))), f being the model's image tower. It is CLIPScore (Hessel et al.
-    2021, arXiv 2104.08718) without its factor 2.5, which would leave [0, 1], and with a picture in the place of the
-    caption. The cosine itself, in [-1, 1], stands in the score's details.
+    Formula: max(0, cos(f(generated), f(truth))), where f is the model's image tower. This is CLIPScore (Hessel et al.
+    2021, arXiv 2104.08718) with an image in the place of the caption, and without its factor 2.5, which would exceed
+    [0, 1]. The details of the score contain the cosine itself, in [-1, 1].
 
-    The device is chosen when the run starts (`setup`). On a GPU the products are taken in 16 bits, on the processor
-    in 32. There is one worker process, which holds one model and uses all cores; for several GPUs name a subclass
-    with `workers = N` as `file.py:Class`. Weights that are not on this machine are an error: nothing is downloaded
-    unasked.
+    There is one worker process, with one model and all cores; for several GPUs use a subclass with `workers = N` as
+    `file.py:Class`. Missing weights are an error unless `download` is true.
 
     Args:
-        model: See the module.
-        precision: auto, fp32, bf16 or fp16; auto is 16 bits on CUDA, else fp32.
-        batch_size: Pictures the model takes at once, 0 to choose; halved where memory runs out.
-        download: Fetch weights that are not on this machine.
+        model: Name of the model, see the module.
+        precision: auto, fp32, bf16 or fp16; auto is 16 bits on CUDA and fp32 elsewhere.
+        batch_size: Number of images per batch, 0 for the default; halved when memory runs out.
+        download: Whether missing weights may be downloaded.
 
     Raises:
-        UsageError: An argument is out of its range, or the name has no known form.
+        UsageError: An argument is invalid.
     """
 
     needs = frozenset({"image", "truth_image"})
@@ -80,20 +76,23 @@ class Similarity:
         self.label = f"similarity:{model}"
         check_precision(precision, self.label)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 0:
-            raise UsageError(f"batch_size={batch_size!r} is no whole number of 0 or more", where=self.label)
+            raise UsageError(f"batch_size must be a whole number >= 0, got {batch_size!r}", where=self.label)
         if not isinstance(download, bool):
-            raise UsageError(f"download={download!r} is neither true nor false", where=self.label)
+            raise UsageError(f"download must be true or false, got {download!r}", where=self.label)
         self.model, self.precision, self.batch_size, self.download = model, precision, batch_size, download
         self._name = name
         self._embedder: Embedder | None = None
 
     @classmethod
     def weights_identity(cls, model: str, **_: Any) -> str:
-        """Tells apart weights that come under the same name; no heavy library is imported.
+        """Identify the weights in a file or folder by content, without importing torch.
+
+        Args:
+            model: As in the constructor.
 
         Returns:
-            The first 12 digits of their hash for a file or folder; empty where the name says enough, or where nothing
-            is there, which `setup` tells of.
+            The first 12 hex digits of the weights' hash for a file or folder. Empty where the name identifies the
+            weights, and where there are none, which `setup` reports.
         """
         name = parse_name(model)
         path = Path(name.source).expanduser()
@@ -106,10 +105,10 @@ class Similarity:
         return ""
 
     def setup(self, device: str) -> None:
-        """Finds packages and weights, and remembers the device; the model is loaded when it is first needed.
+        """Find packages and weights, and set the device. The model is loaded when it is first needed.
 
         Args:
-            device: As torch names it, `cpu` or `cuda:0`.
+            device: Device as torch names it, such as `cpu` or `cuda:0`.
 
         Raises:
             UsageError: The architecture or its weights are unknown.
@@ -120,15 +119,15 @@ class Similarity:
         self._embedder = Embedder(source, device, self.precision, self.batch_size)
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Release the model."""
         if self._embedder is not None:
             self._embedder.close()
             self._embedder = None
 
     def score_batch(self, items: Sequence[Item]) -> Iterator[Score]:
-        """Yields one score an item, in order; a picture that does not open gives a failed score.
+        """Yield one score per item, in order. An image that cannot be opened gives a failed score.
 
-        Computes on the processor where `setup` was not called.
+        Without an earlier call of `setup` the model runs on the CPU.
 
         Raises:
             ConfigError: The model cannot be loaded.
@@ -137,43 +136,45 @@ class Similarity:
         if self._embedder is None:
             self.setup("cpu")
         assert self._embedder is not None
-        asked = [self._asked(item) for item in items]
-        beside = [one for one in asked if isinstance(one, Counterpart)]
-        drawn = [_generated(item[2]) for item, one in zip(items, asked, strict=True) if isinstance(one, Counterpart)]
-        images = self._embedder.images([*drawn, *(image for one in beside for image in one.images)])
-        texts = self._embedder.texts([one.text for one in beside if one.text])
-        seconds = round((time.perf_counter() - started) / max(1, len(beside)), 4)
-        for item, one in zip(items, asked, strict=True):
+        prepared = [self._prepare(item) for item in items]
+        compared = [
+            (item, target) for item, target in zip(items, prepared, strict=True) if isinstance(target, ComparisonTarget)
+        ]
+        generated = [_generated_image(item[2]) for item, _ in compared]
+        images = self._embedder.images([*generated, *(image for _, target in compared for image in target.images)])
+        texts = self._embedder.texts([target.text for _, target in compared if target.text])
+        seconds = round((time.perf_counter() - started) / max(1, len(compared)), 4)
+        for item, one in zip(items, prepared, strict=True):
             if isinstance(one, Score):
                 yield one
             else:
                 yield self._score(item, one, images, texts).model_copy(update={"seconds": seconds})
 
-    def _asked(self, item: Item) -> Counterpart | Score:
-        """Returns what an item is compared with, or its score where that is settled without looking."""
+    def _prepare(self, item: Item) -> ComparisonTarget | Score:
+        """Return what an item is compared with, or its score where it cannot be compared."""
         sample, truth, generation = item
-        if lacking := missing_needs(self.needs, truth, generation):
-            reason = f"there is no {' and no '.join(lacking)}"
+        if missing := missing_needs(self.needs, truth, generation):
+            reason = f"no {' and no '.join(missing)}"
             return not_applicable_score(sample.id, generation.repeat, self.label, reason)
         try:
-            return self._beside(sample, truth, generation)
-        except NotApplicableError as error:
+            return self._target(sample, truth, generation)
+        except NothingToCompareError as error:
             return not_applicable_score(sample.id, generation.repeat, self.label, str(error))
         except UnscorableError as error:
             return failed_score(sample.id, generation.repeat, self.label, str(error), image=_digest(generation.image))
 
-    def _score(self, item: Item, beside: Counterpart, images: EmbeddingResult, texts: EmbeddingResult) -> Score:
+    def _score(self, item: Item, target: ComparisonTarget, images: EmbeddingResult, texts: EmbeddingResult) -> Score:
         sample, _, generation = item
-        drawn = _generated(generation)
-        fault = _fault([drawn, *beside.images], images)
-        if not fault and beside.text in texts.faults:
-            fault = f"the prompt {texts.faults[beside.text]}"
+        generated = _generated_image(generation)
+        fault = _first_fault([generated, *target.images], images)
+        if not fault and target.text in texts.faults:
+            fault = f"the prompt {texts.faults[target.text]}"
         if fault:
-            return failed_score(sample.id, generation.repeat, self.label, fault, image=drawn.sha256)
-        vectors = [images.vectors[image.sha256] for image in beside.images]
-        if beside.text:
-            vectors.append(texts.vectors[beside.text])
-        own = images.vectors[drawn.sha256]
+            return failed_score(sample.id, generation.repeat, self.label, fault, image=generated.sha256)
+        vectors = [images.vectors[image.sha256] for image in target.images]
+        if target.text:
+            vectors.append(texts.vectors[target.text])
+        own = images.vectors[generated.sha256]
         cosines = [float(own @ vector) for vector in vectors]
         reading = ParsedScore(
             status=ScoreStatus.OK,
@@ -186,11 +187,11 @@ class Similarity:
             scorer=self.label,
             status=ScoreStatus.OK,
             strict=reading,
-            image=drawn.sha256,
-            details=self._details(beside, cosines, beside.text in texts.cut),
+            image=generated.sha256,
+            details=self._details(target, cosines, target.text in texts.cut),
         )
 
-    def _details(self, beside: Counterpart, cosines: Sequence[float], cut: bool) -> dict[str, Any]:
+    def _details(self, target: ComparisonTarget, cosines: Sequence[float], cut: bool) -> dict[str, Any]:
         assert self._embedder is not None
         identity = self._embedder.identity
         details: dict[str, Any] = {
@@ -201,44 +202,44 @@ class Similarity:
             "device": self._embedder.device,
             "cosines": [round(cosine, 6) for cosine in cosines],
         }
-        if beside.images:
-            details["with"] = [image.sha256 for image in beside.images]
-        if beside.text:
-            details["prompt_cut"] = cut  # the model saw its beginning only
+        if target.images:
+            details["with"] = [image.sha256 for image in target.images]
+        if target.text:
+            details["prompt_cut"] = cut  # whether only the beginning of the prompt was embedded
         return details
 
-    def _beside(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Counterpart:
-        """Returns what the generated picture is compared with.
+    def _target(self, sample: Sample, truth: GroundTruth, generation: Generation) -> ComparisonTarget:
+        """Return what the generated image is compared with.
 
         Raises:
-            NotApplicableError: There is nothing.
-            UnscorableError: There should be something, and it cannot be had.
+            NothingToCompareError: The sample has nothing to compare with.
+            UnscorableError: A recorded file is missing or was changed.
         """
         assert truth.image is not None
-        return Counterpart(images=(_picture(truth.image, "the ground truth"),))
+        return ComparisonTarget(images=(_image_file(truth.image, "the ground truth"),))
 
     def _values(self, cosines: Sequence[float]) -> dict[str, float]:
-        """Returns the values by dimension."""
+        """Return the values by dimension."""
         return {"truth": clip_cosine(cosines[0])}
 
 
 class ReferencesSimilarity(Similarity):
-    """Cosine of the generated picture with each reference image that the generator noted: their mean and the highest.
+    """Cosine similarity of the generated image with the reference images that the generator recorded: mean and maximum.
 
-    A noted reference is compared when it says in `path` where its file lies, as an absolute path on this machine; a
-    `sha256` beside it must be the digest of that file. A sample whose generator noted no such file is not applicable;
-    a file that is gone, or is another one by now, makes the score fail. Values: mean and maximum of max(0, cos) over
-    the references; see `Similarity` for the formula, arguments and errors.
+    A recorded reference is compared if it has a `path`, an absolute path on this machine; its `sha256`, if it has one,
+    must be that of the file. Without such a reference the score is not applicable. A missing or changed file fails the
+    score. The values are the mean and the maximum of max(0, cos) over the references; see `Similarity` for the
+    formula, arguments and errors.
     """
 
     needs = frozenset({"image", "references"})
     dimensions: tuple[str, ...] = ("references_mean", "references_max")
 
-    def _beside(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Counterpart:
-        noted = [reference for reference in generation.references if reference.get("path")]
-        if not noted:
-            raise NotApplicableError("the generator noted no reference with a file (`path`)")
-        return Counterpart(images=tuple(_reference(number, one) for number, one in enumerate(noted, 1)))
+    def _target(self, sample: Sample, truth: GroundTruth, generation: Generation) -> ComparisonTarget:
+        recorded = [reference for reference in generation.references if reference.get("path")]
+        if not recorded:
+            raise NothingToCompareError("the generator recorded no reference with a file (`path`)")
+        return ComparisonTarget(images=tuple(_reference(number, one) for number, one in enumerate(recorded, 1)))
 
     def _values(self, cosines: Sequence[float]) -> dict[str, float]:
         values = [clip_cosine(cosine) for cosine in cosines]
@@ -246,12 +247,12 @@ class ReferencesSimilarity(Similarity):
 
 
 class PromptSimilarity(Similarity):
-    """Cosine of the generated picture and the sample's prompt: CLIPScore without its factor 2.5.
+    """Cosine similarity of the generated image and the sample's prompt: CLIPScore without its factor 2.5.
 
-    Formula: max(0, cos(f(generated), g(prompt))), f being the image and g the text tower (Hessel et al. 2021,
-    arXiv 2104.08718). Cosines of pictures and texts lie low, .2 to .4 for CLIP; the figures compare systems under one
-    model and mean nothing beside those of another. A prompt that is longer than the model's context is cut at its
-    end, and the details say so. See `Similarity` for arguments and errors.
+    Formula: max(0, cos(f(generated), g(prompt))), where f is the image tower and g the text tower (Hessel et al. 2021,
+    arXiv 2104.08718). Cosines of images and texts are small, 0.2 to 0.4 for CLIP: compare systems under one model only.
+    A prompt longer than the model's context is cut at its end, and the details of the score say so. See `Similarity`
+    for arguments and errors.
 
     Raises:
         UsageError: The model has no text tower.
@@ -265,54 +266,59 @@ class PromptSimilarity(Similarity):
         if not self._name.has_text:
             raise UsageError("a DINO model has no text tower", where=self.label, fix="name a CLIP model")
 
-    def _beside(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Counterpart:
+    def _target(self, sample: Sample, truth: GroundTruth, generation: Generation) -> ComparisonTarget:
         if not sample.prompt.strip():
-            raise NotApplicableError("the prompt is empty")
-        return Counterpart(text=sample.prompt)
+            raise NothingToCompareError("the prompt is empty")
+        return ComparisonTarget(text=sample.prompt)
 
     def _values(self, cosines: Sequence[float]) -> dict[str, float]:
         return {"prompt": clip_cosine(cosines[0])}
 
 
 def clip_cosine(cosine: float) -> float:
-    """Maps a cosine to [0, 1] as CLIPScore does: what points the other way counts 0; rounding beyond 1 is cut."""
+    """Return a cosine clipped to [0, 1], as CLIPScore does.
+
+    Example:
+        >>> clip_cosine(-0.2), clip_cosine(0.3)
+        (0.0, 0.3)
+    """
     return min(1.0, max(0.0, cosine))
 
 
-def _picture(image: ImageRef, what: str) -> ImageFile:
+def _image_file(image: ImageRef, what: str) -> ImageFile:
     return ImageFile(image.sha256, image.path, what)
 
 
-def _generated(generation: Generation) -> ImageFile:
-    assert generation.image is not None  # `missing_needs` lets none pass
-    return _picture(generation.image, "the generated picture")
+def _generated_image(generation: Generation) -> ImageFile:
+    assert generation.image is not None  # checked by `missing_needs`
+    return _image_file(generation.image, "the generated image")
 
 
 def _digest(image: ImageRef | None) -> str:
     return image.sha256 if image is not None else ""
 
 
-def _reference(number: int, noted: Mapping[str, Any]) -> ImageFile:
-    """Returns a noted reference as a picture.
+def _reference(number: int, recorded: Mapping[str, Any]) -> ImageFile:
+    """Return a recorded reference as an image file.
 
     Raises:
-        UnscorableError: Its file is not there, or not the one that was noted.
+        UnscorableError: The file is missing or was changed.
     """
-    what, path = f"reference {number}", Path(str(noted["path"]))
+    what, path = f"reference {number}", Path(str(recorded["path"]))
     if not path.is_absolute():
         raise UnscorableError(f"{what} has no absolute path")
     try:
         digest = file_digest(path)
     except OSError as error:
         raise UnscorableError(f"{what} cannot be read: {error.strerror}") from error
-    if noted.get("sha256") not in (None, "", digest):
-        raise UnscorableError(f"{what} is another file than the generator noted")
+    if recorded.get("sha256") not in (None, "", digest):
+        raise UnscorableError(f"{what} is another file than the generator recorded")
     return ImageFile(digest, path, what)
 
 
-def _fault(images: Sequence[ImageFile], found: EmbeddingResult) -> str:
-    """Returns why a comparison cannot be made, empty when it can."""
+def _first_fault(images: Sequence[ImageFile], embedded: EmbeddingResult) -> str:
+    """Return why images cannot be compared, empty where they can."""
     for image in images:
-        if image.sha256 in found.faults:
-            return f"{image.what} {found.faults[image.sha256]}"
+        if image.sha256 in embedded.faults:
+            return f"{image.what} {embedded.faults[image.sha256]}"
     return ""

@@ -24,7 +24,7 @@ are never averaged together."""
 ANSWER = "answer"
 
 REFERENCE_KEYS = ("img_id", "title", "note", "page_url", "url")
-"""Fields of a reference image that the judge reads; `url`, the image's own address, only where there is no page."""
+"""Fields of a reference image that the judge reads; `url`, the image's own address, only without a page."""
 
 CONTRACT = SingleValueContract(
     name=ANSWER,

@@ -55,8 +55,8 @@ _PREAMBLE = """\
 You judge whether a generated picture keeps to its sources. A system was given a prompt that cannot be drawn right \
 without looking things up. It gathered text, and then a picture was drawn.
 
-You are given the prompt, the gathered text in numbered pieces, and the picture. There is no ground truth: the \
-gathered text is all you go by, even where you know better.
+You are given the prompt, the gathered text in numbered pieces, and the picture. There is \
+no ground truth: the gathered text is all you go by, even where you know better.
 
 How to judge:
 - Take the subjects and facts that the prompt asks about, and compare what the picture makes of them with the text.

@@ -134,7 +134,8 @@ CONTRACT = ReplyContract(
             name="visual_correctness",
             question="Are the main subjects the ones meant? Compare them with Image 2 by features that stay the same "
             "in any drawing of the subject: form, proportions, colours, markings, emblems, parts. Another pose, view, "
-            "light, style or layout is no fault.",
+            "light, style or layout is "
+            "no fault.",
             full="each main subject agrees with Image 2 in every feature you can check.",
             half="the subjects are plainly the ones meant, but a secondary feature is wrong or cannot be made out.",
             none="a main subject is another one, generic, missing, or wrong in a feature that identifies it.",

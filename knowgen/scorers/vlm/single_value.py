@@ -144,7 +144,7 @@ def read_value_leniently(text: str, contract: SingleValueContract) -> ParsedScor
         contract: Contract of the reply.
 
     Returns:
-        A parsed score with status ok; None where there is no JSON object, or no number in it.
+        A parsed score with status ok; None without a JSON object, or without a number in it.
     """
     reply = read_object_leniently(text)
     if reply is None:
@@ -279,7 +279,7 @@ class SingleValueJudge(EndpointConfig, ABC):
             ConfigError: There is a budget and the price is unknown.
         """
         if missing := missing_needs(self.needs, truth, generation):
-            reason = f"there is no {' and no '.join(missing)}"
+            reason = f"no {' and no '.join(missing)}"
             return not_applicable_score(sample.id, generation.repeat, self.label, reason)
         started = perf_counter()
         question = self.question(sample, truth, generation)

@@ -1,10 +1,11 @@
-"""Krippendorff's alpha: any number of raters, any of whom may have left out any unit.
+"""Krippendorff's alpha for any number of raters, with missing ratings.
 
-Source: Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011 (University of Pennsylvania). With c, k two
-values, o_ck how often they meet within units (each unit of m ratings counts its pairs with weight 1 / (m - 1)), n_c
-how often c is paired at all, n their sum and d(c, k) the squared metric difference:
+Source: Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011 (University of Pennsylvania):
 
     alpha = 1 - (n - 1) * sum_ck o_ck d(c, k) / sum_ck n_c n_k d(c, k)
+
+o_ck is the number of pairs of the values c and k within units, where the pairs of a unit with m ratings have the weight
+1 / (m - 1); n_c is the number of paired ratings with value c, n their sum, and d(c, k) the squared metric difference.
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ from knowgen.stats.values import Floats
 
 Metric = Literal["nominal", "ordinal", "interval"]
 
-SAME = 1e-9
+_TOLERANCE = 1e-9
 
 
 def alpha(ratings: Floats, metric: Metric = "interval") -> float:
-    """Returns Krippendorff's alpha.
+    """Return Krippendorff's alpha.
 
     Args:
-        ratings: Shape (raters, units), NaN where a unit was not rated. Units with a single rating take no part.
-        metric: How far two values are apart: nominal (same or not), ordinal (by the ranks between them), interval (by
-            their difference).
+        ratings: Ratings, shape (raters, units), NaN where a unit is not rated. Units with one rating are ignored.
+        metric: Distance of two values: nominal (equal or not), ordinal (number of ranks between them), or interval
+            (their difference).
 
     Returns:
-        At most 1, which is perfect agreement; 0 is what chance would give. NaN where nothing is paired or where all
-        values are the same, so that there is nothing to agree on.
+        At most 1, which is perfect agreement; 0 is agreement by chance. NaN if no unit has two ratings or all values
+        are equal.
+
+    Example:
+        >>> alpha(np.array([[0.0, 0.5, 1.0], [0.0, 0.5, 1.0]]))
+        1.0
     """
     paired = ratings[:, np.isfinite(ratings).sum(axis=0) >= 2]
     values, codes = np.unique(np.round(paired[np.isfinite(paired)], 9), return_inverse=True)
@@ -41,17 +46,17 @@ def alpha(ratings: Floats, metric: Metric = "interval") -> float:
     coded[np.isfinite(paired)] = codes
     counts = np.stack([(coded == code).sum(axis=0) for code in range(len(values))])  # (values, units)
     shares = counts / (counts.sum(axis=0) - 1)
-    meetings = shares @ counts.T - np.diag(shares.sum(axis=1))
-    margins = meetings.sum(axis=1)
-    apart = _distances(values, margins, metric)
-    expected = float((np.outer(margins, margins) * apart).sum())
+    coincidences = shares @ counts.T - np.diag(shares.sum(axis=1))
+    margins = coincidences.sum(axis=1)
+    distances = _distances(values, margins, metric)
+    expected = float((np.outer(margins, margins) * distances).sum())
     if expected <= 0:
         return math.nan
-    return 1.0 - (float(margins.sum()) - 1) * float((meetings * apart).sum()) / expected
+    return 1.0 - (float(margins.sum()) - 1) * float((coincidences * distances).sum()) / expected
 
 
 def _distances(values: Floats, margins: Floats, metric: Metric) -> Floats:
-    """Returns the squared metric difference of every two values, shape (values, values)."""
+    """Return the squared metric difference of every two values, shape (values, values)."""
     if metric == "nominal":
         different: Floats = 1.0 - np.eye(len(values))
         return different
@@ -67,27 +72,27 @@ def _distances(values: Floats, margins: Floats, metric: Metric) -> Floats:
 
 
 def interval_alphas(ratings: Floats, counts: Floats) -> Floats:
-    """Returns alpha with the interval metric over resamples of units.
+    """Return alpha with the interval metric over resamples of units.
 
-    Within a unit the squared differences of all pairs add up to 2 m SS, SS being its sum of squares about its mean, and
-    over all paired values to 2 n SS; so sums are all that is needed.
+    The squared differences of all pairs within a unit add up to 2 m SS, where SS is the sum of squares about the mean
+    of its m ratings; those of all paired values add up to 2 n SS. Sums are therefore sufficient.
 
     Args:
-        ratings: Shape (raters, units), NaN where a unit was not rated.
-        counts: Shape (resamples, units): how often each unit was drawn.
+        ratings: Ratings, shape (raters, units), NaN where a unit is not rated.
+        counts: How often each resample takes each unit, shape (resamples, units).
 
     Returns:
-        Shape (resamples,), NaN where a resample has nothing to agree on.
+        Shape (resamples,), NaN where all ratings of a resample are equal.
     """
     number = np.isfinite(ratings).sum(axis=0).astype(np.float64)
     paired = number >= 2
-    held = np.where(np.isfinite(ratings), ratings, 0.0)[:, paired]
-    m, drawn = number[paired], counts[:, paired]
-    total, squares = held.sum(axis=0), np.square(held).sum(axis=0)
+    filled = np.where(np.isfinite(ratings), ratings, 0.0)[:, paired]
+    m, weights = number[paired], counts[:, paired]
+    total, squares = filled.sum(axis=0), np.square(filled).sum(axis=0)
     within = 2 * m * (squares - total**2 / m) / (m - 1)
-    n, s1, s2 = drawn @ m, drawn @ total, drawn @ squares
+    n, s1, s2 = weights @ m, weights @ total, weights @ squares
     with np.errstate(divide="ignore", invalid="ignore"):
-        observed = (drawn @ within) / n
+        observed = (weights @ within) / n
         expected = 2 * (s2 - s1**2 / n) / (n - 1)
-        found: Floats = np.where(expected > SAME, 1 - observed / expected, math.nan)
-    return found
+        alphas: Floats = np.where(expected > _TOLERANCE, 1 - observed / expected, math.nan)
+    return alphas

@@ -1,4 +1,4 @@
-"""From rows and labels to the agreement of all raters of one or more runs."""
+"""Compute the agreement of all raters of one or more runs from rows and labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import GenerationStatus, Row, ScoreStatus
 from knowgen.core.text import count
 from knowgen.stats.agreement.labels import Label, LabelFile, read_labels
-from knowgen.stats.agreement.measures import RESAMPLES, Picture, pair_agreements, together
+from knowgen.stats.agreement.measures import RESAMPLES, Image, joint_alphas, pair_agreements
 from knowgen.stats.agreement.ranks import rank_agreements
 from knowgen.stats.agreement.records import Agreement
 from knowgen.stats.protocol import ScoringProtocol, get_protocol
@@ -18,13 +18,13 @@ from knowgen.stats.protocol import ScoringProtocol, get_protocol
 
 @dataclass(frozen=True)
 class RatedSystem:
-    """A run as agreement sees it.
+    """A run whose scorers are compared.
 
     Attributes:
-        name: As tables show it.
-        task: Name of its task.
-        task_version: Its version.
-        rows: By scorer, what the statistics read.
+        name: Name of the run in tables.
+        task: Name of the task.
+        task_version: Version of the task.
+        rows: Rows of each scorer.
     """
 
     name: str
@@ -42,30 +42,30 @@ def agreement(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Agreement:
-    """Says how far raters agree.
+    """Return the agreement of raters: scorers, panels and people.
 
-    Of several judgements of one picture by one scorer the first that is ok counts: a mean would be more sure than any
-    judgement that is made in use.
+    If a scorer has several scores of one image, the first one that is ok counts. A mean would agree better than the
+    single score that is used in practice.
 
     Args:
-        systems: One or more, of one task version.
-        dimensions: By scorer, what it gives values for; each system has rows of each of them.
-        labels: A file of what people said.
-        protocol: Says which reading of a judgement counts, and how systems are ranked.
-        resamples: Of the bootstrap; 0 for no intervals.
-        seed: Of the bootstrap.
+        systems: One or more runs of one task version.
+        dimensions: Dimensions of each scorer; every system has rows of every scorer.
+        labels: Path of a file of human labels.
+        protocol: Scoring protocol that decides which parsed score counts and how systems are ranked, or its name.
+        resamples: Number of bootstrap resamples; 0 for no intervals.
+        seed: Seed of the bootstrap.
 
     Raises:
         UsageError: The systems differ in task, or there are fewer than two raters.
-        DataError: The labels are broken, or rate what the systems do not have.
+        DataError: The labels are malformed, or rate images that the systems do not have.
     """
     rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
     _check_task(systems)
     ratings = {
         scorer: {
-            picture: values
+            image: values
             for system in systems
-            for picture, values in _judged(system.name, system.rows[scorer], names, rule)
+            for image, values in _scored_images(system.name, system.rows[scorer], names, rule)
         }
         for scorer, names in dimensions.items()
     }
@@ -74,10 +74,10 @@ def agreement(
     if labels is not None:
         known = tuple(dict.fromkeys(name for names in dimensions.values() for name in names))
         read = read_labels(labels, known)
-        people, lost = _people(read, systems)
-        ratings |= people
-        rated |= dict.fromkeys(people, read.dimensions)
-        notes += _label_notes(read, lost)
+        human, unmatched = _human_ratings(read, systems)
+        ratings |= human
+        rated |= dict.fromkeys(human, read.dimensions)
+        notes += _label_notes(read, unmatched)
     if len(ratings) < 2:
         raise UsageError(
             f"one rater ({', '.join(ratings) or 'none'}) has nobody to agree with",
@@ -97,7 +97,7 @@ def agreement(
         protocol=rule.name,
         raters=tuple(ratings),
         pairs=tuple(pairs),
-        together=together(ratings, rated, resamples=resamples, seed=seed),
+        together=joint_alphas(ratings, rated, resamples=resamples, seed=seed),
         ranks=tuple(ranks),
         notes=tuple(notes),
     )
@@ -108,67 +108,66 @@ def _check_task(systems: Sequence[RatedSystem]) -> None:
     for other in systems[1:]:
         if (other.task, other.task_version) != (first.task, first.task_version):
             raise UsageError(
-                f"task {first.task} {first.task_version} here, {other.task} {other.task_version} there",
+                f"different tasks: {first.task} {first.task_version} and {other.task} {other.task_version}",
                 where=f"{first.name} and {other.name}",
                 fix="name runs of one task version",
             )
 
 
-def _judged(
+def _scored_images(
     system: str, rows: Iterable[Row], dimensions: Sequence[str], protocol: ScoringProtocol
-) -> list[tuple[Picture, dict[str, float]]]:
-    """Returns the values of each picture: those of the first judgement that is ok."""
-    found: dict[Picture, tuple[int, dict[str, float]]] = {}
+) -> list[tuple[Image, dict[str, float]]]:
+    """Return the values of each image, from its first score that is ok."""
+    first: dict[Image, tuple[int, dict[str, float]]] = {}
     for row in rows:
-        reading = (row.lenient or row.strict) if protocol.reading == "lenient" else row.strict
-        if row.generation is not GenerationStatus.OK or reading.status is not ScoreStatus.OK:
+        parsed = (row.lenient or row.strict) if protocol.reading == "lenient" else row.strict
+        if row.generation is not GenerationStatus.OK or parsed.status is not ScoreStatus.OK:
             continue
-        picture = (system, row.sample_id, row.repeat)
-        values = {
-            name: reading.values[name] for name in dimensions if name in reading.values and name not in reading.na
-        }
-        if picture not in found or row.judge_repeat < found[picture][0]:
-            found[picture] = (row.judge_repeat, values)
-    return [(picture, values) for picture, (_, values) in found.items()]
+        image = (system, row.sample_id, row.repeat)
+        values = {name: parsed.values[name] for name in dimensions if name in parsed.values and name not in parsed.na}
+        if image not in first or row.judge_repeat < first[image][0]:
+            first[image] = (row.judge_repeat, values)
+    return [(image, values) for image, (_, values) in first.items()]
 
 
-def _people(
+def _human_ratings(
     labels: LabelFile, systems: Sequence[RatedSystem]
-) -> tuple[dict[str, dict[Picture, dict[str, float]]], int]:
-    """Returns what each person gave by picture, and how many labels rate pictures that the runs do not have."""
-    drawn = {
+) -> tuple[dict[str, dict[Image, dict[str, float]]], int]:
+    """Return the ratings of each person by image, and the number of labels of images that the runs do not have."""
+    generated = {
         (system.name, row.sample_id, row.repeat)
         for system in systems
         for rows in system.rows.values()
         for row in rows
         if row.generation is GenerationStatus.OK
     }
-    found: dict[str, dict[Picture, dict[str, float]]] = {}
-    lost = 0
+    ratings: dict[str, dict[Image, dict[str, float]]] = {}
+    unmatched = 0
     for label in labels.labels:
-        picture = (_system_of(label, systems, labels.path), label.sample, label.repeat)
-        if picture in drawn:
-            found.setdefault(label.rater, {})[picture] = label.values
+        image = (_system_of(label, systems, labels.path), label.sample, label.repeat)
+        if image in generated:
+            ratings.setdefault(label.rater, {})[image] = label.values
         else:
-            lost += 1
-    if not found:
+            unmatched += 1
+    if not ratings:
         raise DataError(
-            "rates no picture of the runs",
+            "no label matches an image of the runs",
             where=str(labels.path),
-            fix="are these the labels of these runs? ids are compared to the letter",
+            fix="check the sample ids and repeats; ids must match exactly",
         )
-    return dict(sorted(found.items())), lost
+    return dict(sorted(ratings.items())), unmatched
 
 
 def _system_of(label: Label, systems: Sequence[RatedSystem], path: Path) -> str:
     names = [system.name for system in systems]
     if label.system:
         if label.system not in names:
-            raise DataError(f"unknown system {label.system!r}", where=f"{path}:{label.line}", fix=", ".join(names))
+            fix = f"name one of {', '.join(names)}"
+            raise DataError(f"unknown system {label.system!r}", where=f"{path}:{label.line}", fix=fix)
         return label.system
     if len(names) > 1:
         raise DataError(
-            "does not say which of the runs it rates",
+            "the label does not name one of the runs",
             where=f"{path}:{label.line}",
             fix=f"add a column `system` with {', '.join(names)}",
         )
@@ -177,23 +176,23 @@ def _system_of(label: Label, systems: Sequence[RatedSystem], path: Path) -> str:
 
 def _repeat_notes(systems: Sequence[RatedSystem]) -> list[str]:
     repeated = any(row.judge_repeat for system in systems for rows in system.rows.values() for row in rows)
-    return ["of several judgements of a picture the first that is ok counts"] if repeated else []
+    return ["if an image has several scores of one scorer, the first one that is ok counts"] if repeated else []
 
 
-def _label_notes(labels: LabelFile, lost: int) -> list[str]:
+def _label_notes(labels: LabelFile, unmatched: int) -> list[str]:
     notes = []
-    if lost:
-        notes.append(f"{count(lost, 'label')} of pictures that the runs do not have: left out")
+    if unmatched:
+        notes.append(f"{count(unmatched, 'label')} of images that the runs do not have: left out")
     if labels.ignored:
-        notes.append(f"columns of {labels.path.name} that were not read: {', '.join(labels.ignored)}")
+        notes.append(f"ignored columns of {labels.path.name}: {', '.join(labels.ignored)}")
     return notes
 
 
 def _unshared(ratings: Mapping[str, object], dimensions: Mapping[str, Sequence[str]]) -> list[str]:
-    """Names the raters that share no dimension with any other."""
-    lonely = [
+    """Return a note that names the raters that share no dimension with any other; empty if there are none."""
+    unshared = [
         rater
         for rater in ratings
         if not any(set(dimensions[rater]) & set(dimensions[other]) for other in ratings if other != rater)
     ]
-    return [f"{', '.join(lonely)}: no dimension in common with another rater"] if lonely else []
+    return [f"{', '.join(unshared)}: no dimension in common with another rater"] if unshared else []

@@ -1,4 +1,4 @@
-"""Do judges put the systems in the same order?"""
+"""Rank correlation: do judges rank the systems in the same order?"""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ from knowgen.stats.agreement.records import RankAgreement
 from knowgen.stats.bootstrap import TOO_SMALL, counted_means, distribution, interval, seeded
 from knowgen.stats.combine import averaged, sliced_figures
 from knowgen.stats.protocol import ScoringProtocol
-from knowgen.stats.subsets import group_names, parts_of
+from knowgen.stats.subsets import group_names, sample_subsets
 from knowgen.stats.summary import Figure
 from knowgen.stats.values import Floats, Unit, Values, read_values
 
 MIN_SYSTEMS = 3
-"""Fewest systems whose order says anything: of two it is the same or the other way round."""
+"""Minimum number of systems; the order of two can only be equal or reversed."""
 
 MIN_SAMPLES = 20
+"""Minimum number of samples for an interval."""
+
 RESAMPLES = 1000
-NO_ORDER = "all level under one of them"
+"""Default number of bootstrap resamples."""
+
+NO_ORDER = "all systems are equal under one scorer"
+"""Note of a coefficient that is not defined."""
+
 NO_CHANGE = "the same in every resample"
+"""Note of a coefficient without an interval."""
 
 
 def rank_agreements(
@@ -34,17 +41,17 @@ def rank_agreements(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[RankAgreement]:
-    """Returns the agreement of every two scorers on the order of the systems.
+    """Return the agreement of each pair of scorers on the order of the systems.
 
-    The systems are ranked by their headline figure over the samples that all of them have a figure for under both
-    scorers. The interval resamples these samples, the same ones for every system; the systems themselves are given.
+    Systems are ranked by their headline figure over the samples for which all systems have a score by both scorers.
+    The interval resamples these samples, jointly for all systems; the systems are fixed.
 
     Args:
-        rows: By scorer, the rows of each system, in one order.
-        dimensions: By scorer, what it gives values for.
-        protocol: How figures are made.
-        resamples: Of the bootstrap; 0 for no intervals.
-        seed: Of the bootstrap.
+        rows: For each scorer, the rows of every system, in the same order of systems.
+        dimensions: Dimensions of each scorer.
+        protocol: Scoring protocol.
+        resamples: Number of bootstrap resamples; 0 for no intervals.
+        seed: Seed of the bootstrap.
     """
     read = {
         scorer: [read_values(system, protocol, tuple(dimensions[scorer])) for system in systems]
@@ -73,10 +80,10 @@ def _pair(
     if systems < MIN_SYSTEMS or not units:
         empty = Figure(n=systems, note=TOO_SMALL)
         return RankAgreement(first=first, second=second, samples=len(units), kendall=empty, spearman=empty)
-    found: dict[str, Figure] = {}
-    draws = None
+    figures: dict[str, Figure] = {}
+    resampled = None
     if resamples and len(units) >= MIN_SAMPLES:
-        draws = distribution(
+        resampled = distribution(
             lambda counts: np.column_stack([measure(*(one(counts) for one in scores)) for _, measure in measures]),
             strata,
             resamples,
@@ -85,36 +92,36 @@ def _pair(
     for place, (name, _) in enumerate(measures):
         value = _point(name, points[0][0], points[1][0])
         if math.isnan(value):
-            found[name] = Figure(n=systems, note=NO_ORDER)
+            figures[name] = Figure(n=systems, note=NO_ORDER)
             continue
-        ends = interval(draws[:, place], len(units)) if draws is not None else None
+        ends = interval(resampled[:, place], len(units)) if resampled is not None else None
         if ends is None:
-            found[name] = Figure(value=value, n=systems, note=TOO_SMALL if resamples else "")
-        elif ends[1] - ends[0] < 1e-9:  # no width: nothing was seen of how the order could be another
-            found[name] = Figure(value=value, n=systems, note=NO_CHANGE)
+            figures[name] = Figure(value=value, n=systems, note=TOO_SMALL if resamples else "")
+        elif ends[1] - ends[0] < 1e-9:  # an interval of width 0 would claim certainty that resampling cannot show
+            figures[name] = Figure(value=value, n=systems, note=NO_CHANGE)
         else:
-            found[name] = Figure(value=value, low=ends[0], high=ends[1], n=systems)
-    return RankAgreement(first=first, second=second, samples=len(units), **found)
+            figures[name] = Figure(value=value, low=ends[0], high=ends[1], n=systems)
+    return RankAgreement(first=first, second=second, samples=len(units), **figures)
 
 
 def _common(read: Sequence[Values]) -> list[Unit]:
-    """Returns the samples that every system has a figure for under both scorers, and that count for the headline."""
+    """Return the samples for which every system has a score by both scorers, sorted by id."""
     rated = []
     for values in read:
         has = np.flatnonzero(np.isfinite(values.table).any(axis=(0, 2)))
         rated.append({values.units[place].id for place in has})
-    kept = set.intersection(*rated)
-    return sorted((unit for unit in read[0].units if unit.id in kept), key=lambda unit: unit.id)
+    common = set.intersection(*rated)
+    return sorted((unit for unit in read[0].units if unit.id in common), key=lambda unit: unit.id)
 
 
 class _Scores:
-    """Makes the headline figures of several systems under one scorer over resamples of the same samples."""
+    """Function from resample counts to the headline figures of several systems under one scorer."""
 
     def __init__(
         self, read: Sequence[Values], units: Sequence[Unit], dimensions: Sequence[str], protocol: ScoringProtocol
     ) -> None:
         self.dimensions, self.protocol, self.tables = tuple(dimensions), protocol, []
-        self.counted = parts_of(units, protocol)[0].counted
+        self.counted = sample_subsets(units, protocol)[0].counted
         self.groups = group_names(units)[self.counted]
         for values in read:
             places = {unit.id: place for place, unit in enumerate(values.units)}
@@ -122,14 +129,14 @@ class _Scores:
             self.tables.append(averaged(table, self.dimensions, protocol)[:, self.counted])
 
     def __call__(self, counts: Floats) -> Floats:
-        """Returns headline figures of shape (resamples, systems)."""
-        drawn = counts[:, self.counted]
+        """Return headline figures of shape (resamples, systems)."""
+        weights = counts[:, self.counted]
         return np.column_stack(
             [
                 sliced_figures(
                     "all",
                     self.groups,
-                    [counted_means(one, drawn) for one in table],
+                    [counted_means(one, weights) for one in table],
                     self.dimensions,
                     self.protocol,
                     rounded=False,
@@ -149,16 +156,20 @@ def _point(name: str, first: Floats, second: Floats) -> float:
 
 
 def kendalls(first: Floats, second: Floats) -> Floats:
-    """Returns Kendall's tau-b over resamples: (concordant - discordant) / sqrt(untied in first * untied in second).
+    """Return Kendall's tau-b over resamples: (concordant - discordant) / sqrt(untied in first * untied in second).
 
     Source: Kendall, The Treatment of Ties in Ranking Problems, Biometrika 33, 1945.
 
     Args:
-        first: Shape (resamples, systems).
-        second: The same.
+        first: Figures under the first scorer, shape (resamples, systems).
+        second: Figures under the second scorer, same shape.
 
     Returns:
-        Shape (resamples,), NaN where one of them holds nothing but ties.
+        Shape (resamples,), NaN where all systems are tied under one scorer.
+
+    Example:
+        >>> kendalls(np.array([[1.0, 2.0, 3.0]]), np.array([[1.0, 2.0, 3.0]])).tolist()
+        [1.0]
     """
     one, other = np.triu_indices(first.shape[1], 1)
     signs = [np.sign(np.round(table[:, one] - table[:, other], 9)) for table in (first, second)]
@@ -169,20 +180,20 @@ def kendalls(first: Floats, second: Floats) -> Floats:
 
 
 def spearmans(first: Floats, second: Floats) -> Floats:
-    """Returns Spearman's rank correlation over resamples: Pearson's of the ranks, ties having their mean rank.
+    """Return Spearman's rank correlation over resamples: Pearson's correlation of the ranks, with mean ranks for ties.
 
     Args:
-        first: Shape (resamples, systems).
-        second: The same.
+        first: Figures under the first scorer, shape (resamples, systems).
+        second: Figures under the second scorer, same shape.
 
     Returns:
-        Shape (resamples,), NaN where one of them holds nothing but ties.
+        Shape (resamples,), NaN where all systems are tied under one scorer.
     """
     from scipy.stats import rankdata
 
     ranks = [rankdata(np.round(table, 9), axis=1) for table in (first, second)]
-    apart = [one - one.mean(axis=1, keepdims=True) for one in ranks]
-    spread = np.sqrt(np.square(apart[0]).sum(axis=1) * np.square(apart[1]).sum(axis=1))
+    centred = [one - one.mean(axis=1, keepdims=True) for one in ranks]
+    spread = np.sqrt(np.square(centred[0]).sum(axis=1) * np.square(centred[1]).sum(axis=1))
     out: Floats = np.full(len(first), math.nan)
-    np.divide((apart[0] * apart[1]).sum(axis=1), spread, out=out, where=spread > 0)
+    np.divide((centred[0] * centred[1]).sum(axis=1), spread, out=out, where=spread > 0)
     return out

@@ -1,4 +1,4 @@
-"""How far raters agree: every coefficient with its interval and its count."""
+"""Records of the agreement of raters: every coefficient with its interval and sample count."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from knowgen.stats.summary import Figure
 
 
 class DimensionAgreement(Record):
-    """Two raters on one dimension.
+    """Agreement of two raters on one dimension.
 
     Attributes:
-        exact: Share of pictures on which both gave the same value.
+        exact: Share of images on which both have the same value.
         kappa: Cohen's kappa with quadratic weights, in [-1, 1].
-        alpha: Krippendorff's alpha of the two, interval metric, at most 1.
-        only_first: Pictures that the first rated and the second did not: not applicable, failed or left blank.
-        only_second: The other way round.
+        alpha: Krippendorff's alpha of the two with the interval metric, at most 1.
+        only_first: Number of images that only the first rated; for the second they are N/A, failed or blank.
+        only_second: Number of images that only the second rated.
     """
 
     exact: Figure
@@ -27,12 +27,12 @@ class DimensionAgreement(Record):
 
 
 class PairAgreement(Record):
-    """Two raters.
+    """Agreement of two raters.
 
     Attributes:
-        first: A scorer's label, a panel's, or `human` with the rater's name.
-        second: The other.
-        dimensions: Those that both rate.
+        first: Label of a scorer or panel, or `human` with the rater's name.
+        second: Label of the other rater.
+        dimensions: Agreement on each dimension that both rate.
     """
 
     first: str
@@ -41,14 +41,14 @@ class PairAgreement(Record):
 
 
 class RankAgreement(Record):
-    """Do two scorers put the systems in the same order?
+    """Agreement of two scorers on the order of the systems.
 
     Attributes:
-        first: A scorer's label.
-        second: The other.
-        samples: Samples that every system has a figure for under both.
-        kendall: Kendall's tau-b of the systems' headline figures; its n counts systems.
-        spearman: Spearman's rank correlation of the same.
+        first: Label of a scorer.
+        second: Label of the other scorer.
+        samples: Number of samples for which every system has a score by both.
+        kendall: Kendall's tau-b of the systems' headline figures; its n is the number of systems.
+        spearman: Spearman's rank correlation of the same figures.
     """
 
     first: str
@@ -59,18 +59,18 @@ class RankAgreement(Record):
 
 
 class Agreement(Record):
-    """How far the raters of one or more runs agree.
+    """Agreement of the raters of one or more runs.
 
     Attributes:
         systems: Names of the runs.
-        task: Name of their task.
-        task_version: Its version.
-        protocol: Says which reading of a judgement counts, and how systems are ranked.
-        raters: Scorers first, then people.
-        pairs: Every two raters that share a dimension.
-        together: Krippendorff's alpha of all raters, by dimension; empty for two raters.
-        ranks: Every two scorers, when there are several systems.
-        notes: What a reader must know.
+        task: Name of the task.
+        task_version: Version of the task.
+        protocol: Name of the scoring protocol that decides which parsed score counts and how systems are ranked.
+        raters: Labels of the scorers, then of people.
+        pairs: Agreement of each pair of raters that share a dimension.
+        together: Krippendorff's alpha of all raters by dimension; empty for two raters.
+        ranks: Rank agreement of each pair of scorers, if there are several systems.
+        notes: Caveats of the figures.
     """
 
     systems: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Many comparisons: p-values that stay right when more than one difference is looked at."""
+"""Holm's correction of p-values for several comparisons."""
 
 from __future__ import annotations
 
@@ -7,32 +7,36 @@ from collections.abc import Sequence
 from knowgen.stats.compare.records import Comparison
 
 
-def holm(chances: Sequence[float]) -> list[float]:
-    """Returns p-values corrected by Holm's step-down method, in the order in which they came.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected by Holm's step-down method, in the given order.
 
-    The i-th smallest of m is multiplied by m - i + 1; none is smaller than those before it, and none is above 1 (Holm,
-    A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6, 1979).
+    The i-th smallest of m p-values is multiplied by m - i + 1. The results are at most 1 and never decrease with the
+    rank (Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6, 1979).
 
     Args:
-        chances: p-values of one family of comparisons.
+        p_values: p-values of one family of comparisons.
+
+    Example:
+        >>> holm([0.02, 0.01])
+        [0.02, 0.02]
     """
-    found, highest = [0.0] * len(chances), 0.0
-    for rank, place in enumerate(sorted(range(len(chances)), key=lambda each: chances[each])):
-        highest = max(highest, min(1.0, (len(chances) - rank) * chances[place]))
-        found[place] = highest
-    return found
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda each: p_values[each])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Returns comparisons with the p-values of their headlines corrected for one another.
+    """Return comparisons with the p-values of their headlines corrected for their number.
 
     Args:
-        comparisons: All that were made; one without a p-value takes no part.
+        comparisons: All comparisons of the family; those without a p-value are not counted.
     """
-    chances = [one.headline.p_permutation for one in comparisons]
-    places = [place for place, chance in enumerate(chances) if chance is not None]
-    fixed = dict(zip(places, holm([chance for chance in chances if chance is not None]), strict=True))
+    p_values = [one.headline.p_permutation for one in comparisons]
+    places = [place for place, p_value in enumerate(p_values) if p_value is not None]
+    adjusted = dict(zip(places, holm([p_value for p_value in p_values if p_value is not None]), strict=True))
     return [
-        one.model_copy(update={"p_holm": fixed.get(place), "family": len(places)})
+        one.model_copy(update={"p_holm": adjusted.get(place), "family": len(places)})
         for place, one in enumerate(comparisons)
     ]

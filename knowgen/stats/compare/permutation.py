@@ -1,14 +1,15 @@
-"""The paired permutation test: could the labels of the two systems as well stand the other way round?
+"""Paired permutation test: would exchanging the labels of the two systems give a difference of the same size?
 
-If the systems are equal, each sample is as likely with their labels exchanged. So labels are exchanged sample by
-sample, each with chance one half and independently, which leaves every group its samples; both systems' figures are
-computed again by the protocol's arithmetic; and the p-value is the share of exchanges whose difference is at least as
-large as the one that was seen, on either side (Good, Permutation, Parametric and Bootstrap Tests of Hypotheses,
+If the systems are equal, exchanging their labels on a sample changes nothing about its probability. Labels are
+therefore exchanged on each sample independently with probability one half, which keeps the group sizes. The figures of
+both systems are recomputed with the protocol's arithmetic. The two-sided p-value is the share of exchanges whose
+absolute difference is at least the observed one (Good, Permutation, Parametric and Bootstrap Tests of Hypotheses,
 chapter 3).
 
-With few samples that differ all exchanges are gone through, the one that was seen among them. Else they are drawn, and
-the one that was seen is counted with them: p = (b + 1) / (m + 1) (Phipson and Smyth, Permutation P-values Should Never
-Be Zero, Statistical Applications in Genetics and Molecular Biology 9, 2010).
+If few samples differ, all exchanges are evaluated, including the observed assignment. Otherwise m random exchanges are
+evaluated and the observed assignment is added: p = (b + 1) / (m + 1), where b of them reach the observed difference
+(Phipson and Smyth, Permutation P-values Should Never Be Zero, Statistical Applications in Genetics and Molecular
+Biology 9, 2010).
 """
 
 from __future__ import annotations
@@ -23,24 +24,26 @@ from knowgen.stats.combine import Mask, Means
 from knowgen.stats.values import Floats
 
 PERMUTATIONS = 10_000
+"""Default maximum number of exchanges."""
 
-_CELLS = 4_000_000
-"""Exchanges held in memory at once (32 MB); one of all samples is never split, so the draws do not depend on it."""
+_MAX_CELLS = 4_000_000
+"""Maximum number of exchange flags in memory (32 MB); an exchange is never split, so block size changes no result."""
 
 _STEP = 2.0**32
-"""As in the bootstrap: sums of multiples of 2^-32 are exact, so that equal differences are equal to the last digit."""
+"""Sums of multiples of 2^-32 are exact, as in the bootstrap, so that equal differences are equal to the last digit."""
 
-_LEVEL_WITHIN = 1e-9
+_TOLERANCE = 1e-9
+"""Largest difference between values that counts as equal."""
 
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """What exchanging labels found.
+    """Result of a permutation test.
 
     Attributes:
-        p: For each figure, in (0, 1]; NaN where it has no value.
-        relabellings: How many exchanges were looked at, the one that was seen included.
-        exact: Were these all there are?
+        p: p-value of each figure, in (0, 1]; NaN where the figure has no value.
+        relabellings: Number of evaluated exchanges, including the observed assignment.
+        exact: Whether these are all possible exchanges.
     """
 
     p: Floats
@@ -51,32 +54,32 @@ class PermutationTest:
 def permutation_test(
     statistic: Callable[[Floats], Floats], differs: Mask, permutations: int, rng: np.random.Generator
 ) -> PermutationTest:
-    """Tests that the labels of two systems may be exchanged.
+    """Test the hypothesis that the labels of two systems are exchangeable.
 
     Args:
-        statistic: From exchanges of shape (some, N), 1 where a sample's labels are exchanged, to differences of shape
-            (some, figures). A difference without a value counts as one that is as large as the one seen.
-        differs: Shape (N,): samples on which the systems are not the same. Exchanging the others changes nothing.
-        permutations: Exchanges to draw, at least 1; where there are not more than these, all are gone through.
-        rng: Source of the draws.
+        statistic: Function from exchanges of shape (exchanges, N), 1 where the labels of a sample are exchanged, to
+            differences of shape (exchanges, figures). A difference without a value counts as at least the observed one.
+        differs: Samples on which the systems differ, shape (N,). Exchanging the labels of others changes nothing.
+        permutations: Number of random exchanges, at least 1; if there are no more than these, all are evaluated.
+        rng: Random generator.
     """
-    seen = statistic(np.zeros((1, len(differs))))[0]
+    observed = statistic(np.zeros((1, len(differs))))[0]
     number = int(differs.sum())
     exact = number < 63 and 2**number <= permutations
-    blocks = _every(differs) if exact else _drawn(differs, permutations, rng)
-    extreme, total = np.zeros(len(seen)), 0
+    blocks = _all_exchanges(differs) if exact else _random_exchanges(differs, permutations, rng)
+    extreme, total = np.zeros(len(observed)), 0
     for exchanges in blocks:
-        found = statistic(exchanges)
-        extreme += (~(np.abs(found) < np.abs(seen) - _LEVEL_WITHIN)).sum(axis=0)
+        differences = statistic(exchanges)
+        extreme += (~(np.abs(differences) < np.abs(observed) - _TOLERANCE)).sum(axis=0)
         total += len(exchanges)
     if not exact:
         extreme, total = extreme + 1, total + 1
-    return PermutationTest(np.where(np.isfinite(seen), extreme / total, math.nan), total, exact)
+    return PermutationTest(np.where(np.isfinite(observed), extreme / total, math.nan), total, exact)
 
 
-def _every(differs: Mask) -> Iterator[Floats]:
+def _all_exchanges(differs: Mask) -> Iterator[Floats]:
     places = np.flatnonzero(differs)
-    block = max(1, _CELLS // max(len(differs), 1))
+    block = max(1, _MAX_CELLS // max(len(differs), 1))
     for start in range(0, 2 ** len(places), block):
         numbers = np.arange(start, min(start + block, 2 ** len(places)))
         exchanges = np.zeros((len(numbers), len(differs)))
@@ -84,9 +87,9 @@ def _every(differs: Mask) -> Iterator[Floats]:
         yield exchanges
 
 
-def _drawn(differs: Mask, permutations: int, rng: np.random.Generator) -> Iterator[Floats]:
+def _random_exchanges(differs: Mask, permutations: int, rng: np.random.Generator) -> Iterator[Floats]:
     places = np.flatnonzero(differs)
-    block = max(1, min(permutations, _CELLS // max(len(differs), 1)))
+    block = max(1, min(permutations, _MAX_CELLS // max(len(differs), 1)))
     for start in range(0, permutations, block):
         exchanges = np.zeros((min(block, permutations - start), len(differs)))
         exchanges[:, places] = rng.integers(0, 2, size=(len(exchanges), len(places)), dtype=np.int8)
@@ -94,23 +97,23 @@ def _drawn(differs: Mask, permutations: int, rng: np.random.Generator) -> Iterat
 
 
 def exchanged_means(own: Floats, other: Floats, exchanges: Floats) -> Means:
-    """Returns the means of one system's table where some samples are the other's.
+    """Return a function that computes means of one system's table with some samples taken from the other system.
 
     Args:
-        own: Shape (N, columns), NaN where there is no value.
-        other: The same of the other system.
-        exchanges: Shape (some, N), 1 where the other's values stand.
+        own: Values of the system, shape (N, columns), NaN where there is none.
+        other: Values of the other system, same shape.
+        exchanges: 1 where the other system's values are used, shape (exchanges, N).
 
     Returns:
-        From a mask of samples to means of shape (some, columns); NaN where there is no value.
+        A function from a mask of samples to means of shape (exchanges, columns), NaN where there is no value.
     """
     width = own.shape[1]
     mine, theirs = (_sums_and_counts(table) for table in (own, other))
 
     def means(mask: Mask) -> Floats:
-        # all samples are multiplied, those outside of the mask by 0: cheaper than to copy their exchanges away
-        found = mine[mask].sum(axis=0) + exchanges @ np.where(mask[:, None], theirs - mine, 0.0)
-        totals, number = found[:, :width], found[:, width:]
+        # Samples outside the mask are multiplied by 0, which is cheaper than copying a part of the exchanges.
+        sums = mine[mask].sum(axis=0) + exchanges @ np.where(mask[:, None], theirs - mine, 0.0)
+        totals, number = sums[:, :width], sums[:, width:]
         out: Floats = np.full_like(totals, math.nan)
         np.divide(totals, number, out=out, where=number > 0.5)
         return out
@@ -119,16 +122,16 @@ def exchanged_means(own: Floats, other: Floats, exchanges: Floats) -> Means:
 
 
 def _sums_and_counts(table: Floats) -> Floats:
-    """Returns values and, beside them, ones where there is a value; 0 where there is none."""
-    held = np.isfinite(table)
-    return np.column_stack([np.round(np.where(held, table, 0.0) * _STEP) / _STEP, held.astype(np.float64)])
+    """Return the values, 0 where there is none, and as further columns 1 where there is a value and 0 elsewhere."""
+    present = np.isfinite(table)
+    return np.column_stack([np.round(np.where(present, table, 0.0) * _STEP) / _STEP, present.astype(np.float64)])
 
 
-def alike(tables: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-    """Repeats the slices of two tables until both have the same number, which changes none of their means.
+def equalise_slices(tables: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """Return both tables with the same number of slices, by repeating slices; this does not change their means.
 
     Args:
-        tables: Shapes (slices, N, columns); the numbers of slices may differ.
+        tables: Values of shape (slices, N, columns); the numbers of slices may differ.
     """
     first, second = tables
     common = math.lcm(len(first), len(second))
@@ -136,7 +139,7 @@ def alike(tables: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
 
 
 def differing(first: Floats, second: Floats) -> Mask:
-    """Tells for each sample whether two tables of shape (slices, N, columns) differ in any value, or lack one."""
-    same = np.isclose(first, second, rtol=0, atol=_LEVEL_WITHIN, equal_nan=True)
+    """Return for each sample whether two tables of shape (slices, N, columns) differ in a value."""
+    same = np.isclose(first, second, rtol=0, atol=_TOLERANCE, equal_nan=True)
     unlike: Mask = np.logical_not(same.all(axis=(0, 2)))
     return unlike

@@ -1,4 +1,4 @@
-"""The outcome of a paired comparison: every difference with its interval, and what it rests on."""
+"""Records of a paired comparison: every difference with its interval, p-values and sample count."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from knowgen.stats.summary import OVERALL
 
 
 class FigureDifference(Record):
-    """A figure of two systems over the same samples, and the difference b - a.
+    """A figure of two systems over the same samples, and its difference b - a.
 
     Attributes:
-        a: Figure of the first system, None where there is nothing to average.
-        b: Figure of the second.
-        value: b - a, in [-1, 1].
-        low: Lower end of the 95 % interval of the difference, None where none is given.
-        high: Upper end.
-        p: Two-sided bootstrap p-value of no difference, in (0, 1]; it goes with the interval, None where there is none.
-        p_permutation: Two-sided p-value of the paired permutation test, in (0, 1]: the one to quote.
-        effect: Standardised mean difference of the pairs, d_z; None where all differ by the same.
-        standard_error: Of the difference, None where there is no interval.
-        detectable: Smallest true difference that a test at 5 % finds in 80 % of benchmarks of this size.
-        n: Samples it rests on.
+        a: Figure of the first system; None if there is no value.
+        b: Figure of the second system; None if there is no value.
+        value: Difference b - a, in [-1, 1].
+        low: Lower end of the 95 % interval of the difference; None if there is no interval.
+        high: Upper end of the interval.
+        p: Two-sided bootstrap p-value, in (0, 1], consistent with the interval; None if there is no interval.
+        p_permutation: Two-sided p-value of the paired permutation test, in (0, 1]. Quote this one.
+        effect: Standardised mean difference of the pairs, d_z; None if all differences are equal.
+        standard_error: Standard error of the difference; None if there is no interval.
+        detectable: Smallest true difference that a test at 5 % detects with 80 % power at this sample size.
+        n: Number of samples the difference is computed from.
         note: Why there is no value or no interval.
     """
 
@@ -39,13 +39,13 @@ class FigureDifference(Record):
 
 
 class ComparedSlice(Record):
-    """Differences over a part of the samples.
+    """Differences over a subset of the samples.
 
     Attributes:
         kind: all, group, category or difficulty.
-        name: The part; empty for all.
-        samples: Paired samples in it.
-        figures: By dimension, and `overall`.
+        name: Name of the subset; empty for all.
+        samples: Number of paired samples in the subset.
+        figures: Difference of each dimension, and of `overall`.
     """
 
     kind: str
@@ -55,34 +55,34 @@ class ComparedSlice(Record):
 
 
 class Comparison(Record):
-    """Two systems compared over the samples that both have a figure for.
+    """Comparison of two systems over the samples for which both have a score.
 
     Attributes:
         a: Name of the first system, the baseline.
-        b: Name of the second; differences are b - a.
+        b: Name of the second system; differences are b - a.
         task: Name of the task.
-        task_version: Its version.
+        task_version: Version of the task.
         scorer: Label of the scorer.
-        scorer_note: What tables say beside its figures.
-        protocol: Name of the protocol.
-        protocol_version: Version of its arithmetic.
-        judges: Model names that the judges' endpoints returned, over both systems.
-        dimensions: In the order of the table.
-        slices: The whole first, then groups, categories, difficulties.
-        paired: Samples that the comparison rests on.
-        better: Paired samples on which b is above a.
-        equal: Paired samples on which they are level.
-        worse: Paired samples on which b is below a.
-        relabellings: Exchanges of labels that the headline's permutation test looked at; 0 for no test.
-        exact: Were these all there are?
-        p_holm: The headline's permutation p-value, corrected for all comparisons made together (Holm).
-        family: How many these were.
-        only_a: Ids of samples that only the first system was asked.
-        only_b: Ids of samples that only the second system was asked.
-        unscored: Ids of common samples without a figure in one of them, left out on both sides.
-        no_result: Why there is no result, such as `first: 43 of 48 scores failed`: one of the systems lacks too many
-            scores. No figure has a value then. Empty where both have enough.
-        notes: What a reader must know.
+        scorer_note: Note on the scorer, shown beside its figures.
+        protocol: Name of the scoring protocol.
+        protocol_version: Version of the protocol's arithmetic.
+        judges: Model names returned by the judges' endpoints, over both systems.
+        dimensions: Dimensions in the order of the table.
+        slices: Differences of the whole first, then of groups, categories and difficulties.
+        paired: Number of paired samples that count for the headline.
+        better: Number of paired samples on which b is above a.
+        equal: Number of paired samples on which both are equal.
+        worse: Number of paired samples on which b is below a.
+        relabellings: Number of exchanges evaluated by the permutation test of the headline; 0 for no test.
+        exact: Whether these are all possible exchanges.
+        p_holm: Permutation p-value of the headline, corrected for all comparisons of the family (Holm).
+        family: Number of comparisons in the family.
+        only_a: Ids of samples that only the first system has.
+        only_b: Ids of samples that only the second system has.
+        unscored: Ids of common samples without a score in one of the systems; left out of both.
+        no_result: Why there is no result, such as `first: 43 of 48 scores failed`, because a system has too few scores;
+            no figure has a value then. Empty if both have enough.
+        notes: Caveats of the comparison.
     """
 
     a: str = ""
@@ -111,10 +111,10 @@ class Comparison(Record):
     notes: tuple[str, ...] = ()
 
     def slice(self, kind: str = "all", name: str = "") -> ComparedSlice:
-        """Returns one part.
+        """Return the differences of a subset.
 
         Raises:
-            KeyError: There is no such part.
+            KeyError: There is no such subset.
         """
         for part in self.slices:
             if part.kind == kind and part.name == name:
@@ -123,5 +123,5 @@ class Comparison(Record):
 
     @property
     def headline(self) -> FigureDifference:
-        """The difference of the K-Scores."""
+        """Difference of the `overall` of the whole; the K-Score for the four KnowGen dimensions."""
         return self.slice().figures[OVERALL]

@@ -181,7 +181,7 @@ def _tar_members(archive: Path, name: str) -> Iterator[_Member]:
 
 
 def _check_unique(member: str, seen: set[str], archive: str) -> None:
-    """Refuse a duplicate file name: there is no way to know which of the two files is meant."""
+    """Refuse a duplicate file name: it is unknown which of the two files is meant."""
     if member.endswith("/"):
         return
     plain = str(_safe(member, archive))

@@ -117,7 +117,7 @@ def _call_hub(call: Callable[[], T], what: str, revision: str) -> T:
             "the dataset does not exist or is private", where=what, fix="set HF_TOKEN, or give --data-dir"
         ) from error
     except RevisionNotFoundError as error:
-        raise DataError(f"there is no revision {revision!r}", where=what, fix="give a branch, tag or commit") from error
+        raise DataError(f"unknown revision {revision!r}", where=what, fix="give a branch, tag or commit") from error
     except KnowgenError:
         raise
     except Exception as error:  # the exception types of the library and its transport vary between versions

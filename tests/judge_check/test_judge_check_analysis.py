@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from knowgen.core.records import DIMENSIONS, ParsedScore
 from knowgen.judge_check.analysis import (
-    LEAST_PICTURES,
+    MIN_IMAGES,
     CheckedImage,
     Expectation,
-    account,
+    check_image,
     judge_changes,
     overall,
     wilson,
@@ -22,6 +22,7 @@ from knowgen.judge_check.records import ChangeResult
 from tests.helpers.score_rows import FAILED, NOT_RUN, reading
 
 F, V, T, A = DIMENSIONS
+
 NOTHING = Expectation("nothing", "nothing is done", unchanged=True)
 DIGIT = Expectation("digit", "a digit is wrong", falls=frozenset({T}))
 MISSING = Expectation("missing", "a subject is gone", falls=frozenset({F, V}), may=frozenset({A}))
@@ -49,7 +50,7 @@ def judged_as(base: list[ParsedScore], *changes: Change) -> dict[str, ChangeResu
         (0, 10, 0.0, 0.2775328),
     ],
 )
-def test_wilson_intervals_are_the_published_ones(hits: int, n: int, low: float, high: float) -> None:
+def test_wilson_intervals_equal_those_of_r(hits: int, n: int, low: float, high: float) -> None:
     rate = wilson(hits, n)
     assert (rate.value, rate.n) == (hits / n, n)
     assert rate.low == pytest.approx(low, abs=5e-7) and rate.high == pytest.approx(high, abs=5e-7)
@@ -68,11 +69,11 @@ def test_at_its_ends_the_score_test_is_just_significant(case: tuple[int, int]) -
 
 def test_no_images_have_no_rate() -> None:
     assert wilson(0, 0).value is None
-    with pytest.raises(ValueError, match="3 of 2"):
+    with pytest.raises(ValueError, match="got 3 of 2"):
         wilson(3, 2)
 
 
-def test_a_judge_that_sees_the_change_and_nothing_else_is_fit() -> None:
+def test_a_judge_that_detects_only_the_change_is_fit() -> None:
     result = judged_as([FULL] * 10, (DIGIT, [WRONG_TEXT] * 10))["digit"]
     assert result.verdict == "fit" and result.reason == ""
     assert result.sensitivity is not None and result.sensitivity.value == 1
@@ -94,7 +95,7 @@ def test_rates_are_shares_of_images() -> None:
     assert moved[T].mean == pytest.approx((8 * -0.5 + 0 - 1) / 10)
 
 
-def test_every_dimension_that_must_fall_has_to() -> None:
+def test_all_dimensions_that_must_fall_have_to_fall() -> None:
     after = [reading(0.5, 0, 1, 1)] * 6 + [reading(1, 0, 1, 1)] * 4
     result = judged_as([FULL] * 10, (MISSING, after))["missing"]
     assert result.sensitivity is not None and result.sensitivity.hits == 6
@@ -102,13 +103,13 @@ def test_every_dimension_that_must_fall_has_to() -> None:
     assert result.verdict == "unfit" and "sensitivity 0.600" in result.reason
 
 
-def test_what_may_fall_counts_neither_way() -> None:
+def test_dimensions_that_may_fall_do_not_count() -> None:
     after = [reading(0, 0, 1, 0)] * 5 + [reading(0, 0, 1, 1)] * 5
     assert judged_as([FULL] * 10, (MISSING, after))["missing"].verdict == "fit"
 
 
-def test_a_judge_is_compared_with_its_own_reading_of_the_truth() -> None:
-    """One that gives the truth one half moves from one half; the unchanged image is compared with full marks."""
+def test_a_judge_is_compared_with_its_own_score_of_the_truth() -> None:
+    """One that gives the truth one half moves from one half; the unchanged image is held against full marks."""
     half = reading(0.5, 0.5, 0.5, 0.5)
     results = judged_as([half] * 10, (DIGIT, [reading(0.5, 0.5, 0, 0.5)] * 10))
     assert results["digit"].verdict == "fit"
@@ -116,19 +117,19 @@ def test_a_judge_is_compared_with_its_own_reading_of_the_truth() -> None:
     assert results["nothing"].sensitivity is None
 
 
-def test_what_is_0_already_cannot_fall_and_counts_as_unseen() -> None:
+def test_a_value_that_is_already_0_counts_as_not_detected() -> None:
     base = [FULL] * 8 + [reading(1, 1, 0, 1)] * 2
     result = judged_as(base, (DIGIT, [reading(1, 1, 0, 1)] * 10))["digit"]
     text = next(moved for moved in result.movements if moved.dimension == T)
     assert text.floored == 2 and text.down == 0.8
     assert result.sensitivity is not None and result.sensitivity.hits == 8
-    told = account(
+    checked = check_image(
         DIGIT, CheckedImage("s8", "digit", (base[8],)), CheckedImage("s8", "nothing", (base[8],)), DIMENSIONS
     )
-    assert told.faults == ((T, "was 0 already and could not fall"),)
+    assert checked.faults == ((T, "was 0 already and could not fall"),)
 
 
-def test_small_fluctuations_do_not_count_as_moves() -> None:
+def test_small_differences_do_not_count_as_moves() -> None:
     steady = judged_as([reading(0.9, 0.9, 0.9, 0.9)] * 10, (LAYOUT, [reading(0.7, 1, 0.8, 0.9)] * 10))["layout"]
     assert steady.verdict == "fit"
     loose = judged_as([reading(0.9, 0.9, 0.9, 0.9)] * 10, (LAYOUT, [reading(0.65, 1, 0.8, 0.9)] * 10))["layout"]
@@ -139,10 +140,10 @@ def test_several_scores_count_by_their_mean_and_failed_ones_are_left_out() -> No
     judged = [CheckedImage("s", "nothing", (FULL, FULL, FULL)), CheckedImage("s", "digit", (WRONG_TEXT, FULL, FAILED))]
     digit = judge_changes([NOTHING, DIGIT], judged, DIMENSIONS)[1]
     assert digit.sensitivity is not None and digit.sensitivity.hits == 1  # 0.75 is a quarter below 1
-    assert (digit.n, digit.failed, digit.judgements) == (1, 1, 3)
+    assert (digit.n, digit.failed, digit.scores) == (1, 1, 3)
 
 
-def test_a_value_that_comes_or_goes_did_not_stay() -> None:
+def test_a_gained_or_lost_value_counts_as_moved() -> None:
     gone = judged_as([FULL] * 10, (LAYOUT, [reading(1, 1, None, 1)] * 10))["layout"]
     assert gone.specificity is not None and gone.specificity.hits == 0
     unseen = judged_as([FULL] * 10, (DIGIT, [reading(1, 1, None, 1)] * 10))["digit"]
@@ -151,27 +152,27 @@ def test_a_value_that_comes_or_goes_did_not_stay() -> None:
     assert judged_as([without] * 10, (LAYOUT, [without] * 10))["layout"].verdict == "fit"
 
 
-def test_failures_are_in_no_rate_and_have_a_limit_of_their_own() -> None:
+def test_failures_count_for_no_rate_and_have_their_own_limit() -> None:
     result = judged_as([FULL] * 20, (DIGIT, [WRONG_TEXT] * 10 + [FAILED] * 10))["digit"]
-    assert (result.n, result.failed, result.pictures) == (10, 10, 20)
+    assert (result.n, result.failed, result.images) == (10, 10, 20)
     assert result.sensitivity is not None and result.sensitivity.value == 1
-    assert result.verdict == "unfit" and "10 of 20 judgements failed" in result.reason
+    assert result.verdict == "unfit" and "10 of 20 scores failed" in result.reason
 
 
-def test_an_image_counts_only_beside_its_unchanged_one() -> None:
+def test_an_image_counts_only_if_its_unchanged_image_has_a_score() -> None:
     result = judged_as([FULL] * 9 + [FAILED, NOT_RUN], (DIGIT, [WRONG_TEXT] * 10 + [NOT_RUN]))["digit"]
-    assert (result.n, result.no_baseline, result.not_run, result.pictures) == (9, 1, 1, 11)
-    told = account(
+    assert (result.n, result.no_baseline, result.not_run, result.images) == (9, 1, 1, 11)
+    checked = check_image(
         DIGIT, CheckedImage("s9", "digit", (WRONG_TEXT,)), CheckedImage("s9", "nothing", (FAILED,)), DIMENSIONS
     )
-    assert told.outcome == "not judged" and "unchanged" in told.faults[0][1]
+    assert checked.outcome == "not scored" and "unchanged" in checked.faults[0][1]
 
 
 @pytest.mark.parametrize(
     ("seen", "n", "verdict"),
     [
-        (LEAST_PICTURES, LEAST_PICTURES, "fit"),
-        (LEAST_PICTURES - 1, LEAST_PICTURES - 1, "n too small"),  # all seen, and too few
+        (MIN_IMAGES, MIN_IMAGES, "fit"),
+        (MIN_IMAGES - 1, MIN_IMAGES - 1, "n too small"),  # all seen, and too few
         (0, 2, "unfit"),  # the whole interval lies below the limit, few as they are
         (0, 1, "n too small"),  # so it does here, but a good judge misses the first one time in ten
         (21, 24, "n too small"),  # below the limit, which its interval holds
@@ -187,7 +188,7 @@ def test_verdicts_follow_rate_interval_and_number(seen: int, n: int, verdict: st
     assert judged_as([FULL] * n, (DIGIT, after))["digit"].verdict == verdict
 
 
-def test_a_change_that_moves_nothing_the_judge_gives_is_not_applicable() -> None:
+def test_a_change_of_no_dimension_of_the_judge_is_not_applicable() -> None:
     judged = [CheckedImage("s", name, (ParsedScore(status="ok", values={A: 1.0}),)) for name in ("nothing", "digit")]
     nothing, digit = judge_changes([NOTHING, DIGIT], judged, (A,))
     assert digit.verdict == "not applicable" and nothing.verdict == "n too small"
@@ -197,21 +198,21 @@ def test_a_judge_is_fit_when_every_change_is() -> None:
     fit = judged_as([FULL] * 10, (DIGIT, [WRONG_TEXT] * 10), (LAYOUT, [FULL] * 10))
     assert overall(list(fit.values())) == (True, "it is fit for all 3 changes")
     few = judged_as([FULL] * 10, (DIGIT, [WRONG_TEXT] * 4), (LAYOUT, [FULL] * 10))
-    assert overall(list(few.values())) == (False, "there are too few pictures to tell for digit")
+    assert overall(list(few.values())) == (False, "there are too few images to decide about digit")
     blind = judged_as([FULL] * 10, (DIGIT, [FULL] * 10), (LAYOUT, [FULL] * 4))
     assert overall(list(blind.values())) == (False, "it is unfit for digit")
 
 
-def test_the_unchanged_image_must_be_there_once() -> None:
+def test_exactly_one_unchanged_image_is_required() -> None:
     with pytest.raises(ValueError, match="0 changes"):
         judge_changes([DIGIT], [], DIMENSIONS)
 
 
-def test_accounts_name_what_went_wrong() -> None:
+def test_image_results_name_the_wrong_dimensions() -> None:
     base = CheckedImage("s", "nothing", (FULL,))
-    right = account(DIGIT, CheckedImage("s", "digit", (WRONG_TEXT,)), base, DIMENSIONS)
+    right = check_image(DIGIT, CheckedImage("s", "digit", (WRONG_TEXT,)), base, DIMENSIONS)
     assert (right.outcome, right.faults) == ("right", ())
-    wrong = account(DIGIT, CheckedImage("s", "digit", (reading(0.5, 1, 1, 1),)), base, DIMENSIONS)
+    wrong = check_image(DIGIT, CheckedImage("s", "digit", (reading(0.5, 1, 1, 1),)), base, DIMENSIONS)
     assert wrong.outcome == "wrong" and set(wrong.faults) == {(T, "did not fall"), (F, "fell")}
-    assert account(DIGIT, CheckedImage("s", "digit", (FAILED,)), base, DIMENSIONS).outcome == "failed"
-    assert account(DIGIT, CheckedImage("s", "digit", (NOT_RUN,)), base, DIMENSIONS).outcome == "not judged"
+    assert check_image(DIGIT, CheckedImage("s", "digit", (FAILED,)), base, DIMENSIONS).outcome == "failed"
+    assert check_image(DIGIT, CheckedImage("s", "digit", (NOT_RUN,)), base, DIMENSIONS).outcome == "not scored"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from knowgen.core.records import DIMENSIONS, ImageRef, ParsedScore, ScoreStatus
 from knowgen.judge_check import tables
-from knowgen.judge_check.analysis import CheckedImage, Expectation, account, judge_changes, overall
+from knowgen.judge_check.analysis import CheckedImage, Expectation, check_image, judge_changes, overall
 from knowgen.judge_check.page import MOST_RIGHT, Example, write_page
 from knowgen.judge_check.records import JudgeCheck
 
@@ -42,7 +42,7 @@ def reading_of(number: int, change: str) -> ParsedScore:
     return {"nothing": values(1, 1, 1, 1), "digit": values(1, 1, 0.5, 1)}.get(change, values(0.5, 0, 1, 0.5))
 
 
-def picture(folder: Path, number: int, name: str) -> ImageRef:
+def image(folder: Path, number: int, name: str) -> ImageRef:
     digest = f"{number:02d}{name.encode().hex()}".ljust(64, "0")[:64]
     path = folder / f"{digest}.png"
     Image.new("RGB", (96, 64), (number * 9, 120, len(name) * 12)).save(path)
@@ -66,12 +66,12 @@ def made(folder: Path) -> tuple[JudgeCheck, list[Example]]:
     examples = [
         Example(
             change=one.change, sample=one.sample, category="film", prompt=f"Draw {HOSTILE}", what=f"changed {HOSTILE}",
-            truth=picture(folder, number // 3, "truth"),
-            changed=None if number == 1 else picture(folder, number // 3, one.change),
-            drawing_fault=f"no space {HOSTILE}",
-            account=account(known[one.change], one, bases[one.sample], DIMENSIONS),
-            rationales=tuple(each.rationale for each in one.readings if each.rationale),
-            reasons=tuple(each.reason for each in one.readings if each.reason),
+            truth=image(folder, number // 3, "truth"),
+            changed=None if number == 1 else image(folder, number // 3, one.change),
+            generation_fault=f"no space {HOSTILE}",
+            result=check_image(known[one.change], one, bases[one.sample], DIMENSIONS),
+            rationales=tuple(each.rationale for each in one.scores if each.rationale),
+            reasons=tuple(each.reason for each in one.scores if each.reason),
         )
         for number, one in enumerate(judged)
     ]  # fmt: skip
@@ -109,19 +109,19 @@ def shown(request: pytest.FixtureRequest, browser: Any, index: Path) -> Iterator
     context.close()
 
 
-def test_the_answer_comes_first_and_escaped(shown: Any) -> None:
+def test_the_answer_comes_first_and_is_escaped(shown: Any) -> None:
     assert shown.locator("h1").inner_text().split() == ["vlm:<b>tiny</b>", "is", "not", "fit", "for", "use"]
     assert "it is unfit for digit" in shown.locator(".lede").first.inner_text()
     assert shown.locator("main script, main img[src='x']").count() == 0
     assert "{{ 7 * 7 }}" in (shown.locator("#digit-wrong").text_content() or "")
 
 
-def test_it_is_not_wider_than_the_window(shown: Any) -> None:
+def test_the_page_is_not_wider_than_the_window(shown: Any) -> None:
     shown.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_the_table_holds_the_figures_of_the_record(shown: Any) -> None:
+def test_the_table_shows_the_figures_of_the_record(shown: Any) -> None:
     row = shown.locator(".changes tbody tr", has_text="one digit is another")
     words = " ".join(row.inner_text().split())
     # 12 of the 19 that were judged; visual correctness fell in the others
@@ -130,7 +130,7 @@ def test_the_table_holds_the_figures_of_the_record(shown: Any) -> None:
     assert [re.sub(r"\D", "", cell) for cell in cells] == ["19", "7", "12", "1"]
 
 
-def test_failures_are_open_and_each_count_leads_to_its_images(shown: Any) -> None:
+def test_failures_are_expanded_and_each_count_links_to_its_images(shown: Any) -> None:
     shown.locator(".changes tbody tr", has_text="one digit").locator("[data-label='Wrong'] a").click()
     assert shown.url.endswith("#digit-wrong")
     wrong = shown.locator("#digit-wrong .card")
@@ -146,20 +146,20 @@ def test_failures_are_open_and_each_count_leads_to_its_images(shown: Any) -> Non
     assert f"{SAMPLES} right, {MOST_RIGHT} of them shown" in right.locator("summary").first.inner_text()
 
 
-def test_truth_and_changed_image_stand_side_by_side_with_alt_texts(shown: Any) -> None:
+def test_truth_and_changed_image_are_side_by_side_with_alt_texts(shown: Any) -> None:
     card = shown.locator("#digit-wrong .card").first
     card.scroll_into_view_if_needed()
-    pictures = card.locator("img")
-    assert pictures.count() == 2
-    for position, alt in enumerate(("Ground truth of sample s12", "Judged picture: changed")):
-        image = pictures.nth(position)
+    images = card.locator("img")
+    assert images.count() == 2
+    for position, alt in enumerate(("Ground truth of sample s12", "Scored image: changed")):
+        image = images.nth(position)
         assert image.get_attribute("alt").startswith(alt)
         for _ in range(100):
             if image.evaluate("one => one.complete && one.naturalWidth > 0"):
                 break
             shown.wait_for_timeout(25)
         assert image.evaluate("one => one.naturalWidth") == 96
-    boxes = [pictures.nth(place).bounding_box() for place in (0, 1)]
+    boxes = [images.nth(place).bounding_box() for place in (0, 1)]
     assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
     assert "no space <script>" in (shown.locator(".state").first.text_content() or "")
 
@@ -175,7 +175,7 @@ def test_light_and_dark_differ_and_can_be_chosen(shown: Any) -> None:
     assert len(seen) == 2
 
 
-def test_every_heading_level_and_anchor_is_sound(index: Path) -> None:
+def test_heading_levels_and_anchors_are_valid(index: Path) -> None:
     html = index.read_text(encoding="utf-8")
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
@@ -184,7 +184,7 @@ def test_every_heading_level_and_anchor_is_sound(index: Path) -> None:
     assert levels[0] == 1 and levels.count(1) == 1
 
 
-def test_a_page_is_replaced_whole_and_the_record_lies_beside_it(tmp_path: Path) -> None:
+def test_a_page_is_replaced_as_a_whole_with_its_record(tmp_path: Path) -> None:
     check, examples = made(tmp_path)
     out = tmp_path / "judge_check"
     write_page(check, examples, out, "result.json", "one")
@@ -195,13 +195,13 @@ def test_a_page_is_replaced_whole_and_the_record_lies_beside_it(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".judge_check")] == []
 
 
-def test_tables_say_why_and_steer_no_terminal(tmp_path: Path) -> None:
+def test_tables_give_reasons_and_no_control_characters(tmp_path: Path) -> None:
     check, _ = made(tmp_path)
     hostile = check.model_copy(update={"judges": ("tiny\x1b[2J",)})
     text = tables.terminal(hostile)
     assert text.startswith("vlm:<b>tiny</b> fit for use: no, because it is unfit for digit\n")
     assert "\x1b" not in text
-    assert "digit: unfit, sensitivity 0.632 on 19 pictures is below 0.9" in text
-    assert re.search(r"^digit: .*1 judgement failed", text, re.MULTILINE)
+    assert "digit: unfit, sensitivity 0.632 on 19 images is below 0.9" in text
+    assert re.search(r"^digit: .*1 score failed", text, re.MULTILINE)
     assert re.search(r"^missing subject +! 1\.000 -0\.500 +! 1\.000 -1\.000 += 0\.000 +0\.000", text, re.MULTILINE)
     assert "vlm:<b>" not in tables.markdown(hostile)

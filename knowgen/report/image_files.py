@@ -1,7 +1,7 @@
-"""Pictures of a report: a small WebP of each for the page and a larger one to open, made in threads.
+"""Image files of a report: for each image a small WebP for the page and a larger file to open, written in threads.
 
-Names come from the content of the original, so a picture that is there from an earlier report is not made again, and
-the same picture under many samples is made once.
+File names contain the digest of the original. Files of an earlier report are therefore reused, and an image that many
+samples share is written once.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from knowgen.core.images import UnreadableImageError, opened_image
 from knowgen.core.records import ImageRef
 
 SMALL = 512
 LARGE = 1600
 COPY_BELOW = 400_000
-"""Originals of at most this many bytes are copied as they are; heavier ones are drawn anew at `LARGE` pixels."""
+"""Originals of at most this many bytes are copied; larger ones are re-encoded with at most `LARGE` pixels a side."""
 
 RECIPE = f"webp-{SMALL}-{LARGE}-1"
-"""Names the way pictures are made; pictures of an earlier report are reused only under the same recipe."""
+"""Name of the encoding; files of an earlier report are reused only if it is the same."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
@@ -33,14 +32,14 @@ _ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 @dataclass(frozen=True)
 class ShownImage:
-    """A picture as the page shows it.
+    """Files of an image on the page.
 
     Attributes:
-        small: File name under `img/`, empty when there is a fault.
-        large: File name under `img/` of the one to open.
-        width: Pixels of the original.
-        height: Pixels of the original.
-        fault: Why it cannot be shown, empty when it can.
+        small: File name under `img/`; empty if there is a fault.
+        large: File name under `img/` of the larger file.
+        width: Width of the original in pixels.
+        height: Height of the original in pixels.
+        fault: Why it cannot be shown; empty if it can.
     """
 
     small: str = ""
@@ -50,34 +49,34 @@ class ShownImage:
     fault: str = ""
 
 
-def make_pictures(
-    wanted: Iterable[tuple[ImageRef, Path | None]], folder: Path, earlier: Path | None = None
+def make_images(
+    images: Iterable[tuple[ImageRef, Path | None]], folder: Path, earlier: Path | None = None
 ) -> dict[str, ShownImage]:
-    """Makes what the page shows of each picture.
+    """Write the files of each image.
 
     Args:
-        wanted: Each picture and where its file lies, None when that is not on this
-            machine; repeated digests are made once.
-        folder: Folder to write to; it must exist.
-        earlier: Folder of an earlier report, from which finished pictures are linked or copied.
+        images: Each image with the path of its file, None if it is not on this machine; repeated digests are written
+            once.
+        folder: Existing folder to write to.
+        earlier: Image folder of an earlier report, from which files are linked or copied.
 
     Returns:
-        By digest; a picture that is missing or does not decode has a `fault` instead of files.
+        Files by digest; an image that is missing or cannot be decoded has a `fault` instead of files.
 
     Raises:
         OSError: The folder cannot be written (a full disk).
     """
     once: dict[str, tuple[ImageRef, Path | None]] = {}
-    for ref, path in wanted:
+    for ref, path in images:
         once.setdefault(ref.sha256, (ref, path))
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        made = pool.map(lambda entry: _make(entry[0], entry[1], folder, earlier), once.values())
-        return dict(zip(once, made, strict=True))
+        results = pool.map(lambda entry: _make(entry[0], entry[1], folder, earlier), once.values())
+        return dict(zip(once, results, strict=True))
 
 
 def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None) -> ShownImage:
     if not _DIGEST.fullmatch(ref.sha256) or ref.format not in _ENDINGS:
-        return ShownImage(fault=f"its record is not that of a stored picture ({ref.format})")
+        return ShownImage(fault=f"not a stored image ({ref.format})")
     if path is None:
         return ShownImage(fault="its file is not on this machine")
     try:
@@ -91,22 +90,22 @@ def _make(ref: ImageRef, path: Path | None, folder: Path, earlier: Path | None) 
     if earlier is not None and _take(earlier, folder, small) and _take(earlier, folder, large):
         return shown
     try:
-        with opened_image(path, formats=tuple(_ENDINGS)) as image:
-            picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    except UnreadableImageError as error:
-        return ShownImage(fault=f"it does not open: {error.what}")
-    _write(picture, folder / small, SMALL, quality=82)
+        with Image.open(path, formats=tuple(_ENDINGS)) as opened:
+            image = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return ShownImage(fault=f"it cannot be decoded: {' '.join(str(error).split())[:160]}")
+    _write(image, folder / small, SMALL, quality=82)
     if copied:
         shutil.copyfile(path, folder / large)
     else:
-        _write(picture, folder / large, LARGE, quality=90)
+        _write(image, folder / large, LARGE, quality=90)
     return shown
 
 
-def _write(picture: Image.Image, path: Path, side: int, quality: int) -> None:
-    reduced = picture
-    if max(picture.size) > side:
-        reduced = picture.copy()
+def _write(image: Image.Image, path: Path, side: int, quality: int) -> None:
+    reduced = image
+    if max(image.size) > side:
+        reduced = image.copy()
         reduced.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     reduced.save(path, "WEBP", quality=quality, method=3)
 

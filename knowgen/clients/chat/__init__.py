@@ -1,0 +1,1 @@
+"""A client of OpenAI-compatible chat endpoints, with images, cached replies and paid calls."""

@@ -1,0 +1,1 @@
+"""Where plugin code runs: in this process or in worker processes."""

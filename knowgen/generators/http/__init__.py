@@ -1,0 +1,1 @@
+"""Generators behind servers of the `/generate` format."""

@@ -1,0 +1,1 @@
+"""A vision-language model in process as the judge."""

@@ -1,0 +1,1 @@
+"""Image similarity: embeddings of CLIP and DINO models, and measures of pixels."""

@@ -1,0 +1,1 @@
+"""Judges behind a chat endpoint: rubrics, parsing of replies, retries, cost estimates."""

@@ -1,0 +1,1 @@
+"""Agreement of scorers with each other and with human raters."""

@@ -1,0 +1,1 @@
+"""Paired comparison of systems: differences, intervals, tests, effect sizes."""

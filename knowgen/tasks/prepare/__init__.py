@@ -1,0 +1,1 @@
+"""From published data sets to task folders: fetch, check, convert."""

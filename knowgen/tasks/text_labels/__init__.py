@@ -1,0 +1,1 @@
+"""Labels that say which prompts demand text in the image."""

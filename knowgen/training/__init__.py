@@ -1,0 +1,1 @@
+"""Rewards of episodes and the published training sets."""
