@@ -143,7 +143,7 @@ def test_dry_run_generates_nothing(desk: Path, capsys: pytest.CaptureFixture[str
         (["run", "--task", "./nowhere", "--generator", "noise"], 2, "no task folder"),
         (["score", "nowhere", "--scorer", "my_scorer:Half"], 3, "nowhere: is missing"),
         (["score", "small/truth", "--scorer", "my_scorer:Half"], 2, "--task"),
-        (["compare", "out"], 2, "one run cannot be compared"),
+        (["compare", "out"], 2, "a comparison needs at least two runs"),
         (["compare", "out", "out2"], 3, "not a run directory"),
         (["report", "nowhere", "-o", "x"], 3, "not a run directory"),
         (["export", "nowhere", "--format", "csv", "-o", "x"], 3, "not a run directory"),
