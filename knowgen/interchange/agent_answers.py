@@ -111,7 +111,7 @@ class FileAnswers(_StoredAnswers):
             if "id" not in record:
                 raise DataError(f"record {number} has no id", where=str(path), fix="add the id of its sample")
             if (name := str(record["id"])) in self._records:
-                raise DataError(f"duplicate id {name!r}", where=str(path), fix="make the ids unique")
+                raise DataError(f"duplicate id {name!r}", where=str(path), fix="make ids unique")
             self._records[name] = record
 
     @cached_property

@@ -226,7 +226,7 @@ class OfficialResults:
                 raise DataError(
                     f"duplicate id {row.id!r}, in rows {earlier.place} and {row.place}",
                     where=str(self.path),
-                    fix="make the ids unique, or use the last row of each with --duplicates last",
+                    fix="make ids unique, or use the last row of each with --duplicates last",
                 )
             if earlier is None or row.to_be_judged or not earlier.to_be_judged:
                 chosen[row.id] = row

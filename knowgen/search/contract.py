@@ -90,7 +90,7 @@ class SearchBackend(Protocol):
         """Return the page at a URL.
 
         Raises:
-            DataError: There is no such page.
+            DataError: The page does not exist.
             TransientError: It could not be fetched now.
         """
         ...

@@ -156,7 +156,7 @@ class RunStore:
                 try:
                     connection.execute(*sample_row(place, sample, truth))
                 except sqlite3.IntegrityError as error:
-                    fix = "make the ids unique"
+                    fix = "make ids unique"
                     raise DataError(f"duplicate sample id {sample.id!r}", where=where, fix=fix) from error
                 except (PydanticSerializationError, UnicodeEncodeError) as error:
                     fix = "write the task as UTF-8 JSON"

@@ -166,7 +166,7 @@ class FolderTask:
             if sample.id in seen:
                 first = seen[sample.id]
                 raise DataError(
-                    f"duplicate id {sample.id!r}, already on line {first}", where=where, fix="make the ids unique"
+                    f"duplicate id {sample.id!r}, already on line {first}", where=where, fix="make ids unique"
                 )
             seen[sample.id] = number
             yield sample
@@ -242,7 +242,7 @@ class FolderTask:
             if not isinstance(data, dict) or not isinstance(data.get("sample_id"), str):
                 raise DataError("has no sample_id", where=where, fix="fix that line")
             if data["sample_id"] in rows:
-                raise DataError(f"a second ground truth for sample {data['sample_id']!r}", where=where)
+                raise DataError(f"a second truth for sample {data['sample_id']!r}", where=where)
             rows[data["sample_id"]] = (number, data)
         return rows
 

@@ -198,6 +198,23 @@ class DualReward:
 
     Raises:
         UsageError: An argument is out of range, or one of the two has no scoring method.
+
+    Example:
+        >>> from knowgen.core.records import Generation, GroundTruth, ImageRef, ParsedScore, Sample
+        >>> class Constant:
+        ...     needs = frozenset({"image"})
+        ...     def __init__(self, **values):
+        ...         self.values = values
+        ...     async def score(self, sample, truth, generation):
+        ...         strict = ParsedScore(status="ok", values=self.values)
+        ...         return Score(sample_id=sample.id, scorer="constant", status="ok", strict=strict)
+        >>> dual = DualReward(Constant(similarity=0.5), Constant(answer=1.0))
+        >>> image = ImageRef(sha256="0" * 64, width=1, height=1, format="PNG")
+        >>> references = ({"url": "https://example.org/robin.png"},)
+        >>> generation = Generation(sample_id="a", status="ok", image=image, references=references)
+        >>> item = (Sample(id="a", prompt="a robin"), GroundTruth(sample_id="a"), generation)
+        >>> asyncio.run(dual.reward(item)).value
+        0.75
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A service that repeats the key it was sent: in its errors, replies, names and headers. No file may hold it after."""
+"""Services that echo the key in errors, replies, names and headers: no file may contain it afterwards."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from knowgen.generators.http.responses import read_health, read_response
 from knowgen.store.run import RunStore
 
 KEY = "quite-plain/words+0042"
-"""Of no published form, so that only its value tells that it is a key; an address would escape two of its letters."""
+"""A key of no known form, which only its value identifies; two of its characters are escaped in URLs."""
 
 Reaction = Callable[[str], tuple[int, Any]]
-"""From the key that was received to the status and the body of the answer, JSON unless it is bytes."""
+"""A function from the received key to the status and body of the answer, JSON unless it is bytes."""
 
 
 def image() -> str:
@@ -39,7 +39,7 @@ def image() -> str:
 
 @contextmanager
 def echoing(react: Reaction) -> Iterator[tuple[str, list[str]]]:
-    """Serve on this machine and yield the address and the keys received so far."""
+    """Run a server; yield its URL and the list of received keys."""
     received: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -88,7 +88,7 @@ def verdict(words: str) -> str:
 
 
 def padded(key: str) -> bytes:
-    """Return an error text in which the key lies across the places where texts are cut off."""
+    """Return an error text in which the key crosses the positions where texts are cut."""
     return b" ".join([b"x" * 590, key.encode(), b" " * 1750, key.encode(), key.encode()])
 
 
@@ -151,7 +151,7 @@ SERVER: dict[str, Reaction] = {
 
 @pytest.fixture(autouse=True)
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the key by a variable whose name does not tell that it is one."""
+    """Set the key in a variable whose name does not look like one of a secret."""
     monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("THE_WORDS", KEY)
     monkeypatch.setattr("knowgen.core.secrets._in_use", set())
@@ -159,7 +159,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_nowhere(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Hold that no file and nothing printed holds the key, whole or in part."""
+    """Assert that no file and no output contains the key or a part of it."""
     printed = capsys.readouterr()
     assert KEY not in printed.out + printed.err
     parts = [KEY.encode(), KEY[:12].encode(), KEY[-12:].encode()]

@@ -1,4 +1,4 @@
-"""Addresses from outside are fetched from the public internet alone, whatever they look like and wherever they lead."""
+"""Untrusted URLs are fetched from the public internet only, in any notation and after any redirect."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_public_urls_are_allowed(url: str) -> None:
 
 
 class Names(AbstractResolver):
-    """A name server of a test: from names to addresses; answers in turn where there are several lists."""
+    """A resolver with given addresses by host; several lists are returned in turn."""
 
     def __init__(self, table: dict[str, list[list[str]]]) -> None:
         self.table = table
@@ -123,7 +123,7 @@ class Names(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Has nothing to close."""
+        """Do nothing."""
 
 
 @pytest.mark.parametrize("addresses", [[one] for one in PRIVATE] + [["8.8.8.8", "127.0.0.1"]])
@@ -149,7 +149,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Site:
-    """A web server on this machine that keeps what it was asked."""
+    """A web server on this machine that records its requests."""
 
     def __init__(self, answers: dict[str, Answer]) -> None:
         self.seen: list[tuple[str, dict[str, str]]] = []
@@ -161,7 +161,7 @@ class Site:
                 answers[self.path](self)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Says nothing."""
+                """Log nothing."""
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self.http.server_address[1]

@@ -1,4 +1,4 @@
-"""The judge of an agent's answer: what it is shown over real HTTP, and what is made of every reply."""
+"""The scorer `answer`: its requests over real HTTP, and how its replies are parsed."""
 
 from __future__ import annotations
 

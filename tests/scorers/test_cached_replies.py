@@ -1,4 +1,4 @@
-"""Replies found again: what is asked again when something changes, counted by a real server."""
+"""The reply cache: which changes cause another call, counted by a real server."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def results(folder: Path, count: int = 4) -> Path:
 
 
 class Asked:
-    """Scores a results file again and again, each time in a new run directory, and counts what the server was asked."""
+    """Score a results file repeatedly, each time in a new run directory, and list the samples of the calls."""
 
     def __init__(self, server: JudgeServer, source: Path) -> None:
         self._server, self._source = server, source
@@ -64,7 +64,7 @@ class Asked:
 
 @pytest.fixture
 def upstream_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout of the shape of the published one, with other words in it."""
+    """A checkout in the layout of the published one, with another prompt."""
     file = tmp_path / "checkout" / upstream.JUDGE_FILE
     file.parent.mkdir(parents=True)
     file.write_text(

@@ -1,4 +1,4 @@
-"""The arguments of judges over an endpoint, as `-s name=value` sets them: names, defaults, and which are in no key."""
+"""The arguments of judges over an endpoint: names, defaults, and which are not part of a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judge of an image against the text its generator gathered: what it is shown, and what is made of its replies."""
+"""The scorer `evidence`: its requests, and how its replies are parsed."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_long_texts_are_cut_to_equal_length(texts: list[str], most: int) -> None
     assert all(text.startswith(part) for text, part in zip(texts, kept, strict=True))
     if sum(map(len, texts)) <= most:
         assert kept == texts
-    else:  # whoever was cut got as much as anybody, and not a character too little
+    else:  # all cut texts are equally long, and use the limit to the last character
         bound = max(map(len, kept))
         cut = [part for text, part in zip(texts, kept, strict=True) if part != text]
         assert cut and all(len(part) == bound for part in cut)

@@ -1,4 +1,4 @@
-"""An open VLM as judge in this process: a real, tiny Qwen3-VL babbles; scripted replies show what is made of them."""
+"""The scorer `hf`: a tiny Qwen3-VL with random weights, and scripted replies in its place."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def item(place: Path, name: str, prompt: str = "A lighthouse at dusk.", text_req
 
 
 class Script:
-    """Stands in for the model's `generate`: each sample gets its replies in order, and the last one again and again.
+    """Replaces the model's `generate`: each sample gets its replies in order, the last one repeatedly.
 
     Args:
         judge: A judge, set up.
@@ -109,7 +109,7 @@ def ready(folder: Path, **args: Any) -> HfJudge:
     return judge
 
 
-# --------------------------------------------------------------------------------------------- the model that babbles
+# -------------------------------------------------------------------------------------------- random weights
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Images as they are shown to a judge, against what Pillow alone says of the same files."""
+"""The encoding of images for judges, compared with Pillow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def reference(path: Path) -> ImageRef:
 
 
 def content(encoded: EncodedImageFile) -> bytes:
-    """The JPEG of an encoded image, which lies in memory where it is small."""
+    """Return the JPEG bytes of an encoded image."""
     assert (encoded.path is None) == (encoded.size <= MAX_INLINE_BYTES)
     return encoded.data if encoded.path is None else encoded.path.read_bytes()
 
@@ -84,7 +84,7 @@ def test_every_mode_is_converted_to_rgb(tmp_path: Path, mode: str, value: object
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
-    """The red corner goes where the EXIF standard says; worked out with array flips."""
+    """The red corner is where the EXIF standard says, computed with array flips."""
     pixels = np.zeros((20, 40, 3), np.uint8)
     pixels[:10, :10] = (255, 0, 0)
     turned = {
@@ -131,7 +131,7 @@ def test_metadata_of_the_file_is_removed(tmp_path: Path) -> None:
 
 
 def in_workers(images: list[ImageRef], encoding: ImageEncoding | None = None) -> tuple[list[EncodedImageFile], int]:
-    """Encodes images side by side; also returns how many had to be encoded."""
+    """Encode images concurrently; also return how many were not cached."""
 
     async def go() -> tuple[list[EncodedImageFile], int]:
         encoder = EncoderPool(encoding or ImageEncoding())

@@ -1,4 +1,4 @@
-"""How a judge's reply is read: the official reading against the protocol's value table, the strict against the form."""
+"""Parsing a judge's reply: leniently by the table of the KnowGen protocol, strictly by the contract."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_strictly_valid_replies_parse_the_same_leniently(
 
 @given(grid_objects, st.sampled_from([None, True, False]))
 def test_the_strict_parser_accepts_exactly_the_contract(found: dict[str, Any], text_required: bool | None) -> None:
-    """Worked out apart from the parser: when is an object of grid values and nulls a good reply?"""
+    """Compare with a separate definition of valid objects of grid values and nulls."""
     na = found["text_accuracy_na"]
     others = all(found[name] is not None for name in DIMENSIONS if name != TEXT)
     text_fits = na or found[TEXT] is not None

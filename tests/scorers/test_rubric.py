@@ -1,4 +1,4 @@
-"""One contract makes the instruction, the JSON schema and the strict parser: they cannot drift apart."""
+"""Instruction, JSON schema and strict parser follow from one contract and agree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEYS = ("rationale", *DIMENSIONS, "text_accuracy_na")
 
 
 def fits_schema(schema: dict[str, Any], found: dict[str, Any]) -> bool:
-    """A small reading of the parts of JSON schema that the contract uses, apart from the parser."""
+    """Validate a value by the parts of JSON schema that the contract uses, independently of the parser."""
     if not set(schema["required"]) <= set(found) or not set(found) <= set(schema["properties"]):
         return False
     kinds: dict[str, type | tuple[type, ...]] = {
@@ -62,7 +62,7 @@ def test_each_dimension_is_described_once_with_all_its_values() -> None:
 
 @pytest.mark.parametrize("name", DIMENSIONS)
 def test_schema_and_parser_accept_the_same_values(name: str) -> None:
-    """For every value: accepted by the parser under some N/A flag if and only if the schema allows it."""
+    """The parser accepts a value under some N/A flag if and only if the schema allows it."""
     values: list[Any] = [0, 0.5, 1, 1.0, None, True, 0.25, 2, -1, "1", "", [], {}]
     for value in values:
         replies = [

@@ -39,7 +39,7 @@ def item(tmp_path: Path) -> Item:
 
 
 class Returns:
-    """Returns a given value.
+    """A scorer that returns a given value.
 
     Args:
         value: What `score` returns.
@@ -89,7 +89,7 @@ def test_none_marks_a_dimension_as_not_applicable(item: Item) -> None:
         ({"a": 0.5, "c": 0.5}, ("a",), "returned 'c', and declares a"),
     ],
 )
-def test_what_is_no_score_is_an_error_with_its_reason(
+def test_an_invalid_value_is_an_error_with_its_reason(
     item: Item, value: Any, dimensions: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(UnscorableError, match=r".") as caught:

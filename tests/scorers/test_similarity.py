@@ -1,4 +1,4 @@
-"""Similarity scorers with CLIP models: values, what they are compared with, and what they say when they cannot."""
+"""Similarity scorers with CLIP models: values, comparisons and errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytest.importorskip("open_clip")
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Own caches, and no network at all: whoever opens a socket fails the test."""
+    """Use separate caches, and fail a test that opens a socket."""
     from huggingface_hub import constants
 
     monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
@@ -60,7 +60,7 @@ def scores(scorer: Similarity, batch: Sequence[Item]) -> list[Score]:
 
 
 def by_hand(weights: Path | str, arch: str = ARCH) -> tuple[Callable[[Path], Any], Callable[[str], Any]]:
-    """The library used as its README does: one image at a time."""
+    """Return the cosine computed with open_clip as in its README, one image at a time."""
     import open_clip
     import torch
     from PIL import Image

@@ -1,4 +1,4 @@
-"""Embedding each content once: the cache, its keys, doubles within a batch, and memory that runs out."""
+"""Embedding each content once: the cache and its keys, duplicates within a batch, and running out of memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Mean:
-    """A network that embeds an image as its mean colour, and notes what it was asked."""
+    """A network that embeds an image as its mean colour and records its calls."""
 
     def __init__(self, most: int = 10_000, nan: bool = False) -> None:
         self.most, self.nan = most, nan

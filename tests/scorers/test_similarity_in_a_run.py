@@ -1,4 +1,4 @@
-"""Similarity scorers inside the engine: worker processes, figures of the table, and errors as one line of the run."""
+"""Similarity scorers in a run: worker processes, figures of the table, and errors in one line."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PictureTask:
 
 
 class GenerationStep:
-    """Generates an image a prompt and notes two references; it fails at the last sample."""
+    """Generate one image per prompt and record two references; fail at the last sample."""
 
     revision = "1"
 

@@ -1,4 +1,4 @@
-"""`vlm` and `answer` against `transformers serve`, a real server of the OpenAI format, with models that babble."""
+"""`vlm` and `answer` with `transformers serve`, a server of the OpenAI format, and models with random weights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def free_port() -> int:
 
 @contextmanager
 def served(model: Path, log: Path) -> Iterator[str]:
-    """Serves a model until the block is left; yields the address."""
+    """Serve a model until the block ends; yield its URL."""
     port = free_port()
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = ["serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]

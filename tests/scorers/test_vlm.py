@@ -1,4 +1,4 @@
-"""The VLM judge against a real server on this machine: what is sent, what is made of every answer, what it costs."""
+"""The scorer `vlm` with a server on this machine: requests, replies, errors and costs."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_a_refusal_in_a_part_of_the_content_is_found(item: Item) -> None:
 
 
 def test_an_earlier_reply_that_was_not_refused_stays_with_the_official_reading(item: Item) -> None:
-    """The official evaluator would have taken the first reply and not asked further."""
+    """The official evaluator would have accepted the first reply."""
     score, server = judged([Step(reply=good(aesthetics=0.9)), Step(finish="content_filter")], item)
     assert len(server.calls) == 2
     assert score.status is ScoreStatus.FAILED and score.strict.reason.startswith("the judge refused: ")
@@ -322,7 +322,7 @@ def test_an_unreachable_server_is_a_transient_error(item: Item) -> None:
 
 
 def test_a_reply_before_a_transient_error_is_kept(item: Item) -> None:
-    """The first try brings a reply off the contract and then a fault; the second try succeeds."""
+    """The first attempt gets an invalid reply and then a transient error; the second succeeds."""
     off = good(aesthetics=0.9)
     error = passing([Step(reply=off), Step(status=500)], item)
     assert [attempt.reply for attempt in error.attempts] == [off, ""]
@@ -343,7 +343,7 @@ def test_when_every_try_fails_the_official_reading_still_takes_the_first_readabl
 
 
 def test_a_stored_reply_that_meets_the_contract_is_not_asked_for_again(item: Item) -> None:
-    """A try that was cut short after it had paid for a good reply."""
+    """A run was interrupted after a valid reply."""
     given_up = failed_score(item[0].id, 2, "vlm:any", "no result in time")
     whole = with_earlier(scorer_capabilities(VlmJudge), given_up, item[0], (Attempt(reply=good(), model="m"),))
     assert (whole.status, whole.judge_returned) == (ScoreStatus.OK, "m")
@@ -403,7 +403,7 @@ def test_a_judge_outlives_its_event_loop(item: Item) -> None:
 
 
 class BudgetMeter:
-    """A meter that writes down what is reserved and settled, and may have a limit."""
+    """A budget meter that records reservations and settlements, with an optional limit."""
 
     def __init__(self, limit: float = float("inf")) -> None:
         self.limit = limit

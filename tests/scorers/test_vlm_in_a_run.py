@@ -1,4 +1,4 @@
-"""The VLM judge inside the engine: whatever the endpoint does, every sample ends scored or failed with a reason."""
+"""The scorer `vlm` in a run: every sample ends with a score or a reason, whatever the endpoint does."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PictureTask:
 
 
 class Noise:
-    """Generate an image that its seed decides."""
+    """Generate an image that depends on the seed."""
 
     revision = "1"
 
@@ -177,7 +177,7 @@ def test_the_key_is_not_in_the_run_directory(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_reply_paid_for_before_a_fault_stays_in_the_record(tmp_path: Path) -> None:
-    """An off-contract reply, then the endpoint breaks down, then a good reply: the official reading takes the first."""
+    """An invalid reply, then server errors, then a valid reply: the lenient score uses the first."""
     steps = [Step(reply=good(aesthetics=0.75)), Step(status=500), Step(reply=good(aesthetics=0.5))]
     with JudgeServer(steps) as server:
         evaluate(tmp_path, server.url, count=1)
@@ -205,7 +205,7 @@ def test_replies_of_a_failed_try_are_stored_and_counted(tmp_path: Path) -> None:
 
 
 def test_concurrency_and_schema_support_are_noted(tmp_path: Path) -> None:
-    """The pace of the calls, and that an endpoint takes no schema, stand in the run; so does a reply's origin."""
+    """The run records changes of the concurrency, rejected schemas, and which replies were cached."""
     refused = Step(status=400, error="Unknown field response_format")
     plain = itertools.count()
 
@@ -232,7 +232,7 @@ def test_concurrency_and_schema_support_are_noted(tmp_path: Path) -> None:
 
 
 def test_no_sample_waits_forever_after_exhausted_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both calls under way end with 429 at different times, while four wait in line and no further call is made."""
+    """Both calls in flight end with 429 at different times, while four others wait."""
     monkeypatch.setattr(VlmJudge, "deadline", 20.0)  # a score that waits in vain fails then
     refused: set[str] = set()
 
@@ -252,7 +252,7 @@ def test_no_sample_waits_forever_after_exhausted_retries(tmp_path: Path, monkeyp
 
 
 def with_usage(**usage: Any) -> Step:
-    """A good reply that is billed at 2,500 tokens in and 700 out, and reports what it likes."""
+    """A valid reply that is billed at 2,500 input and 700 output tokens and reports other counts."""
     message = {"role": "assistant", "content": good()}
     chat = {"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
     return Step(body=json.dumps(chat).encode(), tokens=(2500, 700))

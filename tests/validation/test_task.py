@@ -162,7 +162,7 @@ def test_an_error_that_says_how_to_fix_it_is_not_given_a_second_remedy(tmp_path:
     found = the(twice, "samples", "fail")
     assert found.fix == "make ids unique" and "make ids unique" not in found.what
     outside = the(edited(tmp_path / "out", "truth.jsonl", set_field("image_file", "../x.png")), "truths", "fail")
-    assert outside.fix.startswith("copy the picture into the folder") and "copy" not in outside.what
+    assert outside.fix.startswith("copy the image into the folder") and "copy" not in outside.what
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])

@@ -59,7 +59,7 @@ class EncoderPool:
         if self._files is None:
             folder = cache_folder()
             if folder is None or not _writable(folder):
-                self._temporary = tempfile.TemporaryDirectory(prefix="knowgen-pictures-")
+                self._temporary = tempfile.TemporaryDirectory(prefix="knowgen-images-")
                 folder = Path(self._temporary.name)
             self._files = FileCache(CACHE, folder)
         return self._files

@@ -93,7 +93,7 @@ class AnswerJudge(SingleValueJudge):
     needs = frozenset({"references"})
     dimensions = (ANSWER,)
     version = f"{ANSWER_RUBRIC_VERSION} {VALUE_PARSER_VERSION} {ENCODING_VERSION}"
-    note = "judges the agent's answer, not the picture"
+    note = "judges the agent's answer, not the image"
 
     def system(self) -> str:
         """Return the rubric."""
