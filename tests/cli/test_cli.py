@@ -143,7 +143,7 @@ def test_dry_run_generates_nothing(desk: Path, capsys: pytest.CaptureFixture[str
         (["run", "--task", "./nowhere", "--generator", "noise"], 2, "no task folder"),
         (["score", "nowhere", "--scorer", "my_scorer:Half"], 3, "nowhere: is missing"),
         (["score", "small/truth", "--scorer", "my_scorer:Half"], 2, "--task"),
-        (["compare", "out"], 2, "one run cannot be compared"),
+        (["compare", "out"], 2, "a comparison needs at least two runs"),
         (["compare", "out", "out2"], 3, "not a run directory"),
         (["report", "nowhere", "-o", "x"], 3, "not a run directory"),
         (["export", "nowhere", "--format", "csv", "-o", "x"], 3, "not a run directory"),
@@ -202,7 +202,7 @@ def test_a_folder_of_images_is_scored(desk: Path, capsys: pytest.CaptureFixture[
     (desk / "mine").mkdir()
     for number in range(4):
         Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "mine" / f"s{number}.png")
-    (desk / "mine" / "s4.png").write_bytes(b"no picture")
+    (desk / "mine" / "s4.png").write_bytes(b"not an image")
     Image.new("RGB", (8, 8)).save(desk / "mine" / "stranger.png")
     assert run(["score", "mine", "--task", "small", "--out", "out"]) == 6
     assert "stranger.png" in capsys.readouterr().err

@@ -155,7 +155,7 @@ def test_merging_again_does_nothing_and_changed_shards_require_fresh(
     assert run([*RUN, "--shard", "1/2", "--out", "part1"]) == 6, "the failing sample is retried"
     capsys.readouterr()
     assert run(["merge", *names, "-o", "whole"]) == 3
-    assert "holds an earlier state of these shards" in one_line(capsys.readouterr().err)
+    assert "contains an earlier state of these shards" in one_line(capsys.readouterr().err)
     assert run(["merge", *names, "-o", "whole", "--fresh"]) == 0
     with RunStore.read(desk / "whole") as store:
         assert {g.attempts for _, g in store.generations() if g.sample_id == "s2"} != {1}
@@ -163,7 +163,7 @@ def test_merging_again_does_nothing_and_changed_shards_require_fresh(
 
 
 @pytest.mark.parametrize("point", ["_copy_image", "_write_rows", "lock", "outputs"])
-def test_a_killed_merge_leaves_no_partial_result_and_is_continued(
+def test_a_killed_merge_leaves_nothing_incomplete_and_can_be_repeated(
     desk: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     names = shards(2)
@@ -219,7 +219,7 @@ def test_directories_that_are_not_shards_of_one_run_are_refused_in_one_line(
         (["part1", "one", "part3"], 2, "one: is not a shard of a run"),
         (["part1", "nowhere"], 3, "nowhere: not a run directory"),
         (["part1", "part2", "part3", "-o", "part2"], 2, "is one of the shards"),
-        (["part1", "part2", "part3", "-o", "one"], 3, "holds another run"),
+        (["part1", "part2", "part3", "-o", "one"], 3, "contains another run"),
         (["part1", "part2", "part3", "-o", "taken"], 3, "not a run directory"),
         (["part1", "part2", "part3", "-o", "taken", "--fresh"], 3, "not a run directory"),
     ]:
