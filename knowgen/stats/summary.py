@@ -89,8 +89,8 @@ class Summary(Record):
         judge_repeats: Number of scores per image.
         dimensions: Dimensions in the order of the table.
         slices: Figures of the whole first, then of groups, categories and difficulties.
-        no_result: Reason for having no result, such as `43 of 48 scores failed`; empty if the coverage suffices. If set,
-            figures are partial under `strict`, and kept with a note under the published arithmetic.
+        no_result: Reason for having no result, such as `43 of 48 scores failed`; empty if the coverage suffices.
+            If it is set, figures are partial under `strict`, and kept with a note under the published arithmetic.
         fit_for_board: Whether the summary may appear on a board; if not, `notes` gives the reasons.
         notes: Caveats: N/A decided per image, an empty group, unknown categories, several judge models.
         cost: Cost of generation and scoring in US dollars; None if a price is not known.
