@@ -23,7 +23,7 @@ class InMemoryTask:
         search_version: Identity of what that backend answers from.
 
     Raises:
-        DataError: There is no sample, an id is given twice, or a ground truth belongs to no sample.
+        DataError: The list is empty, an id is a duplicate, or a ground truth belongs to no sample.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class InMemoryTask:
         """Return the ground truth of a sample.
 
         Raises:
-            DataError: There is no such sample.
+            DataError: The sample is unknown.
         """
         sample = self._samples.get(sample_id)
         if sample is None:
-            raise DataError(f"there is no sample {sample_id!r}", where=f"task {self.name}")
+            raise DataError(f"no sample {sample_id!r}", where=f"task {self.name}")
         return self._truths.get(sample_id) or GroundTruth(sample_id=sample_id, text_required=sample.text_required)
