@@ -23,7 +23,7 @@ class InMemoryTask:
         search_version: Identity of what that backend answers from.
 
     Raises:
-        DataError: No sample is given, an id is given twice, or a ground truth belongs to no sample.
+        DataError: The list is empty, an id is a duplicate, or a ground truth belongs to no sample.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class InMemoryTask:
         """Return the ground truth of a sample.
 
         Raises:
-            DataError: No such sample.
+            DataError: The sample is unknown.
         """
         sample = self._samples.get(sample_id)
         if sample is None:
