@@ -51,15 +51,15 @@ class UsageReader:
         self._usage = usage
         self.complete = usage is None or isinstance(usage, Mapping)
 
-    def required(self, *names: str, least: int = 0) -> int:
+    def required(self, *names: str, minimum: int = 0) -> int:
         """Return a required count; 0 when it is missing, which marks the usage as incomplete.
 
         Args:
             names: Keys that lead to it through nested objects.
-            least: Smallest plausible count; a smaller one marks the usage as incomplete.
+            minimum: Smallest plausible count; a smaller one marks the usage as incomplete.
         """
         count = self.optional(*names)
-        if count is None or count < least:
+        if count is None or count < minimum:
             self.complete = False
         return count or 0
 
@@ -93,20 +93,20 @@ class UsageReader:
 
     def count(self, value: Any) -> int:
         """Return the smallest number that a value can mean, and mark the usage as incomplete when it is invalid."""
-        least, valid = _least(value)
-        if not valid or least > MAX_TOKENS:
+        smallest, valid = _smallest_meaning(value)
+        if not valid or smallest > MAX_TOKENS:
             self.complete = False
-        return min(least, MAX_TOKENS)
+        return min(smallest, MAX_TOKENS)
 
 
-def _least(value: Any) -> tuple[int, bool]:
+def _smallest_meaning(value: Any) -> tuple[int, bool]:
     """Return the smallest number of tokens that a value can mean, and whether the value is a whole number >= 0."""
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             return 0, False
-        return _least(value)[0], False
+        return _smallest_meaning(value)[0], False
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         return 0, False
     return math.ceil(value), value == int(value)

@@ -62,19 +62,19 @@ def entries(kind: Kind) -> Mapping[str, RegistryEntry]:
         >>> "vlm" in entries("scorers")
         True
     """
-    found: dict[str, RegistryEntry] = {}
+    registered: dict[str, RegistryEntry] = {}
     for point in sorted(entry_points(group=f"knowgen.{kind}"), key=lambda point: (point.name, point.value)):
         origin = _origin(point)
-        earlier = found.get(point.name)
+        earlier = registered.get(point.name)
         if earlier is None or earlier.target == point.value:
-            found[point.name] = RegistryEntry(kind, point.name, point.value, origin)
+            registered[point.name] = RegistryEntry(kind, point.name, point.value, origin)
         elif _is_own(earlier.origin):
             continue  # a plugin cannot take over a bundled name
         elif _is_own(origin):
-            found[point.name] = RegistryEntry(kind, point.name, point.value, origin)
+            registered[point.name] = RegistryEntry(kind, point.name, point.value, origin)
         else:
-            found[point.name] = RegistryEntry(kind, point.name, earlier.target, earlier.origin, clash=origin)
-    return dict(sorted(found.items()))
+            registered[point.name] = RegistryEntry(kind, point.name, earlier.target, earlier.origin, clash=origin)
+    return dict(sorted(registered.items()))
 
 
 def _is_own(origin: str) -> bool:

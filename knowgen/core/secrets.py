@@ -142,8 +142,8 @@ def refuse_secrets(values: Mapping[str, Any] | Iterable[tuple[str, Any]], *, whe
     Example:
         >>> refuse_secrets({"generator": "gpt-image:gpt-image-1", "key_env": "OPENAI_API_KEY"})
     """
-    if found := find_secret(values):
-        raise found.error(where)
+    if secret := find_secret(values):
+        raise secret.error(where)
 
 
 def find_secret(values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> FoundSecret | None:
@@ -270,8 +270,8 @@ def _in_pairs(
     """
     for name, value in pairs:
         key = str(name)
-        if found := _in_text(key, "argument"):
-            yield FoundSecret(place, *found)
+        if message := _in_text(key, "argument"):
+            yield FoundSecret(place, *message)
         else:
             yield from _in_value(key, value, (*place, key), seen)
 
@@ -299,11 +299,11 @@ def _in_value(name: str, value: Any, place: tuple[str | int, ...], seen: set[tup
         yield _named(own, place)
     elif isinstance(value, bytes | str | PurePath):
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        found = _in_text(text, own) or (_in_model(text, own) if own in _MODEL_NAMES else None)
-        if not found and _ADDRESS_NAME.search(own):
-            found = _in_bare_address(text, own)
-        if found:
-            yield FoundSecret(place, *found)
+        message = _in_text(text, own) or (_in_model(text, own) if own in _MODEL_NAMES else None)
+        if not message and _ADDRESS_NAME.search(own):
+            message = _in_bare_address(text, own)
+        if message:
+            yield FoundSecret(place, *message)
 
 
 def _named(name: str, place: tuple[str | int, ...]) -> FoundSecret:
@@ -416,10 +416,10 @@ def _is_random(text: str, shortest: int = 20) -> bool:
         return False
     changes = sum(bool(one) and bool(two) and one != two for one, two in itertools.pairwise(kinds))
     if max(len(piece) for piece in re.split(r"[^A-Za-z0-9]", text)) >= _LONG_RUN:
-        least = 0.2
+        min_share = 0.2
     else:
-        least = 0.38 if {"u", "l"} < {*kinds} else 0.3 if "l" in kinds else 0.4
-    return changes / len(letters) >= least
+        min_share = 0.38 if {"u", "l"} < {*kinds} else 0.3 if "l" in kinds else 0.4
+    return changes / len(letters) >= min_share
 
 
 def _option_name(option: str) -> str:
@@ -439,6 +439,6 @@ def _inner_fields(text: str) -> list[tuple[str, Any]]:
     if not text.lstrip().startswith(("{", "[")):
         return []
     return [
-        (found[1].strip(), found[2].strip())
-        for found in re.finditer(r"[{,\[]\s*['\"]?([\w -]+?)['\"]?\s*:\s*([^,}\]]+)", text)
+        (field[1].strip(), field[2].strip())
+        for field in re.finditer(r"[{,\[]\s*['\"]?([\w -]+?)['\"]?\s*:\s*([^,}\]]+)", text)
     ]

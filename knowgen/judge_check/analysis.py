@@ -315,10 +315,10 @@ def _verdict(result: ChangeResult) -> tuple[Verdict, str]:
         ("sensitivity", result.sensitivity, MIN_SENSITIVITY),
         ("specificity", result.specificity, MIN_SPECIFICITY),
     )
-    for name, rate, least in rates:
-        if rate is not None and rate.value is not None and rate.high is not None and rate.value < least:
-            words = f"{name} {rate.value:.3f} on {count(rate.n, 'image')} is below {least}"
-            certain = rate.high < least and rate.n >= MIN_IMAGES_UNFIT
+    for name, rate, minimum in rates:
+        if rate is not None and rate.value is not None and rate.high is not None and rate.value < minimum:
+            words = f"{name} {rate.value:.3f} on {count(rate.n, 'image')} is below {minimum}"
+            certain = rate.high < minimum and rate.n >= MIN_IMAGES_UNFIT
             (unfit if certain else uncertain).append(words)
     failing = wilson(result.failed, result.scores)
     if failing.low is not None and result.failed > MAX_FAILED * result.scores:

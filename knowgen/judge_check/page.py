@@ -161,19 +161,6 @@ def _fill(folder: Path, check: JudgeCheck, examples: Sequence[Example], earlier:
     (folder / "index.html").write_text(render(check, examples, image_files), encoding="utf-8")
 
 
-def _replace(out: Path, fresh: Path) -> None:
-    """Move a complete folder into place; the earlier folder stays there until then."""
-    if not out.exists():
-        fresh.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        out.rename(old / "old")
-        fresh.rename(out)
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def render(check: JudgeCheck, examples: Sequence[Example], shown: Mapping[str, ShownImage]) -> str:
     """Return the HTML of the page.
 

@@ -11,23 +11,23 @@ from knowgen.stats.summary import Figure
 NONE = "-"
 
 
-def agreement_terminal(found: Agreement) -> str:
+def agreement_terminal(agreement: Agreement) -> str:
     """Return plain text: a table for each pair of raters, one for all raters, and rank correlations of systems."""
-    return terminal_text(_grids(found))
+    return terminal_text(_grids(agreement))
 
 
 _CSV_HEAD = ("first", "second", "dimension", "measure", "value", "low", "high", "n", "note")
 
 
-def agreement_csv(found: Agreement) -> str:
+def agreement_csv(agreement: Agreement) -> str:
     """Return CSV with full precision: one row for each coefficient; `second` is empty for all raters together."""
     rows: list[list[str | float | int | None]] = []
-    for pair in found.pairs:
+    for pair in agreement.pairs:
         for name, one in pair.dimensions.items():
             for measure, figure in (("exact", one.exact), ("kappa", one.kappa), ("alpha", one.alpha)):
                 rows.append([pair.first, pair.second, name, measure, *_numbers(figure)])
-    rows += [["all", "", name, "alpha", *_numbers(figure)] for name, figure in found.together.items()]
-    for rank in found.ranks:
+    rows += [["all", "", name, "alpha", *_numbers(figure)] for name, figure in agreement.together.items()]
+    for rank in agreement.ranks:
         for measure, figure in (("kendall_tau_b", rank.kendall), ("spearman", rank.spearman)):
             rows.append([rank.first, rank.second, "", measure, *_numbers(figure)])
     return csv_text(_CSV_HEAD, rows)
@@ -37,18 +37,18 @@ def _numbers(figure: Figure) -> list[str | float | int | None]:
     return [figure.value, figure.low, figure.high, figure.n, figure.note]
 
 
-def _grids(found: Agreement) -> list[TextTable]:
-    grids = [_pair(pair) for pair in found.pairs]
-    if found.together:
-        grids.append(_together(found.together))
-    if found.ranks:
-        grids.append(_ranks(found.ranks, len(found.systems)))
+def _grids(agreement: Agreement) -> list[TextTable]:
+    grids = [_pair(pair) for pair in agreement.pairs]
+    if agreement.together:
+        grids.append(_together(agreement.together))
+    if agreement.ranks:
+        grids.append(_ranks(agreement.ranks, len(agreement.systems)))
     lines = [
-        f"kappa: Cohen's, quadratic weights; alpha: Krippendorff's, interval metric; protocol {found.protocol}; "
+        f"kappa: Cohen's, quadratic weights; alpha: Krippendorff's, interval metric; protocol {agreement.protocol}; "
         "[95 % interval by sample]",
-        *(f"note: {note}" for note in found.notes),
+        *(f"note: {note}" for note in agreement.notes),
     ]
-    last = grids[-1] if grids else TextTable("", ["raters"], [[rater] for rater in found.raters])
+    last = grids[-1] if grids else TextTable("", ["raters"], [[rater] for rater in agreement.raters])
     return [*grids[:-1], TextTable(last.title, last.head, last.rows, last.left, [*last.lines, *lines])]
 
 

@@ -9,7 +9,7 @@ from knowgen.core.records import Attempt, Generation, GroundTruth, ParsedScore, 
 
 LONGEST_REPLY = 8_000
 LONGEST_TEXT = 1_200
-MOST = 24
+MAX_ENTRIES = 24
 """Maximum number of shown entries of a list; the rest is counted."""
 
 EMPTY: tuple[object, ...] = (None, "", [], {}, ())
@@ -54,8 +54,12 @@ def _usage(usage: Usage) -> dict[str, Any]:
 
 
 def _records(entries: tuple[dict[str, Any], ...]) -> list[list[list[str]]]:
-    shown = [as_pairs(entry) for entry in entries[:MOST]]
-    return shown if len(entries) <= MOST else [*shown, [["and", f"{len(entries) - MOST} more in the run directory"]]]
+    shown = [as_pairs(entry) for entry in entries[:MAX_ENTRIES]]
+    return (
+        shown
+        if len(entries) <= MAX_ENTRIES
+        else [*shown, [["and", f"{len(entries) - MAX_ENTRIES} more in the run directory"]]]
+    )
 
 
 def generation_details(generation: Generation) -> dict[str, Any]:
@@ -78,10 +82,10 @@ def generation_details(generation: Generation) -> dict[str, Any]:
 def truth_details(truth: GroundTruth) -> dict[str, Any]:
     """Return the shown details of a ground truth."""
     return {
-        "required_text": [cut(text) for text in truth.required_text[:MOST]],
+        "required_text": [cut(text) for text in truth.required_text[:MAX_ENTRIES]],
         "text_required": truth.text_required,
         "subjects": _records(truth.subjects),
-        "evidence": [cut(text) for text in truth.evidence[:MOST]],
+        "evidence": [cut(text) for text in truth.evidence[:MAX_ENTRIES]],
     }
 
 
@@ -113,7 +117,7 @@ def recognised(details: dict[str, Any]) -> list[str]:
         lines = details.get(name)
         if isinstance(lines, list | tuple):
             texts = [line.get("text") if isinstance(line, dict) else line for line in lines]
-            return [cut(text) for text in texts[:MOST] if isinstance(text, str)]
+            return [cut(text) for text in texts[:MAX_ENTRIES] if isinstance(text, str)]
     return []
 
 

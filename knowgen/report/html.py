@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from knowgen.core.atomic import replace_folder
 from knowgen.core.errors import ConfigError, DataError
 from knowgen.report import payload
 from knowgen.report.gallery import Gallery, collect
@@ -15,7 +16,7 @@ from knowgen.report.headline import lead_of
 from knowgen.report.image_files import RECIPE, ShownImage, make_images
 from knowgen.report.page import render
 from knowgen.report.payload import write_data
-from knowgen.report.view import ReportRun, ReportSystem, ReportView, RunView, systems_of, views_of
+from knowgen.report.view import ReportRun, ReportSystem, ReportView, systems_of, views_of
 
 MARKER = "knowgen-report.txt"
 """File in every report; a folder without it is not a report and is not replaced."""
@@ -64,7 +65,7 @@ def write_report(runs: Sequence[ReportRun], out: Path) -> Path:
         fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
             _fill(fresh, systems, views, collected, _images_of(out))
-            _move(fresh, out)
+            replace_folder(fresh, out)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
@@ -110,23 +111,3 @@ def _fill(
     leads = {view.index: lead for view in views if (lead := lead_of(systems, view)) is not None}
     (folder / "index.html").write_text(render(systems, views, collected, shown, leads), encoding="utf-8")
     (folder / MARKER).write_text(f"A report written by knowgen. Images: {RECIPE}\n", encoding="utf-8")
-
-
-def _move(fresh: Path, out: Path) -> None:
-    """Move a complete folder into place; the earlier folder stays there until then."""
-    if not out.exists():
-        fresh.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        out.rename(old / "old")
-        try:
-            fresh.rename(out)
-        except OSError:
-            (old / "old").rename(out)
-            raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-__all__ = ["ReportRun", "RunView", "write_report"]

@@ -295,9 +295,9 @@ def _call_notes(system: ReportSystem, spent: Spending) -> tuple[str, ...]:
     lines = []
     for who, changes in paces.items():
         times = sum("busy" in str(change["why"]) or "faults" in str(change["why"]) for change in changes)
-        most = max(int(change["at_once"]) for change in changes)
+        highest = max(int(change["at_once"]) for change in changes)
         slowed = f"; slowed down {count(times, 'time')}" if times else ""
-        lines.append(f"{who}: up to {most} concurrent calls{slowed}")
+        lines.append(f"{who}: up to {highest} concurrent calls{slowed}")
     if spent.cached:
         lines.append(f"{count(spent.cached, 'score')} reused replies of earlier runs at no cost")
     return tuple(lines)

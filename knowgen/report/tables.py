@@ -167,9 +167,9 @@ def _result(one: Summary) -> list[str]:
 
 
 def _covered(part: Slice) -> list[str]:
-    held = part.coverage
-    failed = held.generation_failed + held.generation_refused + held.score_failed
-    return [str(part.figures[OVERALL].n), f"{held.scored}/{held.expected}", str(failed)]
+    coverage = part.coverage
+    failed = coverage.generation_failed + coverage.generation_refused + coverage.score_failed
+    return [str(part.figures[OVERALL].n), f"{coverage.scored}/{coverage.expected}", str(failed)]
 
 
 def _whole(table: Sequence[Summary]) -> TextTable:
@@ -214,10 +214,10 @@ def _one_by(one: Summary, kind: str) -> TextTable:
 
 def _many_by(table: Sequence[Summary], kind: str) -> TextTable:
     """Return overall figures with one row per subset and one column per system."""
-    held = [{part.name: part for part in one.slices if part.kind == kind} for one in table]
+    slices = [{part.name: part for part in one.slices if part.kind == kind} for one in table]
     rows = []
-    for name in _in_order({name for parts in held for name in parts}, held):
-        parts = [one.get(name) for one in held]
+    for name in _in_order({name for parts in slices for name in parts}, slices):
+        parts = [one.get(name) for one in slices]
         n = sorted({part.figures[OVERALL].n for part in parts if part is not None})
         cells = [NONE if part is None else with_interval(part.figures[OVERALL]) for part in parts]
         rows.append([name or NONE, *cells, str(n[0]) if len(n) == 1 else f"{n[0]} to {n[-1]}"])
@@ -225,10 +225,10 @@ def _many_by(table: Sequence[Summary], kind: str) -> TextTable:
     return TextTable(f"{_TITLES[kind]}: overall", head, rows, lines=[_provenance(table)])
 
 
-def _in_order(names: set[str], held: Sequence[dict[str, Slice]]) -> list[str]:
+def _in_order(names: set[str], slices: Sequence[dict[str, Slice]]) -> list[str]:
     """Return names in the order of the summaries, with groups and categories of KnowGen first."""
     fixed = [*GROUPS, UNKNOWN_GROUP, *(category for members in GROUPS.values() for category in members)]
-    seen = [name for parts in held for name in parts]
+    seen = [name for parts in slices for name in parts]
     return sorted(names, key=lambda name: (fixed.index(name) if name in fixed else len(fixed), seen.index(name)))
 
 
@@ -260,11 +260,11 @@ def _legend(dimensions: Sequence[str]) -> list[str]:
 
 def _notes(table: Sequence[Summary]) -> list[str]:
     """Return failures and notes by system; a note that all systems share is one line."""
-    said = [(one.system or NONE, [*_failures(one.slice().coverage), *_other(one)]) for one in table]
-    every = dict.fromkeys(note for _, notes in said for note in notes)
-    shared = [note for note in every if all(note in notes for _, notes in said)]
+    notes_by_system = [(one.system or NONE, [*_failures(one.slice().coverage), *_other(one)]) for one in table]
+    every = dict.fromkeys(note for _, notes in notes_by_system for note in notes)
+    shared = [note for note in every if all(note in notes for _, notes in notes_by_system)]
     lines = [f"note: {note}" for note in shared]
-    lines += [f"{system}: {note}" for system, notes in said for note in notes if note not in shared]
+    lines += [f"{system}: {note}" for system, notes in notes_by_system for note in notes if note not in shared]
     unfit = [one.system or NONE for one in table if not one.fit_for_board]
     if unfit:
         lines.append(f"not fit for a board: {', '.join(unfit)}")
@@ -273,20 +273,20 @@ def _notes(table: Sequence[Summary]) -> list[str]:
 
 def _no_results(table: Sequence[Summary]) -> list[str]:
     """Return which systems have no result, and why."""
-    said = [(one, note) for one in table for note in one.notes if note.startswith(NO_RESULT)]
-    return [note if len(table) == 1 else f"{one.system or NONE}: {note}" for one, note in said]
+    reasons = [(one, note) for one in table for note in one.notes if note.startswith(NO_RESULT)]
+    return [note if len(table) == 1 else f"{one.system or NONE}: {note}" for one, note in reasons]
 
 
 def _other(one: Summary) -> list[str]:
     return [note for note in one.notes if not note.startswith(NO_RESULT)]
 
 
-def _failures(held: Coverage) -> list[str]:
+def _failures(coverage: Coverage) -> list[str]:
     parts = [
-        count(held.generation_failed, "generation") + " failed" if held.generation_failed else "",
-        count(held.generation_refused, "generation") + " refused" if held.generation_refused else "",
-        count(held.score_failed, "score") + " failed" if held.score_failed else "",
-        count(held.not_applicable, "score") + " not applicable" if held.not_applicable else "",
+        count(coverage.generation_failed, "generation") + " failed" if coverage.generation_failed else "",
+        count(coverage.generation_refused, "generation") + " refused" if coverage.generation_refused else "",
+        count(coverage.score_failed, "score") + " failed" if coverage.score_failed else "",
+        count(coverage.not_applicable, "score") + " not applicable" if coverage.not_applicable else "",
     ]
     line = ", ".join(part for part in parts if part)
     return [line] if line else []

@@ -100,17 +100,17 @@ class RunPart:
         where, last = f"{chosen} {'and' if chosen else 'where'}", -1
         while True:
             sql = f"select {order}, {columns} from {table} {where} {order} > ? order by {order} limit {_BATCH}"
-            found = self._database.read(sql, (last,))
-            for row in found:
+            rows = self._database.read(sql, (last,))
+            for row in rows:
                 yield row[1:]
-            if not found:
+            if not rows:
                 return
-            last = found[-1][0]
+            last = rows[-1][0]
 
     def columns(self, table: str) -> list[str]:
         """Return a table's column names without its row number; empty if an older version had no such table."""
-        found = self._database.read(f"select name from pragma_table_info('{table}')")
-        return [row[0] for row in found if row[0] not in {"number", "place"}]
+        columns = self._database.read(f"select name from pragma_table_info('{table}')")
+        return [row[0] for row in columns if row[0] not in {"number", "place"}]
 
     def images(self) -> Iterator[tuple[Generation, Path]]:
         """Yield every generation that has an image, and the path of the image."""

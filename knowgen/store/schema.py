@@ -287,4 +287,4 @@ def is_network(kind: str) -> bool:
 
 
 def _unescape(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), field)
+    return re.sub(r"\\([0-7]{3})", lambda digits: chr(int(digits.group(1), 8)), field)

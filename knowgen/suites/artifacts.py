@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from knowgen.report import tables
-from knowgen.report.html import MARKER, OWN, ReportRun, write_report
+from knowgen.report.html import MARKER, OWN, write_report
 from knowgen.report.tables import number, score_name, with_interval
 from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
+from knowgen.report.view import ReportRun
 from knowgen.stats.coverage import NO_RESULT
 from knowgen.stats.summary import Figure
 from knowgen.store.manifest import write_atomically

@@ -20,9 +20,6 @@ from knowgen.workflows.run import PROTOCOLS
 if TYPE_CHECKING:
     from yaml.nodes import MappingNode, Node
 
-Place = tuple[str | int, ...]
-"""Path of a value in the file, such as `("systems", 2, "args")`."""
-
 RUN_FIELDS = declared_fields(RunConfig)
 
 

@@ -124,7 +124,8 @@ def write_page(runs: Sequence[tuple[Path, Sequence[Summary]]], out: Path) -> Pat
         UsageError: No run was given.
         ConfigError: The folder contains something other than a report.
     """
-    from knowgen.report.html import ReportRun, write_report
+    from knowgen.report.html import write_report
+    from knowgen.report.view import ReportRun
 
     if not runs:
         raise UsageError("no run to report on", fix="name one or more run directories")

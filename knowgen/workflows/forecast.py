@@ -71,8 +71,10 @@ def _scorer_lines(plan: Plan, handle: ScorerHandle, stored: list[Score], expecte
     done = sum(score.status is not ScoreStatus.FAILED for score in stored)
     missing = expected * plan.spec.judge_repeats_of(handle.spec) - done
     slots = scorer_slots(handle, EngineOptions.of(plan.config))[0]
-    most = handle.component_ref.args.get("concurrency", slots)
-    return [f"{handle.spec.name}: {missing} to score, {describe_estimate(estimate, missing, min(slots, int(most)))}"]
+    concurrency = handle.component_ref.args.get("concurrency", slots)
+    return [
+        f"{handle.spec.name}: {missing} to score, {describe_estimate(estimate, missing, min(slots, int(concurrency)))}"
+    ]
 
 
 def _estimate(plan: Plan, handle: ScorerHandle) -> Estimate | None:

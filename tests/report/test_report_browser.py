@@ -85,7 +85,7 @@ def view(browser: Any) -> Iterator[Open]:
         contexts.append(context)
         watched = Watched(context.new_page())
         watched.page.goto(index.as_uri() + address)
-        watched.page.wait_for_selector("#found:not(:empty)")
+        watched.page.wait_for_selector("#match-count:not(:empty)")
         return watched
 
     yield open_page
@@ -245,7 +245,7 @@ def test_scores_can_be_asked_for_and_ordered(site: Any, view: Open) -> None:
     assert sorted(shown) == sorted(one for one, score in scores.items() if 0.5 <= round(score, 4) <= 0.9)
     held = [round(scores[one], 4) for one in shown]
     assert held == sorted(held)
-    assert opened.page.locator(".made h4 bdi").all_text_contents() == ["open_book"] * len(shown)
+    assert opened.page.locator(".image-panel h4 bdi").all_text_contents() == ["open_book"] * len(shown)
 
 
 def test_an_address_restores_a_view_and_back_returns(site: Any, view: Open) -> None:
@@ -258,7 +258,7 @@ def test_an_address_restores_a_view_and_back_returns(site: Any, view: Open) -> N
     assert again.ids() == first.ids() != []
     assert again.page.locator("#filters").get_by_label("Search").input_value() == "number 1"
     first.page.go_back()
-    until(first.page, "document.querySelector('#found').textContent === '40 samples'")
+    until(first.page, "document.querySelector('#match-count').textContent === '40 samples'")
     assert first.page.locator("#filters").get_by_label("Group").input_value() == ""
 
 
@@ -273,7 +273,7 @@ def test_every_number_leads_to_its_samples(site: Any, view: Open) -> None:
         count = link.inner_text()
         link.click()
         until(page, "location.hash.includes('status=')")
-        text_shown = page.locator("#found").inner_text()
+        text_shown = page.locator("#match-count").inner_text()
         assert re.search(rf"\b{count} results? with the reason", text_shown), text_shown
         page.go_back()
     page.locator(".parts:visible th a", has_text="astronomy").click()
@@ -373,7 +373,7 @@ def test_a_hostile_address_does_no_harm(site: Any, view: Open) -> None:
     opened = view(
         index, "#samples?q=%3Cimg%20src=x%20onerror=alert(1)%3E&system=__proto__&protocol=constructor&min=x&%%%"
     )
-    assert opened.page.locator("#found").inner_text() == "Nothing fits these filters."
+    assert opened.page.locator("#match-count").inner_text() == "Nothing fits these filters."
     opened.clean()
 
 
@@ -553,5 +553,5 @@ def test_a_thousand_samples_are_rendered_a_few_at_a_time(lab: RunMaker, view: Op
     assert len([url for url in opened.requests if "chunk-" in url]) <= 3
     page.locator("#filters").get_by_label("Status").select_option("problem")
     wanted = {one for run in runs for one, state in states(run).items() if state != "scored"}
-    assert page.locator("#found").inner_text().startswith(f"{len(wanted)} samples of 1,000")
+    assert page.locator("#match-count").inner_text().startswith(f"{len(wanted)} samples of 1,000")
     opened.clean()

@@ -134,7 +134,7 @@ class ResponseReader:
     def _usage(self, usage: Any) -> ReportedUsage:
         """Return tokens and cost. Some endpoints count reasoning tokens in the total only."""
         counts = UsageReader(usage)
-        input_tokens, output_tokens = counts.required("prompt_tokens", least=1), counts.required("completion_tokens")
+        input_tokens, output_tokens = counts.required("prompt_tokens", minimum=1), counts.required("completion_tokens")
         total = UsageReader(usage).optional("total_tokens") or 0
         if input_tokens:
             output_tokens = max(output_tokens, total - input_tokens)

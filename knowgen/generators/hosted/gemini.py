@@ -123,7 +123,7 @@ class GeminiImages(HostedImages):
         """Read the tokens of the prompt, of thoughts and text, and of the image."""
         counts = UsageReader(data.get("usageMetadata"))
         images = sum(1 for _ in _images(data))
-        prompt = counts.required("promptTokenCount", least=1)
+        prompt = counts.required("promptTokenCount", minimum=1)
         thoughts = counts.optional("thoughtsTokenCount") or 0
         output = counts.optional("candidatesTokenCount") or 0  # omitted by the service where it is 0
         if total := UsageReader(data.get("usageMetadata")).optional("totalTokenCount"):

@@ -108,7 +108,7 @@ class OpenAiImages(HostedImages):
     def usage(self, data: Mapping[str, Any]) -> ReportedUsage:
         """Read the tokens. A response without counts is charged at least the tokens of its quality and size."""
         counts = UsageReader(data.get("usage"))
-        input_tokens, output_tokens = counts.required("input_tokens", least=1), counts.required("output_tokens")
+        input_tokens, output_tokens = counts.required("input_tokens", minimum=1), counts.required("output_tokens")
         image_input = counts.optional("input_tokens_details", "image_tokens")
         text_output = counts.optional("output_tokens_details", "text_tokens") or 0
         entries = data.get("data")

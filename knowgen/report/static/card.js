@@ -25,7 +25,7 @@
   }
 
   const words = (name) => name.replaceAll("_", " ");
-  const said = (text, tag) => make(tag || "p", { dir: "auto", class: "said" }, text);
+  const freeText = (text, tag) => make(tag || "p", { dir: "auto", class: "free-text" }, text);
 
   function image(shown, alt, open) {
     if (shown.fault) return make("div", { class: "state" }, make("b", null, "image not shown"), make("span", { dir: "auto" }, shown.fault));
@@ -55,11 +55,11 @@
     );
   }
 
-  function made(sample, index, matches) {
+  function imagePanel(sample, index, matches) {
     const system = page.data.systems[index];
     const cell = sample.cells[index];
     const view = page.data.views[page.view];
-    const box = make("div", { class: matches ? "made" : "made other" });
+    const box = make("div", { class: matches ? "image-panel" : "image-panel other" });
     box.append(make("h4", null, page.key(system), make("bdi", null, system.label)));
     const reading = cell && cell.readings[page.view];
     if (!cell) {
@@ -67,7 +67,7 @@
       return box;
     }
     const state = reading ? page.data.states[reading[0]] : { name: "", words: "no score by this scorer and protocol" };
-    const why = () => [make("b", null, state.words), make("span", { dir: "auto", class: "said" }, reading ? reading[3] : "")];
+    const why = () => [make("b", null, state.words), make("span", { dir: "auto", class: "free-text" }, reading ? reading[3] : "")];
     if (cell.image) {
       const alt = "generated image of " + system.label + " for sample " + sample.id;
       box.append(image(cell.image, alt, () => page.viewer.open(sample, index)));
@@ -76,15 +76,15 @@
       box.append(make("div", { class: "state" }, why()));
     }
     if (reading) box.append(points(reading, view) || "");
-    box.append(make("p", { class: "why said", dir: "auto", "data-why": index }));
+    box.append(make("p", { class: "why free-text", dir: "auto", "data-why": index }));
     return box;
   }
 
   function tags(sample) {
     const shown = [sample.category, sample.difficulty, sample.repeat ? "repeat " + (sample.repeat + 1) : ""].filter(Boolean);
     const link = make("a", { href: "#samples?id=" + encodeURIComponent(sample.id) }, "sample " + sample.id);
-    const required = sample.required.length ? make("span", { class: "said", dir: "auto" }, "required text: " + sample.required.join(" · ")) : null;
-    return make("p", { class: "tags" }, shown.map((text) => make("span", { class: "said" }, words(text))), required, link);
+    const required = sample.required.length ? make("span", { class: "free-text", dir: "auto" }, "required text: " + sample.required.join(" · ")) : null;
+    return make("p", { class: "tags" }, shown.map((text) => make("span", { class: "free-text" }, words(text))), required, link);
   }
 
   // Rationale of the parsed score that the shown protocol uses.
@@ -97,11 +97,11 @@
 
   function build(sample, position, shown, matching) {
     const view = page.data.views[page.view];
-    const heading = make("h3", { dir: "auto", class: "said", id: "sample-" + position }, sample.prompt);
-    const columns = shown.map((index) => made(sample, index, matching.includes(index)));
+    const heading = make("h3", { dir: "auto", class: "free-text", id: "sample-" + position }, sample.prompt);
+    const columns = shown.map((index) => imagePanel(sample, index, matching.includes(index)));
     if (sample.truth) {
       const alt = "ground truth of sample " + sample.id;
-      columns.unshift(make("div", { class: "made" }, make("h4", null, "Ground truth"), image(sample.truth, alt, () => page.viewer.open(sample, -1))));
+      columns.unshift(make("div", { class: "image-panel" }, make("h4", null, "Ground truth"), image(sample.truth, alt, () => page.viewer.open(sample, -1))));
     }
     const strip = make("div", { class: "strip" }, columns);
     const depth = make("div", { class: "depth" });

@@ -5,7 +5,7 @@
   const { make, number } = page;
 
   const words = (name) => name.replaceAll("_", " ");
-  const said = (text) => make("p", { dir: "auto", class: "said" }, text);
+  const freeText = (text) => make("p", { dir: "auto", class: "free-text" }, text);
   // A call without price and tokens is not billed.
   const money = ({ cost, input, output }) => {
     if (cost === null) return input + output ? "price not known" : "";
@@ -13,25 +13,25 @@
   };
 
   function block(title, ...children) {
-    const kept = children.flat().filter((child) => child !== null && child !== "");
-    return kept.length ? [title ? make("h5", null, title) : null, ...kept].filter(Boolean) : [];
+    const shown = children.flat().filter((child) => child !== null && child !== "");
+    return shown.length ? [title ? make("h5", null, title) : null, ...shown].filter(Boolean) : [];
   }
 
   function pairs(entries) {
     if (!entries || !entries.length) return null;
-    return make("dl", { class: "pairs" }, entries.flatMap(([name, text]) => [make("dt", { class: "said" }, words(name)), make("dd", { dir: "auto", class: "said" }, text)]));
+    return make("dl", { class: "pairs" }, entries.flatMap(([name, text]) => [make("dt", { class: "free-text" }, words(name)), make("dd", { dir: "auto", class: "free-text" }, text)]));
   }
 
-  function truth(found) {
-    const required = found.required_text.length ? found.required_text.map(said) : [];
-    const asked = found.text_required === false ? said("The prompt requires no text.") : null;
+  function truth(record) {
+    const required = record.required_text.length ? record.required_text.map(freeText) : [];
+    const note = record.text_required === false ? freeText("The prompt requires no text.") : null;
     return make(
       "section",
       null,
       make("h4", null, "Ground truth"),
-      block("Required text", required, asked),
-      block("Subjects", found.subjects.map(pairs)),
-      block("Evidence", found.evidence.map(said)),
+      block("Required text", required, note),
+      block("Subjects", record.subjects.map(pairs)),
+      block("Evidence", record.evidence.map(freeText)),
     );
   }
 
@@ -39,7 +39,7 @@
     const values = Object.entries(one.values).map(([name, value]) => [name, number(value)]);
     const na = one.na.map((name) => [name, "not applicable"]);
     const title = alone ? "" : one.name === "strict" ? "Strict score" : "Official score";
-    return block(title, one.status === "ok" ? null : said(words(one.status) + (one.reason ? ": " + one.reason : "")), one.rationale ? said(one.rationale) : null, pairs([...values, ...na]));
+    return block(title, one.status === "ok" ? null : freeText(words(one.status) + (one.reason ? ": " + one.reason : "")), one.rationale ? freeText(one.rationale) : null, pairs([...values, ...na]));
   }
 
   function attempt(one, index) {
@@ -55,22 +55,22 @@
       ? make("details", null, make("summary", null, score.attempts.length === 1 ? "Raw reply" : score.attempts.length + " raw replies"), score.attempts.flatMap(attempt))
       : null;
     const alone = score.readings.length === 1;
-    const parts = [...score.readings.flatMap((one) => reading(one, alone)), ...block("Recognised text", score.recognised.map(said)), ...block("Measurements", pairs(score.found)), ...block("Score", pairs(facts.filter((pair) => pair[1]))), raw].filter(Boolean);
+    const parts = [...score.readings.flatMap((one) => reading(one, alone)), ...block("Recognised text", score.recognised.map(freeText)), ...block("Measurements", pairs(score.found)), ...block("Score", pairs(facts.filter((pair) => pair[1]))), raw].filter(Boolean);
     // The shown scorer is open, the others are collapsed.
-    if (score.scorer === page.data.views[page.view].scorer) return [make("h5", { class: "said" }, head), ...parts];
-    return [make("details", null, make("summary", { class: "said" }, head), ...parts)];
+    if (score.scorer === page.data.views[page.view].scorer) return [make("h5", { class: "free-text" }, head), ...parts];
+    return [make("details", null, make("summary", { class: "free-text" }, head), ...parts)];
   }
 
   function generation(system, cell) {
     const title = make("h4", null, page.key(system), " ", make("bdi", null, system.label));
-    if (!cell || !cell.status) return make("section", null, title, said("No generation."), (cell && cell.scores ? cell.scores : []).flatMap(score));
+    if (!cell || !cell.status) return make("section", null, title, freeText("No generation."), (cell && cell.scores ? cell.scores : []).flatMap(score));
     const facts = [["seed", String(cell.seed)], ["time", cell.seconds.toFixed(2) + " s"], ["cost", money(cell.usage)], ["attempts", cell.attempts > 1 ? String(cell.attempts) : ""], ["steps", cell.steps ? String(cell.steps) : ""]];
     return make(
       "section",
       null,
       title,
-      cell.reason ? block(words(cell.status), said(cell.reason)) : null,
-      cell.used_prompt ? block("Prompt used for generation", said(cell.used_prompt)) : null,
+      cell.reason ? block(words(cell.status), freeText(cell.reason)) : null,
+      cell.used_prompt ? block("Prompt used for generation", freeText(cell.used_prompt)) : null,
       (cell.scores || []).flatMap(score),
       block("Generation", pairs([...facts.filter((pair) => pair[1]), ...cell.settings])),
       block("Reference images", cell.references.map(pairs)),

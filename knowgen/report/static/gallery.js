@@ -6,7 +6,7 @@
   const BATCH = 16;
   const form = document.getElementById("filters");
   const cards = document.getElementById("cards");
-  const found = document.getElementById("found");
+  const matchCount = document.getElementById("match-count");
   const more = document.getElementById("more");
   const NAMES = ["q", "system", "group", "category", "difficulty", "status", "min", "max", "sort", "alone"];
   const { samples, systems, states } = page.data;
@@ -58,32 +58,32 @@
     const chosen = systems.findIndex((system) => system.label === values.system);
     const candidates = chosen >= 0 ? [chosen] : systems.map((system, index) => index);
     const needles = (values.q || "").toLowerCase().split(/\s+/).filter(Boolean);
-    const kept = [];
+    const matches = [];
     samples.forEach((sample, position) => {
       if (values.id && sample.id !== values.id) return;
       for (const name of ["group", "category", "difficulty"]) if (values[name] && sample[name] !== values[name]) return;
       if (needles.some((needle) => !text(position).includes(needle))) return;
       const matching = fitting(sample, values, candidates);
-      if (matching.length) kept.push({ sample, position, matching });
+      if (matching.length) matches.push({ sample, position, matching });
     });
     const order = ORDERS[values.sort];
     if (order) {
-      for (const entry of kept) entry.score = score(entry);
+      for (const entry of matches) entry.score = score(entry);
       // Samples without a score come last in every order.
-      kept.sort((a, b) => (a.score.low === null) - (b.score.low === null) || (a.score.low === null ? 0 : order(a, b)) || a.position - b.position);
+      matches.sort((a, b) => (a.score.low === null) - (b.score.low === null) || (a.score.low === null ? 0 : order(a, b)) || a.position - b.position);
     }
     shownSystems = chosen >= 0 && values.alone ? [chosen] : systems.map((system, index) => index);
-    return kept;
+    return matches;
   }
 
-  function tell(kept, values) {
-    const images = kept.reduce((sum, entry) => sum + entry.matching.length, 0);
+  function showCount(matches, values) {
+    const images = matches.reduce((sum, entry) => sum + entry.matching.length, 0);
     const count = (n, word) => n.toLocaleString("en") + " " + word + (n === 1 ? "" : "s");
     const filtered = NAMES.some((name) => values[name] && name !== "sort" && name !== "alone") || values.id || values.reason;
-    found.textContent = kept.length
+    matchCount.textContent = matches.length
       ? filtered
-        ? count(kept.length, "sample") + " of " + samples.length.toLocaleString("en") + ", " + count(images, "result") + (values.reason ? " with the reason “" + values.reason + "”" : "")
-        : count(kept.length, "sample")
+        ? count(matches.length, "sample") + " of " + samples.length.toLocaleString("en") + ", " + count(images, "result") + (values.reason ? " with the reason “" + values.reason + "”" : "")
+        : count(matches.length, "sample")
       : "Nothing fits these filters.";
   }
 
@@ -107,22 +107,22 @@
     for (const name of NAMES) {
       const field = form.elements[name];
       if (!field) continue;
-      const wanted = field.type === "number" && bound(values[name], null) === null ? "" : values[name] || "";
+      const value = field.type === "number" && bound(values[name], null) === null ? "" : values[name] || "";
       if (field.type === "checkbox") field.checked = Boolean(values[name]);
-      else if (document.activeElement !== field || field.value.trim() !== wanted) field.value = wanted;
+      else if (document.activeElement !== field || field.value.trim() !== value) field.value = value;
     }
   }
 
   function show(values) {
-    const wanted = JSON.stringify([page.view, values.id, values.reason, ...NAMES.map((name) => values[name] || "")]);
+    const requested = JSON.stringify([page.view, values.id, values.reason, ...NAMES.map((name) => values[name] || "")]);
     fill(values);
-    if (wanted === shownFor) return;
-    shownFor = wanted;
+    if (requested === shownFor) return;
+    shownFor = requested;
     queue = select(values);
     next = 0;
     cards.classList.toggle("narrow", shownSystems.length === 1);
     cards.replaceChildren();
-    tell(queue, values);
+    showCount(queue, values);
     append();
   }
 

@@ -27,9 +27,9 @@
     const stage = make("div", { class: "stage" }, figures);
     stage.style.setProperty("--images", String(figures.length));
     const button = (words, label, act) => {
-      const made = make("button", { type: "button", class: "plain", "aria-label": label, title: label }, words);
-      made.addEventListener("click", act);
-      return made;
+      const element = make("button", { type: "button", class: "plain", "aria-label": label, title: label }, words);
+      element.addEventListener("click", act);
+      return element;
     };
     const steps = shown().length > 1 ? [button("←", "Previous system", () => step(-1)), button("→", "Next system", () => step(1))] : [];
     dialog.setAttribute("aria-label", name + ", sample " + sample.id);
@@ -41,7 +41,7 @@
         { class: "viewing" },
         make("header", null, make("h2", null, at >= 0 ? page.key(systems[at]) : null, at >= 0 ? " " : null, make("bdi", null, name)), steps, close),
         stage,
-        make("p", { dir: "auto", class: "said" }, sample.prompt),
+        make("p", { dir: "auto", class: "free-text" }, sample.prompt),
       ),
     );
   }

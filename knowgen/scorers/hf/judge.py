@@ -147,29 +147,29 @@ class HfJudge:
             self.setup("cpu")
         assert self._loaded is not None
         vlm, decoder = self._loaded
-        queue: deque[_JudgedSample] = deque()
+        queue: deque[_SampleInProgress] = deque()
         for sample, truth, generation in items:
             if missing := missing_needs(self.needs, truth, generation):
                 reason = f"no {' and no '.join(missing)}"
                 yield not_applicable_score(sample.id, generation.repeat, self.label, reason)
                 continue
-            queue.append(_JudgedSample((sample, truth, generation), self, vlm))
+            queue.append(_SampleInProgress((sample, truth, generation), self, vlm))
         while queue:
-            batch: list[_JudgedSample] = []
+            batch: list[_SampleInProgress] = []
             while queue and len(batch) < decoder.batch_size:
-                judged = queue.popleft()
+                pending = queue.popleft()
                 try:
-                    judged.load_images()
+                    pending.load_images()
                 except UnscorableError as error:
-                    yield judged.failed(str(error))
+                    yield pending.failed(str(error))
                 else:
-                    batch.append(judged)
-            for judged, reply in zip(batch, decoder.replies([judged.prompt() for judged in batch]), strict=True):
-                judged.add_reply(reply)
-                if judged.complete:
-                    yield judged.score()
+                    batch.append(pending)
+            for pending, reply in zip(batch, decoder.replies([pending.prompt() for pending in batch]), strict=True):
+                pending.add_reply(reply)
+                if pending.complete:
+                    yield pending.score()
                 else:
-                    queue.append(judged)
+                    queue.append(pending)
 
     def close(self) -> None:
         """Release the model and its memory."""
@@ -179,7 +179,7 @@ class HfJudge:
         free_memory()
 
 
-class _JudgedSample:
+class _SampleInProgress:
     """A sample and the attempts to score it so far.
 
     Attributes:

@@ -66,12 +66,12 @@ def read_lenient(text: str) -> ParsedScore | None:
         >>> read_lenient("I cannot judge this.") is None
         True
     """
-    found = read_object_leniently(text)
-    if found is None:
+    reply = read_object_leniently(text)
+    if reply is None:
         return None
     try:
-        values, na = _lenient_values(found)
-        rationale = str(found.get(CONTRACT.rationale, ""))
+        values, na = _lenient_values(reply)
+        rationale = str(reply.get(CONTRACT.rationale, ""))
     except _InvalidValueError as error:
         return ParsedScore(status=ScoreStatus.FAILED, reason=str(error))
     except RecursionError:
@@ -91,10 +91,10 @@ def read_object_leniently(text: str) -> dict[str, Any] | None:
     body = text[start : end + 1]
     for candidate in (body, _TRAILING_COMMA.sub(r"\1", body)):
         try:
-            found = _parse(candidate)
+            reply = _parse(candidate)
         except _NotJsonError:
             continue
-        return found if isinstance(found, dict) else None
+        return reply if isinstance(reply, dict) else None
     return None
 
 
@@ -119,14 +119,14 @@ def _parse(
         raise _NotJsonError(str(error)) from error
 
 
-def _lenient_values(found: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]]:
+def _lenient_values(reply: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]]:
     values: dict[str, float] = {}
     na: tuple[str, ...] = ()
     for name in DIMENSIONS:
-        if name == TEXT and found.get(na_flag(TEXT)) in _OFFICIAL_NA:
+        if name == TEXT and reply.get(na_flag(TEXT)) in _OFFICIAL_NA:
             na = (TEXT,)
             continue
-        value = found.get(name, 0)
+        value = reply.get(name, 0)
         try:
             values[name] = _lenient_number(value)
         except (TypeError, ValueError):
@@ -179,18 +179,18 @@ def read_strict(text: str, *, text_required: bool | None) -> ParsedScore | Reply
         >>> print(read_strict(reply.replace("0.5", "0.7"), text_required=None))
         "visual_correctness" must be the number 0, 0.5 or 1, not 0.7
     """
-    found = read_object(text)
-    if isinstance(found, ReplyError):
-        return found
+    reply = read_object(text)
+    if isinstance(reply, ReplyError):
+        return reply
     faults: list[str] = []
-    rationale = found.get(CONTRACT.rationale)
+    rationale = reply.get(CONTRACT.rationale)
     if not isinstance(rationale, str):
         faults.append(f'"{CONTRACT.rationale}" must be a string')
         rationale = ""
-    na = tuple(name for name in CONTRACT.na_names if _read_na_flag(found, name, text_required, faults))
+    na = tuple(name for name in CONTRACT.na_names if _read_na_flag(reply, name, text_required, faults))
     values: dict[str, float] = {}
     for name in CONTRACT.names:
-        value = _read_grid_value(found, name, name in na, faults)
+        value = _read_grid_value(reply, name, name in na, faults)
         if value is not None and name not in na:
             values[name] = value
     if faults:
@@ -238,12 +238,12 @@ def read_object(text: str) -> dict[str, Any] | ReplyError:
     if not body:
         return ReplyError(("the reply was empty",))
     try:
-        found = _parse(body, constant=_no_constant, pairs=_no_duplicates)
+        reply = _parse(body, constant=_no_constant, pairs=_no_duplicates)
     except _NotJsonError as error:
         return ReplyError((f"the reply is not one JSON object: {_shorten(str(error))}",))
-    if not isinstance(found, dict):
+    if not isinstance(reply, dict):
         return ReplyError(("the reply must be a JSON object, not a list or a single value",))
-    return found
+    return reply
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -251,21 +251,21 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    reply = dict(pairs)
+    if len(reply) < len(pairs):
         twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
         raise _NotJsonError(f'the key "{clean_text(twice)[:40]}" is given twice')
-    return found
+    return reply
 
 
 def _shorten(text: str) -> str:
     return " ".join(clean_text(text).split())[:160]
 
 
-def _read_na_flag(found: Mapping[str, Any], name: str, text_required: bool | None, faults: list[str]) -> bool:
+def _read_na_flag(reply: Mapping[str, Any], name: str, text_required: bool | None, faults: list[str]) -> bool:
     """Return the N/A flag of a dimension; add what is wrong with it to `faults`."""
     key = na_flag(name)
-    flag = found.get(key)
+    flag = reply.get(key)
     if not isinstance(flag, bool):
         faults.append(f'"{key}" must be true or false')
         return False
@@ -278,12 +278,12 @@ def _read_na_flag(found: Mapping[str, Any], name: str, text_required: bool | Non
     return flag
 
 
-def _read_grid_value(found: Mapping[str, Any], name: str, na: bool, faults: list[str]) -> float | None:
+def _read_grid_value(reply: Mapping[str, Any], name: str, na: bool, faults: list[str]) -> float | None:
     """Return the value of a dimension; None where it is N/A, or wrong, which is added to `faults`."""
-    if name not in found:
+    if name not in reply:
         faults.append(f'"{name}" is missing')
         return None
-    value = found[name]
+    value = reply[name]
     if value is None and na:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value not in CONTRACT.grid:

@@ -139,8 +139,8 @@ def compare(
         ...     scores = [ParsedScore(status=ScoreStatus.OK, values={"ssim": value}) for value in values]
         ...     facts = {"category": "biology", "generation": GenerationStatus.OK}
         ...     return [Row(sample_id=str(place), strict=score, **facts) for place, score in enumerate(scores)]
-        >>> found = compare(rows(0.25, 0.5), rows(0.5, 0.75), dimensions=("ssim",))
-        >>> found.headline.value, found.better
+        >>> comparison = compare(rows(0.25, 0.5), rows(0.5, 0.75), dimensions=("ssim",))
+        >>> comparison.headline.value, comparison.better
         (0.25, 2)
     """
     rule = get_protocol(protocol) if isinstance(protocol, str) else protocol

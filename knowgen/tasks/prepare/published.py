@@ -38,8 +38,8 @@ class PublishedRow:
     @property
     def prompt(self) -> str:
         """The first non-empty value under one of `PROMPT_FIELDS`; empty if there is none."""
-        found = self._first(PROMPT_FIELDS)
-        return found if isinstance(found, str) and found.strip() else ""
+        prompt = self._first(PROMPT_FIELDS)
+        return prompt if isinstance(prompt, str) and prompt.strip() else ""
 
     @property
     def image(self) -> str:

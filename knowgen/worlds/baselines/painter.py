@@ -103,11 +103,11 @@ def _backdrop_mask(pixels: _PixelArray, backdrop: _PixelArray, distance: _PixelA
     return outside
 
 
-def _small_patches(mask: _PixelArray, least: int) -> NDArray[np.bool_]:
-    """Return the mask of the marked pixels in patches of fewer than `least` pixels."""
+def _small_patches(mask: _PixelArray, min_size: int) -> NDArray[np.bool_]:
+    """Return the mask of the marked pixels in patches of fewer than `min_size` pixels."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     small = np.zeros(count, bool)
-    small[1:] = stats[1:, cv2.CC_STAT_AREA] < least
+    small[1:] = stats[1:, cv2.CC_STAT_AREA] < min_size
     marked: NDArray[np.bool_] = small[labels]
     return marked
 

@@ -99,14 +99,14 @@ class Retriever:
 
     async def _follow(self, page: Page, subject: SubjectDescription, visited: set[str]) -> Page | None:
         """Open the link whose sentence shares most words with the description; prefer pages about such a subject."""
-        query_words, best, most = content_words(subject.words), None, -1
+        query_words, best, best_score = content_words(subject.words), None, -1
         for sentence, link in linked_sentences(page):
             target = None if link.url in visited else await self._open(link.url)
             if target is None:
                 continue
             score = len(query_words & content_words(sentence)) + 2 * is_about(target, subject.noun)
-            if score > most:
-                best, most = target, score
+            if score > best_score:
+                best, best_score = target, score
         return best
 
     async def _open(self, url: str) -> Page | None:

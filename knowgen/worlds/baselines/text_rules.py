@@ -176,10 +176,10 @@ def find_answer(kind: QuestionKind, sentence: str) -> str:
 
 def best_answer(question: str, pages: Iterable[Page]) -> str:
     """Return the answer from the sentence that shares most words with a question; empty if no sentence has one."""
-    kind, question_words, best, most = question_kind(question), content_words(question), "", 0
+    kind, question_words, best, best_count = question_kind(question), content_words(question), "", 0
     for page in pages:
         for sentence in sentences(page.text):
             shared, answer = len(question_words & content_words(sentence)), find_answer(kind, sentence)
-            if answer and shared > most:
-                best, most = answer, shared
+            if answer and shared > best_count:
+                best, best_count = answer, shared
     return best

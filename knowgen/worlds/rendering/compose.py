@@ -37,7 +37,6 @@ _READABLE = 24
 _LARGEST_SUBJECT = 340
 _SHADOW: Colour = (20, 14, 40)
 _SHADOW_STRENGTH = 76
-_PODIUM_OVERHANG = 26
 
 
 @dataclass(frozen=True)
