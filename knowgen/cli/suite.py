@@ -48,13 +48,13 @@ def command(
     """Run every system of a suite on every task, and print one table per task."""
     import json
 
-    from knowgen.suites import carry_out, prepare
+    from knowgen.suites import execute_suite, plan_suite
 
-    prepared = prepare(file, out, only=only or (), budget=budget, progress=True)
+    plan = plan_suite(file, out, only=only or (), budget=budget, progress=True)
     if dry_run:
-        click.echo(prepared.forecast())
+        click.echo(plan.forecast())
         return 0
-    result = carry_out(prepared, lambda line: click.echo(line, err=True))
+    result = execute_suite(plan, lambda line: click.echo(line, err=True))
     if as_json and not result.interrupted:
         click.echo(json.dumps(result.to_json(), indent=1, sort_keys=True, ensure_ascii=False))
     else:

@@ -76,17 +76,17 @@ class BudgetMeter:
         """Return US dollars spent by this run so far, open reservations in full."""
         return self._store.spent() - self._spent_before
 
-    async def reserve(self, worst_case: float | None, who: str) -> int:
+    async def reserve(self, worst_case: float | None, caller: str) -> int:
         """Reserve the worst case of one call in US dollars; see `knowgen.core.metering.Meter`."""
         if worst_case is None and self._budget is not None:
             raise ConfigError(
                 "the price of its calls is unknown, so the budget cannot be enforced",
-                where=who,
+                where=caller,
                 fix="give its prices, or run without --budget",
             )
         if worst_case == 0.0:
             return FREE
-        return int(await self._run(self._reserve, worst_case or 0.0, who))
+        return int(await self._run(self._reserve, worst_case or 0.0, caller))
 
     async def settle(self, number: int, cost: float | None) -> None:
         """Replace a reservation by the actual cost in US dollars; None keeps the worst case."""
@@ -96,9 +96,9 @@ class BudgetMeter:
             return
         await self._run(self._settle, number, cost)
 
-    def note(self, who: str, what: str, data: dict[str, Any]) -> None:
+    def note(self, caller: str, kind: str, data: dict[str, Any]) -> None:
         """Store a note on how calls were made; see `knowgen.core.metering.note`."""
-        self._store.put_note(who, what, data)
+        self._store.put_note(caller, kind, data)
 
     def close(self) -> None:
         """End the meter's thread after it has written everything. Calls that still wait are refused."""
@@ -107,7 +107,7 @@ class BudgetMeter:
                 self._work.put(None)
                 self._thread = None
 
-    def _reserve(self, worst_case: float, who: str) -> int:
+    def _reserve(self, worst_case: float, caller: str) -> int:
         if self._budget is not None:
             left = self._budget - self._store.spent() + _SLACK
             if not self._exhausted and left < worst_case <= left + sum(self._open.values()):
@@ -116,11 +116,11 @@ class BudgetMeter:
                 self._exhausted = True
                 self.refusal = self.refusal or (
                     f"${self._budget:g} allows no further call: ${self._store.spent():.4f} is spent, "
-                    f"and a call of {who} may cost up to ${worst_case:.4f}"
+                    f"and a call of {caller} may cost up to ${worst_case:.4f}"
                 )
                 self._on_refusal()
-                raise BudgetReachedError(f"the budget of ${self._budget:g} allows no further call", where=who)
-        number = self._store.reserve(worst_case, who)
+                raise BudgetReachedError(f"the budget of ${self._budget:g} allows no further call", where=caller)
+        number = self._store.reserve(worst_case, caller)
         self._open[number] = worst_case
         return number
 

@@ -148,7 +148,7 @@ class Engine:
             drain=drain,
         )
         running = self._loop.create_task(pipeline.run())
-        watching = self._loop.create_task(self._stop_when_asked(pipeline))
+        watching = self._loop.create_task(self._stop_on_request(pipeline))
         try:
             await running
         finally:
@@ -167,7 +167,7 @@ class Engine:
             requests=self._requests,
         )
 
-    async def _stop_when_asked(self, pipeline: SamplePipeline) -> None:
+    async def _stop_on_request(self, pipeline: SamplePipeline) -> None:
         """Wait for the run to stop; then drop queued requests, and cancel work in flight if the run is aborting."""
         state = self._state
         while not state.aborting:

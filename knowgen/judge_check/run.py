@@ -23,7 +23,7 @@ from knowgen.workflows import artifacts
 from knowgen.workflows.plan import Plan
 from knowgen.workflows.plan import plan as plan_run
 from knowgen.workflows.run import Run
-from knowgen.workflows.selection import choose
+from knowgen.workflows.selection import select_samples
 from knowgen.worlds.perturbations import PERTURBATIONS, PerturbedImages, PerturbedTask, make_perturbed_task
 from knowgen.worlds.perturbations.kinds import UNCHANGED
 
@@ -115,7 +115,7 @@ def plan_judge_check(scorer: str, task: str, samples: int, seed: int, config: Ru
         DataError: The task is not a synthetic world.
     """
     world = load_task(task)
-    chosen, _ = choose(world, limit=config.limit, ids=config.ids)
+    chosen, _ = select_samples(world, limit=config.limit, ids=config.ids)
     changed = make_perturbed_task(world, chosen, len(chosen) if config.ids else samples, seed)
     # The selection applies to the original samples and not to the changed ones.
     plan = plan_run(changed, PerturbedImages(changed), (scorer,), replace(config, limit=None, ids=None))

@@ -89,14 +89,14 @@ def truth_details(truth: GroundTruth) -> dict[str, Any]:
     }
 
 
-def _reading(name: str, reading: ParsedScore) -> dict[str, Any]:
+def _parsed_score(name: str, parsed: ParsedScore) -> dict[str, Any]:
     return {
         "name": name,
-        "status": reading.status.value,
-        "values": reading.values,
-        "na": list(reading.na),
-        "rationale": cut(reading.rationale, LONGEST_REPLY),
-        "reason": cut(reading.reason),
+        "status": parsed.status.value,
+        "values": parsed.values,
+        "na": list(parsed.na),
+        "rationale": cut(parsed.rationale, LONGEST_REPLY),
+        "reason": cut(parsed.reason),
     }
 
 
@@ -123,9 +123,9 @@ def recognised(details: dict[str, Any]) -> list[str]:
 
 def score_details(score: Score) -> dict[str, Any]:
     """Return the shown details of a score, including raw replies."""
-    readings = [_reading("strict", score.strict)]
+    readings = [_parsed_score("strict", score.strict)]
     if score.lenient is not None:
-        readings.append(_reading("lenient", score.lenient))
+        readings.append(_parsed_score("lenient", score.lenient))
     return {
         "scorer": score.scorer,
         "judge_repeat": score.judge_repeat,

@@ -117,7 +117,7 @@ class Gallery:
     truths: dict[SampleKey, dict[str, Any]]
     truth_images: dict[SampleKey, str]
     images: list[tuple[ImageRef, Path | None]]
-    troubles: list[Problem]
+    problems: list[Problem]
     spending: list[Spending]
 
 
@@ -125,14 +125,14 @@ def collect(systems: Sequence[ReportSystem], views: Sequence[ReportView]) -> Gal
     """Read all runs once, in order."""
     entries: dict[tuple[SampleKey, int], GalleryEntry] = {}
     gallery = Gallery([], {}, {}, [], [], [])
-    troubles: Counter[tuple[int, int, str, str]] = Counter()
+    problems: Counter[tuple[int, int, str, str]] = Counter()
     for system in systems:
         cells = _cells(system, gallery)
         for view in views:
-            _read_view(system, view, len(views), cells, troubles)
+            _read_view(system, view, len(views), cells, problems)
         _add_entries(system, cells, entries, gallery, len(systems))
     gallery.entries = list(entries.values())
-    gallery.troubles = [Problem(*key, count) for key, count in troubles.items()]
+    gallery.problems = [Problem(*key, count) for key, count in problems.items()]
     return gallery
 
 
@@ -176,7 +176,7 @@ def _read_view(
     view: ReportView,
     n_views: int,
     cells: dict[tuple[str, int], GalleryCell],
-    troubles: Counter[tuple[int, int, str, str]],
+    problems: Counter[tuple[int, int, str, str]],
 ) -> None:
     if view.summaries[system.index] is None:
         return
@@ -188,7 +188,7 @@ def _read_view(
         reason = "" if state == "scored" else _reason(rows, state)
         cell.readings[view.index] = ImageScore(state, overall, values, reason)
         if state != "scored":
-            troubles[system.index, view.index, state, reason] += 1
+            problems[system.index, view.index, state, reason] += 1
 
 
 def _by_image(rows: Iterator[Row]) -> Iterator[tuple[tuple[str, int], list[Row]]]:

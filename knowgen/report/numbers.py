@@ -65,7 +65,7 @@ def missing(coverage: Coverage) -> int:
     return coverage.generation_failed + coverage.generation_refused + coverage.score_failed
 
 
-def spoken(label: str, figure: Figure) -> str:
+def alt_text(label: str, figure: Figure) -> str:
     """Return a figure as text for screen readers and tooltips."""
     if figure.value is None and figure.partial is not None:
         return f"{label}: {figure.note}; partial {number(figure.partial)}, {figure.n} samples"

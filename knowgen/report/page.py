@@ -23,7 +23,7 @@ PART_KINDS = {"group": "Groups", "difficulty": "Difficulty", "category": "Catego
 FILTERED = ("group", "difficulty", "category")
 """Kinds of parts the gallery can filter by."""
 
-MOST_TROUBLES = 60
+MAX_PROBLEMS = 60
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class FigureGroup:
     name: str
     samples: int
     link: str
-    shots: tuple[FigureDot | None, ...]
+    dots: tuple[FigureDot | None, ...]
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class ScorerPanel:
     parts: tuple[tuple[str, str, tuple[tuple[str, tuple[FigureGroup, ...]], ...]], ...]
     fit: bool
     notes: tuple[tuple[str, str], ...]
-    troubles: tuple[dict[str, Any], ...]
-    hidden_troubles: int
+    problems: tuple[dict[str, Any], ...]
+    hidden_problems: int
 
 
 def link(view: ReportView, **chosen: str | None) -> str:
@@ -97,7 +97,7 @@ def environment(package: str = "knowgen.report") -> Environment:
         number=numbers.number, interval=numbers.interval, position=numbers.position, money=numbers.money,
         duration=numbers.duration, in_words=numbers.in_words, canonical=canonical,
     )  # fmt: skip
-    templates.globals.update(spoken=numbers.spoken, share=numbers.share, missing=numbers.missing, OVERALL=OVERALL)
+    templates.globals.update(alt_text=numbers.alt_text, share=numbers.share, missing=numbers.missing, OVERALL=OVERALL)
     return templates
 
 
@@ -147,9 +147,9 @@ def _panel(
     lines.sort(key=lambda line: order.get(line.system.index, len(systems)))
     shown_figures = (OVERALL, *view.dimensions)
     titles = {OVERALL: _capital(score_name(view.dimensions))}
-    troubles = sorted(
-        (trouble for trouble in collected.troubles if trouble.view == view.index),
-        key=lambda trouble: (trouble.system, -trouble.count),
+    problems = sorted(
+        (problem for problem in collected.problems if problem.view == view.index),
+        key=lambda problem: (problem.system, -problem.count),
     )
     return ScorerPanel(
         view=view,
@@ -161,29 +161,29 @@ def _panel(
             (
                 name,
                 titles.get(name, _capital(name)),
-                tuple(_shot(line.system, view, line.summary, name) for line in lines),
+                tuple(_dot(line.system, view, line.summary, name) for line in lines),
             )
             for name in shown_figures
         ),
         parts=tuple((name, titles.get(name, _capital(name)), _parts(systems, view, name)) for name in shown_figures),
         fit=any(line.summary.fit_for_board for line in lines),
         notes=_notes(lines),
-        troubles=tuple(
+        problems=tuple(
             {
-                "system": systems[trouble.system],
-                "state": STATE_WORDS[trouble.state],
-                "reason": trouble.reason,
-                "count": trouble.count,
+                "system": systems[problem.system],
+                "state": STATE_WORDS[problem.state],
+                "reason": problem.reason,
+                "count": problem.count,
                 "link": link(
                     view,
-                    system=systems[trouble.system].label,
-                    status=trouble.state,
-                    reason=_first_words(trouble.reason),
+                    system=systems[problem.system].label,
+                    status=problem.state,
+                    reason=_first_words(problem.reason),
                 ),
             }
-            for trouble in troubles[:MOST_TROUBLES]
+            for problem in problems[:MAX_PROBLEMS]
         ),
-        hidden_troubles=max(0, len(troubles) - MOST_TROUBLES),
+        hidden_problems=max(0, len(problems) - MAX_PROBLEMS),
     )
 
 
@@ -197,14 +197,14 @@ def _line(system: ReportSystem, view: ReportView, summary: Summary) -> HeadlineR
     return HeadlineRow(
         system=system,
         summary=summary,
-        headline=_shot(system, view, summary, OVERALL),
-        dimensions=tuple(_shot(system, view, summary, name) for name in view.dimensions),
+        headline=_dot(system, view, summary, OVERALL),
+        dimensions=tuple(_dot(system, view, summary, name) for name in view.dimensions),
         coverage=coverage,
         states=states,
     )
 
 
-def _shot(
+def _dot(
     system: ReportSystem, view: ReportView, summary: Summary, name: str, kind: str = "all", part: str = ""
 ) -> FigureDot:
     figure = summary.slice(kind, part).figures.get(name, Figure())
@@ -227,7 +227,7 @@ def _parts(
                 part,
                 samples,
                 link(view, **({kind: part} if kind in FILTERED else {})),
-                _part_shots(systems, view, name, kind, part),
+                _part_dots(systems, view, name, kind, part),
             )
             for part, samples in names.items()
         )
@@ -236,15 +236,15 @@ def _parts(
     return tuple(tables)
 
 
-def _part_shots(
+def _part_dots(
     systems: Sequence[ReportSystem], view: ReportView, name: str, kind: str, part: str
 ) -> tuple[FigureDot | None, ...]:
-    shots: list[FigureDot | None] = []
+    dots: list[FigureDot | None] = []
     for system in systems:
         summary = view.summaries[system.index]
         present = summary is not None and any((one.kind, one.name) == (kind, part) for one in summary.slices)
-        shots.append(_shot(system, view, summary, name, kind, part) if summary is not None and present else None)
-    return tuple(shots)
+        dots.append(_dot(system, view, summary, name, kind, part) if summary is not None and present else None)
+    return tuple(dots)
 
 
 def _notes(lines: Sequence[HeadlineRow]) -> tuple[tuple[str, str], ...]:
@@ -289,15 +289,15 @@ def _spending(system: ReportSystem, spent: Spending) -> dict[str, Any]:
 
 def _call_notes(system: ReportSystem, spent: Spending) -> tuple[str, ...]:
     """Return lines on the calls of judges: concurrency, throttling, and replies reused from earlier runs."""
-    paces: dict[str, list[dict[str, Any]]] = {}
-    for who, _, change in system.run.store.notes("pace"):
-        paces.setdefault(who, []).append(change)
+    changes_by_caller: dict[str, list[dict[str, Any]]] = {}
+    for caller, _, change in system.run.store.notes("pace"):
+        changes_by_caller.setdefault(caller, []).append(change)
     lines = []
-    for who, changes in paces.items():
+    for caller, changes in changes_by_caller.items():
         times = sum("busy" in str(change["why"]) or "faults" in str(change["why"]) for change in changes)
         highest = max(int(change["at_once"]) for change in changes)
         slowed = f"; slowed down {count(times, 'time')}" if times else ""
-        lines.append(f"{who}: up to {highest} concurrent calls{slowed}")
+        lines.append(f"{caller}: up to {highest} concurrent calls{slowed}")
     if spent.cached:
         lines.append(f"{count(spent.cached, 'score')} reused replies of earlier runs at no cost")
     return tuple(lines)

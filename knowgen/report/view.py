@@ -81,7 +81,7 @@ class RunView(Protocol):
         """Yield the current generations with their keys."""
         ...
 
-    def notes(self, what: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
+    def notes(self, kind: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
         """Yield the author, time and content of each note of a kind, oldest first."""
         ...
 

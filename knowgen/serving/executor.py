@@ -13,7 +13,7 @@ from knowgen.engine.executors.in_process import Executor, ExecutorSlot, TimeoutO
 class UnmeteredCalls:
     """A meter without a budget: the operator of a server with a paid generator pays what it costs."""
 
-    async def reserve(self, worst_case: float | None, who: str) -> int:
+    async def reserve(self, worst_case: float | None, caller: str) -> int:
         """Admit every call."""
         return -1
 

@@ -273,14 +273,14 @@ def _by_sample(
     table = np.full((1, len(ordered), len(dimensions)), math.nan)
     for index, (generations, text) in enumerate(zip(ordered, required, strict=True)):
         per_generation = [
-            _drawing_values(generations[repeat], dimensions, text, zeros=zeros) for repeat in sorted(generations)
+            _generation_values(generations[repeat], dimensions, text, zeros=zeros) for repeat in sorted(generations)
         ]
         for name, value in _means(per_generation, dimensions).items():
             table[0, index, dimensions.index(name)] = value
     return table
 
 
-def _drawing_values(
+def _generation_values(
     generation: _GenerationValues, dimensions: tuple[str, ...], text_required: bool | None, *, zeros: bool
 ) -> dict[str, float]:
     if generation.status in (GenerationStatus.FAILED, GenerationStatus.REFUSED):

@@ -23,7 +23,7 @@ class Ledger:
         total = f"select coalesce(sum(cast(round(coalesce(settled, reserved) * {_UNITS}) as integer)), 0)"
         self._units = int(database.read(f"{total} from reservations")[0][0])
 
-    def reserve(self, amount: float, who: str) -> int:
+    def reserve(self, amount: float, caller: str) -> int:
         """Reserve an amount in US dollars, committed before this returns.
 
         Returns:
@@ -34,7 +34,7 @@ class Ledger:
             DataError, ConfigError: The reservation cannot be written, so the call must not be made.
         """
         _check(amount)
-        row = (who, time.time(), amount)
+        row = (caller, time.time(), amount)
         number = self._database.write("insert into reservations (who, at, reserved) values (?, ?, ?)", row).lastrowid
         self._database.commit()
         if number is None:

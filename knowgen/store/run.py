@@ -290,12 +290,12 @@ class RunStore:
 
     # -- money and time --------------------------------------------------------------------------------------------
 
-    def reserve(self, amount: float, who: str) -> int:
+    def reserve(self, amount: float, caller: str) -> int:
         """Reserve the worst-case cost of a call in US dollars, committed before this returns.
 
         Args:
             amount: US dollars.
-            who: Name of the component that makes the call.
+            caller: Name of the component that makes the call.
 
         Returns:
             Number of the reservation, for `settle`.
@@ -304,7 +304,7 @@ class RunStore:
             ValueError: The amount is negative, too large or NaN.
             DataError, ConfigError: The reservation cannot be written, so the call must not be made.
         """
-        return self._ledger.reserve(amount, who)
+        return self._ledger.reserve(amount, caller)
 
     def settle(self, number: int, amount: float | None) -> None:
         """Replace a reservation by the actual cost in US dollars; None keeps the reserved amount.
@@ -318,27 +318,27 @@ class RunStore:
         """Return the US dollars spent in this directory over all runs; open reservations count in full."""
         return self._ledger.spent()
 
-    def put_note(self, who: str, what: str, data: Mapping[str, Any]) -> None:
+    def put_note(self, caller: str, kind: str, data: Mapping[str, Any]) -> None:
         """Record how something was done, such as changes of an endpoint's concurrency.
 
         Args:
-            who: Component that the note is about, such as the name of a scorer.
-            what: Kind of the note.
+            caller: Component that the note is about, such as the name of a scorer.
+            kind: Kind of the note.
             data: JSON-serializable data.
 
         Raises:
             DataError, ConfigError: The disk is full or cannot be written.
         """
         sql = "insert into notes (at, who, what, record) values (?, ?, ?, ?)"
-        self._database.write(sql, (time.time(), who, what, mask_secrets(json.dumps(data, ensure_ascii=False))))
+        self._database.write(sql, (time.time(), caller, kind, mask_secrets(json.dumps(data, ensure_ascii=False))))
 
-    def notes(self, what: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
+    def notes(self, kind: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
         """Yield component, time (seconds since the epoch) and data of every note of a kind, oldest first."""
         if not self._database.read("select 1 from sqlite_master where name = 'notes'"):
             return  # written by a version without notes
         sql = "select who, at, record from notes where what = ? order by number"
-        for who, at, record in self._database.read(sql, (what,)):
-            yield who, at, json.loads(record)
+        for caller, at, record in self._database.read(sql, (kind,)):
+            yield caller, at, json.loads(record)
 
     def note_session(self, event: Literal["start", "end"], outcome: str = "") -> None:
         """Record that an invocation starts or ends. The time of a killed one is counted up to its last commit.

@@ -11,9 +11,9 @@ Example:
     [('noise', 'done'), ('oracle', 'done')]
 """
 
-from knowgen.suites.plan import prepare
+from knowgen.suites.plan import plan_suite
 from knowgen.suites.result import SuiteResult, SuiteRun
-from knowgen.suites.run import carry_out, run_suite
+from knowgen.suites.run import execute_suite, run_suite
 from knowgen.suites.schema import SuiteFile, read_suite
 
-__all__ = ["SuiteFile", "SuiteResult", "SuiteRun", "carry_out", "prepare", "read_suite", "run_suite"]
+__all__ = ["SuiteFile", "SuiteResult", "SuiteRun", "execute_suite", "plan_suite", "read_suite", "run_suite"]

@@ -20,7 +20,7 @@ from knowgen.workflows.forecast import forecast
 from knowgen.workflows.plan import Plan
 from knowgen.workflows.plan import plan as plan_run
 from knowgen.workflows.resolve import ScorerRequest, resolve_scorer
-from knowgen.workflows.selection import choose
+from knowgen.workflows.selection import select_samples
 
 SHIPPED = "suites"
 """Folder of the suites that come with the package, among the tasks."""
@@ -94,7 +94,7 @@ def find_suite(name: Path | str) -> Path:
     raise UsageError(f"unknown suite {str(name)!r}", fix=fix)
 
 
-def prepare(
+def plan_suite(
     name: Path | str, out: Path | None, *, only: Sequence[str] = (), budget: float | None = None, progress: bool = False
 ) -> SuitePlan:
     """Read a suite file and plan every run of it.
@@ -186,7 +186,7 @@ def _tasks(source: SuiteSource) -> dict[str, Task]:
         with _located(place):
             task = load_task(_beside(folder, entry.task, "tasks"))
             version = task.version
-            choose(task, limit=entry.limit, ids=entry.ids)
+            select_samples(task, limit=entry.limit, ids=entry.ids)
         label = entry.name or task.name
         if label in tasks:
             raise DataError(

@@ -13,7 +13,7 @@ from knowgen.store.images import explain_os_error
 from knowgen.store.lock import RunLock
 from knowgen.store.run import RunStore
 from knowgen.suites import artifacts
-from knowgen.suites.plan import SuiteCell, SuitePlan, prepare
+from knowgen.suites.plan import SuiteCell, SuitePlan, plan_suite
 from knowgen.suites.result import Status, SuiteResult, SuiteRun
 from knowgen.suites.status import finished, run_without_results, stored_run
 from knowgen.workflows.execute import execute
@@ -28,7 +28,7 @@ def run_suite(
     progress: bool = False,
     on_run: Callable[[str], None] = lambda line: None,
 ) -> SuiteResult:
-    """Run every system of a suite file on every task, resuming from stored results; see `carry_out`.
+    """Run every system of a suite file on every task, resuming from stored results; see `execute_suite`.
 
     Args:
         path: The file, or the stem of one that comes with the package, such as `example`.
@@ -42,46 +42,46 @@ def run_suite(
         KnowgenError: The file, a name in it or a directory is wrong. Raised before anything is generated or paid.
     """
     target = Path(out) if out is not None else None
-    return carry_out(prepare(path, target, only=only, budget=budget, progress=progress), on_run)
+    return execute_suite(plan_suite(path, target, only=only, budget=budget, progress=progress), on_run)
 
 
-def carry_out(prepared: SuitePlan, on_run: Callable[[str], None] = lambda line: None) -> SuiteResult:
+def execute_suite(plan: SuitePlan, on_run: Callable[[str], None] = lambda line: None) -> SuiteResult:
     """Run a planned suite, and write tables, pages and suite.json.
 
     A failed run becomes a row with its reason, and the suite continues with the next run. Finished runs are not
     touched.
 
     Args:
-        prepared: The planned suite.
+        plan: The planned suite.
         on_run: Called with a line before each run.
 
     Raises:
         ConfigError: Another process uses the suite's directory, or it cannot be written.
         DataError: The disk is full.
     """
-    suite = prepared.source.suite
+    suite = plan.source.suite
     try:
-        prepared.out.mkdir(parents=True, exist_ok=True)
+        plan.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise explain_os_error(error, prepared.out) from error
+        raise explain_os_error(error, plan.out) from error
     with ExitStack() as stack:
-        stack.callback(RunLock(prepared.out).release)
+        stack.callback(RunLock(plan.out).release)
         runs: list[SuiteRun] = []
-        for number, cell in enumerate(prepared.cells, 1):
+        for number, cell in enumerate(plan.cells, 1):
             if cell.selected:
-                on_run(f"[{number}/{len(prepared.cells)}] {cell.system} on {cell.task}")
-            runs.append(_outcome(prepared, cell))
+                on_run(f"[{number}/{len(plan.cells)}] {cell.system} on {cell.task}")
+            runs.append(_outcome(plan, cell))
             if runs[-1].status == "interrupted":
                 break
         result = SuiteResult(
-            path=prepared.out,
-            name=prepared.source.name,
+            path=plan.out,
+            name=plan.source.name,
             protocol=suite.config.protocol,
-            tasks=prepared.tasks,
+            tasks=plan.tasks,
             systems=tuple(system.name for system in suite.systems),
             runs=tuple(runs),
-            budget=prepared.budget,
-            spent=_spent_if_known(prepared.out),
+            budget=plan.budget,
+            spent=_spent_if_known(plan.out),
         )
         # after Ctrl-C the user should not wait; the next call writes the outputs
         return result if result.interrupted else replace(result, pages=artifacts.write(result))
@@ -112,9 +112,9 @@ def _spent_if_known(out: Path) -> float | None:
         return None
 
 
-def _outcome(prepared: SuitePlan, cell: SuiteCell) -> SuiteRun:
+def _outcome(plan: SuitePlan, cell: SuiteCell) -> SuiteRun:
     """Execute a run unless it is finished or not selected, and return its result."""
-    model = prepared.model_of(cell.task)
+    model = plan.model_of(cell.task)
     if cell.plan is None:
         return run_without_results(cell, model, "not_run", cell.reason)
     if not cell.selected:
@@ -124,9 +124,9 @@ def _outcome(prepared: SuitePlan, cell: SuiteCell) -> SuiteRun:
         if finished(cell.plan, cell):
             return stored_run(cell, cell.plan)
         config = cell.plan.config
-        if prepared.budget is not None:
+        if plan.budget is not None:
             # a run's own budget already counts what was spent in its directory, so only the other runs are subtracted
-            config = replace(config, budget=max(0.0, prepared.budget - spent(prepared.out, exclude=cell.path)))
+            config = replace(config, budget=max(0.0, plan.budget - spent(plan.out, exclude=cell.path)))
         run = execute(replace(cell.plan, config=config), cell.path)
     except KnowgenError as error:
         status, reason = "failed", str(error)

@@ -79,7 +79,7 @@ class CheckMeter:
         """Return US dollars spent, open calls at their worst case."""
         return math.fsum(self.calls.values())
 
-    async def reserve(self, worst_case: float | None, who: str) -> int:
+    async def reserve(self, worst_case: float | None, caller: str) -> int:
         """Reserve the worst case of a call; see `knowgen.core.metering.Meter`."""
         if worst_case == 0.0:
             return -1
@@ -88,13 +88,13 @@ class CheckMeter:
             if self.budget is not None:
                 raise ConfigError(
                     "the price of its calls is unknown, so the budget cannot be enforced",
-                    where=who,
+                    where=caller,
                     fix="give its prices",
                 )
-            raise BudgetReachedError("a call of unknown price was not made", where=who)
+            raise BudgetReachedError("a call of unknown price was not made", where=caller)
         self.highest_worst_case = max(worst_case, self.highest_worst_case or 0.0)
         if self.budget is None or self.spent + worst_case > self.budget:
-            raise BudgetReachedError(f"a call of up to ${worst_case:.4f} was not made", where=who)
+            raise BudgetReachedError(f"a call of up to ${worst_case:.4f} was not made", where=caller)
         number = len(self.calls)
         self.calls[number] = worst_case
         return number

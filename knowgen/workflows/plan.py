@@ -19,7 +19,7 @@ from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
 from knowgen.tasks.load import load_task
 from knowgen.workflows.resolve import ScorerRequest, resolve_generator, resolve_scorers, scorer_requests
-from knowgen.workflows.selection import SelectedTask, choose, share
+from knowgen.workflows.selection import SelectedTask, select_samples, select_shard
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _plan(
         replace(handle, spec=_with_repeats(handle, config.judge_repeats, earlier))
         for handle in resolve_scorers(requested)
     ]
-    samples, selection = choose(whole, limit=config.limit, ids=config.ids)
+    samples, selection = select_samples(whole, limit=config.limit, ids=config.ids)
     if part_of is not None and selection.kind == "all" and part_of.kind != "all":
         # all samples of a subset are still a subset, and must not be recorded as the whole task
         selection = select([sample.id for sample in samples], part_of.kind)
@@ -132,7 +132,7 @@ def _plan(
     if config.shard is not None:
         if shard is not None:
             raise UsageError(f"the source is {shard.label} of a run already", fix="score it without --shard")
-        samples, selection, shard = share(samples, selection, config.shard)
+        samples, selection, shard = select_shard(samples, selection, config.shard)
     spec = RunSpec(
         task=whole.name,
         task_version=whole.version,

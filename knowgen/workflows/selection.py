@@ -12,7 +12,7 @@ from knowgen.core.spec import RunShard, Selection, SelectionKind, select
 from knowgen.tasks.contract import Task
 
 
-def choose(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple[list[Sample], Selection]:
+def select_samples(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple[list[Sample], Selection]:
     """Select the samples of a run, in the task's order.
 
     Args:
@@ -53,7 +53,7 @@ def choose(task: Task, *, limit: int | None, ids: Sequence[str] | None) -> tuple
     return chosen, select([sample.id for sample in chosen], kind)
 
 
-def share(samples: list[Sample], selection: Selection, shard: str) -> tuple[list[Sample], Selection, RunShard]:
+def select_shard(samples: list[Sample], selection: Selection, shard: str) -> tuple[list[Sample], Selection, RunShard]:
     """Select one shard of a selection, for a run that several machines share.
 
     Args:

@@ -21,7 +21,7 @@ from knowgen.cli.main import run
 from knowgen.core.errors import DataError, UsageError
 from knowgen.stats.summary import Figure
 from knowgen.store.run import RunStore
-from knowgen.suites import prepare, read_suite, run_suite
+from knowgen.suites import plan_suite, read_suite, run_suite
 from knowgen.suites.macro_mean import mean_figure
 from knowgen.tasks.load import content_folder
 from knowgen.worlds.build import build_world
@@ -447,7 +447,7 @@ def test_an_alias_in_the_file_is_read_once_and_a_loop_is_refused(desk: Path) -> 
     assert read_suite(shared).suite.systems[1].args == {"size": 64}
     looped = write(desk, "systems:\n- generator: my_generator.py:Picky\n  args: &a {size: *a}\ntasks: [small]\n")
     with pytest.raises((UsageError, DataError)):
-        prepare(looped, desk / "out")
+        plan_suite(looped, desk / "out")
 
 
 def test_the_suites_directory_is_locked_by_one_process(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

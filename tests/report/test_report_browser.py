@@ -266,7 +266,7 @@ def test_every_number_leads_to_its_samples(site: Any, view: Open) -> None:
     index, _ = site
     opened = view(index)
     page = opened.page
-    failures = page.locator(".troubles:visible tbody tr")
+    failures = page.locator(".problems:visible tbody tr")
     assert failures.count() > 3
     for number in range(failures.count()):
         link = failures.nth(number).locator("a.figure")

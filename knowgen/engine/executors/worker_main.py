@@ -90,9 +90,9 @@ class RemoteMeter:
     def __init__(self, connection: ParentConnection) -> None:
         self._connection = connection
 
-    async def reserve(self, worst_case: float | None, who: str) -> int:
+    async def reserve(self, worst_case: float | None, caller: str) -> int:
         """Reserve the worst case of one call in US dollars."""
-        return await self._connection.request({"event": "reserve", "worst": worst_case, "who": who})
+        return await self._connection.request({"event": "reserve", "worst": worst_case, "who": caller})
 
     async def settle(self, number: int, cost: float | None) -> None:
         """Replace a reservation by the actual cost in US dollars."""

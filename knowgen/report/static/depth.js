@@ -35,7 +35,7 @@
     );
   }
 
-  function reading(one, alone) {
+  function parsedScore(one, alone) {
     const values = Object.entries(one.values).map(([name, value]) => [name, number(value)]);
     const na = one.na.map((name) => [name, "not applicable"]);
     const title = alone ? "" : one.name === "strict" ? "Strict score" : "Official score";
@@ -55,7 +55,7 @@
       ? make("details", null, make("summary", null, score.attempts.length === 1 ? "Raw reply" : score.attempts.length + " raw replies"), score.attempts.flatMap(attempt))
       : null;
     const alone = score.readings.length === 1;
-    const parts = [...score.readings.flatMap((one) => reading(one, alone)), ...block("Recognised text", score.recognised.map(freeText)), ...block("Measurements", pairs(score.found)), ...block("Score", pairs(facts.filter((pair) => pair[1]))), raw].filter(Boolean);
+    const parts = [...score.readings.flatMap((one) => parsedScore(one, alone)), ...block("Recognised text", score.recognised.map(freeText)), ...block("Measurements", pairs(score.found)), ...block("Score", pairs(facts.filter((pair) => pair[1]))), raw].filter(Boolean);
     // The shown scorer is open, the others are collapsed.
     if (score.scorer === page.data.views[page.view].scorer) return [make("h5", { class: "free-text" }, head), ...parts];
     return [make("details", null, make("summary", { class: "free-text" }, head), ...parts)];

@@ -161,12 +161,12 @@ class AnnotationMeter:
         self._journal, self._budget = journal, budget
         self._changed = asyncio.Condition()
 
-    async def reserve(self, worst_case: float | None, who: str) -> int:
+    async def reserve(self, worst_case: float | None, caller: str) -> int:
         """Reserve the worst-case cost of one call in US dollars; return the number of the reservation."""
         if worst_case is None and self._budget is not None:
             raise ConfigError(
                 "the price of its calls is unknown, so the budget cannot be enforced",
-                where=who,
+                where=caller,
                 fix="set its prices with -s price_in=… -s price_out=…, or leave out --budget",
             )
         worst = worst_case or 0.0
@@ -177,7 +177,7 @@ class AnnotationMeter:
                     break
                 if worst > left + self._journal.in_flight:
                     spent = f"${self._journal.spent:.4f} is spent, and a call may cost up to ${worst:.4f}"
-                    raise BudgetReachedError(f"${self._budget:g} allows no further call: {spent}", where=who)
+                    raise BudgetReachedError(f"${self._budget:g} allows no further call: {spent}", where=caller)
                 await self._changed.wait()
             return self._journal.open_call(worst)
 

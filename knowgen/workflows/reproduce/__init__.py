@@ -18,7 +18,7 @@ from knowgen.store.run import RunStore
 from knowgen.workflows.reproduce.comparison import compare_image, difference
 from knowgen.workflows.reproduce.generator import changes_since, recorded_handle, recorded_requests
 from knowgen.workflows.reproduce.result import NOT_COMPARED, TOLERANCE, ImageComparison, Reproduction
-from knowgen.workflows.selection import choose
+from knowgen.workflows.selection import select_samples
 
 __all__ = ["NOT_COMPARED", "ImageComparison", "Reproduction", "difference", "reproduce"]
 
@@ -94,7 +94,7 @@ def reproduce(
             )
         handle = recorded_handle(spec, task, generator_args or {}, device)
         source = recorded_requests(spec, requests)
-        chosen, _ = choose(_RecordedTask(store, list(store.samples()), truths=False), limit=limit, ids=ids)
+        chosen, _ = select_samples(_RecordedTask(store, list(store.samples()), truths=False), limit=limit, ids=ids)
         then = {place: store.latest_generation(*place) for place in _places(spec, chosen)}
         with_image = [sample for sample in chosen if any(_has_image(then[place]) for place in _places(spec, [sample]))]
         if not with_image:
