@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 REASON_LENGTH = 160
-_MOST_THREADS = 32
+_MAX_THREADS = 32
 
 
 class UnreadableImageError(DataError):
@@ -120,7 +120,7 @@ def inspect_images(files: Mapping[str, Path], rows: Mapping[str, str]) -> dict[s
     from concurrent.futures import ThreadPoolExecutor  # a process that only encodes images starts without it
 
     names = list(files)
-    with ThreadPoolExecutor(min(_MOST_THREADS, 2 * (os.cpu_count() or 1))) as pool, warnings.catch_warnings():
+    with ThreadPoolExecutor(min(_MAX_THREADS, 2 * (os.cpu_count() or 1))) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large images and unusual metadata are allowed here
         results = list(pool.map(lambda name: _facts_or_error(files[name]), names))
     facts: dict[str, ImageFacts] = {}

@@ -91,6 +91,9 @@ _HEX = re.compile(r"[0-9a-f]{32,}\Z|[0-9A-F]{32,}\Z")
 _BEFORE_A_HASH = frozenset({"resolve", "blob", "raw", "commit", "tree", "archive", "snapshots", "sha256", "accounts"})
 """Parts of a URL path that are followed by a commit, a digest or an account number."""
 
+_KEY_IN_MESSAGE = re.compile(r"\b(?:sk|pk|rk|key)-[\w*.-]{6,}|\bAIza[\w-]{20,}|\bBearer\s+\S+", re.IGNORECASE)
+"""Keys in error messages of services, which may abbreviate them: `sk-ab***yz`."""
+
 _LONG_RUN = 30
 """Minimum length of an uninterrupted run of letters and digits that is too long for a name."""
 
@@ -218,6 +221,16 @@ def mask_secrets(value: Any, key: str = "") -> Any:
     """
     forms = [form for secret in {key, *_known_secrets()} if secret for form in _written_forms(secret)]
     return _masked(value, sorted(forms, key=len, reverse=True)) if forms else value
+
+
+def mask_key_like(text: str) -> str:
+    """Return an error message in which everything that looks like a key, whole or abbreviated, is `[key]`.
+
+    Example:
+        >>> mask_key_like("invalid key sk-ab***yz")
+        'invalid key [key]'
+    """
+    return _KEY_IN_MESSAGE.sub(MASK, text)
 
 
 def _masked(value: Any, forms: Sequence[str]) -> Any:

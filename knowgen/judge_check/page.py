@@ -27,10 +27,10 @@ STATIC = (
 )
 """Static files of the page, with the package that has them."""
 
-MOST_RIGHT = 12
-"""Maximum number of shown images per change that the judge got right; of the others, up to `MOST_WRONG`."""
+MAX_RIGHT = 12
+"""Maximum number of shown images per change that the judge got right; of the others, up to `MAX_WRONG`."""
 
-MOST_WRONG = 200
+MAX_WRONG = 200
 
 OUTCOMES = ("wrong", "failed", "not scored", "right")
 """Outcomes in the order of the page: those to look at first."""
@@ -205,9 +205,7 @@ def _grouped(check: JudgeCheck, examples: Sequence[Example]) -> dict[tuple[str, 
     sorted_out: dict[tuple[str, str], list[Example]] = {}
     for example in examples:
         sorted_out.setdefault((example.change, example.result.outcome), []).append(example)
-    return {
-        key: (len(some), some[: MOST_RIGHT if key[1] == "right" else MOST_WRONG]) for key, some in sorted_out.items()
-    }
+    return {key: (len(some), some[: MAX_RIGHT if key[1] == "right" else MAX_WRONG]) for key, some in sorted_out.items()}
 
 
 def _card(example: Example, result: ChangeResult, shown: Mapping[str, ShownImage]) -> Card:

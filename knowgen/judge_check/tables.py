@@ -11,10 +11,9 @@ from knowgen.judge_check.analysis import (
     MIN_SPECIFICITY,
 )
 from knowgen.judge_check.records import ChangeResult, JudgeCheck, Movement, Rate
+from knowgen.report.comparison_tables import signed
 from knowgen.report.numbers import duration, money
-from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
-
-NONE = "-"
+from knowgen.report.text_table import NONE, TextTable, csv_text, markdown_text, terminal_text
 
 
 def terminal(check: JudgeCheck) -> str:
@@ -162,11 +161,3 @@ def _moved(moved: Movement) -> str:
         return f"{_MARKS[moved.expected]} {NONE}"
     rose = f" (rose {moved.up:.3f})" if moved.up else ""
     return f"{_MARKS[moved.expected]} {moved.down:.3f}{rose} {signed(moved.mean):>6}"
-
-
-def signed(value: float | None) -> str:
-    """Format a mean change with its sign; 0.000 has none."""
-    if value is None:
-        return NONE
-    text = f"{value:+.3f}"
-    return text[1:] if float(text) == 0 else text

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from knowgen.report.text_table import TextTable, csv_text, terminal_text
+from knowgen.report.text_table import NONE, TextTable, csv_text, terminal_text
 from knowgen.stats.agreement.records import Agreement, DimensionAgreement, PairAgreement, RankAgreement
 from knowgen.stats.summary import Figure
-
-NONE = "-"
 
 
 def agreement_terminal(agreement: Agreement) -> str:

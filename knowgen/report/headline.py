@@ -53,7 +53,7 @@ def _article(name: str) -> str:
     return "an" if name[0] in "aeiou" else "a"
 
 
-def score_name(dimensions: Sequence[str]) -> str:
+def score_words(dimensions: Sequence[str]) -> str:
     """Return `K-Score` for the four KnowGen dimensions and `overall score` for any others."""
     return "K-Score" if tuple(dimensions) == DIMENSIONS else "overall score"
 
@@ -90,7 +90,7 @@ def answer(systems: Sequence[ReportSystem], view: ReportView, lead: LeadDifferen
         view: Scorer and protocol.
         lead: Paired difference of the two best systems; None if there is none, and their intervals are compared.
     """
-    order, name = ranked(systems, view), score_name(view.dimensions)
+    order, name = ranked(systems, view), score_words(view.dimensions)
     support = (*_without_result(systems, view), *_privileged(systems, view))
     missing = _without_scores(systems, view)
     if not order and missing:

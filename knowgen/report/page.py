@@ -14,7 +14,7 @@ from knowgen.core.spec import canonical
 from knowgen.core.text import count
 from knowgen.report import numbers
 from knowgen.report.gallery import STATE_WORDS, Gallery, Spending
-from knowgen.report.headline import Headline, LeadDifference, answer, ranked, score_name
+from knowgen.report.headline import Headline, LeadDifference, answer, ranked, score_words
 from knowgen.report.image_files import ShownImage
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
@@ -146,7 +146,7 @@ def _panel(
     order = {system.index: place for place, system in enumerate(ranked(systems, view))}
     lines.sort(key=lambda line: order.get(line.system.index, len(systems)))
     shown_figures = (OVERALL, *view.dimensions)
-    titles = {OVERALL: _capital(score_name(view.dimensions))}
+    titles = {OVERALL: _capital(score_words(view.dimensions))}
     problems = sorted(
         (problem for problem in collected.problems if problem.view == view.index),
         key=lambda problem: (problem.system, -problem.count),
@@ -154,7 +154,7 @@ def _panel(
     return ScorerPanel(
         view=view,
         answer=answer(systems, view, lead),
-        score=score_name(view.dimensions),
+        score=score_words(view.dimensions),
         lines=tuple(lines),
         absent=tuple(system for system in systems if view.summaries[system.index] is None),
         measures=tuple(

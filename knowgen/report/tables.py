@@ -13,7 +13,7 @@ from knowgen.core.records import DIMENSIONS, GROUPS, UNKNOWN_GROUP
 from knowgen.core.text import count
 from knowgen.report.comparison_tables import comparison_csv, comparison_markdown, comparison_terminal
 from knowgen.report.numbers import duration, money
-from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
+from knowgen.report.text_table import NONE, TextTable, csv_text, markdown_text, terminal_text
 from knowgen.stats.coverage import NO_RESULT
 from knowgen.stats.protocol import PROTOCOLS
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Slice, Summary
@@ -30,7 +30,6 @@ __all__ = [
 By = Literal["all", "group", "category", "difficulty"]
 BY: tuple[By, ...] = ("all", "group", "category", "difficulty")
 
-NONE = "-"
 SHORT = dict(zip(DIMENSIONS, "FVTA", strict=True))
 LEGEND = "F faithfulness, V visual correctness, T text accuracy, A aesthetics"
 _TITLES = {"group": "By group", "category": "By category", "difficulty": "By difficulty", "judge": "By judge model"}

@@ -10,6 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 NAME_LIMIT = 60
+
+NONE = "-"
+"""Cell without a value. It is ASCII, for any terminal; pages use `numbers.NONE`."""
+
 _MARKDOWN = re.compile(r"[\\`*|~]|(?<![^\W_])_|_(?![^\W_])|^#|\](?=[(\[:])|!(?=\[)")
 """Characters with a meaning in Markdown. Brackets are escaped only where a link target can follow."""
 _FORMULA = ("=", "+", "-", "@")

@@ -188,11 +188,13 @@ def large_enough(values: Floats, strata: NDArray[np.str_], minimums: Sequence[in
     enough = []
     for column, smallest, minimum in zip(values.T, smallest_groups(values, strata), minimums, strict=True):
         groups = [column[(strata == stratum) & np.isfinite(column)] for stratum in np.unique(strata)]
-        deviating = [_count_deviating(part) for part in groups if len(part)]
+        deviating = [count_deviating(part) for part in groups if len(part)]
         enough.append(smallest >= MIN_SAMPLES and min(deviating) > 0 and sum(deviating) >= minimum)
     return enough
 
 
-def _count_deviating(values: Floats) -> int:
+def count_deviating(values: Floats) -> int:
     """Return how many values differ from the most frequent one by more than rounding errors of addition."""
+    if not len(values):
+        return 0
     return len(values) - int(np.unique(np.round(values, 9), return_counts=True)[1].max())

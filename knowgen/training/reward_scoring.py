@@ -18,7 +18,7 @@ STOPPERS = (BudgetReachedError, ConfigError, UsageError, MissingDependencyError)
 """Errors that would affect every episode: they are raised."""
 
 LONGEST_WAIT = 60.0
-"""Maximum seconds between two tries."""
+"""Maximum seconds between two attempts."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class EpisodeScoring:
     Args:
         scorer: An async or batch scorer. A batch scorer runs in a thread, one batch at a time.
         concurrency: Maximum concurrent calls of an async scorer.
-        tries: Maximum tries of one call that meets transient errors.
+        tries: Maximum attempts at one call that meets transient errors.
 
     Raises:
         UsageError: `scorer` has no scoring method, or a number is below 1.
@@ -89,7 +89,7 @@ class EpisodeScoring:
         return self._gate[1]
 
     async def _one(self, item: Item) -> ScoredEpisode:
-        """Score one item, with retries; attempts of earlier tries are added to the score."""
+        """Score one item, with retries; calls of earlier attempts are added to the score."""
         earlier: list[Attempt] = []
 
         async def ask(number: int) -> Any:

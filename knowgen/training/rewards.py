@@ -194,7 +194,7 @@ class DualReward:
         rule: Answers that violate it get reward 0 without an image; None for no rule.
         parsing: Parsed score to use: strict, or lenient as in the published training.
         concurrency: Maximum concurrent calls of each scorer.
-        tries: Maximum tries of a call that meets transient errors.
+        tries: Maximum attempts at a call that meets transient errors.
 
     Raises:
         UsageError: An argument is out of range, or one of the two has no scoring method.

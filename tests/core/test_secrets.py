@@ -21,7 +21,7 @@ from knowgen.core.secrets import (
     refuse_secrets,
     remember_secret,
 )
-from knowgen.suites import prepare
+from knowgen.suites import plan_suite
 from knowgen.tasks.text_labels.annotate import annotate
 
 _RANDOM = random.Random(20261128)
@@ -209,7 +209,7 @@ def test_a_key_in_a_python_call_is_refused_before_anything_is_written(
             annotate("knowgen_mini", f"vlm:{model}", args)
         else:
             inner = ", ".join(f"{name}: '{value}'" for name, value in args.items())
-            prepare(_suite(tmp_path, "oracle", f"{{scorer: 'vlm:{model}', args: {{{inner}}}}}"), desk / "out")
+            plan_suite(_suite(tmp_path, "oracle", f"{{scorer: 'vlm:{model}', args: {{{inner}}}}}"), desk / "out")
     assert key not in f"{caught.value}{caught.value.where}{caught.value.fix}"
     assert not leaks(desk, key) and not (desk / "out").exists()
 

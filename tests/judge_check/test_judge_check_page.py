@@ -13,7 +13,7 @@ from PIL import Image
 from knowgen.core.records import DIMENSIONS, ImageRef, ParsedScore, ScoreStatus
 from knowgen.judge_check import tables
 from knowgen.judge_check.analysis import CheckedImage, Expectation, check_image, judge_changes, overall
-from knowgen.judge_check.page import MOST_RIGHT, Example, write_page
+from knowgen.judge_check.page import MAX_RIGHT, Example, write_page
 from knowgen.judge_check.records import JudgeCheck
 
 F, V, T, A = DIMENSIONS
@@ -146,8 +146,8 @@ def test_failures_are_expanded_and_each_count_links_to_its_images(shown: Any) ->
     right = shown.locator("#missing-subject-right")
     assert not right.locator(".card").first.is_visible()
     right.locator("summary").first.click()
-    assert right.locator(".card").count() == MOST_RIGHT
-    assert f"{SAMPLES} right, {MOST_RIGHT} of them shown" in right.locator("summary").first.inner_text()
+    assert right.locator(".card").count() == MAX_RIGHT
+    assert f"{SAMPLES} right, {MAX_RIGHT} of them shown" in right.locator("summary").first.inner_text()
 
 
 def test_truth_and_changed_image_are_side_by_side_with_alt_texts(shown: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,13 +12,12 @@ from knowgen.clients.endpoint_url import NO_KEY, retry_after
 from knowgen.clients.pricing import ChatPrice
 from knowgen.core.metering import ReportedUsage, UsageReader
 from knowgen.core.records import Attempt, Usage
-from knowgen.core.secrets import MASK, mask_secrets
+from knowgen.core.secrets import mask_key_like, mask_secrets
 from knowgen.core.text import clean_text
 
 MAX_ERROR_LENGTH = 600
 """Maximum number of characters of an endpoint's error message that are recorded."""
 
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|key)-[\w*.-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
 _POSSIBLY_BILLED = frozenset({502, 504})
 """HTTP statuses of a gateway that stopped waiting: the model behind it may have answered, and the call been billed."""
 
@@ -185,7 +183,7 @@ class ResponseReader:
         cleaned = clean_text(mask_secrets(text, self._secret))
         if limit is None:
             return cleaned
-        return " ".join(_KEY_LIKE.sub(MASK, cleaned).split())[:limit]
+        return " ".join(mask_key_like(cleaned).split())[:limit]
 
 
 def _usage(reported: ReportedUsage, worst: float | None) -> Usage:

@@ -30,7 +30,7 @@ from knowgen.core.retry import exponential, retry
 from knowgen.core.secrets import refuse_secrets
 from knowgen.generators.contract import GeneratedImage
 from knowgen.generators.hosted.client import ServiceClient, ServiceRequest
-from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError, clean_text
+from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError, clean_response_text
 from knowgen.generators.hosted.images import (
     EncodedReference,
     ReferenceLimits,
@@ -278,7 +278,9 @@ class HostedImages(ServiceAccess, ABC):
 
     def clean(self, text: str, *, full: bool = False) -> str:
         """Return text of a service without the key, on one line and shortened unless `full`."""
-        return clean_text(text, self._client.key, None) if full else clean_text(text, self._client.key)
+        return (
+            clean_response_text(text, self._client.key, None) if full else clean_response_text(text, self._client.key)
+        )
 
     async def close(self) -> None:
         """Close the connections."""

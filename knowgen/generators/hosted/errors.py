@@ -10,7 +10,7 @@ from typing import Any
 
 from knowgen.clients.endpoint_url import NO_KEY, retry_after
 from knowgen.core.errors import KnowgenError, RefusalError, TransientError
-from knowgen.core.secrets import MASK, mask_secrets
+from knowgen.core.secrets import mask_key_like, mask_secrets
 
 MAX_MESSAGE_CHARACTERS = 600
 """Characters of a service's message that are kept."""
@@ -20,7 +20,6 @@ MAYBE_BILLED = frozenset({502, 504})
 
 _TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
 _PERMANENT_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|key)-[\w*.-]{6,}|\bAIza[\w-]{20,}|\bBearer\s+\S+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -88,7 +87,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, key: str) -
     error = data.get("error") if isinstance(data, Mapping) else None
     details = error if isinstance(error, Mapping) else data if isinstance(data, Mapping) else {}
     codes = (details.get(name) for name in ("code", "status", "type"))
-    code = next((clean_text(value, key) for value in codes if isinstance(value, str) and value), "")
+    code = next((clean_response_text(value, key) for value in codes if isinstance(value, str) and value), "")
     message = (
         details.get("message")
         or details.get("detail")
@@ -99,7 +98,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes, key: str) -
     wait = retry_after(headers)
     if wait is None:
         wait = _retry_delay(details)
-    return ServiceError(status, code, clean_text(text, key), details, wait)
+    return ServiceError(status, code, clean_response_text(text, key), details, wait)
 
 
 def _retry_delay(error: Mapping[str, Any]) -> float | None:
@@ -116,7 +115,7 @@ def _secret(key: str) -> str:
     return "" if key == NO_KEY else key
 
 
-def clean_text(text: str, key: str, limit: int | None = MAX_MESSAGE_CHARACTERS) -> str:
+def clean_response_text(text: str, key: str, limit: int | None = MAX_MESSAGE_CHARACTERS) -> str:
     """Return text of a service without the key and without broken or control characters, fit to be stored.
 
     Args:
@@ -128,4 +127,4 @@ def clean_text(text: str, key: str, limit: int | None = MAX_MESSAGE_CHARACTERS) 
     full = str(mask_secrets(full, _secret(key)))
     if limit is None:
         return full
-    return " ".join(_KEY_LIKE.sub(MASK, full).split())[:limit]
+    return " ".join(mask_key_like(full).split())[:limit]

@@ -21,7 +21,7 @@ COMMIT = "e5078d31859bafee6b6b610f0cd40095cc72e2a4"
 REPOSITORY = "tulerfeng/Gen-Searcher"
 RAW_URL = "https://raw.githubusercontent.com"
 JUDGE_FILE = "KnowGen_Eval/gpt_eval_knowgen.py"
-_MOST_BYTES = 4 << 20
+_MAX_BYTES = 4 << 20
 _SECONDS = 30.0
 
 HASHES = {
@@ -82,7 +82,7 @@ def _source(file: str, upstream_dir: str) -> tuple[str, str]:
     url = f"{RAW_URL}/{REPOSITORY}/{COMMIT}/{file}"
     try:
         with urllib.request.urlopen(url, timeout=_SECONDS) as response:
-            return response.read(_MOST_BYTES).decode("utf-8"), url
+            return response.read(_MAX_BYTES).decode("utf-8"), url
     except (OSError, ValueError, urllib.error.URLError) as error:
         raise ConfigError(
             f"the official rubric cannot be fetched ({error})",

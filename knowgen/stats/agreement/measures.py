@@ -14,7 +14,7 @@ import numpy as np
 
 from knowgen.stats.agreement.krippendorff import interval_alphas
 from knowgen.stats.agreement.records import DimensionAgreement, PairAgreement
-from knowgen.stats.bootstrap import TOO_SMALL, distribution, interval, seeded
+from knowgen.stats.bootstrap import TOO_SMALL, count_deviating, distribution, interval, seeded
 from knowgen.stats.summary import Figure
 from knowgen.stats.values import Floats
 
@@ -134,7 +134,7 @@ def _figure(
     samples, places = np.unique([sample for _, sample, _ in images], return_inverse=True)
     if not resamples:
         return Figure(value=value, n=n)
-    if len(samples) < MIN_SAMPLES or min(_count_deviating(row) for row in table) < MIN_DEVIATING:
+    if len(samples) < MIN_SAMPLES or min(count_deviating(row[np.isfinite(row)]) for row in table) < MIN_DEVIATING:
         return Figure(value=value, n=n, note=TOO_SMALL)
     strata = np.zeros(len(samples), dtype=np.str_)
     resampled = distribution(
@@ -144,11 +144,6 @@ def _figure(
     if ends is None:
         return Figure(value=value, n=n, note=TOO_SMALL)
     return Figure(value=value, low=ends[0], high=ends[1], n=n)
-
-
-def _count_deviating(values: Floats) -> int:
-    known = np.round(values[np.isfinite(values)], 9)
-    return len(known) - int(np.unique(known, return_counts=True)[1].max()) if len(known) else 0
 
 
 def _equal_shares(table: Floats, counts: Floats) -> Floats:

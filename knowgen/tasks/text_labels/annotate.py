@@ -23,11 +23,12 @@ from knowgen.core.metering import current_meter
 from knowgen.core.records import Sample
 from knowgen.core.retry import exponential, retry
 from knowgen.core.secrets import refuse_secrets
+from knowgen.core.spec import text_hash
 from knowgen.tasks.data_home import write_json
 from knowgen.tasks.folder import FolderTask
 from knowgen.tasks.load import load_task
 from knowgen.tasks.text_labels.journal import AnnotationMeter, Journal, journal_of
-from knowgen.tasks.text_labels.labels import TEXT_FILE, FrozenText, TextAnswer, prompt_hash, read_frozen
+from knowgen.tasks.text_labels.labels import TEXT_FILE, FrozenText, TextAnswer, read_frozen
 from knowgen.tasks.text_labels.question import QUESTION_VERSION, SCHEMA, messages, read_answer
 
 CONCURRENCY = 16
@@ -40,7 +41,7 @@ MAX_REPLIES = 4
 """Maximum number of replies per prompt, when earlier ones do not match the schema."""
 
 TRIES = 6
-"""Maximum tries of one call that meets transient errors."""
+"""Maximum attempts at one call that meets transient errors."""
 
 MAX_LOST = 3
 """Consecutive prompts that may be rejected or get no reply before the annotation stops."""
@@ -49,7 +50,7 @@ _FOR_ALL = frozenset({401, 402, 403, 404})
 """HTTP statuses of rejections that would affect every prompt; any other rejection may concern one prompt only."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
-"""Seconds between two tries of a call."""
+"""Seconds between two attempts of a call."""
 
 
 class ChatClient(Protocol):
@@ -108,8 +109,8 @@ def annotate(
         budget: Maximum total cost in US dollars of all annotations of the folder; None for no limit.
         force: Ask again about labelled prompts. The old labels stay in use until the new ones are complete.
         on_progress: Called with a line of text at each step.
-        tries: Maximum tries of one call that meets transient errors.
-        wait: Sleep function between two tries, called with seconds.
+        tries: Maximum attempts at one call that meets transient errors.
+        wait: Sleep function between two attempts, called with seconds.
 
     Raises:
         UsageError: The task or the judge cannot be used here.
@@ -149,7 +150,7 @@ def annotate(
 def _fits(frozen: FrozenText, samples: Sequence[Sample]) -> bool:
     """Return whether the frozen labels are for these prompts."""
     digests = {name: answer.prompt_sha256 for name, answer in frozen.answers.items()}
-    return all(digests.get(sample.id) == prompt_hash(sample.prompt) for sample in samples)
+    return all(digests.get(sample.id) == text_hash(sample.prompt) for sample in samples)
 
 
 def _endpoint(judge: str, args: Mapping[str, Any]) -> tuple[ChatClient, str]:
@@ -200,7 +201,7 @@ class _Annotation:
 
     def place(self, sample: Sample) -> tuple[str, str]:
         """Return the key of a prompt's answer in the journal: question and prompt digest."""
-        return self._question, prompt_hash(sample.prompt)
+        return self._question, text_hash(sample.prompt)
 
     async def run(self, samples: Sequence[Sample], budget: float | None) -> None:
         """Ask about each sample; samples with the same prompt share one answer.

@@ -7,7 +7,6 @@ without it, or with different answers, have different names.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import Sample
+from knowgen.core.spec import text_hash
 
 TEXT_FILE = "text_required.json"
 JOURNAL_FILE = "text_required.journal.jsonl"
@@ -74,7 +74,7 @@ class FrozenText(_LabelModel):
         answer = self.answers.get(sample.id)
         if answer is None:
             raise DataError(f"no label for sample {sample.id!r}", where=TEXT_FILE, fix=_AGAIN)
-        if answer.prompt_sha256 != prompt_hash(sample.prompt):
+        if answer.prompt_sha256 != text_hash(sample.prompt):
             raise DataError(f"the label of sample {sample.id!r} is for another prompt", where=TEXT_FILE, fix=_AGAIN)
         return sample.model_copy(update={"text_required": answer.required})
 
@@ -95,8 +95,3 @@ def read_frozen(path: Path) -> FrozenText | None:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "file"
         raise DataError(f"{field}: {first['msg']}", where=str(path), fix=_AGAIN) from error
-
-
-def prompt_hash(prompt: str) -> str:
-    """Return the SHA-256 of a prompt as UTF-8, in hex."""
-    return hashlib.sha256(prompt.encode()).hexdigest()

@@ -31,7 +31,7 @@ SCALES = (0.4, 4.5)
 _GAIN = (0.7, 1.4)
 _DAMPING = 1e-3
 _STILL = 0.02
-_MOST_STRETCH = 1.8
+_MAX_STRETCH = 1.8
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def align(
 def _is_plausible(matrix: Matrix, ratio: float) -> bool:
     """Return whether a map has an accepted scale and stretch."""
     stretches = np.linalg.svd(matrix[:, :2] / ratio, compute_uv=False)
-    return bool(SCALES[0] < stretches[1] and stretches[0] < min(SCALES[1], _MOST_STRETCH * stretches[1]))
+    return bool(SCALES[0] < stretches[1] and stretches[0] < min(SCALES[1], _MAX_STRETCH * stretches[1]))
 
 
 def _residual(features: ImageFeatures, level: _Linearised, matrix: Matrix, side: int) -> FloatArray:

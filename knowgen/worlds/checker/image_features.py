@@ -22,7 +22,7 @@ POINT_SIDE = 448
 """Longer side at which keypoints are detected, in pixels."""
 
 _PYRAMID_LEVELS = 3
-_MOST_POINTS = 500
+_MAX_POINTS = 500
 _POINT_CONTRAST = 0.03
 
 
@@ -79,7 +79,7 @@ def find_keypoints(luminance: PixelArray, mask: PixelArray | None = None, scale:
         mask: Region to search; None for the whole image.
         scale: Size of the luminance divided by that of the image; positions are in image pixels.
     """
-    detector = cv2.SIFT.create(_MOST_POINTS, contrastThreshold=_POINT_CONTRAST)
+    detector = cv2.SIFT.create(_MAX_POINTS, contrastThreshold=_POINT_CONTRAST)
     keypoints, descriptors = detector.detectAndCompute(luminance, mask)
     if descriptors is None:
         return Keypoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))

@@ -19,8 +19,8 @@ ENOUGH_POINTS = 9
 
 _DISTINCT = 0.82
 _FULL_AFFINE_FROM = 8
-_LEAST_PAIRS = 4
-_MOST_OFF = 6.0
+_MIN_PAIRS = 4
+_MAX_REPROJECTION_ERROR = 6.0
 _COARSE_SIDE = 20
 _SIZES = tuple(float(size) for size in np.geomspace(64, 400, 13))
 _NOISE_FLOOR = 60.0
@@ -78,16 +78,16 @@ def _align_pose(features: ImageFeatures, appearance: Appearance, pose: Pose, sid
 def _keypoint_candidates(features: ImageFeatures, appearance: Appearance, mirrored: bool) -> Iterator[Pose]:
     """Fit an affine map to matching keypoints with RANSAC; with few matches, fit a similarity."""
     points = appearance_template(appearance, mirrored).points
-    if min(len(points), len(features.points)) < _LEAST_PAIRS:
+    if min(len(points), len(features.points)) < _MIN_PAIRS:
         return
     nearest = cv2.BFMatcher().knnMatch(points.descriptors, features.points.descriptors, k=2)
     pairs = [two[0] for two in nearest if len(two) == 2 and two[0].distance < _DISTINCT * two[1].distance]
-    if len(pairs) < _LEAST_PAIRS:
+    if len(pairs) < _MIN_PAIRS:
         return
     start = points.positions[[pair.queryIdx for pair in pairs]]
     end = features.points.positions[[pair.trainIdx for pair in pairs]]
     fit = cv2.estimateAffinePartial2D if len(pairs) < _FULL_AFFINE_FROM else cv2.estimateAffine2D
-    matrix, agreeing = fit(start, end, ransacReprojThreshold=_MOST_OFF, maxIters=1500)
+    matrix, agreeing = fit(start, end, ransacReprojThreshold=_MAX_REPROJECTION_ERROR, maxIters=1500)
     if matrix is not None:
         count = int(agreeing.sum())
         pose = Pose(matrix.astype(np.float64), mirrored, count, float(count))

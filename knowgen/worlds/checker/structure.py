@@ -28,7 +28,7 @@ _BLOB_CELLS = (22, 600)
 _BLOB_HEIGHT = 6
 _THING_WIDTH, _WIDE = 13, 20
 _SIGN_MARGIN = 2
-_LEAST_LETTERS = 3
+_MIN_LETTERS = 3
 
 
 Box = tuple[float, float, float, float]
@@ -109,7 +109,7 @@ def _is_lettering(line: TextLine, things: Sequence[Box]) -> bool:
     """Return whether a line is lettering, not marks of a recognised subject that were read as letters."""
     across, down = (line.box[0] + line.box[2]) / 2, (line.box[1] + line.box[3]) / 2
     within = any(left < across < right and top < down < bottom for left, top, right, bottom in things)
-    return not within and sum(map(str.isalnum, line.text)) >= _LEAST_LETTERS
+    return not within and sum(map(str.isalnum, line.text)) >= _MIN_LETTERS
 
 
 def _to_grid(image: Image.Image) -> PixelArray:
