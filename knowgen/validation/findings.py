@@ -13,6 +13,10 @@ ValueLevel = Literal["ok", "warn", "fail"]
 LEVELS: tuple[ValueLevel, ...] = ("ok", "warn", "fail")
 
 
+class CheckStoppedError(Exception):
+    """Nothing more can be checked; the reason is among the findings."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """The result of one check.

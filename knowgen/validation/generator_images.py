@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from knowgen.core.records import request_id
 from knowgen.engine.retry import describe, is_decline
+from knowgen.validation.findings import CheckStoppedError
+from knowgen.validation.generator_session import ROUNDING_LEVELS, CheckedGenerator
 from knowgen.validation.probe import ProbedImage, ProbeResult, difference
-from knowgen.validation.session import ROUNDING_LEVELS, CheckedGenerator, CheckStoppedError
 
 MAX_TOGETHER = 4
 """Requests given at once, if the generator takes as many."""

@@ -22,8 +22,8 @@ from knowgen.engine.components import ComponentRef, GeneratorHandle
 from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.validation.findings import Finding, worst
 from knowgen.validation.generator import _forecast, check_generator, duration, neutral_requests
+from knowgen.validation.generator_session import CheckedGenerator
 from knowgen.validation.probe import ProbedImage, probed_image
-from knowgen.validation.session import CheckedGenerator
 
 SIZE = (48, 32)
 

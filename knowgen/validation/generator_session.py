@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from knowgen.core.records import GenerationRequest
 from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.retry import CallTimeoutError, ContractError, describe, is_decline
-from knowgen.validation.findings import FindingLog
+from knowgen.validation.findings import CheckStoppedError, FindingLog
 from knowgen.validation.probe import (
     PeakMemory,
     ProbedImage,
@@ -25,10 +25,6 @@ ROUNDING_LEVELS = 3.0
 """Mean difference of two images, in levels of 255, that may come from the order of floating-point sums."""
 
 DECLINE_FIX = "generate plain prompts, or expect samples without an image"
-
-
-class CheckStoppedError(Exception):
-    """Nothing more can be checked."""
 
 
 class CheckedGenerator:
