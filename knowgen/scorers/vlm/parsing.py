@@ -210,6 +210,21 @@ def read_attempts(attempts: Sequence[Attempt], text_required: bool | None) -> tu
         score: from the first reply for which the official evaluator would not ask again, else failed. The model name
         returned with the reply used for the strict score, else for the lenient score, else with the last reply.
     """
+    return first_valid(attempts, lambda text: read_strict(text, text_required=text_required), read_lenient)
+
+
+def first_valid(
+    attempts: Sequence[Attempt],
+    strictly: Callable[[str], ParsedScore | ReplyError],
+    leniently: Callable[[str], ParsedScore | None],
+) -> tuple[ParsedScore, ParsedScore, str]:
+    """Return the strict and the lenient score of the attempts, and the model name; see `read_attempts`.
+
+    Args:
+        attempts: Attempts in order.
+        strictly: Parses a reply by the contract.
+        leniently: Parses a reply leniently; None where the judge would be asked again.
+    """
     strict: tuple[ParsedScore, str] | None = None
     lenient: tuple[ParsedScore, str] | None = None
     last_fault, last_model = "the judge was not asked", ""
@@ -217,9 +232,9 @@ def read_attempts(attempts: Sequence[Attempt], text_required: bool | None) -> tu
         if attempt.refused:
             last_fault, last_model = attempt.error or "the judge refused", attempt.model or last_model
             continue
-        if lenient is None and (official := read_lenient(attempt.reply)) is not None:
-            lenient = (official, attempt.model)
-        parsed = read_strict(attempt.reply, text_required=text_required)
+        if lenient is None and (loose := leniently(attempt.reply)) is not None:
+            lenient = (loose, attempt.model)
+        parsed = strictly(attempt.reply)
         last_fault, last_model = attempt.error or str(parsed), attempt.model or last_model
         if isinstance(parsed, ParsedScore):
             strict = (parsed, attempt.model)

@@ -21,7 +21,7 @@ from knowgen.core.records import Attempt, Generation, GroundTruth, ImageRef, Par
 from knowgen.core.text import clean_text
 from knowgen.scorers.contract import missing_needs, not_applicable_score, usage_of
 from knowgen.scorers.vlm.endpoint_config import EndpointConfig
-from knowgen.scorers.vlm.parsing import ReplyError, quoted, read_object, read_object_leniently
+from knowgen.scorers.vlm.parsing import ReplyError, first_valid, quoted, read_object, read_object_leniently
 from knowgen.scorers.vlm.retry import ask_until_valid
 
 VALUE_PARSER_VERSION = "knowgen-verdict-2"
@@ -182,23 +182,9 @@ def read_value_attempts(
         score: from the first reply with a number, else failed. The model name returned with the reply used for the
         strict score, else for the lenient score, else with the last reply.
     """
-    strict: tuple[ParsedScore, str] | None = None
-    lenient: tuple[ParsedScore, str] | None = None
-    last_fault, last_model = "the judge was not asked", ""
-    for attempt in attempts:
-        if attempt.refused:
-            last_fault, last_model = attempt.error or "the judge refused", attempt.model or last_model
-            continue
-        if lenient is None and (loose := read_value_leniently(attempt.reply, contract)) is not None:
-            lenient = (loose, attempt.model)
-        parsed = read_value(attempt.reply, contract)
-        last_fault, last_model = attempt.error or str(parsed), attempt.model or last_model
-        if isinstance(parsed, ParsedScore):
-            strict = (parsed, attempt.model)
-            break
-    failed = ParsedScore(status=ScoreStatus.FAILED, reason=last_fault)
-    returned = next((score[1] for score in (strict, lenient) if score), last_model)
-    return strict[0] if strict else failed, lenient[0] if lenient else failed, returned
+    return first_valid(
+        attempts, lambda text: read_value(text, contract), lambda text: read_value_leniently(text, contract)
+    )
 
 
 @dataclass(frozen=True)
