@@ -94,9 +94,9 @@ def view(browser: Any) -> Iterator[Open]:
 
 
 @pytest.fixture(scope="module")
-def site(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A report of three systems over 40 samples under two scorers and two protocols."""
-    lab = make_lab(tmp_path_factory.mktemp("site"))
+    lab = RunMaker(tmp_path_factory.mktemp("site"))
     samples = lab.samples(40)
     runs = [
         lab.run("open_book", samples, 0.8, scorers=(lab.CHECK, lab.JUDGE)),
