@@ -168,7 +168,7 @@ def test_scorer_and_protocol_are_chosen_and_kept_in_the_address(site: Any, view:
     index, runs = site
     opened = view(index)
     page = opened.page
-    page.get_by_text("official", exact=True).first.click()
+    page.locator("#protocol").get_by_text("official", exact=True).click()
     page.locator("#scorer").select_option("vlm:tiny-judge")
     wanted = summary(runs[0], "vlm:tiny-judge", "official")
     assert page.locator(".board:visible a.figure").first.inner_text() == f"{wanted.headline.value:.3f}"
