@@ -110,7 +110,7 @@ def test_a_quorum_of_all_leaves_out_what_one_member_lacks(runs: Path, capsys: py
     ("words", "said"),
     [
         (["--quorum", "2"], "--quorum needs a panel"),
-        (["--panel", "three_judges:Strict"], "a panel needs two judges or more"),
+        (["--panel", "three_judges:Strict"], "a panel needs at least two judges"),
         (["--panel", "three_judges:Strict,three_judges:Kind", "--quorum", "3"], "quorum: 3 of 2 members"),
         (["--panel", "three_judges:Strict,nobody"], "no scorer 'nobody' in this run"),
         (["--panel", PANEL, "--scorer", "three_judges:Kind"], "a scorer and a panel exclude each other"),

@@ -1,41 +1,15 @@
-"""Runs made by hand, in real run directories, and a browser that opens their pages."""
+"""Runs with made-up scores in real run directories."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.helpers.report_runs import RunMaker
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> RunMaker:
     """A maker of runs in a fresh folder."""
     return RunMaker(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, if there is one; where CI is set there must be.
-
-    Of one module, because it holds the thread's event loop.
-    """
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if path is None:
-        reason = f"no browser on the path (looked for {', '.join(NAMES)})"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()

@@ -94,9 +94,9 @@ def view(browser: Any) -> Iterator[Open]:
 
 
 @pytest.fixture(scope="module")
-def site(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A report of three systems over 40 samples under two scorers and two protocols."""
-    lab = make_lab(tmp_path_factory.mktemp("site"))
+    lab = RunMaker(tmp_path_factory.mktemp("site"))
     samples = lab.samples(40)
     runs = [
         lab.run("open_book", samples, 0.8, scorers=(lab.CHECK, lab.JUDGE)),
@@ -168,7 +168,7 @@ def test_scorer_and_protocol_are_chosen_and_kept_in_the_address(site: Any, view:
     index, runs = site
     opened = view(index)
     page = opened.page
-    page.get_by_text("official", exact=True).first.click()
+    page.locator("#protocol").get_by_text("official", exact=True).click()
     page.locator("#scorer").select_option("vlm:tiny-judge")
     wanted = summary(runs[0], "vlm:tiny-judge", "official")
     assert page.locator(".board:visible a.figure").first.inner_text() == f"{wanted.headline.value:.3f}"
