@@ -65,7 +65,7 @@ _TOKENS_SMOOTHING = 0.1
 
 
 class LoadSignal(StrEnum):
-    """What a response says about the load of the endpoint."""
+    """The load of the endpoint, as a response shows it."""
 
     SUCCESS = "success"
     RATE_LIMITED = "rate_limited"

@@ -182,7 +182,7 @@ class Dispatcher:
         await self._executor.close()
 
     def kill(self) -> None:
-        """End what can be ended, without waiting."""
+        """Abort everything in progress that can be aborted, without waiting."""
         for task in self._slot_tasks:
             task.cancel()
         self._executor.kill()
@@ -369,7 +369,7 @@ class Dispatcher:
             )
 
     def _disable(self, reason: str) -> None:
-        """Call the plugin no more in this run; fail what is queued."""
+        """Disable the plugin for the rest of the run, and fail the queued requests."""
         self._disabled = reason
         while self._queue:
             self._queue.popleft().fail(PluginDisabledError(reason))

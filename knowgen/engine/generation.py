@@ -57,7 +57,7 @@ class GenerationStep(Protocol):
         ...
 
     def kill(self) -> None:
-        """End what can be ended, without waiting."""
+        """Abort everything in progress that can be aborted, without waiting."""
         ...
 
 
@@ -268,7 +268,7 @@ class GeneratorStep:
         await self._dispatcher.close()
 
     def kill(self) -> None:
-        """End what can be ended, without waiting."""
+        """Abort everything in progress that can be aborted, without waiting."""
         self._dispatcher.kill()
 
 

@@ -126,7 +126,7 @@ class ScoringStep:
         await self._dispatcher.close()
 
     def kill(self) -> None:
-        """End what can be ended, without waiting."""
+        """Abort everything in progress that can be aborted, without waiting."""
         self._dispatcher.kill()
 
 

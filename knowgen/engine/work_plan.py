@@ -174,7 +174,7 @@ class WorkPlanner:
         item.pending_scores, item.stored_scores = pending, stored
 
     def _plan(self, item: WorkItem) -> None:
-        """Fill in what an item has and lacks."""
+        """Fill in the stored results of an item and the scores it lacks."""
         known = None if self._no_generations else self._store.generation(item.key)
         if known is None:
             item.needs_generation = self._generate

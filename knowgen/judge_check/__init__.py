@@ -1,1 +1,4 @@
-"""Check whether a judge is fit for use: score images with known changes and measure what the judge detects."""
+"""Check whether a judge is fit for use: score perturbed images and measure which perturbations the judge detects.
+
+In records, tables and the page a perturbation (`knowgen.worlds.perturbations`) is called a change.
+"""

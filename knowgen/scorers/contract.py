@@ -41,7 +41,7 @@ class AsyncScorer(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Return what it needs, out of `NEEDS`."""
+        """Return the required inputs, a subset of `NEEDS`."""
         ...
 
     async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
@@ -59,7 +59,7 @@ class BatchScorer(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Return what it needs, out of `NEEDS`."""
+        """Return the required inputs, a subset of `NEEDS`."""
         ...
 
     def score_batch(self, items: Sequence[Item]) -> Iterator[Score]:

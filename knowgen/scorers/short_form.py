@@ -81,7 +81,7 @@ def _opened(generation: Generation) -> Image:
 
 
 def score_record(value: Any, scorer: Any, item: Item) -> Score:
-    """Return what `score` of a scorer returned as a `Score`; a `Score` stays as it is.
+    """Return the value that `score` of a scorer returned as a `Score`; a `Score` is unchanged.
 
     Args:
         value: A number in [0, 1] for a scorer of one dimension; a mapping from each declared dimension to a number, or
@@ -171,7 +171,7 @@ def has_batch_form(scorer: Any) -> bool:
 
 
 def compute_items(scorer: Any, items: Sequence[Item]) -> Iterator[Any]:
-    """Yield what a scorer that computes gives for some items: from its batch form, or item after item.
+    """Yield the scores that a computing scorer gives to items: from its batch form, or one by one.
 
     Raises:
         BaseException: Whatever the scorer raised.

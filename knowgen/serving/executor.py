@@ -54,7 +54,7 @@ class ObservedExecutor:
         await self._inner.close()
 
     def kill(self) -> None:
-        """End what can be ended, without waiting."""
+        """Abort everything in progress that can be aborted, without waiting."""
         self._inner.kill()
 
 

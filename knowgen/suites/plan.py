@@ -70,7 +70,7 @@ class SuitePlan:
         return next(cell.plan for cell in self.cells if cell.task == task and cell.plan is not None)
 
     def forecast(self) -> str:
-        """Return what would be done and what is stored already."""
+        """Return the planned work and the stored results as text."""
         parts = [forecast(cell.plan, cell.path) for cell in self.cells if cell.selected and cell.plan is not None]
         if self.budget is not None:
             parts.append(f"budget     ${self.budget:g} for all runs in {self.out}")

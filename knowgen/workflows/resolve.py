@@ -154,17 +154,17 @@ class Description:
             raise UsageError(str(error), where=self.plugin.where, fix=fix) from error
 
     def build(self, arguments: Mapping[str, Any]) -> Callable[[], Any]:
-        """Return what builds the plugin when it is called."""
+        """Return a function that builds the plugin."""
         plugin = self.plugin
         return partial(registry.build, plugin.target, arguments, model=plugin.model, where=plugin.where)
 
     def component_ref(self, arguments: Mapping[str, Any]) -> ComponentRef | None:
-        """Return what a worker process builds the plugin from; None for an object of this process."""
+        """Return the reference from which a worker process builds the plugin; None for an object of this process."""
         return ComponentRef(self.plugin.kind, self.plugin.name, arguments) if self.plugin.named else None
 
 
 def describe(plugin: Located) -> Description:
-    """Read what a plugin declares."""
+    """Read the declarations of a plugin."""
     target = plugin.target
     form: Literal["function", "object", "factory"] = "factory"
     if is_plain_function(target) if plugin.kind == "generators" else is_scoring_function(target):

@@ -322,7 +322,7 @@ class ChatEndpoint:
 
 
 def _report_load(slot: CallSlot, response: ChatResponse) -> None:
-    """Set on a call's slot what its response says about the load of the endpoint."""
+    """Set the load signal of a response on the slot of its call."""
     usage = response.attempt.usage
     slot.tokens, slot.retry_after = usage.input_tokens + usage.output_tokens, response.retry_after
     if response.status == 429:

@@ -79,7 +79,7 @@ class ResponseReader:
         self._secret, self._price = key if key != NO_KEY else "", price
 
     def read(self, status: int, headers: Mapping[str, str], body: bytes, worst: float | None) -> ChatResponse:
-        """Return what a response says.
+        """Read a response and return the outcome of the call.
 
         Args:
             status: HTTP status.

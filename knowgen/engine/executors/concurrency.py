@@ -71,7 +71,7 @@ class WorkerThreads:
         return future
 
     def close(self) -> None:
-        """Let the threads end after what was submitted before."""
+        """End the threads after the functions submitted so far."""
         for _ in range(self._started):
             self._work.put(None)
 

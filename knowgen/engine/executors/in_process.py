@@ -69,7 +69,7 @@ class Executor(Protocol):
         ...
 
     def kill(self) -> None:
-        """End what can be ended, without waiting."""
+        """Abort everything in progress that can be aborted, without waiting."""
         ...
 
 
@@ -255,7 +255,7 @@ class _LoopSlot:
             invocation.task.cancel()
 
     def end(self) -> None:
-        """Stop the loop; what is still in progress is cancelled."""
+        """Stop the loop and cancel the calls in progress."""
         self.loop.call_soon_threadsafe(self.loop.stop)
 
 
@@ -344,7 +344,7 @@ class LoopExecutor:
         slot.end()
 
     def kill(self) -> None:
-        """End the loop; what is still in progress is cancelled."""
+        """Stop the loop and cancel the calls in progress."""
         slot, self._slot = self._slot, None
         if slot is not None:
             slot.end()

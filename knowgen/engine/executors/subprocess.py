@@ -64,7 +64,7 @@ class WorkerLaunch:
 
     @property
     def scratch(self) -> Path:
-        """Return the folder in which images are handed over."""
+        """Return the folder for images that workers and the run exchange."""
         return self.folder / SCRATCH
 
     def log(self, slot: int) -> Path:

@@ -1,4 +1,4 @@
-"""From requests to images: which pipelines are loaded, which requests share a batch, and what happens on failures."""
+"""Turn requests into images: load pipelines, form batches, and handle failures."""
 
 from __future__ import annotations
 

@@ -289,7 +289,7 @@ class DiffusersGenerator:
         yield from self._runner.generate(requests)
 
     def _environment(self) -> dict[str, Any]:
-        """Return what is recorded of this machine and of options that save memory or time."""
+        """Return the recorded facts about this machine and about options that save memory or time."""
         from importlib.metadata import version
 
         names = ("variant", "device_map", "offload", "slicing", "tiling", "compile", "quantization")

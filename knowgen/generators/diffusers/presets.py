@@ -203,7 +203,7 @@ def missing_packages() -> str:
 
 
 def missing_class(pipeline: str) -> str:
-    """Return that the installed diffusers is too old for a class, and what to install."""
+    """Return the message that the installed diffusers is too old for a class, with the fix."""
     from importlib.metadata import version
 
     return f"diffusers {version('diffusers')} has no {pipeline}; pip install -U diffusers"

@@ -99,7 +99,7 @@ class ArkImages(HostedImages):
         return ServiceRequest("/images/generations", body)
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
-        """Return what is recorded of the seed."""
+        """Return the settings to record about the seed."""
         return {"seed": request.seed} if self._sends_seed else super().seed_settings(request)
 
     def price_options(self) -> tuple[str, ...]:

@@ -202,7 +202,7 @@ class HostedImages(ServiceAccess, ABC):
         """Return whether an error says that the content was declined."""
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
-        """Return what is recorded of the seed."""
+        """Return the settings to record about the seed."""
         return {"seed": SEED_NOT_TAKEN}
 
     async def generate(self, request: GenerationRequest) -> GeneratedImage:

@@ -223,7 +223,7 @@ class ServiceClient:
 
 
 def _signal_load(slot: CallSlot, error: ServiceError, exception: Exception) -> None:
-    """Report to rate control what an error says about the load of the service."""
+    """Report to rate control the load of the service that an error shows."""
     slot.retry_after = error.retry_after
     if error.status == 429:
         slot.signal = LoadSignal.RATE_LIMITED if isinstance(exception, TransientError) else LoadSignal.NONE

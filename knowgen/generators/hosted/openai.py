@@ -94,7 +94,7 @@ class OpenAiImages(HostedImages):
         return ServiceRequest("/images/generations", body)
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
-        """Return what is recorded of the seed, which this API does not take, and of the operation."""
+        """Return the settings to record about the seed, which this API does not take, and about the operation."""
         settings = super().seed_settings(request)
         if request.references:
             return {**settings, "operation": "edits"}

@@ -151,7 +151,7 @@ class Similarity:
                 yield self._score(item, one, images, texts).model_copy(update={"seconds": seconds})
 
     def _prepare(self, item: Item) -> ComparisonTarget | Score:
-        """Return what an item is compared with, or its score where it cannot be compared."""
+        """Return the comparison target of an item, or its score if it has none."""
         sample, truth, generation = item
         if missing := missing_needs(self.needs, truth, generation):
             reason = f"no {' and no '.join(missing)}"
@@ -209,7 +209,7 @@ class Similarity:
         return details
 
     def _target(self, sample: Sample, truth: GroundTruth, generation: Generation) -> ComparisonTarget:
-        """Return what the generated image is compared with.
+        """Return the target that the generated image is compared with.
 
         Raises:
             NothingToCompareError: The sample has nothing to compare with.
