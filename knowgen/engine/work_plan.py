@@ -195,7 +195,7 @@ class WorkPlanner:
         return self._max_attempts is not None and failed.attempts >= self._max_attempts
 
     def _required_scores(self, item: WorkItem, generation: Generation) -> Iterator[PendingScore]:
-        """Yield every score that a generation shall have, existing ones included."""
+        """Yield every score that a generation must have, existing ones included."""
         if generation.image is None:
             return
         for index, scorer in enumerate(self._scorers):

@@ -35,8 +35,8 @@ from knowgen.interchange.official import (
     official_overall,
 )
 from knowgen.store.current_view import ExpectedGeneration
+from knowgen.store.files import write_text
 from knowgen.store.folder import SOURCE_FILE
-from knowgen.store.manifest import write_atomically
 from knowgen.store.run import RunStore
 
 SUMMARY_TYPES = (SCIENCE, POP, "overall_avg")
@@ -211,7 +211,7 @@ def write_results(path: Path, items: Sequence[dict[str, Any]], summarise: Summar
     text = json.dumps([*items, *closing], ensure_ascii=False, indent=2)
     if _SURROGATE.search(text):  # a lone surrogate cannot be written as UTF-8, but its escape sequence can
         text = json.dumps([*items, *closing], indent=2)
-    write_atomically(path, text)
+    write_text(path, text)
 
 
 def remember_source(store: RunStore, results: OfficialResults) -> None:
@@ -225,7 +225,7 @@ def remember_source(store: RunStore, results: OfficialResults) -> None:
         "name": results.path.name,
         "rows": [[row.place, row.to_be_judged, row.fields] for row in results.rows],
     }
-    write_atomically(store.path / SOURCE_FILE, json.dumps(data, ensure_ascii=True))
+    write_text(store.path / SOURCE_FILE, json.dumps(data, ensure_ascii=True))
 
 
 def export_official(

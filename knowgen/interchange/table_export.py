@@ -13,7 +13,7 @@ from knowgen.core.atomic import draft_of
 from knowgen.core.errors import MissingDependencyError
 from knowgen.core.records import DIMENSIONS, Generation, ParsedScore, Score
 from knowgen.store.current_view import ExpectedGeneration
-from knowgen.store.images import explain_os_error
+from knowgen.store.files import explain_os_error
 from knowgen.store.run import RunStore
 
 Format = Literal["jsonl", "csv", "parquet"]

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from knowgen.core.errors import ConfigError
-from knowgen.store.images import explain_os_error
+from knowgen.store.files import explain_os_error
 from knowgen.store.manifest import MANIFEST_FILE
 
 DATABASE_FILE = "run.sqlite"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import os
@@ -10,8 +9,9 @@ import re
 import shutil
 from pathlib import Path
 
-from knowgen.core.errors import ConfigError, DataError, KnowgenError
+from knowgen.core.errors import DataError
 from knowgen.core.records import ImageRef
+from knowgen.store.files import explain_os_error
 
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 """File extensions by Pillow format name."""
@@ -116,16 +116,3 @@ def _has_content(name: str, data: bytes) -> bool:
             return file.read(len(data) + 1) == data
     except OSError:
         return False
-
-
-def explain_os_error(error: OSError, where: Path) -> KnowgenError:
-    """Return a failed write as a one-line error with its fix."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return DataError(
-            f"the disk is full ({error.strerror})",
-            where=str(where),
-            fix="free some space and run the same command again: committed results are preserved",
-        )
-    return ConfigError(
-        f"cannot be written ({error.strerror})", where=str(where), fix="fix its permissions or choose another --out"
-    )

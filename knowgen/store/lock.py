@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 from knowgen.core.errors import ConfigError
-from knowgen.store.images import explain_os_error
+from knowgen.store.files import explain_os_error
 
 LOCK_FILE = "run.lock"
 

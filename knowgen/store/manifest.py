@@ -16,11 +16,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from knowgen.core.atomic import write_file
 from knowgen.core.errors import DataError
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import RunSpec
-from knowgen.store.images import explain_os_error
+from knowgen.store.files import write_text
 
 MANIFEST_FILE = "run.json"
 FORMAT = 1
@@ -97,21 +96,8 @@ def write_manifest(folder: Path, spec: RunSpec, earlier: Manifest | None) -> Man
         machine=machine_facts(),
         started=earlier.started if earlier else datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    write_atomically(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+    write_text(folder / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
     return manifest
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file atomically and durably.
-
-    Raises:
-        ConfigError: The folder cannot be written.
-        DataError: The disk is full.
-    """
-    try:
-        write_file(path, text)
-    except OSError as error:
-        raise explain_os_error(error, path.parent) from error
 
 
 def refuse_spec_secrets(spec: RunSpec) -> None:

@@ -16,10 +16,11 @@ from knowgen.core.errors import DataError
 from knowgen.core.records import Generation
 from knowgen.core.spec import RunSpec
 from knowgen.store.database import Database
+from knowgen.store.files import explain_os_error, write_text
 from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, SOURCE_FILE
-from knowgen.store.images import ImageFolder, explain_os_error
+from knowgen.store.images import ImageFolder
 from knowgen.store.lock import RunLock
-from knowgen.store.manifest import MANIFEST_FILE, Manifest, read_manifest, write_atomically
+from knowgen.store.manifest import MANIFEST_FILE, Manifest, read_manifest
 from knowgen.store.rows import from_json
 from knowgen.store.schema import open_reader, open_writer
 
@@ -139,14 +140,14 @@ def write_merged(target: Path, spec: RunSpec, parts: Sequence[RunPart], content:
         raise explain_os_error(error, target) from error
     lock = RunLock(target)
     try:
-        write_atomically(target / MANIFEST_FILE, _manifest(spec, parts).model_dump_json(indent=2) + "\n")
+        write_text(target / MANIFEST_FILE, _manifest(spec, parts).model_dump_json(indent=2) + "\n")
         images = ImageFolder(target.absolute() / IMAGE_FOLDER)
         for part in parts:
             for generation, path in part.images():
                 _copy_image(images, generation, path, part.path)
             source = part.path / SOURCE_FILE
             if source.is_file():
-                write_atomically(target / SOURCE_FILE, source.read_text(encoding="utf-8"))
+                write_text(target / SOURCE_FILE, source.read_text(encoding="utf-8"))
         _write_rows(target / DATABASE_FILE, parts, content)
     finally:
         lock.release()

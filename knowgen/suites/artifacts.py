@@ -15,7 +15,7 @@ from knowgen.report.text_table import TextTable, csv_text, markdown_text, termin
 from knowgen.report.view import ReportRun
 from knowgen.stats.coverage import NO_RESULT
 from knowgen.stats.summary import Figure
-from knowgen.store.manifest import write_atomically
+from knowgen.store.files import write_text
 from knowgen.store.run import RunStore
 from knowgen.suites.macro_mean import MacroMean
 from knowgen.suites.result import SuiteResult, SuiteRun
@@ -67,11 +67,11 @@ def write(result: SuiteResult) -> dict[str, Path]:
         return pages
     (result.path / TABLES).mkdir(exist_ok=True)
     for path, content in files.items():
-        write_atomically(path, content)
+        write_text(path, content)
     _clear_report(result.path / REPORT, several=len(result.tasks) > 1)
     for task, folder in folders.items():
         _write_page(ranked(result, task), folder)
-    write_atomically(file, text)
+    write_text(file, text)
     return pages
 
 

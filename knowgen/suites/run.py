@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from knowgen.core.errors import DataError, KnowgenError
+from knowgen.store.files import explain_os_error
 from knowgen.store.folder import is_run_directory
-from knowgen.store.images import explain_os_error
 from knowgen.store.lock import RunLock
 from knowgen.store.run import RunStore
 from knowgen.suites import artifacts

@@ -16,6 +16,7 @@ from knowgen.engine.devices import own_device
 from knowgen.engine.executors.invoke import build_plugin
 from knowgen.engine.retry import describe
 from knowgen.generators.contract import capabilities_of
+from knowgen.validation.checked_generator import CheckedGenerator
 from knowgen.validation.findings import CheckStoppedError, Finding
 from knowgen.validation.generator_behaviour import (
     check_close_twice,
@@ -25,7 +26,6 @@ from knowgen.validation.generator_behaviour import (
     check_setup_twice,
 )
 from knowgen.validation.generator_images import check_first, check_random_state, check_seeds, check_several
-from knowgen.validation.generator_session import CheckedGenerator
 
 PROMPTS = (
     "A red kite above a green hill, with two white clouds.",

@@ -9,8 +9,8 @@ from pathlib import Path
 from knowgen.core.errors import KnowgenError, RefusalError
 from knowgen.core.records import GenerationRequest, ImageRef, request_id
 from knowgen.engine.retry import CallTimeoutError, ContractError, describe
+from knowgen.validation.checked_generator import ROUNDING_LEVELS, CheckedGenerator
 from knowgen.validation.findings import CheckStoppedError
-from knowgen.validation.generator_session import ROUNDING_LEVELS, CheckedGenerator
 from knowgen.validation.probe import ProbedImage, difference, generate_in_fresh_process, probed_image
 
 ODD_PROMPTS = {

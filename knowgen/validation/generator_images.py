@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from knowgen.core.records import request_id
 from knowgen.engine.retry import describe, is_decline
+from knowgen.validation.checked_generator import ROUNDING_LEVELS, CheckedGenerator
 from knowgen.validation.findings import CheckStoppedError
-from knowgen.validation.generator_session import ROUNDING_LEVELS, CheckedGenerator
 from knowgen.validation.probe import ProbedImage, ProbeResult, difference
 
 MAX_TOGETHER = 4

@@ -26,10 +26,10 @@ from knowgen.engine.scoring import validated_score
 from knowgen.engine.work_plan import WorkItem
 from knowgen.scorers.contract import missing_needs, scorer_capabilities
 from knowgen.scorers.short_form import InvalidScoreError
+from knowgen.validation.checked_scorer import BLANK, KINDS, NOISE, TRUE, CheckedScorer, CheckMeter, ScoredItem
 from knowgen.validation.findings import CheckStoppedError, Finding, ValueLevel, error_and_fix
 from knowgen.validation.generator import duration
 from knowgen.validation.probe import ProbeRunner
-from knowgen.validation.scorer_session import BLANK, KINDS, NOISE, TRUE, CheckedScorer, CheckMeter, ScoredItem
 
 if TYPE_CHECKING:
     from PIL.Image import Image

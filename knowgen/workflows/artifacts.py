@@ -14,7 +14,7 @@ from knowgen.core.spec import RunSpec
 from knowgen.interchange.official_export import SummaryRow
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
-from knowgen.store.manifest import write_atomically
+from knowgen.store.files import write_text
 from knowgen.store.run import RunStore
 
 SUMMARY_FILE = "summary.json"
@@ -101,8 +101,8 @@ def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
     for summary in summaries:
         # a scorer's model may contain a slash, and the part before it distinguishes it
         name = f"{slug(summary.scorer.replace('/', '-'))}-{summary.protocol}"
-        write_atomically(folder / f"{name}.md", tables.markdown([summary]))
-        write_atomically(folder / f"{name}.csv", tables.csv([summary]))
+        write_text(folder / f"{name}.md", tables.markdown([summary]))
+        write_text(folder / f"{name}.csv", tables.csv([summary]))
     with RunStore.read(path) as store:
         latest = store.last_numbers()
     data = {
@@ -110,7 +110,7 @@ def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
         "results": latest,
         "summaries": [summary.model_dump(mode="json") for summary in summaries],
     }
-    write_atomically(path / SUMMARY_FILE, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path / SUMMARY_FILE, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def write_page(runs: Sequence[tuple[Path, Sequence[Summary]]], out: Path) -> Path:

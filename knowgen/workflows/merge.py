@@ -16,8 +16,8 @@ from knowgen.core.errors import ConfigError, DataError, UsageError
 from knowgen.core.records import GenerationStatus
 from knowgen.core.spec import RunShard, RunSpec, select
 from knowgen.stats.protocol import get_protocol
+from knowgen.store.files import explain_os_error
 from knowgen.store.folder import is_run_directory
-from knowgen.store.images import explain_os_error
 from knowgen.store.lock import RunLock
 from knowgen.store.manifest import difference
 from knowgen.store.merge import MERGED, RunPart, write_merged

@@ -20,9 +20,9 @@ from knowgen.core.records import GenerationRequest, GenerationStatus, GroundTrut
 from knowgen.core.spec import GeneratorSpec
 from knowgen.engine.components import ComponentRef, GeneratorHandle
 from knowgen.generators.contract import GeneratedImage, capabilities_of
+from knowgen.validation.checked_generator import CheckedGenerator
 from knowgen.validation.findings import Finding, worst
 from knowgen.validation.generator import _forecast, check_generator, duration, neutral_requests
-from knowgen.validation.generator_session import CheckedGenerator
 from knowgen.validation.probe import ProbedImage, probed_image
 
 SIZE = (48, 32)
