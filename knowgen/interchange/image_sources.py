@@ -42,13 +42,13 @@ class SourceImage:
     generation: Generation | None = None
 
 
-def missing(reason: str) -> SourceImage:
+def no_image(reason: str) -> SourceImage:
     """Return a failed entry with its reason."""
     return SourceImage(None, GenerationStatus.FAILED, reason)
 
 
-def check_image(path: Path, name: str) -> SourceImage:
-    """Decode an image file completely.
+def source_image(path: Path, name: str) -> SourceImage:
+    """Return the entry of an image file, after decoding it completely.
 
     Args:
         path: The file.
@@ -60,7 +60,7 @@ def check_image(path: Path, name: str) -> SourceImage:
     try:
         image_facts(path)
     except DataError as error:
-        return missing(f"{name}: {error.what}")
+        return no_image(f"{name}: {error.what}")
     return SourceImage(path, GenerationStatus.OK)
 
 
@@ -81,7 +81,7 @@ def image_facts(path: Path) -> ImageRef:
     return ImageRef(**asdict(facts), path=path)
 
 
-def file_digest(path: Path) -> str:
+def digest_or_unreadable(path: Path) -> str:
     """Return the SHA-256 of a file, or `unreadable`."""
     try:
         with path.open("rb") as file:
@@ -147,7 +147,7 @@ class FolderSource:
     @cached_property
     def revision(self) -> str:
         """Hash of the images that belong to samples, so that a changed image is another source."""
-        content = [[*place, file_digest(self.path / name)] for place, name in sorted(self._files.items())]
+        content = [[*place, digest_or_unreadable(self.path / name)] for place, name in sorted(self._files.items())]
         return fingerprint(content)[:12]
 
     def generation(self, sample_id: str, repeat: int) -> SourceImage:
@@ -155,8 +155,8 @@ class FolderSource:
         relative = self._files.get((sample_id, repeat))
         if relative is None:
             which = f", repeat {repeat}" if repeat else ""
-            return missing(f"no image for sample {sample_id!r}{which} in {_printable(self.name)}")
-        return check_image(self.path / relative, _printable(relative))
+            return no_image(f"no image for sample {sample_id!r}{which} in {_printable(self.name)}")
+        return source_image(self.path / relative, _printable(relative))
 
 
 def _image_files(root: Path) -> list[str]:

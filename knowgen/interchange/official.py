@@ -20,7 +20,7 @@ from typing import Any, Literal
 from knowgen.core.errors import DataError
 from knowgen.core.records import TEXT, GenerationStatus, GroundTruth, ImageRef, Sample, group_of
 from knowgen.core.spec import fingerprint
-from knowgen.interchange.image_sources import SourceImage, check_image, file_digest, image_facts, missing
+from knowgen.interchange.image_sources import SourceImage, digest_or_unreadable, image_facts, no_image, source_image
 
 EMPTY_PROMPT = "empty_prompt"
 NOT_EVALUATED = "not_evaluated"
@@ -274,7 +274,7 @@ class OfficialTask:
     def version(self) -> str:
         """`official-` and a hash of ids, prompts, metas and ground-truth images."""
         content = [
-            [name, row.prompt, row.meta, file_digest(row.truth) if row.truth else ""]
+            [name, row.prompt, row.meta, digest_or_unreadable(row.truth) if row.truth else ""]
             for name, row in self.chosen.items()
         ]
         try:
@@ -349,7 +349,7 @@ class OfficialGenerations:
     def revision(self) -> str:
         """Hash of the rows' status and of the bytes of their images."""
         content = [
-            [name, row.success, not row.prompt, file_digest(row.output) if row.output else ""]
+            [name, row.success, not row.prompt, digest_or_unreadable(row.output) if row.output else ""]
             for name, row in self.chosen.items()
         ]
         return fingerprint(content)[:12]
@@ -358,19 +358,19 @@ class OfficialGenerations:
         """Return the image of a sample, or the reason why there is none; a results file has only repeat 0."""
         row = self.chosen.get(sample_id)
         if row is None:
-            return missing(f"{self.path.name} has no row for sample {sample_id!r}")
+            return no_image(f"{self.path.name} has no row for sample {sample_id!r}")
         if repeat:
-            return missing(f"{self.path.name} has one image per sample, not repeat {repeat}")
+            return no_image(f"{self.path.name} has one image per sample, not repeat {repeat}")
         if not row.success:
-            return missing(f"{self.path.name}, row {row.place}: success is false{_error_text(row)}")
+            return no_image(f"{self.path.name}, row {row.place}: success is false{_error_text(row)}")
         if row.output is None:
-            return missing(f"{self.path.name}, row {row.place}: names no image")
+            return no_image(f"{self.path.name}, row {row.place}: names no image")
         if not row.prompt:
-            return missing(f"{self.path.name}, row {row.place}: the prompt is empty")
-        image = check_image(row.output, str(row.fields[row.output_name or OUTPUTS[0]]))
+            return no_image(f"{self.path.name}, row {row.place}: the prompt is empty")
+        image = source_image(row.output, str(row.fields[row.output_name or OUTPUTS[0]]))
         if image.status is GenerationStatus.OK:
             return image
-        return missing(f"{self.path.name}, row {row.place}: {image.reason}")
+        return no_image(f"{self.path.name}, row {row.place}: {image.reason}")
 
 
 def _error_text(row: OfficialRow) -> str:

@@ -121,7 +121,7 @@ def _grids(summaries: Sequence[Summary], by: By) -> list[TextTable]:
     return grids
 
 
-def number(figure: Figure) -> str:
+def format_figure(figure: Figure) -> str:
     """Format a value with three decimals; a partial value in brackets; a dash if there is none."""
     if figure.value is None and figure.partial is not None:
         return f"({figure.partial:.3f})"
@@ -131,11 +131,11 @@ def number(figure: Figure) -> str:
 def with_interval(figure: Figure) -> str:
     """Format a value and its interval, such as `0.713 [0.679, 0.753]`, padded so that values align in a column."""
     if figure.value is None and figure.partial is not None:
-        return f"{number(figure)} partial"
+        return f"{format_figure(figure)} partial"
     if figure.low is None or figure.high is None:
         why = figure.note if figure.value is not None and len(figure.note) < 15 else ""
-        return f"{number(figure)} {why:<14}"
-    return f"{number(figure)} [{figure.low:.3f}, {figure.high:.3f}]"
+        return f"{format_figure(figure)} {why:<14}"
+    return f"{format_figure(figure)} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
 def score_name(dimensions: Sequence[str], protocol: str = "strict") -> str:
@@ -150,7 +150,7 @@ def _head(dimensions: Sequence[str]) -> list[str]:
 
 
 def _figures(part: Slice, dimensions: Sequence[str]) -> list[str]:
-    return [with_interval(part.figures[OVERALL]), *(number(part.figures[name]) for name in dimensions)]
+    return [with_interval(part.figures[OVERALL]), *(format_figure(part.figures[name]) for name in dimensions)]
 
 
 def _result(one: Summary) -> list[str]:
@@ -162,7 +162,7 @@ def _result(one: Summary) -> list[str]:
         return _figures(one.slice(), one.dimensions)
     if one.headline.value is None:
         return ["no result", *(NONE for _ in one.dimensions)]
-    return [f"{number(one.headline)} partial", *_figures(one.slice(), one.dimensions)[1:]]
+    return [f"{format_figure(one.headline)} partial", *_figures(one.slice(), one.dimensions)[1:]]
 
 
 def _covered(part: Slice) -> list[str]:

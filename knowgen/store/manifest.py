@@ -115,7 +115,7 @@ def refuse_spec_secrets(spec: RunSpec) -> None:
         refuse_secrets(args, where=name)
 
 
-def difference(earlier: RunSpec, now: RunSpec) -> str:
+def spec_difference(earlier: RunSpec, now: RunSpec) -> str:
     """Return the first difference that makes two runs incompatible in one directory, in words; empty if none."""
     return _difference(earlier.directory_identity(), now.directory_identity(), "")
 

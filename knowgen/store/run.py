@@ -23,7 +23,7 @@ from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, make_folder, remov
 from knowgen.store.images import ImageFolder
 from knowgen.store.ledger import Ledger, Sessions, seconds_of
 from knowgen.store.lock import RunLock
-from knowgen.store.manifest import Manifest, difference, read_manifest, refuse_spec_secrets, write_manifest
+from knowgen.store.manifest import Manifest, read_manifest, refuse_spec_secrets, spec_difference, write_manifest
 from knowgen.store.rows import from_json, generation_row, sample_row, score_row
 from knowgen.store.schema import open_reader, open_writer
 
@@ -85,7 +85,7 @@ class RunStore:
             earlier = read_manifest(path)
             if earlier is None and (path / DATABASE_FILE).exists():
                 raise DataError("run.json is missing", where=str(path), fix="restore it or start again with --fresh")
-            if earlier is not None and (differs := difference(earlier.spec, spec)):
+            if earlier is not None and (differs := spec_difference(earlier.spec, spec)):
                 raise ConfigError(
                     f"holds another run: {differs}", where=str(path), fix="choose another --out, or start with --fresh"
                 )

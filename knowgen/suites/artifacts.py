@@ -10,7 +10,7 @@ from pathlib import Path
 
 from knowgen.report import tables
 from knowgen.report.html import MARKER, OWN, write_report
-from knowgen.report.tables import number, score_name, with_interval
+from knowgen.report.tables import format_figure, score_name, with_interval
 from knowgen.report.text_table import TextTable, csv_text, markdown_text, terminal_text
 from knowgen.report.view import ReportRun
 from knowgen.stats.coverage import NO_RESULT
@@ -118,7 +118,7 @@ def _mean_tables(result: SuiteResult, means: Sequence[MacroMean]) -> list[TextTa
 
 
 def _of_task(figure: Figure) -> str:
-    return "no result" if figure.note.startswith(NO_RESULT) else number(figure)
+    return "no result" if figure.note.startswith(NO_RESULT) else format_figure(figure)
 
 
 def _notes(means: Sequence[MacroMean]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from knowgen.core import registry, secrets
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, UsageError
 from knowgen.engine.components import GeneratorHandle
-from knowgen.store.manifest import difference, read_manifest, refuse_spec_secrets
+from knowgen.store.manifest import read_manifest, refuse_spec_secrets, spec_difference
 from knowgen.suites.schema import ScorerEntry, SuiteSource, SystemEntry, read_suite
 from knowgen.tasks.contract import Task
 from knowgen.tasks.load import content_folder, load_task
@@ -234,7 +234,7 @@ def _cell(
     try:
         plan = _planned(source, number, index, task, budget=budget, progress=progress)
         earlier = read_manifest(path)
-        if earlier is not None and (differs := difference(earlier.spec, plan.spec)):
+        if earlier is not None and (differs := spec_difference(earlier.spec, plan.spec)):
             raise ConfigError(
                 f"contains another run than {source.where('systems', number)} describes: {differs}",
                 where=str(path),

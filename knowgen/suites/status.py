@@ -8,7 +8,7 @@ from knowgen.core.text import count
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Figure, Summary
 from knowgen.store.folder import is_run_directory
-from knowgen.store.manifest import difference
+from knowgen.store.manifest import spec_difference
 from knowgen.store.run import RunStore
 from knowgen.suites.plan import SuiteCell
 from knowgen.suites.result import COMPLETE, Status, SuiteRun
@@ -72,7 +72,7 @@ def stored_run(cell: SuiteCell, plan: Plan, reason: str = "", status: Status | N
         if not is_run_directory(cell.path):
             return run_without_results(cell, plan, status or "not_run", reason)
         with RunStore.read(cell.path) as store:
-            has_results = next(store.samples(), None) is not None and not difference(store.spec, plan.spec)
+            has_results = next(store.samples(), None) is not None and not spec_difference(store.spec, plan.spec)
             stored_status, stored_reason = status_of(store)
             run, results = Run(cell.path, store.spec, plan.config.protocol), tuple(store.last_numbers())
         if not has_results:

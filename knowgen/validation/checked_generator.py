@@ -16,7 +16,7 @@ from knowgen.validation.probe import (
     ProbedImage,
     ProbeResult,
     ProbeRunner,
-    difference,
+    mean_difference,
     probed_image,
     resident_megabytes,
 )
@@ -150,7 +150,7 @@ class CheckedGenerator:
 
     def same(self, image: ProbedImage, number: int = 0) -> bool:
         """Return whether an image equals that of request `number`; True if images are not repeatable anyway."""
-        return not self.repeatable or difference(self.images[number], image) <= ROUNDING_LEVELS
+        return not self.repeatable or mean_difference(self.images[number], image) <= ROUNDING_LEVELS
 
 
 def random_states() -> dict[str, object]:

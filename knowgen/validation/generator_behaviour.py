@@ -11,7 +11,7 @@ from knowgen.core.records import GenerationRequest, ImageRef, request_id
 from knowgen.engine.retry import CallTimeoutError, ContractError, describe
 from knowgen.validation.checked_generator import ROUNDING_LEVELS, CheckedGenerator
 from knowgen.validation.findings import CheckStoppedError
-from knowgen.validation.probe import ProbedImage, difference, generate_in_fresh_process, probed_image
+from knowgen.validation.probe import ProbedImage, generate_in_fresh_process, mean_difference, probed_image
 
 ODD_PROMPTS = {
     "an empty prompt": "",
@@ -81,7 +81,7 @@ def check_references(checked: CheckedGenerator) -> None:
         image = checked.generate("references", request)
     if image is None:
         return
-    if checked.repeatable and difference(checked.images[0], image) == 0:
+    if checked.repeatable and mean_difference(checked.images[0], image) == 0:
         checked.notes.warn("references", "a reference image changes nothing", "use it, or remove `references`")
     else:
         checked.notes.ok("references", "a reference image is used")
@@ -160,7 +160,7 @@ def check_fresh_process(checked: CheckedGenerator) -> None:
         except (TypeError, ValueError) as error:
             notes.fail("fresh process", f"its arguments are not plain data: {error}", "pass numbers, strings, lists")
             return
-    apart = difference(checked.images[0], image)
+    apart = mean_difference(checked.images[0], image)
     if not checked.repeatable:
         notes.ok("fresh process", "another process generates images as well")
     elif apart > ROUNDING_LEVELS:

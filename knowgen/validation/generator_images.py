@@ -8,7 +8,7 @@ from knowgen.core.records import request_id
 from knowgen.engine.retry import describe, is_decline
 from knowgen.validation.checked_generator import ROUNDING_LEVELS, CheckedGenerator
 from knowgen.validation.findings import CheckStoppedError
-from knowgen.validation.probe import ProbedImage, ProbeResult, difference
+from knowgen.validation.probe import ProbedImage, ProbeResult, mean_difference
 
 MAX_TOGETHER = 4
 """Requests given at once, if the generator takes as many."""
@@ -51,7 +51,7 @@ def _check_format(checked: CheckedGenerator) -> None:
             "an image has one colour only; a failure must not be a blank image",
             "raise an error, or return GeneratedImage(status=…, reason=…)",
         )
-    if len(images) > 1 and all(difference(images[0], image) == 0 for image in images[1:]):
+    if len(images) > 1 and all(mean_difference(images[0], image) == 0 for image in images[1:]):
         notes.fail("prompt", "all prompts give the same image", "use the prompt")
 
 
@@ -62,13 +62,13 @@ def check_seeds(checked: CheckedGenerator) -> None:
     other = checked.generate("seeds", first.model_copy(update={"seed": first.seed + 1}))
     if again is None or other is None:
         return
-    notes, apart = checked.notes, difference(checked.images[0], again)
+    notes, apart = checked.notes, mean_difference(checked.images[0], again)
     checked.repeatable = apart <= ROUNDING_LEVELS
     if not checked.repeatable:
         what = f"the same prompt and seed gave another image (mean difference {apart:.1f} of 255 levels)"
         add = notes.warn if checked.handle.capabilities.shape == "generate" else notes.fail
         add("seeds", what, "take all randomness from the request's seed, so that results can be repeated")
-    elif difference(checked.images[0], other) == 0:
+    elif mean_difference(checked.images[0], other) == 0:
         what = "another seed gives the same image, so repeats of a prompt would be equal"
         notes.warn("seeds", what, "use the request's seed")
     elif apart > 0:
@@ -141,7 +141,7 @@ def _compare_with_alone(checked: CheckedGenerator, result: ProbeResult, numbers:
             what = "results are mixed up: a request got the image of another one"
             notes.fail("several", what, "give each GeneratedImage the id of its request")
             return
-        largest = max(largest, difference(checked.images[number], image))
+        largest = max(largest, mean_difference(checked.images[number], image))
     count = len(numbers)
     if not checked.repeatable:
         notes.ok("several", f"{count} at once have one result each; not compared, because images are not repeatable")
@@ -159,4 +159,4 @@ def _is_of_another(checked: CheckedGenerator, image: ProbedImage, number: int) -
     if checked.same(image, number):
         return False
     others = [known for place, known in enumerate(checked.images) if place != number]
-    return any(difference(known, image) <= ROUNDING_LEVELS for known in others)
+    return any(mean_difference(known, image) <= ROUNDING_LEVELS for known in others)

@@ -232,7 +232,7 @@ def probed_image(value: Any) -> ProbedImage | GeneratedImage:
     return ProbedImage(pixels, str(getattr(generated.image, "mode", "file")), len(encoded.data))
 
 
-def difference(first: ProbedImage, second: ProbedImage) -> float:
+def mean_difference(first: ProbedImage, second: ProbedImage) -> float:
     """Return the mean absolute difference of two images in levels, 0 to 255; 255 if their sizes differ."""
     import numpy as np
 

@@ -19,7 +19,7 @@ from knowgen.stats.protocol import get_protocol
 from knowgen.store.files import explain_os_error
 from knowgen.store.folder import is_run_directory
 from knowgen.store.lock import RunLock
-from knowgen.store.manifest import difference
+from knowgen.store.manifest import spec_difference
 from knowgen.store.merge import MERGED, RunPart, write_merged
 from knowgen.store.run import RunStore
 from knowgen.workflows import artifacts
@@ -127,7 +127,7 @@ def _whole(parts: Sequence[RunPart]) -> RunSpec:
 def _apart(first: RunSpec, other: RunSpec) -> str:
     """Return how two shards belong to different runs; empty when they belong to one."""
     assert first.shard is not None and other.shard is not None
-    if differs := difference(first, other):
+    if differs := spec_difference(first, other):
         return differs
     if first.shard.count != other.shard.count:
         return f"{first.shard.count} shards there and {other.shard.count} here"

@@ -22,7 +22,7 @@ from PIL import Image
 
 from knowgen.cli.main import run
 from knowgen.store.run import RunStore
-from knowgen.workflows.reproduce import difference, reproduce
+from knowgen.workflows.reproduce import pixel_difference, reproduce
 from tests.helpers.text import one_line
 
 PAINTERS = '''
@@ -360,7 +360,7 @@ def test_a_shard_can_be_reproduced(generators: Path, capsys: pytest.CaptureFixtu
 @given(arrays.arrays(np.int16, (2, 4, 5, 3), elements=st.integers(0, 255)))
 def test_differences_are_those_of_a_second_implementation(pair: np.ndarray) -> None:
     first, second = pair
-    result = difference(first, second)
+    result = pixel_difference(first, second)
     pixels = [(y, x) for y in range(4) for x in range(5)]
     offs = [[abs(int(first[y, x, c]) - int(second[y, x, c])) for c in range(3)] for y, x in pixels]
     flat = [off for pixel in offs for off in pixel]

@@ -35,7 +35,7 @@ from knowgen.generators.hosted.images import (
     EncodedReference,
     ReferenceLimits,
     UnusableImageError,
-    check_image,
+    check_response_image,
     decode_base64,
     load_references,
 )
@@ -246,7 +246,7 @@ class HostedImages(ServiceAccess, ABC):
         """
         inline = image.base64 or (image.url if image.url.startswith("data:") else "")
         data = await asyncio.to_thread(decode_base64, inline) if inline else await self._download(image.url)
-        await asyncio.to_thread(check_image, data)
+        await asyncio.to_thread(check_response_image, data)
         return data
 
     async def _download(self, url: str) -> bytes:

@@ -164,7 +164,7 @@ def decode_base64(text: str) -> bytes:
         raise UnusableImageError("the image in the response is not valid base64") from error
 
 
-def check_image(data: bytes) -> None:
+def check_response_image(data: bytes) -> None:
     """Decode an image fully, to see that it opens.
 
     Raises:

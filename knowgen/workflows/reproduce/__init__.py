@@ -15,12 +15,12 @@ from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.options import EngineOptions
 from knowgen.generators.contract import AnswerSource
 from knowgen.store.run import RunStore
-from knowgen.workflows.reproduce.comparison import compare_image, difference
+from knowgen.workflows.reproduce.comparison import compare_image, pixel_difference
 from knowgen.workflows.reproduce.generator import changes_since, recorded_handle, recorded_requests
 from knowgen.workflows.reproduce.result import NOT_COMPARED, TOLERANCE, ImageComparison, Reproduction
 from knowgen.workflows.selection import select_samples
 
-__all__ = ["NOT_COMPARED", "ImageComparison", "Reproduction", "difference", "reproduce"]
+__all__ = ["NOT_COMPARED", "ImageComparison", "Reproduction", "pixel_difference", "reproduce"]
 
 _NOT_GENERATED = ("pictures ", "results ")
 """Prefixes of the revision of images that were read from a folder or a results file."""

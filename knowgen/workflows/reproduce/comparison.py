@@ -54,7 +54,7 @@ def _compare(before: ImageRef, now: ImageRef, tolerance: int) -> tuple[MatchVerd
     if sizes[0] != sizes[1]:
         then, here = (f"{width}x{height}" for width, height in sizes)
         return "differs", f"{then} pixels then, {here} now", None
-    measured = difference(_pixels(before), _pixels(now))
+    measured = pixel_difference(_pixels(before), _pixels(now))
     if measured.largest == 0:
         return "same pixels", f"other bytes, {before.format} then, {now.format} now", measured
     return ("within" if measured.largest <= tolerance else "differs"), "", measured
@@ -73,7 +73,7 @@ def _pixels(image: ImageRef) -> NDArray[np.int16]:
     return np.asarray(image.open().convert("RGB"), dtype=np.int16)
 
 
-def difference(first: NDArray[np.int16], second: NDArray[np.int16]) -> Difference:
+def pixel_difference(first: NDArray[np.int16], second: NDArray[np.int16]) -> Difference:
     """Measure the pixel difference of two images.
 
     Args:
