@@ -171,12 +171,13 @@ def test_scorer_and_protocol_are_chosen_and_kept_in_the_address(site: Any, view:
     page.locator("#protocol").get_by_text("official", exact=True).click()
     page.locator("#scorer").select_option("vlm:tiny-judge")
     wanted = summary(runs[0], "vlm:tiny-judge", "official")
-    assert page.locator(".board:visible a.figure").first.inner_text() == f"{wanted.headline.value:.3f}"
+    row = page.locator(".board:visible tbody tr", has_text="open_book")  # 4 of its 40 scores failed
+    assert f"{wanted.headline.value:.3f}" in row.inner_text() and "no result" in row.inner_text()
     assert "protocol=official" in page.url and "tiny-judge-2" in page.locator(".basis:visible").inner_text()
     page.go_back()
     page.go_back()
     page.locator('input[value="strict"]:checked').wait_for(state="attached")
-    assert page.locator(".board:visible a.figure").first.inner_text() == f"{summary(runs[0]).headline.value:.3f}"
+    assert row.locator("a.figure").first.inner_text() == f"{summary(runs[0]).headline.value:.3f}"
     assert page.locator('input[value="strict"]').is_checked()
     opened.clean()
 
