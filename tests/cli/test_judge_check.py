@@ -15,6 +15,7 @@ import pytest
 
 from knowgen.cli.main import run
 from knowgen.judge_check.records import ChangeResult, JudgeCheck
+from knowgen.judge_check.run import run_judge_check
 
 JUDGES = '''
 import hashlib
@@ -335,3 +336,10 @@ def test_the_world_check_passes_the_same_limits(here: Path, capsys: pytest.Captu
     found = JudgeCheck.model_validate_json(capsys.readouterr().out)
     assert {one.name for one in found.changes if one.verdict != "fit"} == set()
     assert all(one.specificity is None or one.specificity.value == 1 for one in found.changes)
+
+
+def test_the_python_function_returns_the_record_of_the_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record, _ = check("Knowing", capsys)
+    scored = calls()
+    assert run_judge_check("judges:Knowing", "shared", samples=14).changes == record.changes
+    assert calls() == scored, "stored scores are used"
