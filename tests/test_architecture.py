@@ -56,14 +56,14 @@ class Source:
 
     def layer_violations(self, layers: dict[str, int]) -> list[str]:
         """Return a line for each import that does not point to a lower layer."""
-        found = []
+        imports = []
         for name in self.paths:
             importer = part_of(name)
             for module in sorted(self.imports(name)):
                 imported = part_of(module)
                 if importer and imported and importer != imported and layers[imported] >= layers[importer]:
-                    found.append(f"{name} (layer {layers[importer]}) imports {module} (layer {layers[imported]})")
-        return found
+                    imports.append(f"{name} (layer {layers[importer]}) imports {module} (layer {layers[imported]})")
+        return imports
 
     def circles(self) -> list[set[str]]:
         """Return the sets of modules that import each other, by Tarjan's algorithm."""

@@ -41,17 +41,17 @@ SCORERS = ("agreeing_judges:One", "agreeing_judges:Other", "agreeing_judges:Thir
 
 
 @pytest.fixture
-def judged(desk: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
+def scored_runs(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
     """A run `a` of three judges; the second says something else of sample s1."""
-    (desk / "agreeing_judges.py").write_text(JUDGES)
+    (workspace / "agreeing_judges.py").write_text(JUDGES)
     words = ["run", "--task", "small", "--generator", "my_generator.py:draw", "--out", "a"]
     assert run([*words, *(word for scorer in SCORERS for word in ("--scorer", scorer))]) == 0
     capsys.readouterr()
-    yield desk
+    yield workspace
     sys.modules.pop("agreeing_judges", None)
 
 
-def test_judges_of_one_run(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_judges_of_one_run(scored_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["agree", "a", "--json"]) == 0
     result = Agreement.model_validate(json.loads(capsys.readouterr().out))
     assert result.raters == SCORERS and len(result.pairs) == 3
@@ -67,9 +67,9 @@ def test_judges_of_one_run(judged: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "All raters together" in text and "Krippendorff's, interval metric" in text
 
 
-def test_labels_make_people_raters(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_make_people_raters(scored_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["sample_id,rater,aesthetics"] + [f"s{n},anna,{n % 3 / 2}" for n in range(6)] + ["s0,ben,"]
-    (judged / "labels.csv").write_text("\n".join(lines))
+    (scored_runs / "labels.csv").write_text("\n".join(lines))
     assert run(["agree", "a", "--labels", "labels.csv", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["raters"] == [*SCORERS, "human:anna", "human:ben"]
@@ -79,7 +79,7 @@ def test_labels_make_people_raters(judged: Path, capsys: pytest.CaptureFixture[s
     assert pair["dimensions"]["aesthetics"]["exact"]["value"] == 1.0 and set(pair["dimensions"]) == {"aesthetics"}
 
 
-def test_a_panel_is_one_more_rater(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_panel_is_one_more_rater(scored_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["agree", "a", "--panel", ",".join(SCORERS), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     panel = f"panel({', '.join(SCORERS)}; quorum 2)"
@@ -87,7 +87,7 @@ def test_a_panel_is_one_more_rater(judged: Path, capsys: pytest.CaptureFixture[s
     assert pair["dimensions"]["aesthetics"]["exact"]["value"] == 1.0  # the median of x, y, x
 
 
-def test_several_runs_rank_the_systems(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_runs_rank_the_systems(scored_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
     for seed, name in ((1, "b"), (2, "c")):
         scorers = [word for scorer in SCORERS for word in ("--scorer", scorer)]
@@ -111,9 +111,9 @@ def test_several_runs_rank_the_systems(judged: Path, capsys: pytest.CaptureFixtu
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
-    judged: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+    scored_runs: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
-    (judged / "bad.csv").write_text("sample_id,aesthetics\ns0,fine\n")
+    (scored_runs / "bad.csv").write_text("sample_id,aesthetics\ns0,fine\n")
     lone = ["run", "--task", "small", "--generator", "my_generator.py:draw", "--out", "lone"]
     assert run([*lone, "--scorer", "agreeing_judges:One"]) == 0
     capsys.readouterr()

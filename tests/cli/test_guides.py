@@ -59,12 +59,12 @@ def test_every_command_of_a_guide_does_what_it_says(
         else:
             assert words[0] == "knowgen", words
             code = run(words[1:])
-            said = capsys.readouterr()
-            assert code == 0, (words, said.out, said.err)
+            output = capsys.readouterr()
+            assert code == 0, (words, output.out, output.err)
             if words[1] == "list":
-                assert installed and f"{installed[-1]} " in said.out, "what was installed is listed"
+                assert installed and f"{installed[-1]} " in output.out, "what was installed is listed"
             if words[1] == "check":
-                assert re.search(r"\b0 failed\n", said.out), said.out
+                assert re.search(r"\b0 failed\n", output.out), output.out
     assert installed, "the guide shows how to install a package"
 
 
@@ -179,19 +179,19 @@ def test_an_outside_package_adds_a_scorer_and_a_search_backend(
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         ("class NoteSearch:\n    async def search(self, query, k=5): ...\n", "image_search() is missing"),
         ("class NoteSearch:\n    def search(self, query, k=5): ...\n", "search() is not `async def`"),
     ],
 )
 def test_a_search_backend_that_lacks_a_method_is_refused_before_the_run(
-    folder: Path, capsys: pytest.CaptureFixture[str], code: str, said: str
+    folder: Path, capsys: pytest.CaptureFixture[str], code: str, message: str
 ) -> None:
     (folder / "broken.py").write_text(code)
     words = ["--task", "knowgen_mini", "--generator", "open_book", "-g", "search=broken.py:NoteSearch"]
     assert run(["run", *words, "--limit", "1", "--out", "out"]) == 2
-    assert said in capsys.readouterr().err and not (folder / "out").exists()
+    assert message in capsys.readouterr().err and not (folder / "out").exists()
 
 
 def test_an_edited_search_backend_is_another_one(folder: Path) -> None:

@@ -146,24 +146,24 @@ def check(
     """Checks a judge and returns the record that `--json` prints."""
     words = ["judge-check", "--scorer", f"judges:{judge}", "--out", out, "--json", *more]
     assert run(words if "--samples" in more else [*words, *FEW]) == code
-    found = JudgeCheck.model_validate_json(capsys.readouterr().out)
-    return found, {one.name: one for one in found.changes}
+    result = JudgeCheck.model_validate_json(capsys.readouterr().out)
+    return result, {one.name: one for one in result.changes}
 
 
 def test_a_judge_that_answers_as_it_should_is_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, changes = check("Knowing", capsys)
-    assert found.fit and found.because == "it is fit for all 8 changes"
+    result, changes = check("Knowing", capsys)
+    assert result.fit and result.because == "it is fit for all 8 changes"
     assert {one.verdict for one in changes.values()} == {"fit"}
-    assert found.samples == 14 and changes["nothing"].n == 14 and min(one.n for one in changes.values()) == 10
+    assert result.samples == 14 and changes["nothing"].n == 14 and min(one.n for one in changes.values()) == 10
     assert calls() == sum(one.images for one in changes.values())
 
 
 def test_a_second_call_does_no_work_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check("Knowing", capsys)
     before = {path: path.stat().st_mtime_ns for path in Path("shared").rglob("*") if "judge" in str(path)}
-    asked = calls()
+    calls_before = calls()
     check("Knowing", capsys)
-    assert calls() == asked
+    assert calls() == calls_before
     assert {path: path.stat().st_mtime_ns for path in Path("shared").rglob("*") if "judge" in str(path)} == before
 
 
@@ -176,21 +176,21 @@ def test_more_samples_ask_only_about_the_new_ones(here: Path, capsys: pytest.Cap
 
 
 def test_a_judge_that_confuses_one_change_is_unfit_for_that_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, changes = check("Knowing", capsys, "-s", "confuses=name")
-    assert not found.fit and found.because == "it is unfit for name"
+    result, changes = check("Knowing", capsys, "-s", "confuses=name")
+    assert not result.fit and result.because == "it is unfit for name"
     assert changes["name"].sensitivity is not None and changes["name"].sensitivity.value == 1
     assert changes["name"].specificity is not None and changes["name"].specificity.value == 0
 
 
 def test_a_judge_that_gives_the_truth_a_half_moves_from_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, changes = check("Knowing", capsys, "-s", "start=0.5")
-    assert not found.fit and found.because == "it is unfit for nothing"
+    result, changes = check("Knowing", capsys, "-s", "start=0.5")
+    assert not result.fit and result.because == "it is unfit for nothing"
     assert changes["digit"].verdict == "fit"
 
 
 def test_a_judge_that_always_gives_full_marks_sees_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, changes = check("Always", capsys)
-    assert not found.fit
+    result, changes = check("Always", capsys)
+    assert not result.fit
     fit = {name for name, one in changes.items() if one.verdict == "fit"}
     assert fit == {"nothing", "layout"}
     assert all(one.sensitivity is None or one.sensitivity.value == 0 for one in changes.values())
@@ -199,22 +199,22 @@ def test_a_judge_that_always_gives_full_marks_sees_nothing(here: Path, capsys: p
 def test_a_judge_that_always_gives_nothing_is_unfit_and_its_zeros_are_reported(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, changes = check("Always", capsys, "-s", "value=0.0")
-    assert not found.fit and changes["nothing"].verdict == changes["digit"].verdict == "unfit"
+    result, changes = check("Always", capsys, "-s", "value=0.0")
+    assert not result.fit and changes["nothing"].verdict == changes["digit"].verdict == "unfit"
     text = next(one for one in changes["digit"].movements if one.dimension == "text_accuracy")
     assert text.floored == text.n == changes["digit"].n
 
 
 def test_dice_are_unfit_for_everything(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, changes = check("Chance", capsys)
-    assert not found.fit and {one.verdict for one in changes.values()} == {"unfit"}
+    result, changes = check("Chance", capsys)
+    assert not result.fit and {one.verdict for one in changes.values()} == {"unfit"}
 
 
 def test_a_judge_that_punishes_any_change_is_unfit_though_it_misses_none(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, changes = check("Picky", capsys)
-    assert not found.fit and changes["nothing"].verdict == "fit"
+    result, changes = check("Picky", capsys)
+    assert not result.fit and changes["nothing"].verdict == "fit"
     assert all(one.sensitivity.value == 1 for one in changes.values() if one.sensitivity is not None)
     assert {name for name, one in changes.items() if one.verdict == "unfit"} == changes.keys() - {"nothing"}
 
@@ -222,8 +222,8 @@ def test_a_judge_that_punishes_any_change_is_unfit_though_it_misses_none(
 def test_a_judge_that_fails_half_the_time_is_unfit_and_ends_with_6(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, changes = check("Sleepy", capsys, code=6)
-    assert not found.fit
+    result, changes = check("Sleepy", capsys, code=6)
+    assert not result.fit
     assert "scores failed" in changes["nothing"].reason and changes["nothing"].verdict == "unfit"
     assert changes["nothing"].n + changes["nothing"].failed == 14
     assert run(["judge-check", "--scorer", "judges:Sleepy", "--out", "shared", *FEW]) == 6
@@ -233,8 +233,8 @@ def test_a_judge_that_fails_half_the_time_is_unfit_and_ends_with_6(
 
 
 def test_a_spent_budget_ends_with_5_and_says_what_is_missing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, changes = check("Paid", capsys, "--samples", "3", "--budget", "0.05", out="paid", code=5)
-    assert not found.fit and found.cost == pytest.approx(0.05)
+    result, changes = check("Paid", capsys, "--samples", "3", "--budget", "0.05", out="paid", code=5)
+    assert not result.fit and result.cost == pytest.approx(0.05)
     assert (
         calls() == 5 and sum(one.not_run for one in changes.values()) == sum(one.images for one in changes.values()) - 5
     )
@@ -274,11 +274,11 @@ def test_it_prints_the_answer_first_and_writes_tables_and_page(here: Path, capsy
 
 
 def test_the_images_are_stored_in_an_ordinary_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, _ = check("Knowing", capsys)
+    result, _ = check("Knowing", capsys)
     connection = sqlite3.connect(f"file:{here / 'shared' / 'run.sqlite'}?mode=ro", uri=True)
     generated = connection.execute("select count(distinct sample_id) from generations").fetchone()[0]
     connection.close()
-    images = sum(one.images for one in found.changes)
+    images = sum(one.images for one in result.changes)
     assert generated == images == len(list((here / "shared" / "images").rglob("*.png")))
 
 
@@ -300,8 +300,8 @@ def test_a_dry_run_says_how_much_there_is_to_do(here: Path, capsys: pytest.Captu
 
 def test_named_samples_alone_are_checked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--ids", "540ba13ae861c03b,574c808ab7603d63"]
-    found, changes = check("Always", capsys, *words, out="named")
-    assert found.samples == 2 and changes["nothing"].n == 2
+    result, changes = check("Always", capsys, *words, out="named")
+    assert result.samples == 2 and changes["nothing"].n == 2
     assert changes["digit"].n == 0 and changes["digit"].verdict == "n too small"
 
 
@@ -332,6 +332,6 @@ def test_what_cannot_be_checked_is_refused_in_one_line(
 @pytest.mark.slow
 def test_the_world_check_passes_the_same_limits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["judge-check", "--scorer", "world_check", "--out", "shared", "--json"]) == 0
-    found = JudgeCheck.model_validate_json(capsys.readouterr().out)
-    assert {one.name for one in found.changes if one.verdict != "fit"} == set()
-    assert all(one.specificity is None or one.specificity.value == 1 for one in found.changes)
+    result = JudgeCheck.model_validate_json(capsys.readouterr().out)
+    assert {one.name for one in result.changes if one.verdict != "fit"} == set()
+    assert all(one.specificity is None or one.specificity.value == 1 for one in result.changes)

@@ -102,12 +102,12 @@ class Names(AbstractResolver):
 
     def __init__(self, table: dict[str, list[list[str]]]) -> None:
         self.table = table
-        self.asked: list[str] = []
+        self.looked_up: list[str] = []
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        self.asked.append(host)
+        self.looked_up.append(host)
         answers = self.table[host]
         now = answers.pop(0) if len(answers) > 1 else answers[0]
         return [
@@ -131,7 +131,7 @@ def test_hosts_with_private_addresses_are_blocked(addresses: list[str]) -> None:
     names = Names({"pictures.example": [addresses]})
     with pytest.raises(BlockedError, match=r"pictures\.example leads to"):
         asyncio.run(fetch("https://pictures.example/a.png", resolver=names))
-    assert names.asked == ["pictures.example"]
+    assert names.looked_up == ["pictures.example"]
 
 
 def test_every_dns_lookup_is_checked() -> None:

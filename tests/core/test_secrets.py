@@ -85,14 +85,14 @@ def leaks(folder: Path, key: str) -> list[str]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder that is the current one and holds the cache too; a run of any kind can only write here."""
-    desk = tmp_path / "desk"
-    (desk / "mine").mkdir(parents=True)
-    monkeypatch.chdir(desk)
-    monkeypatch.setenv("KNOWGEN_CACHE", str(desk / "cache"))
+    workspace = tmp_path / "workspace"
+    (workspace / "mine").mkdir(parents=True)
+    monkeypatch.chdir(workspace)
+    monkeypatch.setenv("KNOWGEN_CACHE", str(workspace / "cache"))
     monkeypatch.setenv("OPENAI_API_KEY", "not-a-real-one")
-    return desk
+    return workspace
 
 
 def _suite(folder: Path, systems: str, scorers: str) -> str:
@@ -113,15 +113,15 @@ COMMANDS: dict[str, list[str]] = {
 }
 
 
-def refused(words: Sequence[str], key: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> str:
+def refused(words: Sequence[str], key: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """Run a command, check that it refuses the key and never repeats it, and return its message."""
     code = run(list(words))
     printed = capsys.readouterr()
     assert code in (2, 3)
     assert "looks like" in printed.err or "must be the name of an environment variable" in printed.err
     assert key not in printed.err + printed.out
-    assert not leaks(desk, key)
-    assert not (desk / "out").exists() and not (desk / "reports").exists()
+    assert not leaks(workspace, key)
+    assert not (workspace / "out").exists() and not (workspace / "reports").exists()
     return printed.err
 
 
@@ -129,11 +129,11 @@ def refused(words: Sequence[str], key: str, desk: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("shape", SOME)
 def test_a_key_in_an_argument_is_refused_before_anything_is_written(
-    desk: Path, capsys: pytest.CaptureFixture[str], shape: str, command: str, place: str
+    workspace: Path, capsys: pytest.CaptureFixture[str], shape: str, command: str, place: str
 ) -> None:
     key = (VENDOR_KEYS | PLAIN_KEYS)[shape]
     name, value = PLACES[place](key)
-    refused([*COMMANDS[command], f"{name}={value}"], key, desk, capsys)
+    refused([*COMMANDS[command], f"{name}={value}"], key, workspace, capsys)
 
 
 @pytest.mark.parametrize("shape", SOME_VENDORS)
@@ -163,16 +163,16 @@ def test_a_key_in_an_argument_is_refused_before_anything_is_written(
     ],
 )
 def test_a_key_anywhere_on_the_command_line_is_refused(
-    desk: Path, capsys: pytest.CaptureFixture[str], words: list[str], shape: str
+    workspace: Path, capsys: pytest.CaptureFixture[str], words: list[str], shape: str
 ) -> None:
     key = VENDOR_KEYS[shape]
-    refused([word.format(key) for word in words], key, desk, capsys)
+    refused([word.format(key) for word in words], key, workspace, capsys)
 
 
 @pytest.mark.parametrize("shape", SOME)
 @pytest.mark.parametrize("place", [*PLACES, "generator", "scorer", "argument"])
 def test_a_key_in_a_suite_file_is_refused_with_its_line(
-    desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shape: str, place: str
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shape: str, place: str
 ) -> None:
     key = (VENDOR_KEYS | PLAIN_KEYS)[shape]
     system, scorer = "oracle", "world_check"
@@ -185,7 +185,7 @@ def test_a_key_in_a_suite_file_is_refused_with_its_line(
     else:
         name, value = PLACES[place](key)
         scorer = f"{{scorer: 'vlm:gpt-4.1', args: {{{name}: '{value}'}}}}"
-    message = refused(["suite", _suite(tmp_path, system, scorer), "--out", "out"], key, desk, capsys)
+    message = refused(["suite", _suite(tmp_path, system, scorer), "--out", "out"], key, workspace, capsys)
     assert f"suite.yaml:{3 if scorer != 'world_check' else 1}: " in message
 
 
@@ -193,7 +193,7 @@ def test_a_key_in_a_suite_file_is_refused_with_its_line(
 @pytest.mark.parametrize("place", [*PLACES, "model"])
 @pytest.mark.parametrize("call", ["evaluate", "generator", "score", "annotate", "suite"])
 def test_a_key_in_a_python_call_is_refused_before_anything_is_written(
-    desk: Path, tmp_path: Path, call: str, place: str, shape: str
+    workspace: Path, tmp_path: Path, call: str, place: str, shape: str
 ) -> None:
     key = (VENDOR_KEYS | PLAIN_KEYS)[shape]
     model = key if place == "model" else "gpt-4.1"
@@ -209,9 +209,9 @@ def test_a_key_in_a_python_call_is_refused_before_anything_is_written(
             annotate("knowgen_mini", f"vlm:{model}", args)
         else:
             inner = ", ".join(f"{name}: '{value}'" for name, value in args.items())
-            prepare(_suite(tmp_path, "oracle", f"{{scorer: 'vlm:{model}', args: {{{inner}}}}}"), desk / "out")
+            prepare(_suite(tmp_path, "oracle", f"{{scorer: 'vlm:{model}', args: {{{inner}}}}}"), workspace / "out")
     assert key not in f"{caught.value}{caught.value.where}{caught.value.fix}"
-    assert not leaks(desk, key) and not (desk / "out").exists()
+    assert not leaks(workspace, key) and not (workspace / "out").exists()
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -254,11 +254,11 @@ class Remote:
         raise AssertionError("nothing may be generated")
 
 
-def test_a_key_that_an_object_brings_along_is_refused(desk: Path) -> None:
+def test_a_key_that_an_object_brings_along_is_refused(workspace: Path) -> None:
     key = VENDOR_KEYS["openai"]
     with pytest.raises(ConfigError, match="note contains what looks like a key"):
         knowgen.evaluate("knowgen_mini", Remote(key), "world_check", out="out")
-    assert not leaks(desk, key)
+    assert not leaks(workspace, key)
 
 
 HARMLESS: list[tuple[str, Any]] = [

@@ -53,8 +53,8 @@ class Block:
     @property
     def file(self) -> str:
         """Name of the file that a Python block is, empty when it has none."""
-        found = re.match(r"# ([\w-]+\.py)\n", self.code)
-        return found[1] if found and self.language == "python" else ""
+        match = re.match(r"# ([\w-]+\.py)\n", self.code)
+        return match[1] if match and self.language == "python" else ""
 
     @property
     def commands(self) -> list[list[str]]:
@@ -67,12 +67,12 @@ class Block:
 def blocks_of(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     blocks = []
-    for found in FENCE.finditer(text):
-        language, code = found["language"], found["code"]
+    for match in FENCE.finditer(text):
+        language, code = match["language"], match["code"]
         if language in SHELL or (not language and code.startswith(COMMANDS)):
             language = "shell"
-        mark = NOT_RUN.fullmatch((found["before"] or "").strip())
-        line = text.count("\n", 0, found.start("code"))
+        mark = NOT_RUN.fullmatch((match["before"] or "").strip())
+        line = text.count("\n", 0, match.start("code"))
         blocks.append(Block(str(page.relative_to(ROOT)), line, language, code, mark["why"] if mark else ""))
     return blocks
 

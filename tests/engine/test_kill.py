@@ -18,8 +18,8 @@ from tests.helpers.processes import PATIENCE, start_python, wait_until
 
 
 def child(path: Path, count: int, url: str, **more: Any) -> subprocess.Popen[str]:
-    asked = {"path": str(path), "count": count, "url": url, **more}
-    return start_python("-m", "tests.helpers.engine_child", json.dumps(asked))
+    arguments = {"path": str(path), "count": count, "url": url, **more}
+    return start_python("-m", "tests.helpers.engine_child", json.dumps(arguments))
 
 
 def has_answered(server: ScoreServer, calls: int) -> bool:
@@ -33,14 +33,14 @@ def plain(bench: Bench) -> tuple[dict[Any, Any], dict[Any, Any]]:
     return generations, {name: one.model_copy(update=untimed).model_dump() for name, one in bench.scores().items()}
 
 
-def pictures(bench: Bench) -> dict[str, tuple[int, int]]:
+def image_files(bench: Bench) -> dict[str, tuple[int, int]]:
     """Return inode and time of the image file of every committed row."""
-    found = {}
+    files = {}
     for generation in bench.generations().values():
         assert generation.image is not None and generation.image.path is not None
         stat = generation.image.path.stat()
-        found[generation.image.sha256] = (stat.st_ino, stat.st_mtime_ns)
-    return found
+        files[generation.image.sha256] = (stat.st_ino, stat.st_mtime_ns)
+    return files
 
 
 def kill_and_resume(tmp_path: Path, count: int, kills: int) -> None:
@@ -49,25 +49,25 @@ def kill_and_resume(tmp_path: Path, count: int, kills: int) -> None:
     files: dict[str, tuple[int, int]] = {}
     with ScoreServer(seconds=0.01) as server:
         for number in range(1, kills + 1):
-            before = len(server.asked)
+            before = len(server.calls)
             process = child(killed.path, count, server.url, pause=0.002)
             wait_until(partial(has_answered, server, number * count // (kills + 1)), process)
             assert process.poll() is None, "it ended before it could be killed"
             process.kill()
             process.wait()
             time.sleep(0.05)  # what was on its way reaches the server
-            asked = server.asked[before:]
+            new_calls = server.calls[before:]
             done = {sample for sample, _, _, _ in killed.scores()}
-            in_flight += len({call.name for call in asked} - done)
-            present = pictures(killed)
+            in_flight += len({call.name for call in new_calls} - done)
+            present = image_files(killed)
             assert files.items() <= present.items(), "a finished picture was written again"
             files = present
         outcome = json.loads(child(killed.path, count, server.url).communicate()[0])
         assert outcome["stopped"] == ""
-        assert len(server.asked) <= count + in_flight
+        assert len(server.calls) <= count + in_flight
         assert in_flight / kills < count / 4, "more was lost than can have been in flight"
-        assert {call.name for call in server.asked} == {f"s{number}" for number in range(count)}
-        assert files.items() <= pictures(killed).items()
+        assert {call.name for call in server.calls} == {f"s{number}" for number in range(count)}
+        assert files.items() <= image_files(killed).items()
         child(whole.path, count, server.url).communicate()
     assert plain(killed) == plain(whole)
     assert len(plain(whole)[1]) == count
@@ -95,7 +95,7 @@ def test_ctrl_c_ends_in_order_even_while_a_generation_hangs(tmp_path: Path) -> N
         assert len(bench.scores()) == len(bench.generations()) == 20
         resumed = json.loads(child(bench.path, 30, server.url).communicate()[0])
         assert (resumed["generated"], resumed["generation_cached"], resumed["stopped"]) == (10, 20, "")
-        assert len(server.asked) == 30
+        assert len(server.calls) == 30
 
 
 def test_sigterm_is_handled_like_ctrl_c(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_sigterm_is_handled_like_ctrl_c(tmp_path: Path) -> None:
         bench = Bench(tmp_path / "run")
         assert outcome["stopped"] == "interrupted"
         assert len(bench.scores()) == outcome["scored"] < 400
-        assert outcome["scored"] == len(server.asked), "what was under way could end"
+        assert outcome["scored"] == len(server.calls), "what was under way could end"
 
 
 def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path) -> None:
@@ -132,8 +132,10 @@ def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) 
     process = start_python("-c", code, tmp_path / "run")
 
     def workers() -> list[int]:
-        found = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True).stdout
-        rows = [line.split(maxsplit=2) for line in found.splitlines() if "knowgen.engine.executors.worker_main" in line]
+        processes = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True).stdout
+        rows = [
+            line.split(maxsplit=2) for line in processes.splitlines() if "knowgen.engine.executors.worker_main" in line
+        ]
         return [int(row[0]) for row in rows if int(row[1]) == process.pid]
 
     wait_until(lambda: len(workers()) == 2, process)

@@ -34,7 +34,7 @@ class Batch(OnDevice):
 
 
 @pytest.mark.parametrize(
-    ("plugin", "component_ref", "gpus", "wanted"),
+    ("plugin", "component_ref", "gpus", "expected"),
     [
         (OnDevice(), PLAIN, 8, 8),
         (Batch(), PLAIN, 8, 8),
@@ -46,19 +46,19 @@ class Batch(OnDevice):
     ],
 )
 def test_one_worker_per_gpu(
-    monkeypatch: pytest.MonkeyPatch, plugin: Any, component_ref: Any, gpus: int, wanted: int
+    monkeypatch: pytest.MonkeyPatch, plugin: Any, component_ref: Any, gpus: int, expected: int
 ) -> None:
     monkeypatch.setattr(stages, "cuda_count", lambda: gpus)
-    assert workers_for(generator_handle(plugin, component_ref=component_ref)) == wanted
+    assert workers_for(generator_handle(plugin, component_ref=component_ref)) == expected
 
 
 def test_the_users_number_of_workers_is_used_and_a_generator_without_setup_gets_none(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asked() -> int:
+    def count() -> int:
         raise AssertionError("nobody needs to know")
 
-    monkeypatch.setattr(stages, "cuda_count", asked)
+    monkeypatch.setattr(stages, "cuda_count", count)
     for workers in (None, 0):
         plan = api.plan("knowgen_mini", "closed_book", ["pixels"], api.RunConfig(limit=2, workers=workers))
         run = api.execute(plan, tmp_path / str(workers))

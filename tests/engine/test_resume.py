@@ -48,17 +48,17 @@ def test_a_finished_run_repeated_builds_no_plugin(tmp_path: Path) -> None:
 
 
 def test_more_samples_repeats_and_scorers_in_the_same_directory_do_only_what_is_new(tmp_path: Path) -> None:
-    drawn: list[str] = []
+    generated: list[str] = []
 
     class Counts:
         def draw(self, prompt: str, references: object, seed: int) -> object:
-            drawn.append(f"{prompt} {seed}")
+            generated.append(f"{prompt} {seed}")
             return noise_image(f"{prompt} {seed}")
 
     bench = Bench(tmp_path / "run")
     bench.run(3, generator_handle(Counts()), [scorer_handle(Half())])
     bench.run(5, generator_handle(Counts()), [scorer_handle(Half())], repeats=2)
-    assert len(drawn) == len(set(drawn)) == 10
+    assert len(generated) == len(set(generated)) == 10
     outcome = bench.run(
         5, generator_handle(Counts(), build=never), [scorer_handle(Half()), scorer_handle(Half(), name="b")], repeats=2
     )

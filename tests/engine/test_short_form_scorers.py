@@ -166,7 +166,7 @@ def test_functions_and_objects_are_scorers_in_python(tmp_path: Path) -> None:
     expected = {(first.name, f"s{n}"): {"greenness": blue[n]} for n in range(3)}
     expected |= {(second.name, f"s{n}"): {"tint": blue[n]} for n in range(3)}
     assert {(scorer, sample) for scorer, sample, _ in values} == expected.keys()
-    assert all(found == pytest.approx(expected[scorer, sample]) for scorer, sample, found in values)
+    assert all(value == pytest.approx(expected[scorer, sample]) for scorer, sample, value in values)
     assert first.name.endswith(":greenness") and second.args == {"channel": 2}
     assert run.spec.scorers == (first, second)
 

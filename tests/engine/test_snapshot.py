@@ -88,7 +88,7 @@ class Reuses:
         return self.result
 
 
-class Draws(Reuses):
+class Synchronous(Reuses):
     def draw(self, prompt: str, references: object, seed: int) -> Any:
         return self.answer(prompt)
 
@@ -111,15 +111,15 @@ class Singles(Batches):
     batch_size = 1
 
 
-SHAPES = {"draw": Draws, "generate": Generates, "generate_batch": Batches, "batches of one": Singles}
+SHAPES = {"draw": Synchronous, "generate": Generates, "generate_batch": Batches, "batches of one": Singles}
 
 
 def assert_each_shows_its_own_prompt(bench: Bench, count: int = COUNT, *, noted: bool = False) -> None:
-    found = bench.generations()
-    assert [one.reason for one in found.values() if one.image is None] == []
-    assert len(found) == count
+    generations = bench.generations()
+    assert [one.reason for one in generations.values() if one.image is None] == []
+    assert len(generations) == count
     wrong = []
-    for (name, _), generation in found.items():
+    for (name, _), generation in generations.items():
         assert generation.image is not None
         words = f"Draw number {name[1:]}."
         if generation.image.open().convert("RGB").tobytes() != noise_image(words, SIZE).tobytes():
@@ -190,11 +190,11 @@ def test_one_canvas_for_a_whole_batch_is_found_by_the_check() -> None:
             self.canvas = Image.new("RGB", SIZE)
 
         def generate_batch(self, requests: Sequence[GenerationRequest]) -> list[GeneratedImage]:
-            drawings = []
+            images = []
             for request in requests:
                 self.canvas.paste(noise_image(f"{request.prompt} {request.seed}", SIZE))
-                drawings.append(GeneratedImage(image=self.canvas, request_id=request.id))
-            return drawings
+                images.append(GeneratedImage(image=self.canvas, request_id=request.id))
+            return images
 
     findings = check_generator(generator_handle(Lists, build=Lists), timeout=20.0, device="cpu")
     assert [one.what for one in findings if one.level == "fail" and one.check == "several"] == [
@@ -236,11 +236,11 @@ def test_an_image_that_cannot_be_copied_fails_its_own_sample_only(tmp_path: Path
     bench = Bench(tmp_path / "run")
     Loses.calls = 0
     bench.run(8, Loses())
-    found = {name: generation for (name, _), generation in bench.generations().items()}
+    generations = {name: generation for (name, _), generation in bench.generations().items()}
     assert Loses.calls == 1  # the others of its batch are not asked for again
-    assert {name for name, generation in found.items() if generation.status == "failed"} == {"s2", "s4"}
-    assert "nowhere.png cannot be read" in found["s2"].reason
-    assert "no licence" in found["s4"].reason
+    assert {name for name, generation in generations.items() if generation.status == "failed"} == {"s2", "s4"}
+    assert "nowhere.png cannot be read" in generations["s2"].reason
+    assert "no licence" in generations["s4"].reason
 
 
 @pytest.mark.parametrize("place", ["pipe", "folder", "/dev/zero"])

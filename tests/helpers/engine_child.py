@@ -17,7 +17,7 @@ from PIL import Image
 from tests.helpers.engine import Bench, loopback_handle, noise_image, quick
 
 
-class Draws:
+class SlowGenerator:
     def __init__(self, pause: float, hang: str) -> None:
         self.pause, self.hang = pause, hang
 
@@ -30,12 +30,12 @@ class Draws:
 
 
 def main() -> None:
-    asked = json.loads(sys.argv[1])
-    outcome = Bench(Path(asked["path"])).run(
-        asked["count"],
-        Draws(asked.get("pause", 0.0), asked.get("hang", "")),
-        [loopback_handle(asked["url"])],
-        quick(**asked.get("options", {})),
+    arguments = json.loads(sys.argv[1])
+    outcome = Bench(Path(arguments["path"])).run(
+        arguments["count"],
+        SlowGenerator(arguments.get("pause", 0.0), arguments.get("hang", "")),
+        [loopback_handle(arguments["url"])],
+        quick(**arguments.get("options", {})),
     )
     print(json.dumps(dataclasses.asdict(outcome)), flush=True)
 

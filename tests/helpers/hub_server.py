@@ -87,10 +87,10 @@ class HubServer:
         self.requests.append((handler.command, path))
         self.tokens.append(handler.headers.get("Authorization", ""))
         try:
-            if found := _FILE.match(path):
-                self._file(handler, found[1], found[2], found[3], body)
-            elif found := _INFO.match(path):
-                self._info(handler, found.group(1), found.group(2) or "main")
+            if match := _FILE.match(path):
+                self._file(handler, match[1], match[2], match[3], body)
+            elif match := _INFO.match(path):
+                self._info(handler, match.group(1), match.group(2) or "main")
             else:
                 self._fault(handler, "EntryNotFound")
         except (BrokenPipeError, ConnectionResetError):

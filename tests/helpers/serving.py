@@ -40,7 +40,7 @@ def log(what):
         file.write(json.dumps(what) + "\\n")
 
 
-class Draws:
+class Synchronous:
     """Generates one image at a time; some prompts make it fail in typical ways."""
     revision = "1"
     references = True
@@ -147,9 +147,9 @@ class Answer:
     @property
     def pixel(self) -> tuple[int, ...]:
         assert self.body["success"] is True, self.body
-        picture = Image.open(io.BytesIO(base64.b64decode(self.body["image"], validate=True)))
-        assert picture.format == "PNG"
-        value = picture.convert("RGB").getpixel((1, 1))
+        image = Image.open(io.BytesIO(base64.b64decode(self.body["image"], validate=True)))
+        assert image.format == "PNG"
+        value = image.convert("RGB").getpixel((1, 1))
         assert isinstance(value, tuple)
         return value
 
@@ -182,9 +182,9 @@ class Served:
     def metric(self, name: str) -> float:
         """Return the value of one line of `/metrics`."""
         text = str(self.ask("/metrics").body)
-        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-        assert found is not None, text
-        return float(found[1])
+        match = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        assert match is not None, text
+        return float(match[1])
 
     def log(self) -> list[Any]:
         """Return the lines that the generator wrote to its log."""
@@ -226,10 +226,10 @@ def served(
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.search(r"http://\S+", line)
-        if found is None:
+        match = re.search(r"http://\S+", line)
+        if match is None:
             raise AssertionError(f"{line}{process.communicate(timeout=20)}")
-        server = Served(found[0], process, folder)
+        server = Served(match[0], process, folder)
         wait_until(lambda: server.ask("/health").body["status"] == state)
         yield server
     finally:

@@ -60,7 +60,7 @@ class Benchmark:
                 [on_grid(latent[:, place], level[name], HALVES[name]) for place, name in enumerate(DIMENSIONS)]
             )
             rows += [
-                judged(f"{category}{place:03}", category, line, bool(text))
+                scored_row(f"{category}{place:03}", category, line, bool(text))
                 for place, (line, text) in enumerate(zip(values.tolist(), self.text[group], strict=True))
             ]
         return rows
@@ -73,13 +73,13 @@ def on_grid(latent: NDArray[np.float64], mean: float, halves: float) -> NDArray[
     return 0.5 * (latent > cuts[0]) + 0.5 * (latent > cuts[1])
 
 
-def judged(sample: str, category: str, values: list[float], text: bool) -> Row:
+def scored_row(sample: str, category: str, values: list[float], text: bool) -> Row:
     """A row as the store gives it; not validated again, since thousands of benchmarks are made of them."""
-    held = dict(zip(DIMENSIONS, values, strict=True))
+    by_dimension = dict(zip(DIMENSIONS, values, strict=True))
     if not text:
-        del held[TEXT]
+        del by_dimension[TEXT]
     reading = ParsedScore.model_construct(
-        status=ScoreStatus.OK, values=held, na=() if text else (TEXT,), rationale="", reason=""
+        status=ScoreStatus.OK, values=by_dimension, na=() if text else (TEXT,), rationale="", reason=""
     )
     return Row.model_construct(
         sample_id=sample, category=category, group=PLACES[category], difficulty="", text_required=text, repeat=0,

@@ -32,14 +32,14 @@ def test_the_official_prompt_goes_first_and_a_blank_one_stays_blank() -> None:
 
 @pytest.mark.parametrize("name", ["output_path", "image_path", "generated_image", "gen_image"])
 def test_each_name_of_the_generated_image(name: str) -> None:
-    found = row(**{name: "a.png"})
-    assert (found.output, found.truth) == (Path("/base/a.png"), None)
+    result = row(**{name: "a.png"})
+    assert (result.output, result.truth) == (Path("/base/a.png"), None)
 
 
 @pytest.mark.parametrize("name", ["gt_image", "ground_truth", "target_image", "reference_image"])
 def test_each_name_of_the_ground_truth(name: str) -> None:
-    found = row(**{name: "t.png"})
-    assert (found.output, found.truth) == (None, Path("/base/t.png"))
+    result = row(**{name: "t.png"})
+    assert (result.output, result.truth) == (None, Path("/base/t.png"))
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_each_name_of_the_ground_truth(name: str) -> None:
 def test_what_gen_image_means_follows_from_what_else_is_there(
     fields: dict[str, Any], output: str | None, truth: str | None
 ) -> None:
-    found = row(**fields)
-    assert found.output == (Path("/base") / output if output else None)
-    assert found.truth == (Path("/base") / truth if truth else None)
+    result = row(**fields)
+    assert result.output == (Path("/base") / output if output else None)
+    assert result.truth == (Path("/base") / truth if truth else None)
 
 
 def test_success_or_the_status_of_the_image() -> None:

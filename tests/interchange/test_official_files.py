@@ -77,8 +77,8 @@ def test_rows_are_preserved_verbatim_and_in_order(folder: Path) -> None:
     assert [row.id for row in results.rows] == [
         "1", "2", "3", "no file", "no truth", "empty", "empty and lost", None, "torn", "70", "truthy",
     ]  # fmt: skip
-    judged = [row.id for row in results.rows if row.to_be_judged]
-    assert judged == ["1", "2", "empty", None, "torn", "70", "truthy"]
+    scored_ids = [row.id for row in results.rows if row.to_be_judged]
+    assert scored_ids == ["1", "2", "empty", None, "torn", "70", "truthy"]
 
 
 def test_a_results_file_is_a_task_and_a_source(folder: Path) -> None:
@@ -172,11 +172,11 @@ def _scored(folder: Path, results: OfficialResults) -> RunStore:
         "no truth": ParsedScore(status="not_applicable", reason="lacks truth_image"),
     }
     for sample in task.samples():
-        found = source.generation(sample.id, 0)
+        generation = source.generation(sample.id, 0)
         ref = None
-        if found.path is not None:
-            ref = store.put_image(found.path.read_bytes(), width=24, height=16, format="PNG")
-        store.put_generation(sample.id, store_records.generation(sample.id, ref, reason=found.reason))
+        if generation.path is not None:
+            ref = store.put_image(generation.path.read_bytes(), width=24, height=16, format="PNG")
+        store.put_generation(sample.id, store_records.generation(sample.id, ref, reason=generation.reason))
         if ref is not None and sample.id in parsed_scores:
             parsed = parsed_scores[sample.id]
             strict = ParsedScore(status=ScoreStatus.FAILED, reason="off the grid") if sample.id == "2" else parsed

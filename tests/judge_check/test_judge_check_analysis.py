@@ -35,10 +35,10 @@ Change = tuple[Expectation, list[ParsedScore]]
 
 def judged_as(base: list[ParsedScore], *changes: Change) -> dict[str, ChangeResult]:
     """Results by change, where the n-th reading of each list is of the n-th sample."""
-    judged = [CheckedImage(f"s{number}", "nothing", (one,)) for number, one in enumerate(base)]
+    checked = [CheckedImage(f"s{number}", "nothing", (one,)) for number, one in enumerate(base)]
     for expectation, readings in changes:
-        judged += [CheckedImage(f"s{number}", expectation.name, (one,)) for number, one in enumerate(readings)]
-    results = judge_changes([NOTHING, *(expectation for expectation, _ in changes)], judged, DIMENSIONS)
+        checked += [CheckedImage(f"s{number}", expectation.name, (one,)) for number, one in enumerate(readings)]
+    results = judge_changes([NOTHING, *(expectation for expectation, _ in changes)], checked, DIMENSIONS)
     return {result.name: result for result in results}
 
 
@@ -137,8 +137,8 @@ def test_small_differences_do_not_count_as_moves() -> None:
 
 
 def test_several_scores_count_by_their_mean_and_failed_ones_are_left_out() -> None:
-    judged = [CheckedImage("s", "nothing", (FULL, FULL, FULL)), CheckedImage("s", "digit", (WRONG_TEXT, FULL, FAILED))]
-    digit = judge_changes([NOTHING, DIGIT], judged, DIMENSIONS)[1]
+    checked = [CheckedImage("s", "nothing", (FULL, FULL, FULL)), CheckedImage("s", "digit", (WRONG_TEXT, FULL, FAILED))]
+    digit = judge_changes([NOTHING, DIGIT], checked, DIMENSIONS)[1]
     assert digit.sensitivity is not None and digit.sensitivity.hits == 1  # 0.75 is a quarter below 1
     assert (digit.n, digit.failed, digit.scores) == (1, 1, 3)
 
@@ -189,8 +189,8 @@ def test_verdicts_follow_rate_interval_and_number(seen: int, n: int, verdict: st
 
 
 def test_a_change_of_no_dimension_of_the_judge_is_not_applicable() -> None:
-    judged = [CheckedImage("s", name, (ParsedScore(status="ok", values={A: 1.0}),)) for name in ("nothing", "digit")]
-    nothing, digit = judge_changes([NOTHING, DIGIT], judged, (A,))
+    checked = [CheckedImage("s", name, (ParsedScore(status="ok", values={A: 1.0}),)) for name in ("nothing", "digit")]
+    nothing, digit = judge_changes([NOTHING, DIGIT], checked, (A,))
     assert digit.verdict == "not applicable" and nothing.verdict == "n too small"
 
 

@@ -16,7 +16,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> RunMaker:
+def maker(tmp_path: Path) -> RunMaker:
     """A maker of runs in a fresh folder."""
     return RunMaker(tmp_path)
 
@@ -27,7 +27,7 @@ def browser() -> Iterator[Any]:
 
     Of one module, because it holds the thread's event loop.
     """
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
+    path = next((candidate for name in NAMES if (candidate := shutil.which(name))), None)
     if path is None:
         reason = f"no browser on the path (looked for {', '.join(NAMES)})"
         if os.environ.get("CI"):

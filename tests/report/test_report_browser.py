@@ -96,28 +96,29 @@ def view(browser: Any) -> Iterator[Open]:
 @pytest.fixture(scope="module")
 def site(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A report of three systems over 40 samples under two scorers and two protocols."""
-    lab = make_lab(tmp_path_factory.mktemp("site"))
-    samples = lab.samples(40)
+    maker = make_lab(tmp_path_factory.mktemp("site"))
+    samples = maker.samples(40)
     runs = [
-        lab.run("open_book", samples, 0.8, scorers=(lab.CHECK, lab.JUDGE)),
-        lab.run("closed_book", samples, 0.25, scorers=(lab.CHECK, lab.JUDGE)),
-        lab.run("oracle", samples, 0.97, scorers=(lab.CHECK, lab.JUDGE), privileged=True),
+        maker.run("open_book", samples, 0.8, scorers=(maker.CHECK, maker.JUDGE)),
+        maker.run("closed_book", samples, 0.25, scorers=(maker.CHECK, maker.JUDGE)),
+        maker.run("oracle", samples, 0.97, scorers=(maker.CHECK, maker.JUDGE), privileged=True),
     ]
-    return write_report(runs, lab.folder / "page"), runs
+    return write_report(runs, maker.folder / "page"), runs
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report whose every text tries to break out."""
-    lab = RunMaker(tmp_path_factory.mktemp("hostile"))
-    lab.reason = lab.rationale = lab.subject = " ".join(HOSTILE)
-    lab.task = HOSTILE[0]
-    lab.fail_rate = 0.3
-    samples = lab.samples(12, HOSTILE)
+    maker = RunMaker(tmp_path_factory.mktemp("hostile"))
+    maker.reason = maker.rationale = maker.subject = " ".join(HOSTILE)
+    maker.task = HOSTILE[0]
+    maker.fail_rate = 0.3
+    samples = maker.samples(12, HOSTILE)
     runs = [
-        lab.run(name, samples, 0.6, scorers=(lab.CHECK, lab.JUDGE)) for name in (HOSTILE[0], HOSTILE[1], HOSTILE[4])
+        maker.run(name, samples, 0.6, scorers=(maker.CHECK, maker.JUDGE))
+        for name in (HOSTILE[0], HOSTILE[1], HOSTILE[4])
     ]
-    return write_report(runs, lab.folder / "page")
+    return write_report(runs, maker.folder / "page")
 
 
 def summary(run: Any, scorer: str = "world_check", protocol: str = "strict") -> Any:
@@ -146,8 +147,10 @@ def test_tables_hold_the_figures_of_the_summaries(site: Any, view: Open) -> None
         line = page.locator(".board:visible tbody tr", has_text=summary(run).system).first
         shown = line.locator("a.figure").all_inner_texts()
         assert shown == [f"{whole.figures[name].value:.3f}" for name in (OVERALL, *DIMENSIONS)]
-        held = whole.coverage
-        assert f"{held.generation_failed + held.generation_refused + held.score_failed}" in line.inner_text()
+        coverage = whole.coverage
+        assert (
+            f"{coverage.generation_failed + coverage.generation_refused + coverage.score_failed}" in line.inner_text()
+        )
 
 
 def test_figures_are_plotted_where_their_values_are(site: Any, view: Open) -> None:
@@ -170,8 +173,8 @@ def test_scorer_and_protocol_are_chosen_and_kept_in_the_address(site: Any, view:
     page = opened.page
     page.get_by_text("official", exact=True).first.click()
     page.locator("#scorer").select_option("vlm:tiny-judge")
-    wanted = summary(runs[0], "vlm:tiny-judge", "official")
-    assert page.locator(".board:visible a.figure").first.inner_text() == f"{wanted.headline.value:.3f}"
+    expected = summary(runs[0], "vlm:tiny-judge", "official")
+    assert page.locator(".board:visible a.figure").first.inner_text() == f"{expected.headline.value:.3f}"
     assert "protocol=official" in page.url and "tiny-judge-2" in page.locator(".basis:visible").inner_text()
     page.go_back()
     page.go_back()
@@ -185,9 +188,9 @@ def test_the_breakdown_shows_each_measure(site: Any, view: Open) -> None:
     index, runs = site
     page = view(index).page
     page.locator("[data-measure]:visible").select_option("aesthetics")
-    wanted = summary(runs[0]).slice("category", "biology").figures["aesthetics"]
+    expected = summary(runs[0]).slice("category", "biology").figures["aesthetics"]
     line = page.locator(".parts:visible tbody tr", has_text="biology")
-    assert line.locator("td a.figure").first.inner_text() == f"{wanted.value:.3f}"
+    assert line.locator("td a.figure").first.inner_text() == f"{expected.value:.3f}"
 
 
 # -- samples and filters ---------------------------------------------------------------------------------------------
@@ -195,13 +198,13 @@ def test_the_breakdown_shows_each_measure(site: Any, view: Open) -> None:
 
 def states(run: Any) -> dict[str, str]:
     """State of each sample, read from the rows by hand."""
-    found = {}
+    states_by_id = {}
     for row in run.store.rows("world_check"):
         if row.generation != "ok":
-            found[row.sample_id] = str(row.generation)
+            states_by_id[row.sample_id] = str(row.generation)
         else:
-            found[row.sample_id] = "scored" if row.strict.status == "ok" else "score " + row.strict.status
-    return found
+            states_by_id[row.sample_id] = "scored" if row.strict.status == "ok" else "score " + row.strict.status
+    return states_by_id
 
 
 def test_filters_keep_exactly_what_fits(site: Any, view: Open) -> None:
@@ -211,18 +214,18 @@ def test_filters_keep_exactly_what_fits(site: Any, view: Open) -> None:
     assert opened.ids() == everything
     form = opened.page.locator("#filters")
     form.get_by_label("Status").select_option("generation_failed")
-    held = [states(run) for run in runs]
-    assert opened.ids() == [one for one in everything if any(state[one] == "failed" for state in held)]
+    states_per_run = [states(run) for run in runs]
+    assert opened.ids() == [one for one in everything if any(state[one] == "failed" for state in states_per_run)]
     form.get_by_label("Status").select_option("problem")
-    assert opened.ids() == [one for one in everything if any(state[one] != "scored" for state in held)]
+    assert opened.ids() == [one for one in everything if any(state[one] != "scored" for state in states_per_run)]
     form.get_by_label("Status").select_option("generation_failed")
     form.locator("[name=system]").select_option("closed_book")
-    assert opened.ids() == [one for one in everything if held[1][one] == "failed"]
+    assert opened.ids() == [one for one in everything if states_per_run[1][one] == "failed"]
     form.get_by_role("button", name="Clear").click()
     form.get_by_label("Category").select_option("game")
     form.get_by_label("Difficulty").select_option("medium")
-    wanted = [one.id for one in runs[0].store.samples() if (one.category, one.difficulty) == ("game", "medium")]
-    assert opened.ids() == wanted
+    expected = [one.id for one in runs[0].store.samples() if (one.category, one.difficulty) == ("game", "medium")]
+    assert opened.ids() == expected
     form.get_by_role("button", name="Clear").click()
     form.get_by_label("Search").fill("LIGHTHOUSE number 17")
     until(opened.page, "document.querySelectorAll('.card').length === 1")
@@ -243,8 +246,8 @@ def test_scores_can_be_asked_for_and_ordered(site: Any, view: Open) -> None:
     opened = view(index, "#samples?system=open_book&min=0.5&max=0.9&sort=low&alone=1")
     shown = opened.ids()
     assert sorted(shown) == sorted(one for one, score in scores.items() if 0.5 <= round(score, 4) <= 0.9)
-    held = [round(scores[one], 4) for one in shown]
-    assert held == sorted(held)
+    shown_scores = [round(scores[one], 4) for one in shown]
+    assert shown_scores == sorted(shown_scores)
     assert opened.page.locator(".made h4 bdi").all_text_contents() == ["open_book"] * len(shown)
 
 
@@ -279,8 +282,8 @@ def test_every_number_leads_to_its_samples(site: Any, view: Open) -> None:
     page.locator(".parts:visible th a", has_text="astronomy").click()
     until(page, "location.hash.includes('category=astronomy')")
     assert set(page.locator(".card .tags span:first-child").all_text_contents()) == {"astronomy"}
-    wanted = set(page.evaluate("[...document.querySelectorAll('a.figure')].map((a) => a.getAttribute('href'))"))
-    for href in wanted:
+    hrefs = set(page.evaluate("[...document.querySelectorAll('a.figure')].map((a) => a.getAttribute('href'))"))
+    for href in hrefs:
         section, _, query = href.partition("?")
         assert section in {"#samples", "#failures"} and set(parse_qs(query)) <= {
             "system", "group", "category", "difficulty", "status", "reason", "scorer", "protocol"
@@ -324,8 +327,12 @@ def test_details_show_what_went_in_what_came_out_and_why(site: Any, view: Open) 
 
 def test_the_larger_image_stands_beside_the_truth(site: Any, view: Open) -> None:
     index, runs = site
-    held = [states(run) for run in runs]
-    good = next(one for one in held[0] if all(state[one] != "failed" and state[one] != "refused" for state in held))
+    states_per_run = [states(run) for run in runs]
+    good = next(
+        one
+        for one in states_per_run[0]
+        if all(state[one] != "failed" and state[one] != "refused" for state in states_per_run)
+    )
     opened = view(index, f"#samples?id={good}")
     page = opened.page
     link = page.get_by_alt_text(f"generated image of open_book for sample {good}")
@@ -510,10 +517,10 @@ def test_rows_stay_rows_for_screen_readers_on_a_phone(site: Any, view: Open) -> 
 # -- other shapes of runs --------------------------------------------------------------------------------------------
 
 
-def test_runs_that_differ_in_task_version_are_not_ranked(lab: RunMaker, view: Open, tmp_path: Path) -> None:
-    old = lab.run("open_book", lab.samples(8), 0.9)
-    lab.version = "2-000000000000"
-    new = lab.run("closed_book", lab.samples(8), 0.2)
+def test_runs_that_differ_in_task_version_are_not_ranked(maker: RunMaker, view: Open, tmp_path: Path) -> None:
+    old = maker.run("open_book", maker.samples(8), 0.9)
+    maker.version = "2-000000000000"
+    new = maker.run("closed_book", maker.samples(8), 0.2)
     opened = view(write_report([old, new], tmp_path / "page"))
     assert opened.page.locator("h1").first.inner_text() == "These runs cannot be ranked."
     assert "task version" in opened.page.locator(".lede").first.inner_text()
@@ -521,9 +528,9 @@ def test_runs_that_differ_in_task_version_are_not_ranked(lab: RunMaker, view: Op
     opened.clean()
 
 
-def test_one_run_with_repeats_and_one_protocol(lab: Any, view: Open, tmp_path: Path) -> None:
-    lab.failing = False
-    run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, protocols=("strict",))
+def test_one_run_with_repeats_and_one_protocol(maker: Any, view: Open, tmp_path: Path) -> None:
+    maker.failing = False
+    run = maker.run("open_book", maker.samples(6), 0.8, repeats=2, protocols=("strict",))
     opened = view(write_report([run], tmp_path / "page"))
     assert opened.page.locator("#protocol, #scorer").count() == 0
     assert len(opened.ids()) == 12
@@ -532,9 +539,9 @@ def test_one_run_with_repeats_and_one_protocol(lab: Any, view: Open, tmp_path: P
     opened.clean()
 
 
-def test_an_image_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_path: Path) -> None:
-    lab.failing = False
-    run = lab.run("open_book", lab.samples(4), 0.8)
+def test_an_image_that_is_gone_says_so_in_its_place(maker: Any, view: Open, tmp_path: Path) -> None:
+    maker.failing = False
+    run = maker.run("open_book", maker.samples(4), 0.8)
     _, generation = next(iter(run.store.generations()))
     assert generation.image is not None
     run.store.image_path(generation.image).unlink()
@@ -545,13 +552,13 @@ def test_an_image_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_thousand_samples_are_rendered_a_few_at_a_time(lab: RunMaker, view: Open, tmp_path: Path) -> None:
-    runs = [lab.run(name, lab.samples(1000), skill) for name, skill in (("open_book", 0.8), ("closed_book", 0.3))]
+def test_a_thousand_samples_are_rendered_a_few_at_a_time(maker: RunMaker, view: Open, tmp_path: Path) -> None:
+    runs = [maker.run(name, maker.samples(1000), skill) for name, skill in (("open_book", 0.8), ("closed_book", 0.3))]
     opened = view(write_report(runs, tmp_path / "page"))
     page = opened.page
     assert page.locator(".card").count() <= 64
     assert len([url for url in opened.requests if "chunk-" in url]) <= 3
     page.locator("#filters").get_by_label("Status").select_option("problem")
-    wanted = {one for run in runs for one, state in states(run).items() if state != "scored"}
-    assert page.locator("#found").inner_text().startswith(f"{len(wanted)} samples of 1,000")
+    expected = {one for run in runs for one, state in states(run).items() if state != "scored"}
+    assert page.locator("#found").inner_text().startswith(f"{len(expected)} samples of 1,000")
     opened.clean()

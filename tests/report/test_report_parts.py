@@ -96,9 +96,9 @@ def test_text_read_in_an_image_is_found_in_what_a_scorer_kept() -> None:
 
 
 def test_systems_are_distinguished_by_more_than_colour() -> None:
-    found = marks([f"system {index}" for index in range(COLOURS * len(SHAPES))])
-    assert len(set(found)) == COLOURS * len(SHAPES)
-    assert len({mark.shape for mark in found[:COLOURS]}) == COLOURS
+    result = marks([f"system {index}" for index in range(COLOURS * len(SHAPES))])
+    assert len(set(result)) == COLOURS * len(SHAPES)
+    assert len({mark.shape for mark in result[:COLOURS]}) == COLOURS
 
 
 # -- colours: contrast after WCAG 2.2, colour blindness after Machado, Oliveira and Fernandes (2009) -----------------
@@ -176,9 +176,9 @@ def test_no_text_is_ever_read_as_markup(path: Path) -> None:
 
 
 def test_templates_escape_and_refuse_unknown_names() -> None:
-    made = environment()
-    assert made.autoescape is True
-    assert made.from_string("{{ text }}").render(text="<b>") == "&lt;b&gt;"
+    jinja = environment()
+    assert jinja.autoescape is True
+    assert jinja.from_string("{{ text }}").render(text="<b>") == "&lt;b&gt;"
 
 
 # -- cells -----------------------------------------------------------------------------------------------------------
@@ -262,8 +262,8 @@ def test_an_image_that_cannot_be_shown_gives_the_reason(tmp_path: Path) -> None:
     assert list((tmp_path / "img").iterdir()) == []
 
 
-def test_a_report_is_replaced_and_its_images_are_used_again(lab: Any, tmp_path: Path) -> None:
-    run = lab.run("open_book", lab.samples(6), 0.7)
+def test_a_report_is_replaced_and_its_images_are_used_again(maker: Any, tmp_path: Path) -> None:
+    run = maker.run("open_book", maker.samples(6), 0.7)
     out = tmp_path / "page"
     assert write_report([run], out) == out / "index.html"
     first = {path.name: path.stat().st_ino for path in (out / "img").iterdir()}
@@ -274,17 +274,17 @@ def test_a_report_is_replaced_and_its_images_are_used_again(lab: Any, tmp_path: 
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".page")] == []
 
 
-def test_the_same_runs_give_the_same_bytes(lab: RunMaker, tmp_path: Path) -> None:
-    runs = [lab.run("open_book", lab.samples(6), 0.7), lab.run("closed_book", lab.samples(6), 0.3)]
+def test_the_same_runs_give_the_same_bytes(maker: RunMaker, tmp_path: Path) -> None:
+    runs = [maker.run("open_book", maker.samples(6), 0.7), maker.run("closed_book", maker.samples(6), 0.3)]
     pages = [write_report(runs, tmp_path / name).parent for name in ("a", "b")]
-    held = [
+    files_per_report = [
         {str(path.relative_to(page)): path.read_bytes() for path in page.rglob("*") if path.is_file()} for page in pages
     ]
-    assert held[0] == held[1]
+    assert files_per_report[0] == files_per_report[1]
 
 
-def test_a_foreign_folder_is_not_replaced(lab: Any, tmp_path: Path) -> None:
-    run = lab.run("open_book", lab.samples(2), 0.7)
+def test_a_foreign_folder_is_not_replaced(maker: Any, tmp_path: Path) -> None:
+    run = maker.run("open_book", maker.samples(2), 0.7)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="not a report"):
@@ -302,32 +302,33 @@ def test_a_foreign_folder_is_not_replaced(lab: Any, tmp_path: Path) -> None:
     assert (write_report([run], tmp_path / "empty").parent / MARKER).is_file()
 
 
-def test_a_report_needs_a_scored_run(lab: RunMaker, tmp_path: Path) -> None:
+def test_a_report_needs_a_scored_run(maker: RunMaker, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least one run"):
         write_report([], tmp_path / "page")
-    run = lab.run("open_book", lab.samples(2), 0.7)
+    run = maker.run("open_book", maker.samples(2), 0.7)
     with pytest.raises(UsageError, match="no summary"):
         write_report([ReportRun(run.store, ())], tmp_path / "page")
 
 
-def test_runs_of_one_name_get_names_of_their_own(lab: RunMaker) -> None:
-    runs = [lab.run("open_book", lab.samples(2), 0.7, folder=name) for name in ("monday", "tuesday")]
+def test_runs_of_one_name_get_names_of_their_own(maker: RunMaker) -> None:
+    runs = [maker.run("open_book", maker.samples(2), 0.7, folder=name) for name in ("monday", "tuesday")]
     assert [system.label for system in systems_of(runs)] == ["open_book · monday", "open_book · tuesday"]
-    runs.append(lab.run("closed_book", lab.samples(2), 0.7))
+    runs.append(maker.run("closed_book", maker.samples(2), 0.7))
     assert systems_of(runs)[2].label == "closed_book"
     assert len({system.label for system in systems_of([runs[0], runs[0]])}) == 2
 
 
-def test_a_run_directory_that_may_only_be_read_is_enough(lab: RunMaker, tmp_path: Path) -> None:
-    run = lab.run("open_book", lab.samples(3), 0.7)
+def test_a_run_directory_that_may_only_be_read_is_enough(maker: RunMaker, tmp_path: Path) -> None:
+    run = maker.run("open_book", maker.samples(3), 0.7)
     before = {path: path.stat().st_mtime_ns for path in run.store.path.rglob("*")}
     write_report([run], tmp_path / "page")
     assert {path: path.stat().st_mtime_ns for path in run.store.path.rglob("*")} == before
 
 
-def test_a_name_cannot_turn_or_flood_the_headline(lab: RunMaker) -> None:
+def test_a_name_cannot_turn_or_flood_the_headline(maker: RunMaker) -> None:
     runs = [
-        lab.run(name, lab.samples(12), skill) for name, skill in (("\u202eabc" + "x" * 300, 0.9), ("closed_book", 0.1))
+        maker.run(name, maker.samples(12), skill)
+        for name, skill in (("\u202eabc" + "x" * 300, 0.9), ("closed_book", 0.1))
     ]
     systems = systems_of(runs)
     sentence = answer(systems, views_of(systems)[0], None).sentence

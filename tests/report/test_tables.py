@@ -52,8 +52,8 @@ def some_rows(level: float, *, failed: int = 0, size: int = 24, judge: str = "")
 
 def summary(system: str, level: float, **fields: Any) -> Summary:
     labels = {**LABELS, **{name: value for name, value in fields.items() if name not in {"failed", "judge"}}}
-    made = some_rows(level, failed=fields.get("failed", 0), judge=fields.get("judge", ""))
-    return aggregate(made, labels.pop("protocol", "strict"), resamples=200, system=system, **labels)
+    rows = some_rows(level, failed=fields.get("failed", 0), judge=fields.get("judge", ""))
+    return aggregate(rows, labels.pop("protocol", "strict"), resamples=200, system=system, **labels)
 
 
 def columns(line: str) -> list[str]:
@@ -100,13 +100,13 @@ def test_figures_stand_under_each_other() -> None:
 
 
 def test_summaries_that_were_not_measured_alike_do_not_share_a_table() -> None:
-    made = [
+    summaries = [
         summary("a", 0.5),
         summary("a", 0.5, protocol="official"),
         summary("b", 0.75),
         summary("a", 0.5, scorer="x"),
     ]
-    text = tables.terminal(made)
+    text = tables.terminal(summaries)
     assert text.count("K-Score") == 3
     assert text.split("\n\n")[0].splitlines()[2].startswith("b ")
 
@@ -145,11 +145,11 @@ def test_markdown_has_every_table_and_its_cells() -> None:
 
 
 def test_csv_keeps_every_digit_of_every_figure() -> None:
-    made = [summary("one", 1 / 3), summary(NASTY, 0.25, cost=0.1)]
-    read = list(csv.DictReader(io.StringIO(tables.csv(made))))
-    assert len(read) == sum(len(part.figures) for one in made for part in one.slices)
+    summaries = [summary("one", 1 / 3), summary(NASTY, 0.25, cost=0.1)]
+    read = list(csv.DictReader(io.StringIO(tables.csv(summaries))))
+    assert len(read) == sum(len(part.figures) for one in summaries for part in one.slices)
     for entry in read:
-        one = made[0] if entry["system"] == "one" else made[1]
+        one = summaries[0] if entry["system"] == "one" else summaries[1]
         part = one.slice(entry["kind"], entry["name"])
         figure = part.figures[entry["figure"]]
         assert (float(entry["value"]) if entry["value"] else None) == figure.value
@@ -165,16 +165,16 @@ def test_a_spreadsheet_runs_no_name_as_a_formula() -> None:
 
 
 def test_hostile_names_stay_one_cell_of_text() -> None:
-    made = [summary(NASTY, 0.5, task=NASTY, scorer=NASTY, scorer_note=NASTY, judge=NASTY), summary("x", 0.25)]
-    found = compare(some_rows(0.25), some_rows(0.5), a_name=NASTY, b_name="x" * 200, scorer=NASTY, resamples=50)
+    summaries = [summary(NASTY, 0.5, task=NASTY, scorer=NASTY, scorer_note=NASTY, judge=NASTY), summary("x", 0.25)]
+    comparison = compare(some_rows(0.25), some_rows(0.5), a_name=NASTY, b_name="x" * 200, scorer=NASTY, resamples=50)
     texts = [
-        tables.terminal(made),
-        tables.terminal(made, "category"),
-        tables.markdown(made),
-        tables.csv(made),
-        tables.comparison_terminal([found]),
-        tables.comparison_markdown([found]),
-        tables.comparison_csv([found]),
+        tables.terminal(summaries),
+        tables.terminal(summaries, "category"),
+        tables.markdown(summaries),
+        tables.csv(summaries),
+        tables.comparison_terminal([comparison]),
+        tables.comparison_markdown([comparison]),
+        tables.comparison_csv([comparison]),
     ]
     for text in texts:
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e]", text)
@@ -232,12 +232,12 @@ def a_comparison() -> Comparison:
 
 
 def test_a_comparison_names_the_leader_and_the_interval() -> None:
-    found = a_comparison()
-    text = tables.comparison_terminal([found])
+    comparison = a_comparison()
+    text = tables.comparison_terminal([comparison])
     lines = text.splitlines()
     assert lines[0] == "agent against plain"
     assert columns(lines[1]) == ["plain", "agent", "difference", "p", "n"]
-    head = found.headline
+    head = comparison.headline
     assert head.value is not None
     cells = columns(lines[3])
     assert cells[:3] == ["K-Score", f"{head.a:.3f}", f"{head.b:.3f}"]
@@ -255,11 +255,11 @@ def test_a_comparison_names_the_leader_and_the_interval() -> None:
 
 
 def test_comparisons_as_csv_keep_every_digit() -> None:
-    found = a_comparison()
-    read = list(csv.DictReader(io.StringIO(tables.comparison_csv([found]))))
-    assert len(read) == sum(len(part.figures) for part in found.slices)
+    comparison = a_comparison()
+    read = list(csv.DictReader(io.StringIO(tables.comparison_csv([comparison]))))
+    assert len(read) == sum(len(part.figures) for part in comparison.slices)
     for entry in read:
-        figure = found.slice(entry["kind"], entry["name"]).figures[entry["figure"]]
+        figure = comparison.slice(entry["kind"], entry["name"]).figures[entry["figure"]]
         assert float(entry["difference"]) == figure.value
         assert (float(entry["p"]) if entry["p"] else None) == figure.p
 

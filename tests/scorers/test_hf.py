@@ -38,16 +38,16 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    made: list[HfJudge] = []
+    judges: list[HfJudge] = []
     original = HfJudge.setup
 
     def setup(self: HfJudge, device: str) -> None:
-        made.append(self)
+        judges.append(self)
         original(self, device)
 
     monkeypatch.setattr(HfJudge, "setup", setup)
     yield
-    for judge in made:
+    for judge in judges:
         judge.close()
         assert judge._loaded is None
 
@@ -60,8 +60,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def item(place: Path, name: str, prompt: str = "A lighthouse at dusk.", text_required: bool | None = True) -> Item:
     sample = Sample(id=name, prompt=prompt, category="sports", text_required=text_required)
     truth = GroundTruth(sample_id=name, image=save_image(place / f"{name}-truth.png", (90, 60), "navy"))
-    drawn = save_image(place / f"{name}-drawn.png", (64, 48 + 16 * (len(name) % 3)), "red")
-    return sample, truth, Generation(sample_id=name, repeat=1, status=GenerationStatus.OK, image=drawn)
+    generated = save_image(place / f"{name}-drawn.png", (64, 48 + 16 * (len(name) % 3)), "red")
+    return sample, truth, Generation(sample_id=name, repeat=1, status=GenerationStatus.OK, image=generated)
 
 
 class Script:

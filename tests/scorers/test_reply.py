@@ -247,9 +247,9 @@ def test_no_text_raises_and_every_parsed_score_can_be_stored(text: str, text_req
     st.one_of(grid_objects, objects), st.sampled_from([None, True, False]), st.sampled_from(["%s", "```json\n%s\n```"])
 )
 def test_strictly_valid_replies_parse_the_same_leniently(
-    found: dict[str, Any], text_required: bool | None, wrapped: str
+    fields: dict[str, Any], text_required: bool | None, wrapped: str
 ) -> None:
-    text = wrapped.replace("%s", json.dumps(found))
+    text = wrapped.replace("%s", json.dumps(fields))
     strict = read_strict(text, text_required=text_required)
     if isinstance(strict, ParsedScore):
         official = lenient(text)
@@ -259,13 +259,13 @@ def test_strictly_valid_replies_parse_the_same_leniently(
 
 
 @given(grid_objects, st.sampled_from([None, True, False]))
-def test_the_strict_parser_accepts_exactly_the_contract(found: dict[str, Any], text_required: bool | None) -> None:
+def test_the_strict_parser_accepts_exactly_the_contract(fields: dict[str, Any], text_required: bool | None) -> None:
     """Compare with a separate definition of valid objects of grid values and nulls."""
-    na = found["text_accuracy_na"]
-    others = all(found[name] is not None for name in DIMENSIONS if name != TEXT)
-    text_fits = na or found[TEXT] is not None
+    na = fields["text_accuracy_na"]
+    others = all(fields[name] is not None for name in DIMENSIONS if name != TEXT)
+    text_fits = na or fields[TEXT] is not None
     agrees = text_required is None or na is not text_required
-    accepted = isinstance(read_strict(json.dumps(found), text_required=text_required), ParsedScore)
+    accepted = isinstance(read_strict(json.dumps(fields), text_required=text_required), ParsedScore)
     assert accepted == (others and text_fits and agrees)
 
 

@@ -62,11 +62,11 @@ class GenerationStep:
         number = int(request.prompt.split()[1][:-1])
         if number == 3:
             return GeneratedImage(status=GenerationStatus.FAILED, reason="it broke")
-        drawn = save_blocks(Path(self.folder) / "drawn", number)
+        image = save_blocks(Path(self.folder) / "drawn", number)
         refs = [save_blocks(Path(self.folder) / "refs", 10 * number + each) for each in (7, 8)]
         recorded = tuple({"title": "found", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
-        assert drawn.path is not None
-        return GeneratedImage(image=Image.open(drawn.path), references=recorded)
+        assert image.path is not None
+        return GeneratedImage(image=Image.open(image.path), references=recorded)
 
 
 def evaluate(folder: Path, scorer: str, model: str) -> tuple[RunOutcome, RunSpec]:
@@ -96,9 +96,9 @@ def test_a_run_gives_the_scorers_values_and_their_mean(
     task = PictureTask(tmp_path)
     with RunStore.read(tmp_path / "run") as store:
         scores = {score.sample_id: score for _, score in store.scores()}
-        drawn = {one.sample_id: one for _, one in store.generations()}
+        generations = {one.sample_id: one for _, one in store.generations()}
         rows = list(store.rows(name))
-    batch = [(sample, task.truth(sample.id), drawn[sample.id]) for sample in task.samples() if sample.id != "s3"]
+    batch = [(sample, task.truth(sample.id), generations[sample.id]) for sample in task.samples() if sample.id != "s3"]
     monkeypatch.setenv("KNOWGEN_CACHE", "off")  # or it would be answered with what the worker kept
     here = {score.sample_id: score for score in kind(model).score_batch(batch)}
     assert {name: score.strict.values for name, score in scores.items()} == {

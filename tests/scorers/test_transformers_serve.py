@@ -90,8 +90,8 @@ def language(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, st
 
 
 def run(place: Path, scorer: str, generator: str = "closed_book", limit: int = 2, **args: Any) -> list[Score]:
-    made = knowgen.evaluate("knowgen_mini", generator, scorer, out=place, scorer_args=args, limit=limit)
-    assert made.summary.headline.value is None, "failed judgements are no zeros"
+    finished = knowgen.evaluate("knowgen_mini", generator, scorer, out=place, scorer_args=args, limit=limit)
+    assert finished.summary.headline.value is None, "failed scores are not zeros"
     with RunStore.read(place) as store:
         return [score for _, score in store.scores()]
 

@@ -131,9 +131,9 @@ def test_every_sample_ends_scored_or_failed_with_its_reason(tmp_path: Path) -> N
 def test_a_repeated_run_makes_no_call(tmp_path: Path) -> None:
     with JudgeServer() as server:
         evaluate(tmp_path, server.url)
-        asked = len(server.calls)
+        calls_before = len(server.calls)
         again = evaluate(tmp_path, server.url)
-    assert (asked, len(server.calls), again.score_cached) == (12, 12, 12)
+    assert (calls_before, len(server.calls), again.score_cached) == (12, 12, 12)
 
 
 def test_speed_and_prices_are_not_part_of_the_key_but_the_decoding_is(tmp_path: Path) -> None:
@@ -181,9 +181,9 @@ def test_a_reply_paid_for_before_a_fault_stays_in_the_record(tmp_path: Path) -> 
     steps = [Step(reply=good(aesthetics=0.75)), Step(status=500), Step(reply=good(aesthetics=0.5))]
     with JudgeServer(steps) as server:
         evaluate(tmp_path, server.url, count=1)
-        asked = len(server.calls)
+        calls_before = len(server.calls)
     score = scores_in(tmp_path)["s0"]
-    assert score.status is ScoreStatus.OK and asked == 3
+    assert score.status is ScoreStatus.OK and calls_before == 3
     assert [bool(attempt.reply) for attempt in score.attempts] == [True, False, True]
     assert score.strict.values["aesthetics"] == 0.5
     assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.75
@@ -195,10 +195,10 @@ def test_replies_of_a_failed_try_are_stored_and_counted(tmp_path: Path) -> None:
 
     with JudgeServer(fate) as server:
         evaluate(tmp_path, server.url, count=1, price_in=1.0, price_out=1.0)
-        asked = len(server.calls)
+        calls_before = len(server.calls)
     score = scores_in(tmp_path)["s0"]
     assert score.status is ScoreStatus.FAILED
-    assert len(score.attempts) == asked
+    assert len(score.attempts) == calls_before
     paid = sum(attempt.reply == "no JSON" for attempt in score.attempts)
     assert paid >= 1 and score.usage.input_tokens == 100 * paid
     assert score.usage.cost == pytest.approx(110e-6 * paid)
@@ -223,7 +223,7 @@ def test_concurrency_and_schema_support_are_noted(tmp_path: Path) -> None:
             schemas = [data["refused"] for _, _, data in store.notes("schema")]
         assert paces[0] == ("vlm:any", 16, "start")
         assert any("busy" in why for _, _, why in paces)
-        assert schemas and all("response_format" in said for said in schemas)
+        assert schemas and all("response_format" in body for body in schemas)
         (tmp_path / "again").mkdir()
         shutil.copy(tmp_path / "truth.png", tmp_path / "again")
         evaluate(tmp_path / "again", server.url, count=40)

@@ -44,7 +44,7 @@ def png(colour: tuple[int, int, int], size: tuple[int, int] = (20, 20)) -> str:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
-    with served(folder, "makers.py:Draws", "--max-body", "1", "--max-pixels", "0.01", "--timeout", "20") as one:
+    with served(folder, "makers.py:Synchronous", "--max-body", "1", "--max-pixels", "0.01", "--timeout", "20") as one:
         yield one
 
 
@@ -154,7 +154,7 @@ def test_unknown_paths_and_methods_are_404_and_405(server: Served) -> None:
 
 
 def test_metrics_count_outcomes_batches_and_times(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws") as own:
+    with served(tmp_path, "makers.py:Synchronous") as own:
         for prompt in ("one", "two", "break", "refuse"):
             own.generate(prompt)
         own.ask("/generate", b"?")
@@ -192,7 +192,7 @@ def test_an_async_generator_generates_as_many_at_once_as_it_declares(tmp_path: P
 
 
 def test_a_full_queue_rejects_requests_immediately_with_retry_after(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws", "-g", "seconds=0.5", "--queue", "2") as own:
+    with served(tmp_path, "makers.py:Synchronous", "-g", "seconds=0.5", "--queue", "2") as own:
         answers = together(own, [f"picture {number}" for number in range(8)])
         counts = Counter(one.status for one in answers)
         assert counts == {200: 3, 503: 5}  # one is generated, two wait
@@ -206,7 +206,7 @@ def test_a_full_queue_rejects_requests_immediately_with_retry_after(tmp_path: Pa
 
 def test_requests_without_the_token_are_rejected(tmp_path: Path) -> None:
     secret = {"SERVE_SECRET": "open sesame"}
-    with served(tmp_path, "makers.py:Draws", "--token-env", "SERVE_SECRET", environment=secret) as own:
+    with served(tmp_path, "makers.py:Synchronous", "--token-env", "SERVE_SECRET", environment=secret) as own:
         assert own.generate("a lamp").status == 401
         assert own.generate("a lamp", headers={"Authorization": "Bearer wrong"}).status == 401
         assert own.generate("a lamp", headers={"Authorization": "open sesame"}).status == 401
@@ -226,7 +226,7 @@ def test_references_for_a_generator_without_them_are_rejected(tmp_path: Path) ->
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_after_a_signal_the_image_in_progress_is_finished_and_others_are_rejected(tmp_path: Path, signum: int) -> None:
-    with served(tmp_path, "makers.py:Draws", "-g", "seconds=1") as own, ThreadPoolExecutor(3) as pool:
+    with served(tmp_path, "makers.py:Synchronous", "-g", "seconds=1") as own, ThreadPoolExecutor(3) as pool:
         first = pool.submit(own.generate, "first", 1)
         wait_until(lambda: own.log() == ["first"])
         rest = [pool.submit(own.generate, f"another {number}") for number in range(2)]
@@ -240,7 +240,7 @@ def test_after_a_signal_the_image_in_progress_is_finished_and_others_are_rejecte
 
 
 def test_a_second_signal_ends_the_process_but_a_repeat_of_the_first_does_not(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws", "-g", "seconds=4") as own, ThreadPoolExecutor(1) as pool:
+    with served(tmp_path, "makers.py:Synchronous", "-g", "seconds=4") as own, ThreadPoolExecutor(1) as pool:
         lost = pool.submit(own.generate, "first")
         wait_until(lambda: own.log() == ["first"])
         for _ in range(2):
@@ -266,7 +266,7 @@ def test_a_signal_ends_a_server_that_is_loading(tmp_path: Path) -> None:
 
 
 def test_no_image_is_generated_for_a_client_that_disconnects_while_queued(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws", "-g", "seconds=1") as own:
+    with served(tmp_path, "makers.py:Synchronous", "-g", "seconds=1") as own:
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(own.generate, "first")
             wait_until(lambda: own.log() == ["first"])
@@ -292,7 +292,7 @@ def test_worker_processes_generate_and_one_that_dies_is_replaced(tmp_path: Path)
 
 
 def test_a_generation_that_hangs_is_504_and_the_next_one_succeeds(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws", "--timeout", "0.5") as own:
+    with served(tmp_path, "makers.py:Synchronous", "--timeout", "0.5") as own:
         assert own.generate("hang").status == 504
         assert own.generate("a lamp", 3).pixel == expected("a lamp", 3)
 
@@ -308,23 +308,23 @@ def test_why_a_generator_cannot_be_served_is_one_line(tmp_path: Path) -> None:
     assert code == 2 and "ground truth" in err and len(err.splitlines()) == 1
     code, err = ended(tmp_path, "makers.py:Unbuildable", "--port", "0")
     assert code == 3 and "the weights are not there" in err and len(err.splitlines()) == 1
-    code, err = ended(tmp_path, "makers.py:Draws", "--batch", "4")
+    code, err = ended(tmp_path, "makers.py:Synchronous", "--batch", "4")
     assert code == 2 and "no batches" in err
-    code, err = ended(tmp_path, "makers.py:Draws", "--token-env", "NOT_SET_ANYWHERE")
+    code, err = ended(tmp_path, "makers.py:Synchronous", "--token-env", "NOT_SET_ANYWHERE")
     assert code == 3 and "NOT_SET_ANYWHERE" in err
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, err = ended(tmp_path, "makers.py:Draws", "--port", str(taken.getsockname()[1]))
+        code, err = ended(tmp_path, "makers.py:Synchronous", "--port", str(taken.getsockname()[1]))
     assert code == 3 and "cannot listen" in err and len(err.splitlines()) == 1
 
 
 def test_a_server_open_to_other_machines_without_a_token_is_warned_of(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws", "--host", "0.0.0.0") as own:
+    with served(tmp_path, "makers.py:Synchronous", "--host", "0.0.0.0") as own:
         _, _, err = own.stop()
     assert "warning" in err and "--token-env" in err
 
 
 def test_fetch_does_not_reach_private_addresses(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws", "--fetch") as own:
+    with served(tmp_path, "makers.py:Synchronous", "--fetch") as own:
         port = own.url.rpartition(":")[2]
         for host in ("127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1", "2130706433"):
             answer = own.generate("peek", image_urls=[f"http://{host}:{port}/health"])

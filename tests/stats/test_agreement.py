@@ -200,16 +200,18 @@ def test_the_interval_of_kappa_equals_a_plain_loop() -> None:
     """Two images a sample: samples are drawn, with both of their images."""
     chance = random.Random(5)
     first = {("x", f"s{s}", r): {"d": chance.choice(GRID)} for s in range(30) for r in range(2)}
-    second = {key: held if chance.random() < 0.7 else {"d": chance.choice(GRID)} for key, held in first.items()}
+    second = {key: values if chance.random() < 0.7 else {"d": chance.choice(GRID)} for key, values in first.items()}
     result = pair_agreements({"a": first, "b": second}, {"a": ("d",), "b": ("d",)}, resamples=6000)[0].dimensions["d"]
-    draws = []
+    resampled = []
     for _ in range(3000):
         keys = [("x", f"s{s}", r) for s in chance.choices(range(30), k=30) for r in range(2)]
-        draws.append(plain_kappa([(first[key]["d"], second[key]["d"]) for key in keys]))
+        resampled.append(plain_kappa([(first[key]["d"], second[key]["d"]) for key in keys]))
     from knowgen.stats.bootstrap import expanded_tail
 
     tail = expanded_tail(30)
-    assert (result.kappa.low, result.kappa.high) == pytest.approx(tuple(np.quantile(draws, [tail, 1 - tail])), abs=0.03)
+    assert (result.kappa.low, result.kappa.high) == pytest.approx(
+        tuple(np.quantile(resampled, [tail, 1 - tail])), abs=0.03
+    )
     assert result.kappa.n == 60
 
 
@@ -253,12 +255,12 @@ def test_of_several_scores_the_first_that_is_ok_counts() -> None:
 
 
 def systems_of(skills: list[float], *, turned: bool = False) -> list[RatedSystem]:
-    made = []
+    results = []
     for number, skill in enumerate(skills):
         rows = some_rows(random.Random(number), 40, skill=skill)
         other = some_rows(random.Random(50 + number), 40, skill=1 - skill if turned else skill)
-        made.append(RatedSystem(f"system {number}", "t", "1", {"vlm:a": rows, "vlm:b": other}))
-    return made
+        results.append(RatedSystem(f"system {number}", "t", "1", {"vlm:a": rows, "vlm:b": other}))
+    return results
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -396,22 +398,22 @@ def test_a_file_from_a_spreadsheet_can_be_read(tmp_path: Path) -> None:
 def test_intervals_of_kappa_contain_the_true_value(size: int) -> None:
     """Two judges who see the same thing with noise; the truth is the kappa of 400,000 images."""
 
-    def judged(rng: np.random.Generator, n: int) -> np.ndarray:
+    def ratings_of_two(rng: np.random.Generator, n: int) -> np.ndarray:
         seen = rng.standard_normal(n)
         return np.stack(
             [0.5 * (view > -0.2) + 0.5 * (view > 0.9) for view in (seen + 0.6 * rng.standard_normal((2, n)))]
         )
 
-    big = judged(np.random.default_rng(99), 400_000)
+    big = ratings_of_two(np.random.default_rng(99), 400_000)
     truth = float(squared_kappas(big, np.ones((1, 400_000)))[0])
-    held, shown, rounds = 0, 0, 600
+    covered, shown, rounds = 0, 0, 600
     for number in range(rounds):
-        table = judged(np.random.default_rng(number), size)
+        table = ratings_of_two(np.random.default_rng(number), size)
         sides = [{("x", f"s{i:03}", 0): {"d": float(v)} for i, v in enumerate(side)} for side in table]
         pair = pair_agreements(dict(zip("ab", sides, strict=True)), {"a": "d", "b": "d"}, resamples=400)[0]
         figure = pair.dimensions["d"].kappa
         if figure.low is not None and figure.high is not None:
             shown += 1
-            held += figure.low <= truth <= figure.high
+            covered += figure.low <= truth <= figure.high
     assert shown > 0.9 * rounds
-    assert 0.91 <= held / shown <= 0.98
+    assert 0.91 <= covered / shown <= 0.98

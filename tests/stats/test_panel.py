@@ -163,10 +163,10 @@ READING = st.one_of(
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.lists(READING, min_size=5, max_size=5), min_size=1, max_size=6), st.integers(1, 5), st.randoms())
 def test_any_panel_stays_on_the_grid_and_does_not_depend_on_the_order_of_members(
-    judged: list[list[ParsedScore]], quorum: int, chance: random.Random
+    scores_by_sample: list[list[ParsedScore]], quorum: int, chance: random.Random
 ) -> None:
     rows = {
-        name: [row(f"s{number}", "physics", scores[place]) for number, scores in enumerate(judged)]
+        name: [row(f"s{number}", "physics", scores[place]) for number, scores in enumerate(scores_by_sample)]
         for place, name in enumerate("abcde")
     }
     mixed = list("abcde")
@@ -175,7 +175,7 @@ def test_any_panel_stays_on_the_grid_and_does_not_depend_on_the_order_of_members
     assert [one.strict.values for one in result] == [
         one.strict.values for one in panel_rows(panel_of(mixed, quorum), rows, DIMENSIONS)
     ]
-    for one, scores in zip(result, judged, strict=True):
+    for one, scores in zip(result, scores_by_sample, strict=True):
         sitting = [score for score in scores if score.status is ScoreStatus.OK]
         assert (one.strict.status is ScoreStatus.OK) == (len(sitting) >= quorum)
         for name, value in one.strict.values.items():

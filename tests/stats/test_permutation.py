@@ -61,12 +61,12 @@ def test_the_p_value_equals_that_of_all_exchanges_computed_one_by_one(protocol: 
     chance = random.Random(seed)
     a, b = some_rows(chance, 8), some_rows(chance, 8)
     result = compare(a, b, protocol, resamples=0)
-    kept = [key for key in (one.sample_id for one in a) if key not in result.unscored]
+    paired = [key for key in (one.sample_id for one in a) if key not in result.unscored]
     first, second = ({one.sample_id: one for one in side} for side in (a, b))
 
     def difference(exchanged: tuple[bool, ...]) -> float:
         sides: tuple[list[Row], list[Row]] = ([], [])
-        for key, swap in zip(kept, exchanged, strict=True):
+        for key, swap in zip(paired, exchanged, strict=True):
             sides[0].append((second if swap else first)[key])
             sides[1].append((first if swap else second)[key])
         k = [aggregate(side, rule, resamples=0).headline.value for side in sides]
@@ -74,7 +74,7 @@ def test_the_p_value_equals_that_of_all_exchanges_computed_one_by_one(protocol: 
         return k[1] - k[0]
 
     rule = get_protocol(protocol).model_copy(update={"rounding": None})
-    all_of_them = [difference(ways) for ways in itertools.product((False, True), repeat=len(kept))]
+    all_of_them = [difference(ways) for ways in itertools.product((False, True), repeat=len(paired))]
     as_large = sum(abs(each) >= abs(all_of_them[0]) - 1e-9 for each in all_of_them)
     assert result.exact
     assert result.headline.p_permutation == pytest.approx(as_large / len(all_of_them), abs=1e-12)

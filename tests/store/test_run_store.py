@@ -107,11 +107,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @given(generation=GENERATION, key=DIGEST)
 def test_a_generation_is_read_as_written(shared: RunStore, generation: Generation, key: str) -> None:
     shared.put_generation(key, generation)
-    found = shared.generation(key)
-    assert found is not None
-    assert found.model_dump() == generation.model_dump()
-    if found.image is not None:
-        assert found.image.path == shared.image_path(found.image)
+    result = shared.generation(key)
+    assert result is not None
+    assert result.model_dump() == generation.model_dump()
+    if result.image is not None:
+        assert result.image.path == shared.image_path(result.image)
 
 
 @SETTINGS
@@ -213,14 +213,14 @@ def test_rows_hold_each_triple_once_and_only_what_is_current(data: st.DataObject
                     store.put_score(key, store_records.score(name, digest, value, repeat, judge), who)
                     if who is current:
                         scores[name, repeat, judge, digest] = value
-            found = list(store.rows("judge"))
+            result = list(store.rows("judge"))
             listed = {(s.sample_id, s.repeat, s.judge_repeat) for _, s in store.scores()}
     finally:
         shutil.rmtree(folder)
     triples = [(name, repeat, judge) for name in names for repeat in range(repeats) for judge in range(judges)]
-    assert [(row.sample_id, row.repeat, row.judge_repeat) for row in found] == triples
+    assert [(row.sample_id, row.repeat, row.judge_repeat) for row in result] == triples
     expected_scores = set()
-    for row in found:
+    for row in result:
         image = images.get((row.sample_id, row.repeat))
         expected = None if image is None else scores.get((row.sample_id, row.repeat, row.judge_repeat, image))
         assert row.generation == ("not_run" if image is None else "ok" if image else "failed")

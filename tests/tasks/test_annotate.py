@@ -68,8 +68,8 @@ def run_annotation(folder: Path, server: JudgeServer, **more: Any) -> Annotation
 
 
 def frozen_file(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "text_required.json").read_text())
-    return found
+    result: dict[str, Any] = json.loads((folder / "text_required.json").read_text())
+    return result
 
 
 def labels(folder: Path) -> dict[str, bool | None]:
@@ -88,11 +88,11 @@ def test_every_prompt_is_asked_about_once_and_the_answers_are_frozen(folder: Pat
     assert labels(folder) == EXPECTED
     assert {name: FolderTask(folder).truth(name).text_required for name in PROMPTS} == EXPECTED
     assert outcome.task.version == FolderTask(folder).version != before
-    found = frozen_file(folder)
-    assert (found["judge_asked"], found["judge_returned"]) == ("vlm:reader", ["judge-2026-01-01"])
-    assert found["rubric"] == QUESTION_VERSION and found["created"].endswith("+00:00")
-    assert found["answers"]["a"]["required"] is True
-    assert found["answers"]["a"]["attempts"] == [reply(True)]
+    result = frozen_file(folder)
+    assert (result["judge_asked"], result["judge_returned"]) == ("vlm:reader", ["judge-2026-01-01"])
+    assert result["rubric"] == QUESTION_VERSION and result["created"].endswith("+00:00")
+    assert result["answers"]["a"]["required"] is True
+    assert result["answers"]["a"]["attempts"] == [reply(True)]
     assert (
         "required in 2 of 5" in next(each for each in check_task(load_task(str(folder))) if each.check == "text").what
     )
@@ -120,9 +120,9 @@ def test_the_version_follows_the_answers(folder: Path) -> None:
     versions = {FolderTask(folder).version}
     with JudgeServer(correct) as server:
         versions.add(run_annotation(folder, server).task.version)
-    found = frozen_file(folder)
-    found["answers"]["b"]["required"] = True
-    (folder / "text_required.json").write_text(json.dumps(found))
+    result = frozen_file(folder)
+    result["answers"]["b"]["required"] = True
+    (folder / "text_required.json").write_text(json.dumps(result))
     versions.add(FolderTask(folder).version)
     assert len(versions) == 3 and labels(folder)["b"] is True
 
@@ -166,8 +166,8 @@ def test_invalid_replies_are_retried_with_the_problem(folder: Path) -> None:
     ],
 )
 def test_only_an_answer_that_matches_the_schema_is_parsed(text: str, expected: bool | None) -> None:
-    found, fault = read_answer(text)
-    assert found is expected and bool(fault) is (expected is None)
+    result, fault = read_answer(text)
+    assert result is expected and bool(fault) is (expected is None)
 
 
 # ------------------------------------------------------------------------------------------------- what is not labelled

@@ -75,16 +75,16 @@ def check(kind: type[Any], **args: Any) -> list[Finding]:
 
 
 def of(findings: list[Finding], name: str) -> list[Finding]:
-    found = [finding for finding in findings if finding.check == name]
-    assert found, [str(finding) for finding in findings]
-    return found
+    matching = [finding for finding in findings if finding.check == name]
+    assert matching, [str(finding) for finding in findings]
+    return matching
 
 
 def the(findings: list[Finding], name: str, level: str) -> Finding:
     """Return the finding of a check; there must be one at this level, and none more serious."""
-    found = of(findings, name)
-    assert worst(found) == level, [str(finding) for finding in found]
-    return next(finding for finding in found if finding.level == level)
+    matching = of(findings, name)
+    assert worst(matching) == level, [str(finding) for finding in matching]
+    return next(finding for finding in matching if finding.level == level)
 
 
 # -------------------------------------------------------------------------------------------------- good generators
@@ -776,24 +776,24 @@ def test_a_privileged_generator_is_not_checked_without_ground_truths() -> None:
 
 def test_the_forecast_is_the_time_of_an_image_times_their_number() -> None:
     """Computed by hand: 36,000 images at 0.4 s are 4 h; noise of 512 x 512 x 3 bytes does not compress."""
-    picture = probed_image(noise("x", 1, (512, 512)))
-    assert isinstance(picture, ProbedImage)
-    for together, said in ((None, "about 4 h 0 min"), (0.1, "about 60 min")):
+    image = probed_image(noise("x", 1, (512, 512)))
+    assert isinstance(image, ProbedImage)
+    for together, message in ((None, "about 4 h 0 min"), (0.1, "about 60 min")):
         checked = CheckedGenerator(handle_of(Good), neutral_requests(), 5.0, "cpu")
-        checked.images, checked.seconds, checked.seconds_together = [picture] * 3, [9.0, 0.4, 0.4, 0.5], together
+        checked.images, checked.seconds, checked.seconds_together = [image] * 3, [9.0, 0.4, 0.4, 0.5], together
         _forecast(checked, 36_000)
         time_said, space_said = (the(checked.notes.findings, name, "ok").what for name in ("time", "memory"))
-        assert said in time_said and "512x512" in time_said and "first 9.00 s" in time_said
+        assert message in time_said and "512x512" in time_said and "first 9.00 s" in time_said
         megabytes = int(space_said.partition("images take ")[2].split()[0].replace(",", ""))
         assert megabytes == pytest.approx(36_000 * 512 * 512 * 3 / 2**20, rel=0.01)
 
 
 def test_memory_that_is_not_released_is_reported() -> None:
     class Hoards(Good):
-        kept: list[np.ndarray] = []  # noqa: RUF012
+        retained: list[np.ndarray] = []  # noqa: RUF012
 
         def draw(self, prompt: str, references: Sequence[Image.Image], seed: int) -> Image.Image:
-            self.kept.append(np.ones(40 * 2**20, np.uint8))
+            self.retained.append(np.ones(40 * 2**20, np.uint8))
             return noise(prompt, seed)
 
     findings = check(Hoards)
@@ -801,7 +801,7 @@ def test_memory_that_is_not_released_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "message"),
     [
         (0.4, "400 ms"),
         (0.00213, "2.13 ms"),
@@ -813,8 +813,8 @@ def test_memory_that_is_not_released_is_reported() -> None:
         (187_200, "2 d 4 h"),
     ],
 )
-def test_durations_are_written_in_readable_units(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_durations_are_written_in_readable_units(seconds: float, message: str) -> None:
+    assert duration(seconds) == message
 
 
 def test_too_few_or_equal_requests_are_rejected() -> None:

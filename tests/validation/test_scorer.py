@@ -181,8 +181,8 @@ def check(name: str, task: InMemoryTask, budget: float | None = None, timeout: f
 
 
 def test_a_scorer_that_keeps_the_contract_has_no_finding(task: InMemoryTask) -> None:
-    said = check("brightness", task)
-    assert said.endswith("worst ok")
+    output = check("brightness", task)
+    assert output.endswith("worst ok")
     for line in (
         "contract: computes, in worker processes; needs image; gives brightness",
         "needs: 4 of 4 samples of gradients have them",
@@ -190,13 +190,13 @@ def test_a_scorer_that_keeps_the_contract_has_no_finding(task: InMemoryTask) -> 
         "repeats: the same image gets the same values again",
         "needs: it scores a sample that has only what it declares",
     ):
-        assert f"ok   {line}" in said, said
-    means = re.search(r"brightness: true image (\S+), blank image (\S+), noise image (\S+)", said)
+        assert f"ok   {line}" in output, output
+    means = re.search(r"brightness: true image (\S+), blank image (\S+), noise image (\S+)", output)
     assert means is not None and means[2] == "0.502", "128 of 255"
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("Nan", "fail scores: sample 's0', true image and 8 more: score() returned nan for luck"),
         ("TooHigh", "fail scores: sample 's0', true image and 8 more: score() returned 1.5 for luck"),
@@ -207,13 +207,13 @@ def test_a_scorer_that_keeps_the_contract_has_no_finding(task: InMemoryTask) -> 
         ("Unbuildable", "fail build: the scorer: broke while it was built: RuntimeError: no weights"),
     ],
 )
-def test_what_breaks_the_contract_fails(task: InMemoryTask, name: str, said: str) -> None:
+def test_what_breaks_the_contract_fails(task: InMemoryTask, name: str, message: str) -> None:
     report = check(name, task)
-    assert said in report and report.endswith("worst fail"), report
+    assert message in report and report.endswith("worst fail"), report
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("Unsteady", "warn repeats: the same image gets values that differ"),
         ("UnsteadyJudge", "warn repeats: the same image gets values that differ"),
@@ -223,10 +223,10 @@ def test_what_breaks_the_contract_fails(task: InMemoryTask, name: str, said: str
         ("NotesMissing", "warn dimensions: sample 's0', true image and 8 more: it gives no skill"),
     ],
 )
-def test_what_may_surprise_is_a_warning(task: InMemoryTask, name: str, said: str) -> None:
+def test_what_may_surprise_is_a_warning(task: InMemoryTask, name: str, message: str) -> None:
     random.seed(5)
     report = check(name, task)
-    assert said in report and report.endswith("worst warn"), report
+    assert message in report and report.endswith("worst warn"), report
 
 
 def test_samples_that_lack_a_need_are_counted_and_left_out(task: InMemoryTask) -> None:

@@ -62,9 +62,9 @@ def edited(folder: Path, file: str, change: Callable[[list[dict[str, Any]]], Non
 
 def the(findings: list[Finding], name: str, level: str) -> Finding:
     """Return the finding of a check; there must be one at this level, and none more serious."""
-    found = [finding for finding in findings if finding.check == name]
-    assert found and worst(found) == level, [str(finding) for finding in findings]
-    return next(finding for finding in found if finding.level == level)
+    matching = [finding for finding in findings if finding.check == name]
+    assert matching and worst(matching) == level, [str(finding) for finding in findings]
+    return next(finding for finding in matching if finding.level == level)
 
 
 def test_a_good_task_passes(tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_problems_of_ground_truths_are_reported(tmp_path: Path, change: Any, nam
 
 def test_an_error_that_says_how_to_fix_it_is_not_given_a_second_remedy(tmp_path: Path) -> None:
     twice = edited(tmp_path / "twice", "samples.jsonl", lambda rows: rows.append(dict(rows[0])))
-    found = the(twice, "samples", "fail")
-    assert found.fix == "make ids unique" and "make ids unique" not in found.what
+    finding = the(twice, "samples", "fail")
+    assert finding.fix == "make ids unique" and "make ids unique" not in finding.what
     outside = the(edited(tmp_path / "out", "truth.jsonl", set_field("image_file", "../x.png")), "truths", "fail")
     assert outside.fix.startswith("copy the image into the folder") and "copy" not in outside.what
 

@@ -88,12 +88,12 @@ def overlap(one: Box, other: Box) -> int:
 def changed_share(first: Appearance, second: Appearance, size: int) -> float:
     """Return the share of drawn pixels that differ clearly, counted pixel by pixel in plain Python."""
     pixels = [list(draw_appearance(appearance, size).get_flattened_data()) for appearance in (first, second)]
-    drawn = changed = 0
+    opaque = changed = 0
     for one, other in zip(*pixels, strict=True):
         if one[3] > 128 or other[3] > 128:
-            drawn += 1
+            opaque += 1
             changed += any(abs(a - b) > 40 for a, b in zip(one, other, strict=True))
-    return changed / drawn
+    return changed / opaque
 
 
 # ---- appearances
@@ -138,9 +138,9 @@ def test_each_value_of_an_appearance_is_visible() -> None:
         Appearance("vase", 3, 0, "stripes", "heart", appearance.features),
         Appearance("vase", 3, 0, "stripes", "moon", (1, 0, 0, 0, 0, 0)),
     ]
-    drawn = {draw_appearance(variant, 90).tobytes() for variant in variants}
-    assert len(drawn) == len(variants)
-    assert plain not in drawn
+    renderings = {draw_appearance(variant, 90).tobytes() for variant in variants}
+    assert len(renderings) == len(variants)
+    assert plain not in renderings
 
 
 def test_every_pattern_and_every_symbol_looks_different() -> None:

@@ -151,8 +151,8 @@ def test_image_files_match_their_rows(built_world: BuiltWorld) -> None:
         data = (built_world.folder / file).read_bytes()
         assert hashlib.sha256(data).hexdigest() == image["sha256"]
         assert data[12:16] == b"VP8L", "lossless WebP"
-    with Image.open(built_world.folder / truths[0]["image_file"]) as picture:
-        assert (picture.size, picture.mode) == ((768, 512), "RGB")
+    with Image.open(built_world.folder / truths[0]["image_file"]) as opened:
+        assert (opened.size, opened.mode) == ((768, 512), "RGB")
     on_disk = {path.name for path in (built_world.folder / "pictures").iterdir()}
     assert on_disk == {Path(row["file"]).name for row in images}
 
@@ -162,8 +162,7 @@ def test_harder_subjects_have_more_images_with_misleading_titles() -> None:
     for number in range(8):
         shard = make_shard(5, number)
         shown = {
-            picture.appearance: [p for p in shard.images if p.appearance == picture.appearance]
-            for picture in shard.images
+            image.appearance: [p for p in shard.images if p.appearance == image.appearance] for image in shard.images
         }
         for plan in shard.samples:
             for subject in plan.subjects:

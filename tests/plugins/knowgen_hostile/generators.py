@@ -22,7 +22,7 @@ def bad(prompt: str) -> bool:
     return "number 2." in prompt
 
 
-def picture(prompt: str, seed: int, mode: str = "RGB") -> Image.Image:
+def noise(prompt: str, seed: int, mode: str = "RGB") -> Image.Image:
     """Makes a picture that depends on prompt and seed."""
     dice = random.Random(f"{prompt} {seed}")
     return Image.frombytes("RGB", (48, 32), dice.randbytes(48 * 32 * 3)).convert(mode)
@@ -32,7 +32,7 @@ class _Batch:
     batch_size = 4
 
     def good(self, request) -> GeneratedImage:
-        return GeneratedImage(image=picture(request.prompt, request.seed), request_id=request.id)
+        return GeneratedImage(image=noise(request.prompt, request.seed), request_id=request.id)
 
 
 class OutOfOrder(_Batch):
@@ -50,7 +50,7 @@ class Twice(_Batch):
         for request in requests:
             yield self.good(request)
             if bad(request.prompt):
-                yield GeneratedImage(image=picture("another", 0), request_id=request.id)
+                yield GeneratedImage(image=noise("another", 0), request_id=request.id)
 
 
 class DropsOne(_Batch):
@@ -67,10 +67,10 @@ class UnknownId(_Batch):
 
     def generate_batch(self, requests):
         for request in requests:
-            drawing = self.good(request)
+            result = self.good(request)
             if bad(request.prompt):
-                drawing.request_id = "nobody asked"
-            yield drawing
+                result.request_id = "nobody asked"
+            yield result
 
 
 class YieldsJunk(_Batch):
@@ -113,14 +113,14 @@ class _Draw:
         raise NotImplementedError
 
     def draw(self, prompt, references, seed):
-        return self.wrong(prompt, seed) if bad(prompt) else picture(prompt, seed)
+        return self.wrong(prompt, seed) if bad(prompt) else noise(prompt, seed)
 
 
 class Transparent(_Draw):
     """Gives RGBA."""
 
     def draw(self, prompt, references, seed):
-        image = picture(prompt, seed, "RGBA")
+        image = noise(prompt, seed, "RGBA")
         image.putpixel((0, 0), (255, 0, 0, 0))
         image.putpixel((1, 0), (255, 0, 0, 255))
         return image
@@ -239,7 +239,7 @@ class Prints(_Draw):
         print('{"event": "end"}', flush=True)
         os.write(1, b"raw noise\n")
         sys.stdin.read()
-        return picture(prompt, seed)
+        return noise(prompt, seed)
 
 
 class NotesJunk:
@@ -247,7 +247,7 @@ class NotesJunk:
 
     async def generate(self, request):
         settings = {"pipe": object()} if bad(request.prompt) else {"steps": 4}
-        return GeneratedImage(image=picture(request.prompt, request.seed), settings=settings)
+        return GeneratedImage(image=noise(request.prompt, request.seed), settings=settings)
 
 
 class Flaky:
@@ -260,7 +260,7 @@ class Flaky:
         self.seen[request.id] = self.seen.get(request.id, 0) + 1
         if bad(request.prompt) and self.seen[request.id] < 3:
             raise TransientError("the service is busy", retry_after=0.01)
-        return GeneratedImage(image=picture(request.prompt, request.seed))
+        return GeneratedImage(image=noise(request.prompt, request.seed))
 
 
 class ExitsInCoroutine:
@@ -269,7 +269,7 @@ class ExitsInCoroutine:
     async def generate(self, request):
         if bad(request.prompt):
             sys.exit(1)
-        return GeneratedImage(image=picture(request.prompt, request.seed))
+        return GeneratedImage(image=noise(request.prompt, request.seed))
 
 
 class BlocksLoop:
@@ -280,7 +280,7 @@ class BlocksLoop:
     async def generate(self, request):
         if bad(request.prompt):
             time.sleep(HOURS)
-        return GeneratedImage(image=picture(request.prompt, request.seed))
+        return GeneratedImage(image=noise(request.prompt, request.seed))
 
 
 class ExitsWhenBuilt:
@@ -290,4 +290,4 @@ class ExitsWhenBuilt:
         sys.exit("no licence")
 
     def draw(self, prompt, references, seed):
-        return picture(prompt, seed)
+        return noise(prompt, seed)
