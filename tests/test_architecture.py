@@ -1,4 +1,4 @@
-"""The layers of the package, read from docs/architecture.md and held against the imports in the source."""
+"""The layers of docs/architecture.md, compared with the imports in the source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`knowgen agree`, as its users call it."""
+"""`knowgen agree` on the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JUDGES = '''
 from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 
 class One:
-    """Gives 0, .5 or 1 by the number of the sample."""
+    """Gives 0, 0.5 or 1, depending on the number of the sample."""
     needs = frozenset({"image"})
     version = "1"
     shift = 0
@@ -42,7 +42,7 @@ SCORERS = ("agreeing_judges:One", "agreeing_judges:Other", "agreeing_judges:Thir
 
 @pytest.fixture
 def scored_runs(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
-    """A run `a` of three judges; the second says something else of sample s1."""
+    """Yield a folder with a run `a` scored by three judges; the second disagrees on sample s1."""
     (workspace / "agreeing_judges.py").write_text(JUDGES)
     words = ["run", "--task", "small", "--generator", "my_generator.py:draw", "--out", "a"]
     assert run([*words, *(word for scorer in SCORERS for word in ("--scorer", scorer))]) == 0

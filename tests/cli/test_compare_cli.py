@@ -1,4 +1,4 @@
-"""`knowgen compare` with several runs, panels and protocols, as its users call it."""
+"""`knowgen compare` with several runs, panels and protocols."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import hashlib
 from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 
 class Strict:
-    """Judges by the picture's bytes, so that systems differ; always the same."""
+    """Derives the score from the bytes of the image: systems differ, and scores are deterministic."""
     needs = frozenset({"image"})
     version = "1"
     lenience = 0.0
@@ -45,7 +45,7 @@ PANEL = ",".join(SCORERS)
 
 @pytest.fixture
 def runs(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
-    """Runs a, b and c of one generator with other seeds, each scored by three judges."""
+    """Yield a folder with runs a, b and c of one generator with different seeds, each scored by three judges."""
     (workspace / "three_judges.py").write_text(JUDGES)
     for seed, name in enumerate("abc"):
         words = ["run", "--task", "small", "--generator", "my_generator.py:draw", "--seed", str(seed), "--out", name]

@@ -41,7 +41,7 @@ WORDS = ["run", "--task", "large", "--generator", "my_generator.py:draw", "--sco
 
 @pytest.fixture
 def large(workspace: Path) -> Iterator[Path]:
-    """A task of 48 samples, 8 of each category, and a scorer that answers for the first five of them."""
+    """Yield a folder with a task of 48 samples, 8 per category, and a scorer that fails on all but the first five."""
     make_task(workspace / "large", [f"prompt {number}" for number in range(SIZE)])
     (workspace / "large" / "task.yaml").write_text("name: large\ndefault_scorers: ['partly_down:PartlyDown']\n")
     (workspace / "partly_down.py").write_text(PARTLY_DOWN)

@@ -1,4 +1,4 @@
-"""The guides: every block of code and every command runs, and what a plugin adds is seen in list, record and report."""
+"""The guides: every block of code and every command runs, and plugins appear in the list, the record and the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEMPLATES = sorted((ROOT / "knowgen" / "scaffold").rglob("*.py.tmpl"))
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder to work in; the registry and modules of its packages are forgotten afterwards."""
+    """Yield an empty current folder; remove its packages from the registry and from sys.modules afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).strip(":"))
     before = set(sys.modules)
@@ -156,7 +156,7 @@ notes = "notes:NoteSearch"
 def test_an_outside_package_adds_a_scorer_and_a_search_backend(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From the guides' first examples: both are listed, named in the run record, and seen in the report."""
+    """With the first examples of the guides: both are listed, and named in the run record and in the report."""
     write(folder, {name: files_of(guide)[name] for guide, name in FIRST.items() if name in OUTSIDE})
     (folder / "pyproject.toml").write_text(PYPROJECT)
     install(folder, folder / "site", monkeypatch)

@@ -1,4 +1,4 @@
-"""`knowgen judge-check` as its users type it, with judges that are known to be good, and with useless ones."""
+"""`knowgen judge-check` on the command line, with judges known to be good and judges known to be useless."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ class Paid(Always):
     async def score(self, sample, truth, generation):
         async with paid_call(0.01, "paid") as ticket:
             ticket.settle(0.01)
-        found = await super().score(sample, truth, generation)
-        return found.model_copy(update={"usage": Usage(cost=0.01)})
+        score = await super().score(sample, truth, generation)
+        return score.model_copy(update={"usage": Usage(cost=0.01)})
 
 
 class Elsewhere(_Judge):
@@ -113,12 +113,12 @@ class Elsewhere(_Judge):
 
 
 FEW = ["--samples", "14"]
-"""The fewest that give each change ten images."""
+"""Smallest number of samples with ten images for each change."""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with judges, and a run directory whose images all judges share: they are generated once."""
+    """Return a folder with judges and a run directory whose images, generated once, all judges share."""
     folder = tmp_path_factory.mktemp("judges")
     (folder / "judges.py").write_text(JUDGES)
     return folder
@@ -126,7 +126,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Stands in the folder, where calls of judges are counted."""
+    """Make the folder the current one, in which judges count their calls."""
     monkeypatch.chdir(place)
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
     monkeypatch.syspath_prepend(str(place))
@@ -143,7 +143,7 @@ def calls() -> int:
 def check(
     judge: str, capsys: pytest.CaptureFixture[str], *more: str, out: str = "shared", code: int = 0
 ) -> tuple[JudgeCheck, dict[str, ChangeResult]]:
-    """Checks a judge and returns the record that `--json` prints."""
+    """Check a judge and return the record that `--json` prints, and its changes by name."""
     words = ["judge-check", "--scorer", f"judges:{judge}", "--out", out, "--json", *more]
     assert run(words if "--samples" in more else [*words, *FEW]) == code
     result = JudgeCheck.model_validate_json(capsys.readouterr().out)
@@ -250,7 +250,7 @@ def test_judges_do_not_see_which_change_they_score(here: Path, capsys: pytest.Ca
         assert re.fullmatch(r"[0-9a-f]{16}", sample_id)
         del sample["id"], truth["sample_id"]
         seen[json.dumps([sample, truth])] += 1
-    # beside its picture and its opaque id, all that a judge sees of a sample is the same under every change
+    # except for the image and the opaque id, a judge's input is the same under every change
     assert len(seen) == 2 and sum(seen.values()) == sum(one.images for one in changes.values())
 
 

@@ -1,5 +1,4 @@
-"""A new package: what is written, that it installs and passes the checks; and that generators written from the guide do
-as well."""
+"""A new package is complete, installs and passes its checks, and so do generators written from the guide."""
 
 from __future__ import annotations
 
@@ -76,7 +75,7 @@ def test_the_package_is_complete_and_its_code_is_clean(
 def test_a_new_package_is_listed_and_passes_its_check_and_its_own_tests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """Installed as pip would, but without it; the commands run in a process of their own."""
+    """The package is installed without pip, with the files that pip would write; commands run in own processes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     assert run(["new", kind, "star_map"]) == 0
@@ -137,7 +136,7 @@ def test_nothing_is_overwritten(
 
 @pytest.mark.slow
 def test_a_new_package_installs_offline_and_passes_its_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an environment of its own that borrows the libraries that are installed here, knowgen's own included."""
+    """In a separate environment that sees the libraries installed here, including knowgen."""
     monkeypatch.chdir(tmp_path)
     assert run(["new", "generator", "star_map"]) == 0
     home = tmp_path / "env"
@@ -180,8 +179,8 @@ def test_a_new_package_installs_offline_and_passes_its_checks(tmp_path: Path, mo
 
 
 class ImageService(BaseHTTPRequestHandler):
-    """The service of the page: a picture that depends on prompt and seed, a refusal of the empty prompt, and a 503 at
-    the first call."""
+    """The service of the guide: images that depend on prompt and seed, a refusal of the empty prompt, and a 503 at the
+    first call."""
 
     protocol_version = "HTTP/1.1"
     calls = 0
@@ -205,7 +204,7 @@ class ImageService(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Logs nothing on stderr."""
+        """Log nothing to stderr."""
 
 
 @pytest.fixture

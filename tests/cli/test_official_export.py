@@ -1,7 +1,7 @@
 """The official export, compared with an independent implementation of the whole evaluator.
 
 That implementation was written from the description of the protocol and shares no code with the package: which rows are
-judged, how replies are parsed, the content of each row, and the three summary rows.
+scored, how replies are parsed, the content of each row, and the three summary rows.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Waits(Base):
         return GeneratedImage(noise(f"{request.seed} {request.prompt}", self.size))
 
 class Encodes(Base):
-    """The same pixels in other bytes each time."""
+    """Encodes the same pixels in different bytes each time."""
     def draw(self, prompt, references, seed):
         buffer = io.BytesIO()
         number = len(list(Path(".").glob("number*")))
@@ -64,7 +64,7 @@ class Encodes(Base):
         return buffer.getvalue()
 
 class Drifts(Base):
-    """A few levels off in one pixel with each call."""
+    """Changes one pixel by a few levels with each call."""
     def draw(self, prompt, references, seed):
         image = Image.new("RGB", (48, 32), (100, 100, 100))
         number = len(list(Path(".").glob("number*")))
@@ -91,7 +91,7 @@ class ReadsReferences(Base):
         return noise(prompt + str([image.getpixel((0, 0)) for image in references]))
 
 class Shown(Base):
-    """Sees the ground truth."""
+    """Requires the ground truth."""
     privileged = True
     def draw(self, prompt, references, seed):
         return noise(prompt)
@@ -103,7 +103,7 @@ class Shown(Base):
 
 @pytest.fixture
 def generators(workspace: Path) -> Iterator[Path]:
-    """The `workspace` folder with a file of generators."""
+    """Yield the `workspace` folder with a file of generators."""
     (workspace / "painters.py").write_text(PAINTERS)
     yield workspace
     sys.modules.pop("painters", None)

@@ -502,7 +502,7 @@ def _generation_count(database: Path) -> int:
 
 @pytest.mark.parametrize("name", ["example", "open_models_1gpu", "open_models_8gpu"])
 def test_every_shipped_suite_uses_registered_names(name: str) -> None:
-    """Suites for GPUs cannot run here, but their names must exist."""
+    """Suites for GPUs cannot run here, but the names they use must exist."""
     from knowgen.core import registry
     from knowgen.generators.diffusers.presets import preset
     from knowgen.suites.schema import read_suite

@@ -218,7 +218,7 @@ class PlainColour:
 
 
 def test_an_object_with_other_arguments_is_another_generator(workspace: Path) -> None:
-    """Images of a red painter must never be reused for a blue one."""
+    """Images of a red generator must never be reused for a blue one."""
     knowgen.evaluate("small", PlainColour("red"), out="out", limit=2)
     with pytest.raises(ConfigError, match="holds another run"):
         knowgen.evaluate("small", PlainColour("blue"), out="out", limit=2)

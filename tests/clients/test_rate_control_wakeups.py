@@ -61,7 +61,7 @@ class Log:
     Attributes:
         sent: Times at which calls were sent, in order.
         ended: Times at which calls ended, in order.
-        pauses: Start and end of each pause a reply asked for.
+        pauses: Start and end of each pause that a reply requested.
         in_flight: Number of calls in flight.
         max_in_flight: Maximum number of calls in flight so far.
     """

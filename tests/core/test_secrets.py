@@ -29,7 +29,7 @@ _LETTERS = string.ascii_letters + string.digits
 
 
 def _letters(count: int, alphabet: str = _LETTERS) -> str:
-    """Return random letters that are sure to hold a digit and letters of both cases where the alphabet has them."""
+    """Return random characters with at least one digit and letters of both cases, where the alphabet has them."""
     return "".join(_RANDOM.choice(alphabet) for _ in range(count - 6)) + (
         "aZ3bY4" if alphabet == _LETTERS else "a3b4c5" if "a" in alphabet else "A3B4C5"
     )
@@ -86,7 +86,7 @@ def leaks(folder: Path, key: str) -> list[str]:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder that is the current one and holds the cache too; a run of any kind can only write here."""
+    """Return the current folder, which contains the cache too; runs can only write here."""
     workspace = tmp_path / "workspace"
     (workspace / "mine").mkdir(parents=True)
     monkeypatch.chdir(workspace)
@@ -394,7 +394,7 @@ def test_a_key_in_use_is_masked_without_being_named(monkeypatch: pytest.MonkeyPa
     key = "a-key-in-use-0001"
     assert mask_secrets(key) == key
     remember_secret(key)
-    assert mask_secrets(f"said {key}") == "said [key]"
+    assert mask_secrets(f"got {key}") == "got [key]"
     monkeypatch.setenv("SOME_API_KEY", "an-environment-key-7")
     assert mask_secrets("an-environment-key-7") == "[key]"
 

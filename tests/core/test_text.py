@@ -1,4 +1,4 @@
-"""One-line text: printable and bounded, whatever comes in."""
+"""One-line text is printable and bounded for any input."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        # contributing.md and changelog.md of the site are made from the files of the root
+        # contributing.md and changelog.md of the site are copies of the files of the root
         root_file = ROOT / file.name.upper().replace(".MD", ".md")
         file = root_file if not file.exists() and file.parent == ROOT / "docs" and root_file.exists() else file
         if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors_of(file)):

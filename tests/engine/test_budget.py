@@ -44,7 +44,7 @@ def test_with_64_calls_in_flight_the_spend_stays_within_the_budget(tmp_path: Pat
         spent = len(server.calls) * PRICE
         assert 1.5 - 64 * 2 * PRICE <= spent <= 1.5
         assert outcome.cost == pytest.approx(spent)
-        assert outcome.scored == len(server.calls), "what was paid for is there"
+        assert outcome.scored == len(server.calls), "every paid score is stored"
 
         # the spend is stored in the run directory: another run with the same budget has nothing left
         left = (1.5 - spent) // (2 * PRICE)
@@ -205,7 +205,7 @@ def test_a_reservation_whose_caller_was_cancelled_is_released(tmp_path: Path) ->
         async def scene() -> None:
             waiting = asyncio.create_task(meter.reserve(0.1, "judge"))
             await asyncio.sleep(0)
-            while store.spent() == 0.0:  # the loop stands still, so the caller cannot hear of it
+            while store.spent() == 0.0:  # the blocked event loop cannot deliver the reservation to the caller
                 time.sleep(0.001)
             waiting.cancel()
             await asyncio.wait([waiting])

@@ -1,4 +1,4 @@
-"""Whatever a generator does, every sample ends with a status and a helpful reason."""
+"""Every sample ends with a status and a helpful reason, however a generator misbehaves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def generate(path: Path, name: str, **options: object) -> tuple[RunOutcome, dict
 
 WRONG_ON_TWO = {
     "DropsOne": "returned no image for this request",
-    "UnknownId": "unknown request 'nobody asked'",
+    "UnknownId": "unknown request 'not requested'",
     "YieldsJunk": "returned no image for this request",
     "BreaksBatch": "ValueError: out of memory, says the model",
     "GivesNone": "None",

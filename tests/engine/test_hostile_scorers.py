@@ -1,4 +1,4 @@
-"""Whatever a scorer does, every image ends with a score that has a status."""
+"""Every image ends with a score that has a status, however a scorer misbehaves."""
 
 from __future__ import annotations
 

@@ -55,12 +55,12 @@ def kill_and_resume(tmp_path: Path, count: int, kills: int) -> None:
             assert process.poll() is None, "it ended before it could be killed"
             process.kill()
             process.wait()
-            time.sleep(0.05)  # what was on its way reaches the server
+            time.sleep(0.05)  # requests in flight reach the server
             new_calls = server.calls[before:]
             done = {sample for sample, _, _, _ in killed.scores()}
             in_flight += len({call.name for call in new_calls} - done)
             present = image_files(killed)
-            assert files.items() <= present.items(), "a finished picture was written again"
+            assert files.items() <= present.items(), "a finished image was written again"
             files = present
         outcome = json.loads(child(killed.path, count, server.url).communicate()[0])
         assert outcome["stopped"] == ""
@@ -107,7 +107,7 @@ def test_sigterm_is_handled_like_ctrl_c(tmp_path: Path) -> None:
         bench = Bench(tmp_path / "run")
         assert outcome["stopped"] == "interrupted"
         assert len(bench.scores()) == outcome["scored"] < 400
-        assert outcome["scored"] == len(server.calls), "what was under way could end"
+        assert outcome["scored"] == len(server.calls), "calls in flight could finish"
 
 
 def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path) -> None:
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=PATIENCE) == 130
-        assert process.stdout.read() == "", "it did not wait to tell the outcome"
+        assert process.stdout.read() == "", "it did not wait to print the outcome"
 
 
 def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) -> None:

@@ -40,8 +40,8 @@ class Batch(OnDevice):
         (Batch(), PLAIN, 8, 8),
         (OnDevice(), PLAIN, 1, 0),
         (OnDevice(), PLAIN, 0, 0),
-        (OnDevice(), None, 8, 0),  # an object of this process cannot be made elsewhere
-        (Plain(), PLAIN, 8, 0),  # asks for no device
+        (OnDevice(), None, 8, 0),  # an object of this process cannot be built in another one
+        (Plain(), PLAIN, 8, 0),  # has no setup(device)
         (Service(), PLAIN, 8, 0),
     ],
 )
@@ -56,7 +56,7 @@ def test_the_users_number_of_workers_is_used_and_a_generator_without_setup_gets_
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def count() -> int:
-        raise AssertionError("nobody needs to know")
+        raise AssertionError("the number of GPUs is not needed")
 
     monkeypatch.setattr(stages, "cuda_count", count)
     for workers in (None, 0):

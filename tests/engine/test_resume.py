@@ -78,7 +78,7 @@ def test_a_damaged_image_behind_a_committed_row_is_generated_again(tmp_path: Pat
         image.path.unlink()
     outcome = bench.run(4, Plain(), [scorer_handle(Half(), build=never)])
     assert (outcome.generated, outcome.generation_cached) == (1, 3)
-    assert (outcome.scored, outcome.score_cached) == (0, 4), "it is the same picture, and was judged"
+    assert (outcome.scored, outcome.score_cached) == (0, 4), "the same image was scored before"
     assert image.path.read_bytes() == whole
 
 

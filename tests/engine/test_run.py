@@ -268,7 +268,7 @@ def test_what_a_scorer_needs_and_a_sample_lacks_is_not_applicable(tmp_path: Path
         needs = frozenset({"image", "references", "truth_image"})
 
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
-            raise AssertionError("it must not be asked")
+            raise AssertionError("it must not be called")
 
     bench = Bench(tmp_path / "run")
     assert bench.run(3, Plain(), [scorer_handle(Needy())]).not_applicable == 3
@@ -355,7 +355,7 @@ def test_batch_scorers_run_in_other_processes(tmp_path: Path) -> None:
 
 
 class ImageSource:
-    """Existing images of all samples except s1."""
+    """Existing images of all samples but s1."""
 
     name = "folder"
     revision = ""
@@ -392,7 +392,7 @@ def test_a_missing_key_ends_the_run_with_one_line(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     with pytest.raises(ConfigError, match="judge: no key; set JUDGE_KEY"):
         bench.run(5, Plain(), [scorer_handle(NeedsKey())])
-    assert bench.generations(), "what was drawn before is kept"
+    assert bench.generations(), "earlier generations stay"
     assert bench.scores() == {}
 
 
@@ -410,7 +410,7 @@ def test_a_missing_ground_truth_ends_the_run_with_one_line(tmp_path: Path) -> No
     spec = spec_for(task, generator, [])
     with RunStore.open(tmp_path / "run", spec) as store, pytest.raises(DataError, match="s70: has no ground truth"):
         run(spec, task, generator, [], store, quick())
-    assert Bench(tmp_path / "run").generations(), "what was drawn before is kept"
+    assert Bench(tmp_path / "run").generations(), "earlier generations stay"
 
 
 def test_other_calls_in_a_blocked_loop_are_retried(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class Synchronous(Reuses):
 
 class Generates(Reuses):
     async def generate(self, request: GenerationRequest) -> Any:
-        await asyncio.sleep(0)  # several are under way at once and share everything
+        await asyncio.sleep(0)  # several calls run concurrently and share all objects
         return self.answer(request.prompt)
 
 
@@ -153,7 +153,7 @@ def test_the_same_holds_in_a_worker_process(tmp_path: Path, shape: str) -> None:
 
 
 def test_a_batch_that_closes_each_image_after_yielding_it(tmp_path: Path) -> None:
-    """A path is read before the iterator goes on, so the file may be removed afterwards."""
+    """A path is read before the iterator continues, so the file may be removed afterwards."""
 
     class Sweeps:
         batch_size = 8
@@ -237,7 +237,7 @@ def test_an_image_that_cannot_be_copied_fails_its_own_sample_only(tmp_path: Path
     Loses.calls = 0
     bench.run(8, Loses())
     generations = {name: generation for (name, _), generation in bench.generations().items()}
-    assert Loses.calls == 1  # the others of its batch are not asked for again
+    assert Loses.calls == 1  # the others of its batch are not requested again
     assert {name for name, generation in generations.items() if generation.status == "failed"} == {"s2", "s4"}
     assert "nowhere.png cannot be read" in generations["s2"].reason
     assert "no licence" in generations["s4"].reason

@@ -360,7 +360,7 @@ def test_a_failing_gpu_is_a_transient_error(tiny: Callable[[str], str], monkeypa
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     FailingPipeline(generator, fail=fail)
-    for _ in range(4):  # this is not a worker process, so it goes on
+    for _ in range(4):  # the main process, unlike a worker, continues
         with pytest.raises(TransientError, match="the GPU failed: CUDA error: device-side assert"):
             list(generator.generate_batch(requests(PROMPTS)))
 

@@ -24,7 +24,7 @@ NAMES = re.compile(r"[A-Z][a-z]+(?: [A-Z][a-z]+)*")
 
 
 class Sprayer:
-    """Searches every name of a prompt, opens the hits and their links, and draws everything.
+    """Searches every name of a prompt, opens the hits and their links, and puts everything into the image.
 
     Args:
         search: Search backend.

@@ -203,8 +203,8 @@ class ScoreServer:
     """A judge on the loopback interface that logs every call.
 
     Args:
-        seconds: How long it thinks.
-        answer: From the sample's id and the number of its call to status code and JSON body.
+        seconds: Time to answer a call, in seconds.
+        answer: Function from the sample's id and the number of its call to the status code and JSON body.
     """
 
     def __init__(self, seconds: float = 0.0, answer: Callable[[str, int], tuple[int, dict[str, Any]]] | None = None):

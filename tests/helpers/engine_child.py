@@ -1,7 +1,7 @@
-"""A run in a process of its own, which tests kill and interrupt: `python -m tests.helpers.engine_child JSON`.
+"""A run in a separate process that tests kill and interrupt: `python -m tests.helpers.engine_child JSON`.
 
-Takes one JSON argument: path, count, url; and may take hang (a sample whose generation never comes), pause (seconds a
-generation takes). Prints the outcome as JSON.
+The keys of the JSON argument are path, count and url; optional are hang (number of a sample whose generation never
+finishes) and pause (seconds per generation). Prints the outcome as JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs made by hand, in real run directories, for the tests of reports."""
+"""Builds run directories for the tests of reports."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Draw = Callable[[Sample, str], Image.Image]
 
 
 def make_samples(count: int, prompts: Sequence[str] = ()) -> list[Sample]:
-    """Samples over six categories, with the given prompts first."""
+    """Return samples of six categories, with the given prompts first."""
     samples = []
     for number in range(count):
         category = CATEGORIES[number % len(CATEGORIES)]
@@ -61,8 +61,8 @@ def make_samples(count: int, prompts: Sequence[str] = ()) -> list[Sample]:
     return samples
 
 
-def plain_drawing(sample: Sample, system: str) -> Image.Image:
-    """A tiny image that tells samples and systems apart."""
+def plain_image(sample: Sample, system: str) -> Image.Image:
+    """Return a small image that differs between samples and systems."""
     shade = random.Random(f"{sample.id} {system}")
     image = Image.new("RGB", (96, 64), tuple(shade.randrange(60, 230) for _ in range(3)))
     ImageDraw.Draw(image).ellipse((20, 12, 70, 52), fill=tuple(shade.randrange(256) for _ in range(3)))
@@ -70,19 +70,19 @@ def plain_drawing(sample: Sample, system: str) -> Image.Image:
 
 
 def as_png(image: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
+    """Return the bytes of a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 class RunMaker:
-    """Makes run directories under a folder."""
+    """Builds run directories in a folder."""
 
     CHECK = CHECK
     JUDGE = JUDGE
 
-    def __init__(self, folder: Path, draw: Draw = plain_drawing) -> None:
+    def __init__(self, folder: Path, draw: Draw = plain_image) -> None:
         self.folder, self.draw = folder, draw
         self.task = "lighthouses"
         self.reason = "the service closed the connection"
@@ -94,11 +94,11 @@ class RunMaker:
 
     @staticmethod
     def samples(count: int, prompts: Sequence[str] = ()) -> list[Sample]:
-        """As `make_samples`."""
+        """Call `make_samples`."""
         return make_samples(count, prompts)
 
     def truth(self, sample: Sample) -> GroundTruth:
-        """The truth of a sample, with its image in the task's folder."""
+        """Return the ground truth of a sample, with its image in the task's folder."""
         data = as_png(self.draw(sample, "truth"))
         digest = hashlib.sha256(data).hexdigest()
         path = self.folder / "truth" / f"{digest}.png"

@@ -30,7 +30,7 @@ from knowgen.core.errors import TransientError, RefusalError
 from knowgen.generators.contract import GeneratedImage
 
 
-def picture(prompt, seed, references=()):
+def plain_image(prompt, seed, references=()):
     inputs = [prompt, seed, [list(one.convert("RGB").getpixel((0, 0))) for one in references]]
     return Image.new("RGB", (48, 32), tuple(hashlib.sha256(json.dumps(inputs).encode()).digest()[:3]))
 
@@ -61,7 +61,7 @@ class Synchronous:
             raise TransientError("the service behind me is full", retry_after=7)
         if "nothing" in prompt:
             return None
-        return picture(prompt, seed, references)
+        return plain_image(prompt, seed, references)
 
 
 class Plain:
@@ -74,7 +74,7 @@ class Plain:
     def draw(self, prompt, references, seed):
         log(prompt)
         time.sleep(self.seconds)
-        return picture(prompt, seed)
+        return plain_image(prompt, seed)
 
 
 class Batches:
@@ -91,7 +91,7 @@ class Batches:
         if any("die" in one.prompt for one in requests):
             os._exit(9)
         for one in requests:
-            image = picture(one.prompt, one.seed)
+            image = plain_image(one.prompt, one.seed)
             yield GeneratedImage(image=image, request_id=one.id, settings={"batch": len(requests)})
 
 
@@ -102,7 +102,7 @@ class Waits:
 
     async def generate(self, request):
         await asyncio.sleep(0.1)
-        return GeneratedImage(image=picture(request.prompt, request.seed), used_prompt=request.prompt.upper())
+        return GeneratedImage(image=plain_image(request.prompt, request.seed), used_prompt=request.prompt.upper())
 
 
 class Knows:
@@ -111,7 +111,7 @@ class Knows:
     revision = "1"
 
     def draw(self, prompt, references, seed):
-        return picture(prompt, seed)
+        return plain_image(prompt, seed)
 
 
 class Slow:
@@ -122,7 +122,7 @@ class Slow:
         time.sleep(seconds)
 
     def draw(self, prompt, references, seed):
-        return picture(prompt, seed)
+        return plain_image(prompt, seed)
 
 
 class Unbuildable:
@@ -132,7 +132,7 @@ class Unbuildable:
         raise RuntimeError("the weights are not there")
 
     def draw(self, prompt, references, seed):
-        return picture(prompt, seed)
+        return plain_image(prompt, seed)
 '''
 
 

@@ -39,7 +39,7 @@ def simple_summary(rows: Sequence[Row]) -> list[SummaryRow]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A results file with every kind of row, its images beside it."""
+    """Return a folder with a results file that has every kind of row, and its images."""
     for name in ("out/1.png", "out/2.png", "out/7.png", "gt/1.png", "gt/2.png", "gt/7.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(store_records.image_bytes(len(name) + ord(name[-5])))
@@ -188,7 +188,7 @@ def _scored(folder: Path, results: OfficialResults) -> RunStore:
 def test_an_evaluated_file_has_the_rows_back_with_verdicts_and_three_summaries(folder: Path) -> None:
     results = read_results(folder / "results.json")
     store = _scored(folder, results)
-    for path in (folder / "out").iterdir():  # deleting images later does not change what was judged
+    for path in (folder / "out").iterdir():  # deleting images later does not change which rows are scored
         path.unlink()
     with store:
         assert export_official(store, folder / "results_eval.json", "judge", simple_summary) == 11

@@ -1,4 +1,4 @@
-"""What a judge made of known changes, by hand-worked cases and against the definition of the interval."""
+"""The analysis of a judge's scores of known changes, by worked cases and against the definition of the interval."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_dimensions_that_may_fall_do_not_count() -> None:
 
 
 def test_a_judge_is_compared_with_its_own_score_of_the_truth() -> None:
-    """One that gives the truth one half moves from one half; the unchanged image is held against full marks."""
+    """A judge that gives the truth 0.5 is measured from 0.5; the unchanged image is compared with full marks."""
     half = reading(0.5, 0.5, 0.5, 0.5)
     results = judged_as([half] * 10, (DIGIT, [reading(0.5, 0.5, 0, 0.5)] * 10))
     assert results["digit"].verdict == "fit"
@@ -173,9 +173,9 @@ def test_an_image_counts_only_if_its_unchanged_image_has_a_score() -> None:
     [
         (MIN_IMAGES, MIN_IMAGES, "fit"),
         (MIN_IMAGES - 1, MIN_IMAGES - 1, "n too small"),  # all seen, and too few
-        (0, 2, "unfit"),  # the whole interval lies below the limit, few as they are
+        (0, 2, "unfit"),  # the whole interval is below the limit, although there are few images
         (0, 1, "n too small"),  # so it does here, but a good judge misses the first one time in ten
-        (21, 24, "n too small"),  # below the limit, which its interval holds
+        (21, 24, "n too small"),  # below the limit, but the limit is within its interval
         (19, 24, "n too small"),  # ends at 0.908
         (18, 24, "unfit"),  # ends at 0.880
         (22, 24, "fit"),

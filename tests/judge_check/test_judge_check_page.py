@@ -84,7 +84,7 @@ def check_with_examples(folder: Path) -> tuple[JudgeCheck, list[Example]]:
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of twenty samples and three changes."""
+    """Return the path of a page of twenty samples and three changes."""
     folder = tmp_path_factory.mktemp("check")
     check, examples = check_with_examples(folder)
     return write_page(check, examples, folder / "judge_check", "result.json", check.model_dump_json())
@@ -92,7 +92,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=[(1440, "light"), (390, "dark")], ids=["desktop", "phone"])
 def shown(request: pytest.FixtureRequest, browser: Any, index: Path) -> Iterator[Any]:
-    """The page, wide and light, then narrow and dark; nothing may be complained of or asked for from elsewhere."""
+    """Yield the page, wide and light, then narrow and dark; without console messages and remote requests."""
     width, theme = request.param
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, offline=True)
     page, complaints, requested = context.new_page(), [], []
@@ -128,7 +128,7 @@ def test_the_page_is_not_wider_than_the_window(shown: Any) -> None:
 def test_the_table_shows_the_figures_of_the_record(shown: Any) -> None:
     row = shown.locator(".changes tbody tr", has_text="one digit is another")
     words = " ".join(row.inner_text().split())
-    # 12 of the 19 that were judged; visual correctness fell in the others
+    # 12 of the 19 scored images; visual correctness fell in the others
     assert words.count("0.632") == 2 and "unfit" in words
     cells = [row.locator(f"[data-label='{name}']").inner_text() for name in ("n", "Wrong", "Right", "Failed")]
     assert [re.sub(r"\D", "", cell) for cell in cells] == ["19", "7", "12", "1"]

@@ -1,4 +1,4 @@
-"""An installed wheel stands alone: it brings tasks, the mini world and the page's templates along."""
+"""An installed wheel is complete: it contains the tasks, the mini world and the templates of pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs made by hand, in real run directories, and a browser that opens their pages."""
+"""Run directories, and a browser that opens their reports."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.fixture
 def maker(tmp_path: Path) -> RunMaker:
-    """A maker of runs in a fresh folder."""
+    """Return a builder of runs in an empty folder."""
     return RunMaker(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, if there is one; where CI is set there must be.
+    """Yield Chromium; skip without it, but fail where CI is set.
 
-    Of one module, because it holds the thread's event loop.
+    The scope is one module, because the browser occupies the thread's event loop.
     """
     path = next((candidate for name in NAMES if (candidate := shutil.which(name))), None)
     if path is None:

@@ -1,4 +1,4 @@
-"""A report in a real browser, opened from disk and offline, as its readers meet it."""
+"""A report opened from disk in a real browser that is offline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOSTILE = (
 
 
 class Watched:
-    """A page that remembers what it complained of and what it asked for."""
+    """A page that records its console messages and requests."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
@@ -44,13 +44,13 @@ class Watched:
         dialog.dismiss()
 
     def ids(self) -> list[str]:
-        """Ids of the samples that are generated, in order, after scrolling to the end."""
+        """Return the ids of the samples shown, in order, after scrolling to the end."""
         self.to_the_end()
         links = self.page.locator(".card .tags a").all_text_contents()
         return [text.removeprefix("sample ") for text in links]
 
     def to_the_end(self) -> None:
-        """Scrolls until no more cards come."""
+        """Scroll until no more cards appear."""
         before = -1
         while (now := self.page.locator(".card").count()) != before:
             before = now
@@ -58,7 +58,7 @@ class Watched:
             self.page.wait_for_timeout(60)
 
     def clean(self) -> None:
-        """Asserts that nothing went wrong and nothing left the disk."""
+        """Assert that there was no error and no request of a remote file."""
         assert self.complaints == []
         assert all(url.startswith("file://") for url in self.requests)
 
@@ -67,7 +67,7 @@ Open = Callable[..., Watched]
 
 
 def until(page: Any, truth: str) -> None:
-    """Waits for an expression to hold, without the `eval` that the page's own protocol forbids."""
+    """Wait until an expression is true, without the `eval` that the page's content security policy forbids."""
     for _ in range(400):
         if page.evaluate(truth):
             return
@@ -77,7 +77,7 @@ def until(page: Any, truth: str) -> None:
 
 @pytest.fixture
 def view(browser: Any) -> Iterator[Open]:
-    """Opens pages in fresh offline contexts."""
+    """Yield a function that opens pages in new offline contexts."""
     contexts = []
 
     def open_page(index: Path, address: str = "", *, width: int = 1440, theme: str = "light") -> Watched:
@@ -95,7 +95,7 @@ def view(browser: Any) -> Iterator[Open]:
 
 @pytest.fixture(scope="module")
 def site(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """A report of three systems over 40 samples under two scorers and two protocols."""
+    """Return a report of three systems on 40 samples, with two scorers and two protocols."""
     maker = make_lab(tmp_path_factory.mktemp("site"))
     samples = maker.samples(40)
     runs = [
@@ -108,7 +108,7 @@ def site(make_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report whose every text tries to break out."""
+    """Return a report in which every text attempts an injection."""
     maker = RunMaker(tmp_path_factory.mktemp("hostile"))
     maker.reason = maker.rationale = maker.subject = " ".join(HOSTILE)
     maker.task = HOSTILE[0]
@@ -122,11 +122,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def summary(run: Any, scorer: str = "world_check", protocol: str = "strict") -> Any:
-    """One of the summaries of a run."""
+    """Return one of the summaries of a run."""
     return next(one for one in run.summaries if (one.scorer, one.protocol) == (scorer, protocol))
 
 
-# -- the answer and its figures --------------------------------------------------------------------------------------
+# -- the headline and its figures--------------------------------------------------------------------------------------
 
 
 def test_the_page_opens_and_says_who_is_ahead(site: Any, view: Open) -> None:
@@ -197,7 +197,7 @@ def test_the_breakdown_shows_each_measure(site: Any, view: Open) -> None:
 
 
 def states(run: Any) -> dict[str, str]:
-    """State of each sample, read from the rows by hand."""
+    """Return the state of each sample, computed from the rows."""
     states_by_id = {}
     for row in run.store.rows("world_check"):
         if row.generation != "ok":
@@ -415,7 +415,7 @@ def test_a_sheet_of_paper_holds_the_tables(site: Any, view: Open) -> None:
 
 
 def luminance(colour: str) -> float:
-    """WCAG relative luminance of a computed colour."""
+    """Return the WCAG relative luminance of a computed colour."""
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -118,7 +118,7 @@ SEEN_AS = {
 
 
 def css_colours(name: str) -> list[tuple[str, str]]:
-    """Light and dark values of the variables whose name matches."""
+    """Return the light and dark values of the variables whose name matches."""
     css = REPORT.joinpath("static/report.css").read_text()
     return re.findall(rf"--{name}: light-dark\((#\w{{6}}), (#\w{{6}})\)", css)
 
@@ -130,7 +130,7 @@ def linear(colour: str) -> Any:
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG contrast ratio."""
+    """Return the WCAG contrast ratio."""
     light = sorted(float(linear(colour) @ [0.2126, 0.7152, 0.0722]) for colour in (one, other))
     return (light[1] + 0.05) / (light[0] + 0.05)
 
@@ -157,7 +157,7 @@ def test_colours_stand_out_and_stay_apart(side: int) -> None:
         assert near > 10, f"two systems look alike with {who}: {near:.1f}"
 
 
-# -- what the sources must not hold ----------------------------------------------------------------------------------
+# -- what the sources must not contain -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
@@ -185,7 +185,7 @@ def test_templates_escape_and_refuse_unknown_names() -> None:
 
 
 def row(values: dict[str, float], *, text_required: bool | None = True, lenient: dict[str, float] | None = None) -> Row:
-    """One judged generation."""
+    """Return one scored generation."""
     return Row(
         sample_id="a", category="game", group="pop_culture_and_news", text_required=text_required,
         generation=GenerationStatus.OK,
@@ -224,7 +224,7 @@ def test_a_failed_generation_has_a_state_and_no_number() -> None:
 
 
 def stored(folder: Path, image: Image.Image, ending: str = "PNG") -> tuple[ImageRef, Path]:
-    """An image file with its record."""
+    """Return an image file with its record."""
     path = folder / f"original-{len(list(folder.iterdir()))}"
     image.save(path, ending)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

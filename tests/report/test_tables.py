@@ -1,4 +1,4 @@
-"""Tables say the same as the summaries they are made of, and no name in them can do harm."""
+"""Tables equal the summaries they are computed from, and hostile names in them are harmless."""
 
 from __future__ import annotations
 

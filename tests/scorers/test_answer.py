@@ -254,7 +254,7 @@ def test_in_a_run_each_system_with_references_is_scored(tmp_path: Path) -> None:
         calls_before = len(server.calls)
         knowgen.evaluate("knowgen_mini", "closed_book", "answer:any", out=tmp_path / "shut", scorer_args=args, limit=2)
     assert open_book.summary.headline.value == pytest.approx(0.5)
-    assert calls_before == len(server.calls) == 2, "a system without references is not asked about"
+    assert calls_before == len(server.calls) == 2, "a system without references is not scored"
     with RunStore.read(tmp_path / "shut") as store:
         assert [score.status for _, score in store.scores()] == [ScoreStatus.NOT_APPLICABLE] * 2
 

@@ -64,7 +64,7 @@ class RepeatedScoring:
 
 @pytest.fixture
 def upstream_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout in the layout of the published one, with another prompt."""
+    """Return a checkout in the layout of the published one, with another prompt."""
     file = tmp_path / "checkout" / upstream.JUDGE_FILE
     file.parent.mkdir(parents=True)
     file.write_text(
@@ -91,7 +91,7 @@ def test_only_what_affects_a_reply_causes_another_call(tmp_path: Path, upstream_
         called = RepeatedScoring(server, source)
         assert called() == everything
         assert called() == []  # nothing changed
-        assert called(price_call=0.5, concurrency=2, timeout=9.0) == []  # nor did what decides
+        assert called(price_call=0.5, concurrency=2, timeout=9.0) == []  # none of these affects a reply
         assert {score.attempts[0].cached for _, score in scores_of(called.run.path)} == {True}
         assert called.run.cost == 0
         assert called(temperature=0.5) == everything
@@ -160,7 +160,7 @@ def test_the_official_call_is_sent_word_for_word(tmp_path: Path, upstream_dir: P
             scorer_args={"base_url": server.url, "rubric": "upstream", "upstream_dir": str(upstream_dir)},
         )  # fmt: skip
     first, again, strict = server.calls
-    for call in (first, again):  # the official evaluator asks again in the same words
+    for call in (first, again):  # the official evaluator repeats the request unchanged
         assert call.system == SYSTEM
         assert call.parts[0] == {"type": "text", "text": "Sample id: 0\n\nTask:\nDraw 0.\n\nGo."}
         assert [part["type"] for part in call.parts] == ["text", "image_url", "image_url"]

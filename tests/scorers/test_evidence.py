@@ -33,7 +33,7 @@ def verdict(value: Any) -> str:
 
 @pytest.fixture
 def item(tmp_path: Path) -> tuple[Sample, GroundTruth, Generation]:
-    path = tmp_path / "drawn.png"
+    path = tmp_path / "generated.png"
     Image.new("RGB", (50, 40), "red").save(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     generation = Generation(

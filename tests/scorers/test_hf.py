@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def item(place: Path, name: str, prompt: str = "A lighthouse at dusk.", text_required: bool | None = True) -> Item:
     sample = Sample(id=name, prompt=prompt, category="sports", text_required=text_required)
     truth = GroundTruth(sample_id=name, image=save_image(place / f"{name}-truth.png", (90, 60), "navy"))
-    generated = save_image(place / f"{name}-drawn.png", (64, 48 + 16 * (len(name) % 3)), "red")
+    generated = save_image(place / f"{name}-generated.png", (64, 48 + 16 * (len(name) % 3)), "red")
     return sample, truth, Generation(sample_id=name, repeat=1, status=GenerationStatus.OK, image=generated)
 
 
@@ -91,7 +91,7 @@ class Script:
         names = [prompt.split("Sample id: ")[1].split("\n")[0] for prompt in prompts]
         self.batches.append(names)
         if len(names) > self.fits or self.never & set(names):
-            raise torch.OutOfMemoryError("made to fail")
+            raise torch.OutOfMemoryError("simulated")
         rows = []
         for name, prompt in zip(names, prompts, strict=True):
             self.prompts[name].append(prompt)
@@ -126,7 +126,7 @@ def test_a_run_survives_random_replies(folder: Path, tmp_path: Path) -> None:
         assert len(score.attempts) == 2 and all(attempt.error for attempt in score.attempts)
         assert all(attempt.usage.output_tokens > 0 for attempt in score.attempts)
         assert score.judge_returned == f"{folder}@{weights_id(folder)}"
-    assert run.summary.headline.value is None, "failed judgements are no zeros"
+    assert run.summary.headline.value is None, "failed scores are not zeros"
 
 
 @pytest.mark.parametrize("family", ["qwen3-vl", "llava"])
@@ -301,7 +301,7 @@ def test_the_batch_is_halved_when_memory_runs_out(folder: Path, tmp_path: Path) 
     assert all(score.status is ScoreStatus.OK and len(score.attempts) == 1 for score in scores)
     assert [len(batch) for batch in script.batches] == [5, 2, 2, 1]
     list(judge.score_batch([item(tmp_path, name) for name in names]))
-    assert [len(batch) for batch in script.batches[4:]] == [2, 2, 1], "what was learnt is kept"
+    assert [len(batch) for batch in script.batches[4:]] == [2, 2, 1], "the smaller batch size is reused"
 
 
 def test_a_sample_that_fits_in_no_batch_fails_alone(folder: Path, tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_an_unreadable_image_fails_only_its_own_score(folder: Path, tmp_path: Pa
     judge = ready(folder)
     script = Script(judge, {name: [good()] for name in ("a", "bb", "ccc")})
     items = [item(tmp_path, name) for name in script.replies]
-    (tmp_path / "bb-truth.png").write_bytes(b"no picture")
+    (tmp_path / "bb-truth.png").write_bytes(b"not an image")
     bare = items[2][2].model_copy(update={"image": None})
     scores = {
         score.sample_id: score

@@ -31,7 +31,7 @@ def content(encoded: EncodedImageFile) -> bytes:
 
 
 def shown(path: Path) -> tuple[EncodedImageFile, Image.Image]:
-    encoded = encode_file(reference(path), "the picture", path.parent / "encoded")
+    encoded = encode_file(reference(path), "the image", path.parent / "encoded")
     data = content(encoded)
     image = Image.open(io.BytesIO(data))
     assert image.format == "JPEG" and image.mode == "RGB"
@@ -179,7 +179,7 @@ def test_without_caches_no_file_is_left(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_worker_reports_unreadable_images_and_continues(tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"not an image")
     Image.new("RGB", (16, 16), "red").save(tmp_path / "good.png")
 
     async def go() -> EncodedImageFile:

@@ -160,7 +160,7 @@ def test_an_unreadable_image_fails_only_its_own_score(weights: Path, tmp_path: P
     torn = tmp_path / "torn.png"
     torn.write_bytes(path_of(good).read_bytes()[:200])
     words = tmp_path / "words.png"
-    words.write_text("no picture at all")
+    words.write_text("not an image")
     batch = [
         item("good", good, truth),
         item("torn", reference(torn), truth),
@@ -175,7 +175,7 @@ def test_an_unreadable_image_fails_only_its_own_score(weights: Path, tmp_path: P
     assert reasons[1].startswith("the generated image does not open: ")
     assert reasons[2].startswith("the ground truth does not open: ")
     assert "no file on this machine" in reasons[3]
-    assert results[0].strict.values == results[5].strict.values  # the cosine does not ask for the order
+    assert results[0].strict.values == results[5].strict.values  # the cosine is symmetric
 
 
 def test_equal_images_score_1_and_values_stay_between_0_and_1(weights: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class Source:
 
 def images(folder: Path, count: int) -> list[ImageFile]:
     refs = [save_blocks(folder, number) for number in range(count)]
-    return [ImageFile(ref.sha256, ref.path, f"picture {number}") for number, ref in enumerate(refs)]
+    return [ImageFile(ref.sha256, ref.path, f"image {number}") for number, ref in enumerate(refs)]
 
 
 def test_duplicates_are_opened_and_embedded_once(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_second_pass_loads_no_model_and_gives_the_same_bits(tmp_path: Path, mo
         pytest.fail("a model was loaded")
 
     monkeypatch.setattr(ClipSource, "load", refuse)
-    for _, truth, generation in batch:  # nor is an image opened
+    for _, truth, generation in batch:  # no image is opened either
         path_of(truth.image).unlink()
         path_of(generation.image).unlink()
     second = [list(kind(f"{ARCH}@{weights}").score_batch(batch)) for kind in kinds]
@@ -167,7 +167,7 @@ def test_the_batch_is_halved_until_it_fits_into_memory(tmp_path: Path) -> None:
     result = embedder.images(inputs)
     assert embedder.batch_size == 2  # 16, 8, 4, 2
     assert network.batches == [2] * 10
-    assert network.opened == 20  # what was opened is not opened again
+    assert network.opened == 20  # images are not opened again
     assert not result.faults
     roomy = Embedder(Source(Mean(), dataclasses.replace(IDENTITY, model="again")), "cpu", "auto", 16).images(inputs)
     assert all(np.allclose(result.vectors[key], roomy.vectors[key]) for key in roomy.vectors)

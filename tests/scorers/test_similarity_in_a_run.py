@@ -62,9 +62,9 @@ class GenerationStep:
         number = int(request.prompt.split()[1][:-1])
         if number == 3:
             return GeneratedImage(status=GenerationStatus.FAILED, reason="it broke")
-        image = save_blocks(Path(self.folder) / "drawn", number)
+        image = save_blocks(Path(self.folder) / "generated", number)
         refs = [save_blocks(Path(self.folder) / "refs", 10 * number + each) for each in (7, 8)]
-        recorded = tuple({"title": "found", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
+        recorded = tuple({"title": "reference", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
         assert image.path is not None
         return GeneratedImage(image=Image.open(image.path), references=recorded)
 
@@ -99,7 +99,7 @@ def test_a_run_gives_the_scorers_values_and_their_mean(
         generations = {one.sample_id: one for _, one in store.generations()}
         rows = list(store.rows(name))
     batch = [(sample, task.truth(sample.id), generations[sample.id]) for sample in task.samples() if sample.id != "s3"]
-    monkeypatch.setenv("KNOWGEN_CACHE", "off")  # or it would be answered with what the worker kept
+    monkeypatch.setenv("KNOWGEN_CACHE", "off")  # otherwise the scores of the worker would be reused
     here = {score.sample_id: score for score in kind(model).score_batch(batch)}
     assert {name: score.strict.values for name, score in scores.items()} == {
         name: pytest.approx(score.strict.values, abs=1e-5) for name, score in here.items()

@@ -123,7 +123,7 @@ def test_the_server_accepts_a_schema_and_ignores_it(vlm: tuple[str, str], tmp_pa
     [with_it] = run(tmp_path / "on", f"vlm:{model}", base_url=url, max_tokens=16, attempts=1, limit=1, schema="on")
     [without] = run(tmp_path / "off", f"vlm:{model}", base_url=url, max_tokens=16, attempts=1, limit=1, schema="off")
     assert with_it.attempts[0].reply == without.attempts[0].reply
-    assert with_it.status is ScoreStatus.FAILED, "so a reply is read by the contract whatever was asked for"
+    assert with_it.status is ScoreStatus.FAILED, "replies are parsed by the contract, with or without the option"
 
 
 def test_a_model_it_does_not_serve_is_reported_in_the_score(vlm: tuple[str, str], tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_language_model_that_cannot_judge(language: tuple[str, str], tmp_path:
     url, model = language
     [score] = run(tmp_path / "vlm", f"vlm:{model}", base_url=url, max_tokens=8, attempts=1, limit=1, timeout=300)
     assert score.status is ScoreStatus.FAILED and score.strict.reason
-    assert score.attempts[0].reply, "it drops the pictures and talks"
+    assert score.attempts[0].reply, "it ignores the images and replies with text"
     [answer] = run(
         tmp_path / "answer", f"answer:{model}", "open_book", limit=1,
         base_url=url, max_tokens=8, attempts=1, timeout=300,

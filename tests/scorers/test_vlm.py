@@ -50,7 +50,7 @@ def item(tmp_path: Path) -> tuple[Sample, GroundTruth, Generation]:
         sample_id="sample-7",
         repeat=2,
         status=GenerationStatus.OK,
-        image=save_image(tmp_path / "drawn.png", (64, 48), "red"),
+        image=save_image(tmp_path / "generated.png", (64, 48), "red"),
         used_prompt="a rewritten prompt the judge must not see",
     )
     return sample, truth, generation
@@ -180,7 +180,7 @@ def test_a_judge_that_never_meets_the_contract_fails_strictly_only(item: Item) -
 
 
 def test_unparsable_replies_fail_strictly_and_leniently(item: Item) -> None:
-    score, server = score_with([Step(reply="Nice picture!")], item, attempts=2)
+    score, server = score_with([Step(reply="Nice image!")], item, attempts=2)
     assert len(server.calls) == 2
     assert score.lenient is not None
     assert (score.strict.status, score.lenient.status) == (ScoreStatus.FAILED, ScoreStatus.FAILED)
@@ -372,7 +372,7 @@ def test_an_image_that_does_not_open_is_not_sent(item: Item, which: str) -> None
     if which == "missing":
         path.unlink()
     else:
-        path.write_bytes(path.read_bytes()[:60] if which == "truncated" else b"not a picture")
+        path.write_bytes(path.read_bytes()[:60] if which == "truncated" else b"not an image")
     with JudgeServer() as server, pytest.raises(UnscorableError, match="ground truth does not open"):
         asyncio.run(VlmJudge("any", base_url=server.url).score(sample, truth, generation))
     assert server.calls == []

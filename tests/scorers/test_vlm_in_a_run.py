@@ -1,4 +1,4 @@
-"""The scorer `vlm` in a run: every sample ends with a score or a reason, whatever the endpoint does."""
+"""The scorer `vlm` in a run: every sample ends with a score or a reason, even if the endpoint misbehaves."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ FATES: dict[str, list[Step]] = {
     "s4": [Step(close=True), Step()],
     "s5": [Step(cut=True), Step()],
     "s6": [Step(reply=None, refusal="I will not look at this.")],
-    "s7": [Step(status=400, error="the picture is too large")],
+    "s7": [Step(status=400, error="the image is too large")],
     "s8": [Step(reply="never any JSON")],
     "s9": [Step(status=503)],
     "s10": [Step(reply=good(aesthetics=0.75))],
@@ -227,7 +227,7 @@ def test_concurrency_and_schema_support_are_noted(tmp_path: Path) -> None:
         (tmp_path / "again").mkdir()
         shutil.copy(tmp_path / "truth.png", tmp_path / "again")
         evaluate(tmp_path / "again", server.url, count=40)
-        assert len(server.calls) == first  # the refused schema was remembered, and every reply found
+        assert len(server.calls) == first  # the refused schema was remembered, and every reply was cached
     assert all(score.attempts[0].cached for score in scores_in(tmp_path / "again").values())
 
 
@@ -252,7 +252,7 @@ def test_no_sample_waits_forever_after_exhausted_retries(tmp_path: Path, monkeyp
 
 
 def with_usage(**usage: Any) -> Step:
-    """A valid reply that is billed at 2,500 input and 700 output tokens and reports other counts."""
+    """Return a valid reply that is billed at 2,500 input and 700 output tokens and reports other counts."""
     message = {"role": "assistant", "content": good()}
     chat = {"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
     return Step(body=json.dumps(chat).encode(), tokens=(2500, 700))

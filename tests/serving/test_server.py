@@ -175,9 +175,9 @@ def together(server: Served, prompts: list[str]) -> list[Answer]:
 def test_queued_requests_are_generated_in_batches(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Batches", "-g", "seconds=0.3", "--batch", "4") as own:
         assert own.ask("/health").body["capacity"] == 4
-        answers = together(own, [f"picture {number}" for number in range(16)])
+        answers = together(own, [f"image {number}" for number in range(16)])
         assert own.metric("knowgen_batch_size_sum") == 16
-    assert [one.pixel for one in answers] == [expected(f"picture {number}", number) for number in range(16)]
+    assert [one.pixel for one in answers] == [expected(f"image {number}", number) for number in range(16)]
     sizes = own.log()
     assert sum(sizes) == 16 and max(sizes) == 4
     assert len(sizes) <= 6
@@ -186,14 +186,14 @@ def test_queued_requests_are_generated_in_batches(tmp_path: Path) -> None:
 
 def test_an_async_generator_generates_as_many_at_once_as_it_declares(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Waits") as own:
-        answers = together(own, [f"picture {number}" for number in range(8)])
-    assert [one.pixel for one in answers] == [expected(f"picture {number}", number) for number in range(8)]
-    assert answers[3].body["used_prompt"] == "PICTURE 3"
+        answers = together(own, [f"image {number}" for number in range(8)])
+    assert [one.pixel for one in answers] == [expected(f"image {number}", number) for number in range(8)]
+    assert answers[3].body["used_prompt"] == "IMAGE 3"
 
 
 def test_a_full_queue_rejects_requests_immediately_with_retry_after(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Synchronous", "-g", "seconds=0.5", "--queue", "2") as own:
-        answers = together(own, [f"picture {number}" for number in range(8)])
+        answers = together(own, [f"image {number}" for number in range(8)])
         counts = Counter(one.status for one in answers)
         assert counts == {200: 3, 503: 5}  # one is generated, two wait
         for one in answers:

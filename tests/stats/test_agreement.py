@@ -55,7 +55,7 @@ def test_alpha_by_hand() -> None:
 
 
 def brute_alpha(ratings: np.ndarray, metric: Metric) -> float:
-    """Alpha from its definition: every pair of ratings within units against every pair at all."""
+    """Compute alpha from its definition: pairs of ratings within units against all pairs."""
     units = [[value for value in column if not math.isnan(value)] for column in ratings.T]
     units = [unit for unit in units if len(unit) > 1]
     values = [value for unit in units for value in unit]
@@ -97,7 +97,9 @@ def test_alpha_equals_its_definition(raters: int, units: int, data: st.DataObjec
 
 
 def test_kappa_by_hand() -> None:
-    """x 0 .5 1 1 and y 0 0 1 .5: mean squared distance 2 x .25 / 4 = .125; variances .171875 each, means .25 apart:
+    """Compute kappa of the ratings x 0 .5 1 1 and y 0 0 1 .5.
+
+    The mean squared distance is 2 x .25 / 4 = .125, the variances are .171875 each, the means differ by .25:
     kappa = 1 - .125 / (.171875 + .171875 + .0625) = 1 - .125 / .40625.
     """
     x, y = np.array([0, 0.5, 1, 1]), np.array([0, 0, 1, 0.5])
@@ -149,7 +151,7 @@ def some_rows(chance: random.Random, size: int, *, skill: float = 0.5) -> list[R
 
 
 def nearly(rows: list[Row], chance: random.Random, share: float = 0.2) -> list[Row]:
-    """Another judge, who says something else of a share of the images."""
+    """Return the ratings of another judge that disagrees on a share of the images."""
     return [
         one.model_copy(update={"strict": reading(*(chance.choice(GRID) for _ in range(4)))})
         if chance.random() < share
@@ -187,7 +189,7 @@ def test_two_judges_of_one_run() -> None:
 
 
 def plain_kappa(pairs: list[tuple[float, float]]) -> float:
-    """Quadratic kappa from the table of two raters."""
+    """Compute quadratic kappa from the table of two raters."""
     table = np.zeros((3, 3))
     for first, second in pairs:
         table[int(2 * first), int(2 * second)] += 1
@@ -197,7 +199,7 @@ def plain_kappa(pairs: list[tuple[float, float]]) -> float:
 
 
 def test_the_interval_of_kappa_equals_a_plain_loop() -> None:
-    """Two images a sample: samples are drawn, with both of their images."""
+    """With two images per sample, the bootstrap samples pairs of images."""
     chance = random.Random(5)
     first = {("x", f"s{s}", r): {"d": chance.choice(GRID)} for s in range(30) for r in range(2)}
     second = {key: values if chance.random() < 0.7 else {"d": chance.choice(GRID)} for key, values in first.items()}
@@ -396,7 +398,7 @@ def test_a_file_from_a_spreadsheet_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [20, 40, 100])
 def test_intervals_of_kappa_contain_the_true_value(size: int) -> None:
-    """Two judges who see the same thing with noise; the truth is the kappa of 400,000 images."""
+    """Two judges rate the same images with noise; the true value is the kappa of 400,000 images."""
 
     def ratings_of_two(rng: np.random.Generator, n: int) -> np.ndarray:
         seen = rng.standard_normal(n)

@@ -26,7 +26,7 @@ GRID = (0.0, 0.5, 1.0)
 
 
 def random_rows(chance: random.Random, size: int, *, skill: float = 0.5, texts: float = 0.7) -> list[Row]:
-    """Rows whose values tend upwards with skill; one third of the samples is in the second group."""
+    """Return rows whose values tend upwards with skill; one third of the samples is in the second group."""
 
     def value() -> float:
         return GRID[sum(chance.random() < skill for _ in range(2))]
@@ -42,7 +42,7 @@ def random_rows(chance: random.Random, size: int, *, skill: float = 0.5, texts: 
 
 
 def slow_strict(rows: list[Row]) -> dict[str, float]:
-    """The strict K-Score and dimensions, computed plainly from copies of samples (which may repeat)."""
+    """Compute the strict K-Score and dimensions from copies of samples (which may repeat)."""
     per_group = []
     for category in ("physics", "news"):
         members = [one for one in rows if one.category == category]
@@ -81,7 +81,7 @@ def test_the_interval_equals_a_plain_loop() -> None:
 
 
 def expanded(n: int) -> list[float]:
-    """The shares between which an expanded percentile interval lies, for a smallest group of n samples."""
+    """Return the quantiles of an expanded percentile interval whose smallest group has n samples."""
     tail = float(norm.cdf(-math.sqrt(n / (n - 1)) * student.ppf(0.975, n - 1)))
     return [tail, 1 - tail]
 
@@ -191,7 +191,7 @@ def test_sums_over_resamples_do_not_depend_on_the_order_of_addition() -> None:
 
 
 def judged_again(rows: list[Row], chance: random.Random, share: float) -> list[Row]:
-    """The same samples by a system that is a step better on a share of them."""
+    """Return the same samples of a system that is a step better on a share of them."""
 
     def better(one: Row) -> Row:
         if chance.random() > share or one.generation != "ok":
@@ -220,7 +220,7 @@ def test_the_paired_interval_equals_a_plain_loop_and_is_narrower_than_an_unpaire
 
 
 def only_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out groups and categories, which thousands of simulated benchmarks need not wait for."""
+    """Leave out groups and categories, which thousands of simulated benchmarks do not need."""
     for module in (aggregate_module, compare_module):
         monkeypatch.setattr(module, "sample_subsets", lambda units, protocol: sample_subsets(units, protocol)[:1])
 
@@ -267,7 +267,7 @@ def test_intervals_of_the_k_score_contain_the_true_value_at_the_nominal_rate(
 
 @dataclass
 class Coverage:
-    """How often intervals contain the true value, of those that are given."""
+    """Counts how often intervals contain the true value, among those that are given."""
 
     truth: float
     shown: int = 0

@@ -66,7 +66,7 @@ def one_reply(random_: random.Random, seen: set[str], values: dict[str, str] | N
 
 
 def a_set(seed: int, seen: set[str]) -> list[Case]:
-    """A reply set that uses every row of the value table in every kind of dimension."""
+    """Return replies that use every row of the value table in every kind of dimension."""
     random_ = random.Random(seed)
     forced = [{**dict.fromkeys(DIMENSIONS, "grid"), name: kind} for name in DIMENSIONS for kind in TABLE]
     plans: list[dict[str, str] | None] = [*forced, *([None] * random_.randrange(0, 60))]
@@ -82,7 +82,7 @@ def a_set(seed: int, seen: set[str]) -> list[Case]:
 
 
 def as_row(case: Case) -> Row:
-    """Walks through the attempts as the official reading does: the first reply that is an object counts."""
+    """Parse the attempts as the official evaluator does: the first reply that is an object counts."""
     result: ParsedScore | None = None
     for reply in case.replies:
         result = read_lenient(reply)

@@ -1,4 +1,4 @@
-"""The two protocols that answer other questions than the K-Score: worked by hand, and computed another way."""
+"""The two protocols with figures other than the K-Score: worked cases and a second implementation."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ GRID = (0.0, 0.5, 1.0)
 
 
 def measured(sample: str, value: float, category: str = "physics") -> Row:
-    """A row of a scorer that measures one thing."""
+    """Return a row of a scorer with one dimension."""
     return row(sample, category, ParsedScore(status=ScoreStatus.OK, values={"x": value}))
 
 
@@ -123,7 +123,7 @@ def test_holm_by_hand() -> None:
 
 
 def only_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out groups and categories, which thousands of simulated benchmarks need not wait for."""
+    """Leave out groups and categories, which thousands of simulated benchmarks do not need."""
     monkeypatch.setattr(compare_module, "sample_subsets", lambda units, protocol: sample_subsets(units, protocol)[:1])
 
 

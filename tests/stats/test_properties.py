@@ -1,4 +1,4 @@
-"""What holds for any rows."""
+"""Properties of figures of any rows."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_another_failed_generation_never_raises_the_strict_score(
     failed = row("another", category, generation="failed", text_required=text, repeat=repeat)
     after = aggregate([*rows, failed], UNBOUND, resamples=0).headline.value
     if before is not None:
-        # None: nothing was judged so far, and the other samples' generations of that repeat are yet to be made
+        # None: nothing was scored yet, and the other samples have no generations of that repeat yet
         assert (after is None and before == 0) or (after is not None and after <= before + 1e-12)
 
 
@@ -71,7 +71,7 @@ def test_another_failed_generation_never_raises_the_strict_score(
 def test_a_failure_instead_of_a_scored_image_never_raises_the_strict_score(
     rows: list[Row], data: st.DataObject
 ) -> None:
-    """There is nothing to win by refusing a hard prompt."""
+    """Refusing a hard prompt gains nothing."""
     before = aggregate(rows, UNBOUND, resamples=0).headline.value
     scored = [one for one in rows if one.generation == "ok" and one.strict.status == "ok"]
     if not scored or before is None:

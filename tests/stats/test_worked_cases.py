@@ -12,8 +12,8 @@ from knowgen.stats.summary import Coverage, Slice, Summary
 from tests.helpers.score_rows import FAILED, NOT_APPLICABLE, NOT_RUN, UNBOUND, perfect, reading, row
 
 # Eight samples of one group, the other is empty.     strict                         official
-#   s1 physics     judged                             F1   V.5  T1   A.5             the same
-#   s2 biology     judged, prompt needs no text       F.5  V1   -    A1              the same
+#   s1 physics     scored                             F1   V.5  T1   A.5             the same
+#   s2 biology     scored, prompt needs no text       F.5  V1   -    A1              the same
 #   s3 art         generation failed, text required      0    0    0    0               left out
 #   s4 chemistry   reply off the grid                 left out                       F.7  V1   T.5  A.1
 #   s5 history     score failed                   left out                       left out

@@ -1,4 +1,4 @@
-"""Text labels: which prompts the judge is asked about, what is frozen, and what repeated annotations do."""
+"""Text labels: which prompts are sent to the judge, what is frozen, and what repeated annotations do."""
 
 from __future__ import annotations
 

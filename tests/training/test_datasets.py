@@ -37,7 +37,7 @@ def local(folder: Path, sft: list[dict[str, Any]], rl: list[dict[str, Any]], ima
 
 
 def the_split(rows: list[dict[str, Any]], have: set[str]) -> tuple[list[str], list[str]]:
-    """The published split, computed as it was published: with the global random number generator."""
+    """Return the published split, computed as published: with the global random number generator."""
     usable = [row for row in rows if row.get("id") and row.get("prompt") and Path(row["gt_image"]).name in have]
     state = random.getstate()
     random.seed(42)

@@ -168,7 +168,7 @@ class Wrong(Good):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (None, "None"), ("a.png", "str"), (b"no picture", "format"), (Path("nowhere.png"), "cannot be read"),
+        (None, "None"), ("a.png", "str"), (b"not an image", "format"), (Path("nowhere.png"), "cannot be read"),
         (Image.new("RGB", (1, 1)), "1x1"), (np.zeros((8, 8, 3), np.uint8), "ndarray"),
         (GeneratedImage(status=GenerationStatus.FAILED, reason="out of order"), "out of order"),
         (GeneratedImage(status=GenerationStatus.NOT_RUN), "not_run"),

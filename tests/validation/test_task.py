@@ -283,16 +283,16 @@ from PIL import Image
 from knowgen.core.records import ImageRef
 from knowgen.search.contract import Hit, ImageHit, Page
 
-PICTURE = Path(__file__).with_suffix(".png")
-Image.new("RGB", (9, 9)).save(PICTURE)
+IMAGE_FILE = Path(__file__).with_suffix(".png")
+Image.new("RGB", (9, 9)).save(IMAGE_FILE)
 
 class Good:
     version = "1"
     async def search(self, query, k=5):
         return [Hit(title="t", url="page:1")]
     async def image_search(self, query, k=5):
-        image = ImageRef(sha256="0" * 64, width=9, height=9, format="PNG", path=PICTURE)
-        return [ImageHit(title="t", url="picture:1", image=image)]
+        image = ImageRef(sha256="0" * 64, width=9, height=9, format="PNG", path=IMAGE_FILE)
+        return [ImageHit(title="t", url="image:1", image=image)]
     async def open(self, url):
         return Page(url=url, title="t", text="words")
 
@@ -310,8 +310,8 @@ class LostPages(Good):
 
 class LostPictures(Good):
     async def image_search(self, query, k=5):
-        found = await super().image_search(query)
-        return [found[0].model_copy(update={"image": found[0].image.model_copy(update={"path": Path("gone.png")})})]
+        hits = await super().image_search(query)
+        return [hits[0].model_copy(update={"image": hits[0].image.model_copy(update={"path": Path("gone.png")})})]
 
 class NoVersion(Good):
     version = ""

@@ -1,4 +1,4 @@
-"""Matching of subjects: right ones are found in any position; distractors and hedges are not accepted."""
+"""Matching of subjects: right ones are recognised in any position; distractors and hedges are not accepted."""
 
 from __future__ import annotations
 

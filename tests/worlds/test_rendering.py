@@ -86,7 +86,7 @@ def overlap(one: Box, other: Box) -> int:
 
 
 def changed_share(first: Appearance, second: Appearance, size: int) -> float:
-    """Return the share of drawn pixels that differ clearly, counted pixel by pixel in plain Python."""
+    """Return the share of opaque pixels that differ clearly, counted pixel by pixel in plain Python."""
     pixels = [list(draw_appearance(appearance, size).get_flattened_data()) for appearance in (first, second)]
     opaque = changed = 0
     for one, other in zip(*pixels, strict=True):

@@ -1,4 +1,4 @@
-"""Generators that break their contract. What they do wrong, they do to the sample whose prompt names number 2."""
+"""Generators that break their contract on the sample whose prompt names number 2."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ HOURS = 3 * 3600
 
 
 def bad(prompt: str) -> bool:
-    """Tells whether this prompt is the one to go wrong on."""
+    """Return whether to break the contract on this prompt."""
     return "number 2." in prompt
 
 
 def noise(prompt: str, seed: int, mode: str = "RGB") -> Image.Image:
-    """Makes a picture that depends on prompt and seed."""
+    """Return an image that depends on prompt and seed."""
     dice = random.Random(f"{prompt} {seed}")
     return Image.frombytes("RGB", (48, 32), dice.randbytes(48 * 32 * 3)).convert(mode)
 
@@ -44,7 +44,7 @@ class OutOfOrder(_Batch):
 
 
 class Twice(_Batch):
-    """Yields one drawing a second time, and another picture at that."""
+    """Yields a second, different image for one request."""
 
     def generate_batch(self, requests):
         for request in requests:
@@ -54,7 +54,7 @@ class Twice(_Batch):
 
 
 class DropsOne(_Batch):
-    """Leaves one out."""
+    """Yields no image for one request."""
 
     def generate_batch(self, requests):
         for request in requests:
@@ -63,18 +63,18 @@ class DropsOne(_Batch):
 
 
 class UnknownId(_Batch):
-    """Answers a request nobody made."""
+    """Yields an image with the id of no request."""
 
     def generate_batch(self, requests):
         for request in requests:
             result = self.good(request)
             if bad(request.prompt):
-                result.request_id = "nobody asked"
+                result.request_id = "not requested"
             yield result
 
 
 class YieldsJunk(_Batch):
-    """Yields things that are no drawings."""
+    """Yields a string instead of an image."""
 
     def generate_batch(self, requests):
         for request in requests:
@@ -82,7 +82,7 @@ class YieldsJunk(_Batch):
 
 
 class ReturnsNothing(_Batch):
-    """Not an iterator."""
+    """Returns None instead of an iterator."""
 
     def generate_batch(self, requests):
         return None
@@ -99,7 +99,7 @@ class BreaksBatch(_Batch):
 
 
 class HangsInBatch(_Batch):
-    """Never comes back, after part of the batch."""
+    """Hangs after part of the batch."""
 
     def generate_batch(self, requests):
         for request in requests:
@@ -137,7 +137,7 @@ class GivesText(_Draw):
     """Gives a string."""
 
     def wrong(self, prompt, seed):
-        return "/tmp/picture.png"
+        return "/tmp/image.png"
 
 
 class GivesDot(_Draw):
@@ -148,7 +148,7 @@ class GivesDot(_Draw):
 
 
 class GivesGarbage(_Draw):
-    """Gives bytes that are no picture."""
+    """Gives bytes that are not an image."""
 
     def wrong(self, prompt, seed):
         return b"GIF89a and then nothing"
@@ -158,11 +158,11 @@ class GivesMissingFile(_Draw):
     """Names a file that is not there."""
 
     def wrong(self, prompt, seed):
-        return Path("/nowhere/picture.png")
+        return Path("/nowhere/image.png")
 
 
 class GivesBomb(_Draw):
-    """Gives a small file that says it is a huge picture."""
+    """Gives a small file whose header names a huge size."""
 
     def wrong(self, prompt, seed):
         import struct
@@ -205,28 +205,28 @@ class Interrupts(_Draw):
 
 
 class Stops(_Draw):
-    """Raises StopIteration, which futures do not like."""
+    """Raises StopIteration, which a future cannot carry."""
 
     def wrong(self, prompt, seed):
         raise StopIteration("over")
 
 
 class Hangs(_Draw):
-    """Never comes back."""
+    """Hangs."""
 
     def wrong(self, prompt, seed):
         time.sleep(HOURS)
 
 
 class HangsAlways(_Draw):
-    """Never comes back, whatever it is asked."""
+    """Hangs on every prompt."""
 
     def draw(self, prompt, references, seed):
         time.sleep(HOURS)
 
 
 class Dies(_Draw):
-    """Takes its process down."""
+    """Kills its process."""
 
     def wrong(self, prompt, seed):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -251,7 +251,7 @@ class NotesJunk:
 
 
 class Flaky:
-    """Fails twice with a fault that passes."""
+    """Fails twice with a transient error."""
 
     def __init__(self) -> None:
         self.seen: dict[str, int] = {}
@@ -273,7 +273,7 @@ class ExitsInCoroutine:
 
 
 class BlocksLoop:
-    """Sleeps in a coroutine without letting go of the loop."""
+    """Blocks the event loop by sleeping in a coroutine."""
 
     concurrency = 4
 
