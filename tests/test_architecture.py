@@ -196,7 +196,7 @@ def planted(tmp_path: Path, files: dict[str, str]) -> Source:
     return Source(tmp_path / PACKAGE_NAME)
 
 
-def test_a_planted_import_against_the_layers_is_found(tmp_path: Path) -> None:
+def test_an_import_against_the_layers_is_detected(tmp_path: Path) -> None:
     source = planted(
         tmp_path,
         {
@@ -210,14 +210,14 @@ def test_a_planted_import_against_the_layers_is_found(tmp_path: Path) -> None:
     assert source.circles() == [{"knowgen.core.a", "knowgen.engine.run"}]
 
 
-def test_a_planted_import_beside_is_found(tmp_path: Path) -> None:
+def test_an_import_of_a_package_of_the_same_layer_is_detected(tmp_path: Path) -> None:
     source = planted(tmp_path, {"tasks/a.py": "from knowgen.scorers.b import C\n", "scorers/b.py": "C = 1\n"})
     assert source.layer_violations({"tasks": 3, "scorers": 3}) == [
         "knowgen.tasks.a (layer 3) imports knowgen.scorers.b (layer 3)"
     ]
 
 
-def test_a_planted_circle_within_a_package_is_found(tmp_path: Path) -> None:
+def test_a_circle_within_a_package_is_detected(tmp_path: Path) -> None:
     files = {
         "core/a.py": "from knowgen.core import b\n",
         "core/b.py": "from knowgen.core.c import x\n",
@@ -227,6 +227,6 @@ def test_a_planted_circle_within_a_package_is_found(tmp_path: Path) -> None:
     assert planted(tmp_path, files).circles() == [{"knowgen.core.a", "knowgen.core.b", "knowgen.core.c"}]
 
 
-def test_a_planted_duplicate_class_is_found(tmp_path: Path) -> None:
+def test_a_duplicate_class_name_is_detected(tmp_path: Path) -> None:
     source = planted(tmp_path, {"core/a.py": "class Part: ...\n", "core/b.py": "class Part: ...\n"})
     assert source.duplicate_classes() == {"Part": ["knowgen.core.a", "knowgen.core.b"]}

@@ -110,7 +110,7 @@ def test_several_runs_rank_the_systems(scored_runs: Path, capsys: pytest.Capture
         (["nowhere"], 3, "not a run directory"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(
+def test_invalid_arguments_are_refused_in_one_line(
     scored_runs: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
     (scored_runs / "bad.csv").write_text("sample_id,aesthetics\ns0,fine\n")
@@ -122,7 +122,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert message in error and error.count("\n") == 1
 
 
-def test_hostile_names_steer_no_terminal_and_every_digit_is_in_the_csv() -> None:
+def test_hostile_names_do_not_reach_the_terminal_raw_and_the_csv_has_every_digit() -> None:
     figure = Figure(value=1 / 3, low=0.1, high=0.7, n=31)
     one = DimensionAgreement(exact=figure, kappa=figure, alpha=Figure(n=31, note="no spread"), only_first=2)
     pair = PairAgreement(first="=a\x1b[31m", second="b|c", dimensions={"text_accuracy": one})

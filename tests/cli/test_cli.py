@@ -102,7 +102,7 @@ def test_failed_samples_end_with_six_and_are_reported(workspace: Path, capsys: p
     assert re.search(r"\b1\b", capsys.readouterr().out.split("failed")[1])
 
 
-def test_limit_ids_and_growth_share_a_directory(workspace: Path) -> None:
+def test_runs_with_limit_ids_and_all_samples_share_a_directory(workspace: Path) -> None:
     assert run([*RUN, "--out", "out", "--limit", "2"]) == 0
     assert sorted((workspace / "calls.txt").read_text().split()) == ["s0", "s1"]
     assert run([*RUN, "--out", "out", "--ids", "s1,s5"]) == 0
@@ -111,7 +111,7 @@ def test_limit_ids_and_growth_share_a_directory(workspace: Path) -> None:
     assert json.loads((workspace / "out" / "summary.json").read_text())["summaries"][0]["selection"] == "all 6"
 
 
-def test_repeats_and_judge_repeats(workspace: Path) -> None:
+def test_repeats_and_judge_repeats_multiply_the_calls(workspace: Path) -> None:
     assert run([*RUN, "--out", "out", "--repeats", "2", "--judge-repeats", "3"]) == 0
     assert len((workspace / "calls.txt").read_text().split()) == 36
     with RunStore.read(workspace / "out") as store:
@@ -174,7 +174,7 @@ def test_duplicate_ids_are_one_line(workspace: Path, capsys: pytest.CaptureFixtu
     assert "samples.jsonl:4: duplicate id 's1', already on line 2" in one_line(capsys.readouterr().err)
 
 
-def test_a_truth_image_that_does_not_open_is_found_before_anything_is_generated(
+def test_a_truth_image_that_does_not_open_is_reported_before_anything_is_generated(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (workspace / "small" / "truth" / "s4.png").unlink()
@@ -378,7 +378,7 @@ def test_list_shows_runs_and_survives_a_broken_one(workspace: Path, capsys: pyte
     assert "reports/one" in text and "strict 0.500" in text and "cannot be read" in text
 
 
-def test_list_names_without_importing(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_names_plugins_without_importing_them(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for kind, name in (("tasks", "knowgen_mini"), ("generators", "open_book"), ("scorers", "vlm"), ("search", "world")):
         assert run(["list", kind]) == 0
         assert name in capsys.readouterr().out

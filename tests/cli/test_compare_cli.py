@@ -117,7 +117,7 @@ def test_a_quorum_of_all_leaves_out_what_one_member_lacks(runs: Path, capsys: py
         (["--protocol", "na-renormalize"], "did you mean 'na-renormalise'?"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(
+def test_invalid_arguments_are_refused_in_one_line(
     runs: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert run(["compare", "a", "b", *words]) == 2

@@ -27,7 +27,7 @@ from tests.helpers.judge_server import JudgeServer, Step
         ((33, 32), False, 2),
     ],
 )
-def test_tokens_of_an_image(size: tuple[int, int], tiles: bool, tokens: int) -> None:
+def test_the_tokens_of_an_image_follow_its_size(size: tuple[int, int], tiles: bool, tokens: int) -> None:
     assert image_tokens(*size, tiles) == tokens
 
 

@@ -150,7 +150,7 @@ def check(
     return result, {one.name: one for one in result.changes}
 
 
-def test_a_judge_that_answers_as_it_should_is_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_judge_with_correct_values_is_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result, changes = check("Knowing", capsys)
     assert result.fit and result.because == "it is fit for all 8 changes"
     assert {one.verdict for one in changes.values()} == {"fit"}
@@ -167,7 +167,7 @@ def test_a_second_call_does_no_work_and_writes_nothing(here: Path, capsys: pytes
     assert {path: path.stat().st_mtime_ns for path in Path("shared").rglob("*") if "judge" in str(path)} == before
 
 
-def test_more_samples_ask_only_about_the_new_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_more_samples_score_only_the_new_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, few = check("Always", capsys, "--samples", "2", out="growing")
     first = calls()
     assert first == sum(one.images for one in few.values())
@@ -182,13 +182,15 @@ def test_a_judge_that_confuses_one_change_is_unfit_for_that_one(here: Path, caps
     assert changes["name"].specificity is not None and changes["name"].specificity.value == 0
 
 
-def test_a_judge_that_gives_the_truth_a_half_moves_from_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_judge_that_gives_the_truth_one_half_is_measured_from_one_half(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result, changes = check("Knowing", capsys, "-s", "start=0.5")
     assert not result.fit and result.because == "it is unfit for nothing"
     assert changes["digit"].verdict == "fit"
 
 
-def test_a_judge_that_always_gives_full_marks_sees_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_judge_that_always_gives_full_marks_detects_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result, changes = check("Always", capsys)
     assert not result.fit
     fit = {name for name, one in changes.items() if one.verdict == "fit"}
@@ -205,7 +207,7 @@ def test_a_judge_that_always_gives_nothing_is_unfit_and_its_zeros_are_reported(
     assert text.floored == text.n == changes["digit"].n
 
 
-def test_dice_are_unfit_for_everything(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_judge_of_random_values_is_unfit_for_everything(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result, changes = check("Chance", capsys)
     assert not result.fit and {one.verdict for one in changes.values()} == {"unfit"}
 
@@ -282,7 +284,7 @@ def test_the_images_are_stored_in_an_ordinary_run(here: Path, capsys: pytest.Cap
     assert generated == images == len(list((here / "shared" / "images").rglob("*.png")))
 
 
-def test_a_fresh_check_asks_again_and_writes_its_page_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fresh_check_scores_again_and_writes_its_page_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, changes = check("Always", capsys, "--samples", "1", out="fresh")
     page = Path("fresh/judge_check/index.html")
     page.write_text("old")
@@ -291,14 +293,14 @@ def test_a_fresh_check_asks_again_and_writes_its_page_again(here: Path, capsys: 
     assert "judges:Always" in page.read_text()
 
 
-def test_a_dry_run_says_how_much_there_is_to_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_the_number_of_calls(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["judge-check", "--scorer", "judges:Always", "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert "scores     180" in text and "images     180" in text and "judge-check__judges-Always" in text
     assert calls() == 0 and not Path("reports").exists()
 
 
-def test_named_samples_alone_are_checked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_named_samples_are_checked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--ids", "540ba13ae861c03b,574c808ab7603d63"]
     result, changes = check("Always", capsys, *words, out="named")
     assert result.samples == 2 and changes["nothing"].n == 2

@@ -111,7 +111,7 @@ def test_a_new_package_is_listed_and_passes_its_check_and_its_own_tests(
         ("numpy", "there is a module 'numpy' already; choose another name, such as numpy_generator"),
     ],
 )
-def test_names_that_cannot_be_are_refused(
+def test_invalid_names_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

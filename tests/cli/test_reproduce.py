@@ -133,9 +133,7 @@ def image_file(directory: Path, sample_id: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["Synchronous", "Batches", "Waits", "Shown"])
-def test_every_shape_of_generator_is_generated_again(
-    generators: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
+def test_every_kind_of_generator_is_reproduced(generators: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     generate(name, "--repeats", "2", "--seed", "3")
     before = {path: path.stat().st_mtime_ns for path in (generators / "out").rglob("*")}
     result = again(capsys)
@@ -146,7 +144,7 @@ def test_every_shape_of_generator_is_generated_again(
     )
 
 
-def test_a_part_is_generated_again(generators: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_of_a_run_is_reproduced(generators: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generate("Synchronous", "-g", "size=40")
     assert list(verdicts(again(capsys, "--limit", "2"))) == ["s0.0", "s1.0"]
     assert list(verdicts(again(capsys, "--ids", "s5,s3"))) == ["s3.0", "s5.0"]
@@ -172,7 +170,7 @@ def test_a_changed_image_file_is_reported(generators: Path, capsys: pytest.Captu
     assert not result["ok"] and result["reproduced"] == 4
 
 
-def test_an_image_that_was_replaced_with_its_record_is_found_by_generating_it_again(
+def test_an_image_that_was_replaced_with_its_record_is_detected_by_generating_it_again(
     generators: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generate("Synchronous")
@@ -196,7 +194,7 @@ def test_an_image_that_was_replaced_with_its_record_is_found_by_generating_it_ag
     assert again(capsys, "--tolerance", "160")["ok"]
 
 
-def test_a_changed_seed_is_found_in_the_record_and_in_the_specification(
+def test_a_changed_seed_is_reported_from_the_record_and_from_the_specification(
     generators: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generate("Synchronous", "--seed", "3")

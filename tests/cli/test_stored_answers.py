@@ -139,7 +139,7 @@ def test_without_a_usable_reference_the_samples_own_prompt_is_used(tmp_path: Pat
     assert not any(generation.used_prompt or generation.references for generation in stored.values())
 
 
-def test_other_answers_are_another_run_and_the_same_ones_are_not(tmp_path: Path, image_folder: Path) -> None:
+def test_different_answers_need_another_run_and_equal_ones_do_not(tmp_path: Path, image_folder: Path) -> None:
     path = answers(tmp_path)
     generate(tmp_path / "run", path)
     again = generate(tmp_path / "run", path)

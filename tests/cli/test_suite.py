@@ -103,7 +103,7 @@ def test_the_shipped_suite_ranks_the_reference_systems(
     assert "oracle" in capsys.readouterr().out
 
 
-def test_a_suite_repeated_touches_nothing(workspace: Path) -> None:
+def test_a_repeated_suite_changes_nothing(workspace: Path) -> None:
     write(workspace, SMALL.replace("Picky\n    args: {size: 80}", "draw\n    seed: 5"))
     assert run(["suite", "suite.yaml", "--out", "out"]) == 0
     before, calls = stamps(workspace / "out"), (workspace / "calls.txt").read_text()

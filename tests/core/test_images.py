@@ -85,7 +85,7 @@ def test_only_the_named_formats_are_opened() -> None:
         inspect_image(data, formats=("PNG", "JPEG"))
 
 
-def test_facts_are_those_of_the_file(tmp_path: Path) -> None:
+def test_size_and_format_are_those_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.webp"
     path.write_bytes(encoded(noise(7, 9), "WEBP"))
     expected = ImageFacts(hashlib.sha256(path.read_bytes()).hexdigest(), 7, 9, "WEBP")

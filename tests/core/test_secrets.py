@@ -231,7 +231,7 @@ def test_a_published_form_is_recognised_in_any_text(shape: str) -> None:
         assert find_secret({text.format(VENDOR_KEYS[shape]): 1}), text
 
 
-def test_data_that_holds_itself_is_looked_at_once_and_endless_nesting_is_refused() -> None:
+def test_data_that_contains_itself_is_checked_once_and_endless_nesting_is_refused() -> None:
     looped: dict[str, Any] = {"size": 64}
     looped["again"] = [looped]
     refuse_secrets(looped)
@@ -254,7 +254,7 @@ class Remote:
         raise AssertionError("nothing may be generated")
 
 
-def test_a_key_that_an_object_brings_along_is_refused(workspace: Path) -> None:
+def test_a_key_among_the_arguments_of_an_object_is_refused(workspace: Path) -> None:
     key = VENDOR_KEYS["openai"]
     with pytest.raises(ConfigError, match="note contains what looks like a key"):
         knowgen.evaluate("knowgen_mini", Remote(key), "world_check", out="out")
@@ -315,7 +315,7 @@ def test_an_ordinary_value_is_accepted(monkeypatch: pytest.MonkeyPatch, name: st
     refuse_secrets(command_line_values(["run", f"--{name.replace('_', '-')}", str(value)]))
 
 
-def test_what_the_documentation_shows_is_accepted() -> None:
+def test_commands_of_the_documentation_are_accepted() -> None:
     root = Path(__file__).resolve().parents[2]
     lines = [
         line.strip().removeprefix("$ ")
@@ -331,7 +331,7 @@ def test_what_the_documentation_shows_is_accepted() -> None:
 @pytest.mark.parametrize(
     "name", ["api_key", "API-KEY", "apikey", "hf_token", "password", "client_secret", "vlm.api_key", "Authorization"]
 )
-def test_an_argument_named_like_a_secret_is_refused_whatever_it_holds(name: str) -> None:
+def test_an_argument_named_like_a_secret_is_refused_with_any_value(name: str) -> None:
     with pytest.raises(ConfigError, match="looks like a secret") as caught:
         refuse_secrets({"inner": [{name: "open sesame"}]}, where="scorer vlm")
     assert str(caught.value).startswith("scorer vlm: ") and "sesame" not in str(caught.value)
@@ -374,7 +374,7 @@ def test_nearly_every_random_token_in_an_address_is_recognised() -> None:
 @pytest.mark.parametrize(
     "name", ["", "1KEY", "MY-KEY", "MY KEY", "X" * 65, *VENDOR_KEYS.values(), *PLAIN_KEYS.values()]
 )
-def test_what_is_not_a_variables_name_is_refused(name: str) -> None:
+def test_a_value_that_is_not_a_variable_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="must be the name of an environment variable") as caught:
         check_variable_name(name, "key_env", "MY_KEY")
     assert "write key_env=MY_KEY" in str(caught.value)

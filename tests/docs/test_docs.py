@@ -121,7 +121,7 @@ def test_the_files_of_a_run_exist() -> None:
     assert [name for name in named if not (ROOT / "knowgen" / name).is_file()] == []
 
 
-def test_blocks_are_found_and_no_page_is_empty_of_them() -> None:
+def test_every_page_has_blocks() -> None:
     assert {"README.md", "docs/index.md", "docs/knowgen.md"} <= {block.page for block in CODE}
     assert {block.language for block in BLOCKS} <= {"python", "shell", "", *OUTPUT}
 
@@ -129,18 +129,18 @@ def test_blocks_are_found_and_no_page_is_empty_of_them() -> None:
 @pytest.mark.parametrize(
     "block", [block for block in CODE if block.language == "python"], ids=lambda block: block.where
 )
-def test_python_compiles(block: Block) -> None:
+def test_python_blocks_compile(block: Block) -> None:
     compile(block.code, block.where, "exec")
 
 
 @pytest.mark.parametrize("block", [block for block in CODE if block.language == "shell"], ids=lambda block: block.where)
-def test_commands_exist_with_these_options(block: Block) -> None:
+def test_commands_of_the_pages_exist_with_their_options(block: Block) -> None:
     for words in block.commands:
         if words[0] == "knowgen":
             parse(words)
 
 
-def test_a_wrong_option_would_be_found() -> None:
+def test_a_wrong_option_is_detected() -> None:
     with pytest.raises(click.UsageError, match="colour"):
         parse(["knowgen", "report", "reports/a", "-o", "x", "--colour"])
     with pytest.raises(click.UsageError, match="reprot"):
@@ -180,7 +180,7 @@ def anchors_of(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     broken = []
     for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         if re.match(r"https?://|mailto:", target):

@@ -125,7 +125,7 @@ def test_a_free_scorer_continues_after_the_paid_one_had_to_stop(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("schedule", ["stream", "phased"])
-def test_what_was_generated_before_the_budget_ended_is_scored_by_the_free_scorer(
+def test_images_generated_before_the_budget_ended_are_scored_by_the_free_scorer(
     tmp_path: Path, schedule: Literal["stream", "phased"]
 ) -> None:
     bench = Bench(tmp_path / "run")

@@ -54,7 +54,7 @@ WRONG_ON_TWO = {
 
 
 @pytest.mark.parametrize("name", WRONG_ON_TWO)
-def test_what_goes_wrong_on_one_sample_stays_with_that_sample(hostile: Path, tmp_path: Path, name: str) -> None:
+def test_an_error_on_one_sample_affects_no_other(hostile: Path, tmp_path: Path, name: str) -> None:
     outcome, generations = generate(tmp_path, name)
     assert generations["s2"].status is GenerationStatus.FAILED
     assert WRONG_ON_TWO[name] in generations["s2"].reason
@@ -64,7 +64,7 @@ def test_what_goes_wrong_on_one_sample_stays_with_that_sample(hostile: Path, tmp
 
 
 @pytest.mark.parametrize("name", ["DropsOne", "BreaksBatch", "GivesNone", "GivesDot", "Raises", "Exits", "NotesJunk"])
-def test_the_same_holds_in_a_worker_process(hostile: Path, tmp_path: Path, name: str) -> None:
+def test_the_result_is_the_same_in_a_worker_process(hostile: Path, tmp_path: Path, name: str) -> None:
     outcome, generations = generate(tmp_path, name, workers=1)
     assert generations["s2"].status is GenerationStatus.FAILED
     assert WRONG_ON_TWO[name] in generations["s2"].reason
@@ -149,7 +149,7 @@ def test_after_three_hangs_a_generator_is_not_called_again(hostile: Path, tmp_pa
     assert outcome.generation_failed == COUNT
 
 
-def test_a_worker_that_hangs_is_killed_and_another_goes_on(hostile: Path, tmp_path: Path) -> None:
+def test_a_worker_that_hangs_is_killed_and_another_continues(hostile: Path, tmp_path: Path) -> None:
     outcome, generations = generate(tmp_path, "Hangs", timeout=1.0, workers=1)
     assert generations["s2"].reason == "no image within 1 s"
     assert outcome.generated == COUNT - 1

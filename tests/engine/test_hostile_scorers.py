@@ -57,7 +57,7 @@ def test_an_error_on_one_image_affects_no_other(hostile: Path, tmp_path: Path, n
 
 
 @pytest.mark.parametrize("name", ["BatchRaises", "BatchJunk", "BatchNotANumber"])
-def test_the_same_holds_in_worker_processes(hostile: Path, tmp_path: Path, name: str) -> None:
+def test_the_result_is_the_same_in_worker_processes(hostile: Path, tmp_path: Path, name: str) -> None:
     _, scores = judge(tmp_path, name, component_ref=True)
     assert WRONG_ON_TWO[name] in scores["s2"].strict.reason
 

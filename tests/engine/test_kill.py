@@ -73,12 +73,12 @@ def kill_and_resume(tmp_path: Path, count: int, kills: int) -> None:
     assert len(plain(whole)[1]) == count
 
 
-def test_killed_at_three_points(tmp_path: Path) -> None:
+def test_a_run_killed_three_times_loses_nothing(tmp_path: Path) -> None:
     kill_and_resume(tmp_path, count=160, kills=3)
 
 
 @pytest.mark.slow
-def test_killed_at_thirty_points(tmp_path: Path) -> None:
+def test_a_run_killed_thirty_times_loses_nothing(tmp_path: Path) -> None:
     kill_and_resume(tmp_path, count=1240, kills=30)
 
 

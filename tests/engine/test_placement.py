@@ -45,7 +45,7 @@ class Batch(OnDevice):
         (Service(), PLAIN, 8, 0),
     ],
 )
-def test_one_worker_per_gpu(
+def test_a_generator_with_setup_gets_one_worker_per_gpu(
     monkeypatch: pytest.MonkeyPatch, plugin: Any, component_ref: Any, gpus: int, expected: int
 ) -> None:
     monkeypatch.setattr(stages, "cuda_count", lambda: gpus)

@@ -47,7 +47,7 @@ def test_a_finished_run_repeated_builds_no_plugin(tmp_path: Path) -> None:
     assert (bench.generations(), bench.scores()) == before
 
 
-def test_more_samples_repeats_and_scorers_in_the_same_directory_do_only_what_is_new(tmp_path: Path) -> None:
+def test_more_samples_repeats_and_scorers_in_the_same_directory_add_only_what_is_missing(tmp_path: Path) -> None:
     generated: list[str] = []
 
     class Counts:
@@ -152,7 +152,7 @@ def test_a_full_disk_stops_the_run_with_one_clear_error_and_keeps_what_was_done(
     assert outcome.generation_cached >= 1
 
 
-def test_another_truth_is_scored_again_and_another_prompt_generated_again(tmp_path: Path) -> None:
+def test_a_changed_truth_is_scored_again_and_a_changed_prompt_generated_again(tmp_path: Path) -> None:
     from knowgen.engine import run
     from tests.helpers.engine import MemoryTask, spec_for
 

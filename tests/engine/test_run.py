@@ -198,7 +198,7 @@ def test_batches_are_full_and_never_larger(tmp_path: Path) -> None:
     assert len(sizes) <= 8, "mostly full"
 
 
-def test_a_request_holds_prompt_and_seed_and_nothing_of_truth_or_category(tmp_path: Path) -> None:
+def test_a_request_contains_prompt_and_seed_and_neither_truth_nor_category(tmp_path: Path) -> None:
     requests: list[GenerationRequest] = []
 
     class Curious:
@@ -263,7 +263,7 @@ def test_each_scorer_and_judge_repeat_scores_each_image(tmp_path: Path) -> None:
     assert all(score.tries == 1 and score.seconds > 0 for score in scores.values())
 
 
-def test_what_a_scorer_needs_and_a_sample_lacks_is_not_applicable(tmp_path: Path) -> None:
+def test_a_sample_that_lacks_what_a_scorer_needs_is_not_applicable(tmp_path: Path) -> None:
     class Needy:
         needs = frozenset({"image", "references", "truth_image"})
 

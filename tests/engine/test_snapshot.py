@@ -143,7 +143,7 @@ def test_reused_objects_are_copied_before_the_next_call(tmp_path: Path, shape: s
 
 
 @pytest.mark.parametrize("shape", ["draw", "generate", "generate_batch"])
-def test_the_same_holds_in_a_worker_process(tmp_path: Path, shape: str) -> None:
+def test_the_result_is_the_same_in_a_worker_process(tmp_path: Path, shape: str) -> None:
     kind = SHAPES[shape]
     args = {"kinds": list(KINDS), "wrap": "reused", "folder": str(tmp_path)}
     component_ref = ComponentRef("generators", f"tests.engine.test_snapshot:{kind.__name__}", args)
@@ -152,7 +152,7 @@ def test_the_same_holds_in_a_worker_process(tmp_path: Path, shape: str) -> None:
     assert_each_shows_its_own_prompt(bench, noted=True)
 
 
-def test_a_batch_that_closes_each_image_after_yielding_it(tmp_path: Path) -> None:
+def test_an_image_closed_after_it_was_yielded_is_stored(tmp_path: Path) -> None:
     """A path is read before the iterator continues, so the file may be removed afterwards."""
 
     class Sweeps:
@@ -180,7 +180,7 @@ def test_the_check_of_a_generator_compares_the_right_images(tmp_path: Path, shap
     assert worst(findings) != "fail", [str(finding) for finding in findings]
 
 
-def test_one_canvas_for_a_whole_batch_is_found_by_the_check() -> None:
+def test_one_canvas_for_a_whole_batch_is_reported_by_the_check() -> None:
     """A generator that generates everything before it returns overwrites its images; the check reports it."""
 
     class Lists:
@@ -288,7 +288,7 @@ def test_metadata_that_contains_itself_is_left_for_the_check_of_plain_data() -> 
     assert snapshot(GeneratedImage(image=png("x"), settings=cycle)).settings is cycle
 
 
-def test_an_own_result_class_that_raises_fails_its_own_request() -> None:
+def test_a_custom_result_class_that_raises_fails_its_own_request() -> None:
     class Strange(GeneratedImage):
         @property
         def reason(self) -> str:
@@ -303,6 +303,6 @@ def test_an_own_result_class_that_raises_fails_its_own_request() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "a.png", 7, [1]])
-def test_what_is_not_an_image_is_rejected_when_it_is_encoded(value: Any) -> None:
+def test_a_value_that_is_not_an_image_is_rejected_when_it_is_encoded(value: Any) -> None:
     with pytest.raises(ContractError, match="the generator returned"):
         encode(snapshot(value).image)

@@ -114,7 +114,7 @@ def test_noise_depends_on_the_seed_of_each_request(tiny: Callable[[str], str]) -
     assert [batched[f"r{number}"].settings["seed"] for number in range(3)] == [5, 6, 7]
 
 
-def test_the_recorded_settings_of_an_image(tiny: Callable[[str], str]) -> None:
+def test_the_settings_of_an_image_are_recorded(tiny: Callable[[str], str]) -> None:
     import diffusers
     import torch
     import transformers
@@ -545,7 +545,7 @@ def test_other_weights_in_the_same_folder_have_another_identity(tiny: Callable[[
     assert result.settings["weights"] == DiffusersGenerator.weights_identity(str(other))
 
 
-def test_capabilities() -> None:
+def test_the_declared_capabilities() -> None:
     capabilities = capabilities_of(DiffusersGenerator)
     assert (capabilities.shape, capabilities.batch_size, capabilities.concurrency) == ("generate_batch", 8, 1)
     assert capabilities.references and not capabilities.privileged and capabilities.revision

@@ -171,7 +171,7 @@ def pixel(result: GeneratedImage) -> tuple[int, ...]:
     return value
 
 
-def test_capabilities() -> None:
+def test_the_declared_capabilities() -> None:
     capabilities = capabilities_of(HttpGenerator)
     assert (capabilities.shape, capabilities.references, capabilities.privileged, capabilities.revision) == (
         "generate",

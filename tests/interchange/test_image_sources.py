@@ -117,7 +117,7 @@ def test_a_source_that_is_not_a_folder_is_refused(tmp_path: Path) -> None:
         FolderSource(tmp_path / "absent", ["a"])
 
 
-def test_the_facts_of_an_image_are_those_of_its_file(tmp_path: Path) -> None:
+def test_size_and_format_of_an_image_are_those_of_its_file(tmp_path: Path) -> None:
     file = tmp_path / "a.webp"
     file.write_bytes(store_records.image_bytes(4, (33, 21), "WEBP"))
     facts = image_facts(file)

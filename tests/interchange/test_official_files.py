@@ -185,7 +185,7 @@ def _scored(folder: Path, results: OfficialResults) -> RunStore:
     return store
 
 
-def test_an_evaluated_file_has_the_rows_back_with_verdicts_and_three_summaries(folder: Path) -> None:
+def test_an_evaluated_file_has_all_rows_with_verdicts_and_three_summaries(folder: Path) -> None:
     results = read_results(folder / "results.json")
     store = _scored(folder, results)
     for path in (folder / "out").iterdir():  # deleting images later does not change which rows are scored
@@ -316,7 +316,7 @@ def test_a_missing_value_is_an_error_of_the_row_and_not_a_zero(tmp_path: Path) -
     assert (row["scores"], row["error"]) == (None, "visual_correctness has no value")
 
 
-def test_a_lone_surrogate_can_be_written(tmp_path: Path) -> None:
+def test_a_lone_surrogate_is_written(tmp_path: Path) -> None:
     row = {"id": 1, "prompt": "x\ud800", "eval_success": False, "scores": None, "error": None}
     write_results(tmp_path / "eval.json", [row], simple_summary)
     assert read_results(tmp_path / "eval.json").rows[0].fields == row

@@ -183,7 +183,7 @@ def test_an_image_counts_only_if_its_unchanged_image_has_a_score() -> None:
         (880, 1000, "unfit"),
     ],
 )
-def test_verdicts_follow_rate_interval_and_number(seen: int, n: int, verdict: str) -> None:
+def test_verdicts_depend_on_rate_interval_and_number_of_images(seen: int, n: int, verdict: str) -> None:
     after = [WRONG_TEXT] * seen + [FULL] * (n - seen)
     assert judged_as([FULL] * n, (DIGIT, after))["digit"].verdict == verdict
 

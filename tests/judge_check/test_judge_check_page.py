@@ -113,7 +113,7 @@ def shown(request: pytest.FixtureRequest, browser: Any, index: Path) -> Iterator
     context.close()
 
 
-def test_the_answer_comes_first_and_is_escaped(shown: Any) -> None:
+def test_the_headline_comes_first_and_is_escaped(shown: Any) -> None:
     assert shown.locator("h1").inner_text().split() == ["vlm:<b>tiny</b>", "is", "not", "fit", "for", "use"]
     assert "it is unfit for digit" in shown.locator(".lede").first.inner_text()
     assert shown.locator("main script, main img[src='x']").count() == 0

@@ -129,7 +129,7 @@ def summary(run: Any, scorer: str = "world_check", protocol: str = "strict") -> 
 # -- the headline and its figures--------------------------------------------------------------------------------------
 
 
-def test_the_page_opens_and_says_who_is_ahead(site: Any, view: Open) -> None:
+def test_the_page_opens_and_names_the_best_system(site: Any, view: Open) -> None:
     index, runs = site
     opened = view(index)
     first, second = (summary(run).headline.value for run in runs[:2])
@@ -139,7 +139,7 @@ def test_the_page_opens_and_says_who_is_ahead(site: Any, view: Open) -> None:
     opened.clean()
 
 
-def test_tables_hold_the_figures_of_the_summaries(site: Any, view: Open) -> None:
+def test_tables_show_the_figures_of_the_summaries(site: Any, view: Open) -> None:
     index, runs = site
     page = view(index).page
     for run in runs:
@@ -167,7 +167,7 @@ def test_figures_are_plotted_where_their_values_are(site: Any, view: Open) -> No
         assert (ends["x"] + ends["width"] - frame["x"]) / frame["width"] == pytest.approx(figure.high, abs=0.012)
 
 
-def test_scorer_and_protocol_are_chosen_and_kept_in_the_address(site: Any, view: Open) -> None:
+def test_scorer_and_protocol_can_be_chosen_and_stay_in_the_url(site: Any, view: Open) -> None:
     index, runs = site
     opened = view(index)
     page = opened.page
@@ -207,7 +207,7 @@ def states(run: Any) -> dict[str, str]:
     return states_by_id
 
 
-def test_filters_keep_exactly_what_fits(site: Any, view: Open) -> None:
+def test_filters_show_exactly_the_matching_samples(site: Any, view: Open) -> None:
     index, runs = site
     everything = [sample.id for sample in runs[0].store.samples()]
     opened = view(index)
@@ -233,7 +233,7 @@ def test_filters_keep_exactly_what_fits(site: Any, view: Open) -> None:
     opened.clean()
 
 
-def test_scores_can_be_asked_for_and_ordered(site: Any, view: Open) -> None:
+def test_samples_can_be_filtered_and_sorted_by_score(site: Any, view: Open) -> None:
     index, runs = site
     weights = dict(zip(DIMENSIONS, (0.1, 0.4, 0.4, 0.1), strict=True))
     scores = {}
@@ -251,7 +251,7 @@ def test_scores_can_be_asked_for_and_ordered(site: Any, view: Open) -> None:
     assert opened.page.locator(".made h4 bdi").all_text_contents() == ["open_book"] * len(shown)
 
 
-def test_an_address_restores_a_view_and_back_returns(site: Any, view: Open) -> None:
+def test_a_url_restores_a_view_and_the_back_button_works(site: Any, view: Open) -> None:
     index, _ = site
     first = view(index)
     first.page.locator("#filters").get_by_label("Group").select_option("pop_culture_and_news")
@@ -265,7 +265,7 @@ def test_an_address_restores_a_view_and_back_returns(site: Any, view: Open) -> N
     assert first.page.locator("#filters").get_by_label("Group").input_value() == ""
 
 
-def test_every_number_leads_to_its_samples(site: Any, view: Open) -> None:
+def test_every_number_links_to_its_samples(site: Any, view: Open) -> None:
     index, _ = site
     opened = view(index)
     page = opened.page
@@ -307,7 +307,7 @@ def test_every_image_loads_when_it_is_scrolled_to(site: Any, view: Open, width: 
     opened.clean()
 
 
-def test_details_show_what_went_in_what_came_out_and_why(site: Any, view: Open) -> None:
+def test_details_show_inputs_outputs_and_reasons(site: Any, view: Open) -> None:
     index, runs = site
     good = next(one for one, state in states(runs[0]).items() if state == "scored")
     opened = view(index, f"#samples?id={good}&scorer=vlm%3Atiny-judge")
@@ -325,7 +325,7 @@ def test_details_show_what_went_in_what_came_out_and_why(site: Any, view: Open) 
     opened.clean()
 
 
-def test_the_larger_image_stands_beside_the_truth(site: Any, view: Open) -> None:
+def test_the_enlarged_image_is_shown_beside_the_truth(site: Any, view: Open) -> None:
     index, runs = site
     states_per_run = [states(run) for run in runs]
     good = next(
@@ -353,7 +353,7 @@ def test_the_larger_image_stands_beside_the_truth(site: Any, view: Open) -> None
 # -- hostile texts ---------------------------------------------------------------------------------------------------
 
 
-def test_hostile_texts_are_shown_as_texts(hostile: Path, view: Open) -> None:
+def test_hostile_texts_are_shown_as_text(hostile: Path, view: Open) -> None:
     opened = view(hostile)
     page = opened.page
     opened.to_the_end()
@@ -375,7 +375,7 @@ def test_hostile_texts_are_shown_as_texts(hostile: Path, view: Open) -> None:
     opened.clean()
 
 
-def test_a_hostile_address_does_no_harm(site: Any, view: Open) -> None:
+def test_a_hostile_url_is_harmless(site: Any, view: Open) -> None:
     index, _ = site
     opened = view(
         index, "#samples?q=%3Cimg%20src=x%20onerror=alert(1)%3E&system=__proto__&protocol=constructor&min=x&%%%"
@@ -389,7 +389,7 @@ def test_a_hostile_address_does_no_harm(site: Any, view: Open) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("which", ["site", "hostile"])
-def test_nothing_is_wider_than_the_screen(request: Any, view: Open, which: str, width: int) -> None:
+def test_the_page_is_not_wider_than_the_screen(request: Any, view: Open, which: str, width: int) -> None:
     index = request.getfixturevalue(which)
     page = view(index[0] if which == "site" else index, width=width).page
     page.evaluate(
@@ -406,7 +406,7 @@ def test_nothing_is_wider_than_the_screen(request: Any, view: Open, which: str, 
         assert loose == []
 
 
-def test_a_sheet_of_paper_holds_the_tables(site: Any, view: Open) -> None:
+def test_the_tables_fit_a_printed_page(site: Any, view: Open) -> None:
     page = view(site[0], width=740, theme="dark").page
     page.emulate_media(media="print")
     assert page.evaluate("document.documentElement.scrollWidth") <= 740
@@ -432,7 +432,7 @@ CONTRASTS = """() => [...document.querySelectorAll('h1, h2, h3, p, a, td, th, dt
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_texts_stand_out_in_light_and_dark(site: Any, view: Open, theme: str) -> None:
+def test_texts_have_enough_contrast_in_light_and_dark(site: Any, view: Open, theme: str) -> None:
     page = view(site[0], theme=theme).page
     assert (luminance(page.evaluate("getComputedStyle(document.documentElement).backgroundColor")) > 0.5) == (
         theme == "light"
@@ -444,7 +444,7 @@ def test_texts_stand_out_in_light_and_dark(site: Any, view: Open, theme: str) ->
         assert (light[1] + 0.05) / (light[0] + 0.05) >= 4.5, what
 
 
-def test_the_colours_can_be_switched_and_stay(site: Any, view: Open) -> None:
+def test_the_colour_scheme_can_be_switched_and_is_remembered(site: Any, view: Open) -> None:
     page = view(site[0], theme="light").page
     button = page.locator("#theme")
     assert button.get_attribute("aria-label") == "Colours: system setting"
@@ -456,7 +456,7 @@ def test_the_colours_can_be_switched_and_stay(site: Any, view: Open) -> None:
     assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == dark
 
 
-def test_the_keyboard_goes_through_the_page_in_order(site: Any, view: Open) -> None:
+def test_the_tab_key_visits_the_page_in_order(site: Any, view: Open) -> None:
     page = view(site[0]).page
     places = []
     for _ in range(30):
@@ -471,7 +471,7 @@ def test_the_keyboard_goes_through_the_page_in_order(site: Any, view: Open) -> N
     assert page.locator("[tabindex]:not([tabindex='0']):not([tabindex='-1'])").count() == 0
 
 
-def test_skipping_leads_to_the_samples(site: Any, view: Open) -> None:
+def test_the_skip_link_leads_to_the_samples(site: Any, view: Open) -> None:
     page = view(site[0]).page
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -488,7 +488,7 @@ NAMELESS = """() => [...document.querySelectorAll('input, select, button, a, sum
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_everything_has_a_name_and_headings_are_in_order(site: Any, view: Open, width: int) -> None:
+def test_controls_have_accessible_names_and_headings_are_in_order(site: Any, view: Open, width: int) -> None:
     page = view(site[0], width=width).page
     page.locator(".card > footer summary").first.click()
     page.wait_for_selector(".depth section")
@@ -507,7 +507,7 @@ def test_everything_has_a_name_and_headings_are_in_order(site: Any, view: Open, 
     assert page.evaluate("[...document.images].every((one) => /sample s\\d+$/.test(one.alt))")
 
 
-def test_rows_stay_rows_for_screen_readers_on_a_phone(site: Any, view: Open) -> None:
+def test_tables_keep_their_roles_on_a_phone(site: Any, view: Open) -> None:
     page = view(site[0], width=390).page
     table = page.get_by_role("table").first
     assert table.get_by_role("row").count() == 4
@@ -528,7 +528,7 @@ def test_runs_that_differ_in_task_version_are_not_ranked(maker: RunMaker, view: 
     opened.clean()
 
 
-def test_one_run_with_repeats_and_one_protocol(maker: Any, view: Open, tmp_path: Path) -> None:
+def test_one_run_with_repeats_and_one_protocol_is_shown(maker: Any, view: Open, tmp_path: Path) -> None:
     maker.failing = False
     run = maker.run("open_book", maker.samples(6), 0.8, repeats=2, protocols=("strict",))
     opened = view(write_report([run], tmp_path / "page"))
@@ -539,7 +539,7 @@ def test_one_run_with_repeats_and_one_protocol(maker: Any, view: Open, tmp_path:
     opened.clean()
 
 
-def test_an_image_that_is_gone_says_so_in_its_place(maker: Any, view: Open, tmp_path: Path) -> None:
+def test_a_missing_image_is_replaced_by_its_reason(maker: Any, view: Open, tmp_path: Path) -> None:
     maker.failing = False
     run = maker.run("open_book", maker.samples(4), 0.8)
     _, generation = next(iter(run.store.generations()))

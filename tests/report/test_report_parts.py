@@ -39,7 +39,7 @@ SOURCES = sorted(
 )
 
 
-def test_numbers_have_the_same_digits_everywhere() -> None:
+def test_numbers_are_rounded_alike_everywhere() -> None:
     assert [number(value) for value in (0.5, 1.0, 0.12345, None)] == ["0.500", "1.000", "0.123", "–"]
     assert [number(value, signed=True) for value in (0.2, -0.2, -0.0001)] == ["+0.200", "−0.200", "0.000"]
 
@@ -48,18 +48,18 @@ def test_numbers_have_the_same_digits_everywhere() -> None:
     ("part", "whole", "words"),
     [(48, 48, "100 %"), (0, 48, "0 %"), (9999, 10000, "99.9 %"), (1, 10000, "0.1 %"), (1, 2, "50 %"), (0, 0, "–")],
 )
-def test_a_share_is_all_or_nothing_only_when_it_is(part: int, whole: int, words: str) -> None:
+def test_a_share_is_0_or_100_percent_only_if_exact(part: int, whole: int, words: str) -> None:
     assert share(part, whole) == words
 
 
-def test_money_and_time_read_well() -> None:
+def test_money_and_time_have_readable_units() -> None:
     assert [money(cost) for cost in (None, 0.0, 0.0123, 12.5, 1234.5)] == ["–", "$0", "$0.0123", "$12.50", "$1,234.50"]
     seconds = (0.414, 38.2, 700.0, 11100.0, None)
     assert [duration(value) for value in seconds] == ["0.41 s", "38 s", "12 min", "3 h 05 min", "–"]
 
 
 @given(st.floats(allow_nan=False))
-def test_a_position_never_leaves_the_scale(value: float) -> None:
+def test_a_position_stays_within_the_scale(value: float) -> None:
     assert 0 <= float(position(value).removesuffix("%")) <= 100
 
 
@@ -82,14 +82,14 @@ def test_odd_values_become_text_instead_of_breaking_the_page() -> None:
     assert json.loads(as_script_json([math.nan, math.inf, Path("a"), "\ud800"])) == ["nan", "inf", "a", "?"]
 
 
-def test_lists_of_records_are_written_for_people() -> None:
+def test_lists_of_records_become_readable_text() -> None:
     assert as_text([{"subject": "Teld", "similarity": 0.81234}, {"seen": False}]) == (
         "subject Teld, similarity 0.8123\nseen no"
     )
     assert as_text({"found": ["a", "b"], "missing": [], "top_line": 2}) == "found a · b, top line 2"
 
 
-def test_text_read_in_an_image_is_found_in_what_a_scorer_kept() -> None:
+def test_text_recognised_in_an_image_is_read_from_the_details_of_a_score() -> None:
     assert recognised({"lines": [{"text": "Teld", "box": [0, 0, 1, 1]}, {"box": []}]}) == ["Teld"]
     assert recognised({"recognised": ["Teld", "1898"]}) == ["Teld", "1898"]
     assert recognised({"subjects": []}) == []
@@ -144,7 +144,7 @@ def lab_of(light: Any) -> Any:
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["light", "dark"])
-def test_colours_stand_out_and_stay_apart(side: int) -> None:
+def test_colours_have_enough_contrast_and_distance(side: int) -> None:
     raised, page = css_colours("raised")[0][side], css_colours("page")[0][side]
     systems = [pair[side] for pair in css_colours(r"system-\d")]
     assert len(systems) == COLOURS
@@ -161,7 +161,7 @@ def test_colours_stand_out_and_stay_apart(side: int) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_no_text_is_ever_read_as_markup(path: Path) -> None:
+def test_text_is_never_parsed_as_markup(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     forbidden = (
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser|srcdoc"
@@ -194,7 +194,7 @@ def row(values: dict[str, float], *, text_required: bool | None = True, lenient:
     )  # fmt: skip
 
 
-def test_the_score_of_an_image_weighs_what_applies() -> None:
+def test_the_score_of_an_image_weighs_only_applicable_dimensions() -> None:
     values = dict(zip(DIMENSIONS, (1.0, 0.5, 0.0, 1.0), strict=True))
     state, overall, shown = read_cell([row(values)], STRICT, DIMENSIONS)
     assert state == "scored" and overall == pytest.approx(0.1 + 0.2 + 0.1)
@@ -204,7 +204,7 @@ def test_the_score_of_an_image_weighs_what_applies() -> None:
     assert overall == pytest.approx((0.1 + 0.2 + 0.1) / 0.6)
 
 
-def test_each_protocol_reads_its_own_reading() -> None:
+def test_each_protocol_uses_its_own_parsed_score() -> None:
     strict = dict.fromkeys(DIMENSIONS, 1.0)
     lenient = dict.fromkeys(DIMENSIONS, 0.5)
     both = [row(strict, lenient=lenient)]
@@ -231,7 +231,7 @@ def stored(folder: Path, image: Image.Image, ending: str = "PNG") -> tuple[Image
     return ImageRef(sha256=digest, width=image.width, height=image.height, format=ending), path
 
 
-def test_images_are_reduced_and_heavy_ones_encoded_again(tmp_path: Path) -> None:
+def test_large_images_are_reduced_and_heavy_files_encoded_again(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1100, 1800, 3), dtype=np.uint8))
     heavy, light = stored(tmp_path, noise), stored(tmp_path, Image.new("RGBA", (900, 300), (10, 90, 30, 128)), "WEBP")
     (tmp_path / "img").mkdir()
@@ -262,7 +262,7 @@ def test_an_image_that_cannot_be_shown_gives_the_reason(tmp_path: Path) -> None:
     assert list((tmp_path / "img").iterdir()) == []
 
 
-def test_a_report_is_replaced_and_its_images_are_used_again(maker: Any, tmp_path: Path) -> None:
+def test_a_report_is_replaced_and_its_images_are_reused(maker: Any, tmp_path: Path) -> None:
     run = maker.run("open_book", maker.samples(6), 0.7)
     out = tmp_path / "page"
     assert write_report([run], out) == out / "index.html"
@@ -310,7 +310,7 @@ def test_a_report_needs_a_scored_run(maker: RunMaker, tmp_path: Path) -> None:
         write_report([ReportRun(run.store, ())], tmp_path / "page")
 
 
-def test_runs_of_one_name_get_names_of_their_own(maker: RunMaker) -> None:
+def test_runs_with_the_same_name_get_distinct_names(maker: RunMaker) -> None:
     runs = [maker.run("open_book", maker.samples(2), 0.7, folder=name) for name in ("monday", "tuesday")]
     assert [system.label for system in systems_of(runs)] == ["open_book · monday", "open_book · tuesday"]
     runs.append(maker.run("closed_book", maker.samples(2), 0.7))
@@ -318,14 +318,14 @@ def test_runs_of_one_name_get_names_of_their_own(maker: RunMaker) -> None:
     assert len({system.label for system in systems_of([runs[0], runs[0]])}) == 2
 
 
-def test_a_run_directory_that_may_only_be_read_is_enough(maker: RunMaker, tmp_path: Path) -> None:
+def test_a_read_only_run_directory_is_sufficient(maker: RunMaker, tmp_path: Path) -> None:
     run = maker.run("open_book", maker.samples(3), 0.7)
     before = {path: path.stat().st_mtime_ns for path in run.store.path.rglob("*")}
     write_report([run], tmp_path / "page")
     assert {path: path.stat().st_mtime_ns for path in run.store.path.rglob("*")} == before
 
 
-def test_a_name_cannot_turn_or_flood_the_headline(maker: RunMaker) -> None:
+def test_a_name_cannot_reverse_or_overflow_the_headline(maker: RunMaker) -> None:
     runs = [
         maker.run(name, maker.samples(12), skill)
         for name, skill in (("\u202eabc" + "x" * 300, 0.9), ("closed_book", 0.1))

@@ -70,7 +70,7 @@ def test_the_best_system_comes_first_and_one_without_a_score_last() -> None:
     assert [columns(line)[0] for line in text.splitlines()[2:6]] == ["strong", "also weak", "weak", "aaa"]
 
 
-def test_a_row_says_what_the_summary_says() -> None:
+def test_a_row_equals_its_summary() -> None:
     one = summary("open_book", 0.5, failed=2, cost=1.25, seconds=200.0)
     lines = tables.terminal([one]).splitlines()
     assert columns(lines[0]) == ["system", "K-Score", *"FVTA", "n", "coverage", "failed", "cost", "time"]
@@ -86,7 +86,7 @@ def test_a_row_says_what_the_summary_says() -> None:
     assert "note: 2 generations failed" in below
 
 
-def test_figures_stand_under_each_other() -> None:
+def test_figures_are_aligned() -> None:
     lines = tables.terminal(
         [summary("a", 0.0, failed=24), summary("系统", 0.75), summary("long name", 0.5)]
     ).splitlines()
@@ -99,7 +99,7 @@ def test_figures_stand_under_each_other() -> None:
         assert all(padded[end - shift : end - shift + 2].strip() == "" for end in ends)
 
 
-def test_summaries_that_were_not_measured_alike_do_not_share_a_table() -> None:
+def test_summaries_measured_differently_have_separate_tables() -> None:
     summaries = [
         summary("a", 0.5),
         summary("a", 0.5, protocol="official"),
@@ -112,7 +112,7 @@ def test_summaries_that_were_not_measured_alike_do_not_share_a_table() -> None:
 
 
 @pytest.mark.parametrize("by", ["group", "category", "difficulty"])
-def test_parts_of_one_system_and_of_several(by: Literal["group", "category", "difficulty"]) -> None:
+def test_subsets_are_shown_for_one_system_and_for_several(by: Literal["group", "category", "difficulty"]) -> None:
     one, other = summary("one", 0.5), summary("other", 0.25)
     names = [part.name for part in one.slices if part.kind == by]
     alone = tables.terminal([one], by).splitlines()
@@ -158,13 +158,13 @@ def test_csv_keeps_every_digit_of_every_figure() -> None:
         assert entry["cost"] == ("" if one.cost is None else repr(one.cost))
 
 
-def test_a_spreadsheet_runs_no_name_as_a_formula() -> None:
+def test_a_spreadsheet_does_not_run_a_name_as_a_formula() -> None:
     for name in ("=1+1", "+1", "-1", "@x"):
         read = next(csv.DictReader(io.StringIO(tables.csv([summary(name, 0.5)]))))
         assert read["system"] == f"'{name}"
 
 
-def test_hostile_names_stay_one_cell_of_text() -> None:
+def test_hostile_names_stay_within_one_cell() -> None:
     summaries = [summary(NASTY, 0.5, task=NASTY, scorer=NASTY, scorer_note=NASTY, judge=NASTY), summary("x", 0.25)]
     comparison = compare(some_rows(0.25), some_rows(0.5), a_name=NASTY, b_name="x" * 200, scorer=NASTY, resamples=50)
     texts = [
@@ -189,7 +189,7 @@ def test_hostile_names_stay_one_cell_of_text() -> None:
     assert rulers and max(len(ruler.split()[0]) for ruler in rulers) <= 60
 
 
-def test_names_are_made_visible() -> None:
+def test_control_and_markup_characters_of_names_are_escaped() -> None:
     assert visible("a\r\n b\tc\x00\ud800") == "a b c\\x00\\ud800"
     assert visible("x" * 10, 8) == "xxxxx..."
     assert (

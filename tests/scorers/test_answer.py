@@ -204,7 +204,7 @@ def test_an_answer_without_references_or_truth_is_not_sent(truth_picture: ImageR
 # ------------------------------------------------------------------------------------------------- what replies become
 
 
-def test_a_reply_off_the_grid_is_asked_again_with_what_was_wrong(truth_picture: ImageRef) -> None:
+def test_a_reply_off_the_grid_is_requested_again_with_its_fault(truth_picture: ImageRef) -> None:
     score, server = score_with([Step(verdict(0.6)), Step(verdict(0.25))], item(truth_picture))
     assert score.strict.values == {"answer": 0.25}
     assert score.lenient is not None and score.lenient.values == {"answer": 0.5}, "the nearest to 0.6"

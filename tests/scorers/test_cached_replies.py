@@ -120,7 +120,7 @@ def scores_of(path: Path) -> list[Any]:
         return list(store.scores())
 
 
-def test_one_image_under_two_prompts_is_two_questions(tmp_path: Path) -> None:
+def test_one_image_under_two_prompts_is_scored_twice(tmp_path: Path) -> None:
     source = results(tmp_path / "a", 2)
     rows = json.loads(source.read_text())
     rows[1] |= {"output_path": "out0.png", "gt_image": "gt0.png"}
@@ -254,7 +254,7 @@ def test_a_key_depends_on_image_bytes_and_not_on_paths(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- caches
 
 
-def test_a_full_cache_drops_what_was_not_used_for_longest(tmp_path: Path) -> None:
+def test_a_full_cache_drops_the_least_recently_used_replies(tmp_path: Path) -> None:
     clock = [1000.0]
     cache = Cache("replies", tmp_path, limit=10_000, clock=lambda: clock[0])
     for number in range(9):

@@ -30,14 +30,16 @@ JUDGES = [
 
 
 @pytest.mark.parametrize(("judge", "arguments", "identity_excludes"), JUDGES)
-def test_arguments_and_their_defaults(judge: Any, arguments: dict[str, Any], identity_excludes: set[str]) -> None:
+def test_arguments_have_their_documented_defaults(
+    judge: Any, arguments: dict[str, Any], identity_excludes: set[str]
+) -> None:
     signature = inspect.signature(judge)
     assert {name: parameter.default for name, parameter in signature.parameters.items()} == arguments
     assert judge.identity_excludes == identity_excludes
 
 
 @pytest.mark.parametrize("judge", [judge for judge, _, _ in JUDGES])
-def test_a_run_plans_with_fewer_calls_than_the_endpoint_may_get(judge: Any) -> None:
+def test_the_declared_concurrency_is_the_limit_of_the_endpoint(judge: Any) -> None:
     assert scorer_capabilities(judge).concurrency == 128
     scorer = judge("m", "http://127.0.0.1:1/v1")
     assert scorer_capabilities(scorer).concurrency == 256 and scorer.endpoint.limits.concurrency == 256

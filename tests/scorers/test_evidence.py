@@ -120,7 +120,7 @@ def test_the_declared_capabilities() -> None:
     assert "not by the ground truth" in traits.note
 
 
-def test_a_run_with_the_evidence_judge(tmp_path: Path) -> None:
+def test_a_run_scores_images_with_the_evidence_judge(tmp_path: Path) -> None:
     with JudgeServer([Step(verdict(1))]) as server:
         args = {"base_url": server.url, "price_call": 0.0}
         run = knowgen.evaluate("knowgen_mini", "open_book", "evidence:any", out=tmp_path, scorer_args=args, limit=2)

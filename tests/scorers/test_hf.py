@@ -170,7 +170,7 @@ def test_a_reply_equals_that_of_transformers(folder: Path) -> None:
 @pytest.mark.parametrize(
     "args", [{"dtype": "bfloat16"}, {"device_map": "auto"}, {"device_map": "auto", "dtype": "float16"}]
 )
-def test_other_number_formats_and_placements(args: dict[str, str], folder: Path, tmp_path: Path) -> None:
+def test_number_formats_and_device_placements_are_supported(args: dict[str, str], folder: Path, tmp_path: Path) -> None:
     judge = ready(folder, attempts=1, max_new_tokens=6, **args)
     [score] = judge.score_batch([item(tmp_path, "a")])
     assert score.status is ScoreStatus.FAILED and score.usage.output_tokens == 6
@@ -220,7 +220,7 @@ def test_the_model_reads_the_rubric_and_the_original_prompt(folder: Path, tmp_pa
     assert prompt.count("<|vision_start|>") == 2 and prompt.endswith("assistant\n")
 
 
-def test_only_replies_off_the_contract_are_asked_again_and_together(folder: Path, tmp_path: Path) -> None:
+def test_only_replies_off_the_contract_are_requested_again_in_one_batch(folder: Path, tmp_path: Path) -> None:
     judge = ready(folder, batch_size=4)
     script = Script(judge, {
         "a": [good()], "bb": ["no JSON", good()], "ccc": [good()], "dddd": [good(aesthetics=0.7), good(aesthetics=1)],

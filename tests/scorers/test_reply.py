@@ -74,13 +74,13 @@ def test_another_value_is_na_in_text_and_fails_the_sample_elsewhere(written: str
 
 
 @pytest.mark.parametrize("flag", ["true", '"true"', '"True"', "1", "1.0"])
-def test_flags_that_mean_na(flag: str) -> None:
+def test_flags_that_count_as_true_mean_na(flag: str) -> None:
     reading = lenient(reply(text_accuracy_na="HERE").replace('"HERE"', flag))
     assert reading.na == (TEXT,) and TEXT not in reading.values
 
 
 @pytest.mark.parametrize("flag", ["false", '"TRUE"', '"yes"', "2", "0", "null", "[true]", '"1"', "{}"])
-def test_flags_that_do_not_mean_na(flag: str) -> None:
+def test_other_flags_do_not_mean_na(flag: str) -> None:
     reading = lenient(reply(text_accuracy_na="HERE").replace('"HERE"', flag))
     assert reading.na == () and reading.values[TEXT] == 1.0
 
@@ -143,7 +143,7 @@ def test_the_lenient_parser_takes_the_last_of_duplicate_keys() -> None:
 # ------------------------------------------------------------------------------------------------- the strict reading
 
 
-def test_a_reply_that_meets_the_contract() -> None:
+def test_a_reply_that_meets_the_contract_is_parsed() -> None:
     reading = read_strict(reply(), text_required=True)
     assert reading == ParsedScore(
         status=ScoreStatus.OK,

@@ -73,7 +73,7 @@ def test_schema_and_parser_accept_the_same_values(name: str) -> None:
         assert parsed == any(fits_schema(CONTRACT.json_schema(), reply) for reply in replies), value
 
 
-def test_the_user_text() -> None:
+def test_the_user_text_contains_id_prompt_flag_and_fault() -> None:
     prompts = ["A crest.", "Two\nlines {with} braces", "", "日本の城 \u202e"]
     for prompt, required, fault in itertools.product(prompts, (None, True, False), ("", '"aesthetics" is missing')):
         text = user_text("id 3", prompt, required, fault)

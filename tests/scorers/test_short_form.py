@@ -59,7 +59,7 @@ def by_hand(**values: float) -> Score:
 
 
 @pytest.mark.parametrize("value", [0.25, numpy.float32(0.25), {"sharpness": 0.25}])
-def test_a_number_becomes_the_record_that_would_be_written_by_hand(item: Item, value: Any) -> None:
+def test_a_number_becomes_a_complete_score_record(item: Item, value: Any) -> None:
     score = score_record(value, Returns(value, ("sharpness",)), item)
     assert score == by_hand(sharpness=0.25)
     assert score_record(value, Returns(value, "sharpness"), item) == score
@@ -136,7 +136,7 @@ def test_items_come_from_the_batch_form_where_there_is_one(item: Item) -> None:
     assert [score.strict.values for score in compute_items(Returns(0.5, ("a",)), [item, item])] == [{"a": 0.5}] * 2
 
 
-def test_what_is_declared_is_read_from_functions_and_classes() -> None:
+def test_declarations_are_read_from_functions_and_classes() -> None:
     def likeness(prompt: str, image: Image.Image, truth: GroundTruth) -> float:
         return 0.0
 
@@ -155,7 +155,7 @@ def test_what_is_declared_is_read_from_functions_and_classes() -> None:
 @pytest.mark.parametrize(
     ("dimensions", "message"), [(("a", "a"), "names a dimension twice"), ((), "declares no dimension")]
 )
-def test_dimensions_that_cannot_be_are_refused(dimensions: tuple[str, ...], message: str) -> None:
+def test_invalid_dimensions_are_refused(dimensions: tuple[str, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         scorer_capabilities(Returns(0.5, dimensions))
 

@@ -197,7 +197,7 @@ def test_a_folder_is_preprocessed_as_its_configuration_says(tmp_path: Path) -> N
     assert [score.details["cosines"][0] for score in plain] != pytest.approx(expected, abs=1e-4)
 
 
-def test_hub_models_are_found_in_the_cache_offline(tmp_path: Path) -> None:
+def test_hub_models_are_loaded_from_the_cache_offline(tmp_path: Path) -> None:
     folder = save_clip_folder(tmp_path / "model")
     batch = items(tmp_path / "p", 3)
     local = [score.strict.values for score in scores(Similarity(f"local-dir:{folder}"), batch)]
@@ -208,7 +208,7 @@ def test_hub_models_are_found_in_the_cache_offline(tmp_path: Path) -> None:
     assert [str(score.status) for score in texts] == ["ok"] * 3
 
 
-def test_listed_weights_are_found_in_the_cache_and_preprocessed_as_listed(
+def test_listed_weights_are_loaded_from_the_cache_and_preprocessed_as_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from open_clip import pretrained

@@ -76,7 +76,7 @@ def test_another_preprocessing_is_another_embedding(folder: Path, tmp_path: Path
     assert cosines(f"dino:{folder}", batch) != pytest.approx(first, abs=1e-5)
 
 
-def test_a_hub_model_is_found_in_the_cache_offline(folder: Path, tmp_path: Path) -> None:
+def test_a_hub_model_is_loaded_from_the_cache_offline(folder: Path, tmp_path: Path) -> None:
     batch = items(tmp_path / "p", 3)
     local = cosines(f"dino:{folder}", batch)
     as_hub_cache(tmp_path / "hub", "someone/tiny-dino", folder)
@@ -96,7 +96,7 @@ def test_a_missing_model_is_reported_and_not_downloaded(folder: Path) -> None:
         Similarity(f"dino:{folder}").setup("cpu")
 
 
-def test_it_has_no_text_tower(folder: Path) -> None:
+def test_prompt_similarity_is_refused_without_a_text_tower(folder: Path) -> None:
     with pytest.raises(UsageError, match="a DINO model has no text tower"):
         PromptSimilarity(f"dino:{folder}")
 

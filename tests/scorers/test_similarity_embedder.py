@@ -199,7 +199,7 @@ def test_batches_of_texts_are_halved_too() -> None:
     assert set(result.vectors) == {"a", "bb", "ccc"}
 
 
-def test_other_errors_are_not_taken_for_out_of_memory(tmp_path: Path) -> None:
+def test_other_errors_are_not_treated_as_out_of_memory(tmp_path: Path) -> None:
     class Wrong(Mean):
         def images(self, batch: Sequence[Any]) -> Vectors:
             raise RuntimeError("shapes do not fit")
@@ -237,7 +237,7 @@ def test_halving_reaches_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [one.values["truth"] for one in tight] == pytest.approx([one.values["truth"] for one in roomy], abs=1e-5)
 
 
-def test_it_works_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_are_computed_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
     weights = save_clip(tmp_path / "w.pt")
     one = save_blocks(tmp_path, 1)

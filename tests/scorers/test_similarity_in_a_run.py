@@ -122,7 +122,7 @@ def test_a_run_gives_the_scorers_values_and_their_mean(
         ("similarity:nonsense", UsageError, "names no weights"),
     ],
 )
-def test_what_is_wrong_ends_the_run_with_its_line(
+def test_a_wrong_model_ends_the_run_with_one_line(
     name: str, error: type[Exception], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=words) as raised:

@@ -96,7 +96,7 @@ def run(place: Path, scorer: str, generator: str = "closed_book", limit: int = 2
         return [score for _, score in store.scores()]
 
 
-def test_random_replies_over_http(vlm: tuple[str, str], tmp_path: Path) -> None:
+def test_random_replies_are_failed_scores_with_every_attempt(vlm: tuple[str, str], tmp_path: Path) -> None:
     url, model = vlm
     scores = run(tmp_path, f"vlm:{model}", base_url=url, max_tokens=32, attempts=2)
     assert len(scores) == 2
@@ -147,7 +147,7 @@ def test_a_model_replies_the_same_in_process_and_over_http(vlm: tuple[str, str],
     assert plain == local_score.attempts[0].reply
 
 
-def test_a_language_model_that_cannot_judge(language: tuple[str, str], tmp_path: Path) -> None:
+def test_a_text_only_model_gives_failed_scores(language: tuple[str, str], tmp_path: Path) -> None:
     url, model = language
     [score] = run(tmp_path / "vlm", f"vlm:{model}", base_url=url, max_tokens=8, attempts=1, limit=1, timeout=300)
     assert score.status is ScoreStatus.FAILED and score.strict.reason
@@ -159,7 +159,7 @@ def test_a_language_model_that_cannot_judge(language: tuple[str, str], tmp_path:
     assert answer.status is ScoreStatus.FAILED and answer.strict.reason and answer.attempts[0].reply
 
 
-def test_what_the_server_lists(vlm: tuple[str, str]) -> None:
+def test_the_server_lists_its_models(vlm: tuple[str, str]) -> None:
     url, model = vlm
     with urllib.request.urlopen(f"{url}/models", timeout=20) as response:
         listed = json.load(response)

@@ -192,7 +192,7 @@ def test_a_score_whose_calls_took_too_long_gets_no_further_call(item: Item) -> N
     assert score.status is ScoreStatus.FAILED and len(server.calls) == len(score.attempts) == 3
 
 
-def test_a_cut_off_reply_is_asked_again_to_be_shorter(item: Item) -> None:
+def test_a_cut_off_reply_is_requested_again_in_a_shorter_form(item: Item) -> None:
     _, server = score_with([Step(reply=good()[:30], finish="length"), Step()], item)
     assert "too long" in server.calls[1].text
 
@@ -209,7 +209,7 @@ def test_a_cut_off_reply_is_asked_again_to_be_shorter(item: Item) -> None:
         Step(reply=good(), finish="PROHIBITED_CONTENT"),
     ],
 )
-def test_a_refusal_is_a_failed_score_with_its_words_and_is_not_asked_again(item: Item, step: Step) -> None:
+def test_a_refusal_is_a_failed_score_with_its_text_and_is_not_requested_again(item: Item, step: Step) -> None:
     score, server = score_with([step], item)
     assert len(server.calls) == 1
     assert score.status is ScoreStatus.FAILED
@@ -221,7 +221,7 @@ def test_a_refusal_is_a_failed_score_with_its_words_and_is_not_asked_again(item:
     assert attempt.refused and attempt.reply == (step.reply or "") and attempt.usage.input_tokens == 1000
 
 
-def test_a_refusal_in_a_part_of_the_content_is_found(item: Item) -> None:
+def test_a_refusal_in_a_part_of_the_content_is_recognised(item: Item) -> None:
     parts = [{"type": "text", "text": good()}, {"type": "refusal", "refusal": "I won't."}]
     message = {"role": "assistant", "content": parts}
     body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
@@ -229,7 +229,7 @@ def test_a_refusal_in_a_part_of_the_content_is_found(item: Item) -> None:
     assert len(server.calls) == 1 and score.strict.reason == "the judge refused: I won't."
 
 
-def test_an_earlier_reply_that_was_not_refused_stays_with_the_official_reading(item: Item) -> None:
+def test_the_official_protocol_uses_an_earlier_reply_that_was_not_refused(item: Item) -> None:
     """The official evaluator would have accepted the first reply."""
     score, server = score_with([Step(reply=good(aesthetics=0.9)), Step(finish="content_filter")], item)
     assert len(server.calls) == 2
@@ -237,7 +237,7 @@ def test_an_earlier_reply_that_was_not_refused_stays_with_the_official_reading(i
     assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.9
 
 
-def test_a_stored_refusal_is_still_one_when_its_sample_is_asked_again(item: Item) -> None:
+def test_a_stored_refusal_stays_a_refusal_when_its_sample_is_scored_again(item: Item) -> None:
     refused, _ = score_with([Step(reply=good(aesthetics=0), finish="content_filter")], item)
     later, _ = score_with([Step(reply=good(aesthetics=1))], item)
     stored = Score.model_validate_json(refused.model_dump_json())
@@ -323,7 +323,7 @@ def test_an_unreachable_server_is_a_transient_error(item: Item) -> None:
         asyncio.run(VlmJudge("any", base_url=url).score(*item))
 
 
-def test_a_reply_before_a_transient_error_is_kept(item: Item) -> None:
+def test_a_reply_before_a_transient_error_is_stored(item: Item) -> None:
     """The first attempt gets an invalid reply and then a transient error; the second succeeds."""
     off = good(aesthetics=0.9)
     error = passing([Step(reply=off), Step(status=500)], item)
@@ -335,7 +335,7 @@ def test_a_reply_before_a_transient_error_is_kept(item: Item) -> None:
     assert whole.lenient is not None and whole.lenient.values["aesthetics"] == 0.9
 
 
-def test_when_every_try_fails_the_official_reading_still_takes_the_first_readable_reply(item: Item) -> None:
+def test_when_every_attempt_fails_the_official_protocol_uses_the_first_readable_reply(item: Item) -> None:
     off = good(aesthetics=0.9)
     error = passing([Step(reply=off), Step(status=500)], item)
     given_up = failed_score(item[0].id, 2, "vlm:any", "gave up after 4 tries")
@@ -344,14 +344,14 @@ def test_when_every_try_fails_the_official_reading_still_takes_the_first_readabl
     assert whole.lenient is not None and whole.lenient.values["aesthetics"] == 0.9
 
 
-def test_a_stored_reply_that_meets_the_contract_is_not_asked_for_again(item: Item) -> None:
+def test_a_stored_reply_that_meets_the_contract_is_not_requested_again(item: Item) -> None:
     """A run was interrupted after a valid reply."""
     given_up = failed_score(item[0].id, 2, "vlm:any", "no result in time")
     whole = with_earlier(scorer_capabilities(VlmJudge), given_up, item[0], (Attempt(reply=good(), model="m"),))
     assert (whole.status, whole.judge_returned) == (ScoreStatus.OK, "m")
 
 
-def test_earlier_attempts_are_stored_for_a_scorer_that_reads_otherwise(item: Item) -> None:
+def test_earlier_attempts_are_stored_for_a_scorer_that_parses_differently(item: Item) -> None:
     class Other:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
             raise NotImplementedError
@@ -378,7 +378,7 @@ def test_an_image_that_does_not_open_is_not_sent(item: Item, which: str) -> None
     assert server.calls == []
 
 
-def test_parts_and_missing_fields_of_other_servers_are_understood(item: Item) -> None:
+def test_parts_and_missing_fields_of_other_servers_are_accepted(item: Item) -> None:
     body = {"choices": [{"message": {"content": [{"type": "text", "text": good()}]}}]}
     score, _ = score_with([Step(body=json.dumps(body).encode())], item)
     assert score.status is ScoreStatus.OK and score.judge_returned == "" and score.attempts[0].finish_reason == ""
@@ -462,7 +462,7 @@ def test_each_call_reserves_its_worst_case_and_settles_to_the_real_cost(item: It
         (Step(delay=30), True), (Step(body=b"<html>"), True), (Step(tokens=None), True),
     ],
 )  # fmt: skip
-def test_what_may_have_been_billed_counts_at_its_worst_case(item: Item, step: Step, billed: bool) -> None:
+def test_a_call_that_may_have_been_billed_counts_at_its_worst_case(item: Item, step: Step, billed: bool) -> None:
     meter = BudgetMeter()
     outcome, server = metered([step], item, meter, timeout=1.0)
     (worst,) = meter.reserved
@@ -472,7 +472,7 @@ def test_what_may_have_been_billed_counts_at_its_worst_case(item: Item, step: St
     assert server.spent <= meter.spent
 
 
-def test_a_call_that_never_left_costs_nothing(item: Item) -> None:
+def test_a_call_that_was_not_sent_costs_nothing(item: Item) -> None:
     async def go(judge: VlmJudge) -> None:
         current_meter.set(meter)
         await judge.score(*item)
@@ -506,7 +506,9 @@ def test_the_budget_ends_a_conversation_without_losing_what_was_paid(item: Item)
         ({"price_in": 0, "price_out": 0}, 0.0, 0.0),
     ],
 )
-def test_other_ways_to_charge(item: Item, prices: dict[str, float], worst: float | None, cost: float | None) -> None:
+def test_the_cost_follows_the_given_prices(
+    item: Item, prices: dict[str, float], worst: float | None, cost: float | None
+) -> None:
     meter = BudgetMeter()
     score, _ = metered([Step()], item, meter, **({"price_in": None, "price_out": None} | prices))
     assert isinstance(score, Score)
@@ -516,7 +518,7 @@ def test_other_ways_to_charge(item: Item, prices: dict[str, float], worst: float
 # -------------------------------------------------------------------------------------------------------- secrets
 
 
-def test_a_missing_key_is_one_line_with_what_to_type() -> None:
+def test_a_missing_key_is_one_line_with_the_command_to_set_it() -> None:
     with pytest.raises(ConfigError, match="export OPENAI_API_KEY=") as caught:
         VlmJudge("gpt-4.1")
     assert "\n" not in str(caught.value)
@@ -557,7 +559,9 @@ def test_the_key_is_sent_and_never_shown(
     assert SECRET not in repr(judge.endpoint) and SECRET not in repr(judge)
 
 
-def test_a_server_on_this_machine_is_not_given_the_key_of_another(item: Item, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_server_does_not_receive_the_key_of_another_service(
+    item: Item, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     _, server = score_with([Step()], item)
     assert SECRET not in json.dumps(server.calls[0].headers)

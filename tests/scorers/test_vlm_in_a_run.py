@@ -189,7 +189,7 @@ def test_a_reply_paid_for_before_a_fault_stays_in_the_record(tmp_path: Path) -> 
     assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.75
 
 
-def test_replies_of_a_failed_try_are_stored_and_counted(tmp_path: Path) -> None:
+def test_replies_of_a_failed_attempt_are_stored_and_counted(tmp_path: Path) -> None:
     def fate(call: Call) -> Step:
         return Step(reply="no JSON", tokens=(100, 10)) if call.number % 2 == 0 else Step(status=500)
 

@@ -303,7 +303,7 @@ def ended(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
     return process.returncode, err.strip()
 
 
-def test_why_a_generator_cannot_be_served_is_one_line(tmp_path: Path) -> None:
+def test_a_generator_that_cannot_be_served_is_reported_in_one_line(tmp_path: Path) -> None:
     code, err = ended(tmp_path, "makers.py:Knows")
     assert code == 2 and "ground truth" in err and len(err.splitlines()) == 1
     code, err = ended(tmp_path, "makers.py:Unbuildable", "--port", "0")

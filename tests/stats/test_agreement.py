@@ -44,7 +44,7 @@ def test_alpha_of_the_published_example(metric: Metric, value: float) -> None:
     assert alpha(PUBLISHED, metric) == pytest.approx(value, abs=0.0006)
 
 
-def test_alpha_by_hand() -> None:
+def test_alpha_of_a_worked_example() -> None:
     """Two raters, units (0, 0), (0, 1), (1, 1): disagreement 2 of 6 pairs; three 0 and three 1 make 18 of 30 expected.
 
     alpha = 1 - (2 / 6) / (18 / 30) = 4 / 9.
@@ -96,7 +96,7 @@ def test_alpha_equals_its_definition(raters: int, units: int, data: st.DataObjec
         assert result == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
-def test_kappa_by_hand() -> None:
+def test_kappa_of_a_worked_example() -> None:
     """Compute kappa of the ratings x 0 .5 1 1 and y 0 0 1 .5.
 
     The mean squared distance is 2 x .25 / 4 = .125, the variances are .171875 each, the means differ by .25:
@@ -168,7 +168,7 @@ def two_judges(size: int = 60) -> RatedSystem:
 BOTH = {"vlm:a": DIMENSIONS, "vlm:b": DIMENSIONS}
 
 
-def test_two_judges_of_one_run() -> None:
+def test_two_judges_of_one_run_are_compared() -> None:
     system = two_judges()
     result = agreement([system], BOTH, resamples=400)
     assert (result.raters, result.together, result.ranks) == (("vlm:a", "vlm:b"), {}, ())
@@ -244,7 +244,7 @@ def test_images_that_only_one_rater_rated_are_counted_separately() -> None:
     assert official.pairs[0].dimensions["text_accuracy"].exact.n == 3
 
 
-def test_of_several_scores_the_first_that_is_ok_counts() -> None:
+def test_the_first_successful_score_of_several_counts() -> None:
     a = [
         row("1", "art", FAILED, judge_repeat=0),
         row("1", "art", reading(1, 1, 1, 1), judge_repeat=1),
@@ -266,7 +266,7 @@ def systems_of(skills: list[float], *, turned: bool = False) -> list[RatedSystem
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_the_order_of_systems(turned: bool) -> None:
+def test_rank_correlations_of_a_worked_example(turned: bool) -> None:
     systems = systems_of([0.1, 0.3, 0.5, 0.7, 0.9], turned=turned)
     result = agreement(systems, BOTH, resamples=300).ranks[0]
     scores = [
@@ -321,7 +321,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_people_are_raters(tmp_path: Path) -> None:
+def test_human_labels_are_raters(tmp_path: Path) -> None:
     rows = some_rows(random.Random(1), 30)
     lines = [f"{one.sample_id},anna,{one.strict.values['aesthetics']:g},,good" for one in rows]
     lines += [f"{rows[0].sample_id},ben,1,0.5,", "elsewhere,ben,1,1,"]
@@ -378,7 +378,7 @@ def test_a_malformed_file_gives_one_line_with_its_place(tmp_path: Path, text: st
     assert str(caught.value).startswith(f"{tmp_path}/{message}") and "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_an_unreadable_label_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="file not found"):
         read_labels(tmp_path / "none.csv", DIMENSIONS)
     (tmp_path / "latin.csv").write_bytes(b"sample_id,aesthetics\n\xe9,1\n")

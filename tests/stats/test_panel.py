@@ -25,7 +25,7 @@ def panelled(*scores: Row, panel: JudgePanel = ABC) -> Row:
     return result[0]
 
 
-def test_the_median_of_three() -> None:
+def test_three_judges_are_combined_by_their_median() -> None:
     result = panelled(
         row("1", "physics", reading(1, 0, 0.5, 1)),
         row("1", "physics", reading(1, 0.5, 0, 0)),

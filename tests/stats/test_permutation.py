@@ -27,7 +27,7 @@ def measured(sample: str, value: float, category: str = "physics") -> Row:
     return row(sample, category, ParsedScore(status=ScoreStatus.OK, values={"x": value}))
 
 
-def test_three_samples_by_hand() -> None:
+def test_the_p_value_of_three_samples_equals_the_worked_one() -> None:
     """Differences .5, .3, -.1 add up to .7; of the eight signs only +++- patterns as large as that count:
     (+ + -) .7, (+ + +) .9 and their mirrors, so p = 4 / 8.
     """
@@ -108,7 +108,7 @@ def test_official_exchanges_all_repeats_of_a_sample_together() -> None:
     assert there.relabellings == 2 ** (there.paired)
 
 
-def test_holm_by_hand() -> None:
+def test_holm_correction_of_a_worked_example() -> None:
     """Sorted .005 x 4, .01 x 3, .03 x 2, .04 x 1; the last may not be smaller than the one before."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1.0, 1.0]

@@ -184,7 +184,7 @@ def test_a_broken_task_leaves_the_earlier_selection(tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_rows_hold_each_triple_once_and_only_what_is_current(data: st.DataObject) -> None:
+def test_rows_list_each_current_score_once(data: st.DataObject) -> None:
     """Random sequences of repeated generations and scores, compared with a plain dictionary."""
     names = [f"s{number}" for number in range(data.draw(st.integers(1, 5)))]
     repeats, judges = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
@@ -243,7 +243,7 @@ def test_a_scorer_the_run_does_not_have_is_named(tmp_path: Path) -> None:
 # -- opening -----------------------------------------------------------------------------------------------------------
 
 
-def test_selection_repeats_and_scorers_may_grow_in_a_later_run(tmp_path: Path) -> None:
+def test_a_later_run_may_add_samples_repeats_and_scorers(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, store_records.spec()) as store:
         store.put_samples(store_records.items("a"))
         ref = store.put_image(store_records.image_bytes(1), width=24, height=16, format="PNG")
@@ -570,7 +570,7 @@ def test_wall_time_adds_up_over_invocations(tmp_path: Path) -> None:
         assert store.seconds() == pytest.approx(sum(row[1] - row[0] for row in rows))
 
 
-def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_url_with_a_password_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     judge = ScorerSpec(name="vlm:m", args={"base_url": "https://me:hunter2@judge.invalid/v1"})
     with pytest.raises(ConfigError, match="base_url contains what looks like a key"):
         RunStore.open(tmp_path / "run", store_records.spec(scorers=(judge,)))

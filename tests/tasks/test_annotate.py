@@ -79,7 +79,7 @@ def labels(folder: Path) -> dict[str, bool | None]:
 # ------------------------------------------------------------------------------------------------ asking and freezing
 
 
-def test_every_prompt_is_asked_about_once_and_the_answers_are_frozen(folder: Path) -> None:
+def test_every_prompt_is_labelled_once_and_the_answers_are_frozen(folder: Path) -> None:
     before = FolderTask(folder).version
     with JudgeServer(correct) as server:
         outcome = run_annotation(folder, server)
@@ -108,7 +108,7 @@ def test_the_judge_gets_text_only(folder: Path) -> None:
         assert "one JSON object" in call.system
 
 
-def test_a_second_call_asks_nothing(folder: Path) -> None:
+def test_a_second_annotation_makes_no_call(folder: Path) -> None:
     with JudgeServer(correct) as server:
         first = run_annotation(folder, server)
         calls = len(server.calls)
@@ -255,7 +255,9 @@ def test_tasks_and_judges_that_cannot_be_used_are_refused(folder: Path, home: Pa
 # --------------------------------------------------------------------------------------------------- annotating again
 
 
-def test_force_asks_again_and_old_labels_stay_in_use_until_then(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_force_labels_again_and_old_labels_stay_in_use_until_then(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", str(folder.parent / "cache"))
     with JudgeServer(correct) as server:
         first = run_annotation(folder, server).task.version

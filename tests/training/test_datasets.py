@@ -68,7 +68,7 @@ def test_a_wrong_number_of_marks_names_row_and_id(home: Path, tmp_path: Path, im
     assert f"{SFT_FILE}, row 2 (id 'c2'): has {marks} <image> marks but {images} images" in str(caught.value)
 
 
-def test_a_mark_lost_after_preparation_is_found_on_reading(home: Path, tmp_path: Path) -> None:
+def test_a_mark_lost_after_preparation_is_detected_on_reading(home: Path, tmp_path: Path) -> None:
     prepared, _ = prepare("gen_searcher_sft", data_dir=local(tmp_path / "t", SFT, [], members(0)))
     rows = prepared.folder / "rows.jsonl"
     lines = rows.read_text().splitlines(keepends=True)

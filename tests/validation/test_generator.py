@@ -176,7 +176,7 @@ class Wrong(Good):
     ],
     ids=lambda value: str(type(value).__name__),
 )  # fmt: skip
-def test_what_is_not_an_image_ends_the_check(given: Any, words: str) -> None:
+def test_a_result_that_is_not_an_image_ends_the_check(given: Any, words: str) -> None:
     kind = type("WrongOne", (Wrong,), {"given": given})
     findings = check(kind)
     assert words in the(findings, "images", "fail").what
@@ -255,7 +255,7 @@ class CountsUp(Good):
         return noise(prompt, seed + (self.seen[-2:-1] == ["A lighthouse"]) + (len(self.seen) > 4))
 
 
-def test_seeds() -> None:
+def test_generators_that_ignore_or_forget_the_seed_are_reported() -> None:
     assert "another seed gives the same" in the(check(Stubborn), "seeds", "warn").what
     assert "another image" in the(check(Forgetful), "seeds", "fail").what
     assert "another image" in the(check(ForgetfulService), "seeds", "warn").what
@@ -263,13 +263,13 @@ def test_seeds() -> None:
     the(check(Forgetful), "several", "ok")  # what does not repeat is not compared
 
 
-def test_global_random_state() -> None:
+def test_changes_of_the_global_random_state_are_reported() -> None:
     finding = the(check(ChangesGlobals), "random state", "warn")
     assert "random" in finding.what and "numpy.random" in finding.what
     assert "threads share" in the(check(ChangesSharedGlobals), "random state", "fail").what
 
 
-def test_the_check_itself_leaves_the_random_state_alone() -> None:
+def test_the_check_does_not_change_the_global_random_state() -> None:
     random.seed(5)
     np.random.seed(5)
     before = random.getstate(), str(np.random.get_state())
@@ -277,7 +277,7 @@ def test_the_check_itself_leaves_the_random_state_alone() -> None:
     assert (random.getstate(), str(np.random.get_state())) == before
 
 
-def test_state_between_calls_is_found() -> None:
+def test_state_between_calls_is_reported() -> None:
     assert "other images than alone" in the(check(CountsUp), "several", "fail").what
 
 
@@ -418,7 +418,7 @@ class BatchDies(GoodBatch):
         yield from super().generate_batch(requests)
 
 
-def test_odd_prompts_end_as_images_or_states() -> None:
+def test_odd_prompts_give_images_or_failures() -> None:
     findings = of(check(BreaksOnOdd), "odd prompts")
     lines = {finding.level + " " + finding.what for finding in findings}
     assert any(line.startswith("warn an empty prompt raises ValueError: empty") for line in lines)
@@ -433,7 +433,7 @@ def test_odd_prompts_end_as_images_or_states() -> None:
         (BrokenByOdd, "fail", "after them"),
     ],
 )  # fmt: skip
-def test_what_odd_prompts_must_not_cause_is_reported(kind: type[Any], level: str, words: str) -> None:
+def test_errors_on_odd_prompts_are_reported(kind: type[Any], level: str, words: str) -> None:
     assert words in the(check(kind), "odd prompts", level).what
 
 
@@ -599,12 +599,12 @@ def builder(error: BaseException) -> Callable[[], Any]:
     ("error", "words"),
     [(RuntimeError("no weights"), "no weights"), (SystemExit(1), "SystemExit"), (ConfigError("needs a key"), "a key")],
 )
-def test_a_generator_that_cannot_be_built(error: BaseException, words: str) -> None:
+def test_a_generator_that_cannot_be_built_fails(error: BaseException, words: str) -> None:
     findings = check_generator(handle_of(Good, builder(error)), timeout=5, device="cpu")
     assert words in the(findings, "build", "fail").what
 
 
-def test_an_object_that_is_not_what_its_class_declares() -> None:
+def test_an_object_that_differs_from_its_class_fails() -> None:
     findings = check_generator(handle_of(Good, GoodBatch), timeout=5, device="cpu")
     assert "generate_batch" in the(findings, "build", "fail").what
 
@@ -650,7 +650,7 @@ class BatchReferences(GoodBatch):
             yield GeneratedImage(image=noise(f"{request.prompt}{shapes}", request.seed), request_id=request.id)
 
 
-def test_references() -> None:
+def test_ignored_or_failing_references_are_reported() -> None:
     the(check(TakesReferences), "references", "ok")
     the(check(BatchReferences), "references", "ok")
     the(check(DeafToReferences), "references", "warn")
@@ -718,7 +718,7 @@ def test_setup_and_close_are_called_twice() -> None:
         (HangsOnClose, "close", "no result within"),
     ],
 )  # fmt: skip
-def test_setup_and_close_that_cannot_be_called_twice(kind: type[Any], name: str, words: str) -> None:
+def test_setup_and_close_that_fail_at_the_second_call_are_reported(kind: type[Any], name: str, words: str) -> None:
     assert words in the(check(kind, timeout=0.5), name, "fail").what
 
 

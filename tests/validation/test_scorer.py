@@ -180,7 +180,7 @@ def check(name: str, task: InMemoryTask, budget: float | None = None, timeout: f
     return "\n".join(map(str, findings)) + f"\nworst {worst(findings)}"
 
 
-def test_a_scorer_that_keeps_the_contract_has_no_finding(task: InMemoryTask) -> None:
+def test_a_scorer_that_meets_the_contract_has_no_finding(task: InMemoryTask) -> None:
     output = check("brightness", task)
     assert output.endswith("worst ok")
     for line in (
@@ -207,7 +207,7 @@ def test_a_scorer_that_keeps_the_contract_has_no_finding(task: InMemoryTask) -> 
         ("Unbuildable", "fail build: the scorer: broke while it was built: RuntimeError: no weights"),
     ],
 )
-def test_what_breaks_the_contract_fails(task: InMemoryTask, name: str, message: str) -> None:
+def test_breaches_of_the_contract_fail(task: InMemoryTask, name: str, message: str) -> None:
     report = check(name, task)
     assert message in report and report.endswith("worst fail"), report
 
@@ -223,7 +223,7 @@ def test_what_breaks_the_contract_fails(task: InMemoryTask, name: str, message: 
         ("NotesMissing", "warn dimensions: sample 's0', true image and 8 more: it gives no skill"),
     ],
 )
-def test_what_may_surprise_is_a_warning(task: InMemoryTask, name: str, message: str) -> None:
+def test_surprising_behaviour_is_a_warning(task: InMemoryTask, name: str, message: str) -> None:
     random.seed(5)
     report = check(name, task)
     assert message in report and report.endswith("worst warn"), report
@@ -241,7 +241,7 @@ def test_a_task_that_meets_no_need_fails(task: InMemoryTask) -> None:
     assert "fail needs: none of 1 samples of bare has truth_image" in report and report.endswith("worst fail")
 
 
-def test_a_scorer_that_hangs_fails_in_time(task: InMemoryTask) -> None:
+def test_a_scorer_that_hangs_fails_after_the_time_limit(task: InMemoryTask) -> None:
     report = check("Hangs", task, timeout=0.1)
     assert "fail time: no result within" in report and "warn the rest: was not checked" in report
 
@@ -270,12 +270,12 @@ def test_a_call_of_unknown_price_is_not_sent(task: InMemoryTask, tmp_path: Path)
     assert not log.exists()
 
 
-def test_it_is_set_up_and_closed(task: InMemoryTask, tmp_path: Path) -> None:
+def test_a_scorer_is_set_up_and_closed(task: InMemoryTask, tmp_path: Path) -> None:
     check("Closes", task, log=str(tmp_path / "log"))
     assert (tmp_path / "log").read_text() == "set up on cpu; closed"
 
 
-def test_the_command_ends_with_3_where_something_fails(task: InMemoryTask, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_exits_with_3_if_a_check_fails(task: InMemoryTask, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "scorer", "scorers.py:Nan"]) == 3
     assert "4 ok, 1 warning, 1 failed" in capsys.readouterr().out
     assert run(["check", "scorer", "scorers.py:brightness", "-s", "size=3"]) == 2

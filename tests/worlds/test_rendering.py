@@ -110,7 +110,7 @@ def test_every_kind_has_a_noun_and_every_noun_a_kind() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_drawn_completely_on_a_transparent_background(kind: str) -> None:
+def test_every_kind_is_rendered_completely_on_a_transparent_background(kind: str) -> None:
     for seed in range(12):
         alpha = np.asarray(draw_appearance(an_appearance(kind, seed), 120))[..., 3]
         assert 0.12 < (alpha > 128).mean() < 0.9

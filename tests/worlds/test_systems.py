@@ -63,7 +63,7 @@ def draw_open(world: BuiltWorld, prompt: str, *, seed: int = 0) -> GeneratedImag
     return asyncio.run(OpenBook(world.search).generate(request))
 
 
-def test_open_book_finds_its_backend_by_name(built_world: BuiltWorld) -> None:
+def test_open_book_loads_its_backend_by_name(built_world: BuiltWorld) -> None:
     sample = next(built_world.task.samples())
     request = GenerationRequest(id="any", prompt=sample.prompt)
     by_name = asyncio.run(OpenBook(f"world:{built_world.folder}").generate(request))
