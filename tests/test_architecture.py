@@ -139,7 +139,7 @@ def test_no_modules_import_each_other() -> None:
     assert SOURCE.circles() == []
 
 
-def test_no_class_name_stands_for_two_things() -> None:
+def test_class_names_are_unique() -> None:
     assert SOURCE.duplicate_classes() == {}
 
 

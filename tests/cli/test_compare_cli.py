@@ -99,7 +99,7 @@ def test_a_panel_takes_the_median_and_names_itself(runs: Path, capsys: pytest.Ca
     assert "quorum 2) (lower median of the members)" in text
 
 
-def test_a_quorum_of_all_leaves_out_what_one_member_lacks(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quorum_of_all_leaves_out_samples_that_a_member_lacks(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     comparison = json.loads(output_of(["compare", "a", "b", "--panel", PANEL, "--quorum", "3", "--json"], capsys))[0]
     assert comparison["paired"] == 4 and sorted(comparison["unscored"]) == ["s0", "s1"]
     coverage = api.panel_summary(api.load_run("a"), SCORERS, 3).slice().coverage

@@ -135,7 +135,7 @@ def test_the_plugin_module_exports_what_it_imports_and_loads_nothing_heavy() -> 
         plugin.RefusalError.__name__,
     ],
 )  # fmt: skip
-def test_what_authors_need_is_exported_and_described(name: str) -> None:
+def test_exports_for_authors_are_complete_and_described(name: str) -> None:
     assert name in plugin.__all__ and hasattr(plugin, name)
 
 

@@ -317,7 +317,7 @@ def test_only_named_samples_are_checked(here: Path, capsys: pytest.CaptureFixtur
         ([], 2, "--scorer"),
     ],
 )
-def test_what_cannot_be_checked_is_refused_in_one_line(
+def test_runs_that_cannot_be_checked_are_refused_in_one_line(
     words: list[str], code: int, says: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not Path("foreign").exists():

@@ -90,7 +90,7 @@ def test_a_call_that_is_not_settled_counts_at_its_worst_case(tmp_path: Path) -> 
     assert outcome.cost == pytest.approx(4 * PRICE)
 
 
-class PaidDrawing:
+class PaidGenerator:
     """A hosted generator whose images cost money."""
 
     concurrency = 4
@@ -105,7 +105,7 @@ class PaidDrawing:
 def test_the_budget_limits_a_generator_too_also_in_worker_processes(tmp_path: Path, workers: int) -> None:
     bench = Bench(tmp_path / "run")
     path = Path(__file__).resolve()
-    generator = generator_handle(PaidDrawing(), component_ref=ComponentRef("generators", f"{path}:PaidDrawing"))
+    generator = generator_handle(PaidGenerator(), component_ref=ComponentRef("generators", f"{path}:PaidGenerator"))
     outcome = bench.run(20, generator, options=quick(budget=0.75, workers=workers))
     assert outcome.stopped == "budget"
     assert outcome.generated == 7
@@ -133,7 +133,7 @@ def test_images_generated_before_the_budget_ended_are_scored_by_the_free_scorer(
         paid = loopback_handle(server.url, worst_case=0.1, cost=0.1)
         free = scorer_handle(Half(), name="free")
         scorers = [free] if schedule == "stream" else [paid, free]
-        outcome = bench.run(20, PaidDrawing(), scorers, quick(budget=0.75, schedule=schedule))
+        outcome = bench.run(20, PaidGenerator(), scorers, quick(budget=0.75, schedule=schedule))
         assert server.calls == []
     assert (outcome.stopped, outcome.generated, outcome.scored) == ("budget", 7, 7)
     assert outcome.cost == pytest.approx(0.7)

@@ -162,7 +162,9 @@ def test_a_worker_that_dies_is_replaced_and_its_request_tried_three_times(hostil
     assert outcome.generated == COUNT - 1
 
 
-def test_what_a_worker_prints_goes_to_its_log(hostile: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_output_of_a_worker_goes_to_its_log(
+    hostile: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     outcome, _ = generate(tmp_path, "Prints", workers=1)
     assert outcome.generated == COUNT
     assert capfd.readouterr() == ("", "")

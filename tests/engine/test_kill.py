@@ -22,8 +22,9 @@ def child(path: Path, count: int, url: str, **more: Any) -> subprocess.Popen[str
     return start_python("-m", "tests.helpers.engine_child", json.dumps(arguments))
 
 
-def has_answered(server: ScoreServer, calls: int) -> bool:
-    return server.answered() >= calls
+def has_stored(bench: Bench, server: ScoreServer, scores: int) -> bool:
+    """Return whether a run has committed some scores; the store exists once the server has answered."""
+    return server.answered() >= scores and len(bench.scores()) >= scores
 
 
 def plain(bench: Bench) -> tuple[dict[Any, Any], dict[Any, Any]]:
@@ -43,7 +44,8 @@ def image_files(bench: Bench) -> dict[str, tuple[int, int]]:
     return files
 
 
-def kill_and_resume(tmp_path: Path, count: int, kills: int) -> None:
+def kill_and_resume(tmp_path: Path, count: int, kills: int) -> tuple[Bench, Bench]:
+    """Return a run that was killed several times and continued, and one that was not."""
     killed, whole = Bench(tmp_path / "killed"), Bench(tmp_path / "whole")
     in_flight = 0
     files: dict[str, tuple[int, int]] = {}
@@ -51,7 +53,7 @@ def kill_and_resume(tmp_path: Path, count: int, kills: int) -> None:
         for number in range(1, kills + 1):
             before = len(server.calls)
             process = child(killed.path, count, server.url, pause=0.002)
-            wait_until(partial(has_answered, server, number * count // (kills + 1)), process)
+            wait_until(partial(has_stored, killed, server, number * count // (kills + 1)), process)
             assert process.poll() is None, "it ended before it could be killed"
             process.kill()
             process.wait()
@@ -69,17 +71,18 @@ def kill_and_resume(tmp_path: Path, count: int, kills: int) -> None:
         assert {call.name for call in server.calls} == {f"s{number}" for number in range(count)}
         assert files.items() <= image_files(killed).items()
         child(whole.path, count, server.url).communicate()
-    assert plain(killed) == plain(whole)
-    assert len(plain(whole)[1]) == count
+    return killed, whole
 
 
 def test_a_run_killed_three_times_loses_nothing(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, count=160, kills=3)
+    killed, whole = kill_and_resume(tmp_path, count=160, kills=3)
+    assert plain(killed) == plain(whole) and len(whole.scores()) == 160
 
 
 @pytest.mark.slow
 def test_a_run_killed_thirty_times_loses_nothing(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, count=1240, kills=30)
+    killed, whole = kill_and_resume(tmp_path, count=1240, kills=30)
+    assert plain(killed) == plain(whole) and len(whole.scores()) == 1240
 
 
 def test_ctrl_c_ends_in_order_even_while_a_generation_hangs(tmp_path: Path) -> None:
@@ -114,9 +117,7 @@ def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path) -> None:
     with ScoreServer() as server:
         process = child(tmp_path / "run", 3, server.url, hang="1")
         assert process.stdout is not None and process.stdout.readline() == "hanging\n"
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+        wait_until(lambda: process.send_signal(signal.SIGINT), process)
         assert process.wait(timeout=PATIENCE) == 130
         assert process.stdout.read() == "", "it did not wait to print the outcome"
 
@@ -143,6 +144,7 @@ def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) 
     process.kill()
     process.wait()
     wait_until(lambda: not any(_alive(pid) for pid in mine))
+    assert not any(_alive(pid) for pid in mine)
 
 
 def _alive(pid: int) -> bool:

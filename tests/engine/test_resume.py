@@ -128,7 +128,7 @@ def test_a_scoring_pass_does_not_retry_failed_generations(tmp_path: Path) -> Non
     assert bench.generations()["s1", 0].status is GenerationStatus.FAILED
 
 
-def test_a_full_disk_stops_the_run_with_one_clear_error_and_keeps_what_was_done(
+def test_a_full_disk_stops_the_run_with_one_error_and_stored_results_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put = RunStore.put_image

@@ -123,12 +123,12 @@ def scorer_handle(
 def spec_for(
     task: MemoryTask, generator: GeneratorHandle | GenerationSource, scorers: list[ScorerHandle], **fields: Any
 ) -> RunSpec:
-    drawn_by = generator.spec if isinstance(generator, GeneratorHandle) else GeneratorSpec(name=generator.name)
+    generator_spec = generator.spec if isinstance(generator, GeneratorHandle) else GeneratorSpec(name=generator.name)
     return RunSpec(
         task=task.name,
         task_version=task.version,
         selection=select([sample.id for sample in task.samples()], "all"),
-        generator=drawn_by,
+        generator=generator_spec,
         scorers=tuple(handle.spec for handle in scorers),
         **fields,
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import subprocess
-import sys
 from typing import Any, Literal
 
 import pytest
@@ -18,6 +16,7 @@ from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare.records import Comparison
 from knowgen.stats.compare.systems import compare
 from knowgen.stats.summary import Summary
+from tests.helpers.processes import run_python
 
 CATEGORIES = ("physics", "news", "art", "film")
 LABELS: dict[str, Any] = {
@@ -266,4 +265,4 @@ def test_comparisons_as_csv_keep_every_digit() -> None:
 
 def test_tables_need_no_numpy() -> None:
     code = "import sys; import knowgen.report.tables; assert 'numpy' not in sys.modules and 'PIL' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert run_python("-c", code, check=False).returncode == 0

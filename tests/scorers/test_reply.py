@@ -91,7 +91,7 @@ def test_other_flags_do_not_mean_na(flag: str) -> None:
      '{"a": 1} and {"b": 2}', "```json\n```", "{" * 200_000, '{"a":' * 200_000 + "1" + "}" * 200_000,
      '{"faithfulness": ' + "9" * 5000 + "}"],
 )  # fmt: skip
-def test_replies_that_the_official_evaluator_requests_again(text: str) -> None:
+def test_replies_without_an_object_have_no_official_score(text: str) -> None:
     assert read_lenient(text) is None
 
 

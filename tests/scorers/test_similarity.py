@@ -166,7 +166,7 @@ def test_an_unreadable_image_fails_only_its_own_score(weights: Path, tmp_path: P
         item("torn", reference(torn), truth),
         item("truth", good, reference(words)),
         item("nowhere", good.model_copy(update={"path": None, "sha256": "f" * 64}), truth),
-        item("undrawn", None, truth),
+        item("without image", None, truth),
         item("after", truth, good),
     ]
     results = scores(Similarity(f"{ARCH}@{weights}"), batch)

@@ -27,7 +27,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
 
 
-class PictureTask:
+class ImageTask:
     """Four samples with a ground truth each."""
 
     name = "pictures"
@@ -70,7 +70,7 @@ class GenerationStep:
 
 
 def evaluate(folder: Path, scorer: str, model: str) -> tuple[RunOutcome, RunSpec]:
-    task = PictureTask(folder)
+    task = ImageTask(folder)
     generator = resolve.resolve_generator(GenerationStep, {"folder": str(folder)}, task)
     handle = resolve.resolve_scorer(scorer, {} if scorer.startswith("similarity:") else {"model": model})
     spec = RunSpec(
@@ -93,7 +93,7 @@ def test_a_run_gives_the_scorers_values_and_their_mean(
     name = f"similarity:{model}" if kind is Similarity else f"{kind.__module__}:{kind.__name__}"
     outcome, spec = evaluate(tmp_path, name, model)
     assert outcome.scored == 3
-    task = PictureTask(tmp_path)
+    task = ImageTask(tmp_path)
     with RunStore.read(tmp_path / "run") as store:
         scores = {score.sample_id: score for _, score in store.scores()}
         generations = {one.sample_id: one for _, one in store.generations()}

@@ -27,7 +27,7 @@ from tests.helpers.judge_server import Call, JudgeServer, Step, good
 SECRET = "sk-test-fedcba9876543210"
 
 
-class PictureTask:
+class ImageTask:
     """A task of some samples, each with a ground-truth image."""
 
     name = "pictures"
@@ -64,7 +64,7 @@ class Noise:
 
 
 def evaluate(folder: Path, url: str, count: int = 12, options: EngineOptions | None = None, **args: Any) -> RunOutcome:
-    task = PictureTask(folder, count)
+    task = ImageTask(folder, count)
     generator = resolve.resolve_generator(Noise, {}, task)
     scorer = resolve.resolve_scorer("vlm:any", {"base_url": url, **args})
     spec = RunSpec(
@@ -145,7 +145,7 @@ def test_speed_and_prices_are_not_part_of_the_key_but_the_decoding_is(tmp_path: 
         assert len(server.calls) == 6
 
 
-def test_what_the_server_charges_never_exceeds_the_budget(tmp_path: Path) -> None:
+def test_the_charges_of_the_server_never_exceed_the_budget(tmp_path: Path) -> None:
     def fate(call: Call) -> Step:
         return Step(reply="no JSON" if call.number % 3 == 0 else good(), tokens=(2500, 300), delay=0.05)
 

@@ -8,15 +8,17 @@ import io
 import json
 import signal
 import socket
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import uvicorn
 from PIL import Image
 
+from knowgen.serving import server as server_module
 from tests.helpers.processes import wait_until
 from tests.helpers.serving import Answer, Served, served, start
 
@@ -239,22 +241,32 @@ def test_after_a_signal_the_image_in_progress_is_finished_and_others_are_rejecte
     assert own.log() == ["first"]
 
 
-def test_a_second_signal_ends_the_process_but_a_repeat_of_the_first_does_not(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Synchronous", "-g", "seconds=4") as own, ThreadPoolExecutor(1) as pool:
+def test_a_second_signal_ends_the_process(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Synchronous", "-g", "seconds=3600") as own, ThreadPoolExecutor(1) as pool:
         lost = pool.submit(own.generate, "first")
         wait_until(lambda: own.log() == ["first"])
-        for _ in range(2):
-            own.process.send_signal(signal.SIGTERM)
-            time.sleep(0.1)
-        time.sleep(1.2)
-        assert own.process.poll() is None
+        wait_until(lambda: own.process.send_signal(signal.SIGTERM), own.process)
         code, _, err = own.stop()
         with pytest.raises(OSError):
             lost.result()
     assert code == 130 and "Traceback" not in err
 
 
-def test_while_the_generator_loads_requests_wait_and_health_says_so(tmp_path: Path) -> None:
+def test_a_repeat_of_the_first_signal_is_ignored_for_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, calls = [100.0], []
+    monkeypatch.setattr(server_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(server_module, "os", SimpleNamespace(_exit=calls.append))
+    server = server_module._Server(uvicorn.Config("unused"), lambda: calls.append("stop"), str(tmp_path / "scratch"))
+    for seconds in (0.0, 0.1, 1.0):
+        now[0] = 100.0 + seconds
+        server.handle_exit(signal.SIGTERM, None)
+    assert calls == ["stop"] and server.should_exit
+    now[0] = 101.1
+    server.handle_exit(signal.SIGTERM, None)
+    assert calls == ["stop", 130]
+
+
+def test_while_the_generator_loads_requests_wait_and_health_reports_it(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Slow", "-g", "seconds=1.5", state="loading") as own:
         assert own.generate("a lamp", 3).pixel == expected("a lamp", 3)
         assert own.ask("/health").body["status"] == "healthy"

@@ -190,7 +190,7 @@ def test_sums_over_resamples_do_not_depend_on_the_order_of_addition() -> None:
     assert there == pytest.approx((counts @ table) / counts.sum(axis=1, keepdims=True), abs=1e-9)
 
 
-def judged_again(rows: list[Row], chance: random.Random, share: float) -> list[Row]:
+def improved_scores(rows: list[Row], chance: random.Random, share: float) -> list[Row]:
     """Return the same samples of a system that is a step better on a share of them."""
 
     def better(one: Row) -> Row:
@@ -204,7 +204,7 @@ def judged_again(rows: list[Row], chance: random.Random, share: float) -> list[R
 
 def test_the_paired_interval_equals_a_plain_loop_and_is_narrower_than_an_unpaired_one() -> None:
     a = random_rows(random.Random(5), 60)
-    b = judged_again(a, random.Random(7), 0.3)
+    b = improved_scores(a, random.Random(7), 0.3)
     chance, resampled_values = random.Random(8), []
     places = [[i for i, one in enumerate(a) if one.category == name] for name in ("physics", "news")]
     for _ in range(3000):

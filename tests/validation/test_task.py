@@ -308,7 +308,7 @@ class LostPages(Good):
     async def open(self, url):
         raise KeyError(url)
 
-class LostPictures(Good):
+class LostImages(Good):
     async def image_search(self, query, k=5):
         hits = await super().image_search(query)
         return [hits[0].model_copy(update={"image": hits[0].image.model_copy(update={"path": Path("gone.png")})})]
@@ -335,7 +335,7 @@ class Hangs(Good):
     [
         ("Good", "ok", "opens them"), ("Empty", "warn", "no images"),
         ("NothingAtAll", "warn", "no pages and no images"),
-        ("LostPages", "fail", "KeyError"), ("LostPictures", "fail", "gone.png"), ("NoVersion", "fail", "version"),
+        ("LostPages", "fail", "KeyError"), ("LostImages", "fail", "gone.png"), ("NoVersion", "fail", "version"),
         ("NotAsync", "fail", "async def open"), ("Breaks", "fail", "no index"), ("Hangs", "fail", "no answer within"),
         ("Missing", "fail", "Missing"),
     ],

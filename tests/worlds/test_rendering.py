@@ -309,7 +309,7 @@ def test_letters_that_the_font_lacks_are_reported() -> None:
 
 @pytest.mark.parametrize("surface", SURFACES)
 @pytest.mark.parametrize("lines", [LINES[:1], LINES, LONG_LINES])
-def test_text_lies_within_its_sign(surface: str, lines: list[str]) -> None:
+def test_text_is_within_its_sign(surface: str, lines: list[str]) -> None:
     limit = (560, 230)
     block = fit_text(lines, *text_space(surface, limit))
     assert block is not None

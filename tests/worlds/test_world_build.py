@@ -59,10 +59,10 @@ def test_ids_and_prompts_are_distinct_and_ids_are_opaque(built_world: BuiltWorld
     samples = list(built_world.task.samples())
     assert len({sample.id for sample in samples}) == len({sample.prompt for sample in samples}) == 48
     assert all(re.fullmatch(r"[0-9a-f]{16}", sample.id) for sample in samples)
-    assert all(re.fullmatch(r"[0-9a-f]{16}\.webp", Path(row["file"]).name) for row in picture_rows(built_world))
+    assert all(re.fullmatch(r"[0-9a-f]{16}\.webp", Path(row["file"]).name) for row in image_rows(built_world))
 
 
-def picture_rows(world: BuiltWorld) -> list[dict[str, str]]:
+def image_rows(world: BuiltWorld) -> list[dict[str, str]]:
     return rows_of(world.folder / "pictures.jsonl")
 
 
@@ -141,7 +141,7 @@ def test_pages_have_unique_urls_on_reserved_hosts_and_no_dead_links(built_world:
             assert link["url"] in urls
             assert link["text"] in row["text"]
         assert not re.search(r"[\[\]{}<>]", row["text"]), "prose, without marks of its own"
-    assert all(row["page_url"] in urls for row in picture_rows(built_world))
+    assert all(row["page_url"] in urls for row in image_rows(built_world))
 
 
 def test_image_files_match_their_rows(built_world: BuiltWorld) -> None:
