@@ -88,7 +88,7 @@ def relit(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 WHOLE: Mapping[str, ImageChange] = {
-    "as drawn": lambda image, _: image,
+    "unchanged": lambda image, _: image,
     "shifted": shifted,
     "0.7 x": resized(0.7),
     "1.3 x": resized(1.3),

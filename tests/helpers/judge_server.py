@@ -68,7 +68,7 @@ class Step:
     tokens: tuple[int, int] | None = (1000, 100)
     status: int = 200
     code: str | None = None
-    error: str = "made to fail"
+    error: str = "simulated error"
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
     delay: float = 0.0

@@ -17,6 +17,7 @@ from knowgen.scorers.similarity.scorers import PromptSimilarity, ReferencesSimil
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
 from knowgen.workflows import resolve
+from tests.helpers.engine import MemoryTask
 from tests.helpers.similarity_models import save_blocks, save_clip_folder
 
 pytest.importorskip("open_clip")
@@ -27,23 +28,17 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
 
 
-class ImageTask:
-    """Four samples with a ground truth each."""
+class ImageTask(MemoryTask):
+    """A task of four samples with a ground-truth image each."""
 
-    name = "pictures"
-    version = "1-feedbeef0123"
-    default_scorers: tuple[str, ...] = ()
-    search = ""
-    search_version = ""
+    name = "images"
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(4)
         self.folder = folder
 
-    def __len__(self) -> int:
-        return 4
-
     def samples(self) -> Iterator[Sample]:
-        for number in range(4):
+        for number in range(self.count):
             yield Sample(id=f"s{number}", prompt=f"Draw {number}.", category="sports")
 
     def truth(self, sample_id: str) -> GroundTruth:

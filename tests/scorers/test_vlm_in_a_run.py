@@ -22,28 +22,22 @@ from knowgen.engine import EngineOptions, RunOutcome, run
 from knowgen.scorers.vlm.judge import VlmJudge
 from knowgen.store.run import RunStore
 from knowgen.workflows import resolve
+from tests.helpers.engine import MemoryTask
 from tests.helpers.judge_server import Call, JudgeServer, Step, good
 
 SECRET = "sk-test-fedcba9876543210"
 
 
-class ImageTask:
-    """A task of some samples, each with a ground-truth image."""
+class ImageTask(MemoryTask):
+    """A task of `count` samples with a ground-truth image each."""
 
-    name = "pictures"
-    version = "1-feedbeef0123"
-    default_scorers: tuple[str, ...] = ()
-    search = ""
-    search_version = ""
+    name = "images"
 
     def __init__(self, folder: Path, count: int) -> None:
-        self.count = count
+        super().__init__(count)
         self.path = folder / "truth.png"
         Image.new("RGB", (40, 30), "navy").save(self.path)
         self.digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
-
-    def __len__(self) -> int:
-        return self.count
 
     def samples(self) -> Iterator[Sample]:
         for number in range(self.count):

@@ -253,7 +253,8 @@ def test_a_second_signal_ends_the_process(tmp_path: Path) -> None:
 
 
 def test_a_repeat_of_the_first_signal_is_ignored_for_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, calls = [100.0], []
+    now = [100.0]
+    calls: list[object] = []
     monkeypatch.setattr(server_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(server_module, "os", SimpleNamespace(_exit=calls.append))
     server = server_module._Server(uvicorn.Config("unused"), lambda: calls.append("stop"), str(tmp_path / "scratch"))
