@@ -1,6 +1,6 @@
 """Compare two generators sample by sample: is the difference real, and how large is it?
 
-Two of the reference systems share one renderer. `closed_book` knows the prompt; `open_book` searches first.
+Two of the baseline systems, with the same painter. `closed_book` knows the prompt; `open_book` searches first.
 """
 
 from __future__ import annotations

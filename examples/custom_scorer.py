@@ -19,7 +19,7 @@ def colourfulness(prompt: str, image: Image.Image) -> float:
 
 
 def main() -> None:
-    """Score four images of a reference system with two scorers, and print a line for each."""
+    """Score four images of a baseline system with two scorers, and print a line for each."""
     own = f"{__file__}:colourfulness"
     run = knowgen.evaluate("knowgen_mini", "closed_book", [own, "pixels"], limit=4, out="reports/colours")
     for scorer in run.spec.scorers:

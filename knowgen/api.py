@@ -99,8 +99,8 @@ def evaluate(
         fields: Options of `RunConfig`, such as limit=8, seed=1, repeats=3, budget=5.0.
 
     Returns:
-        The run; `run.summary.headline` is the K-Score with its interval. Samples that fail do not raise: they are rows
-        with a status and a reason.
+        The run; `run.summary.headline` is the K-Score with its interval. A sample that fails raises no error; it is a
+        row with a status and a reason.
 
     Raises:
         KnowgenError: An argument, the task's data or the run directory is wrong, or a dependency is missing. The

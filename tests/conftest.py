@@ -1,14 +1,20 @@
-"""What every test needs: caches of its own, so that no test is answered by another one's replies."""
+"""Fixtures of all tests: separate caches, so that no test gets the replies of another one, and a browser."""
 
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 pytest.register_assert_rewrite("tests.helpers")
 
 _numbers = itertools.count()
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +25,23 @@ def cache_base(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def own_caches(cache_base: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", f"{cache_base}/{next(_numbers)}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Yield Chromium; skip without it, but fail where CI is set.
+
+    The scope is one module, because the browser occupies the thread's event loop.
+    """
+    path = next((each for each in map(shutil.which, BROWSERS) if each), None)
+    if path is None:
+        reason = f"no browser on the path (looked for {', '.join(BROWSERS)})"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()

@@ -22,9 +22,9 @@ and a column per rated dimension with values from 0 to 1; blank is not rated.
 @click.command("agree", epilog=EPILOG)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="CSV file of human ratings.")
-@click.option("--panel", metavar="A,B,C", help="Scorers that form a panel, which is one more rater.")
+@click.option("--panel", metavar="A,B,C", help="Scorers to combine into one more rater.")
 @click.option(
-    "--quorum", type=click.IntRange(1), metavar="N", help="Panel members that must have scored [more than half]."
+    "--quorum", type=click.IntRange(1), metavar="N", help="Minimum scores of the panel per image [more than half]."
 )
 @run_option("protocol")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")

@@ -30,19 +30,19 @@ REQUESTS = 4
 @click.argument("name")
 @run_option("generator_args")
 @run_option("scorer_args", help="Scorer argument; repeatable.")
-@click.option(
-    "--task", default="knowgen_mini", metavar="TASK", help="Task with samples, search and ground truths [knowgen_mini]."
-)
+@click.option("--task", default="knowgen_mini", metavar="TASK", help="Task that a plugin is checked on [knowgen_mini].")
 @click.option(
     "--samples",
     type=click.IntRange(1),
     default=630,
     metavar="N",
-    help="Number of images for the estimate of time and cost [630].",
+    help="Number of images to estimate time and cost for [630].",
 )
 @run_option("timeout")
 @click.option("--device", metavar="DEVICE", help=DEVICE_HELP)
-@click.option("--budget", type=click.FloatRange(0), metavar="USD", help="Maximum cost of a paid scorer's calls [0].")
+@click.option(
+    "--budget", type=click.FloatRange(0), metavar="USD", help="Maximum cost of a paid scorer's calls in USD [0]."
+)
 def command(kind: str, name: str, **options: Any) -> int:
     """Check a generator or scorer against the contract, or a task's data, before a long run."""
     from knowgen.validation.findings import worst

@@ -22,9 +22,9 @@ p-values of several comparisons are corrected for their number (Holm).
 @click.command("compare", epilog=EPILOG)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--scorer", metavar="SCORER", help="Scorer whose scores are compared [the first shared one].")
-@click.option("--panel", metavar="A,B,C", help="Scorers whose scores are combined into one.")
+@click.option("--panel", metavar="A,B,C", help="Scorers to combine: lower median per image.")
 @click.option(
-    "--quorum", type=click.IntRange(1), metavar="N", help="Panel members that must have scored [more than half]."
+    "--quorum", type=click.IntRange(1), metavar="N", help="Minimum scores of the panel per image [more than half]."
 )
 @click.option("--pairs", is_flag=True, help="Compare every pair of runs, not each with the first.")
 @run_option("protocol", help="Protocol: strict, official, na-renormalise, genevolve-micro [strict].")

@@ -28,13 +28,17 @@ The same command resumes an earlier one.
 @click.command("judge-check", epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.option("--scorer", required=True, metavar="SCORER", help="The judge: any scorer.")
 @click.option("--task", default="knowgen_mini", metavar="TASK", help="Synthetic world with the images [knowgen_mini].")
-@click.option("--samples", type=click.IntRange(1), default=SAMPLES, metavar="N", help=f"Number of samples [{SAMPLES}].")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, metavar="N", help="Seed of the errors [0].")
+@click.option(
+    "--samples", type=click.IntRange(1), default=SAMPLES, metavar="N", help=f"Number of samples to change [{SAMPLES}]."
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, metavar="N", help="Seed of the random errors [0]."
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [reports/judge-check__SCORER]."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@run_options("judge-check")
+@run_options("judge-check", limit="Choose among the first N samples [all].")
 @scoring_options
 def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, as_json: bool, **options: Any) -> int:
     """Check a judge on ground-truth images with known errors: does it find them?"""

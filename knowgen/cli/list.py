@@ -53,7 +53,7 @@ DESCRIPTIONS = {
 @click.command("list", epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("-v", "--verbose", is_flag=True, help="Show targets, and presets of the diffusers generator.")
+@click.option("-v", "--verbose", is_flag=True, help="Show where each is defined, and diffusers presets.")
 def command(kind: str, folder: Path | None, verbose: bool) -> int:
     """List tasks, generators, scorers, search backends, or the runs below FOLDER [reports]."""
     if folder is not None and kind == "runs" and not folder.is_dir():

@@ -19,7 +19,7 @@ else:
 F = TypeVar("F", bound=Callable[..., Any])
 
 GENERATOR_HELP = "Generator: NAME, NAME:MODEL, module:Class or file.py:Class."
-SCORER_HELP = "Scorer; repeatable"
+SCORER_HELP = "Scorer: NAME, NAME:MODEL, module:Name or file.py:Name; repeatable"
 TASK_HELP = "Name of a task, or a task's folder."
 DRY_RUN_HELP = "Print the plan and estimated cost, then stop."
 JSON_HELP = "Print JSON instead of tables."

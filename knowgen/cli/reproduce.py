@@ -31,8 +31,8 @@ SHOWN = 20
 @run_option("limit")
 @click.option("--device", metavar="DEVICE", help=DEVICE_HELP)
 @click.option("--task", metavar="TASK", help="Task with the generator's search backend [the run's].")
-@run_option("requests", help="Agent answers that the run was generated from, if it was.")
-@run_option("generator_args", help="Generator argument that runs do not record, such as a URL; repeatable.")
+@run_option("requests", help="Agent answers (run or file) that the run used as prompts.")
+@run_option("generator_args", help="Generator argument that keys leave out: a URL, search; repeatable.")
 @click.option(
     "--tolerance",
     type=click.IntRange(0, 255),

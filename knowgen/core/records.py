@@ -171,7 +171,7 @@ class GroundTruth(Record):
         sample_id: Id of the sample.
         image: Ground-truth image; None when the task has none.
         required_text: Strings that must be readable in the image.
-        subjects: What the image must show, in the task's own fields (worlds: name, appearance, distractor).
+        subjects: What the image must show, in the task's own fields (worlds: name, look, look_alike).
         text_required: Whether the prompt asks for written text, as in `Sample`.
         evidence: Ids or addresses of the pages and images that the facts come from.
         extra: Further ground truth for scorers of this task (worlds: the scene and the sign).

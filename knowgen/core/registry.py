@@ -166,7 +166,8 @@ def load(resolved: ResolvedName) -> Any:
         UsageError: An installed plugin raised an error while it was imported, or the module has no such attribute.
     """
     module_name, _, attribute = resolved.target.rpartition(":")
-    where = f"{SINGULAR[resolved.kind]} {resolved.spec!r} (from {resolved.origin})"
+    origin = "" if resolved.origin == LOCAL else f" (from {resolved.origin})"
+    where = f"{SINGULAR[resolved.kind]} {resolved.spec!r}{origin}"
     try:
         module = _import_file(module_name) if module_name.endswith(".py") else _import_module(module_name)
     except ModuleNotFoundError as error:

@@ -103,7 +103,7 @@ class ResultConfig(_Checked):
     shard: Annotated[str | None, Option("Every Nth sample from the Ith on (see merge)", metavar="I/N")] = None
     requests: Annotated[
         Path | str | None,
-        Option("Generate from agent answers: a file or a run", metavar="SRC", commands=RUN),
+        Option("Agent answers used as prompts: a run or a file", metavar="SRC", commands=RUN),
     ] = None
     protocol: Annotated[
         str, Option("Scoring protocol: strict, official, …", metavar="PROTOCOL", commands=JUDGING, suite=True)

@@ -92,7 +92,7 @@ def detach(image: Any) -> Image | bytes:
         return _read(image)
     if image is None:
         raise ContractError("the generator returned no image (None)")
-    raise ContractError(f"the generator returned a {type(image).__name__}, not a PIL image, bytes or a Path")
+    raise ContractError(f"the generator returned {type(image).__name__}, not a PIL image, bytes or a Path")
 
 
 def encode(image: Any) -> EncodedImage:

@@ -138,7 +138,7 @@ def validated_score(value: Any, item: WorkItem) -> Score:
             value that is not finite, contradicts itself, or is not plain data.
     """
     if not isinstance(value, Score):
-        raise ContractError(f"the scorer returned a {type(value).__name__}, not a Score")
+        raise ContractError(f"the scorer returned {type(value).__name__}, not a Score")
     if (value.sample_id, value.repeat) != (item.sample.id, item.repeat):
         raise ContractError(
             f"the scorer returned a score of sample {value.sample_id!r} repeat {value.repeat}, which was not requested"

@@ -59,7 +59,7 @@ class HeadlineRow:
 
 @dataclass(frozen=True)
 class ScorerPanel:
-    """Content of the page for one scorer and protocol; `fit` is whether any system is fit for a board."""
+    """Content of the page for one scorer and protocol; `fit` is whether any system is fit for a leaderboard."""
 
     view: ReportView
     answer: Headline

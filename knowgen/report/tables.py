@@ -267,7 +267,7 @@ def _notes(table: Sequence[Summary]) -> list[str]:
     lines += [f"{system}: {note}" for system, notes in said for note in notes if note not in shared]
     unfit = [one.system or NONE for one in table if not one.fit_for_board]
     if unfit:
-        lines.append(f"not fit for a board: {', '.join(unfit)}")
+        lines.append(f"not fit for a leaderboard: {', '.join(unfit)}")
     return lines
 
 

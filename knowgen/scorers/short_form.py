@@ -136,7 +136,7 @@ def _number(dimension: str, value: Any) -> float:
     try:
         number = float("nan") if isinstance(value, (str, bytes)) else float(value)
     except (TypeError, ValueError, OverflowError):
-        what = f"score() returned a {type(value).__name__} for {dimension}"
+        what = f"score() returned {type(value).__name__} for {dimension}"
         raise InvalidScoreError(what, fix="return a number") from None
     if not 0.0 <= number <= 1.0:  # also false for NaN
         raise InvalidScoreError(f"score() returned {value!r} for {dimension}", fix="return a number in [0, 1]")

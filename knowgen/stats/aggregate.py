@@ -76,7 +76,8 @@ def aggregate(
         scorer: Label of the scorer.
         scorer_version: Version of the scorer.
         scorer_note: Note on the scorer, shown beside its figures.
-        selection: Label of the selected samples; any label that does not start with `all` is not fit for a board.
+        selection: Label of the selected samples; any label that does not start with `all` is not fit for a
+            leaderboard.
         cost: Cost in US dollars; None if a price is not known.
         seconds: Wall time of the run in seconds.
 

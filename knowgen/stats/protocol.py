@@ -23,7 +23,7 @@ GRID = (0.0, 0.5, 1.0)
 
 MIN_COVERAGE = 0.95
 """Minimum share of the expected scores for a result. With fewer, the figure depends on which samples happened to be
-scored. The published arithmetic has no such limit; below it, its figures are shown but not fit for a board."""
+scored. The published arithmetic has no such limit; below it, its figures are shown but not fit for a leaderboard."""
 
 
 class ScoringProtocol(Record):
@@ -60,7 +60,7 @@ class ScoringProtocol(Record):
             not apply are not expected to have a score; a failed or refused generation that counts 0 has one.
         below_coverage: Treatment of figures below `min_coverage`: withheld and given as partial (`withhold`), or kept
             with a note that they are partial (`note`).
-        not_for_board: Reason why figures of this protocol must not appear on a board; empty if they may.
+        not_for_board: Reason why figures of this protocol must not appear on a leaderboard; empty if they may.
     """
 
     name: str

@@ -109,7 +109,9 @@ def need_prepared(name: str) -> PreparedData:
     """
     prepared = find_prepared(name)
     if prepared is None:
-        raise DataError("is not prepared on this machine", where=name, fix=f"run: knowgen task prepare {name}")
+        raise DataError(
+            "is not prepared on this machine", where=f"data set {name}", fix=f"run: knowgen task prepare {name}"
+        )
     return prepared
 
 

@@ -108,7 +108,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 class FolderTask:
-    """A task in a folder; for its files see the module docstring.
+    """A task in a folder with `task.yaml`, `samples.jsonl`, `truth.jsonl` and the images of the ground truths.
+
+    Each line of `samples.jsonl` is a `Sample`; each line of `truth.jsonl` is a `GroundTruth` with a further field
+    `image_file`, the path of its image relative to the folder.
 
     Args:
         path: The folder.

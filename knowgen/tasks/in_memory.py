@@ -15,12 +15,12 @@ class InMemoryTask:
     """A task of samples that are given in Python.
 
     Args:
-        name: As users write it.
-        samples: In order, with unique ids. A sample without a group gets the one of its category.
-        truths: Ground truths; a sample without one gets an empty one, which scorers that compare with nothing need not.
+        name: Name of the task.
+        samples: Samples in order, with unique ids. A sample without a group gets the one of its category.
+        truths: Ground truths. A sample without one gets an empty one; scorers that need more do not apply to it.
         default_scorers: Scorers of a run that names none.
         search: Name of the search backend that serves this task's pages, empty for none.
-        search_version: Identity of what that backend answers from.
+        search_version: Identity of that backend's content, for keys.
 
     Raises:
         DataError: The list is empty, an id is a duplicate, or a ground truth belongs to no sample.

@@ -137,7 +137,7 @@ def _check_declarations(checked: CheckedGenerator) -> None:
         notes.warn("revision", what, "give the class an attribute `revision`")
     if capabilities.privileged:
         what = "it reads the ground truth, so leaderboards reject it"
-        notes.warn("privileged", what, "remove `privileged` unless it is a reference system")
+        notes.warn("privileged", what, "remove `privileged` unless it is a baseline that needs the ground truth")
 
 
 def _build(checked: CheckedGenerator) -> None:

@@ -151,7 +151,15 @@ class Description:
         except TypeError as error:
             names = [name for name in signature.parameters if name not in {"self", "args", "kwargs"}]
             fix = f"it takes {', '.join(names) or 'nothing'}"
+            if self._lacks_model(given, signature):
+                fix = f"name it as {self.plugin.name}:MODEL, with its model, path or URL after the colon"
             raise UsageError(str(error), where=self.plugin.where, fix=fix) from error
+
+    def _lacks_model(self, given: Mapping[str, Any], signature: inspect.Signature) -> bool:
+        """Return whether the name of an installed plugin lacks the part after the colon."""
+        model = signature.parameters.get("model")
+        installed = self.plugin.named and self.plugin.origin != registry.LOCAL
+        return installed and model is not None and model.default is model.empty and "model" not in given
 
     def build(self, arguments: Mapping[str, Any]) -> Callable[[], Any]:
         """Return what builds the plugin when it is called."""

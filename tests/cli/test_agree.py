@@ -103,10 +103,10 @@ def test_several_runs_rank_the_systems(scored_runs: Path, capsys: pytest.Capture
     ("words", "code", "message"),
     [
         (["a", "--labels", "none.csv"], 3, "none.csv: file not found"),
-        (["a", "--labels", "bad.csv"], 3, "bad.csv:2: aesthetics is 'fine', not a number from 0 to 1"),
+        (["a", "--labels", "bad.csv"], 3, "bad.csv:2: aesthetics must be a number from 0 to 1, got 'fine'"),
         (["a", "--quorum", "2"], 2, "--quorum needs a panel"),
         (["a", "--panel", "agreeing_judges:One,nobody"], 2, "no scorer 'nobody' in this run"),
-        (["lone"], 2, "one rater (agreeing_judges:One) has nobody to agree with"),
+        (["lone"], 2, "one rater (agreeing_judges:One) is not enough to measure agreement"),
         (["nowhere"], 3, "not a run directory"),
     ],
 )

@@ -138,6 +138,7 @@ def test_dry_run_generates_nothing(workspace: Path, capsys: pytest.CaptureFixtur
         ([*RUN, "--limit", "1", "--ids", "s1"], 2, "exclude each other"),
         ([*RUN, "--ids", "s1,zz"], 2, "no sample 'zz'"),
         ([*RUN, "-g", "steps"], 2, "is not key=value"),
+        (["run", "--task", "small", "--generator", "openai", "--dry-run"], 2, "name it as openai:MODEL"),
         ([*RUN, "-s", "valeu=1"], 2, "it takes value"),
         ([*RUN, "-s", "api_key=sk-1"], 3, "looks like a secret"),
         (["run", "--task", "small", "--generator", "my_generator:Picky", "-g", "sise=3"], 2, "it takes size"),

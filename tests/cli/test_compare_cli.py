@@ -110,7 +110,7 @@ def test_a_quorum_of_all_leaves_out_samples_that_a_member_lacks(runs: Path, caps
     ("words", "message"),
     [
         (["--quorum", "2"], "--quorum needs a panel"),
-        (["--panel", "three_judges:Strict"], "a panel needs two judges or more"),
+        (["--panel", "three_judges:Strict"], "a panel needs at least two judges"),
         (["--panel", "three_judges:Strict,three_judges:Kind", "--quorum", "3"], "quorum: 3 of 2 members"),
         (["--panel", "three_judges:Strict,nobody"], "no scorer 'nobody' in this run"),
         (["--panel", PANEL, "--scorer", "three_judges:Kind"], "a scorer and a panel exclude each other"),

@@ -72,7 +72,7 @@ def test_every_surface_says_that_the_result_is_missing(large: Path, capsys: pyte
     assert run([*WORDS, "--out", "down"]) == 6
     printed = capsys.readouterr().out
     assert NO_RESULT in printed and "no result" in printed and "0.417" not in printed
-    assert "run the same command again" in printed and "not fit for a board" in printed
+    assert "run the same command again" in printed and "not fit for a leaderboard" in printed
 
     summaries = json.loads((large / "down" / "summary.json").read_text())["summaries"]
     strict, official = summaries
@@ -87,7 +87,7 @@ def test_every_surface_says_that_the_result_is_missing(large: Path, capsys: pyte
     for protocol in ("strict", "official"):
         (markdown,) = (large / "down" / "tables").glob(f"*-{protocol}.md")
         table = markdown.read_text()
-        assert NO_RESULT in table and "not fit for a board" in table
+        assert NO_RESULT in table and "not fit for a leaderboard" in table
         head = next(line for line in table.splitlines() if "my" in line and "|" in line and "K-Score" not in line)
         assert ("no result" in head) if protocol == "strict" else ("0.417 partial" in head)
         with markdown.with_suffix(".csv").open(newline="") as file:

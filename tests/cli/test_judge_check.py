@@ -313,7 +313,7 @@ def test_only_named_samples_are_checked(here: Path, capsys: pytest.CaptureFixtur
         (["--scorer", "judges:Elsewhere"], 2, "which no known change must lower"),
         (["--scorer", "judges:Always", "--task", "foreign"], 3, "knowgen world build"),
         (["--scorer", "judges:Nobody"], 2, "Nobody"),
-        (["--scorer", "judges:Always", "--policy", "lenient"], 2, "unknown protocol"),
+        (["--scorer", "judges:Always", "--protocol", "lenient"], 2, "unknown protocol"),
         ([], 2, "--scorer"),
     ],
 )

@@ -97,7 +97,7 @@ def test_shards_take_every_nth_sample_and_record_their_run(workspace: Path, caps
             assert [sample.id for sample in store.samples()] == ids
             assert store.spec.selection.kind == "shard"
             assert store.spec.shard is not None and store.spec.shard.of.n == 5
-    assert "a part of the task (shard 3 " in output, "a shard alone is not fit for a board"
+    assert "a part of the task (shard 3 " in output, "a shard alone is not fit for a leaderboard"
 
 
 def test_a_merged_run_is_continued_like_a_run_without_shards(workspace: Path) -> None:

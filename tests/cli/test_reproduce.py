@@ -316,6 +316,35 @@ def test_a_generator_with_search_uses_the_recorded_task(
     assert result["ok"] and len(result["images"]) == 2
 
 
+NOTES = """
+from knowgen.plugin import Hit, Page
+
+class Notes:
+    async def search(self, query, k=5):
+        return [Hit(title="A note", url="note:1")][:k]
+    async def image_search(self, query, k=5):
+        return []
+    async def open(self, url):
+        return Page(url=url, title="A note", text="Nothing of use.")
+"""
+
+
+def test_a_run_with_an_own_search_backend_is_not_reproduced_with_the_backend_of_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.py").write_text(NOTES)
+    own = ["-g", "search=notes.py:Notes"]
+    words = ["run", "--task", "knowgen_mini", "--generator", "open_book", "--scorer", "pixels", "--limit", "2"]
+    assert run([*words, *own, "--out", "out"]) == 0
+    capsys.readouterr()
+    assert run(["reproduce", "out"]) == 2
+    message = one_line(capsys.readouterr().err)
+    assert "searched with notes.py:Notes@" in message and "-g search=NAME" in message
+    result = again(capsys, *own)
+    assert result["ok"] and result["changes"] == {}
+
+
 def test_a_run_from_agent_answers_is_reproduced_from_the_same_answers(
     generators: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,7 +77,7 @@ def test_every_system_runs_a_shipped_task(workspace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_shipped_suite_ranks_the_reference_systems(
+def test_the_shipped_suite_ranks_the_baseline_systems(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -32,7 +32,7 @@ def test_scoring_a_subset_again_does_not_make_it_the_whole_task(
     selection = json.loads((workspace / "out" / "run.json").read_text())["spec"]["selection"]
     for extra in ([], ["--out", "elsewhere"]):
         assert run(["score", "out", "--scorer", "my_scorer:Half", "-s", "value=1.0", *extra]) == 0
-        assert "not fit for a board" in capsys.readouterr().out
+        assert "not fit for a leaderboard" in capsys.readouterr().out
     for name in ("out", "elsewhere"):
         assert json.loads((workspace / name / "run.json").read_text())["spec"]["selection"] == selection
 

@@ -82,7 +82,7 @@ def test_none_marks_a_dimension_as_not_applicable(item: Item) -> None:
         (1.2, ("sharpness",), "returned 1.2 for sharpness"),
         ({"sharpness": -0.1}, ("sharpness",), "returned -0.1 for sharpness"),
         ("0.5", ("sharpness",), "returned '0.5' for sharpness"),
-        (object(), ("sharpness",), "returned a object for sharpness"),
+        (object(), ("sharpness",), "returned object for sharpness"),
         (None, ("sharpness",), "returned None; return a number"),
         (0.5, ("a", "b"), "one value for 2 dimensions (a, b)"),
         ({"a": 0.5}, ("a", "b"), "returned no 'b'; return None where"),

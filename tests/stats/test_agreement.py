@@ -305,7 +305,7 @@ def test_different_tasks_and_a_single_rater_are_refused() -> None:
     one = two_judges()
     with pytest.raises(UsageError, match="plain and plain: different tasks: t 1 and t 2"):
         agreement([one, RatedSystem("plain", "t", "2", one.rows)], BOTH)
-    with pytest.raises(UsageError, match="one rater .vlm:a. has nobody to agree with"):
+    with pytest.raises(UsageError, match="one rater .vlm:a. is not enough to measure agreement"):
         agreement([RatedSystem("x", "t", "1", {"vlm:a": one.rows["vlm:a"]})], {"vlm:a": DIMENSIONS})
 
 

@@ -101,7 +101,7 @@ def test_repeats_and_judge_repeats_count_one_by_one() -> None:
     assert aggregate([rows[0], second, *rows[2:]], resamples=0).no_result == "2 of 20 scores failed"
 
 
-def test_official_keeps_its_figures_but_is_not_fit_for_a_board() -> None:
+def test_official_keeps_its_figures_but_is_not_fit_for_a_leaderboard() -> None:
     summary = aggregate(rows_of(48, 43, score=FAILED), "official")
     assert summary.headline.value == 1.0
     assert summary.no_result == "43 of 48 scores failed" and not summary.fit_for_board
@@ -110,7 +110,7 @@ def test_official_keeps_its_figures_but_is_not_fit_for_a_board() -> None:
     assert "No result: 43 of 48 scores failed" in text and "the figures of the published arithmetic are partial" in text
 
 
-def test_official_is_not_fit_for_a_board_without_many_failed_generations() -> None:
+def test_official_is_not_fit_for_a_leaderboard_without_many_failed_generations() -> None:
     summary = aggregate(rows_of(48, 43, generation="failed"), "official", resamples=0)
     assert summary.headline.value == 1.0 and summary.no_result == ""
     assert not summary.fit_for_board

@@ -50,7 +50,7 @@ def test_genevolve_micro_is_the_plain_mean_over_samples() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["na-renormalise", "genevolve-micro"])
-def test_other_protocols_are_not_fit_for_a_board_and_give_the_reason(protocol: str) -> None:
+def test_other_protocols_are_not_fit_for_a_leaderboard_and_give_the_reason(protocol: str) -> None:
     rows = [perfect(f"p{i}", "physics") for i in range(4)] + [perfect(f"n{i}", "news") for i in range(4)]
     assert aggregate(rows, "strict").fit_for_board
     summary = aggregate(rows, protocol)

@@ -152,7 +152,7 @@ def test_the_prompt_decides_whether_text_applies() -> None:
     assert strict.fit_for_board
 
 
-def test_a_task_without_text_required_is_not_fit_for_a_board() -> None:
+def test_a_task_without_text_required_is_not_fit_for_a_leaderboard() -> None:
     rows = [row("1", "physics", reading(1, 1, None, 1)), row("2", "physics", reading(1, 1, 0.5, 1))]
     rows.append(row("3", "physics", generation="failed"))
     summary = aggregate(rows)
@@ -256,7 +256,7 @@ def test_the_order_of_subsets_is_fixed() -> None:
     assert [name for kind, name in parts if kind == "difficulty"] == ["easy", "medium", "hard", "brutal"]
 
 
-def test_a_part_of_the_task_is_not_fit_for_a_board() -> None:
+def test_a_part_of_the_task_is_not_fit_for_a_leaderboard() -> None:
     rows = [perfect("1", "physics"), perfect("2", "news")]
     assert aggregate(rows, selection="all 2").fit_for_board
     assert not aggregate(rows, selection="limit 2 (0123456789ab)").fit_for_board

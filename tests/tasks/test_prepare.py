@@ -62,7 +62,7 @@ def test_the_benchmark_is_prepared_and_loads_as_a_task(hub: HubServer, knowgen: 
 def check_passes_with_a_warning() -> None:
     findings = check_task(load_task("knowgen"))
     by_name = {finding.check: finding for finding in findings}
-    assert "6 open, and are what is recorded" in by_name["pictures"].what
+    assert "6 open, and are as recorded" in by_name["images"].what
     assert by_name["text"].level == "warn" and "6 of 6" in by_name["text"].what
     assert [finding.check for finding in findings if finding.level == "fail"] == []
     assert worst(findings) == "warn"

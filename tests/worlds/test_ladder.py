@@ -1,4 +1,4 @@
-"""The four reference systems are ranked in order on worlds that were not used for tuning."""
+"""The four baseline systems are ranked in order on worlds that were not used for tuning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four reference systems: their interfaces, their seeds, and the data that each may use."""
+"""The four baseline systems: their interfaces, their seeds, and the data that each may use."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _score(plugin: Any, item: Any, emit: Emit) -> None:
 
 def _iterate(results: Any, method: str) -> Iterable[Any]:
     if not isinstance(results, Iterable):
-        raise TypeError(f"{method} returned a {type(results).__name__}, which cannot be iterated")
+        raise TypeError(f"{method} returned {type(results).__name__}, which cannot be iterated")
     return results
 
 

@@ -80,9 +80,9 @@ def agreement(
         notes += _label_notes(read, unmatched)
     if len(ratings) < 2:
         raise UsageError(
-            f"one rater ({', '.join(ratings) or 'none'}) has nobody to agree with",
+            f"one rater ({', '.join(ratings) or 'none'}) is not enough to measure agreement",
             where=", ".join(system.name for system in systems),
-            fix="score the run with another judge, or name a file of labels with --labels",
+            fix="score the run with another scorer, or name a file of labels with --labels",
         )
     pairs = pair_agreements(ratings, rated, resamples=resamples, seed=seed)
     notes += _unshared(ratings, rated)

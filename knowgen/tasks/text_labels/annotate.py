@@ -120,10 +120,10 @@ def annotate(
     refuse_secrets({"judge": judge, **args})
     task = load_task(name)
     if not isinstance(task, FolderTask):
-        raise UsageError("not a task in a folder", where=name, fix="set text_required in the task itself")
+        raise UsageError("not a task in a folder", where=f"task {name}", fix="set text_required in the task itself")
     samples = [sample for sample in task.samples_as_written() if sample.text_required is None]
     if not samples:
-        raise UsageError("sets text_required for every sample, so there is nothing to ask", where=name)
+        raise UsageError("sets text_required for every sample, so there is nothing to ask", where=f"task {name}")
     with journal_of(task.path) as journal:
         frozen = None if force or journal.pending else read_frozen(task.path / TEXT_FILE)
         if frozen is not None and _fits(frozen, samples):

@@ -35,7 +35,8 @@ def recorded_handle(spec: RunSpec, task: str | None, given: Mapping[str, Any], d
     """Resolve the recorded generator.
 
     Raises:
-        UsageError: The generator or its task is unknown here, or an argument would change the result.
+        UsageError: The generator or its task is unknown here, an argument would change the result, or the generator
+            searched with a backend that is not the task's and was not given.
     """
     recorded = spec.generator
     whole = None
@@ -53,6 +54,12 @@ def recorded_handle(spec: RunSpec, task: str | None, given: Mapping[str, Any], d
         raise UsageError(
             f"-g {other[0] if other else ''} differs from the record and would change the result",
             fix="give only arguments that affect speed or place",
+        )
+    backend = handle.spec.search.partition("@")[0]
+    if "search" not in given and not recorded.search.startswith(f"{backend}@" if backend else ""):
+        raise UsageError(
+            f"the generator searched with {recorded.search}, and the task has the search backend {backend}",
+            fix="name the recorded one with -g search=NAME",
         )
     if device is None:
         return handle

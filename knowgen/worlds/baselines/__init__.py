@@ -1,1 +1,1 @@
-"""Four reference systems on one painter: noise, closed_book, open_book and oracle."""
+"""Four baseline systems: noise (random pixels), and closed_book, open_book and oracle, which share one painter."""

@@ -1,4 +1,4 @@
-"""Baseline painter of the reference systems: pastes reference images into a scene and writes text on a sign.
+"""Painter of the baseline systems: pastes reference images into a scene and writes text on a sign.
 
 It replaces an image model. It knows the words for scenes, surfaces and kinds, and nothing of any ground truth: its only
 inputs are a prompt, images and texts.

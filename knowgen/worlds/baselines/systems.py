@@ -1,6 +1,7 @@
-"""Four reference systems with the same painter and increasing knowledge: noise, closed_book, open_book, oracle.
+"""Four baseline systems with increasing knowledge: noise, closed_book, open_book, oracle.
 
-They differ in what they know, not in how they paint, so a valid scorer ranks them in this order.
+All but noise have the same painter. They differ in what they know, not in how they paint, so a valid scorer ranks them
+in this order.
 """
 
 from __future__ import annotations
