@@ -76,7 +76,7 @@ class MemoryTask:
 
 
 class NoiseGenerator:
-    """Generate images of noise that differ in their first pixels, which hold the id of the request.
+    """Generate images of noise that differ in their first pixels, which contain the id of the request.
 
     Args:
         pil: Whether to return PIL images instead of the bytes of PNG files.

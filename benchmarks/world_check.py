@@ -88,7 +88,7 @@ def relit(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 WHOLE: Mapping[str, ImageChange] = {
-    "as drawn": lambda image, _: image,
+    "unchanged": lambda image, _: image,
     "shifted": shifted,
     "0.7 x": resized(0.7),
     "1.3 x": resized(1.3),
@@ -176,7 +176,7 @@ def check_truths(folder: Path, first: int, step: int) -> CheckTally:
     task, tally = FolderTask(folder), CheckTally()
     items = [(truth, truth.image) for truth in _truths(task, first, step)]
     warm = np.zeros((64, 64, 3), np.uint8)
-    assess_image(warm, read_requirements(items[0][0]))  # loads the recogniser and draws the scenes, once a process
+    assess_image(warm, read_requirements(items[0][0]))  # loads the recogniser and renders the scenes, once per process
     for truth, image in items:
         if image is None:
             continue
@@ -226,8 +226,8 @@ def _check_subject(tally: CheckTally, truth: GroundTruth) -> None:
     for role, appearance in (("right", subject.appearance), ("distractor", subject.distractor)):
         for name, change in (*WHOLE.items(), *SUBJECT.items()):
             rng = random.Random(f"{truth.sample_id}/{name}/{role}")
-            drawn = _cut(appearance)
-            shown = change(drawn, rng) if name in SUBJECT else drawn
+            cutout = _cut(appearance)
+            shown = change(cutout, rng) if name in SUBJECT else cutout
             image = compose(
                 requirements.scene,
                 [shown],
@@ -245,8 +245,8 @@ def _check_subject(tally: CheckTally, truth: GroundTruth) -> None:
 
 
 def _cut(appearance: Appearance) -> Image.Image:
-    drawn = draw_appearance(appearance, 300)
-    return drawn.crop(drawn.getbbox())
+    rendered = draw_appearance(appearance, 300)
+    return rendered.crop(rendered.getbbox())
 
 
 def in_processes(

@@ -1,7 +1,7 @@
 """Let a generator search with a backend of your own.
 
-A backend answers three questions: which pages, which images, and what a page says. This one holds two pages in memory;
-put a search service in their place. The generator writes the best snippet into its image, to make the effect visible.
+A backend answers three questions: which pages, which images, and what a page says. This one has two pages in memory;
+replace them with a search service. The generator writes the best snippet into its image, to make the effect visible.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: caches of their own, so that no test gets the replies of another one, and a browser."""
+"""Fixtures of all tests: separate caches, so that no test gets the replies of another one, and a browser."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def own_caches(cache_base: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, if there is one; where CI is set there must be.
+    """Yield Chromium; skip without it, but fail where CI is set.
 
-    Of one module, because it holds the thread's event loop.
+    The scope is one module, because the browser occupies the thread's event loop.
     """
     path = next((each for each in map(shutil.which, BROWSERS) if each), None)
     if path is None:

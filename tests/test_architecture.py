@@ -1,4 +1,4 @@
-"""The layers of the package, read from docs/architecture.md and held against the imports in the source."""
+"""The layers of docs/architecture.md, compared with the imports in the source."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Source:
 
     def layer_violations(self, layers: dict[str, int]) -> list[str]:
         """Return a line for each import that does not point to a lower layer."""
-        found = []
+        imports = []
         for name in self.paths:
             importer = part_of(name)
             for module in sorted(self.imports(name)):
                 imported = part_of(module)
                 if importer and imported and importer != imported and layers[imported] >= layers[importer]:
-                    found.append(f"{name} (layer {layers[importer]}) imports {module} (layer {layers[imported]})")
-        return found
+                    imports.append(f"{name} (layer {layers[importer]}) imports {module} (layer {layers[imported]})")
+        return imports
 
     def circles(self) -> list[set[str]]:
         """Return the sets of modules that import each other, by Tarjan's algorithm."""
@@ -139,7 +139,7 @@ def test_no_modules_import_each_other() -> None:
     assert SOURCE.circles() == []
 
 
-def test_no_class_name_stands_for_two_things() -> None:
+def test_class_names_are_unique() -> None:
     assert SOURCE.duplicate_classes() == {}
 
 
@@ -196,7 +196,7 @@ def planted(tmp_path: Path, files: dict[str, str]) -> Source:
     return Source(tmp_path / PACKAGE_NAME)
 
 
-def test_a_planted_import_against_the_layers_is_found(tmp_path: Path) -> None:
+def test_an_import_against_the_layers_is_detected(tmp_path: Path) -> None:
     source = planted(
         tmp_path,
         {
@@ -210,14 +210,14 @@ def test_a_planted_import_against_the_layers_is_found(tmp_path: Path) -> None:
     assert source.circles() == [{"knowgen.core.a", "knowgen.engine.run"}]
 
 
-def test_a_planted_import_beside_is_found(tmp_path: Path) -> None:
+def test_an_import_of_a_package_of_the_same_layer_is_detected(tmp_path: Path) -> None:
     source = planted(tmp_path, {"tasks/a.py": "from knowgen.scorers.b import C\n", "scorers/b.py": "C = 1\n"})
     assert source.layer_violations({"tasks": 3, "scorers": 3}) == [
         "knowgen.tasks.a (layer 3) imports knowgen.scorers.b (layer 3)"
     ]
 
 
-def test_a_planted_circle_within_a_package_is_found(tmp_path: Path) -> None:
+def test_a_circle_within_a_package_is_detected(tmp_path: Path) -> None:
     files = {
         "core/a.py": "from knowgen.core import b\n",
         "core/b.py": "from knowgen.core.c import x\n",
@@ -227,6 +227,6 @@ def test_a_planted_circle_within_a_package_is_found(tmp_path: Path) -> None:
     assert planted(tmp_path, files).circles() == [{"knowgen.core.a", "knowgen.core.b", "knowgen.core.c"}]
 
 
-def test_a_planted_duplicate_class_is_found(tmp_path: Path) -> None:
+def test_a_duplicate_class_name_is_detected(tmp_path: Path) -> None:
     source = planted(tmp_path, {"core/a.py": "class Part: ...\n", "core/b.py": "class Part: ...\n"})
     assert source.duplicate_classes() == {"Part": ["knowgen.core.a", "knowgen.core.b"]}

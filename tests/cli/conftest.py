@@ -12,7 +12,7 @@ from tests.helpers.small_task import GENERATOR, SCORER, make_task
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return the current folder, with the task `small`, `my_generator.py` and `my_scorer.py`."""
     make_task(tmp_path / "small", ["one", "two two", "three three three", "four", "fiver", "sixers"])
     (tmp_path / "my_generator.py").write_text(GENERATOR)

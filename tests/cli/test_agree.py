@@ -1,4 +1,4 @@
-"""`knowgen agree`, as its users call it."""
+"""`knowgen agree` on the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JUDGES = '''
 from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 
 class One:
-    """Gives 0, .5 or 1 by the number of the sample."""
+    """Gives 0, 0.5 or 1, depending on the number of the sample."""
     needs = frozenset({"image"})
     version = "1"
     shift = 0
@@ -41,17 +41,17 @@ SCORERS = ("agreeing_judges:One", "agreeing_judges:Other", "agreeing_judges:Thir
 
 
 @pytest.fixture
-def judged(desk: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
-    """A run `a` of three judges; the second says something else of sample s1."""
-    (desk / "agreeing_judges.py").write_text(JUDGES)
+def scored_runs(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
+    """Yield a folder with a run `a` scored by three judges; the second disagrees on sample s1."""
+    (workspace / "agreeing_judges.py").write_text(JUDGES)
     words = ["run", "--task", "small", "--generator", "my_generator.py:draw", "--out", "a"]
     assert run([*words, *(word for scorer in SCORERS for word in ("--scorer", scorer))]) == 0
     capsys.readouterr()
-    yield desk
+    yield workspace
     sys.modules.pop("agreeing_judges", None)
 
 
-def test_judges_of_one_run(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_judges_of_one_run(scored_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["agree", "a", "--json"]) == 0
     result = Agreement.model_validate(json.loads(capsys.readouterr().out))
     assert result.raters == SCORERS and len(result.pairs) == 3
@@ -67,9 +67,9 @@ def test_judges_of_one_run(judged: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "All raters together" in text and "Krippendorff's, interval metric" in text
 
 
-def test_labels_make_people_raters(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_make_people_raters(scored_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["sample_id,rater,aesthetics"] + [f"s{n},anna,{n % 3 / 2}" for n in range(6)] + ["s0,ben,"]
-    (judged / "labels.csv").write_text("\n".join(lines))
+    (scored_runs / "labels.csv").write_text("\n".join(lines))
     assert run(["agree", "a", "--labels", "labels.csv", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["raters"] == [*SCORERS, "human:anna", "human:ben"]
@@ -79,7 +79,7 @@ def test_labels_make_people_raters(judged: Path, capsys: pytest.CaptureFixture[s
     assert pair["dimensions"]["aesthetics"]["exact"]["value"] == 1.0 and set(pair["dimensions"]) == {"aesthetics"}
 
 
-def test_a_panel_is_one_more_rater(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_panel_is_one_more_rater(scored_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["agree", "a", "--panel", ",".join(SCORERS), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     panel = f"panel({', '.join(SCORERS)}; quorum 2)"
@@ -87,7 +87,7 @@ def test_a_panel_is_one_more_rater(judged: Path, capsys: pytest.CaptureFixture[s
     assert pair["dimensions"]["aesthetics"]["exact"]["value"] == 1.0  # the median of x, y, x
 
 
-def test_several_runs_rank_the_systems(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_runs_rank_the_systems(scored_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", "--task", "small", "--generator", "my_generator.py:draw"]
     for seed, name in ((1, "b"), (2, "c")):
         scorers = [word for scorer in SCORERS for word in ("--scorer", scorer)]
@@ -110,10 +110,10 @@ def test_several_runs_rank_the_systems(judged: Path, capsys: pytest.CaptureFixtu
         (["nowhere"], 3, "not a run directory"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(
-    judged: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+def test_invalid_arguments_are_refused_in_one_line(
+    scored_runs: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
-    (judged / "bad.csv").write_text("sample_id,aesthetics\ns0,fine\n")
+    (scored_runs / "bad.csv").write_text("sample_id,aesthetics\ns0,fine\n")
     lone = ["run", "--task", "small", "--generator", "my_generator.py:draw", "--out", "lone"]
     assert run([*lone, "--scorer", "agreeing_judges:One"]) == 0
     capsys.readouterr()
@@ -122,7 +122,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert message in error and error.count("\n") == 1
 
 
-def test_hostile_names_steer_no_terminal_and_every_digit_is_in_the_csv() -> None:
+def test_hostile_names_do_not_reach_the_terminal_raw_and_the_csv_has_every_digit() -> None:
     figure = Figure(value=1 / 3, low=0.1, high=0.7, n=31)
     one = DimensionAgreement(exact=figure, kappa=figure, alpha=Figure(n=31, note="no spread"), only_first=2)
     pair = PairAgreement(first="=a\x1b[31m", second="b|c", dimensions={"text_accuracy": one})

@@ -1,4 +1,4 @@
-"""`knowgen compare` with several runs, panels and protocols, as its users call it."""
+"""`knowgen compare` with several runs, panels and protocols."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import hashlib
 from knowgen.core.records import DIMENSIONS, ParsedScore, Score, ScoreStatus
 
 class Strict:
-    """Judges by the picture's bytes, so that systems differ; always the same."""
+    """Derives the score from the bytes of the image: systems differ, and scores are deterministic."""
     needs = frozenset({"image"})
     version = "1"
     lenience = 0.0
@@ -44,14 +44,14 @@ PANEL = ",".join(SCORERS)
 
 
 @pytest.fixture
-def runs(desk: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
-    """Runs a, b and c of one generator with other seeds, each scored by three judges."""
-    (desk / "three_judges.py").write_text(JUDGES)
+def runs(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Path]:
+    """Yield a folder with runs a, b and c of one generator with different seeds, each scored by three judges."""
+    (workspace / "three_judges.py").write_text(JUDGES)
     for seed, name in enumerate("abc"):
         words = ["run", "--task", "small", "--generator", "my_generator.py:draw", "--seed", str(seed), "--out", name]
         assert run([*words, *(word for scorer in SCORERS for word in ("--scorer", scorer))]) in (0, 6)
     capsys.readouterr()
-    yield desk
+    yield workspace
     sys.modules.pop("three_judges", None)
 
 
@@ -65,29 +65,29 @@ def output_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_further_runs_are_compared_with_the_first_and_corrected_for_their_number(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = json.loads(output_of(["compare", "a", "b", "c", "--json"], capsys))
-    assert [(one["a"][-3:], one["b"][-3:]) for one in found] == [("(a)", "(b)"), ("(a)", "(c)")]
-    raw = [one["slices"][0]["figures"]["overall"]["p_permutation"] for one in found]
+    comparisons = json.loads(output_of(["compare", "a", "b", "c", "--json"], capsys))
+    assert [(one["a"][-3:], one["b"][-3:]) for one in comparisons] == [("(a)", "(b)"), ("(a)", "(c)")]
+    raw = [one["slices"][0]["figures"]["overall"]["p_permutation"] for one in comparisons]
     low, high = sorted(raw)
     expected = {low: min(1.0, 2 * low), high: max(high, min(1.0, 2 * low))}
-    assert [one["p_holm"] for one in found] == pytest.approx([expected[p] for p in raw])
-    assert all(one["family"] == 2 and one["exact"] and one["paired"] == 6 for one in found)
+    assert [one["p_holm"] for one in comparisons] == pytest.approx([expected[p] for p in raw])
+    assert all(one["family"] == 2 and one["exact"] and one["paired"] == 6 for one in comparisons)
     text = output_of(["compare", "a", "b", "c"], capsys)
     assert "p: paired permutation test, all" in text and "corrected for 2 comparisons (Holm)" in text
     assert "All comparisons: K-Score" in text
 
 
 def test_pairs_compares_every_two_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(output_of(["compare", "a", "b", "c", "--pairs", "--json"], capsys))
-    assert [(one["a"][-3:], one["b"][-3:]) for one in found] == [("(a)", "(b)"), ("(a)", "(c)"), ("(b)", "(c)")]
-    assert {one["family"] for one in found} == {3}
+    comparisons = json.loads(output_of(["compare", "a", "b", "c", "--pairs", "--json"], capsys))
+    assert [(one["a"][-3:], one["b"][-3:]) for one in comparisons] == [("(a)", "(b)"), ("(a)", "(c)"), ("(b)", "(c)")]
+    assert {one["family"] for one in comparisons} == {3}
     assert "All comparisons" not in output_of(["compare", "a", "b", "--pairs"], capsys)
 
 
 def test_a_panel_takes_the_median_and_names_itself(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(output_of(["compare", "a", "b", "--panel", PANEL, "--quorum", "2", "--json"], capsys))[0]
-    assert found["scorer"] == f"panel({', '.join(SCORERS)}; quorum 2)"
-    assert found["paired"] == 6
+    comparison = json.loads(output_of(["compare", "a", "b", "--panel", PANEL, "--quorum", "2", "--json"], capsys))[0]
+    assert comparison["scorer"] == f"panel({', '.join(SCORERS)}; quorum 2)"
+    assert comparison["paired"] == 6
     first = api.load_run("a")
     rows = {scorer: {row.sample_id: row.strict for row in first.rows(scorer)} for scorer in SCORERS}
     for row in api.panel_rows(first, SCORERS, 2):
@@ -99,15 +99,15 @@ def test_a_panel_takes_the_median_and_names_itself(runs: Path, capsys: pytest.Ca
     assert "quorum 2) (lower median of the members)" in text
 
 
-def test_a_quorum_of_all_leaves_out_what_one_member_lacks(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(output_of(["compare", "a", "b", "--panel", PANEL, "--quorum", "3", "--json"], capsys))[0]
-    assert found["paired"] == 4 and sorted(found["unscored"]) == ["s0", "s1"]
+def test_a_quorum_of_all_leaves_out_samples_that_a_member_lacks(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = json.loads(output_of(["compare", "a", "b", "--panel", PANEL, "--quorum", "3", "--json"], capsys))[0]
+    assert comparison["paired"] == 4 and sorted(comparison["unscored"]) == ["s0", "s1"]
     coverage = api.panel_summary(api.load_run("a"), SCORERS, 3).slice().coverage
     assert (coverage.scored, coverage.score_failed) == (4, 2)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--quorum", "2"], "--quorum needs a panel"),
         (["--panel", "three_judges:Strict"], "a panel needs at least two judges"),
@@ -117,12 +117,12 @@ def test_a_quorum_of_all_leaves_out_what_one_member_lacks(runs: Path, capsys: py
         (["--protocol", "na-renormalize"], "did you mean 'na-renormalise'?"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(
-    runs: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+def test_invalid_arguments_are_refused_in_one_line(
+    runs: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert run(["compare", "a", "b", *words]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("protocol", ["na-renormalise", "genevolve-micro"])

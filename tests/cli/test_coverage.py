@@ -40,18 +40,18 @@ WORDS = ["run", "--task", "large", "--generator", "my_generator.py:draw", "--sco
 
 
 @pytest.fixture
-def large(desk: Path) -> Iterator[Path]:
-    """A task of 48 samples, 8 of each category, and a scorer that answers for the first five of them."""
-    make_task(desk / "large", [f"prompt {number}" for number in range(SIZE)])
-    (desk / "large" / "task.yaml").write_text("name: large\ndefault_scorers: ['partly_down:PartlyDown']\n")
-    (desk / "partly_down.py").write_text(PARTLY_DOWN)
-    answer_for(desk, ANSWERED)
-    yield desk
+def large(workspace: Path) -> Iterator[Path]:
+    """Yield a folder with a task of 48 samples, 8 per category, and a scorer that fails on all but the first five."""
+    make_task(workspace / "large", [f"prompt {number}" for number in range(SIZE)])
+    (workspace / "large" / "task.yaml").write_text("name: large\ndefault_scorers: ['partly_down:PartlyDown']\n")
+    (workspace / "partly_down.py").write_text(PARTLY_DOWN)
+    answer_for(workspace, ANSWERED)
+    yield workspace
     sys.modules.pop("partly_down", None)
 
 
-def answer_for(desk: Path, count: int) -> None:
-    (desk / "answers.txt").write_text("\n".join(f"s{number}" for number in range(count)))
+def answer_for(workspace: Path, count: int) -> None:
+    (workspace / "answers.txt").write_text("\n".join(f"s{number}" for number in range(count)))
 
 
 def page_of(folder: Path) -> str:
@@ -63,9 +63,9 @@ def text_of(markup: str) -> str:
 
 
 def first(pattern: str, page: str) -> str:
-    found = re.search(pattern, page, re.DOTALL)
-    assert found is not None
-    return text_of(found[1])
+    match = re.search(pattern, page, re.DOTALL)
+    assert match is not None
+    return text_of(match[1])
 
 
 def test_every_surface_says_that_the_result_is_missing(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,9 +153,9 @@ def test_compare_and_report_give_no_difference(large: Path, protocol: str, capsy
     verdict = next(line for line in printed.splitlines() if "No result" in line)
     assert REASON in verdict and "(down)" in verdict and "0.417" not in printed
     assert run(["compare", "up", "down", "--protocol", protocol, "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert REASON in found["no_result"]
-    assert found["slices"][0]["figures"]["overall"]["value"] is None
+    (comparison,) = json.loads(capsys.readouterr().out)
+    assert REASON in comparison["no_result"]
+    assert comparison["slices"][0]["figures"]["overall"]["value"] is None
 
     assert run(["report", "up", "down", "-o", "both"]) == 0
     page = page_of(large / "both")

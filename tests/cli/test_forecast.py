@@ -27,7 +27,7 @@ from tests.helpers.judge_server import JudgeServer, Step
         ((33, 32), False, 2),
     ],
 )
-def test_tokens_of_an_image(size: tuple[int, int], tiles: bool, tokens: int) -> None:
+def test_the_tokens_of_an_image_follow_its_size(size: tuple[int, int], tiles: bool, tokens: int) -> None:
     assert image_tokens(*size, tiles) == tokens
 
 
@@ -73,7 +73,7 @@ def results(folder: Path) -> Path:
 def test_a_dry_run_estimates_from_images_first_and_from_stored_scores_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # a forecast asks for no key
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # an estimate needs no API key
     source, out = results(tmp_path), tmp_path / "run"
     line = ["score", str(source), "--scorer", "vlm:gpt-4.1", "--out", str(out), "--dry-run"]
     assert run(line) == 0

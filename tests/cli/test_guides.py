@@ -1,4 +1,4 @@
-"""The guides: every block of code and every command runs, and what a plugin adds is seen in list, record and report."""
+"""The guides: every block of code and every command runs, and plugins appear in the list, the record and the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEMPLATES = sorted((ROOT / "knowgen" / "scaffold").rglob("*.py.tmpl"))
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder to work in; the registry and modules of its packages are forgotten afterwards."""
+    """Yield an empty current folder; remove its packages from the registry and from sys.modules afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).strip(":"))
     before = set(sys.modules)
@@ -59,12 +59,12 @@ def test_every_command_of_a_guide_does_what_it_says(
         else:
             assert words[0] == "knowgen", words
             code = run(words[1:])
-            said = capsys.readouterr()
-            assert code == 0, (words, said.out, said.err)
+            output = capsys.readouterr()
+            assert code == 0, (words, output.out, output.err)
             if words[1] == "list":
-                assert installed and f"{installed[-1]} " in said.out, "what was installed is listed"
+                assert installed and f"{installed[-1]} " in output.out, "what was installed is listed"
             if words[1] == "check":
-                assert re.search(r"\b0 failed\n", said.out), said.out
+                assert re.search(r"\b0 failed\n", output.out), output.out
     assert installed, "the guide shows how to install a package"
 
 
@@ -135,7 +135,7 @@ def test_the_plugin_module_exports_what_it_imports_and_loads_nothing_heavy() -> 
         plugin.RefusalError.__name__,
     ],
 )  # fmt: skip
-def test_what_authors_need_is_exported_and_described(name: str) -> None:
+def test_exports_for_authors_are_complete_and_described(name: str) -> None:
     assert name in plugin.__all__ and hasattr(plugin, name)
 
 
@@ -156,7 +156,7 @@ notes = "notes:NoteSearch"
 def test_an_outside_package_adds_a_scorer_and_a_search_backend(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From the guides' first examples: both are listed, named in the run record, and seen in the report."""
+    """With the first examples of the guides: both are listed, and named in the run record and in the report."""
     write(folder, {name: files_of(guide)[name] for guide, name in FIRST.items() if name in OUTSIDE})
     (folder / "pyproject.toml").write_text(PYPROJECT)
     install(folder, folder / "site", monkeypatch)
@@ -179,19 +179,19 @@ def test_an_outside_package_adds_a_scorer_and_a_search_backend(
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         ("class NoteSearch:\n    async def search(self, query, k=5): ...\n", "image_search() is missing"),
         ("class NoteSearch:\n    def search(self, query, k=5): ...\n", "search() is not `async def`"),
     ],
 )
 def test_a_search_backend_that_lacks_a_method_is_refused_before_the_run(
-    folder: Path, capsys: pytest.CaptureFixture[str], code: str, said: str
+    folder: Path, capsys: pytest.CaptureFixture[str], code: str, message: str
 ) -> None:
     (folder / "broken.py").write_text(code)
     words = ["--task", "knowgen_mini", "--generator", "open_book", "-g", "search=broken.py:NoteSearch"]
     assert run(["run", *words, "--limit", "1", "--out", "out"]) == 2
-    assert said in capsys.readouterr().err and not (folder / "out").exists()
+    assert message in capsys.readouterr().err and not (folder / "out").exists()
 
 
 def test_an_edited_search_backend_is_another_one(folder: Path) -> None:

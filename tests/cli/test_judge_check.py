@@ -1,4 +1,4 @@
-"""`knowgen judge-check` as its users type it, with judges that are known to be good, and with useless ones."""
+"""`knowgen judge-check` on the command line, with judges known to be good and judges known to be useless."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ class Paid(Always):
     async def score(self, sample, truth, generation):
         async with paid_call(0.01, "paid") as ticket:
             ticket.settle(0.01)
-        found = await super().score(sample, truth, generation)
-        return found.model_copy(update={"usage": Usage(cost=0.01)})
+        score = await super().score(sample, truth, generation)
+        return score.model_copy(update={"usage": Usage(cost=0.01)})
 
 
 class Elsewhere(_Judge):
@@ -114,12 +114,12 @@ class Elsewhere(_Judge):
 
 
 FEW = ["--samples", "14"]
-"""The fewest that give each change ten images."""
+"""Smallest number of samples with ten images for each change."""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with judges, and a run directory whose images all judges share: they are generated once."""
+    """Return a folder with judges and a run directory whose images, generated once, all judges share."""
     folder = tmp_path_factory.mktemp("judges")
     (folder / "judges.py").write_text(JUDGES)
     return folder
@@ -127,7 +127,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Stands in the folder, where calls of judges are counted."""
+    """Make the folder the current one, in which judges count their calls."""
     monkeypatch.chdir(place)
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
     monkeypatch.syspath_prepend(str(place))
@@ -144,31 +144,31 @@ def calls() -> int:
 def check(
     judge: str, capsys: pytest.CaptureFixture[str], *more: str, out: str = "shared", code: int = 0
 ) -> tuple[JudgeCheck, dict[str, ChangeResult]]:
-    """Checks a judge and returns the record that `--json` prints."""
+    """Check a judge and return the record that `--json` prints, and its changes by name."""
     words = ["judge-check", "--scorer", f"judges:{judge}", "--out", out, "--json", *more]
     assert run(words if "--samples" in more else [*words, *FEW]) == code
-    found = JudgeCheck.model_validate_json(capsys.readouterr().out)
-    return found, {one.name: one for one in found.changes}
+    result = JudgeCheck.model_validate_json(capsys.readouterr().out)
+    return result, {one.name: one for one in result.changes}
 
 
-def test_a_judge_that_answers_as_it_should_is_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, changes = check("Knowing", capsys)
-    assert found.fit and found.because == "it is fit for all 8 changes"
+def test_a_judge_with_correct_values_is_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result, changes = check("Knowing", capsys)
+    assert result.fit and result.because == "it is fit for all 8 changes"
     assert {one.verdict for one in changes.values()} == {"fit"}
-    assert found.samples == 14 and changes["nothing"].n == 14 and min(one.n for one in changes.values()) == 10
+    assert result.samples == 14 and changes["nothing"].n == 14 and min(one.n for one in changes.values()) == 10
     assert calls() == sum(one.images for one in changes.values())
 
 
 def test_a_second_call_does_no_work_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check("Knowing", capsys)
     before = {path: path.stat().st_mtime_ns for path in Path("shared").rglob("*") if "judge" in str(path)}
-    asked = calls()
+    calls_before = calls()
     check("Knowing", capsys)
-    assert calls() == asked
+    assert calls() == calls_before
     assert {path: path.stat().st_mtime_ns for path in Path("shared").rglob("*") if "judge" in str(path)} == before
 
 
-def test_more_samples_ask_only_about_the_new_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_more_samples_score_only_the_new_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, few = check("Always", capsys, "--samples", "2", out="growing")
     first = calls()
     assert first == sum(one.images for one in few.values())
@@ -177,21 +177,23 @@ def test_more_samples_ask_only_about_the_new_ones(here: Path, capsys: pytest.Cap
 
 
 def test_a_judge_that_confuses_one_change_is_unfit_for_that_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, changes = check("Knowing", capsys, "-s", "confuses=name")
-    assert not found.fit and found.because == "it is unfit for name"
+    result, changes = check("Knowing", capsys, "-s", "confuses=name")
+    assert not result.fit and result.because == "it is unfit for name"
     assert changes["name"].sensitivity is not None and changes["name"].sensitivity.value == 1
     assert changes["name"].specificity is not None and changes["name"].specificity.value == 0
 
 
-def test_a_judge_that_gives_the_truth_a_half_moves_from_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, changes = check("Knowing", capsys, "-s", "start=0.5")
-    assert not found.fit and found.because == "it is unfit for nothing"
+def test_a_judge_that_gives_the_truth_one_half_is_measured_from_one_half(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result, changes = check("Knowing", capsys, "-s", "start=0.5")
+    assert not result.fit and result.because == "it is unfit for nothing"
     assert changes["digit"].verdict == "fit"
 
 
-def test_a_judge_that_always_gives_full_marks_sees_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, changes = check("Always", capsys)
-    assert not found.fit
+def test_a_judge_that_always_gives_full_marks_detects_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result, changes = check("Always", capsys)
+    assert not result.fit
     fit = {name for name, one in changes.items() if one.verdict == "fit"}
     assert fit == {"nothing", "layout"}
     assert all(one.sensitivity is None or one.sensitivity.value == 0 for one in changes.values())
@@ -200,22 +202,22 @@ def test_a_judge_that_always_gives_full_marks_sees_nothing(here: Path, capsys: p
 def test_a_judge_that_always_gives_nothing_is_unfit_and_its_zeros_are_reported(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, changes = check("Always", capsys, "-s", "value=0.0")
-    assert not found.fit and changes["nothing"].verdict == changes["digit"].verdict == "unfit"
+    result, changes = check("Always", capsys, "-s", "value=0.0")
+    assert not result.fit and changes["nothing"].verdict == changes["digit"].verdict == "unfit"
     text = next(one for one in changes["digit"].movements if one.dimension == "text_accuracy")
     assert text.floored == text.n == changes["digit"].n
 
 
-def test_dice_are_unfit_for_everything(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, changes = check("Chance", capsys)
-    assert not found.fit and {one.verdict for one in changes.values()} == {"unfit"}
+def test_a_judge_of_random_values_is_unfit_for_everything(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result, changes = check("Chance", capsys)
+    assert not result.fit and {one.verdict for one in changes.values()} == {"unfit"}
 
 
 def test_a_judge_that_punishes_any_change_is_unfit_though_it_misses_none(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, changes = check("Picky", capsys)
-    assert not found.fit and changes["nothing"].verdict == "fit"
+    result, changes = check("Picky", capsys)
+    assert not result.fit and changes["nothing"].verdict == "fit"
     assert all(one.sensitivity.value == 1 for one in changes.values() if one.sensitivity is not None)
     assert {name for name, one in changes.items() if one.verdict == "unfit"} == changes.keys() - {"nothing"}
 
@@ -223,8 +225,8 @@ def test_a_judge_that_punishes_any_change_is_unfit_though_it_misses_none(
 def test_a_judge_that_fails_half_the_time_is_unfit_and_ends_with_6(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, changes = check("Sleepy", capsys, code=6)
-    assert not found.fit
+    result, changes = check("Sleepy", capsys, code=6)
+    assert not result.fit
     assert "scores failed" in changes["nothing"].reason and changes["nothing"].verdict == "unfit"
     assert changes["nothing"].n + changes["nothing"].failed == 14
     assert run(["judge-check", "--scorer", "judges:Sleepy", "--out", "shared", *FEW]) == 6
@@ -234,8 +236,8 @@ def test_a_judge_that_fails_half_the_time_is_unfit_and_ends_with_6(
 
 
 def test_a_spent_budget_ends_with_5_and_says_what_is_missing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, changes = check("Paid", capsys, "--samples", "3", "--budget", "0.05", out="paid", code=5)
-    assert not found.fit and found.cost == pytest.approx(0.05)
+    result, changes = check("Paid", capsys, "--samples", "3", "--budget", "0.05", out="paid", code=5)
+    assert not result.fit and result.cost == pytest.approx(0.05)
     assert (
         calls() == 5 and sum(one.not_run for one in changes.values()) == sum(one.images for one in changes.values()) - 5
     )
@@ -251,7 +253,7 @@ def test_judges_do_not_see_which_change_they_score(here: Path, capsys: pytest.Ca
         assert re.fullmatch(r"[0-9a-f]{16}", sample_id)
         del sample["id"], truth["sample_id"]
         seen[json.dumps([sample, truth])] += 1
-    # beside its picture and its opaque id, all that a judge sees of a sample is the same under every change
+    # except for the image and the opaque id, a judge's input is the same under every change
     assert len(seen) == 2 and sum(seen.values()) == sum(one.images for one in changes.values())
 
 
@@ -275,15 +277,15 @@ def test_it_prints_the_answer_first_and_writes_tables_and_page(here: Path, capsy
 
 
 def test_the_images_are_stored_in_an_ordinary_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, _ = check("Knowing", capsys)
+    result, _ = check("Knowing", capsys)
     connection = sqlite3.connect(f"file:{here / 'shared' / 'run.sqlite'}?mode=ro", uri=True)
     generated = connection.execute("select count(distinct sample_id) from generations").fetchone()[0]
     connection.close()
-    images = sum(one.images for one in found.changes)
+    images = sum(one.images for one in result.changes)
     assert generated == images == len(list((here / "shared" / "images").rglob("*.png")))
 
 
-def test_a_fresh_check_asks_again_and_writes_its_page_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fresh_check_scores_again_and_writes_its_page_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, changes = check("Always", capsys, "--samples", "1", out="fresh")
     page = Path("fresh/judge_check/index.html")
     page.write_text("old")
@@ -292,17 +294,17 @@ def test_a_fresh_check_asks_again_and_writes_its_page_again(here: Path, capsys: 
     assert "judges:Always" in page.read_text()
 
 
-def test_a_dry_run_says_how_much_there_is_to_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_the_number_of_calls(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["judge-check", "--scorer", "judges:Always", "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert "scores     180" in text and "images     180" in text and "judge-check__judges-Always" in text
     assert calls() == 0 and not Path("reports").exists()
 
 
-def test_named_samples_alone_are_checked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_named_samples_are_checked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--ids", "540ba13ae861c03b,574c808ab7603d63"]
-    found, changes = check("Always", capsys, *words, out="named")
-    assert found.samples == 2 and changes["nothing"].n == 2
+    result, changes = check("Always", capsys, *words, out="named")
+    assert result.samples == 2 and changes["nothing"].n == 2
     assert changes["digit"].n == 0 and changes["digit"].verdict == "n too small"
 
 
@@ -316,7 +318,7 @@ def test_named_samples_alone_are_checked(here: Path, capsys: pytest.CaptureFixtu
         ([], 2, "--scorer"),
     ],
 )
-def test_what_cannot_be_checked_is_refused_in_one_line(
+def test_runs_that_cannot_be_checked_are_refused_in_one_line(
     words: list[str], code: int, says: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not Path("foreign").exists():
@@ -333,9 +335,9 @@ def test_what_cannot_be_checked_is_refused_in_one_line(
 @pytest.mark.slow
 def test_the_world_check_passes_the_same_limits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["judge-check", "--scorer", "world_check", "--out", "shared", "--json"]) == 0
-    found = JudgeCheck.model_validate_json(capsys.readouterr().out)
-    assert {one.name for one in found.changes if one.verdict != "fit"} == set()
-    assert all(one.specificity is None or one.specificity.value == 1 for one in found.changes)
+    result = JudgeCheck.model_validate_json(capsys.readouterr().out)
+    assert {one.name for one in result.changes if one.verdict != "fit"} == set()
+    assert all(one.specificity is None or one.specificity.value == 1 for one in result.changes)
 
 
 def test_the_python_function_returns_the_record_of_the_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

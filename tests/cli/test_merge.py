@@ -65,78 +65,82 @@ def shards(count: int, *words: str) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_merged_shards_equal_one_run(desk: Path, count: int) -> None:
+def test_merged_shards_equal_one_run(workspace: Path, count: int) -> None:
     assert run([*RUN, "--out", "one"]) == 6
     names = shards(count)
     assert run(["merge", *reversed(names), "-o", "whole"]) == 0
-    assert exported(desk / "whole", desk / "whole.jsonl") == exported(desk / "one", desk / "one.jsonl")
-    assert figures(desk / "whole") == figures(desk / "one")
-    assert images(desk / "whole") == images(desk / "one")
+    assert exported(workspace / "whole", workspace / "whole.jsonl") == exported(
+        workspace / "one", workspace / "one.jsonl"
+    )
+    assert figures(workspace / "whole") == figures(workspace / "one")
+    assert images(workspace / "whole") == images(workspace / "one")
     for sql in (
         "select key, sample_id, repeat, status, reason, image from generations order by key",
         "select key, scorer, scorer_hash, image, status, strict_values from scores order by key",
         "select place, sample_id, category, sample, truth, truth_file from samples order by place",
     ):
-        assert table(desk / "whole", sql) == table(desk / "one", sql)
-    with RunStore.read(desk / "whole") as whole, RunStore.read(desk / "one") as one:
+        assert table(workspace / "whole", sql) == table(workspace / "one", sql)
+    with RunStore.read(workspace / "whole") as whole, RunStore.read(workspace / "one") as one:
         assert whole.spec == one.spec
         assert whole.manifest.versions == one.manifest.versions
-    assert (desk / "whole" / "report" / "index.html").is_file()
-    assert sorted(p.name for p in (desk / "whole" / "tables").iterdir()) == sorted(
-        p.name for p in (desk / "one" / "tables").iterdir()
+    assert (workspace / "whole" / "report" / "index.html").is_file()
+    assert sorted(p.name for p in (workspace / "whole" / "tables").iterdir()) == sorted(
+        p.name for p in (workspace / "one" / "tables").iterdir()
     )
 
 
-def test_shards_take_every_nth_sample_and_record_their_run(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_take_every_nth_sample_and_record_their_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards(2, "--limit", "5")
     output = capsys.readouterr().out
     for name, ids in (("part1", ["s0", "s2", "s4"]), ("part2", ["s1", "s3"])):
-        with RunStore.read(desk / name) as store:
+        with RunStore.read(workspace / name) as store:
             assert [sample.id for sample in store.samples()] == ids
             assert store.spec.selection.kind == "shard"
             assert store.spec.shard is not None and store.spec.shard.of.n == 5
     assert "a part of the task (shard 3 " in output, "a shard alone is not fit for a leaderboard"
 
 
-def test_a_merged_run_is_continued_like_a_run_without_shards(desk: Path) -> None:
+def test_a_merged_run_is_continued_like_a_run_without_shards(workspace: Path) -> None:
     assert run(["merge", *shards(2), "-o", "whole"]) == 0
-    (desk / "calls.txt").unlink()
+    (workspace / "calls.txt").unlink()
     assert run([*RUN, "--out", "whole"]) == 6
-    assert not (desk / "calls.txt").exists(), "nothing was scored again"
-    with RunStore.read(desk / "whole") as store:
+    assert not (workspace / "calls.txt").exists(), "nothing was scored again"
+    with RunStore.read(workspace / "whole") as store:
         assert max(each.attempts for _, each in store.generations() if each.status == "ok") == 1
 
 
-def test_images_are_hard_links_if_possible_and_copies_otherwise(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_hard_links_if_possible_and_copies_otherwise(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = shards(2)
     assert run(["merge", *names, "-o", "whole"]) == 0
-    assert {path.stat().st_nlink for path in (desk / "whole" / "images").rglob("*.png")} == {2}
+    assert {path.stat().st_nlink for path in (workspace / "whole" / "images").rglob("*.png")} == {2}
 
     def refuse(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
     assert run(["merge", *names, "-o", "copied"]) == 0
-    assert images(desk / "copied") == images(desk / "whole")
-    assert {path.stat().st_nlink for path in (desk / "copied" / "images").rglob("*.png")} == {1}
+    assert images(workspace / "copied") == images(workspace / "whole")
+    assert {path.stat().st_nlink for path in (workspace / "copied" / "images").rglob("*.png")} == {1}
 
 
-def test_costs_sessions_and_notes_add_up(desk: Path) -> None:
+def test_costs_sessions_and_notes_add_up(workspace: Path) -> None:
     names = shards(2)
     for number, name in enumerate(names):
-        with RunStore.open(desk / name, api.load_run(name).spec) as store:
+        with RunStore.open(workspace / name, api.load_run(name).spec) as store:
             store.settle(store.reserve(0.5, "judge"), 0.25 + number)
             store.reserve(0.125, "judge")  # a call without a reply
             store.put_note("judge", "weather", {"wind": number})
     assert run(["merge", *names, "-o", "whole"]) == 0
-    with RunStore.read(desk / "whole") as whole:
+    with RunStore.read(workspace / "whole") as whole:
         assert whole.spent() == 0.25 + 1.25 + 2 * 0.125
         assert [data["wind"] for _, _, data in whole.notes("weather")] == [0, 1]
-        assert whole.seconds() == pytest.approx(sum(_seconds(desk / name) for name in names))
+        assert whole.seconds() == pytest.approx(sum(_seconds(workspace / name) for name in names))
         ((_, _, origin),) = whole.notes("merged")
     assert [part["part"] for part in origin["parts"]] == ["shard 1/2", "shard 2/2"]
-    assert len(table(desk / "whole", "select number from sessions")) == 2
-    assert figures(desk / "whole")[0]["cost"] == 1.75
+    assert len(table(workspace / "whole", "select number from sessions")) == 2
+    assert figures(workspace / "whole")[0]["cost"] == 1.75
 
 
 def _seconds(run_directory: Path) -> float:
@@ -145,26 +149,26 @@ def _seconds(run_directory: Path) -> float:
 
 
 def test_merging_again_does_nothing_and_changed_shards_require_fresh(
-    desk: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = shards(2)
     assert run(["merge", *names, "-o", "whole"]) == 0
-    before = {path: path.stat().st_mtime_ns for path in (desk / "whole").rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in (workspace / "whole").rglob("*")}
     assert run(["merge", *names, "-o", "whole"]) == 0
-    assert {path: path.stat().st_mtime_ns for path in (desk / "whole").rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in (workspace / "whole").rglob("*")} == before
     assert run([*RUN, "--shard", "1/2", "--out", "part1"]) == 6, "the failing sample is retried"
     capsys.readouterr()
     assert run(["merge", *names, "-o", "whole"]) == 3
     assert "contains an earlier state of these shards" in one_line(capsys.readouterr().err)
     assert run(["merge", *names, "-o", "whole", "--fresh"]) == 0
-    with RunStore.read(desk / "whole") as store:
+    with RunStore.read(workspace / "whole") as store:
         assert {g.attempts for _, g in store.generations() if g.sample_id == "s2"} != {1}
-    assert not [path for path in desk.iterdir() if path.name.startswith(".")]
+    assert not [path for path in workspace.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("point", ["_copy_image", "_write_rows", "lock", "outputs"])
 def test_a_killed_merge_leaves_nothing_incomplete_and_can_be_repeated(
-    desk: Path, monkeypatch: pytest.MonkeyPatch, point: str
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     names = shards(2)
     assert run(["merge", *names, "-o", "expected"]) == 0
@@ -186,16 +190,16 @@ def test_a_killed_merge_leaves_nothing_incomplete_and_can_be_repeated(
         with pytest.raises(SystemExit):
             merging.merge(names, "whole")
     assert calls
-    assert (desk / "whole").exists() == (point == "outputs")
+    assert (workspace / "whole").exists() == (point == "outputs")
     assert run(["merge", *names, "-o", "whole"]) == 0
-    assert figures(desk / "whole") == figures(desk / "expected")
-    assert images(desk / "whole") == images(desk / "expected")
-    assert len(table(desk / "whole", "select 1 from notes where what = 'merged'")) == 1
-    assert not [path for path in desk.iterdir() if path.name.startswith(".")]
+    assert figures(workspace / "whole") == figures(workspace / "expected")
+    assert images(workspace / "whole") == images(workspace / "expected")
+    assert len(table(workspace / "whole", "select 1 from notes where what = 'merged'")) == 1
+    assert not [path for path in workspace.iterdir() if path.name.startswith(".")]
 
 
 def test_directories_that_are_not_shards_of_one_run_are_refused_in_one_line(
-    desk: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shards(3)
     other = [*RUN, "--shard", "2/3"]
@@ -204,8 +208,8 @@ def test_directories_that_are_not_shards_of_one_run_are_refused_in_one_line(
     assert run([*other, "--out", "limited", "--limit", "5"]) in (0, 6)
     assert run([*RUN, "--shard", "2/2", "--out", "halves"]) in (0, 6)
     assert run([*RUN, "--out", "one"]) == 6
-    (desk / "taken").mkdir()
-    (desk / "taken" / "thesis.txt").write_text("x")
+    (workspace / "taken").mkdir()
+    (workspace / "taken" / "thesis.txt").write_text("x")
     shutil.copytree("part1", "twin")
     for words, code, message in [
         (["part1", "part3"], 2, "shard 2/3 is not among the directories; name all shards"),
@@ -226,58 +230,60 @@ def test_directories_that_are_not_shards_of_one_run_are_refused_in_one_line(
         capsys.readouterr()
         assert run(["merge", "-o", "whole", *words]) == code, words
         assert message in one_line(capsys.readouterr().err)
-    assert not (desk / "whole").exists()
-    assert (desk / "taken" / "thesis.txt").read_text() == "x"
+    assert not (workspace / "whole").exists()
+    assert (workspace / "taken" / "thesis.txt").read_text() == "x"
 
 
-def test_an_unfinished_shard_is_refused_unless_allowed(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_shard_is_refused_unless_allowed(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = shards(2)
-    with closing(sqlite3.connect(desk / "part2" / "run.sqlite")) as database, database:
+    with closing(sqlite3.connect(workspace / "part2" / "run.sqlite")) as database, database:
         database.execute("delete from scores where sample_id = 's1'")
     capsys.readouterr()
     assert run(["merge", *names, "-o", "whole"]) == 3
     assert "part2: shard 2/2 is not finished: 4 scores by my_scorer:Half are missing" in capsys.readouterr().err
-    with closing(sqlite3.connect(desk / "part2" / "run.sqlite")) as database, database:
+    with closing(sqlite3.connect(workspace / "part2" / "run.sqlite")) as database, database:
         database.execute("delete from generations where sample_id = 's1' and repeat = 1")
     assert run(["merge", *names, "-o", "whole"]) == 3
     assert "1 of 6 images are missing" in one_line(capsys.readouterr().err)
     assert run(["merge", *names, "-o", "whole", "--unfinished"]) == 0
-    coverage = figures(desk / "whole")[0]["slices"][0]["coverage"]
+    coverage = figures(workspace / "whole")[0]["slices"][0]["coverage"]
     assert coverage["generation_not_run"] == 2  # one generation, scored twice
 
 
-def test_a_damaged_image_is_named(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_image_is_named(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = shards(2)
-    with RunStore.read(desk / "part1") as store:
+    with RunStore.read(workspace / "part1") as store:
         damaged = next(g.image for _, g in store.generations() if g.sample_id == "s4")
     assert damaged is not None and damaged.path is not None
     damaged.path.write_bytes(damaged.path.read_bytes()[:-1])
     capsys.readouterr()
     assert run(["merge", *names, "-o", "whole"]) == 3
     assert "part1: the image of sample 's4' is missing or damaged" in one_line(capsys.readouterr().err)
-    assert not (desk / "whole").exists()
+    assert not (workspace / "whole").exists()
 
 
-def test_a_shard_scored_again_stays_a_shard(desk: Path) -> None:
+def test_a_shard_scored_again_stays_a_shard(workspace: Path) -> None:
     names = shards(2)
     for name in names:
         assert run(["score", name, "--scorer", "my_scorer:Half", "-s", "value=1.0", "--judge-repeats", "2"]) in (0, 6)
     assert run(["merge", *names, "-o", "whole"]) == 0
-    coverage = figures(desk / "whole")[0]["slices"][0]["coverage"]
+    coverage = figures(workspace / "whole")[0]["slices"][0]["coverage"]
     assert coverage["generation_failed"] == 4  # two generations, scored twice
     assert {
-        row["faithfulness"] for row in exported(desk / "whole", desk / "x.jsonl") if row["score_status"] == "ok"
+        row["faithfulness"]
+        for row in exported(workspace / "whole", workspace / "x.jsonl")
+        if row["score_status"] == "ok"
     } == {1.0}
 
 
-def test_a_run_is_scored_in_shards(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_scored_in_shards(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*RUN, "--out", "generated"]) == 6
     score = ["score", "generated", "--scorer", "my_scorer:Half", "-s", "value=1.0"]
     for number in (1, 2):
         assert run([*score, "--shard", f"{number}/2", "--out", f"scored{number}"]) in (0, 6)
     assert run(["merge", "scored1", "scored2", "-o", "whole"]) == 0
     assert run([*score, "--out", "elsewhere"]) == 6
-    assert figures(desk / "whole") == figures(desk / "elsewhere")
+    assert figures(workspace / "whole") == figures(workspace / "elsewhere")
     capsys.readouterr()
     assert run([*score, "--shard", "1/2"]) == 2
     assert "give each shard an --out" in one_line(capsys.readouterr().err)
@@ -290,31 +296,31 @@ def test_a_run_is_scored_in_shards(desk: Path, capsys: pytest.CaptureFixture[str
     [("0/2", "counted from 1"), ("3/2", "counted from 1"), ("x", "is not I/N"), ("1/7", "cannot split 6 samples")],
 )
 def test_an_invalid_shard_is_refused_in_one_line(
-    desk: Path, capsys: pytest.CaptureFixture[str], shard: str, message: str
+    workspace: Path, capsys: pytest.CaptureFixture[str], shard: str, message: str
 ) -> None:
     assert run([*RUN, "--shard", shard, "--out", "x"]) == 2
     assert message in one_line(capsys.readouterr().err)
 
 
-def test_shards_without_a_name_get_directories_of_their_own(desk: Path) -> None:
+def test_shards_without_a_name_get_directories_of_their_own(workspace: Path) -> None:
     for number in (1, 2):
         assert run([*RUN, "--shard", f"{number}/2"]) in (0, 6)
-    assert sorted(path.name for path in (desk / "reports").iterdir()) == [
+    assert sorted(path.name for path in (workspace / "reports").iterdir()) == [
         "small__my_generator-Picky__shard-1-of-2", "small__my_generator-Picky__shard-2-of-2"
     ]  # fmt: skip
 
 
-def test_a_results_file_is_scored_in_shards_and_exported_as_a_whole(desk: Path) -> None:
+def test_a_results_file_is_scored_in_shards_and_exported_as_a_whole(workspace: Path) -> None:
     rows = []
-    (desk / "images").mkdir()
+    (workspace / "images").mkdir()
     for number in range(5):
-        Image.new("RGB", (64, 48), (number, 9, 9)).save(desk / "images" / f"{number}.png")
+        Image.new("RGB", (64, 48), (number, 9, 9)).save(workspace / "images" / f"{number}.png")
         rows.append({
             "id": number, "success": number != 2, "prompt": f"prompt {number}",
             "meta": {"category": "art", "difficulty": "easy"}, "note": f"note {number}",
             "output_path": f"images/{number}.png", "gt_image": f"small/truth/s{number}.png",
         })  # fmt: skip
-    (desk / "results.json").write_text(json.dumps(rows))
+    (workspace / "results.json").write_text(json.dumps(rows))
     score = ["score", "results.json", "--scorer", "my_scorer:Half", "--out"]
     assert run([*score, "one"]) == 6
     for number in (1, 2):
@@ -322,18 +328,18 @@ def test_a_results_file_is_scored_in_shards_and_exported_as_a_whole(desk: Path) 
     assert run(["merge", "part2", "part1", "-o", "whole"]) == 0
     for name in ("one", "whole"):
         assert run(["export", name, "--format", "official", "-o", f"{name}.json"]) == 0
-    assert json.loads((desk / "whole.json").read_text()) == json.loads((desk / "one.json").read_text())
-    assert figures(desk / "whole") == figures(desk / "one")
+    assert json.loads((workspace / "whole.json").read_text()) == json.loads((workspace / "one.json").read_text())
+    assert figures(workspace / "whole") == figures(workspace / "one")
 
 
-def test_shards_of_different_machines_are_distinguished(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_of_different_machines_are_distinguished(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = shards(2)
-    manifest = json.loads((desk / "part2" / "run.json").read_text())
+    manifest = json.loads((workspace / "part2" / "run.json").read_text())
     manifest["versions"]["pillow"], manifest["machine"]["host"] = "9.0.1", "elsewhere"
-    (desk / "part2" / "run.json").write_text(json.dumps(manifest))
+    (workspace / "part2" / "run.json").write_text(json.dumps(manifest))
     capsys.readouterr()
     assert run(["merge", *names, "-o", "whole"]) == 0
-    with RunStore.read(desk / "part1") as first, RunStore.read(desk / "whole") as whole:
+    with RunStore.read(workspace / "part1") as first, RunStore.read(workspace / "whole") as whole:
         here = first.manifest
         assert whole.manifest.versions["pillow"] == f"{here.versions['pillow']}, 9.0.1"
         assert whole.manifest.versions["numpy"] == here.versions["numpy"]
@@ -344,7 +350,7 @@ def test_shards_of_different_machines_are_distinguished(desk: Path, capsys: pyte
 
 
 @pytest.mark.slow
-def test_a_merge_killed_at_any_moment_is_continued(desk: Path) -> None:
+def test_a_merge_killed_at_any_moment_is_continued(workspace: Path) -> None:
     """Kill the merge after an increasing time, until it finishes."""
     names = shards(3)
     assert run(["merge", *names, "-o", "expected"]) == 0
@@ -362,7 +368,9 @@ def test_a_merge_killed_at_any_moment_is_continued(desk: Path) -> None:
         assert child.returncode == 0, message
         break
     assert killed
-    assert figures(desk / "whole") == figures(desk / "expected")
-    assert images(desk / "whole") == images(desk / "expected")
-    assert exported(desk / "whole", desk / "a.jsonl") == exported(desk / "expected", desk / "b.jsonl")
-    assert not [path for path in desk.iterdir() if path.name.startswith(".")]
+    assert figures(workspace / "whole") == figures(workspace / "expected")
+    assert images(workspace / "whole") == images(workspace / "expected")
+    assert exported(workspace / "whole", workspace / "a.jsonl") == exported(
+        workspace / "expected", workspace / "b.jsonl"
+    )
+    assert not [path for path in workspace.iterdir() if path.name.startswith(".")]

@@ -1,5 +1,4 @@
-"""A new package: what is written, that it installs and passes the checks; and that generators written from the guide do
-as well."""
+"""A new package is complete, installs and passes its checks, and so do generators written from the guide."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ def test_the_package_is_complete_and_its_code_is_clean(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(["new", kind, "star_map"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     package = tmp_path / "star_map"
     texts = [path for path in package.rglob("*") if path.is_file() and path.suffix != ".png"]
     assert sorted(str(path.relative_to(package)) for path in texts) == sorted(
@@ -67,16 +66,16 @@ def test_the_package_is_complete_and_its_code_is_clean(
             [sys.executable, "-m", "ruff", *words, *code], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "pip install -e star_map" in said
+    assert "pip install -e star_map" in output
     if kind != "search":
-        assert f"knowgen check {kind} star_map" in said
+        assert f"knowgen check {kind} star_map" in output
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_package_is_listed_and_passes_its_check_and_its_own_tests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """Installed as pip would, but without it; the commands run in a process of their own."""
+    """The package is installed without pip, with the files that pip would write; commands run in own processes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     assert run(["new", kind, "star_map"]) == 0
@@ -97,7 +96,7 @@ def test_a_new_package_is_listed_and_passes_its_check_and_its_own_tests(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("My-Model", "did you mean 'my_model'?"),
         ("my model", "did you mean 'my_model'?"),
@@ -112,12 +111,12 @@ def test_a_new_package_is_listed_and_passes_its_check_and_its_own_tests(
         ("numpy", "there is a module 'numpy' already; choose another name, such as numpy_generator"),
     ],
 )
-def test_names_that_cannot_be_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, said: str
+def test_invalid_names_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(["new", "generator", name]) == 2
-    assert said in one_line(capsys.readouterr().err)
+    assert message in one_line(capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
 
@@ -137,7 +136,7 @@ def test_nothing_is_overwritten(
 
 @pytest.mark.slow
 def test_a_new_package_installs_offline_and_passes_its_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an environment of its own that borrows the libraries that are installed here, knowgen's own included."""
+    """In a separate environment that sees the libraries installed here, including knowgen."""
     monkeypatch.chdir(tmp_path)
     assert run(["new", "generator", "star_map"]) == 0
     home = tmp_path / "env"
@@ -180,20 +179,20 @@ def test_a_new_package_installs_offline_and_passes_its_checks(tmp_path: Path, mo
 
 
 class ImageService(BaseHTTPRequestHandler):
-    """The service of the page: a picture that depends on prompt and seed, a refusal of the empty prompt, and a 503 at
-    the first call."""
+    """The service of the guide: images that depend on prompt and seed, a refusal of the empty prompt, and a 503 at the
+    first call."""
 
     protocol_version = "HTTP/1.1"
     calls = 0
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         type(self).calls += 1
         if type(self).calls == 1:
             return self.answer(503, b"busy")
-        if not asked["prompt"]:
+        if not body["prompt"]:
             return self.answer(422, b"there is nothing to draw")
-        digest = hashlib.sha256(f"{asked['seed']} {asked['prompt']}".encode("utf-8", "replace")).digest()
+        digest = hashlib.sha256(f"{body['seed']} {body['prompt']}".encode("utf-8", "replace")).digest()
         buffer = BytesIO()
         Image.frombytes("RGB", (2, 2), digest[:12]).resize((64, 64), Image.Resampling.BILINEAR).save(buffer, "PNG")
         return self.answer(200, buffer.getvalue())
@@ -205,7 +204,7 @@ class ImageService(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Logs nothing on stderr."""
+        """Log nothing to stderr."""
 
 
 @pytest.fixture
@@ -242,12 +241,12 @@ def test_an_adapter_copied_from_the_page_passes_its_check_and_runs(
     assert run(["check", "generator", f"{file}:{name}", *given]) == 0
     assert "0 warnings, 0 failed" in capsys.readouterr().out
     with RunStore.read(tmp_path / "out") as store:
-        drawn = [each for _, each in store.generations()]
+        generations = [each for _, each in store.generations()]
         spent = store.spent()
-    assert [each.status.value for each in drawn] == ["ok"] * 3
-    assert len({each.image.sha256 for each in drawn if each.image}) == 3
+    assert [each.status.value for each in generations] == ["ok"] * 3
+    assert len({each.image.sha256 for each in generations if each.image}) == 3
     if given:
-        assert sum(each.attempts for each in drawn) == 4, "the 503 was tried again"
+        assert sum(each.attempts for each in generations) == 4, "the 503 was tried again"
         assert spent == pytest.approx(0.06) and "url" not in store.spec.generator.args
     assert run(["reproduce", "out", *given]) == 0
 

@@ -1,7 +1,7 @@
 """The official export, compared with an independent implementation of the whole evaluator.
 
 That implementation was written from the description of the protocol and shares no code with the package: which rows are
-judged, how replies are parsed, the content of each row, and the three summary rows.
+scored, how replies are parsed, the content of each row, and the three summary rows.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ def evaluate(rows: list[dict[str, Any]], folder: Path, seed: int) -> list[dict[s
         if not row["prompt"].strip():
             done[str(row.get("id", ""))] = {**result, "error": "empty_prompt"}
             continue
-        found = next(found for found in map(as_object, replies_to(row, seed)) if found is not None)
-        values = {name: as_number(found.get(name, 0)) for name in NAMES}
-        flag = found.get("text_accuracy_na")
+        parsed = next(parsed for parsed in map(as_object, replies_to(row, seed)) if parsed is not None)
+        values = {name: as_number(parsed.get(name, 0)) for name in NAMES}
+        flag = parsed.get("text_accuracy_na")
         if flag in ("true", "True") or (not isinstance(flag, list | dict | str) and flag == 1):
             values["text_accuracy"] = None
         if any(values[name] is None for name in NAMES if name != "text_accuracy"):
@@ -121,7 +121,7 @@ def evaluate(rows: list[dict[str, Any]], folder: Path, seed: int) -> list[dict[s
             continue
         na = values["text_accuracy"] is None
         shown = {name: 0.5 if value is None else value for name, value in values.items()}
-        scores: dict[str, Any] = {"rationale": str(found.get("rationale", ""))[:1000], **shown}
+        scores: dict[str, Any] = {"rationale": str(parsed.get("rationale", ""))[:1000], **shown}
         f, v, t, a = (shown[name] for name in NAMES)
         scores["overall"] = round(0.1 * f + 0.4 * v + 0.4 * t + 0.1 * a, 2)
         if na:

@@ -40,7 +40,7 @@ class Base:
     def __init__(self, url="", size=48):
         self.url, self.size = url, size
 
-class Draws(Base):
+class Synchronous(Base):
     def draw(self, prompt, references, seed):
         return noise(f"{seed} {prompt}", self.size)
 
@@ -55,7 +55,7 @@ class Waits(Base):
         return GeneratedImage(noise(f"{request.seed} {request.prompt}", self.size))
 
 class Encodes(Base):
-    """The same pixels in other bytes each time."""
+    """Encodes the same pixels in different bytes each time."""
     def draw(self, prompt, references, seed):
         buffer = io.BytesIO()
         number = len(list(Path(".").glob("number*")))
@@ -64,7 +64,7 @@ class Encodes(Base):
         return buffer.getvalue()
 
 class Drifts(Base):
-    """A few levels off in one pixel with each call."""
+    """Changes one pixel by a few levels with each call."""
     def draw(self, prompt, references, seed):
         image = Image.new("RGB", (48, 32), (100, 100, 100))
         number = len(list(Path(".").glob("number*")))
@@ -91,7 +91,7 @@ class ReadsReferences(Base):
         return noise(prompt + str([image.getpixel((0, 0)) for image in references]))
 
 class Shown(Base):
-    """Sees the ground truth."""
+    """Requires the ground truth."""
     privileged = True
     def draw(self, prompt, references, seed):
         return noise(prompt)
@@ -102,14 +102,14 @@ class Shown(Base):
 
 
 @pytest.fixture
-def generators(desk: Path) -> Iterator[Path]:
-    """The `desk` folder with a file of generators."""
-    (desk / "painters.py").write_text(PAINTERS)
-    yield desk
+def generators(workspace: Path) -> Iterator[Path]:
+    """Yield the `workspace` folder with a file of generators."""
+    (workspace / "painters.py").write_text(PAINTERS)
+    yield workspace
     sys.modules.pop("painters", None)
 
 
-def draw(name: str, *words: str, out: str = "out") -> None:
+def generate(name: str, *words: str, out: str = "out") -> None:
     assert run(["run", "--task", "small", "--generator", f"painters:{name}", "--out", out, *words]) == 0
 
 
@@ -132,11 +132,9 @@ def image_file(directory: Path, sample_id: str) -> Path:
     return generation.image.path
 
 
-@pytest.mark.parametrize("name", ["Draws", "Batches", "Waits", "Shown"])
-def test_every_shape_of_generator_is_generated_again(
-    generators: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    draw(name, "--repeats", "2", "--seed", "3")
+@pytest.mark.parametrize("name", ["Synchronous", "Batches", "Waits", "Shown"])
+def test_every_kind_of_generator_is_reproduced(generators: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    generate(name, "--repeats", "2", "--seed", "3")
     before = {path: path.stat().st_mtime_ns for path in (generators / "out").rglob("*")}
     result = again(capsys)
     assert set(verdicts(result).values()) == {"same"} and len(result["images"]) == 12
@@ -146,8 +144,8 @@ def test_every_shape_of_generator_is_generated_again(
     )
 
 
-def test_a_part_is_generated_again(generators: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw("Draws", "-g", "size=40")
+def test_a_part_of_a_run_is_reproduced(generators: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generate("Synchronous", "-g", "size=40")
     assert list(verdicts(again(capsys, "--limit", "2"))) == ["s0.0", "s1.0"]
     assert list(verdicts(again(capsys, "--ids", "s5,s3"))) == ["s3.0", "s5.0"]
     assert run(["reproduce", "out", "--ids", "s55"]) == 2
@@ -155,7 +153,7 @@ def test_a_part_is_generated_again(generators: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_changed_image_file_is_reported(generators: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw("Draws")
+    generate("Synchronous")
     path = image_file(generators / "out", "s2")
     forged = Image.open(path).convert("RGB")
     forged.putpixel((5, 5), (255, 255, 255))
@@ -172,10 +170,10 @@ def test_a_changed_image_file_is_reported(generators: Path, capsys: pytest.Captu
     assert not result["ok"] and result["reproduced"] == 4
 
 
-def test_an_image_that_was_replaced_with_its_record_is_found_by_generating_it_again(
+def test_an_image_that_was_replaced_with_its_record_is_detected_by_generating_it_again(
     generators: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw("Draws")
+    generate("Synchronous")
     path = image_file(generators / "out", "s2")
     forged = Image.open(path).convert("RGB")
     was = forged.getpixel((5, 5))
@@ -196,10 +194,10 @@ def test_an_image_that_was_replaced_with_its_record_is_found_by_generating_it_ag
     assert again(capsys, "--tolerance", "160")["ok"]
 
 
-def test_a_changed_seed_is_found_in_the_record_and_in_the_specification(
+def test_a_changed_seed_is_reported_from_the_record_and_from_the_specification(
     generators: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw("Draws", "--seed", "3")
+    generate("Synchronous", "--seed", "3")
     shutil.copytree("out", "copy")
     with closing(sqlite3.connect(generators / "out" / "run.sqlite")) as database, database:
         sql = "update generations set record = json_set(record, '$.seed', 4) where sample_id = 's1'"
@@ -224,13 +222,13 @@ def test_a_changed_seed_is_found_in_the_record_and_in_the_specification(
 def test_other_bytes_and_small_differences_are_distinguished(
     generators: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw("Encodes", "--ids", "s0")
+    generate("Encodes", "--ids", "s0")
     (compared,) = again(capsys)["images"]
     assert compared["verdict"] == "same pixels" and compared["difference"]["psnr"] is None
     for path in generators.glob("number*"):
         path.unlink()
     shutil.rmtree("out")
-    draw("Drifts", "--ids", "s0")
+    generate("Drifts", "--ids", "s0")
     for expected, code in [("within", 0), ("within", 0), ("differs", 6)]:
         (compared,) = again(capsys, code=code)["images"]
         assert compared["verdict"] == expected
@@ -244,7 +242,7 @@ def test_other_bytes_and_small_differences_are_distinguished(
 def test_earlier_and_new_failures_are_reported(
     generators: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw("Breaks")
+    generate("Breaks")
     monkeypatch.setenv("BROKEN", "1")
     result = again(capsys, code=6)
     assert verdicts(result)["s1.0"] == "failed"
@@ -258,20 +256,20 @@ def test_earlier_and_new_failures_are_reported(
 
 
 def test_the_device_and_unrecorded_arguments_can_be_given(generators: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw("Placed", "--limit", "1", "-g", "url=http://here")
+    generate("Placed", "--limit", "1", "-g", "url=http://here")
     (generators / "devices.txt").unlink()
     assert again(capsys, "--device", "cuda:7", "-g", "url=http://there")["ok"]
     assert (generators / "devices.txt").read_text() == "cuda:7\n"
     assert run(["reproduce", "out", "-g", "size=20"]) == 2
     assert "-g size differs from the record and would change the result" in one_line(capsys.readouterr().err)
-    draw("Draws", out="other")
+    generate("Synchronous", out="other")
     capsys.readouterr()
     assert run(["reproduce", "other", "--device", "cuda:7"]) == 2
     assert "has no `setup`" in one_line(capsys.readouterr().err.splitlines()[-1])
 
 
 def test_changes_of_the_environment_are_reported(generators: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw("Draws", "--limit", "1")
+    generate("Synchronous", "--limit", "1")
     assert again(capsys)["changes"] == {}
     manifest = json.loads((generators / "out" / "run.json").read_text())
     manifest["versions"]["pillow"] = "9.0.1"
@@ -291,8 +289,8 @@ def test_a_run_that_cannot_be_reproduced_is_one_error_line(
     for number in range(6):
         Image.new("RGB", (64, 48), (number, 9, 9)).save(generators / "mine" / f"s{number}.png")
     assert run(["score", "mine", "--task", "small", "--out", "theirs"]) == 0
-    draw("Draws")
-    draw("Draws", out="gone")
+    generate("Synchronous")
+    generate("Synchronous", out="gone")
     manifest = json.loads((generators / "gone" / "run.json").read_text())
     manifest["spec"]["generator"]["name"] = "painters:Gone"
     (generators / "gone" / "run.json").write_text(json.dumps(manifest))
@@ -360,8 +358,8 @@ def test_a_run_from_agent_answers_is_reproduced_from_the_same_answers(
     ]
     (generators / "agent.json").write_text(json.dumps(answers))
     (generators / "other.json").write_text(json.dumps(answers[:5]))
-    draw("ReadsReferences", "--requests", "agent.json")
-    draw("ReadsReferences", out="plain")
+    generate("ReadsReferences", "--requests", "agent.json")
+    generate("ReadsReferences", out="plain")
     assert again(capsys, "--requests", "agent.json")["ok"]
     assert image_file(generators / "out", "s1").stem != image_file(generators / "plain", "s1").stem
     for words, message in [
@@ -373,7 +371,7 @@ def test_a_run_from_agent_answers_is_reproduced_from_the_same_answers(
     parts = []
     for number in (1, 2):
         parts.append(f"part{number}")
-        draw("ReadsReferences", "--requests", "agent.json", "--shard", f"{number}/2", out=parts[-1])
+        generate("ReadsReferences", "--requests", "agent.json", "--shard", f"{number}/2", out=parts[-1])
     assert run(["merge", *parts, "-o", "whole"]) == 0
     with RunStore.read(generators / "whole") as whole, RunStore.read(generators / "out") as one:
         assert {key for key, _ in whole.generations()} == {key for key, _ in one.generations()}
@@ -381,7 +379,7 @@ def test_a_run_from_agent_answers_is_reproduced_from_the_same_answers(
 
 
 def test_a_shard_can_be_reproduced(generators: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw("Batches", "--shard", "2/3")
+    generate("Batches", "--shard", "2/3")
     assert list(verdicts(again(capsys))) == ["s1.0", "s4.0"]
     assert reproduce("out").ok
 

@@ -59,7 +59,7 @@ class Agent:
 
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "found"
+    folder = tmp_path / "references"
     folder.mkdir()
     for number, colour in enumerate(("red", "green", "blue")):
         Image.new("RGB", (40, 40), colour).save(folder / f"{number}.png")
@@ -80,8 +80,8 @@ def answers(folder: Path, count: int = 4) -> Path:
             "prompt": "the original",
             "gen_prompt": f"A rewritten prompt, number {number}.",
             "reference_images": [
-                {"img_id": "IMG_001", "local_path": "found/2.png", "note": "n", "title": "t"},
-                {"img_id": "IMG_002", "local_path": "found/0.png"},
+                {"img_id": "IMG_001", "local_path": "references/2.png", "note": "n", "title": "t"},
+                {"img_id": "IMG_002", "local_path": "references/0.png"},
             ],
         }
         for number, name in enumerate(ids)
@@ -124,7 +124,7 @@ def test_without_a_usable_reference_the_samples_own_prompt_is_used(tmp_path: Pat
     path = answers(tmp_path)
     records = json.loads(path.read_text())
     records[0]["reference_images"] = []
-    records[1]["reference_images"] = [{"local_path": "found/gone.png"}, {"img_id": "IMG_009"}, "text"]
+    records[1]["reference_images"] = [{"local_path": "references/gone.png"}, {"img_id": "IMG_009"}, "text"]
     records[2]["gen_prompt"] = "  "
     del records[3]
     path.write_text("\n".join(json.dumps(record) for record in records))
@@ -139,7 +139,7 @@ def test_without_a_usable_reference_the_samples_own_prompt_is_used(tmp_path: Pat
     assert not any(generation.used_prompt or generation.references for generation in stored.values())
 
 
-def test_other_answers_are_another_run_and_the_same_ones_are_not(tmp_path: Path, image_folder: Path) -> None:
+def test_different_answers_need_another_run_and_equal_ones_do_not(tmp_path: Path, image_folder: Path) -> None:
     path = answers(tmp_path)
     generate(tmp_path / "run", path)
     again = generate(tmp_path / "run", path)

@@ -25,7 +25,7 @@ class SimulatedEndpoint:
         rejects_above: Number of calls in flight above which it answers 429; None for never.
         retry_after: Seconds that a 429 response asks to wait, None where it names none.
         failing: Start and end time of the outage, during which it answers 500.
-        spread: Maximum relative increase of the latency, drawn at random for each call.
+        spread: Maximum relative increase of the latency, sampled for each call.
         in_flight: Number of calls in flight.
         max_in_flight: Maximum number of calls in flight so far.
         rejected: Number of 429 responses.

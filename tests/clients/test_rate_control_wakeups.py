@@ -61,7 +61,7 @@ class Log:
     Attributes:
         sent: Times at which calls were sent, in order.
         ended: Times at which calls ended, in order.
-        pauses: Start and end of each pause a reply asked for.
+        pauses: Start and end of each pause that a reply requested.
         in_flight: Number of calls in flight.
         max_in_flight: Maximum number of calls in flight so far.
     """
@@ -148,7 +148,7 @@ def test_a_call_waiting_for_the_rate_limit_is_not_sent_during_a_pause() -> None:
     assert log.sent == pytest.approx([0.0, 21.0, 23.0, 25.0], abs=1e-3)
 
 
-def test_the_slot_of_a_call_cancelled_while_it_receives_it_goes_to_the_next() -> None:
+def test_the_slot_of_a_cancelled_call_goes_to_the_next_one() -> None:
     async def scenario() -> list[str]:
         rate_control = RateControl(RateLimits(concurrency=1))
         order: list[str] = []

@@ -56,7 +56,7 @@ def test_a_broken_image_is_one_error_with_one_line(tmp_path: Path, name: str) ->
         inspect_image(data)
 
 
-def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     for call in (inspect_image, open_rgb):
         with pytest.raises(UnreadableImageError, match=r"^the file is missing$"):
             call(tmp_path / "nowhere.png")
@@ -85,7 +85,7 @@ def test_only_the_named_formats_are_opened() -> None:
         inspect_image(data, formats=("PNG", "JPEG"))
 
 
-def test_facts_are_those_of_the_file(tmp_path: Path) -> None:
+def test_size_and_format_are_those_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.webp"
     path.write_bytes(encoded(noise(7, 9), "WEBP"))
     expected = ImageFacts(hashlib.sha256(path.read_bytes()).hexdigest(), 7, 9, "WEBP")

@@ -101,7 +101,7 @@ def test_a_name_that_two_plugins_register_is_refused_and_a_bundled_one_stays(sit
     assert registry.resolve("generators", "two:Gen").origin == "local"
 
 
-def test_model_module_and_file_forms(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_may_have_a_model_a_module_or_a_file(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry.resolve("scorers", "vlm:gpt-4.1").model == "gpt-4.1"
     assert registry.resolve("scorers", "vlm:org/model:free").model == "org/model:free"
     (site / "mine.py").write_text("class Mine:\n    def __init__(self, size=3): self.size = size\n")
@@ -110,7 +110,7 @@ def test_model_module_and_file_forms(site: Path, monkeypatch: pytest.MonkeyPatch
     assert registry.create(registry.resolve("generators", "mine.py:Mine"), {}).size == 3
 
 
-def test_wrong_arguments_are_named_with_what_it_takes(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_arguments_are_named_with_the_accepted_ones(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (site / "mine2.py").write_text("class Mine:\n    def __init__(self, size=3): self.size = size\n")
     monkeypatch.chdir(site)
     with pytest.raises(UsageError, match=r"unexpected keyword argument 'sise'.*it takes size"):

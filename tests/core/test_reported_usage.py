@@ -77,7 +77,9 @@ def test_a_usage_that_is_not_an_object_is_incomplete(usage: Any) -> None:
         (ReportedUsage(1, 1, None, complete=False), None, None),
     ],
 )
-def test_the_charge_of_a_call(reported: ReportedUsage, worst: float | None, charge: float | None) -> None:
+def test_a_call_is_charged_by_its_reported_usage_or_its_reservation(
+    reported: ReportedUsage, worst: float | None, charge: float | None
+) -> None:
     assert reported.charge(worst) == charge
 
 

@@ -47,7 +47,7 @@ def negative(result: int) -> bool:
     return result < 0
 
 
-def test_a_call_that_works_is_made_once() -> None:
+def test_a_successful_call_is_made_once() -> None:
     calls = Calls(7)
     assert calls.run() == 7
     assert (calls.numbers, calls.waits, calls.retried) == ([1], [], [])
@@ -61,7 +61,7 @@ def test_transient_errors_are_retried_after_waits_by_number_and_error() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 2])
-def test_another_error_ends_it(before: int) -> None:
+def test_an_error_that_is_not_transient_ends_the_retries(before: int) -> None:
     calls = Calls(*[ConnectionError()] * before, ValueError("no"))
     with pytest.raises(ValueError, match="no"):
         calls.run()

@@ -70,7 +70,7 @@ def test_a_field_for_all_runs_of_a_suite_is_a_field_of_the_file(declared: Declar
         assert getattr(read.config, declared.name) == other
 
 
-def test_the_engine_takes_what_was_declared_for_it() -> None:
+def test_the_engine_takes_the_fields_declared_for_it() -> None:
     config = RunConfig(concurrency=3, budget=1.5, schedule="phased", timeout=7.0, progress=True, limit=2)
     options = EngineOptions.of(config, workers=2)
     for name in declared_fields(EngineConfig):

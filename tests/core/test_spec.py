@@ -108,7 +108,7 @@ def test_a_request_id_reveals_nothing_and_separates_repeats() -> None:
     assert "astronomy" not in request_id("astronomy-1", 0)
 
 
-def test_groups_are_exact() -> None:
+def test_each_category_belongs_to_its_published_group() -> None:
     assert group_of("sports") == "science_and_knowledge"
     assert group_of("multi-subject-anime") == "pop_culture_and_news"
     assert group_of("Sports") == "unknown"

@@ -1,4 +1,4 @@
-"""One-line text: printable and bounded, whatever comes in."""
+"""One-line text is printable and bounded for any input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_printable_text_stays_as_it_is() -> None:
     ("text", "line"),
     [("a\n\tb", "a b"), ("\x1b[31mred\x1b[0m", "[31mred [0m"), ("a\u202eb", "a b"), ("x\ud800y", "x y"), ("\x00", "")],
 )
-def test_what_steers_a_terminal_becomes_a_space(text: str, line: str) -> None:
+def test_control_characters_become_spaces(text: str, line: str) -> None:
     assert one_line(text) == line
 
 
@@ -42,5 +42,5 @@ def test_an_error_without_a_message_is_named_by_its_type() -> None:
     assert error_summary(ValueError("x" * 300), limit=10) == "ValueError: " + "x" * 9 + "…"
 
 
-def test_numbers_have_their_noun() -> None:
+def test_numbers_agree_with_their_noun() -> None:
     assert (count(1, "image"), count(0, "image"), count(2, "entry", "entries")) == ("1 image", "0 images", "2 entries")

@@ -7,11 +7,8 @@ names the file that a Python block is. A block that cannot run here has a commen
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +16,7 @@ import click
 import pytest
 
 from knowgen.cli.main import VERBS, cli
+from tests.helpers.processes import python_environment, run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOT_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/README.md")
@@ -53,8 +51,8 @@ class Block:
     @property
     def file(self) -> str:
         """Name of the file that a Python block is, empty when it has none."""
-        found = re.match(r"# ([\w-]+\.py)\n", self.code)
-        return found[1] if found and self.language == "python" else ""
+        match = re.match(r"# ([\w-]+\.py)\n", self.code)
+        return match[1] if match and self.language == "python" else ""
 
     @property
     def commands(self) -> list[list[str]]:
@@ -67,12 +65,12 @@ class Block:
 def blocks_of(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     blocks = []
-    for found in FENCE.finditer(text):
-        language, code = found["language"], found["code"]
+    for match in FENCE.finditer(text):
+        language, code = match["language"], match["code"]
         if language in SHELL or (not language and code.startswith(COMMANDS)):
             language = "shell"
-        mark = NOT_RUN.fullmatch((found["before"] or "").strip())
-        line = text.count("\n", 0, found.start("code"))
+        mark = NOT_RUN.fullmatch((match["before"] or "").strip())
+        line = text.count("\n", 0, match.start("code"))
         blocks.append(Block(str(page.relative_to(ROOT)), line, language, code, mark["why"] if mark else ""))
     return blocks
 
@@ -82,35 +80,32 @@ CODE = [block for block in BLOCKS if block.language in {"python", "shell"}]
 RUNNABLE = sorted({block.page for block in CODE if not block.not_run} - set(GUIDES))
 
 
-def run_words(words: list[str], folder: Path) -> None:
-    """Run a command in a folder with this checkout's package; it must end with 0."""
-    programs = {"knowgen": [sys.executable, "-m", "knowgen"], "python": [sys.executable]}
+def run_words(words: list[str], folder: Path) -> int:
+    """Run a command in a folder with this checkout's package and return its exit code, which must be 0."""
+    programs = {"knowgen": ["-m", "knowgen"], "python": []}
     assert words[0] in programs, f"{words[0]} does not run in the tests; mark the block"
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [*programs[words[0]], *words[1:]],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = run_python(*programs[words[0]], *words[1:], cwd=folder, timeout=600, check=False)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.returncode
 
 
-def parse(words: list[str]) -> None:
-    """Parse a `knowgen` command: unknown commands, options and missing arguments are errors."""
+def parse(words: list[str]) -> str:
+    """Parse a `knowgen` command and return its name.
+
+    Raises:
+        click.UsageError: The command or an option is unknown, or an argument is missing.
+    """
     command: click.Command | None = cli
     name: str | None = "knowgen"
     rest = words[1:]
     while isinstance(command, click.Group) and rest:
         if rest[0] in {"--help", "-h", "--version"}:
-            return
+            break
         name, command, rest = command.resolve_command(click.Context(command), rest)
-    assert command is not None
-    if "--help" not in rest:
+    assert command is not None and name is not None
+    if not {"--help", "-h", "--version"} & set(rest):
         command.make_context(name, rest)
+    return name
 
 
 def test_the_files_of_a_run_exist() -> None:
@@ -121,7 +116,7 @@ def test_the_files_of_a_run_exist() -> None:
     assert [name for name in named if not (ROOT / "knowgen" / name).is_file()] == []
 
 
-def test_blocks_are_found_and_no_page_is_empty_of_them() -> None:
+def test_every_page_has_blocks() -> None:
     assert {"README.md", "docs/index.md", "docs/knowgen.md"} <= {block.page for block in CODE}
     assert {block.language for block in BLOCKS} <= {"python", "shell", "", *OUTPUT}
 
@@ -129,46 +124,49 @@ def test_blocks_are_found_and_no_page_is_empty_of_them() -> None:
 @pytest.mark.parametrize(
     "block", [block for block in CODE if block.language == "python"], ids=lambda block: block.where
 )
-def test_python_compiles(block: Block) -> None:
-    compile(block.code, block.where, "exec")
+def test_python_blocks_compile(block: Block) -> None:
+    assert compile(block.code, block.where, "exec").co_filename == block.where
 
 
 @pytest.mark.parametrize("block", [block for block in CODE if block.language == "shell"], ids=lambda block: block.where)
-def test_commands_exist_with_these_options(block: Block) -> None:
+def test_commands_of_the_pages_exist_with_their_options(block: Block) -> None:
     for words in block.commands:
-        if words[0] == "knowgen":
-            parse(words)
+        assert words[0] != "knowgen" or parse(words)
 
 
-def test_a_wrong_option_would_be_found() -> None:
+def test_a_wrong_option_is_detected() -> None:
     with pytest.raises(click.UsageError, match="colour"):
         parse(["knowgen", "report", "reports/a", "-o", "x", "--colour"])
     with pytest.raises(click.UsageError, match="reprot"):
         parse(["knowgen", "reprot"])
 
 
-def run_page(page: str, folder: Path) -> None:
-    """Run the blocks of a page in order."""
+def run_page(page: str, folder: Path) -> list[int]:
+    """Run the blocks of a page in order and return the exit codes of their commands."""
+    codes = []
     if page == "examples/README.md":
         (folder / "examples").symlink_to(ROOT / "examples")
     for number, block in enumerate(each for each in CODE if each.page == page and not each.not_run):
         if block.language == "shell":
             for words in block.commands:
-                run_words(words, folder)
+                codes.append(run_words(words, folder))
         else:
             file = block.file or f"block_{number}.py"
             (folder / file).write_text(block.code, encoding="utf-8")
-            run_words(["python", file], folder)
+            codes.append(run_words(["python", file], folder))
+    return codes
 
 
 def test_the_blocks_of_the_readme_run(tmp_path: Path) -> None:
-    run_page("README.md", tmp_path)
+    codes = run_page("README.md", tmp_path)
+    assert codes and not any(codes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in RUNNABLE if page != "README.md"])
 def test_the_blocks_of_a_page_run(page: str, tmp_path: Path) -> None:
-    run_page(page, tmp_path)
+    codes = run_page(page, tmp_path)
+    assert codes and not any(codes)
 
 
 def anchors_of(page: Path) -> set[str]:
@@ -180,14 +178,14 @@ def anchors_of(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     broken = []
     for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         if re.match(r"https?://|mailto:", target):
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        # contributing.md and changelog.md of the site are made from the files of the root
+        # contributing.md and changelog.md of the site are copies of the files of the root
         root_file = ROOT / file.name.upper().replace(".MD", ".md")
         file = root_file if not file.exists() and file.parent == ROOT / "docs" and root_file.exists() else file
         if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors_of(file)):
@@ -203,16 +201,9 @@ def test_the_site_lists_every_page() -> None:
 
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_has_every_command(tmp_path: Path) -> None:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    words = ["-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
+    environment = python_environment(NO_MKDOCS_2_WARNING="1")
+    done = run_python(*words, cwd=ROOT, env=environment, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     commands = (tmp_path / "site" / "reference" / "cli.html").read_text(encoding="utf-8")
     assert [verb for verb in VERBS if f'id="knowgen-{verb}"' not in commands and f'id="{verb}"' not in commands] == []

@@ -1,13 +1,12 @@
-"""The examples run, and print what they promise."""
+"""The examples run and print the expected lines."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.processes import python_environment, run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -19,21 +18,12 @@ PRINTED = {
     "search_backend.py": ["generator searched with search_backend.py:MemorySearch@1"],
     "score_a_folder.py": ["sample_id", "visual_correctness"],
 }
-"""What each example prints, among other things."""
+"""Some of the lines that each example prints."""
 
 
-def run_python(folder: Path, *words: str) -> str:
-    """Run Python in a folder with this checkout's package, and return what it printed."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+def output_of(folder: Path, *words: str) -> str:
+    """Run Python in a folder with this checkout's package and return its output."""
+    done = run_python(*words, cwd=folder, timeout=600, check=False)
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -44,7 +34,7 @@ def test_every_example_is_tested() -> None:
 
 @pytest.mark.parametrize("name", sorted(PRINTED))
 def test_an_example_runs_and_prints_its_result(name: str, tmp_path: Path) -> None:
-    printed = run_python(tmp_path, str(EXAMPLES / name))
+    printed = output_of(tmp_path, str(EXAMPLES / name))
     assert [words for words in PRINTED[name] if words not in printed] == []
     assert list((tmp_path / "reports").glob("*/report/index.html"))
 
@@ -60,7 +50,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     import nbformat
     from nbclient import NotebookClient
 
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])))
+    monkeypatch.setenv("PYTHONPATH", python_environment()["PYTHONPATH"])
     text = (EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8")
     notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     stored = [cell for cell in notebook.cells if cell.cell_type == "code" and (cell.outputs or cell.execution_count)]

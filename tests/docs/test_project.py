@@ -119,14 +119,14 @@ LISTED += ["who" + " judges", "test_what_was_" + "to" + "ld"]
 
 
 @pytest.mark.parametrize("word", LISTED)
-def test_the_word_list_finds_a_word(words: ModuleType, word: str) -> None:
+def test_a_listed_word_is_reported(words: ModuleType, word: str) -> None:
     assert len(list(words.hits(f"first line\nsome {word} here\n", words.read_words()))) == 1
 
 
 @pytest.mark.parametrize(
     "text", ["recommend amend", "is not", "is none", "it is" + " no longer", "a toldo", "who reads"]
 )
-def test_the_word_list_leaves_other_words_alone(words: ModuleType, text: str) -> None:
+def test_other_words_are_not_reported(words: ModuleType, text: str) -> None:
     assert list(words.hits(text, words.read_words())) == []
 
 

@@ -41,21 +41,21 @@ def test_with_64_calls_in_flight_the_spend_stays_within_the_budget(tmp_path: Pat
         outcome = bench.run(300, Plain(), [judge], quick(budget=1.5, concurrency=64))
         assert outcome.stopped == "budget"
         assert server.most_open >= 32, "or this test shows nothing"
-        spent = len(server.asked) * PRICE
+        spent = len(server.calls) * PRICE
         assert 1.5 - 64 * 2 * PRICE <= spent <= 1.5
         assert outcome.cost == pytest.approx(spent)
-        assert outcome.scored == len(server.asked), "what was paid for is there"
+        assert outcome.scored == len(server.calls), "every paid score is stored"
 
         # the spend is stored in the run directory: another run with the same budget has nothing left
         left = (1.5 - spent) // (2 * PRICE)
         again = bench.run(300, Plain(), [judge], quick(budget=1.5, concurrency=64))
         assert again.stopped == "budget"
-        assert len(server.asked) * PRICE <= 1.5
+        assert len(server.calls) * PRICE <= 1.5
         assert again.scored <= left + 1
 
         more = bench.run(300, Plain(), [judge], quick(budget=10.0, concurrency=64))
         assert more.stopped == ""
-        assert len(server.asked) == 300
+        assert len(server.calls) == 300
     assert {row.strict.status for row in bench.rows()} == {ScoreStatus.OK}
 
 
@@ -67,7 +67,7 @@ def test_reservations_left_open_by_a_killed_run_count_as_spent(tmp_path: Path) -
         with RunStore.open(bench.path, spec_for(task, generator, [judge])) as store:
             store.reserve(0.99, "a call that was under way when the power went")
         outcome = bench.run(3, Plain(), [judge], quick(budget=1.0))
-        assert len(server.asked) == 1
+        assert len(server.calls) == 1
     assert (outcome.scored, outcome.stopped) == (1, "budget")
     statuses = [row.strict.status for row in bench.rows()]
     assert statuses.count(ScoreStatus.NOT_RUN) == 2
@@ -78,7 +78,7 @@ def test_a_call_of_unknown_price_under_a_budget_is_an_error(tmp_path: Path) -> N
         judge = loopback_handle(server.url, worst_case=None)
         with pytest.raises(ConfigError, match="price of its calls is unknown"):
             Bench(tmp_path / "run").run(3, Plain(), [judge], quick(budget=1.0))
-        assert server.asked == []
+        assert server.calls == []
         assert Bench(tmp_path / "free").run(3, Plain(), [judge]).scored == 3
 
 
@@ -90,7 +90,7 @@ def test_a_call_that_is_not_settled_counts_at_its_worst_case(tmp_path: Path) -> 
     assert outcome.cost == pytest.approx(4 * PRICE)
 
 
-class PaidDrawing:
+class PaidGenerator:
     """A hosted generator whose images cost money."""
 
     concurrency = 4
@@ -105,7 +105,7 @@ class PaidDrawing:
 def test_the_budget_limits_a_generator_too_also_in_worker_processes(tmp_path: Path, workers: int) -> None:
     bench = Bench(tmp_path / "run")
     path = Path(__file__).resolve()
-    generator = generator_handle(PaidDrawing(), component_ref=ComponentRef("generators", f"{path}:PaidDrawing"))
+    generator = generator_handle(PaidGenerator(), component_ref=ComponentRef("generators", f"{path}:PaidGenerator"))
     outcome = bench.run(20, generator, options=quick(budget=0.75, workers=workers))
     assert outcome.stopped == "budget"
     assert outcome.generated == 7
@@ -125,7 +125,7 @@ def test_a_free_scorer_continues_after_the_paid_one_had_to_stop(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("schedule", ["stream", "phased"])
-def test_what_was_generated_before_the_budget_ended_is_scored_by_the_free_scorer(
+def test_images_generated_before_the_budget_ended_are_scored_by_the_free_scorer(
     tmp_path: Path, schedule: Literal["stream", "phased"]
 ) -> None:
     bench = Bench(tmp_path / "run")
@@ -133,8 +133,8 @@ def test_what_was_generated_before_the_budget_ended_is_scored_by_the_free_scorer
         paid = loopback_handle(server.url, worst_case=0.1, cost=0.1)
         free = scorer_handle(Half(), name="free")
         scorers = [free] if schedule == "stream" else [paid, free]
-        outcome = bench.run(20, PaidDrawing(), scorers, quick(budget=0.75, schedule=schedule))
-        assert server.asked == []
+        outcome = bench.run(20, PaidGenerator(), scorers, quick(budget=0.75, schedule=schedule))
+        assert server.calls == []
     assert (outcome.stopped, outcome.generated, outcome.scored) == ("budget", 7, 7)
     assert outcome.cost == pytest.approx(0.7)
     assert {(sample, name) for sample, _, name, _ in bench.scores()} == {
@@ -165,15 +165,15 @@ def test_a_call_that_waits_for_one_that_never_ends_is_refused(tmp_path: Path) ->
     task, generator = MemoryTask(1), generator_handle(Plain())
     refused: list[str] = []
     with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
-        books = BudgetMeter(store, 0.15, lambda: refused.append(books.refusal), patience=0.05)
+        meter = BudgetMeter(store, 0.15, lambda: refused.append(meter.refusal), patience=0.05)
 
         async def reserve_twice() -> None:
-            await books.reserve(0.1, "judge")
+            await meter.reserve(0.1, "judge")
             with pytest.raises(BudgetReachedError):
-                await books.reserve(0.1, "judge")
+                await meter.reserve(0.1, "judge")
 
         asyncio.run(reserve_twice())
-        books.close()
+        meter.close()
         assert store.spent() == pytest.approx(0.1), "the open call counts as spent"
     assert len(refused) == 1 and "0.15" in refused[0]
 
@@ -181,39 +181,39 @@ def test_a_call_that_waits_for_one_that_never_ends_is_refused(tmp_path: Path) ->
 def test_a_reservation_cancelled_while_it_waits_reserves_nothing(tmp_path: Path) -> None:
     task, generator = MemoryTask(1), generator_handle(Plain())
     with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
-        books = BudgetMeter(store, 0.15, lambda: None)
+        meter = BudgetMeter(store, 0.15, lambda: None)
 
         async def scene() -> None:
-            first = await books.reserve(0.1, "judge")
-            second = asyncio.create_task(books.reserve(0.1, "judge"))
+            first = await meter.reserve(0.1, "judge")
+            second = asyncio.create_task(meter.reserve(0.1, "judge"))
             await asyncio.sleep(0.05)
             second.cancel()
-            await books.settle(first, 0.01)
-            third = await books.reserve(0.1, "judge")
-            await books.settle(third, 0.01)
+            await meter.settle(first, 0.01)
+            third = await meter.reserve(0.1, "judge")
+            await meter.settle(third, 0.01)
 
         asyncio.run(scene())
-        books.close()
+        meter.close()
         assert store.spent() == pytest.approx(0.02)
 
 
 def test_a_reservation_whose_caller_was_cancelled_is_released(tmp_path: Path) -> None:
     task, generator = MemoryTask(1), generator_handle(Plain())
     with RunStore.open(tmp_path / "run", spec_for(task, generator, [])) as store:
-        books = BudgetMeter(store, 0.15, lambda: None)
+        meter = BudgetMeter(store, 0.15, lambda: None)
 
         async def scene() -> None:
-            waiting = asyncio.create_task(books.reserve(0.1, "judge"))
+            waiting = asyncio.create_task(meter.reserve(0.1, "judge"))
             await asyncio.sleep(0)
-            while store.spent() == 0.0:  # the loop stands still, so the caller cannot hear of it
+            while store.spent() == 0.0:  # the blocked event loop cannot deliver the reservation to the caller
                 time.sleep(0.001)
             waiting.cancel()
             await asyncio.wait([waiting])
             assert waiting.cancelled()
-            await books.settle(await books.reserve(0.1, "judge"), 0.01)
+            await meter.settle(await meter.reserve(0.1, "judge"), 0.01)
 
         asyncio.run(scene())
-        books.close()
+        meter.close()
         assert store.spent() == pytest.approx(0.01)
 
 
@@ -227,8 +227,8 @@ def test_a_reply_paid_for_before_the_budget_ended_a_retry_is_stored_for_the_next
     bench = Bench(tmp_path / "run")
     outcome = bench.run(1, Plain(), [scorer_handle(Busy())], quick(budget=0.15))
     assert outcome.stopped == "budget"
-    (kept,) = bench.scores().values()
-    assert (kept.status, [attempt.reply for attempt in kept.attempts]) == (ScoreStatus.FAILED, ["not yet"])
+    (failed,) = bench.scores().values()
+    assert (failed.status, [attempt.reply for attempt in failed.attempts]) == (ScoreStatus.FAILED, ["not yet"])
     bench.run(1, Plain(), [paid_scorer(0.1, 0.1)], quick(budget=1.0))
     (done,) = bench.scores().values()
     assert (done.status, [attempt.reply for attempt in done.attempts]) == (ScoreStatus.OK, ["not yet"])

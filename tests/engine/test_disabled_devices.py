@@ -40,34 +40,34 @@ class Failing:
         return noise_image(prompt)
 
 
-def drawn(
+def generate_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[str], count: int, at_once: bool = False
 ) -> tuple[dict[str, tuple[GenerationStatus, str]], list[str]]:
-    births = tmp_path / "births"
-    monkeypatch.setenv(STARTS, str(births))
+    starts = tmp_path / "births"
+    monkeypatch.setenv(STARTS, str(starts))
     monkeypatch.setattr(workers, "worker_devices", lambda number: [Device(name, "") for name in devices][:number])
     component_ref = ComponentRef("generators", "tests.engine.test_disabled_devices:Failing", {"at_once": at_once})
     bench = Bench(tmp_path / "run")
     bench.run(
         count, generator_handle(Failing(), component_ref=component_ref), options=quick(workers=len(devices), tries=4)
     )
-    found = {name: (one.status, one.reason) for (name, _), one in bench.generations().items()}
-    return found, births.read_text().split()
+    results = {name: (one.status, one.reason) for (name, _), one in bench.generations().items()}
+    return results, starts.read_text().split()
 
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_requests_of_a_failing_device_are_generated_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
-    found, births = drawn(tmp_path, monkeypatch, ["bad:0", "good:1"], 12, at_once)
-    assert len(found) == 12 and {status for status, _ in found.values()} == {GenerationStatus.OK}
-    assert births.count("bad:0") <= workers.MAX_DEVICE_FAILURES and births.count("good:1") == 1
+    results, starts = generate_on(tmp_path, monkeypatch, ["bad:0", "good:1"], 12, at_once)
+    assert len(results) == 12 and {status for status, _ in results.values()} == {GenerationStatus.OK}
+    assert starts.count("bad:0") <= workers.MAX_DEVICE_FAILURES and starts.count("good:1") == 1
 
 
 def test_without_any_device_left_the_rest_fails_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, births = drawn(tmp_path, monkeypatch, ["bad:0", "bad:1"], 8)
-    assert {status for status, _ in found.values()} == {GenerationStatus.FAILED} and len(found) == 8
-    assert births.count("bad:0") == births.count("bad:1") == workers.MAX_DEVICE_FAILURES
-    assert any("is disabled" in reason for _, reason in found.values())
+    results, starts = generate_on(tmp_path, monkeypatch, ["bad:0", "bad:1"], 8)
+    assert {status for status, _ in results.values()} == {GenerationStatus.FAILED} and len(results) == 8
+    assert starts.count("bad:0") == starts.count("bad:1") == workers.MAX_DEVICE_FAILURES
+    assert any("is disabled" in reason for _, reason in results.values())

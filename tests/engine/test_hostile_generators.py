@@ -1,4 +1,4 @@
-"""Whatever a generator does, every sample ends with a status and a helpful reason."""
+"""Every sample ends with a status and a helpful reason, however a generator misbehaves."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def handle(name: str) -> GeneratorHandle:
     return generator_handle(kind, name=name, build=kind, component_ref=component_ref)
 
 
-def draw(path: Path, name: str, **options: object) -> tuple[RunOutcome, dict[str, Generation]]:
+def generate(path: Path, name: str, **options: object) -> tuple[RunOutcome, dict[str, Generation]]:
     bench = Bench(path / "run")
     outcome = bench.run(COUNT, handle(name), [scorer_handle(Half())], quick(**{"timeout": 5.0, **options}))
-    found = bench.generations()
-    assert len(found) == COUNT, "every sample ends in a state"
+    generations = bench.generations()
+    assert len(generations) == COUNT, "every sample ends in a state"
     assert all(row.strict.status == ("ok" if row.generation == "ok" else "not_run") for row in bench.rows())
-    return outcome, {sample: generation for (sample, _), generation in found.items()}
+    return outcome, {sample: generation for (sample, _), generation in generations.items()}
 
 
 WRONG_ON_TWO = {
     "DropsOne": "returned no image for this request",
-    "UnknownId": "unknown request 'nobody asked'",
+    "UnknownId": "unknown request 'not requested'",
     "YieldsJunk": "returned no image for this request",
     "BreaksBatch": "ValueError: out of memory, says the model",
     "GivesNone": "None",
@@ -54,50 +54,50 @@ WRONG_ON_TWO = {
 
 
 @pytest.mark.parametrize("name", WRONG_ON_TWO)
-def test_what_goes_wrong_on_one_sample_stays_with_that_sample(hostile: Path, tmp_path: Path, name: str) -> None:
-    outcome, found = draw(tmp_path, name)
-    assert found["s2"].status is GenerationStatus.FAILED
-    assert WRONG_ON_TWO[name] in found["s2"].reason
-    assert "\n" not in found["s2"].reason
-    assert all(found[f"s{number}"].status is GenerationStatus.OK for number in (0, 1, 3, 4, 5))
+def test_an_error_on_one_sample_affects_no_other(hostile: Path, tmp_path: Path, name: str) -> None:
+    outcome, generations = generate(tmp_path, name)
+    assert generations["s2"].status is GenerationStatus.FAILED
+    assert WRONG_ON_TWO[name] in generations["s2"].reason
+    assert "\n" not in generations["s2"].reason
+    assert all(generations[f"s{number}"].status is GenerationStatus.OK for number in (0, 1, 3, 4, 5))
     assert (outcome.generated, outcome.generation_failed, outcome.scored, outcome.stopped) == (5, 1, 5, "")
 
 
 @pytest.mark.parametrize("name", ["DropsOne", "BreaksBatch", "GivesNone", "GivesDot", "Raises", "Exits", "NotesJunk"])
-def test_the_same_holds_in_a_worker_process(hostile: Path, tmp_path: Path, name: str) -> None:
-    outcome, found = draw(tmp_path, name, workers=1)
-    assert found["s2"].status is GenerationStatus.FAILED
-    assert WRONG_ON_TWO[name] in found["s2"].reason
+def test_the_result_is_the_same_in_a_worker_process(hostile: Path, tmp_path: Path, name: str) -> None:
+    outcome, generations = generate(tmp_path, name, workers=1)
+    assert generations["s2"].status is GenerationStatus.FAILED
+    assert WRONG_ON_TWO[name] in generations["s2"].reason
     assert outcome.generated == COUNT - 1
 
 
 def test_results_may_arrive_in_any_order(hostile: Path, tmp_path: Path) -> None:
-    outcome, found = draw(tmp_path, "OutOfOrder")
+    outcome, generations = generate(tmp_path, "OutOfOrder")
     assert outcome.generated == COUNT
-    assert len({generation.image.sha256 for generation in found.values() if generation.image}) == COUNT
+    assert len({generation.image.sha256 for generation in generations.values() if generation.image}) == COUNT
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_of_two_images_for_one_request_the_first_is_stored_with_a_note(
     hostile: Path, tmp_path: Path, workers: int
 ) -> None:
-    _, found = draw(tmp_path, "Twice", workers=workers)
-    _, plain = draw(tmp_path / "plain", "OutOfOrder")
-    assert "more than once" in found["s2"].settings["note"]
-    assert [name for name, generation in found.items() if generation.settings] == ["s2"]
-    assert found["s2"].image is not None and plain["s2"].image is not None
-    assert found["s2"].image.sha256 == plain["s2"].image.sha256
+    _, generations = generate(tmp_path, "Twice", workers=workers)
+    _, plain = generate(tmp_path / "plain", "OutOfOrder")
+    assert "more than once" in generations["s2"].settings["note"]
+    assert [name for name, generation in generations.items() if generation.settings] == ["s2"]
+    assert generations["s2"].image is not None and plain["s2"].image is not None
+    assert generations["s2"].image.sha256 == plain["s2"].image.sha256
 
 
 def test_a_batch_method_that_returns_none_fails_every_request(hostile: Path, tmp_path: Path) -> None:
-    outcome, found = draw(tmp_path, "ReturnsNothing")
+    outcome, generations = generate(tmp_path, "ReturnsNothing")
     assert outcome.generation_failed == COUNT
-    assert "NoneType" in found["s0"].reason
+    assert "NoneType" in generations["s0"].reason
 
 
 def test_transparency_becomes_white(hostile: Path, tmp_path: Path) -> None:
-    _, found = draw(tmp_path, "Transparent")
-    image = found["s0"].image
+    _, generations = generate(tmp_path, "Transparent")
+    image = generations["s0"].image
     assert image is not None
     opened = image.open()
     assert opened.mode == "RGB"
@@ -106,64 +106,66 @@ def test_transparency_becomes_white(hostile: Path, tmp_path: Path) -> None:
 
 
 def test_a_refusal_is_stored_with_its_reason_and_not_retried(hostile: Path, tmp_path: Path) -> None:
-    _, found = draw(tmp_path, "Refuses")
-    assert found["s2"].status is GenerationStatus.REFUSED
-    assert found["s2"].reason == "I would rather not draw this"
-    outcome, again = draw(tmp_path, "Refuses")
+    _, generations = generate(tmp_path, "Refuses")
+    assert generations["s2"].status is GenerationStatus.REFUSED
+    assert generations["s2"].reason == "I would rather not draw this"
+    outcome, again = generate(tmp_path, "Refuses")
     assert (outcome.generated, outcome.generation_failed) == (0, 1)
     assert again["s2"].attempts == 1
 
 
 def test_a_transient_error_is_retried(hostile: Path, tmp_path: Path) -> None:
-    _, found = draw(tmp_path, "Flaky")
-    assert {name: generation.attempts for name, generation in found.items()} == {
+    _, generations = generate(tmp_path, "Flaky")
+    assert {name: generation.attempts for name, generation in generations.items()} == {
         "s0": 1, "s1": 1, "s2": 3, "s3": 1, "s4": 1, "s5": 1
     }  # fmt: skip
-    assert found["s2"].status is GenerationStatus.OK
+    assert generations["s2"].status is GenerationStatus.OK
 
 
 def test_a_thread_that_hangs_is_left_behind_and_the_rest_is_generated(hostile: Path, tmp_path: Path) -> None:
-    outcome, found = draw(tmp_path, "Hangs", timeout=0.5)
-    assert found["s2"].reason == "no image within 0.5 s"
+    outcome, generations = generate(tmp_path, "Hangs", timeout=0.5)
+    assert generations["s2"].reason == "no image within 0.5 s"
     assert outcome.generated == COUNT - 1
 
 
 def test_a_hang_in_a_batch_fails_only_the_requests_without_a_result(hostile: Path, tmp_path: Path) -> None:
-    outcome, found = draw(tmp_path, "HangsInBatch", timeout=0.25)
-    assert "within 0.25 s each, in a batch with 2 results missing" in found["s2"].reason
-    assert found["s0"].status is found["s1"].status is found["s5"].status is GenerationStatus.OK
+    outcome, generations = generate(tmp_path, "HangsInBatch", timeout=0.25)
+    assert "within 0.25 s each, in a batch with 2 results missing" in generations["s2"].reason
+    assert generations["s0"].status is generations["s1"].status is generations["s5"].status is GenerationStatus.OK
     assert outcome.generated == COUNT - 2
 
 
 def test_a_coroutine_that_blocks_its_loop_fails_only_its_own_request(hostile: Path, tmp_path: Path) -> None:
-    outcome, found = draw(tmp_path, "BlocksLoop", timeout=0.5)
-    assert found["s2"].reason == "no image within 0.5 s"
+    outcome, generations = generate(tmp_path, "BlocksLoop", timeout=0.5)
+    assert generations["s2"].reason == "no image within 0.5 s"
     assert outcome.generated == COUNT - 1
 
 
 def test_after_three_hangs_a_generator_is_not_called_again(hostile: Path, tmp_path: Path) -> None:
-    outcome, found = draw(tmp_path, "HangsAlways", timeout=0.2)
-    reasons = [generation.reason for generation in found.values()]
+    outcome, generations = generate(tmp_path, "HangsAlways", timeout=0.2)
+    reasons = [generation.reason for generation in generations.values()]
     assert reasons.count("no image within 0.2 s") == 3
     assert sum("hung 3 times" in reason for reason in reasons) == COUNT - 3
     assert outcome.generation_failed == COUNT
 
 
-def test_a_worker_that_hangs_is_killed_and_another_goes_on(hostile: Path, tmp_path: Path) -> None:
-    outcome, found = draw(tmp_path, "Hangs", timeout=1.0, workers=1)
-    assert found["s2"].reason == "no image within 1 s"
+def test_a_worker_that_hangs_is_killed_and_another_continues(hostile: Path, tmp_path: Path) -> None:
+    outcome, generations = generate(tmp_path, "Hangs", timeout=1.0, workers=1)
+    assert generations["s2"].reason == "no image within 1 s"
     assert outcome.generated == COUNT - 1
 
 
 def test_a_worker_that_dies_is_replaced_and_its_request_tried_three_times(hostile: Path, tmp_path: Path) -> None:
-    outcome, found = draw(tmp_path, "Dies", workers=2)
-    assert "was killed by SIGKILL" in found["s2"].reason
-    assert found["s2"].attempts == 3
+    outcome, generations = generate(tmp_path, "Dies", workers=2)
+    assert "was killed by SIGKILL" in generations["s2"].reason
+    assert generations["s2"].attempts == 3
     assert outcome.generated == COUNT - 1
 
 
-def test_what_a_worker_prints_goes_to_its_log(hostile: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    outcome, _ = draw(tmp_path, "Prints", workers=1)
+def test_the_output_of_a_worker_goes_to_its_log(
+    hostile: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcome, _ = generate(tmp_path, "Prints", workers=1)
     assert outcome.generated == COUNT
     assert capfd.readouterr() == ("", "")
     (log,) = (tmp_path / "run" / "logs").iterdir()

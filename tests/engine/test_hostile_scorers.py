@@ -1,4 +1,4 @@
-"""Whatever a scorer does, every image ends with a score that has a status."""
+"""Every image ends with a score that has a status, however a scorer misbehaves."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ COUNT = 6
 
 def handle(name: str, *, component_ref: bool = False) -> ScorerHandle:
     kind = getattr(importlib.import_module("knowgen_hostile.scorers"), name)
-    made = ComponentRef("scorers", f"knowgen_hostile.scorers:{name}") if component_ref else None
-    return scorer_handle(kind, build=kind, component_ref=made)
+    ref = ComponentRef("scorers", f"knowgen_hostile.scorers:{name}") if component_ref else None
+    return scorer_handle(kind, build=kind, component_ref=ref)
 
 
 def judge(
@@ -26,10 +26,10 @@ def judge(
     bench = Bench(path / "run")
     scorer = handle(name, component_ref=component_ref)
     outcome = bench.run(COUNT, Plain(), [scorer], quick(**{"score_timeout": 5.0, **options}))
-    found = {sample: score for (sample, _, _, _), score in bench.scores().items()}
-    assert len(found) == COUNT
-    assert all(score.status is ScoreStatus.OK for sample, score in found.items() if sample != "s2")
-    return outcome, found
+    scores = {sample: score for (sample, _, _, _), score in bench.scores().items()}
+    assert len(scores) == COUNT
+    assert all(score.status is ScoreStatus.OK for sample, score in scores.items() if sample != "s2")
+    return outcome, scores
 
 
 WRONG_ON_TWO = {
@@ -50,23 +50,23 @@ WRONG_ON_TWO = {
 
 @pytest.mark.parametrize("name", WRONG_ON_TWO)
 def test_an_error_on_one_image_affects_no_other(hostile: Path, tmp_path: Path, name: str) -> None:
-    outcome, found = judge(tmp_path, name)
-    assert found["s2"].status is found["s2"].strict.status is ScoreStatus.FAILED
-    assert WRONG_ON_TWO[name] in found["s2"].strict.reason
+    outcome, scores = judge(tmp_path, name)
+    assert scores["s2"].status is scores["s2"].strict.status is ScoreStatus.FAILED
+    assert WRONG_ON_TWO[name] in scores["s2"].strict.reason
     assert (outcome.scored, outcome.score_failed) == (5, 1)
 
 
 @pytest.mark.parametrize("name", ["BatchRaises", "BatchJunk", "BatchNotANumber"])
-def test_the_same_holds_in_worker_processes(hostile: Path, tmp_path: Path, name: str) -> None:
-    _, found = judge(tmp_path, name, component_ref=True)
-    assert WRONG_ON_TWO[name] in found["s2"].strict.reason
+def test_the_result_is_the_same_in_worker_processes(hostile: Path, tmp_path: Path, name: str) -> None:
+    _, scores = judge(tmp_path, name, component_ref=True)
+    assert WRONG_ON_TWO[name] in scores["s2"].strict.reason
 
 
 def test_a_dead_scoring_worker_is_replaced(hostile: Path, tmp_path: Path) -> None:
-    outcome, found = judge(tmp_path, "BatchDies", component_ref=True)
-    assert "was killed by SIGKILL" in found["s2"].strict.reason
-    assert found["s2"].tries == 3
-    assert [attempt.error for attempt in found["s2"].attempts if "SIGKILL" in attempt.error]
+    outcome, scores = judge(tmp_path, "BatchDies", component_ref=True)
+    assert "was killed by SIGKILL" in scores["s2"].strict.reason
+    assert scores["s2"].tries == 3
+    assert [attempt.error for attempt in scores["s2"].attempts if "SIGKILL" in attempt.error]
     assert outcome.scored == 5
 
 
@@ -74,24 +74,24 @@ def test_a_dead_scoring_worker_is_replaced(hostile: Path, tmp_path: Path) -> Non
 def test_a_score_that_never_arrives_fails_at_the_time_limit(
     hostile: Path, tmp_path: Path, name: str, component_ref: bool
 ) -> None:
-    outcome, found = judge(tmp_path, name, component_ref=component_ref, score_timeout=0.5)
-    assert found["s2"].strict.reason == "no score within 0.5 s"
+    outcome, scores = judge(tmp_path, name, component_ref=component_ref, score_timeout=0.5)
+    assert scores["s2"].strict.reason == "no score within 0.5 s"
     assert outcome.scored == 5
 
 
 def test_a_hanging_scoring_worker_is_killed(hostile: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     bench.run(COUNT, Plain(), [handle("BatchHangs", component_ref=True)], quick(score_timeout=0.7))
-    found = bench.scores()
-    assert "no score within 0.7 s" in found["s2", 0, "judge", 0].strict.reason
-    assert len(found) == COUNT
+    scores = bench.scores()
+    assert "no score within 0.7 s" in scores["s2", 0, "judge", 0].strict.reason
+    assert len(scores) == COUNT
 
 
 def test_attempts_add_up_over_runs_until_the_limit(hostile: Path, tmp_path: Path) -> None:
     seen = []
     for _ in range(4):
-        _, found = judge(tmp_path, "Flaky", tries=2, max_attempts=5)
-        seen.append((found["s2"].tries, len(found["s2"].attempts)))
+        _, scores = judge(tmp_path, "Flaky", tries=2, max_attempts=5)
+        seen.append((scores["s2"].tries, len(scores["s2"].attempts)))
     # each run makes two attempts and stores each; the third run may make only one more, the fourth none
     assert seen == [(2, 2), (4, 4), (5, 5), (5, 5)]
-    assert found["s2"].strict.reason == "busy"
+    assert scores["s2"].strict.reason == "busy"

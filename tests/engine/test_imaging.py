@@ -37,7 +37,7 @@ def test_other_formats_become_png_of_the_same_pixels(kind: str) -> None:
         assert opened.convert("RGB").tobytes() == image.tobytes()
 
 
-def test_half_transparent_red_on_white_is_pink() -> None:
+def test_half_transparent_red_becomes_pink() -> None:
     image = Image.new("RGBA", (20, 20), (255, 0, 0, 128))
     with Image.open(io.BytesIO(encode(image).data)) as opened:
         red, green, blue = opened.getpixel((5, 5))  # type: ignore[misc]

@@ -18,12 +18,13 @@ from tests.helpers.processes import PATIENCE, start_python, wait_until
 
 
 def child(path: Path, count: int, url: str, **more: Any) -> subprocess.Popen[str]:
-    asked = {"path": str(path), "count": count, "url": url, **more}
-    return start_python("-m", "tests.helpers.engine_child", json.dumps(asked))
+    arguments = {"path": str(path), "count": count, "url": url, **more}
+    return start_python("-m", "tests.helpers.engine_child", json.dumps(arguments))
 
 
-def has_answered(server: ScoreServer, calls: int) -> bool:
-    return server.answered() >= calls
+def has_stored(bench: Bench, server: ScoreServer, scores: int) -> bool:
+    """Return whether a run has committed some scores; the store exists once the server has answered."""
+    return server.answered() >= scores and len(bench.scores()) >= scores
 
 
 def plain(bench: Bench) -> tuple[dict[Any, Any], dict[Any, Any]]:
@@ -33,53 +34,55 @@ def plain(bench: Bench) -> tuple[dict[Any, Any], dict[Any, Any]]:
     return generations, {name: one.model_copy(update=untimed).model_dump() for name, one in bench.scores().items()}
 
 
-def pictures(bench: Bench) -> dict[str, tuple[int, int]]:
+def image_files(bench: Bench) -> dict[str, tuple[int, int]]:
     """Return inode and time of the image file of every committed row."""
-    found = {}
+    files = {}
     for generation in bench.generations().values():
         assert generation.image is not None and generation.image.path is not None
         stat = generation.image.path.stat()
-        found[generation.image.sha256] = (stat.st_ino, stat.st_mtime_ns)
-    return found
+        files[generation.image.sha256] = (stat.st_ino, stat.st_mtime_ns)
+    return files
 
 
-def kill_and_resume(tmp_path: Path, count: int, kills: int) -> None:
+def kill_and_resume(tmp_path: Path, count: int, kills: int) -> tuple[Bench, Bench]:
+    """Return a run that was killed several times and continued, and one that was not."""
     killed, whole = Bench(tmp_path / "killed"), Bench(tmp_path / "whole")
     in_flight = 0
     files: dict[str, tuple[int, int]] = {}
     with ScoreServer(seconds=0.01) as server:
         for number in range(1, kills + 1):
-            before = len(server.asked)
+            before = len(server.calls)
             process = child(killed.path, count, server.url, pause=0.002)
-            wait_until(partial(has_answered, server, number * count // (kills + 1)), process)
+            wait_until(partial(has_stored, killed, server, number * count // (kills + 1)), process)
             assert process.poll() is None, "it ended before it could be killed"
             process.kill()
             process.wait()
-            time.sleep(0.05)  # what was on its way reaches the server
-            asked = server.asked[before:]
+            time.sleep(0.05)  # requests in flight reach the server
+            new_calls = server.calls[before:]
             done = {sample for sample, _, _, _ in killed.scores()}
-            in_flight += len({call.name for call in asked} - done)
-            present = pictures(killed)
-            assert files.items() <= present.items(), "a finished picture was written again"
+            in_flight += len({call.name for call in new_calls} - done)
+            present = image_files(killed)
+            assert files.items() <= present.items(), "a finished image was written again"
             files = present
         outcome = json.loads(child(killed.path, count, server.url).communicate()[0])
         assert outcome["stopped"] == ""
-        assert len(server.asked) <= count + in_flight
+        assert len(server.calls) <= count + in_flight
         assert in_flight / kills < count / 4, "more was lost than can have been in flight"
-        assert {call.name for call in server.asked} == {f"s{number}" for number in range(count)}
-        assert files.items() <= pictures(killed).items()
+        assert {call.name for call in server.calls} == {f"s{number}" for number in range(count)}
+        assert files.items() <= image_files(killed).items()
         child(whole.path, count, server.url).communicate()
-    assert plain(killed) == plain(whole)
-    assert len(plain(whole)[1]) == count
+    return killed, whole
 
 
-def test_killed_at_three_points(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, count=160, kills=3)
+def test_a_run_killed_three_times_loses_nothing(tmp_path: Path) -> None:
+    killed, whole = kill_and_resume(tmp_path, count=160, kills=3)
+    assert plain(killed) == plain(whole) and len(whole.scores()) == 160
 
 
 @pytest.mark.slow
-def test_killed_at_thirty_points(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, count=1240, kills=30)
+def test_a_run_killed_thirty_times_loses_nothing(tmp_path: Path) -> None:
+    killed, whole = kill_and_resume(tmp_path, count=1240, kills=30)
+    assert plain(killed) == plain(whole) and len(whole.scores()) == 1240
 
 
 def test_ctrl_c_ends_in_order_even_while_a_generation_hangs(tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_ctrl_c_ends_in_order_even_while_a_generation_hangs(tmp_path: Path) -> N
         assert len(bench.scores()) == len(bench.generations()) == 20
         resumed = json.loads(child(bench.path, 30, server.url).communicate()[0])
         assert (resumed["generated"], resumed["generation_cached"], resumed["stopped"]) == (10, 20, "")
-        assert len(server.asked) == 30
+        assert len(server.calls) == 30
 
 
 def test_sigterm_is_handled_like_ctrl_c(tmp_path: Path) -> None:
@@ -107,18 +110,16 @@ def test_sigterm_is_handled_like_ctrl_c(tmp_path: Path) -> None:
         bench = Bench(tmp_path / "run")
         assert outcome["stopped"] == "interrupted"
         assert len(bench.scores()) == outcome["scored"] < 400
-        assert outcome["scored"] == len(server.asked), "what was under way could end"
+        assert outcome["scored"] == len(server.calls), "calls in flight could finish"
 
 
 def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path) -> None:
     with ScoreServer() as server:
         process = child(tmp_path / "run", 3, server.url, hang="1")
         assert process.stdout is not None and process.stdout.readline() == "hanging\n"
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+        wait_until(lambda: process.send_signal(signal.SIGINT), process)
         assert process.wait(timeout=PATIENCE) == 130
-        assert process.stdout.read() == "", "it did not wait to tell the outcome"
+        assert process.stdout.read() == "", "it did not wait to print the outcome"
 
 
 def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) -> None:
@@ -132,8 +133,10 @@ def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) 
     process = start_python("-c", code, tmp_path / "run")
 
     def workers() -> list[int]:
-        found = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True).stdout
-        rows = [line.split(maxsplit=2) for line in found.splitlines() if "knowgen.engine.executors.worker_main" in line]
+        processes = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True).stdout
+        rows = [
+            line.split(maxsplit=2) for line in processes.splitlines() if "knowgen.engine.executors.worker_main" in line
+        ]
         return [int(row[0]) for row in rows if int(row[1]) == process.pid]
 
     wait_until(lambda: len(workers()) == 2, process)
@@ -141,6 +144,7 @@ def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) 
     process.kill()
     process.wait()
     wait_until(lambda: not any(_alive(pid) for pid in mine))
+    assert not any(_alive(pid) for pid in mine)
 
 
 def _alive(pid: int) -> bool:

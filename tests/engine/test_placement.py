@@ -34,31 +34,31 @@ class Batch(OnDevice):
 
 
 @pytest.mark.parametrize(
-    ("plugin", "component_ref", "gpus", "wanted"),
+    ("plugin", "component_ref", "gpus", "expected"),
     [
         (OnDevice(), PLAIN, 8, 8),
         (Batch(), PLAIN, 8, 8),
         (OnDevice(), PLAIN, 1, 0),
         (OnDevice(), PLAIN, 0, 0),
-        (OnDevice(), None, 8, 0),  # an object of this process cannot be made elsewhere
-        (Plain(), PLAIN, 8, 0),  # asks for no device
+        (OnDevice(), None, 8, 0),  # an object of this process cannot be built in another one
+        (Plain(), PLAIN, 8, 0),  # has no setup(device)
         (Service(), PLAIN, 8, 0),
     ],
 )
-def test_one_worker_per_gpu(
-    monkeypatch: pytest.MonkeyPatch, plugin: Any, component_ref: Any, gpus: int, wanted: int
+def test_a_generator_with_setup_gets_one_worker_per_gpu(
+    monkeypatch: pytest.MonkeyPatch, plugin: Any, component_ref: Any, gpus: int, expected: int
 ) -> None:
     monkeypatch.setattr(stages, "cuda_count", lambda: gpus)
-    assert workers_for(generator_handle(plugin, component_ref=component_ref)) == wanted
+    assert workers_for(generator_handle(plugin, component_ref=component_ref)) == expected
 
 
 def test_the_users_number_of_workers_is_used_and_a_generator_without_setup_gets_none(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asked() -> int:
-        raise AssertionError("nobody needs to know")
+    def count() -> int:
+        raise AssertionError("the number of GPUs is not needed")
 
-    monkeypatch.setattr(stages, "cuda_count", asked)
+    monkeypatch.setattr(stages, "cuda_count", count)
     for workers in (None, 0):
         plan = api.plan("knowgen_mini", "closed_book", ["pixels"], api.RunConfig(limit=2, workers=workers))
         run = api.execute(plan, tmp_path / str(workers))

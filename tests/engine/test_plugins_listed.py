@@ -48,6 +48,6 @@ def test_using_a_broken_plugin_names_it_in_one_line(hostile: Path, name: str, wo
     assert "\n" not in message
 
 
-def test_a_working_plugin_beside_the_broken_ones_is_found(hostile: Path) -> None:
+def test_a_working_plugin_beside_broken_ones_is_listed(hostile: Path) -> None:
     kind = registry.load(registry.resolve("generators", "hostile_good_order"))
     assert kind.__name__ == "OutOfOrder"

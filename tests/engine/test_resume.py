@@ -47,18 +47,18 @@ def test_a_finished_run_repeated_builds_no_plugin(tmp_path: Path) -> None:
     assert (bench.generations(), bench.scores()) == before
 
 
-def test_more_samples_repeats_and_scorers_in_the_same_directory_do_only_what_is_new(tmp_path: Path) -> None:
-    drawn: list[str] = []
+def test_more_samples_repeats_and_scorers_in_the_same_directory_add_only_what_is_missing(tmp_path: Path) -> None:
+    generated: list[str] = []
 
     class Counts:
         def draw(self, prompt: str, references: object, seed: int) -> object:
-            drawn.append(f"{prompt} {seed}")
+            generated.append(f"{prompt} {seed}")
             return noise_image(f"{prompt} {seed}")
 
     bench = Bench(tmp_path / "run")
     bench.run(3, generator_handle(Counts()), [scorer_handle(Half())])
     bench.run(5, generator_handle(Counts()), [scorer_handle(Half())], repeats=2)
-    assert len(drawn) == len(set(drawn)) == 10
+    assert len(generated) == len(set(generated)) == 10
     outcome = bench.run(
         5, generator_handle(Counts(), build=never), [scorer_handle(Half()), scorer_handle(Half(), name="b")], repeats=2
     )
@@ -78,7 +78,7 @@ def test_a_damaged_image_behind_a_committed_row_is_generated_again(tmp_path: Pat
         image.path.unlink()
     outcome = bench.run(4, Plain(), [scorer_handle(Half(), build=never)])
     assert (outcome.generated, outcome.generation_cached) == (1, 3)
-    assert (outcome.scored, outcome.score_cached) == (0, 4), "it is the same picture, and was judged"
+    assert (outcome.scored, outcome.score_cached) == (0, 4), "the same image was scored before"
     assert image.path.read_bytes() == whole
 
 
@@ -128,7 +128,7 @@ def test_a_scoring_pass_does_not_retry_failed_generations(tmp_path: Path) -> Non
     assert bench.generations()["s1", 0].status is GenerationStatus.FAILED
 
 
-def test_a_full_disk_stops_the_run_with_one_clear_error_and_keeps_what_was_done(
+def test_a_full_disk_stops_the_run_with_one_error_and_stored_results_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put = RunStore.put_image
@@ -152,7 +152,7 @@ def test_a_full_disk_stops_the_run_with_one_clear_error_and_keeps_what_was_done(
     assert outcome.generation_cached >= 1
 
 
-def test_another_truth_is_scored_again_and_another_prompt_generated_again(tmp_path: Path) -> None:
+def test_a_changed_truth_is_scored_again_and_a_changed_prompt_generated_again(tmp_path: Path) -> None:
     from knowgen.engine import run
     from tests.helpers.engine import MemoryTask, spec_for
 

@@ -120,15 +120,15 @@ def test_draw_is_serial_unless_it_declares_concurrency(tmp_path: Path) -> None:
     def generator(width: int | None) -> tuple[object, Gate]:
         gate = Gate()
 
-        class Draws:
+        class Synchronous:
             def draw(self, prompt: str, references: object, seed: int) -> object:
                 with gate:
                     time.sleep(0.005)
                     return noise_image(prompt)
 
-        target = Draws()
+        target = Synchronous()
         if width is not None:
-            Draws.concurrency = width  # type: ignore[attr-defined]
+            Synchronous.concurrency = width  # type: ignore[attr-defined]
         return target, gate
 
     for width, most in ((None, 1), (3, 3)):
@@ -138,13 +138,13 @@ def test_draw_is_serial_unless_it_declares_concurrency(tmp_path: Path) -> None:
 
 
 def test_concurrency_bounds_async_generators_and_scorers(tmp_path: Path) -> None:
-    drawing, scoring = Gate(), Gate()
+    generating, scoring = Gate(), Gate()
 
     class Service:
         concurrency = 50
 
         async def generate(self, request: GenerationRequest) -> GeneratedImage:
-            with drawing:
+            with generating:
                 await asyncio.sleep(0.01)
                 return GeneratedImage(image=png(request.prompt))
 
@@ -157,12 +157,12 @@ def test_concurrency_bounds_async_generators_and_scorers(tmp_path: Path) -> None
                 return score_of(sample, generation)
 
     Bench(tmp_path / "run").run(60, Service(), [scorer_handle(Judge())], quick(concurrency=5))
-    assert (drawing.most, scoring.most) == (5, 5)
+    assert (generating.most, scoring.most) == (5, 5)
 
 
 def test_images_do_not_pile_up_behind_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = Gate()
-    held: list[int] = []
+    unsaved: list[int] = []
     put = RunStore.put_image
 
     def slow(self: RunStore, data: bytes, **size: object) -> object:
@@ -173,12 +173,12 @@ def test_images_do_not_pile_up_behind_a_slow_disk(tmp_path: Path, monkeypatch: p
     class Fast:
         def draw(self, prompt: str, references: object, seed: int) -> object:
             waiting.__enter__()
-            held.append(waiting.inside)
+            unsaved.append(waiting.inside)
             return noise_image(prompt)
 
     monkeypatch.setattr(RunStore, "put_image", slow)
     Bench(tmp_path / "run").run(100, Fast())
-    assert max(held) <= 6
+    assert max(unsaved) <= 6
 
 
 def test_batches_are_full_and_never_larger(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_batches_are_full_and_never_larger(tmp_path: Path) -> None:
     assert len(sizes) <= 8, "mostly full"
 
 
-def test_a_request_holds_prompt_and_seed_and_nothing_of_truth_or_category(tmp_path: Path) -> None:
+def test_a_request_contains_prompt_and_seed_and_neither_truth_nor_category(tmp_path: Path) -> None:
     requests: list[GenerationRequest] = []
 
     class Curious:
@@ -242,10 +242,10 @@ def test_files_in_a_known_format_are_stored_byte_for_byte(tmp_path: Path) -> Non
 
     bench = Bench(tmp_path / "run")
     bench.run(2, Gives())
-    for sample, wanted in (("s0", file.read_bytes()), ("s1", png("bytes"))):
+    for sample, expected in (("s0", file.read_bytes()), ("s1", png("bytes"))):
         image = bench.generations()[sample, 0].image
         assert image is not None and image.path is not None
-        assert image.path.read_bytes() == wanted
+        assert image.path.read_bytes() == expected
         assert (image.width, image.height, image.format) == (48, 32, "PNG")
 
 
@@ -263,12 +263,12 @@ def test_each_scorer_and_judge_repeat_scores_each_image(tmp_path: Path) -> None:
     assert all(score.tries == 1 and score.seconds > 0 for score in scores.values())
 
 
-def test_what_a_scorer_needs_and_a_sample_lacks_is_not_applicable(tmp_path: Path) -> None:
+def test_a_sample_that_lacks_what_a_scorer_needs_is_not_applicable(tmp_path: Path) -> None:
     class Needy:
         needs = frozenset({"image", "references", "truth_image"})
 
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
-            raise AssertionError("it must not be asked")
+            raise AssertionError("it must not be called")
 
     bench = Bench(tmp_path / "run")
     assert bench.run(3, Plain(), [scorer_handle(Needy())]).not_applicable == 3
@@ -281,7 +281,7 @@ def test_what_a_scorer_needs_and_a_sample_lacks_is_not_applicable(tmp_path: Path
 def test_a_phased_run_generates_all_then_closes_then_scores(tmp_path: Path) -> None:
     log = Log()
 
-    class Draws:
+    class Synchronous:
         def setup(self, device: str) -> None:
             log.add(f"setup {device}")
 
@@ -305,7 +305,7 @@ def test_a_phased_run_generates_all_then_closes_then_scores(tmp_path: Path) -> N
 
     bench = Bench(tmp_path / "run")
     scorer = scorer_handle(Judges, build=Judges)
-    outcome = bench.run(3, Draws(), [scorer], quick(schedule="phased"))
+    outcome = bench.run(3, Synchronous(), [scorer], quick(schedule="phased"))
     assert log.events[0].startswith("setup c")
     assert log.events[1:] == [
         "draw", "draw", "draw", "close generator", "build judge", "score", "score", "score", "close judge"
@@ -348,14 +348,14 @@ def test_batch_scorers_run_in_other_processes(tmp_path: Path) -> None:
 
     bench = Bench(tmp_path / "run")
     bench.run(12, Plain(), [scorer_handle(Measure(), component_ref=MEASURE)], judge_repeats=2)
-    found = bench.scores()
-    assert len(found) == 24
-    assert os.getpid() not in {score.details["pid"] for score in found.values()}
-    assert {tuple(score.details["size"]) for score in found.values()} == {(48, 32)}
+    scores = bench.scores()
+    assert len(scores) == 24
+    assert os.getpid() not in {score.details["pid"] for score in scores.values()}
+    assert {tuple(score.details["size"]) for score in scores.values()} == {(48, 32)}
 
 
 class ImageSource:
-    """Existing images of all samples except s1."""
+    """Existing images of all samples but s1."""
 
     name = "folder"
     revision = ""
@@ -392,7 +392,7 @@ def test_a_missing_key_ends_the_run_with_one_line(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "run")
     with pytest.raises(ConfigError, match="judge: no key; set JUDGE_KEY"):
         bench.run(5, Plain(), [scorer_handle(NeedsKey())])
-    assert bench.generations(), "what was drawn before is kept"
+    assert bench.generations(), "earlier generations stay"
     assert bench.scores() == {}
 
 
@@ -410,7 +410,7 @@ def test_a_missing_ground_truth_ends_the_run_with_one_line(tmp_path: Path) -> No
     spec = spec_for(task, generator, [])
     with RunStore.open(tmp_path / "run", spec) as store, pytest.raises(DataError, match="s70: has no ground truth"):
         run(spec, task, generator, [], store, quick())
-    assert Bench(tmp_path / "run").generations(), "what was drawn before is kept"
+    assert Bench(tmp_path / "run").generations(), "earlier generations stay"
 
 
 def test_other_calls_in_a_blocked_loop_are_retried(tmp_path: Path) -> None:

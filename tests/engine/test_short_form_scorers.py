@@ -101,7 +101,7 @@ def plain(score: Score, dimension: str) -> dict[str, Any]:
     return record
 
 
-def test_the_same_records_come_out_of_every_form(scored: Any) -> None:
+def test_every_form_gives_the_same_records(scored: Any) -> None:
     scores = scored("ByHand", "Method", "red", "red_later")
     dimensions = {"ByHand": "red", "Method": "red", "red": "red", "red_later": "red_later"}
     by_hand = {name: plain(score, "red") for name, score in scores["ByHand"].items()}
@@ -110,7 +110,7 @@ def test_the_same_records_come_out_of_every_form(scored: Any) -> None:
         assert {each: plain(score, dimension) for each, score in scores[name].items()} == by_hand, name
 
 
-def test_what_cannot_be_scored_costs_its_own_sample_alone(scored: Any) -> None:
+def test_an_error_of_a_scorer_fails_only_its_own_sample(scored: Any) -> None:
     scores = scored("sometimes")["sometimes"]
     assert {name: score.status.value for name, score in scores.items()} == {
         "s0": "ok", "s1": "failed", "s2": "failed", "s3": "failed", "s4": "ok"
@@ -166,7 +166,7 @@ def test_functions_and_objects_are_scorers_in_python(tmp_path: Path) -> None:
     expected = {(first.name, f"s{n}"): {"greenness": blue[n]} for n in range(3)}
     expected |= {(second.name, f"s{n}"): {"tint": blue[n]} for n in range(3)}
     assert {(scorer, sample) for scorer, sample, _ in values} == expected.keys()
-    assert all(found == pytest.approx(expected[scorer, sample]) for scorer, sample, found in values)
+    assert all(value == pytest.approx(expected[scorer, sample]) for scorer, sample, value in values)
     assert first.name.endswith(":greenness") and second.args == {"channel": 2}
     assert run.spec.scorers == (first, second)
 

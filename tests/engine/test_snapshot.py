@@ -88,14 +88,14 @@ class Reuses:
         return self.result
 
 
-class Draws(Reuses):
+class Synchronous(Reuses):
     def draw(self, prompt: str, references: object, seed: int) -> Any:
         return self.answer(prompt)
 
 
 class Generates(Reuses):
     async def generate(self, request: GenerationRequest) -> Any:
-        await asyncio.sleep(0)  # several are under way at once and share everything
+        await asyncio.sleep(0)  # several calls run concurrently and share all objects
         return self.answer(request.prompt)
 
 
@@ -111,15 +111,15 @@ class Singles(Batches):
     batch_size = 1
 
 
-SHAPES = {"draw": Draws, "generate": Generates, "generate_batch": Batches, "batches of one": Singles}
+SHAPES = {"draw": Synchronous, "generate": Generates, "generate_batch": Batches, "batches of one": Singles}
 
 
 def assert_each_shows_its_own_prompt(bench: Bench, count: int = COUNT, *, noted: bool = False) -> None:
-    found = bench.generations()
-    assert [one.reason for one in found.values() if one.image is None] == []
-    assert len(found) == count
+    generations = bench.generations()
+    assert [one.reason for one in generations.values() if one.image is None] == []
+    assert len(generations) == count
     wrong = []
-    for (name, _), generation in found.items():
+    for (name, _), generation in generations.items():
         assert generation.image is not None
         words = f"Draw number {name[1:]}."
         if generation.image.open().convert("RGB").tobytes() != noise_image(words, SIZE).tobytes():
@@ -143,7 +143,7 @@ def test_reused_objects_are_copied_before_the_next_call(tmp_path: Path, shape: s
 
 
 @pytest.mark.parametrize("shape", ["draw", "generate", "generate_batch"])
-def test_the_same_holds_in_a_worker_process(tmp_path: Path, shape: str) -> None:
+def test_the_result_is_the_same_in_a_worker_process(tmp_path: Path, shape: str) -> None:
     kind = SHAPES[shape]
     args = {"kinds": list(KINDS), "wrap": "reused", "folder": str(tmp_path)}
     component_ref = ComponentRef("generators", f"tests.engine.test_snapshot:{kind.__name__}", args)
@@ -152,8 +152,8 @@ def test_the_same_holds_in_a_worker_process(tmp_path: Path, shape: str) -> None:
     assert_each_shows_its_own_prompt(bench, noted=True)
 
 
-def test_a_batch_that_closes_each_image_after_yielding_it(tmp_path: Path) -> None:
-    """A path is read before the iterator goes on, so the file may be removed afterwards."""
+def test_an_image_closed_after_it_was_yielded_is_stored(tmp_path: Path) -> None:
+    """A path is read before the iterator continues, so the file may be removed afterwards."""
 
     class Sweeps:
         batch_size = 8
@@ -180,7 +180,7 @@ def test_the_check_of_a_generator_compares_the_right_images(tmp_path: Path, shap
     assert worst(findings) != "fail", [str(finding) for finding in findings]
 
 
-def test_one_canvas_for_a_whole_batch_is_found_by_the_check() -> None:
+def test_one_canvas_for_a_whole_batch_is_reported_by_the_check() -> None:
     """A generator that generates everything before it returns overwrites its images; the check reports it."""
 
     class Lists:
@@ -190,11 +190,11 @@ def test_one_canvas_for_a_whole_batch_is_found_by_the_check() -> None:
             self.canvas = Image.new("RGB", SIZE)
 
         def generate_batch(self, requests: Sequence[GenerationRequest]) -> list[GeneratedImage]:
-            drawings = []
+            images = []
             for request in requests:
                 self.canvas.paste(noise_image(f"{request.prompt} {request.seed}", SIZE))
-                drawings.append(GeneratedImage(image=self.canvas, request_id=request.id))
-            return drawings
+                images.append(GeneratedImage(image=self.canvas, request_id=request.id))
+            return images
 
     findings = check_generator(generator_handle(Lists, build=Lists), timeout=20.0, device="cpu")
     assert [one.what for one in findings if one.level == "fail" and one.check == "several"] == [
@@ -236,11 +236,11 @@ def test_an_image_that_cannot_be_copied_fails_its_own_sample_only(tmp_path: Path
     bench = Bench(tmp_path / "run")
     Loses.calls = 0
     bench.run(8, Loses())
-    found = {name: generation for (name, _), generation in bench.generations().items()}
-    assert Loses.calls == 1  # the others of its batch are not asked for again
-    assert {name for name, generation in found.items() if generation.status == "failed"} == {"s2", "s4"}
-    assert "nowhere.png cannot be read" in found["s2"].reason
-    assert "no licence" in found["s4"].reason
+    generations = {name: generation for (name, _), generation in bench.generations().items()}
+    assert Loses.calls == 1  # the others of its batch are not requested again
+    assert {name for name, generation in generations.items() if generation.status == "failed"} == {"s2", "s4"}
+    assert "nowhere.png cannot be read" in generations["s2"].reason
+    assert "no licence" in generations["s4"].reason
 
 
 @pytest.mark.parametrize("place", ["pipe", "folder", "/dev/zero"])
@@ -288,7 +288,7 @@ def test_metadata_that_contains_itself_is_left_for_the_check_of_plain_data() -> 
     assert snapshot(GeneratedImage(image=png("x"), settings=cycle)).settings is cycle
 
 
-def test_an_own_result_class_that_raises_fails_its_own_request() -> None:
+def test_a_custom_result_class_that_raises_fails_its_own_request() -> None:
     class Strange(GeneratedImage):
         @property
         def reason(self) -> str:
@@ -303,6 +303,6 @@ def test_an_own_result_class_that_raises_fails_its_own_request() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "a.png", 7, [1]])
-def test_what_is_not_an_image_is_rejected_when_it_is_encoded(value: Any) -> None:
+def test_a_value_that_is_not_an_image_is_rejected_when_it_is_encoded(value: Any) -> None:
     with pytest.raises(ContractError, match="the generator returned"):
         encode(snapshot(value).image)

@@ -114,7 +114,7 @@ def test_noise_depends_on_the_seed_of_each_request(tiny: Callable[[str], str]) -
     assert [batched[f"r{number}"].settings["seed"] for number in range(3)] == [5, 6, 7]
 
 
-def test_the_recorded_settings_of_an_image(tiny: Callable[[str], str]) -> None:
+def test_the_settings_of_an_image_are_recorded(tiny: Callable[[str], str]) -> None:
     import diffusers
     import torch
     import transformers
@@ -360,7 +360,7 @@ def test_a_failing_gpu_is_a_transient_error(tiny: Callable[[str], str], monkeypa
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     FailingPipeline(generator, fail=fail)
-    for _ in range(4):  # this is not a worker process, so it goes on
+    for _ in range(4):  # the main process, unlike a worker, continues
         with pytest.raises(TransientError, match="the GPU failed: CUDA error: device-side assert"):
             list(generator.generate_batch(requests(PROMPTS)))
 
@@ -545,7 +545,7 @@ def test_other_weights_in_the_same_folder_have_another_identity(tiny: Callable[[
     assert result.settings["weights"] == DiffusersGenerator.weights_identity(str(other))
 
 
-def test_capabilities() -> None:
+def test_the_declared_capabilities() -> None:
     capabilities = capabilities_of(DiffusersGenerator)
     assert (capabilities.shape, capabilities.batch_size, capabilities.concurrency) == ("generate_batch", 8, 1)
     assert capabilities.references and not capabilities.privileged and capabilities.revision

@@ -120,7 +120,7 @@ def test_the_users_settings_override_the_presets() -> None:
 
 
 @pytest.mark.parametrize(("text", "size"), [("1664x928", (1664, 928)), ("512", (512, 512)), ("8 × 16", (8, 16))])
-def test_sizes(text: str, size: tuple[int, int]) -> None:
+def test_sizes_are_parsed(text: str, size: tuple[int, int]) -> None:
     assert parse_size(text) == size
 
 

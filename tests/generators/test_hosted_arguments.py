@@ -35,7 +35,9 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("generator", "own", "identity_excludes"), GENERATORS)
-def test_arguments_and_their_defaults(generator: Any, own: dict[str, Any], identity_excludes: set[str]) -> None:
+def test_arguments_have_their_documented_defaults(
+    generator: Any, own: dict[str, Any], identity_excludes: set[str]
+) -> None:
     signature = inspect.signature(generator)
     assert {name: parameter.default for name, parameter in signature.parameters.items()} == {**SHARED, **own}
     assert (
@@ -49,12 +51,14 @@ def test_arguments_and_their_defaults(generator: Any, own: dict[str, Any], ident
     ("args", "differs"),
     [({"size": "1024x1024"}, True), ({"base_url": "http://127.0.0.1:1/v1"}, True), ({"rpm": 5}, False)],
 )
-def test_a_generator_object_has_another_key_where_its_images_differ(args: dict[str, Any], differs: bool) -> None:
+def test_the_key_of_a_generator_object_changes_with_what_decides_its_images(
+    args: dict[str, Any], differs: bool
+) -> None:
     plain = resolve_generator(OpenAiImages("gpt-image-1"), {}, None).spec
     changed = resolve_generator(OpenAiImages("gpt-image-1", **args), {}, None).spec
     assert (plain != changed) is differs
 
 
-def test_the_key_of_a_name_and_its_arguments() -> None:
+def test_the_key_of_a_generator_follows_its_name_and_arguments() -> None:
     spec = resolve_generator("openai:gpt-image-1", {"size": "1024x1024", "timeout": 9.0, "price": 1}, None).spec
     assert (spec.name, spec.args, spec.revision) == ("openai:gpt-image-1", {"size": "1024x1024"}, "openai-images-1")

@@ -68,7 +68,7 @@ def test_gpt_image_without_usage_is_charged_by_quality_and_size() -> None:
     assert OpenAiImages("gpt-image-1").usage(response).cost == pytest.approx(6240 * 40 / 1e6)  # auto: the most
 
 
-def test_the_worst_case_of_gpt_image() -> None:
+def test_the_worst_case_of_gpt_image_follows_size_and_references() -> None:
     generator = OpenAiImages("gpt-image-1", quality="high", size="1024x1024")
     worst = generator.prices.worst("ab", 2, *generator.price_options())
     assert worst == pytest.approx(((2 + 256) * 5 + 2 * 2000 * 10 + 4160 * 40) / 1e6)

@@ -68,7 +68,7 @@ def comparable(call: Call) -> dict[str, Any]:
     }
 
 
-def test_openai_generations_are_what_its_own_client_sends() -> None:
+def test_openai_generations_equal_the_requests_of_the_official_client() -> None:
     with ImageServer(OPENAI) as server:
         result = generate(OpenAiImages(GPT_IMAGE, base_url=server.base, key_env="OPENAI_API_KEY"))
         client = openai.OpenAI(base_url=server.base, api_key=KEY, max_retries=0)
@@ -91,7 +91,7 @@ def test_openai_generations_are_what_its_own_client_sends() -> None:
     )
 
 
-def test_openai_edits_are_what_its_own_client_sends(tmp_path: Path) -> None:
+def test_openai_edits_equal_the_requests_of_the_official_client(tmp_path: Path) -> None:
     files = [image_bytes("red"), image_bytes("blue", "JPEG"), image_bytes("green", "WEBP")]
     references = [reference(tmp_path, f"{number}", data) for number, data in enumerate(files)]
     with ImageServer(OPENAI) as server:
@@ -137,7 +137,7 @@ ARK_BODY: Mapping[str, Any] = {
 }
 
 
-def test_ark_requests_are_what_openais_client_sends_as_ark_documents(tmp_path: Path) -> None:
+def test_ark_requests_equal_those_of_the_openai_client_as_documented(tmp_path: Path) -> None:
     files = [image_bytes("red"), image_bytes("blue", "JPEG")]
     references = [reference(tmp_path, f"{number}", data) for number, data in enumerate(files)]
     urls = [
@@ -283,7 +283,7 @@ def test_a_reference_that_does_not_open_fails_the_generation_before_anything_is_
 
 
 @PROFILES
-def test_capabilities_of_a_hosted_generator(profile: Any) -> None:
+def test_a_hosted_generator_declares_its_capabilities(profile: Any) -> None:
     with ImageServer(profile) as server:
         generator = make_generator(server, concurrency=5, timeout=20)
     capabilities = capabilities_of(generator)

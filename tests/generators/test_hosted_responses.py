@@ -88,7 +88,7 @@ def error_step(name: str, status: int, code: str, message: str, **step: Any) -> 
 
 
 @for_every_service
-def test_an_image_comes_back_and_is_paid_for(name: str) -> None:
+def test_an_image_is_returned_and_its_cost_recorded(name: str) -> None:
     meter = RecordingMeter()
     with ImageServer(PROFILES[name]) as server:
         result = generate(make_generator(name, server), meter)

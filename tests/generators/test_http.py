@@ -23,6 +23,7 @@ from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.generators.http.generator import HttpGenerator
 from tests.helpers.image_servers import b64
+from tests.helpers.processes import wait_until
 
 
 def colored_image(seed: int, kind: str = "PNG") -> bytes:
@@ -171,7 +172,7 @@ def pixel(result: GeneratedImage) -> tuple[int, ...]:
     return value
 
 
-def test_capabilities() -> None:
+def test_the_declared_capabilities() -> None:
     capabilities = capabilities_of(HttpGenerator)
     assert (capabilities.shape, capabilities.references, capabilities.privileged, capabilities.revision) == (
         "generate",
@@ -412,7 +413,7 @@ def test_a_server_that_is_still_loading_is_awaited() -> None:
     server = FakeServer(gpus=0)  # none of its GPUs is ready
 
     def finish_loading() -> None:
-        time.sleep(0.5)
+        wait_until(lambda: server.health_checks >= 3)
         server.gpus = 1
 
     with running(server):

@@ -24,7 +24,7 @@ NAMES = re.compile(r"[A-Z][a-z]+(?: [A-Z][a-z]+)*")
 
 
 class Sprayer:
-    """Searches every name of a prompt, opens the hits and their links, and draws everything.
+    """Searches every name of a prompt, opens the hits and their links, and puts everything into the image.
 
     Args:
         search: Search backend.
@@ -80,14 +80,14 @@ class Sprayer:
         return canvas
 
 
-def k_score(world: BuiltWorld, drawings: Mapping[str, object], folder: Path) -> float:
+def k_score(world: BuiltWorld, images: Mapping[str, object], folder: Path) -> float:
     """Score images by sample id with the world check and return the mean of the two groups' weighted dimensions."""
     folder.mkdir()
     check, values = WorldCheck(), []
     for sample in world.task.samples():
-        if sample.id not in drawings:
+        if sample.id not in images:
             continue
-        image, path = drawings[sample.id], folder / f"{sample.id}.png"
+        image, path = images[sample.id], folder / f"{sample.id}.png"
         assert isinstance(image, Image.Image)
         image.convert("RGB").save(path, compress_level=1)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

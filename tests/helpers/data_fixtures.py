@@ -16,7 +16,7 @@ from tests.helpers.hub_server import HubServer
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data folder for one test, used by this process and its child processes."""
+    """Return a data folder for one test, used by this process and its child processes."""
     folder = tmp_path / "data"
     monkeypatch.setenv("KNOWGEN_DATA", str(folder))
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
@@ -28,7 +28,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A hub server that this process and its child processes use."""
+    """Yield a hub server that this process and its child processes use."""
     with HubServer() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server

@@ -123,12 +123,12 @@ def scorer_handle(
 def spec_for(
     task: MemoryTask, generator: GeneratorHandle | GenerationSource, scorers: list[ScorerHandle], **fields: Any
 ) -> RunSpec:
-    drawn_by = generator.spec if isinstance(generator, GeneratorHandle) else GeneratorSpec(name=generator.name)
+    generator_spec = generator.spec if isinstance(generator, GeneratorHandle) else GeneratorSpec(name=generator.name)
     return RunSpec(
         task=task.name,
         task_version=task.version,
         selection=select([sample.id for sample in task.samples()], "all"),
-        generator=drawn_by,
+        generator=generator_spec,
         scorers=tuple(handle.spec for handle in scorers),
         **fields,
     )
@@ -195,7 +195,7 @@ class ReceivedCall:
     """A call that the judge server received."""
 
     name: str
-    came: float
+    received: float
     answered: float | None = None
 
 
@@ -203,12 +203,12 @@ class ScoreServer:
     """A judge on the loopback interface that logs every call.
 
     Args:
-        seconds: How long it thinks.
-        answer: From the sample's id and the number of its call to status code and JSON body.
+        seconds: Time to answer a call, in seconds.
+        answer: Function from the sample's id and the number of its call to the status code and JSON body.
     """
 
     def __init__(self, seconds: float = 0.0, answer: Callable[[str, int], tuple[int, dict[str, Any]]] | None = None):
-        self.asked: list[ReceivedCall] = []
+        self.calls: list[ReceivedCall] = []
         self.lock = threading.Lock()
         self.open = self.most_open = 0
         self.seconds = seconds
@@ -223,8 +223,8 @@ class ScoreServer:
                 name = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["sample"]
                 call = ReceivedCall(name, time.monotonic())
                 with judge.lock:
-                    judge.asked.append(call)
-                    number = sum(one.name == name for one in judge.asked)
+                    judge.calls.append(call)
+                    number = sum(one.name == name for one in judge.calls)
                     judge.open += 1
                     judge.most_open = max(judge.most_open, judge.open)
                 time.sleep(judge.seconds)
@@ -262,7 +262,7 @@ class ScoreServer:
 
     def answered(self) -> int:
         with self.lock:
-            return sum(one.answered is not None for one in self.asked)
+            return sum(one.answered is not None for one in self.calls)
 
 
 class LoopbackJudge:
@@ -282,8 +282,10 @@ class LoopbackJudge:
             if reply.status_code == 200:
                 ticket.settle(self.cost)
         if reply.status_code in {429, 503}:
-            asked = reply.headers.get("Retry-After")
-            raise TransientError(f"the judge answered {reply.status_code}", retry_after=float(asked) if asked else None)
+            retry_after = reply.headers.get("Retry-After")
+            raise TransientError(
+                f"the judge answered {reply.status_code}", retry_after=float(retry_after) if retry_after else None
+            )
         reply.raise_for_status()
         return score_of(sample, generation, reply.json()["value"], usage=Usage(cost=self.cost))
 

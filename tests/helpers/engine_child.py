@@ -1,7 +1,7 @@
-"""A run in a process of its own, which tests kill and interrupt: `python -m tests.helpers.engine_child JSON`.
+"""A run in a separate process that tests kill and interrupt: `python -m tests.helpers.engine_child JSON`.
 
-Takes one JSON argument: path, count, url; and may take hang (a sample whose generation never comes), pause (seconds a
-generation takes). Prints the outcome as JSON.
+The keys of the JSON argument are path, count and url; optional are hang (number of a sample whose generation never
+finishes) and pause (seconds per generation). Prints the outcome as JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 from tests.helpers.engine import Bench, loopback_handle, noise_image, quick
 
 
-class Draws:
+class SlowGenerator:
     def __init__(self, pause: float, hang: str) -> None:
         self.pause, self.hang = pause, hang
 
@@ -30,12 +30,12 @@ class Draws:
 
 
 def main() -> None:
-    asked = json.loads(sys.argv[1])
-    outcome = Bench(Path(asked["path"])).run(
-        asked["count"],
-        Draws(asked.get("pause", 0.0), asked.get("hang", "")),
-        [loopback_handle(asked["url"])],
-        quick(**asked.get("options", {})),
+    arguments = json.loads(sys.argv[1])
+    outcome = Bench(Path(arguments["path"])).run(
+        arguments["count"],
+        SlowGenerator(arguments.get("pause", 0.0), arguments.get("hang", "")),
+        [loopback_handle(arguments["url"])],
+        quick(**arguments.get("options", {})),
     )
     print(json.dumps(dataclasses.asdict(outcome)), flush=True)
 

@@ -13,15 +13,17 @@ import hashlib
 import json
 import re
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.helpers.local_server import LocalServer, QuietHandler
 
 _INFO = re.compile(r"/api/datasets/([^/]+/[^/]+)(?:/revision/([^/]+))?\Z")
 _FILE = re.compile(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)\Z")
 
 
-class HubServer:
+class HubServer(LocalServer):
     """A context manager that serves data sets.
 
     Attributes:
@@ -41,35 +43,22 @@ class HubServer:
         self.release = threading.Event()
         server = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 server._serve(self, body=True)
 
             def do_HEAD(self) -> None:
                 server._serve(self, body=False)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                """Log nothing."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        super().__init__(Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def __enter__(self) -> HubServer:
-        self._thread.start()
-        return self
+        return self.address
 
     def __exit__(self, *exc: object) -> None:
         self.release.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__exit__(*exc)
 
     def commit(self, repo: str, files: dict[str, bytes]) -> str:
         """Add a commit with exactly these files, make it the head of main, and return its hash."""
@@ -87,10 +76,10 @@ class HubServer:
         self.requests.append((handler.command, path))
         self.tokens.append(handler.headers.get("Authorization", ""))
         try:
-            if found := _FILE.match(path):
-                self._file(handler, found[1], found[2], found[3], body)
-            elif found := _INFO.match(path):
-                self._info(handler, found.group(1), found.group(2) or "main")
+            if match := _FILE.match(path):
+                self._file(handler, match[1], match[2], match[3], body)
+            elif match := _INFO.match(path):
+                self._info(handler, match.group(1), match.group(2) or "main")
             else:
                 self._fault(handler, "EntryNotFound")
         except (BrokenPipeError, ConnectionResetError):

@@ -24,7 +24,7 @@ from typing import Any
 
 from PIL import Image
 
-from tests.helpers.listener import Listener
+from tests.helpers.local_server import LocalServer, QuietHandler
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -241,7 +241,7 @@ Script = Sequence[Step] | Callable[[Call], Step]
 Page = Step | bytes | list[Step | bytes]
 
 
-class ImageServer:
+class ImageServer(LocalServer):
     """Serve the API of one service until the block is left.
 
     Args:
@@ -264,41 +264,24 @@ class ImageServer:
         self.max_concurrent = 0
         self._in_flight = 0
         self._lock = threading.Lock()
-        self._closing = threading.Event()
         server = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(QuietHandler):
             def do_POST(self) -> None:
                 server._post(self)
 
             def do_GET(self) -> None:
                 server._get(self)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                """Log nothing."""
-
-        self._http = Listener(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+        super().__init__(Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return self.address
 
     @property
     def base(self) -> str:
         return self.url + self.profile.root
-
-    def __enter__(self) -> ImageServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._closing.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
 
     def _post(self, handler: BaseHTTPRequestHandler) -> None:
         data = _body(handler)
@@ -312,7 +295,7 @@ class ImageServer:
             if step is None:
                 script = self.script
                 step = script(call) if callable(script) else script[min(call.number, len(script) - 1)]
-            self._closing.wait(step.delay)
+            self.closing.wait(step.delay)
             self._respond(handler, step)
         except (BrokenPipeError, ConnectionResetError):
             handler.close_connection = True

@@ -23,7 +23,7 @@ from typing import Any
 
 from PIL import Image
 
-from tests.helpers.listener import Listener
+from tests.helpers.local_server import LocalServer, QuietHandler
 
 GOOD: dict[str, Any] = {
     "rationale": "All there.",
@@ -68,7 +68,7 @@ class Step:
     tokens: tuple[int, int] | None = (1000, 100)
     status: int = 200
     code: str | None = None
-    error: str = "made to fail"
+    error: str = "simulated error"
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
     delay: float = 0.0
@@ -126,7 +126,7 @@ class Call:
 Script = Sequence[Step] | Callable[[Call], Step]
 
 
-class JudgeServer:
+class JudgeServer(LocalServer):
     """A server of `POST /v1/chat/completions` that runs until the block ends.
 
     Args:
@@ -147,34 +147,17 @@ class JudgeServer:
         self.max_in_flight = 0
         self._in_flight = 0
         self._lock = threading.Lock()
-        self._closing = threading.Event()
         server = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(QuietHandler):
             def do_POST(self) -> None:
                 server._serve(self)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                """Log nothing."""
-
-        self._http = Listener(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        super().__init__(Handler)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
-
-    def __enter__(self) -> JudgeServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._closing.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        return f"{self.address}/v1"
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         data = handler.rfile.read(int(handler.headers["Content-Length"]))
@@ -186,7 +169,7 @@ class JudgeServer:
             self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
             step = self.script(call) if callable(self.script) else self.script[min(call.number, len(self.script) - 1)]
-            self._closing.wait(step.delay)
+            self.closing.wait(step.delay)
             self._charge(step)
             self._answer(handler, step)
         except (BrokenPipeError, ConnectionResetError):

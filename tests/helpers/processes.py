@@ -50,7 +50,7 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen[Any] |
     """Wait until a condition holds or a process has ended.
 
     Raises:
-        AssertionError: Neither came about in `PATIENCE` seconds.
+        AssertionError: Neither happened within `PATIENCE` seconds.
     """
     deadline = time.monotonic() + PATIENCE
     while not condition() and (process is None or process.poll() is None):

@@ -1,4 +1,4 @@
-"""Runs made by hand, in real run directories, for the tests of reports."""
+"""Builds run directories for the tests of reports."""
 
 from __future__ import annotations
 
@@ -47,42 +47,42 @@ Draw = Callable[[Sample, str], Image.Image]
 
 
 def make_samples(count: int, prompts: Sequence[str] = ()) -> list[Sample]:
-    """Samples over six categories, with the given prompts first."""
-    made = []
+    """Return samples of six categories, with the given prompts first."""
+    samples = []
     for number in range(count):
         category = CATEGORIES[number % len(CATEGORIES)]
         prompt = prompts[number] if number < len(prompts) else f"Draw the lighthouse number {number} with its name."
-        made.append(
+        samples.append(
             Sample(
                 id=f"s{number:03d}", prompt=prompt, category=category, group=group_of(category),
                 difficulty=DIFFICULTIES[number % 3], text_required=number % 4 != 3,
             )
         )  # fmt: skip
-    return made
+    return samples
 
 
-def plain_drawing(sample: Sample, system: str) -> Image.Image:
-    """A tiny image that tells samples and systems apart."""
+def plain_image(sample: Sample, system: str) -> Image.Image:
+    """Return a small image that differs between samples and systems."""
     shade = random.Random(f"{sample.id} {system}")
-    picture = Image.new("RGB", (96, 64), tuple(shade.randrange(60, 230) for _ in range(3)))
-    ImageDraw.Draw(picture).ellipse((20, 12, 70, 52), fill=tuple(shade.randrange(256) for _ in range(3)))
-    return picture
+    image = Image.new("RGB", (96, 64), tuple(shade.randrange(60, 230) for _ in range(3)))
+    ImageDraw.Draw(image).ellipse((20, 12, 70, 52), fill=tuple(shade.randrange(256) for _ in range(3)))
+    return image
 
 
-def as_png(picture: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
-    held = io.BytesIO()
-    picture.save(held, "PNG")
-    return held.getvalue()
+def as_png(image: Image.Image) -> bytes:
+    """Return the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 class RunMaker:
-    """Makes run directories under a folder."""
+    """Builds run directories in a folder."""
 
     CHECK = CHECK
     JUDGE = JUDGE
 
-    def __init__(self, folder: Path, draw: Draw = plain_drawing) -> None:
+    def __init__(self, folder: Path, draw: Draw = plain_image) -> None:
         self.folder, self.draw = folder, draw
         self.task = "lighthouses"
         self.reason = "the service closed the connection"
@@ -94,11 +94,11 @@ class RunMaker:
 
     @staticmethod
     def samples(count: int, prompts: Sequence[str] = ()) -> list[Sample]:
-        """As `make_samples`."""
+        """Call `make_samples`."""
         return make_samples(count, prompts)
 
     def truth(self, sample: Sample) -> GroundTruth:
-        """The truth of a sample, with its image in the task's folder."""
+        """Return the ground truth of a sample, with its image in the task's folder."""
         data = as_png(self.draw(sample, "truth"))
         digest = hashlib.sha256(data).hexdigest()
         path = self.folder / "truth" / f"{digest}.png"
@@ -162,8 +162,8 @@ class RunMaker:
         elif self.failing and chance < self.fail_rate + 0.04:
             status, reason = GenerationStatus.REFUSED, "the endpoint declined the prompt"
         else:
-            picture = self.draw(sample, system)
-            image = store.put_image(as_png(picture), width=picture.width, height=picture.height, format="PNG")
+            content = self.draw(sample, system)
+            image = store.put_image(as_png(content), width=content.width, height=content.height, format="PNG")
         generation = Generation(
             sample_id=sample.id, repeat=repeat, status=status, reason=reason, image=image, seed=7 + repeat,
             used_prompt=f"{sample.prompt} The name is Teld." if system == "open_book" else "",
@@ -205,7 +205,7 @@ class RunMaker:
             status=status, values=values, na=na, rationale=self.rationale if values else "", reason=reason
         )
         assert generation.image is not None
-        judged = scorer.name.startswith("vlm")
+        by_judge = scorer.name.startswith("vlm")
         reply = Attempt(
             reply='{"reasoning": "' + self.rationale + '", "faithfulness": 1}',
             model="tiny-judge-2",
@@ -220,8 +220,8 @@ class RunMaker:
         )  # fmt: skip
         score = Score(
             sample_id=sample.id, repeat=generation.repeat, scorer=scorer.name, status=status, strict=strict,
-            lenient=strict if judged else None, image=generation.image.sha256, attempts=(reply,) if judged else (),
-            judge_asked="tiny-judge" if judged else "", judge_returned="tiny-judge-2" if judged else "", parser="1",
+            lenient=strict if by_judge else None, image=generation.image.sha256, attempts=(reply,) if by_judge else (),
+            judge_asked="tiny-judge" if by_judge else "", judge_returned="tiny-judge-2" if by_judge else "", parser="1",
             details={"recognised": ["Teld", "1896"], "matches": [{"subject": self.subject, "similarity": 0.8123}]},
             seconds=0.2, usage=Usage(cost=0.0),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rows made by hand."""
+"""Builds score rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOT_APPLICABLE = ParsedScore(status=ScoreStatus.NOT_APPLICABLE, reason="no refer
 
 
 def reading(f: float, v: float, t: float | None, a: float) -> ParsedScore:
-    """A score of the four dimensions; text None is N/A."""
+    """Return a score of the four dimensions; None for text is N/A."""
     values = dict(zip(DIMENSIONS, (f, v, t, a), strict=True))
     if t is None:
         del values[TEXT]
@@ -24,7 +24,7 @@ def reading(f: float, v: float, t: float | None, a: float) -> ParsedScore:
 
 
 def row(sample: str, category: str, score: ParsedScore | None = None, generation: str = "ok", **fields: Any) -> Row:
-    """A row of one sample; without a score it was not judged."""
+    """Return a row of one sample; without a score its status is not_run."""
     return Row(
         sample_id=sample,
         category=category,

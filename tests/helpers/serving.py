@@ -30,7 +30,7 @@ from knowgen.core.errors import TransientError, RefusalError
 from knowgen.generators.contract import GeneratedImage
 
 
-def picture(prompt, seed, references=()):
+def plain_image(prompt, seed, references=()):
     inputs = [prompt, seed, [list(one.convert("RGB").getpixel((0, 0))) for one in references]]
     return Image.new("RGB", (48, 32), tuple(hashlib.sha256(json.dumps(inputs).encode()).digest()[:3]))
 
@@ -40,7 +40,7 @@ def log(what):
         file.write(json.dumps(what) + "\\n")
 
 
-class Draws:
+class Synchronous:
     """Generates one image at a time; some prompts make it fail in typical ways."""
     revision = "1"
     references = True
@@ -61,7 +61,7 @@ class Draws:
             raise TransientError("the service behind me is full", retry_after=7)
         if "nothing" in prompt:
             return None
-        return picture(prompt, seed, references)
+        return plain_image(prompt, seed, references)
 
 
 class Plain:
@@ -74,7 +74,7 @@ class Plain:
     def draw(self, prompt, references, seed):
         log(prompt)
         time.sleep(self.seconds)
-        return picture(prompt, seed)
+        return plain_image(prompt, seed)
 
 
 class Batches:
@@ -91,7 +91,7 @@ class Batches:
         if any("die" in one.prompt for one in requests):
             os._exit(9)
         for one in requests:
-            image = picture(one.prompt, one.seed)
+            image = plain_image(one.prompt, one.seed)
             yield GeneratedImage(image=image, request_id=one.id, settings={"batch": len(requests)})
 
 
@@ -102,7 +102,7 @@ class Waits:
 
     async def generate(self, request):
         await asyncio.sleep(0.1)
-        return GeneratedImage(image=picture(request.prompt, request.seed), used_prompt=request.prompt.upper())
+        return GeneratedImage(image=plain_image(request.prompt, request.seed), used_prompt=request.prompt.upper())
 
 
 class Knows:
@@ -111,7 +111,7 @@ class Knows:
     revision = "1"
 
     def draw(self, prompt, references, seed):
-        return picture(prompt, seed)
+        return plain_image(prompt, seed)
 
 
 class Slow:
@@ -122,7 +122,7 @@ class Slow:
         time.sleep(seconds)
 
     def draw(self, prompt, references, seed):
-        return picture(prompt, seed)
+        return plain_image(prompt, seed)
 
 
 class Unbuildable:
@@ -132,7 +132,7 @@ class Unbuildable:
         raise RuntimeError("the weights are not there")
 
     def draw(self, prompt, references, seed):
-        return picture(prompt, seed)
+        return plain_image(prompt, seed)
 '''
 
 
@@ -147,9 +147,9 @@ class Answer:
     @property
     def pixel(self) -> tuple[int, ...]:
         assert self.body["success"] is True, self.body
-        picture = Image.open(io.BytesIO(base64.b64decode(self.body["image"], validate=True)))
-        assert picture.format == "PNG"
-        value = picture.convert("RGB").getpixel((1, 1))
+        image = Image.open(io.BytesIO(base64.b64decode(self.body["image"], validate=True)))
+        assert image.format == "PNG"
+        value = image.convert("RGB").getpixel((1, 1))
         assert isinstance(value, tuple)
         return value
 
@@ -182,9 +182,9 @@ class Served:
     def metric(self, name: str) -> float:
         """Return the value of one line of `/metrics`."""
         text = str(self.ask("/metrics").body)
-        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-        assert found is not None, text
-        return float(found[1])
+        match = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        assert match is not None, text
+        return float(match[1])
 
     def log(self) -> list[Any]:
         """Return the lines that the generator wrote to its log."""
@@ -226,10 +226,10 @@ def served(
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.search(r"http://\S+", line)
-        if found is None:
+        match = re.search(r"http://\S+", line)
+        if match is None:
             raise AssertionError(f"{line}{process.communicate(timeout=20)}")
-        server = Served(found[0], process, folder)
+        server = Served(match[0], process, folder)
         wait_until(lambda: server.ask("/health").body["status"] == state)
         yield server
     finally:

@@ -102,14 +102,14 @@ def reference(file: Path, size: tuple[int, int] = (60, 48)) -> ImageRef:
     return ImageRef(sha256=digest, width=size[0], height=size[1], format="PNG", path=file)
 
 
-def item(name: str, drawn: ImageRef | None, truth: ImageRef | None, **fields: Any) -> Item:
+def item(name: str, generated: ImageRef | None, truth: ImageRef | None, **fields: Any) -> Item:
     """Return an item to score."""
     prompt = fields.pop("prompt", f"draw the thing called {name}")
-    status = GenerationStatus.OK if drawn else GenerationStatus.FAILED
+    status = GenerationStatus.OK if generated else GenerationStatus.FAILED
     return (
         Sample(id=name, prompt=prompt),
         GroundTruth(sample_id=name, image=truth),
-        Generation(sample_id=name, status=status, image=drawn, **fields),
+        Generation(sample_id=name, status=status, image=generated, **fields),
     )
 
 

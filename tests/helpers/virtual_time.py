@@ -16,10 +16,10 @@ class _Jumping(selectors.SelectSelector):
     loop: VirtualLoop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        found = super().select(0)
-        if not found:
+        events = super().select(0)
+        if not events:
             self.loop.now += timeout or 1e-7  # always advance, or a wait rounded to 0 would never end
-        return found
+        return events
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

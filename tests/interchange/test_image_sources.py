@@ -25,8 +25,8 @@ def test_file_stems_are_ids_and_repeats_may_be_numbered(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(store_records.image_bytes(kind=kinds[Path(name).suffix.lower()]))
     source = FolderSource(tmp_path, ["a", "b", "c", "d", "d_1", "e.v2", "f g ü", "sub/h", "never"])
     for name, (sample_id, repeat) in places.items():
-        found = source.generation(sample_id, repeat)
-        assert (found.status, found.path) == (GenerationStatus.OK, tmp_path / name)
+        generation = source.generation(sample_id, repeat)
+        assert (generation.status, generation.path) == (GenerationStatus.OK, tmp_path / name)
     assert source.unknown == ()
     assert (source.count, source.repeats) == (9, 13)
     missing = source.generation("never", 0)
@@ -55,9 +55,9 @@ def test_files_that_are_not_images_fail_with_a_reason_that_names_the_file(tmp_pa
     names = [*broken, "pipe", "dangling"]
     source = FolderSource(tmp_path, [*names, "folder"])
     for name in names:
-        found = source.generation(name, 0)
-        assert found.status == "failed" and found.path is None, name
-        assert f"{name}.png: " in found.reason and "\n" not in found.reason
+        generation = source.generation(name, 0)
+        assert generation.status == "failed" and generation.path is None, name
+        assert f"{name}.png: " in generation.reason and "\n" not in generation.reason
     assert source.generation("blank", 0).reason == "blank.png: is only 1x1 pixels"
     assert source.generation("dangling", 0).reason == "dangling.png: is missing"
     assert source.generation("pipe", 0).reason == "pipe.png: is not a file"
@@ -117,7 +117,7 @@ def test_a_source_that_is_not_a_folder_is_refused(tmp_path: Path) -> None:
         FolderSource(tmp_path / "absent", ["a"])
 
 
-def test_the_facts_of_an_image_are_those_of_its_file(tmp_path: Path) -> None:
+def test_size_and_format_of_an_image_are_those_of_its_file(tmp_path: Path) -> None:
     file = tmp_path / "a.webp"
     file.write_bytes(store_records.image_bytes(4, (33, 21), "WEBP"))
     facts = image_facts(file)
@@ -142,13 +142,13 @@ def test_another_run_is_a_source(tmp_path: Path) -> None:
         lost.path.unlink()
         cut.path.write_bytes(b"half")
     with RunSource(tmp_path) as source:
-        found = source.generation("a", 0)
-        assert found.status == "ok" and found.path == good.path
-        assert found.generation is not None and found.generation.used_prompt == "a better prompt"
+        generation = source.generation("a", 0)
+        assert generation.status == "ok" and generation.path == good.path
+        assert generation.generation is not None and generation.generation.used_prompt == "a better prompt"
         for sample_id, repeat, ref in (("a", 1, lost), ("b", 0, cut)):
-            found = source.generation(sample_id, repeat)
-            assert (found.status, found.path) == ("failed", None)
-            assert str(ref.path) in found.reason
+            generation = source.generation(sample_id, repeat)
+            assert (generation.status, generation.path) == ("failed", None)
+            assert str(ref.path) in generation.reason
         assert (source.generation("c", 0).status, source.generation("c", 0).reason) == ("refused", "not that")
         assert "has no generation of sample 'a', repeat 7" in source.generation("a", 7).reason
         assert source.name == "painter" and source.revision

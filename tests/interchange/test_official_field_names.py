@@ -19,7 +19,7 @@ def row(**fields: Any) -> OfficialRow:
 
 
 @pytest.mark.parametrize("name", ["prompt", "question", "user_prompt", "image_prompt"])
-def test_each_name_of_the_prompt(name: str) -> None:
+def test_each_field_name_of_the_prompt_is_accepted(name: str) -> None:
     assert row(**{name: " A placard "}).prompt == "A placard"
 
 
@@ -31,15 +31,15 @@ def test_the_official_prompt_goes_first_and_a_blank_one_stays_blank() -> None:
 
 
 @pytest.mark.parametrize("name", ["output_path", "image_path", "generated_image", "gen_image"])
-def test_each_name_of_the_generated_image(name: str) -> None:
-    found = row(**{name: "a.png"})
-    assert (found.output, found.truth) == (Path("/base/a.png"), None)
+def test_each_field_name_of_the_generated_image_is_accepted(name: str) -> None:
+    result = row(**{name: "a.png"})
+    assert (result.output, result.truth) == (Path("/base/a.png"), None)
 
 
 @pytest.mark.parametrize("name", ["gt_image", "ground_truth", "target_image", "reference_image"])
-def test_each_name_of_the_ground_truth(name: str) -> None:
-    found = row(**{name: "t.png"})
-    assert (found.output, found.truth) == (None, Path("/base/t.png"))
+def test_each_field_name_of_the_ground_truth_is_accepted(name: str) -> None:
+    result = row(**{name: "t.png"})
+    assert (result.output, result.truth) == (None, Path("/base/t.png"))
 
 
 @pytest.mark.parametrize(
@@ -66,15 +66,15 @@ def test_each_name_of_the_ground_truth(name: str) -> None:
         ({"output_path": "o", "image_path": "i", "gt_image": "t", "ground_truth": "u"}, "o", "t"),
     ],
 )
-def test_what_gen_image_means_follows_from_what_else_is_there(
+def test_the_meaning_of_gen_image_depends_on_the_other_fields(
     fields: dict[str, Any], output: str | None, truth: str | None
 ) -> None:
-    found = row(**fields)
-    assert found.output == (Path("/base") / output if output else None)
-    assert found.truth == (Path("/base") / truth if truth else None)
+    result = row(**fields)
+    assert result.output == (Path("/base") / output if output else None)
+    assert result.truth == (Path("/base") / truth if truth else None)
 
 
-def test_success_or_the_status_of_the_image() -> None:
+def test_success_is_read_from_the_flag_or_the_status_of_the_image() -> None:
     assert row(success=True).success and row(image_status="ok").success and row(success=1).success
     assert not row(image_status="failed").success and not row().success
     assert not row(success=False, image_status="ok").success  # the official field decides where it is there

@@ -39,7 +39,7 @@ def simple_summary(rows: Sequence[Row]) -> list[SummaryRow]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A results file with every kind of row, its images beside it."""
+    """Return a folder with a results file that has every kind of row, and its images."""
     for name in ("out/1.png", "out/2.png", "out/7.png", "gt/1.png", "gt/2.png", "gt/7.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(store_records.image_bytes(len(name) + ord(name[-5])))
@@ -77,8 +77,8 @@ def test_rows_are_preserved_verbatim_and_in_order(folder: Path) -> None:
     assert [row.id for row in results.rows] == [
         "1", "2", "3", "no file", "no truth", "empty", "empty and lost", None, "torn", "70", "truthy",
     ]  # fmt: skip
-    judged = [row.id for row in results.rows if row.to_be_judged]
-    assert judged == ["1", "2", "empty", None, "torn", "70", "truthy"]
+    scored_ids = [row.id for row in results.rows if row.to_be_judged]
+    assert scored_ids == ["1", "2", "empty", None, "torn", "70", "truthy"]
 
 
 def test_a_results_file_is_a_task_and_a_source(folder: Path) -> None:
@@ -172,11 +172,11 @@ def _scored(folder: Path, results: OfficialResults) -> RunStore:
         "no truth": ParsedScore(status="not_applicable", reason="lacks truth_image"),
     }
     for sample in task.samples():
-        found = source.generation(sample.id, 0)
+        generation = source.generation(sample.id, 0)
         ref = None
-        if found.path is not None:
-            ref = store.put_image(found.path.read_bytes(), width=24, height=16, format="PNG")
-        store.put_generation(sample.id, store_records.generation(sample.id, ref, reason=found.reason))
+        if generation.path is not None:
+            ref = store.put_image(generation.path.read_bytes(), width=24, height=16, format="PNG")
+        store.put_generation(sample.id, store_records.generation(sample.id, ref, reason=generation.reason))
         if ref is not None and sample.id in parsed_scores:
             parsed = parsed_scores[sample.id]
             strict = ParsedScore(status=ScoreStatus.FAILED, reason="off the grid") if sample.id == "2" else parsed
@@ -185,10 +185,10 @@ def _scored(folder: Path, results: OfficialResults) -> RunStore:
     return store
 
 
-def test_an_evaluated_file_has_the_rows_back_with_verdicts_and_three_summaries(folder: Path) -> None:
+def test_an_evaluated_file_has_all_rows_with_verdicts_and_three_summaries(folder: Path) -> None:
     results = read_results(folder / "results.json")
     store = _scored(folder, results)
-    for path in (folder / "out").iterdir():  # deleting images later does not change what was judged
+    for path in (folder / "out").iterdir():  # deleting images later does not change which rows are scored
         path.unlink()
     with store:
         assert export_official(store, folder / "results_eval.json", "judge", simple_summary) == 11
@@ -316,7 +316,7 @@ def test_a_missing_value_is_an_error_of_the_row_and_not_a_zero(tmp_path: Path) -
     assert (row["scores"], row["error"]) == (None, "visual_correctness has no value")
 
 
-def test_a_lone_surrogate_can_be_written(tmp_path: Path) -> None:
+def test_a_lone_surrogate_is_written(tmp_path: Path) -> None:
     row = {"id": 1, "prompt": "x\ud800", "eval_success": False, "scores": None, "error": None}
     write_results(tmp_path / "eval.json", [row], simple_summary)
     assert read_results(tmp_path / "eval.json").rows[0].fields == row

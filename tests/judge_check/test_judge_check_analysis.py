@@ -1,4 +1,4 @@
-"""What a judge made of known changes, by hand-worked cases and against the definition of the interval."""
+"""The analysis of a judge's scores of known changes, by worked cases and against the definition of the interval."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ WRONG_TEXT = reading(1, 1, 0.5, 1)
 Change = tuple[Expectation, list[ParsedScore]]
 
 
-def judged_as(base: list[ParsedScore], *changes: Change) -> dict[str, ChangeResult]:
+def scored_as(base: list[ParsedScore], *changes: Change) -> dict[str, ChangeResult]:
     """Results by change, where the n-th reading of each list is of the n-th sample."""
-    judged = [CheckedImage(f"s{number}", "nothing", (one,)) for number, one in enumerate(base)]
+    checked = [CheckedImage(f"s{number}", "nothing", (one,)) for number, one in enumerate(base)]
     for expectation, readings in changes:
-        judged += [CheckedImage(f"s{number}", expectation.name, (one,)) for number, one in enumerate(readings)]
-    results = judge_changes([NOTHING, *(expectation for expectation, _ in changes)], judged, DIMENSIONS)
+        checked += [CheckedImage(f"s{number}", expectation.name, (one,)) for number, one in enumerate(readings)]
+    results = judge_changes([NOTHING, *(expectation for expectation, _ in changes)], checked, DIMENSIONS)
     return {result.name: result for result in results}
 
 
@@ -74,7 +74,7 @@ def test_no_images_have_no_rate() -> None:
 
 
 def test_a_judge_that_detects_only_the_change_is_fit() -> None:
-    result = judged_as([FULL] * 10, (DIGIT, [WRONG_TEXT] * 10))["digit"]
+    result = scored_as([FULL] * 10, (DIGIT, [WRONG_TEXT] * 10))["digit"]
     assert result.verdict == "fit" and result.reason == ""
     assert result.sensitivity is not None and result.sensitivity.value == 1
     assert result.specificity is not None and result.specificity.value == 1
@@ -86,7 +86,7 @@ def test_rates_are_shares_of_images() -> None:
     """Ten images: seven right, one unseen, one seen with a fault beside it, one seen while aesthetics rose."""
     base = [FULL] * 9 + [reading(1, 1, 1, 0.5)]
     after = [WRONG_TEXT] * 7 + [FULL, reading(1, 0.5, 0, 1), WRONG_TEXT]
-    result = judged_as(base, (DIGIT, after))["digit"]
+    result = scored_as(base, (DIGIT, after))["digit"]
     assert result.sensitivity is not None and result.sensitivity.hits == 9
     assert result.specificity is not None and result.specificity.hits == 8
     moved = {one.dimension: one for one in result.movements}
@@ -97,7 +97,7 @@ def test_rates_are_shares_of_images() -> None:
 
 def test_all_dimensions_that_must_fall_have_to_fall() -> None:
     after = [reading(0.5, 0, 1, 1)] * 6 + [reading(1, 0, 1, 1)] * 4
-    result = judged_as([FULL] * 10, (MISSING, after))["missing"]
+    result = scored_as([FULL] * 10, (MISSING, after))["missing"]
     assert result.sensitivity is not None and result.sensitivity.hits == 6
     assert result.specificity is not None and result.specificity.hits == 10
     assert result.verdict == "unfit" and "sensitivity 0.600" in result.reason
@@ -105,13 +105,13 @@ def test_all_dimensions_that_must_fall_have_to_fall() -> None:
 
 def test_dimensions_that_may_fall_do_not_count() -> None:
     after = [reading(0, 0, 1, 0)] * 5 + [reading(0, 0, 1, 1)] * 5
-    assert judged_as([FULL] * 10, (MISSING, after))["missing"].verdict == "fit"
+    assert scored_as([FULL] * 10, (MISSING, after))["missing"].verdict == "fit"
 
 
 def test_a_judge_is_compared_with_its_own_score_of_the_truth() -> None:
-    """One that gives the truth one half moves from one half; the unchanged image is held against full marks."""
+    """A judge that gives the truth 0.5 is measured from 0.5; the unchanged image is compared with full marks."""
     half = reading(0.5, 0.5, 0.5, 0.5)
-    results = judged_as([half] * 10, (DIGIT, [reading(0.5, 0.5, 0, 0.5)] * 10))
+    results = scored_as([half] * 10, (DIGIT, [reading(0.5, 0.5, 0, 0.5)] * 10))
     assert results["digit"].verdict == "fit"
     assert results["nothing"].verdict == "unfit" and "specificity 0.000" in results["nothing"].reason
     assert results["nothing"].sensitivity is None
@@ -119,7 +119,7 @@ def test_a_judge_is_compared_with_its_own_score_of_the_truth() -> None:
 
 def test_a_value_that_is_already_0_counts_as_not_detected() -> None:
     base = [FULL] * 8 + [reading(1, 1, 0, 1)] * 2
-    result = judged_as(base, (DIGIT, [reading(1, 1, 0, 1)] * 10))["digit"]
+    result = scored_as(base, (DIGIT, [reading(1, 1, 0, 1)] * 10))["digit"]
     text = next(moved for moved in result.movements if moved.dimension == T)
     assert text.floored == 2 and text.down == 0.8
     assert result.sensitivity is not None and result.sensitivity.hits == 8
@@ -130,37 +130,37 @@ def test_a_value_that_is_already_0_counts_as_not_detected() -> None:
 
 
 def test_small_differences_do_not_count_as_moves() -> None:
-    steady = judged_as([reading(0.9, 0.9, 0.9, 0.9)] * 10, (LAYOUT, [reading(0.7, 1, 0.8, 0.9)] * 10))["layout"]
+    steady = scored_as([reading(0.9, 0.9, 0.9, 0.9)] * 10, (LAYOUT, [reading(0.7, 1, 0.8, 0.9)] * 10))["layout"]
     assert steady.verdict == "fit"
-    loose = judged_as([reading(0.9, 0.9, 0.9, 0.9)] * 10, (LAYOUT, [reading(0.65, 1, 0.8, 0.9)] * 10))["layout"]
+    loose = scored_as([reading(0.9, 0.9, 0.9, 0.9)] * 10, (LAYOUT, [reading(0.65, 1, 0.8, 0.9)] * 10))["layout"]
     assert loose.verdict == "unfit"
 
 
 def test_several_scores_count_by_their_mean_and_failed_ones_are_left_out() -> None:
-    judged = [CheckedImage("s", "nothing", (FULL, FULL, FULL)), CheckedImage("s", "digit", (WRONG_TEXT, FULL, FAILED))]
-    digit = judge_changes([NOTHING, DIGIT], judged, DIMENSIONS)[1]
+    checked = [CheckedImage("s", "nothing", (FULL, FULL, FULL)), CheckedImage("s", "digit", (WRONG_TEXT, FULL, FAILED))]
+    digit = judge_changes([NOTHING, DIGIT], checked, DIMENSIONS)[1]
     assert digit.sensitivity is not None and digit.sensitivity.hits == 1  # 0.75 is a quarter below 1
     assert (digit.n, digit.failed, digit.scores) == (1, 1, 3)
 
 
 def test_a_gained_or_lost_value_counts_as_moved() -> None:
-    gone = judged_as([FULL] * 10, (LAYOUT, [reading(1, 1, None, 1)] * 10))["layout"]
+    gone = scored_as([FULL] * 10, (LAYOUT, [reading(1, 1, None, 1)] * 10))["layout"]
     assert gone.specificity is not None and gone.specificity.hits == 0
-    unseen = judged_as([FULL] * 10, (DIGIT, [reading(1, 1, None, 1)] * 10))["digit"]
+    unseen = scored_as([FULL] * 10, (DIGIT, [reading(1, 1, None, 1)] * 10))["digit"]
     assert unseen.sensitivity is not None and unseen.sensitivity.hits == 0
     without = reading(1, 1, None, 1)
-    assert judged_as([without] * 10, (LAYOUT, [without] * 10))["layout"].verdict == "fit"
+    assert scored_as([without] * 10, (LAYOUT, [without] * 10))["layout"].verdict == "fit"
 
 
 def test_failures_count_for_no_rate_and_have_their_own_limit() -> None:
-    result = judged_as([FULL] * 20, (DIGIT, [WRONG_TEXT] * 10 + [FAILED] * 10))["digit"]
+    result = scored_as([FULL] * 20, (DIGIT, [WRONG_TEXT] * 10 + [FAILED] * 10))["digit"]
     assert (result.n, result.failed, result.images) == (10, 10, 20)
     assert result.sensitivity is not None and result.sensitivity.value == 1
     assert result.verdict == "unfit" and "10 of 20 scores failed" in result.reason
 
 
 def test_an_image_counts_only_if_its_unchanged_image_has_a_score() -> None:
-    result = judged_as([FULL] * 9 + [FAILED, NOT_RUN], (DIGIT, [WRONG_TEXT] * 10 + [NOT_RUN]))["digit"]
+    result = scored_as([FULL] * 9 + [FAILED, NOT_RUN], (DIGIT, [WRONG_TEXT] * 10 + [NOT_RUN]))["digit"]
     assert (result.n, result.no_baseline, result.not_run, result.images) == (9, 1, 1, 11)
     checked = check_image(
         DIGIT, CheckedImage("s9", "digit", (WRONG_TEXT,)), CheckedImage("s9", "nothing", (FAILED,)), DIMENSIONS
@@ -173,9 +173,9 @@ def test_an_image_counts_only_if_its_unchanged_image_has_a_score() -> None:
     [
         (MIN_IMAGES, MIN_IMAGES, "fit"),
         (MIN_IMAGES - 1, MIN_IMAGES - 1, "n too small"),  # all seen, and too few
-        (0, 2, "unfit"),  # the whole interval lies below the limit, few as they are
+        (0, 2, "unfit"),  # the whole interval is below the limit, although there are few images
         (0, 1, "n too small"),  # so it does here, but a good judge misses the first one time in ten
-        (21, 24, "n too small"),  # below the limit, which its interval holds
+        (21, 24, "n too small"),  # below the limit, but the limit is within its interval
         (19, 24, "n too small"),  # ends at 0.908
         (18, 24, "unfit"),  # ends at 0.880
         (22, 24, "fit"),
@@ -183,23 +183,23 @@ def test_an_image_counts_only_if_its_unchanged_image_has_a_score() -> None:
         (880, 1000, "unfit"),
     ],
 )
-def test_verdicts_follow_rate_interval_and_number(seen: int, n: int, verdict: str) -> None:
+def test_verdicts_depend_on_rate_interval_and_number_of_images(seen: int, n: int, verdict: str) -> None:
     after = [WRONG_TEXT] * seen + [FULL] * (n - seen)
-    assert judged_as([FULL] * n, (DIGIT, after))["digit"].verdict == verdict
+    assert scored_as([FULL] * n, (DIGIT, after))["digit"].verdict == verdict
 
 
 def test_a_change_of_no_dimension_of_the_judge_is_not_applicable() -> None:
-    judged = [CheckedImage("s", name, (ParsedScore(status="ok", values={A: 1.0}),)) for name in ("nothing", "digit")]
-    nothing, digit = judge_changes([NOTHING, DIGIT], judged, (A,))
+    checked = [CheckedImage("s", name, (ParsedScore(status="ok", values={A: 1.0}),)) for name in ("nothing", "digit")]
+    nothing, digit = judge_changes([NOTHING, DIGIT], checked, (A,))
     assert digit.verdict == "not applicable" and nothing.verdict == "n too small"
 
 
 def test_a_judge_is_fit_when_every_change_is() -> None:
-    fit = judged_as([FULL] * 10, (DIGIT, [WRONG_TEXT] * 10), (LAYOUT, [FULL] * 10))
+    fit = scored_as([FULL] * 10, (DIGIT, [WRONG_TEXT] * 10), (LAYOUT, [FULL] * 10))
     assert overall(list(fit.values())) == (True, "it is fit for all 3 changes")
-    few = judged_as([FULL] * 10, (DIGIT, [WRONG_TEXT] * 4), (LAYOUT, [FULL] * 10))
+    few = scored_as([FULL] * 10, (DIGIT, [WRONG_TEXT] * 4), (LAYOUT, [FULL] * 10))
     assert overall(list(few.values())) == (False, "there are too few images to decide about digit")
-    blind = judged_as([FULL] * 10, (DIGIT, [FULL] * 10), (LAYOUT, [FULL] * 4))
+    blind = scored_as([FULL] * 10, (DIGIT, [FULL] * 10), (LAYOUT, [FULL] * 4))
     assert overall(list(blind.values())) == (False, "it is unfit for digit")
 
 

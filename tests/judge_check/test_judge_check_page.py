@@ -53,20 +53,20 @@ def image(folder: Path, number: int, name: str) -> ImageRef:
     return ImageRef(sha256=digest, width=96, height=64, format="PNG", path=path)
 
 
-def made(folder: Path) -> tuple[JudgeCheck, list[Example]]:
-    judged = [
+def check_with_examples(folder: Path) -> tuple[JudgeCheck, list[Example]]:
+    checked = [
         CheckedImage(f"s{number}", change.name, (reading_of(number, change.name),))
         for number in range(SAMPLES)
         for change in CHANGES
     ]
-    changes = judge_changes(CHANGES, judged, DIMENSIONS)
+    changes = judge_changes(CHANGES, checked, DIMENSIONS)
     fit, because = overall(changes)
     check = JudgeCheck(
         scorer="vlm:<b>tiny</b>", judges=("tiny-2",), task="world with known changes", task_version="changes-1-abc",
         samples=SAMPLES, dimensions=DIMENSIONS, changes=changes, fit=fit, because=because, cost=0.12, seconds=61.0,
     )  # fmt: skip
     known = {change.name: change for change in CHANGES}
-    bases = {one.sample: one for one in judged if one.change == "nothing"}
+    bases = {one.sample: one for one in checked if one.change == "nothing"}
     examples = [
         Example(
             change=one.change, sample=one.sample, category="film", prompt=f"Draw {HOSTILE}", what=f"changed {HOSTILE}",
@@ -77,25 +77,25 @@ def made(folder: Path) -> tuple[JudgeCheck, list[Example]]:
             rationales=tuple(each.rationale for each in one.scores if each.rationale),
             reasons=tuple(each.reason for each in one.scores if each.reason),
         )
-        for number, one in enumerate(judged)
+        for number, one in enumerate(checked)
     ]  # fmt: skip
     return check, examples
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of twenty samples and three changes."""
+    """Return the path of a page of twenty samples and three changes."""
     folder = tmp_path_factory.mktemp("check")
-    check, examples = made(folder)
+    check, examples = check_with_examples(folder)
     return write_page(check, examples, folder / "judge_check", "result.json", check.model_dump_json())
 
 
-@pytest.fixture(params=[(1440, "light"), (390, "dark")], ids=["desk", "phone"])
+@pytest.fixture(params=[(1440, "light"), (390, "dark")], ids=["desktop", "phone"])
 def shown(request: pytest.FixtureRequest, browser: Any, index: Path) -> Iterator[Any]:
-    """The page, wide and light, then narrow and dark; nothing may be complained of or asked for from elsewhere."""
+    """Yield the page, wide and light, then narrow and dark; without console messages and remote requests."""
     width, theme = request.param
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, offline=True)
-    page, complaints, asked = context.new_page(), [], []
+    page, complaints, requested = context.new_page(), [], []
 
     def dismissed(dialog: Any) -> None:
         complaints.append("dialog")
@@ -104,16 +104,16 @@ def shown(request: pytest.FixtureRequest, browser: Any, index: Path) -> Iterator
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("dialog", dismissed)
-    page.on("request", lambda sent: asked.append(sent.url))
+    page.on("request", lambda sent: requested.append(sent.url))
     page.goto(index.as_uri())
     yield page
     page.wait_for_timeout(100)
     assert complaints == []
-    assert all(url.startswith("file://") for url in asked)
+    assert all(url.startswith("file://") for url in requested)
     context.close()
 
 
-def test_the_answer_comes_first_and_is_escaped(shown: Any) -> None:
+def test_the_headline_comes_first_and_is_escaped(shown: Any) -> None:
     assert shown.locator("h1").inner_text().split() == ["vlm:<b>tiny</b>", "is", "not", "fit", "for", "use"]
     assert "it is unfit for digit" in shown.locator(".lede").first.inner_text()
     assert shown.locator("main script, main img[src='x']").count() == 0
@@ -128,7 +128,7 @@ def test_the_page_is_not_wider_than_the_window(shown: Any) -> None:
 def test_the_table_shows_the_figures_of_the_record(shown: Any) -> None:
     row = shown.locator(".changes tbody tr", has_text="one digit is another")
     words = " ".join(row.inner_text().split())
-    # 12 of the 19 that were judged; visual correctness fell in the others
+    # 12 of the 19 scored images; visual correctness fell in the others
     assert words.count("0.632") == 2 and "unfit" in words
     cells = [row.locator(f"[data-label='{name}']").inner_text() for name in ("n", "Wrong", "Right", "Failed")]
     assert [re.sub(r"\D", "", cell) for cell in cells] == ["19", "7", "12", "1"]
@@ -189,7 +189,7 @@ def test_heading_levels_and_anchors_are_valid(index: Path) -> None:
 
 
 def test_a_page_is_replaced_as_a_whole_with_its_record(tmp_path: Path) -> None:
-    check, examples = made(tmp_path)
+    check, examples = check_with_examples(tmp_path)
     out = tmp_path / "judge_check"
     write_page(check, examples, out, "result.json", "one")
     (out / "stray.txt").write_text("x")
@@ -200,7 +200,7 @@ def test_a_page_is_replaced_as_a_whole_with_its_record(tmp_path: Path) -> None:
 
 
 def test_tables_give_reasons_and_no_control_characters(tmp_path: Path) -> None:
-    check, _ = made(tmp_path)
+    check, _ = check_with_examples(tmp_path)
     hostile = check.model_copy(update={"judges": ("tiny\x1b[2J",)})
     text = tables.terminal(hostile)
     assert text.startswith("vlm:<b>tiny</b> fit for use: no, because it is unfit for digit\n")

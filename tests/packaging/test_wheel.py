@@ -1,4 +1,4 @@
-"""An installed wheel stands alone: it brings tasks, the mini world and the page's templates along."""
+"""An installed wheel is complete: it contains the tasks, the mini world and the templates of pages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_content_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_the_package_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "knowgen/_content/tasks/knowgen_mini/samples.jsonl" in names
     assert any(name.startswith("knowgen/report/templates/") for name in names)

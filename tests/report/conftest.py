@@ -1,4 +1,4 @@
-"""Runs with made-up scores in real run directories."""
+"""A builder of runs for the tests of reports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from tests.helpers.report_runs import RunMaker
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> RunMaker:
-    """A maker of runs in a fresh folder."""
+def maker(tmp_path: Path) -> RunMaker:
+    """Return a builder of runs in an empty folder."""
     return RunMaker(tmp_path)

@@ -1,4 +1,4 @@
-"""A report in a real browser, opened from disk and offline, as its readers meet it."""
+"""A report opened from disk in a real browser that is offline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOSTILE = (
 
 
 class Watched:
-    """A page that remembers what it complained of and what it asked for."""
+    """A page that records its console messages and requests."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
@@ -44,13 +44,13 @@ class Watched:
         dialog.dismiss()
 
     def ids(self) -> list[str]:
-        """Ids of the samples that are generated, in order, after scrolling to the end."""
+        """Return the ids of the samples shown, in order, after scrolling to the end."""
         self.to_the_end()
         links = self.page.locator(".card .tags a").all_text_contents()
         return [text.removeprefix("sample ") for text in links]
 
     def to_the_end(self) -> None:
-        """Scrolls until no more cards come."""
+        """Scroll until no more cards appear."""
         before = -1
         while (now := self.page.locator(".card").count()) != before:
             before = now
@@ -58,7 +58,7 @@ class Watched:
             self.page.wait_for_timeout(60)
 
     def clean(self) -> None:
-        """Asserts that nothing went wrong and nothing left the disk."""
+        """Assert that there was no error and no request of a remote file."""
         assert self.complaints == []
         assert all(url.startswith("file://") for url in self.requests)
 
@@ -67,7 +67,7 @@ Open = Callable[..., Watched]
 
 
 def until(page: Any, truth: str) -> None:
-    """Waits for an expression to hold, without the `eval` that the page's own protocol forbids."""
+    """Wait until an expression is true, without the `eval` that the page's content security policy forbids."""
     for _ in range(400):
         if page.evaluate(truth):
             return
@@ -77,7 +77,7 @@ def until(page: Any, truth: str) -> None:
 
 @pytest.fixture
 def view(browser: Any) -> Iterator[Open]:
-    """Opens pages in fresh offline contexts."""
+    """Yield a function that opens pages in new offline contexts."""
     contexts = []
 
     def open_page(index: Path, address: str = "", *, width: int = 1440, theme: str = "light") -> Watched:
@@ -95,40 +95,41 @@ def view(browser: Any) -> Iterator[Open]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """A report of three systems over 40 samples under two scorers and two protocols."""
-    lab = RunMaker(tmp_path_factory.mktemp("site"))
-    samples = lab.samples(40)
+    """Return a report of three systems on 40 samples, with two scorers and two protocols."""
+    maker = RunMaker(tmp_path_factory.mktemp("site"))
+    samples = maker.samples(40)
     runs = [
-        lab.run("open_book", samples, 0.8, scorers=(lab.CHECK, lab.JUDGE)),
-        lab.run("closed_book", samples, 0.25, scorers=(lab.CHECK, lab.JUDGE)),
-        lab.run("oracle", samples, 0.97, scorers=(lab.CHECK, lab.JUDGE), privileged=True),
+        maker.run("open_book", samples, 0.8, scorers=(maker.CHECK, maker.JUDGE)),
+        maker.run("closed_book", samples, 0.25, scorers=(maker.CHECK, maker.JUDGE)),
+        maker.run("oracle", samples, 0.97, scorers=(maker.CHECK, maker.JUDGE), privileged=True),
     ]
-    return write_report(runs, lab.folder / "page"), runs
+    return write_report(runs, maker.folder / "page"), runs
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report whose every text tries to break out."""
-    lab = RunMaker(tmp_path_factory.mktemp("hostile"))
-    lab.reason = lab.rationale = lab.subject = " ".join(HOSTILE)
-    lab.task = HOSTILE[0]
-    lab.fail_rate = 0.3
-    samples = lab.samples(12, HOSTILE)
+    """Return a report in which every text attempts an injection."""
+    maker = RunMaker(tmp_path_factory.mktemp("hostile"))
+    maker.reason = maker.rationale = maker.subject = " ".join(HOSTILE)
+    maker.task = HOSTILE[0]
+    maker.fail_rate = 0.3
+    samples = maker.samples(12, HOSTILE)
     runs = [
-        lab.run(name, samples, 0.6, scorers=(lab.CHECK, lab.JUDGE)) for name in (HOSTILE[0], HOSTILE[1], HOSTILE[4])
+        maker.run(name, samples, 0.6, scorers=(maker.CHECK, maker.JUDGE))
+        for name in (HOSTILE[0], HOSTILE[1], HOSTILE[4])
     ]
-    return write_report(runs, lab.folder / "page")
+    return write_report(runs, maker.folder / "page")
 
 
 def summary(run: Any, scorer: str = "world_check", protocol: str = "strict") -> Any:
-    """One of the summaries of a run."""
+    """Return one of the summaries of a run."""
     return next(one for one in run.summaries if (one.scorer, one.protocol) == (scorer, protocol))
 
 
-# -- the answer and its figures --------------------------------------------------------------------------------------
+# -- the headline and its figures--------------------------------------------------------------------------------------
 
 
-def test_the_page_opens_and_says_who_is_ahead(site: Any, view: Open) -> None:
+def test_the_page_opens_and_names_the_best_system(site: Any, view: Open) -> None:
     index, runs = site
     opened = view(index)
     first, second = (summary(run).headline.value for run in runs[:2])
@@ -138,7 +139,7 @@ def test_the_page_opens_and_says_who_is_ahead(site: Any, view: Open) -> None:
     opened.clean()
 
 
-def test_tables_hold_the_figures_of_the_summaries(site: Any, view: Open) -> None:
+def test_tables_show_the_figures_of_the_summaries(site: Any, view: Open) -> None:
     index, runs = site
     page = view(index).page
     for run in runs:
@@ -146,8 +147,10 @@ def test_tables_hold_the_figures_of_the_summaries(site: Any, view: Open) -> None
         line = page.locator(".board:visible tbody tr", has_text=summary(run).system).first
         shown = line.locator("a.figure").all_inner_texts()
         assert shown == [f"{whole.figures[name].value:.3f}" for name in (OVERALL, *DIMENSIONS)]
-        held = whole.coverage
-        assert f"{held.generation_failed + held.generation_refused + held.score_failed}" in line.inner_text()
+        coverage = whole.coverage
+        assert (
+            f"{coverage.generation_failed + coverage.generation_refused + coverage.score_failed}" in line.inner_text()
+        )
 
 
 def test_figures_are_plotted_where_their_values_are(site: Any, view: Open) -> None:
@@ -164,15 +167,15 @@ def test_figures_are_plotted_where_their_values_are(site: Any, view: Open) -> No
         assert (ends["x"] + ends["width"] - frame["x"]) / frame["width"] == pytest.approx(figure.high, abs=0.012)
 
 
-def test_scorer_and_protocol_are_chosen_and_kept_in_the_address(site: Any, view: Open) -> None:
+def test_scorer_and_protocol_can_be_chosen_and_stay_in_the_url(site: Any, view: Open) -> None:
     index, runs = site
     opened = view(index)
     page = opened.page
     page.locator("#protocol").get_by_text("official", exact=True).click()
     page.locator("#scorer").select_option("vlm:tiny-judge")
-    wanted = summary(runs[0], "vlm:tiny-judge", "official")
+    expected = summary(runs[0], "vlm:tiny-judge", "official")
     row = page.locator(".board:visible tbody tr", has_text="open_book")  # 4 of its 40 scores failed
-    assert f"{wanted.headline.value:.3f}" in row.inner_text() and "no result" in row.inner_text()
+    assert f"{expected.headline.value:.3f}" in row.inner_text() and "no result" in row.inner_text()
     assert "protocol=official" in page.url and "tiny-judge-2" in page.locator(".basis:visible").inner_text()
     page.go_back()
     page.go_back()
@@ -186,44 +189,44 @@ def test_the_breakdown_shows_each_measure(site: Any, view: Open) -> None:
     index, runs = site
     page = view(index).page
     page.locator("[data-measure]:visible").select_option("aesthetics")
-    wanted = summary(runs[0]).slice("category", "biology").figures["aesthetics"]
+    expected = summary(runs[0]).slice("category", "biology").figures["aesthetics"]
     line = page.locator(".parts:visible tbody tr", has_text="biology")
-    assert line.locator("td a.figure").first.inner_text() == f"{wanted.value:.3f}"
+    assert line.locator("td a.figure").first.inner_text() == f"{expected.value:.3f}"
 
 
 # -- samples and filters ---------------------------------------------------------------------------------------------
 
 
 def states(run: Any) -> dict[str, str]:
-    """State of each sample, read from the rows by hand."""
-    found = {}
+    """Return the state of each sample, computed from the rows."""
+    states_by_id = {}
     for row in run.store.rows("world_check"):
         if row.generation != "ok":
-            found[row.sample_id] = str(row.generation)
+            states_by_id[row.sample_id] = str(row.generation)
         else:
-            found[row.sample_id] = "scored" if row.strict.status == "ok" else "score " + row.strict.status
-    return found
+            states_by_id[row.sample_id] = "scored" if row.strict.status == "ok" else "score " + row.strict.status
+    return states_by_id
 
 
-def test_filters_keep_exactly_what_fits(site: Any, view: Open) -> None:
+def test_filters_show_exactly_the_matching_samples(site: Any, view: Open) -> None:
     index, runs = site
     everything = [sample.id for sample in runs[0].store.samples()]
     opened = view(index)
     assert opened.ids() == everything
     form = opened.page.locator("#filters")
     form.get_by_label("Status").select_option("generation_failed")
-    held = [states(run) for run in runs]
-    assert opened.ids() == [one for one in everything if any(state[one] == "failed" for state in held)]
+    states_per_run = [states(run) for run in runs]
+    assert opened.ids() == [one for one in everything if any(state[one] == "failed" for state in states_per_run)]
     form.get_by_label("Status").select_option("problem")
-    assert opened.ids() == [one for one in everything if any(state[one] != "scored" for state in held)]
+    assert opened.ids() == [one for one in everything if any(state[one] != "scored" for state in states_per_run)]
     form.get_by_label("Status").select_option("generation_failed")
     form.locator("[name=system]").select_option("closed_book")
-    assert opened.ids() == [one for one in everything if held[1][one] == "failed"]
+    assert opened.ids() == [one for one in everything if states_per_run[1][one] == "failed"]
     form.get_by_role("button", name="Clear").click()
     form.get_by_label("Category").select_option("game")
     form.get_by_label("Difficulty").select_option("medium")
-    wanted = [one.id for one in runs[0].store.samples() if (one.category, one.difficulty) == ("game", "medium")]
-    assert opened.ids() == wanted
+    expected = [one.id for one in runs[0].store.samples() if (one.category, one.difficulty) == ("game", "medium")]
+    assert opened.ids() == expected
     form.get_by_role("button", name="Clear").click()
     form.get_by_label("Search").fill("LIGHTHOUSE number 17")
     until(opened.page, "document.querySelectorAll('.card').length === 1")
@@ -231,7 +234,7 @@ def test_filters_keep_exactly_what_fits(site: Any, view: Open) -> None:
     opened.clean()
 
 
-def test_scores_can_be_asked_for_and_ordered(site: Any, view: Open) -> None:
+def test_samples_can_be_filtered_and_sorted_by_score(site: Any, view: Open) -> None:
     index, runs = site
     weights = dict(zip(DIMENSIONS, (0.1, 0.4, 0.4, 0.1), strict=True))
     scores = {}
@@ -244,12 +247,12 @@ def test_scores_can_be_asked_for_and_ordered(site: Any, view: Open) -> None:
     opened = view(index, "#samples?system=open_book&min=0.5&max=0.9&sort=low&alone=1")
     shown = opened.ids()
     assert sorted(shown) == sorted(one for one, score in scores.items() if 0.5 <= round(score, 4) <= 0.9)
-    held = [round(scores[one], 4) for one in shown]
-    assert held == sorted(held)
+    shown_scores = [round(scores[one], 4) for one in shown]
+    assert shown_scores == sorted(shown_scores)
     assert opened.page.locator(".image-panel h4 bdi").all_text_contents() == ["open_book"] * len(shown)
 
 
-def test_an_address_restores_a_view_and_back_returns(site: Any, view: Open) -> None:
+def test_a_url_restores_a_view_and_the_back_button_works(site: Any, view: Open) -> None:
     index, _ = site
     first = view(index)
     first.page.locator("#filters").get_by_label("Group").select_option("pop_culture_and_news")
@@ -263,7 +266,7 @@ def test_an_address_restores_a_view_and_back_returns(site: Any, view: Open) -> N
     assert first.page.locator("#filters").get_by_label("Group").input_value() == ""
 
 
-def test_every_number_leads_to_its_samples(site: Any, view: Open) -> None:
+def test_every_number_links_to_its_samples(site: Any, view: Open) -> None:
     index, _ = site
     opened = view(index)
     page = opened.page
@@ -280,8 +283,8 @@ def test_every_number_leads_to_its_samples(site: Any, view: Open) -> None:
     page.locator(".parts:visible th a", has_text="astronomy").click()
     until(page, "location.hash.includes('category=astronomy')")
     assert set(page.locator(".card .tags span:first-child").all_text_contents()) == {"astronomy"}
-    wanted = set(page.evaluate("[...document.querySelectorAll('a.figure')].map((a) => a.getAttribute('href'))"))
-    for href in wanted:
+    hrefs = set(page.evaluate("[...document.querySelectorAll('a.figure')].map((a) => a.getAttribute('href'))"))
+    for href in hrefs:
         section, _, query = href.partition("?")
         assert section in {"#samples", "#failures"} and set(parse_qs(query)) <= {
             "system", "group", "category", "difficulty", "status", "reason", "scorer", "protocol"
@@ -305,7 +308,7 @@ def test_every_image_loads_when_it_is_scrolled_to(site: Any, view: Open, width: 
     opened.clean()
 
 
-def test_details_show_what_went_in_what_came_out_and_why(site: Any, view: Open) -> None:
+def test_details_show_inputs_outputs_and_reasons(site: Any, view: Open) -> None:
     index, runs = site
     good = next(one for one, state in states(runs[0]).items() if state == "scored")
     opened = view(index, f"#samples?id={good}&scorer=vlm%3Atiny-judge")
@@ -323,10 +326,14 @@ def test_details_show_what_went_in_what_came_out_and_why(site: Any, view: Open) 
     opened.clean()
 
 
-def test_the_larger_image_stands_beside_the_truth(site: Any, view: Open) -> None:
+def test_the_enlarged_image_is_shown_beside_the_truth(site: Any, view: Open) -> None:
     index, runs = site
-    held = [states(run) for run in runs]
-    good = next(one for one in held[0] if all(state[one] != "failed" and state[one] != "refused" for state in held))
+    states_per_run = [states(run) for run in runs]
+    good = next(
+        one
+        for one in states_per_run[0]
+        if all(state[one] != "failed" and state[one] != "refused" for state in states_per_run)
+    )
     opened = view(index, f"#samples?id={good}")
     page = opened.page
     link = page.get_by_alt_text(f"generated image of open_book for sample {good}")
@@ -347,7 +354,7 @@ def test_the_larger_image_stands_beside_the_truth(site: Any, view: Open) -> None
 # -- hostile texts ---------------------------------------------------------------------------------------------------
 
 
-def test_hostile_texts_are_shown_as_texts(hostile: Path, view: Open) -> None:
+def test_hostile_texts_are_shown_as_text(hostile: Path, view: Open) -> None:
     opened = view(hostile)
     page = opened.page
     opened.to_the_end()
@@ -369,7 +376,7 @@ def test_hostile_texts_are_shown_as_texts(hostile: Path, view: Open) -> None:
     opened.clean()
 
 
-def test_a_hostile_address_does_no_harm(site: Any, view: Open) -> None:
+def test_a_hostile_url_is_harmless(site: Any, view: Open) -> None:
     index, _ = site
     opened = view(
         index, "#samples?q=%3Cimg%20src=x%20onerror=alert(1)%3E&system=__proto__&protocol=constructor&min=x&%%%"
@@ -383,7 +390,7 @@ def test_a_hostile_address_does_no_harm(site: Any, view: Open) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("which", ["site", "hostile"])
-def test_nothing_is_wider_than_the_screen(request: Any, view: Open, which: str, width: int) -> None:
+def test_the_page_is_not_wider_than_the_screen(request: Any, view: Open, which: str, width: int) -> None:
     index = request.getfixturevalue(which)
     page = view(index[0] if which == "site" else index, width=width).page
     page.evaluate(
@@ -400,7 +407,7 @@ def test_nothing_is_wider_than_the_screen(request: Any, view: Open, which: str, 
         assert loose == []
 
 
-def test_a_sheet_of_paper_holds_the_tables(site: Any, view: Open) -> None:
+def test_the_tables_fit_a_printed_page(site: Any, view: Open) -> None:
     page = view(site[0], width=740, theme="dark").page
     page.emulate_media(media="print")
     assert page.evaluate("document.documentElement.scrollWidth") <= 740
@@ -409,7 +416,7 @@ def test_a_sheet_of_paper_holds_the_tables(site: Any, view: Open) -> None:
 
 
 def luminance(colour: str) -> float:
-    """WCAG relative luminance of a computed colour."""
+    """Return the WCAG relative luminance of a computed colour."""
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -426,7 +433,7 @@ CONTRASTS = """() => [...document.querySelectorAll('h1, h2, h3, p, a, td, th, dt
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_texts_stand_out_in_light_and_dark(site: Any, view: Open, theme: str) -> None:
+def test_texts_have_enough_contrast_in_light_and_dark(site: Any, view: Open, theme: str) -> None:
     page = view(site[0], theme=theme).page
     assert (luminance(page.evaluate("getComputedStyle(document.documentElement).backgroundColor")) > 0.5) == (
         theme == "light"
@@ -438,7 +445,7 @@ def test_texts_stand_out_in_light_and_dark(site: Any, view: Open, theme: str) ->
         assert (light[1] + 0.05) / (light[0] + 0.05) >= 4.5, what
 
 
-def test_the_colours_can_be_switched_and_stay(site: Any, view: Open) -> None:
+def test_the_colour_scheme_can_be_switched_and_is_remembered(site: Any, view: Open) -> None:
     page = view(site[0], theme="light").page
     button = page.locator("#theme")
     assert button.get_attribute("aria-label") == "Colours: system setting"
@@ -450,7 +457,7 @@ def test_the_colours_can_be_switched_and_stay(site: Any, view: Open) -> None:
     assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == dark
 
 
-def test_the_keyboard_goes_through_the_page_in_order(site: Any, view: Open) -> None:
+def test_the_tab_key_visits_the_page_in_order(site: Any, view: Open) -> None:
     page = view(site[0]).page
     places = []
     for _ in range(30):
@@ -465,7 +472,7 @@ def test_the_keyboard_goes_through_the_page_in_order(site: Any, view: Open) -> N
     assert page.locator("[tabindex]:not([tabindex='0']):not([tabindex='-1'])").count() == 0
 
 
-def test_skipping_leads_to_the_samples(site: Any, view: Open) -> None:
+def test_the_skip_link_leads_to_the_samples(site: Any, view: Open) -> None:
     page = view(site[0]).page
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -482,7 +489,7 @@ NAMELESS = """() => [...document.querySelectorAll('input, select, button, a, sum
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_everything_has_a_name_and_headings_are_in_order(site: Any, view: Open, width: int) -> None:
+def test_controls_have_accessible_names_and_headings_are_in_order(site: Any, view: Open, width: int) -> None:
     page = view(site[0], width=width).page
     page.locator(".card > footer summary").first.click()
     page.wait_for_selector(".depth section")
@@ -501,7 +508,7 @@ def test_everything_has_a_name_and_headings_are_in_order(site: Any, view: Open, 
     assert page.evaluate("[...document.images].every((one) => /sample s\\d+$/.test(one.alt))")
 
 
-def test_rows_stay_rows_for_screen_readers_on_a_phone(site: Any, view: Open) -> None:
+def test_tables_keep_their_roles_on_a_phone(site: Any, view: Open) -> None:
     page = view(site[0], width=390).page
     table = page.get_by_role("table").first
     assert table.get_by_role("row").count() == 4
@@ -511,10 +518,10 @@ def test_rows_stay_rows_for_screen_readers_on_a_phone(site: Any, view: Open) -> 
 # -- other shapes of runs --------------------------------------------------------------------------------------------
 
 
-def test_runs_that_differ_in_task_version_are_not_ranked(lab: RunMaker, view: Open, tmp_path: Path) -> None:
-    old = lab.run("open_book", lab.samples(8), 0.9)
-    lab.version = "2-000000000000"
-    new = lab.run("closed_book", lab.samples(8), 0.2)
+def test_runs_that_differ_in_task_version_are_not_ranked(maker: RunMaker, view: Open, tmp_path: Path) -> None:
+    old = maker.run("open_book", maker.samples(8), 0.9)
+    maker.version = "2-000000000000"
+    new = maker.run("closed_book", maker.samples(8), 0.2)
     opened = view(write_report([old, new], tmp_path / "page"))
     assert opened.page.locator("h1").first.inner_text() == "These runs cannot be ranked."
     assert "task version" in opened.page.locator(".lede").first.inner_text()
@@ -522,9 +529,9 @@ def test_runs_that_differ_in_task_version_are_not_ranked(lab: RunMaker, view: Op
     opened.clean()
 
 
-def test_one_run_with_repeats_and_one_protocol(lab: Any, view: Open, tmp_path: Path) -> None:
-    lab.failing = False
-    run = lab.run("open_book", lab.samples(6), 0.8, repeats=2, protocols=("strict",))
+def test_one_run_with_repeats_and_one_protocol_is_shown(maker: Any, view: Open, tmp_path: Path) -> None:
+    maker.failing = False
+    run = maker.run("open_book", maker.samples(6), 0.8, repeats=2, protocols=("strict",))
     opened = view(write_report([run], tmp_path / "page"))
     assert opened.page.locator("#protocol, #scorer").count() == 0
     assert len(opened.ids()) == 12
@@ -533,9 +540,9 @@ def test_one_run_with_repeats_and_one_protocol(lab: Any, view: Open, tmp_path: P
     opened.clean()
 
 
-def test_an_image_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_path: Path) -> None:
-    lab.failing = False
-    run = lab.run("open_book", lab.samples(4), 0.8)
+def test_a_missing_image_is_replaced_by_its_reason(maker: Any, view: Open, tmp_path: Path) -> None:
+    maker.failing = False
+    run = maker.run("open_book", maker.samples(4), 0.8)
     _, generation = next(iter(run.store.generations()))
     assert generation.image is not None
     run.store.image_path(generation.image).unlink()
@@ -546,13 +553,13 @@ def test_an_image_that_is_gone_says_so_in_its_place(lab: Any, view: Open, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_thousand_samples_are_rendered_a_few_at_a_time(lab: RunMaker, view: Open, tmp_path: Path) -> None:
-    runs = [lab.run(name, lab.samples(1000), skill) for name, skill in (("open_book", 0.8), ("closed_book", 0.3))]
+def test_a_thousand_samples_are_rendered_a_few_at_a_time(maker: RunMaker, view: Open, tmp_path: Path) -> None:
+    runs = [maker.run(name, maker.samples(1000), skill) for name, skill in (("open_book", 0.8), ("closed_book", 0.3))]
     opened = view(write_report(runs, tmp_path / "page"))
     page = opened.page
     assert page.locator(".card").count() <= 64
     assert len([url for url in opened.requests if "chunk-" in url]) <= 3
     page.locator("#filters").get_by_label("Status").select_option("problem")
-    wanted = {one for run in runs for one, state in states(run).items() if state != "scored"}
-    assert page.locator("#match-count").inner_text().startswith(f"{len(wanted)} samples of 1,000")
+    expected = {one for run in runs for one, state in states(run).items() if state != "scored"}
+    assert page.locator("#match-count").inner_text().startswith(f"{len(expected)} samples of 1,000")
     opened.clean()

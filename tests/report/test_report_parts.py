@@ -39,7 +39,7 @@ SOURCES = sorted(
 )
 
 
-def test_numbers_have_the_same_digits_everywhere() -> None:
+def test_numbers_are_rounded_alike_everywhere() -> None:
     assert [number(value) for value in (0.5, 1.0, 0.12345, None)] == ["0.500", "1.000", "0.123", "–"]
     assert [number(value, signed=True) for value in (0.2, -0.2, -0.0001)] == ["+0.200", "−0.200", "0.000"]
 
@@ -48,18 +48,18 @@ def test_numbers_have_the_same_digits_everywhere() -> None:
     ("part", "whole", "words"),
     [(48, 48, "100 %"), (0, 48, "0 %"), (9999, 10000, "99.9 %"), (1, 10000, "0.1 %"), (1, 2, "50 %"), (0, 0, "–")],
 )
-def test_a_share_is_all_or_nothing_only_when_it_is(part: int, whole: int, words: str) -> None:
+def test_a_share_is_0_or_100_percent_only_if_exact(part: int, whole: int, words: str) -> None:
     assert share(part, whole) == words
 
 
-def test_money_and_time_read_well() -> None:
+def test_money_and_time_have_readable_units() -> None:
     assert [money(cost) for cost in (None, 0.0, 0.0123, 12.5, 1234.5)] == ["–", "$0", "$0.0123", "$12.50", "$1,234.50"]
     seconds = (0.414, 38.2, 700.0, 11100.0, None)
     assert [duration(value) for value in seconds] == ["0.41 s", "38 s", "12 min", "3 h 05 min", "–"]
 
 
 @given(st.floats(allow_nan=False))
-def test_a_position_never_leaves_the_scale(value: float) -> None:
+def test_a_position_stays_within_the_scale(value: float) -> None:
     assert 0 <= float(position(value).removesuffix("%")) <= 100
 
 
@@ -82,23 +82,23 @@ def test_odd_values_become_text_instead_of_breaking_the_page() -> None:
     assert json.loads(as_script_json([math.nan, math.inf, Path("a"), "\ud800"])) == ["nan", "inf", "a", "?"]
 
 
-def test_lists_of_records_are_written_for_people() -> None:
+def test_lists_of_records_become_readable_text() -> None:
     assert as_text([{"subject": "Teld", "similarity": 0.81234}, {"seen": False}]) == (
         "subject Teld, similarity 0.8123\nseen no"
     )
     assert as_text({"found": ["a", "b"], "missing": [], "top_line": 2}) == "found a · b, top line 2"
 
 
-def test_text_read_in_an_image_is_found_in_what_a_scorer_kept() -> None:
+def test_text_recognised_in_an_image_is_read_from_the_details_of_a_score() -> None:
     assert recognised({"lines": [{"text": "Teld", "box": [0, 0, 1, 1]}, {"box": []}]}) == ["Teld"]
     assert recognised({"recognised": ["Teld", "1898"]}) == ["Teld", "1898"]
     assert recognised({"subjects": []}) == []
 
 
 def test_systems_are_distinguished_by_more_than_colour() -> None:
-    found = marks([f"system {index}" for index in range(COLOURS * len(SHAPES))])
-    assert len(set(found)) == COLOURS * len(SHAPES)
-    assert len({mark.shape for mark in found[:COLOURS]}) == COLOURS
+    result = marks([f"system {index}" for index in range(COLOURS * len(SHAPES))])
+    assert len(set(result)) == COLOURS * len(SHAPES)
+    assert len({mark.shape for mark in result[:COLOURS]}) == COLOURS
 
 
 # -- colours: contrast after WCAG 2.2, colour blindness after Machado, Oliveira and Fernandes (2009) -----------------
@@ -118,7 +118,7 @@ SEEN_AS = {
 
 
 def css_colours(name: str) -> list[tuple[str, str]]:
-    """Light and dark values of the variables whose name matches."""
+    """Return the light and dark values of the variables whose name matches."""
     css = REPORT.joinpath("static/report.css").read_text()
     return re.findall(rf"--{name}: light-dark\((#\w{{6}}), (#\w{{6}})\)", css)
 
@@ -130,7 +130,7 @@ def linear(colour: str) -> Any:
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG contrast ratio."""
+    """Return the WCAG contrast ratio."""
     light = sorted(float(linear(colour) @ [0.2126, 0.7152, 0.0722]) for colour in (one, other))
     return (light[1] + 0.05) / (light[0] + 0.05)
 
@@ -144,7 +144,7 @@ def lab_of(light: Any) -> Any:
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["light", "dark"])
-def test_colours_stand_out_and_stay_apart(side: int) -> None:
+def test_colours_have_enough_contrast_and_distance(side: int) -> None:
     raised, page = css_colours("raised")[0][side], css_colours("page")[0][side]
     systems = [pair[side] for pair in css_colours(r"system-\d")]
     assert len(systems) == COLOURS
@@ -157,11 +157,11 @@ def test_colours_stand_out_and_stay_apart(side: int) -> None:
         assert near > 10, f"two systems look alike with {who}: {near:.1f}"
 
 
-# -- what the sources must not hold ----------------------------------------------------------------------------------
+# -- what the sources must not contain -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_no_text_is_ever_read_as_markup(path: Path) -> None:
+def test_text_is_never_parsed_as_markup(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     forbidden = (
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser|srcdoc"
@@ -176,16 +176,16 @@ def test_no_text_is_ever_read_as_markup(path: Path) -> None:
 
 
 def test_templates_escape_and_refuse_unknown_names() -> None:
-    made = environment()
-    assert made.autoescape is True
-    assert made.from_string("{{ text }}").render(text="<b>") == "&lt;b&gt;"
+    jinja = environment()
+    assert jinja.autoescape is True
+    assert jinja.from_string("{{ text }}").render(text="<b>") == "&lt;b&gt;"
 
 
 # -- cells -----------------------------------------------------------------------------------------------------------
 
 
 def row(values: dict[str, float], *, text_required: bool | None = True, lenient: dict[str, float] | None = None) -> Row:
-    """One judged generation."""
+    """Return one scored generation."""
     return Row(
         sample_id="a", category="game", group="pop_culture_and_news", text_required=text_required,
         generation=GenerationStatus.OK,
@@ -194,7 +194,7 @@ def row(values: dict[str, float], *, text_required: bool | None = True, lenient:
     )  # fmt: skip
 
 
-def test_the_score_of_an_image_weighs_what_applies() -> None:
+def test_the_score_of_an_image_weighs_only_applicable_dimensions() -> None:
     values = dict(zip(DIMENSIONS, (1.0, 0.5, 0.0, 1.0), strict=True))
     state, overall, shown = read_cell([row(values)], STRICT, DIMENSIONS)
     assert state == "scored" and overall == pytest.approx(0.1 + 0.2 + 0.1)
@@ -204,7 +204,7 @@ def test_the_score_of_an_image_weighs_what_applies() -> None:
     assert overall == pytest.approx((0.1 + 0.2 + 0.1) / 0.6)
 
 
-def test_each_protocol_reads_its_own_reading() -> None:
+def test_each_protocol_uses_its_own_parsed_score() -> None:
     strict = dict.fromkeys(DIMENSIONS, 1.0)
     lenient = dict.fromkeys(DIMENSIONS, 0.5)
     both = [row(strict, lenient=lenient)]
@@ -224,14 +224,14 @@ def test_a_failed_generation_has_a_state_and_no_number() -> None:
 
 
 def stored(folder: Path, image: Image.Image, ending: str = "PNG") -> tuple[ImageRef, Path]:
-    """An image file with its record."""
+    """Return an image file with its record."""
     path = folder / f"original-{len(list(folder.iterdir()))}"
     image.save(path, ending)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return ImageRef(sha256=digest, width=image.width, height=image.height, format=ending), path
 
 
-def test_images_are_reduced_and_heavy_ones_encoded_again(tmp_path: Path) -> None:
+def test_large_images_are_reduced_and_heavy_files_encoded_again(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1100, 1800, 3), dtype=np.uint8))
     heavy, light = stored(tmp_path, noise), stored(tmp_path, Image.new("RGBA", (900, 300), (10, 90, 30, 128)), "WEBP")
     (tmp_path / "img").mkdir()
@@ -262,8 +262,8 @@ def test_an_image_that_cannot_be_shown_gives_the_reason(tmp_path: Path) -> None:
     assert list((tmp_path / "img").iterdir()) == []
 
 
-def test_a_report_is_replaced_and_its_images_are_used_again(lab: Any, tmp_path: Path) -> None:
-    run = lab.run("open_book", lab.samples(6), 0.7)
+def test_a_report_is_replaced_and_its_images_are_reused(maker: Any, tmp_path: Path) -> None:
+    run = maker.run("open_book", maker.samples(6), 0.7)
     out = tmp_path / "page"
     assert write_report([run], out) == out / "index.html"
     first = {path.name: path.stat().st_ino for path in (out / "img").iterdir()}
@@ -274,17 +274,17 @@ def test_a_report_is_replaced_and_its_images_are_used_again(lab: Any, tmp_path: 
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".page")] == []
 
 
-def test_the_same_runs_give_the_same_bytes(lab: RunMaker, tmp_path: Path) -> None:
-    runs = [lab.run("open_book", lab.samples(6), 0.7), lab.run("closed_book", lab.samples(6), 0.3)]
+def test_the_same_runs_give_the_same_bytes(maker: RunMaker, tmp_path: Path) -> None:
+    runs = [maker.run("open_book", maker.samples(6), 0.7), maker.run("closed_book", maker.samples(6), 0.3)]
     pages = [write_report(runs, tmp_path / name).parent for name in ("a", "b")]
-    held = [
+    files_per_report = [
         {str(path.relative_to(page)): path.read_bytes() for path in page.rglob("*") if path.is_file()} for page in pages
     ]
-    assert held[0] == held[1]
+    assert files_per_report[0] == files_per_report[1]
 
 
-def test_a_foreign_folder_is_not_replaced(lab: Any, tmp_path: Path) -> None:
-    run = lab.run("open_book", lab.samples(2), 0.7)
+def test_a_foreign_folder_is_not_replaced(maker: Any, tmp_path: Path) -> None:
+    run = maker.run("open_book", maker.samples(2), 0.7)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="not a report"):
@@ -302,32 +302,33 @@ def test_a_foreign_folder_is_not_replaced(lab: Any, tmp_path: Path) -> None:
     assert (write_report([run], tmp_path / "empty").parent / MARKER).is_file()
 
 
-def test_a_report_needs_a_scored_run(lab: RunMaker, tmp_path: Path) -> None:
+def test_a_report_needs_a_scored_run(maker: RunMaker, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least one run"):
         write_report([], tmp_path / "page")
-    run = lab.run("open_book", lab.samples(2), 0.7)
+    run = maker.run("open_book", maker.samples(2), 0.7)
     with pytest.raises(UsageError, match="no summary"):
         write_report([ReportRun(run.store, ())], tmp_path / "page")
 
 
-def test_runs_of_one_name_get_names_of_their_own(lab: RunMaker) -> None:
-    runs = [lab.run("open_book", lab.samples(2), 0.7, folder=name) for name in ("monday", "tuesday")]
+def test_runs_with_the_same_name_get_distinct_names(maker: RunMaker) -> None:
+    runs = [maker.run("open_book", maker.samples(2), 0.7, folder=name) for name in ("monday", "tuesday")]
     assert [system.label for system in systems_of(runs)] == ["open_book · monday", "open_book · tuesday"]
-    runs.append(lab.run("closed_book", lab.samples(2), 0.7))
+    runs.append(maker.run("closed_book", maker.samples(2), 0.7))
     assert systems_of(runs)[2].label == "closed_book"
     assert len({system.label for system in systems_of([runs[0], runs[0]])}) == 2
 
 
-def test_a_run_directory_that_may_only_be_read_is_enough(lab: RunMaker, tmp_path: Path) -> None:
-    run = lab.run("open_book", lab.samples(3), 0.7)
+def test_a_read_only_run_directory_is_sufficient(maker: RunMaker, tmp_path: Path) -> None:
+    run = maker.run("open_book", maker.samples(3), 0.7)
     before = {path: path.stat().st_mtime_ns for path in run.store.path.rglob("*")}
     write_report([run], tmp_path / "page")
     assert {path: path.stat().st_mtime_ns for path in run.store.path.rglob("*")} == before
 
 
-def test_a_name_cannot_turn_or_flood_the_headline(lab: RunMaker) -> None:
+def test_a_name_cannot_reverse_or_overflow_the_headline(maker: RunMaker) -> None:
     runs = [
-        lab.run(name, lab.samples(12), skill) for name, skill in (("\u202eabc" + "x" * 300, 0.9), ("closed_book", 0.1))
+        maker.run(name, maker.samples(12), skill)
+        for name, skill in (("\u202eabc" + "x" * 300, 0.9), ("closed_book", 0.1))
     ]
     systems = systems_of(runs)
     sentence = answer(systems, views_of(systems)[0], None).sentence

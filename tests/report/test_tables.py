@@ -1,12 +1,10 @@
-"""Tables say the same as the summaries they are made of, and no name in them can do harm."""
+"""Tables equal the summaries they are computed from, and hostile names in them are harmless."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-import subprocess
-import sys
 from typing import Any, Literal
 
 import pytest
@@ -18,6 +16,7 @@ from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare.records import Comparison
 from knowgen.stats.compare.systems import compare
 from knowgen.stats.summary import Summary
+from tests.helpers.processes import run_python
 
 CATEGORIES = ("physics", "news", "art", "film")
 LABELS: dict[str, Any] = {
@@ -52,8 +51,8 @@ def some_rows(level: float, *, failed: int = 0, size: int = 24, judge: str = "")
 
 def summary(system: str, level: float, **fields: Any) -> Summary:
     labels = {**LABELS, **{name: value for name, value in fields.items() if name not in {"failed", "judge"}}}
-    made = some_rows(level, failed=fields.get("failed", 0), judge=fields.get("judge", ""))
-    return aggregate(made, labels.pop("protocol", "strict"), resamples=200, system=system, **labels)
+    rows = some_rows(level, failed=fields.get("failed", 0), judge=fields.get("judge", ""))
+    return aggregate(rows, labels.pop("protocol", "strict"), resamples=200, system=system, **labels)
 
 
 def columns(line: str) -> list[str]:
@@ -70,7 +69,7 @@ def test_the_best_system_comes_first_and_one_without_a_score_last() -> None:
     assert [columns(line)[0] for line in text.splitlines()[2:6]] == ["strong", "also weak", "weak", "aaa"]
 
 
-def test_a_row_says_what_the_summary_says() -> None:
+def test_a_row_equals_its_summary() -> None:
     one = summary("open_book", 0.5, failed=2, cost=1.25, seconds=200.0)
     lines = tables.terminal([one]).splitlines()
     assert columns(lines[0]) == ["system", "K-Score", *"FVTA", "n", "coverage", "failed", "cost", "time"]
@@ -86,7 +85,7 @@ def test_a_row_says_what_the_summary_says() -> None:
     assert "note: 2 generations failed" in below
 
 
-def test_figures_stand_under_each_other() -> None:
+def test_figures_are_aligned() -> None:
     lines = tables.terminal(
         [summary("a", 0.0, failed=24), summary("系统", 0.75), summary("long name", 0.5)]
     ).splitlines()
@@ -99,20 +98,20 @@ def test_figures_stand_under_each_other() -> None:
         assert all(padded[end - shift : end - shift + 2].strip() == "" for end in ends)
 
 
-def test_summaries_that_were_not_measured_alike_do_not_share_a_table() -> None:
-    made = [
+def test_summaries_measured_differently_have_separate_tables() -> None:
+    summaries = [
         summary("a", 0.5),
         summary("a", 0.5, protocol="official"),
         summary("b", 0.75),
         summary("a", 0.5, scorer="x"),
     ]
-    text = tables.terminal(made)
+    text = tables.terminal(summaries)
     assert text.count("K-Score") == 3
     assert text.split("\n\n")[0].splitlines()[2].startswith("b ")
 
 
 @pytest.mark.parametrize("by", ["group", "category", "difficulty"])
-def test_parts_of_one_system_and_of_several(by: Literal["group", "category", "difficulty"]) -> None:
+def test_subsets_are_shown_for_one_system_and_for_several(by: Literal["group", "category", "difficulty"]) -> None:
     one, other = summary("one", 0.5), summary("other", 0.25)
     names = [part.name for part in one.slices if part.kind == by]
     alone = tables.terminal([one], by).splitlines()
@@ -145,11 +144,11 @@ def test_markdown_has_every_table_and_its_cells() -> None:
 
 
 def test_csv_keeps_every_digit_of_every_figure() -> None:
-    made = [summary("one", 1 / 3), summary(NASTY, 0.25, cost=0.1)]
-    read = list(csv.DictReader(io.StringIO(tables.csv(made))))
-    assert len(read) == sum(len(part.figures) for one in made for part in one.slices)
+    summaries = [summary("one", 1 / 3), summary(NASTY, 0.25, cost=0.1)]
+    read = list(csv.DictReader(io.StringIO(tables.csv(summaries))))
+    assert len(read) == sum(len(part.figures) for one in summaries for part in one.slices)
     for entry in read:
-        one = made[0] if entry["system"] == "one" else made[1]
+        one = summaries[0] if entry["system"] == "one" else summaries[1]
         part = one.slice(entry["kind"], entry["name"])
         figure = part.figures[entry["figure"]]
         assert (float(entry["value"]) if entry["value"] else None) == figure.value
@@ -158,23 +157,23 @@ def test_csv_keeps_every_digit_of_every_figure() -> None:
         assert entry["cost"] == ("" if one.cost is None else repr(one.cost))
 
 
-def test_a_spreadsheet_runs_no_name_as_a_formula() -> None:
+def test_a_spreadsheet_does_not_run_a_name_as_a_formula() -> None:
     for name in ("=1+1", "+1", "-1", "@x"):
         read = next(csv.DictReader(io.StringIO(tables.csv([summary(name, 0.5)]))))
         assert read["system"] == f"'{name}"
 
 
-def test_hostile_names_stay_one_cell_of_text() -> None:
-    made = [summary(NASTY, 0.5, task=NASTY, scorer=NASTY, scorer_note=NASTY, judge=NASTY), summary("x", 0.25)]
-    found = compare(some_rows(0.25), some_rows(0.5), a_name=NASTY, b_name="x" * 200, scorer=NASTY, resamples=50)
+def test_hostile_names_stay_within_one_cell() -> None:
+    summaries = [summary(NASTY, 0.5, task=NASTY, scorer=NASTY, scorer_note=NASTY, judge=NASTY), summary("x", 0.25)]
+    comparison = compare(some_rows(0.25), some_rows(0.5), a_name=NASTY, b_name="x" * 200, scorer=NASTY, resamples=50)
     texts = [
-        tables.terminal(made),
-        tables.terminal(made, "category"),
-        tables.markdown(made),
-        tables.csv(made),
-        tables.comparison_terminal([found]),
-        tables.comparison_markdown([found]),
-        tables.comparison_csv([found]),
+        tables.terminal(summaries),
+        tables.terminal(summaries, "category"),
+        tables.markdown(summaries),
+        tables.csv(summaries),
+        tables.comparison_terminal([comparison]),
+        tables.comparison_markdown([comparison]),
+        tables.comparison_csv([comparison]),
     ]
     for text in texts:
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e]", text)
@@ -189,7 +188,7 @@ def test_hostile_names_stay_one_cell_of_text() -> None:
     assert rulers and max(len(ruler.split()[0]) for ruler in rulers) <= 60
 
 
-def test_names_are_made_visible() -> None:
+def test_control_and_markup_characters_of_names_are_escaped() -> None:
     assert visible("a\r\n b\tc\x00\ud800") == "a b c\\x00\\ud800"
     assert visible("x" * 10, 8) == "xxxxx..."
     assert (
@@ -232,12 +231,12 @@ def a_comparison() -> Comparison:
 
 
 def test_a_comparison_names_the_leader_and_the_interval() -> None:
-    found = a_comparison()
-    text = tables.comparison_terminal([found])
+    comparison = a_comparison()
+    text = tables.comparison_terminal([comparison])
     lines = text.splitlines()
     assert lines[0] == "agent against plain"
     assert columns(lines[1]) == ["plain", "agent", "difference", "p", "n"]
-    head = found.headline
+    head = comparison.headline
     assert head.value is not None
     cells = columns(lines[3])
     assert cells[:3] == ["K-Score", f"{head.a:.3f}", f"{head.b:.3f}"]
@@ -255,15 +254,15 @@ def test_a_comparison_names_the_leader_and_the_interval() -> None:
 
 
 def test_comparisons_as_csv_keep_every_digit() -> None:
-    found = a_comparison()
-    read = list(csv.DictReader(io.StringIO(tables.comparison_csv([found]))))
-    assert len(read) == sum(len(part.figures) for part in found.slices)
+    comparison = a_comparison()
+    read = list(csv.DictReader(io.StringIO(tables.comparison_csv([comparison]))))
+    assert len(read) == sum(len(part.figures) for part in comparison.slices)
     for entry in read:
-        figure = found.slice(entry["kind"], entry["name"]).figures[entry["figure"]]
+        figure = comparison.slice(entry["kind"], entry["name"]).figures[entry["figure"]]
         assert float(entry["difference"]) == figure.value
         assert (float(entry["p"]) if entry["p"] else None) == figure.p
 
 
 def test_tables_need_no_numpy() -> None:
     code = "import sys; import knowgen.report.tables; assert 'numpy' not in sys.modules and 'PIL' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert run_python("-c", code, check=False).returncode == 0

@@ -53,7 +53,7 @@ def verdict(value: Any, **more: Any) -> str:
 
 
 @pytest.fixture
-def truth_picture(tmp_path: Path) -> ImageRef:
+def truth_image(tmp_path: Path) -> ImageRef:
     path = tmp_path / "truth.png"
     Image.new("RGB", (120, 90), "blue").save(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -70,7 +70,9 @@ def item(image: ImageRef | None, **changes: Any) -> tuple[Sample, GroundTruth, G
     return sample, truth, Generation(**(fields | changes))
 
 
-def judged(script: Script, one: tuple[Sample, GroundTruth, Generation], **args: Any) -> tuple[ScoreRecord, JudgeServer]:
+def score_with(
+    script: Script, one: tuple[Sample, GroundTruth, Generation], **args: Any
+) -> tuple[ScoreRecord, JudgeServer]:
     async def go(judge: AnswerJudge) -> ScoreRecord:
         try:
             return await judge.score(*one)
@@ -89,8 +91,8 @@ def test_instruction_schema_and_parser_agree() -> None:
     instruction = CONTRACT.instruction()
     for level in CONTRACT.levels:
         assert f"- {level.value:g}: {level.when}" in instruction
-        found = read_value(verdict(level.value), CONTRACT)
-        assert isinstance(found, ParsedScore) and found.values == {"answer": level.value}
+        result = read_value(verdict(level.value), CONTRACT)
+        assert isinstance(result, ParsedScore) and result.values == {"answer": level.value}
     assert "the number 0, 0.25, 0.5, 0.75 or 1." in instruction
 
 
@@ -122,16 +124,16 @@ def test_a_changed_contract_changes_all_three() -> None:
     ],
 )
 def test_each_fault_of_a_reply_is_named(reply: str, words: str) -> None:
-    found = read_value(reply, CONTRACT)
-    assert isinstance(found, ReplyError) and words in str(found)
+    result = read_value(reply, CONTRACT)
+    assert isinstance(result, ReplyError) and words in str(result)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32) | st.floats(-0.5, 1.5) | st.integers(-9, 9))
 def test_the_lenient_parser_takes_the_nearest_value(number: float) -> None:
-    found = read_value_leniently(f"so: {verdict(number)} done", CONTRACT)
-    assert found is not None
+    result = read_value_leniently(f"so: {verdict(number)} done", CONTRACT)
+    assert result is not None
     quarters = math.ceil(4 * min(1.0, max(0.0, number)) - 0.5)  # halves go down
-    assert found.values["answer"] == quarters / 4
+    assert result.values["answer"] == quarters / 4
 
 
 @pytest.mark.parametrize("value", ["high", None, [1], {"a": 1}, True, "NaN", "inf", 10**400])
@@ -153,8 +155,8 @@ def test_attempts_are_parsed_strictly_and_leniently() -> None:
 # -------------------------------------------------------------------------------------------------------- what is sent
 
 
-def test_the_request_contains_rubric_answer_and_ground_truth(truth_picture: ImageRef) -> None:
-    score, server = judged([Step(verdict(0.75))], item(truth_picture))
+def test_the_request_contains_rubric_answer_and_ground_truth(truth_image: ImageRef) -> None:
+    score, server = score_with([Step(verdict(0.75))], item(truth_image))
     [call] = server.calls
     assert call.system == AnswerJudge("m", base_url=server.url).system() and CONTRACT.instruction() in call.system
     assert call.body["temperature"] == 0
@@ -178,48 +180,48 @@ def test_the_request_contains_rubric_answer_and_ground_truth(truth_picture: Imag
 
 
 def test_a_truth_without_an_image_is_scored_by_its_text() -> None:
-    score, server = judged([Step(verdict(1))], item(None))
+    score, server = score_with([Step(verdict(1))], item(None))
     assert score.status is ScoreStatus.OK
     assert server.calls[0].images == [] and "Image 1" not in server.calls[0].text
 
 
-def test_the_request_says_that_no_text_is_required(truth_picture: ImageRef) -> None:
-    sample, truth, generation = item(truth_picture)
+def test_the_request_says_that_no_text_is_required(truth_image: ImageRef) -> None:
+    sample, truth, generation = item(truth_image)
     plain = truth.model_copy(update={"required_text": (), "text_required": False})
-    _, server = judged([Step(verdict(1))], (sample, plain, generation))
+    _, server = score_with([Step(verdict(1))], (sample, plain, generation))
     assert "Required text: none" in server.calls[0].text
 
 
-def test_an_answer_without_references_or_truth_is_not_sent(truth_picture: ImageRef) -> None:
-    score, server = judged([Step()], item(truth_picture, references=()))
+def test_an_answer_without_references_or_truth_is_not_sent(truth_image: ImageRef) -> None:
+    score, server = score_with([Step()], item(truth_image, references=()))
     assert score.status is ScoreStatus.NOT_APPLICABLE and "no references" in score.strict.reason
     assert server.calls == []
     sample, truth, generation = item(None)
     with pytest.raises(UnscorableError, match="neither an image nor required text"):
-        judged([Step()], (sample, truth.model_copy(update={"required_text": ()}), generation))
+        score_with([Step()], (sample, truth.model_copy(update={"required_text": ()}), generation))
 
 
 # ------------------------------------------------------------------------------------------------- what replies become
 
 
-def test_a_reply_off_the_grid_is_asked_again_with_what_was_wrong(truth_picture: ImageRef) -> None:
-    score, server = judged([Step(verdict(0.6)), Step(verdict(0.25))], item(truth_picture))
+def test_a_reply_off_the_grid_is_requested_again_with_its_fault(truth_image: ImageRef) -> None:
+    score, server = score_with([Step(verdict(0.6)), Step(verdict(0.25))], item(truth_image))
     assert score.strict.values == {"answer": 0.25}
     assert score.lenient is not None and score.lenient.values == {"answer": 0.5}, "the nearest to 0.6"
     assert len(server.calls) == len(score.attempts) == 2
     assert "not 0.6" in server.calls[1].text and "An earlier reply" not in server.calls[0].text
 
 
-def test_a_judge_that_never_meets_the_contract_fails_with_the_reason(truth_picture: ImageRef) -> None:
-    score, server = judged([Step("I like it.")], item(truth_picture), attempts=3)
+def test_a_judge_that_never_meets_the_contract_fails_with_the_reason(truth_image: ImageRef) -> None:
+    score, server = score_with([Step("I like it.")], item(truth_image), attempts=3)
     assert score.status is ScoreStatus.FAILED and "not one JSON object" in score.strict.reason
     assert len(server.calls) == 3 and score.strict.values == {}
     assert score.lenient is not None and score.lenient.status is ScoreStatus.FAILED
 
 
-def test_a_busy_endpoint_is_a_transient_error(truth_picture: ImageRef) -> None:
+def test_a_busy_endpoint_is_a_transient_error(truth_image: ImageRef) -> None:
     with pytest.raises(TransientError) as caught:
-        judged([Step(status=429, headers={"Retry-After": "2"})], item(truth_picture))
+        score_with([Step(status=429, headers={"Retry-After": "2"})], item(truth_image))
     assert caught.value.retry_after == 2 and len(caught.value.attempts) == 1
 
 
@@ -249,17 +251,17 @@ def test_in_a_run_each_system_with_references_is_scored(tmp_path: Path) -> None:
         open_book = knowgen.evaluate(
             "knowgen_mini", "open_book", "answer:any", out=tmp_path / "open", scorer_args=args, limit=2
         )
-        asked = len(server.calls)
+        calls_before = len(server.calls)
         knowgen.evaluate("knowgen_mini", "closed_book", "answer:any", out=tmp_path / "shut", scorer_args=args, limit=2)
     assert open_book.summary.headline.value == pytest.approx(0.5)
-    assert asked == len(server.calls) == 2, "a system without references is not asked about"
+    assert calls_before == len(server.calls) == 2, "a system without references is not scored"
     with RunStore.read(tmp_path / "shut") as store:
         assert [score.status for _, score in store.scores()] == [ScoreStatus.NOT_APPLICABLE] * 2
 
 
 @pytest.mark.parametrize("step", [{"finish": "content_filter"}, {"refusal": "I will not judge this."}])
-def test_a_refusal_beside_a_value_fails_strictly_and_leniently(truth_picture: ImageRef, step: dict[str, Any]) -> None:
-    score, server = judged([Step(reply=verdict(1), **step)], item(truth_picture))
+def test_a_refusal_beside_a_value_fails_strictly_and_leniently(truth_image: ImageRef, step: dict[str, Any]) -> None:
+    score, server = score_with([Step(reply=verdict(1), **step)], item(truth_image))
     assert len(server.calls) == 1
     assert score.status is ScoreStatus.FAILED and not score.strict.values
     assert score.strict.reason.startswith("the judge refused: ") and score.lenient == score.strict

@@ -40,7 +40,7 @@ def results(folder: Path, count: int = 4) -> Path:
     return path
 
 
-class Asked:
+class RepeatedScoring:
     """Score a results file repeatedly, each time in a new run directory, and list the samples of the calls."""
 
     def __init__(self, server: JudgeServer, source: Path) -> None:
@@ -64,7 +64,7 @@ class Asked:
 
 @pytest.fixture
 def upstream_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout in the layout of the published one, with another prompt."""
+    """Return a checkout in the layout of the published one, with another prompt."""
     file = tmp_path / "checkout" / upstream.JUDGE_FILE
     file.parent.mkdir(parents=True)
     file.write_text(
@@ -88,29 +88,29 @@ def test_only_what_affects_a_reply_causes_another_call(tmp_path: Path, upstream_
     source = results(tmp_path / "theirs")
     everything = ["0", "1", "2", "3"]
     with JudgeServer() as server, JudgeServer() as elsewhere:
-        asked = Asked(server, source)
-        assert asked() == everything
-        assert asked() == []  # nothing changed
-        assert asked(price_call=0.5, concurrency=2, timeout=9.0) == []  # nor did what decides
-        assert {score.attempts[0].cached for _, score in scores_of(asked.run.path)} == {True}
-        assert asked.run.cost == 0
-        assert asked(temperature=0.5) == everything
-        assert asked(max_side=32) == everything
-        assert asked(quality=60) == everything
-        assert asked(max_tokens=100) == everything
-        assert asked(rubric="upstream", upstream_dir=str(upstream_dir)) == everything
-        assert asked(rubric="upstream", upstream_dir=str(shutil.copytree(upstream_dir, tmp_path / "moved"))) == []
-        assert asked(schema="off") == everything  # without a schema the request is another
+        called = RepeatedScoring(server, source)
+        assert called() == everything
+        assert called() == []  # nothing changed
+        assert called(price_call=0.5, concurrency=2, timeout=9.0) == []  # none of these affects a reply
+        assert {score.attempts[0].cached for _, score in scores_of(called.run.path)} == {True}
+        assert called.run.cost == 0
+        assert called(temperature=0.5) == everything
+        assert called(max_side=32) == everything
+        assert called(quality=60) == everything
+        assert called(max_tokens=100) == everything
+        assert called(rubric="upstream", upstream_dir=str(upstream_dir)) == everything
+        assert called(rubric="upstream", upstream_dir=str(shutil.copytree(upstream_dir, tmp_path / "moved"))) == []
+        assert called(schema="off") == everything  # without a schema the request is another
         assert elsewhere.calls == []
-        asked(base=elsewhere.url)
+        called(base=elsewhere.url)
         assert len(elsewhere.calls) == 4
-        assert asked(judge_repeats=2) == everything  # the second score is another call, the first is not
-        assert asked(judge_repeats=2) == []
+        assert called(judge_repeats=2) == everything  # the second score is another call, the first is not
+        assert called(judge_repeats=2) == []
         Image.new("RGB", (60, 30), "white").save(source.parent / "gt2.png")
-        assert asked() == ["2"]  # the truth's bytes under the same path
+        assert called() == ["2"]  # the truth's bytes under the same path
         Image.new("RGB", (40, 30), "white").save(source.parent / "out0.png")
-        assert asked() == ["0"]
-        assert asked(cache=False) == everything
+        assert called() == ["0"]
+        assert called(cache=False) == everything
 
 
 def scores_of(path: Path) -> list[Any]:
@@ -120,17 +120,17 @@ def scores_of(path: Path) -> list[Any]:
         return list(store.scores())
 
 
-def test_one_image_under_two_prompts_is_two_questions(tmp_path: Path) -> None:
+def test_one_image_under_two_prompts_is_scored_twice(tmp_path: Path) -> None:
     source = results(tmp_path / "a", 2)
     rows = json.loads(source.read_text())
     rows[1] |= {"output_path": "out0.png", "gt_image": "gt0.png"}
     source.write_text(json.dumps(rows))
     with JudgeServer() as server:
-        asked = Asked(server, source)
-        assert asked() == ["0", "1"]
+        called = RepeatedScoring(server, source)
+        assert called() == ["0", "1"]
         rows[1]["prompt"] = "Draw something else."
         source.write_text(json.dumps(rows))
-        assert asked() == ["1"]
+        assert called() == ["1"]
 
 
 def test_failed_scores_are_requested_again_and_others_are_cached(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_the_official_call_is_sent_word_for_word(tmp_path: Path, upstream_dir: P
             scorer_args={"base_url": server.url, "rubric": "upstream", "upstream_dir": str(upstream_dir)},
         )  # fmt: skip
     first, again, strict = server.calls
-    for call in (first, again):  # the official evaluator asks again in the same words
+    for call in (first, again):  # the official evaluator repeats the request unchanged
         assert call.system == SYSTEM
         assert call.parts[0] == {"type": "text", "text": "Sample id: 0\n\nTask:\nDraw 0.\n\nGo."}
         assert [part["type"] for part in call.parts] == ["text", "image_url", "image_url"]
@@ -229,9 +229,9 @@ def test_the_body_is_the_json_that_a_plain_client_would_send(tmp_path: Path) -> 
 
     body = asyncio.run(sent())
     assert len(body) == request(image).length
-    found = json.loads(body)
-    assert found["model"] == "m" and found["temperature"] == 0.0
-    text, shown = found["messages"][0]["content"]
+    payload = json.loads(body)
+    assert payload["model"] == "m" and payload["temperature"] == 0.0
+    text, shown = payload["messages"][0]["content"]
     assert text["text"] == "Größe ❄ ?"
     assert shown["image_url"]["url"] == "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
@@ -254,7 +254,7 @@ def test_a_key_depends_on_image_bytes_and_not_on_paths(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- caches
 
 
-def test_a_full_cache_drops_what_was_not_used_for_longest(tmp_path: Path) -> None:
+def test_a_full_cache_drops_the_least_recently_used_replies(tmp_path: Path) -> None:
     clock = [1000.0]
     cache = Cache("replies", tmp_path, limit=10_000, clock=lambda: clock[0])
     for number in range(9):
@@ -265,8 +265,8 @@ def test_a_full_cache_drops_what_was_not_used_for_longest(tmp_path: Path) -> Non
     for number in range(9, 12):
         clock[0] += 4000
         cache.put(f"k{number}", bytes(1000))
-    held = {name for name in (f"k{number}" for number in range(12)) if cache.get(name) is not None}
-    assert {"k0", "k11", "k10", "k9"} <= held and "k1" not in held
+    present = {name for name in (f"k{number}" for number in range(12)) if cache.get(name) is not None}
+    assert {"k0", "k11", "k10", "k9"} <= present and "k1" not in present
     assert cache.totals()[1] <= 10_000
 
 

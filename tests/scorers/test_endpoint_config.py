@@ -30,26 +30,28 @@ JUDGES = [
 
 
 @pytest.mark.parametrize(("judge", "arguments", "identity_excludes"), JUDGES)
-def test_arguments_and_their_defaults(judge: Any, arguments: dict[str, Any], identity_excludes: set[str]) -> None:
+def test_arguments_have_their_documented_defaults(
+    judge: Any, arguments: dict[str, Any], identity_excludes: set[str]
+) -> None:
     signature = inspect.signature(judge)
     assert {name: parameter.default for name, parameter in signature.parameters.items()} == arguments
     assert judge.identity_excludes == identity_excludes
 
 
 @pytest.mark.parametrize("judge", [judge for judge, _, _ in JUDGES])
-def test_a_run_plans_with_fewer_calls_than_the_endpoint_may_get(judge: Any) -> None:
+def test_the_declared_concurrency_is_the_limit_of_the_endpoint(judge: Any) -> None:
     assert scorer_capabilities(judge).concurrency == 128
-    made = judge("m", "http://127.0.0.1:1/v1")
-    assert scorer_capabilities(made).concurrency == 256 and made.endpoint.limits.concurrency == 256
+    scorer = judge("m", "http://127.0.0.1:1/v1")
+    assert scorer_capabilities(scorer).concurrency == 256 and scorer.endpoint.limits.concurrency == 256
 
 
 @pytest.mark.parametrize("judge", [judge for judge, _, _ in JUDGES])
 def test_arguments_reach_the_endpoint(judge: Any) -> None:
-    made = judge(
+    scorer = judge(
         "m", base_url="http://127.0.0.1:1/v1", temperature=0.5, max_tokens=9, schema="off", max_side=64, quality=80,
         price_in=1.0, price_out=2.0, concurrency=3, rpm=4, tpm=5, timeout=6.0, cache=False,
     )  # fmt: skip
-    endpoint = made.endpoint
+    endpoint = scorer.endpoint
     assert (endpoint.temperature, endpoint.max_tokens, endpoint.schema, endpoint.timeout) == (0.5, 9, "off", 6.0)
     assert (endpoint.encoding.max_side, endpoint.encoding.quality, endpoint.use_cache) == (64, 80, False)
     assert endpoint.price.of(1_000_000, 1_000_000) == 3.0

@@ -33,7 +33,7 @@ def verdict(value: Any) -> str:
 
 @pytest.fixture
 def item(tmp_path: Path) -> tuple[Sample, GroundTruth, Generation]:
-    path = tmp_path / "drawn.png"
+    path = tmp_path / "generated.png"
     Image.new("RGB", (50, 40), "red").save(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     generation = Generation(
@@ -48,7 +48,7 @@ def item(tmp_path: Path) -> tuple[Sample, GroundTruth, Generation]:
     return Sample(id="s7", prompt="Draw the crest."), truth, generation
 
 
-def judged(script: Script, item: tuple[Sample, GroundTruth, Generation], **args: Any) -> tuple[Score, JudgeServer]:
+def score_with(script: Script, item: tuple[Sample, GroundTruth, Generation], **args: Any) -> tuple[Score, JudgeServer]:
     async def go(judge: EvidenceJudge) -> Score:
         try:
             return await judge.score(*item)
@@ -60,7 +60,7 @@ def judged(script: Script, item: tuple[Sample, GroundTruth, Generation], **args:
 
 
 def test_the_request_contains_prompt_evidence_and_image(item: tuple[Sample, GroundTruth, Generation]) -> None:
-    score, server = judged([Step(verdict(0.5))], item)
+    score, server = score_with([Step(verdict(0.5))], item)
     [call] = server.calls
     assert CONTRACT.instruction() in call.system
     assert [image.size for image in call.images] == [(50, 40)]
@@ -77,24 +77,24 @@ def test_the_request_contains_prompt_evidence_and_image(item: tuple[Sample, Grou
 
 def test_only_three_values_are_accepted(item: tuple[Sample, GroundTruth, Generation]) -> None:
     assert CONTRACT.grid == (0.0, 0.5, 1.0)
-    score, server = judged([Step(verdict(0.25)), Step(verdict(0))], item)
+    score, server = score_with([Step(verdict(0.25)), Step(verdict(0))], item)
     assert score.strict.values == {"evidence": 0.0} and len(server.calls) == 2
     assert score.lenient is not None and score.lenient.values == {"evidence": 0.0}, "halfway goes down"
 
 
 def test_without_evidence_no_call_is_made(item: tuple[Sample, GroundTruth, Generation]) -> None:
     sample, truth, generation = item
-    score, server = judged([Step()], (sample, truth, generation.model_copy(update={"evidence": ()})))
+    score, server = score_with([Step()], (sample, truth, generation.model_copy(update={"evidence": ()})))
     assert score.status is ScoreStatus.NOT_APPLICABLE and "no evidence" in score.strict.reason
     with pytest.raises(UnscorableError, match="contains no text"):
-        judged([Step()], (sample, truth, generation.model_copy(update={"evidence": (PIECES[1],)})))
+        score_with([Step()], (sample, truth, generation.model_copy(update={"evidence": (PIECES[1],)})))
     assert server.calls == []
 
 
 def test_long_evidence_is_cut_and_marked(item: tuple[Sample, GroundTruth, Generation]) -> None:
     sample, truth, generation = item
     long = ({"text": "short"}, {"text": "x" * MAX_CHARACTERS}, {"text": "y" * MAX_CHARACTERS})
-    score, server = judged([Step(verdict(1))], (sample, truth, generation.model_copy(update={"evidence": long})))
+    score, server = score_with([Step(verdict(1))], (sample, truth, generation.model_copy(update={"evidence": long})))
     assert score.details["cut"] == 2
     texts = [json.loads(line)["text"] for line in server.calls[0].text.splitlines() if line.startswith("{")]
     assert texts[0] == "short" and len(texts[1]) == len(texts[2]) == (MAX_CHARACTERS - 5) // 2 + len(CUT)
@@ -102,16 +102,16 @@ def test_long_evidence_is_cut_and_marked(item: tuple[Sample, GroundTruth, Genera
 
 @given(st.lists(st.text(alphabet="ab", max_size=40), min_size=1, max_size=8), st.integers(8, 120))
 def test_long_texts_are_cut_to_equal_length(texts: list[str], most: int) -> None:
-    kept = [text.removesuffix(CUT) for text in truncate_evenly(texts, most)]
-    assert sum(map(len, kept)) <= max(most, 0)
-    assert all(text.startswith(part) for text, part in zip(texts, kept, strict=True))
+    parts = [text.removesuffix(CUT) for text in truncate_evenly(texts, most)]
+    assert sum(map(len, parts)) <= max(most, 0)
+    assert all(text.startswith(part) for text, part in zip(texts, parts, strict=True))
     if sum(map(len, texts)) <= most:
-        assert kept == texts
+        assert parts == texts
     else:  # all cut texts are equally long, and use the limit to the last character
-        bound = max(map(len, kept))
-        cut = [part for text, part in zip(texts, kept, strict=True) if part != text]
+        bound = max(map(len, parts))
+        cut = [part for text, part in zip(texts, parts, strict=True) if part != text]
         assert cut and all(len(part) == bound for part in cut)
-        assert most - sum(map(len, kept)) < len(cut)
+        assert most - sum(map(len, parts)) < len(cut)
 
 
 def test_the_declared_capabilities() -> None:
@@ -120,7 +120,7 @@ def test_the_declared_capabilities() -> None:
     assert "not by the ground truth" in traits.note
 
 
-def test_a_run_with_the_evidence_judge(tmp_path: Path) -> None:
+def test_a_run_scores_images_with_the_evidence_judge(tmp_path: Path) -> None:
     with JudgeServer([Step(verdict(1))]) as server:
         args = {"base_url": server.url, "price_call": 0.0}
         run = knowgen.evaluate("knowgen_mini", "open_book", "evidence:any", out=tmp_path, scorer_args=args, limit=2)

@@ -38,16 +38,16 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    made: list[HfJudge] = []
+    judges: list[HfJudge] = []
     original = HfJudge.setup
 
     def setup(self: HfJudge, device: str) -> None:
-        made.append(self)
+        judges.append(self)
         original(self, device)
 
     monkeypatch.setattr(HfJudge, "setup", setup)
     yield
-    for judge in made:
+    for judge in judges:
         judge.close()
         assert judge._loaded is None
 
@@ -60,8 +60,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def item(place: Path, name: str, prompt: str = "A lighthouse at dusk.", text_required: bool | None = True) -> Item:
     sample = Sample(id=name, prompt=prompt, category="sports", text_required=text_required)
     truth = GroundTruth(sample_id=name, image=save_image(place / f"{name}-truth.png", (90, 60), "navy"))
-    drawn = save_image(place / f"{name}-drawn.png", (64, 48 + 16 * (len(name) % 3)), "red")
-    return sample, truth, Generation(sample_id=name, repeat=1, status=GenerationStatus.OK, image=drawn)
+    generated = save_image(place / f"{name}-generated.png", (64, 48 + 16 * (len(name) % 3)), "red")
+    return sample, truth, Generation(sample_id=name, repeat=1, status=GenerationStatus.OK, image=generated)
 
 
 class Script:
@@ -91,7 +91,7 @@ class Script:
         names = [prompt.split("Sample id: ")[1].split("\n")[0] for prompt in prompts]
         self.batches.append(names)
         if len(names) > self.fits or self.never & set(names):
-            raise torch.OutOfMemoryError("made to fail")
+            raise torch.OutOfMemoryError("simulated")
         rows = []
         for name, prompt in zip(names, prompts, strict=True):
             self.prompts[name].append(prompt)
@@ -126,7 +126,7 @@ def test_a_run_survives_random_replies(folder: Path, tmp_path: Path) -> None:
         assert len(score.attempts) == 2 and all(attempt.error for attempt in score.attempts)
         assert all(attempt.usage.output_tokens > 0 for attempt in score.attempts)
         assert score.judge_returned == f"{folder}@{weights_id(folder)}"
-    assert run.summary.headline.value is None, "failed judgements are no zeros"
+    assert run.summary.headline.value is None, "failed scores are not zeros"
 
 
 @pytest.mark.parametrize("family", ["qwen3-vl", "llava"])
@@ -170,7 +170,7 @@ def test_a_reply_equals_that_of_transformers(folder: Path) -> None:
 @pytest.mark.parametrize(
     "args", [{"dtype": "bfloat16"}, {"device_map": "auto"}, {"device_map": "auto", "dtype": "float16"}]
 )
-def test_other_number_formats_and_placements(args: dict[str, str], folder: Path, tmp_path: Path) -> None:
+def test_number_formats_and_device_placements_are_supported(args: dict[str, str], folder: Path, tmp_path: Path) -> None:
     judge = ready(folder, attempts=1, max_new_tokens=6, **args)
     [score] = judge.score_batch([item(tmp_path, "a")])
     assert score.status is ScoreStatus.FAILED and score.usage.output_tokens == 6
@@ -220,7 +220,7 @@ def test_the_model_reads_the_rubric_and_the_original_prompt(folder: Path, tmp_pa
     assert prompt.count("<|vision_start|>") == 2 and prompt.endswith("assistant\n")
 
 
-def test_only_replies_off_the_contract_are_asked_again_and_together(folder: Path, tmp_path: Path) -> None:
+def test_only_replies_off_the_contract_are_requested_again_in_one_batch(folder: Path, tmp_path: Path) -> None:
     judge = ready(folder, batch_size=4)
     script = Script(judge, {
         "a": [good()], "bb": ["no JSON", good()], "ccc": [good()], "dddd": [good(aesthetics=0.7), good(aesthetics=1)],
@@ -301,7 +301,7 @@ def test_the_batch_is_halved_when_memory_runs_out(folder: Path, tmp_path: Path) 
     assert all(score.status is ScoreStatus.OK and len(score.attempts) == 1 for score in scores)
     assert [len(batch) for batch in script.batches] == [5, 2, 2, 1]
     list(judge.score_batch([item(tmp_path, name) for name in names]))
-    assert [len(batch) for batch in script.batches[4:]] == [2, 2, 1], "what was learnt is kept"
+    assert [len(batch) for batch in script.batches[4:]] == [2, 2, 1], "the smaller batch size is reused"
 
 
 def test_a_sample_that_fits_in_no_batch_fails_alone(folder: Path, tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_an_unreadable_image_fails_only_its_own_score(folder: Path, tmp_path: Pa
     judge = ready(folder)
     script = Script(judge, {name: [good()] for name in ("a", "bb", "ccc")})
     items = [item(tmp_path, name) for name in script.replies]
-    (tmp_path / "bb-truth.png").write_bytes(b"no picture")
+    (tmp_path / "bb-truth.png").write_bytes(b"not an image")
     bare = items[2][2].model_copy(update={"image": None})
     scores = {
         score.sample_id: score

@@ -31,7 +31,7 @@ def content(encoded: EncodedImageFile) -> bytes:
 
 
 def shown(path: Path) -> tuple[EncodedImageFile, Image.Image]:
-    encoded = encode_file(reference(path), "the picture", path.parent / "encoded")
+    encoded = encode_file(reference(path), "the image", path.parent / "encoded")
     data = content(encoded)
     image = Image.open(io.BytesIO(data))
     assert image.format == "JPEG" and image.mode == "RGB"
@@ -42,9 +42,9 @@ def shown(path: Path) -> tuple[EncodedImageFile, Image.Image]:
     return encoded, image
 
 
-def near(colour: object, wanted: tuple[int, ...]) -> bool:
+def near(colour: object, expected: tuple[int, ...]) -> bool:
     assert isinstance(colour, tuple)
-    return all(abs(a - b) <= 6 for a, b in zip(colour, wanted, strict=True))
+    return all(abs(a - b) <= 6 for a, b in zip(colour, expected, strict=True))
 
 
 @pytest.mark.parametrize(("mode", "clear"), [("RGBA", (200, 0, 0, 0)), ("LA", (10, 0))])
@@ -69,17 +69,17 @@ def test_a_transparent_colour_of_a_palette_or_of_rgb_becomes_white(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("mode", "value", "wanted"),
+    ("mode", "value", "expected"),
     [
         ("L", 90, (90, 90, 90)), ("1", 1, WHITE), ("I;16", 128 * 257, (128, 128, 128)),
         ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
         ("P", 0, (0, 0, 0)), ("RGB", (9, 99, 199), (9, 99, 199)), ("YCbCr", (128, 128, 128), (128, 128, 128)),
     ],
 )  # fmt: skip
-def test_every_mode_is_converted_to_rgb(tmp_path: Path, mode: str, value: object, wanted: tuple[int, ...]) -> None:
+def test_every_mode_is_converted_to_rgb(tmp_path: Path, mode: str, value: object, expected: tuple[int, ...]) -> None:
     path = tmp_path / ("x.tif" if mode in {"CMYK", "YCbCr", "I;16"} else "x.png")
     Image.new(mode, (20, 20), value).save(path)  # type: ignore[arg-type]
-    assert near(shown(path)[1].getpixel((10, 10)), wanted)
+    assert near(shown(path)[1].getpixel((10, 10)), expected)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -101,14 +101,14 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "wanted"),
+    ("size", "expected"),
     [((4096, 8), (4096, 8)), ((4097, 2048), (4096, 2047)), ((8192, 4), (4096, 2)), ((5, 9000), (2, 4096)),
      ((9000, 1), (4096, 1))],
 )  # fmt: skip
-def test_the_longest_side_is_bounded(tmp_path: Path, size: tuple[int, int], wanted: tuple[int, int]) -> None:
+def test_the_longest_side_is_bounded(tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
     Image.new("RGB", size, "green").save(tmp_path / "big.png")
     _, image = shown(tmp_path / "big.png")
-    assert image.size == wanted and max(image.size) <= MAX_SIDE
+    assert image.size == expected and max(image.size) <= MAX_SIDE
 
 
 def test_the_encoding_is_nearly_lossless(tmp_path: Path) -> None:
@@ -146,10 +146,10 @@ def in_workers(images: list[ImageRef], encoding: ImageEncoding | None = None) ->
 def test_a_worker_gives_the_same_bytes_as_this_process(tmp_path: Path) -> None:
     Image.new("RGB", (33, 17), "teal").save(tmp_path / "a.png")
     image = reference(tmp_path / "a.png")
-    (found,), _ = in_workers([image])
+    (result,), _ = in_workers([image])
     here = encode_file(image, "it", tmp_path / "here")
-    assert (found.sha256, found.size, found.width) == (here.sha256, here.size, here.width)
-    assert content(found) == content(here)
+    assert (result.sha256, result.size, result.width) == (here.sha256, here.size, here.width)
+    assert content(result) == content(here)
 
 
 def test_a_file_is_encoded_once_per_encoding_and_cached_for_later_runs(tmp_path: Path) -> None:
@@ -174,12 +174,12 @@ def test_a_file_is_encoded_once_per_encoding_and_cached_for_later_runs(tmp_path:
 def test_without_caches_no_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
     Image.effect_noise((400, 400), 90).save(tmp_path / "a.png")
-    (found,), encoded = in_workers([reference(tmp_path / "a.png")])
-    assert encoded == 1 and found.path is not None and not found.path.exists()
+    (result,), encoded = in_workers([reference(tmp_path / "a.png")])
+    assert encoded == 1 and result.path is not None and not result.path.exists()
 
 
 def test_a_worker_reports_unreadable_images_and_continues(tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"not an image")
     Image.new("RGB", (16, 16), "red").save(tmp_path / "good.png")
 
     async def go() -> EncodedImageFile:

@@ -74,13 +74,13 @@ def test_another_value_is_na_in_text_and_fails_the_sample_elsewhere(written: str
 
 
 @pytest.mark.parametrize("flag", ["true", '"true"', '"True"', "1", "1.0"])
-def test_flags_that_mean_na(flag: str) -> None:
+def test_flags_that_count_as_true_mean_na(flag: str) -> None:
     reading = lenient(reply(text_accuracy_na="HERE").replace('"HERE"', flag))
     assert reading.na == (TEXT,) and TEXT not in reading.values
 
 
 @pytest.mark.parametrize("flag", ["false", '"TRUE"', '"yes"', "2", "0", "null", "[true]", '"1"', "{}"])
-def test_flags_that_do_not_mean_na(flag: str) -> None:
+def test_other_flags_do_not_mean_na(flag: str) -> None:
     reading = lenient(reply(text_accuracy_na="HERE").replace('"HERE"', flag))
     assert reading.na == () and reading.values[TEXT] == 1.0
 
@@ -91,7 +91,7 @@ def test_flags_that_do_not_mean_na(flag: str) -> None:
      '{"a": 1} and {"b": 2}', "```json\n```", "{" * 200_000, '{"a":' * 200_000 + "1" + "}" * 200_000,
      '{"faithfulness": ' + "9" * 5000 + "}"],
 )  # fmt: skip
-def test_replies_that_the_official_evaluator_requests_again(text: str) -> None:
+def test_replies_without_an_object_have_no_official_score(text: str) -> None:
     assert read_lenient(text) is None
 
 
@@ -143,7 +143,7 @@ def test_the_lenient_parser_takes_the_last_of_duplicate_keys() -> None:
 # ------------------------------------------------------------------------------------------------- the strict reading
 
 
-def test_a_reply_that_meets_the_contract() -> None:
+def test_a_reply_that_meets_the_contract_is_parsed() -> None:
     reading = read_strict(reply(), text_required=True)
     assert reading == ParsedScore(
         status=ScoreStatus.OK,
@@ -247,9 +247,9 @@ def test_no_text_raises_and_every_parsed_score_can_be_stored(text: str, text_req
     st.one_of(grid_objects, objects), st.sampled_from([None, True, False]), st.sampled_from(["%s", "```json\n%s\n```"])
 )
 def test_strictly_valid_replies_parse_the_same_leniently(
-    found: dict[str, Any], text_required: bool | None, wrapped: str
+    fields: dict[str, Any], text_required: bool | None, wrapped: str
 ) -> None:
-    text = wrapped.replace("%s", json.dumps(found))
+    text = wrapped.replace("%s", json.dumps(fields))
     strict = read_strict(text, text_required=text_required)
     if isinstance(strict, ParsedScore):
         official = lenient(text)
@@ -259,13 +259,13 @@ def test_strictly_valid_replies_parse_the_same_leniently(
 
 
 @given(grid_objects, st.sampled_from([None, True, False]))
-def test_the_strict_parser_accepts_exactly_the_contract(found: dict[str, Any], text_required: bool | None) -> None:
+def test_the_strict_parser_accepts_exactly_the_contract(fields: dict[str, Any], text_required: bool | None) -> None:
     """Compare with a separate definition of valid objects of grid values and nulls."""
-    na = found["text_accuracy_na"]
-    others = all(found[name] is not None for name in DIMENSIONS if name != TEXT)
-    text_fits = na or found[TEXT] is not None
+    na = fields["text_accuracy_na"]
+    others = all(fields[name] is not None for name in DIMENSIONS if name != TEXT)
+    text_fits = na or fields[TEXT] is not None
     agrees = text_required is None or na is not text_required
-    accepted = isinstance(read_strict(json.dumps(found), text_required=text_required), ParsedScore)
+    accepted = isinstance(read_strict(json.dumps(fields), text_required=text_required), ParsedScore)
     assert accepted == (others and text_fits and agrees)
 
 

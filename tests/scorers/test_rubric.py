@@ -16,9 +16,9 @@ from knowgen.scorers.vlm.rubric import CONTRACT, na_flag, system_prompt, user_te
 KEYS = ("rationale", *DIMENSIONS, "text_accuracy_na")
 
 
-def fits_schema(schema: dict[str, Any], found: dict[str, Any]) -> bool:
+def fits_schema(schema: dict[str, Any], reply: dict[str, Any]) -> bool:
     """Validate a value by the parts of JSON schema that the contract uses, independently of the parser."""
-    if not set(schema["required"]) <= set(found) or not set(found) <= set(schema["properties"]):
+    if not set(schema["required"]) <= set(reply) or not set(reply) <= set(schema["properties"]):
         return False
     kinds: dict[str, type | tuple[type, ...]] = {
         "string": str,
@@ -26,11 +26,11 @@ def fits_schema(schema: dict[str, Any], found: dict[str, Any]) -> bool:
         "boolean": bool,
         "null": type(None),
     }
-    for name, value in found.items():
+    for name, value in reply.items():
         rule = schema["properties"][name]
-        wanted = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
+        expected = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
         if not any(
-            isinstance(value, kinds[kind]) and not (kind == "number" and isinstance(value, bool)) for kind in wanted
+            isinstance(value, kinds[kind]) and not (kind == "number" and isinstance(value, bool)) for kind in expected
         ):
             return False
         if "enum" in rule and value not in rule["enum"]:
@@ -69,11 +69,11 @@ def test_schema_and_parser_accept_the_same_values(name: str) -> None:
             {"rationale": "r", **dict.fromkeys(DIMENSIONS, 1), name: value, "text_accuracy_na": na}
             for na in (True, False)
         ]
-        parsed = any(isinstance(read_strict(json.dumps(found), text_required=None), ParsedScore) for found in replies)
-        assert parsed == any(fits_schema(CONTRACT.json_schema(), found) for found in replies), value
+        parsed = any(isinstance(read_strict(json.dumps(reply), text_required=None), ParsedScore) for reply in replies)
+        assert parsed == any(fits_schema(CONTRACT.json_schema(), reply) for reply in replies), value
 
 
-def test_the_user_text() -> None:
+def test_the_user_text_contains_id_prompt_flag_and_fault() -> None:
     prompts = ["A crest.", "Two\nlines {with} braces", "", "日本の城 \u202e"]
     for prompt, required, fault in itertools.product(prompts, (None, True, False), ("", '"aesthetics" is missing')):
         text = user_text("id 3", prompt, required, fault)

@@ -59,7 +59,7 @@ def by_hand(**values: float) -> Score:
 
 
 @pytest.mark.parametrize("value", [0.25, numpy.float32(0.25), {"sharpness": 0.25}])
-def test_a_number_becomes_the_record_that_would_be_written_by_hand(item: Item, value: Any) -> None:
+def test_a_number_becomes_a_complete_score_record(item: Item, value: Any) -> None:
     score = score_record(value, Returns(value, ("sharpness",)), item)
     assert score == by_hand(sharpness=0.25)
     assert score_record(value, Returns(value, "sharpness"), item) == score
@@ -76,7 +76,7 @@ def test_none_marks_a_dimension_as_not_applicable(item: Item) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "dimensions", "said"),
+    ("value", "dimensions", "message"),
     [
         (math.nan, ("sharpness",), "returned nan for sharpness"),
         (1.2, ("sharpness",), "returned 1.2 for sharpness"),
@@ -90,11 +90,11 @@ def test_none_marks_a_dimension_as_not_applicable(item: Item) -> None:
     ],
 )
 def test_an_invalid_value_is_an_error_with_its_reason(
-    item: Item, value: Any, dimensions: tuple[str, ...], said: str
+    item: Item, value: Any, dimensions: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(UnscorableError, match=r".") as caught:
         score_record(value, Returns(value, dimensions), item)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_coroutine_from_a_plain_method_is_named(item: Item) -> None:
@@ -136,7 +136,7 @@ def test_items_come_from_the_batch_form_where_there_is_one(item: Item) -> None:
     assert [score.strict.values for score in compute_items(Returns(0.5, ("a",)), [item, item])] == [{"a": 0.5}] * 2
 
 
-def test_what_is_declared_is_read_from_functions_and_classes() -> None:
+def test_declarations_are_read_from_functions_and_classes() -> None:
     def likeness(prompt: str, image: Image.Image, truth: GroundTruth) -> float:
         return 0.0
 
@@ -153,10 +153,10 @@ def test_what_is_declared_is_read_from_functions_and_classes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dimensions", "said"), [(("a", "a"), "names a dimension twice"), ((), "declares no dimension")]
+    ("dimensions", "message"), [(("a", "a"), "names a dimension twice"), ((), "declares no dimension")]
 )
-def test_dimensions_that_cannot_be_are_refused(dimensions: tuple[str, ...], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_invalid_dimensions_are_refused(dimensions: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         scorer_capabilities(Returns(0.5, dimensions))
 
 

@@ -106,34 +106,36 @@ def test_a_batch_gives_what_single_items_give(weights: Path, tmp_path: Path, mon
 def test_prompt_similarity_is_the_cosine_of_image_and_text(weights: Path, tmp_path: Path) -> None:
     batch = items(tmp_path / "p", 4)
     image, text = by_hand(weights)
-    found = scores(PromptSimilarity(f"{ARCH}@{weights}"), batch)
+    results = scores(PromptSimilarity(f"{ARCH}@{weights}"), batch)
     expected = [float(image(path_of(one.image)) @ text(sample.prompt)) for sample, _, one in batch]
-    assert [score.details["cosines"][0] for score in found] == pytest.approx(expected, abs=1e-5)
-    assert [score.strict.values["prompt"] for score in found] == pytest.approx([max(0, e) for e in expected], abs=1e-5)
+    assert [score.details["cosines"][0] for score in results] == pytest.approx(expected, abs=1e-5)
+    assert [score.strict.values["prompt"] for score in results] == pytest.approx(
+        [max(0, e) for e in expected], abs=1e-5
+    )
 
 
 def test_a_prompt_longer_than_the_context_is_marked_as_cut(weights: Path, tmp_path: Path) -> None:
-    drawn = save_blocks(tmp_path, 1)
+    generated = save_blocks(tmp_path, 1)
     fits, long = "dog " * 14, "dog " * 15  # 16 tokens with begin and end, and one more
-    batch = [item("a", drawn, None, prompt=fits), item("b", drawn, None, prompt=long)]
+    batch = [item("a", generated, None, prompt=fits), item("b", generated, None, prompt=long)]
     for _ in range(2):  # the second time out of the cache
-        found = scores(PromptSimilarity(f"{ARCH}@{weights}"), batch)
-        assert [score.details["prompt_cut"] for score in found] == [False, True]
+        results = scores(PromptSimilarity(f"{ARCH}@{weights}"), batch)
+        assert [score.details["prompt_cut"] for score in results] == [False, True]
 
 
 def test_references_give_their_mean_and_maximum(weights: Path, tmp_path: Path) -> None:
-    drawn, refs = save_blocks(tmp_path, 0), [save_blocks(tmp_path, n) for n in (1, 2, 3)]
+    generated, refs = save_blocks(tmp_path, 0), [save_blocks(tmp_path, n) for n in (1, 2, 3)]
     recorded = tuple({"title": "x", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
     image, _ = by_hand(weights)
-    expected = [max(0.0, float(image(path_of(drawn)) @ image(path_of(ref)))) for ref in refs]
-    (score,) = scores(ReferencesSimilarity(f"{ARCH}@{weights}"), [item("a", drawn, None, references=recorded)])
+    expected = [max(0.0, float(image(path_of(generated)) @ image(path_of(ref)))) for ref in refs]
+    (score,) = scores(ReferencesSimilarity(f"{ARCH}@{weights}"), [item("a", generated, None, references=recorded)])
     assert score.strict.values["references_mean"] == pytest.approx(np.mean(expected), abs=1e-5)
     assert score.strict.values["references_max"] == pytest.approx(max(expected), abs=1e-5)
     assert score.details["with"] == [ref.sha256 for ref in refs]
 
 
 def test_references_without_a_file_are_not_applicable_and_lost_files_fail(weights: Path, tmp_path: Path) -> None:
-    drawn, ref = save_blocks(tmp_path, 0), save_blocks(tmp_path, 1)
+    generated, ref = save_blocks(tmp_path, 0), save_blocks(tmp_path, 1)
     cases: dict[str, tuple[dict[str, Any], ...]] = {
         "none": (),
         "no file": ({"title": "x", "url": "world://x"},),
@@ -142,15 +144,15 @@ def test_references_without_a_file_are_not_applicable_and_lost_files_fail(weight
         "swapped": ({"path": str(ref.path), "sha256": "0" * 64},),
         "fine": ({"title": "x"}, {"path": str(ref.path)}),
     }
-    batch = [item(name, drawn, None, references=recorded) for name, recorded in cases.items()]
-    found = {score.sample_id: score for score in scores(ReferencesSimilarity(f"{ARCH}@{weights}"), batch)}
-    assert {name: str(score.status) for name, score in found.items()} == {
+    batch = [item(name, generated, None, references=recorded) for name, recorded in cases.items()]
+    results = {score.sample_id: score for score in scores(ReferencesSimilarity(f"{ARCH}@{weights}"), batch)}
+    assert {name: str(score.status) for name, score in results.items()} == {
         "none": "not_applicable", "no file": "not_applicable", "gone": "failed", "relative": "failed",
         "swapped": "failed", "fine": "ok",
     }  # fmt: skip
-    assert "recorded no reference with a file" in found["no file"].strict.reason
-    assert "No such file" in found["gone"].strict.reason
-    assert "another file" in found["swapped"].strict.reason
+    assert "recorded no reference with a file" in results["no file"].strict.reason
+    assert "No such file" in results["gone"].strict.reason
+    assert "another file" in results["swapped"].strict.reason
 
 
 def test_an_unreadable_image_fails_only_its_own_score(weights: Path, tmp_path: Path) -> None:
@@ -158,22 +160,22 @@ def test_an_unreadable_image_fails_only_its_own_score(weights: Path, tmp_path: P
     torn = tmp_path / "torn.png"
     torn.write_bytes(path_of(good).read_bytes()[:200])
     words = tmp_path / "words.png"
-    words.write_text("no picture at all")
+    words.write_text("not an image")
     batch = [
         item("good", good, truth),
         item("torn", reference(torn), truth),
         item("truth", good, reference(words)),
         item("nowhere", good.model_copy(update={"path": None, "sha256": "f" * 64}), truth),
-        item("undrawn", None, truth),
+        item("without image", None, truth),
         item("after", truth, good),
     ]
-    found = scores(Similarity(f"{ARCH}@{weights}"), batch)
-    assert [str(score.status) for score in found] == ["ok", "failed", "failed", "failed", "not_applicable", "ok"]
-    reasons = [score.strict.reason for score in found]
+    results = scores(Similarity(f"{ARCH}@{weights}"), batch)
+    assert [str(score.status) for score in results] == ["ok", "failed", "failed", "failed", "not_applicable", "ok"]
+    reasons = [score.strict.reason for score in results]
     assert reasons[1].startswith("the generated image does not open: ")
     assert reasons[2].startswith("the ground truth does not open: ")
     assert "no file on this machine" in reasons[3]
-    assert found[0].strict.values == found[5].strict.values  # the cosine does not ask for the order
+    assert results[0].strict.values == results[5].strict.values  # the cosine is symmetric
 
 
 def test_equal_images_score_1_and_values_stay_between_0_and_1(weights: Path, tmp_path: Path) -> None:
@@ -188,14 +190,14 @@ def test_a_folder_is_preprocessed_as_its_configuration_says(tmp_path: Path) -> N
     batch = items(tmp_path / "p", 3)
     image, _ = by_hand("", f"local-dir:{folder}")
     expected = [float(image(path_of(one.image)) @ image(path_of(truth.image))) for _, truth, one in batch]
-    found = scores(Similarity(f"local-dir:{folder}"), batch)
-    assert [score.details["cosines"][0] for score in found] == pytest.approx(expected, abs=1e-5)
+    results = scores(Similarity(f"local-dir:{folder}"), batch)
+    assert [score.details["cosines"][0] for score in results] == pytest.approx(expected, abs=1e-5)
     add_architecture(tmp_path)
     plain = scores(Similarity(f"{ARCH}@{folder / SAFE}"), batch)  # the same weights, open_clip's own preprocessing
     assert [score.details["cosines"][0] for score in plain] != pytest.approx(expected, abs=1e-4)
 
 
-def test_hub_models_are_found_in_the_cache_offline(tmp_path: Path) -> None:
+def test_hub_models_are_loaded_from_the_cache_offline(tmp_path: Path) -> None:
     folder = save_clip_folder(tmp_path / "model")
     batch = items(tmp_path / "p", 3)
     local = [score.strict.values for score in scores(Similarity(f"local-dir:{folder}"), batch)]
@@ -206,7 +208,7 @@ def test_hub_models_are_found_in_the_cache_offline(tmp_path: Path) -> None:
     assert [str(score.status) for score in texts] == ["ok"] * 3
 
 
-def test_listed_weights_are_found_in_the_cache_and_preprocessed_as_listed(
+def test_listed_weights_are_loaded_from_the_cache_and_preprocessed_as_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from open_clip import pretrained
@@ -217,8 +219,8 @@ def test_listed_weights_are_found_in_the_cache_and_preprocessed_as_listed(
     as_hub_cache(tmp_path / "hub", "someone/tiny", folder)
     listed = {"made_up": {"url": "", "hf_hub": "someone/tiny/", **PREPROCESS}}
     monkeypatch.setitem(pretrained._PRETRAINED, ARCH, listed)
-    found = [score.strict.values["truth"] for score in scores(Similarity(f"{ARCH}/made_up"), batch)]
-    assert found == pytest.approx(local, abs=1e-6)
+    results = [score.strict.values["truth"] for score in scores(Similarity(f"{ARCH}/made_up"), batch)]
+    assert results == pytest.approx(local, abs=1e-6)
     with pytest.raises(UsageError, match=f"did you mean {ARCH}/made_up"):
         Similarity(f"{ARCH}/made_it").setup("cpu")
 

@@ -37,9 +37,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def cosines(model: str, batch: list[Any]) -> list[float]:
-    found = list(Similarity(model).score_batch(batch))
-    assert [str(score.status) for score in found] == ["ok"] * len(batch), [score.strict.reason for score in found]
-    return [score.details["cosines"][0] for score in found]
+    results = list(Similarity(model).score_batch(batch))
+    assert [str(score.status) for score in results] == ["ok"] * len(batch), [score.strict.reason for score in results]
+    return [score.details["cosines"][0] for score in results]
 
 
 def test_the_value_is_the_cosine_of_class_tokens(folder: Path, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_another_preprocessing_is_another_embedding(folder: Path, tmp_path: Path
     assert cosines(f"dino:{folder}", batch) != pytest.approx(first, abs=1e-5)
 
 
-def test_a_hub_model_is_found_in_the_cache_offline(folder: Path, tmp_path: Path) -> None:
+def test_a_hub_model_is_loaded_from_the_cache_offline(folder: Path, tmp_path: Path) -> None:
     batch = items(tmp_path / "p", 3)
     local = cosines(f"dino:{folder}", batch)
     as_hub_cache(tmp_path / "hub", "someone/tiny-dino", folder)
@@ -96,7 +96,7 @@ def test_a_missing_model_is_reported_and_not_downloaded(folder: Path) -> None:
         Similarity(f"dino:{folder}").setup("cpu")
 
 
-def test_it_has_no_text_tower(folder: Path) -> None:
+def test_prompt_similarity_is_refused_without_a_text_tower(folder: Path) -> None:
     with pytest.raises(UsageError, match="a DINO model has no text tower"):
         PromptSimilarity(f"dino:{folder}")
 
@@ -124,18 +124,18 @@ def test_a_download_gets_configurations_and_safetensors_only(
 ) -> None:
     import huggingface_hub
 
-    asked: list[tuple[str, list[str]]] = []
+    downloads: list[tuple[str, list[str]]] = []
 
     def fetch(repository: str, *, allow_patterns: list[str]) -> str:
-        asked.append((repository, allow_patterns))
+        downloads.append((repository, allow_patterns))
         return str(folder)
 
     batch = items(tmp_path / "p", 2)
     local = cosines(f"dino:{folder}", batch)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    found = list(Similarity("dino:someone/tiny-dino", download=True).score_batch(batch))
-    assert [score.details["cosines"][0] for score in found] == local
-    ((repository, patterns),) = asked
+    results = list(Similarity("dino:someone/tiny-dino", download=True).score_batch(batch))
+    assert [score.details["cosines"][0] for score in results] == local
+    ((repository, patterns),) = downloads
     assert repository == "someone/tiny-dino"
     assert all(pattern.endswith((".json", ".safetensors")) for pattern in patterns)
 

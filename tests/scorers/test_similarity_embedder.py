@@ -79,15 +79,15 @@ class Source:
 
 def images(folder: Path, count: int) -> list[ImageFile]:
     refs = [save_blocks(folder, number) for number in range(count)]
-    return [ImageFile(ref.sha256, ref.path, f"picture {number}") for number, ref in enumerate(refs)]
+    return [ImageFile(ref.sha256, ref.path, f"image {number}") for number, ref in enumerate(refs)]
 
 
 def test_duplicates_are_opened_and_embedded_once(tmp_path: Path) -> None:
     network = Mean()
     three = images(tmp_path / "p", 3)
-    found = Embedder(Source(network), "cpu", "auto", 0).images([*three, *three, three[0]])
+    result = Embedder(Source(network), "cpu", "auto", 0).images([*three, *three, three[0]])
     assert (network.opened, network.batches) == (3, [3])
-    assert set(found.vectors) == {one.sha256 for one in three}
+    assert set(result.vectors) == {one.sha256 for one in three}
     texts = Embedder(Source(network), "cpu", "auto", 0).texts(["a", "b", "a", "a long text"])
     assert network.batches == [3, 3]
     assert texts.cut == {"a long text"}
@@ -103,7 +103,7 @@ def test_a_second_pass_loads_no_model_and_gives_the_same_bits(tmp_path: Path, mo
         pytest.fail("a model was loaded")
 
     monkeypatch.setattr(ClipSource, "load", refuse)
-    for _, truth, generation in batch:  # nor is an image opened
+    for _, truth, generation in batch:  # no image is opened either
         path_of(truth.image).unlink()
         path_of(generation.image).unlink()
     second = [list(kind(f"{ARCH}@{weights}").score_batch(batch)) for kind in kinds]
@@ -114,12 +114,14 @@ def test_a_second_pass_loads_no_model_and_gives_the_same_bits(tmp_path: Path, mo
 def test_other_weights_at_the_same_path_miss_the_cache(tmp_path: Path) -> None:
     file = tmp_path / "w.pt"
     batch = items(tmp_path / "p", 2)
-    found = []
+    results = []
     for seed in (0, 1, 0):
         save_clip(file, seed=seed)
-        found.append([(s.details["weights"], s.strict.values) for s in Similarity(f"{ARCH}@{file}").score_batch(batch)])
-    assert found[0] == found[2]
-    assert all(a != b and c != d for (a, c), (b, d) in zip(found[0], found[1], strict=True))
+        results.append(
+            [(s.details["weights"], s.strict.values) for s in Similarity(f"{ARCH}@{file}").score_batch(batch)]
+        )
+    assert results[0] == results[2]
+    assert all(a != b and c != d for (a, c), (b, d) in zip(results[0], results[1], strict=True))
 
 
 def test_everything_that_affects_an_embedding_changes_its_key() -> None:
@@ -160,15 +162,15 @@ def test_a_damaged_cache_entry_is_computed_again(tmp_path: Path) -> None:
 
 def test_the_batch_is_halved_until_it_fits_into_memory(tmp_path: Path) -> None:
     network = Mean(most=3)
-    wanted = images(tmp_path / "p", 20)
+    inputs = images(tmp_path / "p", 20)
     embedder = Embedder(Source(network), "cpu", "auto", 16)
-    found = embedder.images(wanted)
+    result = embedder.images(inputs)
     assert embedder.batch_size == 2  # 16, 8, 4, 2
     assert network.batches == [2] * 10
-    assert network.opened == 20  # what was opened is not opened again
-    assert not found.faults
-    roomy = Embedder(Source(Mean(), dataclasses.replace(IDENTITY, model="again")), "cpu", "auto", 16).images(wanted)
-    assert all(np.allclose(found.vectors[key], roomy.vectors[key]) for key in roomy.vectors)
+    assert network.opened == 20  # images are not opened again
+    assert not result.faults
+    roomy = Embedder(Source(Mean(), dataclasses.replace(IDENTITY, model="again")), "cpu", "auto", 16).images(inputs)
+    assert all(np.allclose(result.vectors[key], roomy.vectors[key]) for key in roomy.vectors)
     assert len(roomy.vectors) == 20
 
 
@@ -181,23 +183,23 @@ def test_an_image_too_large_for_memory_fails_only_itself(tmp_path: Path) -> None
                 raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
             return super().images(batch)
 
-    network, wanted = Picky(), images(tmp_path / "p", 6)
+    network, inputs = Picky(), images(tmp_path / "p", 6)
     from knowgen.core.images import open_rgb
 
-    network.heavy = float(Mean().pixels(open_rgb(wanted[3].path)).sum())
-    found = Embedder(Source(network), "cpu", "auto", 4).images(wanted)
-    assert found.faults == {wanted[3].sha256: "does not fit into memory, even as a single image"}
-    assert len(found.vectors) == 5
+    network.heavy = float(Mean().pixels(open_rgb(inputs[3].path)).sum())
+    result = Embedder(Source(network), "cpu", "auto", 4).images(inputs)
+    assert result.faults == {inputs[3].sha256: "does not fit into memory, even as a single image"}
+    assert len(result.vectors) == 5
 
 
 def test_batches_of_texts_are_halved_too() -> None:
     network = Mean(most=1)
-    found = Embedder(Source(network), "cpu", "auto", 4).texts(["a", "bb", "ccc"])
+    result = Embedder(Source(network), "cpu", "auto", 4).texts(["a", "bb", "ccc"])
     assert network.batches == [1, 1, 1]
-    assert set(found.vectors) == {"a", "bb", "ccc"}
+    assert set(result.vectors) == {"a", "bb", "ccc"}
 
 
-def test_other_errors_are_not_taken_for_out_of_memory(tmp_path: Path) -> None:
+def test_other_errors_are_not_treated_as_out_of_memory(tmp_path: Path) -> None:
     class Wrong(Mean):
         def images(self, batch: Sequence[Any]) -> Vectors:
             raise RuntimeError("shapes do not fit")
@@ -208,8 +210,8 @@ def test_other_errors_are_not_taken_for_out_of_memory(tmp_path: Path) -> None:
 
 def test_a_vector_of_nan_is_a_failure_and_is_not_cached(tmp_path: Path) -> None:
     one = images(tmp_path / "p", 1)
-    found = Embedder(Source(Mean(nan=True)), "cpu", "auto", 0).images(one)
-    assert "no finite embedding at fp32" in found.faults[one[0].sha256]
+    result = Embedder(Source(Mean(nan=True)), "cpu", "auto", 0).images(one)
+    assert "no finite embedding at fp32" in result.faults[one[0].sha256]
     source = Source(Mean())
     assert Embedder(source, "cpu", "auto", 0).images(one).vectors
     assert source.loads == 1
@@ -235,7 +237,7 @@ def test_halving_reaches_the_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [one.values["truth"] for one in tight] == pytest.approx([one.values["truth"] for one in roomy], abs=1e-5)
 
 
-def test_it_works_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_are_computed_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
     weights = save_clip(tmp_path / "w.pt")
     one = save_blocks(tmp_path, 1)
@@ -261,7 +263,7 @@ def test_a_second_pass_imports_no_torch(tmp_path: Path) -> None:
 def test_a_bundled_architecture_reads_the_same_from_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip
 
-    asked = {arch: open_clip.get_model_config(arch) for arch in ("ViT-B-32", "RN50", "ViT-SO400M-14-SigLIP")}
+    configs = {arch: open_clip.get_model_config(arch) for arch in ("ViT-B-32", "RN50", "ViT-SO400M-14-SigLIP")}
     monkeypatch.delitem(sys.modules, "open_clip")
-    assert {arch: embedding_clip._bundled(arch) for arch in asked} == asked
+    assert {arch: embedding_clip._bundled(arch) for arch in configs} == configs
     assert embedding_clip._bundled("ViT-B-23") is None

@@ -17,6 +17,7 @@ from knowgen.scorers.similarity.scorers import PromptSimilarity, ReferencesSimil
 from knowgen.stats.aggregate import aggregate
 from knowgen.store.run import RunStore
 from knowgen.workflows import resolve
+from tests.helpers.engine import MemoryTask
 from tests.helpers.similarity_models import save_blocks, save_clip_folder
 
 pytest.importorskip("open_clip")
@@ -27,23 +28,17 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
 
 
-class PictureTask:
-    """Four samples with a ground truth each."""
+class ImageTask(MemoryTask):
+    """A task of four samples with a ground-truth image each."""
 
-    name = "pictures"
-    version = "1-feedbeef0123"
-    default_scorers: tuple[str, ...] = ()
-    search = ""
-    search_version = ""
+    name = "images"
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(4)
         self.folder = folder
 
-    def __len__(self) -> int:
-        return 4
-
     def samples(self) -> Iterator[Sample]:
-        for number in range(4):
+        for number in range(self.count):
             yield Sample(id=f"s{number}", prompt=f"Draw {number}.", category="sports")
 
     def truth(self, sample_id: str) -> GroundTruth:
@@ -62,15 +57,15 @@ class GenerationStep:
         number = int(request.prompt.split()[1][:-1])
         if number == 3:
             return GeneratedImage(status=GenerationStatus.FAILED, reason="it broke")
-        drawn = save_blocks(Path(self.folder) / "drawn", number)
+        image = save_blocks(Path(self.folder) / "generated", number)
         refs = [save_blocks(Path(self.folder) / "refs", 10 * number + each) for each in (7, 8)]
-        recorded = tuple({"title": "found", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
-        assert drawn.path is not None
-        return GeneratedImage(image=Image.open(drawn.path), references=recorded)
+        recorded = tuple({"title": "reference", "path": str(ref.path), "sha256": ref.sha256} for ref in refs)
+        assert image.path is not None
+        return GeneratedImage(image=Image.open(image.path), references=recorded)
 
 
 def evaluate(folder: Path, scorer: str, model: str) -> tuple[RunOutcome, RunSpec]:
-    task = PictureTask(folder)
+    task = ImageTask(folder)
     generator = resolve.resolve_generator(GenerationStep, {"folder": str(folder)}, task)
     handle = resolve.resolve_scorer(scorer, {} if scorer.startswith("similarity:") else {"model": model})
     spec = RunSpec(
@@ -93,13 +88,13 @@ def test_a_run_gives_the_scorers_values_and_their_mean(
     name = f"similarity:{model}" if kind is Similarity else f"{kind.__module__}:{kind.__name__}"
     outcome, spec = evaluate(tmp_path, name, model)
     assert outcome.scored == 3
-    task = PictureTask(tmp_path)
+    task = ImageTask(tmp_path)
     with RunStore.read(tmp_path / "run") as store:
         scores = {score.sample_id: score for _, score in store.scores()}
-        drawn = {one.sample_id: one for _, one in store.generations()}
+        generations = {one.sample_id: one for _, one in store.generations()}
         rows = list(store.rows(name))
-    batch = [(sample, task.truth(sample.id), drawn[sample.id]) for sample in task.samples() if sample.id != "s3"]
-    monkeypatch.setenv("KNOWGEN_CACHE", "off")  # or it would be answered with what the worker kept
+    batch = [(sample, task.truth(sample.id), generations[sample.id]) for sample in task.samples() if sample.id != "s3"]
+    monkeypatch.setenv("KNOWGEN_CACHE", "off")  # otherwise the scores of the worker would be reused
     here = {score.sample_id: score for score in kind(model).score_batch(batch)}
     assert {name: score.strict.values for name, score in scores.items()} == {
         name: pytest.approx(score.strict.values, abs=1e-5) for name, score in here.items()
@@ -122,7 +117,7 @@ def test_a_run_gives_the_scorers_values_and_their_mean(
         ("similarity:nonsense", UsageError, "names no weights"),
     ],
 )
-def test_what_is_wrong_ends_the_run_with_its_line(
+def test_a_wrong_model_ends_the_run_with_one_line(
     name: str, error: type[Exception], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=words) as raised:

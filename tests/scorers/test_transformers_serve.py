@@ -90,13 +90,13 @@ def language(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, st
 
 
 def run(place: Path, scorer: str, generator: str = "closed_book", limit: int = 2, **args: Any) -> list[Score]:
-    made = knowgen.evaluate("knowgen_mini", generator, scorer, out=place, scorer_args=args, limit=limit)
-    assert made.summary.headline.value is None, "failed judgements are no zeros"
+    finished = knowgen.evaluate("knowgen_mini", generator, scorer, out=place, scorer_args=args, limit=limit)
+    assert finished.summary.headline.value is None, "failed scores are not zeros"
     with RunStore.read(place) as store:
         return [score for _, score in store.scores()]
 
 
-def test_random_replies_over_http(vlm: tuple[str, str], tmp_path: Path) -> None:
+def test_random_replies_are_failed_scores_with_every_attempt(vlm: tuple[str, str], tmp_path: Path) -> None:
     url, model = vlm
     scores = run(tmp_path, f"vlm:{model}", base_url=url, max_tokens=32, attempts=2)
     assert len(scores) == 2
@@ -123,7 +123,7 @@ def test_the_server_accepts_a_schema_and_ignores_it(vlm: tuple[str, str], tmp_pa
     [with_it] = run(tmp_path / "on", f"vlm:{model}", base_url=url, max_tokens=16, attempts=1, limit=1, schema="on")
     [without] = run(tmp_path / "off", f"vlm:{model}", base_url=url, max_tokens=16, attempts=1, limit=1, schema="off")
     assert with_it.attempts[0].reply == without.attempts[0].reply
-    assert with_it.status is ScoreStatus.FAILED, "so a reply is read by the contract whatever was asked for"
+    assert with_it.status is ScoreStatus.FAILED, "replies are parsed by the contract, with or without the option"
 
 
 def test_a_model_it_does_not_serve_is_reported_in_the_score(vlm: tuple[str, str], tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ def test_a_model_replies_the_same_in_process_and_over_http(vlm: tuple[str, str],
     assert plain == local_score.attempts[0].reply
 
 
-def test_a_language_model_that_cannot_judge(language: tuple[str, str], tmp_path: Path) -> None:
+def test_a_text_only_model_gives_failed_scores(language: tuple[str, str], tmp_path: Path) -> None:
     url, model = language
     [score] = run(tmp_path / "vlm", f"vlm:{model}", base_url=url, max_tokens=8, attempts=1, limit=1, timeout=300)
     assert score.status is ScoreStatus.FAILED and score.strict.reason
-    assert score.attempts[0].reply, "it drops the pictures and talks"
+    assert score.attempts[0].reply, "it ignores the images and replies with text"
     [answer] = run(
         tmp_path / "answer", f"answer:{model}", "open_book", limit=1,
         base_url=url, max_tokens=8, attempts=1, timeout=300,
@@ -159,7 +159,7 @@ def test_a_language_model_that_cannot_judge(language: tuple[str, str], tmp_path:
     assert answer.status is ScoreStatus.FAILED and answer.strict.reason and answer.attempts[0].reply
 
 
-def test_what_the_server_lists(vlm: tuple[str, str]) -> None:
+def test_the_server_lists_its_models(vlm: tuple[str, str]) -> None:
     url, model = vlm
     with urllib.request.urlopen(f"{url}/models", timeout=20) as response:
         listed = json.load(response)

@@ -50,7 +50,7 @@ def item(tmp_path: Path) -> tuple[Sample, GroundTruth, Generation]:
         sample_id="sample-7",
         repeat=2,
         status=GenerationStatus.OK,
-        image=save_image(tmp_path / "drawn.png", (64, 48), "red"),
+        image=save_image(tmp_path / "generated.png", (64, 48), "red"),
         used_prompt="a rewritten prompt the judge must not see",
     )
     return sample, truth, generation
@@ -59,7 +59,7 @@ def item(tmp_path: Path) -> tuple[Sample, GroundTruth, Generation]:
 Item = tuple[Sample, GroundTruth, Generation]
 
 
-def judged(script: Script, item: Item, **args: Any) -> tuple[Score, JudgeServer]:
+def score_with(script: Script, item: Item, **args: Any) -> tuple[Score, JudgeServer]:
     async def go(judge: VlmJudge) -> Score:
         try:
             return await judge.score(*item)
@@ -72,7 +72,7 @@ def judged(script: Script, item: Item, **args: Any) -> tuple[Score, JudgeServer]
 
 def passing(script: Script, item: Item, **args: Any) -> TransientError:
     with pytest.raises(TransientError) as caught:
-        judged(script, item, **args)
+        score_with(script, item, **args)
     return caught.value
 
 
@@ -80,7 +80,7 @@ def passing(script: Script, item: Item, **args: Any) -> TransientError:
 
 
 def test_the_request_contains_rubric_prompt_and_images(item: Item) -> None:
-    score, server = judged([Step()], item, temperature=0.25, max_tokens=777)
+    score, server = score_with([Step()], item, temperature=0.25, max_tokens=777)
     (call,) = server.calls
     assert call.path == "/v1/chat/completions"
     assert (call.body["model"], call.body["temperature"], call.body["max_tokens"]) == ("any-judge", 0.25, 777)
@@ -90,9 +90,9 @@ def test_the_request_contains_rubric_prompt_and_images(item: Item) -> None:
     assert "Sample id: sample-7" in call.text.splitlines()
     assert PROMPT in call.text
     assert "rewritten" not in json.dumps(call.body)
-    drawn, truth = call.images
-    assert (drawn.format, drawn.size, truth.format, truth.size) == ("JPEG", (64, 48), "JPEG", (120, 90))
-    red, blue = (image.convert("RGB").getpixel((5, 5)) for image in (drawn, truth))
+    generated, truth = call.images
+    assert (generated.format, generated.size, truth.format, truth.size) == ("JPEG", (64, 48), "JPEG", (120, 90))
+    red, blue = (image.convert("RGB").getpixel((5, 5)) for image in (generated, truth))
     assert isinstance(red, tuple) and isinstance(blue, tuple)
     assert red[0] > 200 > red[2] and blue[2] > 200 > blue[0]
     digests = [hashlib.sha256(data).hexdigest() for data in call.image_bytes]
@@ -101,7 +101,7 @@ def test_the_request_contains_rubric_prompt_and_images(item: Item) -> None:
 
 
 def test_a_score_records_every_attempt(item: Item) -> None:
-    score, _ = judged([Step()], item, price_in=2.0, price_out=8.0)
+    score, _ = score_with([Step()], item, price_in=2.0, price_out=8.0)
     assert score.status is ScoreStatus.OK
     assert score.strict.values == {
         "faithfulness": 1.0, "visual_correctness": 0.5, "text_accuracy": 1.0, "aesthetics": 0.5
@@ -124,7 +124,7 @@ def test_the_request_says_whether_text_is_required(item: Item) -> None:
         (None, good(text_accuracy=None, text_accuracy_na=True), ""),
     ):
         settled = sample.model_copy(update={"text_required": required})
-        score, server = judged([Step(reply=reply)], (settled, truth, generation))
+        score, server = score_with([Step(reply=reply)], (settled, truth, generation))
         assert score.status is ScoreStatus.OK and len(server.calls) == 1
         lines = [line for line in server.calls[0].text.splitlines() if "The prompt asks for" in line]
         assert len(lines) == (0 if required is None else 1)
@@ -151,7 +151,7 @@ def test_the_request_says_whether_text_is_required(item: Item) -> None:
 def test_a_reply_that_breaks_the_contract_is_requested_again_with_the_fault(
     item: Item, reply: str | None, lines: str, official: float | str | None
 ) -> None:
-    score, server = judged([Step(reply=reply), Step(reply=good(faithfulness=0))], item)
+    score, server = score_with([Step(reply=reply), Step(reply=good(faithfulness=0))], item)
     first, second = server.calls
     assert "earlier reply" not in first.text
     assert lines in second.text.rpartition("earlier reply")[2]
@@ -169,7 +169,9 @@ def test_a_reply_that_breaks_the_contract_is_requested_again_with_the_fault(
 
 
 def test_a_judge_that_never_meets_the_contract_fails_strictly_only(item: Item) -> None:
-    score, server = judged([Step(reply="no"), Step(reply=good(aesthetics=0.9)), Step(reply=good(aesthetics=0.8))], item)
+    score, server = score_with(
+        [Step(reply="no"), Step(reply=good(aesthetics=0.9)), Step(reply=good(aesthetics=0.8))], item
+    )
     assert len(server.calls) == 4
     assert score.status is ScoreStatus.FAILED
     assert "aesthetics" in score.strict.reason and "0.8" in score.strict.reason
@@ -178,7 +180,7 @@ def test_a_judge_that_never_meets_the_contract_fails_strictly_only(item: Item) -
 
 
 def test_unparsable_replies_fail_strictly_and_leniently(item: Item) -> None:
-    score, server = judged([Step(reply="Nice picture!")], item, attempts=2)
+    score, server = score_with([Step(reply="Nice image!")], item, attempts=2)
     assert len(server.calls) == 2
     assert score.lenient is not None
     assert (score.strict.status, score.lenient.status) == (ScoreStatus.FAILED, ScoreStatus.FAILED)
@@ -186,12 +188,12 @@ def test_unparsable_replies_fail_strictly_and_leniently(item: Item) -> None:
 
 
 def test_a_score_whose_calls_took_too_long_gets_no_further_call(item: Item) -> None:
-    score, server = judged([Step(reply="no", delay=0.4)], item, attempts=50, timeout=1.0)
+    score, server = score_with([Step(reply="no", delay=0.4)], item, attempts=50, timeout=1.0)
     assert score.status is ScoreStatus.FAILED and len(server.calls) == len(score.attempts) == 3
 
 
-def test_a_cut_off_reply_is_asked_again_to_be_shorter(item: Item) -> None:
-    _, server = judged([Step(reply=good()[:30], finish="length"), Step()], item)
+def test_a_cut_off_reply_is_requested_again_in_a_shorter_form(item: Item) -> None:
+    _, server = score_with([Step(reply=good()[:30], finish="length"), Step()], item)
     assert "too long" in server.calls[1].text
 
 
@@ -207,8 +209,8 @@ def test_a_cut_off_reply_is_asked_again_to_be_shorter(item: Item) -> None:
         Step(reply=good(), finish="PROHIBITED_CONTENT"),
     ],
 )
-def test_a_refusal_is_a_failed_score_with_its_words_and_is_not_asked_again(item: Item, step: Step) -> None:
-    score, server = judged([step], item)
+def test_a_refusal_is_a_failed_score_with_its_text_and_is_not_requested_again(item: Item, step: Step) -> None:
+    score, server = score_with([step], item)
     assert len(server.calls) == 1
     assert score.status is ScoreStatus.FAILED
     assert score.strict.reason.startswith("the judge refused: ")
@@ -219,25 +221,25 @@ def test_a_refusal_is_a_failed_score_with_its_words_and_is_not_asked_again(item:
     assert attempt.refused and attempt.reply == (step.reply or "") and attempt.usage.input_tokens == 1000
 
 
-def test_a_refusal_in_a_part_of_the_content_is_found(item: Item) -> None:
+def test_a_refusal_in_a_part_of_the_content_is_recognised(item: Item) -> None:
     parts = [{"type": "text", "text": good()}, {"type": "refusal", "refusal": "I won't."}]
     message = {"role": "assistant", "content": parts}
     body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
-    score, server = judged([Step(body=body)], item)
+    score, server = score_with([Step(body=body)], item)
     assert len(server.calls) == 1 and score.strict.reason == "the judge refused: I won't."
 
 
-def test_an_earlier_reply_that_was_not_refused_stays_with_the_official_reading(item: Item) -> None:
+def test_the_official_protocol_uses_an_earlier_reply_that_was_not_refused(item: Item) -> None:
     """The official evaluator would have accepted the first reply."""
-    score, server = judged([Step(reply=good(aesthetics=0.9)), Step(finish="content_filter")], item)
+    score, server = score_with([Step(reply=good(aesthetics=0.9)), Step(finish="content_filter")], item)
     assert len(server.calls) == 2
     assert score.status is ScoreStatus.FAILED and score.strict.reason.startswith("the judge refused: ")
     assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.9
 
 
-def test_a_stored_refusal_is_still_one_when_its_sample_is_asked_again(item: Item) -> None:
-    refused, _ = judged([Step(reply=good(aesthetics=0), finish="content_filter")], item)
-    later, _ = judged([Step(reply=good(aesthetics=1))], item)
+def test_a_stored_refusal_stays_a_refusal_when_its_sample_is_scored_again(item: Item) -> None:
+    refused, _ = score_with([Step(reply=good(aesthetics=0), finish="content_filter")], item)
+    later, _ = score_with([Step(reply=good(aesthetics=1))], item)
     stored = Score.model_validate_json(refused.model_dump_json())
     whole = with_earlier(scorer_capabilities(VlmJudge), later, item[0], stored.attempts)
     assert len(whole.attempts) == 2
@@ -250,7 +252,7 @@ def test_a_stored_refusal_is_still_one_when_its_sample_is_asked_again(item: Item
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
 def test_a_rejection_is_a_failed_score(item: Item, status: int) -> None:
-    score, server = judged([Step(status=status, error="model not found")], item)
+    score, server = score_with([Step(status=status, error="model not found")], item)
     assert len(server.calls) == (2 if status in (400, 422) else 1)  # once more without the schema
     assert score.status is ScoreStatus.FAILED
     assert score.strict.reason == f"the endpoint answered {status}: model not found"
@@ -258,7 +260,7 @@ def test_a_rejection_is_a_failed_score(item: Item, status: int) -> None:
 
 
 def test_an_exhausted_quota_is_a_permanent_rejection(item: Item) -> None:
-    score, _ = judged([Step(status=429, code="insufficient_quota", error="no money")], item)
+    score, _ = score_with([Step(status=429, code="insufficient_quota", error="no money")], item)
     assert score.status is ScoreStatus.FAILED and "no money" in score.strict.reason
 
 
@@ -321,19 +323,19 @@ def test_an_unreachable_server_is_a_transient_error(item: Item) -> None:
         asyncio.run(VlmJudge("any", base_url=url).score(*item))
 
 
-def test_a_reply_before_a_transient_error_is_kept(item: Item) -> None:
+def test_a_reply_before_a_transient_error_is_stored(item: Item) -> None:
     """The first attempt gets an invalid reply and then a transient error; the second succeeds."""
     off = good(aesthetics=0.9)
     error = passing([Step(reply=off), Step(status=500)], item)
     assert [attempt.reply for attempt in error.attempts] == [off, ""]
-    later, _ = judged([Step()], item)
+    later, _ = score_with([Step()], item)
     whole = with_earlier(scorer_capabilities(VlmJudge), later, item[0], error.attempts)
     assert len(whole.attempts) == 3 and whole.usage.input_tokens == 2000
     assert whole.strict == later.strict
     assert whole.lenient is not None and whole.lenient.values["aesthetics"] == 0.9
 
 
-def test_when_every_try_fails_the_official_reading_still_takes_the_first_readable_reply(item: Item) -> None:
+def test_when_every_attempt_fails_the_official_protocol_uses_the_first_readable_reply(item: Item) -> None:
     off = good(aesthetics=0.9)
     error = passing([Step(reply=off), Step(status=500)], item)
     given_up = failed_score(item[0].id, 2, "vlm:any", "gave up after 4 tries")
@@ -342,19 +344,19 @@ def test_when_every_try_fails_the_official_reading_still_takes_the_first_readabl
     assert whole.lenient is not None and whole.lenient.values["aesthetics"] == 0.9
 
 
-def test_a_stored_reply_that_meets_the_contract_is_not_asked_for_again(item: Item) -> None:
+def test_a_stored_reply_that_meets_the_contract_is_not_requested_again(item: Item) -> None:
     """A run was interrupted after a valid reply."""
     given_up = failed_score(item[0].id, 2, "vlm:any", "no result in time")
     whole = with_earlier(scorer_capabilities(VlmJudge), given_up, item[0], (Attempt(reply=good(), model="m"),))
     assert (whole.status, whole.judge_returned) == (ScoreStatus.OK, "m")
 
 
-def test_earlier_attempts_are_stored_for_a_scorer_that_reads_otherwise(item: Item) -> None:
+def test_earlier_attempts_are_stored_for_a_scorer_that_parses_differently(item: Item) -> None:
     class Other:
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
             raise NotImplementedError
 
-    later, _ = judged([Step()], item)
+    later, _ = score_with([Step()], item)
     earlier = (Attempt(error="429"), Attempt(reply=good(aesthetics=0), usage=Usage(input_tokens=5, cost=0.5)))
     whole = with_earlier(scorer_capabilities(Other), later, item[0], earlier)
     assert [attempt.error for attempt in whole.attempts] == ["429", "", ""]
@@ -370,15 +372,15 @@ def test_an_image_that_does_not_open_is_not_sent(item: Item, which: str) -> None
     if which == "missing":
         path.unlink()
     else:
-        path.write_bytes(path.read_bytes()[:60] if which == "truncated" else b"not a picture")
+        path.write_bytes(path.read_bytes()[:60] if which == "truncated" else b"not an image")
     with JudgeServer() as server, pytest.raises(UnscorableError, match="ground truth does not open"):
         asyncio.run(VlmJudge("any", base_url=server.url).score(sample, truth, generation))
     assert server.calls == []
 
 
-def test_parts_and_missing_fields_of_other_servers_are_understood(item: Item) -> None:
+def test_parts_and_missing_fields_of_other_servers_are_accepted(item: Item) -> None:
     body = {"choices": [{"message": {"content": [{"type": "text", "text": good()}]}}]}
-    score, _ = judged([Step(body=json.dumps(body).encode())], item)
+    score, _ = score_with([Step(body=json.dumps(body).encode())], item)
     assert score.status is ScoreStatus.OK and score.judge_returned == "" and score.attempts[0].finish_reason == ""
 
 
@@ -427,9 +429,9 @@ class BudgetMeter:
         self.settled[number] = cost
 
 
-def metered(script: Script, item: Item, books: BudgetMeter, **args: Any) -> tuple[Score | TransientError, JudgeServer]:
+def metered(script: Script, item: Item, meter: BudgetMeter, **args: Any) -> tuple[Score | TransientError, JudgeServer]:
     async def go(judge: VlmJudge) -> Score | TransientError:
-        current_meter.set(books)
+        current_meter.set(meter)
         try:
             return await judge.score(*item)
         except TransientError as error:
@@ -441,15 +443,15 @@ def metered(script: Script, item: Item, books: BudgetMeter, **args: Any) -> tupl
 
 
 def test_each_call_reserves_its_worst_case_and_settles_to_the_real_cost(item: Item) -> None:
-    books = BudgetMeter()
-    score, server = metered([Step(reply="no"), Step(tokens=(1234, 56))], item, books, max_tokens=1000)
+    meter = BudgetMeter()
+    score, server = metered([Step(reply="no"), Step(tokens=(1234, 56))], item, meter, max_tokens=1000)
     assert isinstance(score, Score)
-    assert len(books.reserved) == 2
-    for call, worst in zip(server.calls, books.reserved, strict=True):
+    assert len(meter.reserved) == 2
+    for call, worst in zip(server.calls, meter.reserved, strict=True):
         words = len((call.system + call.text).encode())
         assert worst is not None and worst >= (words + 2 * 1500) * 2e-6 + 1000 * 8e-6
-    assert books.settled[1] == pytest.approx(1234 * 2e-6 + 56 * 8e-6)
-    assert score.usage.cost == pytest.approx(books.spent) == pytest.approx(server.spent)
+    assert meter.settled[1] == pytest.approx(1234 * 2e-6 + 56 * 8e-6)
+    assert score.usage.cost == pytest.approx(meter.spent) == pytest.approx(server.spent)
 
 
 @pytest.mark.parametrize(
@@ -460,34 +462,34 @@ def test_each_call_reserves_its_worst_case_and_settles_to_the_real_cost(item: It
         (Step(delay=30), True), (Step(body=b"<html>"), True), (Step(tokens=None), True),
     ],
 )  # fmt: skip
-def test_what_may_have_been_billed_counts_at_its_worst_case(item: Item, step: Step, billed: bool) -> None:
-    books = BudgetMeter()
-    outcome, server = metered([step], item, books, timeout=1.0)
-    (worst,) = books.reserved
-    assert books.settled == {0: None if billed else 0.0}
+def test_a_call_that_may_have_been_billed_counts_at_its_worst_case(item: Item, step: Step, billed: bool) -> None:
+    meter = BudgetMeter()
+    outcome, server = metered([step], item, meter, timeout=1.0)
+    (worst,) = meter.reserved
+    assert meter.settled == {0: None if billed else 0.0}
     (attempt,) = outcome.attempts
     assert attempt.usage.cost == (worst if billed else 0.0)
-    assert server.spent <= books.spent
+    assert server.spent <= meter.spent
 
 
-def test_a_call_that_never_left_costs_nothing(item: Item) -> None:
+def test_a_call_that_was_not_sent_costs_nothing(item: Item) -> None:
     async def go(judge: VlmJudge) -> None:
-        current_meter.set(books)
+        current_meter.set(meter)
         await judge.score(*item)
 
-    books = BudgetMeter()
+    meter = BudgetMeter()
     with JudgeServer() as server:
         url = server.url
     with pytest.raises(TransientError):
         asyncio.run(go(VlmJudge("any", base_url=url, price_in=1, price_out=1)))
-    assert books.settled == {0: 0.0}
+    assert meter.settled == {0: 0.0}
 
 
 def test_the_budget_ends_a_conversation_without_losing_what_was_paid(item: Item) -> None:
     worst = BudgetMeter()
     metered([Step()], item, worst)
-    books = BudgetMeter(limit=(worst.reserved[0] or 0) * 1.01)
-    score, server = metered([Step(reply=good(aesthetics=0.9), tokens=(9000, 500))], item, books)
+    meter = BudgetMeter(limit=(worst.reserved[0] or 0) * 1.01)
+    score, server = metered([Step(reply=good(aesthetics=0.9), tokens=(9000, 500))], item, meter)
     assert isinstance(score, Score) and len(server.calls) == 1
     assert score.status is ScoreStatus.FAILED and "aesthetics" in score.strict.reason
     assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.9
@@ -504,17 +506,19 @@ def test_the_budget_ends_a_conversation_without_losing_what_was_paid(item: Item)
         ({"price_in": 0, "price_out": 0}, 0.0, 0.0),
     ],
 )
-def test_other_ways_to_charge(item: Item, prices: dict[str, float], worst: float | None, cost: float | None) -> None:
-    books = BudgetMeter()
-    score, _ = metered([Step()], item, books, **({"price_in": None, "price_out": None} | prices))
+def test_the_cost_follows_the_given_prices(
+    item: Item, prices: dict[str, float], worst: float | None, cost: float | None
+) -> None:
+    meter = BudgetMeter()
+    score, _ = metered([Step()], item, meter, **({"price_in": None, "price_out": None} | prices))
     assert isinstance(score, Score)
-    assert (books.reserved, score.usage.cost) == ([worst], cost)
+    assert (meter.reserved, score.usage.cost) == ([worst], cost)
 
 
 # -------------------------------------------------------------------------------------------------------- secrets
 
 
-def test_a_missing_key_is_one_line_with_what_to_type() -> None:
+def test_a_missing_key_is_one_line_with_the_command_to_set_it() -> None:
     with pytest.raises(ConfigError, match="export OPENAI_API_KEY=") as caught:
         VlmJudge("gpt-4.1")
     assert "\n" not in str(caught.value)
@@ -546,7 +550,7 @@ def test_the_key_is_sent_and_never_shown(
         Step(reply=f"your key is {SECRET}"),
         Step(status=401, error=f"Incorrect API key provided: {SECRET} or sk-test****cdef."),
     ]
-    score, server = judged(script, item, key_env="JUDGE_KEY")
+    score, server = score_with(script, item, key_env="JUDGE_KEY")
     assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {SECRET}"}
     for shown in (score.model_dump_json(), caplog.text, repr(score)):
         assert SECRET not in shown and "sk-test" not in shown
@@ -555,9 +559,11 @@ def test_the_key_is_sent_and_never_shown(
     assert SECRET not in repr(judge.endpoint) and SECRET not in repr(judge)
 
 
-def test_a_server_on_this_machine_is_not_given_the_key_of_another(item: Item, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_server_does_not_receive_the_key_of_another_service(
+    item: Item, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    _, server = judged([Step()], item)
+    _, server = score_with([Step()], item)
     assert SECRET not in json.dumps(server.calls[0].headers)
 
 

@@ -1,4 +1,4 @@
-"""The scorer `vlm` in a run: every sample ends with a score or a reason, whatever the endpoint does."""
+"""The scorer `vlm` in a run: every sample ends with a score or a reason, even if the endpoint misbehaves."""
 
 from __future__ import annotations
 
@@ -22,28 +22,22 @@ from knowgen.engine import EngineOptions, RunOutcome, run
 from knowgen.scorers.vlm.judge import VlmJudge
 from knowgen.store.run import RunStore
 from knowgen.workflows import resolve
+from tests.helpers.engine import MemoryTask
 from tests.helpers.judge_server import Call, JudgeServer, Step, good
 
 SECRET = "sk-test-fedcba9876543210"
 
 
-class PictureTask:
-    """A task of some samples, each with a ground-truth image."""
+class ImageTask(MemoryTask):
+    """A task of `count` samples with a ground-truth image each."""
 
-    name = "pictures"
-    version = "1-feedbeef0123"
-    default_scorers: tuple[str, ...] = ()
-    search = ""
-    search_version = ""
+    name = "images"
 
     def __init__(self, folder: Path, count: int) -> None:
-        self.count = count
+        super().__init__(count)
         self.path = folder / "truth.png"
         Image.new("RGB", (40, 30), "navy").save(self.path)
         self.digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
-
-    def __len__(self) -> int:
-        return self.count
 
     def samples(self) -> Iterator[Sample]:
         for number in range(self.count):
@@ -64,7 +58,7 @@ class Noise:
 
 
 def evaluate(folder: Path, url: str, count: int = 12, options: EngineOptions | None = None, **args: Any) -> RunOutcome:
-    task = PictureTask(folder, count)
+    task = ImageTask(folder, count)
     generator = resolve.resolve_generator(Noise, {}, task)
     scorer = resolve.resolve_scorer("vlm:any", {"base_url": url, **args})
     spec = RunSpec(
@@ -91,7 +85,7 @@ FATES: dict[str, list[Step]] = {
     "s4": [Step(close=True), Step()],
     "s5": [Step(cut=True), Step()],
     "s6": [Step(reply=None, refusal="I will not look at this.")],
-    "s7": [Step(status=400, error="the picture is too large")],
+    "s7": [Step(status=400, error="the image is too large")],
     "s8": [Step(reply="never any JSON")],
     "s9": [Step(status=503)],
     "s10": [Step(reply=good(aesthetics=0.75))],
@@ -131,9 +125,9 @@ def test_every_sample_ends_scored_or_failed_with_its_reason(tmp_path: Path) -> N
 def test_a_repeated_run_makes_no_call(tmp_path: Path) -> None:
     with JudgeServer() as server:
         evaluate(tmp_path, server.url)
-        asked = len(server.calls)
+        calls_before = len(server.calls)
         again = evaluate(tmp_path, server.url)
-    assert (asked, len(server.calls), again.score_cached) == (12, 12, 12)
+    assert (calls_before, len(server.calls), again.score_cached) == (12, 12, 12)
 
 
 def test_speed_and_prices_are_not_part_of_the_key_but_the_decoding_is(tmp_path: Path) -> None:
@@ -145,7 +139,7 @@ def test_speed_and_prices_are_not_part_of_the_key_but_the_decoding_is(tmp_path: 
         assert len(server.calls) == 6
 
 
-def test_what_the_server_charges_never_exceeds_the_budget(tmp_path: Path) -> None:
+def test_the_charges_of_the_server_never_exceed_the_budget(tmp_path: Path) -> None:
     def fate(call: Call) -> Step:
         return Step(reply="no JSON" if call.number % 3 == 0 else good(), tokens=(2500, 300), delay=0.05)
 
@@ -181,24 +175,24 @@ def test_a_reply_paid_for_before_a_fault_stays_in_the_record(tmp_path: Path) -> 
     steps = [Step(reply=good(aesthetics=0.75)), Step(status=500), Step(reply=good(aesthetics=0.5))]
     with JudgeServer(steps) as server:
         evaluate(tmp_path, server.url, count=1)
-        asked = len(server.calls)
+        calls_before = len(server.calls)
     score = scores_in(tmp_path)["s0"]
-    assert score.status is ScoreStatus.OK and asked == 3
+    assert score.status is ScoreStatus.OK and calls_before == 3
     assert [bool(attempt.reply) for attempt in score.attempts] == [True, False, True]
     assert score.strict.values["aesthetics"] == 0.5
     assert score.lenient is not None and score.lenient.values["aesthetics"] == 0.75
 
 
-def test_replies_of_a_failed_try_are_stored_and_counted(tmp_path: Path) -> None:
+def test_replies_of_a_failed_attempt_are_stored_and_counted(tmp_path: Path) -> None:
     def fate(call: Call) -> Step:
         return Step(reply="no JSON", tokens=(100, 10)) if call.number % 2 == 0 else Step(status=500)
 
     with JudgeServer(fate) as server:
         evaluate(tmp_path, server.url, count=1, price_in=1.0, price_out=1.0)
-        asked = len(server.calls)
+        calls_before = len(server.calls)
     score = scores_in(tmp_path)["s0"]
     assert score.status is ScoreStatus.FAILED
-    assert len(score.attempts) == asked
+    assert len(score.attempts) == calls_before
     paid = sum(attempt.reply == "no JSON" for attempt in score.attempts)
     assert paid >= 1 and score.usage.input_tokens == 100 * paid
     assert score.usage.cost == pytest.approx(110e-6 * paid)
@@ -223,11 +217,11 @@ def test_concurrency_and_schema_support_are_noted(tmp_path: Path) -> None:
             schemas = [data["refused"] for _, _, data in store.notes("schema")]
         assert paces[0] == ("vlm:any", 16, "start")
         assert any("busy" in why for _, _, why in paces)
-        assert schemas and all("response_format" in said for said in schemas)
+        assert schemas and all("response_format" in body for body in schemas)
         (tmp_path / "again").mkdir()
         shutil.copy(tmp_path / "truth.png", tmp_path / "again")
         evaluate(tmp_path / "again", server.url, count=40)
-        assert len(server.calls) == first  # the refused schema was remembered, and every reply found
+        assert len(server.calls) == first  # the refused schema was remembered, and every reply was cached
     assert all(score.attempts[0].cached for score in scores_in(tmp_path / "again").values())
 
 
@@ -252,7 +246,7 @@ def test_no_sample_waits_forever_after_exhausted_retries(tmp_path: Path, monkeyp
 
 
 def with_usage(**usage: Any) -> Step:
-    """A valid reply that is billed at 2,500 input and 700 output tokens and reports other counts."""
+    """Return a valid reply that is billed at 2,500 input and 700 output tokens and reports other counts."""
     message = {"role": "assistant", "content": good()}
     chat = {"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
     return Step(body=json.dumps(chat).encode(), tokens=(2500, 700))

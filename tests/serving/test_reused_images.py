@@ -51,7 +51,7 @@ class Reuses:
         return self.result
 
 
-class Draws(Reuses):
+class Synchronous(Reuses):
     def draw(self, prompt, references, seed):
         return self.answer(prompt)
 
@@ -73,7 +73,7 @@ class Batches(Reuses):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("Draws", ()), ("Generates", ()), ("Batches", ()), ("Draws", ("--workers", "1"))],
+    [("Synchronous", ()), ("Generates", ()), ("Batches", ()), ("Synchronous", ("--workers", "1"))],
 )
 def test_every_client_gets_the_image_of_its_own_prompt(tmp_path: Path, name: str, words: tuple[str, ...]) -> None:
     (tmp_path / "reuses.py").write_text(REUSES)

@@ -64,18 +64,18 @@ def test_servers_that_cannot_be_reached_end_a_run_with_one_line(tmp_path: Path) 
 
 def test_two_runs_share_a_server_without_a_queue(tmp_path: Path) -> None:
     async def scenario(url: str) -> list[Any]:
-        painters = [HttpGenerator(url), HttpGenerator(url, per_server=3)]
+        generators = [HttpGenerator(url), HttpGenerator(url, per_server=3)]
         requests = [GenerationRequest(id=f"q{number}", prompt=f"p{number}", seed=number) for number in range(4)]
         try:
-            return await asyncio.gather(*(painter.generate(one) for painter in painters for one in requests))
+            return await asyncio.gather(*(generator.generate(one) for generator in generators for one in requests))
         finally:
-            for painter in painters:
-                await painter.close()
+            for generator in generators:
+                await generator.close()
 
     with served(tmp_path, "makers.py:Plain", "-g", "seconds=0.2", "--queue", "0") as server:
-        drawings = asyncio.run(scenario(server.url))
+        results = asyncio.run(scenario(server.url))
         assert server.metric('knowgen_requests_total{outcome="busy"}') > 0  # and yet nothing was lost
-    assert len(drawings) == 8 and all(one.status is GenerationStatus.OK for one in drawings)
+    assert len(results) == 8 and all(one.status is GenerationStatus.OK for one in results)
 
 
 def kill_in_the_middle(server: Served) -> None:
@@ -92,8 +92,8 @@ def test_no_image_is_lost_when_a_server_dies_during_a_run(tmp_path: Path) -> Non
     ):
         killer = threading.Thread(target=kill_in_the_middle, args=[one], daemon=True)
         killer.start()
-        drawn = run(tmp_path, tmp_path / "out", f"http:{one.url},{two.url}", limit=12)
+        run_of_both = run(tmp_path, tmp_path / "out", f"http:{one.url},{two.url}", limit=12)
         killer.join()
-        assert len(drawn) == 12 and all(each.image is not None for each in drawn.values())
+        assert len(run_of_both) == 12 and all(each.image is not None for each in run_of_both.values())
         assert len(two.log()) >= 8
-    assert {each.settings["server"] for each in drawn.values()} == {one.url, two.url}
+    assert {each.settings["server"] for each in run_of_both.values()} == {one.url, two.url}

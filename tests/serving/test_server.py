@@ -8,15 +8,17 @@ import io
 import json
 import signal
 import socket
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import uvicorn
 from PIL import Image
 
+from knowgen.serving import server as server_module
 from tests.helpers.processes import wait_until
 from tests.helpers.serving import Answer, Served, served, start
 
@@ -44,7 +46,7 @@ def png(colour: tuple[int, int, int], size: tuple[int, int] = (20, 20)) -> str:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
-    with served(folder, "makers.py:Draws", "--max-body", "1", "--max-pixels", "0.01", "--timeout", "20") as one:
+    with served(folder, "makers.py:Synchronous", "--max-body", "1", "--max-pixels", "0.01", "--timeout", "20") as one:
         yield one
 
 
@@ -154,7 +156,7 @@ def test_unknown_paths_and_methods_are_404_and_405(server: Served) -> None:
 
 
 def test_metrics_count_outcomes_batches_and_times(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws") as own:
+    with served(tmp_path, "makers.py:Synchronous") as own:
         for prompt in ("one", "two", "break", "refuse"):
             own.generate(prompt)
         own.ask("/generate", b"?")
@@ -175,9 +177,9 @@ def together(server: Served, prompts: list[str]) -> list[Answer]:
 def test_queued_requests_are_generated_in_batches(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Batches", "-g", "seconds=0.3", "--batch", "4") as own:
         assert own.ask("/health").body["capacity"] == 4
-        answers = together(own, [f"picture {number}" for number in range(16)])
+        answers = together(own, [f"image {number}" for number in range(16)])
         assert own.metric("knowgen_batch_size_sum") == 16
-    assert [one.pixel for one in answers] == [expected(f"picture {number}", number) for number in range(16)]
+    assert [one.pixel for one in answers] == [expected(f"image {number}", number) for number in range(16)]
     sizes = own.log()
     assert sum(sizes) == 16 and max(sizes) == 4
     assert len(sizes) <= 6
@@ -186,14 +188,14 @@ def test_queued_requests_are_generated_in_batches(tmp_path: Path) -> None:
 
 def test_an_async_generator_generates_as_many_at_once_as_it_declares(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Waits") as own:
-        answers = together(own, [f"picture {number}" for number in range(8)])
-    assert [one.pixel for one in answers] == [expected(f"picture {number}", number) for number in range(8)]
-    assert answers[3].body["used_prompt"] == "PICTURE 3"
+        answers = together(own, [f"image {number}" for number in range(8)])
+    assert [one.pixel for one in answers] == [expected(f"image {number}", number) for number in range(8)]
+    assert answers[3].body["used_prompt"] == "IMAGE 3"
 
 
 def test_a_full_queue_rejects_requests_immediately_with_retry_after(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws", "-g", "seconds=0.5", "--queue", "2") as own:
-        answers = together(own, [f"picture {number}" for number in range(8)])
+    with served(tmp_path, "makers.py:Synchronous", "-g", "seconds=0.5", "--queue", "2") as own:
+        answers = together(own, [f"image {number}" for number in range(8)])
         counts = Counter(one.status for one in answers)
         assert counts == {200: 3, 503: 5}  # one is generated, two wait
         for one in answers:
@@ -206,7 +208,7 @@ def test_a_full_queue_rejects_requests_immediately_with_retry_after(tmp_path: Pa
 
 def test_requests_without_the_token_are_rejected(tmp_path: Path) -> None:
     secret = {"SERVE_SECRET": "open sesame"}
-    with served(tmp_path, "makers.py:Draws", "--token-env", "SERVE_SECRET", environment=secret) as own:
+    with served(tmp_path, "makers.py:Synchronous", "--token-env", "SERVE_SECRET", environment=secret) as own:
         assert own.generate("a lamp").status == 401
         assert own.generate("a lamp", headers={"Authorization": "Bearer wrong"}).status == 401
         assert own.generate("a lamp", headers={"Authorization": "open sesame"}).status == 401
@@ -226,7 +228,7 @@ def test_references_for_a_generator_without_them_are_rejected(tmp_path: Path) ->
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_after_a_signal_the_image_in_progress_is_finished_and_others_are_rejected(tmp_path: Path, signum: int) -> None:
-    with served(tmp_path, "makers.py:Draws", "-g", "seconds=1") as own, ThreadPoolExecutor(3) as pool:
+    with served(tmp_path, "makers.py:Synchronous", "-g", "seconds=1") as own, ThreadPoolExecutor(3) as pool:
         first = pool.submit(own.generate, "first", 1)
         wait_until(lambda: own.log() == ["first"])
         rest = [pool.submit(own.generate, f"another {number}") for number in range(2)]
@@ -239,22 +241,33 @@ def test_after_a_signal_the_image_in_progress_is_finished_and_others_are_rejecte
     assert own.log() == ["first"]
 
 
-def test_a_second_signal_ends_the_process_but_a_repeat_of_the_first_does_not(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws", "-g", "seconds=4") as own, ThreadPoolExecutor(1) as pool:
+def test_a_second_signal_ends_the_process(tmp_path: Path) -> None:
+    with served(tmp_path, "makers.py:Synchronous", "-g", "seconds=3600") as own, ThreadPoolExecutor(1) as pool:
         lost = pool.submit(own.generate, "first")
         wait_until(lambda: own.log() == ["first"])
-        for _ in range(2):
-            own.process.send_signal(signal.SIGTERM)
-            time.sleep(0.1)
-        time.sleep(1.2)
-        assert own.process.poll() is None
+        wait_until(lambda: own.process.send_signal(signal.SIGTERM), own.process)
         code, _, err = own.stop()
         with pytest.raises(OSError):
             lost.result()
     assert code == 130 and "Traceback" not in err
 
 
-def test_while_the_generator_loads_requests_wait_and_health_says_so(tmp_path: Path) -> None:
+def test_a_repeat_of_the_first_signal_is_ignored_for_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    calls: list[object] = []
+    monkeypatch.setattr(server_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(server_module, "os", SimpleNamespace(_exit=calls.append))
+    server = server_module._Server(uvicorn.Config("unused"), lambda: calls.append("stop"), str(tmp_path / "scratch"))
+    for seconds in (0.0, 0.1, 1.0):
+        now[0] = 100.0 + seconds
+        server.handle_exit(signal.SIGTERM, None)
+    assert calls == ["stop"] and server.should_exit
+    now[0] = 101.1
+    server.handle_exit(signal.SIGTERM, None)
+    assert calls == ["stop", 130]
+
+
+def test_while_the_generator_loads_requests_wait_and_health_reports_it(tmp_path: Path) -> None:
     with served(tmp_path, "makers.py:Slow", "-g", "seconds=1.5", state="loading") as own:
         assert own.generate("a lamp", 3).pixel == expected("a lamp", 3)
         assert own.ask("/health").body["status"] == "healthy"
@@ -266,7 +279,7 @@ def test_a_signal_ends_a_server_that_is_loading(tmp_path: Path) -> None:
 
 
 def test_no_image_is_generated_for_a_client_that_disconnects_while_queued(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws", "-g", "seconds=1") as own:
+    with served(tmp_path, "makers.py:Synchronous", "-g", "seconds=1") as own:
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(own.generate, "first")
             wait_until(lambda: own.log() == ["first"])
@@ -292,7 +305,7 @@ def test_worker_processes_generate_and_one_that_dies_is_replaced(tmp_path: Path)
 
 
 def test_a_generation_that_hangs_is_504_and_the_next_one_succeeds(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws", "--timeout", "0.5") as own:
+    with served(tmp_path, "makers.py:Synchronous", "--timeout", "0.5") as own:
         assert own.generate("hang").status == 504
         assert own.generate("a lamp", 3).pixel == expected("a lamp", 3)
 
@@ -303,28 +316,28 @@ def ended(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
     return process.returncode, err.strip()
 
 
-def test_why_a_generator_cannot_be_served_is_one_line(tmp_path: Path) -> None:
+def test_a_generator_that_cannot_be_served_is_reported_in_one_line(tmp_path: Path) -> None:
     code, err = ended(tmp_path, "makers.py:Knows")
     assert code == 2 and "ground truth" in err and len(err.splitlines()) == 1
     code, err = ended(tmp_path, "makers.py:Unbuildable", "--port", "0")
     assert code == 3 and "the weights are not there" in err and len(err.splitlines()) == 1
-    code, err = ended(tmp_path, "makers.py:Draws", "--batch", "4")
+    code, err = ended(tmp_path, "makers.py:Synchronous", "--batch", "4")
     assert code == 2 and "no batches" in err
-    code, err = ended(tmp_path, "makers.py:Draws", "--token-env", "NOT_SET_ANYWHERE")
+    code, err = ended(tmp_path, "makers.py:Synchronous", "--token-env", "NOT_SET_ANYWHERE")
     assert code == 3 and "NOT_SET_ANYWHERE" in err
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, err = ended(tmp_path, "makers.py:Draws", "--port", str(taken.getsockname()[1]))
+        code, err = ended(tmp_path, "makers.py:Synchronous", "--port", str(taken.getsockname()[1]))
     assert code == 3 and "cannot listen" in err and len(err.splitlines()) == 1
 
 
 def test_a_server_open_to_other_machines_without_a_token_is_warned_of(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws", "--host", "0.0.0.0") as own:
+    with served(tmp_path, "makers.py:Synchronous", "--host", "0.0.0.0") as own:
         _, _, err = own.stop()
     assert "warning" in err and "--token-env" in err
 
 
 def test_fetch_does_not_reach_private_addresses(tmp_path: Path) -> None:
-    with served(tmp_path, "makers.py:Draws", "--fetch") as own:
+    with served(tmp_path, "makers.py:Synchronous", "--fetch") as own:
         port = own.url.rpartition(":")[2]
         for host in ("127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1", "2130706433"):
             answer = own.generate("peek", image_urls=[f"http://{host}:{port}/health"])

@@ -44,7 +44,7 @@ def test_alpha_of_the_published_example(metric: Metric, value: float) -> None:
     assert alpha(PUBLISHED, metric) == pytest.approx(value, abs=0.0006)
 
 
-def test_alpha_by_hand() -> None:
+def test_alpha_of_a_worked_example() -> None:
     """Two raters, units (0, 0), (0, 1), (1, 1): disagreement 2 of 6 pairs; three 0 and three 1 make 18 of 30 expected.
 
     alpha = 1 - (2 / 6) / (18 / 30) = 4 / 9.
@@ -55,7 +55,7 @@ def test_alpha_by_hand() -> None:
 
 
 def brute_alpha(ratings: np.ndarray, metric: Metric) -> float:
-    """Alpha from its definition: every pair of ratings within units against every pair at all."""
+    """Compute alpha from its definition: pairs of ratings within units against all pairs."""
     units = [[value for value in column if not math.isnan(value)] for column in ratings.T]
     units = [unit for unit in units if len(unit) > 1]
     values = [value for unit in units for value in unit]
@@ -96,8 +96,10 @@ def test_alpha_equals_its_definition(raters: int, units: int, data: st.DataObjec
         assert result == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
-def test_kappa_by_hand() -> None:
-    """x 0 .5 1 1 and y 0 0 1 .5: mean squared distance 2 x .25 / 4 = .125; variances .171875 each, means .25 apart:
+def test_kappa_of_a_worked_example() -> None:
+    """Compute kappa of the ratings x 0 .5 1 1 and y 0 0 1 .5.
+
+    The mean squared distance is 2 x .25 / 4 = .125, the variances are .171875 each, the means differ by .25:
     kappa = 1 - .125 / (.171875 + .171875 + .0625) = 1 - .125 / .40625.
     """
     x, y = np.array([0, 0.5, 1, 1]), np.array([0, 0, 1, 0.5])
@@ -149,7 +151,7 @@ def some_rows(chance: random.Random, size: int, *, skill: float = 0.5) -> list[R
 
 
 def nearly(rows: list[Row], chance: random.Random, share: float = 0.2) -> list[Row]:
-    """Another judge, who says something else of a share of the images."""
+    """Return the ratings of another judge that disagrees on a share of the images."""
     return [
         one.model_copy(update={"strict": reading(*(chance.choice(GRID) for _ in range(4)))})
         if chance.random() < share
@@ -166,7 +168,7 @@ def two_judges(size: int = 60) -> RatedSystem:
 BOTH = {"vlm:a": DIMENSIONS, "vlm:b": DIMENSIONS}
 
 
-def test_two_judges_of_one_run() -> None:
+def test_two_judges_of_one_run_are_compared() -> None:
     system = two_judges()
     result = agreement([system], BOTH, resamples=400)
     assert (result.raters, result.together, result.ranks) == (("vlm:a", "vlm:b"), {}, ())
@@ -187,7 +189,7 @@ def test_two_judges_of_one_run() -> None:
 
 
 def plain_kappa(pairs: list[tuple[float, float]]) -> float:
-    """Quadratic kappa from the table of two raters."""
+    """Compute quadratic kappa from the table of two raters."""
     table = np.zeros((3, 3))
     for first, second in pairs:
         table[int(2 * first), int(2 * second)] += 1
@@ -197,19 +199,21 @@ def plain_kappa(pairs: list[tuple[float, float]]) -> float:
 
 
 def test_the_interval_of_kappa_equals_a_plain_loop() -> None:
-    """Two images a sample: samples are drawn, with both of their images."""
+    """With two images per sample, the bootstrap samples pairs of images."""
     chance = random.Random(5)
     first = {("x", f"s{s}", r): {"d": chance.choice(GRID)} for s in range(30) for r in range(2)}
-    second = {key: held if chance.random() < 0.7 else {"d": chance.choice(GRID)} for key, held in first.items()}
+    second = {key: values if chance.random() < 0.7 else {"d": chance.choice(GRID)} for key, values in first.items()}
     result = pair_agreements({"a": first, "b": second}, {"a": ("d",), "b": ("d",)}, resamples=6000)[0].dimensions["d"]
-    draws = []
+    resampled = []
     for _ in range(3000):
         keys = [("x", f"s{s}", r) for s in chance.choices(range(30), k=30) for r in range(2)]
-        draws.append(plain_kappa([(first[key]["d"], second[key]["d"]) for key in keys]))
+        resampled.append(plain_kappa([(first[key]["d"], second[key]["d"]) for key in keys]))
     from knowgen.stats.bootstrap import expanded_tail
 
     tail = expanded_tail(30)
-    assert (result.kappa.low, result.kappa.high) == pytest.approx(tuple(np.quantile(draws, [tail, 1 - tail])), abs=0.03)
+    assert (result.kappa.low, result.kappa.high) == pytest.approx(
+        tuple(np.quantile(resampled, [tail, 1 - tail])), abs=0.03
+    )
     assert result.kappa.n == 60
 
 
@@ -240,7 +244,7 @@ def test_images_that_only_one_rater_rated_are_counted_separately() -> None:
     assert official.pairs[0].dimensions["text_accuracy"].exact.n == 3
 
 
-def test_of_several_scores_the_first_that_is_ok_counts() -> None:
+def test_the_first_successful_score_of_several_counts() -> None:
     a = [
         row("1", "art", FAILED, judge_repeat=0),
         row("1", "art", reading(1, 1, 1, 1), judge_repeat=1),
@@ -253,16 +257,16 @@ def test_of_several_scores_the_first_that_is_ok_counts() -> None:
 
 
 def systems_of(skills: list[float], *, turned: bool = False) -> list[RatedSystem]:
-    made = []
+    results = []
     for number, skill in enumerate(skills):
         rows = some_rows(random.Random(number), 40, skill=skill)
         other = some_rows(random.Random(50 + number), 40, skill=1 - skill if turned else skill)
-        made.append(RatedSystem(f"system {number}", "t", "1", {"vlm:a": rows, "vlm:b": other}))
-    return made
+        results.append(RatedSystem(f"system {number}", "t", "1", {"vlm:a": rows, "vlm:b": other}))
+    return results
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_the_order_of_systems(turned: bool) -> None:
+def test_rank_correlations_of_a_worked_example(turned: bool) -> None:
     systems = systems_of([0.1, 0.3, 0.5, 0.7, 0.9], turned=turned)
     result = agreement(systems, BOTH, resamples=300).ranks[0]
     scores = [
@@ -317,7 +321,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_people_are_raters(tmp_path: Path) -> None:
+def test_human_labels_are_raters(tmp_path: Path) -> None:
     rows = some_rows(random.Random(1), 30)
     lines = [f"{one.sample_id},anna,{one.strict.values['aesthetics']:g},,good" for one in rows]
     lines += [f"{rows[0].sample_id},ben,1,0.5,", "elsewhere,ben,1,1,"]
@@ -374,7 +378,7 @@ def test_a_malformed_file_gives_one_line_with_its_place(tmp_path: Path, text: st
     assert str(caught.value).startswith(f"{tmp_path}/{message}") and "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_an_unreadable_label_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="file not found"):
         read_labels(tmp_path / "none.csv", DIMENSIONS)
     (tmp_path / "latin.csv").write_bytes(b"sample_id,aesthetics\n\xe9,1\n")
@@ -394,24 +398,24 @@ def test_a_file_from_a_spreadsheet_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [20, 40, 100])
 def test_intervals_of_kappa_contain_the_true_value(size: int) -> None:
-    """Two judges who see the same thing with noise; the truth is the kappa of 400,000 images."""
+    """Two judges rate the same images with noise; the true value is the kappa of 400,000 images."""
 
-    def judged(rng: np.random.Generator, n: int) -> np.ndarray:
+    def ratings_of_two(rng: np.random.Generator, n: int) -> np.ndarray:
         seen = rng.standard_normal(n)
         return np.stack(
             [0.5 * (view > -0.2) + 0.5 * (view > 0.9) for view in (seen + 0.6 * rng.standard_normal((2, n)))]
         )
 
-    big = judged(np.random.default_rng(99), 400_000)
+    big = ratings_of_two(np.random.default_rng(99), 400_000)
     truth = float(squared_kappas(big, np.ones((1, 400_000)))[0])
-    held, shown, rounds = 0, 0, 600
+    covered, shown, rounds = 0, 0, 600
     for number in range(rounds):
-        table = judged(np.random.default_rng(number), size)
+        table = ratings_of_two(np.random.default_rng(number), size)
         sides = [{("x", f"s{i:03}", 0): {"d": float(v)} for i, v in enumerate(side)} for side in table]
         pair = pair_agreements(dict(zip("ab", sides, strict=True)), {"a": "d", "b": "d"}, resamples=400)[0]
         figure = pair.dimensions["d"].kappa
         if figure.low is not None and figure.high is not None:
             shown += 1
-            held += figure.low <= truth <= figure.high
+            covered += figure.low <= truth <= figure.high
     assert shown > 0.9 * rounds
-    assert 0.91 <= held / shown <= 0.98
+    assert 0.91 <= covered / shown <= 0.98

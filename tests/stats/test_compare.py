@@ -69,7 +69,7 @@ def test_a_difference_on_every_sample_has_the_smallest_possible_p_values() -> No
 
 
 def test_an_equal_difference_on_all_samples_has_no_interval() -> None:
-    """No resample can differ from it, so an interval of no width would claim what was not seen; the test is exact."""
+    """All resamples are equal, so an interval would have no width and claim too much; the test is exact."""
     a = [row(str(i), "physics", reading(0, 0.5, 0.5, 0), text_required=True) for i in range(10)]
     b = [row(str(i), "physics", reading(0, 1, 0.5, 0), text_required=True) for i in range(10)]
     result = compare(a, b).headline

@@ -1,4 +1,4 @@
-"""No result and no eligibility below the coverage that a protocol asks for."""
+"""No result and no eligibility below the coverage that a protocol requires."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CATEGORIES = ("physics", "news")
 
 
 def rows_of(size: int, missing: int, **fields: Any) -> list[Row]:
-    """Perfect rows over both groups; the first `missing` ones are as `fields` say."""
+    """Return perfect rows of both groups; the first `missing` ones have the given `fields`."""
     return [
         row(f"s{index:02}", CATEGORIES[index % 2], text_required=True, **fields)
         if index < missing

@@ -26,7 +26,7 @@ GRID = (0.0, 0.5, 1.0)
 
 
 def random_rows(chance: random.Random, size: int, *, skill: float = 0.5, texts: float = 0.7) -> list[Row]:
-    """Rows whose values tend upwards with skill; one third of the samples is in the second group."""
+    """Return rows whose values tend upwards with skill; one third of the samples is in the second group."""
 
     def value() -> float:
         return GRID[sum(chance.random() < skill for _ in range(2))]
@@ -42,14 +42,14 @@ def random_rows(chance: random.Random, size: int, *, skill: float = 0.5, texts: 
 
 
 def slow_strict(rows: list[Row]) -> dict[str, float]:
-    """The strict K-Score and dimensions, computed plainly from copies of samples (which may repeat)."""
+    """Compute the strict K-Score and dimensions from copies of samples (which may repeat)."""
     per_group = []
     for category in ("physics", "news"):
         members = [one for one in rows if one.category == category]
         figures: dict[str, float] = {}
         for name in ("faithfulness", "visual_correctness", "text_accuracy", "aesthetics"):
-            held = [one for one in members if name != "text_accuracy" or one.text_required]
-            values = [0.0 if one.generation != "ok" else one.strict.values[name] for one in held]
+            counted = [one for one in members if name != "text_accuracy" or one.text_required]
+            values = [0.0 if one.generation != "ok" else one.strict.values[name] for one in counted]
             if values:
                 figures[name] = sum(values) / len(values)
         weights = {"faithfulness": 0.1, "visual_correctness": 0.4, "text_accuracy": 0.4, "aesthetics": 0.1}
@@ -67,21 +67,21 @@ def test_the_interval_equals_a_plain_loop() -> None:
     rows = random_rows(random.Random(5), 60)
     chance = random.Random(6)
     groups = [[one for one in rows if one.category == name] for name in ("physics", "news")]
-    draws: dict[str, list[float]] = {}
+    resampled_values: dict[str, list[float]] = {}
     for _ in range(4000):
         resampled = [one for group in groups for one in chance.choices(group, k=len(group))]
         for name, value in slow_strict(resampled).items():
-            draws.setdefault(name, []).append(value)
+            resampled_values.setdefault(name, []).append(value)
     figures = aggregate(rows, resamples=8000).slice().figures
     for name, figure in figures.items():
         assert figure.value == pytest.approx(slow_strict(rows)[name], abs=1e-12)
         smallest = min(len(texts(group) if name == "text_accuracy" else group) for group in groups)
-        low, high = np.quantile(draws[name], expanded(smallest))
+        low, high = np.quantile(resampled_values[name], expanded(smallest))
         assert (figure.low, figure.high) == pytest.approx((low, high), abs=0.012)
 
 
 def expanded(n: int) -> list[float]:
-    """The shares between which an expanded percentile interval lies, for a smallest group of n samples."""
+    """Return the quantiles of an expanded percentile interval whose smallest group has n samples."""
     tail = float(norm.cdf(-math.sqrt(n / (n - 1)) * student.ppf(0.975, n - 1)))
     return [tail, 1 - tail]
 
@@ -190,8 +190,8 @@ def test_sums_over_resamples_do_not_depend_on_the_order_of_addition() -> None:
     assert there == pytest.approx((counts @ table) / counts.sum(axis=1, keepdims=True), abs=1e-9)
 
 
-def judged_again(rows: list[Row], chance: random.Random, share: float) -> list[Row]:
-    """The same samples by a system that is a step better on a share of them."""
+def improved_scores(rows: list[Row], chance: random.Random, share: float) -> list[Row]:
+    """Return the same samples of a system that is a step better on a share of them."""
 
     def better(one: Row) -> Row:
         if chance.random() > share or one.generation != "ok":
@@ -204,23 +204,23 @@ def judged_again(rows: list[Row], chance: random.Random, share: float) -> list[R
 
 def test_the_paired_interval_equals_a_plain_loop_and_is_narrower_than_an_unpaired_one() -> None:
     a = random_rows(random.Random(5), 60)
-    b = judged_again(a, random.Random(7), 0.3)
-    chance, draws = random.Random(8), []
+    b = improved_scores(a, random.Random(7), 0.3)
+    chance, resampled_values = random.Random(8), []
     places = [[i for i, one in enumerate(a) if one.category == name] for name in ("physics", "news")]
     for _ in range(3000):
         picked = [i for group in places for i in chance.choices(group, k=len(group))]
         first, second = slow_strict([a[i] for i in picked]), slow_strict([b[i] for i in picked])
-        draws.append(second["overall"] - first["overall"])
+        resampled_values.append(second["overall"] - first["overall"])
     result = compare(a, b, resamples=8000).headline
     assert result.value == pytest.approx(slow_strict(b)["overall"] - slow_strict(a)["overall"], abs=1e-12)
-    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(draws, expanded(20))), abs=0.008)
+    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(resampled_values, expanded(20))), abs=0.008)
     assert result.p is not None and result.p < 0.01
     widths = [figure.high - figure.low for figure in (aggregate(a).headline, aggregate(b).headline, result)]  # type: ignore[operator]
     assert widths[2] < 0.75 * math.hypot(widths[0], widths[1])  # what two independent sets of samples would give
 
 
 def only_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out groups and categories, which thousands of simulated benchmarks need not wait for."""
+    """Leave out groups and categories, which thousands of simulated benchmarks do not need."""
     for module in (aggregate_module, compare_module):
         monkeypatch.setattr(module, "sample_subsets", lambda units, protocol: sample_subsets(units, protocol)[:1])
 
@@ -267,20 +267,20 @@ def test_intervals_of_the_k_score_contain_the_true_value_at_the_nominal_rate(
 
 @dataclass
 class Coverage:
-    """How often intervals contain the true value, of those that are given."""
+    """Counts how often intervals contain the true value, among those that are given."""
 
     truth: float
     shown: int = 0
-    held: int = 0
+    covered: int = 0
 
     def see(self, figure: Figure) -> None:
         if figure.low is not None and figure.high is not None:
             self.shown += 1
-            self.held += figure.low <= self.truth <= figure.high
+            self.covered += figure.low <= self.truth <= figure.high
 
     @property
     def share(self) -> float:
-        return self.held / self.shown
+        return self.covered / self.shown
 
 
 @pytest.mark.slow
@@ -288,12 +288,12 @@ class Coverage:
 def test_paired_intervals_contain_the_true_difference(sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     only_the_whole(monkeypatch)
     levels = published("Nano Banana Pro")
-    held, shown, rounds = 0, 0, 300 if sizes == SIZES else 1000
+    covered, shown, rounds = 0, 0, 300 if sizes == SIZES else 1000
     for number in range(rounds):
         benchmark = Benchmark(levels, sizes, np.random.default_rng(number))
         figure = compare(benchmark.system(), benchmark.system(), resamples=600, permutations=0).headline
         if figure.low is not None and figure.high is not None:
             shown += 1
-            held += figure.low <= 0 <= figure.high
+            covered += figure.low <= 0 <= figure.high
     assert shown >= 0.95 * rounds
-    assert 0.92 <= held / shown <= 0.98
+    assert 0.92 <= covered / shown <= 0.98

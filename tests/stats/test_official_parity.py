@@ -66,7 +66,7 @@ def one_reply(random_: random.Random, seen: set[str], values: dict[str, str] | N
 
 
 def a_set(seed: int, seen: set[str]) -> list[Case]:
-    """A reply set that uses every row of the value table in every kind of dimension."""
+    """Return replies that use every row of the value table in every kind of dimension."""
     random_ = random.Random(seed)
     forced = [{**dict.fromkeys(DIMENSIONS, "grid"), name: kind} for name in DIMENSIONS for kind in TABLE]
     plans: list[dict[str, str] | None] = [*forced, *([None] * random_.randrange(0, 60))]
@@ -74,15 +74,15 @@ def a_set(seed: int, seen: set[str]) -> list[Case]:
     allowed = random_.choice([CATEGORIES, CATEGORIES, reference.SCIENCE, [*reference.POP, "volcanology"]])
     cases = []
     for number, plan in enumerate(plans):
-        asked_again = [random_.choice(NOT_AN_OBJECT) for _ in range(random_.choice([0, 0, 0, 1, 3]))]
-        seen.update(f"asked again: {reply!r}" for reply in asked_again)
-        replies = [*asked_again, one_reply(random_, seen, plan)] if random_.random() > 0.03 else asked_again
+        requested_again = [random_.choice(NOT_AN_OBJECT) for _ in range(random_.choice([0, 0, 0, 1, 3]))]
+        seen.update(f"requested again: {reply!r}" for reply in requested_again)
+        replies = [*requested_again, one_reply(random_, seen, plan)] if random_.random() > 0.03 else requested_again
         cases.append(Case(str(number), random_.choice(allowed), random_.random() > 0.1, replies))
     return cases
 
 
 def as_row(case: Case) -> Row:
-    """Walks through the attempts as the official reading does: the first reply that is an object counts."""
+    """Parse the attempts as the official evaluator does: the first reply that is an object counts."""
     result: ParsedScore | None = None
     for reply in case.replies:
         result = read_lenient(reply)
@@ -100,7 +100,7 @@ def test_three_hundred_random_reply_sets_agree_to_the_last_digit() -> None:
         assert ours == reference.summary_rows(cases), f"set {seed}"
     expected = {f"{kind}: {row_}" for kind in ("text", "other") for row_ in TABLE}
     expected |= {f"flag: {flag!r}" for flag in FLAGS if flag is not MISSING} | {"flag: missing"}
-    expected |= {f"asked again: {reply!r}" for reply in NOT_AN_OBJECT}
+    expected |= {f"requested again: {reply!r}" for reply in NOT_AN_OBJECT}
     expected |= {f"shape: {shape}" for shape in ("plain", "fence", "bare fence", "prose", "trailing comma", "spaces")}
     assert expected <= seen
 

@@ -1,4 +1,4 @@
-"""The two protocols that answer other questions than the K-Score: worked by hand, and computed another way."""
+"""The two protocols with figures other than the K-Score: worked cases and a second implementation."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ SAMPLES = st.lists(
     min_size=1,
     max_size=14,
 )
-Drawn = list[tuple[str, tuple[float, float, float | None, float], str, bool | None]]
+Generated = list[tuple[str, tuple[float, float, float | None, float], str, bool | None]]
 
 
-def as_rows(samples: Drawn) -> list[Row]:
+def as_rows(samples: Generated) -> list[Row]:
     return [
         row(f"s{number:02}", category, reading(*values), generation, text_required=text)
         for number, (category, values, generation, text) in enumerate(samples)
@@ -98,7 +98,7 @@ def mean(values: list[float]) -> float | None:
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(SAMPLES)
-def test_genevolve_micro_equals_a_plain_computation(samples: Drawn) -> None:
+def test_genevolve_micro_equals_a_plain_computation(samples: Generated) -> None:
     overalls = []
     for _, (f, v, t, a), generation, _ in samples:
         if generation == "ok":
@@ -108,13 +108,13 @@ def test_genevolve_micro_equals_a_plain_computation(samples: Drawn) -> None:
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(SAMPLES)
-def test_na_renormalise_equals_a_plain_computation(samples: Drawn) -> None:
-    judged = any(generation == "ok" for _, _, generation, _ in samples)
+def test_na_renormalise_equals_a_plain_computation(samples: Generated) -> None:
+    any_image = any(generation == "ok" for _, _, generation, _ in samples)
     all_failed = all(generation != "ok" for _, _, generation, _ in samples)
     by_group: dict[str, list[float]] = {}
     for category, (f, v, t, a), generation, text in samples:
         group = next((name for name, members in GROUPS.items() if category in members), "")
-        if not group or not (judged or all_failed):
+        if not group or not (any_image or all_failed):
             continue
         if generation != "ok":
             by_group.setdefault(group, []).append(0.0)

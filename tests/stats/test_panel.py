@@ -18,14 +18,14 @@ ABC = panel_of(["a", "b", "c"])
 
 
 def panelled(*scores: Row, panel: JudgePanel = ABC) -> Row:
-    """The panel's row of one sample that each member has one row of."""
+    """Return the panel's row of a sample that each member scored once."""
     rows = dict(zip(panel.members, ([score] for score in scores), strict=True))
     result = panel_rows(panel, rows, DIMENSIONS)
     assert len(result) == 1
     return result[0]
 
 
-def test_the_median_of_three() -> None:
+def test_three_judges_are_combined_by_their_median() -> None:
     result = panelled(
         row("1", "physics", reading(1, 0, 0.5, 1)),
         row("1", "physics", reading(1, 0.5, 0, 0)),
@@ -36,7 +36,7 @@ def test_the_median_of_three() -> None:
 
 
 def test_of_two_different_values_the_lower_counts_and_stays_on_the_grid() -> None:
-    """.75 would be no value that a judge may give, and strict would count the score as failed."""
+    """A judge may not give 0.75, and strict would count such a score as failed."""
     result = panelled(
         row("1", "physics", reading(1, 0.5, 1, 1), lenient=reading(1, 0.5, 1, 1)),
         row("1", "physics", reading(0.5, 0.5, 0, 0.5), lenient=reading(0.5, 0.5, 0, 0.5)),
@@ -79,7 +79,7 @@ def test_a_score_whose_quorum_can_still_be_reached_is_not_run() -> None:
 
 
 def test_strict_and_lenient_scores_are_combined_separately() -> None:
-    """b's reply broke the contract: strict has two members, official all three."""
+    """The reply of b broke the contract: strict has two members, official all three."""
     result = panelled(
         row("1", "physics", reading(0, 0, 0, 0), lenient=reading(0, 0, 0, 0)),
         row("1", "physics", FAILED, lenient=reading(0.7, 0.7, 0.7, 0.7)),
@@ -112,7 +112,7 @@ def test_failed_generations_stay_failed() -> None:
 
 
 def test_judge_repeats_of_fewer_members_than_the_quorum_do_not_count() -> None:
-    """a and b judge twice, c measures once: the second repeat has a quorum of two but not one of three."""
+    """Judges a and b score twice and c once: the second repeat has a quorum of two but not one of three."""
     rows = {
         "a": [row("1", "physics", reading(1, 1, 1, 1), judge_repeat=number) for number in (0, 1)],
         "b": [row("1", "physics", reading(0, 0, 0, 0), judge_repeat=number) for number in (0, 1)],
@@ -163,10 +163,10 @@ READING = st.one_of(
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.lists(READING, min_size=5, max_size=5), min_size=1, max_size=6), st.integers(1, 5), st.randoms())
 def test_any_panel_stays_on_the_grid_and_does_not_depend_on_the_order_of_members(
-    judged: list[list[ParsedScore]], quorum: int, chance: random.Random
+    scores_by_sample: list[list[ParsedScore]], quorum: int, chance: random.Random
 ) -> None:
     rows = {
-        name: [row(f"s{number}", "physics", scores[place]) for number, scores in enumerate(judged)]
+        name: [row(f"s{number}", "physics", scores[place]) for number, scores in enumerate(scores_by_sample)]
         for place, name in enumerate("abcde")
     }
     mixed = list("abcde")
@@ -175,7 +175,7 @@ def test_any_panel_stays_on_the_grid_and_does_not_depend_on_the_order_of_members
     assert [one.strict.values for one in result] == [
         one.strict.values for one in panel_rows(panel_of(mixed, quorum), rows, DIMENSIONS)
     ]
-    for one, scores in zip(result, judged, strict=True):
+    for one, scores in zip(result, scores_by_sample, strict=True):
         sitting = [score for score in scores if score.status is ScoreStatus.OK]
         assert (one.strict.status is ScoreStatus.OK) == (len(sitting) >= quorum)
         for name, value in one.strict.values.items():

@@ -23,11 +23,11 @@ GRID = (0.0, 0.5, 1.0)
 
 
 def measured(sample: str, value: float, category: str = "physics") -> Row:
-    """A row of a scorer that measures one thing."""
+    """Return a row of a scorer with one dimension."""
     return row(sample, category, ParsedScore(status=ScoreStatus.OK, values={"x": value}))
 
 
-def test_three_samples_by_hand() -> None:
+def test_the_p_value_of_three_samples_equals_the_worked_one() -> None:
     """Differences .5, .3, -.1 add up to .7; of the eight signs only +++- patterns as large as that count:
     (+ + -) .7, (+ + +) .9 and their mirrors, so p = 4 / 8.
     """
@@ -61,12 +61,12 @@ def test_the_p_value_equals_that_of_all_exchanges_computed_one_by_one(protocol: 
     chance = random.Random(seed)
     a, b = some_rows(chance, 8), some_rows(chance, 8)
     result = compare(a, b, protocol, resamples=0)
-    kept = [key for key in (one.sample_id for one in a) if key not in result.unscored]
+    paired = [key for key in (one.sample_id for one in a) if key not in result.unscored]
     first, second = ({one.sample_id: one for one in side} for side in (a, b))
 
     def difference(exchanged: tuple[bool, ...]) -> float:
         sides: tuple[list[Row], list[Row]] = ([], [])
-        for key, swap in zip(kept, exchanged, strict=True):
+        for key, swap in zip(paired, exchanged, strict=True):
             sides[0].append((second if swap else first)[key])
             sides[1].append((first if swap else second)[key])
         k = [aggregate(side, rule, resamples=0).headline.value for side in sides]
@@ -74,7 +74,7 @@ def test_the_p_value_equals_that_of_all_exchanges_computed_one_by_one(protocol: 
         return k[1] - k[0]
 
     rule = get_protocol(protocol).model_copy(update={"rounding": None})
-    all_of_them = [difference(ways) for ways in itertools.product((False, True), repeat=len(kept))]
+    all_of_them = [difference(ways) for ways in itertools.product((False, True), repeat=len(paired))]
     as_large = sum(abs(each) >= abs(all_of_them[0]) - 1e-9 for each in all_of_them)
     assert result.exact
     assert result.headline.p_permutation == pytest.approx(as_large / len(all_of_them), abs=1e-12)
@@ -108,7 +108,7 @@ def test_official_exchanges_all_repeats_of_a_sample_together() -> None:
     assert there.relabellings == 2 ** (there.paired)
 
 
-def test_holm_by_hand() -> None:
+def test_holm_correction_of_a_worked_example() -> None:
     """Sorted .005 x 4, .01 x 3, .03 x 2, .04 x 1; the last may not be smaller than the one before."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
@@ -123,7 +123,7 @@ def test_holm_by_hand() -> None:
 
 
 def only_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out groups and categories, which thousands of simulated benchmarks need not wait for."""
+    """Leave out groups and categories, which thousands of simulated benchmarks do not need."""
     monkeypatch.setattr(compare_module, "sample_subsets", lambda units, protocol: sample_subsets(units, protocol)[:1])
 
 

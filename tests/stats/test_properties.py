@@ -1,4 +1,4 @@
-"""What holds for any rows."""
+"""Properties of figures of any rows."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_another_failed_generation_never_raises_the_strict_score(
     failed = row("another", category, generation="failed", text_required=text, repeat=repeat)
     after = aggregate([*rows, failed], UNBOUND, resamples=0).headline.value
     if before is not None:
-        # None: nothing was judged so far, and the other samples' generations of that repeat are yet to be made
+        # None: nothing was scored yet, and the other samples have no generations of that repeat yet
         assert (after is None and before == 0) or (after is not None and after <= before + 1e-12)
 
 
@@ -71,12 +71,12 @@ def test_another_failed_generation_never_raises_the_strict_score(
 def test_a_failure_instead_of_a_scored_image_never_raises_the_strict_score(
     rows: list[Row], data: st.DataObject
 ) -> None:
-    """There is nothing to win by refusing a hard prompt."""
+    """Refusing a hard prompt gains nothing."""
     before = aggregate(rows, UNBOUND, resamples=0).headline.value
-    judged = [one for one in rows if one.generation == "ok" and one.strict.status == "ok"]
-    if not judged or before is None:
+    scored = [one for one in rows if one.generation == "ok" and one.strict.status == "ok"]
+    if not scored or before is None:
         return
-    victim = data.draw(st.sampled_from(judged))
+    victim = data.draw(st.sampled_from(scored))
     if victim.text_required is None:
         return  # without a settled text the judge's N/A of the other judge repeats moves with the generation
     generation = [one for one in rows if (one.sample_id, one.repeat) == (victim.sample_id, victim.repeat)]
@@ -96,9 +96,9 @@ def test_figures_are_bounded_and_counts_add_up(rows: list[Row], protocol: str) -
     assert summary.slice().coverage.expected == expected
     assert summary.slice().samples == len(samples)
     for part in summary.slices:
-        held = part.coverage.model_dump()
-        total, text = held.pop("expected"), held.pop("scored_text")
-        assert total == sum(held.values()) and text <= held["scored"]
+        counts = part.coverage.model_dump()
+        total, text = counts.pop("expected"), counts.pop("scored_text")
+        assert total == sum(counts.values()) and text <= counts["scored"]
         for figure in part.figures.values():
             assert 0 <= figure.n <= part.samples
             assert figure.value is None or 0 <= figure.value <= 1
@@ -117,8 +117,8 @@ def test_figures_are_bounded_and_counts_add_up(rows: list[Row], protocol: str) -
 @given(some_rows())
 def test_the_strict_headline_is_the_mean_of_its_groups(rows: list[Row]) -> None:
     summary = aggregate(rows, UNBOUND, resamples=0)
-    held = [part for part in summary.slices if part.kind == "group" and part.name in GROUPS]
-    values = [part.figures["overall"].value for part in held if part.figures["overall"].value is not None]
+    groups = [part for part in summary.slices if part.kind == "group" and part.name in GROUPS]
+    values = [part.figures["overall"].value for part in groups if part.figures["overall"].value is not None]
     assert summary.headline.value == (sum(values) / len(values) if values else None)
 
 

@@ -16,7 +16,7 @@ ROWS = list(csv.DictReader(PUBLISHED.open(encoding="utf-8")))
 
 
 def k_score(line: dict[str, str]) -> float:
-    """The K-Score, x 100, of group means that are given."""
+    """Return the K-Score, x 100, of given group means."""
     groups = np.array([SCIENCE, POP])
     means = {
         group: np.array([[float(line[f"{short}_{name.split('_')[0]}"]) / 100 for name in DIMENSIONS]])

@@ -12,8 +12,8 @@ from knowgen.stats.summary import Coverage, Slice, Summary
 from tests.helpers.score_rows import FAILED, NOT_APPLICABLE, NOT_RUN, UNBOUND, perfect, reading, row
 
 # Eight samples of one group, the other is empty.     strict                         official
-#   s1 physics     judged                             F1   V.5  T1   A.5             the same
-#   s2 biology     judged, prompt needs no text       F.5  V1   -    A1              the same
+#   s1 physics     scored                             F1   V.5  T1   A.5             the same
+#   s2 biology     scored, prompt needs no text       F.5  V1   -    A1              the same
 #   s3 art         generation failed, text required      0    0    0    0               left out
 #   s4 chemistry   reply off the grid                 left out                       F.7  V1   T.5  A.1
 #   s5 history     score failed                   left out                       left out
@@ -40,7 +40,7 @@ def counts(part: Slice) -> list[int]:
     return [figure.n for figure in part.figures.values()]
 
 
-def test_eight_samples_strict() -> None:
+def test_eight_samples_give_the_worked_figures_under_strict() -> None:
     summary = aggregate(EIGHT, UNBOUND)
     # F (1 + .5 + 0 + 0 + 1) / 5 = .5;  V and A likewise .5;  T (s1 1 + s3 0 + s8 0) / 3 = 1/3
     # overall .05 + .2 + .4 / 3 + .05 = .3 + .4 / 3; the other group is empty and left out of the K-Score
@@ -65,7 +65,7 @@ def test_eight_samples_strict() -> None:
     assert any("unknown category: shown in a separate row" in note for note in summary.notes)
 
 
-def test_eight_samples_official() -> None:
+def test_eight_samples_give_the_worked_figures_under_official() -> None:
     summary = aggregate(EIGHT, "official")
     # s1 s2 s4 s8: F 3.2 / 4 = .8;  V 3.5 / 4 = .875;  T (1 + .5) / 2 = .75;  A 2.6 / 4 = .65
     # overall .08 + .35 + .3 + .065 = .795; the empty group counts 0, so the K-Score is half of everything
@@ -97,7 +97,7 @@ REPEATS = [
 ]
 
 
-def test_repeats_strict() -> None:
+def test_repeats_give_the_worked_figures_under_strict() -> None:
     summary = aggregate(REPEATS, UNBOUND)
     # a: (mean of 1 and 0, then 0 for the failed generation) -> .25;  b: (.5, 1) -> .75
     assert summary.slice("category", "physics").figures["overall"].value == pytest.approx(0.25, abs=1e-12)
@@ -109,7 +109,7 @@ def test_repeats_strict() -> None:
     )
 
 
-def test_repeats_official() -> None:
+def test_repeats_give_the_worked_figures_under_official() -> None:
     summary = aggregate(REPEATS, "official")
     # slices: r0j0 mean .75;  r0j1 only a, 0;  r1j0 only b, 1;  r1j1 only b, 1.  Each K-Score is half of it.
     assert summary.slice("group", SCIENCE).figures["overall"].value == pytest.approx((0.75 + 0 + 1 + 1) / 4)

@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
-    """A folder that other users of this machine can reach, unlike pytest's own."""
+    """Yield a folder that other users of this machine can read, unlike those of pytest."""
     folder = Path(tempfile.mkdtemp(prefix="knowgen-test-"))
     folder.chmod(0o755)
     yield folder

@@ -107,11 +107,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @given(generation=GENERATION, key=DIGEST)
 def test_a_generation_is_read_as_written(shared: RunStore, generation: Generation, key: str) -> None:
     shared.put_generation(key, generation)
-    found = shared.generation(key)
-    assert found is not None
-    assert found.model_dump() == generation.model_dump()
-    if found.image is not None:
-        assert found.image.path == shared.image_path(found.image)
+    result = shared.generation(key)
+    assert result is not None
+    assert result.model_dump() == generation.model_dump()
+    if result.image is not None:
+        assert result.image.path == shared.image_path(result.image)
 
 
 @SETTINGS
@@ -184,7 +184,7 @@ def test_a_broken_task_leaves_the_earlier_selection(tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_rows_hold_each_triple_once_and_only_what_is_current(data: st.DataObject) -> None:
+def test_rows_list_each_current_score_once(data: st.DataObject) -> None:
     """Random sequences of repeated generations and scores, compared with a plain dictionary."""
     names = [f"s{number}" for number in range(data.draw(st.integers(1, 5)))]
     repeats, judges = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
@@ -213,14 +213,14 @@ def test_rows_hold_each_triple_once_and_only_what_is_current(data: st.DataObject
                     store.put_score(key, store_records.score(name, digest, value, repeat, judge), who)
                     if who is current:
                         scores[name, repeat, judge, digest] = value
-            found = list(store.rows("judge"))
+            result = list(store.rows("judge"))
             listed = {(s.sample_id, s.repeat, s.judge_repeat) for _, s in store.scores()}
     finally:
         shutil.rmtree(folder)
     triples = [(name, repeat, judge) for name in names for repeat in range(repeats) for judge in range(judges)]
-    assert [(row.sample_id, row.repeat, row.judge_repeat) for row in found] == triples
+    assert [(row.sample_id, row.repeat, row.judge_repeat) for row in result] == triples
     expected_scores = set()
-    for row in found:
+    for row in result:
         image = images.get((row.sample_id, row.repeat))
         expected = None if image is None else scores.get((row.sample_id, row.repeat, row.judge_repeat, image))
         assert row.generation == ("not_run" if image is None else "ok" if image else "failed")
@@ -243,7 +243,7 @@ def test_a_scorer_the_run_does_not_have_is_named(tmp_path: Path) -> None:
 # -- opening -----------------------------------------------------------------------------------------------------------
 
 
-def test_selection_repeats_and_scorers_may_grow_in_a_later_run(tmp_path: Path) -> None:
+def test_a_later_run_may_add_samples_repeats_and_scorers(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, store_records.spec()) as store:
         store.put_samples(store_records.items("a"))
         ref = store.put_image(store_records.image_bytes(1), width=24, height=16, format="PNG")
@@ -570,7 +570,7 @@ def test_wall_time_adds_up_over_invocations(tmp_path: Path) -> None:
         assert store.seconds() == pytest.approx(sum(row[1] - row[0] for row in rows))
 
 
-def test_an_address_with_a_password_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_url_with_a_password_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     judge = ScorerSpec(name="vlm:m", args={"base_url": "https://me:hunter2@judge.invalid/v1"})
     with pytest.raises(ConfigError, match="base_url contains what looks like a key"):
         RunStore.open(tmp_path / "run", store_records.spec(scorers=(judge,)))

@@ -273,7 +273,7 @@ except KnowgenError as error:
 
 @pytest.fixture(params=["small disk", "limited files"])
 def small_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, int]]:
-    """A folder on a disk of 2 MB, or a limit of file sizes if none can be mounted."""
+    """Yield a folder on a disk of 2 MB, or a limit of file sizes if none can be mounted."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = shutil.which("mount")

@@ -1,4 +1,4 @@
-"""Text labels: which prompts the judge is asked about, what is frozen, and what repeated annotations do."""
+"""Text labels: which prompts are sent to the judge, what is frozen, and what repeated annotations do."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def run_annotation(folder: Path, server: JudgeServer, **more: Any) -> Annotation
 
 
 def frozen_file(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "text_required.json").read_text())
-    return found
+    result: dict[str, Any] = json.loads((folder / "text_required.json").read_text())
+    return result
 
 
 def labels(folder: Path) -> dict[str, bool | None]:
@@ -79,7 +79,7 @@ def labels(folder: Path) -> dict[str, bool | None]:
 # ------------------------------------------------------------------------------------------------ asking and freezing
 
 
-def test_every_prompt_is_asked_about_once_and_the_answers_are_frozen(folder: Path) -> None:
+def test_every_prompt_is_labelled_once_and_the_answers_are_frozen(folder: Path) -> None:
     before = FolderTask(folder).version
     with JudgeServer(correct) as server:
         outcome = run_annotation(folder, server)
@@ -88,11 +88,11 @@ def test_every_prompt_is_asked_about_once_and_the_answers_are_frozen(folder: Pat
     assert labels(folder) == EXPECTED
     assert {name: FolderTask(folder).truth(name).text_required for name in PROMPTS} == EXPECTED
     assert outcome.task.version == FolderTask(folder).version != before
-    found = frozen_file(folder)
-    assert (found["judge_asked"], found["judge_returned"]) == ("vlm:reader", ["judge-2026-01-01"])
-    assert found["rubric"] == QUESTION_VERSION and found["created"].endswith("+00:00")
-    assert found["answers"]["a"]["required"] is True
-    assert found["answers"]["a"]["attempts"] == [reply(True)]
+    result = frozen_file(folder)
+    assert (result["judge_asked"], result["judge_returned"]) == ("vlm:reader", ["judge-2026-01-01"])
+    assert result["rubric"] == QUESTION_VERSION and result["created"].endswith("+00:00")
+    assert result["answers"]["a"]["required"] is True
+    assert result["answers"]["a"]["attempts"] == [reply(True)]
     assert (
         "required in 2 of 5" in next(each for each in check_task(load_task(str(folder))) if each.check == "text").what
     )
@@ -108,7 +108,7 @@ def test_the_judge_gets_text_only(folder: Path) -> None:
         assert "one JSON object" in call.system
 
 
-def test_a_second_call_asks_nothing(folder: Path) -> None:
+def test_a_second_annotation_makes_no_call(folder: Path) -> None:
     with JudgeServer(correct) as server:
         first = run_annotation(folder, server)
         calls = len(server.calls)
@@ -120,9 +120,9 @@ def test_the_version_follows_the_answers(folder: Path) -> None:
     versions = {FolderTask(folder).version}
     with JudgeServer(correct) as server:
         versions.add(run_annotation(folder, server).task.version)
-    found = frozen_file(folder)
-    found["answers"]["b"]["required"] = True
-    (folder / "text_required.json").write_text(json.dumps(found))
+    result = frozen_file(folder)
+    result["answers"]["b"]["required"] = True
+    (folder / "text_required.json").write_text(json.dumps(result))
     versions.add(FolderTask(folder).version)
     assert len(versions) == 3 and labels(folder)["b"] is True
 
@@ -166,8 +166,8 @@ def test_invalid_replies_are_retried_with_the_problem(folder: Path) -> None:
     ],
 )
 def test_only_an_answer_that_matches_the_schema_is_parsed(text: str, expected: bool | None) -> None:
-    found, fault = read_answer(text)
-    assert found is expected and bool(fault) is (expected is None)
+    result, fault = read_answer(text)
+    assert result is expected and bool(fault) is (expected is None)
 
 
 # ------------------------------------------------------------------------------------------------- what is not labelled
@@ -255,7 +255,9 @@ def test_tasks_and_judges_that_cannot_be_used_are_refused(folder: Path, home: Pa
 # --------------------------------------------------------------------------------------------------- annotating again
 
 
-def test_force_asks_again_and_old_labels_stay_in_use_until_then(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_force_labels_again_and_old_labels_stay_in_use_until_then(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", str(folder.parent / "cache"))
     with JudgeServer(correct) as server:
         first = run_annotation(folder, server).task.version

@@ -69,9 +69,9 @@ def check_passes_with_a_warning() -> None:
 
 
 def index_records_the_origin(sha: str) -> None:
-    found = find_prepared("knowgen")
-    assert found is not None
-    index = json.loads((found.folder / "index.json").read_text())
+    prepared = find_prepared("knowgen")
+    assert prepared is not None
+    index = json.loads((prepared.folder / "index.json").read_text())
     assert (index["repo"], index["revision"], index["commit"]) == (BENCH, "main", sha)
     assert index["file_sha256"] == hashlib.sha256(json.dumps(bench_rows()).encode()).hexdigest()
     archives = {name: len(data) for name, data in bench_files().items() if name.endswith((".zip", ".gz"))}
@@ -113,8 +113,8 @@ def test_the_commit_stays_pinned_when_the_hub_has_a_new_one(hub: HubServer, know
     second = hub.commit(BENCH, bench_files(rows))
     assert knowgen("task", "prepare", "knowgen").stdout.startswith("already prepared")
     assert knowgen("task", "prepare", "knowgen", "--force").returncode == 0
-    found = find_prepared("knowgen")
-    assert found is not None and (found.commit, found.revision) == (first, "main")
+    prepared = find_prepared("knowgen")
+    assert prepared is not None and (prepared.commit, prepared.revision) == (first, "main")
     assert load_task("knowgen").version == version
     moved = knowgen("task", "prepare", "knowgen", "--revision", "main", "--force")
     assert moved.returncode == 0 and second[:22] in moved.stdout
@@ -151,8 +151,8 @@ def test_a_download_that_was_killed_is_continued(hub: HubServer, knowgen: Comman
         load_task("knowgen")
     assert knowgen("task", "prepare", "knowgen").returncode == 0
     assert [hub.fetched(name) for name in (BENCH_FILE, "images.zip", "more.tar.gz")] == [1, 1, 1]
-    found = find_prepared("knowgen")
-    assert found is not None and found.commit == sha
+    prepared = find_prepared("knowgen")
+    assert prepared is not None and prepared.commit == sha
 
 
 @pytest.mark.parametrize(
@@ -196,8 +196,8 @@ def test_many_loose_images_are_fetched_too(hub: HubServer, knowgen: Command) -> 
     files = {BENCH_FILE: json.dumps(rows).encode(), **{f"images/{n}.png": image_bytes(n) for n in range(20)}}
     hub.commit(BENCH, files)
     assert knowgen("task", "prepare", "knowgen").returncode == 0
-    found = [load_task("knowgen").truth(str(n)).image for n in range(20)]
-    assert [image.path.read_bytes() for image in found if image and image.path] == [image_bytes(n) for n in range(20)]
+    images = [load_task("knowgen").truth(str(n)).image for n in range(20)]
+    assert [image.path.read_bytes() for image in images if image and image.path] == [image_bytes(n) for n in range(20)]
 
 
 @pytest.mark.slow
@@ -217,12 +217,12 @@ def test_two_concurrent_preparations_are_refused(hub: HubServer, knowgen: Comman
 def test_a_forced_preparation_preserves_paid_answers(hub: HubServer, knowgen: Command) -> None:
     hub.commit(BENCH, bench_files())
     assert knowgen("task", "prepare", "knowgen").returncode == 0
-    found = find_prepared("knowgen")
-    assert found is not None
-    (found.folder / "text_required.journal.jsonl").write_text('{"paid": 1}\n')
+    first = find_prepared("knowgen")
+    assert first is not None
+    (first.folder / "text_required.journal.jsonl").write_text('{"paid": 1}\n')
     assert knowgen("task", "prepare", "knowgen", "--force").returncode == 0
     prepared = find_prepared("knowgen")
-    assert prepared is not None and not found.folder.exists() and prepared.folder != found.folder
+    assert prepared is not None and not first.folder.exists() and prepared.folder != first.folder
     assert (prepared.folder / "text_required.journal.jsonl").read_text() == '{"paid": 1}\n'
 
 

@@ -66,8 +66,8 @@ def test_a_local_folder_can_be_prepared(home: Path, tmp_path: Path, knowgen: Com
     assert [truth_bytes(load_task("knowgen"), name) for name in "01"] == [image_bytes(0), image_bytes(1)]  # type: ignore[arg-type]
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert knowgen("task", "prepare", "knowgen", "--data-dir", folder).stdout.startswith("already prepared")
-    found = find_prepared("knowgen")
-    assert found is not None and found.commit.startswith("local-") and found.revision == ""
+    prepared = find_prepared("knowgen")
+    assert prepared is not None and prepared.commit.startswith("local-") and prepared.revision == ""
 
 
 def test_unpacked_images_are_used_and_not_moved(home: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def local(folder: Path, sft: list[dict[str, Any]], rl: list[dict[str, Any]], ima
 
 
 def the_split(rows: list[dict[str, Any]], have: set[str]) -> tuple[list[str], list[str]]:
-    """The published split, computed as it was published: with the global random number generator."""
+    """Return the published split, computed as published: with the global random number generator."""
     usable = [row for row in rows if row.get("id") and row.get("prompt") and Path(row["gt_image"]).name in have]
     state = random.getstate()
     random.seed(42)
@@ -49,15 +49,15 @@ def the_split(rows: list[dict[str, Any]], have: set[str]) -> tuple[list[str], li
 
 def test_conversations_have_their_images_in_order(home: Path, tmp_path: Path) -> None:
     prepare("gen_searcher_sft", data_dir=local(tmp_path / "t", SFT, rl_rows(3), members(3)))
-    found = list(load_sft())
-    assert [each.id for each in found] == ["c0", "c1", "c2"] and [each.row for each in found] == [1, 2, 3]
-    for conversation, row in zip(found, SFT, strict=True):
+    rows = list(load_sft())
+    assert [each.id for each in rows] == ["c0", "c1", "c2"] and [each.row for each in rows] == [1, 2, 3]
+    for conversation, row in zip(rows, SFT, strict=True):
         assert [(message.role, message.content) for message in conversation.messages] == [
             (message["role"], message["content"]) for message in row["messages"]
         ]
-    assert [path.read_bytes() for path in found[0].images] == [image_bytes(0), image_bytes(1)]
-    assert found[1].images == ()
-    assert [path.read_bytes() for path in found[2].images] == [image_bytes(20), image_bytes(21), image_bytes(22)]
+    assert [path.read_bytes() for path in rows[0].images] == [image_bytes(0), image_bytes(1)]
+    assert rows[1].images == ()
+    assert [path.read_bytes() for path in rows[2].images] == [image_bytes(20), image_bytes(21), image_bytes(22)]
 
 
 @pytest.mark.parametrize(("images", "marks"), [(2, 1), (1, 2), (0, 1), (1, 0)])
@@ -68,9 +68,9 @@ def test_a_wrong_number_of_marks_names_row_and_id(home: Path, tmp_path: Path, im
     assert f"{SFT_FILE}, row 2 (id 'c2'): has {marks} <image> marks but {images} images" in str(caught.value)
 
 
-def test_a_mark_lost_after_preparation_is_found_on_reading(home: Path, tmp_path: Path) -> None:
-    found, _ = prepare("gen_searcher_sft", data_dir=local(tmp_path / "t", SFT, [], members(0)))
-    rows = found.folder / "rows.jsonl"
+def test_a_mark_lost_after_preparation_is_detected_on_reading(home: Path, tmp_path: Path) -> None:
+    prepared, _ = prepare("gen_searcher_sft", data_dir=local(tmp_path / "t", SFT, [], members(0)))
+    rows = prepared.folder / "rows.jsonl"
     lines = rows.read_text().splitlines(keepends=True)
     rows.write_text(lines[0] + lines[1] + lines[2].replace("<image>", "", 1))
     conversations = load_sft()
@@ -104,7 +104,7 @@ def test_the_split_is_the_published_one(home: Path, tmp_path: Path) -> None:
     rows[11]["gt_image"] = "rl/gone.png"
     rows[12]["gt_image"] = ""
     have = {Path(name).name for name in members(37)}
-    found, _ = prepare("gen_searcher_rl", data_dir=local(tmp_path / "t", [], rows, members(37)))
+    prepared, _ = prepare("gen_searcher_rl", data_dir=local(tmp_path / "t", [], rows, members(37)))
     train, test = the_split(rows, have)
     assert (len(train), len(test)) == (29, 4)
     for split, expected in (("train", train), ("test", test)):
@@ -114,7 +114,7 @@ def test_the_split_is_the_published_one(home: Path, tmp_path: Path) -> None:
         for prompt in prompts:
             number = int(prompt.source_id[1:])
             assert prompt.prompt == f"Draw {number}" and prompt.gt_image.read_bytes() == image_bytes(100 + number)
-    assert found.index["left_out"] == [
+    assert prepared.index["left_out"] == [
         f"{RL_FILE}, row 5: has no id",
         f"{RL_FILE}, row 10 (id 'q9'): has no prompt",
         f"{RL_FILE}, row 13 (id 'q12'): has no ground truth",
@@ -201,5 +201,5 @@ def test_sixteen_thousand_rows_are_prepared_and_split(home: Path, tmp_path: Path
     (folder / "p.zip").write_bytes(zipped({f"rl/g{n}.png": image_bytes(n) for n in range(count)}))
     prepare("gen_searcher_rl", data_dir=folder)
     assert len(list(load_rl("train"))) == 14_400
-    found = find_prepared("gen_searcher_rl")
-    assert found is not None and found.index["pictures"] == count
+    prepared = find_prepared("gen_searcher_rl")
+    assert prepared is not None and prepared.index["pictures"] == count

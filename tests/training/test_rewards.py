@@ -176,7 +176,7 @@ def test_the_image_reward_against_exact_arithmetic(f: float, v: float, t: float 
 
 
 @given(GRID, GRID, GRID | st.none(), GRID, st.sampled_from([0, 0.25, 0.5, 0.75, 1]), st.floats(0, 1))
-def test_the_dual_reward_lies_between_both_rewards(
+def test_the_dual_reward_is_between_both_rewards(
     f: float, v: float, t: float | None, a: float, text: float, share: float
 ) -> None:
     [reward] = rewards(DualReward(PresetImage((f, v, t, a)), PresetAnswer(text), coefficient=share), item())

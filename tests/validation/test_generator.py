@@ -75,16 +75,16 @@ def check(kind: type[Any], **args: Any) -> list[Finding]:
 
 
 def of(findings: list[Finding], name: str) -> list[Finding]:
-    found = [finding for finding in findings if finding.check == name]
-    assert found, [str(finding) for finding in findings]
-    return found
+    matching = [finding for finding in findings if finding.check == name]
+    assert matching, [str(finding) for finding in findings]
+    return matching
 
 
 def the(findings: list[Finding], name: str, level: str) -> Finding:
     """Return the finding of a check; there must be one at this level, and none more serious."""
-    found = of(findings, name)
-    assert worst(found) == level, [str(finding) for finding in found]
-    return next(finding for finding in found if finding.level == level)
+    matching = of(findings, name)
+    assert worst(matching) == level, [str(finding) for finding in matching]
+    return next(finding for finding in matching if finding.level == level)
 
 
 # -------------------------------------------------------------------------------------------------- good generators
@@ -168,7 +168,7 @@ class Wrong(Good):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (None, "None"), ("a.png", "str"), (b"no picture", "format"), (Path("nowhere.png"), "cannot be read"),
+        (None, "None"), ("a.png", "str"), (b"not an image", "format"), (Path("nowhere.png"), "cannot be read"),
         (Image.new("RGB", (1, 1)), "1x1"), (np.zeros((8, 8, 3), np.uint8), "ndarray"),
         (GeneratedImage(status=GenerationStatus.FAILED, reason="out of order"), "out of order"),
         (GeneratedImage(status=GenerationStatus.NOT_RUN), "not_run"),
@@ -176,7 +176,7 @@ class Wrong(Good):
     ],
     ids=lambda value: str(type(value).__name__),
 )  # fmt: skip
-def test_what_is_not_an_image_ends_the_check(given: Any, words: str) -> None:
+def test_a_result_that_is_not_an_image_ends_the_check(given: Any, words: str) -> None:
     kind = type("WrongOne", (Wrong,), {"given": given})
     findings = check(kind)
     assert words in the(findings, "images", "fail").what
@@ -255,7 +255,7 @@ class CountsUp(Good):
         return noise(prompt, seed + (self.seen[-2:-1] == ["A lighthouse"]) + (len(self.seen) > 4))
 
 
-def test_seeds() -> None:
+def test_generators_that_ignore_or_forget_the_seed_are_reported() -> None:
     assert "another seed gives the same" in the(check(Stubborn), "seeds", "warn").what
     assert "another image" in the(check(Forgetful), "seeds", "fail").what
     assert "another image" in the(check(ForgetfulService), "seeds", "warn").what
@@ -263,13 +263,13 @@ def test_seeds() -> None:
     the(check(Forgetful), "several", "ok")  # what does not repeat is not compared
 
 
-def test_global_random_state() -> None:
+def test_changes_of_the_global_random_state_are_reported() -> None:
     finding = the(check(ChangesGlobals), "random state", "warn")
     assert "random" in finding.what and "numpy.random" in finding.what
     assert "threads share" in the(check(ChangesSharedGlobals), "random state", "fail").what
 
 
-def test_the_check_itself_leaves_the_random_state_alone() -> None:
+def test_the_check_does_not_change_the_global_random_state() -> None:
     random.seed(5)
     np.random.seed(5)
     before = random.getstate(), str(np.random.get_state())
@@ -277,7 +277,7 @@ def test_the_check_itself_leaves_the_random_state_alone() -> None:
     assert (random.getstate(), str(np.random.get_state())) == before
 
 
-def test_state_between_calls_is_found() -> None:
+def test_state_between_calls_is_reported() -> None:
     assert "other images than alone" in the(check(CountsUp), "several", "fail").what
 
 
@@ -418,7 +418,7 @@ class BatchDies(GoodBatch):
         yield from super().generate_batch(requests)
 
 
-def test_odd_prompts_end_as_images_or_states() -> None:
+def test_odd_prompts_give_images_or_failures() -> None:
     findings = of(check(BreaksOnOdd), "odd prompts")
     lines = {finding.level + " " + finding.what for finding in findings}
     assert any(line.startswith("warn an empty prompt raises ValueError: empty") for line in lines)
@@ -433,7 +433,7 @@ def test_odd_prompts_end_as_images_or_states() -> None:
         (BrokenByOdd, "fail", "after them"),
     ],
 )  # fmt: skip
-def test_what_odd_prompts_must_not_cause_is_reported(kind: type[Any], level: str, words: str) -> None:
+def test_errors_on_odd_prompts_are_reported(kind: type[Any], level: str, words: str) -> None:
     assert words in the(check(kind), "odd prompts", level).what
 
 
@@ -599,12 +599,12 @@ def builder(error: BaseException) -> Callable[[], Any]:
     ("error", "words"),
     [(RuntimeError("no weights"), "no weights"), (SystemExit(1), "SystemExit"), (ConfigError("needs a key"), "a key")],
 )
-def test_a_generator_that_cannot_be_built(error: BaseException, words: str) -> None:
+def test_a_generator_that_cannot_be_built_fails(error: BaseException, words: str) -> None:
     findings = check_generator(handle_of(Good, builder(error)), timeout=5, device="cpu")
     assert words in the(findings, "build", "fail").what
 
 
-def test_an_object_that_is_not_what_its_class_declares() -> None:
+def test_an_object_that_differs_from_its_class_fails() -> None:
     findings = check_generator(handle_of(Good, GoodBatch), timeout=5, device="cpu")
     assert "generate_batch" in the(findings, "build", "fail").what
 
@@ -650,7 +650,7 @@ class BatchReferences(GoodBatch):
             yield GeneratedImage(image=noise(f"{request.prompt}{shapes}", request.seed), request_id=request.id)
 
 
-def test_references() -> None:
+def test_ignored_or_failing_references_are_reported() -> None:
     the(check(TakesReferences), "references", "ok")
     the(check(BatchReferences), "references", "ok")
     the(check(DeafToReferences), "references", "warn")
@@ -718,7 +718,7 @@ def test_setup_and_close_are_called_twice() -> None:
         (HangsOnClose, "close", "no result within"),
     ],
 )  # fmt: skip
-def test_setup_and_close_that_cannot_be_called_twice(kind: type[Any], name: str, words: str) -> None:
+def test_setup_and_close_that_fail_at_the_second_call_are_reported(kind: type[Any], name: str, words: str) -> None:
     assert words in the(check(kind, timeout=0.5), name, "fail").what
 
 
@@ -776,24 +776,24 @@ def test_a_privileged_generator_is_not_checked_without_ground_truths() -> None:
 
 def test_the_forecast_is_the_time_of_an_image_times_their_number() -> None:
     """Computed by hand: 36,000 images at 0.4 s are 4 h; noise of 512 x 512 x 3 bytes does not compress."""
-    picture = probed_image(noise("x", 1, (512, 512)))
-    assert isinstance(picture, ProbedImage)
-    for together, said in ((None, "about 4 h 0 min"), (0.1, "about 60 min")):
+    image = probed_image(noise("x", 1, (512, 512)))
+    assert isinstance(image, ProbedImage)
+    for together, message in ((None, "about 4 h 0 min"), (0.1, "about 60 min")):
         checked = CheckedGenerator(handle_of(Good), neutral_requests(), 5.0, "cpu")
-        checked.images, checked.seconds, checked.seconds_together = [picture] * 3, [9.0, 0.4, 0.4, 0.5], together
+        checked.images, checked.seconds, checked.seconds_together = [image] * 3, [9.0, 0.4, 0.4, 0.5], together
         _forecast(checked, 36_000)
         time_said, space_said = (the(checked.notes.findings, name, "ok").what for name in ("time", "memory"))
-        assert said in time_said and "512x512" in time_said and "first 9.00 s" in time_said
+        assert message in time_said and "512x512" in time_said and "first 9.00 s" in time_said
         megabytes = int(space_said.partition("images take ")[2].split()[0].replace(",", ""))
         assert megabytes == pytest.approx(36_000 * 512 * 512 * 3 / 2**20, rel=0.01)
 
 
 def test_memory_that_is_not_released_is_reported() -> None:
     class Hoards(Good):
-        kept: list[np.ndarray] = []  # noqa: RUF012
+        retained: list[np.ndarray] = []  # noqa: RUF012
 
         def draw(self, prompt: str, references: Sequence[Image.Image], seed: int) -> Image.Image:
-            self.kept.append(np.ones(40 * 2**20, np.uint8))
+            self.retained.append(np.ones(40 * 2**20, np.uint8))
             return noise(prompt, seed)
 
     findings = check(Hoards)
@@ -801,7 +801,7 @@ def test_memory_that_is_not_released_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "message"),
     [
         (0.4, "400 ms"),
         (0.00213, "2.13 ms"),
@@ -813,8 +813,8 @@ def test_memory_that_is_not_released_is_reported() -> None:
         (187_200, "2 d 4 h"),
     ],
 )
-def test_durations_are_written_in_readable_units(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_durations_are_written_in_readable_units(seconds: float, message: str) -> None:
+    assert duration(seconds) == message
 
 
 def test_too_few_or_equal_requests_are_rejected() -> None:

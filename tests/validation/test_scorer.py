@@ -180,9 +180,9 @@ def check(name: str, task: InMemoryTask, budget: float | None = None, timeout: f
     return "\n".join(map(str, findings)) + f"\nworst {worst(findings)}"
 
 
-def test_a_scorer_that_keeps_the_contract_has_no_finding(task: InMemoryTask) -> None:
-    said = check("brightness", task)
-    assert said.endswith("worst ok")
+def test_a_scorer_that_meets_the_contract_has_no_finding(task: InMemoryTask) -> None:
+    output = check("brightness", task)
+    assert output.endswith("worst ok")
     for line in (
         "contract: computes, in worker processes; needs image; gives brightness",
         "needs: 4 of 4 samples of gradients have them",
@@ -190,13 +190,13 @@ def test_a_scorer_that_keeps_the_contract_has_no_finding(task: InMemoryTask) -> 
         "repeats: the same image gets the same values again",
         "needs: it scores a sample that has only what it declares",
     ):
-        assert f"ok   {line}" in said, said
-    means = re.search(r"brightness: true image (\S+), blank image (\S+), noise image (\S+)", said)
+        assert f"ok   {line}" in output, output
+    means = re.search(r"brightness: true image (\S+), blank image (\S+), noise image (\S+)", output)
     assert means is not None and means[2] == "0.502", "128 of 255"
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("Nan", "fail scores: sample 's0', true image and 8 more: score() returned nan for luck"),
         ("TooHigh", "fail scores: sample 's0', true image and 8 more: score() returned 1.5 for luck"),
@@ -207,13 +207,13 @@ def test_a_scorer_that_keeps_the_contract_has_no_finding(task: InMemoryTask) -> 
         ("Unbuildable", "fail build: the scorer: broke while it was built: RuntimeError: no weights"),
     ],
 )
-def test_what_breaks_the_contract_fails(task: InMemoryTask, name: str, said: str) -> None:
+def test_breaches_of_the_contract_fail(task: InMemoryTask, name: str, message: str) -> None:
     report = check(name, task)
-    assert said in report and report.endswith("worst fail"), report
+    assert message in report and report.endswith("worst fail"), report
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("Unsteady", "warn repeats: the same image gets values that differ"),
         ("UnsteadyJudge", "warn repeats: the same image gets values that differ"),
@@ -223,10 +223,10 @@ def test_what_breaks_the_contract_fails(task: InMemoryTask, name: str, said: str
         ("NotesMissing", "warn dimensions: sample 's0', true image and 8 more: it gives no skill"),
     ],
 )
-def test_what_may_surprise_is_a_warning(task: InMemoryTask, name: str, said: str) -> None:
+def test_surprising_behaviour_is_a_warning(task: InMemoryTask, name: str, message: str) -> None:
     random.seed(5)
     report = check(name, task)
-    assert said in report and report.endswith("worst warn"), report
+    assert message in report and report.endswith("worst warn"), report
 
 
 def test_samples_that_lack_a_need_are_counted_and_left_out(task: InMemoryTask) -> None:
@@ -241,7 +241,7 @@ def test_a_task_that_meets_no_need_fails(task: InMemoryTask) -> None:
     assert "fail needs: none of 1 samples of bare has truth_image" in report and report.endswith("worst fail")
 
 
-def test_a_scorer_that_hangs_fails_in_time(task: InMemoryTask) -> None:
+def test_a_scorer_that_hangs_fails_after_the_time_limit(task: InMemoryTask) -> None:
     report = check("Hangs", task, timeout=0.1)
     assert "fail time: no result within" in report and "warn the rest: was not checked" in report
 
@@ -270,12 +270,12 @@ def test_a_call_of_unknown_price_is_not_sent(task: InMemoryTask, tmp_path: Path)
     assert not log.exists()
 
 
-def test_it_is_set_up_and_closed(task: InMemoryTask, tmp_path: Path) -> None:
+def test_a_scorer_is_set_up_and_closed(task: InMemoryTask, tmp_path: Path) -> None:
     check("Closes", task, log=str(tmp_path / "log"))
     assert (tmp_path / "log").read_text() == "set up on cpu; closed"
 
 
-def test_the_command_ends_with_3_where_something_fails(task: InMemoryTask, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_exits_with_3_if_a_check_fails(task: InMemoryTask, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "scorer", "scorers.py:Nan"]) == 3
     assert "4 ok, 1 warning, 1 failed" in capsys.readouterr().out
     assert run(["check", "scorer", "scorers.py:brightness", "-s", "size=3"]) == 2

@@ -62,9 +62,9 @@ def edited(folder: Path, file: str, change: Callable[[list[dict[str, Any]]], Non
 
 def the(findings: list[Finding], name: str, level: str) -> Finding:
     """Return the finding of a check; there must be one at this level, and none more serious."""
-    found = [finding for finding in findings if finding.check == name]
-    assert found and worst(found) == level, [str(finding) for finding in findings]
-    return next(finding for finding in found if finding.level == level)
+    matching = [finding for finding in findings if finding.check == name]
+    assert matching and worst(matching) == level, [str(finding) for finding in findings]
+    return next(finding for finding in matching if finding.level == level)
 
 
 def test_a_good_task_passes(tmp_path: Path) -> None:
@@ -111,12 +111,12 @@ def test_an_unknown_category_gets_a_row_of_its_own(tmp_path: Path) -> None:
     assert "'Sports'" in the(edited(tmp_path / "task", "samples.jsonl", change), "categories", "warn").what
 
 
-def test_one_group_only_is_warned_of(tmp_path: Path) -> None:
+def test_a_task_with_one_group_is_warned_of(tmp_path: Path) -> None:
     findings = edited(tmp_path / "task", "samples.jsonl", lambda rows: rows.__delitem__(slice(2, 4)))
     assert "science_and_knowledge" in the(findings, "categories", "warn").what
 
 
-def test_text_that_nobody_settled_is_warned_of(tmp_path: Path) -> None:
+def test_undecided_text_requirements_are_warned_of(tmp_path: Path) -> None:
     folder = write_task(tmp_path / "task")
     for file in ("samples.jsonl", "truth.jsonl"):
         rows = [row | {"text_required": None} for row in read_lines(folder / file)]
@@ -159,14 +159,14 @@ def test_problems_of_ground_truths_are_reported(tmp_path: Path, change: Any, nam
 
 def test_an_error_that_says_how_to_fix_it_is_not_given_a_second_remedy(tmp_path: Path) -> None:
     twice = edited(tmp_path / "twice", "samples.jsonl", lambda rows: rows.append(dict(rows[0])))
-    found = the(twice, "samples", "fail")
-    assert found.fix == "make ids unique" and "make ids unique" not in found.what
+    finding = the(twice, "samples", "fail")
+    assert finding.fix == "make ids unique" and "make ids unique" not in finding.what
     outside = the(edited(tmp_path / "out", "truth.jsonl", set_field("image_file", "../x.png")), "truths", "fail")
     assert outside.fix.startswith("copy the image into the folder") and "copy" not in outside.what
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
-def test_an_image_that_does_not_open(tmp_path: Path, damage: str) -> None:
+def test_an_image_that_does_not_open_fails(tmp_path: Path, damage: str) -> None:
     folder = write_task(tmp_path / "task")
     path = folder / "truth" / "3.png"
     path.write_bytes({"truncated": path.read_bytes()[:45], "text": b"hello", "empty": b""}[damage])
@@ -182,7 +182,7 @@ def test_many_problems_of_one_kind_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["width", "height", "format"])
-def test_a_record_that_does_not_fit_its_image(tmp_path: Path, field: str) -> None:
+def test_a_record_that_differs_from_its_image_fails(tmp_path: Path, field: str) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (8, 6)).save(path)
     good = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "width": 8, "height": 6, "format": "PNG"}
@@ -229,7 +229,7 @@ def test_truths_without_images_and_a_task_without_scorers_are_warned_of() -> Non
     the(findings, "scorers", "warn")
 
 
-def test_a_wrong_count_and_a_truth_of_another() -> None:
+def test_a_wrong_count_and_the_truth_of_another_sample_fail() -> None:
     class Liar(MemoryTask):
         def __len__(self) -> int:
             return 5
@@ -247,7 +247,7 @@ def test_a_version_must_name_the_content(version: str) -> None:
     the(check_task(changed(version=version)), "version", "fail")
 
 
-def test_a_version_that_cannot_be_made() -> None:
+def test_a_version_that_cannot_be_computed_fails() -> None:
     class Broken(MemoryTask):
         @property
         def version(self) -> str:  # type: ignore[override]
@@ -264,11 +264,11 @@ def test_a_version_that_cannot_be_made() -> None:
         ("json:dumps", "fail", "not a scorer"),
     ],
 )
-def test_default_scorers(scorer: str, level: str, words: str) -> None:
+def test_unusable_default_scorers_are_reported(scorer: str, level: str, words: str) -> None:
     assert words in the(check_task(changed(default_scorers=(scorer,))), "scorers", level).what
 
 
-def test_a_scorer_that_some_truths_do_not_serve_is_warned_of(tmp_path: Path) -> None:
+def test_truths_that_lack_what_a_scorer_needs_are_warned_of(tmp_path: Path) -> None:
     def change(rows: list[dict[str, Any]]) -> None:
         rows[0]["image"] = None
 
@@ -283,16 +283,16 @@ from PIL import Image
 from knowgen.core.records import ImageRef
 from knowgen.search.contract import Hit, ImageHit, Page
 
-PICTURE = Path(__file__).with_suffix(".png")
-Image.new("RGB", (9, 9)).save(PICTURE)
+IMAGE_FILE = Path(__file__).with_suffix(".png")
+Image.new("RGB", (9, 9)).save(IMAGE_FILE)
 
 class Good:
     version = "1"
     async def search(self, query, k=5):
         return [Hit(title="t", url="page:1")]
     async def image_search(self, query, k=5):
-        image = ImageRef(sha256="0" * 64, width=9, height=9, format="PNG", path=PICTURE)
-        return [ImageHit(title="t", url="picture:1", image=image)]
+        image = ImageRef(sha256="0" * 64, width=9, height=9, format="PNG", path=IMAGE_FILE)
+        return [ImageHit(title="t", url="image:1", image=image)]
     async def open(self, url):
         return Page(url=url, title="t", text="words")
 
@@ -308,10 +308,10 @@ class LostPages(Good):
     async def open(self, url):
         raise KeyError(url)
 
-class LostPictures(Good):
+class LostImages(Good):
     async def image_search(self, query, k=5):
-        found = await super().image_search(query)
-        return [found[0].model_copy(update={"image": found[0].image.model_copy(update={"path": Path("gone.png")})})]
+        hits = await super().image_search(query)
+        return [hits[0].model_copy(update={"image": hits[0].image.model_copy(update={"path": Path("gone.png")})})]
 
 class NoVersion(Good):
     version = ""
@@ -335,7 +335,7 @@ class Hangs(Good):
     [
         ("Good", "ok", "opens them"), ("Empty", "warn", "no images"),
         ("NothingAtAll", "warn", "no pages and no images"),
-        ("LostPages", "fail", "KeyError"), ("LostPictures", "fail", "gone.png"), ("NoVersion", "fail", "version"),
+        ("LostPages", "fail", "KeyError"), ("LostImages", "fail", "gone.png"), ("NoVersion", "fail", "version"),
         ("NotAsync", "fail", "async def open"), ("Breaks", "fail", "no index"), ("Hangs", "fail", "no answer within"),
         ("Missing", "fail", "Missing"),
     ],
@@ -348,11 +348,11 @@ def test_the_search_backend_is_tried(tmp_path: Path, name: str, level: str, word
     assert words in the(findings, "search", level).what
 
 
-def test_an_unknown_search_backend() -> None:
+def test_an_unknown_search_backend_fails() -> None:
     assert "unknown search backend" in the(check_task(changed(search="no_such:x")), "search", "fail").what
 
 
-def test_what_is_not_ok_says_how_to_fix_it(tmp_path: Path) -> None:
+def test_every_problem_names_its_fix(tmp_path: Path) -> None:
     folder = write_task(tmp_path / "task", default_scorers=["nope"], search="nope")
     (folder / "pages.jsonl").write_text("")
     (folder / "pictures.jsonl").write_text("")

@@ -14,6 +14,6 @@ WORLD_SEED = 9
 
 @pytest.fixture(scope="session")
 def built_world(tmp_path_factory: pytest.TempPathFactory) -> BuiltWorld:
-    """A world of 48 samples; tests must not change it."""
+    """Return a world of 48 samples; tests must not change it."""
     folder = build_world(tmp_path_factory.mktemp("worlds") / "nine", WORLD_SEED, 48)
     return BuiltWorld(folder, WORLD_SEED, FolderTask(folder), WorldSearch(str(folder)))

@@ -163,7 +163,7 @@ def test_an_unreadable_image_gives_a_failed_score_with_a_reason(tmp_path: Path) 
         assert result.image == whole.sha256
 
 
-def judged(truth: GroundTruth, image: ImageRef | None) -> tuple[ScoreStatus, str]:
+def status_and_reason(truth: GroundTruth, image: ImageRef | None) -> tuple[ScoreStatus, str]:
     generation = Generation(sample_id="a", status=GenerationStatus.OK, image=image)
     (result,) = WorldCheck().score_batch([(Sample(id="a", prompt="p"), truth, generation)])
     return result.status, result.strict.reason
@@ -172,12 +172,12 @@ def judged(truth: GroundTruth, image: ImageRef | None) -> tuple[ScoreStatus, str
 def test_samples_of_other_tasks_are_not_applicable(tmp_path: Path) -> None:
     ref = save(Image.new("RGB", (8, 8)), tmp_path)
     plain = GroundTruth(sample_id="a", required_text=("x",))
-    assert judged(plain, ref) == (ScoreStatus.NOT_APPLICABLE, "not available: subjects")
+    assert status_and_reason(plain, ref) == (ScoreStatus.NOT_APPLICABLE, "not available: subjects")
     world = make_case(0).truth
-    status, reason = judged(world.model_copy(update={"extra": {}}), ref)
+    status, reason = status_and_reason(world.model_copy(update={"extra": {}}), ref)
     assert status == ScoreStatus.FAILED
     assert "worlds only" in reason
-    status, reason = judged(world.model_copy(update={"subjects": ({"name": "Oruvane"},)}), ref)
+    status, reason = status_and_reason(world.model_copy(update={"subjects": ({"name": "Oruvane"},)}), ref)
     assert status == ScoreStatus.FAILED
     assert "'Oruvane' has no look" in reason
 

@@ -1,4 +1,4 @@
-"""Matching of subjects: right ones are found in any position; distractors and hedges are not accepted."""
+"""Matching of subjects: right ones are recognised in any position; distractors and hedges are not accepted."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def test_rotated_subjects_keep_their_verdict(turn: int) -> None:
             (case.appearances[0], SubjectVerdict.RIGHT),
             (case.distractors[0], SubjectVerdict.DISTRACTOR),
         ):
-            drawn = draw_appearance(appearance, 280).rotate(turn, Image.Resampling.BICUBIC, expand=True)
-            assert verdicts(case, case.draw((drawn,))) == {verdict}
+            rotated = draw_appearance(appearance, 280).rotate(turn, Image.Resampling.BICUBIC, expand=True)
+            assert verdicts(case, case.draw((rotated,))) == {verdict}
 
 
 def test_images_of_any_size_and_shape_are_matched() -> None:

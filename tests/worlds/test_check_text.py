@@ -41,7 +41,7 @@ def value(required: list[str], *texts: str) -> float:
         (["Velora", "Velori"], ["Velori", "Velora"]),
     ],
 )
-def test_written_texts_are_found(required: list[str], lines: list[str]) -> None:
+def test_written_texts_are_recognised(required: list[str], lines: list[str]) -> None:
     assert value(required, *lines) == 1
 
 
@@ -63,7 +63,7 @@ def test_written_texts_are_found(required: list[str], lines: list[str]) -> None:
         (["Oruvane"], []),
     ],
 )
-def test_other_texts_are_not_found(required: list[str], lines: list[str]) -> None:
+def test_other_texts_are_not_recognised(required: list[str], lines: list[str]) -> None:
     assert value(required, *lines) == 0
 
 
@@ -80,7 +80,7 @@ def test_half_of_the_texts_give_half_of_the_score() -> None:
     assert value(required, "Oruvane", "1937", "Quiet Letter") == 0
 
 
-def test_text_wrapped_within_a_column_beside_another_column_is_found() -> None:
+def test_text_wrapped_within_a_column_beside_another_column_is_recognised() -> None:
     lines = [
         TextLine("Patient", 0.9, (0.1, 0.10, 0.3, 0.16)),
         TextLine("Visitors", 0.9, (0.6, 0.11, 0.8, 0.17)),
@@ -97,7 +97,7 @@ def test_two_candidate_numbers_give_half_of_the_score() -> None:
     assert value(["1931", "412"], "1931", "412 metres") == 1
 
 
-def test_writing_every_name_gives_no_score() -> None:
+def test_writing_many_names_lowers_the_score() -> None:
     names = [f"{first}{last}" for first in ("Ba", "Te", "Ko", "Mu") for last in ("vane", "roth", "dale", "wyn", "ombe")]
     assert value([names[7]], *names[:7]) == 0
     assert value([names[3]], *names[:6]) == 0.5

@@ -20,7 +20,7 @@ STEP = 0.08
 """Minimum difference in K-Score between neighbours."""
 
 
-def drawn_by(system: object, world: BuiltWorld, sample: Sample) -> object:
+def generate_with(system: object, world: BuiltWorld, sample: Sample) -> object:
     if isinstance(system, Noise | ClosedBook):
         return system.draw(sample.prompt, [], 0)
     truth = world.task.truth(sample.id) if isinstance(system, Oracle) else None
@@ -36,7 +36,7 @@ def test_systems_with_more_knowledge_score_higher(seed: int, tmp_path: Path) -> 
     world = BuiltWorld(folder, seed, FolderTask(folder), WorldSearch(str(folder)))
     scores = []
     for system in (Noise(), ClosedBook(), OpenBook(world.search), Oracle()):
-        drawings = {sample.id: drawn_by(system, world, sample) for sample in world.task.samples()}
-        scores.append(k_score(world, drawings, tmp_path / type(system).__name__))
+        images = {sample.id: generate_with(system, world, sample) for sample in world.task.samples()}
+        scores.append(k_score(world, images, tmp_path / type(system).__name__))
     assert all(lower + STEP <= higher for lower, higher in itertools.pairwise(scores)), scores
     assert scores[0] < 0.05 and scores[-1] > 0.95

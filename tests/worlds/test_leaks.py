@@ -52,7 +52,7 @@ def pixels(image: object) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def drawn(built_world: BuiltWorld) -> dict[str, np.ndarray]:
+def expected_pixels(built_world: BuiltWorld) -> dict[str, np.ndarray]:
     return {sample.id: pixels(draw(built_world.search, sample).image) for sample in built_world.task.samples()}
 
 
@@ -74,12 +74,12 @@ def test_requests_contain_nothing_but_the_prompt(built_world: BuiltWorld) -> Non
 
 
 def test_open_book_paints_the_same_pixels_without_the_ground_truth_files(
-    built_world: BuiltWorld, drawn: dict[str, np.ndarray], tmp_path: Path
+    built_world: BuiltWorld, expected_pixels: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     bare = WorldSearch(str(copy_searched(built_world, tmp_path)))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SEARCHED)
     for sample in built_world.task.samples():
-        assert np.array_equal(pixels(draw(bare, sample).image), drawn[sample.id])
+        assert np.array_equal(pixels(draw(bare, sample).image), expected_pixels[sample.id])
 
 
 def test_open_book_opens_no_other_file_of_the_world(built_world: BuiltWorld, tmp_path: Path) -> None:
@@ -105,22 +105,22 @@ def test_open_book_opens_no_other_file_of_the_world(built_world: BuiltWorld, tmp
     assert json.loads(done.stdout) == ["pages.jsonl", "pictures", "pictures.jsonl"]
 
 
-def test_the_id_of_a_request_has_no_effect(built_world: BuiltWorld, drawn: dict[str, np.ndarray]) -> None:
+def test_the_id_of_a_request_has_no_effect(built_world: BuiltWorld, expected_pixels: dict[str, np.ndarray]) -> None:
     for sample in list(built_world.task.samples())[:6]:
-        drawing = draw(built_world.search, sample, name=sample.category)
-        assert drawing.request_id == sample.category
-        assert np.array_equal(pixels(drawing.image), drawn[sample.id])
+        result = draw(built_world.search, sample, name=sample.category)
+        assert result.request_id == sample.category
+        assert np.array_equal(pixels(result.image), expected_pixels[sample.id])
 
 
 def test_with_an_empty_search_open_book_equals_closed_book(
-    built_world: BuiltWorld, drawn: dict[str, np.ndarray]
+    built_world: BuiltWorld, expected_pixels: dict[str, np.ndarray]
 ) -> None:
     differing = 0
     for sample in built_world.task.samples():
         empty = draw(EmptySearch(), sample)
         assert np.array_equal(pixels(empty.image), pixels(ClosedBook().draw(sample.prompt, [], 0)))
         assert not empty.references and not empty.evidence
-        differing += not np.array_equal(pixels(empty.image), drawn[sample.id])
+        differing += not np.array_equal(pixels(empty.image), expected_pixels[sample.id])
     assert differing >= 46, "what it looks up shows"
 
 
@@ -133,7 +133,7 @@ def written(image: object) -> str:
 
 
 def test_the_painted_text_follows_a_changed_fact_on_a_page(
-    built_world: BuiltWorld, drawn: dict[str, np.ndarray], tmp_path: Path
+    built_world: BuiltWorld, expected_pixels: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     """Only the year on the article of some samples' subjects is replaced."""
     copy_searched(built_world, tmp_path)
@@ -155,7 +155,7 @@ def test_the_painted_text_follows_a_changed_fact_on_a_page(
         if sample.id not in changed:
             continue
         old, new = changed[sample.id]
-        before, after = written(Image.fromarray(drawn[sample.id])), written(draw(search, sample).image)
+        before, after = written(Image.fromarray(expected_pixels[sample.id])), written(draw(search, sample).image)
         if old in before:
             followed += 1
             assert new in after and old not in after
@@ -163,7 +163,7 @@ def test_the_painted_text_follows_a_changed_fact_on_a_page(
 
 
 @pytest.mark.slow
-def test_writing_every_name_and_tiling_every_image_does_not_beat_open_book(
+def test_writing_every_name_and_tiling_every_image_scores_below_open_book(
     built_world: BuiltWorld, tmp_path: Path
 ) -> None:
     samples = list(built_world.task.samples())[:24]

@@ -35,11 +35,11 @@ def shown(appearance: Appearance, seed: int) -> tuple[Image.Image, Image.Image]:
     """Return an appearance on a plain backdrop, and alone on a transparent background of the same size."""
     backdrop = plain_backdrop(appearance, random.Random(seed))
     alone = Image.new("RGBA", (SIZE, SIZE), (0, 0, 0, 0))
-    drawn = draw_appearance(appearance, LOOK_SIZE)
-    alone.paste(drawn, PLACE)
-    picture = Image.new("RGB", (SIZE, SIZE), backdrop)
-    picture.paste(alone, (0, 0), alone)
-    return picture, alone
+    cut = draw_appearance(appearance, LOOK_SIZE)
+    alone.paste(cut, PLACE)
+    image = Image.new("RGB", (SIZE, SIZE), backdrop)
+    image.paste(alone, (0, 0), alone)
+    return image, alone
 
 
 def best_overlap(cut: Image.Image, alone: Image.Image) -> float:
@@ -60,8 +60,8 @@ def best_overlap(cut: Image.Image, alone: Image.Image) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_cut_out_equals_the_pasted_appearance(kind: str) -> None:
     for seed in range(4):
-        picture, alone = shown(random_appearance(kind, random.Random(seed)), seed)
-        cut = cut_out(picture)
+        image, alone = shown(random_appearance(kind, random.Random(seed)), seed)
+        cut = cut_out(image)
         assert cut is not None
         assert cut.mode == "RGBA"
         assert best_overlap(cut, alone) > 0.97
@@ -69,9 +69,9 @@ def test_a_cut_out_equals_the_pasted_appearance(kind: str) -> None:
 
 def test_a_cut_out_survives_jpeg() -> None:
     for seed, kind in enumerate(("vase", "robot", "flag", "planet")):
-        picture, alone = shown(random_appearance(kind, random.Random(seed)), seed)
+        image, alone = shown(random_appearance(kind, random.Random(seed)), seed)
         stored = BytesIO()
-        picture.save(stored, "JPEG", quality=85)
+        image.save(stored, "JPEG", quality=85)
         cut = cut_out(Image.open(stored))
         assert cut is not None
         assert best_overlap(cut, alone) > 0.88
@@ -79,9 +79,9 @@ def test_a_cut_out_survives_jpeg() -> None:
 
 @pytest.mark.parametrize("kind", ["person", "flag", "planet", "device"])
 def test_the_edge_has_no_backdrop_colour(kind: str) -> None:
-    picture, _ = shown(random_appearance(kind, random.Random(3)), 3)
-    backdrop = np.asarray(picture)[0, 0].astype(int)
-    cut = cut_out(picture)
+    image, _ = shown(random_appearance(kind, random.Random(3)), 3)
+    backdrop = np.asarray(image)[0, 0].astype(int)
+    cut = cut_out(image)
     assert cut is not None
     pixels = np.asarray(cut).astype(int)
     opaque = pixels[..., 3] > 140
@@ -91,22 +91,22 @@ def test_the_edge_has_no_backdrop_colour(kind: str) -> None:
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_view_in_a_scene_is_not_cut_out(scene: str) -> None:
-    picture = draw_scene(scene, 1, (SIZE, SIZE))
-    drawn = draw_appearance(random_appearance("vase", random.Random(1)), 170)
-    picture.paste(drawn, (43, 78), drawn)
-    assert cut_out(picture) is None
+    image = draw_scene(scene, 1, (SIZE, SIZE))
+    subject = draw_appearance(random_appearance("vase", random.Random(1)), 170)
+    image.paste(subject, (43, 78), subject)
+    assert cut_out(image) is None
 
 
-@pytest.mark.parametrize("picture", [Image.new("RGB", (200, 200), (200, 210, 220)), Image.new("L", (8, 8), 9)])
-def test_an_empty_image_is_not_cut_out(picture: Image.Image) -> None:
-    assert cut_out(picture) is None
+@pytest.mark.parametrize("image", [Image.new("RGB", (200, 200), (200, 210, 220)), Image.new("L", (8, 8), 9)])
+def test_an_empty_image_is_not_cut_out(image: Image.Image) -> None:
+    assert cut_out(image) is None
 
 
 def test_a_gap_enclosed_by_the_subject_is_cleared() -> None:
-    picture = Image.new("RGB", (120, 120), (230, 240, 250))
-    picture.paste((200, 30, 30), (30, 30, 90, 90))
-    picture.paste((230, 240, 250), (45, 45, 75, 75))
-    cut = cut_out(picture)
+    image = Image.new("RGB", (120, 120), (230, 240, 250))
+    image.paste((200, 30, 30), (30, 30, 90, 90))
+    image.paste((230, 240, 250), (45, 45, 75, 75))
+    cut = cut_out(image)
     assert cut is not None
     alpha = np.asarray(cut)[..., 3]
     assert alpha.shape == (60, 60)
@@ -147,14 +147,14 @@ def test_subjects_are_distinguished_from_words_on_the_sign(prompt: str, kinds: l
     assert named_kinds(prompt) == kinds
 
 
-def closest_scene(picture: Image.Image) -> str:
+def closest_scene(image: Image.Image) -> str:
     """Return the scene whose upper strip and corners, over all tints, are closest to the image."""
 
     def signature(image: Image.Image) -> np.ndarray:
         small = np.asarray(image.resize((24, 16), Image.Resampling.BOX)).astype(float)
         return np.concatenate([small[:, :2].ravel(), small[:, -2:].ravel(), small[-2:].ravel()])
 
-    seen = signature(picture)
+    seen = signature(image)
     distances = {
         scene: min(
             np.abs(signature(draw_scene(scene, 0, (192, 128), tint=tint)) - seen).mean() for tint in range(TINT_COUNT)
@@ -166,9 +166,9 @@ def closest_scene(picture: Image.Image) -> str:
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_the_scene_is_the_one_in_the_prompt(scene: str) -> None:
-    picture = paint(f"A vase stands in a {SCENE_WORDS[scene].capitalize()}.", [], [], 1)
-    assert picture.size == (768, 512) and picture.mode == "RGB"
-    assert closest_scene(picture) == scene
+    image = paint(f"A vase stands in a {SCENE_WORDS[scene].capitalize()}.", [], [], 1)
+    assert image.size == (768, 512) and image.mode == "RGB"
+    assert closest_scene(image) == scene
 
 
 def test_the_surface_is_the_one_in_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,30 +191,30 @@ def test_the_surface_is_the_one_in_the_prompt(monkeypatch: pytest.MonkeyPatch) -
 def test_without_references_the_named_kind_is_rendered(kind: str) -> None:
     noun = next(noun for noun, named in KIND_NOUNS.items() if named == kind)
     prompt = f"In a museum hall stands the {noun} Oruvane."
-    picture = np.asarray(paint(prompt, [], [], 5)).astype(int)
+    image = np.asarray(paint(prompt, [], [], 5)).astype(int)
     other = np.asarray(paint(prompt, [], [], 6)).astype(int)
-    assert (np.abs(picture - other).max(axis=2) > 40).mean() > 0.02, "stand-ins vary with the seed"
-    drawn = []
+    assert (np.abs(image - other).max(axis=2) > 40).mean() > 0.02, "stand-ins vary with the seed"
+    kinds = []
 
     def remember(appearance: Appearance, size: int) -> Image.Image:
-        drawn.append(appearance.kind)
+        kinds.append(appearance.kind)
         return draw_appearance(appearance, size)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("knowgen.worlds.rendering.compose.draw_appearance", remember)
         paint(prompt, [], [], 5)
-    assert set(drawn) == {kind}
+    assert set(kinds) == {kind}
 
 
 def test_references_are_pasted_and_can_be_matched() -> None:
     appearance = random_appearance("crest", random.Random(4))
     reference, _ = shown(appearance, 4)
-    picture = paint("In a snowy valley stands the crest Oruvane.", [reference], [], 2)
+    image = paint("In a snowy valley stands the crest Oruvane.", [reference], [], 2)
     import cv2
 
     subject = cut_out(reference)
     assert subject is not None
-    scene = np.asarray(picture.convert("L"))
+    scene = np.asarray(image.convert("L"))
     best = 0.0
     for size in range(200, 360, 4):
         scale = size / max(subject.size)
@@ -227,8 +227,8 @@ def test_references_are_pasted_and_can_be_matched() -> None:
 
 def test_a_reference_in_a_scene_is_pasted_as_a_card() -> None:
     reference = draw_scene("harbour", 3, (SIZE, SIZE))
-    picture = paint("In a museum hall stands the ship Oruvane.", [reference], [], 2)
-    colours = picture.getcolors(768 * 512)
+    image = paint("In a museum hall stands the ship Oruvane.", [reference], [], 2)
+    colours = image.getcolors(768 * 512)
     assert colours is not None
     counts = {colour: number for number, colour in colours}
     assert counts.get((255, 252, 244), 0) > 2000

@@ -173,17 +173,17 @@ def test_a_missing_subject_is_replaced_by_the_background(originals: list[Origina
     for original in originals[:12]:
         clear = (Image.new("RGBA", (1, 1)),) * len(original.appearances)
         empty = pixels(original.compose(subjects=clear, floating=(True,) * len(clear)).image)
-        drawn, truth = pixels(render_perturbation(original, MISSING, SEED)), pixels(original.open_stored_image())
+        changed, truth = pixels(render_perturbation(original, MISSING, SEED)), pixels(original.open_stored_image())
         place = perturbation_stream(original, MISSING, SEED).randrange(len(original.appearances))
         boxes = original.compose().subject_boxes
         left, top, right, bottom = boxes[place]
-        assert (drawn[top:bottom, left:right] == empty[top:bottom, left:right]).all()
+        assert (changed[top:bottom, left:right] == empty[top:bottom, left:right]).all()
         below = slice(bottom, None), slice(left, right)
-        assert (drawn[below] == empty[below]).all(), "a shadow is left"
-        outside = np.ones(drawn.shape[:2], bool)
+        assert (changed[below] == empty[below]).all(), "a shadow is left"
+        outside = np.ones(changed.shape[:2], bool)
         outside[top:, left:right] = False
-        assert (drawn[outside] == truth[outside]).all()
-        assert (drawn != truth).any()
+        assert (changed[outside] == truth[outside]).all()
+        assert (changed != truth).any()
 
 
 def test_a_blur_widens_every_edge_to_more_than_ten_pixels_and_the_text_stays_legible(task: PerturbedTask) -> None:
@@ -277,9 +277,9 @@ def test_samples_are_spread_over_categories_and_a_smaller_count_selects_a_subset
 def test_the_generator_renders_the_requested_image(task: PerturbedTask) -> None:
     perturbed = of(task, MISSING)[0]
     generator = PerturbedImages(task)
-    drawing = asyncio.run(generator.generate(GenerationRequest(id=request_id(perturbed.id, 0), prompt="unread")))
-    assert isinstance(drawing.image, Image.Image)
-    assert drawing.image.tobytes() == perturbed.render().tobytes()
+    result = asyncio.run(generator.generate(GenerationRequest(id=request_id(perturbed.id, 0), prompt="unread")))
+    assert isinstance(result.image, Image.Image)
+    assert result.image.tobytes() == perturbed.render().tobytes()
     assert generator.privileged
 
 

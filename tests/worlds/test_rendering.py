@@ -86,14 +86,14 @@ def overlap(one: Box, other: Box) -> int:
 
 
 def changed_share(first: Appearance, second: Appearance, size: int) -> float:
-    """Return the share of drawn pixels that differ clearly, counted pixel by pixel in plain Python."""
+    """Return the share of opaque pixels that differ clearly, counted pixel by pixel in plain Python."""
     pixels = [list(draw_appearance(appearance, size).get_flattened_data()) for appearance in (first, second)]
-    drawn = changed = 0
+    opaque = changed = 0
     for one, other in zip(*pixels, strict=True):
         if one[3] > 128 or other[3] > 128:
-            drawn += 1
+            opaque += 1
             changed += any(abs(a - b) > 40 for a, b in zip(one, other, strict=True))
-    return changed / drawn
+    return changed / opaque
 
 
 # ---- appearances
@@ -110,7 +110,7 @@ def test_every_kind_has_a_noun_and_every_noun_a_kind() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_drawn_completely_on_a_transparent_background(kind: str) -> None:
+def test_every_kind_is_rendered_completely_on_a_transparent_background(kind: str) -> None:
     for seed in range(12):
         alpha = np.asarray(draw_appearance(an_appearance(kind, seed), 120))[..., 3]
         assert 0.12 < (alpha > 128).mean() < 0.9
@@ -138,9 +138,9 @@ def test_each_value_of_an_appearance_is_visible() -> None:
         Appearance("vase", 3, 0, "stripes", "heart", appearance.features),
         Appearance("vase", 3, 0, "stripes", "moon", (1, 0, 0, 0, 0, 0)),
     ]
-    drawn = {draw_appearance(variant, 90).tobytes() for variant in variants}
-    assert len(drawn) == len(variants)
-    assert plain not in drawn
+    renderings = {draw_appearance(variant, 90).tobytes() for variant in variants}
+    assert len(renderings) == len(variants)
+    assert plain not in renderings
 
 
 def test_every_pattern_and_every_symbol_looks_different() -> None:
@@ -309,7 +309,7 @@ def test_letters_that_the_font_lacks_are_reported() -> None:
 
 @pytest.mark.parametrize("surface", SURFACES)
 @pytest.mark.parametrize("lines", [LINES[:1], LINES, LONG_LINES])
-def test_text_lies_within_its_sign(surface: str, lines: list[str]) -> None:
+def test_text_is_within_its_sign(surface: str, lines: list[str]) -> None:
     limit = (560, 230)
     block = fit_text(lines, *text_space(surface, limit))
     assert block is not None

@@ -50,12 +50,12 @@ def test_the_image_of_a_system_depends_on_prompt_and_seed(system: Noise | Closed
 
 def test_open_book_records_evidence_steps_and_references(built_world: BuiltWorld) -> None:
     sample = next(s for s in built_world.task.samples() if s.difficulty == "medium" and s.text_required)
-    drawing = draw_open(built_world, sample.prompt)
-    assert pixels(drawing.image).shape == (512, 768, 3)
-    assert drawing.evidence and all(set(page) == {"title", "url", "text"} for page in drawing.evidence)
-    assert {step["tool"] for step in drawing.trajectory} == {"search", "open", "image_search"}
-    assert drawing.references and all(reference["url"] for reference in drawing.references)
-    assert drawing.request_id == "any"
+    result = draw_open(built_world, sample.prompt)
+    assert pixels(result.image).shape == (512, 768, 3)
+    assert result.evidence and all(set(page) == {"title", "url", "text"} for page in result.evidence)
+    assert {step["tool"] for step in result.trajectory} == {"search", "open", "image_search"}
+    assert result.references and all(reference["url"] for reference in result.references)
+    assert result.request_id == "any"
 
 
 def draw_open(world: BuiltWorld, prompt: str, *, seed: int = 0) -> GeneratedImage:
@@ -63,7 +63,7 @@ def draw_open(world: BuiltWorld, prompt: str, *, seed: int = 0) -> GeneratedImag
     return asyncio.run(OpenBook(world.search).generate(request))
 
 
-def test_open_book_finds_its_backend_by_name(built_world: BuiltWorld) -> None:
+def test_open_book_loads_its_backend_by_name(built_world: BuiltWorld) -> None:
     sample = next(built_world.task.samples())
     request = GenerationRequest(id="any", prompt=sample.prompt)
     by_name = asyncio.run(OpenBook(f"world:{built_world.folder}").generate(request))
@@ -73,9 +73,9 @@ def test_open_book_finds_its_backend_by_name(built_world: BuiltWorld) -> None:
 def test_open_book_finds_most_subjects_and_is_misled_by_some(built_world: BuiltWorld) -> None:
     correct, total = 0, 0
     for sample in built_world.task.samples():
-        drawing = draw_open(built_world, sample.prompt)
+        result = draw_open(built_world, sample.prompt)
         names = {subject["name"] for subject in built_world.task.truth(sample.id).subjects}
-        titles = {reference["note"].removeprefix("taken to show ") for reference in drawing.references}
+        titles = {reference["note"].removeprefix("taken to show ") for reference in result.references}
         correct, total = correct + len(names & titles), total + len(names)
     assert 0.7 <= correct / total < 1
 
@@ -87,8 +87,8 @@ def test_concurrent_requests_give_the_same_images_as_single_ones(built_world: Bu
         system = OpenBook(built_world.search)
         return await asyncio.gather(*(system.generate(GenerationRequest(id=p[:9], prompt=p)) for p in prompts))
 
-    for prompt, drawing in zip(prompts, asyncio.run(together()), strict=True):
-        assert np.array_equal(pixels(drawing.image), pixels(draw_open(built_world, prompt).image))
+    for prompt, result in zip(prompts, asyncio.run(together()), strict=True):
+        assert np.array_equal(pixels(result.image), pixels(draw_open(built_world, prompt).image))
 
 
 def test_the_oracle_needs_the_ground_truth_of_a_world() -> None:
@@ -103,11 +103,11 @@ def test_the_oracle_does_not_copy_the_ground_truth_image(built_world: BuiltWorld
     for sample in list(built_world.task.samples())[:6]:
         truth = built_world.task.truth(sample.id)
         request = GenerationRequest(id="any", prompt=sample.prompt, truth=truth)
-        drawn = pixels(asyncio.run(Oracle().generate(request)).image)
+        image = pixels(asyncio.run(Oracle().generate(request)).image)
         assert truth.image is not None
         shown = pixels(truth.image.open())
-        assert drawn.shape == shown.shape
-        assert (np.abs(drawn.astype(int) - shown).max(axis=2) > 24).mean() > 0.03, "another layout"
+        assert image.shape == shown.shape
+        assert (np.abs(image.astype(int) - shown).max(axis=2) > 24).mean() > 0.03, "another layout"
 
 
 def test_importing_the_systems_loads_no_heavy_library() -> None:

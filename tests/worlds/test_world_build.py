@@ -59,10 +59,10 @@ def test_ids_and_prompts_are_distinct_and_ids_are_opaque(built_world: BuiltWorld
     samples = list(built_world.task.samples())
     assert len({sample.id for sample in samples}) == len({sample.prompt for sample in samples}) == 48
     assert all(re.fullmatch(r"[0-9a-f]{16}", sample.id) for sample in samples)
-    assert all(re.fullmatch(r"[0-9a-f]{16}\.webp", Path(row["file"]).name) for row in picture_rows(built_world))
+    assert all(re.fullmatch(r"[0-9a-f]{16}\.webp", Path(row["file"]).name) for row in image_rows(built_world))
 
 
-def picture_rows(world: BuiltWorld) -> list[dict[str, str]]:
+def image_rows(world: BuiltWorld) -> list[dict[str, str]]:
     return rows_of(world.folder / "pictures.jsonl")
 
 
@@ -141,7 +141,7 @@ def test_pages_have_unique_urls_on_reserved_hosts_and_no_dead_links(built_world:
             assert link["url"] in urls
             assert link["text"] in row["text"]
         assert not re.search(r"[\[\]{}<>]", row["text"]), "prose, without marks of its own"
-    assert all(row["page_url"] in urls for row in picture_rows(built_world))
+    assert all(row["page_url"] in urls for row in image_rows(built_world))
 
 
 def test_image_files_match_their_rows(built_world: BuiltWorld) -> None:
@@ -151,8 +151,8 @@ def test_image_files_match_their_rows(built_world: BuiltWorld) -> None:
         data = (built_world.folder / file).read_bytes()
         assert hashlib.sha256(data).hexdigest() == image["sha256"]
         assert data[12:16] == b"VP8L", "lossless WebP"
-    with Image.open(built_world.folder / truths[0]["image_file"]) as picture:
-        assert (picture.size, picture.mode) == ((768, 512), "RGB")
+    with Image.open(built_world.folder / truths[0]["image_file"]) as opened:
+        assert (opened.size, opened.mode) == ((768, 512), "RGB")
     on_disk = {path.name for path in (built_world.folder / "pictures").iterdir()}
     assert on_disk == {Path(row["file"]).name for row in images}
 
@@ -162,8 +162,7 @@ def test_harder_subjects_have_more_images_with_misleading_titles() -> None:
     for number in range(8):
         shard = make_shard(5, number)
         shown = {
-            picture.appearance: [p for p in shard.images if p.appearance == picture.appearance]
-            for picture in shard.images
+            image.appearance: [p for p in shard.images if p.appearance == image.appearance] for image in shard.images
         }
         for plan in shard.samples:
             for subject in plan.subjects:

@@ -68,7 +68,7 @@ def test_search_needs_neither_samples_nor_ground_truths(built_world: BuiltWorld,
     assert hits == asyncio.run(built_world.search.search("village", 5))
 
 
-def test_the_backend_is_found_by_name(built_world: BuiltWorld) -> None:
+def test_the_backend_is_loaded_by_name(built_world: BuiltWorld) -> None:
     backend = registry.create(registry.resolve("search", f"world:{built_world.folder}"), {})
     assert backend.version == built_world.search.version
 
@@ -116,14 +116,14 @@ WORDS = ("tower", "harbour", "medal", "village", "lantern", "garden")
     st.lists(st.sampled_from((*WORDS, "absent")), min_size=1, max_size=3),
     st.integers(1, 15),
 )
-def test_exactly_the_texts_that_share_a_word_are_found(texts: list[list[str]], query: list[str], k: int) -> None:
+def test_exactly_the_texts_that_share_a_word_are_returned(texts: list[list[str]], query: list[str], k: int) -> None:
     sharing = {at for at, text in enumerate(texts) if set(text) & set(query)}
     positions = TextIndex([" ".join(text) for text in texts]).find(" ".join(query), k)
     assert len(positions) == len(set(positions)) == min(k, len(sharing))
     assert set(positions) <= sharing
 
 
-def test_rarer_words_count_more() -> None:
+def test_rarer_words_rank_higher() -> None:
     index = TextIndex(["tower of gold", "tower of stone", "tower of glass", "gold and tower and tower and tower"])
     assert index.find("stone tower", 1) == [1]
     assert index.find("glass", 4) == [2]

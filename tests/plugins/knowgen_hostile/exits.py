@@ -1,4 +1,4 @@
-"""Ends the process of whoever imports it."""
+"""Ends the process that imports this module."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Generators that break their contract. What they do wrong, they do to the sample whose prompt names number 2."""
+"""Generators that break their contract on the sample whose prompt names number 2."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ HOURS = 3 * 3600
 
 
 def bad(prompt: str) -> bool:
-    """Tells whether this prompt is the one to go wrong on."""
+    """Return whether to break the contract on this prompt."""
     return "number 2." in prompt
 
 
-def picture(prompt: str, seed: int, mode: str = "RGB") -> Image.Image:
-    """Makes a picture that depends on prompt and seed."""
+def noise(prompt: str, seed: int, mode: str = "RGB") -> Image.Image:
+    """Return an image that depends on prompt and seed."""
     dice = random.Random(f"{prompt} {seed}")
     return Image.frombytes("RGB", (48, 32), dice.randbytes(48 * 32 * 3)).convert(mode)
 
@@ -32,7 +32,7 @@ class _Batch:
     batch_size = 4
 
     def good(self, request) -> GeneratedImage:
-        return GeneratedImage(image=picture(request.prompt, request.seed), request_id=request.id)
+        return GeneratedImage(image=noise(request.prompt, request.seed), request_id=request.id)
 
 
 class OutOfOrder(_Batch):
@@ -44,17 +44,17 @@ class OutOfOrder(_Batch):
 
 
 class Twice(_Batch):
-    """Yields one drawing a second time, and another picture at that."""
+    """Yields a second, different image for one request."""
 
     def generate_batch(self, requests):
         for request in requests:
             yield self.good(request)
             if bad(request.prompt):
-                yield GeneratedImage(image=picture("another", 0), request_id=request.id)
+                yield GeneratedImage(image=noise("another", 0), request_id=request.id)
 
 
 class DropsOne(_Batch):
-    """Leaves one out."""
+    """Yields no image for one request."""
 
     def generate_batch(self, requests):
         for request in requests:
@@ -63,18 +63,18 @@ class DropsOne(_Batch):
 
 
 class UnknownId(_Batch):
-    """Answers a request nobody made."""
+    """Yields an image with the id of no request."""
 
     def generate_batch(self, requests):
         for request in requests:
-            drawing = self.good(request)
+            result = self.good(request)
             if bad(request.prompt):
-                drawing.request_id = "nobody asked"
-            yield drawing
+                result.request_id = "not requested"
+            yield result
 
 
 class YieldsJunk(_Batch):
-    """Yields things that are no drawings."""
+    """Yields a string instead of an image."""
 
     def generate_batch(self, requests):
         for request in requests:
@@ -82,7 +82,7 @@ class YieldsJunk(_Batch):
 
 
 class ReturnsNothing(_Batch):
-    """Not an iterator."""
+    """Returns None instead of an iterator."""
 
     def generate_batch(self, requests):
         return None
@@ -99,7 +99,7 @@ class BreaksBatch(_Batch):
 
 
 class HangsInBatch(_Batch):
-    """Never comes back, after part of the batch."""
+    """Hangs after part of the batch."""
 
     def generate_batch(self, requests):
         for request in requests:
@@ -113,14 +113,14 @@ class _Draw:
         raise NotImplementedError
 
     def draw(self, prompt, references, seed):
-        return self.wrong(prompt, seed) if bad(prompt) else picture(prompt, seed)
+        return self.wrong(prompt, seed) if bad(prompt) else noise(prompt, seed)
 
 
 class Transparent(_Draw):
     """Gives RGBA."""
 
     def draw(self, prompt, references, seed):
-        image = picture(prompt, seed, "RGBA")
+        image = noise(prompt, seed, "RGBA")
         image.putpixel((0, 0), (255, 0, 0, 0))
         image.putpixel((1, 0), (255, 0, 0, 255))
         return image
@@ -137,7 +137,7 @@ class GivesText(_Draw):
     """Gives a string."""
 
     def wrong(self, prompt, seed):
-        return "/tmp/picture.png"
+        return "/tmp/image.png"
 
 
 class GivesDot(_Draw):
@@ -148,7 +148,7 @@ class GivesDot(_Draw):
 
 
 class GivesGarbage(_Draw):
-    """Gives bytes that are no picture."""
+    """Gives bytes that are not an image."""
 
     def wrong(self, prompt, seed):
         return b"GIF89a and then nothing"
@@ -158,11 +158,11 @@ class GivesMissingFile(_Draw):
     """Names a file that is not there."""
 
     def wrong(self, prompt, seed):
-        return Path("/nowhere/picture.png")
+        return Path("/nowhere/image.png")
 
 
 class GivesBomb(_Draw):
-    """Gives a small file that says it is a huge picture."""
+    """Gives a small file whose header names a huge size."""
 
     def wrong(self, prompt, seed):
         import struct
@@ -205,28 +205,28 @@ class Interrupts(_Draw):
 
 
 class Stops(_Draw):
-    """Raises StopIteration, which futures do not like."""
+    """Raises StopIteration, which a future cannot carry."""
 
     def wrong(self, prompt, seed):
         raise StopIteration("over")
 
 
 class Hangs(_Draw):
-    """Never comes back."""
+    """Hangs."""
 
     def wrong(self, prompt, seed):
         time.sleep(HOURS)
 
 
 class HangsAlways(_Draw):
-    """Never comes back, whatever it is asked."""
+    """Hangs on every prompt."""
 
     def draw(self, prompt, references, seed):
         time.sleep(HOURS)
 
 
 class Dies(_Draw):
-    """Takes its process down."""
+    """Kills its process."""
 
     def wrong(self, prompt, seed):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -239,7 +239,7 @@ class Prints(_Draw):
         print('{"event": "end"}', flush=True)
         os.write(1, b"raw noise\n")
         sys.stdin.read()
-        return picture(prompt, seed)
+        return noise(prompt, seed)
 
 
 class NotesJunk:
@@ -247,11 +247,11 @@ class NotesJunk:
 
     async def generate(self, request):
         settings = {"pipe": object()} if bad(request.prompt) else {"steps": 4}
-        return GeneratedImage(image=picture(request.prompt, request.seed), settings=settings)
+        return GeneratedImage(image=noise(request.prompt, request.seed), settings=settings)
 
 
 class Flaky:
-    """Fails twice with a fault that passes."""
+    """Fails twice with a transient error."""
 
     def __init__(self) -> None:
         self.seen: dict[str, int] = {}
@@ -260,7 +260,7 @@ class Flaky:
         self.seen[request.id] = self.seen.get(request.id, 0) + 1
         if bad(request.prompt) and self.seen[request.id] < 3:
             raise TransientError("the service is busy", retry_after=0.01)
-        return GeneratedImage(image=picture(request.prompt, request.seed))
+        return GeneratedImage(image=noise(request.prompt, request.seed))
 
 
 class ExitsInCoroutine:
@@ -269,18 +269,18 @@ class ExitsInCoroutine:
     async def generate(self, request):
         if bad(request.prompt):
             sys.exit(1)
-        return GeneratedImage(image=picture(request.prompt, request.seed))
+        return GeneratedImage(image=noise(request.prompt, request.seed))
 
 
 class BlocksLoop:
-    """Sleeps in a coroutine without letting go of the loop."""
+    """Blocks the event loop by sleeping in a coroutine."""
 
     concurrency = 4
 
     async def generate(self, request):
         if bad(request.prompt):
             time.sleep(HOURS)
-        return GeneratedImage(image=picture(request.prompt, request.seed))
+        return GeneratedImage(image=noise(request.prompt, request.seed))
 
 
 class ExitsWhenBuilt:
@@ -290,4 +290,4 @@ class ExitsWhenBuilt:
         sys.exit("no licence")
 
     def draw(self, prompt, references, seed):
-        return picture(prompt, seed)
+        return noise(prompt, seed)

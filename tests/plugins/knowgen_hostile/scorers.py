@@ -14,7 +14,7 @@ HOURS = 3 * 3600
 
 
 def scored(sample_id: str, repeat: int, value: float = 0.5, **fields) -> Score:
-    """Makes a score."""
+    """Return a score."""
     reading = ParsedScore(status=ScoreStatus.OK, values=dict.fromkeys(DIMENSIONS, value))
     return Score(
         sample_id=sample_id, repeat=repeat, scorer="hostile", status=ScoreStatus.OK, strict=reading, **fields
@@ -32,7 +32,7 @@ class _Async:
 
 
 class OtherSample(_Async):
-    """Answers for somebody else."""
+    """Returns the score of another sample."""
 
     async def wrong(self, sample, generation):
         return scored("s0", generation.repeat)
@@ -60,7 +60,7 @@ class GivesNone(_Async):
 
 
 class Contradicts(_Async):
-    """Says ok with a reading that says failed."""
+    """Returns status ok with a parsed score that failed."""
 
     async def wrong(self, sample, generation):
         reading = ParsedScore(status=ScoreStatus.FAILED, reason="no")
@@ -82,7 +82,7 @@ class Raises(_Async):
 
 
 class CannotJudge(_Async):
-    """Says that it cannot judge."""
+    """Raises because it cannot score the image."""
 
     async def wrong(self, sample, generation):
         raise UnscorableError("there is nothing to see")
@@ -96,7 +96,7 @@ class Exits(_Async):
 
 
 class Hangs(_Async):
-    """Waits for ever."""
+    """Waits forever."""
 
     async def wrong(self, sample, generation):
         import asyncio
@@ -105,7 +105,7 @@ class Hangs(_Async):
 
 
 class Stubborn(_Async):
-    """Waits for ever and will not be cancelled."""
+    """Waits forever and ignores cancellation."""
 
     async def wrong(self, sample, generation):
         import asyncio
@@ -125,7 +125,7 @@ class BlocksLoop(_Async):
 
 
 class Flaky(_Async):
-    """Is busy, always."""
+    """Is always busy."""
 
     async def wrong(self, sample, generation):
         raise TransientError("busy", retry_after=0.01)
@@ -153,14 +153,14 @@ class BatchRaises(_Batch):
 
 
 class BatchDies(_Batch):
-    """Takes its process down."""
+    """Kills its process."""
 
     def wrong(self, sample, generation):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 class BatchHangs(_Batch):
-    """Never comes back."""
+    """Hangs."""
 
     def wrong(self, sample, generation):
         time.sleep(HOURS)
