@@ -67,9 +67,13 @@ Open = Callable[..., Watched]
 
 
 def until(page: Any, truth: str) -> None:
-    """Wait until an expression is true, without the `eval` that the page's content security policy forbids."""
+    """Wait until an expression is true, without the `eval` that the page's content security policy forbids.
+
+    The listeners of the address run in a later task than its change, so that they get a moment.
+    """
     for _ in range(400):
         if page.evaluate(truth):
+            page.wait_for_timeout(50)
             return
         page.wait_for_timeout(25)
     raise AssertionError(f"never came true: {truth}")
@@ -173,6 +177,7 @@ def test_scorer_and_protocol_can_be_chosen_and_stay_in_the_url(site: Any, view: 
     page = opened.page
     page.locator("#protocol").get_by_text("official", exact=True).click()
     page.locator("#scorer").select_option("vlm:tiny-judge")
+    until(page, "location.hash.includes('scorer=') && location.hash.includes('protocol=')")
     expected = summary(runs[0], "vlm:tiny-judge", "official")
     row = page.locator(".board:visible tbody tr", has_text="open_book")  # 4 of its 40 scores failed
     assert f"{expected.headline.value:.3f}" in row.inner_text() and "no result" in row.inner_text()
@@ -276,12 +281,14 @@ def test_every_number_links_to_its_samples(site: Any, view: Open) -> None:
         link = failures.nth(number).locator("a.figure")
         count = link.inner_text()
         link.click()
-        until(page, "location.hash.includes('status=')")
+        until(page, "document.getElementById('match-count').innerText.includes('with the reason')")
         text_shown = page.locator("#match-count").inner_text()
         assert re.search(rf"\b{count} results? with the reason", text_shown), text_shown
         page.go_back()
+        until(page, "!document.getElementById('match-count').innerText.includes('with the reason')")
     page.locator(".parts:visible th a", has_text="astronomy").click()
-    until(page, "location.hash.includes('category=astronomy')")
+    until(page, "document.getElementById('match-count').textContent !== '40 samples'")
+    assert "category=astronomy" in page.url
     assert set(page.locator(".card .tags span:first-child").all_text_contents()) == {"astronomy"}
     hrefs = set(page.evaluate("[...document.querySelectorAll('a.figure')].map((a) => a.getAttribute('href'))"))
     for href in hrefs:
