@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -299,7 +300,7 @@ class _Window:
     crowded: bool = False
 
 
-class _Growth:
+class _Growth(ABC):
     """Decides after each window how many concurrent calls to admit next.
 
     Attributes:
@@ -312,6 +313,7 @@ class _Growth:
         """Return the number of responses in the next window."""
         return concurrency
 
+    @abstractmethod
     def next(self, concurrency: int, rate: float, max_concurrency: int) -> tuple[int, str]:
         """Return the new concurrency and the reason, which is empty where nothing changes.
 
@@ -320,7 +322,6 @@ class _Growth:
             rate: Responses per second in the window.
             max_concurrency: Maximum concurrency.
         """
-        raise NotImplementedError
 
 
 class _SlowStart(_Growth):

@@ -9,6 +9,7 @@ generated from the sample's own prompt, as in the published system, and the reas
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -49,7 +50,7 @@ def open_answers(path: Path) -> AnswerSource:
     return FileAnswers(path)
 
 
-class _StoredAnswers:
+class _StoredAnswers(ABC):
     """Agent answers by sample id and repeat; each is read once."""
 
     def __init__(self, where: Path) -> None:
@@ -63,8 +64,9 @@ class _StoredAnswers:
             self._read[place] = self._read_answer(sample_id, repeat)
         return self._read[place]
 
+    @abstractmethod
     def _read_answer(self, sample_id: str, repeat: int) -> AgentAnswer:
-        raise NotImplementedError
+        """Read the agent answer for a sample and repeat."""
 
 
 class RunAnswers(_StoredAnswers):
