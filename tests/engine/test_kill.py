@@ -133,7 +133,7 @@ def test_no_worker_process_outlives_a_killed_run(tmp_path: Path, hostile: Path) 
     process = start_python("-c", code, tmp_path / "run")
 
     def workers() -> list[int]:
-        processes = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True).stdout
+        processes = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True).stdout
         rows = [
             line.split(maxsplit=2) for line in processes.splitlines() if "knowgen.engine.executors.worker_main" in line
         ]
