@@ -77,6 +77,41 @@ class TransientError(KnowgenError):
         self.attempts = attempts
 
 
+class ServiceUnavailableError(TransientError):
+    """A service cannot answer now: a rate limit, an outage or a lost connection. The engine waits and calls again.
+
+    Waiting is not an attempt. Only a failure that the request itself may have caused counts as one, see `busy`.
+
+    Args:
+        what: What happened.
+        service: Name of the service, such as `vlm:gpt-4.1`, shown while the run waits for it.
+        busy: Whether the failure says nothing about the request: a rate limit, a 503, no connection. False for one that
+            the request may have caused, such as a 500 or a reply that did not arrive.
+        retry_after: Seconds to wait that the service asked for; None when it did not.
+        attempts: As in `TransientError`.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        service: str = "",
+        busy: bool = False,
+        retry_after: float | None = None,
+        attempts: tuple[Any, ...] = (),
+    ) -> None:
+        super().__init__(what, retry_after=retry_after, attempts=attempts)
+        self.service = service
+        self.busy = busy
+
+
+class AccountError(KnowgenError):
+    """A service rejects every call of this account or configuration: a wrong key, no credit, an unknown model.
+
+    It is not a failure of the sample. The engine ends the run after a few of them in a row.
+    """
+
+
 class RefusalError(KnowgenError):
     """The generator declined the prompt. The message is stored as the reason, and the sample counts as refused."""
 

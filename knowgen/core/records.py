@@ -93,6 +93,20 @@ class ScoreStatus(StrEnum):
     NOT_RUN = "not_run"
 
 
+class FailureCause(StrEnum):
+    """What caused a failure, which decides how it counts.
+
+    Attributes:
+        SYSTEM: The generator or scorer itself.
+        INFRASTRUCTURE: A service, account, network or machine. It says nothing about the system, and counts as missing.
+        REFUSAL: The judge or its content filter refused to score an image.
+    """
+
+    SYSTEM = "system"
+    INFRASTRUCTURE = "infrastructure"
+    REFUSAL = "refusal"
+
+
 class ImageRef(Record):
     """A reference to an image file by the hash of its content.
 
@@ -243,6 +257,7 @@ class Generation(Record):
         seconds: Time from request to image in seconds.
         usage: Tokens and cost.
         attempts: Number of attempts, over all calls on this run directory.
+        cause: What caused the failure, when the status is failed; None otherwise.
     """
 
     sample_id: str
@@ -259,6 +274,7 @@ class Generation(Record):
     seconds: float = Field(default=0.0, allow_inf_nan=False)
     usage: Usage = Usage()
     attempts: int = 1
+    cause: FailureCause | None = None
 
 
 class ParsedScore(Record):
@@ -324,6 +340,7 @@ class Score(Record):
         seconds: Duration in seconds.
         usage: Tokens and cost of all attempts.
         tries: Number of times that the engine tried to score the image, over all calls on this run directory.
+        cause: What caused the failure, when the status is failed; None otherwise.
     """
 
     sample_id: str
@@ -342,6 +359,7 @@ class Score(Record):
     seconds: float = Field(default=0.0, allow_inf_nan=False)
     usage: Usage = Usage()
     tries: int = 1
+    cause: FailureCause | None = None
 
 
 class Row(Record):
@@ -359,6 +377,8 @@ class Row(Record):
         judge_repeat: Number of the score, from 0.
         generation: Status of the generation.
         generation_reason: Why the image is missing, when that status is not ok.
+        generation_cause: What caused the failure of the generation, when it failed.
+        score_cause: What caused the failure of the score, when it failed.
         strict: Values under the scorer's contract; not_run without a score.
         lenient: Values under the official parser; None when the scorer has only one.
         judge_returned: Model name that the judge's endpoint returned.
@@ -373,6 +393,8 @@ class Row(Record):
     judge_repeat: int = 0
     generation: GenerationStatus
     generation_reason: str = ""
+    generation_cause: FailureCause | None = None
+    score_cause: FailureCause | None = None
     strict: ParsedScore
     lenient: ParsedScore | None = None
     judge_returned: str = ""

@@ -180,6 +180,8 @@ def _row(expected: ExpectedGeneration, judge_repeat: int, score: Score | None) -
         judge_repeat=judge_repeat,
         generation=generation.status if generation else GenerationStatus.NOT_RUN,
         generation_reason=generation.reason if generation else "",
+        generation_cause=generation.cause if generation else None,
+        score_cause=score.cause if score else None,
         strict=score.strict if score else _NOT_RUN,
         lenient=score.lenient if score else None,
         judge_returned=score.judge_returned if score else "",
