@@ -118,7 +118,7 @@ def evaluate(
     """
     config = RunConfig(**fields)
     ready = plan(task, generator, _names(scorers), config)
-    return execute(ready, config.out or default_out(ready.spec.task, ready.spec.generator.name))
+    return execute(ready, config.out or default_out(ready.spec))
 
 
 @_score_with(RunConfig)
@@ -158,7 +158,7 @@ def score(
     """
     config = RunConfig(**fields)
     ready = plan_scoring(source, _names(scorers), task, duplicates, config)
-    return execute(ready, config.out or ready.source or default_out(ready.spec.task, ready.spec.generator.name))
+    return execute(ready, config.out or ready.source or default_out(ready.spec))
 
 
 def _names(scorers: Sequence[str | Callable[..., Any] | object] | str) -> Sequence[str | Callable[..., Any] | object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -39,6 +39,7 @@ def resume_command() -> str:
 def closing_lines(run: Run, resume: str) -> None:
     """Print the table of a run, reasons of failures, and the commands to resume, rescore and open the report."""
     from knowgen.report import tables
+    from knowgen.workflows.resolve import argument_texts
 
     stopped = run.outcome.stopped if run.outcome is not None else ""
     if stopped == "interrupted":
@@ -55,24 +56,11 @@ def closing_lines(run: Run, resume: str) -> None:
     click.echo(f"resume   {resume}")
     scorer = run.spec.scorers[0]
     # with its arguments, because the same judge at another address would be another judge, and perhaps a paid one
-    words = [word for name, value in scorer.args.items() for word in ("-s", f"{name}={_as_argument(value)}")]
+    words = [
+        word for name, value in argument_texts(scorer.name, scorer.args).items() for word in ("-s", f"{name}={value}")
+    ]
     click.echo(f"rescore  {command_line('knowgen', 'score', run.path, '--scorer', scorer.name, *words)}")
     click.echo(f"report   {(run.path / 'report' / 'index.html').resolve()}")
-
-
-def _as_argument(value: Any) -> str:
-    """Return a value as text from which `KeyValue` reads the same value."""
-    import json
-
-    import yaml
-
-    if isinstance(value, str):
-        try:
-            if yaml.safe_load(value) == value:
-                return value
-        except yaml.YAMLError:
-            return value
-    return json.dumps(value)
 
 
 def failure_lines(run: Run) -> list[str]:

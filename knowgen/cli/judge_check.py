@@ -38,7 +38,7 @@ The same command resumes an earlier one.
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory [reports/judge-check__SCORER]."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@run_options("judge-check", limit="Choose among the first N samples [all].")
+@run_options("judge-check", limit="Choose among N samples of every category [all].")
 @scoring_options
 def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, as_json: bool, **options: Any) -> int:
     """Check a judge on ground-truth images with known errors: does it find them?"""

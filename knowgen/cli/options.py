@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 import click
 
+from knowgen.core.arguments import ArgumentText
 from knowgen.core.run_config import DeclaredField, RunConfig, run_fields
 
 if TYPE_CHECKING:
@@ -27,21 +28,16 @@ DEVICE_HELP = "Device, such as cuda:0 [automatic]."
 
 
 class KeyValue(ParamType):
-    """`key=value`, the value read as YAML: 3 is a number, true a boolean, [a, b] a list, anything else text."""
+    """`key=value`. The value stays text until the parameter that it is for is known: its annotation says what it is."""
 
     name = "key=value"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """Split an argument and parse its value."""
-        import yaml
-
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ArgumentText]:
+        """Split an argument."""
         key, equals, text = str(value).partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)?", key):
             self.fail(f"{value!r} is not key=value", param, ctx)
-        try:
-            return key, yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
-            return key, text
+        return key, ArgumentText(text)
 
 
 KEY_VALUE = KeyValue()

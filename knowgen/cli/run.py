@@ -28,8 +28,8 @@ def command(task: str, generator: str, scorers: tuple[str, ...], *, dry_run: boo
     from knowgen import api
 
     config = run_config("run", options, scorers)
-    target = Path(config.out or directory_of(api.default_out(task, generator), config.shard))
     plan = api.plan(task, generator, scorers, config)
+    target = Path(config.out or directory_of(api.default_out(plan.spec), config.shard))
     if dry_run:
         click.echo(api.forecast(plan, target))
         return 0

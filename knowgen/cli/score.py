@@ -28,7 +28,7 @@ file names are sample ids.
     "--duplicates", type=click.Choice(["error", "last"]), default="error",
     help="Rows with the same id: an error, or use the last [error].",
 )  # fmt: skip
-@run_options("score", out="Run directory [SOURCE for a run, else reports/TASK__GENERATOR].")
+@run_options("score", out="Run directory [SOURCE for a run, else reports/TASK__SYSTEM].")
 @scoring_options
 def command(
     source: Path,
@@ -44,7 +44,7 @@ def command(
 
     config = run_config("score", options, scorers)
     plan = api.plan_scoring(source, scorers, task, duplicates, config)
-    default = directory_of(api.default_out(plan.task.name, plan.spec.generator.name), config.shard)
+    default = directory_of(api.default_out(plan.spec), config.shard)
     target = Path(config.out or plan.source or default)
     if dry_run:
         click.echo(api.forecast(plan, target))

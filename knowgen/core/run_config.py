@@ -94,7 +94,7 @@ class ResultConfig(_Checked):
     ] = 1
     limit: Annotated[
         int | None,
-        Option("Only the first N samples", metavar="N", minimum=1, default="all", commands=JUDGING),
+        Option("Only N samples, of every category", metavar="N", minimum=1, default="all", commands=JUDGING),
     ] = None
     ids: Annotated[
         Sequence[str] | None,
@@ -154,7 +154,11 @@ class RunConfig(EngineConfig, ResultConfig):
         1
     """
 
-    out: Annotated[Path | str | None, Option("Run directory", metavar="DIR", default="reports/TASK__GENERATOR")] = None
+    name: Annotated[
+        str | None,
+        Option("Name in tables and pages", metavar="NAME", default="generator with arguments"),
+    ] = None
+    out: Annotated[Path | str | None, Option("Run directory", metavar="DIR", default="reports/TASK__SYSTEM")] = None
     fresh: Annotated[bool, Option("Delete earlier results in the directory first", commands=JUDGING)] = False
 
 

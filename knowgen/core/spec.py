@@ -11,8 +11,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from knowgen.core.text import one_line
+
 KEY_VERSION = 1
 """Version of the key format. Raising it makes all earlier results unusable for new runs."""
+
+
+LABEL_LENGTH = 40
+"""Maximum length of the arguments in a generator's label; longer ones are cut and end in their hash."""
 
 
 class _Plain(BaseModel):
@@ -36,6 +42,25 @@ class GeneratorSpec(_Plain):
     search: str = ""
     privileged: bool = False
 
+    @property
+    def label(self) -> str:
+        """Name with the arguments, which distinguishes two settings of one class.
+
+        Example:
+            >>> GeneratorSpec(name="duck.py:Duck", args={"style": "ink", "steps": 8}).label
+            'duck.py:Duck(steps=8, style=ink)'
+        """
+        if not self.args:
+            return self.name
+        given = ", ".join(f"{name}={self._short(self.args[name])}" for name in sorted(self.args))
+        if len(given) > LABEL_LENGTH:
+            given = f"{given[:LABEL_LENGTH].rstrip()}… {fingerprint(self.args)[:6]}"
+        return f"{self.name}({one_line(given)})"
+
+    @staticmethod
+    def _short(value: Any) -> str:
+        return value if isinstance(value, str) else canonical(value)
+
 
 class ScorerSpec(_Plain):
     """The identity of a scorer.
@@ -57,14 +82,15 @@ class ScorerSpec(_Plain):
     judge_repeats: int | None = Field(default=None, ge=1)
 
 
-SelectionKind = Literal["all", "limit", "ids", "shard"]
+SelectionKind = Literal["all", "limit", "stratified", "ids", "shard"]
 
 
 class Selection(_Plain):
     """The samples of a task that a run covers, identified by a hash unless they are all.
 
     Attributes:
-        kind: all samples, the first ones (limit), some by id (ids), or every Nth of another selection (shard).
+        kind: all samples, the first ones (limit), some of every category (stratified), some by id (ids), or every Nth
+            of another selection (shard).
         n: Number of samples.
         hash: First 12 hex digits of the hash of the ids in order; empty for all.
     """
@@ -75,8 +101,11 @@ class Selection(_Plain):
 
     @property
     def label(self) -> str:
-        """The selection in words, such as `all 48` or `limit 8 (3f2a…)`."""
-        return f"all {self.n}" if self.kind == "all" else f"{self.kind} {self.n} ({self.hash})"
+        """The selection in words, such as `all 48`, `8 stratified (3f2a…)` or `first 8 (3f2a…)`."""
+        if self.kind == "all":
+            return f"all {self.n}"
+        words = {"limit": f"first {self.n}", "stratified": f"{self.n} stratified"}
+        return f"{words.get(self.kind, f'{self.kind} {self.n}')} ({self.hash})"
 
 
 class RunShard(_Plain):
@@ -112,6 +141,7 @@ class RunSpec(_Plain):
         judge_repeats: Number of scores per image and scorer.
         shard: The shard that this run is; None for a whole run. Not part of keys.
         requests: Identity of the agent's answers that replace the prompts; empty when there are none.
+        name: Name of the system in tables and pages; made from the generator when empty. Not part of keys.
     """
 
     task: str
@@ -124,6 +154,12 @@ class RunSpec(_Plain):
     judge_repeats: int = Field(default=1, ge=1)
     shard: RunShard | None = None
     requests: str = ""
+    name: str = ""
+
+    @property
+    def system(self) -> str:
+        """Name of the system in tables and pages: the given one, else the generator with its arguments."""
+        return self.name or self.generator.label
 
     def judge_repeats_of(self, scorer: ScorerSpec) -> int:
         """Return the number of scores per image of a scorer."""

@@ -45,6 +45,7 @@ class OpenedSource:
         in_place: Whether the source is a run directory, which may itself be the output directory.
         part_of: Selection of samples in that run; None if the samples are those of `task`.
         requests: Identity of the agent answers that the images were generated from; empty if none.
+        name: Name of the system of that run; empty when it has none of its own.
         remember: Records in the new run what an export needs from the source.
     """
 
@@ -57,6 +58,7 @@ class OpenedSource:
     in_place: bool = False
     part_of: Selection | None = None
     requests: str = ""
+    name: str = ""
     remember: Callable[[RunStore], None] | None = None
 
 
@@ -113,6 +115,7 @@ class RecordedTask:
         self.default_scorers = tuple(scorer.name for scorer in spec.scorers)
         self.search = ""
         self.search_version = ""
+        self.limit = "first" if spec.selection.kind == "limit" else "stratified"
         with RunStore.read(path) as store:
             self._pairs = {sample.id: (sample, store.truth(sample.id)) for sample in store.samples()}
 
@@ -204,6 +207,7 @@ def _run(path: Path, task: Task | None) -> OpenedSource:
         repeats=spec.repeats,
         in_place=True,
         requests=spec.requests,
+        name=spec.name,
         part_of=spec.selection if task is None else None,
     )
 

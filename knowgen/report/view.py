@@ -170,7 +170,7 @@ def systems_of(runs: Sequence[ReportRun]) -> tuple[ReportSystem, ...]:
 
 def _labels(runs: Sequence[ReportRun]) -> list[str]:
     """Name that tell the runs apart: generator, then its arguments, then the folder, then a number."""
-    labels = [run.summaries[0].system or run.store.spec.generator.name for run in runs]
+    labels = [run.summaries[0].system or run.store.spec.system for run in runs]
     tails = (
         [canonical(run.store.spec.generator.args) for run in runs],
         [f"seed {run.store.spec.seed}" for run in runs],

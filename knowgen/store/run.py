@@ -87,7 +87,9 @@ class RunStore:
                 raise DataError("run.json is missing", where=str(path), fix="restore it or start again with --fresh")
             if earlier is not None and (differs := spec_difference(earlier.spec, spec)):
                 raise ConfigError(
-                    f"holds another run: {differs}", where=str(path), fix="choose another --out, or start with --fresh"
+                    f"holds another run: {differs}",
+                    where=str(path),
+                    fix="choose another --out or --name, or delete it with --fresh",
                 )
             store = cls(path, *_write_both(path, spec, earlier), lock)
         except BaseException:

@@ -17,6 +17,9 @@ class Task(Protocol):
         default_scorers: Scorers of a run that names none.
         search: Name of the search backend for this task's pages, such as `world:DIR`; empty if the task has none.
         search_version: Identity of that backend's content, for keys; empty if there is none.
+
+    A task that is ordered for it has an attribute `limit = "first"`: `--limit N` then takes its first N samples, and
+    otherwise a stratified sample.
     """
 
     name: str

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -55,6 +55,7 @@ class TaskFile(BaseModel):
     default_scorers: tuple[str, ...] = ()
     search: str = ""
     seed: int | None = None
+    limit: Literal["stratified", "first"] = "stratified"
 
 
 def first_problem(error: ValidationError) -> str:
@@ -127,6 +128,7 @@ class FolderTask:
         self.name = name or self.file.name
         self.description = self.file.description
         self.default_scorers = self.file.default_scorers
+        self.limit = self.file.limit
         self.search = f"{self.file.search}:{path}" if self.file.search else ""
 
     @cached_property

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from typing import Literal
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import UNKNOWN_GROUP, GroundTruth, Sample, group_of
@@ -21,6 +22,7 @@ class InMemoryTask:
         default_scorers: Scorers of a run that names none.
         search: Name of the search backend that serves this task's pages, empty for none.
         search_version: Identity of that backend's content, for keys.
+        limit: What `--limit N` takes: a stratified sample, or the first N of a task that is ordered for it.
 
     Raises:
         DataError: The list is empty, an id is a duplicate, or a ground truth belongs to no sample.
@@ -35,9 +37,10 @@ class InMemoryTask:
         default_scorers: Iterable[str] = (),
         search: str = "",
         search_version: str = "",
+        limit: Literal["stratified", "first"] = "stratified",
     ) -> None:
         self.name, self.default_scorers = name, tuple(default_scorers)
-        self.search, self.search_version = search, search_version
+        self.search, self.search_version, self.limit = search, search_version, limit
         self._samples: dict[str, Sample] = {}
         for sample in samples:
             if sample.id in self._samples:

@@ -43,7 +43,7 @@ def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float
             store.rows(scorer),
             protocol,
             dimensions=scorer_spec.dimensions,
-            system=spec.generator.name,
+            system=spec.system,
             task=spec.task,
             task_version=spec.task_version,
             scorer=scorer,
@@ -149,7 +149,7 @@ def slug(text: str) -> str:
 
 
 def distinct_names(runs: Sequence[tuple[Path, str]]) -> list[str]:
-    """Return a label for each run: the generator's name, with the directory's where two share it."""
+    """Return a label for each run: the system's name, with the directory's where two share it."""
     names = [name for _, name in runs]
     return [name if names.count(name) == 1 else f"{name} ({path.resolve().name})" for path, name in runs]
 

@@ -51,7 +51,7 @@ def compare(
         for run in (first, second)
     )
     check_comparable(a, b)
-    names = artifacts.distinct_names([(run.path, run.spec.generator.name) for run in (first, second)])
+    names = artifacts.distinct_names([(run.path, run.spec.system) for run in (first, second)])
     rows = [panel_rows(run, panel, quorum) if panel else run.rows(label) for run in (first, second)]
     return paired(
         rows[0],
@@ -98,7 +98,7 @@ def panel_summary(run: Run, members: Sequence[str], quorum: int | None = None, p
         rows,
         protocol or run.protocol,
         dimensions=_panel_dimensions(run, panel.members),
-        system=run.spec.generator.name,
+        system=run.spec.system,
         task=run.spec.task,
         task_version=run.spec.task_version,
         scorer=panel.label,
@@ -148,7 +148,7 @@ def agree(
 
     if not runs:
         raise UsageError("no run to compare", fix="name one or more run directories")
-    names = artifacts.distinct_names([(run.path, run.spec.generator.name) for run in runs])
+    names = artifacts.distinct_names([(run.path, run.spec.system) for run in runs])
     shared = [each for each in runs[0].spec.scorers if all(_has(run, each.name) for run in runs)]
     dimensions = {each.name: tuple(each.dimensions) for each in shared}
     panel_label = panel_of(panel, quorum).label if panel else ""

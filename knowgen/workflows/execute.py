@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 from knowgen.core.errors import UsageError
+from knowgen.core.spec import RunSpec
 from knowgen.engine.options import EngineOptions
 from knowgen.store.run import RunStore
 from knowgen.workflows import artifacts
@@ -58,11 +59,18 @@ def _workers(plan: Plan, path: Path) -> int:
     return 0 if done else workers_for(plan.generator)
 
 
-def default_out(task: str, system: str) -> Path:
-    """Return the default run directory.
+def default_out(spec: RunSpec) -> Path:
+    """Return the default run directory: one per task and system, where other arguments are another system.
 
     Example:
-        >>> default_out("knowgen_mini", "diffusers:qwen-image").as_posix()
-        'reports/knowgen_mini__diffusers-qwen-image'
+        >>> spec = RunSpec(task="knowgen_mini", task_version="1", selection=Selection(n=48), generator=GeneratorSpec(
+        ...     name="models/duck.py:Duck", args={"style": "ink"}))
+        >>> default_out(spec).as_posix()
+        'reports/knowgen_mini__duck.py-Duck-style-ink'
+        >>> default_out(spec.model_copy(update={"name": "Ink duck"})).as_posix()
+        'reports/knowgen_mini__Ink-duck'
     """
-    return Path("reports") / f"{artifacts.slug(task)}__{artifacts.slug(system)}"
+    name = artifacts.slug(spec.name or spec.generator.name)
+    if not spec.name and spec.generator.args:
+        name += "-" + artifacts.slug(spec.generator.label.removeprefix(spec.generator.name).replace("/", "-"))
+    return Path("reports") / f"{artifacts.slug(spec.task)}__{name}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+from knowgen.core.arguments import arguments_line
 from knowgen.core.records import Score, ScoreStatus
-from knowgen.engine.components import ScorerHandle
+from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.placement import scorer_slots
 from knowgen.scorers.vlm.cost_estimate import Estimate, describe_estimate, estimate_from_attempts
@@ -23,7 +24,8 @@ def forecast(plan: Plan, out: Path) -> str:
     lines = [
         f"task       {plan.spec.task} {plan.spec.task_version}, {plan.spec.selection.label}{_shard(plan)}",
         f"generator  {plan.spec.generator.name} {plan.spec.generator.revision}".rstrip(),
-        *(f"scorer     {scorer.name} {scorer.version}".rstrip() for scorer in plan.spec.scorers),
+        *_arguments(plan.generator if isinstance(plan.generator, GeneratorHandle) else None),
+        *(line for scorer in plan.scorers for line in (_scorer_name(scorer), *_arguments(scorer))),
         f"images     {expected}",
         f"scores     {expected * sum(plan.spec.judge_repeats_of(scorer.spec) for scorer in plan.scorers)}",
         f"directory  {out}",
@@ -34,6 +36,19 @@ def forecast(plan: Plan, out: Path) -> str:
     for handle in plan.scorers:
         lines += _scorer_lines(plan, handle, stored.get(handle.spec.name, []), expected)
     return "\n".join(lines)
+
+
+def _scorer_name(scorer: ScorerHandle) -> str:
+    return f"scorer     {scorer.spec.name} {scorer.spec.version}".rstrip()
+
+
+def _arguments(handle: GeneratorHandle | ScorerHandle | None) -> list[str]:
+    """Return a line with the arguments of a generator or scorer as they were understood; none without arguments."""
+    if handle is None:
+        return []
+    given = {**(handle.component_ref.args if handle.component_ref is not None else {}), **handle.spec.args}
+    plain = {name: value for name, value in given.items() if name != "search"}
+    return [f"           {arguments_line(plain)}"] if plain else []
 
 
 def _shard(plan: Plan) -> str:

@@ -112,6 +112,7 @@ def _plan(
     source: Path | None = None,
     earlier: Sequence[ScorerSpec] = (),
     part_of: Selection | None = None,
+    name: str = "",
     shard: RunShard | None = None,
     remember: Callable[[RunStore], None] | None = None,
     release: Callable[[], None] = lambda: None,
@@ -143,6 +144,7 @@ def _plan(
         repeats=config.repeats if repeats is None else repeats,
         judge_repeats=config.judge_repeats,
         shard=shard,
+        name=config.name or name,
     )
     part = SelectedTask(whole, samples)
     return Plan(spec, part, generator, tuple(handles), config, source, remember, release, origin)
@@ -216,6 +218,7 @@ def plan_scoring(
         source=Path(source) if in_place else None,
         earlier=opened.scorers if in_place else (),
         part_of=opened.part_of,
+        name=opened.name,
         shard=_shard_of(Path(source)) if opened.in_place else None,
         remember=opened.remember,
         release=opened.generations.close,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from knowgen.core import registry
+from knowgen.core.arguments import annotations_of, argument_text, plain_arguments, read_arguments
 from knowgen.core.errors import UsageError
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import GeneratorSpec, ScorerSpec, canonical
@@ -161,6 +162,16 @@ class Description:
         installed = self.plugin.named and self.plugin.origin != registry.LOCAL
         return installed and model is not None and model.default is model.empty and "model" not in given
 
+    def read(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arguments as values: those given as text are read by the annotations of the plugin.
+
+        Raises:
+            UsageError: A text is not a value of its parameter's type.
+        """
+        if self.form != "factory":
+            return plain_arguments(arguments)
+        return read_arguments(self.plugin.target, arguments, self.plugin.where)
+
     def build(self, arguments: Mapping[str, Any]) -> Callable[[], Any]:
         """Return a function that builds the plugin."""
         plugin = self.plugin
@@ -222,7 +233,7 @@ def resolve_generator(
     if isinstance(generator, str):
         refuse_secrets({"generator": generator})
     description = describe(locate("generators", generator))
-    target = description.plugin.target
+    target, arguments = description.plugin.target, description.read(arguments)
     if description.form == "function":
         return _function_handle(description, arguments)
     capabilities = capabilities_of(target)
@@ -355,8 +366,9 @@ def resolve_scorer(scorer: str | Callable[..., Any] | object, args: Mapping[str,
         refuse_secrets({"scorer": scorer})
     refuse_secrets(args, where="scorer")
     description = describe(locate("scorers", scorer))
-    target, arguments = description.plugin.target, dict(args)
+    target, arguments = description.plugin.target, description.read(args)
     capabilities = scorer_capabilities(target)
+    given = dict(arguments)
     if description.form != "factory" and (args or description.plugin.model is not None):
         raise UsageError(
             f"it is {'a function' if description.form == 'function' else 'an object'} and takes no arguments",
@@ -375,7 +387,7 @@ def resolve_scorer(scorer: str | Callable[..., Any] | object, args: Mapping[str,
         spec=identify_scorer(description, arguments, capabilities),
         capabilities=capabilities,
         build=build,
-        component_ref=None if description.form == "object" else description.component_ref(args),
+        component_ref=None if description.form == "object" else description.component_ref(given),
         estimate=description.estimate and partial(description.estimate, model=description.plugin.model, **arguments),
     )
 
@@ -391,6 +403,13 @@ def identify_scorer(
         note=capabilities.note,
         dimensions=capabilities.dimensions,
     )
+
+
+def argument_texts(scorer: str, args: Mapping[str, Any]) -> dict[str, str]:
+    """Return the arguments of a scorer as texts that the command line reads as the same values."""
+    target = locate("scorers", scorer).target
+    hints = annotations_of(target)
+    return {name: argument_text(value, hints.get(name, Any)) for name, value in args.items()}
 
 
 def resolve_scorers(requests: Sequence[ScorerRequest]) -> list[ScorerHandle]:

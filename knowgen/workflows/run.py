@@ -138,7 +138,7 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
         UsageError: No run was given, or a run has not been scored.
         ConfigError: The folder contains something other than a report.
     """
-    names = artifacts.distinct_names([(run.path, run.spec.generator.name) for run in runs])
+    names = artifacts.distinct_names([(run.path, run.spec.system) for run in runs])
     pages = [
         (run.path, [each.model_copy(update={"system": name}) for each in run.summaries()])
         for run, name in zip(runs, names, strict=True)

@@ -1,4 +1,4 @@
-"""Which samples of a task a run covers: all, the first N, some by id, or one shard of these."""
+"""Which samples of a task a run covers: all, N of every category, some by id, or one shard of these."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import GroundTruth, Sample
-from knowgen.core.spec import RunShard, Selection, SelectionKind, select
+from knowgen.core.spec import RunShard, Selection, SelectionKind, select, text_hash
 from knowgen.tasks.contract import Task
 
 
@@ -17,7 +17,7 @@ def select_samples(task: Task, *, limit: int | None, ids: Sequence[str] | None) 
 
     Args:
         task: The task.
-        limit: Maximum number of samples, from the first on.
+        limit: Maximum number of samples: a stratified sample, or the first ones of a task with `limit = "first"`.
         ids: Ids of the samples to select.
 
     Raises:
@@ -30,7 +30,7 @@ def select_samples(task: Task, *, limit: int | None, ids: Sequence[str] | None) 
         raise UsageError(f"limit must be a whole number >= 1, got {limit}")
     if ids is not None and not ids:
         raise UsageError("the list of ids is empty", fix="name a sample, or omit it for all")
-    kind: SelectionKind = "ids" if ids else "all" if limit is None else "limit"
+    kind: SelectionKind = "ids" if ids else "all"
     requested = set(ids or ())
     chosen: list[Sample] = []
     seen: set[str] = set()
@@ -38,8 +38,6 @@ def select_samples(task: Task, *, limit: int | None, ids: Sequence[str] | None) 
         if sample.id in seen:
             raise DataError(f"duplicate id {sample.id!r}", where=f"task {task.name}", fix="make ids unique")
         seen.add(sample.id)
-        if kind == "limit" and len(chosen) == limit:
-            break
         if kind != "ids" or sample.id in requested:
             chosen.append(sample)
     if unknown := sorted(requested - seen):
@@ -48,9 +46,48 @@ def select_samples(task: Task, *, limit: int | None, ids: Sequence[str] | None) 
         raise UsageError(f"task {task.name} has no sample {unknown[0]!r}", fix=fix)
     if not chosen:
         raise DataError("no samples", where=f"task {task.name}")
-    if kind == "limit" and limit is not None and len(chosen) < limit:
-        kind = "all"
+    if limit is not None and limit < len(chosen):
+        if getattr(task, "limit", "stratified") == "first":
+            kind, chosen = "limit", chosen[:limit]
+        else:
+            kind, chosen = "stratified", stratified(chosen, limit, task.version)
     return chosen, select([sample.id for sample in chosen], kind)
+
+
+def stratified(samples: Sequence[Sample], limit: int, seed: str) -> list[Sample]:
+    """Return a stratified sample, in the given order of the samples.
+
+    Groups, and in each group its categories, are represented in proportion to their size, as far as the limit allows.
+    The same task gives the same sample everywhere, and a smaller limit a part of a larger one.
+
+    Args:
+        samples: All samples.
+        limit: Number of samples to choose.
+        seed: Decides which samples of a category are chosen.
+    """
+
+    def order(*names: str) -> str:
+        return text_hash("\0".join((seed, *names)))
+
+    groups: dict[str, dict[str, list[Sample]]] = {}
+    for sample in samples:
+        groups.setdefault(sample.group, {}).setdefault(sample.category, []).append(sample)
+    ranked: list[tuple[float, str, Sample]] = []
+    for group, categories in groups.items():
+        within: list[tuple[float, str, Sample]] = []
+        for category, members in categories.items():
+            by_hash = sorted(members, key=lambda sample: order(sample.id))
+            within += _spread(by_hash, order(group, category))
+        within.sort(key=lambda place: place[:2])
+        ranked += _spread([sample for _, _, sample in within], order(group))
+    ranked.sort(key=lambda place: place[:2])
+    chosen = {sample.id for _, _, sample in ranked[:limit]}
+    return [sample for sample in samples if sample.id in chosen]
+
+
+def _spread(samples: Sequence[Sample], tie: str) -> list[tuple[float, str, Sample]]:
+    """Place samples evenly between 0 and 1, with what orders equal places of several strata."""
+    return [((index + 0.5) / len(samples), tie, sample) for index, sample in enumerate(samples)]
 
 
 def select_shard(samples: list[Sample], selection: Selection, shard: str) -> tuple[list[Sample], Selection, RunShard]:
@@ -90,6 +127,7 @@ class SelectedTask:
     def __init__(self, task: Task, samples: Sequence[Sample]) -> None:
         self._task, self._samples = task, samples
         self.name, self.default_scorers, self.search = task.name, task.default_scorers, task.search
+        self.limit = getattr(task, "limit", "stratified")
 
     @property
     def version(self) -> str:

@@ -20,8 +20,10 @@ from knowgen import api
 from knowgen.cli.main import run
 from knowgen.store import merge as store_merge
 from knowgen.store.run import RunStore
+from knowgen.tasks.load import load_task
 from knowgen.workflows import artifacts
 from knowgen.workflows import merge as merging
+from knowgen.workflows.selection import select_samples
 from tests.helpers.text import one_line
 
 TIMES = {"generation_seconds", "score_seconds"}
@@ -91,8 +93,9 @@ def test_merged_shards_equal_one_run(workspace: Path, count: int) -> None:
 
 def test_shards_take_every_nth_sample_and_record_their_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards(2, "--limit", "5")
+    chosen = [sample.id for sample in select_samples(load_task("small"), limit=5, ids=None)[0]]
     output = capsys.readouterr().out
-    for name, ids in (("part1", ["s0", "s2", "s4"]), ("part2", ["s1", "s3"])):
+    for name, ids in (("part1", chosen[::2]), ("part2", chosen[1::2])):
         with RunStore.read(workspace / name) as store:
             assert [sample.id for sample in store.samples()] == ids
             assert store.spec.selection.kind == "shard"
@@ -218,7 +221,7 @@ def test_directories_that_are_not_shards_of_one_run_are_refused_in_one_line(
         (["part1", "part1"], 2, "both contain shard 1/3"),
         (["part1", "seeded", "part3"], 3, "seeded: is a shard of another run than part1: seed is 0 there and 4 here"),
         (["part1", "scored", "part3"], 3, "scorer my_scorer:Half 1"),
-        (["part1", "limited", "part3"], 3, "selection all 6 there and limit 5"),
+        (["part1", "limited", "part3"], 3, "selection all 6 there and 5 stratified"),
         (["part1", "halves", "part3"], 3, "3 shards there and 2 here"),
         (["part1", "one", "part3"], 2, "one: is not a shard of a run"),
         (["part1", "nowhere"], 3, "nowhere: not a run directory"),

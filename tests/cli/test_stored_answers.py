@@ -72,8 +72,12 @@ def generations(path: Path) -> dict[str, Generation]:
         return {generation.sample_id: generation for _, generation in store.generations()}
 
 
+def first_ids(count: int) -> list[str]:
+    return [sample.id for sample in knowgen.load_task("knowgen_mini").samples()][:count]
+
+
 def answers(folder: Path, count: int = 4) -> Path:
-    ids = [sample.id for sample in knowgen.load_task("knowgen_mini").samples()][:count]
+    ids = first_ids(count)
     records: list[dict[str, Any]] = [
         {
             "id": name,
@@ -93,7 +97,7 @@ def answers(folder: Path, count: int = 4) -> Path:
 
 def generate(out: Path, requests: Path, **settings: Any) -> api.Run:
     return knowgen.evaluate(
-        "knowgen_mini", RecordingGenerator(), "pixels", out=out, limit=4, requests=requests, **settings
+        "knowgen_mini", RecordingGenerator(), "pixels", out=out, ids=first_ids(4), requests=requests, **settings
     )
 
 

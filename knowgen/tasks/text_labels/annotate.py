@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from knowgen.clients.chat.response import ChatResponse, ResponseKind
 from knowgen.core import registry
+from knowgen.core.arguments import read_arguments
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, TransientError, UsageError
 from knowgen.core.metering import current_meter
 from knowgen.core.records import Sample
@@ -129,6 +130,7 @@ def annotate(
         frozen = None if force or journal.pending else read_frozen(task.path / TEXT_FILE)
         if frozen is not None and _fits(frozen, samples):
             return AnnotationOutcome(task, frozen, fresh=False, spent=journal.spent)
+        args = read_arguments(registry.load(registry.resolve("scorers", judge)), args, f"scorer {judge!r}")
         endpoint, question = _endpoint(judge, args)
         if force:
             journal.write("restart")
