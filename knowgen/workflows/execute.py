@@ -63,8 +63,9 @@ def default_out(spec: RunSpec) -> Path:
     """Return the default run directory: one per task and system, where other arguments are another system.
 
     Example:
-        >>> spec = RunSpec(task="knowgen_mini", task_version="1", selection=Selection(n=48), generator=GeneratorSpec(
-        ...     name="models/duck.py:Duck", args={"style": "ink"}))
+        >>> from knowgen.core.spec import GeneratorSpec, Selection
+        >>> duck = GeneratorSpec(name="models/duck.py:Duck", args={"style": "ink"})
+        >>> spec = RunSpec(task="knowgen_mini", task_version="1", selection=Selection(n=48), generator=duck)
         >>> default_out(spec).as_posix()
         'reports/knowgen_mini__duck.py-Duck-style-ink'
         >>> default_out(spec.model_copy(update={"name": "Ink duck"})).as_posix()

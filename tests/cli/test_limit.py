@@ -27,10 +27,10 @@ def samples_of(sizes: dict[str, int]) -> list[Sample]:
     ]
 
 
-def test_the_bundled_task_gives_both_groups_and_as_many_categories_as_samples() -> None:
+def test_the_bundled_task_gives_both_groups_and_a_sample_of_eight_categories() -> None:
     chosen, selection = select_samples(load_task("knowgen_mini"), limit=8, ids=None)
     assert len({sample.category for sample in chosen}) == 8
-    assert set(Counter(sample.group for sample in chosen).values()) == {4}
+    assert sorted(Counter(sample.group for sample in chosen).values()) == [3, 5], "of 18 and 30"
     assert selection.kind == "stratified" and selection.label == f"8 stratified ({selection.hash})"
     again, same = select_samples(load_task("knowgen_mini"), limit=8, ids=None)
     assert (again, same) == (chosen, selection)

@@ -115,7 +115,7 @@ def test_an_image_is_generated_from_an_answers_prompt_and_references(tmp_path: P
 
 
 def test_a_second_generator_reuses_the_search_of_a_run(tmp_path: Path, image_folder: Path) -> None:
-    knowgen.evaluate("knowgen_mini", Agent(str(image_folder)), "pixels", out=tmp_path / "agent", limit=4)
+    knowgen.evaluate("knowgen_mini", Agent(str(image_folder)), "pixels", out=tmp_path / "agent", ids=first_ids(4))
     generate(tmp_path / "run", tmp_path / "agent")
     assert {count for _, count in RecordingGenerator.calls} == {2}
     for generation in generations(tmp_path / "run").values():
