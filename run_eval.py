@@ -22,10 +22,11 @@ def _use_project_environment() -> None:
 def main() -> int:
     """Run `knowgen run` with the arguments of this script, or `knowgen demo` without arguments."""
     _use_project_environment()
+    from knowgen.cli.common import program_of_this_process
     from knowgen.cli.main import run as run_command
 
     arguments = sys.argv[1:]
-    return run_command(["demo"] if not arguments else ["run", *arguments])
+    return run_command(["demo"] if not arguments else ["run", *arguments], program=program_of_this_process())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,14 +29,74 @@ def directory_of(out: Path, shard: str | None) -> Path:
     return out.with_name(f"{out.name}__shard-{shard.replace('/', '-of-')}") if shard else out
 
 
-def command_line(*words: str | Path) -> str:
+@dataclass(frozen=True)
+class CommandLine:
+    """How this process was started.
+
+    Attributes:
+        words: Words of the command line after the program's name.
+        program: Words that start the program in this shell and folder.
+    """
+
+    words: tuple[str, ...]
+    program: tuple[str, ...] = ("knowgen",)
+
+
+def program_of_this_process() -> tuple[str, ...]:
+    """Return the words that start this program again in the current folder: `knowgen` where the shell finds it.
+
+    Elsewhere the path of the script in this environment, such as `.venv/bin/knowgen`, or `PYTHON -m knowgen` where this
+    environment has no script.
+    """
+    folder = Path(sys.executable).parent
+    found = shutil.which("knowgen")
+    if found is not None and Path(found).absolute().parent == folder.absolute():
+        return ("knowgen",)
+    started_as_module = Path(sys.argv[0]).name == "__main__.py"
+    script = folder / "knowgen"
+    if script.is_file() and not started_as_module:
+        return (_from_here(script),)
+    return (_python(), "-m", "knowgen")
+
+
+def _python() -> str:
+    """Return the word that starts this interpreter in the current folder."""
+    for name in ("python", "python3"):
+        found = shutil.which(name)
+        if found is not None and Path(found).absolute() == Path(sys.executable).absolute():
+            return name
+    return _from_here(Path(sys.executable))
+
+
+def _from_here(path: Path) -> str:
+    """Return a path relative to the current folder where it is below it."""
+    path, here = path.absolute(), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def shell_line(*words: str | Path) -> str:
     """Return a command line that is quoted for a shell."""
     return shlex.join(str(word) for word in words)
 
 
+def command_line(*words: str | Path) -> str:
+    """Return a command line of this program that works when it is pasted into the shell."""
+    context = click.get_current_context(silent=True)
+    program = context.obj.program if context is not None and isinstance(context.obj, CommandLine) else ("knowgen",)
+    return shell_line(*program, *words)
+
+
+def pip_line(*words: str | Path) -> str:
+    """Return a command line of the pip of this environment: `pip` where the shell finds it."""
+    found = shutil.which("pip")
+    if found is not None and Path(found).absolute().parent == Path(sys.executable).absolute().parent:
+        return shell_line("pip", *words)
+    return shell_line(_python(), "-m", "pip", *words)
+
+
 def resume_command() -> str:
     """Return the command line that resumes the current command: the same one without `--fresh`."""
-    return command_line("knowgen", *(word for word in click.get_current_context().obj if word != "--fresh"))
+    return command_line(*(word for word in click.get_current_context().obj.words if word != "--fresh"))
 
 
 def closing_lines(run: Run, resume: str) -> None:
@@ -59,7 +122,7 @@ def closing_lines(run: Run, resume: str) -> None:
     words = [
         word for name, value in argument_texts(scorer.name, scorer.args).items() for word in ("-s", f"{name}={value}")
     ]
-    click.echo(f"rescore  {command_line('knowgen', 'score', run.path, '--scorer', scorer.name, *words)}")
+    click.echo(f"rescore  {command_line('score', run.path, '--scorer', scorer.name, *words)}")
     click.echo(f"report   {(run.path / 'report' / 'index.html').resolve()}")
 
 

@@ -61,6 +61,6 @@ def run_demo(out: Path, limit: int | None = None) -> int:
     click.echo()
     click.echo(tables.terminal([run.summary for run in runs]))
     click.echo()
-    click.echo(f"compare  {command_line('knowgen', 'compare', out / 'closed_book', out / 'open_book')}")
+    click.echo(f"compare  {command_line('compare', out / 'closed_book', out / 'open_book')}")
     click.echo(f"report   {page.resolve()}")
     return max(exit_code(run) for run in runs)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import click
 
+from knowgen.cli.common import CommandLine, program_of_this_process
 from knowgen.core.errors import KnowgenError
 from knowgen.core.secrets import command_line_values, mask_secrets, refuse_secrets
 from knowgen.core.text import error_summary, one_line
@@ -99,11 +100,12 @@ def _split_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
     return "--debug" in before_separator, [word for word in before_separator if word != "--debug"] + rest
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None, *, program: Sequence[str] = ("knowgen",)) -> int:
     """Run the command line.
 
     Args:
         arguments: Arguments after the program name; those of the process when None.
+        program: Words that start the program, for the command lines that it prints.
 
     Returns:
         The exit code: 0 done; 1 unexpected error; 2 wrong usage; 3 wrong configuration or data; 4 missing dependency;
@@ -112,7 +114,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     debug, words = _split_debug(sys.argv[1:] if arguments is None else arguments)
     try:
         refuse_secrets(command_line_values(words))
-        result = cli.main(args=list(words), prog_name="knowgen", standalone_mode=False, obj=tuple(words))
+        result = cli.main(
+            args=list(words), prog_name="knowgen", standalone_mode=False, obj=CommandLine(tuple(words), tuple(program))
+        )
         return int(result or 0)
     except KnowgenError as error:
         if debug:
@@ -146,4 +150,4 @@ def _fail(line: str, code: int) -> int:
 
 def main() -> None:
     """Run the command line of this process and exit."""
-    sys.exit(run())
+    sys.exit(run(program=program_of_this_process()))

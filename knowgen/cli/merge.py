@@ -47,6 +47,6 @@ def command(shards: tuple[Path, ...], out: Path, protocol: str, unfinished: bool
         if ", " in versions:
             click.echo(f"differ   the shards were made with {name} {versions}")
     click.echo(f"merged   {len(shards)} shards into {run.path}: {run.spec.selection.label}")
-    click.echo(f"rescore  {command_line('knowgen', 'score', run.path, '--scorer', run.spec.scorers[0].name)}")
+    click.echo(f"rescore  {command_line('score', run.path, '--scorer', run.spec.scorers[0].name)}")
     click.echo(f"report   {(run.path / 'report' / 'index.html').resolve()}")
     return 0

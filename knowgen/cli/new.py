@@ -41,25 +41,25 @@ class PackageKind:
 KINDS = {
     "generator": PackageKind(
         "generators",
-        (("check", "knowgen check generator {name}"), ("run", "knowgen run --task knowgen_mini --generator {name}")),
+        (("check", "check generator {name}"), ("run", "run --task knowgen_mini --generator {name}")),
     ),
     "scorer": PackageKind(
         "scorers",
         (
-            ("check", "knowgen check scorer {name}"),
-            ("run", "knowgen run --task knowgen_mini --generator open_book --scorer {name}"),
+            ("check", "check scorer {name}"),
+            ("run", "run --task knowgen_mini --generator open_book --scorer {name}"),
         ),
     ),
     "task": PackageKind(
         "tasks",
-        (("check", "knowgen check task {name}"), ("run", "knowgen run --task {name} --generator noise")),
+        (("check", "check task {name}"), ("run", "run --task {name} --generator noise")),
         is_function=True,
     ),
     "search": PackageKind(
         "search",
         (
-            ("list", "knowgen list search"),
-            ("run", "knowgen run --task knowgen_mini --generator open_book -g search={name}"),
+            ("list", "list search"),
+            ("run", "run --task knowgen_mini --generator open_book -g search={name}"),
         ),
     ),
 }
@@ -91,11 +91,11 @@ def command(kind: str, name: str, folder: Path | None) -> int:
     written = _write(target, name, kind)
     for path in written:
         click.echo(f"wrote    {path}")
-    from knowgen.cli.common import command_line
+    from knowgen.cli.common import command_line, pip_line
 
-    click.echo(f"install  {command_line('pip', 'install', '-e', target)}")
+    click.echo(f"install  {pip_line('install', '-e', target)}")
     for word, command_text in KINDS[kind].next_steps:
-        click.echo(f"{word:<9}{command_text.format(name=name)}")
+        click.echo(f"{word:<9}{command_line(*command_text.format(name=name).split())}")
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from knowgen.cli.common import command_line
 from knowgen.cli.options import run_option
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def command(generator: str, **options: Any) -> int:
     if settings.open_to_all:
         click.echo("warning: other machines can reach this server without a token; give --token-env", err=True)
     click.echo(f"serving  {generator} at {address}{_execution(handle, settings)}")
-    click.echo(f"use      knowgen run --task knowgen_mini --generator http:{address}")
+    click.echo(f"use      {command_line('run', '--task', 'knowgen_mini', '--generator', f'http:{address}')}")
     serve(handle, settings, sock)
     click.echo("stopped")
     return 0

@@ -84,7 +84,7 @@ def _closing_lines(result: SuiteResult) -> None:
     for task in result.tasks:
         ranked = artifacts.ranked(result, task)
         if len(ranked) > 1:
-            click.echo(f"compare  {command_line('knowgen', 'compare', ranked[1].path, ranked[0].path)}")
+            click.echo(f"compare  {command_line('compare', ranked[1].path, ranked[0].path)}")
     click.echo(f"tables   {result.path / artifacts.TABLES}")
     click.echo(f"json     {result.path / artifacts.SUITE_FILE}")
     for page in result.pages.values():

@@ -78,7 +78,7 @@ def test_a_directory_of_another_setting_says_what_to_do(capsys: pytest.CaptureFi
     assert "style" in error and "ink" in error and "oil" in error and "--out" in error and "--name" in error
 
 
-def test_long_arguments_are_cut_and_still_told_apart() -> None:
+def test_long_arguments_are_cut_and_still_distinct() -> None:
     labels = [GeneratorSpec(name="x", args={"prompt": "very " * 40 + end}).label for end in ("long", "short")]
     assert len(set(labels)) == 2 and max(len(label) for label in labels) < 60
     assert GeneratorSpec(name="x").label == "x"

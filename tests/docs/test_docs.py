@@ -1,22 +1,32 @@
 """The documentation is true: its code runs, its commands exist, its links lead somewhere.
 
-Every fenced block of Python or shell runs in the folder of its page, in the order of the page. A first line `# NAME.py`
-names the file that a Python block is. A block that cannot run here has a comment on the line before it:
-`<!-- not run: needs a key -->`; its `knowgen` commands are parsed, not run.
+Every fenced block of Python or shell runs in the folder of its page, in the order of the page, as a newcomer pastes it:
+a shell block whole into bash, with this package's `knowgen` on the path. A first line `# NAME.py` names the file that a
+Python block is. A block that cannot run here has a comment on the line before it: `<!-- not run: needs a key -->`; its
+`knowgen` commands are parsed, and those that can only plan (`--dry-run`) do so, on stand-ins for data and keys.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
+from PIL import Image
 
-from knowgen.cli.main import VERBS, cli
+from knowgen.cli.main import VERBS, cli, run
+from knowgen.tasks.data_home import CURRENT_FILE, INDEX_FILE, INDEX_FORMAT
+from knowgen.tasks.load import load_task
 from tests.helpers.processes import python_environment, run_python
+from tests.helpers.small_task import make_task
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOT_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/README.md")
@@ -32,6 +42,10 @@ COMMANDS = ("knowgen ", "make ", "pip ", "python ")
 FENCE = re.compile(r"(?P<before>[^\n]*\n)?^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: (?P<why>.+) -->")
 LINK = re.compile(r"\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -80,13 +94,33 @@ CODE = [block for block in BLOCKS if block.language in {"python", "shell"}]
 RUNNABLE = sorted({block.page for block in CODE if not block.not_run} - set(GUIDES))
 
 
-def run_words(words: list[str], folder: Path) -> int:
-    """Run a command in a folder with this checkout's package and return its exit code, which must be 0."""
-    programs = {"knowgen": ["-m", "knowgen"], "python": []}
-    assert words[0] in programs, f"{words[0]} does not run in the tests; mark the block"
-    done = run_python(*programs[words[0]], *words[1:], cwd=folder, timeout=600, check=False)
-    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
-    return done.returncode
+def make_environment(folder: Path) -> Path:
+    """Write the programs `python` and `knowgen` of this checkout into a folder, as an installation would."""
+    folder.mkdir(parents=True)
+    python, program = folder / "python", folder / "knowgen"
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    lines = ["import sys", f"sys.executable = {str(python)!r}", "from knowgen.cli.main import main", "main()"]
+    program.write_text("\n".join([f"#!{sys.executable}", *lines, ""]))
+    for script in (python, program):
+        script.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shell_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a search path on which `knowgen` and `python` are those of this checkout."""
+    return os.pathsep.join([str(make_environment(tmp_path_factory.mktemp("home") / "bin")), os.environ["PATH"]])
+
+
+def paste(code: str, folder: Path, path: str) -> str:
+    """Paste a block into bash in a folder and return what it prints; every command must succeed."""
+    environment = python_environment(PATH=path)
+    command = ["bash", "-e", "-u", "-o", "pipefail", "-c", code]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, timeout=600, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 def parse(words: list[str]) -> str:
@@ -141,32 +175,106 @@ def test_a_wrong_option_is_detected() -> None:
         parse(["knowgen", "reprot"])
 
 
-def run_page(page: str, folder: Path) -> list[int]:
-    """Run the blocks of a page in order and return the exit codes of their commands."""
-    codes = []
+def run_page(page: str, folder: Path, path: str) -> list[str]:
+    """Run the blocks of a page in order and return what they print."""
+    printed = []
     if page == "examples/README.md":
         (folder / "examples").symlink_to(ROOT / "examples")
     for number, block in enumerate(each for each in CODE if each.page == page and not each.not_run):
         if block.language == "shell":
-            for words in block.commands:
-                codes.append(run_words(words, folder))
+            printed.append(paste(block.code, folder, path))
         else:
             file = block.file or f"block_{number}.py"
             (folder / file).write_text(block.code, encoding="utf-8")
-            codes.append(run_words(["python", file], folder))
-    return codes
+            printed.append(paste(f"python {file}", folder, path))
+    return printed
 
 
-def test_the_blocks_of_the_readme_run(tmp_path: Path) -> None:
-    codes = run_page("README.md", tmp_path)
-    assert codes and not any(codes)
+def test_the_blocks_of_the_readme_run_and_its_example_passes_its_check(tmp_path: Path, shell_path: str) -> None:
+    printed = "".join(run_page("README.md", tmp_path, shell_path))
+    assert ", 0 warnings, 0 failed\n" in printed
+    assert "\nrescore  knowgen score reports/mine " in printed, "a line that works when it is pasted"
+
+
+def test_printed_command_lines_work_where_the_program_is_not_on_the_path(tmp_path: Path) -> None:
+    """As after `make demo`: the environment is in the folder and not on the path."""
+    make_environment(tmp_path / ".venv" / "bin")
+    words = "run --task knowgen_mini --generator noise --scorer pixels --limit 1 --out out"
+    printed = paste(f".venv/bin/knowgen {words}", tmp_path, "/usr/bin:/bin")
+    lines = [line.partition("  ")[2].strip() for line in printed.splitlines() if line.startswith(("resume", "rescore"))]
+    assert len(lines) == 2 and all(line.startswith(".venv/bin/knowgen ") for line in lines)
+    for line in lines:
+        assert "noise" in paste(line, tmp_path, "/usr/bin:/bin")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in RUNNABLE if page != "README.md"])
-def test_the_blocks_of_a_page_run(page: str, tmp_path: Path) -> None:
-    codes = run_page(page, tmp_path)
-    assert codes and not any(codes)
+def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, shell_path: str) -> None:
+    assert run_page(page, tmp_path, shell_path)
+
+
+PLANS = {"run", "score", "judge-check", "suite"}
+"""Commands with `--dry-run`."""
+PLANNED = [
+    (block, words)
+    for block in CODE
+    if block.not_run and block.language == "shell"
+    for words in block.commands
+    if words[0] == "knowgen" and words[1] in PLANS and not any("hf:" in word for word in words)
+]
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the current folder with what the marked blocks need: prepared data, keys, a model, images, a suite."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KNOWGEN_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-" + "standin" * 4)
+    for number, value in (("ID", "3"), ("COUNT", "8")):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{number}", value)
+    mini = ROOT / "tasks" / "knowgen_mini"
+    prepared = tmp_path / "data" / "knowgen" / "local-1"
+    shutil.copytree(mini, prepared, symlinks=True)
+    write_json(prepared.parent / CURRENT_FILE, {"folder": prepared.name})
+    write_json(prepared / INDEX_FILE, {"format": INDEX_FORMAT, "name": "knowgen", "commit": "local-1", "rows": 48})
+    model = next(block for block in CODE if block.page == "README.md" and block.file == "my_model.py")
+    (tmp_path / "my_model.py").write_text(model.code)
+    suite = next(block for block in BLOCKS if block.page == "docs/guides/suite.md" and block.language == "yaml")
+    (tmp_path / "mine.yaml").write_text(suite.code)
+    make_task(tmp_path / "worlds" / "seven", [f"prompt {number}" for number in range(48)])
+    sample = next(load_task("knowgen_mini").samples())
+    (tmp_path / "my_images").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "my_images" / f"{sample.id}.png")
+    image = f"my_images/{sample.id}.png"
+    row = {
+        "id": 1,
+        "success": True,
+        "prompt": "x",
+        "output_path": image,
+        "gt_image": image,
+        "meta": {"category": "art"},
+    }
+    write_json(tmp_path / "results.json", [row])
+    return tmp_path
+
+
+@pytest.mark.parametrize(("block", "words"), PLANNED, ids=lambda each: each.where if isinstance(each, Block) else None)
+def test_a_block_that_needs_keys_or_data_plans_its_work_on_stand_ins(
+    block: Block, words: list[str], stand_ins: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expanded = [os.path.expandvars(word) for word in words[1:]]
+    code = run([*expanded, *([] if "--dry-run" in expanded else ["--dry-run"])])
+    output = capsys.readouterr()
+    assert code == 0, f"{block.where}: {shlex.join(words)}\n{output.out}{output.err}"
+    assert "task       " in output.out and "images     " in output.out
+
+
+def test_placeholders_of_shell_blocks_look_like_placeholders() -> None:
+    """A word in capitals is a variable with a `$`, or it would be pasted as it is."""
+    for block in CODE:
+        if block.language == "shell":
+            plain = re.sub(r"#.*|\$\{?\w+", "", block.code)
+            assert re.findall(r"(?<![\w./-])[A-Z][A-Z_]+(?![\w./:-])", plain) == [], block.where
 
 
 def anchors_of(page: Path) -> set[str]:
