@@ -184,6 +184,9 @@ class Reservation:
 current_meter: ContextVar[Meter | None] = ContextVar("knowgen_meter", default=None)
 """The budget meter of the current run; None outside a run."""
 
+reuse_replies: ContextVar[bool] = ContextVar("knowgen_reuse_replies", default=True)
+"""Whether a cached reply may answer a request; False in a run with `--fresh`, which asks again."""
+
 judge_repeat: ContextVar[int] = ContextVar("knowgen_judge_repeat", default=0)
 """Number of the current score of an image, from 0. It distinguishes requests that are otherwise identical."""
 

@@ -159,7 +159,7 @@ class RunConfig(EngineConfig, ResultConfig):
         Option("Name in tables and pages", metavar="NAME", default="generator with arguments"),
     ] = None
     out: Annotated[Path | str | None, Option("Run directory", metavar="DIR", default="reports/TASK__SYSTEM")] = None
-    fresh: Annotated[bool, Option("Delete earlier results in the directory first", commands=JUDGING)] = False
+    fresh: Annotated[bool, Option("Delete earlier results first; ask judges again", commands=JUDGING)] = False
 
 
 @dataclass(frozen=True)

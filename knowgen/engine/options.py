@@ -19,12 +19,14 @@ class EngineOptions(EngineConfig):
         tries: Attempts in this run at a request that fails with a transient error.
         max_attempts: Attempts over all runs of the directory; after that a failure is final.
         workers: Worker processes of the generator; 0 runs it in this process.
+        fresh: Whether judges are asked again where a reply is cached.
     """
 
     score_timeout: float = 300.0
     tries: int = 4
     max_attempts: int = 12
     workers: int = 0
+    fresh: bool = False
 
     @classmethod
     def of(cls, config: EngineConfig, *, workers: int = 0) -> EngineOptions:
@@ -35,7 +37,7 @@ class EngineOptions(EngineConfig):
             workers: Worker processes of the generator.
         """
         given = {name: getattr(config, name) for name in declared_fields(EngineConfig)}
-        return cls(**{**given, "workers": workers})
+        return cls(**{**given, "workers": workers, "fresh": bool(getattr(config, "fresh", False))})
 
 
 @dataclass

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.metering import Meter, judge_repeat
+from knowgen.core.metering import Meter, judge_repeat, reuse_replies
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.devices import cuda_count, own_device
 from knowgen.engine.dispatcher import Dispatcher
@@ -144,7 +145,7 @@ def scorer_dispatcher(
     else:
         plugin = LazyPlugin(bridge, handle.build, own_device, where)
         if capabilities.shape == "score":
-            executor = LoopExecutor(bridge, plugin, _score, meter, where)
+            executor = LoopExecutor(bridge, plugin, partial(_score, reuse=not options.fresh), meter, where)
         else:
             executor = ThreadExecutor(bridge, plugin, "score_batch", meter, where)
     return Dispatcher(
@@ -160,7 +161,8 @@ def scorer_dispatcher(
     )
 
 
-async def _score(plugin: Any, inputs: Any) -> Any:
+async def _score(plugin: Any, inputs: Any, *, reuse: bool) -> Any:
     sample, truth, generation, repeat = inputs
     judge_repeat.set(repeat)  # in the context of this asyncio task only
+    reuse_replies.set(reuse)
     return await score_item(plugin, (sample, truth, generation))

@@ -102,7 +102,7 @@ class GeneratorCapabilities:
         references: Whether it uses reference images.
         privileged: Whether requests carry the ground truth. Leaderboards reject such a generator.
         revision: Version of the model or code; part of every key.
-        wants_search: Whether its constructor takes `search`, the name of a search backend.
+        wants_search: Whether its constructor takes `search`, a search backend.
         deadline: Time limit per image in seconds, for a generator that limits its calls itself and may have to wait for
             its turn; 0 to use the run's limit.
         wants_device: Whether it has `setup(device)`. If there are several GPUs, it then gets a worker process per GPU.

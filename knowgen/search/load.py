@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 from knowgen.core import registry
 from knowgen.core.errors import UsageError
@@ -11,6 +12,21 @@ from knowgen.search.contract import SearchBackend
 
 METHODS = ("search", "image_search", "open")
 """Methods that a backend must have, as coroutines."""
+
+
+def with_search(target: object, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a generator with its search backend in the place of the backend's name.
+
+    A generator is handed the backend and never its name, which may contain the path of a task's folder.
+
+    Args:
+        target: Class or factory of the generator.
+        arguments: Its arguments.
+    """
+    given = dict(arguments)
+    if getattr(target, "wants_search", False) and isinstance(given.get("search"), str):
+        given["search"] = load_search(given["search"])
+    return given
 
 
 def load_search(search: str | SearchBackend) -> SearchBackend:

@@ -1,6 +1,6 @@
 """A task in a folder: `task.yaml`, `samples.jsonl`, `truth.jsonl` and images.
 
-    task.yaml       name, version, description, default_scorers, search (name of a backend that serves this folder)
+    task.yaml       name, version, description, default_scorers, search (name of a backend)
     samples.jsonl   one sample per line
     truth.jsonl     one ground truth per line, with `image_file`, the relative path of its image
     text_required.json  optional: which prompts require text, as frozen by `knowgen task annotate`
@@ -26,6 +26,8 @@ from knowgen.tasks.text_labels.labels import TEXT_FILE, FrozenText, read_frozen
 TASK_FILE = "task.yaml"
 SAMPLES_FILE = "samples.jsonl"
 TRUTH_FILE = "truth.jsonl"
+SEARCH_FOLDER = "search"
+"""Folder of the search material. It is all that a search backend is given; truths are outside."""
 SEARCH_FILES = ("pages.jsonl", "pictures.jsonl")
 
 
@@ -129,7 +131,7 @@ class FolderTask:
         self.description = self.file.description
         self.default_scorers = self.file.default_scorers
         self.limit = self.file.limit
-        self.search = f"{self.file.search}:{path}" if self.file.search else ""
+        self.search = f"{self.file.search}:{path / SEARCH_FOLDER}" if self.file.search else ""
 
     @cached_property
     def version(self) -> str:
@@ -140,7 +142,7 @@ class FolderTask:
     @cached_property
     def search_version(self) -> str:
         """Hash of the content of the task's search backend; empty if it has none."""
-        return _hash_files(self.path, SEARCH_FILES) if self.file.search else ""
+        return _hash_files(self.path / SEARCH_FOLDER, SEARCH_FILES) if self.file.search else ""
 
     def __len__(self) -> int:
         return sum(1 for _ in _lines(self.path / SAMPLES_FILE))

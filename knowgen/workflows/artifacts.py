@@ -11,6 +11,7 @@ from pathlib import Path
 from knowgen.core.errors import UsageError
 from knowgen.core.records import Row, Usage
 from knowgen.core.spec import RunSpec
+from knowgen.core.text import count
 from knowgen.interchange.official_export import SummaryRow
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
@@ -39,7 +40,7 @@ def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float
         raise UsageError(f"no scorer {scorer!r} in this run", where=str(path), fix=f"it has {', '.join(known)}")
     scorer_spec = known[scorer]
     with RunStore.read(path) as store:
-        return aggregate(
+        summary = aggregate(
             store.rows(scorer),
             protocol,
             dimensions=scorer_spec.dimensions,
@@ -53,6 +54,23 @@ def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float
             cost=cost,
             seconds=store.seconds(),
         )
+        cached, replies = _cached_replies(store, scorer)
+    if not cached:
+        return summary
+    note = (
+        f"{cached} of {count(replies, 'reply', 'replies')} of the judge come from the reply cache; --fresh asks again"
+    )
+    return summary.model_copy(update={"notes": (*summary.notes, note)})
+
+
+def _cached_replies(store: RunStore, scorer: str) -> tuple[int, int]:
+    """Return how many replies of a judge came from the cache, and how many there are."""
+    cached = replies = 0
+    for _, score in store.scores(scorer):
+        for attempt in score.attempts:
+            replies += bool(attempt.reply)
+            cached += attempt.cached
+    return cached, replies
 
 
 def cost_of(path: Path) -> float | None:

@@ -25,7 +25,7 @@ from knowgen.engine.components import ComponentRef, GeneratorHandle, ScorerHandl
 from knowgen.generators.contract import FunctionGenerator, capabilities_of, is_plain_function
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
 from knowgen.scorers.short_form import function_scorer, is_scoring_function
-from knowgen.search.load import load_search
+from knowgen.search.load import load_search, with_search
 from knowgen.tasks.contract import Task
 
 NOT_IN_KEYS = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
@@ -175,7 +175,12 @@ class Description:
     def build(self, arguments: Mapping[str, Any]) -> Callable[[], Any]:
         """Return a function that builds the plugin."""
         plugin = self.plugin
-        return partial(registry.build, plugin.target, arguments, model=plugin.model, where=plugin.where)
+
+        def built() -> Any:
+            given = with_search(plugin.target, arguments) if plugin.kind == "generators" else arguments
+            return registry.build(plugin.target, given, model=plugin.model, where=plugin.where)
+
+        return built
 
     def component_ref(self, arguments: Mapping[str, Any]) -> ComponentRef | None:
         """Return the reference from which a worker process builds the plugin; None for an object of this process."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from knowgen.core.atomic import replace_folder
 from knowgen.core.errors import ConfigError, UsageError
+from knowgen.tasks.folder import SEARCH_FOLDER
 from knowgen.worlds import shard_files
 from knowgen.worlds.content.difficulty import RECIPE_VERSION
 from knowgen.worlds.shard import SHARD_SIZE
@@ -44,7 +45,9 @@ def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, 
         >>> with TemporaryDirectory() as folder:
         ...     world = build_world(Path(folder) / "world", seed=7, samples=1, workers=1)
         ...     sorted(path.name for path in world.iterdir())
-        ['pages.jsonl', 'pictures', 'pictures.jsonl', 'samples.jsonl', 'task.yaml', 'truth', 'truth.jsonl']
+        ...     sorted(path.name for path in (world / "search").iterdir())
+        ['samples.jsonl', 'search', 'task.yaml', 'truth', 'truth.jsonl']
+        ['pages.jsonl', 'pictures', 'pictures.jsonl']
     """
     if seed < 0 or samples < 1 or (workers is not None and workers < 1):
         raise UsageError("seed must be 0 or more, samples and workers 1 or more", where="world build")
@@ -55,8 +58,8 @@ def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, 
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", where=str(out.parent)) from error
     try:
-        for folder in ("truth", "pictures", PARTS):
-            (draft / folder).mkdir()
+        for folder in ("truth", f"{SEARCH_FOLDER}/pictures", PARTS):
+            (draft / folder).mkdir(parents=True)
         shards = -(-samples // SHARD_SIZE)
         _write_shards(draft, seed, samples, min(workers or os.cpu_count() or 1, shards))
         for file in ROW_FILES:

@@ -1,6 +1,7 @@
-"""Search in a world folder: BM25 over its pages and over the titles of its images.
+"""Search in a world: BM25 over its pages and over the titles of its images.
 
-It reads `pages.jsonl`, `pictures.jsonl` and the image files, and never the samples or ground truths.
+The folder of the search material has `pages.jsonl`, `pictures.jsonl` and the image files. It is the folder `search` of
+a world, apart from samples and ground truths, and the backend reads nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from knowgen.core.records import ImageRef
 from knowgen.search.contract import Hit, ImageHit, Page
 
 PAGES_FILE, IMAGES_FILE = "pages.jsonl", "pictures.jsonl"
+TRUTH_FILES = ("truth.jsonl", "truth", "samples.jsonl")
+"""What must not be beside the search material."""
+
 _TITLE_WEIGHT = 3
 """Number of times a title is repeated before the text in the index."""
 
@@ -76,18 +80,26 @@ class WorldSearch:
     The index is built on first use and then kept in memory.
 
     Args:
-        model: Folder of the world, the DIR of `world:DIR`.
+        model: Folder of the search material, the DIR of `world:DIR`, such as `worlds/seven/search`.
 
     Raises:
-        UsageError: If the folder does not exist or is not a world.
+        UsageError: If the folder does not exist, is not search material, or contains ground truths.
     """
 
     def __init__(self, model: str) -> None:
-        self.folder = Path(model)
-        missing = [name for name in (PAGES_FILE, IMAGES_FILE) if not (self.folder / name).is_file()]
+        self._folder = Path(model)
+        missing = [name for name in (PAGES_FILE, IMAGES_FILE) if not (self._folder / name).is_file()]
         if missing:
             raise UsageError(
-                f"missing {' and '.join(missing)}", where=model, fix="build a world with `knowgen world build`"
+                f"missing {' and '.join(missing)}",
+                where=model,
+                fix="name the folder `search` of a world built by `knowgen world build`",
+            )
+        if apart := [name for name in TRUTH_FILES if (self._folder / name).exists()]:
+            raise UsageError(
+                f"contains {apart[0]}, which a search must not reach",
+                where=model,
+                fix=f"name the folder `search` of a world, without {apart[0]}",
             )
         self._lock = threading.Lock()
 
@@ -97,7 +109,7 @@ class WorldSearch:
         digest = hashlib.sha256()
         for name in (PAGES_FILE, IMAGES_FILE):
             digest.update(f"{name}\0".encode())
-            with (self.folder / name).open("rb") as file:
+            with (self._folder / name).open("rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)
         return digest.hexdigest()[:12]
@@ -140,13 +152,13 @@ class WorldSearch:
 
     @cached_property
     def _pages(self) -> _PageIndex:
-        pages = [_page(row, where) for where, row in _rows(self.folder / PAGES_FILE)]
+        pages = [_page(row, where) for where, row in _rows(self._folder / PAGES_FILE)]
         index = TextIndex([f"{page.title}. " * _TITLE_WEIGHT + page.text for page in pages])
         return _PageIndex(pages, {page.url: page for page in pages}, index)
 
     @cached_property
     def _images(self) -> tuple[list[ImageHit], TextIndex]:
-        images = [_image(row, self.folder, where) for where, row in _rows(self.folder / IMAGES_FILE)]
+        images = [_image(row, self._folder, where) for where, row in _rows(self._folder / IMAGES_FILE)]
         return images, TextIndex([image.title for image in images])
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import KnowgenError
 from knowgen.core.records import GroundTruth, ImageRef
+from knowgen.tasks.folder import SEARCH_FOLDER
 from knowgen.worlds.content.entities import Entity
 from knowgen.worlds.content.samples import PlannedSample
 from knowgen.worlds.content.search_images import SearchImage, render_search_image
@@ -25,14 +26,15 @@ from knowgen.worlds.shard import SHARD_SIZE, WorldShard, make_shard
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SAMPLES, TRUTH, PAGES, IMAGES = "samples.jsonl", "truth.jsonl", "pages.jsonl", "pictures.jsonl"
+SAMPLES, TRUTH = "samples.jsonl", "truth.jsonl"
+PAGES, IMAGES = f"{SEARCH_FOLDER}/pages.jsonl", f"{SEARCH_FOLDER}/pictures.jsonl"
 ROW_FILES = (SAMPLES, TRUTH, PAGES, IMAGES)
 PARTS = ".parts"
 
 
 def part_path(folder: Path, file: str, number: int) -> Path:
     """Return the path of the rows of one shard for one file, until the parts are concatenated."""
-    return folder / PARTS / f"{number:06d}-{file}"
+    return folder / PARTS / f"{number:06d}-{Path(file).name}"
 
 
 def write_shard(folder: Path, seed: int, number: int, samples: int) -> None:
@@ -50,7 +52,7 @@ def write_shard(folder: Path, seed: int, number: int, samples: int) -> None:
         SAMPLES: (plan.sample.model_dump(mode="json") for plan in planned),
         TRUTH: (_truth_row(plan, folder) for plan in planned),
         PAGES: (page.model_dump(mode="json") for page in shard.pages),
-        IMAGES: _image_rows(shard, folder),
+        IMAGES: _image_rows(shard, folder / SEARCH_FOLDER),
     }
     for file in ROW_FILES:
         with part_path(folder, file, number).open("w", encoding="utf-8", newline="\n") as part:

@@ -132,6 +132,7 @@ class JudgeServer(LocalServer):
     Args:
         script: Steps in order, the last one repeated, or a function of the call.
         price: US dollars per million input and output tokens.
+        models: Entries of `GET /v1/models`; None for a server without that list.
 
     Attributes:
         calls: All calls, in order of arrival.
@@ -139,9 +140,15 @@ class JudgeServer(LocalServer):
         max_in_flight: Maximum number of concurrent calls so far.
     """
 
-    def __init__(self, script: Script = (Step(),), price: tuple[float, float] = (0.0, 0.0)) -> None:
+    def __init__(
+        self,
+        script: Script = (Step(),),
+        price: tuple[float, float] = (0.0, 0.0),
+        models: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
         self.script = script
         self.price = price
+        self.models = models
         self.calls: list[Call] = []
         self.spent = 0.0
         self.max_in_flight = 0
@@ -152,6 +159,14 @@ class JudgeServer(LocalServer):
         class Handler(QuietHandler):
             def do_POST(self) -> None:
                 server._serve(self)
+
+            def do_GET(self) -> None:
+                listed = server.models is not None and self.path == "/v1/models"
+                body = json.dumps({"object": "list", "data": list(server.models or ())}).encode() if listed else b"{}"
+                self.send_response(200 if listed else 404)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
         super().__init__(Handler)
 

@@ -54,7 +54,7 @@ class RepeatedScoring:
             self._source,
             "vlm:any",
             out=self._source.parent / f"run{self._runs}",
-            scorer_args={"base_url": base or self._server.url, "price_call": 0, **args},
+            scorer_args={"base_url": base or self._server.url, "price_call": 0, "cache": True, **args},
             judge_repeats=judge_repeats,
         )
         assert run.outcome is not None and run.outcome.score_failed == 0
@@ -137,7 +137,7 @@ def test_failed_scores_are_requested_again_and_others_are_cached(tmp_path: Path)
     source = results(tmp_path / "a")
     bad = {"1", "3"}
     with JudgeServer(lambda call: Step(reply="no" if call.sample_id in bad else good())) as server:
-        args = {"base_url": server.url, "price_call": 0, "attempts": 2}
+        args = {"base_url": server.url, "price_call": 0, "attempts": 2, "cache": True}
         first = api.score(source, "vlm:any", out=tmp_path / "run", scorer_args=args)
         assert first.outcome is not None and first.outcome.score_failed == 2
         before = len(server.calls)

@@ -15,7 +15,7 @@ from knowgen.scorers.vlm.judge import VlmJudge
 SHARED: dict[str, Any] = {
     "model": inspect.Parameter.empty, "base_url": "", "temperature": 0.0, "max_tokens": 2048, "attempts": 4,
     "schema": "auto", "max_side": 4096, "quality": 100, "price_in": None, "price_out": None, "price_call": None,
-    "key_env": "", "concurrency": 256, "rpm": 0, "tpm": 0, "timeout": 120.0, "cache": True,
+    "key_env": "", "concurrency": 256, "rpm": 0, "tpm": 0, "timeout": 120.0, "cache": None, "endpoint_id": "",
 }  # fmt: skip
 EXCLUDED = {"price_in", "price_out", "price_call", "key_env", "concurrency", "timeout", "rpm", "tpm", "cache"}
 JUDGES = [

@@ -209,7 +209,7 @@ def test_concurrency_and_schema_support_are_noted(tmp_path: Path) -> None:
         return Step(status=429, headers={"Retry-After": "0"}) if next(plain) == 10 else Step(delay=0.02)
 
     with JudgeServer(script) as server:
-        evaluate(tmp_path, server.url, count=40)
+        evaluate(tmp_path, server.url, count=40, cache=True)
         assert {score.status for score in scores_in(tmp_path).values()} == {ScoreStatus.OK}
         first = len(server.calls)
         with RunStore.read(tmp_path / "run") as store:
@@ -220,7 +220,7 @@ def test_concurrency_and_schema_support_are_noted(tmp_path: Path) -> None:
         assert schemas and all("response_format" in body for body in schemas)
         (tmp_path / "again").mkdir()
         shutil.copy(tmp_path / "truth.png", tmp_path / "again")
-        evaluate(tmp_path / "again", server.url, count=40)
+        evaluate(tmp_path / "again", server.url, count=40, cache=True)
         assert len(server.calls) == first  # the refused schema was remembered, and every reply was cached
     assert all(score.attempts[0].cached for score in scores_in(tmp_path / "again").values())
 

@@ -16,4 +16,4 @@ WORLD_SEED = 9
 def built_world(tmp_path_factory: pytest.TempPathFactory) -> BuiltWorld:
     """Return a world of 48 samples; tests must not change it."""
     folder = build_world(tmp_path_factory.mktemp("worlds") / "nine", WORLD_SEED, 48)
-    return BuiltWorld(folder, WORLD_SEED, FolderTask(folder), WorldSearch(str(folder)))
+    return BuiltWorld(folder, WORLD_SEED, FolderTask(folder), WorldSearch(str(folder / "search")))

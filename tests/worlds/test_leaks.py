@@ -58,7 +58,7 @@ def expected_pixels(built_world: BuiltWorld) -> dict[str, np.ndarray]:
 
 def copy_searched(world: BuiltWorld, to: Path) -> Path:
     for name in SEARCHED:
-        source = world.folder / name
+        source = world.folder / "search" / name
         if source.is_dir():
             shutil.copytree(source, to / name)
         else:
@@ -100,7 +100,7 @@ def test_open_book_opens_no_other_file_of_the_world(built_world: BuiltWorld, tmp
         "    asyncio.run(system.generate(GenerationRequest(id='x', prompt=prompt)))\n"
         "print(json.dumps(sorted(opened)))\n"
     )
-    command = [sys.executable, str(script), str(built_world.folder), json.dumps(prompts)]
+    command = [sys.executable, str(script), str(built_world.folder / "search"), json.dumps(prompts)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == ["pages.jsonl", "pictures", "pictures.jsonl"]
 

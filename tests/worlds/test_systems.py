@@ -66,7 +66,7 @@ def draw_open(world: BuiltWorld, prompt: str, *, seed: int = 0) -> GeneratedImag
 def test_open_book_loads_its_backend_by_name(built_world: BuiltWorld) -> None:
     sample = next(built_world.task.samples())
     request = GenerationRequest(id="any", prompt=sample.prompt)
-    by_name = asyncio.run(OpenBook(f"world:{built_world.folder}").generate(request))
+    by_name = asyncio.run(OpenBook(f"world:{built_world.folder / 'search'}").generate(request))
     assert np.array_equal(pixels(by_name.image), pixels(draw_open(built_world, sample.prompt).image))
 
 

@@ -63,7 +63,7 @@ def test_ids_and_prompts_are_distinct_and_ids_are_opaque(built_world: BuiltWorld
 
 
 def image_rows(world: BuiltWorld) -> list[dict[str, str]]:
-    return rows_of(world.folder / "pictures.jsonl")
+    return rows_of(world.folder / "search" / "pictures.jsonl")
 
 
 def test_prompts_stay_distinct_over_many_shards() -> None:
@@ -90,7 +90,7 @@ def test_every_subject_has_a_visibly_different_distractor(built_world: BuiltWorl
 
 
 def test_every_required_fact_is_in_the_evidence(built_world: BuiltWorld) -> None:
-    pages = {row["url"]: row for row in rows_of(built_world.folder / "pages.jsonl")}
+    pages = {row["url"]: row for row in rows_of(built_world.folder / "search" / "pages.jsonl")}
     facts = 0
     for sample in built_world.task.samples():
         truth = built_world.task.truth(sample.id)
@@ -105,7 +105,7 @@ def test_every_required_fact_is_in_the_evidence(built_world: BuiltWorld) -> None
 
 
 def test_evidence_leads_from_a_name_in_the_prompt_over_links_to_the_subject(built_world: BuiltWorld) -> None:
-    pages = {row["url"]: row for row in rows_of(built_world.folder / "pages.jsonl")}
+    pages = {row["url"]: row for row in rows_of(built_world.folder / "search" / "pages.jsonl")}
     followed = 0
     for sample in built_world.task.samples():
         truth = built_world.task.truth(sample.id)
@@ -122,7 +122,11 @@ def test_evidence_leads_from_a_name_in_the_prompt_over_links_to_the_subject(buil
 
 
 def test_titles_contain_no_figure_and_no_label(built_world: BuiltWorld) -> None:
-    titles = [row["title"] for name in ("pages", "pictures") for row in rows_of(built_world.folder / f"{name}.jsonl")]
+    titles = [
+        row["title"]
+        for name in ("pages", "pictures")
+        for row in rows_of(built_world.folder / "search" / f"{name}.jsonl")
+    ]
     assert not any(character.isdigit() for title in titles for character in title)
     everything = "\n".join(titles)
     labels = [entity.label for number in range(2) for plan in make_shard(built_world.seed, number).samples
@@ -132,7 +136,7 @@ def test_titles_contain_no_figure_and_no_label(built_world: BuiltWorld) -> None:
 
 
 def test_pages_have_unique_urls_on_reserved_hosts_and_no_dead_links(built_world: BuiltWorld) -> None:
-    rows = rows_of(built_world.folder / "pages.jsonl")
+    rows = rows_of(built_world.folder / "search" / "pages.jsonl")
     urls = {row["url"] for row in rows}
     assert len(urls) == len(rows)
     assert all(re.fullmatch(r"https://[a-z]+\.example/[a-z0-9-]+", url) for url in urls)
@@ -145,15 +149,17 @@ def test_pages_have_unique_urls_on_reserved_hosts_and_no_dead_links(built_world:
 
 
 def test_image_files_match_their_rows(built_world: BuiltWorld) -> None:
-    truths, images = rows_of(built_world.folder / "truth.jsonl"), rows_of(built_world.folder / "pictures.jsonl")
-    listed = [(row["image_file"], row["image"]) for row in truths] + [(row["file"], row["image"]) for row in images]
+    truths = rows_of(built_world.folder / "truth.jsonl")
+    images = rows_of(built_world.folder / "search" / "pictures.jsonl")
+    listed = [(row["image_file"], row["image"]) for row in truths]
+    listed += [(f"search/{row['file']}", row["image"]) for row in images]
     for file, image in listed:
         data = (built_world.folder / file).read_bytes()
         assert hashlib.sha256(data).hexdigest() == image["sha256"]
         assert data[12:16] == b"VP8L", "lossless WebP"
     with Image.open(built_world.folder / truths[0]["image_file"]) as opened:
         assert (opened.size, opened.mode) == ((768, 512), "RGB")
-    on_disk = {path.name for path in (built_world.folder / "pictures").iterdir()}
+    on_disk = {path.name for path in (built_world.folder / "search" / "pictures").iterdir()}
     assert on_disk == {Path(row["file"]).name for row in images}
 
 

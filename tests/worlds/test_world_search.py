@@ -17,7 +17,7 @@ from tests.helpers.built_world import BuiltWorld, rows_of
 
 
 def test_a_title_finds_its_own_page(built_world: BuiltWorld) -> None:
-    for row in rows_of(built_world.folder / "pages.jsonl")[:60]:
+    for row in rows_of(built_world.folder / "search" / "pages.jsonl")[:60]:
         hits = asyncio.run(built_world.search.search(row["title"], 6))
         assert row["url"] in [hit.url for hit in hits], row["title"]
 
@@ -31,7 +31,7 @@ def test_there_are_at_most_k_hits_and_fewer_if_fewer_match(built_world: BuiltWor
 
 
 def test_opened_pages_equal_those_in_the_folder(built_world: BuiltWorld) -> None:
-    for row in rows_of(built_world.folder / "pages.jsonl")[:20]:
+    for row in rows_of(built_world.folder / "search" / "pages.jsonl")[:20]:
         assert asyncio.run(built_world.search.open(row["url"])).model_dump(mode="json") == row
 
 
@@ -54,7 +54,7 @@ def test_the_version_equals_the_search_version_of_the_task_and_depends_on_the_co
 ) -> None:
     assert built_world.search.version == built_world.task.search_version
     for name in ("pages.jsonl", "pictures.jsonl"):
-        shutil.copy(built_world.folder / name, tmp_path / name)
+        shutil.copy(built_world.folder / "search" / name, tmp_path / name)
     assert WorldSearch(str(tmp_path)).version == built_world.search.version
     with (tmp_path / "pages.jsonl").open("a") as file:
         file.write('{"url": "https://atlas.example/x", "title": "X", "text": "x", "links": []}\n')
@@ -63,13 +63,13 @@ def test_the_version_equals_the_search_version_of_the_task_and_depends_on_the_co
 
 def test_search_needs_neither_samples_nor_ground_truths(built_world: BuiltWorld, tmp_path: Path) -> None:
     for name in ("pages.jsonl", "pictures.jsonl"):
-        shutil.copy(built_world.folder / name, tmp_path / name)
+        shutil.copy(built_world.folder / "search" / name, tmp_path / name)
     hits = asyncio.run(WorldSearch(str(tmp_path)).search("village", 5))
     assert hits == asyncio.run(built_world.search.search("village", 5))
 
 
 def test_the_backend_is_loaded_by_name(built_world: BuiltWorld) -> None:
-    backend = registry.create(registry.resolve("search", f"world:{built_world.folder}"), {})
+    backend = registry.create(registry.resolve("search", f"world:{built_world.folder / 'search'}"), {})
     assert backend.version == built_world.search.version
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from knowgen.clients.chat.encoder_pool import EncoderPool
+from knowgen.clients.chat.identity import is_vendor, served_identity
 from knowgen.clients.chat.image_encoding import EncodedImageFile, ImageEncoding
 from knowgen.clients.chat.request import ChatRequest, Message
 from knowgen.clients.chat.response import ChatResponse, ResponseKind, ResponseReader
@@ -28,7 +29,7 @@ from knowgen.clients.pricing import ChatPrice, max_input_tokens
 from knowgen.clients.rate_control import CallSlot, LoadSignal, RateControl, RateLimits
 from knowgen.core.cache import Cache
 from knowgen.core.errors import UsageError
-from knowgen.core.metering import Reservation, judge_repeat, note, paid_call
+from knowgen.core.metering import Reservation, judge_repeat, note, paid_call, reuse_replies
 from knowgen.core.records import Attempt, ImageRef, Usage
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import fingerprint
@@ -57,6 +58,7 @@ class EndpointSession:
         self._client: ClientSession | None = None
         self._rate_control: RateControl | None = None
         self._encoder: EncoderPool | None = None
+        self.identifying = asyncio.Lock()
 
     @property
     def client(self) -> ClientSession:
@@ -102,6 +104,22 @@ class ClientState:
         self._rejects_schema: bool | None = None
         self._cache: Cache | None = None
         self._session: EndpointSession | None = None
+        self._identified = False
+        self.identity: str | None = ""
+
+    async def identify(self, endpoint: ChatEndpoint) -> None:
+        """Find out which server answers, once; None is its identity while it does not answer."""
+        if self._identified or not endpoint.use_cache:
+            return
+        session = self.session(endpoint)
+        async with session.identifying:
+            if self._identified:
+                return
+            self.identity = endpoint.endpoint_id
+            if not self.identity and not is_vendor(endpoint.base_url):
+                models_url = f"{endpoint.base_url}/models"
+                self.identity = await served_identity(session.client, models_url, endpoint.model)
+            self._identified = self.identity is not None
 
     @property
     def cache(self) -> Cache:
@@ -159,6 +177,7 @@ class ChatEndpoint:
         schema: Whether to ask the endpoint to enforce a reply's JSON schema; `auto` asks until the endpoint rejects
             one.
         use_cache: Whether replies are cached between runs.
+        endpoint_id: Identity of the server in keys of cached replies; the server is asked for it when empty.
     """
 
     model: str
@@ -172,6 +191,7 @@ class ChatEndpoint:
     encoding: ImageEncoding = field(default_factory=ImageEncoding)
     schema: SchemaUse = "auto"
     use_cache: bool = True
+    endpoint_id: str = ""
     _state: ClientState = field(default_factory=ClientState, repr=False, compare=False)
 
     @classmethod
@@ -219,6 +239,7 @@ class ChatEndpoint:
             BudgetReachedError: The remaining budget is smaller than the call's worst case.
             ConfigError: There is a budget and the price is unknown.
         """
+        await self._state.identify(self)
         may_reject = schema is not None and self.schema == "auto"
         if self.schema == "off" or (may_reject and self._state.rejects_schema(self)):
             schema = None
@@ -258,9 +279,9 @@ class ChatEndpoint:
 
     def _cached(self, request: ChatRequest) -> ChatResponse | None:
         """Return the cached reply to a request, at no cost; None where there is none."""
-        if not self.use_cache:
+        key = self._key(request) if reuse_replies.get() else ""
+        if not key:
             return None
-        key = request.key(judge_repeat.get())
         value = self._state.cache.get(key)
         if value is None:
             return None
@@ -271,6 +292,14 @@ class ChatEndpoint:
         usage = attempt.usage.model_copy(update={"cost": 0.0})
         attempt = attempt.model_copy(update={"cached": True, "usage": usage})
         return ChatResponse(attempt, ResponseKind.REPLY, status=200, key=key)
+
+    def _key(self, request: ChatRequest) -> str:
+        """Return the key of a request's reply; empty where replies are not cached or the server is not known."""
+        identity = self._state.identity
+        if not self.use_cache or identity is None:
+            return ""
+        key = request.key(judge_repeat.get())
+        return fingerprint([key, identity]) if identity else key
 
     async def _call(self, request: ChatRequest, caller: str) -> ChatResponse:
         """Send a request when rate control and budget admit it."""
@@ -284,7 +313,7 @@ class ChatEndpoint:
             response = await self._send(session.client, request, worst, reservation)
             seconds = loop.time() - started
             _report_load(slot, response)
-        key = request.key(judge_repeat.get()) if self.use_cache else ""
+        key = self._key(request)
         attempt = response.attempt.model_copy(update={"seconds": seconds})
         return ChatResponse(attempt, response.kind, response.retry_after, response.status, response.billed, key)
 

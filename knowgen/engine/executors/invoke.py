@@ -144,6 +144,7 @@ def build_from_ref(component_ref: ComponentRef) -> Any:
     from knowgen.core import registry
     from knowgen.generators.contract import FunctionGenerator, is_plain_function
     from knowgen.scorers.short_form import function_scorer, is_scoring_function
+    from knowgen.search.load import with_search
 
     resolved = registry.resolve(component_ref.kind, component_ref.name)
     target = registry.load(resolved)
@@ -152,4 +153,5 @@ def build_from_ref(component_ref: ComponentRef) -> Any:
     if component_ref.kind == "scorers" and is_scoring_function(target):
         return function_scorer(target)
     where = f"{registry.SINGULAR[component_ref.kind]} {component_ref.name!r}"
-    return registry.build(target, component_ref.args, model=resolved.model, where=where)
+    args = with_search(target, component_ref.args) if component_ref.kind == "generators" else component_ref.args
+    return registry.build(target, args, model=resolved.model, where=where)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from knowgen.clients.chat.client import ChatEndpoint, SchemaUse
 from knowgen.clients.chat.image_encoding import MAX_SIDE, QUALITY, ImageEncoding
+from knowgen.clients.endpoint_url import is_loopback
 from knowgen.clients.pricing import chat_price
 from knowgen.clients.rate_control import RateLimits
 from knowgen.core.errors import UsageError
@@ -43,7 +44,10 @@ class EndpointConfig:
         rpm: Maximum number of requests per minute, 0 for no limit.
         tpm: Maximum number of tokens per minute, 0 for no limit.
         timeout: Maximum duration of one call in seconds. A score whose calls took longer in total gets no further call.
-        cache: Whether to reuse the reply to an identical request of an earlier run.
+        cache: Whether to reuse the reply to an identical request of an earlier run; by default for every endpoint but
+            those on this machine, where another server may answer tomorrow.
+        endpoint_id: Identity of the server, such as a hash of its weights. It is part of all keys: results of another
+            server at the same address are not reused. Without it, the server's list of models decides about replies.
     """
 
     identity_excludes: ClassVar[frozenset[str]] = IDENTITY_EXCLUDES
@@ -65,7 +69,8 @@ class EndpointConfig:
     rpm: float = 0
     tpm: float = 0
     timeout: float = 120.0
-    cache: bool = True
+    cache: bool | None = None
+    endpoint_id: str = ""
 
     def open_endpoint(self, name: str) -> ChatEndpoint:
         """Check the arguments and return the endpoint, without calling it.
@@ -93,7 +98,8 @@ class EndpointConfig:
             limits=RateLimits(self.concurrency, self.rpm, self.tpm),
             encoding=ImageEncoding(self.max_side, self.quality),
             schema=self.schema,
-            use_cache=self.cache,
+            use_cache=not is_loopback(self.base_url) if self.cache is None else self.cache,
+            endpoint_id=self.endpoint_id,
         )
 
     def _check(self, where: str) -> None:
