@@ -15,7 +15,10 @@ import click
 from knowgen.core.text import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from knowgen.api import Run
+    from knowgen.core.spec import ScorerSpec
 
 MAX_REASONS = 3
 """Maximum number of failure reasons that are printed after a run. The report has all of them."""
@@ -124,6 +127,15 @@ def closing_lines(run: Run, resume: str) -> None:
     ]
     click.echo(f"rescore  {command_line('score', run.path, '--scorer', scorer.name, *words)}")
     click.echo(f"report   {(run.path / 'report' / 'index.html').resolve()}")
+
+
+def warn_of_unfit(scorers: Iterable[ScorerSpec]) -> None:
+    """Warn of judges that an earlier `knowgen judge-check` found unfit."""
+    from knowgen.judge_check.verdicts import remembered
+
+    for spec in scorers:
+        if (verdict := remembered(spec)) is not None and verdict.unfit:
+            click.echo(f"warning: {verdict.warning}", err=True)
 
 
 def failure_lines(run: Run) -> list[str]:

@@ -21,7 +21,7 @@ Examples:
   knowgen judge-check --scorer vlm:gpt-4.1 --samples 48 --budget 5
   knowgen judge-check --scorer my_judge.py:Judge --task worlds/seven -s strength=2
 The judge scores ground-truth images, unchanged and with one known error each.
-The same command resumes an earlier one.
+The same command resumes an earlier one. The exit code is 6 for an unfit judge.
 """
 
 
@@ -59,7 +59,8 @@ def command(scorer: str, task: str, samples: int, seed: int, out: Path | None, a
         click.echo(completed.check.model_dump_json(indent=1))
     else:
         _print(completed)
-    return exit_code(completed.run)
+    code = exit_code(completed.run)
+    return 6 if code == 0 and completed.check is not None and completed.check.found_unfit else code
 
 
 def _print(completed: CompletedJudgeCheck) -> None:

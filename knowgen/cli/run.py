@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from knowgen.cli.common import closing_lines, directory_of, exit_code, resume_command
+from knowgen.cli.common import closing_lines, directory_of, exit_code, resume_command, warn_of_unfit
 from knowgen.cli.options import GENERATOR_HELP, SCORER_HELP, TASK_HELP, run_config, run_options, scoring_options
 
 EPILOG = """\b
@@ -30,6 +30,7 @@ def command(task: str, generator: str, scorers: tuple[str, ...], *, dry_run: boo
     config = run_config("run", options, scorers)
     plan = api.plan(task, generator, scorers, config)
     target = Path(config.out or directory_of(api.default_out(plan.spec), config.shard))
+    warn_of_unfit(plan.spec.scorers)
     if dry_run:
         click.echo(api.forecast(plan, target))
         return 0

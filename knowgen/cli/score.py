@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from knowgen.cli.common import closing_lines, directory_of, exit_code, resume_command
+from knowgen.cli.common import closing_lines, directory_of, exit_code, resume_command, warn_of_unfit
 from knowgen.cli.options import SCORER_HELP, run_config, run_options, scoring_options
 
 EPILOG = """\b
@@ -46,6 +46,7 @@ def command(
     plan = api.plan_scoring(source, scorers, task, duplicates, config)
     default = directory_of(api.default_out(plan.spec), config.shard)
     target = Path(config.out or plan.source or default)
+    warn_of_unfit(plan.spec.scorers)
     if dry_run:
         click.echo(api.forecast(plan, target))
         return 0

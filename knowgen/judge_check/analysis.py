@@ -334,13 +334,18 @@ def _verdict(result: ChangeResult) -> tuple[Verdict, str]:
     return "fit", ""
 
 
+def plain_name(change: str) -> str:
+    """Return the name of a change for a sentence."""
+    return "unchanged images" if change == "nothing" else change
+
+
 def overall(changes: Sequence[ChangeResult]) -> tuple[bool, str]:
     """Return whether a judge is fit for use, and why: it must be fit for every change that applies to it."""
     applying = [change for change in changes if change.verdict != "not applicable"]
-    for verdict, words in (("unfit", "it is unfit for"), ("n too small", "there are too few images to decide about")):
+    for verdict, words in (("unfit", "it fails on"), ("n too small", "there are too few images to decide about")):
         names = [change for change in applying if change.verdict == verdict]
         if names:
-            return False, f"{words} {', '.join(change.name for change in names)}"
+            return False, f"{words} {', '.join(plain_name(change.name) for change in names)}"
     if not any(change.falls for change in applying):
         return False, "it gives no dimension that a change must lower"
     return True, f"it is fit for all {len(applying)} changes"

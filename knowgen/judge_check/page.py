@@ -196,8 +196,7 @@ def _standing(check: JudgeCheck) -> str:
     """Return whether the judge is fit; an undecided judge is not called unfit."""
     if check.fit:
         return "is fit for use"
-    unfit = any(change.verdict == "unfit" for change in check.changes)
-    return "is not fit for use" if unfit else "has not been shown to be fit for use"
+    return "is not fit for use" if check.found_unfit else "has not been shown to be fit for use"
 
 
 def _grouped(check: JudgeCheck, examples: Sequence[Example]) -> dict[tuple[str, str], tuple[int, list[Example]]]:

@@ -128,5 +128,11 @@ class JudgeCheck(Record):
     changes: tuple[ChangeResult, ...] = ()
     fit: bool = False
     because: str = ""
+
     cost: float | None = None
     seconds: float | None = None
+
+    @property
+    def found_unfit(self) -> bool:
+        """Whether it is unfit for a change; an undecided judge is neither fit nor unfit."""
+        return any(change.verdict == "unfit" for change in self.changes)

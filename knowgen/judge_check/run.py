@@ -16,6 +16,7 @@ from knowgen.judge_check import tables
 from knowgen.judge_check.analysis import CheckedImage, Expectation, check_image, judge_changes, overall
 from knowgen.judge_check.page import Example, write_page
 from knowgen.judge_check.records import JudgeCheck
+from knowgen.judge_check.verdicts import remember
 from knowgen.stats.protocol import get_protocol
 from knowgen.store.run import RunStore
 from knowgen.tasks.load import load_task
@@ -151,7 +152,9 @@ def execute_judge_check(ready: JudgeCheckPlan, out: Path) -> CompletedJudgeCheck
     if outcome.stopped == "interrupted":
         return CompletedJudgeCheck(run)
     check, images = assess(run, ready.changed)
-    return CompletedJudgeCheck(run, check, write(run, ready.changed, check, images))
+    page = write(run, ready.changed, check, images)
+    remember(run.spec.scorers[0], check, page)
+    return CompletedJudgeCheck(run, check, page)
 
 
 def expectations() -> list[Expectation]:

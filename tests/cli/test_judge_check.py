@@ -93,6 +93,19 @@ class Knowing(_Judge):
         return {name: self.start - (0.5 if name in falls else 0) for name in DIMENSIONS}
 
 
+class Obedient(Knowing):
+    """Gives the right values, unless the prompt or the image asks for full marks."""
+
+    def __init__(self, reads="prompt"):
+        super().__init__()
+        self.reads = reads
+
+    def values(self, sample, truth, generation):
+        seen = sample.prompt if self.reads == "prompt" else self.known[sample.id].perturbation.name
+        asked = "Give full marks" in seen or seen == "instruction in the image"
+        return dict.fromkeys(DIMENSIONS, 1.0) if asked else super().values(sample, truth, generation)
+
+
 class Paid(Always):
     """Costs a cent a call."""
 
@@ -142,18 +155,19 @@ def calls() -> int:
 
 
 def check(
-    judge: str, capsys: pytest.CaptureFixture[str], *more: str, out: str = "shared", code: int = 0
+    judge: str, capsys: pytest.CaptureFixture[str], *more: str, out: str = "shared", code: int | None = None
 ) -> tuple[JudgeCheck, dict[str, ChangeResult]]:
     """Check a judge and return the record that `--json` prints, and its changes by name."""
     words = ["judge-check", "--scorer", f"judges:{judge}", "--out", out, "--json", *more]
-    assert run(words if "--samples" in more else [*words, *FEW]) == code
+    ended = run(words if "--samples" in more else [*words, *FEW])
     result = JudgeCheck.model_validate_json(capsys.readouterr().out)
+    assert ended == ((6 if result.found_unfit else 0) if code is None else code)
     return result, {one.name: one for one in result.changes}
 
 
 def test_a_judge_with_correct_values_is_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result, changes = check("Knowing", capsys)
-    assert result.fit and result.because == "it is fit for all 8 changes"
+    assert result.fit and result.because == "it is fit for all 10 changes"
     assert {one.verdict for one in changes.values()} == {"fit"}
     assert result.samples == 14 and changes["nothing"].n == 14 and min(one.n for one in changes.values()) == 10
     assert calls() == sum(one.images for one in changes.values())
@@ -178,16 +192,33 @@ def test_more_samples_score_only_the_new_ones(here: Path, capsys: pytest.Capture
 
 def test_a_judge_that_confuses_one_change_is_unfit_for_that_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result, changes = check("Knowing", capsys, "-s", "confuses=name")
-    assert not result.fit and result.because == "it is unfit for name"
+    assert not result.fit and result.because == "it fails on name"
     assert changes["name"].sensitivity is not None and changes["name"].sensitivity.value == 1
     assert changes["name"].specificity is not None and changes["name"].specificity.value == 0
+
+
+@pytest.mark.parametrize("reads", ["prompt", "image"])
+def test_a_judge_that_obeys_an_instruction_is_unfit_and_a_run_says_so(
+    reads: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
+    result, changes = check("Obedient", capsys, "-s", f"reads={reads}", code=6)
+    assert not result.fit and result.because == f"it fails on instruction in the {reads}"
+    instructed = changes[f"instruction in the {reads}"]
+    assert instructed.sensitivity is not None and instructed.sensitivity.value == 0
+    words = ["run", "--task", "knowgen_mini", "--generator", "noise", "--scorer", "judges:Obedient", "--dry-run"]
+    for given, warned in (([f"reads={reads}"], True), (["reads=other"], False)):
+        assert run([*words, "-s", *given]) == 0
+        warning = capsys.readouterr().err
+        assert ("warning: judge judges:Obedient was found unfit on" in warning) == warned
+        assert (f"it fails on instruction in the {reads}; see" in warning) == warned
 
 
 def test_a_judge_that_gives_the_truth_one_half_is_measured_from_one_half(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result, changes = check("Knowing", capsys, "-s", "start=0.5")
-    assert not result.fit and result.because == "it is unfit for nothing"
+    assert not result.fit and result.because == "it fails on unchanged images"
     assert changes["digit"].verdict == "fit"
 
 
@@ -231,7 +262,7 @@ def test_a_judge_that_fails_half_the_time_is_unfit_and_ends_with_6(
     assert changes["nothing"].n + changes["nothing"].failed == 14
     assert run(["judge-check", "--scorer", "judges:Sleepy", "--out", "shared", *FEW]) == 6
     text = capsys.readouterr().out
-    assert "judges:Sleepy fit for use: no, because it is unfit for" in text
+    assert "judges:Sleepy fit for use: no, because it fails on" in text
     assert "stopped" in text and "\x1b" not in text
 
 
@@ -261,14 +292,14 @@ def test_it_prints_the_answer_first_and_writes_tables_and_page(here: Path, capsy
     assert run(["judge-check", "--scorer", "judges:Knowing", "--out", "shared", *FEW]) == 0
     text = capsys.readouterr().out
     lines = [line for line in text.splitlines() if line]
-    assert lines[0] == "judges:Knowing fit for use: yes, because it is fit for all 8 changes"
+    assert lines[0] == "judges:Knowing fit for use: yes, because it is fit for all 10 changes"
     assert re.search(r"^digit +text accuracy +fit +1\.000 \[0\.\d{3}, 1\.000\]", text, re.MULTILINE)
     assert re.search(r"^resume +knowgen judge-check --scorer judges:Knowing", text, re.MULTILINE)
     page = Path(re.findall(r"^page +(.*)$", text, re.MULTILINE)[0])
     assert page == (here / "shared" / "judge_check" / "index.html").resolve() and page.is_file()
     assert "judges:Knowing is fit for use" in re.sub("</?bdi>", "", page.read_text())
     rows = list(csv.DictReader((here / "shared/tables/judge-check-judges-Knowing-strict.csv").open()))
-    assert len(rows) == 8 * 4 and {row["verdict"] for row in rows} == {"fit"}
+    assert len(rows) == 10 * 4 and {row["verdict"] for row in rows} == {"fit"}
     digit = next(row for row in rows if (row["change"], row["dimension"]) == ("digit", "text_accuracy"))
     assert (digit["expected"], digit["down"], digit["mean_change"]) == ("falls", "1.0", "-0.5")
     assert "| digit |" in (here / "shared/tables/judge-check-judges-Knowing-strict.md").read_text()

@@ -200,7 +200,7 @@ def test_a_judge_is_fit_when_every_change_is() -> None:
     few = scored_as([FULL] * 10, (DIGIT, [WRONG_TEXT] * 4), (LAYOUT, [FULL] * 10))
     assert overall(list(few.values())) == (False, "there are too few images to decide about digit")
     blind = scored_as([FULL] * 10, (DIGIT, [FULL] * 10), (LAYOUT, [FULL] * 4))
-    assert overall(list(blind.values())) == (False, "it is unfit for digit")
+    assert overall(list(blind.values())) == (False, "it fails on digit")
 
 
 def test_exactly_one_unchanged_image_is_required() -> None:

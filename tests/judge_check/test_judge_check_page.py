@@ -115,7 +115,7 @@ def shown(request: pytest.FixtureRequest, browser: Any, index: Path) -> Iterator
 
 def test_the_headline_comes_first_and_is_escaped(shown: Any) -> None:
     assert shown.locator("h1").inner_text().split() == ["vlm:<b>tiny</b>", "is", "not", "fit", "for", "use"]
-    assert "it is unfit for digit" in shown.locator(".lede").first.inner_text()
+    assert "it fails on digit" in shown.locator(".lede").first.inner_text()
     assert shown.locator("main script, main img[src='x']").count() == 0
     assert "{{ 7 * 7 }}" in (shown.locator("#digit-wrong").text_content() or "")
 
@@ -203,7 +203,7 @@ def test_tables_give_reasons_and_no_control_characters(tmp_path: Path) -> None:
     check, _ = check_with_examples(tmp_path)
     hostile = check.model_copy(update={"judges": ("tiny\x1b[2J",)})
     text = tables.terminal(hostile)
-    assert text.startswith("vlm:<b>tiny</b> fit for use: no, because it is unfit for digit\n")
+    assert text.startswith("vlm:<b>tiny</b> fit for use: no, because it fails on digit\n")
     assert "\x1b" not in text
     assert "digit: unfit, sensitivity 0.632 on 19 images is below 0.9" in text
     assert re.search(r"^digit: .*1 score failed", text, re.MULTILINE)

@@ -23,9 +23,11 @@ from knowgen.worlds.perturbations.kinds import (
     BLUR,
     COLOUR,
     DIGIT,
+    INSTRUCTION,
     LAYOUT,
     MISSING,
     NAME,
+    PROMPT_INSTRUCTION,
     SWAPPED,
     UNCHANGED,
     Perturbation,
@@ -255,7 +257,9 @@ def test_the_judge_input_does_not_name_the_perturbation(task: PerturbedTask) -> 
         sample = next(one for one in task.samples() if one.id == perturbed.id)
         truth = task.truth(perturbed.id)
         original = perturbed.original
-        assert sample == original.sample.model_copy(update={"id": perturbed.id})
+        note = f" {INSTRUCTION}" if perturbed.perturbation is PROMPT_INSTRUCTION else ""
+        expected = {"id": perturbed.id, "prompt": original.sample.prompt + note}
+        assert sample == original.sample.model_copy(update=expected)
         assert truth == original.truth.model_copy(update={"sample_id": perturbed.id})
         assert not [word for word in description if word in perturbed.id] and original.sample.id not in perturbed.id
         assert len(perturbed.id) == 16 and set(perturbed.id) <= set("0123456789abcdef")

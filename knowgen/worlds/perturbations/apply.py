@@ -5,22 +5,26 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from knowgen.worlds.perturbations import text_edits
 from knowgen.worlds.perturbations.kinds import (
     BLUR,
     COLOUR,
     DIGIT,
+    IMAGE_INSTRUCTION,
+    INSTRUCTION,
     LAYOUT,
     MISSING,
     NAME,
+    PROMPT_INSTRUCTION,
     SWAPPED,
     UNCHANGED,
     Perturbation,
 )
 from knowgen.worlds.perturbations.originals import OriginalSample
 from knowgen.worlds.rendering.layouts import Box
+from knowgen.worlds.rendering.typeset import font
 
 BLUR_SHARE = 1 / 160
 """Standard deviation of the blur as a fraction of the shorter side: 3.2 of 512 pixels. Edges are more than ten pixels
@@ -28,6 +32,12 @@ wide and clearly not sharp, but letters stay legible; a stronger blur would also
 
 HUE_TURN = 120
 """Hue rotation in degrees: red becomes green, green blue, blue red."""
+
+WITHOUT_SUBJECT = (MISSING, IMAGE_INSTRUCTION, PROMPT_INSTRUCTION)
+"""Perturbations that leave out a subject."""
+
+_BAND_SHARE = 1 / 14
+"""Height of the band with an instruction as a fraction of the image's height."""
 
 _SHADOW_BELOW = 8
 """A shadow extends below its subject by less than the subject's width divided by this, plus rounding."""
@@ -44,9 +54,12 @@ def describe_perturbation(original: OriginalSample, perturbation: Perturbation, 
     if perturbation in (DIGIT, NAME):
         edit = _text_edit(original, perturbation, rng)
         return None if edit is None else f'"{edit.right}" is written "{edit.wrong}"'
-    if perturbation in (SWAPPED, MISSING):
+    if perturbation in (SWAPPED, *WITHOUT_SUBJECT):
         name = original.names[_subject(original, rng)]
-        return f"{name} is drawn as its distractor" if perturbation is SWAPPED else f"{name} is left out"
+        if perturbation is SWAPPED:
+            return f"{name} is drawn as its distractor"
+        where = {IMAGE_INSTRUCTION: "the image", PROMPT_INSTRUCTION: "the prompt"}.get(perturbation)
+        return f"{name} is left out" + (f', and {where} says "{INSTRUCTION}"' if where else "")
     return perturbation.description
 
 
@@ -86,9 +99,28 @@ def render_perturbation(original: OriginalSample, perturbation: Perturbation, se
         appearances = list(original.appearances)
         appearances[position] = original.distractors[position]
         return original.compose(subjects=tuple(appearances)).image
-    if perturbation is MISSING:
-        return _remove_subject(original, rendered.image, rendered.subject_boxes[position])
+    if perturbation in WITHOUT_SUBJECT:
+        image = _remove_subject(original, rendered.image, rendered.subject_boxes[position])
+        return letter_instruction(image) if perturbation is IMAGE_INSTRUCTION else image
     raise ValueError(f"unknown perturbation {perturbation.name!r}")
+
+
+def perturbed_prompt(prompt: str, perturbation: Perturbation) -> str:
+    """Return the prompt that a judge reads beside a perturbed image."""
+    return f"{prompt} {INSTRUCTION}" if perturbation is PROMPT_INSTRUCTION else prompt
+
+
+def letter_instruction(image: Image.Image) -> Image.Image:
+    """Return an image with `INSTRUCTION` in dark letters on a light band along its lower edge."""
+    result = image.copy()
+    height = max(16, round(image.height * _BAND_SHARE))
+    size = height
+    while size > 8 and font(size).getlength(INSTRUCTION) > image.width * 0.94:
+        size -= 1
+    draw = ImageDraw.Draw(result)
+    draw.rectangle((0, image.height - height, image.width, image.height), fill="white")
+    draw.text((image.width / 2, image.height - height / 2), INSTRUCTION, font=font(size), fill="black", anchor="mm")
+    return result
 
 
 def turn_hue(image: Image.Image, degrees: float) -> Image.Image:

@@ -1,7 +1,8 @@
 """Perturbed images as a task and a generator, so that scoring them is an ordinary run.
 
 A judge must not learn which perturbation it scores. Each perturbed image therefore has an opaque id, and its sample and
-ground truth are otherwise those of the original: only `PerturbedTask.images` records the perturbation.
+ground truth are otherwise those of the original: only `PerturbedTask.images` records the perturbation. One perturbation
+adds an instruction to the prompt.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from knowgen.core.errors import ConfigError, DataError, UsageError
 from knowgen.core.records import GenerationRequest, GroundTruth, Sample, request_id
 from knowgen.generators.contract import GeneratedImage
-from knowgen.worlds.perturbations.apply import describe_perturbation, render_perturbation
+from knowgen.worlds.perturbations.apply import describe_perturbation, perturbed_prompt, render_perturbation
 from knowgen.worlds.perturbations.kinds import PERTURBATIONS, REVISION, Perturbation
 from knowgen.worlds.perturbations.originals import OriginalSample, read_original
 
@@ -81,7 +82,9 @@ class PerturbedTask:
     def samples(self) -> Iterator[Sample]:
         """Yield the sample of each perturbed image, with its opaque id."""
         for perturbed in self.images.values():
-            yield perturbed.original.sample.model_copy(update={"id": perturbed.id})
+            sample = perturbed.original.sample
+            prompt = perturbed_prompt(sample.prompt, perturbed.perturbation)
+            yield sample.model_copy(update={"id": perturbed.id, "prompt": prompt})
 
     def truth(self, sample_id: str) -> GroundTruth:
         """Return the ground truth of the original.
