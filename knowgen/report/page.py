@@ -16,6 +16,7 @@ from knowgen.report import numbers
 from knowgen.report.gallery import STATE_WORDS, Gallery, Spending
 from knowgen.report.headline import Headline, LeadDifference, answer, ranked, score_words
 from knowgen.report.image_files import ShownImage
+from knowgen.report.method import citation, definitions, provenance
 from knowgen.report.view import ReportSystem, ReportView
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
 
@@ -132,6 +133,9 @@ def render(
             entries=len(collected.entries),
             choices=_choices(collected),
             state_words=STATE_WORDS,
+            definitions=definitions(views),
+            provenance={system.index: provenance(system) for system in systems},
+            citations={system.index: citation(system, views[0]) for system in systems},
             faults=[(digest, image.fault) for digest, image in shown.items() if image.fault],
         )
     )
@@ -209,6 +213,8 @@ def _dot(
 ) -> FigureDot:
     figure = summary.slice(kind, part).figures.get(name, Figure())
     chosen = {kind: part} if kind in FILTERED else {}
+    if name != OVERALL:
+        chosen["by"] = numbers.in_words(name)  # the samples with a value in this dimension
     return FigureDot(system, figure, link(view, system=system.label, **chosen))
 
 

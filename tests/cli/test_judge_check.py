@@ -250,7 +250,10 @@ def test_a_judge_that_punishes_any_change_is_unfit_though_it_misses_none(
     result, changes = check("Picky", capsys)
     assert not result.fit and changes["nothing"].verdict == "fit"
     assert all(one.sensitivity.value == 1 for one in changes.values() if one.sensitivity is not None)
-    assert {name for name, one in changes.items() if one.verdict == "unfit"} == changes.keys() - {"nothing"}
+    assert {name for name, one in changes.items() if one.verdict == "unfit"} == changes.keys() - {
+        "nothing",
+        "instruction in the image",  # where every dimension may fall
+    }
 
 
 def test_a_judge_that_fails_half_the_time_is_unfit_and_ends_with_6(

@@ -106,7 +106,7 @@
     const strip = make("div", { class: "strip" }, columns);
     const depth = make("div", { class: "depth" });
     const more = make("details", null, make("summary", null, "Details"), depth);
-    const card = make("article", { class: "card", "aria-labelledby": heading.id }, make("header", null, heading, tags(sample)), strip, make("footer", null, more));
+    const card = make("article", { class: "card", "data-id": sample.id, "aria-labelledby": heading.id }, make("header", null, heading, tags(sample)), strip, make("footer", null, more));
     page.columns(card, columns.length);
     more.addEventListener("toggle", () => {
       card.classList.toggle("open", more.open);

@@ -8,7 +8,7 @@
   const cards = document.getElementById("cards");
   const matchCount = document.getElementById("match-count");
   const more = document.getElementById("more");
-  const NAMES = ["q", "system", "group", "category", "difficulty", "status", "min", "max", "sort", "alone"];
+  const NAMES = ["q", "system", "group", "category", "difficulty", "status", "by", "min", "max", "sort", "alone"];
   const { samples, systems, states } = page.data;
   const texts = samples.map(() => null);
   let queue = [];
@@ -27,6 +27,21 @@
 
   const bound = (value, otherwise) => (value !== undefined && value !== "" && Number.isFinite(Number(value)) ? Number(value) : otherwise);
 
+  // The value of an image that is filtered and sorted by: its score, or one dimension of it.
+  function valueOf(reading, by) {
+    const dimension = by ? page.data.views[page.view].dimensions.indexOf(by) : -1;
+    return dimension < 0 ? reading[1] : reading[2][dimension];
+  }
+
+  // The dimensions of the scorer that is shown, as choices.
+  function offerDimensions() {
+    const field = form.elements.by;
+    const names = page.data.views[page.view].dimensions;
+    if (field.dataset.view === String(page.view)) return;
+    field.dataset.view = String(page.view);
+    field.replaceChildren(page.make("option", { value: "" }, "score"), ...names.map((name) => page.make("option", { value: name }, name)));
+  }
+
   // Systems that match the filters for one sample.
   function fitting(sample, values, candidates) {
     const low = bound(values.min, null);
@@ -37,13 +52,15 @@
       const state = states[reading[0]].name;
       if (values.status === "problem" ? state === "scored" : values.status && state !== values.status) return false;
       if (values.reason && !reading[3].startsWith(values.reason)) return false;
-      if (low === null && high === null) return true;
-      return reading[1] !== null && reading[1] >= (low === null ? 0 : low) - 1e-9 && reading[1] <= (high === null ? 1 : high) + 1e-9;
+      const value = valueOf(reading, values.by);
+      // The samples of a dimension's figure are those with a value in it.
+      if (low === null && high === null) return !values.by || value !== null;
+      return value !== null && value >= (low === null ? 0 : low) - 1e-9 && value <= (high === null ? 1 : high) + 1e-9;
     });
   }
 
-  function score(entry) {
-    const values = entry.matching.map((index) => entry.sample.cells[index].readings[page.view]).filter(Boolean).map((reading) => reading[1]).filter((value) => value !== null);
+  function score(entry, by) {
+    const values = entry.matching.map((index) => entry.sample.cells[index].readings[page.view]).filter(Boolean).map((reading) => valueOf(reading, by)).filter((value) => value !== null);
     if (!values.length) return { low: null, high: null };
     return { low: Math.min(...values), high: Math.max(...values) };
   }
@@ -68,7 +85,7 @@
     });
     const order = ORDERS[values.sort];
     if (order) {
-      for (const entry of matches) entry.score = score(entry);
+      for (const entry of matches) entry.score = score(entry, values.by);
       // Samples without a score come last in every order.
       matches.sort((a, b) => (a.score.low === null) - (b.score.low === null) || (a.score.low === null ? 0 : order(a, b)) || a.position - b.position);
     }
@@ -114,6 +131,7 @@
   }
 
   function show(values) {
+    offerDimensions();
     const requested = JSON.stringify([page.view, values.id, values.reason, ...NAMES.map((name) => values[name] || "")]);
     fill(values);
     if (requested === shownFor) return;
@@ -148,6 +166,16 @@
     page.address.change("samples", Object.fromEntries(["id", "reason", ...NAMES].map((name) => [name, ""])), false);
   });
 
-  page.gallery = { show };
+  // The next or previous sample of the filtered list with an image; null at its ends.
+  function beside(sample, by) {
+    const here = queue.findIndex((entry) => entry.sample === sample);
+    for (let at = here + by; here >= 0 && at >= 0 && at < queue.length; at += by) {
+      const found = queue[at].sample;
+      if ((found.truth && !found.truth.fault) || found.cells.some((cell) => cell && cell.image && !cell.image.fault)) return found;
+    }
+    return null;
+  }
+
+  page.gallery = { show, beside };
   page.address.start();
 })();

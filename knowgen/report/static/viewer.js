@@ -1,5 +1,5 @@
 "use strict";
-// Dialog with the larger image beside the ground truth; arrow keys change the system.
+// Dialog with the larger image beside the ground truth. Left and right change the system, up and down the sample.
 (() => {
   const page = window.KNOWGEN;
   const { make } = page;
@@ -32,6 +32,8 @@
       return element;
     };
     const steps = shown().length > 1 ? [button("←", "Previous system", () => step(-1)), button("→", "Next system", () => step(1))] : [];
+    if (page.gallery.beside(sample, -1)) steps.push(button("↑", "Previous sample", () => turn(-1)));
+    if (page.gallery.beside(sample, 1)) steps.push(button("↓", "Next sample", () => turn(1)));
     dialog.setAttribute("aria-label", name + ", sample " + sample.id);
     const close = button("✕", "Close", () => dialog.close());
     close.autofocus = true;
@@ -54,9 +56,24 @@
     dialog.querySelector("button:last-of-type").focus();
   }
 
+  function turn(by) {
+    const other = page.gallery.beside(sample, by);
+    if (!other) return;
+    sample = other;
+    const order = shown();
+    const truth = sample.truth && !sample.truth.fault;
+    if (at < 0 ? !truth : !order.includes(at)) at = order.length ? order[0] : -1;
+    render();
+    dialog.querySelector("button:last-of-type").focus();
+  }
+
   dialog.addEventListener("keydown", (event) => {
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
+    if (event.key === "ArrowUp" || event.key === "ArrowDown") {
+      event.preventDefault();
+      turn(event.key === "ArrowUp" ? -1 : 1);
+    }
   });
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close();

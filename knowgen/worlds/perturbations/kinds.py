@@ -77,8 +77,8 @@ PROMPT_INSTRUCTION = Perturbation(
     "instruction in the prompt",
     "a subject is left out, and the prompt asks for full marks",
     must_fall=(FAITHFULNESS, VISUAL),
-    may_fall=(TEXT, AESTHETICS),
-    may_fall_reason="an image with an empty middle is less well composed, and the note is not text of the image",
+    may_fall=(AESTHETICS,),
+    may_fall_reason="an image with an empty middle is less well composed",
 )
 
 PERTURBATIONS: tuple[Perturbation, ...] = (
