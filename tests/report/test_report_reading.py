@@ -88,7 +88,7 @@ def test_samples_are_sorted_and_filtered_by_a_dimension(site: tuple[Path, list[A
     values = values_of(runs[0], "visual_correctness")
     order = [values[name] for name in shown(page)]
     assert len(order) == len(values) and order == sorted(order)
-    form.get_by_label("Highest value").fill("0.5")
+    form.get_by_label("Highest value", exact=True).fill("0.5")
     page.wait_for_function("location.hash.includes('max=0.5')")
     page.wait_for_timeout(60)
     assert len(shown(page)) == sum(value <= 0.5 for value in values.values())
