@@ -40,7 +40,7 @@ def rules(protocol: ScoringProtocol) -> list[str]:
     generation = "counts 0 in every dimension" if protocol.failed_generation == "zero" else "is left out"
     reading = "the first reply that meets the contract" if protocol.reading == "strict" else "the first readable reply"
     text = "the prompt decides" if protocol.text_na == "prompt" else "the judge decides for each image"
-    below = "there is no result" if protocol.below_coverage == "withhold" else "the figure is marked as partial"
+    below = "no result is given" if protocol.below_coverage == "withhold" else "the figure is marked as partial"
     parts = [
         f"a failed or refused generation {generation}",
         "a failed or missing score is left out and shown in the coverage",

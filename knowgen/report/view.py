@@ -11,6 +11,7 @@ from knowgen.core.errors import UsageError
 from knowgen.core.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
 from knowgen.core.spec import RunSpec, canonical
 from knowgen.stats.summary import Summary
+from knowgen.store.manifest import Manifest
 
 COLOURS = 8
 """Number of system colours defined in `static/report.css`."""
@@ -63,6 +64,11 @@ class RunView(Protocol):
     @property
     def spec(self) -> RunSpec:
         """Specification of the run."""
+        ...
+
+    @property
+    def manifest(self) -> Manifest:
+        """Versions, machine and time of the run."""
         ...
 
     def samples(self) -> Iterator[Sample]:

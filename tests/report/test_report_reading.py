@@ -69,7 +69,7 @@ def test_the_method_can_be_cited(site: tuple[Path, list[Any]], view: Open) -> No
     for words in ("F, faithfulness", "V, visual correctness", "T, text accuracy", "A, aesthetics"):
         assert words in text
     assert "Protocol strict 1" in text and "a failed or refused generation counts 0 in every dimension" in text
-    assert "with fewer than 95% of the expected scores there is no result" in text
+    assert "with fewer than 95% of the expected scores no result is given" in text
     manifest, spec = runs[0].store.manifest, runs[0].store.spec
     assert manifest.started[:10] == datetime.datetime.now(datetime.UTC).date().isoformat()
     for fact in (manifest.started, __version__, manifest.versions["python"], manifest.machine["system"]):

@@ -7,10 +7,12 @@ it says of the model in its list (`GET /models`) is part of the key, or what the
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from knowgen.clients.pricing import CHAT_PRICES, price_list
+from knowgen.clients.response_body import UnreadableBodyError, read_body
 from knowgen.core.spec import fingerprint
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0
 """Maximum time to wait for the list of models, in seconds."""
+
+MAX_BODY = 8 << 20
+"""Maximum size of the list in bytes."""
 
 FIELDS = ("id", "root", "parent", "owned_by", "max_model_len", "meta")
 """Fields of a model's entry that describe the model. Others, such as `created`, may differ from call to call."""
@@ -76,8 +81,10 @@ async def served_identity(client: ClientSession, models_url: str, model: str) ->
         async with asyncio.timeout(TIMEOUT), client.get(models_url, allow_redirects=False) as reply:
             if reply.status in (429, 500, 502, 503, 504):
                 return None
-            return model_identity(await reply.json(content_type=None), model) if reply.status == 200 else ""
-    except ValueError:
+            if reply.status != 200:
+                return ""
+            return model_identity(json.loads(await read_body(reply, MAX_BODY)), model)
+    except (ValueError, UnreadableBodyError):
         return ""
     except (TimeoutError, aiohttp.ClientError, ConnectionError):
         return None

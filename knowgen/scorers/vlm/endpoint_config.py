@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar
 
 from knowgen.clients.chat.client import ChatEndpoint, SchemaUse
-from knowgen.clients.chat.image_encoding import MAX_SIDE, QUALITY, ImageEncoding
+from knowgen.clients.chat.image_encoding import MAX_SIDE, QUALITY, EncodedImageFile, ImageEncoding
 from knowgen.clients.endpoint_url import is_loopback
+from knowgen.clients.preflight import check_endpoint
 from knowgen.clients.pricing import chat_price
 from knowgen.clients.rate_control import RateLimits
 from knowgen.core.errors import UsageError
@@ -72,6 +74,9 @@ class EndpointConfig:
     cache: bool | None = None
     endpoint_id: str = ""
 
+    endpoint: ChatEndpoint = field(init=False)
+    label: str = field(init=False)
+
     def open_endpoint(self, name: str) -> ChatEndpoint:
         """Check the arguments and return the endpoint, without calling it.
 
@@ -101,6 +106,22 @@ class EndpointConfig:
             use_cache=not is_loopback(self.base_url) if self.cache is None else self.cache,
             endpoint_id=self.endpoint_id,
         )
+
+    async def check_service(self) -> str:
+        """Check the address, the key and the model with one free call, before anything is generated.
+
+        Returns:
+            A warning in one line, or an empty text.
+
+        Raises:
+            AccountError: The endpoint rejects the key, or the address is wrong.
+            ServiceUnavailableError: The endpoint cannot be reached, or is busy.
+        """
+        return await check_endpoint(self.endpoint, self.label)
+
+    async def _as_sent(self, images: Sequence[EncodedImageFile]) -> list[EncodedImageFile]:
+        """Return images as the endpoint takes them, after it has been asked: it may have rejected larger ones."""
+        return [await self.endpoint.as_sent(image) for image in images]
 
     def _check(self, where: str) -> None:
         for name in ("max_tokens", "attempts", "concurrency"):
