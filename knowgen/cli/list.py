@@ -53,7 +53,7 @@ DESCRIPTIONS = {
 @click.command("list", epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("-v", "--verbose", is_flag=True, help="Show where each is defined, and diffusers presets.")
+@click.option("-v", "--verbose", is_flag=True, help="Show what each takes and where it is defined, and presets.")
 def command(kind: str, folder: Path | None, verbose: bool) -> int:
     """List tasks, generators, scorers, search backends, or the runs below FOLDER [reports]."""
     if folder is not None and kind == "runs" and not folder.is_dir():
@@ -93,16 +93,21 @@ def _presets() -> list[tuple[str, ...]]:
 
 
 def _plugins(kind: str, *, verbose: bool) -> list[tuple[str, ...]]:
-    """Return a row per plugin: name, description (the target of a plugin that has none), target and origin."""
+    """Return a row per plugin: name, what it does, what it takes and where it is defined (verbose), and origin.
+
+    A plugin of another package says what it does in the first line of its docstring; it is read and not imported.
+    """
     from knowgen.core import registry
+    from knowgen.core.source import read_source
 
     rows: list[tuple[str, ...]] = []
     for entry in registry.entries(next(each for each in registry.KINDS if each == kind)).values():
         bundled = entry.origin.partition(" ")[0] == registry.OWN
         description = DESCRIPTIONS[kind].get(entry.name, "") if bundled else ""
         origin = entry.origin + (f" (also registered by {entry.clash})" if entry.clash else "")
-        target = [entry.target] if verbose else []
-        rows.append((entry.name, description or ("" if verbose else entry.target), *target, origin))
+        facts = read_source(entry.target)
+        more = [f"takes {', '.join(facts.takes) or 'nothing'}", entry.target] if verbose else []
+        rows.append((entry.name, description or facts.summary or entry.target, *more, origin))
     return rows
 
 

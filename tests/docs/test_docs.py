@@ -317,3 +317,15 @@ def test_the_site_builds_without_a_warning_and_has_every_command(tmp_path: Path)
     assert [verb for verb in VERBS if f'id="knowgen-{verb}"' not in commands and f'id="{verb}"' not in commands] == []
     pages = "".join(each.read_text(encoding="utf-8") for each in (tmp_path / "site").rglob("*.html"))
     assert not re.findall(r'(?:src|href)="https?://[^"]+\.(?:css|js|woff2?)"', pages)
+
+
+@pytest.mark.parametrize("block", [block for block in CODE if block.language == "shell"], ids=lambda block: block.where)
+def test_options_of_the_pages_are_shown_in_the_help(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in block.commands:
+        options = [word for word in words[1:] if re.fullmatch(r"--?[a-z][a-z-]*", word)]
+        if words[0] != "knowgen" or not options or words[1].startswith("-"):
+            continue
+        names = words[1:3] if words[1] in {"task", "world"} else words[1:2]
+        assert run([*names, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert [option for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", shown)] == []
