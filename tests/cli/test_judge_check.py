@@ -331,7 +331,7 @@ def test_a_fresh_check_scores_again_and_writes_its_page_again(here: Path, capsys
 def test_a_dry_run_prints_the_number_of_calls(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["judge-check", "--scorer", "judges:Always", "--dry-run"]) == 0
     text = capsys.readouterr().out
-    assert "scores     180" in text and "images     180" in text and "judge-check__judges-Always" in text
+    assert "scores     228" in text and "images     228" in text and "judge-check__judges-Always" in text
     assert calls() == 0 and not Path("reports").exists()
 
 

@@ -354,7 +354,8 @@ def test_an_unknown_search_backend_fails() -> None:
 
 def test_every_problem_names_its_fix(tmp_path: Path) -> None:
     folder = write_task(tmp_path / "task", default_scorers=["nope"], search="nope")
-    (folder / "pages.jsonl").write_text("")
+    (folder / "search").mkdir(exist_ok=True)
+    (folder / "search" / "pages.jsonl").write_text("")
     (folder / "pictures.jsonl").write_text("")
     (folder / "truth" / "1.png").unlink()
     steps: list[str] = []

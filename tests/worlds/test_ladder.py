@@ -33,7 +33,7 @@ def generate_with(system: object, world: BuiltWorld, sample: Sample) -> object:
 @pytest.mark.parametrize("seed", [101, 202, 303])
 def test_systems_with_more_knowledge_score_higher(seed: int, tmp_path: Path) -> None:
     folder = build_world(tmp_path / "world", seed, 48)
-    world = BuiltWorld(folder, seed, FolderTask(folder), WorldSearch(str(folder)))
+    world = BuiltWorld(folder, seed, FolderTask(folder), WorldSearch(str(folder / "search")))
     scores = []
     for system in (Noise(), ClosedBook(), OpenBook(world.search), Oracle()):
         images = {sample.id: generate_with(system, world, sample) for sample in world.task.samples()}

@@ -284,7 +284,7 @@ def test_the_bundled_task_is_complete_and_small() -> None:
     assert [sample.category for sample in samples] == CATEGORIES * 2
     assert sum(path.stat().st_size for path in task.path.rglob("*") if path.is_file()) <= 12e6
     assert task.default_scorers == ("world_check",)
-    assert task.search == f"world:{task.path}"
+    assert task.search == f"world:{task.path / 'search'}"
     for sample in samples:
         image = task.truth(sample.id).image
         assert image is not None and image.path is not None
@@ -294,7 +294,7 @@ def test_the_bundled_task_is_complete_and_small() -> None:
 def test_the_bundled_task_equals_a_new_build() -> None:
     task, shards = knowgen_mini(), [make_shard(MINI_SEED, number) for number in range(2)]
     assert list(task.samples()) == [plan.sample for shard in shards for plan in shard.samples]
-    pages = rows_of(task.path / "pages.jsonl")
+    pages = rows_of(task.path / "search" / "pages.jsonl")
     assert pages == [page.model_dump(mode="json") for shard in shards for page in shard.pages]
 
 
