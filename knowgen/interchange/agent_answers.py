@@ -8,7 +8,6 @@ generated from the sample's own prompt, as in the published system, and the reas
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import Any
 from knowgen.core.errors import DataError
 from knowgen.core.records import Generation, ImageRef
 from knowgen.core.spec import fingerprint
+from knowgen.core.text import parse_json
 from knowgen.generators.contract import AgentAnswer, AnswerSource
 from knowgen.interchange.image_sources import image_facts
 from knowgen.store.folder import is_run_directory
@@ -192,7 +192,7 @@ def _records(path: Path) -> list[Mapping[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read as UTF-8 text ({error})", where=str(path)) from error
     try:
-        records = json.loads(text) if text.lstrip().startswith("[") else _lines(text, path)
+        records = parse_json(text) if text.lstrip().startswith("[") else _lines(text, path)
     except (ValueError, RecursionError) as error:
         raise DataError(f"invalid JSON ({error})", where=str(path)) from error
     if not records or not all(isinstance(record, Mapping) for record in records):
@@ -205,7 +205,7 @@ def _lines(text: str, path: Path) -> list[Any]:
     for number, line in enumerate(text.splitlines(), 1):
         try:
             if line.strip():
-                values.append(json.loads(line))
+                values.append(parse_json(line))
         except ValueError as error:
             raise DataError(f"invalid JSON ({error})", where=f"{path}:{number}", fix="fix that line") from error
     return values

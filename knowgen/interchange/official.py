@@ -20,6 +20,7 @@ from typing import Any, Literal
 from knowgen.core.errors import DataError
 from knowgen.core.records import TEXT, GenerationStatus, GroundTruth, ImageRef, Sample, group_of
 from knowgen.core.spec import fingerprint
+from knowgen.core.text import parse_json
 from knowgen.interchange.image_sources import SourceImage, digest_or_unreadable, image_facts, no_image, source_image
 
 EMPTY_PROMPT = "empty_prompt"
@@ -166,7 +167,7 @@ def read_results(path: Path) -> OfficialResults:
     """
     where = str(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise DataError("is missing", where=where) from error
     except OSError as error:

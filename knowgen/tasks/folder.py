@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import GroundTruth, Sample
+from knowgen.core.text import parse_json
 from knowgen.tasks.text_labels.labels import TEXT_FILE, FrozenText, read_frozen
 
 TASK_FILE = "task.yaml"
@@ -239,7 +240,7 @@ class FolderTask:
         for number, line in _lines(path):
             where = f"{path}:{number}"
             try:
-                data = json.loads(line)
+                data = parse_json(line)
             except json.JSONDecodeError as error:
                 raise DataError(f"invalid JSON: {error.msg}", where=where, fix="fix that line") from error
             if not isinstance(data, dict) or not isinstance(data.get("sample_id"), str):

@@ -9,7 +9,6 @@ Images stay files: records and data sets contain paths, not bytes.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from knowgen.core.errors import DataError, UsageError
+from knowgen.core.text import parse_json
 from knowgen.tasks.data_home import PreparedData, need_prepared, prepare_again
 from knowgen.tasks.prepare.published import check_marks
 from knowgen.tasks.prepare.rows import ROWS_FILE
@@ -191,7 +191,7 @@ def _rows(prepared: PreparedData) -> Iterator[dict[str, Any]]:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield json.loads(line)
+                    yield parse_json(line)
                 except ValueError as error:
                     fix = prepare_again(prepared.name)
                     raise DataError("invalid JSON", where=f"{path}:{number}", fix=fix) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import Sample, group_of
-from knowgen.core.text import error_message
+from knowgen.core.text import error_message, parse_json
 
 PROMPT_FIELDS = ("prompt", "question", "user_prompt", "image_prompt")
 IMAGE_FIELDS = ("gt_image", "ground_truth", "target_image", "reference_image", "gen_image")
@@ -61,7 +60,7 @@ def read_rows(file: Path, name: str) -> list[PublishedRow]:
         DataError: The file is not a JSON array of objects, or is empty.
     """
     try:
-        data = json.loads(file.read_bytes())
+        data = parse_json(file.read_bytes())
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=name) from error
     except (ValueError, RecursionError) as error:
