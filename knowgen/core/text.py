@@ -42,8 +42,8 @@ def one_line(text: object, limit: int | None = None) -> str:
 def escape_controls(text: str) -> str:
     r"""Return a text in which characters that control a terminal are visible escapes.
 
-    Control characters other than line breaks and tabs, characters without a width, those that set the text direction, and
-    lone surrogates become `\uXXXX`, which has the same meaning inside a JSON string.
+    Control characters other than line breaks and tabs, characters without a width, those that set the text direction,
+    and lone surrogates become `\uXXXX`, which has the same meaning inside a JSON string.
 
     Example:
         >>> print(escape_controls("\x1b[31mred, \u202egnp.exe"))

@@ -24,6 +24,7 @@ from knowgen.core.errors import ConfigError
 from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.run_state import EXIT_INTERRUPTED
 from knowgen.serving.app import make_router
+from knowgen.serving.protocol import LimitedProtocol
 from knowgen.serving.request_queue import RequestQueue
 from knowgen.serving.settings import ServiceSettings
 
@@ -109,6 +110,8 @@ def serve(handle: GeneratorHandle, settings: ServiceSettings, sock: socket.socke
         app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
         config = uvicorn.Config(
             app,
+            http=LimitedProtocol,
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
