@@ -333,50 +333,62 @@ async def unguarded(url: str, resolver: AbstractResolver) -> None:
         raise FetchError(f"failed: {type(error).__name__}") from error
 
 
-def attempt(trick: Trick, connections: Connections, port: int, guarded: bool) -> tuple[str, str]:
+async def tried(
+    trick: Trick, connections: Connections, port: int, endpoint_port: int, guarded: bool
+) -> tuple[str, str]:
     """Try one address, and return its outcome and a detail."""
-    target = trick.redirect.replace("PORT", str(port))
-    with website({"/r": target} if trick.redirect else {}) as endpoint_port:
-        endpoint = f"http://127.0.0.1:{endpoint_port}"
-        url = trick.url.replace("PORT", str(port)).replace("ENDPOINT", endpoint)
-        resolver = Resolver(trick.names)
-        variables = {name: value.replace("PROXY", f"127.0.0.1:{port}") for name, value in trick.environment.items()}
-        earlier = {name: os.environ.get(name) for name in variables}
-        os.environ.update(variables)
-        try:
-            with connections.watched(endpoint_port):
-                if guarded:
-                    asyncio.run(fetch(url, resolver=resolver, trusted=f"{endpoint}/v1", timeout=10))
-                else:
-                    asyncio.run(unguarded(url, resolver))
-        except (BlockedError, FetchError, TransientError) as error:
-            reason = str(error)
-            outcome = "refused" if reason and "\n" not in reason else "crashed"
-        except Exception as error:  # noqa: BLE001 - any other error is what the campaign looks for
-            outcome, reason = "crashed", f"{type(error).__name__}: {error}"
-        else:
-            outcome, reason = "fetched", ""
-        finally:
-            for name, value in earlier.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
+    endpoint = f"http://127.0.0.1:{endpoint_port}"
+    url = trick.url.replace("PORT", str(port)).replace("ENDPOINT", endpoint)
+    resolver = Resolver(trick.names)
+    try:
+        with proxies(trick.environment, port), connections.watched(endpoint_port):
+            if guarded:
+                await fetch(url, resolver=resolver, trusted=f"{endpoint}/v1", timeout=10)
+            else:
+                await unguarded(url, resolver)
+    except (BlockedError, FetchError, TransientError) as error:
+        reason = str(error)
+        outcome = "refused" if reason and "\n" not in reason else "crashed"
+    except Exception as error:  # noqa: BLE001 - any other error is what the campaign looks for
+        outcome, reason = "crashed", f"{type(error).__name__}: {error}"
+    else:
+        outcome, reason = "fetched", ""
     if connections.reached and outcome != "fetched":
         return "reached", ", ".join(connections.reached)
     return outcome, reason
+
+
+@contextmanager
+def proxies(variables: dict[str, str], port: int) -> Iterator[None]:
+    """Set environment variables, in which `PROXY` stands for the internal service, during the block."""
+    earlier = {name: os.environ.get(name) for name in variables}
+    os.environ.update({name: value.replace("PROXY", f"127.0.0.1:{port}") for name, value in variables.items()})
+    try:
+        yield
+    finally:
+        for name, value in earlier.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+async def campaign(*, guarded: bool) -> Counter[str]:
+    """Try all addresses, print those that are not refused, and return the number of each outcome."""
+    counts: Counter[str] = Counter()
+    connections, redirects = Connections(), {"/": ""}
+    with website({}) as port, website(redirects) as endpoint_port:
+        for trick in tricks():
+            redirects["/r"] = trick.redirect.replace("PORT", str(port))
+            outcome, detail = await tried(trick, connections, port, endpoint_port, guarded)
+            counts[outcome] += 1
+            if outcome != "refused":
+                print(f"{outcome}  {trick.name}: {trick.url!a}  {detail!a}")
+    return counts
 
 
 def main() -> int:
     """Run the campaign and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--unguarded", action="store_true", help="fetch without the guard")
-    options = parser.parse_args()
-    counts: Counter[str] = Counter()
-    connections = Connections()
-    with website({}) as port:
-        for trick in tricks():
-            outcome, detail = attempt(trick, connections, port, guarded=not options.unguarded)
-            counts[outcome] += 1
-            if outcome != "refused":
-                print(f"{outcome}  {trick.name}: {trick.url!a}  {detail!a}")
+    counts = asyncio.run(campaign(guarded=not parser.parse_args().unguarded))
     print(f"{counts.total()} addresses: " + ", ".join(f"{counts[name]} {name}" for name in OUTCOMES))
     return 0 if counts["refused"] == counts.total() else 1
 

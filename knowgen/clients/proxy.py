@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,6 @@ def environment_proxy(url: URL) -> Proxy | None:
     named = (proxies.get(url.scheme) or proxies.get("all") or "").strip()
     if not named or is_loopback_host(host) or proxy_bypass(f"{host}:{url.port}") or proxy_bypass(host):
         return None
-    from aiohttp import BasicAuth
     from yarl import URL
 
     try:
@@ -59,5 +59,11 @@ def environment_proxy(url: URL) -> Proxy | None:
             f"the proxy that the environment names is of the kind {kind!r}, and only http proxies are supported",
             fix="set the variables https_proxy and http_proxy to http://HOST:PORT",
         )
-    authorization = BasicAuth(proxy.user or "", proxy.password or "").encode() if proxy.user or proxy.password else ""
-    return Proxy(proxy.with_user(None), authorization)
+    return Proxy(proxy.with_user(None), _basic(proxy.user or "", proxy.password or ""))
+
+
+def _basic(user: str, password: str) -> str:
+    """Return the value of an authorization header; empty without user and password."""
+    if not user and not password:
+        return ""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"

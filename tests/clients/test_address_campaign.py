@@ -1,4 +1,4 @@
-"""The campaign of addresses: the guarded fetch refuses all of them, and the campaign notices a fetch without a guard."""
+"""The campaign of addresses: the guarded fetch refuses all, and a fetch without a guard is noticed."""
 
 from __future__ import annotations
 
