@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
+from knowgen.clients.proxy import environment_proxy
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.secrets import check_variable_name, refuse_secrets, remember_secret
 
@@ -30,7 +31,8 @@ def endpoint_url(base_url: str, where: str, default: str = OPENAI_URL) -> str:
 
     Raises:
         UsageError: It is not an http or https URL.
-        ConfigError: It contains a password or other secret, which would be recorded.
+        ConfigError: It contains a password or other secret, which would be recorded; or the environment names a proxy
+            for it that cannot be used.
 
     Example:
         >>> endpoint_url(" http://127.0.0.1:8000/v1/ ", where="scorer vlm")
@@ -51,6 +53,8 @@ def endpoint_url(base_url: str, where: str, default: str = OPENAI_URL) -> str:
             where=where,
             fix="put the key into an environment variable and name it with key_env",
         )
+    if not is_loopback(url):
+        environment_proxy(url)  # one that cannot be used would make every call fail
     return url
 
 

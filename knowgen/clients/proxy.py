@@ -1,20 +1,13 @@
-"""The proxy that the environment names for a URL, for requests that are made by address and not by name."""
+"""Proxies that the environment names."""
 
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
-from knowgen.clients.endpoint_url import is_loopback_host
-from knowgen.core.errors import KnowgenError
-
-if TYPE_CHECKING:
-    from yarl import URL
-
-
-class UnusableProxyError(KnowgenError):
-    """The environment names a proxy of a kind that is not supported."""
+from knowgen.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -26,44 +19,37 @@ class Proxy:
         authorization: Value of `Proxy-Authorization`; empty when it needs none.
     """
 
-    url: URL
+    url: str
     authorization: str = field(default="", repr=False)
 
 
-def environment_proxy(url: URL) -> Proxy | None:
-    """Return the proxy of `http_proxy`, `https_proxy` or `all_proxy`; None for this machine and hosts in `no_proxy`.
+def environment_proxy(url: str) -> Proxy | None:
+    """Return the proxy that `http_proxy` or `https_proxy` names for a URL; None where `no_proxy` contains its host.
 
     Args:
-        url: An http or https URL.
+        url: An http or https URL of another machine.
 
     Raises:
-        UnusableProxyError: The proxy is not an http proxy.
+        ConfigError: The proxy is not an http proxy.
     """
     from urllib.request import getproxies, proxy_bypass
 
-    host = url.raw_host or ""
-    proxies = getproxies()
-    named = (proxies.get(url.scheme) or proxies.get("all") or "").strip()
-    if not named or is_loopback_host(host) or proxy_bypass(f"{host}:{url.port}") or proxy_bypass(host):
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    named = getproxies().get(parts.scheme, "").strip()
+    if not named or proxy_bypass(parts.netloc) or proxy_bypass(host):
         return None
-    from yarl import URL
-
-    try:
-        proxy = URL(named if "://" in named else f"http://{named}")
-        usable = proxy.scheme == "http" and bool(proxy.host)
-    except ValueError:
-        usable = False
-    if not usable:
-        kind = named.partition("://")[0] if "://" in named else "invalid"
-        raise UnusableProxyError(
-            f"the proxy that the environment names is of the kind {kind!r}, and only http proxies are supported",
-            fix="set the variables https_proxy and http_proxy to http://HOST:PORT",
+    if not re.match(r"http://[^/]", named):
+        kind = f"of the kind {named.partition('://')[0]!r}" if "://" in named else "without http://"
+        raise ConfigError(
+            f"the environment names a proxy {kind}, and only http proxies are supported",
+            where=f"{parts.scheme}_proxy",
+            fix=f"set {parts.scheme.upper()}_PROXY to http://HOST:PORT, or add {host} to NO_PROXY",
         )
-    return Proxy(proxy.with_user(None), _basic(proxy.user or "", proxy.password or ""))
+    credentials, _, address = urlsplit(named).netloc.rpartition("@")
+    return Proxy(f"http://{address}", _basic(unquote(credentials)))
 
 
-def _basic(user: str, password: str) -> str:
-    """Return the value of an authorization header; empty without user and password."""
-    if not user and not password:
-        return ""
-    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+def _basic(credentials: str) -> str:
+    """Return the value of an authorization header for `user:password`; empty without them."""
+    return f"Basic {base64.b64encode(credentials.encode()).decode()}" if credentials else ""

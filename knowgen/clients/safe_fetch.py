@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from knowgen.clients.endpoint_url import is_loopback, retry_after
-from knowgen.clients.proxy import UnusableProxyError, environment_proxy
-from knowgen.core.errors import KnowgenError, TransientError
+from knowgen.clients.endpoint_url import is_loopback, is_loopback_host, retry_after
+from knowgen.clients.proxy import environment_proxy
+from knowgen.core.errors import ConfigError, KnowgenError, TransientError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -296,8 +296,8 @@ class _Connections:
             FetchError: The environment names a proxy that cannot be used.
         """
         try:
-            proxy = environment_proxy(parts)
-        except UnusableProxyError as error:
+            proxy = None if is_loopback_host(parts.raw_host or "") else environment_proxy(str(parts))
+        except ConfigError as error:
             raise FetchError(str(error)) from error
         if proxy is None:
             client = await self._client(self._resolver)

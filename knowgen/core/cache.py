@@ -40,7 +40,7 @@ _FILL_AFTER_SHRINKING = 0.9
 NO_HOME = f"the user has no home folder; set {FOLDER_VARIABLE} to a folder for caches"
 
 _log = logging.getLogger("knowgen.cache")
-_warned: set[str] = set()
+_warned: set[Path | None] = set()
 
 
 def cache_folder() -> Path | None:
@@ -64,10 +64,10 @@ def _is_off(named: str) -> bool:
     return named.strip().lower() in {"", "off"}
 
 
-def warn_once(reason: str) -> None:
-    """Log why a cache is not used, once in a process. A cache that cannot be used costs time and no result."""
-    if reason not in _warned:
-        _warned.add(reason)
+def warn_once(reason: str, folder: Path | None = None) -> None:
+    """Log why the caches of a folder are not used, once in a process. It costs time, and no result."""
+    if folder not in _warned:
+        _warned.add(folder)
         _log.warning("knowgen: no cache: %s", one_line(reason, 300))
 
 
@@ -295,7 +295,7 @@ class Cache:
             return self._connection.execute(sql, parameters).fetchall()
         except (sqlite3.Error, OSError) as error:
             self.error = f"{self.path}: {error}"
-            warn_once(self.error)
+            warn_once(self.error, self._folder)
             if self._connection is not None:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.close()

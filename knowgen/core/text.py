@@ -13,6 +13,9 @@ ERROR_LENGTH = 200
 _CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of characters that control a terminal or the text direction, or that are not visible."""
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""Beginning of a cell that a spreadsheet may evaluate; the last four are the full-width forms of the signs."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -95,6 +98,29 @@ def count(number: int, one: str, many: str = "") -> str:
         ('1 image', '3 images')
     """
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def csv_cell(text: str) -> str:
+    """Return a text as a cell of a CSV file that no spreadsheet takes for a formula.
+
+    An apostrophe is put before a text that begins with `=`, `+`, `-`, `@`, a tab or a line break, and before one that
+    begins with apostrophes and then one of these, so that `from_csv_cell` can tell them apart.
+
+    Example:
+        >>> csv_cell("=1+1"), csv_cell("'=1"), csv_cell("plain")
+        ("'=1+1", "''=1", 'plain')
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def from_csv_cell(cell: str) -> str:
+    """Return the text of a cell that `csv_cell` wrote.
+
+    Example:
+        >>> from_csv_cell("'=1+1"), from_csv_cell("''=1"), from_csv_cell("'s Hertogenbosch")
+        ('=1+1', "'=1", "'s Hertogenbosch")
+    """
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic_core import PydanticSerializationError
 
 from knowgen.core.errors import ConfigError, DataError
 from knowgen.core.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
+from knowgen.core.scratch import ScratchFolder
 from knowgen.core.secrets import mask_secrets, refuse_secrets
 from knowgen.core.spec import RunSpec, ScorerSpec
 from knowgen.store.current_view import CurrentView, ExpectedGeneration
@@ -46,7 +46,7 @@ class RunStore:
         manifest: Manifest,
         connection: sqlite3.Connection,
         lock: RunLock | None,
-        copy: tempfile.TemporaryDirectory[str] | None = None,
+        copy: ScratchFolder | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
@@ -72,12 +72,12 @@ class RunStore:
 
         Raises:
             ConfigError: Another process holds it; it belongs to another task, generator or seed; it cannot be written;
-                `fresh` with a directory that is not a run; an argument looks like a secret.
+                it has files but no run; an argument looks like a secret.
             DataError: run.json or run.sqlite is damaged or written by a newer version; the disk is full.
         """
         refuse_spec_secrets(spec)
         refuse_secrets({"out": path})
-        make_folder(path, fresh=fresh)
+        make_folder(path)
         lock = RunLock(path)
         try:
             if fresh:
@@ -121,7 +121,7 @@ class RunStore:
             if self._lock is not None:
                 self._lock.release()
             if self._copy is not None:
-                self._copy.cleanup()
+                self._copy.close()
 
     def __enter__(self) -> RunStore:
         """Return the store itself."""

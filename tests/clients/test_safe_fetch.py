@@ -16,7 +16,6 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
-from yarl import URL
 
 from knowgen.clients.proxy import environment_proxy
 from knowgen.clients.safe_fetch import (
@@ -368,15 +367,15 @@ def test_an_endpoint_on_this_machine_and_hosts_in_no_proxy_are_fetched_without_a
     with serving({"/a": sends(b"own")}) as site:
         assert got(f"{site.url}/a", trusted=site.url).data == b"own"
     monkeypatch.setenv("no_proxy", "images.example")
-    assert environment_proxy(URL("http://images.example/a")) is None
-    assert environment_proxy(URL("http://other.example/a")) is not None
+    assert environment_proxy("http://images.example/a") is None
+    assert environment_proxy("http://other.example/a") is not None
     assert proxy.seen == []
 
 
 def test_an_https_address_is_reached_through_a_tunnel_to_the_checked_address(
     proxy: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
     with pytest.raises(TransientError):  # this proxy makes no tunnels
         got("https://images.example/a", resolver=Names({"images.example": [["8.8.8.8"]]}))
     assert proxy.tunnels == ["8.8.8.8:443"]

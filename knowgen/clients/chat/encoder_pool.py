@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from knowgen.clients.chat.image_encoding import EncodedImageFile, ImageEncoding
 from knowgen.core.cache import Cache, FileCache, cache_folder, warn_once
 from knowgen.core.errors import ConfigError, TransientError, UnscorableError
 from knowgen.core.records import ImageRef
+from knowgen.core.scratch import ScratchFolder
 from knowgen.core.spec import fingerprint
 
 CACHE = "images"
@@ -47,7 +47,7 @@ class EncoderPool:
         self._idle: list[_Worker] = []
         self._started = 0
         self._free = asyncio.Semaphore(self._workers)
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: ScratchFolder | None = None
         self._index = Cache(CACHE)
         self._name = encoding.name
         self._files: FileCache | None = None
@@ -64,8 +64,8 @@ class EncoderPool:
         return self._files
 
     def _temporary_folder(self) -> Path:
-        self._temporary = tempfile.TemporaryDirectory(prefix="knowgen-images-", ignore_cleanup_errors=True)
-        return Path(self._temporary.name)
+        self._temporary = ScratchFolder("knowgen.images.")
+        return self._temporary.path
 
     async def encode(self, image: ImageRef, what: str) -> EncodedImageFile:
         """Return the encoded image, from the cache where it is there.
@@ -123,7 +123,10 @@ class EncoderPool:
         answer = await self._ask(image.path, what, files.root)
         if "unwritable" in answer and self._temporary is None:
             # the disk or the quota of the cache may be full, which is no reason to fail a score
-            warn_once(f"{answer['where']}: {answer['unwritable']}; encoded images are kept in a temporary folder")
+            warn_once(
+                f"{answer['where']}: {answer['unwritable']}; encoded images are kept in a temporary folder",
+                cache_folder(),
+            )
             self._files = FileCache(CACHE, self._temporary_folder())
         if "unwritable" in answer and self.files is not files:
             files = self.files
@@ -167,7 +170,7 @@ class EncoderPool:
         self._idle.clear()
         self._index.close()
         if self._temporary is not None:
-            self._temporary.cleanup()
+            self._temporary.close()
             self._temporary, self._files = None, None
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knowgen.core.errors import DataError
+from knowgen.core.text import from_csv_cell
 
 COLUMNS = ("sample_id", "system", "repeat", "rater")
 HUMAN = "human"
@@ -139,7 +140,7 @@ def _check_head(names: Sequence[str], known: Sequence[str], dimensions: Sequence
 
 
 def _label(cells: dict[str, str], known: Sequence[str], number: int, where: str) -> Label:
-    fields = {name: cell.strip() for name, cell in cells.items()}
+    fields = {name: from_csv_cell(cell.strip()) for name, cell in cells.items()}
     if not fields.get("sample_id"):
         raise DataError("sample_id is blank", where=where)
     repeat = fields.get("repeat") or "0"
