@@ -29,7 +29,7 @@ class CleanStream:
     """A text stream that escapes control characters, and characters that the terminal's encoding does not have.
 
     A carriage return at the start of a write is passed on to stderr, because progress bars draw themselves that way.
-    What stderr does not accept is dropped: a message that cannot be shown is no reason to end a run.
+    What stderr does not accept is dropped: a message that cannot be shown must not be a reason to end a run.
 
     Args:
         inner: The stream that is written to.

@@ -70,7 +70,7 @@ class InFlight:
     def holding(self) -> Iterator[Callable[[int], None]]:
         """Yield a function that adds to what one request holds, all of which is released at the end of the block.
 
-        The function raises `QueueFullError` when there is no room beside other requests. What one request may hold by
+        The function raises `QueueFullError` when other requests leave too little room. What one request may hold by
         itself is limited elsewhere.
         """
         own = 0

@@ -153,7 +153,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("homeless")
-def test_without_a_home_there_is_no_cache_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_home_nothing_is_cached_and_one_warning_says_so(caplog: pytest.LogCaptureFixture) -> None:
     for name in ("replies", "images", "embeddings"):
         one = Cache(name)
         one.put("key", b"value")
@@ -177,7 +177,7 @@ def test_without_a_home_the_commands_that_need_one_say_what_to_set(capsys: pytes
     assert len(load_task("knowgen_mini")) == 48
 
 
-def test_a_cache_turned_off_is_no_reason_to_say_anything(
+def test_a_cache_turned_off_is_not_warned_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", "off")

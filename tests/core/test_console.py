@@ -88,7 +88,7 @@ def test_what_stderr_does_not_take_is_dropped(error: Exception) -> None:
     CleanStream(Broken(error), "stderr").write("a note\n")
 
 
-def test_an_error_of_stdout_is_told_from_a_reader_that_has_left() -> None:
+def test_an_error_of_stdout_differs_from_a_reader_that_has_left() -> None:
     with pytest.raises(DataError, match="standard output: cannot be written: No space left"):
         CleanStream(Broken(OSError(28, "No space left on device")), "stdout").write("a table\n")
     with pytest.raises(OutputClosedError):
@@ -107,7 +107,7 @@ def test_streams_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(some.text())
-def test_a_csv_cell_is_no_formula_and_can_be_read_back(text: str) -> None:
+def test_a_csv_cell_never_starts_a_formula_and_can_be_read_back(text: str) -> None:
     cell = csv_cell(text)
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     assert from_csv_cell(cell) == text

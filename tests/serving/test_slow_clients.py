@@ -110,7 +110,7 @@ def test_a_reference_at_an_impossible_host_is_400(server: Served, url: str) -> N
 
 
 @pytest.mark.parametrize("host", [b"a\0b", b"a" * 300, b"x\ry", "größe".encode(), b""])
-def test_a_strange_host_header_is_no_server_error(server: Served, host: bytes) -> None:
+def test_a_strange_host_header_causes_no_server_error(server: Served, host: bytes) -> None:
     with connect(server.url) as line:
         line.sendall(b"GET /health HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n")
         assert received(line)[:12] in {b"HTTP/1.1 200", b"HTTP/1.1 400"}

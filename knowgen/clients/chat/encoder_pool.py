@@ -122,7 +122,7 @@ class EncoderPool:
         files = self.files
         answer = await self._ask(image.path, what, files.root)
         if "unwritable" in answer and self._temporary is None:
-            # the disk or the quota of the cache may be full, which is no reason to fail a score
+            # the disk or the quota of the cache may be full, which must not be a reason to fail a score
             warn_once(
                 f"{answer['where']}: {answer['unwritable']}; encoded images are kept in a temporary folder",
                 cache_folder(),
