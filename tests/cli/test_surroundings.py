@@ -177,9 +177,7 @@ def test_without_a_home_the_commands_that_need_one_say_what_to_set(capsys: pytes
     assert len(load_task("knowgen_mini")) == 48
 
 
-def test_a_cache_turned_off_is_not_warned_of(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_cache_turned_off_is_not_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("KNOWGEN_CACHE", "off")
     assert Cache("replies").error and caplog.records == []
 

@@ -117,11 +117,11 @@ def test_a_strange_host_header_causes_no_server_error(server: Served, host: byte
 
 
 def test_the_pixels_of_all_references_of_a_request_are_limited_together(server: Served) -> None:
-    # one reference may have 10,000 pixels, all together 40,000
-    assert server.generate("few", image_urls=[data_url((100, 100))] * 4).status == 200
-    answer = server.generate("many", image_urls=[data_url((100, 100))] * 5)
+    # one reference may have 10,000 pixels, all together 20,000
+    assert server.generate("few", image_urls=[data_url((100, 100))] * 2).status == 200
+    answer = server.generate("many", image_urls=[data_url((100, 100))] * 3)
     assert answer.status == 413
-    assert answer.body["message"] == "the reference images have 50000 pixels together, at most 40000 are allowed"
+    assert answer.body["message"] == "the reference images have 30000 pixels together, at most 20000 are allowed"
 
 
 def test_what_all_requests_hold_is_limited_and_released() -> None:
