@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from knowgen.clients.endpoint_url import is_loopback, is_loopback_host, retry_after
+from knowgen.clients.endpoint_url import is_loopback_host
 from knowgen.clients.proxy import environment_proxy
+from knowgen.clients.stated_wait import retry_after
 from knowgen.core.errors import ConfigError, KnowgenError, TransientError
 
 if TYPE_CHECKING:
@@ -136,8 +137,8 @@ def check_url(url: str, trusted: str = "") -> URL:
 
     Args:
         url: URL to check.
-        trusted: URL of an endpoint on this machine, such as the one whose answer contains `url`; its host and port
-            are allowed. A URL of another machine is ignored.
+        trusted: URL of an endpoint that the user configured, such as the one whose answer contains `url`. Its scheme,
+            host and port are allowed, wherever it is.
 
     Raises:
         BlockedError: It is not an http or https URL, contains a user or password, or names this machine or an IP
@@ -154,7 +155,7 @@ def check_url(url: str, trusted: str = "") -> URL:
         raise BlockedError("not an http address")
     if parts.raw_user or parts.raw_password:
         raise BlockedError("an address with a user or password is not fetched")
-    if known == _trusted_origin(trusted):
+    if trusted and known == origin(trusted) and parts.scheme == URL(trusted).scheme:
         return parts
     host = known[0].removesuffix(".")
     if not _is_host(host):
@@ -169,10 +170,6 @@ def check_url(url: str, trusted: str = "") -> URL:
 def _is_host(host: str) -> bool:
     """Return whether a host is an IP address or a name that DNS can have (RFC 1035, section 2.3.4)."""
     return ":" in host or (len(host) <= 253 and all(_LABEL.fullmatch(label) for label in host.split(".")))
-
-
-def _trusted_origin(trusted: str) -> tuple[str, int] | None:
-    return origin(trusted) if trusted and is_loopback(trusted) else None
 
 
 def _looks_numeric(host: str) -> bool:
@@ -201,13 +198,16 @@ class PublicResolver(AbstractResolver):
     Args:
         inner: Resolver that performs the lookups; the system's when None.
         trusted: As for `check_url`.
+
+    Attributes:
+        trusted: Host and port whose addresses need not be public, None for none.
     """
 
     def __init__(self, inner: AbstractResolver | None = None, trusted: str = "") -> None:
         from aiohttp.resolver import ThreadedResolver
 
         self._inner = ThreadedResolver() if inner is None else inner
-        self._trusted = _trusted_origin(trusted)
+        self.trusted = origin(trusted) if trusted else None
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -224,7 +224,7 @@ class PublicResolver(AbstractResolver):
             raise BlockedError("not a valid address: its host is not the name of a host") from error
         if not addresses:
             raise OSError(f"{host} has no address")
-        if (host.lower(), port) == self._trusted:
+        if (host.lower(), port) == self.trusted:
             return addresses
         for address in addresses:
             if not is_public(address["host"]):
@@ -276,10 +276,13 @@ class _Connections:
 
     Args:
         resolver: Resolver that checks addresses.
+
+    Attributes:
+        resolver: The same.
     """
 
     def __init__(self, resolver: PublicResolver) -> None:
-        self._resolver = resolver
+        self.resolver = resolver
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> _Connections:
@@ -300,12 +303,12 @@ class _Connections:
         except ConfigError as error:
             raise FetchError(str(error)) from error
         if proxy is None:
-            client = await self._client(self._resolver)
+            client = await self._client(self.resolver)
             return await self._stack.enter_async_context(client.get(parts, allow_redirects=False))
         client = await self._client(None)
         checked = parts
         if not _looks_numeric(parts.raw_host or ""):  # `check_url` has checked one that is an address
-            addresses = await self._resolver.resolve(parts.raw_host or "", parts.port or 0)
+            addresses = await self.resolver.resolve(parts.raw_host or "", parts.port or 0)
             checked = parts.with_host(addresses[0]["host"])
         authorization = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
         headers = {"Host": parts.raw_authority, **(authorization if parts.scheme == "http" else {})}
@@ -333,6 +336,7 @@ class _Connections:
 
 
 async def _follow(connections: _Connections, url: str, max_bytes: int, trusted: str) -> FetchResult:
+    """Follow redirects. The first one to another origin ends the trust: nothing it leads to is the user's choice."""
     parts = check_url(url, trusted)
     for _ in range(MAX_REDIRECTS + 1):
         response = await connections.get(parts)
@@ -345,6 +349,8 @@ async def _follow(connections: _Connections, url: str, max_bytes: int, trusted: 
             joined = str(parts.join(URL(target)))
         except ValueError as error:
             raise BlockedError("redirects to an invalid address") from error
+        if origin(joined) != origin(parts) or URL(joined).scheme != parts.scheme:
+            trusted, connections.resolver.trusted = "", None
         parts = check_url(joined, trusted)
     raise FetchError(f"{_name(url)} redirects more than {MAX_REDIRECTS} times")
 

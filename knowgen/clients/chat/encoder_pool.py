@@ -49,7 +49,6 @@ class EncoderPool:
         self._free = asyncio.Semaphore(self._workers)
         self._temporary: ScratchFolder | None = None
         self._index = Cache(CACHE)
-        self._name = encoding.name
         self._files: FileCache | None = None
         self.encoded = 0
 
@@ -67,19 +66,21 @@ class EncoderPool:
         self._temporary = ScratchFolder("knowgen.images.")
         return self._temporary.path
 
-    async def encode(self, image: ImageRef, what: str) -> EncodedImageFile:
+    async def encode(self, image: ImageRef, what: str, encoding: ImageEncoding | None = None) -> EncodedImageFile:
         """Return the encoded image, from the cache where it is there.
 
         Args:
             image: Image with its path on this machine.
             what: Name of the image in errors.
+            encoding: Settings of the encoding; those of the pool when None.
 
         Raises:
             UnscorableError: The image has no file, or the file cannot be decoded.
             TransientError: The worker process died.
             ConfigError: The encoded file cannot be written.
         """
-        key = fingerprint([image.sha256, self._name])
+        encoding = encoding or self._encoding
+        key = fingerprint([image.sha256, encoding.name])
         while (running := self._in_progress.get(key)) is not None:  # repeats share a ground truth: encode it once
             await asyncio.wait([running])
             if running.exception() is None:
@@ -89,7 +90,7 @@ class EncoderPool:
         done: asyncio.Future[EncodedImageFile] = asyncio.get_running_loop().create_future()
         self._in_progress[key] = done
         try:
-            encoded = await self._encode(image, what)
+            encoded = await self._encode(image, what, encoding)
         except BaseException as error:
             done.set_exception(error if isinstance(error, Exception) else TransientError("the encoding was cancelled"))
             done.exception()  # mark it as retrieved: there may be no other caller
@@ -116,11 +117,11 @@ class EncoderPool:
             return None
         return EncodedImageFile(path=path, **header)
 
-    async def _encode(self, image: ImageRef, what: str) -> EncodedImageFile:
+    async def _encode(self, image: ImageRef, what: str, encoding: ImageEncoding) -> EncodedImageFile:
         if image.path is None:
             raise UnscorableError(f"{what} {image.sha256[:12]} has no file on this machine")
         files = self.files
-        answer = await self._ask(image.path, what, files.root)
+        answer = await self._ask(image.path, what, files.root, encoding)
         if "unwritable" in answer and self._temporary is None:
             # the disk or the quota of the cache may be full, which must not be a reason to fail a score
             warn_once(
@@ -130,10 +131,10 @@ class EncoderPool:
             self._files = FileCache(CACHE, self._temporary_folder())
         if "unwritable" in answer and self.files is not files:
             files = self.files
-            answer = await self._ask(image.path, what, files.root)
+            answer = await self._ask(image.path, what, files.root, encoding)
         return self._read_answer(answer, files)
 
-    async def _ask(self, path: Path, what: str, folder: Path) -> dict[str, Any]:
+    async def _ask(self, path: Path, what: str, folder: Path, encoding: ImageEncoding) -> dict[str, Any]:
         """Have a worker process encode an image into a folder."""
         async with self._free:
             worker = self._idle.pop() if self._idle else await _Worker.start()
@@ -143,8 +144,9 @@ class EncoderPool:
                         "path": str(path.absolute()),
                         "what": what,
                         "folder": str(folder.absolute()),
-                        "max_side": self._encoding.max_side,
-                        "quality": self._encoding.quality,
+                        "max_side": encoding.max_side,
+                        "quality": encoding.quality,
+                        "max_bytes": encoding.max_bytes,
                     }
                 )
             except BaseException:
