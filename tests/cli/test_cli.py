@@ -298,8 +298,9 @@ def test_fresh_never_deletes_source_images_in_the_run_directory(
     }  # fmt: skip
     (workspace / "own" / "results.json").write_text(json.dumps([row]))
     command = ["score", "own/results.json", "--scorer", "my_scorer:Half", "--out", "own"]
-    assert run(command) == 0
-    capsys.readouterr()
+    assert run(command) == 3
+    assert "contains 'images' and is not a run directory" in one_line(capsys.readouterr().err)
+    (workspace / "own" / "run.json").write_text("{}")  # as if the folder had been a run before
     assert run([*command, "--fresh"]) == 2
     assert "would delete the images" in one_line(capsys.readouterr().err)
     assert image_file.is_file()
