@@ -176,7 +176,8 @@ async def _check_pixels(queue: RequestQueue, references: list[bytes], add_pixels
         RequestRejectedError: The request has too many by itself.
         QueueFullError: It has too many beside those of other requests.
     """
-    pixels, most = await queue.run_in_thread(pixels_of, references), queue.settings.max_pixels_of_request
+    settings = queue.settings
+    pixels, most = await queue.run_in_thread(pixels_of, references, settings.max_pixels), settings.max_pixels_of_request
     if pixels > most:
         message = f"the reference images have {pixels} pixels together, at most {most} are allowed"
         raise RequestRejectedError(413, "invalid", message)

@@ -101,11 +101,11 @@ def decode_data_url(url: str) -> bytes:
         raise InvalidRequestError("a reference image is not base64") from error
 
 
-def pixels_of(images: list[bytes]) -> int:
+def pixels_of(images: list[bytes], max_pixels: int) -> int:
     """Return the number of pixels of all images, read from their headers without decoding them.
 
     Raises:
-        InvalidRequestError: An image does not open.
+        InvalidRequestError: An image does not open, or has more than `max_pixels` pixels.
     """
     from PIL import Image
 
@@ -113,9 +113,14 @@ def pixels_of(images: list[bytes]) -> int:
     for data in images:
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                total += image.width * image.height
+                width, height = image.size
         except Exception as error:  # a broken file makes Pillow raise many kinds
             raise InvalidRequestError(f"a reference image does not open: {error_message(error)}") from error
+        if width * height > max_pixels:
+            raise InvalidRequestError(
+                f"a reference image has {width}x{height} pixels, at most {max_pixels} are allowed"
+            )
+        total += width * height
     return total
 
 
