@@ -168,10 +168,11 @@ def _is_utf8(path: Path) -> bool:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            head = file.read(4)
+            head = file.read(8)
     except (OSError, ValueError):
         return False
-    return b"\0" not in head and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    others = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, *(start for start, _ in _KINDS))
+    return b"\0" not in head[:4] and not head.startswith(others)
 
 
 def _utf8_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,7 @@ import click
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import GroundTruth, Sample
 from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
-from knowgen.core.text import count, one_line
+from knowgen.core.text import clean_text, count, one_line
 from knowgen.core.text_files import read_text
 from knowgen.generators.contract import GeneratedImage
 from knowgen.interchange.image_sources import FolderSource, RunSource, SourceImage
@@ -30,6 +29,10 @@ Duplicates = Literal["error", "last"]
 
 SOURCES = "give a run directory, a results file (a JSON array in UTF-8) or a folder of images"
 """Fix for an unusable source, for error messages."""
+
+
+SOURCE_NOTE = "source"
+"""Kind of the note in a run on what its source lacks."""
 
 
 @dataclass(frozen=True)
@@ -213,17 +216,18 @@ def _folder(path: Path, task: Task, pattern: str | None) -> OpenedSource:
     source = FolderSource(path, (sample.id for sample in task.samples()), names)
     if not source.count:
         raise _no_image(source, task, names)
-    passed_over = source.passed_over()
+    passed_over, notes = source.passed_over(), list[str]()
     if source.missing or passed_over:
         found = len(source.ids) - len(source.missing)
         lacking = f"; none for {listed(source.missing)}" if source.missing else ""
         also = f"; passed over: {passed_over}" if passed_over else ""
-        _say(f"{path}: images for {found} of {count(len(source.ids), 'sample')} of {task.name}{lacking}{also}")
+        notes.append(f"{path}: images for {found} of {count(len(source.ids), 'sample')} of {task.name}{lacking}{also}")
     return OpenedSource(
         task=task,
         generations=StoredGenerations(source.name, source.revision, source.generation),
         generator=GeneratorSpec(name=source.name, revision=f"pictures {source.revision}"),
         repeats=source.repeats,
+        remember=_said(notes, source.name, source.missing),
     )
 
 
@@ -245,28 +249,36 @@ def _no_image(source: FolderSource, task: Task, pattern: NamePattern | None) -> 
 def _results(path: Path, duplicates: Duplicates, folder: Path | None) -> OpenedSource:
     results = read_results(path, folder)
     task, images = results.task(duplicates=duplicates), results.images(duplicates)
-    _check_images(results, list(images.chosen.values()))
+    notes = _missing_images(results, list(images.chosen.values()))
     if without := sum(row.id is None for row in results.rows):
-        _say(f"{path}: {count(without, 'row')} without an id left out; the official evaluator does not report them")
+        notes.append(f"{path}: {count(without, 'row')} without an id left out")
     if task.skips:
-        first = next(iter(task.skips.values()))
-        _say(f"{path}: {count(len(task.skips), 'row')} counted under strict and left out under official: {first}")
+        number, first = count(len(task.skips), "row"), next(iter(task.skips.values()))
+        notes.append(f"{path}: {number} counted under strict and left out under official: {first}")
+    missing = [name for name, row in images.chosen.items() if row.success and row.output and not row.has_output]
+    tell = _said(notes, images.name, missing)
+
+    def remember(store: RunStore) -> None:
+        remember_source(store, results)
+        tell(store)
+
     return OpenedSource(
         task=task,
         generations=StoredGenerations(images.name, images.revision, images.generation),
         generator=GeneratorSpec(name=images.name, revision=f"results {images.revision}"),
-        remember=partial(remember_source, results=results),
+        remember=remember,
     )
 
 
-def _check_images(results: OfficialResults, rows: list[OfficialRow]) -> None:
-    """Say which images are missing.
+def _missing_images(results: OfficialResults, rows: list[OfficialRow]) -> list[str]:
+    """Return a line on missing images and one on missing ground truths, if there are any.
 
     Raises:
         DataError: No generated image was found, or no ground truth.
     """
     made = [row for row in rows if row.success and row.output is not None]
     compared = [row for row in rows if row.truth is not None]
+    lines: list[str] = []
     lost = [row for row in made if not row.has_output]
     lost_truths = [row for row in compared if not row.has_truth]
     for what, every, missing in (("image", made, lost), ("ground truth", compared, lost_truths)):
@@ -283,8 +295,18 @@ def _check_images(results: OfficialResults, rows: list[OfficialRow]) -> None:
                 where=str(results.path),
                 fix="give the folder that has them with --images DIR",
             )
-        _say(f"{results.path}: {len(missing)} of {count(len(every), what)} missing; {looked}")
+        lines.append(f"{results.path}: {len(missing)} of {count(len(every), what)} missing; {looked}")
+    return lines
 
 
-def _say(text: str) -> None:
-    click.echo(f"knowgen: {one_line(text)}", err=True)
+def _said(notes: Sequence[str], name: str, missing: Sequence[str]) -> Callable[[RunStore], None]:
+    """Print notes on a source; return the function that records them in a run, with the samples without image."""
+    for text in notes:
+        click.echo(f"knowgen: {one_line(text)}", err=True)
+
+    def remember(store: RunStore) -> None:
+        if notes:
+            texts, ids = [one_line(clean_text(text)) for text in notes], [clean_text(each) for each in missing]
+            store.put_note(clean_text(name), SOURCE_NOTE, {"notes": texts, "without_image": ids})
+
+    return remember

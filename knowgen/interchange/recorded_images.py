@@ -83,7 +83,7 @@ class RecordedImages:
                 path, exact = self._look_up(name, is_generated)
                 if path is None:
                     continue
-                claims[path.resolve()].add(_parts(name))
+                claims[path.resolve()].add(tuple(name_key(part) for part in _parts(name)))
                 if exact:
                     self._found[is_generated, name] = path
                 else:
@@ -193,7 +193,7 @@ def _parts(name: str) -> _Parts:
     if ".." in parts:
         parts = parts[len(parts) - parts[::-1].index("..") :]
     parts = parts[1:] if parts and _DRIVE.match(parts[0]) else parts
-    return tuple(name_key(part) for part in parts)
+    return tuple(parts)
 
 
 def _readings(name: str) -> list[_Parts]:

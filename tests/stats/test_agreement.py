@@ -366,7 +366,7 @@ def test_labels_of_several_runs_name_the_run(tmp_path: Path) -> None:
         ("sample_id,aesthetics\n,1\n", "labels.csv:2: sample_id is blank"),
         ("sample_id,repeat,aesthetics\n1,-1,1\n", "labels.csv:2: repeat must be a whole number >= 0, got '-1'"),
         ("sample_id,aesthetics\n1,1\n1,0\n", "labels.csv:3: second label of sample '1', after line 2"),
-        ("sample_id,aesthetics\n1,1,1\n", "labels.csv:2: 3 cells for 2 columns; fix that line"),
+        ("sample_id,aesthetics\n1,1,1\n", "labels.csv:2: 3 cells for 2 columns; with a decimal comma"),
         ('sample_id,aesthetics\n1,"1\n', "labels.csv:2: not valid CSV"),
         ("sample_id,aesthetics\n1,\n", "labels.csv: no labels: all values are blank"),
     ],
@@ -379,12 +379,12 @@ def test_a_malformed_file_gives_one_line_with_its_place(tmp_path: Path, text: st
 
 
 def test_an_unreadable_label_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="file not found"):
+    with pytest.raises(DataError, match="is missing"):
         read_labels(tmp_path / "none.csv", DIMENSIONS)
     (tmp_path / "latin.csv").write_bytes(b"sample_id,aesthetics\n\xe9,1\n")
-    with pytest.raises(DataError, match="not UTF-8 text"):
+    with pytest.raises(DataError, match=r"latin\.csv:2: byte 22 of the file \(0xe9\) is not UTF-8"):
         read_labels(tmp_path / "latin.csv", DIMENSIONS)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is a folder"):
         read_labels(tmp_path, DIMENSIONS)
 
 

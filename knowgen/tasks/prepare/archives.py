@@ -26,6 +26,7 @@ TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"
 ENDINGS = (*ZIP_ENDINGS, *TAR_ENDINGS)
 
 _BLOCK = 1 << 20
+_TRUSTED = "fetch the archive from a trusted source"
 _EXTENDED = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -191,19 +192,21 @@ def _bounded_info(limit: int) -> type[tarfile.TarInfo]:
     """
 
     class BoundedInfo(tarfile.TarInfo):
-        spent = 0
+        before_member = in_archive = 0
 
         def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:  # the hook that `tarfile` names for it
+            if self.size < 0:
+                raise _HeaderLimitError("has a negative size")
             if self.type in _EXTENDED:
-                BoundedInfo.spent += max(self.size, 0) + tarfile.BLOCKSIZE
-                if BoundedInfo.spent > limit or self.size < 0:
+                size = self.size + tarfile.BLOCKSIZE
+                BoundedInfo.before_member += size
+                BoundedInfo.in_archive += size if self.type == tarfile.XGLTYPE else 0
+                if max(BoundedInfo.before_member, BoundedInfo.in_archive) > limit:
                     raise _HeaderLimitError(f"has extended headers of more than {limit} bytes")
             elif self.type == tarfile.GNUTYPE_SPARSE:
                 raise _HeaderLimitError("is a sparse file, which images never are")
-            elif self.type not in tarfile.SUPPORTED_TYPES or self.size < 0:
-                raise _HeaderLimitError("is a link or a device")
             else:
-                BoundedInfo.spent = 0
+                BoundedInfo.before_member = 0
             return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
 
     return BoundedInfo
@@ -212,27 +215,25 @@ def _bounded_info(limit: int) -> type[tarfile.TarInfo]:
 def _tar_members(archive: Path, name: str, so_far: UnpackedTotals, limits: ArchiveLimits) -> Iterator[_Member]:
     seen = set[str]()
     last, packed = "", archive.stat().st_size
-    with tarfile.open(archive, tarinfo=_bounded_info(limits.header_bytes)) as opened:
-        while True:
-            try:
-                info = opened.next()
-            except _HeaderLimitError as error:
-                raise _refused(name, f"after {last}" if last else "the first", str(error)) from error
-            if info is None:
-                return
-            opened.members = []  # `tarfile` would keep every member
-            last = info.name[:200]
-            _count_file(so_far, limits, info.name, name)
-            _check_limits(limits, 0, opened.offset, packed, name, info.name)
-            _safe(info.name, name)
-            if info.isdir():
-                continue
-            if not info.isreg() or info.issparse():
-                raise _refused(name, info.name, "is a link or a device")
-            _check_unique(info.name, seen, name)
-            stream = opened.extractfile(info)
-            assert stream is not None, "a regular file has content"
-            yield _Member(info.name, stream)
+    try:
+        with tarfile.open(archive, tarinfo=_bounded_info(limits.header_bytes)) as opened:
+            while (info := opened.next()) is not None:
+                opened.members = []  # `tarfile` would keep every member
+                last = info.name
+                _count_file(so_far, limits, info.name, name)
+                _check_limits(limits, 0, opened.offset, packed, name, info.name)
+                _safe(info.name, name)
+                if info.isdir():
+                    continue
+                if not info.isreg() or info.issparse():
+                    raise _refused(name, info.name, "is a link or a device")
+                _check_unique(info.name, seen, name)
+                stream = opened.extractfile(info)
+                assert stream is not None, "a regular file has content"
+                yield _Member(info.name, stream)
+    except _HeaderLimitError as error:
+        which = f"the member after {last[:200]!r}" if last else "its first member"
+        raise DataError(f"refused: {which} {error}", where=name, fix=_TRUSTED) from error
 
 
 def _check_unique(member: str, seen: set[str], archive: str) -> None:
@@ -263,6 +264,4 @@ def _safe(member: str, archive: str) -> Path:
 
 
 def _refused(archive: str, member: str, why: str) -> DataError:
-    return DataError(
-        f"refused: its member {member[:200]!r} {why}", where=archive, fix="fetch the archive from a trusted source"
-    )
+    return DataError(f"refused: its member {member[:200]!r} {why}", where=archive, fix=_TRUSTED)
