@@ -103,6 +103,8 @@ def decode(data: bytes, where: str) -> str:
         ('one', 'one')
     """
     mark, encoding = next(((mark, name) for mark, name in _MARKS if data.startswith(mark)), (b"", "utf-8"))
+    if not mark and (kind := _other_kind(data)):
+        raise DataError("is not text", where=where, fix=kind)
     if not mark and b"\0" in data[:4]:
         fix = f"{_AS_UTF8}, or as UTF-16 with a byte-order mark"
         raise DataError("is not text: it starts with a NUL byte, as UTF-16 without a mark does", where=where, fix=fix)
@@ -113,11 +115,13 @@ def decode(data: bytes, where: str) -> str:
         raise _undecodable(data, place, encoding, where, data[: place + 1].count(b"\n") + 1) from error
 
 
+def _other_kind(data: bytes) -> str:
+    """Return what a file is that begins with these bytes; empty if it may be text."""
+    return next((words for start, words in _KINDS if data.startswith(start)), "")
+
+
 def _undecodable(data: bytes, place: int, encoding: str, where: str, line: int, before: int = 0) -> DataError:
     """Return the error of a byte at a place of the data, which begin after `before` bytes of the file."""
-    kind = "" if before else next((words for start, words in _KINDS if data.startswith(start)), "")
-    if kind:
-        return DataError("is not text", where=where, fix=kind)
     what = f"byte {before + place + 1} of the file (0x{data[place]:02x}) is not {encoding.upper()}"
     return DataError(what, where=f"{where}:{line}", fix=_AS_UTF8)
 

@@ -89,8 +89,10 @@ def image_facts(path: Path) -> ImageRef:
 
 
 def digest_or_unreadable(path: Path) -> str:
-    """Return the SHA-256 of a file, or `unreadable`."""
+    """Return the SHA-256 of a file, or `unreadable`; a device or a pipe, which may have no end, is not read."""
     try:
+        if not path.is_file():
+            return "unreadable"
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):  # also a path that is not a valid file name

@@ -90,7 +90,7 @@ def test_images_of_a_results_file_are_found_in_every_form(there: Path, capsys: C
 def test_images_in_another_folder_are_found_with_the_option(there: Path, capsys: Capture) -> None:
     rows = result_rows(N, "/cluster/run/pictures/\u00e9{}.png".format, "/cluster/bench/truths/s{}.png".format)
     source = write_results(there / "elsewhere" / "results.json", rows)
-    words = ["score", source, "--scorer", "pixels", "--out", there / "run"]
+    words: list[str | Path] = ["score", source, "--scorer", "pixels", "--out", there / "run"]
     called = call(capsys, *words)
     assert called.code == 3 and not (there / "run").exists()
     assert called.error.startswith(
@@ -219,7 +219,7 @@ def test_other_file_names_need_a_pattern_which_the_error_suggests(task: Path, ca
     folder = task.parent / "pictures"
     for number in range(N):
         put_image(folder / "run" / f"s{number}_seed42.png", number)
-    words = ["score", folder, "--task", task, "--scorer", "pixels", "--out", task.parent / "run"]
+    words: list[str | Path] = ["score", folder, "--task", task, "--scorer", "pixels", "--out", task.parent / "run"]
     called = call(capsys, *words)
     assert called.code == 3 and not (task.parent / "run").exists()
     assert "ids are 's0', 's1', 's2' and 3 more; there: 6 images of no sample ('run/s0_seed42.png'" in called.error
@@ -233,7 +233,16 @@ def test_images_of_every_format_are_scored(tmp_path: Path, capsys: Capture) -> N
     task = make_task(tmp_path / "task", [f"prompt {number}" for number in range(len(endings))])
     for number, ending in enumerate(endings):
         put_image(tmp_path / "pictures" / f"s{number}.{ending}", number)
-    words = ["score", tmp_path / "pictures", "--task", task, "--scorer", "pixels", "--out", tmp_path / "run"]
+    words: list[str | Path] = [
+        "score",
+        tmp_path / "pictures",
+        "--task",
+        task,
+        "--scorer",
+        "pixels",
+        "--out",
+        tmp_path / "run",
+    ]
     assert call(capsys, *words).code == 0
     assert figures(tmp_path / "run")[1] == len(endings)
     assert all(row.strict.status.value == "ok" for row in api.load_run(tmp_path / "run").rows())

@@ -218,7 +218,7 @@ def _tar_members(archive: Path, name: str, so_far: UnpackedTotals, limits: Archi
     try:
         with tarfile.open(archive, tarinfo=_bounded_info(limits.header_bytes)) as opened:
             while (info := opened.next()) is not None:
-                opened.members = []  # `tarfile` would keep every member
+                opened.members = []  # type: ignore[attr-defined]  # `tarfile` would keep every member
                 last = info.name
                 _count_file(so_far, limits, info.name, name)
                 _check_limits(limits, 0, opened.offset, packed, name, info.name)
