@@ -538,14 +538,16 @@ def campaign(
     counts: Counter[tuple[str, str]] = Counter()
     violations: list[str] = []
     for case in every_case()[::every]:
-        folder = Path(tempfile.mkdtemp(prefix="knowgen-files-"))
+        place = tempfile.mkdtemp(prefix="knowgen-files-")
+        folder = Path(place) / "case"  # a fixed name, because the name of a folder becomes that of a system
+        folder.mkdir()
         try:
             os.environ["KNOWGEN_DATA"] = str(folder / "home")
             write_task(folder)
             outcome = carry_out(case.build(folder), deadline)
             wrong = violation(case, folder, outcome)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
         end = "violation" if wrong else "refused in one line" if outcome.code in (2, 3) else "right result"
         counts[case.kind, end] += 1
         if wrong:

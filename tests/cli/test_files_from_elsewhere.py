@@ -146,7 +146,7 @@ def test_reasons_that_differ_only_in_names_are_printed_once(there: Path, capsys:
     assert len(lines) == 1 and lines[0].split()[0] == "6" and lines[0].endswith("(and 5 alike)")
 
 
-def test_a_path_that_is_no_file_name_fails_its_row_alone(there: Path, capsys: Capture) -> None:
+def test_a_path_that_is_not_a_file_name_fails_its_row_alone(there: Path, capsys: Capture) -> None:
     rows = result_rows(N, "out/\u00e9{}.png".format, truth)
     for number, name in enumerate(("a\0b.png", "a\ud800b.png")):
         rows[number]["output_path"] = name
@@ -160,7 +160,9 @@ def test_a_path_that_is_no_file_name_fails_its_row_alone(there: Path, capsys: Ca
 
 
 @pytest.mark.parametrize(("value", "shown"), [(None, "null"), (True, "true"), (1.5, "1.5")])
-def test_an_id_that_is_none_is_an_error_with_its_row(there: Path, capsys: Capture, value: Any, shown: str) -> None:
+def test_an_id_that_is_null_or_a_truth_value_is_an_error_with_its_row(
+    there: Path, capsys: Capture, value: Any, shown: str
+) -> None:
     rows = result_rows(N, "out/\u00e9{}.png".format, truth)
     rows[3]["id"] = value
     called = call(capsys, "score", write_results(there / "r.json", rows), "--scorer", "pixels", "--out", there / "run")

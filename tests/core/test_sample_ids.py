@@ -25,7 +25,7 @@ def test_anything_else_is_an_error_that_names_the_line(value: Any, shown: str) -
     assert str(caught.value).startswith(f"a.jsonl:7: the id must be text or a whole number, got {shown}")
 
 
-def test_a_lone_surrogate_is_no_id() -> None:
+def test_an_id_has_no_lone_surrogate() -> None:
     with pytest.raises(DataError, match="is not valid Unicode"):
         id_text("a\ud800", "a.jsonl:1")
 

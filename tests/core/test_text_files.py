@@ -63,7 +63,7 @@ def test_a_file_of_another_kind_is_called_by_its_name(tmp_path: Path, data: byte
         list(numbered_lines(tmp_path / "a"))
 
 
-def test_what_is_no_file_is_refused_without_reading_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_a_file_is_refused_without_reading_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = {"/dev/zero": "is a device", str(tmp_path): "is a folder", "a\0b": "not a valid file name"}
     for name, words in {**cases, str(tmp_path / "none"): "is missing"}.items():
         with pytest.raises(DataError, match=words):

@@ -97,7 +97,7 @@ def test_nothing_outside_the_folder_is_found_by_its_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["a\0.png", "a\ud800.png", "a" * 5000 + ".png", "/", ".", "..", "file:", "file://", "~"]
 )
-def test_a_path_that_is_no_file_name_is_not_found(tmp_path: Path, name: str) -> None:
+def test_a_path_that_is_not_a_file_name_is_not_found(tmp_path: Path, name: str) -> None:
     put(tmp_path, "a.png")
     files = RecordedImages(tmp_path, [name], images=tmp_path)
     found = files.find(name, generated=True)
