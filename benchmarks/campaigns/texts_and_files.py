@@ -372,7 +372,7 @@ def yaml_files() -> Iterator[Case]:
 
 
 def special_files() -> Iterator[Case]:
-    """Yield what is no file."""
+    """Yield what cannot be read as a file."""
     places = {"ids": "ids.txt", "results": "results.json", "labels": "labels.csv", "suite": "suite.yaml"}
     errors = {"a folder": "folder", "a device": "device", "a pipe": "pipe to which nobody writes", "none": "missing"}
     for reader, file in places.items():

@@ -124,7 +124,7 @@ def test_a_ground_truth_is_never_taken_for_the_image_nor_the_image_for_the_groun
     assert called.code == 3 and "(6 not used: several rows lead to one file)" in called.error
 
 
-def test_missing_images_are_not_run_and_there_is_no_overall_score(there: Path, capsys: Capture) -> None:
+def test_missing_images_are_not_run_and_the_overall_score_is_withheld(there: Path, capsys: Capture) -> None:
     rows = result_rows(N, lambda number: f"out/\u00e9{number}.png" if number < 2 else f"out/no{number}.png", truth)
     source = write_results(there / "results.json", rows)
     called = call(capsys, "score", source, "--scorer", "pixels", "--out", there / "run")
@@ -160,9 +160,7 @@ def test_a_path_that_is_not_a_file_name_fails_its_row_alone(there: Path, capsys:
 
 
 @pytest.mark.parametrize(("value", "shown"), [(None, "null"), (True, "true"), (1.5, "1.5")])
-def test_an_id_that_is_null_or_a_truth_value_is_an_error_with_its_row(
-    there: Path, capsys: Capture, value: Any, shown: str
-) -> None:
+def test_an_unusable_id_is_an_error_with_its_row(there: Path, capsys: Capture, value: Any, shown: str) -> None:
     rows = result_rows(N, "out/\u00e9{}.png".format, truth)
     rows[3]["id"] = value
     called = call(capsys, "score", write_results(there / "r.json", rows), "--scorer", "pixels", "--out", there / "run")
