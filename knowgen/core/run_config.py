@@ -109,18 +109,11 @@ class ResultConfig(_Checked):
         Option("Agent answers used as prompts: a run or a file", metavar="SRC", commands=RUN),
     ] = None
     images: Annotated[
-        Path | str | None,
-        Option(
-            "Folder of the images of a results file", metavar="DIR", default="where the file says", commands=("score",)
-        ),
+        Path | str | None, Option("Folder of the images of a results file", metavar="DIR", commands=("score",))
     ] = None
     pattern: Annotated[
-        str | None,
-        Option(
-            "File names in a folder of images, such as {id}_seed*.png",
-            metavar="PATTERN", default="{id}, {id}_{repeat}", commands=("score",),
-        ),
-    ] = None  # fmt: skip
+        str | None, Option("File names, such as {id}_seed*.png", metavar="NAMES", default="{id}", commands=("score",))
+    ] = None
     protocol: Annotated[
         str, Option("Scoring protocol: strict, official, …", metavar="PROTOCOL", commands=JUDGING, suite=True)
     ] = "strict"

@@ -14,7 +14,7 @@ from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import GroundTruth, Sample
 from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
 from knowgen.core.text import clean_text, count, one_line
-from knowgen.core.text_files import read_text
+from knowgen.core.text_files import read_bytes
 from knowgen.generators.contract import GeneratedImage
 from knowgen.interchange.image_sources import FolderSource, RunSource, SourceImage
 from knowgen.interchange.name_pattern import NamePattern, suggest
@@ -30,6 +30,12 @@ Duplicates = Literal["error", "last"]
 SOURCES = "give a run directory, a results file (a JSON array in UTF-8) or a folder of images"
 """Fix for an unusable source, for error messages."""
 
+
+HEAD_BYTES = 4096
+"""Number of bytes in which the start of a results file must be."""
+
+_BEFORE_TEXT = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+"""Byte-order marks, the zero bytes of UTF-16 and white space."""
 
 SOURCE_NOTE = "source"
 """Kind of the note in a run on what its source lacks."""
@@ -182,11 +188,16 @@ def open_source(
         return _folder(path, task, pattern)
     if not path.exists():
         raise DataError("is missing", where=str(path), fix=SOURCES)
-    if path.is_file() and not read_text(path).lstrip().startswith("["):  # a pipe can be read only once
+    if path.is_file() and not _starts_with_array(path):  # a pipe can be read only once
         raise DataError("not a source of images", where=str(path), fix=SOURCES)
     if task is not None:
         raise UsageError("a results file has its own prompts and truths", where=str(path), fix="leave out --task")
     return _results(path, duplicates, images)
+
+
+def _starts_with_array(path: Path) -> bool:
+    """Return whether a file starts with a JSON array, in any encoding; the rest is checked when it is read."""
+    return read_bytes(path)[:HEAD_BYTES].lstrip(_BEFORE_TEXT).startswith(b"[")
 
 
 def _run(path: Path, task: Task | None) -> OpenedSource:
