@@ -27,7 +27,7 @@ from knowgen.tasks.contract import Task
 
 Duplicates = Literal["error", "last"]
 
-SOURCES = "give a run directory, a results file (a JSON array in UTF-8) or a folder of images"
+SOURCES = "give a run directory, a results file (a JSON array) or a folder of images"
 """Fix for an unusable source, for error messages."""
 
 
