@@ -18,6 +18,7 @@ from knowgen.core.spec import RunSpec
 from knowgen.engine.budget import BudgetMeter
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.executors.concurrency import LoopBridge, WorkerThreads
+from knowgen.engine.executors.in_process import ABORT_SECONDS
 from knowgen.engine.executors.subprocess import SCRATCH
 from knowgen.engine.generation import GenerationStep, GenerationWriter, GeneratorStep, SourceStep
 from knowgen.engine.options import EngineOptions, RunOutcome
@@ -189,6 +190,9 @@ class Engine:
         if self._state.aborting:
             for step in steps:
                 step.kill()
+            until = time.monotonic() + ABORT_SECONDS
+            for step in steps:
+                step.join(max(0.0, until - time.monotonic()))
         else:
             await asyncio.gather(*(step.close() for step in steps))
         self._meter.close()

@@ -171,6 +171,10 @@ class ScoringStep:
         """Abort everything in progress that can be aborted, without waiting."""
         self._dispatcher.kill()
 
+    def join(self, seconds: float) -> None:
+        """Wait until what `kill` aborted has closed its connections, at most for some seconds."""
+        self._dispatcher.join(seconds)
+
 
 def validated_score(value: Any, item: WorkItem) -> Score:
     """Return what a scorer returned if it is a valid score of this item.
