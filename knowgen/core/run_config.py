@@ -143,7 +143,8 @@ class EngineConfig(_Checked):
         ),
     ] = None  # fmt: skip
     timeout: Annotated[
-        float, Option("Maximum seconds per generation", metavar="SECONDS", above=0, commands=RUN, suite=True)
+        float,
+        Option("Maximum seconds per generation", metavar="SECONDS", above=0, commands=RUN, suite=True),
     ] = GENERATION_TIMEOUT
     patience: Annotated[
         float,

@@ -195,8 +195,17 @@ class Engine:
                 step.join(max(0.0, until - time.monotonic()))
         else:
             await asyncio.gather(*(step.close() for step in steps))
+        await self._end_tasks()
         self._meter.close()
         shutil.rmtree(self._store.path / SCRATCH, ignore_errors=True)
+
+    async def _end_tasks(self) -> None:
+        """Cancel the tasks that are left, so that none is destroyed while it waits."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=ABORT_SECONDS)
 
     def _new_threads(self, count: int, name: str) -> WorkerThreads:
         threads = WorkerThreads(self._bridge, count, name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from knowgen.core.errors import AccountError, BudgetReachedError, ServiceUnavailableError, TransientError
 from knowgen.core.records import (
@@ -160,7 +161,7 @@ def test_a_service_that_asks_for_a_day_stops_the_run_with_one_line(tmp_path: Pat
     outcome = bench.run(12, Plain(), [Judge(lambda sample_id, call: asked if call > 4 else None).handle()], options())
     assert outcome.stopped == "unavailable" and outcome.score_failed == 0
     (line,) = outcome.notices
-    assert line.startswith("vlm:x asks to wait 24 h (the endpoint answered 429); the rest is not run")
+    assert line.startswith("vlm:x asks to wait 24 h (the endpoint answered 429); the rest is not run: run the same")
     assert len(bench.scores()) == outcome.scored == 4
     again = bench.run(12, Plain(), [Judge(lambda sample_id, call: None).handle()], options())
     assert (again.scored, again.score_cached, again.stopped, again.notices) == (8, 4, "", ())
@@ -255,7 +256,7 @@ class Counting(Plain):
     def __init__(self) -> None:
         self.images = 0
 
-    def draw(self, prompt: str, references: object, seed: int) -> object:
+    def draw(self, prompt: str, references: object, seed: int) -> Image.Image:
         self.images += 1
         return super().draw(prompt, references, seed)
 
