@@ -127,7 +127,7 @@ class EngineConfig(_Checked):
     budget: Annotated[
         float | None,
         Option(
-            "Maximum total cost in USD for this run directory",
+            "Maximum cost of the run directory in USD",
             metavar="USD", minimum=0, commands=JUDGING, suite=True,
         ),
     ] = None  # fmt: skip
@@ -149,7 +149,7 @@ class EngineConfig(_Checked):
     patience: Annotated[
         float,
         Option(
-            "Seconds to wait for a service that gives no answer",
+            "Longest wait for a silent service",
             metavar="SECONDS", minimum=0, commands=JUDGING, suite=True,
         ),
     ] = PATIENCE  # fmt: skip

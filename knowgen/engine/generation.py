@@ -123,7 +123,7 @@ class GenerationWriter:
 
         Args:
             item: The work item.
-            reason: Why there is no image.
+            reason: Why it failed or was refused.
             attempts: Attempts so far, those of earlier runs included.
             status: Failed or refused.
             cause: What caused a failure.

@@ -180,7 +180,7 @@ def test_a_generator_that_cannot_be_built_ends_the_run_with_one_line(
     with pytest.raises(ConfigError) as caught:
         Bench(tmp_path / "run").run(COUNT, handle("ExitsWhenBuilt"), [], quick(workers=workers))
     assert str(caught.value) == "generator 'ExitsWhenBuilt': broke while it was built: SystemExit: no licence"
-    assert workers or not (tmp_path / "run").exists(), "nothing was made, and there is no log to read"
+    assert workers or not (tmp_path / "run").exists(), "nothing was made and nothing logged"
 
 
 def test_any_mode_of_pillow_is_stored_as_rgb(tmp_path: Path) -> None:
