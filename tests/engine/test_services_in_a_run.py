@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from knowgen.core.errors import AccountError, BudgetReachedError, ServiceUnavailableError, TransientError
+from knowgen.core.errors import AccountError, BudgetReachedError, ConfigError, ServiceUnavailableError, TransientError
 from knowgen.core.records import (
     Attempt,
     FailureCause,
@@ -181,8 +182,6 @@ def test_the_rest_of_a_stopped_run_does_not_wait_for_its_turn(tmp_path: Path) ->
 
     class Queueing(Judge):
         async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
-            import asyncio
-
             if sample.id != "s0":
                 with waiting():
                     await asyncio.sleep(3600)
@@ -233,6 +232,32 @@ def test_refusals_do_not_pause_a_judge_and_have_their_own_cause(tmp_path: Path) 
     outcome = bench.run(24, Plain(), [Refuses(lambda sample_id, call: None).handle()], options())
     assert (outcome.score_failed, outcome.notices) == (24, ())
     assert {score.cause for score in bench.scores().values()} == {FailureCause.REFUSAL}
+
+
+def test_an_aborted_run_closes_the_judge_in_its_own_event_loop(tmp_path: Path) -> None:
+    class Connected(Judge):
+        closed: list[str] = []  # noqa: RUF012 - one judge only
+
+        async def score(self, sample: Sample, truth: GroundTruth, generation: Generation) -> Score:
+            self.calls.append(sample.id)
+            try:
+                while len(self.calls) < 4:
+                    await asyncio.sleep(0.01)
+                if sample.id == "s3":
+                    raise ConfigError("cannot go on")
+                await asyncio.sleep(3600)
+            finally:
+                self.closed.append("call")
+            raise AssertionError("the call was to be cancelled")
+
+        async def close(self) -> None:
+            await asyncio.sleep(0.01)
+            self.closed.append("judge")
+
+    judge = Connected(lambda sample_id, call: None)
+    with pytest.raises(ConfigError, match="cannot go on"):
+        Bench(tmp_path / "run").run(4, Plain(), [judge.handle()], options())
+    assert judge.closed == ["call"] * 4 + ["judge"]
 
 
 # -- the check before the first call ---------------------------------------------------------------------------------
@@ -319,8 +344,6 @@ class Waits:
     revision = "1"
 
     async def generate(self, request: GenerationRequest) -> GeneratedImage:
-        import asyncio
-
         with waiting():
             await asyncio.sleep(1.2)
         return GeneratedImage(noise_image(request.prompt))
