@@ -115,7 +115,10 @@ def _alike(reasons: Counter[str]) -> list[tuple[str, int]]:
 
 def notice_lines(run: Run) -> list[str]:
     """Return a line on each reason why samples remain not run, apart from the budget."""
-    return [f"not run  {one_line(notice)}" for notice in run.outcome.notices] if run.outcome is not None else []
+    if run.outcome is None:
+        return []
+    stopped = run.outcome.stop_reason
+    return [f"{'stopped' if line == stopped else 'not run'}  {one_line(line)}" for line in run.outcome.notices]
 
 
 def exit_code(run: Run) -> int:
