@@ -174,7 +174,7 @@ def evaluated(results: OfficialResults, verdicts: Verdicts) -> Iterator[dict[str
     """
     for row in results.rows:
         entry = verdicts.get(str(row.place) if row.id is None else row.id)
-        if entry is None or not entry[0].to_be_judged:
+        if entry is None or not entry[0].to_be_judged or results.skipped(entry[0]):
             yield {**row.fields, "eval_success": False, "scores": None, "error": NOT_EVALUATED}
         else:
             evaluated_row, verdict = entry

@@ -47,6 +47,23 @@ def _foreign(path: Path) -> list[str]:
     return sorted(each.name for each in path.iterdir() if each.name != LOCK_FILE and not each.name.startswith("."))
 
 
+def remove_unused(path: Path) -> None:
+    """Remove the folder of a run that failed before it had a result. One with logs is kept: they may say why.
+
+    Raises:
+        ConfigError: A file cannot be removed.
+    """
+    logs = path / "logs"
+    if logs.is_dir() and any(file.stat().st_size for file in logs.iterdir()):
+        return
+    remove_results(path)
+    try:
+        if not any(path.iterdir()):
+            path.rmdir()
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
 def remove_results(path: Path) -> None:
     """Remove all files that runs write. run.json is removed last, so that a killed removal leaves a run directory.
 

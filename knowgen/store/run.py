@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError
 
-from knowgen.core.errors import ConfigError, DataError
+from knowgen.core.errors import ConfigError, DataError, KnowgenError
 from knowgen.core.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
 from knowgen.core.scratch import ScratchFolder
 from knowgen.core.secrets import mask_secrets, refuse_secrets
 from knowgen.core.spec import RunSpec, ScorerSpec
 from knowgen.store.current_view import CurrentView, ExpectedGeneration
 from knowgen.store.database import Database
-from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, make_folder, remove_results
+from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, make_folder, remove_results, remove_unused
 from knowgen.store.images import ImageFolder
 from knowgen.store.ledger import Ledger, Sessions, seconds_of
 from knowgen.store.lock import RunLock
@@ -52,6 +52,7 @@ class RunStore:
         self.manifest = manifest
         self.spec: RunSpec = manifest.spec
         self._lock = lock
+        self._is_new = False
         self._copy = copy
         self._images = ImageFolder(path.absolute() / IMAGE_FOLDER)
         self._sessions = Sessions()
@@ -77,6 +78,7 @@ class RunStore:
         """
         refuse_spec_secrets(spec)
         refuse_secrets({"out": path})
+        is_new = not path.exists()
         make_folder(path)
         lock = RunLock(path)
         try:
@@ -93,6 +95,7 @@ class RunStore:
         except BaseException:
             lock.release()
             raise
+        store._is_new = is_new
         store._images.sweep()
         return store
 
@@ -130,8 +133,11 @@ class RunStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the store."""
+        """Close the store. A directory that is new is removed if an error ends the block before there is any result."""
+        unused = self._is_new and isinstance(error, KnowgenError) and not any(self.last_numbers()) and not self.spent()
         self.close()
+        if unused:
+            remove_unused(self.path)
 
     def commit(self) -> None:
         """Commit all written records.

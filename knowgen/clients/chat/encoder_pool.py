@@ -45,7 +45,7 @@ class EncoderPool:
         self._workers = workers or os.cpu_count() or 1
         self._in_progress: dict[str, asyncio.Future[EncodedImageFile]] = {}
         self._idle: list[_Worker] = []
-        self._started = 0
+        self._running: set[_Worker] = set()
         self._free = asyncio.Semaphore(self._workers)
         self._temporary: ScratchFolder | None = None
         self._index = Cache(CACHE)
@@ -138,6 +138,7 @@ class EncoderPool:
         """Have a worker process encode an image into a folder."""
         async with self._free:
             worker = self._idle.pop() if self._idle else await _Worker.start()
+            self._running.add(worker)
             try:
                 answer = await worker.ask(
                     {
@@ -166,9 +167,10 @@ class EncoderPool:
 
     async def close(self) -> None:
         """End the worker processes and remove temporary files."""
-        for worker in self._idle:
+        for worker in self._running:
             worker.kill()
-        await asyncio.gather(*(worker.wait() for worker in self._idle))
+        await asyncio.gather(*(worker.wait() for worker in self._running))
+        self._running.clear()
         self._idle.clear()
         self._index.close()
         if self._temporary is not None:
@@ -217,4 +219,6 @@ class _Worker:
             self._process.kill()
 
     async def wait(self) -> None:
-        await self._process.wait()
+        """Wait until the process has ended and its pipes are closed, which needs the event loop."""
+        await self._process.communicate()
+        await asyncio.sleep(0)
