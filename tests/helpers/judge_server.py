@@ -16,7 +16,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -132,10 +132,12 @@ class JudgeServer(LocalServer):
     Args:
         script: Steps in order, the last one repeated, or a function of the call.
         price: US dollars per million input and output tokens.
+        pages: Answers to GET requests by path; any other path is answered with 404.
         models: Entries of `GET /v1/models`; None for a server without that list.
 
     Attributes:
         calls: All calls, in order of arrival.
+        fetched: Paths and headers of all GET requests.
         spent: US dollars the server charged.
         max_in_flight: Maximum number of concurrent calls so far.
     """
@@ -144,9 +146,12 @@ class JudgeServer(LocalServer):
         self,
         script: Script = (Step(),),
         price: tuple[float, float] = (0.0, 0.0),
+        pages: Mapping[str, Step] | None = None,
         models: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         self.script = script
+        self.pages = dict(pages or {})
+        self.fetched: list[tuple[str, dict[str, str]]] = []
         self.price = price
         self.models = models
         self.calls: list[Call] = []
@@ -161,12 +166,13 @@ class JudgeServer(LocalServer):
                 server._serve(self)
 
             def do_GET(self) -> None:
-                listed = server.models is not None and self.path == "/v1/models"
-                body = json.dumps({"object": "list", "data": list(server.models or ())}).encode() if listed else b"{}"
-                self.send_response(200 if listed else 404)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                server.fetched.append((self.path, headers))
+                if server.models is not None and self.path == "/v1/models":
+                    listed = {"object": "list", "data": list(server.models)}
+                    server._answer(self, Step(body=json.dumps(listed).encode()))
+                    return
+                server._answer(self, server.pages.get(self.path, Step(status=404, error="Not Found")))
 
         super().__init__(Handler)
 
