@@ -15,6 +15,7 @@ from knowgen.engine.options import RunOutcome
 from knowgen.stats.summary import Summary
 from knowgen.store.run import RunStore
 from knowgen.workflows import artifacts
+from knowgen.workflows.image_notes import image_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,13 +58,19 @@ class Run:
         """
         key = protocol or self.protocol, self.label(scorer)
         if key not in self._cache:
-            self._cache[key] = artifacts.summarise(self.path, self.spec, *key, self.cost)
+            summary = artifacts.summarise(self.path, self.spec, *key, self.cost)
+            self._cache[key] = summary.model_copy(update={"notes": (*summary.notes, *self._image_notes)})
         return self._cache[key]
 
     @cached_property
     def cost(self) -> float | None:
         """US dollars spent in the directory; None where a call was paid at an unknown price."""
         return artifacts.cost_of(self.path)
+
+    @cached_property
+    def _image_notes(self) -> tuple[str, ...]:
+        with RunStore.read(self.path) as store:
+            return image_notes(store)
 
     def summaries(self, protocols: Sequence[str] = PROTOCOLS) -> tuple[Summary, ...]:
         """Return a summary per scorer and protocol, the headline's first."""

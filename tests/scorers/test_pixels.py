@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from knowgen.core.records import Item, Score
 from knowgen.scorers.contract import scorer_capabilities
 from knowgen.scorers.similarity.measures import (
-    LAB_BINS,
+    LAB_NODES,
     SIDE,
     edge_orientation_histogram,
     edge_orientation_similarity,
@@ -84,7 +84,7 @@ def test_histogram_intersection_counts_the_colours_two_images_share(first: np.nd
     shuffled = first.reshape(-1, 3)[::-1].reshape(first.shape)
     assert lab_histogram_intersection(first, shuffled) == pytest.approx(1.0)  # positions do not matter
     assert lab_histogram(first).sum() == pytest.approx(1.0)
-    assert lab_histogram(first).shape == LAB_BINS
+    assert lab_histogram(first).shape == LAB_NODES
 
 
 def test_every_measure_decreases_with_noise() -> None:
@@ -175,5 +175,5 @@ def test_an_unreadable_image_fails_only_its_own_score(tmp_path: Path) -> None:
 def test_the_declared_capabilities() -> None:
     capabilities = scorer_capabilities(PixelSimilarity)
     assert capabilities.dimensions == ("ssim", "lab_histogram_intersection", "edge_orientation_similarity")
-    assert (capabilities.version, capabilities.local) == ("pixels-2", False)
+    assert (capabilities.version, capabilities.local) == ("pixels-3.3", False)
     assert "not a judgement" in capabilities.note
