@@ -1,7 +1,7 @@
 """Convert a decoded image of any mode to the one form in which every image is shown, scored and compared.
 
-The form is 8-bit sRGB (Pillow's mode RGB), upright, with transparent pixels on white and without metadata. Whatever is
-done to reach it is told in notes, one for each change.
+The form is 8-bit sRGB (Pillow's mode RGB), upright, with transparent pixels on white and without metadata. Each
+change that this takes is a note.
 
 16-bit grey is scaled from 0..65535 to 0..255. Numbers of 32 bits say nothing about which of them is white, so such an
 image is rejected, with two exceptions: floats that are all in [0, 1], and 32-bit integers of a PNG or PPM file, which
@@ -89,7 +89,7 @@ _PLACES = (0.5, 0.9, 0.3, 0.7, 0.1, 0.2, 0.4, 0.6, 0.8)
 def one_colour(image: Image) -> str:
     """Return the colour of a decoded image whose pixels all have it, such as #000000; empty if there are several.
 
-    Differences of one level, as JPEG makes them, do not count. Almost all images are told by a few of their pixels.
+    Differences of one level, as JPEG makes them, do not count. A few pixels usually show that there are several.
 
     Raises:
         UnclearValuesError: See `to_rgb`.
@@ -105,13 +105,12 @@ def one_colour(image: Image) -> str:
     if any(high - low > 2 * spread for low, high in bands):
         return ""
     pixel, _ = to_rgb(image.crop((0, 0, 1, 1)))
-    return "#{:02x}{:02x}{:02x}".format(*pixel.getpixel((0, 0)))
+    return f"#{pixel.tobytes().hex()}"
 
 
 def _distance(first: Any, second: Any) -> float:
-    if isinstance(first, tuple):
-        return max(abs(one - other) for one, other in zip(first, second, strict=True))
-    return abs(first - second)
+    pairs = zip(first, second, strict=True) if isinstance(first, tuple) else [(first, second)]
+    return max(abs(float(one) - float(other)) for one, other in pairs)
 
 
 def notes_on_frames(image: Image) -> tuple[str, ...]:
@@ -201,7 +200,7 @@ def _grey_of_numbers(image: Image, notes: list[str]) -> tuple[Image, Image | Non
     values = np.asarray(image)
     if image.mode == "F":
         # also true for NaN, which compares with nothing
-        if not (values.min(initial=0.0) >= 0.0 and values.max(initial=0.0) <= 1.0):
+        if not (values.min() >= 0.0 and values.max() <= 1.0):
             raise UnclearValuesError(
                 "its 32-bit floats (mode F) are not all in [0, 1], so it is not clear which is white; "
                 "give 8-bit values (mode L or RGB), or floats in [0, 1]"
@@ -209,7 +208,7 @@ def _grey_of_numbers(image: Image, notes: list[str]) -> tuple[Image, Image | Non
         notes.append("floats in [0, 1] became 8-bit grey")
         return Image.fromarray((values * 255).round().astype(np.uint8)), None
     if image.mode == "I":
-        low, high = int(values.min(initial=0)), int(values.max(initial=0))
+        low, high = int(values.min()), int(values.max())
         if image.format not in _SIXTEEN_BIT_FILES or low < 0 or high > 65535:
             raise UnclearValuesError(
                 f"its 32-bit integers (mode I, {low} to {high}) do not say which is white; "

@@ -33,7 +33,7 @@ class TakenImage(NamedTuple):
 
 
 TAKEN = "a PIL image, the bytes of an image file, or the path of one"
-"""What a generator is told to return."""
+"""What a generator may return, in the reason for a value that is refused."""
 
 _CHANNELS = (1, 3, 4)
 _SMALLEST_SIDE = 5
@@ -72,7 +72,7 @@ def taken_image(value: Any) -> Image | bytes | TakenImage:
         return _only_one(images, f"{type(value).__name__}.images", "return result.images[0]")
     if isinstance(value, list | tuple):
         return _only_one(value, f"a {type(value).__name__}", "return one image for each request")
-    raise ContractError(f"the generator returned {_kind(value)}, which is no image; return {TAKEN}")
+    raise ContractError(f"the generator returned {_kind(value)}, which is not an image; return {TAKEN}")
 
 
 def _kind(value: Any) -> str:
@@ -163,7 +163,7 @@ def _height_width_channels(array: NDArray[Any], shape: str) -> NDArray[Any]:
         array = array[0]
     if array.ndim == 2:
         return array
-    if array.ndim != 3:
+    if array.ndim != 3 or array.size == 0:
         raise ContractError(expected)
     first, _, last = array.shape
     if last in _CHANNELS and first >= _SMALLEST_SIDE:
@@ -192,7 +192,7 @@ def _levels(pixels: NDArray[Any], what: str) -> NDArray[Any]:
 def _levels_of_floats(pixels: NDArray[Any], what: str) -> NDArray[np.uint8]:
     import numpy as np
 
-    low, high = float(pixels.min(initial=0.0)), float(pixels.max(initial=0.0))
+    low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite(low + high):
         raise ContractError(f"the generator returned {what} with NaN or infinite values instead of an image")
     if low < -_ROUNDING or high > 1 + _ROUNDING:
