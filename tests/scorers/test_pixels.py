@@ -177,3 +177,25 @@ def test_the_declared_capabilities() -> None:
     assert capabilities.dimensions == ("ssim", "lab_histogram_intersection", "edge_orientation_similarity")
     assert (capabilities.version, capabilities.local) == ("pixels-3.3", False)
     assert "not a judgement" in capabilities.note
+
+
+def test_one_level_of_255_changes_the_colours_of_flat_images_a_little() -> None:
+    """Neutral greys differ from their neighbours by less than a tenth of the scale, whichever channel changes."""
+    for level in range(0, 255, 3):
+        flat = np.full((4, 4, 3), float(level))
+        for step in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)):
+            assert lab_histogram_intersection(flat, flat + np.array(step)) > 0.88, (level, step)
+    white = np.full((4, 4, 3), 255.0)
+    assert lab_histogram_intersection(white, white - np.array((0, 0, 1))) > 0.88
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.tuples(*[st.integers(1, 254)] * 3), st.tuples(*[st.sampled_from((-1, 0, 1))] * 3))
+def test_no_flat_colour_is_far_from_its_neighbour(colour: tuple[int, ...], step: tuple[int, ...]) -> None:
+    flat = np.tile(np.array(colour, float), (4, 4, 1))
+    assert lab_histogram_intersection(flat, flat + np.array(step)) > 0.6
+
+
+def test_opposite_colours_share_nothing() -> None:
+    red, blue = np.tile(np.array([255.0, 0, 0]), (4, 4, 1)), np.tile(np.array([0.0, 0, 255]), (4, 4, 1))
+    assert lab_histogram_intersection(red, blue) == 0.0
