@@ -10,10 +10,10 @@ from typing import Any
 from knowgen.core.records import TEXT
 from knowgen.worlds.checker.image_features import SIDE, ImageFeatures, PixelArray, resize_longest
 from knowgen.worlds.checker.matching import POINTS, SubjectMatch, SubjectVerdict, match_subject
-from knowgen.worlds.checker.ocr import LARGEST_SIDE, TextLine, read_lines
+from knowgen.worlds.checker.ocr import LARGEST_SIDE, TextLine, read_lines, sharpened
 from knowgen.worlds.checker.quality import ImageQuality, measure_quality
 from knowgen.worlds.checker.requirements import Requirements
-from knowgen.worlds.checker.structure import ImageStructure, measure_structure
+from knowgen.worlds.checker.structure import ImageStructure, is_lettering, measure_structure
 from knowgen.worlds.checker.text import TextMatch, find_texts
 
 
@@ -166,12 +166,16 @@ def assess_image(pixels: PixelArray, requirements: Requirements) -> ImageAssessm
         match_subject(features, subject.appearance, subject.distractor) for subject in requirements.subjects
     )
     clock.append(time.process_time())
+    recognised = [match.box for match in matches if match.box]
+    signs = lines
+    if requirements.texts and not any(is_lettering(line, recognised) for line in lines):
+        signs = read_lines(sharpened(full))  # lettering that is only blurred is there, though it cannot be read
     structure = measure_structure(
         resized,
-        lines,
+        signs,
         scene=requirements.scene,
         subjects=len(requirements.subjects),
-        recognised=[match.box for match in matches if match.box],
+        recognised=recognised,
         text_required=bool(requirements.texts),
     )
     clock.append(time.process_time())

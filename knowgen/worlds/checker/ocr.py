@@ -23,6 +23,9 @@ MIN_CONFIDENCE = 0.6
 LARGEST_SIDE = 1536
 """Maximum longer side, in pixels; larger images are scaled down before recognition."""
 
+_SHARPENING, _SHARPENED_WIDTH = 3.0, 1 / 128
+"""Strength of sharpening, and the standard deviation of the blur that it takes back, as a share of the shorter side."""
+
 _READABLE = re.compile(r"[A-Za-z0-9].*[A-Za-z0-9]")
 _ROUND = re.compile(r"[oO0\W]*")
 
@@ -66,6 +69,17 @@ def _engine() -> Any:
     )
     logging.getLogger("RapidOCR").setLevel(logging.CRITICAL)  # it logs a warning for every image without text
     return engine
+
+
+def sharpened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image with unsharp masking, in which lettering is found that is too blurred to be noticed.
+
+    Args:
+        image: RGB, height x width x 3, values 0..255.
+    """
+    values = image.astype(np.float32)
+    smooth = cv2.GaussianBlur(values, (0, 0), min(image.shape[:2]) * _SHARPENED_WIDTH)
+    return np.asarray(np.clip(values + _SHARPENING * (values - smooth), 0, 255), np.uint8)
 
 
 def read_lines(image: NDArray[np.uint8]) -> tuple[TextLine, ...]:
