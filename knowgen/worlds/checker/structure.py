@@ -75,7 +75,7 @@ def measure_structure(
 
     Args:
         pixels: RGB, height x width x 3, of any size.
-        lines: Recognised lines of text; those of a sharpened image where the image itself has none.
+        lines: Recognised lines of text.
         scene: Name of the required scene.
         subjects: Number of required subjects.
         recognised: Boxes of the recognised subjects and distractors, as fractions of the image size.
@@ -90,7 +90,7 @@ def measure_structure(
     rank = order.index(scene)
     things = max(len(recognised), _count_things(grid, _scene_bank()[order[0]], lines))
     scene_right = rank == 0 and distances[scene] <= SCENE_FARTHEST
-    lettered = any(is_lettering(line, recognised) for line in lines)
+    lettered = any(_is_lettering(line, recognised) for line in lines)
     things_right, lettering_right = things >= subjects, lettered == text_required
     return ImageStructure(
         nearest=order[0],
@@ -105,11 +105,9 @@ def measure_structure(
     )
 
 
-def is_lettering(line: TextLine, things: Sequence[Box]) -> bool:
+def _is_lettering(line: TextLine, things: Sequence[Box]) -> bool:
     """Return whether a line is lettering, not marks of a recognised subject that were read as letters."""
-    across, down = (line.box[0] + line.box[2]) / 2, (line.box[1] + line.box[3]) / 2
-    within = any(left < across < right and top < down < bottom for left, top, right, bottom in things)
-    return not within and sum(map(str.isalnum, line.text)) >= _MIN_LETTERS
+    return not line.is_within(things) and sum(map(str.isalnum, line.text)) >= _MIN_LETTERS
 
 
 def _to_grid(image: Image.Image) -> PixelArray:
