@@ -6,14 +6,13 @@ outputs of pipelines (`.images`). Everything else is rejected with what to retur
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from knowgen.clients.image_text import image_bytes_of
 from knowgen.core.image_modes import notes_on_frames
 from knowgen.core.images import UnreadableImageError, read_image_file
 from knowgen.core.text import one_line
@@ -103,8 +102,8 @@ def _from_text(text: str) -> bytes:
     """Return the image of a data URL or a path."""
     if text.startswith("data:"):
         try:
-            return base64.b64decode("".join(text.partition(",")[2].split()), validate=True)
-        except (binascii.Error, ValueError) as error:
+            return image_bytes_of(text)
+        except ValueError as error:
             raise ContractError("the generator returned a data URL that is not valid base64") from error
     if text.startswith(("http://", "https://")):
         raise ContractError(f"the generator returned the address {one_line(text, 80)}; fetch it and return the bytes")
