@@ -138,7 +138,7 @@ def test_damaged_metadata_does_not_make_an_image_unreadable() -> None:
         assert opened.notes == ("its EXIF data is damaged and was ignored",)
 
 
-def test_a_file_that_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_file_that_is_not_regular_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "pipe.png")
     (tmp_path / "empty.png").touch()
@@ -170,7 +170,7 @@ def test_a_file_that_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> No
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "pillow-heif"), (b"text", "unknown image format"),
     ],
 )  # fmt: skip
-def test_what_is_no_image_is_named(tmp_path: Path, data: bytes, reason: str) -> None:
+def test_a_file_that_is_not_an_image_is_named(tmp_path: Path, data: bytes, reason: str) -> None:
     (tmp_path / "a.png").write_bytes(data)
     for source in (data, tmp_path / "a.png"):
         with pytest.raises(UnreadableImageError, match=reason):
