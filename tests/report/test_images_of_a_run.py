@@ -90,7 +90,7 @@ def test_equal_repeats_are_noted(tmp_path: Path) -> None:
 
 def test_some_blank_images_are_counted_by_colour(tmp_path: Path) -> None:
     def draw(prompt: str, seed: int) -> Image.Image:
-        blank = {1: "black", 2: "black", 5: (10, 20, 30)}.get(number(prompt))
+        blank = {1: "#000000", 2: "#000000", 5: "#0a141e"}.get(number(prompt))
         return noise_image(prompt) if blank is None else Image.new("RGB", (40, 40), blank)
 
     (note,) = notes_of(tmp_path / "run", 7, draw)
