@@ -186,5 +186,5 @@ def _official_rows(rows: Sequence[Row]) -> list[SummaryRow]:
     """Return the three summary rows of a results file."""
     from knowgen.stats.official import summary_rows
 
-    summaries = summary_rows(aggregate(rows, "official", resamples=0))
+    summaries = summary_rows(aggregate(rows, "official"))
     return [SummaryRow(kind=row["summary_type"], figures=row["avg_scores"], count=row["count"]) for row in summaries]

@@ -52,7 +52,7 @@ def some_rows(level: float, *, failed: int = 0, size: int = 24, judge: str = "")
 def summary(system: str, level: float, **fields: Any) -> Summary:
     labels = {**LABELS, **{name: value for name, value in fields.items() if name not in {"failed", "judge"}}}
     rows = some_rows(level, failed=fields.get("failed", 0), judge=fields.get("judge", ""))
-    return aggregate(rows, labels.pop("protocol", "strict"), resamples=200, system=system, **labels)
+    return aggregate(rows, labels.pop("protocol", "strict"), system=system, **labels)
 
 
 def columns(line: str) -> list[str]:
@@ -127,7 +127,7 @@ def test_subsets_are_shown_for_one_system_and_for_several(by: Literal["group", "
 def test_a_part_that_a_system_lacks_is_a_dash() -> None:
     one = summary("one", 0.5)
     half = aggregate(
-        [row for row in some_rows(0.25) if row.category == "physics"], resamples=0, system="half", **LABELS
+        [row for row in some_rows(0.25) if row.category == "physics"], system="half", **LABELS
     )
     lines = tables.terminal([one, half], "category").splitlines()
     assert next(line for line in lines if line.startswith("news")).split()[-2] == "-"
@@ -165,7 +165,7 @@ def test_a_spreadsheet_does_not_run_a_name_as_a_formula() -> None:
 
 def test_hostile_names_stay_within_one_cell() -> None:
     summaries = [summary(NASTY, 0.5, task=NASTY, scorer=NASTY, scorer_note=NASTY, judge=NASTY), summary("x", 0.25)]
-    comparison = compare(some_rows(0.25), some_rows(0.5), a_name=NASTY, b_name="x" * 200, scorer=NASTY, resamples=50)
+    comparison = compare(some_rows(0.25), some_rows(0.5), a_name=NASTY, b_name="x" * 200, scorer=NASTY)
     texts = [
         tables.terminal(summaries),
         tables.terminal(summaries, "category"),
@@ -200,7 +200,7 @@ def test_control_and_markup_characters_of_names_are_escaped() -> None:
 
 def test_judge_models_that_differ_are_split_under_the_table() -> None:
     mixed = some_rows(0.5, judge="judge-a")[:12] + some_rows(0.5, judge="judge-b")[12:]
-    text = tables.terminal([aggregate(mixed, resamples=0, system="s", **LABELS)])
+    text = tables.terminal([aggregate(mixed, system="s", **LABELS)])
     assert "By judge model: s" in text and "judges judge-a, judge-b" in text
     assert "more than one judge model answered" in text
 
@@ -227,7 +227,7 @@ def a_comparison() -> Comparison:
         "scorer": "world_check",
         "scorer_note": "a check",
     }
-    return compare(some_rows(0.25), some_rows(0.875, failed=1), a_name="plain", b_name="agent", resamples=400, **labels)
+    return compare(some_rows(0.25), some_rows(0.875, failed=1), a_name="plain", b_name="agent", **labels)
 
 
 def test_a_comparison_names_the_leader_and_the_interval() -> None:
@@ -246,7 +246,7 @@ def test_a_comparison_names_the_leader_and_the_interval() -> None:
     )
     assert "task knowgen_mini 1-abc123; protocol strict 1; scorer world_check (a check); n 24" in text
     assert "By category: overall" in text and "By difficulty: overall" in text
-    level = tables.comparison_terminal([compare(some_rows(0.5), some_rows(0.5), resamples=50)])
+    level = tables.comparison_terminal([compare(some_rows(0.5), some_rows(0.5))])
     assert "no clear difference between" in level or (
         "no difference between" in level and "+0.000" not in level and "-0.000" not in level
     )

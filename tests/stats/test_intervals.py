@@ -72,7 +72,7 @@ def test_the_interval_equals_a_plain_loop() -> None:
         resampled = [one for group in groups for one in chance.choices(group, k=len(group))]
         for name, value in slow_strict(resampled).items():
             resampled_values.setdefault(name, []).append(value)
-    figures = aggregate(rows, resamples=8000).slice().figures
+    figures = aggregate(rows).slice().figures
     for name, figure in figures.items():
         assert figure.value == pytest.approx(slow_strict(rows)[name], abs=1e-12)
         smallest = min(len(texts(group) if name == "text_accuracy" else group) for group in groups)
@@ -93,7 +93,7 @@ def texts(rows: list[Row]) -> list[Row]:
 def test_official_intervals_use_the_same_arithmetic_without_rounding() -> None:
     """An empty group counts 0 in every resample too, and a resample without text has .5 there."""
     rows = [row(f"s{i:02}", "physics", reading(1, i % 2, i / 2 if i < 2 else None, 0)) for i in range(24)]
-    figures = aggregate(rows, "official", resamples=4000).slice().figures
+    figures = aggregate(rows, "official").slice().figures
     # V is about .5 and T about .25, .5 where a resample has no text: the K-Score about .5 * (.1 + .2 + .1) = .2
     assert figures["overall"].value == pytest.approx(0.5 * (0.1 + 0.2 + 0.1))
     assert figures["overall"].low is not None and 0.05 <= figures["overall"].low < 0.2
@@ -104,7 +104,7 @@ def test_official_intervals_use_the_same_arithmetic_without_rounding() -> None:
 def test_resamples_without_required_text_are_renormalised() -> None:
     """One sample of 24 needs text: a third of the resamples has none, and weighs the other dimensions alone."""
     rows = [row(f"s{i:02}", "physics", reading(1, i % 2, 0, 1), text_required=i == 0) for i in range(24)]
-    group = aggregate(rows, resamples=500).slice("group", SCIENCE)
+    group = aggregate(rows).slice("group", SCIENCE)
     figure = group.figures["overall"]
     assert figure.value == pytest.approx(0.1 + 0.2 + 0.1)
     assert figure.low is not None and figure.high is not None
@@ -119,7 +119,7 @@ def test_a_dimension_needs_five_differing_samples(apart: int, shown: bool) -> No
         row(f"s{i:03}", "physics", reading(i % 2, i % 3 / 2, 1 if i < apart else 0, 1), text_required=True)
         for i in range(294)
     ]
-    group = aggregate(rows, resamples=400).slice("group", SCIENCE)
+    group = aggregate(rows).slice("group", SCIENCE)
     text = group.figures["text_accuracy"]
     assert text.value == pytest.approx(apart / 294) and text.n == 294
     assert (text.low is not None, text.note) == (shown, "" if shown else "n too small")
@@ -131,7 +131,7 @@ def test_a_dimension_needs_five_differing_samples(apart: int, shown: bool) -> No
 def test_an_overall_needs_ten_differing_samples(apart: int, shown: bool) -> None:
     rows = [perfect(f"s{i:03}", "physics") for i in range(48 - apart)]
     rows += [row(f"t{i:03}", "physics", reading(1, 0.5, 1, 1), text_required=True) for i in range(apart)]
-    figure = aggregate(rows, resamples=400).slice("group", SCIENCE).figures["overall"]
+    figure = aggregate(rows).slice("group", SCIENCE).figures["overall"]
     assert (figure.low is not None, figure.note) == (shown, "" if shown else "n too small")
 
 
@@ -163,7 +163,7 @@ def test_intervals_depend_only_on_rows_and_seed() -> None:
     assert aggregate(rows, seed=1).headline.low != aggregate(rows, seed=2).headline.low
     alone = aggregate([one for one in rows if one.category == "news"], seed=1)
     assert alone.slice("group", POP).figures == aggregate(rows, seed=1).slice("group", POP).figures
-    assert aggregate(rows, resamples=0).headline.low is None
+    assert aggregate(rows).headline.low is None
 
 
 def test_every_resample_keeps_the_group_sizes() -> None:
@@ -211,7 +211,7 @@ def test_the_paired_interval_equals_a_plain_loop_and_is_narrower_than_an_unpaire
         picked = [i for group in places for i in chance.choices(group, k=len(group))]
         first, second = slow_strict([a[i] for i in picked]), slow_strict([b[i] for i in picked])
         resampled_values.append(second["overall"] - first["overall"])
-    result = compare(a, b, resamples=8000).headline
+    result = compare(a, b).headline
     assert result.value == pytest.approx(slow_strict(b)["overall"] - slow_strict(a)["overall"], abs=1e-12)
     assert (result.low, result.high) == pytest.approx(tuple(np.quantile(resampled_values, expanded(20))), abs=0.008)
     assert result.p is not None and result.p < 0.01
@@ -253,7 +253,7 @@ def test_intervals_of_the_k_score_contain_the_true_value_at_the_nominal_rate(
     score, text = Coverage(true_score(levels)), Coverage(sum(level["text_accuracy"] for level in levels) / 2)
     for number in range(rounds):
         rows = Benchmark(levels, sizes, np.random.default_rng(number)).system()
-        figures = aggregate(rows, resamples=600).slice().figures
+        figures = aggregate(rows).slice().figures
         score.see(figures["overall"])
         text.see(figures["text_accuracy"])
     if min(sizes) >= 40:
@@ -291,7 +291,7 @@ def test_paired_intervals_contain_the_true_difference(sizes: tuple[int, int], mo
     covered, shown, rounds = 0, 0, 300 if sizes == SIZES else 1000
     for number in range(rounds):
         benchmark = Benchmark(levels, sizes, np.random.default_rng(number))
-        figure = compare(benchmark.system(), benchmark.system(), resamples=600, permutations=0).headline
+        figure = compare(benchmark.system(), benchmark.system(), permutations=0).headline
         if figure.low is not None and figure.high is not None:
             shown += 1
             covered += figure.low <= 0 <= figure.high
