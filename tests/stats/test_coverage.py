@@ -152,7 +152,7 @@ def test_a_comparison_with_a_run_without_result_has_no_result(protocol: str, whi
     assert result.no_result == f"{name}: 43 of 48 scores failed"
     for part in result.slices:
         for figure in part.figures.values():
-            assert (figure.a, figure.b, figure.value, figure.low, figure.p, figure.p) == (None,) * 6
+            assert (figure.a, figure.b, figure.value, figure.low, figure.p) == (None,) * 5
             assert figure.note == f"No result: {name}: 43 of 48 scores failed"
     assert result.p_holm is None and result.relabellings == 0
     text = tables.comparison_terminal([result])
