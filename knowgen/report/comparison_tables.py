@@ -28,7 +28,8 @@ def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
 
 
 _CSV_HEAD = (
-    "a", "b", "task", "task_version", "selection_a", "selection_b", "scorer", "protocol", "protocol_version", "kind", "name", "samples", "figure",
+    "a", "b", "task", "task_version", "selection_a", "selection_b", "scorer", "protocol",
+    "protocol_version", "kind", "name", "samples", "figure",
     "a_value", "b_value", "difference", "low", "high", "p", "p_holm", "n", "note", "effect_dz", "standard_error",
     "detectable",
 )  # fmt: skip

@@ -132,9 +132,7 @@ def _withhold(part: Slice, shortfall: str, protocol: ScoringProtocol) -> Slice:
     return part.model_copy(update={"figures": figures})
 
 
-def _judge_slice(
-    rows: list[Row], judge: str, dimensions: tuple[str, ...], protocol: ScoringProtocol
-) -> Slice:
+def _judge_slice(rows: list[Row], judge: str, dimensions: tuple[str, ...], protocol: ScoringProtocol) -> Slice:
     """Return the figures of the whole from the scores of one judge model alone."""
     values = read_values([row for row in rows if row.judge_returned == judge], protocol, dimensions)
     whole = sample_subsets(values.units, protocol)[0]

@@ -33,7 +33,7 @@ class ScoringProtocol(Record):
         name: Name of the protocol, as given to `--protocol`.
         version: Version of the arithmetic; changes when a figure can change.
         reading: Which parsed score of a row counts.
-        failed_generation: Whether a failed or refused generation counts 0 in every dimension (`zero`) or is left out
+        failed_generation: Whether a generation that failed by itself or was refused counts 0 in every dimension (`zero`) or is left out
             (`exclude`). With `zero`, its text also counts 0 unless the prompt is known to require no text.
         failed_score: A failed or missing score is left out, and shown in the coverage.
         text_na: What decides that text accuracy does not apply: the prompt (`text_required`) or the judge, per image.
@@ -103,7 +103,7 @@ OFFICIAL = ScoringProtocol(
 
 STRICT = ScoringProtocol(
     name="strict",
-    version="1",
+    version="2",
     reading="strict",
     failed_generation="zero",
     text_na="prompt",

@@ -126,9 +126,7 @@ def test_subsets_are_shown_for_one_system_and_for_several(by: Literal["group", "
 
 def test_a_part_that_a_system_lacks_is_a_dash() -> None:
     one = summary("one", 0.5)
-    half = aggregate(
-        [row for row in some_rows(0.25) if row.category == "physics"], system="half", **LABELS
-    )
+    half = aggregate([row for row in some_rows(0.25) if row.category == "physics"], system="half", **LABELS)
     lines = tables.terminal([one, half], "category").splitlines()
     assert next(line for line in lines if line.startswith("news")).split()[-2] == "-"
 
