@@ -61,7 +61,8 @@ _COVERAGE = tuple(Coverage.model_fields)
 _CSV_HEAD = (
     "system", "task", "task_version", "selection", "scorer", "scorer_version", "scorer_note", "judges", "protocol",
     "protocol_version", "repeats", "judge_repeats", "kind", "name", "samples", "figure", "value", "low", "high", "n",
-    "note", "partial", "no_result", "refused_lowest", "refused_highest", "counting", *_COVERAGE, "cost", "seconds", "fit_for_board", "notes",
+    "note", "partial", "no_result", "refused_lowest", "refused_highest", "counting",
+    *_COVERAGE, "cost", "seconds", "fit_for_board", "notes",
 )  # fmt: skip
 
 
@@ -218,7 +219,7 @@ def _whole(table: Sequence[Summary]) -> TextTable:
             *_legend(dimensions),
             *_equal(table),
             *_notes(table),
-        ],  # fmt: skip
+        ],
     )
 
 

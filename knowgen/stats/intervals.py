@@ -18,7 +18,7 @@ standard error e of the figure f, and the quantile t of Student's distribution, 
 - for a difference: f +- t e.
 
 The weights of the added samples were chosen by simulation. `benchmarks/interval_coverage.py` prints the share of
-simulated benchmarks whose interval contains the true value, for weak, middling and strong systems, 15 to 336 samples a
+simulated benchmarks whose interval contains the true value, for weak, middling and strong systems, 18 to 336 samples a
 group, categories of 20 samples, single dimensions and paired differences.
 """
 
@@ -37,7 +37,7 @@ from knowgen.stats.values import Floats
 LEVEL = 0.95
 """Confidence level of every interval."""
 
-MIN_SAMPLES = 15
+MIN_SAMPLES = 18
 """Minimum number of samples in each group for an interval of an overall."""
 
 MIN_VALUES = 5
@@ -115,7 +115,7 @@ class Sampled:
     @property
     def dimensions(self) -> int:
         """Number of figures without the overall."""
-        return self.values.shape[1] - 1
+        return int(self.values.shape[1]) - 1
 
     @property
     def several(self) -> bool:

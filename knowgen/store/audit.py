@@ -40,14 +40,14 @@ def row_faults(database: Database) -> Iterator[RowFault]:
     """Yield the faults of all rows of a database, current or not."""
     for row in _rows(database, "samples", (*_SAMPLES, "sample", "truth")):
         where = f"samples, sample {row[1]!r}"
-        yield from _faults(where, _SAMPLES, row[:-2], lambda row=row: _sample(row))  # type: ignore[misc]
+        yield from _faults(where, _SAMPLES, row[:-2], lambda row=row: _sample(row))
     for row in _rows(database, "generations", (*_GENERATIONS, "record")):
         where = f"generations, sample {row[1]!r}, repeat {row[2]}"
         yield from _faults(
             where,
             _GENERATIONS,
             row[:-1],
-            lambda row=row: generation_row(row[0], from_json(Generation, row[-1])),  # type: ignore[misc]
+            lambda row=row: generation_row(row[0], from_json(Generation, row[-1])),
         )
     for row in _rows(database, "scores", (*_SCORES, "record")):
         where = f"scores, sample {row[1]!r}, repeat {row[2]}, scorer {row[3]!r}, judge repeat {row[5]}"
@@ -55,7 +55,7 @@ def row_faults(database: Database) -> Iterator[RowFault]:
             where,
             _SCORES,
             row[:-1],
-            lambda row=row: score_row(row[0], from_json(Score, row[-1]), row[4]),  # type: ignore[misc]
+            lambda row=row: score_row(row[0], from_json(Score, row[-1]), row[4]),
         )
 
 

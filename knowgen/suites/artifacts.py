@@ -100,7 +100,8 @@ def _csv_rows(result: SuiteResult, mean: MacroMean) -> Iterator[list[str | float
     for name, figure in [("mean over tasks", mean.figure), *mean.by_task.items()]:
         selection = _selection(result, name) if name in mean.by_task else whole
         yield [
-            mean.system, mean.scorer, mean.protocol, name, selection, figure.value, figure.low, figure.high, figure.n, figure.note,
+            mean.system, mean.scorer, mean.protocol, name, selection, figure.value, figure.low, figure.high, figure.n,
+            figure.note,
         ]  # fmt: skip
 
 

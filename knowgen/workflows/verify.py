@@ -196,7 +196,7 @@ class _Checker:
         self.checked["scores"] += 1
         if score.status is not score.strict.status:
             yield Finding(
-                "scores", where, f"the status is {score.status.value}, its values' {score.strict.status.value}"
+                "scores", where, f"the status is {score.status.value}, that of its values {score.strict.status.value}"
             )
         for name, parsed in (("strict", score.strict), ("lenient", score.lenient)):
             if parsed is None:

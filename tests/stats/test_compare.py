@@ -38,7 +38,7 @@ def test_only_samples_scored_in_both_runs_are_compared() -> None:
     assert result.slice("category", "physics").figures["overall"].value == pytest.approx(0.25)
     assert result.slice("category", "art").figures["text_accuracy"].value == pytest.approx(-0.5)
     assert result.headline.note == "n too small" and result.headline.low is None
-    assert (result.better_on, result.worse_on) == (("1",), ("4",))
+    assert (result.better_on, result.worse_on) == (("2",), ("4",))
     assert result.headline.p == 1.0  # gains .5 and -1: as large with any signs
     assert result.notes[0] == "1 sample only in the first run: left out"
     assert result.notes[1] == "1 sample without a score in one of the runs: left out of both"
@@ -52,30 +52,30 @@ def test_official_leaves_out_a_failed_generation_on_both_sides() -> None:
 
 
 def test_a_difference_on_every_sample_has_the_smallest_possible_p_value() -> None:
-    """Half of the samples gain .2 and half .4: one exchange in 2^15 is as large."""
-    a = [row(f"{i:02}", "physics", reading(0, 0, 0.5, 0), text_required=True) for i in range(16)]
-    b = [row(f"{i:02}", "physics", reading(0, 0.5 + i % 2 / 2, 0.5, 0), text_required=True) for i in range(16)]
-    result = compare(a, b, permutations=2**16)
+    """Half of the samples gain .2 and half .4: one exchange in 2^17 is as large."""
+    a = [row(f"{i:02}", "physics", reading(0, 0, 0.5, 0), text_required=True) for i in range(18)]
+    b = [row(f"{i:02}", "physics", reading(0, 0.5 + i % 2 / 2, 0.5, 0), text_required=True) for i in range(18)]
+    result = compare(a, b, permutations=2**18)
     head = result.headline
     assert head.value == pytest.approx(0.3) and head.low is not None and head.high is not None
     assert 0.2 <= head.low < 0.3 < head.high <= 0.4
-    assert head.p == 2 / 65536 and (result.relabellings, result.exact) == (65536, True)
-    assert head.effect == pytest.approx(0.3 / (0.1 * (16 / 15) ** 0.5))
+    assert head.p == 2 / 2**18 and (result.relabellings, result.exact) == (2**18, True)
+    assert head.effect == pytest.approx(0.3 / (0.1 * (18 / 17) ** 0.5))
     assert head.standard_error is not None
-    assert head.standard_error == pytest.approx(0.1 / 15**0.5, rel=0.08)
-    assert head.detectable == pytest.approx((2.13145 + 0.86624) * head.standard_error, rel=1e-4)
+    assert head.standard_error == pytest.approx(0.1 / 17**0.5, rel=0.08)
+    assert head.detectable == pytest.approx((2.10982 + 0.86328) * head.standard_error, rel=1e-4)
     level = result.slice().figures["text_accuracy"]
     assert (level.value, level.low, level.note, level.p) == (0.0, None, "all values equal", 1.0)
-    assert len(result.better_on) == 16 and result.better_on[0] == "01"  # the larger gains first
+    assert len(result.better_on) == 18 and result.better_on[0] == "01"  # the larger gains first
 
 
 def test_an_equal_difference_on_all_samples_has_no_interval() -> None:
     """An interval would have no width and claim too much; the test is exact."""
-    a = [row(str(i), "physics", reading(0, 0.5, 0.5, 0), text_required=True) for i in range(15)]
-    b = [row(str(i), "physics", reading(0, 1, 0.5, 0), text_required=True) for i in range(15)]
-    result = compare(a, b, permutations=2**15).headline
+    a = [row(str(i), "physics", reading(0, 0.5, 0.5, 0), text_required=True) for i in range(18)]
+    b = [row(str(i), "physics", reading(0, 1, 0.5, 0), text_required=True) for i in range(18)]
+    result = compare(a, b, permutations=2**18).headline
     assert result.value == pytest.approx(0.2) and (result.low, result.note) == (None, "all values equal")
-    assert result.p == 2 / 32768 and result.effect is None and result.detectable is None
+    assert result.p == 2 / 2**18 and result.effect is None and result.detectable is None
     assert compare(a, b, permutations=0).headline.p is None
 
 
