@@ -41,7 +41,7 @@ def counting_words(protocol: ScoringProtocol | str) -> str:
     own = "counts 0" if rule.failed_generation == "zero" else "is left out, as in the published arithmetic"
     return (
         f"counting: a failed or refused generation {own}; one that failed for reasons outside the system, and a failed "
-        f"or refused score, are missing and left out; below {100 * rule.min_coverage:g} % of the scores there is no "
+        f"or refused score, are missing and left out; below {100 * rule.min_coverage:g} % of the scores a run has no "
         f"{'result' if rule.below_coverage == 'withhold' else 'complete result'}"
     )
 

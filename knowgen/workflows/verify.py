@@ -248,7 +248,7 @@ class _Checker:
         """Check summary.json and the tables against the rows."""
         file = self.run.path / artifacts.SUMMARY_FILE
         if not file.is_file():
-            self.notes.append("there is no summary.json: no figures were compared")
+            self.notes.append("summary.json is missing: no figures were compared")
             return
         try:
             written = json.loads(file.read_text(encoding="utf-8"))

@@ -199,6 +199,6 @@ def test_the_command_counts_findings_and_exits_3(run: Path, capsys: pytest.Captu
     assert not data["ok"] and len(data["findings"]) == 24 and data["findings"][0]["check"] == "rows"
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert knowgen(["verify", str(tmp_path)]) == 3
     assert "not a run directory" in capsys.readouterr().err
