@@ -21,9 +21,21 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from knowgen.core.records import DIMENSIONS, POP, SCIENCE, TEXT
+from knowgen.core.records import (
+    DIMENSIONS,
+    GROUPS,
+    POP,
+    SCIENCE,
+    TEXT,
+    GenerationStatus,
+    ParsedScore,
+    Row,
+    ScoreStatus,
+)
 from knowgen.stats.aggregate import sampled_values
 from knowgen.stats.combine import observed
+from knowgen.stats.compare.effect import detectable
+from knowgen.stats.compare.systems import compare
 from knowgen.stats.intervals import difference_intervals, figure_intervals
 from knowgen.stats.protocol import KNOWGEN_WEIGHTS, STRICT
 
@@ -177,6 +189,60 @@ def difference_coverage(
     return Measured(rounds, given, covered)
 
 
+def detection(levels: Levels, sizes: tuple[int, ...], rounds: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Measure whether a difference of the size that `detectable` names is detected.
+
+    First passes find the difference for which `detectable` names this difference on average, because the spread of weak
+    systems grows with their level; then one system is better by as much.
+
+    Returns:
+        The mean, and the share of benchmarks in which the permutation test finds a difference at 5 %.
+    """
+    simulation, size = Simulation(sizes, rng), 0.0
+    for _ in range(6):
+        better = [[mean + size for mean in level] for level in levels]
+        size = _mean_detectable(simulation, levels, better, rounds)
+    detected = 0
+    for number in range(rounds):
+        first, second = (rows_of(table[0], simulation.strata) for table in simulation.draw([levels, better]))
+        p = compare(first, second, permutations=499, seed=number).headline.p
+        detected += p is not None and p <= 0.05
+    return size, detected / rounds
+
+
+def _mean_detectable(simulation: Simulation, first: Levels, second: Levels, rounds: int) -> float:
+    promised = []
+    for _ in range(rounds):
+        tables = simulation.draw([first, second])
+        one, two = (observed(table, DIMENSIONS, STRICT) for table in tables)
+        sampled = sampled_values(simulation.kind, tables, simulation.strata, two - one, DIMENSIONS, STRICT)
+        found = difference_intervals(sampled, [float("nan")] * 5)[-1]
+        if not isinstance(found, str):
+            promised.append(detectable(found[1]))
+    return float(np.mean(promised))
+
+
+def rows_of(table: Floats, strata: NDArray[np.str_]) -> list[Row]:
+    """Return the rows of a table of values, shape (N, 4), NaN for text not required."""
+    rows = []
+    for place, (values, group) in enumerate(zip(table.tolist(), strata.tolist(), strict=True)):
+        known = {name: value for name, value in zip(DIMENSIONS, values, strict=True) if value == value}
+        text = TEXT in known
+        score = ParsedScore(status=ScoreStatus.OK, values=known, na=() if text else (TEXT,))
+        category = GROUPS[group][0]
+        rows.append(
+            Row(
+                sample_id=f"{place:04}",
+                category=category,
+                group=group,
+                text_required=text,
+                generation=GenerationStatus.OK,
+                strict=score,
+            )
+        )
+    return rows
+
+
 def lines(rounds: int, seed: int) -> Iterator[str]:
     """Yield one line for each setting."""
     settings: list[tuple[str, Callable[[np.random.Generator], Measured]]] = []
@@ -189,10 +255,13 @@ def lines(rounds: int, seed: int) -> Iterator[str]:
         for one, two in PAIRS:
             measure_pair = partial(difference_coverage, SYSTEMS[one], SYSTEMS[two], sizes, rounds)
             settings.append((f"{two} - {one}, {size_words}", measure_pair))
-    for words, measure in settings:
-        found = measure(rng=np.random.default_rng(seed))
+    for words, measured in settings:
+        found = measured(rng=np.random.default_rng(seed))
         share = f"{found.share:.3f}" if found.given else "  -  "
         yield f"{words:44} given {found.given / found.rounds:5.2f}   contains the true value {share}"
+    for name in ("weak", "middle"):
+        size, share_detected = detection(SYSTEMS[name], SIZES["18 + 30"], rounds // 4, np.random.default_rng(seed))
+        yield f"{name}, 18 + 30: a difference of {size:.3f} is named detectable   detected {share_detected:.3f}"
 
 
 def main() -> None:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from knowgen.core.records import DIMENSIONS
 from knowgen.core.text import count, one_line
 from knowgen.report.text_table import NONE, TextTable, csv_text, markdown_text, terminal_text
-from knowgen.stats.compare.effect import SIGNIFICANCE
-from knowgen.stats.compare.records import ComparedSlice, Comparison, FigureDifference
+from knowgen.stats.compare.records import SIGNIFICANCE, ComparedSlice, Comparison, FigureDifference
 from knowgen.stats.coverage import NO_RESULT, no_result
 from knowgen.stats.protocol import PROTOCOLS
 from knowgen.stats.summary import OVERALL

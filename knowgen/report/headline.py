@@ -42,12 +42,14 @@ class LeadDifference:
         low: Lower end of its 95 % interval.
         high: Upper end of the interval.
         n: Number of samples that both have.
+        worse_on: Ids of the samples on which the first system is below the second, the largest difference first.
     """
 
     value: float
     low: float
     high: float
     n: int
+    worse_on: tuple[str, ...] = ()
 
 
 def _article(name: str) -> str:
@@ -231,7 +233,7 @@ def lead_of(systems: Sequence[ReportSystem], view: ReportView) -> LeadDifference
     figure = comparison.slices[0].figures[OVERALL]
     if figure.value is None or figure.low is None or figure.high is None:
         return None
-    return LeadDifference(figure.value, figure.low, figure.high, figure.n)
+    return LeadDifference(figure.value, figure.low, figure.high, figure.n, comparison.worse_on)
 
 
 def _summaries(order: Sequence[ReportSystem], view: ReportView) -> list[Summary]:

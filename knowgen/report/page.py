@@ -17,8 +17,7 @@ from knowgen.report.gallery import STATE_WORDS, Gallery, Spending
 from knowgen.report.headline import Headline, LeadDifference, answer, ranked, score_words
 from knowgen.report.image_files import ShownImage
 from knowgen.report.view import ReportSystem, ReportView
-from knowgen.stats.counting import counting_words, counts_as
-from knowgen.stats.protocol import get_protocol
+from knowgen.stats.protocol import counting_words, counts_as, get_protocol
 from knowgen.stats.summary import OVERALL, Coverage, Figure, Summary
 
 PART_KINDS = {"group": "Groups", "difficulty": "Difficulty", "category": "Categories", "judge": "Judges"}
@@ -26,6 +25,9 @@ FILTERED = ("group", "difficulty", "category")
 """Kinds of parts the gallery can filter by."""
 
 MAX_PROBLEMS = 60
+
+MAX_WORSE = 8
+"""Maximum number of samples that are named as those on which the first system is below the second."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class ScorerPanel:
     parts: tuple[tuple[str, str, tuple[tuple[str, tuple[FigureGroup, ...]], ...]], ...]
     fit: bool
     notes: tuple[tuple[str, str], ...]
+    worse_on: tuple[tuple[str, str], ...]
+    more_worse: int
     selections: tuple[str, ...]
     counting: str
     problems: tuple[dict[str, Any], ...]
@@ -155,6 +159,7 @@ def _panel(
         (problem for problem in collected.problems if problem.view == view.index),
         key=lambda problem: (problem.system, -problem.count),
     )
+    worse = lead.worse_on if lead is not None else ()
     return ScorerPanel(
         view=view,
         answer=answer(systems, view, lead),
@@ -172,6 +177,8 @@ def _panel(
         parts=tuple((name, titles.get(name, _capital(name)), _parts(systems, view, name)) for name in shown_figures),
         fit=any(line.summary.fit_for_board for line in lines),
         notes=_notes(lines),
+        worse_on=tuple((each, link(view, id=each)) for each in worse[:MAX_WORSE]),
+        more_worse=max(0, len(worse) - MAX_WORSE),
         selections=tuple(dict.fromkeys(line.summary.selection for line in lines if line.summary.selection)),
         counting=_capital(counting_words(view.protocol)),
         problems=tuple(

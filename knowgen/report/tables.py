@@ -14,11 +14,9 @@ from knowgen.core.text import count
 from knowgen.report.comparison_tables import comparison_csv, comparison_markdown, comparison_terminal
 from knowgen.report.numbers import duration, missing, money
 from knowgen.report.text_table import NONE, TextTable, csv_text, markdown_text, terminal_text
-from knowgen.stats.counting import counting_words
 from knowgen.stats.coverage import NO_RESULT
-from knowgen.stats.intervals import ALL_EQUAL
-from knowgen.stats.protocol import PROTOCOLS
-from knowgen.stats.summary import OVERALL, Coverage, Figure, RefusedScores, Slice, Summary
+from knowgen.stats.protocol import PROTOCOLS, counting_words
+from knowgen.stats.summary import ALL_EQUAL, OVERALL, Coverage, Figure, RefusedScores, Slice, Summary
 
 __all__ = [
     "comparison_csv",

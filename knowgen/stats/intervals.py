@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knowgen.stats.combine import Mask, Means
+from knowgen.stats.summary import ALL_EQUAL, TOO_SMALL
 from knowgen.stats.values import Floats
 
 LEVEL = 0.95
@@ -45,12 +46,6 @@ MIN_VALUES = 5
 
 MIN_VALUES_ALONE = 10
 """Minimum number of values in each group for the interval of a single dimension."""
-
-TOO_SMALL = "n too small"
-"""Note of a figure without an interval because a group has too few samples or values."""
-
-ALL_EQUAL = "all values equal"
-"""Note of a figure without an interval because its values do not vary, so that their spread is not known."""
 
 _GRADED, _OVERALL = 1 / 3, 0.02
 """Weight of the added samples for a dimension on a scale of grades, and for an overall or a measure."""

@@ -177,3 +177,37 @@ def get_protocol(name: str) -> ScoringProtocol:
     raise UsageError(
         f"unknown protocol {name!r}", fix=f"did you mean {near[0]!r}?" if near else f"known are {', '.join(PROTOCOLS)}"
     )
+
+
+EXCLUDED = "excluded"
+"""What a score counts as that is left out of every figure."""
+
+
+def counts_as(state: str, protocol: ScoringProtocol) -> str:
+    """Return what an expected score without values counts as under a protocol: `0` or `excluded`.
+
+    Args:
+        state: One of `knowgen.stats.values.STATES`, not `scored`.
+        protocol: Scoring protocol.
+    """
+    own = state in ("generation_failed", "generation_refused")
+    return "0" if own and protocol.failed_generation == "zero" else EXCLUDED
+
+
+def counting_words(protocol: ScoringProtocol | str) -> str:
+    """Return in one line what everything counts as that has no score; the name of an unknown protocol gives no line.
+
+    Example:
+        >>> counting_words("official")[:60]
+        'counting: a failed or refused generation is left out, as in '
+    """
+    try:
+        rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
+    except UsageError:
+        return ""
+    own = "counts 0" if rule.failed_generation == "zero" else "is left out, as in the published arithmetic"
+    return (
+        f"counting: a failed or refused generation {own}; one that failed for reasons outside the system, and a failed "
+        f"or refused score, are missing and left out; below {100 * rule.min_coverage:g} % of the scores a run has no "
+        f"{'result' if rule.below_coverage == 'withhold' else 'complete result'}"
+    )

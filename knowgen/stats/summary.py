@@ -6,6 +6,12 @@ from knowgen.core.records import Record
 
 OVERALL = "overall"
 
+TOO_SMALL = "n too small"
+"""Note of a figure without an interval because a group has too few samples or values."""
+
+ALL_EQUAL = "all values equal"
+"""Note of a figure without an interval because its values do not vary, so that their spread is not known."""
+
 
 def is_part(selection: str) -> bool:
     """Return whether the label of a selection is that of only a part of a task.

@@ -35,7 +35,7 @@ _TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Finding:
+class Discrepancy:
     """Something in a run directory that does not follow from the rest of it.
 
     Attributes:
@@ -64,7 +64,7 @@ class Verification:
     """
 
     path: Path
-    findings: tuple[Finding, ...]
+    findings: tuple[Discrepancy, ...]
     checked: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -101,7 +101,7 @@ def verify(path: Path | str) -> Verification:
     run = load_run(path)
     checker = _Checker(run)
     with RunStore.read(run.path) as store:
-        rows = [Finding("rows", f"run.sqlite, {fault.where}", fault.what) for fault in store.row_faults()]
+        rows = [Discrepancy("rows", f"run.sqlite, {fault.where}", fault.what) for fault in store.row_faults()]
         unreadable = any("cannot be read" in finding.what for finding in rows)
         rest = [] if unreadable else [*checker.selection(store), *checker.results(store)]
     written = [] if unreadable else [*checker.outputs()]
@@ -118,16 +118,16 @@ class _Checker:
         self.checked: Counter[str] = Counter()
         self.notes: list[str] = []
 
-    def selection(self, store: RunStore) -> Iterator[Finding]:
+    def selection(self, store: RunStore) -> Iterator[Discrepancy]:
         """Check that the samples are those of the specification."""
         ids = [sample.id for sample in store.samples()]
         self.checked["samples"] += len(ids)
         made = select(ids, self.spec.selection.kind)
         if made != self.spec.selection:
             what = f"the specification has {self.spec.selection.label}, the samples are {made.label}"
-            yield Finding("selection", "run.json", what)
+            yield Discrepancy("selection", "run.json", what)
 
-    def results(self, store: RunStore) -> Iterator[Finding]:
+    def results(self, store: RunStore) -> Iterator[Discrepancy]:
         """Check the current generations, and the scores of every scorer."""
         samples = {sample.id: sample for sample in store.samples()}
         hashes = {
@@ -149,14 +149,14 @@ class _Checker:
                     truth = inputs_hash(hashes[sample.id], capabilities.needs, generation)
                     yield from self._score_key(scorer, key, score, truth, where)
 
-    def _generation(self, store: RunStore, key: str, generation: Generation, sample: Sample) -> Iterator[Finding]:
+    def _generation(self, store: RunStore, key: str, generation: Generation, sample: Sample) -> Iterator[Discrepancy]:
         where = f"sample {sample.id!r}, repeat {generation.repeat}"
         if generation.status is GenerationStatus.OK:
             self.checked["images"] += 1
             if generation.image is None:
-                yield Finding("images", where, "the generation is ok and has no image")
+                yield Discrepancy("images", where, "the generation is ok and has no image")
             elif not store.image_ok(generation.image):
-                yield Finding(
+                yield Discrepancy(
                     "images",
                     where,
                     f"the file of image {generation.image.sha256[:12]} is missing, or has other content",
@@ -175,7 +175,7 @@ class _Checker:
             repeat=generation.repeat,
         )
         if key != expected:
-            yield Finding("keys", where, "the key of the generation is not that of its sample and generator")
+            yield Discrepancy("keys", where, "the key of the generation is not that of its sample and generator")
 
     def _capabilities(self, scorer: ScorerSpec) -> ScorerCapabilities | None:
         """Return what the scorer declares; None with a note if it cannot be loaded here, or has another version."""
@@ -191,25 +191,27 @@ class _Checker:
             self.notes.append(f"{scorer.name} measures and keeps no replies: `knowgen score` shows its values again")
         return capabilities
 
-    def _score(self, scorer: ScorerSpec, score: Score, where: str) -> Iterator[Finding]:
+    def _score(self, scorer: ScorerSpec, score: Score, where: str) -> Iterator[Discrepancy]:
         """Check that the parts of a score agree."""
         self.checked["scores"] += 1
         if score.status is not score.strict.status:
-            yield Finding(
+            yield Discrepancy(
                 "scores", where, f"the status is {score.status.value}, that of its values {score.strict.status.value}"
             )
         for name, parsed in (("strict", score.strict), ("lenient", score.lenient)):
             if parsed is None:
                 continue
             if parsed.status is not ScoreStatus.OK and parsed.values:
-                yield Finding("scores", where, f"the {name} score is {parsed.status.value} and has values")
+                yield Discrepancy("scores", where, f"the {name} score is {parsed.status.value} and has values")
             outside = [each for each, value in parsed.values.items() if not 0 <= value <= 1]
             unknown = sorted(set(parsed.values) - set(scorer.dimensions))
             if outside or (unknown and scorer.dimensions):
                 what = f"{', '.join(outside)} outside [0, 1]" if outside else f"unknown dimension {', '.join(unknown)}"
-                yield Finding("scores", where, f"the {name} score has {what}")
+                yield Discrepancy("scores", where, f"the {name} score has {what}")
 
-    def _replies(self, capabilities: ScorerCapabilities, score: Score, sample: Sample, where: str) -> Iterator[Finding]:
+    def _replies(
+        self, capabilities: ScorerCapabilities, score: Score, sample: Sample, where: str
+    ) -> Iterator[Discrepancy]:
         """Parse the stored replies again, and compare the values."""
         if capabilities.reparse is None or score.status is ScoreStatus.NOT_APPLICABLE:
             return
@@ -220,15 +222,15 @@ class _Checker:
             return
         if not score.attempts:
             if score.status is ScoreStatus.OK:
-                yield Finding("replies", where, "there are values, and no reply that they were parsed from")
+                yield Discrepancy("replies", where, "there are values, and no reply that they were parsed from")
             return
         self.checked["replies"] += len(score.attempts)
         strict, lenient, _ = capabilities.reparse(score.attempts, sample)
         for name, stored, parsed in (("strict", score.strict, strict), ("lenient", score.lenient, lenient)):
             if stored is not None and (difference := _difference(stored, parsed)):
-                yield Finding("replies", where, f"the {name} score differs from its replies: {difference}")
+                yield Discrepancy("replies", where, f"the {name} score differs from its replies: {difference}")
 
-    def _score_key(self, scorer: ScorerSpec, key: str, score: Score, truth: str, where: str) -> Iterator[Finding]:
+    def _score_key(self, scorer: ScorerSpec, key: str, score: Score, truth: str, where: str) -> Iterator[Discrepancy]:
         self.checked["keys"] += 1
         expected = score_key(
             scorer,
@@ -240,11 +242,11 @@ class _Checker:
             judge_repeat=score.judge_repeat,
         )
         if key != expected:
-            yield Finding(
+            yield Discrepancy(
                 "keys", where, "the key of the score is not that of its sample, ground truth, image and scorer"
             )
 
-    def outputs(self) -> Iterator[Finding]:
+    def outputs(self) -> Iterator[Discrepancy]:
         """Check summary.json and the tables against the rows."""
         file = self.run.path / artifacts.SUMMARY_FILE
         if not file.is_file():
@@ -254,20 +256,20 @@ class _Checker:
             written = json.loads(file.read_text(encoding="utf-8"))
             stored = {(each["scorer"], each["protocol"]): each for each in written["summaries"]}
         except (ValueError, KeyError, TypeError) as error:
-            yield Finding("summary", file.name, f"cannot be read ({error})")
+            yield Discrepancy("summary", file.name, f"cannot be read ({error})")
             return
         if written.get("spec") != self.spec.model_dump(mode="json"):
-            yield Finding("summary", file.name, "was written for another specification than that of run.json")
+            yield Discrepancy("summary", file.name, "was written for another specification than that of run.json")
         known = {scorer.name for scorer in self.spec.scorers}
         for (scorer, protocol), summary in stored.items():
             if scorer not in known or protocol not in PROTOCOLS:
-                yield Finding("summary", f"{file.name}, {scorer}, {protocol}", "unknown scorer or protocol")
+                yield Discrepancy("summary", f"{file.name}, {scorer}, {protocol}", "unknown scorer or protocol")
             else:
                 yield from self._summary(f"{file.name}, {scorer}, {protocol}", summary)
         if missing := known - {scorer for scorer, _ in stored}:
-            yield Finding("summary", file.name, f"has no figures of {', '.join(sorted(missing))}")
+            yield Discrepancy("summary", file.name, f"has no figures of {', '.join(sorted(missing))}")
 
-    def _summary(self, where: str, stored: Mapping[str, Any]) -> Iterator[Finding]:
+    def _summary(self, where: str, stored: Mapping[str, Any]) -> Iterator[Discrepancy]:
         made = self.run.summarise(stored["protocol"], stored["scorer"])
         if stored.get("protocol_version") != made.protocol_version:
             self.notes.append(
@@ -280,12 +282,12 @@ class _Checker:
         stored_plain = {key: value for key, value in stored.items() if key not in _NOT_COMPARED}
         made_plain = {key: value for key, value in made.model_dump(mode="json").items() if key not in _NOT_COMPARED}
         if difference := _first_difference(stored_plain, made_plain, ""):
-            yield Finding("summary", where, f"{difference} (from the rows)")
+            yield Discrepancy("summary", where, f"{difference} (from the rows)")
             return
         for file, text in artifacts.table_files(self.run.path, made.model_copy(update={"system": name})).items():
             if file.is_file() and file.read_text(encoding="utf-8") != text:
                 self.checked["tables"] += 1
-                yield Finding("tables", f"{file.parent.name}/{file.name}", "differs from what the rows give")
+                yield Discrepancy("tables", f"{file.parent.name}/{file.name}", "differs from what the rows give")
 
 
 _NOT_COMPARED = frozenset({"seconds", "cost"})

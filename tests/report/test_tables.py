@@ -24,12 +24,12 @@ LABELS: dict[str, Any] = {
     "task_version": "1-abc123",
     "scorer": "world_check",
     "scorer_note": "world check, not a VLM judge",
-    "selection": "all 24",
+    "selection": "all 48",
 }
 NASTY = 'a|b\n\x1b[31m<script>alert(1)</script> `x` [y](javascript:z) \u202e _em_ "q"'
 
 
-def some_rows(level: float, *, failed: int = 0, size: int = 24, judge: str = "") -> list[Row]:
+def some_rows(level: float, *, failed: int = 0, size: int = 48, judge: str = "") -> list[Row]:
     rows = []
     for index in range(size):
         category = CATEGORIES[index % 4]
@@ -78,9 +78,9 @@ def test_a_row_equals_its_summary() -> None:
     assert head.value is not None and head.low is not None and head.high is not None
     assert cells[1] == f"{head.value:.3f} [{head.low:.3f}, {head.high:.3f}]"
     assert cells[2:6] == [f"{one.slice().figures[name].value:.3f}" for name in DIMENSIONS]
-    assert cells[6:] == ["24", "22/24", "2", "$1.25", "3 min"]
+    assert cells[6:] == ["48", "46/48", "2", "$1.25", "3 min"]
     below = "\n".join(lines[3:])
-    assert "task knowgen_mini 1-abc123; selection all 24; protocol strict 1; " in below
+    assert "task knowgen_mini 1-abc123; selection all 24; protocol strict 2; " in below
     assert "scorer world_check (world check, not a VLM judge)" in below
     assert "note: 2 generations failed" in below
 
@@ -240,9 +240,9 @@ def test_a_comparison_names_the_leader_and_the_interval() -> None:
     assert cells[:3] == ["K-Score", f"{head.a:.3f}", f"{head.b:.3f}"]
     assert cells[3].startswith(f"{head.value:+.3f} [")
     assert (
-        "agent is above plain: the 95 % interval excludes 0; better on 23, equal on 0, worse on 1 of 24 samples" in text
+        "agent is above plain: the 95 % interval excludes 0; better on 47, equal on 0, worse on 1 of 48 samples" in text
     )
-    assert "task knowgen_mini 1-abc123; protocol strict 1; scorer world_check (a check); n 24" in text
+    assert "task knowgen_mini 1-abc123; protocol strict 2; scorer world_check (a check); n 48" in text
     assert "By category: overall" in text and "By difficulty: overall" in text
     level = tables.comparison_terminal([compare(some_rows(0.5), some_rows(0.5))])
     assert "no clear difference between" in level or (

@@ -10,18 +10,18 @@ from knowgen.core.records import FailureCause, Row
 from knowgen.report import tables
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.compare.systems import compare
-from knowgen.stats.counting import counted_score, counting_words
-from knowgen.stats.protocol import STRICT
+from knowgen.stats.counting import counted_score
+from knowgen.stats.protocol import STRICT, counting_words
 from knowgen.stats.summary import Summary
 from tests.helpers.score_rows import FAILED, perfect, reading, row
 
 CATEGORIES = ("physics", "news")
-OUTSIDE = {
+OUTSIDE: dict[str, Any] = {
     "generation": "failed",
     "generation_cause": FailureCause.INFRASTRUCTURE,
     "generation_reason": "endpoint answered 503",
 }
-REFUSED = {"score": FAILED, "score_cause": FailureCause.REFUSAL}
+REFUSED: dict[str, Any] = {"score": FAILED, "score_cause": FailureCause.REFUSAL}
 
 
 def rows_of(size: int, changed: int, **fields: Any) -> list[Row]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from knowgen.stats.compare.records import SIGNIFICANCE
 from knowgen.stats.intervals import Spread
 from knowgen.stats.values import Floats
 
 POWER = 0.8
 """Power of the test in `detectable`."""
-
-SIGNIFICANCE = 0.05
-"""Significance level of the test in `detectable`."""
 
 
 def paired_effect(differences: Floats) -> float | None:
@@ -39,6 +37,9 @@ def paired_effect(differences: Floats) -> float | None:
 
 def detectable(spread: Spread) -> float:
     """Return the smallest true difference that a two-sided test at 5 % detects with 80 % power at this sample size.
+
+    It holds for the spread that was observed: where a larger difference brings a larger spread, as between two systems
+    near 0, more is needed.
 
     Formula: (t(.975) + t(.8)) e, with the quantiles of Student's distribution and the standard error e of the paired
     difference (Bloom, Minimum Detectable Effects, Evaluation Review 19, 1995). `benchmarks/interval_coverage.py`

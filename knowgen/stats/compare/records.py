@@ -5,6 +5,9 @@ from __future__ import annotations
 from knowgen.core.records import Record
 from knowgen.stats.summary import OVERALL
 
+SIGNIFICANCE = 0.05
+"""Significance level of the test."""
+
 
 class FigureDifference(Record):
     """A figure of two systems over the same samples, and its difference b - a.
