@@ -256,7 +256,7 @@ def lines(rounds: int, seed: int) -> Iterator[str]:
             measure_pair = partial(difference_coverage, SYSTEMS[one], SYSTEMS[two], sizes, rounds)
             settings.append((f"{two} - {one}, {size_words}", measure_pair))
     for words, measured in settings:
-        found = measured(rng=np.random.default_rng(seed))
+        found = measured(np.random.default_rng(seed))
         share = f"{found.share:.3f}" if found.given else "  -  "
         yield f"{words:44} given {found.given / found.rounds:5.2f}   contains the true value {share}"
     for name in ("weak", "middle"):

@@ -80,14 +80,14 @@ def test_a_row_equals_its_summary() -> None:
     assert cells[2:6] == [f"{one.slice().figures[name].value:.3f}" for name in DIMENSIONS]
     assert cells[6:] == ["48", "46/48", "2", "$1.25", "3 min"]
     below = "\n".join(lines[3:])
-    assert "task knowgen_mini 1-abc123; selection all 24; protocol strict 2; " in below
+    assert "task knowgen_mini 1-abc123; selection all 48; protocol strict 2; " in below
     assert "scorer world_check (world check, not a VLM judge)" in below
     assert "note: 2 generations failed" in below
 
 
 def test_figures_are_aligned() -> None:
     lines = tables.terminal(
-        [summary("a", 0.0, failed=24), summary("系统", 0.75), summary("long name", 0.5)]
+        [summary("a", 0.0, failed=48), summary("系统", 0.75), summary("long name", 0.5)]
     ).splitlines()
     ruler = lines[1]
     ends = [match.end() for match in re.finditer("-+", ruler)]
