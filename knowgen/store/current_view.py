@@ -12,8 +12,8 @@ from pathlib import Path
 
 from knowgen.core.errors import UsageError
 from knowgen.core.records import (
-    FailureCause,
     OFFICIAL_SKIP,
+    FailureCause,
     Generation,
     GenerationStatus,
     ParsedScore,
