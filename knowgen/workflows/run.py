@@ -83,22 +83,19 @@ class Run:
             return list(store.rows(self.label(scorer)))
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per sample, repeat, scorer and judge repeat, with values by dimension (NaN if missing)."""
+        """Return one row per sample, repeat, scorer and judge repeat: the columns of `knowgen export --format csv`.
+
+        They include system, prompt, cost, what each score counts as, the K-Score of the sample (`overall`) and the
+        dimensions under `strict`. Missing values are NaN.
+        """
         import pandas as pd
 
-        records = [
-            {
-                **row.model_dump(mode="json", exclude={"strict", "lenient"}),
-                "scorer": scorer.name,
-                "score": row.strict.status.value,
-                **{dimension: row.strict.values.get(dimension) for dimension in scorer.dimensions},
-                "reason": row.strict.reason,
-                "rationale": row.strict.rationale,
-            }
-            for scorer in self.spec.scorers
-            for row in self.rows(scorer.name)
-        ]
-        return pd.DataFrame(records)
+        from knowgen.interchange.table_export import columns_of, flat_rows
+
+        names = [scorer.name for scorer in self.spec.scorers]
+        with RunStore.read(self.path) as store:
+            rows = [row for name in names for row in flat_rows(store, name)]
+            return pd.DataFrame(rows, columns=list(columns_of(store, names)))
 
     def report(self, out: Path | str | None = None) -> Path:
         """Write the page of this run alone and return its path."""
