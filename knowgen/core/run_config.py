@@ -108,6 +108,12 @@ class ResultConfig(_Checked):
         Path | str | None,
         Option("Agent answers used as prompts: a run or a file", metavar="SRC", commands=RUN),
     ] = None
+    images: Annotated[
+        Path | str | None, Option("Folder of the images of a results file", metavar="DIR", commands=("score",))
+    ] = None
+    pattern: Annotated[
+        str | None, Option("File names, such as {id}_seed*.png", metavar="NAMES", default="{id}", commands=("score",))
+    ] = None
     protocol: Annotated[
         str, Option("Scoring protocol: strict, official, …", metavar="PROTOCOL", commands=JUDGING, suite=True)
     ] = "strict"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,8 +14,10 @@ from pydantic_core import PydanticSerializationError
 
 from knowgen.core.errors import ConfigError, DataError, KnowgenError
 from knowgen.core.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
+from knowgen.core.scratch import ScratchFolder
 from knowgen.core.secrets import mask_secrets, refuse_secrets
 from knowgen.core.spec import RunSpec, ScorerSpec
+from knowgen.store.audit import RowFault, row_faults
 from knowgen.store.current_view import CurrentView, ExpectedGeneration
 from knowgen.store.database import Database
 from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, make_folder, remove_results, remove_unused
@@ -46,7 +47,7 @@ class RunStore:
         manifest: Manifest,
         connection: sqlite3.Connection,
         lock: RunLock | None,
-        copy: tempfile.TemporaryDirectory[str] | None = None,
+        copy: ScratchFolder | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
@@ -73,13 +74,13 @@ class RunStore:
 
         Raises:
             ConfigError: Another process holds it; it belongs to another task, generator or seed; it cannot be written;
-                `fresh` with a directory that is not a run; an argument looks like a secret.
+                it has files but no run; an argument looks like a secret.
             DataError: run.json or run.sqlite is damaged or written by a newer version; the disk is full.
         """
         refuse_spec_secrets(spec)
         refuse_secrets({"out": path})
         is_new = not path.exists()
-        make_folder(path, fresh=fresh)
+        make_folder(path)
         lock = RunLock(path)
         try:
             if fresh:
@@ -124,7 +125,7 @@ class RunStore:
             if self._lock is not None:
                 self._lock.release()
             if self._copy is not None:
-                self._copy.cleanup()
+                self._copy.close()
 
     def __enter__(self) -> RunStore:
         """Return the store itself."""
@@ -357,6 +358,10 @@ class RunStore:
             self._sessions.start(self._database)
         else:
             self._sessions.end(self._database, outcome)
+
+    def row_faults(self) -> Iterator[RowFault]:
+        """Yield every row whose columns disagree with its record, or whose record cannot be read."""
+        return row_faults(self._database)
 
     def last_numbers(self) -> list[int]:
         """Return the row numbers of the latest generation and score. Each number increases with every new row."""
