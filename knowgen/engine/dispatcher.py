@@ -186,6 +186,8 @@ class Dispatcher:
         self._busy = 0
         self._disabled = ""
         self._machine_failed = False
+        self._stopped = False
+        self._drops: list[asyncio.Task[None]] = []
 
     async def submit(
         self,
@@ -246,11 +248,16 @@ class Dispatcher:
         """Drop requests that are queued or wait for their turn inside a call; those in progress continue."""
         while self._queue:
             self._queue.popleft().fail(StoppedError(self._state.stop_reason))
+        self._stopped = True
         for invocation, (slot, deadline) in self._running.items():
-            if deadline.waiting and len(invocation.batch) == 1 and not invocation.closed:
-                invocation.deliver(InvocationEvent("error", "", StoppedError(self._state.stop_reason)))
-                invocation.deliver(END)
-                self._bridge.loop.create_task(self._drop(slot, invocation))
+            self._drop_if_waiting(slot, invocation, deadline)
+
+    def _drop_if_waiting(self, slot: int, invocation: Invocation[Any], deadline: Deadline) -> None:
+        """End a call that waits for its turn, and has not been sent yet."""
+        if deadline.waiting and len(invocation.batch) == 1 and not invocation.closed:
+            invocation.deliver(InvocationEvent("error", "", StoppedError(self._state.stop_reason)))
+            invocation.deliver(END)
+            self._drops.append(self._bridge.loop.create_task(self._drop(slot, invocation)))
 
     async def _drop(self, slot: int, invocation: Invocation[Any]) -> None:
         """End a call that has not been sent yet."""
@@ -403,6 +410,8 @@ class Dispatcher:
             before = len(waiting)
             if event.kind == "waiting":
                 deadline.wait(bool(event.value))
+                if self._stopped:  # it was started just before the stop
+                    self._drop_if_waiting(slot, invocation, deadline)
             elif event.kind == "error":
                 self._on_error(event, waiting)
             else:
