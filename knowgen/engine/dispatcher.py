@@ -257,6 +257,7 @@ class Dispatcher:
         if deadline.waiting and len(invocation.batch) == 1 and not invocation.closed:
             invocation.deliver(InvocationEvent("error", "", StoppedError(self._state.stop_reason)))
             invocation.deliver(END)
+            invocation.closed = True  # it is dropped once
             self._drops.append(self._bridge.loop.create_task(self._drop(slot, invocation)))
 
     async def _drop(self, slot: int, invocation: Invocation[Any]) -> None:
