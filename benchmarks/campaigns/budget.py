@@ -30,10 +30,11 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from benchmarks.campaigns.listener import Listener
 from knowgen.clients.chat.client import ChatEndpoint
 from knowgen.clients.pricing import ChatPrice
 from knowgen.clients.service_errors import Outcome
@@ -115,9 +116,7 @@ class CountingServer:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 server._answer(self)
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._http.request_queue_size = 256
+        self._http = Listener(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
