@@ -1,7 +1,7 @@
 """Messages between a run and its worker processes: one JSON object per line. Nothing is pickled.
 
 The run sends `build` (once), `invoke`, `reply` (to a reservation) and `close`, in the field `do`. A worker sends
-`ready` or `build_failed` (once), `result`, `error`, `end`, `reserve` and `settle`, in the field `event`.
+`ready` or `build_failed` (once), `result`, `error`, `waiting`, `end`, `reserve` and `settle`, in the field `event`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core import errors
-from knowgen.core.errors import KnowgenError, TransientError
-from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, ImageRef, Item, Sample
-from knowgen.engine.retry import ContractError, PluginError, describe, is_transient
+from knowgen.core.errors import KnowgenError, ServiceUnavailableError, TransientError
+from knowgen.core.records import (
+    Attempt,
+    FailureCause,
+    Generation,
+    GenerationRequest,
+    GroundTruth,
+    ImageRef,
+    Item,
+    Sample,
+)
+from knowgen.engine.executors.invoke import ServiceCheck
+from knowgen.engine.retry import ContractError, PluginError, cause_of, describe, is_transient, service_failure
 
 _KNOWN_ERRORS: dict[str, type[KnowgenError]] = {
     name: value
     for name, value in vars(errors).items()
-    if isinstance(value, type) and issubclass(value, KnowgenError) and value is not TransientError
+    if isinstance(value, type) and issubclass(value, KnowgenError) and not issubclass(value, TransientError)
 }
 
 
@@ -45,6 +55,15 @@ def pack_error(error: BaseException) -> dict[str, Any]:
     if isinstance(error, KnowgenError) and not isinstance(error, TransientError):
         kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _KNOWN_ERRORS)
         return {"kind": kind, "what": error.what, "where": error.where, "fix": error.fix}
+    if (unavailable := service_failure(error)) is not None:
+        return {
+            "kind": "ServiceUnavailableError",
+            "what": describe(error),
+            "service": unavailable.service,
+            "busy": unavailable.busy,
+            "retry_after": unavailable.retry_after,
+            "attempts": [attempt.model_dump(mode="json") for attempt in unavailable.attempts],
+        }
     if isinstance(error, Exception) and is_transient(error):
         return {
             "kind": "TransientError",
@@ -54,7 +73,8 @@ def pack_error(error: BaseException) -> dict[str, Any]:
         }
     if isinstance(error, ContractError):
         return {"kind": "ContractError", "what": str(error)}
-    return {"kind": "PluginError", "what": describe(error)}
+    machine = cause_of(error) is FailureCause.INFRASTRUCTURE
+    return {"kind": "PluginError", "what": describe(error), "machine": machine}
 
 
 def unpack_error(data: dict[str, Any]) -> Exception:
@@ -62,20 +82,36 @@ def unpack_error(data: dict[str, Any]) -> Exception:
     kind, what = data["kind"], data["what"]
     if kind in _KNOWN_ERRORS:
         return _KNOWN_ERRORS[kind](what, where=data["where"], fix=data["fix"])
-    if kind == "TransientError":
+    if kind in ("TransientError", "ServiceUnavailableError"):
         attempts = tuple(Attempt.model_validate(attempt) for attempt in data["attempts"])
-        return TransientError(what, retry_after=data["retry_after"], attempts=attempts)
-    return ContractError(what) if kind == "ContractError" else PluginError(what)
+        if kind == "TransientError":
+            return TransientError(what, retry_after=data["retry_after"], attempts=attempts)
+        return ServiceUnavailableError(
+            what, service=data["service"], busy=data["busy"], retry_after=data["retry_after"], attempts=attempts
+        )
+    return ContractError(what) if kind == "ContractError" else PluginError(what, machine=data["machine"])
 
 
 def pack_batch(batch: Sequence[Any]) -> list[dict[str, Any]]:
     """Return requests, or items of a scorer, as plain data with the paths of their images."""
-    return [_pack_request(one) if isinstance(one, GenerationRequest) else _pack_item(one) for one in batch]
+    return [_pack(one) for one in batch]
+
+
+def _pack(one: Any) -> dict[str, Any]:
+    if isinstance(one, ServiceCheck):
+        return {"check": one.id}
+    return _pack_request(one) if isinstance(one, GenerationRequest) else _pack_item(one)
 
 
 def unpack_batch(data: Sequence[dict[str, Any]]) -> list[Any]:
     """Return the requests or items of `pack_batch` data."""
-    return [_unpack_request(one) if "request" in one else _unpack_item(one) for one in data]
+    return [_unpack(one) for one in data]
+
+
+def _unpack(one: dict[str, Any]) -> Any:
+    if "check" in one:
+        return ServiceCheck(one["check"])
+    return _unpack_request(one) if "request" in one else _unpack_item(one)
 
 
 def _path(ref: ImageRef | None) -> str | None:

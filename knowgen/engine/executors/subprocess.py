@@ -210,6 +210,10 @@ class WorkerProcess:
     def _event(self, message: dict[str, Any]) -> InvocationEvent:
         if message["event"] == "end":
             return END
+        if message["event"] == "waiting":
+            return InvocationEvent("waiting", "", message["waits"])
+        if message["event"] == "checked":
+            return InvocationEvent("result", message["id"])
         if message["event"] == "error":
             return InvocationEvent("error", message["id"], unpack_error(message["error"]))
         if "score" in message:
@@ -236,15 +240,20 @@ class WorkerProcess:
     def _on_exit(self) -> None:
         """Report that the process has ended, in the loop."""
         self.dead = True
-        _settle(self.ready, WorkerDiedError(f"the worker process of {self._launch.where} {self._exit_text()}"))
+        _settle(self.ready, self._death(f"the worker process of {self._launch.where}"))
         if self._invocation is not None:
             self._report_death(self._invocation)
 
     def _report_death(self, invocation: Invocation[Any]) -> None:
         if not invocation.closed:
-            invocation.deliver(InvocationEvent("error", "", WorkerDiedError(f"the worker process {self._exit_text()}")))
+            invocation.deliver(InvocationEvent("error", "", self._death("the worker process")))
             invocation.deliver(END)
             invocation.closed = True
+
+    def _death(self, who: str) -> WorkerDiedError:
+        """Return the error for the end of the process. A device that failed and a kill are faults of the machine."""
+        killed = self._process.returncode in (-signal.SIGKILL, -signal.SIGTERM)
+        return WorkerDiedError(f"{who} {self._exit_text()}", machine=killed or self.device_failed)
 
     def _exit_text(self) -> str:
         code = self._process.returncode

@@ -24,7 +24,7 @@ from knowgen.core.metering import current_meter
 from knowgen.core.records import GenerationStatus, Score, Usage
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.concurrency import InvocationEvent
-from knowgen.engine.executors.invoke import build_from_ref, build_plugin, invoke
+from knowgen.engine.executors.invoke import ServiceCheck, build_from_ref, build_plugin, invoke
 from knowgen.engine.executors.protocol import from_line, pack_error, to_line, unpack_batch, unpack_error
 from knowgen.engine.imaging import encode
 from knowgen.engine.retry import ContractError
@@ -119,6 +119,10 @@ class EventSender:
         """Send an event. A result that cannot be sent becomes an error of its request."""
         if event.kind == "end":
             self._connection.send({"event": "end"})
+        elif event.kind == "waiting":
+            self._connection.send({"event": "waiting", "waits": event.value})
+        elif isinstance(event.value, ServiceCheck):
+            self._connection.send({"event": "checked", "id": event.id})
         elif event.kind == "error":
             self._send_error(event.id, event.value)
         else:
