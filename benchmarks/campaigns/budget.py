@@ -230,14 +230,16 @@ def play(kind: str, seed: int, seconds: float = 60.0) -> tuple[str, str]:
             )
             errors = asyncio.run(_spend(endpoint, meter, time.monotonic() + seconds))
             meter.close()
-            told = store.spent()
+            recorded = store.spent()
     finally:
         server.close()
     bill = server.bill
-    facts = f"{kind}, seed {seed}: {bill.calls} calls, billed ${bill.spent:.4f}, told ${told:.4f} of ${budget:g}"
+    facts = (
+        f"{kind}, seed {seed}: {bill.calls} calls, ${bill.spent:.4f} billed, ${recorded:.4f} recorded of ${budget:g}"
+    )
     if errors:
         return "crashed", f"{facts}; {len(errors)} errors: {errors[0]}"
-    if told < bill.spent - 1e-9:
+    if recorded < bill.spent - 1e-9:
         return "understated", facts
     if kind == "excess":
         return ("exceeded" if meter.late else "kept"), f"{facts}, {meter.late} calls admitted after an excess"

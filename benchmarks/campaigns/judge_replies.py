@@ -4,11 +4,11 @@
 
 Each answer is drawn from a grammar of what services send: shapes of the chat format, finish reasons, refusals, errors
 in and beside the reply, reasoning in tags and in fields, broken, cut, doubled and nested JSON, values off the grid, web
-pages, bodies that are no JSON. A server on this machine sends it to the judge `vlm`, which scores one sample. An answer
+pages, bodies that are not JSON. A server on this machine sends it to the judge `vlm`, which scores one sample. It
 counts as
 
     number     a value was read, strictly, from an answer that the grammar made faulty;
-    silent     no value was read, and there is no reason;
+    silent     no value was read, and no reason is given;
     hung       the score took longer than its deadline;
     crashed    an error other than that of a service or an account was raised;
     held       none of these.

@@ -119,7 +119,7 @@ class GenerationWriter:
 
         Args:
             item: The work item.
-            reason: Why there is no image.
+            reason: Why it has no image.
             attempts: Attempts so far, those of earlier runs included.
             status: Failed or refused.
             cause: What caused a failure.

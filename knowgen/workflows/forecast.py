@@ -7,7 +7,7 @@ from pathlib import Path
 
 from knowgen.core import registry
 from knowgen.core.records import Score, ScoreStatus
-from knowgen.engine.components import ScorerHandle
+from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.placement import scorer_slots
 from knowgen.scorers.vlm.cost_estimate import Estimate, describe_estimate, estimate_from_attempts
@@ -41,8 +41,9 @@ def price_warnings(plan: Plan) -> list[str]:
     """Return a line for each generator and scorer of a plan that calls a service at an unknown price."""
     lines = []
     for handle in (plan.generator, *plan.scorers):
-        if (ref := handle.component_ref) is None:
+        if not isinstance(handle, GeneratorHandle | ScorerHandle) or handle.component_ref is None:
             continue
+        ref = handle.component_ref
         resolved = registry.resolve(ref.kind, ref.name)
         price_known = getattr(registry.load(resolved), "price_known", None)
         model = {"model": resolved.model} if resolved.model is not None else {}
