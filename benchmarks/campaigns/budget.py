@@ -234,9 +234,7 @@ def play(kind: str, seed: int, seconds: float = 60.0) -> tuple[str, str]:
     finally:
         server.close()
     bill = server.bill
-    facts = (
-        f"{kind}, seed {seed}: {bill.calls} calls, ${bill.spent:.4f} billed, ${recorded:.4f} recorded of ${budget:g}"
-    )
+    facts = f"{kind}, seed {seed}: {bill.calls} calls, ${bill.spent:.4f} billed, ${recorded:.4f} known of ${budget:g}"
     if errors:
         return "crashed", f"{facts}; {len(errors)} errors: {errors[0]}"
     if recorded < bill.spent - 1e-9:

@@ -139,7 +139,9 @@ def check_url(url: str, trusted: str = "") -> URL:
         raise BlockedError("not an http address")
     if parts.raw_user or parts.raw_password:
         raise BlockedError("an address with a user or password is not fetched")
-    if trusted and known == origin(trusted) and parts.scheme == URL(trusted).scheme:
+    if trusted and known == origin(trusted):
+        if parts.scheme != URL(trusted).scheme:
+            raise BlockedError("the address of the endpoint is fetched by its own scheme only")
         return parts
     host = known[0].rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
@@ -234,7 +236,8 @@ async def fetch(
     import aiohttp
 
     guard = PublicResolver(resolver, trusted)
-    connector = aiohttp.TCPConnector(resolver=guard, use_dns_cache=False, limit=0)
+    # an open connection would be used again without a lookup, and so without a check
+    connector = aiohttp.TCPConnector(resolver=guard, use_dns_cache=False, limit=0, force_close=True)
     client = aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
