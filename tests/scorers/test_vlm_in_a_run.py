@@ -87,7 +87,7 @@ FATES: dict[str, list[Step]] = {
     "s6": [Step(reply=None, refusal="I will not look at this.")],
     "s7": [Step(status=400, error="the image is too large")],
     "s8": [Step(reply="never any JSON")],
-    "s9": [Step(status=503)],
+    "s9": [Step(status=500)],
     "s10": [Step(reply=good(aesthetics=0.75))],
     "s11": [Step(body=b"<html>bad gateway</html>"), Step(reply=""), Step(finish="length")],
 }
@@ -110,7 +110,7 @@ def test_every_sample_ends_scored_or_failed_with_its_reason(tmp_path: Path) -> N
         scores = scores_in(tmp_path)
         assert {name for name, score in scores.items() if score.status is ScoreStatus.OK} == GOOD_IN_THE_END
         for name, words in {
-            "s6": "I will not look", "s7": "too large", "s8": "JSON", "s9": "503", "s10": "aesthetics"
+            "s6": "I will not look", "s7": "too large", "s8": "JSON", "s9": "500", "s10": "aesthetics"
         }.items():  # fmt: skip
             assert scores[name].status is ScoreStatus.FAILED and words in scores[name].strict.reason, name
             assert not scores[name].strict.values
@@ -162,7 +162,7 @@ def test_a_budget_without_a_price_is_an_error(tmp_path: Path) -> None:
 
 def test_the_key_is_not_in_the_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", SECRET)
-    step = Step(status=401, error=f"Incorrect API key provided: {SECRET}")
+    step = Step(status=400, error=f"a malformed message of {SECRET}")
     with JudgeServer([Step(), step]) as server:
         evaluate(tmp_path, server.url, key_env="JUDGE_KEY")
         assert server.calls[0].headers["authorization"] == f"Bearer {SECRET}"
