@@ -73,6 +73,10 @@ class GenerationStep(Protocol):
         """Abort everything in progress that can be aborted, without waiting."""
         ...
 
+    def join(self, seconds: float) -> None:
+        """Wait until what `kill` aborted has closed its connections, at most for some seconds."""
+        ...
+
 
 class GenerationWriter:
     """Encodes, checks and stores generated images. Its methods may be called from any thread.
@@ -119,7 +123,7 @@ class GenerationWriter:
 
         Args:
             item: The work item.
-            reason: Why it has no image.
+            reason: Why it failed or was refused.
             attempts: Attempts so far, those of earlier runs included.
             status: Failed or refused.
             cause: What caused a failure.
@@ -149,11 +153,14 @@ class GenerationWriter:
     def _generation(
         self, item: WorkItem, result: GeneratedImage, seconds: float, attempts: int, notes: list[str]
     ) -> Generation:
-        image, status, reason = None, GenerationStatus(result.status), result.reason
+        image, shown, status, reason = None, dict[str, Any](), GenerationStatus(result.status), result.reason
         if status is GenerationStatus.OK:
-            data, width, height, image_format = encode(result.image)
+            encoded = encode(result.image)
+            shown = {"image_notes": tuple(encoded.notes), "one_colour": encoded.one_colour}
             try:
-                image = self._store.put_image(data, width=width, height=height, format=image_format)
+                image = self._store.put_image(
+                    encoded.data, width=encoded.width, height=encoded.height, format=encoded.format
+                )
             except KnowgenError as error:
                 raise StoreError(error) from error
         elif status is GenerationStatus.NOT_RUN:
@@ -177,6 +184,7 @@ class GenerationWriter:
             status=status,
             reason="" if image is not None else reason,
             image=image,
+            **shown,
             used_prompt=result.used_prompt or answer.prompt,
             seed=self._spec.seed + item.repeat,
             seconds=seconds,
@@ -320,6 +328,10 @@ class GeneratorStep:
         """Abort everything in progress that can be aborted, without waiting."""
         self._dispatcher.kill()
 
+    def join(self, seconds: float) -> None:
+        """Wait until what `kill` aborted has closed its connections, at most for some seconds."""
+        self._dispatcher.join(seconds)
+
 
 class SourceStep:
     """Takes generations that exist already, such as a folder of images.
@@ -357,4 +369,7 @@ class SourceStep:
         """Do nothing: a source has nothing to close."""
 
     def kill(self) -> None:
+        """Do nothing: a source has nothing to end."""
+
+    def join(self, seconds: float) -> None:
         """Do nothing: a source has nothing to end."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from knowgen.core.records import GenerationStatus
 from knowgen.engine.imaging import UnusableImage, detach
 from knowgen.engine.retry import describe
 from knowgen.generators.contract import GeneratedImage
+
+BLANKED = "the safety checker of the pipeline withheld the image"
 
 _METADATA = tuple(
     field.name for field in dataclasses.fields(GeneratedImage) if field.name not in {"image", "request_id"}
@@ -30,6 +33,8 @@ def snapshot(value: Any) -> GeneratedImage:
         only this request fails.
     """
     if not isinstance(value, GeneratedImage):
+        if _is_blanked(value):
+            return GeneratedImage(status=GenerationStatus.REFUSED, reason=BLANKED)
         return GeneratedImage(image=_image(value))
     try:
         metadata = {name: _copied(getattr(value, name)) for name in _METADATA}
@@ -37,6 +42,15 @@ def snapshot(value: Any) -> GeneratedImage:
     except BaseException as error:  # noqa: BLE001 - a plugin's own subclass may raise anything
         return GeneratedImage(image=_unusable(error))
     return GeneratedImage(image=None if image is None else _image(image), request_id=request_id, **metadata)
+
+
+def _is_blanked(value: Any) -> bool:
+    """Return whether the output of a pipeline says that its safety checker replaced its only image by a black one."""
+    try:
+        flags = getattr(value, "nsfw_content_detected", None)
+    except BaseException:  # noqa: BLE001 - a plugin's own class may raise anything; taking the image then says what
+        return False
+    return isinstance(flags, list) and len(flags) == 1 and bool(flags[0])
 
 
 def _image(image: Any) -> Any:

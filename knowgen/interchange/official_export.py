@@ -25,6 +25,7 @@ from knowgen.core.records import (
     ScoreStatus,
     group_of,
 )
+from knowgen.core.text import parse_json
 from knowgen.interchange.official import (
     EMPTY_PROMPT,
     NOT_EVALUATED,
@@ -173,7 +174,7 @@ def evaluated(results: OfficialResults, verdicts: Verdicts) -> Iterator[dict[str
     """
     for row in results.rows:
         entry = verdicts.get(str(row.place) if row.id is None else row.id)
-        if entry is None or not entry[0].to_be_judged:
+        if entry is None or not entry[0].to_be_judged or results.skipped(entry[0]):
             yield {**row.fields, "eval_success": False, "scores": None, "error": NOT_EVALUATED}
         else:
             evaluated_row, verdict = entry
@@ -185,13 +186,15 @@ def evaluated(results: OfficialResults, verdicts: Verdicts) -> Iterator[dict[str
             }
 
 
-def write_results(path: Path, items: Sequence[dict[str, Any]], summarise: Summarise) -> None:
+def write_results(path: Path, items: Sequence[dict[str, Any]], summarise: Summarise, *, selection: str = "") -> None:
     """Write evaluated rows and their three summary rows.
 
     Args:
         path: File to write; replaced atomically.
         items: Rows with `eval_success`, `scores` and `error`.
         summarise: Computes the summary rows.
+        selection: Label of the selected samples if they are only a part of the task; the summary rows then have it as a
+            further key, because their figures are not those of the benchmark.
 
     Raises:
         ValueError: `summarise` returned other rows than the three, or a figure is missing.
@@ -205,6 +208,7 @@ def write_results(path: Path, items: Sequence[dict[str, Any]], summarise: Summar
             SUMMARY_MARK: row.kind,
             "avg_scores": {name: float(row.figures[name]) for name in FIGURES},
             "count": row.count,
+            **({"selection": selection} if selection else {}),
         }
         for row in summaries
     ]
@@ -264,7 +268,8 @@ def export_official(
             if each.sample.id in chosen
         }
         items = list(evaluated(source, verdicts))
-    write_results(path, items, summarise)
+    label = store.spec.selection.label
+    write_results(path, items, summarise, selection=label if store.spec.selection.kind != "all" else "")
     return len(items)
 
 
@@ -290,7 +295,7 @@ def _source(store: RunStore) -> OfficialResults | None:
     if not file.is_file():
         return None
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parse_json(file.read_text(encoding="utf-8"))
         base = Path(data["base"])
         rows = tuple(OfficialRow(place, dict(fields), base, judged) for place, judged, fields in data["rows"])
         return OfficialResults(base / data["name"], rows)

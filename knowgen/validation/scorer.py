@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import tempfile
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from knowgen.core import registry
 from knowgen.core.errors import BudgetReachedError, KnowgenError, UnscorableError
 from knowgen.core.records import Generation, GenerationStatus, GroundTruth, Item, Sample, Score, ScoreStatus, image_ref
+from knowgen.core.scratch import ScratchFolder
 from knowgen.engine.components import ScorerHandle
 from knowgen.engine.devices import own_device
 from knowgen.engine.executors.invoke import build_plugin
@@ -73,11 +73,11 @@ def check_scorer(
     Returns:
         The findings in the order of the checks; `findings.worst` tells whether a run may be started.
     """
-    with tempfile.TemporaryDirectory(prefix="knowgen-check-") as folder:
+    with ScratchFolder("knowgen.check.") as folder:
         checked = CheckedScorer(
             handle,
             task,
-            Path(folder),
+            folder,
             CheckMeter(budget),
             ProbeRunner(timeout),
             own_device() if device is None else device,
@@ -170,7 +170,7 @@ def _test_image(sample: Sample, truth: GroundTruth, kind: str) -> Image:
     """Return an image of a kind. The stand-in for a missing ground-truth image is a gradient."""
     from PIL import Image
 
-    true = truth.image.open().convert("RGB") if truth.image is not None and truth.image.path is not None else None
+    true = truth.image.open() if truth.image is not None and truth.image.path is not None else None
     size = true.size if true is not None else (SIDE, SIDE)
     if kind == BLANK:
         return Image.new("RGB", size, (128, 128, 128))

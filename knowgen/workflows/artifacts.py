@@ -11,6 +11,7 @@ from pathlib import Path
 from knowgen.core.errors import UsageError
 from knowgen.core.records import Row, Usage
 from knowgen.core.spec import RunSpec
+from knowgen.core.text import parse_json
 from knowgen.interchange.official_export import SummaryRow
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
@@ -94,7 +95,7 @@ def complete(path: Path, spec: RunSpec) -> bool:
     if not (path / "report" / "index.html").is_file() or not summary.is_file():
         return False
     try:
-        written = json.loads(summary.read_text(encoding="utf-8"))
+        written = parse_json(summary.read_text(encoding="utf-8"))
     except ValueError:
         return False  # a summary that a kill truncated is written again
     with RunStore.read(path) as store:  # a run that was killed before it wrote its outputs has newer results
@@ -104,15 +105,10 @@ def complete(path: Path, spec: RunSpec) -> bool:
 
 def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
     """Write summary.json and the tables, each file atomically."""
-    from knowgen.report import tables
-
-    folder = path / TABLES
-    folder.mkdir(exist_ok=True)
+    (path / TABLES).mkdir(exist_ok=True)
     for summary in summaries:
-        # a scorer's model may contain a slash, and the part before it distinguishes it
-        name = f"{slug(summary.scorer.replace('/', '-'))}-{summary.protocol}"
-        write_text(folder / f"{name}.md", tables.markdown([summary]))
-        write_text(folder / f"{name}.csv", tables.csv([summary]))
+        for file, text in table_files(path, summary).items():
+            write_text(file, text)
     with RunStore.read(path) as store:
         latest = store.last_numbers()
     data = {
@@ -121,6 +117,18 @@ def write(path: Path, spec: RunSpec, summaries: Sequence[Summary]) -> None:
         "summaries": [summary.model_dump(mode="json") for summary in summaries],
     }
     write_text(path / SUMMARY_FILE, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def table_files(path: Path, summary: Summary) -> dict[Path, str]:
+    """Return the content of each table file of a summary in a run directory."""
+    from knowgen.report import tables
+
+    # a scorer's model may contain a slash, and the part before it distinguishes it
+    stem = path / TABLES / f"{slug(summary.scorer.replace('/', '-'))}-{summary.protocol}"
+    return {
+        stem.with_name(f"{stem.name}.md"): tables.markdown([summary]),
+        stem.with_name(f"{stem.name}.csv"): tables.csv([summary]),
+    }
 
 
 def write_page(runs: Sequence[tuple[Path, Sequence[Summary]]], out: Path) -> Path:
@@ -196,5 +204,5 @@ def _official_rows(rows: Sequence[Row]) -> list[SummaryRow]:
     """Return the three summary rows of a results file."""
     from knowgen.stats.official import summary_rows
 
-    summaries = summary_rows(aggregate(rows, "official", resamples=0))
+    summaries = summary_rows(aggregate(rows, "official"))
     return [SummaryRow(kind=row["summary_type"], figures=row["avg_scores"], count=row["count"]) for row in summaries]

@@ -26,6 +26,7 @@ def execute(plan: Plan, out: Path | str) -> Run:
         DataError: The task's data or the directory is damaged, or the disk is full.
     """
     from knowgen.engine import run as run_engine
+    from knowgen.engine.progress import announce
 
     path, config = Path(out), plan.config
     if config.fresh and plan.origin is not None and plan.origin.resolve().is_relative_to(path.resolve()):
@@ -41,7 +42,8 @@ def execute(plan: Plan, out: Path | str) -> Run:
     if outcome.stopped == "interrupted":
         return run  # after Ctrl-C the user should not wait; the next call writes the outputs
     if not outcome.all_cached or not artifacts.complete(path, plan.spec):
-        run.write_outputs()
+        with announce("writing the report", enabled=config.progress):
+            run.write_outputs()
     return run
 
 

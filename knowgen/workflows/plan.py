@@ -82,7 +82,9 @@ def plan(
     get_protocol(config.protocol)
     whole = load_task(task) if isinstance(task, str) else task
     handle = resolve_generator(generator, config.generator_args or {}, whole)
-    requested = scorer_requests(scorers or whole.default_scorers, config.scorer_args or {})
+    requested = scorer_requests(
+        scorers or whole.default_scorers, config.scorer_args or {}, get_protocol(config.protocol).judge_attempts
+    )
     planned = _plan(whole, handle, handle.spec, requested, config)
     return planned if config.requests is None else _with_requests(planned, handle, Path(config.requests))
 
@@ -197,7 +199,13 @@ def plan_scoring(
     )
     refuse_unused(config, "score")
     get_protocol(config.protocol)
-    opened = open_source(Path(source), load_task(task) if isinstance(task, str) else task, duplicates)
+    opened = open_source(
+        Path(source),
+        load_task(task) if isinstance(task, str) else task,
+        duplicates,
+        images=None if config.images is None else Path(config.images),
+        pattern=config.pattern,
+    )
     in_place = opened.in_place and (config.out is None or Path(config.out).resolve() == Path(source).resolve())
     if in_place and config.shard is not None:
         raise UsageError("shards of a run cannot be scored in its own directory", fix="give each shard an --out")

@@ -150,10 +150,10 @@ class EventSender:
             raise ContractError(f"the metadata of the image is not plain data: {error}") from error
         fields["usage"] = Usage.model_validate(result.usage).model_dump(mode="json")
         if GenerationStatus(result.status) is GenerationStatus.OK:
-            data, width, height, image_format = encode(result.image)
+            encoded = encode(result.image)
             name = f"{os.getpid()}-{next(self._numbers)}"
-            (self._scratch / name).write_bytes(data)
-            fields["file"] = [name, width, height, image_format]
+            (self._scratch / name).write_bytes(encoded.data)
+            fields["file"] = [name, *encoded[1:]]
         return fields
 
 
