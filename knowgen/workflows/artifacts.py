@@ -40,7 +40,7 @@ def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float
         raise UsageError(f"no scorer {scorer!r} in this run", where=str(path), fix=f"it has {', '.join(known)}")
     scorer_spec = known[scorer]
     with RunStore.read(path) as store:
-        return aggregate(
+        summary = aggregate(
             store.rows(scorer),
             protocol,
             dimensions=scorer_spec.dimensions,
@@ -54,6 +54,16 @@ def summarise(path: Path, spec: RunSpec, protocol: str, scorer: str, cost: float
             cost=cost,
             seconds=store.seconds(),
         )
+        changes = _decoding_changes(store, scorer)
+    if not changes:
+        return summary
+    return summary.model_copy(update={"notes": (*summary.notes, f"decoding: {', '.join(changes)}")})
+
+
+def _decoding_changes(store: RunStore, scorer: str) -> list[str]:
+    """Return how requests to a judge differed from what was asked for, because its endpoint does not accept it."""
+    found = (score.details.get("decoding", ()) for _, score in store.scores() if score.scorer == scorer)
+    return list(dict.fromkeys(str(change) for changes in found for change in changes))
 
 
 def cost_of(path: Path) -> float | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+from knowgen.core import registry
 from knowgen.core.records import Score, ScoreStatus
-from knowgen.engine.components import ScorerHandle
+from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.options import EngineOptions
 from knowgen.engine.placement import scorer_slots
 from knowgen.scorers.vlm.cost_estimate import Estimate, describe_estimate, estimate_from_attempts
@@ -34,6 +35,22 @@ def forecast(plan: Plan, out: Path) -> str:
     for handle in plan.scorers:
         lines += _scorer_lines(plan, handle, stored.get(handle.spec.name, []), expected)
     return "\n".join(line.replace("\n", "\\n") for line in lines)  # a name does not make a line of its own
+
+
+def price_warnings(plan: Plan) -> list[str]:
+    """Return a line for each generator and scorer of a plan that calls a service at an unknown price."""
+    lines = []
+    for handle in (plan.generator, *plan.scorers):
+        if not isinstance(handle, GeneratorHandle | ScorerHandle) or handle.component_ref is None:
+            continue
+        ref = handle.component_ref
+        resolved = registry.resolve(ref.kind, ref.name)
+        price_known = getattr(registry.load(resolved), "price_known", None)
+        model = {"model": resolved.model} if resolved.model is not None else {}
+        if callable(price_known) and not price_known(**{**ref.args, **model}):
+            option = "-g price=…" if ref.kind == "generators" else "-s price_in=… -s price_out=…"
+            lines.append(f"{handle.spec.name}: the price of its calls is unknown, so costs are not counted ({option})")
+    return lines
 
 
 def _shard(plan: Plan) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from knowgen.clients.chat.client import ChatEndpoint, SchemaUse
 from knowgen.clients.chat.image_encoding import MAX_SIDE, QUALITY, EncodedImageFile, ImageEncoding
+from knowgen.clients.endpoint_url import is_loopback
 from knowgen.clients.preflight import check_endpoint
 from knowgen.clients.pricing import chat_price
 from knowgen.clients.rate_control import RateLimits
@@ -100,6 +101,18 @@ class EndpointConfig:
             schema=self.schema,
             use_cache=self.cache,
         )
+
+    @staticmethod
+    def price_known(
+        model: str,
+        base_url: str = "",
+        price_in: float | None = None,
+        price_out: float | None = None,
+        price_call: float | None = None,
+        **_: Any,
+    ) -> bool:
+        """Return whether the cost of a call is known, or the endpoint is on this machine."""
+        return is_loopback(base_url) or chat_price(model, base_url, price_in, price_out, price_call).known
 
     async def check_service(self) -> str:
         """Check the address, the key and the model with one free call, before anything is generated.
