@@ -42,7 +42,7 @@ def cuda_count() -> int:
         return 0
     try:
         process = subprocess.run(
-            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True
+            [sys.executable, "-P", "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True
         )
         return int(process.stdout.split()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from knowgen.core.errors import BudgetReachedError
 from knowgen.engine.executors.concurrency import CapacityLimiter, Invocation, InvocationEvent, LoopBridge
 from knowgen.engine.executors.in_process import Executor
+from knowgen.engine.failure_log import FailureLog
 from knowgen.engine.retry import (
     FATAL_ERRORS,
     CallTimeoutError,
@@ -96,6 +97,7 @@ class Dispatcher:
         fill: Wait a moment for a full batch, because a full batch costs little more than a single request.
         drain: Accept requests after a stop that is not an interruption, to score images that exist.
         limiter: Bounds the results that are held in memory until they are handled.
+        failures: Log of the errors that the plugin raises.
     """
 
     def __init__(
@@ -112,16 +114,18 @@ class Dispatcher:
         fill: bool = False,
         drain: bool = False,
         limiter: CapacityLimiter | None = None,
+        failures: FailureLog | None = None,
     ) -> None:
         self.slots, self.batch_size = slots, batch_size
         self._bridge, self._state, self._executor = bridge, state, executor
         self._timeout, self._result_name, self._where = timeout, result_name, where
-        self._fill, self._drain, self._limiter = fill, drain, limiter
+        self._fill, self._drain, self._limiter, self._failures = fill, drain, limiter, failures
         self._queue: deque[QueuedRequest] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._slot_tasks: list[asyncio.Task[None]] = []
         self._abandoned = 0
         self._deaths = 0
+        self._last_death: WorkerDiedError | None = None
         self._disabled_slots = 0
         self._disabled = ""
 
@@ -258,7 +262,7 @@ class Dispatcher:
         try:
             if self._disabled:
                 raise PluginDisabledError(self._disabled)
-            executor_slot = await self._executor.ready_slot(slot)
+            executor_slot = await self._executor.ready_slot(slot, [request.payload for request in batch])
         except DeviceDisabledError:
             raise
         except Exception as error:  # noqa: BLE001 - the plugin cannot be built, so no request can be served
@@ -326,11 +330,12 @@ class Dispatcher:
     def _on_error(self, event: InvocationEvent, waiting: dict[str, QueuedRequest]) -> None:
         """Fail the request that an error belongs to. After an error of a whole batch, each request is run alone."""
         affected = [waiting.pop(event.id)] if event.id in waiting else list(waiting.values())
-        error = event.value
+        error = event.value if self._failures is None else self._failures.record(event.value)
         if not event.id:
             waiting.clear()
         if isinstance(error, WorkerDiedError):
-            self._deaths += 1
+            self._deaths += error is not self._last_death  # all calls of one process get the same error
+            self._last_death = error
             if self._deaths >= MAX_DEATHS:
                 error = PluginDisabledError(f"{self._where} died {self._deaths} times in a row; the last time {error}")
                 self._disable(str(error))

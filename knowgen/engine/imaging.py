@@ -40,25 +40,6 @@ class EncodedImage(NamedTuple):
     format: str
 
 
-class ScratchFile(NamedTuple):
-    """An image file that a worker process has encoded and checked. Reading it removes the file."""
-
-    path: Path
-    width: int
-    height: int
-    format: str
-
-    def read(self) -> EncodedImage:
-        """Return the image and remove the file.
-
-        Raises:
-            ContractError: The file is missing.
-        """
-        encoded = EncodedImage(_read(self.path), self.width, self.height, self.format)
-        self.path.unlink(missing_ok=True)
-        return encoded
-
-
 @dataclass(frozen=True)
 class UnusableImage:
     """Stands for an image that could not be copied from a generator; `encode` raises the reason."""
@@ -108,8 +89,6 @@ def encode(image: Any) -> EncodedImage:
 
     if isinstance(image, UnusableImage):
         raise ContractError(image.reason)
-    if isinstance(image, ScratchFile):
-        return image.read()
     if not isinstance(image, Image.Image):
         image = detach(image)
     return _check_bytes(image) if isinstance(image, bytes) else _encode_pil(image)

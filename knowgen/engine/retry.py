@@ -51,7 +51,17 @@ class ContractError(Exception):
 
 
 class PluginError(Exception):
-    """An error that a plugin raised in a worker process, in one line."""
+    """An error that a plugin raised, in one line.
+
+    Args:
+        what: Type and message of the error.
+        place: File and line in the plugin's code, such as `duck.py:12`; empty when unknown.
+        traceback: Its traceback as text; empty when it is in the log already.
+    """
+
+    def __init__(self, what: str, *, place: str = "", traceback: str = "") -> None:
+        super().__init__(what)
+        self.place, self.traceback = place, traceback
 
 
 class StoreError(Exception):

@@ -8,7 +8,6 @@ thread meanwhile shows progress and handles signals.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ from knowgen.core.spec import RunSpec
 from knowgen.engine.budget import BudgetMeter
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.executors.concurrency import LoopBridge, WorkerThreads
-from knowgen.engine.executors.subprocess import SCRATCH
 from knowgen.engine.generation import GenerationStep, GenerationWriter, GeneratorStep, SourceStep
 from knowgen.engine.options import EngineOptions, RunOutcome
 from knowgen.engine.pipeline import SamplePipeline
@@ -188,7 +186,6 @@ class Engine:
         else:
             await asyncio.gather(*(step.close() for step in steps))
         self._meter.close()
-        shutil.rmtree(self._store.path / SCRATCH, ignore_errors=True)
 
     def _new_threads(self, count: int, name: str) -> WorkerThreads:
         threads = WorkerThreads(self._bridge, count, name)

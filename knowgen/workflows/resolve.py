@@ -168,7 +168,10 @@ class Description:
 
     def component_ref(self, arguments: Mapping[str, Any]) -> ComponentRef | None:
         """Return the reference from which a worker process builds the plugin; None for an object of this process."""
-        return ComponentRef(self.plugin.kind, self.plugin.name, arguments) if self.plugin.named else None
+        plugin = self.plugin
+        if not plugin.named:
+            return None
+        return ComponentRef(plugin.kind, plugin.name, arguments, bundled=registry.is_bundled(plugin.origin))
 
 
 def describe(plugin: Located) -> Description:

@@ -10,7 +10,7 @@ import pytest
 from knowgen import api
 from knowgen.core.records import GenerationRequest
 from knowgen.engine import placement as stages
-from knowgen.engine.placement import workers_for
+from knowgen.engine.placement import gpus_for
 from knowgen.generators.contract import GeneratedImage
 from tests.helpers.engine import PLAIN, Plain, generator_handle
 
@@ -49,7 +49,7 @@ def test_a_generator_with_setup_gets_one_worker_per_gpu(
     monkeypatch: pytest.MonkeyPatch, plugin: Any, component_ref: Any, gpus: int, expected: int
 ) -> None:
     monkeypatch.setattr(stages, "cuda_count", lambda: gpus)
-    assert workers_for(generator_handle(plugin, component_ref=component_ref)) == expected
+    assert gpus_for(generator_handle(plugin, component_ref=component_ref)) == expected
 
 
 def test_the_users_number_of_workers_is_used_and_a_generator_without_setup_gets_none(
