@@ -7,6 +7,7 @@ imported, including `SystemExit`, is reported with the plugin's name and does no
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,7 +67,7 @@ def entries(kind: Kind) -> Mapping[str, RegistryEntry]:
         True
     """
     registered: dict[str, RegistryEntry] = {}
-    for point in sorted(entry_points(group=f"knowgen.{kind}"), key=lambda point: (point.name, point.value)):
+    for point in sorted(_points(f"knowgen.{kind}"), key=lambda point: (point.name, point.value)):
         origin = _origin(point)
         earlier = registered.get(point.name)
         if earlier is None or earlier.target == point.value:
@@ -91,7 +92,43 @@ def is_bundled(origin: str) -> bool:
 
 
 def _origin(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+    try:
+        return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+    except Exception:  # noqa: BLE001 - damaged metadata raises many types
+        return "unknown"
+
+
+def _points(group: str) -> list[EntryPoint]:
+    """Return the entry points of a group. A distribution whose metadata cannot be read is skipped; see `unreadable`."""
+    try:
+        return list(entry_points(group=group))
+    except Exception:  # noqa: BLE001 - damaged metadata raises many types; find out whose it is
+        return [point for points in _readable().values() for point in points if point.group == group]
+
+
+@cache
+def _readable() -> dict[str, list[EntryPoint]]:
+    """Return the entry points of each distribution whose metadata can be read, the first of each name."""
+    found: dict[str, list[EntryPoint]] = {}
+    for distribution in distributions():
+        with contextlib.suppress(Exception):  # reported by `unreadable`
+            name = str(distribution.name).lower().replace("_", "-")
+            points = list(distribution.entry_points)
+            found.setdefault(name, points)
+    return found
+
+
+@cache
+def unreadable() -> Mapping[str, str]:
+    """Return the folders of distributions whose entry points cannot be read, with the reason."""
+    broken: dict[str, str] = {}
+    for distribution in distributions():
+        try:
+            list(distribution.entry_points)
+        except Exception as error:  # noqa: BLE001 - damaged metadata raises many types
+            folder = getattr(distribution, "_path", None) or "an installed package"
+            broken[str(folder)] = f"its entry points cannot be read: {error_summary(error)}"
+    return broken
 
 
 @dataclass(frozen=True)
@@ -138,6 +175,8 @@ def resolve(kind: Kind, spec: str) -> ResolvedName:
         raise _no_file(kind, base, rest)
     near = difflib.get_close_matches(base, list(known), n=1, cutoff=0.5)
     fix = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
+    if broken := unreadable():
+        fix += f" (skipped {'; '.join(f'{folder}: {reason}' for folder, reason in broken.items())})"
     raise UsageError(f"unknown {SINGULAR[kind]} {spec!r}", fix=fix)
 
 

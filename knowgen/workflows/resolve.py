@@ -20,12 +20,14 @@ from knowgen.core import registry
 from knowgen.core.errors import UsageError
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import GeneratorSpec, ScorerSpec, canonical
+from knowgen.core.tracebacks import is_local
 from knowgen.engine.components import ComponentRef, GeneratorHandle, ScorerHandle
 from knowgen.generators.contract import FunctionGenerator, capabilities_of, is_plain_function
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
 from knowgen.scorers.short_form import function_scorer, is_scoring_function
 from knowgen.search.load import load_search
 from knowgen.tasks.contract import Task
+from knowgen.workflows.local_source import source_digest
 
 NOT_IN_KEYS = frozenset({"search", "device", "concurrency", "timeout", "workers", "key_env"})
 """Arguments that never change a result, only speed or place. A class may add its own as `identity_excludes`."""
@@ -450,22 +452,28 @@ def _object_name(target: Any) -> str:
 
 
 def _code_version(plugin: Located) -> str:
-    """Return the version of a plugin's distribution, or the hash of the file that defines a user's own class.
+    """Return the version of a plugin's distribution, or the hash of a user's own source files.
 
-    After an edit of a model, images of the earlier code must not be reused.
+    The source files are those of `local_source`. A package that is installed from a folder where it is edited has a
+    version and a hash.
     """
-    if plugin.origin != "local":
-        return plugin.origin
     target = plugin.target
     kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
-    module = sys.modules.get(kind.__module__)
-    file = getattr(module, "__file__", None)
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    if plugin.origin != registry.LOCAL:
+        if registry.is_bundled(plugin.origin) or not file or not is_local(file):
+            return plugin.origin
+        return f"{plugin.origin} source {source_digest(Path(file), kind.__module__)}"
     try:
-        source = Path(file).read_bytes() if file else inspect.getsource(kind).encode()
+        digest = source_digest(Path(file), kind.__module__) if file else _digest(inspect.getsource(kind))
     except (OSError, TypeError) as error:
         raise UsageError(
             "its source code was not found, so results of different versions could be mixed up",
             where=_object_name(target),
             fix="give it a class attribute `revision`",
         ) from error
-    return f"source {hashlib.sha256(source).hexdigest()[:12]}"
+    return f"source {digest}"
+
+
+def _digest(source: str) -> str:
+    return hashlib.sha256(source.encode()).hexdigest()[:12]
