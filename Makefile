@@ -14,7 +14,7 @@ demo: $(BASE)
 	@$(BIN)/python run_eval.py
 
 test: $(DEV) browser
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(DEV) browser
 	$(BIN)/python -m pytest -m slow

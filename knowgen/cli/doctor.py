@@ -196,11 +196,17 @@ def _accelerator() -> Iterator[Line]:
         return
     import torch  # type: ignore[import-not-found, unused-ignore]
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    from knowgen.engine.devices import accelerators
+    from knowgen.local_models.devices import device_name
+
+    kind, count = accelerators()
     for index in range(count):
-        yield "ok", f"cuda:{index} {torch.cuda.get_device_name(index)}"
-    if not count:
+        device = kind if kind == "mps" else f"{kind}:{index}"
+        yield "ok", f"{device} {device_name(device)}".rstrip()
+    if not count and (torch.version.cuda or torch.version.hip):
         yield "--", "torch finds no GPU"
+    elif not count:
+        yield "--", f"torch {torch.__version__} is built for CPUs only, so no GPU is used"
 
 
 def _keys() -> Iterator[Line]:

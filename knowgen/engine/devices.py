@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import subprocess
@@ -11,15 +12,28 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-_PROBE = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+_PROBE = """
+import torch
+if torch.cuda.is_available():
+    print("cuda", torch.cuda.device_count())
+elif hasattr(torch, "xpu") and torch.xpu.is_available():
+    print("xpu", torch.xpu.device_count())
+elif torch.backends.mps.is_available():
+    print("mps", 1)
+else:
+    print("cpu", 0)
+"""
 _PROBE_SECONDS = 120
+
+_GPU_FILES = ("nvidia[0-9]*", "kfd", "dxg", "dri/renderD*")
+"""Files under /dev of NVIDIA and AMD GPUs, of GPUs under Windows' Linux, and of any GPU."""
 
 
 class Device(NamedTuple):
     """A device of a worker process.
 
     Attributes:
-        name: What `setup` is given, such as `cuda:0`.
+        name: What `setup` is given, such as `cuda:0`, `xpu:0` or `mps`.
         visible: Value of CUDA_VISIBLE_DEVICES; empty to leave it unchanged.
     """
 
@@ -30,42 +44,75 @@ class Device(NamedTuple):
 CPU = Device("cpu", "")
 
 
-def _has_driver() -> bool:
-    """Return whether torch could find a CUDA device, so that importing it, which takes seconds, is worthwhile."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists() or bool(shutil.which("nvidia-smi"))
+class Accelerators(NamedTuple):
+    """The accelerators that torch can use.
+
+    Attributes:
+        kind: `cuda` (NVIDIA and AMD), `xpu` (Intel), `mps` (Apple), or `cpu` for none.
+        number: Number of devices; 0 for none.
+    """
+
+    kind: str
+    number: int
+
+
+NONE = Accelerators("cpu", 0)
+
+
+def _may_have_gpu() -> bool:
+    """Return whether this machine may have a GPU, so that importing torch, which takes seconds, is worthwhile."""
+    if sys.platform == "darwin" or shutil.which("nvidia-smi"):
+        return True
+    return any(file for pattern in _GPU_FILES for file in Path("/dev").glob(pattern))
 
 
 @cache
-def cuda_count() -> int:
-    """Return the number of CUDA devices that torch can use; 0 if torch is not installed or finds none."""
-    if not _has_driver() or importlib.util.find_spec("torch") is None:
-        return 0
+def accelerators() -> Accelerators:
+    """Return the accelerators that torch can use; `NONE` if torch is not installed or finds none."""
+    if not _may_have_gpu() or importlib.util.find_spec("torch") is None:
+        return NONE
     try:
         process = subprocess.run(
             [sys.executable, "-P", "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True
         )
-        return int(process.stdout.split()[-1])
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return 0  # torch cannot be imported: no device; a plugin that needs torch reports the error itself
+        kind, count = process.stdout.split()[-2:]
+        found = Accelerators(kind, int(count))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return NONE  # torch cannot be imported: no device; a plugin that needs torch reports the error itself
+    if not found.number and shutil.which("nvidia-smi"):
+        logging.getLogger("knowgen.engine").warning(
+            "this machine has an NVIDIA GPU that torch cannot use; local models run on the CPU (see `knowgen doctor`)"
+        )
+    return found
+
+
+def cuda_count() -> int:
+    """Return the number of CUDA devices that torch can use."""
+    kind, count = accelerators()
+    return count if kind == "cuda" else 0
 
 
 def own_device() -> str:
-    """Return the device for a plugin in this process: `cuda:0`, or `cpu`."""
-    return "cuda:0" if cuda_count() else "cpu"
+    """Return the device for a plugin in this process, such as `cuda:0`, `mps` or `cpu`."""
+    kind, count = accelerators()
+    return f"{kind}:0" if count and kind != "mps" else kind
 
 
 def worker_devices(workers: int) -> list[Device]:
     """Assign a device to each worker process, in turn.
 
-    A worker sees only its own device, so the name is `cuda:0` in each, and a plugin that uses plain "cuda" gets the
-    right device as well.
+    A worker sees only its own CUDA device, so the name is `cuda:0` in each, and a plugin that uses plain "cuda" gets
+    the right device as well.
 
     Args:
         workers: Number of worker processes.
     """
-    count = cuda_count()
+    kind, count = accelerators()
     if count == 0:
         return [CPU] * workers
+    if kind != "cuda":
+        names = ["mps"] if kind == "mps" else [f"{kind}:{number}" for number in range(count)]
+        return [Device(names[number % count], "") for number in range(workers)]
     allowed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     visible = allowed or [str(number) for number in range(count)]
     return [Device("cuda:0", visible[number % len(visible)]) for number in range(workers)]

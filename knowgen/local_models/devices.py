@@ -13,30 +13,40 @@ _FAULT_MESSAGES = (
 def auto_dtype(device: str, preferred: str = "bfloat16") -> str:
     """Return the torch name of the number format that `auto` stands for on a device.
 
-    This is float32 on a CPU, and the preferred format on a GPU, with float16 in place of an unsupported bfloat16.
+    This is float32 on a CPU, and the preferred format on an accelerator, with float16 in place of a bfloat16 that its
+    hardware does not support: emulation is slow.
 
     Args:
         device: Device, as torch names it, such as `cuda:0`.
-        preferred: Preferred format on a GPU.
+        preferred: Preferred format on an accelerator.
 
     Example:
         >>> auto_dtype("cpu")
         'float32'
     """
-    if not device.startswith("cuda"):
+    if device.startswith("cpu"):
         return "float32"
+    return "float16" if preferred == "bfloat16" and not _has_bfloat16(device) else preferred
+
+
+def _has_bfloat16(device: str) -> bool:
+    """Return whether the hardware of an accelerator computes in bfloat16."""
     import torch
 
-    return "float16" if preferred == "bfloat16" and not torch.cuda.is_bf16_supported() else preferred
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.startswith("mps"):
+        return bool(torch.backends.mps.is_macos_or_newer(14, 0))
+    return True
 
 
 def device_name(device: str) -> str:
-    """Return the product name of a GPU, empty for a CPU."""
-    if not device.startswith("cuda"):
+    """Return the product name of a GPU, empty for a CPU and where torch does not know it."""
+    if not device.startswith(("cuda", "xpu")):
         return ""
     import torch
 
-    return str(torch.cuda.get_device_name(device))
+    return str((torch.xpu if device.startswith("xpu") else torch.cuda).get_device_name(device))
 
 
 def is_gpu_fault(error: BaseException) -> bool:

@@ -36,8 +36,14 @@ def free_memory() -> None:
     """
     gc.collect()
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch is None:
+        return
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+    elif hasattr(torch, "xpu") and torch.xpu.is_available() and torch.xpu.is_initialized():
+        torch.xpu.empty_cache()
 
 
 def run_if_fits(call: Callable[[], R]) -> R | None:

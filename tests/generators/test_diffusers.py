@@ -17,6 +17,7 @@ from knowgen.core.errors import ConfigError, DataError, MissingDependencyError, 
 from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.generators.contract import GeneratedImage, capabilities_of
 from knowgen.generators.diffusers.generator import DiffusersGenerator
+from knowgen.generators.diffusers.presets import known_traits, pipeline_traits
 from tests.helpers import tiny_pipelines
 
 PROMPTS = ["a lamp", "a much longer prompt about a tower by the sea with fourteen windows", "x", "two lamps", "a ship"]
@@ -156,6 +157,64 @@ def test_defaults_of_the_class_are_recorded_where_nothing_was_set(tiny: Callable
     assert result.settings["guidance"]["guidance_scale"] == 3.5
 
 
+def test_a_qwen_model_without_a_preset_applies_its_guidance(tiny: Callable[[str], str]) -> None:
+    """Compared with the library, which compares with a negative prompt only where one is given."""
+    import torch
+    from diffusers import QwenImagePipeline
+
+    default = generate(load_generator(tiny("qwen_image"), **SMALL), requests(["a lamp"], seed=3))["r0"]
+    assert (default.settings["negative_prompt"], default.settings["guidance"]["true_cfg_scale"]) == (" ", 4.0)
+    result = generate(load_generator(tiny("qwen_image"), guidance=60.0, **SMALL), requests(["a lamp"], seed=3))["r0"]
+    library = QwenImagePipeline.from_pretrained(tiny("qwen_image"), local_files_only=True)
+    library.set_progress_bar_config(disable=True)
+
+    def image(**arguments: Any) -> np.ndarray:
+        noise = torch.Generator("cpu").manual_seed(3)
+        size = {"num_inference_steps": 2, "width": 32, "height": 32}
+        return np.asarray(library("a lamp", generator=noise, **size, **arguments).images[0]).astype(int)
+
+    guided = image(negative_prompt=" ", true_cfg_scale=60.0)
+    assert np.abs(guided - pixels(result)).max() <= TOLERANCE
+    assert np.abs(guided - image()).max() > TOLERANCE
+
+
+def test_a_guidance_scale_without_effect_is_not_recorded(tiny: Callable[[str], str]) -> None:
+    generator = load_generator(tiny("flux"), size="32x32", steps=1, guidance={"true_cfg_scale": 4.0})
+    assert generate(generator, requests(["a lamp"]))["r0"].settings["guidance"]["true_cfg_scale"] is None
+    generator = load_generator(
+        tiny("flux"), size="32x32", steps=1, guidance={"true_cfg_scale": 4.0}, negative_prompt="fog"
+    )
+    assert generate(generator, requests(["a lamp"]))["r0"].settings["guidance"]["true_cfg_scale"] == 4.0
+
+
+ONE_AT_A_TIME = [name for name, traits in known_traits().items() if traits.batch == "none" and not traits.needs_image]
+
+
+@pytest.mark.parametrize("name", ONE_AT_A_TIME)
+def test_a_class_whose_images_depend_on_the_batch_generates_one_at_a_time(
+    tiny: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The class is replaced by one whose images depend on the whole batch and on the global random state."""
+    import diffusers
+    import torch
+
+    def call(self: Any, prompt: Any = None, generator: Any = None, **arguments: Any) -> Any:
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        draw = float(torch.rand(())) if pipeline_traits(name).global_random else 0.0
+        images = [np.full((4, 4, 3), (len(each) / 64 + len("".join(prompts)) / 512 + draw) % 1) for each in prompts]
+        return type("Output", (), {"images": images})
+
+    replaced = type(name, (diffusers.StableDiffusion3Pipeline,), {"__call__": call})
+    monkeypatch.setattr(diffusers, name, replaced)
+    generator = load_generator(tiny("sd3"), pipeline=name)
+    before = torch.get_rng_state()
+    batched = generate(generator, requests([*PROMPTS, *PROMPTS]))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {result.settings["batch"] for result in batched.values()} == {1}
+    for request in requests([*PROMPTS, *PROMPTS]):
+        assert max_difference(generate(generator, [request])[request.id], batched[request.id]) == 0
+
+
 def test_a_warning_of_every_batch_is_reported_once(tiny: Callable[[str], str]) -> None:
     import io
     import logging
@@ -182,8 +241,28 @@ def test_a_warning_of_every_batch_is_reported_once(tiny: Callable[[str], str]) -
 # --- reference images ------------------------------------------------------------------------------------------------
 
 
-def test_stable_diffusion_edits_with_the_same_components(tiny: Callable[[str], str], tmp_path: Path) -> None:
-    generator = load_generator(tiny("sd3"), **SMALL | {"steps": 6})
+def test_a_text_only_model_ignores_references_and_says_so(tiny: Callable[[str], str], tmp_path: Path) -> None:
+    red, blue = reference(tmp_path, "red"), reference(tmp_path, "blue")
+    batch = [*requests(["a lamp", "a boat"], [red, blue]), *requests(["a", "b", "a lamp"], seed=41)[2:]]
+    results = generate(load_generator(tiny("sd3"), **SMALL), batch)
+    plain = generate(load_generator(tiny("sd3"), **SMALL), requests(["a lamp", "a boat"]))
+    assert {result.settings["pipeline"] for result in results.values()} == {"StableDiffusion3Pipeline"}
+    for name in ("r0", "r1"):
+        assert max_difference(results[name], plain[name]) <= TOLERANCE
+        assert (results[name].references, results[name].settings["references_left_out"]) == ((), 2)
+    assert "references_left_out" not in results["r2"].settings
+
+
+def test_references_are_ignored_on_request(tiny: Callable[[str], str], tmp_path: Path) -> None:
+    red = reference(tmp_path, "red", (64, 80))
+    generator = load_generator(tiny("flux2_klein"), reference_images="ignore", **SMALL)
+    ignored = generate(generator, requests(["a lamp"], [red]))["r0"]
+    assert max_difference(ignored, generate(generator, requests(["a lamp"]))["r0"]) == 0
+    assert ignored.settings["references_left_out"] == 1
+
+
+def test_stable_diffusion_starts_from_a_reference_on_request(tiny: Callable[[str], str], tmp_path: Path) -> None:
+    generator = load_generator(tiny("sd3"), reference_images="use", **SMALL | {"steps": 6})
     red, blue = reference(tmp_path, "red"), reference(tmp_path, "blue")
     first = generate(generator, requests(["a lamp"], [red]))["r0"]
     second = generate(generator, requests(["a lamp"], [blue]))["r0"]
@@ -226,7 +305,7 @@ def test_qwen_image_edits_from_at_most_three_references(tiny: Callable[[str], st
     references = [reference(tmp_path, colour) for colour in ("red", "green", "blue", "white")]
     result = generate(generator, requests(["a lamp"], references))["r0"]
     assert result.settings["pipeline"] == "QwenImageEditPlusPipeline"
-    assert result.settings["guidance"] == {"true_cfg_scale": 4.0, "guidance_scale": 1.0}
+    assert result.settings["guidance"] == {"true_cfg_scale": 4.0, "guidance_scale": None}  # not distilled: no effect
     assert result.settings["negative_prompt"] == " "
     assert [item["sha256"] for item in result.references] == [item.sha256 for item in references[:3]]
     assert result.settings["references_left_out"] == 1
@@ -254,6 +333,54 @@ def test_flux2_takes_several_references_into_its_text_to_image_pipeline(
     assert max_difference(from_three, generate(generator, requests(["a lamp"]))["r0"]) > 0
     pipelines: dict[str, Any] = vars(generator._runner)["_pipelines"]
     assert pipelines["text"].pipe is pipelines["edit"].pipe
+
+
+@pytest.mark.usefixtures("small_references")
+@pytest.mark.parametrize("name", ["flux2_klein", "qwen_image_edit"])
+def test_an_unlisted_class_never_mixes_the_references_of_its_requests(
+    tiny: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A newer class may read a list of images as the references of one prompt, as these two do."""
+    import diffusers
+
+    known = getattr(
+        diffusers, {"flux2_klein": "Flux2KleinPipeline", "qwen_image_edit": "QwenImageEditPlusPipeline"}[name]
+    )
+    newer = type("MadeUpImagePipeline", (known,), {})
+    monkeypatch.setattr(diffusers, "MadeUpImagePipeline", newer, raising=False)
+    generator = load_generator(tiny(name), pipeline="MadeUpImagePipeline", **settings_of(name))
+    red, blue = reference(tmp_path, "red", (64, 80)), reference(tmp_path, "blue", (64, 80))
+    batch = [*requests(["a lamp"] * 2, [red]), *requests(["a lamp"] * 4, [blue, red])[2:]]
+    singles = {request.id: generate(generator, [request])[request.id] for request in batch}
+    batched = generate(generator, batch)
+    assert {result.settings["pipeline"] for result in batched.values()} == {"MadeUpImagePipeline"}
+    assert all(max_difference(singles[id], batched[id]) == 0 for id in singles)
+    assert [batched[id].references for id in ("r0", "r2")] == [({"sha256": red.sha256},), ({"sha256": blue.sha256},)]
+    assert max_difference(batched["r0"], batched["r2"]) > 0
+
+
+BATCHED_WITH_REFERENCES = {"FluxKontextPipeline": "kontext", "StableDiffusion3Img2ImgPipeline": "sd3"}
+
+
+def test_every_class_that_batches_references_is_tested_below() -> None:
+    assert {name for name, traits in known_traits().items() if traits.batch == "all"} == set(BATCHED_WITH_REFERENCES)
+
+
+@pytest.mark.parametrize("pipeline", BATCHED_WITH_REFERENCES)
+def test_a_batch_with_two_references_equals_each_alone(
+    tiny: Callable[[str], str], tmp_path: Path, pipeline: str
+) -> None:
+    name = BATCHED_WITH_REFERENCES[pipeline]
+    arguments = {"max_area": 1024, "_auto_resize": False} if name == "kontext" else {}
+    generator = load_generator(tiny(name), reference_images="use", arguments=arguments, **SMALL | {"steps": 4})
+    red, blue = reference(tmp_path, "red"), reference(tmp_path, "blue")
+    batch = [*requests(["a lamp"] * 2, [red]), *requests(["a lamp"] * 4, [blue])[2:]]
+    singles = {request.id: generate(generator, [request])[request.id] for request in batch}
+    batched = generate(generator, batch)
+    assert {result.settings["pipeline"] for result in batched.values()} == {pipeline}
+    assert max(result.settings["batch"] for result in batched.values()) > 1
+    assert max(max_difference(singles[id], batched[id]) for id in singles) <= TOLERANCE
+    assert max_difference(batched["r0"], batched["r2"]) > 0
 
 
 @pytest.mark.usefixtures("small_references")

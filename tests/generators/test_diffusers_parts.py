@@ -18,12 +18,14 @@ from knowgen.generators.diffusers.presets import (
     PipelineSettings,
     Preset,
     edit_settings,
+    known_traits,
     parse_size,
+    pipeline_traits,
     preset,
     presets,
-    reference_support,
     with_changes,
 )
+from knowgen.local_models.devices import auto_dtype
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "published_knowgen.csv"
 
@@ -63,7 +65,7 @@ def test_qwen_image_generates_and_edits_as_published() -> None:
     text, edit = preset("Qwen-Image"), edit_settings("QwenImagePipeline")
     assert text is not None and edit is not None
     assert (text.negative_prompt, text.suffix) == (" ", ", Ultra HD, 4K, cinematic composition.")
-    assert (edit.model, edit.steps, edit.most_references) == ("Qwen/Qwen-Image-Edit-2509", 40, 3)
+    assert (edit.model, edit.steps) == ("Qwen/Qwen-Image-Edit-2509", 40)
     assert (edit.guidance, edit.negative_prompt) == ({"true_cfg_scale": 4.0, "guidance_scale": 1.0}, " ")
     krea, lumina = preset("flux.1-krea"), preset("lumina-image-2.0")
     assert krea is not None and krea.published_seed is None
@@ -89,8 +91,54 @@ def test_settings_of_presets_are_arguments_of_their_classes() -> None:
         }
         names |= {"negative_prompt"} if settings.negative_prompt is not None else set()
         assert names <= parameters, settings.pipeline
-        if reference_support(settings.pipeline).needs_image:
+        if pipeline_traits(settings.pipeline).needs_image:
             assert "image" in parameters
+
+
+def test_the_listed_classes_exist_and_take_what_they_are_said_to_take() -> None:
+    """Compared with the installed library."""
+    import inspect
+
+    import diffusers
+
+    for name, traits in known_traits().items():
+        parameters = inspect.signature(getattr(diffusers, name).__call__).parameters
+        takes_images = traits.images == "all" or traits.needs_image or traits.batch == "all"
+        assert "image" in parameters or not takes_images, name
+        assert "negative_prompt" in parameters or traits.negative_prompt is None, name
+    assert not any(
+        "image" in inspect.signature(getattr(diffusers, name).__call__).parameters
+        for name in ("ZImagePipeline", "Lumina2Pipeline", "StableDiffusion3Pipeline")
+    ), "the presets of these are text-only"
+
+
+def test_the_number_of_references_is_that_of_the_class_unless_set() -> None:
+    assert pipeline_traits("Flux2KleinPipeline").used_references(None) == 4
+    assert pipeline_traits("QwenImageEditPlusPipeline").used_references(None) == 3
+    assert pipeline_traits("QwenImageEditPlusPipeline").used_references(2) == 2
+    assert pipeline_traits("ZImageOmniPipeline").used_references(None) is None
+    assert pipeline_traits("FluxKontextPipeline").used_references(5) == 1
+    assert pipeline_traits("MadeUpPipeline").used_references(5) == 1
+
+
+def test_the_seed_is_recorded_as_published() -> None:
+    seeds = {entry.name: entry.published_seed for entry in presets() if not entry.unsupported}
+    assert {name for name, seed in seeds.items() if seed is None} == {"flux.1-krea", "sd-3.5-medium", "sd-3.5-large"}
+    assert set(seeds.values()) == {0, None}
+
+
+def test_bfloat16_is_chosen_only_where_the_hardware_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def is_supported(including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert auto_dtype("cuda:0") == "float16"
+    assert auto_dtype("cuda:0", "float32") == "float32"
+    assert (auto_dtype("xpu:0"), auto_dtype("cpu")) == ("bfloat16", "float32")
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: major <= 13)
+    assert auto_dtype("mps") == "float16"
 
 
 @pytest.mark.parametrize("name", ["hunyuanimage-3.0", "bagel"])

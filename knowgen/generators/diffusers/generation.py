@@ -47,13 +47,24 @@ class PipelineRunner:
         environment: Returns what is recorded besides a pipeline's settings; called once, for the first image.
         max_batch: Maximum number of requests in a batch.
         noise_device: Device whose random number generator makes the noise.
+        uses_references: Returns whether requests with references are generated from them; takes the loaded
+            text-to-image pipeline. Otherwise their references are left out.
         where: Names the generator in errors.
     """
 
     def __init__(
-        self, load: Load, environment: Callable[[], dict[str, Any]], max_batch: int, noise_device: str, where: str
+        self,
+        load: Load,
+        environment: Callable[[], dict[str, Any]],
+        max_batch: int,
+        noise_device: str,
+        uses_references: Callable[[LoadedPipeline], bool],
+        where: str,
     ) -> None:
         self._load, self._environment, self._where = load, cache(environment), where
+        self._uses_references = uses_references
+        self._ignores_references = False
+        self._max_text_batch: int | None = None
         self._noise_device = noise_device
         self._pipelines: dict[Role, LoadedPipeline] = {}
         self._sizes = BatchSizes(max_batch, first=1)
@@ -66,11 +77,13 @@ class PipelineRunner:
             KnowgenError: It cannot be loaded, or does not fit into memory.
         """
         try:
-            self._guarded(lambda: self._pipeline("text"), fatal=True)
+            text = self._guarded(lambda: self._pipeline("text"), fatal=True)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise self._does_not_fit() from error
+        self._ignores_references = not self._uses_references(text)
+        self._max_text_batch = 1 if text.traits.batch == "none" else None
 
     def close(self) -> None:
         """Free the memory of the pipelines."""
@@ -79,13 +92,13 @@ class PipelineRunner:
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         """Yield a generated image for each request, those without references first."""
-        without = [request for request in requests if not request.references]
-        with_references = [request for request in requests if request.references]
-        if without:
-            yield from self._batches("text", "text", without)
+        from_text = [request for request in requests if self._ignores_references or not request.references]
+        with_references = [request for request in requests if request.references and not self._ignores_references]
+        if from_text:
+            yield from self._batches("text", "text", from_text, self._max_text_batch)
         if with_references:
             pipeline = self._guarded(lambda: self._pipeline("edit"))
-            max_batch = None if pipeline.reference_support.batchable else 1
+            max_batch = None if pipeline.traits.batch == "all" else 1
             for shape, group in grouped(with_references, lambda request: _shape(pipeline, request)):
                 yield from self._batches("edit", shape, group, max_batch)
 
@@ -163,9 +176,9 @@ class PipelineRunner:
 
     def _run(self, role: Role, batch: Sequence[GenerationRequest]) -> list[GeneratedImage]:
         pipeline = self._pipeline(role)
-        if role == "text" and pipeline.reference_support.needs_image:
+        if role == "text" and pipeline.traits.needs_image:
             raise ValueError(f"{pipeline.name} generates only from reference images, and the request has none")
-        used = [_used_references(pipeline, request) for request in batch]
+        used = [_used_references(pipeline, request) if role == "edit" else () for request in batch]
         prompts = [request.prompt + pipeline.settings.suffix for request in batch]
         opened = [[reference.open().convert("RGB") for reference in references] for references in used]
         images = pipeline.generate(prompts, [request.seed for request in batch], opened, self._noise_device)
@@ -201,12 +214,11 @@ def _failed(request: GenerationRequest, reason: str, settings: dict[str, Any] | 
 
 def _used_references(pipeline: LoadedPipeline, request: GenerationRequest) -> tuple[ImageRef, ...]:
     """Return the reference images of a request that its pipeline uses."""
-    one = pipeline.reference_support.images == "one"
-    return request.references[: 1 if one else pipeline.settings.most_references]
+    return request.references[: pipeline.traits.used_references(pipeline.settings.most_references)]
 
 
 def _shape(pipeline: LoadedPipeline, request: GenerationRequest) -> Shape:
     """Return what the requests of a batch must share: a pipeline resizes all references to the size of the first."""
-    if not pipeline.reference_support.batchable:
+    if pipeline.traits.batch != "all":
         return "edit"
     return ("edit", *((reference.width, reference.height) for reference in _used_references(pipeline, request)))

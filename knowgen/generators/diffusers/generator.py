@@ -50,6 +50,9 @@ class DiffusersGenerator:
         edit_steps: `steps` of the edit pipeline.
         edit_guidance: `guidance` of the edit pipeline.
         edit_arguments: `arguments` of the edit pipeline.
+        reference_images: use, ignore, or auto: a text-only model ignores them, as in the published results, and others
+            use them. With `use` a text-only model starts from the first one (image-to-image). What is left out is
+            recorded.
         most_references: Maximum number of reference images that are used; further ones are left out, which is recorded.
         dtype: auto (the preset's on a GPU, float32 on a CPU), bfloat16, float16 or float32.
         variant: Variant of the weights, such as fp16.
@@ -80,7 +83,7 @@ class DiffusersGenerator:
     batch_size: ClassVar[int] = 8
     concurrency: ClassVar[int] = 1
     references: ClassVar[bool] = True
-    revision: ClassVar[str] = "1"
+    revision: ClassVar[str] = "2"
     identity_excludes: ClassVar[frozenset[str]] = frozenset(
         {"download", "device_map", "offload", "slicing", "compile", "batch"}
     )
@@ -103,6 +106,7 @@ class DiffusersGenerator:
     edit_steps: int | None = None
     edit_guidance: float | dict[str, float] | None = None
     edit_arguments: dict[str, Any] = field(default_factory=dict)
+    reference_images: str = "auto"
     most_references: int | None = None
     dtype: str = "auto"
     variant: str = ""
@@ -123,6 +127,7 @@ class DiffusersGenerator:
             ("dtype", self.dtype, DTYPES),
             ("offload", self.offload, OFFLOADS),
             ("noise", self.noise, ("cpu", "device")),
+            ("reference_images", self.reference_images, ("auto", "use", "ignore")),
         ):
             if value not in choices:
                 raise UsageError(
@@ -216,6 +221,12 @@ class DiffusersGenerator:
             return "+".join(digests)
         return "+".join(digests)
 
+    def _uses_references(self, text: LoadedPipeline) -> bool:
+        """Return whether requests with reference images are generated from them."""
+        if self.reference_images != "auto":
+            return self.reference_images == "use"
+        return bool(self.edit) or text.takes_references or edit_settings(text.name) is not None
+
     def _find(self, settings: PipelineSettings) -> PipelineFiles:
         return find_files(
             settings.model, settings.revision, download=self.download, where=self._where, variant=self.variant
@@ -267,7 +278,9 @@ class DiffusersGenerator:
             raise self._missing_dependency(missing)
         self._device = device
         noise_device = "cpu" if self.noise == "cpu" else device
-        self._runner = PipelineRunner(self._load, self._environment, self.batch, noise_device, self._where)
+        self._runner = PipelineRunner(
+            self._load, self._environment, self.batch, noise_device, self._uses_references, self._where
+        )
         self._runner.prepare()
 
     def close(self) -> None:

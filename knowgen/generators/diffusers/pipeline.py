@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ from knowgen.core.errors import ConfigError, DataError, KnowgenError, MissingDep
 from knowgen.core.text import error_message, error_summary
 from knowgen.generators.diffusers.presets import (
     PipelineSettings,
-    ReferenceSupport,
+    PipelineTraits,
     guidance_argument,
     missing_class,
-    reference_support,
+    pipeline_traits,
 )
 from knowgen.generators.diffusers.weights import PipelineFiles
 from knowgen.local_models.devices import auto_dtype, is_gpu_fault
@@ -80,7 +80,7 @@ class LoadedPipeline:
     def __init__(self, pipe: Any, settings: PipelineSettings, files: PipelineFiles, dtype: str, where: str) -> None:
         self.pipe, self.settings, self.files, self.dtype = pipe, settings, files, dtype
         self.name = type(pipe).__name__
-        self.reference_support: ReferenceSupport = reference_support(self.name)
+        self.traits: PipelineTraits = pipeline_traits(self.name)
         self.parameters = inspect.signature(type(pipe).__call__).parameters
         self._arguments = self._fixed_arguments(where)
         self.digest = files.digest()
@@ -89,6 +89,12 @@ class LoadedPipeline:
     def takes_references(self) -> bool:
         """Whether it can generate from reference images."""
         return "image" in self.parameters
+
+    @property
+    def negative_prompt(self) -> str | None:
+        """The negative prompt of every call: that of the settings, else the model's own; None for none."""
+        settings = self.settings.negative_prompt
+        return self.traits.negative_prompt if settings is None else settings
 
     def _fixed_arguments(self, where: str) -> dict[str, Any]:
         """Return the arguments that are the same in every call."""
@@ -121,7 +127,7 @@ class LoadedPipeline:
         import torch
 
         generators = [torch.Generator(noise_device).manual_seed(seed) for seed in seeds]
-        negative = self.settings.negative_prompt
+        negative = self.negative_prompt
         several = len(prompts) > 1
         arguments: dict[str, Any] = {
             **self._arguments,
@@ -131,21 +137,26 @@ class LoadedPipeline:
         if negative is not None:
             arguments["negative_prompt"] = [negative] * len(prompts) if several else negative
         if references[0]:
-            if self.reference_support.images == "all":
+            if self.traits.images == "all":
                 arguments["image"] = list(references[0])
             else:
                 arguments["image"] = [images[0] for images in references] if several else references[0][0]
         if "output_type" in self.parameters:
             arguments["output_type"] = "np"
-        output = self.pipe(**arguments)
+        with _seeded(seeds[0]) if self.traits.global_random else nullcontext():
+            output = self.pipe(**arguments)
         images = list(output.images)
         if len(images) != len(prompts):
             raise RuntimeError(f"{self.name} returned {len(images)} images for {len(prompts)} prompts")
         return [_to_image(image) for image in images]
 
     def recorded_settings(self) -> dict[str, Any]:
-        """Return what decides its images besides prompt, references and seed, defaults of the class included."""
-        scales = {name: self._value(name) for name in ("guidance_scale", "true_cfg_scale") if name in self.parameters}
+        """Return what decides its images besides prompt, references and seed, defaults of the class included.
+
+        A guidance scale that the model does not apply is None, whatever it was set to.
+        """
+        names = [name for name in ("guidance_scale", "true_cfg_scale") if name in self.parameters]
+        scales = {name: self._value(name) if self._applies(name) else None for name in names}
         return {
             "pipeline": self.name,
             "model": self.settings.model,
@@ -153,12 +164,25 @@ class LoadedPipeline:
             "weights": self.digest,
             "steps": self._value("num_inference_steps"),
             "guidance": scales,
-            "negative_prompt": self.settings.negative_prompt,
+            "negative_prompt": self.negative_prompt,
             "suffix": self.settings.suffix,
             "arguments": dict(self.settings.arguments),
             "scheduler": type(self.pipe.scheduler).__name__ if getattr(self.pipe, "scheduler", None) else "",
             "dtype": self.dtype,
         }
+
+    def _applies(self, scale: str) -> bool:
+        """Return whether the model applies a guidance scale.
+
+        A class with both scales compares with the negative prompt, if there is one, by `true_cfg_scale`; its
+        `guidance_scale` is an input of models that were trained with one.
+        """
+        if scale == "true_cfg_scale":
+            return self.negative_prompt is not None
+        if "true_cfg_scale" in self.parameters:
+            denoiser = getattr(self.pipe, "transformer", None)
+            return bool(getattr(getattr(denoiser, "config", None), "guidance_embeds", True))
+        return not getattr(self.pipe.config, "is_distilled", False)
 
     def _value(self, name: str) -> Any:
         """Return the value of an argument, else its default where that is plain data."""
@@ -185,6 +209,16 @@ class LoadedPipeline:
             ) from error
         pipe.set_progress_bar_config(disable=True)
         return LoadedPipeline(pipe, settings, self.files, self.dtype, where)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Set torch's global random state from a seed inside the block, and restore it afterwards."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def _to_image(output: Any) -> Image | ValueError:

@@ -36,7 +36,7 @@ class PipelineSettings(Record):
         suffix: Text appended to every prompt.
         arguments: Further arguments of the pipeline's call.
         dtype: Number format on an accelerator.
-        most_references: Maximum number of reference images that are used.
+        most_references: Maximum number of reference images that are used; None for that of the class.
     """
 
     model: str
@@ -49,7 +49,7 @@ class PipelineSettings(Record):
     suffix: str = ""
     arguments: dict[str, Any] = Field(default_factory=dict)
     dtype: str = "bfloat16"
-    most_references: int = Field(default=1, ge=1)
+    most_references: int | None = Field(default=None, ge=1)
 
     @property
     def width_height(self) -> tuple[int, int] | None:
@@ -86,24 +86,44 @@ class Preset(PipelineSettings):
         return "" if hasattr(diffusers, self.pipeline) else missing_class(self.pipeline)
 
 
-class ReferenceSupport(Record):
-    """How a pipeline class takes reference images.
+class PipelineTraits(Record):
+    """What is special about a pipeline class.
 
     Attributes:
         images: Reference images of its call: `one` per prompt, or `all` those of the only prompt.
-        batchable: Whether several prompts with reference images may share a batch.
+        most_references: Maximum number of reference images; None for no maximum.
+        batch: Requests that may share a batch: `all`, those with `text` only, or `none`.
         needs_image: Whether it cannot generate without a reference image.
+        global_random: Whether it samples from torch's global random state.
+        negative_prompt: The model's own negative prompt; None if it has none.
     """
 
     images: Literal["one", "all"] = "one"
-    batchable: bool = True
+    most_references: int | None = None
+    batch: Literal["all", "text", "none"] = "text"
     needs_image: bool = False
+    global_random: bool = False
+    negative_prompt: str | None = None
+
+    def used_references(self, most_references: int | None) -> int | None:
+        """Return the maximum number of references of a request that are used; None for no maximum.
+
+        Args:
+            most_references: The maximum that the settings give; None for that of the class.
+
+        Example:
+            >>> PipelineTraits(images="all", most_references=4).used_references(None)
+            4
+        """
+        if self.images == "one":
+            return 1
+        return self.most_references if most_references is None else most_references
 
 
 class _PresetFile(Record):
     presets: dict[str, Preset]
     edit_pipelines: dict[str, PipelineSettings]
-    classes: dict[str, ReferenceSupport]
+    classes: dict[str, PipelineTraits]
 
 
 @cache
@@ -139,9 +159,14 @@ def edit_settings(pipeline: str) -> PipelineSettings | None:
     return _preset_file().edit_pipelines.get(pipeline)
 
 
-def reference_support(pipeline: str) -> ReferenceSupport:
-    """Return how a class takes reference images; an unknown class takes one per prompt."""
-    return _preset_file().classes.get(pipeline, ReferenceSupport())
+def known_traits() -> dict[str, PipelineTraits]:
+    """Return what is special about each listed class."""
+    return dict(_preset_file().classes)
+
+
+def pipeline_traits(pipeline: str) -> PipelineTraits:
+    """Return what is special about a class; an unknown one takes one reference, and batches text only."""
+    return _preset_file().classes.get(pipeline, PipelineTraits())
 
 
 def parse_size(text: str) -> tuple[int, int]:
