@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,10 +52,20 @@ def command() -> int:
     """Check the installation: packages, plugins, text recognition, task data, disk, GPUs and API keys."""
     failed = False
     for check in (_python, _packages, _ocr, _plugins, _content, _disk, _accelerator, _keys):
-        for mark, text in check():
+        for mark, text in _lines(check):
             failed |= mark == "FAIL"
             click.echo(f"{mark:<5}{text}")
     return 4 if failed else 0
+
+
+def _lines(check: Callable[[], Iterator[Line]]) -> Iterator[Line]:
+    """Yield the lines of a check. An error that it does not expect is a line too, so that the others still run."""
+    from knowgen.core.text import error_summary
+
+    try:
+        yield from check()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an installed package may raise anything
+        yield "FAIL", f"{check.__name__.strip('_')}: {error_summary(error)}"
 
 
 def _python() -> Iterator[Line]:
