@@ -2,9 +2,9 @@
 
     python benchmarks/campaigns/plugins.py [--only NAME …] [--limit 6] [--deadline 90]
 
-Each plugin of `hostile_plugins.py` misbehaves on one prompt. `knowgen run` starts it as a user would, from the folder of
-its file. The run must end by itself within the deadline; the run directory must be readable afterwards; every sample
-must have a state, with a reason if it is not ok; no process may be left behind, and no second run may be locked out.
+Each plugin of `hostile_plugins.py` misbehaves on one prompt. `knowgen run` starts it as a user would, from the folder
+of its file. The run must end by itself within the deadline; the run directory must be readable afterwards; every sample
+must have a state, with a reason if it is not ok; and no process may be left behind.
 
 Prints one line per plugin, then the counts. Exits with 1 if anything of this does not hold.
 """
@@ -151,7 +151,10 @@ def main() -> int:
             verdict = try_plugin(name, Path(folder), options.limit, options.deadline)
             verdicts.append(verdict)
             state = "; ".join(verdict.faults) or "held"
-            print(f"{name:<24}{verdict.seconds:6.1f} s  {verdict.ok}/{options.limit} ok  {state}  | {verdict.line}", flush=True)
+            print(
+                f"{name:<24}{verdict.seconds:6.1f} s  {verdict.ok}/{options.limit} ok  {state}  | {verdict.line}",
+                flush=True,
+            )
     wrong = [verdict for verdict in verdicts if verdict.faults]
     print(f"{len(verdicts)} hostile plugins: {len(verdicts) - len(wrong)} held, {len(wrong)} did not")
     return int(bool(wrong))

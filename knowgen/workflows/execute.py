@@ -37,12 +37,11 @@ def execute(plan: Plan, out: Path | str) -> Run:
         if plan.remember is not None:
             plan.remember(store)
         outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options, plan.requests)
-    run = Run(path, plan.spec, config.protocol, outcome)
-    if outcome.stopped == "interrupted":
-        return run  # after Ctrl-C the user should not wait; the next call writes the outputs
-    if not outcome.all_cached or not artifacts.complete(path, plan.spec):
-        run.write_outputs()
-    return run
+    # after Ctrl-C the user should not wait; the next call writes the outputs
+    if outcome.stopped != "interrupted" and not (outcome.all_cached and artifacts.complete(path, plan.spec)):
+        Run(path, plan.spec, config.protocol, outcome).write_outputs()
+    shown = Path(out) if Path(out).absolute() == path else path  # a plugin may have changed the current folder
+    return Run(shown, plan.spec, config.protocol, outcome)
 
 
 def _gpus(plan: Plan, path: Path) -> int:
