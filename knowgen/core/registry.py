@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, distributions, entry_points
+from importlib.metadata import EntryPoint, distribution, distributions, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +91,22 @@ def is_bundled(origin: str) -> bool:
     return origin.split(" ", maxsplit=1)[0] == OWN
 
 
+def is_edited_in_place(origin: str, file: str) -> bool:
+    """Tell whether a source file of another distribution lies outside the folder into which that is installed.
+
+    Args:
+        origin: Name and version of the distribution.
+        file: The source file.
+    """
+    if is_bundled(origin) or not is_local(file):
+        return False
+    try:
+        folder = Path(str(distribution(origin.rpartition(" ")[0]).locate_file("")))
+    except Exception:  # noqa: BLE001 - damaged metadata raises many types
+        return True
+    return not Path(file).resolve().is_relative_to(folder.resolve())
+
+
 def _origin(point: EntryPoint) -> str:
     try:
         return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
@@ -110,10 +126,10 @@ def _points(group: str) -> list[EntryPoint]:
 def _readable() -> dict[str, list[EntryPoint]]:
     """Return the entry points of each distribution whose metadata can be read, the first of each name."""
     found: dict[str, list[EntryPoint]] = {}
-    for distribution in distributions():
+    for installed in distributions():
         with contextlib.suppress(Exception):  # reported by `unreadable`
-            name = str(distribution.name).lower().replace("_", "-")
-            points = list(distribution.entry_points)
+            name = str(installed.name).lower().replace("_", "-")
+            points = list(installed.entry_points)
             found.setdefault(name, points)
     return found
 
@@ -122,11 +138,11 @@ def _readable() -> dict[str, list[EntryPoint]]:
 def unreadable() -> Mapping[str, str]:
     """Return the folders of distributions whose entry points cannot be read, with the reason."""
     broken: dict[str, str] = {}
-    for distribution in distributions():
+    for installed in distributions():
         try:
-            list(distribution.entry_points)
+            list(installed.entry_points)
         except Exception as error:  # noqa: BLE001 - damaged metadata raises many types
-            folder = getattr(distribution, "_path", None) or "an installed package"
+            folder = getattr(installed, "_path", None) or "an installed package"
             broken[str(folder)] = f"its entry points cannot be read: {error_summary(error)}"
     return broken
 

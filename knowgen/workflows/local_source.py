@@ -1,7 +1,7 @@
 """Hash a user's source files: the file of a plugin and every local module that it imports, directly or not.
 
 After an edit of any of them, images of the earlier code must not be reused. Imports are read from the source, so those
-inside functions count too. Installed packages, the standard library and this package are told apart by their versions
+inside functions count too. Installed packages, the standard library and this package have versions of their own
 and are not hashed.
 """
 

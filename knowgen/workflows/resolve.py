@@ -20,7 +20,6 @@ from knowgen.core import registry
 from knowgen.core.errors import UsageError
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import GeneratorSpec, ScorerSpec, canonical
-from knowgen.core.tracebacks import is_local
 from knowgen.engine.components import ComponentRef, GeneratorHandle, ScorerHandle
 from knowgen.generators.contract import FunctionGenerator, capabilities_of, is_plain_function
 from knowgen.scorers.contract import ScorerCapabilities, scorer_capabilities
@@ -461,7 +460,7 @@ def _code_version(plugin: Located) -> str:
     kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     if plugin.origin != registry.LOCAL:
-        if registry.is_bundled(plugin.origin) or not file or not is_local(file):
+        if not file or not registry.is_edited_in_place(plugin.origin, file):
             return plugin.origin
         return f"{plugin.origin} source {source_digest(Path(file), kind.__module__)}"
     try:

@@ -17,6 +17,8 @@ from knowgen.generators.contract import GeneratedImage
 _METADATA = [field.name for field in dataclasses.fields(GeneratedImage) if field.name not in {"image", "usage"}]
 """Fields sent with an image. A plugin's own subclass may have more, which are not sent."""
 
+_encode_plain = json.JSONEncoder(allow_nan=False).encode
+
 
 class CallResults:
     """Sends the events of calls as messages.
@@ -57,7 +59,7 @@ def _packed_image(result: GeneratedImage) -> tuple[dict[str, Any], bytes]:
     """Return the metadata of an image with its description, and its pixels or bytes."""
     fields = {name: getattr(result, name) for name in _METADATA}
     try:
-        json.dumps(fields, allow_nan=False)
+        _encode_plain(fields)
     except (TypeError, ValueError, RecursionError) as error:
         raise ContractError(f"the metadata of the image is not plain data: {error}") from error
     fields["usage"] = Usage.model_validate(result.usage).model_dump(mode="json")

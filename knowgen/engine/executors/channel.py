@@ -18,6 +18,9 @@ MAX_PAYLOAD = 1024 * 1024 * 1024
 
 _BUFFER = 4 * 1024 * 1024
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # kept here, because a plugin may replace `json.dumps`
+_decode = json.JSONDecoder().decode
+
 
 class Channel:
     """One end of the connection. One thread may receive while others send.
@@ -42,7 +45,7 @@ class Channel:
         """
         if payload:
             message = {**message, "payload": len(payload)}
-        line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        line = _encode(message).encode() + b"\n"
         with self._lock:
             self._socket.sendall(line)
             if payload:
@@ -57,7 +60,7 @@ class Channel:
         line = self._read_line()
         if not line.endswith(b"\n"):
             return None  # closed, perhaps in the middle of a message
-        message = json.loads(line)
+        message = _decode(line.decode())
         if not isinstance(message, dict):
             raise ValueError("a message must be an object")
         length = message.pop("payload", 0)

@@ -215,7 +215,7 @@ class _AloneSlot:
 
 
 def payload_id(payload: Any) -> str:
-    """Return what a request or an item of a scorer is told apart by."""
+    """Return the identity of a request or of an item of a scorer."""
     if isinstance(payload, tuple):
         sample, _, generation, *judge_repeat = payload
         return f"{sample.id}\0{generation.repeat}\0{judge_repeat}"

@@ -212,6 +212,7 @@ class CoroutineCalls:
         self._function, self._plugin = COROUTINES[shape], plugin
         self._connection, self._results = connection, results
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._cancelled: set[int] = set()
 
     async def serve(self) -> None:
         """Carry out calls until the run sends `close`; then close the plugin in the same loop."""
@@ -223,6 +224,7 @@ class CoroutineCalls:
                 self._tasks[message["call"]] = loop.create_task(self._call(message["call"], message["batch"]))
             elif message["do"] == "cancel":
                 if (task := self._tasks.get(message["call"])) is not None:
+                    self._cancelled.add(message["call"])
                     task.cancel()
                 self._connection.send({"event": "cancelled", "call": message["call"]})
             else:
@@ -231,7 +233,8 @@ class CoroutineCalls:
         context = copy_context()  # with the meter; the thread that receives has another one
         self._connection.deliver_to(lambda message: _post(loop, context, handle, message))
         await closing.wait()
-        for task in list(self._tasks.values()):
+        for call, task in list(self._tasks.items()):
+            self._cancelled.add(call)
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await close_plugin(self._plugin)
@@ -240,10 +243,15 @@ class CoroutineCalls:
         try:
             event = InvocationEvent("result", "", await self._function(self._plugin, unpack_batch(batch)[0]))
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, sys.exit included
+            if isinstance(error, asyncio.CancelledError) and call not in self._cancelled and len(self._tasks) > 1:
+                # one of the calls cancels others: the run repeats each of them alone
+                sys.stderr.write("knowgen: a call was cancelled by the plugin while others were in progress\n")
+                end_process(1)
             event = InvocationEvent("error", "", error)
         self._results.emit(call, event)
         self._results.emit(call, END)
         self._tasks.pop(call, None)
+        self._cancelled.discard(call)
 
 
 def _post(loop: asyncio.AbstractEventLoop, context: Context, function: Handler, message: dict[str, Any]) -> None:
