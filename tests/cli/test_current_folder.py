@@ -25,8 +25,12 @@ def half(prompt, image):
 
 def hiding_names() -> list[str]:
     """Return the modules that a file may hide: those that Python itself has not loaded when it starts a module."""
-    loaded = run_python("-c", "import runpy, pkgutil, sys; print(*sys.modules)").stdout.split()
-    return [name for name in (*sorted(sys.stdlib_module_names), *INSTALLED) if name not in {*loaded, "__future__"}]
+    code = """
+import importlib.util, runpy, pkgutil, sys
+loaded = {*sys.modules, "__future__"}
+print(*(name for name in sys.argv[1:] if name not in loaded and importlib.util.find_spec(name)))
+"""
+    return run_python("-P", "-c", code, *sorted(sys.stdlib_module_names), *INSTALLED).stdout.split()
 
 
 @pytest.fixture()

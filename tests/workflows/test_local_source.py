@@ -15,7 +15,7 @@ FILES = {
     "duck_model.py": "import json\nfrom duck_parts import feather\nimport duck_package.inner\nimport PIL.Image\n"
     "class Duck:\n    def draw(self, prompt, references, seed):\n        from duck_lazy import late\n",
     "duck_parts.py": "from duck_deep import *\nfeather = 1\n",
-    "duck_deep.py": "import duck_model as again\n",
+    "duck_deep.py": "def later():\n    import duck_parts, duck_model\n",
     "duck_lazy.py": "late = 1\n",
     "duck_package/__init__.py": "",
     "duck_package/inner.py": "from . import beside\nfrom .beside import x\n",
