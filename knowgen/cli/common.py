@@ -52,6 +52,8 @@ def closing_lines(run: Run, resume: str) -> None:
         click.echo(line)
     if stopped == "budget" and run.outcome is not None:
         click.echo(f"budget   {run.outcome.refusal}; raise --budget to continue", err=True)
+    for line in notice_lines(run):
+        click.echo(line, err=True)
     click.echo(f"resume   {resume}")
     scorer = run.spec.scorers[0]
     # with its arguments, because the same judge at another address would be another judge, and perhaps a paid one
@@ -94,8 +96,13 @@ def failure_lines(run: Run) -> list[str]:
     return lines
 
 
+def notice_lines(run: Run) -> list[str]:
+    """Return a line on each reason why samples remain not run, apart from the budget."""
+    return [f"not run  {one_line(notice)}" for notice in run.outcome.notices] if run.outcome is not None else []
+
+
 def exit_code(run: Run) -> int:
-    """Return the exit code of a run: 0 done, 5 budget reached, 6 failed samples, 130 interrupted."""
+    """Return the exit code of a run: 0 done, 5 budget reached, 6 failed samples or samples not run, 130 interrupted."""
     outcome = run.outcome
     if outcome is None:
         return 0
@@ -104,4 +111,4 @@ def exit_code(run: Run) -> int:
     if outcome.stopped == "budget":
         return 5
     failed = outcome.generation_failed + outcome.score_failed
-    return 6 if failed else 0
+    return 6 if failed or outcome.notices or outcome.stopped else 0

@@ -55,7 +55,7 @@ def run_demo(out: Path, limit: int | None = None) -> int:
         run = api.execute(api.plan(TASK, system, config=config), out / system)
         runs.append(run)
         if run.outcome is not None and run.outcome.stopped:
-            click.echo(f"stopped ({run.outcome.stopped}); run the same command to resume", err=True)
+            click.echo(f"stopped ({run.outcome.stop_reason}); run the same command to resume", err=True)
             return exit_code(run)
     page = api.write_report(runs[::-1], out / "report")  # with the oracle next to the ground truth
     click.echo()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from knowgen.cli.common import exit_code, failure_lines, resume_command
+from knowgen.cli.common import exit_code, failure_lines, notice_lines, resume_command
 from knowgen.cli.options import run_config, run_options, scoring_options
 
 if TYPE_CHECKING:
@@ -72,5 +72,7 @@ def _print(completed: CompletedJudgeCheck) -> None:
         click.echo(line)
     if run.outcome is not None and run.outcome.stopped == "budget":
         click.echo(f"budget   {run.outcome.refusal}; raise --budget to continue", err=True)
+    for line in notice_lines(run):
+        click.echo(line, err=True)
     click.echo(f"resume   {resume_command()}")
     click.echo(f"page     {completed.page.resolve()}")

@@ -47,8 +47,8 @@ Examples:
 
 \b
 Exit codes: 0 done; 1 unexpected error; 2 wrong usage; 3 wrong configuration or
-data; 4 missing dependency; 5 budget reached; 6 finished with failed samples;
-130 interrupted.
+data; 4 missing dependency; 5 budget reached; 6 finished with samples that
+failed or are not run; 130 interrupted.
 """
 
 EXIT_UNEXPECTED = 1
@@ -107,7 +107,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done; 1 unexpected error; 2 wrong usage; 3 wrong configuration or data; 4 missing dependency;
-        5 budget reached; 6 finished with failed samples; 130 interrupted.
+        5 budget reached; 6 finished with samples that failed or are not run; 130 interrupted.
     """
     debug, words = _split_debug(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import re
-import time
-from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.secrets import check_variable_name, refuse_secrets, remember_secret
@@ -19,9 +15,20 @@ OPENAI_KEY = "OPENAI_API_KEY"
 NO_KEY = "no-key"
 """Key sent to an endpoint on this machine that needs none."""
 
+QUERY_NAMES = frozenset({"api-version"})
+"""Query parameters that a URL may have: they are not secret. `api-version` is Azure's (its REST reference, 2026-11)."""
+
+_QUERY_VALUE = re.compile(r"[\w.-]{1,40}", re.ASCII)
+_CHAT_PATH = "/chat/completions"
+_AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+_TOKEN_START = "eyJ"
+
 
 def endpoint_url(base_url: str, where: str, default: str = OPENAI_URL) -> str:
     """Return the normalised URL of an endpoint.
+
+    A query of `QUERY_NAMES` is kept, such as Azure's `?api-version=…`. The path of the chat completions is removed, as
+    it is added to every call.
 
     Args:
         base_url: URL as the user gives it.
@@ -37,21 +44,50 @@ def endpoint_url(base_url: str, where: str, default: str = OPENAI_URL) -> str:
         'http://127.0.0.1:8000/v1'
     """
     refuse_secrets({"base_url": base_url}, where=where)
-    url = (base_url or default).strip().rstrip("/")
     try:
-        parts = urlsplit(url)
+        parts = urlsplit((base_url or default).strip())
         is_http = parts.scheme in {"http", "https"} and bool(parts.hostname)
     except ValueError:  # for example an unclosed bracket
         is_http = False
     if not is_http:  # the message does not repeat the URL, which may contain a password
         raise UsageError("base_url is not an http address", where=where, fix="write base_url=http://HOST:PORT/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    fields = parse_qsl(parts.query, keep_blank_values=True, separator="&")
+    harmless = all(name in QUERY_NAMES and _QUERY_VALUE.fullmatch(value) for name, value in fields)
+    if parts.username or parts.password or parts.fragment or not harmless or (parts.query and not fields):
         raise ConfigError(
-            "base_url must not contain a user, a password or a query, because it is recorded",
+            f"base_url must not contain a user, a password or a query other than {', '.join(sorted(QUERY_NAMES))}, "
+            "because it is recorded",
             where=where,
             fix="put the key into an environment variable and name it with key_env",
         )
-    return url
+    path = parts.path.rstrip("/").removesuffix(_CHAT_PATH).rstrip("/")
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+def url_with_path(url: str, path: str) -> str:
+    """Return the URL of a call: the path is added before the query.
+
+    Example:
+        >>> url_with_path("https://NAME.openai.azure.com/openai/deployments/D?api-version=2024-10-21", "/models")
+        'https://NAME.openai.azure.com/openai/deployments/D/models?api-version=2024-10-21'
+    """
+    base, mark, query = url.partition("?")
+    return f"{base}{path}{mark}{query}"
+
+
+def is_azure(url: str) -> bool:
+    """Return whether a URL is one of Azure's."""
+    return (urlsplit(url).hostname or "").endswith(_AZURE_HOSTS)
+
+
+def key_headers(url: str, key: str) -> dict[str, str]:
+    """Return the header that carries a key: `api-key` for a key of Azure, else a bearer token.
+
+    Azure takes keys in `api-key` and tokens of Entra as bearer tokens (its REST reference, looked up in 2026-11).
+    """
+    if is_azure(url) and not key.startswith(_TOKEN_START):
+        return {"api-key": key}
+    return {"Authorization": f"Bearer {key}"}
 
 
 def is_loopback(url: str) -> bool:
@@ -98,24 +134,3 @@ def key_for(url: str, key_env: str, where: str = "vlm", default: str = OPENAI_KE
         )
     remember_secret(key)
     return key
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds a response asks to wait, given as seconds, milliseconds or a date; None where it does not.
-
-    Example:
-        >>> retry_after({"retry-after": "2"}), retry_after({"retry-after-ms": "250"}), retry_after({})
-        (2.0, 0.25, None)
-    """
-    try:
-        if milliseconds := headers.get("retry-after-ms"):
-            seconds = float(milliseconds) / 1000
-        elif not (wait := headers.get("retry-after")):
-            return None
-        elif re.fullmatch(r"[\d.]+", wait.strip()):
-            seconds = float(wait)
-        else:
-            seconds = parsedate_to_datetime(wait).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -20,7 +20,9 @@ from typing import Any
 
 from aiolimiter import AsyncLimiter
 
-from knowgen.core.errors import UsageError
+from knowgen.core.errors import ServiceUnavailableError, UsageError
+from knowgen.core.text import duration_text
+from knowgen.core.waiting import waiting
 
 INITIAL_CONCURRENCY = 16
 """Number of concurrent calls at the start."""
@@ -43,8 +45,8 @@ NEAR_LIMIT = 0.9
 MIN_WINDOW = 48
 """Minimum number of responses over which a probe measures the throughput; fewer are too noisy."""
 
-MAX_PAUSE = 600.0
-"""Maximum duration of a pause, in seconds."""
+LONGEST_HELD_PAUSE = 1800.0
+"""Longest pause, in seconds, during which calls are held. In a longer one they fail, so that the caller decides."""
 
 _MAX_ERROR_PAUSE = 60.0
 """Maximum duration of a pause after a server error that names none, in seconds."""
@@ -57,6 +59,9 @@ _ERRORS_TO_SHRINK = 3
 
 _FIRST_PROBE_GAP, _MAX_PROBE_GAP = 8, 64
 """Number of windows between two probes: at first, and at most."""
+
+_PAUSE_CHECK = 60.0
+"""Seconds after which a call that waits for the end of a pause checks whether the pause was prolonged."""
 
 _BURST_SECONDS = 2.0
 """Span in seconds over which a limit per minute is enforced, so that a minute's calls are not sent at once."""
@@ -156,8 +161,13 @@ class RateControl:
     async def slot(self, tokens: int) -> AsyncIterator[CallSlot]:
         """Wait until a call is admitted, and adapt to its outcome when the block ends.
 
+        The time limit of the plugin's call does not count the waiting, see `knowgen.core.waiting`.
+
         Args:
             tokens: Estimated number of tokens of the call.
+
+        Raises:
+            ServiceUnavailableError: The endpoint asked for a pause longer than `LONGEST_HELD_PAUSE`.
         """
         await self._enter()
         slot = CallSlot(self._loop.time())
@@ -170,6 +180,7 @@ class RateControl:
 
     async def _enter(self) -> None:
         """Take a slot, after the calls that wait already."""
+        self._refuse_in_long_pause()
         if not self._waiting and not self._paused and self._in_flight < self.concurrency:
             self._in_flight += 1
             return
@@ -177,12 +188,13 @@ class RateControl:
         waiter = self._loop.create_future()
         self._waiting.append(waiter)
         try:
-            await waiter
+            with waiting():
+                await waiter
         except asyncio.CancelledError:
-            if not waiter.cancelled():  # `_wake` gave it a slot before: the slot goes to the next in line
-                self._in_flight -= 1
-            elif waiter in self._waiting:
+            if waiter in self._waiting:
                 self._waiting.remove(waiter)
+            elif not waiter.cancelled() and waiter.exception() is None:  # `_wake` gave it a slot just before
+                self._in_flight -= 1
             self._wake()
             raise
 
@@ -190,14 +202,16 @@ class RateControl:
         """Wait for the limits per minute, and for the end of a pause that begins meanwhile; then for both again."""
         while True:
             if self._requests is not None:
-                await self._requests.acquire()
+                await _acquire(self._requests, 1.0)
             if self._tokens is not None:
                 expected = self._mean_tokens or tokens
-                await self._tokens.acquire(min(max(1.0, expected), self._tokens.max_rate))
+                await _acquire(self._tokens, min(max(1.0, expected), self._tokens.max_rate))
             if not self._paused:
                 return
-            while self._paused:
-                await asyncio.sleep(max(0.0, self._paused_until - self._loop.time()))
+            with waiting():
+                while self._paused:
+                    self._refuse_in_long_pause()
+                    await asyncio.sleep(min(_PAUSE_CHECK, max(0.0, self._paused_until - self._loop.time())))
 
     def _leave(self, slot: CallSlot) -> None:
         """Free the slot of a call and admit others, even when adapting to the call's outcome fails."""
@@ -239,7 +253,7 @@ class RateControl:
         self._window = _Window(now)
 
     def _on_rate_limited(self, slot: CallSlot, now: float) -> None:
-        pause = _DEFAULT_PAUSE if slot.retry_after is None else min(slot.retry_after, MAX_PAUSE)
+        pause = _DEFAULT_PAUSE if slot.retry_after is None else slot.retry_after
         self._pause(now + pause)
         if slot.started > self._shrunk_at:  # shrink once for all calls sent before the last shrinking
             self._growth = _Probing(self.concurrency)
@@ -252,7 +266,7 @@ class RateControl:
         pause = slot.retry_after
         if pause is None:
             pause = min(0.25 * 2.0 ** min(self._errors, 8), _MAX_ERROR_PAUSE)
-        self._pause(now + min(pause, MAX_PAUSE))
+        self._pause(now + pause)
         if self._errors >= _ERRORS_TO_SHRINK and slot.started > self._shrunk_at:
             self._growth = _SlowStart()  # once it works again, the endpoint may handle as many calls as before
             self._shrink(max(1, self.concurrency // 2), f"{self._errors} faults in a row, waits {pause:g} s", now)
@@ -269,6 +283,27 @@ class RateControl:
             self._pause_end.cancel()
         self._paused_until = until
         self._pause_end = self._loop.call_at(until, self._resume)
+        while self._waiting and (error := self._long_pause()) is not None:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _long_pause(self) -> ServiceUnavailableError | None:
+        """Return the error of calls in a pause that is too long to hold them, None in any other."""
+        left = self._paused_until - self._loop.time()
+        if not self._paused or left <= LONGEST_HELD_PAUSE:
+            return None
+        what = f"the endpoint asked for a pause that lasts another {duration_text(left)}"
+        return ServiceUnavailableError(what, busy=True, retry_after=left)
+
+    def _refuse_in_long_pause(self) -> None:
+        """Raise the error of a call in a pause that is too long to hold it.
+
+        Raises:
+            ServiceUnavailableError: There is such a pause.
+        """
+        if (error := self._long_pause()) is not None:
+            raise error
 
     def _resume(self) -> None:
         self._pause_end = None
@@ -393,3 +428,12 @@ def _limiter(per_minute: float) -> AsyncLimiter | None:
         return None
     burst = max(1.0, per_minute / 60 * _BURST_SECONDS)
     return AsyncLimiter(burst, burst / per_minute * 60)
+
+
+async def _acquire(limiter: AsyncLimiter, amount: float) -> None:
+    """Take an amount of a limit per minute."""
+    if limiter.has_capacity(amount):
+        await limiter.acquire(amount)
+        return
+    with waiting():
+        await limiter.acquire(amount)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from knowgen.clients.endpoint_url import is_loopback, retry_after
+from knowgen.clients.stated_wait import retry_after
 from knowgen.core.errors import KnowgenError, TransientError
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def check_url(url: str, trusted: str = "") -> URL:
 
     Args:
         url: URL to check.
-        trusted: URL of an endpoint on this machine, such as the one whose answer contains `url`; its host and port
-            are allowed. A URL of another machine is ignored.
+        trusted: URL of an endpoint that the user configured, such as the one whose answer contains `url`. Its scheme,
+            host and port are allowed, wherever it is.
 
     Raises:
         BlockedError: It is not an http or https URL, contains a user or password, or names this machine or an IP
@@ -139,7 +139,7 @@ def check_url(url: str, trusted: str = "") -> URL:
         raise BlockedError("not an http address")
     if parts.raw_user or parts.raw_password:
         raise BlockedError("an address with a user or password is not fetched")
-    if known == _trusted_origin(trusted):
+    if trusted and known == origin(trusted) and parts.scheme == URL(trusted).scheme:
         return parts
     host = known[0].rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
@@ -147,10 +147,6 @@ def check_url(url: str, trusted: str = "") -> URL:
     if _looks_numeric(host):
         _check_numeric(host)
     return parts
-
-
-def _trusted_origin(trusted: str) -> tuple[str, int] | None:
-    return origin(trusted) if trusted and is_loopback(trusted) else None
 
 
 def _looks_numeric(host: str) -> bool:
@@ -179,13 +175,16 @@ class PublicResolver(AbstractResolver):
     Args:
         inner: Resolver that performs the lookups; the system's when None.
         trusted: As for `check_url`.
+
+    Attributes:
+        trusted: Host and port whose addresses need not be public, None for none.
     """
 
     def __init__(self, inner: AbstractResolver | None = None, trusted: str = "") -> None:
         from aiohttp.resolver import ThreadedResolver
 
         self._inner = ThreadedResolver() if inner is None else inner
-        self._trusted = _trusted_origin(trusted)
+        self.trusted = origin(trusted) if trusted else None
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -197,7 +196,7 @@ class PublicResolver(AbstractResolver):
             OSError: The host cannot be resolved.
         """
         addresses = await self._inner.resolve(host, port, family)
-        if (host.lower(), port) == self._trusted:
+        if (host.lower(), port) == self.trusted:
             return addresses
         for address in addresses:
             if not is_public(address["host"]):
@@ -234,7 +233,8 @@ async def fetch(
     """
     import aiohttp
 
-    connector = aiohttp.TCPConnector(resolver=PublicResolver(resolver, trusted), use_dns_cache=False, limit=0)
+    guard = PublicResolver(resolver, trusted)
+    connector = aiohttp.TCPConnector(resolver=guard, use_dns_cache=False, limit=0)
     client = aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -244,14 +244,17 @@ async def fetch(
     )
     try:
         async with asyncio.timeout(timeout), client:
-            return await _follow(client, url, max_bytes, trusted)
+            return await _follow(client, guard, url, max_bytes, trusted)
     except TimeoutError as error:
         raise TransientError(f"{_name(url)} did not answer within {timeout:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
         raise TransientError(f"{_name(url)} cannot be fetched ({type(error).__name__})") from error
 
 
-async def _follow(client: aiohttp.ClientSession, url: str, max_bytes: int, trusted: str) -> FetchResult:
+async def _follow(
+    client: aiohttp.ClientSession, guard: PublicResolver, url: str, max_bytes: int, trusted: str
+) -> FetchResult:
+    """Follow redirects. The first one to another origin ends the trust: nothing it leads to is the user's choice."""
     parts = check_url(url, trusted)
     for _ in range(MAX_REDIRECTS + 1):
         async with client.get(parts, allow_redirects=False) as response:
@@ -264,6 +267,8 @@ async def _follow(client: aiohttp.ClientSession, url: str, max_bytes: int, trust
             joined = str(parts.join(URL(target)))
         except ValueError as error:
             raise BlockedError("redirects to an invalid address") from error
+        if origin(joined) != origin(parts) or URL(joined).scheme != parts.scheme:
+            trusted, guard.trusted = "", None
         parts = check_url(joined, trusted)
     raise FetchError(f"{_name(url)} redirects more than {MAX_REDIRECTS} times")
 

@@ -109,7 +109,17 @@ class AccountError(KnowgenError):
     """A service rejects every call of this account or configuration: a wrong key, no credit, an unknown model.
 
     It is not a failure of the sample. The engine ends the run after a few of them in a row.
+
+    Args:
+        what: What the service says.
+        where: Scorer or generator that called it.
+        fix: How to fix it.
+        attempts: As in `TransientError`.
     """
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "", attempts: tuple[Any, ...] = ()) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.attempts = attempts
 
 
 class RefusalError(KnowgenError):

@@ -23,6 +23,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from knowgen.core.waiting import waiting
+
 MAX_TOKENS = 10**12
 """Largest plausible token count; larger ones are reduced to it and mark the usage as incomplete."""
 
@@ -220,7 +222,9 @@ async def paid_call(worst_case: float | None, caller: str) -> AsyncIterator[Rese
     if meter is None:
         yield Reservation(-1)
         return
-    reservation = Reservation(await meter.reserve(worst_case, caller))
+    with waiting():
+        number = await meter.reserve(worst_case, caller)
+    reservation = Reservation(number)
     try:
         yield reservation
     finally:

@@ -288,6 +288,7 @@ class ParsedScore(Record):
         na: Dimensions that are marked not applicable.
         rationale: The scorer's explanation of the values.
         reason: Why there are no values, when the status is not ok.
+        read_from: Part of the reply that the values were read from; empty for the whole reply, or without a reply.
     """
 
     status: ScoreStatus
@@ -295,6 +296,7 @@ class ParsedScore(Record):
     na: tuple[str, ...] = ()
     rationale: str = ""
     reason: str = ""
+    read_from: str = ""
 
 
 class Attempt(Record):
@@ -306,6 +308,8 @@ class Attempt(Record):
         model: Model name that the endpoint returned.
         finish_reason: Why the model stopped, as the endpoint reports it.
         refused: Whether the model or a content filter refused. No value is parsed from such a reply.
+        reasoning: The model's reasoning, where the endpoint returned nothing else; cut to a bounded length.
+        changes: How the request differed from the one that was asked for, because the endpoint does not accept it.
         seconds: Duration of the call in seconds.
         usage: Tokens and cost.
         cached: Whether the reply was reused from an earlier, identical request, at no further cost.
@@ -316,6 +320,8 @@ class Attempt(Record):
     model: str = ""
     finish_reason: str = ""
     refused: bool = False
+    reasoning: str = ""
+    changes: tuple[str, ...] = ()
     seconds: float = Field(default=0.0, allow_inf_nan=False)
     usage: Usage = Usage()
     cached: bool = False

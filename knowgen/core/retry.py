@@ -95,4 +95,4 @@ def exponential(attempt: int, first: float, longest: float = math.inf) -> float:
         >>> [exponential(attempt, first=0.5, longest=3.0) for attempt in (1, 2, 3, 4)]
         [0.5, 1.0, 2.0, 3.0]
     """
-    return min(first * 2.0 ** (attempt - 1), longest)
+    return min(first * 2.0 ** min(attempt - 1, 100), longest)

@@ -23,6 +23,9 @@ from knowgen.core.errors import UsageError
 GENERATION_TIMEOUT = 600.0
 """Default time limit of one generation, in seconds."""
 
+PATIENCE = 1800.0
+"""Default time without any answer of a service, in seconds, after which a run stops waiting for it."""
+
 RUN = ("run",)
 """Commands that generate images for a task."""
 SCORING = ("run", "score")
@@ -142,6 +145,13 @@ class EngineConfig(_Checked):
     timeout: Annotated[
         float, Option("Maximum seconds per generation", metavar="SECONDS", above=0, commands=RUN, suite=True)
     ] = GENERATION_TIMEOUT
+    patience: Annotated[
+        float,
+        Option(
+            "Seconds to wait for a service that gives no answer",
+            metavar="SECONDS", minimum=0, commands=JUDGING, suite=True,
+        ),
+    ] = PATIENCE  # fmt: skip
     progress: Annotated[bool, Option("Show progress on stderr", commands=())] = False
 
 

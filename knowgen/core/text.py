@@ -78,6 +78,18 @@ def count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def duration_text(seconds: float) -> str:
+    """Return a duration in one unit, rounded to a whole number of it.
+
+    Example:
+        >>> duration_text(42), duration_text(1800), duration_text(86400)
+        ('42 s', '30 min', '24 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
 def clean_text(text: str) -> str:
     """Return the text with lone surrogates replaced, so that it can be stored as UTF-8."""
     return _SURROGATE.sub("\ufffd", text)

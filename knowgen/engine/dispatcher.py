@@ -16,8 +16,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from knowgen.core.errors import BudgetReachedError
-from knowgen.engine.executors.concurrency import CapacityLimiter, Invocation, InvocationEvent, LoopBridge
+from knowgen.engine.executors.concurrency import (
+    END,
+    CapacityLimiter,
+    Invocation,
+    InvocationEvent,
+    LoopBridge,
+)
 from knowgen.engine.executors.in_process import Executor
+from knowgen.engine.executors.invoke import ServiceCheck
 from knowgen.engine.failure_log import FailureLog
 from knowgen.engine.retry import (
     FATAL_ERRORS,
@@ -39,11 +46,20 @@ T = TypeVar("T")
 MAX_ABANDONED = 3
 """Hanging threads that may be left behind before the plugin is disabled."""
 
+MAX_UNASKED = 64
+"""Results that were not asked for, in one call, after which the call is abandoned."""
+
+MAX_WAITING_SECONDS = 6 * 3600.0
+"""Time that a call may wait for its turn, without the time that its limit counts."""
+
 MAX_DEATHS = 10
 """Calls in a row that may hang or die before the plugin is disabled."""
 
 LINGER_SECONDS = 0.02
-"""Time a batch generator waits for a batch to fill up."""
+"""Time a batch generator waits for further requests before it takes a batch that is not full."""
+
+MAX_LINGERS = 5
+"""Times that it waits again while further requests arrive."""
 
 
 @dataclass(slots=True)
@@ -82,6 +98,48 @@ class QueuedRequest:
         self.future.set_exception(error)
 
 
+class Deadline:
+    """The time limit of a call: so many seconds for each further result, without the time that the call waits.
+
+    Args:
+        seconds: The limit.
+        clock: Current time in seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._started = clock()
+        self._waiting_since: float | None = None
+        self._waited = 0.0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the call waits for its turn now."""
+        return self._waiting_since is not None
+
+    @property
+    def left(self) -> float:
+        """Seconds until the call has run out of time, if it waits until then or does not wait at all."""
+        now = self._clock()
+        if self._waiting_since is not None:
+            return MAX_WAITING_SECONDS - self._waited - (now - self._waiting_since)
+        return self._seconds - (now - self._started)
+
+    def restart(self) -> None:
+        """Give the call the whole limit again, because it made progress."""
+        self._started = self._clock()
+
+    def wait(self, waiting: bool) -> None:
+        """Stop the time when the call begins to wait, and let it go on when the call does."""
+        now = self._clock()
+        if waiting:
+            self._waiting_since = now
+        elif self._waiting_since is not None:
+            self._waited += now - self._waiting_since
+            self._started += now - self._waiting_since
+            self._waiting_since = None
+
+
 class Dispatcher:
     """Sends requests to one plugin with bounded concurrency.
 
@@ -91,7 +149,8 @@ class Dispatcher:
         executor: Where the plugin runs.
         slots: Calls of the plugin at once.
         batch_size: Requests per call.
-        timeout: Time limit per request in seconds.
+        timeout: Time limit in seconds for each further result of a call. The time that the call waits for its turn does
+            not count.
         result_name: What the plugin returns, for messages: `image` or `score`.
         where: Name of the plugin, for messages.
         fill: Wait a moment for a full batch, because a full batch costs little more than a single request.
@@ -123,11 +182,14 @@ class Dispatcher:
         self._queue: deque[QueuedRequest] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._slot_tasks: list[asyncio.Task[None]] = []
+        self._running: dict[Invocation[Any], tuple[int, Deadline]] = {}
         self._abandoned = 0
         self._deaths = 0
         self._last_death: WorkerDiedError | None = None
         self._disabled_slots = 0
+        self._busy = 0
         self._disabled = ""
+        self._machine_failed = False
 
     async def submit(
         self,
@@ -160,7 +222,7 @@ class Dispatcher:
         """
         self._state.raise_if_stopped(drain=self._drain)
         if self._disabled:
-            raise PluginDisabledError(self._disabled)
+            raise self._disabled_error()
         request = QueuedRequest(id, payload, self._bridge.loop.create_future(), alone, on_repeat)
         self._queue.append(request)
         self._wake_slot()
@@ -171,10 +233,32 @@ class Dispatcher:
             if request.admitted and self._limiter is not None:
                 self._limiter.release()
 
+    async def check(self) -> None:
+        """Check that the plugin's service would take calls.
+
+        Raises:
+            Exception: What the plugin raised.
+        """
+
+        async def ignore(value: Any, seconds: float) -> None:
+            """Do nothing: the check has passed."""
+
+        payload = ServiceCheck()
+        await self.submit(payload.id, payload, ignore, alone=True)
+
     def stop(self) -> None:
-        """Drop requests that are queued; those in progress continue."""
+        """Drop requests that are queued or wait for their turn inside a call; those in progress continue."""
         while self._queue:
             self._queue.popleft().fail(StoppedError(self._state.stop_reason))
+        for invocation, (slot, deadline) in self._running.items():
+            if deadline.waiting and len(invocation.batch) == 1 and not invocation.closed:
+                invocation.deliver(InvocationEvent("error", "", StoppedError(self._state.stop_reason)))
+                invocation.deliver(END)
+                self._bridge.loop.create_task(self._drop(slot, invocation))
+
+    async def _drop(self, slot: int, invocation: Invocation[Any]) -> None:
+        """End a call that has not been sent yet."""
+        await self._executor.abandon(slot, invocation)
 
     async def close(self) -> None:
         """End the slots and close the plugin."""
@@ -207,11 +291,14 @@ class Dispatcher:
         try:
             while True:
                 batch = await self._next_batch()
+                self._busy += 1
                 try:
                     await self._process(slot, batch)
                 except DeviceDisabledError as error:
                     self._disable_slot(batch, str(error))
                     return
+                finally:
+                    self._busy -= 1
         except Exception as error:  # noqa: BLE001 - a bug of the engine itself: the run must not hang on it
             self._state.fail(error)
             self.stop()
@@ -222,17 +309,31 @@ class Dispatcher:
                 waiter = self._bridge.loop.create_future()
                 self._idle.append(waiter)
                 await waiter
-            if self._fill and len(self._queue) < self.batch_size:
-                await asyncio.sleep(LINGER_SECONDS)
+            if self._fill:
+                await self._linger()
             if self._limiter is not None:
                 await self._limiter.wait_until_free()
             if batch := self._take_batch():
                 return batch
 
+    async def _linger(self) -> None:
+        """Wait for further requests while they arrive and the free slots have no full batch each."""
+        for _ in range(MAX_LINGERS):
+            before = len(self._queue)
+            if before >= self.batch_size * self._free_slots:
+                return
+            await asyncio.sleep(LINGER_SECONDS)
+            if len(self._queue) <= before:
+                return
+
+    @property
+    def _free_slots(self) -> int:
+        """Number of slots that have no batch, those that have not been started included; at least 1."""
+        return max(1, self.slots - self._disabled_slots - self._busy)
+
     def _take_batch(self) -> list[QueuedRequest]:
-        """Take a batch from the queue: this slot's share of what is queued, without two requests of the same id."""
-        sharing = 1 if self._fill else 1 + min(len(self._idle), max(0, len(self._queue) - 1))
-        size = min(self.batch_size, -(-len(self._queue) // sharing)) if self._queue else 0
+        """Take a batch from the queue: an equal share for each free slot, without two requests of the same id."""
+        size = min(self.batch_size, -(-len(self._queue) // self._free_slots))
         batch: list[QueuedRequest] = []
         ids: set[str] = set()
         while len(batch) < size and self._queue:
@@ -261,7 +362,7 @@ class Dispatcher:
         """
         try:
             if self._disabled:
-                raise PluginDisabledError(self._disabled)
+                raise self._disabled_error()
             executor_slot = await self._executor.ready_slot(slot, [request.payload for request in batch])
         except DeviceDisabledError:
             raise
@@ -275,36 +376,57 @@ class Dispatcher:
         now = time.monotonic()
         for request in batch:
             request.started = now
-        executor_slot.start(invocation)
-        await self._collect(slot, invocation, {request.id: request for request in batch})
+        deadline = Deadline(self._timeout, self._bridge.loop.time)
+        self._running[invocation] = (slot, deadline)
+        try:
+            executor_slot.start(invocation)
+            await self._collect(slot, invocation, {request.id: request for request in batch}, deadline)
+        finally:
+            del self._running[invocation]
 
     # -- events: from the plugin to the requests -------------------------------------------------------------------
 
-    async def _collect(self, slot: int, invocation: Invocation[Any], requests: dict[str, QueuedRequest]) -> None:
+    async def _collect(
+        self, slot: int, invocation: Invocation[Any], requests: dict[str, QueuedRequest], deadline: Deadline
+    ) -> None:
         """Resolve the requests of an invocation from its events, until it ends or times out."""
         waiting = dict(requests)
-        unknown_ids: list[str] = []
+        unasked: list[str] = []
         while True:
             try:
-                event = await self._next_event(invocation, len(waiting))
+                event = await self._next_event(invocation, deadline)
             except TimeoutError:
                 await self._timed_out(slot, invocation, waiting)
                 return
             if event.kind == "end":
                 break
-            if event.kind == "error":
+            before = len(waiting)
+            if event.kind == "waiting":
+                deadline.wait(bool(event.value))
+            elif event.kind == "error":
                 self._on_error(event, waiting)
             else:
-                self._on_result(event, requests, waiting, unknown_ids)
+                self._on_result(event, requests, waiting, unasked)
+            if len(waiting) < before:
+                deadline.restart()
+            elif event.kind == "result" and (len(unasked) > MAX_UNASKED or deadline.left <= 0):
+                await self._timed_out(slot, invocation, waiting, self._unasked_results(unasked))
+                return
         if invocation.on_finished is not None:
             invocation.on_finished(invocation)
+        unknown_ids = [id for id in unasked if id not in requests]
         for request in waiting.values():
             request.fail(ContractError(self._missing_result(unknown_ids)))
 
-    async def _next_event(self, invocation: Invocation[Any], waiting: int) -> InvocationEvent:
+    async def _next_event(self, invocation: Invocation[Any], deadline: Deadline) -> InvocationEvent:
+        """Return the next event.
+
+        Raises:
+            TimeoutError: The call has run out of time.
+        """
         if (event := invocation.next_ready()) is not None:
             return event
-        async with asyncio.timeout(self._timeout * max(1, waiting)):
+        async with asyncio.timeout(max(0.0, deadline.left)):
             return await invocation.next()
 
     def _on_result(
@@ -312,7 +434,7 @@ class Dispatcher:
         event: InvocationEvent,
         requests: dict[str, QueuedRequest],
         waiting: dict[str, QueuedRequest],
-        unknown_ids: list[str],
+        unasked: list[str],
     ) -> None:
         id = event.id
         if not id and len(requests) == 1:
@@ -321,11 +443,10 @@ class Dispatcher:
         if request is not None:
             self._deaths = 0
             request.resolve(event.value)
-        elif id in requests:
-            if (on_repeat := requests[id].on_repeat) is not None:
-                on_repeat()
-        else:
-            unknown_ids.append(id)
+            return
+        unasked.append(id)
+        if id in requests and (on_repeat := requests[id].on_repeat) is not None:
+            on_repeat()
 
     def _on_error(self, event: InvocationEvent, waiting: dict[str, QueuedRequest]) -> None:
         """Fail the request that an error belongs to. After an error of a whole batch, each request is run alone."""
@@ -355,11 +476,26 @@ class Dispatcher:
         reason = f"the {plugin} returned no {self._result_name} for this request"
         return f"{reason}; it returned one for an unknown request {unknown_ids[0][:60]!r}" if unknown_ids else reason
 
-    async def _timed_out(self, slot: int, invocation: Invocation[Any], waiting: dict[str, QueuedRequest]) -> None:
-        """Abandon an invocation that has run out of time; disable a plugin that hangs again and again."""
-        reason = f"no {self._result_name} within {self._timeout:g} s"
-        if len(waiting) > 1:
-            reason += f" each, in a batch with {len(waiting)} results missing"
+    def _unasked_results(self, unasked: list[str]) -> str:
+        plugin = "generator" if self._result_name == "image" else "scorer"
+        return f"the {plugin} goes on returning {self._result_name}s that were not asked for ({len(unasked)} so far)"
+
+    async def _timed_out(
+        self, slot: int, invocation: Invocation[Any], waiting: dict[str, QueuedRequest], reason: str = ""
+    ) -> None:
+        """Abandon an invocation that has run out of time; disable a plugin that hangs again and again.
+
+        Args:
+            slot: Its slot.
+            invocation: The invocation.
+            waiting: Requests that have no result yet.
+            reason: Why it is abandoned; that it gave no result in time when empty.
+        """
+        if not reason and len(waiting) > 1:
+            reason = (
+                f"no further {self._result_name} within {self._timeout:g} s, in a batch with {len(waiting)} missing"
+            )
+        reason = reason or f"no {self._result_name} within {self._timeout:g} s"
         outcome = await self._executor.abandon(slot, invocation)
         blocked = EventLoopBlockedError(f"another call blocked the event loop of {self._where}")
         for request in waiting.values():
@@ -373,11 +509,14 @@ class Dispatcher:
                 f"{self._where} hung or died {self._deaths} times in a row and is not called again in this run"
             )
 
-    def _disable(self, reason: str) -> None:
+    def _disable(self, reason: str, *, machine: bool = False) -> None:
         """Disable the plugin for the rest of the run, and fail the queued requests."""
-        self._disabled = reason
+        self._disabled, self._machine_failed = reason, machine
         while self._queue:
-            self._queue.popleft().fail(PluginDisabledError(reason))
+            self._queue.popleft().fail(self._disabled_error())
+
+    def _disabled_error(self) -> PluginDisabledError:
+        return PluginDisabledError(self._disabled, machine=self._machine_failed)
 
     def _disable_slot(self, batch: list[QueuedRequest], reason: str) -> None:
         """Give a slot's batch to the other slots; disable the plugin if none is left."""
@@ -385,7 +524,7 @@ class Dispatcher:
         logging.getLogger("knowgen.engine").warning("%s: %s", self._where, reason)
         self._queue.extendleft(reversed(batch))
         if self._disabled_slots >= self.slots:
-            self._disable(f"{self._where}: no device is left; the last error: {reason}")
+            self._disable(f"{self._where}: no device is left; the last error: {reason}", machine=True)
             return
         for _ in batch:
             self._wake_slot()

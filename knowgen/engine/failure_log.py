@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from knowgen.core.errors import KnowgenError
+from knowgen.core.records import FailureCause
 from knowgen.core.secrets import mask_secrets
 from knowgen.core.tracebacks import place_of, traceback_text
 from knowgen.engine.retry import (
@@ -17,7 +18,7 @@ from knowgen.engine.retry import (
     PluginDisabledError,
     PluginError,
     StoppedError,
-    WorkerDiedError,
+    cause_of,
     describe,
     is_transient,
 )
@@ -49,9 +50,10 @@ class FailureLog:
     def record(self, error: BaseException) -> BaseException:
         """Write the traceback of an error, and return the error to report: one that names file, line and log.
 
-        Errors of this project, which a plugin raises on purpose, are returned as they are, and so are transient ones.
+        Errors of this project, which a plugin raises on purpose, are returned as they are. So are transient errors, whose
+        tracebacks are written.
         """
-        if isinstance(error, WorkerDiedError) or (isinstance(error, _OWN_ERRORS) and not is_transient(error)):
+        if isinstance(error, _OWN_ERRORS):
             return error
         if isinstance(error, PluginError):
             place, text = error.place, error.traceback
@@ -63,7 +65,8 @@ class FailureLog:
         if is_transient(error):
             return error
         note = f" ({place})" + (f"; see logs/{NAME}" if written else "")
-        return PluginError(describe(error) + note, place=place)
+        machine = cause_of(error) is FailureCause.INFRASTRUCTURE
+        return PluginError(describe(error) + note, machine=machine, place=place)
 
     def _write(self, text: str) -> bool:
         """Write a traceback; return whether the log has it."""

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from knowgen.core.errors import BudgetReachedError, KnowgenError, RefusalError
-from knowgen.core.records import Generation, GenerationRequest, GenerationStatus, request_id
+from knowgen.core.records import FailureCause, Generation, GenerationRequest, GenerationStatus, request_id
 from knowgen.core.spec import RunSpec
+from knowgen.engine.attempts import Attempts, check_service, with_retries
 from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.concurrency import WorkerThreads
 from knowgen.engine.imaging import encode
@@ -22,12 +23,14 @@ from knowgen.engine.options import EngineOptions
 from knowgen.engine.retry import (
     FATAL_ERRORS,
     ContractError,
+    LeftOutError,
     NotGeneratedError,
     StoppedError,
     StoreError,
+    cause_of,
     describe,
-    with_retries,
 )
+from knowgen.engine.services import Service
 from knowgen.engine.work_plan import WorkItem
 from knowgen.generators.contract import GeneratedImage, GenerationSource
 from knowgen.store.run import RunStore
@@ -43,8 +46,18 @@ class GenerationStep(Protocol):
 
         Raises:
             StoppedError, BudgetReachedError: It was not generated because the run ends.
+            LeftOutError: The service rejects it alone because of the account.
             NotGeneratedError: Its source has no image for it yet.
             StoreError: The store cannot be written.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Check that the generator's service would take calls.
+
+        Raises:
+            StoppedError: It is unavailable, and the run waits no longer.
+            Exception: What the check raised.
         """
         ...
 
@@ -99,9 +112,18 @@ class GenerationWriter:
         attempts: int,
         *,
         status: GenerationStatus = GenerationStatus.FAILED,
+        cause: FailureCause = FailureCause.SYSTEM,
         seconds: float = 0.0,
     ) -> Generation:
         """Store a failed or refused generation with its reason.
+
+        Args:
+            item: The work item.
+            reason: Why there is no image.
+            attempts: Attempts so far, those of earlier runs included.
+            status: Failed or refused.
+            cause: What caused a failure.
+            seconds: Time the attempts took.
 
         Raises:
             StoreError: The store cannot be written.
@@ -114,6 +136,7 @@ class GenerationWriter:
             seed=self._spec.seed + item.repeat,
             seconds=seconds,
             attempts=attempts,
+            cause=cause if status is GenerationStatus.FAILED else None,
         )
         return self._put(item, generation)
 
@@ -159,6 +182,7 @@ class GenerationWriter:
             seconds=seconds,
             usage=result.usage,
             attempts=attempts,
+            cause=FailureCause.SYSTEM if status is GenerationStatus.FAILED else None,
             **metadata,
         )
 
@@ -190,9 +214,11 @@ class GeneratorStep:
         spec: The run.
         options: Limits of attempts.
         dispatcher: Sends requests to the generator.
+        service: The service behind the generator, if it calls one.
         writer: Stores the results.
         threads: Threads in which the writer works.
         privileged: Whether requests carry the ground truth.
+        checks_service: Whether the generator has `check_service`.
     """
 
     def __init__(
@@ -200,30 +226,34 @@ class GeneratorStep:
         spec: RunSpec,
         options: EngineOptions,
         dispatcher: Dispatcher,
+        service: Service,
         writer: GenerationWriter,
         threads: WorkerThreads,
         *,
         privileged: bool,
+        checks_service: bool = False,
     ) -> None:
-        self._spec, self._options, self._dispatcher = spec, options, dispatcher
+        self._spec, self._options, self._dispatcher, self._service = spec, options, dispatcher, service
+        service.on_close = dispatcher.stop
         self._writer, self._threads, self._privileged = writer, threads, privileged
+        self._checks_service = checks_service
 
     async def generate(self, item: WorkItem) -> Generation:
         """Return the stored generation, whatever its status; see `GenerationStep`."""
         before = item.earlier.attempts if item.earlier is not None else 0
-        tries = max(1, min(self._options.tries, self._options.max_attempts - before))
+        limit = max(1, min(self._options.tries, self._options.max_attempts - before))
+        tries = Attempts(self._service, limit)
         request = self._request(item)
         notes: list[str] = []
-        attempts = before
-        status = GenerationStatus.FAILED
+        status, cause = GenerationStatus.FAILED, FailureCause.SYSTEM
 
         async def attempt(number: int) -> Generation:
-            nonlocal attempts
-            attempts = before + number
             on_repeat = self._on_repeat(item, notes)
             return await self._dispatcher.submit(request.id, request, write, alone=number > 1, on_repeat=on_repeat)
 
         async def write(value: Any, seconds: float) -> Generation:
+            self._service.answered()
+            attempts = before + tries.number
             generation = await self._threads.run(self._writer.write, item, value, seconds, attempts, notes)
             if notes and "note" not in generation.settings:  # a second image arrived while this one was being stored
                 await self._threads.run(self._writer.add_note, item, REPEATED)
@@ -231,15 +261,34 @@ class GeneratorStep:
 
         started = time.monotonic()
         try:
-            return await with_retries(attempt, tries)
-        except (StoppedError, BudgetReachedError, StoreError, *FATAL_ERRORS):
+            generation = await with_retries(attempt, tries, self._service)
+        except (StoppedError, LeftOutError, BudgetReachedError, StoreError, *FATAL_ERRORS):
             raise
         except RefusalError as error:
+            self._service.answered()
             status, reason = GenerationStatus.REFUSED, describe(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a generator may raise anything
-            reason = describe(error)
-        seconds = time.monotonic() - started
-        return self._writer.write_failure(item, reason, attempts, status=status, seconds=seconds)
+            reason, cause = describe(error), cause_of(error)
+        else:
+            self._note_result(generation)
+            return generation
+        generation = self._writer.write_failure(
+            item, reason, before + tries.failed, status=status, cause=cause, seconds=time.monotonic() - started
+        )
+        self._note_result(generation)
+        return generation
+
+    def _note_result(self, generation: Generation) -> None:
+        """Report a result to the service, which is paused when all fail in the same way. Refusals say nothing."""
+        if generation.status is GenerationStatus.OK:
+            self._service.succeeded()
+        elif generation.cause is FailureCause.SYSTEM:
+            self._service.failed(generation.reason, generation.sample_id)
+
+    async def check(self) -> None:
+        """Check that the generator's service would take calls; see `attempts.check_service`."""
+        if self._checks_service:
+            await check_service(self._dispatcher.check, self._service)
 
     def _on_repeat(self, item: WorkItem, notes: list[str]) -> Callable[[], None]:
         def note_once() -> None:
@@ -297,6 +346,9 @@ class SourceStep:
         if result.status is GenerationStatus.NOT_RUN:
             raise NotGeneratedError(result.reason)
         return self._writer.write(item, result, 0.0, attempts, [])
+
+    async def check(self) -> None:
+        """Do nothing: a source calls no service."""
 
     def stop(self) -> None:
         """Do nothing: no request is queued for long."""

@@ -54,7 +54,10 @@ class RunOutcome:
         cost: US dollars spent by this run: according to the budget meter or to the records, whichever is higher.
         seconds: Wall time.
         refusal: Why the budget allowed no further call; empty if it did.
-        stopped: Why the run ended early: `budget`, `interrupted` or the text of an error; empty if it was completed.
+        stopped: Why the run ended early: `budget`, `unavailable`, `interrupted` or the text of an error; empty if it
+            was completed.
+        notices: A line for the user on each reason why samples remain not run: a service that gave no answer, a scorer
+            that is paused, a rejected sample.
 
     Example:
         >>> outcome = RunOutcome(expected=3, generated=2, generation_failed=1, scored=2)
@@ -74,6 +77,14 @@ class RunOutcome:
     seconds: float = 0.0
     refusal: str = ""
     stopped: str = ""
+    notices: tuple[str, ...] = ()
+
+    @property
+    def stop_reason(self) -> str:
+        """Return why the run ended early, in one line; empty if it was completed."""
+        if self.stopped == "budget":
+            return self.refusal
+        return self.notices[0] if self.stopped == "unavailable" and self.notices else self.stopped
 
     @property
     def failed(self) -> int:
@@ -83,4 +94,4 @@ class RunOutcome:
     @property
     def all_cached(self) -> bool:
         """Return whether every result existed before this run."""
-        return not (self.stopped or self.generated or self.scored or self.failed)
+        return not (self.stopped or self.notices or self.generated or self.scored or self.failed)

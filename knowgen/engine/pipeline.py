@@ -11,17 +11,47 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from knowgen.core.errors import BudgetReachedError
-from knowgen.core.records import GenerationStatus
+from knowgen.core.records import GenerationStatus, ScoreStatus
 from knowgen.engine.executors.concurrency import WorkerThreads
 from knowgen.engine.generation import GenerationStep
 from knowgen.engine.progress import RunCounts
-from knowgen.engine.retry import NotGeneratedError, StoppedError, StoreError
+from knowgen.engine.retry import LeftOutError, NotGeneratedError, StoppedError, StoreError
 from knowgen.engine.run_state import RunState
 from knowgen.engine.scoring import ScoringStep
 from knowgen.engine.work_plan import PendingScore, WorkItem, WorkPlanner
 
 CHUNK = 32
 """Items planned at once, in the planning thread."""
+
+
+class ServiceChecks:
+    """Checks once per run that the services take calls, before anything is generated or paid. Only those with work.
+
+    Args:
+        generation_step: Generates images; None where none are generated.
+        scoring_steps: One per scorer, in the planner's order.
+    """
+
+    def __init__(self, generation_step: GenerationStep | None, scoring_steps: Sequence[ScoringStep]) -> None:
+        self._generation_step = generation_step
+        self._unchecked = dict(enumerate(scoring_steps))
+
+    async def before(self, item: WorkItem) -> None:
+        """Check the services that an item needs and that have not been checked.
+
+        Raises:
+            StoppedError: A service is unavailable, and the run waits no longer.
+            KnowgenError: A service takes no calls, which ends the run.
+        """
+        indices = set(self._unchecked) if item.needs_generation else {one.scorer_index for one in item.pending_scores}
+        steps: list[GenerationStep | ScoringStep] = [
+            self._unchecked.pop(index) for index in sorted(indices) if index in self._unchecked
+        ]
+        if item.needs_generation and self._generation_step is not None:
+            steps.append(self._generation_step)
+            self._generation_step = None
+        if steps:
+            await asyncio.gather(*(step.check() for step in steps))
 
 
 class SamplePipeline:
@@ -36,6 +66,7 @@ class SamplePipeline:
         planning: A thread for the planner, which reads the store.
         max_in_flight: Items in flight at once.
         drain: Go on after a stop that is not an interruption, to score images that exist.
+        checks: Checks the services before the first call.
     """
 
     def __init__(
@@ -49,8 +80,9 @@ class SamplePipeline:
         *,
         max_in_flight: int,
         drain: bool = False,
+        checks: ServiceChecks,
     ) -> None:
-        self._state, self._planner, self._drain = state, planner, drain
+        self._state, self._planner, self._drain, self._checks = state, planner, drain, checks
         self._generation_step, self._scoring_steps = generation_step, scoring_steps
         self._counts, self._planning = counts, planning
         self._slots = asyncio.Semaphore(max_in_flight)
@@ -96,8 +128,12 @@ class SamplePipeline:
             return False
         if item.is_complete:
             self._counts.add_stored(item, generations=self._generation_step is not None)
-            self._counts.done += 1
+            self._counts.end_stored(item)
             return True
+        try:
+            await self._checks.before(item)
+        except StoppedError:
+            return False
         await self._slots.acquire()
         if self._stopped:
             self._slots.release()
@@ -116,12 +152,11 @@ class SamplePipeline:
     async def _run_item(self, item: WorkItem) -> None:
         """Generate and score an item. Failures of plugins are stored results; what is raised here ends the run."""
         try:
-            await self._generate_and_score(item)
-            self._counts.done += 1
-        except StoppedError:
-            return  # stays not run; the reason is in the run state
+            self._counts.end(failed=not await self._generate_and_score(item))
+        except (StoppedError, LeftOutError):
+            self._counts.not_run += 1  # the reason is in the run state, or known to the service
         except NotGeneratedError:
-            self._counts.done += 1  # stays not run: nothing to score yet
+            self._counts.end(failed=False)  # stays not run: nothing to score yet
         except BudgetReachedError:
             self._state.stop("budget")
         except StoreError as error:
@@ -129,33 +164,43 @@ class SamplePipeline:
         except Exception as error:  # noqa: BLE001 - would hit every sample, or is a bug of the engine
             self._state.fail(error)
 
-    async def _generate_and_score(self, item: WorkItem) -> None:
+    async def _generate_and_score(self, item: WorkItem) -> bool:
+        """Do what an item lacks. Return whether all its results are usable."""
+        usable = True
         if item.needs_generation and self._generation_step is not None:
             generation = await self._generation_step.generate(item)
             self._counts.add_generation(generation)
             item.generation = generation
+            usable = generation.status is GenerationStatus.OK
             if generation.status is GenerationStatus.OK and self._scoring_steps:
                 self._planner.plan_scores(item)
                 self._counts.add_stored_scores(item)
         else:
             self._counts.add_stored(item, generations=self._generation_step is not None)
+        usable = usable and item.stored_results_usable
         if len(item.pending_scores) == 1:
-            await self._score(item, item.pending_scores[0])
-        elif item.pending_scores:
-            await self._score_all(item)
+            return await self._score(item, item.pending_scores[0]) and usable
+        if item.pending_scores:
+            return await self._score_all(item) and usable
+        return usable
 
-    async def _score_all(self, item: WorkItem) -> None:
+    async def _score_all(self, item: WorkItem) -> bool:
         """Make all scores of an image concurrently; raise the most serious error once all have ended."""
         scores = (self._score(item, pending) for pending in item.pending_scores)
         results = await asyncio.gather(*scores, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         # an error of the store comes first, then a reached budget, and last that the run was stopped
-        errors.sort(key=lambda error: (not isinstance(error, StoreError), isinstance(error, StoppedError)))
+        errors.sort(
+            key=lambda error: (not isinstance(error, StoreError), isinstance(error, (StoppedError, LeftOutError)))
+        )
         if errors:
             raise errors[0]
+        return all(results)
 
-    async def _score(self, item: WorkItem, pending: PendingScore) -> None:
+    async def _score(self, item: WorkItem, pending: PendingScore) -> bool:
+        """Make a score. Return whether it is usable."""
         if item.generation is None:
-            return
+            return True
         score = await self._scoring_steps[pending.scorer_index].score(item, item.generation, pending)
         self._counts.add_score(score, pending.earlier)
+        return score.status is not ScoreStatus.FAILED

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from knowgen.core.records import Generation, GenerationStatus, Score, ScoreStatus
+from knowgen.core.text import duration_text
 from knowgen.engine.options import RunOutcome
 from knowgen.engine.work_plan import WorkItem
 
 LINE_SECONDS = 30.0
 """Seconds between two lines where stderr is not a terminal."""
+
+ANNOUNCE_SECONDS = 1.0
+"""Seconds after which a step without a display of its own is announced."""
 
 
 class RunCounts:
@@ -26,7 +32,10 @@ class RunCounts:
     Attributes:
         outcome: The counts that a run returns.
         total: Items of all passes: `expected` times `passes`.
-        done: Items that have ended.
+        done: Items that have ended, with or without usable results.
+        failed: Those among them that lack a usable image or score.
+        cached: Those among them whose results all existed before, and are usable.
+        not_run: Items that were started and remain not run.
         recorded_cost: US dollars according to the records of this run.
     """
 
@@ -34,8 +43,19 @@ class RunCounts:
         self._pays_for_generations = pays_for_generations
         self.outcome = RunOutcome(expected=expected)
         self.total = expected * passes
-        self.done = 0
+        self.done = self.failed = self.cached = self.not_run = 0
         self.recorded_cost = 0.0
+
+    def end(self, *, failed: bool) -> None:
+        """Count an item that has ended."""
+        self.done += 1
+        self.failed += failed
+
+    def end_stored(self, item: WorkItem) -> None:
+        """Count an item that was complete already."""
+        usable = item.stored_results_usable
+        self.cached += usable
+        self.end(failed=not usable)
 
     def add_stored(self, item: WorkItem, *, generations: bool) -> None:
         """Count the results of an item that were in the store.
@@ -81,14 +101,9 @@ class RunCounts:
         earlier_cost = (earlier.usage.cost or 0.0) if earlier is not None else 0.0
         self.recorded_cost += (score.usage.cost or 0.0) - earlier_cost
 
-    @property
-    def cached(self) -> int:
-        """Return the number of generations and scores that existed before this run."""
-        return self.outcome.generation_cached + self.outcome.score_cached
-
 
 class Progress:
-    """Shows `done/total ok failed cached cost rate ETA` on stderr.
+    """Shows on stderr how many samples are done, and at what rate.
 
     Args:
         enabled: Whether to show anything.
@@ -102,20 +117,21 @@ class Progress:
         self._bar: Any = None
         self._started = self._last_line = self._clock()
 
-    def show(self, counts: RunCounts | None, cost: float) -> None:
+    def show(self, counts: RunCounts | None, cost: float, waiting: str = "") -> None:
         """Update the display. Cheap enough to be called ten times a second.
 
         Args:
             counts: The counts, None before there are any.
             cost: US dollars spent by this run.
+            waiting: What the run waits for, such as `waiting for vlm:gpt-4.1, 42 s`; empty when it does not.
         """
         if counts is None or not self._enabled:
             return
         if self._terminal:
-            self._show_bar(counts, cost)
+            self._show_bar(counts, cost, waiting)
         elif self._clock() - self._last_line >= LINE_SECONDS:
             self._last_line = self._clock()
-            sys.stderr.write(self._line(counts, cost) + "\n")
+            sys.stderr.write(f"{counts.done}/{counts.total} {self._details(counts, cost, waiting)}\n")
             sys.stderr.flush()
 
     def close(self) -> None:
@@ -124,28 +140,47 @@ class Progress:
             self._bar.close()
             self._bar = None
 
-    def _show_bar(self, counts: RunCounts, cost: float) -> None:
+    def _show_bar(self, counts: RunCounts, cost: float, waiting: str) -> None:
         if self._bar is None:
             from tqdm import tqdm
 
-            layout = "{n_fmt}/{total_fmt} {bar:20} {postfix} {rate_fmt} ETA {remaining}"
-            self._bar = tqdm(total=counts.total, unit="", bar_format=layout, leave=False, dynamic_ncols=True)
-        self._bar.set_postfix_str(_summary(counts, cost), refresh=False)
+            layout = "{n_fmt}/{total_fmt} {bar:20} {desc}"
+            self._bar = tqdm(total=counts.total, bar_format=layout, leave=False, dynamic_ncols=True)
+        self._bar.set_description_str(self._details(counts, cost, waiting), refresh=False)
         self._bar.n = counts.done
         self._bar.refresh()
 
-    def _line(self, counts: RunCounts, cost: float) -> str:
-        seconds = self._clock() - self._started
-        rate = counts.done / seconds if seconds > 0 else 0.0
-        left = f"{(counts.total - counts.done) / rate:.0f} s" if rate > 0 else "unknown"
-        return f"{counts.done}/{counts.total} {_summary(counts, cost)} {rate:.2f}/s ETA {left}"
+    def _details(self, counts: RunCounts, cost: float, waiting: str) -> str:
+        """Return what follows the number of samples, such as `done, 2 failed, 1 cached, $0.12, 3.1/s, ETA 2 s`."""
+        made, seconds = counts.done - counts.cached, self._clock() - self._started
+        rate = made / seconds if seconds > 0 else 0.0
+        numbers = ((counts.failed, "failed"), (counts.cached, "cached"), (counts.not_run, "not run"))
+        parts = ["done", *(f"{number} {word}" for number, word in numbers if number)]
+        if cost > 0:
+            parts.append(f"${cost:.4f}" if cost < 1 else f"${cost:.2f}")
+        if rate > 0:
+            parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min")
+        left = counts.total - counts.done - counts.not_run
+        parts.append(f"ETA {duration_text(left / rate)}" if rate > 0 else "ETA unknown")
+        return ", ".join([*parts, waiting] if waiting else parts)
 
 
-def _summary(counts: RunCounts, cost: float) -> str:
-    outcome = counts.outcome
-    parts = [f"ok {outcome.generated + outcome.generation_cached}", f"failed {outcome.failed}"]
-    if counts.cached:
-        parts.append(f"cached {counts.cached}")
-    if cost > 0:
-        parts.append(f"${cost:.4f}" if cost < 1 else f"${cost:.2f}")
-    return " ".join(parts)
+@contextmanager
+def announce(text: str, *, enabled: bool, after: float = ANNOUNCE_SECONDS) -> Iterator[None]:
+    """Write a line on stderr if the block takes longer than a moment, such as `writing the report`.
+
+    Args:
+        text: The line.
+        enabled: Whether to write it.
+        after: Seconds before it is written.
+    """
+    if not enabled:
+        yield
+        return
+    timer = threading.Timer(after, lambda: sys.stderr.write(f"{text}\n"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,37 +1,39 @@
-"""The errors of the engine, their one-line descriptions, and retries of transient errors with backoff."""
+"""The errors of the engine, their one-line descriptions, and what they say about services and causes of failures."""
 
 from __future__ import annotations
 
-import asyncio
-import random
+import errno
 import sys
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from knowgen.core.errors import (
     ConfigError,
     KnowgenError,
     MissingDependencyError,
     RefusalError,
+    ServiceUnavailableError,
     TransientError,
     UsageError,
 )
-from knowgen.core.retry import exponential, retry
+from knowgen.core.records import FailureCause
 from knowgen.core.text import error_summary, one_line
-
-T = TypeVar("T")
 
 FATAL_ERRORS = (ConfigError, UsageError, MissingDependencyError)
 """Errors that would hit every sample alike: they end the run."""
 
-MAX_WAIT_SECONDS = 600.0
-"""Longest wait before a retry, even if the service asks for more."""
-MAX_WORKER_DEATHS = 3
-"""Worker deaths after which a request is not retried."""
+_MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
+"""Numbers of an `OSError` that the machine is at fault for: a full or broken disk, no free file descriptor."""
 
 
 class StoppedError(Exception):
     """The run takes no new work; the request stays not run."""
+
+
+class ServicePausedError(StoppedError):
+    """The plugin is called no more in this run; what it has not made stays not run."""
+
+
+class LeftOutError(Exception):
+    """The service rejects this request alone because of the account; it stays not run."""
 
 
 class NotGeneratedError(Exception):
@@ -43,7 +45,16 @@ class CallTimeoutError(Exception):
 
 
 class PluginDisabledError(Exception):
-    """The plugin hung or died too often and is not called again in this run."""
+    """The plugin hung or died too often, or no device is left; it is not called again in this run.
+
+    Args:
+        reason: Why.
+        machine: Whether the machine is at fault, and not the plugin.
+    """
+
+    def __init__(self, reason: str, *, machine: bool = False) -> None:
+        super().__init__(reason)
+        self.machine = machine
 
 
 class ContractError(Exception):
@@ -55,13 +66,14 @@ class PluginError(Exception):
 
     Args:
         what: Type and message of the error.
+        machine: Whether the machine is at fault, such as a full disk, and not the plugin.
         place: File and line in the plugin's code, such as `duck.py:12`; empty when unknown.
         traceback: Its traceback as text; empty when it is in the log already.
     """
 
-    def __init__(self, what: str, *, place: str = "", traceback: str = "") -> None:
+    def __init__(self, what: str, *, machine: bool = False, place: str = "", traceback: str = "") -> None:
         super().__init__(what)
-        self.place, self.traceback = place, traceback
+        self.machine, self.place, self.traceback = machine, place, traceback
 
 
 class StoreError(Exception):
@@ -77,7 +89,16 @@ class StoreError(Exception):
 
 
 class WorkerDiedError(TransientError):
-    """A worker process died during a request, which is retried in another one."""
+    """A worker process died during a request, which is retried in another one.
+
+    Args:
+        what: What happened.
+        machine: Whether the machine is at fault, and not the plugin: a failed device, or a process that was killed.
+    """
+
+    def __init__(self, what: str, *, machine: bool = False) -> None:
+        super().__init__(what)
+        self.machine = machine
 
 
 class DeviceDisabledError(Exception):
@@ -92,10 +113,37 @@ def is_transient(error: BaseException) -> bool:
     """Return whether an error may not happen again: `TransientError`, a lost connection or a network timeout."""
     if isinstance(error, (TransientError, ConnectionError, TimeoutError)):
         return True
-    return any(
-        name in sys.modules and isinstance(error, getattr(sys.modules[name], kind))
-        for name, kind in (("httpx", "TransportError"), ("aiohttp", "ClientConnectionError"))
-    )
+    return _is_a(error, ("httpx", "TransportError"), ("aiohttp", "ClientConnectionError"))
+
+
+def service_failure(error: BaseException) -> ServiceUnavailableError | None:
+    """Return what an error says about the service behind a plugin; None where it says nothing.
+
+    An error with a wait that was asked for, and a connection that was not accepted, say nothing about the request.
+    """
+    if isinstance(error, ServiceUnavailableError):
+        return error
+    wait = getattr(error, "retry_after", None) if isinstance(error, TransientError) else None
+    if wait or isinstance(error, ConnectionRefusedError) or _is_a(error, ("httpx", "ConnectError"), _AIOHTTP_CONNECT):
+        attempts = tuple(getattr(error, "attempts", ()))
+        return ServiceUnavailableError(describe(error), busy=True, retry_after=wait or None, attempts=attempts)
+    return None
+
+
+def cause_of(error: BaseException) -> FailureCause:
+    """Return the cause of a failure that ends with an error."""
+    machine = getattr(error, "machine", False) or (isinstance(error, OSError) and error.errno in _MACHINE_ERRORS)
+    if machine or service_failure(error) is not None:
+        return FailureCause.INFRASTRUCTURE
+    return FailureCause.SYSTEM
+
+
+_AIOHTTP_CONNECT = ("aiohttp", "ClientConnectorError")
+
+
+def _is_a(error: BaseException, *kinds: tuple[str, str]) -> bool:
+    """Return whether an error is of a class of a package, which is not imported for it."""
+    return any(name in sys.modules and isinstance(error, getattr(sys.modules[name], kind)) for name, kind in kinds)
 
 
 def is_decline(error: BaseException) -> bool:
@@ -113,40 +161,3 @@ def describe(error: BaseException) -> str:
     ):
         return text or type(error).__name__
     return error_summary(error, 500)
-
-
-async def with_retries(
-    call: Callable[[int], Awaitable[T]],
-    tries: int,
-    on_error: Callable[[BaseException], None] | None = None,
-    wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> T:
-    """Call until it succeeds, the error is not transient, or the attempts are used up.
-
-    Waits grow exponentially from half a second, with jitter, and are at least as long as the service asked for.
-
-    Args:
-        call: Takes the number of the attempt, from 1.
-        tries: Maximum number of attempts.
-        on_error: Called with every error that is retried.
-        wait: Waits for a number of seconds.
-
-    Raises:
-        Exception: The error of the last attempt.
-    """
-    errors: list[BaseException] = []
-
-    def on_retry(error: BaseException) -> None:
-        errors.append(error)
-        if on_error is not None:
-            on_error(error)
-
-    def retryable(error: BaseException) -> bool:
-        deaths = sum(isinstance(earlier, WorkerDiedError) for earlier in [*errors, error])
-        return is_transient(error) and deaths < MAX_WORKER_DEATHS
-
-    def seconds(number: int, error: BaseException | None) -> float:
-        requested = getattr(error, "retry_after", None) or 0.0
-        return min(max(exponential(number, 0.5, 30.0) + random.uniform(0.0, 0.5), requested), MAX_WAIT_SECONDS)
-
-    return await retry(call, attempts=tries, retryable=retryable, wait=seconds, on_retry=on_retry, sleep=wait)

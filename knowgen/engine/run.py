@@ -19,11 +19,12 @@ from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.executors.concurrency import LoopBridge, WorkerThreads
 from knowgen.engine.generation import GenerationStep, GenerationWriter, GeneratorStep, SourceStep
 from knowgen.engine.options import EngineOptions, RunOutcome
-from knowgen.engine.pipeline import SamplePipeline
+from knowgen.engine.pipeline import SamplePipeline, ServiceChecks
 from knowgen.engine.placement import generator_dispatcher, max_items_in_flight, scorer_dispatcher
 from knowgen.engine.progress import Progress, RunCounts
 from knowgen.engine.run_state import RunState, SignalHandler
 from knowgen.engine.scoring import ScoringStep
+from knowgen.engine.services import Service
 from knowgen.engine.work_plan import WorkPlanner, store_samples
 from knowgen.generators.contract import AnswerSource, GenerationSource
 from knowgen.store.run import RunStore
@@ -68,6 +69,7 @@ class Engine:
         self._loop = asyncio.new_event_loop()
         self._bridge = LoopBridge(self._loop)
         self._state = RunState()
+        self._services: list[Service] = []
         self._meter = BudgetMeter(store, options.budget, lambda: self._stop("budget"))
         self._generation_step: GenerationStep | None = None
         self._scoring_steps: list[ScoringStep] = []
@@ -112,6 +114,7 @@ class Engine:
             self._generation_step = self._build_generation_step()
             for handle in self._scorers:
                 self._scoring_steps.append(self._build_scoring_step(handle))
+            self._checks = ServiceChecks(self._generation_step, self._scoring_steps)
             if self._phased:
                 await self._run_pass(planning, generate=True, score=False)
                 if not self._state.aborting:
@@ -125,13 +128,13 @@ class Engine:
             finally:
                 for threads in self._thread_pools:
                     threads.close()
-        if self._state.error is not None:
-            raise self._state.error
+        if (error := self._state.error or self._state.final_error) is not None:
+            raise error
 
     async def _run_pass(self, planning: WorkerThreads, *, generate: bool, score: bool) -> None:
         """Send every sample through the steps of one pass."""
         # when the budget stopped generation, free scorers still score the images that exist
-        drain = bool(self._state.stop_reason) and not generate
+        drain = self._state.stop_reason == "budget" and not generate
         if self._state.aborting or (self._state.stop_reason and not drain):
             return
         handles = self._scorers if score else ()
@@ -144,6 +147,7 @@ class Engine:
             planning,
             max_in_flight=max_items_in_flight(self._generator, handles, self._options),
             drain=drain,
+            checks=self._checks,
         )
         running = self._loop.create_task(pipeline.run())
         watching = self._loop.create_task(self._stop_on_request(pipeline))
@@ -202,14 +206,33 @@ class Engine:
             handle, self._options, self._bridge, self._state, self._meter, self._store.path
         )
         return GeneratorStep(
-            self._spec, self._options, dispatcher, writer, threads, privileged=handle.capabilities.privileged
+            self._spec,
+            self._options,
+            dispatcher,
+            self._new_service(handle, calls_service=handle.capabilities.shape == "generate"),
+            writer,
+            threads,
+            privileged=handle.capabilities.privileged,
+            checks_service=handle.capabilities.checks_service,
         )
 
     def _build_scoring_step(self, handle: ScorerHandle) -> ScoringStep:
         dispatcher = scorer_dispatcher(handle, self._options, self._bridge, self._state, self._meter, self._store.path)
-        return ScoringStep(handle, self._options, dispatcher, self._store)
+        service = self._new_service(handle, calls_service=handle.capabilities.shape == "score")
+        return ScoringStep(handle, self._options, dispatcher, service, self._store)
+
+    def _new_service(self, handle: GeneratorHandle | ScorerHandle, *, calls_service: bool) -> Service:
+        drain = isinstance(handle, ScorerHandle)
+        service = Service(handle.spec.name, self._state, self._options.patience, pausing=calls_service, drain=drain)
+        self._services.append(service)
+        return service
 
     # -- the caller's thread ---------------------------------------------------------------------------------------
+
+    @property
+    def _waiting_line(self) -> str:
+        """Return what the run waits for; empty when no service is unavailable."""
+        return next((line for service in self._services if (line := service.waiting_line())), "")
 
     def wait(self, progress: Progress, signals: SignalHandler) -> RunOutcome:
         """Wait until the run has ended and show its progress; return early if an interrupted run hangs.
@@ -219,7 +242,7 @@ class Engine:
         """
         started = time.monotonic()
         while not self.done.wait(_POLL_SECONDS):
-            progress.show(self.counts, self.cost)
+            progress.show(self.counts, self.cost, self._waiting_line)
             if signals.since is not None and time.monotonic() - signals.since > INTERRUPT_LIMIT_SECONDS:
                 break  # a plugin hangs in a thread, and threads cannot be killed: leave it behind
         outcome = self.counts.outcome
@@ -227,6 +250,8 @@ class Engine:
         outcome.cost = self.cost
         outcome.stopped = self._state.stop_reason
         outcome.refusal = self._meter.refusal
+        notices = [line for service in self._services for line in service.notices]
+        outcome.notices = tuple([self._state.stop_line, *notices] if self._state.stop_line else notices)
         if signals.since is not None:
             outcome.stopped = "interrupted"
         elif self._error is not None:

@@ -1,7 +1,7 @@
 """Whether a run goes on: one `RunState` that all parts of the engine share, and the signals that change it.
 
-A run stops in one of two ways. After a reached budget it takes no new work and finishes what is in flight. After an
-interruption or an error (`aborting`) work in flight ends as well.
+A run stops in one of two ways. After a reached budget, or when a service gives no answer for too long, it takes no new
+work and finishes what is in flight. After an interruption or an error (`aborting`) work in flight ends as well.
 """
 
 from __future__ import annotations
@@ -23,22 +23,54 @@ class RunState:
     """Whether a run takes new work. Used in the engine's event loop only.
 
     Attributes:
-        stop_reason: Why no new work is taken: `budget`, `interrupted` or the text of an error. Empty while the run
-            goes on.
+        stop_reason: Why no new work is taken: `budget`, `unavailable`, `interrupted` or the text of an error. Empty
+            while the run goes on.
+        stop_line: The reason in one line for the user, where it is more than `stop_reason`.
         error: The error that ends the run, None if there is none.
+        final_error: Error to raise once the work in flight has ended, None if there is none.
         changed: Set when the run stops, or stops for a more serious reason.
     """
 
     def __init__(self) -> None:
         self.stop_reason = ""
+        self.stop_line = ""
         self.error: BaseException | None = None
+        self.final_error: BaseException | None = None
         self.changed = asyncio.Event()
+        self._sleepers: set[asyncio.Future[None]] = set()
 
-    def stop(self, reason: str) -> None:
-        """Take no new work. The first reason is kept, except that `interrupted` replaces any other."""
+    def stop(self, reason: str, line: str = "") -> None:
+        """Take no new work. The first reason is kept, except that `interrupted` replaces any other.
+
+        Args:
+            reason: Why, as in `stop_reason`.
+            line: The reason in one line for the user.
+        """
         if not self.stop_reason or reason == "interrupted":
-            self.stop_reason = reason
+            self.stop_reason, self.stop_line = reason, line
         self.changed.set()
+        self.wake()
+
+    def end_with(self, error: BaseException) -> None:
+        """Take no new work, and end with an error once the work in flight has ended. The first error is kept."""
+        if self.final_error is None:
+            self.final_error = error
+        self.stop(str(error))
+
+    async def wait_for_stop(self, seconds: float) -> None:
+        """Wait until the run stops or `wake` is called, at most for some seconds."""
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sleepers.add(sleeper)
+        try:
+            await asyncio.wait([sleeper], timeout=seconds)
+        finally:
+            self._sleepers.discard(sleeper)
+
+    def wake(self) -> None:
+        """Wake all that wait, because what they wait for may not come any more."""
+        for sleeper in self._sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
 
     def fail(self, error: BaseException) -> None:
         """End the run with an error. The first error is kept."""

@@ -11,13 +11,24 @@ import math
 import time
 from typing import Any
 
-from knowgen.core.errors import BudgetReachedError, KnowgenError
-from knowgen.core.records import Attempt, Generation, Score, ScoreStatus, Usage
+from knowgen.core.errors import BudgetReachedError, KnowgenError, UnscorableError
+from knowgen.core.records import Attempt, FailureCause, Generation, Score, ScoreStatus, Usage
+from knowgen.engine.attempts import Attempts, check_service, with_retries
 from knowgen.engine.components import ScorerHandle
 from knowgen.engine.dispatcher import Dispatcher
 from knowgen.engine.executors.invoke import item_id
 from knowgen.engine.options import EngineOptions
-from knowgen.engine.retry import FATAL_ERRORS, ContractError, StoppedError, StoreError, describe, with_retries
+from knowgen.engine.retry import (
+    FATAL_ERRORS,
+    ContractError,
+    LeftOutError,
+    StoppedError,
+    StoreError,
+    cause_of,
+    describe,
+    service_failure,
+)
+from knowgen.engine.services import Service
 from knowgen.engine.work_plan import PendingScore, WorkItem
 from knowgen.scorers.contract import (
     failed_score,
@@ -36,18 +47,24 @@ class ScoringStep:
         handle: The scorer.
         options: Limits of attempts.
         dispatcher: Sends requests to the scorer.
+        service: The service behind the scorer, if it calls one.
         store: Where scores are written.
     """
 
-    def __init__(self, handle: ScorerHandle, options: EngineOptions, dispatcher: Dispatcher, store: RunStore) -> None:
+    def __init__(
+        self, handle: ScorerHandle, options: EngineOptions, dispatcher: Dispatcher, service: Service, store: RunStore
+    ) -> None:
         self._handle, self._options, self._dispatcher, self._store = handle, options, dispatcher, store
+        self._service = service
+        service.on_close = dispatcher.stop
         self._label = handle.spec.name
 
     async def score(self, item: WorkItem, generation: Generation, pending: PendingScore) -> Score:
         """Score an image and return the stored score, whatever its status.
 
         Raises:
-            StoppedError, BudgetReachedError: It was not scored because the run ends.
+            StoppedError, BudgetReachedError: It was not scored because the run ends, or the scorer is paused.
+            LeftOutError: The service rejects it alone because of the account.
             StoreError: The store cannot be written.
         """
         capabilities = self._handle.capabilities
@@ -56,14 +73,11 @@ class ScoringStep:
             score = not_applicable_score(item.sample.id, item.repeat, self._label, reason)
             return self._put(score, item, generation, pending, tries=1, failed_attempts=[])
         before = pending.earlier.tries if pending.earlier is not None else 0
-        tries = max(1, min(self._options.tries, self._options.max_attempts - before))
+        tries = Attempts(self._service, max(1, min(self._options.tries, self._options.max_attempts - before)))
         failed_attempts: list[Attempt] = []
-        count = 0
         name = item_id(item.sample.id, item.repeat)
 
         async def attempt(number: int) -> Score:
-            nonlocal count
-            count = number
             inputs = (item.sample, item.truth, generation)
             if capabilities.shape == "score":  # a batch scorer computes, so its judge repeats would be equal
                 inputs = (*inputs, pending.judge_repeat)  # type: ignore[assignment]
@@ -71,22 +85,48 @@ class ScoringStep:
 
         async def check(value: Any, seconds: float) -> Score:
             score = validated_score(value, item)
+            if not (score.attempts and all(one.cached for one in score.attempts)):
+                self._service.answered()  # a kept reply says nothing about the service
             return score if score.seconds else score.model_copy(update={"seconds": seconds})
 
         started = time.monotonic()
         try:
-            score = await with_retries(attempt, tries, lambda error: failed_attempts.extend(attempts_of(error)))
-        except (StoppedError, BudgetReachedError, asyncio.CancelledError, *FATAL_ERRORS) as error:
+            score = await with_retries(
+                attempt, tries, self._service, lambda error: failed_attempts.extend(repeated_attempts_of(error))
+            )
+            made, unscorable = tries.number, False
+        except (StoppedError, LeftOutError, BudgetReachedError, asyncio.CancelledError, *FATAL_ERRORS) as error:
             if any(failed.reply for failed in failed_attempts):  # paid for: the next run reads them with its own
                 reason = f"ended before a usable reply: {describe(error)}"
-                score = failed_score(item.sample.id, item.repeat, self._label, reason)
-                self._put(score, item, generation, pending, tries=before + count, failed_attempts=failed_attempts)
+                cause = FailureCause.INFRASTRUCTURE
+                score = failed_score(item.sample.id, item.repeat, self._label, reason, cause=cause)
+                self._put(
+                    score, item, generation, pending, tries=before + tries.number, failed_attempts=failed_attempts
+                )
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a scorer may raise anything
             seconds = time.monotonic() - started
             failed_attempts.extend(attempts_of(error))
-            score = failed_score(item.sample.id, item.repeat, self._label, describe(error), seconds=seconds)
-        return self._put(score, item, generation, pending, tries=before + count, failed_attempts=failed_attempts)
+            score = failed_score(
+                item.sample.id, item.repeat, self._label, describe(error), seconds=seconds, cause=cause_of(error)
+            )
+            made, unscorable = tries.failed, isinstance(error, UnscorableError)
+        stored = self._put(score, item, generation, pending, tries=before + made, failed_attempts=failed_attempts)
+        if not unscorable:
+            self._note_result(stored)
+        return stored
+
+    def _note_result(self, score: Score) -> None:
+        """Report a result to the service, which is paused when all fail in the same way. Refusals say nothing."""
+        if score.status is ScoreStatus.OK:
+            self._service.succeeded()
+        elif score.cause is FailureCause.SYSTEM:
+            self._service.failed(score.strict.reason, score.sample_id)
+
+    async def check(self) -> None:
+        """Check that the scorer's service would take calls; see `attempts.check_service`."""
+        if self._handle.capabilities.checks_service:
+            await check_service(self._dispatcher.check, self._service)
 
     def _put(
         self,
@@ -110,6 +150,8 @@ class ScoringStep:
             "tries": tries,
             "usage": add_usage(earlier.usage, usage) if earlier is not None else usage,
         }
+        failed = score.status is ScoreStatus.FAILED
+        updates["cause"] = (score.cause or cause_of_failed_score(score)) if failed else None
         stored = score.model_copy(update=updates)
         try:
             self._store.put_score(pending.key, stored, self._handle.spec)
@@ -156,6 +198,23 @@ def validated_score(value: Any, item: WorkItem) -> Score:
         except ValueError as error:
             raise ContractError(f"the details of the score are not plain data: {error}") from error
     return value
+
+
+def cause_of_failed_score(score: Score) -> FailureCause:
+    """Return the cause of a failed score that names none: a refusal if the judge refused, else the scorer itself."""
+    refused = any(attempt.refused for attempt in score.attempts)
+    return FailureCause.REFUSAL if refused else FailureCause.SYSTEM
+
+
+def repeated_attempts_of(error: BaseException) -> tuple[Attempt, ...]:
+    """Return the attempts to store of an error after which the call is repeated.
+
+    Of a busy service only those that were paid for: waiting is not an attempt.
+    """
+    unavailable = service_failure(error)
+    if unavailable is None or not unavailable.busy:
+        return attempts_of(error)
+    return tuple(attempt for attempt in unavailable.attempts if attempt.reply or attempt.usage.cost)
 
 
 def attempts_of(error: BaseException) -> tuple[Attempt, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from knowgen.core.errors import ConfigError
-from knowgen.core.records import Generation, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus
+from knowgen.core.records import FailureCause, Generation, GenerationStatus, GroundTruth, Sample, Score, ScoreStatus
 from knowgen.core.spec import RunSpec, fingerprint, generation_key, score_key, select, text_hash
 from knowgen.engine.components import ScorerHandle
 from knowgen.generators.contract import SAMPLE_PROMPT, AgentAnswer, AnswerSource
@@ -70,6 +70,12 @@ class WorkItem:
     def is_complete(self) -> bool:
         """Return whether nothing is left to do in this pass."""
         return not self.needs_generation and not self.pending_scores
+
+    @property
+    def stored_results_usable(self) -> bool:
+        """Return whether no result that exists already is failed."""
+        generated = self.generation is None or self.generation.status is GenerationStatus.OK
+        return generated and all(score.status is not ScoreStatus.FAILED for score in self.stored_scores)
 
 
 def store_samples(spec: RunSpec, task: Task, store: RunStore) -> None:
@@ -166,7 +172,9 @@ class WorkPlanner:
             known = None if self._no_scores else self._store.score(one.key)
             if known is None:
                 pending.append(one)
-            elif known.status is ScoreStatus.FAILED and known.tries < self._max_score_attempts:
+            elif known.status is ScoreStatus.FAILED and (
+                known.tries < self._max_score_attempts or known.cause is FailureCause.INFRASTRUCTURE
+            ):
                 one.earlier = known
                 pending.append(one)
             else:
@@ -192,6 +200,8 @@ class WorkPlanner:
     def _is_final(self, failed: Generation) -> bool:
         if not self._generate or failed.status is GenerationStatus.REFUSED:
             return True
+        if failed.cause is FailureCause.INFRASTRUCTURE:
+            return False  # it says nothing about the generator, however often it happens
         return self._max_attempts is not None and failed.attempts >= self._max_attempts
 
     def _required_scores(self, item: WorkItem, generation: Generation) -> Iterator[PendingScore]:

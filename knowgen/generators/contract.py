@@ -106,6 +106,7 @@ class GeneratorCapabilities:
         deadline: Time limit per image in seconds, for a generator that limits its calls itself and may have to wait for
             its turn; 0 to use the run's limit.
         wants_device: Whether it has `setup(device)`. If there are several GPUs, it then gets a worker process per GPU.
+        checks_service: Whether it has `check_service()`, which is awaited once before anything is generated.
     """
 
     shape: Shape
@@ -117,6 +118,7 @@ class GeneratorCapabilities:
     wants_search: bool = False
     deadline: float = 0.0
     wants_device: bool = False
+    checks_service: bool = False
 
 
 def shape_of(target: Any) -> Shape:
@@ -172,6 +174,7 @@ def capabilities_of(target: Any) -> GeneratorCapabilities:
         wants_search=bool(getattr(target, "wants_search", False)),
         deadline=float(getattr(target, "deadline", 0.0)),
         wants_device=callable(getattr(target, "setup", None)),
+        checks_service=callable(getattr(target, "check_service", None)),
     )
 
 

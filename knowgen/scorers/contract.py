@@ -86,6 +86,7 @@ class ScorerCapabilities:
             its turn; 0 to use the run's limit.
         reparse: Parses the attempts of several runs together: takes attempts and sample, returns the strict parsed
             score, the lenient one and the model's name. None if earlier replies do not count.
+        checks_service: Whether it has `check_service()`, which is awaited once before anything is generated.
     """
 
     shape: Literal["score", "score_batch"]
@@ -99,6 +100,7 @@ class ScorerCapabilities:
     parser: str = ""
     deadline: float = 0.0
     reparse: Callable[[Sequence[Attempt], Sample], tuple[ParsedScore, ParsedScore, str]] | None = None
+    checks_service: bool = False
 
 
 def scorer_capabilities(target: Any) -> ScorerCapabilities:
@@ -148,6 +150,7 @@ def scorer_capabilities(target: Any) -> ScorerCapabilities:
         parser=str(getattr(target, "parser", "")),
         deadline=float(getattr(target, "deadline", 0.0)),
         reparse=getattr(target, "reparse", None),
+        checks_service=callable(getattr(target, "check_service", None)),
     )
 
 

@@ -138,6 +138,6 @@ def _outcome(plan: SuitePlan, cell: SuiteCell) -> SuiteRun:
             return run_without_results(cell, model, "interrupted", "interrupted; finished results are saved")
         if not stopped:
             return stored_run(cell, cell.plan)
-        reason = run.outcome.refusal if run.outcome is not None and stopped == "budget" else stopped
+        reason = run.outcome.stop_reason if run.outcome is not None else ""
         status = "budget" if stopped == "budget" else "incomplete"
     return stored_run(cell, cell.plan, reason, status)

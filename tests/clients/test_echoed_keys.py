@@ -19,7 +19,7 @@ import knowgen
 from knowgen.cli.main import run
 from knowgen.clients.chat.response import ResponseReader
 from knowgen.clients.pricing import ChatPrice
-from knowgen.generators.hosted.errors import read_error
+from knowgen.clients.service_errors import read_error
 from knowgen.generators.http.responses import read_health, read_response
 from knowgen.store.run import RunStore
 

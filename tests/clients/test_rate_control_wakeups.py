@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowgen.clients.rate_control import MAX_PAUSE, LoadSignal, RateControl, RateLimits
+from knowgen.clients.rate_control import LONGEST_HELD_PAUSE, LoadSignal, RateControl, RateLimits
+from knowgen.core.errors import ServiceUnavailableError
 from tests.helpers.virtual_time import run
 
 MAX_DEFAULT_PAUSE = 64.0
@@ -36,7 +37,7 @@ class Reply:
         """Maximum duration of the pause this reply may cause, in seconds."""
         if self.signal not in (LoadSignal.RATE_LIMITED, LoadSignal.UNAVAILABLE):
             return 0.0
-        return MAX_DEFAULT_PAUSE if self.wait is None else min(self.wait, MAX_PAUSE)
+        return MAX_DEFAULT_PAUSE if self.wait is None else self.wait
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Log:
     Attributes:
         sent: Times at which calls were sent, in order.
         ended: Times at which calls ended, in order.
+        refused: Times at which calls were refused in a pause that is too long to wait for its end.
         pauses: Start and end of each pause that a reply requested.
         in_flight: Number of calls in flight.
         max_in_flight: Maximum number of calls in flight so far.
@@ -68,6 +70,7 @@ class Log:
 
     sent: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
     pauses: list[tuple[float, float]] = field(default_factory=list)
     in_flight: int = 0
     max_in_flight: int = 0
@@ -90,7 +93,7 @@ async def simulate(callers: list[Caller], limits: RateLimits, timeout: float) ->
                 slot.signal, slot.retry_after, slot.tokens = reply.signal, reply.wait, 100
                 now = loop.time() - epoch
                 if reply.signal in (LoadSignal.RATE_LIMITED, LoadSignal.UNAVAILABLE) and reply.wait:
-                    log.pauses.append((now, now + min(reply.wait, MAX_PAUSE)))
+                    log.pauses.append((now, now + reply.wait))
             finally:
                 log.in_flight -= 1
                 log.ended.append(loop.time() - epoch)
@@ -98,7 +101,11 @@ async def simulate(callers: list[Caller], limits: RateLimits, timeout: float) ->
     async def work(caller: Caller) -> None:
         await asyncio.sleep(caller.start)
         for reply in caller.replies:
-            await call(reply)
+            try:
+                await call(reply)
+            except ServiceUnavailableError as error:
+                assert error.busy and error.retry_after is not None and error.retry_after > LONGEST_HELD_PAUSE
+                log.refused.append(loop.time() - epoch)
 
     tasks = [asyncio.create_task(work(caller)) for caller in callers]
     for caller, task in zip(callers, tasks, strict=True):
@@ -196,6 +203,24 @@ def test_an_error_in_on_change_keeps_no_call_waiting() -> None:
     assert run(scenario()) == 1
 
 
+def test_calls_are_not_held_in_a_pause_of_a_day() -> None:
+    callers = [
+        Caller((Reply(LoadSignal.RATE_LIMITED, 86400.0, 1.0),)),
+        *[Caller((Reply(LoadSignal.SUCCESS),), start=start) for start in (0.0, 0.0, 2.0)],
+    ]
+    log, pending = run(simulate(callers, RateLimits(concurrency=1), 3600.0))
+    assert not pending
+    assert log.sent == pytest.approx([0.0], abs=1e-3)
+    assert log.refused == pytest.approx([1.0, 1.0, 2.0], abs=1e-3)
+
+
+def test_a_pause_of_half_an_hour_is_waited_for_in_full() -> None:
+    callers = [Caller((Reply(LoadSignal.RATE_LIMITED, 1800.0, 1.0),)), Caller((Reply(LoadSignal.SUCCESS),))]
+    log, pending = run(simulate(callers, RateLimits(concurrency=1), 7200.0))
+    assert not pending
+    assert log.sent == pytest.approx([0.0, 1801.0], abs=1e-3)
+
+
 REPLIES = st.builds(
     Reply,
     signal=st.sampled_from(
@@ -230,6 +255,6 @@ def test_every_call_ends_and_none_is_sent_during_a_pause(
     assert not pending
     assert log.max_in_flight <= max_concurrency
     if not any(caller.cancel is not None for caller in callers):
-        assert len(log.ended) == len(replies)
+        assert len(log.ended) + len(log.refused) == len(replies)
     for started, ended in log.pauses:
         assert not [at for at in log.sent if started + 1e-6 < at < ended - 1e-6]

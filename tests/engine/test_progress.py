@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import pytest
 
-from knowgen.engine.progress import LINE_SECONDS, Progress, RunCounts
+from knowgen.engine.progress import LINE_SECONDS, Progress, RunCounts, announce
 
 
 def example_counts() -> RunCounts:
+    """Return the counts of a run in which 6 of 10 samples have ended: 3 good ones, 1 of them stored, and 3 failed."""
     counts = RunCounts(10, passes=1, pays_for_generations=True)
-    counts.done = 4
-    counts.outcome.generated, counts.outcome.generation_cached, counts.outcome.generation_failed = 2, 1, 1
+    counts.done, counts.failed, counts.cached = 6, 3, 1
+    counts.outcome.generated, counts.outcome.scored, counts.outcome.score_failed = 5, 9, 12
     return counts
+
+
+def lines_of(counts: RunCounts, capsys: pytest.CaptureFixture[str], *, cost: float = 0.0, waiting: str = "") -> str:
+    now = [100.0]
+    progress = Progress(True, clock=lambda: now[0])
+    now[0] += LINE_SECONDS - 1
+    progress.show(counts, cost, waiting)
+    assert capsys.readouterr().err == ""
+    now[0] += 1
+    progress.show(counts, cost, waiting)
+    return capsys.readouterr().err
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,28 +37,49 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
     progress = Progress(True)
-    progress.show(example_counts(), 0.5)
+    progress.show(example_counts(), 0.5, "waiting for vlm:x, 42 s")
     progress.close()
     text = screen.getvalue()
-    for words in ("4/10", "ok 3", "failed 1", "cached 1", "$0.5000", "ETA"):
+    for words in ("6/10", "done, 3 failed, 1 cached, $0.5000", "ETA", "waiting for vlm:x, 42 s"):
         assert words in text
+    assert " ," not in text
 
 
-def test_without_a_terminal_a_plain_line_is_written_every_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
-    now = [100.0]
-    progress = Progress(True, clock=lambda: now[0])
-    now[0] += LINE_SECONDS - 1
-    progress.show(example_counts(), 0.0)
-    assert capsys.readouterr().err == ""
-    now[0] += 1
-    progress.show(example_counts(), 0.0)
-    line = capsys.readouterr().err
-    assert line.startswith("4/10 ok 3 failed 1 cached 1 ")
-    assert "ETA" in line and "$" not in line and line.count("\n") == 1
+def test_without_a_terminal_a_line_counts_samples_every_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lines_of(example_counts(), capsys) == "6/10 done, 3 failed, 1 cached, 10.0/min, ETA 24 s\n"
+
+
+def test_the_counts_add_up_where_samples_remain_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = example_counts()
+    counts.not_run = 4
+    assert (
+        lines_of(counts, capsys, cost=12.0) == "6/10 done, 3 failed, 1 cached, 4 not run, $12.00, 10.0/min, ETA 0 s\n"
+    )
+
+
+def test_the_line_says_what_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = RunCounts(10, passes=1, pays_for_generations=True)
+    line = lines_of(counts, capsys, waiting="waiting for vlm:x, 42 s")
+    assert line == "0/10 done, ETA unknown, waiting for vlm:x, 42 s\n"
 
 
 def test_nothing_is_shown_when_progress_is_off(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(False)
     progress.show(example_counts(), 0.0)
     progress.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_step_without_a_display_is_announced_when_it_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
+    written = threading.Event()
+    with announce("writing the report", enabled=True, after=0.0):
+        for _ in range(1000):
+            if "writing" in (text := capsys.readouterr().err):
+                break
+            written.wait(0.01)
+    assert text == "writing the report\n"
+    with announce("writing the report", enabled=True, after=60.0):
+        pass
+    with announce("writing the report", enabled=False, after=0.0):
+        pass
     assert capsys.readouterr().err == ""

@@ -103,7 +103,9 @@ def test_replies_without_an_object_have_no_official_score(text: str) -> None:
     ],
 )  # fmt: skip
 def test_text_around_the_object_is_ignored(text: str) -> None:
-    assert lenient(text % reply()) == lenient(reply())
+    reading = lenient(text % reply())
+    assert reading.read_from == ("" if text.strip() == "%s" else "from the first { to the last }")
+    assert reading.model_copy(update={"read_from": ""}) == lenient(reply())
 
 
 def test_trailing_commas_are_removed_in_a_second_parse() -> None:
@@ -271,4 +273,4 @@ def test_the_strict_parser_accepts_exactly_the_contract(fields: dict[str, Any], 
 
 def test_an_object_without_keys_is_read_as_zeros() -> None:
     assert set(lenient("{}").values.values()) == {0.0}
-    assert lenient("{,}") == lenient("{}") == lenient("[{}]")
+    assert lenient("{,}") == lenient("{}") == lenient("[{}]").model_copy(update={"read_from": ""})

@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
-from knowgen.core.errors import BudgetReachedError, ConfigError, TransientError, UnscorableError, UsageError
+from knowgen.core.errors import (
+    AccountError,
+    BudgetReachedError,
+    ConfigError,
+    TransientError,
+    UnscorableError,
+    UsageError,
+)
 from knowgen.core.metering import current_meter
 from knowgen.core.records import (
     DIMENSIONS,
@@ -250,18 +257,25 @@ def test_a_stored_refusal_stays_a_refusal_when_its_sample_is_scored_again(item: 
 # ------------------------------------------------------------------------------------------------- faults on the way
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+@pytest.mark.parametrize("status", [400, 422])
 def test_a_rejection_is_a_failed_score(item: Item, status: int) -> None:
-    score, server = score_with([Step(status=status, error="model not found")], item)
-    assert len(server.calls) == (2 if status in (400, 422) else 1)  # once more without the schema
+    score, server = score_with([Step(status=status, error="a malformed message")], item)
+    assert len(server.calls) == 2  # once more without the schema
     assert score.status is ScoreStatus.FAILED
-    assert score.strict.reason == f"the endpoint answered {status}: model not found"
+    assert score.strict.reason == f"the endpoint answered {status} error: a malformed message"
     assert len(score.attempts) == 1
 
 
-def test_an_exhausted_quota_is_a_permanent_rejection(item: Item) -> None:
-    score, _ = score_with([Step(status=429, code="insufficient_quota", error="no money")], item)
-    assert score.status is ScoreStatus.FAILED and "no money" in score.strict.reason
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
+def test_an_unknown_model_is_an_error_of_the_account(item: Item, status: int) -> None:
+    with pytest.raises(AccountError, match="model 'x' does not exist") as caught:
+        score_with([Step(status=status, error="The model 'x' does not exist")], item)
+    assert [attempt.usage.cost for attempt in caught.value.attempts] in ([None], [0.0])
+
+
+def test_an_exhausted_quota_is_an_error_of_the_account(item: Item) -> None:
+    with pytest.raises(AccountError, match="no money"):
+        score_with([Step(status=429, code="insufficient_quota", error="no money")], item)
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
@@ -463,14 +477,15 @@ def test_each_call_reserves_its_worst_case_and_settles_to_the_real_cost(item: It
 @pytest.mark.parametrize(
     ("step", "billed"),
     [
-        (Step(status=429), False), (Step(status=500), False), (Step(status=503), False), (Step(status=401), False),
+        (Step(status=429), False), (Step(status=500), False), (Step(status=503), False),
+        (Step(status=400), False),
         (Step(status=504, billed=True), True), (Step(close=True), True), (Step(cut=True), True),
         (Step(delay=30), True), (Step(body=b"<html>"), True), (Step(tokens=None), True),
     ],
 )  # fmt: skip
 def test_a_call_that_may_have_been_billed_counts_at_its_worst_case(item: Item, step: Step, billed: bool) -> None:
     meter = BudgetMeter()
-    outcome, server = metered([step], item, meter, timeout=1.0)
+    outcome, server = metered([step], item, meter, timeout=1.0, schema="off")
     (worst,) = meter.reserved
     assert meter.settled == {0: None if billed else 0.0}
     (attempt,) = outcome.attempts
@@ -554,7 +569,7 @@ def test_the_key_is_sent_and_never_shown(
     caplog.set_level(logging.DEBUG)
     script = [
         Step(reply=f"your key is {SECRET}"),
-        Step(status=401, error=f"Incorrect API key provided: {SECRET} or sk-test****cdef."),
+        Step(status=400, error=f"a malformed message of {SECRET} or sk-test****cdef."),
     ]
     score, server = score_with(script, item, key_env="JUDGE_KEY")
     assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {SECRET}"}

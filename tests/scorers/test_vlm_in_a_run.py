@@ -214,7 +214,7 @@ def test_concurrency_and_schema_support_are_noted(tmp_path: Path) -> None:
         first = len(server.calls)
         with RunStore.read(tmp_path / "run") as store:
             paces = [(who, data["at_once"], data["why"]) for who, _, data in store.notes("pace")]
-            schemas = [data["refused"] for _, _, data in store.notes("schema")]
+            schemas = [data["refused"] for _, _, data in store.notes("decoding")]
         assert paces[0] == ("vlm:any", 16, "start")
         assert any("busy" in why for _, _, why in paces)
         assert schemas and all("response_format" in body for body in schemas)

@@ -12,20 +12,32 @@ reason and not an exception, so that its record is kept.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from knowgen.clients.chat.accepted import SCHEMA, TEMPERATURE, Accepted, Lesson, advice, describe_changes, learn
 from knowgen.clients.chat.encoder_pool import EncoderPool
 from knowgen.clients.chat.image_encoding import EncodedImageFile, ImageEncoding
-from knowgen.clients.chat.request import ChatRequest, Message
-from knowgen.clients.chat.response import ChatResponse, ResponseKind, ResponseReader
-from knowgen.clients.endpoint_url import NO_KEY, OPENAI_URL, endpoint_url, is_loopback, key_for
+from knowgen.clients.chat.request import ChatRequest, Message, replace_images
+from knowgen.clients.chat.response import MAX_BODY, ChatResponse, ResponseReader
+from knowgen.clients.endpoint_url import (
+    NO_KEY,
+    OPENAI_URL,
+    endpoint_url,
+    is_loopback,
+    key_for,
+    key_headers,
+    url_with_path,
+)
 from knowgen.clients.pricing import ChatPrice, max_input_tokens
 from knowgen.clients.rate_control import CallSlot, LoadSignal, RateControl, RateLimits
+from knowgen.clients.response_body import ACCEPT_ENCODING, UnreadableBodyError, read_body
+from knowgen.clients.service_errors import Outcome
 from knowgen.core.cache import Cache
 from knowgen.core.errors import UsageError
 from knowgen.core.metering import Reservation, judge_repeat, note, paid_call
@@ -41,8 +53,8 @@ SchemaUse = Literal["auto", "on", "off"]
 _CONNECT_TIMEOUT = 30.0
 """Maximum time to open a connection, in seconds."""
 
-_SCHEMA_REJECTIONS = (400, 415, 422, 501)
-"""HTTP statuses with which an endpoint may reject a request because it does not support JSON schemas."""
+_MAX_LESSONS = 6
+"""Maximum number of times that a request is changed after an error that says what the endpoint does not accept."""
 
 _BYTES_PER_TOKEN = 4
 """Divides the upper bound of input tokens (one a byte) to estimate the tokens of a call for the rate limit."""
@@ -69,8 +81,8 @@ class EndpointSession:
                 connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_TIMEOUT, endpoint.timeout)),
                 trust_env=not is_loopback(endpoint.base_url),
-                headers={"Authorization": f"Bearer {endpoint.key}", "User-Agent": "knowgen"},
-                auto_decompress=True,
+                headers={**key_headers(endpoint.base_url, endpoint.key), **ACCEPT_ENCODING, "User-Agent": "knowgen"},
+                auto_decompress=False,
             )
         return self._client
 
@@ -96,10 +108,16 @@ class EndpointSession:
 
 
 class ClientState:
-    """The mutable state of an endpoint: its session, its reply cache, and whether it supports JSON schemas."""
+    """The mutable state of an endpoint: its session, its reply cache, and what it has been found to accept.
+
+    Attributes:
+        schema_worked: Whether a request with a JSON schema was answered in this run.
+    """
 
     def __init__(self) -> None:
-        self._rejects_schema: bool | None = None
+        self.schema_worked = False
+        self._accepted: Accepted | None = None
+        self._guesses: set[Accepted] = set()
         self._cache: Cache | None = None
         self._session: EndpointSession | None = None
 
@@ -110,17 +128,27 @@ class ClientState:
             self._cache = Cache("replies")
         return self._cache
 
-    def rejects_schema(self, endpoint: ChatEndpoint) -> bool:
-        """Return whether the endpoint has rejected a JSON schema, in this run or an earlier one."""
-        if self._rejects_schema is None:
-            self._rejects_schema = endpoint.use_cache and self.cache.get(_schema_key(endpoint)) is not None
-        return self._rejects_schema
+    def accepted(self, endpoint: ChatEndpoint) -> Accepted:
+        """Return what the endpoint accepts, as far as this run or an earlier one has found out."""
+        if self._accepted is None:
+            stored = self.cache.get(_accepted_key(endpoint)) if endpoint.use_cache else None
+            try:
+                self._accepted = Accepted.from_data(json.loads(stored)) if stored else Accepted()
+            except ValueError:  # a damaged entry: what the endpoint accepts is found out again
+                self._accepted = Accepted()
+        return self._accepted
 
-    def remember_schema_rejection(self, endpoint: ChatEndpoint) -> None:
-        """Record that the endpoint rejects JSON schemas, so that later runs look up cached replies without one."""
-        self._rejects_schema = True
+    def seen_twice(self, accepted: Accepted) -> bool:
+        """Return whether this is called for the second time with a guess, at least."""
+        known = accepted in self._guesses
+        self._guesses.add(accepted)
+        return known
+
+    def remember(self, endpoint: ChatEndpoint, accepted: Accepted) -> None:
+        """Store what the endpoint accepts, so that later requests and runs ask, and find replies, in that form."""
+        self._accepted = accepted
         if endpoint.use_cache:
-            self.cache.put(_schema_key(endpoint), b"refused")
+            self.cache.put(_accepted_key(endpoint), json.dumps(accepted.to_data()).encode())
 
     def session(self, endpoint: ChatEndpoint) -> EndpointSession:
         """Return the session of the running event loop."""
@@ -138,8 +166,8 @@ class ClientState:
             self._cache.close()
 
 
-def _schema_key(endpoint: ChatEndpoint) -> str:
-    return fingerprint(["no schema", endpoint.base_url, endpoint.model])
+def _accepted_key(endpoint: ChatEndpoint) -> str:
+    return fingerprint(["accepted", endpoint.base_url, endpoint.model])
 
 
 @dataclass(frozen=True)
@@ -197,7 +225,31 @@ class ChatEndpoint:
 
     async def encode(self, image: ImageRef, what: str) -> EncodedImageFile:
         """Return an image as it is sent to this endpoint; see `EncoderPool.encode`."""
-        return await self._state.session(self).encoder.encode(image, what)
+        encoded = replace(await self._encoder.encode(image, what), source=image, what=what)
+        return await self._within(encoded, self._state.accepted(self))
+
+    async def as_sent(self, image: EncodedImageFile) -> EncodedImageFile:
+        """Return an encoded image made small enough for this endpoint, as far as that is known now."""
+        return await self._within(image, self._state.accepted(self))
+
+    def session(self) -> EndpointSession:
+        """Return the session of the running event loop."""
+        return self._state.session(self)
+
+    @property
+    def _encoder(self) -> EncoderPool:
+        return self.session().encoder
+
+    async def _within(self, image: EncodedImageFile, accepted: Accepted) -> EncodedImageFile:
+        """Return an image made small enough for the endpoint; the same where it is."""
+        too_large = accepted.image_bytes and image.size > accepted.image_bytes
+        too_wide = accepted.image_side and max(image.width, image.height) > accepted.image_side
+        if image.source is None or not (too_large or too_wide):
+            return image
+        side = min(accepted.image_side or self.encoding.max_side, self.encoding.max_side)
+        encoding = replace(self.encoding, max_side=side, max_bytes=accepted.image_bytes)
+        smaller = await self._encoder.encode(image.source, image.what, encoding)
+        return replace(smaller, source=image.source, what=image.what, reduced=True)
 
     async def ask(
         self, messages: Sequence[Message], caller: str, schema: Mapping[str, Any] | None = None, *, attempt: int = 0
@@ -219,21 +271,59 @@ class ChatEndpoint:
             BudgetReachedError: The remaining budget is smaller than the call's worst case.
             ConfigError: There is a budget and the price is unknown.
         """
-        may_reject = schema is not None and self.schema == "auto"
-        if self.schema == "off" or (may_reject and self._state.rejects_schema(self)):
+        if self.schema == "off":
             schema = None
-        request = self._request(messages, schema, attempt)
-        response = self._cached(request) or await self._call(request, caller)
-        schema_rejected = response.kind is ResponseKind.REJECTED and response.status in _SCHEMA_REJECTIONS
-        if schema is None or not may_reject or not schema_rejected:
-            return response
-        plain = self._request(messages, None, attempt)  # the schema may be what the endpoint rejected
-        plain_response = self._cached(plain) or await self._call(plain, caller)
-        if plain_response.kind is ResponseKind.REJECTED:
-            return response
-        self._state.remember_schema_rejection(self)
-        note(caller, "schema", {"refused": response.attempt.error})
-        return plain_response
+        accepted = self._state.accepted(self)
+        first: ChatResponse | None = None
+        certain = True
+        for _ in range(_MAX_LESSONS + 1):
+            request = await self._request(messages, schema, attempt, accepted)
+            response = self._cached(request) or await self._call(request, caller)
+            if not certain and response.kind not in (Outcome.REPLY, Outcome.REFUSED):
+                return first or response  # the guess was wrong
+            lesson = self._lesson(response, request, accepted)
+            if lesson is None:
+                break
+            first, certain, accepted = response, lesson.certain, lesson.accepted
+        if response.kind in (Outcome.REPLY, Outcome.REFUSED):
+            self._state.schema_worked |= SCHEMA in request.decoding
+            if first is not None:
+                self._learnt(accepted, caller, first)
+        elif response.error is not None and (help_ := advice(response.error, len(request.images))):
+            record = response.attempt.model_copy(update={"error": f"{response.attempt.error}; {help_}"})
+            return replace(response, attempt=record)
+        return response
+
+    def _lesson(self, response: ChatResponse, request: ChatRequest, accepted: Accepted) -> Lesson | None:
+        """Return the next form of a request to try, None where the response says nothing new about it."""
+        server_error = response.kind is Outcome.FAULT and response.status == 500
+        if response.error is None or not (response.kind is Outcome.REJECTED or server_error):
+            return None
+        return learn(
+            response.error,
+            accepted,
+            max_tokens=self.max_tokens,
+            sent_schema=SCHEMA in request.decoding,
+            may_drop_schema=self.schema == "auto" and not self._state.schema_worked,
+            images=len(request.images),
+        )
+
+    def _learnt(self, accepted: Accepted, caller: str, refused: ChatResponse) -> None:
+        """Remember what the endpoint accepts and note it in the run.
+
+        A server error may be a coincidence: what one seems to show is remembered when a second one shows it.
+        """
+        before = self._state.accepted(self)
+        if refused.status >= 500 and not self._state.seen_twice(accepted):
+            return
+        accepted = accepted.merged(before)
+        if accepted == before:
+            return  # another call of this run found it out meanwhile
+        self._state.remember(self, accepted)
+        changes = describe_changes(
+            accepted, sent_schema=self.schema != "off", max_tokens=self.max_tokens, smaller=accepted.limits_images
+        )
+        note(caller, "decoding", {"changes": list(changes), "refused": refused.attempt.error})
 
     def cache_replies(self, responses: Sequence[ChatResponse]) -> None:
         """Cache the replies among some responses, so that identical requests need no call.
@@ -243,18 +333,32 @@ class ChatEndpoint:
         if not self.use_cache:
             return
         for response in responses:
-            if response.key and response.kind is ResponseKind.REPLY and not response.attempt.cached:
+            if response.key and response.kind is Outcome.REPLY and not response.attempt.cached:
                 self._state.cache.put(response.key, response.attempt.model_dump_json().encode())
 
     async def close(self) -> None:
         """Close connections and worker processes. Call it in the event loop they were used in."""
         await self._state.close()
 
-    def _request(self, messages: Sequence[Message], schema: Mapping[str, Any] | None, attempt: int) -> ChatRequest:
-        decoding: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
-        if schema is not None:
-            decoding["response_format"] = {"type": "json_schema", "json_schema": {"strict": True, **schema}}
-        return ChatRequest(self.base_url, self.model, messages, decoding, attempt)
+    async def _request(
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None, attempt: int, accepted: Accepted
+    ) -> ChatRequest:
+        """Return a request in the form that the endpoint accepts."""
+        decoding: dict[str, Any] = {TEMPERATURE: self.temperature} if accepted.temperature else {}
+        decoding[accepted.limit_name] = accepted.fitted(self.max_tokens)
+        if schema is not None and accepted.schema:
+            decoding[SCHEMA] = {"type": "json_schema", "json_schema": {"strict": True, **schema}}
+        request = ChatRequest(self.base_url, self.model, messages, decoding, attempt)
+        if accepted.limits_images:
+            sent = [await self._within(image, accepted) for image in request.images]
+            request = replace(request, messages=replace_images(messages, sent))
+        changes = describe_changes(
+            accepted,
+            sent_schema=schema is not None,
+            max_tokens=self.max_tokens,
+            smaller=any(image.reduced for image in request.images),
+        )
+        return replace(request, changes=changes)
 
     def _cached(self, request: ChatRequest) -> ChatResponse | None:
         """Return the cached reply to a request, at no cost; None where there is none."""
@@ -270,7 +374,7 @@ class ChatEndpoint:
             return None  # written by another version: the next usable reply replaces it
         usage = attempt.usage.model_copy(update={"cost": 0.0})
         attempt = attempt.model_copy(update={"cached": True, "usage": usage})
-        return ChatResponse(attempt, ResponseKind.REPLY, status=200, key=key)
+        return ChatResponse(attempt, Outcome.REPLY, status=200, key=key)
 
     async def _call(self, request: ChatRequest, caller: str) -> ChatResponse:
         """Send a request when rate control and budget admit it."""
@@ -285,8 +389,8 @@ class ChatEndpoint:
             seconds = loop.time() - started
             _report_load(slot, response)
         key = request.key(judge_repeat.get()) if self.use_cache else ""
-        attempt = response.attempt.model_copy(update={"seconds": seconds})
-        return ChatResponse(attempt, response.kind, response.retry_after, response.status, response.billed, key)
+        attempt = response.attempt.model_copy(update={"seconds": seconds, "changes": request.changes})
+        return replace(response, attempt=attempt, key=key)
 
     async def _send(
         self, client: ClientSession, request: ChatRequest, worst: float | None, reservation: Reservation
@@ -300,22 +404,28 @@ class ChatEndpoint:
         reader = ResponseReader(self.key, self.price)
         free = Usage(cost=None if worst is None else 0.0)
         headers = {"Content-Type": "application/json", "Content-Length": str(request.length)}
-        url = f"{self.base_url}/chat/completions"
+        url = url_with_path(self.base_url, "/chat/completions")
         try:
             async with (
                 asyncio.timeout(self.timeout),
                 client.post(url, data=request.body(), headers=headers, allow_redirects=False) as http_response,
             ):
-                body = await http_response.read()
+                body = await read_body(http_response, MAX_BODY)
                 response = reader.read(http_response.status, http_response.headers, body, worst)
+        except aiohttp.ClientConnectorCertificateError as error:
+            what = f"the certificate of the endpoint {self.base_url} is not valid: {error.certificate_error}"
+            response = reader.failed(what, Outcome.ACCOUNT, free, billed=0.0)
         except aiohttp.ClientConnectorError as error:
             cause = type(error.os_error).__name__ if error.os_error is not None else type(error).__name__
             what = f"the endpoint {self.base_url} cannot be reached ({cause})"
-            response = reader.transient_error(what, free, billed=0.0)
+            response = reader.failed(what, Outcome.BUSY, free, billed=0.0)
         except TimeoutError:
-            response = reader.transient_error(f"no answer within {self.timeout:g} s", Usage(cost=worst))
+            response = reader.failed(f"no answer within {self.timeout:g} s", Outcome.FAULT, Usage(cost=worst))
+        except UnreadableBodyError as error:
+            response = reader.failed(error.what, Outcome.FAULT, Usage(cost=worst))
         except (aiohttp.ClientError, ConnectionError) as error:
-            response = reader.transient_error(f"the answer was lost ({type(error).__name__})", Usage(cost=worst))
+            what = f"the answer was lost ({type(error).__name__})"
+            response = reader.failed(what, Outcome.FAULT, Usage(cost=worst))
         if response.billed is not None:
             reservation.settle(response.billed)
         return response
@@ -325,9 +435,9 @@ def _report_load(slot: CallSlot, response: ChatResponse) -> None:
     """Set the load signal of a response on the slot of its call."""
     usage = response.attempt.usage
     slot.tokens, slot.retry_after = usage.input_tokens + usage.output_tokens, response.retry_after
-    if response.status == 429:
+    if response.kind is Outcome.BUSY and response.status == 429:
         slot.signal = LoadSignal.RATE_LIMITED
-    elif response.kind is ResponseKind.TRANSIENT:
+    elif response.kind.transient:
         slot.signal = LoadSignal.UNAVAILABLE
-    elif response.kind is not ResponseKind.REJECTED:
+    elif response.kind in (Outcome.REPLY, Outcome.REFUSED):
         slot.signal = LoadSignal.SUCCESS

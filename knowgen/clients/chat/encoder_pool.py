@@ -49,7 +49,6 @@ class EncoderPool:
         self._free = asyncio.Semaphore(self._workers)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._index = Cache(CACHE)
-        self._name = encoding.name
         self._files: FileCache | None = None
         self.encoded = 0
 
@@ -64,19 +63,21 @@ class EncoderPool:
             self._files = FileCache(CACHE, folder)
         return self._files
 
-    async def encode(self, image: ImageRef, what: str) -> EncodedImageFile:
+    async def encode(self, image: ImageRef, what: str, encoding: ImageEncoding | None = None) -> EncodedImageFile:
         """Return the encoded image, from the cache where it is there.
 
         Args:
             image: Image with its path on this machine.
             what: Name of the image in errors.
+            encoding: Settings of the encoding; those of the pool when None.
 
         Raises:
             UnscorableError: The image has no file, or the file cannot be decoded.
             TransientError: The worker process died.
             ConfigError: The encoded file cannot be written.
         """
-        key = fingerprint([image.sha256, self._name])
+        encoding = encoding or self._encoding
+        key = fingerprint([image.sha256, encoding.name])
         while (running := self._in_progress.get(key)) is not None:  # repeats share a ground truth: encode it once
             await asyncio.wait([running])
             if running.exception() is None:
@@ -86,7 +87,7 @@ class EncoderPool:
         done: asyncio.Future[EncodedImageFile] = asyncio.get_running_loop().create_future()
         self._in_progress[key] = done
         try:
-            encoded = await self._encode(image, what)
+            encoded = await self._encode(image, what, encoding)
         except BaseException as error:
             done.set_exception(error if isinstance(error, Exception) else TransientError("the encoding was cancelled"))
             done.exception()  # mark it as retrieved: there may be no other caller
@@ -113,7 +114,7 @@ class EncoderPool:
             return None
         return EncodedImageFile(path=path, **header)
 
-    async def _encode(self, image: ImageRef, what: str) -> EncodedImageFile:
+    async def _encode(self, image: ImageRef, what: str, encoding: ImageEncoding) -> EncodedImageFile:
         if image.path is None:
             raise UnscorableError(f"{what} {image.sha256[:12]} has no file on this machine")
         async with self._free:
@@ -124,8 +125,9 @@ class EncoderPool:
                         "path": str(image.path.absolute()),
                         "what": what,
                         "folder": str(self.files.root.absolute()),
-                        "max_side": self._encoding.max_side,
-                        "quality": self._encoding.quality,
+                        "max_side": encoding.max_side,
+                        "quality": encoding.quality,
+                        "max_bytes": encoding.max_bytes,
                     }
                 )
             except BaseException:

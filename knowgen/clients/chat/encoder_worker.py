@@ -13,7 +13,7 @@ from knowgen.core.errors import UnscorableError
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    encoding = ImageEncoding(request["max_side"], request["quality"])
+    encoding = ImageEncoding(request["max_side"], request["quality"], request["max_bytes"])
     try:
         encoded = encode_path(Path(request["path"]), request["what"], Path(request["folder"]), encoding)
     except UnscorableError as error:

@@ -7,6 +7,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,15 @@ ENCODING_VERSION = "jpeg-2"
 MAX_INLINE_BYTES = 65_536
 """Maximum size in bytes of an encoded image that is kept in memory: a file would cost more than encoding it again."""
 
+_LOWER_QUALITIES = (95, 90)
+"""Qualities to try before pixels are given up: they halve the size of a JPEG of quality 100, and hardly show."""
+
+_SHRINK = 0.8
+"""Factor on both sides of a JPEG that is still too large, applied until it fits."""
+
+_SMALLEST_SIDE = 64
+"""Longer side in pixels below which an image is not made smaller."""
+
 DATA_URL_PREFIX = "data:image/jpeg;base64,"
 _PIECE = 3 * 131_072
 """Number of bytes converted to base64 at once; a multiple of three, so that the pieces can be joined."""
@@ -43,10 +53,13 @@ class ImageEncoding:
     Attributes:
         max_side: Maximum length of the longer side in pixels, 16 to 16384.
         quality: JPEG quality, 1 to 100.
+        max_bytes: Maximum size of the JPEG in bytes, 0 for no maximum. A larger one is encoded again, first with a
+            lower quality, then with fewer pixels.
     """
 
     max_side: int = MAX_SIDE
     quality: int = QUALITY
+    max_bytes: int = 0
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -58,14 +71,15 @@ class ImageEncoding:
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise UsageError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The settings as part of a key, with the versions of the libraries, which decide the bytes too."""
         import PIL
         from PIL import features
 
         jpeg = features.version("libjpeg_turbo") or features.version("jpg")
-        return f"{ENCODING_VERSION} {self.max_side} {self.quality} pillow {PIL.__version__} jpeg {jpeg}"
+        limit = f" {self.max_bytes} bytes" if self.max_bytes else ""
+        return f"{ENCODING_VERSION} {self.max_side} {self.quality}{limit} pillow {PIL.__version__} jpeg {jpeg}"
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,9 @@ class EncodedImageFile:
         size: Size of the JPEG in bytes.
         path: JPEG file, None for a small image.
         data: JPEG bytes of a small image, else empty.
+        source: The image that was encoded, where it may have to be encoded again; None otherwise.
+        what: Name of the image in errors, such as `the ground truth`.
+        reduced: Whether it was made smaller than asked for, because the endpoint takes no larger one.
     """
 
     sha256: str
@@ -87,6 +104,9 @@ class EncodedImageFile:
     size: int
     path: Path | None = None
     data: bytes = field(default=b"", repr=False)
+    source: ImageRef | None = field(default=None, repr=False, compare=False)
+    what: str = field(default="", compare=False)
+    reduced: bool = field(default=False, compare=False)
 
     @property
     def url_length(self) -> int:
@@ -169,9 +189,23 @@ def encode_bytes(path: Path, what: str, encoding: ImageEncoding) -> tuple[bytes,
     except UnreadableImageError as error:
         raise UnscorableError(f"{what} does not open: {error.what}", where=path.name) from error
     upright.info = {}  # comments and profiles of the file do not go to the judge
-    buffer = io.BytesIO()
-    upright.save(buffer, "JPEG", quality=encoding.quality, optimize=True)
-    return buffer.getvalue(), upright.width, upright.height
+    return _compressed(upright, encoding)
+
+
+def _compressed(image: Image.Image, encoding: ImageEncoding) -> tuple[bytes, int, int]:
+    """Return a JPEG with its width and height, within the maximum size where there is one."""
+    from PIL import Image
+
+    qualities = [encoding.quality, *(each for each in _LOWER_QUALITIES if each < encoding.quality)]
+    while True:
+        for quality in qualities:
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=quality, optimize=True)
+            if not encoding.max_bytes or buffer.tell() <= encoding.max_bytes or max(image.size) <= _SMALLEST_SIDE:
+                return buffer.getvalue(), image.width, image.height
+        smaller = tuple(max(1, int(side * _SHRINK)) for side in image.size)
+        image = image.resize((smaller[0], smaller[1]), Image.Resampling.LANCZOS)
+        qualities = qualities[-1:]
 
 
 def _scaled_down(image: Image.Image, max_side: int) -> Image.Image:

@@ -34,6 +34,8 @@ class ChatRequest:
         messages: Messages in the chat format, with an `EncodedImageFile` in the place of each data URL.
         decoding: Further fields of the body, such as the temperature.
         attempt: Number of the attempt; the same messages under another number are another request.
+        changes: How it differs from the request that was asked for, in words; not part of the key, which is of the
+            request as it is sent.
     """
 
     url: str
@@ -41,6 +43,7 @@ class ChatRequest:
     messages: Sequence[Message]
     decoding: Mapping[str, Any]
     attempt: int = 0
+    changes: tuple[str, ...] = ()
 
     def key(self, judge_repeat: int) -> str:
         """Return the key of this request, 64 hex digits.
@@ -125,6 +128,20 @@ def _images(value: Any) -> list[EncodedImageFile]:
     if isinstance(value, Mapping):
         value = list(value.values())
     return [image for inner in value for image in _images(inner)] if isinstance(value, list | tuple) else []
+
+
+def replace_images(messages: Sequence[Message], images: Sequence[EncodedImageFile]) -> list[Message]:
+    """Return messages with other images, in the same order."""
+    left = iter(images)
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, EncodedImageFile):
+            return next(left)
+        if isinstance(value, Mapping):
+            return {key: replaced(inner) for key, inner in value.items()}
+        return [replaced(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+    return [replaced(message) for message in messages]
 
 
 def _texts(messages: Sequence[Message]) -> list[str]:

@@ -1,49 +1,53 @@
-"""Reading responses of a chat endpoint: a reply, a refusal, a permanent rejection or a transient error."""
+"""Reading responses of a chat endpoint: a reply, a refusal or an error, with tokens and cost."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from knowgen.clients.endpoint_url import NO_KEY, retry_after
+from knowgen.clients.chat.reasoning import reasoning_of
 from knowgen.clients.pricing import ChatPrice
+from knowgen.clients.service_errors import (
+    MAX_MESSAGE,
+    MAYBE_BILLED,
+    Outcome,
+    ServiceError,
+    embedded_status,
+    error_from,
+    is_web_page,
+    read_error,
+    secret_of,
+)
 from knowgen.core.metering import ReportedUsage, UsageReader
 from knowgen.core.records import Attempt, Usage
 from knowgen.core.secrets import mask_key_like, mask_secrets
 from knowgen.core.text import clean_text
 
-MAX_ERROR_LENGTH = 600
-"""Maximum number of characters of an endpoint's error message that are recorded."""
+MAX_BODY = 8 << 20
+"""Maximum size of a response in bytes, after decompression."""
 
-_POSSIBLY_BILLED = frozenset({502, 504})
-"""HTTP statuses of a gateway that stopped waiting: the model behind it may have answered, and the call been billed."""
+MAX_REPLY = 1 << 20
+"""Maximum number of characters of a reply that are kept; the rest is cut, and the reply is a fault."""
+
+MAX_REASONING = 1 << 16
+"""Maximum number of characters of a reasoning that are kept, from its end, where the answer would be."""
 
 _REFUSAL_FINISH_REASONS = frozenset(
-    {"contentfilter", "safety", "imagesafety", "prohibitedcontent", "recitation", "blocklist", "spii", "refusal"}
-)
+    {
+        "contentfilter", "contentfiltered", "safety", "imagesafety", "prohibitedcontent", "imageprohibitedcontent",
+        "recitation", "imagerecitation", "blocklist", "spii", "refusal", "guardrailintervened", "modelarmor",
+        "sensitive",
+    }
+)  # fmt: skip
 """Finish reasons of a refusal, in lower case without underscores, of OpenAI and of services behind compatible APIs."""
 
-_PERMANENT_ERROR_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
-"""Error codes of a 429 response that no waiting helps against."""
+_UNEXPLAINED_FINISH_REASONS = frozenset({"other", "language", "unspecified", "finishreasonunspecified"})
+"""Finish reasons of Gemini that are blocks where the reply is empty."""
 
-
-class ResponseKind(StrEnum):
-    """The outcome of a call.
-
-    Attributes:
-        REPLY: A reply to parse.
-        REFUSED: The model or its content filter refused.
-        REJECTED: The endpoint rejected the call, and would again: wrong key, unknown model, invalid request.
-        TRANSIENT: A transient error; another attempt may succeed.
-    """
-
-    REPLY = "reply"
-    REFUSED = "refused"
-    REJECTED = "rejected"
-    TRANSIENT = "transient"
+_REASONING_PARTS = frozenset({"thinking", "reasoning"})
+"""Types of the parts of a content that are not the answer."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +56,21 @@ class ChatResponse:
 
     Attributes:
         attempt: Record of the call.
-        kind: Kind of outcome.
+        kind: How the call ended.
         retry_after: Seconds the endpoint asked to wait, None where it did not.
         status: HTTP status, 0 where there was no response.
         billed: Cost in US dollars; None where it is unknown and the call counts at its worst case.
         key: Key of the request in the reply cache; empty where replies are not cached.
+        error: The error that the endpoint reported, None where it reported none.
     """
 
     attempt: Attempt
-    kind: ResponseKind
+    kind: Outcome
     retry_after: float | None = None
     status: int = 0
     billed: float | None = None
     key: str = ""
+    error: ServiceError | None = None
 
 
 class ResponseReader:
@@ -76,7 +82,7 @@ class ResponseReader:
     """
 
     def __init__(self, key: str, price: ChatPrice) -> None:
-        self._secret, self._price = key if key != NO_KEY else "", price
+        self._key, self._secret, self._price = key, secret_of(key), price
 
     def read(self, status: int, headers: Mapping[str, str], body: bytes, worst: float | None) -> ChatResponse:
         """Read a response and return the outcome of the call.
@@ -87,47 +93,75 @@ class ResponseReader:
             body: Raw body.
             worst: Worst-case cost of the call in US dollars, None where unknown.
         """
+        if not 200 <= status < 300:
+            free = Usage(cost=None if worst is None else 0.0)
+            error = read_error(status, headers, body, self._key)
+            maybe_billed = status in MAYBE_BILLED
+            usage = Usage(cost=worst) if maybe_billed else free
+            return self._failed(error, usage, None if maybe_billed else 0.0)
         try:
             data = mask_secrets(json.loads(body), self._secret)
         except (ValueError, RecursionError):
-            data, body = None, mask_secrets(body, self._secret)
-        if not 200 <= status < 300:
-            return self._read_error(status, headers, data, body, worst)
-        if not isinstance(data, Mapping):
-            what = "the endpoint's answer is not a JSON object"
-            return self.transient_error(what, Usage(cost=worst), status=status)
-        return self._read_success(data, worst, status)
+            data = None
+        if isinstance(data, Mapping):
+            return self._read_success(data, headers, worst, status)
+        page = ", but a web page: base_url may not be the address of this API" if is_web_page(body) else ""
+        what = f"the endpoint's answer is not a JSON object{page}"
+        return self.failed(what, Outcome.FAULT, Usage(cost=worst), status=status)
 
-    def _read_success(self, body: Mapping[str, Any], worst: float | None, status: int) -> ChatResponse:
+    def _read_success(
+        self, body: Mapping[str, Any], headers: Mapping[str, str], worst: float | None, status: int
+    ) -> ChatResponse:
         reported = self._usage(body.get("usage"))
         usage = _usage(reported, worst)
         billed = usage.cost if reported.complete or usage.cost != worst else None
-        choice = _first_choice(body)
-        if choice is None:
-            error_object = body.get("error")
-            message = error_object.get("message") if isinstance(error_object, Mapping) else error_object
-            what = f"the endpoint's answer contains no reply: {message or 'no choices'}"
-            return self.transient_error(what, usage, status=status, billed=billed)
+        choice = _first_choice(body) or {}
         message = choice.get("message")
         message = message if isinstance(message, Mapping) else {}
-        reply = self.clean(_text_of(message.get("content")), limit=None)
         finish = str(choice.get("finish_reason") or "")
-        error = ""
-        if refusal := _refusal_of(message):
-            error = f"the judge refused: {self.clean(refusal)}"
-        elif finish.replace("_", "").casefold() in _REFUSAL_FINISH_REASONS:
-            error = f"the judge refused: the endpoint's content filter withheld the reply ({self.clean(finish)})"
+        inside = next((each["error"] for each in (choice, message, body) if each.get("error")), None)
+        if inside is not None or finish.casefold() == "error":
+            return self._failed(self._error_inside(inside, headers), usage, billed)
+        if not choice:
+            what = "the endpoint's answer contains no reply: no choices"
+            return self.failed(what, Outcome.FAULT, usage, status=status, billed=billed)
+        reply = self.clean(_text_of(message.get("content")), limit=None)
+        reasoning = "" if reply.strip() else self.clean(reasoning_of(message)[1][-MAX_REASONING:], limit=None)
+        error = self._refusal(message, finish, reply, reasoning, body.get("usage"))
+        refused = bool(error)
+        if len(reply) > MAX_REPLY:
+            reply, error = reply[:MAX_REPLY], error or f"the reply has {len(reply)} characters and was cut"
         attempt = Attempt(
             reply=reply,
             error=error,
-            model=clean_text(str(body.get("model") or "")),
-            finish_reason=finish,
-            refused=bool(error),
+            model=clean_text(str(body.get("model") or ""))[:MAX_MESSAGE],
+            finish_reason=self.clean(finish),
+            refused=refused,
+            reasoning=reasoning,
             usage=usage,
         )
-        return ChatResponse(
-            attempt, ResponseKind.REFUSED if error else ResponseKind.REPLY, status=status, billed=billed
-        )
+        return ChatResponse(attempt, Outcome.REFUSED if refused else Outcome.REPLY, status=status, billed=billed)
+
+    def _error_inside(self, inside: Any, headers: Mapping[str, str]) -> ServiceError:
+        """Return the error inside a successful response, which counts as a 502 where it names no status."""
+        error = inside if isinstance(inside, Mapping) else {"message": str(inside or "the model ended with an error")}
+        return error_from(error, embedded_status(error), headers, self._key)
+
+    def _refusal(self, message: Mapping[str, Any], finish: str, reply: str, reasoning: str, usage: Any) -> str:
+        """Return why a reply counts as a refusal, empty where it does not.
+
+        A filter may leave nothing but an empty reply without tokens and the finish reason `stop`, as Gemini's
+        compatible API does for a blocked prompt.
+        """
+        if refusal := _refusal_of(message):
+            return f"the judge refused: {self.clean(refusal)}"
+        name = finish.partition(":")[0].replace("_", "").replace("-", "").strip().casefold()
+        empty = not reply.strip() and not reasoning
+        if name in _REFUSAL_FINISH_REASONS or (empty and name in _UNEXPLAINED_FINISH_REASONS):
+            return f"the judge refused: the endpoint's content filter withheld the reply ({self.clean(finish)})"
+        if empty and name in {"stop", ""} and _wrote_nothing(usage):
+            return "the judge refused: the reply is empty and has no tokens, as where a content filter withholds it"
+        return ""
 
     def _usage(self, usage: Any) -> ReportedUsage:
         """Return tokens and cost. Some endpoints count reasoning tokens in the total only."""
@@ -141,44 +175,30 @@ class ResponseReader:
         cost = self._price.of(input_tokens, output_tokens)
         return ReportedUsage(input_tokens, output_tokens, cost, counts.complete)
 
-    def _read_error(
-        self, status: int, headers: Mapping[str, str], data: Any, body: bytes, worst: float | None
-    ) -> ChatResponse:
-        free = Usage(cost=None if worst is None else 0.0)
-        error = data.get("error") if isinstance(data, Mapping) else None
-        details = error if isinstance(error, Mapping) else data if isinstance(data, Mapping) else {}
-        message = self.clean(_error_message(details, error, body))
-        what = f"the endpoint answered {status}: {message}" if message else f"the endpoint answered {status}"
-        transient = status in {408, 409, 425, 429} or status >= 500
-        if transient and str(details.get("code") or details.get("type") or "") not in _PERMANENT_ERROR_CODES:
-            wait = retry_after(headers)
-            if status in _POSSIBLY_BILLED:
-                return self.transient_error(what, Usage(cost=worst), wait, status=status)
-            return self.transient_error(what, free, wait, status=status, billed=0.0)
-        return ChatResponse(Attempt(error=what, usage=free), ResponseKind.REJECTED, status=status, billed=0.0)
+    def _failed(self, error: ServiceError, usage: Usage, billed: float | None) -> ChatResponse:
+        """Return the outcome of a call that ended in an error of the endpoint."""
+        what = error.describe("the endpoint")
+        refused = error.outcome is Outcome.REFUSED
+        attempt = Attempt(
+            error=f"the judge refused: {error.message or error.code}" if refused else what, refused=refused, usage=usage
+        )
+        return ChatResponse(attempt, error.outcome, error.retry_after, error.status, billed, error=error)
 
-    def transient_error(
-        self,
-        what: str,
-        usage: Usage,
-        wait: float | None = None,
-        *,
-        status: int = 0,
-        billed: float | None = None,
+    def failed(
+        self, what: str, kind: Outcome, usage: Usage, *, status: int = 0, billed: float | None = None
     ) -> ChatResponse:
-        """Return the outcome of a call that met a transient error.
+        """Return the outcome of a call without a usable response.
 
         Args:
             what: What went wrong.
+            kind: How the call ended.
             usage: Tokens and cost of the call.
-            wait: Seconds the endpoint asked to wait, None where it did not.
             status: HTTP status, 0 where there was no response.
             billed: Cost in US dollars, None where the worst case counts.
         """
-        attempt = Attempt(error=self.clean(what), usage=usage)
-        return ChatResponse(attempt, ResponseKind.TRANSIENT, wait, status=status, billed=billed)
+        return ChatResponse(Attempt(error=self.clean(what), usage=usage), kind, status=status, billed=billed)
 
-    def clean(self, text: str, limit: int | None = MAX_ERROR_LENGTH) -> str:
+    def clean(self, text: str, limit: int | None = MAX_MESSAGE) -> str:
         """Return text from outside with the key masked; with a limit also on one line and at most that long."""
         cleaned = clean_text(mask_secrets(text, self._secret))
         if limit is None:
@@ -188,6 +208,16 @@ class ResponseReader:
 
 def _usage(reported: ReportedUsage, worst: float | None) -> Usage:
     return Usage(input_tokens=reported.input_tokens, output_tokens=reported.output_tokens, cost=reported.charge(worst))
+
+
+def _wrote_nothing(usage: Any) -> bool:
+    """Return whether a usage says that the model wrote no token; False where it says nothing."""
+    if not isinstance(usage, Mapping) or "prompt_tokens" not in usage:
+        return False
+    counts = UsageReader(usage)
+    prompt, written = counts.optional("prompt_tokens") or 0, counts.optional("completion_tokens") or 0
+    total = counts.optional("total_tokens")
+    return written == 0 and (total is None or total <= prompt)
 
 
 def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -202,7 +232,8 @@ def _text_of(content: Any) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+        texts = [part for part in content if isinstance(part, Mapping) and part.get("type") not in _REASONING_PARTS]
+        return "".join(str(part.get("text") or "") for part in texts)
     return ""
 
 
@@ -213,11 +244,3 @@ def _refusal_of(message: Mapping[str, Any]) -> str:
     refusals = [message.get("refusal"), *(part.get("refusal") for part in parts)]
     texts = [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in refusals if each]
     return " ".join(text.strip() for text in texts if text.strip())
-
-
-def _error_message(details: Mapping[str, Any], error: Any, body: bytes) -> str:
-    """Return the endpoint's own message for an error, or the body where it has none."""
-    message = details.get("message") or details.get("detail") or error
-    if message:
-        return message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
-    return "" if details else body[: 4 * MAX_ERROR_LENGTH].decode("utf-8", "replace")

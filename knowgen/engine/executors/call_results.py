@@ -10,6 +10,7 @@ from typing import Any
 from knowgen.core.records import GenerationStatus, Score, Usage
 from knowgen.engine.executors.concurrency import InvocationEvent
 from knowgen.engine.executors.image_transfer import pack_image
+from knowgen.engine.executors.invoke import ServiceCheck
 from knowgen.engine.executors.protocol import pack_error
 from knowgen.engine.retry import ContractError
 from knowgen.generators.contract import GeneratedImage
@@ -34,6 +35,10 @@ class CallResults:
         """Send an event of a call. A result that cannot be sent becomes an error of its request."""
         if event.kind == "end":
             self._send({"event": "end", "call": call}, b"")
+        elif event.kind == "waiting":
+            self._send({"event": "waiting", "call": call, "waits": event.value}, b"")
+        elif isinstance(event.value, ServiceCheck):
+            self._send({"event": "checked", "call": call, "id": event.id}, b"")
         elif event.kind == "error":
             self._send_error(call, event.id, event.value)
         else:

@@ -40,7 +40,7 @@ class LoopBridge:
 
     def _run_posted(self) -> None:
         self._awake = False  # before reading: what is posted from now on wakes the loop again
-        while self._posted:
+        for _ in range(len(self._posted)):  # not what is posted meanwhile, or a thread could keep the loop here
             function, args = self._posted.popleft()
             function(*args)
 
@@ -134,12 +134,13 @@ class InvocationEvent(NamedTuple):
     """Something that happened during an invocation.
 
     Attributes:
-        kind: `result` of a request; `error` of a request, or of the whole invocation if `id` is empty; or `end`.
+        kind: `result` of a request; `error` of a request, or of the whole invocation if `id` is empty; `waiting` when
+            the call begins or ceases to wait for its turn; or `end`.
         id: Id of the request.
-        value: The result or the exception.
+        value: The result, the exception, or whether the call waits.
     """
 
-    kind: Literal["result", "error", "end"]
+    kind: Literal["result", "error", "waiting", "end"]
     id: str = ""
     value: Any = None
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from knowgen.core.errors import KnowgenError
 from knowgen.core.metering import Meter, current_meter
 from knowgen.engine.executors.concurrency import END, Invocation, InvocationEvent, LoopBridge, WorkerThreads
-from knowgen.engine.executors.invoke import build_plugin, invoke
+from knowgen.engine.executors.invoke import ServiceCheck, build_plugin, check_service, invoke, report_waiting
 from knowgen.engine.retry import EventLoopBlockedError
 
 CLOSE_SECONDS = 10.0
@@ -241,8 +241,10 @@ class _LoopSlot:
     async def _invoke(self, invocation: Invocation[Any]) -> None:
         payload = invocation.batch[0]
         current_meter.set(self._meter)  # in the context of this asyncio task only
+        report_waiting(invocation.emit)
         try:
-            value = await self._function(self.plugin, payload)
+            check = isinstance(payload, ServiceCheck)
+            value = await (check_service(self.plugin) if check else self._function(self.plugin, payload))
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, sys.exit included
             invocation.emit(InvocationEvent("error", "", error))
         else:

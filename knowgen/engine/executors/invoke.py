@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from knowgen.core.errors import ConfigError, KnowgenError, MissingDependencyError
 from knowgen.core.metering import judge_repeat
 from knowgen.core.text import error_summary
 from knowgen.core.tracebacks import place_of
+from knowgen.core.waiting import WaitReporter, current_reporter
 from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.concurrency import END, InvocationEvent
 from knowgen.engine.snapshot import score_snapshot, snapshot
@@ -17,6 +19,28 @@ from knowgen.generators.contract import GeneratedImage
 from knowgen.scorers.short_form import compute_item, has_batch_form, score_item
 
 Emit = Callable[[InvocationEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCheck:
+    """The payload of a request that only checks whether the plugin's service would take calls."""
+
+    id: str = "check"
+
+
+async def check_service(plugin: Any) -> None:
+    """Call `check_service` of a plugin, if it has one.
+
+    Raises:
+        BaseException: What the plugin raised.
+    """
+    if callable(check := getattr(plugin, "check_service", None)):
+        await check()
+
+
+def report_waiting(emit: Emit) -> None:
+    """Have the call that runs in this context report when it waits for its turn."""
+    current_reporter.set(WaitReporter(lambda waits: emit(InvocationEvent("waiting", "", waits))))
 
 
 def item_id(sample_id: str, repeat: int) -> str:
@@ -33,8 +57,13 @@ def invoke(shape: str, plugin: Any, batch: Sequence[Any], emit: Emit) -> None:
         batch: Requests of a generator, or items of a scorer.
         emit: Takes the events.
     """
+    report_waiting(emit)
     try:
-        _METHODS[shape](plugin, batch, emit)
+        if isinstance(batch[0], ServiceCheck):
+            asyncio.run(check_service(plugin))
+            emit(InvocationEvent("result", batch[0].id, batch[0]))
+        else:
+            _METHODS[shape](plugin, batch, emit)
     except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, sys.exit included
         emit(InvocationEvent("error", "", error))
     emit(END)

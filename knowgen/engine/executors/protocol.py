@@ -1,8 +1,9 @@
 """Messages between a run and its worker processes, as plain data; `channel` carries them.
 
 The run sends `build` (once), `invoke`, `cancel`, `reply` (to a request) and `close`, in the field `do`. A worker sends
-`ready` or `build_failed` (once), `result`, `error`, `end` and `cancelled` of a call, the requests `reserve` and
-`settle`, and `note`, in the field `event`. Calls and requests are numbered, so that many can be open at once.
+`ready` or `build_failed` (once), `result`, `checked`, `error`, `waiting`, `end` and `cancelled` of a call, the requests
+`reserve` and `settle`, and `note`, in the field `event`. Calls and requests are numbered, so that many can be open at
+once.
 """
 
 from __future__ import annotations
@@ -13,10 +14,19 @@ from typing import Any
 
 from knowgen.core import errors
 from knowgen.core.errors import KnowgenError, ServiceUnavailableError, TransientError
-from knowgen.core.records import Attempt, Generation, GenerationRequest, GroundTruth, ImageRef, Sample
+from knowgen.core.records import (
+    Attempt,
+    FailureCause,
+    Generation,
+    GenerationRequest,
+    GroundTruth,
+    ImageRef,
+    Sample,
+)
 from knowgen.core.text import one_line
 from knowgen.core.tracebacks import place_of, traceback_text
-from knowgen.engine.retry import ContractError, PluginError, describe, is_transient
+from knowgen.engine.executors.invoke import ServiceCheck
+from knowgen.engine.retry import ContractError, PluginError, cause_of, describe, is_transient, service_failure
 
 _KNOWN_ERRORS: dict[str, type[KnowgenError]] = {
     name: value
@@ -30,26 +40,32 @@ def pack_error(error: BaseException) -> dict[str, Any]:
     if isinstance(error, KnowgenError) and not isinstance(error, TransientError):
         kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _KNOWN_ERRORS)
         return {"kind": kind, **{name: one_line(getattr(error, name, "")) for name in ("what", "where", "fix")}}
+    if (unavailable := service_failure(error)) is not None:
+        return {
+            **_pack_transient(unavailable),
+            "kind": "ServiceUnavailableError",
+            "what": describe(error),
+            "service": one_line(unavailable.service),
+            "busy": bool(unavailable.busy),
+        }
     if isinstance(error, Exception) and is_transient(error):
         return _pack_transient(error)
     if isinstance(error, ContractError):
         return {"kind": "ContractError", "what": one_line(error)}
     trace = {"place": place_of(error), "traceback": traceback_text(error)}
-    return {"kind": "PluginError", "what": describe(error), **trace}
+    machine = cause_of(error) is FailureCause.INFRASTRUCTURE
+    return {"kind": "PluginError", "what": describe(error), "machine": machine, **trace}
 
 
 def _pack_transient(error: Exception) -> dict[str, Any]:
     retry_after = getattr(error, "retry_after", None)
     attempts = getattr(error, "attempts", ())
-    packed = {
+    return {
         "kind": "TransientError",
         "what": describe(error),
         "retry_after": retry_after if isinstance(retry_after, (int, float)) else None,
         "attempts": [attempt.model_dump(mode="json") for attempt in attempts if isinstance(attempt, Attempt)],
     }
-    if isinstance(error, ServiceUnavailableError):
-        packed |= {"kind": "ServiceUnavailableError", "service": one_line(error.service), "busy": bool(error.busy)}
-    return packed
 
 
 def unpack_error(data: dict[str, Any]) -> Exception:
@@ -67,17 +83,29 @@ def unpack_error(data: dict[str, Any]) -> Exception:
         return _KNOWN_ERRORS[kind](what, where=data["where"], fix=data["fix"])
     if kind == "ContractError":
         return ContractError(what)
-    return PluginError(what, place=data.get("place", ""), traceback=data.get("traceback", ""))
+    return PluginError(what, machine=data["machine"], place=data["place"], traceback=data["traceback"])
 
 
 def pack_batch(batch: Sequence[Any]) -> list[dict[str, Any]]:
     """Return requests, or items of a scorer, as plain data with the paths of their images."""
-    return [_pack_request(one) if isinstance(one, GenerationRequest) else _pack_item(one) for one in batch]
+    return [_pack(one) for one in batch]
+
+
+def _pack(one: Any) -> dict[str, Any]:
+    if isinstance(one, ServiceCheck):
+        return {"check": one.id}
+    return _pack_request(one) if isinstance(one, GenerationRequest) else _pack_item(one)
 
 
 def unpack_batch(data: Sequence[dict[str, Any]]) -> list[Any]:
     """Return the requests or items of `pack_batch` data."""
-    return [_unpack_request(one) if "request" in one else _unpack_item(one) for one in data]
+    return [_unpack(one) for one in data]
+
+
+def _unpack(one: dict[str, Any]) -> Any:
+    if "check" in one:
+        return ServiceCheck(one["check"])
+    return _unpack_request(one) if "request" in one else _unpack_item(one)
 
 
 def _path(ref: ImageRef | None) -> str | None:

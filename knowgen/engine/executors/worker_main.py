@@ -32,7 +32,15 @@ from knowgen.engine.components import ComponentRef
 from knowgen.engine.executors.call_results import CallResults
 from knowgen.engine.executors.channel import Channel
 from knowgen.engine.executors.concurrency import END, InvocationEvent
-from knowgen.engine.executors.invoke import COROUTINES, build_from_ref, build_plugin, invoke
+from knowgen.engine.executors.invoke import (
+    COROUTINES,
+    ServiceCheck,
+    build_from_ref,
+    build_plugin,
+    check_service,
+    invoke,
+    report_waiting,
+)
 from knowgen.engine.executors.protocol import pack_error, unpack_batch, unpack_error
 
 _HIGH_DESCRIPTOR = 400
@@ -239,9 +247,16 @@ class CoroutineCalls:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await close_plugin(self._plugin)
 
+    async def _value(self, payload: Any) -> Any:
+        if isinstance(payload, ServiceCheck):
+            await check_service(self._plugin)
+            return payload
+        return await self._function(self._plugin, payload)
+
     async def _call(self, call: int, batch: list[dict[str, Any]]) -> None:
+        report_waiting(partial(self._results.emit, call))
         try:
-            event = InvocationEvent("result", "", await self._function(self._plugin, unpack_batch(batch)[0]))
+            event = InvocationEvent("result", "", await self._value(unpack_batch(batch)[0]))
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, sys.exit included
             if isinstance(error, asyncio.CancelledError) and call not in self._cancelled and len(self._tasks) > 1:
                 # one of the calls cancels others: the run repeats each of them alone

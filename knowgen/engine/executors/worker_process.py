@@ -278,19 +278,24 @@ class WorkerProcess:
     def _on_exit(self) -> None:
         """Report that the process has ended."""
         self.dead = True
-        _settle(self.ready, WorkerDiedError(f"the worker process of {self._launch.where} {self._exit_text()}"))
+        _settle(self.ready, self._death(f"the worker process of {self._launch.where}"))
         self._report_death()
 
     def _report_death(self) -> None:
         """Fail the open calls, all with one error, because it was one death."""
         calls, self._calls = list(self._calls.values()), {}
-        error = WorkerDiedError(f"the worker process {self._exit_text()}")
+        error = self._death("the worker process")
         self._on_death([invocation for invocation in calls if not invocation.closed])
         for invocation in calls:
             if not invocation.closed:
                 invocation.deliver(InvocationEvent("error", "", error))
                 invocation.deliver(END)
                 invocation.closed = True
+
+    def _death(self, who: str) -> WorkerDiedError:
+        """Return the error for the end of the process. A device that failed and a kill are faults of the machine."""
+        killed = not self._fault and self._process.returncode in (-signal.SIGKILL, -signal.SIGTERM)
+        return WorkerDiedError(f"{who} {self._exit_text()}", machine=killed or self.device_failed)
 
     def _exit_text(self) -> str:
         code, log = self._process.returncode, f"see logs/{self.log.name}"
@@ -307,7 +312,11 @@ def _event(message: dict[str, Any], payload: bytes) -> InvocationEvent:
     """Return the event of a message. A result that is not valid becomes an error of its request."""
     if message["event"] == "end":
         return END
+    if message["event"] == "waiting":
+        return InvocationEvent("waiting", "", bool(message["waits"]))
     id = message["id"]
+    if message["event"] == "checked":
+        return InvocationEvent("result", id)
     if message["event"] == "error":
         return InvocationEvent("error", id, unpack_error(message["error"]))
     try:

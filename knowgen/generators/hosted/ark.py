@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from knowgen.clients.pricing import TokenCounts
-from knowgen.core.errors import RefusalError
+from knowgen.clients.service_errors import embedded_status, error_from
+from knowgen.core.errors import KnowgenError, TransientError
 from knowgen.core.metering import ReportedUsage, UsageReader
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.hosted.base import (
@@ -26,7 +27,7 @@ from knowgen.generators.hosted.base import (
     text_at,
 )
 from knowgen.generators.hosted.client import ServiceRequest
-from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError
+from knowgen.generators.hosted.errors import exception_of
 from knowgen.generators.hosted.images import EncodedReference, ReferenceLimits
 
 FORMAT = ServiceFormat(
@@ -37,9 +38,6 @@ FORMAT = ServiceFormat(
     key_scheme="Bearer",
     reference_limits=ReferenceLimits(max_images=14, max_bytes=10_000_000, max_pixels=36_000_000),
 )
-_REFUSAL_CODES = ("Sensitive", "RiskDetection", "content_filter")
-"""Parts of the codes by which the service declines content."""
-
 _THIRD_GENERATION = ("seedream-3", "seededit-3")
 
 
@@ -69,6 +67,7 @@ class ArkImages(HostedImages):
 
     revision = "ark-images-1"
     identity_excludes = ACCESS_ARGUMENTS | {"response_format"}
+    models_path = ""
 
     size: str = "2K"
     watermark: bool = False
@@ -97,6 +96,10 @@ class ArkImages(HostedImages):
             body["seed"] = request.seed
         body["response_format"] = self._response_format
         return ServiceRequest("/images/generations", body)
+
+    def optional_fields(self) -> frozenset[str]:
+        """Return the fields that are left out where the model does not take them."""
+        return frozenset({"seed", "sequential_image_generation", "response_format"})
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the settings to record about the seed."""
@@ -127,17 +130,12 @@ class ArkImages(HostedImages):
             settings["returned_size"] = self.clean(size)
         return ResponseImage(base64=text_at(entry, "b64_json"), url=text_at(entry, "url"), settings=settings)
 
-    def _entry_error(self, entry: Mapping[str, Any]) -> RefusalError | ServiceRejectedError:
+    def _entry_error(self, entry: Mapping[str, Any]) -> KnowgenError:
         """Return the error to raise for an entry without an image."""
-        code, message = text_at(entry, "error", "code"), text_at(entry, "error", "message")
-        if any(word in code for word in _REFUSAL_CODES):
-            return RefusalError(f"{self._client.name} declined: {self.clean(message) or code}")
-        reason = self.clean(f"{code} {message}") or "it gives no reason"
-        return ServiceRejectedError(f"the response of {self._client.name} has no image: {reason}")
-
-    def is_refusal(self, error: ServiceError) -> bool:
-        """Return whether a prompt, a reference or the image is declined as sensitive."""
-        return any(word in error.code for word in _REFUSAL_CODES)
+        details = entry.get("error")
+        if not isinstance(details, Mapping):
+            return TransientError(f"the response of {self._client.name} has no image")
+        return exception_of(error_from(details, embedded_status(details), {}, self._client.key), self._client.name)
 
 
 def _has_image(entry: Any) -> bool:

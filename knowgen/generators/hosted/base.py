@@ -16,21 +16,24 @@ import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar
+from urllib.parse import urljoin
 
-from knowgen.clients.endpoint_url import endpoint_url, key_for
+from knowgen.clients.endpoint_url import endpoint_url, is_azure, key_for, key_headers, url_with_path
+from knowgen.clients.preflight import missing_model, model_names, raise_listing_error
 from knowgen.clients.pricing import image_price
 from knowgen.clients.rate_control import RateLimits
 from knowgen.clients.safe_fetch import BlockedError, FetchError, fetch
+from knowgen.clients.service_errors import clean_response_text, read_error
 from knowgen.core.errors import TransientError, UsageError
-from knowgen.core.metering import ReportedUsage
+from knowgen.core.metering import ReportedUsage, note
 from knowgen.core.records import GenerationRequest, GenerationStatus, Usage
 from knowgen.core.retry import exponential, retry
 from knowgen.core.secrets import refuse_secrets
 from knowgen.generators.contract import GeneratedImage
-from knowgen.generators.hosted.client import ServiceClient, ServiceRequest
-from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError, clean_response_text
+from knowgen.generators.hosted.client import ServiceClient, ServiceRequest, ServiceResponse
+from knowgen.generators.hosted.errors import ServiceRejectedError, refused_field
 from knowgen.generators.hosted.images import (
     EncodedReference,
     ReferenceLimits,
@@ -162,6 +165,8 @@ class HostedImages(ServiceAccess, ABC):
         self.check(where)
         url = endpoint_url(url or self.base_url, where, service_format.url)
         key = key_for(url, self.key_env, where, service_format.key_env)
+        header = {service_format.key_header: f"{service_format.key_scheme} {key}".strip()}
+        self._not_taken: set[str] = set()
         self.prices = image_price(self.model, url, self.price)
         self._reference_limits = service_format.reference_limits
         self._settings = {"service": service, "model": self.model, "endpoint": url, **settings}
@@ -169,10 +174,9 @@ class HostedImages(ServiceAccess, ABC):
             name=f"{service}:{self.model}",
             url=url,
             key=key,
-            headers={service_format.key_header: f"{service_format.key_scheme} {key}".strip()},
+            headers=key_headers(url, key) if is_azure(url) else header,
             timeout=float(self.timeout),
             limits=RateLimits(self.concurrency, self.rpm, self.tpm),
-            is_refusal=self.is_refusal,
         )
 
     @abstractmethod
@@ -197,9 +201,30 @@ class HostedImages(ServiceAccess, ABC):
             ServiceRejectedError: The response has no image.
         """
 
-    @abstractmethod
-    def is_refusal(self, error: ServiceError) -> bool:
-        """Return whether an error says that the content was declined."""
+    def optional_fields(self) -> frozenset[str]:
+        """Return the fields of a request that are left out where the service does not take them."""
+        return frozenset()
+
+    models_path: ClassVar[str] = "/models"
+    """Path of the service's free list of models; empty where it has none."""
+
+    async def check_service(self) -> str:
+        """Check the address, the key and the model with one free call, before anything is generated.
+
+        Returns:
+            A warning in one line, or an empty text.
+
+        Raises:
+            AccountError: The service rejects the key.
+            ServiceUnavailableError: The service cannot be reached, or is busy.
+        """
+        if not self.models_path:
+            return ""
+        status, headers, body = await self._client.get(self.models_path)
+        if 200 <= status < 300:
+            return missing_model(self.model, model_names(body))
+        raise_listing_error(read_error(status, headers, body, self._client.key), self._client.name)
+        return ""
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the settings to record about the seed."""
@@ -213,7 +238,9 @@ class HostedImages(ServiceAccess, ABC):
             usable image, or when a reference image does not open.
 
         Raises:
-            TransientError: The service is overloaded, broken or cannot be reached.
+            ServiceUnavailableError: The service is overloaded, broken or cannot be reached.
+            AccountError: The service rejects every call: a wrong key, no credit, an unknown model, a wrong address.
+            TransientError: The response has no image, but a retry may give one.
             RefusalError: The service declined the content.
             BudgetReachedError: The budget does not admit the call.
             ConfigError: There is a budget and the price is not known.
@@ -227,8 +254,9 @@ class HostedImages(ServiceAccess, ABC):
             settings |= reference_settings
             worst = self.prices.worst(request.prompt, len(references), *self.price_options())
             tokens = len(request.prompt) // _BYTES_PER_TOKEN + _TOKENS_PER_IMAGE * (1 + len(references))
-            response = await self._client.send(self.compose(request, references), worst, self.usage, tokens)
+            response = await self._send(self.compose(request, references), worst, tokens)
             usage = response.usage
+            settings |= self._left_out()
             image = self.read_image(response.data)
             settings |= image.settings
             data = await self._image_bytes(image)
@@ -237,6 +265,27 @@ class HostedImages(ServiceAccess, ABC):
         used = self.clean(image.used_prompt, full=True).strip()
         rewritten = used if used != request.prompt.strip() else ""
         return GeneratedImage(image=data, settings=settings, usage=usage, used_prompt=rewritten)
+
+    async def _send(self, composed: ServiceRequest, worst: float | None, tokens: int) -> ServiceResponse:
+        """Send a request, without the optional fields that the service has been found not to take."""
+        while True:
+            body = {name: value for name, value in composed.body.items() if name not in self._not_taken}
+            try:
+                return await self._client.send(replace(composed, body=body), worst, self.usage, tokens)
+            except ServiceRejectedError as error:
+                field_name = refused_field(error.error, sorted(self.optional_fields() & body.keys()))
+                if not field_name:
+                    raise
+                if field_name not in self._not_taken:
+                    note(self._client.name, "fields", {"not_taken": field_name, "refused": error.what})
+                self._not_taken.add(field_name)
+
+    def _left_out(self) -> dict[str, Any]:
+        """Return what is recorded of the fields that the service does not take."""
+        if not self._not_taken:
+            return {}
+        seed = {"seed": SEED_NOT_TAKEN} if "seed" in self._not_taken else {}
+        return {**seed, "fields_not_taken": sorted(self._not_taken)}
 
     async def _image_bytes(self, image: ResponseImage) -> bytes:
         """Return the bytes of a response's image, after decoding them once as a check.
@@ -252,12 +301,15 @@ class HostedImages(ServiceAccess, ABC):
     async def _download(self, url: str) -> bytes:
         """Download an image, without sending the key. Transient errors are retried here: the image is paid for.
 
+        A relative URL is one of the service. The URL may be at the service's own address, wherever that is, or on the
+        public internet.
+
         Raises:
             UnusableImageError: The URL is not allowed, or the download failed.
         """
 
         async def download(number: int) -> bytes:
-            return (await fetch(url, trusted=self._client.url)).data
+            return (await fetch(urljoin(url_with_path(self._client.url, "/"), url), trusted=self._client.url)).data
 
         def wait(number: int, error: BaseException | None) -> float:
             return min(max(exponential(number, 0.5), getattr(error, "retry_after", None) or 0.0), 10.0)
@@ -291,11 +343,11 @@ def first_entry(data: Mapping[str, Any], service: str) -> Mapping[str, Any]:
     """Return the first entry of `data` in a response of an Images API (OpenAI's and Ark's).
 
     Raises:
-        ServiceRejectedError: The response has no entry.
+        TransientError: The response has no entry. The same request may give one next time.
     """
     entries = data.get("data")
     if not isinstance(entries, list) or not entries or not isinstance(entries[0], Mapping):
-        raise ServiceRejectedError(f"the response of {service} has no image")
+        raise TransientError(f"the response of {service} has no image")
     return entries[0]
 
 

@@ -12,13 +12,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from knowgen.clients.endpoint_url import NO_KEY, is_loopback
+from knowgen.clients.endpoint_url import is_loopback, url_with_path
+from knowgen.clients.preflight import get_free
 from knowgen.clients.rate_control import CallSlot, LoadSignal, RateControl, RateLimits
-from knowgen.core.errors import RefusalError, TransientError
+from knowgen.clients.response_body import ACCEPT_ENCODING, UnreadableBodyError, read_body
+from knowgen.clients.service_errors import (
+    MAYBE_BILLED,
+    Outcome,
+    ServiceError,
+    embedded_status,
+    error_from,
+    is_web_page,
+    read_error,
+    secret_of,
+)
+from knowgen.core.errors import AccountError, ServiceUnavailableError
 from knowgen.core.metering import ReportedUsage, Reservation, note, paid_call
 from knowgen.core.records import Usage
 from knowgen.core.secrets import mask_secrets
-from knowgen.generators.hosted.errors import MAYBE_BILLED, ServiceError, ServiceRejectedError, read_error
+from knowgen.generators.hosted.errors import ServiceRejectedError, exception_of
 from knowgen.generators.hosted.images import EncodedReference
 
 if TYPE_CHECKING:
@@ -26,7 +38,6 @@ if TYPE_CHECKING:
 
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 _CONNECT_SECONDS = 30.0
-_CHUNK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -67,8 +78,9 @@ async def _open_http(service: ServiceClient) -> AsyncGenerator[aiohttp.ClientSes
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_SECONDS, service.timeout)),
         trust_env=not is_loopback(service.url),
-        headers={**service.headers, "User-Agent": "knowgen"},
+        headers={**service.headers, **ACCEPT_ENCODING, "User-Agent": "knowgen"},
         cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
     ) as http:
         yield http
 
@@ -122,7 +134,6 @@ class ServiceClient:
         headers: Headers of every call, the key included.
         timeout: Seconds for one call, without the time it waits for rate control.
         limits: Limits on concurrent calls, and on requests and tokens per minute.
-        is_refusal: Returns whether an error says that the content was declined.
     """
 
     name: str
@@ -131,7 +142,6 @@ class ServiceClient:
     headers: Mapping[str, str] = field(repr=False)
     timeout: float
     limits: RateLimits
-    is_refusal: Callable[[ServiceError], bool]
     _current: _CurrentSession = field(default_factory=_CurrentSession, repr=False, compare=False)
 
     async def send(
@@ -150,7 +160,8 @@ class ServiceClient:
             tokens: Estimated tokens of the call, for the tokens-per-minute limit.
 
         Raises:
-            TransientError: The service is overloaded, broken or cannot be reached.
+            ServiceUnavailableError: The service is overloaded, broken or cannot be reached.
+            AccountError: The service rejects every call: a wrong key, no credit, an unknown model, a wrong address.
             RefusalError: The service declined the content.
             ServiceRejectedError: The service rejected the request, and a retry would not help.
             BudgetReachedError: The budget does not admit the call.
@@ -163,17 +174,23 @@ class ServiceClient:
                 error = read_error(status, headers, body, self.key)
                 if status not in MAYBE_BILLED:
                     reservation.settle(0.0)
-                exception = error.to_exception(self.name, self.is_refusal)
-                _signal_load(slot, error, exception)
-                raise exception
+                _signal_load(slot, error)
+                raise exception_of(error, self.name)
             data = await asyncio.to_thread(_json_object, body, self.key)
             if data is None:
                 slot.signal = LoadSignal.UNAVAILABLE
-                raise TransientError(f"{self.name} answered {status} without a JSON object")
+                page = ", but with a web page: base_url may not be its address" if is_web_page(body) else ""
+                what = f"{self.name} answered {status} without a JSON object{page}"
+                raise ServiceUnavailableError(what, service=self.name)
             reported = usage(data)
             slot.signal, slot.tokens = LoadSignal.SUCCESS, reported.input_tokens + reported.output_tokens
             cost = reported.charge(worst_case)
             reservation.settle(cost)
+            if inside := data.get("error"):
+                details = inside if isinstance(inside, Mapping) else {"message": str(inside)}
+                error = error_from(details, embedded_status(details), headers, self.key)
+                _signal_load(slot, error)
+                raise exception_of(error, self.name)
             return ServiceResponse(
                 data, Usage(input_tokens=reported.input_tokens, output_tokens=reported.output_tokens, cost=cost)
             )
@@ -184,7 +201,9 @@ class ServiceClient:
         """Return status, headers and body of the response.
 
         Raises:
-            TransientError: The service cannot be reached, or the response did not arrive in full or in time.
+            ServiceUnavailableError: The service cannot be reached, or the response did not arrive in full or in time.
+            AccountError: The certificate of the server is not valid.
+            ServiceRejectedError: The response is too long.
         """
         import aiohttp
 
@@ -194,49 +213,63 @@ class ServiceClient:
             async with (
                 asyncio.timeout(self.timeout),
                 http.post(
-                    f"{self.url}{request.path}", data=payload, headers=headers, allow_redirects=False
+                    url_with_path(self.url, request.path), data=payload, headers=headers, allow_redirects=False
                 ) as response,
             ):
-                body = await self._read(response)
+                body = await read_body(response, MAX_RESPONSE_BYTES)
+        except aiohttp.ClientConnectorCertificateError as error:
+            reservation.settle(0.0)
+            what = f"the certificate of {self.name} at {self.url} is not valid: {error.certificate_error}"
+            raise AccountError(what) from error
         except aiohttp.ClientConnectorError as error:
             reservation.settle(0.0)
             cause = type(error.os_error).__name__ if error.os_error is not None else type(error).__name__
-            raise TransientError(f"{self.name} cannot be reached at {self.url} ({cause})") from error
+            what = f"{self.name} cannot be reached at {self.url} ({cause})"
+            raise ServiceUnavailableError(what, service=self.name, busy=True) from error
         except TimeoutError as error:
-            raise TransientError(f"{self.name} gave no response within {self.timeout:g} s") from error
+            what = f"{self.name} gave no response within {self.timeout:g} s"
+            raise ServiceUnavailableError(what, service=self.name) from error
+        except UnreadableBodyError as error:
+            raise ServiceRejectedError(f"{self.name}: {error.what}") from error
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise TransientError(f"the response of {self.name} was lost ({type(error).__name__})") from error
+            what = f"the response of {self.name} was lost ({type(error).__name__})"
+            raise ServiceUnavailableError(what, service=self.name) from error
         slot.signal = LoadSignal.NONE
         return response.status, response.headers, body
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        body = bytearray()
-        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-            body += chunk
-            if len(body) > MAX_RESPONSE_BYTES:
-                raise ServiceRejectedError(f"{self.name} answered with more than {MAX_RESPONSE_BYTES >> 20} MiB")
-        return bytes(body)
+    async def get(self, path: str) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body of a free call, for a check before a run.
+
+        Args:
+            path: Path after the URL of the service.
+
+        Raises:
+            ServiceUnavailableError: There is no answer.
+            AccountError: The certificate of the server is not valid.
+        """
+        http = await self._current.get(self).http()
+        return await get_free(http, url_with_path(self.url, path), self.name, self.url)
 
     async def close(self) -> None:
         """Close the connections. Call it in the event loop in which they were used."""
         await self._current.close()
 
 
-def _signal_load(slot: CallSlot, error: ServiceError, exception: Exception) -> None:
+def _signal_load(slot: CallSlot, error: ServiceError) -> None:
     """Report to rate control the load of the service that an error shows."""
     slot.retry_after = error.retry_after
-    if error.status == 429:
-        slot.signal = LoadSignal.RATE_LIMITED if isinstance(exception, TransientError) else LoadSignal.NONE
-    elif isinstance(exception, TransientError):
+    if error.outcome is Outcome.BUSY and error.status == 429:
+        slot.signal = LoadSignal.RATE_LIMITED
+    elif error.outcome.transient:
         slot.signal = LoadSignal.UNAVAILABLE
-    elif isinstance(exception, RefusalError):
-        slot.signal = LoadSignal.SUCCESS
+    else:
+        slot.signal = LoadSignal.SUCCESS if error.outcome is Outcome.REFUSED else LoadSignal.NONE
 
 
 def _json_object(body: bytes, key: str) -> Mapping[str, Any] | None:
     """Return the JSON object of a response with the key masked, None when it is not one."""
     try:
-        data = mask_secrets(json.loads(body), "" if key == NO_KEY else key)
+        data = mask_secrets(json.loads(body), secret_of(key))
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, Mapping) else None

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
+from knowgen.clients.preflight import raise_listing_error
 from knowgen.clients.pricing import TokenCounts
-from knowgen.core.errors import RefusalError, TransientError
+from knowgen.clients.service_errors import read_error
+from knowgen.core.errors import AccountError, RefusalError, TransientError
 from knowgen.core.metering import ReportedUsage, UsageReader
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.hosted.base import (
@@ -24,7 +26,7 @@ from knowgen.generators.hosted.base import (
     text_at,
 )
 from knowgen.generators.hosted.client import ServiceRequest
-from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError
+from knowgen.generators.hosted.errors import ServiceRejectedError
 from knowgen.generators.hosted.images import EncodedReference, ReferenceLimits
 
 FORMAT = ServiceFormat(
@@ -51,8 +53,9 @@ _REFUSAL_REASONS = frozenset(
         "BLOCKLIST", "SPII",
     }
 )  # fmt: skip
-_RETRYABLE_REASONS = frozenset({"NO_IMAGE"})
-"""The model accepted the request but generated no image; the same request may give one next time."""
+_PERMANENT_REASONS = frozenset({"LANGUAGE"})
+"""Finish reasons that another attempt would not change. After any other (`NO_IMAGE`, `IMAGE_OTHER`, text or nothing
+instead of an image) the same request may give an image next time."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -79,6 +82,22 @@ class GeminiImages(HostedImages):
     """
 
     revision = "gemini-images-1"
+    models_path = "/v1beta/models"
+
+    async def check_service(self) -> str:
+        """Check the address, the key and the model with one free call; see `HostedImages.check_service`.
+
+        Raises:
+            AccountError: The service rejects the key, or does not have the model.
+            ServiceUnavailableError: The service cannot be reached, or is busy.
+        """
+        status, headers, body = await self._client.get(f"{self.models_path}/{self._name_in_url()}")
+        if status == 404 and b'"NOT_FOUND"' in body:
+            what = f"{self._client.name} does not exist, or this key has no access to it"
+            raise AccountError(what, where=f"generator {self._client.name}", fix="correct the name of the model")
+        if not 200 <= status < 300:
+            raise_listing_error(read_error(status, headers, body, self._client.key), self._client.name)
+        return ""
 
     size: str = ""
     aspect: str = ""
@@ -107,9 +126,11 @@ class GeminiImages(HostedImages):
             config["imageConfig"] = {name: value for name, value in image.items() if value}
         if self._sends_seed:
             config["seed"] = request.seed
-        name = quote(self.model.removeprefix("models/"), safe="")
         body = {"contents": [{"role": "user", "parts": parts}], "generationConfig": config}
-        return ServiceRequest(f"/v1beta/models/{name}:generateContent", body)
+        return ServiceRequest(f"{self.models_path}/{self._name_in_url()}:generateContent", body)
+
+    def _name_in_url(self) -> str:
+        return quote(self.model.removeprefix("models/"), safe="")
 
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the settings to record about the seed."""
@@ -162,11 +183,7 @@ class GeminiImages(HostedImages):
             raise RefusalError(f"{name} declined: {self.clean(f'{blocked or finish} {message}')}")
         reason = self.clean(f"{finish} {message}") or "no candidate"
         problem = f"the response of {name} has no image: {reason}"
-        raise TransientError(problem) if finish in _RETRYABLE_REASONS else ServiceRejectedError(problem)
-
-    def is_refusal(self, error: ServiceError) -> bool:
-        """Return whether an error declines the content; this service usually does so in a normal response."""
-        return error.code in _REFUSAL_REASONS
+        raise ServiceRejectedError(problem) if finish in _PERMANENT_REASONS else TransientError(problem)
 
 
 def _candidate(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from knowgen.clients.image_text import image_bytes_of
 from knowgen.core.errors import KnowgenError
 from knowgen.core.images import UnreadableImageError, opened_image, rgb_on_white
 from knowgen.core.records import ImageRef
@@ -147,21 +147,15 @@ def _encode(image: Image, limits: ReferenceLimits, *, lossless: bool) -> Encoded
 
 
 def decode_base64(text: str) -> bytes:
-    """Return the bytes of a base64 text or of a data URL.
+    """Return the bytes of a base64 text or of a data URL; see `knowgen.clients.image_text`.
 
     Raises:
         UnusableImageError: It is not valid base64.
-
-    Example:
-        >>> decode_base64("data:image/png;base64,iVBORw==")
-        b'\\x89PNG'
     """
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UnusableImageError("the image in the response is not valid base64") from error
+        return image_bytes_of(text)
+    except ValueError as error:
+        raise UnusableImageError(str(error)) from error
 
 
 def check_response_image(data: bytes) -> None:

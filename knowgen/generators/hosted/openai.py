@@ -1,7 +1,9 @@
 """The Images API of OpenAI, and of every server with the same API.
 
 Requests without references go to `/images/generations` as JSON, requests with references to `/images/edits` as a form
-with files. The API takes no seed. Fields that only GPT image models know are not sent to other models.
+with files. OpenAI's own API takes no seed; many other servers with this API do, so it is sent to them. Fields that only
+GPT image models know are not sent to other models. A field that a server does not take is left out from then on, which
+is recorded.
 """
 
 from __future__ import annotations
@@ -9,21 +11,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
-from knowgen.clients.endpoint_url import OPENAI_KEY, OPENAI_URL
+from knowgen.clients.endpoint_url import OPENAI_KEY, OPENAI_URL, is_azure
 from knowgen.clients.pricing import TokenCounts
+from knowgen.core.errors import TransientError
 from knowgen.core.metering import ReportedUsage, UsageReader
 from knowgen.core.records import GenerationRequest
 from knowgen.generators.hosted.base import (
     HostedImages,
     ResponseImage,
     ServiceFormat,
+    boolean,
     first_entry,
     one_of,
     text_at,
 )
 from knowgen.generators.hosted.client import ServiceRequest
-from knowgen.generators.hosted.errors import ServiceError, ServiceRejectedError
 from knowgen.generators.hosted.images import EncodedReference, ReferenceLimits
 
 FORMAT = ServiceFormat(
@@ -34,8 +38,8 @@ FORMAT = ServiceFormat(
     key_scheme="Bearer",
     reference_limits=ReferenceLimits(max_images=16, max_bytes=48_000_000, max_pixels=100_000_000),
 )
-_REFUSAL_CODES = frozenset({"moderation_blocked", "content_policy_violation", "content_filter", "contentFilter"})
 _GPT_IMAGE_MODELS = ("gpt-image", "chatgpt-image")
+_OPTIONAL_FIELDS = frozenset({"n", "size", "quality", "output_format", "response_format", "moderation", "seed"})
 _RETURNED_SETTINGS = ("size", "quality", "output_format", "background")
 
 
@@ -50,6 +54,8 @@ class OpenAiImages(HostedImages):
         quality: auto, low, medium or high; or a value that another server knows.
         moderation: low or auto; edits have no such field.
         output_format: png, jpeg or webp.
+        send_seed: Whether the seed is sent. When None, to other servers than OpenAI's and Azure's, and not to GPT image
+            models, which take none.
 
     Further arguments are those of `ServiceAccess`.
 
@@ -63,17 +69,18 @@ class OpenAiImages(HostedImages):
         ('auto', '1024x1024')
     """
 
-    revision = "openai-images-1"
+    revision = "openai-images-2"
 
     size: str = "auto"
     quality: str = "auto"
     moderation: str = "low"
     output_format: str = "png"
+    send_seed: bool | None = None
 
     def __post_init__(self) -> None:
         """Check the arguments and create the client."""
         where = f"generator openai:{self.model}"
-        gpt = str(self.model).startswith(_GPT_IMAGE_MODELS)
+        gpt = str(self.model).rpartition("/")[2].startswith(_GPT_IMAGE_MODELS)  # openai/gpt-image-2 of a gateway
         fields = {"size": self.size, "quality": self.quality}
         if gpt:
             formats = ("png", "jpeg", "webp")
@@ -83,19 +90,31 @@ class OpenAiImages(HostedImages):
             self._fields["response_format"] = "b64_json"
         self._moderation = one_of(self.moderation, "moderation", ("low", "auto"), where) if gpt else ""
         self.connect(FORMAT, self._fields)
+        url = self._client.url
+        takes_seed = not gpt and urlsplit(url).hostname != urlsplit(OPENAI_URL).hostname and not is_azure(url)
+        self._sends_seed = takes_seed if self.send_seed is None else boolean(self.send_seed, "send_seed", where)
 
     def compose(self, request: GenerationRequest, references: Sequence[EncodedReference]) -> ServiceRequest:
         """Return the request: JSON without references, a form with them."""
         body: dict[str, Any] = {"model": self.model, "prompt": request.prompt, "n": 1, **self._fields}
+        if self._sends_seed:
+            body["seed"] = request.seed
         if references:
             return ServiceRequest("/images/edits", body, tuple(references), "image[]")
         if self._moderation:
             body["moderation"] = self._moderation
         return ServiceRequest("/images/generations", body)
 
+    def optional_fields(self) -> frozenset[str]:
+        """Return the fields that are left out where a server does not take them; not those that the user chose."""
+        chosen = {name for name in ("size", "quality") if self._fields.get(name, "auto") != "auto"}
+        if self.output_format != "png":
+            chosen.add("output_format")
+        return _OPTIONAL_FIELDS - chosen
+
     def seed_settings(self, request: GenerationRequest) -> dict[str, Any]:
-        """Return the settings to record about the seed, which this API does not take, and about the operation."""
-        settings = super().seed_settings(request)
+        """Return the settings to record about the seed and the operation."""
+        settings = {"seed": request.seed} if self._sends_seed else super().seed_settings(request)
         if request.references:
             return {**settings, "operation": "edits"}
         moderation = {"moderation": self._moderation} if self._moderation else {}
@@ -141,9 +160,5 @@ class OpenAiImages(HostedImages):
             },
         )
         if not image.base64 and not image.url:
-            raise ServiceRejectedError(f"the response of {self._client.name} has no image")
+            raise TransientError(f"the response of {self._client.name} has no image")
         return image
-
-    def is_refusal(self, error: ServiceError) -> bool:
-        """Return whether the safety system declined; some servers in between pass on only its message."""
-        return error.code in _REFUSAL_CODES or "safety system" in error.message

@@ -10,7 +10,9 @@ import base64
 import os
 from typing import TYPE_CHECKING, Any
 
-from knowgen.clients.endpoint_url import endpoint_url, is_loopback, retry_after
+from knowgen.clients.endpoint_url import endpoint_url, is_loopback
+from knowgen.clients.response_body import ACCEPT_ENCODING, UnreadableBodyError, read_body
+from knowgen.clients.stated_wait import retry_after
 from knowgen.core.errors import ConfigError, TransientError, UsageError
 from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.core.secrets import check_variable_name, remember_secret
@@ -216,15 +218,11 @@ class HttpGenerator:
                 asyncio.timeout(self.timeout),
                 self._client.post(f"{server.url}/generate", json=body, allow_redirects=False) as response,
             ):
-                data = bytearray()
-                async for chunk in response.content.iter_chunked(1 << 18):
-                    data += chunk
-                    if len(data) > _MAX_RESPONSE_BYTES:
-                        return GenerateResponse(
-                            HttpOutcome.BROKEN, f"the response is longer than {_MAX_RESPONSE_BYTES >> 20} MiB"
-                        )
+                data = await read_body(response, _MAX_RESPONSE_BYTES)
                 delay = retry_after(response.headers)
-                return await asyncio.to_thread(read_response, response.status, bytes(data), delay, self._token)
+                return await asyncio.to_thread(read_response, response.status, data, delay, self._token)
+        except UnreadableBodyError as error:
+            return GenerateResponse(HttpOutcome.BROKEN, error.what)
         except aiohttp.ServerTimeoutError:
             return GenerateResponse(
                 HttpOutcome.BROKEN, f"cannot be reached (no connection within {_CONNECT_SECONDS:g} s)"
@@ -242,7 +240,7 @@ class HttpGenerator:
 
         loop = asyncio.get_running_loop()
         if self._servers is None or self._servers.loop is not loop:
-            headers = {"User-Agent": "knowgen"}
+            headers = {"User-Agent": "knowgen", **ACCEPT_ENCODING}
             if self._token:
                 headers["Authorization"] = f"Bearer {self._token}"
             self._client = aiohttp.ClientSession(
@@ -250,6 +248,7 @@ class HttpGenerator:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 trust_env=not all(is_loopback(url) for url in self.urls),
                 headers=headers,
+                auto_decompress=False,
             )
             self._servers = Servers(
                 self.urls,
@@ -282,6 +281,8 @@ def server_urls(model: str) -> list[str]:
             continue
         try:
             url = endpoint_url(part.strip(), WHERE).removesuffix("/generate")
+            if "?" in url:
+                raise ConfigError("a URL must not hold a query", where=WHERE)
         except UsageError as error:
             raise UsageError("not an http URL", where=WHERE, fix=_EXPECTED) from error
         except ConfigError as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from knowgen.clients.image_text import image_bytes_of
 from knowgen.core.secrets import mask_secrets
 from knowgen.core.text import one_line
 
@@ -24,7 +23,6 @@ _BROKEN_GPU = re.compile(r"\bcuda|cudnn|cublas|out of memory|unavailable after r
 """Messages of a server whose hardware failed; another GPU or a reload may succeed."""
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM")
-_DATA_URL_LABEL = re.compile(r"\s*data:[^,]{0,100},")
 _MAX_MESSAGE_CHARACTERS = 500
 _LIST_FIELDS = ("references", "evidence", "trajectory")
 
@@ -119,12 +117,7 @@ def image_bytes(image: Any) -> bytes:
     """
     if not isinstance(image, str) or not image:
         raise ValueError("the response has no image")
-    label = _DATA_URL_LABEL.match(image)
-    text = "".join(image[label.end() if label else 0 :].split()).rstrip("=")
-    try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError("the image in the response is not valid base64") from error
+    data = image_bytes_of(image)
     if not data.startswith(_SIGNATURES):
         raise ValueError(f"the {len(data)} bytes in the response are not in a known image format")
     return data

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from knowgen.clients.response_body import UnreadableBodyError, read_body
 from knowgen.generators.http.responses import ServerHealth, read_health
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ HEALTH_TIMEOUT = 5.0
 """Seconds to wait for a health check. A server that takes longer is not considered dead: it may be generating."""
 
 _CONNECT_SECONDS = 3.0
+_MAX_HEALTH_BYTES = 1 << 20
 
 FIRST_PAUSE, MAX_PAUSE = 1.0, 30.0
 """Seconds without calls to a busy server that does not say how long to wait: doubled while it stays busy."""
@@ -220,8 +222,10 @@ class Servers:
                 asyncio.timeout(self._health_timeout),
                 self._client.get(f"{server.url}/health", timeout=connect, allow_redirects=False) as response,
             ):
-                health = read_health(response.status, await response.content.read(1 << 16), self._token)
+                health = read_health(response.status, await read_body(response, _MAX_HEALTH_BYTES), self._token)
                 server.responded = True
+        except UnreadableBodyError as error:
+            health, server.responded = ServerHealth(False, reason=error.what), True
         except aiohttp.ServerTimeoutError:
             health = ServerHealth(False, reason="cannot be reached (no connection in time)")
         except TimeoutError:

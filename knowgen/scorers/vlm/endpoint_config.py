@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar
 
 from knowgen.clients.chat.client import ChatEndpoint, SchemaUse
-from knowgen.clients.chat.image_encoding import MAX_SIDE, QUALITY, ImageEncoding
+from knowgen.clients.chat.image_encoding import MAX_SIDE, QUALITY, EncodedImageFile, ImageEncoding
+from knowgen.clients.preflight import check_endpoint
 from knowgen.clients.pricing import chat_price
 from knowgen.clients.rate_control import RateLimits
 from knowgen.core.errors import UsageError
@@ -67,6 +69,9 @@ class EndpointConfig:
     timeout: float = 120.0
     cache: bool = True
 
+    endpoint: ChatEndpoint = field(init=False)
+    label: str = field(init=False)
+
     def open_endpoint(self, name: str) -> ChatEndpoint:
         """Check the arguments and return the endpoint, without calling it.
 
@@ -95,6 +100,22 @@ class EndpointConfig:
             schema=self.schema,
             use_cache=self.cache,
         )
+
+    async def check_service(self) -> str:
+        """Check the address, the key and the model with one free call, before anything is generated.
+
+        Returns:
+            A warning in one line, or an empty text.
+
+        Raises:
+            AccountError: The endpoint rejects the key, or the address is wrong.
+            ServiceUnavailableError: The endpoint cannot be reached, or is busy.
+        """
+        return await check_endpoint(self.endpoint, self.label)
+
+    async def _as_sent(self, images: Sequence[EncodedImageFile]) -> list[EncodedImageFile]:
+        """Return images as the endpoint takes them, after it has been asked: it may have rejected larger ones."""
+        return [await self.endpoint.as_sent(image) for image in images]
 
     def _check(self, where: str) -> None:
         for name in ("max_tokens", "attempts", "concurrency"):

@@ -26,12 +26,16 @@ from knowgen.scorers.contract import usage_of
 from knowgen.scorers.vlm.cost_estimate import Estimate, estimate_cost
 from knowgen.scorers.vlm.endpoint_config import IDENTITY_EXCLUDES, EndpointConfig
 from knowgen.scorers.vlm.official_prompt import COMMIT, official_call
-from knowgen.scorers.vlm.parsing import PARSER_VERSION, read_attempts, read_lenient, read_strict
-from knowgen.scorers.vlm.retry import ask_until_valid
+from knowgen.scorers.vlm.parsing import (
+    PARSER_VERSION,
+    UNREADABLE,
+    read_attempts,
+    read_lenient,
+    read_strict,
+    strictly_read,
+)
+from knowgen.scorers.vlm.retry import ask_until_valid, decoding_details
 from knowgen.scorers.vlm.rubric import CONTRACT, RUBRIC_VERSION, system_prompt, user_text
-
-UNREADABLE = "the official evaluator cannot read it"
-"""Begins the fault of a reply that the official evaluator could not parse."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -83,7 +87,9 @@ class VlmJudge(EndpointConfig):
         """Score one generation.
 
         Raises:
-            TransientError: The endpoint is busy, failing or unreachable. The error carries the attempts so far.
+            ServiceUnavailableError: The endpoint is busy, failing or unreachable. The error carries the attempts so
+                far.
+            AccountError: The endpoint rejects every call: a wrong key, no credit, an unknown model, a wrong address.
             UnscorableError: An image is missing or cannot be opened.
             BudgetReachedError: The remaining budget is smaller than the worst case of the first call.
             ConfigError: There is a budget and the price is unknown, or the official prompt cannot be read.
@@ -104,6 +110,7 @@ class VlmJudge(EndpointConfig):
             max_calls=self.attempts,
             schema=schema,
         )
+        images = await self._as_sent(images)
         return self._score_of(sample, generation, attempts, images, perf_counter() - started)
 
     async def _question(self, sample: Sample) -> tuple[Any, Mapping[str, Any] | None]:
@@ -173,6 +180,7 @@ class VlmJudge(EndpointConfig):
             details={
                 "rubric": RUBRIC_VERSION if self.rubric == "own" else f"upstream {COMMIT[:12]}",
                 "pictures": {"generated": images[0].sha256, "truth": images[1].sha256},
+                **decoding_details(attempts),
             },
             seconds=seconds,
             usage=usage_of(attempts),
@@ -221,9 +229,9 @@ def _messages(system: str, text: str, images: Sequence[EncodedImageFile]) -> lis
     ]
 
 
-def _find_fault(reply: str, *, text_required: bool | None, official: bool) -> str:
-    """Return what is wrong with a reply, empty where it meets the contract."""
-    parsed = read_strict(reply, text_required=text_required)
+def _find_fault(attempt: Attempt, *, text_required: bool | None, official: bool) -> str:
+    """Return what is wrong with the reply of an attempt, empty where it meets the contract."""
+    parsed = strictly_read(attempt, partial(read_strict, text_required=text_required))
     if isinstance(parsed, ParsedScore):
         return ""
-    return f"{UNREADABLE}: {parsed}" if official and read_lenient(reply) is None else str(parsed)
+    return f"{UNREADABLE}: {parsed}" if official and read_lenient(attempt.reply) is None else str(parsed)

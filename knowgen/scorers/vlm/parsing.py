@@ -2,7 +2,9 @@
 
 `read_lenient` reproduces the published evaluator of KnowGen, including its handling of malformed values.
 `read_strict` enforces the contract of `knowgen.scorers.vlm.rubric`, and says what is wrong in words to send back to the
-judge. Both parse the stored reply, so that old replies can be parsed again.
+judge. Both parse the stored reply, so that old replies can be parsed again. A score says which part of the reply its
+values were read from (`ParsedScore.read_from`): the strict parser sets a model's reasoning aside, the lenient one does
+what the published evaluator does.
 """
 
 from __future__ import annotations
@@ -14,17 +16,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from knowgen.clients.chat.reasoning import split_reasoning
 from knowgen.core.records import DIMENSIONS, TEXT, Attempt, ParsedScore, ScoreStatus
 from knowgen.core.text import clean_text
 from knowgen.scorers.vlm.rubric import CONTRACT, na_flag
 
-PARSER_VERSION = "knowgen-parser-2"
+PARSER_VERSION = "knowgen-parser-3"
 """Version of both parsers. Increment it with any change that could parse a reply differently."""
 
 RATIONALE_LIMIT = CONTRACT.rationale_limit
 _TRAILING_COMMA = re.compile(r",\s*([}\]])")
-_FENCED = re.compile(r"\A```[A-Za-z0-9]*\s*(.*?)\s*```\Z", re.DOTALL)
+_FENCE = "```"
+_LANGUAGE = re.compile(r"[A-Za-z0-9]*")
 _OFFICIAL_NA = (True, "true", "True", 1)
+
+UNREADABLE = "the official evaluator cannot read it"
+"""Begins the fault of a reply that the official evaluator could not parse."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +83,23 @@ def read_lenient(text: str) -> ParsedScore | None:
         return ParsedScore(status=ScoreStatus.FAILED, reason=str(error))
     except RecursionError:
         return ParsedScore(status=ScoreStatus.FAILED, reason="the rationale is nested too deeply to be written out")
-    return ParsedScore(status=ScoreStatus.OK, values=values, na=na, rationale=clean_text(rationale[:RATIONALE_LIMIT]))
+    return ParsedScore(
+        status=ScoreStatus.OK,
+        values=values,
+        na=na,
+        rationale=clean_text(rationale[:RATIONALE_LIMIT]),
+        read_from=lenient_part(text),
+    )
 
 
 class _InvalidValueError(Exception):
     """A value with which the official evaluator fails the sample."""
+
+
+def lenient_part(text: str) -> str:
+    """Return which part of a reply the lenient parser reads, empty for the whole."""
+    body = text.strip()
+    return "" if body.startswith("{") and body.endswith("}") else "from the first { to the last }"
 
 
 def read_object_leniently(text: str) -> dict[str, Any] | None:
@@ -158,11 +177,11 @@ def quoted(value: Any) -> str:
 def read_strict(text: str, *, text_required: bool | None) -> ParsedScore | ReplyError:
     """Parse a reply by the contract.
 
-    The reply must be one JSON object, at most with white space and one code fence around it. Every dimension must be a
-    number of the grid (0, 0.5 or 1; not a boolean or string). Only the flag decides N/A, and it must be true or false:
-    with true, text accuracy may be null or a number of the grid, which is ignored; with false it must be a number.
-    Where the task version says whether text is required, the flag must agree. A duplicate key is a fault; unknown keys
-    are ignored.
+    The reply must be one JSON object, at most with white space and one code fence around it, or with reasoning or an
+    introduction before a fence, which are set aside (`find_answer`). Every dimension must be a number of the grid (0,
+    0.5 or 1; not a boolean or string). Only the flag decides N/A, and it must be true or false: with true, text
+    accuracy may be null or a number of the grid, which is ignored; with false it must be a number. Where the task
+    version says whether text is required, the flag must agree. A duplicate key is a fault; unknown keys are ignored.
 
     Args:
         text: Raw reply.
@@ -179,9 +198,10 @@ def read_strict(text: str, *, text_required: bool | None) -> ParsedScore | Reply
         >>> print(read_strict(reply.replace("0.5", "0.7"), text_required=None))
         "visual_correctness" must be the number 0, 0.5 or 1, not 0.7
     """
-    reply = read_object(text)
-    if isinstance(reply, ReplyError):
-        return reply
+    answer = find_answer(text)
+    if isinstance(answer, ReplyError):
+        return answer
+    reply, read_from = answer
     faults: list[str] = []
     rationale = reply.get(CONTRACT.rationale)
     if not isinstance(rationale, str):
@@ -195,7 +215,13 @@ def read_strict(text: str, *, text_required: bool | None) -> ParsedScore | Reply
             values[name] = value
     if faults:
         return ReplyError(tuple(faults))
-    return ParsedScore(status=ScoreStatus.OK, values=values, na=na, rationale=clean_text(rationale[:RATIONALE_LIMIT]))
+    return ParsedScore(
+        status=ScoreStatus.OK,
+        values=values,
+        na=na,
+        rationale=clean_text(rationale[:RATIONALE_LIMIT]),
+        read_from=read_from,
+    )
 
 
 def read_attempts(attempts: Sequence[Attempt], text_required: bool | None) -> tuple[ParsedScore, ParsedScore, str]:
@@ -229,27 +255,91 @@ def first_valid(
     lenient: tuple[ParsedScore, str] | None = None
     last_fault, last_model = "the judge was not asked", ""
     for attempt in attempts:
+        last_model = attempt.model or last_model
         if attempt.refused:
-            last_fault, last_model = attempt.error or "the judge refused", attempt.model or last_model
+            last_fault = attempt.error or "the judge refused"
             continue
         if lenient is None and (loose := leniently(attempt.reply)) is not None:
             lenient = (loose, attempt.model)
-        parsed = strictly(attempt.reply)
-        last_fault, last_model = attempt.error or str(parsed), attempt.model or last_model
+        parsed = strictly_read(attempt, strictly)
         if isinstance(parsed, ParsedScore):
             strict = (parsed, attempt.model)
             break
-    failed = ParsedScore(status=ScoreStatus.FAILED, reason=last_fault)
+        last_fault = attempt.error or str(parsed)
+    strict_score = strict[0] if strict else ParsedScore(status=ScoreStatus.FAILED, reason=last_fault)
+    reason = UNREADABLE if strict else last_fault
+    lenient_score = lenient[0] if lenient else ParsedScore(status=ScoreStatus.FAILED, reason=reason)
     returned = next((score[1] for score in (strict, lenient) if score), last_model)
-    return strict[0] if strict else failed, lenient[0] if lenient else failed, returned
+    return strict_score, lenient_score, returned
+
+
+def strictly_read(attempt: Attempt, strictly: Callable[[str], ParsedScore | ReplyError]) -> ParsedScore | ReplyError:
+    """Parse an attempt by the contract: its reply, or its reasoning where the endpoint returned nothing else.
+
+    Args:
+        attempt: Attempt that was not refused.
+        strictly: Parses a text by the contract.
+    """
+    if attempt.reply.strip() or not attempt.reasoning:
+        return strictly(attempt.reply)
+    parsed = strictly(attempt.reasoning)
+    if isinstance(parsed, ReplyError):
+        return ReplyError(("the reply is empty: all of it is reasoning",))
+    parts = ["the reasoning, as the reply is empty", *([parsed.read_from] if parsed.read_from else [])]
+    return parsed.model_copy(update={"read_from": ", ".join(parts)})
+
+
+def find_answer(text: str) -> tuple[dict[str, Any], str] | ReplyError:
+    """Return the one JSON object of a reply and the part it was read from, or what is wrong.
+
+    The whole reply is tried first. Where it is not one object, reasoning at its start is set aside
+    (`knowgen.clients.chat.reasoning`), and then words around one code fence.
+
+    Args:
+        text: Raw reply.
+
+    Example:
+        >>> find_answer('<think>Is it {red}?</think>{"answer": 1}')
+        ({'answer': 1}, 'after <think>')
+        >>> find_answer('Here is it:\n```json\n{"answer": 1}\n```')
+        ({'answer': 1}, 'the code fence')
+    """
+    whole = read_object(text)
+    if not isinstance(whole, ReplyError):
+        return whole, ""
+    split = split_reasoning(text)
+    if split.unfinished:
+        return ReplyError((f"the reply ends within its reasoning ({split.marks})",))
+    place = f"after {split.marks}" if split.marks else ""
+    if split.answer != text.strip():
+        reply = read_object(split.answer)
+        if not isinstance(reply, ReplyError):
+            return reply, place
+        whole = reply
+    fenced = _only_fence(split.answer)
+    if fenced is not None and not isinstance(reply := read_object(fenced), ReplyError):
+        return reply, f"{place}, the code fence" if place else "the code fence"
+    return whole
+
+
+def _only_fence(text: str) -> str | None:
+    """Return the content of the one code fence in a text without other braces; None for any other text."""
+    pieces = text.split(_FENCE, 3)
+    if len(pieces) != 3 or any(brace in pieces[0] + pieces[2] for brace in "{}"):
+        return None
+    return _without_language(pieces[1])
+
+
+def _without_language(fenced: str) -> str:
+    language = _LANGUAGE.match(fenced)
+    return fenced[language.end() if language else 0 :].strip()
 
 
 def read_object(text: str) -> dict[str, Any] | ReplyError:
-    """Return the one JSON object of a reply, as strictly as `read_strict`, or what is wrong."""
+    """Return the one JSON object that a text is, at most with white space and a code fence around it, or a fault."""
     body = text.strip()
-    fenced = _FENCED.match(body)
-    if fenced is not None:
-        body = fenced.group(1)
+    if body.startswith(_FENCE) and body.endswith(_FENCE) and len(body) >= 2 * len(_FENCE):
+        body = _without_language(body[len(_FENCE) : -len(_FENCE)])
     if not body:
         return ReplyError(("the reply was empty",))
     try:
@@ -268,7 +358,8 @@ def _no_constant(name: str) -> NoReturn:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     reply = dict(pairs)
     if len(reply) < len(pairs):
-        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise _NotJsonError(f'the key "{clean_text(twice)[:40]}" is given twice')
     return reply
 

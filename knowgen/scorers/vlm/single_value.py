@@ -21,10 +21,18 @@ from knowgen.core.records import Attempt, Generation, GroundTruth, ImageRef, Par
 from knowgen.core.text import clean_text
 from knowgen.scorers.contract import missing_needs, not_applicable_score, usage_of
 from knowgen.scorers.vlm.endpoint_config import EndpointConfig
-from knowgen.scorers.vlm.parsing import ReplyError, first_valid, quoted, read_object, read_object_leniently
-from knowgen.scorers.vlm.retry import ask_until_valid
+from knowgen.scorers.vlm.parsing import (
+    ReplyError,
+    find_answer,
+    first_valid,
+    lenient_part,
+    quoted,
+    read_object_leniently,
+    strictly_read,
+)
+from knowgen.scorers.vlm.retry import ask_until_valid, decoding_details
 
-VALUE_PARSER_VERSION = "knowgen-verdict-2"
+VALUE_PARSER_VERSION = "knowgen-verdict-3"
 """Version of both parsers. Increment it with any change that could parse a reply differently."""
 
 RATIONALE = "rationale"
@@ -113,9 +121,10 @@ def read_value(text: str, contract: SingleValueContract) -> ParsedScore | ReplyE
     Returns:
         A parsed score with status ok, or what is wrong.
     """
-    reply = read_object(text)
-    if isinstance(reply, ReplyError):
-        return reply
+    answer = find_answer(text)
+    if isinstance(answer, ReplyError):
+        return answer
+    reply, read_from = answer
     faults: list[str] = []
     rationale = reply.get(RATIONALE)
     if not isinstance(rationale, str):
@@ -129,7 +138,7 @@ def read_value(text: str, contract: SingleValueContract) -> ParsedScore | ReplyE
     if faults:
         return ReplyError(tuple(faults))
     assert isinstance(value, int | float)
-    return _parsed(contract, float(value) + 0.0, rationale)  # -0.0 becomes 0.0
+    return _parsed(contract, float(value) + 0.0, rationale, read_from)  # -0.0 becomes 0.0
 
 
 def read_value_leniently(text: str, contract: SingleValueContract) -> ParsedScore | None:
@@ -160,12 +169,13 @@ def read_value_leniently(text: str, contract: SingleValueContract) -> ParsedScor
     if not math.isfinite(number):
         return None
     number = min(1.0, max(0.0, number))
-    return _parsed(contract, min(contract.grid, key=lambda value: (abs(value - number), value)), rationale)
+    nearest = min(contract.grid, key=lambda value: (abs(value - number), value))
+    return _parsed(contract, nearest, rationale, lenient_part(text))
 
 
-def _parsed(contract: SingleValueContract, value: float, rationale: str) -> ParsedScore:
+def _parsed(contract: SingleValueContract, value: float, rationale: str, read_from: str) -> ParsedScore:
     rationale = clean_text(rationale[:RATIONALE_LIMIT])
-    return ParsedScore(status=ScoreStatus.OK, values={contract.name: value}, rationale=rationale)
+    return ParsedScore(status=ScoreStatus.OK, values={contract.name: value}, rationale=rationale, read_from=read_from)
 
 
 def read_value_attempts(
@@ -259,7 +269,9 @@ class SingleValueJudge(EndpointConfig, ABC):
         """Score one generation.
 
         Raises:
-            TransientError: The endpoint is busy, failing or unreachable. The error carries the attempts so far.
+            ServiceUnavailableError: The endpoint is busy, failing or unreachable. The error carries the attempts so
+                far.
+            AccountError: The endpoint rejects every call: a wrong key, no credit, an unknown model, a wrong address.
             UnscorableError: An image cannot be opened, or the sample does not have what the question needs.
             BudgetReachedError: The remaining budget is smaller than the worst case of the first call.
             ConfigError: There is a budget and the price is unknown.
@@ -278,6 +290,7 @@ class SingleValueJudge(EndpointConfig, ABC):
             max_calls=self.attempts,
             schema={"name": self.name, "schema": self.contract.json_schema()},
         )
+        images = await self._as_sent(images)
         return self._score_of(sample, generation, question, attempts, images, perf_counter() - started)
 
     @classmethod
@@ -301,9 +314,9 @@ class SingleValueJudge(EndpointConfig, ABC):
             {"role": "user", "content": [{"type": "text", "text": text}, *image_parts]},
         ]
 
-    def _find_fault(self, reply: str) -> str:
-        """Return what is wrong with a reply, empty where it meets the contract."""
-        parsed = read_value(reply, self.contract)
+    def _find_fault(self, attempt: Attempt) -> str:
+        """Return what is wrong with the reply of an attempt, empty where it meets the contract."""
+        parsed = strictly_read(attempt, lambda text: read_value(text, self.contract))
         return "" if isinstance(parsed, ParsedScore) else str(parsed)
 
     def _score_of(
@@ -329,7 +342,12 @@ class SingleValueJudge(EndpointConfig, ABC):
             judge_asked=self.endpoint.model,
             judge_returned=returned,
             parser=VALUE_PARSER_VERSION,
-            details={"rubric": self.rubric_version, "pictures": digests, **question.details},
+            details={
+                "rubric": self.rubric_version,
+                "pictures": digests,
+                **question.details,
+                **decoding_details(attempts),
+            },
             seconds=seconds,
             usage=usage_of(attempts),
         )

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from knowgen.clients.chat.response import ChatResponse, ResponseKind
+from knowgen.clients.chat.response import ChatResponse
+from knowgen.clients.service_errors import Outcome
 from knowgen.core import registry
 from knowgen.core.errors import ConfigError, DataError, KnowgenError, TransientError, UsageError
 from knowgen.core.metering import current_meter
@@ -45,9 +46,6 @@ TRIES = 6
 
 MAX_LOST = 3
 """Consecutive prompts that may be rejected or get no reply before the annotation stops."""
-
-_FOR_ALL = frozenset({401, 402, 403, 404})
-"""HTTP statuses of rejections that would affect every prompt; any other rejection may concern one prompt only."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 """Seconds between two attempts of a call."""
@@ -240,13 +238,14 @@ class _Annotation:
         fault = ""
         for number in range(MAX_REPLIES):
             answer = await self._ask(sample, fault, number)
-            if answer.kind is not ResponseKind.REPLY:
+            if answer.kind is not Outcome.REPLY:
                 self._failed(sample, answer.attempt.error)
                 return
-            required, fault = read_answer(answer.attempt.reply)
+            reply = answer.attempt.reply if answer.attempt.reply.strip() else answer.attempt.reasoning
+            required, fault = read_answer(reply)
             if answer.attempt.finish_reason == "length" and fault:
                 fault = "the answer was cut off because it was too long"
-            self._write("reply", sample, reply=answer.attempt.reply, fault=fault, model=answer.attempt.model)
+            self._write("reply", sample, reply=reply, fault=fault, model=answer.attempt.model)
             if required is not None:
                 self._write("answer", sample, required=required, model=answer.attempt.model)
                 return
@@ -274,16 +273,16 @@ class _Annotation:
             ask,
             attempts=self._tries,
             retryable=lambda error: False,
-            unfinished=lambda each: each.kind is ResponseKind.TRANSIENT,
+            unfinished=lambda each: each.kind.transient,
             wait=wait,
             sleep=self._wait,
         )
-        if answer.kind is ResponseKind.REJECTED:
+        if answer.kind in (Outcome.REJECTED, Outcome.ACCOUNT):
             self._lost += 1
-            if answer.status in _FOR_ALL or self._lost >= MAX_LOST:
+            if answer.kind is Outcome.ACCOUNT or self._lost >= MAX_LOST:
                 raise ConfigError(f"rejected: {answer.attempt.error}", where=self._judge, fix="correct its arguments")
             return answer
-        if answer.kind is not ResponseKind.TRANSIENT:
+        if not answer.kind.transient:
             self._lost = 0
             return answer
         self._lost += 1

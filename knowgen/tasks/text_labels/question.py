@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from knowgen.clients.chat.reasoning import split_reasoning
+
 QUESTION_VERSION = "knowgen-text-required-1"
 """Changes whenever the wording of the question or the schema of the answer changes."""
 
@@ -44,7 +46,8 @@ this order:
 - "{REASON}": one or two sentences; quote the words of the prompt that settle the question, or say that there are none.
 - "{ANSWER}": true or false."""
 
-_FENCED = re.compile(r"\A```[A-Za-z0-9]*\s*(.*?)\s*```\Z", re.DOTALL)
+_FENCE = "```"
+_LANGUAGE = re.compile(r"[A-Za-z0-9]*")
 
 
 def messages(prompt: str, fault: str = "") -> list[dict[str, Any]]:
@@ -61,7 +64,7 @@ def messages(prompt: str, fault: str = "") -> list[dict[str, Any]]:
 
 
 def read_answer(text: str) -> tuple[bool | None, str]:
-    """Parse an answer: one JSON object, optionally in one code fence, with both keys and their types.
+    """Parse an answer: one JSON object with both keys and their types, in a code fence or after reasoning if at all.
 
     Returns:
         The answer and an empty string; or None and the problem, worded so that it can be sent to the judge.
@@ -72,9 +75,12 @@ def read_answer(text: str) -> tuple[bool | None, str]:
         >>> read_answer('{"text_required": true}')
         (None, '"reason" must be a string')
     """
-    body = text.strip()
-    if fenced := _FENCED.match(body):
-        body = fenced.group(1)
+    split = split_reasoning(text)
+    if split.unfinished:
+        return None, f"the answer ends within its reasoning ({split.marks})"
+    body = split.answer
+    if body.startswith(_FENCE) and body.endswith(_FENCE) and len(body) >= 2 * len(_FENCE):
+        body = _LANGUAGE.sub("", body[len(_FENCE) : -len(_FENCE)], count=1).strip()
     if not body:
         return None, "the answer was empty"
     try:

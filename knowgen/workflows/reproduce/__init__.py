@@ -139,4 +139,5 @@ def _generate(
     from knowgen.engine import run as run_engine
 
     with RunStore.open(path, spec) as store:
-        return run_engine(spec, task, handle, (), store, options, source).stopped
+        outcome = run_engine(spec, task, handle, (), store, options, source)
+    return outcome.stop_reason if outcome.stopped == "unavailable" else outcome.stopped
