@@ -50,8 +50,8 @@ class FailureLog:
     def record(self, error: BaseException) -> BaseException:
         """Write the traceback of an error, and return the error to report: one that names file, line and log.
 
-        Errors of this project, which a plugin raises on purpose, are returned as they are. So are transient errors, whose
-        tracebacks are written.
+        Errors of this project, which a plugin raises on purpose, are returned as they are. So are transient errors, but
+        their tracebacks are written.
         """
         if isinstance(error, _OWN_ERRORS):
             return error

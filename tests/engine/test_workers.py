@@ -107,11 +107,11 @@ def test_a_worker_learns_no_path_of_the_truth_or_of_the_run(tmp_path: Path) -> N
     bench = Bench(tmp_path / "secret")
     bench.run(1, generator_in_worker(isolated.Surroundings), [scorer_handle(Half())])
     (generation,) = bench.generations().values()
-    told = generation.settings
-    assert "truth=None" in told["asked"] and "s0" not in told["asked"]
+    seen = generation.settings
+    assert "truth=None" in seen["asked"] and "s0" not in seen["asked"]
     for part in ("command", "argv", "files", "asked"):
-        assert str(bench.path) not in str(told[part]), part
-    assert str(bench.path) not in str({k: v for k, v in told["environment"].items() if k != "PYTEST_CURRENT_TEST"})
+        assert str(bench.path) not in str(seen[part]), part
+    assert str(bench.path) not in str({k: v for k, v in seen["environment"].items() if k != "PYTEST_CURRENT_TEST"})
 
 
 def test_images_are_stored_alike_from_a_worker_and_from_this_process(tmp_path: Path) -> None:
