@@ -6,7 +6,7 @@
 | a scorer | nothing for a function; `Sample`, `GroundTruth`, `Generation` for its types; `Score`, `ParsedScore`, `Attempt` to keep replies and a rationale; `ok_score`, `failed_score`, `not_applicable_score`, `missing_needs`, `usage_of`, `Item`; `NEEDS`, `DIMENSIONS` |
 | a task | `InMemoryTask`, or `FolderTask`; `Sample`, `GroundTruth`, `ImageRef`, `image_ref`; `GROUPS`, `group_of` |
 | a search backend | `Hit`, `ImageHit`, `Page`, `Link`; `image_ref` |
-| any of them | `TransientError` where trying again may help, `RefusalError`, `UnscorableError`; `ConfigError`, `DataError`, `UsageError`, `MissingDependencyError` for one clear line |
+| any of them | `ServiceUnavailableError` where a service cannot answer now, `AccountError` where it rejects every call, `TransientError` where trying again may help, `waiting` around waits for a turn; `RefusalError`, `UnscorableError`; `ConfigError`, `DataError`, `UsageError`, `MissingDependencyError` for one clear line |
 
 The protocols `SimpleGenerator`, `AsyncGenerator`, `BatchGenerator`, `AsyncScorer`, `BatchScorer`, `Task` and
 `SearchBackend` are for type checkers: nothing has to be inherited. Guides: `docs/guides/`.
@@ -15,11 +15,13 @@ The protocols `SimpleGenerator`, `AsyncGenerator`, `BatchGenerator`, `AsyncScore
 from __future__ import annotations
 
 from knowgen.core.errors import (
+    AccountError,
     ConfigError,
     DataError,
     KnowgenError,
     MissingDependencyError,
     RefusalError,
+    ServiceUnavailableError,
     TransientError,
     UnscorableError,
     UsageError,
@@ -43,6 +45,7 @@ from knowgen.core.records import (
     group_of,
     image_ref,
 )
+from knowgen.core.waiting import waiting
 from knowgen.generators.contract import (
     GPU_FAULT_CODE,
     AsyncGenerator,
@@ -71,6 +74,7 @@ __all__ = [
     "GPU_FAULT_CODE",
     "GROUPS",
     "NEEDS",
+    "AccountError",
     "AsyncGenerator",
     "AsyncScorer",
     "Attempt",
@@ -99,6 +103,7 @@ __all__ = [
     "Score",
     "ScoreStatus",
     "SearchBackend",
+    "ServiceUnavailableError",
     "SimpleGenerator",
     "Task",
     "TransientError",
@@ -114,4 +119,5 @@ __all__ = [
     "ok_score",
     "paid_call",
     "usage_of",
+    "waiting",
 ]

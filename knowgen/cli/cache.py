@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from knowgen.core.cache import FOLDER_VARIABLE, LIMITS
+from knowgen.core.cache import LIMITS
 
 EPILOG = """\b
 Examples:
@@ -27,11 +27,11 @@ CONTENT = {
 @click.argument("names", nargs=-1, type=click.Choice(list(LIMITS)), metavar="[replies|images|embeddings]...")
 def command(action: str, names: tuple[str, ...]) -> int:
     """Show or clear the caches that all runs share, or only the named ones [show, all]."""
-    from knowgen.core.cache import Cache, FileCache, cache_folder
+    from knowgen.core.cache import Cache, FileCache, cache_folder, why_off
 
     folder = cache_folder()
     if folder is None:
-        click.echo(f"caches are off ({FOLDER_VARIABLE})")
+        click.echo(f"caches are off: {why_off()}")
         return 0
     click.echo(f"folder      {folder}")
     for name in names or tuple(LIMITS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -89,16 +90,35 @@ def failure_lines(run: Run) -> list[str]:
                 generations[row.sample_id, row.repeat] = f"{row.generation.value}: {row.generation_reason}"
             elif row.strict.status is ScoreStatus.FAILED:
                 scores[f"{scorer.name} failed: {row.strict.reason}"] += 1
-    reasons = (Counter(generations.values()) + scores).most_common()
+    reasons = _alike(Counter(generations.values()) + scores)
     lines = [f"{count:<8} {one_line(reason, MAX_REASON_LENGTH)}" for reason, count in reasons[:MAX_REASONS]]
     if rest := reasons[MAX_REASONS:]:
         lines.append(f"{sum(count for _, count in rest):<8} for {len(rest)} other reasons, see the report")
     return lines
 
 
+_OWN_WORDS = re.compile(r"'[^']*'|\S*[/\\]\S*|\S+\.[A-Za-z]{2,4}\b|[0-9]+")
+"""Parts of a reason that belong to one sample: quoted names, paths, file names, numbers."""
+
+
+def _alike(reasons: Counter[str]) -> list[tuple[str, int]]:
+    """Count reasons that differ only in names and numbers together; return the first of each, most frequent first."""
+    groups: dict[str, list[str]] = {}
+    for reason in reasons:
+        groups.setdefault(_OWN_WORDS.sub("…", reason), []).append(reason)
+    merged = [
+        (group[0] + (f" (and {len(group) - 1} alike)" if len(group) > 1 else ""), sum(reasons[each] for each in group))
+        for group in groups.values()
+    ]
+    return sorted(merged, key=lambda pair: -pair[1])
+
+
 def notice_lines(run: Run) -> list[str]:
     """Return a line on each reason why samples remain not run, apart from the budget."""
-    return [f"not run  {one_line(notice)}" for notice in run.outcome.notices] if run.outcome is not None else []
+    if run.outcome is None:
+        return []
+    stopped = run.outcome.stop_reason
+    return [f"{'stopped' if line == stopped else 'not run'}  {one_line(line)}" for line in run.outcome.notices]
 
 
 def exit_code(run: Run) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from pathlib import Path
 
 import click
 
 from knowgen.core.errors import DataError
+from knowgen.core.text import error_summary, escape_controls, parse_json
 
 KINDS = ("tasks", "generators", "scorers", "search", "runs")
 EPILOG = """\b
@@ -50,6 +51,10 @@ DESCRIPTIONS = {
 """One line on each bundled plugin, here so that listing imports none of them."""
 
 
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration)
+"""What reading the JSON of a damaged or foreign run may raise."""
+
+
 @click.command("list", epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
@@ -69,6 +74,7 @@ def command(kind: str, folder: Path | None, verbose: bool) -> int:
 
 
 def _print(rows: list[tuple[str, ...]]) -> None:
+    rows = [tuple(escape_controls(cell.replace("\n", "\\n").replace("\t", "\\t")) for cell in row) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -110,11 +116,18 @@ def _plugins(kind: str, *, verbose: bool) -> list[tuple[str, ...]]:
 
 def _runs(folder: Path) -> list[tuple[str, ...]]:
     """Return a row per run, newest last; a run that cannot be read has the reason in its row."""
-    manifests = sorted(folder.glob("**/run.json"), key=lambda path: path.stat().st_mtime)
+    found: list[tuple[float, Path]] = []
+    for manifest in folder.glob("**/run.json"):
+        with contextlib.suppress(OSError):  # removed since it was found
+            state = manifest.lstat()
+            found.append((state.st_mtime, manifest))
     rows: list[tuple[str, ...]] = []
-    for manifest in manifests:
+    for _, manifest in sorted(found):
+        if not manifest.is_file():  # reading a named pipe would wait for ever
+            rows.append((str(manifest.parent), "?", "?", "?", "cannot be read: run.json is not a file"))
+            continue
         try:
-            spec = json.loads(manifest.read_text(encoding="utf-8"))["spec"]
+            spec = parse_json(manifest.read_text(encoding="utf-8"))["spec"]
             rows.append(
                 (
                     str(manifest.parent),
@@ -124,8 +137,8 @@ def _runs(folder: Path) -> list[tuple[str, ...]]:
                     _headline(manifest.parent / "summary.json"),
                 )
             )
-        except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
-            rows.append((str(manifest.parent), "?", "?", "?", f"cannot be read: {type(error).__name__}"))
+        except _UNREADABLE as error:
+            rows.append((str(manifest.parent), "?", "?", "?", f"cannot be read: {error_summary(error, 60)}"))
     return rows
 
 
@@ -133,7 +146,7 @@ def _headline(path: Path) -> str:
     """Return the headline in a summary file, with its protocol."""
     if not path.is_file():
         return "not finished"
-    summary = json.loads(path.read_text(encoding="utf-8"))["summaries"][0]
+    summary = parse_json(path.read_text(encoding="utf-8"))["summaries"][0]
     if reason := summary.get("no_result"):
         return f"{summary['protocol']} no result: {reason}"
     figure = next(part for part in summary["slices"] if part["kind"] == "all")["figures"]["overall"]

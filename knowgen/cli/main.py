@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import click
 
+from knowgen.core.console import OutputClosedError, clean_streams, discard_stdout, open_missing_streams
 from knowgen.core.errors import KnowgenError
 from knowgen.core.secrets import command_line_values, mask_secrets, refuse_secrets
 from knowgen.core.text import error_summary, one_line
@@ -110,6 +111,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
         5 budget reached; 6 finished with samples that failed or are not run; 130 interrupted.
     """
     debug, words = _split_debug(sys.argv[1:] if arguments is None else arguments)
+    with clean_streams():
+        code = _run(words, debug=debug)
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OutputClosedError:
+            discard_stdout()
+        except KnowgenError as error:  # such as a full disk
+            discard_stdout()
+            return _fail(str(error), code or error.exit_code)
+        return code
+
+
+def _run(words: Sequence[str], *, debug: bool) -> int:
+    """Run one command and return its exit code; print an error on one line, or raise it with `debug`."""
     try:
         refuse_secrets(command_line_values(words))
         result = cli.main(args=list(words), prog_name="knowgen", standalone_mode=False, obj=tuple(words))
@@ -128,8 +144,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message(), EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except OutputClosedError:
+        discard_stdout()
         return 0
     except Exception as error:
         if debug:
@@ -146,4 +162,5 @@ def _fail(line: str, code: int) -> int:
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    open_missing_streams()
     sys.exit(run())

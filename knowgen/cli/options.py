@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 import click
 
+from knowgen.core.errors import DataError
 from knowgen.core.run_config import DeclaredField, RunConfig, run_fields
+from knowgen.core.text_files import numbered_lines
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
@@ -58,11 +60,9 @@ class Ids(ParamType):
         parts = text.split(",")
         if text.startswith("@"):
             try:
-                parts = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-            except OSError as error:
-                self.fail(f"{text[1:]} cannot be read: {error.strerror}", param, ctx)
-            except UnicodeDecodeError:
-                self.fail(f"{text[1:]} is not UTF-8 text", param, ctx)
+                parts = [line for _, line in numbered_lines(Path(text[1:]))]
+            except DataError as error:
+                self.fail(str(error), param, ctx)
         ids = [part.strip() for part in parts if part.strip()]
         if not ids:
             self.fail(f"{text!r} contains no sample id", param, ctx)

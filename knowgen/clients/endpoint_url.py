@@ -7,6 +7,7 @@ import os
 import re
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+from knowgen.clients.proxy import environment_proxy
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.secrets import check_variable_name, refuse_secrets, remember_secret
 
@@ -37,7 +38,8 @@ def endpoint_url(base_url: str, where: str, default: str = OPENAI_URL) -> str:
 
     Raises:
         UsageError: It is not an http or https URL.
-        ConfigError: It contains a password or other secret, which would be recorded.
+        ConfigError: It contains a password or other secret, which would be recorded; or the environment names a proxy
+            for it that cannot be used.
 
     Example:
         >>> endpoint_url(" http://127.0.0.1:8000/v1/ ", where="scorer vlm")
@@ -60,6 +62,8 @@ def endpoint_url(base_url: str, where: str, default: str = OPENAI_URL) -> str:
             where=where,
             fix="put the key into an environment variable and name it with key_env",
         )
+    if not is_loopback_host(parts.hostname or ""):
+        environment_proxy(urlunsplit(parts))  # one that cannot be used would make every call fail
     path = parts.path.rstrip("/").removesuffix(_CHAT_PATH).rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 

@@ -2,22 +2,26 @@
 
 A URL in a model's answer, a page or a request is untrusted. It is fetched without credentials, over http or https, and
 from the public internet only: the host is resolved here, all its addresses are checked, and the connection goes to
-exactly these addresses, so that a second DNS lookup cannot return another one. Each redirect is checked as well. No
-proxy is used, because it would resolve the host itself.
+exactly these addresses, so that a second DNS lookup cannot return another one. Each redirect is checked as well. Where
+the environment names a proxy, it is asked for the checked address and not for the host, which it would resolve itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from knowgen.clients.endpoint_url import is_loopback_host
+from knowgen.clients.proxy import environment_proxy
 from knowgen.clients.stated_wait import retry_after
-from knowgen.core.errors import KnowgenError, TransientError
+from knowgen.core.errors import ConfigError, KnowgenError, TransientError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -33,12 +37,14 @@ TIMEOUT = 60.0
 """Maximum duration of a fetch, redirects included, in seconds."""
 
 _CHUNK = 1 << 16
+_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _REFUSED_NETWORKS = (
     ipaddress.IPv6Network("64:ff9b:1::/48"),  # local-use IPv4/IPv6 translation (RFC 8215)
     ipaddress.IPv6Network("fec0::/10"),  # deprecated site-local addresses (RFC 3879)
+    ipaddress.IPv6Network("::ffff:0:0:0/96"),  # translated IPv4 addresses (RFC 2765)
     ipaddress.IPv6Network("::/96"),  # deprecated IPv4-compatible addresses (RFC 4291)
 )
 
@@ -71,8 +77,9 @@ class FetchResult:
 def is_public(address: str | Address) -> bool:
     """Return whether an IP address belongs to the public internet.
 
-    Loopback, private, shared, link-local, multicast, reserved and unspecified addresses do not. An IPv6 address that
-    embeds an IPv4 address (mapped, 6to4, Teredo, NAT64) does only if that one does. Other text is not public.
+    Loopback, private, shared, link-local, multicast, reserved and unspecified addresses do not, nor do addresses with a
+    zone. An IPv6 address that embeds an IPv4 address (mapped, 6to4, Teredo, NAT64, ISATAP) does only if that one does.
+    Other text is not public.
 
     Example:
         >>> [is_public(address) for address in ("8.8.8.8", "127.0.0.1", "10.0.0.1", "::ffff:10.0.0.1", "localhost")]
@@ -84,6 +91,8 @@ def is_public(address: str | Address) -> bool:
         return False
     if isinstance(ip, ipaddress.IPv4Address):
         return ip.is_global and not ip.is_multicast
+    if ip.scope_id is not None:
+        return False
     if (mapped := ip.ipv4_mapped) is not None:
         return is_public(mapped)
     embedded: list[ipaddress.IPv4Address] = []
@@ -93,9 +102,16 @@ def is_public(address: str | Address) -> bool:
         embedded.extend(ip.teredo)
     if ip in _NAT64:
         embedded.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    if _is_isatap(ip):
+        embedded.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
     if embedded:
         return all(is_public(each) for each in embedded)
     return ip.is_global and not ip.is_multicast and not any(ip in network for network in _REFUSED_NETWORKS)
+
+
+def _is_isatap(ip: ipaddress.IPv6Address) -> bool:
+    """Return whether the lower half of an address is an ISATAP interface identifier (RFC 5214, section 6.1)."""
+    return (int(ip) >> 32) & 0xFDFFFFFF == 0x00005EFE
 
 
 def origin(url: str | URL) -> tuple[str, int] | None:
@@ -141,12 +157,19 @@ def check_url(url: str, trusted: str = "") -> URL:
         raise BlockedError("an address with a user or password is not fetched")
     if trusted and known == origin(trusted) and parts.scheme == URL(trusted).scheme:
         return parts
-    host = known[0].rstrip(".")
+    host = known[0].removesuffix(".")
+    if not _is_host(host):
+        raise BlockedError("not a valid address: its host is not the name of a host")
     if host == "localhost" or host.endswith(".localhost"):
         raise BlockedError(f"{host} is this machine, which is not fetched from")
     if _looks_numeric(host):
         _check_numeric(host)
     return parts
+
+
+def _is_host(host: str) -> bool:
+    """Return whether a host is an IP address or a name that DNS can have (RFC 1035, section 2.3.4)."""
+    return ":" in host or (len(host) <= 253 and all(_LABEL.fullmatch(label) for label in host.split(".")))
 
 
 def _looks_numeric(host: str) -> bool:
@@ -195,7 +218,12 @@ class PublicResolver(AbstractResolver):
             BlockedError: At least one address is not public.
             OSError: The host cannot be resolved.
         """
-        addresses = await self._inner.resolve(host, port, family)
+        try:
+            addresses = await self._inner.resolve(host, port, family)
+        except ValueError as error:  # a name that cannot be encoded
+            raise BlockedError("not a valid address: its host is not the name of a host") from error
+        if not addresses:
+            raise OSError(f"{host} has no address")
         if (host.lower(), port) == self.trusted:
             return addresses
         for address in addresses:
@@ -228,39 +256,93 @@ async def fetch(
 
     Raises:
         BlockedError: The URL, or one it redirects to, does not lead to the public internet.
-        FetchError: The server answers with a permanent error, a body larger than `max_bytes` or too many redirects.
+        FetchError: The server answers with a permanent error, a body larger than `max_bytes` or too many redirects, or
+            the environment names a proxy of a kind that is not supported.
         TransientError: The server cannot be reached, is busy or failing, or takes longer than `timeout`.
     """
     import aiohttp
 
-    guard = PublicResolver(resolver, trusted)
-    connector = aiohttp.TCPConnector(resolver=guard, use_dns_cache=False, limit=0)
-    client = aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None),
-        trust_env=False,
-        headers={"User-Agent": "knowgen"},
-    )
     try:
-        async with asyncio.timeout(timeout), client:
-            return await _follow(client, guard, url, max_bytes, trusted)
+        async with asyncio.timeout(timeout), _Connections(PublicResolver(resolver, trusted)) as connections:
+            return await _follow(connections, url, max_bytes, trusted)
     except TimeoutError as error:
         raise TransientError(f"{_name(url)} did not answer within {timeout:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
         raise TransientError(f"{_name(url)} cannot be fetched ({type(error).__name__})") from error
 
 
-async def _follow(
-    client: aiohttp.ClientSession, guard: PublicResolver, url: str, max_bytes: int, trusted: str
-) -> FetchResult:
+class _Connections:
+    """The HTTP clients of one fetch: one that connects to checked addresses, and one that connects to a proxy.
+
+    Args:
+        resolver: Resolver that checks addresses.
+
+    Attributes:
+        resolver: The same.
+    """
+
+    def __init__(self, resolver: PublicResolver) -> None:
+        self.resolver = resolver
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> _Connections:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+
+    async def get(self, parts: URL) -> aiohttp.ClientResponse:
+        """Send a request; the response is closed at the end of the fetch.
+
+        Raises:
+            BlockedError: The host does not lead to the public internet.
+            FetchError: The environment names a proxy that cannot be used.
+        """
+        try:
+            proxy = None if is_loopback_host(parts.raw_host or "") else environment_proxy(str(parts))
+        except ConfigError as error:
+            raise FetchError(str(error)) from error
+        if proxy is None:
+            client = await self._client(self.resolver)
+            return await self._stack.enter_async_context(client.get(parts, allow_redirects=False))
+        client = await self._client(None)
+        checked = parts
+        if not _looks_numeric(parts.raw_host or ""):  # `check_url` has checked one that is an address
+            addresses = await self.resolver.resolve(parts.raw_host or "", parts.port or 0)
+            checked = parts.with_host(addresses[0]["host"])
+        authorization = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+        headers = {"Host": parts.raw_authority, **(authorization if parts.scheme == "http" else {})}
+        request = client.get(
+            checked,
+            allow_redirects=False,
+            headers=headers,
+            server_hostname=parts.raw_host,  # the name in the certificate
+            proxy=proxy.url,
+            proxy_headers=authorization,
+        )
+        return await self._stack.enter_async_context(request)
+
+    async def _client(self, resolver: AbstractResolver | None) -> aiohttp.ClientSession:
+        import aiohttp
+
+        client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            trust_env=False,
+            headers={"User-Agent": "knowgen"},
+        )
+        return await self._stack.enter_async_context(client)
+
+
+async def _follow(connections: _Connections, url: str, max_bytes: int, trusted: str) -> FetchResult:
     """Follow redirects. The first one to another origin ends the trust: nothing it leads to is the user's choice."""
     parts = check_url(url, trusted)
     for _ in range(MAX_REDIRECTS + 1):
-        async with client.get(parts, allow_redirects=False) as response:
-            target = response.headers.get("Location")
-            if response.status not in _REDIRECT_STATUSES or not target:
-                return await _read(response, max_bytes)
+        response = await connections.get(parts)
+        target = response.headers.get("Location")
+        if response.status not in _REDIRECT_STATUSES or not target:
+            return await _read(response, parts, max_bytes)
         from yarl import URL
 
         try:
@@ -268,13 +350,13 @@ async def _follow(
         except ValueError as error:
             raise BlockedError("redirects to an invalid address") from error
         if origin(joined) != origin(parts) or URL(joined).scheme != parts.scheme:
-            trusted, guard.trusted = "", None
+            trusted, connections.resolver.trusted = "", None
         parts = check_url(joined, trusted)
     raise FetchError(f"{_name(url)} redirects more than {MAX_REDIRECTS} times")
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> FetchResult:
-    name, status = _name(str(response.url)), response.status
+async def _read(response: aiohttp.ClientResponse, url: URL, max_bytes: int) -> FetchResult:
+    name, status = _name(str(url)), response.status
     if status in _TRANSIENT_STATUSES or status >= 500:
         raise TransientError(f"{name} answered {status}", retry_after=retry_after(response.headers))
     if not 200 <= status < 300:
@@ -286,7 +368,7 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> FetchResult
         data += chunk
         if len(data) > max_bytes:
             raise FetchError(f"{name} sends more than {max_bytes} bytes")
-    return FetchResult(str(response.url), bytes(data), response.content_type.lower())
+    return FetchResult(str(url), bytes(data), response.content_type.lower())
 
 
 def _name(url: str) -> str:

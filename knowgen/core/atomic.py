@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from knowgen.core.scratch import ScratchFolder
+
 
 def replace_folder(fresh: Path, target: Path) -> None:
     """Give a complete folder its final name, in place of an earlier folder of that name.
@@ -41,6 +43,26 @@ def replace_folder(fresh: Path, target: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def folder_draft(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` that takes its name, and its place, when the `with` block ends.
+
+    What killed processes left beside `target` is removed. When the block raises, an earlier folder stays as it is.
+
+    Args:
+        target: The final name. Missing parents are created.
+
+    Raises:
+        OSError: A folder cannot be created or renamed. An earlier folder is unchanged.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with ScratchFolder(f".{target.name}.new-", target.parent) as draft:
+        draft.chmod(0o755)
+        yield draft
+        replace_folder(draft, target)
+    remove_leftovers(target)
 
 
 def remove_leftovers(target: Path) -> None:

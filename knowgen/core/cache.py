@@ -7,6 +7,7 @@ work: a lost or damaged entry is computed again, and resuming a run never needs 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import sqlite3
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import ConfigError
+from knowgen.core.home import expand_user, home_folder
+from knowgen.core.text import one_line
 
 FOLDER_VARIABLE = "KNOWGEN_CACHE"
 """Environment variable with the cache folder; caches are off when it is empty or `off`."""
@@ -34,13 +37,38 @@ _FILL_AFTER_SHRINKING = 0.9
 """Fraction of its limit that a full cache is reduced to."""
 
 
+NO_HOME = f"the user has no home folder; set {FOLDER_VARIABLE} to a folder for caches"
+
+_log = logging.getLogger("knowgen.cache")
+_warned: set[Path | None] = set()
+
+
 def cache_folder() -> Path | None:
-    """Return the folder of all caches; None when `KNOWGEN_CACHE` turns them off."""
+    """Return the folder of all caches; None when `KNOWGEN_CACHE` turns them off, or the user has no home folder."""
     named = os.environ.get(FOLDER_VARIABLE)
     if named is not None:
-        return Path(named).expanduser() if named.strip() and named.strip().lower() != "off" else None
+        return None if _is_off(named) else expand_user(named.strip())
     base = os.environ.get("XDG_CACHE_HOME", "").strip()
-    return (Path(base) if base else Path.home() / ".cache") / "knowgen"
+    if base:
+        return Path(base) / "knowgen"
+    home = home_folder()
+    return None if home is None else home / ".cache" / "knowgen"
+
+
+def why_off() -> str:
+    """Return why `cache_folder()` is None."""
+    return f"{FOLDER_VARIABLE} is off" if _is_off(os.environ.get(FOLDER_VARIABLE, "?")) else NO_HOME
+
+
+def _is_off(named: str) -> bool:
+    return named.strip().lower() in {"", "off"}
+
+
+def warn_once(reason: str, folder: Path | None = None) -> None:
+    """Log why the caches of a folder are not used, once in a process. It costs time, and no result."""
+    if folder not in _warned:
+        _warned.add(folder)
+        _log.warning("knowgen: no cache: %s", one_line(reason, 300))
 
 
 class FileCache:
@@ -66,10 +94,12 @@ class FileCache:
         """Return the path of a file and record its use; None when it does not exist."""
         path = self.path(digest, suffix)
         try:
-            if time.time() - path.stat().st_mtime > _TOUCH_SECONDS:
-                os.utime(path)
+            used = path.stat().st_mtime
         except OSError:
             return None
+        if abs(time.time() - used) > _TOUCH_SECONDS:  # a time in the future is one before the clock was set back
+            with contextlib.suppress(OSError):  # the cache of another user can be read
+                os.utime(path)
         return path
 
     def added(self, size: int) -> None:
@@ -119,8 +149,9 @@ class FileCache:
         for _, size, path in files:
             if self._size <= target:
                 break
-            path.unlink(missing_ok=True)
-            self._size -= size
+            with contextlib.suppress(OSError):  # removed by another process, or not ours to remove
+                path.unlink()
+                self._size -= size
 
 
 class Cache:
@@ -157,7 +188,9 @@ class Cache:
         self._unwritten_since = 0.0
         self._clock = clock
         if self._folder is None:
-            self.error = f"{FOLDER_VARIABLE} is off"
+            self.error = why_off()
+            if self.error == NO_HOME:
+                warn_once(self.error)
 
     @property
     def path(self) -> Path | None:
@@ -176,7 +209,7 @@ class Cache:
                 return None
             self.hits += 1
             value, used = rows[0]
-            if self._clock() - used > _TOUCH_SECONDS:
+            if abs(self._clock() - used) > _TOUCH_SECONDS:  # also one before the clock was set back
                 self._run("update entries set used = ? where key = ?", (self._clock(), key))
             return bytes(value)
 
@@ -186,7 +219,7 @@ class Cache:
             now = self._clock()
             self._unwritten_since = self._unwritten_since if self._unwritten else now
             self._unwritten[key] = value
-            if len(self._unwritten) >= _GROUP_ENTRIES or now - self._unwritten_since >= _GROUP_SECONDS:
+            if len(self._unwritten) >= _GROUP_ENTRIES or abs(now - self._unwritten_since) >= _GROUP_SECONDS:
                 self._write()
 
     def flush(self) -> None:
@@ -262,6 +295,7 @@ class Cache:
             return self._connection.execute(sql, parameters).fetchall()
         except (sqlite3.Error, OSError) as error:
             self.error = f"{self.path}: {error}"
+            warn_once(self.error, self._folder)
             if self._connection is not None:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.close()

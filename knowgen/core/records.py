@@ -158,6 +158,10 @@ def image_ref(path: Path | str) -> ImageRef:
     return ImageRef(sha256=digest, width=width, height=height, format=form, path=Path(path))
 
 
+OFFICIAL_SKIP = "official_evaluator"
+"""Field of `Sample.meta`: why the official evaluator skips the sample. Under the lenient reading, it has no score."""
+
+
 class Sample(Record):
     """One prompt of a task and its public metadata.
 

@@ -108,6 +108,12 @@ class ResultConfig(_Checked):
         Path | str | None,
         Option("Agent answers used as prompts: a run or a file", metavar="SRC", commands=RUN),
     ] = None
+    images: Annotated[
+        Path | str | None, Option("Folder of the images of a results file", metavar="DIR", commands=("score",))
+    ] = None
+    pattern: Annotated[
+        str | None, Option("File names, such as {id}_seed*.png", metavar="NAMES", default="{id}", commands=("score",))
+    ] = None
     protocol: Annotated[
         str, Option("Scoring protocol: strict, official, …", metavar="PROTOCOL", commands=JUDGING, suite=True)
     ] = "strict"
@@ -127,7 +133,7 @@ class EngineConfig(_Checked):
     budget: Annotated[
         float | None,
         Option(
-            "Maximum total cost in USD for this run directory",
+            "Maximum cost of the run directory in USD",
             metavar="USD", minimum=0, commands=JUDGING, suite=True,
         ),
     ] = None  # fmt: skip
@@ -143,12 +149,13 @@ class EngineConfig(_Checked):
         ),
     ] = None  # fmt: skip
     timeout: Annotated[
-        float, Option("Maximum seconds per generation", metavar="SECONDS", above=0, commands=RUN, suite=True)
+        float,
+        Option("Maximum seconds per generation", metavar="SECONDS", above=0, commands=RUN, suite=True),
     ] = GENERATION_TIMEOUT
     patience: Annotated[
         float,
         Option(
-            "Seconds to wait for a service that gives no answer",
+            "Longest wait for a silent service",
             metavar="SECONDS", minimum=0, commands=JUDGING, suite=True,
         ),
     ] = PATIENCE  # fmt: skip

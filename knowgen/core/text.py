@@ -1,11 +1,20 @@
-"""Text for messages: one printable line of bounded length, and numbers with their nouns."""
+"""Text for messages: one printable line of bounded length, and numbers with their nouns; JSON from elsewhere."""
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
+from typing import Any
 
 ERROR_LENGTH = 200
 """Default limit of an error message, in characters."""
+
+_CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories of characters that control a terminal or the text direction, or that are not visible."""
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""Beginning of a cell that a spreadsheet may evaluate; the last four are the full-width forms of the signs."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -43,6 +52,29 @@ def _as_text(value: object) -> str:
         return f"(the text of this {type(value).__name__} cannot be read: {type(error).__name__})"
 
 
+def escape_controls(text: str) -> str:
+    r"""Return a text in which characters that control a terminal are visible escapes.
+
+    Control characters other than line breaks and tabs, characters without a width, those that set the text direction,
+    and lone surrogates become `\uXXXX`, which has the same meaning inside a JSON string.
+
+    Example:
+        >>> print(escape_controls("\x1b[31mred, \u202egnp.exe"))
+        \u001b[31mred, \u202egnp.exe
+    """
+    if text.isprintable() or text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(
+        _escaped(letter) if letter not in "\n\t" and unicodedata.category(letter) in _CONTROLS else letter
+        for letter in text
+    )
+
+
+def _escaped(letter: str) -> str:
+    units = letter.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
 def error_message(error: BaseException, limit: int | None = ERROR_LENGTH) -> str:
     """Return the message of an error on one line, or the name of its type when it has no message."""
     return one_line(error, limit) or type(error).__name__
@@ -76,6 +108,47 @@ def count(number: int, one: str, many: str = "") -> str:
         ('1 image', '3 images')
     """
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def csv_cell(text: str) -> str:
+    """Return a text as a cell of a CSV file that no spreadsheet takes for a formula.
+
+    An apostrophe is put before a text that begins with `=`, `+`, `-`, `@`, a tab or a line break, and before one that
+    begins with apostrophes and then one of these, so that `from_csv_cell` can tell them apart.
+
+    Example:
+        >>> csv_cell("=1+1"), csv_cell("'=1"), csv_cell("plain")
+        ("'=1+1", "''=1", 'plain')
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def from_csv_cell(cell: str) -> str:
+    """Return the text of a cell that `csv_cell` wrote.
+
+    Example:
+        >>> from_csv_cell("'=1+1"), from_csv_cell("''=1"), from_csv_cell("'s Hertogenbosch")
+        ('=1+1', "'=1", "'s Hertogenbosch")
+    """
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON from a file or a service.
+
+    Raises:
+        ValueError: It is not JSON, or nested too deeply to be parsed.
+
+    Example:
+        >>> parse_json("[" * 100_000)
+        Traceback (most recent call last):
+            ...
+        ValueError: nested too deeply
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def duration_text(seconds: float) -> str:

@@ -71,6 +71,8 @@ class Attempts:
             return self._add_rejection(error, self._limit)
         unavailable = service_failure(error)
         if unavailable is not None:
+            if any(attempt.reply and not attempt.cached for attempt in unavailable.attempts):
+                self._service.answered()  # an earlier part of the same call
             self._service.unavailable(error, unavailable.retry_after or None)
             return self._add_unavailable(error, unavailable)
         self._deaths += isinstance(error, WorkerDiedError)

@@ -24,6 +24,9 @@ _SLACK = 1e-9
 """Rounding error in US dollars that sums of floats may have."""
 
 
+_MAX_COST = 999_999.0
+"""Highest cost of one call in US dollars that is recorded; a service that reports more does not count right."""
+
 PATIENCE_SECONDS = 60.0
 """Seconds a call that does not fit now waits while no other call ends."""
 
@@ -125,10 +128,20 @@ class BudgetMeter:
         return number
 
     def _settle(self, number: int, cost: float | None) -> None:
+        cost = None if cost is None else min(cost, _MAX_COST)
         self._store.settle(number, cost)
-        self._open.pop(number, None)
+        reserved = self._open.pop(number, None)
+        if self._budget is None or cost is None or reserved is None or cost <= reserved * (1 + _SLACK) + _SLACK:
+            return
+        self._exhausted = True  # the worst cases do not hold, so no further call is known to fit
+        self.refusal = self.refusal or (
+            f"a call cost ${cost:.4f} by the count of its service, more than the ${reserved:.4f} that was reserved: "
+            "the budget cannot be kept with these prices and limits"
+        )
+        self._on_refusal()
 
     def _record(self, cost: float) -> None:
+        cost = min(cost, _MAX_COST)
         self._store.settle(self._store.reserve(cost, "announced as free"), cost)
 
     async def _run(self, function: Callable[..., Any], *args: Any) -> Any:

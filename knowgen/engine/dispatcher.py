@@ -275,6 +275,10 @@ class Dispatcher:
             task.cancel()
         self._executor.kill()
 
+    def join(self, seconds: float) -> None:
+        """Wait until what `kill` aborted has closed its connections, at most for some seconds."""
+        self._executor.join(seconds)
+
     # -- slots: from the queue to the plugin -----------------------------------------------------------------------
 
     def _wake_slot(self) -> None:
@@ -491,11 +495,9 @@ class Dispatcher:
             waiting: Requests that have no result yet.
             reason: Why it is abandoned; that it gave no result in time when empty.
         """
-        if not reason and len(waiting) > 1:
-            reason = (
-                f"no further {self._result_name} within {self._timeout:g} s, in a batch with {len(waiting)} missing"
-            )
-        reason = reason or f"no {self._result_name} within {self._timeout:g} s"
+        if not reason:
+            missing = f" after the last one, with {len(waiting)} missing in its batch" if len(waiting) > 1 else ""
+            reason = f"no {self._result_name} within {self._timeout:g} s{missing}"
         outcome = await self._executor.abandon(slot, invocation)
         blocked = EventLoopBlockedError(f"another call blocked the event loop of {self._where}")
         for request in waiting.values():

@@ -73,6 +73,10 @@ class GenerationStep(Protocol):
         """Abort everything in progress that can be aborted, without waiting."""
         ...
 
+    def join(self, seconds: float) -> None:
+        """Wait until what `kill` aborted has closed its connections, at most for some seconds."""
+        ...
+
 
 class GenerationWriter:
     """Encodes, checks and stores generated images. Its methods may be called from any thread.
@@ -119,7 +123,7 @@ class GenerationWriter:
 
         Args:
             item: The work item.
-            reason: Why there is no image.
+            reason: Why it failed or was refused.
             attempts: Attempts so far, those of earlier runs included.
             status: Failed or refused.
             cause: What caused a failure.
@@ -320,6 +324,10 @@ class GeneratorStep:
         """Abort everything in progress that can be aborted, without waiting."""
         self._dispatcher.kill()
 
+    def join(self, seconds: float) -> None:
+        """Wait until what `kill` aborted has closed its connections, at most for some seconds."""
+        self._dispatcher.join(seconds)
+
 
 class SourceStep:
     """Takes generations that exist already, such as a folder of images.
@@ -357,4 +365,7 @@ class SourceStep:
         """Do nothing: a source has nothing to close."""
 
     def kill(self) -> None:
+        """Do nothing: a source has nothing to end."""
+
+    def join(self, seconds: float) -> None:
         """Do nothing: a source has nothing to end."""

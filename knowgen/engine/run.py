@@ -17,6 +17,7 @@ from knowgen.core.spec import RunSpec
 from knowgen.engine.budget import BudgetMeter
 from knowgen.engine.components import GeneratorHandle, ScorerHandle
 from knowgen.engine.executors.concurrency import LoopBridge, WorkerThreads
+from knowgen.engine.executors.in_process import ABORT_SECONDS
 from knowgen.engine.generation import GenerationStep, GenerationWriter, GeneratorStep, SourceStep
 from knowgen.engine.options import EngineOptions, RunOutcome
 from knowgen.engine.pipeline import SamplePipeline, ServiceChecks
@@ -187,9 +188,21 @@ class Engine:
         if self._state.aborting:
             for step in steps:
                 step.kill()
+            until = time.monotonic() + ABORT_SECONDS
+            for step in steps:
+                step.join(max(0.0, until - time.monotonic()))
         else:
             await asyncio.gather(*(step.close() for step in steps))
+        await self._end_tasks()
         self._meter.close()
+
+    async def _end_tasks(self) -> None:
+        """Cancel the tasks that are left, so that none is destroyed while it waits."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=ABORT_SECONDS)
 
     def _new_threads(self, count: int, name: str) -> WorkerThreads:
         threads = WorkerThreads(self._bridge, count, name)

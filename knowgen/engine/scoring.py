@@ -97,7 +97,8 @@ class ScoringStep:
             made, unscorable = tries.number, False
         except (StoppedError, LeftOutError, BudgetReachedError, asyncio.CancelledError, *FATAL_ERRORS) as error:
             if any(failed.reply for failed in failed_attempts):  # paid for: the next run reads them with its own
-                reason = f"ended before a usable reply: {describe(error)}"
+                what = "the run stopped" if isinstance(error, StoppedError) else describe(error)
+                reason = f"ended before a usable reply: {what}"
                 cause = FailureCause.INFRASTRUCTURE
                 score = failed_score(item.sample.id, item.repeat, self._label, reason, cause=cause)
                 self._put(
@@ -170,6 +171,10 @@ class ScoringStep:
     def kill(self) -> None:
         """Abort everything in progress that can be aborted, without waiting."""
         self._dispatcher.kill()
+
+    def join(self, seconds: float) -> None:
+        """Wait until what `kill` aborted has closed its connections, at most for some seconds."""
+        self._dispatcher.join(seconds)
 
 
 def validated_score(value: Any, item: WorkItem) -> Score:

@@ -95,7 +95,6 @@ class Service:
             self._waiting_since = now
         self._shown_name = getattr(error, "service", "") or self.name
         waited = now - self._waiting_since
-        resume = "the rest is not run; run the same command again to resume"
         if wait is not None and waited + wait > self.patience:
             what = (
                 f"{self._shown_name} asks to wait {duration_text(wait)} ({one_line(describe(error), _REASON_LENGTH)})"
@@ -104,7 +103,7 @@ class Service:
             what = f"{self._shown_name} gave no answer for {duration_text(waited)}; the last error: {describe(error)}"
         else:
             return
-        self._close(f"{what}; {resume}, with a longer --patience to wait longer")
+        self._close(f"{what}; the rest is not run: run the same command again later, or raise --patience")
         self._state.stop("unavailable", self.notice)
         raise StoppedError(self.notice)
 
@@ -118,7 +117,8 @@ class Service:
         if self._account_errors < MAX_ACCOUNT_ERRORS:
             return
         self._close(str(error))
-        self._state.end_with(AccountError(error.what, where=error.where or self.name, fix=error.fix))
+        fix = error.fix or "correct the key, the address or the model, and run the same command again"
+        self._state.end_with(AccountError(error.what, where=error.where or self.name, fix=fix))
         raise StoppedError(self.notice)
 
     def succeeded(self) -> None:

@@ -8,7 +8,6 @@ generated from the sample's own prompt, as in the published system, and the reas
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,9 +17,12 @@ from typing import Any
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import Generation, ImageRef
+from knowgen.core.sample_ids import SeenIds, comparable_id, id_text
 from knowgen.core.spec import fingerprint
+from knowgen.core.text_files import parse_json, read_text, split_lines
 from knowgen.generators.contract import AgentAnswer, AnswerSource
 from knowgen.interchange.image_sources import image_facts
+from knowgen.interchange.recorded_images import RecordedImages
 from knowgen.store.folder import is_run_directory
 from knowgen.store.run import RunStore
 
@@ -93,7 +95,9 @@ class RunAnswers(_StoredAnswers):
         generation = self._store.latest_generation(sample_id, repeat)
         if generation is None:
             return AgentAnswer(reason=f"the prompt alone: {self._where.name} has no answer for it")
-        return _answer(generation.used_prompt, generation.references, self._where, generation)
+        names = [name for each in generation.references if (name := _recorded(each))]
+        files = RecordedImages(self._where, truths=names)
+        return _answer(generation.used_prompt, generation.references, files, generation)
 
 
 class FileAnswers(_StoredAnswers):
@@ -109,39 +113,43 @@ class FileAnswers(_StoredAnswers):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._records: dict[str, Mapping[str, Any]] = {}
-        for number, record in enumerate(_records(path)):
+        seen = SeenIds()
+        for number, (place, record) in enumerate(_records(path)):
+            where = f"{path}:{place}" if place else f"{path}, record {number}"
             if "id" not in record:
-                raise DataError(f"record {number} has no id", where=str(path), fix="add the id of its sample")
-            if (name := str(record["id"])) in self._records:
-                raise DataError(f"duplicate id {name!r}", where=str(path), fix="make ids unique")
-            self._records[name] = record
+                raise DataError("has no id", where=where, fix="add the id of its sample")
+            name = id_text(record["id"], where)
+            seen.add(name, f"line {place}" if place else f"record {number}", where)
+            self._records[comparable_id(name)] = record
+        names = [name for record in self._records.values() for each in _references(record) if (name := _recorded(each))]
+        self._files = RecordedImages(path.parent, truths=names)
 
     @cached_property
     def identity(self) -> str:
         """File name and hash of all answers."""
         answers = [
-            [name, record.get("gen_prompt"), [_image_digest(self._where.parent, each) for each in _references(record)]]
+            [name, record.get("gen_prompt"), [_image_digest(self._files, each) for each in _references(record)]]
             for name, record in self._records.items()
         ]
         return f"{self._where.stem} {fingerprint(answers)[:12]}"
 
     def _read_answer(self, sample_id: str, repeat: int) -> AgentAnswer:
-        record = self._records.get(sample_id)
+        record = self._records.get(comparable_id(sample_id))
         if record is None:
             return AgentAnswer(reason=f"the prompt alone: {self._where.name} has no answer for it")
         prompt = record.get("gen_prompt")
-        return _answer(prompt if isinstance(prompt, str) else "", _references(record), self._where.parent, None)
+        return _answer(prompt if isinstance(prompt, str) else "", _references(record), self._files, None)
 
 
 def _answer(
-    prompt: str, references: Sequence[Mapping[str, Any]], base: Path, generation: Generation | None
+    prompt: str, references: Sequence[Mapping[str, Any]], files: RecordedImages, generation: Generation | None
 ) -> AgentAnswer:
     """Return an agent answer with its readable references; if it is unusable, with a reason only."""
     images: list[ImageRef] = []
     notes: list[dict[str, Any]] = []
     problems: list[str] = []
     for each in references[:MAX_REFERENCES]:
-        path = _path(base, each)
+        path = _path(files, each)
         try:
             if path is None:
                 raise DataError("names no file", where=str(each.get("img_id", "a reference")))
@@ -164,9 +172,15 @@ def _answer(
     return replace(answer, prompt=prompt, references=tuple(images), reference_notes=tuple(notes), reason=reason)
 
 
-def _path(base: Path, reference: Mapping[str, Any]) -> Path | None:
+def _recorded(reference: Mapping[str, Any]) -> str:
+    """Return the path of a reference as written; empty if there is none."""
     name = next((reference[name] for name in ("local_path", "path") if isinstance(reference.get(name), str)), "")
-    return (base / name).absolute() if name.strip() else None
+    return str(name) if name.strip() else ""
+
+
+def _path(files: RecordedImages, reference: Mapping[str, Any]) -> Path | None:
+    name = _recorded(reference)
+    return (files.find(name, generated=False) or files.folder / name).absolute() if name else None
 
 
 def _references(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -178,34 +192,23 @@ def _digests(references: Sequence[Mapping[str, Any]]) -> list[str]:
     return [str(each.get("sha256") or each.get("path") or "") for each in references]
 
 
-def _image_digest(base: Path, reference: Mapping[str, Any]) -> str:
-    path = _path(base, reference)
+def _image_digest(files: RecordedImages, reference: Mapping[str, Any]) -> str:
+    path = _path(files, reference)
     try:
         return image_facts(path).sha256 if path is not None else ""
     except DataError:
         return ""  # an unreadable image is not part of any request
 
 
-def _records(path: Path) -> list[Mapping[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read as UTF-8 text ({error})", where=str(path)) from error
-    try:
-        records = json.loads(text) if text.lstrip().startswith("[") else _lines(text, path)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"invalid JSON ({error})", where=str(path)) from error
-    if not records or not all(isinstance(record, Mapping) for record in records):
+def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
+    """Return the records, each with its line number; 0 in a JSON array."""
+    text = read_text(path, fix=_FIX)
+    if text.lstrip().startswith("["):
+        data = parse_json(text, str(path))
+        records = [(0, record) for record in data] if isinstance(data, list) else []
+    else:
+        lines = enumerate(split_lines(text), 1)
+        records = [(number, parse_json(line, f"{path}:{number}")) for number, line in lines if line.strip()]
+    if not records or not all(isinstance(record, Mapping) for _, record in records):
         raise DataError("contains no records", where=str(path), fix="write a JSON array of records, or JSON Lines")
-    return list(records)
-
-
-def _lines(text: str, path: Path) -> list[Any]:
-    values = []
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            if line.strip():
-                values.append(json.loads(line))
-        except ValueError as error:
-            raise DataError(f"invalid JSON ({error})", where=f"{path}:{number}", fix="fix that line") from error
-    return values
+    return records

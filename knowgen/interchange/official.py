@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from knowgen.core.errors import DataError
-from knowgen.core.records import TEXT, GenerationStatus, GroundTruth, ImageRef, Sample, group_of
+from knowgen.core.records import OFFICIAL_SKIP, TEXT, GenerationStatus, GroundTruth, ImageRef, Sample, group_of
+from knowgen.core.sample_ids import comparable_id, id_text
 from knowgen.core.spec import fingerprint
+from knowgen.core.text import clean_text, error_message, one_line
+from knowgen.core.text_files import parse_json, read_text
 from knowgen.interchange.image_sources import SourceImage, digest_or_unreadable, image_facts, no_image, source_image
+from knowgen.interchange.recorded_images import RecordedImages, is_file_name
 
 EMPTY_PROMPT = "empty_prompt"
 NOT_EVALUATED = "not_evaluated"
@@ -70,12 +74,14 @@ class OfficialRow:
         fields: Fields of the row, unchanged.
         base: Folder that its paths are relative to.
         was_judged: Stored value of `to_be_judged` from when the row was first read, if known.
+        files: Finds the files that its paths lead to; they are taken as written if None.
     """
 
     place: int
     fields: dict[str, Any]
     base: Path
     was_judged: bool | None = None
+    files: RecordedImages | None = field(default=None, repr=False, compare=False)
 
     @property
     def id(self) -> str | None:
@@ -127,25 +133,41 @@ class OfficialRow:
     @property
     def output(self) -> Path | None:
         """Path of the generated image; None if the row has none."""
-        return None if self.output_name is None else self._path(self.output_name)
+        return None if self.output_name is None else self._path(self.output_name, generated=True)
 
     @property
     def truth(self) -> Path | None:
         """Path of the ground truth; None if the row has none."""
         return None if self.truth_name is None else self._path(self.truth_name)
 
-    def _path(self, name: str) -> Path | None:
-        value = self.fields.get(name)
-        if not isinstance(value, str) or not value.strip():
+    def recorded(self, name: str | None) -> str | None:
+        """Return the path in a field, as written; None if there is none."""
+        value = None if name is None else self.fields.get(name)
+        return value if isinstance(value, str) and value.strip() else None
+
+    def _path(self, name: str, *, generated: bool = False) -> Path | None:
+        value = self.recorded(name)
+        if value is None:
             return None
-        return self.base / value  # an absolute path is not changed by this
+        found = self.files.find(value, generated=generated) if self.files is not None else None
+        return found or self.base / value  # an absolute path is not changed by this
 
     @property
     def to_be_judged(self) -> bool:
         """Whether the official evaluator judges the row: `success`, and both files exist."""
         if self.was_judged is not None:
             return self.was_judged
-        return self.success and all(path is not None and _exists(path) for path in (self.output, self.truth))
+        return self.success and self.has_output and self.has_truth
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the generated image exists."""
+        return self.output is not None and _exists(self.output)
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the ground truth exists."""
+        return self.truth is not None and _exists(self.truth)
 
 
 def _exists(path: Path) -> bool:
@@ -155,32 +177,27 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def read_results(path: Path) -> OfficialResults:
+def read_results(path: Path, images: Path | None = None) -> OfficialResults:
     """Read `results.json` or `results_eval.json`.
 
     Args:
         path: The file.
+        images: Folder of its images, if they are not where the file says.
 
     Raises:
-        DataError: The file is missing or not a JSON array of objects.
+        DataError: The file is missing or not a JSON array of objects, `images` is not a folder, or an id is neither
+            text nor a whole number.
     """
     where = str(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise DataError("is missing", where=where) from error
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=where) from error
-    except UnicodeDecodeError as error:
-        raise DataError("is not UTF-8 text", where=where) from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"invalid JSON ({error})", where=where, fix="write it with a JSON library") from error
+    if images is not None and not images.is_dir():
+        raise DataError("not a folder", where=str(images), fix="give the folder of the images with --images")
+    data = parse_json(read_text(path), where, nan=True)  # the official evaluator reads NaN as well
     if not isinstance(data, list):
         raise DataError("must be a JSON array of rows", where=where)
-    return _results_of(data, path.resolve().parent, path.name)
+    return _results_of(data, path.resolve().parent, path.name, images)
 
 
-def _results_of(data: list[Any], base: Path, name: str) -> OfficialResults:
+def _results_of(data: list[Any], base: Path, name: str, images: Path | None) -> OfficialResults:
     rows: list[OfficialRow] = []
     summaries: list[dict[str, Any]] = []
     for place, item in enumerate(data):
@@ -189,8 +206,13 @@ def _results_of(data: list[Any], base: Path, name: str) -> OfficialResults:
         if SUMMARY_MARK in item:
             summaries.append(item)
         else:
+            if "id" in item:
+                id_text(item["id"], f"{base / name}, row {place}")
             rows.append(OfficialRow(place, item, base))
-    return OfficialResults(base / name, tuple(rows), tuple(summaries))
+    generated = [recorded for row in rows if (recorded := row.recorded(row.output_name))]
+    truths = [recorded for row in rows if (recorded := row.recorded(row.truth_name))]
+    files = RecordedImages(base, generated, truths, images)
+    return OfficialResults(base / name, tuple(replace(row, files=files) for row in rows), tuple(summaries), files)
 
 
 @dataclass(frozen=True)
@@ -206,6 +228,25 @@ class OfficialResults:
     path: Path
     rows: tuple[OfficialRow, ...]
     summaries: tuple[dict[str, Any], ...] = ()
+    files: RecordedImages | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def _is_official(self) -> bool:
+        """Whether a row has one of the official names of the images; no row of a related benchmark has."""
+        return any(OUTPUTS[0] in row.fields or TRUTHS[0] in row.fields for row in self.rows)
+
+    def skipped(self, row: OfficialRow) -> str:
+        """Return why the official evaluator skips a row that can be judged here; empty if it does not.
+
+        It reads `success`, `output_path` and `gt_image` alone. A file without any of the official image fields comes
+        from a related benchmark; none of its rows is meant for that evaluator, and none is marked.
+        """
+        if not self._is_official or not row.to_be_judged:
+            return ""
+        named = {"success": "success" if "success" in row.fields else "image_status"}
+        named |= {OUTPUTS[0]: row.output_name or "", TRUTHS[0]: row.truth_name or ""}
+        other = next(((name, used) for name, used in named.items() if name != used), None)
+        return f"the official evaluator skips this row: {other[1]} is there instead of {other[0]}" if other else ""
 
     def by_id(self, duplicates: Literal["error", "last"] = "error") -> dict[str, OfficialRow]:
         """Return the row that counts for each id, in the order of first appearance; rows without id are left out.
@@ -218,10 +259,12 @@ class OfficialResults:
             DataError: An id is a duplicate and `duplicates` is `error`.
         """
         chosen: dict[str, OfficialRow] = {}
+        names: dict[str, str] = {}
         for row in self.rows:
             if row.id is None:
                 continue
-            earlier = chosen.get(row.id)
+            name = names.setdefault(comparable_id(row.id), row.id)
+            earlier = chosen.get(name)
             if earlier is not None and duplicates == "error":
                 raise DataError(
                     f"duplicate id {row.id!r}, in rows {earlier.place} and {row.place}",
@@ -229,7 +272,7 @@ class OfficialResults:
                     fix="make ids unique, or use the last row of each with --duplicates last",
                 )
             if earlier is None or row.to_be_judged or not earlier.to_be_judged:
-                chosen[row.id] = row
+                chosen[name] = row
         return chosen
 
     def task(self, name: str = "results", duplicates: Literal["error", "last"] = "error") -> OfficialTask:
@@ -238,7 +281,9 @@ class OfficialResults:
         Raises:
             DataError: An id is a duplicate and `duplicates` is `error`.
         """
-        return OfficialTask(name, self.by_id(duplicates))
+        chosen = self.by_id(duplicates)
+        skips = {each: reason for each, row in chosen.items() if (reason := self.skipped(row))}
+        return OfficialTask(name, chosen, skips)
 
     def images(self, duplicates: Literal["error", "last"] = "error") -> OfficialGenerations:
         """Return the generated images of the file as a source.
@@ -258,6 +303,7 @@ class OfficialTask:
     Attributes:
         name: Name of the task.
         chosen: Row of each sample.
+        skips: Why the official evaluator skips a sample, by id; the others are not there.
         default_scorers: Always empty.
         search: Always empty.
         search_version: Always empty.
@@ -265,6 +311,7 @@ class OfficialTask:
 
     name: str
     chosen: dict[str, OfficialRow]
+    skips: dict[str, str] = field(default_factory=dict)
     default_scorers: tuple[str, ...] = ()
     search: str = ""
     search_version: str = ""
@@ -273,16 +320,17 @@ class OfficialTask:
     @cached_property
     def version(self) -> str:
         """`official-` and a hash of ids, prompts, metas and ground-truth images."""
-        content = [
-            [name, row.prompt, row.meta, digest_or_unreadable(row.truth) if row.truth else ""]
-            for name, row in self.chosen.items()
-        ]
-        try:
-            return f"official-{fingerprint(json.loads(json.dumps(content)))[:12]}"
-        except ValueError as error:
-            fix = "write the file as UTF-8 JSON, without NaN"
-            what = f"a prompt or meta cannot be stored ({error})"
-            raise DataError(what, where=f"task {self.name}", fix=fix) from error
+        content = []
+        for name, row in self.chosen.items():
+            entry = [name, row.prompt, row.meta, digest_or_unreadable(row.truth) if row.truth else ""]
+            try:
+                json.dumps(entry, allow_nan=False, ensure_ascii=False).encode()
+            except ValueError as error:
+                fix = "write the file as UTF-8 JSON, without NaN"
+                what = f"a prompt or meta cannot be stored ({error_message(error, 80)})"
+                raise DataError(what, where=f"task {self.name}, row {row.place} (id {name!r})", fix=fix) from error
+            content.append(entry)
+        return f"official-{fingerprint(content)[:12]}"
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -292,6 +340,7 @@ class OfficialTask:
         """Yield the samples in file order."""
         for name, row in self.chosen.items():
             rest = {key: value for key, value in row.meta.items() if key not in {"category", "difficulty"}}
+            rest |= {OFFICIAL_SKIP: self.skips[name]} if name in self.skips else {}
             difficulty = row.meta.get("difficulty")
             yield Sample(
                 id=name,
@@ -322,10 +371,13 @@ def _truth_image(row: OfficialRow) -> ImageRef | str:
     """Return the ground-truth image of a row, or the reason why there is none."""
     if row.truth is None:
         return "the row names no ground-truth image"
+    name = clean_text(str(row.recorded(row.truth_name)))
+    if row.files is not None and (other := row.files.ambiguous.get(name)):
+        return f"{name}: not used, because other rows lead to {other.name} as well"
     try:
         return image_facts(row.truth)
     except DataError as error:
-        return f"{row.fields[row.truth_name or TRUTHS[0]]}: {error.what}"
+        return f"{one_line(name)}: {error.what}"
 
 
 @dataclass
@@ -367,7 +419,15 @@ class OfficialGenerations:
             return no_image(f"{self.path.name}, row {row.place}: names no image")
         if not row.prompt:
             return no_image(f"{self.path.name}, row {row.place}: the prompt is empty")
-        image = source_image(row.output, str(row.fields[row.output_name or OUTPUTS[0]]))
+        name = row.recorded(row.output_name) or ""
+        if not is_file_name(name):
+            return no_image(f"{self.path.name}, row {row.place}: {one_line(name)} is not a valid file name")
+        if not row.has_output:
+            ambiguous = row.files is not None and name in row.files.ambiguous
+            why = "not used, because other rows lead to the same file" if ambiguous else "is missing"
+            reason = f"{self.path.name}, row {row.place}: {one_line(name)}: {why}"
+            return SourceImage(None, GenerationStatus.NOT_RUN, reason)  # the generator made it: it is not a failure
+        image = source_image(row.output, one_line(name))
         if image.status is GenerationStatus.OK:
             return image
         return no_image(f"{self.path.name}, row {row.place}: {image.reason}")

@@ -25,6 +25,7 @@ from knowgen.core.records import (
     ScoreStatus,
     group_of,
 )
+from knowgen.core.text import parse_json
 from knowgen.interchange.official import (
     EMPTY_PROMPT,
     NOT_EVALUATED,
@@ -173,7 +174,7 @@ def evaluated(results: OfficialResults, verdicts: Verdicts) -> Iterator[dict[str
     """
     for row in results.rows:
         entry = verdicts.get(str(row.place) if row.id is None else row.id)
-        if entry is None or not entry[0].to_be_judged:
+        if entry is None or not entry[0].to_be_judged or results.skipped(entry[0]):
             yield {**row.fields, "eval_success": False, "scores": None, "error": NOT_EVALUATED}
         else:
             evaluated_row, verdict = entry
@@ -290,7 +291,7 @@ def _source(store: RunStore) -> OfficialResults | None:
     if not file.is_file():
         return None
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parse_json(file.read_text(encoding="utf-8"))
         base = Path(data["base"])
         rows = tuple(OfficialRow(place, dict(fields), base, judged) for place, judged, fields in data["rows"])
         return OfficialResults(base / data["name"], rows)

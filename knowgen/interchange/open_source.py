@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,21 +13,32 @@ import click
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import GroundTruth, Sample
 from knowgen.core.spec import GeneratorSpec, RunSpec, ScorerSpec, Selection
+from knowgen.core.text import clean_text, count, one_line
+from knowgen.core.text_files import read_bytes
 from knowgen.generators.contract import GeneratedImage
 from knowgen.interchange.image_sources import FolderSource, RunSource, SourceImage
-from knowgen.interchange.official import read_results
+from knowgen.interchange.name_pattern import NamePattern, suggest
+from knowgen.interchange.official import OfficialResults, OfficialRow, read_results
 from knowgen.interchange.official_export import remember_source
+from knowgen.interchange.recorded_images import listed
 from knowgen.store.folder import is_run_directory
 from knowgen.store.run import RunStore
 from knowgen.tasks.contract import Task
 
 Duplicates = Literal["error", "last"]
 
-SOURCES = "give a run directory, a results file (a JSON array in UTF-8) or a folder of images"
+SOURCES = "give a run directory, a results file (a JSON array) or a folder of images"
 """Fix for an unusable source, for error messages."""
 
+
 HEAD_BYTES = 4096
-"""Number of bytes read to detect the type of a file."""
+"""Number of bytes in which the start of a results file must be."""
+
+_BEFORE_TEXT = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+"""Byte-order marks, the zero bytes of UTF-16 and white space."""
+
+SOURCE_NOTE = "source"
+"""Kind of the note in a run on what its source lacks."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,14 @@ class RecordedTask:
         return truth
 
 
-def open_source(path: Path, task: Task | None, duplicates: Duplicates = "error") -> OpenedSource:
+def open_source(
+    path: Path,
+    task: Task | None,
+    duplicates: Duplicates = "error",
+    *,
+    images: Path | None = None,
+    pattern: str | None = None,
+) -> OpenedSource:
     """Detect the type of a source and open it.
 
     Args:
@@ -150,40 +167,37 @@ def open_source(path: Path, task: Task | None, duplicates: Duplicates = "error")
         task: Task of a folder of images; for a run, a task to use instead of the recorded one.
         duplicates: How to treat rows of a results file with the same id: `error`, or `last`, with which the last of
             them counts, as in the official evaluator.
+        images: Folder of the images of a results file.
+        pattern: Pattern of the file names in a folder of images.
 
     Raises:
-        UsageError: A folder of images is given without a task, or a results file with one.
-        DataError: The path does not exist, is none of these, or is damaged.
+        UsageError: A folder of images is given without a task, or a results file with one; or an option does not apply
+            to the source.
+        DataError: The path does not exist, is none of these, or is damaged; or it has no image of a sample.
     """
+    folder = path.is_dir() and not is_run_directory(path)
+    if pattern is not None and not folder:
+        raise UsageError("--pattern is for a folder of images", where=str(path), fix="leave it out")
+    if images is not None and path.is_dir():
+        raise UsageError("--images is for a results file", where=str(path), fix="leave it out")
     if is_run_directory(path):
         return _run(path, task)
-    if path.is_dir():
+    if folder:
         if task is None:
             raise UsageError(f"{path} is a folder of images", fix="give its task with --task")
-        return _folder(path, task)
+        return _folder(path, task, pattern)
     if not path.exists():
         raise DataError("is missing", where=str(path), fix=SOURCES)
-    if not _starts_with_array(path):
+    if path.is_file() and not _starts_with_array(path):  # a pipe can be read only once
         raise DataError("not a source of images", where=str(path), fix=SOURCES)
     if task is not None:
         raise UsageError("a results file has its own prompts and truths", where=str(path), fix="leave out --task")
-    return _results(path, duplicates)
+    return _results(path, duplicates, images)
 
 
 def _starts_with_array(path: Path) -> bool:
-    """Return whether a file starts with a JSON array; the rest is checked when it is read.
-
-    Raises:
-        DataError: The file cannot be read.
-    """
-    if not path.is_file():  # a pipe can be read only once, so its content is not checked here
-        return True
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    return head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    """Return whether a file starts with a JSON array, in any encoding; the rest is checked when it is read."""
+    return read_bytes(path)[:HEAD_BYTES].lstrip(_BEFORE_TEXT).startswith(b"[")
 
 
 def _run(path: Path, task: Task | None) -> OpenedSource:
@@ -208,29 +222,102 @@ def _run(path: Path, task: Task | None) -> OpenedSource:
     )
 
 
-def _folder(path: Path, task: Task) -> OpenedSource:
-    source = FolderSource(path, (sample.id for sample in task.samples()))
+def _folder(path: Path, task: Task, pattern: str | None) -> OpenedSource:
+    names = NamePattern(pattern) if pattern is not None else None
+    source = FolderSource(path, (sample.id for sample in task.samples()), names)
     if not source.count:
-        raise DataError(
-            f"no image is named after a sample of {task.name}", where=str(path), fix="name the images ID.png"
-        )
-    if source.unknown:
-        more = f" and {len(source.unknown) - 1} more" if len(source.unknown) > 1 else ""
-        click.echo(f"knowgen: {path}: {source.unknown[0]}{more} match no sample of {task.name}; ignored", err=True)
+        raise _no_image(source, task, names)
+    passed_over, notes = source.passed_over(), list[str]()
+    if source.missing or passed_over:
+        found = len(source.ids) - len(source.missing)
+        lacking = f"; none for {listed(source.missing)}" if source.missing else ""
+        also = f"; passed over: {passed_over}" if passed_over else ""
+        notes.append(f"{path}: images for {found} of {count(len(source.ids), 'sample')} of {task.name}{lacking}{also}")
     return OpenedSource(
         task=task,
         generations=StoredGenerations(source.name, source.revision, source.generation),
         generator=GeneratorSpec(name=source.name, revision=f"pictures {source.revision}"),
         repeats=source.repeats,
+        remember=_said(notes, source.name, source.missing),
     )
 
 
-def _results(path: Path, duplicates: Duplicates) -> OpenedSource:
-    results = read_results(path)
-    images = results.images(duplicates)
+def _no_image(source: FolderSource, task: Task, pattern: NamePattern | None) -> DataError:
+    """Return the error of a folder without any image of a sample: what was looked for, and what is there."""
+    wanted = f"fits the pattern {pattern.text!r}" if pattern else f"is named after a sample of {task.name}"
+    there = source.passed_over() or "no file"
+    fix = "name the images ID.png"
+    if better := suggest(source.unknown[:100], source.ids):
+        fix = f"try --pattern {shlex.quote(better)}"
+    elif source.links and not source.unknown:
+        fix = "give the folder that a link leads to"
+    elif source.unknown:
+        fix += ", or describe their names with --pattern, such as '{id}_seed*.png'"
+    ids = listed(source.ids.values())
+    return DataError(f"no image {wanted}; ids are {ids}; there: {there}", where=str(source.path), fix=fix)
+
+
+def _results(path: Path, duplicates: Duplicates, folder: Path | None) -> OpenedSource:
+    results = read_results(path, folder)
+    task, images = results.task(duplicates=duplicates), results.images(duplicates)
+    notes = _missing_images(results, list(images.chosen.values()))
+    if without := sum(row.id is None for row in results.rows):
+        notes.append(f"{path}: {count(without, 'row')} without an id left out")
+    if task.skips:
+        number, first = count(len(task.skips), "row"), next(iter(task.skips.values()))
+        notes.append(f"{path}: {number} counted under strict and left out under official: {first}")
+    missing = [name for name, row in images.chosen.items() if row.success and row.output and not row.has_output]
+    tell = _said(notes, images.name, missing)
+
+    def remember(store: RunStore) -> None:
+        remember_source(store, results)
+        tell(store)
+
     return OpenedSource(
-        task=results.task(duplicates=duplicates),
+        task=task,
         generations=StoredGenerations(images.name, images.revision, images.generation),
         generator=GeneratorSpec(name=images.name, revision=f"results {images.revision}"),
-        remember=partial(remember_source, results=results),
+        remember=remember,
     )
+
+
+def _missing_images(results: OfficialResults, rows: list[OfficialRow]) -> list[str]:
+    """Return a line on missing images and one on missing ground truths, if there are any.
+
+    Raises:
+        DataError: No generated image was found, or no ground truth.
+    """
+    made = [row for row in rows if row.success and row.output is not None]
+    compared = [row for row in rows if row.truth is not None]
+    lines: list[str] = []
+    lost = [row for row in made if not row.has_output]
+    lost_truths = [row for row in compared if not row.has_truth]
+    for what, every, missing in (("image", made, lost), ("ground truth", compared, lost_truths)):
+        if not missing or results.files is None:
+            continue
+        is_image = what == "image"
+        names = [row.recorded(row.output_name if is_image else row.truth_name) or "" for row in missing]
+        doubtful = sum(name in results.files.ambiguous for name in names)
+        unsure = f" ({doubtful} not used: several rows lead to one file)" if doubtful else ""
+        looked = f"looked for {listed(names)} in {results.files.where()}{unsure}"
+        if len(missing) == len(every):
+            raise DataError(
+                f"none of its {count(len(every), what)} was found; {looked}; there: {results.files.there()}",
+                where=str(results.path),
+                fix="give the folder that has them with --images DIR",
+            )
+        lines.append(f"{results.path}: {len(missing)} of {count(len(every), what)} missing; {looked}")
+    return lines
+
+
+def _said(notes: Sequence[str], name: str, missing: Sequence[str]) -> Callable[[RunStore], None]:
+    """Print notes on a source; return the function that records them in a run, with the samples without image."""
+    for text in notes:
+        click.echo(f"knowgen: {one_line(text)}", err=True)
+
+    def remember(store: RunStore) -> None:
+        if notes:
+            texts, ids = [one_line(clean_text(text)) for text in notes], [clean_text(each) for each in missing]
+            store.put_note(clean_text(name), SOURCE_NOTE, {"notes": texts, "without_image": ids})
+
+    return remember

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from knowgen.core.atomic import draft_of
 from knowgen.core.errors import MissingDependencyError
 from knowgen.core.records import DIMENSIONS, Generation, ParsedScore, Score
+from knowgen.core.text import csv_cell
 from knowgen.store.current_view import ExpectedGeneration
 from knowgen.store.files import explain_os_error
 from knowgen.store.run import RunStore
@@ -170,7 +171,7 @@ def _write_csv(path: Path, rows: Iterator[dict[str, Any]], columns: Mapping[str,
         writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
         for row in rows:
-            writer.writerow(row)
+            writer.writerow({name: csv_cell(value) if isinstance(value, str) else value for name, value in row.items()})
             count += 1
     return count
 

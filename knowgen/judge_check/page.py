@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from knowgen.core.atomic import replace_folder
+from knowgen.core.atomic import folder_draft
 from knowgen.core.errors import DataError
 from knowgen.core.records import ImageRef
 from knowgen.judge_check.analysis import CheckResult
@@ -135,14 +133,9 @@ def write_page(check: JudgeCheck, examples: Sequence[Example], out: Path, record
         DataError: The folder cannot be written.
     """
     try:
-        fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        try:
-            fresh.chmod(0o755)
+        with folder_draft(out) as fresh:
             _fill(fresh, check, examples, out / "img")
             (fresh / record).write_text(record_text, encoding="utf-8")
-            replace_folder(fresh, out)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
         where = str(error.filename or out)
         raise DataError(f"cannot be written: {error.strerror or error}", where=where, fix="free space") from error

@@ -141,6 +141,7 @@ def execute_judge_check(ready: JudgeCheckPlan, out: Path) -> CompletedJudgeCheck
         ConfigError: The directory belongs to another run, is in use, or cannot be written.
     """
     from knowgen.engine import run as run_engine
+    from knowgen.engine.progress import announce
 
     plan, config = ready.plan, ready.plan.config
     with RunStore.open(out, plan.spec, fresh=config.fresh) as store:
@@ -150,8 +151,9 @@ def execute_judge_check(ready: JudgeCheckPlan, out: Path) -> CompletedJudgeCheck
     run = Run(out, plan.spec, config.protocol, outcome)
     if outcome.stopped == "interrupted":
         return CompletedJudgeCheck(run)
-    check, images = assess(run, ready.changed)
-    return CompletedJudgeCheck(run, check, write(run, ready.changed, check, images))
+    with announce("writing the page", enabled=config.progress):
+        check, images = assess(run, ready.changed)
+        return CompletedJudgeCheck(run, check, write(run, ready.changed, check, images))
 
 
 def expectations() -> list[Expectation]:

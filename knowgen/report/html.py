@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from knowgen.core.atomic import replace_folder
+from knowgen.core.atomic import folder_draft
 from knowgen.core.errors import ConfigError, DataError
 from knowgen.report import payload
 from knowgen.report.gallery import Gallery, collect
@@ -61,13 +59,8 @@ def write_report(runs: Sequence[ReportRun], out: Path) -> Path:
     _check_replaceable(out)
     collected = collect(systems, views)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        try:
+        with folder_draft(out) as fresh:
             _fill(fresh, systems, views, collected, _images_of(out))
-            replace_folder(fresh, out)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
         where = str(error.filename or out)
         raise DataError(
@@ -98,7 +91,6 @@ def _images_of(out: Path) -> Path | None:
 def _fill(
     folder: Path, systems: Sequence[ReportSystem], views: Sequence[ReportView], collected: Gallery, earlier: Path | None
 ) -> None:
-    folder.chmod(0o755)
     for name in ("img", "data", "static"):
         (folder / name).mkdir()
     static = files("knowgen.report").joinpath("static")

@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from knowgen.core.text import csv_cell
+
 NAME_LIMIT = 60
 
 NONE = "-"
@@ -16,7 +18,6 @@ NONE = "-"
 
 _MARKDOWN = re.compile(r"[\\`*|~]|(?<![^\W_])_|_(?![^\W_])|^#|\](?=[(\[:])|!(?=\[)")
 """Characters with a meaning in Markdown. Brackets are escaped only where a link target can follow."""
-_FORMULA = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[str | float | int | None]]) -> str:
     """Render rows as CSV with full precision (RFC 4180 quoting, `\\n` line ends); None is an empty field.
 
-    A text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe.
+    A text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe, see `csv_cell`.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -128,6 +129,5 @@ def _csv_cell(cell: str | float | int | None) -> str:
     if cell is None:
         return ""
     if isinstance(cell, str):
-        text = visible(cell)
-        return f"'{text}" if text.startswith(_FORMULA) else text
+        return csv_cell(visible(cell))
     return repr(cell)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
 
 from knowgen.core.errors import RefusalError, TransientError
 from knowgen.core.records import GenerationRequest, GenerationStatus
@@ -29,13 +32,20 @@ from knowgen.serving.request_parsing import (
     is_http_url,
     make_request,
     parse_body,
+    pixels_of,
     remove_files,
     to_json,
 )
 from knowgen.serving.request_queue import STOPPING, QueueFullError, QueueResult, RequestQueue
 
 BODY_SECONDS = 60.0
-"""Seconds a client may take to send its request."""
+"""Seconds a client may take to send the body of its request."""
+
+IDLE_SECONDS = 15.0
+"""Seconds a client may pause while it sends the body."""
+
+REFERENCE_SECONDS = 60.0
+"""Seconds that fetching the reference images of a request may take, where that is allowed."""
 
 _METADATA = ("used_prompt", "references", "evidence", "trajectory", "settings")
 _log = logging.getLogger("knowgen.serving")
@@ -68,8 +78,7 @@ def make_router(queue: RequestQueue) -> APIRouter:
     async def generate(request: Request) -> Response:
         try:
             _check_token(request, queue.settings.token)
-            with queue.admit() as id:
-                return await _generate(queue, request, id)
+            return await _generate(queue, request)
         except QueueFullError as error:
             rejected = RequestRejectedError(503, "busy", str(error), {"Retry-After": str(error.seconds)})
             return _rejection(queue, rejected)
@@ -113,24 +122,66 @@ def _error_body(status: str, message: str) -> bytes:
     return to_json({"success": False, "status": status, "message": message, "detail": message})
 
 
-async def _generate(queue: RequestQueue, request: Request, id: str) -> Response:
+async def _generate(queue: RequestQueue, request: Request) -> Response:
+    """Receive a request, and admit it when it is complete: a client that stalls keeps no other one waiting."""
     if queue.state.stop_reason:
         raise RequestRejectedError(503, "busy", STOPPING, {"Retry-After": "5"})
-    settings = queue.settings
-    body = parse_body(await _read_body(request, settings.max_body))
+    queue.check_room()
+    with queue.pixels.holding() as add_pixels, contextlib.ExitStack() as receiving:
+        body, references = await _receive(queue, request, receiving.enter_context(queue.bytes.holding()))
+        await _check_pixels(queue, references, add_pixels)
+        with queue.admit() as id:
+            generation_request, files = await queue.run_in_thread(
+                make_request, body, id, references, queue.folder, queue.settings.max_pixels
+            )
+            references.clear()  # they are in files from now on
+            body.image_urls = None
+            receiving.close()
+            try:
+                result = await _result_unless_disconnected(queue, request, generation_request)
+            finally:
+                remove_files(files)
+            return await _response(queue, body, result)
+
+
+async def _receive(
+    queue: RequestQueue, request: Request, add_bytes: Callable[[int], None]
+) -> tuple[GenerateRequestBody, list[bytes]]:
+    """Return the parsed body of a request and the bytes of its reference images.
+
+    Raises:
+        RequestRejectedError, InvalidRequestError: It is too long, too slow, or invalid.
+        QueueFullError: Too many bytes are being received.
+    """
+    max_bytes = queue.settings.max_body
+    body = await queue.run_in_thread(parse_body, await _read_body(request, max_bytes, add_bytes))
     if body.image_urls and not queue.handle.capabilities.references:
         raise InvalidRequestError("this generator takes no reference images")
     references: list[bytes] = []
-    for url in body.image_urls or ():
-        references.append(await _reference(queue, url, settings.max_body - sum(map(len, references))))
-    generation_request, files = await queue.run_in_thread(
-        make_request, body, id, references, queue.folder, settings.max_pixels
-    )
     try:
-        result = await _result_unless_disconnected(queue, request, generation_request)
-    finally:
-        remove_files(files)
-    return await _response(queue, body, result)
+        async with asyncio.timeout(REFERENCE_SECONDS):
+            for url in body.image_urls or ():
+                references.append(await _reference(queue, url, max_bytes - sum(map(len, references))))
+                add_bytes(len(references[-1]))
+    except TimeoutError as error:
+        message = f"the reference images could not be fetched within {REFERENCE_SECONDS:g} s"
+        raise InvalidRequestError(message) from error
+    return body, references
+
+
+async def _check_pixels(queue: RequestQueue, references: list[bytes], add_pixels: Callable[[int], None]) -> None:
+    """Check the number of pixels of all reference images of a request, before any of them is decoded.
+
+    Raises:
+        RequestRejectedError: The request has too many by itself.
+        QueueFullError: It has too many beside those of other requests.
+    """
+    settings = queue.settings
+    pixels, most = await queue.run_in_thread(pixels_of, references, settings.max_pixels), settings.max_pixels_of_request
+    if pixels > most:
+        message = f"the reference images have {pixels} pixels together, at most {most} are allowed"
+        raise RequestRejectedError(413, "invalid", message)
+    add_pixels(pixels)
 
 
 async def _result_unless_disconnected(
@@ -162,11 +213,12 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
+async def _read_body(request: Request, max_bytes: int, add_bytes: Callable[[int], None]) -> bytes:
     """Return the body of a request; read no more than is allowed.
 
     Raises:
         RequestRejectedError: It is too long, too slow, or not declared as JSON.
+        QueueFullError: Too many bytes are being received.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestRejectedError(415, "invalid", "the body must be application/json")
@@ -175,14 +227,21 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
     if length.isdecimal() and int(length) > max_bytes:
         raise too_long
     data = bytearray()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + BODY_SECONDS
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(IDLE_SECONDS) as limit:
             async for chunk in request.stream():
+                add_bytes(len(chunk))
                 data += chunk
                 if len(data) > max_bytes:
                     raise too_long
+                limit.reschedule(min(end, loop.time() + IDLE_SECONDS))
     except TimeoutError as error:
-        raise RequestRejectedError(408, "invalid", f"the body did not arrive within {BODY_SECONDS:g} s") from error
+        message = f"the body did not arrive within {BODY_SECONDS:g} s, or paused for {IDLE_SECONDS:g} s"
+        raise RequestRejectedError(408, "invalid", message) from error
+    except ClientDisconnect as error:
+        raise RequestRejectedError(499, "gone", "the client has disconnected") from error
     return bytes(data)
 
 

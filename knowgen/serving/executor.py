@@ -57,6 +57,10 @@ class ObservedExecutor:
         """Abort everything in progress that can be aborted, without waiting."""
         self._inner.kill()
 
+    def join(self, seconds: float) -> None:
+        """Wait until what `kill` aborted has closed its connections, at most for some seconds."""
+        self._inner.join(seconds)
+
 
 class _ObservedSlot:
     def __init__(self, inner: ExecutorSlot, on_start: Callable[[list[Any]], None]) -> None:

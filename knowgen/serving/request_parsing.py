@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import json
 import re
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from knowgen.core.images import UnreadableImageError, inspect_image
 from knowgen.core.records import GenerationRequest, ImageRef
+from knowgen.core.text import error_message
 
 MAX_REFERENCES = 16
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -97,6 +99,29 @@ def decode_data_url(url: str) -> bytes:
         return base64.b64decode("".join(url[match.end() :].split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequestError("a reference image is not base64") from error
+
+
+def pixels_of(images: list[bytes], max_pixels: int) -> int:
+    """Return the number of pixels of all images, read from their headers without decoding them.
+
+    Raises:
+        InvalidRequestError: An image does not open, or has more than `max_pixels` pixels.
+    """
+    from PIL import Image
+
+    total = 0
+    for data in images:
+        try:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                width, height = image.size
+        except Exception as error:  # a broken file makes Pillow raise many kinds
+            raise InvalidRequestError(f"a reference image does not open: {error_message(error)}") from error
+        if width * height > max_pixels:
+            raise InvalidRequestError(
+                f"a reference image has {width}x{height} pixels, at most {max_pixels} are allowed"
+            )
+        total += width * height
+    return total
 
 
 def store_reference(data: bytes, path: Path, max_pixels: int) -> ImageRef:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,20 +35,58 @@ knows better whether to wait or to use another server."""
 STOPPING = "the server is being stopped"
 
 _IMAGE_THREADS = 2
+_BUSY_SECONDS = 2
+"""Seconds after which a client may try again when the memory for requests is full."""
+
 _MEAN_WEIGHT = 0.2
 """Weight of the latest generation in the mean time from which `Retry-After` is computed."""
 
 
 class QueueFullError(Exception):
-    """The queue has no room for another request.
+    """The server has no room for another request.
 
     Args:
         seconds: Seconds after which the client may try again.
+        what: What is full.
     """
 
-    def __init__(self, seconds: int) -> None:
-        super().__init__(f"busy: the queue is full; try again in {seconds} s")
+    def __init__(self, seconds: int, what: str = "the queue is full") -> None:
+        super().__init__(f"busy: {what}; try again in {seconds} s")
         self.seconds = seconds
+
+
+class InFlight:
+    """What all requests together hold in memory, which has a limit.
+
+    Args:
+        limit: Most that is held at the same time.
+        what: What is full when the limit is reached.
+    """
+
+    def __init__(self, limit: int, what: str) -> None:
+        self._limit, self._what = limit, what
+        self.held = 0
+
+    @contextmanager
+    def holding(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function that adds to what one request holds, all of which is released at the end of the block.
+
+        The function raises `QueueFullError` when other requests leave too little room. What one request may hold by
+        itself is limited elsewhere.
+        """
+        own = 0
+
+        def add(amount: int) -> None:
+            nonlocal own
+            if self.held > own and self.held + amount > self._limit:
+                raise QueueFullError(_BUSY_SECONDS, self._what)
+            own += amount
+            self.held += amount
+
+        try:
+            yield add
+        finally:
+            self.held -= own
 
 
 @dataclass(frozen=True)
@@ -79,6 +117,8 @@ class RequestQueue:
         units: Number of worker processes, or 1; the HTTP format calls them GPUs.
         state: Whether requests are accepted, and the error that ends the server.
         ready: Whether the generator is built.
+        bytes: Bytes of the requests that are being received.
+        pixels: Pixels of the reference images of admitted requests.
         metrics: The server's metrics.
     """
 
@@ -108,6 +148,8 @@ class RequestQueue:
         )
         self._threads = WorkerThreads(bridge, _IMAGE_THREADS, "images")
         self._numbers = itertools.count(1)
+        self.bytes = InFlight(settings.max_bytes_in_flight, "requests of too many bytes are being received")
+        self.pixels = InFlight(settings.max_pixels_in_flight, "the reference images of others have too many pixels")
         self._admitted: dict[str, float] = {}
         self._started: dict[str, float] = {}
         self._mean_seconds = 1.0
@@ -122,9 +164,8 @@ class RequestQueue:
         else:
             self.ready = True
 
-    @contextmanager
-    def admit(self) -> Iterator[str]:
-        """Admit a request for the duration of the block, and return its id.
+    def check_room(self) -> None:
+        """Check that another request could be admitted now, before its body is read.
 
         Raises:
             QueueFullError: The maximum number of requests is in progress and queued.
@@ -132,6 +173,15 @@ class RequestQueue:
         if len(self._admitted) >= self.capacity + self.settings.queue:
             rounds = 1 + self.settings.queue / self.capacity
             raise QueueFullError(min(60, max(1, math.ceil(self._mean_seconds * rounds / 2))))
+
+    @contextmanager
+    def admit(self) -> Iterator[str]:
+        """Admit a request for the duration of the block, and return its id.
+
+        Raises:
+            QueueFullError: As `check_room`.
+        """
+        self.check_room()
         id = f"r{next(self._numbers)}"
         self._admitted[id] = time.monotonic()
         try:

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,9 +20,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from knowgen.core.errors import ConfigError
+from knowgen.core.scratch import ScratchFolder
 from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.run_state import EXIT_INTERRUPTED
 from knowgen.serving.app import make_router
+from knowgen.serving.protocol import LimitedProtocol
 from knowgen.serving.request_queue import RequestQueue
 from knowgen.serving.settings import ServiceSettings
 
@@ -74,7 +75,7 @@ class _Server(uvicorn.Server):
         scratch: Folder that is removed before the process is ended.
     """
 
-    def __init__(self, config: uvicorn.Config, on_signal: Callable[[], None], scratch: str) -> None:
+    def __init__(self, config: uvicorn.Config, on_signal: Callable[[], None], scratch: Path) -> None:
         super().__init__(config)
         self._on_signal, self._scratch = on_signal, scratch
         self._first_signal = 0.0
@@ -103,12 +104,14 @@ def serve(handle: GeneratorHandle, settings: ServiceSettings, sock: socket.socke
     """
     # do not write a second line with the creation time of each counter
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-    with tempfile.TemporaryDirectory(prefix="knowgen-serve-") as scratch:
+    with ScratchFolder("knowgen.serve.") as scratch:
         queues: list[RequestQueue] = []
-        lifespan = _lifespan(handle, settings, Path(scratch), queues, lambda: _end(server))
+        lifespan = _lifespan(handle, settings, scratch, queues, lambda: _end(server))
         app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
         config = uvicorn.Config(
             app,
+            http=LimitedProtocol,
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,

@@ -10,6 +10,12 @@ from knowgen.core.run_config import GENERATION_TIMEOUT
 
 MEBIBYTE = 1 << 20
 
+_PER_REQUEST = 2
+"""How many of the largest reference images one request may have."""
+
+_IN_FLIGHT = 4
+"""How many of the largest requests and the largest reference images are held in memory at the same time."""
+
 
 @dataclass(frozen=True)
 class ServiceSettings:
@@ -53,6 +59,21 @@ class ServiceSettings:
         for name in ("timeout", "max_body", "max_pixels"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be more than 0, got {getattr(self, name)}", where="serve")
+
+    @property
+    def max_bytes_in_flight(self) -> int:
+        """Maximum size of all request bodies and references that are being received, in bytes."""
+        return _IN_FLIGHT * self.max_body
+
+    @property
+    def max_pixels_of_request(self) -> int:
+        """Maximum number of pixels of all reference images of one request, which are decoded at the same time."""
+        return _PER_REQUEST * self.max_pixels
+
+    @property
+    def max_pixels_in_flight(self) -> int:
+        """Maximum number of pixels of all reference images of the admitted requests."""
+        return _IN_FLIGHT * self.max_pixels
 
     @property
     def open_to_all(self) -> bool:

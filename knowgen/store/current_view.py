@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knowgen.core.errors import UsageError
-from knowgen.core.records import Generation, GenerationStatus, ParsedScore, Row, Sample, Score, ScoreStatus
+from knowgen.core.records import (
+    OFFICIAL_SKIP,
+    Generation,
+    GenerationStatus,
+    ParsedScore,
+    Row,
+    Sample,
+    Score,
+    ScoreStatus,
+)
 from knowgen.core.spec import RunSpec, ScorerSpec, fingerprint
 from knowgen.store.database import Database
 from knowgen.store.images import ImageFolder
@@ -183,6 +192,13 @@ def _row(expected: ExpectedGeneration, judge_repeat: int, score: Score | None) -
         generation_cause=generation.cause if generation else None,
         score_cause=score.cause if score else None,
         strict=score.strict if score else _NOT_RUN,
-        lenient=score.lenient if score else None,
+        lenient=_lenient(sample, score),
         judge_returned=score.judge_returned if score else "",
     )
+
+
+def _lenient(sample: Sample, score: Score | None) -> ParsedScore | None:
+    """Return the values that the published arithmetic reads: none for a sample that its evaluator skips."""
+    if score is not None and isinstance(reason := sample.meta.get(OFFICIAL_SKIP), str):
+        return ParsedScore(status=ScoreStatus.NOT_APPLICABLE, reason=reason)
+    return score.lenient if score else None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from knowgen.core.errors import ConfigError
 from knowgen.store.files import explain_os_error
+from knowgen.store.lock import LOCK_FILE
 from knowgen.store.manifest import MANIFEST_FILE
 
 DATABASE_FILE = "run.sqlite"
@@ -23,19 +24,42 @@ def is_run_directory(path: Path) -> bool:
     return (path / MANIFEST_FILE).is_file() or (path / DATABASE_FILE).is_file()
 
 
-def make_folder(path: Path, *, fresh: bool) -> None:
+def make_folder(path: Path) -> None:
     """Create the folder of a run if it does not exist.
 
     Raises:
-        ConfigError: The path is a file or cannot be written, or `fresh` and the folder has files but no run.
+        ConfigError: The path is a file or cannot be written, or the folder has files but no run.
         DataError: The disk is full.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if fresh and any(path.iterdir()) and not is_run_directory(path):
-            raise ConfigError("is not empty and not a run directory", where=str(path), fix="choose another --out")
+        if not is_run_directory(path) and (others := _foreign(path)):
+            what = f"contains {others[0]!r} and is not a run directory"
+            raise ConfigError(what, where=str(path), fix="choose an empty or new folder with --out")
     except FileExistsError as error:
         raise ConfigError("is a file", where=str(path), fix="choose another --out") from error
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
+def _foreign(path: Path) -> list[str]:
+    """Return the names of what is in a folder and is not left by a run that was killed before it wrote run.json."""
+    return sorted(each.name for each in path.iterdir() if each.name != LOCK_FILE and not each.name.startswith("."))
+
+
+def remove_unused(path: Path) -> None:
+    """Remove the folder of a run that failed before it had a result. One with logs is kept: they may say why.
+
+    Raises:
+        ConfigError: A file cannot be removed.
+    """
+    logs = path / "logs"
+    if logs.is_dir() and any(file.stat().st_size for file in logs.iterdir()):
+        return
+    remove_results(path)
+    try:
+        if not any(path.iterdir()):
+            path.rmdir()
     except OSError as error:
         raise explain_os_error(error, path) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
 
 from knowgen.store.database import Database
 
@@ -72,10 +73,16 @@ def _in_units(amount: float) -> int:
 
 
 class Sessions:
-    """The current invocation. Each commit updates the time at which it was last seen."""
+    """The current invocation. Each commit updates the time at which it was last seen.
 
-    def __init__(self) -> None:
+    Args:
+        clock: A clock that never goes back, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._number = 0
+        self._clock = clock
+        self._started = self._started_at = 0.0
 
     def start(self, database: Database) -> None:
         """Record the start of an invocation, committed.
@@ -83,7 +90,8 @@ class Sessions:
         Raises:
             DataError, ConfigError: It cannot be written.
         """
-        now = time.time()
+        self._started, self._started_at = time.time(), self._clock()
+        now = self._started
         row = database.write("insert into sessions (started, seen, outcome) values (?, ?, '')", (now, now))
         self._number = row.lastrowid or 0
         database.commit()
@@ -95,7 +103,7 @@ class Sessions:
             DataError, ConfigError: It cannot be written.
         """
         if self._number:
-            row = (time.time(), outcome, self._number)
+            row = (self._now(), outcome, self._number)
             database.write("update sessions set seen = ?, outcome = ? where number = ?", row)
             self._number = 0
             database.commit()
@@ -103,9 +111,13 @@ class Sessions:
     def seen(self, connection: sqlite3.Connection) -> None:
         """Update the time at which the invocation was last seen, as part of a commit."""
         if self._number:
-            connection.execute("update sessions set seen = ? where number = ?", (time.time(), self._number))
+            connection.execute("update sessions set seen = ? where number = ?", (self._now(), self._number))
+
+    def _now(self) -> float:
+        """Return the time since the epoch as if the system's clock had not been set since the start."""
+        return self._started + self._clock() - self._started_at
 
 
 def seconds_of(database: Database) -> float:
     """Return the total wall time of all invocations, in seconds."""
-    return float(database.read("select coalesce(sum(seen - started), 0.0) from sessions")[0][0])
+    return float(database.read("select coalesce(sum(max(seen - started, 0.0)), 0.0) from sessions")[0][0])

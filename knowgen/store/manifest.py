@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from knowgen.core.errors import DataError
 from knowgen.core.secrets import refuse_secrets
 from knowgen.core.spec import RunSpec
+from knowgen.core.text import parse_json
 from knowgen.store.files import write_text
 
 MANIFEST_FILE = "run.json"
@@ -68,7 +69,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
     fix = "restore a copy or start again with --fresh"
     try:
-        data = json.loads(raw)
+        data = parse_json(raw)
     except ValueError as error:
         raise DataError(f"is damaged ({error})", where=str(path), fix=fix) from error
     if isinstance(data, dict) and isinstance(data.get("format"), int) and data["format"] > FORMAT:

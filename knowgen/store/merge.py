@@ -76,7 +76,7 @@ class RunPart:
         """Close the database."""
         self._database.close()
         if self._copy is not None:
-            self._copy.cleanup()
+            self._copy.close()
 
     def ids(self) -> list[str]:
         """Return the ids of the selected samples, in order."""

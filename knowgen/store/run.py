@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,13 +12,14 @@ from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError
 
-from knowgen.core.errors import ConfigError, DataError
+from knowgen.core.errors import ConfigError, DataError, KnowgenError
 from knowgen.core.records import Generation, GroundTruth, ImageRef, Row, Sample, Score
+from knowgen.core.scratch import ScratchFolder
 from knowgen.core.secrets import mask_secrets, refuse_secrets
 from knowgen.core.spec import RunSpec, ScorerSpec
 from knowgen.store.current_view import CurrentView, ExpectedGeneration
 from knowgen.store.database import Database
-from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, make_folder, remove_results
+from knowgen.store.folder import DATABASE_FILE, IMAGE_FOLDER, make_folder, remove_results, remove_unused
 from knowgen.store.images import ImageFolder
 from knowgen.store.ledger import Ledger, Sessions, seconds_of
 from knowgen.store.lock import RunLock
@@ -46,12 +46,13 @@ class RunStore:
         manifest: Manifest,
         connection: sqlite3.Connection,
         lock: RunLock | None,
-        copy: tempfile.TemporaryDirectory[str] | None = None,
+        copy: ScratchFolder | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.spec: RunSpec = manifest.spec
         self._lock = lock
+        self._is_new = False
         self._copy = copy
         self._images = ImageFolder(path.absolute() / IMAGE_FOLDER)
         self._sessions = Sessions()
@@ -72,12 +73,13 @@ class RunStore:
 
         Raises:
             ConfigError: Another process holds it; it belongs to another task, generator or seed; it cannot be written;
-                `fresh` with a directory that is not a run; an argument looks like a secret.
+                it has files but no run; an argument looks like a secret.
             DataError: run.json or run.sqlite is damaged or written by a newer version; the disk is full.
         """
         refuse_spec_secrets(spec)
         refuse_secrets({"out": path})
-        make_folder(path, fresh=fresh)
+        is_new = not path.exists()
+        make_folder(path)
         lock = RunLock(path)
         try:
             if fresh:
@@ -93,6 +95,7 @@ class RunStore:
         except BaseException:
             lock.release()
             raise
+        store._is_new = is_new
         store._images.sweep()
         return store
 
@@ -121,7 +124,7 @@ class RunStore:
             if self._lock is not None:
                 self._lock.release()
             if self._copy is not None:
-                self._copy.cleanup()
+                self._copy.close()
 
     def __enter__(self) -> RunStore:
         """Return the store itself."""
@@ -130,8 +133,11 @@ class RunStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the store."""
+        """Close the store. A directory that is new is removed if an error ends the block before there is any result."""
+        unused = self._is_new and isinstance(error, KnowgenError) and not any(self.last_numbers()) and not self.spent()
         self.close()
+        if unused:
+            remove_unused(self.path)
 
     def commit(self) -> None:
         """Commit all written records.

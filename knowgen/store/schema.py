@@ -10,12 +10,12 @@ import os
 import re
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from knowgen.core.errors import DataError, KnowgenError
+from knowgen.core.scratch import ScratchFolder
 from knowgen.store.database import explain_sqlite_error
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ def _open_writer(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def open_reader(path: Path) -> tuple[sqlite3.Connection, tempfile.TemporaryDirectory[str] | None]:
+def open_reader(path: Path) -> tuple[sqlite3.Connection, ScratchFolder | None]:
     """Open run.sqlite without changing it, even in a directory that cannot be written.
 
     Returns:
@@ -150,7 +150,7 @@ def open_reader(path: Path) -> tuple[sqlite3.Connection, tempfile.TemporaryDirec
     return _guarded(path, lambda: _open_reader(path))
 
 
-def _open_reader(path: Path) -> tuple[sqlite3.Connection, tempfile.TemporaryDirectory[str] | None]:
+def _open_reader(path: Path) -> tuple[sqlite3.Connection, ScratchFolder | None]:
     uri = path.absolute().as_uri()
     log = path.with_name(path.name + "-wal")
     has_log = log.is_file() and log.stat().st_size > 0
@@ -161,8 +161,8 @@ def _open_reader(path: Path) -> tuple[sqlite3.Connection, tempfile.TemporaryDire
     except sqlite3.OperationalError:
         if not has_log:
             raise
-    folder = tempfile.TemporaryDirectory(prefix="knowgen-")
-    copy = Path(folder.name) / path.name
+    folder = ScratchFolder("knowgen.copy.")
+    copy = folder.path / path.name
     shutil.copyfile(path, copy)
     shutil.copyfile(log, copy.with_name(log.name))
     return _checked(_connect(copy.as_uri()), path), folder

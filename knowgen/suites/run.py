@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from knowgen.core.errors import DataError, KnowgenError
+from knowgen.core.errors import ConfigError, DataError, KnowgenError
 from knowgen.store.files import explain_os_error
 from knowgen.store.folder import is_run_directory
-from knowgen.store.lock import RunLock
+from knowgen.store.lock import LOCK_FILE, RunLock
 from knowgen.store.run import RunStore
 from knowgen.suites import artifacts
 from knowgen.suites.plan import SuiteCell, SuitePlan, plan_suite
@@ -62,6 +62,7 @@ def execute_suite(plan: SuitePlan, on_run: Callable[[str], None] = lambda line: 
     suite = plan.source.suite
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(plan.out)
     except OSError as error:
         raise explain_os_error(error, plan.out) from error
     with ExitStack() as stack:
@@ -85,6 +86,18 @@ def execute_suite(plan: SuitePlan, on_run: Callable[[str], None] = lambda line: 
         )
         # after Ctrl-C the user should not wait; the next call writes the outputs
         return result if result.interrupted else replace(result, pages=artifacts.write(result))
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse to write beside files that are not of a suite.
+
+    Raises:
+        ConfigError: The folder has content, and neither a suite's record nor a run directory.
+    """
+    names = sorted(path.name for path in out.iterdir() if path.name != LOCK_FILE and not path.name.startswith("."))
+    if names and artifacts.SUITE_FILE not in names and not any(is_run_directory(out / name) for name in names):
+        what = f"contains {names[0]!r} and is not the directory of a suite"
+        raise ConfigError(what, where=str(out), fix="choose an empty or new folder with --out")
 
 
 def spent(out: Path, exclude: Path | None = None) -> float:

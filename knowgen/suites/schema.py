@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from knowgen.core.errors import DataError
 from knowgen.core.run_config import DeclaredField, RunConfig, declared_fields, run_fields
 from knowgen.core.secrets import find_secret
+from knowgen.core.yaml_files import read_yaml
 from knowgen.workflows import artifacts
 from knowgen.workflows.run import PROTOCOLS
 
@@ -166,12 +166,12 @@ class SuiteSource:
 
     Attributes:
         path: The file.
-        text: Its content.
+        root: Its syntax tree.
         suite: Its parsed content.
     """
 
     path: Path
-    text: str
+    root: Node
     suite: SuiteFile
 
     @property
@@ -181,11 +181,7 @@ class SuiteSource:
 
     def where(self, *place: str | int) -> str:
         """Return `file:line` of a value, or of the innermost part around it that the file contains."""
-        return f"{self.path}:{_line(self._root, place)}"
-
-    @cached_property
-    def _root(self) -> Node:
-        return _compose(self.path, self.text)
+        return f"{self.path}:{_line(self.root, place)}"
 
 
 def read_suite(path: Path) -> SuiteSource:
@@ -194,19 +190,10 @@ def read_suite(path: Path) -> SuiteSource:
     Raises:
         DataError: It cannot be read, is not YAML, or has a wrong, unknown or duplicate field or name.
     """
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError("is not UTF-8 text", where=str(path)) from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    root = _compose(path, text)
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a tag, or an invalid date
-        raise _broken(path, error) from error
+    file = read_yaml(path)
+    root, data = file.root, file.data
+    if root is None:
+        raise DataError("is empty", where=str(path), fix="write at least `systems:` and `tasks:`")
     if not isinstance(data, dict):
         raise DataError(
             "has no fields", where=str(path), fix="write at least `systems: [open_book]` and `tasks: [knowgen_mini]`"
@@ -219,27 +206,9 @@ def read_suite(path: Path) -> SuiteSource:
         suite = SuiteFile.model_validate(data)
     except ValidationError as error:
         raise _wrong(path, root, error) from error
-    source = SuiteSource(path, text, suite)
+    source = SuiteSource(path, root, suite)
     _refuse_duplicates(source)
     return source
-
-
-def _compose(path: Path, text: str) -> Node:
-    import yaml
-
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise _broken(path, error) from error
-    if root is None:
-        raise DataError("is empty", where=str(path), fix="write at least `systems:` and `tasks:`")
-    return root
-
-
-def _broken(path: Path, error: Exception) -> DataError:
-    mark = getattr(error, "problem_mark", None)
-    where = f"{path}:{mark.line + 1}" if mark else str(path)
-    return DataError(f"broken YAML: {getattr(error, 'problem', None) or error}", where=where, fix="fix that line")
 
 
 def _wrong(path: Path, root: Node, error: ValidationError) -> DataError:

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.atomic import write_file
-from knowgen.core.errors import DataError
+from knowgen.core.errors import ConfigError, DataError
+from knowgen.core.home import expand_user, home_folder
+from knowgen.core.text import parse_json
 
 HOME = "KNOWGEN_DATA"
 """Environment variable that names the data folder."""
@@ -32,11 +34,19 @@ _FOLDER = re.compile(r"[0-9a-z][0-9a-z-]{0,79}\Z")
 
 
 def data_home() -> Path:
-    """Return the folder of all prepared data; it may not exist."""
+    """Return the folder of all prepared data; it may not exist.
+
+    Raises:
+        ConfigError: No variable names it, and the user has no home folder.
+    """
     if named := os.environ.get(HOME, "").strip():
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_DATA_HOME", "").strip()
-    return (Path(base) if base else Path.home() / ".local" / "share") / "knowgen"
+        return expand_user(named)
+    if base := os.environ.get("XDG_DATA_HOME", "").strip():
+        return Path(base) / "knowgen"
+    home = home_folder()
+    if home is None:
+        raise ConfigError("the user has no home folder", where="prepared data", fix=f"set {HOME} to a folder for them")
+    return home / ".local" / "share" / "knowgen"
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,7 @@ def write_json(path: Path, data: Any) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; return None if the file does not exist."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

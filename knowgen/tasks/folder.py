@@ -11,7 +11,6 @@ Samples and ground truths are in separate files, so that a test can run generati
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -21,11 +20,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import GroundTruth, Sample
+from knowgen.core.sample_ids import SeenIds, comparable_id, id_text
+from knowgen.core.text_files import numbered_lines, parse_json
+from knowgen.core.yaml_files import read_yaml
 from knowgen.tasks.text_labels.labels import TEXT_FILE, FrozenText, read_frozen
 
 TASK_FILE = "task.yaml"
 SAMPLES_FILE = "samples.jsonl"
 TRUTH_FILE = "truth.jsonl"
+_FETCH = "build or fetch the task again"
 SEARCH_FILES = ("pages.jsonl", "pictures.jsonl")
 
 
@@ -70,23 +73,13 @@ def read_task_file(path: Path) -> TaskFile:
     Raises:
         DataError: The file is missing or invalid YAML, or has an invalid or unknown field.
     """
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise DataError(
             "not a task folder (task.yaml is missing)",
             where=str(path),
             fix="name a task, or a folder made by `knowgen world build`",
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "it is not UTF-8 text"
-        raise DataError(f"broken YAML: {problem}", where=where, fix="fix that line") from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        )
+    data = read_yaml(path).data
     if not isinstance(data, dict):
         raise DataError("must contain fields such as `name: my_task`", where=str(path))
     try:
@@ -95,16 +88,13 @@ def read_task_file(path: Path) -> TaskFile:
         raise DataError(first_problem(error), where=str(path), fix="fix that field") from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line
-    except FileNotFoundError as error:
-        raise DataError("is missing", where=str(path), fix="build or fetch the task again") from error
-    except UnicodeDecodeError as error:
-        raise DataError("is not UTF-8 text", where=str(path)) from error
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the JSON object of each line that is not blank, with its number."""
+    for number, line in numbered_lines(path, fix=_FETCH):
+        data = parse_json(line, f"{path}:{number}")
+        if not isinstance(data, dict):
+            raise DataError("must be a JSON object", where=f"{path}:{number}", fix="fix that line")
+        yield number, data
 
 
 class FolderTask:
@@ -141,7 +131,7 @@ class FolderTask:
         return _hash_files(self.path, SEARCH_FILES) if self.file.search else ""
 
     def __len__(self) -> int:
-        return sum(1 for _ in _lines(self.path / SAMPLES_FILE))
+        return sum(1 for _ in numbered_lines(self.path / SAMPLES_FILE, fix=_FETCH))
 
     def samples(self) -> Iterator[Sample]:
         """Yield the samples in file order, without reading any ground truth.
@@ -159,19 +149,16 @@ class FolderTask:
         Raises:
             DataError: A line is not a valid sample, or an id is a duplicate.
         """
-        path, seen = self.path / SAMPLES_FILE, dict[str, int]()
-        for number, line in _lines(path):
+        path, seen = self.path / SAMPLES_FILE, SeenIds()
+        for number, data in _records(path):
             where = f"{path}:{number}"
+            if "id" in data:
+                data["id"] = id_text(data["id"], where)
             try:
-                sample = Sample.model_validate_json(line)
+                sample = Sample.model_validate(data)
             except ValidationError as error:
                 raise DataError(first_problem(error), where=where, fix="fix that line") from error
-            if sample.id in seen:
-                first = seen[sample.id]
-                raise DataError(
-                    f"duplicate id {sample.id!r}, already on line {first}", where=where, fix="make ids unique"
-                )
-            seen[sample.id] = number
+            seen.add(sample.id, f"line {number}", where)
             yield sample
 
     def truth(self, sample_id: str) -> GroundTruth:
@@ -181,12 +168,12 @@ class FolderTask:
             ImageMismatchError: The image differs from the recorded digest.
             DataError: The sample has no ground truth, or its image is missing.
         """
-        row = self._truths.get(sample_id)
+        row = self._truths.get(comparable_id(sample_id))
         if row is None:
             raise DataError(f"no ground truth for sample {sample_id!r}", where=str(self.path / TRUTH_FILE))
         number, data = row
         where = f"{self.path / TRUTH_FILE}:{number}"
-        fields = {key: value for key, value in data.items() if key != "image_file"}
+        fields = {key: value for key, value in data.items() if key != "image_file"} | {"sample_id": sample_id}
         try:
             truth = GroundTruth.model_validate(fields)
         except ValidationError as error:
@@ -236,17 +223,14 @@ class FolderTask:
     @cached_property
     def _truths(self) -> dict[str, tuple[int, dict[str, Any]]]:
         path, rows = self.path / TRUTH_FILE, dict[str, tuple[int, dict[str, Any]]]()
-        for number, line in _lines(path):
+        for number, data in _records(path):
             where = f"{path}:{number}"
-            try:
-                data = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"invalid JSON: {error.msg}", where=where, fix="fix that line") from error
-            if not isinstance(data, dict) or not isinstance(data.get("sample_id"), str):
+            if "sample_id" not in data:
                 raise DataError("has no sample_id", where=where, fix="fix that line")
-            if data["sample_id"] in rows:
-                raise DataError(f"a second truth for sample {data['sample_id']!r}", where=where)
-            rows[data["sample_id"]] = (number, data)
+            sample_id = comparable_id(id_text(data["sample_id"], where, field="sample_id"))
+            if sample_id in rows:
+                raise DataError(f"a second truth for sample {sample_id!r}", where=where)
+            rows[sample_id] = (number, data)
         return rows
 
 

@@ -9,7 +9,6 @@ Images stay files: records and data sets contain paths, not bytes.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from knowgen.core.errors import DataError, UsageError
+from knowgen.core.text_files import numbered_lines, parse_json
 from knowgen.tasks.data_home import PreparedData, need_prepared, prepare_again
 from knowgen.tasks.prepare.published import check_marks
 from knowgen.tasks.prepare.rows import ROWS_FILE
@@ -186,18 +186,15 @@ def _sft_rows(folder: str) -> Iterator[dict[str, Any]]:
 
 
 def _rows(prepared: PreparedData) -> Iterator[dict[str, Any]]:
-    path = prepared.folder / ROWS_FILE
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    fix = prepare_again(prepared.name)
-                    raise DataError("invalid JSON", where=f"{path}:{number}", fix=fix) from error
-    except OSError as error:
-        fix = prepare_again(prepared.name)
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path), fix=fix) from error
+    path, fix = prepared.folder / ROWS_FILE, prepare_again(prepared.name)
+    for number, line in numbered_lines(path, fix=fix):
+        try:
+            row = parse_json(line, f"{path}:{number}")
+        except DataError as error:
+            raise DataError(error.what, where=error.where, fix=fix) from error
+        if not isinstance(row, dict):
+            raise DataError("must be a JSON object", where=f"{path}:{number}", fix=fix)
+        yield row
 
 
 def _where(prepared: PreparedData, row: dict[str, Any]) -> str:

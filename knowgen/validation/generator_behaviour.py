@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from pathlib import Path
 
 from knowgen.core.errors import KnowgenError, RefusalError
 from knowgen.core.records import GenerationRequest, ImageRef, request_id
+from knowgen.core.scratch import ScratchFolder
 from knowgen.engine.retry import CallTimeoutError, ContractError, describe
 from knowgen.validation.checked_generator import ROUNDING_LEVELS, CheckedGenerator
 from knowgen.validation.findings import CheckStoppedError
@@ -76,8 +76,8 @@ def check_references(checked: CheckedGenerator) -> None:
     """Give a reference image, if the generator takes them."""
     if not checked.handle.capabilities.references:
         return
-    with tempfile.TemporaryDirectory() as folder:
-        request = checked.requests[0].model_copy(update={"references": (_reference(Path(folder)),)})
+    with ScratchFolder("knowgen.check.") as folder:
+        request = checked.requests[0].model_copy(update={"references": (_reference(folder),)})
         image = checked.generate("references", request)
     if image is None:
         return
@@ -146,10 +146,10 @@ def check_fresh_process(checked: CheckedGenerator) -> None:
         what = "it exists in this process only, so worker processes cannot build it"
         notes.warn("fresh process", what, "name it as module:Class instead of passing an object")
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with ScratchFolder("knowgen.check.") as folder:
         try:
             image = generate_in_fresh_process(
-                component_ref, checked.requests[0], checked.device, Path(folder), checked.timeout
+                component_ref, checked.requests[0], checked.device, folder, checked.timeout
             )
         except RefusalError as error:
             checked.decline("fresh process", describe(error))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import tempfile
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from knowgen.core import registry
 from knowgen.core.errors import BudgetReachedError, KnowgenError, UnscorableError
 from knowgen.core.records import Generation, GenerationStatus, GroundTruth, Item, Sample, Score, ScoreStatus, image_ref
+from knowgen.core.scratch import ScratchFolder
 from knowgen.engine.components import ScorerHandle
 from knowgen.engine.devices import own_device
 from knowgen.engine.executors.invoke import build_plugin
@@ -73,11 +73,11 @@ def check_scorer(
     Returns:
         The findings in the order of the checks; `findings.worst` tells whether a run may be started.
     """
-    with tempfile.TemporaryDirectory(prefix="knowgen-check-") as folder:
+    with ScratchFolder("knowgen.check.") as folder:
         checked = CheckedScorer(
             handle,
             task,
-            Path(folder),
+            folder,
             CheckMeter(budget),
             ProbeRunner(timeout),
             own_device() if device is None else device,

@@ -11,6 +11,7 @@ from pathlib import Path
 from knowgen.core.errors import UsageError
 from knowgen.core.records import Row, Usage
 from knowgen.core.spec import RunSpec
+from knowgen.core.text import parse_json
 from knowgen.interchange.official_export import SummaryRow
 from knowgen.stats.aggregate import aggregate
 from knowgen.stats.summary import Summary
@@ -84,7 +85,7 @@ def complete(path: Path, spec: RunSpec) -> bool:
     if not (path / "report" / "index.html").is_file() or not summary.is_file():
         return False
     try:
-        written = json.loads(summary.read_text(encoding="utf-8"))
+        written = parse_json(summary.read_text(encoding="utf-8"))
     except ValueError:
         return False  # a summary that a kill truncated is written again
     with RunStore.read(path) as store:  # a run that was killed before it wrote its outputs has newer results

@@ -26,6 +26,7 @@ def execute(plan: Plan, out: Path | str) -> Run:
         DataError: The task's data or the directory is damaged, or the disk is full.
     """
     from knowgen.engine import run as run_engine
+    from knowgen.engine.progress import announce
 
     path, config = Path(out).absolute(), plan.config
     if config.fresh and plan.origin is not None and plan.origin.resolve().is_relative_to(path.resolve()):
@@ -39,7 +40,8 @@ def execute(plan: Plan, out: Path | str) -> Run:
         outcome = run_engine(plan.spec, plan.task, plan.generator, plan.scorers, store, options, plan.requests)
     # after Ctrl-C the user should not wait; the next call writes the outputs
     if outcome.stopped != "interrupted" and not (outcome.all_cached and artifacts.complete(path, plan.spec)):
-        Run(path, plan.spec, config.protocol, outcome).write_outputs()
+        with announce("writing the report", enabled=config.progress):
+            Run(path, plan.spec, config.protocol, outcome).write_outputs()
     shown = Path(out) if Path(out).absolute() == path else path  # a plugin may have changed the current folder
     return Run(shown, plan.spec, config.protocol, outcome)
 

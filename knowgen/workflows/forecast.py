@@ -33,7 +33,7 @@ def forecast(plan: Plan, out: Path) -> str:
         stored = _stored(plan, out, lines)
     for handle in plan.scorers:
         lines += _scorer_lines(plan, handle, stored.get(handle.spec.name, []), expected)
-    return "\n".join(lines)
+    return "\n".join(line.replace("\n", "\\n") for line in lines)  # a name does not make a line of its own
 
 
 def _shard(plan: Plan) -> str:

@@ -197,7 +197,13 @@ def plan_scoring(
     )
     refuse_unused(config, "score")
     get_protocol(config.protocol)
-    opened = open_source(Path(source), load_task(task) if isinstance(task, str) else task, duplicates)
+    opened = open_source(
+        Path(source),
+        load_task(task) if isinstance(task, str) else task,
+        duplicates,
+        images=None if config.images is None else Path(config.images),
+        pattern=config.pattern,
+    )
     in_place = opened.in_place and (config.out is None or Path(config.out).resolve() == Path(source).resolve())
     if in_place and config.shard is not None:
         raise UsageError("shards of a run cannot be scored in its own directory", fix="give each shard an --out")

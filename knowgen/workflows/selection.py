@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import GroundTruth, Sample
+from knowgen.core.sample_ids import comparable_id
 from knowgen.core.spec import RunShard, Selection, SelectionKind, select
 from knowgen.tasks.contract import Task
 
@@ -31,19 +32,20 @@ def select_samples(task: Task, *, limit: int | None, ids: Sequence[str] | None) 
     if ids is not None and not ids:
         raise UsageError("the list of ids is empty", fix="name a sample, or omit it for all")
     kind: SelectionKind = "ids" if ids else "all" if limit is None else "limit"
-    requested = set(ids or ())
+    requested = {comparable_id(name): name for name in ids or ()}
     chosen: list[Sample] = []
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for sample in task.samples():
-        if sample.id in seen:
+        form = comparable_id(sample.id)
+        if form in seen:
             raise DataError(f"duplicate id {sample.id!r}", where=f"task {task.name}", fix="make ids unique")
-        seen.add(sample.id)
+        seen[form] = sample.id
         if kind == "limit" and len(chosen) == limit:
             break
-        if kind != "ids" or sample.id in requested:
+        if kind != "ids" or form in requested:
             chosen.append(sample)
-    if unknown := sorted(requested - seen):
-        near = difflib.get_close_matches(unknown[0], seen, n=1)
+    if unknown := sorted(name for form, name in requested.items() if form not in seen):
+        near = difflib.get_close_matches(unknown[0], seen.values(), n=1)
         fix = f"did you mean {near[0]!r}?" if near else "the ids are in the task's samples.jsonl"
         raise UsageError(f"task {task.name} has no sample {unknown[0]!r}", fix=fix)
     if not chosen:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
-from knowgen.core.atomic import replace_folder
+from knowgen.core.atomic import folder_draft
 from knowgen.core.errors import ConfigError, UsageError
 from knowgen.core.import_path import child_environment, module_command
 from knowgen.worlds import shard_files
@@ -50,25 +49,18 @@ def build_world(out: Path, seed: int, samples: int, *, name: str | None = None, 
         raise UsageError("seed must be 0 or more, samples and workers 1 or more", where="world build")
     _require_replaceable(out)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+        with folder_draft(out) as draft:
+            for folder in ("truth", "pictures", PARTS):
+                (draft / folder).mkdir()
+            shards = -(-samples // SHARD_SIZE)
+            _write_shards(draft, seed, samples, min(workers or os.cpu_count() or 1, shards))
+            for file in ROW_FILES:
+                _join(draft, file, shards)
+            (draft / PARTS).rmdir()
+            _write_task_file(draft / "task.yaml", seed, samples, name or f"world-{seed}")
     except OSError as error:
-        raise ConfigError(f"cannot be written: {error.strerror}", where=str(out.parent)) from error
-    try:
-        for folder in ("truth", "pictures", PARTS):
-            (draft / folder).mkdir()
-        shards = -(-samples // SHARD_SIZE)
-        _write_shards(draft, seed, samples, min(workers or os.cpu_count() or 1, shards))
-        for file in ROW_FILES:
-            _join(draft, file, shards)
-        (draft / PARTS).rmdir()
-        _write_task_file(draft / "task.yaml", seed, samples, name or f"world-{seed}")
-        draft.chmod(0o755)
-        replace_folder(draft, out)
-    except OSError as error:
-        raise ConfigError(f"cannot be written: {error.strerror}", where=str(out), fix="check the disk") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        where = str(error.filename or out)
+        raise ConfigError(f"cannot be written: {error.strerror}", where=where, fix="check the disk") from error
     return out
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import ImageRef
+from knowgen.core.text import parse_json
 from knowgen.search.contract import Hit, ImageHit, Page
 
 PAGES_FILE, IMAGES_FILE = "pages.jsonl", "pictures.jsonl"
@@ -159,7 +160,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, line in enumerate(file, 1):
             where = f"{path}:{number}"
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except json.JSONDecodeError as error:
                 raise DataError(f"not valid JSON: {error.msg}", where=where, fix="build the world again") from error
             if not isinstance(row, dict):

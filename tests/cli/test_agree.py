@@ -102,7 +102,7 @@ def test_several_runs_rank_the_systems(scored_runs: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["a", "--labels", "none.csv"], 3, "none.csv: file not found"),
+        (["a", "--labels", "none.csv"], 3, "none.csv: is missing"),
         (["a", "--labels", "bad.csv"], 3, "bad.csv:2: aesthetics must be a number from 0 to 1, got 'fine'"),
         (["a", "--quorum", "2"], 2, "--quorum needs a panel"),
         (["a", "--panel", "agreeing_judges:One,nobody"], 2, "no scorer 'nobody' in this run"),

@@ -89,7 +89,7 @@ def test_score_prints_the_command_that_resumes_it(workspace: Path, capsys: pytes
     [
         ([*RUN, "--ids", ""], 2, "contains no sample id"),
         ([*RUN, "--ids", "@empty.txt"], 2, "contains no sample id"),
-        ([*RUN, "--ids", "@binary.txt"], 2, "binary.txt is not UTF-8 text"),
+        ([*RUN, "--ids", "@binary.txt"], 2, "binary.txt:2: byte 4 of the file (0xff) is not UTF-8"),
         ([*RUN, "--ids", "s01"], 2, "did you mean 's1'"),
         ([*RUN, "--budget", "nan"], 2, "budget must be a number >= 0, got nan"),
         ([*RUN, "--timeout", "nan"], 2, "timeout must be a number > 0, got nan"),
@@ -104,7 +104,7 @@ def test_a_wrong_argument_is_one_line(
     workspace: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
 ) -> None:
     (workspace / "empty.txt").write_text("\n \n")
-    (workspace / "binary.txt").write_bytes(b"\xff\xfe\x00s\x001")
+    (workspace / "binary.txt").write_bytes(b"s1\n\xff")
     assert run(words) == code
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert len(lines) == 1 and message in lines[0]

@@ -17,6 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knowgen.clients.proxy import environment_proxy
 from knowgen.clients.safe_fetch import (
     BlockedError,
     FetchError,
@@ -153,12 +154,17 @@ class Site:
 
     def __init__(self, answers: dict[str, Answer]) -> None:
         self.seen: list[tuple[str, dict[str, str]]] = []
+        self.tunnels: list[str] = []
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 site.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
                 answers[self.path](self)
+
+            def do_CONNECT(self) -> None:
+                site.tunnels.append(self.path)
+                self.send_error(403)
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Log nothing."""
@@ -305,3 +311,78 @@ def test_messages_contain_neither_path_nor_query() -> None:
         with pytest.raises(FetchError) as caught:
             got(f"{site.url}/a?signature=secret", trusted=site.url)
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["2620:fe::5efe:7f00:1", "2620:fe::200:5efe:a00:1", "::ffff:0:7f00:1", "2620:fe::1%lo"]
+)
+def test_further_ways_to_embed_an_ipv4_address_or_to_name_an_interface_are_not_public(address: str) -> None:
+    assert not is_public(address)
+    assert is_public("2620:fe::1") and is_public("2620:fe::5efe:808:808")
+
+
+@pytest.mark.parametrize("host", ["a\0b.example", f"{'a' * 64}.example", "a." * 127 + "example", "...", "a..b", "a b"])
+def test_a_host_that_dns_cannot_have_is_blocked(host: str) -> None:
+    with pytest.raises(BlockedError, match="not a valid address"):
+        got(f"http://{host}/a.png", resolver=Names({}))
+
+
+def test_a_host_that_resolves_to_no_address_is_unreachable() -> None:
+    with pytest.raises(TransientError, match="cannot be fetched"):
+        got("http://images.example/a.png", resolver=Names({"images.example": [[]]}))
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Serve a proxy that answers for everybody, and name it in the environment."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUEST_METHOD"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with serving({"http://8.8.8.8/a": sends(b"image"), "http://8.8.8.8/r": sends(b"", 302, Location="/a")}) as site:
+        monkeypatch.setenv("http_proxy", f"http://me:word@127.0.0.1:{site.port}")
+        yield site
+
+
+def test_a_proxy_is_asked_for_the_checked_address_and_not_for_the_name(proxy: Site) -> None:
+    names = Names({"images.example": [["8.8.8.8"]]})
+    fetched = got("http://images.example/r", resolver=names)
+    assert (fetched.data, fetched.url) == (b"image", "http://images.example/a")
+    assert [path for path, _ in proxy.seen] == ["http://8.8.8.8/r", "http://8.8.8.8/a"]
+    for _, headers in proxy.seen:
+        assert headers["host"] == "images.example"
+        assert headers["proxy-authorization"] == "Basic bWU6d29yZA=="
+
+
+def test_a_proxy_asks_for_nothing_that_is_not_public(proxy: Site) -> None:
+    names = Names({"inside.example": [["10.0.0.1"]], "images.example": [["8.8.8.8"], ["127.0.0.1"]]})
+    for url in ("http://inside.example/a", "http://10.0.0.1/a", "http://localhost/a"):
+        with pytest.raises(BlockedError):
+            got(url, resolver=names)
+    assert proxy.seen == []
+
+
+def test_an_endpoint_on_this_machine_and_hosts_in_no_proxy_are_fetched_without_a_proxy(
+    proxy: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving({"/a": sends(b"own")}) as site:
+        assert got(f"{site.url}/a", trusted=site.url).data == b"own"
+    monkeypatch.setenv("no_proxy", "images.example")
+    assert environment_proxy("http://images.example/a") is None
+    assert environment_proxy("http://other.example/a") is not None
+    assert proxy.seen == []
+
+
+def test_an_https_address_is_reached_through_a_tunnel_to_the_checked_address(
+    proxy: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+    with pytest.raises(TransientError):  # this proxy makes no tunnels
+        got("https://images.example/a", resolver=Names({"images.example": [["8.8.8.8"]]}))
+    assert proxy.tunnels == ["8.8.8.8:443"]
+
+
+def test_a_proxy_of_another_kind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1080")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(FetchError, match="of the kind 'socks5', and only http proxies are supported"):
+        got("https://images.example/a", resolver=Names({"images.example": [["8.8.8.8"]]}))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from knowgen.core.atomic import draft_of, remove_leftovers, replace_folder, write_file
+from knowgen.core.atomic import draft_of, folder_draft, remove_leftovers, replace_folder, write_file
+from tests.helpers.processes import start_python, wait_until
 
 
 def folder(path: Path, content: str) -> Path:
@@ -113,3 +114,71 @@ def test_a_draft_becomes_the_file_only_when_its_block_ends_well(tmp_path: Path) 
         draft.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new" and names(tmp_path) == ["file"]
+
+
+def test_a_folder_draft_takes_the_place_of_an_earlier_folder(tmp_path: Path) -> None:
+    out = tmp_path / "missing" / "out"
+    for content in ("first", "second"):
+        with folder_draft(out) as draft:
+            (draft / "file").write_text(content)
+            assert names(out.parent) == sorted([draft.name, *(["out"] if content == "second" else [])])
+    assert (out / "file").read_text() == "second"
+    assert names(out.parent) == ["out"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_failed_draft_leaves_the_earlier_folder_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    out = folder(tmp_path / "out", "old")
+    with pytest.raises(ZeroDivisionError), folder_draft(out):
+        raise ZeroDivisionError
+    fail_rename(monkeypatch, number)
+    with pytest.raises(OSError, match="Input/output"), folder_draft(out) as draft:
+        (draft / "file").write_text("new")
+    assert (out / "file").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from knowgen.core.atomic import folder_draft
+with folder_draft(Path(sys.argv[1])) as draft:
+    (draft / "half").write_text("half")
+    sys.stdin.read()
+"""
+
+
+def test_the_draft_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    import subprocess
+
+    out = folder(tmp_path / "out", "old")
+    alive, killed = (start_python("-c", KILLED, out, stdin=subprocess.PIPE) for _ in range(2))
+    try:
+        wait_until(lambda: len(list(tmp_path.glob(".out.new-*/half"))) == 2)
+        killed.kill()
+        killed.wait()
+        assert len(list(tmp_path.glob(".out.new-*"))) == 2
+        with folder_draft(out) as draft:
+            (draft / "file").write_text("new")
+        assert len(list(tmp_path.glob(".out.new-*"))) == 1
+        assert (out / "file").read_text() == "new"
+        alive.communicate(timeout=60)
+        assert alive.returncode == 0 and names(out) == ["half"] and names(tmp_path) == ["out"]
+    finally:
+        for process in (alive, killed):
+            process.kill()
+            process.communicate()
+
+
+def test_what_a_process_killed_between_two_renames_moved_aside_is_removed_when_the_new_folder_is_in_place(
+    tmp_path: Path,
+) -> None:
+    aside = tmp_path / ".out.old-x1"
+    aside.mkdir()
+    folder(aside / "out", "old")
+    with folder_draft(tmp_path / "out") as draft:
+        (draft / "file").write_text("new")
+        assert (aside / "out" / "file").read_text() == "old"  # still the only copy
+    assert names(tmp_path) == ["out"] and (tmp_path / "out" / "file").read_text() == "new"

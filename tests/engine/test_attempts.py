@@ -183,7 +183,10 @@ class TestPatience:
 
         log, state, ended = run(scenario())
         assert log.outcome.startswith("StoppedError: vlm:x gave no answer for 30 min; the last error: the service")
-        assert state.stop_reason == "unavailable" and "run the same command again" in state.stop_line
+        assert (
+            state.stop_reason == "unavailable"
+            and "run the same command again later, or raise --patience" in state.stop_line
+        )
         assert state.error is None and state.final_error is None
         assert PATIENCE <= ended <= PATIENCE + 62
 

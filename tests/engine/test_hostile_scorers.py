@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from knowgen.core.records import Score, ScoreStatus
-from knowgen.engine import ComponentRef, RunOutcome, ScorerHandle
+from knowgen.engine import ComponentRef, RunOutcome, ScorerHandle, attempts
 from tests.helpers.engine import Bench, Plain, quick, scorer_handle
 
 COUNT = 6
@@ -87,11 +87,14 @@ def test_a_hanging_scoring_worker_is_killed(hostile: Path, tmp_path: Path) -> No
     assert len(scores) == COUNT
 
 
-def test_attempts_add_up_over_runs_until_the_limit(hostile: Path, tmp_path: Path) -> None:
+def test_attempts_add_up_over_runs_until_the_limit(
+    hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "FIRST_WAIT_SECONDS", 0.01)
     seen = []
     for _ in range(4):
         _, scores = judge(tmp_path, "Flaky", tries=2, max_attempts=5)
         seen.append((scores["s2"].tries, len(scores["s2"].attempts)))
     # each run makes two attempts and stores each; the third run may make only one more, the fourth none
     assert seen == [(2, 2), (4, 4), (5, 5), (5, 5)]
-    assert scores["s2"].strict.reason == "busy"
+    assert scores["s2"].strict.reason == "a passing fault"

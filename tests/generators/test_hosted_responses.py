@@ -253,7 +253,7 @@ def test_an_exhausted_quota_is_not_retried() -> None:
 
 @for_every_service
 @pytest.mark.parametrize("status", [401, 402, 403, 404])
-def test_an_account_that_is_turned_away_is_no_failed_image(name: str, status: int) -> None:
+def test_an_account_that_is_turned_away_is_not_a_failed_image(name: str, status: int) -> None:
     meter = RecordingMeter()
     step = error_step(name, status, "denied", f"No entry for {KEY}.")
     with (

@@ -16,7 +16,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -132,15 +132,24 @@ class JudgeServer(LocalServer):
     Args:
         script: Steps in order, the last one repeated, or a function of the call.
         price: US dollars per million input and output tokens.
+        pages: Answers to GET requests by path; any other path is answered with 404.
 
     Attributes:
         calls: All calls, in order of arrival.
+        fetched: Paths and headers of all GET requests.
         spent: US dollars the server charged.
         max_in_flight: Maximum number of concurrent calls so far.
     """
 
-    def __init__(self, script: Script = (Step(),), price: tuple[float, float] = (0.0, 0.0)) -> None:
+    def __init__(
+        self,
+        script: Script = (Step(),),
+        price: tuple[float, float] = (0.0, 0.0),
+        pages: Mapping[str, Step] | None = None,
+    ) -> None:
         self.script = script
+        self.pages = dict(pages or {})
+        self.fetched: list[tuple[str, dict[str, str]]] = []
         self.price = price
         self.calls: list[Call] = []
         self.spent = 0.0
@@ -152,6 +161,11 @@ class JudgeServer(LocalServer):
         class Handler(QuietHandler):
             def do_POST(self) -> None:
                 server._serve(self)
+
+            def do_GET(self) -> None:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                server.fetched.append((self.path, headers))
+                server._answer(self, server.pages.get(self.path, Step(status=404, error="Not Found")))
 
         super().__init__(Handler)
 

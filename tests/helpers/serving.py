@@ -204,11 +204,28 @@ def _answer(status: int, headers: Any, data: bytes) -> Answer:
     return Answer(status, {name.lower(): value for name, value in headers.items()}, body)
 
 
-def start(folder: Path, *words: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start `knowgen serve` with the generators above in its folder."""
+def start(
+    folder: Path, *words: str, environment: dict[str, str] | None = None, limits: dict[str, float] | None = None
+) -> subprocess.Popen[str]:
+    """Start `knowgen serve` with the generators above in its folder.
+
+    Args:
+        folder: Its current folder.
+        words: Arguments of the command.
+        environment: Further environment variables.
+        limits: Constants to replace, such as `protocol.HEADER_SECONDS`.
+    """
     (folder / "makers.py").write_text(GENERATORS)
+    program = ["-m", "knowgen"]
+    if limits:
+        modules = sorted({name.partition(".")[0] for name in limits})
+        settings = "\n".join(f"{name} = {value}" for name, value in limits.items())
+        code = (
+            f"from knowgen.serving import {', '.join(modules)}\n{settings}\nfrom knowgen.cli.main import main\nmain()"
+        )
+        program = ["-c", code]
     return subprocess.Popen(
-        [sys.executable, "-m", "knowgen", "serve", *words],
+        [sys.executable, *program, "serve", *words],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),
         stdout=subprocess.PIPE,
@@ -219,10 +236,14 @@ def start(folder: Path, *words: str, environment: dict[str, str] | None = None) 
 
 @contextmanager
 def served(
-    folder: Path, *words: str, environment: dict[str, str] | None = None, state: str = "healthy"
+    folder: Path,
+    *words: str,
+    environment: dict[str, str] | None = None,
+    limits: dict[str, float] | None = None,
+    state: str = "healthy",
 ) -> Iterator[Served]:
     """Serve a generator on a free port during the block, which starts when the server is healthy."""
-    process = start(folder, *words, "--port", "0", environment=environment)
+    process = start(folder, *words, "--port", "0", environment=environment, limits=limits)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

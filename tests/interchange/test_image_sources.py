@@ -30,7 +30,7 @@ def test_file_stems_are_ids_and_repeats_may_be_numbered(tmp_path: Path) -> None:
     assert source.unknown == ()
     assert (source.count, source.repeats) == (9, 13)
     missing = source.generation("never", 0)
-    assert missing.status == "failed" and missing.path is None
+    assert missing.status == "not_run" and missing.path is None
     assert missing.reason == f"no image for sample 'never' in {tmp_path.name}"
     assert "repeat 3" in source.generation("a", 3).reason
 
@@ -94,7 +94,8 @@ def test_unknown_stems_are_listed_and_hostile_names_stay_on_one_line(tmp_path: P
     source = FolderSource(tmp_path, ["a"])
     listed = [name for name in hostile if name != "..png"]  # a hidden file
     assert sorted(source.unknown) == sorted([*listed, "bad\udcff.png"])
-    assert source.generation("a", 0).status == "failed"
+    assert source.generation("a", 0).status == "not_run"
+    assert (source.others, source.links, source.missing) == (("notes.txt",), ("loop",), ("a",))
     strange = FolderSource(tmp_path, ["line\nbreak", "a"])
     (tmp_path / "line\nbreak.png").write_bytes(b"")
     assert "\n" not in strange.generation("line\nbreak", 0).reason

@@ -13,6 +13,7 @@ import pytest
 from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
 from knowgen.core.records import Attempt, ParsedScore
 from knowgen.core.spec import ScorerSpec
+from knowgen.core.text import from_csv_cell
 from knowgen.interchange.table_export import export_rows
 from knowgen.store.run import RunStore
 from tests.helpers import store_records
@@ -83,3 +84,23 @@ def test_parquet_without_pyarrow_is_reported_with_its_fix(
 def test_a_file_that_cannot_be_written_is_reported(run: RunStore, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         export_rows(run, "jsonl", tmp_path / "absent" / "out.jsonl", "judge")
+
+
+def test_csv_cells_are_no_formulas_and_can_be_read_back(tmp_path: Path) -> None:
+    texts = ["=cmd()", "+1", "-2", "@sum", "\t=1", "'=1", "''@", "'s", "plain"]
+    with RunStore.open(tmp_path / "run", store_records.spec()) as store:
+        store.put_samples(store_records.items(*map(str, range(len(texts)))))
+        for number, text in enumerate(texts):
+            store.put_generation(str(number), store_records.generation(str(number), reason=text, seconds=-0.0))
+        export_rows(store, "csv", tmp_path / "csv")
+    with (tmp_path / "csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    cells = [row["generation_reason"] for row in rows]
+    assert not [
+        cell
+        for row in rows
+        for name, cell in row.items()
+        if cell[:1] in set("=+-@\t\r") and name != "generation_seconds"
+    ]
+    assert [from_csv_cell(cell) for cell in cells] == texts
+    assert {row["generation_seconds"] for row in rows} == {"-0.0"}  # a number stays a number

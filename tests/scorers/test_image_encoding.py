@@ -178,6 +178,21 @@ def test_without_caches_no_file_is_left(tmp_path: Path, monkeypatch: pytest.Monk
     assert encoded == 1 and result.path is not None and not result.path.exists()
 
 
+def test_a_cache_that_takes_no_file_does_not_fail_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("KNOWGEN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "images.files").write_text("in the way")  # as a full disk or another user's folder is
+    for number in range(3):
+        Image.effect_noise((400, 400), 90).save(tmp_path / f"{number}.png")
+    results, _ = in_workers([reference(tmp_path / f"{number}.png") for number in range(3)])
+    assert len({result.sha256 for result in results}) == 3
+    assert ["encoded images are kept in a temporary folder" in record.getMessage() for record in caplog.records] == [
+        True
+    ]
+
+
 def test_a_worker_reports_unreadable_images_and_continues(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"not an image")
     Image.new("RGB", (16, 16), "red").save(tmp_path / "good.png")

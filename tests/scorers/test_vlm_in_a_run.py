@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from knowgen.core.errors import AccountError
 from knowgen.core.records import GroundTruth, ImageRef, Sample, Score, ScoreStatus
 from knowgen.core.spec import RunSpec, select
-from knowgen.engine import EngineOptions, RunOutcome, run
+from knowgen.engine import EngineOptions, RunOutcome, run, services
 from knowgen.scorers.vlm.judge import VlmJudge
 from knowgen.store.run import RunStore
 from knowgen.workflows import resolve
@@ -87,14 +88,16 @@ FATES: dict[str, list[Step]] = {
     "s6": [Step(reply=None, refusal="I will not look at this.")],
     "s7": [Step(status=400, error="the image is too large")],
     "s8": [Step(reply="never any JSON")],
-    "s9": [Step(status=503)],
+    "s9": [Step(status=500)],
     "s10": [Step(reply=good(aesthetics=0.75))],
     "s11": [Step(body=b"<html>bad gateway</html>"), Step(reply=""), Step(finish="length")],
 }
 GOOD_IN_THE_END = {"s0", "s1", "s2", "s3", "s4", "s5", "s11"}
 
 
-def test_every_sample_ends_scored_or_failed_with_its_reason(tmp_path: Path) -> None:
+def test_every_sample_ends_scored_or_failed_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "LONE_ATTEMPT_SECONDS", 0.2)
+    options = EngineOptions(progress=False, tries=2, patience=6.0)
     lock, met = threading.Lock(), Counter[str]()
 
     def fate(call: Call) -> Step:
@@ -105,18 +108,18 @@ def test_every_sample_ends_scored_or_failed_with_its_reason(tmp_path: Path) -> N
         return steps[min(number, len(steps) - 1)]
 
     with JudgeServer(fate) as server:
-        first = evaluate(tmp_path, server.url)
+        first = evaluate(tmp_path, server.url, options=options)
         assert (first.generated, first.scored + first.score_failed) == (12, 12)
         scores = scores_in(tmp_path)
         assert {name for name, score in scores.items() if score.status is ScoreStatus.OK} == GOOD_IN_THE_END
         for name, words in {
-            "s6": "I will not look", "s7": "too large", "s8": "JSON", "s9": "503", "s10": "aesthetics"
+            "s6": "I will not look", "s7": "too large", "s8": "JSON", "s9": "500", "s10": "aesthetics"
         }.items():  # fmt: skip
             assert scores[name].status is ScoreStatus.FAILED and words in scores[name].strict.reason, name
             assert not scores[name].strict.values
         assert scores["s10"].lenient is not None and scores["s10"].lenient.values["aesthetics"] == 0.75
         before = Counter(call.sample_id for call in server.calls)
-        second = evaluate(tmp_path, server.url)
+        second = evaluate(tmp_path, server.url, options=options)
         after = Counter(call.sample_id for call in server.calls)
     assert second.generated == 0
     assert {name for name in after if after[name] > before[name]} == set(FATES) - GOOD_IN_THE_END
@@ -164,7 +167,8 @@ def test_the_key_is_not_in_the_run_directory(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("JUDGE_KEY", SECRET)
     step = Step(status=401, error=f"Incorrect API key provided: {SECRET}")
     with JudgeServer([Step(), step]) as server:
-        evaluate(tmp_path, server.url, key_env="JUDGE_KEY")
+        with pytest.raises(AccountError, match="Incorrect API key"):
+            evaluate(tmp_path, server.url, key_env="JUDGE_KEY")
         assert server.calls[0].headers["authorization"] == f"Bearer {SECRET}"
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert files and not [path for path in files if SECRET.encode() in path.read_bytes()]

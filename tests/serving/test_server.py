@@ -257,7 +257,7 @@ def test_a_repeat_of_the_first_signal_is_ignored_for_a_second(tmp_path: Path, mo
     calls: list[object] = []
     monkeypatch.setattr(server_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(server_module, "os", SimpleNamespace(_exit=calls.append))
-    server = server_module._Server(uvicorn.Config("unused"), lambda: calls.append("stop"), str(tmp_path / "scratch"))
+    server = server_module._Server(uvicorn.Config("unused"), lambda: calls.append("stop"), tmp_path / "scratch")
     for seconds in (0.0, 0.1, 1.0):
         now[0] = 100.0 + seconds
         server.handle_exit(signal.SIGTERM, None)

@@ -366,7 +366,7 @@ def test_labels_of_several_runs_name_the_run(tmp_path: Path) -> None:
         ("sample_id,aesthetics\n,1\n", "labels.csv:2: sample_id is blank"),
         ("sample_id,repeat,aesthetics\n1,-1,1\n", "labels.csv:2: repeat must be a whole number >= 0, got '-1'"),
         ("sample_id,aesthetics\n1,1\n1,0\n", "labels.csv:3: second label of sample '1', after line 2"),
-        ("sample_id,aesthetics\n1,1,1\n", "labels.csv:2: 3 cells for 2 columns; fix that line"),
+        ("sample_id,aesthetics\n1,1,1\n", "labels.csv:2: 3 cells for 2 columns; with a decimal comma"),
         ('sample_id,aesthetics\n1,"1\n', "labels.csv:2: not valid CSV"),
         ("sample_id,aesthetics\n1,\n", "labels.csv: no labels: all values are blank"),
     ],
@@ -379,12 +379,12 @@ def test_a_malformed_file_gives_one_line_with_its_place(tmp_path: Path, text: st
 
 
 def test_an_unreadable_label_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="file not found"):
+    with pytest.raises(DataError, match="is missing"):
         read_labels(tmp_path / "none.csv", DIMENSIONS)
     (tmp_path / "latin.csv").write_bytes(b"sample_id,aesthetics\n\xe9,1\n")
-    with pytest.raises(DataError, match="not UTF-8 text"):
+    with pytest.raises(DataError, match=r"latin\.csv:2: byte 22 of the file \(0xe9\) is not UTF-8"):
         read_labels(tmp_path / "latin.csv", DIMENSIONS)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is a folder"):
         read_labels(tmp_path, DIMENSIONS)
 
 
@@ -419,3 +419,56 @@ def test_intervals_of_kappa_contain_the_true_value(size: int) -> None:
             covered += figure.low <= truth <= figure.high
     assert shown > 0.9 * rounds
     assert 0.91 <= covered / shown <= 0.98
+
+
+TABLE = "sample_id{0}aesthetics{0}rater\ns1{0}0.5{0}a\ns2{0}1{0}b\n"
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_labels_are_the_same_with_every_separator(tmp_path: Path, separator: str, encoding: str, end: str) -> None:
+    (tmp_path / "l.csv").write_bytes(TABLE.format(separator).replace("\n", end).encode(encoding))
+    labels = read_labels(tmp_path / "l.csv", DIMENSIONS).labels
+    assert [(each.line, each.sample, each.rater, each.values) for each in labels] == [
+        (2, "s1", "human:a", {"aesthetics": 0.5}), (3, "s2", "human:b", {"aesthetics": 1.0}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_a_decimal_comma_is_read_where_the_separator_is_another(tmp_path: Path, separator: str) -> None:
+    text = TABLE.format(separator).replace("0.5", "0,5")
+    for table in (text, f"sep={separator}\n{text}"):
+        (tmp_path / "l.csv").write_text(table)
+        first = read_labels(tmp_path / "l.csv", DIMENSIONS).labels[0]
+        assert first.values == {"aesthetics": 0.5} and first.line == 1 + table.count("\n") - 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "sample_id,aesthetics\ns1,0,5\n",
+            r"l\.csv:2: 3 cells for 2 columns; with a decimal comma, separate",
+        ),
+        ('sample_id,aesthetics\ns1,"0,5"\n', r"l\.csv:2: aesthetics has a decimal comma, '0,5', in a file that is sep"),
+        ("sample_id;aesthetics\ns1;1.000,5\n", r"l\.csv:2: aesthetics must be a number from 0 to 1, got '1\.000,5'"),
+        (
+            "id;aesthetics\ns1;1\n",
+            r"column sample_id is missing; separated by a semicolon, the first line has 'id'",
+        ),
+        ("id\taesthetics\n", "separated by a tab, the first line has 'id', 'aesthetics'"),
+    ],
+)
+def test_an_ambiguous_or_unknown_table_is_an_error_that_names_the_separator(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        read_labels(tmp_path / "l.csv", DIMENSIONS)
+
+
+def test_labels_of_one_sample_in_two_unicode_forms_are_duplicates(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("sample_id,aesthetics\n\u00e9,1\ne\u0301,0\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"l\.csv:3: second label of sample"):
+        read_labels(tmp_path / "l.csv", DIMENSIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -568,6 +569,31 @@ def test_wall_time_adds_up_over_invocations(tmp_path: Path) -> None:
     assert [row[2] for row in rows] == ["done", "done"]
     with RunStore.read(tmp_path) as store:
         assert store.seconds() == pytest.approx(sum(row[1] - row[0] for row in rows))
+
+
+def test_wall_time_is_right_when_the_clock_is_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [2_000_000_000.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        store.note_session("start")
+        now[0] -= 3600.0
+        store.put_generation("k", store_records.generation("a"))
+        store.commit()
+        assert 0 <= store.seconds() < 1800
+        store.note_session("end", "done")
+    (row,) = _seen_by_others(tmp_path, "select started, seen from sessions")
+    assert row[0] == 2_000_000_000.0 and row[0] <= row[1] < row[0] + 1800
+
+
+def test_a_session_of_an_earlier_version_whose_clock_was_set_back_counts_as_nothing(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, store_records.spec()) as store:
+        store.note_session("start")
+        store.note_session("end", "done")
+        before = store.seconds()
+    with contextlib.closing(sqlite3.connect(tmp_path / "run.sqlite")) as connection, connection:
+        connection.execute("insert into sessions (started, seen, outcome) values (2000.0, 1000.0, 'done')")
+    with RunStore.read(tmp_path) as store:
+        assert store.seconds() == before
 
 
 def test_a_url_with_a_password_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import struct
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,6 +24,7 @@ ROOMY = ArchiveLimits()
 
 def unpacked(tmp_path: Path, data: bytes, name: str = "a.zip", limits: ArchiveLimits = ROOMY) -> dict[str, bytes]:
     archive = tmp_path / name
+    archive.parent.mkdir(exist_ok=True)
     archive.write_bytes(data)
     into = tmp_path / "into"
     unpack(archive, into, UnpackedTotals(), limits)
@@ -181,6 +184,91 @@ def test_utf8_names_without_the_utf8_flag_are_decoded(tmp_path: Path) -> None:
         flags = struct.unpack("<H", data[start : start + 2])[0] & ~0x800
         data = data[:start] + struct.pack("<H", flags) + data[start + 2 :]
     assert unpacked(tmp_path, data) == {"日.png": b"1"}
+
+
+def tar_header(kind: bytes, content: bytes) -> bytes:
+    """Return an extended header with its content."""
+    info = tarfile.TarInfo("header")
+    info.type, info.size = kind, len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)
+
+
+def pax_records(count: int) -> bytes:
+    return b"".join(b"12 %06x=1\n" % number for number in range(count))
+
+
+PLAIN = tar_with(name="a.png", size=3)[:1024]
+"""A member without the end of an archive."""
+
+
+@pytest.mark.parametrize(
+    ("headers", "which"),
+    [
+        (tar_header(tarfile.XHDTYPE, pax_records(100_000)), "its first member"),
+        (tar_header(tarfile.GNUTYPE_LONGNAME, b"n" * (2 << 20)), "its first member"),
+        (tar_header(tarfile.GNUTYPE_LONGLINK, b"n" * (2 << 20)), "its first member"),
+        (PLAIN + tar_header(tarfile.SOLARIS_XHDTYPE, pax_records(100_000)), "the member after 'a.png'"),
+        (tar_header(tarfile.XHDTYPE, pax_records(10_000)) * 10, "its first member"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_large_headers_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headers: bytes, which: str, name: str
+) -> None:
+    sizes: list[int] = []
+    for method in ("_proc_pax", "_proc_gnulong"):
+        original = getattr(tarfile.TarInfo, method)
+
+        def counted(self: tarfile.TarInfo, archive: tarfile.TarFile, read: Any = original) -> Any:
+            sizes.append(self.size)
+            return read(self, archive)
+
+        monkeypatch.setattr(tarfile.TarInfo, method, counted)
+    data = headers + PLAIN + bytes(1024)
+    message = refusal(tmp_path, gzip.compress(data) if name.endswith("gz") else data, name)
+    assert f"refused: {which} has extended headers of more than {ROOMY.header_bytes} bytes" in message
+    assert sum(sizes) <= ROOMY.header_bytes
+
+
+def test_global_headers_share_one_limit_because_they_stay_in_memory(tmp_path: Path) -> None:
+    members = [tar_with(name=f"{number}.png", size=3)[:1024] for number in range(20)]
+    data = b"".join(tar_header(tarfile.XGLTYPE, pax_records(10_000)) + member for member in members) + bytes(1024)
+    assert "extended headers of more than" in refusal(tmp_path, data, "a.tar")
+
+
+def test_usual_headers_are_read(tmp_path: Path) -> None:
+    long_name = "/".join(["n" * 200] * 3) + "/\u00e9.png"
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz", format=form) as archive:
+            for number in range(50):
+                info = tarfile.TarInfo(f"{number}/{long_name}")
+                info.size = 1
+                archive.addfile(info, io.BytesIO(b"x"))
+        assert len(unpacked(tmp_path / str(form), buffer.getvalue(), "a.tar.gz")) == 50
+
+
+def test_sparse_files_are_refused(tmp_path: Path) -> None:
+    assert "is a sparse file" in refusal(tmp_path, tar_with(name="s.png", type=tarfile.GNUTYPE_SPARSE), "a.tar")
+    (tmp_path / "a.tar").unlink()
+    pairs = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s.png", "GNU.sparse.realsize": "99"}
+    records = b"".join(pax_record(name, value) for name, value in pairs.items())
+    data = tar_header(tarfile.XHDTYPE, records) + tar_with(name="s.png", size=512)
+    refusal(tmp_path, data, "a.tar")
+
+
+def pax_record(name: str, value: str) -> bytes:
+    text, length = f" {name}={value}\n", 0
+    while length != len(f"{length}{text}"):
+        length = len(f"{length}{text}")
+    return f"{length}{text}".encode()
+
+
+def test_folders_count_as_members(tmp_path: Path) -> None:
+    folders = [tar_with(name=f"d{number}", type=tarfile.DIRTYPE)[:512] for number in range(30)]
+    data = b"".join(folders) + bytes(1024)
+    message = refusal(tmp_path, data, "a.tar", ArchiveLimits(files=20))
+    assert "'d20' is one file more than the 20 allowed" in message
 
 
 @given(st.lists(st.sampled_from(["a", "b", "..", ".", "", "C:", "ü"]), min_size=1, max_size=5), st.booleans())

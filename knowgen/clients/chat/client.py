@@ -12,8 +12,9 @@ reason and not an exception, so that its record is kept.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,6 +70,19 @@ class EndpointSession:
         self._client: ClientSession | None = None
         self._rate_control: RateControl | None = None
         self._encoder: EncoderPool | None = None
+        self._closing = self._close_at_the_end()
+        with contextlib.suppress(StopIteration):  # run it up to its `yield`, which registers it with the event loop
+            self._closing.__anext__().send(None)
+
+    async def _close_at_the_end(self) -> AsyncGenerator[None]:
+        """Yield once; close everything when this generator or its event loop is shut down."""
+        try:
+            yield
+        finally:
+            if self._client is not None:
+                await self._client.close()
+            if self._encoder is not None:
+                await self._encoder.close()
 
     @property
     def client(self) -> ClientSession:
@@ -101,10 +115,7 @@ class EndpointSession:
 
     async def close(self) -> None:
         """Close the connections and end the worker processes."""
-        if self._client is not None:
-            await self._client.close()
-        if self._encoder is not None:
-            await self._encoder.close()
+        await self._closing.aclose()
 
 
 class ClientState:

@@ -12,16 +12,16 @@ import base64
 import contextlib
 import json
 import os
-import tempfile
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from typing import Any
 
 from knowgen.clients.chat.image_encoding import EncodedImageFile, ImageEncoding
-from knowgen.core.cache import Cache, FileCache, cache_folder
+from knowgen.core.cache import Cache, FileCache, cache_folder, warn_once
 from knowgen.core.errors import ConfigError, TransientError, UnscorableError
 from knowgen.core.import_path import child_environment, module_command
 from knowgen.core.records import ImageRef
+from knowgen.core.scratch import ScratchFolder
 from knowgen.core.spec import fingerprint
 
 CACHE = "images"
@@ -45,9 +45,9 @@ class EncoderPool:
         self._workers = workers or os.cpu_count() or 1
         self._in_progress: dict[str, asyncio.Future[EncodedImageFile]] = {}
         self._idle: list[_Worker] = []
-        self._started = 0
+        self._running: set[_Worker] = set()
         self._free = asyncio.Semaphore(self._workers)
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: ScratchFolder | None = None
         self._index = Cache(CACHE)
         self._files: FileCache | None = None
         self.encoded = 0
@@ -58,10 +58,13 @@ class EncoderPool:
         if self._files is None:
             folder = cache_folder()
             if folder is None or not _writable(folder):
-                self._temporary = tempfile.TemporaryDirectory(prefix="knowgen-images-")
-                folder = Path(self._temporary.name)
+                folder = self._temporary_folder()
             self._files = FileCache(CACHE, folder)
         return self._files
+
+    def _temporary_folder(self) -> Path:
+        self._temporary = ScratchFolder("knowgen.images.")
+        return self._temporary.path
 
     async def encode(self, image: ImageRef, what: str, encoding: ImageEncoding | None = None) -> EncodedImageFile:
         """Return the encoded image, from the cache where it is there.
@@ -117,14 +120,31 @@ class EncoderPool:
     async def _encode(self, image: ImageRef, what: str, encoding: ImageEncoding) -> EncodedImageFile:
         if image.path is None:
             raise UnscorableError(f"{what} {image.sha256[:12]} has no file on this machine")
+        files = self.files
+        answer = await self._ask(image.path, what, files.root, encoding)
+        if "unwritable" in answer and self._temporary is None:
+            # the disk or the quota of the cache may be full, which must not be a reason to fail a score
+            warn_once(
+                f"{answer['where']}: {answer['unwritable']}; encoded images are kept in a temporary folder",
+                cache_folder(),
+            )
+            self._files = FileCache(CACHE, self._temporary_folder())
+        if "unwritable" in answer and self.files is not files:
+            files = self.files
+            answer = await self._ask(image.path, what, files.root, encoding)
+        return self._read_answer(answer, files)
+
+    async def _ask(self, path: Path, what: str, folder: Path, encoding: ImageEncoding) -> dict[str, Any]:
+        """Have a worker process encode an image into a folder."""
         async with self._free:
             worker = self._idle.pop() if self._idle else await _Worker.start()
+            self._running.add(worker)
             try:
                 answer = await worker.ask(
                     {
-                        "path": str(image.path.absolute()),
+                        "path": str(path.absolute()),
                         "what": what,
-                        "folder": str(self.files.root.absolute()),
+                        "folder": str(folder.absolute()),
                         "max_side": encoding.max_side,
                         "quality": encoding.quality,
                         "max_bytes": encoding.max_bytes,
@@ -135,25 +155,26 @@ class EncoderPool:
                 raise
             self._idle.append(worker)
         self.encoded += 1
-        return self._read_answer(answer)
+        return answer
 
-    def _read_answer(self, answer: dict[str, Any]) -> EncodedImageFile:
+    def _read_answer(self, answer: dict[str, Any], files: FileCache) -> EncodedImageFile:
         if "unscorable" in answer:
             raise UnscorableError(answer["unscorable"], where=answer.get("where", ""))
         if "unwritable" in answer:
             raise ConfigError(f"an encoded image cannot be written: {answer['unwritable']}", where=answer["where"])
         data = base64.b64decode(answer.pop("data", ""))
-        return EncodedImageFile(data=data, path=None if data else self.files.path(answer["sha256"], SUFFIX), **answer)
+        return EncodedImageFile(data=data, path=None if data else files.path(answer["sha256"], SUFFIX), **answer)
 
     async def close(self) -> None:
         """End the worker processes and remove temporary files."""
-        for worker in self._idle:
+        for worker in self._running:
             worker.kill()
-        await asyncio.gather(*(worker.wait() for worker in self._idle))
+        await asyncio.gather(*(worker.wait() for worker in self._running))
+        self._running.clear()
         self._idle.clear()
         self._index.close()
         if self._temporary is not None:
-            self._temporary.cleanup()
+            self._temporary.close()
             self._temporary, self._files = None, None
 
 
@@ -197,4 +218,6 @@ class _Worker:
             self._process.kill()
 
     async def wait(self) -> None:
-        await self._process.wait()
+        """Wait until the process has ended and its pipes are closed, which needs the event loop."""
+        await self._process.communicate()
+        await asyncio.sleep(0)

@@ -7,6 +7,7 @@ killed: it is left behind, and the plugin is built again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -22,6 +23,9 @@ from knowgen.engine.retry import EventLoopBlockedError
 
 CLOSE_SECONDS = 10.0
 """Time limit for closing a plugin."""
+
+ABORT_SECONDS = 0.5
+"""Time limit for closing a plugin when the run is aborted."""
 
 _PING_SECONDS = 1.0
 
@@ -70,6 +74,10 @@ class Executor(Protocol):
 
     def kill(self) -> None:
         """Abort everything in progress that can be aborted, without waiting."""
+        ...
+
+    def join(self, seconds: float) -> None:
+        """Wait until what `kill` aborted has closed its connections, at most for some seconds."""
         ...
 
 
@@ -178,6 +186,9 @@ class ThreadExecutor:
             thread.end()
         self._slots.clear()
 
+    def join(self, seconds: float) -> None:
+        """Do nothing: a thread that computes holds no connections."""
+
     async def close(self) -> None:
         """End the threads and close the plugin."""
         self.kill()
@@ -210,7 +221,9 @@ class _LoopSlot:
         self._function, self._meter = function, meter
         self._waiting: deque[Invocation[Any]] = deque()
         self._awake = False
-        threading.Thread(target=self._main, name=f"knowgen {name}", daemon=True).start()
+        self._aborted = False
+        self.thread = threading.Thread(target=self._main, name=f"knowgen {name}", daemon=True)
+        self.thread.start()
 
     def _main(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -221,8 +234,17 @@ class _LoopSlot:
                 task.cancel()
             # cancelled tasks close their connections; one that does not end holds only this daemon thread
             self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            if self._aborted:
+                self.loop.run_until_complete(self._close_aborted())
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         finally:
             self.loop.close()
+
+    async def _close_aborted(self) -> None:
+        """Close the plugin of an aborted run, so that no connection is left open; errors do not matter any more."""
+        with contextlib.suppress(Exception, SystemExit):
+            async with asyncio.timeout(ABORT_SECONDS):
+                await _call_close(self.plugin)
 
     def start(self, invocation: Invocation[Any]) -> None:
         """Start an invocation. Used in the engine's loop."""
@@ -256,8 +278,13 @@ class _LoopSlot:
         if invocation.task is not None:
             invocation.task.cancel()
 
-    def end(self) -> None:
-        """Stop the loop and cancel the calls in progress."""
+    def end(self, *, abort: bool = False) -> None:
+        """Stop the loop and cancel the calls in progress.
+
+        Args:
+            abort: Close the plugin as well.
+        """
+        self._aborted = abort
         self.loop.call_soon_threadsafe(self.loop.stop)
 
 
@@ -295,6 +322,7 @@ class LoopExecutor:
     ) -> None:
         self._bridge, self._plugin, self._function, self._meter, self._where = bridge, plugin, function, meter, where
         self._slot: _LoopSlot | None = None
+        self._killed: threading.Thread | None = None
 
     async def ready_slot(self, slot: int, batch: Sequence[Any] = ()) -> ExecutorSlot:
         """Return the event loop as a slot."""
@@ -343,13 +371,20 @@ class LoopExecutor:
             other.deliver(InvocationEvent("error", "", error))
             other.deliver(END)
             other.closed = True
-        slot.end()
+        slot.end(abort=True)
 
     def kill(self) -> None:
-        """Stop the loop and cancel the calls in progress."""
+        """Stop the loop, cancel the calls in progress, and close the plugin."""
         slot, self._slot = self._slot, None
         if slot is not None:
-            slot.end()
+            self._plugin.pop()
+            slot.end(abort=True)
+            self._killed = slot.thread
+
+    def join(self, seconds: float) -> None:
+        """Wait until the plugin of the loop is closed, at most for some seconds."""
+        if self._killed is not None:
+            self._killed.join(seconds)
 
     async def close(self) -> None:
         """Close the plugin in its own loop, to which its connections belong, and end the loop."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import DataError, MissingDependencyError, UsageError
+from knowgen.core.home import expand_user
+from knowgen.core.text import parse_json
 from knowgen.local_models.weights import (
     SAFETENSORS,
     content_id,
@@ -70,7 +71,7 @@ def find_files(model: str, revision: str, *, download: bool, where: str, variant
         MissingDependencyError: The files are not on this machine, or not complete.
         DataError: The folder is not a pipeline, its weights are pickles, or it contains code.
     """
-    folder = Path(model).expanduser()
+    folder = expand_user(model)
     commit = ""
     if not folder.is_dir():
         if looks_like_path(model):
@@ -118,7 +119,7 @@ def _read_index(folder: Path, where: str) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{folder} is not a diffusers pipeline ({INDEX} is missing)", where=where)
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = parse_json(path.read_text(encoding="utf-8"))
         name = index["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError("not the index of a diffusers pipeline (_class_name is missing)", where=str(path)) from error
@@ -151,6 +152,6 @@ def _check_component(folder: Path, component: str, library: str, model: str, whe
         raise _incomplete(model, where, f"{component} has no safetensors file")
     for name in names:
         if name.endswith(".safetensors.index.json"):
-            shards = set(json.loads((path / name).read_text(encoding="utf-8"))["weight_map"].values())
+            shards = set(parse_json((path / name).read_text(encoding="utf-8"))["weight_map"].values())
             if missing := sorted(shards - names):
                 raise _incomplete(model, where, f"{missing[0]} of {component} is missing")

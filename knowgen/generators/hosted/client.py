@@ -179,7 +179,7 @@ class ServiceClient:
             data = await asyncio.to_thread(_json_object, body, self.key)
             if data is None:
                 slot.signal = LoadSignal.UNAVAILABLE
-                page = ", but with a web page: base_url may not be its address" if is_web_page(body) else ""
+                page = ", but a web page: base_url may not be its address" if is_web_page(body) else ""
                 what = f"{self.name} answered {status} without a JSON object{page}"
                 raise ServiceUnavailableError(what, service=self.name)
             reported = usage(data)

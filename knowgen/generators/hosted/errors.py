@@ -20,7 +20,7 @@ class ServiceRejectedError(KnowgenError):
 
     Args:
         what: What the service says.
-        error: The error that it reported, None where the response is no error.
+        error: The error that it reported, None without one.
     """
 
     def __init__(self, what: str, error: ServiceError | None = None) -> None:

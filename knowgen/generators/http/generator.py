@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from knowgen.clients.endpoint_url import endpoint_url, is_loopback
 from knowgen.clients.response_body import ACCEPT_ENCODING, UnreadableBodyError, read_body
 from knowgen.clients.stated_wait import retry_after
-from knowgen.core.errors import ConfigError, TransientError, UsageError
+from knowgen.core.errors import ConfigError, ServiceUnavailableError, UsageError
 from knowgen.core.records import GenerationRequest, GenerationStatus, ImageRef
 from knowgen.core.secrets import check_variable_name, remember_secret
 from knowgen.generators.contract import GeneratedImage
@@ -125,7 +125,7 @@ class HttpGenerator:
         """Generate one image. A busy or broken server is skipped for another.
 
         Raises:
-            TransientError: No server generated it within `patience`.
+            ServiceUnavailableError: No server generated it within `patience`, or none generates anything.
             ConfigError: The token is wrong, or no server answers at these URLs.
         """
         servers = self._current_servers()
@@ -133,16 +133,14 @@ class HttpGenerator:
         until = servers.loop.time() + self.patience
         await servers.wait_until_checked()
         if not any(server.responded for server in servers.all):
-            raise ConfigError(
-                servers.describe(), where=WHERE, fix="start it first (knowgen serve GENERATOR), or correct the URL"
-            )
-        reason, retry_delay = "", None
-        failures = 0
-        while failures <= len(servers.all) and servers.loop.time() < until:
+            raise self._no_server(servers)
+        reason, retry_delay, busy = "", None, True
+        failures, started = 0, servers.loop.time()
+        while failures <= len(servers.all) and servers.loop.time() < until and not servers.silent_since(started):
             try:
                 server = await servers.next_free(until)
             except NoServerError as error:
-                raise TransientError(reason or str(error), retry_after=retry_delay) from error
+                raise self._unavailable(reason or str(error), busy, retry_delay) from error
             with servers.call(server):
                 response = await self._post(server, body)
                 image = self._handle(servers, server, response, request)
@@ -151,7 +149,28 @@ class HttpGenerator:
             reason, retry_delay = f"{server.url}: {response.reason}", response.retry_after
             if response.outcome is not HttpOutcome.BUSY:  # wait for a busy server, but limit attempts at a broken one
                 failures += 1
-        raise TransientError(reason, retry_after=retry_delay)
+                busy = response.reason.startswith("cannot be reached")
+        raise self._unavailable(reason, busy, retry_delay)
+
+    def _unavailable(self, reason: str, busy: bool, retry_delay: float | None) -> ServiceUnavailableError:
+        service = f"http:{self.system or ','.join(self.urls)}"
+        return ServiceUnavailableError(reason, service=service, busy=busy, retry_after=retry_delay)
+
+    async def check_service(self) -> None:
+        """Check that a server answers at one of the URLs.
+
+        Raises:
+            ConfigError: None does.
+        """
+        servers = self._current_servers()
+        await servers.wait_until_checked()
+        if not any(server.responded for server in servers.all):
+            raise self._no_server(servers)
+
+    def _no_server(self, servers: Servers) -> ConfigError:
+        return ConfigError(
+            servers.describe(), where=WHERE, fix="start it first (knowgen serve GENERATOR), or correct the URL"
+        )
 
     def _handle(
         self, servers: Servers, server: Server, response: GenerateResponse, request: GenerationRequest

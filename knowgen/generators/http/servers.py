@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from knowgen.clients.response_body import UnreadableBodyError, read_body
+from knowgen.core.waiting import waiting
 from knowgen.generators.http.responses import ServerHealth, read_health
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 HEALTH_TIMEOUT = 5.0
 """Seconds to wait for a health check. A server that takes longer is not considered dead: it may be generating."""
+
+SILENT_SECONDS = 60.0
+"""Seconds without any image after which the servers count as unavailable, and the run is asked how long to wait."""
 
 _CONNECT_SECONDS = 3.0
 _MAX_HEALTH_BYTES = 1 << 20
@@ -98,6 +102,7 @@ class Servers:
         self._first_check: asyncio.Future[None] = self.loop.create_future()
         self._monitor_task = self.loop.create_task(self._monitor())
         self._checks: dict[Server, asyncio.Task[None]] = {}
+        self._last_success = self.loop.time()
 
     async def wait_until_checked(self) -> None:
         """Wait until one server is known to be alive, or all have been checked."""
@@ -126,21 +131,32 @@ class Servers:
             until: Time at which to give up, by the event loop's clock.
 
         Raises:
-            NoServerError: No server was free in time.
+            NoServerError: No server was free in time, or none has generated anything for a while.
         """
+        started = self.loop.time()
         while (server := self.least_loaded()) is None:
             waiter: asyncio.Future[None] = self.loop.create_future()
             self._waiting.append(waiter)
             try:
-                async with asyncio.timeout_at(min(until, self._next_attempt())):
-                    await waiter
+                with waiting():
+                    async with asyncio.timeout_at(min(until, self._next_attempt())):
+                        await waiter
             except TimeoutError:
-                if self.loop.time() >= until:
+                if self.loop.time() >= until or self.silent_since(started):
                     raise NoServerError(self.describe()) from None
             except asyncio.CancelledError:
                 self._wake_one()  # the free server may have been assigned to this waiter
                 raise
         return server
+
+    def silent_since(self, started: float) -> bool:
+        """Return whether no server generates, or has generated anything for a while. The run then counts its patience.
+
+        Args:
+            started: Time from which to count at the earliest, by the event loop's clock.
+        """
+        generating = any(server.in_flight for server in self.all)
+        return not generating and self.loop.time() - max(started, self._last_success) >= SILENT_SECONDS
 
     def _next_attempt(self) -> float:
         """Return the time at which a paused server may be sent a call again."""
@@ -158,6 +174,7 @@ class Servers:
     def mark_working(self, server: Server) -> None:
         """Record that a server answered a call."""
         server.has_generated = server.responded = server.alive = True
+        self._last_success = self.loop.time()
         server.pause, server.paused_until = server.first_pause, 0.0
 
     def mark_busy(self, server: Server, retry_after: float | None) -> None:

@@ -7,11 +7,11 @@ import io
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowgen.clients.chat.image_encoding import ENCODING_VERSION, ImageEncoding, encode_bytes
 from knowgen.core.errors import UnscorableError, UsageError
+from knowgen.core.home import expand_user
 from knowgen.core.records import DIMENSIONS, Attempt, ImageRef, Item, ParsedScore, Sample, Score, Usage
 from knowgen.core.text import clean_text
 from knowgen.local_models.memory import free_memory
@@ -112,7 +112,7 @@ class HfJudge:
             The content id of a folder, 12 hex digits. Empty for a hub name, which the revision identifies, and where
             there are no weights, which `setup` reports.
         """
-        folder = Path(model or "").expanduser()
+        folder = expand_user(model or "")
         return weights_id(folder) if any(folder.glob("*.safetensors")) else ""
 
     def setup(self, device: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from knowgen.core.errors import DataError, MissingDependencyError, UsageError
+from knowgen.core.home import expand_user
 from knowgen.local_models.weights import (
     SAFETENSORS,
     content_id,
@@ -32,7 +33,7 @@ def find_weights_folder(model: str, revision: str, download: bool) -> Path:
         DataError: The folder is not a model, or its weights are pickles.
     """
     where = f"scorer hf:{model}"
-    folder = Path(model).expanduser()
+    folder = expand_user(model)
     if folder.is_dir():
         if revision:
             raise UsageError("a folder has no revision", where=where, fix="leave out revision")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
+from knowgen.core.home import expand_user, home_folder
 from knowgen.core.spec import fingerprint
-from knowgen.core.text import error_message
+from knowgen.core.text import error_message, parse_json
 from knowgen.local_models.weights import file_digest, hub_file, missing_weights, offline, require_packages, versions
 from knowgen.scorers.similarity.names import ModelName
 from knowgen.scorers.similarity.networks import NetworkIdentity, Vectors, autocast, move_to_device, unit_vectors
@@ -71,7 +72,7 @@ class ClipSource:
         return self._read(path)
 
     def _prepare_folder(self) -> Any:
-        folder = Path(self._name.source).expanduser()
+        folder = expand_user(self._name.source)
         weights = [folder / name for name in FOLDER_WEIGHTS if (folder / name).is_file()]
         if not weights or not (folder / CONFIG).is_file():
             raise MissingDependencyError(
@@ -84,13 +85,13 @@ class ClipSource:
 
     def _read(self, path: Path) -> Any:
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return parse_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ConfigError(f"not valid JSON: {error}", where=str(path), fix="replace the file") from error
 
     def _prepare_file(self) -> Any:
         config = self._architecture()
-        self._weights = Path(self._name.source).expanduser()
+        self._weights = expand_user(self._name.source)
         if not self._weights.is_file():
             raise MissingDependencyError(
                 f"the file {str(self._weights)!r} does not exist", where=self._where, fix="put the checkpoint there"
@@ -121,8 +122,9 @@ class ClipSource:
     def _of_tag(self, config_of_tag: dict[str, Any]) -> Path:
         """Return the file of listed weights, from the hub's cache or open_clip's own folder."""
         repository, _, file = str(config_of_tag.get("hf_hub", "")).rpartition("/")
-        own = Path.home() / ".cache" / "clip" / Path(str(config_of_tag.get("url", ""))).name
-        if config_of_tag.get("url") and own.is_file():
+        home = home_folder()
+        own = None if home is None else home / ".cache" / "clip" / Path(str(config_of_tag.get("url", ""))).name
+        if config_of_tag.get("url") and own is not None and own.is_file():
             return own
         if not repository:
             raise missing_weights(f"{self._name.text} ({config_of_tag.get('url', '')})", self._where)
@@ -169,7 +171,7 @@ class ClipSource:
     def _library_name(self) -> str:
         """The name of the model for open_clip's functions."""
         if self._name.family == "folder":
-            return f"local-dir:{Path(self._name.source).expanduser()}"
+            return f"local-dir:{expand_user(self._name.source)}"
         return self._name.arch or f"hf-hub:{self._name.source}"
 
     @property
@@ -203,7 +205,7 @@ def _bundled(arch: str) -> Any:
     for folder in spec.submodule_search_locations or ():
         file = Path(folder) / "model_configs" / f"{arch}.json"
         if file.is_file():
-            return json.loads(file.read_text(encoding="utf-8"))
+            return parse_json(file.read_text(encoding="utf-8"))
     return None
 
 

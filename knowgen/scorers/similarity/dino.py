@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowgen.core.errors import ConfigError, MissingDependencyError, UsageError
+from knowgen.core.home import expand_user
 from knowgen.core.spec import fingerprint
-from knowgen.core.text import error_message
+from knowgen.core.text import error_message, parse_json
 from knowgen.local_models.weights import (
     files_digest,
     hub_folder,
@@ -70,7 +70,7 @@ class DinoSource:
 
     def _find(self) -> Path:
         source = self._name.source
-        folder = Path(source).expanduser()
+        folder = expand_user(source)
         if folder.is_dir():
             return folder
         if not is_hub_name(source):
@@ -86,7 +86,7 @@ class DinoSource:
                 raise missing_weights(self._name.source, self._where)
             raise MissingDependencyError(f"{self._folder} has no {name}", where=self._where, fix="add the file")
         try:
-            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            config: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ConfigError(f"not valid JSON: {error}", where=str(path), fix="download the model again") from error
         return config

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import UnscorableError, UsageError
+from knowgen.core.home import expand_user
 from knowgen.core.records import Generation, GroundTruth, ImageRef, Item, ParsedScore, Sample, Score, ScoreStatus
 from knowgen.local_models.weights import file_digest, files_digest
 from knowgen.scorers.contract import failed_score, missing_needs, not_applicable_score
@@ -95,7 +96,7 @@ class Similarity:
             weights, and where there are none, which `setup` reports.
         """
         name = parse_name(model)
-        path = Path(name.source).expanduser()
+        path = expand_user(name.source)
         if name.family == "file" and path.is_file():
             return file_digest(path)[:12]
         if name.family in {"folder", "dino"} and (

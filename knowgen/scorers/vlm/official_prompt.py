@@ -13,9 +13,9 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from knowgen.core.errors import ConfigError, DataError
+from knowgen.core.home import expand_user
 
 COMMIT = "e5078d31859bafee6b6b610f0cd40095cc72e2a4"
 REPOSITORY = "tulerfeng/Gen-Searcher"
@@ -73,7 +73,7 @@ def official_call(upstream_dir: str) -> OfficialPrompt:
 
 def _source(file: str, upstream_dir: str) -> tuple[str, str]:
     if upstream_dir:
-        path = Path(upstream_dir).expanduser() / file
+        path = expand_user(upstream_dir) / file
         try:
             return path.read_text(encoding="utf-8"), str(path)
         except (OSError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import GenerationStatus, Row, ScoreStatus
+from knowgen.core.sample_ids import comparable_id
 from knowgen.core.text import count
 from knowgen.stats.agreement.labels import Label, LabelFile, read_labels
 from knowgen.stats.agreement.measures import RESAMPLES, Image, joint_alphas, pair_agreements
@@ -135,7 +136,7 @@ def _human_ratings(
 ) -> tuple[dict[str, dict[Image, dict[str, float]]], int]:
     """Return the ratings of each person by image, and the number of labels of images that the runs do not have."""
     generated = {
-        (system.name, row.sample_id, row.repeat)
+        (system.name, comparable_id(row.sample_id), row.repeat): (system.name, row.sample_id, row.repeat)
         for system in systems
         for rows in system.rows.values()
         for row in rows
@@ -144,8 +145,8 @@ def _human_ratings(
     ratings: dict[str, dict[Image, dict[str, float]]] = {}
     unmatched = 0
     for label in labels.labels:
-        image = (_system_of(label, systems, labels.path), label.sample, label.repeat)
-        if image in generated:
+        named = (_system_of(label, systems, labels.path), comparable_id(label.sample), label.repeat)
+        if image := generated.get(named):
             ratings.setdefault(label.rater, {})[image] = label.values
         else:
             unmatched += 1

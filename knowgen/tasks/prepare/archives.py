@@ -26,6 +26,14 @@ TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"
 ENDINGS = (*ZIP_ENDINGS, *TAR_ENDINGS)
 
 _BLOCK = 1 << 20
+_TRUSTED = "fetch the archive from a trusted source"
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 _UTF8_FLAG, _ENCRYPTED_FLAG = 0x800, 0x1
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
@@ -39,12 +47,14 @@ class ArchiveLimits:
         files: Maximum number of files in all archives together.
         ratio: Maximum ratio of unpacked to packed bytes of one archive. Images hardly compress.
         free_bytes: Unpacked size up to which the ratio of an archive is not checked.
+        header_bytes: Maximum size of the extended headers of one member of a tar archive.
     """
 
     total_bytes: int = 512 << 30
     files: int = 2_000_000
     ratio: float = 100.0
     free_bytes: int = 16 << 20
+    header_bytes: int = 1 << 20
 
 
 @dataclass
@@ -92,10 +102,7 @@ def unpack(archive: Path, into: Path, so_far: UnpackedTotals, limits: ArchiveLim
     members = _zip_members if name.lower().endswith(ZIP_ENDINGS) else _tar_members
     into.mkdir(parents=True, exist_ok=True)
     try:
-        for member in members(archive, name):
-            so_far.files += 1
-            if so_far.files > limits.files:
-                raise _refused(name, member.name, f"is one file more than the {limits.files} allowed")
+        for member in members(archive, name, so_far, limits):
             path = into / _safe(member.name, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as file:
@@ -138,7 +145,14 @@ def _check_limits(limits: ArchiveLimits, total: int, of_archive: int, packed: in
         raise _refused(archive, member, what)
 
 
-def _zip_members(archive: Path, name: str) -> Iterator[_Member]:
+def _count_file(so_far: UnpackedTotals, limits: ArchiveLimits, member: str, archive: str) -> None:
+    """Count a member, folders included."""
+    so_far.files += 1
+    if so_far.files > limits.files:
+        raise _refused(archive, member, f"is one file more than the {limits.files} allowed")
+
+
+def _zip_members(archive: Path, name: str, so_far: UnpackedTotals, limits: ArchiveLimits) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as opened:
         infos = [(info, _zip_name(info)) for info in opened.infolist()]
         seen = set[str]()
@@ -151,6 +165,7 @@ def _zip_members(archive: Path, name: str) -> Iterator[_Member]:
                 raise _refused(name, member, "is encrypted")
             _check_unique(member, seen, name)
         for info, member in infos:
+            _count_file(so_far, limits, member, name)
             if not info.is_dir():
                 yield _Member(member, opened.open(info))
 
@@ -165,19 +180,60 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
         return info.filename
 
 
-def _tar_members(archive: Path, name: str) -> Iterator[_Member]:
+class _HeaderLimitError(Exception):
+    """The extended headers of a member are too large, or describe a sparse file."""
+
+
+def _bounded_info(limit: int) -> type[tarfile.TarInfo]:
+    """Return a class of members that refuses large extended headers before they are read.
+
+    Read by `tarfile`, a header of 13 MB becomes gigabytes of small objects. The headers before one member share the
+    limit, and so do global headers of the whole archive, which stay in memory.
+    """
+
+    class BoundedInfo(tarfile.TarInfo):
+        before_member = in_archive = 0
+
+        def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:  # the hook that `tarfile` names for it
+            if self.size < 0:
+                raise _HeaderLimitError("has a negative size")
+            if self.type in _EXTENDED:
+                size = self.size + tarfile.BLOCKSIZE
+                BoundedInfo.before_member += size
+                BoundedInfo.in_archive += size if self.type == tarfile.XGLTYPE else 0
+                if max(BoundedInfo.before_member, BoundedInfo.in_archive) > limit:
+                    raise _HeaderLimitError(f"has extended headers of more than {limit} bytes")
+            elif self.type == tarfile.GNUTYPE_SPARSE:
+                raise _HeaderLimitError("is a sparse file, which images never are")
+            else:
+                BoundedInfo.before_member = 0
+            return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
+
+    return BoundedInfo
+
+
+def _tar_members(archive: Path, name: str, so_far: UnpackedTotals, limits: ArchiveLimits) -> Iterator[_Member]:
     seen = set[str]()
-    with tarfile.open(archive) as opened:
-        for info in opened:
-            _safe(info.name, name)
-            if info.isdir():
-                continue
-            if not info.isreg():
-                raise _refused(name, info.name, "is a link or a device")
-            _check_unique(info.name, seen, name)
-            stream = opened.extractfile(info)
-            assert stream is not None, "a regular file has content"
-            yield _Member(info.name, stream)
+    last, packed = "", archive.stat().st_size
+    try:
+        with tarfile.open(archive, tarinfo=_bounded_info(limits.header_bytes)) as opened:
+            while (info := opened.next()) is not None:
+                opened.members = []  # type: ignore[attr-defined]  # `tarfile` would keep every member
+                last = info.name
+                _count_file(so_far, limits, info.name, name)
+                _check_limits(limits, 0, opened.offset, packed, name, info.name)
+                _safe(info.name, name)
+                if info.isdir():
+                    continue
+                if not info.isreg() or info.issparse():
+                    raise _refused(name, info.name, "is a link or a device")
+                _check_unique(info.name, seen, name)
+                stream = opened.extractfile(info)
+                assert stream is not None, "a regular file has content"
+                yield _Member(info.name, stream)
+    except _HeaderLimitError as error:
+        which = f"the member after {last[:200]!r}" if last else "its first member"
+        raise DataError(f"refused: {which} {error}", where=name, fix=_TRUSTED) from error
 
 
 def _check_unique(member: str, seen: set[str], archive: str) -> None:
@@ -208,6 +264,4 @@ def _safe(member: str, archive: str) -> Path:
 
 
 def _refused(archive: str, member: str, why: str) -> DataError:
-    return DataError(
-        f"refused: its member {member[:200]!r} {why}", where=archive, fix="fetch the archive from a trusted source"
-    )
+    return DataError(f"refused: its member {member[:200]!r} {why}", where=archive, fix=_TRUSTED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from knowgen.core.errors import DataError
 from knowgen.core.records import Sample, group_of
-from knowgen.core.text import error_message
+from knowgen.core.text_files import decode, parse_json, read_bytes
 
 PROMPT_FIELDS = ("prompt", "question", "user_prompt", "image_prompt")
 IMAGE_FIELDS = ("gt_image", "ground_truth", "target_image", "reference_image", "gen_image")
@@ -60,12 +59,7 @@ def read_rows(file: Path, name: str) -> list[PublishedRow]:
     Raises:
         DataError: The file is not a JSON array of objects, or is empty.
     """
-    try:
-        data = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=name) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"invalid JSON: {error_message(error)}", where=name, fix="fetch it again") from error
+    data = parse_json(decode(read_bytes(file), name), name)
     if not isinstance(data, list) or not data:
         raise DataError("must be a JSON array with at least one row", where=name, fix="fetch it again")
     rows = []
@@ -148,9 +142,7 @@ def _message(message: Any, number: int, where: str) -> dict[str, str]:
 
 def _identity(value: Any) -> str:
     """Return an id as a string. The number 0 is a valid id."""
-    if value is None or isinstance(value, bool | list | dict):
-        return ""
-    return str(value).strip()
+    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def _path(value: Any) -> str:

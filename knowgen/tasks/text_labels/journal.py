@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from knowgen.core.errors import BudgetReachedError, ConfigError, DataError
+from knowgen.core.text import parse_json
 from knowgen.tasks.text_labels.labels import JOURNAL_FILE
 
 _SLACK = 1e-9
@@ -48,7 +49,7 @@ class Journal:
         self._calls = 0
         for number, line in enumerate(self._lines(), 1):
             try:
-                self._apply(json.loads(line))
+                self._apply(parse_json(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError("invalid journal line", where=f"{where}:{number}", fix="remove the file") from error
         self._paid += sum(self._open.values())  # left open by a killed process: the call may have been billed

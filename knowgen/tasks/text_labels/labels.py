@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from knowgen.core.errors import DataError
 from knowgen.core.records import Sample
 from knowgen.core.spec import text_hash
+from knowgen.core.text_files import read_text
 
 TEXT_FILE = "text_required.json"
 JOURNAL_FILE = "text_required.journal.jsonl"
@@ -85,12 +86,10 @@ def read_frozen(path: Path) -> FrozenText | None:
     Raises:
         DataError: The file is invalid.
     """
-    try:
-        return FrozenText.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    try:
+        return FrozenText.model_validate_json(read_text(path))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "file"

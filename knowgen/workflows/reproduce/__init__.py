@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from knowgen.core.errors import DataError, UsageError
 from knowgen.core.records import Generation, GroundTruth, Sample
 from knowgen.core.run_config import GENERATION_TIMEOUT
+from knowgen.core.scratch import ScratchFolder
 from knowgen.core.spec import RunSpec, select
 from knowgen.engine.components import GeneratorHandle
 from knowgen.engine.options import EngineOptions
@@ -109,9 +109,9 @@ def reproduce(
         )
         options = EngineOptions(budget=budget, timeout=timeout, progress=progress)
         recorded = _RecordedTask(store, with_image, truths=handle.capabilities.privileged)
-        with tempfile.TemporaryDirectory(prefix="knowgen-reproduce-", ignore_cleanup_errors=True) as folder:
-            stopped = _generate(Path(folder) / "run", again, recorded, handle, options, source)
-            with RunStore.read(Path(folder) / "run") as repeated:
+        with ScratchFolder("knowgen.reproduce.") as folder:
+            stopped = _generate(folder / "run", again, recorded, handle, options, source)
+            with RunStore.read(folder / "run") as repeated:
                 images = tuple(
                     compare_image(store, place, before, repeated.latest_generation(*place), tolerance)
                     for place, before in then.items()

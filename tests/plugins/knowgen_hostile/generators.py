@@ -259,7 +259,7 @@ class Flaky:
     async def generate(self, request):
         self.seen[request.id] = self.seen.get(request.id, 0) + 1
         if bad(request.prompt) and self.seen[request.id] < 3:
-            raise TransientError("the service is busy", retry_after=0.01)
+            raise TransientError("a passing fault")
         return GeneratedImage(image=noise(request.prompt, request.seed))
 
 

@@ -125,10 +125,10 @@ class BlocksLoop(_Async):
 
 
 class Flaky(_Async):
-    """Is always busy."""
+    """Has a passing fault in every call."""
 
     async def wrong(self, sample, generation):
-        raise TransientError("busy", retry_after=0.01)
+        raise TransientError("a passing fault")
 
 
 class _Batch:
